@@ -1,0 +1,27 @@
+"""Errors a user can act on. A command prints them in one line and ends with their exit status."""
+
+from __future__ import annotations
+
+
+class RankerError(Exception):
+    """A failure: the message says what was found, where, and what to do next."""
+
+    exit_status = 1
+
+
+class UsageError(RankerError):
+    """The command line itself is wrong: an unknown option, a value out of range, options that conflict."""
+
+    exit_status = 2
+
+
+class DataError(RankerError):
+    """A file's content is not what its role asks for; the message names file and line."""
+
+
+class CheckpointError(RankerError):
+    """A model folder or parameter file is missing, damaged, of another kind, or not safe to read."""
+
+
+class DependencyError(RankerError):
+    """An optional package is missing; the message holds the line that installs it."""

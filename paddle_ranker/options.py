@@ -1,0 +1,214 @@
+"""Make a command's parser, help and checks from one frozen dataclass.
+
+    @dataclass(frozen=True)
+    class EvaluateOptions(Options):
+        test_file: str = option(help="file to evaluate on")
+        batch_size: int = option(32, help="pairs a batch", minimum=1)
+
+    def main(argv: Optional[Sequence[str]] = None) -> int:
+        return run_command(evaluate, EvaluateOptions, argv, description="Evaluate a ranker.")
+
+An option without a default is required. `Options.__post_init__` checks ranges and choices, so that a caller from
+Python meets the same errors as one from the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import errno
+import os
+import signal
+import sys
+import traceback
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Callable, NoReturn, Optional, TypeVar, Union
+
+from paddle_ranker.errors import RankerError, UsageError
+
+REQUIRED: Any = object()
+_TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
+
+
+def option(
+    default: Any = REQUIRED,
+    *,
+    help: str,
+    choices: Sequence[Any] = (),
+    minimum: Optional[float] = None,
+    maximum: Optional[float] = None,
+    above: Optional[float] = None,
+    below: Optional[float] = None,
+    aliases: Sequence[str] = (),
+) -> Any:
+    """Declare one option of a command; bounds are inclusive (`minimum`, `maximum`) or exclusive (`above`, `below`)."""
+    return dataclasses.field(
+        default=default,
+        metadata={
+            "help": help,
+            "choices": tuple(choices),
+            "bounds": (minimum, maximum, above, below),
+            "aliases": tuple(aliases),
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every command accepts."""
+
+    debug: bool = option(False, help="show the traceback of an error")
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is REQUIRED:
+                raise UsageError(f"--{field.name} is required: {field.metadata['help']}")
+            _check(field, value)
+
+
+def _check(field: dataclasses.Field[Any], value: Any) -> None:
+    if value is None or "bounds" not in field.metadata:
+        return
+    choices = field.metadata["choices"]
+    if choices and value not in choices:
+        hint = _did_you_mean(str(value), [str(choice) for choice in choices])
+        raise UsageError(f"--{field.name} {value}: choose from {', '.join(map(str, choices))}{hint}")
+    minimum, maximum, above, below = field.metadata["bounds"]
+    # Written as "not (value >= bound)" so that NaN fails every bound.
+    for bound, holds, words in (
+        (minimum, lambda b: value >= b, "at least"),
+        (maximum, lambda b: value <= b, "at most"),
+        (above, lambda b: value > b, "above"),
+        (below, lambda b: value < b, "below"),
+    ):
+        if bound is not None and not holds(bound):
+            raise UsageError(f"--{field.name} {value}: must be {words} {bound}")
+
+
+def _did_you_mean(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with one-line errors that suggest the nearest option."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def _parse_bool(text: str) -> bool:
+    lowered = text.lower()
+    if lowered in _TRUE | _FALSE:
+        return lowered in _TRUE
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+
+
+def _value_type(annotation: Any) -> Any:
+    if typing.get_origin(annotation) is Union:  # Optional[T]
+        return next(arg for arg in typing.get_args(annotation) if arg is not type(None))
+    return annotation
+
+
+def build_parser(options_class: type[Options], prog: str, description: str) -> argparse.ArgumentParser:
+    """Return the argparse parser of `options_class`: one `--name` for each of its fields."""
+    parser = _Parser(prog=prog, description=description, allow_abbrev=False)
+    annotations = typing.get_type_hints(options_class)
+    fields = dataclasses.fields(options_class)
+    for field in sorted(fields, key=lambda f: f.name == "debug"):  # --debug last in the help
+        kind = _value_type(annotations[field.name])
+        text = field.metadata["help"].replace("%", "%%")
+        required = field.default is REQUIRED
+        if not required and field.default is not None:
+            text += f" (default: {field.default})"
+        arguments: dict[str, Any] = {"dest": field.name, "help": text, "default": field.default, "required": required}
+        if kind is bool:  # `--flag` alone means true; `--flag false` works too
+            arguments.update(type=_parse_bool, nargs="?", const=True, metavar="true|false")
+        else:
+            arguments.update(type=kind, metavar=kind.__name__.upper())
+        names = [f"--{field.name}", *field.metadata["aliases"]]
+        action = parser.add_argument(*names, **arguments)
+        if len(names) > 1:  # two names of one option with different values are an error, not "the last wins"
+            action.__class__ = _OneValue
+    return parser
+
+
+class _OneValue(argparse._StoreAction):
+    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
+        given = namespace.__dict__.setdefault("_given", {})
+        first_name, first_value = given.setdefault(self.dest, (option_string, values))
+        if first_value != values:
+            raise UsageError(f"{first_name} {first_value} and {option_string} {values} are one option: give one value")
+        setattr(namespace, self.dest, values)
+
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+def parse_options(
+    options_class: type[OptionsT], argv: Optional[Sequence[str]], prog: str, description: str
+) -> OptionsT:
+    """Parse `argv` (default: the process's own arguments) into `options_class`.
+
+    Raises `UsageError` for anything that is not understood. `--help` prints and exits with 0.
+    """
+    parser = build_parser(options_class, prog, description)
+    namespace, unknown = parser.parse_known_args(argv)
+    if unknown:
+        known = [name for action in parser._actions for name in action.option_strings]
+        raise UsageError(f"unknown option {unknown[0]}{_did_you_mean(unknown[0].split('=')[0], known)}; "
+                         f"see {prog} --help")
+    values = vars(namespace)
+    values.pop("_given", None)
+    return options_class(**values)
+
+
+def run_command(
+    run: Callable[[OptionsT], Optional[int]],
+    options_class: type[OptionsT],
+    argv: Optional[Sequence[str]],
+    description: str,
+    prog: Optional[str] = None,
+) -> int:
+    """Parse the options, call `run` with them, and turn every error into one line and an exit status.
+
+    0: done; 1: failed; 2: wrong usage; 130: interrupted. `--debug` shows the traceback as well.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    prog = prog or os.path.basename(sys.argv[0])
+    debug = "--debug" in arguments
+    try:
+        signal.signal(signal.SIGTERM, _raise_interrupt)
+        return run(parse_options(options_class, arguments, prog, description)) or 0
+    except BrokenPipeError:  # the reader (`head`) has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt as interrupt:
+        if debug:
+            traceback.print_exc()
+        print(f"{prog}: interrupted{f' ({interrupt})' if str(interrupt) else ''}", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(f"{prog}: error: {_one_line(error)}", file=sys.stderr)
+        return error.exit_status if isinstance(error, RankerError) else 1
+
+
+def _raise_interrupt(signum: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt("SIGTERM")
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, RankerError):
+        return " ".join(str(error).split("\n"))
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"no space left on the disk{f' of {error.filename}' if error.filename else ''}: free some and run again"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
+    summary = " ".join(str(error).split())[:300]
+    return f"unexpected {type(error).__name__}: {summary}; run again with --debug for the traceback"

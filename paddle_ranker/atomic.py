@@ -1,0 +1,98 @@
+"""Write files and folders so that a reader, or a kill at any moment, sees the old or the new one and nothing between."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Union
+
+from paddle_ranker.errors import RankerError
+
+_TEMPORARY = ".unfinished-"
+
+
+def make_folder(folder: Union[str, Path]) -> Path:
+    """Create a folder (and its parents) that can be written to; raises `RankerError` where that is not possible."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise RankerError(f"{folder}: cannot write there ({error.strerror}); choose another folder") from error
+    return folder
+
+
+def remove_unfinished(parent: Path) -> None:
+    """Delete what killed processes left behind in `parent`; leave alone what a living process is writing."""
+    for entry in parent.glob(f"{_TEMPORARY}*"):
+        process = entry.name[len(_TEMPORARY):].split("-")[0]
+        if not (process.isdigit() and Path(f"/proc/{process}").exists() and int(process) != os.getpid()):
+            _remove(entry)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `target` when the block ends well, and vanishes when it does not.
+
+    Every file is synced to the disk before the rename. `target` must not exist: a folder cannot be replaced atomically.
+    """
+    temporary = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{os.getpid()}-", dir=target.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)  # mkdtemp's folders are readable by their owner alone
+        for path in [*temporary.rglob("*"), temporary]:
+            _sync(path)
+        if target.exists():
+            raise RankerError(f"{target}: is there already")
+        os.rename(temporary, target)
+        _sync(target.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def new_file(target: Union[str, Path], mode: str = "w", **arguments: Any) -> Iterator[IO[Any]]:
+    """Yield an open temporary file that replaces `target` when the block ends well."""
+    target = Path(target)
+    if mode == "w":
+        arguments.setdefault("encoding", "utf-8")
+    temporary = target.with_name(f"{_TEMPORARY}{os.getpid()}-{target.name}")
+    try:
+        with open(temporary, mode, **arguments) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def point(link: Path, target: Path) -> None:
+    """Make `link` a symbolic link to its sibling `target`, replacing an older link atomically."""
+    temporary = link.with_name(f"{_TEMPORARY}{os.getpid()}-{link.name}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target.name)
+    os.replace(temporary, link)
+    _sync(link.parent)
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry, ignore_errors=True)
+    else:
+        entry.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,115 @@
+"""The shape of an encoder, and where it is read from: `config.json`, the older `model_config.json`, or a known name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from paddle_ranker.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Hyper-parameters of a BERT-style encoder, under the names PaddleNLP and Hugging Face give them in `config.json`.
+
+    `normalize_before` (pre-LayerNorm) and `match_levels` are this toolkit's own; without them it is plain ERNIE/BERT.
+    """
+
+    vocab_size: int
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    use_task_id: bool = False
+    task_type_vocab_size: int = 3
+    task_id: int = 0
+    pad_token_id: int = 0
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    normalize_before: bool = False
+    model_type: str = "ernie"
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            raise CheckpointError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> EncoderConfig:
+        """Take the fields that are known from a parsed `config.json`; the defaults are PaddleNLP's for that type."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        chosen = {name: value for name, value in values.items() if name in known and value is not None}
+        if "vocab_size" not in chosen:
+            raise CheckpointError("the configuration has no vocab_size")
+        if "layer_norm_eps" not in chosen and chosen.get("model_type") == "ernie_gram":
+            chosen["layer_norm_eps"] = 1e-5  # what PaddleNLP's ErnieGramModel sets; its ErnieModel sets 1e-12
+        return cls(**chosen)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `config.json` holds; PaddleNLP's `AutoModel` reads it as the plain encoder."""
+        architecture = {"ernie": "ErnieModel", "ernie_gram": "ErnieGramModel"}.get(self.model_type, "BertModel")
+        return {**dataclasses.asdict(self), "architectures": [architecture]}
+
+
+def read_config(folder: Path) -> Optional[EncoderConfig]:
+    """Return the configuration in a model folder (`config.json`, else `model_config.json`), None where it has none.
+
+    Raises `CheckpointError` where the file is there but cannot be understood.
+    """
+    for name in ("config.json", "model_config.json"):
+        path = folder / name
+        if path.is_file():
+            try:
+                values = json.loads(path.read_text(encoding="utf-8"))
+                return EncoderConfig.from_dict(_flatten(values))
+            except (ValueError, TypeError, AttributeError, CheckpointError) as error:
+                raise CheckpointError(f"{path}: not a usable encoder configuration ({error})") from error
+    return None
+
+
+_ARCHITECTURES = {"ErnieGram": "ernie_gram", "Ernie": "ernie", "Bert": "bert", "Roberta": "roberta"}
+
+
+def _flatten(values: dict[str, Any]) -> dict[str, Any]:
+    """Merge the nested `init_args` of PaddleNLP 2.x's `model_config.json`, and derive `model_type` from the class."""
+    architecture = str(values.get("init_class") or (values.get("architectures") or [""])[0])
+    flat: dict[str, Any] = {}
+    for part in values.get("init_args", []):
+        if isinstance(part, dict):
+            flat.update(_flatten(part))
+    flat.update({name: value for name, value in values.items() if name not in ("init_args", "init_class")})
+    if "model_type" not in flat:
+        for prefix, model_type in _ARCHITECTURES.items():
+            if architecture.startswith(prefix):
+                flat["model_type"] = model_type
+                break
+    return flat
+
+
+def config_by_name(name: str) -> EncoderConfig:
+    """Return the configuration that PaddleNLP holds built in for a model name; needs PaddleNLP, not the network.
+
+    Raises `CheckpointError` for a name it does not know.
+    """
+    from paddlenlp.transformers.ernie.configuration import ERNIE_PRETRAINED_INIT_CONFIGURATION
+    from paddlenlp.transformers.ernie_gram.configuration import ERNIE_GRAM_PRETRAINED_INIT_CONFIGURATION
+
+    for model_type, known in (
+        ("ernie", ERNIE_PRETRAINED_INIT_CONFIGURATION),
+        ("ernie_gram", ERNIE_GRAM_PRETRAINED_INIT_CONFIGURATION),
+    ):
+        if name in known:
+            return EncoderConfig.from_dict({**known[name], "model_type": model_type})
+    raise CheckpointError(
+        f"{name!r} is neither a local folder nor a model name that PaddleNLP knows "
+        "(for example ernie-3.0-medium-zh): check the spelling, or give the path of a model folder"
+    )

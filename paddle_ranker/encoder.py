@@ -1,0 +1,140 @@
+"""A BERT-style encoder whose parameter names are PaddleNLP's, so that its checkpoints load as they are.
+
+It is PaddleNLP's ErnieModel, ErnieGramModel and BertModel in one, with three additions: an extra input embedding
+(match levels), pre-LayerNorm, and an exact short cut. A ranker reads only the first token's output, so the last layer
+computes keys and values for all tokens, but the query, the projections and the feed-forward for the first token alone.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import paddle
+from paddle import Tensor, nn
+
+from paddle_ranker.config import EncoderConfig
+
+MASKED = -1e4  # as PaddleNLP; exp(-1e4) is exactly 0 in float32, so padding changes no score
+
+
+class Embeddings(nn.Layer):
+    """Sum the word, position, type (and task) embeddings, then LayerNorm and dropout."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        size = config.hidden_size
+        self.word_embeddings = nn.Embedding(config.vocab_size, size)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, size)
+        if config.type_vocab_size > 0:
+            self.token_type_embeddings = nn.Embedding(config.type_vocab_size, size)
+        if config.use_task_id:
+            self.task_type_embeddings = nn.Embedding(config.task_type_vocab_size, size)
+        self.layer_norm = nn.LayerNorm(size, epsilon=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.config = config
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> Tensor:
+        # cumsum rather than arange(length): it exports with a length that stays free.
+        positions = paddle.cumsum(paddle.ones_like(input_ids), axis=1) - 1
+        if self.config.model_type == "roberta":  # its positions start after the padding index
+            positions = positions + self.config.pad_token_id + 1
+        hidden = self.word_embeddings(input_ids) + self.position_embeddings(positions)
+        if self.config.type_vocab_size > 0:
+            hidden = hidden + self.token_type_embeddings(token_type_ids)
+        if self.config.use_task_id:
+            hidden = hidden + self.task_type_embeddings.weight[self.config.task_id]
+        if extra is not None:
+            hidden = hidden + extra
+        return self.dropout(self.layer_norm(hidden))
+
+
+class EncoderLayer(nn.TransformerEncoderLayer):
+    """Paddle's layer, which can also compute the output of the first token only."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__(
+            config.hidden_size,
+            config.num_attention_heads,
+            config.intermediate_size,
+            dropout=config.hidden_dropout_prob,
+            activation=config.hidden_act,
+            attn_dropout=config.attention_probs_dropout_prob,
+            act_dropout=0.0,
+            normalize_before=config.normalize_before,
+        )
+        self.norm1._epsilon = self.norm2._epsilon = config.layer_norm_eps
+
+    def first_token(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Return what `forward(hidden, mask)[:, :1]` is, `[batch, 1, hidden]`, at a fraction of the work."""
+        residual = hidden[:, :1]
+        attended = self.norm1(hidden) if self.normalize_before else hidden
+        first = residual + self.dropout1(self.self_attn(attended[:, :1], attended, attended, mask))
+        if not self.normalize_before:
+            first = self.norm1(first)
+        inner = self.norm2(first) if self.normalize_before else first
+        first = first + self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(inner)))))
+        return first if self.normalize_before else self.norm2(first)
+
+
+class _Layers(nn.Layer):
+    """Holds the layers under the name they have in PaddleNLP's checkpoints: `encoder.layers.<i>`."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.layers = nn.LayerList([EncoderLayer(config) for _ in range(config.num_hidden_layers)])
+        if config.normalize_before:
+            self.norm = nn.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
+
+
+class _Pooler(nn.Layer):
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, first: Tensor) -> Tensor:
+        return paddle.tanh(self.dense(first))
+
+
+class Encoder(nn.Layer):
+    """Encode token ids into hidden states, or into one pooled vector a sequence."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.encoder = _Layers(config)
+        self.pooler = _Pooler(config)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Draw every matrix from N(0, initializer_range) truncated at two deviations, as BERT does."""
+        draw = nn.initializer.TruncatedNormal(mean=0.0, std=self.config.initializer_range)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim > 1:
+                draw(parameter)
+            elif name.endswith("bias"):
+                parameter.set_value(paddle.zeros_like(parameter))
+
+    def _embed(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> tuple[Tensor, Tensor]:
+        mask = (input_ids == self.config.pad_token_id).astype(self.pooler.dense.weight.dtype) * MASKED
+        return self.embeddings(input_ids, token_type_ids, extra), mask.unsqueeze([1, 2])
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
+        """Return the hidden states of all tokens, `[batch, length, hidden]`.
+
+        Args:
+            input_ids, token_type_ids: `[batch, length]` int64; positions that hold `pad_token_id` are masked.
+            extra: `[batch, length, hidden]`, added to the input embeddings.
+        """
+        hidden, mask = self._embed(input_ids, token_type_ids, extra)
+        for layer in self.encoder.layers:
+            hidden = layer(hidden, mask)
+        return self.encoder.norm(hidden) if self.config.normalize_before else hidden
+
+    def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
+        """Return the pooled output of the first token, `[batch, hidden]`; arguments as in `forward`."""
+        hidden, mask = self._embed(input_ids, token_type_ids, extra)
+        for layer in self.encoder.layers[:-1]:
+            hidden = layer(hidden, mask)
+        first = self.encoder.layers[-1].first_token(hidden, mask)[:, 0]
+        return self.pooler(self.encoder.norm(first) if self.config.normalize_before else first)

@@ -1,0 +1,91 @@
+"""Read and write parameter files without executing anything they hold.
+
+A `.pdparams` file is a pickle, and `paddle.load` runs whatever a pickle asks for. Here only NumPy arrays and plain
+containers are built; anything else in the stream is refused.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any, Union
+
+import numpy as np
+
+from paddle_ranker.errors import CheckpointError
+
+PARAMETERS_FILE = "model_state.pdparams"
+# The table of internal names that paddle.save adds to a state dict.
+_NAME_TABLE = "StructuredToParameterName@@"
+
+_ALLOWED = {
+    ("collections", "OrderedDict"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "_reconstruct"),  # written by NumPy 2
+    ("numpy._core.multiarray", "scalar"),
+}
+
+
+def _latin1_bytes(text: str, encoding: str) -> bytes:
+    """Stand in for `_codecs.encode`, which protocol 2 uses for bytes, and which could load any codec by name."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _ALLOWED:
+            module = module.replace("numpy._core", "numpy.core") if np.lib.NumpyVersion(np.__version__) < "2.0.0" \
+                else module
+            return super().find_class(module, name)
+        if (module, name) == ("_codecs", "encode"):
+            return _latin1_bytes
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError("it refers to objects outside the file")
+
+
+def load_arrays(path: Union[str, Path]) -> dict[str, np.ndarray]:
+    """Return the arrays of a `.pdparams` file by parameter name.
+
+    Raises `CheckpointError` where the file is missing, damaged, or holds anything but named arrays.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such parameter file")
+    try:
+        # The encoding reads the arrays of a file that Python 2 wrote.
+        content = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path}: refused, {error}; a parameter file holds only arrays and plain containers, "
+                              "so do not load this file elsewhere either unless you wrote it") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged pickle raises almost anything
+        raise CheckpointError(f"{path}: damaged or not a parameter file ({type(error).__name__}: {error}); "
+                              "copy it again, or take an earlier checkpoint") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not parameters by name")
+    arrays = {}
+    for name, value in content.items():
+        if name == _NAME_TABLE:
+            continue
+        if not isinstance(name, str) or not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
+            raise CheckpointError(f"{path}: {name!r} is a {type(value).__name__}, not an array of numbers")
+        arrays[name] = value
+    if not arrays:
+        raise CheckpointError(f"{path}: holds no parameters")
+    return arrays
+
+
+def save_arrays(state: dict[str, Any], path: Union[str, Path]) -> None:
+    """Write tensors or arrays by name as a `.pdparams` file that `paddle.load` and `load_arrays` read."""
+    import paddle
+
+    paddle.save(state, str(path))

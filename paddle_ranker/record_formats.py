@@ -64,11 +64,7 @@ def _open(path: str) -> Iterator[io.BufferedReader]:
         raise DataError(f"{path}: a folder, expected a file; name one of the files in it")
     if not os.path.exists(path):
         raise DataError(f"{path}: no such file{_nearest(path)}")
-    try:
-        raw = open(path, "rb")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    with raw:
+    with open(path, "rb") as raw:
         if _peek(raw).startswith(b"\x1f\x8b"):
             # GzipFile reads only as `peek` asks, so gzip of a pipe works as well
             yield io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=raw)), 1 << 16)
@@ -132,9 +128,9 @@ def _decode(raw: bytes) -> Union[str, BadRow]:
 
 def _is_json(path: str, start: bytes) -> bool:
     name = path.lower()
-    if (name[:-3] if name.endswith(".gz") else name).endswith(JSON_EXTENSIONS):
+    if name.removesuffix(".gz").endswith(JSON_EXTENSIONS):
         return True
-    line = start[len(BOM) :] if start.startswith(BOM) else start
+    line = start.removeprefix(BOM)
     return line.startswith(b"{") and isinstance(_json_cells(line.split(b"\n")[0].decode("utf-8", "replace")), dict)
 
 

@@ -1,0 +1,144 @@
+"""How sure a measure is: bootstrap intervals over queries.
+
+Titles of one query share its difficulty, so queries are drawn, not pairs. The difference of two systems is taken
+within each draw (paired): what makes a query hard for both falls out of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Callable, Optional, Union
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from paddle_ranker import metrics
+from paddle_ranker.errors import DataError
+from paddle_ranker.metrics import RELEVANT, Floats, add_by_query, check_pairs, rank
+
+# From how often each query was drawn, [draws, queries], to the measure of each draw, [draws].
+Statistic = Callable[[Floats], Floats]
+CELLS_AT_ONCE = 4_000_000  # draws x queries (or pairs) held in memory together
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A measure of the data as given, and the bounds that hold it with the stated confidence."""
+
+    estimate: float
+    low: float
+    high: float
+
+    def excludes_zero(self) -> bool:
+        """Say whether a difference is established."""
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def bootstrap_interval(
+    statistic: Statistic, queries: int, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 1000
+) -> Interval:
+    """Return the percentile interval (Efron 1979) of `statistic` over draws of `queries` queries with replacement.
+
+    Draws for which the statistic is NaN (an AUC of one class) are left out. The same seed draws the same queries, so
+    intervals of several measures are of the same draws.
+    """
+    if queries < 2:
+        raise DataError(f"{queries} query: an interval over queries needs at least 2")
+    generator = np.random.default_rng(seed)
+    shares = np.full(queries, 1.0 / queries)
+    chunk = max(1, CELLS_AT_ONCE // queries)
+    values = [
+        statistic(generator.multinomial(queries, shares, size=min(chunk, resamples - done)).astype(np.float64))
+        for done in range(0, resamples, chunk)
+    ]
+    tail = 50.0 * (1.0 - confidence)
+    low, high = np.nanpercentile(np.concatenate(values), [tail, 100.0 - tail])
+    return Interval(float(statistic(np.ones((1, queries)))[0]), float(low), float(high))
+
+
+def mean_of(values: Floats) -> Statistic:
+    """Make the statistic "mean over queries" of `values` (`[queries] float64`)."""
+    return lambda drawn: drawn @ values / drawn.sum(axis=1)
+
+
+def ratio_of(numerators: Floats, denominators: Floats) -> Statistic:
+    """Make the statistic "sum over sum" of two values a query (both `[queries] float64`)."""
+
+    def statistic(drawn: Floats) -> Floats:
+        with np.errstate(invalid="ignore"):
+            return (drawn @ numerators) / (drawn @ denominators)
+
+    return statistic
+
+
+def auc_of(queries: Union[Sequence[str], NDArray[Any]], labels: ArrayLike, scores: ArrayLike) -> Statistic:
+    """Make the statistic "AUC over all pairs", each pair counting as often as its query was drawn.
+
+    Pairs are sorted once; a draw then costs two cumulative sums over the pairs.
+    """
+    numbers, labels, scores = check_pairs(queries, labels, scores)
+    order = np.argsort(scores, kind="stable")
+    numbers = numbers[order]
+    relevant = labels[order] >= RELEVANT
+    starts = np.flatnonzero(np.concatenate(([True], np.diff(scores[order]) != 0)))  # of runs of equal scores
+
+    def one_draw(drawn: Floats) -> float:
+        weights = drawn[numbers]
+        positive = np.add.reduceat(np.where(relevant, weights, 0.0), starts)
+        negative = np.add.reduceat(np.where(relevant, 0.0, weights), starts)
+        below = np.cumsum(negative) - 0.5 * negative
+        total = positive.sum() * negative.sum()
+        return float(positive @ below / total) if total else float("nan")
+
+    return lambda drawn: np.array([one_draw(row) for row in drawn])
+
+
+def difference(statistic: Statistic, baseline: Statistic) -> Statistic:
+    """Make the statistic of the paired difference: both are taken of the same draws."""
+    return lambda drawn: statistic(drawn) - baseline(drawn)
+
+
+def ranking_statistics(
+    queries: Union[Sequence[str], NDArray[Any]], labels: ArrayLike, scores: ArrayLike
+) -> dict[str, Statistic]:
+    """Return the statistics of `auc`, `mrr@10`, `ndcg@10`, `map` and `pairs_ordered`, as `evaluate_ranking` has them."""
+    numbers, labels, scores = check_pairs(queries, labels, scores)
+    ranking = rank(queries, labels, scores)
+
+    return {
+        "auc": auc_of(queries, labels, scores),
+        "mrr@10": mean_of(metrics.reciprocal_rank_at(ranking, 10)),
+        "ndcg@10": mean_of(metrics.ndcg_at(ranking, 10)),
+        "map": mean_of(metrics.average_precision(ranking)),
+        "pairs_ordered": ratio_of(
+            add_by_query(numbers, metrics.ordered_pairs(numbers, labels, scores), ranking.queries),
+            add_by_query(numbers, metrics.comparable_pairs(numbers, labels), ranking.queries),
+        ),
+    }
+
+
+def ranking_intervals(
+    queries: Union[Sequence[str], NDArray[Any]],
+    labels: ArrayLike,
+    scores: ArrayLike,
+    baseline_scores: Optional[ArrayLike] = None,
+    *,
+    measures: Sequence[str] = ("auc", "ndcg@10"),
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 1000,
+) -> dict[str, Interval]:
+    """Return each measure's interval; with `baseline_scores` that of the paired difference `scores - baseline`."""
+    statistics = ranking_statistics(queries, labels, scores)
+    if baseline_scores is not None:
+        others = ranking_statistics(queries, labels, baseline_scores)
+        statistics = {name: difference(statistics[name], others[name]) for name in measures}
+    count = len(set(queries))
+    return {
+        name: bootstrap_interval(statistics[name], count, confidence=confidence, resamples=resamples, seed=seed)
+        for name in measures
+    }

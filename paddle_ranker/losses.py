@@ -1,0 +1,41 @@
+"""Ranking losses: plain functions of logits (`[batch]` float32) that return a scalar mean."""
+
+from __future__ import annotations
+
+from typing import Callable, Optional
+
+import paddle.nn.functional as F
+from paddle import Tensor
+
+PairwiseLoss = Callable[[Tensor, Tensor, float], Tensor]
+
+
+def margin_on_logits(positive: Tensor, negative: Tensor, margin: float) -> Tensor:
+    """Return mean(max(0, margin - (positive - negative))) of logits, `[batch]` each.
+
+    Unlike on probabilities, the gradient of a violated pair does not vanish where the scores are far from 0.
+    """
+    return F.relu(margin - (positive - negative)).mean()
+
+
+def margin_on_probabilities(positive: Tensor, negative: Tensor, margin: float) -> Tensor:
+    """Return mean(max(0, margin - (p+ - p-))), p = sigmoid(logit): the published pairwise ranker's loss."""
+    return F.relu(margin - (F.sigmoid(positive) - F.sigmoid(negative))).mean()
+
+
+def rank_net(positive: Tensor, negative: Tensor, margin: float) -> Tensor:
+    """Return mean(log(1 + exp(margin - (positive - negative)))): RankNet (Burges et al., 2005) for margin 0."""
+    return F.softplus(margin - (positive - negative)).mean()
+
+
+PAIRWISE_LOSSES: dict[str, PairwiseLoss] = {
+    "margin_logit": margin_on_logits,
+    "margin_probability": margin_on_probabilities,
+    "ranknet": rank_net,
+}
+DEFAULT_MARGINS = {"margin_logit": 1.0, "margin_probability": 0.2, "ranknet": 0.0}
+
+
+def margin_for(loss: str, margin: Optional[float]) -> float:
+    """Return the margin a user gave, else the loss's own default: a margin on logits is another quantity."""
+    return DEFAULT_MARGINS[loss] if margin is None else margin

@@ -1,0 +1,35 @@
+"""A model card in Markdown, made from what `ranker.json` holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from paddle_ranker.config import EncoderConfig
+
+
+def model_card(info: dict[str, Any], config: EncoderConfig) -> str:
+    """Return the card of a ranker: what it is, how to use it, how it was trained, on what, with what result."""
+    kind = info["kind"].replace("_", "-")
+    lines = [
+        f"# {kind} ranker",
+        "",
+        f"Scores how well a title answers a query. {config.num_hidden_layers} layers, {config.hidden_size} wide, "
+        f"{config.vocab_size:,} word pieces, pairs of up to {info['max_seq_length']} tokens"
+        f"{', exact-match embeddings' if info['match_embeddings'] else ''}.",
+        "",
+        "```python",
+        "from paddle_ranker import Ranker",
+        "",
+        'Ranker.load("this folder").rank("a query", ["a title", "another title"], top_k=1)',
+        "```",
+    ]
+    for title, values in (("Results", info["results"]), ("Training", info["training"]), ("Versions", info["versions"])):
+        if values:
+            lines += ["", f"## {title}", "", "| | |", "| --- | --- |"]
+            lines += [f"| {name} | {_cell(value)} |" for name, value in values.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.5g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|")

@@ -1,0 +1,202 @@
+"""A ranker's folder: everything that scoring, exporting and further training need, and nothing else.
+
+| file | holds |
+| --- | --- |
+| `model_state.pdparams` | the parameters |
+| `config.json` | the encoder's shape |
+| `vocab.txt`, `tokenizer_config.json`, `special_tokens_map.json` | the tokenizer |
+| `ranker.json` | what kind of ranker it is, its length, how it was trained and with what result |
+| `README.md` | the same for people |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional, Union
+
+from paddle_ranker.config import EncoderConfig, config_by_name, read_config
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model import RankerNetwork, load_parameters, name_parameters
+from paddle_ranker.model_card import model_card
+from paddle_ranker.pair_encoder import PairEncoder
+from paddle_ranker.parameters import PARAMETERS_FILE, load_arrays, save_arrays
+
+FORMAT_VERSION = 1
+INFO_FILE = "ranker.json"
+PUBLISHED_MAX_SEQ_LENGTH = 128  # of checkpoints that do not say
+
+
+@dataclass(frozen=True)
+class RankerInfo:
+    """What `ranker.json` holds."""
+
+    kind: str  # pairwise | cross_encoder
+    max_seq_length: int
+    match_embeddings: bool
+    training: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    @classmethod
+    def read(cls, folder: Path) -> Optional[RankerInfo]:
+        """Return the folder's `ranker.json`, or None where it has none (a checkpoint of the published scripts).
+
+        Raises `CheckpointError` for a damaged one, or one that a newer version of the toolkit wrote.
+        """
+        path = folder / INFO_FILE
+        if not path.is_file():
+            return None
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            version = values["format_version"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+        if version > FORMAT_VERSION:
+            raise CheckpointError(f"{path}: format version {version} is newer than this toolkit's {FORMAT_VERSION}: "
+                                  "update the toolkit")
+        known = {f.name for f in dataclasses.fields(cls)}
+        try:
+            return cls(**{name: value for name, value in values.items() if name in known})
+        except TypeError as error:
+            raise CheckpointError(f"{path}: incomplete ({error})") from error
+
+
+@dataclass(frozen=True)
+class RankerParts:
+    """A ranker in memory. `new_parts` are the parameters that were not in the checkpoint and start from nothing."""
+
+    network: RankerNetwork
+    pair_encoder: PairEncoder
+    info: RankerInfo
+    new_parts: list[str]
+
+
+def save_ranker(folder: Path, network: RankerNetwork, pair_encoder: PairEncoder, info: RankerInfo) -> None:
+    """Write a ranker into an existing folder; wrap it in `atomic.new_folder`."""
+    save_arrays(network.state_dict(), folder / PARAMETERS_FILE)
+    pair_encoder.save(folder)
+    _write_json(folder / "config.json", network.config.to_dict())
+    _write_json(folder / INFO_FILE, dataclasses.asdict(info))
+    (folder / "README.md").write_text(model_card(dataclasses.asdict(info), network.config), encoding="utf-8")
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def load_ranker(
+    source: Union[str, Path], *, model_name: Optional[str] = None, max_seq_length: Optional[int] = None,
+    tokenizer: str = "auto",
+) -> RankerParts:
+    """Load a trained ranker for scoring.
+
+    Args:
+        source: a model folder, or the `model_state.pdparams` in it.
+        model_name: the model whose configuration a bare parameter file takes; the folder's own configuration wins.
+        max_seq_length: tokens; default: what the ranker was trained with.
+        tokenizer: a `PairEncoder` backend.
+
+    Raises `CheckpointError` where anything the score depends on is missing; there is no random head here.
+    """
+    return _load(source, model_name, max_seq_length, tokenizer, kind=None, match_embeddings=None)
+
+
+def start_ranker(
+    source: Union[str, Path],
+    kind: str,
+    *,
+    model_name: Optional[str] = None,
+    max_seq_length: Optional[int] = None,
+    match_embeddings: bool = True,
+    tokenizer: str = "auto",
+) -> RankerParts:
+    """Load a ranker or a bare encoder to train it as a `kind`; missing heads and match embeddings start from nothing.
+
+    Raises `CheckpointError` where the encoder is incomplete or does not fit its configuration.
+    """
+    return _load(source, model_name, max_seq_length, tokenizer, kind=kind, match_embeddings=match_embeddings)
+
+
+def _load(
+    source: Union[str, Path],
+    model_name: Optional[str],
+    max_seq_length: Optional[int],
+    tokenizer: str,
+    kind: Optional[str],
+    match_embeddings: Optional[bool],
+) -> RankerParts:
+    folder, parameters = _locate(Path(source))
+    info, config = RankerInfo.read(folder), read_config(folder)
+    if config is None:
+        if model_name is None:
+            raise CheckpointError(f"{folder}: has no config.json; say which model it is with --model_name_or_path")
+        config = _named_config(model_name)
+    arrays = load_arrays(parameters)
+    try:
+        named = name_parameters(arrays)
+        has_match = "match_embeddings.weight" in named
+        with_match = has_match or bool(match_embeddings)
+        if has_match and match_embeddings is False:
+            raise CheckpointError("has match embeddings, which cannot be left out of a trained ranker: drop "
+                                  "--match_embeddings false, or start from another checkpoint")
+        info = info or RankerInfo(
+            kind=kind or ("cross_encoder" if "classifier.weight" in arrays else "pairwise"),
+            max_seq_length=PUBLISHED_MAX_SEQ_LENGTH,
+            match_embeddings=with_match,
+        )
+        info = dataclasses.replace(
+            info,
+            kind=kind or info.kind,
+            match_embeddings=with_match,
+            max_seq_length=max_seq_length or info.max_seq_length,
+        )
+        pair_encoder = _pair_encoder(folder, config, info.max_seq_length, tokenizer)
+        network = RankerNetwork(config, never_match_ids(pair_encoder) if with_match else None)
+        new_parts = load_parameters(network, named, allow_new=kind is not None)
+    except CheckpointError as error:
+        raise CheckpointError(f"{parameters}: {error}") from error
+    return RankerParts(network, pair_encoder, info, new_parts)
+
+
+def _locate(source: Path) -> tuple[Path, Path]:
+    """Return the folder and the parameter file of a folder or file that a user gave."""
+    if source.is_file():
+        return source.parent, source
+    if not source.is_dir():
+        raise CheckpointError(f"{source}: there is no such model folder or parameter file")
+    if not (source / PARAMETERS_FILE).is_file():
+        inside = sorted(path.parent.name for path in source.glob(f"*/{PARAMETERS_FILE}"))
+        hint = f"; did you mean {source / inside[-1]}?" if inside else ""
+        raise CheckpointError(f"{source}: there is no {PARAMETERS_FILE} in it{hint}")
+    return source, source / PARAMETERS_FILE
+
+
+def _named_config(model_name: str) -> EncoderConfig:
+    """Return the configuration of a local folder or of a name that PaddleNLP knows."""
+    config = read_config(Path(model_name)) if Path(model_name).is_dir() else None
+    return config or config_by_name(model_name)
+
+
+def _pair_encoder(folder: Path, config: EncoderConfig, max_seq_length: int, tokenizer: str) -> PairEncoder:
+    longest = config.max_position_embeddings - (config.pad_token_id + 1 if config.model_type == "roberta" else 0)
+    if max_seq_length > longest:
+        raise CheckpointError(f"max_seq_length {max_seq_length} is above the {longest} positions of this model")
+    pair_encoder = PairEncoder.from_folder(folder, max_seq_length, backend=tokenizer)
+    if pair_encoder.vocab_size > config.vocab_size:
+        raise CheckpointError(
+            f"the vocabulary has ids up to {pair_encoder.vocab_size - 1} but the model has {config.vocab_size} "
+            "word embeddings: vocab.txt is another model's"
+        )
+    if pair_encoder.pad_id != config.pad_token_id:
+        raise CheckpointError(f"the vocabulary's [PAD] is id {pair_encoder.pad_id}, the model's {config.pad_token_id}")
+    return pair_encoder
+
+
+def never_match_ids(pair_encoder: PairEncoder) -> list[int]:
+    """Return the ids that carry no text: special tokens, padding and [UNK]."""
+    p = pair_encoder
+    return sorted({p.pad_id, p.cls_id, p.sep_id, p.unk_id, p.mask_id})

@@ -1,0 +1,63 @@
+"""Make the demo data: every file of the literature search data sets, in their formats, from a seed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from paddle_ranker.demo.files import FOLDERS, HEADERS, foreign_files, is_current, write_demo
+from paddle_ranker.errors import DataError
+from paddle_ranker.options import Options, option, run_command
+
+
+@dataclass(frozen=True)
+class MakeDemoOptions(Options):
+    """Options of `datasets/make_demo.py`."""
+
+    output_dir: str = option(str(Path(__file__).resolve().parent), help="folder that gets sort/, recall/, ...")
+    size: int = option(6000, help="training triples", minimum=100, maximum=100_000_000)
+    queries: int = option(300, help="queries each in dev and test, ten titles a query", minimum=20, maximum=100_000)
+    seed: int = option(7, help="the same seed gives the same bytes", minimum=0)
+    if_missing: bool = option(False, help="do nothing where the demo data, or data of your own, is there")
+    force: bool = option(False, help="replace files that this command did not make")
+
+
+def make_demo(options: MakeDemoOptions) -> int:
+    """Write the demo data; files that are not the generator's are replaced only under `--force`."""
+    folder = Path(options.output_dir)
+    foreign = [] if options.force else foreign_files(folder)
+    held = {name.split("/")[0] for name in foreign}
+    names = [name for name in HEADERS if name.split("/")[0] not in held]
+    if options.if_missing:
+        for kept in sorted(held):
+            print(f"{folder / kept}: holds data that was not made here; left as it is")
+        if is_current(folder, names):
+            print(f"{folder}: the demo data is there")
+            return 0
+    elif foreign:
+        raise DataError(
+            f"{folder / foreign[0]} was not made by this command or was changed since ({len(foreign)} such files): "
+            f"move it away, give another --output_dir, or replace it with --force"
+        )
+    began = time.monotonic()
+    manifest = write_demo(folder, options.seed, options.size, options.queries, names)
+    size = sum(facts["bytes"] for facts in manifest.files.values())
+    print(
+        f"{folder}: {', '.join(f for f in FOLDERS if f not in held)}: {manifest.size:,} training triples, "
+        f"{manifest.queries:,} queries each in dev and test, seed {manifest.seed}, {size / 1e6:.1f} MB "
+        f"in {time.monotonic() - began:.1f} s"
+    )
+    return 0
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command."""
+    return run_command(make_demo, MakeDemoOptions, argv, __doc__, prog="make_demo.py")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""Random draws that give the same values on every Python version.
+
+`random.Random.random()` is stable by documented promise; `choice`, `shuffle` and `sample` are not, so they are
+written here on top of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Dice:
+    """A stream of draws named by `seed` and `name`: streams of different names are independent."""
+
+    def __init__(self, seed: int, name: str) -> None:
+        digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+        self.random = random.Random(int.from_bytes(digest[:16], "big")).random
+
+    def below(self, bound: int) -> int:
+        """Return an integer in [0, bound)."""
+        return int(self.random() * bound)
+
+    def chance(self, probability: float) -> bool:
+        """Return True with `probability`."""
+        return self.random() < probability
+
+    def pick(self, items: Sequence[T]) -> T:
+        """Return one item."""
+        return items[int(self.random() * len(items))]
+
+    def some(self, items: Sequence[T], count: int) -> list[T]:
+        """Return `count` items at different positions, in random order (Fisher-Yates, stopped after `count`)."""
+        pool = list(items)
+        for i in range(min(count, len(pool) - 1)):
+            j = i + self.below(len(pool) - i)
+            pool[i], pool[j] = pool[j], pool[i]
+        return pool[:count]
+
+    def shuffled(self, items: Sequence[T]) -> list[T]:
+        """Return all items in random order."""
+        return self.some(items, len(items))

@@ -1,0 +1,102 @@
+"""Turn scenes into rows: training triples, and groups of graded titles of one query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from paddle_ranker.demo.dice import Dice
+from paddle_ranker.demo.scenes import Author, Scene, Side, Title, scenes
+
+TITLES_PER_QUERY = 10
+HARD_PER_QUERY = 5
+# Easy negatives are titles of recent scenes: a fixed number of them, so that memory does not grow with the rows.
+_RECENT_SCENES = 64
+
+
+@dataclass(frozen=True)
+class Group:
+    """One query, its titles and their grades (0 not relevant, 1 partly, 2 wholly)."""
+
+    query: str
+    titles: tuple[str, ...]
+    grades: tuple[int, ...]
+    kind: str
+
+
+class _Recent:
+    """Titles of recent scenes, from which a title on an unrelated subject can be drawn."""
+
+    def __init__(self, dice: Dice) -> None:
+        self.dice = dice
+        self.scenes: list[tuple[frozenset[str], list[Title]]] = []
+        self.next = 0
+
+    def add(self, scene: Scene, titles: list[Title]) -> None:
+        entry = (scene.heads, titles)
+        if len(self.scenes) < _RECENT_SCENES:
+            self.scenes.append(entry)
+        else:
+            self.scenes[self.next % _RECENT_SCENES] = entry
+        self.next += 1
+
+    def unrelated(self, heads: frozenset[str]) -> Title:
+        while True:
+            other, titles = self.dice.pick(self.scenes)
+            if heads.isdisjoint(other):
+                return self.dice.pick(titles)
+
+
+def _distinct_titles(side: Side, count: int) -> list[Title]:
+    titles: dict[str, Title] = {}
+    for _ in range(4 * count):
+        title = side.title()
+        titles.setdefault(title.text, title)
+        if len(titles) == count:
+            break
+    return list(titles.values())
+
+
+def _scenes_with_titles(author: Author, per_side: int, recent: _Recent) -> Iterator[tuple[Scene, list[list[Title]]]]:
+    """Yield scenes and the titles of each side, after filling `recent`."""
+    for scene in scenes(author):
+        titles = [_distinct_titles(side, per_side if len(scene.sides) > 2 else per_side + 1) for side in scene.sides]
+        filling = len(recent.scenes) < _RECENT_SCENES
+        if not filling:
+            yield scene, titles
+        recent.add(scene, [title for side in titles for title in side])
+
+
+def triples(seed: int, hard_share: float = 0.7) -> Iterator[tuple[str, str, str]]:
+    """Yield (query, title, negative title) without end.
+
+    Every title of a scene is the relevant one of one triple and, as often, the hard negative of another.
+    """
+    dice = Dice(seed, "train")
+    author, recent = Author(dice, "train"), _Recent(dice)
+    for scene, titles in _scenes_with_titles(author, 1, recent):
+        shift = 1 + dice.below(len(titles) - 1)
+        for index, side in enumerate(scene.sides):
+            query = side.query()
+            for position, title in enumerate(titles[index]):
+                negatives = titles[(index + shift) % len(titles)]
+                hard = dice.chance(hard_share)
+                negative = negatives[position % len(negatives)] if hard else recent.unrelated(scene.heads)
+                yield query, title.text, negative.text
+
+
+def groups(seed: int, split: str) -> Iterator[Group]:
+    """Yield queries of `split` ("dev" or "test") without end, each with its titles in random order."""
+    dice = Dice(seed, split)
+    author, recent = Author(dice, split), _Recent(dice)
+    for scene, titles in _scenes_with_titles(author, 4, recent):
+        for index, side in enumerate(scene.sides):
+            relevant = dice.some(titles[index], 1 + dice.below(4))
+            rest = [title for other, pool in enumerate(titles) if other != index for title in pool]
+            rows = {title.text: title.grade for title in relevant}
+            for title in dice.some(rest, HARD_PER_QUERY):
+                rows.setdefault(title.text, 0)
+            while len(rows) < TITLES_PER_QUERY:
+                rows.setdefault(recent.unrelated(scene.heads).text, 0)
+            order = dice.shuffled(list(rows))
+            yield Group(side.query(), tuple(order), tuple(rows[text] for text in order), scene.kind)

@@ -1,0 +1,141 @@
+"""24 numbers that say how the words of a query stand in a title; no model, no label."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.lexical.bm25 import BM25
+from paddle_ranker.lexical.tokens import Collection, letters, normalise
+
+FEATURES = (
+    "bm25_words",
+    "bm25_words_normalised",
+    "bm25_bigrams",
+    "bm25_bigrams_normalised",
+    "coverage_words",  # share of the query's rarity that the title holds
+    "coverage_bigrams",
+    "longest_run",  # longest shared run of characters over the query's length
+    "whole_query",  # whether that run is the whole query
+    "query_length",
+    "title_length",
+    "jaccard_words",
+    "jaccard_bigrams",
+    "first_match",  # where in the title the first and the last shared bigram stand, 0 to 1; 1 without a match
+    "last_match",
+    "match_span",  # characters from the first to the last shared bigram over the query's length
+    "rarest_missing_word",  # rarity of the query's rarest token that the title lacks
+    "rarest_missing_bigram",
+    "title_matched",  # share of the title's rarity that the query holds
+    "numbers_missing",  # numbers and Latin words of the query that the title lacks, and the other way round
+    "numbers_extra",
+    "latin_missing",
+    "latin_extra",
+    "title_asks",  # whether the title holds a question mark
+    "title_breaks",  # whether the title holds a colon or an ellipsis
+)
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_LATIN = re.compile(r"[a-z]+")
+
+
+@dataclass(frozen=True)
+class _Text:
+    """One text in all the forms that features are made of."""
+
+    words: list[str]
+    bigrams: list[str]
+    letters: str
+    numbers: set[str]
+    latin: set[str]
+    plain: str
+
+
+class LexicalFeatures:
+    """Make the features of pairs; token rarity is learned from a collection of titles."""
+
+    def __init__(self) -> None:
+        self._words = BM25("jieba", normalised=False)
+        self._bigrams = BM25("bigram", normalised=False)
+
+    def fit(self, titles: Sequence[str]) -> None:
+        """Learn token rarity and mean length from the distinct titles."""
+        self._words.fit([], titles)
+        self._bigrams.fit([], titles)
+
+    def transform(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.float64]:
+        """Return `[pairs, 24] float64` in the order of `FEATURES`."""
+        read = lru_cache(maxsize=4096)(self._read)  # a query comes with many titles
+        rows = [self._pair(read(query), self._read(title)) for query, title in zip(queries, titles)]
+        return np.array(rows, np.float64).reshape(len(rows), len(FEATURES))
+
+    def _read(self, text: str) -> _Text:
+        plain = normalise(text)
+        return _Text(
+            words=self._words.tokenize(plain),
+            bigrams=self._bigrams.tokenize(plain),
+            letters=letters(plain),
+            numbers=set(_NUMBER.findall(plain)),
+            latin=set(_LATIN.findall(plain)),
+            plain=plain,
+        )
+
+    def _pair(self, query: _Text, title: _Text) -> list[float]:
+        bm25_words = self._words.score_tokens(query.words, title.words)
+        bm25_bigrams = self._bigrams.score_tokens(query.bigrams, title.bigrams)
+        query_words, title_words = set(query.words), set(title.words)
+        query_bigrams, title_bigrams = set(query.bigrams), set(title.bigrams)
+        words, bigrams = self._words.collection, self._bigrams.collection
+        run = longest_shared_run(query.letters, title.letters)
+        length = max(len(query.letters), 1)
+        matches = [place for place, bigram in enumerate(title.bigrams) if bigram in query_bigrams]
+        first, last = (matches[0], matches[-1]) if matches else (len(title.bigrams), len(title.bigrams))
+        places = max(len(title.bigrams), 1)
+        return [
+            bm25_words,
+            bm25_words / (self._words.score_tokens(query.words, query.words) or 1.0),
+            bm25_bigrams,
+            bm25_bigrams / (self._bigrams.score_tokens(query.bigrams, query.bigrams) or 1.0),
+            _share(query_words, title_words, words),
+            _share(query_bigrams, title_bigrams, bigrams),
+            run / length,
+            float(run == len(query.letters)),
+            np.log1p(len(query.letters)),
+            np.log1p(len(title.letters)),
+            _jaccard(query_words, title_words),
+            _jaccard(query_bigrams, title_bigrams),
+            first / places,
+            last / places,
+            min((last - first + 2) / length, 5.0) if matches else 0.0,
+            max(map(words.rarity, query_words - title_words), default=0.0),
+            max(map(bigrams.rarity, query_bigrams - title_bigrams), default=0.0),
+            _share(title_words, query_words, words),
+            len(query.numbers - title.numbers),
+            len(title.numbers - query.numbers),
+            len(query.latin - title.latin),
+            len(title.latin - query.latin),
+            float("?" in title.plain),
+            float(":" in title.plain or "..." in title.plain),
+        ]
+
+
+def longest_shared_run(query: str, title: str) -> int:
+    """Return the length of the longest run of characters that stands in both texts."""
+    best = 0
+    for start in range(len(query)):
+        while start + best < len(query) and query[start : start + best + 1] in title:
+            best += 1
+    return best
+
+
+def _share(tokens: set[str], others: set[str], collection: Collection) -> float:
+    total = sum(map(collection.rarity, tokens))
+    return sum(map(collection.rarity, tokens & others)) / total if total else 0.0
+
+
+def _jaccard(first: set[str], second: set[str]) -> float:
+    return len(first & second) / len(first | second) if first or second else 0.0

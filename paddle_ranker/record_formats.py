@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, Union, cast
 
+from paddle_ranker.atomic import new_file
 from paddle_ranker.errors import DataError, DependencyError
 
 BOM = b"\xef\xbb\xbf"
@@ -172,25 +173,19 @@ def write_rows(path: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ..
 
     Raises `DataError` for a cell that tab-separated text cannot hold. Whatever fails, `path` is not half-written.
     """
-    path = os.path.realpath(path)  # through a symbolic link, so that the link stays one
-    temporary = f"{path}.{os.getpid()}.tmp"
+    target = os.path.realpath(path)  # through a symbolic link, so that the link stays one
+    if os.path.isdir(target) or not os.access(os.path.dirname(target), os.W_OK):
+        raise DataError(f"{path}: cannot be written there; name a file in a folder that exists and can be written to")
     name = path.lower()
-    try:
-        with open(temporary, "wb") as raw:
-            if name.endswith(".parquet"):
-                _write_parquet(raw, columns, rows)
-            elif name.endswith(".gz"):
-                # No name and no time in the header: the same records give the same bytes.
-                with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as stream:
-                    _write_text(cast(IO[bytes], stream), name[:-3], columns, rows, header)
-            else:
-                _write_text(raw, name, columns, rows, header)
-            raw.flush()
-            os.fsync(raw.fileno())
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+    with new_file(target, "wb") as raw:
+        if name.endswith(".parquet"):
+            _write_parquet(raw, columns, rows)
+        elif name.endswith(".gz"):
+            # No name and no time in the header: the same records give the same bytes.
+            with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as stream:
+                _write_text(cast(IO[bytes], stream), name[:-3], columns, rows, header)
+        else:
+            _write_text(raw, name, columns, rows, header)
 
 
 def _write_text(

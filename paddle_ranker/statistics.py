@@ -105,7 +105,7 @@ def difference(statistic: Statistic, baseline: Statistic) -> Statistic:
 def ranking_statistics(
     queries: Union[Sequence[str], NDArray[Any]], labels: ArrayLike, scores: ArrayLike
 ) -> dict[str, Statistic]:
-    """Return the statistics of `auc`, `mrr@10`, `ndcg@10`, `map` and `pairs_ordered`, as `evaluate_ranking` has them."""
+    """Return the statistics of `auc`, `mrr@10`, `ndcg@10`, `map` and `pairs_ordered`, those of `evaluate_ranking`."""
     numbers, labels, scores = check_pairs(queries, labels, scores)
     ranking = rank(queries, labels, scores)
 

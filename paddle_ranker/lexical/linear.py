@@ -77,8 +77,10 @@ def _logistic(strength: float, standardise: bool) -> Any:
         from sklearn.preprocessing import StandardScaler
     except ImportError as error:
         raise _needs_sklearn() from error
-    model = LogisticRegression(C=strength, max_iter=1000)
-    return make_pipeline(StandardScaler(), model) if standardise else model
+    if standardise:
+        return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
+    # On sparse n-grams liblinear takes a third of the default solver's time.
+    return LogisticRegression(C=strength, solver="liblinear", max_iter=1000, random_state=0)
 
 
 def _needs_sklearn() -> DependencyError:

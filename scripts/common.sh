@@ -1,0 +1,128 @@
+# shellcheck shell=bash
+# What the scripts beside this one share. Sourced, never run; sourcing it starts nothing. Needs bash 3.2 or later.
+#
+#   ROOT                  the repository's folder
+#   ensure_environment    make the stack's environment ready and set PYTHON to its interpreter
+#   run_python FILE ...   run a training command, on several devices where there are several
+#   run_single FILE ...   run any other command, in one process
+#
+# PADDLE_RANKER_STACK    modern (default) or complete
+# PADDLE_RANKER_PYTHON   an interpreter of your own: nothing is set up, it is used as it is
+# PADDLE_RANKER_NPROC    how many processes train (default: one a visible GPU, or 1)
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
+
+say() { printf '%s\n' "$*"; }
+complain() { printf '%s\n' "$*" >&2; }
+
+# Print the environment's folder of a stack; fail on a stack that does not exist.
+environment_folder() {
+    case "$1" in
+        modern) say "$ROOT/.venv" ;;
+        complete) say "$ROOT/.venv-complete" ;;
+        *) complain "error: unknown stack '$1': choose modern or complete"; return 2 ;;
+    esac
+}
+
+# Print the stack's lock files, one a line, relative to ROOT, in the order they are installed.
+lock_files() {
+    case "$1" in
+        modern) say requirements/modern.txt ;;
+        complete) say requirements/complete.txt; say requirements/complete-serving.txt ;;
+    esac
+}
+
+digest() {
+    if command -v sha256sum >/dev/null 2>&1; then sha256sum
+    elif command -v shasum >/dev/null 2>&1; then shasum -a 256
+    else cksum
+    fi
+}
+
+# Print what a finished set-up of the stack is stamped with: where it is, which Python, what was to be installed.
+# Python itself is not started, so that a command on a ready environment begins at once.
+fingerprint() {
+    local folder
+    folder="$(environment_folder "$1")" || return
+    say "$ROOT"
+    grep -E '^(home|version|version_info) *=' "$folder/pyvenv.cfg" 2>/dev/null || say "no Python"
+    # The names of our packages count: an editable installation knows only those it was made with.
+    (cd "$ROOT" && { lock_files "$1" | while read -r lock; do cat "$lock"; done; cat pyproject.toml
+        echo */__init__.py; } | digest)
+}
+
+stamp_file() { say "$(environment_folder "$1")/.set-up-finished"; }
+
+is_ready() {
+    local folder
+    folder="$(environment_folder "$1")" || return
+    [ -x "$folder/bin/python" ] && [ -f "$folder/.set-up-finished" ] &&
+        [ "$(fingerprint "$1")" = "$(cat "$folder/.set-up-finished")" ]
+}
+
+ensure_environment() {
+    local stack="${PADDLE_RANKER_STACK:-modern}" folder
+    if [ -n "${PADDLE_RANKER_PYTHON:-}" ]; then
+        PYTHON="$PADDLE_RANKER_PYTHON"
+        "$PYTHON" -c '' 2>/dev/null || {
+            complain "error: PADDLE_RANKER_PYTHON=$PYTHON does not run: set it to a Python interpreter, or unset it"
+            return 2
+        }
+        # An environment of one's own need not have the project installed.
+        export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
+        return
+    fi
+    folder="$(environment_folder "$stack")" || return
+    # What sets up speaks on standard error: a command's standard output stays its own.
+    is_ready "$stack" || bash "$ROOT/scripts/setup.sh" "$stack" >&2 || return
+    PYTHON="$folder/bin/python"
+}
+
+# Print how many GPUs a process started here would see.
+visible_gpus() {
+    if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
+        case "$CUDA_VISIBLE_DEVICES" in
+            '' | -1* | NoDevFiles) say 0 ;;
+            *) say "$CUDA_VISIBLE_DEVICES" | awk -F, '{ print NF }' ;;
+        esac
+    elif command -v nvidia-smi >/dev/null 2>&1; then
+        nvidia-smi -L 2>/dev/null | grep -c '^GPU ' || true
+    else
+        say 0
+    fi
+}
+
+# Print the value of an option among the arguments after its name (`--device cpu` or `--device=cpu`), or nothing.
+option_value() {
+    local name="$1" value='' previous='' argument
+    shift
+    for argument in "$@"; do
+        case "$argument" in "$name="*) value="${argument#*=}" ;; esac
+        [ "$previous" = "$name" ] && value="$argument"
+        previous="$argument"
+    done
+    say "$value"
+}
+
+run_single() { "$PYTHON" -u "$@"; }
+
+run_python() {
+    local processes="${PADDLE_RANKER_NPROC:-}" device
+    case "$processes" in
+        *[!0-9]* | 0) complain "error: PADDLE_RANKER_NPROC=$processes: give a number of processes, 1 or more"; return 2 ;;
+    esac
+    device="$(option_value --device "$@")"
+    if [ -z "$processes" ]; then
+        case "$device" in
+            '' | gpu) processes="$(visible_gpus)" ;;
+            *) processes=1 ;;
+        esac
+    fi
+    if [ "$processes" -gt 1 ]; then
+        # Without --gpus or --devices: the launcher then takes every visible GPU, and where there is none, where both
+        # options crash it, it joins CPU processes by gloo.
+        "$PYTHON" -u -m paddle.distributed.launch --nproc_per_node "$processes" "$@"
+    else
+        run_single "$@"
+    fi
+}

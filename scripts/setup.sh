@@ -1,0 +1,261 @@
+#!/usr/bin/env bash
+# Make the environment of a stack: .venv (modern, the default) or .venv-complete (complete).
+#
+#   bash scripts/setup.sh [modern|complete]
+#
+# Exactly the packages of the lock files in requirements/, checked by their hashes, and this project itself (editable).
+# Installs with uv where it is on PATH, else with pip. Set PYTHON to choose the Python that the environment is made of.
+# A second run returns at once where nothing has changed; an interrupted one is made good by the next.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
+set -euo pipefail
+# shellcheck source=scripts/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+readonly PROBE='import ctypes, platform, ssl, struct, sys, venv, zlib
+ok = platform.python_implementation() == "CPython" and struct.calcsize("P") == 8
+print("%d.%d" % sys.version_info[:2] if ok else "unsuitable", "%d.%d.%d" % sys.version_info[:3])'
+CHILD=''
+
+fail() {
+    complain "setup: error: $*"
+    exit 1
+}
+
+usage() {
+    say 'usage: setup.sh [modern|complete]   (default: modern; see requirements/ for what is in each)'
+}
+
+# --- a Python -------------------------------------------------------------------------------------------------------
+
+# Print every place where a Python `$1` (say 3.11) may be, best first: PATH, then version managers' installations.
+python_candidates() {
+    local version="$1" folder name
+    local IFS=:
+    for name in "python$version" python3 python; do
+        for folder in $PATH; do
+            if [ -x "${folder:-.}/$name" ]; then say "${folder:-.}/$name"; fi
+        done
+    done
+    for folder in "${PYENV_ROOT:-${HOME:-/nonexistent}/.pyenv}/versions" "${HOME:-/nonexistent}/.asdf/installs/python" \
+        "${HOME:-/nonexistent}/.local/share/mise/installs/python"; do
+        for name in "$folder/$version".*/bin/python "$folder/$version/bin/python"; do
+            if [ -x "$name" ]; then say "$name"; fi
+        done
+    done
+}
+
+# Print the first candidate for version `$1` that runs and is what it is named after. Version managers leave shims that
+# exist and fail, and some systems ship a Python without the modules that an environment needs.
+find_python() {
+    local version="$1" candidate answer
+    python_candidates "$version" | while read -r candidate; do
+        answer="$(env -u PYTHONPATH -u PYTHONHOME "$candidate" -c "$PROBE" 2>/dev/null </dev/null)" || continue
+        [ "${answer%% *}" = "$version" ] || continue
+        # pip comes from ensurepip, which Debian keeps in a package of its own; uv does not need it.
+        if [ "$INSTALLER" = pip ]; then "$candidate" -c 'import ensurepip' 2>/dev/null </dev/null || continue; fi
+        say "$candidate"
+        break
+    done
+}
+
+choose_python() {
+    local version answer
+    BASE=''
+    if [ -n "${PYTHON:-}" ]; then
+        answer="$("$PYTHON" -c "$PROBE" 2>/dev/null)" || fail "PYTHON=$PYTHON does not run: set it to a Python of $VERSIONS, or unset it"
+        case " $VERSIONS " in
+            *" ${answer%% *} "*) BASE="$PYTHON" ;;
+            *) fail "PYTHON=$PYTHON is Python ${answer##* }, and the $STACK stack needs one of: $VERSIONS" ;;
+        esac
+        return
+    fi
+    for version in $VERSIONS; do
+        BASE="$(find_python "$version")"
+        if [ -n "$BASE" ]; then return; fi
+    done
+    if [ "$INSTALLER" = uv ]; then
+        BASE="${VERSIONS%% *}" # uv takes a version for a path, and fetches it
+        say "setup: no Python of $VERSIONS found; uv fetches $BASE"
+        return
+    fi
+    fail "no working Python of: $VERSIONS (with venv and ensurepip) on PATH or in ~/.pyenv/versions;" \
+        "install python${VERSIONS%% *} and python${VERSIONS%% *}-venv (or: pyenv install ${VERSIONS%% *}), or install uv, which fetches one"
+}
+
+# --- one at a time --------------------------------------------------------------------------------------------------
+
+take_lock() {
+    if command -v flock >/dev/null 2>&1; then
+        exec 9>>"$LOCK" || fail "cannot write $LOCK: make the folder writable"
+        if ! flock -n 9; then
+            say "setup: another set-up of $STACK is at work; waiting for it"
+            flock 9
+        fi
+        return
+    fi
+    # Without flock a folder is the lock; one whose owner is gone is taken over.
+    touch "$LOCK" || fail "cannot write $LOCK: make the folder writable"
+    while ! mkdir "$LOCK.d" 2>/dev/null; do
+        kill -0 "$(cat "$LOCK.d/pid" 2>/dev/null || echo 0)" 2>/dev/null || { rm -rf "$LOCK.d"; continue; }
+        sleep 1
+    done
+    say $$ >"$LOCK.d/pid"
+}
+
+on_exit() {
+    local status=$?
+    if [ -n "$CHILD" ]; then
+        kill "$CHILD" 2>/dev/null || true
+        wait "$CHILD" 2>/dev/null || true
+    fi
+    if [ "$(cat "$LOCK.d/pid" 2>/dev/null)" = $$ ]; then rm -rf "$LOCK.d"; fi
+    exit "$status"
+}
+
+on_signal() {
+    complain ''
+    complain 'setup: interrupted; run it again to finish'
+    exit 130
+}
+
+# --- steps ----------------------------------------------------------------------------------------------------------
+
+# Run a command with its output in the log, showing that it goes on; `step LABEL COMMAND...`.
+step() {
+    local label="$1" began=$SECONDS shown=0 status=0
+    shift
+    say "== $label: $*" >>"$LOG"
+    "$@" >>"$LOG" 2>&1 9>&- </dev/null &
+    CHILD=$!
+    if [ ! -t 1 ]; then say "setup: $label ..."; fi
+    while kill -0 "$CHILD" 2>/dev/null; do
+        if [ -t 1 ]; then
+            printf '\rsetup: %s ... %d s ' "$label" $((SECONDS - began))
+        elif [ $((SECONDS - began - shown)) -ge 30 ]; then
+            shown=$((SECONDS - began))
+            say "setup:   still at it, $shown s"
+        fi
+        sleep 0.2
+    done
+    wait "$CHILD" || status=$?
+    CHILD=''
+    if [ -t 1 ]; then printf '\r'; fi
+    if [ "$status" -ne 0 ]; then
+        if [ -t 1 ]; then say ''; fi
+        fail "$label failed: $(reason); whole log: $LOG"
+    fi
+    say "setup: $label: $((SECONDS - began)) s          "
+}
+
+# Print in one line why the last step failed and what to do, as far as its part of the log tells.
+reason() {
+    local text
+    text="$(awk '/^== /{ part = "" } { part = part "\n" $0 } END { print part }' "$LOG")"
+    case "$text" in
+        *'No space left'* | *'os error 28'* | *'Errno 28'*)
+            say "no space left on the disk; an environment takes about 2 GB: free some and run again" ;;
+        *'THESE PACKAGES DO NOT MATCH THE HASHES'* | *'Hash mismatch'*)
+            say "a package is not the one that was locked (its hash differs); try another package index" ;;
+        *'Permission denied'*)
+            say "permission denied; make $ROOT writable and run again" ;;
+        *[Nn]'ame resolution'* | *'resolve host'* | *'dns error'* | *[Cc]'onnection refused'* | *'Failed to fetch'* | \
+            *'Connection'*'error'* | *'ConnectTimeout'* | *'timed out'* | *'client error (Connect)'* | \
+            *'No matching distribution'* | *'Network is unreachable'* | *'not found in the package registry'* | *'request failed'*)
+            say "the package index cannot be reached or lacks a package; check the network or name a mirror" \
+                "(PIP_INDEX_URL, UV_DEFAULT_INDEX) and run again" ;;
+        *'libgomp.so'*)
+            say "a system library is missing; install libgomp1 (Debian, Ubuntu) or libgomp (Fedora)" ;;
+        *)
+            say "$(say "$text" | grep -v '^ *$' | tail -n 1 | cut -c 1-200)" ;;
+    esac
+}
+
+# --- installing -----------------------------------------------------------------------------------------------------
+
+create() {
+    rm -rf "$FOLDER"
+    if [ "$INSTALLER" = uv ]; then
+        uv venv --no-project --python "$BASE" "$FOLDER"
+    else
+        "$BASE" -m venv "$FOLDER"
+    fi
+}
+
+install() { # everything is resolved in the lock: nothing is left to choose, and what builds, builds with what is locked
+    if [ "$INSTALLER" = uv ]; then
+        uv pip install --python "$FOLDER/bin/python" --no-deps --no-build-isolation "$@"
+    else
+        "$FOLDER/bin/python" -m pip install --no-deps --no-build-isolation --no-compile --no-input \
+            --disable-pip-version-check --progress-bar off "$@"
+    fi
+}
+
+# Install what the packages without wheels are built with, taken from the lock itself.
+install_builders() {
+    awk '/^[A-Za-z0-9]/{ keep = /^(packaging|pip|setuptools|setuptools-scm|tomli|typing-extensions|wheel)==/ } keep' "$ROOT/$1" >"$FOLDER/builders.txt"
+    install --require-hashes -r "$FOLDER/builders.txt"
+}
+
+install_locked() {
+    local lock
+    for lock in "$@"; do install --require-hashes -r "$ROOT/$lock"; done
+}
+
+install_project() { install --editable "$ROOT"; }
+
+check_imports() {
+    # Also compiles what every command imports, so that the first one does not wait for it.
+    "$FOLDER/bin/python" -W ignore -c 'import paddle, paddlenlp.transformers'
+}
+
+main() {
+    STACK="${1:-modern}"
+    case "$STACK" in
+        -h | --help) usage; exit 0 ;;
+        modern) VERSIONS='3.11 3.12 3.10' ;;
+        complete) VERSIONS='3.9' ;;
+        *) complain "setup: error: unknown stack '$STACK': choose modern or complete"; exit 2 ;;
+    esac
+    if [ $# -gt 1 ]; then complain "setup: error: one stack at a time; found: $*"; exit 2; fi
+    FOLDER="$(environment_folder "$STACK")"
+    LOG="$FOLDER.log" LOCK="$FOLDER.lock"
+    if is_ready "$STACK"; then say "setup: $FOLDER is ready, nothing to do"; exit 0; fi
+
+    if [ -d "$FOLDER" ] && [ ! -e "$LOCK" ]; then
+        fail "$FOLDER exists and is not from this script: move it away, or use it with PADDLE_RANKER_PYTHON=$FOLDER/bin/python"
+    fi
+    trap on_exit EXIT
+    trap on_signal INT TERM HUP
+    take_lock
+    if is_ready "$STACK"; then say "setup: $FOLDER is ready"; exit 0; fi
+
+    # Settings of the user's own shell that would put packages elsewhere, or take them from elsewhere.
+    unset PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV VIRTUAL_ENV CONDA_PREFIX
+    export PIP_USER=0 PYTHONNOUSERSITE=1
+    : >"$LOG" || fail "cannot write $LOG: make the folder writable"
+    INSTALLER=pip
+    if command -v uv >/dev/null 2>&1 && uv --version >/dev/null 2>&1; then INSTALLER=uv; fi
+
+    local stamp="$FOLDER/.set-up-finished" locks count
+    # Unquoted on purpose below: names without spaces, relative to ROOT.
+    locks="$(lock_files "$STACK")"
+    count="$(cd "$ROOT" && cat $locks | grep -cE '^[A-Za-z0-9].*==')"
+    if [ -f "$stamp" ] && [ "$(sed -n 1p "$stamp")" = "$ROOT" ] && "$FOLDER/bin/python" -m pip --version >/dev/null 2>&1; then
+        say "setup: bringing $FOLDER up to date with $INSTALLER"
+        rm -f "$stamp"
+    else
+        choose_python
+        say "setup: $STACK stack in $FOLDER with $INSTALLER, from Python: $BASE"
+        step 'make the environment' create
+    fi
+    # shellcheck disable=SC2086
+    step 'install pip and the build tools' install_builders ${locks%%$'\n'*}
+    # shellcheck disable=SC2086
+    step "install $count packages, about 1 GB" install_locked $locks
+    step 'install paddle-ranker itself' install_project
+    step 'check that everything imports' check_imports
+    fingerprint "$STACK" >"$stamp.part" && mv "$stamp.part" "$stamp"
+    say "setup: ready after $SECONDS s: $FOLDER/bin/python"
+}
+
+main "$@"

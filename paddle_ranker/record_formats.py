@@ -77,7 +77,7 @@ def _peek(stream: io.BufferedReader) -> bytes:
     try:
         return stream.peek(4096)
     except (EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{stream.name}: damaged gzip data ({error}); make or download the file again") from error
+        raise DataError(f"{stream.name}: damaged or cut short ({error}); make or download the file again") from error
 
 
 def _nearest(path: str) -> str:

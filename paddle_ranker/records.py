@@ -269,7 +269,7 @@ def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record],
         nonlocal count
         for record in chain([first], stream):
             row = tuple(getattr(record, column, None) for column in columns)
-            extra = any(getattr(record, column) is not None for column in optional) if optional else False
+            extra = any(getattr(record, column, None) is not None for column in optional)
             if type(record) is not type(first) or None in row or extra:
                 raise DataError(
                     f"{os.fspath(path)}: record {count + 1} has other columns than the first: {record!r:.80}"

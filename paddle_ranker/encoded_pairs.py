@@ -9,7 +9,7 @@ from typing import Union
 import numpy as np
 from numpy.typing import NDArray
 
-Indices = Union[Sequence[int], NDArray[np.integer]]
+Indices = Union[Sequence[int], NDArray[np.int64], NDArray[np.int32]]
 
 
 @dataclass(frozen=True)

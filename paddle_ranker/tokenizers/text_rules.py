@@ -110,7 +110,9 @@ class _CharacterTable(dict[int, str]):
         self._splitter = splitter
 
     def __missing__(self, code_point: int) -> str:
-        self[code_point] = replacement = self._splitter.replacement(chr(code_point))
+        replacement = self._splitter.replacement(chr(code_point))
+        if replacement:  # the million code points that are dropped need no entry
+            self[code_point] = replacement
         return replacement
 
 

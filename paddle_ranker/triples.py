@@ -10,6 +10,7 @@ from typing import Optional
 
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.record_formats import check_writable
 from paddle_ranker.records import LabeledPair, RecordFile, Triple, write_records
 
 DEV_SHARE = 0.1
@@ -71,6 +72,8 @@ def hold_out(queries: Sequence[str], share: float, seed: int) -> set[str]:
 
 def run(options: MakeTriplesOptions) -> None:
     """Read graded pairs, write triples (and held-out pairs), and say how many."""
+    for path in filter(None, (options.output_file, options.dev_file)):
+        check_writable(path)
     graded = RecordFile(options.input_file, LabeledPair, skip_bad_rows=options.skip_bad_rows)
     groups = group_by_query(graded)
     if graded.skipped:
@@ -88,14 +91,17 @@ def run(options: MakeTriplesOptions) -> None:
     if not triples:
         raise DataError(f"{options.input_file}: no query has titles with different labels, so there are no triples")
     write_records(options.output_file, triples)
-    print(f"wrote {len(triples):,} triples of {used:,} queries to {options.output_file}")
+    print(f"wrote {len(triples):,} triples to {options.output_file} (queries: {used:,})")
     if used < len(groups) - len(held_out):
-        print(f"{len(groups) - len(held_out) - used:,} queries gave none: all of their titles have one label")
+        print(
+            f"queries without any triple, since all of their titles have one label: "
+            f"{len(groups) - len(held_out) - used:,}"
+        )
     if options.dev_file is not None:
         rows = write_records(
             options.dev_file, (pair for query in groups if query in held_out for pair in groups[query])
         )
-        print(f"wrote {rows:,} graded pairs of {len(held_out):,} held-out queries to {options.dev_file}")
+        print(f"wrote {rows:,} graded pairs to {options.dev_file} (queries held out: {len(held_out):,})")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -101,7 +101,7 @@ class PairEncoder:
         return np.split(flat, np.cumsum(lengths)[:-1]) if len(lengths) else []
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
-        """Write the tokenizer files into `folder` (made if missing) for `from_folder` and for PaddleNLP's tokenizers."""
+        """Write the tokenizer files into `folder` (made if missing); `from_folder` and PaddleNLP read them alike."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         self._files.write(target)

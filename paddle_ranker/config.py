@@ -43,6 +43,12 @@ class EncoderConfig:
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
 
+    @property
+    def longest_pair(self) -> int:
+        """Tokens that have a position."""
+        # RoBERTa's positions start after the padding index.
+        return self.max_position_embeddings - (self.pad_token_id + 1 if self.model_type == "roberta" else 0)
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EncoderConfig:
         """Take the fields that are known from a parsed `config.json`; the defaults are PaddleNLP's for that type."""

@@ -100,7 +100,7 @@ def load_parameters(network: RankerNetwork, named: dict[str, np.ndarray], *, all
     fatal = [name for name in missing if not (allow_new and name.startswith(_MAY_BE_NEW))]
     left_over = [name for name in named if name not in state]
     misfits = [
-        f"{name} is {list(named[name].shape)}, the configuration says {state[name].shape}"
+        f"{name} is {list(named[name].shape)}, the configuration says {list(state[name].shape)}"
         for name in state
         if name in named and list(named[name].shape) != list(state[name].shape)
     ]

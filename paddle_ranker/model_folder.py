@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -145,7 +146,7 @@ def _load(
                                   "--match_embeddings false, or start from another checkpoint")
         info = info or RankerInfo(
             kind=kind or ("cross_encoder" if "classifier.weight" in arrays else "pairwise"),
-            max_seq_length=PUBLISHED_MAX_SEQ_LENGTH,
+            max_seq_length=min(PUBLISHED_MAX_SEQ_LENGTH, config.longest_pair),
             match_embeddings=with_match,
         )
         info = dataclasses.replace(
@@ -182,9 +183,8 @@ def _named_config(model_name: str) -> EncoderConfig:
 
 
 def _pair_encoder(folder: Path, config: EncoderConfig, max_seq_length: int, tokenizer: str) -> PairEncoder:
-    longest = config.max_position_embeddings - (config.pad_token_id + 1 if config.model_type == "roberta" else 0)
-    if max_seq_length > longest:
-        raise CheckpointError(f"max_seq_length {max_seq_length} is above the {longest} positions of this model")
+    if max_seq_length > config.longest_pair:
+        raise CheckpointError(f"max_seq_length {max_seq_length} is above the {config.longest_pair} positions of this model")
     pair_encoder = PairEncoder.from_folder(folder, max_seq_length, backend=tokenizer)
     if pair_encoder.vocab_size > config.vocab_size:
         raise CheckpointError(
@@ -198,5 +198,7 @@ def _pair_encoder(folder: Path, config: EncoderConfig, max_seq_length: int, toke
 
 def never_match_ids(pair_encoder: PairEncoder) -> list[int]:
     """Return the ids that carry no text: special tokens, padding and [UNK]."""
-    p = pair_encoder
-    return sorted({p.pad_id, p.cls_id, p.sep_id, p.unk_id, p.mask_id})
+    ids = {pair_encoder.pad_id, pair_encoder.cls_id, pair_encoder.sep_id, pair_encoder.unk_id}
+    with suppress(CheckpointError):  # a vocabulary made for ranking alone need not have [MASK]
+        ids.add(pair_encoder.mask_id)
+    return sorted(ids)

@@ -1,0 +1,31 @@
+"""Score pairs (query, title) with a pairwise ranker, one line a pair."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Optional
+
+from paddle_ranker import runtime
+from paddle_ranker.options import run_command
+from paddle_ranker.scoring_options import PredictOptions
+
+
+def predict(options: PredictOptions) -> None:
+    """Print `{'query': ..., 'title': ..., 'pred_prob': ...}` for every pair of the input file, in order."""
+    runtime.prepare()
+    from paddle_ranker.scoring import predict_pairs, shown_probability
+
+    for pair, probability in predict_pairs(options):
+        shown: dict[str, object] = {"query": pair.query, "title": pair.title}
+        if pair.recall_score is not None:
+            shown["recall_score"] = pair.recall_score
+        print({**shown, "pred_prob": shown_probability(probability)})
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(predict, PredictOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

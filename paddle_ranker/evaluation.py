@@ -1,0 +1,66 @@
+"""Measure a ranker on a file of labelled pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+from scipy.special import expit
+
+from paddle_ranker.metrics import evaluate_ranking, number_queries
+from paddle_ranker.pair_encoder import PairEncoder
+from paddle_ranker.records import LabeledPair, RecordFile
+from paddle_ranker.scorer import Engine, Scorer
+
+
+class EvaluationSet:
+    """A labelled file, read and encoded once, to be measured as often as wanted.
+
+    Attributes: `queries` and `labels` of its rows; `report`, what was read.
+    """
+
+    def __init__(
+        self, path: Union[str, Path], pair_encoder: PairEncoder, batch_size: int, *, skip_bad_rows: bool = False
+    ):
+        source = RecordFile(path, LabeledPair, skip_bad_rows=skip_bad_rows)
+        records = list(source)
+        self.report = source.report()
+        self.queries = [record.query for record in records]
+        self.labels = np.array([record.label for record in records], dtype=np.float64)
+        self._pairs = pair_encoder.encode(self.queries, [record.title for record in records])
+        self._pair_encoder = pair_encoder
+        self._batch_size = batch_size
+
+    def logits(self, engine: Engine) -> np.ndarray:
+        """Return the logits of all rows, `[n]` float64."""
+        return Scorer(engine, self._pair_encoder, self._batch_size).logits(self._pairs)
+
+    def measure(self, engine: Engine) -> dict[str, float]:
+        """Return `auc` and, where the file has several titles a query, the measures by query."""
+        # Logits rather than probabilities: they order alike, and do not tie where a probability rounds to 1.
+        return evaluate_ranking(self.queries, self.labels, self.logits(engine))
+
+
+def mean_margin_loss(
+    queries: list[str], labels: np.ndarray, logits: np.ndarray, margin: float, *, probabilities: bool
+) -> float:
+    """Return the mean of max(0, margin - (s+ - s-)) over the pairs of one query's titles with different labels.
+
+    Args:
+        queries, labels, logits: `[n]` each.
+        probabilities: s is sigmoid(logit), as in the published pairwise ranker, rather than the logit.
+
+    Returns NaN where no query has titles with different labels.
+    """
+    scores = expit(logits) if probabilities else logits
+    numbers = number_queries(queries)
+    order = np.argsort(numbers, kind="stable")
+    bounds = np.flatnonzero(np.diff(numbers[order])) + 1
+    total, count = 0.0, 0
+    for rows in np.split(order, bounds):
+        higher = labels[rows][:, None] > labels[rows][None, :]
+        violation = np.maximum(0.0, margin - (scores[rows][:, None] - scores[rows][None, :]))
+        total += float(violation[higher].sum())
+        count += int(higher.sum())
+    return total / count if count else float("nan")

@@ -1,0 +1,48 @@
+"""What the commands that score with a trained ranker have in common."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+from tqdm import tqdm
+
+from paddle_ranker import runtime
+from paddle_ranker.model_folder import RankerParts, load_ranker
+from paddle_ranker.records import Pair, RecordFile
+from paddle_ranker.scorer import DygraphEngine, Scorer, chunks
+from paddle_ranker.scoring_options import PredictOptions, ScoringOptions
+
+
+def load_for_scoring(source: str, options: ScoringOptions) -> RankerParts:
+    """Select the device and load the ranker as the options say."""
+    runtime.select_device(options.device)
+    return load_ranker(
+        source,
+        model_name=options.model_name_or_path,
+        max_seq_length=options.max_seq_length,
+        tokenizer=options.tokenizer,
+    )
+
+
+def predict_pairs(options: PredictOptions) -> Iterator[tuple[Pair, float]]:
+    """Yield every pair of the input file with its probability, in order, in memory that does not grow with the file."""
+    parts = load_for_scoring(options.params_path, options)
+    scorer = Scorer(DygraphEngine(parts.network), parts.pair_encoder, options.batch_size)
+    source = RecordFile(options.input_file, Pair, skip_bad_rows=options.skip_bad_rows)
+    with tqdm(desc="score", unit="pair", disable=None) as progress:
+        for part in chunks(source):
+            probabilities = scorer.score([pair.query for pair in part], [pair.title for pair in part])
+            progress.update(len(part))
+            yield from zip(part, probabilities.tolist())
+    if source.skipped:
+        print(f"{options.input_file}: {source.report()}", file=sys.stderr)
+    if parts.pair_encoder.truncated:
+        cut, longest = parts.pair_encoder.truncated, parts.pair_encoder.max_seq_length
+        print(f"{cut:,} pairs were cut to {longest} tokens", file=sys.stderr)
+
+
+def shown_probability(probability: float) -> float:
+    """Return the probability with the digits that single precision has: 0.89284337, not 0.8928433656692505."""
+    return float(str(np.float32(probability)))

@@ -1,0 +1,32 @@
+"""The options of commands that score with a trained ranker; read before Paddle is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from paddle_ranker.options import Options, option
+
+
+@dataclass(frozen=True)
+class ScoringOptions(Options):
+    """What evaluation and prediction accept."""
+
+    model_name_or_path: Optional[str] = option(
+        None, help="the model whose configuration a bare parameter file takes; a folder's own configuration wins"
+    )
+    batch_size: int = option(32, help="pairs of full length that are scored at once", minimum=1)
+    max_seq_length: Optional[int] = option(
+        None, help="longest pair in tokens (default: what the ranker was trained with)", minimum=5
+    )
+    device: str = option("gpu", help="cpu, gpu, xpu or npu")
+    tokenizer: str = option("auto", help="what turns text into ids: auto, tokenizers, fast_tokenizer or python")
+
+
+@dataclass(frozen=True)
+class PredictOptions(ScoringOptions):
+    """What prediction accepts."""
+
+    params_path: str = option(help="the ranker: a model folder, or its model_state.pdparams")
+    input_file: str = option(help="pairs to score: query, title")
+    skip_bad_rows: bool = option(False, help="leave out malformed rows and count them, instead of stopping")

@@ -1,0 +1,119 @@
+"""The starter encoder: a small ERNIE made from nothing on this machine, so that training works without a network.
+
+Its WordPiece vocabulary is learned from the texts it is given; its parameters are random. Made once, it is kept in
+the user's cache under a name that says what it was made from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Optional
+
+from paddle_ranker import runtime
+from paddle_ranker.cache import cache_folder
+from paddle_ranker.errors import DataError, RankerError
+from paddle_ranker.options import Options, option, run_command
+
+_VERSION = 1  # of the recipe; part of the name in the cache
+
+
+@dataclass(frozen=True)
+class StarterOptions(Options):
+    corpus: str = option(help="files with texts, comma-separated: any data file of the toolkit, or one text a line")
+    output_dir: Optional[str] = option(None, help="folder to make (default: one in the user's cache)")
+    vocab_size: int = option(8000, help="word pieces at the most", minimum=100)
+    num_hidden_layers: int = option(2, help="layers", minimum=1)
+    hidden_size: int = option(128, help="width", minimum=8)
+    num_attention_heads: int = option(4, help="attention heads; divides the width", minimum=1)
+    normalize_before: bool = option(True, help="LayerNorm before each part of a layer, which trains better from nothing")
+    dropout: float = option(0.1, help="dropout in training", minimum=0, below=1)
+    max_position_embeddings: int = option(512, help="longest pair in tokens", minimum=16)
+    seed: int = option(1000, help="random seed of the parameters", minimum=0)
+
+
+def make_starter(options: StarterOptions) -> Path:
+    """Make the encoder, or find it in the cache; return its folder.
+
+    Raises `DataError` for a corpus without text, `RankerError` where `output_dir` is there already.
+    """
+    files = [Path(name) for name in options.corpus.split(",")]
+    if options.output_dir is None:
+        folder = cache_folder("starter", _fingerprint(files, options))
+        if folder.is_dir():
+            return folder
+    else:
+        folder = Path(options.output_dir)
+        if folder.exists():
+            raise RankerError(f"{folder}: is there already; choose another --output_dir, or remove it")
+    _build(files, options, folder)
+    return folder
+
+
+def _fingerprint(files: Sequence[Path], options: StarterOptions) -> str:
+    digest = hashlib.sha256()
+    facts = {name: value for name, value in asdict(options).items() if name not in ("debug", "corpus", "output_dir")}
+    digest.update(json.dumps([_VERSION, facts], sort_keys=True).encode())
+    for path in files:
+        digest.update(hashlib.sha256(_read(path)).digest())
+    return digest.hexdigest()[:16]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the corpus ({error.strerror})") from error
+
+
+def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None:
+    runtime.prepare()
+    from paddle_ranker.atomic import make_folder, new_folder
+    from paddle_ranker.config import EncoderConfig
+    from paddle_ranker.encoder import Encoder
+    from paddle_ranker.parameters import PARAMETERS_FILE, save_arrays
+    from paddle_ranker.vocabulary import train_wordpiece_vocabulary, write_vocabulary
+
+    vocabulary = train_wordpiece_vocabulary(_texts(files), options.vocab_size)
+    config = EncoderConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=options.hidden_size,
+        num_hidden_layers=options.num_hidden_layers,
+        num_attention_heads=options.num_attention_heads,
+        intermediate_size=4 * options.hidden_size,
+        hidden_dropout_prob=options.dropout,
+        attention_probs_dropout_prob=options.dropout,
+        max_position_embeddings=options.max_position_embeddings,
+        normalize_before=options.normalize_before,
+    )
+    runtime.select_device("cpu")  # the same parameters whatever device they are trained on later
+    runtime.set_seed(options.seed)
+    make_folder(folder.parent)
+    with new_folder(folder) as temporary:
+        write_vocabulary(temporary, vocabulary)
+        (temporary / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+        save_arrays(Encoder(config).state_dict(), temporary / PARAMETERS_FILE)
+
+
+def _texts(files: Sequence[Path]) -> Iterator[str]:
+    """Yield every text of every column; a vocabulary needs no roles, so any data file serves."""
+    from paddle_ranker.record_formats import BadRow, read_rows
+
+    for path in files:
+        for _, row in read_rows(str(path)):
+            if not isinstance(row, BadRow):
+                cells = row.values() if isinstance(row, dict) else row
+                yield from (cell for cell in cells if isinstance(cell, str))
+
+
+def run(options: StarterOptions) -> None:
+    """Print the folder of the starter encoder, making it where it is missing."""
+    print(make_starter(options))
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, StarterOptions, argv, description="Make a small encoder from nothing.", prog="starter")

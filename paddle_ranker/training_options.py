@@ -1,0 +1,53 @@
+"""The options of training commands; read before Paddle is imported, so that a typing error shows at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from paddle_ranker.options import Options, option
+
+
+@dataclass(frozen=True)
+class TrainingOptions(Options):
+    """What every training command accepts."""
+
+    save_dir: str = option("./checkpoint", help="where checkpoints go")
+    batch_size: int = option(32, help="examples a batch, on each device", minimum=1)
+    learning_rate: float = option(5e-5, help="peak learning rate", above=0)
+    new_parts_factor: float = option(
+        10.0, help="learning rate of parts that start from nothing (head, match embeddings), times the peak", above=0
+    )
+    weight_decay: float = option(0.0, help="weight decay; not applied to biases and LayerNorm", minimum=0)
+    epochs: int = option(3, help="passes over the training file", minimum=1)
+    max_steps: int = option(0, help="stop after so many steps; 0: after the epochs", minimum=0)
+    warmup_proportion: float = option(
+        0.0, help="share of the steps over which the learning rate rises; then it falls linearly", minimum=0, below=1
+    )
+    max_grad_norm: float = option(1.0, help="clip the gradient's norm there; 0: don't", minimum=0)
+    eval_step: int = option(200, help="evaluate every so many steps", minimum=1)
+    save_step: int = option(10000, help="checkpoint every so many steps", minimum=1)
+    logging_steps: int = option(10, help="print a progress line every so many steps", minimum=1)
+    keep: int = option(0, help="scheduled checkpoints that stay, beside the best and the last; 0: all", minimum=0)
+    seed: int = option(1000, help="random seed of order, dropout and new parameters", minimum=0)
+    device: str = option("gpu", help="cpu, gpu, xpu or npu")
+
+
+@dataclass(frozen=True)
+class RankerTrainingOptions(TrainingOptions):
+    """What the training commands of both rankers accept."""
+
+    model_name_or_path: str = option(
+        "ernie-3.0-medium-zh", help="where to start: a PaddleNLP model name, or a local model folder"
+    )
+    init_from_ckpt: Optional[str] = option(
+        None, help="go on from a checkpoint: a folder, or its model_state.pdparams"
+    )  # fmt: skip
+    max_seq_length: Optional[int] = option(
+        None, help="longest pair in tokens (default: the checkpoint's, else 128)", minimum=5
+    )
+    match_embeddings: bool = option(
+        True, help="tell the model which tokens stand in both texts (exact-match embeddings)"
+    )
+    tokenizer: str = option("auto", help="what turns text into ids: auto, tokenizers, fast_tokenizer or python")
+    skip_bad_rows: bool = option(False, help="leave out malformed rows and count them, instead of stopping")

@@ -1,0 +1,146 @@
+"""Checkpoints survive kills, and nothing is overwritten."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from paddle_ranker.atomic import make_folder, new_file, new_folder, point, remove_unfinished
+from paddle_ranker.checkpoints import CheckpointKeeper
+from paddle_ranker.errors import RankerError
+
+pytestmark = pytest.mark.unit
+
+
+def write(content: str):
+    def write_into(folder: Path) -> None:
+        (folder / "file").write_text(content)
+
+    return write_into
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_best_and_last_and_scheduled_stay(tmp_path: Path) -> None:
+    keeper = CheckpointKeeper(tmp_path, keep=2)
+    for step, scheduled, best in [(1, True, False), (2, False, True), (3, True, False), (4, True, False), (5, False, False)]:
+        keeper.save(step, write(str(step)), scheduled=scheduled, best=best)
+    assert names(tmp_path) == ["best", "last", "model_2", "model_3", "model_4", "model_5"]
+    assert (tmp_path / "best" / "file").read_text() == "2"
+    assert (tmp_path / "last" / "file").read_text() == "5"
+
+
+def test_keep_zero_keeps_every_scheduled_one_and_drops_the_superseded_best(tmp_path: Path) -> None:
+    keeper = CheckpointKeeper(tmp_path, keep=0)
+    keeper.save(1, write("1"), scheduled=True)
+    keeper.save(2, write("2"), scheduled=False, best=True)
+    keeper.save(3, write("3"), scheduled=False, best=True)
+    keeper.save(3, write("never written again"), scheduled=True)
+    assert names(tmp_path) == ["best", "last", "model_1", "model_3"]
+    assert (tmp_path / "model_3" / "file").read_text() == "3"
+
+
+def test_an_earlier_run_is_set_aside_whole(tmp_path: Path) -> None:
+    CheckpointKeeper(tmp_path).save(1, write("first run"), scheduled=True, best=True)
+    (tmp_path / "notes.txt").write_text("the user's own")
+    keeper = CheckpointKeeper(tmp_path)
+    assert keeper.set_aside == tmp_path / "previous_1"
+    assert (tmp_path / "previous_1" / "best" / "file").read_text() == "first run"
+    keeper.save(1, write("second run"), scheduled=True, best=True)
+    assert (tmp_path / "best" / "file").read_text() == "second run"
+    assert CheckpointKeeper(tmp_path).set_aside == tmp_path / "previous_2"
+    assert names(tmp_path) == ["notes.txt", "previous_1", "previous_2"]
+
+
+def test_a_failing_save_leaves_the_old_and_no_rubbish(tmp_path: Path) -> None:
+    keeper = CheckpointKeeper(tmp_path)
+    keeper.save(1, write("good"), scheduled=False, best=True)
+
+    def fail(folder: Path) -> None:
+        (folder / "file").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        keeper.save(2, fail, scheduled=False, best=True)
+    assert names(tmp_path) == ["best", "last", "model_1"]
+    assert (tmp_path / "last" / "file").read_text() == "good"
+
+
+def test_a_folder_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "model_1").mkdir()
+    with pytest.raises(RankerError, match="there already"), new_folder(tmp_path / "model_1"):
+        pass
+
+
+def test_files_and_links_are_replaced_at_once(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(RuntimeError), new_file(tmp_path / "a") as stream:
+        stream.write("new")
+        raise RuntimeError
+    assert (tmp_path / "a").read_text() == "old" and names(tmp_path) == ["a"]
+    with new_file(tmp_path / "a") as stream:
+        stream.write("new")
+    (tmp_path / "b").write_text("b")
+    point(tmp_path / "link", tmp_path / "a")
+    point(tmp_path / "link", tmp_path / "b")
+    assert (tmp_path / "a").read_text() == "new" and (tmp_path / "link").read_text() == "b"
+    assert names(tmp_path) == ["a", "b", "link"]
+
+
+def test_an_unwritable_place_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RankerError, match=f"{tmp_path}/file/checkpoint: cannot write there"):
+        make_folder(tmp_path / "file" / "checkpoint")
+
+
+SAVER = """
+import sys
+from pathlib import Path
+from paddle_ranker.checkpoints import CheckpointKeeper
+keeper = CheckpointKeeper(sys.argv[1])
+def write(folder):
+    for i in range(4):
+        (folder / f"part{i}").write_text("x" * 100_000)
+print("ready", flush=True)
+for step in range(1, 100_000):
+    keeper.save(step, write, scheduled=step % 3 == 0, best=step % 2 == 0)
+"""
+
+
+def test_kill_at_any_moment_leaves_complete_checkpoints(tmp_path: Path) -> None:
+    seen_unfinished = False
+    for delay in (0.05, 0.11, 0.17, 0.23, 0.31, 0.4):
+        process = subprocess.Popen([sys.executable, "-c", SAVER, str(tmp_path)], stdout=subprocess.PIPE)
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        seen_unfinished |= any(name.startswith(".unfinished-") for name in names(tmp_path))
+        checkpoints = [path for path in tmp_path.iterdir() if not path.name.startswith((".", "previous"))]
+        assert any(path.name == "last" for path in checkpoints)
+        for checkpoint in checkpoints:
+            assert [part.stat().st_size for part in sorted(checkpoint.iterdir())] == [100_000] * 4
+    remove_unfinished(tmp_path)
+    assert not any(name.startswith(".unfinished-") for name in names(tmp_path))
+    assert seen_unfinished  # at least one kill hit a save
+
+
+def test_what_a_living_process_writes_is_left_alone(tmp_path: Path) -> None:
+    other = subprocess.Popen(["sleep", "60"])
+    try:
+        (tmp_path / f".unfinished-{other.pid}-x").mkdir()
+        (tmp_path / ".unfinished-0-y").mkdir()
+        remove_unfinished(tmp_path)
+        assert names(tmp_path) == [f".unfinished-{other.pid}-x"]
+    finally:
+        os.kill(other.pid, signal.SIGKILL)
+        other.wait()

@@ -1,0 +1,98 @@
+"""Losses and the schedule against values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import paddle
+import pytest
+
+from paddle_ranker.evaluation import mean_margin_loss
+from paddle_ranker.losses import margin_for, margin_on_logits, margin_on_probabilities, rank_net
+from paddle_ranker.schedule import linear_warmup_decay, make_optimizer
+
+pytestmark = pytest.mark.unit
+
+
+def tensors() -> tuple[paddle.Tensor, paddle.Tensor]:
+    positive = paddle.to_tensor([2.0, 0.0, -1.0], stop_gradient=False)
+    return positive, paddle.to_tensor([0.5, 0.0, 1.0])
+
+
+def test_margin_on_logits() -> None:
+    positive, negative = tensors()
+    loss = margin_on_logits(positive, negative, 1.0)  # differences 1.5, 0, -2 -> 0, 1, 3
+    assert float(loss) == pytest.approx(4 / 3, abs=1e-6)
+    loss.backward()
+    assert positive.grad.numpy().tolist() == pytest.approx([0, -1 / 3, -1 / 3])
+
+
+def test_margin_on_probabilities() -> None:
+    def sigmoid(x: float) -> float:
+        return 1 / (1 + math.exp(-x))
+
+    differences = [sigmoid(2) - sigmoid(0.5), 0.0, sigmoid(-1) - sigmoid(1)]
+    expected = sum(max(0.0, 0.2 - d) for d in differences) / 3
+    assert float(margin_on_probabilities(*tensors(), 0.2)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_rank_net() -> None:
+    expected = sum(math.log1p(math.exp(-d)) for d in (1.5, 0.0, -2.0)) / 3
+    assert float(rank_net(*tensors(), 0.0)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_only_the_margin_on_probabilities_loses_its_gradient_where_scores_saturate() -> None:
+    gradients = {}
+    for loss, margin in ((margin_on_logits, 1.0), (margin_on_probabilities, 0.2)):
+        positive = paddle.to_tensor([-12.0], stop_gradient=False)
+        loss(positive, paddle.to_tensor([12.0]), margin).backward()
+        gradients[loss.__name__] = abs(float(positive.grad))
+    assert gradients["margin_on_logits"] == pytest.approx(1.0)
+    assert gradients["margin_on_probabilities"] < 1e-4
+
+
+def test_the_margin_follows_the_loss() -> None:
+    assert margin_for("margin_probability", None) == 0.2
+    assert margin_for("margin_logit", None) == 1.0
+    assert margin_for("margin_logit", 0.1) == 0.1
+
+
+def test_mean_margin_loss_of_a_file() -> None:
+    queries = ["a", "a", "b", "a", "b"]
+    labels = np.array([1.0, 0.0, 1.0, 0.0, 1.0])
+    logits = np.array([2.0, 1.5, 0.0, 3.0, 9.0])
+    # query a: 2.0 against 1.5 and 3.0, margin 1: 0.5 and 2; query b has no negative
+    assert mean_margin_loss(queries, labels, logits, 1.0, probabilities=False) == pytest.approx(1.25)
+    assert math.isnan(mean_margin_loss(["a"], np.ones(1), np.ones(1), 1.0, probabilities=True))
+
+
+def test_the_schedule_rises_and_falls_linearly() -> None:
+    factors = [linear_warmup_decay(step, 10, 0.2) for step in range(11)]
+    assert factors == pytest.approx([0, 0.5, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8, 0])
+    assert linear_warmup_decay(0, 10, 0.0) == 1.0
+
+
+def test_the_optimizer_decays_matrices_only_and_gives_new_parts_their_own_rate() -> None:
+    paddle.seed(0)
+    network = paddle.nn.Sequential(paddle.nn.Linear(2, 2), paddle.nn.LayerNorm(2), paddle.nn.Linear(2, 2))
+    before = {name: p.numpy().copy() for name, p in network.named_parameters()}
+    optimizer, schedule = make_optimizer(
+        network,
+        learning_rate=0.1,
+        new_parts=["2."],
+        new_parts_factor=0.5,
+        weight_decay=0.5,
+        warmup_proportion=0.0,
+        total_steps=4,
+        max_grad_norm=0.0,
+    )
+    for p in network.parameters():
+        p.grad = paddle.ones_like(p)  # AdamW's first step is then the learning rate
+    optimizer.step()
+    for name, p in network.named_parameters():
+        rate = 0.05 if name.startswith("2.") else 0.1
+        decay = 0.5 if p.ndim > 1 else 0.0
+        np.testing.assert_allclose(p.numpy(), before[name] * (1 - rate * decay) - rate, atol=1e-5, err_msg=name)
+    schedule.step()
+    assert optimizer.get_lr() == pytest.approx(0.075)

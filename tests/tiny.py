@@ -1,0 +1,79 @@
+"""A vocabulary, an encoder and a ranker small enough to make anew in every test run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import paddle
+
+from paddle_ranker.config import EncoderConfig
+from paddle_ranker.encoder import Encoder
+from paddle_ranker.model import RankerNetwork
+from paddle_ranker.model_folder import RankerInfo, never_match_ids, save_ranker
+from paddle_ranker.pair_encoder import PairEncoder
+from paddle_ranker.parameters import PARAMETERS_FILE, save_arrays
+
+SPECIALS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
+LETTERS = list("abcdefghijklmnopqrstuvwxyz") + [f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"]
+HAN = list("深度学习神经网络语言文化差异研究农业水稻病害诊断老年人护理经济增长教育法律")
+VOCABULARY = SPECIALS + LETTERS + list(dict.fromkeys(HAN)) + [",", ".", "?", '"']
+
+CONFIG = EncoderConfig(
+    vocab_size=len(VOCABULARY),
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=32,
+    max_position_embeddings=64,
+    initializer_range=0.5,  # scores far enough apart to see a difference
+)
+
+
+def write_tokenizer(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+
+
+def write_encoder(folder: Path, seed: int = 1, **changes: object) -> Path:
+    """Write an encoder folder as PaddleNLP has it: parameters, config.json, vocab.txt."""
+    write_tokenizer(folder)
+    config = dataclasses.replace(CONFIG, **changes)  # type: ignore[arg-type]
+    (folder / "config.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
+    paddle.seed(seed)
+    save_arrays(Encoder(config).state_dict(), folder / PARAMETERS_FILE)
+    return folder
+
+
+def make_network(seed: int = 1, match: bool = True, **changes: object) -> RankerNetwork:
+    """Return a network with random parameters, match embeddings included (they are zeros when new)."""
+    paddle.seed(seed)
+    network = RankerNetwork(dataclasses.replace(CONFIG, **changes), [0, 1, 2, 3, 4] if match else None)  # type: ignore[arg-type]
+    if match:
+        values = np.random.RandomState(seed).randn(*network.match_embeddings.weight.shape)
+        network.match_embeddings.weight.set_value(values.astype("float32"))
+    network.eval()
+    return network
+
+
+def write_ranker(folder: Path, seed: int = 1, match: bool = True, max_seq_length: int = 32) -> Path:
+    """Write a ranker folder with random parameters."""
+    write_tokenizer(folder)
+    pair_encoder = PairEncoder.from_folder(folder, max_seq_length)
+    network = make_network(seed, match)
+    assert network.never_match in (None, never_match_ids(pair_encoder))
+    info = RankerInfo(kind="pairwise", max_seq_length=max_seq_length, match_embeddings=match)
+    save_ranker(folder, network, pair_encoder, info)
+    return folder
+
+
+PAIRS = [
+    ("深度学习", "深度学习在水稻病害诊断中的研究水稻,病害,深度学习"),
+    ("老年人护理", "老年人护理教育研究"),
+    ("a b c", "b c d"),
+    ("文化差异", '语言,文化,"差异"'),
+    ("经济增长", "x"),
+    ("rice", "深度学习神经网络语言文化差异研究农业水稻病害诊断老年人护理经济增长教育法律"),
+]

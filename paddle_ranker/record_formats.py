@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import IO, Any, Union, cast
 
 from paddle_ranker.atomic import new_file
@@ -223,5 +224,11 @@ def _write_parquet(stream: IO[bytes], columns: tuple[str, ...], rows: Iterable[t
         from pyarrow import parquet
     except ImportError as error:
         raise DependencyError("writing Parquet needs pyarrow; install it with pip install pyarrow") from error
-    cells = list(zip(*rows))
-    parquet.write_table(pyarrow.table({name: list(column) for name, column in zip(columns, cells)}), stream)
+    writer = None
+    rows = iter(rows)
+    while chunk := list(islice(rows, 1 << 14)):
+        table = pyarrow.table({name: list(cells) for name, cells in zip(columns, zip(*chunk))})
+        writer = writer or parquet.ParquetWriter(stream, table.schema)
+        writer.write_table(table)
+    if writer is not None:
+        writer.close()

@@ -204,6 +204,9 @@ class RecordFile(Generic[T]):
         wanted = {field.name: named.get(field.name) for field in fields(self.kind)}
         if "id" in wanted and isinstance(wanted["id"], int):
             wanted["id"] = str(wanted["id"])
+        for column, value in wanted.items():
+            if isinstance(value, str) and not _storable(value):  # JSON can escape what UTF-8 text cannot hold
+                raise _BadRowError(f"the {column} holds a NUL or half of a surrogate pair, expected text")
         return self._checked({column: value for column, value in wanted.items() if value is not None})
 
     def _checked(self, cells: dict[str, Any]) -> T:
@@ -218,8 +221,6 @@ class RecordFile(Generic[T]):
                 raise _BadRowError(f"{column} is a {type(value).__name__}, expected text")
             elif not value or value.isspace():
                 raise _BadRowError(f"the {column} is empty")
-            elif not _storable(value):
-                raise _BadRowError(f"the {column} holds a NUL or half of a surrogate pair, expected text")
         return self.kind(**cells)
 
     def _skip(self, number: int, reason: str) -> None:

@@ -1,0 +1,184 @@
+"""The training loop: what it computes, prints, keeps, and how it stops."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+from tiny import PAIRS, make_network, write_tokenizer
+
+from ernie_matching.data import EncodedTriples
+from ernie_matching.model import PairwiseExamples
+from paddle_ranker.distributed import ProcessGroup
+from paddle_ranker.errors import RankerError
+from paddle_ranker.losses import margin_on_logits
+from paddle_ranker.model import RankerNetwork
+from paddle_ranker.pair_encoder import PairEncoder
+from paddle_ranker.trainer import FitResult, fit
+from paddle_ranker.training_options import TrainingOptions
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> PairwiseExamples:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    write_tokenizer(folder)
+    encoder = PairEncoder.from_folder(folder, 32)
+    queries = [query for query, _ in PAIRS] * 4
+    titles = [title for _, title in PAIRS] * 4
+    triples = EncodedTriples(encoder.encode(queries, titles), encoder.encode(queries, titles[1:] + titles[:1]))
+    return PairwiseExamples(triples, margin_on_logits, 1.0, encoder.pad_id)
+
+
+def run(tmp_path: Path, examples: Any, network: Any = None, aucs: Any = (), **changes: Any) -> tuple[FitResult, Any]:
+    """Train a tiny network; the evaluations answer with `aucs` in turn, then 0.5."""
+    network = network or make_network()
+    values = {"batch_size": 8, "epochs": 2, "learning_rate": 1e-3, "eval_step": 2, "logging_steps": 2}
+    options = TrainingOptions(save_dir=str(tmp_path / "checkpoint"), **{**values, **changes})
+    answers = iter(aucs)
+    result = fit(
+        network,
+        examples,
+        options,
+        save=lambda folder, results: (folder / "results").write_text(str(results)) and None,
+        evaluate=lambda: {"auc": next(answers, 0.5)},
+        metric="auc",
+        new_parts=["head."],
+        processes=ProcessGroup(),
+    )
+    return result, network
+
+
+def parameters(network: RankerNetwork) -> np.ndarray:
+    return np.concatenate([p.numpy().ravel() for p in network.parameters()])
+
+
+def mean_loss(network: RankerNetwork, examples: PairwiseExamples) -> float:
+    network.eval()
+    return float(examples.loss(network, np.arange(len(examples.lengths)))[0])
+
+
+def test_training_lowers_the_loss(tmp_path: Path, examples: PairwiseExamples) -> None:
+    before = mean_loss(make_network(), examples)
+    _, network = run(tmp_path, examples, epochs=20)
+    assert mean_loss(network, examples) < 0.7 * before
+
+
+def test_the_lines_are_the_published_ones(tmp_path: Path, examples: PairwiseExamples, capfd: Any) -> None:
+    run(tmp_path, examples, aucs=[0.7914, 0.6, 0.9])
+    lines = capfd.readouterr().out.splitlines()
+    pattern = r"global step (\d+), epoch: (\d+), batch: (\d+), loss: \d+\.\d{5}, speed: \d+\.\d\d step/s"
+    matches = [re.fullmatch(pattern, line) for line in lines]
+    assert [m.groups() for m in matches if m] == [("2", "1", "2"), ("4", "2", "1"), ("6", "2", "3")]
+    assert [line for line in lines if line.startswith("eval")] == [
+        "eval_dev auc:0.791",
+        "eval_dev auc:0.600",
+        "eval_dev auc:0.900",
+    ]
+
+
+def test_the_best_the_last_and_the_scheduled_checkpoints_are_kept(tmp_path: Path, examples: PairwiseExamples) -> None:
+    result, _ = run(tmp_path, examples, aucs=[0.6, 0.9, 0.7, 0.8], epochs=3, save_step=5)  # 9 steps
+    folder = tmp_path / "checkpoint"
+    assert sorted(p.name for p in folder.iterdir()) == ["best", "last", "model_4", "model_5", "model_9"]
+    assert (folder / "best").resolve().name == "model_4" and (folder / "last").resolve().name == "model_9"
+    assert result.best == {"step": 4, "auc": 0.9} and result.last == {"step": 9, "auc": 0.5}
+    assert result.best_checkpoint == folder / "model_4" and result.last_checkpoint == folder / "model_9"
+    assert "0.9" in (folder / "best" / "results").read_text()
+
+
+def test_the_same_seed_gives_the_same_parameters(tmp_path: Path, examples: PairwiseExamples) -> None:
+    paddle.seed(123)  # whatever was drawn before does not matter
+    first = parameters(run(tmp_path / "a", examples)[1])
+    paddle.seed(456)
+    np.testing.assert_array_equal(parameters(run(tmp_path / "b", examples)[1]), first)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 7},
+        {"learning_rate": 2e-3},
+        {"new_parts_factor": 1.0},
+        {"weight_decay": 0.1},
+        {"warmup_proportion": 0.5},
+        {"max_grad_norm": 0.01},
+        {"batch_size": 4},
+        {"epochs": 3},
+        {"max_steps": 5},
+    ],
+)
+def test_every_option_changes_the_parameters(tmp_path: Path, examples: PairwiseExamples, changes: dict) -> None:
+    # Weight decay is tiny beside a step at this rate, so compare exactly: the run itself is deterministic.
+    plain = parameters(run(tmp_path / "a", examples)[1])
+    assert not np.array_equal(parameters(run(tmp_path / "b", examples, **changes)[1]), plain)
+
+
+def test_dropout_changes_the_parameters(tmp_path: Path, examples: PairwiseExamples) -> None:
+    without = make_network(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    assert not np.array_equal(
+        parameters(run(tmp_path / "a", examples, network=without)[1]), parameters(run(tmp_path / "b", examples)[1])
+    )
+
+
+def test_max_steps_ends_the_run_and_the_schedule(tmp_path: Path, examples: PairwiseExamples) -> None:
+    result, _ = run(tmp_path, examples, epochs=10, max_steps=5)
+    assert result.steps == 5
+    assert (tmp_path / "checkpoint" / "last").resolve().name == "model_5"
+
+
+class _Poisoned:
+    """Examples whose loss stops being a number, or that a user interrupts, at the fourth batch."""
+
+    def __init__(self, examples: PairwiseExamples, interrupt: bool = False):
+        self.examples, self.lengths, self.calls, self.interrupt = examples, examples.lengths, 0, interrupt
+
+    def loss(self, network: Any, indices: np.ndarray) -> Any:
+        self.calls += 1
+        self.indices = indices
+        loss, figures = self.examples.loss(network, indices)
+        if self.calls == 4 and self.interrupt:
+            raise KeyboardInterrupt
+        return (loss * float("nan") if self.calls == 4 else loss), figures
+
+
+def test_a_loss_that_is_not_a_number_stops_with_what_is_needed_to_go_on(
+    tmp_path: Path, examples: PairwiseExamples
+) -> None:
+    poisoned = _Poisoned(examples)
+    with pytest.raises(RankerError) as caught:
+        run(tmp_path, poisoned)
+    message = str(caught.value)
+    assert "nan at step 4" in message
+    assert f"training records {min(poisoned.indices) + 1}," in message
+    assert f"the last good checkpoint is {tmp_path}/checkpoint/model_2" in message
+
+
+def test_an_interrupt_names_the_last_checkpoint(tmp_path: Path, examples: PairwiseExamples) -> None:
+    with pytest.raises(KeyboardInterrupt, match=r"at step 4 of 6; the last checkpoint is .*model_2"):
+        run(tmp_path, _Poisoned(examples, interrupt=True))
+    assert sorted(p.name for p in (tmp_path / "checkpoint").iterdir()) == ["best", "last", "model_2"]
+
+
+def test_one_forward_pass_equals_two(examples: PairwiseExamples) -> None:
+    network = make_network()
+    indices = np.array([0, 3, 5])
+    pairs = examples._pairs
+    positive, negative = (
+        network(*(paddle.to_tensor(x) for x in pairs.pad(rows, 0)))
+        for rows in (indices, indices + len(examples.lengths))
+    )
+    expected = float(margin_on_logits(positive, negative, 1.0))
+    assert float(examples.loss(network, indices)[0]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_options_are_values(tmp_path: Path) -> None:
+    options = TrainingOptions()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.seed = 3  # type: ignore[misc]

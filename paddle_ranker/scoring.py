@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from paddle_ranker import runtime
 from paddle_ranker.model_folder import RankerParts, load_ranker
+from paddle_ranker.ranker import RankedTitle
 from paddle_ranker.records import Pair, RecordFile
 from paddle_ranker.scorer import DygraphEngine, Scorer, chunks
 from paddle_ranker.scoring_options import PredictOptions, ScoringOptions
@@ -41,6 +42,26 @@ def predict_pairs(options: PredictOptions) -> Iterator[tuple[Pair, float]]:
     if parts.pair_encoder.truncated:
         cut, longest = parts.pair_encoder.truncated, parts.pair_encoder.max_seq_length
         print(f"{cut:,} pairs were cut to {longest} tokens", file=sys.stderr)
+
+
+def rank_by_query(options: PredictOptions, top_k: int) -> Iterator[tuple[str, list[RankedTitle]]]:
+    """Yield every query of the input file with its best `top_k` titles, best first; ties as they stand in the file.
+
+    The rows of a query need not stand together, so all queries are held until the file is read; of each only the best
+    `top_k` titles are.
+    """
+    best: dict[str, list[RankedTitle]] = {}
+    for index, (pair, probability) in enumerate(predict_pairs(options)):
+        titles = best.setdefault(pair.query, [])
+        titles.append(RankedTitle(index, pair.title, probability))
+        if len(titles) >= 2 * top_k + 64:
+            best[pair.query] = _best_first(titles)[:top_k]
+    for query, titles in best.items():
+        yield query, _best_first(titles)[:top_k]
+
+
+def _best_first(titles: list[RankedTitle]) -> list[RankedTitle]:
+    return sorted(titles, key=lambda title: -title.probability)  # stable: ties keep their order
 
 
 def shown_probability(probability: float) -> float:

@@ -1,0 +1,49 @@
+# shellcheck shell=bash
+# What the scripts need to run without arguments: demo data, a starter encoder, a trained demo ranker. Sourced after
+# common.sh, never run.
+
+DEMO_DATA="$ROOT/datasets"
+DEMO_PAIRWISE="$ROOT/checkpoint/pairwise"
+
+# Whether an option is among the arguments: `has_option --train_file "$@"`.
+has_option() {
+    local name="$1" argument
+    shift
+    for argument in "$@"; do
+        case "$argument" in "$name" | "$name="*) return 0 ;; esac
+    done
+    return 1
+}
+
+# Print `--device cpu` where no device is named and no GPU is there: the commands' own default is gpu.
+default_device() {
+    if ! has_option --device "$@" && [ "$(visible_gpus)" = 0 ]; then say "--device cpu"; fi
+}
+
+ensure_demo_data() { "$PYTHON" "$ROOT/datasets/make_demo.py" --output_dir "$DEMO_DATA" --if_missing true; }
+
+# Make the starter encoder, or find it in the user's cache; set STARTER to its folder.
+ensure_starter() {
+    STARTER="$("$PYTHON" -m paddle_ranker starter \
+        --corpus "$DEMO_DATA/recall/corpus.csv,$DEMO_DATA/sort/train_pairwise.csv")"
+    say "starter encoder: $STARTER"
+}
+
+ensure_demo_ranker() {
+    [ -e "$DEMO_PAIRWISE/best" ] && return
+    say "there is no demo ranker yet: training one"
+    bash "$ROOT/scripts/train_pairwise.sh"
+}
+
+# Score with a command of the pairwise ranker, filling in what the arguments leave open: `predict_demo FILE "$@"`.
+predict_demo() {
+    local file="$1" demo=() device=()
+    shift
+    ensure_environment
+    read -ra device <<<"$(default_device "$@")"
+    if ! has_option --help "$@"; then
+        has_option --input_file "$@" || { ensure_demo_data >&2; demo+=(--input_file "$DEMO_DATA/sort/test_pairwise.csv"); }
+        has_option --params_path "$@" || { ensure_demo_ranker >&2; demo+=(--params_path "$DEMO_PAIRWISE/best"); }
+    fi
+    run_single "$ROOT/$file" "${demo[@]}" "${device[@]}" "$@"
+}

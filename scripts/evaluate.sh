@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Evaluate a pairwise ranker: the demo's on the demo's dev file, or as the arguments say.
+#
+#   bash scripts/evaluate.sh [options of ernie_matching/evaluate.py]
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
+set -euo pipefail
+here="$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=scripts/common.sh
+. "$here/common.sh"
+# shellcheck source=scripts/demo.sh
+. "$here/demo.sh"
+
+ensure_environment
+read -ra device <<<"$(default_device "$@")"
+demo=()
+if ! has_option --help "$@"; then
+    has_option --test_file "$@" || { ensure_demo_data; demo+=(--test_file "$DEMO_DATA/sort/dev_pairwise.csv"); }
+    has_option --init_from_ckpt "$@" || { ensure_demo_ranker; demo+=(--init_from_ckpt "$DEMO_PAIRWISE/best"); }
+fi
+run_single "$ROOT/ernie_matching/evaluate.py" "${demo[@]}" "${device[@]}" "$@"

@@ -62,6 +62,11 @@ class PairEncoder:
         return cls(TokenizerFiles.read(Path(folder)), max_seq_length, backend)
 
     @property
+    def token_to_id(self) -> dict[str, int]:
+        """The vocabulary; of a token that stands there twice the last id, as in PaddleNLP."""
+        return self._files.token_to_id
+
+    @property
     def mask_id(self) -> int:
         """Id of the mask token; raises `CheckpointError` where the vocabulary has none."""
         return self._special_id("mask_token")
@@ -98,7 +103,8 @@ class PairEncoder:
     def encode_texts(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Return the ids of each text, [length] int32, whole and without special tokens."""
         flat, lengths = self._backend.encode(texts)
-        return np.split(flat, np.cumsum(lengths)[:-1]) if len(lengths) else []
+        offsets = offsets_of(lengths).tolist()
+        return [flat[start:end] for start, end in zip(offsets, offsets[1:])]
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
         """Write the tokenizer files into `folder` (made if missing); `from_folder` and PaddleNLP read them alike."""

@@ -44,7 +44,8 @@ def train_wordpiece_vocabulary(
     if len(alphabet) > vocab_size:
         raise UsageError(
             f"vocab_size {vocab_size} is smaller than the alphabet: {len(alphabet)} tokens "
-            f"({len(special_tokens)} special, {len(initial)} characters, {len(continued)} characters inside words); ask for at least {len(alphabet)}"
+            f"({len(special_tokens)} special, {len(initial)} characters, {len(continued)} characters inside words); "
+            f"ask for at least {len(alphabet)}"
         )
     return alphabet + _merged_pieces(counts, alphabet, vocab_size)
 

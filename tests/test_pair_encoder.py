@@ -249,3 +249,21 @@ def test_ids_equal_paddlenlp_on_real_rows(tmp_path: Path, real_data: Path, backe
     assert encoder.vocab_size == 39_980
     assert tokenizer("$")["input_ids"] == [1, 18_005, 2]
     assert encoder.encode_texts(["$"])[0].tolist() == [18_005]
+
+
+@pytest.mark.parity
+def test_the_benchmark_counts_rows_with_other_ids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("paddlenlp")
+    from benchmarks.tokenizers import main
+
+    (tmp_path / "vocab.txt").write_text("".join(f"{token}\n" for token in [*SPECIAL, "a", "b", "note", "##10", "＋"]))
+    (tmp_path / "pairs.tsv").write_text("a\ta b\nnote10＋a\tb\nc\td\n")
+    arguments = ["--file", str(tmp_path / "pairs.tsv"), "--vocab", str(tmp_path / "vocab.txt"), "--repetitions", "1"]
+    assert main([*arguments, "--batch_size", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "3 pairs in batches of 2" in lines[0]
+    differing = {line[:54].strip(): line.split("x  ")[1] for line in lines[2:]}
+    assert differing["PairEncoder, backend builtin"] == "0 of 3"
+    as_shipped = [count for name, count in differing.items() if name.endswith("as shipped")]
+    assert set(as_shipped) <= {"1 of 3"}  # the row with a symbol, by either library
+    assert main([*arguments[:2], "--vocab", str(tmp_path / "none.txt")]) == 2

@@ -138,6 +138,11 @@ def test_vocabulary_lines_may_end_in_crlf_and_hold_unicode_separators(tmp_path: 
         (b"[PAD]\n[CLS]\n[SEP]\n[UNK]\n", b'{"do_lower_case": "yes"}', "do_lower_case is 'yes'"),
         (b"[PAD]\n[CLS]\n[SEP]\n[UNK]\n", b'{"do_basic_tokenize": false}', "do_basic_tokenize"),
         (b"[PAD]\n[CLS]\n[SEP]\n[UNK]\n", b'{"unk_token": 5}', "unk_token is 5"),
+        (
+            b"[PAD]\n[CLS]\n[SEP]\n[UNK]\n",
+            b'{"added_tokens_decoder": {"3": "[UNK]", "4": "<x>"}}',
+            "adds the token '<x>'",
+        ),
     ],
 )
 def test_unusable_files_are_named(tmp_path: Path, vocabulary: Any, config: Any, message: str) -> None:

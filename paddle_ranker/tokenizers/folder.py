@@ -13,6 +13,7 @@ from paddle_ranker.tokenizers.text_rules import TextRules
 VOCABULARY_FILE = "vocab.txt"
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
+ADDED_TOKENS_FILE = "added_tokens.json"
 _DEFAULT_SPECIAL_TOKENS = {
     "unk_token": "[UNK]",
     "sep_token": "[SEP]",
@@ -52,7 +53,7 @@ class TokenizerFiles:
                     f"{folder / VOCABULARY_FILE} has no {special_tokens[role]} (the {role}): "
                     "give the vocabulary that the model was trained with"
                 )
-        _refuse_what_is_not_done(config, folder)
+        _refuse_what_is_not_done(config, vocab_size, folder)
         rules = TextRules(
             do_lower_case=_boolean(config, "do_lower_case", True, folder),
             strip_accents=None
@@ -127,17 +128,30 @@ def _boolean(config: dict[str, Any], name: str, default: bool, folder: Path) -> 
     return value
 
 
-def _refuse_what_is_not_done(config: dict[str, Any], folder: Path) -> None:
+def _refuse_what_is_not_done(config: dict[str, Any], vocab_size: int, folder: Path) -> None:
     if config.get("do_basic_tokenize") is False:
         raise CheckpointError(
             f"{folder / CONFIG_FILE}: do_basic_tokenize false is not supported; set it to true where the model was "
             "trained with word splitting"
         )
+    added = {**_read_json(folder / ADDED_TOKENS_FILE), **_ids_of_added_tokens(config)}
+    beyond = [token for token, token_id in added.items() if not isinstance(token_id, int) or token_id >= vocab_size]
+    if beyond:
+        raise CheckpointError(
+            f"{folder} adds the token {beyond[0]!r} to its vocabulary of {vocab_size}, which is not supported: append "
+            f"added tokens to {VOCABULARY_FILE}, or train without them"
+        )
+
+
+def _ids_of_added_tokens(config: dict[str, Any]) -> dict[str, Any]:
+    added = config.get("added_tokens_decoder") or {}
+    return {str(token): int(token_id) for token_id, token in added.items() if str(token_id).isdecimal()}
 
 
 def _complete_config(config: dict[str, Any], rules: TextRules, special_tokens: dict[str, str]) -> dict[str, Any]:
     is_ernie = rules.strip_accents is None and rules.tokenize_chinese_chars
     completed: dict[str, Any] = {**config, **special_tokens, "do_lower_case": rules.do_lower_case}
+    completed.pop("name_or_path", None)  # where the folder lay on the machine that made it
     if not is_ernie:  # PaddleNLP's ErnieTokenizer ignores these two settings, its BertTokenizer honours them
         completed["tokenizer_class"] = "BertTokenizer"
     completed.setdefault("tokenizer_class", "ErnieTokenizer")

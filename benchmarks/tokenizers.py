@@ -1,0 +1,228 @@
+"""Time the ways from pairs of texts to ids on one core, and count the rows on which their ids differ.
+
+python -m benchmarks.tokenizers [--file pairs.tsv] [--vocab vocab.txt]
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from paddle_ranker.errors import DependencyError, UsageError
+from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.pair_encoder import PairEncoder
+from paddle_ranker.records import Pair, read_records
+from paddle_ranker.vocabulary import train_wordpiece_vocabulary, write_vocabulary
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO_FILE = ROOT / "datasets" / "sort" / "dev_pairwise.csv"
+_TRAINED_VOCAB_SIZE = 12_000
+
+# A batch of queries and titles -> the ids of each pair.
+Encode = Callable[[list[str], list[str]], Any]
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions(Options):
+    """Options of `python -m benchmarks.tokenizers`."""
+
+    file: Optional[str] = option(None, help="file of pairs (default: QBQTC's train.tsv, or else the demo's dev file)")
+    vocab: Optional[str] = option(None, help="vocab.txt (default: ERNIE 3.0's, or else one trained on the file)")
+    batch_size: int = option(64, help="pairs a call", minimum=1)
+    max_seq_length: int = option(128, help="longest pair in tokens", minimum=5)
+    repetitions: int = option(5, help="timed passes over the file for each way", minimum=1)
+    rows: Optional[int] = option(None, help="use only the file's first so many rows", minimum=1)
+
+
+@dataclass
+class _Way:
+    """One row of the table. `prepare` is called before each timed pass; `ids` turns what was encoded into lists."""
+
+    name: str
+    prepare: Callable[[], Encode]
+    ids: Optional[Callable[[Any], list[list[int]]]] = None
+    rates: list[float] = field(default_factory=list)
+
+
+def run(options: BenchmarkOptions) -> None:
+    """Print pairs a second, the ratio to PaddleNLP's Python tokenizer and the number of differing rows."""
+    path, vocab = _inputs(options)
+    pairs = read_records(path, Pair)[: options.rows]
+    queries, titles = [pair.query for pair in pairs], [pair.title for pair in pairs]
+    if not pairs:
+        raise UsageError(f"{path} holds no pairs: give a file with some")
+    with tempfile.TemporaryDirectory() as folder, _one_core():
+        if vocab is None:
+            write_vocabulary(folder, train_wordpiece_vocabulary(queries + titles, _TRAINED_VOCAB_SIZE))
+        else:
+            (Path(folder) / "vocab.txt").write_bytes(vocab.read_bytes())
+        ways = _ways(folder, options)
+        for _ in range(options.repetitions):  # one after another, so that a busy moment hits all of them
+            for way in ways:
+                encode = way.prepare()
+                start = time.perf_counter()
+                for batch in _batches(queries, titles, options.batch_size):
+                    encode(*batch)
+                way.rates.append(len(pairs) / (time.perf_counter() - start))
+        print(
+            f"{path}: {len(pairs):,} pairs in batches of {options.batch_size}, at most {options.max_seq_length} "
+            f"tokens, one core, median of {options.repetitions} interleaved passes"
+        )
+        _print_table(ways, queries, titles, options.batch_size)
+
+
+def _print_table(ways: Sequence[_Way], queries: list[str], titles: list[str], batch_size: int) -> None:
+    reference = ways[0]
+    expected = _all_ids(reference, queries, titles, batch_size)
+    print(f"{'':54}{'pairs/s':>10}{'ratio':>8}  rows with other ids")
+    for way in ways:
+        ratio = statistics.median(a / b for a, b in zip(way.rates, reference.rates))
+        differing = "-"
+        if way.ids is not None:
+            ids = _all_ids(way, queries, titles, batch_size)
+            differing = f"{sum(a != b for a, b in zip(ids, expected)):,} of {len(expected):,}"
+        print(f"{way.name:54}{statistics.median(way.rates):>10,.0f}{ratio:>7.1f}x  {differing}")
+
+
+def _all_ids(way: _Way, queries: list[str], titles: list[str], batch_size: int) -> list[list[int]]:
+    assert way.ids is not None
+    encode = way.prepare()
+    return [row for batch in _batches(queries, titles, batch_size) for row in way.ids(encode(*batch))]
+
+
+def _ways(folder: str, options: BenchmarkOptions) -> list[_Way]:
+    try:
+        from paddlenlp.transformers import ErnieTokenizer
+    except ImportError as error:
+        raise DependencyError(f"the comparison needs PaddleNLP ({error}): pip install paddlenlp") from None
+    length = options.max_seq_length
+    paddle = ErnieTokenizer.from_pretrained(folder)
+
+    def paddle_encode(queries: list[str], titles: list[str]) -> Any:
+        return paddle(queries, titles, max_length=length, truncation="longest_first")
+
+    ways = [_Way("PaddleNLP's ErnieTokenizer (Python)", lambda: paddle_encode, lambda encoded: encoded["input_ids"])]
+    ways += _libraries_as_shipped(folder, length)
+    for backend in ("builtin", "tokenizers", "fast_tokenizer"):
+        try:
+            encoder = PairEncoder.from_folder(folder, length, backend)
+        except DependencyError:
+            continue
+        ways.append(_Way(f"PairEncoder, backend {backend}", _always(encoder.encode), _pair_ids))
+    builtin = PairEncoder.from_folder(folder, length, "builtin")
+    ways += [
+        _Way(
+            "PairEncoder, backend builtin, with empty caches",
+            lambda: PairEncoder.from_folder(folder, length, "builtin").encode,
+            _pair_ids,
+        ),
+        _Way(
+            "texts alone, backend builtin, repeated queries again",
+            _always(lambda queries, titles: builtin.encode_texts(queries + titles)),
+        ),
+    ]
+    return ways
+
+
+def _libraries_as_shipped(folder: str, length: int) -> list[_Way]:
+    """Return the fast libraries' own BERT and ERNIE tokenizers, those that are installed."""
+    ways = []
+    vocab = PairEncoder.from_folder(folder, length).token_to_id
+
+    def encodings_ids(encodings: Any) -> list[list[int]]:
+        return [encoding.ids for encoding in encodings]
+
+    try:
+        from tokenizers import BertWordPieceTokenizer
+
+        hugging_face = BertWordPieceTokenizer(vocab, lowercase=True)
+        hugging_face.enable_truncation(length)
+        ways.append(
+            _Way(
+                "tokenizers' BertWordPieceTokenizer as shipped",
+                _always(lambda queries, titles: hugging_face.encode_batch(list(zip(queries, titles)))),
+                encodings_ids,
+            )
+        )
+    except ImportError:
+        pass
+    try:
+        from fast_tokenizer import ErnieFastTokenizer
+
+        paddle_fast = ErnieFastTokenizer(vocab, max_sequence_len=length)
+        paddle_fast.disable_padding()
+        ways.append(
+            _Way(
+                "fast_tokenizer's ErnieFastTokenizer as shipped",
+                _always(lambda queries, titles: paddle_fast.encode_batch(list(zip(queries, titles)))),
+                encodings_ids,
+            )
+        )
+    except ImportError:
+        pass
+    return ways
+
+
+def _always(encode: Encode) -> Callable[[], Encode]:
+    return lambda: encode
+
+
+def _pair_ids(pairs: Any) -> list[list[int]]:
+    return [pairs[i].tolist() for i in range(len(pairs))]
+
+
+def _batches(queries: list[str], titles: list[str], size: int) -> Iterator[tuple[list[str], list[str]]]:
+    for start in range(0, len(queries), size):
+        yield queries[start : start + size], titles[start : start + size]
+
+
+@contextmanager
+def _one_core() -> Iterator[None]:
+    """Keep this process to one core where the system can; the libraries start no threads of their own then."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def _inputs(options: BenchmarkOptions) -> tuple[Path, Optional[Path]]:
+    real = Path(os.environ.get("PADDLE_RANKER_REAL_DATA") or ROOT.parent / "shared" / "data")
+    real_file, real_vocab = real / "qbqtc" / "train.tsv", real / "vocab" / "ernie-3.0-vocab.txt"
+    if options.file is not None:
+        path = Path(options.file)
+    else:
+        found = [candidate for candidate in (real_file, DEMO_FILE) if candidate.is_file()]
+        if not found:
+            raise UsageError(
+                f"neither {real_file} nor {DEMO_FILE} is there: give --file, or set PADDLE_RANKER_REAL_DATA to the "
+                "folder of the real data"
+            )
+        path = found[0]
+    if options.vocab is not None:
+        if not Path(options.vocab).is_file():
+            raise UsageError(f"--vocab {options.vocab} is not a file: give a vocab.txt")
+        return path, Path(options.vocab)
+    return path, real_vocab if real_vocab.is_file() else None
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, BenchmarkOptions, argv, description=(__doc__ or "").split("\n")[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -29,14 +29,16 @@ class MakeDemoOptions(Options):
 def make_demo(options: MakeDemoOptions) -> int:
     """Write the demo data; files that are not the generator's are replaced only under `--force`."""
     folder = Path(options.output_dir)
+    if options.if_missing and is_current(folder, tuple(HEADERS)):
+        print(f"{folder}: the demo data is there")
+        return 0
     foreign = [] if options.force else foreign_files(folder)
     held = {name.split("/")[0] for name in foreign}
     names = [name for name in HEADERS if name.split("/")[0] not in held]
     if options.if_missing:
         for kept in sorted(held):
             print(f"{folder / kept}: holds data that was not made here; left as it is")
-        if is_current(folder, names):
-            print(f"{folder}: the demo data is there")
+        if not names or is_current(folder, names):
             return 0
     elif foreign:
         raise DataError(

@@ -132,6 +132,13 @@ def foreign_files(folder: Path) -> list[str]:
     return [name for name in HEADERS if (folder / name).exists() and not _is_ours(folder, name, manifest, True)]
 
 
+def has_only_demo_files(folder: Path, name: str) -> bool:
+    """Tell whether the folder `name` under `folder` is absent or holds nothing but unchanged demo files."""
+    manifest = read_manifest(folder)
+    files = [path.relative_to(folder).as_posix() for path in (folder / name).rglob("*") if path.is_file()]
+    return all(file in HEADERS and _is_ours(folder, file, manifest, True) for file in files)
+
+
 def is_current(folder: Path, names: Sequence[str]) -> bool:
     """Tell whether the files `names` are there as this version of the generator wrote them (sizes are compared)."""
     manifest = read_manifest(folder)

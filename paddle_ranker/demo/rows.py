@@ -9,9 +9,11 @@ from paddle_ranker.demo.dice import Dice
 from paddle_ranker.demo.scenes import Author, Scene, Side, Title, scenes
 
 TITLES_PER_QUERY = 10
-HARD_PER_QUERY = 5
-# Easy negatives are titles of recent scenes: a fixed number of them, so that memory does not grow with the rows.
-_RECENT_SCENES = 64
+HARD_PER_QUERY = 6
+# At least as many as hard negatives, for scenes of two sides.
+TITLES_PER_SIDE = 6
+# Easy negatives are titles of recent sides: a fixed number of them, so that memory does not grow with the rows.
+_RECENT_SIDES = 200
 
 
 @dataclass(frozen=True)
@@ -25,24 +27,30 @@ class Group:
 
 
 class _Recent:
-    """Titles of recent scenes, from which a title on an unrelated subject can be drawn."""
+    """Titles of recent sides, from which a title on an unrelated subject can be drawn.
+
+    Every side is as likely as any other, as it is among the relevant titles: else the kind of a title would tell.
+    """
 
     def __init__(self, dice: Dice) -> None:
         self.dice = dice
-        self.scenes: list[tuple[frozenset[str], list[Title]]] = []
-        self.next = 0
+        self.sides: list[tuple[frozenset[str], list[Title]]] = []
+        self.added = 0
 
-    def add(self, scene: Scene, titles: list[Title]) -> None:
-        entry = (scene.heads, titles)
-        if len(self.scenes) < _RECENT_SCENES:
-            self.scenes.append(entry)
+    @property
+    def full(self) -> bool:
+        return len(self.sides) == _RECENT_SIDES
+
+    def add(self, heads: frozenset[str], titles: list[Title]) -> None:
+        if self.full:
+            self.sides[self.added % _RECENT_SIDES] = (heads, titles)
         else:
-            self.scenes[self.next % _RECENT_SCENES] = entry
-        self.next += 1
+            self.sides.append((heads, titles))
+        self.added += 1
 
     def unrelated(self, heads: frozenset[str]) -> Title:
         while True:
-            other, titles = self.dice.pick(self.scenes)
+            other, titles = self.dice.pick(self.sides)
             if heads.isdisjoint(other):
                 return self.dice.pick(titles)
 
@@ -58,13 +66,13 @@ def _distinct_titles(side: Side, count: int) -> list[Title]:
 
 
 def _scenes_with_titles(author: Author, per_side: int, recent: _Recent) -> Iterator[tuple[Scene, list[list[Title]]]]:
-    """Yield scenes and the titles of each side, after filling `recent`."""
+    """Yield scenes and the titles of each side, once `recent` is full of earlier ones."""
     for scene in scenes(author):
-        titles = [_distinct_titles(side, per_side if len(scene.sides) > 2 else per_side + 1) for side in scene.sides]
-        filling = len(recent.scenes) < _RECENT_SCENES
-        if not filling:
+        titles = [_distinct_titles(side, per_side) for side in scene.sides]
+        if recent.full:
             yield scene, titles
-        recent.add(scene, [title for side in titles for title in side])
+        for side_titles in titles:
+            recent.add(scene.heads, side_titles)
 
 
 def triples(seed: int, hard_share: float = 0.7) -> Iterator[tuple[str, str, str]]:
@@ -77,19 +85,16 @@ def triples(seed: int, hard_share: float = 0.7) -> Iterator[tuple[str, str, str]
     for scene, titles in _scenes_with_titles(author, 1, recent):
         shift = 1 + dice.below(len(titles) - 1)
         for index, side in enumerate(scene.sides):
-            query = side.query()
-            for position, title in enumerate(titles[index]):
-                negatives = titles[(index + shift) % len(titles)]
-                hard = dice.chance(hard_share)
-                negative = negatives[position % len(negatives)] if hard else recent.unrelated(scene.heads)
-                yield query, title.text, negative.text
+            hard = titles[(index + shift) % len(titles)][0]
+            negative = hard if dice.chance(hard_share) else recent.unrelated(scene.heads)
+            yield side.query(), titles[index][0].text, negative.text
 
 
 def groups(seed: int, split: str) -> Iterator[Group]:
     """Yield queries of `split` ("dev" or "test") without end, each with its titles in random order."""
     dice = Dice(seed, split)
     author, recent = Author(dice, split), _Recent(dice)
-    for scene, titles in _scenes_with_titles(author, 4, recent):
+    for scene, titles in _scenes_with_titles(author, TITLES_PER_SIDE, recent):
         for index, side in enumerate(scene.sides):
             relevant = dice.some(titles[index], 1 + dice.below(4))
             rest = [title for other, pool in enumerate(titles) if other != index for title in pool]

@@ -61,8 +61,25 @@ class Author:
         return self.dice.pick(field.modifiers) + head if self.dice.chance(0.75) else head
 
     def ask(self, subject: str) -> str:
-        """Return a query for `subject`."""
-        return self.dice.pick(phrases.QUERY_FRAMES).format(subject)
+        """Return a query for `subject`, one time in five with the name of whoever is meant to have written on it."""
+        asked = self.dice.pick(phrases.QUERY_FRAMES).format(subject)
+        return self.under(self.name(), asked) if self.dice.chance(0.2) else asked
+
+    def under(self, name: str, asked: str) -> str:
+        """Return the query `asked` with an author's or an institution's name at either end."""
+        return self.dice.pick(("{0} {1}", "{0}{1}", "{1} {0}")).format(name, asked)
+
+    def institution(self) -> str:
+        """Return an institution of this split."""
+        return self.dice.pick(phrases.PLACES[self.split]) + self.dice.pick(phrases.INSTITUTIONS)
+
+    def person(self) -> str:
+        """Return a person of this split."""
+        return self.dice.pick(phrases.SURNAMES) + self.dice.pick(phrases.GIVEN_NAMES[self.split])
+
+    def name(self) -> str:
+        """Return an institution, a person or both."""
+        return self.dice.pick((self.institution(), self.person(), self.institution() + self.person()))
 
     def write(
         self, field: Field, body: str, keywords: list[str], avoid: tuple[str, ...] = (), framed: bool = True
@@ -72,7 +89,8 @@ class Author:
         One title in four treats a second subject beside it (grade 1), which is none of `avoid`.
         """
         dice = self.dice
-        keywords = keywords + dice.some(field.tags, 1 + dice.below(2))
+        tags = dice.some(field.tags, 1 + dice.below(2))
+        keywords = list(keywords)
         grade = 2
         if dice.chance(0.25):
             others = [head for head in field.heads[self.split] if head not in avoid]
@@ -81,7 +99,9 @@ class Author:
             keywords.append(other)
             grade = 1
         text = dice.pick(phrases.TITLE_FRAMES[self.split]).format(body) if framed else body
-        return Title(text + ",".join(dice.shuffled(keywords)), grade)
+        # Mostly a general word comes first, so that the subjects stand between commas and not glued to the title.
+        glued = [tags.pop()] if dice.chance(0.75) else []
+        return Title(text + ",".join(glued + dice.shuffled(keywords + tags)), grade)
 
     def write_topic(self, field: Field, topic: str, avoid: tuple[str, ...]) -> Title:
         """Return a plain title about `topic`."""
@@ -112,7 +132,7 @@ def background(author: Author) -> Scene:
 
     def side(central: str, setting: str) -> Side:
         def title() -> Title:
-            if dice.chance(0.25):
+            if dice.chance(0.1):
                 return author.write_topic(field, central, tuple(heads))
             body = dice.pick(phrases.BACKGROUND_FRAMES[author.split]).format(setting, central)
             return author.write(field, body, [central], tuple(heads), framed=False)
@@ -182,44 +202,43 @@ def _synonym(author: Author, kind: str, meanings: SynonymSet, template: str) -> 
 
 
 def synonym(author: Author) -> Scene:
-    """The same in other words (老年人, 高龄人群), against a word that excludes it (儿童)."""
+    """The same in other words (夏季, 夏天), against a word that excludes it (冬季): one shared character decides."""
     if author.dice.chance(0.5):
         return _synonym(author, "synonym", author.dice.pick(phrases.SETTINGS), "{1}{0}")
     return _synonym(author, "synonym", author.dice.pick(phrases.ASPECTS), "{0}的{1}")
 
 
+def synonym_far(author: Author) -> Scene:
+    """The same with synonyms that share no character (高校, 大学): training shows each pair with other topics."""
+    return _synonym(author, "synonym_far", author.dice.pick(phrases.FAR_SYNONYMS), "{0}的{1}")
+
+
 def synonym_new(author: Author) -> Scene:
-    """The same with synonyms that training never shows: only shared characters help."""
+    """Sets of synonyms that training never shows: shared characters help, which of them counts is not known."""
     return _synonym(author, "synonym_new", author.dice.pick(phrases.NEW_SYNONYMS[author.split]), "{1}{0}")
 
 
 def source(author: Author) -> Scene:
     """A person or institution as the source of papers on a topic, against papers about that person or institution."""
-    field, dice, split = author.field(), author.dice, author.split
-    head, other = author.heads(field, 2)
-    modifier = dice.pick(field.modifiers)
-    institution = dice.pick(phrases.PLACES[split]) + dice.pick(phrases.INSTITUTIONS)
-    person = dice.pick(phrases.SURNAMES) + dice.pick(phrases.GIVEN_NAMES[split])
-    named, aspects = dice.pick(((institution, phrases.PLACE_ASPECTS), (person, phrases.PERSON_ASPECTS)))
+    field, dice = author.field(), author.dice
+    head = author.heads(field, 1)[0]
+    topic = author.topic(field, head)
+    name, aspects = dice.pick(
+        ((author.institution(), phrases.PLACE_ASPECTS), (author.person(), phrases.PERSON_ASPECTS))
+    )
     aspect = dice.pick(aspects)
 
-    def by_author(topic: str) -> Side:
-        def query() -> str:
-            asked = author.ask(topic)
-            return dice.pick(
-                (f"{named} {asked}", f"{named}{asked}", f"{asked} {named}", f"{institution}{person} {asked}")
-            )
+    def query() -> str:
+        return author.under(name, dice.pick(phrases.QUERY_FRAMES).format(topic))
 
-        return Side(query, lambda: author.write_topic(field, topic, (head, other)))
+    def about() -> Title:
+        return author.write(field, f"{name}{aspect}", [name, aspect], (head,))
 
-    def about_author() -> Side:
-        def title() -> Title:
-            return author.write(field, f"{named}{aspect}", [named, aspect], (head, other))
+    def query_about() -> str:
+        return dice.pick(phrases.QUERY_FRAMES).format(f"{name}{aspect}")
 
-        return Side(lambda: author.ask(f"{named}{aspect}"), title)
-
-    sides = (by_author(modifier + head), by_author(modifier + other), about_author())
-    return Scene("source", frozenset((head, other)), sides)
+    by_author = Side(query, lambda: author.write_topic(field, topic, (head,)))
+    return Scene("source", frozenset((head,)), (by_author, Side(query_about, about)))
 
 
 def abbreviation(author: Author) -> Scene:
@@ -258,11 +277,12 @@ def attachment(author: Author) -> Scene:
 
 # How many of 50 scenes are of each kind, in training and in the files that measure.
 TRAIN_SCENES: dict[Callable[[Author], Scene], int] = {
-    part: 8, background: 10, direction: 4, contrast: 9, synonym: 9, source: 6, abbreviation: 2, attachment: 2,
+    part: 5, background: 7, direction: 5, contrast: 10, synonym: 8, synonym_far: 2, source: 5, abbreviation: 5,
+    attachment: 3,
 }  # fmt: skip
 HELD_OUT_SCENES: dict[Callable[[Author], Scene], int] = {
-    part: 8, background: 10, direction: 4, contrast: 6, contrast_new: 3, synonym: 7, synonym_new: 2, source: 6,
-    abbreviation: 2, attachment: 2,
+    part: 5, background: 7, direction: 5, contrast: 8, contrast_new: 2, synonym: 6, synonym_new: 2, synonym_far: 2,
+    source: 5, abbreviation: 5, attachment: 3,
 }  # fmt: skip
 
 

@@ -1,0 +1,304 @@
+"""Download the published literature search data sets, verify them and put them where the scripts look for them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import stat
+import sys
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Optional
+
+import requests
+from requests.adapters import HTTPAdapter
+from tqdm import tqdm
+from urllib3.util.retry import Retry
+
+from paddle_ranker.demo.files import has_only_demo_files
+from paddle_ranker.errors import DataError, RankerError, UsageError
+from paddle_ranker.options import Options, option, run_command
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published archive: its address, the folders inside it and the names they get, and its checksum if known."""
+
+    url: str
+    folders: dict[str, str]
+    sha256: Optional[str] = None  # None: nobody published it; the first download's is recorded and held to later
+
+
+PUBLISHED = {
+    "literature_search_data": Published(
+        "https://bj.bcebos.com/v1/paddlenlp/data/literature_search_data.zip",
+        {"milvus": "milvus", "recall": "recall", "sort": "sort"},
+    ),
+    "literature_search_rank": Published(
+        "https://paddlenlp.bj.bcebos.com/applications/literature_search_rank.zip",
+        {"data": "literature_search_rank"},
+    ),
+}
+RECORD = ".downloads.json"
+# An archive of texts stays far below these; one that does not is refused before it fills the disk.
+MAX_ENTRIES, MAX_UNPACKED_BYTES, MAX_RATIO = 10_000, 50 * 1000**3, 200
+_CONNECT_SECONDS, _READ_SECONDS = 5, 20
+# Small: what has arrived of a block when the connection breaks is lost.
+_BLOCK = 1 << 14
+Record = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class DownloadOptions(Options):
+    """Options of `datasets/download.py`."""
+
+    dataset: str = option("all", help="which data set", choices=("all", *PUBLISHED))
+    output_dir: str = option(str(Path(__file__).resolve().parent), help="folder that gets sort/, recall/, ...")
+    base_url: Optional[str] = option(None, help="a mirror: the archives are fetched from BASE_URL/<data set>.zip")
+    sha256: Optional[str] = option(None, help="checksum that the archive must have (with one --dataset)")
+    attempts: int = option(3, help="how often a transfer that stops is taken up again", minimum=1, maximum=100)
+    force: bool = option(False, help="download again, replacing data that is there")
+
+
+def _read_record(folder: Path) -> Record:
+    path = folder / RECORD
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("not an object")
+        return content
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}): delete it and run again") from error
+
+
+def _write_json(path: Path, content: object) -> None:
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _session() -> requests.Session:
+    session = requests.Session()
+    retry = Retry(total=2, backoff_factor=0.2, status_forcelist=(502, 503, 504), respect_retry_after_header=False)
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=retry))
+    return session
+
+
+def fetch(url: str, part: Path, attempts: int = 3) -> None:
+    """Download `url` to `part`, going on where an earlier transfer stopped if the file is still the same one there.
+
+    Raises `RankerError`: host out of reach, an HTTP error status, or a transfer that stops `attempts` times. What
+    has arrived stays in `part`.
+    """
+    with _session() as session:
+        for attempt in range(attempts):
+            try:
+                total = _fetch_once(session, url, part)
+            except requests.HTTPError as error:
+                answer = error.response
+                raise RankerError(
+                    f"{url}: HTTP {answer.status_code} {answer.reason}; give a mirror with --base_url"
+                ) from error
+            except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ReadTimeout):
+                total = None
+            except requests.RequestException as error:
+                # A connection that breaks within the body arrives as ConnectionError, too: then some bytes are there.
+                if attempt + 1 == attempts or not part.exists():
+                    raise RankerError(
+                        f"{url}: cannot be reached ({type(error).__name__}); check the network and the proxy settings, "
+                        f"give a mirror with --base_url, or make demo data with datasets/make_demo.py"
+                    ) from error
+                continue
+            if total is not None and part.stat().st_size == total:
+                return
+    received = part.stat().st_size if part.exists() else 0
+    raise RankerError(f"{url}: the transfer stopped after {received:,} bytes; run again to go on from there")
+
+
+def _fetch_once(session: requests.Session, url: str, part: Path) -> Optional[int]:
+    """Fetch what is missing of `url`; return the length of the whole as the server states it."""
+    about = part.with_name(part.name + ".json")
+    validator = None
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        known = json.loads(about.read_text(encoding="utf-8"))
+        validator = known.get("validator") if known.get("url") == url else None
+    held = part.stat().st_size if validator and part.exists() else 0
+    # identity: a compressed transfer's length and offsets are not the file's.
+    headers = {"Accept-Encoding": "identity"}
+    if held:
+        headers.update({"Range": f"bytes={held}-", "If-Range": str(validator)})
+    with session.get(url, headers=headers, stream=True, timeout=(_CONNECT_SECONDS, _READ_SECONDS)) as answer:
+        if answer.status_code == 416:  # all of it was there, or it shrank: start again
+            part.unlink()
+            return _fetch_once(session, url, part)
+        answer.raise_for_status()
+        length = answer.headers.get("Content-Length")
+        total = held_total = int(length) if length and length.isdigit() else None
+        resumed = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {held}-")
+        if answer.status_code == 206 and not resumed:
+            raise RankerError(f"{url}: the server sent another part than asked for; delete {part} and run again")
+        if resumed and held_total is not None:
+            total = held + held_total
+        if total is not None and total - held > shutil.disk_usage(part.parent).free:
+            raise RankerError(f"{part.parent}: no space for {total:,} bytes; free some or give another --output_dir")
+        # Only a strong validator may be used in If-Range (RFC 9110, section 13.1.5).
+        etag = answer.headers.get("ETag", "")
+        strong = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified")
+        _write_json(about, {"url": url, "validator": strong})
+        with (
+            part.open("ab" if resumed else "wb") as stream,
+            tqdm(
+                total=total, initial=held if resumed else 0, unit="B", unit_scale=True, desc=part.stem, leave=False
+            ) as bar,
+        ):
+            for block in answer.iter_content(_BLOCK):
+                stream.write(block)
+                bar.update(len(block))
+        return total if total is not None else part.stat().st_size
+
+
+def _forget(part: Path) -> None:
+    for path in (part, part.with_name(part.name + ".json")):
+        path.unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for block in iter(lambda: stream.read(_BLOCK), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Unpack the zip `archive` into the empty folder `target`, checking names, sizes and every file's CRC.
+
+    Raises `DataError` for a damaged archive and for one that would write outside `target`, holds links, or unpacks
+    to more than an archive of texts can.
+    """
+    try:
+        with zipfile.ZipFile(archive) as source:
+            entries = [entry for entry in source.infolist() if not entry.is_dir()]
+            for entry in entries:
+                _check_entry(archive, entry)
+            size = sum(entry.file_size for entry in entries)
+            ratio = size / max(1, archive.stat().st_size)
+            if len(entries) > MAX_ENTRIES or size > MAX_UNPACKED_BYTES or ratio > MAX_RATIO:
+                raise DataError(
+                    f"{archive}: {len(entries):,} files of {size:,} bytes, {ratio:.0f} times the archive: refused as a "
+                    f"zip bomb; check where it comes from"
+                )
+            if size > shutil.disk_usage(target).free:
+                raise RankerError(f"{target}: no space for {size:,} bytes; free some or give another --output_dir")
+            for entry in entries:
+                path = target / entry.filename
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # zipfile stops at the stated size and raises where the CRC differs.
+                with source.open(entry) as packed, path.open("xb") as unpacked:
+                    shutil.copyfileobj(packed, unpacked, _BLOCK)
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, FileExistsError) as error:
+        raise DataError(f"{archive}: not a sound zip archive ({error}); download it again") from error
+    except RuntimeError as error:  # zipfile's way of saying that a password is needed
+        raise DataError(f"{archive}: {error}") from error
+
+
+def _check_entry(archive: Path, entry: zipfile.ZipInfo) -> None:
+    name = entry.filename
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    parts = PurePosixPath(name).parts
+    if not name or name.startswith("/") or ".." in parts or "\\" in name or ":" in name or "\0" in name:
+        raise DataError(f"{archive}: the entry {name!r} would be written outside the folder: refused")
+    if kind not in (0, stat.S_IFREG):
+        raise DataError(f"{archive}: the entry {name!r} is a link or a device: refused")
+
+
+def _install(unpacked: Path, published: Published, folder: Path) -> dict[str, int]:
+    """Move the archive's folders to their names under `folder`; return the files and their sizes."""
+    roots = [unpacked, *sorted(path for path in unpacked.iterdir() if path.is_dir())]
+    root = next((path for path in roots if all((path / name).is_dir() for name in published.folders)), None)
+    if root is None:
+        found = ", ".join(sorted(path.name for path in unpacked.iterdir())) or "nothing"
+        raise DataError(f"{published.url}: holds {found}, expected the folders {', '.join(published.folders)}")
+    files: dict[str, int] = {}
+    for inside, name in published.folders.items():
+        new, place, old = root / inside, folder / name, folder / f".{name}.old"
+        files.update(
+            {f"{name}/{p.relative_to(new).as_posix()}": p.stat().st_size for p in new.rglob("*") if p.is_file()}
+        )
+        shutil.rmtree(old, ignore_errors=True)
+        if place.exists():
+            os.replace(place, old)
+        os.replace(new, place)
+        shutil.rmtree(old, ignore_errors=True)
+    return files
+
+
+def _is_there(folder: Path, facts: Optional[dict[str, Any]]) -> bool:
+    if not facts or not facts.get("files"):
+        return False
+    return all((folder / n).is_file() and (folder / n).stat().st_size == size for n, size in facts["files"].items())
+
+
+def download(name: str, options: DownloadOptions) -> None:
+    """Fetch, verify and unpack one data set into `options.output_dir`; nothing is replaced before all is verified."""
+    published, folder = PUBLISHED[name], Path(options.output_dir)
+    url = f"{options.base_url.rstrip('/')}/{name}.zip" if options.base_url else published.url
+    record = _read_record(folder)
+    if not options.force and _is_there(folder, record.get(name)):
+        print(f"{folder}: {name} is there")
+        return
+    for place in published.folders.values():
+        if not options.force and not has_only_demo_files(folder, place):
+            raise DataError(f"{folder / place} holds other data: move it away, or replace it with --force")
+    part, unpacked = folder / f"{name}.zip.part", folder / f".{name}.unpacked"
+    fetch(url, part, options.attempts)
+    found = _sha256(part)
+    wanted = options.sha256 or published.sha256 or record.get(name, {}).get("sha256")
+    if wanted and found != wanted.lower():
+        _forget(part)
+        raise DataError(f"{url}: sha256 {found}, expected {wanted.lower()}; the file was deleted: run again, or give "
+                        f"--sha256 {found} if you trust it")  # fmt: skip
+    shutil.rmtree(unpacked, ignore_errors=True)
+    unpacked.mkdir()
+    try:
+        unpack(part, unpacked)
+        files = _install(unpacked, published, folder)
+    except DataError:
+        _forget(part)  # it arrived whole, so going on with it would fail again
+        raise
+    finally:
+        shutil.rmtree(unpacked, ignore_errors=True)
+    record[name] = {"url": url, "sha256": found, "bytes": part.stat().st_size, "files": files}
+    _write_json(folder / RECORD, record)
+    _forget(part)
+    print(f"{folder}: {name}: {len(files)} files, {sum(files.values()) / 1e6:.1f} MB, sha256 {found}")
+
+
+def run(options: DownloadOptions) -> int:
+    """Download the data sets that were asked for."""
+    if options.sha256 and options.dataset == "all":
+        raise UsageError("--sha256 is one archive's: give --dataset with it")
+    try:
+        Path(options.output_dir).mkdir(parents=True, exist_ok=True)
+        for name in PUBLISHED if options.dataset == "all" else (options.dataset,):
+            download(name, options)
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise RankerError(f"{error.filename}: {error.strerror}; choose another folder with --output_dir") from error
+    return 0
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command."""
+    return run_command(run, DownloadOptions, argv, __doc__, prog="download.py")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

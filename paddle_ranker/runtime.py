@@ -1,0 +1,201 @@
+"""Make the process ready for Paddle: the math library's code path, its threads, its noise, the device, the seed.
+
+What is decided here must be in the environment before Paddle is loaded, so commands call `prepare` first and import
+Paddle after it. Importing this module imports neither Paddle nor PaddleNLP.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import sys
+import warnings
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from paddle_ranker.errors import RankerError, UsageError
+
+MATH_VARIABLE = "MKL_DEBUG_CPU_TYPE"  # read by the MKL of 2019 that Paddle bundles
+MATH_CHOICE = "PADDLE_RANKER_MATH"
+DEVICES = ("cpu", "gpu", "xpu", "npu")
+
+# What MKL takes a code path to need. A processor without these dies of an illegal instruction on that path.
+_AVX2 = frozenset({"avx2", "fma"})
+_AVX512 = frozenset({"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd"}) | _AVX2
+_PATHS = {"avx512": ("7", _AVX512), "avx2": ("5", _AVX2)}  # best first
+# MKL picks a path well on Intel's own processors; on these it picks the slowest.
+_SLOWED_VENDORS = frozenset({"AuthenticAMD", "HygonGenuine"})
+
+
+@dataclass(frozen=True)
+class MathPath:
+    """The code path that the math library is told to take (`None`: it chooses itself), and why."""
+
+    value: Optional[str]
+    reason: str
+
+
+def decide_math_path(cpuinfo: str, choice: str = "auto") -> MathPath:
+    """Decide which code path the math library should take on the processor that `cpuinfo` describes.
+
+    Args:
+        cpuinfo: text in the form of Linux's `/proc/cpuinfo`; empty where there is none.
+        choice: `auto`, `off`, `avx2` or `avx512` (the values of PADDLE_RANKER_MATH).
+    Raises:
+        UsageError: an unknown choice, or one whose instructions the processor does not report.
+    """
+    if choice == "off":
+        return MathPath(None, f"switched off by {MATH_CHOICE}=off")
+    if choice not in ("auto", *_PATHS):
+        raise UsageError(f"{MATH_CHOICE}={choice}: choose from auto, avx2, avx512, off")
+    fields = processor_fields(cpuinfo)
+    flags = frozenset(fields.get("flags", "").split())
+    if choice in _PATHS:
+        value, needed = _PATHS[choice]
+        if not needed <= flags:
+            raise UsageError(
+                f"{MATH_CHOICE}={choice}: this processor does not report {', '.join(sorted(needed - flags))}; "
+                f"unset {MATH_CHOICE} to let the path be chosen"
+            )
+        return MathPath(value, f"asked for by {MATH_CHOICE}={choice}")
+    vendor = fields.get("vendor_id", "")
+    if vendor not in _SLOWED_VENDORS:
+        return MathPath(None, f"the math library chooses by itself ({vendor or 'a processor of unknown vendor'})")
+    for name, (value, needed) in _PATHS.items():
+        if needed <= flags:
+            return MathPath(value, f"{name} on {vendor}, where the math library by itself takes a slow path")
+    return MathPath(None, f"{vendor} without AVX2: the math library chooses by itself")
+
+
+def processor_fields(cpuinfo: str) -> dict[str, str]:
+    """Return the fields of the first processor in a text in the form of `/proc/cpuinfo`."""
+    fields = {}
+    for line in cpuinfo.partition("\n\n")[0].splitlines():
+        name, _, value = line.partition(":")
+        fields[name.strip()] = value.strip()
+    return fields
+
+
+def read_cpuinfo() -> str:
+    """Return the text of `/proc/cpuinfo` on x86-64 Linux, and nothing elsewhere."""
+    if platform.system() != "Linux" or platform.machine() not in ("x86_64", "AMD64"):
+        return ""
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def choose_math_path(
+    environment: Optional[MutableMapping[str, str]] = None,
+    *,
+    cpuinfo: Optional[str] = None,
+    loaded: Optional[Mapping[str, object]] = None,
+) -> MathPath:
+    """Tell Paddle's math library which code path to take, through the environment, and return what was decided.
+
+    The bundled MKL runs single-precision products several times slower than need be on AMD processors, unless told.
+    A variable that is set already is left alone, and nothing is set once Paddle is loaded: it has been read by then.
+
+    Args:
+        environment: variables to read and set; the process's own by default.
+        cpuinfo: what the processor reports; read from the system by default.
+        loaded: modules by name; `sys.modules` by default.
+    Raises:
+        UsageError: PADDLE_RANKER_MATH asks for what there is not.
+    """
+    environment = os.environ if environment is None else environment
+    if environment.get(MATH_VARIABLE):
+        value = environment[MATH_VARIABLE]
+        return MathPath(value, f"{MATH_VARIABLE}={value} is set in the environment")
+    path = decide_math_path(read_cpuinfo() if cpuinfo is None else cpuinfo, environment.get(MATH_CHOICE) or "auto")
+    if path.value is None:
+        return path
+    if "paddle" in (sys.modules if loaded is None else loaded):
+        return MathPath(None, f"too late: paddle was imported before {MATH_VARIABLE}={path.value} could be set")
+    environment[MATH_VARIABLE] = path.value
+    return path
+
+
+def prepare(threads: Optional[int] = None) -> MathPath:
+    """Make this process ready for Paddle; every command calls it before it imports Paddle.
+
+    Args:
+        threads: how many threads a matrix product may use; `None` leaves Paddle's own choice.
+    """
+    path = choose_math_path()
+    # Paddle's C++ side logs each step of start-up; errors still show.
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    os.environ.setdefault("GLOG_v", "0")
+    warnings.filterwarnings("ignore", message="No ccache found")
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(paddle|paddlenlp|huggingface_hub|datasets)\b")
+    if threads is not None:
+        if threads < 1:
+            raise UsageError(f"{threads} threads: give 1 or more")
+        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+    return path
+
+
+def available_devices() -> list[str]:
+    """Return the kinds of device that the installed Paddle can use here, `cpu` first."""
+    import paddle
+
+    found = ["cpu"]
+    if paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0:
+        found.append("gpu")
+    if paddle.device.is_compiled_with_xpu():
+        found.append("xpu")
+    # A plug-in for another kind of device registers under its own name.
+    found += [kind for kind in paddle.device.get_all_custom_device_type() if kind not in found]
+    return found
+
+
+def select_device(name: str) -> str:
+    """Make `name` the device of everything that follows, and return it in Paddle's form (`cpu`, `gpu:0`, ...).
+
+    Args:
+        name: `cpu`, `gpu`, `xpu` or `npu`, with or without a number (`gpu:1`).
+    Raises:
+        UsageError: not the name of a device.
+        RankerError: that device is not here; the message names what is.
+    """
+    import paddle
+
+    kind, colon, number = name.partition(":")
+    if kind not in DEVICES or (colon and not number.isdigit()) or (kind == "cpu" and colon):
+        raise UsageError(f"--device {name}: choose from {', '.join(DEVICES)}, or one with its number, as in gpu:0")
+    here = available_devices()
+    remedy = f"available here: {', '.join(here)}; type --device {here[-1]}"
+    if kind not in here:
+        reason = "this Paddle has no support for it or finds none"
+        if kind == "gpu" and not paddle.device.is_compiled_with_cuda():
+            reason = "this Paddle is the CPU build"
+        raise RankerError(f"--device {name}: no {kind} here ({reason}); {remedy}")
+    if kind == "gpu" and number and int(number) >= paddle.device.cuda.device_count():
+        count = paddle.device.cuda.device_count()
+        raise RankerError(f"--device {name}: there are {count} GPUs here, gpu:0 to gpu:{count - 1}; {remedy}")
+    try:
+        paddle.device.set_device(name)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise RankerError(f"--device {name}: Paddle cannot use it ({str(error).splitlines()[0]}); {remedy}") from error
+    return str(paddle.device.get_device())
+
+
+def set_seed(seed: int) -> None:
+    """Seed the random generators of Python, NumPy and Paddle.
+
+    Raises:
+        UsageError: a seed that not all three take (0 to 2**32 - 1).
+    """
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"--seed {seed}: give a number from 0 to {2**32 - 1}")
+    import numpy
+    import paddle
+
+    random.seed(seed)
+    numpy.random.seed(seed)
+    paddle.seed(seed)

@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# Lint, type check and test, setting up what is missing.
+#
+#   bash scripts/test.sh [--all] [--lint] [pytest arguments]
+#
+# No argument: the modern stack, tests marked unit, parity or server, in that order.
+# --all        both stacks, and the slow tests and those on real data as well
+# --lint       lint and types only
+# Further arguments go to pytest: `bash scripts/test.sh -k auc -x`; a path or -m of your own replaces the choice above.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
+set -uo pipefail
+# shellcheck source=scripts/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+FAILED=()
+SUMMARIES=()
+trap 'complain "test: interrupted"; exit 130' INT TERM
+
+# Run one check; note its name where it fails; `check NAME COMMAND...`.
+check() {
+    local name="$1" began=$SECONDS
+    shift
+    say "test: $name"
+    if "$@"; then
+        say "test: $name: passed in $((SECONDS - began)) s"
+    else
+        say "test: $name: FAILED after $((SECONDS - began)) s"
+        FAILED+=("$name")
+    fi
+}
+
+# Run pytest in this stack's environment and keep its last line for the end; `tests STACK NAME ARGUMENTS...`.
+tests() {
+    local stack="$1" name="$2" output status
+    shift 2
+    output="$(mktemp)" || return
+    # pytest ends with 5 where it collected nothing, which is a failure here too.
+    "$PYTHON" -m pytest -q "$@" 2>&1 | tee "$output"
+    status=${PIPESTATUS[0]}
+    SUMMARIES+=("$stack, $name: $(grep -E '(passed|failed|error|skipped|no tests ran|deselected).* in [0-9.]+s' "$output" |
+        tail -n 1 | sed 's/^=* *//; s/ *=*$//')")
+    rm -f "$output"
+    return "$status"
+}
+
+test_stack() {
+    local stack="$1"
+    shift
+    if ! PADDLE_RANKER_STACK="$stack" ensure_environment; then
+        FAILED+=("$stack: set-up")
+        return
+    fi
+    if [ "$stack" = modern ]; then
+        check 'ruff check' "$PYTHON" -m ruff check .
+        check 'ruff format' "$PYTHON" -m ruff format --check .
+        check 'mypy' "$PYTHON" -m mypy
+    fi
+    if [ "$LINT_ONLY" = yes ]; then return; fi
+    if [ "$OWN_CHOICE" = yes ]; then
+        check "$stack: pytest" tests "$stack" 'your choice' "$@"
+        return
+    fi
+    # One process for the quick ones: each start imports Paddle anew.
+    check "$stack: unit tests" tests "$stack" unit -m 'unit and not slow and not real_data' "$@"
+    check "$stack: parity tests" tests "$stack" parity -m 'parity and not unit and not slow and not real_data' "$@"
+    check "$stack: server tests" tests "$stack" server -m 'server and not parity and not unit and not slow and not real_data' "$@"
+    if [ "$ALL" = yes ]; then
+        check "$stack: slow and real data tests" tests "$stack" 'slow and real data' -m 'slow or real_data' "$@"
+    fi
+}
+
+ALL=no LINT_ONLY=no OWN_CHOICE=no
+ARGUMENTS=()
+for argument in "$@"; do
+    case "$argument" in
+        --all) ALL=yes ;;
+        --lint) LINT_ONLY=yes ;;
+        -h | --help) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        *)
+            case "$argument" in -m | -m?* | *.py | *::* | tests/*) OWN_CHOICE=yes ;; esac
+            ARGUMENTS+=("$argument")
+            ;;
+    esac
+done
+
+cd "$ROOT" || exit 1
+test_stack modern ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
+if [ "$ALL" = yes ] && [ "$LINT_ONLY" = no ]; then
+    test_stack complete ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
+fi
+
+say ''
+for summary in ${SUMMARIES[@]+"${SUMMARIES[@]}"}; do say "test: $summary"; done
+if [ ${#FAILED[@]} -gt 0 ]; then
+    printf 'test: FAILED after %d s:\n' "$SECONDS"
+    printf '  %s\n' "${FAILED[@]}"
+    exit 1
+fi
+say "test: all passed in $SECONDS s"

@@ -103,10 +103,7 @@ def fetch(url: str, part: Path, attempts: int = 3) -> None:
             try:
                 total = _fetch_once(session, url, part)
             except requests.HTTPError as error:
-                answer = error.response
-                raise RankerError(
-                    f"{url}: HTTP {answer.status_code} {answer.reason}; give a mirror with --base_url"
-                ) from error
+                raise RankerError(f"{url}: HTTP {_status(error)}; give a mirror with --base_url") from error
             except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ReadTimeout):
                 total = None
             except requests.RequestException as error:
@@ -121,6 +118,10 @@ def fetch(url: str, part: Path, attempts: int = 3) -> None:
                 return
     received = part.stat().st_size if part.exists() else 0
     raise RankerError(f"{url}: the transfer stopped after {received:,} bytes; run again to go on from there")
+
+
+def _status(error: requests.HTTPError) -> str:
+    return f"{error.response.status_code} {error.response.reason}" if error.response is not None else "error"
 
 
 def _fetch_once(session: requests.Session, url: str, part: Path) -> Optional[int]:

@@ -111,7 +111,7 @@ NEW_SYNONYMS = {
 }
 
 # People and institutions: in a query for a topic they are where the paper comes from, and titles do not name them.
-SURNAMES = tuple("王 李 张 刘 陈 杨 赵 黄 周 吴 徐 孙 胡 朱 高 林 何 郭 马 罗".split())
+SURNAMES = tuple("王李张刘陈杨赵黄周吴徐孙胡朱高林何郭马罗")
 GIVEN_NAMES = _by_split(
     "建国 志强 丽华 晓明 文静 海燕 国栋 玉兰 思远 春生 立新 雅琴 伟 敏 芳 磊",
     "永平 嘉怡 振华 秀英 静 凯",

@@ -7,8 +7,9 @@ title is relevant to one query of its scene and irrelevant to the rest: a title 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Callable, Optional
+from typing import Callable
 
 from paddle_ranker.demo import phrases
 from paddle_ranker.demo.dice import Dice
@@ -34,7 +35,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Scene:
-    """Subjects that are easily mistaken for each other; `heads` are the words that titles of other scenes must avoid."""
+    """Subjects that are easily mistaken for each other; `heads` are the words that unrelated titles avoid."""
 
     kind: str
     heads: frozenset[str]
@@ -286,9 +287,9 @@ HELD_OUT_SCENES: dict[Callable[[Author], Scene], int] = {
 }  # fmt: skip
 
 
-def scenes(author: Author, shares: Optional[dict[Callable[[Author], Scene], int]] = None):  # type: ignore[no-untyped-def]
+def scenes(author: Author) -> Iterator[Scene]:
     """Yield scenes without end, in their shares in every run of 50."""
-    shares = shares or (TRAIN_SCENES if author.split == "train" else HELD_OUT_SCENES)
+    shares = TRAIN_SCENES if author.split == "train" else HELD_OUT_SCENES
     plan = [make for make, count in shares.items() for _ in range(count)]
     while True:
         for make in author.dice.shuffled(plan):

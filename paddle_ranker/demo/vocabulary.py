@@ -1,6 +1,7 @@
 """The subjects of the demo world: fields, modifiers and heads. A topic is a modifier followed by a head.
 
-The heads of train, dev and test are disjoint, so every topic of dev and test is new. The modifiers are shared: their
+        "The heads of train, dev and test are disjoint, so every "
+        "topic of dev and test is new. The modifiers are shared: their",
 combinations are what is new.
 """
 
@@ -46,7 +47,8 @@ FIELDS = (
     _field(
         "教育",
         "双语 混合式 小班化 远程 项目式 个性化 职业 校本",
-        "阅读教学 课堂评价 作业设计 课程开发 班级管理 德育 实验教学 写作训练 教材编写 家校合作 翻转课堂 思维培养 学习动机 听力教学",
+        "阅读教学 课堂评价 作业设计 课程开发 班级管理 德育 实验教学 "
+        "写作训练 教材编写 家校合作 翻转课堂 思维培养 学习动机 听力教学",
         "劳动教育 口语测评 美育 校园欺凌 导师制",
         "生涯规划 教学督导 研学旅行 词汇习得 社团活动",
         "问卷 课例 核心素养 师资 学业成绩 反思",
@@ -54,7 +56,8 @@ FIELDS = (
     _field(
         "计算机",
         "分布式 轻量级 多模态 端到端 自监督 实时 异构 可解释",
-        "图像分割 目标检测 机器翻译 语音识别 推荐系统 入侵检测 路径规划 知识图谱 情感分析 负载均衡 人脸识别 数据库 缓存 加密算法",
+        "图像分割 目标检测 机器翻译 语音识别 推荐系统 入侵检测 路径规划 "
+        "知识图谱 情感分析 负载均衡 人脸识别 数据库 缓存 加密算法",
         "文本摘要 点云配准 区块链 联邦学习 代码补全",
         "行人重识别 问答系统 手势识别 边缘计算 隐写术",
         "算法 数据集 神经网络 精度 复杂度 仿真",

@@ -1,0 +1,134 @@
+"""A small ranker trained from nothing: no pretrained weights, a recipe of a dozen numbers."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from paddle_ranker.options import Options, option
+from paddle_ranker.records import Triple
+from paddle_ranker.training_options import TrainingOptions
+
+if TYPE_CHECKING:
+    from paddle_ranker.evaluation import EvaluationSet
+    from paddle_ranker.metrics import Floats
+    from paddle_ranker.pair_encoder import PairEncoder
+
+
+@dataclass(frozen=True)
+class Recipe(Options):
+    """The shape of the encoder, and how it is trained."""
+
+    layers: int = option(2, help="layers", minimum=1)
+    hidden_size: int = option(128, help="width", minimum=8)
+    heads: int = option(4, help="attention heads; divides the width", minimum=1)
+    dropout: float = option(0.2, help="dropout in training", minimum=0, below=1)
+    normalize_before: bool = option(True, help="LayerNorm before each part of a layer")
+    max_seq_length: int = option(64, help="longest pair in tokens", minimum=5)
+    learning_rate: float = option(5e-4, help="peak learning rate", above=0)
+    weight_decay: float = option(0.01, help="weight decay", minimum=0)
+    warmup_proportion: float = option(0.06, help="share of the steps with a rising learning rate", minimum=0, below=1)
+    max_grad_norm: float = option(1.0, help="clip the gradient's norm there; 0: don't", minimum=0)
+    batch_size: int = option(32, help="triples a batch", minimum=1)
+    epochs: int = option(1, help="passes over the triples", minimum=1)
+    max_steps: int = option(0, help="stop after so many steps; 0: after the epochs", minimum=0)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Logits of the evaluation set, `[pairs] float64`, and the seconds from encoding the triples to the last step."""
+
+    logits: Floats
+    seconds: float
+
+
+def train_from_nothing(
+    triples: Sequence[Triple],
+    evaluation: EvaluationSet,
+    pair_encoder: PairEncoder,
+    recipe: Recipe,
+    *,
+    loss: str,
+    margin: float,
+    match_embeddings: bool,
+    seed: int,
+) -> Trained:
+    """Train a ranker of random parameters on `triples`, and score `evaluation` with what the last step left."""
+    from ernie_matching.data import EncodedTriples
+    from ernie_matching.model import PairwiseExamples
+    from paddle_ranker import runtime
+    from paddle_ranker.config import EncoderConfig
+    from paddle_ranker.distributed import ProcessGroup
+    from paddle_ranker.losses import PAIRWISE_LOSSES
+    from paddle_ranker.metrics import roc_auc
+    from paddle_ranker.model import RankerNetwork
+    from paddle_ranker.model_folder import never_match_ids
+    from paddle_ranker.scorer import DygraphEngine
+    from paddle_ranker.trainer import fit
+
+    started = time.perf_counter()
+    runtime.select_device("cpu")
+    runtime.set_seed(seed)
+    queries = [triple.query for triple in triples]
+    encoded = EncodedTriples(
+        pair_encoder.encode(queries, [triple.title for triple in triples]),
+        pair_encoder.encode(queries, [triple.neg_title for triple in triples]),
+    )
+    config = EncoderConfig(
+        vocab_size=pair_encoder.vocab_size,
+        hidden_size=recipe.hidden_size,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        intermediate_size=4 * recipe.hidden_size,
+        hidden_dropout_prob=recipe.dropout,
+        attention_probs_dropout_prob=recipe.dropout,
+        normalize_before=recipe.normalize_before,
+        max_position_embeddings=recipe.max_seq_length,
+        pad_token_id=pair_encoder.pad_id,
+    )
+    network = RankerNetwork(config, never_match_ids(pair_encoder) if match_embeddings else None)
+    logits: list[Floats] = []
+    scoring = 0.0
+
+    def evaluate() -> dict[str, float]:
+        nonlocal scoring
+        began = time.perf_counter()
+        logits.append(evaluation.logits(DygraphEngine(network)))
+        auc = roc_auc(evaluation.labels, logits[-1])
+        scoring += time.perf_counter() - began
+        return {"auc": auc}
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = TrainingOptions(
+            save_dir=str(Path(folder) / "checkpoint"),
+            batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            epochs=recipe.epochs,
+            max_steps=recipe.max_steps,
+            warmup_proportion=recipe.warmup_proportion,
+            max_grad_norm=recipe.max_grad_norm,
+            eval_step=_NEVER,  # after the last step alone: choosing a step by the measured file would flatter
+            save_step=_NEVER,
+            logging_steps=_NEVER,
+            seed=seed,
+            device="cpu",
+        )
+        fit(
+            network,
+            PairwiseExamples(encoded, PAIRWISE_LOSSES[loss], margin, pair_encoder.pad_id),
+            options,
+            save=lambda folder, results: None,
+            evaluate=evaluate,
+            metric="auc",
+            new_parts=[],
+            processes=ProcessGroup(),
+        )
+    return Trained(logits[-1], time.perf_counter() - started - scoring)
+
+
+_NEVER = 10**9

@@ -1,0 +1,108 @@
+"""Training loops on Paddle: this toolkit's own, and the published one."""
+
+from __future__ import annotations
+
+import tempfile
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from benchmarks.peers.work import Pace, TrainingWork
+from ernie_matching.data import EncodedTriples
+from ernie_matching.model import PairwiseExamples
+from paddle_ranker.batching import training_batches
+from paddle_ranker.config import EncoderConfig
+from paddle_ranker.distributed import ProcessGroup
+from paddle_ranker.losses import PAIRWISE_LOSSES, margin_for
+from paddle_ranker.model import RankerNetwork
+from paddle_ranker.pair_encoder import EncodedPairs
+from paddle_ranker.trainer import fit
+from paddle_ranker.training_options import TrainingOptions
+
+FOREVER = 1_000_000
+
+
+def ours(work: TrainingWork, triples: EncodedTriples, pace: Pace, *, match_embeddings: bool) -> None:
+    """Run this toolkit's trainer as `train_pairwise.py` does, until the pace ends it."""
+    network = RankerNetwork(EncoderConfig(**work.shape), work.never_match if match_embeddings else None)
+    loss = "margin_logit"
+    examples = PairwiseExamples(triples, PAIRWISE_LOSSES[loss], margin_for(loss, None), work.pad_id)
+    with tempfile.TemporaryDirectory() as folder:
+        fit(
+            network,
+            _Paced(examples, pace),
+            TrainingOptions(
+                save_dir=folder,
+                batch_size=work.batch_size,
+                learning_rate=work.learning_rate,
+                max_grad_norm=work.max_grad_norm,
+                epochs=FOREVER,
+                eval_step=FOREVER,
+                save_step=FOREVER,
+                seed=work.seed,
+                device="cpu",
+            ),
+            save=lambda path, results: None,
+            evaluate=dict,
+            metric="auc",
+            new_parts=["head", "match_embeddings"],
+            processes=ProcessGroup(),
+        )
+
+
+class _Paced:
+    """Examples whose every step waits for the pace: the trainer itself stays as it is."""
+
+    def __init__(self, examples: PairwiseExamples, pace: Pace):
+        self.lengths, self._examples, self._pace = examples.lengths, examples, pace
+
+    def loss(self, network: nn.Layer, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
+        self._pace.tick(len(indices))
+        return self._examples.loss(network, indices)
+
+
+class PublishedRanker(nn.Layer):
+    """PaddleNLP's ERNIE under a linear head with a sigmoid, as the published pairwise ranker is built."""
+
+    def __init__(self, shape: dict[str, object]):
+        super().__init__()
+        from paddlenlp.transformers import ErnieConfig, ErnieModel
+
+        self.ptm = ErnieModel(ErnieConfig(**shape))
+        self.dropout = nn.Dropout(0.1)
+        self.similarity = nn.Linear(self.ptm.config.hidden_size, 1)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Return the probabilities, `[batch, 1]`."""
+        pooled = self.ptm(input_ids, token_type_ids)[1]
+        return F.sigmoid(self.similarity(self.dropout(pooled)))
+
+
+def published(work: TrainingWork, triples: EncodedTriples, pace: Pace) -> None:
+    """Train as published: padded to a fixed length, one forward pass for each title, AdamW without clipping."""
+    paddle.set_device("cpu")
+    paddle.seed(work.seed)
+    network = PublishedRanker(work.shape)
+    network.train()
+    optimizer = paddle.optimizer.AdamW(learning_rate=work.learning_rate, parameters=network.parameters())
+    for epoch in range(1, FOREVER):
+        for indices in training_batches(triples.lengths, work.batch_size, work.seed, epoch):
+            pace.tick(len(indices))
+            positive = network(*_padded(triples.positives, indices, work))
+            negative = network(*_padded(triples.negatives, indices, work))
+            loss = F.margin_ranking_loss(positive, negative, paddle.ones_like(positive), margin=0.2)
+            loss.backward()
+            optimizer.step()
+            optimizer.clear_grad()
+            float(loss)
+
+
+def _padded(pairs: EncodedPairs, indices: np.ndarray, work: TrainingWork) -> tuple[Tensor, Tensor]:
+    ids, types = pairs.pad(indices, work.pad_id)
+    missing = ((0, 0), (0, work.padded_length - ids.shape[1]))
+    return (
+        paddle.to_tensor(np.pad(ids, missing, constant_values=work.pad_id)),
+        paddle.to_tensor(np.pad(types, missing)),
+    )

@@ -1,0 +1,116 @@
+"""What a training benchmark hands its processes: one set of encoded triples, and a clock they all obey.
+
+The processes stay alive and take turns, so that a busy moment of the machine hits all of them. A process says
+`{"ready": true}` before its first step; then each line it reads is a number of steps to make, and each line it writes
+is what they took. At the end of its input it ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from ernie_matching.data import EncodedTriples
+from paddle_ranker.batching import WINDOW
+from paddle_ranker.pair_encoder import EncodedPairs
+
+
+@dataclass(frozen=True)
+class TrainingWork:
+    """What every system trains: an encoder's shape, and how its batches are made."""
+
+    shape: dict[str, Any]  # fields of EncoderConfig
+    pad_id: int
+    never_match: list[int]
+    batch_size: int
+    padded_length: int  # of the published way
+    threads: int
+    seed: int
+    learning_rate: float = 5e-5
+    max_grad_norm: float = 1.0
+
+
+def save_work(folder: Path, work: TrainingWork, triples: EncodedTriples) -> None:
+    """Write what `load_work` reads."""
+    (folder / "work.json").write_text(json.dumps(asdict(work)), encoding="utf-8")
+    arrays = {
+        f"{side}_{name}": value
+        for side, pairs in (("positive", triples.positives), ("negative", triples.negatives))
+        for name, value in vars(pairs).items()
+    }
+    np.savez(folder / "triples.npz", **arrays)
+
+
+def load_work(folder: Path) -> tuple[TrainingWork, EncodedTriples]:
+    """Return what `save_work` wrote."""
+    work = TrainingWork(**json.loads((folder / "work.json").read_text(encoding="utf-8")))
+    with np.load(folder / "triples.npz", allow_pickle=False) as arrays:
+        sides = [
+            EncodedPairs(*(arrays[f"{side}_{name}"] for name in ("ids", "offsets", "second_starts")))
+            for side in ("positive", "negative")
+        ]
+    return work, EncodedTriples(*sides)
+
+
+def typical_batches(lengths: np.ndarray, batch_size: int, count: int, seed: int) -> np.ndarray:
+    """Choose the examples of `count` batches that stand for a whole window of length-bucketed training batches.
+
+    A window is drawn at random and sorted into batches as in training; batches are taken from it at equal distances.
+    The trainer, given these examples alone, forms the same batches again (up to examples of equal length).
+
+    Args:
+        lengths: `[n]` tokens of each example.
+
+    Returns:
+        `[count * batch_size]` indices; fewer where the examples are.
+    """
+    window = np.random.default_rng(seed).permutation(len(lengths))[: batch_size * WINDOW]
+    window = window[np.argsort(lengths[window], kind="stable")]
+    whole = max(1, len(window) // batch_size)
+    places = ((np.arange(min(count, whole)) + 0.5) * whole / min(count, whole)).astype(int)
+    return np.concatenate([window[place * batch_size : (place + 1) * batch_size] for place in places])
+
+
+class Pace:
+    """Make a training loop stop and go at another process's word."""
+
+    def __init__(self, commands: TextIO, answers: TextIO):
+        self._commands, self._answers = commands, answers
+        self._left = self._triples = 0
+        self._start = self._cpu_start = 0.0
+
+    def tick(self, triples: int) -> None:
+        """Begin a step over so many triples; call it first in every step. Raises `SystemExit` at the end."""
+        if self._left == 0:
+            self._answer()
+            self._left, self._triples = int(self._commands.readline() or 0), 0
+            if self._left == 0:
+                raise SystemExit(0)
+            self._start, self._cpu_start = time.perf_counter(), time.process_time()
+        self._left -= 1
+        self._triples += triples
+
+    def _answer(self) -> None:
+        figures: dict[str, Any] = {"ready": True}
+        if self._triples:
+            figures = {
+                "triples": self._triples,
+                "seconds": time.perf_counter() - self._start,
+                "cpu_seconds": time.process_time() - self._cpu_start,
+            }
+        print(json.dumps(figures), file=self._answers, flush=True)
+
+
+def take_stdout() -> TextIO:
+    """Return the standard output for answers alone, and send what anything else prints to the standard error."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return answers

@@ -1,0 +1,273 @@
+"""Time pairwise training: this toolkit, the published way and the same loop in PyTorch, in triples a second.
+
+python -m benchmarks.training [--shapes nano,medium] [--threads 1] [--rounds 3] [--steps 4] [--systems ours,torch]
+
+Every system is a process of its own that trains the same triples; they take turns, round after round, so that a busy
+moment hits all of them. A round is one pass over a few batches that stand for a whole window of training batches;
+where a system pads to a fixed length, all batches cost the same and one of them is enough. Encoding is not timed;
+start-up and a warm-up round are left out. Beside the clock's figure stands the one by processor time (triples a second
+of processor time), which hardly moves on a machine that is shared with others; it says little with several threads,
+which may wait busily.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Optional
+
+from paddle_ranker import runtime
+from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.options import Options, option, run_command
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO_FILE = ROOT / "datasets" / "sort" / "dev_pairwise.csv"
+PUBLISHED_LENGTH = 128
+TORCH_INSTALL = "python -m pip install -r requirements/bench.in"
+
+_ERNIE_3 = {
+    "vocab_size": 40_000,  # whatever the vocabulary file: the optimizer's work hangs on it
+    "num_attention_heads": 12,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 2048,
+    "type_vocab_size": 4,
+    "use_task_id": True,
+    "task_type_vocab_size": 16,
+    "pad_token_id": 0,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-12,
+}
+SHAPES: dict[str, dict[str, Any]] = {
+    "tiny": {**_ERNIE_3, "num_hidden_layers": 2, "hidden_size": 24, "intermediate_size": 96},  # to try the command
+    "nano": {**_ERNIE_3, "num_hidden_layers": 4, "hidden_size": 312, "intermediate_size": 1248},
+    "medium": {**_ERNIE_3, "num_hidden_layers": 6, "hidden_size": 768, "intermediate_size": 3072},
+}
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of the table."""
+
+    name: str
+    title: str
+    fast_math: bool = True  # tell Paddle's math library which code path to take, as `runtime.prepare` does
+    padded: bool = False  # every batch costs the same
+
+
+SYSTEMS = [
+    System("ours", "this toolkit: train_pairwise.py"),
+    System("ours_without_match", "this toolkit, --match_embeddings false"),
+    System("published", "published way, as installed", fast_math=False, padded=True),
+    System("published_fast_math", "published way, right math path", padded=True),
+    System("torch", "PyTorch fp32, dynamic padding"),
+    System("torch_fused", "PyTorch fp32, AdamW(fused=True)"),
+    System("torch_bf16", "PyTorch bf16 autocast"),
+]
+
+
+@dataclass(frozen=True)
+class TrainingBenchmarkOptions(Options):
+    """Options of `python -m benchmarks.training`."""
+
+    file: Optional[str] = option(None, help="graded pairs: query, title, label (default: QBQTC's, else the demo's)")
+    vocab: Optional[str] = option(None, help="vocab.txt (default: ERNIE 3.0's, else one trained on the file)")
+    shapes: str = option("nano,medium", help=f"encoders, comma-separated, from {', '.join(SHAPES)}")
+    systems: str = option("all", help=f"rows, comma-separated, from {', '.join(s.name for s in SYSTEMS)}")
+    threads: int = option(1, help="threads of every system", minimum=1)
+    rounds: int = option(3, help="timed rounds", minimum=1)
+    steps: int = option(4, help="batches a round", minimum=1)
+    batch_size: int = option(32, help="triples a batch", minimum=1)
+    seed: int = option(1000, help="random seed of triples, batches and parameters", minimum=0)
+
+
+@dataclass
+class Timings:
+    """What one system took, a figure a round: triples a second by the clock, and by processor time."""
+
+    by_clock: list[float] = field(default_factory=list)
+    by_processor: list[float] = field(default_factory=list)
+
+
+def run(options: TrainingBenchmarkOptions) -> None:
+    """Print a table for each shape."""
+    shapes = _chosen("shapes", options.shapes, list(SHAPES))
+    names = _chosen("systems", options.systems, [system.name for system in SYSTEMS])
+    systems = [system for system in SYSTEMS if system.name in names]
+    if find_spec("torch") is None and any(system.name.startswith("torch") for system in systems):
+        print(f"PyTorch is not installed, so its rows are left out; to have them: {TORCH_INSTALL}")
+        systems = [system for system in systems if not system.name.startswith("torch")]
+    if not systems:
+        raise UsageError("no system is left to measure: choose others with --systems")
+    for shape in shapes:
+        with tempfile.TemporaryDirectory() as folder:
+            print(f"{shape}: {_prepare(options, shape, Path(folder))}", flush=True)
+            print_table(measure(systems, options, Path(folder)), systems)
+
+
+def _chosen(name: str, given: str, known: Sequence[str]) -> list[str]:
+    wanted = list(known) if given == "all" else [part.strip() for part in given.split(",")]
+    for part in wanted:
+        if part not in known:
+            raise UsageError(f"--{name} {part}: choose from {', '.join(known)}")
+    return wanted
+
+
+def _prepare(options: TrainingBenchmarkOptions, shape: str, folder: Path) -> str:
+    """Write what the workers train into `folder`; return a line that describes it."""
+    runtime.prepare()
+    from benchmarks.peers.work import TrainingWork, save_work, typical_batches
+    from ernie_matching.data import EncodedTriples
+    from paddle_ranker.model_folder import never_match_ids
+    from paddle_ranker.pair_encoder import PairEncoder
+    from paddle_ranker.records import LabeledPair, RecordFile
+    from paddle_ranker.triples import group_by_query, make_triples
+    from paddle_ranker.vocabulary import train_wordpiece_vocabulary, write_vocabulary
+
+    path, vocab = _inputs(options)
+    graded = list(RecordFile(path, LabeledPair))
+    triples = [t for pairs in group_by_query(graded).values() for t in make_triples(pairs, 4, options.seed)]
+    if len(triples) < options.batch_size:
+        raise UsageError(f"{path} gives {len(triples)} triples, fewer than --batch_size {options.batch_size}")
+    if vocab is None:
+        texts = [text for pair in graded for text in (pair.query, pair.title)]
+        write_vocabulary(folder, train_wordpiece_vocabulary(texts, 12_000))
+    else:
+        (folder / "vocab.txt").write_bytes(vocab.read_bytes())
+    encoder = PairEncoder.from_folder(folder, PUBLISHED_LENGTH)
+    queries = [triple.query for triple in triples]
+    positives = encoder.encode(queries, [triple.title for triple in triples])
+    negatives = encoder.encode(queries, [triple.neg_title for triple in triples])
+    rows = typical_batches(EncodedTriples(positives, negatives).lengths, options.batch_size, options.steps, options.seed)
+    chosen = EncodedTriples(positives.take(rows), negatives.take(rows))
+    work = TrainingWork(
+        shape=SHAPES[shape],
+        pad_id=encoder.pad_id,
+        never_match=never_match_ids(encoder),
+        batch_size=options.batch_size,
+        padded_length=PUBLISHED_LENGTH,
+        threads=options.threads,
+        seed=options.seed,
+    )
+    save_work(folder, work, chosen)
+    tokens = (positives.lengths[rows].mean() + negatives.lengths[rows].mean()) / 2
+    return (
+        f"{len(chosen) // options.batch_size} batches of {options.batch_size} triples of {path.name}, "
+        f"{tokens:.1f} tokens a pair, threads: {options.threads}, rounds: {options.rounds}"
+    )
+
+
+def _inputs(options: TrainingBenchmarkOptions) -> tuple[Path, Optional[Path]]:
+    real = Path(os.environ.get("PADDLE_RANKER_REAL_DATA") or ROOT.parent / "shared" / "data")
+    files = [Path(options.file)] if options.file else [real / "qbqtc" / "train.tsv", DEMO_FILE]
+    file = next((path for path in files if path.is_file()), None)
+    if file is None:
+        raise UsageError(f"neither of {', '.join(map(str, files))} is there: give graded pairs with --file")
+    if options.vocab and not Path(options.vocab).is_file():
+        raise UsageError(f"--vocab {options.vocab} is not a file: give a vocab.txt")
+    vocab = Path(options.vocab) if options.vocab else real / "vocab" / "ernie-3.0-vocab.txt"
+    return file, vocab if vocab.is_file() else None
+
+
+def measure(systems: Sequence[System], options: TrainingBenchmarkOptions, folder: Path) -> dict[str, Timings]:
+    """Return each system's timings on the work in `folder`; raises `RankerError` where a system's process ends."""
+    timings = {system.name: Timings() for system in systems}
+    workers: list[_Worker] = []
+    try:
+        for system in systems:
+            workers.append(_Worker(system, options, folder))
+        for number in range(options.rounds + 1):  # the first one is the warm-up
+            for worker in workers:
+                answer = worker.steps(1 if worker.system.padded else options.steps)
+                if number:
+                    timings[worker.system.name].by_clock.append(answer["triples"] / answer["seconds"])
+                    timings[worker.system.name].by_processor.append(answer["triples"] / answer["cpu_seconds"])
+    finally:
+        for worker in workers:
+            worker.close()
+    return timings
+
+
+class _Worker:
+    """The process of one system."""
+
+    def __init__(self, system: System, options: TrainingBenchmarkOptions, folder: Path):
+        self.system = system
+        environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "MKL_NUM_THREADS": str(options.threads)}
+        environment.pop(runtime.MATH_VARIABLE, None)
+        environment.update({"GLOG_minloglevel": "2", "PYTHONPATH": str(ROOT)})
+        if system.fast_math and not system.name.startswith("torch"):
+            runtime.choose_math_path(environment, loaded={})
+        self._log = (folder / f"{system.name}.log").open("w+", encoding="utf-8")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.peers.training_worker", system.name, str(folder)],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+        )
+        self._read()
+
+    def steps(self, count: int) -> dict[str, float]:
+        """Let it make `count` steps; return its `triples`, `seconds` and `cpu_seconds`."""
+        assert self._process.stdin
+        self._process.stdin.write(f"{count}\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> dict[str, float]:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            self._log.seek(0)
+            last = (self._log.read().strip().splitlines() or ["it said nothing"])[-1]
+            raise RankerError(f"the process of {self.system.name} ended ({last}): "
+                              f"leave it out with --systems, or free some memory")  # fmt: skip
+        answer: dict[str, float] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
+
+
+def print_table(timings: dict[str, Timings], systems: Sequence[System]) -> None:
+    """Print the systems' speeds, and how many times as fast the first one is, round by round."""
+    first = timings[systems[0].name]
+    print(f"{'':40}{'triples/s':>24}{'ratio':>20}{'a processor s':>16}{'ratio':>8}")
+    for system in systems:
+        timing = timings[system.name]
+        ratios = [a / b for a, b in zip(first.by_clock, timing.by_clock)]
+        processor_ratio = statistics.median(a / b for a, b in zip(first.by_processor, timing.by_processor))
+        print(
+            f"{system.title:40}{_median_and_range(timing.by_clock, 1):>24}{_median_and_range(ratios, 2):>20}"
+            f"{statistics.median(timing.by_processor):>16.1f}{processor_ratio:>8.2f}"
+        )
+    print(f"ratio: {systems[0].title} against the row; above 1 it is the faster one")
+
+
+def _median_and_range(values: Sequence[float], digits: int) -> str:
+    low, high = min(values), max(values)
+    return f"{statistics.median(values):.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, TrainingBenchmarkOptions, argv, description=(__doc__ or "").split("\n")[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

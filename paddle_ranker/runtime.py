@@ -124,7 +124,10 @@ def prepare(threads: Optional[int] = None) -> MathPath:
     """Make this process ready for Paddle; every command calls it before it imports Paddle.
 
     Args:
-        threads: how many threads a matrix product may use; `None` leaves Paddle's own choice.
+        threads: how many threads a matrix product may use; `None` leaves Paddle's own choice, which is 1 unless
+            MKL_NUM_THREADS or OMP_NUM_THREADS says otherwise.
+    Raises:
+        UsageError: fewer than 1 thread, or PADDLE_RANKER_MATH asks for what there is not.
     """
     path = choose_math_path()
     # Paddle's C++ side logs each step of start-up; errors still show.
@@ -136,7 +139,8 @@ def prepare(threads: Optional[int] = None) -> MathPath:
     if threads is not None:
         if threads < 1:
             raise UsageError(f"{threads} threads: give 1 or more")
-        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+        # Not OMP_NUM_THREADS: Paddle sets that to 1 itself, and prints a warning for any other value.
+        os.environ["MKL_NUM_THREADS"] = str(threads)
     return path
 
 

@@ -1,0 +1,44 @@
+"""Run a command of the toolkit: `python -m paddle_ranker doctor`, or `paddle-ranker doctor` where it is installed."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Optional
+
+# name: module, function (argv -> exit status), one line of help
+COMMANDS = {
+    "doctor": ("paddle_ranker.doctor", "main", "say what is installed, which fast paths are on, and what to install"),
+    "rank": ("paddle_ranker.rank", "main", "rank the titles of each query of a file, best first"),
+    "triples": ("paddle_ranker.triples", "main", "make training triples from a file of labelled pairs"),
+    "starter": ("paddle_ranker.starter", "main", "make the starter encoder, which needs no download"),
+}
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command that `argv` (default: the process's own arguments) names; return its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    name = arguments[0]
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(COMMANDS)}"
+        print(f"paddle-ranker: error: unknown command {name!r} ({hint}); see paddle-ranker --help", file=sys.stderr)
+        return 2
+    module, function, _ = COMMANDS[name]
+    sys.argv[0] = f"paddle-ranker {name}"  # the name that the command's own help and errors show
+    status: int = getattr(importlib.import_module(module), function)(arguments[1:])
+    return status
+
+
+def _help() -> str:
+    lines = [f"  {name:<10} {text}" for name, (_, _, text) in COMMANDS.items()]
+    return "\n".join(["usage: paddle-ranker COMMAND [options]   (COMMAND --help shows its options)", "", *lines])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -75,7 +75,6 @@ class DoctorOptions(Options):
 def packages(python: tuple[int, int]) -> list[Package]:
     """Return what to look for on a Python of version `python`."""
     paddle, paddlenlp = STACKS["complete" if python < (3, 10) else "modern"]
-    serving, fast = (3, 9), (3, 10)
     return [
         Package("paddlepaddle", _PADDLE, "runs the models", True, f"=={paddle}"),
         Package(
@@ -91,28 +90,19 @@ def packages(python: tuple[int, int]) -> list[Package]:
         Package("scikit-learn", "import sklearn.linear_model", "the linear model to compare with"),
         Package("jieba", "import jieba", "BM25 over words"),
         Package("pyarrow", "import pyarrow.parquet", ".parquet files", pin="<22" if python < (3, 10) else "<20"),
-        Package("tokenizers", "import tokenizers", "Hugging Face's tokenizer, as a backend"),
-        Package(
-            "fast-tokenizer-python", "import fast_tokenizer", "FastTokenizer, as a backend", False, "==1.0.2", fast
-        ),
-        Package(
-            "paddle-serving-client",
-            "import paddle_serving_client",
-            "Paddle Serving",
-            False,
-            "==0.9.0",
-            newest_python=serving,
-        ),
-        Package(
-            "paddle-serving-server",
-            "import paddle_serving_server",
-            "Paddle Serving",
-            False,
-            "==0.9.0",
-            newest_python=serving,
-        ),
-        Package(
-            "paddle-serving-app", "import paddle_serving_app", "Paddle Serving", False, "==0.9.0", newest_python=serving
+        Package("tokenizers", "import tokenizers", "Hugging Face's tokenizer, a backend"),
+        Package("fast-tokenizer-python", "import fast_tokenizer", "a backend", pin="==1.0.2", newest_python=(3, 10)),
+        *(
+            Package(
+                f"paddle-serving-{part}",
+                f"import paddle_serving_{part}",
+                "Paddle Serving",
+                False,
+                "==0.9.0",
+                (),
+                (3, 9),
+            )
+            for part in ("client", "server", "app")
         ),
         Package("visualdl", "import visualdl", "curves of a training run"),
         Package("pytest", "import pytest", "the tests"),

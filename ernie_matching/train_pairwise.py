@@ -20,7 +20,9 @@ class TrainPairwiseOptions(RankerTrainingOptions):
         help="margin_logit and ranknet compare logits, margin_probability (the published one) probabilities",
         choices=("margin_logit", "margin_probability", "ranknet"),
     )
-    margin: Optional[float] = option(None, help="by how much a positive must be ahead (default: the loss's own)")
+    margin: Optional[float] = option(
+        None, help="by how much a positive must be ahead (default: 0.2 on probabilities, 1 on logits)", minimum=0
+    )
 
 
 def train(options: TrainPairwiseOptions) -> None:
@@ -35,11 +37,12 @@ def train(options: TrainPairwiseOptions) -> None:
 
     parts, processes = start_training(options, "pairwise")
 
-    source = RecordFile(options.train_file, Triple, skip_bad_rows=options.skip_bad_rows)
-    triples = encode_triples(source, parts.pair_encoder)
+    # The small file first: what is wrong with it shows before the large one is read.
     evaluation = EvaluationSet(
         options.test_file, parts.pair_encoder, options.batch_size, skip_bad_rows=options.skip_bad_rows
     )
+    source = RecordFile(options.train_file, Triple, skip_bad_rows=options.skip_bad_rows)
+    triples = encode_triples(source, parts.pair_encoder)
     if processes.is_first:
         print(f"{options.train_file}: {source.report()} triples; {options.test_file}: {evaluation.report} pairs")
 

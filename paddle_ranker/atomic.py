@@ -1,4 +1,4 @@
-"""Write files and folders so that a reader, or a kill at any moment, sees the old or the new one and nothing between."""
+"""Write files and folders so that a reader, or a kill at any moment, finds the old or the new one, never a half."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def make_folder(folder: Union[str, Path]) -> Path:
 def remove_unfinished(parent: Path) -> None:
     """Delete what killed processes left behind in `parent`; leave alone what a living process is writing."""
     for entry in parent.glob(f"{_TEMPORARY}*"):
-        process = entry.name[len(_TEMPORARY):].split("-")[0]
+        process = entry.name[len(_TEMPORARY) :].split("-")[0]
         if not (process.isdigit() and Path(f"/proc/{process}").exists() and int(process) != os.getpid()):
             _remove(entry)
 

@@ -76,7 +76,9 @@ def name_parameters(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if f"{head}.weight" in arrays:
             weight, bias = arrays[f"{head}.weight"], arrays[f"{head}.bias"]
             if weight.ndim != 2 or weight.shape[1] not in (1, 2) or bias.shape != (weight.shape[1],):
-                raise CheckpointError(f"{head}.weight has shape {list(weight.shape)}: a ranker's head has 1 or 2 columns")
+                raise CheckpointError(
+                    f"{head}.weight has shape {list(weight.shape)}: a ranker's head has 1 or 2 columns"
+                )
             if weight.shape[1] == 2:
                 weight, bias = weight[:, 1:] - weight[:, :1], bias[1:] - bias[:1]
             named["head.weight"], named["head.bias"] = weight, bias

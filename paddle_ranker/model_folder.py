@@ -57,8 +57,9 @@ class RankerInfo:
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from error
         if version > FORMAT_VERSION:
-            raise CheckpointError(f"{path}: format version {version} is newer than this toolkit's {FORMAT_VERSION}: "
-                                  "update the toolkit")
+            raise CheckpointError(
+                f"{path}: format version {version} is newer than this toolkit's {FORMAT_VERSION}: update the toolkit"
+            )
         known = {f.name for f in dataclasses.fields(cls)}
         try:
             return cls(**{name: value for name, value in values.items() if name in known})
@@ -90,7 +91,10 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def load_ranker(
-    source: Union[str, Path], *, model_name: Optional[str] = None, max_seq_length: Optional[int] = None,
+    source: Union[str, Path],
+    *,
+    model_name: Optional[str] = None,
+    max_seq_length: Optional[int] = None,
     tokenizer: str = "auto",
 ) -> RankerParts:
     """Load a trained ranker for scoring.
@@ -142,8 +146,10 @@ def _load(
         has_match = "match_embeddings.weight" in named
         with_match = has_match or bool(match_embeddings)
         if has_match and match_embeddings is False:
-            raise CheckpointError("has match embeddings, which cannot be left out of a trained ranker: drop "
-                                  "--match_embeddings false, or start from another checkpoint")
+            raise CheckpointError(
+                "has match embeddings, which cannot be left out of a trained ranker: drop "
+                "--match_embeddings false, or start from another checkpoint"
+            )
         info = info or RankerInfo(
             kind=kind or ("cross_encoder" if "classifier.weight" in arrays else "pairwise"),
             max_seq_length=min(PUBLISHED_MAX_SEQ_LENGTH, config.longest_pair),
@@ -184,7 +190,9 @@ def _named_config(model_name: str) -> EncoderConfig:
 
 def _pair_encoder(folder: Path, config: EncoderConfig, max_seq_length: int, tokenizer: str) -> PairEncoder:
     if max_seq_length > config.longest_pair:
-        raise CheckpointError(f"max_seq_length {max_seq_length} is above the {config.longest_pair} positions of this model")
+        raise CheckpointError(
+            f"max_seq_length {max_seq_length} is above the {config.longest_pair} positions of this model"
+        )
     pair_encoder = PairEncoder.from_folder(folder, max_seq_length, backend=tokenizer)
     if pair_encoder.vocab_size > config.vocab_size:
         raise CheckpointError(

@@ -40,8 +40,9 @@ def _latin1_bytes(text: str, encoding: str) -> bytes:
 class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _ALLOWED:
-            module = module.replace("numpy._core", "numpy.core") if np.lib.NumpyVersion(np.__version__) < "2.0.0" \
-                else module
+            module = (
+                module.replace("numpy._core", "numpy.core") if np.lib.NumpyVersion(np.__version__) < "2.0.0" else module
+            )
             return super().find_class(module, name)
         if (module, name) == ("_codecs", "encode"):
             return _latin1_bytes
@@ -63,13 +64,17 @@ def load_arrays(path: Union[str, Path]) -> dict[str, np.ndarray]:
         # The encoding reads the arrays of a file that Python 2 wrote.
         content = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path}: refused, {error}; a parameter file holds only arrays and plain containers, "
-                              "so do not load this file elsewhere either unless you wrote it") from error
+        raise CheckpointError(
+            f"{path}: refused, {error}; a parameter file holds only arrays and plain containers, "
+            "so do not load this file elsewhere either unless you wrote it"
+        ) from error
     except MemoryError:
         raise
     except Exception as error:  # a damaged pickle raises almost anything
-        raise CheckpointError(f"{path}: damaged or not a parameter file ({type(error).__name__}: {error}); "
-                              "copy it again, or take an earlier checkpoint") from error
+        raise CheckpointError(
+            f"{path}: damaged or not a parameter file ({type(error).__name__}: {error}); "
+            "copy it again, or take an earlier checkpoint"
+        ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not parameters by name")
     arrays = {}

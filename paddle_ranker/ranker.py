@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Optional, Union
+from typing import Optional, Union
 
 import numpy as np
 
@@ -13,7 +14,8 @@ from paddle_ranker.runtime import select_device
 from paddle_ranker.scorer import DygraphEngine, Scorer
 
 
-class RankedTitle(NamedTuple):
+@dataclass(frozen=True)
+class RankedTitle:
     """A title in a ranked list: its place in what was given, its text, its probability."""
 
     index: int

@@ -11,6 +11,7 @@ from typing import Any
 import paddle
 
 from paddle_ranker import __version__, runtime
+from paddle_ranker.atomic import make_folder
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.errors import UsageError
 from paddle_ranker.evaluation import EvaluationSet
@@ -24,6 +25,7 @@ from paddle_ranker.training_options import RankerTrainingOptions
 def start_training(options: RankerTrainingOptions, kind: str) -> tuple[RankerParts, ProcessGroup]:
     """Select the device, seed everything, and load the ranker or encoder to start from."""
     runtime.select_device(options.device)
+    make_folder(options.save_dir)  # what cannot be saved need not be trained
     processes = ProcessGroup()
     runtime.set_seed(options.seed)
     if options.init_from_ckpt:

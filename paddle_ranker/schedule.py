@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import paddle
 from paddle import nn
@@ -41,7 +42,7 @@ def make_optimizer(
     trained = [(name, p) for name, p in network.named_parameters() if not p.stop_gradient]
     new = [p for name, p in trained if name.startswith(tuple(new_parts))] if new_parts else []
     new_names = {p.name for p in new}
-    groups = [{"params": [p for _, p in trained if p.name not in new_names]}]
+    groups: list[dict[str, Any]] = [{"params": [p for _, p in trained if p.name not in new_names]}]
     if new:
         groups.append({"params": new, "learning_rate": new_parts_factor})
     decayed = {p.name for _, p in trained if p.ndim > 1}

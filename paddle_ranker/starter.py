@@ -29,7 +29,9 @@ class StarterOptions(Options):
     num_hidden_layers: int = option(2, help="layers", minimum=1)
     hidden_size: int = option(128, help="width", minimum=8)
     num_attention_heads: int = option(4, help="attention heads; divides the width", minimum=1)
-    normalize_before: bool = option(True, help="LayerNorm before each part of a layer, which trains better from nothing")
+    normalize_before: bool = option(
+        True, help="LayerNorm before each part of a layer, which trains better from nothing"
+    )
     dropout: float = option(0.1, help="dropout in training", minimum=0, below=1)
     max_position_embeddings: int = option(512, help="longest pair in tokens", minimum=16)
     seed: int = option(1000, help="random seed of the parameters", minimum=0)

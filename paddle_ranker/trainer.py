@@ -121,10 +121,9 @@ def fit(
                     improved = bool(last) and last["step"] == step and last[metric] > best.get(metric, -math.inf)
                     best = last if improved else best
                     if final or scheduled or improved:
-                        keeper.save(step, lambda folder: save(folder, last), scheduled=scheduled, best=improved)
+                        _save(keeper, step, save, last, scheduled, improved)
     except KeyboardInterrupt as interrupt:
-        where = f"the last checkpoint is {keeper.last}" if keeper and keeper.last else "no checkpoint was due yet"
-        raise KeyboardInterrupt(f"at step {step} of {total_steps}; {where}") from interrupt
+        raise KeyboardInterrupt(f"at step {step} of {total_steps}; {_last_good(keeper)}") from interrupt
     finally:
         progress.close()
     seconds = time.perf_counter() - started
@@ -164,15 +163,37 @@ def _schedule_of_batches(
                 return
 
 
+def _save(
+    keeper: CheckpointKeeper,
+    step: int,
+    save: Callable[[Path, dict[str, Any]], None],
+    results: dict[str, float],
+    scheduled: bool,
+    best: bool,
+) -> None:
+    try:
+        keeper.save(step, lambda folder: save(folder, results), scheduled=scheduled, best=best)
+    except OSError as error:  # a full disk, most of all
+        raise RankerError(
+            f"{keeper.folder}: the checkpoint of step {step} could not be written ({error.strerror or error}); "
+            f"{_last_good(keeper)}; make room, or choose another --save_dir"
+        ) from error
+
+
 def _step_seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
 
 
 def _not_finite(loss: float, step: int, indices: np.ndarray, keeper: Optional[CheckpointKeeper]) -> str:
     rows = ", ".join(str(i + 1) for i in sorted(indices)[:8]) + (", ..." if len(indices) > 8 else "")
-    good = f"the last good checkpoint is {keeper.last}" if keeper and keeper.last else "there is no checkpoint yet"
-    return (f"the loss is {loss} at step {step} (training records {rows}): {good}; "
-            "try a lower --learning_rate, or --warmup_proportion 0.1")  # fmt: skip
+    return (
+        f"the loss is {loss} at step {step} (training records {rows}); {_last_good(keeper)}; "
+        "try a lower --learning_rate, or --warmup_proportion 0.1"
+    )
+
+
+def _last_good(keeper: Optional[CheckpointKeeper]) -> str:
+    return f"the last good checkpoint is {keeper.last}" if keeper and keeper.last else "there is no checkpoint yet"
 
 
 class _Clock:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
@@ -18,7 +19,7 @@ from paddle_ranker.errors import RankerError
 pytestmark = pytest.mark.unit
 
 
-def write(content: str):
+def write(content: str) -> Callable[[Path], None]:
     def write_into(folder: Path) -> None:
         (folder / "file").write_text(content)
 
@@ -31,7 +32,13 @@ def names(folder: Path) -> list[str]:
 
 def test_best_and_last_and_scheduled_stay(tmp_path: Path) -> None:
     keeper = CheckpointKeeper(tmp_path, keep=2)
-    for step, scheduled, best in [(1, True, False), (2, False, True), (3, True, False), (4, True, False), (5, False, False)]:
+    for step, scheduled, best in [
+        (1, True, False),
+        (2, False, True),
+        (3, True, False),
+        (4, True, False),
+        (5, False, False),
+    ]:
         keeper.save(step, write(str(step)), scheduled=scheduled, best=best)
     assert names(tmp_path) == ["best", "last", "model_2", "model_3", "model_4", "model_5"]
     assert (tmp_path / "best" / "file").read_text() == "2"
@@ -82,9 +89,8 @@ def test_a_folder_is_never_replaced(tmp_path: Path) -> None:
 
 def test_files_and_links_are_replaced_at_once(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("old")
-    with pytest.raises(RuntimeError), new_file(tmp_path / "a") as stream:
-        stream.write("new")
-        raise RuntimeError
+    with pytest.raises(ZeroDivisionError), new_file(tmp_path / "a") as stream:
+        stream.write(str(1 / 0))
     assert (tmp_path / "a").read_text() == "old" and names(tmp_path) == ["a"]
     with new_file(tmp_path / "a") as stream:
         stream.write("new")
@@ -104,6 +110,7 @@ def test_an_unwritable_place_is_an_error_that_names_it(tmp_path: Path) -> None:
 SAVER = """
 import sys
 from pathlib import Path
+from typing import Callable
 from paddle_ranker.checkpoints import CheckpointKeeper
 keeper = CheckpointKeeper(sys.argv[1])
 def write(folder):

@@ -39,19 +39,19 @@ def build(first: list[int], second: list[int], length: int) -> tuple[list[int], 
     return ids + [0] * (length - len(ids)), types + [0] * (length - len(types))
 
 
-def test_by_hand():
+def test_by_hand() -> None:
     ids, types = build([10, 11, 12, 4], [20, 10, 11, 12, 4, 11], 16)
     levels = match_levels(paddle.to_tensor([ids]), paddle.to_tensor([types]), SPECIALS).numpy()[0]
     #                      CLS 10 11 12 UNK SEP 20 10 11 12 UNK 11 SEP pad...
     assert levels.tolist() == [0, 3, 3, 3, 0, 0, 0, 3, 3, 3, 0, 1, 0, 0, 0, 0]
 
 
-def test_a_repeated_token_of_one_text_alone_does_not_match():
+def test_a_repeated_token_of_one_text_alone_does_not_match() -> None:
     ids, types = build([10, 10], [11, 11], 7)
     assert match_levels(paddle.to_tensor([ids]), paddle.to_tensor([types]), SPECIALS).numpy().sum() == 0
 
 
-def test_random_pairs_equal_a_search_for_ngrams():
+def test_random_pairs_equal_a_search_for_ngrams() -> None:
     random = np.random.RandomState(0)
     rows, expected = [], []
     for _ in range(200):
@@ -64,6 +64,8 @@ def test_random_pairs_equal_a_search_for_ngrams():
     assert match_levels(ids, types, SPECIALS).numpy().tolist() == expected
 
 
-def test_the_shortest_pair():
+def test_the_shortest_pair() -> None:
     ids, types = build([10], [10], 5)
-    assert match_levels(paddle.to_tensor([ids]), paddle.to_tensor([types]), SPECIALS).numpy().tolist() == [[0, 1, 0, 1, 0]]
+    assert match_levels(paddle.to_tensor([ids]), paddle.to_tensor([types]), SPECIALS).numpy().tolist() == [
+        [0, 1, 0, 1, 0]
+    ]

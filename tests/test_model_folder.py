@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any, Callable
 
 import numpy as np
 import paddle
@@ -19,6 +20,7 @@ from paddle_ranker.parameters import load_arrays, save_arrays
 from paddle_ranker.scorer import DygraphEngine, Scorer
 
 pytestmark = pytest.mark.unit
+Change = Callable[[dict[str, Any]], Any]
 QUERIES, TITLES = [list(column) for column in zip(*PAIRS)]
 
 
@@ -46,7 +48,9 @@ def scores_by_hand(state: dict[str, np.ndarray], prefix: str, head: str, pairs: 
     rows = []
     for i in range(len(QUERIES)):
         ids, types = (paddle.to_tensor(x) for x in encoded.pad([i], 0))
-        rows.append(encoder.pooler(encoder(ids, types)[:, 0]).numpy()[0] @ state[f"{head}.weight"] + state[f"{head}.bias"])
+        rows.append(
+            encoder.pooler(encoder(ids, types)[:, 0]).numpy()[0] @ state[f"{head}.weight"] + state[f"{head}.bias"]
+        )
     return np.array(rows)
 
 
@@ -125,7 +129,7 @@ def test_trained_match_embeddings_cannot_be_left_out(tmp_path: Path) -> None:
         start_ranker(write_ranker(tmp_path / "ranker"), "pairwise", match_embeddings=False)
 
 
-def spoil(folder: Path, change) -> Path:
+def spoil(folder: Path, change: Change) -> Path:
     arrays = load_arrays(folder / "model_state.pdparams")
     change(arrays)
     save_arrays({name: paddle.to_tensor(a) for name, a in arrays.items()}, folder / "model_state.pdparams")
@@ -136,7 +140,10 @@ def spoil(folder: Path, change) -> Path:
     ("change", "message"),
     [
         (lambda a: a.pop("encoder.encoder.layers.1.linear1.weight"), r"missing: encoder\.encoder\.layers\.1\.linear1"),
-        (lambda a: a.update({"encoder.encoder.layers.2.norm1.bias": np.zeros(16, "float32")}), r"not in this arch.*2\.norm1"),
+        (
+            lambda a: a.update({"encoder.encoder.layers.2.norm1.bias": np.zeros(16, "float32")}),
+            r"not in this arch.*2\.norm1",
+        ),
         (lambda a: a.update({"head.bias": np.zeros(3, "float32")}), "shape"),
         (
             lambda a: a.update({"encoder.pooler.dense.weight": np.zeros((8, 16), "float32")}),
@@ -145,7 +152,7 @@ def spoil(folder: Path, change) -> Path:
         (lambda a: a.pop("encoder.embeddings.word_embeddings.weight"), "holds no encoder"),
     ],
 )
-def test_parameters_that_do_not_fit_are_named(tmp_path: Path, change, message: str) -> None:
+def test_parameters_that_do_not_fit_are_named(tmp_path: Path, change: Change, message: str) -> None:
     folder = spoil(write_ranker(tmp_path / "ranker"), change)
     with pytest.raises(CheckpointError, match=message) as caught:
         load_ranker(folder)
@@ -186,7 +193,7 @@ def test_a_damaged_configuration_is_named(tmp_path: Path, damage: str) -> None:
 
 def test_the_folder_above_is_answered_with_a_hint(tmp_path: Path) -> None:
     write_ranker(tmp_path / "model_10")
-    with pytest.raises(CheckpointError, match="did you mean .*model_10"):
+    with pytest.raises(CheckpointError, match=r"did you mean .*model_10"):
         load_ranker(tmp_path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 import paddle
@@ -47,13 +48,13 @@ def test_every_protocol_of_older_checkpoints(tmp_path: Path, protocol: int) -> N
 
 
 @pytest.mark.parametrize("wrap", [lambda evil: evil, lambda evil: {"x": evil}, lambda evil: {"x": [evil]}])
-def test_a_hostile_pickle_is_refused_and_nothing_runs(tmp_path: Path, wrap) -> None:
+def test_a_hostile_pickle_is_refused_and_nothing_runs(tmp_path: Path, wrap: Callable[[object], object]) -> None:
     mark, file = tmp_path / "executed", tmp_path / "a.pdparams"
     file.write_bytes(pickle.dumps(wrap(_Command(mark))))
     with pytest.raises(CheckpointError, match=r"system"):
         load_arrays(file)
     assert not mark.exists()
-    pickle.loads(file.read_bytes())  # the stream is hostile indeed
+    pickle.loads(file.read_bytes())  # noqa: S301 - the stream is hostile indeed
     assert mark.exists()
 
 

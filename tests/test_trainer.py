@@ -36,6 +36,10 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> PairwiseExamples:
     return PairwiseExamples(triples, margin_on_logits, 1.0, encoder.pad_id)
 
 
+def write_results(folder: Path, results: dict[str, Any]) -> None:
+    (folder / "results").write_text(str(results))
+
+
 def run(tmp_path: Path, examples: Any, network: Any = None, aucs: Any = (), **changes: Any) -> tuple[FitResult, Any]:
     """Train a tiny network; the evaluations answer with `aucs` in turn, then 0.5."""
     network = network or make_network()
@@ -46,7 +50,7 @@ def run(tmp_path: Path, examples: Any, network: Any = None, aucs: Any = (), **ch
         network,
         examples,
         options,
-        save=lambda folder, results: (folder / "results").write_text(str(results)) and None,
+        save=write_results,
         evaluate=lambda: {"auc": next(answers, 0.5)},
         metric="auc",
         new_parts=["head."],
@@ -161,8 +165,24 @@ def test_a_loss_that_is_not_a_number_stops_with_what_is_needed_to_go_on(
 
 
 def test_an_interrupt_names_the_last_checkpoint(tmp_path: Path, examples: PairwiseExamples) -> None:
-    with pytest.raises(KeyboardInterrupt, match=r"at step 4 of 6; the last checkpoint is .*model_2"):
+    with pytest.raises(KeyboardInterrupt, match=r"at step 4 of 6; the last good checkpoint is .*model_2"):
         run(tmp_path, _Poisoned(examples, interrupt=True))
+    assert sorted(p.name for p in (tmp_path / "checkpoint").iterdir()) == ["best", "last", "model_2"]
+
+
+def test_a_full_disk_is_an_error_that_names_the_last_good_checkpoint(
+    tmp_path: Path, examples: PairwiseExamples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Path.write_text
+
+    def write_text(path: Path, text: str, *arguments: Any, **keywords: Any) -> int:
+        if path.name == "results" and "'step': 4" in text:
+            raise OSError(28, "No space left on device")
+        return original(path, text, *arguments, **keywords)
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+    with pytest.raises(RankerError, match=r"step 4 could not be written \(No space left.*model_2; make room"):
+        run(tmp_path, examples, aucs=[0.6, 0.7])
     assert sorted(p.name for p in (tmp_path / "checkpoint").iterdir()) == ["best", "last", "model_2"]
 
 

@@ -1,8 +1,8 @@
 """Semantic-search ranking on PaddlePaddle: train a ranker, measure it, speed it up, serve it.
 
-    from paddle_ranker import Ranker
+from paddle_ranker import Ranker
 
-    Ranker.load("checkpoint/best").rank("query", titles, top_k=10)
+Ranker.load("checkpoint/best").rank("query", titles, top_k=10)
 """
 
 from __future__ import annotations

@@ -160,8 +160,9 @@ def parse_options(
     namespace, unknown = parser.parse_known_args(argv)
     if unknown:
         known = [name for action in parser._actions for name in action.option_strings]
-        raise UsageError(f"unknown option {unknown[0]}{_did_you_mean(unknown[0].split('=')[0], known)}; "
-                         f"see {prog} --help")
+        raise UsageError(
+            f"unknown option {unknown[0]}{_did_you_mean(unknown[0].split('=')[0], known)}; see {prog} --help"
+        )
     values = vars(namespace)
     values.pop("_given", None)
     return options_class(**values)

@@ -44,7 +44,8 @@ HEADERS: dict[str, tuple[str, ...]] = {
     "literature_search_rank/test.csv": (),
 }
 FOLDERS = tuple(sorted({name.split("/")[0] for name in HEADERS}))
-_BYTES_A_TRIPLE, _BYTES_A_QUERY = 1_100, 20_000
+# Measured: 630 bytes a triple in all files together, at a million.
+_BYTES_A_TRIPLE, _BYTES_A_QUERY = 700, 20_000
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def read_manifest(folder: Path) -> Optional[Manifest]:
     path = folder / MANIFEST
     try:
         return Manifest(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error}): delete it and run again") from error

@@ -34,25 +34,26 @@ class _Recent:
 
     def __init__(self, dice: Dice) -> None:
         self.dice = dice
-        self.sides: list[tuple[frozenset[str], list[Title]]] = []
+        self.sides: list[list[Title]] = []
         self.added = 0
 
     @property
     def full(self) -> bool:
         return len(self.sides) == _RECENT_SIDES
 
-    def add(self, heads: frozenset[str], titles: list[Title]) -> None:
+    def add(self, titles: list[Title]) -> None:
         if self.full:
-            self.sides[self.added % _RECENT_SIDES] = (heads, titles)
+            self.sides[self.added % _RECENT_SIDES] = titles
         else:
-            self.sides.append((heads, titles))
+            self.sides.append(titles)
         self.added += 1
 
     def unrelated(self, heads: frozenset[str]) -> Title:
+        """Return a title that names none of `heads`, not even as a second subject."""
         while True:
-            other, titles = self.dice.pick(self.sides)
-            if heads.isdisjoint(other):
-                return self.dice.pick(titles)
+            title = self.dice.pick(self.dice.pick(self.sides))
+            if not any(head in title.text for head in heads):
+                return title
 
 
 def _distinct_titles(side: Side, count: int) -> list[Title]:
@@ -72,7 +73,7 @@ def _scenes_with_titles(author: Author, per_side: int, recent: _Recent) -> Itera
         if recent.full:
             yield scene, titles
         for side_titles in titles:
-            recent.add(scene.heads, side_titles)
+            recent.add(side_titles)
 
 
 def triples(seed: int, hard_share: float = 0.7) -> Iterator[tuple[str, str, str]]:

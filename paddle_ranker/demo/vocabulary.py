@@ -1,7 +1,6 @@
 """The subjects of the demo world: fields, modifiers and heads. A topic is a modifier followed by a head.
 
-        "The heads of train, dev and test are disjoint, so every "
-        "topic of dev and test is new. The modifiers are shared: their",
+The heads of train, dev and test are disjoint, so every topic of dev and test is new. The modifiers are shared: their
 combinations are what is new.
 """
 

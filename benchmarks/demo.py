@@ -41,9 +41,10 @@ from paddle_ranker.records import LabeledPair, Triple, read_records, write_recor
 SCRIPT = ROOT / "scripts" / "train_pairwise.sh"
 TRAIN, DEV, KINDS = "sort/train_pairwise.csv", "sort/dev_pairwise.csv", "sort/dev_kinds.csv"
 BASELINES = ("bm25_words", "bm25_bigrams", "ngrams", "features")
+SHUFFLES = ("shuffled", "shuffled, mirrored")
 SYSTEMS = ",".join([*BASELINES, "shuffled", "ranker"])
 GOAL_AUC, GOAL_AHEAD = 0.90, 0.15
-# What a ranker that can have learned nothing may stray from 0.5 in the mean over seeds.
+# What rankers that can have learned nothing may stray from 0.5 in the mean over a shuffle and its mirror image.
 GOAL_STRAY = 0.05
 
 
@@ -57,6 +58,7 @@ class DemoOptions(Options):
     data_seed: int = option(7, help="seed of the data, where it is made", minimum=0)
     systems: str = option(SYSTEMS, help=f"comma-separated: {SYSTEMS.replace(',', ', ')}")
     seeds: str = option("1,2,3", help="comma-separated random seeds, one run of the rankers each")
+    shuffles: int = option(1, help="of how many seeds labels are shuffled; two runs each, one mirrored", minimum=1)
     recipe: str = option("", help="options of train_pairwise.py that win over the script's, as one argument")
     threads: Optional[int] = option(None, help="threads of training (default: Paddle's own choice)", minimum=1)
     resamples: int = option(2000, help="bootstrap draws", minimum=10)
@@ -82,16 +84,23 @@ def demo_data(options: DemoOptions) -> Iterator[Path]:
         yield Path(folder)
 
 
-def shuffle_labels(triples: Sequence[Triple], seed: int) -> list[Triple]:
-    """Swap the two titles of each triple or not, by a fair coin: nothing is left to learn from which is which."""
+def shuffle_labels(triples: Sequence[Triple], seed: int, mirrored: bool) -> list[Triple]:
+    """Swap the two titles of each triple or not, by a fair coin: nothing is left to learn from which is which.
+
+    The coins never fall quite evenly on titles with many words of the query, and AUC sees any leaning, however slight:
+    one shuffle strays far from 0.5, to either side. `mirrored` swaps just the triples that the same seed otherwise
+    leaves alone. The two lean oppositely, and their mean stays at 0.5 unless labels of the measured file get in.
+    """
     coin = random.Random(seed)
     return [
-        dataclasses.replace(triple, title=triple.neg_title, neg_title=triple.title) if coin.random() < 0.5 else triple
+        dataclasses.replace(triple, title=triple.neg_title, neg_title=triple.title)
+        if (coin.random() < 0.5) != mirrored
+        else triple
         for triple in triples
     ]
 
 
-def train_as_the_script(data: Path, seed: int, shuffled: bool, recipe: str, folder: Path) -> Run:
+def train_as_the_script(data: Path, system: str, seed: int, recipe: str, folder: Path) -> Run:
     """Train with the options of `scripts/train_pairwise.sh` and score the dev file with the last checkpoint.
 
     The starter encoder gets the seed too. The last checkpoint, since the best is the one that did best on this file.
@@ -109,9 +118,9 @@ def train_as_the_script(data: Path, seed: int, shuffled: bool, recipe: str, fold
     starter = [*arguments_after(commands, "starter"), f"--output_dir={folder / 'starter'}", f"--seed={seed}"]
     make_starter(parse_options(StarterOptions, starter, "starter", ""))
     train_file = data / TRAIN
-    if shuffled:
+    if system in SHUFFLES:
         train_file = folder / "shuffled.tsv"
-        write_records(train_file, shuffle_labels(read_records(data / TRAIN, Triple), seed))
+        write_records(train_file, shuffle_labels(read_records(data / TRAIN, Triple), seed, system == SHUFFLES[1]))
     # The last value of an option counts.
     arguments = [
         *arguments_after(commands, "train_pairwise.py"),
@@ -148,22 +157,25 @@ def run_system(name: str, data: Path, options: DemoOptions, seeds: Sequence[int]
     """Return a system's scores of the dev file, for each seed where it draws anything."""
     store = RunStore(options.scores_dir)
     digests = [file_digest(data / TRAIN), file_digest(data / DEV)]
+    plan: list[tuple[str, int]] = [(name, seed) for seed in ([0] if name in BASELINES else seeds)]
+    if name == "shuffled":
+        plan = [(shuffle, seed) for seed in seeds[: options.shuffles] for shuffle in SHUFFLES]
     runs, seconds = [], []
-    for seed in [0] if name in BASELINES else seeds:
-        facts = {"benchmark": "demo", "data": digests, "system": name, "seed": seed}
+    for system, seed in plan:
+        facts = {"benchmark": "demo", "data": digests, "system": system, "seed": seed}
         if name not in BASELINES:
             facts.update(recipe=options.recipe, script=file_digest(SCRIPT))
 
-        def job(seed: int = seed) -> Run:
+        def job(system: str = system, seed: int = seed) -> Run:
             if name in BASELINES:
                 return train_baseline(name, data)
             with tempfile.TemporaryDirectory() as folder:
-                return train_as_the_script(data, seed, name == "shuffled", options.recipe, Path(folder))
+                return train_as_the_script(data, system, seed, options.recipe, Path(folder))
 
         scores, took = store.get(facts, job)
         runs.append(scores)
         seconds.append(took)
-        print(f"{name}{'' if name in BASELINES else f', seed {seed}'}: trained in {took:.0f} s", flush=True)
+        print(f"{system}{'' if name in BASELINES else f', seed {seed}'}: trained in {took:.0f} s", flush=True)
     return System(name, tuple(runs), tuple(seconds))
 
 

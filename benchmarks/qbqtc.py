@@ -10,14 +10,15 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
 from benchmarks.from_nothing import Recipe, train_from_nothing
+from benchmarks.qbqtc_splits import Split, make_splits
 from benchmarks.report import (
     SHOWN,
     Goal,
@@ -33,11 +34,9 @@ from benchmarks.run_store import Run, RunStore, file_digest
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
 from paddle_ranker.lexical import BM25, Baseline, LexicalLogistic, NgramLogistic
-from paddle_ranker.metrics import Integers
 from paddle_ranker.options import option, run_command
 from paddle_ranker.record_formats import check_writable
-from paddle_ranker.records import LabeledPair, Triple, read_records, write_records
-from paddle_ranker.triples import group_by_query, make_triples
+from paddle_ranker.records import LabeledPair, write_records
 
 if TYPE_CHECKING:
     from paddle_ranker.pair_encoder import PairEncoder
@@ -89,7 +88,7 @@ class QbqtcOptions(Recipe):
         help="own: word pieces trained on the texts learned from; ernie: vocab/ernie-3.0-vocab.txt",
         choices=("own", "ernie"),
     )
-    vocab_size: int = option(8000, help="word pieces of --vocabulary own at the most", minimum=100)
+    vocab_size: int = option(8000, help="word pieces of --vocabulary own at the most", minimum=1)
     seeds: str = option("1", help="comma-separated random seeds, one run of the rankers each")
     threads: Optional[int] = option(None, help="threads of training (default: Paddle's own choice)", minimum=1)
     resamples: int = option(2000, help="bootstrap draws", minimum=10)
@@ -97,21 +96,6 @@ class QbqtcOptions(Recipe):
         None, help="keep finished runs there and go on from them (another folder after a change of the code)"
     )
     json: Optional[str] = option(None, help="file for the results as JSON")
-
-
-@dataclass(frozen=True)
-class Split:
-    """What one run learns from, and the rows (of all that is measured) that it scores."""
-
-    name: str
-    pairs: list[LabeledPair]
-    rows: Integers
-    triples: list[Triple] = field(default_factory=list)  # given ones; without them they are made of the pairs
-
-    def triples_for(self, per_positive: int, seed: int) -> list[Triple]:
-        """Return the triples to train on."""
-        groups = group_by_query(self.pairs).values()
-        return self.triples or [triple for group in groups for triple in make_triples(group, per_positive, seed)]
 
 
 @dataclass(frozen=True)
@@ -123,36 +107,6 @@ class Contestant:
     loss: str = ""
     margin: float = 0.0
     match_embeddings: bool = True
-
-
-def grouped_folds(queries: Sequence[str], folds: int) -> Iterator[tuple[Integers, Integers]]:
-    """Yield (rows to learn from, rows to score) of each fold; a query's rows are all on one side."""
-    from sklearn.model_selection import GroupKFold
-
-    if len(set(queries)) < folds:
-        raise UsageError(f"--folds {folds}: there are only {len(set(queries))} queries")
-    yield from GroupKFold(n_splits=folds).split(np.zeros(len(queries)), groups=list(queries))
-
-
-def make_splits(options: QbqtcOptions) -> tuple[list[LabeledPair], list[Split]]:
-    """Return the measured pairs, and the splits that together score each of them once."""
-    measured_name = "qbqtc/dev.tsv" if options.protocol == "dev" else "qbqtc/train.tsv"
-    measured = read_records(real_data_file(options.data_dir, measured_name), LabeledPair)
-    everything = np.arange(len(measured))
-    if options.train == "simclue":
-        triples = read_records(real_data_file(options.data_dir, "simclue/train_pairwise.tsv"), Triple)
-        pairs = [
-            LabeledPair(t.query, title, label) for t in triples for title, label in ((t.title, 1), (t.neg_title, 0))
-        ]
-        return measured, [Split("simclue", pairs, everything, triples)]
-    if options.protocol == "dev":
-        train = read_records(real_data_file(options.data_dir, "qbqtc/train.tsv"), LabeledPair)
-        return measured, [Split("train", train, everything)]
-    folds = grouped_folds([pair.query for pair in measured], options.folds)
-    return measured, [
-        Split(f"fold {number} of {options.folds}", [measured[row] for row in learn], score)
-        for number, (learn, score) in enumerate(folds, 1)
-    ]
 
 
 def contestants(options: QbqtcOptions) -> list[Contestant]:
@@ -289,7 +243,7 @@ def run(options: QbqtcOptions) -> None:
     if reference not in names:
         raise UsageError(f"--reference {reference}: is not among the systems {', '.join(names)}")
 
-    measured, splits = make_splits(options)
+    measured, splits = make_splits(options.data_dir, options.train, options.protocol, options.folds)
     bench = Bench(options, measured, splits)
     systems = [bench.run(contestant, seeds) for contestant in entrants]
 

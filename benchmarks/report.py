@@ -159,15 +159,23 @@ def report(
 
 
 def write_report(path: Optional[str], values: Mapping[str, Any]) -> None:
-    """Write `values` as JSON; does nothing where `path` is None."""
+    """Write `values` as JSON, NaN as null; does nothing where `path` is None."""
     if path is None:
         return
     from paddle_ranker.atomic import new_file
 
     with new_file(path) as stream:
-        json.dump(values, stream, ensure_ascii=False, indent=1, default=str)
+        json.dump(_without_nan(values), stream, ensure_ascii=False, indent=1, allow_nan=False)
         stream.write("\n")
     print(f"results: {path}")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def parse_numbers(text: str, name: str) -> list[int]:

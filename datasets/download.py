@@ -7,12 +7,10 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 import sys
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Optional
 
 import requests
@@ -20,6 +18,7 @@ from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 from urllib3.util.retry import Retry
 
+from paddle_ranker.archive import unpack
 from paddle_ranker.demo.files import has_only_demo_files
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.options import Options, option, run_command
@@ -45,8 +44,6 @@ PUBLISHED = {
     ),
 }
 RECORD = ".downloads.json"
-# An archive of texts stays far below these; one that does not is refused before it fills the disk.
-MAX_ENTRIES, MAX_UNPACKED_BYTES, MAX_RATIO = 10_000, 50 * 1000**3, 200
 _CONNECT_SECONDS, _READ_SECONDS = 5, 20
 # Small: what has arrived of a block when the connection breaks is lost.
 _BLOCK = 1 << 14
@@ -179,73 +176,38 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def unpack(archive: Path, target: Path) -> None:
-    """Unpack the zip `archive` into the empty folder `target`, checking names, sizes and every file's CRC.
-
-    Raises `DataError` for a damaged archive and for one that would write outside `target`, holds links, or unpacks
-    to more than an archive of texts can.
-    """
-    try:
-        with zipfile.ZipFile(archive) as source:
-            entries = [entry for entry in source.infolist() if not entry.is_dir()]
-            for entry in entries:
-                _check_entry(archive, entry)
-            size = sum(entry.file_size for entry in entries)
-            ratio = size / max(1, archive.stat().st_size)
-            if len(entries) > MAX_ENTRIES or size > MAX_UNPACKED_BYTES or ratio > MAX_RATIO:
-                raise DataError(
-                    f"{archive}: {len(entries):,} files of {size:,} bytes, {ratio:.0f} times the archive: refused as a "
-                    f"zip bomb; check where it comes from"
-                )
-            if size > shutil.disk_usage(target).free:
-                raise RankerError(f"{target}: no space for {size:,} bytes; free some or give another --output_dir")
-            for entry in entries:
-                path = target / entry.filename
-                path.parent.mkdir(parents=True, exist_ok=True)
-                # zipfile stops at the stated size and raises where the CRC differs.
-                with source.open(entry) as packed, path.open("xb") as unpacked:
-                    shutil.copyfileobj(packed, unpacked, _BLOCK)
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, FileExistsError) as error:
-        raise DataError(f"{archive}: not a sound zip archive ({error}); download it again") from error
-    except RuntimeError as error:  # zipfile's way of saying that a password is needed
-        raise DataError(f"{archive}: {error}") from error
-
-
-def _check_entry(archive: Path, entry: zipfile.ZipInfo) -> None:
-    name = entry.filename
-    kind = stat.S_IFMT(entry.external_attr >> 16)
-    parts = PurePosixPath(name).parts
-    if not name or name.startswith("/") or ".." in parts or "\\" in name or ":" in name or "\0" in name:
-        raise DataError(f"{archive}: the entry {name!r} would be written outside the folder: refused")
-    if kind not in (0, stat.S_IFREG):
-        raise DataError(f"{archive}: the entry {name!r} is a link or a device: refused")
-
-
-def _install(unpacked: Path, published: Published, folder: Path) -> dict[str, int]:
-    """Move the archive's folders to their names under `folder`; return the files and their sizes."""
+def _locate(unpacked: Path, published: Published, url: str) -> dict[str, Path]:
+    """Return where the archive's folders lie, by the names they get."""
     roots = [unpacked, *sorted(path for path in unpacked.iterdir() if path.is_dir())]
     root = next((path for path in roots if all((path / name).is_dir() for name in published.folders)), None)
     if root is None:
         found = ", ".join(sorted(path.name for path in unpacked.iterdir())) or "nothing"
-        raise DataError(f"{published.url}: holds {found}, expected the folders {', '.join(published.folders)}")
-    files: dict[str, int] = {}
-    for inside, name in published.folders.items():
-        new, place, old = root / inside, folder / name, folder / f".{name}.old"
-        files.update(
-            {f"{name}/{p.relative_to(new).as_posix()}": p.stat().st_size for p in new.rglob("*") if p.is_file()}
-        )
-        shutil.rmtree(old, ignore_errors=True)
-        if place.exists():
-            os.replace(place, old)
-        os.replace(new, place)
-        shutil.rmtree(old, ignore_errors=True)
-    return files
+        raise DataError(f"{url}: holds {found}, expected the folders {', '.join(published.folders)}")
+    return {name: root / inside for inside, name in published.folders.items()}
 
 
-def _is_there(folder: Path, facts: Optional[dict[str, Any]]) -> bool:
-    if not facts or not facts.get("files"):
-        return False
-    return all((folder / n).is_file() and (folder / n).stat().st_size == size for n, size in facts["files"].items())
+def _sizes(folder: Path, name: str) -> dict[str, int]:
+    return {f"{name}/{p.relative_to(folder).as_posix()}": p.stat().st_size for p in folder.rglob("*") if p.is_file()}
+
+
+def _move(new: Path, place: Path) -> None:
+    old = place.with_name(f".{place.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        os.replace(place, old)
+    os.replace(new, place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_there(folder: Path, files: dict[str, int]) -> bool:
+    return bool(files) and all(
+        (folder / n).is_file() and (folder / n).stat().st_size == size for n, size in files.items()
+    )
+
+
+def _may_replace(folder: Path, place: str, files: dict[str, int]) -> bool:
+    """Tell whether a folder holds nothing but what this command or the demo data's wrote."""
+    return _sizes(folder / place, place).items() <= files.items() or has_only_demo_files(folder, place)
 
 
 def download(name: str, options: DownloadOptions) -> None:
@@ -253,11 +215,12 @@ def download(name: str, options: DownloadOptions) -> None:
     published, folder = PUBLISHED[name], Path(options.output_dir)
     url = f"{options.base_url.rstrip('/')}/{name}.zip" if options.base_url else published.url
     record = _read_record(folder)
-    if not options.force and _is_there(folder, record.get(name)):
+    files: dict[str, int] = record.get(name, {}).get("files", {})
+    if not options.force and _is_there(folder, files):
         print(f"{folder}: {name} is there")
         return
     for place in published.folders.values():
-        if not options.force and not has_only_demo_files(folder, place):
+        if not options.force and not _may_replace(folder, place, files):
             raise DataError(f"{folder / place} holds other data: move it away, or replace it with --force")
     part, unpacked = folder / f"{name}.zip.part", folder / f".{name}.unpacked"
     fetch(url, part, options.attempts)
@@ -271,14 +234,18 @@ def download(name: str, options: DownloadOptions) -> None:
     unpacked.mkdir()
     try:
         unpack(part, unpacked)
-        files = _install(unpacked, published, folder)
+        places = _locate(unpacked, published, url)
+        files = {file: size for place, new in places.items() for file, size in _sizes(new, place).items()}
+        # Before the folders are moved: a run killed in between is known for what it is by the next.
+        record[name] = {"url": url, "sha256": found, "bytes": part.stat().st_size, "files": files}
+        _write_json(folder / RECORD, record)
+        for place, new in places.items():
+            _move(new, folder / place)
     except DataError:
         _forget(part)  # it arrived whole, so going on with it would fail again
         raise
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
-    record[name] = {"url": url, "sha256": found, "bytes": part.stat().st_size, "files": files}
-    _write_json(folder / RECORD, record)
     _forget(part)
     print(f"{folder}: {name}: {len(files)} files, {sum(files.values()) / 1e6:.1f} MB, sha256 {found}")
 

@@ -346,6 +346,26 @@ def test_a_failure_in_the_middle_leaves_the_old_files(
     assert not list(tmp_path.rglob("*.part"))
 
 
+@pytest.mark.parametrize("renames", [1, 3, 8])
+def test_a_run_killed_while_it_renames_is_mended_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    run(tmp_path, "--seed", "8")
+    real, left = files.os.replace, [renames]
+
+    def killed(source: Path, target: Path) -> None:
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", killed)
+        assert run(tmp_path) == 130
+    assert run(tmp_path, "--if_missing") == 0
+    assert digest(tmp_path) == SMALL_SHA256
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [

@@ -133,16 +133,24 @@ def test_unpacks_under_the_right_name_and_leaves_nothing_else(server: _Server, t
     assert text == TEXTS["data/train.csv"]
 
 
-def test_a_finished_set_is_not_fetched_twice_but_a_damaged_one_is(
-    server: _Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_finished_set_is_not_fetched_twice_but_an_incomplete_one_is(server: _Server, tmp_path: Path) -> None:
     run(server, tmp_path)
     assert run(server, tmp_path) == 0 and len(server.ranges) == 1
     (tmp_path / "literature_search_rank/test.csv").unlink()
-    assert run(server, tmp_path) == 1  # what is left may be the user's: only --force replaces it
-    assert "--force" in one_error(capsys)
-    assert run(server, tmp_path, "--force") == 0
+    assert run(server, tmp_path) == 0 and len(server.ranges) == 2
     assert (tmp_path / "literature_search_rank/test.csv").exists()
+
+
+def test_a_file_that_the_user_changed_is_kept(
+    server: _Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(server, tmp_path)
+    (tmp_path / "literature_search_rank/test.csv").write_text("mine")
+    assert run(server, tmp_path) == 1
+    assert "--force" in one_error(capsys)
+    assert (tmp_path / "literature_search_rank/test.csv").read_text() == "mine"
+    assert run(server, tmp_path, "--force") == 0
+    assert (tmp_path / "literature_search_rank/test.csv").read_text(encoding="utf-8") == TEXTS["data/test.csv"]
 
 
 def test_all_fetches_both_archives_also_from_within_a_folder(server: _Server, tmp_path: Path) -> None:
@@ -231,10 +239,11 @@ def link_entry() -> bytes:
     return buffer.getvalue()
 
 
-def flipped() -> bytes:
-    """Return an archive with one bit of a file's content changed."""
-    body = bytearray(make_zip(TEXTS))
-    body[100] ^= 1
+def flipped(compression: int) -> bytes:
+    """Return an archive with some bits of a file's content changed."""
+    body = bytearray(make_zip(TEXTS, compression))
+    for place in range(60, 80):
+        body[place] ^= 0x55
     return bytes(body)
 
 
@@ -246,7 +255,8 @@ def flipped() -> bytes:
         (make_zip({"C:\\escaped.csv": "x"}), "outside"),
         (link_entry(), "link"),
         (make_zip({"data/zeros.csv": "0" * 3_000_000}, zipfile.ZIP_DEFLATED), "zip bomb"),
-        (flipped(), "CRC"),
+        (flipped(zipfile.ZIP_STORED), "CRC"),
+        (flipped(zipfile.ZIP_DEFLATED), "not a sound zip"),
         (b"<html>log in first</html>", "not a sound zip"),
         (make_zip({"other/x.csv": "x"}), "expected the folders data"),
     ],
@@ -281,6 +291,10 @@ def test_demo_data_gives_way_and_other_data_does_not(
 ) -> None:
     write_demo(tmp_path, seed=7, size=100, queries=20)
     dev = tmp_path / "literature_search_rank/dev_pairwise.csv"
+    (tmp_path / "literature_search_rank/test.csv.orig").write_text("mine")
+    assert run(server, tmp_path) == 1
+    assert "other data" in one_error(capsys)
+    (tmp_path / "literature_search_rank/test.csv.orig").rename(tmp_path / "literature_search_rank/test.csv.part")
     with dev.open("a", encoding="utf-8") as stream:
         stream.write("a row of my own\tx\t1\n")
     assert run(server, tmp_path) == 1

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Optional
@@ -50,13 +50,17 @@ _BYTES_A_TRIPLE, _BYTES_A_QUERY = 700, 20_000
 
 @dataclass(frozen=True)
 class Manifest:
-    """What made the demo data that lies in a folder."""
+    """What made the demo data that lies in a folder.
+
+    `replaced` is empty but while files are renamed: a run killed then leaves some of `files`, some of `replaced`.
+    """
 
     version: int
     seed: int
     size: int
     queries: int
     files: dict[str, dict[str, Any]]
+    replaced: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 class _Files:
@@ -83,7 +87,7 @@ class _Files:
             self.digests[name].update(line.encode("utf-8"))
 
     def finish(self) -> dict[str, dict[str, Any]]:
-        """Sync and rename every file; return size and checksum of each."""
+        """Sync and close every file; return size and checksum of each."""
         for stream in self.streams.values():
             stream.flush()
             os.fsync(stream.fileno())
@@ -91,8 +95,12 @@ class _Files:
         facts = {}
         for name, digest in self.digests.items():
             facts[name] = {"bytes": self.temporary(name).stat().st_size, "sha256": digest.hexdigest()}
-            os.replace(self.temporary(name), self.folder / name)
         return facts
+
+    def publish(self) -> None:
+        """Rename every file to its name."""
+        for name in self.streams:
+            os.replace(self.temporary(name), self.folder / name)
 
     def discard(self) -> None:
         for name, stream in self.streams.items():
@@ -113,9 +121,8 @@ def read_manifest(folder: Path) -> Optional[Manifest]:
         raise DataError(f"{path} is damaged ({error}): delete it and run again") from error
 
 
-def _is_ours(folder: Path, name: str, manifest: Optional[Manifest], content: bool) -> bool:
-    """Tell whether `folder/name` is the file that the generator wrote (`content`: to the last byte)."""
-    path, facts = folder / name, manifest.files.get(name) if manifest else None
+def _matches(path: Path, facts: Optional[dict[str, Any]], content: bool) -> bool:
+    """Tell whether the file at `path` has the size, and with `content` the checksum, of `facts`."""
     if facts is None or not path.is_file() or path.stat().st_size != facts["bytes"]:
         return False
     if not content:
@@ -127,17 +134,26 @@ def _is_ours(folder: Path, name: str, manifest: Optional[Manifest], content: boo
     return bool(digest.hexdigest() == facts["sha256"])
 
 
+def _is_ours(folder: Path, name: str, manifest: Optional[Manifest]) -> bool:
+    """Tell whether `folder/name` is, to the last byte, a file that the generator wrote."""
+    if manifest is None:
+        return False
+    return any(_matches(folder / name, facts.get(name), True) for facts in (manifest.files, manifest.replaced))
+
+
 def foreign_files(folder: Path) -> list[str]:
     """Return the files at the demo data's names that the generator did not write, or that were changed since."""
     manifest = read_manifest(folder)
-    return [name for name in HEADERS if (folder / name).exists() and not _is_ours(folder, name, manifest, True)]
+    return [name for name in HEADERS if (folder / name).exists() and not _is_ours(folder, name, manifest)]
 
 
 def has_only_demo_files(folder: Path, name: str) -> bool:
     """Tell whether the folder `name` under `folder` is absent or holds nothing but unchanged demo files."""
     manifest = read_manifest(folder)
     files = [path.relative_to(folder).as_posix() for path in (folder / name).rglob("*") if path.is_file()]
-    return all(file in HEADERS and _is_ours(folder, file, manifest, True) for file in files)
+    # A run that was killed leaves `.part` files.
+    parts = {f"{file}.part" for file in HEADERS}
+    return all(file in parts or _is_ours(folder, file, manifest) for file in files)
 
 
 def is_current(folder: Path, names: Sequence[str]) -> bool:
@@ -145,7 +161,7 @@ def is_current(folder: Path, names: Sequence[str]) -> bool:
     manifest = read_manifest(folder)
     if manifest is None or manifest.version != GENERATOR_VERSION:
         return False
-    return all(_is_ours(folder, name, manifest, False) for name in names)
+    return all(_matches(folder / name, manifest.files.get(name), content=False) for name in names)
 
 
 def write_demo(folder: Path, seed: int, size: int, queries: int, names: Sequence[str] = tuple(HEADERS)) -> Manifest:
@@ -168,8 +184,12 @@ def write_demo(folder: Path, seed: int, size: int, queries: int, names: Sequence
         corpus = _write_held_out(files, seed, queries)
         _write_train(files, seed, size, corpus)
         before = read_manifest(folder)
-        kept = {name: facts for name, facts in (before.files if before else {}).items() if name not in names}
-        manifest = Manifest(GENERATOR_VERSION, seed, size, queries, {**kept, **files.finish()})
+        old = before.files if before else {}
+        kept = {name: facts for name, facts in old.items() if name not in names}
+        manifest = Manifest(GENERATOR_VERSION, seed, size, queries, {**kept, **files.finish()}, replaced=old)
+        _write_manifest(folder, manifest)
+        files.publish()
+        manifest = replace(manifest, replaced={})
         _write_manifest(folder, manifest)
         return manifest
     except PermissionError as error:

@@ -105,7 +105,7 @@ take_lock() {
 on_exit() {
     local status=$?
     if [ -n "$CHILD" ]; then
-        kill "$CHILD" 2>/dev/null || true
+        kill -- "-$CHILD" 2>/dev/null || true
         wait "$CHILD" 2>/dev/null || true
     fi
     if [ "$(cat "$LOCK.d/pid" 2>/dev/null)" = $$ ]; then rm -rf "$LOCK.d"; fi
@@ -125,8 +125,11 @@ step() {
     local label="$1" began=$SECONDS shown=0 status=0
     shift
     say "== $label: $*" >>"$LOG"
+    # In a process group of its own, so that an interruption ends all that it has started.
+    set -m
     "$@" >>"$LOG" 2>&1 9>&- </dev/null &
     CHILD=$!
+    set +m
     if [ ! -t 1 ]; then say "setup: $label ..."; fi
     while kill -0 "$CHILD" 2>/dev/null; do
         if [ -t 1 ]; then

@@ -60,10 +60,9 @@ test_stack() {
         check "$stack: pytest" tests "$stack" 'your choice' "$@"
         return
     fi
-    # One process for the quick ones: each start imports Paddle anew.
-    check "$stack: unit tests" tests "$stack" unit -m 'unit and not slow and not real_data' "$@"
-    check "$stack: parity tests" tests "$stack" parity -m 'parity and not unit and not slow and not real_data' "$@"
-    check "$stack: server tests" tests "$stack" server -m 'server and not parity and not unit and not slow and not real_data' "$@"
+    # One process for all three: each start imports Paddle anew. tests/conftest.py puts them in this order.
+    check "$stack: unit, parity and server tests" tests "$stack" 'unit, parity and server' \
+        -m '(unit or parity or server) and not slow and not real_data' "$@"
     if [ "$ALL" = yes ]; then
         check "$stack: slow and real data tests" tests "$stack" 'slow and real data' -m 'slow or real_data' "$@"
     fi

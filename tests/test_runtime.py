@@ -1,0 +1,154 @@
+"""What runtime decides from a processor's report, and that the decision gives right products."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.runtime import MathPath, choose_math_path, decide_math_path, processor_fields
+
+pytestmark = pytest.mark.unit
+REPOSITORY = Path(__file__).resolve().parent.parent
+AVX2 = "fpu sse2 avx fma avx2"
+AVX512 = f"{AVX2} avx512f avx512dq avx512cd avx512bw avx512vl"
+
+
+def cpuinfo(vendor: str, flags: str) -> str:
+    one = f"processor\t: 0\nvendor_id\t: {vendor}\nmodel name\t: Some CPU @ 2: fast\nflags\t\t: {flags}\n"
+    return f"{one}\n{one}\n"
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "expected"),
+    [
+        ("AuthenticAMD", AVX512, "7"),
+        ("HygonGenuine", AVX2, "5"),
+        ("AuthenticAMD", AVX2, "5"),
+        ("AuthenticAMD", AVX512.replace(" avx512vl", ""), "5"),  # one of five is not enough
+        ("AuthenticAMD", AVX2.replace("fma ", ""), None),
+        ("AuthenticAMD", "fpu sse2 avx", None),
+        ("GenuineIntel", AVX512, None),
+    ],
+)
+def test_path_follows_vendor_and_flags(vendor: str, flags: str, expected: str | None) -> None:
+    assert decide_math_path(cpuinfo(vendor, flags)).value == expected
+
+
+def test_no_report_leaves_the_choice_to_the_library() -> None:
+    assert decide_math_path("").value is None
+
+
+def test_fields_are_those_of_the_first_processor() -> None:
+    fields = processor_fields(cpuinfo("AuthenticAMD", AVX2) + "vendor_id : Other\n")
+    assert fields["vendor_id"] == "AuthenticAMD"
+    assert fields["model name"] == "Some CPU @ 2: fast"
+
+
+def test_a_choice_is_kept_or_refused() -> None:
+    assert decide_math_path(cpuinfo("AuthenticAMD", AVX512), "avx2").value == "5"
+    assert decide_math_path(cpuinfo("GenuineIntel", AVX512), "avx512").value == "7"
+    assert decide_math_path(cpuinfo("AuthenticAMD", AVX512), "off").value is None
+    with pytest.raises(UsageError, match="does not report avx512bw, avx512cd, avx512dq, avx512f, avx512vl;"):
+        decide_math_path(cpuinfo("AuthenticAMD", AVX2), "avx512")
+    with pytest.raises(UsageError, match="PADDLE_RANKER_MATH=sse: choose from auto, avx2, avx512, off"):
+        decide_math_path(cpuinfo("AuthenticAMD", AVX2), "sse")
+
+
+def test_the_environment_is_set_once_and_the_users_value_stays() -> None:
+    report = cpuinfo("AuthenticAMD", AVX512)
+    environment = {"PADDLE_RANKER_MATH": "avx2"}
+    assert choose_math_path(environment, cpuinfo=report, loaded={}).value == "5"
+    assert environment["MKL_DEBUG_CPU_TYPE"] == "5"
+    environment = {"MKL_DEBUG_CPU_TYPE": "4"}
+    assert choose_math_path(environment, cpuinfo=report, loaded={}) == MathPath(
+        "4", "MKL_DEBUG_CPU_TYPE=4 is set in the environment"
+    )
+    assert environment == {"MKL_DEBUG_CPU_TYPE": "4"}
+
+
+def test_off_and_too_late_set_nothing() -> None:
+    environment = {"PADDLE_RANKER_MATH": "off"}
+    report = cpuinfo("AuthenticAMD", AVX512)
+    assert choose_math_path(environment, cpuinfo=report, loaded={}).value is None
+    late: dict[str, str] = {}
+    path = choose_math_path(late, cpuinfo=report, loaded={"paddle": object()})
+    assert path.value is None
+    assert path.reason.startswith("too late: paddle was imported before")
+    assert late == {}
+    assert environment == {"PADDLE_RANKER_MATH": "off"}
+
+
+def test_importing_runtime_does_nothing() -> None:
+    code = (
+        "import os, sys; before = dict(os.environ); import paddle_ranker.runtime\n"
+        "assert dict(os.environ) == before and not {'paddle', 'numpy', 'paddlenlp'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+
+
+PRODUCT = """
+from paddle_ranker import runtime
+path = runtime.prepare(threads=1)
+import os, numpy, paddle
+runtime.select_device("cpu")
+random = numpy.random.default_rng(5)
+left, right = (random.integers(-8, 9, shape).astype("float32") for shape in ((256, 768), (768, 512)))
+# Sums of small whole numbers are exact in single precision, whatever the order of summation.
+found = paddle.matmul(paddle.to_tensor(left), paddle.to_tensor(right)).numpy()
+assert (found == left.astype("int64") @ right.astype("int64")).all()
+print("value", path.value, "environment", os.environ.get("MKL_DEBUG_CPU_TYPE"))
+"""
+
+
+@pytest.mark.parametrize("choice", ["auto", "off"])
+def test_products_are_right_on_the_path_taken(choice: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "MKL_DEBUG_CPU_TYPE"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PRODUCT],
+        env={**environment, "PADDLE_RANKER_MATH": choice},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = choose_math_path({"PADDLE_RANKER_MATH": choice}, loaded={}).value
+    assert done.stdout.split() == ["value", str(expected), "environment", str(expected)]
+    assert "OMP_NUM_THREADS" not in done.stderr
+
+
+def test_unknown_and_absent_devices_say_what_is_there() -> None:
+    from paddle_ranker.runtime import available_devices, select_device
+
+    with pytest.raises(UsageError, match="--device tpu: choose from cpu, gpu, xpu, npu"):
+        select_device("tpu")
+    absent = next(kind for kind in ("npu", "xpu", "gpu") if kind not in available_devices())
+    with pytest.raises(RankerError, match=f"--device {absent}: no {absent} here .*available here: cpu.*--device"):
+        select_device(absent)
+    assert select_device("cpu") == "cpu"
+
+
+def test_a_seed_fixes_all_three_generators() -> None:
+    import random
+
+    import numpy
+    import paddle
+
+    from paddle_ranker.runtime import set_seed
+
+    def draw() -> tuple[float, float, float]:
+        return random.random(), float(numpy.random.random()), float(paddle.rand([1]))
+
+    set_seed(7)
+    first = draw()
+    second = draw()
+    set_seed(7)
+    assert draw() == first
+    assert all(a != b for a, b in zip(first, second))
+    with pytest.raises(UsageError, match="--seed -1"):
+        set_seed(-1)

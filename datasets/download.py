@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -13,13 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-import requests
-from requests.adapters import HTTPAdapter
-from tqdm import tqdm
-from urllib3.util.retry import Retry
-
 from paddle_ranker.archive import unpack
+from paddle_ranker.atomic import new_file
 from paddle_ranker.demo.files import has_only_demo_files
+from paddle_ranker.download import BLOCK, fetch, forget
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.options import Options, option, run_command
 
@@ -44,9 +40,6 @@ PUBLISHED = {
     ),
 }
 RECORD = ".downloads.json"
-_CONNECT_SECONDS, _READ_SECONDS = 5, 20
-# Small: what has arrived of a block when the connection breaks is lost.
-_BLOCK = 1 << 14
 Record = dict[str, dict[str, Any]]
 
 
@@ -75,103 +68,10 @@ def _read_record(folder: Path) -> Record:
         raise DataError(f"{path} is damaged ({error}): delete it and run again") from error
 
 
-def _write_json(path: Path, content: object) -> None:
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def _session() -> requests.Session:
-    session = requests.Session()
-    retry = Retry(total=2, backoff_factor=0.2, status_forcelist=(502, 503, 504), respect_retry_after_header=False)
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(max_retries=retry))
-    return session
-
-
-def fetch(url: str, part: Path, attempts: int = 3) -> None:
-    """Download `url` to `part`, going on where an earlier transfer stopped if the file is still the same one there.
-
-    Raises `RankerError`: host out of reach, an HTTP error status, or a transfer that stops `attempts` times. What
-    has arrived stays in `part`.
-    """
-    with _session() as session:
-        for attempt in range(attempts):
-            try:
-                total = _fetch_once(session, url, part)
-            except requests.HTTPError as error:
-                raise RankerError(f"{url}: HTTP {_status(error)}; give a mirror with --base_url") from error
-            except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ReadTimeout):
-                total = None
-            except requests.RequestException as error:
-                # A connection that breaks within the body arrives as ConnectionError, too: then some bytes are there.
-                if attempt + 1 == attempts or not part.exists():
-                    raise RankerError(
-                        f"{url}: cannot be reached ({type(error).__name__}); check the network and the proxy settings, "
-                        f"give a mirror with --base_url, or make demo data with datasets/make_demo.py"
-                    ) from error
-                continue
-            if total is not None and part.stat().st_size == total:
-                return
-    received = part.stat().st_size if part.exists() else 0
-    raise RankerError(f"{url}: the transfer stopped after {received:,} bytes; run again to go on from there")
-
-
-def _status(error: requests.HTTPError) -> str:
-    return f"{error.response.status_code} {error.response.reason}" if error.response is not None else "error"
-
-
-def _fetch_once(session: requests.Session, url: str, part: Path) -> Optional[int]:
-    """Fetch what is missing of `url`; return the length of the whole as the server states it."""
-    about = part.with_name(part.name + ".json")
-    validator = None
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        known = json.loads(about.read_text(encoding="utf-8"))
-        validator = known.get("validator") if known.get("url") == url else None
-    held = part.stat().st_size if validator and part.exists() else 0
-    # identity: a compressed transfer's length and offsets are not the file's.
-    headers = {"Accept-Encoding": "identity"}
-    if held:
-        headers.update({"Range": f"bytes={held}-", "If-Range": str(validator)})
-    with session.get(url, headers=headers, stream=True, timeout=(_CONNECT_SECONDS, _READ_SECONDS)) as answer:
-        if answer.status_code == 416:  # all of it was there, or it shrank: start again
-            part.unlink()
-            return _fetch_once(session, url, part)
-        answer.raise_for_status()
-        length = answer.headers.get("Content-Length")
-        total = held_total = int(length) if length and length.isdigit() else None
-        resumed = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {held}-")
-        if answer.status_code == 206 and not resumed:
-            raise RankerError(f"{url}: the server sent another part than asked for; delete {part} and run again")
-        if resumed and held_total is not None:
-            total = held + held_total
-        if total is not None and total - held > shutil.disk_usage(part.parent).free:
-            raise RankerError(f"{part.parent}: no space for {total:,} bytes; free some or give another --output_dir")
-        # Only a strong validator may be used in If-Range (RFC 9110, section 13.1.5).
-        etag = answer.headers.get("ETag", "")
-        strong = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified")
-        _write_json(about, {"url": url, "validator": strong})
-        with (
-            part.open("ab" if resumed else "wb") as stream,
-            tqdm(
-                total=total, initial=held if resumed else 0, unit="B", unit_scale=True, desc=part.stem, leave=False
-            ) as bar,
-        ):
-            for block in answer.iter_content(_BLOCK):
-                stream.write(block)
-                bar.update(len(block))
-        return total if total is not None else part.stat().st_size
-
-
-def _forget(part: Path) -> None:
-    for path in (part, part.with_name(part.name + ".json")):
-        path.unlink(missing_ok=True)
-
-
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as stream:
-        for block in iter(lambda: stream.read(_BLOCK), b""):
+        for block in iter(lambda: stream.read(BLOCK), b""):
             digest.update(block)
     return digest.hexdigest()
 
@@ -223,11 +123,16 @@ def download(name: str, options: DownloadOptions) -> None:
         if not options.force and not _may_replace(folder, place, files):
             raise DataError(f"{folder / place} holds other data: move it away, or replace it with --force")
     part, unpacked = folder / f"{name}.zip.part", folder / f".{name}.unpacked"
-    fetch(url, part, options.attempts)
+    try:
+        fetch(url, part, options.attempts)
+    except RankerError as error:
+        raise RankerError(
+            f"{error}; there may be a mirror for --base_url, and datasets/make_demo.py makes demo data offline"
+        ) from error
     found = _sha256(part)
     wanted = options.sha256 or published.sha256 or record.get(name, {}).get("sha256")
     if wanted and found != wanted.lower():
-        _forget(part)
+        forget(part)
         raise DataError(f"{url}: sha256 {found}, expected {wanted.lower()}; the file was deleted: run again, or give "
                         f"--sha256 {found} if you trust it")  # fmt: skip
     shutil.rmtree(unpacked, ignore_errors=True)
@@ -238,15 +143,16 @@ def download(name: str, options: DownloadOptions) -> None:
         files = {file: size for place, new in places.items() for file, size in _sizes(new, place).items()}
         # Before the folders are moved: a run killed in between is known for what it is by the next.
         record[name] = {"url": url, "sha256": found, "bytes": part.stat().st_size, "files": files}
-        _write_json(folder / RECORD, record)
+        with new_file(folder / RECORD) as stream:
+            json.dump(record, stream, indent=1, sort_keys=True)
         for place, new in places.items():
             _move(new, folder / place)
     except DataError:
-        _forget(part)  # it arrived whole, so going on with it would fail again
+        forget(part)  # it arrived whole, so going on with it would fail again
         raise
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)
-    _forget(part)
+    forget(part)
     print(f"{folder}: {name}: {len(files)} files, {sum(files.values()) / 1e6:.1f} MB, sha256 {found}")
 
 

@@ -12,7 +12,7 @@ from typing import Optional
 COMMANDS = {
     "doctor": ("paddle_ranker.doctor", "main", "say what is installed, which fast paths are on, and what to install"),
     "rank": ("paddle_ranker.rank", "main", "rank the titles of each query of a file, best first"),
-    "triples": ("paddle_ranker.triples", "main", "make training triples from a file of labelled pairs"),
+    "make-triples": ("paddle_ranker.triples", "main", "make training triples from a file of labelled pairs"),
     "starter": ("paddle_ranker.starter", "main", "make the starter encoder, which needs no download"),
 }
 

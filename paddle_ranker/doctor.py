@@ -288,4 +288,4 @@ def doctor(options: DoctorOptions) -> int:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; return its exit status."""
-    return run_command(doctor, DoctorOptions, argv, description=__doc__ or "", prog="paddle-ranker doctor")
+    return run_command(doctor, DoctorOptions, argv, description=__doc__ or "")

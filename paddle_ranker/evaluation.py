@@ -8,7 +8,8 @@ from typing import Union
 import numpy as np
 from scipy.special import expit
 
-from paddle_ranker.metrics import evaluate_ranking, number_queries
+from paddle_ranker.errors import DataError
+from paddle_ranker.metrics import RELEVANT, evaluate_ranking, number_queries
 from paddle_ranker.pair_encoder import PairEncoder
 from paddle_ranker.records import LabeledPair, RecordFile
 from paddle_ranker.scorer import Engine, Scorer
@@ -28,6 +29,12 @@ class EvaluationSet:
         self.report = source.report()
         self.queries = [record.query for record in records]
         self.labels = np.array([record.label for record in records], dtype=np.float64)
+        relevant = int((self.labels >= RELEVANT).sum())
+        if relevant in (0, len(records)):
+            raise DataError(
+                f"{path}: one class only, {relevant} of its {len(records)} pairs are relevant (label >= 1): "
+                "AUC needs pairs of both classes"
+            )
         self._pairs = pair_encoder.encode(self.queries, [record.title for record in records])
         self._pair_encoder = pair_encoder
         self._batch_size = batch_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Optional
 
 from paddle_ranker.atomic import make_folder, new_folder
 from paddle_ranker.cache import cache_folder
@@ -45,7 +46,7 @@ def _addresses(name: str) -> dict[str, str]:
 
 
 def _fetch_model(name: str, folder: Path) -> None:
-    from paddle_ranker.download import fetch
+    from paddle_ranker.download import fetch, forget
 
     config = config_by_name(name)  # an unknown name ends here
     addresses = _addresses(name)
@@ -57,18 +58,20 @@ def _fetch_model(name: str, folder: Path) -> None:
                 (temporary / file).write_bytes(known.read_bytes())
                 continue
             try:
-                fetch(address, temporary / file)
+                fetch(address, temporary / f"{file}.part")
             except RankerError as error:
                 raise CheckpointError(
                     f"{name} is not on this machine and could not be fetched ({error}): give --model_name_or_path a "
                     "local folder that holds model_state.pdparams, config.json and vocab.txt, or make a small "
                     "encoder offline with: python -m paddle_ranker starter --corpus YOUR_FILE"
                 ) from error
+            (temporary / f"{file}.part").rename(temporary / file)
+            forget(temporary / f"{file}.part")
         text = json.dumps({**config.to_dict(), "name": name}, indent=2)
         (temporary / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _paddlenlp_copy(name: str, file: str, address: str) -> Path | None:
+def _paddlenlp_copy(name: str, file: str, address: str) -> Optional[Path]:
     """Return the file in PaddleNLP's own cache, where an earlier program left it."""
     folder = Path.home() / ".paddlenlp" / "models" / name
     for candidate in (folder / file, folder / address.rsplit("/", 1)[-1]):

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import platform
 import random
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
@@ -133,7 +135,7 @@ def prepare(threads: Optional[int] = None) -> MathPath:
     # Paddle's C++ side logs each step of start-up; errors still show.
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("GLOG_v", "0")
-    warnings.filterwarnings("ignore", message="No ccache found")
+    warnings.filterwarnings("ignore", message="(No ccache found|Setuptools is replacing distutils)")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(paddle|paddlenlp|huggingface_hub|datasets)\b")
     if threads is not None:
@@ -169,6 +171,7 @@ def select_device(name: str) -> str:
     """
     import paddle
 
+    _take_back_signals()
     kind, colon, number = name.partition(":")
     if kind not in DEVICES or (colon and not number.isdigit()) or (kind == "cpu" and colon):
         raise UsageError(f"--device {name}: choose from {', '.join(DEVICES)}, or one with its number, as in gpu:0")
@@ -187,6 +190,14 @@ def select_device(name: str) -> str:
     except (ValueError, RuntimeError, OSError) as error:
         raise RankerError(f"--device {name}: Paddle cannot use it ({str(error).splitlines()[0]}); {remedy}") from error
     return str(paddle.device.get_device())
+
+
+def _take_back_signals() -> None:
+    """Give SIGTERM back to the handler Python knows: importing Paddle puts a C++ one in its place."""
+    handler = signal.getsignal(signal.SIGTERM)
+    # Only the main thread may set one, and only it set one that could be lost.
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def set_seed(seed: int) -> None:

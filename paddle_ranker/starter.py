@@ -118,4 +118,4 @@ def run(options: StarterOptions) -> None:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; return its exit status."""
-    return run_command(run, StarterOptions, argv, description="Make a small encoder from nothing.", prog="starter")
+    return run_command(run, StarterOptions, argv, description="Make a small encoder from nothing.")

@@ -106,7 +106,7 @@ def run(options: MakeTriplesOptions) -> None:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command `make-triples`."""
-    return run_command(run, MakeTriplesOptions, argv, "Make training triples of graded pairs.", prog="make-triples")
+    return run_command(run, MakeTriplesOptions, argv, "Make training triples of graded pairs.")
 
 
 if __name__ == "__main__":

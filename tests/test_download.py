@@ -42,7 +42,7 @@ def _load() -> ModuleType:
 
 
 script = _load()
-BLOCK: int = script._BLOCK
+BLOCK: int = script.BLOCK
 
 
 def make_zip(texts: dict[str, str], compression: int = zipfile.ZIP_STORED) -> bytes:

@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 import paddle
 import pytest
-from tiny import CONFIG, make_network
 
 from paddle_ranker.config import EncoderConfig, config_by_name
 from paddle_ranker.encoder import Encoder
+from tests.tiny import CONFIG, make_network
 
 pytestmark = pytest.mark.parity
 

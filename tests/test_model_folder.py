@@ -11,13 +11,13 @@ import numpy as np
 import paddle
 import pytest
 from scipy.special import softmax
-from tiny import CONFIG, PAIRS, make_network, write_encoder, write_ranker, write_tokenizer
 
 from paddle_ranker.encoder import Encoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model_folder import RankerParts, load_ranker, start_ranker
 from paddle_ranker.parameters import load_arrays, save_arrays
 from paddle_ranker.scorer import DygraphEngine, Scorer
+from tests.tiny import CONFIG, PAIRS, make_network, write_encoder, write_ranker, write_tokenizer
 
 pytestmark = pytest.mark.unit
 Change = Callable[[dict[str, Any]], Any]

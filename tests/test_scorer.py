@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import PAIRS, make_network, write_ranker
 
 from paddle_ranker import Ranker
 from paddle_ranker.model_folder import load_ranker
 from paddle_ranker.scorer import DygraphEngine, Scorer, chunks
+from tests.tiny import PAIRS, make_network, write_ranker
 
 pytestmark = pytest.mark.parity
 QUERIES, TITLES = [list(column) for column in zip(*PAIRS)]

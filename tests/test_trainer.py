@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import paddle
 import pytest
-from tiny import PAIRS, make_network, write_tokenizer
 
 from ernie_matching.data import EncodedTriples
 from ernie_matching.model import PairwiseExamples
@@ -21,6 +20,7 @@ from paddle_ranker.model import RankerNetwork
 from paddle_ranker.pair_encoder import PairEncoder
 from paddle_ranker.trainer import FitResult, fit
 from paddle_ranker.training_options import TrainingOptions
+from tests.tiny import PAIRS, make_network, write_tokenizer
 
 pytestmark = pytest.mark.unit
 

@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from paddle_ranker.runtime import prepare
+
+# Before any test file imports Paddle: the tests then run on the code path that the commands run on.
+prepare()
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -17,3 +22,9 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs real data: {folder} is not there (set PADDLE_RANKER_REAL_DATA to its folder)")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put unit tests first, then parity, then server: what fails soonest and says most comes first."""
+    order = ("unit", "parity", "server")
+    items.sort(key=lambda item: next((place for place, name in enumerate(order) if item.get_closest_marker(name)), 3))

@@ -21,10 +21,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def run_doctor(python: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if name != "MKL_DEBUG_CPU_TYPE"}
     return subprocess.run(
         [python, "-m", "paddle_ranker", "doctor", *arguments],
         cwd=REPOSITORY,
-        env={**os.environ, **environment},
+        env={**inherited, **environment},
         capture_output=True,
         text=True,
         check=False,

@@ -23,6 +23,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         bf16, fused = system == "torch_bf16", system == "torch_fused"
         torch_training.train(work, triples, pace, bf16=bf16, fused_optimizer=fused)
     else:
+        if system.startswith("ours"):
+            from paddle_ranker import runtime
+
+            runtime.prepare()  # as every command of this toolkit does, before Paddle is imported
         from benchmarks.peers import paddle_training
         from benchmarks.peers.work import load_work
 

@@ -17,8 +17,9 @@ class TrainPairwiseOptions(RankerTrainingOptions):
     test_file: str = option(help="labelled pairs to evaluate on during training: query, title, label")
     loss: str = option(
         "margin_logit",
-        help="margin_logit and ranknet compare logits, margin_probability (the published one) probabilities",
-        choices=("margin_logit", "margin_probability", "ranknet"),
+        help="margin_logit and ranknet compare logits, margin_probability (the published one) probabilities; "
+        "ranknet_bce also asks for high positives and low negatives",
+        choices=("margin_logit", "margin_probability", "ranknet", "ranknet_bce"),
     )
     margin: Optional[float] = option(
         None, help="by how much a positive must be ahead (default: 0.2 on probabilities, 1 on logits)", minimum=0
@@ -31,7 +32,7 @@ def train(options: TrainPairwiseOptions) -> None:
     from ernie_matching.data import encode_triples
     from ernie_matching.model import PairwiseExamples
     from paddle_ranker.evaluation import EvaluationSet
-    from paddle_ranker.losses import PAIRWISE_LOSSES, margin_for
+    from paddle_ranker.losses import PAIRWISE_LOSSES, SHIFT_INVARIANT, margin_for
     from paddle_ranker.ranker_training import start_training, train_ranker
     from paddle_ranker.records import RecordFile, Triple
 
@@ -46,6 +47,7 @@ def train(options: TrainPairwiseOptions) -> None:
     if processes.is_first:
         print(f"{options.train_file}: {source.report()} triples; {options.test_file}: {evaluation.report} pairs")
 
+    parts.network.head.bias.stop_gradient = options.loss in SHIFT_INVARIANT
     margin = margin_for(options.loss, options.margin)
     examples = PairwiseExamples(triples, PAIRWISE_LOSSES[options.loss], margin, parts.pair_encoder.pad_id)
     facts = {"margin": margin, "examples": len(triples)}

@@ -28,12 +28,24 @@ def rank_net(positive: Tensor, negative: Tensor, margin: float) -> Tensor:
     return F.softplus(margin - (positive - negative)).mean()
 
 
+def rank_net_and_cross_entropy(positive: Tensor, negative: Tensor, margin: float) -> Tensor:
+    """Return RankNet plus the binary cross-entropy of positives as 1 and negatives as 0.
+
+    The first term orders a query's titles; the second gives all queries one scale, so that scores compare across them.
+    """
+    cross_entropy = 0.5 * (F.softplus(-positive) + F.softplus(negative)).mean()
+    return rank_net(positive, negative, margin) + cross_entropy
+
+
 PAIRWISE_LOSSES: dict[str, PairwiseLoss] = {
     "margin_logit": margin_on_logits,
     "margin_probability": margin_on_probabilities,
     "ranknet": rank_net,
+    "ranknet_bce": rank_net_and_cross_entropy,
 }
-DEFAULT_MARGINS = {"margin_logit": 1.0, "margin_probability": 0.2, "ranknet": 0.0}
+DEFAULT_MARGINS = {"margin_logit": 1.0, "margin_probability": 0.2, "ranknet": 0.0, "ranknet_bce": 0.0}
+# Of these the gradient to the head's bias is zero but for rounding, which AdamW would turn into steps of full size.
+SHIFT_INVARIANT = {"margin_logit", "ranknet"}
 
 
 def margin_for(loss: str, margin: Optional[float]) -> float:

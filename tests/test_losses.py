@@ -9,7 +9,16 @@ import paddle
 import pytest
 
 from paddle_ranker.evaluation import mean_margin_loss
-from paddle_ranker.losses import margin_for, margin_on_logits, margin_on_probabilities, rank_net
+from paddle_ranker.losses import (
+    DEFAULT_MARGINS,
+    PAIRWISE_LOSSES,
+    SHIFT_INVARIANT,
+    margin_for,
+    margin_on_logits,
+    margin_on_probabilities,
+    rank_net,
+    rank_net_and_cross_entropy,
+)
 from paddle_ranker.schedule import linear_warmup_decay, make_optimizer
 
 pytestmark = pytest.mark.unit
@@ -40,6 +49,23 @@ def test_margin_on_probabilities() -> None:
 def test_rank_net() -> None:
     expected = sum(math.log1p(math.exp(-d)) for d in (1.5, 0.0, -2.0)) / 3
     assert float(rank_net(*tensors(), 0.0)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_rank_net_and_cross_entropy() -> None:
+    def softplus(x: float) -> float:
+        return math.log1p(math.exp(x))
+
+    order = sum(softplus(-d) for d in (1.5, 0.0, -2.0)) / 3
+    labels = sum(softplus(-p) + softplus(n) for p, n in ((2.0, 0.5), (0.0, 0.0), (-1.0, 1.0))) / 6
+    assert float(rank_net_and_cross_entropy(*tensors(), 0.0)) == pytest.approx(order + labels, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(PAIRWISE_LOSSES))
+def test_what_is_called_shift_invariant_is(name: str) -> None:
+    positive, negative = tensors()
+    loss, margin = PAIRWISE_LOSSES[name], DEFAULT_MARGINS[name]
+    moved = float(loss(positive + 3.0, negative + 3.0, margin))
+    assert (moved == pytest.approx(float(loss(positive, negative, margin)), abs=1e-6)) is (name in SHIFT_INVARIANT)
 
 
 def test_only_the_margin_on_probabilities_loses_its_gradient_where_scores_saturate() -> None:

@@ -124,8 +124,7 @@ def _chosen(name: str, given: str, known: Sequence[str]) -> list[str]:
 
 def _prepare(options: TrainingBenchmarkOptions, shape: str, folder: Path) -> str:
     """Write what the workers train into `folder`; return a line that describes it."""
-    from benchmarks.peers.work import TrainingWork, save_work, typical_batches
-    from ernie_matching.data import EncodedTriples
+    from benchmarks.peers.work import BenchmarkTriples, TrainingWork, save_work, typical_batches
     from paddle_ranker.model_folder import never_match_ids
     from paddle_ranker.pair_encoder import PairEncoder
     from paddle_ranker.records import LabeledPair, RecordFile
@@ -147,9 +146,9 @@ def _prepare(options: TrainingBenchmarkOptions, shape: str, folder: Path) -> str
     positives = encoder.encode(queries, [triple.title for triple in triples])
     negatives = encoder.encode(queries, [triple.neg_title for triple in triples])
     rows = typical_batches(
-        EncodedTriples(positives, negatives).lengths, options.batch_size, options.steps, options.seed
+        BenchmarkTriples(positives, negatives).lengths, options.batch_size, options.steps, options.seed
     )
-    chosen = EncodedTriples(positives.take(rows), negatives.take(rows))
+    chosen = BenchmarkTriples(positives.take(rows), negatives.take(rows))
     work = TrainingWork(
         shape=SHAPES[shape],
         pad_id=encoder.pad_id,
@@ -162,7 +161,7 @@ def _prepare(options: TrainingBenchmarkOptions, shape: str, folder: Path) -> str
     save_work(folder, work, chosen)
     tokens = (positives.lengths[rows].mean() + negatives.lengths[rows].mean()) / 2
     return (
-        f"{len(chosen) // options.batch_size} batches of {options.batch_size} triples of {path.name}, "
+        f"{len(chosen.lengths) // options.batch_size} batches of {options.batch_size} triples of {path.name}, "
         f"{tokens:.1f} tokens a pair, threads: {options.threads}, rounds: {options.rounds}"
     )
 

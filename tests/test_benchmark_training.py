@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,12 @@ def test_the_pace_counts_the_triples_of_each_round() -> None:
     assert ready == {"ready": True}
     assert (first["triples"], second["triples"]) == (11, 7)
     assert first["seconds"] > 0
+
+
+def test_a_worker_loads_its_work_without_paddle() -> None:
+    # Once Paddle is loaded it is too late to choose the math library's code path.
+    code = "import sys, benchmarks.peers.work, benchmarks.peers.training_worker; sys.exit('paddle' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=training.ROOT, check=False).returncode == 0
 
 
 def test_the_published_peer_gives_our_probabilities_with_the_same_parameters() -> None:

@@ -9,26 +9,27 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from benchmarks.peers.work import Pace, TrainingWork
+from benchmarks.peers.work import BenchmarkTriples, Pace, TrainingWork
 from ernie_matching.data import EncodedTriples
 from ernie_matching.model import PairwiseExamples
 from paddle_ranker.batching import training_batches
 from paddle_ranker.config import EncoderConfig
 from paddle_ranker.distributed import ProcessGroup
+from paddle_ranker.encoded_pairs import EncodedPairs
 from paddle_ranker.losses import PAIRWISE_LOSSES, margin_for
 from paddle_ranker.model import RankerNetwork
-from paddle_ranker.pair_encoder import EncodedPairs
 from paddle_ranker.trainer import fit
 from paddle_ranker.training_options import TrainingOptions
 
 FOREVER = 1_000_000
 
 
-def ours(work: TrainingWork, triples: EncodedTriples, pace: Pace, *, match_embeddings: bool) -> None:
+def ours(work: TrainingWork, triples: BenchmarkTriples, pace: Pace, *, match_embeddings: bool) -> None:
     """Run this toolkit's trainer as `train_pairwise.py` does, until the pace ends it."""
     network = RankerNetwork(EncoderConfig(**work.shape), work.never_match if match_embeddings else None)
     loss = "margin_logit"
-    examples = PairwiseExamples(triples, PAIRWISE_LOSSES[loss], margin_for(loss, None), work.pad_id)
+    encoded = EncodedTriples(triples.positives, triples.negatives)
+    examples = PairwiseExamples(encoded, PAIRWISE_LOSSES[loss], margin_for(loss, None), work.pad_id)
     with tempfile.TemporaryDirectory() as folder:
         fit(
             network,
@@ -80,7 +81,7 @@ class PublishedRanker(nn.Layer):
         return F.sigmoid(self.similarity(self.dropout(pooled)))
 
 
-def published(work: TrainingWork, triples: EncodedTriples, pace: Pace) -> None:
+def published(work: TrainingWork, triples: BenchmarkTriples, pace: Pace) -> None:
     """Train as published: padded to a fixed length, one forward pass for each title, AdamW without clipping."""
     paddle.set_device("cpu")
     paddle.seed(work.seed)

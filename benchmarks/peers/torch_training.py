@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peers.work import Pace, TrainingWork
-from ernie_matching.data import EncodedTriples
+from benchmarks.peers.work import BenchmarkTriples, Pace, TrainingWork
 from paddle_ranker.batching import training_batches
-from paddle_ranker.pair_encoder import EncodedPairs
+from paddle_ranker.encoded_pairs import EncodedPairs
 
 MARGIN = 1.0
 
@@ -65,7 +64,7 @@ class TorchRanker(nn.Module):
 
 
 def train(
-    work: TrainingWork, triples: EncodedTriples, pace: Pace, *, bf16: bool = False, fused_optimizer: bool = False
+    work: TrainingWork, triples: BenchmarkTriples, pace: Pace, *, bf16: bool = False, fused_optimizer: bool = False
 ) -> None:
     """Train until the pace ends it; `fused_optimizer` is an option of AdamW that is off by default."""
     torch.set_num_threads(work.threads)
@@ -81,7 +80,7 @@ def train(
         epoch += 1
         for indices in training_batches(triples.lengths, work.batch_size, work.seed, epoch):
             pace.tick(len(indices))
-            ids, types = pairs.pad(np.concatenate([indices, indices + len(triples)]), work.pad_id)
+            ids, types = pairs.pad(np.concatenate([indices, indices + len(triples.lengths)]), work.pad_id)
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
                 logits = network(torch.from_numpy(ids), torch.from_numpy(types))
             positive, negative = logits.float().chunk(2)

@@ -11,15 +11,14 @@ from typing import Optional
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Train as SYSTEM does on the work of FOLDER, step by step as the standard input says."""
     system, folder = sys.argv[1:] if argv is None else argv
-    from benchmarks.peers.work import Pace, take_stdout
+    from benchmarks.peers.work import Pace, load_work, take_stdout
 
     pace = Pace(sys.stdin, take_stdout())
+    work, triples = load_work(Path(folder))
     # Each framework is imported by its own systems alone: both bring OpenMP, and two in one process disagree.
     if system.startswith("torch"):
         from benchmarks.peers import torch_training
-        from benchmarks.peers.work import load_work
 
-        work, triples = load_work(Path(folder))
         bf16, fused = system == "torch_bf16", system == "torch_fused"
         torch_training.train(work, triples, pace, bf16=bf16, fused_optimizer=fused)
     else:
@@ -28,9 +27,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
             runtime.prepare()  # as every command of this toolkit does, before Paddle is imported
         from benchmarks.peers import paddle_training
-        from benchmarks.peers.work import load_work
 
-        work, triples = load_work(Path(folder))
         if system.startswith("published"):
             paddle_training.published(work, triples, pace)
         else:

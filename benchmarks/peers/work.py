@@ -3,6 +3,8 @@
 The processes stay alive and take turns, so that a busy moment of the machine hits all of them. A process says
 `{"ready": true}` before its first step; then each line it reads is a number of steps to make, and each line it writes
 is what they took. At the end of its input it ends.
+
+Nothing here imports Paddle: PyTorch's processes must not load it, and ours only after `runtime.prepare`.
 """
 
 from __future__ import annotations
@@ -17,9 +19,21 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from ernie_matching.data import EncodedTriples
 from paddle_ranker.batching import WINDOW
-from paddle_ranker.pair_encoder import EncodedPairs
+from paddle_ranker.encoded_pairs import EncodedPairs
+
+
+@dataclass(frozen=True)
+class BenchmarkTriples:
+    """The pairs (query, title) and (query, neg_title) of n triples, as in `ernie_matching.data.EncodedTriples`."""
+
+    positives: EncodedPairs
+    negatives: EncodedPairs
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """`[n]` tokens of the longer pair of each triple."""
+        return np.maximum(self.positives.lengths, self.negatives.lengths)
 
 
 @dataclass(frozen=True)
@@ -37,7 +51,7 @@ class TrainingWork:
     max_grad_norm: float = 1.0
 
 
-def save_work(folder: Path, work: TrainingWork, triples: EncodedTriples) -> None:
+def save_work(folder: Path, work: TrainingWork, triples: BenchmarkTriples) -> None:
     """Write what `load_work` reads."""
     (folder / "work.json").write_text(json.dumps(asdict(work)), encoding="utf-8")
     arrays = {
@@ -48,7 +62,7 @@ def save_work(folder: Path, work: TrainingWork, triples: EncodedTriples) -> None
     np.savez(folder / "triples.npz", **arrays)
 
 
-def load_work(folder: Path) -> tuple[TrainingWork, EncodedTriples]:
+def load_work(folder: Path) -> tuple[TrainingWork, BenchmarkTriples]:
     """Return what `save_work` wrote."""
     work = TrainingWork(**json.loads((folder / "work.json").read_text(encoding="utf-8")))
     with np.load(folder / "triples.npz", allow_pickle=False) as arrays:
@@ -56,7 +70,7 @@ def load_work(folder: Path) -> tuple[TrainingWork, EncodedTriples]:
             EncodedPairs(*(arrays[f"{side}_{name}"] for name in ("ids", "offsets", "second_starts")))
             for side in ("positive", "negative")
         ]
-    return work, EncodedTriples(*sides)
+    return work, BenchmarkTriples(*sides)
 
 
 def typical_batches(lengths: np.ndarray, batch_size: int, count: int, seed: int) -> np.ndarray:

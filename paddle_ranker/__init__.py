@@ -22,7 +22,7 @@ def __getattr__(name: str) -> Any:
     if name in ("Ranker", "RankedTitle"):
         from paddle_ranker.runtime import prepare
 
-        prepare()
+        prepare(threads=0)
         from paddle_ranker import ranker
 
         return getattr(ranker, name)

@@ -22,7 +22,7 @@ from typing import Optional
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import Options, option, run_command
-from paddle_ranker.runtime import choose_math_path, processor_fields, read_cpuinfo
+from paddle_ranker.runtime import choose_math_path, processor_fields, read_cpuinfo, usable_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 IMPORT_SECONDS = 180
@@ -173,7 +173,7 @@ def describe_machine(cpuinfo: str) -> list[Finding]:
     """Return what the machine has: processor, cores this process may use, memory."""
     fields = processor_fields(cpuinfo)
     model = fields.get("model name") or platform.processor() or platform.machine()
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = usable_cores()
     findings = [
         Finding("machine", "system", "ok", platform.platform()),
         Finding("machine", "processor", "ok", model),

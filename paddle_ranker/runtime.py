@@ -126,10 +126,11 @@ def prepare(threads: Optional[int] = None) -> MathPath:
     """Make this process ready for Paddle; every command calls it before it imports Paddle.
 
     Args:
-        threads: how many threads a matrix product may use; `None` leaves Paddle's own choice, which is 1 unless
-            MKL_NUM_THREADS or OMP_NUM_THREADS says otherwise.
+        threads: how many threads a matrix product may use; 0: one a core that this process may use, shared among
+            the processes that the launcher started; `None` leaves Paddle's own choice, which is 1 unless
+            MKL_NUM_THREADS or OMP_NUM_THREADS says otherwise. A variable that is set wins over 0.
     Raises:
-        UsageError: fewer than 1 thread, or PADDLE_RANKER_MATH asks for what there is not.
+        UsageError: a negative number, or PADDLE_RANKER_MATH asks for what there is not.
     """
     path = choose_math_path()
     # Paddle's C++ side logs each step of start-up; errors still show.
@@ -139,11 +140,20 @@ def prepare(threads: Optional[int] = None) -> MathPath:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(paddle|paddlenlp|huggingface_hub|datasets)\b")
     if threads is not None:
-        if threads < 1:
-            raise UsageError(f"{threads} threads: give 1 or more")
+        if threads < 0:
+            raise UsageError(f"{threads} threads: give 1 or more, or 0 for one a core")
         # Not OMP_NUM_THREADS: Paddle sets that to 1 itself, and prints a warning for any other value.
-        os.environ["MKL_NUM_THREADS"] = str(threads)
+        if threads:
+            os.environ["MKL_NUM_THREADS"] = str(threads)
+        else:
+            processes = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+            os.environ.setdefault("MKL_NUM_THREADS", str(max(1, usable_cores() // processes)))
     return path
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def available_devices() -> list[str]:

@@ -21,6 +21,7 @@ class ScoringOptions(Options):
         None, help="longest pair in tokens (default: what the ranker was trained with)", minimum=5
     )
     device: str = option("gpu", help="cpu, gpu, xpu or npu")
+    cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0)
     tokenizer: str = option(
         "auto", help="what turns text into ids; all give the same, auto is the fastest", choices=BACKENDS
     )

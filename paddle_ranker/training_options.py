@@ -32,6 +32,7 @@ class TrainingOptions(Options):
     keep: int = option(0, help="scheduled checkpoints that stay, beside the best and the last; 0: all", minimum=0)
     seed: int = option(1000, help="random seed of order, dropout and new parameters", minimum=0)
     device: str = option("gpu", help="cpu, gpu, xpu or npu")
+    cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0)
 
 
 @dataclass(frozen=True)

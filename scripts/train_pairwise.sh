@@ -27,7 +27,7 @@ fi
 # The arguments come last: they win over the demo's.
 run_python "$ROOT/ernie_matching/train_pairwise.py" \
     --train_file "$DEMO_DATA/sort/train_pairwise.csv" --test_file "$DEMO_DATA/sort/dev_pairwise.csv" \
-    --save_dir "$DEMO_PAIRWISE" --max_seq_length 64 --epochs 2 --eval_step 100 \
+    --save_dir "$DEMO_PAIRWISE" --max_seq_length 64 --loss ranknet_bce --epochs 2 --eval_step 100 \
     "${start[@]}" "${device[@]}" "$@"
 
 trained="$(option_value --save_dir --save_dir "$DEMO_PAIRWISE" "$@")/best"

@@ -138,7 +138,7 @@ def test_training_goes_on_from_a_checkpoint(trained: tuple[Path, str], data: Pat
 
 
 def test_two_processes_train_the_model_that_one_would(data: Path, tmp_path: Path) -> None:
-    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    still: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     start = ["--model_name_or_path", write_encoder(tmp_path / "still", **still)]
     # 40 triples in batches of 12 end in one of 4: shares of 6 and of 2, an epoch after the other.
     alone = run("train_pairwise", *training(data, *start, "--batch_size", 12, "--save_dir", "alone"), cwd=tmp_path)

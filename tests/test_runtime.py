@@ -152,3 +152,28 @@ def test_a_seed_fixes_all_three_generators() -> None:
     assert all(a != b for a, b in zip(first, second))
     with pytest.raises(UsageError, match="--seed -1"):
         set_seed(-1)
+
+
+THREADS = """
+import os, sys
+from paddle_ranker.runtime import prepare
+prepare(int(sys.argv[1]))
+print(os.environ["MKL_NUM_THREADS"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "variables", "threads"),
+    [
+        (3, {"MKL_NUM_THREADS": "7"}, 3),
+        (0, {"MKL_NUM_THREADS": "7"}, 7),
+        (0, {}, len(os.sched_getaffinity(0))),
+        (0, {"PADDLE_TRAINERS_NUM": str(len(os.sched_getaffinity(0)))}, 1),
+        (0, {"PADDLE_TRAINERS_NUM": "999"}, 1),
+    ],
+)
+def test_threads(asked: int, variables: dict[str, str], threads: int) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    command = [sys.executable, "-c", THREADS, str(asked)]
+    done = subprocess.run(command, env={**environment, **variables}, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(threads)

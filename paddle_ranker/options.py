@@ -139,10 +139,11 @@ def build_parser(options_class: type[Options], prog: str, description: str) -> a
 
 class _OneValue(argparse._StoreAction):
     def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
-        given = namespace.__dict__.setdefault("_given", {})
-        first_name, first_value = given.setdefault(self.dest, (option_string, values))
-        if first_value != values:
-            raise UsageError(f"{first_name} {first_value} and {option_string} {values} are one option: give one value")
+        given = namespace.__dict__.setdefault("_given", {}).setdefault(self.dest, {})
+        for other, value in given.items():
+            if other != option_string and value != values:
+                raise UsageError(f"{other} {value} and {option_string} {values} are one option: give one value")
+        given[option_string] = values
         setattr(namespace, self.dest, values)
 
 

@@ -1,0 +1,76 @@
+"""The scripts without arguments, in a copy of the checkout: from nothing to a ranked list."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]  # trains for a minute or two
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout, without anything made in it, in a folder whose name has a space."""
+    copy = tmp_path_factory.mktemp("a checkout")
+    shutil.copytree(
+        REPOSITORY,
+        copy,
+        dirs_exist_ok=True,
+        ignore=shutil.ignore_patterns(
+            ".git",
+            ".venv*",
+            "__pycache__",
+            "checkpoint",
+            "sort",
+            "recall",
+            "milvus",
+            "literature_search_rank",
+            ".demo.json",
+        ),
+    )
+    return copy
+
+
+def script(checkout: Path, name: str, *arguments: str, shell: str = "bash") -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "PADDLE_RANKER_PYTHON": sys.executable,
+        "PADDLE_RANKER_CACHE": str(checkout / "cache"),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    command = [shell, str(checkout / "scripts" / name), *arguments]
+    return subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=900)
+
+
+def test_from_nothing_to_a_ranked_list(checkout: Path) -> None:
+    done = script(checkout, "train_pairwise.sh")
+    assert done.returncode == 0, done.stderr
+    best = float(re.findall(r"best: step \d+ \(auc (\S+),", done.stdout)[0])
+    assert best >= 0.88  # 0.90 and more over three seeds: python -m benchmarks.demo
+    assert done.stdout.count("   1. 0.") == 3  # three queries
+    assert "bash scripts/evaluate.sh" in done.stdout
+
+    evaluated = script(checkout, "evaluate.sh", shell="sh")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert evaluated.stdout.splitlines()[-8].startswith("eval_dev auc:") or f"auc:{best:.3f}" in evaluated.stdout
+
+    predicted = script(checkout, "predict_pairwise.sh")
+    lines = [line for line in predicted.stdout.splitlines() if line.startswith("{'query': ")]
+    assert predicted.returncode == 0 and len(lines) == 3000
+    fast = script(checkout, "predict_pairwise_fast.sh")
+    assert [line for line in fast.stdout.splitlines() if line.startswith("{'query': ")] == lines
+
+
+def test_arguments_and_the_exit_status_are_passed_on(checkout: Path) -> None:
+    assert script(checkout, "train_pairwise.sh", "--epoch", "3").returncode == 2
+    assert script(checkout, "evaluate.sh", "--init_from_ckpt", "nowhere").returncode == 1
+    helped = script(checkout, "train_pairwise.sh", "--help")
+    assert helped.returncode == 0 and "--train_file" in helped.stdout

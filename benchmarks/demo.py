@@ -60,7 +60,7 @@ class DemoOptions(Options):
     seeds: str = option("1,2,3", help="comma-separated random seeds, one run of the rankers each")
     shuffles: int = option(1, help="of how many seeds labels are shuffled; two runs each, one mirrored", minimum=1)
     recipe: str = option("", help="options of train_pairwise.py that win over the script's, as one argument")
-    threads: Optional[int] = option(None, help="threads of training (default: Paddle's own choice)", minimum=1)
+    threads: int = option(0, help="threads of training; 0: one a core", minimum=0)
     resamples: int = option(2000, help="bootstrap draws", minimum=10)
     scores_dir: Optional[str] = option(
         None, help="keep finished runs there and go on from them (another folder after a change of the code)"
@@ -224,7 +224,7 @@ def run(options: DemoOptions) -> None:
     names = options.systems.split(",")
     if not set(names) <= set(SYSTEMS.split(",")) or len(set(names)) < len(names):
         raise UsageError(f"--systems {options.systems}: choose from {SYSTEMS.replace(',', ', ')}, each once")
-    runtime.prepare(options.threads)
+    runtime.prepare_command(options.threads)
     with demo_data(options) as data:
         dev = read_records(data / DEV, LabeledPair)
         systems = [run_system(name, data, options, seeds) for name in names]

@@ -58,7 +58,7 @@ def train_from_nothing(
     seed: int,
 ) -> Trained:
     """Train a ranker of random parameters on `triples`, and score `evaluation` with what the last step left."""
-    from ernie_matching.data import EncodedTriples
+    from ernie_matching.data import encode_triples
     from ernie_matching.model import PairwiseExamples
     from paddle_ranker import runtime
     from paddle_ranker.config import EncoderConfig
@@ -73,22 +73,15 @@ def train_from_nothing(
     started = time.perf_counter()
     runtime.select_device("cpu")
     runtime.set_seed(seed)
-    queries = [triple.query for triple in triples]
-    encoded = EncodedTriples(
-        pair_encoder.encode(queries, [triple.title for triple in triples]),
-        pair_encoder.encode(queries, [triple.neg_title for triple in triples]),
-    )
-    config = EncoderConfig(
-        vocab_size=pair_encoder.vocab_size,
+    encoded = encode_triples(triples, pair_encoder)
+    config = EncoderConfig.small(
+        pair_encoder.vocab_size,
+        layers=recipe.layers,
         hidden_size=recipe.hidden_size,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        intermediate_size=4 * recipe.hidden_size,
-        hidden_dropout_prob=recipe.dropout,
-        attention_probs_dropout_prob=recipe.dropout,
+        heads=recipe.heads,
+        dropout=recipe.dropout,
+        positions=recipe.max_seq_length,
         normalize_before=recipe.normalize_before,
-        max_position_embeddings=recipe.max_seq_length,
-        pad_token_id=pair_encoder.pad_id,
     )
     network = RankerNetwork(config, never_match_ids(pair_encoder) if match_embeddings else None)
     logits: list[Floats] = []

@@ -79,7 +79,9 @@ class QbqtcOptions(Recipe):
     )
     reference: Optional[str] = option(None, help="system the others are compared to (default: ranker, else the first)")
     loss: str = option(
-        "margin_logit", help="loss of the rankers", choices=("margin_logit", "margin_probability", "ranknet")
+        "margin_logit",
+        help="loss of the rankers",
+        choices=("margin_logit", "margin_probability", "ranknet", "ranknet_bce"),
     )
     margin: Optional[float] = option(None, help="by how much a positive must be ahead (default: the loss's own)")
     per_positive: int = option(2, help="most triples a title is the better one of", minimum=1)
@@ -90,7 +92,7 @@ class QbqtcOptions(Recipe):
     )
     vocab_size: int = option(8000, help="word pieces of --vocabulary own at the most", minimum=1)
     seeds: str = option("1", help="comma-separated random seeds, one run of the rankers each")
-    threads: Optional[int] = option(None, help="threads of training (default: Paddle's own choice)", minimum=1)
+    threads: int = option(0, help="threads of training; 0: one a core", minimum=0)
     resamples: int = option(2000, help="bootstrap draws", minimum=10)
     scores_dir: Optional[str] = option(
         None, help="keep finished runs there and go on from them (another folder after a change of the code)"
@@ -236,7 +238,7 @@ def run(options: QbqtcOptions) -> None:
     if options.json:
         check_writable(options.json)
     seeds = parse_numbers(options.seeds, "seeds")
-    runtime.prepare(options.threads)
+    runtime.prepare_command(options.threads)
     entrants = contestants(options)
     names = [contestant.name for contestant in entrants]
     reference = options.reference or ("ranker" if "ranker" in names else names[0])

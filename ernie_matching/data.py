@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from paddle_ranker.pair_encoder import EncodedPairs, PairEncoder
-from paddle_ranker.records import RecordFile, Triple
+from paddle_ranker.records import Triple
 from paddle_ranker.scorer import chunks
 
 
@@ -27,8 +28,8 @@ class EncodedTriples:
         return np.maximum(self.positives.lengths, self.negatives.lengths)
 
 
-def encode_triples(source: RecordFile[Triple], pair_encoder: PairEncoder) -> EncodedTriples:
-    """Read and encode all triples of a file; raises `DataError` as the file's records do."""
+def encode_triples(source: Iterable[Triple], pair_encoder: PairEncoder) -> EncodedTriples:
+    """Encode all triples, of a list or of a file that is read as it goes (which raises `DataError` for a bad row)."""
     positives, negatives = [], []
     for part in chunks(source):
         queries = [triple.query for triple in part]

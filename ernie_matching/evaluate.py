@@ -23,7 +23,7 @@ class EvaluateOptions(ScoringOptions):
 
 def evaluate(options: EvaluateOptions) -> None:
     """Print the AUC, the measures by query, and the margin loss."""
-    runtime.prepare(options.cpu_threads)
+    runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.evaluation import EvaluationSet, mean_margin_loss
     from paddle_ranker.losses import margin_for
     from paddle_ranker.metrics import evaluate_ranking

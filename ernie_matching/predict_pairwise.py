@@ -12,7 +12,7 @@ from paddle_ranker.scoring_options import PredictOptions
 
 def predict(options: PredictOptions) -> None:
     """Print `{'query': ..., 'title': ..., 'pred_prob': ...}` for every pair of the input file, in order."""
-    runtime.prepare(options.cpu_threads)
+    runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.scoring import predict_pairs, shown_probability
 
     for pair, probability in predict_pairs(options):

@@ -28,7 +28,7 @@ class TrainPairwiseOptions(RankerTrainingOptions):
 
 def train(options: TrainPairwiseOptions) -> None:
     """Train as the options say; checkpoints go to `options.save_dir`."""
-    runtime.prepare(options.cpu_threads)
+    runtime.prepare_command(options.cpu_threads)
     from ernie_matching.data import encode_triples
     from ernie_matching.model import PairwiseExamples
     from paddle_ranker.evaluation import EvaluationSet

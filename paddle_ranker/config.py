@@ -50,6 +50,31 @@ class EncoderConfig:
         return self.max_position_embeddings - (self.pad_token_id + 1 if self.model_type == "roberta" else 0)
 
     @classmethod
+    def small(
+        cls,
+        vocab_size: int,
+        *,
+        layers: int,
+        hidden_size: int,
+        heads: int,
+        dropout: float,
+        positions: int,
+        normalize_before: bool,
+    ) -> EncoderConfig:
+        """Return the shape of an encoder to train from nothing: feed-forward four times the width, one dropout."""
+        return cls(
+            vocab_size=vocab_size,
+            hidden_size=hidden_size,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            intermediate_size=4 * hidden_size,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+            max_position_embeddings=positions,
+            normalize_before=normalize_before,
+        )
+
+    @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EncoderConfig:
         """Take the fields that are known from a parsed `config.json`; the defaults are PaddleNLP's for that type."""
         known = {field.name for field in dataclasses.fields(cls)}

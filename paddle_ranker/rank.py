@@ -22,7 +22,7 @@ class RankOptions(PredictOptions):
 
 def rank(options: RankOptions) -> None:
     """Print the best `top_k` titles of every query, in the order in which the queries first stand in the file."""
-    runtime.prepare(options.cpu_threads)
+    runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.scoring import rank_by_query, shown_probability
 
     ranked = rank_by_query(options, options.top_k)

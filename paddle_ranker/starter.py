@@ -80,15 +80,13 @@ def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None
     from paddle_ranker.vocabulary import train_wordpiece_vocabulary, write_vocabulary
 
     vocabulary = train_wordpiece_vocabulary(_texts(files), options.vocab_size)
-    config = EncoderConfig(
-        vocab_size=len(vocabulary),
+    config = EncoderConfig.small(
+        len(vocabulary),
+        layers=options.num_hidden_layers,
         hidden_size=options.hidden_size,
-        num_hidden_layers=options.num_hidden_layers,
-        num_attention_heads=options.num_attention_heads,
-        intermediate_size=4 * options.hidden_size,
-        hidden_dropout_prob=options.dropout,
-        attention_probs_dropout_prob=options.dropout,
-        max_position_embeddings=options.max_position_embeddings,
+        heads=options.num_attention_heads,
+        dropout=options.dropout,
+        positions=options.max_position_embeddings,
         normalize_before=options.normalize_before,
     )
     runtime.select_device("cpu")  # the same parameters whatever device they are trained on later

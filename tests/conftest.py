@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -13,6 +16,16 @@ from paddle_ranker.runtime import prepare
 prepare()
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def load_script(path: str) -> ModuleType:
+    """Import a script by its path in the checkout: `datasets/` is no package, and must not become one."""
+    spec = importlib.util.spec_from_file_location(path.replace("/", "_").removesuffix(".py"), REPOSITORY / path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

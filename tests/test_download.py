@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import json
 import os
@@ -16,14 +15,13 @@ import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from paddle_ranker.demo.files import write_demo
+from tests.conftest import REPOSITORY, load_script
 
 pytestmark = pytest.mark.unit
-REPOSITORY = Path(__file__).resolve().parent.parent
 TEXTS = {
     "data/train.csv": "委婉语\t委婉语,文化,跨文化交际\t1\n" * 3000,
     "data/dev_pairwise.csv": "query\ttitle\tlabel\n" + "委婉语\t委婉语\t1\n",
@@ -31,17 +29,7 @@ TEXTS = {
 }
 
 
-def _load() -> ModuleType:
-    """Import the script by path: `datasets/` is no package, and must not become one."""
-    spec = importlib.util.spec_from_file_location("download_script", REPOSITORY / "datasets" / "download.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-script = _load()
+script = load_script("datasets/download.py")
 BLOCK: int = script.BLOCK
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.runtime import MathPath, choose_math_path, decide_math_path, processor_fields
+from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit
-REPOSITORY = Path(__file__).resolve().parent.parent
 AVX2 = "fpu sse2 avx fma avx2"
 AVX512 = f"{AVX2} avx512f avx512dq avx512cd avx512bw avx512vl"
 
@@ -177,3 +176,45 @@ def test_threads(asked: int, variables: dict[str, str], threads: int) -> None:
     command = [sys.executable, "-c", THREADS, str(asked)]
     done = subprocess.run(command, env={**environment, **variables}, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(threads)
+
+
+STEPS = """
+import hashlib, sys
+from paddle_ranker import runtime
+if sys.argv[1] == "command":
+    runtime.prepare_command(1)
+else:
+    runtime.choose_math_path()
+import numpy as np, paddle
+from paddle_ranker.schedule import make_optimizer
+from tests.tiny import make_network
+network = make_network()
+network.train()
+optimizer, _ = make_optimizer(network, learning_rate=1e-3, new_parts=[], new_parts_factor=1.0, weight_decay=0.01,
+                              warmup_proportion=0.0, total_steps=9, max_grad_norm=1.0)
+random = np.random.RandomState(0)
+for step in range(6):
+    paddle.seed(step)
+    ids = paddle.to_tensor(random.randint(5, 60, (16, 40)))
+    network(ids, paddle.to_tensor((np.arange(40) > 12).astype("int64")[None].repeat(16, 0))).square().mean().backward()
+    optimizer.step()
+    optimizer.clear_grad()
+print(hashlib.sha256(b"".join(p.numpy().tobytes() for p in network.parameters())).hexdigest())
+"""
+
+
+@pytest.mark.parity
+def test_what_a_command_prepares_changes_no_bit_of_a_training() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FLAGS_")}
+    digests = [
+        subprocess.run(
+            [sys.executable, "-c", STEPS, way],
+            cwd=REPOSITORY,
+            env={**environment, "MKL_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()[-1]
+        for way in ("command", "plain")
+    ]
+    assert digests[0] == digests[1] and len(digests[0]) == 64

@@ -25,7 +25,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         if system.startswith("ours"):
             from paddle_ranker import runtime
 
-            runtime.prepare()  # as every command of this toolkit does, before Paddle is imported
+            runtime.prepare_command(threads=0)  # as the training commands do; MKL_NUM_THREADS, if set, stays
         from benchmarks.peers import paddle_training
 
         if system.startswith("published"):

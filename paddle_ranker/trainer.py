@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ def fit(
     """
     keeper = CheckpointKeeper(options.save_dir, options.keep) if processes.is_first else None
     if keeper and keeper.set_aside:
-        tqdm.write(f"checkpoints of an earlier run moved to {keeper.set_aside}")
+        _say(f"checkpoints of an earlier run moved to {keeper.set_aside}")
     total_steps = _total_steps(examples, options, processes)
     optimizer, schedule = make_optimizer(
         network,
@@ -109,15 +110,15 @@ def fit(
             progress.update()
             if step % options.logging_steps == 0 and processes.is_first:
                 shown = "".join(f", {name}: {value:.5f}" for name, value in {"loss": loss, **figures}.items())
-                tqdm.write(f"global step {step}, epoch: {epoch}, batch: {number}{shown}, "
-                           f"speed: {clock.rate(step):.2f} step/s")  # fmt: skip
+                speed = f"speed: {clock.rate(step):.2f} step/s"
+                _say(f"global step {step}, epoch: {epoch}, batch: {number}{shown}, {speed}")
             final = step == total_steps
             scheduled = step % options.save_step == 0
             if processes.is_first and keeper and (final or scheduled or step % options.eval_step == 0):
                 with clock.paused():
                     if final or step % options.eval_step == 0:
                         last = {"step": step, **evaluate()}
-                        tqdm.write(f"eval_dev {metric}:{last[metric]:.3f}")
+                        _say(f"eval_dev {metric}:{last[metric]:.3f}")
                     improved = bool(last) and last["step"] == step and last[metric] > best.get(metric, -math.inf)
                     best = last if improved else best
                     if final or scheduled or improved:
@@ -136,6 +137,12 @@ def fit(
         seconds=seconds,
         examples_per_second=seen / max(clock.elapsed(), 1e-9),
     )
+
+
+def _say(line: str) -> None:
+    """Print a line above the progress bar, at once even into a pipe or a file."""
+    tqdm.write(line)
+    sys.stdout.flush()
 
 
 def _epoch_batches(

@@ -33,7 +33,7 @@ class Recipe(Options):
     weight_decay: float = option(0.01, help="weight decay", minimum=0)
     warmup_proportion: float = option(0.06, help="share of the steps with a rising learning rate", minimum=0, below=1)
     max_grad_norm: float = option(1.0, help="clip the gradient's norm there; 0: don't", minimum=0)
-    batch_size: int = option(32, help="triples a batch", minimum=1)
+    batch_size: int = option(16, help="triples a batch", minimum=1)
     epochs: int = option(1, help="passes over the triples", minimum=1)
     max_steps: int = option(0, help="stop after so many steps; 0: after the epochs", minimum=0)
 

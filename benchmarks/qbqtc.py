@@ -86,7 +86,7 @@ class QbqtcOptions(Recipe):
     margin: Optional[float] = option(None, help="by how much a positive must be ahead (default: the loss's own)")
     per_positive: int = option(2, help="most triples a title is the better one of", minimum=1)
     vocabulary: str = option(
-        "own",
+        "ernie",
         help="own: word pieces trained on the texts learned from; ernie: vocab/ernie-3.0-vocab.txt",
         choices=("own", "ernie"),
     )

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Callable, Optional
 
+import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
 PairwiseLoss = Callable[[Tensor, Tensor, float], Tensor]
+
+
+def _hinge(x: Tensor) -> Tensor:
+    # Not relu: it turns NaN into 0, and a training gone wrong would look like one that has nothing left to learn.
+    return paddle.clip(x, min=0.0)
 
 
 def margin_on_logits(positive: Tensor, negative: Tensor, margin: float) -> Tensor:
@@ -15,12 +21,12 @@ def margin_on_logits(positive: Tensor, negative: Tensor, margin: float) -> Tenso
 
     Unlike on probabilities, the gradient of a violated pair does not vanish where the scores are far from 0.
     """
-    return F.relu(margin - (positive - negative)).mean()
+    return _hinge(margin - (positive - negative)).mean()
 
 
 def margin_on_probabilities(positive: Tensor, negative: Tensor, margin: float) -> Tensor:
     """Return mean(max(0, margin - (p+ - p-))), p = sigmoid(logit): the published pairwise ranker's loss."""
-    return F.relu(margin - (F.sigmoid(positive) - F.sigmoid(negative))).mean()
+    return _hinge(margin - (F.sigmoid(positive) - F.sigmoid(negative))).mean()
 
 
 def rank_net(positive: Tensor, negative: Tensor, margin: float) -> Tensor:

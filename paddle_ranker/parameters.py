@@ -30,10 +30,14 @@ _ALLOWED = {
 }
 
 
+class _RefusedError(Exception):
+    """The stream asks for more than arrays and plain containers."""
+
+
 def _latin1_bytes(text: str, encoding: str) -> bytes:
     """Stand in for `_codecs.encode`, which protocol 2 uses for bytes, and which could load any codec by name."""
     if encoding != "latin1":
-        raise pickle.UnpicklingError(f"encoding {encoding!r}")
+        raise _RefusedError(f"it asks for the encoding {encoding!r}")
     return text.encode("latin1")
 
 
@@ -46,10 +50,10 @@ class _ArrayUnpickler(pickle.Unpickler):
             return super().find_class(module, name)
         if (module, name) == ("_codecs", "encode"):
             return _latin1_bytes
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        raise _RefusedError(f"it asks for {module}.{name}")
 
     def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("it refers to objects outside the file")
+        raise _RefusedError("it refers to objects outside the file")
 
 
 def load_arrays(path: Union[str, Path]) -> dict[str, np.ndarray]:
@@ -63,7 +67,7 @@ def load_arrays(path: Union[str, Path]) -> dict[str, np.ndarray]:
     try:
         # The encoding reads the arrays of a file that Python 2 wrote.
         content = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-    except pickle.UnpicklingError as error:
+    except _RefusedError as error:
         raise CheckpointError(
             f"{path}: refused, {error}; a parameter file holds only arrays and plain containers, "
             "so do not load this file elsewhere either unless you wrote it"

@@ -68,6 +68,12 @@ def test_what_is_called_shift_invariant_is(name: str) -> None:
     assert (moved == pytest.approx(float(loss(positive, negative, margin)), abs=1e-6)) is (name in SHIFT_INVARIANT)
 
 
+@pytest.mark.parametrize("name", sorted(PAIRWISE_LOSSES))
+def test_a_logit_that_is_not_a_number_shows_in_the_loss(name: str) -> None:
+    positive, negative = tensors()
+    assert math.isnan(float(PAIRWISE_LOSSES[name](positive * float("nan"), negative, 1.0)))
+
+
 def test_only_the_margin_on_probabilities_loses_its_gradient_where_scores_saturate() -> None:
     gradients = {}
     for loss, margin in ((margin_on_logits, 1.0), (margin_on_probabilities, 0.2)):

@@ -28,14 +28,15 @@ def evaluate(options: EvaluateOptions) -> None:
     from paddle_ranker.losses import margin_for
     from paddle_ranker.metrics import evaluate_ranking
     from paddle_ranker.scorer import DygraphEngine
-    from paddle_ranker.scoring import load_for_scoring
+    from paddle_ranker.scoring import load_for_scoring, say_truncated
 
-    parts = load_for_scoring(options.init_from_ckpt, options)
+    parts = load_for_scoring(options.init_from_ckpt, options, "pairwise")
     evaluation = EvaluationSet(
         options.test_file, parts.pair_encoder, options.batch_size, skip_bad_rows=options.skip_bad_rows
     )
     if "skipped" in evaluation.report:
         print(f"{options.test_file}: {evaluation.report}")
+    say_truncated(parts.pair_encoder)
     logits = evaluation.logits(DygraphEngine(parts.network))
     figures = evaluate_ranking(evaluation.queries, evaluation.labels, logits)
 

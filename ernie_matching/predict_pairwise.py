@@ -15,7 +15,7 @@ def predict(options: PredictOptions) -> None:
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.scoring import predict_pairs, shown_probability
 
-    for pair, probability in predict_pairs(options):
+    for pair, probability in predict_pairs(options, "pairwise"):
         shown: dict[str, object] = {"query": pair.query, "title": pair.title}
         if pair.recall_score is not None:
             shown["recall_score"] = pair.recall_score

@@ -36,7 +36,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def _help() -> str:
-    lines = [f"  {name:<10} {text}" for name, (_, _, text) in COMMANDS.items()]
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}} {text}" for name, (_, _, text) in COMMANDS.items()]
     return "\n".join(["usage: paddle-ranker COMMAND [options]   (COMMAND --help shows its options)", "", *lines])
 
 

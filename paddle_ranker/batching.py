@@ -13,19 +13,16 @@ import numpy as np
 WINDOW = 50  # batches a window; at 50 nearly all padding is gone and an epoch of 6,000 triples still mixes 4 windows
 
 
-def training_batches(
-    lengths: np.ndarray, batch_size: int, seed: int, epoch: int, *, drop_last: bool = False
-) -> list[np.ndarray]:
+def training_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
     """Return one epoch of index batches: a random order, length-bucketed in windows, batches shuffled.
 
     Args:
         lengths: `[n]` tokens that each example costs.
         batch_size: examples a batch; the last of a window may be smaller.
         seed, epoch: decide the order; the same two give the same batches.
-        drop_last: leave out the incomplete batch.
 
     Returns:
-        Index arrays; together they hold every example once (less the incomplete batch with `drop_last`).
+        Index arrays; together they hold every example once.
     """
     random = np.random.default_rng([seed, epoch])
     order = random.permutation(len(lengths))
@@ -35,8 +32,6 @@ def training_batches(
         part = order[start : start + window]
         part = part[np.argsort(lengths[part], kind="stable")]
         batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
-    if drop_last:
-        batches = [batch for batch in batches if len(batch) == batch_size]
     return [batches[i] for i in random.permutation(len(batches))]
 
 

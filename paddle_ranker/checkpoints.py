@@ -6,17 +6,25 @@ moment leaves checkpoints that load, and pointers that point to one.
 
 from __future__ import annotations
 
+import fcntl
+import re
 import shutil
 from pathlib import Path
 from typing import Callable, Optional, Union
 
 from paddle_ranker.atomic import make_folder, new_folder, point, remove_unfinished
+from paddle_ranker.errors import RankerError
+
+_POINTERS = ("best", "last")
 
 
 class CheckpointKeeper:
     """Write a run's checkpoints into `save_dir`, keeping the best, the last and at most `keep` (0: all) scheduled ones.
 
-    Checkpoints of an earlier run that are found there move to `<save_dir>/previous_<n>`: nothing is overwritten.
+    Checkpoints of an earlier run that are found there move to `<save_dir>/previous_<n>`: nothing is overwritten, and
+    nothing else in the folder is touched.
+
+    Raises `RankerError` where the folder cannot be written to, or another training is writing there.
     """
 
     def __init__(self, save_dir: Union[str, Path], keep: int = 0):
@@ -25,20 +33,34 @@ class CheckpointKeeper:
         self.last: Optional[Path] = None
         self.best: Optional[Path] = None
         self._scheduled: list[Path] = []
+        self._written: list[Path] = []
+        self._lock = (self.folder / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            raise RankerError(f"{self.folder}: another training writes there; choose another --save_dir") from error
         remove_unfinished(self.folder)
         self.set_aside = self._set_aside_earlier_run()
 
+    def close(self) -> None:
+        """Let another training have the folder."""
+        self._lock.close()
+
     def _set_aside_earlier_run(self) -> Optional[Path]:
-        earlier = [path for path in self.folder.iterdir() if path.name.startswith("model_") or path.is_symlink()]
-        if not earlier:
+        pointers = [path for path in map(self.folder.joinpath, _POINTERS) if path.is_symlink()]
+        checkpoints = [
+            path for path in self.folder.iterdir() if path.is_dir() and re.fullmatch(r"model_\d+", path.name)
+        ]
+        if not pointers and not checkpoints:
             return None
         number = 1
         while (self.folder / f"previous_{number}").exists():
             number += 1
         aside = self.folder / f"previous_{number}"
         aside.mkdir()
-        # Links first: moved after their targets they would point nowhere for a moment.
-        for path in sorted(earlier, key=lambda p: not p.is_symlink()):
+        # Pointers first: moved after their targets they would point nowhere for a moment.
+        for path in pointers + checkpoints:
             path.rename(aside / path.name)
         return aside
 
@@ -52,6 +74,7 @@ class CheckpointKeeper:
         if target != self.last:
             with new_folder(target) as temporary:
                 write(temporary)
+            self._written.append(target)
             self.last = target
             point(self.folder / "last", target)
         if best:
@@ -65,9 +88,10 @@ class CheckpointKeeper:
     def _drop_superseded(self) -> None:
         if self.keep:
             self._scheduled = self._scheduled[-self.keep :]
-        for path in self.folder.glob("model_*"):
-            if path not in (self.last, self.best) and path not in self._scheduled:
-                # Renamed first, so that a kill in the middle of deleting leaves no checkpoint with files missing.
-                doomed = path.with_name(f".unfinished-0-{path.name}")
-                path.rename(doomed)
-                shutil.rmtree(doomed)
+        kept = {self.last, self.best, *self._scheduled}
+        for path in [path for path in self._written if path not in kept]:
+            # Renamed first, so that a kill in the middle of deleting leaves no checkpoint with files missing.
+            doomed = path.with_name(f".unfinished-0-{path.name}")
+            path.rename(doomed)
+            shutil.rmtree(doomed)
+            self._written.remove(path)

@@ -15,7 +15,7 @@ from paddle_ranker.errors import CheckpointError
 class EncoderConfig:
     """Hyper-parameters of a BERT-style encoder, under the names PaddleNLP and Hugging Face give them in `config.json`.
 
-    `normalize_before` (pre-LayerNorm) and `match_levels` are this toolkit's own; without them it is plain ERNIE/BERT.
+    `normalize_before` (pre-LayerNorm) is this toolkit's own; without it, it is plain ERNIE/BERT.
     """
 
     vocab_size: int

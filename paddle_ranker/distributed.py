@@ -30,6 +30,11 @@ class ProcessGroup:
         """Whether this process prints, evaluates and saves."""
         return self.rank == 0
 
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self.size > 1:
+            paddle.distributed.barrier()
+
     def broadcast(self, network: nn.Layer) -> None:
         """Give every process the first one's parameters."""
         if self.size > 1:

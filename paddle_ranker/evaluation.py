@@ -14,6 +14,8 @@ from paddle_ranker.pair_encoder import PairEncoder
 from paddle_ranker.records import LabeledPair, RecordFile
 from paddle_ranker.scorer import Engine, Scorer
 
+_BLOCK = 256
+
 
 class EvaluationSet:
     """A labelled file, read and encoded once, to be measured as often as wanted.
@@ -66,8 +68,10 @@ def mean_margin_loss(
     bounds = np.flatnonzero(np.diff(numbers[order])) + 1
     total, count = 0.0, 0
     for rows in np.split(order, bounds):
-        higher = labels[rows][:, None] > labels[rows][None, :]
-        violation = np.maximum(0.0, margin - (scores[rows][:, None] - scores[rows][None, :]))
-        total += float(violation[higher].sum())
-        count += int(higher.sum())
+        for start in range(0, len(rows), _BLOCK):  # a query may have more titles than fit into a square
+            block = rows[start : start + _BLOCK]
+            higher = labels[block][:, None] > labels[rows][None, :]
+            violation = np.maximum(0.0, margin - (scores[block][:, None] - scores[rows][None, :]))
+            total += float(violation[higher].sum())
+            count += int(higher.sum())
     return total / count if count else float("nan")

@@ -74,7 +74,7 @@ def name_parameters(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             named[name] = array
     for head in _HEADS:
         if f"{head}.weight" in arrays:
-            weight, bias = arrays[f"{head}.weight"], arrays[f"{head}.bias"]
+            weight, bias = arrays[f"{head}.weight"], arrays.get(f"{head}.bias", np.zeros(0))
             if weight.ndim != 2 or weight.shape[1] not in (1, 2) or bias.shape != (weight.shape[1],):
                 raise CheckpointError(
                     f"{head}.weight has shape {list(weight.shape)}: a ranker's head has 1 or 2 columns"

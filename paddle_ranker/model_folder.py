@@ -53,7 +53,7 @@ class RankerInfo:
             return None
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            version = values["format_version"]
+            version = int(values["format_version"])
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from error
         if version > FORMAT_VERSION:
@@ -62,9 +62,13 @@ class RankerInfo:
             )
         known = {f.name for f in dataclasses.fields(cls)}
         try:
-            return cls(**{name: value for name, value in values.items() if name in known})
+            info = cls(**{name: value for name, value in values.items() if name in known})
         except TypeError as error:
             raise CheckpointError(f"{path}: incomplete ({error})") from error
+        for name, kind in (("kind", str), ("max_seq_length", int), ("training", dict), ("results", dict)):
+            if not isinstance(getattr(info, name), kind):
+                raise CheckpointError(f"{path}: damaged ({name} is {getattr(info, name)!r})")
+        return info
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ def load_ranker(
     model_name: Optional[str] = None,
     max_seq_length: Optional[int] = None,
     tokenizer: str = "auto",
+    expected_kind: Optional[str] = None,
 ) -> RankerParts:
     """Load a trained ranker for scoring.
 
@@ -104,9 +109,11 @@ def load_ranker(
         model_name: the model whose configuration a bare parameter file takes; the folder's own configuration wins.
         max_seq_length: tokens; default: what the ranker was trained with.
         tokenizer: a `PairEncoder` backend.
+        expected_kind: refuse a ranker that says it is of another kind.
 
     Raises `CheckpointError` where anything the score depends on is missing; there is no random head here.
     """
+    _check_kind(source, expected_kind)
     return _load(source, model_name, max_seq_length, tokenizer, kind=None, match_embeddings=None)
 
 
@@ -118,11 +125,15 @@ def start_ranker(
     max_seq_length: Optional[int] = None,
     match_embeddings: bool = True,
     tokenizer: str = "auto",
+    same_kind: bool = False,
 ) -> RankerParts:
     """Load a ranker or a bare encoder to train it as a `kind`; missing heads and match embeddings start from nothing.
 
+    With `same_kind` a ranker of another kind is refused; without, its encoder and head are where to start.
+
     Raises `CheckpointError` where the encoder is incomplete or does not fit its configuration.
     """
+    _check_kind(source, kind if same_kind else None)
     return _load(source, model_name, max_seq_length, tokenizer, kind=kind, match_embeddings=match_embeddings)
 
 
@@ -167,6 +178,14 @@ def _load(
     except CheckpointError as error:
         raise CheckpointError(f"{parameters}: {error}") from error
     return RankerParts(network, pair_encoder, info, new_parts)
+
+
+def _check_kind(source: Union[str, Path], expected: Optional[str]) -> None:
+    folder = _locate(Path(source))[0]
+    info = RankerInfo.read(folder)
+    if expected and info and info.kind != expected:
+        commands = {"pairwise": "ernie_matching/", "cross_encoder": "cross_encoder/"}.get(info.kind, "other commands")
+        raise CheckpointError(f"{folder}: is a {info.kind} ranker, not a {expected} one: {commands} is for it")
 
 
 def _locate(source: Path) -> tuple[Path, Path]:

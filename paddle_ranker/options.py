@@ -21,6 +21,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 import traceback
 import typing
 from collections.abc import Sequence
@@ -184,10 +185,15 @@ def run_command(
     prog = prog or os.path.basename(sys.argv[0])
     debug = "--debug" in arguments
     try:
-        signal.signal(signal.SIGTERM, _raise_interrupt)
-        return run(parse_options(options_class, arguments, prog, description)) or 0
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _raise_interrupt)
+        options = parse_options(options_class, arguments, prog, description)
+        debug = options.debug
+        status = run(options) or 0
+        sys.stdout.flush()  # what goes wrong with the last of the output is an error like any other
+        return status
     except BrokenPipeError:  # the reader (`head`) has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_unwritten_output()
         return 0
     except KeyboardInterrupt as interrupt:
         if debug:
@@ -195,10 +201,20 @@ def run_command(
         print(f"{prog}: interrupted{f' ({interrupt})' if str(interrupt) else ''}", file=sys.stderr)
         return 130
     except Exception as error:
+        if isinstance(error, OSError):
+            _forget_unwritten_output()
         if debug:
             traceback.print_exc()
         print(f"{prog}: error: {_one_line(error)}", file=sys.stderr)
         return error.exit_status if isinstance(error, RankerError) else 1
+
+
+def _forget_unwritten_output() -> None:
+    """Keep Python from trying once more, at its exit, to write what could not be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _raise_interrupt(signum: int, frame: Any) -> NoReturn:

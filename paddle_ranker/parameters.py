@@ -87,10 +87,15 @@ def load_arrays(path: Union[str, Path]) -> dict[str, np.ndarray]:
             continue
         if not isinstance(name, str) or not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
             raise CheckpointError(f"{path}: {name!r} is a {type(value).__name__}, not an array of numbers")
-        arrays[name] = value
+        arrays[name] = _as_float(value) if value.dtype == np.uint16 else value
     if not arrays:
         raise CheckpointError(f"{path}: holds no parameters")
     return arrays
+
+
+def _as_float(bits: np.ndarray) -> np.ndarray:
+    """Return float32 of bfloat16, which NumPy lacks and Paddle stores as uint16: the upper half of a float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def save_arrays(state: dict[str, Any], path: Union[str, Path]) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Optional
 
-from paddle_ranker.atomic import make_folder, new_folder
+from paddle_ranker.atomic import made_once, make_folder, new_file
 from paddle_ranker.cache import cache_folder
 from paddle_ranker.config import config_by_name
 from paddle_ranker.errors import CheckpointError, RankerError
-from paddle_ranker.parameters import PARAMETERS_FILE
+from paddle_ranker.parameters import PARAMETERS_FILE, load_arrays
 
 
 def resolve_model(name_or_path: str) -> Path:
@@ -25,7 +26,9 @@ def resolve_model(name_or_path: str) -> Path:
         raise CheckpointError(f"{name_or_path}: there is no such model folder")
     folder = cache_folder("models", name_or_path)
     if not folder.is_dir():
-        _fetch_model(name_or_path, folder)
+        with made_once(folder) as missing:
+            if missing:
+                _fetch_model(name_or_path, folder)
     return folder
 
 
@@ -49,31 +52,39 @@ def _fetch_model(name: str, folder: Path) -> None:
     from paddle_ranker.download import fetch, forget
 
     config = config_by_name(name)  # an unknown name ends here
-    addresses = _addresses(name)
-    make_folder(folder.parent)
-    with new_folder(folder) as temporary:
-        for file, address in addresses.items():
-            known = _paddlenlp_copy(name, file, address)
-            if known is not None:
-                (temporary / file).write_bytes(known.read_bytes())
-                continue
-            try:
-                fetch(address, temporary / f"{file}.part")
-            except RankerError as error:
-                raise CheckpointError(
-                    f"{name} is not on this machine and could not be fetched ({error}): give --model_name_or_path a "
-                    "local folder that holds model_state.pdparams, config.json and vocab.txt, or make a small "
-                    "encoder offline with: python -m paddle_ranker starter --corpus YOUR_FILE"
-                ) from error
-            (temporary / f"{file}.part").rename(temporary / file)
-            forget(temporary / f"{file}.part")
-        text = json.dumps({**config.to_dict(), "name": name}, indent=2)
-        (temporary / "config.json").write_text(text + "\n", encoding="utf-8")
+    # Beside the folder and not in it: what has arrived outlives an interrupted download.
+    parts = make_folder(folder.with_name(f".{name}.parts"))
+    for file, address in _addresses(name).items():
+        if (parts / file).exists():
+            continue
+        known = _paddlenlp_copy(name, file, address)
+        if known is not None:
+            with new_file(parts / file, "wb") as stream:
+                stream.write(known.read_bytes())
+            continue
+        try:
+            fetch(address, parts / f"{file}.part")
+        except RankerError as error:
+            raise CheckpointError(
+                f"{name} is not on this machine and could not be fetched ({error}): give --model_name_or_path a "
+                "local folder that holds model_state.pdparams, config.json and vocab.txt, or make a small "
+                "encoder offline with: python -m paddle_ranker starter --corpus YOUR_FILE"
+            ) from error
+        (parts / f"{file}.part").rename(parts / file)
+        forget(parts / f"{file}.part")
+    try:
+        load_arrays(parts / PARAMETERS_FILE)
+    except CheckpointError:
+        (parts / PARAMETERS_FILE).unlink()  # damaged on its way: the next call fetches it anew
+        raise
+    with new_file(parts / "config.json") as stream:
+        json.dump({**config.to_dict(), "name": name}, stream, indent=2)
+    parts.rename(folder)
 
 
 def _paddlenlp_copy(name: str, file: str, address: str) -> Optional[Path]:
     """Return the file in PaddleNLP's own cache, where an earlier program left it."""
-    folder = Path.home() / ".paddlenlp" / "models" / name
+    folder = Path(os.environ.get("PPNLP_HOME") or Path.home() / ".paddlenlp") / "models" / name
     for candidate in (folder / file, folder / address.rsplit("/", 1)[-1]):
         if candidate.is_file():
             return candidate

@@ -18,6 +18,7 @@ from paddle_ranker.evaluation import EvaluationSet
 from paddle_ranker.model_folder import RankerInfo, RankerParts, save_ranker, start_ranker
 from paddle_ranker.pretrained import resolve_model
 from paddle_ranker.scorer import DygraphEngine
+from paddle_ranker.scoring import say_truncated
 from paddle_ranker.trainer import Examples, FitResult, fit
 from paddle_ranker.training_options import RankerTrainingOptions
 
@@ -39,6 +40,7 @@ def start_training(options: RankerTrainingOptions, kind: str) -> tuple[RankerPar
         max_seq_length=options.max_seq_length,
         match_embeddings=options.match_embeddings,
         tokenizer=options.tokenizer,
+        same_kind=options.init_from_ckpt is not None,
     )
     if processes.is_first and parts.new_parts:
         print(f"start from {source}; new: {', '.join(parts.new_parts)}", flush=True)
@@ -61,8 +63,8 @@ def train_ranker(
     """
     if len(examples.lengths) < processes.size:
         raise UsageError(f"{len(examples.lengths)} training examples are too few for {processes.size} processes")
-    if processes.is_first and parts.pair_encoder.truncated:
-        print(f"{parts.pair_encoder.truncated:,} pairs were cut to {parts.info.max_seq_length} tokens", flush=True)
+    if processes.is_first:
+        say_truncated(parts.pair_encoder)
 
     def save(folder: Path, results: dict[str, Any]) -> None:
         info = RankerInfo(

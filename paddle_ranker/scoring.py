@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Optional, TextIO
 
 import numpy as np
 from tqdm import tqdm
 
 from paddle_ranker import runtime
 from paddle_ranker.model_folder import RankerParts, load_ranker
+from paddle_ranker.pair_encoder import PairEncoder
 from paddle_ranker.ranker import RankedTitle
 from paddle_ranker.records import Pair, RecordFile
 from paddle_ranker.scorer import DygraphEngine, Scorer, chunks
 from paddle_ranker.scoring_options import PredictOptions, ScoringOptions
 
 
-def load_for_scoring(source: str, options: ScoringOptions) -> RankerParts:
-    """Select the device and load the ranker as the options say."""
+def load_for_scoring(source: str, options: ScoringOptions, expected_kind: Optional[str] = None) -> RankerParts:
+    """Select the device and load the ranker as the options say; refuse one of another kind."""
     runtime.select_device(options.device)
     return load_ranker(
         source,
         model_name=options.model_name_or_path,
         max_seq_length=options.max_seq_length,
         tokenizer=options.tokenizer,
+        expected_kind=expected_kind,
     )
 
 
-def predict_pairs(options: PredictOptions) -> Iterator[tuple[Pair, float]]:
+def predict_pairs(options: PredictOptions, expected_kind: Optional[str] = None) -> Iterator[tuple[Pair, float]]:
     """Yield every pair of the input file with its probability, in order, in memory that does not grow with the file."""
-    parts = load_for_scoring(options.params_path, options)
+    parts = load_for_scoring(options.params_path, options, expected_kind)
     scorer = Scorer(DygraphEngine(parts.network), parts.pair_encoder, options.batch_size)
     source = RecordFile(options.input_file, Pair, skip_bad_rows=options.skip_bad_rows)
     with tqdm(desc="score", unit="pair", disable=None) as progress:
@@ -39,9 +42,15 @@ def predict_pairs(options: PredictOptions) -> Iterator[tuple[Pair, float]]:
             yield from zip(part, probabilities.tolist())
     if source.skipped:
         print(f"{options.input_file}: {source.report()}", file=sys.stderr)
-    if parts.pair_encoder.truncated:
-        cut, longest = parts.pair_encoder.truncated, parts.pair_encoder.max_seq_length
-        print(f"{cut:,} pairs were cut to {longest} tokens", file=sys.stderr)
+    say_truncated(parts.pair_encoder, file=sys.stderr)
+
+
+def say_truncated(pair_encoder: PairEncoder, file: Optional[TextIO] = None) -> None:
+    """Say how many pairs were longer than the ranker's length, if any were."""
+    if pair_encoder.truncated:
+        print(
+            f"{pair_encoder.truncated:,} pairs were cut to {pair_encoder.max_seq_length} tokens", file=file, flush=True
+        )
 
 
 def rank_by_query(options: PredictOptions, top_k: int) -> Iterator[tuple[str, list[RankedTitle]]]:

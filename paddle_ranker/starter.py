@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Optional
 
 from paddle_ranker import runtime
+from paddle_ranker.atomic import made_once, make_folder
 from paddle_ranker.cache import cache_folder
 from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.options import Options, option, run_command
@@ -23,7 +25,9 @@ _VERSION = 1  # of the recipe; part of the name in the cache
 
 @dataclass(frozen=True)
 class StarterOptions(Options):
-    corpus: str = option(help="files with texts, comma-separated: any data file of the toolkit, or one text a line")
+    corpus: str = option(
+        help=f"files with texts, {os.pathsep} between them: data files of any kind, or one text a line"
+    )
     output_dir: Optional[str] = option(None, help="folder to make (default: one in the user's cache)")
     vocab_size: int = option(8000, help="word pieces at the most", minimum=100)
     num_hidden_layers: int = option(2, help="layers", minimum=1)
@@ -42,17 +46,23 @@ def make_starter(options: StarterOptions) -> Path:
 
     Raises `DataError` for a corpus without text, `RankerError` where `output_dir` is there already.
     """
-    files = [Path(name) for name in options.corpus.split(",")]
+    files = [Path(name) for name in _files(options.corpus)]
     if options.output_dir is None:
         folder = cache_folder("starter", _fingerprint(files, options))
-        if folder.is_dir():
-            return folder
-    else:
-        folder = Path(options.output_dir)
-        if folder.exists():
-            raise RankerError(f"{folder}: is there already; choose another --output_dir, or remove it")
+        with made_once(folder) as missing:
+            if missing:
+                _build(files, options, folder)
+        return folder
+    folder = Path(options.output_dir)
+    if folder.exists():
+        raise RankerError(f"{folder}: is there already; choose another --output_dir, or remove it")
+    make_folder(folder.parent)
     _build(files, options, folder)
     return folder
+
+
+def _files(corpus: str) -> list[str]:
+    return [corpus] if Path(corpus).is_file() else corpus.split(os.pathsep)
 
 
 def _fingerprint(files: Sequence[Path], options: StarterOptions) -> str:
@@ -73,7 +83,7 @@ def _read(path: Path) -> bytes:
 
 def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None:
     runtime.prepare()
-    from paddle_ranker.atomic import make_folder, new_folder
+    from paddle_ranker.atomic import new_folder
     from paddle_ranker.config import EncoderConfig
     from paddle_ranker.encoder import Encoder
     from paddle_ranker.parameters import PARAMETERS_FILE, save_arrays
@@ -91,7 +101,6 @@ def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None
     )
     runtime.select_device("cpu")  # the same parameters whatever device they are trained on later
     runtime.set_seed(options.seed)
-    make_folder(folder.parent)
     with new_folder(folder) as temporary:
         write_vocabulary(temporary, vocabulary)
         (temporary / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")

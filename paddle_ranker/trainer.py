@@ -74,6 +74,7 @@ def fit(
         RankerError: the loss is not a number, with the step, the rows and the last good checkpoint.
         KeyboardInterrupt: passed on, with the last checkpoint in its message.
     """
+    processes.wait()  # until all have loaded what they start from: it may lie in save_dir
     keeper = CheckpointKeeper(options.save_dir, options.keep) if processes.is_first else None
     if keeper and keeper.set_aside:
         _say(f"checkpoints of an earlier run moved to {keeper.set_aside}")
@@ -127,6 +128,8 @@ def fit(
         raise KeyboardInterrupt(f"at step {step} of {total_steps}; {_last_good(keeper)}") from interrupt
     finally:
         progress.close()
+        if keeper:
+            keeper.close()
     seconds = time.perf_counter() - started
     return FitResult(
         steps=step,

@@ -78,6 +78,30 @@ ensure_environment() {
     PYTHON="$folder/bin/python"
 }
 
+# Whether the arguments ask for the help of a command.
+wants_help() { has_option --help "$@" || has_option -h "$@"; }
+
+# Whether an option is among the arguments: `has_option --train_file "$@"`.
+has_option() {
+    local name="$1" argument
+    shift
+    for argument in "$@"; do
+        case "$argument" in "$name" | "$name="*) return 0 ;; esac
+    done
+    return 1
+}
+
+# Print how many GPUs a command started here can use: none with the CPU build of Paddle, whatever the machine has.
+usable_gpus() {
+    local gpus
+    gpus="$(visible_gpus)"
+    if [ "$gpus" != 0 ] && ! "$PYTHON" -c 'import importlib.metadata as m; m.version("paddlepaddle-gpu")' 2>/dev/null; then
+        complain "a GPU is here, but the CPU build of Paddle is installed (README.md says how to change that): using the CPU"
+        gpus=0
+    fi
+    say "$gpus"
+}
+
 # Print how many GPUs a process started here would see.
 visible_gpus() {
     if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
@@ -114,7 +138,7 @@ run_python() {
     device="$(option_value --device "$@")"
     if [ -z "$processes" ]; then
         case "$device" in
-            '' | gpu) processes="$(visible_gpus)" ;;
+            '' | gpu) processes="$(usable_gpus)" ;;
             *) processes=1 ;;
         esac
     fi

@@ -5,19 +5,9 @@
 DEMO_DATA="$ROOT/datasets"
 DEMO_PAIRWISE="$ROOT/checkpoint/pairwise"
 
-# Whether an option is among the arguments: `has_option --train_file "$@"`.
-has_option() {
-    local name="$1" argument
-    shift
-    for argument in "$@"; do
-        case "$argument" in "$name" | "$name="*) return 0 ;; esac
-    done
-    return 1
-}
-
 # Print `--device cpu` where no device is named and no GPU is there: the commands' own default is gpu.
 default_device() {
-    if ! has_option --device "$@" && [ "$(visible_gpus)" = 0 ]; then say "--device cpu"; fi
+    if ! has_option --device "$@" && [ "$(usable_gpus)" = 0 ]; then say "--device cpu"; fi
 }
 
 ensure_demo_data() { "$PYTHON" "$ROOT/datasets/make_demo.py" --output_dir "$DEMO_DATA" --if_missing true; }
@@ -25,7 +15,7 @@ ensure_demo_data() { "$PYTHON" "$ROOT/datasets/make_demo.py" --output_dir "$DEMO
 # Make the starter encoder, or find it in the user's cache; set STARTER to its folder.
 ensure_starter() {
     STARTER="$("$PYTHON" -m paddle_ranker starter \
-        --corpus "$DEMO_DATA/recall/corpus.csv,$DEMO_DATA/sort/train_pairwise.csv")"
+        --corpus "$DEMO_DATA/recall/corpus.csv:$DEMO_DATA/sort/train_pairwise.csv")"
     say "starter encoder: $STARTER"
 }
 
@@ -41,9 +31,9 @@ predict_demo() {
     shift
     ensure_environment
     read -ra device <<<"$(default_device "$@")"
-    if ! has_option --help "$@"; then
+    if ! wants_help "$@"; then
         has_option --input_file "$@" || { ensure_demo_data >&2; demo+=(--input_file "$DEMO_DATA/sort/test_pairwise.csv"); }
         has_option --params_path "$@" || { ensure_demo_ranker >&2; demo+=(--params_path "$DEMO_PAIRWISE/best"); }
     fi
-    run_single "$ROOT/$file" "${demo[@]}" "${device[@]}" "$@"
+    run_single "$ROOT/$file" ${demo[@]+"${demo[@]}"} ${device[@]+"${device[@]}"} "$@"
 }

@@ -13,8 +13,8 @@ here="$(dirname "${BASH_SOURCE[0]}")"
 ensure_environment
 read -ra device <<<"$(default_device "$@")"
 demo=()
-if ! has_option --help "$@"; then
+if ! wants_help "$@"; then
     has_option --test_file "$@" || { ensure_demo_data; demo+=(--test_file "$DEMO_DATA/sort/dev_pairwise.csv"); }
     has_option --init_from_ckpt "$@" || { ensure_demo_ranker; demo+=(--init_from_ckpt "$DEMO_PAIRWISE/best"); }
 fi
-run_single "$ROOT/ernie_matching/evaluate.py" "${demo[@]}" "${device[@]}" "$@"
+run_single "$ROOT/ernie_matching/evaluate.py" ${demo[@]+"${demo[@]}"} ${device[@]+"${device[@]}"} "$@"

@@ -12,8 +12,8 @@ here="$(dirname "${BASH_SOURCE[0]}")"
 
 ensure_environment
 read -ra device <<<"$(default_device "$@")"
-if has_option --train_file "$@" || has_option --help "$@"; then
-    run_python "$ROOT/ernie_matching/train_pairwise.py" "${device[@]}" "$@"
+if has_option --train_file "$@" || wants_help "$@"; then
+    run_python "$ROOT/ernie_matching/train_pairwise.py" ${device[@]+"${device[@]}"} "$@"
     exit
 fi
 
@@ -28,15 +28,15 @@ fi
 run_python "$ROOT/ernie_matching/train_pairwise.py" \
     --train_file "$DEMO_DATA/sort/train_pairwise.csv" --test_file "$DEMO_DATA/sort/dev_pairwise.csv" \
     --save_dir "$DEMO_PAIRWISE" --max_seq_length 64 --loss ranknet_bce --epochs 2 --eval_step 100 \
-    "${start[@]}" "${device[@]}" "$@"
+    ${start[@]+"${start[@]}"} ${device[@]+"${device[@]}"} "$@"
 
 trained="$(option_value --save_dir --save_dir "$DEMO_PAIRWISE" "$@")/best"
 say ""
 say "The titles of three queries, as this ranker orders them:"
 run_single -m paddle_ranker rank --params_path "$trained" --input_file "$DEMO_DATA/sort/test_pairwise.csv" \
-    --max_queries 3 --top_k 5 "${device[@]}"
+    --max_queries 3 --top_k 5 --device "$(option_value --device --device gpu ${device[@]+"${device[@]}"} "$@")"
 say ""
 say "Next:"
-say "  bash scripts/evaluate.sh            # all figures on the dev file"
-say "  bash scripts/predict_pairwise.sh    # a probability for every pair of the test file"
+say "  bash scripts/evaluate.sh --init_from_ckpt $trained          # all figures on the dev file"
+say "  bash scripts/predict_pairwise.sh --params_path $trained     # a probability for every pair of the test file"
 say "  bash scripts/train_pairwise.sh --train_file YOUR_TRIPLES --test_file YOUR_PAIRS --model_name_or_path YOUR_MODEL"

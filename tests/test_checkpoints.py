@@ -27,7 +27,7 @@ def write(content: str) -> Callable[[Path], None]:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
 
 
 def test_best_and_last_and_scheduled_stay(tmp_path: Path) -> None:
@@ -56,15 +56,40 @@ def test_keep_zero_keeps_every_scheduled_one_and_drops_the_superseded_best(tmp_p
 
 
 def test_an_earlier_run_is_set_aside_whole(tmp_path: Path) -> None:
-    CheckpointKeeper(tmp_path).save(1, write("first run"), scheduled=True, best=True)
+    first = CheckpointKeeper(tmp_path)
+    first.save(1, write("first run"), scheduled=True, best=True)
+    first.close()
     (tmp_path / "notes.txt").write_text("the user's own")
     keeper = CheckpointKeeper(tmp_path)
     assert keeper.set_aside == tmp_path / "previous_1"
     assert (tmp_path / "previous_1" / "best" / "file").read_text() == "first run"
     keeper.save(1, write("second run"), scheduled=True, best=True)
     assert (tmp_path / "best" / "file").read_text() == "second run"
+    keeper.close()
     assert CheckpointKeeper(tmp_path).set_aside == tmp_path / "previous_2"
     assert names(tmp_path) == ["notes.txt", "previous_1", "previous_2"]
+
+
+def test_what_is_not_a_checkpoint_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "model_x").mkdir()
+    (tmp_path / "model_card.txt").write_text("mine")
+    (tmp_path / "mine").symlink_to("model_x")
+    for run in ("first", "second"):
+        keeper = CheckpointKeeper(tmp_path)
+        keeper.save(1, write(run), scheduled=False, best=True)
+        keeper.save(2, write(run), scheduled=False, best=True)
+        keeper.close()
+    assert names(tmp_path) == ["best", "last", "mine", "model_2", "model_card.txt", "model_x", "previous_1"]
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
+    keeper = CheckpointKeeper(tmp_path)
+    keeper.save(1, write("mine"), scheduled=False, best=True)
+    with pytest.raises(RankerError, match="another training writes there"):
+        CheckpointKeeper(tmp_path)
+    assert (tmp_path / "best" / "file").read_text() == "mine"
+    keeper.close()
+    assert CheckpointKeeper(tmp_path).set_aside is not None
 
 
 def test_a_failing_save_leaves_the_old_and_no_rubbish(tmp_path: Path) -> None:

@@ -69,8 +69,17 @@ def test_from_nothing_to_a_ranked_list(checkout: Path) -> None:
     assert [line for line in fast.stdout.splitlines() if line.startswith("{'query': ")] == lines
 
 
+def test_the_device_that_is_typed_is_used_to_the_end(checkout: Path) -> None:
+    done = script(
+        checkout, "train_pairwise.sh", "--device", "cpu", "--max_steps", "3", "--save_dir", str(checkout / "c")
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("   1. 0.") == 3
+
+
 def test_arguments_and_the_exit_status_are_passed_on(checkout: Path) -> None:
     assert script(checkout, "train_pairwise.sh", "--epoch", "3").returncode == 2
     assert script(checkout, "evaluate.sh", "--init_from_ckpt", "nowhere").returncode == 1
-    helped = script(checkout, "train_pairwise.sh", "--help")
-    assert helped.returncode == 0 and "--train_file" in helped.stdout
+    for asked in ("--help", "-h"):
+        helped = script(checkout, "train_pairwise.sh", asked)
+        assert helped.returncode == 0 and "--train_file" in helped.stdout and "Next:" not in helped.stdout

@@ -163,6 +163,24 @@ def rewrite(path: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def test_a_ranker_of_another_kind_is_named(tmp_path: Path) -> None:
+    folder = write_ranker(tmp_path / "ranker")
+    load_ranker(folder, expected_kind="pairwise")
+    with pytest.raises(CheckpointError, match="is a pairwise ranker, not a cross_encoder one: ernie_matching/"):
+        load_ranker(folder, expected_kind="cross_encoder")
+    with pytest.raises(CheckpointError, match="is a pairwise ranker"):
+        start_ranker(folder, "cross_encoder", same_kind=True)
+    assert start_ranker(folder, "cross_encoder").info.kind == "cross_encoder"
+
+
+@pytest.mark.parametrize("changes", [{"format_version": None}, {"max_seq_length": "64"}, {"training": None}])
+def test_a_damaged_description_is_named(tmp_path: Path, changes: dict[str, Any]) -> None:
+    folder = write_ranker(tmp_path / "ranker")
+    rewrite(folder / "ranker.json", **changes)
+    with pytest.raises(CheckpointError, match=r"ranker\.json: damaged"):
+        load_ranker(folder)
+
+
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     folder = write_ranker(tmp_path / "ranker")
     rewrite(folder / "ranker.json", format_version=99)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -10,6 +13,7 @@ import pytest
 
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.options import Options, option, parse_options, run_command
+from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit
 
@@ -114,6 +118,34 @@ def test_every_error_is_one_line_and_a_status(
     assert line in errors and errors.count("\n") == 1
     assert call("--debug") == status
     assert "Traceback" in capsys.readouterr().err
+
+
+OUTPUT = """
+import sys
+from paddle_ranker.options import Options, run_command
+sys.exit(run_command(lambda options: print("a line"), Options, sys.argv[1:], "", prog="sample"))
+"""
+
+
+@pytest.mark.parametrize(("where", "status", "errors"), [("/dev/full", 1, "no space left"), ("| true", 0, "")])
+def test_output_that_cannot_be_written(where: str, status: int, errors: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    target = f"> {where}" if where.startswith("/") else f"{where}; exit ${{PIPESTATUS[0]}}"
+    line = f'"{sys.executable}" -c "$PROGRAM" {target}'
+    done = subprocess.run(
+        ["bash", "-c", line], env={**environment, "PROGRAM": OUTPUT}, cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == status
+    assert errors in done.stderr and done.stderr.count("\n") == (1 if errors else 0)
+
+
+@pytest.mark.parametrize(("asked", "shown"), [("--debug=true", True), ("--debug=false", False)])
+def test_debug_with_a_value(asked: str, shown: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(options: Sample) -> None:
+        raise RankerError("no")
+
+    assert run_command(fail, Sample, ["--train_file", "f", asked], "", prog="sample") == 1
+    assert ("Traceback" in capsys.readouterr().err) is shown
 
 
 def test_success_is_zero_and_a_status_is_passed_on() -> None:

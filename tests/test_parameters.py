@@ -40,6 +40,11 @@ def test_what_is_written_paddle_reads(tmp_path: Path) -> None:
     assert paddle.load(str(tmp_path / "a.pdparams"))["x"].numpy().tolist() == [1.5, 2.0]
 
 
+def test_bfloat16_is_read_as_the_numbers_it_stands_for(tmp_path: Path) -> None:
+    paddle.save({"x": paddle.to_tensor([1.5, -2.0, 0.0]).astype("bfloat16")}, str(tmp_path / "a.pdparams"))
+    assert load_arrays(tmp_path / "a.pdparams")["x"].tolist() == [1.5, -2.0, 0.0]
+
+
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 def test_every_protocol_of_older_checkpoints(tmp_path: Path, protocol: int) -> None:
     array = np.arange(6, dtype="float32").reshape(2, 3)

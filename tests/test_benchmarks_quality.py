@@ -259,7 +259,7 @@ def test_qbqtc_command_cross_validates_and_goes_on(
     tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [
-        f"--data_dir={tiny_data}", "--protocol=cv", "--folds=2", "--vocab_size=200", "--seeds=1,2", *TINY_RECIPE,
+        f"--data_dir={tiny_data}", "--protocol=cv", "--folds=2", "--vocabulary=own", "--vocab_size=200", "--seeds=1,2", *TINY_RECIPE,
         f"--scores_dir={tmp_path / 'runs'}", f"--json={tmp_path / 'found.json'}",
     ]  # fmt: skip
     assert qbqtc.main([*arguments, "--systems=bm25_bigrams,features,ranker_without_match,ranker"]) == 0
@@ -292,7 +292,14 @@ def test_qbqtc_command_cross_validates_and_goes_on(
 
 @slow
 def test_every_option_of_the_ranker_counts(tiny_data: Path, tmp_path: Path) -> None:
-    base = [f"--data_dir={tiny_data}", "--vocab_size=200", "--systems=ranker", "--epochs=2", *TINY_RECIPE]
+    base = [
+        f"--data_dir={tiny_data}",
+        "--vocabulary=own",
+        "--vocab_size=200",
+        "--systems=ranker",
+        "--epochs=2",
+        *TINY_RECIPE,
+    ]
 
     def scores_with(*changes: str) -> list[float]:
         runs = tmp_path / str(len(list(tmp_path.iterdir())))
@@ -314,7 +321,10 @@ def test_every_option_of_the_ranker_counts(tiny_data: Path, tmp_path: Path) -> N
 
 @slow
 def test_loss_table_of_simclue(tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert qbqtc.main([f"--data_dir={tiny_data}", "--train=simclue", "--vocab_size=200", *TINY_RECIPE]) == 0
+    assert (
+        qbqtc.main([f"--data_dir={tiny_data}", "--train=simclue", "--vocabulary=own", "--vocab_size=200", *TINY_RECIPE])
+        == 0
+    )
     printed = capsys.readouterr().out
     for name in qbqtc.LOSSES.split(","):
         assert f"| {name} " in printed

@@ -259,8 +259,8 @@ def test_qbqtc_command_cross_validates_and_goes_on(
     tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [
-        f"--data_dir={tiny_data}", "--protocol=cv", "--folds=2", "--vocabulary=own", "--vocab_size=200", "--seeds=1,2", *TINY_RECIPE,
-        f"--scores_dir={tmp_path / 'runs'}", f"--json={tmp_path / 'found.json'}",
+        f"--data_dir={tiny_data}", "--protocol=cv", "--folds=2", "--vocabulary=own", "--vocab_size=200", "--seeds=1,2",
+        *TINY_RECIPE, f"--scores_dir={tmp_path / 'runs'}", f"--json={tmp_path / 'found.json'}",
     ]  # fmt: skip
     assert qbqtc.main([*arguments, "--systems=bm25_bigrams,features,ranker_without_match,ranker"]) == 0
     found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))

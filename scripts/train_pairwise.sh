@@ -37,6 +37,6 @@ run_single -m paddle_ranker rank --params_path "$trained" --input_file "$DEMO_DA
     --max_queries 3 --top_k 5 --device "$(option_value --device --device gpu ${device[@]+"${device[@]}"} "$@")"
 say ""
 say "Next:"
-say "  bash scripts/evaluate.sh --init_from_ckpt $trained          # all figures on the dev file"
-say "  bash scripts/predict_pairwise.sh --params_path $trained     # a probability for every pair of the test file"
+say "  bash scripts/evaluate.sh --init_from_ckpt '$trained'          # all figures on the dev file"
+say "  bash scripts/predict_pairwise.sh --params_path '$trained'     # a probability for every pair of the test file"
 say "  bash scripts/train_pairwise.sh --train_file YOUR_TRIPLES --test_file YOUR_PAIRS --model_name_or_path YOUR_MODEL"

@@ -1,6 +1,8 @@
 # shellcheck shell=bash
-# What the scripts need to run without arguments: demo data, a starter encoder, a trained demo ranker. Sourced after
-# common.sh, never run.
+# What the scripts need to run without arguments: demo data, a starter encoder, a trained demo ranker. Sourced, never
+# run; brings common.sh with it.
+# shellcheck source=scripts/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 DEMO_DATA="$ROOT/datasets"
 DEMO_PAIRWISE="$ROOT/checkpoint/pairwise"

@@ -4,11 +4,8 @@
 #   bash scripts/evaluate.sh [options of ernie_matching/evaluate.py]
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
-here="$(dirname "${BASH_SOURCE[0]}")"
-# shellcheck source=scripts/common.sh
-. "$here/common.sh"
 # shellcheck source=scripts/demo.sh
-. "$here/demo.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/demo.sh"
 
 ensure_environment
 read -ra device <<<"$(default_device "$@")"

@@ -4,10 +4,7 @@
 #   bash scripts/predict_pairwise_fast.sh [options of ernie_matching/predict_pairwise_fast.py]
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
-here="$(dirname "${BASH_SOURCE[0]}")"
-# shellcheck source=scripts/common.sh
-. "$here/common.sh"
 # shellcheck source=scripts/demo.sh
-. "$here/demo.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/demo.sh"
 
 predict_demo ernie_matching/predict_pairwise_fast.py "$@"

@@ -17,8 +17,8 @@ from typing import Optional
 
 import numpy as np
 
+from benchmarks.inputs import ROOT
 from benchmarks.report import (
-    ROOT,
     Goal,
     System,
     compare,

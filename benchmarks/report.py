@@ -15,11 +15,11 @@ from typing import Any, Optional
 import numpy as np
 from numpy.typing import ArrayLike
 
+from benchmarks.inputs import real_data_folder
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.metrics import RELEVANT, Floats, roc_auc
 from paddle_ranker.statistics import Interval, Statistic, bootstrap_interval, difference, ranking_statistics
 
-ROOT = Path(__file__).resolve().parent.parent
 SHOWN = {"auc": "AUC", "ndcg@10": "nDCG@10", "mrr@10": "MRR@10", "map": "MAP"}
 
 
@@ -191,7 +191,7 @@ def parse_numbers(text: str, name: str) -> list[int]:
 
 def real_data_file(folder: Optional[str], name: str) -> Path:
     """Return the path of a file of the real data, under `folder`, else `PADDLE_RANKER_REAL_DATA`, else beside us."""
-    chosen = Path(folder or os.environ.get("PADDLE_RANKER_REAL_DATA") or ROOT.parent / "shared" / "data")
+    chosen = real_data_folder(folder)
     if not (chosen / name).is_file():
         raise DataError(f"{chosen / name}: not there; name the folder that holds {name} with --data_dir")
     return chosen / name

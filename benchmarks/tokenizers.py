@@ -16,14 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
+from benchmarks.inputs import graded_pairs_and_vocabulary
 from paddle_ranker.errors import DependencyError, UsageError
 from paddle_ranker.options import Options, option, run_command
 from paddle_ranker.pair_encoder import PairEncoder
 from paddle_ranker.records import Pair, read_records
 from paddle_ranker.vocabulary import train_wordpiece_vocabulary, write_vocabulary
 
-ROOT = Path(__file__).resolve().parent.parent
-DEMO_FILE = ROOT / "datasets" / "sort" / "dev_pairwise.csv"
 _TRAINED_VOCAB_SIZE = 12_000
 
 # A batch of queries and titles -> the ids of each pair.
@@ -54,7 +53,7 @@ class _Way:
 
 def run(options: BenchmarkOptions) -> None:
     """Print pairs a second, the ratio to PaddleNLP's Python tokenizer and the number of differing rows."""
-    path, vocab = _inputs(options)
+    path, vocab = graded_pairs_and_vocabulary(options.file, options.vocab)
     pairs = read_records(path, Pair)[: options.rows]
     queries, titles = [pair.query for pair in pairs], [pair.title for pair in pairs]
     if not pairs:
@@ -197,26 +196,6 @@ def _one_core() -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, allowed)
-
-
-def _inputs(options: BenchmarkOptions) -> tuple[Path, Optional[Path]]:
-    real = Path(os.environ.get("PADDLE_RANKER_REAL_DATA") or ROOT.parent / "shared" / "data")
-    real_file, real_vocab = real / "qbqtc" / "train.tsv", real / "vocab" / "ernie-3.0-vocab.txt"
-    if options.file is not None:
-        path = Path(options.file)
-    else:
-        found = [candidate for candidate in (real_file, DEMO_FILE) if candidate.is_file()]
-        if not found:
-            raise UsageError(
-                f"neither {real_file} nor {DEMO_FILE} is there: give --file, or set PADDLE_RANKER_REAL_DATA to the "
-                "folder of the real data"
-            )
-        path = found[0]
-    if options.vocab is not None:
-        if not Path(options.vocab).is_file():
-            raise UsageError(f"--vocab {options.vocab} is not a file: give a vocab.txt")
-        return path, Path(options.vocab)
-    return path, real_vocab if real_vocab.is_file() else None
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -24,12 +24,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Optional
 
+from benchmarks.inputs import ROOT, graded_pairs_and_vocabulary
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options, option, run_command
 
-ROOT = Path(__file__).resolve().parent.parent
-DEMO_FILE = ROOT / "datasets" / "sort" / "dev_pairwise.csv"
 PUBLISHED_LENGTH = 128
 TORCH_INSTALL = "python -m pip install -r requirements/bench.in"
 
@@ -131,7 +130,7 @@ def _prepare(options: TrainingBenchmarkOptions, shape: str, folder: Path) -> str
     from paddle_ranker.triples import group_by_query, make_triples
     from paddle_ranker.vocabulary import train_wordpiece_vocabulary, write_vocabulary
 
-    path, vocab = _inputs(options)
+    path, vocab = graded_pairs_and_vocabulary(options.file, options.vocab)
     graded = list(RecordFile(path, LabeledPair))
     triples = [t for pairs in group_by_query(graded).values() for t in make_triples(pairs, 4, options.seed)]
     if len(triples) < options.batch_size:
@@ -164,18 +163,6 @@ def _prepare(options: TrainingBenchmarkOptions, shape: str, folder: Path) -> str
         f"{len(chosen.lengths) // options.batch_size} batches of {options.batch_size} triples of {path.name}, "
         f"{tokens:.1f} tokens a pair, threads: {options.threads}, rounds: {options.rounds}"
     )
-
-
-def _inputs(options: TrainingBenchmarkOptions) -> tuple[Path, Optional[Path]]:
-    real = Path(os.environ.get("PADDLE_RANKER_REAL_DATA") or ROOT.parent / "shared" / "data")
-    files = [Path(options.file)] if options.file else [real / "qbqtc" / "train.tsv", DEMO_FILE]
-    file = next((path for path in files if path.is_file()), None)
-    if file is None:
-        raise UsageError(f"neither of {', '.join(map(str, files))} is there: give graded pairs with --file")
-    if options.vocab and not Path(options.vocab).is_file():
-        raise UsageError(f"--vocab {options.vocab} is not a file: give a vocab.txt")
-    vocab = Path(options.vocab) if options.vocab else real / "vocab" / "ernie-3.0-vocab.txt"
-    return file, vocab if vocab.is_file() else None
 
 
 def measure(systems: Sequence[System], options: TrainingBenchmarkOptions, folder: Path) -> dict[str, Timings]:

@@ -34,7 +34,7 @@ def evaluate(options: EvaluateOptions) -> None:
     evaluation = EvaluationSet(
         options.test_file, parts.pair_encoder, options.batch_size, skip_bad_rows=options.skip_bad_rows
     )
-    if "skipped" in evaluation.report:
+    if evaluation.skipped:
         print(f"{options.test_file}: {evaluation.report}")
     say_truncated(parts.pair_encoder)
     logits = evaluation.logits(DygraphEngine(parts.network))

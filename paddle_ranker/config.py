@@ -107,6 +107,11 @@ def read_config(folder: Path) -> Optional[EncoderConfig]:
     return None
 
 
+def write_config(folder: Path, config: EncoderConfig) -> None:
+    """Write `config.json` into an existing folder; wrap it in `atomic.new_folder`."""
+    (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
 _ARCHITECTURES = {"ErnieGram": "ernie_gram", "Ernie": "ernie", "Bert": "bert", "Roberta": "roberta"}
 
 

@@ -20,7 +20,7 @@ _BLOCK = 256
 class EvaluationSet:
     """A labelled file, read and encoded once, to be measured as often as wanted.
 
-    Attributes: `queries` and `labels` of its rows; `report`, what was read.
+    Attributes: `queries` and `labels` of its rows; `report`, what was read, and `skipped`, how many rows were not.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class EvaluationSet:
     ):
         source = RecordFile(path, LabeledPair, skip_bad_rows=skip_bad_rows)
         records = list(source)
-        self.report = source.report()
+        self.report, self.skipped = source.report(), source.skipped
         self.queries = [record.query for record in records]
         self.labels = np.array([record.label for record in records], dtype=np.float64)
         relevant = int((self.labels >= RELEVANT).sum())

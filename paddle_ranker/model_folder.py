@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from paddle_ranker.config import EncoderConfig, config_by_name, read_config
+from paddle_ranker.config import EncoderConfig, config_by_name, read_config, write_config
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model import RankerNetwork, load_parameters, name_parameters
 from paddle_ranker.model_card import model_card
@@ -85,13 +85,10 @@ def save_ranker(folder: Path, network: RankerNetwork, pair_encoder: PairEncoder,
     """Write a ranker into an existing folder; wrap it in `atomic.new_folder`."""
     save_arrays(network.state_dict(), folder / PARAMETERS_FILE)
     pair_encoder.save(folder)
-    _write_json(folder / "config.json", network.config.to_dict())
-    _write_json(folder / INFO_FILE, dataclasses.asdict(info))
+    write_config(folder, network.config)
+    text = json.dumps(dataclasses.asdict(info), ensure_ascii=False, indent=2)
+    (folder / INFO_FILE).write_text(text + "\n", encoding="utf-8")
     (folder / "README.md").write_text(model_card(dataclasses.asdict(info), network.config), encoding="utf-8")
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def load_ranker(
@@ -113,8 +110,7 @@ def load_ranker(
 
     Raises `CheckpointError` where anything the score depends on is missing; there is no random head here.
     """
-    _check_kind(source, expected_kind)
-    return _load(source, model_name, max_seq_length, tokenizer, kind=None, match_embeddings=None)
+    return _load(source, model_name, max_seq_length, tokenizer, expected_kind, kind=None, match_embeddings=None)
 
 
 def start_ranker(
@@ -133,8 +129,8 @@ def start_ranker(
 
     Raises `CheckpointError` where the encoder is incomplete or does not fit its configuration.
     """
-    _check_kind(source, kind if same_kind else None)
-    return _load(source, model_name, max_seq_length, tokenizer, kind=kind, match_embeddings=match_embeddings)
+    expected_kind = kind if same_kind else None
+    return _load(source, model_name, max_seq_length, tokenizer, expected_kind, kind, match_embeddings)
 
 
 def _load(
@@ -142,11 +138,15 @@ def _load(
     model_name: Optional[str],
     max_seq_length: Optional[int],
     tokenizer: str,
+    expected_kind: Optional[str],
     kind: Optional[str],
     match_embeddings: Optional[bool],
 ) -> RankerParts:
     folder, parameters = _locate(Path(source))
     info, config = RankerInfo.read(folder), read_config(folder)
+    if expected_kind and info and info.kind != expected_kind:
+        commands = {"pairwise": "ernie_matching/", "cross_encoder": "cross_encoder/"}.get(info.kind, "other commands")
+        raise CheckpointError(f"{folder}: is a {info.kind} ranker, not a {expected_kind} one: {commands} is for it")
     if config is None:
         if model_name is None:
             raise CheckpointError(f"{folder}: has no config.json; say which model it is with --model_name_or_path")
@@ -178,14 +178,6 @@ def _load(
     except CheckpointError as error:
         raise CheckpointError(f"{parameters}: {error}") from error
     return RankerParts(network, pair_encoder, info, new_parts)
-
-
-def _check_kind(source: Union[str, Path], expected: Optional[str]) -> None:
-    folder = _locate(Path(source))[0]
-    info = RankerInfo.read(folder)
-    if expected and info and info.kind != expected:
-        commands = {"pairwise": "ernie_matching/", "cross_encoder": "cross_encoder/"}.get(info.kind, "other commands")
-        raise CheckpointError(f"{folder}: is a {info.kind} ranker, not a {expected} one: {commands} is for it")
 
 
 def _locate(source: Path) -> tuple[Path, Path]:

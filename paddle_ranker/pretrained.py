@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Optional
 
 from paddle_ranker.atomic import made_once, make_folder, new_file
 from paddle_ranker.cache import cache_folder
-from paddle_ranker.config import config_by_name
+from paddle_ranker.config import config_by_name, write_config
 from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.parameters import PARAMETERS_FILE, load_arrays
 
@@ -77,8 +76,7 @@ def _fetch_model(name: str, folder: Path) -> None:
     except CheckpointError:
         (parts / PARAMETERS_FILE).unlink()  # damaged on its way: the next call fetches it anew
         raise
-    with new_file(parts / "config.json") as stream:
-        json.dump({**config.to_dict(), "name": name}, stream, indent=2)
+    write_config(parts, config)
     parts.rename(folder)
 
 

@@ -84,7 +84,7 @@ def _read(path: Path) -> bytes:
 def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None:
     runtime.prepare()
     from paddle_ranker.atomic import new_folder
-    from paddle_ranker.config import EncoderConfig
+    from paddle_ranker.config import EncoderConfig, write_config
     from paddle_ranker.encoder import Encoder
     from paddle_ranker.parameters import PARAMETERS_FILE, save_arrays
     from paddle_ranker.vocabulary import train_wordpiece_vocabulary, write_vocabulary
@@ -103,7 +103,7 @@ def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None
     runtime.set_seed(options.seed)
     with new_folder(folder) as temporary:
         write_vocabulary(temporary, vocabulary)
-        (temporary / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+        write_config(temporary, config)
         save_arrays(Encoder(config).state_dict(), temporary / PARAMETERS_FILE)
 
 

@@ -27,15 +27,16 @@ ensure_demo_ranker() {
     bash "$ROOT/scripts/train_pairwise.sh"
 }
 
-# Score with a command of the pairwise ranker, filling in what the arguments leave open: `predict_demo FILE "$@"`.
-predict_demo() {
-    local file="$1" demo=() device=()
-    shift
+# Run a command that scores with a pairwise ranker; what the arguments leave open is the demo's.
+# `score_demo FILE INPUT_OPTION DEMO_INPUT RANKER_OPTION "$@"`
+score_demo() {
+    local file="$1" input_option="$2" input="$3" ranker_option="$4" demo=() device=()
+    shift 4
     ensure_environment
     read -ra device <<<"$(default_device "$@")"
     if ! wants_help "$@"; then
-        has_option --input_file "$@" || { ensure_demo_data >&2; demo+=(--input_file "$DEMO_DATA/sort/test_pairwise.csv"); }
-        has_option --params_path "$@" || { ensure_demo_ranker >&2; demo+=(--params_path "$DEMO_PAIRWISE/best"); }
+        has_option "$input_option" "$@" || { ensure_demo_data >&2; demo+=("$input_option" "$DEMO_DATA/$input"); }
+        has_option "$ranker_option" "$@" || { ensure_demo_ranker >&2; demo+=("$ranker_option" "$DEMO_PAIRWISE/best"); }
     fi
     run_single "$ROOT/$file" ${demo[@]+"${demo[@]}"} ${device[@]+"${device[@]}"} "$@"
 }

@@ -7,11 +7,4 @@ set -euo pipefail
 # shellcheck source=scripts/demo.sh
 . "$(dirname "${BASH_SOURCE[0]}")/demo.sh"
 
-ensure_environment
-read -ra device <<<"$(default_device "$@")"
-demo=()
-if ! wants_help "$@"; then
-    has_option --test_file "$@" || { ensure_demo_data; demo+=(--test_file "$DEMO_DATA/sort/dev_pairwise.csv"); }
-    has_option --init_from_ckpt "$@" || { ensure_demo_ranker; demo+=(--init_from_ckpt "$DEMO_PAIRWISE/best"); }
-fi
-run_single "$ROOT/ernie_matching/evaluate.py" ${demo[@]+"${demo[@]}"} ${device[@]+"${device[@]}"} "$@"
+score_demo ernie_matching/evaluate.py --test_file sort/dev_pairwise.csv --init_from_ckpt "$@"

@@ -7,4 +7,4 @@ set -euo pipefail
 # shellcheck source=scripts/demo.sh
 . "$(dirname "${BASH_SOURCE[0]}")/demo.sh"
 
-predict_demo ernie_matching/predict_pairwise.py "$@"
+score_demo ernie_matching/predict_pairwise.py --input_file sort/test_pairwise.csv --params_path "$@"

@@ -14,6 +14,7 @@ import pytest
 from tiny import CONFIG, make_network
 
 from benchmarks import training
+from benchmarks.inputs import ROOT
 from benchmarks.peers.work import Pace, typical_batches
 from paddle_ranker.batching import training_batches
 
@@ -51,7 +52,7 @@ def test_the_pace_counts_the_triples_of_each_round() -> None:
 def test_a_worker_loads_its_work_without_paddle() -> None:
     # Once Paddle is loaded it is too late to choose the math library's code path.
     code = "import sys, benchmarks.peers.work, benchmarks.peers.training_worker; sys.exit('paddle' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=training.ROOT, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_the_published_peer_gives_our_probabilities_with_the_same_parameters() -> None:

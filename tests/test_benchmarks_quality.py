@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from benchmarks import demo, qbqtc
+from benchmarks.inputs import ROOT
 from benchmarks.qbqtc_splits import grouped_folds, make_splits
-from benchmarks.report import ROOT, Goal, System, compare, figures_table, format_table, parse_numbers
+from benchmarks.report import Goal, System, compare, figures_table, format_table, parse_numbers
 from benchmarks.run_store import Run, RunStore
 from benchmarks.script_commands import arguments_after, script_commands
 from ernie_matching.train_pairwise import TrainPairwiseOptions

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
 import paddle
 
-from paddle_ranker.config import EncoderConfig
+from paddle_ranker.config import EncoderConfig, write_config
 from paddle_ranker.encoder import Encoder
 from paddle_ranker.model import RankerNetwork
 from paddle_ranker.model_folder import RankerInfo, never_match_ids, save_ranker
@@ -41,7 +40,7 @@ def write_encoder(folder: Path, seed: int = 1, **changes: object) -> Path:
     """Write an encoder folder as PaddleNLP has it: parameters, config.json, vocab.txt."""
     write_tokenizer(folder)
     config = dataclasses.replace(CONFIG, **changes)  # type: ignore[arg-type]
-    (folder / "config.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
+    write_config(folder, config)
     paddle.seed(seed)
     save_arrays(Encoder(config).state_dict(), folder / PARAMETERS_FILE)
     return folder

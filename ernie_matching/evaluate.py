@@ -8,36 +8,25 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.options import option, run_command
-from paddle_ranker.scoring_options import ScoringOptions
+from paddle_ranker.scoring_options import EvaluateOptions
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(ScoringOptions):
-    init_from_ckpt: str = option(help="the ranker: a model folder, or its model_state.pdparams")
-    test_file: str = option(help="labelled pairs: query, title, label")
+class EvaluatePairwiseOptions(EvaluateOptions):
     margin: Optional[float] = option(
         None, help="margin of the margin loss that is printed (default: what the ranker was trained with)", minimum=0
     )
-    skip_bad_rows: bool = option(False, help="leave out malformed rows and count them, instead of stopping")
 
 
-def evaluate(options: EvaluateOptions) -> None:
+def evaluate(options: EvaluatePairwiseOptions) -> None:
     """Print the AUC, the measures by query, and the margin loss."""
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.evaluation import EvaluationSet, mean_margin_loss
+    from paddle_ranker.evaluation import mean_margin_loss
     from paddle_ranker.losses import margin_for
     from paddle_ranker.metrics import evaluate_ranking
-    from paddle_ranker.scorer import DygraphEngine
-    from paddle_ranker.scoring import load_for_scoring, say_truncated
+    from paddle_ranker.scoring import print_figures, score_evaluation_file
 
-    parts = load_for_scoring(options.init_from_ckpt, options, "pairwise")
-    evaluation = EvaluationSet(
-        options.test_file, parts.pair_encoder, options.batch_size, skip_bad_rows=options.skip_bad_rows
-    )
-    if evaluation.skipped:
-        print(f"{options.test_file}: {evaluation.report}")
-    say_truncated(parts.pair_encoder)
-    logits = evaluation.logits(DygraphEngine(parts.network))
+    parts, evaluation, logits = score_evaluation_file(options, "pairwise")
     figures = evaluate_ranking(evaluation.queries, evaluation.labels, logits)
 
     loss = parts.info.training.get("loss", "margin_probability")  # that of the published checkpoints
@@ -45,14 +34,12 @@ def evaluate(options: EvaluateOptions) -> None:
     figures["margin_loss"] = mean_margin_loss(
         evaluation.queries, evaluation.labels, logits, margin, probabilities=loss == "margin_probability"
     )
-    print(f"eval_dev auc:{figures.pop('auc'):.3f}")
-    for name, value in figures.items():
-        print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+    print_figures(figures)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; return its exit status."""
-    return run_command(evaluate, EvaluateOptions, argv, description=__doc__ or "")
+    return run_command(evaluate, EvaluatePairwiseOptions, argv, description=__doc__ or "")
 
 
 if __name__ == "__main__":

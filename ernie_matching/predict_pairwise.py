@@ -13,13 +13,10 @@ from paddle_ranker.scoring_options import PredictOptions
 def predict(options: PredictOptions) -> None:
     """Print `{'query': ..., 'title': ..., 'pred_prob': ...}` for every pair of the input file, in order."""
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.scoring import predict_pairs, shown_probability
+    from paddle_ranker.scoring import predict_pairs, shown_pair
 
     for pair, probability in predict_pairs(options, "pairwise"):
-        shown: dict[str, object] = {"query": pair.query, "title": pair.title}
-        if pair.recall_score is not None:
-            shown["recall_score"] = pair.recall_score
-        print({**shown, "pred_prob": shown_probability(probability)})
+        print(shown_pair(pair.query, pair.title, probability, pair.recall_score))
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -31,12 +31,7 @@ class EvaluationSet:
         self.report, self.skipped = source.report(), source.skipped
         self.queries = [record.query for record in records]
         self.labels = np.array([record.label for record in records], dtype=np.float64)
-        relevant = int((self.labels >= RELEVANT).sum())
-        if relevant in (0, len(records)):
-            raise DataError(
-                f"{path}: one class only, {relevant} of its {len(records)} pairs are relevant (label >= 1): "
-                "AUC needs pairs of both classes"
-            )
+        require_both_classes(path, self.labels, "AUC")
         self._pairs = pair_encoder.encode(self.queries, [record.title for record in records])
         self._pair_encoder = pair_encoder
         self._batch_size = batch_size
@@ -49,6 +44,28 @@ class EvaluationSet:
         """Return `auc` and, where the file has several titles a query, the measures by query."""
         # Logits rather than probabilities: they order alike, and do not tie where a probability rounds to 1.
         return evaluate_ranking(self.queries, self.labels, self.logits(engine))
+
+
+def require_both_classes(path: Union[str, Path], labels: np.ndarray, needed_by: str) -> None:
+    """Raise `DataError` where all pairs of a file are relevant, or none is; `needed_by` says what asks for both."""
+    relevant = int((labels >= RELEVANT).sum())
+    if relevant in (0, len(labels)):
+        raise DataError(
+            f"{path}: one class only, {relevant:,} of its {len(labels):,} pairs are relevant (label >= 1): "
+            f"{needed_by} needs pairs of both classes"
+        )
+
+
+def classification_figures(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    """Return `accuracy` and the mean binary `cross_entropy` of logits against `labels >= 1`, `[n]` each.
+
+    A pair counts as relevant above a probability of 0.5. The cross-entropy is log(1 + exp(l)) - y l of a logit l.
+    """
+    relevant = labels >= RELEVANT
+    return {
+        "accuracy": float(((logits > 0) == relevant).mean()),
+        "cross_entropy": float((np.logaddexp(0.0, logits) - np.where(relevant, logits, 0.0)).mean()),
+    }
 
 
 def mean_margin_loss(

@@ -1,9 +1,13 @@
-"""Ranking losses: plain functions of logits (`[batch]` float32) that return a scalar mean."""
+"""Ranking losses: plain functions of logits (`[batch]` float32) that return a scalar mean.
+
+Those of triples take the logits of positives and negatives, those of labelled pairs the logits and the labels.
+"""
 
 from __future__ import annotations
 
 from typing import Callable, Optional
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
@@ -57,3 +61,33 @@ SHIFT_INVARIANT = {"margin_logit", "ranknet"}
 def margin_for(loss: str, margin: Optional[float]) -> float:
     """Return the margin a user gave, else the loss's own default: a margin on logits is another quantity."""
     return DEFAULT_MARGINS[loss] if margin is None else margin
+
+
+def binary_cross_entropy(logits: Tensor, relevant: np.ndarray) -> Tensor:
+    """Return mean(log(1 + exp(l)) - y l) of logits l and `relevant` y (`[batch]`, 0 or 1).
+
+    The cross-entropy of two classes whose logits differ by l.
+    """
+    # Not Paddle's own: it is written with a relu, see above.
+    return (F.softplus(logits) - paddle.to_tensor(relevant, dtype="float32") * logits).mean()
+
+
+def rank_net_by_query(logits: Tensor, labels: np.ndarray, queries: np.ndarray) -> Tensor:
+    """Return RankNet over the pairs of one query's titles with different labels, as a mean over the titles.
+
+    Every title counts with the mean of log(1 + exp(-(higher - lower))) over its query's pairs, 0 where there is none.
+    So the loss of several whole queries is the mean of theirs, weighted by their titles, however they are split into
+    batches; and on queries with one positive and one negative each it is `rank_net` of those triples.
+
+    Args:
+        logits, labels, queries: `[batch]` each; `queries` holds a number that the titles of one query share.
+    """
+    same_query = queries[:, None] == queries[None, :]
+    higher, lower = np.nonzero(same_query & (labels[:, None] > labels[None, :]))
+    if not len(higher):
+        return logits.sum() * 0.0  # a part of the graph still, for backward
+    _, query = np.unique(queries, return_inverse=True)
+    titles, pairs = np.bincount(query), np.bincount(query[higher], minlength=query.max() + 1)
+    weights = titles[query[higher]] / pairs[query[higher]] / len(queries)
+    ahead = paddle.gather(logits, paddle.to_tensor(higher)) - paddle.gather(logits, paddle.to_tensor(lower))
+    return (F.softplus(-ahead) * paddle.to_tensor(weights, dtype="float32")).sum()

@@ -16,11 +16,12 @@ from paddle_ranker.scorer import DygraphEngine, Scorer
 
 @dataclass(frozen=True)
 class RankedTitle:
-    """A title in a ranked list: its place in what was given, its text, its probability."""
+    """A title in a ranked list: its place in what was given, its text, its probability, and its recall score if any."""
 
     index: int
     title: str
     probability: float
+    recall_score: Optional[float] = None
 
 
 class Ranker:

@@ -1,0 +1,56 @@
+"""The cross-encoder in training: one network scores each pair, and learns whether it is relevant."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from cross_encoder.data import EncodedLabels
+from paddle_ranker.batching import Groups
+from paddle_ranker.losses import binary_cross_entropy, rank_net_by_query
+from paddle_ranker.metrics import RELEVANT
+
+
+class LabeledExamples:
+    """Labelled pairs as the trainer takes them.
+
+    The loss is the binary cross-entropy of one logit, which is the published two-class head's cross-entropy.
+
+    Args:
+        data: n encoded labelled pairs; where it has their queries, a query's pairs share a batch.
+        pad_id: id of the padding.
+        rank_net: add RankNet over the pairs of one query's titles; needs the queries.
+    """
+
+    rows_each = 1
+
+    def __init__(self, data: EncodedLabels, pad_id: int, *, rank_net: bool = False):
+        if rank_net and data.queries is None:
+            raise ValueError("RankNet needs the queries: encode_labels(..., with_queries=True)")
+        self.groups: Optional[Groups] = None if data.queries is None else Groups.of(data.queries)
+        self._data, self._pad_id, self._rank_net = data, pad_id, rank_net
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def lengths(self, indices: np.ndarray) -> np.ndarray:
+        """Return the tokens of the pairs `indices`, `[m]` int64."""
+        return self._data.pairs.lengths_of(indices)
+
+    def weight(self, indices: np.ndarray) -> float:
+        """Return how many examples the loss of `indices` is a mean over."""
+        return float(len(indices))
+
+    def loss(self, network: nn.Layer, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
+        """Return the mean loss of the pairs `indices`, and the `accuracy`: the share that is rightly told apart."""
+        input_ids, token_type_ids = self._data.pairs.pad(indices, self._pad_id)
+        logits = network(paddle.to_tensor(input_ids), paddle.to_tensor(token_type_ids)).astype("float32")
+        labels = self._data.labels[indices]
+        relevant = labels >= RELEVANT
+        loss = binary_cross_entropy(logits, relevant)
+        if self._rank_net and self._data.queries is not None:
+            loss = loss + rank_net_by_query(logits, labels, self._data.queries[indices])
+        return loss, {"accuracy": float(((logits.numpy() > 0) == relevant).mean())}

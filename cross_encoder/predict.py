@@ -1,0 +1,40 @@
+"""Rank the titles of each query of a file (query, title) with a cross-encoder, one line a title, best first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+from paddle_ranker import runtime
+from paddle_ranker.options import option, run_command
+from paddle_ranker.scoring_options import PredictOptions
+
+
+@dataclass(frozen=True)
+class PredictCeOptions(PredictOptions):
+    input_file: str = option(help="pairs to score: query, title", aliases=("--test_set",))
+    batch_size: int = option(128, help="pairs of full length that are scored at once", minimum=1)
+    topk: int = option(10, help="titles that are printed of each query", minimum=1)
+
+
+def predict(options: PredictCeOptions) -> None:
+    """Print `{'text_a': ..., 'text_b': ..., 'pred_prob': ...}` for the best `topk` titles of every query.
+
+    Queries come in the order in which they first stand in the file.
+    """
+    runtime.prepare_command(options.cpu_threads)
+    from paddle_ranker.scoring import rank_by_query, shown_pair
+
+    for query, titles in rank_by_query(options, options.topk, "cross_encoder"):
+        for found in titles:
+            print(shown_pair(query, found.title, found.probability, found.recall_score, names=("text_a", "text_b")))
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(predict, PredictCeOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

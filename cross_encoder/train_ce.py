@@ -1,0 +1,83 @@
+"""Train the cross-encoder on labelled pairs (query, title, label)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+from paddle_ranker import runtime
+from paddle_ranker.errors import UsageError
+from paddle_ranker.options import option, run_command
+from paddle_ranker.training_options import RankerTrainingOptions
+
+
+@dataclass(frozen=True)
+class TrainCeOptions(RankerTrainingOptions):
+    train_set: str = option(help="training pairs: query, title, label (1 and above is relevant)")
+    test_file: str = option(help="labelled pairs to evaluate on during training: query, title, label")
+    model_name_or_path: str = option(
+        "rocketqa-base-cross-encoder", help="where to start: a PaddleNLP model name, or a local model folder"
+    )
+    max_seq_length: Optional[int] = option(
+        None,
+        help="longest pair in tokens (default: the checkpoint's, else 128)",
+        minimum=5,
+        aliases=("--max_seq_len",),
+    )
+    eval_step: int = option(100, help="evaluate every so many steps", minimum=1, aliases=("--valid_steps",))
+    save_step: int = option(100, help="checkpoint every so many steps", minimum=1, aliases=("--save_steps",))
+    loss: str = option(
+        "bce",
+        help="bce, binary cross-entropy, judges each pair alone (as the published two-class one does); ranknet_bce "
+        "also compares the titles of one query",
+        choices=("bce", "ranknet_bce"),
+    )
+    group_by_query: Optional[bool] = option(
+        None,
+        help="put the titles of a query into one batch (default: true for ranknet_bce, which needs it, else false)",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss == "ranknet_bce" and self.group_by_query is False:
+            raise UsageError("--loss ranknet_bce compares the titles of one query: it needs --group_by_query true")
+
+    @property
+    def groups(self) -> bool:
+        """Whether a query's titles share a batch."""
+        return self.loss == "ranknet_bce" if self.group_by_query is None else self.group_by_query
+
+
+def train(options: TrainCeOptions) -> None:
+    """Train as the options say; checkpoints go to `options.save_dir`."""
+    runtime.prepare_command(options.cpu_threads)
+    from cross_encoder.data import encode_labels
+    from cross_encoder.model import LabeledExamples
+    from paddle_ranker.evaluation import EvaluationSet
+    from paddle_ranker.ranker_training import start_training, train_ranker
+    from paddle_ranker.records import LabeledPair, RecordFile
+
+    parts, processes = start_training(options, "cross_encoder")
+
+    # The small file first: what is wrong with it shows before the large one is read.
+    evaluation = EvaluationSet(
+        options.test_file, parts.pair_encoder, options.batch_size, skip_bad_rows=options.skip_bad_rows
+    )
+    source = RecordFile(options.train_set, LabeledPair, skip_bad_rows=options.skip_bad_rows)
+    data = encode_labels(source, parts.pair_encoder, with_queries=options.groups)
+    if processes.is_first:
+        print(f"{options.train_set}: {source.report()} pairs; {options.test_file}: {evaluation.report} pairs")
+
+    examples = LabeledExamples(data, parts.pair_encoder.pad_id, rank_net=options.loss == "ranknet_bce")
+    facts = {"group_by_query": options.groups, "examples": len(data)}
+    train_ranker(parts, examples, evaluation, options, processes, training_facts=facts)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(train, TrainCeOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

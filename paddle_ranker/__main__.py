@@ -14,6 +14,7 @@ COMMANDS = {
     "rank": ("paddle_ranker.rank", "main", "rank the titles of each query of a file, best first"),
     "make-triples": ("paddle_ranker.triples", "main", "make training triples from a file of labelled pairs"),
     "starter": ("paddle_ranker.starter", "main", "make the starter encoder, which needs no download"),
+    "curve": ("paddle_ranker.curve", "main", "draw the learning curves of one training or several into one picture"),
 }
 
 

@@ -44,8 +44,12 @@ def option(
     above: Optional[float] = None,
     below: Optional[float] = None,
     aliases: Sequence[str] = (),
+    positional: bool = False,
 ) -> Any:
-    """Declare one option of a command; bounds are inclusive (`minimum`, `maximum`) or exclusive (`above`, `below`)."""
+    """Declare one option of a command; bounds are inclusive (`minimum`, `maximum`) or exclusive (`above`, `below`).
+
+    A `positional` one is required and given without its name, in the order of the fields: `convert SOURCE TARGET`.
+    """
     return dataclasses.field(
         default=default,
         metadata={
@@ -53,6 +57,7 @@ def option(
             "choices": tuple(choices),
             "bounds": (minimum, maximum, above, below),
             "aliases": tuple(aliases),
+            "positional": positional,
         },
     )
 
@@ -67,8 +72,12 @@ class Options:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value is REQUIRED:
-                raise UsageError(f"--{field.name} is required: {field.metadata['help']}")
+                raise UsageError(f"{_shown_name(field)} is required: {field.metadata['help']}")
             _check(field, value)
+
+
+def _shown_name(field: dataclasses.Field[Any]) -> str:
+    return field.name.upper() if field.metadata.get("positional") else f"--{field.name}"
 
 
 def _check(field: dataclasses.Field[Any], value: Any) -> None:
@@ -77,7 +86,7 @@ def _check(field: dataclasses.Field[Any], value: Any) -> None:
     choices = field.metadata["choices"]
     if choices and value not in choices:
         hint = _did_you_mean(str(value), [str(choice) for choice in choices])
-        raise UsageError(f"--{field.name} {value}: choose from {', '.join(map(str, choices))}{hint}")
+        raise UsageError(f"{_shown_name(field)} {value}: choose from {', '.join(map(str, choices))}{hint}")
     minimum, maximum, above, below = field.metadata["bounds"]
     # Written as "not (value >= bound)" so that NaN fails every bound.
     for bound, holds, words in (
@@ -87,7 +96,7 @@ def _check(field: dataclasses.Field[Any], value: Any) -> None:
         (below, lambda b: value < b, "below"),
     ):
         if bound is not None and not holds(bound):
-            raise UsageError(f"--{field.name} {value}: must be {words} {bound}")
+            raise UsageError(f"{_shown_name(field)} {value}: must be {words} {bound}")
 
 
 def _did_you_mean(word: str, known: Sequence[str]) -> str:
@@ -116,13 +125,16 @@ def _value_type(annotation: Any) -> Any:
 
 
 def build_parser(options_class: type[Options], prog: str, description: str) -> argparse.ArgumentParser:
-    """Return the argparse parser of `options_class`: one `--name` for each of its fields."""
+    """Return the argparse parser of `options_class`: one `--name`, or one argument in order, for each of its fields."""
     parser = _Parser(prog=prog, description=description, allow_abbrev=False)
     annotations = typing.get_type_hints(options_class)
     fields = dataclasses.fields(options_class)
     for field in sorted(fields, key=lambda f: f.name == "debug"):  # --debug last in the help
         kind = _value_type(annotations[field.name])
         text = field.metadata["help"].replace("%", "%%")
+        if field.metadata["positional"]:
+            parser.add_argument(field.name, help=text, type=kind, metavar=_shown_name(field))
+            continue
         required = field.default is REQUIRED
         if not required and field.default is not None:
             text += f" (default: {field.default})"

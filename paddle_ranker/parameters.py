@@ -6,54 +6,45 @@ containers are built; anything else in the stream is refused.
 
 from __future__ import annotations
 
-import io
-import pickle
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Union
 
 import numpy as np
 
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.safe_pickle import RefusedError, SafeUnpickler, Sealed, end_of_pickle
 
 PARAMETERS_FILE = "model_state.pdparams"
 # The table of internal names that paddle.save adds to a state dict.
 _NAME_TABLE = "StructuredToParameterName@@"
 
-_ALLOWED = {
-    ("collections", "OrderedDict"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "_reconstruct"),  # written by NumPy 2
-    ("numpy._core.multiarray", "scalar"),
-}
+# The functions that rebuild an array and a number, under the names they have in NumPy 1 and NumPy 2.
+_RECONSTRUCT, _SCALAR = np.empty(0).__reduce__()[0], np.float32(0).__reduce__()[0]
 
 
-class _RefusedError(Exception):
-    """The stream asks for more than arrays and plain containers."""
-
-
-def _latin1_bytes(text: str, encoding: str) -> bytes:
+class _Latin1Bytes(Sealed):
     """Stand in for `_codecs.encode`, which protocol 2 uses for bytes, and which could load any codec by name."""
-    if encoding != "latin1":
-        raise _RefusedError(f"it asks for the encoding {encoding!r}")
-    return text.encode("latin1")
+
+    __slots__ = ()
+
+    def __call__(self, text: str, encoding: str) -> bytes:
+        if encoding != "latin1":
+            raise RefusedError(f"it asks for the encoding {encoding!r}")
+        return text.encode("latin1")
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _ALLOWED:
-            module = (
-                module.replace("numpy._core", "numpy.core") if np.lib.NumpyVersion(np.__version__) < "2.0.0" else module
-            )
-            return super().find_class(module, name)
-        if (module, name) == ("_codecs", "encode"):
-            return _latin1_bytes
-        raise _RefusedError(f"it asks for {module}.{name}")
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise _RefusedError("it refers to objects outside the file")
+def _allowed() -> dict[tuple[str, str], Any]:
+    return {
+        ("collections", "OrderedDict"): OrderedDict,
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
+        ("numpy.core.multiarray", "scalar"): _SCALAR,
+        ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
+        ("numpy._core.multiarray", "scalar"): _SCALAR,
+        ("_codecs", "encode"): _Latin1Bytes(),
+    }
 
 
 def load_arrays(path: Union[str, Path]) -> dict[str, np.ndarray]:
@@ -66,8 +57,10 @@ def load_arrays(path: Union[str, Path]) -> dict[str, np.ndarray]:
         raise CheckpointError(f"{path}: there is no such parameter file")
     try:
         # The encoding reads the arrays of a file that Python 2 wrote.
-        content = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-    except _RefusedError as error:
+        data = path.read_bytes()
+        end_of_pickle(data)
+        content = SafeUnpickler(data, _allowed(), encoding="latin1").load()
+    except RefusedError as error:
         raise CheckpointError(
             f"{path}: refused, {error}; a parameter file holds only arrays and plain containers, "
             "so do not load this file elsewhere either unless you wrote it"
@@ -87,13 +80,13 @@ def load_arrays(path: Union[str, Path]) -> dict[str, np.ndarray]:
             continue
         if not isinstance(name, str) or not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
             raise CheckpointError(f"{path}: {name!r} is a {type(value).__name__}, not an array of numbers")
-        arrays[name] = _as_float(value) if value.dtype == np.uint16 else value
+        arrays[name] = float32_of_bfloat16(value) if value.dtype == np.uint16 else value
     if not arrays:
         raise CheckpointError(f"{path}: holds no parameters")
     return arrays
 
 
-def _as_float(bits: np.ndarray) -> np.ndarray:
+def float32_of_bfloat16(bits: np.ndarray) -> np.ndarray:
     """Return float32 of bfloat16, which NumPy lacks and Paddle stores as uint16: the upper half of a float32."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 

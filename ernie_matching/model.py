@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 import numpy as np
 import paddle
 from paddle import Tensor, nn
 
 from ernie_matching.data import EncodedTriples
+from paddle_ranker.batching import Groups
 from paddle_ranker.losses import PairwiseLoss
-from paddle_ranker.pair_encoder import EncodedPairs
 
 
 class PairwiseExamples:
@@ -21,15 +23,28 @@ class PairwiseExamples:
         pad_id: id of the padding.
     """
 
+    rows_each = 2
+    groups: Optional[Groups] = None
+
     def __init__(self, triples: EncodedTriples, loss: PairwiseLoss, margin: float, pad_id: int):
-        self.lengths = triples.lengths
-        self._pairs = EncodedPairs.concat([triples.positives, triples.negatives])
+        self._triples = triples
         self._loss, self._margin, self._pad_id = loss, margin, pad_id
+
+    def __len__(self) -> int:
+        return len(self._triples)
+
+    def lengths(self, indices: np.ndarray) -> np.ndarray:
+        """Return the tokens of the longer pair of each triple of `indices` [m], `[m]`."""
+        return self._triples.lengths(indices)
+
+    def weight(self, indices: np.ndarray) -> float:
+        """Return what the loss of `indices` is a mean over: their number."""
+        return float(len(indices))
 
     def loss(self, network: nn.Layer, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
         """Return the mean loss of the triples `indices`."""
-        both = np.concatenate([indices, indices + len(self.lengths)])  # positives, then their negatives
-        input_ids, token_type_ids = self._pairs.pad(both, self._pad_id)
+        both = np.concatenate([2 * indices, 2 * indices + 1])  # positives, then their negatives
+        input_ids, token_type_ids = self._triples.pairs.pad(both, self._pad_id)
         logits = network(paddle.to_tensor(input_ids), paddle.to_tensor(token_type_ids))
         positive, negative = paddle.split(logits, 2)
         return self._loss(positive, negative, self._margin), {}

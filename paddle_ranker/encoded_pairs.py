@@ -1,10 +1,11 @@
-"""Encoded pairs in columns: millions of pairs cost little more than their ids."""
+"""Encoded pairs in columns: millions of pairs cost little more than their ids, or nothing where they lie on a disk."""
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Union
+from typing import Any, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ class EncodedPairs:
 
     `ids` [total] int32; `offsets` [n + 1] int64: pair i is `ids[offsets[i]:offsets[i + 1]]`;
     `second_starts` [n] int32: the place within the pair where the title (token type 1) starts.
+
+    The arrays may be memory-mapped files (`paddle_ranker.pair_store`): `take`, `pad` and `lengths_of` read what they
+    are asked for and leave nothing of it in memory. The other ways in read all, or keep what they have read.
     """
 
     ids: NDArray[np.int32]
@@ -38,14 +42,18 @@ class EncodedPairs:
         """Tokens of each pair, [n] int64."""
         return np.diff(self.offsets)
 
+    def lengths_of(self, indices: Indices) -> NDArray[np.int64]:
+        """Return the tokens of the pairs at `indices` [m], [m] int64."""
+        return self._spans(np.asarray(indices, dtype=np.int64))[1]
+
     def take(self, indices: Indices) -> EncodedPairs:
         """Return the pairs at `indices` [m] (repeats allowed), in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
-        lengths = self.lengths[chosen]
+        starts, lengths = self._spans(chosen)
         return EncodedPairs(
-            ids=self.ids[ragged_positions(self.offsets[:-1][chosen], lengths)],
+            ids=gather(self.ids, ragged_positions(starts, lengths)),
             offsets=offsets_of(lengths),
-            second_starts=self.second_starts[chosen],
+            second_starts=gather(self.second_starts, chosen),
         )
 
     @classmethod
@@ -64,13 +72,35 @@ class EncodedPairs:
         Padding has the id `pad_id` and token type 0.
         """
         chosen = np.asarray(indices, dtype=np.int64)
-        lengths = self.lengths[chosen]
+        starts, lengths = self._spans(chosen)
         columns = np.arange(lengths.max(initial=0))
         is_token = columns < lengths[:, None]
         input_ids = np.full(is_token.shape, pad_id, dtype=np.int64)
-        input_ids[is_token] = self.ids[ragged_positions(self.offsets[:-1][chosen], lengths)]
-        token_type_ids = (is_token & (columns >= self.second_starts[chosen][:, None])).astype(np.int64)
+        input_ids[is_token] = gather(self.ids, ragged_positions(starts, lengths))
+        token_type_ids = (is_token & (columns >= gather(self.second_starts, chosen)[:, None])).astype(np.int64)
         return input_ids, token_type_ids
+
+    def _spans(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return where the pairs `chosen` [m] start in `ids`, and their lengths, [m] int64 each."""
+        bounds = gather(self.offsets, np.stack([chosen, chosen + 1]))
+        return bounds[0], bounds[1] - bounds[0]
+
+
+def gather(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Return `array[indices]`; of a memory-mapped file nothing but the result stays in memory.
+
+    The pages that were read would count as the process's own until the system needs them, and look like a leak.
+    """
+    values = array[indices]
+    advise(array, "MADV_DONTNEED")
+    return values
+
+
+def advise(array: np.ndarray, advice: str) -> None:
+    """Tell the system how a memory-mapped array is read; other arrays, and systems without that advice, are left."""
+    mapped: Any = array.base
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, advice):
+        mapped.madvise(getattr(mmap, advice))
 
 
 def offsets_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -42,6 +42,7 @@ def test_a_pair_by_hand(folder: Path) -> None:
     assert [pairs[i].tolist() for i in range(3)] == [[1, 5, 6, 2, 7, 2], [1, 2, 8, 4, 4, 4, 2], [1, 5, 2, 2]]
     assert pairs.second_starts.tolist() == [4, 2, 3]
     assert pairs.lengths.tolist() == [6, 7, 4]
+    assert pairs.lengths_of([2, 0, 2]).tolist() == [4, 6, 4] and pairs.lengths_of([]).tolist() == []
     dtypes = [array.dtype.name for array in (pairs.ids, pairs.offsets, pairs.second_starts)]
     assert dtypes == ["int32", "int64", "int32"]
     assert encoder.truncated == 0

@@ -1,0 +1,232 @@
+"""Encoded pairs in memory and on a disk: the same batches, nothing left behind, nothing left in memory."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ernie_matching.data import EncodedTriples, encode_triples
+from paddle_ranker.batching import BatchPlan, training_batches
+from paddle_ranker.encoded_pairs import EncodedPairs, gather, offsets_of
+from paddle_ranker.errors import RankerError
+from paddle_ranker.pair_encoder import PairEncoder
+from paddle_ranker.pair_store import PairCollector
+from paddle_ranker.records import Triple
+
+pytestmark = pytest.mark.unit
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def random_pairs(count: int, seed: int, ids_type: type = np.int32) -> EncodedPairs:
+    random = np.random.RandomState(seed)
+    lengths = random.randint(5, 40, count)
+    ids = random.randint(0, 30_000, lengths.sum()).astype(ids_type)
+    return EncodedPairs(ids, offsets_of(lengths), (lengths // 2).astype(np.int32))
+
+
+def collect(folder: Path, max_bytes: int, chunks: int = 20) -> tuple[EncodedPairs, dict[str, np.ndarray]]:
+    collector = PairCollector(folder, max_bytes)
+    for seed in range(chunks):
+        collector.append(random_pairs(100 + seed, seed), labels=np.full(100 + seed, seed, np.float32))
+    return collector.finish()
+
+
+def assert_equal_pairs(pairs: EncodedPairs, expected: EncodedPairs) -> None:
+    for name in ("ids", "offsets", "second_starts"):
+        np.testing.assert_array_equal(getattr(pairs, name), getattr(expected, name))
+        assert getattr(pairs, name).dtype == getattr(expected, name).dtype
+
+
+def is_mapped(pairs: EncodedPairs) -> bool:
+    return isinstance(pairs.ids, np.memmap)
+
+
+# Twenty chunks of about 12 KB: in memory, on a disk from somewhere in the middle, on a disk from the first one on.
+@pytest.mark.parametrize(("max_bytes", "on_disk"), [(1 << 30, False), (120_000, True), (0, True)])
+def test_what_was_collected_comes_back(tmp_path: Path, max_bytes: int, on_disk: bool) -> None:
+    pairs, columns = collect(tmp_path, max_bytes)
+    assert_equal_pairs(pairs, EncodedPairs.concat([random_pairs(100 + seed, seed) for seed in range(20)]))
+    assert list(columns) == ["labels"] and columns["labels"].dtype == np.float32
+    assert columns["labels"].tolist() == [seed for seed in range(20) for _ in range(100 + seed)]
+    assert is_mapped(pairs) == isinstance(columns["labels"], np.memmap) == on_disk
+
+
+def test_the_limit_is_kept_to_the_byte(tmp_path: Path) -> None:
+    pairs = EncodedPairs(np.arange(10, dtype=np.int32), np.array([0, 4, 10]), np.array([2, 3], np.int32))
+    for max_bytes, on_disk in ((72, False), (71, True)):  # 10 ids of 4, 3 offsets of 8, 2 starts of 4
+        collector = PairCollector(tmp_path, max_bytes)
+        collector.append(pairs)
+        assert is_mapped(collector.finish()[0]) == on_disk
+
+
+def test_pairs_are_read_alike_from_memory_and_from_a_disk(tmp_path: Path) -> None:
+    (held, _), (mapped, columns) = (collect(tmp_path, limit) for limit in (1 << 30, 0))
+    chosen = np.random.RandomState(3).randint(0, len(held), 300)
+    assert_equal_pairs(mapped.take(chosen), held.take(chosen))
+    for array, expected in zip(mapped.pad(chosen, 7), held.pad(chosen, 7)):
+        np.testing.assert_array_equal(array, expected)
+        assert array.dtype == expected.dtype
+    np.testing.assert_array_equal(mapped.lengths_of(chosen), held.lengths[chosen])
+    np.testing.assert_array_equal(mapped[17], held[17])
+    labels = gather(columns["labels"], chosen)
+    assert type(labels) is np.ndarray and labels.tolist() == columns["labels"][chosen].tolist()
+    assert type(mapped.take(chosen).ids) is np.ndarray  # no view of the file
+
+
+def test_other_types_of_ids_stay(tmp_path: Path) -> None:
+    for max_bytes in (1 << 30, 0):
+        collector = PairCollector(tmp_path, max_bytes)
+        collector.append(random_pairs(9, 1, np.uint16))
+        collector.append(random_pairs(4, 2, np.uint16))
+        pairs, _ = collector.finish()
+        assert pairs.ids.dtype == np.uint16
+        expected = EncodedPairs.concat([random_pairs(9, 1), random_pairs(4, 2)])
+        np.testing.assert_array_equal(pairs.pad(range(13), 0), expected.pad(range(13), 0))
+
+
+def test_nothing_collected(tmp_path: Path) -> None:
+    pairs, columns = PairCollector(tmp_path, 0).finish()
+    assert (len(pairs), columns) == (0, {})
+    collector = PairCollector(tmp_path, 0)
+    collector.append(EncodedPairs.concat([]), labels=np.empty(0))
+    pairs, columns = collector.finish()
+    assert (len(pairs), pairs.offsets.tolist(), columns["labels"].tolist()) == (0, [0], [])
+
+
+def test_columns_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    collector = PairCollector(tmp_path, 0)
+    with pytest.raises(ValueError, match="3 pairs and 2 labels"):
+        collector.append(random_pairs(3, 0), labels=np.zeros(2))
+    collector.append(random_pairs(3, 0), labels=np.zeros(3))
+    for columns in ({}, {"grades": np.zeros(3)}, {"labels": np.zeros(3, np.float32)}):
+        with pytest.raises(ValueError, match="other names or types"):
+            collector.append(random_pairs(3, 0), **columns)
+    with pytest.raises(ValueError, match="other names or types"):
+        collector.append(random_pairs(3, 0, np.uint16), labels=np.zeros(3))
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> PairEncoder:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *"abcdefgh"]) + "\n")
+    return PairEncoder.from_folder(folder, 16)
+
+
+def triples(count: int) -> list[Triple]:
+    random = np.random.RandomState(0)
+
+    def text() -> str:
+        return " ".join(random.choice(list("abcdefgh"), random.randint(1, 10)))
+
+    return [Triple(text(), text(), text()) for _ in range(count)]
+
+
+def test_triples_lie_side_by_side(encoder: PairEncoder, tmp_path: Path) -> None:
+    given = triples(50)
+    queries = [triple.query for triple in given]
+    positives = encoder.encode(queries, [triple.title for triple in given])
+    negatives = encoder.encode(queries, [triple.neg_title for triple in given])
+    encoder.truncated = 0
+    encoded = encode_triples(given, encoder)
+    truncated = encoder.truncated
+    assert len(encoded) == 50
+    assert_equal_pairs(encoded.pairs.take(np.arange(50) * 2), positives)
+    assert_equal_pairs(encoded.pairs.take(np.arange(50) * 2 + 1), negatives)
+    assert_equal_pairs(EncodedTriples.of(positives, negatives).pairs, encoded.pairs)
+    some = np.array([7, 0, 49])
+    assert encoded.lengths(some).tolist() == np.maximum(positives.lengths, negatives.lengths)[some].tolist()
+    encoder.truncated = 0
+    encoder.encode(queries * 2, [t.title for t in given] + [t.neg_title for t in given])
+    assert truncated == encoder.truncated > 0
+
+
+def test_training_batches_are_the_same_from_a_disk(encoder: PairEncoder, tmp_path: Path) -> None:
+    from ernie_matching.model import PairwiseExamples
+    from paddle_ranker.losses import PAIRWISE_LOSSES
+
+    given = triples(3000)
+    held, mapped = (encode_triples(iter(given), encoder, tmp_path, max_bytes) for max_bytes in (1 << 30, 1000))
+    assert is_mapped(mapped.pairs) and not is_mapped(held.pairs)
+    plan = BatchPlan(8, parts=2, max_tokens=200, seed=3)
+    loss = PAIRWISE_LOSSES["margin_logit"]
+    of_held, of_mapped = (
+        list(training_batches(PairwiseExamples(encoded, loss, 1.0, 0), plan, epoch=2)) for encoded in (held, mapped)
+    )
+    assert len(of_held) == len(of_mapped) > 100
+    for batch, other in zip(of_held, of_mapped):
+        for part, same in zip(batch, other):
+            np.testing.assert_array_equal(part, same)
+            np.testing.assert_array_equal(held.pairs.pad(2 * part, 0), mapped.pairs.pad(2 * part, 0))
+
+
+def test_no_name_is_left_in_the_folder_even_by_a_killed_process(tmp_path: Path) -> None:
+    pairs, _ = collect(tmp_path, 0)
+    assert list(tmp_path.iterdir()) == [] and is_mapped(pairs)
+    code = (
+        "import sys, time; from pathlib import Path; from tests.test_pair_store import PairCollector, random_pairs\n"
+        "collector = PairCollector(Path(sys.argv[1]), 0)\n"
+        "collector.append(random_pairs(1000, 0)); print('on disk', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline() == b"on disk\n"
+        process.send_signal(signal.SIGKILL)
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def largest_file(nbytes: int) -> Iterator[None]:
+    """Let no file grow beyond `nbytes`: the system refuses the write as it does on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+
+
+@pytest.mark.parametrize("max_bytes", [0, 100_000])
+def test_a_full_disk_is_an_error_that_names_the_folder(tmp_path: Path, max_bytes: int) -> None:
+    wanted = rf"{tmp_path}: \d+ MB .* could not be kept there \(File too large\); make room, .*--data_memory_mb"
+    with pytest.raises(RankerError, match=wanted), largest_file(50_000):
+        collect(tmp_path, max_bytes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RankerError, match=rf"{tmp_path}/nowhere: .*No such file or directory"):
+        collect(tmp_path / "nowhere", 0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc, to see resident memory")
+def test_reading_from_a_disk_keeps_nothing_in_memory(tmp_path: Path) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    collector = PairCollector(tmp_path, 0)
+    whole = random_pairs(20_000, 0)
+    for _ in range(40):  # 73 MB of ids
+        collector.append(whole)
+    pairs, _ = collector.finish()
+    random = np.random.RandomState(1)
+    pairs.pad(random.randint(0, len(pairs), 64), 0)
+    before = resident()
+    for _ in range(400):
+        chosen = random.randint(0, len(pairs), 64)
+        pairs.pad(chosen, 0)
+        pairs.take(chosen)
+        pairs.lengths_of(chosen)
+    assert resident() - before < 8 << 20
+    np.asarray(pairs.ids).sum()  # without giving pages back it would be seen
+    assert resident() - before > 40 << 20

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import Optional
 
 import numpy as np
 
 from paddle_ranker.evaluation import require_both_classes
 from paddle_ranker.pair_encoder import EncodedPairs, PairEncoder
+from paddle_ranker.pair_store import MAX_BYTES, PairCollector
 from paddle_ranker.records import LabeledPair, RecordFile
 from paddle_ranker.scorer import chunks
 
@@ -30,24 +32,30 @@ class EncodedLabels:
         return len(self.labels)
 
 
-def encode_labels(source: Iterable[LabeledPair], pair_encoder: PairEncoder, *, with_queries: bool) -> EncodedLabels:
-    """Encode all labelled pairs, of a list or of a file that is read as it goes (which raises `DataError`s of its own).
+def encode_labels(
+    source: Iterable[LabeledPair],
+    pair_encoder: PairEncoder,
+    folder: Optional[Path] = None,
+    max_bytes: int = MAX_BYTES,
+    *,
+    with_queries: bool = False,
+) -> EncodedLabels:
+    """Encode all labelled pairs, of a list or of a file that is read as it goes.
 
-    Raises `DataError` where all pairs are relevant, or none is: there is nothing to learn.
+    Beyond `max_bytes` in memory they lie in unnamed temporary files in `folder` (None: the system's for such files).
+    Raises `DataError` for a bad row, and where all pairs are relevant, or none is: there is nothing to learn.
     """
-    pairs: list[EncodedPairs] = []
-    columns: dict[str, list[np.ndarray]] = {"labels": [], "queries": []}
+    collector = PairCollector(folder, max_bytes)
     for part in chunks(source):
         queries = [pair.query for pair in part]
-        pairs.append(pair_encoder.encode(queries, [pair.title for pair in part]))
-        columns["labels"].append(np.array([pair.label for pair in part], dtype=np.float32))
+        columns = {"labels": np.array([pair.label for pair in part], dtype=np.float32)}
         if with_queries:
-            columns["queries"].append(np.array([_query_number(query) for query in queries]))
-    labels = np.concatenate(columns["labels"])
+            columns["queries"] = np.array([_query_number(query) for query in queries], dtype=np.int64)
+        collector.append(pair_encoder.encode(queries, [pair.title for pair in part]), **columns)
+    pairs, columns = collector.finish()
     name = source.path if isinstance(source, RecordFile) else "the training pairs"
-    require_both_classes(name, labels, "training")
-    numbers = np.concatenate(columns["queries"]) if with_queries else None
-    return EncodedLabels(EncodedPairs.concat(pairs), labels, numbers)
+    require_both_classes(name, columns["labels"], "training")
+    return EncodedLabels(pairs, columns["labels"], columns.get("queries"))
 
 
 def _query_number(query: str) -> int:

@@ -10,6 +10,7 @@ from paddle import Tensor, nn
 
 from cross_encoder.data import EncodedLabels
 from paddle_ranker.batching import Groups
+from paddle_ranker.encoded_pairs import gather
 from paddle_ranker.losses import binary_cross_entropy, rank_net_by_query
 from paddle_ranker.metrics import RELEVANT
 
@@ -48,9 +49,9 @@ class LabeledExamples:
         """Return the mean loss of the pairs `indices`, and the `accuracy`: the share that is rightly told apart."""
         input_ids, token_type_ids = self._data.pairs.pad(indices, self._pad_id)
         logits = network(paddle.to_tensor(input_ids), paddle.to_tensor(token_type_ids)).astype("float32")
-        labels = self._data.labels[indices]
+        labels = gather(self._data.labels, indices)
         relevant = labels >= RELEVANT
         loss = binary_cross_entropy(logits, relevant)
         if self._rank_net and self._data.queries is not None:
-            loss = loss + rank_net_by_query(logits, labels, self._data.queries[indices])
+            loss = loss + rank_net_by_query(logits, labels, gather(self._data.queries, indices))
         return loss, {"accuracy": float(((logits.numpy() > 0) == relevant).mean())}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Optional
 
 from paddle_ranker import runtime
@@ -58,20 +59,23 @@ def train(options: TrainCeOptions) -> None:
     from paddle_ranker.ranker_training import start_training, train_ranker
     from paddle_ranker.records import LabeledPair, RecordFile
 
-    parts, processes = start_training(options, "cross_encoder")
+    start = start_training(options, "cross_encoder")
+    parts = start.parts
 
     # The small file first: what is wrong with it shows before the large one is read.
     evaluation = EvaluationSet(
         options.test_file, parts.pair_encoder, options.batch_size, skip_bad_rows=options.skip_bad_rows
     )
     source = RecordFile(options.train_set, LabeledPair, skip_bad_rows=options.skip_bad_rows)
-    data = encode_labels(source, parts.pair_encoder, with_queries=options.groups)
-    if processes.is_first:
+    memory = options.data_memory_mb << 20
+    data = encode_labels(source, parts.pair_encoder, Path(options.save_dir), memory, with_queries=options.groups)
+    if start.processes.is_first:
         print(f"{options.train_set}: {source.report()} pairs; {options.test_file}: {evaluation.report} pairs")
 
     examples = LabeledExamples(data, parts.pair_encoder.pad_id, rank_net=options.loss == "ranknet_bce")
     facts = {"group_by_query": options.groups, "examples": len(data)}
-    train_ranker(parts, examples, evaluation, options, processes, training_facts=facts)
+    files = {"train_set": options.train_set, "test_file": options.test_file}
+    train_ranker(start, examples, evaluation, options, files=files, training_facts=facts)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -126,6 +126,18 @@ def test_a_file_larger_than_a_chunk_is_read_whole(
     assert split.pairs.ids.tolist() == data.pairs.ids.tolist()
 
 
+@pytest.mark.parametrize("rank_net", [False, True])
+def test_pairs_in_a_temporary_file_train_alike(pair_encoder: PairEncoder, tmp_path: Path, rank_net: bool) -> None:
+    network, indices = make_network(), np.array([5, 0, 2, 4])
+    encoded = [encode_labels(ROWS, pair_encoder, tmp_path, size, with_queries=True) for size in (1 << 20, 0)]
+    assert [isinstance(data.labels, np.memmap) for data in encoded] == [False, True]
+    stored = [LabeledExamples(data, pair_encoder.pad_id, rank_net=rank_net) for data in encoded]
+    (memory, shown), (disk, shown_from_disk) = (examples.loss(network, indices) for examples in stored)
+    assert float(memory) == float(disk) and shown == shown_from_disk
+    groups = [examples.groups for examples in stored]
+    assert groups[0] and groups[1] and groups[0].members.tolist() == groups[1].members.tolist()
+
+
 def test_one_class_only_is_an_error_that_says_so(pair_encoder: PairEncoder, tmp_path: Path) -> None:
     (tmp_path / "ones.csv").write_text("深\t深\t1\n学\t学\t2\n", encoding="utf-8")
     source = RecordFile(tmp_path / "ones.csv", LabeledPair)

@@ -1,15 +1,35 @@
 # shellcheck shell=bash
 # What the scripts need to run without arguments: demo data, a starter encoder, a trained demo ranker. Sourced, never
 # run; brings common.sh with it.
+#
+# A ranker's kind is pairwise or cross_encoder; its demo ranker lies in checkpoint/KIND.
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 DEMO_DATA="$ROOT/datasets"
-DEMO_PAIRWISE="$ROOT/checkpoint/pairwise"
+
+# Set the names of what belongs to a kind of ranker.
+describe() {
+    case "$1" in
+        pairwise) COMMANDS=ernie_matching TRAIN=train_pairwise EVALUATE=evaluate PREDICT=predict_pairwise ;;
+        cross_encoder) COMMANDS=cross_encoder TRAIN=train_ce EVALUATE=evaluate_ce PREDICT=predict_ce ;;
+    esac
+    DEMO_RANKER="$ROOT/checkpoint/$1"
+}
 
 # Print `--device cpu` where no device is named and no GPU is there: the commands' own default is gpu.
 default_device() {
     if ! has_option --device "$@" && [ "$(usable_gpus)" = 0 ]; then say "--device cpu"; fi
+}
+
+# Whether an option is among the arguments under one of its names: `has_any "--test_set --input_file" "$@"`.
+has_any() {
+    local names="$1" name
+    shift
+    for name in $names; do
+        if has_option "$name" "$@"; then return 0; fi
+    done
+    return 1
 }
 
 ensure_demo_data() { "$PYTHON" "$ROOT/datasets/make_demo.py" --output_dir "$DEMO_DATA" --if_missing true; }
@@ -22,21 +42,60 @@ ensure_starter() {
 }
 
 ensure_demo_ranker() {
-    [ -e "$DEMO_PAIRWISE/best" ] && return
+    [ -e "$DEMO_RANKER/best" ] && return
     say "there is no demo ranker yet: training one"
-    bash "$ROOT/scripts/train_pairwise.sh"
+    bash "$ROOT/scripts/$TRAIN.sh"
 }
 
-# Run a command that scores with a pairwise ranker; what the arguments leave open is the demo's.
-# `score_demo FILE INPUT_OPTION DEMO_INPUT RANKER_OPTION "$@"`
+# Train a ranker as the arguments say; without TRAIN_OPTION among them the demo's, and rank with the result.
+# `train_demo KIND TRAIN_OPTION TRAIN_FILE DEV_FILE TEST_FILE "RECIPE" "$@"`
+train_demo() {
+    local option="$2" train="$DEMO_DATA/$3" dev="$DEMO_DATA/$4" test="$DEMO_DATA/$5" trained device=() recipe=()
+    describe "$1"
+    read -ra recipe <<<"$6"
+    shift 6
+    ensure_environment
+    read -ra device <<<"$(default_device "$@")"
+    if has_option "$option" "$@" || wants_help "$@"; then
+        run_python "$ROOT/$COMMANDS/$TRAIN.py" ${device[@]+"${device[@]}"} "$@"
+        return
+    fi
+
+    ensure_demo_data
+    has_any "--max_seq_length --max_seq_len" "$@" || recipe+=(--max_seq_length 64)
+    if ! has_any "--model_name_or_path --init_from_ckpt" "$@"; then
+        ensure_starter
+        recipe+=(--model_name_or_path "$STARTER" --learning_rate 5e-4 --new_parts_factor 1 --weight_decay 0.01
+            --warmup_proportion 0.06)
+    fi
+    # The arguments come last: they win over the demo's.
+    run_python "$ROOT/$COMMANDS/$TRAIN.py" "$option" "$train" --test_file "$dev" --save_dir "$DEMO_RANKER" \
+        "${recipe[@]}" ${device[@]+"${device[@]}"} "$@"
+
+    trained="$(option_value --save_dir --save_dir "$DEMO_RANKER" "$@")/best"
+    say ""
+    say "The titles of three queries, as this ranker orders them:"
+    run_single -m paddle_ranker rank --params_path "$trained" --input_file "$test" --max_queries 3 --top_k 5 \
+        --device "$(option_value --device --device gpu ${device[@]+"${device[@]}"} "$@")"
+    say ""
+    say "Next:"
+    say "  bash scripts/$EVALUATE.sh --init_from_ckpt '$trained'     # all figures on the dev file"
+    say "  bash scripts/$PREDICT.sh --params_path '$trained'     # probabilities for the pairs of the test file"
+    say "  bash scripts/$TRAIN.sh $option YOUR_FILE --test_file YOUR_PAIRS --model_name_or_path YOUR_MODEL"
+}
+
+# Run a command that scores with a ranker; what the arguments leave open is the demo's. INPUT_OPTION may have several
+# names, separated by spaces.
+# `score_demo KIND FILE INPUT_OPTION DEMO_INPUT RANKER_OPTION "$@"`
 score_demo() {
-    local file="$1" input_option="$2" input="$3" ranker_option="$4" demo=() device=()
-    shift 4
+    local file="$2" input_option="$3" input="$4" ranker_option="$5" demo=() device=()
+    describe "$1"
+    shift 5
     ensure_environment
     read -ra device <<<"$(default_device "$@")"
     if ! wants_help "$@"; then
-        has_option "$input_option" "$@" || { ensure_demo_data >&2; demo+=("$input_option" "$DEMO_DATA/$input"); }
-        has_option "$ranker_option" "$@" || { ensure_demo_ranker >&2; demo+=("$ranker_option" "$DEMO_PAIRWISE/best"); }
+        has_any "$input_option" "$@" || { ensure_demo_data >&2; demo+=("${input_option%% *}" "$DEMO_DATA/$input"); }
+        has_option "$ranker_option" "$@" || { ensure_demo_ranker >&2; demo+=("$ranker_option" "$DEMO_RANKER/best"); }
     fi
-    run_single "$ROOT/$file" ${demo[@]+"${demo[@]}"} ${device[@]+"${device[@]}"} "$@"
+    run_single "$ROOT/$COMMANDS/$file" ${demo[@]+"${demo[@]}"} ${device[@]+"${device[@]}"} "$@"
 }

@@ -7,4 +7,4 @@ set -euo pipefail
 # shellcheck source=scripts/demo.sh
 . "$(dirname "${BASH_SOURCE[0]}")/demo.sh"
 
-score_demo ernie_matching/evaluate.py --test_file sort/dev_pairwise.csv --init_from_ckpt "$@"
+score_demo pairwise evaluate.py --test_file sort/dev_pairwise.csv --init_from_ckpt "$@"

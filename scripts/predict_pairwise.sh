@@ -7,4 +7,4 @@ set -euo pipefail
 # shellcheck source=scripts/demo.sh
 . "$(dirname "${BASH_SOURCE[0]}")/demo.sh"
 
-score_demo ernie_matching/predict_pairwise.py --input_file sort/test_pairwise.csv --params_path "$@"
+score_demo pairwise predict_pairwise.py --input_file sort/test_pairwise.csv --params_path "$@"

@@ -222,7 +222,8 @@ def _draw_learning_rates(panel: Axes, curves: Sequence[Curve]) -> None:
         panel.set_yticks([])
         return
     for curve, color in zip(curves, _COLORS * len(curves)):
-        panel.plot(*_thinned(curve.steps, curve.learning_rate), color=color, linewidth=1.5)
+        dot = "o" if len(curve.steps) == 1 else None
+        panel.plot(*_thinned(curve.steps, curve.learning_rate), color=color, linewidth=1.5, marker=dot, markersize=3)
     panel.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     panel.set_ylim(bottom=0)
 

@@ -15,8 +15,16 @@ from tiny import CONFIG, make_network
 
 from benchmarks import training
 from benchmarks.inputs import ROOT
-from benchmarks.peers.work import Pace, typical_batches
-from paddle_ranker.batching import training_batches
+from benchmarks.peers.work import (
+    BenchmarkExamples,
+    BenchmarkTriples,
+    Pace,
+    TrainingWork,
+    batches_forever,
+    typical_batches,
+)
+from paddle_ranker.batching import BatchPlan, training_batches
+from paddle_ranker.encoded_pairs import EncodedPairs
 
 pytestmark = pytest.mark.unit
 INSTALL = f"needs PyTorch: {training.TORCH_INSTALL}"
@@ -32,9 +40,20 @@ def test_typical_batches_stand_at_equal_distances_of_the_sorted_window() -> None
 def test_the_trainer_forms_the_typical_batches_again() -> None:
     lengths = np.random.default_rng(0).permutation(400)
     rows = typical_batches(lengths, batch_size=8, count=3, seed=0)
-    batches = training_batches(lengths[rows], 8, seed=5, epoch=2)
+    batches = list(training_batches(BenchmarkExamples(lengths[rows]), BatchPlan(8, seed=5), epoch=2))
     chosen = [set(rows[i : i + 8]) for i in range(0, 24, 8)]
-    assert all(set(rows[batch]) in chosen for batch in batches) and len(batches) == 3
+    assert all(set(rows[batch]) in chosen for (batch,) in batches) and len(batches) == 3
+
+
+def test_every_system_trains_the_batches_of_the_trainer() -> None:
+    lengths = np.array([3, 4, 5, 6, 7, 3, 4])
+    pairs = EncodedPairs(np.zeros(32, np.int32), np.append(0, np.cumsum(lengths)), np.full(7, 2, np.int32))
+    work = TrainingWork({}, 0, [], batch_size=3, padded_length=8, threads=1, seed=4)
+    batches = batches_forever(work, BenchmarkTriples(pairs, pairs))
+    plan = BatchPlan(3, seed=4)
+    for epoch in (1, 2):
+        for (expected,) in training_batches(BenchmarkExamples(lengths), plan, epoch):
+            np.testing.assert_array_equal(next(batches), expected)
 
 
 def test_the_pace_counts_the_triples_of_each_round() -> None:

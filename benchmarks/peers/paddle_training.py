@@ -9,10 +9,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from benchmarks.peers.work import BenchmarkTriples, Pace, TrainingWork
+from benchmarks.peers.work import BenchmarkTriples, Pace, TrainingWork, batches_forever
 from ernie_matching.data import EncodedTriples
 from ernie_matching.model import PairwiseExamples
-from paddle_ranker.batching import training_batches
 from paddle_ranker.config import EncoderConfig
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoded_pairs import EncodedPairs
@@ -28,12 +27,13 @@ def ours(work: TrainingWork, triples: BenchmarkTriples, pace: Pace, *, match_emb
     """Run this toolkit's trainer as `train_pairwise.py` does, until the pace ends it."""
     network = RankerNetwork(EncoderConfig(**work.shape), work.never_match if match_embeddings else None)
     loss = "margin_logit"
-    encoded = EncodedTriples(triples.positives, triples.negatives)
-    examples = PairwiseExamples(encoded, PAIRWISE_LOSSES[loss], margin_for(loss, None), work.pad_id)
+    encoded = EncodedTriples.of(triples.positives, triples.negatives)
+    examples = _Paced(encoded, PAIRWISE_LOSSES[loss], margin_for(loss, None), work.pad_id)
+    examples.pace = pace
     with tempfile.TemporaryDirectory() as folder:
         fit(
             network,
-            _Paced(examples, pace),
+            examples,
             TrainingOptions(
                 save_dir=folder,
                 batch_size=work.batch_size,
@@ -48,20 +48,19 @@ def ours(work: TrainingWork, triples: BenchmarkTriples, pace: Pace, *, match_emb
             save=lambda path, results: None,
             evaluate=dict,
             metric="auc",
-            new_parts=["head", "match_embeddings"],
+            part_factors={"head": 10.0, "match_embeddings": 10.0},
             processes=ProcessGroup(),
         )
 
 
-class _Paced:
+class _Paced(PairwiseExamples):
     """Examples whose every step waits for the pace: the trainer itself stays as it is."""
 
-    def __init__(self, examples: PairwiseExamples, pace: Pace):
-        self.lengths, self._examples, self._pace = examples.lengths, examples, pace
+    pace: Pace
 
     def loss(self, network: nn.Layer, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
-        self._pace.tick(len(indices))
-        return self._examples.loss(network, indices)
+        self.pace.tick(len(indices))
+        return super().loss(network, indices)
 
 
 class PublishedRanker(nn.Layer):
@@ -88,16 +87,15 @@ def published(work: TrainingWork, triples: BenchmarkTriples, pace: Pace) -> None
     network = PublishedRanker(work.shape)
     network.train()
     optimizer = paddle.optimizer.AdamW(learning_rate=work.learning_rate, parameters=network.parameters())
-    for epoch in range(1, FOREVER):
-        for indices in training_batches(triples.lengths, work.batch_size, work.seed, epoch):
-            pace.tick(len(indices))
-            positive = network(*_padded(triples.positives, indices, work))
-            negative = network(*_padded(triples.negatives, indices, work))
-            loss = F.margin_ranking_loss(positive, negative, paddle.ones_like(positive), margin=0.2)
-            loss.backward()
-            optimizer.step()
-            optimizer.clear_grad()
-            float(loss)
+    for indices in batches_forever(work, triples):
+        pace.tick(len(indices))
+        positive = network(*_padded(triples.positives, indices, work))
+        negative = network(*_padded(triples.negatives, indices, work))
+        loss = F.margin_ranking_loss(positive, negative, paddle.ones_like(positive), margin=0.2)
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        float(loss)
 
 
 def _padded(pairs: EncodedPairs, indices: np.ndarray, work: TrainingWork) -> tuple[Tensor, Tensor]:

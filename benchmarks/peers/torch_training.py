@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peers.work import BenchmarkTriples, Pace, TrainingWork
-from paddle_ranker.batching import training_batches
+from benchmarks.peers.work import BenchmarkTriples, Pace, TrainingWork, batches_forever
 from paddle_ranker.encoded_pairs import EncodedPairs
 
 MARGIN = 1.0
@@ -75,18 +74,15 @@ def train(
         network.parameters(), lr=work.learning_rate, weight_decay=0.0, fused=fused_optimizer or None
     )
     pairs = EncodedPairs.concat([triples.positives, triples.negatives])
-    epoch = 0
-    while True:
-        epoch += 1
-        for indices in training_batches(triples.lengths, work.batch_size, work.seed, epoch):
-            pace.tick(len(indices))
-            ids, types = pairs.pad(np.concatenate([indices, indices + len(triples.lengths)]), work.pad_id)
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-                logits = network(torch.from_numpy(ids), torch.from_numpy(types))
-            positive, negative = logits.float().chunk(2)
-            loss = torch.relu(MARGIN - (positive - negative)).mean()
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), work.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-            loss.item()
+    for indices in batches_forever(work, triples):
+        pace.tick(len(indices))
+        ids, types = pairs.pad(np.concatenate([indices, indices + len(triples.lengths)]), work.pad_id)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            logits = network(torch.from_numpy(ids), torch.from_numpy(types))
+        positive, negative = logits.float().chunk(2)
+        loss = torch.relu(MARGIN - (positive - negative)).mean()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), work.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()

@@ -13,19 +13,21 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Optional, TextIO
 
 import numpy as np
 
-from paddle_ranker.batching import WINDOW
+from paddle_ranker.batching import WINDOW, BatchPlan, Groups, training_batches
 from paddle_ranker.encoded_pairs import EncodedPairs
 
 
 @dataclass(frozen=True)
 class BenchmarkTriples:
-    """The pairs (query, title) and (query, neg_title) of n triples, as in `ernie_matching.data.EncodedTriples`."""
+    """The pairs (query, title) and (query, neg_title) of n triples, each side by itself."""
 
     positives: EncodedPairs
     negatives: EncodedPairs
@@ -49,6 +51,32 @@ class TrainingWork:
     seed: int
     learning_rate: float = 5e-5
     max_grad_norm: float = 1.0
+
+
+class BenchmarkExamples:
+    """Triples as the batches ask about them: what they cost."""
+
+    rows_each = 2
+    groups: Optional[Groups] = None
+
+    def __init__(self, lengths: np.ndarray):
+        self._lengths = lengths
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def lengths(self, indices: np.ndarray) -> np.ndarray:
+        """Return the tokens of the longer pair of each triple of `indices`."""
+        chosen: np.ndarray = self._lengths[indices]
+        return chosen
+
+
+def batches_forever(work: TrainingWork, triples: BenchmarkTriples) -> Iterator[np.ndarray]:
+    """Yield the indices of batch after batch, epoch after epoch, as this toolkit's trainer forms them."""
+    examples, plan = BenchmarkExamples(triples.lengths), BatchPlan(work.batch_size, seed=work.seed)
+    for epoch in count(1):
+        for (indices,) in training_batches(examples, plan, epoch):
+            yield indices
 
 
 def save_work(folder: Path, work: TrainingWork, triples: BenchmarkTriples) -> None:

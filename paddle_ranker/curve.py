@@ -1,6 +1,6 @@
 """Draw the learning curves of one training or several into one picture.
 
-python -m paddle_ranker curve --runs first/checkpoint:second/checkpoint --output both.png
+python -m paddle_ranker curve first/checkpoint:second/checkpoint --output both.png
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from paddle_ranker.training_log import METRICS_FILE, PICTURE_FILE
 
 @dataclass(frozen=True)
 class CurveOptions(Options):
-    runs: str = option(help=f"folders of trainings (their --save_dir), {os.pathsep} between them")
+    runs: str = option(
+        help=f"folder of a training (its --save_dir), or of several with {os.pathsep} between them", positional=True
+    )
     output: str = option(PICTURE_FILE, help="picture to write, a PNG file")
 
 
@@ -28,7 +30,7 @@ def run(options: CurveOptions) -> None:
     """Draw the trainings, and print where the picture is. One that still runs may be drawn too."""
     folders = list(dict.fromkeys(Path(name) for name in options.runs.split(os.pathsep) if name))
     if not folders:
-        raise UsageError(f"--runs {options.runs!r}: name a folder with a {METRICS_FILE}")
+        raise UsageError(f"RUNS {options.runs!r}: name a folder with a {METRICS_FILE}")
     curves = [read_curve(folder / METRICS_FILE, name) for folder, name in zip(folders, names_of(folders))]
     make_folder(Path(options.output).parent)
     draw_learning_curves(curves, Path(options.output))

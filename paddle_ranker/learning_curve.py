@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 import math
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
@@ -61,19 +62,28 @@ class Curve:
 
 def read_curve(metrics: Path, name: str) -> Curve:
     """Read a `metrics.jsonl`. Raises `DataError` where it is not there."""
+    lines = {column: array("d") for column in _LINE_COLUMNS}
+    evaluations = []
     try:
-        records = list(read_metrics(metrics))
+        for record in read_metrics(
+            metrics
+        ):  # one by one: as Python's own objects a million lines would take a gigabyte
+            if "evaluation" in record:
+                evaluations.append(record)
+                continue
+            for column, values in lines.items():
+                values.append(_number(record.get(_LINE_COLUMNS[column])))
     except OSError as error:
         raise DataError(f"{metrics}: cannot read it ({error.strerror}); name the --save_dir of a training") from error
-    lines = [record for record in records if "evaluation" not in record]
-    evaluations = [record for record in records if "evaluation" in record]
     names = dict.fromkeys(figure for record in evaluations for figure in record["evaluation"])
     metric = evaluations[-1].get("metric") if evaluations else None
     return Curve(
         name=name,
-        **{key: _column(lines, source) for key, source in _LINE_COLUMNS.items()},
-        evaluated=_column(evaluations, "step"),
-        figures={figure: _column([record["evaluation"] for record in evaluations], figure) for figure in names},
+        **{column: np.array(values) for column, values in lines.items()},
+        evaluated=np.array([float(record["step"]) for record in evaluations]),
+        figures={
+            figure: np.array([_number(record["evaluation"].get(figure)) for record in evaluations]) for figure in names
+        },
         metric=metric if metric in names else None,
     )
 
@@ -81,9 +91,8 @@ def read_curve(metrics: Path, name: str) -> Curve:
 _LINE_COLUMNS = {"steps": "step", "loss": "loss", "learning_rate": "learning_rate", "epochs": "epoch"}
 
 
-def _column(records: Sequence[dict[str, Any]], name: str) -> np.ndarray:
-    values = (record.get(name) for record in records)
-    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
+def _number(value: Optional[float]) -> float:
+    return math.nan if value is None else float(value)
 
 
 def smooth(values: np.ndarray, width: int) -> np.ndarray:
@@ -180,7 +189,17 @@ def _mark_epochs(panel: Axes, curve: Curve) -> None:
         step = (curve.steps[change] + curve.steps[change + 1]) / 2
         panel.axvline(step, color=_GREY, linewidth=0.8, linestyle=":")
         text = f" epoch {curve.epochs[change + 1]:.0f}"
-        panel.text(step, 0.99, text, transform=panel.get_xaxis_transform(), fontsize=8, color=_GREY, va="top")
+        panel.text(
+            step,
+            0.99,
+            text,
+            transform=panel.get_xaxis_transform(),
+            fontsize=8,
+            color=_GREY,
+            va="top",
+            in_layout=False,
+            clip_on=True,
+        )
 
 
 def _draw_figures(panel: Axes, curves: Sequence[Curve]) -> None:

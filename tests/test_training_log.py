@@ -360,17 +360,17 @@ def test_curve_command_lays_runs_over_each_other(tmp_path: Path, capsys: pytest.
     capsys.readouterr()
     picture = tmp_path / "pictures" / "both.png"
     runs = os.pathsep.join(map(str, folders))
-    assert curve_main(["--runs", runs, "--output", str(picture)]) == 0
+    assert curve_main([runs, "--output", str(picture)]) == 0
     assert capsys.readouterr() == (f"{picture}\n", "")
     both = pixels(picture)
     assert share_of(BLUE, both) > 100
     assert share_of(ORANGE, both) > 100
 
-    assert curve_main(["--runs", str(tmp_path / "none"), "--output", str(picture)]) == 1
+    assert curve_main([str(tmp_path / "none"), "--output", str(picture)]) == 1
     assert "none/metrics.jsonl: cannot read it (No such file or directory); name the --save_dir" in (
         capsys.readouterr().err
     )
-    assert curve_main(["--runs", "", "--output", str(picture)]) == 2
+    assert curve_main(["", "--output", str(picture)]) == 2
 
 
 def test_runs_are_named_by_what_tells_them_apart() -> None:

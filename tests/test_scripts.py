@@ -69,6 +69,33 @@ def test_from_nothing_to_a_ranked_list(checkout: Path) -> None:
     assert [line for line in fast.stdout.splitlines() if line.startswith("{'query': ")] == lines
 
 
+def test_the_cross_encoder_from_nothing_to_the_best_titles_of_each_query(checkout: Path) -> None:
+    done = script(checkout, "train_ce.sh")
+    assert done.returncode == 0, done.stderr
+    best = float(re.findall(r"best: step \d+ \(auc (\S+),", done.stdout)[0])
+    assert best >= 0.88
+    assert done.stdout.count("   1. 0.") == 3  # three queries
+    assert "bash scripts/evaluate_ce.sh" in done.stdout
+
+    evaluated = script(checkout, "evaluate_ce.sh", shell="sh")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert f"eval_dev auc:{best:.3f}" in evaluated.stdout and "accuracy: " in evaluated.stdout
+
+    predicted = script(checkout, "predict_ce.sh", "--topk", "2", shell="sh")
+    lines = [line for line in predicted.stdout.splitlines() if line.startswith("{'text_a': ")]
+    assert predicted.returncode == 0 and len(lines) == 2 * 298  # queries of the demo's test file
+
+
+def test_the_other_names_of_options_take_the_demos_place(checkout: Path) -> None:
+    names = ("--max_seq_len", "32", "--valid_steps", "2", "--max_steps", "3", "--save_dir", str(checkout / "n"))
+    done = script(checkout, "train_ce.sh", *names)
+    assert done.returncode == 0, done.stderr
+    few = checkout / "few.csv"
+    few.write_text("转基因甜瓜论文\t转基因甜瓜\n", encoding="utf-8")
+    predicted = script(checkout, "predict_ce.sh", "--params_path", str(checkout / "n/last"), "--input_file", str(few))
+    assert predicted.returncode == 0 and predicted.stdout.count("'text_b': '转基因甜瓜'") == 1
+
+
 def test_the_device_that_is_typed_is_used_to_the_end(checkout: Path) -> None:
     done = script(
         checkout, "train_pairwise.sh", "--device", "cpu", "--max_steps", "3", "--save_dir", str(checkout / "c")
@@ -80,6 +107,8 @@ def test_the_device_that_is_typed_is_used_to_the_end(checkout: Path) -> None:
 def test_arguments_and_the_exit_status_are_passed_on(checkout: Path) -> None:
     assert script(checkout, "train_pairwise.sh", "--epoch", "3").returncode == 2
     assert script(checkout, "evaluate.sh", "--init_from_ckpt", "nowhere").returncode == 1
+    assert script(checkout, "train_ce.sh", "--epoch", "3").returncode == 2
+    assert script(checkout, "predict_ce.sh", "--params_path", "nowhere").returncode == 1
     for asked in ("--help", "-h"):
         helped = script(checkout, "train_pairwise.sh", asked)
         assert helped.returncode == 0 and "--train_file" in helped.stdout and "Next:" not in helped.stdout

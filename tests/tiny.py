@@ -57,13 +57,15 @@ def make_network(seed: int = 1, match: bool = True, **changes: object) -> Ranker
     return network
 
 
-def write_ranker(folder: Path, seed: int = 1, match: bool = True, max_seq_length: int = 32) -> Path:
+def write_ranker(
+    folder: Path, seed: int = 1, match: bool = True, max_seq_length: int = 32, kind: str = "pairwise"
+) -> Path:
     """Write a ranker folder with random parameters."""
     write_tokenizer(folder)
     pair_encoder = PairEncoder.from_folder(folder, max_seq_length)
     network = make_network(seed, match)
     assert network.never_match in (None, never_match_ids(pair_encoder))
-    info = RankerInfo(kind="pairwise", max_seq_length=max_seq_length, match_embeddings=match)
+    info = RankerInfo(kind=kind, max_seq_length=max_seq_length, match_embeddings=match)
     save_ranker(folder, network, pair_encoder, info)
     return folder
 

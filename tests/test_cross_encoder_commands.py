@@ -1,0 +1,226 @@
+"""The cross-encoder's commands as users type them: real processes, real files, from another folder."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
+
+from paddle_ranker import Ranker
+from tests.conftest import REPOSITORY
+from tests.tiny import HAN, write_encoder, write_ranker
+
+pytestmark = pytest.mark.server  # real processes: seconds each
+
+
+def run(command: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run `python cross_encoder/<command>.py` in `cwd`."""
+    script = REPOSITORY / "cross_encoder" / f"{command}.py"
+    line = [sys.executable, str(script), *map(str, arguments)]
+    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=180)
+
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Call a command's `main` here, which spares the seconds of a process; returns its status, output and errors."""
+    monkeypatch.setattr("paddle_ranker.runtime.prepare_command", lambda threads: None)  # for a process that ends soon
+
+    def main(command: str, *arguments: object) -> tuple[int, str, str]:
+        status = importlib.import_module(f"cross_encoder.{command}").main(list(map(str, arguments)))
+        return (status, *capsys.readouterr())
+
+    return main
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny encoder, labelled pairs to train and to evaluate on, and pairs to score."""
+    folder = tmp_path_factory.mktemp("data")
+    write_encoder(folder / "encoder")
+    draw = np.random.RandomState(0)
+    words = ["".join(draw.choice(HAN, 3)) for _ in range(40)]
+    train, dev, test = [], ["query\ttitle\tlabel"], []
+    for word in words:
+        other, third = draw.choice(words, 2)
+        train += [f'{word}\t{word}的"研究",{third}\t1', f"{word}\tNA\t0"]
+        dev += [f"{word}\t论{word}\t2", f"{word}\tNA\t0", f"{word}\t论{other}{third}\t{int(other == word)}"]
+    for round_ in range(4):  # the rows of a query do not stand together
+        test += [f"{word}\t论{words[i + round_]}{'深度学习' * round_}\t0.{round_}" for i, word in enumerate(words[:6])]
+    (folder / "train.csv").write_text("\n".join(train) + "\n", encoding="utf-8")  # as published: no header
+    (folder / "dev.csv").write_text("\n".join(dev) + "\n", encoding="utf-8")
+    (folder / "test.csv").write_text("\n".join(test) + "\n", encoding="utf-8")
+    return folder
+
+
+def training(data: Path, *more: object) -> list[object]:
+    files = ["--train_set", data / "train.csv", "--test_file", data / "dev.csv", "--model_name_or_path"]
+    small = [data / "encoder", "--device", "cpu", "--batch_size", 8, "--epochs", 2, "--learning_rate", 1e-3]
+    return [*files, *small, *more]
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The save folder of a training through the command, and what it printed."""
+    folder = tmp_path_factory.mktemp("trained")
+    steps = ["--valid_steps", 10, "--save_steps", 5, "--logging_steps", 10]
+    done = run("train_ce", *training(data, *steps), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "checkpoint", done.stdout
+
+
+def test_training_prints_the_published_lines_and_leaves_the_published_files(trained: tuple[Path, str]) -> None:
+    checkpoint, printed = trained
+    line = r"^global step 20, epoch: 2, batch: 10, loss: \d\.\d{5}, accuracy: [01]\.\d{5}, speed: \d+\.\d\d step/s$"
+    assert re.search(line, printed, re.M), printed
+    assert len(re.findall(r"^eval_dev auc:[01]\.\d{3}$", printed, re.M)) == 2
+    assert sorted(path.name for path in checkpoint.glob("model_*")) == ["model_10", "model_15", "model_20", "model_5"]
+    published = {"model_state.pdparams", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json"}
+    assert published <= {path.name for path in (checkpoint / "model_20").iterdir()}
+    info = json.loads((checkpoint / "last" / "ranker.json").read_text(encoding="utf-8"))
+    assert info["kind"] == "cross_encoder" and info["max_seq_length"] == 64  # the positions of this encoder
+    assert info["training"]["loss"] == "bce" and info["training"]["examples"] == 80
+
+
+def test_evaluation_agrees_with_scikit_learn_and_with_training(
+    trained: tuple[Path, str], data: Path, tmp_path: Path
+) -> None:
+    checkpoint, printed = trained
+    arguments = ["--init_from_ckpt", checkpoint / "last", "--test_file", data / "dev.csv", "--device", "cpu"]
+    done = run("evaluate", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("\t") for line in (data / "dev.csv").read_text(encoding="utf-8").splitlines()[1:]]
+    scores = Ranker.load(checkpoint / "last").score([row[0] for row in rows], [row[1] for row in rows])
+    relevant = [int(row[2]) >= 1 for row in rows]
+    figures = dict(line.split(": ") for line in done.stdout.splitlines()[1:])
+    assert done.stdout.splitlines()[0] == f"eval_dev auc:{roc_auc_score(relevant, scores):.3f}"
+    assert figures["accuracy"] == f"{accuracy_score(relevant, scores > 0.5):.4f}"
+    assert float(figures["cross_entropy"]) == pytest.approx(log_loss(relevant, scores), abs=1e-4)
+    assert {"mrr@10", "ndcg@10", "pairs_ordered"} <= figures.keys() and "margin_loss" not in figures
+    assert re.findall(r"eval_dev auc:\S+", printed)[-1] == done.stdout.splitlines()[0]
+
+
+def parse(printed: str) -> list[dict[str, Any]]:
+    return [ast.literal_eval(line) for line in printed.splitlines()]
+
+
+def test_prediction_prints_the_best_titles_of_each_query(trained: tuple[Path, str], data: Path, tmp_path: Path) -> None:
+    checkpoint, _ = trained
+    files = ["--params_path", checkpoint / "best", "--test_set", data / "test.csv", "--device", "cpu"]
+    done = run("predict", *files, "--topk", 3, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = parse(done.stdout)
+    assert [list(line) for line in lines] == [["text_a", "text_b", "recall_score", "pred_prob"]] * 18
+    rows = [line.split("\t") for line in (data / "test.csv").read_text(encoding="utf-8").splitlines()]
+    ranker = Ranker.load(checkpoint / "best")
+    expected = []
+    for query in dict.fromkeys(row[0] for row in rows):
+        own = [row for row in rows if row[0] == query]
+        best = ranker.rank(query, [row[1] for row in own], top_k=3)
+        expected += [(query, found.title, float(own[found.index][2])) for found in best]
+    assert [(line["text_a"], line["text_b"], line["recall_score"]) for line in lines] == expected
+    scores = ranker.score([line["text_a"] for line in lines], [line["text_b"] for line in lines])
+    np.testing.assert_allclose([line["pred_prob"] for line in lines], scores, atol=1e-5)
+
+
+def test_a_score_depends_on_its_pair_alone(trained: tuple[Path, str], data: Path, tmp_path: Path, call: Call) -> None:
+    checkpoint, _ = trained
+    rows = (data / "test.csv").read_text(encoding="utf-8").splitlines()
+
+    def scores(lines: list[str], *more: object) -> dict[tuple[str, str], float]:
+        (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        files = ["--params_path", checkpoint / "best", "--test_set", tmp_path / "pairs.csv", "--device", "cpu"]
+        status, printed, errors = call("predict", *files, *more)
+        assert status == 0, errors
+        return {(line["text_a"], line["text_b"]): line["pred_prob"] for line in parse(printed)}
+
+    together = scores(rows)
+    assert len(together) == 24 and np.ptp(list(together.values())) > 1e-3
+    shuffled = random.Random(1).sample(rows, len(rows))
+    for again in (scores(rows, "--batch_size", 1), scores(shuffled), scores(rows[7:8]), scores(rows[20:21])):
+        assert again == {pair: pytest.approx(together[pair], abs=1e-5) for pair in again}
+
+
+def test_a_bare_parameter_file_takes_the_named_models_configuration(
+    trained: tuple[Path, str], data: Path, tmp_path: Path, call: Call
+) -> None:
+    checkpoint, _ = trained
+    shutil.copytree((checkpoint / "best").resolve(), tmp_path / "bare")
+    for name in ("config.json", "ranker.json"):
+        (tmp_path / "bare" / name).unlink()
+    files = ["--test_set", data / "test.csv", "--device", "cpu", "--max_seq_length", 64]
+    _, expected, _ = call("predict", "--params_path", checkpoint / "best", *files)
+    bare = ["--params_path", tmp_path / "bare" / "model_state.pdparams", *files]
+    status, _, errors = call("predict", *bare)
+    assert status == 1 and "say which model it is with --model_name_or_path" in errors
+    assert call("predict", *bare, "--model_name_or_path", data / "encoder") == (0, expected, "")
+
+
+def parameters(checkpoint: Path) -> np.ndarray:
+    network = Ranker.load(checkpoint / "last").scorer.engine.network  # type: ignore[attr-defined]
+    return np.concatenate([p.numpy().ravel() for p in network.parameters()])
+
+
+def test_every_option_of_its_own_changes_what_is_trained(data: Path, tmp_path: Path, call: Call) -> None:
+    shorter = (data / "train.csv").read_text(encoding="utf-8").splitlines()[:60]
+    (tmp_path / "shorter.csv").write_text("\n".join(shorter) + "\n", encoding="utf-8")
+    runs = {
+        "plain": [],
+        "again": [],
+        "grouped": ["--group_by_query"],
+        "rank_net": ["--loss", "ranknet_bce"],
+        "cut": ["--max_seq_len", 8],
+        "shorter": ["--train_set", tmp_path / "shorter.csv"],
+        "going_on": ["--init_from_ckpt", data / "ranker"],
+    }
+    write_ranker(data / "ranker", kind="cross_encoder")
+    found = {}
+    for name, arguments in runs.items():
+        status, _, errors = call("train_ce", *training(data, *arguments, "--save_dir", tmp_path / name))
+        assert status == 0, errors
+        found[name] = parameters(tmp_path / name)
+    np.testing.assert_array_equal(found.pop("again"), found["plain"])
+    names = list(found)
+    assert not [(a, b) for a in names for b in names if a < b and np.array_equal(found[a], found[b])]
+    info = json.loads((tmp_path / "rank_net" / "last" / "ranker.json").read_text(encoding="utf-8"))
+    assert info["training"]["group_by_query"] is True
+
+
+def test_two_names_of_one_option_with_two_values(data: Path, tmp_path: Path) -> None:
+    done = run("train_ce", *training(data, "--valid_steps", 5, "--eval_step", 6), cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "--valid_steps 5 and --eval_step 6 are one option: give one value" in done.stderr
+
+
+def test_bad_input_ends_in_one_line(data: Path, tmp_path: Path, call: Call) -> None:
+    (tmp_path / "words.csv").write_text("深\t度\t1\n学\t习\tyes\n", encoding="utf-8")
+    (tmp_path / "ones.csv").write_text("深\t度\t1\n学\t习\t1\n", encoding="utf-8")
+    pairwise = write_ranker(tmp_path / "pairwise")
+    params = ["--params_path", pairwise, "--test_set", data / "test.csv", "--device", "cpu"]
+    for command, arguments, message in (
+        ("train_ce", training(data, "--train_set", tmp_path / "words.csv"), "words.csv, line 2: label 'yes' is not a"),
+        ("train_ce", training(data, "--train_set", tmp_path / "ones.csv"), "ones.csv: one class only, 2 of its 2"),
+        ("train_ce", training(data, "--init_from_ckpt", pairwise), "is a pairwise ranker, not a cross_encoder one"),
+        ("predict", params, "is a pairwise ranker, not a cross_encoder one: ernie_matching/ is for it"),
+        ("evaluate", ["--init_from_ckpt", pairwise, "--test_file", data / "dev.csv", "--device", "cpu"], "pairwise"),
+        ("predict", [*params, "--topk", 0], "--topk 0: must be at least 1"),
+        ("train_ce", training(data, "--loss", "ranknet_bce", "--group_by_query", "false"), "needs --group_by_query"),
+    ):
+        arguments = [*arguments, "--save_dir", tmp_path / "checkpoint"] if command == "train_ce" else arguments
+        status, printed, errors = call(command, *arguments)
+        assert status in (1, 2) and message in errors and errors.count("\n") == 1, errors
+        assert "global step" not in printed and "pred_prob" not in printed
+        assert not (tmp_path / "checkpoint" / "last").exists()

@@ -9,4 +9,4 @@ set -euo pipefail
 
 demo=literature_search_rank
 train_demo cross_encoder --train_set "$demo/train.csv" "$demo/dev_pairwise.csv" "$demo/test.csv" \
-    "--loss ranknet_bce --epochs 2 --batch_size 64" "$@"
+    "--epochs 2 --batch_size 64" "$@"

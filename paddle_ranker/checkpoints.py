@@ -1,7 +1,7 @@
-"""The checkpoints of one training run: `model_<step>` folders, and the pointers `last` and `best`.
+"""The checkpoints of a training run: `model_<step>`, `state_<step>` to resume from, and pointers to best and last.
 
-A checkpoint gets its name only when it is complete and on the disk, and the pointers move after that. A kill at any
-moment leaves checkpoints that load, and pointers that point to one.
+A checkpoint gets its name only when it is complete and on the disk, its state after it, and the pointers move after
+that. A kill at any moment leaves checkpoints that load, pointers that point to one, and a state to go on from.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from paddle_ranker.atomic import make_folder, new_folder, point, remove_unfinish
 from paddle_ranker.errors import RankerError
 
 _POINTERS = ("best", "last")
+_OF_A_RUN = re.compile(r"(model|state)_(\d+)")
+RUN_FILES = ("metrics.jsonl", "learning_curve.png")
 
 
 class CheckpointKeeper:
     """Write a run's checkpoints into `save_dir`, keeping the best, the last and at most `keep` (0: all) scheduled ones.
 
-    Checkpoints of an earlier run that are found there move to `<save_dir>/previous_<n>`: nothing is overwritten, and
-    nothing else in the folder is touched.
+    A new run moves what an earlier one left there to `<save_dir>/previous_<n>`: nothing is overwritten, and nothing
+    else in the folder is touched. `resume` takes up an earlier run instead.
 
     Raises `RankerError` where the folder cannot be written to, or another training is writing there.
     """
@@ -32,8 +34,8 @@ class CheckpointKeeper:
         self.keep = keep
         self.last: Optional[Path] = None
         self.best: Optional[Path] = None
-        self._scheduled: list[Path] = []
-        self._written: list[Path] = []
+        self.set_aside: Optional[Path] = None
+        self.scheduled: list[int] = []
         self._lock = (self.folder / ".lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -41,57 +43,83 @@ class CheckpointKeeper:
             self._lock.close()
             raise RankerError(f"{self.folder}: another training writes there; choose another --save_dir") from error
         remove_unfinished(self.folder)
-        self.set_aside = self._set_aside_earlier_run()
 
     def close(self) -> None:
         """Let another training have the folder."""
         self._lock.close()
 
-    def _set_aside_earlier_run(self) -> Optional[Path]:
+    def scheduled_with(self, step: int) -> list[int]:
+        """Return the steps of the scheduled checkpoints that stay when `step` is one more."""
+        return [*self.scheduled, step][-self.keep if self.keep else 0 :]
+
+    def start(self) -> None:
+        """Begin a run of its own: set an earlier one aside."""
         pointers = [path for path in map(self.folder.joinpath, _POINTERS) if path.is_symlink()]
-        checkpoints = [
-            path for path in self.folder.iterdir() if path.is_dir() and re.fullmatch(r"model_\d+", path.name)
-        ]
-        if not pointers and not checkpoints:
-            return None
+        files = [path for path in map(self.folder.joinpath, RUN_FILES) if path.exists()]
+        folders = self._folders()
+        if not pointers and not folders:
+            for path in files:  # a run that was killed before its first checkpoint
+                path.unlink()
+            return
         number = 1
         while (self.folder / f"previous_{number}").exists():
             number += 1
         aside = self.folder / f"previous_{number}"
         aside.mkdir()
         # Pointers first: moved after their targets they would point nowhere for a moment.
-        for path in pointers + checkpoints:
+        for path in pointers + folders + files:
             path.rename(aside / path.name)
-        return aside
+        self.set_aside = aside
 
-    def save(self, step: int, write: Callable[[Path], None], *, scheduled: bool, best: bool = False) -> Path:
-        """Write checkpoint `model_<step>` with `write(folder)`, move the pointers, and drop what need not stay.
+    def resume(self, step: int, best_step: Optional[int], scheduled: list[int]) -> None:
+        """Take up the run whose state of `step` is here; drop what it wrote after that, and what it need not keep."""
+        self.scheduled = list(scheduled)
+        self._move_pointers(step, best_step)
+        self._drop_superseded()
 
-        Saving the same step twice writes once. `scheduled` checkpoints stay (as many as `keep` says) even when they
-        are neither the best nor the last.
+    def save(
+        self,
+        step: int,
+        write: Callable[[Path], None],
+        write_state: Callable[[Path], None],
+        *,
+        scheduled: list[int],
+        best_step: Optional[int] = None,
+    ) -> Path:
+        """Write checkpoint `model_<step>` and its state, move the pointers, and drop what need not stay.
+
+        Args:
+            write, write_state: write the files of the model and of the state into the folder they are given.
+            scheduled: the steps whose checkpoints stay though they may be neither the best nor the last.
+            best_step: the step of the best checkpoint so far, this one maybe.
         """
+        self.scheduled = list(scheduled)
         target = self.folder / f"model_{step}"
-        if target != self.last:
-            with new_folder(target) as temporary:
-                write(temporary)
-            self._written.append(target)
-            self.last = target
-            point(self.folder / "last", target)
-        if best:
-            self.best = target
-            point(self.folder / "best", target)
-        if scheduled and target not in self._scheduled:
-            self._scheduled.append(target)
+        with new_folder(target) as temporary:
+            write(temporary)
+        with new_folder(self.folder / f"state_{step}") as temporary:
+            write_state(temporary)
+        self._move_pointers(step, best_step)
         self._drop_superseded()
         return target
 
+    def _move_pointers(self, step: int, best_step: Optional[int]) -> None:
+        self.last = self.folder / f"model_{step}"
+        point(self.folder / "last", self.last)
+        if best_step is not None:
+            self.best = self.folder / f"model_{best_step}"
+            point(self.folder / "best", self.best)
+
     def _drop_superseded(self) -> None:
-        if self.keep:
-            self._scheduled = self._scheduled[-self.keep :]
-        kept = {self.last, self.best, *self._scheduled}
-        for path in [path for path in self._written if path not in kept]:
+        assert self.last
+        last_state = self.folder / self.last.name.replace("model", "state")
+        kept = {self.last, self.best, last_state, *(self.folder / f"model_{step}" for step in self.scheduled)}
+        # States first: a state is of no use without its model.
+        for path in sorted(set(self._folders()) - kept, key=lambda path: path.name, reverse=True):
             # Renamed first, so that a kill in the middle of deleting leaves no checkpoint with files missing.
             doomed = path.with_name(f".unfinished-0-{path.name}")
             path.rename(doomed)
             shutil.rmtree(doomed)
-            self._written.remove(path)
+
+    def _folders(self) -> list[Path]:
+        return [path for path in self.folder.iterdir() if path.is_dir() and _OF_A_RUN.fullmatch(path.name)]

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,14 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs real data: {folder} is not there (set PADDLE_RANKER_REAL_DATA to its folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """24 triples as the trainer takes them, a `PairwiseExamples`."""
+    from tests.training_runs import make_examples  # imports Paddle, which not every test needs
+
+    return make_examples(tmp_path_factory.mktemp("tokenizer"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

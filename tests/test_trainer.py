@@ -11,65 +11,20 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_matching.data import EncodedTriples
 from ernie_matching.model import PairwiseExamples
-from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.errors import RankerError
 from paddle_ranker.losses import margin_on_logits
 from paddle_ranker.model import RankerNetwork
-from paddle_ranker.pair_encoder import PairEncoder
-from paddle_ranker.trainer import FitResult, fit
 from paddle_ranker.training_options import TrainingOptions
-from tests.tiny import PAIRS, make_network, write_tokenizer
+from tests.tiny import make_network
+from tests.training_runs import names, parameters, run
 
 pytestmark = pytest.mark.unit
 
 
-@pytest.fixture(scope="module")
-def examples(tmp_path_factory: pytest.TempPathFactory) -> PairwiseExamples:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    write_tokenizer(folder)
-    encoder = PairEncoder.from_folder(folder, 32)
-    queries = [query for query, _ in PAIRS] * 4
-    titles = [title for _, title in PAIRS] * 4
-    triples = EncodedTriples(encoder.encode(queries, titles), encoder.encode(queries, titles[1:] + titles[:1]))
-    return PairwiseExamples(triples, margin_on_logits, 1.0, encoder.pad_id)
-
-
-def write_results(folder: Path, results: dict[str, Any]) -> None:
-    (folder / "results").write_text(str(results))
-
-
-def run(tmp_path: Path, examples: Any, network: Any = None, aucs: Any = (), **changes: Any) -> tuple[FitResult, Any]:
-    """Train a tiny network; the evaluations answer with `aucs` in turn, then 0.5."""
-    network = network or make_network()
-    values = {"batch_size": 8, "epochs": 2, "learning_rate": 1e-3, "eval_step": 2, "logging_steps": 2}
-    options = TrainingOptions(save_dir=str(tmp_path / "checkpoint"), **{**values, **changes})
-    answers = iter(aucs)
-    result = fit(
-        network,
-        examples,
-        options,
-        save=write_results,
-        evaluate=lambda: {"auc": next(answers, 0.5)},
-        metric="auc",
-        new_parts=["head."],
-        processes=ProcessGroup(),
-    )
-    return result, network
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
-
-
-def parameters(network: RankerNetwork) -> np.ndarray:
-    return np.concatenate([p.numpy().ravel() for p in network.parameters()])
-
-
 def mean_loss(network: RankerNetwork, examples: PairwiseExamples) -> float:
     network.eval()
-    return float(examples.loss(network, np.arange(len(examples.lengths)))[0])
+    return float(examples.loss(network, np.arange(len(examples)))[0])
 
 
 def test_training_lowers_the_loss(tmp_path: Path, examples: PairwiseExamples) -> None:
@@ -119,7 +74,14 @@ def test_the_same_seed_gives_the_same_parameters(tmp_path: Path, examples: Pairw
     [
         {"seed": 7},
         {"learning_rate": 2e-3},
-        {"new_parts_factor": 1.0},
+        {"part_factors": {"head": 1.0}},
+        {"part_factors": {"match_embeddings": 10.0}},
+        {"layer_lr_decay": 0.5},
+        {"schedule": "cosine"},
+        {"schedule": "constant"},
+        {"max_tokens": 64},
+        {"gradient_accumulation_steps": 2},
+        {"use_amp": True},
         {"weight_decay": 0.1},
         {"warmup_proportion": 0.5},
         {"max_grad_norm": 0.01},
@@ -151,7 +113,12 @@ class _Poisoned:
     """Examples whose loss stops being a number, or that a user interrupts, at the fourth batch."""
 
     def __init__(self, examples: PairwiseExamples, interrupt: bool = False):
-        self.examples, self.lengths, self.calls, self.interrupt = examples, examples.lengths, 0, interrupt
+        self.examples, self.calls, self.interrupt = examples, 0, interrupt
+        self.rows_each, self.groups, self.lengths = examples.rows_each, examples.groups, examples.lengths
+        self.weight = examples.weight
+
+    def __len__(self) -> int:
+        return len(self.examples)
 
     def loss(self, network: Any, indices: np.ndarray) -> Any:
         self.calls += 1
@@ -170,7 +137,7 @@ def test_a_loss_that_is_not_a_number_stops_with_what_is_needed_to_go_on(
         run(tmp_path, poisoned)
     message = str(caught.value)
     assert "nan at step 4" in message
-    assert f"training records {min(poisoned.indices) + 1}," in message
+    assert f"the loss is nan at step 4 (training records {min(poisoned.indices) + 1}," in message
     assert f"the last good checkpoint is {tmp_path}/checkpoint/model_2" in message
 
 
@@ -207,10 +174,9 @@ def test_a_full_disk_is_an_error_that_names_the_last_good_checkpoint(
 def test_one_forward_pass_equals_two(examples: PairwiseExamples) -> None:
     network = make_network()
     indices = np.array([0, 3, 5])
-    pairs = examples._pairs
+    pairs = examples._triples.pairs
     positive, negative = (
-        network(*(paddle.to_tensor(x) for x in pairs.pad(rows, 0)))
-        for rows in (indices, indices + len(examples.lengths))
+        network(*(paddle.to_tensor(x) for x in pairs.pad(rows, 0))) for rows in (2 * indices, 2 * indices + 1)
     )
     expected = float(margin_on_logits(positive, negative, 1.0))
     assert float(examples.loss(network, indices)[0]) == pytest.approx(expected, abs=1e-5)

@@ -1,0 +1,72 @@
+"""Train a tiny network on tiny triples, as the tests of the trainer do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ernie_matching.data import EncodedTriples
+from ernie_matching.model import PairwiseExamples
+from paddle_ranker.distributed import ProcessGroup
+from paddle_ranker.losses import margin_on_logits
+from paddle_ranker.model import RankerNetwork
+from paddle_ranker.pair_encoder import PairEncoder
+from paddle_ranker.parameters import PARAMETERS_FILE, save_arrays
+from paddle_ranker.trainer import FitResult, fit
+from paddle_ranker.training_options import TrainingOptions
+from paddle_ranker.training_state import find_state
+from tests.tiny import PAIRS, make_network, write_tokenizer
+
+
+def make_examples(folder: Path) -> PairwiseExamples:
+    """Return 24 triples, with their tokenizer in `folder`."""
+    write_tokenizer(folder)
+    encoder = PairEncoder.from_folder(folder, 32)
+    queries = [query for query, _ in PAIRS] * 4
+    titles = [title for _, title in PAIRS] * 4
+    triples = EncodedTriples.of(encoder.encode(queries, titles), encoder.encode(queries, titles[1:] + titles[:1]))
+    return PairwiseExamples(triples, margin_on_logits, 1.0, encoder.pad_id)
+
+
+def run(
+    tmp_path: Path,
+    examples: Any,
+    network: Any = None,
+    aucs: Any = (),
+    part_factors: Any = None,
+    **changes: Any,
+) -> tuple[FitResult, Any]:
+    """Train a tiny network; the evaluations answer with `aucs` in turn, then 0.5."""
+    network = network or make_network()
+
+    def write(folder: Path, results: dict[str, Any]) -> None:
+        (folder / "results").write_text(str(results))
+        save_arrays(network.state_dict(), folder / PARAMETERS_FILE)
+
+    values = {"batch_size": 8, "epochs": 2, "learning_rate": 1e-3, "eval_step": 2, "logging_steps": 2}
+    options = TrainingOptions(save_dir=str(tmp_path / "checkpoint"), **{**values, **changes})
+    answers = iter(aucs)
+    result = fit(
+        network,
+        examples,
+        options,
+        save=write,
+        evaluate=lambda: {"auc": next(answers, 0.5)},
+        metric="auc",
+        part_factors={"head": 10.0} if part_factors is None else part_factors,
+        processes=ProcessGroup(),
+        identity={"learning_rate": options.learning_rate},
+        resumed=find_state(options.save_dir) if options.resume else None,
+    )
+    return result, network
+
+
+def names(folder: Path) -> list[str]:
+    """Return the checkpoints and pointers in a folder."""
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith(("best", "last", "model")))
+
+
+def parameters(network: RankerNetwork) -> np.ndarray:
+    return np.concatenate([p.numpy().ravel() for p in network.parameters()])

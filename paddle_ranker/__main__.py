@@ -13,6 +13,11 @@ COMMANDS = {
     "doctor": ("paddle_ranker.doctor", "main", "say what is installed, which fast paths are on, and what to install"),
     "rank": ("paddle_ranker.rank", "main", "rank the titles of each query of a file, best first"),
     "make-triples": ("paddle_ranker.triples", "main", "make training triples from a file of labelled pairs"),
+    "convert": (
+        "paddle_ranker.convert",
+        "main",
+        "bring a checkpoint from Hugging Face's transformers, or take one there",
+    ),
     "starter": ("paddle_ranker.starter", "main", "make the starter encoder, which needs no download"),
     "curve": ("paddle_ranker.curve", "main", "draw the learning curves of one training or several into one picture"),
 }

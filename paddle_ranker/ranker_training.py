@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import paddle
 
 from paddle_ranker import __version__, runtime
 from paddle_ranker.atomic import make_folder
 from paddle_ranker.distributed import ProcessGroup
-from paddle_ranker.errors import UsageError
+from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation import EvaluationSet
 from paddle_ranker.model_folder import RankerInfo, RankerParts, save_ranker, start_ranker
 from paddle_ranker.pretrained import resolve_model
 from paddle_ranker.scorer import DygraphEngine
 from paddle_ranker.scoring import say_truncated
 from paddle_ranker.trainer import Examples, FitResult, fit
-from paddle_ranker.training_options import RankerTrainingOptions
+from paddle_ranker.training_options import MAY_CHANGE, RankerTrainingOptions
+from paddle_ranker.training_state import SavedState, content_digest, find_state
+
+FOLDED_HEAD_FACTOR = 2.0  # two opposite rows become one, which moves half as far a step
 
 
-def start_training(options: RankerTrainingOptions, kind: str) -> tuple[RankerParts, ProcessGroup]:
-    """Select the device, seed everything, and load the ranker or encoder to start from."""
+@dataclass(frozen=True)
+class Start:
+    """What a training begins with.
+
+    `part_factors` are the learning rates of parts, times the peak; `resumed` is the state of an earlier run that this
+    one goes on with.
+    """
+
+    parts: RankerParts
+    processes: ProcessGroup
+    part_factors: dict[str, float]
+    resumed: Optional[SavedState]
+
+
+def start_training(options: RankerTrainingOptions, kind: str) -> Start:
+    """Select the device, seed everything, and load the ranker, the encoder or the interrupted run to start from."""
     runtime.select_device(options.device)
     make_folder(options.save_dir)  # what cannot be saved need not be trained
     processes = ProcessGroup()
     runtime.set_seed(options.seed)
-    if options.init_from_ckpt:
+    resumed = find_state(options.save_dir) if options.resume else None
+    if resumed:
+        source, name = resumed.model, None
+    elif options.init_from_ckpt:
         source, name = Path(options.init_from_ckpt), options.model_name_or_path
     else:
         source, name = resolve_model(options.model_name_or_path), None
@@ -40,31 +60,55 @@ def start_training(options: RankerTrainingOptions, kind: str) -> tuple[RankerPar
         max_seq_length=options.max_seq_length,
         match_embeddings=options.match_embeddings,
         tokenizer=options.tokenizer,
-        same_kind=options.init_from_ckpt is not None,
+        same_kind=bool(resumed or options.init_from_ckpt),
     )
-    if processes.is_first and parts.new_parts:
-        print(f"start from {source}; new: {', '.join(parts.new_parts)}", flush=True)
-    return parts, processes
+    parts.network.encoder.gradient_checkpointing = options.gradient_checkpointing
+    if processes.is_first:
+        if options.resume and not resumed:
+            print(f"{options.save_dir} holds no run to resume: begin one", flush=True)
+        if parts.new_parts:
+            print(f"start from {source}; new: {', '.join(parts.new_parts)}", flush=True)
+    return Start(parts, processes, resumed.part_factors if resumed else _part_factors(parts, options), resumed)
+
+
+def _part_factors(parts: RankerParts, options: RankerTrainingOptions) -> dict[str, float]:
+    factors = dict.fromkeys(parts.new_parts, options.new_parts_factor)
+    if parts.folded_head:
+        factors["head"] = FOLDED_HEAD_FACTOR
+    if options.head_learning_rate is not None:
+        factors["head"] = options.head_learning_rate / options.learning_rate
+    return factors
 
 
 def train_ranker(
-    parts: RankerParts,
+    start: Start,
     examples: Examples,
     evaluation: EvaluationSet,
     options: RankerTrainingOptions,
-    processes: ProcessGroup,
     *,
+    files: dict[str, str],
     training_facts: dict[str, Any],
 ) -> FitResult:
-    """Train, evaluate as it goes, keep the best checkpoint by AUC, and say where it ended.
+    """Train, evaluate as it goes, keep the best checkpoint by `options.metric`, and say where it ended.
 
     Args:
+        files: the training and the evaluation file, by the names of their options: a resumed run needs the same.
         training_facts: what belongs into `ranker.json` beside the options (the loss's margin, the number of examples).
     """
-    if len(examples.lengths) < processes.size:
-        raise UsageError(f"{len(examples.lengths)} training examples are too few for {processes.size} processes")
+    parts, processes = start.parts, start.processes
+    if len(examples) < processes.size:
+        raise UsageError(f"{len(examples)} training examples are too few for {processes.size} processes")
     if processes.is_first:
         say_truncated(parts.pair_encoder)
+    engine = DygraphEngine(parts.network)
+
+    def evaluate() -> dict[str, float]:
+        figures = evaluation.measure(engine, processes)
+        if options.metric not in figures:
+            raise DataError(
+                f"the evaluation file gives no {options.metric} (it has one title a query): choose --metric auc"
+            )
+        return figures
 
     def save(folder: Path, results: dict[str, Any]) -> None:
         info = RankerInfo(
@@ -77,22 +121,31 @@ def train_ranker(
         )
         save_ranker(folder, parts.network, parts.pair_encoder, info)
 
+    fixed = {name: value for name, value in asdict(options).items() if name not in {*MAY_CHANGE, *files}}
+    fixed["max_seq_length"] = parts.info.max_seq_length  # a default that the checkpoint decides
     result = fit(
         parts.network,
         examples,
         options,
         save=save,
-        evaluate=lambda: evaluation.measure(DygraphEngine(parts.network)),
-        metric="auc",
-        new_parts=parts.new_parts,
+        evaluate=evaluate,
+        metric=options.metric,
+        part_factors=start.part_factors,
         processes=processes,
+        identity={"options": fixed, "content": {name: content_digest(path) for name, path in files.items()}},
+        resumed=start.resumed,
     )
     if processes.is_first:
-        figures = ", ".join(f"{name} {value:.4f}" for name, value in result.best.items() if isinstance(value, float))
-        print(f"trained {result.steps} steps in {result.seconds:.0f} s, {result.examples_per_second:.1f} examples/s")
-        print(f"best: step {result.best['step']} ({figures}) -> {result.best_checkpoint}; "
-              f"last: {result.last_checkpoint}", flush=True)  # fmt: skip
+        _say_result(result)
     return result
+
+
+def _say_result(result: FitResult) -> None:
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in result.best.items() if isinstance(value, float))
+    ended = "trained" if result.finished else "stopped for now (--resume goes on) after"
+    print(f"{ended} {result.steps} steps in {result.seconds:.0f} s, {result.examples_per_second:.1f} examples/s")
+    best = f"best: step {result.best['step']} ({figures}) -> {result.best_checkpoint}; " if result.best else ""
+    print(f"{best}last: {result.last_checkpoint}", flush=True)
 
 
 def versions() -> dict[str, str]:
@@ -105,7 +158,7 @@ def versions() -> dict[str, str]:
     }
 
 
-_UNTOLD = {"debug", "save_dir", "logging_steps"}
+_UNTOLD = {"debug", "save_dir", "logging_steps", "resume", "force_resume", "log_dir"}
 
 
 def _told(options: RankerTrainingOptions) -> dict[str, Any]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional, Protocol
@@ -15,24 +13,39 @@ import paddle
 from paddle import Tensor, nn
 from tqdm import tqdm
 
-from paddle_ranker.batching import training_batches
-from paddle_ranker.checkpoints import CheckpointKeeper
+from paddle_ranker.batching import BatchPlan, Groups, count_batches, training_batches
+from paddle_ranker.clock import Clock
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.errors import RankerError
-from paddle_ranker.schedule import make_optimizer
+from paddle_ranker.optimization import gradient_norm, gradients_of, make_optimizer, scale_gradients
+from paddle_ranker.precision import Precision
+from paddle_ranker.run_folder import RunFolder
 from paddle_ranker.training_options import TrainingOptions
+from paddle_ranker.training_state import Progress, SavedState, check_identity, refuse_differences, write_state
 
 
 class Examples(Protocol):
-    """The training examples, encoded."""
+    """The training examples, encoded.
 
-    @property
-    def lengths(self) -> np.ndarray:
-        """`[n]` tokens that each example costs."""
+    Attributes: `rows_each`, the pairs that one example puts into a batch; `groups`, the examples that must stay
+    together in a batch, if any must.
+    """
+
+    rows_each: int
+    groups: Optional[Groups]
+
+    def __len__(self) -> int: ...
+
+    def lengths(self, indices: np.ndarray) -> np.ndarray:
+        """Return the tokens of the longest pair of each of the examples `indices`, both `[m]`."""
+        ...
+
+    def weight(self, indices: np.ndarray) -> float:
+        """Return what the mean of the loss over the examples `indices` is taken over: their number, mostly."""
         ...
 
     def loss(self, network: nn.Layer, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
-        """Return the mean loss over the examples `indices`, and further figures for the progress line."""
+        """Return the mean loss over the examples `indices`, and further means for the progress line."""
         ...
 
 
@@ -41,6 +54,7 @@ class FitResult:
     """Where a training ended: its steps, the best and the last evaluation, and its checkpoints."""
 
     steps: int
+    finished: bool
     best: dict[str, float]
     last: dict[str, float]
     best_checkpoint: Optional[Path]
@@ -57,185 +71,191 @@ def fit(
     save: Callable[[Path, dict[str, Any]], None],
     evaluate: Callable[[], dict[str, float]],
     metric: str,
-    new_parts: list[str],
+    part_factors: Mapping[str, float],
     processes: ProcessGroup,
+    identity: Optional[dict[str, Any]] = None,
+    resumed: Optional[SavedState] = None,
 ) -> FitResult:
     """Train `network` in place.
 
     Args:
         examples: what to train on.
         save: writes a checkpoint's files into a folder, given the results so far.
-        evaluate: returns the figures of the evaluation file.
+        evaluate: returns the figures of the evaluation file, the same in every process.
         metric: the figure whose highest value makes the best checkpoint.
-        new_parts: prefixes of parameters that start from nothing, for their learning rate.
+        part_factors: learning rates of parts, times the peak, by prefix of their parameters' names.
         processes: the processes that train together; alone, a group of one.
+        identity: what a resumed run must have in common with this one, as JSON holds it.
+        resumed: the state to go on from; None begins anew.
 
     Raises:
-        RankerError: the loss is not a number, with the step, the rows and the last good checkpoint.
+        RankerError: the loss is not a number (with the step, the rows and the last good checkpoint); what is to be
+            resumed was started otherwise.
         KeyboardInterrupt: passed on, with the last checkpoint in its message.
     """
-    processes.wait()  # until all have loaded what they start from: it may lie in save_dir
-    keeper = CheckpointKeeper(options.save_dir, options.keep) if processes.is_first else None
-    if keeper and keeper.set_aside:
-        _say(f"checkpoints of an earlier run moved to {keeper.set_aside}")
-    total_steps = _total_steps(examples, options, processes)
+    plan = BatchPlan(
+        options.batch_size, processes.size * options.gradient_accumulation_steps, options.max_tokens, options.seed
+    )
+    total_steps = _total_steps(examples, options, plan)
     optimizer, schedule = make_optimizer(
         network,
         learning_rate=options.learning_rate,
-        new_parts=new_parts,
-        new_parts_factor=options.new_parts_factor,
+        part_factors=part_factors,
+        layer_decay=options.layer_lr_decay,
         weight_decay=options.weight_decay,
         warmup_proportion=options.warmup_proportion,
+        schedule=options.schedule,
         total_steps=total_steps,
-        max_grad_norm=options.max_grad_norm,
     )
+    precision = Precision(network, use_amp=options.use_amp, dtype=options.amp_dtype, scale_loss=options.scale_loss)
+    identity = {**(identity or {}), "total_steps": total_steps, "processes": processes.size}
+    done = Progress()
+    if resumed:
+        if not options.force_resume:
+            refuse_differences(resumed, check_identity(resumed, identity))
+        resumed.restore(network, optimizer, schedule)
+        done = resumed.progress
+        precision.restore(done.precision)
+    processes.wait()  # until all have loaded what they start from: it may lie in save_dir
     processes.broadcast(network)
+    run = RunFolder(options, resumed) if processes.is_first else None
+    if run and precision.told:
+        run.log.say(precision.told)
     network.train()
-    best: dict[str, float] = {}
-    last: dict[str, float] = {}
-    seen, started, clock = 0, time.perf_counter(), _Clock()
-    progress = tqdm(total=total_steps, desc="train", unit="step", disable=None if processes.is_first else True)
-    step = 0
+    clock, examples_before = Clock(done.step, done.seconds), done.examples
+    stop = done.finished or done.step >= total_steps
+    bar = tqdm(total=total_steps, initial=done.step, desc="train", unit="step", disable=None if run else True)
     try:
-        for step, epoch, number, indices in _schedule_of_batches(examples, options, processes, total_steps):
-            # Dropout follows from the seed and the step alone, not from what was drawn before.
-            paddle.seed(_step_seed(options.seed, step, processes.rank))
-            share = indices[processes.rank :: processes.size]
-            loss, figures = processes.backward(network, lambda part: examples.loss(network, part), share, len(indices))
-            if not math.isfinite(loss):
-                raise RankerError(_not_finite(loss, step, indices, keeper))
-            optimizer.step()
+        for epoch, number, batch in () if stop else _batches(examples, options, plan, done):
+            step = done.step + 1
+            figures = _backward(network, examples, batch, step, options.seed, precision, processes)
+            if not math.isfinite(figures["loss"]):
+                raise RankerError(_not_finite("loss", figures["loss"], step, batch, run))
+            gradients, scale = gradients_of(network), precision.scale
+            norm = gradient_norm(gradients) / scale
+            if precision.update(norm):
+                clipped = min(1.0, options.max_grad_norm / norm) if options.max_grad_norm and norm else 1.0
+                scale_gradients(gradients, clipped / scale)
+                optimizer.step()
+            elif precision.hopeless:
+                raise RankerError(_not_finite("gradient's norm", norm, step, batch, run))
+            rate = schedule.get_lr()
             schedule.step()
             optimizer.clear_grad()
-            seen += len(indices)
-            progress.update()
-            if step % options.logging_steps == 0 and processes.is_first:
-                shown = "".join(f", {name}: {value:.5f}" for name, value in {"loss": loss, **figures}.items())
-                speed = f"speed: {clock.rate(step):.2f} step/s"
-                _say(f"global step {step}, epoch: {epoch}, batch: {number}{shown}, {speed}")
-            final = step == total_steps
-            scheduled = step % options.save_step == 0
-            if processes.is_first and keeper and (final or scheduled or step % options.eval_step == 0):
+            done.step, done.epoch, done.batches = step, epoch, number
+            done.examples += sum(map(len, batch))
+            bar.update()
+
+            if run and step % options.logging_steps == 0:
+                told = {"learning_rate": rate, "gradient_norm": norm, "loss_scale": scale,
+                        "examples": done.examples, "seconds": clock.seconds()}  # fmt: skip
+                run.log.step(step, epoch, number, shown=figures, told=told, speed=clock.rate(step))
+
+            final, improved = step >= total_steps, False
+            if final or step % options.eval_step == 0:
                 with clock.paused():
-                    if final or step % options.eval_step == 0:
-                        last = {"step": step, **evaluate()}
-                        _say(f"eval_dev {metric}:{last[metric]:.3f}")
-                    improved = bool(last) and last["step"] == step and last[metric] > best.get(metric, -math.inf)
-                    best = last if improved else best
-                    if final or scheduled or improved:
-                        _save(keeper, step, save, last, scheduled, improved)
+                    done.last = {"step": step, **evaluate()}
+                improved = done.last[metric] > done.best.get(metric, -math.inf)
+                done.best = done.last if improved else done.best
+                done.without_improvement = 0 if improved else done.without_improvement + 1
+                if run:
+                    run.log.evaluation(step, metric, done.last)
+            done.finished = final or 0 < options.early_stopping <= done.without_improvement
+            # Without an evaluation of its own: a run in several pieces ends as one in a single piece.
+            out_of_time = options.max_minutes > 0 and processes.any(clock.seconds_here() >= 60 * options.max_minutes)
+            stop = done.finished or out_of_time
+            scheduled = step % options.save_step == 0
+            if run and (stop or scheduled or improved):
+                with clock.paused():
+                    done.seconds, done.precision = clock.seconds(), precision.state()
+                    run.checkpoint(
+                        done,
+                        lambda folder: save(folder, done.last),
+                        lambda folder: write_state(folder, network, optimizer, done, identity, dict(part_factors)),
+                        scheduled=scheduled,
+                    )
+            if stop:
+                break
     except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(f"at step {step} of {total_steps}; {_last_good(keeper)}") from interrupt
+        place = f"at step {done.step + 1} of {total_steps}"
+        raise KeyboardInterrupt(f"{place}; {run.last_good}" if run else place) from interrupt
     finally:
-        progress.close()
-        if keeper:
-            keeper.close()
-    seconds = time.perf_counter() - started
+        bar.close()
+        precision.close()
+        if run:
+            run.close()
     return FitResult(
-        steps=step,
-        best=best,
-        last=last,
-        best_checkpoint=keeper.best if keeper else None,
-        last_checkpoint=keeper.last if keeper else None,
-        seconds=seconds,
-        examples_per_second=seen / max(clock.elapsed(), 1e-9),
+        steps=done.step,
+        finished=done.finished,
+        best=done.best,
+        last=done.last,
+        best_checkpoint=run.keeper.best if run else None,
+        last_checkpoint=run.keeper.last if run else None,
+        seconds=clock.seconds(),
+        examples_per_second=(done.examples - examples_before) / max(clock.training_seconds(), 1e-9),
     )
 
 
-def _say(line: str) -> None:
-    """Print a line above the progress bar, at once even into a pipe or a file."""
-    tqdm.write(line)
-    sys.stdout.flush()
-
-
-def _epoch_batches(
-    examples: Examples, options: TrainingOptions, processes: ProcessGroup, epoch: int
-) -> list[np.ndarray]:
-    # Formed for all processes together and split afterwards, so that every process pads to similar lengths.
-    return training_batches(examples.lengths, options.batch_size * processes.size, options.seed, epoch)
-
-
-def _total_steps(examples: Examples, options: TrainingOptions, processes: ProcessGroup) -> int:
-    steps = options.epochs * len(_epoch_batches(examples, options, processes, 1))
-    return min(steps, options.max_steps) if options.max_steps else steps
-
-
-def _schedule_of_batches(
-    examples: Examples, options: TrainingOptions, processes: ProcessGroup, total_steps: int
-) -> Iterator[tuple[int, int, int, np.ndarray]]:
-    """Yield (global step, epoch, batch in the epoch, indices), all from 1, until `total_steps`."""
-    step = 0
+def _total_steps(examples: Examples, options: TrainingOptions, plan: BatchPlan) -> int:
+    steps = 0
     for epoch in range(1, options.epochs + 1):
-        for number, indices in enumerate(_epoch_batches(examples, options, processes, epoch), 1):
-            step += 1
-            yield step, epoch, number, indices
-            if step == total_steps:
-                return
+        steps += count_batches(examples, plan, epoch)
+        if 0 < options.max_steps <= steps:
+            return options.max_steps
+    return steps
 
 
-def _save(
-    keeper: CheckpointKeeper,
+def _batches(
+    examples: Examples, options: TrainingOptions, plan: BatchPlan, done: Progress
+) -> Iterator[tuple[int, int, list[np.ndarray]]]:
+    """Yield (epoch, batch in the epoch, the batch's parts), epochs and batches from 1, after those that are done."""
+    skip = done.batches
+    for epoch in range(done.epoch, options.epochs + 1):
+        for number, batch in enumerate(training_batches(examples, plan, epoch, skip), skip + 1):
+            yield epoch, number, batch
+        skip = 0
+
+
+_FIGURES = 8  # room for so many: processes whose part of a batch is empty do not know how many there are
+
+
+def _backward(
+    network: nn.Layer,
+    examples: Examples,
+    batch: list[np.ndarray],
     step: int,
-    save: Callable[[Path, dict[str, Any]], None],
-    results: dict[str, float],
-    scheduled: bool,
-    best: bool,
-) -> None:
-    try:
-        keeper.save(step, lambda folder: save(folder, results), scheduled=scheduled, best=best)
-    except OSError as error:  # a full disk, most of all
-        raise RankerError(
-            f"{keeper.folder}: the checkpoint of step {step} could not be written ({error.strerror or error}); "
-            f"{_last_good(keeper)}; make room, or choose another --save_dir"
-        ) from error
+    seed: int,
+    precision: Precision,
+    processes: ProcessGroup,
+) -> dict[str, float]:
+    """Compute the gradients of the mean loss over the whole batch, times the loss scale; return that loss and figures.
+
+    Each process computes its parts of the batch one after another; the gradients of all parts are summed.
+    """
+    whole = sum(examples.weight(part) for part in batch if len(part))
+    sums, names = np.zeros(_FIGURES), ["loss"]
+    for place in range(processes.rank, len(batch), processes.size):
+        part = batch[place]
+        if not len(part):
+            continue
+        # Dropout follows from the seed, the step and the part alone: not from what was drawn before, and not from
+        # which process computes the part.
+        paddle.seed(int(np.random.SeedSequence([seed, step, place]).generate_state(1)[0]))
+        with precision.forward():
+            loss, figures = examples.loss(network, part)
+        share = examples.weight(part) / whole
+        (loss * (share * precision.scale)).backward()
+        names = ["loss", *figures]
+        sums[: len(names)] += share * np.array([float(loss), *figures.values()])
+    processes.sum_gradients(network)
+    return dict(zip(names, processes.sum(sums).tolist()))
 
 
-def _step_seed(seed: int, step: int, rank: int) -> int:
-    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
-
-
-def _not_finite(loss: float, step: int, indices: np.ndarray, keeper: Optional[CheckpointKeeper]) -> str:
-    rows = ", ".join(str(i + 1) for i in sorted(indices)[:8]) + (", ..." if len(indices) > 8 else "")
+def _not_finite(what: str, value: float, step: int, batch: list[np.ndarray], run: Optional[RunFolder]) -> str:
+    records = sorted(int(index) + 1 for part in batch for index in part)
+    rows = ", ".join(map(str, records[:8])) + (", ..." if len(records) > 8 else "")
+    last_good = f" {run.last_good};" if run else ""
     return (
-        f"the loss is {loss} at step {step} (training records {rows}); {_last_good(keeper)}; "
+        f"the {what} is {value} at step {step} (training records {rows});{last_good} "
         "try a lower --learning_rate, or --warmup_proportion 0.1"
     )
-
-
-def _last_good(keeper: Optional[CheckpointKeeper]) -> str:
-    return f"the last good checkpoint is {keeper.last}" if keeper and keeper.last else "there is no checkpoint yet"
-
-
-class _Clock:
-    """Steps a second between two progress lines, evaluation and saving left out."""
-
-    def __init__(self) -> None:
-        self._start = self._mark = time.perf_counter()
-        self._mark_step = 0
-        self._paused = 0.0
-        self._paused_in_all = 0.0
-
-    def rate(self, step: int) -> float:
-        now = time.perf_counter()
-        rate = (step - self._mark_step) / max(now - self._mark - self._paused, 1e-9)
-        self._mark, self._mark_step, self._paused = now, step, 0.0
-        return rate
-
-    def elapsed(self) -> float:
-        return time.perf_counter() - self._start - self._paused_in_all
-
-    def paused(self) -> _Pause:
-        return _Pause(self)
-
-
-class _Pause:
-    def __init__(self, clock: _Clock):
-        self.clock = clock
-
-    def __enter__(self) -> None:
-        self.start = time.perf_counter()
-
-    def __exit__(self, *error: object) -> None:
-        pause = time.perf_counter() - self.start
-        self.clock._paused += pause
-        self.clock._paused_in_all += pause

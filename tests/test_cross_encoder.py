@@ -201,6 +201,18 @@ def test_the_published_names_and_defaults() -> None:
             options(names[0], "7", names[1], "8")
 
 
+def test_the_tutorials_line_is_understood() -> None:
+    line = (
+        "--train_set train.csv --test_file dev_pairwise.csv --save_dir ./checkpoints --batch_size 32 --epochs 3 "
+        "--model_name_or_path rocketqa-base-cross-encoder --max_seq_len 384 --learning_rate 1e-5 --weight_decay 0 "
+        "--warmup_proportion 0.0 --valid_steps 100 --save_steps 5000 --logging_steps 10 --seed 1 --device gpu "
+        "--use_amp false --scale_loss 32768 --init_from_ckpt ./checkpoints/model_100/model_state.pdparams"
+    )
+    understood = parse_options(TrainCeOptions, line.split(), "train_ce", "")
+    assert (understood.max_seq_length, understood.save_step, understood.scale_loss) == (384, 5000, 32768)
+    assert understood.use_amp is False
+
+
 def test_the_titles_of_a_query_share_a_batch_where_the_loss_compares_them() -> None:
     assert [options("--loss", name).groups for name in ("bce", "ranknet_bce")] == [False, True]
     assert options("--group_by_query").groups and not options("--group_by_query", "false").groups

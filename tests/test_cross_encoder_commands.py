@@ -177,7 +177,7 @@ def parameters(checkpoint: Path) -> np.ndarray:
 def test_every_option_of_its_own_changes_what_is_trained(data: Path, tmp_path: Path, call: Call) -> None:
     shorter = (data / "train.csv").read_text(encoding="utf-8").splitlines()[:60]
     (tmp_path / "shorter.csv").write_text("\n".join(shorter) + "\n", encoding="utf-8")
-    runs = {
+    runs: dict[str, list[object]] = {
         "plain": [],
         "again": [],
         "grouped": ["--group_by_query"],
@@ -197,6 +197,21 @@ def test_every_option_of_its_own_changes_what_is_trained(data: Path, tmp_path: P
     assert not [(a, b) for a in names for b in names if a < b and np.array_equal(found[a], found[b])]
     info = json.loads((tmp_path / "rank_net" / "last" / "ranker.json").read_text(encoding="utf-8"))
     assert info["training"]["group_by_query"] is True
+
+
+def test_two_processes_train_on_whole_queries_what_one_would(data: Path, tmp_path: Path, call: Call) -> None:
+    options = ["--loss", "ranknet_bce", "--batch_size", 6, "--save_dir"]
+    alone = training(data, *options, tmp_path / "alone", "--gradient_accumulation_steps", 2)
+    status, _, errors = call("train_ce", *alone)
+    assert status == 0, errors
+    launch = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", 2, "--log_dir", "log"]
+    command = [*launch, REPOSITORY / "cross_encoder" / "train_ce.py", *training(data, *options, "together")]
+    done = subprocess.run([*map(str, command)], cwd=tmp_path, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stdout
+    queries, titles = [f"{a}{b}" for a in HAN for b in HAN[:3]], [a for a in HAN for _ in range(3)]
+    scores = [Ranker.load(tmp_path / name / "last").score(queries, titles) for name in ("alone", "together")]
+    np.testing.assert_allclose(scores[1], scores[0], atol=1e-5)
+    assert np.ptp(scores[0]) > 0.1
 
 
 def test_two_names_of_one_option_with_two_values(data: Path, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def train_from_nothing(
             save=lambda folder, results: None,
             evaluate=evaluate,
             metric="auc",
-            new_parts=[],
+            part_factors={},
             processes=ProcessGroup(),
         )
     return Trained(logits[-1], time.perf_counter() - started - scoring)

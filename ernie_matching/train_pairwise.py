@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Optional
 
 from paddle_ranker import runtime
@@ -37,22 +38,24 @@ def train(options: TrainPairwiseOptions) -> None:
     from paddle_ranker.ranker_training import start_training, train_ranker
     from paddle_ranker.records import RecordFile, Triple
 
-    parts, processes = start_training(options, "pairwise")
+    start = start_training(options, "pairwise")
+    parts = start.parts
 
     # The small file first: what is wrong with it shows before the large one is read.
     evaluation = EvaluationSet(
         options.test_file, parts.pair_encoder, options.batch_size, skip_bad_rows=options.skip_bad_rows
     )
     source = RecordFile(options.train_file, Triple, skip_bad_rows=options.skip_bad_rows)
-    triples = encode_triples(source, parts.pair_encoder)
-    if processes.is_first:
+    triples = encode_triples(source, parts.pair_encoder, Path(options.save_dir), options.data_memory_mb << 20)
+    if start.processes.is_first:
         print(f"{options.train_file}: {source.report()} triples; {options.test_file}: {evaluation.report} pairs")
 
     parts.network.head.bias.stop_gradient = options.loss in SHIFT_INVARIANT
     margin = margin_for(options.loss, options.margin)
     examples = PairwiseExamples(triples, PAIRWISE_LOSSES[options.loss], margin, parts.pair_encoder.pad_id)
     facts = {"margin": margin, "examples": len(triples)}
-    train_ranker(parts, examples, evaluation, options, processes, training_facts=facts)
+    files = {"train_file": options.train_file, "test_file": options.test_file}
+    train_ranker(start, examples, evaluation, options, files=files, training_facts=facts)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

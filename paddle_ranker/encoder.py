@@ -7,6 +7,7 @@ computes keys and values for all tokens, but the query, the projections and the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Optional
 
 import paddle
@@ -95,6 +96,17 @@ class _Pooler(nn.Layer):
         return paddle.tanh(self.dense(first))
 
 
+class _Seeded:
+    """A layer that seeds the random generator before it computes."""
+
+    def __init__(self, layer: EncoderLayer, seed: int):
+        self.layer, self.seed = layer, seed
+
+    def __call__(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        paddle.seed(self.seed)
+        return self.layer(hidden, mask)
+
+
 class Encoder(nn.Layer):
     """Encode token ids into hidden states, or into one pooled vector a sequence."""
 
@@ -104,6 +116,7 @@ class Encoder(nn.Layer):
         self.embeddings = Embeddings(config)
         self.encoder = _Layers(config)
         self.pooler = _Pooler(config)
+        self.gradient_checkpointing = False  # compute a layer's activations again on the way back, and keep none
         self._initialise()
 
     def _initialise(self) -> None:
@@ -119,6 +132,21 @@ class Encoder(nn.Layer):
         mask = (input_ids == self.config.pad_token_id).astype(self.pooler.dense.weight.dtype) * MASKED
         return self.embeddings(input_ids, token_type_ids, extra), mask.unsqueeze([1, 2])
 
+    def _through(self, layers: Iterable[EncoderLayer], hidden: Tensor, mask: Tensor) -> Tensor:
+        if not (self.gradient_checkpointing and self.training):
+            for layer in layers:
+                hidden = layer(hidden, mask)
+            return hidden
+        from paddle.distributed.fleet.utils import recompute
+
+        # Paddle brings the random state of a dropout back on some devices only: seeded in itself, a layer draws the
+        # same twice anywhere.
+        seed = int(paddle.randint(0, 2**30, [1]))
+        for number, layer in enumerate(layers):
+            hidden = recompute(_Seeded(layer, seed + number), hidden, mask, preserve_rng_state=False)
+        paddle.seed(seed + len(self.encoder.layers))
+        return hidden
+
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
         """Return the hidden states of all tokens, `[batch, length, hidden]`.
 
@@ -127,14 +155,12 @@ class Encoder(nn.Layer):
             extra: `[batch, length, hidden]`, added to the input embeddings.
         """
         hidden, mask = self._embed(input_ids, token_type_ids, extra)
-        for layer in self.encoder.layers:
-            hidden = layer(hidden, mask)
+        hidden = self._through(self.encoder.layers, hidden, mask)
         return self.encoder.norm(hidden) if self.config.normalize_before else hidden
 
     def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
         """Return the pooled output of the first token, `[batch, hidden]`; arguments as in `forward`."""
         hidden, mask = self._embed(input_ids, token_type_ids, extra)
-        for layer in self.encoder.layers[:-1]:
-            hidden = layer(hidden, mask)
+        hidden = self._through(self.encoder.layers[:-1], hidden, mask)
         first = self.encoder.layers[-1].first_token(hidden, mask)[:, 0]
         return self.pooler(self.encoder.norm(first) if self.config.normalize_before else first)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 import numpy as np
 from scipy.special import expit
 
+from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.errors import DataError
 from paddle_ranker.metrics import RELEVANT, evaluate_ranking, number_queries
 from paddle_ranker.pair_encoder import PairEncoder
@@ -36,14 +37,18 @@ class EvaluationSet:
         self._pair_encoder = pair_encoder
         self._batch_size = batch_size
 
-    def logits(self, engine: Engine) -> np.ndarray:
-        """Return the logits of all rows, `[n]` float64."""
-        return Scorer(engine, self._pair_encoder, self._batch_size).logits(self._pairs)
+    def logits(self, engine: Engine, processes: Optional[ProcessGroup] = None) -> np.ndarray:
+        """Return the logits of all rows, `[n]` float64; with `processes`, each computes a share and all get all."""
+        scorer = Scorer(engine, self._pair_encoder, self._batch_size)
+        if processes is None:
+            return scorer.logits(self._pairs)
+        # The batches of one process, dealt out: what is no process's own is 0, so that the sum is every row's logit.
+        return processes.sum(scorer.logits(self._pairs, processes.rank, processes.size))
 
-    def measure(self, engine: Engine) -> dict[str, float]:
-        """Return `auc` and, where the file has several titles a query, the measures by query."""
+    def measure(self, engine: Engine, processes: Optional[ProcessGroup] = None) -> dict[str, float]:
+        """Return `auc` and, where the file has several titles a query, the measures by query; the same everywhere."""
         # Logits rather than probabilities: they order alike, and do not tie where a probability rounds to 1.
-        return evaluate_ranking(self.queries, self.labels, self.logits(engine))
+        return evaluate_ranking(self.queries, self.labels, self.logits(engine, processes))
 
 
 def require_both_classes(path: Union[str, Path], labels: np.ndarray, needed_by: str) -> None:

@@ -47,7 +47,8 @@ class RankerNetwork(nn.Layer):
         if self.never_match is not None:
             extra = self.match_embeddings(match_levels(input_ids, token_type_ids, self.never_match))
         pooled = self.encoder.pooled(input_ids, token_type_ids, extra)
-        return self.head(self.dropout(pooled)).squeeze(-1)
+        # Under mixed precision the product is half precision; losses and scores are computed from float32.
+        return self.head(self.dropout(pooled)).squeeze(-1).astype("float32")
 
 
 _HEADS = ("head", "similarity", "classifier")  # ours, the published pairwise ranker's, the published cross-encoder's
@@ -84,6 +85,11 @@ def name_parameters(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             named["head.weight"], named["head.bias"] = weight, bias
             break
     return named
+
+
+def has_two_class_head(arrays: dict[str, np.ndarray]) -> bool:
+    """Return whether the head of a checkpoint's arrays is one that `name_parameters` folds."""
+    return any(f"{head}.weight" in arrays and arrays[f"{head}.weight"].shape[1:] == (2,) for head in _HEADS)
 
 
 _MAY_BE_NEW = ("head.", "match_embeddings.", "encoder.pooler.")

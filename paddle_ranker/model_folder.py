@@ -20,7 +20,7 @@ from typing import Any, Optional, Union
 
 from paddle_ranker.config import EncoderConfig, config_by_name, read_config, write_config
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model import RankerNetwork, load_parameters, name_parameters
+from paddle_ranker.model import RankerNetwork, has_two_class_head, load_parameters, name_parameters
 from paddle_ranker.model_card import model_card
 from paddle_ranker.pair_encoder import PairEncoder
 from paddle_ranker.parameters import PARAMETERS_FILE, load_arrays, save_arrays
@@ -73,12 +73,17 @@ class RankerInfo:
 
 @dataclass(frozen=True)
 class RankerParts:
-    """A ranker in memory. `new_parts` are the parameters that were not in the checkpoint and start from nothing."""
+    """A ranker in memory.
+
+    `new_parts` are the parameters that were not in the checkpoint and start from nothing; `folded_head` says that the
+    head was one of two classes there.
+    """
 
     network: RankerNetwork
     pair_encoder: PairEncoder
     info: RankerInfo
     new_parts: list[str]
+    folded_head: bool = False
 
 
 def save_ranker(folder: Path, network: RankerNetwork, pair_encoder: PairEncoder, info: RankerInfo) -> None:
@@ -172,12 +177,12 @@ def _load(
             match_embeddings=with_match,
             max_seq_length=max_seq_length or info.max_seq_length,
         )
-        pair_encoder = _pair_encoder(folder, config, info.max_seq_length, tokenizer)
+        pair_encoder = make_pair_encoder(folder, config, info.max_seq_length, tokenizer)
         network = RankerNetwork(config, never_match_ids(pair_encoder) if with_match else None)
         new_parts = load_parameters(network, named, allow_new=kind is not None)
     except CheckpointError as error:
         raise CheckpointError(f"{parameters}: {error}") from error
-    return RankerParts(network, pair_encoder, info, new_parts)
+    return RankerParts(network, pair_encoder, info, new_parts, has_two_class_head(arrays))
 
 
 def _locate(source: Path) -> tuple[Path, Path]:
@@ -199,7 +204,8 @@ def _named_config(model_name: str) -> EncoderConfig:
     return config or config_by_name(model_name)
 
 
-def _pair_encoder(folder: Path, config: EncoderConfig, max_seq_length: int, tokenizer: str) -> PairEncoder:
+def make_pair_encoder(folder: Path, config: EncoderConfig, max_seq_length: int, tokenizer: str = "auto") -> PairEncoder:
+    """Return the pair encoder of a folder; raises `CheckpointError` where it does not belong to `config`'s model."""
     if max_seq_length > config.longest_pair:
         raise CheckpointError(
             f"max_seq_length {max_seq_length} is above the {config.longest_pair} positions of this model"

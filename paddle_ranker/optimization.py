@@ -1,56 +1,116 @@
-"""The optimizer of a training run: AdamW, its parameter groups and its learning-rate schedule."""
+"""The optimizer of a training run: AdamW, its learning rates by part, its schedule, and the gradient's norm."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable
 
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 
 
-def linear_warmup_decay(step: int, total_steps: int, warmup_proportion: float) -> float:
-    """Return the factor on the learning rate: 0 to 1 over the warm-up, then linearly to 0 at `total_steps`."""
+def linear(done: float) -> float:
+    """Return the factor that falls linearly from 1 to 0 as `done` goes from 0 to 1."""
+    return 1.0 - done
+
+
+def cosine(done: float) -> float:
+    """Return the factor that falls from 1 to 0 along half a cosine (Loshchilov and Hutter, 2017, without restarts)."""
+    return 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def constant(done: float) -> float:
+    """Return 1."""
+    return 1.0
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {"linear": linear, "cosine": cosine, "constant": constant}
+
+
+def rate_factor(step: int, total_steps: int, warmup_proportion: float, decay: Callable[[float], float]) -> float:
+    """Return the factor on the learning rate: 0 to 1 over the warm-up, then `decay` until `total_steps`."""
     warmup = int(warmup_proportion * total_steps)
     if step < warmup:
         return step / warmup
-    return max(0.0, (total_steps - step) / max(1, total_steps - warmup))
+    return decay(min(1.0, (step - warmup) / max(1, total_steps - warmup)))
+
+
+_LAYER = re.compile(r"encoder\.layers\.(\d+)\.")
+
+
+def layer_factor(name: str, layers: int, layer_decay: float) -> float:
+    """Return `layer_decay` to the power of a parameter's distance from the head (Clark et al., 2020, ELECTRA).
+
+    The top layer is at distance 1, the embeddings at `layers` + 1; what is no part of the encoder's stack at 0.
+    """
+    match = _LAYER.search(name)
+    if match:
+        return float(layer_decay ** (layers - int(match.group(1))))
+    return float(layer_decay ** (layers + 1)) if "embeddings." in name and "match_embeddings." not in name else 1.0
 
 
 def make_optimizer(
     network: nn.Layer,
     *,
     learning_rate: float,
-    new_parts: Sequence[str],
-    new_parts_factor: float,
+    part_factors: Mapping[str, float],
+    layer_decay: float,
     weight_decay: float,
     warmup_proportion: float,
+    schedule: str,
     total_steps: int,
-    max_grad_norm: float,
 ) -> tuple[paddle.optimizer.AdamW, paddle.optimizer.lr.LambdaDecay]:
-    """Return AdamW over the network's parameters and the schedule that drives it.
+    """Return AdamW over the network's trained parameters and the schedule that drives it.
 
     Args:
         learning_rate: the peak rate.
-        new_parts: prefixes of parameters that start from nothing; their rate is `new_parts_factor` times the peak.
+        part_factors: by prefix of the parameters' names, what their rate is times the peak.
+        layer_decay: see `layer_factor`; 1 is no decay. A parameter of `part_factors` has no other factor.
         weight_decay: applied to matrices only, not to biases and LayerNorm.
-        max_grad_norm: clip the gradient's global norm there; 0 does not clip.
+        schedule: a name of `SCHEDULES`.
     """
-    schedule = paddle.optimizer.lr.LambdaDecay(
-        learning_rate, lambda step: linear_warmup_decay(step, total_steps, warmup_proportion)
+    decay = SCHEDULES[schedule]
+    rates = paddle.optimizer.lr.LambdaDecay(
+        learning_rate, lambda step: rate_factor(step, total_steps, warmup_proportion, decay)
     )
     trained = [(name, p) for name, p in network.named_parameters() if not p.stop_gradient]
-    new = [p for name, p in trained if name.startswith(tuple(new_parts))] if new_parts else []
-    new_names = {p.name for p in new}
-    groups: list[dict[str, Any]] = [{"params": [p for _, p in trained if p.name not in new_names]}]
-    if new:
-        groups.append({"params": new, "learning_rate": new_parts_factor})
+    depths = [int(match.group(1)) for name, _ in trained if (match := _LAYER.search(name))]
+    groups: dict[float, list[Any]] = {}
+    for name, parameter in trained:
+        prefix = next((part for part in part_factors if name.startswith(f"{part}.")), None)
+        factor = layer_factor(name, max(depths, default=-1) + 1, layer_decay)
+        groups.setdefault(factor if prefix is None else part_factors[prefix], []).append(parameter)
     decayed = {p.name for _, p in trained if p.ndim > 1}
     optimizer = paddle.optimizer.AdamW(
-        learning_rate=schedule,
-        parameters=groups,
+        learning_rate=rates,
+        parameters=[{"params": members, "learning_rate": factor} for factor, members in groups.items()],
         weight_decay=weight_decay,
         apply_decay_param_fun=lambda name: name in decayed,
-        grad_clip=nn.ClipGradByGlobalNorm(max_grad_norm) if max_grad_norm else None,
     )
-    return optimizer, schedule
+    return optimizer, rates
+
+
+def gradients_of(network: nn.Layer) -> list[Tensor]:
+    """Return the gradients that a backward pass left."""
+    return [p.grad for p in network.parameters() if not p.stop_gradient and p.grad is not None]
+
+
+@paddle.no_grad()
+def gradient_norm(gradients: Sequence[Tensor]) -> float:
+    """Return the Euclidean norm of all gradients as one vector.
+
+    Over all of them, not over one parameter group after another as Paddle's optimizer clips. A product of a row by a
+    column is some forty times as fast as `paddle.linalg.norm` on a CPU.
+    """
+    squares = [paddle.matmul(g.reshape([1, -1]), g.reshape([-1, 1])).reshape([1]) for g in gradients]
+    return math.sqrt(float(paddle.add_n(squares))) if squares else 0.0
+
+
+@paddle.no_grad()
+def scale_gradients(gradients: Sequence[Tensor], factor: float) -> None:
+    """Multiply the gradients by `factor`, in place."""
+    if factor != 1.0:
+        for gradient in gradients:
+            gradient.scale_(factor)

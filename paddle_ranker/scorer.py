@@ -59,10 +59,14 @@ class Scorer:
         self.max_tokens = batch_size * pair_encoder.max_seq_length
         self.max_rows = 4 * batch_size
 
-    def logits(self, pairs: EncodedPairs) -> np.ndarray:
-        """Return the logits of encoded pairs, `[n]` float64, in their order."""
-        logits = np.empty(len(pairs), dtype=np.float64)
-        for rows in scoring_batches(pairs.lengths, self.max_tokens, self.max_rows):
+    def logits(self, pairs: EncodedPairs, share: int = 0, shares: int = 1) -> np.ndarray:
+        """Return the logits of encoded pairs, `[n]` float64, in their order.
+
+        Of several `shares` one is computed, every so-manieth batch; the other rows are 0.
+        """
+        logits = np.zeros(len(pairs), dtype=np.float64)
+        batches = scoring_batches(pairs.lengths, self.max_tokens, self.max_rows)
+        for rows in islice(batches, share, None, shares):
             logits[rows] = self.engine.logits(*pairs.pad(rows, self.pair_encoder.pad_id))
         return logits
 

@@ -1,4 +1,4 @@
-"""Losses and the schedule against values worked out by hand."""
+"""Losses against values worked out by hand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from paddle_ranker.losses import (
     rank_net,
     rank_net_and_cross_entropy,
 )
-from paddle_ranker.schedule import linear_warmup_decay, make_optimizer
 
 pytestmark = pytest.mark.unit
 
@@ -97,34 +96,3 @@ def test_mean_margin_loss_of_a_file() -> None:
     # query a: 2.0 against 1.5 and 3.0, margin 1: 0.5 and 2; query b has no negative
     assert mean_margin_loss(queries, labels, logits, 1.0, probabilities=False) == pytest.approx(1.25)
     assert math.isnan(mean_margin_loss(["a"], np.ones(1), np.ones(1), 1.0, probabilities=True))
-
-
-def test_the_schedule_rises_and_falls_linearly() -> None:
-    factors = [linear_warmup_decay(step, 10, 0.2) for step in range(11)]
-    assert factors == pytest.approx([0, 0.5, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8, 0])
-    assert linear_warmup_decay(0, 10, 0.0) == 1.0
-
-
-def test_the_optimizer_decays_matrices_only_and_gives_new_parts_their_own_rate() -> None:
-    paddle.seed(0)
-    network = paddle.nn.Sequential(paddle.nn.Linear(2, 2), paddle.nn.LayerNorm(2), paddle.nn.Linear(2, 2))
-    before = {name: p.numpy().copy() for name, p in network.named_parameters()}
-    optimizer, schedule = make_optimizer(
-        network,
-        learning_rate=0.1,
-        new_parts=["2."],
-        new_parts_factor=0.5,
-        weight_decay=0.5,
-        warmup_proportion=0.0,
-        total_steps=4,
-        max_grad_norm=0.0,
-    )
-    for p in network.parameters():
-        p.grad = paddle.ones_like(p)  # AdamW's first step is then the learning rate
-    optimizer.step()
-    for name, p in network.named_parameters():
-        rate = 0.05 if name.startswith("2.") else 0.1
-        decay = 0.5 if p.ndim > 1 else 0.0
-        np.testing.assert_allclose(p.numpy(), before[name] * (1 - rate * decay) - rate, atol=1e-5, err_msg=name)
-    schedule.step()
-    assert optimizer.get_lr() == pytest.approx(0.075)

@@ -187,17 +187,19 @@ if sys.argv[1] == "command":
 else:
     runtime.choose_math_path()
 import numpy as np, paddle
-from paddle_ranker.schedule import make_optimizer
+from paddle_ranker.optimization import gradient_norm, gradients_of, make_optimizer, scale_gradients
 from tests.tiny import make_network
 network = make_network()
 network.train()
-optimizer, _ = make_optimizer(network, learning_rate=1e-3, new_parts=[], new_parts_factor=1.0, weight_decay=0.01,
-                              warmup_proportion=0.0, total_steps=9, max_grad_norm=1.0)
+optimizer, _ = make_optimizer(network, learning_rate=1e-3, part_factors={}, layer_decay=1.0, weight_decay=0.01,
+                              warmup_proportion=0.0, schedule="linear", total_steps=9)
 random = np.random.RandomState(0)
 for step in range(6):
     paddle.seed(step)
     ids = paddle.to_tensor(random.randint(5, 60, (16, 40)))
     network(ids, paddle.to_tensor((np.arange(40) > 12).astype("int64")[None].repeat(16, 0))).square().mean().backward()
+    gradients = gradients_of(network)
+    scale_gradients(gradients, 1.0 / gradient_norm(gradients))
     optimizer.step()
     optimizer.clear_grad()
 print(hashlib.sha256(b"".join(p.numpy().tobytes() for p in network.parameters())).hexdigest())

@@ -1,0 +1,97 @@
+"""Mixed precision: matrix products in half precision, parameters and the rest in single, and a dynamic loss scale.
+
+Paddle has no half-precision kernels on a CPU. There the products' inputs and outputs, and so their gradients, are
+rounded to half precision and computed in single: the arithmetic of a GPU's mixed precision, not its speed.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import paddle
+from paddle import Tensor, nn
+
+GOOD_STEPS = 2000  # steps without an overflow after which the scale doubles
+SMALLEST_SCALE = 2.0**-14  # below, a gradient that is still not finite is not so because of the scale
+
+
+class Precision:
+    """How a training computes: in single precision, or in half precision with a loss scale.
+
+    Args:
+        network: what is trained.
+        use_amp: mixed precision.
+        dtype: `float16`, `bfloat16`, or `auto`: float16 on a device that has it, bfloat16 on a CPU.
+        scale_loss: the first loss scale; halved at every overflow, doubled after `GOOD_STEPS` steps without one.
+    """
+
+    def __init__(self, network: nn.Layer, *, use_amp: bool, dtype: str = "auto", scale_loss: float = 32768.0):
+        on_cpu = paddle.device.get_device() == "cpu"
+        self.dtype = ("bfloat16" if on_cpu else "float16") if dtype == "auto" else dtype
+        self.use_amp = use_amp
+        self.scale = scale_loss if use_amp else 1.0
+        self._good_steps = 0
+        self._emulated = use_amp and on_cpu
+        self._hooks: list[Any] = []
+        if self._emulated:
+            for layer in network.sublayers():
+                if isinstance(layer, nn.Linear):
+                    self._hooks.append(layer.register_forward_pre_hook(self._round_inputs))
+                    self._hooks.append(layer.register_forward_post_hook(self._round_output))
+
+    def close(self) -> None:
+        """Take the rounding of a CPU's mixed precision out of the network."""
+        for hook in self._hooks:
+            hook.remove()
+
+    @property
+    def told(self) -> str:
+        """What the user should know about it, one line; empty in single precision."""
+        if not self.use_amp:
+            return ""
+        emulated = f": a CPU has no {self.dtype} kernels, so values are rounded to it and computed in float32"
+        return f"mixed precision, {self.dtype}, first loss scale {self.scale:g}{emulated if self._emulated else ''}"
+
+    def forward(self) -> AbstractContextManager[None]:
+        """Return the context in which the loss is computed."""
+        if not self.use_amp or self._emulated:
+            return nullcontext()
+        context: AbstractContextManager[None] = paddle.amp.auto_cast(True, level="O1", dtype=self.dtype)
+        return context
+
+    def update(self, norm: float) -> bool:
+        """Adapt the scale to the norm of the scaled gradients; return whether they are fit for a step."""
+        if math.isfinite(norm):
+            self._good_steps += 1
+            if self.use_amp and self._good_steps % GOOD_STEPS == 0:
+                self.scale *= 2.0
+            return True
+        self._good_steps = 0
+        if self.use_amp:
+            self.scale /= 2.0
+        return False
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether gradients that are not finite cannot be the scale's fault."""
+        return not self.use_amp or self.scale < SMALLEST_SCALE
+
+    def state(self) -> dict[str, float]:
+        """Return what `restore` takes."""
+        return {"scale": self.scale, "good_steps": self._good_steps}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Go on as the training that `state` was taken of."""
+        self.scale, self._good_steps = float(state["scale"]), int(state["good_steps"])
+
+    def _round(self, tensor: Tensor) -> Tensor:
+        # Casting there and back rounds the gradient on its way back as well.
+        return tensor.astype(self.dtype).astype("float32")
+
+    def _round_inputs(self, layer: nn.Layer, inputs: tuple[Tensor, ...]) -> Any:
+        return tuple(self._round(tensor) for tensor in inputs) if layer.training else None
+
+    def _round_output(self, layer: nn.Layer, inputs: Any, output: Tensor) -> Any:
+        return self._round(output) if layer.training else None

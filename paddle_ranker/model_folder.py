@@ -149,14 +149,16 @@ def _load(
 ) -> RankerParts:
     folder, parameters = _locate(Path(source))
     info, config = RankerInfo.read(folder), read_config(folder)
-    if expected_kind and info and info.kind != expected_kind:
-        commands = {"pairwise": "ernie_matching/", "cross_encoder": "cross_encoder/"}.get(info.kind, "other commands")
-        raise CheckpointError(f"{folder}: is a {info.kind} ranker, not a {expected_kind} one: {commands} is for it")
+    if info:
+        _require_kind(folder, info.kind, expected_kind)
     if config is None:
         if model_name is None:
             raise CheckpointError(f"{folder}: has no config.json; say which model it is with --model_name_or_path")
         config = _named_config(model_name)
     arrays = load_arrays(parameters)
+    published_kind = next((_PUBLISHED_HEADS[name] for name in _PUBLISHED_HEADS if name in arrays), None)
+    if published_kind and not info:
+        _require_kind(parameters, published_kind, expected_kind)
     try:
         named = name_parameters(arrays)
         has_match = "match_embeddings.weight" in named
@@ -167,7 +169,7 @@ def _load(
                 "--match_embeddings false, or start from another checkpoint"
             )
         info = info or RankerInfo(
-            kind=kind or ("cross_encoder" if "classifier.weight" in arrays else "pairwise"),
+            kind=kind or published_kind or "pairwise",
             max_seq_length=min(PUBLISHED_MAX_SEQ_LENGTH, config.longest_pair),
             match_embeddings=with_match,
         )
@@ -183,6 +185,18 @@ def _load(
     except CheckpointError as error:
         raise CheckpointError(f"{parameters}: {error}") from error
     return RankerParts(network, pair_encoder, info, new_parts, has_two_class_head(arrays))
+
+
+_PUBLISHED_HEADS = {"similarity.weight": "pairwise", "classifier.weight": "cross_encoder"}
+
+
+def _require_kind(source: Path, kind: str, expected: Optional[str]) -> None:
+    if expected and kind != expected:
+        commands = {"pairwise": "ernie_matching/", "cross_encoder": "cross_encoder/"}.get(kind, "other commands")
+        raise CheckpointError(
+            f"{source}: is a {kind} ranker, not a {expected} one: {commands} is for it (training takes it as "
+            "--model_name_or_path)"
+        )
 
 
 def _locate(source: Path) -> tuple[Path, Path]:

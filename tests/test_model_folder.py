@@ -12,6 +12,7 @@ import paddle
 import pytest
 from scipy.special import softmax
 
+from paddle_ranker.config import write_config
 from paddle_ranker.encoder import Encoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model_folder import RankerParts, load_ranker, start_ranker
@@ -171,6 +172,19 @@ def test_a_ranker_of_another_kind_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is a pairwise ranker"):
         start_ranker(folder, "cross_encoder", same_kind=True)
     assert start_ranker(folder, "cross_encoder").info.kind == "cross_encoder"
+
+
+def test_a_published_checkpoint_of_another_kind_is_named_by_its_head(tmp_path: Path) -> None:
+    published(tmp_path / "p", "ptm", "similarity", 1)
+    published(tmp_path / "c", "ernie", "classifier", 2)
+    write_config(tmp_path / "p", CONFIG)
+    write_config(tmp_path / "c", CONFIG)
+    assert load_ranker(tmp_path / "p", expected_kind="pairwise").info.kind == "pairwise"
+    assert load_ranker(tmp_path / "c", expected_kind="cross_encoder").info.kind == "cross_encoder"
+    with pytest.raises(CheckpointError, match="is a pairwise ranker, not a cross_encoder one"):
+        load_ranker(tmp_path / "p", expected_kind="cross_encoder")
+    with pytest.raises(CheckpointError, match="is a cross_encoder ranker, not a pairwise one"):
+        load_ranker(tmp_path / "c", expected_kind="pairwise")
 
 
 @pytest.mark.parametrize("changes", [{"format_version": None}, {"max_seq_length": "64"}, {"training": None}])

@@ -52,12 +52,12 @@ def random_weights(config: Mapping[str, Any], prefix: str, labels: int = 0) -> d
         return (0.4 * draw.randn(*shape)).astype("float32")
 
     weights = {}
-    for name, rows in (
+    for name, table in (
         ("word", "vocab_size"),
         ("position", "max_position_embeddings"),
         ("token_type", "type_vocab_size"),
     ):
-        weights[f"embeddings.{name}_embeddings.weight"] = matrix(config[rows], WIDTH)
+        weights[f"embeddings.{name}_embeddings.weight"] = matrix(config[table], WIDTH)
     if config.get("use_task_id"):
         weights["embeddings.task_type_embeddings.weight"] = matrix(config["task_type_vocab_size"], WIDTH)
     norms = ["embeddings.LayerNorm"]

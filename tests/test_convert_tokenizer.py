@@ -167,3 +167,14 @@ def test_no_special_token_beyond_the_vocabulary_is_written(tmp_path: Path) -> No
     assert Tokenizer.from_file(str(tmp_path / "back" / "tokenizer.json")).get_vocab_size() == len(tokens)
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         assert "[MASK]" not in (tmp_path / "back" / name).read_text(encoding="utf-8")
+
+
+def test_a_token_that_stands_twice(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source = source_folder(tmp_path / "hf")
+    (source / "vocab.txt").write_text("\n".join([*VOCABULARY, "a", "z"]) + "\n", encoding="utf-8")
+    files = TokenizerFiles.read(source)
+    (tmp_path / "back").mkdir()
+    write_tokenizer(files, tmp_path / "back", 64)
+    theirs = Tokenizer.from_file(str(tmp_path / "back" / "tokenizer.json"))
+    assert theirs.encode("a z", add_special_tokens=False).ids == [len(VOCABULARY), len(VOCABULARY) + 1]
+    assert capfd.readouterr().err == ""  # the library warns of holes on its own

@@ -97,9 +97,12 @@ def _library_tokenizer(files: TokenizerFiles) -> Any:
     except ImportError as error:
         raise DependencyError(f"writing {TOKENIZER_FILE} needs tokenizers ({error}): pip install tokenizers") from None
     special, rules = files.special_tokens, files.rules
+    by_id = {token_id: token for token, token_id in files.token_to_id.items()}
+    # A token that stands twice leaves a hole, of which the library would warn.
+    vocabulary = {by_id.get(token_id, _filler(token_id)): token_id for token_id in range(files.vocab_size)}
     wordpiece: Any = models.WordPiece
     tokenizer = Tokenizer(
-        wordpiece(files.token_to_id, unk_token=special["unk_token"], max_input_chars_per_word=MAX_WORD_CHARACTERS)
+        wordpiece(vocabulary, unk_token=special["unk_token"], max_input_chars_per_word=MAX_WORD_CHARACTERS)
     )
     tokenizer.normalizer = normalizers.BertNormalizer(
         clean_text=True,
@@ -160,8 +163,12 @@ def _vocabulary(described: dict[str, Any], path: Path) -> list[str]:
             raise CheckpointError(f"{path}: {by_id[token_id]!r} and {token!r} have the id {token_id}: copy it again")
     if not by_id or max(by_id) > 4 * len(by_id):
         raise CheckpointError(f"{path}: holds no usable vocabulary ({len(by_id):,} tokens): copy it again")
-    # An id without a token gets one that no text can hold: brackets are words of their own.
-    return [by_id.get(token_id, f"[id {token_id} has no token]") for token_id in range(max(by_id) + 1)]
+    return [by_id.get(token_id, _filler(token_id)) for token_id in range(max(by_id) + 1)]
+
+
+def _filler(token_id: int) -> str:
+    """Return a token for an id that has none, which no text can hold: brackets are words of their own."""
+    return f"[id {token_id} has no token]"
 
 
 def _normalizer_settings(described: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -144,11 +144,12 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     written = {name: state[name] for name in state if name.rpartition(".")[0] not in new_parts}
     architecture = write_model(temporary, written, config)
     write_tokenizer(TokenizerFiles.read(source), temporary, length)
-    if has_head and (source / INFO_FILE).is_file():
-        shutil.copyfile(source / INFO_FILE, temporary / INFO_FILE)
+    changed = has_match and bool(named["match_embeddings.weight"].any())
+    if has_head and info:  # what a ranker was, and how well it did, for its way back
+        facts = dataclasses.asdict(dataclasses.replace(info, results={} if changed else info.results))
+        (temporary / INFO_FILE).write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     lines = [f"TARGET: for transformers' {architecture}, {_facts(config)}"]
     if has_match:
-        changed = bool(named["match_embeddings.weight"].any())
         lines.append(f"left out the match embeddings: {'the scores change' if changed else 'all zero, equal scores'}")
     return lines
 

@@ -60,6 +60,7 @@ def read_model(folder: Path) -> HuggingFaceModel:
     values = _configuration(folder / "config.json")
     config = _encoder_config(values, folder / "config.json")
     file, theirs = read_weights(folder)
+    _check_size(config, theirs, folder)
     try:
         arrays, left_over = to_ours(theirs)
     except CheckpointError as error:
@@ -74,6 +75,18 @@ def read_model(folder: Path) -> HuggingFaceModel:
         arrays = {name: _two_types(name, array) for name, array in arrays.items()}
         config = EncoderConfig.from_dict({**config.to_dict(), "type_vocab_size": 2})
     return HuggingFaceModel(config, arrays, left_over, file)
+
+
+def _check_size(config: EncoderConfig, arrays: dict[str, np.ndarray], folder: Path) -> None:
+    """Refuse a configuration far beyond its weights before memory is taken for it; what nearly fits is named later."""
+    there = sum(array.size for array in arrays.values())
+    rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size + config.intermediate_size
+    asked = config.hidden_size * (rows + config.hidden_size * config.num_hidden_layers)
+    if asked > 1000 * (there + 1000) or config.num_hidden_layers > 1000:
+        raise CheckpointError(
+            f"{folder / 'config.json'}: describes more than {asked:,} parameters, the weights are {there:,}: it is "
+            "another model's"
+        )
 
 
 def _two_types(name: str, array: np.ndarray) -> np.ndarray:

@@ -358,6 +358,7 @@ def test_what_transformers_cannot_hold(tmp_path: Path, changes: dict[str, Any], 
         ({"use_task_id": True}, "task_type_embeddings"),
         ({"architectures": ["BertForSequenceClassification"]}, r"has no classifier\.weight"),
         ({"pad_token_id": 4}, r"\[PAD\] is id 0, the model's 4"),
+        ({"pad_token_id": None, "model_type": "roberta"}, r"\[PAD\] is id 0, the model's 1"),
     ],
 )
 def test_a_checkpoint_of_another_architecture(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

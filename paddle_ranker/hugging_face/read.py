@@ -107,6 +107,7 @@ def _configuration(path: Path) -> dict[str, Any]:
 
 
 def _encoder_config(values: dict[str, Any], path: Path) -> EncoderConfig:
+    values = {name: value for name, value in values.items() if value is not None}
     model_type = values.get("model_type")
     if model_type not in MODEL_TYPES:
         raise CheckpointError(

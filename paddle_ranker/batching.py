@@ -116,10 +116,31 @@ def training_batches(examples: Batchable, plan: BatchPlan, epoch: int, skip: int
 
 
 def count_batches(examples: Batchable, plan: BatchPlan, epoch: int) -> int:
-    """Return how many batches `training_batches` yields for the epoch; looks at lengths only where it must."""
+    """Return how many batches `training_batches` yields for the epoch.
+
+    With `max_tokens` or groups this takes all lengths, four bytes each, and seconds for ten million examples.
+    """
     if _are_uniform(examples, plan):
         return math.ceil(len(examples) / (plan.batch_size * plan.parts))
-    return sum(len(batches) for _, batches in _windows(examples, plan, epoch))
+    return sum(len(batches) for _, batches in _windows(_HeldLengths(examples), plan, epoch))
+
+
+class _HeldLengths:
+    """The lengths of examples, read in their order: on a disk that is much faster than in a random one."""
+
+    def __init__(self, examples: Batchable):
+        self.rows_each, self.groups = examples.rows_each, examples.groups
+        self._lengths = np.empty(len(examples), np.int32)
+        for start in range(0, len(examples), 1 << 16):
+            indices = np.arange(start, min(len(examples), start + (1 << 16)))
+            self._lengths[indices] = examples.lengths(indices)
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def lengths(self, indices: np.ndarray) -> np.ndarray:
+        chosen: np.ndarray = self._lengths[indices]
+        return chosen
 
 
 def _are_uniform(examples: Batchable, plan: BatchPlan) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Union
 
 import numpy as np
 from numpy.typing import NDArray
+
+from paddle_ranker.file_array import gather
 
 Indices = Union[Sequence[int], NDArray[np.int64], NDArray[np.int32]]
 
@@ -82,25 +83,8 @@ class EncodedPairs:
 
     def _spans(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return where the pairs `chosen` [m] start in `ids`, and their lengths, [m] int64 each."""
-        bounds = gather(self.offsets, np.stack([chosen, chosen + 1]))
-        return bounds[0], bounds[1] - bounds[0]
-
-
-def gather(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """Return `array[indices]`; of a memory-mapped file nothing but the result stays in memory.
-
-    The pages that were read would count as the process's own until the system needs them, and look like a leak.
-    """
-    values = array[indices]
-    advise(array, "MADV_DONTNEED")
-    return values
-
-
-def advise(array: np.ndarray, advice: str) -> None:
-    """Tell the system how a memory-mapped array is read; other arrays, and systems without that advice, are left."""
-    mapped: Any = array.base
-    if isinstance(mapped, mmap.mmap) and hasattr(mmap, advice):
-        mapped.madvise(getattr(mmap, advice))
+        bounds = gather(self.offsets, chosen[..., None] + [0, 1])
+        return bounds[..., 0], bounds[..., 1] - bounds[..., 0]
 
 
 def offsets_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

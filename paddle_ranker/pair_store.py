@@ -18,8 +18,9 @@ from typing import IO, Optional
 
 import numpy as np
 
-from paddle_ranker.encoded_pairs import EncodedPairs, advise
+from paddle_ranker.encoded_pairs import EncodedPairs
 from paddle_ranker.errors import RankerError
+from paddle_ranker.file_array import map_file
 
 MAX_BYTES = 1 << 30  # of encoded pairs in memory, where nothing else is said
 _IDS, _OFFSETS, _SECOND_STARTS = "pairs.ids", "pairs.offsets", "pairs.second_starts"  # no names of further columns
@@ -118,6 +119,4 @@ class _Column:
         if self._file is None or not self.nbytes:
             return np.concatenate([np.empty(0, self.dtype), *self._chunks])
         with self._file:
-            mapped = np.memmap(self._file, dtype=self.dtype, mode="r")
-        advise(mapped, "MADV_RANDOM")  # else each pair would be read with a stretch of what follows it
-        return mapped
+            return map_file(self._file, self.dtype)

@@ -16,8 +16,9 @@ import pytest
 
 from ernie_matching.data import EncodedTriples, encode_triples
 from paddle_ranker.batching import BatchPlan, training_batches
-from paddle_ranker.encoded_pairs import EncodedPairs, gather, offsets_of
+from paddle_ranker.encoded_pairs import EncodedPairs, offsets_of
 from paddle_ranker.errors import RankerError
+from paddle_ranker.file_array import gather, map_file
 from paddle_ranker.pair_encoder import PairEncoder
 from paddle_ranker.pair_store import PairCollector
 from paddle_ranker.records import Triple
@@ -46,7 +47,9 @@ def assert_equal_pairs(pairs: EncodedPairs, expected: EncodedPairs) -> None:
         assert getattr(pairs, name).dtype == getattr(expected, name).dtype
 
 
-def is_mapped(pairs: EncodedPairs) -> bool:
+def lies_on_disk(pairs: EncodedPairs) -> bool:
+    arrays = (pairs.ids, pairs.offsets, pairs.second_starts)
+    assert len({isinstance(array, np.memmap) for array in arrays}) == 1
     return isinstance(pairs.ids, np.memmap)
 
 
@@ -57,7 +60,7 @@ def test_what_was_collected_comes_back(tmp_path: Path, max_bytes: int, on_disk: 
     assert_equal_pairs(pairs, EncodedPairs.concat([random_pairs(100 + seed, seed) for seed in range(20)]))
     assert list(columns) == ["labels"] and columns["labels"].dtype == np.float32
     assert columns["labels"].tolist() == [seed for seed in range(20) for _ in range(100 + seed)]
-    assert is_mapped(pairs) == isinstance(columns["labels"], np.memmap) == on_disk
+    assert lies_on_disk(pairs) == isinstance(columns["labels"], np.memmap) == on_disk
 
 
 def test_the_limit_is_kept_to_the_byte(tmp_path: Path) -> None:
@@ -65,7 +68,7 @@ def test_the_limit_is_kept_to_the_byte(tmp_path: Path) -> None:
     for max_bytes, on_disk in ((72, False), (71, True)):  # 10 ids of 4, 3 offsets of 8, 2 starts of 4
         collector = PairCollector(tmp_path, max_bytes)
         collector.append(pairs)
-        assert is_mapped(collector.finish()[0]) == on_disk
+        assert lies_on_disk(collector.finish()[0]) == on_disk
 
 
 def test_pairs_are_read_alike_from_memory_and_from_a_disk(tmp_path: Path) -> None:
@@ -156,7 +159,7 @@ def test_training_batches_are_the_same_from_a_disk(encoder: PairEncoder, tmp_pat
 
     given = triples(3000)
     held, mapped = (encode_triples(iter(given), encoder, tmp_path, max_bytes) for max_bytes in (1 << 30, 1000))
-    assert is_mapped(mapped.pairs) and not is_mapped(held.pairs)
+    assert lies_on_disk(mapped.pairs) and not lies_on_disk(held.pairs)
     plan = BatchPlan(8, parts=2, max_tokens=200, seed=3)
     loss = PAIRWISE_LOSSES["margin_logit"]
     of_held, of_mapped = (
@@ -171,7 +174,7 @@ def test_training_batches_are_the_same_from_a_disk(encoder: PairEncoder, tmp_pat
 
 def test_no_name_is_left_in_the_folder_even_by_a_killed_process(tmp_path: Path) -> None:
     pairs, _ = collect(tmp_path, 0)
-    assert list(tmp_path.iterdir()) == [] and is_mapped(pairs)
+    assert list(tmp_path.iterdir()) == [] and lies_on_disk(pairs)
     code = (
         "import sys, time; from pathlib import Path; from tests.test_pair_store import PairCollector, random_pairs\n"
         "collector = PairCollector(Path(sys.argv[1]), 0)\n"
@@ -230,3 +233,66 @@ def test_reading_from_a_disk_keeps_nothing_in_memory(tmp_path: Path) -> None:
     assert resident() - before < 8 << 20
     np.asarray(pairs.ids).sum()  # without giving pages back it would be seen
     assert resident() - before > 40 << 20
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc, to see resident memory")
+def test_values_from_all_over_a_file_do_not_bring_their_neighbours(tmp_path: Path) -> None:
+    # In a process of its own, whose peak is not that of the other tests. 400 values, and what Linux maps around them.
+    code = """
+import sys
+import numpy as np
+from paddle_ranker.file_array import gather, map_file
+with open(sys.argv[1], "w+b") as file:
+    file.truncate(200 << 20)
+    while file.read(1 << 20):
+        pass  # now it is in the system's cache
+    array = map_file(file, np.dtype(np.int64))
+indices = np.random.default_rng(0).integers(0, len(array), (2, 200))
+def peak():
+    return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) >> 10
+before = peak()
+gather(array, indices)
+print(peak() - before)
+array[indices]
+print(peak() - before)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "file")]
+    careful, careless = map(int, subprocess.check_output(command, cwd=ROOT, text=True).split())
+    assert careful < 2
+    assert careless > 10
+
+
+def test_gathering_from_a_file_equals_indexing(tmp_path: Path) -> None:
+    values = np.random.RandomState(0).randint(0, 1000, 500).astype(np.int16)
+    with (tmp_path / "file").open("w+b") as file:
+        file.write(values.tobytes())
+        file.flush()
+        array = map_file(file, values.dtype)
+    (tmp_path / "file").unlink()
+    for indices in (
+        np.array([3, 4, 5, 499, 0, 0, 1, 498, 499, 499]),
+        np.array([9, 12, 12, 28, 29, 46, 40, 400, 499]),  # gaps that are read over, and gaps that are not
+        np.arange(500),
+        np.arange(0),
+        np.array([[7, 8], [9, 3]]),
+        np.array([0], dtype=np.int32),
+    ):
+        gathered = gather(array, indices)
+        np.testing.assert_array_equal(gathered, values[indices])
+        assert gathered.dtype == np.int16 and gathered.shape == indices.shape
+        np.testing.assert_array_equal(gather(array[2:400], indices[indices < 300]), values[2:][indices[indices < 300]])
+    for beyond in ([500], [498, 499, 500]):
+        with pytest.raises(IndexError, match="index 500 of 500"):
+            gather(array, np.array(beyond))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc, to see open files")
+def test_files_are_closed_with_their_arrays(tmp_path: Path) -> None:
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = open_files()
+    pairs, columns = collect(tmp_path, 0)
+    assert open_files() > before
+    del pairs, columns
+    assert open_files() == before

@@ -1,0 +1,48 @@
+"""Arrays that lie in files: some of their values are read at a time, and none stays in memory."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import IO
+
+import numpy as np
+
+_GAP = 16  # values that are read in vain rather than asking the system once more
+
+
+def map_file(file: IO[bytes], dtype: np.dtype) -> np.memmap:
+    """Return all of an open file, which has a value at least, as an array [n] of `dtype`, read-only.
+
+    It is an array like any other. But reading a value of a memory-mapped file can bring two megabytes around it into
+    the process's memory (Linux maps as much as its cache holds in one piece), so `gather` reads the file itself.
+    """
+    array = np.memmap(file, dtype=dtype, mode="r")
+    descriptor = os.dup(file.fileno())
+    weakref.finalize(array, os.close, descriptor)
+    array.descriptor = descriptor  # type: ignore[attr-defined]  # which a view of the array does not have
+    return array
+
+
+def gather(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Return `array[indices]` of non-negative indices, without bringing more of a mapped file into memory."""
+    descriptor = getattr(array, "descriptor", None)
+    if descriptor is None:
+        return array[indices]
+    if not indices.size:
+        return np.empty(indices.shape, array.dtype)
+    # Runs of neighbours, the tokens of a pair most of all, are read at once, with what lies between them.
+    places, size = indices.reshape(-1), array.itemsize
+    steps = np.diff(places)
+    starts = np.append(0, np.flatnonzero((steps < 0) | (steps > _GAP)) + 1)
+    firsts, counts = places[starts], places[np.append(starts[1:] - 1, -1)] - places[starts] + 1
+    ends = np.cumsum(counts)
+    values = np.empty(ends[-1], array.dtype)
+    into = memoryview(values.view(np.uint8).data)
+    for first, count, end in zip(firsts.tolist(), counts.tolist(), ends.tolist()):
+        wanted = into[(end - count) * size : end * size]
+        if os.preadv(descriptor, [wanted], first * size) != len(wanted):
+            raise IndexError(f"index {first + count - 1} of {len(array)} values in a file")
+    shifts = np.repeat(ends - counts - firsts, np.diff(np.append(starts, len(places))))
+    gathered: np.ndarray = values[places + shifts].reshape(indices.shape)
+    return gathered

@@ -11,9 +11,12 @@ from collections.abc import Iterable
 from typing import Optional
 
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from paddle_ranker.attention import Attention
 from paddle_ranker.config import EncoderConfig
+from paddle_ranker.dropout import Dropout, Masks
 
 MASKED = -1e4  # as PaddleNLP; exp(-1e4) is exactly 0 in float32, so padding changes no score
 
@@ -21,7 +24,7 @@ MASKED = -1e4  # as PaddleNLP; exp(-1e4) is exactly 0 in float32, so padding cha
 class Embeddings(nn.Layer):
     """Sum the word, position, type (and task) embeddings, then LayerNorm and dropout."""
 
-    def __init__(self, config: EncoderConfig):
+    def __init__(self, config: EncoderConfig, masks: Masks):
         super().__init__()
         size = config.hidden_size
         self.word_embeddings = nn.Embedding(config.vocab_size, size)
@@ -31,7 +34,7 @@ class Embeddings(nn.Layer):
         if config.use_task_id:
             self.task_type_embeddings = nn.Embedding(config.task_type_vocab_size, size)
         self.layer_norm = nn.LayerNorm(size, epsilon=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob, masks)
         self.config = config
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> Tensor:
@@ -49,40 +52,45 @@ class Embeddings(nn.Layer):
         return self.dropout(self.layer_norm(hidden))
 
 
-class EncoderLayer(nn.TransformerEncoderLayer):
-    """Paddle's layer, which can also compute the output of the first token only."""
+class EncoderLayer(nn.Layer):
+    """One transformer layer, LayerNorm after each part (BERT) or before it (`normalize_before`).
 
-    def __init__(self, config: EncoderConfig):
-        super().__init__(
-            config.hidden_size,
-            config.num_attention_heads,
-            config.intermediate_size,
-            dropout=config.hidden_dropout_prob,
-            activation=config.hidden_act,
-            attn_dropout=config.attention_probs_dropout_prob,
-            act_dropout=0.0,
-            normalize_before=config.normalize_before,
-        )
-        self.norm1._epsilon = self.norm2._epsilon = config.layer_norm_eps
+    Not Paddle's own, whose methods PaddleNLP replaces when it is imported.
+    """
 
-    def first_token(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Return what `forward(hidden, mask)[:, :1]` is, `[batch, 1, hidden]`, at a fraction of the work."""
-        residual = hidden[:, :1]
-        attended = self.norm1(hidden) if self.normalize_before else hidden
-        first = residual + self.dropout1(self.self_attn(attended[:, :1], attended, attended, mask))
+    def __init__(self, config: EncoderConfig, masks: Masks):
+        super().__init__()
+        size, dropout = config.hidden_size, config.hidden_dropout_prob
+        self.normalize_before = config.normalize_before
+        self.self_attn = Attention(size, config.num_attention_heads, config.attention_probs_dropout_prob, masks)
+        self.linear1 = nn.Linear(size, config.intermediate_size)
+        self.linear2 = nn.Linear(config.intermediate_size, size)
+        self.norm1 = nn.LayerNorm(size, epsilon=config.layer_norm_eps)
+        self.norm2 = nn.LayerNorm(size, epsilon=config.layer_norm_eps)
+        self.dropout1, self.dropout2 = Dropout(dropout, masks), Dropout(dropout, masks)
+        self.activation = getattr(F, config.hidden_act)
+
+    def forward(self, hidden: Tensor, mask: Tensor, first_token_only: bool = False) -> Tensor:
+        """Return the layer's output, `[batch, length, size]`.
+
+        With `first_token_only` it is that of the first token, `[batch, 1, size]`, at a fraction of the work.
+        """
+        inner = self.norm1(hidden) if self.normalize_before else hidden
+        query, residual = (inner[:, :1], hidden[:, :1]) if first_token_only else (inner, hidden)
+        attended = residual + self.dropout1(self.self_attn(query, inner, mask))
         if not self.normalize_before:
-            first = self.norm1(first)
-        inner = self.norm2(first) if self.normalize_before else first
-        first = first + self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(inner)))))
-        return first if self.normalize_before else self.norm2(first)
+            attended = self.norm1(attended)
+        inner = self.norm2(attended) if self.normalize_before else attended
+        output = attended + self.dropout2(self.linear2(self.activation(self.linear1(inner))))
+        return output if self.normalize_before else self.norm2(output)
 
 
 class _Layers(nn.Layer):
     """Holds the layers under the name they have in PaddleNLP's checkpoints: `encoder.layers.<i>`."""
 
-    def __init__(self, config: EncoderConfig):
+    def __init__(self, config: EncoderConfig, masks: Masks):
         super().__init__()
-        self.layers = nn.LayerList([EncoderLayer(config) for _ in range(config.num_hidden_layers)])
+        self.layers = nn.LayerList([EncoderLayer(config, masks) for _ in range(config.num_hidden_layers)])
         if config.normalize_before:
             self.norm = nn.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
 
@@ -99,11 +107,12 @@ class _Pooler(nn.Layer):
 class _Seeded:
     """A layer that seeds the random generator before it computes."""
 
-    def __init__(self, layer: EncoderLayer, seed: int):
-        self.layer, self.seed = layer, seed
+    def __init__(self, layer: EncoderLayer, seed: int, masks: Masks):
+        self.layer, self.seed, self.masks = layer, seed, masks
 
     def __call__(self, hidden: Tensor, mask: Tensor) -> Tensor:
         paddle.seed(self.seed)
+        self.masks.restart()
         return self.layer(hidden, mask)
 
 
@@ -113,8 +122,9 @@ class Encoder(nn.Layer):
     def __init__(self, config: EncoderConfig):
         super().__init__()
         self.config = config
-        self.embeddings = Embeddings(config)
-        self.encoder = _Layers(config)
+        self.masks = Masks()
+        self.embeddings = Embeddings(config, self.masks)
+        self.encoder = _Layers(config, self.masks)
         self.pooler = _Pooler(config)
         self.gradient_checkpointing = False  # compute a layer's activations again on the way back, and keep none
         self._initialise()
@@ -129,6 +139,8 @@ class Encoder(nn.Layer):
                 parameter.set_value(paddle.zeros_like(parameter))
 
     def _embed(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> tuple[Tensor, Tensor]:
+        if self.training:
+            self.masks.restart()
         mask = (input_ids == self.config.pad_token_id).astype(self.pooler.dense.weight.dtype) * MASKED
         return self.embeddings(input_ids, token_type_ids, extra), mask.unsqueeze([1, 2])
 
@@ -143,8 +155,9 @@ class Encoder(nn.Layer):
         # same twice anywhere.
         seed = int(paddle.randint(0, 2**30, [1]))
         for number, layer in enumerate(layers):
-            hidden = recompute(_Seeded(layer, seed + number), hidden, mask, preserve_rng_state=False)
+            hidden = recompute(_Seeded(layer, seed + number, self.masks), hidden, mask, preserve_rng_state=False)
         paddle.seed(seed + len(self.encoder.layers))
+        self.masks.restart()
         return hidden
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
@@ -162,5 +175,5 @@ class Encoder(nn.Layer):
         """Return the pooled output of the first token, `[batch, hidden]`; arguments as in `forward`."""
         hidden, mask = self._embed(input_ids, token_type_ids, extra)
         hidden = self._through(self.encoder.layers[:-1], hidden, mask)
-        first = self.encoder.layers[-1].first_token(hidden, mask)[:, 0]
+        first = self.encoder.layers[-1](hidden, mask, first_token_only=True)[:, 0]
         return self.pooler(self.encoder.norm(first) if self.config.normalize_before else first)

@@ -10,6 +10,7 @@ import paddle
 from paddle import Tensor, nn
 
 from paddle_ranker.config import EncoderConfig
+from paddle_ranker.dropout import Dropout
 from paddle_ranker.encoder import Encoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.match import LEVELS, match_levels
@@ -34,7 +35,7 @@ class RankerNetwork(nn.Layer):
             self.match_embeddings = nn.Embedding(
                 LEVELS, config.hidden_size, weight_attr=paddle.ParamAttr(initializer=nn.initializer.Constant(0.0))
             )
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob, self.encoder.masks)
         self.head = nn.Linear(
             config.hidden_size,
             1,

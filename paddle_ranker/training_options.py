@@ -61,10 +61,10 @@ class TrainingOptions(Options):
     )
     scale_loss: float = option(32768.0, help="first loss scale of --use_amp; it adapts", above=0)
     gradient_checkpointing: bool = option(
-        False, help="keep no activations inside layers but compute them again: less memory, a third more work"
+        False, help="keep no activations inside layers but compute them again: less memory, up to half more time"
     )
     data_memory_mb: int = option(
-        2048, help="encoded training data beyond so many MB go to a temporary file in save_dir", minimum=0
+        1024, help="encoded training data beyond so many MB go to a temporary file in save_dir", minimum=0
     )
     seed: int = option(1000, help="random seed of order, dropout and new parameters", minimum=0)
     device: str = option("gpu", help="cpu, gpu, xpu or npu")

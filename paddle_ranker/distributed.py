@@ -7,12 +7,14 @@ equals one process with the union of the batches: a share's gradient counts by i
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import paddle
 from paddle import Tensor, nn
+from paddle.base import core
 
 from paddle_ranker.errors import RankerError
 
@@ -23,6 +25,7 @@ class ProcessGroup:
     def __init__(self) -> None:
         self.size = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
         self.rank = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
+        self._waits = 0
         if self.size > 1:
             with _naming_the_cause():
                 paddle.distributed.init_parallel_env()
@@ -33,10 +36,21 @@ class ProcessGroup:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Wait until every process is here."""
-        if self.size > 1:
-            with _naming_the_cause():
-                paddle.distributed.barrier()
+        """Wait until every process is here, however long that takes.
+
+        Everything else here gives up on a process that is 30 s behind: gloo's limit, which Paddle leaves as it is. So
+        wait wherever one process may take that long over what the others do not do. The processes meet at the store
+        through which they found each other, which costs some 0.1 s.
+        """
+        if self.size == 1:
+            return
+        self._waits += 1
+        with _naming_the_cause():
+            store, place = core.create_or_get_global_tcp_store(), f"wait {self._waits}"
+            here = store.add(place, 1)
+            while here < self.size:
+                time.sleep(0.01)
+                here = store.add(place, 0)
 
     def broadcast(self, network: nn.Layer) -> None:
         """Give every process the first one's parameters."""
@@ -79,9 +93,9 @@ def _all_reduce(tensor: Tensor) -> None:
 def _naming_the_cause() -> Iterator[None]:
     try:
         yield
-    except (RuntimeError, OSError) as error:  # what gloo and NCCL raise where the other end is gone
+    except (RuntimeError, ValueError, OSError) as error:  # what gloo, NCCL and the store raise where an end is gone
         raise RankerError(
             f"the connection to the other processes of this training broke ({str(error).splitlines()[-1].strip()}): "
-            "one of them has ended, and its own error is in its log (log/workerlog.<number>); --resume goes on from "
-            "the last checkpoint"
+            "one of them has ended or does not answer, and its own error is in its log (log/workerlog.<number>); "
+            "--resume goes on from the last checkpoint"
         ) from error

@@ -210,6 +210,10 @@ def run_command(
     except KeyboardInterrupt as interrupt:
         if debug:
             traceback.print_exc()
+        error = _error_on_its_way(interrupt)
+        if error:
+            print(f"{prog}: error: {_one_line(error)}", file=sys.stderr)
+            return error.exit_status
         print(f"{prog}: interrupted{f' ({interrupt})' if str(interrupt) else ''}", file=sys.stderr)
         return 130
     except Exception as error:
@@ -229,7 +233,19 @@ def _forget_unwritten_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _error_on_its_way(interrupt: BaseException) -> Optional[RankerError]:
+    """Return the error whose cleaning-up was interrupted: a launcher ends the processes that another one's end broke.
+
+    None where there was no such error.
+    """
+    context = interrupt.__context__
+    while context is not None and not isinstance(context, RankerError):
+        context = context.__context__
+    return context
+
+
 def _raise_interrupt(signum: int, frame: Any) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a launcher sends it thrice, and what is being cleaned up would stop
     raise KeyboardInterrupt("SIGTERM")
 
 

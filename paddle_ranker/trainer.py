@@ -176,6 +176,8 @@ def fit(
                     )
             if stop:
                 break
+            if scheduled or improved:
+                processes.wait()  # while the first one writes a checkpoint, which may take a slow disk minutes
     except KeyboardInterrupt as interrupt:
         place = f"at step {done.step + 1} of {total_steps}"
         raise KeyboardInterrupt(f"{place}; {run.last_good}" if run else place) from interrupt

@@ -139,6 +139,36 @@ def test_output_that_cannot_be_written(where: str, status: int, errors: str) -> 
     assert errors in done.stderr and done.stderr.count("\n") == (1 if errors else 0)
 
 
+SIGNALLED = """
+import os, signal, sys, time
+from paddle_ranker.errors import RankerError
+from paddle_ranker.options import Options, run_command
+
+def run(options):
+    try:
+        if options.debug:
+            raise RankerError("the cause")
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("cleaned up")
+
+sys.exit(run_command(run, Options, sys.argv[1:], "", prog="sample"))
+"""
+
+
+def test_a_second_signal_and_one_after_an_error_hide_nothing() -> None:
+    # A launcher ends the processes whose peer has failed with three SIGTERM in a row.
+    def call(*more: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-c", SIGNALLED, *more]
+        return subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True)
+
+    done = call()
+    assert (done.returncode, done.stdout, done.stderr) == (130, "cleaned up\n", "sample: interrupted (SIGTERM)\n")
+    done = call("--debug")
+    assert (done.returncode, done.stdout) == (1, "") and done.stderr.endswith("\nsample: error: the cause\n")
+
+
 @pytest.mark.parametrize(("asked", "shown"), [("--debug=true", True), ("--debug=false", False)])
 def test_debug_with_a_value(asked: str, shown: bool, capsys: pytest.CaptureFixture[str]) -> None:
     def fail(options: Sample) -> None:

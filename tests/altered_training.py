@@ -1,0 +1,67 @@
+"""The training command with one thing altered: `python altered_training.py ALTERATION OPTIONS...`.
+
+`sgd` trains with plain gradient descent, whose steps are as large as the gradients: AdamW makes whole steps out of the
+rounding of a gradient that is zero. `unreadable` is a second process that cannot read the training file; `raising` is
+one that fails in the middle of its third step. `slow_disk` takes 35 s over its first checkpoint, longer than gloo
+waits.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+from unittest.mock import patch
+
+from paddle_ranker import runtime
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; return its exit status."""
+    runtime.prepare()
+    import paddle
+
+    from ernie_matching import model, train_pairwise
+    from paddle_ranker import ranker_training, records, trainer
+
+    alteration, *options = arguments
+    second = os.environ.get("PADDLE_TRAINER_ID") == "1"
+    if alteration == "sgd":
+
+        def make_sgd(network: Any, *, learning_rate: float, **_: Any) -> tuple[Any, Any]:
+            schedule = paddle.optimizer.lr.LambdaDecay(learning_rate, lambda step: 1.0)
+            return paddle.optimizer.SGD(learning_rate=schedule, parameters=network.parameters()), schedule
+
+        patch.object(trainer, "make_optimizer", make_sgd).start()
+    elif alteration == "unreadable" and second:
+        original = records.RecordFile.__init__
+
+        def open_file(self: Any, path: Any, record: Any, **keywords: Any) -> None:
+            original(self, "unreadable.csv" if record is records.Triple else path, record, **keywords)
+
+        patch.object(records.RecordFile, "__init__", open_file).start()
+    elif alteration == "raising" and second:
+        loss, calls = model.PairwiseExamples.loss, [0]
+
+        def raise_in_step_3(self: Any, network: Any, indices: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == 3:
+                raise ValueError("the second process fails here")
+            return loss(self, network, indices)
+
+        patch.object(model.PairwiseExamples, "loss", raise_in_step_3).start()
+    elif alteration == "slow_disk":
+        save, seconds = ranker_training.save_ranker, [35, 0]
+
+        def save_slowly(*arguments: Any) -> None:
+            time.sleep(seconds.pop(0))
+            save(*arguments)
+
+        patch.object(ranker_training, "save_ranker", save_slowly).start()
+    return train_pairwise.main(options)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

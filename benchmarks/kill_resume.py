@@ -124,7 +124,7 @@ def prepare(options: KillResumeOptions, folder: Path) -> list[str]:
     rows = (folder / "data" / training_file).read_text(encoding="utf-8").splitlines(keepends=True)
     train = folder / "train.csv"
     train.write_text("".join(rows[: examples + 1]), encoding="utf-8")
-    small: dict[str, Any] = {"vocab_size": 1000, "hidden_size": 32, "num_attention_heads": 2, "max_position_embeddings": 64}
+    small: dict[str, Any] = {"vocab_size": 1000, "hidden_size": 32, "num_attention_heads": 2}
     encoder = make_starter(StarterOptions(corpus=str(train), output_dir=str(folder / "encoder"), **small))
     values = {
         training_option: train,

@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -109,7 +109,8 @@ def run(options: TrainingBenchmarkOptions) -> None:
         raise UsageError("no system is left to measure: choose others with --systems")
     for shape in shapes:
         with tempfile.TemporaryDirectory() as folder:
-            print(f"{shape}: {_prepare(options, shape, Path(folder))}", flush=True)
+            work = prepare(options, shape, Path(folder))
+            print(f"{shape}: {work}, threads: {options.threads}, rounds: {options.rounds}", flush=True)
             print_table(measure(systems, options, Path(folder)), systems)
 
 
@@ -121,7 +122,7 @@ def _chosen(name: str, given: str, known: Sequence[str]) -> list[str]:
     return wanted
 
 
-def _prepare(options: TrainingBenchmarkOptions, shape: str, folder: Path) -> str:
+def prepare(options: TrainingBenchmarkOptions, shape: str, folder: Path) -> str:
     """Write what the workers train into `folder`; return a line that describes it."""
     from benchmarks.peers.work import BenchmarkTriples, TrainingWork, save_work, typical_batches
     from paddle_ranker.model_folder import never_match_ids
@@ -161,71 +162,80 @@ def _prepare(options: TrainingBenchmarkOptions, shape: str, folder: Path) -> str
     tokens = (positives.lengths[rows].mean() + negatives.lengths[rows].mean()) / 2
     return (
         f"{len(chosen.lengths) // options.batch_size} batches of {options.batch_size} triples of {path.name}, "
-        f"{tokens:.1f} tokens a pair, threads: {options.threads}, rounds: {options.rounds}"
+        f"{tokens:.1f} tokens a pair"
     )
 
 
 def measure(systems: Sequence[System], options: TrainingBenchmarkOptions, folder: Path) -> dict[str, Timings]:
     """Return each system's timings on the work in `folder`; raises `RankerError` where a system's process ends."""
     timings = {system.name: Timings() for system in systems}
-    workers: list[_Worker] = []
+    workers: list[Worker] = []
     try:
         for system in systems:
-            workers.append(_Worker(system, options, folder))
+            environment: dict[str, str] = {}
+            if system.fast_math:
+                runtime.choose_math_path(environment, loaded={})
+            workers.append(Worker(system.name, folder, options.threads, environment))
+            workers[-1].answer()
         for number in range(options.rounds + 1):  # the first one is the warm-up
-            for worker in workers:
-                answer = worker.steps(1 if worker.system.padded else options.steps)
+            for system, worker in zip(systems, workers):
+                worker.begin(1 if system.padded else options.steps)
+                answer = worker.answer()
                 if number:
-                    timings[worker.system.name].by_clock.append(answer["triples"] / answer["seconds"])
-                    timings[worker.system.name].by_processor.append(answer["triples"] / answer["cpu_seconds"])
+                    timings[system.name].by_clock.append(answer["triples"] / answer["seconds"])
+                    timings[system.name].by_processor.append(answer["triples"] / answer["cpu_seconds"])
     finally:
         for worker in workers:
             worker.close()
     return timings
 
 
-class _Worker:
-    """The process of one system."""
+class Worker:
+    """A process that trains as a system does; it answers once when it is ready, and then after each round.
 
-    def __init__(self, system: System, options: TrainingBenchmarkOptions, folder: Path):
+    Args:
+        system: a name of `SYSTEMS`.
+        folder: where its work is.
+        threads: of its matrix products.
+        environment: further variables.
+        rank: of several processes that train together, which one.
+    """
+
+    def __init__(self, system: str, folder: Path, threads: int, environment: Mapping[str, str], rank: int = 0):
         self.system = system
-        environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "MKL_NUM_THREADS": str(options.threads)}
-        environment.pop(runtime.MATH_VARIABLE, None)
-        environment.update({"GLOG_minloglevel": "2", "PYTHONPATH": str(ROOT)})
-        if system.fast_math:
-            runtime.choose_math_path(environment, loaded={})
-        self._log = (folder / f"{system.name}.log").open("w+", encoding="utf-8")
+        own = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        own.pop(runtime.MATH_VARIABLE, None)
+        own.update({"GLOG_minloglevel": "2", "PYTHONPATH": str(ROOT), **environment})
+        self._log = (folder / f"{system}_{threads}_{rank}.log").open("w+", encoding="utf-8")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.peers.training_worker", system.name, str(folder)],
-            env=environment,
+            [sys.executable, "-m", "benchmarks.peers.training_worker", system, str(folder)],
+            env=own,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
         )
-        self._read()
 
-    def steps(self, count: int) -> dict[str, float]:
-        """Let it make `count` steps; return its `triples`, `seconds` and `cpu_seconds`."""
+    def begin(self, steps: int) -> None:
+        """Let it make so many steps."""
         assert self._process.stdin
-        self._process.stdin.write(f"{count}\n")
+        self._process.stdin.write(f"{steps}\n")
         self._process.stdin.flush()
-        return self._read()
 
-    def _read(self) -> dict[str, float]:
+    def answer(self) -> dict[str, float]:
+        """Wait for the end of the steps; return their `triples`, `seconds` and `cpu_seconds`."""
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
             self._log.seek(0)
             last = (self._log.read().strip().splitlines() or ["it said nothing"])[-1]
-            raise RankerError(f"the process of {self.system.name} ended ({last}): "
+            raise RankerError(f"the process of {self.system} ended ({last}): "
                               f"leave it out with --systems, or free some memory")  # fmt: skip
-        answer: dict[str, float] = json.loads(line)
-        return answer
+        figures: dict[str, float] = json.loads(line)
+        return figures
 
     def close(self) -> None:
         """End the process."""
-        assert self._process.stdin
         self._process.kill()
         self._process.wait()
         self._log.close()
@@ -240,13 +250,13 @@ def print_table(timings: dict[str, Timings], systems: Sequence[System]) -> None:
         ratios = [a / b for a, b in zip(first.by_clock, timing.by_clock)]
         processor_ratio = statistics.median(a / b for a, b in zip(first.by_processor, timing.by_processor))
         print(
-            f"{system.title:40}{_median_and_range(timing.by_clock, 1):>24}{_median_and_range(ratios, 2):>20}"
+            f"{system.title:40}{median_and_range(timing.by_clock, 1):>24}{median_and_range(ratios, 2):>20}"
             f"{statistics.median(timing.by_processor):>16.1f}{processor_ratio:>8.2f}"
         )
     print(f"ratio: {systems[0].title} against the row; above 1 it is the faster one")
 
 
-def _median_and_range(values: Sequence[float], digits: int) -> str:
+def median_and_range(values: Sequence[float], digits: int) -> str:
     low, high = min(values), max(values)
     return f"{statistics.median(values):.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
 

@@ -24,7 +24,8 @@ FOREVER = 1_000_000
 
 
 def ours(work: TrainingWork, triples: BenchmarkTriples, pace: Pace, *, match_embeddings: bool) -> None:
-    """Run this toolkit's trainer as `train_pairwise.py` does, until the pace ends it."""
+    """Run this toolkit's trainer as `train_pairwise.py` does, until the pace ends it; a batch is all processes'."""
+    processes = ProcessGroup()
     network = RankerNetwork(EncoderConfig(**work.shape), work.never_match if match_embeddings else None)
     loss = "margin_logit"
     encoded = EncodedTriples.of(triples.positives, triples.negatives)
@@ -36,7 +37,7 @@ def ours(work: TrainingWork, triples: BenchmarkTriples, pace: Pace, *, match_emb
             examples,
             TrainingOptions(
                 save_dir=folder,
-                batch_size=work.batch_size,
+                batch_size=work.batch_size // processes.size,
                 learning_rate=work.learning_rate,
                 max_grad_norm=work.max_grad_norm,
                 epochs=FOREVER,
@@ -49,7 +50,7 @@ def ours(work: TrainingWork, triples: BenchmarkTriples, pace: Pace, *, match_emb
             evaluate=dict,
             metric="auc",
             part_factors={"head": 10.0, "match_embeddings": 10.0},
-            processes=ProcessGroup(),
+            processes=processes,
         )
 
 

@@ -1,6 +1,6 @@
 """Draw trainings from their `metrics.jsonl`: loss, development figures and learning rate over the steps.
 
-python -m paddle_ranker curve --runs first/checkpoint:second/checkpoint --output both.png
+python -m paddle_ranker curve first/checkpoint:second/checkpoint --output both.png
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
+from paddle_ranker.errors import UsageError
 from paddle_ranker.options import Options, option
 from paddle_ranker.tokenizers.backends import BACKENDS
 
@@ -29,7 +30,7 @@ class TrainingOptions(Options):
     epochs: int = option(3, help="passes over the training file", minimum=1)
     max_steps: int = option(0, help="stop after so many steps; 0: after the epochs", minimum=0)
     max_minutes: float = option(
-        0.0, help="save and stop after so many minutes; --resume goes on; 0: no limit", minimum=0
+        0.0, help="save and stop after so many minutes of this process; --resume goes on; 0: no limit", minimum=0
     )
     warmup_proportion: float = option(
         0.0, help="share of the steps over which the learning rate rises; then it falls", minimum=0, below=1
@@ -69,6 +70,11 @@ class TrainingOptions(Options):
     seed: int = option(1000, help="random seed of order, dropout and new parameters", minimum=0)
     device: str = option("gpu", help="cpu, gpu, xpu or npu")
     cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.force_resume and not self.resume:
+            raise UsageError("--force_resume true says how to resume: add --resume, or leave it out to begin a new run")
 
 
 @dataclass(frozen=True)

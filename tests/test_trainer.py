@@ -12,7 +12,7 @@ import paddle
 import pytest
 
 from ernie_matching.model import PairwiseExamples
-from paddle_ranker.errors import RankerError
+from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.losses import margin_on_logits
 from paddle_ranker.model import RankerNetwork
 from paddle_ranker.training_options import TrainingOptions
@@ -180,6 +180,11 @@ def test_one_forward_pass_equals_two(examples: PairwiseExamples) -> None:
     )
     expected = float(margin_on_logits(positive, negative, 1.0))
     assert float(examples.loss(network, indices)[0]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_force_resume_alone_begins_nothing() -> None:
+    with pytest.raises(UsageError, match="add --resume"):
+        TrainingOptions(force_resume=True)
 
 
 def test_options_are_values(tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def test_what_only_moves_the_stops_may_change(tmp_path: Path, call: Call) -> Non
 def test_sigterm_then_resume_without_the_encoder_it_began_with(data: Path, tmp_path: Path, unbroken: Path) -> None:
     own, save_dir = tmp_path / "data", tmp_path / "checkpoint"
     shutil.copytree(data, own)
-    process = start_until(7, training(save_dir), own)
+    process = start_until(4, training(save_dir), own)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "interrupted (at step" in errors, errors
@@ -225,7 +225,7 @@ def test_a_finished_run_says_its_result_again(tmp_path: Path, unbroken: Path, ca
 
 def test_a_disk_that_fills_up_in_the_middle_and_is_emptied(data: Path, tmp_path: Path, unbroken: Path) -> None:
     save_dir = tmp_path / "checkpoint"
-    process = start_until(9, training(save_dir), data)
+    process = start_until(5, training(save_dir), data)
     # A limit on file sizes stands in for a full disk: the next checkpoint fails part of the way.
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (3000, 3000))
     _, errors = process.communicate(timeout=60)

@@ -19,7 +19,7 @@ from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from paddle_ranker import Ranker
 from tests.conftest import REPOSITORY
-from tests.tiny import HAN, write_encoder, write_ranker
+from tests.tiny import HAN, draw_words, write_encoder, write_ranker
 
 pytestmark = pytest.mark.server  # real processes: seconds each
 
@@ -51,8 +51,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny encoder, labelled pairs to train and to evaluate on, and pairs to score."""
     folder = tmp_path_factory.mktemp("data")
     write_encoder(folder / "encoder")
-    draw = np.random.RandomState(0)
-    words = ["".join(draw.choice(HAN, 3)) for _ in range(40)]
+    draw, words = draw_words()
     train, dev, test = [], ["query\ttitle\tlabel"], []
     for word in words:
         other, third = draw.choice(words, 2)

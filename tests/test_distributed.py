@@ -27,6 +27,7 @@ from paddle_ranker.scorer import DygraphEngine
 from paddle_ranker.training_log import METRICS_FILE, read_metrics
 from tests.conftest import REPOSITORY
 from tests.tiny import HAN, write_encoder, write_ranker
+from tests.training_runs import typed_training
 
 server = pytest.mark.server  # real processes: some 10 seconds each
 TRIPLES, BATCH_SIZE, EPOCHS = 41, 8, 4  # two processes: batches of 16, 16 and 9, which is 5 and 4
@@ -54,23 +55,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def training(save_dir: Path, *more: object) -> list[str]:
     """Return the command's options, to be given in the folder `data`; of a name that comes twice the later counts."""
-    values = {
-        "train_file": "train.csv",
-        "test_file": "dev.csv",
-        "model_name_or_path": "./encoder",
-        "save_dir": save_dir,
-        "device": "cpu",
-        "cpu_threads": 1,
-        "batch_size": BATCH_SIZE,
-        "epochs": EPOCHS,
-        "learning_rate": 1e-3,
-        "warmup_proportion": 0.2,
-        "eval_step": 4,
-        "save_step": 3,
-        "keep": 2,
-        "logging_steps": 1,
-    }
-    return [*(str(part) for name, value in values.items() for part in (f"--{name}", value)), *map(str, more)]
+    return typed_training(
+        save_dir, *more, epochs=EPOCHS, batch_size=BATCH_SIZE, warmup_proportion=0.2, eval_step=4, save_step=3
+    )
 
 
 class Launched:

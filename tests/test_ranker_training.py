@@ -95,9 +95,12 @@ def test_data_on_the_disk_train_the_same_parameters(
 ) -> None:
     moved: list[Path] = []
     move_to = pair_store._Column.move_to
-    monkeypatch.setattr(
-        pair_store._Column, "move_to", lambda column, folder: (moved.append(folder), move_to(column, folder))[1]
-    )
+
+    def noted(column: Any, folder: Path) -> None:
+        moved.append(folder)
+        move_to(column, folder)
+
+    monkeypatch.setattr(pair_store._Column, "move_to", noted)
     np.testing.assert_array_equal(parameters(trained(tmp_path, files, data_memory_mb=0)), plain)
     assert set(moved) == {tmp_path}
 

@@ -18,7 +18,8 @@ from benchmarks.kill_resume import KillResumeOptions, differences, kill_and_resu
 from ernie_matching import train_pairwise
 from paddle_ranker.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from tests.conftest import REPOSITORY
-from tests.tiny import HAN, write_encoder
+from tests.tiny import HAN, draw_words, write_encoder
+from tests.training_runs import typed_training
 
 pytestmark = pytest.mark.server  # real processes: seconds each
 
@@ -38,8 +39,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny encoder, training triples and a labelled file."""
     folder = tmp_path_factory.mktemp("data")
     write_encoder(folder / "encoder")
-    random = np.random.RandomState(0)
-    words = ["".join(random.choice(HAN, 3)) for _ in range(40)]
+    random, words = draw_words()
     others = random.choice(words, 40)
     (folder / "train.csv").write_text(
         "".join(f"{word}\t{word}的研究\t{other}的研究\n" for word, other in zip(words, others)), encoding="utf-8"
@@ -52,22 +52,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def training(save_dir: Path, *more: object) -> list[str]:
     """Return the command's options, to be given in the folder `data` or in a copy of it."""
-    values = {
-        "train_file": "train.csv",
-        "test_file": "dev.csv",
-        "model_name_or_path": "./encoder",
-        "save_dir": save_dir,
-        "device": "cpu",
-        "cpu_threads": 1,
-        "batch_size": 8,
-        "epochs": 4,
-        "learning_rate": 1e-3,
-        "eval_step": 5,
-        "save_step": 2,
-        "keep": 2,
-        "logging_steps": 1,
-    }
-    return [*(str(part) for name, value in values.items() for part in (f"--{name}", value)), *map(str, more)]
+    return typed_training(save_dir, *more, eval_step=5, save_step=2)
 
 
 Call = Callable[..., tuple[int, str, str]]

@@ -78,3 +78,9 @@ PAIRS = [
     ("经济增长", "x"),
     ("rice", "深度学习神经网络语言文化差异研究农业水稻病害诊断老年人护理经济增长教育法律"),
 ]
+
+
+def draw_words(count: int = 40, length: int = 3) -> tuple[np.random.RandomState, list[str]]:
+    """Return `count` words of the vocabulary's characters, and the generator to draw on with."""
+    random = np.random.RandomState(0)
+    return random, ["".join(random.choice(HAN, length)) for _ in range(count)]

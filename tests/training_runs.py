@@ -70,3 +70,25 @@ def names(folder: Path) -> list[str]:
 
 def parameters(network: RankerNetwork) -> np.ndarray:
     return np.concatenate([p.numpy().ravel() for p in network.parameters()])
+
+
+def typed_training(save_dir: object, *more: object, **changes: object) -> list[str]:
+    """Return the options of a short pairwise training, to be given in a folder with `train.csv`, `dev.csv`, `encoder`.
+
+    Of a name that comes twice the later counts.
+    """
+    values = {
+        "train_file": "train.csv",
+        "test_file": "dev.csv",
+        "model_name_or_path": "./encoder",
+        "save_dir": save_dir,
+        "device": "cpu",
+        "cpu_threads": 1,
+        "batch_size": 8,
+        "epochs": 4,
+        "learning_rate": 1e-3,
+        "keep": 2,
+        "logging_steps": 1,
+        **changes,
+    }
+    return [*(str(part) for name, value in values.items() for part in (f"--{name}", value)), *map(str, more)]

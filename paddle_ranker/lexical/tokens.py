@@ -61,6 +61,14 @@ def _jieba() -> Any:
     return tokenizer
 
 
+def rarity_of(count: int, size: int) -> float:
+    """Return the inverse document frequency of a token that `count` of `size` titles hold.
+
+    log(1 + (N - n + 0.5) / (n + 0.5)), as Lucene's BM25 has it.
+    """
+    return math.log(1.0 + (size - count + 0.5) / (count + 0.5))
+
+
 class Collection:
     """How many titles hold each token, and how long titles are: what BM25 and the features learn from a collection."""
 
@@ -73,12 +81,9 @@ class Collection:
             self.size += 1
             length += len(tokens)
         self.average_length = length / self.size if length else 1.0
-        self._rarity = {token: self._idf(count) for token, count in self.frequency.items()}
-        self._unseen = self._idf(0)
-
-    def _idf(self, count: int) -> float:
-        return math.log(1.0 + (self.size - count + 0.5) / (count + 0.5))
+        self._rarity = {token: rarity_of(count, self.size) for token, count in self.frequency.items()}
+        self._unseen = rarity_of(0, self.size)
 
     def rarity(self, token: str) -> float:
-        """Return the token's inverse document frequency, log(1 + (N - n + 0.5) / (n + 0.5)) (as Lucene's BM25)."""
+        """Return the token's inverse document frequency in these titles."""
         return self._rarity.get(token, self._unseen)

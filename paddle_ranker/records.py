@@ -21,9 +21,11 @@ from typing import Any, ClassVar, Generic, Optional, TypeVar, Union
 from paddle_ranker.errors import DataError
 from paddle_ranker.record_formats import BadRow, Row, read_rows, write_rows
 
-COLUMNS = ("id", "query", "title", "neg_title", "label", "recall_score", "text")
+COLUMNS = (
+    "id", "query", "title", "neg_title", "label", "recall_score", "teacher_score", "neg_teacher_score", "text"
+)  # fmt: skip
 OTHER_NAMES = {"text_a": "query", "text_b": "title"}
-NUMBERS = ("label", "recall_score")
+NUMBERS = ("label", "recall_score", "teacher_score", "neg_teacher_score")
 REASONS_SHOWN = 3
 FIRST_ROWS = 20  # so many rows are looked at before a file is taken for one of another role
 
@@ -38,24 +40,33 @@ class Record:
 
 @dataclass(frozen=True)
 class Triple(Record):
-    """A query, a title that answers it, and one that answers it less."""
+    """A query, a title that answers it, and one that answers it less; a teacher's logits of both, where it has them."""
 
     role: ClassVar[str] = "training triples"
-    layouts: ClassVar[tuple[tuple[str, ...], ...]] = (("query", "title", "neg_title"),)
+    layouts: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("query", "title", "neg_title"),
+        ("query", "title", "neg_title", "teacher_score", "neg_teacher_score"),
+    )
     query: str
     title: str
     neg_title: str
+    teacher_score: Optional[float] = None
+    neg_teacher_score: Optional[float] = None
 
 
 @dataclass(frozen=True)
 class LabeledPair(Record):
-    """A query, a title, and how relevant it is: 0 is not at all, higher is more."""
+    """A query, a title, and how relevant it is: 0 is not at all, higher is more; a teacher's logit, where it has it."""
 
     role: ClassVar[str] = "labelled pairs"
-    layouts: ClassVar[tuple[tuple[str, ...], ...]] = (("query", "title", "label"),)
+    layouts: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("query", "title", "label"),
+        ("query", "title", "label", "teacher_score"),
+    )
     query: str
     title: str
     label: float
+    teacher_score: Optional[float] = None
 
 
 @dataclass(frozen=True)

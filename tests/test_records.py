@@ -46,6 +46,15 @@ def file(folder: Path, content: Any, name: str = "rows.tsv") -> Path:
         ("a\tb\t0.5\n", Pair, [Pair("a", "b", 0.5)]),
         ("query\ttitle\tsource\tlabel\na\tb\tweb\t1\n", Pair, [Pair("a", "b")]),
         ("query\ttitle\trecall_score\na\tb\t-3\n", Pair, [Pair("a", "b", -3.0)]),
+        ("a\tb\t1\t-2.5\n", LabeledPair, [LabeledPair("a", "b", 1.0, -2.5)]),
+        ("teacher_score\tquery\ttitle\tlabel\n3\ta\tb\t1\n", LabeledPair, [LabeledPair("a", "b", 1.0, 3.0)]),
+        (
+            '{"query": "a", "title": "b", "label": 1, "teacher_score": 2}\n',
+            LabeledPair,
+            [LabeledPair("a", "b", 1.0, 2.0)],
+        ),
+        ("a\tb\tc\t1.5\t-1\n", Triple, [Triple("a", "b", "c", 1.5, -1.0)]),
+        ("query\ttitle\tneg_title\tneg_teacher_score\na\tb\tc\t4\n", Triple, [Triple("a", "b", "c", None, 4.0)]),
         ("x\ny\n", Text, [Text("x"), Text("y")]),
         ("text\nx\n", Text, [Text("x")]),
         ("x\n", TitleRow, [TitleRow("x")]),
@@ -73,6 +82,19 @@ def test_each_format_gives_back_what_was_written(tmp_path: Path, name: str) -> N
     assert write_records(tmp_path / name, pairs) == 2
     assert read_records(tmp_path / name, LabeledPair) == pairs
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+def test_a_teachers_scores_are_written_where_they_are(tmp_path: Path) -> None:
+    for row, header in (
+        (LabeledPair("a", "b", 1.0, -2.5), "query\ttitle\tlabel\tteacher_score\na\tb\t1\t-2.5\n"),
+        (
+            Triple("a", "b", "c", 1.0, 0.5),
+            "query\ttitle\tneg_title\tteacher_score\tneg_teacher_score\na\tb\tc\t1\t0.5\n",
+        ),
+    ):
+        write_records(tmp_path / "rows.tsv", [row])
+        assert (tmp_path / "rows.tsv").read_text(encoding="utf-8") == header
+        assert read_records(tmp_path / "rows.tsv", type(row)) == [row]
 
 
 def test_formats_are_told_by_content(tmp_path: Path) -> None:
@@ -107,14 +129,14 @@ def test_any_text_survives(tmp_path_factory: Any, rows: list[tuple[str, str, str
 @pytest.mark.parametrize(
     "content, kind, message",
     [
-        (b"", Triple, "the file is empty; expected training triples (query, title, neg_title)"),
+        (b"", Triple, "the file is empty; expected training triples (query, title, neg_title or query, title, neg_t"),
         ("query\ttitle\n", Pair, "a header and no rows"),
         (
             "a\tb\tc\nd\te\n",
             Triple,
             "line 2: 2 columns, expected 3 (query, title, neg_title); this looks like a file of pairs to score",
         ),
-        ("a,b,c\n", Triple, "line 1: 1 column, expected 3 (query, title, neg_title), separated by tabs"),
+        ("a,b,c\n", Triple, "line 1: 1 column, expected 3 or 5 (query, title, neg_title), separated by tabs"),
         ("a\tb\tc\td\n", Pair, "line 1: 4 columns, expected 2 or 3"),
         ("a\tb\nc\td\t0.5\n", Pair, "line 2: 3 columns, expected 2"),
         ("query\ttitle\na\tb\tc\n", Pair, "line 2: 3 columns, expected 2"),
@@ -134,6 +156,8 @@ def test_any_text_survives(tmp_path_factory: Any, rows: list[tuple[str, str, str
         ),
         ("a\tb\tc\n", LabeledPair, "line 1: label 'c' is not a finite number; this looks like a file of training"),
         ("a\tb\t1\nc\td\tnan\n", LabeledPair, "line 2: label 'nan' is not a finite number"),
+        ("a\tb\t1\t0.5\nc\td\t0\t\n", LabeledPair, "line 2: teacher_score '' is not a finite number"),
+        ("a\tb\t1\t0.5\nc\td\t0\n", LabeledPair, "line 2: 3 columns, expected 4"),
         ("a\tb\tinf\n", LabeledPair, "label 'inf' is not a finite number"),
         ("a\tb\t1_0\n", LabeledPair, "label '1_0' is not a finite number"),
         ("a\tb\t\n", LabeledPair, "label '' is not a finite number"),

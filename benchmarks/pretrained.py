@@ -3,8 +3,8 @@
 python -m benchmarks.pretrained --protocol cv --seeds 1,2,3 --peer_python PATH --scores_dir FOLDER
 
 The weights are m3e-small's (`python -m benchmarks.convert_real` fetches them), converted for this toolkit and as they
-are for the peer. Ours train through `cross_encoder/train_ce.py`; the peer in a process of `--peer_python`, an environment
-with sentence-transformers. All train on the same rows of the same folds. A run takes minutes to tens of them: with
+are for the peer. Ours train through `cross_encoder/train_ce.py`; the peer in a process of `--peer_python`, which has
+sentence-transformers. All train on the same rows of the same folds. A run takes minutes to tens of them: with
 `--scores_dir` a stopped benchmark goes on where it was.
 """
 

@@ -19,6 +19,7 @@ COMMANDS = {
         "bring a checkpoint from Hugging Face's transformers, or take one there",
     ),
     "starter": ("paddle_ranker.starter", "main", "make the starter encoder, which needs no download"),
+    "mine": ("paddle_ranker.mine", "main", "mine hard negatives with BM25, and with a trained ranker"),
     "curve": ("paddle_ranker.curve", "main", "draw the learning curves of one training or several into one picture"),
 }
 

@@ -37,12 +37,12 @@ class BM25Index:
         self._numbers: dict[str, int] = {}
         # Compact arrays: a million titles are some 20 million entries.
         rows, columns, counts, lengths = array("i"), array("i"), array("i"), array("i")
-        for title, text in enumerate(titles):
+        for number, text in enumerate(titles):
             tokens = self._tokenize(text)
             lengths.append(len(tokens))
-            for token, count in Counter(tokens).items():
-                rows.append(self._numbers.setdefault(token, len(self._numbers)))
-                columns.append(title)
+            for word, count in Counter(tokens).items():
+                rows.append(self._numbers.setdefault(word, len(self._numbers)))
+                columns.append(number)
                 counts.append(count)
         self.size = len(lengths)
         token, title = np.frombuffer(rows, np.intc), np.frombuffer(columns, np.intc)

@@ -6,15 +6,15 @@
 Conventions. A title is relevant when its label is at least 1. Queries are grouped by their text, wherever their rows
 stand. Measures of one query are trec_eval's, a query without a relevant title counting 0, and means are over all
 queries. Equal scores are ordered against the system, the less relevant title first: so no measure depends on the
-order of the rows, and a system that scores everything alike gains nothing. AUC and the share of ordered pairs count
-a tie as a half.
+order of the rows, and a system that scores everything alike gains nothing; where documents have ids, trec_eval's order
+can be asked for (`rank`). AUC and the share of ordered pairs count a tie as a half.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,8 +22,12 @@ from numpy.typing import ArrayLike, NDArray
 from paddle_ranker.errors import DataError
 
 RELEVANT = 1.0
+NOT_RETURNED = -np.inf  # the score of a judged document that a system did not return
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+
+UNRANKED = np.iinfo(np.int64).max // 2
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Ranking:
     position: `[pairs] int64`, place within the query, from 0
     labels: `[pairs] float64`
     queries: how many queries there are
+
+    A document that was not returned has the position `UNRANKED`: it counts as one to be found, and is not found.
     """
 
     query: Integers
@@ -45,6 +51,12 @@ class Ranking:
     def relevant(self) -> NDArray[np.bool_]:
         """Whether each pair is relevant: `[pairs] bool`."""
         return self.labels >= RELEVANT
+
+    @property
+    def place(self) -> Integers:
+        """Each row's place within its query, from 0, returned or not: `[pairs] int64`."""
+        starts = np.flatnonzero(np.diff(self.query, prepend=-1))
+        return np.arange(len(self.query)) - starts[self.query]
 
     def sum_by_query(self, values: Any) -> Floats:
         """Add `values` (`[pairs]`) up within each query: `[queries] float64`."""
@@ -63,14 +75,17 @@ def add_by_query(numbers: Integers, values: Any, queries: int) -> Floats:
 
 
 def check_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
-    """Return both as `[pairs] float64`; raises `DataError` if lengths differ, none is there, or one is not finite."""
+    """Return both as `[pairs] float64`; raises `DataError` if lengths differ, none is there, or one is not finite.
+
+    A score may be `NOT_RETURNED`.
+    """
     checked = np.asarray(labels, np.float64), np.asarray(scores, np.float64)
     if checked[0].ndim != 1 or checked[0].shape != checked[1].shape:
         raise DataError(f"labels of shape {checked[0].shape} and scores of {checked[1].shape}: give one of each a pair")
     if not len(checked[0]):
         raise DataError("no pairs to measure: give at least one")
-    for name, values in zip(("label", "score"), checked):
-        wrong = np.flatnonzero(~np.isfinite(values))
+    for name, values, allowed in (("label", checked[0], np.nan), ("score", checked[1], NOT_RETURNED)):
+        wrong = np.flatnonzero(~(np.isfinite(values) | (values == allowed)))
         if len(wrong):
             raise DataError(
                 f"the {name} of pair {wrong[0] + 1:,} is {values[wrong[0]]} ({len(wrong):,} of {len(values):,} are "
@@ -89,13 +104,30 @@ def check_pairs(
     return number_queries(queries), *checked
 
 
-def rank(queries: Union[Sequence[str], NDArray[Any]], labels: ArrayLike, scores: ArrayLike) -> Ranking:
-    """Order the pairs of each query by score; raises `DataError` for lengths that differ and values not finite."""
+def rank(
+    queries: Union[Sequence[str], NDArray[Any]],
+    labels: ArrayLike,
+    scores: ArrayLike,
+    ids: Optional[Sequence[str]] = None,
+) -> Ranking:
+    """Order the pairs of each query by score; raises `DataError` for lengths that differ and values not finite.
+
+    Equal scores: the lower label first. With `ids` (of the documents, one a pair) as trec_eval orders them: scores
+    compared in single precision, the higher id first.
+    """
     numbers, labels, scores = check_pairs(queries, labels, scores)
-    order = np.lexsort((labels, -scores, numbers))
+    returned = scores != NOT_RETURNED
+    if ids is None:
+        ties: Any = labels
+    else:
+        ties = -np.unique(np.array([name.encode() for name in ids], object), return_inverse=True)[1].reshape(-1)
+        with np.errstate(over="ignore"):
+            scores = scores.astype(np.float32).astype(np.float64)
+    order = np.lexsort((ties, -scores, ~returned, numbers))
     numbers = numbers[order]
     starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-    return Ranking(numbers, np.arange(len(numbers)) - starts[numbers], labels[order], len(starts))
+    positions = np.where(returned[order], np.arange(len(numbers)) - starts[numbers], UNRANKED)
+    return Ranking(numbers, positions, labels[order], len(starts))
 
 
 def ndcg_at(ranking: Ranking, k: int) -> Floats:
@@ -106,8 +138,11 @@ def ndcg_at(ranking: Ranking, k: int) -> Floats:
     """
     gains = np.maximum(ranking.labels, 0.0)
     ideal = gains[np.lexsort((-gains, ranking.query))]
-    weights = np.where(ranking.position < k, 1.0 / np.log2(ranking.position + 2.0), 0.0)
-    return _divide(ranking.sum_by_query(gains * weights), ranking.sum_by_query(ideal * weights))
+    found, best = (
+        ranking.sum_by_query(np.where(places < k, values / np.log2(places + 2.0), 0.0))
+        for values, places in ((gains, ranking.position), (ideal, ranking.place))
+    )
+    return _divide(found, best)
 
 
 def reciprocal_rank_at(ranking: Ranking, k: int) -> Floats:
@@ -122,9 +157,9 @@ def average_precision(ranking: Ranking) -> Floats:
     """Return the mean of the precisions at each relevant title's place: `[queries] float64`."""
     relevant = ranking.relevant
     before: Integers = np.cumsum(relevant) - relevant
-    first = np.flatnonzero(ranking.position == 0)
+    first = np.flatnonzero(ranking.place == 0)
     found = before - before[first][ranking.query] + 1.0  # relevant titles up to this one, if this one is
-    precisions = np.where(relevant, found / (ranking.position + 1.0), 0.0)
+    precisions = np.where(relevant & (ranking.position < UNRANKED), found / (ranking.position + 1.0), 0.0)
     return _divide(ranking.sum_by_query(precisions), ranking.sum_by_query(relevant))
 
 
@@ -177,7 +212,7 @@ def ordered_pairs(groups: Integers, labels: NDArray[Any], scores: Floats) -> Flo
     order = np.lexsort((scores, groups))
     groups, labels, scores = groups[order], labels[order], scores[order]
     new_group = np.diff(groups, prepend=groups[0] - 1) != 0
-    block = np.cumsum(new_group | (np.diff(scores, prepend=scores[0]) != 0)) - 1  # a run of equal scores
+    block = np.cumsum(new_group | changes(scores)) - 1  # a run of equal scores
     starts = np.flatnonzero(np.diff(block, prepend=-1))
     ends = np.append(starts[1:], len(block))
     group_start = np.maximum.accumulate(np.where(new_group, np.arange(len(groups)), 0))[starts]
@@ -189,6 +224,11 @@ def ordered_pairs(groups: Integers, labels: NDArray[Any], scores: Floats) -> Flo
     result = np.empty_like(counts)
     result[order] = counts
     return result
+
+
+def changes(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Say which values differ from the one before, `[n] bool`; the first does not. Infinite ones may be equal too."""
+    return np.concatenate((np.zeros(min(1, len(values)), bool), values[1:] != values[:-1]))
 
 
 def comparable_pairs(groups: Integers, labels: NDArray[Any]) -> Floats:
@@ -227,6 +267,17 @@ def evaluate_ranking(
         metrics["queries_with_positive"] = int((ranking.sum_by_query(ranking.relevant) > 0).sum())
     metrics["pairs"] = len(ranking.query)
     return metrics
+
+
+def measures_by_query(ranking: Ranking) -> dict[str, Floats]:
+    """Return the measures that are means over queries, by name, one value a query: each `[queries] float64`."""
+    return {
+        "mrr@10": reciprocal_rank_at(ranking, 10),
+        "ndcg@10": ndcg_at(ranking, 10),
+        "map": average_precision(ranking),
+        **{f"p@{k}": precision_at(ranking, k) for k in (1, 5, 10)},
+        "r@10": recall_at(ranking, 10),
+    }
 
 
 def _divide(numerator: Floats, denominator: Floats) -> Floats:

@@ -6,7 +6,7 @@ within each draw (paired): what makes a query hard for both falls out of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, Union
 
@@ -19,6 +19,7 @@ from paddle_ranker.metrics import RELEVANT, Floats, add_by_query, check_pairs, r
 
 # From how often each query was drawn, [draws, queries], to the measure of each draw, [draws].
 Statistic = Callable[[Floats], Floats]
+MEASURES = ("auc", "mrr@10", "ndcg@10", "map", "p@1", "p@5", "p@10", "r@10", "pairs_ordered")
 CELLS_AT_ONCE = 4_000_000  # draws x queries (or pairs) held in memory together
 
 
@@ -46,18 +47,35 @@ def bootstrap_interval(
     Draws for which the statistic is NaN (an AUC of one class) are left out. The same seed draws the same queries, so
     intervals of several measures are of the same draws.
     """
+    one = {"": statistic}
+    return bootstrap_intervals(one, queries, confidence=confidence, resamples=resamples, seed=seed)[""]
+
+
+def bootstrap_intervals(
+    statistics: Mapping[str, Statistic],
+    queries: int,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 1000,
+) -> dict[str, Interval]:
+    """Return the intervals of several statistics over the same draws, as `bootstrap_interval` each."""
     if queries < 2:
         raise DataError(f"{queries} query: an interval over queries needs at least 2")
     generator = np.random.default_rng(seed)
     shares = np.full(queries, 1.0 / queries)
     chunk = max(1, CELLS_AT_ONCE // queries)
-    values = [
-        statistic(generator.multinomial(queries, shares, size=min(chunk, resamples - done)).astype(np.float64))
-        for done in range(0, resamples, chunk)
-    ]
+    values: dict[str, list[Floats]] = {name: [] for name in statistics}
+    for done in range(0, resamples, chunk):
+        drawn = generator.multinomial(queries, shares, size=min(chunk, resamples - done)).astype(np.float64)
+        for name, statistic in statistics.items():
+            values[name].append(statistic(drawn))
     tail = 50.0 * (1.0 - confidence)
-    low, high = np.nanpercentile(np.concatenate(values), [tail, 100.0 - tail])
-    return Interval(float(statistic(np.ones((1, queries)))[0]), float(low), float(high))
+    intervals = {}
+    for name, statistic in statistics.items():
+        low, high = np.nanpercentile(np.concatenate(values[name]), [tail, 100.0 - tail])
+        intervals[name] = Interval(float(statistic(np.ones((1, queries)))[0]), float(low), float(high))
+    return intervals
 
 
 def mean_of(values: Floats) -> Statistic:
@@ -75,16 +93,25 @@ def ratio_of(numerators: Floats, denominators: Floats) -> Statistic:
     return statistic
 
 
-def auc_of(queries: Union[Sequence[str], NDArray[Any]], labels: ArrayLike, scores: ArrayLike) -> Statistic:
-    """Make the statistic "AUC over all pairs", each pair counting as often as its query was drawn.
+def auc_of(
+    queries: Union[Sequence[str], NDArray[Any]],
+    labels: ArrayLike,
+    scores: ArrayLike,
+    judged: Optional[NDArray[np.bool_]] = None,
+) -> Statistic:
+    """Make the statistic "AUC over all pairs" (`judged`: over these), each counting as often as its query was drawn.
 
     Pairs are sorted once; a draw then costs two cumulative sums over the pairs.
     """
     numbers, labels, scores = check_pairs(queries, labels, scores)
+    if judged is not None:
+        numbers, labels, scores = numbers[judged], labels[judged], scores[judged]
     order = np.argsort(scores, kind="stable")
     numbers = numbers[order]
     relevant = labels[order] >= RELEVANT
-    starts = np.flatnonzero(np.concatenate(([True], np.diff(scores[order]) != 0)))  # of runs of equal scores
+    new_score = metrics.changes(scores[order])
+    new_score[:1] = True
+    starts = np.flatnonzero(new_score)  # of runs of equal scores
 
     def one_draw(drawn: Floats) -> float:
         weights = drawn[numbers]
@@ -103,20 +130,30 @@ def difference(statistic: Statistic, baseline: Statistic) -> Statistic:
 
 
 def ranking_statistics(
-    queries: Union[Sequence[str], NDArray[Any]], labels: ArrayLike, scores: ArrayLike
+    queries: Union[Sequence[str], NDArray[Any]],
+    labels: ArrayLike,
+    scores: ArrayLike,
+    *,
+    ids: Optional[Sequence[str]] = None,
+    judged: Optional[NDArray[np.bool_]] = None,
 ) -> dict[str, Statistic]:
-    """Return the statistics of `auc`, `mrr@10`, `ndcg@10`, `map` and `pairs_ordered`, those of `evaluate_ranking`."""
-    numbers, labels, scores = check_pairs(queries, labels, scores)
-    ranking = rank(queries, labels, scores)
+    """Return the statistics of `MEASURES` by name: those of `evaluate_ranking`, and P@1, P@5, P@10, R@10.
 
+    Args:
+        queries, labels, scores: one a pair, as for `evaluate_ranking`.
+        ids: the documents' ids: equal scores in trec_eval's order (`metrics.rank`).
+        judged: `[pairs] bool`, which pairs somebody judged (default: all): AUC and `pairs_ordered` are over these.
+    """
+    numbers, labels, scores = check_pairs(queries, labels, scores)
+    ranking = rank(queries, labels, scores, ids)
+    known = np.ones(len(labels), bool) if judged is None else judged
+    pairs = numbers[known], labels[known], scores[known]
     return {
-        "auc": auc_of(queries, labels, scores),
-        "mrr@10": mean_of(metrics.reciprocal_rank_at(ranking, 10)),
-        "ndcg@10": mean_of(metrics.ndcg_at(ranking, 10)),
-        "map": mean_of(metrics.average_precision(ranking)),
+        "auc": auc_of(queries, labels, scores, judged),
+        **{name: mean_of(values) for name, values in metrics.measures_by_query(ranking).items()},
         "pairs_ordered": ratio_of(
-            add_by_query(numbers, metrics.ordered_pairs(numbers, labels, scores), ranking.queries),
-            add_by_query(numbers, metrics.comparable_pairs(numbers, labels), ranking.queries),
+            add_by_query(pairs[0], metrics.ordered_pairs(*pairs), ranking.queries),
+            add_by_query(pairs[0], metrics.comparable_pairs(*pairs[:2]), ranking.queries),
         ),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import pytest
@@ -112,16 +112,20 @@ def test_the_share_of_ordered_pairs_is_that_of_counting_each(data: tuple[list[st
             metrics.pairwise_accuracy(queries, labels, scores)
 
 
-def trec_eval(queries: list[str], labels: np.ndarray, scores: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+def trec_eval(
+    queries: list[str], labels: np.ndarray, scores: np.ndarray, names: list[str], ids: Optional[list[str]] = None
+) -> dict[str, np.ndarray]:
     """Return each measure for each query, as they first occur, from the reference implementation."""
     ir_measures = pytest.importorskip("ir_measures", reason="needs ir-measures (pip install ir-measures)")
     # trec_eval orders equal scores by name, descending: name the titles so that the less relevant comes first.
-    ids = [f"{50 - label:02.0f}-{row:04}" for row, label in enumerate(labels)]
+    ids = ids or [f"{50 - label:02.0f}-{row:04}" for row, label in enumerate(labels)]
     qrels: dict[str, dict[str, int]] = {}
     run: dict[str, dict[str, float]] = {}
     for query, document, label, score in zip(queries, ids, labels, scores):
-        qrels.setdefault(query, {})[document] = int(label)
-        run.setdefault(query, {})[document] = float(score)
+        if np.isfinite(label):
+            qrels.setdefault(query, {})[document] = int(label)
+        if np.isfinite(score):
+            run.setdefault(query, {})[document] = float(score)
     measures = {name: ir_measures.parse_measure(name) for name in names}
     found: dict[str, dict[str, float]] = {name: {} for name in names}
     for value in ir_measures.pytrec_eval.iter_calc(list(measures.values()), qrels, run):
@@ -145,6 +149,75 @@ def test_measures_of_a_query_are_trec_evals(data: tuple[list[str], np.ndarray, n
     theirs = trec_eval(queries, labels, scores, list(ours))
     for name, values in ours.items():
         assert values == pytest.approx(theirs[name], abs=1e-9), name
+
+
+@st.composite
+def retrieved(draw: Any) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:
+    """Rows of a run beside qrels: unjudged documents, judged ones not returned, ties that only some digits break."""
+    scores = st.sampled_from([-np.inf, 0.0, 1.0, 1.0 + 1e-9, 1.0 + 1e-5, 2.0, 1e40, -3.5])
+    row = st.tuples(st.sampled_from("ab"), st.sampled_from([np.nan, -1, 0, 1, 2]), scores)
+    rows = draw(st.lists(row, max_size=25))
+    names = draw(st.lists(st.text("aZ9é-", min_size=1), min_size=len(rows), max_size=len(rows), unique=True))
+    rows += [("a", 1, -np.inf), ("b", 0, -np.inf)]  # queries are those of the qrels
+    queries, labels, values = zip(*rows)
+    return list(queries), np.array(labels, float), np.array(values, float), [*names, "~a", "~b"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(retrieved())
+def test_a_run_and_qrels_are_measured_as_trec_eval_does_ties_included(
+    data: tuple[list[str], np.ndarray, np.ndarray, list[str]],
+) -> None:
+    queries, labels, scores, ids = data
+    ranking = rank(queries, np.nan_to_num(labels), scores, ids)
+    names = {"RR": None, "nDCG@10": "ndcg@10", "AP": "map", "P@1": "p@1", "P@5": "p@5", "P@10": "p@10", "R@10": "r@10"}
+    theirs = trec_eval(queries, labels, scores, list(names), ids)
+    ours = metrics.measures_by_query(ranking)
+    judged_first = dict.fromkeys(query for query, label in zip(queries, labels) if np.isfinite(label))
+    rows = [list(dict.fromkeys(queries)).index(query) for query in judged_first]
+    for theirs_name, name in names.items():
+        # trec_eval has no cut-off for the reciprocal rank: beyond 10 it is 0 here
+        expected = theirs[theirs_name] if name else np.where(theirs["RR"] >= 0.1, theirs["RR"], 0.0)
+        assert ours[name or "mrr@10"][rows] == pytest.approx(expected, abs=1e-9), theirs_name
+
+
+def test_a_judged_document_that_was_not_returned_is_missed() -> None:
+    # returned: label 0, then 1; not returned: labels 2 and 1
+    labels, scores = [0, 1, 2, 1], [0.9, 0.8, -math.inf, -math.inf]
+    found = {name: values[0] for name, values in metrics.measures_by_query(rank(["q"] * 4, labels, scores)).items()}
+    ideal = 2 + 1 / math.log2(3) + 1 / 2
+    assert found == pytest.approx(
+        {
+            "mrr@10": 1 / 2,
+            "ndcg@10": (1 / math.log2(3)) / ideal,
+            "map": (1 / 2) / 3,
+            "p@1": 0,
+            "p@5": 1 / 5,
+            "p@10": 1 / 10,
+            "r@10": 1 / 3,
+        }
+    )
+    # below all that was returned, and level with each other: of three pairs with the label 0, none is in order
+    assert roc_auc(labels, scores) == 0.0
+    assert roc_auc([0, 1, 0], [0.5, -math.inf, -math.inf]) == (0 + 0.5) / 2
+
+
+def test_equal_scores_as_trec_eval_orders_them() -> None:
+    first = {ids: metrics.reciprocal_rank_at(rank("qq", [1, 0], [0.5, 0.5], list(ids)), 10)[0] for ids in ("ab", "ba")}
+    assert first == {"ab": 0.5, "ba": 1.0}  # the higher id first
+    near = [0.5 + 1e-9, 0.5]  # equal in single precision
+    assert metrics.reciprocal_rank_at(rank("qq", [1, 0], near, ["a", "b"]), 10)[0] == 0.5
+    assert metrics.reciprocal_rank_at(rank("qq", [1, 0], near), 10)[0] == 1.0
+
+
+def test_auc_over_judged_pairs_only() -> None:
+    queries, labels, scores = ["a", "a", "a", "b", "b"], [1, 0, 0, 0, 1], [3.0, 1.0, 9.0, 2.0, 0.5]
+    known = np.array([True, True, False, True, True])
+    found = statistics.ranking_statistics(queries, labels, scores, judged=known)
+    once = np.ones((1, 2))
+    assert found["auc"](once)[0] == roc_auc([1, 0, 0, 1], [3.0, 1.0, 2.0, 0.5]) == 2 / 4
+    assert found["pairs_ordered"](once)[0] == 1 / 2
+    assert found["mrr@10"](once)[0] == (1 / 2 + 1 / 2) / 2  # the unjudged document does stand first
 
 
 @settings(max_examples=100, deadline=None)
@@ -211,7 +284,9 @@ def test_statistics_of_a_draw_are_those_of_a_file_with_the_drawn_queries() -> No
         rows = [(copy, row) for row in range(len(queries)) for copy in range(int(counts[numbers[row]]))]
         names = [f"{queries[row]} {copy}" for copy, row in rows]
         picked = [row for _, row in rows]
-        expected = evaluate_ranking(names, labels[picked], scores[picked])
+        by_query = metrics.measures_by_query(rank(names, labels[picked], scores[picked]))
+        expected = {name: values.mean() for name, values in by_query.items()}
+        expected.update(evaluate_ranking(names, labels[picked], scores[picked]))
         for name, values in found.items():
             assert values[draw] == pytest.approx(expected[name], abs=1e-12), name
 

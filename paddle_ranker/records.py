@@ -126,6 +126,7 @@ class RecordFile(Generic[T]):
         self.skip_bad_rows = skip_bad_rows
         self.kept = 0
         self.skipped = 0
+        self.line = 0  # number of the row that the last record was made of
         self._reasons: list[str] = []
 
     def report(self) -> str:
@@ -159,6 +160,7 @@ class RecordFile(Generic[T]):
                 numeric_titles += _number(record.neg_title) is not None
                 if numeric_titles == FIRST_ROWS:
                     raise self._of_another_role()
+            self.line = number
             yield record
         if numeric_titles and numeric_titles == self.kept:
             raise self._of_another_role()

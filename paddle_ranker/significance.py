@@ -57,12 +57,6 @@ def swap_test(difference: Difference, queries: int, permutations: int = PERMUTAT
     return extreme / count if exact else (1 + extreme) / (1 + count)
 
 
-def ratio_difference(numerators: tuple[Floats, Floats], denominators: Floats) -> Difference:
-    """Make the difference of two systems' "sum over sum", whose denominators are the same: each `[queries]`."""
-    gaps = (numerators[0] - numerators[1]) / denominators.sum()
-    return lambda swapped: np.where(swapped, -gaps, gaps).sum(axis=1)
-
-
 def auc_difference(numbers: Integers, labels: Floats, scores: tuple[Floats, Floats]) -> Difference:
     """Make the difference of two systems' AUC over all pairs.
 

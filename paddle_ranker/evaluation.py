@@ -8,12 +8,14 @@ from typing import Optional, Union
 import numpy as np
 from scipy.special import expit
 
+from paddle_ranker.calibration import Calibration
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.errors import DataError
 from paddle_ranker.metrics import RELEVANT, evaluate_ranking, number_queries
 from paddle_ranker.pair_encoder import PairEncoder
 from paddle_ranker.records import LabeledPair, RecordFile
 from paddle_ranker.scorer import Engine, Scorer
+from paddle_ranker.windows import Windows
 
 _BLOCK = 256
 
@@ -25,7 +27,13 @@ class EvaluationSet:
     """
 
     def __init__(
-        self, path: Union[str, Path], pair_encoder: PairEncoder, batch_size: int, *, skip_bad_rows: bool = False
+        self,
+        path: Union[str, Path],
+        pair_encoder: PairEncoder,
+        batch_size: int,
+        *,
+        skip_bad_rows: bool = False,
+        windows: Optional[Windows] = None,
     ):
         source = RecordFile(path, LabeledPair, skip_bad_rows=skip_bad_rows)
         records = list(source)
@@ -33,13 +41,17 @@ class EvaluationSet:
         self.queries = [record.query for record in records]
         self.labels = np.array([record.label for record in records], dtype=np.float64)
         require_both_classes(path, self.labels, "AUC")
-        self._pairs = pair_encoder.encode(self.queries, [record.title for record in records])
+        self._windows = windows
+        titles = [record.title for record in records]
+        self._pairs = pair_encoder.encode(self.queries, titles, truncate=windows is None)
         self._pair_encoder = pair_encoder
         self._batch_size = batch_size
 
-    def logits(self, engine: Engine, processes: Optional[ProcessGroup] = None) -> np.ndarray:
+    def logits(
+        self, engine: Engine, processes: Optional[ProcessGroup] = None, calibration: Optional[Calibration] = None
+    ) -> np.ndarray:
         """Return the logits of all rows, `[n]` float64; with `processes`, each computes a share and all get all."""
-        scorer = Scorer(engine, self._pair_encoder, self._batch_size)
+        scorer = Scorer(engine, self._pair_encoder, self._batch_size, calibration=calibration, windows=self._windows)
         if processes is None:
             return scorer.logits(self._pairs)
         # The batches of one process, dealt out: what is no process's own is 0, so that the sum is every row's logit.

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional, Union
 
+from paddle_ranker.atomic import new_file
+from paddle_ranker.calibration import Calibration
 from paddle_ranker.config import EncoderConfig, config_by_name, read_config, write_config
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model import RankerNetwork, has_two_class_head, load_parameters, name_parameters
@@ -40,6 +42,7 @@ class RankerInfo:
     training: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    calibration: Optional[Calibration] = None  # probability = sigmoid(logit) without one
     format_version: int = FORMAT_VERSION
 
     @classmethod
@@ -62,13 +65,25 @@ class RankerInfo:
             )
         known = {f.name for f in dataclasses.fields(cls)}
         try:
+            if values.get("calibration") is not None:
+                values["calibration"] = Calibration.from_dict(values["calibration"])
             info = cls(**{name: value for name, value in values.items() if name in known})
         except TypeError as error:
             raise CheckpointError(f"{path}: incomplete ({error})") from error
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: damaged ({error})") from error
         for name, kind in (("kind", str), ("max_seq_length", int), ("training", dict), ("results", dict)):
             if not isinstance(getattr(info, name), kind):
                 raise CheckpointError(f"{path}: damaged ({name} is {getattr(info, name)!r})")
         return info
+
+    def write(self, folder: Path, config: EncoderConfig) -> None:
+        """Write `ranker.json`, and the model card made from it, into `folder`: each whole or not at all."""
+        values = dataclasses.asdict(self)
+        with new_file(folder / INFO_FILE) as stream:
+            stream.write(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
+        with new_file(folder / "README.md") as stream:
+            stream.write(model_card(values, config))
 
 
 @dataclass(frozen=True)
@@ -76,7 +91,8 @@ class RankerParts:
     """A ranker in memory.
 
     `new_parts` are the parameters that were not in the checkpoint and start from nothing; `folded_head` says that the
-    head was one of two classes there.
+    head was one of two classes there; `dropped_calibration`, that training starts from a calibrated ranker, whose
+    calibration is not `info`'s any more.
     """
 
     network: RankerNetwork
@@ -84,6 +100,7 @@ class RankerParts:
     info: RankerInfo
     new_parts: list[str]
     folded_head: bool = False
+    dropped_calibration: bool = False
 
 
 def save_ranker(folder: Path, network: RankerNetwork, pair_encoder: PairEncoder, info: RankerInfo) -> None:
@@ -91,9 +108,7 @@ def save_ranker(folder: Path, network: RankerNetwork, pair_encoder: PairEncoder,
     save_arrays(network.state_dict(), folder / PARAMETERS_FILE)
     pair_encoder.save(folder)
     write_config(folder, network.config)
-    text = json.dumps(dataclasses.asdict(info), ensure_ascii=False, indent=2)
-    (folder / INFO_FILE).write_text(text + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(model_card(dataclasses.asdict(info), network.config), encoding="utf-8")
+    info.write(folder, network.config)
 
 
 def load_ranker(
@@ -131,6 +146,8 @@ def start_ranker(
     """Load a ranker or a bare encoder to train it as a `kind`; missing heads and match embeddings start from nothing.
 
     With `same_kind` a ranker of another kind is refused; without, its encoder and head are where to start.
+
+    A calibration is dropped: training moves the logits that it was fitted to.
 
     Raises `CheckpointError` where the encoder is incomplete or does not fit its configuration.
     """
@@ -184,7 +201,12 @@ def _load(
         new_parts = load_parameters(network, named, allow_new=kind is not None)
     except CheckpointError as error:
         raise CheckpointError(f"{parameters}: {error}") from error
-    return RankerParts(network, pair_encoder, info, new_parts, has_two_class_head(arrays))
+    is_calibrated = info.calibration is not None
+    if kind is not None and is_calibrated:
+        info = dataclasses.replace(info, calibration=None)
+    return RankerParts(
+        network, pair_encoder, info, new_parts, has_two_class_head(arrays), kind is not None and is_calibrated
+    )
 
 
 _PUBLISHED_HEADS = {"similarity.weight": "pairwise", "classifier.weight": "cross_encoder"}

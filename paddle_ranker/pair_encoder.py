@@ -18,8 +18,8 @@ from paddle_ranker.tokenizers.folder import TokenizerFiles
 
 __all__ = ["EncodedPairs", "PairEncoder", "truncated_lengths"]
 
-_SPECIAL_TOKENS_A_PAIR = 3
-_SHORTEST_PAIR = _SPECIAL_TOKENS_A_PAIR + 2  # room for one token of either side
+SPECIAL_TOKENS_A_PAIR = 3
+_SHORTEST_PAIR = SPECIAL_TOKENS_A_PAIR + 2  # room for one token of either side
 
 
 class PairEncoder:
@@ -71,8 +71,11 @@ class PairEncoder:
         """Id of the mask token; raises `CheckpointError` where the vocabulary has none."""
         return self._special_id("mask_token")
 
-    def encode(self, queries: Sequence[str], titles: Sequence[str]) -> EncodedPairs:
-        """Encode the pairs (queries[i], titles[i]); a text that repeats within the call is tokenized once."""
+    def encode(self, queries: Sequence[str], titles: Sequence[str], *, truncate: bool = True) -> EncodedPairs:
+        """Encode the pairs (queries[i], titles[i]); a text that repeats within the call is tokenized once.
+
+        Without `truncate` they are whole, for `paddle_ranker.windows`: an engine may not take them so long.
+        """
         if len(queries) != len(titles):
             raise ValueError(f"{len(queries)} queries and {len(titles)} titles: give one title for each query")
         index_of: dict[str, int] = {}
@@ -84,12 +87,13 @@ class PairEncoder:
         flat, text_lengths = self._backend.encode(list(index_of))
         text_starts = offsets_of(text_lengths)[:-1]
         first, second = places[: len(queries)], places[len(queries) :]
-        first_lengths, second_lengths = truncated_lengths(
-            text_lengths[first], text_lengths[second], self.max_seq_length - _SPECIAL_TOKENS_A_PAIR
-        )
-        self._count_truncated((first_lengths < text_lengths[first]) | (second_lengths < text_lengths[second]))
+        first_lengths, second_lengths = text_lengths[first], text_lengths[second]
+        if truncate:
+            budget = self.max_seq_length - SPECIAL_TOKENS_A_PAIR
+            first_lengths, second_lengths = truncated_lengths(first_lengths, second_lengths, budget)
+            self._count_truncated((first_lengths < text_lengths[first]) | (second_lengths < text_lengths[second]))
 
-        lengths = first_lengths + second_lengths + _SPECIAL_TOKENS_A_PAIR
+        lengths = first_lengths + second_lengths + SPECIAL_TOKENS_A_PAIR
         offsets = offsets_of(lengths)
         starts, second_starts = offsets[:-1], first_lengths + 2
         ids = np.empty(offsets[-1], dtype=np.int32)

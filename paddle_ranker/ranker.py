@@ -9,9 +9,11 @@ from typing import Optional, Union
 
 import numpy as np
 
+from paddle_ranker.errors import UsageError
 from paddle_ranker.model_folder import RankerInfo, RankerParts, load_ranker
 from paddle_ranker.runtime import select_device
 from paddle_ranker.scorer import DygraphEngine, Scorer
+from paddle_ranker.windows import make_windows
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,29 @@ class Ranker:
         ranker = Ranker.load("checkpoint/best")
         ranker.rank("query", titles, top_k=10)
 
-    The probability of a pair depends on that pair alone.
+    The probability of a pair depends on that pair alone. It is calibrated where the ranker is (`info.calibration`);
+    where not, it orders titles and need not be the share of relevant ones.
     """
 
-    def __init__(self, parts: RankerParts, batch_size: int = 32):
+    def __init__(
+        self,
+        parts: RankerParts,
+        batch_size: int = 32,
+        *,
+        windows: str = "none",
+        window_overlap: Optional[int] = None,
+        window_top_k: Optional[int] = None,
+    ):
         self.info: RankerInfo = parts.info
         self.pair_encoder = parts.pair_encoder
-        self.scorer = Scorer(DygraphEngine(parts.network), parts.pair_encoder, batch_size)
+        self.windows = make_windows(parts.pair_encoder.max_seq_length, windows, window_overlap, window_top_k)
+        self.scorer = Scorer(
+            DygraphEngine(parts.network),
+            parts.pair_encoder,
+            batch_size,
+            calibration=parts.info.calibration,
+            windows=self.windows,
+        )
 
     @classmethod
     def load(
@@ -48,6 +66,9 @@ class Ranker:
         max_seq_length: Optional[int] = None,
         batch_size: int = 32,
         tokenizer: str = "auto",
+        windows: str = "none",
+        window_overlap: Optional[int] = None,
+        window_top_k: Optional[int] = None,
     ) -> Ranker:
         """Load a model folder (or the parameter file in it).
 
@@ -57,19 +78,37 @@ class Ranker:
             max_seq_length: tokens; default: what the ranker was trained with.
             batch_size: pairs of full length that are scored at once.
             tokenizer: a `PairEncoder` backend.
+            windows: what becomes of pairs that are too long: none, they are cut; max or mean_top_k, see
+                `paddle_ranker.windows`, as for `window_overlap` and `window_top_k`.
 
-        Raises `CheckpointError` where anything the score depends on is missing.
+        Raises `CheckpointError` where anything the score depends on is missing, `UsageError` for impossible windows.
         """
         select_device(device)
         parts = load_ranker(source, model_name=model_name, max_seq_length=max_seq_length, tokenizer=tokenizer)
-        return cls(parts, batch_size)
+        return cls(parts, batch_size, windows=windows, window_overlap=window_overlap, window_top_k=window_top_k)
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> np.ndarray:
         """Return the probability of every (queries[i], titles[i]), `[n]` float64."""
         return self.scorer.score(queries, titles)
 
-    def rank(self, query: str, titles: Sequence[str], top_k: Optional[int] = None) -> list[RankedTitle]:
-        """Return the titles by falling probability, ties in the order given; `top_k`: only so many."""
+    def rank(
+        self,
+        query: str,
+        titles: Sequence[str],
+        top_k: Optional[int] = None,
+        *,
+        min_probability: Optional[float] = None,
+    ) -> list[RankedTitle]:
+        """Return the titles by falling probability, ties in the order given.
+
+        Args:
+            top_k: only so many.
+            min_probability: only those with at least this probability.
+        """
+        if min_probability is not None and not 0 <= min_probability <= 1:
+            raise UsageError(f"min_probability {min_probability}: must be from 0 to 1")
         probabilities = self.score([query] * len(titles), titles)
         best = np.argsort(-probabilities, kind="stable")[:top_k]
+        if min_probability is not None:
+            best = best[probabilities[best] >= min_probability]
         return [RankedTitle(int(i), titles[i], float(probabilities[i])) for i in best]

@@ -68,6 +68,8 @@ def start_training(options: RankerTrainingOptions, kind: str) -> Start:
             print(f"{options.save_dir} holds no run to resume: begin one", flush=True)
         if parts.new_parts:
             print(f"start from {source}; new: {', '.join(parts.new_parts)}", flush=True)
+        if parts.dropped_calibration:
+            print(f"the calibration of {source} is left out: calibrate what comes out of the training", flush=True)
     return Start(parts, processes, resumed.part_factors if resumed else _part_factors(parts, options), resumed)
 
 

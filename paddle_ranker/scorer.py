@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import Optional, Protocol, TypeVar
 
 import numpy as np
 import paddle
 from scipy.special import expit
 
 from paddle_ranker.batching import scoring_batches
+from paddle_ranker.calibration import Calibration
 from paddle_ranker.model import RankerNetwork
 from paddle_ranker.pair_encoder import EncodedPairs, PairEncoder
+from paddle_ranker.windows import Windows
 
 CHUNK = 8192  # pairs held at once when a file is streamed; enough to sort by length well
 
@@ -45,34 +47,63 @@ class DygraphEngine:
 
 
 class Scorer:
-    """Score pairs in batches of similar length.
+    """Score pairs in batches of similar length: probability = sigmoid(logit), the logit calibrated where it can be.
 
     Args:
         engine: what computes logits.
         pair_encoder: the ranker's own.
         batch_size: a batch holds at most `batch_size` pairs of full length, or as many shorter ones as cost the same.
+        calibration: the ranker's own; None: the engine's logits as they are.
+        windows: what pairs that are too long become; None: they are cut.
     """
 
-    def __init__(self, engine: Engine, pair_encoder: PairEncoder, batch_size: int = 32):
+    def __init__(
+        self,
+        engine: Engine,
+        pair_encoder: PairEncoder,
+        batch_size: int = 32,
+        *,
+        calibration: Optional[Calibration] = None,
+        windows: Optional[Windows] = None,
+    ):
         self.engine = engine
         self.pair_encoder = pair_encoder
         self.max_tokens = batch_size * pair_encoder.max_seq_length
         self.max_rows = 4 * batch_size
+        self.calibration = calibration
+        self.windows = windows
+
+    def encode(self, queries: Sequence[str], titles: Sequence[str]) -> EncodedPairs:
+        """Encode pairs as `logits` takes them: whole where windows cut them later."""
+        return self.pair_encoder.encode(queries, titles, truncate=self.windows is None)
 
     def logits(self, pairs: EncodedPairs, share: int = 0, shares: int = 1) -> np.ndarray:
         """Return the logits of encoded pairs, `[n]` float64, in their order.
 
-        Of several `shares` one is computed, every so-manieth batch; the other rows are 0.
+        Of several `shares` one is computed, every so-manieth batch; the other rows are 0. Windows cannot be shared.
         """
+        if self.windows is None:
+            return self._batched(pairs, share, shares)
+        if shares > 1:
+            raise ValueError("the logits of windows are pooled before they are shared out: score in one process")
+        logits = np.zeros(len(pairs), dtype=np.float64)
+        for start in range(0, len(pairs), CHUNK):  # windows are many: those of a chunk are in memory, not of all
+            rows = np.arange(start, min(len(pairs), start + CHUNK))
+            split = self.windows.split(pairs.take(rows))
+            logits[rows] = self.windows.pool(self._batched(split.pairs), split.offsets)
+        return logits
+
+    def _batched(self, pairs: EncodedPairs, share: int = 0, shares: int = 1) -> np.ndarray:
         logits = np.zeros(len(pairs), dtype=np.float64)
         batches = scoring_batches(pairs.lengths, self.max_tokens, self.max_rows)
         for rows in islice(batches, share, None, shares):
-            logits[rows] = self.engine.logits(*pairs.pad(rows, self.pair_encoder.pad_id))
+            computed = self.engine.logits(*pairs.pad(rows, self.pair_encoder.pad_id))
+            logits[rows] = computed if self.calibration is None else self.calibration.apply(computed)
         return logits
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> np.ndarray:
         """Return the probability of every (query, title), `[n]` float64; each depends on its pair alone."""
-        return expit(self.logits(self.pair_encoder.encode(queries, titles)))
+        return expit(self.logits(self.encode(queries, titles)))
 
 
 def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:

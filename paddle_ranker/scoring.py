@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
-from typing import Optional, TextIO
+from typing import Any, Optional, TextIO
 
 import numpy as np
 from tqdm import tqdm
@@ -17,6 +18,7 @@ from paddle_ranker.ranker import RankedTitle
 from paddle_ranker.records import Pair, RecordFile
 from paddle_ranker.scorer import DygraphEngine, Scorer, chunks
 from paddle_ranker.scoring_options import EvaluateOptions, PredictOptions, ScoringOptions
+from paddle_ranker.windows import Windows, make_windows
 
 
 def load_for_scoring(source: str, options: ScoringOptions, expected_kind: Optional[str] = None) -> RankerParts:
@@ -39,13 +41,19 @@ def score_evaluation_file(
     Raises `DataError` for a malformed file or one of one class only, `CheckpointError` for a ranker of another kind.
     """
     parts = load_for_scoring(options.init_from_ckpt, options, expected_kind)
+    windows = windows_for(parts, options)
     evaluation = EvaluationSet(
-        options.test_file, parts.pair_encoder, options.batch_size, skip_bad_rows=options.skip_bad_rows
+        options.test_file,
+        parts.pair_encoder,
+        options.batch_size,
+        skip_bad_rows=options.skip_bad_rows,
+        windows=windows,
     )
     if evaluation.skipped:
         print(f"{options.test_file}: {evaluation.report}")
-    say_truncated(parts.pair_encoder)
-    return parts, evaluation, evaluation.logits(DygraphEngine(parts.network))
+    logits = evaluation.logits(DygraphEngine(parts.network), calibration=parts.info.calibration)
+    say_truncated(parts.pair_encoder, windows)
+    return parts, evaluation, logits
 
 
 def print_figures(figures: dict[str, float]) -> None:
@@ -56,10 +64,77 @@ def print_figures(figures: dict[str, float]) -> None:
             print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
 
 
+def windows_for(parts: RankerParts, options: ScoringOptions) -> Optional[Windows]:
+    """Return what the options ask for; say where a calibration was fitted to scores of another kind."""
+    windows = make_windows(
+        parts.pair_encoder.max_seq_length, options.windows, options.window_overlap, options.window_top_k
+    )
+    if parts.info.calibration:
+        fitted, now = parts.info.calibration.fitted_on.get("scored"), scored_with(parts.pair_encoder, windows)
+        if fitted and fitted != now:
+            print(
+                f"note: the ranker was calibrated with {_shown(fitted)}; with {_shown(now)} its probabilities are less "
+                "sure (calibrate with the same options)",
+                file=sys.stderr,
+            )
+    return windows
+
+
+def scored_with(pair_encoder: PairEncoder, windows: Optional[Windows]) -> dict[str, Any]:
+    """Return what a pair's logit depends on beside the ranker, JSON-ready."""
+    return {"max_seq_length": pair_encoder.max_seq_length, "windows": windows.facts() if windows else None}
+
+
+def _shown(scored: dict[str, Any]) -> str:
+    windows = scored["windows"]
+    length = f"pairs of up to {scored['max_seq_length']} tokens"
+    return f"{length}, cut" if windows is None else f"{length}, windows of {json.dumps(windows)}"
+
+
 def predict_pairs(options: PredictOptions, expected_kind: Optional[str] = None) -> Iterator[tuple[Pair, float]]:
-    """Yield every pair of the input file with its probability, in order, in memory that does not grow with the file."""
+    """Yield every pair of the input file with its probability, in order, in memory that does not grow with the file.
+
+    Pairs below `options.min_probability` are left out, and counted at the end.
+    """
+    cut = _CutOff(options.min_probability)
+    for pair, probability in _score_pairs(options, expected_kind):
+        if cut.keeps(probability):
+            yield pair, probability
+    cut.say()
+
+
+def rank_by_query(
+    options: PredictOptions, top_k: int, expected_kind: Optional[str] = None
+) -> Iterator[tuple[str, list[RankedTitle]]]:
+    """Yield every query of the input file with its best `top_k` titles, best first; ties as they stand in the file.
+
+    Titles below `options.min_probability` are left out: a query may be left with none. The rows of a query need not
+    stand together, so all queries are held until the file is read; of each only the best `top_k` titles are.
+    """
+    best: dict[str, list[RankedTitle]] = {}
+    cut = _CutOff(options.min_probability)
+    for index, (pair, probability) in enumerate(_score_pairs(options, expected_kind)):
+        titles = best.setdefault(pair.query, [])
+        if not cut.keeps(probability):
+            continue
+        titles.append(RankedTitle(index, pair.title, probability, pair.recall_score))
+        if len(titles) >= 2 * top_k + 64:
+            best[pair.query] = _best_first(titles)[:top_k]
+    cut.say()
+    for query, titles in best.items():
+        yield query, _best_first(titles)[:top_k]
+
+
+def _score_pairs(options: PredictOptions, expected_kind: Optional[str]) -> Iterator[tuple[Pair, float]]:
     parts = load_for_scoring(options.params_path, options, expected_kind)
-    scorer = Scorer(DygraphEngine(parts.network), parts.pair_encoder, options.batch_size)
+    windows = windows_for(parts, options)
+    scorer = Scorer(
+        DygraphEngine(parts.network),
+        parts.pair_encoder,
+        options.batch_size,
+        calibration=parts.info.calibration,
+        windows=windows,
+    )
     source = RecordFile(options.input_file, Pair, skip_bad_rows=options.skip_bad_rows)
     with tqdm(desc="score", unit="pair", disable=None) as progress:
         for part in chunks(source):
@@ -68,33 +143,44 @@ def predict_pairs(options: PredictOptions, expected_kind: Optional[str] = None) 
             yield from zip(part, probabilities.tolist())
     if source.skipped:
         print(f"{options.input_file}: {source.report()}", file=sys.stderr)
-    say_truncated(parts.pair_encoder, file=sys.stderr)
+    say_truncated(parts.pair_encoder, windows, file=sys.stderr)
 
 
-def say_truncated(pair_encoder: PairEncoder, file: Optional[TextIO] = None) -> None:
-    """Say how many pairs were longer than the ranker's length, if any were."""
+class _CutOff:
+    """Where a ranked list ends: below `minimum`; None: nowhere."""
+
+    def __init__(self, minimum: Optional[float]):
+        self.minimum = minimum
+        self.seen = self.left_out = 0
+
+    def keeps(self, probability: float) -> bool:
+        self.seen += 1
+        is_kept = self.minimum is None or probability >= self.minimum
+        self.left_out += not is_kept
+        return is_kept
+
+    def say(self) -> None:
+        if self.left_out:
+            print(
+                f"{self.left_out:,} of {self.seen:,} pairs are below --min_probability {self.minimum:g} and left out",
+                file=sys.stderr,
+            )
+
+
+def say_truncated(pair_encoder: PairEncoder, windows: Optional[Windows] = None, file: Optional[TextIO] = None) -> None:
+    """Say how many pairs were longer than the ranker's length, if any were, and what became of them."""
+    length = pair_encoder.max_seq_length
+    lines = []
     if pair_encoder.truncated:
-        print(
-            f"{pair_encoder.truncated:,} pairs were cut to {pair_encoder.max_seq_length} tokens", file=file, flush=True
+        lines.append(f"{pair_encoder.truncated:,} pairs were cut to {length} tokens")
+    if windows is not None and windows.windowed:
+        lines.append(
+            f"{windows.windowed:,} pairs were scored in windows of {length} tokens that share {windows.overlap}"
         )
-
-
-def rank_by_query(
-    options: PredictOptions, top_k: int, expected_kind: Optional[str] = None
-) -> Iterator[tuple[str, list[RankedTitle]]]:
-    """Yield every query of the input file with its best `top_k` titles, best first; ties as they stand in the file.
-
-    The rows of a query need not stand together, so all queries are held until the file is read; of each only the best
-    `top_k` titles are.
-    """
-    best: dict[str, list[RankedTitle]] = {}
-    for index, (pair, probability) in enumerate(predict_pairs(options, expected_kind)):
-        titles = best.setdefault(pair.query, [])
-        titles.append(RankedTitle(index, pair.title, probability, pair.recall_score))
-        if len(titles) >= 2 * top_k + 64:
-            best[pair.query] = _best_first(titles)[:top_k]
-    for query, titles in best.items():
-        yield query, _best_first(titles)[:top_k]
+    if windows is not None and windows.cut:
+        lines.append(f"{windows.cut:,} queries were cut to leave room for titles")
+    for line in lines:
+        print(line, file=file, flush=True)
 
 
 def _best_first(titles: list[RankedTitle]) -> list[RankedTitle]:

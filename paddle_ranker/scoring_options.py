@@ -7,6 +7,7 @@ from typing import Optional
 
 from paddle_ranker.options import Options, option
 from paddle_ranker.tokenizers.backends import BACKENDS
+from paddle_ranker.windows import POOLINGS, TOP_K
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,18 @@ class ScoringOptions(Options):
     tokenizer: str = option(
         "auto", help="what turns text into ids; all give the same, auto is the fastest", choices=BACKENDS
     )
-
+    windows: str = option(
+        "none",
+        help="a pair that is too long: none, it is cut; max or mean_top_k, overlapping windows over its title are "
+        "scored, and their best logit, or the mean of the best ones, is taken",
+        choices=("none", *POOLINGS),
+    )
+    window_overlap: Optional[int] = option(
+        None, help="tokens that neighbouring windows share (default: a quarter of max_seq_length)", minimum=0
+    )
+    window_top_k: Optional[int] = option(
+        None, help=f"windows whose mean --windows mean_top_k takes (default: {TOP_K})", minimum=1
+    )
     skip_bad_rows: bool = option(False, help="leave out malformed rows and count them, instead of stopping")
 
 
@@ -46,3 +58,6 @@ class PredictOptions(ScoringOptions):
 
     params_path: str = option(help="the ranker: a model folder, or its model_state.pdparams")
     input_file: str = option(help="pairs to score: query, title")
+    min_probability: Optional[float] = option(
+        None, help="leave out titles below this probability, and say how many they were", minimum=0, maximum=1
+    )

@@ -13,6 +13,7 @@ from paddle_ranker.config import EncoderConfig
 from paddle_ranker.dropout import Dropout
 from paddle_ranker.encoder import Encoder
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.lexical.head import LexicalHead
 from paddle_ranker.match import LEVELS, match_levels
 
 
@@ -23,9 +24,12 @@ class RankerNetwork(nn.Layer):
         config: the encoder's shape.
         never_match: ids of special tokens, padding and [UNK], which have no match level; None leaves out the
             match-level embeddings.
+        lexical: what adds lexical features to the logit; None for none.
     """
 
-    def __init__(self, config: EncoderConfig, never_match: Optional[Sequence[int]]):
+    def __init__(
+        self, config: EncoderConfig, never_match: Optional[Sequence[int]], lexical: Optional[LexicalHead] = None
+    ):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
@@ -41,6 +45,7 @@ class RankerNetwork(nn.Layer):
             1,
             weight_attr=paddle.ParamAttr(initializer=nn.initializer.TruncatedNormal(0.0, config.initializer_range)),
         )
+        self.lexical = lexical
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the logits, `[batch]` float32, of `[batch, length]` int64 ids and token types."""
@@ -49,7 +54,8 @@ class RankerNetwork(nn.Layer):
             extra = self.match_embeddings(match_levels(input_ids, token_type_ids, self.never_match))
         pooled = self.encoder.pooled(input_ids, token_type_ids, extra)
         # Under mixed precision the product is half precision; losses and scores are computed from float32.
-        return self.head(self.dropout(pooled)).squeeze(-1).astype("float32")
+        logit = self.head(self.dropout(pooled)).squeeze(-1).astype("float32")
+        return logit if self.lexical is None else logit + self.lexical(input_ids, token_type_ids)
 
 
 _HEADS = ("head", "similarity", "classifier")  # ours, the published pairwise ranker's, the published cross-encoder's
@@ -72,7 +78,7 @@ def name_parameters(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     for name, array in arrays.items():
         if name.startswith(prefix) and name[len(prefix) :].startswith(("embeddings.", "encoder.", "pooler.")):
             named[f"encoder.{name[len(prefix) :]}"] = array
-        elif name.startswith("match_embeddings."):
+        elif name.startswith(("match_embeddings.", "lexical.")):
             named[name] = array
     for head in _HEADS:
         if f"{head}.weight" in arrays:
@@ -93,14 +99,14 @@ def has_two_class_head(arrays: dict[str, np.ndarray]) -> bool:
     return any(f"{head}.weight" in arrays and arrays[f"{head}.weight"].shape[1:] == (2,) for head in _HEADS)
 
 
-_MAY_BE_NEW = ("head.", "match_embeddings.", "encoder.pooler.")
+_MAY_BE_NEW = ("head.", "match_embeddings.", "lexical.", "encoder.pooler.")
 
 
 def load_parameters(network: RankerNetwork, named: dict[str, np.ndarray], *, allow_new: bool) -> list[str]:
     """Copy arrays named as by `name_parameters` into `network`; return the parts that were not among them.
 
-    With `allow_new` (training), the head, the match embeddings and the pooler may be missing and keep their fresh
-    values; otherwise only match embeddings may not, since a random head scores at random.
+    With `allow_new` (training), the head, the match embeddings, the lexical features and the pooler may be missing and
+    keep their fresh values; otherwise nothing may, since a random head scores at random.
 
     Raises `CheckpointError`, naming the tensors, where one is missing, left over, or of another shape.
     """

@@ -22,6 +22,7 @@ from paddle_ranker.atomic import new_file
 from paddle_ranker.calibration import Calibration
 from paddle_ranker.config import EncoderConfig, config_by_name, read_config, write_config
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.lexical.head import LexicalHead
 from paddle_ranker.model import RankerNetwork, has_two_class_head, load_parameters, name_parameters
 from paddle_ranker.model_card import model_card
 from paddle_ranker.pair_encoder import PairEncoder
@@ -44,6 +45,7 @@ class RankerInfo:
     versions: dict[str, str] = field(default_factory=dict)
     calibration: Optional[Calibration] = None  # probability = sigmoid(logit) without one
     format_version: int = FORMAT_VERSION
+    lexical_features: bool = False
 
     @classmethod
     def read(cls, folder: Path) -> Optional[RankerInfo]:
@@ -130,7 +132,7 @@ def load_ranker(
 
     Raises `CheckpointError` where anything the score depends on is missing; there is no random head here.
     """
-    return _load(source, model_name, max_seq_length, tokenizer, expected_kind, kind=None, match_embeddings=None)
+    return _load(source, model_name, max_seq_length, tokenizer, expected_kind)
 
 
 def start_ranker(
@@ -140,19 +142,21 @@ def start_ranker(
     model_name: Optional[str] = None,
     max_seq_length: Optional[int] = None,
     match_embeddings: bool = True,
+    lexical_features: bool = False,
     tokenizer: str = "auto",
     same_kind: bool = False,
 ) -> RankerParts:
     """Load a ranker or a bare encoder to train it as a `kind`; missing heads and match embeddings start from nothing.
 
-    With `same_kind` a ranker of another kind is refused; without, its encoder and head are where to start.
+    `lexical_features` adds them where the checkpoint has none; those that it has stay. With `same_kind` a ranker of
+    another kind is refused; without, its encoder and head are where to start.
 
     A calibration is dropped: training moves the logits that it was fitted to.
 
     Raises `CheckpointError` where the encoder is incomplete or does not fit its configuration.
     """
     expected_kind = kind if same_kind else None
-    return _load(source, model_name, max_seq_length, tokenizer, expected_kind, kind, match_embeddings)
+    return _load(source, model_name, max_seq_length, tokenizer, expected_kind, kind, match_embeddings, lexical_features)
 
 
 def _load(
@@ -161,8 +165,9 @@ def _load(
     max_seq_length: Optional[int],
     tokenizer: str,
     expected_kind: Optional[str],
-    kind: Optional[str],
-    match_embeddings: Optional[bool],
+    kind: Optional[str] = None,
+    match_embeddings: Optional[bool] = None,
+    lexical_features: bool = False,
 ) -> RankerParts:
     folder, parameters = _locate(Path(source))
     info, config = RankerInfo.read(folder), read_config(folder)
@@ -179,6 +184,7 @@ def _load(
     try:
         named = name_parameters(arrays)
         has_match = "match_embeddings.weight" in named
+        with_lexical = lexical_features or "lexical.idf" in named
         with_match = has_match or bool(match_embeddings)
         if has_match and match_embeddings is False:
             raise CheckpointError(
@@ -194,10 +200,13 @@ def _load(
             info,
             kind=kind or info.kind,
             match_embeddings=with_match,
+            lexical_features=with_lexical,
             max_seq_length=max_seq_length or info.max_seq_length,
         )
         pair_encoder = make_pair_encoder(folder, config, info.max_seq_length, tokenizer)
-        network = RankerNetwork(config, never_match_ids(pair_encoder) if with_match else None)
+        never_match = never_match_ids(pair_encoder)
+        lexical = LexicalHead(config.vocab_size, never_match) if with_lexical else None
+        network = RankerNetwork(config, never_match if with_match else None, lexical)
         new_parts = load_parameters(network, named, allow_new=kind is not None)
     except CheckpointError as error:
         raise CheckpointError(f"{parameters}: {error}") from error

@@ -6,13 +6,14 @@ import platform
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Protocol
 
 import paddle
 
 from paddle_ranker import __version__, runtime
 from paddle_ranker.atomic import make_folder
 from paddle_ranker.distributed import ProcessGroup
+from paddle_ranker.encoded_pairs import EncodedPairs
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation import EvaluationSet
 from paddle_ranker.model_folder import RankerInfo, RankerParts, save_ranker, start_ranker
@@ -59,6 +60,7 @@ def start_training(options: RankerTrainingOptions, kind: str) -> Start:
         model_name=name,
         max_seq_length=options.max_seq_length,
         match_embeddings=options.match_embeddings,
+        lexical_features=options.lexical_features,
         tokenizer=options.tokenizer,
         same_kind=bool(resumed or options.init_from_ckpt),
     )
@@ -82,9 +84,15 @@ def _part_factors(parts: RankerParts, options: RankerTrainingOptions) -> dict[st
     return factors
 
 
+class RankerExamples(Examples, Protocol):
+    """Examples made of pairs of texts. Attribute: `pairs`, all of them, encoded."""
+
+    pairs: EncodedPairs
+
+
 def train_ranker(
     start: Start,
-    examples: Examples,
+    examples: RankerExamples,
     evaluation: EvaluationSet,
     options: RankerTrainingOptions,
     *,
@@ -102,6 +110,9 @@ def train_ranker(
         raise UsageError(f"{len(examples)} training examples are too few for {processes.size} processes")
     if processes.is_first:
         say_truncated(parts.pair_encoder)
+    lexical = parts.network.lexical
+    if lexical is not None and not lexical.has_learned:
+        lexical.learn(examples.pairs, parts.pair_encoder.pad_id)
     engine = DygraphEngine(parts.network)
 
     def evaluate() -> dict[str, float]:
@@ -117,6 +128,7 @@ def train_ranker(
             kind=parts.info.kind,
             max_seq_length=parts.info.max_seq_length,
             match_embeddings=parts.info.match_embeddings,
+            lexical_features=parts.info.lexical_features,
             training={**_told(options), **training_facts},
             results=results,
             versions=versions(),

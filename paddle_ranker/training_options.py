@@ -24,7 +24,9 @@ class TrainingOptions(Options):
     )
     learning_rate: float = option(5e-5, help="peak learning rate", above=0)
     new_parts_factor: float = option(
-        10.0, help="learning rate of parts that start from nothing (head, match embeddings), times the peak", above=0
+        10.0,
+        help="learning rate of parts that start from nothing (head, match embeddings, lexical weights), times the peak",
+        above=0,
     )
     weight_decay: float = option(0.0, help="weight decay; not applied to biases and LayerNorm", minimum=0)
     epochs: int = option(3, help="passes over the training file", minimum=1)
@@ -103,6 +105,11 @@ class RankerTrainingOptions(TrainingOptions):
     )
     match_embeddings: bool = option(
         True, help="tell the model which tokens stand in both texts (exact-match embeddings)"
+    )
+    lexical_features: bool = option(
+        False,
+        help="add what BM25 and its kin see to the head, computed inside the model; a checkpoint that has them keeps "
+        "them",
     )
     tokenizer: str = option(
         "auto", help="what turns text into ids; all give the same, auto is the fastest", choices=BACKENDS

@@ -26,8 +26,8 @@ def parameters_to_write(
 ) -> dict[str, np.ndarray]:
     """Return the parameters, named as in `RankerNetwork`, that a transformers folder of this model holds.
 
-    Raises `CheckpointError` for what transformers has no place for. Match embeddings that are all zero change no score
-    and are left out; others only with `drop_match_embeddings`.
+    Raises `CheckpointError` for what transformers has no place for, lexical features among it. Match embeddings that
+    are all zero change no score and are left out; others only with `drop_match_embeddings`.
     """
     for problem, is_so in (
         ("LayerNorm before each part of a layer (normalize_before)", config.normalize_before),
@@ -42,6 +42,11 @@ def parameters_to_write(
     ):
         if is_so:
             raise CheckpointError(f"has {problem}, which transformers' encoders do not have: it cannot be written")
+    if any(name.startswith("lexical.") for name in named):
+        raise CheckpointError(
+            "has lexical features at its head, which transformers has no place for: train without them "
+            "(--lexical_features false, from a checkpoint that has none) to take it there"
+        )
     if _MATCH in named and named[_MATCH].any() and not drop_match_embeddings:
         raise CheckpointError(
             "has trained match embeddings, which transformers' encoders do not have: use --drop_match_embeddings true "

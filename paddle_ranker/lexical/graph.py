@@ -1,0 +1,197 @@
+"""Lexical features of a pair of texts as ids: what BM25 and its kin see, computed inside the model.
+
+They are a function of `input_ids`, `token_type_ids` and one table, the tokens' inverse document frequencies, and of
+nothing else: an exported graph keeps its two inputs, and no client has to tokenize a second time. Every step is a
+tensor operation of fixed depth, so the graph exports with free batch and length.
+
+Tokens are the model's own (for Chinese mostly characters), so a word is seen as a bigram of them. Only tokens have
+stored frequencies; a bigram counts as rare as its two tokens together, idf(ab) = idf(a) + idf(b), which is what its
+frequency would say if tokens stood independently of each other. Special tokens, padding and [UNK] are no part of
+either text: they match nothing, count nowhere, and end a bigram or a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+
+K1, B = 1.2, 0.75  # BM25's saturation and length weight: Lucene's
+LONGEST_RUN = 64  # a longer shared run counts as one of so many tokens; a power of two
+_TINY = 1e-6
+
+GRAPH_FEATURES = (
+    "bm25_tokens",
+    "bm25_tokens_normalised",  # divided by the score of a title that is the query itself
+    "bm25_bigrams",
+    "bm25_bigrams_normalised",
+    "coverage_tokens",  # share of the query's rarity (distinct tokens) that the title holds
+    "coverage_bigrams",
+    "longest_run",  # longest shared run of tokens over the query's length
+    "whole_query",  # whether that run is the whole query
+    "query_length",  # log(1 + tokens)
+    "title_length",
+    "jaccard_tokens",
+    "jaccard_bigrams",
+    "first_match",  # where in the title the first and the last shared bigram start, 0 to 1; 1 without one
+    "last_match",
+    "match_span",  # tokens from the first to the last shared bigram over the query's length, at most 5
+    "rarest_missing_token",  # rarity of the query's rarest token that the title lacks
+    "rarest_missing_bigram",
+    "title_matched",  # share of the title's rarity that the query holds
+)
+
+
+def lexical_features(
+    input_ids: Tensor, token_type_ids: Tensor, idf: Tensor, average_length: Tensor, never_match: Sequence[int]
+) -> Tensor:
+    """Return the features of every pair.
+
+    A query of one token has no bigram: its token stands for one.
+
+    Args:
+        input_ids: `[batch, length]` int64.
+        token_type_ids: `[batch, length]` int64, 0 in the query and 1 in the title.
+        idf: `[vocab_size]` float32, the tokens' inverse document frequencies.
+        average_length: `[1]` float32, tokens of a title.
+        never_match: ids of the special tokens, padding and [UNK].
+
+    Returns:
+        `[batch, 18]` float32 in the order of `GRAPH_FEATURES`; finite, and dependent on the pair alone.
+    """
+    special = paddle.zeros_like(input_ids).astype("bool")
+    for token in never_match:
+        special = paddle.logical_or(special, input_ids == token)
+    text = 1.0 - special.astype("float32")
+    title = text * token_type_ids.astype("float32")
+    query = text - title
+    weight = F.embedding(input_ids, idf.unsqueeze(1)).squeeze(-1) * text
+    pair_starts = text * _later(text)  # neighbouring texts are parted by a special token
+    query_pairs, title_pairs = query * pair_starts, title * pair_starts
+    pair_weight = (weight + _later(weight)) * pair_starts
+
+    equal = (input_ids.unsqueeze(2) == input_ids.unsqueeze(1)).astype("float32") * (
+        text.unsqueeze(2) * text.unsqueeze(1)
+    )
+    across = query.unsqueeze(2) * title.unsqueeze(1)
+    shared = equal * across  # [batch, query place, title place]
+    within = equal * (query.unsqueeze(2) * query.unsqueeze(1) + title.unsqueeze(2) * title.unsqueeze(1))
+    shared_pairs, within_pairs = shared * _diagonal(shared, 1), within * _diagonal(within, 1)
+
+    tokens = _Grams(query, title, weight, shared, within)
+    bigrams = _Grams(query_pairs, title_pairs, pair_weight, shared_pairs, within_pairs)
+    query_length, title_length = _sum(query), _sum(title)
+    lone = (query_length < 1.5).astype("float32")
+    length_norm, own_norm = (K1 * (1.0 - B + B * n / average_length) for n in (title_length, query_length))
+
+    bm25_tokens, bm25_bigrams = tokens.bm25(length_norm), bigrams.bm25(length_norm)
+    relative_tokens = bm25_tokens / tokens.own_bm25(own_norm).clip(min=_TINY)
+    relative_bigrams = bm25_bigrams / bigrams.own_bm25(own_norm).clip(min=_TINY)
+    run = _longest_run(shared)
+    length = query_length.clip(min=1.0)
+    places = paddle.cumsum(title_pairs, axis=1) - 1.0  # of the title's bigrams, from 0
+    count = _sum(title_pairs).clip(min=1.0)
+    starts = bigrams.in_query
+    any_match = starts.max(axis=1)
+    first = any_match * (count - (starts * (count.unsqueeze(1) - places)).max(axis=1)) + (1.0 - any_match) * count
+    last = (starts * places).max(axis=1) + (1.0 - any_match) * count
+
+    def or_token(bigram: Tensor, token: Tensor) -> Tensor:
+        return lone * token + (1.0 - lone) * bigram
+
+    return paddle.stack(
+        [
+            bm25_tokens,
+            relative_tokens,
+            or_token(bm25_bigrams, bm25_tokens),
+            or_token(relative_bigrams, relative_tokens),
+            tokens.coverage(),
+            or_token(bigrams.coverage(), tokens.coverage()),
+            run / length,
+            (run > query_length - 0.5).astype("float32") * (query_length > 0.5).astype("float32"),
+            paddle.log(1.0 + query_length),
+            paddle.log(1.0 + title_length),
+            tokens.jaccard(),
+            or_token(bigrams.jaccard(), tokens.jaccard()),
+            first / count,
+            last / count,
+            any_match * ((last - first + 2.0) / length).clip(max=5.0),
+            tokens.rarest_missing(),
+            or_token(bigrams.rarest_missing(), tokens.rarest_missing()),
+            tokens.title_matched(),
+        ],
+        axis=1,
+    )
+
+
+class _Grams:
+    """The n-grams of both texts, each at the place of its first token, and sums over them, `[batch]` each.
+
+    query, title: `[batch, length]` float32, 1 where an n-gram of that text starts
+    weight: `[batch, length]`, its rarity
+    shared: `[batch, length, length]`, 1 where the query's n-gram i is the title's j; within: where both are of one
+        text and the same
+    """
+
+    def __init__(self, query: Tensor, title: Tensor, weight: Tensor, shared: Tensor, within: Tensor):
+        self.weight = weight
+        self.frequency = shared.sum(axis=2)  # of the query's n-gram in the title
+        self.in_title, self.in_query = shared.max(axis=2), shared.max(axis=1)
+        self.own_frequency = within.sum(axis=2)
+        # An n-gram that stands there n times counts as 1/n each time: sums are over the distinct ones.
+        once = 1.0 / self.own_frequency.clip(min=1.0)
+        self.query, self.distinct_query, self.distinct_title = query, query * once, title * once
+
+    def bm25(self, norm: Tensor) -> Tensor:
+        return _sum(self.weight * self.frequency * (K1 + 1.0) / (self.frequency + norm.unsqueeze(1)))
+
+    def own_bm25(self, norm: Tensor) -> Tensor:
+        frequency = self.own_frequency * self.query
+        return _sum(self.weight * frequency * (K1 + 1.0) / (frequency + norm.unsqueeze(1)))
+
+    def coverage(self) -> Tensor:
+        rarity = self.distinct_query * self.weight
+        return _sum(rarity * self.in_title) / _sum(rarity).clip(min=_TINY)
+
+    def title_matched(self) -> Tensor:
+        rarity = self.distinct_title * self.weight
+        return _sum(rarity * self.in_query) / _sum(rarity).clip(min=_TINY)
+
+    def jaccard(self) -> Tensor:
+        common = _sum(self.distinct_query * self.in_title)
+        return common / (_sum(self.distinct_query) + _sum(self.distinct_title) - common).clip(min=1.0)
+
+    def rarest_missing(self) -> Tensor:
+        return (self.weight * self.query * (1.0 - self.in_title)).max(axis=1)
+
+
+def _sum(values: Tensor) -> Tensor:
+    return values.sum(axis=1)
+
+
+def _later(values: Tensor) -> Tensor:
+    """Return, in `[batch, length]`, what stood one place later; a zero comes in."""
+    return F.pad(values[:, 1:], [0, 0, 0, 1], mode="constant", value=0.0)
+
+
+def _diagonal(matrix: Tensor, steps: int) -> Tensor:
+    """Shift `[batch, length, length]` so that (i, j) holds what (i + steps, j + steps) held; zeros come in.
+
+    Padded before it is cut: `steps` may be more than the length.
+    """
+    return F.pad(matrix, [0, 0, 0, steps, 0, steps], mode="constant", value=0.0)[:, steps:, steps:]
+
+
+def _longest_run(shared: Tensor) -> Tensor:
+    """Return the length of the longest diagonal run of ones, `[batch]`, up to `LONGEST_RUN`.
+
+    By doubling: the run that starts at (i, j), counted up to 2n, is that up to n, plus, where it is n long, that up to
+    n which starts n further.
+    """
+    run, size = shared, 1
+    while size < LONGEST_RUN:
+        run = run + (run > size - 0.5).astype("float32") * _diagonal(run, size)
+        size *= 2
+    return run.max(axis=[1, 2])

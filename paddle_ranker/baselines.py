@@ -39,13 +39,8 @@ def linear(
     count = int(numbers.max()) + 1
     if count < 2:
         raise DataError("one query only: the linear model needs others to learn from (--train_file)")
-    fold = np.random.default_rng(SEED).permutation(count)[numbers] % min(FOLDS, count)
-    logits = np.zeros(len(numbers))
-    for held_out in range(min(FOLDS, count)):
-        learn, score = np.flatnonzero(fold != held_out), np.flatnonzero(fold == held_out)
-        if len(set(labels[learn] >= RELEVANT)) < 2:
+    folds = np.random.default_rng(SEED).permutation(count)[numbers] % min(FOLDS, count)
+    for fold in np.unique(folds):
+        if len(set(labels[folds != fold] >= RELEVANT)) < 2:
             raise DataError("too few queries with titles of both kinds: the linear model needs --train_file")
-        model = LexicalLogistic()
-        model.fit([queries[i] for i in learn], [titles[i] for i in learn], labels[learn])
-        logits[score] = model.score([queries[i] for i in score], [titles[i] for i in score])
-    return logits
+    return LexicalLogistic().cross_fit(queries, titles, labels, folds)

@@ -172,7 +172,7 @@ def judged_runs(
     rows = [
         (query, document)
         for query in qrels
-        for document in dict.fromkeys(d for known in (qrels, *named.values()) for d in known.get(query, ()))
+        for document in dict.fromkeys([*qrels[query], *(d for run in named.values() for d in run.get(query, ()))])
     ]
     scored: Mapping[str, Mapping[str, float]] = qrels if candidates is None else candidates
     chosen = np.array([document in scored.get(query, {}) for query, document in rows], bool)

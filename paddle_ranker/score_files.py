@@ -73,8 +73,8 @@ def _by_row(path: str, pairs: MeasuredPairs) -> Floats:
         scores.append(_score(path, number, cells))
     if len(scores) != len(pairs):
         raise DataError(
-            f"{path}: {len(scores):,} scores, but {pairs.source} has {len(pairs):,} pairs: give one score a pair, in the "
-            "order of the file"
+            f"{path}: {len(scores):,} scores, but {pairs.source} has {len(pairs):,} pairs: give one score a pair, in "
+            "the order of the file"
         )
     return np.array(scores, np.float64)
 

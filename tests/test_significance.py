@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from paddle_ranker import significance
 from paddle_ranker.metrics import roc_auc
 from paddle_ranker.significance import auc_difference, holm, randomisation_test, swap_test
 
@@ -52,7 +53,9 @@ def test_tied_sums_in_another_order_count_as_equal() -> None:
     assert randomisation_test(values) == 2 / 16
 
 
-def test_auc_swaps_the_queries_ranks() -> None:
+@pytest.mark.parametrize("cells", [20_000_000, 0])  # by counts of queries' pairs, and by sorting all pairs
+def test_auc_swaps_the_queries_ranks(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(significance, "_MATRIX_CELLS", cells)
     generator = np.random.default_rng(4)
     numbers = np.sort(generator.integers(0, 5, 30))
     labels = generator.integers(0, 2, 30).astype(float)

@@ -33,6 +33,23 @@ class LexicalLogistic:
         """Return one logit a pair: `[pairs] float64`."""
         return np.asarray(self._model.decision_function(self.features.transform(queries, titles)), np.float64)
 
+    def cross_fit(
+        self, queries: Sequence[str], titles: Sequence[str], labels: ArrayLike, folds: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Return each pair's logit by the weights that the other folds' labels teach: `[pairs] float64`.
+
+        Token rarity is that of all titles, which takes no label. `folds` is `[pairs]`, from 0.
+        """
+        labels = np.asarray(labels, np.float64)
+        self.features.fit(titles)
+        features = self.features.transform(queries, titles)
+        logits = np.zeros(len(labels))
+        for fold in np.unique(folds):
+            held_out = folds == fold
+            self._model.fit(features[~held_out], _relevant(labels[~held_out]))
+            logits[held_out] = self._model.decision_function(features[held_out])
+        return logits
+
 
 class NgramLogistic:
     """Rank by a logistic regression on hashed character n-grams: those of the query, of the title, and shared ones.

@@ -6,11 +6,10 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional, Protocol
 
 from tqdm import tqdm
 
-from paddle_ranker import runtime
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.judgments import (
     JUDGED_KINDS,
@@ -23,14 +22,13 @@ from paddle_ranker.judgments import (
     titles_of,
 )
 from paddle_ranker.lexical.tokens import TOKENIZERS
+from paddle_ranker.metrics import Floats
 from paddle_ranker.negatives import Candidate, Choice, Index, RandomTitles
 from paddle_ranker.options import option, run_command
 from paddle_ranker.record_formats import check_writable
 from paddle_ranker.records import LabeledPair, Record, RecordFile, Triple, write_records
 from paddle_ranker.scoring_options import ScoringOptions
-
-if TYPE_CHECKING:
-    from paddle_ranker.ranker import Ranker
+from paddle_ranker.teachers import Teachers
 
 QUERIES_AT_ONCE = 32  # searched, and scored, together
 RERANKED = 100
@@ -56,7 +54,10 @@ class MineOptions(ScoringOptions):
     rank_from: int = option(1, help="best rank of a negative; above 1 skips the likeliest false negatives", minimum=1)
     rank_to: int = option(50, help="worst rank of a negative", minimum=1)
     sample: str = option("random", help="which of these ranks: the top ones, or drawn", choices=("top", "random"))
-    ranker: Optional[str] = option(None, help="order the candidates anew with this trained ranker (a model folder)")
+    ranker: Optional[str] = option(
+        None,
+        help=f"order the candidates anew with this trained ranker, a model folder ({os.pathsep!r} between several)",
+    )
     rerank: Optional[int] = option(
         None, help=f"candidates that --ranker orders (default: {RERANKED}, or --rank_to if higher)", minimum=1
     )
@@ -105,10 +106,18 @@ class MineOptions(ScoringOptions):
         )  # fmt: skip
 
 
+class Judge(Protocol):
+    """What scores candidates and positives."""
+
+    def score(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
+        """Return the probability of every (queries[i], titles[i]), `[n] float64`."""
+        ...
+
+
 class Miner:
     """Mine the negatives of judged queries; `counts` says what happened to candidates and queries."""
 
-    def __init__(self, titles: Sequence[str], index: Index, options: MineOptions, ranker: Optional[Ranker]) -> None:
+    def __init__(self, titles: Sequence[str], index: Index, options: MineOptions, ranker: Optional[Judge]) -> None:
         self._titles, self._index, self._ranker = titles, index, ranker
         self._options, self._choice = options, options.choice
         self.counts: Counter[str] = Counter()
@@ -220,7 +229,7 @@ def run(options: MineOptions) -> None:
         f"{texts.path}: {texts.report()}; {len(titles):,} different titles, {repeated:,} repeat one of them", flush=True
     )
 
-    ranker = _load_ranker(options) if options.ranker else None
+    ranker = Teachers(options.ranker, options) if options.ranker else None
     miner = Miner(titles, _index(options, titles), options, ranker)
     with tqdm(desc="mine", unit="query", total=len(queries), disable=None) as progress:
         rows = write_records(options.output_file, miner.mine(queries, progress))
@@ -228,6 +237,8 @@ def run(options: MineOptions) -> None:
     print(f"wrote {rows:,} {what} to {options.output_file}: {miner.counts['negatives']:,} negatives of "
           f"{miner.counts['queries']:,} queries")  # fmt: skip
     print(f"left out or not found: {miner.report()}")
+    if ranker:
+        ranker.say_truncated()
 
 
 def _index(options: MineOptions, titles: Sequence[str]) -> Index:
@@ -235,21 +246,7 @@ def _index(options: MineOptions, titles: Sequence[str]) -> Index:
         return RandomTitles(len(titles), options.seed)
     from paddle_ranker.lexical.index import BM25Index
 
-    return BM25Index(titles, options.words)
-
-
-def _load_ranker(options: MineOptions) -> Ranker:
-    runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.ranker import Ranker
-
-    return Ranker.load(
-        options.ranker or "",
-        device=options.device,
-        model_name=options.model_name_or_path,
-        max_seq_length=options.max_seq_length,
-        batch_size=options.batch_size,
-        tokenizer=options.tokenizer,
-    )
+    return BM25Index(tqdm(titles, desc="index", unit="title", disable=None), options.words)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

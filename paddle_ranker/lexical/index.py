@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +29,7 @@ class BM25Index:
     tokenizer: `jieba` words or character `bigram`s
     """
 
-    def __init__(self, titles: Sequence[str], tokenizer: str = "jieba", *, k1: float = 1.2, b: float = 0.75) -> None:
+    def __init__(self, titles: Iterable[str], tokenizer: str = "jieba", *, k1: float = 1.2, b: float = 0.75) -> None:
         from scipy.sparse import csr_matrix
 
         formula = BM25(tokenizer, normalised=False, k1=k1, b=b)

@@ -1,0 +1,68 @@
+"""One trained ranker or several as one: the mean of their logits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy.special import expit
+
+from paddle_ranker import runtime
+from paddle_ranker.metrics import Floats
+from paddle_ranker.scoring_options import ScoringOptions
+
+
+class Teachers:
+    """Score pairs with every ranker that `sources` names, each with its own tokenizer, length and calibration.
+
+    Rankers that differ in scale weigh differently in the mean of logits: calibrate them first.
+
+    sources: model folders (or parameter files), `os.pathsep` between them
+    options: device, batch size and the like; prepares the process for Paddle
+
+    Raises `CheckpointError` where one cannot be loaded.
+    """
+
+    def __init__(self, sources: str, options: ScoringOptions) -> None:
+        runtime.prepare_command(options.cpu_threads)
+        from paddle_ranker.scorer import DygraphEngine, Scorer
+        from paddle_ranker.scoring import load_for_scoring, windows_for
+
+        self._rankers = []
+        for source in split_paths(sources):
+            parts = load_for_scoring(source, options)
+            windows = windows_for(parts, options)
+            scorer = Scorer(
+                DygraphEngine(parts.network),
+                parts.pair_encoder,
+                options.batch_size,
+                calibration=parts.info.calibration,
+                windows=windows,
+            )
+            self._rankers.append((scorer, parts.pair_encoder, windows))
+
+    def __len__(self) -> int:
+        return len(self._rankers)
+
+    def logits(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
+        """Return the mean logit of every (queries[i], titles[i]), `[n] float64`."""
+        logits = [scorer.logits(scorer.encode(queries, titles)) for scorer, _, _ in self._rankers]
+        return np.asarray(np.mean(logits, axis=0), np.float64)
+
+    def score(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
+        """Return the sigmoid of every mean logit, `[n] float64`."""
+        return np.asarray(expit(self.logits(queries, titles)), np.float64)
+
+    def say_truncated(self) -> None:
+        """Say of each ranker how many pairs were too long for it, if any were."""
+        from paddle_ranker.scoring import say_truncated
+
+        for _, pair_encoder, windows in self._rankers:
+            say_truncated(pair_encoder, windows)
+
+
+def split_paths(paths: str) -> list[str]:
+    """Return the paths between which `os.pathsep` stands; a path that is there is one, whatever is in its name."""
+    return [paths] if Path(paths).exists() else paths.split(os.pathsep)

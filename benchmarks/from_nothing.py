@@ -63,7 +63,7 @@ def train_from_nothing(
     from paddle_ranker import runtime
     from paddle_ranker.config import EncoderConfig
     from paddle_ranker.distributed import ProcessGroup
-    from paddle_ranker.losses import PAIRWISE_LOSSES
+    from paddle_ranker.losses import RankingLoss
     from paddle_ranker.metrics import roc_auc
     from paddle_ranker.model import RankerNetwork
     from paddle_ranker.model_folder import never_match_ids
@@ -113,7 +113,7 @@ def train_from_nothing(
         )
         fit(
             network,
-            PairwiseExamples(encoded, PAIRWISE_LOSSES[loss], margin, pair_encoder.pad_id),
+            PairwiseExamples(encoded, RankingLoss(loss, margin), pair_encoder.pad_id),
             options,
             save=lambda folder, results: None,
             evaluate=evaluate,

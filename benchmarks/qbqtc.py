@@ -34,6 +34,7 @@ from benchmarks.run_store import Run, RunStore, file_digest
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
 from paddle_ranker.lexical import BM25, Baseline, LexicalLogistic, NgramLogistic
+from paddle_ranker.loss_expression import margin_for
 from paddle_ranker.options import option, run_command
 from paddle_ranker.record_formats import check_writable
 from paddle_ranker.records import LabeledPair, write_records
@@ -52,6 +53,7 @@ LOSSES = (
     "margin_probability:0.1,margin_probability:0.2,"
     "margin_logit:0.5,margin_logit:1,margin_logit:2,ranknet:0"
 )  # fmt: skip
+WITH_MARGIN = ("margin_logit", "margin_probability", "ranknet", "ranknet_bce")
 # What a ranker from nothing is to reach on dev, training on two cores.
 GOALS = {"auc": 0.78, "ndcg@10": 0.86}
 GOAL_SECONDS = 180.0
@@ -81,7 +83,7 @@ class QbqtcOptions(Recipe):
     loss: str = option(
         "margin_logit",
         help="loss of the rankers",
-        choices=("margin_logit", "margin_probability", "ranknet", "ranknet_bce"),
+        choices=WITH_MARGIN,
     )
     margin: Optional[float] = option(None, help="by how much a positive must be ahead (default: the loss's own)")
     per_positive: int = option(2, help="most triples a title is the better one of", minimum=1)
@@ -113,8 +115,6 @@ class Contestant:
 
 def contestants(options: QbqtcOptions) -> list[Contestant]:
     """Return the systems that the options name; raises `UsageError` for an unknown one."""
-    from paddle_ranker.losses import PAIRWISE_LOSSES, margin_for
-
     names = (options.systems or (LOSSES if options.train == "simclue" else SYSTEMS)).split(",")
     found = []
     for name in names:
@@ -124,7 +124,7 @@ def contestants(options: QbqtcOptions) -> list[Contestant]:
         elif name in ("ranker", "ranker_without_match"):
             own = margin_for(options.loss, options.margin)
             found.append(Contestant(name, None, options.loss, own, name == "ranker"))
-        elif loss in PAIRWISE_LOSSES and _is_number(margin):
+        elif loss in WITH_MARGIN and _is_number(margin):
             found.append(Contestant(name, None, loss, float(margin)))
         else:
             known = ", ".join([*LEXICAL, "ranker", "ranker_without_match"])

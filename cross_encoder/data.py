@@ -6,27 +6,36 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 import numpy as np
 
+from paddle_ranker.batching import Groups
+from paddle_ranker.encoded_pairs import gather
+from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation import require_both_classes
+from paddle_ranker.loss_expression import LABELS, RELEVANCE, TITLES, LossExpression
+from paddle_ranker.metrics import RELEVANT
 from paddle_ranker.pair_encoder import EncodedPairs, PairEncoder
 from paddle_ranker.pair_store import MAX_BYTES, PairCollector
 from paddle_ranker.records import LabeledPair, RecordFile
 from paddle_ranker.scorer import chunks
+from paddle_ranker.teacher_scores import teacher_column
 
 
 @dataclass(frozen=True)
 class EncodedLabels:
     """n labelled pairs: `labels` `[n]` float32, 1 and above is relevant; `queries` `[n]` int64, or None.
 
-    Rows of one query have the same number in `queries`, wherever they stand.
+    Rows of one query have the same number in `queries`, wherever they stand. `teacher` `[n]` float32 are a teacher's
+    logits, or None; `highest_label` is that of all rows.
     """
 
     pairs: EncodedPairs
     labels: np.ndarray
     queries: Optional[np.ndarray]
+    teacher: Optional[np.ndarray] = None
+    highest_label: float = 1.0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -39,23 +48,69 @@ def encode_labels(
     max_bytes: int = MAX_BYTES,
     *,
     with_queries: bool = False,
+    loss: Optional[LossExpression] = None,
 ) -> EncodedLabels:
     """Encode all labelled pairs, of a list or of a file that is read as it goes.
 
     Beyond `max_bytes` in memory they lie in unnamed temporary files in `folder` (None: the system's for such files).
-    Raises `DataError` for a bad row, and where all pairs are relevant, or none is: there is nothing to learn.
+    Raises `DataError` for a bad row, where the `loss` needs a teacher's scores and one is missing, and, unless it
+    learns from these alone, where all pairs are relevant, or none is: there is nothing to learn.
     """
-    collector = PairCollector(folder, max_bytes)
+    name = source.path if isinstance(source, RecordFile) else "the training pairs"
+    by_teacher = loss.of_teacher if loss else ()
+    highest = 0.0
+    collector, rows = PairCollector(folder, max_bytes), 0
     for part in chunks(source):
         queries = [pair.query for pair in part]
         columns = {"labels": np.array([pair.label for pair in part], dtype=np.float32)}
         if with_queries:
             columns["queries"] = np.array([_query_number(query) for query in queries], dtype=np.int64)
+        if by_teacher:
+            columns["teacher"] = teacher_column(name, by_teacher, [pair.teacher_score for pair in part], rows)
+        highest = max(highest, float(columns["labels"].max()))
+        rows += len(part)
         collector.append(pair_encoder.encode(queries, [pair.title for pair in part]), **columns)
     pairs, columns = collector.finish()
-    name = source.path if isinstance(source, RecordFile) else "the training pairs"
-    require_both_classes(name, columns["labels"], "training")
-    return EncodedLabels(pairs, columns["labels"], columns.get("queries"))
+    if loss is None or loss.needs_labels:
+        require_both_classes(name, columns["labels"], "training")
+    return EncodedLabels(pairs, columns["labels"], columns.get("queries"), columns.get("teacher"), highest)
+
+
+_LEFT_OUT: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]]] = {
+    LABELS: ("have one label only", lambda lowest, highest, titles: lowest == highest),
+    RELEVANCE: (
+        "have no relevant title (label >= 1) or no other",
+        lambda lowest, highest, titles: (lowest >= RELEVANT) | (highest < RELEVANT),
+    ),
+    TITLES: ("have one title only", lambda lowest, highest, titles: titles == 1),
+}
+
+
+def left_out(name: str, data: EncodedLabels, loss: LossExpression) -> list[str]:
+    """Return what to say of queries that have nothing to compare, one line for each way of being so.
+
+    Raises `DataError` where no query has anything for any loss of the sum.
+    """
+    if data.queries is None:
+        return []
+    groups = Groups.of(data.queries)
+    labels = gather(data.labels, np.arange(len(data)))[groups.members]
+    lowest, highest = (extreme.reduceat(labels, groups.offsets[:-1]) for extreme in (np.minimum, np.maximum))
+    titles = np.diff(groups.offsets)
+    lines, idle = [], []
+    for compares, (what, is_left_out) in _LEFT_OUT.items():
+        names = [term.name for term in loss.terms if term.facts.compares == compares]
+        count = int(is_left_out(lowest, highest, titles).sum())
+        if names and count:
+            they = f"{' and '.join(names)} {'leave' if len(names) > 1 else 'leaves'} them out"
+            lines.append(f"{count:,} of {len(groups):,} queries {what}: {they}")
+            idle += names if count == len(groups) else []
+    if len(idle) == len(loss.terms):
+        raise DataError(
+            f"{name}: {'; '.join(lines)}, so there is nothing to learn; train with --loss bce, which judges each pair "
+            "alone, or on a file with more titles of each query"
+        )
+    return lines
 
 
 def _query_number(query: str) -> int:

@@ -11,28 +11,29 @@ from paddle import Tensor, nn
 from cross_encoder.data import EncodedLabels
 from paddle_ranker.batching import Groups
 from paddle_ranker.encoded_pairs import gather
-from paddle_ranker.losses import binary_cross_entropy, rank_net_by_query
+from paddle_ranker.losses import RankingLoss
 from paddle_ranker.metrics import RELEVANT
 
 
 class LabeledExamples:
     """Labelled pairs as the trainer takes them.
 
-    The loss is the binary cross-entropy of one logit, which is the published two-class head's cross-entropy.
-
     Args:
         data: n encoded labelled pairs; where it has their queries, a query's pairs share a batch.
         pad_id: id of the padding.
-        rank_net: add RankNet over the pairs of one query's titles; needs the queries.
+        loss: by default the binary cross-entropy of one logit, which is the published two-class head's cross-entropy.
+            One that compares titles needs the queries, one that learns from a teacher its scores.
     """
 
     rows_each = 1
 
-    def __init__(self, data: EncodedLabels, pad_id: int, *, rank_net: bool = False):
-        if rank_net and data.queries is None:
-            raise ValueError("RankNet needs the queries: encode_labels(..., with_queries=True)")
+    def __init__(self, data: EncodedLabels, pad_id: int, loss: Optional[RankingLoss] = None):
+        loss = loss or RankingLoss("bce")
+        if loss.expression.compares_titles and data.queries is None:
+            raise ValueError(f"{loss.expression.text} needs the queries: encode_labels(..., with_queries=True)")
         self.groups: Optional[Groups] = None if data.queries is None else Groups.of(data.queries)
-        self._data, self._pad_id, self._rank_net = data, pad_id, rank_net
+        self.pairs = data.pairs
+        self._data, self._pad_id, self._loss = data, pad_id, loss
 
     def __len__(self) -> int:
         return len(self._data)
@@ -50,8 +51,7 @@ class LabeledExamples:
         input_ids, token_type_ids = self._data.pairs.pad(indices, self._pad_id)
         logits = network(paddle.to_tensor(input_ids), paddle.to_tensor(token_type_ids)).astype("float32")
         labels = gather(self._data.labels, indices)
-        relevant = labels >= RELEVANT
-        loss = binary_cross_entropy(logits, relevant)
-        if self._rank_net and self._data.queries is not None:
-            loss = loss + rank_net_by_query(logits, labels, gather(self._data.queries, indices))
-        return loss, {"accuracy": float(((logits.numpy() > 0) == relevant).mean())}
+        queries = None if self._data.queries is None else gather(self._data.queries, indices)
+        teacher = None if self._data.teacher is None else gather(self._data.teacher, indices)
+        accuracy = float(((logits.numpy() > 0) == (labels >= RELEVANT)).mean())
+        return self._loss(logits, labels, queries, teacher), {"accuracy": accuracy}

@@ -9,6 +9,7 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
+from paddle_ranker.loss_expression import LossExpression, parse_loss
 from paddle_ranker.options import option, run_command
 from paddle_ranker.training_options import RankerTrainingOptions
 
@@ -30,32 +31,46 @@ class TrainCeOptions(RankerTrainingOptions):
     save_step: int = option(100, help="checkpoint every so many steps", minimum=1, aliases=("--save_steps",))
     loss: str = option(
         "bce",
-        help="bce, binary cross-entropy, judges each pair alone (as the published two-class one does); ranknet_bce "
-        "also compares the titles of one query",
-        choices=("bce", "ranknet_bce"),
+        help="bce, binary cross-entropy (the published two-class one), and mse judge each pair alone; margin_logit, "
+        "margin_probability, ranknet, listnet, softmax and lambda compare the titles of one query; teacher_mse and "
+        "margin_mse learn from a column teacher_score; sums and factors: 0.5*bce+listnet (docs/losses.md)",
+    )
+    margin: Optional[float] = option(
+        None,
+        help="by how much the better title must be ahead in margin_logit (default: 1), margin_probability (0.2) and "
+        "ranknet (0)",
+        minimum=0,
     )
     group_by_query: Optional[bool] = option(
         None,
-        help="put the titles of a query into one batch (default: true for ranknet_bce, which needs it, else false)",
+        help="put the titles of a query into one batch (default: true for losses that compare them, which need it, "
+        "else false)",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.loss == "ranknet_bce" and self.group_by_query is False:
-            raise UsageError("--loss ranknet_bce compares the titles of one query: it needs --group_by_query true")
+        self.expression.margins(self.margin)
+        if self.expression.compares_titles and self.group_by_query is False:
+            raise UsageError(f"--loss {self.loss} compares the titles of one query: it needs --group_by_query true")
+
+    @property
+    def expression(self) -> LossExpression:
+        """The loss, understood."""
+        return parse_loss(self.loss)
 
     @property
     def groups(self) -> bool:
         """Whether a query's titles share a batch."""
-        return self.loss == "ranknet_bce" if self.group_by_query is None else self.group_by_query
+        return self.expression.compares_titles if self.group_by_query is None else self.group_by_query
 
 
 def train(options: TrainCeOptions) -> None:
     """Train as the options say; checkpoints go to `options.save_dir`."""
     runtime.prepare_command(options.cpu_threads)
-    from cross_encoder.data import encode_labels
+    from cross_encoder.data import encode_labels, left_out
     from cross_encoder.model import LabeledExamples
     from paddle_ranker.evaluation import EvaluationSet
+    from paddle_ranker.losses import RankingLoss
     from paddle_ranker.ranker_training import start_training, train_ranker
     from paddle_ranker.records import LabeledPair, RecordFile
 
@@ -67,13 +82,24 @@ def train(options: TrainCeOptions) -> None:
         options.test_file, parts.pair_encoder, options.batch_size, skip_bad_rows=options.skip_bad_rows
     )
     source = RecordFile(options.train_set, LabeledPair, skip_bad_rows=options.skip_bad_rows)
-    memory = options.data_memory_mb << 20
-    data = encode_labels(source, parts.pair_encoder, Path(options.save_dir), memory, with_queries=options.groups)
+    data = encode_labels(
+        source,
+        parts.pair_encoder,
+        Path(options.save_dir),
+        options.data_memory_mb << 20,
+        with_queries=options.groups,
+        loss=options.expression,
+    )
+    uncompared = left_out(options.train_set, data, options.expression)
     if start.processes.is_first:
         print(f"{options.train_set}: {source.report()} pairs; {options.test_file}: {evaluation.report} pairs")
+        for line in uncompared:
+            print(f"{options.train_set}: {line}")
 
-    examples = LabeledExamples(data, parts.pair_encoder.pad_id, rank_net=options.loss == "ranknet_bce")
-    facts = {"group_by_query": options.groups, "examples": len(data)}
+    parts.network.head.bias.stop_gradient = options.expression.shift_invariant
+    loss = RankingLoss(options.expression, options.margin, data.highest_label)
+    examples = LabeledExamples(data, parts.pair_encoder.pad_id, loss)
+    facts = {"group_by_query": options.groups, "margin": loss.margin, "examples": len(data)}
     files = {"train_set": options.train_set, "test_file": options.test_file}
     train_ranker(start, examples, evaluation, options, files=files, training_facts=facts)
 

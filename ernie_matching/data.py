@@ -9,17 +9,23 @@ from typing import Optional
 
 import numpy as np
 
+from paddle_ranker.loss_expression import LossExpression
 from paddle_ranker.pair_encoder import EncodedPairs, PairEncoder
 from paddle_ranker.pair_store import MAX_BYTES, PairCollector
-from paddle_ranker.records import Triple
+from paddle_ranker.records import RecordFile, Triple
 from paddle_ranker.scorer import chunks
+from paddle_ranker.teacher_scores import teacher_column
 
 
 @dataclass(frozen=True)
 class EncodedTriples:
-    """n triples as 2n `pairs`: (query, title) of triple i at 2i, (query, neg_title) at 2i + 1, neighbours on a disk."""
+    """n triples as 2n `pairs`: (query, title) of triple i at 2i, (query, neg_title) at 2i + 1, neighbours on a disk.
+
+    `teacher` [2n] float32 are a teacher's logits of the pairs, or None.
+    """
 
     pairs: EncodedPairs
+    teacher: Optional[np.ndarray] = None
 
     def __len__(self) -> int:
         return len(self.pairs) // 2
@@ -37,15 +43,32 @@ class EncodedTriples:
 
 
 def encode_triples(
-    source: Iterable[Triple], pair_encoder: PairEncoder, folder: Optional[Path] = None, max_bytes: int = MAX_BYTES
+    source: Iterable[Triple],
+    pair_encoder: PairEncoder,
+    folder: Optional[Path] = None,
+    max_bytes: int = MAX_BYTES,
+    *,
+    loss: Optional[LossExpression] = None,
 ) -> EncodedTriples:
     """Encode all triples, of a list or of a file that is read as it goes (which raises `DataError` for a bad row).
 
     Beyond `max_bytes` in memory they lie in unnamed temporary files in `folder` (None: the system's for such files).
+    Raises `DataError` where the `loss` needs a teacher's scores and one is missing.
     """
-    collector = PairCollector(folder, max_bytes)
+    name = source.path if isinstance(source, RecordFile) else "the triples"
+    by_teacher = loss.of_teacher if loss else ()
+    collector, rows = PairCollector(folder, max_bytes), 0
     for part in chunks(source):
         queries = [triple.query for triple in part for _ in range(2)]
         titles = [title for triple in part for title in (triple.title, triple.neg_title)]
-        collector.append(pair_encoder.encode(queries, titles))
-    return EncodedTriples(collector.finish()[0])
+        columns = {}
+        if by_teacher:
+            teacher = [
+                teacher_column(name, by_teacher, [getattr(triple, column) for triple in part], rows, column)
+                for column in ("teacher_score", "neg_teacher_score")
+            ]
+            columns["teacher"] = np.stack(teacher, axis=1).ravel()
+        rows += len(part)
+        collector.append(pair_encoder.encode(queries, titles), **columns)
+    pairs, columns = collector.finish()
+    return EncodedTriples(pairs, columns.get("teacher"))

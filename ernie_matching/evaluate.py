@@ -22,7 +22,7 @@ def evaluate(options: EvaluatePairwiseOptions) -> None:
     """Print the AUC, the measures by query, and the margin loss."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.evaluation import mean_margin_loss
-    from paddle_ranker.losses import margin_for
+    from paddle_ranker.loss_expression import margin_of
     from paddle_ranker.metrics import evaluate_ranking
     from paddle_ranker.scoring import print_figures, score_evaluation_file
 
@@ -30,9 +30,10 @@ def evaluate(options: EvaluatePairwiseOptions) -> None:
     figures = evaluate_ranking(evaluation.queries, evaluation.labels, logits)
 
     loss = parts.info.training.get("loss", "margin_probability")  # that of the published checkpoints
-    margin = margin_for(loss, options.margin if options.margin is not None else parts.info.training.get("margin"))
+    trained_with = parts.info.training.get("margin")
+    margin, on_probabilities = margin_of(loss, trained_with if options.margin is None else options.margin)
     figures["margin_loss"] = mean_margin_loss(
-        evaluation.queries, evaluation.labels, logits, margin, probabilities=loss == "margin_probability"
+        evaluation.queries, evaluation.labels, logits, margin, probabilities=on_probabilities
     )
     print_figures(figures)
 

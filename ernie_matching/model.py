@@ -10,7 +10,8 @@ from paddle import Tensor, nn
 
 from ernie_matching.data import EncodedTriples
 from paddle_ranker.batching import Groups
-from paddle_ranker.losses import PairwiseLoss
+from paddle_ranker.encoded_pairs import gather
+from paddle_ranker.losses import RankingLoss
 
 
 class PairwiseExamples:
@@ -18,17 +19,18 @@ class PairwiseExamples:
 
     Args:
         triples: n encoded triples.
-        loss: a pairwise loss of (positive logits, negative logits, margin).
-        margin: what the loss asks the positive to be ahead by.
+        loss: of each triple as a query of two titles with the labels 1 and 0.
         pad_id: id of the padding.
     """
 
     rows_each = 2
     groups: Optional[Groups] = None
 
-    def __init__(self, triples: EncodedTriples, loss: PairwiseLoss, margin: float, pad_id: int):
-        self._triples = triples
-        self._loss, self._margin, self._pad_id = loss, margin, pad_id
+    def __init__(self, triples: EncodedTriples, loss: RankingLoss, pad_id: int):
+        if loss.expression.of_teacher and triples.teacher is None:
+            raise ValueError(f"{loss.expression.text} needs a teacher's scores: encode_triples(..., loss=...)")
+        self.pairs = triples.pairs
+        self._triples, self._loss, self._pad_id = triples, loss, pad_id
 
     def __len__(self) -> int:
         return len(self._triples)
@@ -45,6 +47,7 @@ class PairwiseExamples:
         """Return the mean loss of the triples `indices`."""
         both = np.concatenate([2 * indices, 2 * indices + 1])  # positives, then their negatives
         input_ids, token_type_ids = self._triples.pairs.pad(both, self._pad_id)
-        logits = network(paddle.to_tensor(input_ids), paddle.to_tensor(token_type_ids))
-        positive, negative = paddle.split(logits, 2)
-        return self._loss(positive, negative, self._margin), {}
+        logits = network(paddle.to_tensor(input_ids), paddle.to_tensor(token_type_ids)).astype("float32")
+        labels = np.repeat([1.0, 0.0], len(indices))
+        teacher = None if self._triples.teacher is None else gather(self._triples.teacher, both)
+        return self._loss(logits, labels, np.tile(np.arange(len(indices)), 2), teacher), {}

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Optional
 
 from paddle_ranker import runtime
+from paddle_ranker.loss_expression import LOSSES, LossExpression, parse_loss
 from paddle_ranker.options import option, run_command
 from paddle_ranker.training_options import RankerTrainingOptions
+
+OF_TRIPLES = tuple(name for name, facts in LOSSES.items() if not facts.listwise)  # those of longer lists than two
 
 
 @dataclass(frozen=True)
@@ -19,13 +22,24 @@ class TrainPairwiseOptions(RankerTrainingOptions):
     # On triples of another data set this one ranked better than margin_logit and ranknet: README.md, "Figures".
     loss: str = option(
         "margin_probability",
-        help="margin_logit and ranknet compare logits, margin_probability (the published one) probabilities; "
-        "ranknet_bce also asks for high positives and low negatives",
-        choices=("margin_logit", "margin_probability", "ranknet", "ranknet_bce"),
+        help="margin_logit and ranknet compare logits, margin_probability (the published one) probabilities; bce "
+        "and mse ask for high positives and low negatives; teacher_mse and margin_mse learn from columns "
+        "teacher_score and neg_teacher_score; sums and factors: ranknet+0.5*bce (docs/losses.md)",
     )
     margin: Optional[float] = option(
-        None, help="by how much a positive must be ahead (default: 0.2 on probabilities, 1 on logits)", minimum=0
+        None,
+        help="by how much a positive must be ahead (default: 0.2 on probabilities, 1 on logits, 0 for ranknet)",
+        minimum=0,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.expression.margins(self.margin)
+
+    @property
+    def expression(self) -> LossExpression:
+        """The loss, understood."""
+        return parse_loss(self.loss, OF_TRIPLES)
 
 
 def train(options: TrainPairwiseOptions) -> None:
@@ -34,7 +48,7 @@ def train(options: TrainPairwiseOptions) -> None:
     from ernie_matching.data import encode_triples
     from ernie_matching.model import PairwiseExamples
     from paddle_ranker.evaluation import EvaluationSet
-    from paddle_ranker.losses import PAIRWISE_LOSSES, SHIFT_INVARIANT, margin_for
+    from paddle_ranker.losses import RankingLoss
     from paddle_ranker.ranker_training import start_training, train_ranker
     from paddle_ranker.records import RecordFile, Triple
 
@@ -46,14 +60,15 @@ def train(options: TrainPairwiseOptions) -> None:
         options.test_file, parts.pair_encoder, options.batch_size, skip_bad_rows=options.skip_bad_rows
     )
     source = RecordFile(options.train_file, Triple, skip_bad_rows=options.skip_bad_rows)
-    triples = encode_triples(source, parts.pair_encoder, Path(options.save_dir), options.data_memory_mb << 20)
+    memory, expression = options.data_memory_mb << 20, options.expression
+    triples = encode_triples(source, parts.pair_encoder, Path(options.save_dir), memory, loss=expression)
     if start.processes.is_first:
         print(f"{options.train_file}: {source.report()} triples; {options.test_file}: {evaluation.report} pairs")
 
-    parts.network.head.bias.stop_gradient = options.loss in SHIFT_INVARIANT
-    margin = margin_for(options.loss, options.margin)
-    examples = PairwiseExamples(triples, PAIRWISE_LOSSES[options.loss], margin, parts.pair_encoder.pad_id)
-    facts = {"margin": margin, "examples": len(triples)}
+    parts.network.head.bias.stop_gradient = expression.shift_invariant
+    loss = RankingLoss(expression, options.margin)
+    examples = PairwiseExamples(triples, loss, parts.pair_encoder.pad_id)
+    facts = {"margin": loss.margin, "examples": len(triples)}
     files = {"train_file": options.train_file, "test_file": options.test_file}
     train_ranker(start, examples, evaluation, options, files=files, training_facts=facts)
 

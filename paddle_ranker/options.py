@@ -85,7 +85,7 @@ def _check(field: dataclasses.Field[Any], value: Any) -> None:
         return
     choices = field.metadata["choices"]
     if choices and value not in choices:
-        hint = _did_you_mean(str(value), [str(choice) for choice in choices])
+        hint = did_you_mean(str(value), [str(choice) for choice in choices])
         raise UsageError(f"{_shown_name(field)} {value}: choose from {', '.join(map(str, choices))}{hint}")
     minimum, maximum, above, below = field.metadata["bounds"]
     # Written as "not (value >= bound)" so that NaN fails every bound.
@@ -99,7 +99,8 @@ def _check(field: dataclasses.Field[Any], value: Any) -> None:
             raise UsageError(f"{_shown_name(field)} {value}: must be {words} {bound}")
 
 
-def _did_you_mean(word: str, known: Sequence[str]) -> str:
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """Return ` (did you mean ...?)` with the closest known word, or nothing where none is close."""
     close = difflib.get_close_matches(word, known, n=1)
     return f" (did you mean {close[0]}?)" if close else ""
 
@@ -175,7 +176,7 @@ def parse_options(
     if unknown:
         known = [name for action in parser._actions for name in action.option_strings]
         raise UsageError(
-            f"unknown option {unknown[0]}{_did_you_mean(unknown[0].split('=')[0], known)}; see {prog} --help"
+            f"unknown option {unknown[0]}{did_you_mean(unknown[0].split('=')[0], known)}; see {prog} --help"
         )
     values = vars(namespace)
     values.pop("_given", None)

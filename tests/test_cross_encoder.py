@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ import numpy as np
 import paddle
 import pytest
 
-from cross_encoder.data import EncodedLabels, encode_labels
+from cross_encoder.data import EncodedLabels, encode_labels, left_out
 from cross_encoder.model import LabeledExamples
 from cross_encoder.train_ce import TrainCeOptions
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation import classification_figures
-from paddle_ranker.losses import binary_cross_entropy, rank_net_and_cross_entropy, rank_net_by_query
+from paddle_ranker.loss_expression import parse_loss
+from paddle_ranker.losses import RankingLoss
 from paddle_ranker.options import parse_options
 from paddle_ranker.pair_encoder import PairEncoder
 from paddle_ranker.records import LabeledPair, RecordFile
@@ -51,44 +53,6 @@ def data(pair_encoder: PairEncoder) -> EncodedLabels:
     return encode_labels(ROWS, pair_encoder, with_queries=True)
 
 
-def test_binary_cross_entropy() -> None:
-    logits = paddle.to_tensor([2.0, -1.0, 0.5], stop_gradient=False)
-    loss = binary_cross_entropy(logits, np.array([True, False, True]))
-    assert float(loss) == pytest.approx((softplus(-2.0) + softplus(-1.0) + softplus(-0.5)) / 3, abs=1e-6)
-    loss.backward()  # (sigmoid(l) - y) / n
-    expected = [(1 / (1 + math.exp(-x)) - y) / 3 for x, y in ((2.0, 1), (-1.0, 0), (0.5, 1))]
-    assert logits.grad.numpy().tolist() == pytest.approx(expected, abs=1e-6)
-
-
-def test_a_logit_that_is_not_a_number_shows_in_the_loss() -> None:
-    logits = paddle.to_tensor([float("nan"), 1.0])
-    assert math.isnan(float(binary_cross_entropy(logits, np.array([True, False]))))
-    assert math.isnan(float(rank_net_by_query(logits, np.array([1.0, 0.0]), np.zeros(2))))
-
-
-def test_rank_net_by_query() -> None:
-    logits = paddle.to_tensor([1.0, 3.0, 0.0, 2.0, 5.0, -1.0])
-    labels, queries = np.array([2.0, 0, 0, 1, 1, 1]), np.array([7, 8, 7, 9, 8, 7])
-    # Query 7: (2 > 0), (2 > 1), (1 > 0) -> differences 1, 2, -1; query 8: 5 - 3; query 9 has one title.
-    first, second = (softplus(-1) + softplus(-2) + softplus(1)) / 3, softplus(-2)
-    expected = (3 * first + 2 * second + 1 * 0.0) / 6
-    assert float(rank_net_by_query(logits, labels, queries)) == pytest.approx(expected, abs=1e-6)
-
-
-def test_without_pairs_to_compare_rank_net_is_nothing_and_has_a_gradient_of_nothing() -> None:
-    logits = paddle.to_tensor([1.0, 3.0], stop_gradient=False)
-    loss = rank_net_by_query(logits, np.ones(2), np.zeros(2))
-    loss.backward()
-    assert float(loss) == 0.0 and logits.grad.numpy().tolist() == [0.0, 0.0]
-
-
-def test_on_a_positive_and_a_negative_a_query_it_is_the_loss_of_triples() -> None:
-    positive, negative = paddle.to_tensor([2.0, 0.0, -1.0]), paddle.to_tensor([0.5, 0.0, 1.0])
-    logits, labels = paddle.concat([positive, negative]), np.array([1.0, 1, 1, 0, 0, 0])
-    loss = binary_cross_entropy(logits, labels) + rank_net_by_query(logits, labels, np.array([0, 1, 2, 0, 1, 2]))
-    assert float(loss) == pytest.approx(float(rank_net_and_cross_entropy(positive, negative, 0.0)), abs=1e-6)
-
-
 def test_classification_figures() -> None:
     figures = classification_figures(np.array([2.0, 0.0, 1.0, 0.0]), np.array([1.0, -2.0, -0.5, 0.0]))
     assert figures["accuracy"] == 0.75  # the third is wrong; a probability of exactly 0.5 is not relevant
@@ -113,7 +77,7 @@ def test_without_queries_there_are_no_groups(pair_encoder: PairEncoder) -> None:
     plain = encode_labels(ROWS, pair_encoder, with_queries=False)
     assert LabeledExamples(plain, pair_encoder.pad_id).groups is None
     with pytest.raises(ValueError, match="with_queries"):
-        LabeledExamples(plain, pair_encoder.pad_id, rank_net=True)
+        LabeledExamples(plain, pair_encoder.pad_id, RankingLoss("ranknet_bce"))
 
 
 def test_a_file_larger_than_a_chunk_is_read_whole(
@@ -126,12 +90,17 @@ def test_a_file_larger_than_a_chunk_is_read_whole(
     assert split.pairs.ids.tolist() == data.pairs.ids.tolist()
 
 
-@pytest.mark.parametrize("rank_net", [False, True])
-def test_pairs_in_a_temporary_file_train_alike(pair_encoder: PairEncoder, tmp_path: Path, rank_net: bool) -> None:
-    network, indices = make_network(), np.array([5, 0, 2, 4])
-    encoded = [encode_labels(ROWS, pair_encoder, tmp_path, size, with_queries=True) for size in (1 << 20, 0)]
+@pytest.mark.parametrize("text", ["bce", "ranknet_bce", "listnet+margin_mse"])
+def test_pairs_in_a_temporary_file_train_alike(pair_encoder: PairEncoder, tmp_path: Path, text: str) -> None:
+    network, indices, loss = make_network(), np.array([5, 0, 2, 4]), RankingLoss(text)
+    taught = [dataclasses.replace(row, teacher_score=2.0 * i) for i, row in enumerate(ROWS)]
+    encoded = [
+        encode_labels(taught, pair_encoder, tmp_path, size, with_queries=True, loss=loss.expression)
+        for size in (1 << 20, 0)
+    ]
     assert [isinstance(data.labels, np.memmap) for data in encoded] == [False, True]
-    stored = [LabeledExamples(data, pair_encoder.pad_id, rank_net=rank_net) for data in encoded]
+    assert left_out("x", encoded[0], loss.expression) == left_out("x", encoded[1], loss.expression)
+    stored = [LabeledExamples(data, pair_encoder.pad_id, loss) for data in encoded]
     (memory, shown), (disk, shown_from_disk) = (examples.loss(network, indices) for examples in stored)
     assert float(memory) == float(disk) and shown == shown_from_disk
     groups = [examples.groups for examples in stored]
@@ -158,10 +127,10 @@ def test_loss_and_accuracy_are_those_of_the_logits(data: EncodedLabels) -> None:
     assert figures == {"accuracy": pytest.approx(expected["accuracy"])}
 
 
-@pytest.mark.parametrize("rank_net", [False, True])
-def test_parts_of_a_batch_add_up_to_it(data: EncodedLabels, rank_net: bool) -> None:
+@pytest.mark.parametrize("text", ["bce", "ranknet_bce", "mse+0.5*lambda", "softmax"])
+def test_parts_of_a_batch_add_up_to_it(data: EncodedLabels, text: str) -> None:
     network = make_network()
-    examples = LabeledExamples(data, 0, rank_net=rank_net)
+    examples = LabeledExamples(data, 0, RankingLoss(text))
     parts = [np.array([5, 0, 2]), np.array([3, 1, 4])]  # whole queries
     whole, figures = examples.loss(network, np.concatenate(parts))
     losses = [examples.loss(network, part) for part in parts]
@@ -175,10 +144,87 @@ def test_parts_of_a_batch_add_up_to_it(data: EncodedLabels, rank_net: bool) -> N
 
 def test_rank_net_adds_to_the_loss(data: EncodedLabels) -> None:
     network, indices = make_network(), np.array([0, 2, 5])
-    plain, ranked = (float(LabeledExamples(data, 0, rank_net=r).loss(network, indices)[0]) for r in (False, True))
+    plain, ranked = (
+        float(LabeledExamples(data, 0, RankingLoss(text)).loss(network, indices)[0]) for text in ("bce", "ranknet_bce")
+    )
     best, worst, middle = logits_of(network, data, indices).tolist()
     expected = (softplus(worst - best) + softplus(middle - best) + softplus(worst - middle)) / 3
     assert ranked - plain == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_teachers_scores_reach_the_loss_by_row(pair_encoder: PairEncoder) -> None:
+    taught = [dataclasses.replace(row, teacher_score=float(i)) for i, row in enumerate(ROWS)]
+    loss, indices = RankingLoss("teacher_mse"), np.array([4, 1])
+    data = encode_labels(taught, pair_encoder, loss=loss.expression)
+    network = make_network()
+    far = (logits_of(network, data, indices) - [4.0, 1.0]) ** 2
+    assert float(LabeledExamples(data, 0, loss).loss(network, indices)[0]) == pytest.approx(far.mean(), rel=1e-5)
+    assert encode_labels(taught, pair_encoder).teacher is None  # not kept where no loss asks for it
+
+
+def test_a_missing_teacher_is_an_error_that_says_which_record(pair_encoder: PairEncoder, tmp_path: Path) -> None:
+    rows = [dataclasses.replace(ROWS[0], teacher_score=1.0), ROWS[1]]
+    wanted = r"record 2 has no teacher_score, which --loss teacher_mse\+margin_mse learns from: add a column"
+    with pytest.raises(DataError, match=wanted):
+        encode_labels(rows, pair_encoder, loss=parse_loss("teacher_mse+bce+margin_mse"))
+
+
+def test_a_teacher_alone_needs_no_two_classes(pair_encoder: PairEncoder) -> None:
+    rows = [LabeledPair("深", "深", 0.0, 1.5), LabeledPair("深", "学", 0.0, -1.0)]
+    assert len(encode_labels(rows, pair_encoder, loss=parse_loss("margin_mse"))) == 2
+    with pytest.raises(DataError, match="one class only"):
+        encode_labels(rows, pair_encoder, loss=parse_loss("margin_mse+bce"))
+
+
+def test_the_highest_label_is_that_of_the_whole_file(
+    data: EncodedLabels, pair_encoder: PairEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert data.highest_label == 2.0
+    monkeypatch.setattr("cross_encoder.data.chunks", lambda source: ([row] for row in source))
+    assert encode_labels(ROWS, pair_encoder).highest_label == 2.0
+
+
+def grouped(pair_encoder: PairEncoder, *labels: list[float]) -> EncodedLabels:
+    """Encode one query for each list, with a title for each label."""
+    rows = [LabeledPair("深度"[: i + 1] * (i + 1), "学", label) for i, own in enumerate(labels) for label in own]
+    return encode_labels(rows, pair_encoder, with_queries=True)
+
+
+def test_queries_with_nothing_to_compare_are_counted(pair_encoder: PairEncoder) -> None:
+    data = grouped(pair_encoder, [0.0, 0.0], [1.0, 2.0], [1.0], [0.0, 1.0, 0.0])
+    assert left_out("x", data, parse_loss("bce")) == []
+    one_label = "2 of 4 queries have one label only: "
+    assert left_out("x", data, parse_loss("listnet")) == [one_label + "listnet leaves them out"]
+    assert left_out("x", data, parse_loss("softmax+lambda+bce+ranknet")) == [
+        one_label + "lambda and ranknet leave them out",
+        "3 of 4 queries have no relevant title (label >= 1) or no other: softmax leaves them out",
+    ]
+    assert left_out("x", data, parse_loss("margin_mse")) == [
+        "1 of 4 queries have one title only: margin_mse leaves them out"
+    ]
+    assert left_out("x", grouped(pair_encoder, [0.0, 1.0]), parse_loss("listnet+softmax+margin_mse")) == []
+
+
+@pytest.mark.parametrize("name", ["listnet", "softmax", "lambda", "ranknet", "margin_logit"])
+def test_those_that_are_counted_are_those_that_are_left_out(pair_encoder: PairEncoder, name: str) -> None:
+    for labels in ([0.0, 0.0], [1.0, 2.0], [1.0], [0.0, 2.0]):
+        data, loss = grouped(pair_encoder, labels, [0.0, 1.0]), RankingLoss(name)
+        own = np.arange(len(labels))
+        assert data.queries is not None
+        logits = paddle.to_tensor(own.astype("float32"), stop_gradient=False)
+        loss(logits, data.labels[own], data.queries[own]).backward()
+        assert bool(left_out("x", data, loss.expression)) is not logits.grad.numpy().any()
+
+
+def test_a_file_without_anything_to_compare_is_an_error_unless_another_loss_learns(pair_encoder: PairEncoder) -> None:
+    data = grouped(pair_encoder, [0.0, 0.0], [1.0])
+    with pytest.raises(
+        DataError, match=r"t\.csv: 2 of 2 queries have one label only: listnet .*nothing to learn; train"
+    ):
+        left_out("t.csv", data, parse_loss("listnet"))
+    with pytest.raises(DataError, match="nothing to learn"):
+        left_out("t.csv", data, parse_loss("listnet+softmax"))
+    assert len(left_out("t.csv", data, parse_loss("listnet+bce"))) == 1
 
 
 def options(*arguments: str) -> TrainCeOptions:
@@ -214,7 +260,15 @@ def test_the_tutorials_line_is_understood() -> None:
 
 
 def test_the_titles_of_a_query_share_a_batch_where_the_loss_compares_them() -> None:
-    assert [options("--loss", name).groups for name in ("bce", "ranknet_bce")] == [False, True]
+    compares = {"bce": False, "ranknet_bce": True, "mse+0.5*bce": False, "teacher_mse": False, "bce+margin_mse": True}
+    assert {name: options("--loss", name).groups for name in compares} == compares
     assert options("--group_by_query").groups and not options("--group_by_query", "false").groups
-    with pytest.raises(UsageError, match="it needs --group_by_query true"):
-        options("--loss", "ranknet_bce", "--group_by_query", "false")
+    with pytest.raises(UsageError, match=r"--loss bce\+listnet compares the titles .* it needs --group_by_query true"):
+        options("--loss", "bce+listnet", "--group_by_query", "false")
+
+
+def test_a_wrong_loss_shows_before_paddle_is_imported() -> None:
+    with pytest.raises(UsageError, match=r"'listnett' is no loss; choose from bce.*did you mean listnet"):
+        options("--loss", "bce+listnett")
+    with pytest.raises(UsageError, match=r"--margin 0\.3: --loss bce has no margin"):
+        options("--margin", "0.3")

@@ -10,7 +10,7 @@ import numpy as np
 from ernie_matching.data import EncodedTriples
 from ernie_matching.model import PairwiseExamples
 from paddle_ranker.distributed import ProcessGroup
-from paddle_ranker.losses import margin_on_logits
+from paddle_ranker.losses import RankingLoss
 from paddle_ranker.model import RankerNetwork
 from paddle_ranker.pair_encoder import PairEncoder
 from paddle_ranker.parameters import PARAMETERS_FILE, save_arrays
@@ -27,7 +27,7 @@ def make_examples(folder: Path) -> PairwiseExamples:
     queries = [query for query, _ in PAIRS] * 4
     titles = [title for _, title in PAIRS] * 4
     triples = EncodedTriples.of(encoder.encode(queries, titles), encoder.encode(queries, titles[1:] + titles[:1]))
-    return PairwiseExamples(triples, margin_on_logits, 1.0, encoder.pad_id)
+    return PairwiseExamples(triples, RankingLoss("margin_logit"), encoder.pad_id)
 
 
 def run(

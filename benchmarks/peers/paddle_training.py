@@ -15,7 +15,7 @@ from ernie_matching.model import PairwiseExamples
 from paddle_ranker.config import EncoderConfig
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoded_pairs import EncodedPairs
-from paddle_ranker.losses import PAIRWISE_LOSSES, margin_for
+from paddle_ranker.losses import RankingLoss
 from paddle_ranker.model import RankerNetwork
 from paddle_ranker.trainer import fit
 from paddle_ranker.training_options import TrainingOptions
@@ -27,9 +27,8 @@ def ours(work: TrainingWork, triples: BenchmarkTriples, pace: Pace, *, match_emb
     """Run this toolkit's trainer as `train_pairwise.py` does, until the pace ends it; a batch is all processes'."""
     processes = ProcessGroup()
     network = RankerNetwork(EncoderConfig(**work.shape), work.never_match if match_embeddings else None)
-    loss = "margin_logit"
     encoded = EncodedTriples.of(triples.positives, triples.negatives)
-    examples = _Paced(encoded, PAIRWISE_LOSSES[loss], margin_for(loss, None), work.pad_id)
+    examples = _Paced(encoded, RankingLoss("margin_logit"), work.pad_id)
     examples.pace = pace
     with tempfile.TemporaryDirectory() as folder:
         fit(

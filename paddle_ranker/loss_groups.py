@@ -1,0 +1,128 @@
+"""The titles of a batch by query, as losses look at them: in pairs, in a grid, as a ranking.
+
+Every loss over groups ends in `Queries.mean_over_titles`, which is what makes parts of a batch that are whole queries
+add up to the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Union
+
+import numpy as np
+import paddle
+from paddle import Tensor
+
+
+def constant(values: Union[np.ndarray, list[float]], like: Tensor) -> Tensor:
+    """Return values as a tensor of the type of `like`."""
+    return paddle.to_tensor(np.asarray(values), dtype=like.dtype)
+
+
+def differences(values: Tensor, first: np.ndarray, second: np.ndarray) -> Tensor:
+    """Return values[first] - values[second], `[pairs]` each, at least one."""
+    return paddle.gather(values, paddle.to_tensor(first)) - paddle.gather(values, paddle.to_tensor(second))
+
+
+def nothing(logits: Tensor) -> Tensor:
+    """Return 0 as a part of the graph, for backward; not a number where some logit is none."""
+    return logits.sum() * 0.0
+
+
+class Queries:
+    """Which of n titles belong to which query.
+
+    Attributes: `codes` [n] int64, the query of each title, from 0; `titles` [queries], how many each query has.
+    """
+
+    def __init__(self, queries: np.ndarray):
+        _, self.codes = np.unique(queries, return_inverse=True)
+        self.titles = np.bincount(self.codes)
+
+    def pairs(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pairs of titles of one query with different labels, the higher one first: `[pairs]` each."""
+        higher, lower = np.nonzero(self._together() & (labels[:, None] > labels[None, :]))
+        return higher, lower
+
+    def all_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return all pairs of two titles of one query, each once: `[pairs]` each."""
+        first, second = np.nonzero(np.triu(self._together(), 1))
+        return first, second
+
+    def _together(self) -> np.ndarray:
+        same: np.ndarray = self.codes[:, None] == self.codes[None, :]
+        return same
+
+    def share_of_pairs(self, first: np.ndarray) -> np.ndarray:
+        """Return, for pairs by their `first` title, 1 over how many of them are of that pair's query."""
+        of_query = self.codes[first]
+        share: np.ndarray = 1.0 / np.bincount(of_query)[of_query]
+        return share
+
+    def mean_over_titles(self, logits: Tensor, values: Tensor, codes: np.ndarray, share: np.ndarray) -> Tensor:
+        """Return the mean over all titles of what their queries come to: of each, the sum of share * value.
+
+        Args:
+            logits: of all titles, also of queries without a value: what is not a number is to show.
+            values: [m]
+            codes, share: the query of each value and what it is multiplied by, `[m]` each.
+        """
+        weights = share * self.titles[codes] / len(self.codes)
+        return (values * constant(weights, logits)).sum() + nothing(logits)
+
+    def ranks(self, order: np.ndarray) -> np.ndarray:
+        """Return each title's place within its query, [n] from 0, of all titles in an order that goes by query."""
+        starts = np.cumsum(self.titles) - self.titles
+        places = np.empty(len(order), np.int64)
+        places[order] = np.arange(len(order)) - starts[self.codes[order]]
+        return places
+
+    def gains(self, labels: np.ndarray) -> np.ndarray:
+        """Return each title's gain 2^label - 1 over its query's best possible discounted sum of them, [n]."""
+        labels = np.maximum(labels, 0.0).astype(np.float64)
+        highest = np.zeros(len(self.titles))
+        np.maximum.at(highest, self.codes, labels)
+        # Over 2^highest, which the quotient does not see: the power of a label of thousands is no number.
+        gains = np.exp2(labels - highest[self.codes]) - np.exp2(-highest[self.codes])
+        ideal = gains / np.log2(2.0 + self.ranks(np.lexsort((-gains, self.codes))))
+        best = np.bincount(self.codes, weights=ideal)[self.codes]
+        return np.divide(gains, best, out=np.zeros_like(gains), where=best > 0)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The titles of queries in rows: `places` [queries, longest] of titles in the batch; `there`, which are no padding.
+
+    `codes` [queries] are the queries of the rows.
+    """
+
+    places: np.ndarray
+    there: np.ndarray
+    codes: np.ndarray
+
+    @classmethod
+    def of(cls, queries: Queries) -> Grid:
+        """Lay out all titles, in their order."""
+        order = np.argsort(queries.codes, kind="stable")
+        there = np.arange(queries.titles.max(initial=0)) < queries.titles[:, None]
+        places = np.zeros(there.shape, np.int64)
+        places[there] = order
+        return cls(places, there, np.arange(len(queries.titles)))
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def rows(self, chosen: np.ndarray) -> Grid:
+        """Return the rows for which `chosen` [queries] is true."""
+        return replace(self, places=self.places[chosen], there=self.there[chosen], codes=self.codes[chosen])
+
+    def values(self, values: np.ndarray, padding: float) -> np.ndarray:
+        """Lay out values [n]: `[queries, longest]`."""
+        laid_out: np.ndarray = np.where(self.there, values[self.places], padding)
+        return laid_out
+
+    def logits(self, logits: Tensor, kept: np.ndarray) -> Tensor:
+        """Lay out logits [n]: `[queries, longest]`, with exp(logit) = 0 where `kept` of that shape is false."""
+        laid_out = paddle.gather(logits, paddle.to_tensor(self.places.ravel())).reshape(self.places.shape)
+        # Not minus infinity: its gradient would be 0 times infinity.
+        return paddle.where(paddle.to_tensor(kept), laid_out, paddle.full_like(laid_out, -1e30))

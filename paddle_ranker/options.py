@@ -45,10 +45,12 @@ def option(
     below: Optional[float] = None,
     aliases: Sequence[str] = (),
     positional: bool = False,
+    several: bool = False,
 ) -> Any:
     """Declare one option of a command; bounds are inclusive (`minimum`, `maximum`) or exclusive (`above`, `below`).
 
     A `positional` one is required and given without its name, in the order of the fields: `convert SOURCE TARGET`.
+    Of `several` values there are one or more, side by side, and the field is a `tuple[str, ...]`: `compare A B C`.
     """
     return dataclasses.field(
         default=default,
@@ -58,6 +60,7 @@ def option(
             "bounds": (minimum, maximum, above, below),
             "aliases": tuple(aliases),
             "positional": positional,
+            "several": several,
         },
     )
 
@@ -134,7 +137,8 @@ def build_parser(options_class: type[Options], prog: str, description: str) -> a
         kind = _value_type(annotations[field.name])
         text = field.metadata["help"].replace("%", "%%")
         if field.metadata["positional"]:
-            parser.add_argument(field.name, help=text, type=kind, metavar=_shown_name(field))
+            many: dict[str, Any] = {"type": str, "nargs": "+"} if field.metadata["several"] else {"type": kind}
+            parser.add_argument(field.name, help=text, metavar=_shown_name(field), **many)
             continue
         required = field.default is REQUIRED
         if not required and field.default is not None:
@@ -180,7 +184,7 @@ def parse_options(
         )
     values = vars(namespace)
     values.pop("_given", None)
-    return options_class(**values)
+    return options_class(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def run_command(

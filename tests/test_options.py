@@ -74,6 +74,19 @@ def test_two_names_of_one_option() -> None:
     assert parse("--max_steps", "7", "--steps", "7").steps == 7
 
 
+@dataclass(frozen=True)
+class Many(Options):
+    systems: tuple[str, ...] = option(help="what to compare", positional=True, several=True)
+    seed: int = option(1, help="a seed")
+
+
+def test_several_values_side_by_side() -> None:
+    assert parse_options(Many, ["a", "b", "--seed", "2"], "many", "") == Many(systems=("a", "b"), seed=2)
+    assert parse_options(Many, ["--seed", "2", "a"], "many", "") == Many(systems=("a",), seed=2)
+    with pytest.raises(UsageError, match="SYSTEMS"):
+        parse_options(Many, [], "many", "")
+
+
 def test_a_required_option_is_asked_for() -> None:
     with pytest.raises(UsageError, match="--train_file"):
         parse_options(Sample, [], "sample", "")

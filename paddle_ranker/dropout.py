@@ -6,10 +6,13 @@ value). Here a value costs 16 bits of a fast generator and a comparison.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
+from paddle.autograd import PyLayer
 
 _STEPS = 1 << 16  # a probability is rounded to so many
 
@@ -32,8 +35,24 @@ class Masks:
         dropped = round(probability * _STEPS)
         size = int(np.prod(hidden.shape))
         kept = self._bits.random_raw((size + 3) // 4).view(np.uint16)[:size] >= dropped
-        mask = (kept * np.float32(_STEPS / (_STEPS - dropped))).reshape(hidden.shape)
-        return hidden * paddle.to_tensor(mask)
+        return _Masked.apply(hidden, kept, _STEPS / (_STEPS - dropped))
+
+
+class _Masked(PyLayer):
+    """Multiply by a mask that is kept for the way back in one byte a value; a product would keep both its factors."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, kept: np.ndarray, scale: float) -> Tensor:
+        ctx.kept, ctx.scale = kept, scale
+        return hidden * _mask(kept, scale, hidden)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient * _mask(ctx.kept, ctx.scale, gradient)
+
+
+def _mask(kept: np.ndarray, scale: float, like: Tensor) -> Tensor:
+    return paddle.to_tensor((kept * np.float32(scale)).reshape(like.shape))
 
 
 class Dropout(nn.Layer):

@@ -12,6 +12,7 @@ from typing import Optional
 COMMANDS = {
     "doctor": ("paddle_ranker.doctor", "main", "say what is installed, which fast paths are on, and what to install"),
     "rank": ("paddle_ranker.rank", "main", "rank the titles of each query of a file, best first"),
+    "blend": ("paddle_ranker.blend", "main", "average a ranker with the linear lexical model, or with another ranker"),
     "make-triples": ("paddle_ranker.triples", "main", "make training triples from a file of labelled pairs"),
     "convert": (
         "paddle_ranker.convert",

@@ -30,6 +30,7 @@ from paddle_ranker.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 
 FORMAT_VERSION = 1
 INFO_FILE = "ranker.json"
+BLEND = "blend"  # the kind of a folder that holds several rankers: `paddle_ranker.blended`
 PUBLISHED_MAX_SEQ_LENGTH = 128  # of checkpoints that do not say
 
 
@@ -37,7 +38,7 @@ PUBLISHED_MAX_SEQ_LENGTH = 128  # of checkpoints that do not say
 class RankerInfo:
     """What `ranker.json` holds."""
 
-    kind: str  # pairwise | cross_encoder
+    kind: str  # pairwise | cross_encoder | blend
     max_seq_length: int
     match_embeddings: bool
     training: dict[str, Any] = field(default_factory=dict)
@@ -46,6 +47,7 @@ class RankerInfo:
     calibration: Optional[Calibration] = None  # probability = sigmoid(logit) without one
     format_version: int = FORMAT_VERSION
     lexical_features: bool = False
+    blend: Optional[dict[str, Any]] = None  # of several rankers: their folders, their weights, and the bias
 
     @classmethod
     def read(cls, folder: Path) -> Optional[RankerInfo]:
@@ -169,6 +171,13 @@ def _load(
     match_embeddings: Optional[bool] = None,
     lexical_features: bool = False,
 ) -> RankerParts:
+    blend = RankerInfo.read(Path(source)) if Path(source).is_dir() else None
+    if blend and blend.kind == BLEND:
+        if kind is not None:
+            raise CheckpointError(f"{source}: a blend of rankers cannot be trained: train a member, and blend again")
+        from paddle_ranker.blended import load_blend
+
+        return load_blend(Path(source), blend, max_seq_length, tokenizer)
     folder, parameters = _locate(Path(source))
     info, config = RankerInfo.read(folder), read_config(folder)
     if info:
@@ -216,6 +225,17 @@ def _load(
     return RankerParts(
         network, pair_encoder, info, new_parts, has_two_class_head(arrays), kind is not None and is_calibrated
     )
+
+
+def with_lexical_features(parts: RankerParts) -> RankerNetwork:
+    """Return the network of a ranker with lexical features at its head; new ones have no tables, and add nothing."""
+    old = parts.network
+    if old.lexical is not None:
+        return old
+    never_match = never_match_ids(parts.pair_encoder)
+    network = RankerNetwork(old.config, old.never_match, LexicalHead(old.config.vocab_size, never_match))
+    load_parameters(network, {name: value.numpy() for name, value in old.state_dict().items()}, allow_new=True)
+    return network
 
 
 _PUBLISHED_HEADS = {"similarity.weight": "pairwise", "classifier.weight": "cross_encoder"}

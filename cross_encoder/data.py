@@ -77,12 +77,12 @@ def encode_labels(
 
 
 _LEFT_OUT: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]]] = {
-    LABELS: ("have one label only", lambda lowest, highest, titles: lowest == highest),
+    LABELS: ("one label only", lambda lowest, highest, titles: lowest == highest),
     RELEVANCE: (
-        "have no relevant title (label >= 1) or no other",
+        "no relevant title (label >= 1) or no other",
         lambda lowest, highest, titles: (lowest >= RELEVANT) | (highest < RELEVANT),
     ),
-    TITLES: ("have one title only", lambda lowest, highest, titles: titles == 1),
+    TITLES: ("one title only", lambda lowest, highest, titles: titles == 1),
 }
 
 
@@ -102,8 +102,11 @@ def left_out(name: str, data: EncodedLabels, loss: LossExpression) -> list[str]:
         names = [term.name for term in loss.terms if term.facts.compares == compares]
         count = int(is_left_out(lowest, highest, titles).sum())
         if names and count:
-            they = f"{' and '.join(names)} {'leave' if len(names) > 1 else 'leaves'} them out"
-            lines.append(f"{count:,} of {len(groups):,} queries {what}: {they}")
+            have, them = ("has", "it") if count == 1 else ("have", "them")
+            leave = "leave" if len(names) > 1 else "leaves"
+            lines.append(
+                f"{count:,} of {len(groups):,} queries {have} {what}: {' and '.join(names)} {leave} {them} out"
+            )
             idle += names if count == len(groups) else []
     if len(idle) == len(loss.terms):
         raise DataError(

@@ -200,7 +200,7 @@ def test_queries_with_nothing_to_compare_are_counted(pair_encoder: PairEncoder) 
         "3 of 4 queries have no relevant title (label >= 1) or no other: softmax leaves them out",
     ]
     assert left_out("x", data, parse_loss("margin_mse")) == [
-        "1 of 4 queries have one title only: margin_mse leaves them out"
+        "1 of 4 queries has one title only: margin_mse leaves it out"
     ]
     assert left_out("x", grouped(pair_encoder, [0.0, 1.0]), parse_loss("listnet+softmax+margin_mse")) == []
 

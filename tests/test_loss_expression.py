@@ -114,3 +114,15 @@ def test_the_pairwise_ranker_learns_from_two_titles_at_a_time() -> None:
 def test_a_loss_is_read_without_paddle() -> None:
     code = "import sys, cross_encoder.train_ce, ernie_matching.train_pairwise; sys.exit('paddle' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
+
+
+def test_the_page_on_losses_says_what_each_needs() -> None:
+    page = (REPOSITORY / "docs" / "losses.md").read_text(encoding="utf-8")
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `") and line.count("|") > 5}
+    assert list(rows) == list(LOSSES)
+    for name, facts in LOSSES.items():
+        assert ("whole queries" in rows[name]) is (facts.compares is not None)
+        assert ("`teacher_score`" in rows[name]) is facts.teacher
+        assert (
+            (f", margin {facts.margin:g} |" in rows[name]) if facts.margin is not None else ("argin " not in rows[name])
+        )

@@ -6,20 +6,18 @@ from collections.abc import Sequence
 from typing import Optional
 
 from paddle_ranker import runtime
+from paddle_ranker.evaluation_options import EvaluateOptions
 from paddle_ranker.options import run_command
-from paddle_ranker.scoring_options import EvaluateOptions
 
 
 def evaluate(options: EvaluateOptions) -> None:
-    """Print the AUC, the measures by query, the accuracy and the cross-entropy."""
+    """Print the AUC, the measures by query with their intervals, the accuracy and the cross-entropy."""
     runtime.prepare_command(options.cpu_threads)
+    from paddle_ranker.evaluating import print_evaluation, score_measured_pairs
     from paddle_ranker.evaluation import classification_figures
-    from paddle_ranker.metrics import evaluate_ranking
-    from paddle_ranker.scoring import print_figures, score_evaluation_file
 
-    _, evaluation, logits = score_evaluation_file(options, "cross_encoder")
-    figures = evaluate_ranking(evaluation.queries, evaluation.labels, logits)
-    print_figures({**figures, **classification_figures(evaluation.labels, logits)})
+    _, pairs, logits = score_measured_pairs(options, "cross_encoder")
+    print_evaluation(options, pairs, logits, classification_figures(pairs.labels[pairs.candidates], logits))
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

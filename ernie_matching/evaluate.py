@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Optional
 
 from paddle_ranker import runtime
+from paddle_ranker.evaluation_options import EvaluateOptions
 from paddle_ranker.options import option, run_command
-from paddle_ranker.scoring_options import EvaluateOptions
 
 
 @dataclass(frozen=True)
@@ -19,23 +19,20 @@ class EvaluatePairwiseOptions(EvaluateOptions):
 
 
 def evaluate(options: EvaluatePairwiseOptions) -> None:
-    """Print the AUC, the measures by query, and the margin loss."""
+    """Print the AUC, the measures by query with their intervals, and the margin loss."""
     runtime.prepare_command(options.cpu_threads)
+    from paddle_ranker.evaluating import print_evaluation, score_measured_pairs
     from paddle_ranker.evaluation import mean_margin_loss
     from paddle_ranker.loss_expression import margin_of
-    from paddle_ranker.metrics import evaluate_ranking
-    from paddle_ranker.scoring import print_figures, score_evaluation_file
 
-    parts, evaluation, logits = score_evaluation_file(options, "pairwise")
-    figures = evaluate_ranking(evaluation.queries, evaluation.labels, logits)
-
+    parts, pairs, logits = score_measured_pairs(options, "pairwise")
+    queries, _ = pairs.texts("the margin loss")
     loss = parts.info.training.get("loss", "margin_probability")  # that of the published checkpoints
     trained_with = parts.info.training.get("margin")
     margin, on_probabilities = margin_of(loss, trained_with if options.margin is None else options.margin)
-    figures["margin_loss"] = mean_margin_loss(
-        evaluation.queries, evaluation.labels, logits, margin, probabilities=on_probabilities
-    )
-    print_figures(figures)
+    labels = pairs.labels[pairs.candidates]
+    margin_loss = mean_margin_loss(queries, labels, logits, margin, probabilities=on_probabilities)
+    print_evaluation(options, pairs, logits, {"margin_loss": margin_loss})
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

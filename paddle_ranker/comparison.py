@@ -30,7 +30,6 @@ TITLES = {
     "r@10": "R@10",
     "pairs_ordered": "pairs ordered",
 }
-TIES = ("against", "trec_eval")
 FEWEST_PERMUTATIONS = 1000
 _AUC_CELLS = 400_000_000  # permutations x pairs of an AUC's test: half a minute
 

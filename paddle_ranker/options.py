@@ -184,7 +184,10 @@ def parse_options(
         )
     values = vars(namespace)
     values.pop("_given", None)
-    return options_class(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    for name, value in values.items():
+        if isinstance(value, list):
+            values[name] = tuple(value)
+    return options_class(**values)
 
 
 def run_command(

@@ -11,13 +11,12 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_ranker import runtime
-from paddle_ranker.evaluation import EvaluationSet
 from paddle_ranker.model_folder import RankerParts, load_ranker
 from paddle_ranker.pair_encoder import PairEncoder
 from paddle_ranker.ranker import RankedTitle
 from paddle_ranker.records import Pair, RecordFile
 from paddle_ranker.scorer import DygraphEngine, Scorer, chunks
-from paddle_ranker.scoring_options import EvaluateOptions, PredictOptions, ScoringOptions
+from paddle_ranker.scoring_options import PredictOptions, ScoringOptions
 from paddle_ranker.windows import Windows, make_windows
 
 
@@ -31,37 +30,6 @@ def load_for_scoring(source: str, options: ScoringOptions, expected_kind: Option
         tokenizer=options.tokenizer,
         expected_kind=expected_kind,
     )
-
-
-def score_evaluation_file(
-    options: EvaluateOptions, expected_kind: str
-) -> tuple[RankerParts, EvaluationSet, np.ndarray]:
-    """Return the ranker, the labelled pairs and their logits (`[n]` float64); say what was left out and cut.
-
-    Raises `DataError` for a malformed file or one of one class only, `CheckpointError` for a ranker of another kind.
-    """
-    parts = load_for_scoring(options.init_from_ckpt, options, expected_kind)
-    windows = windows_for(parts, options)
-    evaluation = EvaluationSet(
-        options.test_file,
-        parts.pair_encoder,
-        options.batch_size,
-        skip_bad_rows=options.skip_bad_rows,
-        windows=windows,
-    )
-    if evaluation.skipped:
-        print(f"{options.test_file}: {evaluation.report}")
-    logits = evaluation.logits(DygraphEngine(parts.network), calibration=parts.info.calibration)
-    say_truncated(parts.pair_encoder, windows)
-    return parts, evaluation, logits
-
-
-def print_figures(figures: dict[str, float]) -> None:
-    """Print the AUC as the published scripts do, then every other figure, one a line."""
-    print(f"eval_dev auc:{figures['auc']:.3f}")
-    for name, value in figures.items():
-        if name != "auc":
-            print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
 
 
 def windows_for(parts: RankerParts, options: ScoringOptions) -> Optional[Windows]:

@@ -45,14 +45,6 @@ class ScoringOptions(Options):
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(ScoringOptions):
-    """What evaluation accepts."""
-
-    init_from_ckpt: str = option(help="the ranker: a model folder, or its model_state.pdparams")
-    test_file: str = option(help="labelled pairs: query, title, label")
-
-
-@dataclass(frozen=True)
 class PredictOptions(ScoringOptions):
     """What prediction accepts."""
 

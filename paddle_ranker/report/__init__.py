@@ -1,0 +1,1 @@
+"""What a comparison looks like: as text, as JSON, as a list by query, as pictures and as a page."""

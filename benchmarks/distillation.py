@@ -1,0 +1,104 @@
+"""Measure what a small ranker gains by learning from a large one's scores, on QBQTC.
+
+python -m benchmarks.distillation
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from benchmarks.run_store import Run
+from benchmarks.small_rankers import FoldsOptions, Recipe, Workshop, run_systems
+from paddle_ranker.options import option, run_command
+
+REFERENCE = "student_taught_mined"
+
+
+@dataclass(frozen=True)
+class DistillationOptions(FoldsOptions):
+    """Options of `python -m benchmarks.distillation`."""
+
+    teacher_layers: int = option(2, help="layers of the teacher", minimum=1)
+    teacher_hidden_size: int = option(128, help="its width", minimum=8)
+    teacher_learning_rate: float = option(5e-4, help="its peak learning rate", above=0)
+    teacher_options: str = option("--lexical_features=true", help="further options of its training, as one argument")
+    label_loss: str = option("ranknet_bce", help="loss of the teacher and of the student that has none")
+    teacher_loss: str = option("margin_mse", help="loss of the students that learn from the teacher")
+    negatives: int = option(
+        2, help="titles mined for each positive, which the teacher scores and nobody labels", minimum=1
+    )
+
+
+class Distillation:
+    """The rows of the table: each trains (and makes, where it is missing, what it needs) in a workshop."""
+
+    def __init__(self, options: DistillationOptions) -> None:
+        self.options = options
+
+    def teacher(self, workshop: Workshop) -> Run:
+        """The large ranker, on labels."""
+        o = self.options
+        more = (f"--loss={o.label_loss}", *o.teacher_options.split())
+        recipe = Recipe(o.teacher_layers, o.teacher_hidden_size, o.teacher_learning_rate, o.epochs, more)
+        return workshop.train("teacher", workshop.learn, recipe)
+
+    def student(self, workshop: Workshop) -> Run:
+        """The small one, on the same labels."""
+        return workshop.train("student", workshop.learn, self._recipe(self.options.label_loss))
+
+    def student_longer(self, workshop: Workshop) -> Run:
+        """The small one, on the same labels, for twice as many epochs: what the steps alone are worth."""
+        return workshop.train("student_longer", workshop.learn, self._recipe(self.options.label_loss, 2))
+
+    def student_taught(self, workshop: Workshop) -> Run:
+        """The small one, on the teacher's scores of the same pairs."""
+        taught = self._scored(workshop, "taught.tsv", str(workshop.learn))
+        return workshop.train("student_taught", taught, self._recipe(self.options.teacher_loss))
+
+    def student_taught_mined(self, workshop: Workshop) -> Run:
+        """The small one, on the teacher's scores of the same pairs and of mined ones that nobody has labelled."""
+        from paddle_ranker.mine import main as mine
+
+        mined = workshop.file(
+            "mined.tsv", mine, "--queries", str(workshop.learn), "--output_file", "{out}", "--format", "pairs",
+            "--negatives", str(self.options.negatives), "--seed", str(workshop.seed),
+            *self.options.mine_options.split(),
+        )  # fmt: skip
+        taught = self._scored(workshop, "taught_mined.tsv", str(mined))
+        return workshop.train("student_taught_mined", taught, self._recipe(self.options.teacher_loss))
+
+    def _recipe(self, loss: str, times: int = 1) -> Recipe:
+        o = self.options
+        return Recipe(o.layers, o.hidden_size, o.learning_rate, times * o.epochs, (f"--loss={loss}",))
+
+    def _scored(self, workshop: Workshop, name: str, data: str) -> Path:
+        from paddle_ranker.distill import main as distill
+
+        self.teacher(workshop)
+        teacher, threads = str(workshop.ranker("teacher")), str(self.options.threads)
+        return workshop.file(name, distill, teacher, data, "{out}", "--device", "cpu", "--cpu_threads", threads)
+
+
+def run(options: DistillationOptions) -> None:
+    """Print the figures of the teacher, of the student alone, and of the students that learn from the teacher."""
+    rows = Distillation(options)
+    systems = {
+        name: getattr(rows, name) for name in ("teacher", "student", "student_longer", "student_taught", REFERENCE)
+    }
+    head = (
+        f"distillation: teacher {options.teacher_layers} x {options.teacher_hidden_size} "
+        f"({options.teacher_options or 'plain'}), student {options.layers} x {options.hidden_size}"
+    )
+    run_systems(options, systems, REFERENCE, head)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, DistillationOptions, argv, (__doc__ or "").split("\n")[0], prog="benchmarks.distillation")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,92 @@
+"""Measure whether a ranker learns more from mined negatives than from random ones, on QBQTC.
+
+python -m benchmarks.mining
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from benchmarks.run_store import Run
+from benchmarks.small_rankers import FoldsOptions, Recipe, Workshop, run_systems
+from paddle_ranker.metrics import RELEVANT
+from paddle_ranker.options import option, run_command
+from paddle_ranker.records import LabeledPair, read_records, write_records
+
+REFERENCE = "mined"
+
+
+@dataclass(frozen=True)
+class MiningOptions(FoldsOptions):
+    """Options of `python -m benchmarks.mining`."""
+
+    negatives: int = option(2, help="negatives of each positive", minimum=1)
+    loss: str = option("ranknet_bce", help="loss of all rankers")
+
+
+class Mining:
+    """The rows of the table: one ranker, the same positives, and negatives from different places."""
+
+    def __init__(self, options: MiningOptions) -> None:
+        self.options = options
+
+    def random(self, workshop: Workshop) -> Run:
+        """Titles by lot."""
+        return self._train("random", workshop, self._mine("random", workshop, "--method", "random"))
+
+    def mined(self, workshop: Workshop) -> Run:
+        """Titles that BM25 ranks from 1 to 50."""
+        return self._train("mined", workshop, self._mine("mined", workshop))
+
+    def mined_top(self, workshop: Workshop) -> Run:
+        """The titles that BM25 ranks best."""
+        return self._train("mined_top", workshop, self._mine("mined_top", workshop, "--sample", "top"))
+
+    def mined_again(self, workshop: Workshop) -> Run:
+        """Titles of a ranker's order, guarded by its scores; the ranker is that of `mined`."""
+        self.mined(workshop)
+        ranker = str(workshop.ranker("mined"))
+        scoring = ("--ranker", ranker, "--device", "cpu", "--cpu_threads", str(self.options.threads))
+        return self._train("mined_again", workshop, self._mine("mined_again", workshop, *scoring))
+
+    def judged(self, workshop: Workshop) -> Run:
+        """The titles that people judged irrelevant: what mining stands in for."""
+        return self._train("judged", workshop, workshop.learn)
+
+    def _mine(self, name: str, workshop: Workshop, *arguments: str) -> Path:
+        from paddle_ranker.mine import main as mine
+
+        positives = workshop.folder / "positives.tsv"
+        pairs = read_records(workshop.learn, LabeledPair)
+        write_records(positives, (pair for pair in pairs if pair.label >= RELEVANT))
+        return workshop.file(
+            f"{name}.tsv", mine, "--queries", str(positives), "--corpus", str(workshop.learn), "--output_file", "{out}",
+            "--format", "pairs", "--negatives", str(self.options.negatives), "--seed", str(workshop.seed),
+            *self.options.mine_options.split(), *arguments,
+        )  # fmt: skip
+
+    def _train(self, name: str, workshop: Workshop, file: Path) -> Run:
+        o = self.options
+        return workshop.train(
+            name, file, Recipe(o.layers, o.hidden_size, o.learning_rate, o.epochs, (f"--loss={o.loss}",))
+        )
+
+
+def run(options: MiningOptions) -> None:
+    """Print the figures of rankers that differ in their negatives alone."""
+    rows = Mining(options)
+    names = ("random", REFERENCE, "mined_top", "mined_again", "judged")
+    head = f"mining: ranker {options.layers} x {options.hidden_size}, {options.negatives} negatives of each positive"
+    run_systems(options, {name: getattr(rows, name) for name in names}, REFERENCE, head)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, MiningOptions, argv, (__doc__ or "").split("\n")[0], prog="benchmarks.mining")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Write a large ranker's scores into training data. Without arguments: a demo from end to end, in which a small ranker
+# (1 layer, 64 wide) is trained with and without the demo ranker as its teacher.
+#
+#   bash scripts/distill.sh [TEACHER DATA_FILE OUTPUT_FILE and options of python -m paddle_ranker distill]
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
+set -euo pipefail
+# shellcheck source=scripts/demo.sh
+. "$(dirname "${BASH_SOURCE[0]}")/demo.sh"
+
+ensure_environment
+read -ra device <<<"$(default_device "$@")"
+if [ $# -gt 0 ]; then
+    run_single -m paddle_ranker distill "$@" ${device[@]+"${device[@]}"}
+    exit
+fi
+
+describe pairwise
+ensure_demo_data
+ensure_demo_ranker
+teacher="$DEMO_RANKER/best"
+dev="$DEMO_DATA/sort/dev_pairwise.csv"
+train="$DEMO_DATA/sort/train_pairwise.csv"
+scored="$ROOT/checkpoint/distilled_triples.tsv"
+starter="$("$PYTHON" -m paddle_ranker starter --corpus "$DEMO_DATA/recall/corpus.csv:$train" \
+    --num_hidden_layers 1 --hidden_size 64 --num_attention_heads 2)"
+
+# Train a student: NAME TRAIN_FILE LOSS
+train_student() {
+    say ""
+    say "student, $1:"
+    run_single "$ROOT/$COMMANDS/$TRAIN.py" --train_file "$2" --test_file "$dev" --save_dir "$ROOT/checkpoint/student_$1" \
+        --model_name_or_path "$starter" --loss "$3" --epochs 2 --eval_step 100 --logging_steps 100 --max_seq_length 64 \
+        --learning_rate 1e-3 --new_parts_factor 1 --weight_decay 0.01 --warmup_proportion 0.06 \
+        ${device[@]+"${device[@]}"}
+}
+
+# Print the figures of a ranker on one line: NAME FOLDER
+figures() {
+    local printed
+    printed="$(run_single "$ROOT/$COMMANDS/evaluate.py" --init_from_ckpt "$2" --test_file "$dev" \
+        ${device[@]+"${device[@]}"})"
+    printf '%-16s %s\n' "$1" "$(printf '%s\n' "$printed" | grep -E '^(eval_dev auc|ndcg@10)' | tr '\n' ' ')"
+}
+
+train_student alone "$train" ranknet_bce
+say ""
+run_single -m paddle_ranker distill "$teacher" "$train" "$scored" ${device[@]+"${device[@]}"}
+train_student taught "$scored" margin_mse
+
+say ""
+say "On $dev:"
+figures teacher "$teacher"
+figures "student, alone" "$ROOT/checkpoint/student_alone/best"
+figures "student, taught" "$ROOT/checkpoint/student_taught/best"
+say ""
+say "Next: bash scripts/distill.sh YOUR_RANKER YOUR_TRIPLES_OR_PAIRS OUTPUT_FILE   # then train on OUTPUT_FILE with --loss margin_mse"

@@ -72,12 +72,15 @@ def lexical_features(
     query_pairs, title_pairs = query * pair_starts, title * pair_starts
     pair_weight = (weight + _later(weight)) * pair_starts
 
-    equal = (input_ids.unsqueeze(2) == input_ids.unsqueeze(1)).astype("float32") * (
-        text.unsqueeze(2) * text.unsqueeze(1)
-    )
-    across = query.unsqueeze(2) * title.unsqueeze(1)
-    shared = equal * across  # [batch, query place, title place]
-    within = equal * (query.unsqueeze(2) * query.unsqueeze(1) + title.unsqueeze(2) * title.unsqueeze(1))
+    # Comparing is most of the work, so each token gets a number that says what it may equal: what is not of the text
+    # in question -1 or -2, and for what may equal within a text, the title's numbers are beyond the query's.
+    ids, is_title = input_ids.astype("int32"), token_type_ids.astype("int32")
+    in_query, in_title = query > 0.5, title > 0.5
+    of_query = paddle.where(in_query, ids, paddle.full_like(ids, -1))
+    of_title = paddle.where(in_title, ids, paddle.full_like(ids, -2))
+    of_either = paddle.where(special, paddle.full_like(ids, -1), ids + is_title * idf.shape[0])
+    shared = _equal(of_query, of_title)  # [batch, query place, title place]
+    within = _equal(of_either, of_either)  # of special tokens too, which no sum counts
     shared_pairs, within_pairs = shared * _diagonal(shared, 1), within * _diagonal(within, 1)
 
     tokens = _Grams(query, title, weight, shared, within)
@@ -138,7 +141,9 @@ class _Grams:
     def __init__(self, query: Tensor, title: Tensor, weight: Tensor, shared: Tensor, within: Tensor):
         self.weight = weight
         self.frequency = shared.sum(axis=2)  # of the query's n-gram in the title
-        self.in_title, self.in_query = shared.max(axis=2), shared.max(axis=1)
+        self.in_title, self.in_query = (
+            (count > 0.5).astype("float32") for count in (self.frequency, shared.sum(axis=1))
+        )
         self.own_frequency = within.sum(axis=2)
         # An n-gram that stands there n times counts as 1/n each time: sums are over the distinct ones.
         once = 1.0 / self.own_frequency.clip(min=1.0)
@@ -165,6 +170,11 @@ class _Grams:
 
     def rarest_missing(self) -> Tensor:
         return (self.weight * self.query * (1.0 - self.in_title)).max(axis=1)
+
+
+def _equal(rows: Tensor, columns: Tensor) -> Tensor:
+    """Return 1 where rows[i] is columns[j], `[batch, length, length]` float32."""
+    return (rows.unsqueeze(2) == columns.unsqueeze(1)).astype("float32")
 
 
 def _sum(values: Tensor) -> Tensor:

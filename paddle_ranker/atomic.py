@@ -13,7 +13,7 @@ from typing import IO, Any, Union
 
 from paddle_ranker.errors import RankerError
 
-_TEMPORARY = ".unfinished-"
+UNFINISHED = ".unfinished-"  # how the names of temporary files and folders begin
 
 
 def make_folder(folder: Union[str, Path]) -> Path:
@@ -30,8 +30,8 @@ def make_folder(folder: Union[str, Path]) -> Path:
 
 def remove_unfinished(parent: Path) -> None:
     """Delete what killed processes left behind in `parent`; leave alone what a living process is writing."""
-    for entry in parent.glob(f"{_TEMPORARY}*"):
-        process = entry.name[len(_TEMPORARY) :].split("-")[0]
+    for entry in parent.glob(f"{UNFINISHED}*"):
+        process = entry.name[len(UNFINISHED) :].split("-")[0]
         if not (process.isdigit() and Path(f"/proc/{process}").exists() and int(process) != os.getpid()):
             _remove(entry)
 
@@ -42,7 +42,7 @@ def new_folder(target: Path) -> Iterator[Path]:
 
     Every file is synced to the disk before the rename. `target` must not exist: a folder cannot be replaced atomically.
     """
-    temporary = Path(tempfile.mkdtemp(prefix=f"{_TEMPORARY}{os.getpid()}-", dir=target.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}{os.getpid()}-", dir=target.parent))
     try:
         yield temporary
         temporary.chmod(0o755)  # mkdtemp's folders are readable by their owner alone
@@ -72,7 +72,7 @@ def new_file(target: Union[str, Path], mode: str = "w", **arguments: Any) -> Ite
     target = Path(target)
     if mode == "w":
         arguments.setdefault("encoding", "utf-8")
-    temporary = target.with_name(f"{_TEMPORARY}{os.getpid()}-{target.name}")
+    temporary = target.with_name(f"{UNFINISHED}{os.getpid()}-{target.name}")
     try:
         with open(temporary, mode, **arguments) as stream:
             yield stream
@@ -86,7 +86,7 @@ def new_file(target: Union[str, Path], mode: str = "w", **arguments: Any) -> Ite
 
 def point(link: Path, target: Path) -> None:
     """Make `link` a symbolic link to its sibling `target`, replacing an older link atomically."""
-    temporary = link.with_name(f"{_TEMPORARY}{os.getpid()}-{link.name}")
+    temporary = link.with_name(f"{UNFINISHED}{os.getpid()}-{link.name}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target.name)
     os.replace(temporary, link)

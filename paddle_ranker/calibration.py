@@ -8,7 +8,7 @@ Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017); with
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,8 +63,13 @@ class Calibration:
         """Return the calibrated logits of a ranker's logits, of any shape, float64."""
         return self.scale * np.asarray(logits, np.float64) + self.shift
 
+    def fold(self, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return a linear head's weight and bias, of any shape, that give the calibrated logits by themselves."""
+        return (self.scale * weight.astype(np.float64)).astype(weight.dtype), self.apply(bias).astype(bias.dtype)
+
     def __str__(self) -> str:
-        return f"sigmoid({self.scale:.6g} * logit {'-' if self.shift < 0 else '+'} {abs(self.shift):.6g})"
+        shift = f" {'-' if self.shift < 0 else '+'} {abs(self.shift):.6g}" if self.shift else ""
+        return f"sigmoid({self.scale:.6g} * logit{shift})"
 
 
 def fit(method: str, labels: Floats, logits: Floats) -> Calibration:
@@ -131,6 +136,24 @@ def _wrong_way(method: str) -> str:
         "no temperature above 0 fits: most logits are on the wrong side of 0, as they may be after a training that "
         "compares titles; use --method platt, which shifts them too"
     )
+
+
+def fit_out_of_fold(method: str, queries: Sequence[str], labels: Floats, logits: Floats, folds: int) -> Floats:
+    """Return logits, `[n] float64`, each calibrated by a fit to the other folds of queries: what new queries would get.
+
+    Raises `DataError` as `fit` does, and where there are fewer queries than folds.
+    """
+    from sklearn.model_selection import GroupKFold
+
+    if len(set(queries)) < folds:
+        raise DataError(f"{len(set(queries))} queries are too few for {folds} folds")
+    calibrated = np.empty(len(logits))
+    for number, (learn, judge) in enumerate(GroupKFold(folds).split(logits, groups=list(queries)), 1):
+        try:
+            calibrated[judge] = fit(method, labels[learn], logits[learn]).apply(logits[judge])
+        except DataError as error:
+            raise DataError(f"without fold {number} of {folds}: {error}") from error
+    return calibrated
 
 
 def calibration_figures(labels: Floats, logits: Floats) -> dict[str, float]:

@@ -132,6 +132,9 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
         raise CheckpointError(f"{source}: has no config.json, which says how its parameters are put together")
     try:
         named = name_parameters(load_arrays(source / PARAMETERS_FILE))
+        calibration = info.calibration if info and "head.weight" in named else None
+        if calibration:
+            named["head.weight"], named["head.bias"] = calibration.fold(named["head.weight"], named["head.bias"])
         has_head, has_match = "head.weight" in named, "match_embeddings.weight" in named
         kept = parameters_to_write(named, config, drop_match_embeddings=options.drop_match_embeddings)
         network = RankerNetwork(config, None)
@@ -146,9 +149,13 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     write_tokenizer(TokenizerFiles.read(source), temporary, length)
     changed = has_match and bool(named["match_embeddings.weight"].any())
     if has_head and info:  # what a ranker was, and how well it did, for its way back
-        facts = dataclasses.asdict(dataclasses.replace(info, results={} if changed else info.results))
+        told = {**info.training, "folded into the head": str(calibration)} if calibration else info.training
+        results = {} if changed else info.results
+        facts = dataclasses.asdict(dataclasses.replace(info, results=results, training=told, calibration=None))
         (temporary / INFO_FILE).write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     lines = [f"TARGET: for transformers' {architecture}, {_facts(config)}"]
+    if calibration:
+        lines.append(f"folded the calibration into the head: its sigmoid is what {calibration} was")
     if has_match:
         lines.append(f"left out the match embeddings: {'the scores change' if changed else 'all zero, equal scores'}")
     return lines

@@ -42,9 +42,9 @@ def _probability(calibration: Optional[dict[str, Any]]) -> str:
         )
     data, figures = calibration["fitted_on"], calibration["figures"]
     text = f"Calibrated ({calibration['method']}): probability = {Calibration.from_dict(calibration)}"
-    if data:
+    if {"pairs", "queries"} <= set(data):
         text += f", fitted on {data['pairs']:,} pairs of {data['queries']:,} queries"
-    if figures:
+    if {"as_trained", "out_of_fold"} <= set(figures):
         before, after = figures["as_trained"], figures["out_of_fold"]
         text += (
             f". Expected calibration error {before['calibration_error']:.4f} as trained, "

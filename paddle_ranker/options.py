@@ -49,7 +49,8 @@ def option(
 ) -> Any:
     """Declare one option of a command; bounds are inclusive (`minimum`, `maximum`) or exclusive (`above`, `below`).
 
-    A `positional` one is required and given without its name, in the order of the fields: `convert SOURCE TARGET`.
+    A `positional` one is given without its name, in the order of the fields: `convert SOURCE TARGET`. With a default it
+    may be left out.
     Of `several` values there are one or more, side by side, and the field is a `tuple[str, ...]`: `compare A B C`.
     """
     return dataclasses.field(
@@ -136,11 +137,13 @@ def build_parser(options_class: type[Options], prog: str, description: str) -> a
     for field in sorted(fields, key=lambda f: f.name == "debug"):  # --debug last in the help
         kind = _value_type(annotations[field.name])
         text = field.metadata["help"].replace("%", "%%")
+        required = field.default is REQUIRED
         if field.metadata["positional"]:
             many: dict[str, Any] = {"type": str, "nargs": "+"} if field.metadata["several"] else {"type": kind}
+            if not required:
+                many.update(nargs="?", default=field.default)
             parser.add_argument(field.name, help=text, metavar=_shown_name(field), **many)
             continue
-        required = field.default is REQUIRED
         if not required and field.default is not None:
             text += f" (default: {field.default})"
         arguments: dict[str, Any] = {"dest": field.name, "help": text, "default": field.default, "required": required}
@@ -176,7 +179,8 @@ def parse_options(
     Raises `UsageError` for anything that is not understood. `--help` prints and exits with 0.
     """
     parser = build_parser(options_class, prog, description)
-    namespace, unknown = parser.parse_known_args(argv)
+    # Intermixed: else one that may be left out is, where an option stands between it and the one before.
+    namespace, unknown = parser.parse_known_intermixed_args(argv)
     if unknown:
         known = [name for action in parser._actions for name in action.option_strings]
         raise UsageError(

@@ -1,0 +1,278 @@
+"""Measure windows over long texts against cutting them: a paper's keywords -> its title and abstract, on CSL.
+
+python -m benchmarks.long_texts --seeds 1,2,3
+
+A small ranker is trained from nothing on keywords -> title of one part of the papers, through the training command, and
+ranks the papers of the other part by title and abstract: cut to its length, and in windows.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from benchmarks.report import System, compare, figures_table, parse_numbers, real_data_file, report, write_report
+from benchmarks.run_store import Run, RunStore, file_digest
+from paddle_ranker import runtime
+from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.lexical import BM25
+from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.record_formats import check_writable
+from paddle_ranker.records import LabeledPair, write_records
+
+# name: windows, top_k
+WAYS: dict[str, tuple[str, Optional[int]]] = {
+    "cut": ("none", None),
+    "windows_max": ("max", None),
+    "windows_mean_2": ("mean_top_k", 2),
+    "windows_mean_3": ("mean_top_k", 3),
+}
+REFERENCE = "windows_max"
+TITLE_ONLY = "bm25_words_of_titles"
+
+
+@dataclass(frozen=True)
+class LongTextsOptions(Options):
+    """Options of `python -m benchmarks.long_texts`."""
+
+    data_dir: Optional[str] = option(
+        None, help="folder with csl/papers.jsonl (default: PADDLE_RANKER_REAL_DATA, else ../shared/data)"
+    )
+    train_papers: int = option(600, help="papers to train on; the others are ranked", minimum=20)
+    candidates: int = option(50, help="papers ranked for each query, its own among them", minimum=2)
+    negatives: int = option(7, help="titles of other papers for each query of training", minimum=1)
+    max_seq_length: int = option(64, help="longest pair in tokens: abstracts are longer", minimum=16)
+    window_overlap: int = option(16, help="tokens that neighbouring windows share", minimum=0)
+    epochs: int = option(3, help="passes over the training pairs", minimum=1)
+    layers: int = option(2, help="layers", minimum=1)
+    hidden_size: int = option(128, help="width", minimum=8)
+    heads: int = option(4, help="attention heads; divides the width", minimum=1)
+    vocab_size: int = option(6000, help="word pieces at the most, learned from the training papers", minimum=100)
+    seeds: str = option("1", help="comma-separated random seeds, one ranker each")
+    threads: int = option(1, help="threads of training and scoring; 0: one a core", minimum=0)
+    resamples: int = option(2000, help="bootstrap draws", minimum=10)
+    scores_dir: Optional[str] = option(
+        None, help="keep finished runs there and go on from them (another folder after a change of the code)"
+    )
+    json: Optional[str] = option(None, help="file for the results as JSON")
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A paper; `query` are its keywords."""
+
+    query: str
+    title: str
+    abstract: str
+    category: str
+
+    @property
+    def text(self) -> str:
+        """Title and abstract."""
+        return f"{self.title}。{self.abstract}"
+
+
+def read_papers(path: Path) -> list[Paper]:
+    """Return the papers of a JSON-lines file that have keywords, a title and an abstract, each title once."""
+    papers: dict[str, Paper] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if row["keywords"] and row["title"] and row["abstract"]:
+            papers.setdefault(
+                row["title"], Paper(" ".join(row["keywords"]), row["title"], row["abstract"], row["category"])
+            )
+    return list(papers.values())
+
+
+def split_papers(papers: Sequence[Paper], train: int) -> tuple[list[Paper], list[Paper]]:
+    """Return the papers to train on and those to rank, the same for every seed; no query stands in both."""
+    order = np.random.default_rng(1000).permutation(len(papers))
+    known, others = [papers[i] for i in order[:train]], [papers[i] for i in order[train:]]
+    queries = {paper.query for paper in known}
+    others = [paper for paper in others if paper.query not in queries]
+    if len(others) < 2:
+        raise UsageError(f"--train_papers {train}: of {len(papers)} papers too few are left to rank")
+    return known, others
+
+
+def training_pairs(papers: Sequence[Paper], negatives: int, seed: int) -> list[LabeledPair]:
+    """Return each paper's keywords with its title (1) and with titles of other papers of its category (0)."""
+    random, pairs = np.random.default_rng([seed, 1]), []
+    for paper in papers:
+        alike = [other.title for other in papers if other.category == paper.category and other.query != paper.query]
+        drawn = random.permutation(len(alike))[:negatives]
+        pairs += [LabeledPair(paper.query, paper.title, 1), *(LabeledPair(paper.query, alike[i], 0) for i in drawn)]
+    return pairs
+
+
+def candidates_of(papers: Sequence[Paper], count: int) -> tuple[list[LabeledPair], list[str]]:
+    """Return pairs of keywords and title with abstract, and their titles: each paper among others of its category."""
+    random = np.random.default_rng(1001)
+    pairs, titles = [], []
+    for paper in papers:
+        alike = [other for other in papers if other.category == paper.category and other.query != paper.query]
+        drawn = [alike[i] for i in random.permutation(len(alike))[: count - 1]]
+        for other in [paper, *drawn]:
+            pairs.append(LabeledPair(paper.query, other.text, float(other is paper)))
+            titles.append(other.title)
+    return pairs, titles
+
+
+def train(options: LongTextsOptions, papers: Sequence[Paper], seed: int, folder: Path) -> Path:
+    """Train a ranker from nothing through the cross-encoder's command; return its folder."""
+    from cross_encoder.train_ce import TrainCeOptions
+    from cross_encoder.train_ce import train as train_ce
+    from paddle_ranker.starter import StarterOptions, make_starter
+
+    corpus = folder / "corpus.jsonl"
+    lines = [json.dumps({"text": text}) for paper in papers for text in (paper.query, paper.text)]
+    corpus.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    starter = StarterOptions(
+        corpus=str(corpus),
+        output_dir=str(folder / "starter"),
+        vocab_size=options.vocab_size,
+        num_hidden_layers=options.layers,
+        hidden_size=options.hidden_size,
+        num_attention_heads=options.heads,
+        max_position_embeddings=options.max_seq_length,
+        seed=seed,
+    )
+    write_records(folder / "train.tsv", training_pairs(papers, options.negatives, seed))
+    # The command asks for a file to evaluate on; nothing is chosen by it, since the last checkpoint is what is taken.
+    write_records(folder / "seen.tsv", training_pairs(papers[:20], options.negatives, seed))
+    train_ce(
+        TrainCeOptions(
+            train_set=str(folder / "train.tsv"),
+            test_file=str(folder / "seen.tsv"),
+            model_name_or_path=str(make_starter(starter)),
+            save_dir=str(folder / "checkpoint"),
+            loss="ranknet_bce",
+            max_seq_length=options.max_seq_length,
+            learning_rate=5e-4,
+            new_parts_factor=1.0,
+            warmup_proportion=0.06,
+            epochs=options.epochs,
+            eval_step=_NEVER,
+            save_step=_NEVER,
+            logging_steps=_NEVER,
+            seed=seed,
+            device="cpu",
+            cpu_threads=options.threads,
+        )
+    )
+    return folder / "checkpoint" / "last"
+
+
+_NEVER = 10**9
+
+
+class Bench:
+    """Train one ranker a seed, and score the candidates in each of the ways."""
+
+    def __init__(self, options: LongTextsOptions) -> None:
+        path = real_data_file(options.data_dir, "csl/papers.jsonl")
+        self.options, self.digest = options, file_digest(path)
+        self.known, self.ranked = split_papers(read_papers(path), options.train_papers)
+        self.pairs, self.titles = candidates_of(self.ranked, options.candidates)
+        self.queries = [pair.query for pair in self.pairs]
+        self.labels = np.array([pair.label for pair in self.pairs])
+        self.store = RunStore(options.scores_dir)
+        self.lengths: list[str] = []
+
+    def systems(self, seeds: Sequence[int]) -> list[System]:
+        """Return the rows of the table: the ranker in each way, and BM25 over words and over bigrams."""
+        by_seed = [self._of_seed(seed) for seed in seeds]
+        runs = {name: [found[name] for found in by_seed] for name in WAYS}
+        found = [
+            System(name, tuple(scores for scores, _ in kept), tuple(seconds for _, seconds in kept))
+            for name, kept in runs.items()
+        ]
+        return [*found, *self._lexical()]
+
+    def _of_seed(self, seed: int) -> dict[str, Run]:
+        with tempfile.TemporaryDirectory() as folder:
+            trained: list[tuple[Path, float]] = []  # when the first way asks for it
+            return {
+                name: self.store.get(
+                    {**self._facts(), "way": name, "seed": seed}, partial(self._run, name, seed, Path(folder), trained)
+                )
+                for name in WAYS
+            }
+
+    def _run(self, name: str, seed: int, folder: Path, trained: list[tuple[Path, float]]) -> Run:
+        from paddle_ranker import Ranker
+
+        if not trained:
+            began = time.perf_counter()
+            trained.append((train(self.options, self.known, seed, folder), time.perf_counter() - began))
+        ranker_folder, seconds = trained[0]
+        windows, top_k = WAYS[name]
+        overlap = None if windows == "none" else self.options.window_overlap
+        ranker = Ranker.load(ranker_folder, windows=windows, window_overlap=overlap, window_top_k=top_k)
+        encoded = ranker.scorer.encode(self.queries, [pair.title for pair in self.pairs])
+        logits = ranker.scorer.logits(encoded)
+        long = ranker.windows.windowed if ranker.windows else ranker.pair_encoder.truncated
+        print(f"{name}, seed {seed}: {long:,} of {len(logits):,} pairs are longer than the ranker", flush=True)
+        return logits, seconds
+
+    def _lexical(self) -> list[System]:
+        systems = []
+        texts = [pair.title for pair in self.pairs]
+        for name, tokenizer, shown in (
+            ("bm25_words", "jieba", texts),
+            ("bm25_bigrams", "bigram", texts),
+            (TITLE_ONLY, "jieba", self.titles),
+        ):
+            baseline = BM25(tokenizer)
+            baseline.fit([], shown)
+            systems.append(System(name, (baseline.score(self.queries, shown),), (0.0,)))
+        return systems
+
+    def _facts(self) -> dict[str, object]:
+        ignored = {"debug", "data_dir", "seeds", "threads", "resamples", "scores_dir", "json"}
+        told = {name: value for name, value in vars(self.options).items() if name not in ignored}
+        return {**told, "data": self.digest}
+
+
+def run(options: LongTextsOptions) -> None:
+    """Print the table: nDCG@10 and MRR@10 of each way, and how far windows are ahead."""
+    if options.json:
+        check_writable(options.json)
+    seeds = parse_numbers(options.seeds, "seeds")
+    runtime.prepare_command(options.threads)
+    bench = Bench(options)
+    if not bench.labels.any():
+        raise DataError("no query has a paper to find")
+    systems = bench.systems(seeds)
+    figures = compare(
+        bench.queries,
+        bench.labels,
+        systems,
+        REFERENCE,
+        measures=("ndcg@10", "mrr@10"),
+        resamples=options.resamples,
+    )
+    print(
+        f"\ntrained on keywords -> title of {len(bench.known):,} papers; {len(bench.ranked):,} others ranked by title "
+        f"and abstract among up to {options.candidates} of their category; {options.max_seq_length} tokens a pair; "
+        f"means over seeds {options.seeds}, 95% bootstrap intervals over queries\n"
+    )
+    print(figures_table(systems, figures, REFERENCE))
+    write_report(options.json, report(options, systems, figures, [], queries=len(bench.ranked), pairs=len(bench.pairs)))
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, LongTextsOptions, argv, (__doc__ or "").split("\n")[0], prog="benchmarks.long_texts")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

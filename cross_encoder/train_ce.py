@@ -79,7 +79,11 @@ def train(options: TrainCeOptions) -> None:
 
     # The small file first: what is wrong with it shows before the large one is read.
     evaluation = EvaluationSet(
-        options.test_file, parts.pair_encoder, options.batch_size, skip_bad_rows=options.skip_bad_rows
+        options.test_file,
+        parts.pair_encoder,
+        options.batch_size,
+        skip_bad_rows=options.skip_bad_rows,
+        one_label=True,
     )
     source = RecordFile(options.train_set, LabeledPair, skip_bad_rows=options.skip_bad_rows)
     data = encode_labels(

@@ -57,7 +57,11 @@ def train(options: TrainPairwiseOptions) -> None:
 
     # The small file first: what is wrong with it shows before the large one is read.
     evaluation = EvaluationSet(
-        options.test_file, parts.pair_encoder, options.batch_size, skip_bad_rows=options.skip_bad_rows
+        options.test_file,
+        parts.pair_encoder,
+        options.batch_size,
+        skip_bad_rows=options.skip_bad_rows,
+        one_label=True,
     )
     source = RecordFile(options.train_file, Triple, skip_bad_rows=options.skip_bad_rows)
     memory, expression = options.data_memory_mb << 20, options.expression

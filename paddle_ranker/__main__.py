@@ -22,6 +22,11 @@ COMMANDS = {
     "starter": ("paddle_ranker.starter", "main", "make the starter encoder, which needs no download"),
     "mine": ("paddle_ranker.mine", "main", "mine hard negatives with BM25, and with a trained ranker"),
     "distill": ("paddle_ranker.distill", "main", "write a large ranker's scores into training data for a small one"),
+    "compare": (
+        "paddle_ranker.compare",
+        "main",
+        "compare rankers, score files and baselines: intervals, significance tests, a report",
+    ),
     "calibrate": ("paddle_ranker.calibrate", "main", "make a ranker's scores probabilities that can be believed"),
     "curve": ("paddle_ranker.curve", "main", "draw the learning curves of one training or several into one picture"),
 }

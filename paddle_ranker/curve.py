@@ -39,7 +39,7 @@ def run(options: CurveOptions) -> None:
 
 def names_of(folders: Sequence[Path]) -> list[str]:
     """Return what tells the folders apart: their paths without the parts that all of them share at either end."""
-    parts = [folder.resolve().parts for folder in folders]
+    parts = [Path(os.path.abspath(folder)).parts for folder in folders]  # `best` stays best, wherever it points
     if len(parts) == 1:
         return [parts[0][-1]]
     while all(len(p) > 1 and p[-1] == parts[0][-1] for p in parts):

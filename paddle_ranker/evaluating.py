@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
 from paddle_ranker.comparison import Comparison, Figure, System, compare_systems
-from paddle_ranker.evaluation import require_both_classes
 from paddle_ranker.evaluation_options import EvaluateOptions
-from paddle_ranker.measured_pairs import MeasuredPairs
+from paddle_ranker.measured_pairs import MeasuredPairs, require_both_classes
 from paddle_ranker.metrics import Floats
 from paddle_ranker.record_formats import check_writable
 from paddle_ranker.report.text import figure_json, systems_table

@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from paddle_ranker.calibration import Calibration
 from paddle_ranker.distributed import ProcessGroup
-from paddle_ranker.errors import DataError
+from paddle_ranker.measured_pairs import require_both_classes, without_contradictions
 from paddle_ranker.metrics import RELEVANT, evaluate_ranking, number_queries
 from paddle_ranker.pair_encoder import PairEncoder
 from paddle_ranker.records import LabeledPair, RecordFile
@@ -34,10 +34,19 @@ class EvaluationSet:
         *,
         skip_bad_rows: bool = False,
         windows: Optional[Windows] = None,
+        one_label: bool = False,
     ):
+        """Read and encode the file; with `one_label` a query and title with several labels is a bad row like others."""
         source = RecordFile(path, LabeledPair, skip_bad_rows=skip_bad_rows)
-        records = list(source)
+        records, lines = [], []
+        for record in source:
+            records.append(record)
+            lines.append(source.line)
         self.report, self.skipped = source.report(), source.skipped
+        if one_label:
+            records, left_out = without_contradictions(path, records, lines, skip_bad_rows=skip_bad_rows)
+            self.skipped += source.kept - len(records)
+            self.report += f"; {left_out}" if left_out else ""
         self.queries = [record.query for record in records]
         self.labels = np.array([record.label for record in records], dtype=np.float64)
         require_both_classes(path, self.labels, "AUC")
@@ -61,16 +70,6 @@ class EvaluationSet:
         """Return `auc` and, where the file has several titles a query, the measures by query; the same everywhere."""
         # Logits rather than probabilities: they order alike, and do not tie where a probability rounds to 1.
         return evaluate_ranking(self.queries, self.labels, self.logits(engine, processes))
-
-
-def require_both_classes(path: Union[str, Path], labels: np.ndarray, needed_by: str) -> None:
-    """Raise `DataError` where all pairs of a file are relevant, or none is; `needed_by` says what asks for both."""
-    relevant = int((labels >= RELEVANT).sum())
-    if relevant in (0, len(labels)):
-        raise DataError(
-            f"{path}: one class only, {relevant:,} of its {len(labels):,} pairs are relevant (label >= 1): "
-            f"{needed_by} needs pairs of both classes"
-        )
 
 
 def classification_figures(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Optional
+from pathlib import Path
+from typing import Optional, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.errors import DataError
-from paddle_ranker.metrics import NOT_RETURNED, Floats, number_queries
+from paddle_ranker.metrics import NOT_RETURNED, RELEVANT, Floats, number_queries
 from paddle_ranker.records import LabeledPair, RecordFile
 from paddle_ranker.trec import Labels, Scores, read_texts
 
@@ -95,21 +96,13 @@ def read_labelled(path: str, *, skip_bad_rows: bool = False) -> MeasuredPairs:
         records.append(record)
         lines.append(source.line)
     notes = [f"{path}: {source.report()}"] if source.skipped else []
-    contradicted, examples = find_contradictions(records, lines)
-    if contradicted:
-        shown = "; ".join(examples[:_SHOWN]) + ("; …" if len(examples) > _SHOWN else "")
-        if not skip_bad_rows:
-            raise DataError(
-                f"{path}: one query and title with several labels ({shown}): correct the rows, or leave such pairs out "
-                "with --skip_bad_rows"
-            )
-        notes.append(f"{path}: left out {len(contradicted):,} rows of a query and title with several labels ({shown})")
-        records = [record for row, record in enumerate(records) if row not in contradicted]
-        if not records:
-            raise DataError(f"{path}: no pair is left: each has several labels")
+    records, left_out = without_contradictions(path, records, lines, skip_bad_rows=skip_bad_rows)
+    if left_out:
+        notes.append(f"{path}: {left_out}")
     repeated = len(records) - len({(record.query, record.title) for record in records})
     if repeated:
-        notes.append(f"{path}: {repeated:,} rows repeat another's query, title and label; each counts")
+        rows = "1 row repeats" if repeated == 1 else f"{repeated:,} rows repeat"
+        notes.append(f"{path}: {rows} another's query, title and label; each counts")
     queries = [record.query for record in records]
     numbers = number_queries(queries) + 1
     # Of equal width, so that ids are in the order of the rows whoever sorts them.
@@ -128,8 +121,23 @@ def read_labelled(path: str, *, skip_bad_rows: bool = False) -> MeasuredPairs:
     )
 
 
-def find_contradictions(records: Sequence[LabeledPair], lines: Sequence[int]) -> tuple[set[int], list[str]]:
-    """Return the rows whose query and title have several labels, and a few words on each such pair's first two."""
+def require_both_classes(path: Union[str, Path], labels: Floats, needed_by: str) -> None:
+    """Raise `DataError` where all pairs of a file are relevant, or none is; `needed_by` says what asks for both."""
+    relevant = int((labels >= RELEVANT).sum())
+    if relevant in (0, len(labels)):
+        raise DataError(
+            f"{path}: one class only, {relevant:,} of its {len(labels):,} pairs are relevant (label >= 1): "
+            f"{needed_by} needs pairs of both classes"
+        )
+
+
+def without_contradictions(
+    path: Union[str, Path], records: Sequence[LabeledPair], lines: Sequence[int], *, skip_bad_rows: bool
+) -> tuple[list[LabeledPair], str]:
+    """Return the records without those whose query and title have several labels, and what to say about these.
+
+    Raises `DataError`, naming lines, where there are some that may not be skipped, or where nothing is left.
+    """
     first: dict[tuple[str, str], int] = {}
     labels: dict[tuple[str, str], set[float]] = {}
     examples = []
@@ -141,8 +149,18 @@ def find_contradictions(records: Sequence[LabeledPair], lines: Sequence[int]) ->
                 f"lines {lines[before]} and {lines[row]}: labels {records[before].label:g} and {record.label:g}"
             )
         labels.setdefault(pair, set()).add(record.label)
-    wrong = {pair for pair, found in labels.items() if len(found) > 1}
-    return {row for row, record in enumerate(records) if (record.query, record.title) in wrong}, examples
+    if not examples:
+        return list(records), ""
+    shown = "; ".join(examples[:_SHOWN]) + ("; …" if len(examples) > _SHOWN else "")
+    if not skip_bad_rows:
+        raise DataError(
+            f"{path}: one query and title with several labels ({shown}): correct the rows, or leave such pairs out "
+            "with --skip_bad_rows"
+        )
+    kept = [record for record in records if len(labels[record.query, record.title]) == 1]
+    if not kept:
+        raise DataError(f"{path}: no pair is left: each has several labels ({shown})")
+    return kept, f"left out {len(records) - len(kept):,} rows of a query and title with several labels ({shown})"
 
 
 def judged_runs(

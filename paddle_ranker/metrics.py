@@ -116,18 +116,22 @@ def rank(
     compared in single precision, the higher id first.
     """
     numbers, labels, scores = check_pairs(queries, labels, scores)
+    order = ranking_order(numbers, labels, scores, ids)
+    numbers = numbers[order]
+    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+    positions = np.where(scores[order] != NOT_RETURNED, np.arange(len(numbers)) - starts[numbers], UNRANKED)
+    return Ranking(numbers, positions, labels[order], len(starts))
+
+
+def ranking_order(numbers: Integers, labels: Floats, scores: Floats, ids: Optional[Sequence[str]] = None) -> Integers:
+    """Return the rows by query number and place, as `rank` orders them: `[pairs] int64`; not returned ones last."""
     returned = scores != NOT_RETURNED
-    if ids is None:
-        ties: Any = labels
-    else:
+    ties: Any = labels
+    if ids is not None:
         ties = -np.unique(np.array([name.encode() for name in ids], object), return_inverse=True)[1].reshape(-1)
         with np.errstate(over="ignore"):
             scores = scores.astype(np.float32).astype(np.float64)
-    order = np.lexsort((ties, -scores, ~returned, numbers))
-    numbers = numbers[order]
-    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-    positions = np.where(returned[order], np.arange(len(numbers)) - starts[numbers], UNRANKED)
-    return Ranking(numbers, positions, labels[order], len(starts))
+    return np.lexsort((ties, -scores, ~returned, numbers))
 
 
 def ndcg_at(ranking: Ranking, k: int) -> Floats:

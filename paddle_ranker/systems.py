@@ -126,3 +126,10 @@ def digest(path: str) -> str:
     except OSError as error:
         raise RankerError(f"{path}: cannot read it ({error.strerror})") from error
     return found.hexdigest()[:_DIGITS]
+
+
+def data_facts(options: MeasuringOptions) -> dict[str, str]:
+    """Return the data files that a comparison is made of, with their digests, for a report."""
+    named = ("test_file", "qrels", "queries", "documents", "candidates", "train_file")
+    paths = {name: getattr(options, name) for name in named}
+    return {name: f"{path} (sha256 {digest(path)})" for name, path in paths.items() if path is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from typing import Any, Optional
 
 from paddle_ranker.comparison import TITLES, Comparison, Figure
@@ -16,13 +17,14 @@ TIES_IN_WORDS = {
 
 def systems_table(comparison: Comparison) -> list[str]:
     """Return the lines of a table: for each measure every system, its interval and its difference to the reference."""
-    width = max(len(system.name) for system in comparison.systems)
+    width = max(_columns(system.name) for system in comparison.systems)
     lines = []
     for measure in comparison.measures:
         lines.append(TITLES[measure])
         for system in comparison.systems:
             figure = comparison.figures[system.name][measure]
-            line = f"  {system.name:<{width}}  {interval_text(figure.interval)}"
+            padding = " " * (width - _columns(system.name))
+            line = f"  {system.name}{padding}  {interval_text(figure.interval)}"
             lines.append(f"{line}  {difference_text(figure)}".rstrip())
     others = f"{len(comparison.others)} difference{'s' if len(comparison.others) > 1 else ''}"
     lines += [
@@ -31,6 +33,11 @@ def systems_table(comparison: Comparison) -> list[str]:
         f"after Holm's correction for the {others} to {comparison.reference} in one measure.",
     ]
     return lines
+
+
+def _columns(text: str) -> int:
+    """Return how many columns of a terminal a text takes: an ideograph takes two."""
+    return sum(2 if unicodedata.east_asian_width(character) in "FW" else 1 for character in text)
 
 
 def interval_text(interval: Interval, sign: str = "") -> str:

@@ -25,6 +25,7 @@ class MiningOptions(FoldsOptions):
 
     negatives: int = option(2, help="negatives of each positive", minimum=1)
     loss: str = option("ranknet_bce", help="loss of all rankers")
+    guard: str = option("--max_score_ratio=0.95", help="options of mine that mined_again has beside its ranker")
 
 
 class Mining:
@@ -50,7 +51,8 @@ class Mining:
         self.mined(workshop)
         ranker = str(workshop.ranker("mined"))
         scoring = ("--ranker", ranker, "--device", "cpu", "--cpu_threads", str(self.options.threads))
-        return self._train("mined_again", workshop, self._mine("mined_again", workshop, *scoring))
+        file = self._mine("mined_again", workshop, *scoring, *self.options.guard.split())
+        return self._train("mined_again", workshop, file)
 
     def judged(self, workshop: Workshop) -> Run:
         """The titles that people judged irrelevant: what mining stands in for."""

@@ -56,6 +56,7 @@ def train_from_nothing(
     margin: float,
     match_embeddings: bool,
     seed: int,
+    lexical_features: bool = False,
 ) -> Trained:
     """Train a ranker of random parameters on `triples`, and score `evaluation` with what the last step left."""
     from ernie_matching.data import encode_triples
@@ -63,6 +64,7 @@ def train_from_nothing(
     from paddle_ranker import runtime
     from paddle_ranker.config import EncoderConfig
     from paddle_ranker.distributed import ProcessGroup
+    from paddle_ranker.lexical.head import LexicalHead
     from paddle_ranker.losses import RankingLoss
     from paddle_ranker.metrics import roc_auc
     from paddle_ranker.model import RankerNetwork
@@ -74,6 +76,7 @@ def train_from_nothing(
     runtime.select_device("cpu")
     runtime.set_seed(seed)
     encoded = encode_triples(triples, pair_encoder)
+    examples = PairwiseExamples(encoded, RankingLoss(loss, margin), pair_encoder.pad_id)
     config = EncoderConfig.small(
         pair_encoder.vocab_size,
         layers=recipe.layers,
@@ -83,7 +86,11 @@ def train_from_nothing(
         positions=recipe.max_seq_length,
         normalize_before=recipe.normalize_before,
     )
-    network = RankerNetwork(config, never_match_ids(pair_encoder) if match_embeddings else None)
+    never_match, lexical = never_match_ids(pair_encoder), None
+    if lexical_features:
+        lexical = LexicalHead(config.vocab_size, never_match)
+        lexical.learn(encoded.pairs, pair_encoder.pad_id, examples.pair_labels)
+    network = RankerNetwork(config, never_match if match_embeddings else None, lexical)
     logits: list[Floats] = []
     scoring = 0.0
 
@@ -113,7 +120,7 @@ def train_from_nothing(
         )
         fit(
             network,
-            PairwiseExamples(encoded, RankingLoss(loss, margin), pair_encoder.pad_id),
+            examples,
             options,
             save=lambda folder, results: None,
             evaluate=evaluate,

@@ -48,6 +48,7 @@ LEXICAL: dict[str, Callable[[], Baseline]] = {
     "features": LexicalLogistic,
     "ngrams": NgramLogistic,
 }
+RANKERS = ("ranker", "ranker_without_match", "ranker_with_lexical")
 SYSTEMS = "bm25_words,bm25_bigrams,features,ranker_without_match,ranker"
 LOSSES = (
     "margin_probability:0.1,margin_probability:0.2,"
@@ -76,7 +77,7 @@ class QbqtcOptions(Recipe):
     folds: int = option(3, help="folds of --protocol cv", minimum=2)
     systems: Optional[str] = option(
         None,
-        help=f"comma-separated: {', '.join(LEXICAL)}, ranker, ranker_without_match, or a loss:margin, which is the "
+        help=f"comma-separated: {', '.join(LEXICAL)}, {', '.join(RANKERS)}, or a loss:margin, which is the "
         f"ranker with that loss (default: {SYSTEMS}; with --train simclue {LOSSES})",
     )
     reference: Optional[str] = option(None, help="system the others are compared to (default: ranker, else the first)")
@@ -104,13 +105,14 @@ class QbqtcOptions(Recipe):
 
 @dataclass(frozen=True)
 class Contestant:
-    """A row of the table: a lexical baseline, or the ranker with a loss, with or without match embeddings."""
+    """A row of the table: a lexical baseline, or the ranker with a loss, with or without what it is told of words."""
 
     name: str
     baseline: Optional[Callable[[], Baseline]] = None
     loss: str = ""
     margin: float = 0.0
     match_embeddings: bool = True
+    lexical_features: bool = False
 
 
 def contestants(options: QbqtcOptions) -> list[Contestant]:
@@ -121,13 +123,14 @@ def contestants(options: QbqtcOptions) -> list[Contestant]:
         loss, _, margin = name.partition(":")
         if name in LEXICAL:
             found.append(Contestant(name, LEXICAL[name]))
-        elif name in ("ranker", "ranker_without_match"):
+        elif name in RANKERS:
             own = margin_for(options.loss, options.margin)
-            found.append(Contestant(name, None, options.loss, own, name == "ranker"))
+            lexical = name == "ranker_with_lexical"
+            found.append(Contestant(name, None, options.loss, own, name != "ranker_without_match", lexical))
         elif loss in WITH_MARGIN and _is_number(margin):
             found.append(Contestant(name, None, loss, float(margin)))
         else:
-            known = ", ".join([*LEXICAL, "ranker", "ranker_without_match"])
+            known = ", ".join([*LEXICAL, *RANKERS])
             raise UsageError(f"--systems {name}: choose from {known}, or name a loss as in margin_logit:1")
     if len(set(names)) < len(names):
         raise UsageError(f"--systems {','.join(names)}: name each system once")
@@ -170,6 +173,7 @@ class Bench:
     def _facts(self, contestant: Contestant, split: Split, seed: int) -> dict[str, Any]:
         told = {key: value for key, value in dataclasses.asdict(self.options).items() if key not in _NOT_FACTS}
         how = {"loss": contestant.loss, "margin": contestant.margin, "match": contestant.match_embeddings}
+        how["lexical"] = contestant.lexical_features
         name = contestant.name if contestant.baseline else "ranker"
         return {**told, **how, "system": name, "split": split.name, "seed": seed, "data": self.digests}
 
@@ -205,6 +209,7 @@ class Bench:
                 loss=contestant.loss,
                 margin=contestant.margin,
                 match_embeddings=contestant.match_embeddings,
+                lexical_features=contestant.lexical_features,
                 seed=seed,
             )
         return trained.logits, seconds + trained.seconds

@@ -42,6 +42,10 @@ class LabeledExamples:
         """Return the tokens of the pairs `indices`, `[m]` int64."""
         return self._data.pairs.lengths_of(indices)
 
+    def pair_labels(self, indices: np.ndarray) -> np.ndarray:
+        """Return the labels of the pairs `indices`, both `[m]`."""
+        return gather(self._data.labels, indices)
+
     def weight(self, indices: np.ndarray) -> float:
         """Return how many examples the loss of `indices` is a mean over."""
         return float(len(indices))

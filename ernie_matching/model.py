@@ -39,6 +39,10 @@ class PairwiseExamples:
         """Return the tokens of the longer pair of each triple of `indices` [m], `[m]`."""
         return self._triples.lengths(indices)
 
+    def pair_labels(self, indices: np.ndarray) -> np.ndarray:
+        """Return the labels of the pairs `indices`, both `[m]`: 1 of a title, 0 of a neg_title."""
+        return (indices + 1) % 2
+
     def weight(self, indices: np.ndarray) -> float:
         """Return what the loss of `indices` is a mean over: their number."""
         return float(len(indices))

@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Optional, Protocol
 
+import numpy as np
 import paddle
 
 from paddle_ranker import __version__, runtime
@@ -77,6 +78,8 @@ def start_training(options: RankerTrainingOptions, kind: str) -> Start:
 
 def _part_factors(parts: RankerParts, options: RankerTrainingOptions) -> dict[str, float]:
     factors = dict.fromkeys(parts.new_parts, options.new_parts_factor)
+    if "head" in factors:
+        factors.pop("lexical", None)  # it starts from a logistic regression, not from nothing
     if parts.folded_head:
         factors["head"] = FOLDED_HEAD_FACTOR
     if options.head_learning_rate is not None:
@@ -88,6 +91,10 @@ class RankerExamples(Examples, Protocol):
     """Examples made of pairs of texts. Attribute: `pairs`, all of them, encoded."""
 
     pairs: EncodedPairs
+
+    def pair_labels(self, indices: np.ndarray) -> np.ndarray:
+        """Return the labels of the pairs `indices`, both `[m]`; 1 and above is relevant."""
+        ...
 
 
 def train_ranker(
@@ -112,7 +119,8 @@ def train_ranker(
         say_truncated(parts.pair_encoder)
     lexical = parts.network.lexical
     if lexical is not None and not lexical.has_learned:
-        lexical.learn(examples.pairs, parts.pair_encoder.pad_id)
+        new_head = "head" in parts.new_parts
+        lexical.learn(examples.pairs, parts.pair_encoder.pad_id, examples.pair_labels if new_head else None)
     engine = DygraphEngine(parts.network)
 
     def evaluate() -> dict[str, float]:

@@ -21,6 +21,7 @@ from paddle_ranker.options import option, run_command
 if TYPE_CHECKING:
     from paddle_ranker.comparison import Comparison
 
+PICTURES = (".png", ".svg", ".pdf")
 MEASURES = ("auc", "mrr@10", "ndcg@10", "map", "p@1", "p@5", "p@10", "r@10", "pairs_ordered")
 
 
@@ -42,6 +43,11 @@ class CompareOptions(MeasuringOptions):
     report: Optional[str] = option(None, help="write a page that opens offline: one .html file")
     plot: Optional[str] = option(None, help="write the picture of the intervals and differences: .png, .svg or .pdf")
     per_query: Optional[str] = option(None, help="write every query's win or loss: .tsv, .jsonl or .parquet")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.plot is not None and not self.plot.lower().endswith(PICTURES):
+            raise UsageError(f"--plot {self.plot}: a picture's name ends in {', '.join(PICTURES)}")
 
 
 def run(options: CompareOptions) -> None:
@@ -155,6 +161,9 @@ def name_systems(arguments: Sequence[str]) -> dict[str, str]:
         names.append(name if is_named else None)
         paths.append(path if is_named else argument)
     unnamed = [path for path, name in zip(paths, names) if name is None]
+    for path in unnamed:
+        if unnamed.count(path) > 1:
+            raise UsageError(f"{path} is named twice: name different systems")
     short = iter(names_of([Path(path) for path in unnamed]) if unnamed else [])
     found: dict[str, str] = {}
     for given, path in zip(names, paths):

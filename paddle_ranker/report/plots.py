@@ -12,7 +12,7 @@ import numpy as np
 
 from paddle_ranker.atomic import new_file
 from paddle_ranker.comparison import TITLES, Comparison, Figure
-from paddle_ranker.errors import DependencyError, UsageError
+from paddle_ranker.errors import DependencyError
 from paddle_ranker.report.per_query import QueryDifference
 from paddle_ranker.report.text import p_text
 
@@ -25,7 +25,6 @@ BETTER, WORSE, UNKNOWN, PLAIN = "#0072B2", "#D55E00", "#6b7280", "#1f2937"
 _BAND, _GRID = "#f3f4f6", "#d1d5db"
 _CHINESE_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC", "Microsoft YaHei")
 _MOST_BARS = 1000
-_FORMATS = ("png", "svg", "pdf")
 _SETTINGS = {
     "svg.fonttype": "none",  # text stays text: the reader's fonts show any script
     "svg.hashsalt": "paddle_ranker",
@@ -52,13 +51,8 @@ def queries_svg(comparison: Comparison, differences: Sequence[QueryDifference], 
 
 
 def write_plot(path: str, comparison: Comparison, measure: str) -> None:
-    """Write the picture of values and differences of one measure as PNG, SVG or PDF, by the extension.
-
-    Raises `UsageError` for another extension, `DependencyError` where matplotlib is missing.
-    """
+    """Write the picture of values and differences of one measure, as PNG, SVG or PDF by the extension."""
     kind = path.lower().rpartition(".")[2]
-    if kind not in _FORMATS:
-        raise UsageError(f"--plot {path}: a picture's name ends in .{', .'.join(_FORMATS)}")
     with _matplotlib(), new_file(path, "wb") as stream:
         _draw_intervals(comparison, [measure]).savefig(stream, format=kind, dpi=150)
 

@@ -70,10 +70,10 @@ def encode_labels(
         highest = max(highest, float(columns["labels"].max()))
         rows += len(part)
         collector.append(pair_encoder.encode(queries, [pair.title for pair in part]), **columns)
-    pairs, columns = collector.finish()
+    pairs, kept = collector.finish()
     if loss is None or loss.needs_labels:
-        require_both_classes(name, columns["labels"], "training")
-    return EncodedLabels(pairs, columns["labels"], columns.get("queries"), columns.get("teacher"), highest)
+        require_both_classes(name, kept["labels"], "training")
+    return EncodedLabels(pairs, kept["labels"], kept.get("queries"), kept.get("teacher"), highest)
 
 
 _LEFT_OUT: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]]] = {

@@ -164,7 +164,8 @@ def name_systems(arguments: Sequence[str]) -> dict[str, str]:
     for path in unnamed:
         if unnamed.count(path) > 1:
             raise UsageError(f"{path} is named twice: name different systems")
-    short = iter(names_of([Path(path) for path in unnamed]) if unnamed else [])
+    last = [os.path.basename(os.path.abspath(path)) for path in unnamed]
+    short = iter(last if len(set(last)) == len(last) else names_of([Path(path) for path in unnamed]))
     found: dict[str, str] = {}
     for given, path in zip(names, paths):
         name = given or next(short)

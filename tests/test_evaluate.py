@@ -15,10 +15,15 @@ from sklearn.metrics import roc_auc_score
 from cross_encoder import evaluate as evaluate_ce
 from ernie_matching import evaluate as evaluate_pairwise
 from paddle_ranker import Ranker
+from paddle_ranker.baselines import bm25
+from paddle_ranker.comparison import System, compare_systems
+from paddle_ranker.errors import DataError
+from paddle_ranker.evaluation import EvaluationSet
+from paddle_ranker.measured_pairs import read_labelled
 from paddle_ranker.metrics import evaluate_ranking
-from paddle_ranker.score_files import read_scores
+from paddle_ranker.score_files import read_scores, write_scores
 from paddle_ranker.systems import digest
-from paddle_ranker.trec import write_run
+from paddle_ranker.trec import write_qrels, write_run
 from tests.conftest import REPOSITORY
 from tests.tiny import draw_words, write_ranker
 
@@ -111,7 +116,6 @@ def test_kept_scores_are_the_rankers_and_compare_as_it_does(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from paddle_ranker.compare import main as compare
-    from paddle_ranker.measured_pairs import read_labelled
 
     arguments = ["--init_from_ckpt", data / "pairwise", "--test_file", data / "dev.tsv"]
     assert run(evaluate_pairwise.main, capsys, *arguments, "--scores_file", tmp_path / "kept.jsonl")[0] == 0
@@ -231,3 +235,31 @@ def test_bad_input(data: Path, collection: Path, capsys: pytest.CaptureFixture[s
     ):
         status, _, err = run(evaluate_pairwise.main, capsys, *ranker, *arguments)
         assert status != 0 and message in err and err.count("\n") == 1, err
+
+
+def test_training_takes_no_contradicting_rows_either(data: Path, tmp_path: Path) -> None:
+    pair_encoder = Ranker.load(data / "pairwise").pair_encoder
+    path = tmp_path / "dev.tsv"
+    path.write_text("深\t水\t1\n深\t稻\t0\n深\t水\t0\n学\t学\t1\n", encoding="utf-8")
+    assert len(EvaluationSet(path, pair_encoder, 8).labels) == 4
+    with pytest.raises(DataError, match="lines 1 and 3: labels 1 and 0"):
+        EvaluationSet(path, pair_encoder, 8, one_label=True)
+    left = EvaluationSet(path, pair_encoder, 8, one_label=True, skip_bad_rows=True)
+    assert (left.labels.tolist(), left.skipped) == ([0, 1], 2)
+    assert "kept 4; left out 2 rows" in left.report
+
+
+@pytest.mark.real_data
+def test_bm25_on_real_titles_with_its_many_ties(real_data: Path, tmp_path: Path) -> None:
+    pairs = read_labelled(str(real_data / "qbqtc" / "dev.tsv"), skip_bad_rows=True)
+    queries, titles = pairs.texts("")
+    scores = np.round(bm25("bigram", queries, titles, titles), 1)
+    write_scores(str(tmp_path / "bm25.run"), pairs, scores, "bm25")
+    write_qrels(str(tmp_path / "qrels"), zip(pairs.query_ids, pairs.document_ids, pairs.labels.tolist()))
+    found = compare_systems(pairs, [System("bm25", scores)], ties="trec_eval", resamples=200).figures["bm25"]
+    for name, value in reference_figures(tmp_path / "qrels", tmp_path / "bm25.run").items():
+        assert found[name].interval.estimate == pytest.approx(value, abs=1e-9), name
+    auc = roc_auc_score(pairs.labels >= 1, scores)
+    assert found["auc"].interval.estimate == pytest.approx(auc, abs=1e-9)
+    against = compare_systems(pairs, [System("bm25", scores)], resamples=200).figures["bm25"]
+    assert against["ndcg@10"].interval.estimate < found["ndcg@10"].interval.estimate

@@ -21,8 +21,10 @@ from paddle_ranker.pair_encoder import PairEncoder
 from paddle_ranker.parameters import load_arrays
 from paddle_ranker.ranker_training import start_training
 from paddle_ranker.training_options import RankerTrainingOptions
+from tests.test_distributed import SCRIPT, Launched, run_alone
 from tests.test_match import SPECIALS
 from tests.tiny import CONFIG, draw_words, write_encoder, write_ranker, write_tokenizer
+from tests.training_runs import typed_training
 
 pytestmark = pytest.mark.unit
 
@@ -157,3 +159,24 @@ def test_where_its_learning_rate_comes_from(files: Path, tmp_path: Path) -> None
     assert start_training(under_new, "pairwise").part_factors == {"head": 10.0, "match_embeddings": 10.0}
     under_old = RankerTrainingOptions(init_from_ckpt=str(write_ranker(tmp_path / "ranker")), **settings)
     assert start_training(under_old, "pairwise").part_factors == {"lexical": 10.0}
+
+
+@pytest.mark.server
+def test_two_processes_learn_what_one_learns(files: Path, tmp_path: Path) -> None:
+    write_encoder(tmp_path / "still", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    options = {
+        "train_file": files / "triples.csv",
+        "test_file": files / "pairs.csv",
+        "model_name_or_path": tmp_path / "still",
+        "lexical_features": "true",
+        "epochs": 2,
+        "batch_size": 4,
+    }
+    launched = Launched(tmp_path, tmp_path / "log", SCRIPT, *typed_training(tmp_path / "two", **options))
+    assert launched.wait() == 0, launched.output
+    together = typed_training(tmp_path / "one", "--gradient_accumulation_steps", 2, **options)
+    assert run_alone(tmp_path, *together) == 0
+    one, two = (load_arrays(tmp_path / name / "last" / "model_state.pdparams") for name in ("one", "two"))
+    for name in ("idf", "mean", "deviation", "average_length"):
+        np.testing.assert_array_equal(two[f"lexical.{name}"], one[f"lexical.{name}"])
+    np.testing.assert_allclose(two["lexical.weight"], one["lexical.weight"], atol=1e-4)

@@ -14,7 +14,7 @@ from benchmarks.run_store import Run
 from benchmarks.small_rankers import FoldsOptions, Recipe, Workshop, run_systems
 from paddle_ranker.options import option, run_command
 
-REFERENCE = "student_taught_mined"
+REFERENCE = "student_taught"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ def run(options: DistillationOptions) -> None:
     """Print the figures of the teacher, of the student alone, and of the students that learn from the teacher."""
     rows = Distillation(options)
     systems = {
-        name: getattr(rows, name) for name in ("teacher", "student", "student_longer", "student_taught", REFERENCE)
+        name: getattr(rows, name)
+        for name in ("teacher", "student", "student_longer", REFERENCE, "student_taught_mined")
     }
     head = (
         f"distillation: teacher {options.teacher_layers} x {options.teacher_hidden_size} "

@@ -35,23 +35,14 @@ train_student() {
         ${device[@]+"${device[@]}"}
 }
 
-# Print the figures of a ranker on one line: NAME FOLDER
-figures() {
-    local printed
-    printed="$(run_single "$ROOT/$COMMANDS/evaluate.py" --init_from_ckpt "$2" --test_file "$dev" \
-        ${device[@]+"${device[@]}"})"
-    printf '%-16s %s\n' "$1" "$(printf '%s\n' "$printed" | grep -E '^(eval_dev auc|ndcg@10)' | tr '\n' ' ')"
-}
-
 train_student alone "$train" ranknet_bce
 say ""
 run_single -m paddle_ranker distill "$teacher" "$train" "$scored" ${device[@]+"${device[@]}"}
 train_student taught "$scored" margin_mse
 
 say ""
-say "On $dev:"
-figures teacher "$teacher"
-figures "student, alone" "$ROOT/checkpoint/student_alone/best"
-figures "student, taught" "$ROOT/checkpoint/student_taught/best"
+run_single -m paddle_ranker compare "alone=$ROOT/checkpoint/student_alone/best" \
+    "taught=$ROOT/checkpoint/student_taught/best" "teacher=$teacher" --test_file "$dev" --baselines false \
+    ${device[@]+"${device[@]}"}
 say ""
 say "Next: bash scripts/distill.sh YOUR_RANKER YOUR_TRIPLES_OR_PAIRS OUTPUT_FILE   # then train on OUTPUT_FILE with --loss margin_mse"

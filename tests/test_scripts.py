@@ -87,6 +87,21 @@ def test_the_cross_encoder_from_nothing_to_the_best_titles_of_each_query(checkou
     assert predicted.returncode == 0 and len(lines) == 2 * 298  # queries of the demo's test file
 
 
+def test_a_small_ranker_learns_from_the_demo_ranker(checkout: Path) -> None:
+    done = script(checkout, "distill.sh")
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout.split("\nAUC\n")[1]
+    figures = re.findall(r"^  (alone|taught|teacher) +([01]\.\d+) \[", shown, re.M)[:3]
+    assert sorted(name for name, _ in figures) == ["alone", "taught", "teacher"]
+    assert all(float(auc) >= 0.8 for _, auc in figures)
+
+    scored = checkout / "scored.csv"
+    again = script(
+        checkout, "distill.sh", str(checkout / "checkpoint/pairwise/best"), str(checkout / "few.csv"), str(scored)
+    )
+    assert again.returncode == 1 and "few.csv: no such file" in again.stderr and not scored.exists()
+
+
 def test_the_other_names_of_options_take_the_demos_place(checkout: Path) -> None:
     names = ("--max_seq_len", "32", "--valid_steps", "2", "--max_steps", "3", "--save_dir", str(checkout / "n"))
     done = script(checkout, "train_ce.sh", *names)

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 
 from paddle_ranker import compare
-from paddle_ranker.comparison import System, compare_systems, measurable
+from paddle_ranker.comparison import Comparison, System, compare_systems, measurable
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.measured_pairs import MeasuredPairs, read_labelled
 from paddle_ranker.report.per_query import best_titles, query_differences, query_text
 from paddle_ranker.report.text import comparison_json, verdict
 from paddle_ranker.significance import randomisation_test
+from paddle_ranker.statistics import Interval
 from paddle_ranker.trec import write_run
 
 pytestmark = pytest.mark.unit
@@ -65,17 +66,25 @@ def write_scores(path: Path, scores: np.ndarray) -> Path:
     return path
 
 
+def gap_of(found: Comparison, name: str, measure: str) -> Interval:
+    """Return a difference to the reference, which must be there."""
+    gap = found.figures[name][measure].difference
+    assert gap is not None
+    return gap
+
+
 def test_two_queries_by_hand(tmp_path: Path) -> None:
     (tmp_path / "dev").write_text("a\tx\t1\na\ty\t0\nb\tx\t0\nb\ty\t1\n", encoding="utf-8")
     pairs = read_labelled(str(tmp_path / "dev"))
     first, second = System("first", np.array([2.0, 1, 2, 1])), System("second", np.array([2.0, 1, 1, 2]))
     found = compare_systems(pairs, [first, second], resamples=200)
     figure = found.figures["second"]["mrr@10"]
-    assert (figure.interval.estimate, figure.difference.estimate) == (1.0, 0.25)
+    gap = gap_of(found, "second", "mrr@10")
+    assert (figure.interval.estimate, gap.estimate) == (1.0, 0.25)
     assert (figure.wins, figure.losses) == (1, 0)
     # one query differs: both signs are as extreme as it is
     assert (figure.p_value, figure.corrected) == (1.0, 1.0)
-    assert (figure.difference.low, figure.difference.high) == (0.0, 0.5)
+    assert (gap.low, gap.high) == (0.0, 0.5)
     assert found.figures["first"]["auc"].interval.estimate == 0.5 and found.figures["second"]["auc"].wins is None
     assert found.figures["first"]["p@1"].difference is None
     assert found.by_query["first"]["mrr@10"].tolist() == [1.0, 0.5]
@@ -103,9 +112,8 @@ def test_p_values_are_those_of_the_differences_by_query_and_corrected(dev: Path)
         assert found.figures[smallest][measure].corrected == pytest.approx(min(3 * raw[smallest], 1.0))
     best = compare_systems(pairs, systems, reference="best", resamples=200)
     assert best.reference == "good" and best.figures["good"]["ndcg@10"].difference is None
-    gap = best.figures["weak"]["ndcg@10"].difference
-    assert gap.estimate == pytest.approx(-found.figures["good"]["ndcg@10"].difference.estimate)
-    assert gap.low == pytest.approx(-found.figures["good"]["ndcg@10"].difference.high)
+    gap, back = gap_of(best, "weak", "ndcg@10"), gap_of(found, "good", "ndcg@10")
+    assert (gap.estimate, gap.low, gap.high) == pytest.approx((-back.estimate, -back.high, -back.low))
     with pytest.raises(UsageError, match="--reference nobody: choose from weak, good, fair, none, best"):
         compare_systems(pairs, systems, reference="nobody")
     with pytest.raises(UsageError, match="two systems are named weak"):

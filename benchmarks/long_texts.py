@@ -13,9 +13,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
@@ -27,6 +27,11 @@ from paddle_ranker.lexical import BM25
 from paddle_ranker.options import Options, option, run_command
 from paddle_ranker.record_formats import check_writable
 from paddle_ranker.records import LabeledPair, write_records
+from paddle_ranker.windows import SplitPairs, Windows
+
+if TYPE_CHECKING:
+    from paddle_ranker import Ranker
+    from paddle_ranker.metrics import Floats
 
 # name: windows, top_k
 WAYS: dict[str, tuple[str, Optional[int]]] = {
@@ -47,7 +52,7 @@ class LongTextsOptions(Options):
         None, help="folder with csl/papers.jsonl (default: PADDLE_RANKER_REAL_DATA, else ../shared/data)"
     )
     train_papers: int = option(600, help="papers to train on; the others are ranked", minimum=20)
-    candidates: int = option(50, help="papers ranked for each query, its own among them", minimum=2)
+    candidates: int = option(20, help="papers ranked for each query, its own among them", minimum=2)
     negatives: int = option(7, help="titles of other papers for each query of training", minimum=1)
     max_seq_length: int = option(64, help="longest pair in tokens: abstracts are longer", minimum=16)
     window_overlap: int = option(16, help="tokens that neighbouring windows share", minimum=0)
@@ -182,10 +187,9 @@ class Bench:
         self.options, self.digest = options, file_digest(path)
         self.known, self.ranked = split_papers(read_papers(path), options.train_papers)
         self.pairs, self.titles = candidates_of(self.ranked, options.candidates)
-        self.queries = [pair.query for pair in self.pairs]
+        self.queries, self.texts = [pair.query for pair in self.pairs], [pair.title for pair in self.pairs]
         self.labels = np.array([pair.label for pair in self.pairs])
         self.store = RunStore(options.scores_dir)
-        self.lengths: list[str] = []
 
     def systems(self, seeds: Sequence[int]) -> list[System]:
         """Return the rows of the table: the ranker in each way, and BM25 over words and over bigrams."""
@@ -199,36 +203,17 @@ class Bench:
 
     def _of_seed(self, seed: int) -> dict[str, Run]:
         with tempfile.TemporaryDirectory() as folder:
-            trained: list[tuple[Path, float]] = []  # when the first way asks for it
+            trained = Trained(self, seed, Path(folder))
             return {
-                name: self.store.get(
-                    {**self._facts(), "way": name, "seed": seed}, partial(self._run, name, seed, Path(folder), trained)
-                )
+                name: self.store.get({**self._facts(), "way": name, "seed": seed}, partial(trained.run, name))
                 for name in WAYS
             }
 
-    def _run(self, name: str, seed: int, folder: Path, trained: list[tuple[Path, float]]) -> Run:
-        from paddle_ranker import Ranker
-
-        if not trained:
-            began = time.perf_counter()
-            trained.append((train(self.options, self.known, seed, folder), time.perf_counter() - began))
-        ranker_folder, seconds = trained[0]
-        windows, top_k = WAYS[name]
-        overlap = None if windows == "none" else self.options.window_overlap
-        ranker = Ranker.load(ranker_folder, windows=windows, window_overlap=overlap, window_top_k=top_k)
-        encoded = ranker.scorer.encode(self.queries, [pair.title for pair in self.pairs])
-        logits = ranker.scorer.logits(encoded)
-        long = ranker.windows.windowed if ranker.windows else ranker.pair_encoder.truncated
-        print(f"{name}, seed {seed}: {long:,} of {len(logits):,} pairs are longer than the ranker", flush=True)
-        return logits, seconds
-
     def _lexical(self) -> list[System]:
         systems = []
-        texts = [pair.title for pair in self.pairs]
         for name, tokenizer, shown in (
-            ("bm25_words", "jieba", texts),
-            ("bm25_bigrams", "bigram", texts),
+            ("bm25_words", "jieba", self.texts),
+            ("bm25_bigrams", "bigram", self.texts),
             (TITLE_ONLY, "jieba", self.titles),
         ):
             baseline = BM25(tokenizer)
@@ -240,6 +225,47 @@ class Bench:
         ignored = {"debug", "data_dir", "seeds", "threads", "resamples", "scores_dir", "json"}
         told = {name: value for name, value in vars(self.options).items() if name not in ignored}
         return {**told, "data": self.digest}
+
+
+class Trained:
+    """A ranker of one seed, trained when it is first asked for, and its logits of windows, computed once."""
+
+    def __init__(self, bench: Bench, seed: int, folder: Path) -> None:
+        self.bench, self.seed, self.folder = bench, seed, folder
+        self.seconds = 0.0
+
+    def run(self, name: str) -> Run:
+        """Return the candidates' logits in one of the ways, and the seconds of training."""
+        windows, top_k = WAYS[name]
+        if windows == "none":
+            return self._cut, self.seconds
+        split, logits = self._windows
+        pooling = Windows(self.bench.options.max_seq_length, windows, self.bench.options.window_overlap, top_k)
+        return pooling.pool(logits, split.offsets), self.seconds
+
+    @cached_property
+    def _ranker(self) -> Ranker:
+        from paddle_ranker import Ranker
+
+        began = time.perf_counter()
+        checkpoint = train(self.bench.options, self.bench.known, self.seed, self.folder)
+        self.seconds = time.perf_counter() - began
+        return Ranker.load(checkpoint)
+
+    @cached_property
+    def _cut(self) -> Floats:
+        ranker, bench = self._ranker, self.bench
+        logits = ranker.scorer.logits(ranker.pair_encoder.encode(bench.queries, bench.texts))
+        print(f"seed {self.seed}: {ranker.pair_encoder.truncated:,} of {len(logits):,} pairs are too long", flush=True)
+        return logits
+
+    @cached_property
+    def _windows(self) -> tuple[SplitPairs, Floats]:
+        ranker, bench = self._ranker, self.bench
+        windows = Windows(bench.options.max_seq_length, overlap=bench.options.window_overlap)
+        split = windows.split(ranker.pair_encoder.encode(bench.queries, bench.texts, truncate=False))
+        print(f"seed {self.seed}: {len(split.pairs):,} windows", flush=True)
+        return split, ranker.scorer.logits(split.pairs)
 
 
 def run(options: LongTextsOptions) -> None:

@@ -31,7 +31,9 @@ def evaluate(options: EvaluatePairwiseOptions) -> None:
     trained_with = parts.info.training.get("margin")
     margin, on_probabilities = margin_of(loss, trained_with if options.margin is None else options.margin)
     labels = pairs.labels[pairs.candidates]
-    margin_loss = mean_margin_loss(queries, labels, logits, margin, probabilities=on_probabilities)
+    # Of the logits that the margin was trained on, not of calibrated ones.
+    trained = parts.info.calibration.undo(logits) if parts.info.calibration else logits
+    margin_loss = mean_margin_loss(queries, labels, trained, margin, probabilities=on_probabilities)
     print_evaluation(options, pairs, logits, {"margin_loss": margin_loss})
 
 

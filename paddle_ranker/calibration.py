@@ -63,6 +63,10 @@ class Calibration:
         """Return the calibrated logits of a ranker's logits, of any shape, float64."""
         return self.scale * np.asarray(logits, np.float64) + self.shift
 
+    def undo(self, logits: NDArray[Any]) -> Floats:
+        """Return the ranker's own logits of calibrated ones, of any shape, float64."""
+        return (np.asarray(logits, np.float64) - self.shift) / self.scale
+
     def fold(self, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return a linear head's weight and bias, of any shape, that give the calibrated logits by themselves."""
         return (self.scale * weight.astype(np.float64)).astype(weight.dtype), self.apply(bias).astype(bias.dtype)

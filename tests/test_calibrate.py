@@ -17,9 +17,11 @@ from cross_encoder import predict as predict_ce
 from ernie_matching import evaluate, predict_pairwise, train_pairwise
 from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
+from paddle_ranker.blended import save_blend
+from paddle_ranker.blending import LinearModel
 from paddle_ranker.calibration import Calibration, calibration_figures, fit, fit_out_of_fold
 from paddle_ranker.errors import UsageError
-from paddle_ranker.model_folder import RankerInfo
+from paddle_ranker.model_folder import RankerInfo, load_ranker
 from tests.tiny import HAN, PAIRS, draw_words, write_ranker
 
 pytestmark = pytest.mark.parity
@@ -101,11 +103,11 @@ def test_every_scorer_applies_it(
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     np.testing.assert_allclose([line["titles"][0]["probability"] for line in lines], expected, atol=1e-5)
 
-    aucs = []
+    figures = []
     for source in (folder, calibrated):
         assert evaluate.main(["--init_from_ckpt", str(source), "--test_file", str(dev), *CPU]) == 0
-        aucs.append(re.findall(r"eval_dev auc:\S+", capsys.readouterr().out))
-    assert aucs[0] == aucs[1] and len(aucs[0]) == 1
+        figures.append(re.findall(r"eval_dev auc:\S+|margin_loss: \S+", capsys.readouterr().out))
+    assert figures[0] == figures[1] and len(figures[0]) == 2  # the order is the same, and what it was trained by
 
 
 def test_the_cross_encoders_evaluation_prints_calibrated_cross_entropy(
@@ -350,3 +352,20 @@ def test_a_calibration_of_other_scores_is_noted(
     assert predict_pairwise.main(["--params_path", str(tmp_path / "new"), *files[2:], *windows]) == 0
     assert "note:" not in capsys.readouterr().err
     assert Ranker.load(tmp_path / "new").info.max_seq_length == 32  # the ranker's own length stays its default
+
+
+def test_a_blend_is_calibrated_like_a_ranker(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_ranker(tmp_path / str(number), seed=number)
+    members = [load_ranker(tmp_path / str(number)) for number in (1, 2)]
+    blend = tmp_path / "blend"
+    blend.mkdir()
+    save_blend(blend, members, LinearModel(np.array([0.5, 0.25]), 0.1), {}, {})
+    dev = write_dev(tmp_path / "dev.tsv", blend)
+    assert main(["calibrate", str(blend), str(dev), "--output", str(tmp_path / "new"), *CPU]) == 0
+    ranker, queries, titles = Ranker.load(tmp_path / "new"), *[list(column) for column in zip(*PAIRS)]
+    assert ranker.info.calibration and Ranker.load(blend).info.calibration is None
+    expected = expit(ranker.info.calibration.apply(logit(Ranker.load(blend).score(queries, titles))))
+    np.testing.assert_allclose(ranker.score(queries, titles), expected, atol=1e-5)
+    assert main(["calibrate", str(tmp_path / "new"), "--remove", *CPU]) == 0
+    assert Ranker.load(tmp_path / "new").info == Ranker.load(blend).info

@@ -137,6 +137,7 @@ def test_a_fold_that_cannot_be_fitted_is_named() -> None:
 def test_the_order_is_kept(scale: float, shift: float, logits: list[int]) -> None:
     applied = Calibration("platt", scale, shift).apply(np.array(logits))
     assert np.argsort(applied).tolist() == np.argsort(logits).tolist()
+    np.testing.assert_allclose(Calibration("platt", scale, shift).undo(applied), logits, atol=1e-6)
 
 
 def stored(folder: Path, **changes: Any) -> Path:

@@ -79,8 +79,8 @@ class Workshop:
     def train(self, name: str, file: Path, recipe: Recipe) -> Run:
         """Train the ranker `name` on `file`; return how its last checkpoint scores what is held out, and the seconds.
 
-        Not the best checkpoint: that is the one that did best on the very file that is measured. Word pieces are
-        trained on the texts learned from.
+        All of its rows are scored, those that contradict each other too. Not the best checkpoint: that is the one that
+        did best on the very file that is measured. Word pieces are trained on the texts learned from.
         """
         if name not in self._runs:
             self._runs[name] = self._train(name, file, recipe)
@@ -116,7 +116,13 @@ class Workshop:
             f"--max_steps={self._options.max_steps}",
             f"--seed={self.seed}",
             *(f"--{step}={_NEVER}" for step in ("eval_step", "save_step", "logging_steps")),
-            *("--device=cpu", "--new_parts_factor=1", "--weight_decay=0.01", "--warmup_proportion=0.06"),
+            *(
+                "--skip_bad_rows",
+                "--device=cpu",
+                "--new_parts_factor=1",
+                "--weight_decay=0.01",
+                "--warmup_proportion=0.06",
+            ),
             *recipe.more,
         ]
         began = time.perf_counter()

@@ -32,6 +32,17 @@ def load_for_scoring(source: str, options: ScoringOptions, expected_kind: Option
     )
 
 
+def scorer_for(parts: RankerParts, options: ScoringOptions) -> Scorer:
+    """Return what scores with a ranker as it is calibrated, long titles as the options ask for."""
+    return Scorer(
+        DygraphEngine(parts.network),
+        parts.pair_encoder,
+        options.batch_size,
+        calibration=parts.info.calibration,
+        windows=windows_for(parts, options),
+    )
+
+
 def windows_for(parts: RankerParts, options: ScoringOptions) -> Optional[Windows]:
     """Return what the options ask for; say where a calibration was fitted to scores of another kind."""
     windows = make_windows(
@@ -95,14 +106,7 @@ def rank_by_query(
 
 def _score_pairs(options: PredictOptions, expected_kind: Optional[str]) -> Iterator[tuple[Pair, float]]:
     parts = load_for_scoring(options.params_path, options, expected_kind)
-    windows = windows_for(parts, options)
-    scorer = Scorer(
-        DygraphEngine(parts.network),
-        parts.pair_encoder,
-        options.batch_size,
-        calibration=parts.info.calibration,
-        windows=windows,
-    )
+    scorer = scorer_for(parts, options)
     source = RecordFile(options.input_file, Pair, skip_bad_rows=options.skip_bad_rows)
     with tqdm(desc="score", unit="pair", disable=None) as progress:
         for part in chunks(source):
@@ -111,7 +115,7 @@ def _score_pairs(options: PredictOptions, expected_kind: Optional[str]) -> Itera
             yield from zip(part, probabilities.tolist())
     if source.skipped:
         print(f"{options.input_file}: {source.report()}", file=sys.stderr)
-    say_truncated(parts.pair_encoder, windows, file=sys.stderr)
+    say_truncated(parts.pair_encoder, scorer.windows, file=sys.stderr)
 
 
 class _CutOff:

@@ -59,21 +59,13 @@ def score_with_model(
 
     Raises `CheckpointError` for a ranker of another kind, `DataError` where there are no texts.
     """
-    from paddle_ranker.scorer import DygraphEngine, Scorer
-    from paddle_ranker.scoring import load_for_scoring, say_truncated, windows_for
+    from paddle_ranker.scoring import load_for_scoring, say_truncated, scorer_for
 
     queries, titles = pairs.texts(source)
     parts = load_for_scoring(source, options, expected_kind)
-    windows = windows_for(parts, options)
-    scorer = Scorer(
-        DygraphEngine(parts.network),
-        parts.pair_encoder,
-        options.batch_size,
-        calibration=parts.info.calibration,
-        windows=windows,
-    )
+    scorer = scorer_for(parts, options)
     logits = scorer.logits(scorer.encode(queries, titles))
-    say_truncated(parts.pair_encoder, windows, file=messages(options))
+    say_truncated(parts.pair_encoder, scorer.windows, file=messages(options))
     return parts, logits
 
 

@@ -27,28 +27,19 @@ class Teachers:
 
     def __init__(self, sources: str, options: ScoringOptions) -> None:
         runtime.prepare_command(options.cpu_threads)
-        from paddle_ranker.scorer import DygraphEngine, Scorer
-        from paddle_ranker.scoring import load_for_scoring, windows_for
+        from paddle_ranker.scoring import load_for_scoring, scorer_for
 
         self._rankers = []
         for source in split_paths(sources):
             parts = load_for_scoring(source, options)
-            windows = windows_for(parts, options)
-            scorer = Scorer(
-                DygraphEngine(parts.network),
-                parts.pair_encoder,
-                options.batch_size,
-                calibration=parts.info.calibration,
-                windows=windows,
-            )
-            self._rankers.append((scorer, parts.pair_encoder, windows))
+            self._rankers.append(scorer_for(parts, options))
 
     def __len__(self) -> int:
         return len(self._rankers)
 
     def logits(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
         """Return the mean logit of every (queries[i], titles[i]), `[n] float64`."""
-        logits = [scorer.logits(scorer.encode(queries, titles)) for scorer, _, _ in self._rankers]
+        logits = [scorer.logits(scorer.encode(queries, titles)) for scorer in self._rankers]
         return np.asarray(np.mean(logits, axis=0), np.float64)
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
@@ -59,8 +50,8 @@ class Teachers:
         """Say of each ranker how many pairs were too long for it, if any were."""
         from paddle_ranker.scoring import say_truncated
 
-        for _, pair_encoder, windows in self._rankers:
-            say_truncated(pair_encoder, windows)
+        for scorer in self._rankers:
+            say_truncated(scorer.pair_encoder, scorer.windows)
 
 
 def split_paths(paths: str) -> list[str]:

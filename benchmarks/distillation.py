@@ -5,6 +5,7 @@ python -m benchmarks.distillation
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Optional
 from benchmarks.run_store import Run
 from benchmarks.small_rankers import FoldsOptions, Recipe, Workshop, run_systems
 from paddle_ranker.options import option, run_command
+from paddle_ranker.records import LabeledPair, read_records, write_records
 
 REFERENCE = "student_taught"
 
@@ -53,8 +55,17 @@ class Distillation:
         """The small one, on the same labels, for twice as many epochs: what the steps alone are worth."""
         return workshop.train("student_longer", workshop.learn, self._recipe(self.options.label_loss, 2))
 
+    def student_tenth(self, workshop: Workshop) -> Run:
+        """The small one, with labels of a tenth of the queries, for as many steps."""
+        rows = read_records(workshop.learn, LabeledPair)
+        queries = sorted({pair.query for pair in rows})
+        few = set(random.Random(workshop.seed).sample(queries, max(len(queries) // 10, 1)))
+        tenth = workshop.folder / "tenth.tsv"
+        write_records(tenth, (pair for pair in rows if pair.query in few))
+        return workshop.train("student_tenth", tenth, self._recipe(self.options.label_loss, 10))
+
     def student_taught(self, workshop: Workshop) -> Run:
-        """The small one, on the teacher's scores of the same pairs."""
+        """The small one, on the teacher's scores of the same pairs, without their labels."""
         taught = self._scored(workshop, "taught.tsv", str(workshop.learn))
         return workshop.train("student_taught", taught, self._recipe(self.options.teacher_loss))
 
@@ -87,7 +98,7 @@ def run(options: DistillationOptions) -> None:
     rows = Distillation(options)
     systems = {
         name: getattr(rows, name)
-        for name in ("teacher", "student", "student_longer", REFERENCE, "student_taught_mined")
+        for name in ("teacher", "student", "student_longer", "student_tenth", REFERENCE, "student_taught_mined")
     }
     head = (
         f"distillation: teacher {options.teacher_layers} x {options.teacher_hidden_size} "

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Write a large ranker's scores into training data. Without arguments: a demo from end to end, in which a small ranker
-# (1 layer, 64 wide) is trained with and without the demo ranker as its teacher.
+# Write a large ranker's scores into training data. Without arguments: a demo from end to end. A small ranker (1 layer,
+# 64 wide) that has labels for 600 triples is trained on them alone, and on the demo ranker's scores of all 6,000, in
+# as many steps.
 #
 #   bash scripts/distill.sh [TEACHER DATA_FILE OUTPUT_FILE and options of python -m paddle_ranker distill]
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
@@ -25,20 +26,21 @@ scored="$ROOT/checkpoint/distilled_triples.tsv"
 starter="$("$PYTHON" -m paddle_ranker starter --corpus "$DEMO_DATA/recall/corpus.csv:$train" \
     --num_hidden_layers 1 --hidden_size 64 --num_attention_heads 2)"
 
-# Train a student: NAME TRAIN_FILE LOSS
+# Train a student: NAME TRAIN_FILE LOSS EPOCHS
 train_student() {
     say ""
     say "student, $1:"
     run_single "$ROOT/$COMMANDS/$TRAIN.py" --train_file "$2" --test_file "$dev" --save_dir "$ROOT/checkpoint/student_$1" \
-        --model_name_or_path "$starter" --loss "$3" --epochs 2 --eval_step 100 --logging_steps 100 --max_seq_length 64 \
+        --model_name_or_path "$starter" --loss "$3" --epochs "$4" --eval_step 100 --logging_steps 100 --max_seq_length 64 \
         --learning_rate 1e-3 --new_parts_factor 1 --weight_decay 0.01 --warmup_proportion 0.06 \
         ${device[@]+"${device[@]}"}
 }
 
-train_student alone "$train" ranknet_bce
+head -n 601 "$train" >"$ROOT/checkpoint/few_triples.tsv" # with the header
+train_student alone "$ROOT/checkpoint/few_triples.tsv" ranknet_bce 20
 say ""
 run_single -m paddle_ranker distill "$teacher" "$train" "$scored" ${device[@]+"${device[@]}"}
-train_student taught "$scored" margin_mse
+train_student taught "$scored" margin_mse 2
 
 say ""
 run_single -m paddle_ranker compare "alone=$ROOT/checkpoint/student_alone/best" \

@@ -80,17 +80,20 @@ def test_a_ranker_is_trained_once_and_its_last_checkpoint_scores(tiny_data: Path
 
 @slow
 @pytest.mark.parametrize(
-    "module, more",
-    [(mining, ["--guard=--max_score_ratio=1"]), (distillation, ["--teacher_layers=1", "--teacher_hidden_size=32"])],
+    "module, count, more",
+    [
+        (mining, 5, ["--guard=--max_score_ratio=1"]),
+        (distillation, 6, ["--teacher_layers=1", "--teacher_hidden_size=32"]),
+    ],
 )
 def test_commands(
-    module: object, more: list[str], tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    module: object, count: int, more: list[str], tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found_file = tmp_path / "found.json"
     arguments = [f"--data_dir={tiny_data}", *TINY, *more, f"--scores_dir={tmp_path / 'runs'}", f"--json={found_file}"]
     assert module.main(arguments) == 0  # type: ignore[attr-defined]
     found = json.loads(found_file.read_text(encoding="utf-8"))
-    assert (found["pairs"], found["queries"], len(found["systems"])) == (48, 12, 5)
+    assert (found["pairs"], found["queries"], len(found["systems"])) == (48, 12, count)
     first = capsys.readouterr().out
     assert f"{module.REFERENCE} ahead, nDCG@10" in first and "on 48 pairs of 12 queries" in first  # type: ignore[attr-defined]
 

@@ -16,7 +16,7 @@ from benchmarks.small_rankers import FoldsOptions, Recipe, Workshop, run_systems
 from paddle_ranker.options import option, run_command
 from paddle_ranker.records import LabeledPair, read_records, write_records
 
-REFERENCE = "student_taught"
+REFERENCE = "student_taught_mined"
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class DistillationOptions(FoldsOptions):
     teacher_learning_rate: float = option(5e-4, help="its peak learning rate", above=0)
     teacher_options: str = option("--lexical_features=true", help="further options of its training, as one argument")
     label_loss: str = option("ranknet_bce", help="loss of the teacher and of the student that has none")
-    teacher_loss: str = option("margin_mse", help="loss of the students that learn from the teacher")
+    teacher_loss: str = option("teacher_mse", help="loss of the students that learn from the teacher")
     negatives: int = option(
         2, help="titles mined for each positive, which the teacher scores and nobody labels", minimum=1
     )
@@ -98,7 +98,7 @@ def run(options: DistillationOptions) -> None:
     rows = Distillation(options)
     systems = {
         name: getattr(rows, name)
-        for name in ("teacher", "student", "student_longer", "student_tenth", REFERENCE, "student_taught_mined")
+        for name in ("teacher", "student", "student_longer", "student_tenth", "student_taught", REFERENCE)
     }
     head = (
         f"distillation: teacher {options.teacher_layers} x {options.teacher_hidden_size} "

@@ -3,7 +3,9 @@
 python -m benchmarks.long_texts --seeds 1,2,3
 
 A small ranker is trained from nothing on keywords -> title of one part of the papers, through the training command, and
-ranks the papers of the other part by title and abstract: cut to its length, and in windows.
+re-ranks what BM25 finds among the papers of the other part, by title and abstract: cut to its length, and in windows. A
+query is one keyword of a paper (all of them together are too easy: everything finds the paper), and relevant is each
+paper that has it among its keywords.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from benchmarks.run_store import Run, RunStore, file_digest
 from paddle_ranker import runtime
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical import BM25
+from paddle_ranker.lexical.index import BM25Index
 from paddle_ranker.options import Options, option, run_command
 from paddle_ranker.record_formats import check_writable
 from paddle_ranker.records import LabeledPair, write_records
@@ -52,7 +55,8 @@ class LongTextsOptions(Options):
         None, help="folder with csl/papers.jsonl (default: PADDLE_RANKER_REAL_DATA, else ../shared/data)"
     )
     train_papers: int = option(600, help="papers to train on; the others are ranked", minimum=20)
-    candidates: int = option(20, help="papers ranked for each query, its own among them", minimum=2)
+    keywords: int = option(1, help="keywords of a paper that make its query; 0: all of them", minimum=0)
+    candidates: int = option(20, help="papers ranked for each query: the relevant, and BM25's best others", minimum=2)
     negatives: int = option(7, help="titles of other papers for each query of training", minimum=1)
     max_seq_length: int = option(64, help="longest pair in tokens: abstracts are longer", minimum=16)
     window_overlap: int = option(16, help="tokens that neighbouring windows share", minimum=0)
@@ -72,9 +76,9 @@ class LongTextsOptions(Options):
 
 @dataclass(frozen=True)
 class Paper:
-    """A paper; `query` are its keywords."""
+    """A paper of the collection."""
 
-    query: str
+    keywords: tuple[str, ...]
     title: str
     abstract: str
     category: str
@@ -91,43 +95,62 @@ def read_papers(path: Path) -> list[Paper]:
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         if row["keywords"] and row["title"] and row["abstract"]:
-            papers.setdefault(
-                row["title"], Paper(" ".join(row["keywords"]), row["title"], row["abstract"], row["category"])
-            )
+            paper = Paper(tuple(row["keywords"]), row["title"], row["abstract"], row["category"])
+            papers.setdefault(paper.title, paper)
     return list(papers.values())
 
 
 def split_papers(papers: Sequence[Paper], train: int) -> tuple[list[Paper], list[Paper]]:
-    """Return the papers to train on and those to rank, the same for every seed; no query stands in both."""
-    order = np.random.default_rng(1000).permutation(len(papers))
-    known, others = [papers[i] for i in order[:train]], [papers[i] for i in order[train:]]
-    queries = {paper.query for paper in known}
-    others = [paper for paper in others if paper.query not in queries]
-    if len(others) < 2:
+    """Return the papers to train on and those to rank, the same for every seed."""
+    if train > len(papers) - 2:
         raise UsageError(f"--train_papers {train}: of {len(papers)} papers too few are left to rank")
-    return known, others
+    order = np.random.default_rng(1000).permutation(len(papers))
+    return [papers[i] for i in order[:train]], [papers[i] for i in order[train:]]
 
 
-def training_pairs(papers: Sequence[Paper], negatives: int, seed: int) -> list[LabeledPair]:
-    """Return each paper's keywords with its title (1) and with titles of other papers of its category (0)."""
-    random, pairs = np.random.default_rng([seed, 1]), []
+def draw_keywords(paper: Paper, count: int, random: np.random.Generator) -> tuple[str, ...]:
+    """Return `count` keywords of a paper (0: all), drawn, in the paper's order."""
+    drawn = random.permutation(len(paper.keywords))[: count or None]
+    return tuple(paper.keywords[i] for i in sorted(drawn))
+
+
+def training_pairs(papers: Sequence[Paper], keywords: int, negatives: int, seed: int) -> list[LabeledPair]:
+    """Return queries with their paper's title (1) and with titles of its category that lack the keywords (0).
+
+    A paper gives two queries: all its keywords, and as many drawn ones as the measured queries have.
+    """
+    random = np.random.default_rng([seed, 1])
+    pairs: dict[tuple[str, str], LabeledPair] = {}
     for paper in papers:
-        alike = [other.title for other in papers if other.category == paper.category and other.query != paper.query]
-        drawn = random.permutation(len(alike))[:negatives]
-        pairs += [LabeledPair(paper.query, paper.title, 1), *(LabeledPair(paper.query, alike[i], 0) for i in drawn)]
-    return pairs
+        for chosen in (paper.keywords, draw_keywords(paper, keywords, random)):
+            query = " ".join(chosen)
+            others = [
+                other.title
+                for other in papers
+                if other.category == paper.category and not set(chosen) <= set(other.keywords)
+            ]
+            drawn = random.permutation(len(others))[:negatives]
+            for title, label in [(paper.title, 1.0), *((others[i], 0.0) for i in drawn)]:
+                pairs.setdefault((query, title), LabeledPair(query, title, label))
+    return list(pairs.values())
 
 
-def candidates_of(papers: Sequence[Paper], count: int) -> tuple[list[LabeledPair], list[str]]:
-    """Return pairs of keywords and title with abstract, and their titles: each paper among others of its category."""
+def candidates_of(papers: Sequence[Paper], keywords: int, count: int) -> tuple[list[LabeledPair], list[str]]:
+    """Return pairs of a query and a paper's title with abstract, and the papers' titles.
+
+    Each distinct query comes with all papers that have its keywords, and the best others by BM25 (character bigrams),
+    `count` together or as many as are relevant.
+    """
     random = np.random.default_rng(1001)
+    queries = dict.fromkeys(draw_keywords(paper, keywords, random) for paper in papers)
+    index = BM25Index([paper.text for paper in papers], "bigram")
     pairs, titles = [], []
-    for paper in papers:
-        alike = [other for other in papers if other.category == paper.category and other.query != paper.query]
-        drawn = [alike[i] for i in random.permutation(len(alike))[: count - 1]]
-        for other in [paper, *drawn]:
-            pairs.append(LabeledPair(paper.query, other.text, float(other is paper)))
-            titles.append(other.title)
+    for chosen, (found, _) in zip(queries, index.search([" ".join(chosen) for chosen in queries], 2 * count)):
+        relevant = [paper for paper in papers if set(chosen) <= set(paper.keywords)]
+        others = [papers[i] for i in found if papers[i] not in relevant]
+        for paper in [*relevant, *others[: max(0, count - len(relevant))]]:
+            pairs.append(LabeledPair(" ".join(chosen), paper.text, float(paper in relevant)))
+            titles.append(paper.title)
     return pairs, titles
 
 
@@ -138,7 +161,7 @@ def train(options: LongTextsOptions, papers: Sequence[Paper], seed: int, folder:
     from paddle_ranker.starter import StarterOptions, make_starter
 
     corpus = folder / "corpus.jsonl"
-    lines = [json.dumps({"text": text}) for paper in papers for text in (paper.query, paper.text)]
+    lines = [json.dumps({"text": text}) for paper in papers for text in (*paper.keywords, paper.text)]
     corpus.write_text("\n".join(lines) + "\n", encoding="utf-8")
     starter = StarterOptions(
         corpus=str(corpus),
@@ -150,9 +173,9 @@ def train(options: LongTextsOptions, papers: Sequence[Paper], seed: int, folder:
         max_position_embeddings=options.max_seq_length,
         seed=seed,
     )
-    write_records(folder / "train.tsv", training_pairs(papers, options.negatives, seed))
+    write_records(folder / "train.tsv", training_pairs(papers, options.keywords, options.negatives, seed))
     # The command asks for a file to evaluate on; nothing is chosen by it, since the last checkpoint is what is taken.
-    write_records(folder / "seen.tsv", training_pairs(papers[:20], options.negatives, seed))
+    write_records(folder / "seen.tsv", training_pairs(papers[:20], options.keywords, options.negatives, seed))
     train_ce(
         TrainCeOptions(
             train_set=str(folder / "train.tsv"),
@@ -186,7 +209,7 @@ class Bench:
         path = real_data_file(options.data_dir, "csl/papers.jsonl")
         self.options, self.digest = options, file_digest(path)
         self.known, self.ranked = split_papers(read_papers(path), options.train_papers)
-        self.pairs, self.titles = candidates_of(self.ranked, options.candidates)
+        self.pairs, self.titles = candidates_of(self.ranked, options.keywords, options.candidates)
         self.queries, self.texts = [pair.query for pair in self.pairs], [pair.title for pair in self.pairs]
         self.labels = np.array([pair.label for pair in self.pairs])
         self.store = RunStore(options.scores_dir)
@@ -287,12 +310,15 @@ def run(options: LongTextsOptions) -> None:
         resamples=options.resamples,
     )
     print(
-        f"\ntrained on keywords -> title of {len(bench.known):,} papers; {len(bench.ranked):,} others ranked by title "
-        f"and abstract among up to {options.candidates} of their category; {options.max_seq_length} tokens a pair; "
+        f"\ntrained on keywords -> title of {len(bench.known):,} papers; {len(set(bench.queries)):,} queries of "
+        f"{options.keywords or 'all'} keyword(s) for {len(bench.ranked):,} others, ranked by title and abstract among "
+        f"BM25's best {options.candidates}; {options.max_seq_length} tokens a pair; "
         f"means over seeds {options.seeds}, 95% bootstrap intervals over queries\n"
     )
     print(figures_table(systems, figures, REFERENCE))
-    write_report(options.json, report(options, systems, figures, [], queries=len(bench.ranked), pairs=len(bench.pairs)))
+    write_report(
+        options.json, report(options, systems, figures, [], queries=len(set(bench.queries)), pairs=len(bench.pairs))
+    )
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -36,7 +36,10 @@ class EvaluationSet:
         windows: Optional[Windows] = None,
         one_label: bool = False,
     ):
-        """Read and encode the file; with `one_label` a query and title with several labels is a bad row like others."""
+        """Read and encode the file; with `one_label` pairs with several labels are left out, and `report` says so.
+
+        Not an error as in the evaluate commands: a training's own figures are no reason to refuse a user's old file.
+        """
         source = RecordFile(path, LabeledPair, skip_bad_rows=skip_bad_rows)
         records, lines = [], []
         for record in source:
@@ -44,7 +47,7 @@ class EvaluationSet:
             lines.append(source.line)
         self.report, self.skipped = source.report(), source.skipped
         if one_label:
-            records, left_out = without_contradictions(path, records, lines, skip_bad_rows=skip_bad_rows)
+            records, left_out = without_contradictions(path, records, lines, skip_bad_rows=True)
             self.skipped += source.kept - len(records)
             self.report += f"; {left_out}" if left_out else ""
         self.queries = [record.query for record in records]

@@ -17,7 +17,6 @@ from ernie_matching import evaluate as evaluate_pairwise
 from paddle_ranker import Ranker
 from paddle_ranker.baselines import bm25
 from paddle_ranker.comparison import System, compare_systems
-from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation import EvaluationSet
 from paddle_ranker.measured_pairs import read_labelled
 from paddle_ranker.metrics import evaluate_ranking
@@ -237,16 +236,14 @@ def test_bad_input(data: Path, collection: Path, capsys: pytest.CaptureFixture[s
         assert status != 0 and message in err and err.count("\n") == 1, err
 
 
-def test_training_takes_no_contradicting_rows_either(data: Path, tmp_path: Path) -> None:
+def test_training_leaves_contradicting_rows_out_and_says_so(data: Path, tmp_path: Path) -> None:
     pair_encoder = Ranker.load(data / "pairwise").pair_encoder
     path = tmp_path / "dev.tsv"
     path.write_text("深\t水\t1\n深\t稻\t0\n深\t水\t0\n学\t学\t1\n", encoding="utf-8")
     assert len(EvaluationSet(path, pair_encoder, 8).labels) == 4
-    with pytest.raises(DataError, match="lines 1 and 3: labels 1 and 0"):
-        EvaluationSet(path, pair_encoder, 8, one_label=True)
-    left = EvaluationSet(path, pair_encoder, 8, one_label=True, skip_bad_rows=True)
+    left = EvaluationSet(path, pair_encoder, 8, one_label=True)
     assert (left.labels.tolist(), left.skipped) == ([0, 1], 2)
-    assert "kept 4; left out 2 rows" in left.report
+    assert "kept 4; left out 2 rows" in left.report and "lines 1 and 3: labels 1 and 0" in left.report
 
 
 @pytest.mark.real_data

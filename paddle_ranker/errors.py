@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 
+def is_interrupt(error: BaseException) -> bool:
+    """Return whether an error is an interruption, maybe one that Paddle turned into another.
+
+    It comes as an `OSError` where it hit Python code that Paddle's own code had called: a backward pass, say.
+    """
+    return isinstance(error, KeyboardInterrupt) or "KeyboardInterrupt" in str(error)
+
+
 class RankerError(Exception):
     """A failure: the message says what was found, where, and what to do next."""
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from paddle_ranker.batching import BatchPlan, Groups, count_batches, training_batches
 from paddle_ranker.clock import Clock
 from paddle_ranker.distributed import ProcessGroup
-from paddle_ranker.errors import RankerError
+from paddle_ranker.errors import RankerError, is_interrupt
 from paddle_ranker.optimization import gradient_norm, gradients_of, make_optimizer, scale_gradients
 from paddle_ranker.precision import Precision
 from paddle_ranker.run_folder import RunFolder
@@ -178,7 +178,9 @@ def fit(
                 break
             if scheduled or improved:
                 processes.wait()  # while the first one writes a checkpoint, which may take a slow disk minutes
-    except KeyboardInterrupt as interrupt:
+    except BaseException as interrupt:
+        if not is_interrupt(interrupt):
+            raise
         place = f"at step {done.step + 1} of {total_steps}"
         raise KeyboardInterrupt(f"{place}; {run.last_good}" if run else place) from interrupt
     finally:

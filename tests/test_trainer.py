@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,23 @@ def test_an_interrupt_names_the_last_checkpoint(tmp_path: Path, examples: Pairwi
         "last",
         "model_2",
     ]
+
+
+def test_an_interrupt_inside_a_backward_pass_is_one_too(
+    tmp_path: Path, examples: PairwiseExamples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from paddle_ranker import dropout
+
+    mask = dropout._mask
+
+    def interrupted(kept: Any, scale: float, like: Any) -> Any:
+        if sys._getframe(1).f_code.co_name == "backward":  # called by Paddle's own code
+            raise KeyboardInterrupt("SIGTERM")
+        return mask(kept, scale, like)
+
+    monkeypatch.setattr(dropout, "_mask", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="at step 1 of 6; there is no checkpoint yet"):
+        run(tmp_path, examples)
 
 
 def test_a_full_disk_is_an_error_that_names_the_last_good_checkpoint(

@@ -69,22 +69,15 @@ def train(options: TrainCeOptions) -> None:
     runtime.prepare_command(options.cpu_threads)
     from cross_encoder.data import encode_labels, left_out
     from cross_encoder.model import LabeledExamples
-    from paddle_ranker.evaluation import EvaluationSet
     from paddle_ranker.losses import RankingLoss
-    from paddle_ranker.ranker_training import start_training, train_ranker
+    from paddle_ranker.ranker_training import open_evaluation, start_training, train_ranker
     from paddle_ranker.records import LabeledPair, RecordFile
 
     start = start_training(options, "cross_encoder")
     parts = start.parts
 
     # The small file first: what is wrong with it shows before the large one is read.
-    evaluation = EvaluationSet(
-        options.test_file,
-        parts.pair_encoder,
-        options.batch_size,
-        skip_bad_rows=options.skip_bad_rows,
-        one_label=True,
-    )
+    evaluation = open_evaluation(start, options.test_file, options)
     source = RecordFile(options.train_set, LabeledPair, skip_bad_rows=options.skip_bad_rows)
     data = encode_labels(
         source,

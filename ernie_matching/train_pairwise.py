@@ -47,22 +47,15 @@ def train(options: TrainPairwiseOptions) -> None:
     runtime.prepare_command(options.cpu_threads)
     from ernie_matching.data import encode_triples
     from ernie_matching.model import PairwiseExamples
-    from paddle_ranker.evaluation import EvaluationSet
     from paddle_ranker.losses import RankingLoss
-    from paddle_ranker.ranker_training import start_training, train_ranker
+    from paddle_ranker.ranker_training import open_evaluation, start_training, train_ranker
     from paddle_ranker.records import RecordFile, Triple
 
     start = start_training(options, "pairwise")
     parts = start.parts
 
     # The small file first: what is wrong with it shows before the large one is read.
-    evaluation = EvaluationSet(
-        options.test_file,
-        parts.pair_encoder,
-        options.batch_size,
-        skip_bad_rows=options.skip_bad_rows,
-        one_label=True,
-    )
+    evaluation = open_evaluation(start, options.test_file, options)
     source = RecordFile(options.train_file, Triple, skip_bad_rows=options.skip_bad_rows)
     memory, expression = options.data_memory_mb << 20, options.expression
     triples = encode_triples(source, parts.pair_encoder, Path(options.save_dir), memory, loss=expression)

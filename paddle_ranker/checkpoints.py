@@ -14,10 +14,11 @@ from typing import Callable, Optional, Union
 
 from paddle_ranker.atomic import make_folder, new_folder, point, remove_unfinished
 from paddle_ranker.errors import RankerError
+from paddle_ranker.training_log import METRICS_FILE, PICTURE_FILE
 
 _POINTERS = ("best", "last")
 _OF_A_RUN = re.compile(r"(model|state)_(\d+)")
-RUN_FILES = ("metrics.jsonl", "learning_curve.png")
+_RUN_FILES = (METRICS_FILE, PICTURE_FILE)
 
 
 class CheckpointKeeper:
@@ -55,7 +56,7 @@ class CheckpointKeeper:
     def start(self) -> None:
         """Begin a run of its own: set an earlier one aside."""
         pointers = [path for path in map(self.folder.joinpath, _POINTERS) if path.is_symlink()]
-        files = [path for path in map(self.folder.joinpath, RUN_FILES) if path.exists()]
+        files = [path for path in map(self.folder.joinpath, _RUN_FILES) if path.exists()]
         folders = self._folders()
         if not pointers and not folders:
             for path in files:  # a run that was killed before its first checkpoint

@@ -171,15 +171,16 @@ def _load(
     match_embeddings: Optional[bool] = None,
     lexical_features: bool = False,
 ) -> RankerParts:
-    blend = RankerInfo.read(Path(source)) if Path(source).is_dir() else None
-    if blend and blend.kind == BLEND:
+    source = Path(source)
+    info = RankerInfo.read(source.parent if source.is_file() else source)
+    if info and info.kind == BLEND and source.is_dir():
         if kind is not None:
             raise CheckpointError(f"{source}: a blend of rankers cannot be trained: train a member, and blend again")
         from paddle_ranker.blended import load_blend
 
-        return load_blend(Path(source), blend, max_seq_length, tokenizer)
-    folder, parameters = _locate(Path(source))
-    info, config = RankerInfo.read(folder), read_config(folder)
+        return load_blend(source, info, max_seq_length, tokenizer)
+    folder, parameters = _locate(source)
+    config = read_config(folder)
     if info:
         _require_kind(folder, info.kind, expected_kind)
     if config is None:

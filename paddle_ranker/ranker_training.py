@@ -97,6 +97,13 @@ class RankerExamples(Examples, Protocol):
         ...
 
 
+def open_evaluation(start: Start, test_file: str, options: RankerTrainingOptions) -> EvaluationSet:
+    """Return the file to evaluate on during training, encoded; pairs with several labels are left out of it."""
+    return EvaluationSet(
+        test_file, start.parts.pair_encoder, options.batch_size, skip_bad_rows=options.skip_bad_rows, one_label=True
+    )
+
+
 def train_ranker(
     start: Start,
     examples: RankerExamples,

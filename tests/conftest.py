@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from paddle_ranker.runtime import prepare
+from paddle_ranker import runtime
 
 # Before any test file imports Paddle: the tests then run on the code path that the commands run on.
-prepare()
+runtime.prepare()
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -36,6 +36,12 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs real data: {folder} is not there (set PADDLE_RANKER_REAL_DATA to its folder)")
     return folder
+
+
+@pytest.fixture
+def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the test process as it is: a command may change its memory allocator for good."""
+    monkeypatch.setattr(runtime, "prepare_command", lambda threads: None)
 
 
 @pytest.fixture(scope="session")

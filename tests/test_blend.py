@@ -11,7 +11,7 @@ import pytest
 from scipy.special import expit
 
 from ernie_matching.predict_pairwise import main as predict
-from paddle_ranker import Ranker, runtime
+from paddle_ranker import Ranker
 from paddle_ranker.blend import BlendOptions, blend, main
 from paddle_ranker.blending import PENALTY, fit_logistic, out_of_fold
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
@@ -19,14 +19,8 @@ from paddle_ranker.model_folder import RankerParts, load_ranker, start_ranker
 from paddle_ranker.scorer import DygraphEngine, Scorer
 from tests.tiny import PAIRS, VOCABULARY, draw_words, write_ranker
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("same_process")]
 QUERIES, TITLES = [list(column) for column in zip(*PAIRS)]
-
-
-@pytest.fixture(autouse=True)
-def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the test process as it is: a command may change its memory allocator for good."""
-    monkeypatch.setattr(runtime, "prepare_command", lambda threads: None)
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from paddle_ranker.report.text import comparison_json, verdict
 from paddle_ranker.significance import randomisation_test
 from paddle_ranker.statistics import Interval
 from paddle_ranker.trec import write_run
+from tests.test_evaluate import TREC_EVAL
 
 pytestmark = pytest.mark.unit
 
@@ -171,22 +172,13 @@ def test_the_command_agrees_with_ir_measures_and_scikit_learn(
     found = json.loads(out)
     assert found["ties"] == "trec_eval" and (found["queries"], found["pairs"]) == (10, 39)
     assert "no baselines" in err and "1 of its queries are not judged and left out" in err
-    theirs = {
-        "nDCG@10": "ndcg@10",
-        "AP": "map",
-        "P@1": "p@1",
-        "P@5": "p@5",
-        "P@10": "p@10",
-        "R@10": "r@10",
-        "RR": "mrr@10",
-    }
     for name in ("one", "two"):
         files = [*map(str, (tmp_path / "qrels", tmp_path / f"{name}.run"))]
         qrels, ranked = list(ir_measures.read_trec_qrels(files[0])), list(ir_measures.read_trec_run(files[1]))
         figures = found["systems"][f"{name}.run"]["measures"]
-        measures = [ir_measures.parse_measure(measure) for measure in theirs]
+        measures = [ir_measures.parse_measure(measure) for measure in TREC_EVAL]
         for measure, value in ir_measures.pytrec_eval.calc_aggregate(measures, qrels, ranked).items():
-            assert figures[theirs[str(measure)]]["value"] == pytest.approx(value, abs=1e-9), measure
+            assert figures[TREC_EVAL[str(measure)]]["value"] == pytest.approx(value, abs=1e-9), measure
         returned = {(one.query_id, one.doc_id): one.score for one in ranked}
         known = [(returned.get((one.query_id, one.doc_id), -1e9), one.relevance >= 1) for one in qrels]
         auc = roc_auc_score([relevant for _, relevant in known], [score for score, _ in known])

@@ -26,13 +26,7 @@ from tests.test_match import SPECIALS
 from tests.tiny import CONFIG, draw_words, write_encoder, write_ranker, write_tokenizer
 from tests.training_runs import typed_training
 
-pytestmark = pytest.mark.unit
-
-
-@pytest.fixture(autouse=True)
-def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the test process as it is: a command may change its memory allocator for good."""
-    monkeypatch.setattr(runtime, "prepare_command", lambda threads: None)
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("same_process")]
 
 
 @pytest.fixture(scope="module")

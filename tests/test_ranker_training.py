@@ -20,13 +20,7 @@ from paddle_ranker.ranker_training import start_training
 from paddle_ranker.training_options import RankerTrainingOptions
 from tests.tiny import CONFIG, HAN, write_encoder, write_ranker, write_tokenizer
 
-pytestmark = pytest.mark.unit
-
-
-@pytest.fixture(autouse=True)
-def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the test process as it is: a command may change its memory allocator for good."""
-    monkeypatch.setattr(runtime, "prepare_command", lambda threads: None)
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("same_process")]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 
 from cross_encoder import train_ce
 from ernie_matching import evaluate, train_pairwise
-from paddle_ranker import Ranker, runtime
+from paddle_ranker import Ranker
 from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.evaluation import mean_margin_loss
 from paddle_ranker.loss_expression import LOSSES
@@ -19,13 +19,7 @@ from paddle_ranker.parameters import load_arrays
 from paddle_ranker.records import LabeledPair, Triple, read_records, write_records
 from tests.tiny import draw_words, write_encoder
 
-pytestmark = pytest.mark.unit
-
-
-@pytest.fixture(autouse=True)
-def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the test process as it is: a command may change its memory allocator for good."""
-    monkeypatch.setattr(runtime, "prepare_command", lambda threads: None)
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("same_process")]
 
 
 @pytest.fixture(scope="module")

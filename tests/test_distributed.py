@@ -33,6 +33,7 @@ server = pytest.mark.server  # real processes: some 10 seconds each
 TRIPLES, BATCH_SIZE, EPOCHS = 41, 8, 4  # two processes: batches of 16, 16 and 9, which is 5 and 4
 STEPS = 12
 SCRIPT = REPOSITORY / "ernie_matching" / "train_pairwise.py"
+BROKEN = r"error: the connection to the other processes of this training broke .*log/workerlog\.<number>"
 ALTERED = REPOSITORY / "tests" / "altered_training.py"
 
 
@@ -273,7 +274,8 @@ def kill_one(launched: Launched, rank: int) -> None:
     assert not any(Path(f"/proc/{process}").exists() for process in processes.values())
     assert f"Container rank {rank} status failed" in launched.output and "code -9" in launched.output
     assert "Traceback" not in launched.log(1 - rank)
-    assert "error: the connection to the other processes of this training broke" in launched.log(1 - rank)
+    # Which comes first differs: the launcher's signal, or the connection's end.
+    assert re.search(BROKEN + r"|^train_pairwise\.py: .*the last good checkpoint is ", launched.log(1 - rank), re.M)
 
 
 @server
@@ -310,7 +312,10 @@ def test_the_others_wait_for_a_slow_disk(data: Path, tmp_path: Path) -> None:
 
 
 def ends_with(launched: Launched, message: str) -> None:
-    """See that all processes end within seconds, and that the second one's last line reaches the launcher's output."""
+    """See that all processes end within seconds, and that the launcher shows the second one's last line.
+
+    Where the first has ended as well before the launcher looks, it shows the first one's, which names the logs.
+    """
     processes: dict[int, int] = {}
     try:
         while len(processes) < 2 and launched.launcher.poll() is None:
@@ -319,7 +324,8 @@ def ends_with(launched: Launched, message: str) -> None:
     finally:
         launched.end()
     assert len(processes) == 2 and not any(Path(f"/proc/{process}").exists() for process in processes.values())
-    assert launched.log(1).splitlines()[-1] == message and message in launched.output.splitlines(), launched.output
+    assert launched.log(1).splitlines()[-1] == message
+    assert message in launched.output.splitlines() or re.search(BROKEN, launched.output), launched.output
 
 
 class _Share(ProcessGroup):

@@ -106,9 +106,9 @@ def train_as_the_script(data: Path, system: str, seed: int, recipe: str, folder:
     The starter encoder gets the seed too. The last checkpoint, since the best is the one that did best on this file.
     """
     from ernie_matching.train_pairwise import TrainPairwiseOptions, train
+    from paddle_ranker.engines.dygraph import DygraphEngine
     from paddle_ranker.evaluation import EvaluationSet
     from paddle_ranker.model_folder import load_ranker
-    from paddle_ranker.scorer import DygraphEngine
     from paddle_ranker.starter import StarterOptions, make_starter
 
     commands = [

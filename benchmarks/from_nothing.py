@@ -64,12 +64,12 @@ def train_from_nothing(
     from paddle_ranker import runtime
     from paddle_ranker.config import EncoderConfig
     from paddle_ranker.distributed import ProcessGroup
+    from paddle_ranker.engines.dygraph import DygraphEngine
     from paddle_ranker.lexical.head import LexicalHead
     from paddle_ranker.losses import RankingLoss
     from paddle_ranker.metrics import roc_auc
     from paddle_ranker.model import RankerNetwork
     from paddle_ranker.model_folder import never_match_ids
-    from paddle_ranker.scorer import DygraphEngine
     from paddle_ranker.trainer import fit
 
     started = time.perf_counter()

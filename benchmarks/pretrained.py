@@ -175,8 +175,9 @@ class Bench:
                 return output["scores"], float(output["seconds"])
 
     def _ours(self, name: str, split: Split, held_out: list[LabeledPair], seed: int) -> Run:
+        from paddle_ranker.engines.dygraph import DygraphEngine
         from paddle_ranker.model_folder import load_ranker
-        from paddle_ranker.scorer import DygraphEngine, Scorer
+        from paddle_ranker.scorer import Scorer
 
         options = self.options
         with tempfile.TemporaryDirectory(dir=self.work) as temporary:

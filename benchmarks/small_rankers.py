@@ -88,9 +88,9 @@ class Workshop:
 
     def _train(self, name: str, file: Path, recipe: Recipe) -> Run:
         from cross_encoder.train_ce import TrainCeOptions, train
+        from paddle_ranker.engines.dygraph import DygraphEngine
         from paddle_ranker.evaluation import EvaluationSet
         from paddle_ranker.model_folder import load_ranker
-        from paddle_ranker.scorer import DygraphEngine
         from paddle_ranker.starter import StarterOptions, make_starter
 
         starter = self.folder / f"{name}_starter"

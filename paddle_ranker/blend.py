@@ -194,7 +194,8 @@ def _training_pairs(path: str, skip_bad_rows: bool) -> list[LabeledPair]:
 
 def _logits(parts: RankerParts, pairs: list[LabeledPair], batch_size: int) -> np.ndarray:
     """Return the ranker's logits before any calibration, `[n]` float64."""
-    from paddle_ranker.scorer import DygraphEngine, Scorer
+    from paddle_ranker.engines.dygraph import DygraphEngine
+    from paddle_ranker.scorer import Scorer
 
     scorer = Scorer(DygraphEngine(parts.network), parts.pair_encoder, batch_size)
     return scorer.logits(scorer.encode([pair.query for pair in pairs], [pair.title for pair in pairs]))

@@ -77,9 +77,9 @@ def fit_and_tell(options: CalibrateOptions, parts: RankerParts) -> Calibration:
     Raises `DataError` for a file of one class, one with too few queries or pairs, and what `calibration.fit` refuses.
     """
     from paddle_ranker import calibration as fitting
+    from paddle_ranker.engines.dygraph import DygraphEngine
     from paddle_ranker.evaluation import EvaluationSet
     from paddle_ranker.metrics import RELEVANT
-    from paddle_ranker.scorer import DygraphEngine
     from paddle_ranker.scoring import say_truncated, scored_with
     from paddle_ranker.training_state import content_digest
     from paddle_ranker.windows import make_windows

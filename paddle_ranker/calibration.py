@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import expit
+from numpy.typing import ArrayLike, NDArray
 
 from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.metrics import RELEVANT, Floats
@@ -76,6 +75,14 @@ class Calibration:
         return f"sigmoid({self.scale:.6g} * logit{shift})"
 
 
+def sigmoid(logits: ArrayLike) -> Floats:
+    """Return 1 / (1 + exp(-logits)), of any shape, float64, to full precision at both ends.
+
+    SciPy has it too, in a module that takes longer to load than a small ranker.
+    """
+    return np.asarray(np.exp(-np.logaddexp(0.0, -np.asarray(logits, np.float64))))
+
+
 def fit(method: str, labels: Floats, logits: Floats) -> Calibration:
     """Fit a calibration to labelled logits (`[n]` each, relevant: label >= 1) by maximum likelihood.
 
@@ -93,10 +100,10 @@ def fit(method: str, labels: Floats, logits: Floats) -> Calibration:
 
     def loss(weights: Floats) -> tuple[float, Floats]:
         z = design @ weights
-        return _cross_entropy(relevant, z), design.T @ (expit(z) - relevant) / len(z)
+        return _cross_entropy(relevant, z), design.T @ (sigmoid(z) - relevant) / len(z)
 
     def curvature(weights: Floats) -> Floats:
-        p = expit(design @ weights)
+        p = sigmoid(design @ weights)
         return (design * (p * (1 - p))[:, None]).T @ design / len(p)
 
     start = np.zeros(design.shape[1])
@@ -166,7 +173,7 @@ def calibration_figures(labels: Floats, logits: Floats) -> dict[str, float]:
     Relevant is a label of at least 1. Brier score: the mean squared distance of probability and 0 or 1.
     """
     relevant = np.asarray(labels) >= RELEVANT
-    probabilities = expit(logits)
+    probabilities = sigmoid(logits)
     return {
         "calibration_error": expected_calibration_error(relevant, probabilities),
         "brier": float(((probabilities - relevant) ** 2).mean()),

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Optional
 
 import numpy as np
-from scipy.special import expit
 from tqdm import tqdm
 
+from paddle_ranker.calibration import sigmoid
 from paddle_ranker.errors import UsageError
 from paddle_ranker.judgments import JUDGED_KINDS, open_as_one_of
 from paddle_ranker.options import option, run_command
@@ -69,7 +69,7 @@ class Scoring:
                 yield replace(record, teacher_score=next(logits))
             elif isinstance(record, Pair):
                 logit = next(logits)
-                is_relevant = bool(expit(logit) >= self._relevant_from)
+                is_relevant = bool(sigmoid(logit) >= self._relevant_from)
                 self.unlabelled += 1
                 self.relevant += is_relevant
                 yield LabeledPair(record.query, record.title, float(is_relevant), logit)

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Optional, Union
 
 import numpy as np
-from scipy.special import expit
 
-from paddle_ranker.calibration import Calibration
+from paddle_ranker.calibration import Calibration, sigmoid
 from paddle_ranker.distributed import ProcessGroup
+from paddle_ranker.engines.base import Engine
 from paddle_ranker.measured_pairs import require_both_classes, without_contradictions
 from paddle_ranker.metrics import RELEVANT, evaluate_ranking, number_queries
 from paddle_ranker.pair_encoder import PairEncoder
 from paddle_ranker.records import LabeledPair, RecordFile
-from paddle_ranker.scorer import Engine, Scorer
+from paddle_ranker.scorer import Scorer
 from paddle_ranker.windows import Windows
 
 _BLOCK = 256
@@ -98,7 +98,7 @@ def mean_margin_loss(
 
     Returns NaN where no query has titles with different labels.
     """
-    scores = expit(logits) if probabilities else logits
+    scores = sigmoid(logits) if probabilities else logits
     numbers = number_queries(queries)
     order = np.argsort(numbers, kind="stable")
     bounds = np.flatnonzero(np.diff(numbers[order])) + 1

@@ -9,10 +9,11 @@ from typing import Optional, Union
 
 import numpy as np
 
+from paddle_ranker.engines.dygraph import DygraphEngine
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model_folder import RankerInfo, RankerParts, load_ranker
 from paddle_ranker.runtime import select_device
-from paddle_ranker.scorer import DygraphEngine, Scorer
+from paddle_ranker.scorer import Scorer
 from paddle_ranker.windows import make_windows
 
 

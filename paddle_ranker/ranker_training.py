@@ -15,11 +15,11 @@ from paddle_ranker import __version__, runtime
 from paddle_ranker.atomic import make_folder
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoded_pairs import EncodedPairs
+from paddle_ranker.engines.dygraph import DygraphEngine
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation import EvaluationSet
 from paddle_ranker.model_folder import RankerInfo, RankerParts, save_ranker, start_ranker
 from paddle_ranker.pretrained import resolve_model
-from paddle_ranker.scorer import DygraphEngine
 from paddle_ranker.scoring import say_truncated
 from paddle_ranker.trainer import Examples, FitResult, fit
 from paddle_ranker.training_options import MAY_CHANGE, RankerTrainingOptions

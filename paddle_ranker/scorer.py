@@ -4,46 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Optional, Protocol, TypeVar
+from typing import Optional, TypeVar
 
 import numpy as np
-import paddle
-from scipy.special import expit
 
 from paddle_ranker.batching import scoring_batches
-from paddle_ranker.calibration import Calibration
-from paddle_ranker.model import RankerNetwork
+from paddle_ranker.calibration import Calibration, sigmoid
+from paddle_ranker.engines.base import Engine
 from paddle_ranker.pair_encoder import EncodedPairs, PairEncoder
 from paddle_ranker.windows import Windows
 
 CHUNK = 8192  # pairs held at once when a file is streamed; enough to sort by length well
 
 T = TypeVar("T")
-
-
-class Engine(Protocol):
-    """What computes logits."""
-
-    def logits(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
-        """Return float32 `[batch]` logits of int64 `[batch, length]` ids and token types."""
-        ...
-
-
-class DygraphEngine:
-    """Run the network as it is, without dropout and gradients."""
-
-    def __init__(self, network: RankerNetwork):
-        self.network = network
-
-    def logits(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
-        training = self.network.training
-        self.network.eval()
-        try:
-            with paddle.no_grad():
-                return self.network(paddle.to_tensor(input_ids), paddle.to_tensor(token_type_ids)).numpy()
-        finally:
-            if training:
-                self.network.train()
 
 
 class Scorer:
@@ -103,7 +76,7 @@ class Scorer:
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> np.ndarray:
         """Return the probability of every (query, title), `[n]` float64; each depends on its pair alone."""
-        return expit(self.logits(self.encode(queries, titles)))
+        return sigmoid(self.logits(self.encode(queries, titles)))
 
 
 def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:

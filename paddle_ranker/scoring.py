@@ -11,11 +11,12 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_ranker import runtime
+from paddle_ranker.engines.dygraph import DygraphEngine
 from paddle_ranker.model_folder import RankerParts, load_ranker
 from paddle_ranker.pair_encoder import PairEncoder
 from paddle_ranker.ranker import RankedTitle
 from paddle_ranker.records import Pair, RecordFile
-from paddle_ranker.scorer import DygraphEngine, Scorer, chunks
+from paddle_ranker.scorer import Scorer, chunks
 from paddle_ranker.scoring_options import PredictOptions, ScoringOptions
 from paddle_ranker.windows import Windows, make_windows
 

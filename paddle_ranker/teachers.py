@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy.special import expit
 
 from paddle_ranker import runtime
+from paddle_ranker.calibration import sigmoid
 from paddle_ranker.metrics import Floats
 from paddle_ranker.scoring_options import ScoringOptions
 
@@ -44,7 +44,7 @@ class Teachers:
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
         """Return the sigmoid of every mean logit, `[n] float64`."""
-        return np.asarray(expit(self.logits(queries, titles)), np.float64)
+        return np.asarray(sigmoid(self.logits(queries, titles)), np.float64)
 
     def say_truncated(self) -> None:
         """Say of each ranker how many pairs were too long for it, if any were."""

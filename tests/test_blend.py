@@ -14,9 +14,10 @@ from ernie_matching.predict_pairwise import main as predict
 from paddle_ranker import Ranker
 from paddle_ranker.blend import BlendOptions, blend, main
 from paddle_ranker.blending import PENALTY, fit_logistic, out_of_fold
+from paddle_ranker.engines.dygraph import DygraphEngine
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
 from paddle_ranker.model_folder import RankerParts, load_ranker, start_ranker
-from paddle_ranker.scorer import DygraphEngine, Scorer
+from paddle_ranker.scorer import Scorer
 from tests.tiny import PAIRS, VOCABULARY, draw_words, write_ranker
 
 pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("same_process")]

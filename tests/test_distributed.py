@@ -21,9 +21,9 @@ from benchmarks.kill_resume import differences
 from ernie_matching import train_pairwise
 from paddle_ranker import Ranker
 from paddle_ranker.distributed import ProcessGroup
+from paddle_ranker.engines.dygraph import DygraphEngine
 from paddle_ranker.evaluation import EvaluationSet
 from paddle_ranker.parameters import PARAMETERS_FILE, load_arrays
-from paddle_ranker.scorer import DygraphEngine
 from paddle_ranker.training_log import METRICS_FILE, read_metrics
 from tests.conftest import REPOSITORY
 from tests.tiny import HAN, write_encoder, write_ranker

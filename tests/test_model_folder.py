@@ -14,10 +14,11 @@ from scipy.special import softmax
 
 from paddle_ranker.config import write_config
 from paddle_ranker.encoder import Encoder
+from paddle_ranker.engines.dygraph import DygraphEngine
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model_folder import RankerParts, load_ranker, start_ranker
 from paddle_ranker.parameters import load_arrays, save_arrays
-from paddle_ranker.scorer import DygraphEngine, Scorer
+from paddle_ranker.scorer import Scorer
 from tests.tiny import CONFIG, PAIRS, make_network, write_encoder, write_ranker, write_tokenizer
 
 pytestmark = pytest.mark.unit

@@ -12,8 +12,9 @@ import pytest
 
 from cross_encoder.data import EncodedLabels
 from cross_encoder.model import LabeledExamples
+from paddle_ranker.engines.dygraph import DygraphEngine
 from paddle_ranker.model_folder import load_ranker, start_ranker
-from paddle_ranker.scorer import DygraphEngine, Scorer
+from paddle_ranker.scorer import Scorer
 from tests.tiny import PAIRS, write_tokenizer
 
 pytestmark = pytest.mark.parity

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddle_ranker import Ranker
+from paddle_ranker.engines.dygraph import DygraphEngine
 from paddle_ranker.model_folder import load_ranker
-from paddle_ranker.scorer import DygraphEngine, Scorer, chunks
+from paddle_ranker.scorer import Scorer, chunks
 from tests.tiny import PAIRS, make_network, write_ranker
 
 pytestmark = pytest.mark.parity

@@ -1,0 +1,1 @@
+"""What computes a ranker's logits: the network itself, or its exported graph in one of several runtimes."""

@@ -72,8 +72,10 @@ def _to_paddle(source: Path, temporary: Path) -> list[str]:
     from paddle_ranker.hugging_face.read import find_encoder, read_model
     from paddle_ranker.hugging_face.tokenizer import bring_tokenizer
     from paddle_ranker.model import RankerNetwork, load_parameters, name_parameters
-    from paddle_ranker.model_folder import RankerInfo, make_pair_encoder, save_ranker
+    from paddle_ranker.model_folder import save_ranker
+    from paddle_ranker.pair_encoder import make_pair_encoder
     from paddle_ranker.parameters import PARAMETERS_FILE, save_arrays
+    from paddle_ranker.ranker_info import RankerInfo
 
     folder = find_encoder(source)
     if folder is None:
@@ -119,8 +121,9 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     from paddle_ranker.hugging_face.tokenizer import write_tokenizer
     from paddle_ranker.hugging_face.write import parameters_to_write, write_model
     from paddle_ranker.model import RankerNetwork, load_parameters, name_parameters
-    from paddle_ranker.model_folder import INFO_FILE, RankerInfo, make_pair_encoder
+    from paddle_ranker.pair_encoder import make_pair_encoder
     from paddle_ranker.parameters import PARAMETERS_FILE, load_arrays
+    from paddle_ranker.ranker_info import INFO_FILE, RankerInfo
     from paddle_ranker.tokenizers.folder import TokenizerFiles
 
     if not (source / PARAMETERS_FILE).is_file():

@@ -12,82 +12,21 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Optional, Union
 
-from paddle_ranker.atomic import new_file
-from paddle_ranker.calibration import Calibration
 from paddle_ranker.config import EncoderConfig, config_by_name, read_config, write_config
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical.head import LexicalHead
 from paddle_ranker.model import RankerNetwork, has_two_class_head, load_parameters, name_parameters
-from paddle_ranker.model_card import model_card
-from paddle_ranker.pair_encoder import PairEncoder
+from paddle_ranker.pair_encoder import PairEncoder, make_pair_encoder, never_match_ids
 from paddle_ranker.parameters import PARAMETERS_FILE, load_arrays, save_arrays
+from paddle_ranker.ranker_info import BLEND
+from paddle_ranker.ranker_info import INFO_FILE as INFO_FILE
+from paddle_ranker.ranker_info import RankerInfo as RankerInfo
 
-FORMAT_VERSION = 1
-INFO_FILE = "ranker.json"
-BLEND = "blend"  # the kind of a folder that holds several rankers: `paddle_ranker.blended`
 PUBLISHED_MAX_SEQ_LENGTH = 128  # of checkpoints that do not say
-
-
-@dataclass(frozen=True)
-class RankerInfo:
-    """What `ranker.json` holds."""
-
-    kind: str  # pairwise | cross_encoder | blend
-    max_seq_length: int
-    match_embeddings: bool
-    training: dict[str, Any] = field(default_factory=dict)
-    results: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
-    calibration: Optional[Calibration] = None  # probability = sigmoid(logit) without one
-    format_version: int = FORMAT_VERSION
-    lexical_features: bool = False
-    blend: Optional[dict[str, Any]] = None  # of several rankers: their folders, their weights, and the bias
-
-    @classmethod
-    def read(cls, folder: Path) -> Optional[RankerInfo]:
-        """Return the folder's `ranker.json`, or None where it has none (a checkpoint of the published scripts).
-
-        Raises `CheckpointError` for a damaged one, or one that a newer version of the toolkit wrote.
-        """
-        path = folder / INFO_FILE
-        if not path.is_file():
-            return None
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            version = int(values["format_version"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from error
-        if version > FORMAT_VERSION:
-            raise CheckpointError(
-                f"{path}: format version {version} is newer than this toolkit's {FORMAT_VERSION}: update the toolkit"
-            )
-        known = {f.name for f in dataclasses.fields(cls)}
-        try:
-            if values.get("calibration") is not None:
-                values["calibration"] = Calibration.from_dict(values["calibration"])
-            info = cls(**{name: value for name, value in values.items() if name in known})
-        except TypeError as error:
-            raise CheckpointError(f"{path}: incomplete ({error})") from error
-        except CheckpointError as error:
-            raise CheckpointError(f"{path}: damaged ({error})") from error
-        for name, kind in (("kind", str), ("max_seq_length", int), ("training", dict), ("results", dict)):
-            if not isinstance(getattr(info, name), kind):
-                raise CheckpointError(f"{path}: damaged ({name} is {getattr(info, name)!r})")
-        return info
-
-    def write(self, folder: Path, config: EncoderConfig) -> None:
-        """Write `ranker.json`, and the model card made from it, into `folder`: each whole or not at all."""
-        values = dataclasses.asdict(self)
-        with new_file(folder / INFO_FILE) as stream:
-            stream.write(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
-        with new_file(folder / "README.md") as stream:
-            stream.write(model_card(values, config))
 
 
 @dataclass(frozen=True)
@@ -268,28 +207,3 @@ def _named_config(model_name: str) -> EncoderConfig:
     """Return the configuration of a local folder or of a name that PaddleNLP knows."""
     config = read_config(Path(model_name)) if Path(model_name).is_dir() else None
     return config or config_by_name(model_name)
-
-
-def make_pair_encoder(folder: Path, config: EncoderConfig, max_seq_length: int, tokenizer: str = "auto") -> PairEncoder:
-    """Return the pair encoder of a folder; raises `CheckpointError` where it does not belong to `config`'s model."""
-    if max_seq_length > config.longest_pair:
-        raise CheckpointError(
-            f"max_seq_length {max_seq_length} is above the {config.longest_pair} positions of this model"
-        )
-    pair_encoder = PairEncoder.from_folder(folder, max_seq_length, backend=tokenizer)
-    if pair_encoder.vocab_size > config.vocab_size:
-        raise CheckpointError(
-            f"the vocabulary has ids up to {pair_encoder.vocab_size - 1} but the model has {config.vocab_size} "
-            "word embeddings: vocab.txt is another model's"
-        )
-    if pair_encoder.pad_id != config.pad_token_id:
-        raise CheckpointError(f"the vocabulary's [PAD] is id {pair_encoder.pad_id}, the model's {config.pad_token_id}")
-    return pair_encoder
-
-
-def never_match_ids(pair_encoder: PairEncoder) -> list[int]:
-    """Return the ids that carry no text: special tokens, padding and [UNK]."""
-    ids = {pair_encoder.pad_id, pair_encoder.cls_id, pair_encoder.sep_id, pair_encoder.unk_id}
-    with suppress(CheckpointError):  # a vocabulary made for ranking alone need not have [MASK]
-        ids.add(pair_encoder.mask_id)
-    return sorted(ids)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Union
 
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.config import EncoderConfig
 from paddle_ranker.encoded_pairs import EncodedPairs, offsets_of, ragged_positions
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.tokenizers.backends import make_backend
 from paddle_ranker.tokenizers.folder import TokenizerFiles
 
-__all__ = ["EncodedPairs", "PairEncoder", "truncated_lengths"]
+__all__ = ["EncodedPairs", "PairEncoder", "make_pair_encoder", "never_match_ids", "truncated_lengths"]
 
 SPECIAL_TOKENS_A_PAIR = 3
 _SHORTEST_PAIR = SPECIAL_TOKENS_A_PAIR + 2  # room for one token of either side
@@ -141,3 +143,28 @@ def truncated_lengths(
     kept_first = np.minimum(first, np.maximum(budget - budget // 2, budget - second))
     kept_second = np.minimum(second, np.maximum(budget // 2, budget - first))
     return kept_first, kept_second
+
+
+def make_pair_encoder(folder: Path, config: EncoderConfig, max_seq_length: int, tokenizer: str = "auto") -> PairEncoder:
+    """Return the pair encoder of a folder; raises `CheckpointError` where it does not belong to `config`'s model."""
+    if max_seq_length > config.longest_pair:
+        raise CheckpointError(
+            f"max_seq_length {max_seq_length} is above the {config.longest_pair} positions of this model"
+        )
+    pair_encoder = PairEncoder.from_folder(folder, max_seq_length, backend=tokenizer)
+    if pair_encoder.vocab_size > config.vocab_size:
+        raise CheckpointError(
+            f"the vocabulary has ids up to {pair_encoder.vocab_size - 1} but the model has {config.vocab_size} "
+            "word embeddings: vocab.txt is another model's"
+        )
+    if pair_encoder.pad_id != config.pad_token_id:
+        raise CheckpointError(f"the vocabulary's [PAD] is id {pair_encoder.pad_id}, the model's {config.pad_token_id}")
+    return pair_encoder
+
+
+def never_match_ids(pair_encoder: PairEncoder) -> list[int]:
+    """Return the ids that carry no text: special tokens, padding and [UNK]."""
+    ids = {pair_encoder.pad_id, pair_encoder.cls_id, pair_encoder.sep_id, pair_encoder.unk_id}
+    with suppress(CheckpointError):  # a vocabulary made for ranking alone need not have [MASK]
+        ids.add(pair_encoder.mask_id)
+    return sorted(ids)

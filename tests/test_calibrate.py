@@ -21,7 +21,8 @@ from paddle_ranker.blended import save_blend
 from paddle_ranker.blending import LinearModel
 from paddle_ranker.calibration import Calibration, calibration_figures, fit, fit_out_of_fold
 from paddle_ranker.errors import UsageError
-from paddle_ranker.model_folder import RankerInfo, load_ranker
+from paddle_ranker.model_folder import load_ranker
+from paddle_ranker.ranker_info import RankerInfo
 from tests.tiny import HAN, PAIRS, draw_words, write_ranker
 
 pytestmark = pytest.mark.parity

@@ -23,7 +23,8 @@ from paddle_ranker.calibration import (
     fit_out_of_fold,
 )
 from paddle_ranker.errors import CheckpointError, DataError
-from paddle_ranker.model_folder import RankerInfo, load_ranker, start_ranker
+from paddle_ranker.model_folder import load_ranker, start_ranker
+from paddle_ranker.ranker_info import RankerInfo
 from tests.tiny import write_ranker
 
 pytestmark = pytest.mark.unit

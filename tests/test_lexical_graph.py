@@ -16,8 +16,9 @@ from paddle_ranker.hugging_face.write import parameters_to_write
 from paddle_ranker.lexical.graph import GRAPH_FEATURES, LONGEST_RUN, lexical_features
 from paddle_ranker.lexical.head import LexicalHead, count_titles
 from paddle_ranker.model import RankerNetwork
-from paddle_ranker.model_folder import RankerInfo, load_ranker, save_ranker, start_ranker
+from paddle_ranker.model_folder import load_ranker, save_ranker, start_ranker
 from paddle_ranker.pair_encoder import PairEncoder
+from paddle_ranker.ranker_info import RankerInfo
 from tests.test_match import SPECIALS, build
 from tests.tiny import CONFIG, PAIRS, write_ranker, write_tokenizer
 

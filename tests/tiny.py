@@ -11,9 +11,10 @@ import paddle
 from paddle_ranker.config import EncoderConfig, write_config
 from paddle_ranker.encoder import Encoder
 from paddle_ranker.model import RankerNetwork
-from paddle_ranker.model_folder import RankerInfo, never_match_ids, save_ranker
-from paddle_ranker.pair_encoder import PairEncoder
+from paddle_ranker.model_folder import save_ranker
+from paddle_ranker.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.parameters import PARAMETERS_FILE, save_arrays
+from paddle_ranker.ranker_info import RankerInfo
 
 SPECIALS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
 LETTERS = list("abcdefghijklmnopqrstuvwxyz") + [f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"]

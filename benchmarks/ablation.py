@@ -1,0 +1,93 @@
+"""Measure what each part of a ranker's recipe is worth, from nothing or from pretrained weights, over seeds and folds.
+
+python -m benchmarks.ablation --model nothing --seeds 1,2,3 --scores_dir FOLDER
+
+Every row of the table is a change: the same training with it and without it, on the same folds of queries and with the
+same seeds, and the paired difference with its 95% bootstrap interval over queries.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from benchmarks.fold_runs import BLENDED, LINEAR, Bench, FoldRunOptions
+from benchmarks.report import SHOWN, compare, figures_table, format_table, parse_numbers, report, write_report
+from paddle_ranker import runtime
+from paddle_ranker.errors import UsageError
+from paddle_ranker.options import option, run_command
+
+
+@dataclass(frozen=True)
+class Change:
+    """A line of the ablation: two systems of `benchmarks.fold_runs` that differ in one thing."""
+
+    what: str
+    with_it: str
+    without: str
+
+
+_BLEND = next(iter(BLENDED))
+CHANGES = {
+    "match": Change("match embeddings", "match", "plain"),
+    "whole_queries": Change("cross-entropy + RankNet, whole queries a batch", "match_ranknet", "match"),
+    "lexical": Change("lexical features at the head", "match_ranknet_lexical", "match_ranknet"),
+    "all": Change("all three", "match_ranknet_lexical", "plain"),
+    "blend": Change("averaged with the linear model", _BLEND, "match_ranknet"),
+    "linear": Change("features at the head against the linear model alone", "match_ranknet_lexical", LINEAR),
+    "blend_linear": Change("the average against the linear model alone", _BLEND, LINEAR),
+    "features": Change("the average against 24 features + logistic regression", _BLEND, "features"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AblationOptions(FoldRunOptions):
+    """Options of `python -m benchmarks.ablation`."""
+
+    changes: str = option(",".join(CHANGES), help=f"comma-separated: {', '.join(CHANGES)}")
+
+
+def run(options: AblationOptions) -> None:
+    """Print the systems, then the changes."""
+    chosen = options.changes.split(",")
+    for name in chosen:
+        if name not in CHANGES:
+            raise UsageError(f"--changes {name}: choose from {', '.join(CHANGES)}")
+    seeds = parse_numbers(options.seeds, "seeds")
+    changes = [CHANGES[name] for name in chosen]
+    runtime.prepare_command(options.threads)
+    runtime.select_device("cpu")
+    names = dict.fromkeys(name for change in changes for name in (change.without, change.with_it))
+    with tempfile.TemporaryDirectory() as work:
+        bench = Bench(options, Path(work))
+        systems = {name: bench.run(name, seeds) for name in names}
+    queries, labels = [pair.query for pair in bench.measured], [pair.label for pair in bench.measured]
+
+    reference = changes[-1].with_it
+    figures = compare(queries, labels, list(systems.values()), reference, resamples=options.resamples)
+    measures = list(figures[reference])
+    header, rows, facts = ["change", *(SHOWN.get(measure, measure) for measure in measures)], [], []
+    for change in changes:
+        two = [systems[change.with_it], systems[change.without]]
+        found = compare(queries, labels, two, change.with_it, resamples=options.resamples)[change.without]
+        gaps = [found[measure].difference for measure in measures]
+        rows.append([change.what, *(f"{gap.estimate:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]" for gap in gaps if gap)])
+        facts.append({"change": change.what, "with": change.with_it, "without": change.without,
+                      **{m: [gap.estimate, gap.low, gap.high] for m, gap in zip(measures, gaps) if gap}})  # fmt: skip
+    print(f"\n{options.data}, {options.protocol}, from {Path(options.model).name}: {len(queries):,} pairs of "
+          f"{len(set(queries)):,} queries; means over seeds {options.seeds}, 95% bootstrap intervals\n")  # fmt: skip
+    print(figures_table(list(systems.values()), figures, reference), "", format_table(header, rows), sep="\n")
+    told = {"pairs": len(queries), "reference": reference, "changes": facts}
+    write_report(options.json, report(options, list(systems.values()), figures, [], **told))
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, AblationOptions, argv, (__doc__ or "").split("\n")[0], prog="benchmarks.ablation")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

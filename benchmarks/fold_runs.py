@@ -1,0 +1,302 @@
+"""Cross-encoders trained through the toolkit's own command on the folds of a data set, from pretrained weights or from
+nothing, beside lexical baselines and sentence-transformers' CrossEncoder: what two quality benchmarks share."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import numpy as np
+
+from benchmarks.inputs import ROOT
+from benchmarks.qbqtc import LEXICAL
+from benchmarks.qbqtc_splits import Split, grouped_folds
+from benchmarks.report import System, real_data_file
+from benchmarks.run_store import Run, RunStore, file_digest
+from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.options import Options, option
+from paddle_ranker.records import LabeledPair, read_records, write_records
+
+NOTHING = "nothing"  # the model whose parameters are random
+BLENDED = {"ranker_and_linear": ("match_ranknet", "linear_on_ids")}
+LINEAR = "linear_on_ids"
+_WORKER = Path(__file__).resolve().parent / "peers" / "sentence_transformers_worker.py"
+_SMALL_FILE = 400  # rows that training evaluates on at its end; the figures come from all
+
+_WHOLE_QUERIES = ["--loss", "ranknet_bce", "--batch_size", "38"]
+_PEERS_RECIPE = ["--new_parts_factor", "1", "--match_embeddings", "false"]
+# Options of train_ce.py; what all have in common is in `_train`.
+OURS = {
+    "plain": [*_PEERS_RECIPE, "--epochs", "1"],
+    "plain_2_epochs": [*_PEERS_RECIPE, "--epochs", "2"],
+    "match": ["--epochs", "1"],
+    "match_lexical": ["--epochs", "1", "--lexical_features", "true"],
+    "match_ranknet": ["--epochs", "1", *_WHOLE_QUERIES],
+    "match_ranknet_lexical": ["--epochs", "1", *_WHOLE_QUERIES, "--lexical_features", "true"],
+}
+# The stages of the peer's training: (data, epochs); "train" is the fold's own.
+PEERS = {
+    "peer_1_epoch": [("train", 1)],
+    "peer_2_epochs": [("train", 2)],
+    "peer_after_kuake": [("kuake", 1), ("train", 1)],
+}
+SYSTEMS = (*LEXICAL, LINEAR, *PEERS, *OURS, *BLENDED)
+FILES = {"qbqtc": "qbqtc/train.tsv", "kuake": "kuake_qtr/train.tsv"}
+
+
+@dataclass(frozen=True)
+class FoldRunOptions(Options):
+    """What both benchmarks accept."""
+
+    model: str = option(
+        help=f"folder of an encoder as transformers has it (benchmarks.convert_real fetches m3e-small), or {NOTHING}: "
+        "2 layers, 128 wide, random, with word pieces of the texts learned from"
+    )
+    data: str = option("qbqtc", help="what to learn and to measure", choices=tuple(FILES))
+    protocol: str = option(
+        "cv",
+        help="cv: every query of the training file, by a run that has not seen it; dev: qbqtc/dev.tsv, once",
+        choices=("cv", "dev"),
+    )
+    folds: int = option(3, help="folds of --protocol cv", minimum=2)
+    peer_python: str = option(sys.executable, help="a Python whose environment has sentence-transformers")
+    peer_bf16: bool = option(True, help="train the peer in bfloat16, which is faster where the processor has it")
+    max_seq_length: int = option(64, help="longest pair in tokens", minimum=16)
+    batch_size: int = option(32, help="pairs a batch, where a system does not say otherwise", minimum=1)
+    learning_rate: float = option(
+        0.0, help="peak learning rate; 0: 1e-4 for pretrained weights, 5e-4 from nothing", minimum=0
+    )
+    max_steps: int = option(0, help="stop our trainings after so many steps; 0: after the epochs", minimum=0)
+    seeds: str = option("1", help="comma-separated random seeds")
+    threads: int = option(1, help="threads of training", minimum=1)
+    resamples: int = option(2000, help="bootstrap draws", minimum=10)
+    data_dir: Optional[str] = option(
+        None, help="folder of the real data (default: PADDLE_RANKER_REAL_DATA, else beside us)"
+    )
+    scores_dir: Optional[str] = option(
+        None, help="keep finished runs there and go on from them (another folder after a change of the code)"
+    )
+    json: Optional[str] = option(None, help="file for the results as JSON")
+
+    @property
+    def peak(self) -> float:
+        """The peak learning rate."""
+        return self.learning_rate or (5e-4 if self.model == NOTHING else 1e-4)
+
+
+def make_splits(options: FoldRunOptions) -> tuple[list[LabeledPair], list[Split]]:
+    """Return the measured pairs, and the splits that together score each of them once."""
+    train = read_records(real_data_file(options.data_dir, FILES[options.data]), LabeledPair)
+    if options.protocol == "dev":
+        if options.data != "qbqtc":
+            raise UsageError(f"--protocol dev: {options.data} has no dev file; take cv")
+        dev = read_records(real_data_file(options.data_dir, "qbqtc/dev.tsv"), LabeledPair)
+        return dev, [Split("train", train, np.arange(len(dev)))]
+    folds = grouped_folds([pair.query for pair in train], options.folds)
+    return train, [
+        Split(f"fold {number} of {options.folds}", [train[row] for row in learn], score)
+        for number, (learn, score) in enumerate(folds, 1)
+    ]
+
+
+class Bench:
+    """Run systems over splits and seeds, with one line a finished run."""
+
+    def __init__(self, options: FoldRunOptions, work: Path) -> None:
+        self.options, self.work = options, work
+        self.measured, self.splits = make_splits(options)
+        self.store = RunStore(options.scores_dir or str(work / "scores"))
+        self.digest = file_digest(real_data_file(options.data_dir, FILES[options.data]))
+
+    def run(self, name: str, seeds: Sequence[int]) -> System:
+        """Return the scores of all measured pairs, joined over the splits, once for each seed."""
+        if name in BLENDED:
+            return self._blended(name, [self.run(member, seeds) for member in BLENDED[name]])
+        runs, seconds = [], []
+        for seed in [0] if name in (*LEXICAL, LINEAR) else seeds:  # these draw nothing
+            scores, spent = np.empty(len(self.measured)), 0.0
+            for split in self.splits:
+                scores[split.rows], took = self.store.get(self._facts(name, split, seed), self._job(name, split, seed))
+                spent += took
+                print(f"{name}, {split.name}, seed {seed}: {took:.0f} s of training", flush=True)
+            runs.append(scores)
+            seconds.append(spent / len(self.splits))
+        return System(name, tuple(runs), tuple(seconds))
+
+    def _blended(self, name: str, members: Sequence[System]) -> System:
+        """Average the members' scores, those of a split with mean 0 and deviation 1: no label is looked at."""
+        runs = []
+        for number in range(max(len(member.runs) for member in members)):
+            scores = np.zeros(len(self.measured))
+            for split in self.splits:
+                for member in members:
+                    own = member.runs[min(number, len(member.runs) - 1)][split.rows]
+                    scores[split.rows] += (own - own.mean()) / own.std()
+            runs.append(scores)
+        return System(name, tuple(runs), tuple(map(sum, zip(*(_repeated(m.seconds, len(runs)) for m in members)))))
+
+    def _facts(self, name: str, split: Split, seed: int) -> dict[str, Any]:
+        how: Any = OURS.get(name) or PEERS.get(name)
+        told = ("data", "protocol", "folds", "max_seq_length", "batch_size", "peer_bf16", "max_steps")
+        values = dataclasses.asdict(self.options)
+        return {**{key: values[key] for key in told}, "system": name, "how": how, "split": split.name, "seed": seed,
+                "file": self.digest, "model": Path(self.options.model).name, "peak": self.options.peak}  # fmt: skip
+
+    def _job(self, name: str, split: Split, seed: int) -> Callable[[], Run]:
+        held_out = [self.measured[row] for row in split.rows]
+        if name in LEXICAL:
+            return lambda: self._lexical(name, split, held_out)
+        if name == LINEAR:
+            return lambda: self._linear(split, held_out, seed)
+        if name in PEERS:
+            return lambda: self._peer(name, split, held_out, seed)
+        return lambda: self._ours(name, split, held_out, seed)
+
+    def _lexical(self, name: str, split: Split, held_out: list[LabeledPair]) -> Run:
+        baseline, began = LEXICAL[name](), time.perf_counter()
+        baseline.fit(*_texts(split.pairs), [pair.label for pair in split.pairs])
+        seconds = time.perf_counter() - began
+        return baseline.score(*_texts(held_out)), seconds
+
+    def _linear(self, split: Split, held_out: list[LabeledPair], seed: int) -> Run:
+        """The linear model on the 18 features that are computed from ids, as `blend` fits it."""
+        from paddle_ranker.blending import fit_logistic
+        from paddle_ranker.lexical.head import LexicalHead
+        from paddle_ranker.model_folder import never_match_ids
+        from paddle_ranker.pair_encoder import PairEncoder
+
+        with tempfile.TemporaryDirectory(dir=self.work) as temporary:
+            folder = Path(temporary)
+            write_records(folder / "train.jsonl", split.pairs)
+            pair_encoder = PairEncoder.from_folder(self._start(folder, seed), self.options.max_seq_length)
+        began = time.perf_counter()
+        learn, score = (pair_encoder.encode(*_texts(pairs)) for pairs in (split.pairs, held_out))
+        head = LexicalHead(pair_encoder.vocab_size, never_match_ids(pair_encoder))
+        head.learn(learn, pair_encoder.pad_id)
+        inputs, measured = (
+            head.of_pairs(pairs, np.arange(len(pairs)), pair_encoder.pad_id, standardise=True)
+            for pairs in (learn, score)
+        )
+        linear = fit_logistic(inputs, np.array([pair.label for pair in split.pairs]))
+        return linear.logits(measured), time.perf_counter() - began
+
+    def _peer(self, name: str, split: Split, held_out: list[LabeledPair], seed: int) -> Run:
+        options = self.options
+        if options.model == NOTHING:
+            raise UsageError(f"--model {NOTHING}: {name} starts from pretrained weights; name their folder")
+        with tempfile.TemporaryDirectory(dir=self.work) as temporary:
+            folder = Path(temporary)
+            write_records(folder / "train.jsonl", split.pairs)
+            write_records(folder / "score.jsonl", held_out)
+            kuake = real_data_file(options.data_dir, FILES["kuake"])
+            write_records(folder / "kuake.jsonl", read_records(kuake, LabeledPair))
+            work = {
+                "model": str(Path(options.model).resolve()),
+                "stages": [
+                    {"pairs": str(folder / f"{data}.jsonl"), "epochs": epochs, "learning_rate": options.peak}
+                    for data, epochs in PEERS[name]
+                ],
+                "score": str(folder / "score.jsonl"),
+                "output": str(folder / "output.npz"),
+                "threads": options.threads,
+                "seed": seed,
+                "max_seq_length": options.max_seq_length,
+                "batch_size": options.batch_size,
+                "bf16": options.peer_bf16,
+            }
+            (folder / "work.json").write_text(json.dumps(work), encoding="utf-8")
+            _call([options.peer_python, str(_WORKER), str(folder / "work.json")], "the peer's training")
+            with np.load(folder / "output.npz", allow_pickle=False) as output:
+                return output["scores"], float(output["seconds"])
+
+    def _ours(self, name: str, split: Split, held_out: list[LabeledPair], seed: int) -> Run:
+        from paddle_ranker.engines.dygraph import DygraphEngine
+        from paddle_ranker.model_folder import load_ranker
+        from paddle_ranker.scorer import Scorer
+
+        options = self.options
+        with tempfile.TemporaryDirectory(dir=self.work) as temporary:
+            folder = Path(temporary)
+            write_records(folder / "train.jsonl", split.pairs)
+            write_records(folder / "few.jsonl", held_out[:_SMALL_FILE])
+            values = {
+                "train_set": folder / "train.jsonl",
+                "test_file": folder / "few.jsonl",
+                "model_name_or_path": self._start(folder, seed),
+                "save_dir": folder / "run",
+                "max_seq_length": options.max_seq_length,
+                "batch_size": options.batch_size,
+                "learning_rate": options.peak,
+                "new_parts_factor": 1 if options.model == NOTHING else 10,
+                "max_steps": options.max_steps,
+                "warmup_proportion": 0.06,
+                "weight_decay": 0.01,
+                "eval_step": 10**9,
+                "save_step": 10**9,
+                "logging_steps": 100,
+                "seed": seed,
+                "cpu_threads": options.threads,
+                "device": "cpu",
+            }
+            typed = [str(part) for name_, value in values.items() for part in (f"--{name_}", value)]
+            _call([sys.executable, str(ROOT / "cross_encoder" / "train_ce.py"), *typed, *OURS[name]], name)
+            state = json.loads(next((folder / "run").glob("state_*/state.json")).read_text(encoding="utf-8"))
+            parts = load_ranker(folder / "run" / "last")
+            encoded = parts.pair_encoder.encode(*_texts(held_out))
+            logits = Scorer(DygraphEngine(parts.network), parts.pair_encoder, 64).logits(encoded)
+        return logits, float(state["progress"]["seconds"])
+
+    def _start(self, folder: Path, seed: int) -> Path:
+        """Return the encoder to start from: the converted one, or a random one for the texts learned from."""
+        from paddle_ranker.convert import ConvertOptions, convert
+        from paddle_ranker.starter import StarterOptions, make_starter
+
+        if self.options.model == NOTHING:
+            starter = StarterOptions(
+                corpus=str(folder / "train.jsonl"),
+                output_dir=str(folder / "starter"),
+                dropout=0.2,
+                max_position_embeddings=self.options.max_seq_length,
+                seed=seed,
+            )
+            return make_starter(starter)
+        target = self.work / "converted"
+        if not target.exists():
+            convert(ConvertOptions(source=self.options.model, target=str(target)))
+        return target
+
+
+def _repeated(seconds: tuple[float, ...], count: int) -> tuple[float, ...]:
+    return seconds if len(seconds) == count else seconds * count
+
+
+def _call(command: Sequence[str], what: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise RankerError(f"{what} failed ({last}): {' '.join(command[:2])}")
+
+
+def _texts(pairs: Sequence[LabeledPair]) -> tuple[list[str], list[str]]:
+    return [pair.query for pair in pairs], [pair.title for pair in pairs]
+
+
+def parse_systems(text: str) -> list[str]:
+    """Return the comma-separated names; raises `UsageError` for one that is unknown or stands twice."""
+    names = text.split(",")
+    for name in names:
+        if name not in SYSTEMS:
+            raise UsageError(f"--systems {name}: choose from {', '.join(SYSTEMS)}")
+    if len(set(names)) < len(names):
+        raise UsageError(f"--systems {text}: name each system once")
+    return names

@@ -2,7 +2,8 @@
 
 It is PaddleNLP's ErnieModel, ErnieGramModel and BertModel in one, with three additions: an extra input embedding
 (match levels), pre-LayerNorm, and an exact short cut. A ranker reads only the first token's output, so the last layer
-computes keys and values for all tokens, but the query, the projections and the feed-forward for the first token alone.
+computes the query, the projections and the feed-forward for the first token alone; outside training it computes no keys
+and values either (`Attention.for_one`).
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ class EncoderLayer(nn.Layer):
         """
         inner = self.norm1(hidden) if self.normalize_before else hidden
         query, residual = (inner[:, :1], hidden[:, :1]) if first_token_only else (inner, hidden)
-        attended = residual + self.dropout1(self.self_attn(query, inner, mask))
+        # Training drops attention weights, which then no longer sum to 1.
+        attention = self.self_attn.for_one if first_token_only and not self.training else self.self_attn
+        attended = residual + self.dropout1(attention(query, inner, mask))
         if not self.normalize_before:
             attended = self.norm1(attended)
         inner = self.norm2(attended) if self.normalize_before else attended

@@ -41,7 +41,8 @@ class Curve:
         steps, loss, learning_rate, epochs: `[n]` float64, one value a progress line; NaN where none was told.
         evaluated: `[m]` float64, the steps of the evaluations.
         figures: by name, `[m]` float64, NaN where an evaluation had no such figure.
-        metric: the figure whose highest value makes the best checkpoint; None without an evaluation.
+        metric: the figure that makes the best checkpoint; None without an evaluation.
+        lower_is_better: whether its lowest value is the best, and not its highest.
     """
 
     name: str
@@ -52,12 +53,15 @@ class Curve:
     evaluated: np.ndarray
     figures: dict[str, np.ndarray]
     metric: Optional[str]
+    lower_is_better: bool = False
 
     @property
     def best(self) -> Optional[int]:
         """The index of the best evaluation, the first of equal ones; None where there is none."""
         values = self.figures[self.metric] if self.metric else np.array([])
-        return int(np.nanargmax(values)) if np.isfinite(values).any() else None
+        if not np.isfinite(values).any():
+            return None
+        return int(np.nanargmin(values) if self.lower_is_better else np.nanargmax(values))
 
 
 def read_curve(metrics: Path, name: str) -> Curve:
@@ -85,6 +89,7 @@ def read_curve(metrics: Path, name: str) -> Curve:
             figure: np.array([_number(record["evaluation"].get(figure)) for record in evaluations]) for figure in names
         },
         metric=metric if metric in names else None,
+        lower_is_better=bool(evaluations and evaluations[-1].get("lower_is_better")),
     )
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Optional, Protocol
 
 import numpy as np
-import paddle
 
-from paddle_ranker import __version__, runtime
+from paddle_ranker import runtime
 from paddle_ranker.atomic import make_folder
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoded_pairs import EncodedPairs
@@ -22,6 +19,7 @@ from paddle_ranker.model_folder import RankerInfo, RankerParts, save_ranker, sta
 from paddle_ranker.pretrained import resolve_model
 from paddle_ranker.scoring import say_truncated
 from paddle_ranker.trainer import Examples, FitResult, fit
+from paddle_ranker.training_facts import say_result, told_options, versions
 from paddle_ranker.training_options import MAY_CHANGE, RankerTrainingOptions
 from paddle_ranker.training_state import SavedState, content_digest, find_state
 
@@ -144,7 +142,7 @@ def train_ranker(
             max_seq_length=parts.info.max_seq_length,
             match_embeddings=parts.info.match_embeddings,
             lexical_features=parts.info.lexical_features,
-            training={**_told(options), **training_facts},
+            training={**told_options(options), **training_facts},
             results=results,
             versions=versions(),
         )
@@ -165,30 +163,5 @@ def train_ranker(
         resumed=start.resumed,
     )
     if processes.is_first:
-        _say_result(result)
+        say_result(result)
     return result
-
-
-def _say_result(result: FitResult) -> None:
-    figures = ", ".join(f"{name} {value:.4f}" for name, value in result.best.items() if isinstance(value, float))
-    ended = "trained" if result.finished else "stopped for now (--resume goes on) after"
-    print(f"{ended} {result.steps} steps in {result.seconds:.0f} s, {result.examples_per_second:.1f} examples/s")
-    best = f"best: step {result.best['step']} ({figures}) -> {result.best_checkpoint}; " if result.best else ""
-    print(f"{best}last: {result.last_checkpoint}", flush=True)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions a model depends on."""
-    return {
-        "paddle_ranker": __version__,
-        "paddlepaddle": paddle.__version__,
-        "numpy": metadata.version("numpy"),
-        "python": platform.python_version(),
-    }
-
-
-_UNTOLD = {"debug", "save_dir", "logging_steps", "resume", "force_resume", "log_dir"}
-
-
-def _told(options: RankerTrainingOptions) -> dict[str, Any]:
-    return {name: value for name, value in asdict(options).items() if name not in _UNTOLD}

@@ -75,6 +75,9 @@ def fit(
     processes: ProcessGroup,
     identity: Optional[dict[str, Any]] = None,
     resumed: Optional[SavedState] = None,
+    lower_is_better: bool = False,
+    begin_epoch: Optional[Callable[[int], None]] = None,
+    describe: Callable[[dict[str, float]], dict[str, float]] = dict,
 ) -> FitResult:
     """Train `network` in place.
 
@@ -82,11 +85,13 @@ def fit(
         examples: what to train on.
         save: writes a checkpoint's files into a folder, given the results so far.
         evaluate: returns the figures of the evaluation file, the same in every process.
-        metric: the figure whose highest value makes the best checkpoint.
+        metric: the figure whose highest value, or with `lower_is_better` lowest, makes the best checkpoint.
         part_factors: learning rates of parts, times the peak, by prefix of their parameters' names.
         processes: the processes that train together; alone, a group of one.
         identity: what a resumed run must have in common with this one, as JSON holds it.
         resumed: the state to go on from; None begins anew.
+        begin_epoch: told each epoch, from 1, before its first batch, and the one that a resumed run goes on in.
+        describe: returns what a progress line shows of a batch's means, the loss first.
 
     Raises:
         RankerError: the loss is not a number (with the step, the rows and the last good checkpoint); what is to be
@@ -123,10 +128,11 @@ def fit(
         run.log.say(precision.told)
     network.train()
     clock, examples_before = Clock(done.step, done.seconds), done.examples
+    sign = -1.0 if lower_is_better else 1.0
     stop = done.finished or done.step >= total_steps
     bar = tqdm(total=total_steps, initial=done.step, desc="train", unit="step", disable=None if run else True)
     try:
-        for epoch, number, batch in () if stop else _batches(examples, options, plan, done):
+        for epoch, number, batch in () if stop else _batches(examples, options, plan, done, begin_epoch):
             step = done.step + 1
             figures = _backward(network, examples, batch, step, options.seed, precision, processes)
             if not math.isfinite(figures["loss"]):
@@ -149,17 +155,17 @@ def fit(
             if run and step % options.logging_steps == 0:
                 told = {"learning_rate": rate, "gradient_norm": norm, "loss_scale": scale,
                         "examples": done.examples, "seconds": clock.seconds()}  # fmt: skip
-                run.log.step(step, epoch, number, shown=figures, told=told, speed=clock.rate(step))
+                run.log.step(step, epoch, number, shown=describe(figures), told=told, speed=clock.rate(step))
 
             final, improved = step >= total_steps, False
             if final or step % options.eval_step == 0:
                 with clock.paused():
                     done.last = {"step": step, **evaluate()}
-                improved = done.last[metric] > done.best.get(metric, -math.inf)
+                improved = sign * done.last[metric] > (sign * done.best[metric] if done.best else -math.inf)
                 done.best = done.last if improved else done.best
                 done.without_improvement = 0 if improved else done.without_improvement + 1
                 if run:
-                    run.log.evaluation(step, metric, done.last)
+                    run.log.evaluation(step, metric, done.last, lower_is_better=lower_is_better)
             done.finished = final or 0 < options.early_stopping <= done.without_improvement
             # Without an evaluation of its own: a run in several pieces ends as one in a single piece.
             out_of_time = options.max_minutes > 0 and processes.any(clock.seconds_here() >= 60 * options.max_minutes)
@@ -210,11 +216,17 @@ def _total_steps(examples: Examples, options: TrainingOptions, plan: BatchPlan) 
 
 
 def _batches(
-    examples: Examples, options: TrainingOptions, plan: BatchPlan, done: Progress
+    examples: Examples,
+    options: TrainingOptions,
+    plan: BatchPlan,
+    done: Progress,
+    begin_epoch: Optional[Callable[[int], None]],
 ) -> Iterator[tuple[int, int, list[np.ndarray]]]:
     """Yield (epoch, batch in the epoch, the batch's parts), epochs and batches from 1, after those that are done."""
     skip = done.batches
     for epoch in range(done.epoch, options.epochs + 1):
+        if begin_epoch:
+            begin_epoch(epoch)
         for number, batch in enumerate(training_batches(examples, plan, epoch, skip), skip + 1):
             yield epoch, number, batch
         skip = 0

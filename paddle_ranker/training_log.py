@@ -90,16 +90,18 @@ class TrainingLog:
         place = {"step": step, "epoch": epoch, "batch": batch}
         self._record({**place, **_plain({**shown, **told, "steps_per_second": speed})})
 
-    def evaluation(self, step: int, metric: str, figures: dict[str, float]) -> None:
+    def evaluation(self, step: int, metric: str, figures: dict[str, float], *, lower_is_better: bool = False) -> None:
         """Print the evaluation's deciding figure and record all of them.
 
         Args:
-            metric: the name of the figure whose highest value makes the best checkpoint.
+            metric: the name of the figure whose highest value, or with `lower_is_better` lowest, makes the best
+                checkpoint.
             figures: all figures by name; a `step` among them is left out.
         """
         self.say(f"eval_dev {metric}:{figures[metric]:.3f}")
         others = {name: value for name, value in figures.items() if name != "step"}
-        self._record({"step": step, "metric": metric, "evaluation": _plain(others)})
+        direction = {"lower_is_better": True} if lower_is_better else {}
+        self._record({"step": step, "metric": metric, **direction, "evaluation": _plain(others)})
 
     def close(self) -> None:
         """Finish the files and draw `<save_dir>/learning_curve.png`. Raises nothing; a second call does nothing."""

@@ -15,6 +15,7 @@ import pytest
 from ernie_matching.model import PairwiseExamples
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.model import RankerNetwork
+from paddle_ranker.training_log import read_metrics
 from paddle_ranker.training_options import TrainingOptions
 from tests.tiny import make_network
 from tests.training_runs import names, parameters, run
@@ -208,3 +209,22 @@ def test_options_are_values(tmp_path: Path) -> None:
     options = TrainingOptions()
     with pytest.raises(dataclasses.FrozenInstanceError):
         options.seed = 3  # type: ignore[misc]
+
+
+def test_a_figure_may_be_better_the_lower_it_is(tmp_path: Path, examples: PairwiseExamples) -> None:
+    from paddle_ranker.learning_curve import read_curve
+
+    told: list[int] = []
+    result, _ = run(
+        tmp_path,
+        examples,
+        aucs=[0.7, 0.3, 0.6],
+        lower_is_better=True,
+        begin_epoch=told.append,
+        describe=lambda figures: {**figures, "twice": 2 * figures["loss"]},
+    )
+    assert result.best == {"step": 4, "auc": 0.3} and (tmp_path / "checkpoint" / "best").resolve().name == "model_4"
+    assert told == [1, 2]
+    metrics = tmp_path / "checkpoint" / "metrics.jsonl"
+    assert read_curve(metrics, "run").best == 1
+    assert all(record["twice"] == 2 * record["loss"] for record in read_metrics(metrics) if "loss" in record)

@@ -36,6 +36,9 @@ def run(
     network: Any = None,
     aucs: Any = (),
     part_factors: Any = None,
+    lower_is_better: bool = False,
+    begin_epoch: Any = None,
+    describe: Any = dict,
     **changes: Any,
 ) -> tuple[FitResult, Any]:
     """Train a tiny network; the evaluations answer with `aucs` in turn, then 0.5."""
@@ -59,6 +62,9 @@ def run(
         processes=ProcessGroup(),
         identity={"learning_rate": options.learning_rate},
         resumed=find_state(options.save_dir) if options.resume else None,
+        lower_is_better=lower_is_better,
+        begin_epoch=begin_epoch,
+        describe=describe,
     )
     return result, network
 

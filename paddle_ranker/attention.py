@@ -55,8 +55,9 @@ class Attention(nn.Layer):
         products = paddle.matmul(paddle.matmul(q, keys).transpose([1, 0, 2]), hidden, transpose_y=True)
         weights = F.softmax(products + mask.squeeze(1).astype(products.dtype))
         summed = paddle.matmul(weights, hidden).transpose([1, 0, 2])
-        attended = paddle.matmul(summed, values).transpose([1, 0, 2]).reshape([-1, 1, size])
-        return self.out_proj(attended + self.v_proj.bias)
+        # The bias before the heads are joined: oneDNN's bf16 passes add it to the wrong shape after that.
+        attended = paddle.matmul(summed, values).transpose([1, 0, 2]) + self.v_proj.bias.reshape(heads)
+        return self.out_proj(attended.reshape([-1, 1, size]))
 
     def _split(self, states: Tensor) -> Tensor:
         """Return `[batch, heads, length, head_size]` of `[batch, length, size]`."""

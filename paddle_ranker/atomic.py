@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import shutil
@@ -37,10 +38,11 @@ def remove_unfinished(parent: Path) -> None:
 
 
 @contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
+def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder that becomes `target` when the block ends well, and vanishes when it does not.
 
-    Every file is synced to the disk before the rename. `target` must not exist: a folder cannot be replaced atomically.
+    Every file is synced to the disk before the rename. `target` must not exist, unless it may be replaced: then the old
+    folder is there until the new one is complete, and is deleted after that.
     """
     temporary = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}{os.getpid()}-", dir=target.parent))
     try:
@@ -48,9 +50,13 @@ def new_folder(target: Path) -> Iterator[Path]:
         temporary.chmod(0o755)  # mkdtemp's folders are readable by their owner alone
         for path in [*temporary.rglob("*"), temporary]:
             _sync(path)
-        if target.exists():
+        if not target.exists():
+            os.rename(temporary, target)
+        elif not replace:
             raise RankerError(f"{target}: is there already")
-        os.rename(temporary, target)
+        else:
+            _exchange(temporary, target)
+            shutil.rmtree(temporary, ignore_errors=True)
         _sync(target.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -91,6 +97,22 @@ def point(link: Path, target: Path) -> None:
     temporary.symlink_to(target.name)
     os.replace(temporary, link)
     _sync(link.parent)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Let two folders change names: at once where the system can, else in two steps."""
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0:
+        return
+    aside = one.with_name(f"{one.name}-old")
+    os.rename(other, aside)
+    try:
+        os.rename(one, other)
+    except OSError:
+        os.rename(aside, other)
+        raise
+    os.rename(aside, one)
 
 
 def _remove(entry: Path) -> None:

@@ -33,11 +33,12 @@ class BlendedNetwork(RankerNetwork):
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the logits, `[batch]` float32, of the members' ids side by side, `[batch, all lengths]` int64."""
         owner = token_type_ids[0] // TYPES  # of a column; the same in all rows
-        logits, start = self.bias, 0
+        logits, start = self.bias, paddle.zeros([1], dtype="int64")
         for number, (member, weight) in enumerate(zip(self.members, self.weights)):
-            end = start + int((owner == number).astype("int64").sum())
-            own_types = token_type_ids[:, start:end] - TYPES * number
-            logits = logits + weight * member(input_ids[:, start:end], own_types)
+            # Tensors rather than integers, so that an exported graph cuts where each batch says.
+            end = start + (owner == number).astype("int64").sum(keepdim=True)
+            own_ids, own_types = (paddle.slice(array, [1], [start], [end]) for array in (input_ids, token_type_ids))
+            logits = logits + weight * member(own_ids, own_types - TYPES * number)
             start = end
         return paddle.cast(logits, "float32")
 
@@ -75,4 +76,4 @@ def load_blend(folder: Path, info: RankerInfo, max_seq_length: Optional[int], to
     ]
     network = BlendedNetwork([member.network for member in members], weights, bias)
     encoder = BlendedPairEncoder([member.pair_encoder for member in members])
-    return RankerParts(network, encoder, info, [])
+    return RankerParts(network, encoder, info, [], members=tuple(members))

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import paddle
-import paddle.nn.functional as F
 from paddle import Tensor
 
 LEVELS = 4
@@ -38,25 +37,23 @@ def match_levels(input_ids: Tensor, token_type_ids: Tensor, never_match: Sequenc
     for special in never_match:
         # Every special becomes -1 in the first text and -2 in the second, so that it equals nothing over there.
         ids = paddle.where(input_ids == special, -1 - token_type_ids, ids)
-    across = token_type_ids.unsqueeze(2) != token_type_ids.unsqueeze(1)
+    # Two places on either side that equal nothing: an n-gram may then start or end beyond the pair, and what starts at
+    # the neighbours is a slice. (Padding the matrices instead would crash Paddle Inference, whose oneDNN kernel for it
+    # writes beyond its memory.)
+    ids, types = _widened(ids, -1), _widened(token_type_ids, 0)
+    across = types.unsqueeze(2) != types.unsqueeze(1)
     unigram = paddle.logical_and(ids.unsqueeze(2) == ids.unsqueeze(1), across).astype("float32")
-    bigram = unigram * _next(unigram)
-    trigram = bigram * _next(unigram, 2)
+    bigram = unigram[:, :-1, :-1] * unigram[:, 1:, 1:]
+    trigram = bigram[:, :-1, :-1] * unigram[:, 2:, 2:]
     # max over the other text: does a shared n-gram start here; the n-gram covers this position and the n - 1 after it.
-    one = unigram.max(axis=2)
-    two = _covered(bigram.max(axis=2), 2)
-    three = _covered(trigram.max(axis=2), 3)
-    return (one + two + three).astype("int64")  # nested by construction: a trigram's tokens are in bigrams, and so on
+    one, two, three = (equal.max(axis=2) for equal in (unigram, bigram, trigram))
+    covered_by_two = paddle.maximum(two[:, 2:-1], two[:, 1:-2])
+    covered_by_three = paddle.maximum(paddle.maximum(three[:, 2:], three[:, 1:-1]), three[:, :-2])
+    # Nested by construction: a trigram's tokens are in bigrams, and so on.
+    return (one[:, 2:-2] + covered_by_two + covered_by_three).astype("int64")
 
 
-def _next(equal: Tensor, steps: int = 1) -> Tensor:
-    """Shift `[batch, length, length]` so that entry (i, j) holds what (i + steps, j + steps) held; zeros come in."""
-    return F.pad(equal[:, steps:, steps:], [0, 0, 0, steps, 0, steps], mode="constant", value=0.0)
-
-
-def _covered(starts: Tensor, size: int) -> Tensor:
-    """Mark, in `[batch, length]`, every position within `size` positions after (and at) a start."""
-    covered = starts
-    for shift in range(1, size):
-        covered = paddle.maximum(covered, F.pad(starts[:, :-shift], [0, 0, shift, 0], mode="constant", value=0.0))
-    return covered
+def _widened(values: Tensor, edge: int) -> Tensor:
+    """Return `[batch, length]` with two more columns of `edge` on either side."""
+    column = paddle.full_like(values[:, :1], edge)
+    return paddle.concat([column, column, values, column, column], axis=1)

@@ -44,6 +44,7 @@ class RankerParts:
     new_parts: list[str]
     folded_head: bool = False
     dropped_calibration: bool = False
+    members: tuple[RankerParts, ...] = ()  # of a blend
 
 
 def save_ranker(folder: Path, network: RankerNetwork, pair_encoder: PairEncoder, info: RankerInfo) -> None:

@@ -183,15 +183,19 @@ def _sum(values: Tensor) -> Tensor:
 
 def _later(values: Tensor) -> Tensor:
     """Return, in `[batch, length]`, what stood one place later; a zero comes in."""
-    return F.pad(values[:, 1:], [0, 0, 0, 1], mode="constant", value=0.0)
+    return paddle.concat([values[:, 1:], paddle.zeros_like(values[:, :1])], axis=1)
 
 
 def _diagonal(matrix: Tensor, steps: int) -> Tensor:
     """Shift `[batch, length, length]` so that (i, j) holds what (i + steps, j + steps) held; zeros come in.
 
-    Padded before it is cut: `steps` may be more than the length.
+    Widened before it is cut: `steps` may be more than the length. Not by `pad`: Paddle Inference's oneDNN kernel for it
+    writes beyond its memory.
     """
-    return F.pad(matrix, [0, 0, 0, steps, 0, steps], mode="constant", value=0.0)[:, steps:, steps:]
+    rows = paddle.zeros_like(matrix[:, :1]).tile([1, steps, 1])
+    longer = paddle.concat([matrix, rows], axis=1)[:, steps:]
+    columns = paddle.zeros_like(longer[:, :, :1]).tile([1, 1, steps])
+    return paddle.concat([longer, columns], axis=2)[:, :, steps:]
 
 
 def _longest_run(shared: Tensor) -> Tensor:

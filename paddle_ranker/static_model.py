@@ -1,0 +1,41 @@
+"""Run a static model by Paddle Inference as it is, to compare it with; what scores for users is in `engines`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from paddle import inference
+
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.exported_folder import INPUTS
+
+
+class StaticModel:
+    """A predictor on one CPU thread.
+
+    Raises `CheckpointError` where Paddle cannot read the files, or the graph has other inputs.
+    """
+
+    def __init__(self, program: Path, parameters: Path):
+        config = inference.Config(str(program), str(parameters))
+        config.disable_glog_info()
+        config.set_cpu_math_library_num_threads(1)
+        try:
+            self._predictor = inference.create_predictor(config)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise CheckpointError(f"{program}: Paddle cannot read it ({str(error).strip()[-200:]})") from error
+        names = self._predictor.get_input_names()
+        if tuple(names) != INPUTS:
+            raise CheckpointError(
+                f"{program}: takes {', '.join(names) or 'nothing'}, a ranker takes {', '.join(INPUTS)}; export it again"
+            )
+        self._inputs = [self._predictor.get_input_handle(name) for name in names]
+        self._outputs = [self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()]
+
+    def outputs(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> list[np.ndarray]:
+        """Return the outputs, `[batch, 1]` float32 each, of `[batch, length]` int64 inputs."""
+        for handle, array in zip(self._inputs, (input_ids, token_type_ids)):
+            handle.copy_from_cpu(np.ascontiguousarray(array))
+        self._predictor.run()
+        return [handle.copy_to_cpu() for handle in self._outputs]

@@ -28,6 +28,11 @@ COMMANDS = {
         "compare rankers, score files and baselines: intervals, significance tests, a report",
     ),
     "calibrate": ("paddle_ranker.calibrate", "main", "make a ranker's scores probabilities that can be believed"),
+    "export": (
+        "paddle_ranker.exporting",
+        "main",
+        "write a ranker as a static model, and as ONNX, for engines and servers",
+    ),
     "curve": ("paddle_ranker.curve", "main", "draw the learning curves of one training or several into one picture"),
 }
 

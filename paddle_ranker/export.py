@@ -1,8 +1,8 @@
 """Write a ranker as a static model, and see that it is the ranker: `python -m paddle_ranker export`.
 
-The graph takes `input_ids` and `token_type_ids`, int64 `[batch, length]` with both dimensions free, and makes the mask,
-the match levels and the lexical features itself. It returns `predict`, the probability `[batch, 1]` with the calibration
-inside, and `logit` `[batch, 1]`, not calibrated. An export ends with scoring pairs by the network and by Paddle
+The graph takes `input_ids` and `token_type_ids`, int64 `[batch, length]`, both dimensions free, and makes the mask,
+the match levels and the lexical features itself. It returns `predict`, the probability `[batch, 1]`, calibrated where
+the ranker is, and `logit` `[batch, 1]`, not calibrated. An export ends with scoring pairs by the network and by Paddle
 Inference from the written files, and leaves nothing behind where they differ.
 """
 
@@ -45,7 +45,7 @@ class ScoringNetwork(nn.Layer):
 
 def export_ranker(
     parts: RankerParts, output: Path, prefix: Optional[str] = None, *, onnx: bool = False
-) -> tuple[ExportedFolder, Parity]:
+) -> tuple[ExportedFolder, dict[str, Parity]]:
     """Write a ranker's static model into the folder `output`, which appears whole or not at all.
 
     Args:
@@ -55,13 +55,13 @@ def export_ranker(
         onnx: write `<prefix>.onnx` as well.
 
     Returns:
-        The folder, and how far the static model was from the network.
+        The folder, and by engine how far the exported model was from the network.
 
     Raises `RankerError` where the static model's scores are not the network's, or `output` holds anything else.
     """
     prefix = prefix or prefix_of(parts.info.kind)
     output = output.resolve()
-    _require_replaceable(output)
+    _require_replaceable(output, parts.info.kind)
     remove_unfinished(make_folder(output.parent))
     was_training = parts.network.training
     parts.network.eval()
@@ -73,19 +73,17 @@ def export_ranker(
             batches = list(parity_batches(parts.pair_encoder))
             expected = network_outputs(network, batches)
             model = StaticModel(_program(temporary, prefix), temporary / f"{prefix}.pdiparams")
-            parity = compare(expected, batches, model.outputs, "the static model")
-            parities = {"paddle_inference": parity.to_dict()}
+            parities = {"paddle_inference": compare(expected, batches, model.outputs, "the static model")}
             if onnx:
                 from paddle_ranker.onnx_export import write_onnx
 
-                onnx_parity = write_onnx(network, temporary / f"{prefix}.onnx", batches, expected)
-                parities["onnxruntime"] = onnx_parity.to_dict()
+                parities["onnxruntime"] = write_onnx(parts, temporary / f"{prefix}.onnx", batches, expected)
             info = dataclasses.replace(parts.info, export=_facts(temporary, prefix, parities))
             info.write(temporary, parts.network.config)
     finally:
         if was_training:
             parts.network.train()
-    return ExportedFolder.open(output, prefix), parity
+    return ExportedFolder.open(output, prefix), parities
 
 
 def write_static_model(network: nn.Layer, target: Path) -> None:
@@ -117,7 +115,7 @@ def _write_descriptions(folder: Path, parts: RankerParts) -> None:
         member.info.write(folder / name, member.network.config)
 
 
-def _facts(folder: Path, prefix: str, parities: dict[str, Any]) -> dict[str, Any]:
+def _facts(folder: Path, prefix: str, parities: dict[str, Parity]) -> dict[str, Any]:
     program = _program(folder, prefix)
     names = [path.name for path in sorted(folder.glob(f"{prefix}.*")) if path.is_file()]
     return {
@@ -126,7 +124,7 @@ def _facts(folder: Path, prefix: str, parities: dict[str, Any]) -> dict[str, Any
         "paddle": paddle.__version__,
         "inputs": list(INPUTS),
         "outputs": list(OUTPUTS),
-        "parity": parities,
+        "parity": {engine: parity.to_dict() for engine, parity in parities.items()},
         "files": {name: (folder / name).stat().st_size for name in names},
     }
 
@@ -134,8 +132,8 @@ def _facts(folder: Path, prefix: str, parities: dict[str, Any]) -> dict[str, Any
 _OWN_FILES = {"README.md", "config.json", INFO_FILE, "vocab.txt", "tokenizer_config.json", "special_tokens_map.json"}
 
 
-def _require_replaceable(output: Path) -> None:
-    """Raise `RankerError` where `output` holds anything that an export does not write."""
+def _require_replaceable(output: Path, kind: str) -> None:
+    """Raise `RankerError` where `output` holds another kind of ranker, or what an export does not write."""
     if not output.exists():
         return
     if not output.is_dir():
@@ -143,6 +141,10 @@ def _require_replaceable(output: Path) -> None:
     info = RankerInfo.read(output)
     own = set(_OWN_FILES)
     if info and info.export:
+        if info.kind != kind:
+            raise RankerError(
+                f"{output}: holds an exported {info.kind} ranker; choose another --output_path for this {kind}"
+            )
         prefix = str(info.export.get("prefix"))
         own |= {*info.export.get("files", {}), f"{prefix}.onnx", f"{prefix}.int8.onnx"}
         own |= set((info.blend or {}).get("members", ()))

@@ -85,6 +85,15 @@ class ExportedFolder:
                 )
         return exported
 
+    def require_readable(self, paddle_version: str) -> None:
+        """Raise `CheckpointError` where a Paddle of that version cannot read the static model."""
+        if self.program.suffix == ".json" and paddle_version.startswith("2."):
+            written = (self.info.export or {}).get("paddle", "3")
+            raise CheckpointError(
+                f"{self.program}: was exported with Paddle {written}, and Paddle {paddle_version} cannot read it; export "
+                f"the ranker again with this Paddle: {_EXPORT} {self.folder}"
+            )
+
     @property
     def program(self) -> Path:
         """The file of the graph."""

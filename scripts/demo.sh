@@ -99,3 +99,17 @@ score_demo() {
     fi
     run_single "$ROOT/$COMMANDS/$file" ${demo[@]+"${demo[@]}"} ${device[@]+"${device[@]}"} "$@"
 }
+
+# Export a ranker as the arguments say; without --params_path the demo's, without --output_path into FOLDER.
+# `export_demo KIND FOLDER "$@"`
+export_demo() {
+    local folder="$2" demo=()
+    describe "$1"
+    shift 2
+    ensure_environment
+    if ! wants_help "$@"; then
+        has_option --params_path "$@" || { ensure_demo_ranker; demo+=(--params_path "$DEMO_RANKER/best"); }
+        has_option --output_path "$@" || demo+=(--output_path "$ROOT/$folder")
+    fi
+    run_single "$ROOT/$COMMANDS/export_model.py" ${demo[@]+"${demo[@]}"} "$@"
+}

@@ -34,13 +34,13 @@ _BLEND = next(iter(BLENDED))
 CHANGES = {
     "match": Change("match embeddings", "match", "plain"),
     "whole_queries": Change("cross-entropy + RankNet, whole queries a batch", "match_ranknet", "match"),
-    "lexical": Change("lexical features at the head", "match_ranknet_lexical", "match_ranknet"),
-    "all": Change("all three", "match_ranknet_lexical", "plain"),
-    "blend": Change("averaged with the linear model", _BLEND, "match_ranknet"),
-    "linear": Change("features at the head against the linear model alone", "match_ranknet_lexical", LINEAR),
+    "lexical": Change("lexical features at the head", "match_lexical", "match"),
+    "both": Change("match embeddings and lexical features", "match_lexical", "plain"),
+    "blend": Change("averaged with the linear model", _BLEND, "match"),
+    "linear": Change("features at the head against the linear model alone", "match_lexical", LINEAR),
     "blend_linear": Change("the average against the linear model alone", _BLEND, LINEAR),
     "features": Change("the average against 24 features + logistic regression", _BLEND, "features"),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

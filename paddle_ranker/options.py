@@ -51,7 +51,8 @@ def option(
 
     A `positional` one is given without its name, in the order of the fields: `convert SOURCE TARGET`. With a default it
     may be left out.
-    Of `several` values there are one or more, side by side, and the field is a `tuple[str, ...]`: `compare A B C`.
+    Of `several` values there are one or more, side by side, and the field is a `tuple[str, ...]`: `compare A B C`,
+    `--files A B C`.
     """
     return dataclasses.field(
         default=default,
@@ -144,11 +145,13 @@ def build_parser(options_class: type[Options], prog: str, description: str) -> a
                 many.update(nargs="?", default=field.default)
             parser.add_argument(field.name, help=text, metavar=_shown_name(field), **many)
             continue
-        if not required and field.default is not None:
+        if not required and field.default not in (None, ()):
             text += f" (default: {field.default})"
         arguments: dict[str, Any] = {"dest": field.name, "help": text, "default": field.default, "required": required}
         if kind is bool:  # `--flag` alone means true; `--flag false` works too
             arguments.update(type=_parse_bool, nargs="?", const=True, metavar="true|false")
+        elif field.metadata["several"]:
+            arguments.update(type=str, nargs="+")
         else:
             arguments.update(type=kind, metavar=kind.__name__.upper())
         names = [f"--{field.name}", *field.metadata["aliases"]]

@@ -31,6 +31,8 @@ class BadRow:
     reason: str
 
 
+_EMPTY_LINE = BadRow("an empty line")
+
 # A list holds cells by position, a dictionary holds them by column name.
 Row = Union[list[str], dict[str, Any], BadRow]
 
@@ -44,10 +46,7 @@ def read_rows(path: str) -> Iterator[tuple[int, Row]]:
     """
     with _open(path) as stream:
         start = _peek(stream)
-        if start.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise DataError(f"{path}: UTF-16 text, expected UTF-8; convert it with iconv -f UTF-16 -t UTF-8")
-        if start.startswith(b"PK\x03\x04"):
-            raise DataError(f"{path}: a zip archive or a spreadsheet; unpack it, or save it as tab-separated text")
+        _refuse_foreign(path, start)
         if start.startswith(b"PAR1"):
             yield from _parquet_rows(path, stream)
         elif _is_json(path, start):
@@ -57,6 +56,27 @@ def read_rows(path: str) -> Iterator[tuple[int, Row]]:
                 (number, line if isinstance(line, BadRow) else line.split("\t"))
                 for number, line in _lines(path, stream)
             )
+
+
+def read_lines(path: str) -> Iterator[tuple[int, Union[str, BadRow]]]:
+    """Yield (number, line) of a text file, plain or in gzip, whatever its lines hold; an empty line is "".
+
+    Raises `DataError` as `read_rows` does, and for Parquet.
+    """
+    with _open(path) as stream:
+        start = _peek(stream)
+        _refuse_foreign(path, start)
+        if start.startswith(b"PAR1"):
+            raise DataError(f"{path}: Parquet data, expected text; name the file .parquet")
+        for number, line in _lines(path, stream):
+            yield number, "" if line == _EMPTY_LINE else line
+
+
+def _refuse_foreign(path: str, start: bytes) -> None:
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path}: UTF-16 text, expected UTF-8; convert it with iconv -f UTF-16 -t UTF-8")
+    if start.startswith(b"PK\x03\x04"):
+        raise DataError(f"{path}: a zip archive or a spreadsheet; unpack it, or save it as tab-separated text")
 
 
 @contextmanager
@@ -106,7 +126,7 @@ def _lines(path: str, stream: IO[bytes]) -> Iterator[tuple[int, Union[str, BadRo
                 empty.append(number)
                 continue
             for skipped in empty:
-                yield skipped, BadRow("an empty line")
+                yield skipped, _EMPTY_LINE
             empty.clear()
             yield number, _decode(raw)
     except (EOFError, OSError, zlib.error) as error:

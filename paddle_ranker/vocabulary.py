@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, Union
 
 from paddle_ranker.errors import DataError, DependencyError, UsageError
-from paddle_ranker.tokenizers.folder import VOCABULARY_FILE
+from paddle_ranker.tokenizers.folder import CONFIG_FILE, VOCABULARY_FILE, TokenizerFiles
 from paddle_ranker.tokenizers.text_rules import TextRules, WordSplitter
 from paddle_ranker.tokenizers.wordpiece import CONTINUATION, MAX_WORD_CHARACTERS
 
@@ -64,6 +65,18 @@ def write_vocabulary(folder: Union[str, os.PathLike[str]], tokens: Sequence[str]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes("".join(f"{token}\n" for token in tokens).encode("utf-8"))
     return path
+
+
+def write_new_tokenizer(folder: Path, tokens: Sequence[str], *, lowercase: bool) -> TokenizerFiles:
+    """Write the tokenizer files of a new vocabulary into `folder`, which exists; return what they say.
+
+    Raises `DataError` for a token that could not be read back.
+    """
+    write_vocabulary(folder, tokens)
+    (folder / CONFIG_FILE).write_text(json.dumps({"do_lower_case": lowercase}), encoding="utf-8")
+    files = TokenizerFiles.read(folder)
+    files.write(folder)
+    return files
 
 
 def _count_words(texts: Iterable[str], splitter: WordSplitter) -> Counter[str]:

@@ -33,7 +33,7 @@ def bigrams(text: str) -> list[str]:
 
 def words(text: str) -> list[str]:
     """Return jieba's words of a text that hold a letter, a digit or an ideograph."""
-    return [word for word in _jieba().lcut(normalise(text)) if any(character.isalnum() for character in word)]
+    return [word for word in jieba_segmenter().lcut(normalise(text)) if any(character.isalnum() for character in word)]
 
 
 TOKENIZERS: dict[str, Tokenizer] = {"jieba": words, "bigram": bigrams}
@@ -47,7 +47,8 @@ def tokenizer_named(name: str) -> Tokenizer:
 
 
 @lru_cache(maxsize=1)
-def _jieba() -> Any:
+def jieba_segmenter() -> Any:
+    """Return jieba's word segmenter, ready; raises `DependencyError` where it is not installed."""
     try:
         import jieba
     except ImportError as error:

@@ -14,7 +14,7 @@ VOCABULARY_FILE = "vocab.txt"
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 ADDED_TOKENS_FILE = "added_tokens.json"
-_DEFAULT_SPECIAL_TOKENS = {
+ROLES = {  # of special tokens, and the token of each where nothing else is said
     "unk_token": "[UNK]",
     "sep_token": "[SEP]",
     "pad_token": "[PAD]",
@@ -42,9 +42,9 @@ class TokenizerFiles:
         """
         vocabulary, token_to_id, vocab_size = _read_vocabulary(folder)
         config = _read_json(folder / CONFIG_FILE)
-        special_tokens = dict(_DEFAULT_SPECIAL_TOKENS)
+        special_tokens = dict(ROLES)
         for source in (_read_json(folder / SPECIAL_TOKENS_FILE), config):
-            for role in _DEFAULT_SPECIAL_TOKENS:
+            for role in ROLES:
                 if source.get(role) is not None:
                     special_tokens[role] = _token_text(source[role], role, folder)
         for role in ("pad_token", "cls_token", "sep_token", "unk_token"):

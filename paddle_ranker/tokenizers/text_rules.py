@@ -80,7 +80,7 @@ class WordSplitter:
             return ""
         if char.isspace():
             return " "
-        if self.rules.tokenize_chinese_chars and _is_chinese(ord(char)):
+        if self.rules.tokenize_chinese_chars and is_chinese(ord(char)):
             return f" {char} "
         return char
 
@@ -116,7 +116,8 @@ class _CharacterTable(dict[int, str]):
         return replacement
 
 
-def _is_chinese(code_point: int) -> bool:
+def is_chinese(code_point: int) -> bool:
+    """Return whether a character is an ideograph, which the rules make a word of its own."""
     return any(first <= code_point <= last for first, last in _CJK_RANGES)
 
 

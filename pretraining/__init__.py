@@ -1,0 +1,1 @@
+"""From raw text to an encoder: vocabulary, masked language model, fill-mask."""

@@ -1,0 +1,81 @@
+"""The options of `train_mlm.py`; read before Paddle is imported, so that a typing error shows at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from paddle_ranker.errors import UsageError
+from paddle_ranker.options import option
+from paddle_ranker.training_options import MAY_CHANGE, TrainingOptions
+from pretraining.corpus import DOCUMENTS, DOCUMENTS_HELP
+
+
+@dataclass(frozen=True)
+class TrainMlmOptions(TrainingOptions):
+    train_files: tuple[str, ...] = option(help=f"files to train on: {DOCUMENTS_HELP}", several=True)
+    eval_files: tuple[str, ...] = option(
+        (), help="files to evaluate on (default: documents held out of the training files, --eval_share)", several=True
+    )
+    eval_share: float = option(
+        0.01, help="share of the training documents held out where there are no --eval_files", above=0, below=1
+    )
+    tokenizer: Optional[str] = option(
+        None, help="folder of a tokenizer, as train_tokenizer.py writes it (default: that of --init_from)"
+    )
+    config: str = option(
+        "nano", help="shape of an encoder from nothing: nano, micro, mini, medium, base, or a config.json"
+    )
+    model_type: str = option("ernie", help="what an encoder from nothing is called", choices=("ernie", "bert"))
+    normalize_before: bool = option(
+        False,
+        help="LayerNorm before each part of a layer, for an encoder from nothing: trains better, but neither PaddleNLP "
+        "nor transformers has it",
+    )
+    dropout: Optional[float] = option(
+        None, help="dropout in training (default: the configuration's, 0.1)", minimum=0, below=1
+    )
+    init_from: Optional[str] = option(
+        None, help="go on from an encoder instead: a folder (ours, PaddleNLP's, or one that convert made), or a name"
+    )
+    mlm_probability: float = option(0.2, help="share of the tokens that are hidden", above=0, below=1)
+    whole_word_mask: bool = option(
+        False, help="hide whole words: all pieces of a word, and jieba's words of Chinese where jieba is installed"
+    )
+    max_seq_length: int = option(512, help="tokens of a sequence, at most", minimum=8)
+    packing: str = option(
+        "pack",
+        help="pack: documents one after another until a sequence is full; truncate: one each, cut at the end",
+        choices=("pack", "truncate"),
+    )
+    documents: str = option(
+        "lines",
+        help="a document of a .txt file: lines (each), blank_lines (parted by them), titles (WikiText's ' = Title = ')",
+        choices=DOCUMENTS,
+    )
+    skip_bad_rows: bool = option(False, help="leave out what is not UTF-8 and count it, instead of stopping")
+    cache_dir: Optional[str] = option(
+        None, help="where the tokens of the files are kept, for several runs (default: <save_dir>/corpus)"
+    )
+    batch_size: int = option(10, help="sequences a batch, on each device", minimum=1)
+    gradient_accumulation_steps: int = option(
+        8, help="batches whose gradients make one step, as if they were one batch", minimum=1
+    )
+    learning_rate: float = option(1e-4, help="peak learning rate", above=0)
+    weight_decay: float = option(0.01, help="weight decay; not applied to biases and LayerNorm", minimum=0)
+    warmup_proportion: float = option(
+        0.06, help="share of the steps over which the learning rate rises; then it falls", minimum=0, below=1
+    )
+    epochs: int = option(10, help="passes over the training files", minimum=1)
+    eval_step: int = option(1000, help="evaluate every so many steps", minimum=1, aliases=("--eval_steps",))
+    save_step: int = option(1000, help="checkpoint every so many steps", minimum=1, aliases=("--save_steps",))
+    logging_steps: int = option(100, help="print a progress line every so many steps", minimum=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.init_from is None and self.tokenizer is None and not self.resume:
+            raise UsageError("--tokenizer is needed for an encoder from nothing: make one with train_tokenizer.py")
+
+
+# What a run may be resumed with otherwise, beside what any training may.
+MLM_MAY_CHANGE = MAY_CHANGE | {"init_from", "tokenizer", "config", "cache_dir"}

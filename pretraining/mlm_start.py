@@ -1,0 +1,240 @@
+"""What a training of a masked language model begins with: a tokenizer, a network, and sequences to learn from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from paddle_ranker import runtime
+from paddle_ranker.atomic import make_folder
+from paddle_ranker.batching import permuted
+from paddle_ranker.config import EncoderConfig, read_config, write_config
+from paddle_ranker.distributed import ProcessGroup
+from paddle_ranker.errors import CheckpointError, DataError, UsageError
+from paddle_ranker.parameters import PARAMETERS_FILE, save_arrays
+from paddle_ranker.pretrained import resolve_model
+from paddle_ranker.tokenizers.folder import VOCABULARY_FILE, TokenizerFiles
+from paddle_ranker.tokenizers.text_rules import WordSplitter
+from paddle_ranker.tokenizers.wordpiece import CONTINUATION
+from paddle_ranker.training_facts import told_options, versions
+from paddle_ranker.training_state import SavedState, find_state
+from pretraining.corpus import Corpus
+from pretraining.masking import Masking
+from pretraining.mlm_options import TrainMlmOptions
+from pretraining.model import MaskedLanguageModel, load_masked_lm
+from pretraining.packing import Sequences, pack
+from pretraining.shapes import config_named
+from pretraining.token_store import TokenStore, digests_of, tokenised
+
+INFO_FILE = "pretraining.json"
+_MOST_UNKNOWN = 0.05  # share of the tokens
+
+
+@dataclass(frozen=True)
+class MlmStart:
+    """A network to train, and how: `part_factors` and `resumed` as `trainer.fit` takes them."""
+
+    network: MaskedLanguageModel
+    tokenizer: TokenizerFiles
+    processes: ProcessGroup
+    part_factors: dict[str, float]
+    resumed: Optional[SavedState]
+
+    def save(self, folder: Path, options: TrainMlmOptions, facts: dict[str, Any], results: dict[str, Any]) -> None:
+        """Write a checkpoint into an existing folder: an encoder folder as `--model_name_or_path` takes it."""
+        save_arrays(self.network.state_dict(), folder / PARAMETERS_FILE)
+        self.tokenizer.write(folder)
+        write_config(folder, self.network.config)
+        told = {"training": {**told_options(options), **facts}, "results": results, "versions": versions()}
+        (folder / INFO_FILE).write_text(json.dumps(told, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def start_mlm(options: TrainMlmOptions) -> MlmStart:
+    """Select the device, seed everything, and make or load the network.
+
+    Raises `CheckpointError` for a tokenizer that is not the checkpoint's, `UsageError` for sequences longer than the
+    network has positions.
+    """
+    runtime.select_device(options.device)
+    make_folder(options.save_dir)  # what cannot be saved need not be trained
+    processes = ProcessGroup()
+    runtime.set_seed(options.seed)
+    resumed = find_state(options.save_dir) if options.resume else None
+    source = resumed.model if resumed else resolve_model(options.init_from) if options.init_from else None
+    if source is not None:
+        folder = source.parent if source.is_file() else source
+        tokenizer = TokenizerFiles.read(folder)
+        if options.tokenizer is not None:
+            _require_same(TokenizerFiles.read(_folder(options.tokenizer)), tokenizer, options.tokenizer, folder)
+        config = read_config(folder)
+        if config is None:
+            raise CheckpointError(f"{folder}: has no config.json, which says how its parameters are put together")
+        _require_fit(tokenizer, config, folder)
+        loaded = load_masked_lm(folder, model_config=_with_dropout(config, options), need_head=False)
+        network, factors = loaded.network, dict.fromkeys(loaded.new_parts, options.new_parts_factor)
+    else:
+        if options.tokenizer is None:
+            raise UsageError(f"{options.save_dir} holds no run to resume: give --tokenizer to begin one")
+        tokenizer = TokenizerFiles.read(_folder(options.tokenizer))
+        pad_id = tokenizer.token_to_id[tokenizer.special_tokens["pad_token"]]
+        config = config_named(options.config, tokenizer.vocab_size, pad_id, options.model_type)
+        config = dataclasses.replace(config, normalize_before=options.normalize_before or config.normalize_before)
+        network, factors = MaskedLanguageModel(_with_dropout(config, options)), {}
+    if options.max_seq_length > config.longest_pair:
+        raise UsageError(
+            f"--max_seq_length {options.max_seq_length}: the model has {config.longest_pair} positions; give at most "
+            "that, or a configuration with a larger max_position_embeddings"
+        )
+    network.encoder.gradient_checkpointing = options.gradient_checkpointing
+    if processes.is_first:
+        if options.resume and not resumed:
+            print(f"{options.save_dir} holds no run to resume: begin one", flush=True)
+        if options.init_from and not resumed:
+            new = f"; new: {', '.join(factors)}" if factors else ""
+            print(f"start from {source}{new}", flush=True)
+    return MlmStart(network, tokenizer, processes, resumed.part_factors if resumed else factors, resumed)
+
+
+def _folder(name: str) -> Path:
+    path = Path(name)
+    return path.parent if path.name == VOCABULARY_FILE else path
+
+
+def _with_dropout(config: EncoderConfig, options: TrainMlmOptions) -> EncoderConfig:
+    if options.dropout is None:
+        return config
+    return dataclasses.replace(
+        config, hidden_dropout_prob=options.dropout, attention_probs_dropout_prob=options.dropout
+    )
+
+
+def _require_same(given: TokenizerFiles, own: TokenizerFiles, name: str, folder: Path) -> None:
+    if given.token_to_id == own.token_to_id and given.rules == own.rules:
+        return
+    where = "splits text by other rules" if given.token_to_id == own.token_to_id else (
+        f"has {given.vocab_size} word pieces, {folder} has {own.vocab_size}"
+        if given.vocab_size != own.vocab_size
+        else "gives other ids to the same pieces, or has others"
+    )  # fmt: skip
+    raise CheckpointError(
+        f"--tokenizer {name} is not the tokenizer of {folder}: it {where}; an encoder goes on with the word pieces it "
+        "was trained with: leave --tokenizer out"
+    )
+
+
+def _require_fit(tokenizer: TokenizerFiles, config: EncoderConfig, folder: Path) -> None:
+    if tokenizer.vocab_size > config.vocab_size:
+        raise CheckpointError(
+            f"{folder}: the vocabulary has ids up to {tokenizer.vocab_size - 1} but the model has {config.vocab_size} "
+            "word embeddings: vocab.txt is another model's"
+        )
+    pad_id = tokenizer.token_to_id[tokenizer.special_tokens["pad_token"]]
+    if pad_id != config.pad_token_id:
+        raise CheckpointError(f"{folder}: the vocabulary's [PAD] is id {pad_id}, the model's {config.pad_token_id}")
+
+
+@dataclass(frozen=True)
+class MlmData:
+    """What a training learns from and is measured on; `content` are digests of the files, `facts` for people."""
+
+    train: Sequences
+    held_out: Sequences
+    content: dict[str, Any]
+    facts: dict[str, Any]
+
+
+def open_data(options: TrainMlmOptions, tokenizer: TokenizerFiles) -> MlmData:
+    """Turn the files into tokens, or find those of an earlier run, and lay out the sequences.
+
+    Raises `DataError` for files that are missing, empty or not UTF-8, or too small to hold anything out.
+    """
+    cache = Path(options.cache_dir or Path(options.save_dir) / "corpus")
+
+    def tokens(files: tuple[str, ...]) -> tuple[list[str], TokenStore]:
+        corpus = Corpus(files, options.documents, options.skip_bad_rows)
+        digests = digests_of(list(files))
+        return digests, tokenised(corpus, digests, tokenizer, cache, options.whole_word_mask)
+
+    content: dict[str, Any] = {}
+    content["train_files"], store = tokens(options.train_files)
+    order = permuted(np.arange(len(store)), len(store), (options.seed, 0))
+    if options.eval_files:
+        content["eval_files"], eval_store = tokens(options.eval_files)
+        held = permuted(np.arange(len(eval_store)), len(eval_store), (options.seed, 0))
+    else:
+        if len(store) < 2:
+            raise DataError(
+                f"{options.train_files[0]}: one document, of which none can be held out; give --eval_files, or say "
+                "what parts the documents with --documents"
+            )
+        count = min(len(store) - 1, max(1, round(options.eval_share * len(store))))
+        eval_store, held, order = store, order[:count], order[count:]
+    cls_id, sep_id, pad_id = (
+        tokenizer.token_to_id[tokenizer.special_tokens[f"{n}_token"]] for n in ("cls", "sep", "pad")
+    )
+    train, held_out = (
+        pack(s, documents, options.max_seq_length, (cls_id, sep_id, pad_id), packing=options.packing)
+        for s, documents in ((store, order), (eval_store, held))
+    )
+    facts = {
+        "documents": len(order),
+        "tokens": int(train.piece_lengths.sum(dtype=np.int64)),
+        "sequences": len(train),
+        "held_out_documents": len(held),
+        "held_out_tokens": int(held_out.piece_lengths.sum(dtype=np.int64)),
+        "unknown_share": store.facts["unknown"] / store.facts["tokens"],
+        "words": store.facts["words"],
+    }
+    return MlmData(train, held_out, content, facts)
+
+
+def describe_data(data: MlmData, options: TrainMlmOptions, network: MaskedLanguageModel) -> str:
+    """Say what is trained on what, with warnings, in lines."""
+    facts = data.facts
+    layers = sum(p.size for p in network.encoder.encoder.parameters())
+    parameters = sum(int(np.prod(t.shape)) for t in network.state_dict().values())
+    full = data.train.all_lengths.sum(dtype=np.int64) / (len(data.train) * options.max_seq_length)
+    lines = [
+        f"{facts['documents']:,} documents, {facts['tokens']:,} tokens in {facts['sequences']:,} sequences, "
+        f"{full:.0%} full; held out: {facts['held_out_documents']:,} documents, {facts['held_out_tokens']:,} tokens",
+        f"{parameters:,} parameters, {layers:,} of them in {network.config.num_hidden_layers} layers",
+    ]
+    if facts["unknown_share"] > _MOST_UNKNOWN:
+        lines.append(f"warning: {facts['unknown_share']:.1%} of the tokens are unknown to the tokenizer: is it theirs?")
+    if options.whole_word_mask and facts["words"] != "jieba":
+        lines.append("jieba is not installed: ideographs are hidden one by one (pip install jieba)")
+    return "\n".join(lines)
+
+
+def make_masking(options: TrainMlmOptions, tokenizer: TokenizerFiles) -> Masking:
+    """Return how tokens are hidden; raises `CheckpointError` for a tokenizer without a mask token."""
+    token = tokenizer.special_tokens["mask_token"]
+    if token not in tokenizer.token_to_id:
+        raise CheckpointError(f"the vocabulary has no {token} (the mask_token): add it, or use another tokenizer")
+    return Masking(
+        options.mlm_probability,
+        mask_id=tokenizer.token_to_id[token],
+        special_ids=special_ids(tokenizer),
+        vocab_size=tokenizer.vocab_size,
+        whole_words=options.whole_word_mask,
+        seed=options.seed,
+    )
+
+
+def special_ids(tokenizer: TokenizerFiles) -> list[int]:
+    """Return the ids that no text gives: special tokens, ones kept free for later; and that of [UNK]."""
+    splitter = WordSplitter(tokenizer.rules)
+    ordinary = set()
+    for token, token_id in tokenizer.token_to_id.items():
+        text = token[len(CONTINUATION) :] if token.startswith(CONTINUATION) else token
+        if splitter.split(text) == [text]:
+            ordinary.add(token_id)
+    ordinary -= {tokenizer.token_to_id.get(token, -1) for token in tokenizer.special_tokens.values()}
+    if not ordinary:
+        raise CheckpointError("the vocabulary holds no word piece that a text could give: use another tokenizer")
+    return sorted(set(range(tokenizer.vocab_size)) - ordinary)

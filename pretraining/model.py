@@ -1,0 +1,165 @@
+"""The masked language model: an encoder, and BERT's head over it under PaddleNLP's parameter names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from paddle_ranker.config import EncoderConfig, read_config
+from paddle_ranker.encoder import Encoder
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model import name_parameters
+from paddle_ranker.parameters import PARAMETERS_FILE, load_arrays
+
+MODEL_TYPES = ("ernie", "bert")
+HEAD_EPSILON = 1e-5  # of LayerNorm in PaddleNLP's heads, whatever the encoder's is
+HEAD = "cls.predictions"
+_ENCODER, _POOLER = "encoder.", "pooler."
+
+
+class _Predictions(nn.Layer):
+    """Hidden states to logits of word pieces: dense, activation, LayerNorm, product with the word embeddings."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        size = config.hidden_size
+        draw = paddle.ParamAttr(initializer=nn.initializer.TruncatedNormal(0.0, config.initializer_range))
+        self.transform = nn.Linear(size, size, weight_attr=draw)
+        self.activation = getattr(F, config.hidden_act)
+        self.layer_norm = nn.LayerNorm(size, epsilon=HEAD_EPSILON)
+        self.decoder_bias = self.create_parameter([config.vocab_size], is_bias=True)
+
+    def forward(self, hidden: Tensor, word_embeddings: Tensor) -> Tensor:
+        inner = self.layer_norm(self.activation(self.transform(hidden)))
+        return paddle.matmul(inner, word_embeddings, transpose_y=True) + self.decoder_bias
+
+
+class _Head(nn.Layer):
+    """Holds the head under the name it has in PaddleNLP's checkpoints: `cls.predictions`."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.predictions = _Predictions(config)
+
+
+class MaskedLanguageModel(nn.Layer):
+    """Predict hidden tokens.
+
+    Its parameters have the names of PaddleNLP's ErnieForMaskedLM and BertForMaskedLM: `ernie.*` or `bert.*`, and
+    `cls.predictions.*`. The pooler, which predicts nothing here, is not trained; without `has_pooler` it is random and
+    goes into no checkpoint: a ranker adds one of its own.
+    """
+
+    def __init__(self, config: EncoderConfig, has_pooler: bool = False):
+        super().__init__()
+        if config.model_type not in MODEL_TYPES:
+            raise CheckpointError(
+                f"a masked language model of the type {config.model_type} is not done here; "
+                f"known: {', '.join(MODEL_TYPES)}"
+            )
+        self.config, self.has_pooler = config, has_pooler
+        setattr(self, config.model_type, Encoder(config))
+        self.cls = _Head(config)
+        for parameter in self.encoder.pooler.parameters():
+            parameter.stop_gradient = True
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder, whatever its name."""
+        encoder: Encoder = getattr(self, self.config.model_type)
+        return encoder
+
+    def forward(self, input_ids: Tensor, places: Tensor) -> Tensor:
+        """Return the logits of the tokens at `places`, `[m, vocab]` float32.
+
+        Args:
+            input_ids: `[batch, length]` int64; padding is masked, and all tokens are of type 0.
+            places: `[m]` int64, in the flattened `input_ids`. Only these go through the head's large product.
+        """
+        hidden = self.encoder(input_ids, paddle.zeros_like(input_ids))
+        chosen = paddle.gather(hidden.reshape([-1, self.config.hidden_size]), places)
+        return self.cls.predictions(chosen, self.encoder.embeddings.word_embeddings.weight).astype("float32")
+
+    def state_dict(self, *arguments: Any, **keywords: Any) -> dict[str, Tensor]:
+        """Return what a checkpoint holds: all parameters, without a pooler that was never trained."""
+        state = super().state_dict(*arguments, **keywords)
+        pooler = f"{self.config.model_type}.{_POOLER}"
+        return type(state)((n, t) for n, t in state.items() if self.has_pooler or not n.startswith(pooler))
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A masked language model in memory; `new_parts` are those that were not in the checkpoint (`cls`, or none)."""
+
+    network: MaskedLanguageModel
+    new_parts: list[str]
+
+
+def load_masked_lm(folder: Path, *, model_config: Optional[EncoderConfig] = None, need_head: bool) -> LoadedModel:
+    """Load an encoder folder, ours or PaddleNLP's, and the head of a masked language model where it has one.
+
+    Args:
+        model_config: takes the place of the folder's; its shape is the folder's, its dropout may be another.
+        need_head: refuse a folder without that head.
+
+    Raises `CheckpointError` where a file is missing or damaged, or the parameters do not fit the configuration.
+    """
+    config = model_config or read_config(folder)
+    if config is None:
+        raise CheckpointError(f"{folder}: has no config.json, which says how its parameters are put together")
+    arrays = load_arrays(folder / PARAMETERS_FILE)
+    try:
+        encoder = {
+            name[len(_ENCODER) :]: array for name, array in name_parameters(arrays).items() if name.startswith(_ENCODER)
+        }
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    head = _head_of(arrays)
+    if need_head and not head:
+        raise CheckpointError(
+            f"{folder}: has no head of a masked language model ({HEAD}.*), only an encoder: train one from it with "
+            "pretraining/train_mlm.py --init_from"
+        )
+    has_pooler = any(name.startswith(_POOLER) for name in encoder)
+    network = MaskedLanguageModel(config, has_pooler)
+    named = {f"{config.model_type}.{name}": array for name, array in encoder.items()}
+    _set(network, {**named, **head}, folder, may_lack_head=not head)
+    return LoadedModel(network, [] if head else ["cls"])
+
+
+def _head_of(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the head's arrays; PaddleNLP's checkpoints hold the bias and the word embeddings under two names."""
+    head = {name: array for name, array in arrays.items() if name.startswith(f"{HEAD}.")}
+    if f"{HEAD}.decoder.bias" in head:
+        head.setdefault(f"{HEAD}.decoder_bias", head.pop(f"{HEAD}.decoder.bias"))
+    decoder = head.pop(f"{HEAD}.decoder.weight", None)
+    words = next((array for name, array in arrays.items() if name.endswith("embeddings.word_embeddings.weight")), None)
+    if decoder is not None and words is not None and not np.array_equal(decoder, words):
+        raise CheckpointError(
+            f"{HEAD}.decoder.weight is not the word embeddings: a head with a matrix of its own is not done here"
+        )
+    head.pop(f"{HEAD}.decoder.bias", None)
+    return head
+
+
+def _set(network: MaskedLanguageModel, arrays: dict[str, np.ndarray], folder: Path, *, may_lack_head: bool) -> None:
+    state = network.state_dict()
+    for name, tensor in state.items():
+        if name not in arrays and may_lack_head and name.startswith(f"{HEAD}."):
+            continue
+        if name not in arrays:
+            raise CheckpointError(f"{folder}: parameters missing: {name}; is config.json this model's?")
+        if list(arrays[name].shape) != list(tensor.shape):
+            raise CheckpointError(
+                f"{folder}: {name} is {list(arrays[name].shape)}, the configuration says {list(tensor.shape)}"
+            )
+        tensor.set_value(arrays[name].astype("float32"))
+    left_over = sorted(set(arrays) - set(state))
+    if left_over:
+        raise CheckpointError(f"{folder}: parameters not in this architecture: {', '.join(left_over[:3])}")

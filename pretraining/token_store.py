@@ -1,0 +1,149 @@
+"""The tokens of a corpus in files: made once, read in place by every epoch, every process and every later run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from paddle_ranker.atomic import made_once, new_folder, remove_unfinished
+from paddle_ranker.errors import CheckpointError, DataError, RankerError
+from paddle_ranker.file_array import map_file
+from paddle_ranker.tokenizers.backends import make_backend
+from paddle_ranker.tokenizers.folder import TokenizerFiles
+from paddle_ranker.training_state import content_digest
+from pretraining.corpus import Corpus
+from pretraining.words import WordStarts
+
+_FORMAT = 1
+_LINES = 2048  # that are turned into tokens at once
+_IDS, _STARTS, _OFFSETS, _FACTS = "ids.bin", "starts.bin", "offsets.bin", "facts.json"
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """The documents of a corpus as tokens, without special ones.
+
+    `ids` [total] uint16 or int32; `starts` [total] bool, where words begin; `offsets` [n + 1] int64: document i is
+    `ids[offsets[i]:offsets[i + 1]]`, and is not empty. The arrays are memory-mapped files.
+    """
+
+    ids: np.ndarray
+    starts: np.ndarray
+    offsets: np.ndarray
+    facts: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+def tokenised(corpus: Corpus, digests: list[str], files: TokenizerFiles, folder: Path, whole_words: bool) -> TokenStore:
+    """Return the tokens of a corpus, from `folder` where they are there, made there where they are not.
+
+    Args:
+        digests: of the content of the corpus's files.
+        whole_words: let jieba find Chinese words.
+
+    Raises `DataError` as the corpus does, `RankerError` where the disk is full.
+    """
+    starts = WordStarts(files, segment=whole_words)
+    config = {name: value for name, value in files.config.items() if name != "tokenizer_class"}
+    key = [_FORMAT, digests, corpus.rules, hashlib.sha256(files.vocabulary).hexdigest(), config, starts.segments]
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    target = folder / f"tokens_{name}"
+    with made_once(target) as missing:
+        if missing:
+            remove_unfinished(folder)
+            try:
+                with new_folder(target) as temporary:
+                    _write(temporary, corpus, files, starts)
+            except OSError as error:
+                raise RankerError(
+                    f"{target}: the tokens could not be written there ({error.strerror or error}); make room, or "
+                    "choose another --cache_dir"
+                ) from error
+    return _open(target)
+
+
+def _write(folder: Path, corpus: Corpus, files: TokenizerFiles, starts: WordStarts) -> None:
+    _, backend = make_backend("auto", files)
+    dtype = np.dtype(np.uint16 if files.vocab_size <= 1 << 16 else np.int32)
+    unknown_id, unknown, total, document, documents = files.token_to_id[files.special_tokens["unk_token"]], 0, 0, 0, 0
+    with (
+        (folder / _IDS).open("wb") as ids_file,
+        (folder / _STARTS).open("wb") as starts_file,
+        (folder / _OFFSETS).open("wb") as offsets_file,
+        tqdm(desc="tokenise", unit=" texts", mininterval=2) as bar,
+    ):
+        for chunk in _chunks(iter(corpus)):
+            texts = [text for _, text in chunk]
+            ids, lengths = backend.encode(texts)
+            ids_file.write(ids.astype(dtype).tobytes())
+            starts_file.write(starts.of(texts, ids, lengths).tobytes())
+            unknown += int((ids == unknown_id).sum())
+            ends = []
+            for (begins, _), length in zip(chunk, lengths.tolist()):
+                if begins and total > document:  # the one before has ended, and holds something
+                    ends.append(document)
+                    document = total
+                total += length
+            documents += len(ends)
+            offsets_file.write(np.array(ends, np.int64).tobytes())
+            bar.update(len(chunk))
+        if total > document:
+            documents += 1
+            offsets_file.write(np.array([document], np.int64).tobytes())
+        offsets_file.write(np.array([total], np.int64).tobytes())
+    if not documents:
+        raise DataError(f"{', '.join(corpus.files)}: not one token is in it; is it text?")
+    facts = {
+        "files": corpus.report(),
+        "documents": documents,
+        "tokens": total,
+        "unknown": unknown,
+        "dtype": dtype.name,
+        "words": "jieba" if starts.segments else "tokens",
+    }
+    (folder / _FACTS).write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def _chunks(texts: Iterator[tuple[bool, str]]) -> Iterator[list[tuple[bool, str]]]:
+    while chunk := list(islice(texts, _LINES)):
+        yield chunk
+
+
+def _open(folder: Path) -> TokenStore:
+    try:
+        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        arrays = []
+        for name, dtype, count in (
+            (_IDS, facts["dtype"], facts["tokens"]),
+            (_STARTS, "bool", facts["tokens"]),
+            (_OFFSETS, "int64", facts["documents"] + 1),
+        ):
+            with (folder / name).open("rb") as stream:
+                arrays.append(map_file(stream, np.dtype(dtype)))
+            if len(arrays[-1]) != count:
+                raise ValueError(f"{name} holds {len(arrays[-1])} values, not {count}")
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder}: damaged ({error}); remove it, it will be made again") from error
+    ids, starts, offsets = arrays
+    return TokenStore(ids, starts, offsets, facts)
+
+
+def digests_of(files: list[str]) -> list[str]:
+    """Return digests of the files' content; raises `DataError` for one that cannot be read."""
+    digests = []
+    for path in files:
+        try:
+            digests.append(content_digest(path))
+        except OSError as error:
+            raise DataError(f"{path}: cannot read it ({error.strerror}); check the path") from error
+    return digests

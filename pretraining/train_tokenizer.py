@@ -1,0 +1,60 @@
+"""Train a WordPiece vocabulary on text files, and write it as BERT's and ERNIE's tokenizers read it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+from paddle_ranker.atomic import make_folder
+from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.tokenizers.folder import ROLES, VOCABULARY_FILE
+from paddle_ranker.vocabulary import SPECIAL_TOKENS, train_wordpiece_vocabulary, write_new_tokenizer
+from pretraining.corpus import DOCUMENTS_HELP, Corpus
+
+
+@dataclass(frozen=True)
+class TrainTokenizerOptions(Options):
+    files: tuple[str, ...] = option(help=f"text files to learn from: {DOCUMENTS_HELP}", several=True)
+    output_dir: str = option(help="folder that gets vocab.txt, tokenizer_config.json and special_tokens_map.json")
+    vocab_size: int = option(30522, help="word pieces at the most, special tokens included", minimum=10)
+    special_tokens: tuple[str, ...] = option(
+        SPECIAL_TOKENS, help="special tokens, which get the first ids; the five of BERT are needed", several=True
+    )
+    lowercase: bool = option(True, help="lowercase the texts and take accents off, in training and ever after")
+    skip_bad_rows: bool = option(False, help="leave out what is not UTF-8 and count it, instead of stopping")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        missing = [token for token in ROLES.values() if token not in self.special_tokens]
+        if missing:
+            raise UsageError(f"--special_tokens lacks {', '.join(missing)}: give all of {', '.join(ROLES.values())}")
+        if self.special_tokens[0] != ROLES["pad_token"]:
+            raise UsageError(f"--special_tokens begins with {self.special_tokens[0]}: [PAD] comes first, as id 0")
+
+
+def train_tokenizer(options: TrainTokenizerOptions) -> None:
+    """Train the vocabulary and write the tokenizer's files; the same texts give the same bytes.
+
+    Raises `DataError` for files without text, `UsageError` for a size below the alphabet, `RankerError` where the
+    folder holds a vocabulary already.
+    """
+    folder = make_folder(options.output_dir)
+    if (folder / VOCABULARY_FILE).exists():
+        raise RankerError(f"{folder / VOCABULARY_FILE}: is there already; choose another --output_dir, or remove it")
+    corpus = Corpus(options.files, skip_bad_rows=options.skip_bad_rows)
+    tokens = train_wordpiece_vocabulary(
+        (text for _, text in corpus), options.vocab_size, options.lowercase, options.special_tokens
+    )
+    write_new_tokenizer(folder, tokens, lowercase=options.lowercase)
+    print(f"{corpus.report()} -> {folder / VOCABULARY_FILE}: {len(tokens):,} word pieces")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(train_tokenizer, TrainTokenizerOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

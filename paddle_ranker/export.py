@@ -8,7 +8,9 @@ Inference from the written files, and leaves nothing behind where they differ.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 from pathlib import Path
 from typing import Any, Optional
 
@@ -27,6 +29,7 @@ from paddle_ranker.model import RankerNetwork
 from paddle_ranker.model_folder import RankerParts
 from paddle_ranker.ranker_info import INFO_FILE, RankerInfo
 from paddle_ranker.static_model import StaticModel
+from paddle_ranker.static_outputs import name_outputs
 
 
 class ScoringNetwork(nn.Layer):
@@ -59,6 +62,10 @@ def export_ranker(
 
     Raises `RankerError` where the static model's scores are not the network's, or `output` holds anything else.
     """
+    if onnx:
+        from paddle_ranker.onnx_export import require_onnx, write_onnx
+
+        require_onnx()
     prefix = prefix or prefix_of(parts.info.kind)
     output = output.resolve()
     _require_replaceable(output, parts.info.kind)
@@ -75,9 +82,9 @@ def export_ranker(
             model = StaticModel(_program(temporary, prefix), temporary / f"{prefix}.pdiparams")
             parities = {"paddle_inference": compare(expected, batches, model.outputs, "the static model")}
             if onnx:
-                from paddle_ranker.onnx_export import write_onnx
-
-                parities["onnxruntime"] = write_onnx(parts, temporary / f"{prefix}.onnx", batches, expected)
+                parities["onnxruntime"] = write_onnx(
+                    _program(temporary, prefix), temporary / f"{prefix}.onnx", batches, expected
+                )
             info = dataclasses.replace(parts.info, export=_facts(temporary, prefix, parities))
             info.write(temporary, parts.network.config)
     finally:
@@ -92,10 +99,13 @@ def write_static_model(network: nn.Layer, target: Path) -> None:
     spec = [InputSpec([None, None], "int64", name) for name in INPUTS]
     static = paddle.jit.to_static(network, input_spec=spec, full_graph=True)
     try:
-        paddle.jit.save(static, str(target))
+        # Paddle warns of its own doings ("Tensor do not have 'place' interface"), past any filter.
+        with contextlib.redirect_stderr(io.StringIO()):
+            paddle.jit.save(static, str(target))
     except (OSError, RuntimeError) as error:
         raise RankerError(f"{target}: could not be written ({str(error).strip().splitlines()[-1][:200]})") from error
     target.with_name(f"{target.name}.pdiparams.info").unlink(missing_ok=True)  # for further training, which we do not
+    name_outputs(_program(target.parent, target.name), OUTPUTS)
 
 
 def _program(folder: Path, prefix: str) -> Path:
@@ -142,9 +152,7 @@ def _require_replaceable(output: Path, kind: str) -> None:
     own = set(_OWN_FILES)
     if info and info.export:
         if info.kind != kind:
-            raise RankerError(
-                f"{output}: holds an exported {info.kind} ranker; choose another --output_path for this {kind}"
-            )
+            raise RankerError(f"{output}: holds an exported {info.kind} ranker; choose another --output_path")
         prefix = str(info.export.get("prefix"))
         own |= {*info.export.get("files", {}), f"{prefix}.onnx", f"{prefix}.int8.onnx"}
         own |= set((info.blend or {}).get("members", ()))

@@ -27,7 +27,7 @@ OUTPUTS = ("predict", "logit")  # float32, [batch, 1]: the probability, and the 
 PREFIXES = {"pairwise": "inference.predict", "cross_encoder": "inference"}
 FORMATS = ("json", "pdmodel")
 _PARAMETERS = ".pdiparams"
-_EXPORT = "python -m paddle_ranker export --params_path RANKER --output_path"
+EXPORT = "python -m paddle_ranker export --params_path RANKER --output_path"
 
 
 def prefix_of(kind: str) -> str:
@@ -57,7 +57,7 @@ class ExportedFolder:
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise CheckpointError(f"{folder}: there is no such folder; make it with: {_EXPORT} {folder}")
+            raise CheckpointError(f"{folder}: there is no such folder; make it with: {EXPORT} {folder}")
         found = sorted({path.name.rpartition(".")[0] for path in folder.glob(f"*{_PARAMETERS}")})
         info = RankerInfo.read(folder)
         export = _checked_export(folder, info)
@@ -65,11 +65,11 @@ class ExportedFolder:
             prefix = export["prefix"] if export else (found[0] if len(found) == 1 else None)
         if prefix is None or prefix not in found:
             wanted = f"{prefix}{_PARAMETERS}" if prefix else "static model"
-            raise CheckpointError(f"{folder}: there is no {wanted} in it; make it with: {_EXPORT} FOLDER")
+            raise CheckpointError(f"{folder}: there is no {wanted} in it; make it with: {EXPORT} FOLDER")
         if info is None or export is None:
             raise CheckpointError(
                 f"{folder}: its {INFO_FILE} does not say what {prefix}{_PARAMETERS} is; export it again: "
-                f"{_EXPORT} FOLDER"
+                f"{EXPORT} FOLDER"
             )
         exported = cls(folder, prefix, info, _read_config(folder, info))
         if not any((folder / f"{prefix}.{format}").is_file() for format in FORMATS):
@@ -87,12 +87,7 @@ class ExportedFolder:
 
     def require_readable(self, paddle_version: str) -> None:
         """Raise `CheckpointError` where a Paddle of that version cannot read the static model."""
-        if self.program.suffix == ".json" and paddle_version.startswith("2."):
-            written = (self.info.export or {}).get("paddle", "3")
-            raise CheckpointError(
-                f"{self.program}: was exported with Paddle {written}, and Paddle {paddle_version} cannot read it; export "
-                f"the ranker again with this Paddle: {_EXPORT} {self.folder}"
-            )
+        require_readable(self.program, paddle_version)
 
     @property
     def program(self) -> Path:
@@ -151,6 +146,18 @@ def is_exported(folder: Path) -> bool:
     return folder.is_dir() and any(folder.glob(f"*{_PARAMETERS}"))
 
 
+def require_readable(program: Path, paddle_version: str) -> None:
+    """Raise `CheckpointError` where a Paddle of that version cannot read a graph's file.
+
+    Paddle 2 crashes on Paddle 3's; Paddle 3 reads both.
+    """
+    if program.suffix == ".json" and paddle_version.startswith("2."):
+        raise CheckpointError(
+            f"{program}: was exported with Paddle 3, and Paddle {paddle_version} cannot read it; export the ranker "
+            f"again with this Paddle: {EXPORT} {program.parent}"
+        )
+
+
 def _encoder_of(folder: Path, config: EncoderConfig, max_seq_length: int, tokenizer: str) -> PairEncoder:
     try:
         return make_pair_encoder(folder, config, max_seq_length, tokenizer)
@@ -181,6 +188,6 @@ def _checked_export(folder: Path, info: Optional[RankerInfo]) -> Optional[dict[s
             raise ValueError("names do not fit")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
-            f"{folder / INFO_FILE}: damaged (export is {str(export)[:80]}); export it again: {_EXPORT} FOLDER"
+            f"{folder / INFO_FILE}: damaged (export is {str(export)[:80]}); export it again: {EXPORT} FOLDER"
         ) from error
     return {**export, "files": sizes}

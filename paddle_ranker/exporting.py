@@ -17,9 +17,7 @@ class ExportOptions(Options):
     """What the commands that export accept."""
 
     params_path: str = option(help="the ranker: a model folder, or its model_state.pdparams")
-    output_path: str = option(
-        "./output", help="folder to write; an older export there is replaced by the whole new one"
-    )
+    output_path: str = option("./output", help="folder to write; an older export there is replaced")
     model_name_or_path: Optional[str] = option(
         None, help="the model whose configuration a bare parameter file takes; a folder's own configuration wins"
     )

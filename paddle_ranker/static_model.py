@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import paddle
 from paddle import inference
 
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.exported_folder import INPUTS
+from paddle_ranker.exported_folder import INPUTS, require_readable
 
 
 class StaticModel:
@@ -18,6 +19,7 @@ class StaticModel:
     """
 
     def __init__(self, program: Path, parameters: Path):
+        require_readable(program, paddle.__version__)
         config = inference.Config(str(program), str(parameters))
         config.disable_glog_info()
         config.set_cpu_math_library_num_threads(1)

@@ -74,7 +74,7 @@ def start_mlm(options: TrainMlmOptions) -> MlmStart:
         config = read_config(folder)
         if config is None:
             raise CheckpointError(f"{folder}: has no config.json, which says how its parameters are put together")
-        _require_fit(tokenizer, config, folder)
+        require_fit(tokenizer, config, folder)
         loaded = load_masked_lm(folder, model_config=_with_dropout(config, options), need_head=False)
         network, factors = loaded.network, dict.fromkeys(loaded.new_parts, options.new_parts_factor)
     else:
@@ -127,7 +127,8 @@ def _require_same(given: TokenizerFiles, own: TokenizerFiles, name: str, folder:
     )
 
 
-def _require_fit(tokenizer: TokenizerFiles, config: EncoderConfig, folder: Path) -> None:
+def require_fit(tokenizer: TokenizerFiles, config: EncoderConfig, folder: Path) -> None:
+    """Raise `CheckpointError` where the tokenizer of a folder is not its model's."""
     if tokenizer.vocab_size > config.vocab_size:
         raise CheckpointError(
             f"{folder}: the vocabulary has ids up to {tokenizer.vocab_size - 1} but the model has {config.vocab_size} "

@@ -14,6 +14,7 @@ from paddle import Tensor, nn
 from paddle_ranker.config import EncoderConfig, read_config
 from paddle_ranker.encoder import Encoder
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.hugging_face.read import find_encoder
 from paddle_ranker.model import name_parameters
 from paddle_ranker.parameters import PARAMETERS_FILE, load_arrays
 
@@ -113,6 +114,10 @@ def load_masked_lm(folder: Path, *, model_config: Optional[EncoderConfig] = None
     config = model_config or read_config(folder)
     if config is None:
         raise CheckpointError(f"{folder}: has no config.json, which says how its parameters are put together")
+    if not (folder / PARAMETERS_FILE).is_file() and find_encoder(folder):
+        raise CheckpointError(
+            f"{folder}: is a folder of transformers: bring it here with python -m paddle_ranker convert"
+        )
     arrays = load_arrays(folder / PARAMETERS_FILE)
     try:
         encoder = {

@@ -1,0 +1,96 @@
+"""Fill the masks of sentences: the likeliest word pieces for each [MASK], with their probabilities."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+from paddle_ranker import runtime
+from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.options import Options, option, run_command
+
+if TYPE_CHECKING:
+    from pretraining.filler import Filled, MaskFiller
+
+
+@dataclass(frozen=True)
+class FillMaskOptions(Options):
+    sentence: Optional[str] = option(None, help="a sentence with one [MASK] or several", positional=True)
+    model: str = option(help="folder of a masked language model: ours, or one with PaddleNLP's names")
+    input_file: Optional[str] = option(None, help="sentences instead: .txt, one a line, or a file with a column text")
+    output_file: Optional[str] = option(None, help="write JSON lines there (default: print them)")
+    json: bool = option(False, help="print JSON lines for a sentence too")
+    top_k: int = option(5, help="word pieces for each mask", minimum=1)
+    batch_size: int = option(32, help="sentences a batch", minimum=1)
+    device: str = option("gpu", help="cpu, gpu, xpu or npu")
+    cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.sentence is None) == (self.input_file is None):
+            raise UsageError("give a sentence, or --input_file with sentences: one of the two")
+
+
+def fill_mask(options: FillMaskOptions) -> None:
+    """Print what fills the masks.
+
+    Raises `DataError` for a sentence without a mask, or one longer than the model has positions, with its line.
+    """
+    runtime.prepare(options.cpu_threads)
+    from paddle_ranker.atomic import new_file
+    from paddle_ranker.record_formats import check_writable
+    from pretraining.corpus import Corpus
+    from pretraining.filler import MaskFiller
+
+    if options.output_file is not None:
+        check_writable(options.output_file)
+    runtime.select_device(options.device)
+    filler = MaskFiller(Path(options.model))
+    if options.sentence is not None:
+        sentences: Iterable[str] = [options.sentence]
+    else:
+        sentences = (text for _, text in Corpus([str(options.input_file)]))
+    filled = _fill_all(filler, iter(sentences), options)
+    if options.sentence is not None and not options.json and options.output_file is None:
+        for result in filled:
+            _print(result)
+        return
+    with new_file(options.output_file) if options.output_file else nullcontext(sys.stdout) as stream:
+        for result in filled:
+            stream.write(json.dumps(result.to_dict(), ensure_ascii=False) + "\n")
+
+
+def _fill_all(filler: MaskFiller, sentences: Iterator[str], options: FillMaskOptions) -> Iterator[Filled]:
+    done = 0
+    while batch := list(islice(sentences, options.batch_size)):
+        try:
+            yield from filler.fill(batch, options.top_k)
+        except DataError as error:
+            if options.input_file is None:
+                raise
+            raise DataError(f"{options.input_file}, sentences {done + 1} to {done + len(batch)}: {error}") from error
+        done += len(batch)
+
+
+def _print(result: Filled) -> None:
+    print(result.filled)
+    for number, candidates in enumerate(result.masks, 1):
+        if len(result.masks) > 1:
+            print(f"mask {number}:")
+        for candidate in candidates:
+            print(f"  {candidate.probability:.4f}  {candidate.token}")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(fill_mask, FillMaskOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

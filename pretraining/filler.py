@@ -1,0 +1,118 @@
+"""A trained masked language model, asked what its masks hide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+
+from paddle_ranker.config import read_config
+from paddle_ranker.errors import CheckpointError, DataError
+from paddle_ranker.tokenizers.backends import make_backend
+from paddle_ranker.tokenizers.folder import TokenizerFiles
+from paddle_ranker.tokenizers.wordpiece import CONTINUATION
+from pretraining.mlm_start import require_fit
+from pretraining.model import load_masked_lm
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A word piece for a mask, and its probability among all word pieces."""
+
+    token: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A sentence, the candidates for each of its masks, best first, and it with the best ones in their places."""
+
+    sentence: str
+    filled: str
+    masks: list[list[Candidate]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a line of JSON holds."""
+        return asdict(self)
+
+
+class MaskFiller:
+    """Fill masks with the model of a folder.
+
+    Several masks of a sentence are each predicted with the others still hidden.
+
+    Raises `CheckpointError` for a folder without a masked language model, or with another model's tokenizer.
+    """
+
+    def __init__(self, folder: Path):
+        self._files = TokenizerFiles.read(folder)
+        config = read_config(folder)
+        if config is None:
+            raise CheckpointError(f"{folder}: has no config.json, which says how its parameters are put together")
+        require_fit(self._files, config, folder)
+        self._network = load_masked_lm(folder, need_head=True).network
+        self._network.eval()
+        self._longest = config.longest_pair
+        self.mask = self._files.special_tokens["mask_token"]
+        if self.mask not in self._files.token_to_id:
+            raise CheckpointError(f"{folder}: the vocabulary has no {self.mask} (the mask_token)")
+        self._mask_id, self._cls_id, self._sep_id, self._pad_id = (
+            self._files.token_to_id[self._files.special_tokens[f"{name}_token"]]
+            for name in ("mask", "cls", "sep", "pad")
+        )
+        _, self._backend = make_backend("auto", self._files)
+        self._tokens = {token_id: token for token, token_id in self._files.token_to_id.items()}
+
+    def fill(self, sentences: Sequence[str], top_k: int) -> list[Filled]:
+        """Return the `top_k` likeliest word pieces for each mask of each sentence.
+
+        Raises `DataError` for a sentence without a mask, or with more tokens than the model has positions.
+        """
+        rows = [self._ids(sentence) for sentence in sentences]
+        ids = np.full((len(rows), max(map(len, rows), default=0)), self._pad_id, np.int64)
+        for row, values in zip(ids, rows):
+            row[: len(values)] = values
+        places = np.flatnonzero(ids.reshape(-1) == self._mask_id)
+        with paddle.no_grad():
+            logits = self._network(paddle.to_tensor(ids), paddle.to_tensor(places))
+            logits = logits[:, : self._files.vocab_size]
+            best, indices = paddle.topk(F.softmax(logits, axis=-1), min(top_k, self._files.vocab_size))
+        of_row: list[list[list[Candidate]]] = [[] for _ in rows]
+        for place, values, tokens in zip(places.tolist(), best.numpy().tolist(), indices.numpy().tolist()):
+            candidates = [Candidate(self._tokens.get(t, self.mask), p) for t, p in zip(tokens, values)]
+            of_row[place // ids.shape[1]].append(candidates)
+        return [Filled(text, self._joined(text, masks), masks) for text, masks in zip(sentences, of_row)]
+
+    def _ids(self, sentence: str) -> list[int]:
+        parts = sentence.split(self.mask)
+        if len(parts) == 1:
+            raise DataError(f"{_short(sentence)}: has no {self.mask}; write {self.mask} where a word piece is missing")
+        ids, lengths = self._backend.encode(parts)
+        row, start = [self._cls_id], 0
+        for number, length in enumerate(lengths.tolist()):
+            row += [self._mask_id] * (number > 0) + ids[start : start + length].tolist()
+            start += length
+        row.append(self._sep_id)
+        if len(row) > self._longest:
+            raise DataError(
+                f"{_short(sentence)}: has {len(row)} tokens, the model has {self._longest} positions; shorten it"
+            )
+        return row
+
+    def _joined(self, sentence: str, masks: list[list[Candidate]]) -> str:
+        text, *parts = sentence.split(self.mask)
+        for candidates, part in zip(masks, parts):
+            token = candidates[0].token
+            if token.startswith(CONTINUATION) and len(token) > len(CONTINUATION):
+                text, token = text.rstrip(), token[len(CONTINUATION) :]
+            text += token + part
+        return text
+
+
+def _short(sentence: str) -> str:
+    return repr(sentence if len(sentence) <= 60 else f"{sentence[:57]}...")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
 from paddle_ranker.options import option, run_command
-from paddle_ranker.scoring_options import ScoringOptions
+from paddle_ranker.scoring_options import RankerOptions
 
 if TYPE_CHECKING:
     from paddle_ranker.calibration import Calibration
@@ -27,7 +27,7 @@ DEFAULT_METHOD = "platt"
 
 
 @dataclass(frozen=True)
-class CalibrateOptions(ScoringOptions):
+class CalibrateOptions(RankerOptions):
     """Options of `calibrate`."""
 
     ranker: str = option(positional=True, help="the ranker: a model folder, or its model_state.pdparams")
@@ -55,11 +55,17 @@ class CalibrateOptions(ScoringOptions):
 def calibrate(options: CalibrateOptions) -> None:
     """Fit, print the figures before and after, and store the calibration in the ranker's folder or a new one."""
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.scoring import load_for_scoring
+    from paddle_ranker.model_folder import load_ranker
 
     if options.output and (Path(options.output).exists() or Path(options.output).is_symlink()):
         raise RankerError(f"{options.output}: is there already; choose another --output, or remove it")
-    parts = load_for_scoring(options.ranker, options)
+    runtime.select_device(options.device)
+    parts = load_ranker(
+        options.ranker,
+        model_name=options.model_name_or_path,
+        max_seq_length=options.max_seq_length,
+        tokenizer=options.tokenizer,
+    )
     if options.remove:
         if parts.info.calibration is None:
             print(f"{options.ranker}: has no calibration")

@@ -20,12 +20,12 @@ from paddle_ranker.systems import baseline_systems, messages, read_measured_pair
 from paddle_ranker.trec import write_qrels
 
 if TYPE_CHECKING:
-    from paddle_ranker.model_folder import RankerParts
+    from paddle_ranker.loading import LoadedRanker
 
 Value = Union[int, float]
 
 
-def score_measured_pairs(options: EvaluateOptions, expected_kind: str) -> tuple[RankerParts, MeasuredPairs, Floats]:
+def score_measured_pairs(options: EvaluateOptions, expected_kind: str) -> tuple[LoadedRanker, MeasuredPairs, Floats]:
     """Return the ranker, the pairs and its logits of the candidates among them (`[candidates] float64`).
 
     Says what was left out and cut. Raises `DataError` for a malformed file or one of one class only, `CheckpointError`

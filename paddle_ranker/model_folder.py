@@ -22,7 +22,7 @@ from paddle_ranker.lexical.head import LexicalHead
 from paddle_ranker.model import RankerNetwork, has_two_class_head, load_parameters, name_parameters
 from paddle_ranker.pair_encoder import PairEncoder, make_pair_encoder, never_match_ids
 from paddle_ranker.parameters import PARAMETERS_FILE, load_arrays, save_arrays
-from paddle_ranker.ranker_info import BLEND
+from paddle_ranker.ranker_info import BLEND, require_kind
 from paddle_ranker.ranker_info import INFO_FILE as INFO_FILE
 from paddle_ranker.ranker_info import RankerInfo as RankerInfo
 
@@ -122,7 +122,7 @@ def _load(
     folder, parameters = _locate(source)
     config = read_config(folder)
     if info:
-        _require_kind(folder, info.kind, expected_kind)
+        require_kind(folder, info.kind, expected_kind)
     if config is None:
         if model_name is None:
             raise CheckpointError(f"{folder}: has no config.json; say which model it is with --model_name_or_path")
@@ -130,7 +130,7 @@ def _load(
     arrays = load_arrays(parameters)
     published_kind = next((_PUBLISHED_HEADS[name] for name in _PUBLISHED_HEADS if name in arrays), None)
     if published_kind and not info:
-        _require_kind(parameters, published_kind, expected_kind)
+        require_kind(parameters, published_kind, expected_kind)
     try:
         named = name_parameters(arrays)
         has_match = "match_embeddings.weight" in named
@@ -180,15 +180,6 @@ def with_lexical_features(parts: RankerParts) -> RankerNetwork:
 
 
 _PUBLISHED_HEADS = {"similarity.weight": "pairwise", "classifier.weight": "cross_encoder"}
-
-
-def _require_kind(source: Path, kind: str, expected: Optional[str]) -> None:
-    if expected and kind != expected:
-        commands = {"pairwise": "ernie_matching/", "cross_encoder": "cross_encoder/"}.get(kind, "other commands")
-        raise CheckpointError(
-            f"{source}: is a {kind} ranker, not a {expected} one: {commands} is for it (training takes it as "
-            "--model_name_or_path)"
-        )
 
 
 def _locate(source: Path) -> tuple[Path, Path]:

@@ -9,10 +9,9 @@ from typing import Optional, Union
 
 import numpy as np
 
-from paddle_ranker.engines.dygraph import DygraphEngine
 from paddle_ranker.errors import UsageError
-from paddle_ranker.model_folder import RankerInfo, RankerParts, load_ranker
-from paddle_ranker.runtime import select_device
+from paddle_ranker.loading import LoadedRanker, load_for_engine
+from paddle_ranker.ranker_info import RankerInfo
 from paddle_ranker.scorer import Scorer
 from paddle_ranker.windows import make_windows
 
@@ -39,21 +38,21 @@ class Ranker:
 
     def __init__(
         self,
-        parts: RankerParts,
+        loaded: LoadedRanker,
         batch_size: int = 32,
         *,
         windows: str = "none",
         window_overlap: Optional[int] = None,
         window_top_k: Optional[int] = None,
     ):
-        self.info: RankerInfo = parts.info
-        self.pair_encoder = parts.pair_encoder
-        self.windows = make_windows(parts.pair_encoder.max_seq_length, windows, window_overlap, window_top_k)
+        self.info: RankerInfo = loaded.info
+        self.pair_encoder = loaded.pair_encoder
+        self.windows = make_windows(loaded.pair_encoder.max_seq_length, windows, window_overlap, window_top_k)
         self.scorer = Scorer(
-            DygraphEngine(parts.network),
-            parts.pair_encoder,
+            loaded.engine,
+            loaded.pair_encoder,
             batch_size,
-            calibration=parts.info.calibration,
+            calibration=loaded.info.calibration,
             windows=self.windows,
         )
 
@@ -62,6 +61,9 @@ class Ranker:
         cls,
         source: Union[str, Path],
         *,
+        engine: Optional[str] = None,
+        precision: str = "fp32",
+        threads: int = 0,
         device: str = "cpu",
         model_name: Optional[str] = None,
         max_seq_length: Optional[int] = None,
@@ -71,9 +73,13 @@ class Ranker:
         window_overlap: Optional[int] = None,
         window_top_k: Optional[int] = None,
     ) -> Ranker:
-        """Load a model folder (or the parameter file in it).
+        """Load a model folder (or the parameter file in it), or the folder of an exported ranker.
 
         Args:
+            engine: dygraph, of a trained ranker, which is its default; of an exported one inference, its default, onnx,
+                openvino, or auto, the fastest of these here. onnx and openvino need no Paddle, and start in less time.
+            precision: fp32; of an exported ranker also bf16, int8 or fp16, where the engine and the device have it.
+            threads: of a matrix product on a CPU, in an exported ranker's engine; 0: one a core.
             device: cpu, gpu, xpu or npu.
             model_name: the model whose configuration a bare parameter file takes.
             max_seq_length: tokens; default: what the ranker was trained with.
@@ -82,11 +88,20 @@ class Ranker:
             windows: what becomes of pairs that are too long: none, they are cut; max or mean_top_k, see
                 `paddle_ranker.windows`, as for `window_overlap` and `window_top_k`.
 
-        Raises `CheckpointError` where anything the score depends on is missing, `UsageError` for impossible windows.
+        Raises `CheckpointError` where anything the score depends on is missing, `UsageError` for impossible windows and
+        for a precision that is not there, `DependencyError` where the engine's package is missing.
         """
-        select_device(device)
-        parts = load_ranker(source, model_name=model_name, max_seq_length=max_seq_length, tokenizer=tokenizer)
-        return cls(parts, batch_size, windows=windows, window_overlap=window_overlap, window_top_k=window_top_k)
+        loaded = load_for_engine(
+            source,
+            engine=engine,
+            device=device,
+            precision=precision,
+            threads=threads,
+            model_name=model_name,
+            max_seq_length=max_seq_length,
+            tokenizer=tokenizer,
+        )
+        return cls(loaded, batch_size, windows=windows, window_overlap=window_overlap, window_top_k=window_top_k)
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> np.ndarray:
         """Return the probability of every (queries[i], titles[i]), `[n]` float64."""

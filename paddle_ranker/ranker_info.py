@@ -74,3 +74,13 @@ class RankerInfo:
             stream.write(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
         with new_file(folder / "README.md") as stream:
             stream.write(model_card(values, config))
+
+
+def require_kind(source: Path, kind: str, expected: Optional[str]) -> None:
+    """Raise `CheckpointError` where a ranker of `kind` is not of the `expected` one; None: any will do."""
+    if expected and kind != expected:
+        commands = {"pairwise": "ernie_matching/", "cross_encoder": "cross_encoder/"}.get(kind, "other commands")
+        raise CheckpointError(
+            f"{source}: is a {kind} ranker, not a {expected} one: {commands} is for it (training takes it as "
+            "--model_name_or_path)"
+        )

@@ -174,6 +174,14 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def thread_count(threads: int) -> int:
+    """Return how many threads an engine may use: 0 becomes what `prepare` decided on, or else one a core."""
+    if threads < 0:
+        raise UsageError(f"{threads} threads: give 1 or more, or 0 for one a core")
+    decided = os.environ.get("MKL_NUM_THREADS", "")
+    return threads or (int(decided) if decided.isdigit() and int(decided) else usable_cores())
+
+
 def available_devices() -> list[str]:
     """Return the kinds of device that the installed Paddle can use here, `cpu` first."""
     import paddle

@@ -10,9 +10,7 @@ from typing import Any, Optional, TextIO
 import numpy as np
 from tqdm import tqdm
 
-from paddle_ranker import runtime
-from paddle_ranker.engines.dygraph import DygraphEngine
-from paddle_ranker.model_folder import RankerParts, load_ranker
+from paddle_ranker.loading import LoadedRanker, load_for_engine
 from paddle_ranker.pair_encoder import PairEncoder
 from paddle_ranker.ranker import RankedTitle
 from paddle_ranker.records import Pair, RecordFile
@@ -21,11 +19,18 @@ from paddle_ranker.scoring_options import PredictOptions, ScoringOptions
 from paddle_ranker.windows import Windows, make_windows
 
 
-def load_for_scoring(source: str, options: ScoringOptions, expected_kind: Optional[str] = None) -> RankerParts:
-    """Select the device and load the ranker as the options say; refuse one of another kind."""
-    runtime.select_device(options.device)
-    return load_ranker(
+def load_for_scoring(source: str, options: ScoringOptions, expected_kind: Optional[str] = None) -> LoadedRanker:
+    """Load the ranker, trained or exported, on the device and with the engine that the options say.
+
+    Refuses one of another kind.
+    """
+    return load_for_engine(
         source,
+        engine=options.engine,
+        device=options.device,
+        precision=options.precision,
+        threads=options.cpu_threads,
+        tensorrt=options.tensorrt,
         model_name=options.model_name_or_path,
         max_seq_length=options.max_seq_length,
         tokenizer=options.tokenizer,
@@ -33,10 +38,10 @@ def load_for_scoring(source: str, options: ScoringOptions, expected_kind: Option
     )
 
 
-def scorer_for(parts: RankerParts, options: ScoringOptions) -> Scorer:
+def scorer_for(parts: LoadedRanker, options: ScoringOptions) -> Scorer:
     """Return what scores with a ranker as it is calibrated, long titles as the options ask for."""
     return Scorer(
-        DygraphEngine(parts.network),
+        parts.engine,
         parts.pair_encoder,
         options.batch_size,
         calibration=parts.info.calibration,
@@ -44,7 +49,7 @@ def scorer_for(parts: RankerParts, options: ScoringOptions) -> Scorer:
     )
 
 
-def windows_for(parts: RankerParts, options: ScoringOptions) -> Optional[Windows]:
+def windows_for(parts: LoadedRanker, options: ScoringOptions) -> Optional[Windows]:
     """Return what the options ask for; say where a calibration was fitted to scores of another kind."""
     windows = make_windows(
         parts.pair_encoder.max_seq_length, options.windows, options.window_overlap, options.window_top_k

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
+from paddle_ranker.engines import ENGINES
+from paddle_ranker.engines.precisions import PRECISIONS
 from paddle_ranker.options import Options, option
 from paddle_ranker.tokenizers.backends import BACKENDS
 from paddle_ranker.windows import POOLINGS, TOP_K
 
 
 @dataclass(frozen=True)
-class ScoringOptions(Options):
-    """What evaluation and prediction accept."""
+class RankerOptions(Options):
+    """What every command accepts that scores with a ranker, whichever engine it does that with."""
 
     model_name_or_path: Optional[str] = option(
         None, help="the model whose configuration a bare parameter file takes; a folder's own configuration wins"
@@ -45,10 +47,29 @@ class ScoringOptions(Options):
 
 
 @dataclass(frozen=True)
+class ScoringOptions(RankerOptions):
+    """What evaluation and prediction accept."""
+
+    engine: Optional[str] = option(
+        None,
+        help="what computes the scores: dygraph, of a trained ranker; inference (Paddle Inference), onnx or openvino, "
+        "of an exported one; auto, the fastest of these here (default: dygraph for a trained ranker, inference for an "
+        "exported one)",
+        choices=ENGINES,
+    )
+    precision: str = option(
+        "fp32", help="of the matrix products; other than fp32 needs an exported ranker", choices=PRECISIONS
+    )
+    tensorrt: bool = option(False, help="let Paddle Inference compile an exported ranker with TensorRT, on a GPU")
+
+
+@dataclass(frozen=True)
 class PredictOptions(ScoringOptions):
     """What prediction accepts."""
 
-    params_path: str = option(help="the ranker: a model folder, or its model_state.pdparams")
+    params_path: str = option(
+        help="the ranker: a model folder, its model_state.pdparams, or the folder of an exported ranker"
+    )
     input_file: str = option(help="pairs to score: query, title")
     min_probability: Optional[float] = option(
         None, help="leave out titles below this probability, and say how many they were", minimum=0, maximum=1

@@ -19,7 +19,7 @@ from paddle_ranker.records import LabeledPair, read_records
 from paddle_ranker.trec import Scores, read_qrels, read_run
 
 if TYPE_CHECKING:
-    from paddle_ranker.model_folder import RankerParts
+    from paddle_ranker.loading import LoadedRanker
 
 BM25_WORDS, BM25_BIGRAMS, LINEAR = "BM25 (words)", "BM25 (bigrams)", "linear (lexical)"
 _DIGITS = 16
@@ -54,7 +54,7 @@ def read_measured_pairs(options: MeasuringOptions, runs: Mapping[str, Scores]) -
 
 def score_with_model(
     source: str, options: MeasuringOptions, pairs: MeasuredPairs, expected_kind: Optional[str] = None
-) -> tuple[RankerParts, Floats]:
+) -> tuple[LoadedRanker, Floats]:
     """Return a ranker and its logits of the candidates (`[candidates] float64`); say what was cut.
 
     Raises `CheckpointError` for a ranker of another kind, `DataError` where there are no texts.

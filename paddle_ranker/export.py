@@ -8,9 +8,8 @@ Inference from the written files, and leaves nothing behind where they differ.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
+import warnings
 from pathlib import Path
 from typing import Any, Optional
 
@@ -74,11 +73,11 @@ def export_ranker(
     parts.network.eval()
     try:
         with new_folder(output, replace=True) as temporary:
-            network = ScoringNetwork(parts.network, parts.info.calibration)
-            write_static_model(network, temporary / prefix)
-            _write_descriptions(temporary, parts)
             batches = list(parity_batches(parts.pair_encoder))
-            expected = network_outputs(network, batches)
+            expected = network_outputs(ScoringNetwork(parts.network, parts.info.calibration), batches)
+            # Another one: what Paddle has made static once computes by its graph ever after.
+            write_static_model(ScoringNetwork(parts.network, parts.info.calibration), temporary / prefix)
+            _write_descriptions(temporary, parts)
             model = StaticModel(_program(temporary, prefix), temporary / f"{prefix}.pdiparams")
             parities = {"paddle_inference": compare(expected, batches, model.outputs, "the static model")}
             if onnx:
@@ -99,8 +98,8 @@ def write_static_model(network: nn.Layer, target: Path) -> None:
     spec = [InputSpec([None, None], "int64", name) for name in INPUTS]
     static = paddle.jit.to_static(network, input_spec=spec, full_graph=True)
     try:
-        # Paddle warns of its own doings ("Tensor do not have 'place' interface"), past any filter.
-        with contextlib.redirect_stderr(io.StringIO()):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Paddle about its own doings: "Tensor do not have 'place' interface"
             paddle.jit.save(static, str(target))
     except (OSError, RuntimeError) as error:
         raise RankerError(f"{target}: could not be written ({str(error).strip().splitlines()[-1][:200]})") from error

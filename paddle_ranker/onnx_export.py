@@ -6,11 +6,9 @@ first token alone are in it as they are. It reads Paddle 3's graphs only.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ import paddle
 from paddle_ranker.errors import DependencyError, RankerError
 from paddle_ranker.export_parity import Batch, Outputs, Parity, compare
 from paddle_ranker.exported_folder import INPUTS, OUTPUTS
+from paddle_ranker.quiet import quiet
 
 OPSET = 17  # the first with LayerNormalization as one node
 _INSTALL = "python -m pip install 'paddle2onnx>=2.0' onnx onnxruntime"
@@ -54,7 +53,7 @@ def write_onnx(program: Path, target: Path, batches: Sequence[Batch] = (), expec
 
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         written = Path(folder) / target.name
-        with _quiet():
+        with quiet():
             paddle2onnx.export(
                 str(program), str(program.with_suffix(".pdiparams")), str(written), opset_version=OPSET,
                 optimize_tool="None",
@@ -105,20 +104,3 @@ def _name_outputs(model: object) -> None:
             for dimension, name in zip(value.type.tensor_type.shape.dim, dimensions):
                 if name:
                     dimension.dim_param = name
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep paddle2onnx, whose C++ side prints each step, from standard output and standard error."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = [os.dup(1), os.dup(2)]
-    with open(os.devnull, "wb") as nowhere:
-        for stream in (1, 2):
-            os.dup2(nowhere.fileno(), stream)
-    try:
-        yield
-    finally:
-        for stream, copy in zip((1, 2), kept):
-            os.dup2(copy, stream)
-            os.close(copy)

@@ -71,13 +71,18 @@ class EncoderLayer(nn.Layer):
         self.dropout1, self.dropout2 = Dropout(dropout, masks), Dropout(dropout, masks)
         self.activation = getattr(F, config.hidden_act)
 
-    def forward(self, hidden: Tensor, mask: Tensor, first_token_only: bool = False) -> Tensor:
+    def forward(
+        self, hidden: Tensor, mask: Tensor, first_token_only: bool = False, places: Optional[Tensor] = None
+    ) -> Tensor:
         """Return the layer's output, `[batch, length, size]`.
 
-        With `first_token_only` it is that of the first token, `[batch, 1, size]`, at a fraction of the work.
+        With `first_token_only` it is that of the first token, `[batch, 1, size]`, and with `places` that of the tokens
+        there, as in `Encoder.at`, at a fraction of the work.
         """
         inner = self.norm1(hidden) if self.normalize_before else hidden
         query, residual = (inner[:, :1], hidden[:, :1]) if first_token_only else (inner, hidden)
+        if places is not None:
+            query, residual = _at(inner, places), _at(hidden, places)
         # Training drops attention weights, which then no longer sum to 1.
         attention = self.self_attn.for_one if first_token_only and not self.training else self.self_attn
         attended = residual + self.dropout1(attention(query, inner, mask))
@@ -86,6 +91,12 @@ class EncoderLayer(nn.Layer):
         inner = self.norm2(attended) if self.normalize_before else attended
         output = attended + self.dropout2(self.linear2(self.activation(self.linear1(inner))))
         return output if self.normalize_before else self.norm2(output)
+
+
+def _at(hidden: Tensor, places: Tensor) -> Tensor:
+    """Return the rows of `[batch, length, size]` at `places` `[batch, chosen]` of its flattened tokens."""
+    size = hidden.shape[-1]
+    return paddle.gather(hidden.reshape([-1, size]), places.reshape([-1])).reshape([*places.shape, size])
 
 
 class _Layers(nn.Layer):
@@ -172,6 +183,20 @@ class Encoder(nn.Layer):
         """
         hidden, mask = self._embed(input_ids, token_type_ids, extra)
         hidden = self._through(self.encoder.layers, hidden, mask)
+        return self.encoder.norm(hidden) if self.config.normalize_before else hidden
+
+    def at(self, input_ids: Tensor, token_type_ids: Tensor, places: Tensor) -> Tensor:
+        """Return the hidden states of some tokens of each sequence, `[batch, chosen, hidden]`.
+
+        Exactly those of `forward`; the last layer computes keys and values for all tokens, the rest for these alone.
+
+        Args:
+            input_ids, token_type_ids: as in `forward`.
+            places: `[batch, chosen]` int64, where in the flattened `input_ids` they are, in a row those of its own.
+        """
+        hidden, mask = self._embed(input_ids, token_type_ids, None)
+        hidden = self._through(self.encoder.layers[:-1], hidden, mask)
+        hidden = self.encoder.layers[-1](hidden, mask, places=places)
         return self.encoder.norm(hidden) if self.config.normalize_before else hidden
 
     def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:

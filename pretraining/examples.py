@@ -68,7 +68,7 @@ class MaskedExamples:
         batch = self.masked(indices)
         if not len(batch.labels):  # nothing but special tokens and [UNK]
             return network.cls.predictions.decoder_bias.sum() * 0.0, {}
-        logits = network(paddle.to_tensor(batch.ids), paddle.to_tensor(batch.places))
+        logits = network(batch.ids, batch.places)
         return F.cross_entropy(logits, paddle.to_tensor(batch.labels)), {}
 
 
@@ -96,7 +96,7 @@ class HeldOut:
         for indices in self._batches[processes.rank :: processes.size]:
             batch = self._masking.hide(*self._sequences.batch(indices), indices, epoch=0)
             if len(batch.labels):
-                logits = network(paddle.to_tensor(batch.ids), paddle.to_tensor(batch.places))
+                logits = network(batch.ids, batch.places)
                 losses = F.cross_entropy(logits, paddle.to_tensor(batch.labels), reduction="sum")
                 right = int((logits.argmax(axis=-1).numpy() == batch.labels).sum())
                 sums += [float(losses), right, len(batch.labels)]

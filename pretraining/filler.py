@@ -79,7 +79,7 @@ class MaskFiller:
             row[: len(values)] = values
         places = np.flatnonzero(ids.reshape(-1) == self._mask_id)
         with paddle.no_grad():
-            logits = self._network(paddle.to_tensor(ids), paddle.to_tensor(places))
+            logits = self._network(ids, places)
             logits = logits[:, : self._files.vocab_size]
             best, indices = paddle.topk(F.softmax(logits, axis=-1), min(top_k, self._files.vocab_size))
         of_row: list[list[list[Candidate]]] = [[] for _ in rows]

@@ -19,7 +19,6 @@ from paddle_ranker.model import name_parameters
 from paddle_ranker.parameters import PARAMETERS_FILE, load_arrays
 
 MODEL_TYPES = ("ernie", "bert")
-HEAD_EPSILON = 1e-5  # of LayerNorm in PaddleNLP's heads, whatever the encoder's is
 HEAD = "cls.predictions"
 _ENCODER, _POOLER = "encoder.", "pooler."
 
@@ -33,7 +32,7 @@ class _Predictions(nn.Layer):
         draw = paddle.ParamAttr(initializer=nn.initializer.TruncatedNormal(0.0, config.initializer_range))
         self.transform = nn.Linear(size, size, weight_attr=draw)
         self.activation = getattr(F, config.hidden_act)
-        self.layer_norm = nn.LayerNorm(size, epsilon=HEAD_EPSILON)
+        self.layer_norm = nn.LayerNorm(size, epsilon=config.layer_norm_eps)
         self.decoder_bias = self.create_parameter([config.vocab_size], is_bias=True)
 
     def forward(self, hidden: Tensor, word_embeddings: Tensor) -> Tensor:
@@ -76,15 +75,18 @@ class MaskedLanguageModel(nn.Layer):
         encoder: Encoder = getattr(self, self.config.model_type)
         return encoder
 
-    def forward(self, input_ids: Tensor, places: Tensor) -> Tensor:
+    def forward(self, input_ids: np.ndarray, places: np.ndarray) -> Tensor:
         """Return the logits of the tokens at `places`, `[m, vocab]` float32.
 
         Args:
             input_ids: `[batch, length]` int64; padding is masked, and all tokens are of type 0.
-            places: `[m]` int64, in the flattened `input_ids`. Only these go through the head's large product.
+            places: `[m]` int64, ascending, in the flattened `input_ids`. Only these go through the largest part of the
+                last layer, and through the head's product with all word embeddings.
         """
-        hidden = self.encoder(input_ids, paddle.zeros_like(input_ids))
-        chosen = paddle.gather(hidden.reshape([-1, self.config.hidden_size]), places)
+        grid, slots = _by_row(input_ids.shape, places)
+        ids = paddle.to_tensor(input_ids)
+        hidden = self.encoder.at(ids, paddle.zeros_like(ids), paddle.to_tensor(grid))
+        chosen = paddle.gather(hidden.reshape([-1, self.config.hidden_size]), paddle.to_tensor(slots))
         return self.cls.predictions(chosen, self.encoder.embeddings.word_embeddings.weight).astype("float32")
 
     def state_dict(self, *arguments: Any, **keywords: Any) -> dict[str, Tensor]:
@@ -92,6 +94,17 @@ class MaskedLanguageModel(nn.Layer):
         state = super().state_dict(*arguments, **keywords)
         pooler = f"{self.config.model_type}.{_POOLER}"
         return type(state)((n, t) for n, t in state.items() if self.has_pooler or not n.startswith(pooler))
+
+
+def _by_row(shape: tuple[int, ...], places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lay out places row by row: `[batch, most a row]`, filled up with each row's first token, and where each went."""
+    batch, length = shape
+    rows = places // length
+    counts = np.bincount(rows, minlength=batch)
+    columns = np.arange(len(places)) - (np.cumsum(counts) - counts)[rows]
+    grid = np.repeat(np.arange(batch) * length, counts.max()).reshape(batch, -1)
+    grid[rows, columns] = places
+    return grid, rows * grid.shape[1] + columns
 
 
 @dataclass(frozen=True)

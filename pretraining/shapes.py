@@ -30,7 +30,6 @@ def config_named(name: str, vocab_size: int, pad_id: int, model_type: str) -> En
             num_hidden_layers=layers,
             intermediate_size=4 * size,
             max_position_embeddings=POSITIONS,
-            layer_norm_eps=1e-5,
         )
         return dataclasses.replace(config, pad_token_id=pad_id, model_type=model_type)
     path = Path(name)

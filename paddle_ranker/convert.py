@@ -71,6 +71,7 @@ def _to_paddle(source: Path, temporary: Path) -> list[str]:
     from paddle_ranker.config import write_config
     from paddle_ranker.hugging_face.read import find_encoder, read_model
     from paddle_ranker.hugging_face.tokenizer import bring_tokenizer
+    from paddle_ranker.masked_lm import masked_lm_head
     from paddle_ranker.model import RankerNetwork, load_parameters, name_parameters
     from paddle_ranker.model_folder import save_ranker
     from paddle_ranker.pair_encoder import make_pair_encoder
@@ -104,11 +105,16 @@ def _to_paddle(source: Path, temporary: Path) -> list[str]:
         if "encoder.pooler.dense" in new_parts:  # a random one must not look trained
             state = {name: value for name, value in state.items() if not name.startswith("pooler.")}
         write_config(temporary, model.config)
-        save_arrays(state, temporary / PARAMETERS_FILE)
+        head = masked_lm_head(model.arrays)
+        # All of one kind: paddle.save writes tensors beside arrays in a form that is not read back.
+        arrays = {name: tensor.numpy() for name, tensor in state.items()}
+        save_arrays({**arrays, **head}, temporary / PARAMETERS_FILE)
         pooler = (
             "" if len(state) == len(network.encoder.state_dict()) else "; it has no pooler, which training will add"
         )
         lines = [f"TARGET: an encoder without a ranking head, {facts}: start a training from it{pooler}"]
+        if head:
+            lines.append("with the head of a masked language model: fill_mask.py and train_mlm.py --init_from use it")
     if model.left_over:
         more = f" and {len(model.left_over) - 3} more" if len(model.left_over) > 3 else ""
         lines.append(f"left out, since a ranker has no use for them: {', '.join(model.left_over[:3])}{more}")
@@ -120,6 +126,7 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     from paddle_ranker.hugging_face.read import find_encoder
     from paddle_ranker.hugging_face.tokenizer import write_tokenizer
     from paddle_ranker.hugging_face.write import parameters_to_write, write_model
+    from paddle_ranker.masked_lm import masked_lm_head
     from paddle_ranker.model import RankerNetwork, load_parameters, name_parameters
     from paddle_ranker.pair_encoder import make_pair_encoder
     from paddle_ranker.parameters import PARAMETERS_FILE, load_arrays
@@ -134,10 +141,12 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     if config is None:
         raise CheckpointError(f"{source}: has no config.json, which says how its parameters are put together")
     try:
-        named = name_parameters(load_arrays(source / PARAMETERS_FILE))
+        arrays = load_arrays(source / PARAMETERS_FILE)
+        named = name_parameters(arrays)
         calibration = info.calibration if info and "head.weight" in named else None
         if calibration:
             named["head.weight"], named["head.bias"] = calibration.fold(named["head.weight"], named["head.bias"])
+        masked_lm = {} if "head.weight" in named else masked_lm_head(arrays)
         has_head, has_match = "head.weight" in named, "match_embeddings.weight" in named
         kept = parameters_to_write(named, config, drop_match_embeddings=options.drop_match_embeddings)
         network = RankerNetwork(config, None)
@@ -148,7 +157,7 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
         raise CheckpointError(f"{source}: {error}") from error
     state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     written = {name: state[name] for name in state if name.rpartition(".")[0] not in new_parts}
-    architecture = write_model(temporary, written, config)
+    architecture = write_model(temporary, {**written, **masked_lm}, config)
     write_tokenizer(TokenizerFiles.read(source), temporary, length)
     changed = has_match and bool(named["match_embeddings.weight"].any())
     if has_head and info:  # what a ranker was, and how well it did, for its way back

@@ -15,11 +15,11 @@ from paddle_ranker.config import EncoderConfig, read_config
 from paddle_ranker.encoder import Encoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.hugging_face.read import find_encoder
+from paddle_ranker.masked_lm import HEAD, masked_lm_head
 from paddle_ranker.model import name_parameters
 from paddle_ranker.parameters import PARAMETERS_FILE, load_arrays
 
 MODEL_TYPES = ("ernie", "bert")
-HEAD = "cls.predictions"
 _ENCODER, _POOLER = "encoder.", "pooler."
 
 
@@ -138,7 +138,7 @@ def load_masked_lm(folder: Path, *, model_config: Optional[EncoderConfig] = None
         }
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
-    head = _head_of(arrays)
+    head = masked_lm_head(arrays)
     if need_head and not head:
         raise CheckpointError(
             f"{folder}: has no head of a masked language model ({HEAD}.*), only an encoder: train one from it with "
@@ -149,21 +149,6 @@ def load_masked_lm(folder: Path, *, model_config: Optional[EncoderConfig] = None
     named = {f"{config.model_type}.{name}": array for name, array in encoder.items()}
     _set(network, {**named, **head}, folder, may_lack_head=not head)
     return LoadedModel(network, [] if head else ["cls"])
-
-
-def _head_of(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the head's arrays; PaddleNLP's checkpoints hold the bias and the word embeddings under two names."""
-    head = {name: array for name, array in arrays.items() if name.startswith(f"{HEAD}.")}
-    if f"{HEAD}.decoder.bias" in head:
-        head.setdefault(f"{HEAD}.decoder_bias", head.pop(f"{HEAD}.decoder.bias"))
-    decoder = head.pop(f"{HEAD}.decoder.weight", None)
-    words = next((array for name, array in arrays.items() if name.endswith("embeddings.word_embeddings.weight")), None)
-    if decoder is not None and words is not None and not np.array_equal(decoder, words):
-        raise CheckpointError(
-            f"{HEAD}.decoder.weight is not the word embeddings: a head with a matrix of its own is not done here"
-        )
-    head.pop(f"{HEAD}.decoder.bias", None)
-    return head
 
 
 def _set(network: MaskedLanguageModel, arrays: dict[str, np.ndarray], folder: Path, *, may_lack_head: bool) -> None:

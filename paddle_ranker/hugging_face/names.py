@@ -10,6 +10,7 @@ import re
 import numpy as np
 
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.masked_lm import HEAD
 
 # theirs, ours, in which {} is a layer's number; weights of linear layers are transposed.
 _EMBEDDINGS = (
@@ -34,6 +35,18 @@ _LINEAR = (
 )
 _OURS = dict((*_EMBEDDINGS, *_NORMS, *_LINEAR))
 _THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
+# The head of a masked language model: whole names, since they have no prefix. The last two are the word embeddings and
+# the bias once more.
+_MASKED_LM = {
+    f"{HEAD}.transform.dense.weight": f"{HEAD}.transform.weight",
+    f"{HEAD}.transform.dense.bias": f"{HEAD}.transform.bias",
+    f"{HEAD}.transform.LayerNorm.weight": f"{HEAD}.layer_norm.weight",
+    f"{HEAD}.transform.LayerNorm.bias": f"{HEAD}.layer_norm.bias",
+    f"{HEAD}.bias": f"{HEAD}.decoder_bias",
+    f"{HEAD}.decoder.weight": f"{HEAD}.decoder.weight",
+    f"{HEAD}.decoder.bias": f"{HEAD}.decoder.bias",
+}
+_TRANSPOSED_IN_HEAD = f"{HEAD}.transform.dense.weight"
 _TRANSPOSED = {theirs for theirs, _ in _LINEAR}
 _KINDS = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}  # gamma, beta: TensorFlow's, long ago
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # constants, not parameters
@@ -47,8 +60,8 @@ _ROBERTA_HEAD = {"classifier.dense": "pooler.dense", "classifier.out_proj": "cla
 def to_ours(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
     """Rename and transpose a transformers checkpoint; also return the names that a ranker has no use for.
 
-    The encoder's names keep whatever prefix they have (`bert.`, none); `model.name_parameters` takes it off. The head
-    is named `classifier`.
+    The encoder's names keep whatever prefix they have (`bert.`, none); `model.name_parameters` takes it off. A ranker's
+    head is named `classifier`, a masked language model's as `masked_lm.masked_lm_head` takes it.
 
     Raises `CheckpointError` where there is no encoder, or one in PaddleNLP's names already.
     """
@@ -64,6 +77,9 @@ def to_ours(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[
     for name, array in arrays.items():
         inner = name[len(prefix) :] if name.startswith(prefix) else name
         if inner in _BUFFERS:
+            continue
+        if name in _MASKED_LM:
+            ours[_MASKED_LM[name]] = array.T if name == _TRANSPOSED_IN_HEAD else array
             continue
         base, _, kind = inner.rpartition(".")
         head = name.rpartition(".")[0]
@@ -87,14 +103,19 @@ def to_ours(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[
 def to_theirs(named: dict[str, np.ndarray], model_type: str) -> dict[str, np.ndarray]:
     """Rename and transpose `RankerNetwork`'s parameters (`encoder.*`, and `head.*` where there is a head) back.
 
-    With a head, names are those of `BertForSequenceClassification` (or its ERNIE or RoBERTa fellow), without those of
-    `BertModel`.
+    With a head, names are those of `BertForSequenceClassification` (or its ERNIE or RoBERTa fellow), with that of a
+    masked language model (`cls.predictions.*`) of `BertForMaskedLM`, without those of `BertModel`.
     """
     has_head = "head.weight" in named
-    prefix = f"{model_type}." if has_head else ""
+    prefix = f"{model_type}." if has_head or any(name.startswith(f"{HEAD}.") for name in named) else ""
+    of_head = {ours: theirs for theirs, ours in _MASKED_LM.items()}
     theirs = {}
     for name, array in named.items():
         base, _, kind = name.rpartition(".")
+        if name in of_head:
+            transpose = of_head[name] == _TRANSPOSED_IN_HEAD
+            theirs[of_head[name]] = np.ascontiguousarray(array.T if transpose else array)
+            continue
         if base == "head":
             renamed, transpose = "classifier.out_proj" if model_type == "roberta" else "classifier", True
         else:

@@ -13,6 +13,7 @@ from paddle_ranker.config import EncoderConfig
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.hugging_face.names import to_ours
 from paddle_ranker.hugging_face.weights import WEIGHT_FILES, read_weights
+from paddle_ranker.masked_lm import HEAD, is_whole_head
 
 MODEL_TYPES = ("bert", "ernie", "roberta")
 # Functions that both sides have: transformers' name -> Paddle's. Both `gelu` are x * Phi(x), by erf.
@@ -65,6 +66,9 @@ def read_model(folder: Path) -> HuggingFaceModel:
         arrays, left_over = to_ours(theirs)
     except CheckpointError as error:
         raise CheckpointError(f"{folder / file}: {error}") from error
+    if not is_whole_head(arrays):  # the rest of one that was cut off is of no use
+        left_over += [name for name in theirs if name.startswith(f"{HEAD}.")]
+        arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{HEAD}.")}
     architecture = str((values.get("architectures") or [""])[0])
     if architecture and not architecture.endswith("ForSequenceClassification"):  # tagging has a `classifier` as well
         left_over += [name for name in arrays if name.startswith("classifier.")]

@@ -14,6 +14,7 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.hugging_face.names import to_theirs
 from paddle_ranker.hugging_face.read import ACTIVATIONS
 from paddle_ranker.hugging_face.weights import write_weights
+from paddle_ranker.masked_lm import HEAD
 
 # Ours -> transformers' model_type, and how its classes' names begin. ERNIE-Gram's fine-tuned form is ERNIE's.
 _MODEL_TYPES = {"bert": "bert", "ernie": "ernie", "ernie_gram": "ernie", "roberta": "roberta"}
@@ -59,7 +60,9 @@ def write_model(folder: Path, named: Mapping[str, np.ndarray], config: EncoderCo
     """Write `config.json` and `model.safetensors` into an existing folder; return the name of transformers' class."""
     model_type = _MODEL_TYPES[config.model_type]
     is_ranker = "head.weight" in named
-    architecture = _CLASSES[model_type] + ("ForSequenceClassification" if is_ranker else "Model")
+    is_masked_lm = any(name.startswith(f"{HEAD}.") for name in named)
+    task = "ForSequenceClassification" if is_ranker else "ForMaskedLM" if is_masked_lm else "Model"
+    architecture = _CLASSES[model_type] + task
     values: dict[str, Any] = {
         "architectures": [architecture],
         "model_type": model_type,

@@ -1,0 +1,38 @@
+"""The head of a masked language model in a checkpoint, under the names of PaddleNLP's ErnieForMaskedLM."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from paddle_ranker.errors import CheckpointError
+
+HEAD = "cls.predictions"
+_WORDS = "embeddings.word_embeddings.weight"
+
+
+_PARTS = ("transform.weight", "transform.bias", "layer_norm.weight", "layer_norm.bias")
+
+
+def is_whole_head(arrays: dict[str, np.ndarray]) -> bool:
+    """Return whether a checkpoint's arrays hold all of the head, under our names."""
+    has_bias = f"{HEAD}.decoder_bias" in arrays or f"{HEAD}.decoder.bias" in arrays
+    return has_bias and all(f"{HEAD}.{part}" in arrays for part in _PARTS)
+
+
+def masked_lm_head(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the head's arrays, each once, empty where there is no head.
+
+    PaddleNLP's checkpoints hold two under a second name: the word embeddings as `decoder.weight`, and the bias.
+
+    Raises `CheckpointError` for a head with a matrix of its own in the place of the word embeddings.
+    """
+    head = {name: array for name, array in arrays.items() if name.startswith(f"{HEAD}.")}
+    bias, decoder = head.pop(f"{HEAD}.decoder.bias", None), head.pop(f"{HEAD}.decoder.weight", None)
+    if bias is not None:
+        head.setdefault(f"{HEAD}.decoder_bias", bias)
+    words = next((array for name, array in arrays.items() if name.endswith(_WORDS)), None)
+    if decoder is not None and words is not None and not np.array_equal(decoder, words):
+        raise CheckpointError(
+            f"{HEAD}.decoder.weight is not the word embeddings: a head with a matrix of its own is not done here"
+        )
+    return head

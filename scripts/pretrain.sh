@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Make an encoder from raw text: a vocabulary, a masked language model, and what it puts for masks. Without
+# --train_files: on the demo corpus, in minutes.
+#
+#   bash scripts/pretrain.sh [options of pretraining/train_mlm.py]
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
+set -euo pipefail
+# shellcheck source=scripts/demo.sh
+. "$(dirname "${BASH_SOURCE[0]}")/demo.sh"
+
+ensure_environment
+read -ra device <<<"$(default_device "$@")"
+if has_option --train_files "$@" || wants_help "$@"; then
+    run_python "$ROOT/pretraining/train_mlm.py" ${device[@]+"${device[@]}"} "$@"
+    exit
+fi
+
+ensure_demo_data
+corpus="$DEMO_DATA/recall/corpus.csv"
+folder="$ROOT/checkpoint/pretraining"
+tokenizer="$folder/tokenizer"
+trained="$folder/mlm"
+if [ ! -e "$tokenizer/vocab.txt" ]; then
+    run_single "$ROOT/pretraining/train_tokenizer.py" --files "$corpus" --vocab_size 4000 --output_dir "$tokenizer"
+fi
+mkdir -p "$folder"
+# Small enough for a minute or two on two cores; a corpus of one's own deserves nano and more.
+cat >"$folder/shape.json" <<'SHAPE'
+{"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512, "max_position_embeddings": 512}
+SHAPE
+# The arguments come last: they win over the demo's.
+run_python "$ROOT/pretraining/train_mlm.py" --train_files "$corpus" --tokenizer "$tokenizer" \
+    --config "$folder/shape.json" --save_dir "$trained" --whole_word_mask --max_seq_length 64 --batch_size 32 \
+    --gradient_accumulation_steps 1 --epochs 3 --learning_rate 1e-3 --eval_step 200 --save_step 200 --logging_steps 50 \
+    --keep 1 ${device[@]+"${device[@]}"} "$@"
+
+best="$(option_value --save_dir --save_dir "$trained" "$@")/best"
+used="$(option_value --device --device gpu ${device[@]+"${device[@]}"} "$@")"
+say ""
+say "What this model puts for the masks:"
+run_single "$ROOT/pretraining/fill_mask.py" --model "$best" --device "$used" --top_k 3 "联邦[MASK]习的若干[MASK]考"
+say ""
+say "Next:"
+say "  python pretraining/fill_mask.py --model '$best' 'YOUR SENTENCE WITH A [MASK]'"
+say "  bash scripts/train_pairwise.sh --train_file '$DEMO_DATA/sort/train_pairwise.csv' \\"
+say "      --test_file '$DEMO_DATA/sort/dev_pairwise.csv' --model_name_or_path '$best' --learning_rate 5e-4   # a ranker from it"
+say "  python -m paddle_ranker convert '$best' HF_FOLDER --to hf   # for transformers"
+say "  python pretraining/train_tokenizer.py --files YOUR_FILES --output_dir YOUR_TOKENIZER"
+say "  bash scripts/pretrain.sh --train_files YOUR_FILES --tokenizer YOUR_TOKENIZER --config nano --save_dir YOUR_FOLDER"

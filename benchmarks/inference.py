@@ -1,0 +1,300 @@
+"""Time scoring on a CPU: this toolkit's engines, the published way, PyTorch, ONNX Runtime and OpenVINO, in turns.
+
+python -m benchmarks.inference [--shapes nano,medium] [--threads 1,2] [--peer_python PYTHON] [--plot FILE.png]
+
+All systems have the same weights and score the same pairs; their probabilities are compared first. Every system is a
+process of its own. They take turns, round after round, so that a busy moment of the machine hits all of them, and a
+system is compared with another round by round. Where it is not said otherwise, texts are encoded before.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from benchmarks.inference_report import Measured, goals, shown_tables, values_of, write_plot
+from benchmarks.inference_systems import EXPORT_PACKAGES, INSTALL, SYSTEMS, System, missing_packages
+from benchmarks.inference_workers import (
+    Process,
+    seconds_of_import,
+    seconds_to_first_score,
+    start_matrix_products,
+    start_worker,
+)
+from benchmarks.inputs import ROOT, graded_pairs_and_vocabulary
+from benchmarks.peers.inference_work import (
+    InferenceWork,
+    Pairs,
+    matrix_product_operations,
+    save_inference_work,
+    sigmoid,
+)
+from benchmarks.report import parse_numbers, write_report
+from benchmarks.training import PUBLISHED_LENGTH, SHAPES, _chosen
+from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.options import Options, option, run_command
+
+TOLERANCE = 1e-5
+PARTS = ("offline", "latency", "start")
+PADDED_PAIRS = 32  # one batch
+
+
+@dataclass(frozen=True)
+class InferenceBenchmarkOptions(Options):
+    """Options of `python -m benchmarks.inference`."""
+
+    file: Optional[str] = option(None, help="pairs: query, title, label (default: QBQTC's, else the demo's)")
+    vocab: Optional[str] = option(None, help="vocab.txt (default: ERNIE 3.0's, else one trained on the file)")
+    shapes: str = option("nano,medium", help=f"encoders, comma-separated, from {', '.join(SHAPES)}")
+    systems: str = option("all", help=f"rows, comma-separated, from {', '.join(s.name for s in SYSTEMS)}")
+    parts: str = option("all", help=f"what to measure, comma-separated, from {', '.join(PARTS)}")
+    threads: str = option("1", help="threads of every system, comma-separated, one table each")
+    peer_python: str = option(sys.executable, help="a Python whose environment has the peers")
+    pairs: int = option(256, help="pairs a round", minimum=1)
+    rounds: int = option(5, help="timed rounds", minimum=2)
+    titles: str = option("10,50,100", help="titles of the one query whose latency is measured")
+    queries: int = option(10, help="queries a number of titles", minimum=1)
+    starts: int = option(3, help="fresh processes a system", minimum=1)
+    batch_size: int = option(32, help="pairs a batch of the peers", minimum=1)
+    seed: int = option(1000, help="random seed of the pairs and the parameters", minimum=0)
+    plot: Optional[str] = option(None, help="draw the offline speeds into this PNG file")
+    json: Optional[str] = option(None, help="write everything that was measured to this file")
+
+
+@dataclass
+class Run:
+    """One table: a shape and a number of threads."""
+
+    shape: str
+    threads: int
+    pairs: str
+    systems: list[Measured] = field(default_factory=list)
+    peak: dict[str, float] = field(default_factory=dict)  # GFLOP/s by precision
+    operations: float = 0.0  # of the matrix products of one pair
+    import_seconds: list[float] = field(default_factory=list)
+
+
+def run(options: InferenceBenchmarkOptions) -> None:
+    """Print the tables for each shape and number of threads; write the plot and the JSON file."""
+    shapes = _chosen("shapes", options.shapes, list(SHAPES))
+    parts = _chosen("parts", options.parts, PARTS)
+    threads, titles = parse_numbers(options.threads, "threads"), parse_numbers(options.titles, "titles")
+    systems = available(options)
+    runs = []
+    for shape in shapes:
+        with tempfile.TemporaryDirectory() as folder:
+            prepare(options, shape, Path(folder), max(titles), any(system.peer for system in systems))
+            for count in threads:
+                runs.append(measure(options, shape, count, parts, titles, systems, Path(folder)))
+                print(shown_tables(runs[-1]), flush=True)
+                for goal in goals(runs[-1]):
+                    print(goal)
+    if options.plot:
+        write_plot(Path(options.plot), runs)
+        print(f"plot: {options.plot}")
+    write_report(options.json, values_of(options, runs))
+
+
+def available(options: InferenceBenchmarkOptions) -> list[System]:
+    """Return the systems asked for whose packages are installed, and say which others are left out."""
+    names = _chosen("systems", options.systems, [system.name for system in SYSTEMS])
+    wanted = [system for system in SYSTEMS if system.name in names]
+    needed = sorted({package for system in wanted for package in system.packages} | set(EXPORT_PACKAGES))
+    missing = {peer: missing_packages(python, needed) for peer, python in
+               ((True, options.peer_python), (False, sys.executable))}  # fmt: skip
+    found, left_out = [], []
+    for system in wanted:
+        # The peers' ONNX files are made on the spot, which takes more than running them.
+        from_file = system.peer and system.name.startswith(("onnxruntime", "openvino"))
+        lacks = set(system.packages + (EXPORT_PACKAGES if from_file else ())) & missing[system.peer]
+        if lacks:
+            left_out.append(f"{system.name} ({', '.join(sorted(lacks))})")
+        else:
+            found.append(system)
+    if left_out:
+        print(f"not installed, so left out: {'; '.join(left_out)}\nto have the peers: {INSTALL}, and --peer_python")
+    if not found:
+        raise UsageError("no system is left to measure: choose others with --systems")
+    return found
+
+
+def prepare(options: InferenceBenchmarkOptions, shape: str, folder: Path, titles: int, peers: bool) -> None:
+    """Write what the workers score, and with what, into `folder`: a ranker, its exports, the peers' model."""
+    from paddle_ranker import runtime
+
+    runtime.prepare_command(0)
+    from benchmarks.inference_models import export_rankers, write_rankers
+    from paddle_ranker.records import LabeledPair, RecordFile
+
+    path, vocab = graded_pairs_and_vocabulary(options.file, options.vocab)
+    graded = list(RecordFile(path, LabeledPair))
+    needed = options.pairs + options.queries
+    if len(graded) < needed:
+        raise UsageError(f"{path} holds {len(graded)} pairs, fewer than --pairs and --queries together: {needed}")
+    order = np.random.default_rng(options.seed).permutation(len(graded))
+    offline = [graded[row] for row in order[: options.pairs]]
+    pair_encoder = write_rankers(folder, SHAPES[shape], vocab, graded, options.seed)
+    queries, texts = [pair.query for pair in offline], [pair.title for pair in offline]
+    for number in range(options.queries):
+        # A query's own titles are few: those of others make up the list.
+        query = graded[order[options.pairs + number]].query
+        drawn = np.random.default_rng([options.seed, number]).integers(len(graded), size=titles)
+        queries += [query] * titles
+        texts += [graded[row].title for row in drawn]
+    work = InferenceWork(
+        shape={**SHAPES[shape], "vocab_size": max(pair_encoder.token_to_id.values()) + 1},
+        pad_id=pair_encoder.pad_id,
+        max_seq_length=PUBLISHED_LENGTH,
+        batch_size=options.batch_size,
+        padded_length=PUBLISHED_LENGTH,
+        threads=1,
+        offline=options.pairs,
+        queries=options.queries,
+        latency_titles=titles,
+    )
+    save_inference_work(folder, work, Pairs(queries, texts, pair_encoder.encode(queries, texts)))
+    export_rankers(folder)
+    if peers and not missing_packages(options.peer_python, EXPORT_PACKAGES):
+        _export_peers(options.peer_python, folder)
+
+
+def _export_peers(python: str, folder: Path) -> None:
+    command = [python, "-m", "benchmarks.peers.inference_export", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise RankerError(f"the peers' ONNX file could not be written ({last}): leave them out with --systems")
+
+
+def measure(
+    options: InferenceBenchmarkOptions,
+    shape: str,
+    threads: int,
+    parts: Sequence[str],
+    titles: Sequence[int],
+    systems: Sequence[System],
+    folder: Path,
+) -> Run:
+    """Measure the systems on the work in `folder`.
+
+    Raises `RankerError` where a process ends, or the probabilities of a system that should be exact are not.
+    """
+    work, pairs = _with_threads(folder, threads)
+    lengths = pairs.encoded.lengths[: work.offline]
+    result = Run(shape, threads, f"{work.offline} pairs, {lengths.mean():.1f} tokens each")
+    result.operations = matrix_product_operations(work.shape, lengths) / work.offline
+    with ExitStack() as stack:
+        workers: dict[str, Process] = {}
+        for system in systems:
+            workers[system.name] = worker = start_worker(system, folder, threads, options.peer_python)
+            stack.callback(worker.close)
+            worker.answer()
+            worker.ask(do="latency", query=0, titles=min(10, max(titles)))
+            result.systems.append(Measured(system, first_start=_since(worker)))
+        _compare_scores(result, workers, work)
+        if "offline" in parts:
+            products = start_matrix_products(folder, threads, options.peer_python)
+            if products:
+                stack.callback(products.close)
+            _offline(options, result, workers, products)
+        if "latency" in parts:
+            _latency(options, result, workers, titles)
+        for measured in result.systems:
+            measured.peak_mb = workers[measured.system.name].ask(do="memory")["peak_mb"]
+    if "start" in parts:
+        _starts(options, result, folder)
+    return result
+
+
+def _since(worker: Process) -> float:
+    import time
+
+    return time.perf_counter() - worker.started
+
+
+def _with_threads(folder: Path, threads: int) -> tuple[InferenceWork, Pairs]:
+    import dataclasses
+
+    from benchmarks.peers.inference_work import load_inference_work
+
+    work, pairs = load_inference_work(folder)
+    work = dataclasses.replace(work, threads=threads)
+    save_inference_work(folder, work, pairs)
+    return work, pairs
+
+
+def _compare_scores(result: Run, workers: dict[str, Process], work: InferenceWork) -> None:
+    """Fill in how far each system's probabilities are from the exact systems' median, the pairs in every process."""
+    found = {}
+    for measured in result.systems:
+        count = min(work.offline, PADDED_PAIRS) if measured.system.padded else work.offline
+        found[measured.system.name] = sigmoid(workers[measured.system.name].ask(do="scores", pairs=count)["logits"])
+    exact = [found[m.system.name] for m in result.systems if m.system.exact and not m.system.padded]
+    if not exact:
+        return
+    expected = np.median(exact, axis=0)
+    for measured in result.systems:
+        if measured.system.name.endswith("_match"):
+            continue  # another model
+        own = found[measured.system.name]
+        measured.difference = float(np.abs(own - expected[: len(own)]).max())
+        if measured.system.exact and not measured.difference <= TOLERANCE:
+            raise RankerError(
+                f"the probabilities of {measured.system.name} are off by {measured.difference:.1e}, more than "
+                f"{TOLERANCE:g}: its speed means nothing; leave it out with --systems, and report it"
+            )
+
+
+def _offline(
+    options: InferenceBenchmarkOptions, result: Run, workers: dict[str, Process], products: Optional[Process]
+) -> None:
+    for _ in range(options.rounds):
+        for measured in result.systems:
+            count = min(PADDED_PAIRS, options.pairs) if measured.system.padded else options.pairs
+            answer = workers[measured.system.name].ask(do="offline", pairs=count)
+            measured.by_clock.append(answer["pairs"] / answer["seconds"])
+            measured.by_processor.append(answer["pairs"] / answer["cpu_seconds"])
+        if products:
+            for precision, speed in products.ask().items():
+                result.peak[precision] = max(result.peak.get(precision, 0.0), speed)
+
+
+def _latency(
+    options: InferenceBenchmarkOptions, result: Run, workers: dict[str, Process], titles: Sequence[int]
+) -> None:
+    for count in titles:
+        for query in range(options.queries):
+            for measured in result.systems:
+                worker = workers[measured.system.name]
+                if query == 0:
+                    worker.ask(do="latency", query=query, titles=count)  # a new batch shape is prepared for once
+                seconds = worker.ask(do="latency", query=query, titles=count)["seconds"]
+                measured.latencies.setdefault(count, []).append(seconds * 1000)
+
+
+def _starts(options: InferenceBenchmarkOptions, result: Run, folder: Path) -> None:
+    for _ in range(options.starts):
+        for measured in result.systems:
+            if measured.system.slow_start:
+                measured.starts = [measured.first_start]
+            else:
+                seconds = seconds_to_first_score(measured.system, folder, result.threads, options.peer_python)
+                measured.starts.append(seconds)
+        result.import_seconds.append(seconds_of_import("paddle"))
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, InferenceBenchmarkOptions, argv, description=(__doc__ or "").split("\n")[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

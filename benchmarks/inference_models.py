@@ -1,0 +1,57 @@
+"""The models of the inference benchmark: a ranker with random weights, as every system wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from paddle_ranker.config import EncoderConfig
+from paddle_ranker.pair_encoder import PairEncoder, never_match_ids
+from paddle_ranker.records import LabeledPair
+from paddle_ranker.vocabulary import train_wordpiece_vocabulary, write_vocabulary
+
+MAX_SEQ_LENGTH = 128
+TRAINED_VOCABULARY = 12_000
+
+
+def write_rankers(
+    folder: Path, shape: dict[str, Any], vocab: Optional[Path], graded: Sequence[LabeledPair], seed: int
+) -> PairEncoder:
+    """Write `ranker` and `ranker_match`, the same with match embeddings, into `folder`; return their encoder."""
+    import paddle
+
+    from paddle_ranker.model import RankerNetwork
+    from paddle_ranker.model_folder import save_ranker
+    from paddle_ranker.ranker_info import RankerInfo
+
+    if vocab is None:
+        texts = [text for pair in graded for text in (pair.query, pair.title)]
+        write_vocabulary(folder, train_wordpiece_vocabulary(texts, TRAINED_VOCABULARY))
+    else:
+        (folder / "vocab.txt").write_bytes(vocab.read_bytes())
+    encoder = PairEncoder.from_folder(folder, MAX_SEQ_LENGTH)
+    config = EncoderConfig(**{**shape, "vocab_size": max(encoder.token_to_id.values()) + 1})
+    for name, match in (("ranker", False), ("ranker_match", True)):
+        paddle.seed(seed)
+        network = RankerNetwork(config, never_match_ids(encoder) if match else None)
+        # Larger than a head begins with: probabilities that all were near 0.5 would agree whatever computed them.
+        network.head.weight.set_value(network.head.weight * np.float32(20))
+        network.eval()
+        info = RankerInfo(kind="pairwise", max_seq_length=MAX_SEQ_LENGTH, match_embeddings=match)
+        (folder / name).mkdir()
+        save_ranker(folder / name, network, encoder, info)
+    return encoder
+
+
+def export_rankers(folder: Path) -> None:
+    """Write what the engines and the peers load: `exported` and `exported_match`, with ONNX files, and `hf`."""
+    from paddle_ranker.convert import ConvertOptions, convert
+    from paddle_ranker.export import export_ranker
+    from paddle_ranker.model_folder import load_ranker
+
+    for name, source in (("exported", "ranker"), ("exported_match", "ranker_match")):
+        export_ranker(load_ranker(folder / source), folder / name, onnx=True)
+    convert(ConvertOptions(source=str(folder / "ranker"), target=str(folder / "hf"), to="hf"))

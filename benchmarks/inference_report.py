@@ -1,0 +1,179 @@
+"""The inference benchmark's figures: ratios with intervals, tables, goals, a plot, and the same as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+import numpy as np
+
+from benchmarks.inference_systems import System
+from benchmarks.report import Goal, format_table
+from paddle_ranker.statistics import Interval
+
+if TYPE_CHECKING:
+    from benchmarks.inference import InferenceBenchmarkOptions, Run
+
+FASTER_THAN_RIVALS = {"fp32": 1.15, "bf16": 1.0, "int8": 1.0}
+FASTER_THAN_PUBLISHED = {"fp32": 25.0, "bf16": 40.0}
+PUBLISHED_GOAL_SHAPE = "nano"
+# Of Student's t distribution, for 95% on both sides, by degrees of freedom; from 12 on the next one serves.
+_T95 = [math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179]
+
+
+@dataclass
+class Measured:
+    """What one system did.
+
+    difference: largest absolute difference of a probability; None: not compared
+    by_clock, by_processor: pairs a second, a figure a round
+    latencies: milliseconds for each query, by the number of its titles
+    starts: seconds from the start of a process to its first score
+    """
+
+    system: System
+    first_start: float = math.nan
+    difference: Optional[float] = None
+    by_clock: list[float] = field(default_factory=list)
+    by_processor: list[float] = field(default_factory=list)
+    latencies: dict[int, list[float]] = field(default_factory=dict)
+    peak_mb: Optional[float] = None
+    starts: list[float] = field(default_factory=list)
+
+    @property
+    def speed(self) -> float:
+        """The median of the rounds."""
+        return statistics.median(self.by_clock)
+
+
+def ratio(own: Sequence[float], others: Sequence[float]) -> Interval:
+    """Return how many times as fast the first is: the geometric mean over rounds, with its 95% t interval.
+
+    Both lists hold a figure a round; what slows a whole round down leaves its ratio alone.
+    """
+    logarithms = np.log(np.asarray(own) / np.asarray(others))
+    mean, count = float(logarithms.mean()), len(logarithms)
+    half = math.nan
+    if count > 1:
+        half = _T95[min(count - 1, len(_T95) - 1)] * float(logarithms.std(ddof=1)) / math.sqrt(count)
+    return Interval(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
+
+
+def champion(systems: Sequence[Measured], precision: str) -> Optional[Measured]:
+    """Return the fastest of this toolkit's systems of a precision, None where it has none."""
+    own = [m for m in systems if m.system.contender and m.system.precision == precision and m.by_clock]
+    return max(own, key=lambda measured: measured.speed, default=None)
+
+
+def goals(run: Run) -> Iterator[Goal]:
+    """Yield what is to be reached: the best of ours against the best rival of its precision, and the published way."""
+    where = f"{run.shape}, {run.threads} thread{'s' if run.threads > 1 else ''}"
+    published = next((m for m in run.systems if m.system.name == "published" and m.by_clock), None)
+    for precision, target in FASTER_THAN_RIVALS.items():
+        best = champion(run.systems, precision)
+        if best is None:
+            continue
+        rivals = [m for m in run.systems if m.system.rival and m.system.precision == precision and m.by_clock]
+        if rivals:
+            rival = max(rivals, key=lambda measured: measured.speed)
+            found = ratio(best.by_clock, rival.by_clock)
+            what = f"{where}, {precision}: {best.system.name} against {rival.system.name} {_interval(found)}, times"
+            yield Goal(what, found.estimate, target)
+        if published and precision in FASTER_THAN_PUBLISHED and run.shape == PUBLISHED_GOAL_SHAPE:
+            found = ratio(best.by_clock, published.by_clock)
+            what = f"{where}, {precision}: {best.system.name} against the published way {_interval(found)}, times"
+            yield Goal(what, found.estimate, FASTER_THAN_PUBLISHED[precision])
+
+
+def _interval(found: Interval) -> str:
+    return f"[{found.low:.2f}, {found.high:.2f}]"
+
+
+def shown_tables(run: Run) -> str:
+    """Return one table with what was measured, and a line on what it was measured on."""
+    peak = ", ".join(f"{speed:,.0f} GFLOP/s {precision}" for precision, speed in sorted(run.peak.items()))
+    first = f"\n{run.shape}: {run.pairs}; threads: {run.threads}" + (f"; matrix products: {peak}" if peak else "")
+    titles = sorted({count for measured in run.systems for count in measured.latencies})
+    header = ["system", "off by", "pairs/s", "a processor s", "ours / it", "of peak"]
+    header += [f"{count} titles, p50 / p99 ms" for count in titles] + ["peak MB", "start, s"]
+    lines = [first, format_table(header, [_row(measured, run, titles) for measured in run.systems])]
+    if run.import_seconds:
+        lines.append(f"import paddle alone: {statistics.median(run.import_seconds):.1f} s")
+    lines.append("ours / it: the fastest of ours in that precision, over the row; of peak: of the whole encoder's work")
+    return "\n".join(lines)
+
+
+def _row(measured: Measured, run: Run, titles: Sequence[int]) -> list[str]:
+    row = [measured.system.title, "" if measured.difference is None else f"{measured.difference:.0e}"]
+    if measured.by_clock:
+        best = champion(run.systems, measured.system.precision) or champion(run.systems, "bf16")
+        against = ratio(best.by_clock, measured.by_clock) if best else None
+        speeds = measured.by_clock
+        row += [
+            f"{measured.speed:.1f} ({min(speeds):.1f}-{max(speeds):.1f})",
+            f"{statistics.median(measured.by_processor):.1f}",
+            "" if against is None or best is measured else f"{against.estimate:.2f} {_interval(against)}",
+            _share_of_peak(measured, run),
+        ]
+    else:
+        row += [""] * 4
+    for count in titles:
+        values = measured.latencies.get(count, [])
+        row.append(f"{np.percentile(values, 50):.1f} / {np.percentile(values, 99):.1f}" if values else "")
+    row.append("" if measured.peak_mb is None else f"{measured.peak_mb:.0f}")
+    row.append(f"{statistics.median(measured.starts):.1f}" if measured.starts else "")
+    return row
+
+
+def _share_of_peak(measured: Measured, run: Run) -> str:
+    peak = run.peak.get(measured.system.precision)
+    return f"{measured.speed * run.operations / 1e9 / peak:.0%}" if peak else ""
+
+
+def values_of(options: InferenceBenchmarkOptions, runs: Sequence[Run]) -> dict[str, Any]:
+    """Return everything as JSON-ready values."""
+    return {
+        "options": dataclasses.asdict(options),
+        "runs": [
+            {
+                **{name: getattr(run, name) for name in ("shape", "threads", "pairs", "peak", "operations")},
+                "import_seconds": run.import_seconds,
+                "systems": [dataclasses.asdict(measured) for measured in run.systems],
+                "goals": [{**dataclasses.asdict(goal), "reached": goal.reached} for goal in goals(run)],
+            }
+            for run in runs
+        ],
+    }
+
+
+def write_plot(path: Path, runs: Sequence[Run]) -> None:
+    """Draw a panel a table: pairs a second of each system as bars, ours dark; raises `DependencyError`.
+
+    The ends of a line on a bar are the slowest and the fastest round.
+    """
+    from paddle_ranker.errors import DependencyError
+
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise DependencyError(f"a plot needs matplotlib ({error}): pip install matplotlib") from None
+    rows = max(len(run.systems) for run in runs)
+    figure = Figure(figsize=(7 * len(runs), 1.2 + 0.3 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, run in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs):
+        measured = sorted((m for m in run.systems if m.by_clock), key=lambda m: m.speed)
+        speeds = [m.speed for m in measured]
+        spread = [[m.speed - min(m.by_clock) for m in measured], [max(m.by_clock) - m.speed for m in measured]]
+        colours = ["#1f4e79" if m.system.ours else "#b0b7bf" for m in measured]
+        axes.barh([m.system.title for m in measured], speeds, xerr=spread, color=colours, ecolor="#666666")
+        axes.set_title(f"{run.shape}, {run.threads} thread{'s' if run.threads > 1 else ''}")
+        axes.set_xlabel("pairs a second")
+        axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)

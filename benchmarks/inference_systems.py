@@ -1,0 +1,96 @@
+"""The rows of the inference benchmark, and what they need."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from paddle_ranker.errors import RankerError
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of the table.
+
+    precision: rows are compared with this toolkit's of the same precision
+    packages: modules that its environment must have
+    exact: its probabilities must be the network's to 1e-5
+    peer: it runs in the environment of `--peer_python`
+    padded: every pair costs the same, so few are enough
+    slow_start: compiling takes its time; it is started once
+    texts: encoding the texts is part of what is timed
+    rival: this toolkit has to be faster by a factor; None: it is shown, no more
+    """
+
+    name: str
+    title: str
+    precision: str = "fp32"
+    packages: tuple[str, ...] = ()
+    exact: bool = True
+    peer: bool = False
+    padded: bool = False
+    slow_start: bool = False
+    texts: bool = False
+    rival: bool = False
+
+    @property
+    def ours(self) -> bool:
+        return self.name.startswith("ours")
+
+    @property
+    def contender(self) -> bool:
+        """One of this toolkit's that a peer is compared with: the plain model, of which the peers have the same."""
+        return self.ours and not self.texts and not self.name.endswith(("_match", "_dygraph"))
+
+
+_PADDLE, _NLP = ("paddle",), ("paddle", "paddlenlp")
+_TORCH, _ST = ("torch", "transformers"), ("torch", "sentence_transformers")
+_ORT, _OV = ("onnxruntime",), ("openvino",)
+
+SYSTEMS = [
+    System("ours_inference", "ours: Paddle Inference", packages=_PADDLE),
+    System("ours_onnx", "ours: ONNX Runtime", packages=_ORT),
+    System("ours_openvino", "ours: OpenVINO", packages=_OV),
+    System("ours_inference_bf16", "ours: Paddle Inference bf16", "bf16", _PADDLE, exact=False),
+    System("ours_openvino_bf16", "ours: OpenVINO bf16", "bf16", _OV, exact=False),
+    System("ours_dygraph", "ours: dygraph", packages=_PADDLE),
+    System("ours_inference_match", "ours: Paddle Inference, match embeddings", packages=_PADDLE, exact=False),
+    System("ours_openvino_match", "ours: OpenVINO, match embeddings", packages=_OV, exact=False),
+    System("ours_inference_texts", "ours: Paddle Inference, from texts", packages=_PADDLE, texts=True),
+    System("ours_openvino_texts", "ours: OpenVINO, from texts", packages=_OV, texts=True),
+    System("published", "published: eager, padded", packages=_NLP, padded=True),
+    System("published_inference", "published model in Paddle Inference, padded", packages=_NLP, padded=True),
+    System("torch", "transformers, eager", packages=_TORCH, peer=True, rival=True),
+    System("torch_compiled", "transformers, compiled and frozen", packages=_TORCH, peer=True, slow_start=True,
+           rival=True),
+    System("sentence_transformers", "sentence-transformers, from texts", packages=_ST, peer=True, texts=True,
+           rival=True),
+    System("onnxruntime", "transformers' ONNX in ONNX Runtime", packages=_ORT, peer=True, rival=True),
+    System("openvino", "transformers' ONNX in OpenVINO", packages=_OV, peer=True, rival=True),
+    System("torch_bf16", "transformers bf16, eager", "bf16", _TORCH, exact=False, peer=True, rival=True),
+    System("torch_compiled_bf16", "transformers bf16, compiled and frozen", "bf16", _TORCH, exact=False, peer=True,
+           slow_start=True, rival=True),
+    System("sentence_transformers_bf16", "sentence-transformers bf16, from texts", "bf16", _ST, exact=False, peer=True,
+           texts=True, rival=True),
+    System("openvino_bf16", "transformers' ONNX in OpenVINO bf16", "bf16", _OV, exact=False, peer=True, rival=True),
+    System("onnxruntime_int8", "transformers' ONNX in ONNX Runtime, dynamic int8", "int8", _ORT, exact=False,
+           peer=True, rival=True),
+]  # fmt: skip
+
+EXPORT_PACKAGES = ("torch", "transformers", "onnx", "onnxruntime")  # what writing the peers' ONNX files needs
+INSTALL = "python -m pip install torch transformers sentence-transformers onnx onnxruntime openvino"
+
+
+def missing_packages(python: str, names: Sequence[str]) -> set[str]:
+    """Return those of the modules `names` that the interpreter `python` does not find.
+
+    Raises `RankerError` where it cannot be run.
+    """
+    code = "import sys, json, importlib.util as u; print(json.dumps([n for n in sys.argv[1:] if not u.find_spec(n)]))"
+    try:
+        done = subprocess.run([python, "-c", code, *names], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise RankerError(f"--peer_python {python}: cannot be run ({error}); name a Python interpreter") from None
+    return set(json.loads(done.stdout))

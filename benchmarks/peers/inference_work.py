@@ -1,0 +1,178 @@
+"""What the inference benchmark hands its processes: pairs, batches, and the commands they all obey.
+
+A process says `{"ready": true}` when its model is loaded. Each line it reads then is a command in JSON, each line it
+writes the answer; at the end of its input it ends. The peers run in an environment of their own, so nothing here
+imports Paddle, or anything beside NumPy.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Optional, Protocol, TextIO
+
+import numpy as np
+
+from paddle_ranker.encoded_pairs import EncodedPairs
+
+LOGISTIC_LIMIT = 60.0  # exp of more overflows float32; sigmoid is 0 or 1 in float64 long before
+
+
+@dataclass(frozen=True)
+class InferenceWork:
+    """What every system scores. Of the pairs, `offline` come first, then `latency_titles` for each of `queries`."""
+
+    shape: dict[str, Any]  # fields of EncoderConfig
+    pad_id: int
+    max_seq_length: int
+    batch_size: int  # of systems that form batches of a fixed number of pairs
+    padded_length: int  # of the published way
+    threads: int
+    offline: int
+    queries: int
+    latency_titles: int
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs as texts, and as ids."""
+
+    queries: list[str]
+    titles: list[str]
+    encoded: EncodedPairs
+
+
+class Subject(Protocol):
+    """A system that is measured."""
+
+    def score(self, rows: np.ndarray) -> np.ndarray:
+        """Return the logits of the pairs at `rows` [n], in their order, `[n]`."""
+        ...
+
+
+class Forward(Protocol):
+    """A model that takes `[batch, length]` int64 ids and token types and returns logits, `[batch]` or `[batch, 1]`."""
+
+    def __call__(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray: ...
+
+
+class BatchedSubject:
+    """Score in batches of a fixed number of pairs.
+
+    Args:
+        padded_length: pad every batch to so many tokens, in the order given, as the published way does; 0: sort by
+            length first, and pad to the longest pair of the batch.
+    """
+
+    def __init__(self, forward: Forward, pairs: Pairs, work: InferenceWork, padded_length: int = 0):
+        self._forward, self._encoded, self._work = forward, pairs.encoded, work
+        self._padded_length = padded_length
+
+    def score(self, rows: np.ndarray) -> np.ndarray:
+        """Return the logits of the pairs at `rows` [n], `[n]`."""
+        logits = np.zeros(len(rows))
+        for places in self._batches(rows):
+            ids, types = self._encoded.pad(rows[places], self._work.pad_id)
+            missing = self._padded_length - ids.shape[1]
+            if missing > 0:
+                ids = np.pad(ids, ((0, 0), (0, missing)), constant_values=self._work.pad_id)
+                types = np.pad(types, ((0, 0), (0, missing)))
+            logits[places] = np.asarray(self._forward(ids, types)).reshape(-1)
+        return logits
+
+    def _batches(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        lengths = self._encoded.lengths_of(rows)
+        order = np.arange(len(rows)) if self._padded_length else np.argsort(-lengths, kind="stable")
+        for start in range(0, len(rows), self._work.batch_size):
+            yield order[start : start + self._work.batch_size]
+
+
+def save_inference_work(folder: Path, work: InferenceWork, pairs: Pairs) -> None:
+    """Write what `load_inference_work` reads."""
+    (folder / "work.json").write_text(json.dumps(asdict(work)), encoding="utf-8")
+    (folder / "texts.json").write_text(json.dumps([pairs.queries, pairs.titles]), encoding="utf-8")
+    np.savez(folder / "pairs.npz", **vars(pairs.encoded))
+
+
+def load_inference_work(folder: Path) -> tuple[InferenceWork, Pairs]:
+    """Return what `save_inference_work` wrote."""
+    work = InferenceWork(**json.loads((folder / "work.json").read_text(encoding="utf-8")))
+    queries, titles = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
+    with np.load(folder / "pairs.npz", allow_pickle=False) as arrays:
+        encoded = EncodedPairs(*(arrays[name] for name in ("ids", "offsets", "second_starts")))
+    return work, Pairs(queries, titles, encoded)
+
+
+def serve(subject: Subject, work: InferenceWork, commands: TextIO, answers: TextIO) -> None:
+    """Answer commands until there are no more.
+
+    `{"do": "offline", "pairs": n}`: score the first n pairs. `{"do": "latency", "query": q, "titles": k}`: score the
+    first k titles of latency query q. Both answer `pairs`, `seconds` and `cpu_seconds`. `{"do": "scores", "pairs": n}`
+    answers `logits`, `{"do": "memory"}` `peak_mb` (None where the system does not say).
+    """
+    print(json.dumps({"ready": True}), file=answers, flush=True)
+    for line in commands:
+        command = json.loads(line)
+        if command["do"] == "memory":
+            answer: dict[str, Any] = {"peak_mb": peak_memory()}
+        else:
+            rows = rows_of(command, work)
+            start, cpu_start = time.perf_counter(), time.process_time()
+            logits = subject.score(rows)
+            answer = {
+                "pairs": len(rows),
+                "seconds": time.perf_counter() - start,
+                "cpu_seconds": time.process_time() - cpu_start,
+            }
+            if command["do"] == "scores":
+                answer["logits"] = np.asarray(logits, dtype=np.float64).tolist()
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def rows_of(command: dict[str, Any], work: InferenceWork) -> np.ndarray:
+    """Return which pairs a command is about."""
+    if command["do"] == "latency":
+        start = work.offline + command["query"] * work.latency_titles
+        return np.arange(start, start + command["titles"])
+    return np.arange(command["pairs"])
+
+
+def peak_memory() -> Optional[float]:
+    """Return the most memory this process has held at once, in MB, where Linux tells."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return None
+    # Not getrusage: it begins with what the parent held.
+    for line in status.read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return None
+
+
+def sigmoid(logits: Sequence[float]) -> np.ndarray:
+    """Return the probabilities of logits, `[n]` float64."""
+    values = np.clip(np.asarray(logits, dtype=np.float64), -LOGISTIC_LIMIT, LOGISTIC_LIMIT)
+    return np.asarray(1 / (1 + np.exp(-values)))
+
+
+def matrix_product_operations(shape: dict[str, Any], lengths: np.ndarray) -> float:
+    """Return the additions and multiplications of all matrix products over pairs of `lengths` [n], padding left out.
+
+    Those of the plain encoder, every layer whole: a system that is spared some of them may pass what the processor
+    can do.
+    """
+    size, inner = shape["hidden_size"], shape["intermediate_size"]
+    tokens = lengths.astype(np.float64)
+    per_token = 2 * (4 * size * size + 2 * size * inner)
+    attention = 2 * 2 * size * tokens * tokens
+    return float((shape["num_hidden_layers"] * (per_token * tokens + attention)).sum())
+
+
+def main_arguments() -> tuple[str, Path]:
+    """Return the system's name and the work's folder from the command line."""
+    system, folder = sys.argv[1:]
+    return system, Path(folder)

@@ -10,13 +10,18 @@ from typing import Any, Optional, TextIO
 import numpy as np
 from tqdm import tqdm
 
+from paddle_ranker.ahead import Ahead
+from paddle_ranker.calibration import sigmoid
+from paddle_ranker.encoded_pairs import EncodedPairs
 from paddle_ranker.loading import LoadedRanker, load_for_engine
 from paddle_ranker.pair_encoder import PairEncoder
 from paddle_ranker.ranker import RankedTitle
 from paddle_ranker.records import Pair, RecordFile
 from paddle_ranker.scorer import Scorer, chunks
-from paddle_ranker.scoring_options import PredictOptions, ScoringOptions
+from paddle_ranker.scoring_options import FileOptions, PredictOptions, ScoringOptions
 from paddle_ranker.windows import Windows, make_windows
+
+_STANDARD_INPUT = "/dev/stdin"  # not sys.stdin: a thread that reads it when the process ends would be in its way
 
 
 def load_for_scoring(source: str, options: ScoringOptions, expected_kind: Optional[str] = None) -> LoadedRanker:
@@ -81,8 +86,13 @@ def predict_pairs(options: PredictOptions, expected_kind: Optional[str] = None) 
 
     Pairs below `options.min_probability` are left out, and counted at the end.
     """
+    yield from predict_with(load_for_scoring(options.params_path, options, expected_kind), options)
+
+
+def predict_with(parts: LoadedRanker, options: FileOptions) -> Iterator[tuple[Pair, float]]:
+    """Do what `predict_pairs` does with a ranker that is loaded."""
     cut = _CutOff(options.min_probability)
-    for pair, probability in _score_pairs(options, expected_kind):
+    for pair, probability in _score_pairs(parts, options):
         if cut.keeps(probability):
             yield pair, probability
     cut.say()
@@ -96,9 +106,10 @@ def rank_by_query(
     Titles below `options.min_probability` are left out: a query may be left with none. The rows of a query need not
     stand together, so all queries are held until the file is read; of each only the best `top_k` titles are.
     """
+    parts = load_for_scoring(options.params_path, options, expected_kind)
     best: dict[str, list[RankedTitle]] = {}
     cut = _CutOff(options.min_probability)
-    for index, (pair, probability) in enumerate(_score_pairs(options, expected_kind)):
+    for index, (pair, probability) in enumerate(_score_pairs(parts, options)):
         titles = best.setdefault(pair.query, [])
         if not cut.keeps(probability):
             continue
@@ -110,13 +121,19 @@ def rank_by_query(
         yield query, _best_first(titles)[:top_k]
 
 
-def _score_pairs(options: PredictOptions, expected_kind: Optional[str]) -> Iterator[tuple[Pair, float]]:
-    parts = load_for_scoring(options.params_path, options, expected_kind)
+def _score_pairs(parts: LoadedRanker, options: FileOptions) -> Iterator[tuple[Pair, float]]:
     scorer = scorer_for(parts, options)
-    source = RecordFile(options.input_file, Pair, skip_bad_rows=options.skip_bad_rows)
-    with tqdm(desc="score", unit="pair", disable=None) as progress:
+    path = _STANDARD_INPUT if options.input_file == "-" else options.input_file
+    source = RecordFile(path, Pair, skip_bad_rows=options.skip_bad_rows)
+
+    def encoded() -> Iterator[tuple[list[Pair], EncodedPairs]]:
         for part in chunks(source):
-            probabilities = scorer.score([pair.query for pair in part], [pair.title for pair in part])
+            yield part, scorer.encode([pair.query for pair in part], [pair.title for pair in part])
+
+    # The engine leaves Python's lock alone while it computes, so that the next pairs are read and tokenized meanwhile.
+    with Ahead(encoded()) as waiting, tqdm(desc="score", unit="pair", disable=None) as progress:
+        for part, pairs in waiting:
+            probabilities = sigmoid(scorer.logits(pairs))
             progress.update(len(part))
             yield from zip(part, probabilities.tolist())
     if source.skipped:

@@ -64,13 +64,19 @@ class ScoringOptions(RankerOptions):
 
 
 @dataclass(frozen=True)
-class PredictOptions(ScoringOptions):
+class FileOptions(ScoringOptions):
+    """What scoring a file accepts."""
+
+    input_file: str = option(help="pairs to score: query, title; - for standard input")
+    min_probability: Optional[float] = option(
+        None, help="leave out titles below this probability, and say how many they were", minimum=0, maximum=1
+    )
+
+
+@dataclass(frozen=True)
+class PredictOptions(FileOptions):
     """What prediction accepts."""
 
     params_path: str = option(
         help="the ranker: a model folder, its model_state.pdparams, or the folder of an exported ranker"
-    )
-    input_file: str = option(help="pairs to score: query, title")
-    min_probability: Optional[float] = option(
-        None, help="leave out titles below this probability, and say how many they were", minimum=0, maximum=1
     )

@@ -154,12 +154,15 @@ def write_run(path: str, rows: Iterable[tuple[str, str, float]], tag: str) -> No
     check_writable(path)
     name = "_".join(tag.split()) or "run"
     with new_file(path) as stream:
-        for query, scores in by_query.items():
-            best = sorted(scores, key=lambda document: (scores[document], document.encode()), reverse=True)
-            stream.writelines(
-                f"{query} Q0 {document} {place} {scores[document]!r} {name}\n"
-                for place, document in enumerate(best, start=1)
-            )
+        stream.writelines(run_lines(by_query, name))
+
+
+def run_lines(by_query: Scores, tag: str) -> Iterator[str]:
+    """Yield the lines of a run, best first; equal scores in trec_eval's order, the later id first."""
+    for query, scores in by_query.items():
+        best = sorted(scores, key=lambda document: (scores[document], document.encode()), reverse=True)
+        for place, document in enumerate(best, start=1):
+            yield f"{query} Q0 {document} {place} {scores[document]!r} {tag}\n"
 
 
 def write_qrels(path: str, rows: Iterable[tuple[str, str, float]]) -> None:

@@ -1,0 +1,109 @@
+"""Score pairs (query, title) with an exported ranker of either kind, one line a pair."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any, Optional
+
+from paddle_ranker import runtime
+from paddle_ranker.atomic import new_file
+from paddle_ranker.options import option, run_command
+from paddle_ranker.record_formats import check_writable
+from paddle_ranker.scoring_options import FileOptions
+
+if TYPE_CHECKING:
+    from paddle_ranker.records import Pair
+
+
+@dataclass(frozen=True)
+class DeployPredictOptions(FileOptions):
+    model_dir: str = option("./output", help="the folder of an exported ranker")
+    format: str = option(
+        "lines",
+        help="lines as the published scripts print them, jsonl for programs, run: a TREC run, the titles of each query "
+        "best first",
+        choices=("lines", "jsonl", "run"),
+    )
+    output_file: Optional[str] = option(
+        None, help="write there instead of to standard output; the file appears when it is complete"
+    )
+
+
+def predict(options: DeployPredictOptions) -> None:
+    """Write the probability of every pair of the input file, in order; as a run, of every query's titles best first."""
+    runtime.prepare_command(options.cpu_threads)
+    from paddle_ranker.scoring import load_for_scoring, predict_with
+
+    if options.output_file is not None:
+        check_writable(options.output_file)
+    ranker = load_for_scoring(options.model_dir, options)
+    scored = predict_with(ranker, options)
+    if options.format == "run":
+        lines = run_of(scored, os.path.basename(os.path.abspath(options.model_dir)))
+    elif options.format == "jsonl":
+        lines = map(json_line, scored)
+    else:
+        brackets = ranker.info.kind != "cross_encoder"
+        lines = (published_line(*item, brackets=brackets) for item in scored)
+    with output(options.output_file) as stream:
+        stream.writelines(lines)
+
+
+def published_line(pair: Pair, probability: float, brackets: bool) -> str:
+    """Return `Data: {...}<tab>prob: [0.92894065]`; without brackets `prob: 0.01956`, as of a cross-encoder."""
+    from paddle_ranker.scoring import shown_probability
+
+    shown = f"[{shown_probability(probability)}]" if brackets else f"{probability:.5f}"
+    return f"Data: {_texts(pair)}\tprob: {shown}\n"
+
+
+def json_line(scored: tuple[Pair, float]) -> str:
+    """Return a JSON object: query, title, recall_score where the file has one, probability."""
+    from paddle_ranker.scoring import shown_probability
+
+    pair, probability = scored
+    return json.dumps({**_texts(pair), "probability": shown_probability(probability)}, ensure_ascii=False) + "\n"
+
+
+def run_of(scored: Iterable[tuple[Pair, float]], tag: str) -> Iterator[str]:
+    """Yield the lines of a TREC run: query q1 is the file's first, document d1 its first pair.
+
+    Of the pairs only the scores are held until the file is read.
+    """
+    from paddle_ranker.trec import run_lines
+
+    numbers: dict[str, str] = {}
+    by_query: dict[str, dict[str, float]] = {}
+    for row, (pair, probability) in enumerate(scored, start=1):
+        query = numbers.setdefault(pair.query, f"q{len(numbers) + 1}")
+        by_query.setdefault(query, {})[f"d{row}"] = probability
+    yield from run_lines(by_query, "_".join(tag.split()) or "run")
+
+
+@contextlib.contextmanager
+def output(path: Optional[str]) -> Iterator[IO[Any]]:
+    """Yield standard output, or a file that appears under its name when the block ends well."""
+    if path is None:
+        yield sys.stdout
+        return
+    with new_file(os.path.realpath(path)) as stream:
+        yield stream
+
+
+def _texts(pair: Pair) -> dict[str, object]:
+    recalled = {} if pair.recall_score is None else {"recall_score": pair.recall_score}
+    return {"query": pair.query, "title": pair.title, **recalled}
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(predict, DeployPredictOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

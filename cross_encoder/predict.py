@@ -8,11 +8,11 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.options import option, run_command
-from paddle_ranker.scoring_options import PredictOptions
+from paddle_ranker.scoring_options import RankingOptions
 
 
 @dataclass(frozen=True)
-class PredictCeOptions(PredictOptions):
+class PredictCeOptions(RankingOptions):
     input_file: str = option(help="pairs to score: query, title", aliases=("--test_set",))
     batch_size: int = option(128, help="pairs of full length that are scored at once", minimum=1)
     topk: int = option(10, help="titles that are printed of each query", minimum=1)

@@ -10,11 +10,11 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.options import option, run_command
-from paddle_ranker.scoring_options import PredictOptions
+from paddle_ranker.scoring_options import RankingOptions
 
 
 @dataclass(frozen=True)
-class RankOptions(PredictOptions):
+class RankOptions(RankingOptions):
     top_k: int = option(10, help="titles that are shown of each query", minimum=1)
     max_queries: int = option(0, help="stop after so many queries; 0: all", minimum=0)
     format: str = option("text", help="text for people, jsonl for programs", choices=("text", "jsonl"))

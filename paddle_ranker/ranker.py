@@ -121,10 +121,15 @@ class Ranker:
             top_k: only so many.
             min_probability: only those with at least this probability.
         """
-        if min_probability is not None and not 0 <= min_probability <= 1:
-            raise UsageError(f"min_probability {min_probability}: must be from 0 to 1")
+        require_probability(min_probability)
         probabilities = self.score([query] * len(titles), titles)
         best = np.argsort(-probabilities, kind="stable")[:top_k]
         if min_probability is not None:
             best = best[probabilities[best] >= min_probability]
         return [RankedTitle(int(i), titles[i], float(probabilities[i])) for i in best]
+
+
+def require_probability(min_probability: Optional[float]) -> None:
+    """Raise `UsageError` for a cut-off that is no probability; None is no cut-off."""
+    if min_probability is not None and not 0 <= min_probability <= 1:
+        raise UsageError(f"min_probability {min_probability}: must be from 0 to 1")

@@ -18,7 +18,7 @@ from paddle_ranker.pair_encoder import PairEncoder
 from paddle_ranker.ranker import RankedTitle
 from paddle_ranker.records import Pair, RecordFile
 from paddle_ranker.scorer import Scorer, chunks
-from paddle_ranker.scoring_options import FileOptions, PredictOptions, ScoringOptions
+from paddle_ranker.scoring_options import FileOptions, PredictOptions, RankingOptions, ScoringOptions
 from paddle_ranker.windows import Windows, make_windows
 
 _STANDARD_INPUT = "/dev/stdin"  # not sys.stdin: a thread that reads it when the process ends would be in its way
@@ -91,7 +91,7 @@ def predict_pairs(options: PredictOptions, expected_kind: Optional[str] = None) 
 
 def predict_with(parts: LoadedRanker, options: FileOptions) -> Iterator[tuple[Pair, float]]:
     """Do what `predict_pairs` does with a ranker that is loaded."""
-    cut = _CutOff(options.min_probability)
+    cut = CutOff(options.min_probability)
     for pair, probability in _score_pairs(parts, options):
         if cut.keeps(probability):
             yield pair, probability
@@ -99,16 +99,22 @@ def predict_with(parts: LoadedRanker, options: FileOptions) -> Iterator[tuple[Pa
 
 
 def rank_by_query(
-    options: PredictOptions, top_k: int, expected_kind: Optional[str] = None
+    options: RankingOptions, top_k: int, expected_kind: Optional[str] = None
 ) -> Iterator[tuple[str, list[RankedTitle]]]:
     """Yield every query of the input file with its best `top_k` titles, best first; ties as they stand in the file.
 
     Titles below `options.min_probability` are left out: a query may be left with none. The rows of a query need not
     stand together, so all queries are held until the file is read; of each only the best `top_k` titles are.
+    With `options.cascade` see `paddle_ranker.cascade_by_query`.
     """
+    if options.cascade is not None:
+        from paddle_ranker.cascade_by_query import cascade_by_query
+
+        yield from cascade_by_query(options, top_k, expected_kind)
+        return
     parts = load_for_scoring(options.params_path, options, expected_kind)
     best: dict[str, list[RankedTitle]] = {}
-    cut = _CutOff(options.min_probability)
+    cut = CutOff(options.min_probability)
     for index, (pair, probability) in enumerate(_score_pairs(parts, options)):
         titles = best.setdefault(pair.query, [])
         if not cut.keeps(probability):
@@ -141,7 +147,7 @@ def _score_pairs(parts: LoadedRanker, options: FileOptions) -> Iterator[tuple[Pa
     say_truncated(parts.pair_encoder, scorer.windows, file=sys.stderr)
 
 
-class _CutOff:
+class CutOff:
     """Where a ranked list ends: below `minimum`; None: nowhere."""
 
     def __init__(self, minimum: Optional[float]):

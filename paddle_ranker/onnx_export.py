@@ -7,6 +7,8 @@ first token alone are in it as they are. It reads Paddle 3's graphs only.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +19,10 @@ import paddle
 from paddle_ranker.errors import DependencyError, RankerError
 from paddle_ranker.export_parity import Batch, Outputs, Parity, compare
 from paddle_ranker.exported_folder import INPUTS, OUTPUTS
-from paddle_ranker.quiet import quiet
 
 OPSET = 17  # the first with LayerNormalization as one node
+# In a process of its own: where it meets an operator that it does not know, it aborts the process.
+_TRANSLATE = f"import sys, paddle2onnx; paddle2onnx.export(*sys.argv[1:4], opset_version={OPSET}, optimize_tool='None')"
 _INSTALL = "python -m pip install 'paddle2onnx>=2.0' onnx onnxruntime"
 
 
@@ -49,24 +52,24 @@ def write_onnx(program: Path, target: Path, batches: Sequence[Batch] = (), expec
     """
     require_onnx()
     import onnx
-    import paddle2onnx
 
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         written = Path(folder) / target.name
-        with quiet():
-            paddle2onnx.export(
-                str(program), str(program.with_suffix(".pdiparams")), str(written), opset_version=OPSET,
-                optimize_tool="None",
-            )  # fmt: skip
+        command = [sys.executable, "-c", _TRANSLATE, str(program), str(program.with_suffix(".pdiparams")), str(written)]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if not written.is_file():
-            raise RankerError(f"{target}: paddle2onnx could not translate {program.name}; export without --onnx")
+            said = [line for line in (done.stdout + done.stderr).splitlines() if "Error" in line or "ERROR" in line]
+            raise RankerError(
+                f"paddle2onnx could not translate {program.name} ({said[0] if said else f'status {done.returncode}'}); "
+                f"update it ({_INSTALL}), or export without --onnx"
+            )
         model = onnx.load(str(written))
         _name_outputs(model)
         onnx.save(model, str(written))
         try:
             onnx.checker.check_model(str(written), full_check=True)
         except Exception as error:
-            raise RankerError(f"{target}: not a valid ONNX file ({error}); export without --onnx") from error
+            raise RankerError(f"{target.name}: not a valid ONNX file ({error}); export without --onnx") from error
         parity = compare(expected, batches, OnnxModel(written).outputs, "the ONNX file")
         os.replace(written, target)
     return parity

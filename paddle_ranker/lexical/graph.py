@@ -146,7 +146,7 @@ class _Grams:
         )
         self.own_frequency = within.sum(axis=2)
         # An n-gram that stands there n times counts as 1/n each time: sums are over the distinct ones.
-        once = 1.0 / self.own_frequency.clip(min=1.0)
+        once = paddle.reciprocal(self.own_frequency.clip(min=1.0))  # 1.0 / x is an operator that ONNX lacks
         self.query, self.distinct_query, self.distinct_title = query, query * once, title * once
 
     def bm25(self, norm: Tensor) -> Tensor:

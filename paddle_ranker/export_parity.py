@@ -14,7 +14,7 @@ from paddle_ranker.errors import RankerError
 from paddle_ranker.exported_folder import OUTPUTS
 from paddle_ranker.pair_encoder import PairEncoder
 
-# A logit that is 4e-5 off moves its probability by 1e-5 at the most. Of a logit beyond 1 it is a share: single precision
+# A logit that is 4e-5 off moves its probability by 1e-5 at the most. Of a logit beyond 1 it is a share: float32
 # has no more digits.
 TOLERANCES = {"predict": 1e-5, "logit": 4e-5}
 PAIRS = 48

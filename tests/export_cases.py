@@ -1,0 +1,113 @@
+"""Rankers of every kind that is exported, with parameters drawn by NumPy: the same numbers on every stack."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+
+from paddle_ranker.blended import save_blend
+from paddle_ranker.blending import LinearModel
+from paddle_ranker.calibration import Calibration
+from paddle_ranker.config import write_config
+from paddle_ranker.lexical.head import LexicalHead
+from paddle_ranker.model import RankerNetwork
+from paddle_ranker.model_folder import RankerParts, load_ranker, save_ranker
+from paddle_ranker.pair_encoder import PairEncoder, never_match_ids
+from paddle_ranker.parameters import PARAMETERS_FILE, save_arrays
+from paddle_ranker.ranker_info import RankerInfo
+from tests.tiny import CONFIG, write_tokenizer
+
+CALIBRATION = Calibration("platt", 0.5, -0.25)
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {"match": False},
+    "match levels": {},
+    "calibrated": {"calibration": CALIBRATION},
+    "lexical features": {"lexical": True},
+    "cross-encoder": {"kind": "cross_encoder"},
+    "ernie_gram": {"model_type": "ernie_gram", "layer_norm_eps": 1e-5},
+    "task id": {"use_task_id": True, "task_id": 1},
+    "roberta": {"model_type": "roberta"},
+    "no token types": {"type_vocab_size": 0},
+    "LayerNorm before": {"normalize_before": True},
+    "relu, one layer": {"hidden_act": "relu", "num_hidden_layers": 1},
+}
+
+
+def draw(state: dict[str, Any], seed: int = 3) -> dict[str, np.ndarray]:
+    """Draw parameters for a state dict: by name, so that their order does not count."""
+    values = {}
+    for number, name in enumerate(sorted(state)):
+        random, shape = np.random.RandomState(1000 * seed + number), tuple(state[name].shape)
+        value = 0.25 * random.standard_normal(shape)
+        if name.endswith(("idf", "average_length", "deviation")) or ("norm" in name and name.endswith("weight")):
+            value = 1.0 + np.abs(value)
+        values[name] = value.astype("float32")
+    return values
+
+
+def write_case(
+    folder: Path,
+    *,
+    match: bool = True,
+    lexical: bool = False,
+    kind: str = "pairwise",
+    calibration: Any = None,
+    max_seq_length: int = 32,
+    seed: int = 3,
+    **changes: Any,
+) -> Path:
+    """Write a ranker's folder with drawn parameters."""
+    write_tokenizer(folder)
+    pair_encoder = PairEncoder.from_folder(folder, max_seq_length)
+    config = dataclasses.replace(CONFIG, **changes)
+    never = never_match_ids(pair_encoder)
+    head = LexicalHead(config.vocab_size, never) if lexical else None
+    network = RankerNetwork(config, never if match else None, head)
+    network.set_state_dict(draw(network.state_dict(), seed))
+    info = RankerInfo(kind, max_seq_length, match, calibration=calibration, lexical_features=lexical)
+    save_ranker(folder, network, pair_encoder, info)
+    return folder
+
+
+def write_two_members(folder: Path) -> Path:
+    """Write a blend of two rankers of different lengths."""
+    members = [
+        load_ranker(write_case(folder.parent / "first")),
+        load_ranker(write_case(folder.parent / "second", lexical=True, max_seq_length=20, seed=4)),
+    ]
+    folder.mkdir()
+    save_blend(folder, members, LinearModel(np.array([0.75, 0.5]), 0.25), {}, {})
+    return folder
+
+
+def write_two_classes(folder: Path) -> Path:
+    """Write a checkpoint as the published cross-encoder has it: no `ranker.json`, a head of two classes."""
+    write_tokenizer(folder)
+    network = RankerNetwork(CONFIG, None)
+    arrays = draw(network.state_dict())
+    published = {f"ernie.{name[len('encoder.') :]}": value for name, value in arrays.items() if "head." not in name}
+    random = np.random.RandomState(5)
+    published["classifier.weight"] = random.standard_normal((CONFIG.hidden_size, 2)).astype("float32")
+    published["classifier.bias"] = random.standard_normal(2).astype("float32")
+    save_arrays(published, folder / PARAMETERS_FILE)
+    write_config(folder, CONFIG)
+    return folder
+
+
+def load_case(folder: Path, name: str) -> RankerParts:
+    """Write and load the ranker of that name."""
+    writers = {"blend": write_two_members, "two classes": write_two_classes}
+    path = writers[name](folder / "ranker") if name in writers else write_case(folder / "ranker", **CASES[name])
+    return load_ranker(path)
+
+
+def network_logits(parts: RankerParts, input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
+    """Return the logits of the dygraph network, `[batch]` float32."""
+    parts.network.eval()
+    with paddle.no_grad():
+        logits: np.ndarray = parts.network(paddle.to_tensor(input_ids), paddle.to_tensor(token_type_ids)).numpy()
+    return logits

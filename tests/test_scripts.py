@@ -29,6 +29,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ".venv*",
             "__pycache__",
             "checkpoint",
+            "output",
+            "output_ce",
             "sort",
             "recall",
             "milvus",
@@ -68,6 +70,10 @@ def test_from_nothing_to_a_ranked_list(checkout: Path) -> None:
     fast = script(checkout, "predict_pairwise_fast.sh")
     assert [line for line in fast.stdout.splitlines() if line.startswith("{'query': ")] == lines
 
+    exported = script(checkout, "export_model.sh", shell="sh")
+    assert exported.returncode == 0 and "parity with the ranker" in exported.stdout, exported.stderr
+    assert (checkout / "output" / "inference.predict.pdiparams").is_file()
+
 
 def test_the_cross_encoder_from_nothing_to_the_best_titles_of_each_query(checkout: Path) -> None:
     done = script(checkout, "train_ce.sh")
@@ -85,6 +91,10 @@ def test_the_cross_encoder_from_nothing_to_the_best_titles_of_each_query(checkou
     predicted = script(checkout, "predict_ce.sh", "--topk", "2", shell="sh")
     lines = [line for line in predicted.stdout.splitlines() if line.startswith("{'text_a': ")]
     assert predicted.returncode == 0 and len(lines) == 2 * 298  # queries of the demo's test file
+
+    exported = script(checkout, "export_model_ce.sh", shell="sh")
+    assert exported.returncode == 0, exported.stderr
+    assert (checkout / "output_ce" / "inference.pdiparams").is_file()
 
 
 def test_a_small_ranker_learns_from_the_demo_ranker(checkout: Path) -> None:
@@ -125,6 +135,7 @@ def test_arguments_and_the_exit_status_are_passed_on(checkout: Path) -> None:
     assert script(checkout, "evaluate.sh", "--init_from_ckpt", "nowhere").returncode == 1
     assert script(checkout, "train_ce.sh", "--epoch", "3").returncode == 2
     assert script(checkout, "predict_ce.sh", "--params_path", "nowhere").returncode == 1
+    assert script(checkout, "export_model.sh", "--params_path", "nowhere").returncode == 1
     for asked in ("--help", "-h"):
         helped = script(checkout, "train_pairwise.sh", asked)
         assert helped.returncode == 0 and "--train_file" in helped.stdout and "Next:" not in helped.stdout

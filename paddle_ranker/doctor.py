@@ -104,6 +104,8 @@ def packages(python: tuple[int, int]) -> list[Package]:
             )
             for part in ("client", "server", "app")
         ),
+        Package("onnxruntime", "import onnxruntime", "the engine onnx, which starts without Paddle"),
+        Package("openvino", "import openvino", "the engine openvino, which starts without Paddle"),
         Package("visualdl", "import visualdl", "curves of a training run"),
         Package("pytest", "import pytest", "the tests"),
     ]

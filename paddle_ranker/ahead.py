@@ -49,13 +49,18 @@ class Ahead(Generic[T]):
             yield item
 
     def _work(self) -> None:
+        iterator = iter(self._items)
         try:
-            for item in self._items:
+            for item in iterator:
                 if not self._put(item, None):
-                    return
+                    break
             self._put(_END, None)
         except BaseException as error:  # whatever it is, it belongs to who waits for the item
             self._put(None, error)
+        finally:
+            close = getattr(iterator, "close", None)  # of a generator: it may hold a file open
+            if close is not None:
+                close()
 
     def _put(self, item: Any, error: Any) -> bool:
         while not self._stopped.is_set():

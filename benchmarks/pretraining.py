@@ -1,0 +1,281 @@
+"""Train a masked language model here and in transformers: tokens a second, and the loss of held-out text.
+
+python -m benchmarks.pretraining --peer_python PATH [--file FILE] [--config nano] [--rounds 6] [--steps 10]
+
+All systems start from the same weights (made here, taken to transformers by `convert --to hf`) and make the same steps:
+the same batches with the same tokens hidden, AdamW, schedule, clipping and weight decay. Each is a process of its own;
+they take turns, a round of steps each, so that a busy moment of the machine hits all of them. After each round each
+measures its loss on the same held-out tokens, which is not timed. `transformers` computes the logits of every token, as
+its `BertForMaskedLM` does when it is given labels; `transformers_gathered` those of the hidden tokens alone, as a user
+may write it. With `--dropout 0` the curves differ by rounding only; with dropout by other draws as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from benchmarks.inputs import ROOT
+from benchmarks.training import median_and_range
+from paddle_ranker import runtime
+from paddle_ranker.errors import DataError, RankerError, UsageError
+from paddle_ranker.options import Options, option, run_command
+from pretraining.mlm_options import TrainMlmOptions
+
+SYSTEMS = ("ours", "transformers", "transformers_gathered")
+_PEER = Path(__file__).parent / "peers" / "transformers_mlm_worker.py"
+FOREVER = 1_000_000
+
+
+@dataclass(frozen=True)
+class PretrainingBenchmarkOptions(Options):
+    """Options of `python -m benchmarks.pretraining`."""
+
+    file: Optional[str] = option(None, help="text, one a line (default: corpus/zh_sci.txt of the real data)")
+    peer_python: str = option(sys.executable, help="a Python whose environment has torch and transformers")
+    systems: str = option(",".join(SYSTEMS), help=f"comma-separated, from {', '.join(SYSTEMS)}")
+    config: str = option("nano", help="shape, as in train_mlm.py")
+    vocab_size: int = option(8000, help="word pieces, trained on the text", minimum=100)
+    max_seq_length: int = option(128, help="tokens of a sequence", minimum=8)
+    batch_size: int = option(32, help="sequences a step", minimum=1)
+    learning_rate: float = option(5e-4, help="peak learning rate", above=0)
+    dropout: float = option(0.1, help="dropout", minimum=0, below=1)
+    rounds: int = option(6, help="rounds; the first one is not in the speeds", minimum=2)
+    steps: int = option(10, help="steps a round", minimum=1)
+    threads: int = option(1, help="threads of every system", minimum=1)
+    seed: int = option(1000, help="random seed", minimum=0)
+    json: Optional[str] = option(None, help="write all figures there")
+
+
+def run(options: PretrainingBenchmarkOptions) -> None:
+    """Print the loss curve and the speeds."""
+    systems = options.systems.split(",")
+    for name in systems:
+        if name not in SYSTEMS:
+            raise UsageError(f"--systems {name}: choose from {', '.join(SYSTEMS)}")
+    runtime.prepare()
+    runtime.select_device("cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        print(prepare(options, Path(folder)), flush=True)
+        answers = measure(systems, options, Path(folder))
+    print_curve(answers)
+    print_speeds(answers)
+    if options.json:
+        Path(options.json).write_text(json.dumps(answers, indent=1) + "\n", encoding="utf-8")
+
+
+def prepare(options: PretrainingBenchmarkOptions, folder: Path) -> str:
+    """Write the tokenizer, the first weights in both forms, and the peer's batches into `folder`; describe them."""
+    from paddle_ranker.batching import BatchPlan, scoring_batches, training_batches
+    from paddle_ranker.convert import ConvertOptions, convert
+    from pretraining.examples import MaskedExamples
+    from pretraining.mlm_start import make_masking, open_data, start_mlm
+    from pretraining.train_tokenizer import TrainTokenizerOptions, train_tokenizer
+
+    path = _text(options.file)
+    tokenizer = TrainTokenizerOptions(
+        files=(str(path),), vocab_size=options.vocab_size, output_dir=str(folder / "tokenizer")
+    )
+    train_tokenizer(tokenizer)
+    training = training_options(options, path, folder)
+    (folder / "options.json").write_text(json.dumps(dataclasses.asdict(training)), encoding="utf-8")
+    start = start_mlm(dataclasses.replace(training, init_from=None))
+    (folder / "first").mkdir()
+    start.save(folder / "first", training, {}, {})
+    convert(ConvertOptions(source=str(folder / "first"), target=str(folder / "hf"), to="hf"))
+
+    data, masking = open_data(training, start.tokenizer), make_masking(training, start.tokenizer)
+    examples = MaskedExamples(data.train, masking)
+    total, step, tokens = options.rounds * options.steps, 0, 0
+    plan = BatchPlan(options.batch_size, 1, 0, options.seed)
+    (folder / "batches").mkdir()
+    for epoch in range(1, FOREVER):
+        examples.begin_epoch(epoch)
+        for (indices,) in training_batches(examples, plan, epoch):
+            batch = examples.masked(indices)
+            tokens += _keep(folder / "batches" / f"train_{step}.npz", batch)
+            step += 1
+            if step == total:
+                break
+        if step == total:
+            break
+    lengths = data.held_out.all_lengths
+    for number, indices in enumerate(scoring_batches(lengths, 1 << 13, 64)):
+        _keep(folder / "batches" / f"eval_{number}.npz", masking.hide(*data.held_out.batch(indices), indices, epoch=0))
+    work = {
+        "threads": options.threads,
+        "learning_rate": training.learning_rate,
+        "weight_decay": training.weight_decay,
+        "warmup_proportion": training.warmup_proportion,
+        "max_grad_norm": training.max_grad_norm,
+        "total_steps": total,
+        "dropout": options.dropout,
+        "seed": options.seed,
+    }
+    (folder / "work.json").write_text(json.dumps(work), encoding="utf-8")
+    return (
+        f"{options.config}, {total} steps of {options.batch_size} sequences, {tokens / total:,.0f} tokens a step; "
+        f"{data.facts['held_out_tokens']:,} held-out tokens; threads: {options.threads}"
+    )
+
+
+def training_options(options: PretrainingBenchmarkOptions, path: Path, folder: Path) -> TrainMlmOptions:
+    """Return how this toolkit trains: `train_mlm.py`'s own options."""
+    return TrainMlmOptions(
+        train_files=(str(path),),
+        tokenizer=str(folder / "tokenizer"),
+        init_from=str(folder / "first"),
+        config=options.config,
+        model_type="bert",
+        save_dir=str(folder / "ours"),
+        cache_dir=str(folder / "cache"),
+        max_seq_length=options.max_seq_length,
+        batch_size=options.batch_size,
+        gradient_accumulation_steps=1,
+        learning_rate=options.learning_rate,
+        dropout=options.dropout,
+        epochs=FOREVER,
+        max_steps=options.rounds * options.steps,
+        eval_step=options.steps,
+        save_step=FOREVER,
+        logging_steps=1,
+        seed=options.seed,
+        device="cpu",
+        cpu_threads=options.threads,
+    )
+
+
+def _text(file: Optional[str]) -> Path:
+    if file:
+        return Path(file)
+    data = Path(os.environ.get("PADDLE_RANKER_REAL_DATA") or ROOT.parent / "shared" / "data")
+    path = data / "corpus" / "zh_sci.txt"
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such file; name a text with --file")
+    return path
+
+
+def _keep(path: Path, batch: Any) -> int:
+    """Write a batch; return its tokens, padding included."""
+    np.savez(path, ids=batch.ids, places=batch.places, labels=batch.labels)
+    return int(batch.ids.size)
+
+
+def measure(
+    systems: Sequence[str], options: PretrainingBenchmarkOptions, folder: Path
+) -> dict[str, list[dict[str, Any]]]:
+    """Return each system's answers, one a round; raises `RankerError` where a process ends early."""
+    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in systems}
+    workers: list[_Worker] = []
+    try:
+        for name in systems:
+            workers.append(_Worker(name, options, folder))
+            workers[-1].answer()
+        for _ in range(options.rounds):
+            for worker in workers:
+                worker.begin(options.steps)
+                answers[worker.name].append(worker.answer())
+    finally:
+        for worker in workers:
+            worker.close()
+    return answers
+
+
+class _Worker:
+    """A process that trains as a system does: it answers when it is ready, and after each round."""
+
+    def __init__(self, name: str, options: PretrainingBenchmarkOptions, folder: Path):
+        self.name = name
+        ours = [sys.executable, "-m", "benchmarks.peers.mlm_worker", str(folder)]
+        theirs = [options.peer_python, str(_PEER), str(folder), name]
+        threads = str(options.threads)
+        environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONPATH": str(ROOT)}
+        if name != "ours":
+            for variable in ("PYTHONPATH", runtime.MATH_VARIABLE):  # another environment's Python
+                environment.pop(variable, None)
+        self._log = (folder / f"{name}.log").open("w+", encoding="utf-8")
+        self._process = subprocess.Popen(
+            ours if name == "ours" else theirs,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+        )
+
+    def begin(self, steps: int) -> None:
+        """Let it make so many steps."""
+        assert self._process.stdin
+        self._process.stdin.write(f"{steps}\n")
+        self._process.stdin.flush()
+
+    def answer(self) -> dict[str, Any]:
+        """Wait for its answer."""
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            self._log.seek(0)
+            last = (self._log.read().strip().splitlines() or ["it said nothing"])[-1]
+            raise RankerError(f"the process of {self.name} ended ({last}): leave it out with --systems, or give "
+                              "--peer_python an environment with torch and transformers")  # fmt: skip
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
+
+
+def print_curve(answers: dict[str, list[dict[str, Any]]]) -> None:
+    """Print the held-out loss after each round, and how far the systems are apart."""
+    names = list(answers)
+    print(f"{'tokens seen':>14}" + "".join(f"{name:>24}" for name in names) + f"{'largest difference':>20}")
+    tokens = 0
+    for rounds in zip(*answers.values()):
+        tokens += rounds[0]["tokens"]
+        losses = [answer["eval_loss"] for answer in rounds]
+        print(f"{tokens:>14,}" + "".join(f"{x:>24.5f}" for x in losses) + f"{max(losses) - min(losses):>20.5f}")
+    first = np.array([loss for answer in answers[names[0]] for loss in answer["losses"]])
+    for name in names[1:]:
+        other = np.array([loss for answer in answers[name] for loss in answer["losses"]])
+        gap = np.abs(first - other)
+        print(f"training loss, {names[0]} and {name}: {gap.mean():.5f} apart on average, {gap.max():.5f} at most")
+
+
+def print_speeds(answers: dict[str, list[dict[str, Any]]]) -> None:
+    """Print tokens a second by the clock and by processor time, the first round left out."""
+    names = list(answers)
+    print(f"{'':24}{'tokens/s':>24}{'ratio':>20}{'a processor s':>16}{'ratio':>8}")
+    for name in names:
+        clock, processor = (
+            [[a["tokens"] / a[unit] for a in answers[n][1:]] for n in (names[0], name)]
+            for unit in ("seconds", "cpu_seconds")
+        )
+        ratios = [a / b for a, b in zip(*clock)]
+        of_processor = float(np.median([a / b for a, b in zip(*processor)]))
+        print(
+            f"{name:24}{median_and_range(clock[1], 0):>24}{median_and_range(ratios, 2):>20}"
+            f"{np.median(processor[1]):>16,.0f}{of_processor:>8.2f}"
+        )
+    print(f"ratio: {names[0]} against the row; above 1 it is the faster one")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, PretrainingBenchmarkOptions, argv, description=(__doc__ or "").split("\n")[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,9 +9,11 @@ system is compared with another round by round. Where it is not said otherwise, 
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -33,18 +35,20 @@ from benchmarks.inputs import ROOT, graded_pairs_and_vocabulary
 from benchmarks.peers.inference_work import (
     InferenceWork,
     Pairs,
+    load_inference_work,
     matrix_product_operations,
     save_inference_work,
     sigmoid,
 )
 from benchmarks.report import parse_numbers, write_report
-from benchmarks.training import PUBLISHED_LENGTH, SHAPES, _chosen
+from benchmarks.training import PUBLISHED_LENGTH, SHAPES, chosen
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options, option, run_command
 
 TOLERANCE = 1e-5
 PARTS = ("offline", "latency", "start")
 PADDED_PAIRS = 32  # one batch
+FIRST_TITLES = 10  # whose scores end a start
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,9 @@ class InferenceBenchmarkOptions(Options):
 
     file: Optional[str] = option(None, help="pairs: query, title, label (default: QBQTC's, else the demo's)")
     vocab: Optional[str] = option(None, help="vocab.txt (default: ERNIE 3.0's, else one trained on the file)")
+    model: Optional[str] = option(
+        None, help="a ranker's folder, without match embeddings, which the peers lack; instead of --shapes"
+    )
     shapes: str = option("nano,medium", help=f"encoders, comma-separated, from {', '.join(SHAPES)}")
     systems: str = option("all", help=f"rows, comma-separated, from {', '.join(s.name for s in SYSTEMS)}")
     parts: str = option("all", help=f"what to measure, comma-separated, from {', '.join(PARTS)}")
@@ -84,8 +91,8 @@ class Run:
 
 def run(options: InferenceBenchmarkOptions) -> None:
     """Print the tables for each shape and number of threads; write the plot and the JSON file."""
-    shapes = _chosen("shapes", options.shapes, list(SHAPES))
-    parts = _chosen("parts", options.parts, PARTS)
+    shapes = [Path(options.model).name] if options.model else chosen("shapes", options.shapes, list(SHAPES))
+    parts = chosen("parts", options.parts, PARTS)
     threads, titles = parse_numbers(options.threads, "threads"), parse_numbers(options.titles, "titles")
     systems = available(options)
     runs = []
@@ -105,7 +112,7 @@ def run(options: InferenceBenchmarkOptions) -> None:
 
 def available(options: InferenceBenchmarkOptions) -> list[System]:
     """Return the systems asked for whose packages are installed, and say which others are left out."""
-    names = _chosen("systems", options.systems, [system.name for system in SYSTEMS])
+    names = chosen("systems", options.systems, [system.name for system in SYSTEMS])
     wanted = [system for system in SYSTEMS if system.name in names]
     needed = sorted({package for system in wanted for package in system.packages} | set(EXPORT_PACKAGES))
     missing = {peer: missing_packages(python, needed) for peer, python in
@@ -119,6 +126,8 @@ def available(options: InferenceBenchmarkOptions) -> list[System]:
             left_out.append(f"{system.name} ({', '.join(sorted(lacks))})")
         else:
             found.append(system)
+    if options.model:
+        found = [system for system in found if not system.name.endswith("_match")]
     if left_out:
         print(f"not installed, so left out: {'; '.join(left_out)}\nto have the peers: {INSTALL}, and --peer_python")
     if not found:
@@ -131,7 +140,7 @@ def prepare(options: InferenceBenchmarkOptions, shape: str, folder: Path, titles
     from paddle_ranker import runtime
 
     runtime.prepare_command(0)
-    from benchmarks.inference_models import export_rankers, write_rankers
+    from benchmarks.inference_models import copy_ranker, export_rankers, write_rankers
     from paddle_ranker.records import LabeledPair, RecordFile
 
     path, vocab = graded_pairs_and_vocabulary(options.file, options.vocab)
@@ -141,7 +150,10 @@ def prepare(options: InferenceBenchmarkOptions, shape: str, folder: Path, titles
         raise UsageError(f"{path} holds {len(graded)} pairs, fewer than --pairs and --queries together: {needed}")
     order = np.random.default_rng(options.seed).permutation(len(graded))
     offline = [graded[row] for row in order[: options.pairs]]
-    pair_encoder = write_rankers(folder, SHAPES[shape], vocab, graded, options.seed)
+    if options.model:
+        pair_encoder, fields = copy_ranker(folder, Path(options.model))
+    else:
+        pair_encoder, fields = write_rankers(folder, SHAPES[shape], vocab, graded, options.seed)
     queries, texts = [pair.query for pair in offline], [pair.title for pair in offline]
     for number in range(options.queries):
         # A query's own titles are few: those of others make up the list.
@@ -150,7 +162,7 @@ def prepare(options: InferenceBenchmarkOptions, shape: str, folder: Path, titles
         queries += [query] * titles
         texts += [graded[row].title for row in drawn]
     work = InferenceWork(
-        shape={**SHAPES[shape], "vocab_size": max(pair_encoder.token_to_id.values()) + 1},
+        shape=fields,
         pad_id=pair_encoder.pad_id,
         max_seq_length=PUBLISHED_LENGTH,
         batch_size=options.batch_size,
@@ -197,7 +209,7 @@ def measure(
             workers[system.name] = worker = start_worker(system, folder, threads, options.peer_python)
             stack.callback(worker.close)
             worker.answer()
-            worker.ask(do="latency", query=0, titles=min(10, max(titles)))
+            worker.ask(do="latency", query=0, titles=min(FIRST_TITLES, work.latency_titles))
             result.systems.append(Measured(system, first_start=_since(worker)))
         _compare_scores(result, workers, work)
         if "offline" in parts:
@@ -210,21 +222,15 @@ def measure(
         for measured in result.systems:
             measured.peak_mb = workers[measured.system.name].ask(do="memory")["peak_mb"]
     if "start" in parts:
-        _starts(options, result, folder)
+        _starts(options, result, folder, min(FIRST_TITLES, work.latency_titles))
     return result
 
 
 def _since(worker: Process) -> float:
-    import time
-
     return time.perf_counter() - worker.started
 
 
 def _with_threads(folder: Path, threads: int) -> tuple[InferenceWork, Pairs]:
-    import dataclasses
-
-    from benchmarks.peers.inference_work import load_inference_work
-
     work, pairs = load_inference_work(folder)
     work = dataclasses.replace(work, threads=threads)
     save_inference_work(folder, work, pairs)
@@ -280,13 +286,13 @@ def _latency(
                 measured.latencies.setdefault(count, []).append(seconds * 1000)
 
 
-def _starts(options: InferenceBenchmarkOptions, result: Run, folder: Path) -> None:
+def _starts(options: InferenceBenchmarkOptions, result: Run, folder: Path, titles: int) -> None:
     for _ in range(options.starts):
         for measured in result.systems:
             if measured.system.slow_start:
                 measured.starts = [measured.first_start]
             else:
-                seconds = seconds_to_first_score(measured.system, folder, result.threads, options.peer_python)
+                seconds = seconds_to_first_score(measured.system, folder, result.threads, options.peer_python, titles)
                 measured.starts.append(seconds)
         result.import_seconds.append(seconds_of_import("paddle"))
 

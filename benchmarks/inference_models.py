@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
@@ -9,6 +10,7 @@ from typing import Any, Optional
 import numpy as np
 
 from paddle_ranker.config import EncoderConfig
+from paddle_ranker.errors import UsageError
 from paddle_ranker.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.records import LabeledPair
 from paddle_ranker.vocabulary import train_wordpiece_vocabulary, write_vocabulary
@@ -19,8 +21,8 @@ TRAINED_VOCABULARY = 12_000
 
 def write_rankers(
     folder: Path, shape: dict[str, Any], vocab: Optional[Path], graded: Sequence[LabeledPair], seed: int
-) -> PairEncoder:
-    """Write `ranker` and `ranker_match`, the same with match embeddings, into `folder`; return their encoder."""
+) -> tuple[PairEncoder, dict[str, Any]]:
+    """Write `ranker` and `ranker_match`, the same with match embeddings; return their encoder and configuration."""
     import paddle
 
     from paddle_ranker.model import RankerNetwork
@@ -43,7 +45,26 @@ def write_rankers(
         info = RankerInfo(kind="pairwise", max_seq_length=MAX_SEQ_LENGTH, match_embeddings=match)
         (folder / name).mkdir()
         save_ranker(folder / name, network, encoder, info)
-    return encoder
+    return encoder, dataclasses.asdict(config)
+
+
+def copy_ranker(folder: Path, source: Path) -> tuple[PairEncoder, dict[str, Any]]:
+    """Write the ranker of `source` as `ranker` into `folder`; return its encoder and configuration.
+
+    Raises `UsageError` where it is more than an encoder with a head, which is all that transformers has.
+    """
+    from paddle_ranker.model_folder import load_ranker, save_ranker
+
+    parts = load_ranker(source)
+    plain = isinstance(parts.info.match_embeddings, bool) and not parts.info.match_embeddings
+    if not plain or parts.network.lexical is not None or parts.info.calibration is not None:
+        raise UsageError(
+            f"--model {source}: has match embeddings, lexical features or a calibration, which the peers lack; name a "
+            "plain ranker (--match_embeddings false)"
+        )
+    (folder / "ranker").mkdir()
+    save_ranker(folder / "ranker", parts.network, parts.pair_encoder, parts.info)
+    return parts.pair_encoder, dataclasses.asdict(parts.network.config)
 
 
 def export_rankers(folder: Path) -> None:
@@ -53,5 +74,6 @@ def export_rankers(folder: Path) -> None:
     from paddle_ranker.model_folder import load_ranker
 
     for name, source in (("exported", "ranker"), ("exported_match", "ranker_match")):
-        export_ranker(load_ranker(folder / source), folder / name, onnx=True)
+        if (folder / source).is_dir():
+            export_ranker(load_ranker(folder / source), folder / name, onnx=True)
     convert(ConvertOptions(source=str(folder / "ranker"), target=str(folder / "hf"), to="hf"))

@@ -89,12 +89,12 @@ def start_matrix_products(folder: Path, threads: int, peer_python: str) -> Optio
     return None
 
 
-def seconds_to_first_score(system: System, folder: Path, threads: int, peer_python: str) -> float:
-    """Return the seconds from the start of a new process to the scores of one query's first ten titles."""
+def seconds_to_first_score(system: System, folder: Path, threads: int, peer_python: str, titles: int) -> float:
+    """Return the seconds from the start of a new process to the scores of one query's first titles."""
     worker = start_worker(system, folder, threads, peer_python)
     try:
         worker.answer()
-        worker.ask(do="latency", query=0, titles=10)
+        worker.ask(do="latency", query=0, titles=titles)
         return time.perf_counter() - worker.started
     finally:
         worker.close()

@@ -99,8 +99,8 @@ class Timings:
 
 def run(options: TrainingBenchmarkOptions) -> None:
     """Print a table for each shape."""
-    shapes = _chosen("shapes", options.shapes, list(SHAPES))
-    names = _chosen("systems", options.systems, [system.name for system in SYSTEMS])
+    shapes = chosen("shapes", options.shapes, list(SHAPES))
+    names = chosen("systems", options.systems, [system.name for system in SYSTEMS])
     systems = [system for system in SYSTEMS if system.name in names]
     if find_spec("torch") is None and any(system.name.startswith("torch") for system in systems):
         print(f"PyTorch is not installed, so its rows are left out; to have them: {TORCH_INSTALL}")
@@ -114,7 +114,8 @@ def run(options: TrainingBenchmarkOptions) -> None:
             print_table(measure(systems, options, Path(folder)), systems)
 
 
-def _chosen(name: str, given: str, known: Sequence[str]) -> list[str]:
+def chosen(name: str, given: str, known: Sequence[str]) -> list[str]:
+    """Return the parts of a comma-separated option, all of `known` for "all"; raises `UsageError` for another name."""
     wanted = list(known) if given == "all" else [part.strip() for part in given.split(",")]
     for part in wanted:
         if part not in known:

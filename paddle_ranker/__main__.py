@@ -33,6 +33,16 @@ COMMANDS = {
         "main",
         "write a ranker as a static model, and as ONNX, for engines and servers",
     ),
+    "quantize": (
+        "paddle_ranker.quantize",
+        "main",
+        "compute an exported ranker's matrix products in 8-bit integers, where that costs little",
+    ),
+    "cascade": (
+        "paddle_ranker.cascading",
+        "main",
+        "measure a small ranker before a large one: what it costs and how much faster it is",
+    ),
     "curve": ("paddle_ranker.curve", "main", "draw the learning curves of one training or several into one picture"),
 }
 

@@ -9,6 +9,7 @@ from paddle_ranker.runtime import processor_fields, read_cpuinfo
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 _BF16 = ("avx512_bf16", "amx_bf16")
+_INT8 = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 
 def require_precision(
@@ -42,3 +43,12 @@ def has_bf16(cpuinfo: Optional[str] = None) -> bool:
     """Return whether the processor multiplies bfloat16 matrices by itself; elsewhere it would be slower than fp32."""
     flags = processor_fields(read_cpuinfo() if cpuinfo is None else cpuinfo).get("flags", "").split()
     return any(flag in flags for flag in _BF16)
+
+
+def has_int8(cpuinfo: Optional[str] = None) -> bool:
+    """Return whether the processor adds up products of bytes in 32 bits, so that weights may use all 8.
+
+    x86 processors without such instructions add two products in 16 bits, where they saturate, unless weights have 7.
+    """
+    fields = processor_fields(read_cpuinfo() if cpuinfo is None else cpuinfo)
+    return not fields or any(flag in fields.get("flags", "").split() for flag in _INT8)

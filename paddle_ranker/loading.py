@@ -59,7 +59,7 @@ def load_for_engine(
             f"{source}: has not been exported, which --engine {engine} needs; export it first: python -m "
             f"paddle_ranker export --params_path {source} --output_path OUTPUT, and give that folder"
         )
-    if not exported or engine == "dygraph" or (engine is None and (folder / PARAMETERS_FILE).is_file()):
+    if not exported or (engine in (None, "dygraph") and (folder / PARAMETERS_FILE).is_file()):
         return _load_dygraph(source, device, precision, model_name, max_seq_length, tokenizer, expected_kind, tensorrt)
     opened = ExportedFolder.open(folder)
     if expected_kind:

@@ -34,7 +34,7 @@ class OnnxRuntimeEngine:
     def __init__(self, folder: ExportedFolder, *, device: str = "cpu", precision: str = "fp32", threads: int = 0):
         kind, _, number = device.partition(":")
         if kind not in ("cpu", "gpu"):
-            raise UsageError(f"--device {device}: the engine onnx runs on cpu and gpu")
+            raise UsageError(f"--device {device}: the engine onnx runs on cpu and gpu; type --device cpu")
         require_precision(self.name, precision, ("fp32", "int8"), device=kind)
         path = onnx_file(folder, precision)
         try:

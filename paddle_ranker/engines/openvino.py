@@ -44,7 +44,7 @@ class OpenVinoEngine:
         hint: str = "latency",
     ):
         if device != "cpu":
-            raise UsageError(f"--device {device}: the engine openvino runs on cpu")
+            raise UsageError(f"--device {device}: the engine openvino runs on cpu; type --device cpu")
         if hint not in HINTS:
             raise UsageError(f"hint {hint}: choose from {', '.join(HINTS)}")
         require_precision(self.name, precision, ("fp32", "bf16", "int8"))

@@ -44,8 +44,9 @@ def test_every_backend_gives_the_ids_of_paddlenlp(made: Path, name: str) -> None
     except DependencyError as error:
         pytest.skip(str(error))
     _, reference = make_backend("python", files)
-    for one, other in zip(backend.encode(TEXTS), reference.encode(TEXTS)):
-        np.testing.assert_array_equal(one, other)
+    ours, theirs = backend.encode(TEXTS), reference.encode(TEXTS)
+    np.testing.assert_array_equal(ours[0], theirs[0])
+    np.testing.assert_array_equal(ours[1], theirs[1])
 
 
 @pytest.mark.parametrize("name", ["ErnieTokenizer", "BertTokenizer"])

@@ -166,7 +166,7 @@ class Quantizer:
         return calibrated.lowest[product.activation], calibrated.highest[product.activation]
 
 
-def activation_scale(lowest: float, highest: float) -> tuple[np.float32, np.uint8]:
+def activation_scale(lowest: float, highest: float) -> tuple[np.floating, np.integer]:
     """Return the scale and the zero point that spread [lowest, highest], widened to hold 0, over 0 to 255."""
     lowest, highest = min(lowest, 0.0), max(highest, 0.0)
     scale = np.float32((highest - lowest) / _LEVELS or 1.0)
@@ -190,7 +190,7 @@ class _Graph:
         self._first: list[Any] = []
         self._old: set[str] = set()
 
-    def quantized_activation(self, name: str, scale: np.float32, zero: np.uint8) -> str:
+    def quantized_activation(self, name: str, scale: np.floating, zero: np.integer) -> str:
         """Return the name of a tensor rounded to its integers; every product that multiplies it shares the rounding."""
         import onnx
 

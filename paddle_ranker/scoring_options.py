@@ -82,12 +82,14 @@ class PredictOptions(FileOptions):
     )
 
 
+CASCADE_HELP = (
+    "SMALL_RANKER:20, the ranker scores no more than so many titles of a query, those that a small one puts first; the "
+    "others stay below these, in the small one's order"
+)
+
+
 @dataclass(frozen=True)
 class RankingOptions(PredictOptions):
     """What prediction accepts that ranks the titles of each query."""
 
-    cascade: Optional[str] = option(
-        None,
-        help="SMALL_RANKER:20, the ranker scores no more than so many titles of a query, those that a small one puts "
-        "first; the others stay below these, in the small one's order",
-    )
+    cascade: Optional[str] = option(None, help=CASCADE_HELP)

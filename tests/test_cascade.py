@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from cross_encoder import predict as predict_ce
 from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
 from paddle_ranker.cascade import Cascade, chosen, parse_cascade, rerank, rerank_probabilities
+from paddle_ranker.cascading import cascade_scores, time_ways
 from paddle_ranker.errors import UsageError
+from paddle_ranker.metrics import evaluate_ranking
 from tests.tiny import HAN, draw_words, write_ranker
 
 CPU = ["--device", "cpu"]
@@ -155,3 +158,97 @@ def test_a_wrong_small_ranker_is_named(
     assert "no cascade" in capsys.readouterr().err
     assert main([*common, "--cascade", str(folders[1].parent / "nothing")]) == 1
     assert "nothing" in capsys.readouterr().err
+
+
+@pytest.mark.unit
+def test_scores_of_a_file_order_each_query_as_the_cascade_does() -> None:
+    small = np.array([0.3, 0.9, -0.5, 0.7, 0.1, 0.2])
+    large = np.array([-2.0, -1.0, 9.0, -0.5, 5.0, 6.0])
+    groups = [np.array([0, 2, 4]), np.array([1, 3, 5])]
+    scores = cascade_scores(groups, large, small, 2)
+    assert scores[[0, 4]].tolist() == [-2.0, 5.0] and scores[[1, 3]].tolist() == [-1.0, -0.5]
+    assert scores[2] == np.nextafter(-2.0, -np.inf)  # 9 by the large one, which does not see it
+    assert scores[5] == np.nextafter(-1.0, -np.inf)
+    assert cascade_scores(groups, large, small, 3).tolist() == large.tolist()
+
+
+@pytest.mark.unit
+def test_ways_are_timed_in_turns_and_the_best_round_counts() -> None:
+    now, calls = [0.0], []
+
+    def way(name: str, seconds: list[float]) -> Callable[[np.ndarray], None]:
+        def run(rows: np.ndarray) -> None:
+            calls.append((name, len(rows)))
+            now[0] += seconds.pop(0)
+
+        return run
+
+    groups = [np.arange(2), np.arange(4)]
+    ways = {"a": way("a", [9.0, 1.0, 3.0, 2.0, 2.0]), "b": way("b", [9.0, 0.5, 0.5, 0.25, 1.0])}
+    timings = time_ways(ways, groups, 2, lambda: now[0])
+    assert [(one.name, one.mean, one.median, one.titles_per_second) for one in timings] == [
+        ("a", 1500.0, 1500.0, 2.0),  # 1 s and 2 s
+        ("b", 375.0, 375.0, 8.0),  # 0.25 s and 0.5 s
+    ]
+    assert calls[2:6] == [("a", 2), ("b", 2), ("a", 4), ("b", 4)]
+
+
+@pytest.mark.parity
+def test_the_command_measures_the_cascade(
+    folders: tuple[Path, Path],
+    rows: list[tuple[str, str, int]],
+    capsys: pytest.CaptureFixture[str],
+    same_process: None,
+) -> None:
+    path = folders[0].parent / "dev.tsv"
+    lines = [f"{query}\t{title}\t{label}\n" for query, title, label in rows]
+    path.write_text("query\ttitle\tlabel\n" + "".join(lines), encoding="utf-8")
+    arguments = ["--test_file", str(path), "--rounds", "1", "--timed_queries", "2", *CPU]
+    assert main(["cascade", str(folders[0]), f"{folders[1]}:3", *arguments, "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["titles_seen_by_large"] == 12 * 3 and set(found["milliseconds"]) == {"large", "small", "cascade:3"}
+    cascade = Cascade.load(*folders, depth=3)
+    queries, titles, labels = [list(column) for column in zip(*rows)]
+    places = np.empty(len(rows))
+    for query in dict.fromkeys(queries):
+        own = [row for row, other in enumerate(queries) if other == query]
+        for place, one in enumerate(cascade.rank(query, [titles[row] for row in own])):
+            places[own[one.index]] = -place
+    figures = found["systems"]["cascade:3"]["measures"]
+    expected = evaluate_ranking(queries, labels, places)
+    for measure in ("ndcg@10", "mrr@10"):
+        assert figures[measure]["value"] == pytest.approx(expected[measure], abs=1e-9)
+    assert main(["cascade", str(folders[0]), f"{folders[1]}:{TITLES}", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert f"the large ranker scores {len(rows)} of the {len(rows)} titles (100%)" in printed
+    assert "+0.000 [+0.000, +0.000]" in printed and "times as fast as the large one" in printed
+    assert main(["cascade", str(folders[0]), f"{folders[1]}:0", *arguments]) == 2
+    assert "no cascade" in capsys.readouterr().err
+
+
+@pytest.mark.parity
+def test_a_run_of_an_exported_ranker_is_in_the_cascade_s_order(
+    folders: tuple[Path, Path],
+    rows: list[tuple[str, str, int]],
+    pairs_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    same_process: None,
+) -> None:
+    from deploy.python import predict as deploy_predict
+    from paddle_ranker.export import export_ranker
+    from paddle_ranker.model_folder import load_ranker
+
+    exported = folders[0].parent / "exported"
+    export_ranker(load_ranker(folders[0]), exported)
+    arguments = ["--model_dir", str(exported), "--input_file", str(pairs_file), "--cascade", f"{folders[1]}:4", *CPU]
+    assert deploy_predict.main([*arguments, "--format", "run"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    cascade = Cascade.load(*folders, depth=4)
+    expected = []
+    for number, query in enumerate(dict.fromkeys(query for query, _, _ in rows), start=1):
+        own = [row for row, (other, _, _) in enumerate(rows, start=1) if other == query]
+        ranked = cascade.rank(query, [rows[row - 1][1] for row in own])
+        expected += [(f"q{number}", f"d{own[one.index]}", str(place)) for place, one in enumerate(ranked, start=1)]
+    assert [(query, document, place) for query, _, document, place, _, _ in lines] == expected
+    assert deploy_predict.main([*arguments, "--format", "jsonl"]) == 2
+    assert "add --format run" in capsys.readouterr().err

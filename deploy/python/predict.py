@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -12,9 +13,10 @@ from typing import IO, TYPE_CHECKING, Any, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.atomic import new_file
+from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option, run_command
 from paddle_ranker.record_formats import check_writable
-from paddle_ranker.scoring_options import FileOptions
+from paddle_ranker.scoring_options import CASCADE_HELP, FileOptions, RankingOptions
 
 if TYPE_CHECKING:
     from paddle_ranker.records import Pair
@@ -32,6 +34,12 @@ class DeployPredictOptions(FileOptions):
     output_file: Optional[str] = option(
         None, help="write there instead of to standard output; the file appears when it is complete"
     )
+    cascade: Optional[str] = option(None, help=f"with --format run: {CASCADE_HELP}")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cascade is not None and self.format != "run":
+            raise UsageError("--cascade ranks the titles of each query: add --format run")
 
 
 def predict(options: DeployPredictOptions) -> None:
@@ -41,10 +49,15 @@ def predict(options: DeployPredictOptions) -> None:
 
     if options.output_file is not None:
         check_writable(options.output_file)
+    tag = os.path.basename(os.path.abspath(options.model_dir))
+    if options.cascade is not None:
+        with output(options.output_file) as stream:
+            stream.writelines(run_of_cascade(options, tag))
+        return
     ranker = load_for_scoring(options.model_dir, options)
     scored = predict_with(ranker, options)
     if options.format == "run":
-        lines = run_of(scored, os.path.basename(os.path.abspath(options.model_dir)))
+        lines = run_of(scored, tag)
     elif options.format == "jsonl":
         lines = map(json_line, scored)
     else:
@@ -82,6 +95,21 @@ def run_of(scored: Iterable[tuple[Pair, float]], tag: str) -> Iterator[str]:
     for row, (pair, probability) in enumerate(scored, start=1):
         query = numbers.setdefault(pair.query, f"q{len(numbers) + 1}")
         by_query.setdefault(query, {})[f"d{row}"] = probability
+    yield from run_lines(by_query, "_".join(tag.split()) or "run")
+
+
+def run_of_cascade(options: DeployPredictOptions, tag: str) -> Iterator[str]:
+    """Yield the lines of the TREC run that a cascade makes, with ids as `run_of` has them."""
+    from paddle_ranker.scoring import rank_by_query
+    from paddle_ranker.trec import run_lines
+
+    shared = {field.name: getattr(options, field.name) for field in dataclasses.fields(FileOptions)}
+    ranking = RankingOptions(params_path=options.model_dir, cascade=options.cascade, **shared)
+    ranked = rank_by_query(ranking, sys.maxsize)
+    by_query = {
+        f"q{number}": {f"d{title.index + 1}": title.probability for title in titles}
+        for number, (_, titles) in enumerate(ranked, start=1)
+    }
     yield from run_lines(by_query, "_".join(tag.split()) or "run")
 
 

@@ -127,10 +127,11 @@ def test_the_commands_rank_as_the_cascade_does(
     same_process: None,
 ) -> None:
     cascade = Cascade.load(*folders, depth=depth)
-    expected = {}
+    expected, everything = {}, []
     for query in dict.fromkeys(query for query, _, _ in rows):
-        titles = [title for other, title, _ in rows if other == query]
-        expected[query] = [(one.title, one.probability) for one in cascade.rank(query, titles, top_k)]
+        ranked = cascade.rank(query, [title for other, title, _ in rows if other == query])
+        expected[query] = [(one.title, one.probability) for one in ranked[:top_k]]
+        everything += [one.probability for one in ranked]
     common = ["--params_path", str(folders[0]), "--cascade", f"{folders[1]}:{depth}", *CPU]
     arguments = [*common, "--input_file", str(pairs_file), "--top_k", str(top_k), "--format", "jsonl"]
     assert main(["rank", *arguments]) == 0
@@ -143,10 +144,13 @@ def test_the_commands_rank_as_the_cascade_does(
     assert predict_ce.main([*common, "--test_set", str(pairs_file), "--topk", str(top_k)]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == sum(map(len, expected.values()))
-    assert predict_ce.main([*common, "--test_set", str(pairs_file), "--topk", "99", "--min_probability", "0.5"]) == 0
+    falling = np.array(sorted(everything, reverse=True))
+    kept = 20 + int(np.argmin(np.diff(falling[19:80])))  # cut where probabilities are farthest apart
+    cut = [*common, "--test_set", str(pairs_file), "--topk", "99", "--min_probability"]
+    cut.append(str(falling[kept - 1 : kept + 1].mean()))
+    assert predict_ce.main(cut) == 0
     answer = capsys.readouterr()
-    cut = len(rows) - len(answer.out.splitlines())
-    assert 0 < cut < len(rows) and f"{cut} of {len(rows)} pairs are below" in answer.err
+    assert len(answer.out.splitlines()) == kept and f"{108 - kept} of 108 pairs are below" in answer.err
 
 
 @pytest.mark.parity

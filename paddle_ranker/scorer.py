@@ -25,7 +25,8 @@ class Scorer:
     Args:
         engine: what computes logits.
         pair_encoder: the ranker's own.
-        batch_size: a batch holds at most `batch_size` pairs of full length, or as many shorter ones as cost the same.
+        batch_size: a batch holds at most `batch_size` pairs of full length, or as many shorter ones as cost the same;
+            fewer where the engine has `batch_tokens`, the padded tokens at which it is fastest.
         calibration: the ranker's own; None: the engine's logits as they are.
         windows: what pairs that are too long become; None: they are cut.
     """
@@ -41,7 +42,8 @@ class Scorer:
     ):
         self.engine = engine
         self.pair_encoder = pair_encoder
-        self.max_tokens = batch_size * pair_encoder.max_seq_length
+        most = batch_size * pair_encoder.max_seq_length
+        self.max_tokens = min(most, getattr(engine, "batch_tokens", most))
         self.max_rows = 4 * batch_size
         self.calibration = calibration
         self.windows = windows

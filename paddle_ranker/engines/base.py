@@ -6,6 +6,10 @@ from typing import Protocol
 
 import numpy as np
 
+# Padded tokens a thread has at once: a layer's activations then stay in its processor's caches. Twice as many cost 3%,
+# eight times as many a third of the speed (4 layers, 312 wide, with 1 MB of second-level cache).
+CPU_BATCH_TOKENS = 512
+
 
 class Engine(Protocol):
     """What computes logits; may be called from several threads at once.

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from paddle_ranker.engines.base import CPU_BATCH_TOKENS
 from paddle_ranker.engines.inputs import InputLimits, check_names
 from paddle_ranker.engines.onnx_files import onnx_file
 from paddle_ranker.engines.precisions import require_precision
@@ -66,6 +67,8 @@ class OnnxRuntimeEngine:
         check_names(path, [given.name for given in self._session.get_inputs()], len(outputs))
         self._output = outputs[1:2]
         self.precision = precision
+        if kind == "cpu":
+            self.batch_tokens = CPU_BATCH_TOKENS * thread_count(threads)
         self._limits = InputLimits.of(folder)
 
     def logits(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from paddle_ranker.engines.base import CPU_BATCH_TOKENS
 from paddle_ranker.engines.inputs import InputLimits, check_names
 from paddle_ranker.engines.onnx_files import onnx_file
 from paddle_ranker.engines.pool import Pool
@@ -68,6 +69,7 @@ class OpenVinoEngine:
         known = [_name(given.names) for given in self._model.inputs]
         check_names(path, known, len(self._model.outputs))
         self.precision = precision
+        self.batch_tokens = CPU_BATCH_TOKENS * thread_count(threads)
         self._limits = InputLimits.of(folder)
         self._requests: Pool[Any] = Pool(self._model.create_infer_request)
 

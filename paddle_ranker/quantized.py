@@ -39,13 +39,17 @@ _SHARES_LEFT_OUT = (0, 1 / 8, 1 / 4, 1 / 2)  # of the products: the ones with th
 
 @dataclass(frozen=True)
 class Quality:
-    """One measure in fp32 and in int8 by one engine, and the difference with its interval."""
+    """One measure in fp32 and in int8 by one engine, and the difference with its interval.
+
+    moved: root mean square of the logits' changes, over the logits' standard deviation
+    """
 
     engine: str
     measure: str
     before: float
     after: float
     difference: Interval
+    moved: float
 
 
 @dataclass(frozen=True)
@@ -209,7 +213,8 @@ def measure(dev: EvaluationSet, engine: Engine, fp32: Floats) -> list[Quality]:
     before, after = (evaluate_ranking(dev.queries, dev.labels, logits) for logits in (fp32, int8))
     names = [name for name in MEASURES if name in before]
     intervals = ranking_intervals(dev.queries, dev.labels, int8, fp32, measures=names)
-    return [Quality(engine.name, name, before[name], after[name], intervals[name]) for name in names]
+    moved = float(np.sqrt(np.square(int8 - fp32).mean()) / fp32.std())
+    return [Quality(engine.name, name, before[name], after[name], intervals[name], moved) for name in names]
 
 
 def _too_much(quality: list[Quality], limit: float, left_out: int) -> RankerError:

@@ -188,6 +188,9 @@ def test_the_command_writes_measures_and_records(folder: Path, dev: Path, capsys
         assert rows["onnx", measure]["after"] == pytest.approx(figures[measure], abs=1e-3)
     assert rows["onnx", "auc"]["before"] == 1.0 > rows["onnx", "auc"]["after"] > 0.9
     assert f"AUC      1.0000 in fp32, {figures['auc']:.3f}" in printed
+    before = logit(Ranker.load(folder, engine="onnx").score(queries, titles))
+    moved = np.sqrt(np.mean((logit(probabilities) - before) ** 2)) / np.std(before)
+    assert rows["onnx", "auc"]["moved"] == pytest.approx(moved, rel=1e-3) and f"onnx {moved:.1%}" in printed
     speeds = {(row["engine"], row["precision"]) for row in facts["speed"]}
     assert {("onnx", "fp32"), ("onnx", "int8"), ("inference", "fp32")} <= speeds
     fp32 = Ranker.load(folder, engine="onnx").score(queries, titles)
@@ -217,7 +220,7 @@ def test_products_are_left_out_until_the_loss_is_small(
 
     def measured(*_: Any) -> list[quantized.Quality]:
         loss = next(losses)
-        return [quantized.Quality("onnx", "auc", 1.0, 1.0 - loss, quantized.Interval(-loss, -loss, -loss))]
+        return [quantized.Quality("onnx", "auc", 1.0, 1.0 - loss, quantized.Interval(-loss, -loss, -loss), 0.1)]
 
     monkeypatch.setattr(quantized, "measure", measured)
     monkeypatch.setattr(quantized, "_INT8_ENGINES", ("onnx",))

@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from paddle_ranker.engines.base import CPU_BATCH_TOKENS
 from paddle_ranker.engines.inputs import InputLimits, check_names
 from paddle_ranker.engines.pool import Pool
 from paddle_ranker.engines.precisions import require_precision
@@ -62,6 +63,8 @@ class PaddleInferenceEngine:
         self._limits = InputLimits.of(folder)
         self._longest = folder.config.longest_pair
         self._device, self._threads, self._tensorrt = device, thread_count(threads), tensorrt
+        if kind == "cpu":
+            self.batch_tokens = CPU_BATCH_TOKENS * self._threads
         predictor = self._load(folder)
         # Clones share its parameters. It computes no more itself: one that does cannot be cloned meanwhile.
         self._predictors: Pool[Any] = Pool(predictor.clone)

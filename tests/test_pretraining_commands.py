@@ -198,6 +198,43 @@ def test_bad_input_is_an_error_of_one_line(
     assert "Traceback" not in errors and not list((tmp_path / "a").glob("model_*"))
 
 
+def losses_of(save_dir: Path) -> list[float]:
+    return [record["loss"] for record in read_metrics(save_dir / "metrics.jsonl") if "loss" in record]
+
+
+@pytest.mark.slow
+def test_every_option_has_an_effect(call: Call, tmp_path: Path) -> None:
+    common = ["--max_steps", 3, "--eval_step", 3, "--save_step", 100]
+    assert call(train_mlm.main, *typed(tmp_path / "plain", *common))[0] == 0
+    plain = losses_of(tmp_path / "plain")
+    for name, value in {
+        "packing": "truncate",
+        "whole_word_mask": "true",
+        "mlm_probability": 0.4,
+        "normalize_before": "true",
+        "dropout": 0,
+        "max_seq_length": 20,
+        "use_amp": "true",
+        "gradient_checkpointing": "true",
+        "weight_decay": 0.9,
+        "warmup_proportion": 0.9,
+        "schedule": "constant",
+        "max_grad_norm": 0.01,
+        "gradient_accumulation_steps": 1,
+        "seed": 7,
+    }.items():
+        status, printed, errors = call(train_mlm.main, *typed(tmp_path / name, *common, f"--{name}", value))
+        assert status == 0, errors
+        assert losses_of(tmp_path / name) != plain, name
+        assert np.isfinite(losses_of(tmp_path / name)).all()
+    # What must not have one: memory, where tokens lie, the name of the architecture.
+    for name, value in {"cache_dir": tmp_path / "cache", "model_type": "bert"}.items():
+        status, printed, errors = call(train_mlm.main, *typed(tmp_path / name, *common, f"--{name}", value))
+        assert status == 0 and losses_of(tmp_path / name) == plain, errors
+    assert list((tmp_path / "cache").glob("tokens_*")) and not (tmp_path / "cache_dir" / "corpus").exists()
+    assert "bert.embeddings.layer_norm.bias" in load_arrays(tmp_path / "model_type" / "last" / PARAMETERS_FILE)
+
+
 def test_a_resumed_run_needs_no_tokenizer_and_refuses_other_data(data: Path, call: Call, tmp_path: Path) -> None:
     save_dir = tmp_path / "a"
     assert call(train_mlm.main, *typed(save_dir, "--max_minutes", 1e-9))[0] == 0

@@ -3,7 +3,7 @@
 Weights become int8, symmetric, with a scale for each column; what is multiplied by them becomes uint8, with a scale and
 a zero point found beforehand on calibration pairs (Jacob et al., CVPR 2018), so that a pair's score does not depend on
 the pairs beside it, as it does where ranges are those of each batch. Everything else stays as it is: embeddings,
-LayerNorm, softmax, the residual sums, the products of the last layer's one token that go head by head, and the head.
+LayerNorm, softmax, the residual sums, the products of the last layer that are of one token a pair, and the head.
 
 The result is written as QuantizeLinear and DequantizeLinear around the products, which ONNX Runtime and OpenVINO fuse
 into integer products, and others may compute as it stands.
@@ -71,6 +71,9 @@ class Quantizer:
         source: the file that `export --onnx` wrote.
         work: folder for a temporary file.
 
+    Attributes: `products`, those that are worth it: `calibrate` takes those out that it finds to be of one token a
+    pair, which cost next to nothing and whose errors nothing averages out.
+
     Raises `CheckpointError` where the file has no product to quantize.
     """
 
@@ -78,6 +81,7 @@ class Quantizer:
         import onnx
         import onnxruntime
 
+        self.source = source
         folded = work / "folded.onnx"
         # Constants become initializers, and transposed weights weights: what follows finds them all in one form.
         options = _session_options()
@@ -100,7 +104,10 @@ class Quantizer:
         return len(shape) == 2 and min(shape) > 1
 
     def calibrate(self, batches: Iterable[Batch]) -> Calibrated:
-        """Run the graph on calibration pairs and note what its products multiply."""
+        """Run the graph on calibration pairs and note what its products multiply.
+
+        Raises `CheckpointError` where every product is of one token a pair.
+        """
         import onnx
         import onnxruntime
 
@@ -114,14 +121,23 @@ class Quantizer:
         )
         found = Calibrated(dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0), {})
         random = np.random.default_rng(0)
+        of_one_token: set[str] = set()
         for batch in batches:
             for name, values in zip(names, session.run(names, dict(zip(INPUTS, batch)))):
                 rows = values.reshape(-1, values.shape[-1])
+                if len(rows) == len(batch[0]):
+                    of_one_token.add(name)
                 found.lowest[name] = min(found.lowest[name], float(rows.min()))
                 found.highest[name] = max(found.highest[name], float(rows.max()))
                 kept = found.samples.get(name, rows[:0])
                 some = rows[random.permutation(len(rows))[: max(0, _SAMPLE - len(kept))]]
                 found.samples[name] = np.concatenate([kept, some])
+        self.products = [product for product in self.products if product.activation not in of_one_token]
+        if not self.products:
+            raise CheckpointError(
+                f"{self.source}: all its products of weights are of one token a pair, as with a single layer: integers "
+                "would gain nothing; score with --precision bf16"
+            )
         return found
 
     def by_error(self, calibrated: Calibrated, full_range: bool) -> list[Product]:

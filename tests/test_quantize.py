@@ -16,6 +16,7 @@ from paddle_ranker import Ranker, quantized
 from paddle_ranker.__main__ import main
 from paddle_ranker.engines import onnx_files
 from paddle_ranker.engines.precisions import has_int8
+from paddle_ranker.errors import CheckpointError
 from paddle_ranker.exported_folder import INPUTS, ExportedFolder
 from paddle_ranker.metrics import evaluate_ranking
 from paddle_ranker.quantization import Calibrated, Quantizer, activation_scale, quantize_weight
@@ -79,6 +80,8 @@ def test_a_quantized_product_is_the_product_of_the_rounded(tmp_path: Path) -> No
     quantizer = Quantizer(tmp_path / "model.onnx", tmp_path)
     assert [(one.weight, one.shape) for one in quantizer.products] == [("first", (4, 6)), ("second", (6, 3))]
     ids = np.arange(9, dtype=np.int64).reshape(3, 3)
+    with pytest.raises(CheckpointError, match="one token a pair"):
+        Quantizer(tmp_path / "model.onnx", tmp_path).calibrate([(ids[:, :1], ids[:, :1])])
     found = quantizer.calibrate([(ids[:2], ids[:2]), (ids[2:], ids[2:])])
     assert found.lowest["embedded"] == pytest.approx(table.min()) and found.highest["embedded"] == table.max()
     assert found.samples["hidden"].shape == (9, 6)
@@ -175,9 +178,9 @@ def test_the_command_writes_measures_and_records(folder: Path, dev: Path, capsys
     printed = capsys.readouterr().out
     opened = ExportedFolder.open(folder)
     assert opened.int8 is not None and opened.info.export is not None
-    assert f"quantized: {opened.int8}" in printed and "10 of 10 products" in printed
+    assert f"quantized: {opened.int8}" in printed and "6 of 6 products" in printed
     facts = opened.info.export["int8"]
-    assert (facts["products"], facts["left_out"], facts["calibration"]["pairs"]) == (10, [], 100)
+    assert (facts["products"], facts["left_out"], facts["calibration"]["pairs"]) == (6, [], 100)  # of the first layer
     assert (facts["evaluation"]["pairs"], facts["evaluation"]["queries"]) == (240, 30)
     queries, titles, labels = columns(dev)
     int8 = Ranker.load(folder, engine="onnx", precision="int8")
@@ -187,7 +190,7 @@ def test_the_command_writes_measures_and_records(folder: Path, dev: Path, capsys
     for measure in ("auc", "ndcg@10"):
         assert rows["onnx", measure]["after"] == pytest.approx(figures[measure], abs=1e-3)
     assert rows["onnx", "auc"]["before"] == 1.0 > rows["onnx", "auc"]["after"] > 0.9
-    assert f"AUC      1.0000 in fp32, {figures['auc']:.3f}" in printed
+    assert f"AUC      1.0000 in fp32, {rows['onnx', 'auc']['after']:.4f} in int8 (onnx): -0.0" in printed
     before = logit(Ranker.load(folder, engine="onnx").score(queries, titles))
     moved = np.sqrt(np.mean((logit(probabilities) - before) ** 2)) / np.std(before)
     assert rows["onnx", "auc"]["moved"] == pytest.approx(moved, rel=1e-3) and f"onnx {moved:.1%}" in printed
@@ -226,8 +229,8 @@ def test_products_are_left_out_until_the_loss_is_small(
     monkeypatch.setattr(quantized, "_INT8_ENGINES", ("onnx",))
     assert command(folder, dev) == 0
     info = RankerInfo.read(folder)
-    assert info and info.export and len(info.export["int8"]["left_out"]) == 2  # a quarter of ten, after an eighth
-    assert "8 of 10 products" in capsys.readouterr().out
+    assert info and info.export and len(info.export["int8"]["left_out"]) == 2  # a quarter of six, after an eighth
+    assert "4 of 6 products" in capsys.readouterr().out
 
 
 @parity

@@ -68,7 +68,7 @@ class FoldRunOptions(Options):
         choices=("cv", "dev"),
     )
     folds: int = option(3, help="folds of --protocol cv", minimum=2)
-    peer_python: str = option(sys.executable, help="a Python whose environment has sentence-transformers")
+    peer_python: str = option(sys.executable, help="a Python with what requirements/peers.in names")
     peer_bf16: bool = option(True, help="train the peer in bfloat16, which is faster where the processor has it")
     max_seq_length: int = option(64, help="longest pair in tokens", minimum=16)
     batch_size: int = option(32, help="pairs a batch, where a system does not say otherwise", minimum=1)

@@ -129,7 +129,8 @@ def available(options: InferenceBenchmarkOptions) -> list[System]:
     if options.model:
         found = [system for system in found if not system.name.endswith("_match")]
     if left_out:
-        print(f"not installed, so left out: {'; '.join(left_out)}\nto have the peers: {INSTALL}, and --peer_python")
+        print(f"not installed, so left out: {'; '.join(left_out)}\nto have the peers: {INSTALL}, and "
+              "--peer_python PEERS/bin/python")  # fmt: skip
     if not found:
         raise UsageError("no system is left to measure: choose others with --systems")
     return found

@@ -80,7 +80,7 @@ SYSTEMS = [
 ]  # fmt: skip
 
 EXPORT_PACKAGES = ("torch", "transformers", "onnx", "onnxruntime")  # what writing the peers' ONNX files needs
-INSTALL = "python -m pip install torch transformers sentence-transformers onnx onnxruntime openvino"
+INSTALL = "python -m venv PEERS && PEERS/bin/python -m pip install -r requirements/peers.in"
 
 
 def missing_packages(python: str, names: Sequence[str]) -> set[str]:

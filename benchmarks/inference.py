@@ -173,8 +173,9 @@ def prepare(options: InferenceBenchmarkOptions, shape: str, folder: Path, titles
         queries=options.queries,
         latency_titles=titles,
     )
-    save_inference_work(folder, work, Pairs(queries, texts, pair_encoder.encode(queries, texts)))
-    export_rankers(folder)
+    encoded = pair_encoder.encode(queries, texts)
+    save_inference_work(folder, work, Pairs(queries, texts, encoded))
+    export_rankers(folder, encoded)
     if peers and not missing_packages(options.peer_python, EXPORT_PACKAGES):
         _export_peers(options.peer_python, folder)
 

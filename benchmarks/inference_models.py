@@ -11,12 +11,13 @@ import numpy as np
 
 from paddle_ranker.config import EncoderConfig
 from paddle_ranker.errors import UsageError
-from paddle_ranker.pair_encoder import PairEncoder, never_match_ids
+from paddle_ranker.pair_encoder import EncodedPairs, PairEncoder, never_match_ids
 from paddle_ranker.records import LabeledPair
 from paddle_ranker.vocabulary import train_wordpiece_vocabulary, write_vocabulary
 
 MAX_SEQ_LENGTH = 128
 TRAINED_VOCABULARY = 12_000
+CALIBRATION_PAIRS = 512
 
 
 def write_rankers(
@@ -67,13 +68,27 @@ def copy_ranker(folder: Path, source: Path) -> tuple[PairEncoder, dict[str, Any]
     return parts.pair_encoder, dataclasses.asdict(parts.network.config)
 
 
-def export_rankers(folder: Path) -> None:
-    """Write what the engines and the peers load: `exported` and `exported_match`, with ONNX files, and `hf`."""
+def export_rankers(folder: Path, pairs: EncodedPairs) -> None:
+    """Write what the engines and the peers load: `exported` and `exported_match`, with ONNX files, and `hf`.
+
+    `pairs` are those that `exported`'s file of 8-bit integers is calibrated on, as many as `quantize` takes.
+    """
+    from paddle_ranker.batching import scoring_batches
     from paddle_ranker.convert import ConvertOptions, convert
+    from paddle_ranker.engines.precisions import has_int8
     from paddle_ranker.export import export_ranker
+    from paddle_ranker.exported_folder import ExportedFolder
     from paddle_ranker.model_folder import load_ranker
+    from paddle_ranker.quantization import Quantizer
 
     for name, source in (("exported", "ranker"), ("exported_match", "ranker_match")):
         if (folder / source).is_dir():
             export_ranker(load_ranker(folder / source), folder / name, onnx=True)
     convert(ConvertOptions(source=str(folder / "ranker"), target=str(folder / "hf"), to="hf"))
+    exported = ExportedFolder.open(folder / "exported")
+    assert exported.onnx is not None
+    quantizer, pad_id = Quantizer(exported.onnx, folder), exported.config.pad_token_id
+    sample = pairs.take(np.arange(min(len(pairs), CALIBRATION_PAIRS)))
+    batches = [sample.pad(rows, pad_id) for rows in scoring_batches(sample.lengths, 4096, 4096)]
+    model = quantizer.quantize(quantizer.calibrate(batches), full_range=has_int8())
+    exported.onnx.with_suffix(".int8.onnx").write_bytes(model.SerializeToString())

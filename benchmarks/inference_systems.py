@@ -55,6 +55,8 @@ SYSTEMS = [
     System("ours_openvino", "ours: OpenVINO", packages=_OV),
     System("ours_inference_bf16", "ours: Paddle Inference bf16", "bf16", _PADDLE, exact=False),
     System("ours_openvino_bf16", "ours: OpenVINO bf16", "bf16", _OV, exact=False),
+    System("ours_onnx_int8", "ours: ONNX Runtime int8", "int8", _ORT, exact=False),
+    System("ours_openvino_int8", "ours: OpenVINO int8", "int8", _OV, exact=False),
     System("ours_dygraph", "ours: dygraph", packages=_PADDLE),
     System("ours_inference_match", "ours: Paddle Inference, match embeddings", packages=_PADDLE, exact=False),
     System("ours_openvino_match", "ours: OpenVINO, match embeddings", packages=_OV, exact=False),

@@ -19,6 +19,8 @@ ENGINES = {
     "ours_onnx": ("onnx", "fp32", "exported"),
     "ours_openvino": ("openvino", "fp32", "exported"),
     "ours_openvino_bf16": ("openvino", "bf16", "exported"),
+    "ours_onnx_int8": ("onnx", "int8", "exported"),
+    "ours_openvino_int8": ("openvino", "int8", "exported"),
     "ours_inference_match": ("inference", "fp32", "exported_match"),
     "ours_openvino_match": ("openvino", "fp32", "exported_match"),
     "ours_inference_texts": ("inference", "fp32", "exported"),

@@ -34,7 +34,7 @@ SHAPE
 # last: they win over the demo's.
 run_python "$ROOT/pretraining/train_mlm.py" --train_files "$corpus" --tokenizer "$tokenizer" \
     --config "$folder/shape.json" --save_dir "$trained" --packing truncate --dropout 0 --max_seq_length 64 --batch_size 8 \
-    --gradient_accumulation_steps 1 --epochs 2 --learning_rate 1e-3 --eval_step 400 --save_step 400 --logging_steps 100 \
+    --gradient_accumulation_steps 1 --epochs 3 --learning_rate 1e-3 --eval_step 400 --save_step 400 --logging_steps 100 \
     --keep 1 ${device[@]+"${device[@]}"} "$@"
 
 best="$(option_value --save_dir --save_dir "$trained" "$@")/best"

@@ -223,13 +223,13 @@ def test_every_option_has_an_effect(call: Call, tmp_path: Path) -> None:
         "gradient_accumulation_steps": 1,
         "seed": 7,
     }.items():
-        status, printed, errors = call(train_mlm.main, *typed(tmp_path / name, *common, f"--{name}", value))
+        status, _, errors = call(train_mlm.main, *typed(tmp_path / name, *common, f"--{name}", value))
         assert status == 0, errors
         assert losses_of(tmp_path / name) != plain, name
         assert np.isfinite(losses_of(tmp_path / name)).all()
     # What must not have one: memory, where tokens lie, the name of the architecture.
     for name, value in {"cache_dir": tmp_path / "cache", "model_type": "bert"}.items():
-        status, printed, errors = call(train_mlm.main, *typed(tmp_path / name, *common, f"--{name}", value))
+        status, _, errors = call(train_mlm.main, *typed(tmp_path / name, *common, f"--{name}", value))
         assert status == 0 and losses_of(tmp_path / name) == plain, errors
     assert list((tmp_path / "cache").glob("tokens_*")) and not (tmp_path / "cache_dir" / "corpus").exists()
     assert "bert.embeddings.layer_norm.bias" in load_arrays(tmp_path / "model_type" / "last" / PARAMETERS_FILE)

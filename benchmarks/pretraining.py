@@ -142,6 +142,7 @@ def training_options(options: PretrainingBenchmarkOptions, path: Path, folder: P
         max_seq_length=options.max_seq_length,
         batch_size=options.batch_size,
         gradient_accumulation_steps=1,
+        attention="sequence",  # as transformers' models
         learning_rate=options.learning_rate,
         dropout=options.dropout,
         epochs=FOREVER,

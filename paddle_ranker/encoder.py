@@ -99,6 +99,11 @@ def _at(hidden: Tensor, places: Tensor) -> Tensor:
     return paddle.gather(hidden.reshape([-1, size]), places.reshape([-1])).reshape([*places.shape, size])
 
 
+def _apart(queries: Tensor, keys: Tensor) -> Tensor:
+    """Return what keeps `[batch, m]` queries from `[batch, n]` keys of other documents, `[batch, 1, m, n]`."""
+    return (queries.unsqueeze(2) != keys.unsqueeze(1)).astype("float32").unsqueeze(1) * MASKED
+
+
 class _Layers(nn.Layer):
     """Holds the layers under the name they have in PaddleNLP's checkpoints: `encoder.layers.<i>`."""
 
@@ -185,7 +190,9 @@ class Encoder(nn.Layer):
         hidden = self._through(self.encoder.layers, hidden, mask)
         return self.encoder.norm(hidden) if self.config.normalize_before else hidden
 
-    def at(self, input_ids: Tensor, token_type_ids: Tensor, places: Tensor) -> Tensor:
+    def at(
+        self, input_ids: Tensor, token_type_ids: Tensor, places: Tensor, documents: Optional[Tensor] = None
+    ) -> Tensor:
         """Return the hidden states of some tokens of each sequence, `[batch, chosen, hidden]`.
 
         Exactly those of `forward`; the last layer computes keys and values for all tokens, the rest for these alone.
@@ -193,10 +200,15 @@ class Encoder(nn.Layer):
         Args:
             input_ids, token_type_ids: as in `forward`.
             places: `[batch, chosen]` int64, where in the flattened `input_ids` they are, in a row those of its own.
+            documents: `[batch, length]` int64; tokens attend to those of the same number alone. None: to all.
         """
         hidden, mask = self._embed(input_ids, token_type_ids, None)
+        last_mask = mask
+        if documents is not None:
+            chosen = paddle.gather(documents.reshape([-1]), places.reshape([-1])).reshape(places.shape)
+            mask, last_mask = mask + _apart(documents, documents), mask + _apart(chosen, documents)
         hidden = self._through(self.encoder.layers[:-1], hidden, mask)
-        hidden = self.encoder.layers[-1](hidden, mask, places=places)
+        hidden = self.encoder.layers[-1](hidden, last_mask, places=places)
         return self.encoder.norm(hidden) if self.config.normalize_before else hidden
 
     def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:

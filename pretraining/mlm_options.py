@@ -48,6 +48,11 @@ class TrainMlmOptions(TrainingOptions):
         help="pack: documents one after another until a sequence is full; truncate: one each, cut at the end",
         choices=("pack", "truncate"),
     )
+    attention: str = option(
+        "document",
+        help="what the tokens of packed documents attend to: those of their document, or of the whole sequence",
+        choices=("document", "sequence"),
+    )
     documents: str = option(
         "lines",
         help="a document of a .txt file: lines (each), blank_lines (parted by them), titles (WikiText's ' = Title = ')",

@@ -90,6 +90,8 @@ def start_mlm(options: TrainMlmOptions) -> MlmStart:
             f"--max_seq_length {options.max_seq_length}: the model has {config.longest_pair} positions; give at most "
             "that, or a configuration with a larger max_position_embeddings"
         )
+    if options.packing == "pack" and options.attention == "document":
+        network.separator = tokenizer.token_to_id[tokenizer.special_tokens["sep_token"]]
     network.encoder.gradient_checkpointing = options.gradient_checkpointing
     if processes.is_first:
         if options.resume and not resumed:

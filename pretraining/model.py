@@ -66,6 +66,7 @@ class MaskedLanguageModel(nn.Layer):
         self.config, self.has_pooler = config, has_pooler
         setattr(self, config.model_type, Encoder(config))
         self.cls = _Head(config)
+        self.separator: Optional[int] = None  # the id of [SEP] where attention stays within its documents
         for parameter in self.encoder.pooler.parameters():
             parameter.stop_gradient = True
 
@@ -85,7 +86,11 @@ class MaskedLanguageModel(nn.Layer):
         """
         grid, slots = _by_row(input_ids.shape, places)
         ids = paddle.to_tensor(input_ids)
-        hidden = self.encoder.at(ids, paddle.zeros_like(ids), paddle.to_tensor(grid))
+        documents = None
+        if self.separator is not None:
+            ends = input_ids == self.separator
+            documents = paddle.to_tensor(np.cumsum(ends, axis=1) - ends)
+        hidden = self.encoder.at(ids, paddle.zeros_like(ids), paddle.to_tensor(grid), documents)
         chosen = paddle.gather(hidden.reshape([-1, self.config.hidden_size]), paddle.to_tensor(slots))
         return self.cls.predictions(chosen, self.encoder.embeddings.word_embeddings.weight).astype("float32")
 

@@ -5,8 +5,8 @@
 
 Documents come in an order of their own, so that neighbours in a sorted file do not share a sequence. A document that
 does not end where its sequence does goes on in the next one; it is cut between words, and no piece is shorter than
-`SHORTEST_PIECE` tokens unless the document is. All tokens of a sequence attend to each other, across documents too, as
-in RoBERTa's FULL-SENTENCES (Liu et al., 2019, section 4.2); all have token type 0.
+`SHORTEST_PIECE` tokens unless the document is. Whether tokens attend to other documents of their sequence
+is the network's matter (`MaskedLanguageModel.separator`); all have token type 0.
 """
 
 from __future__ import annotations

@@ -185,3 +185,24 @@ def test_logits_are_those_of_paddlenlp(model_type: str, tmp_path: Path) -> None:
     logits = again(ids, paddle.zeros_like(ids))
     logits = (logits if isinstance(logits, paddle.Tensor) else logits[0]).reshape([-1, CONFIG.vocab_size])
     np.testing.assert_allclose(logits.numpy()[PLACES], ours, atol=1e-5)
+
+
+@pytest.mark.unit
+def test_attention_within_documents_sees_nothing_of_the_others() -> None:
+    network = make()
+    ids = np.array([[1, 10, 3, 2, 20, 21, 3, 2], [1, 10, 3, 12, 13, 2, 0, 0]])
+    places = np.array([2, 6, 10])
+    crossing = network(ids, places).numpy()
+    network.separator = 2
+    within = network(ids, places).numpy()
+    np.testing.assert_allclose(within[2], crossing[2], atol=1e-5)  # one document: nothing to keep apart
+    assert np.abs(within[:2] - crossing[:2]).max() > 0.01
+    for column, seen in ((1, 0), (4, 1)):
+        changed = ids.copy()
+        changed[0, column] = 33
+        moved = np.abs(network(changed, places).numpy() - within).max(axis=1)
+        assert moved[seen] > 0.01 and moved[1 - seen] < 1e-5
+    network.separator = None
+    changed = ids.copy()
+    changed[0, 4] = 33
+    assert np.abs(network(changed, places).numpy() - crossing).max(axis=1)[0] > 0.01

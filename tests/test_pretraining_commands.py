@@ -209,6 +209,7 @@ def test_every_option_has_an_effect(call: Call, tmp_path: Path) -> None:
     plain = losses_of(tmp_path / "plain")
     for name, value in {
         "packing": "truncate",
+        "attention": "sequence",
         "whole_word_mask": "true",
         "mlm_probability": 0.4,
         "normalize_before": "true",

@@ -30,11 +30,10 @@ cat >"$folder/shape.json" <<'SHAPE'
 {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512,
  "max_position_embeddings": 512, "initializer_range": 0.06}
 SHAPE
-# One short title a sequence: packed ones are learned several times as slowly (docs/pretraining.md). The arguments come
-# last: they win over the demo's.
+# The arguments come last: they win over the demo's.
 run_python "$ROOT/pretraining/train_mlm.py" --train_files "$corpus" --tokenizer "$tokenizer" \
-    --config "$folder/shape.json" --save_dir "$trained" --packing truncate --dropout 0 --max_seq_length 64 --batch_size 8 \
-    --gradient_accumulation_steps 1 --epochs 3 --learning_rate 1e-3 --eval_step 400 --save_step 400 --logging_steps 100 \
+    --config "$folder/shape.json" --save_dir "$trained" --dropout 0 --max_seq_length 64 --batch_size 4 \
+    --gradient_accumulation_steps 1 --epochs 4 --learning_rate 1e-3 --eval_step 400 --save_step 400 --logging_steps 100 \
     --keep 1 ${device[@]+"${device[@]}"} "$@"
 
 best="$(option_value --save_dir --save_dir "$trained" "$@")/best"

@@ -25,13 +25,13 @@ import numpy as np
 from benchmarks.inference_report import Measured, goals, shown_tables, values_of, write_plot
 from benchmarks.inference_systems import EXPORT_PACKAGES, INSTALL, SYSTEMS, System, missing_packages
 from benchmarks.inference_workers import (
-    Process,
     seconds_of_import,
     seconds_to_first_score,
     start_matrix_products,
     start_worker,
 )
 from benchmarks.inputs import ROOT, graded_pairs_and_vocabulary
+from benchmarks.line_process import LineProcess
 from benchmarks.peers.inference_work import (
     InferenceWork,
     Pairs,
@@ -206,7 +206,7 @@ def measure(
     result = Run(shape, threads, f"{work.offline} pairs, {lengths.mean():.1f} tokens each")
     result.operations = matrix_product_operations(work.shape, lengths) / work.offline
     with ExitStack() as stack:
-        workers: dict[str, Process] = {}
+        workers: dict[str, LineProcess] = {}
         for system in systems:
             workers[system.name] = worker = start_worker(system, folder, threads, options.peer_python)
             stack.callback(worker.close)
@@ -228,7 +228,7 @@ def measure(
     return result
 
 
-def _since(worker: Process) -> float:
+def _since(worker: LineProcess) -> float:
     return time.perf_counter() - worker.started
 
 
@@ -239,7 +239,7 @@ def _with_threads(folder: Path, threads: int) -> tuple[InferenceWork, Pairs]:
     return work, pairs
 
 
-def _compare_scores(result: Run, workers: dict[str, Process], work: InferenceWork) -> None:
+def _compare_scores(result: Run, workers: dict[str, LineProcess], work: InferenceWork) -> None:
     """Fill in how far each system's probabilities are from the exact systems' median, the pairs in every process."""
     found = {}
     for measured in result.systems:
@@ -262,7 +262,7 @@ def _compare_scores(result: Run, workers: dict[str, Process], work: InferenceWor
 
 
 def _offline(
-    options: InferenceBenchmarkOptions, result: Run, workers: dict[str, Process], products: Optional[Process]
+    options: InferenceBenchmarkOptions, result: Run, workers: dict[str, LineProcess], products: Optional[LineProcess]
 ) -> None:
     for _ in range(options.rounds):
         for measured in result.systems:
@@ -276,7 +276,7 @@ def _offline(
 
 
 def _latency(
-    options: InferenceBenchmarkOptions, result: Run, workers: dict[str, Process], titles: Sequence[int]
+    options: InferenceBenchmarkOptions, result: Run, workers: dict[str, LineProcess], titles: Sequence[int]
 ) -> None:
     for count in titles:
         for query in range(options.queries):

@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -26,9 +25,10 @@ from typing import Any, Optional
 import numpy as np
 
 from benchmarks.inputs import ROOT
+from benchmarks.line_process import LineProcess
 from benchmarks.training import median_and_range
 from paddle_ranker import runtime
-from paddle_ranker.errors import DataError, RankerError, UsageError
+from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import Options, option, run_command
 from pretraining.mlm_options import TrainMlmOptions
 
@@ -177,10 +177,10 @@ def measure(
 ) -> dict[str, list[dict[str, Any]]]:
     """Return each system's answers, one a round; raises `RankerError` where a process ends early."""
     answers: dict[str, list[dict[str, Any]]] = {name: [] for name in systems}
-    workers: list[_Worker] = []
+    workers: list[LineProcess] = []
     try:
         for name in systems:
-            workers.append(_Worker(name, options, folder))
+            workers.append(_start_worker(name, options, folder))
             workers[-1].answer()
         for _ in range(options.rounds):
             for worker in workers:
@@ -192,51 +192,19 @@ def measure(
     return answers
 
 
-class _Worker:
-    """A process that trains as a system does: it answers when it is ready, and after each round."""
-
-    def __init__(self, name: str, options: PretrainingBenchmarkOptions, folder: Path):
-        self.name = name
-        ours = [sys.executable, "-m", "benchmarks.peers.mlm_worker", str(folder)]
-        theirs = [options.peer_python, str(_PEER), str(folder), name]
-        threads = str(options.threads)
-        environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONPATH": str(ROOT)}
-        if name != "ours":
-            for variable in ("PYTHONPATH", runtime.MATH_VARIABLE):  # another environment's Python
-                environment.pop(variable, None)
-        self._log = (folder / f"{name}.log").open("w+", encoding="utf-8")
-        self._process = subprocess.Popen(
-            ours if name == "ours" else theirs,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-        )
-
-    def begin(self, steps: int) -> None:
-        """Let it make so many steps."""
-        assert self._process.stdin
-        self._process.stdin.write(f"{steps}\n")
-        self._process.stdin.flush()
-
-    def answer(self) -> dict[str, Any]:
-        """Wait for its answer."""
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        if not line:
-            self._log.seek(0)
-            last = (self._log.read().strip().splitlines() or ["it said nothing"])[-1]
-            raise RankerError(f"the process of {self.name} ended ({last}): leave it out with --systems, or give "
-                              "--peer_python an environment with torch and transformers")  # fmt: skip
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.wait()
-        self._log.close()
+def _start_worker(name: str, options: PretrainingBenchmarkOptions, folder: Path) -> LineProcess:
+    """Start a process that trains as a system does: it answers when it is ready, and after each round."""
+    ours = [sys.executable, "-m", "benchmarks.peers.mlm_worker", str(folder)]
+    theirs = [options.peer_python, str(_PEER), str(folder), name]
+    return LineProcess(
+        name,
+        ours if name == "ours" else theirs,
+        options.threads,
+        folder / f"{name}.log",
+        # The peer's file imports nothing of this project: what lies in the checkout is not to be found by it.
+        {} if name == "ours" else {"PYTHONPATH": ""},
+        hint="leave it out with --systems, or give --peer_python an environment with torch and transformers",
+    )
 
 
 def print_curve(answers: dict[str, list[dict[str, Any]]]) -> None:

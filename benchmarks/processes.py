@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from benchmarks.training import SHAPES, Timings, TrainingBenchmarkOptions, Worker, median_and_range, prepare
+from benchmarks.line_process import LineProcess
+from benchmarks.training import SHAPES, Timings, TrainingBenchmarkOptions, median_and_range, prepare, start_worker
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options, option, run_command
 
@@ -91,11 +92,11 @@ def measure(arrangements: Sequence[Arrangement], options: ProcessesOptions, fold
     return timings
 
 
-def start(arrangement: Arrangement, folder: Path, stack: ExitStack) -> list[Worker]:
+def start(arrangement: Arrangement, folder: Path, stack: ExitStack) -> list[LineProcess]:
     """Start an arrangement's processes, which `stack` ends; return them when all are ready to train."""
     team = []
     for rank, environment in enumerate(environments(arrangement.processes)):
-        team.append(Worker("ours", folder, arrangement.threads, environment, rank))
+        team.append(start_worker("ours", folder, arrangement.threads, environment, rank))
         stack.callback(team[-1].close)
     for worker in team:
         worker.answer()

@@ -12,10 +12,7 @@ which may wait busily.
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -24,9 +21,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Optional
 
-from benchmarks.inputs import ROOT, graded_pairs_and_vocabulary
+from benchmarks.inputs import graded_pairs_and_vocabulary
+from benchmarks.line_process import LineProcess
 from paddle_ranker import runtime
-from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.errors import UsageError
 from paddle_ranker.options import Options, option, run_command
 
 PUBLISHED_LENGTH = 128
@@ -169,13 +167,13 @@ def prepare(options: TrainingBenchmarkOptions, shape: str, folder: Path) -> str:
 def measure(systems: Sequence[System], options: TrainingBenchmarkOptions, folder: Path) -> dict[str, Timings]:
     """Return each system's timings on the work in `folder`; raises `RankerError` where a system's process ends."""
     timings = {system.name: Timings() for system in systems}
-    workers: list[Worker] = []
+    workers: list[LineProcess] = []
     try:
         for system in systems:
             environment: dict[str, str] = {}
             if system.fast_math:
                 runtime.choose_math_path(environment, loaded={})
-            workers.append(Worker(system.name, folder, options.threads, environment))
+            workers.append(start_worker(system.name, folder, options.threads, environment))
             workers[-1].answer()
         for number in range(options.rounds + 1):  # the first one is the warm-up
             for system, worker in zip(systems, workers):
@@ -190,8 +188,10 @@ def measure(systems: Sequence[System], options: TrainingBenchmarkOptions, folder
     return timings
 
 
-class Worker:
-    """A process that trains as a system does; it answers once when it is ready, and then after each round.
+def start_worker(system: str, folder: Path, threads: int, environment: Mapping[str, str], rank: int = 0) -> LineProcess:
+    """Start a process that trains as a system does; it answers once when it is ready, and then after each round.
+
+    An answer holds the round's `triples`, `seconds` and `cpu_seconds`.
 
     Args:
         system: a name of `SYSTEMS`.
@@ -200,45 +200,14 @@ class Worker:
         environment: further variables.
         rank: of several processes that train together, which one.
     """
-
-    def __init__(self, system: str, folder: Path, threads: int, environment: Mapping[str, str], rank: int = 0):
-        self.system = system
-        own = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        own.pop(runtime.MATH_VARIABLE, None)
-        own.update({"GLOG_minloglevel": "2", "PYTHONPATH": str(ROOT), **environment})
-        self._log = (folder / f"{system}_{threads}_{rank}.log").open("w+", encoding="utf-8")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.peers.training_worker", system, str(folder)],
-            env=own,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-        )
-
-    def begin(self, steps: int) -> None:
-        """Let it make so many steps."""
-        assert self._process.stdin
-        self._process.stdin.write(f"{steps}\n")
-        self._process.stdin.flush()
-
-    def answer(self) -> dict[str, float]:
-        """Wait for the end of the steps; return their `triples`, `seconds` and `cpu_seconds`."""
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        if not line:
-            self._log.seek(0)
-            last = (self._log.read().strip().splitlines() or ["it said nothing"])[-1]
-            raise RankerError(f"the process of {self.system} ended ({last}): "
-                              f"leave it out with --systems, or free some memory")  # fmt: skip
-        figures: dict[str, float] = json.loads(line)
-        return figures
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.wait()
-        self._log.close()
+    return LineProcess(
+        system,
+        [sys.executable, "-m", "benchmarks.peers.training_worker", system, str(folder)],
+        threads,
+        folder / f"{system}_{threads}_{rank}.log",
+        environment,
+        hint="leave it out with --systems, or free some memory",
+    )
 
 
 def print_table(timings: dict[str, Timings], systems: Sequence[System]) -> None:

@@ -72,7 +72,7 @@ def test_the_scale_halves_at_an_overflow_and_doubles_after_good_steps(monkeypatc
 
 
 def test_a_scale_that_overflows_costs_steps_and_not_the_training(tmp_path: Any, examples: Any) -> None:
-    settings = {"use_amp": True, "amp_dtype": "float16", "epochs": 8}
+    settings: Any = {"use_amp": True, "amp_dtype": "float16", "epochs": 8}
     untouched = parameters(make_network())
     _, network = run(tmp_path / "a", examples, scale_loss=2.0**40, max_steps=2, **settings)
     np.testing.assert_array_equal(parameters(network), untouched)  # both steps were skipped

@@ -7,31 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
-from paddle import Tensor, nn
+from paddle import nn
 
 from benchmarks.peers.inference_work import BatchedSubject, Forward, InferenceWork, Pairs, Subject
+from benchmarks.peers.published import PublishedRanker
 from paddle_ranker.parameters import PARAMETERS_FILE, load_arrays
-
-
-class PublishedRanker(nn.Layer):
-    """PaddleNLP's ERNIE under a linear head, as the published pairwise ranker is built.
-
-    Its sigmoid is left out: `Subject.score` returns logits.
-    """
-
-    def __init__(self, shape: dict[str, object]):
-        super().__init__()
-        from paddlenlp.transformers import ErnieConfig, ErnieModel
-
-        self.ptm = ErnieModel(ErnieConfig(**shape))
-        self.dropout = nn.Dropout(0.1)
-        self.similarity = nn.Linear(self.ptm.config.hidden_size, 1)
-
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return the logits, `[batch, 1]`."""
-        pooled = self.ptm(input_ids, token_type_ids)[1]
-        return F.linear(self.dropout(pooled), self.similarity.weight, self.similarity.bias)
 
 
 def subject(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> Subject:

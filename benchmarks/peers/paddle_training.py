@@ -9,6 +9,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from benchmarks.peers.published import PublishedRanker
 from benchmarks.peers.work import BenchmarkTriples, Pace, TrainingWork, batches_forever
 from ernie_matching.data import EncodedTriples
 from ernie_matching.model import PairwiseExamples
@@ -63,23 +64,6 @@ class _Paced(PairwiseExamples):
         return super().loss(network, indices)
 
 
-class PublishedRanker(nn.Layer):
-    """PaddleNLP's ERNIE under a linear head with a sigmoid, as the published pairwise ranker is built."""
-
-    def __init__(self, shape: dict[str, object]):
-        super().__init__()
-        from paddlenlp.transformers import ErnieConfig, ErnieModel
-
-        self.ptm = ErnieModel(ErnieConfig(**shape))
-        self.dropout = nn.Dropout(0.1)
-        self.similarity = nn.Linear(self.ptm.config.hidden_size, 1)
-
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return the probabilities, `[batch, 1]`."""
-        pooled = self.ptm(input_ids, token_type_ids)[1]
-        return F.sigmoid(self.similarity(self.dropout(pooled)))
-
-
 def published(work: TrainingWork, triples: BenchmarkTriples, pace: Pace) -> None:
     """Train as published: padded to a fixed length, one forward pass for each title, AdamW without clipping."""
     paddle.set_device("cpu")
@@ -89,8 +73,8 @@ def published(work: TrainingWork, triples: BenchmarkTriples, pace: Pace) -> None
     optimizer = paddle.optimizer.AdamW(learning_rate=work.learning_rate, parameters=network.parameters())
     for indices in batches_forever(work, triples):
         pace.tick(len(indices))
-        positive = network(*_padded(triples.positives, indices, work))
-        negative = network(*_padded(triples.negatives, indices, work))
+        positive = F.sigmoid(network(*_padded(triples.positives, indices, work)))
+        negative = F.sigmoid(network(*_padded(triples.negatives, indices, work)))
         loss = F.margin_ranking_loss(positive, negative, paddle.ones_like(positive), margin=0.2)
         loss.backward()
         optimizer.step()

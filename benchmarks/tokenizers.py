@@ -1,6 +1,6 @@
-"""Time the ways from pairs of texts to ids on one core, and count the rows on which their ids differ.
+"""Time the ways from pairs of texts to ids, and count the rows on which their ids differ.
 
-python -m benchmarks.tokenizers [--file pairs.tsv] [--vocab vocab.txt]
+python -m benchmarks.tokenizers [--file pairs.tsv] [--vocab vocab.txt] [--threads 1,2]
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
 from benchmarks.inputs import graded_pairs_and_vocabulary
+from benchmarks.report import parse_numbers
 from paddle_ranker.errors import DependencyError, UsageError
 from paddle_ranker.options import Options, option, run_command
 from paddle_ranker.pair_encoder import PairEncoder
@@ -39,6 +40,7 @@ class BenchmarkOptions(Options):
     max_seq_length: int = option(128, help="longest pair in tokens", minimum=5)
     repetitions: int = option(5, help="timed passes over the file for each way", minimum=1)
     rows: Optional[int] = option(None, help="use only the file's first so many rows", minimum=1)
+    threads: str = option("1", help="comma-separated: a table each, of so many cores and threads of the libraries")
 
 
 @dataclass
@@ -58,24 +60,36 @@ def run(options: BenchmarkOptions) -> None:
     queries, titles = [pair.query for pair in pairs], [pair.title for pair in pairs]
     if not pairs:
         raise UsageError(f"{path} holds no pairs: give a file with some")
-    with tempfile.TemporaryDirectory() as folder, _one_core():
+    counts = parse_numbers(options.threads, "threads")
+    allowed = cores()
+    if min(counts) < 1 or max(counts) > len(allowed):
+        raise UsageError(f"--threads {options.threads}: this process may use {len(allowed)} cores, give 1 to that many")
+    with tempfile.TemporaryDirectory() as folder:
         if vocab is None:
             write_vocabulary(folder, train_wordpiece_vocabulary(queries + titles, _TRAINED_VOCAB_SIZE))
         else:
             (Path(folder) / "vocab.txt").write_bytes(vocab.read_bytes())
-        ways = _ways(folder, options)
-        for _ in range(options.repetitions):  # one after another, so that a busy moment hits all of them
-            for way in ways:
-                encode = way.prepare()
-                start = time.perf_counter()
-                for batch in _batches(queries, titles, options.batch_size):
-                    encode(*batch)
-                way.rates.append(len(pairs) / (time.perf_counter() - start))
-        print(
-            f"{path}: {len(pairs):,} pairs in batches of {options.batch_size}, at most {options.max_seq_length} "
-            f"tokens, one core, median of {options.repetitions} interleaved passes"
-        )
-        _print_table(ways, queries, titles, options.batch_size)
+        for threads in counts:
+            with _threads(threads, allowed):
+                _time_and_print(folder, options, path, queries, titles, threads)
+
+
+def _time_and_print(
+    folder: str, options: BenchmarkOptions, path: Path, queries: list[str], titles: list[str], threads: int
+) -> None:
+    ways = _ways(folder, options)
+    for _ in range(options.repetitions):  # one after another, so that a busy moment hits all of them
+        for way in ways:
+            encode = way.prepare()
+            start = time.perf_counter()
+            for batch in _batches(queries, titles, options.batch_size):
+                encode(*batch)
+            way.rates.append(len(queries) / (time.perf_counter() - start))
+    print(
+        f"{path}: {len(queries):,} pairs in batches of {options.batch_size}, at most {options.max_seq_length} tokens, "
+        f"{threads} core{'s' if threads > 1 else ''}, median of {options.repetitions} interleaved passes"
+    )
+    _print_table(ways, queries, titles, options.batch_size)
 
 
 def _print_table(ways: Sequence[_Way], queries: list[str], titles: list[str], batch_size: int) -> None:
@@ -183,19 +197,30 @@ def _batches(queries: list[str], titles: list[str], size: int) -> Iterator[tuple
         yield queries[start : start + size], titles[start : start + size]
 
 
+def cores() -> list[int]:
+    """Return the cores that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
 @contextmanager
-def _one_core() -> Iterator[None]:
-    """Keep this process to one core where the system can; the libraries start no threads of their own then."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(allowed)})
+def _threads(count: int, allowed: Sequence[int]) -> Iterator[None]:
+    """Keep this process to so many cores where the system can, and give the libraries as many threads."""
+    parallel = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "true" if count > 1 else "false"
+    with suppress(ImportError):
+        import fast_tokenizer
+
+        fast_tokenizer.set_thread_num(count)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, allowed[:count])
     try:
         yield
     finally:
-        os.sched_setaffinity(0, allowed)
+        os.environ.pop("TOKENIZERS_PARALLELISM")
+        if parallel is not None:
+            os.environ["TOKENIZERS_PARALLELISM"] = parallel
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, allowed)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

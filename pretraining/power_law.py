@@ -1,0 +1,278 @@
+"""Power laws of a loss in parameters, tokens and compute, fitted robustly, with bootstrap intervals.
+
+    L(N, D) = E + A / N^alpha + B / D^beta
+
+is the law of Hoffmann et al. (2022, arXiv:2203.15556, approach 3), fitted as there: Huber's loss of the differences of
+logarithms, from several starting points. L(C) = K / C^gamma is a line through the logarithms of the runs that no
+cheaper run beats, as in Kaplan et al. (2020, arXiv:2001.08361).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Callable, Optional
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from paddle_ranker.errors import DataError
+from paddle_ranker.metrics import Floats
+from paddle_ranker.statistics import Interval
+
+DELTA = 1e-3  # Hoffmann et al.'s: differences beyond a thousandth count linearly
+FEWEST_LEVELS, FEWEST_RUNS = 3, 6  # of N and of D each; five constants leave one run to see an error by
+_SMALLEST_FLOOR, _LARGEST_EXPONENT, _LARGEST_SCALE = 1e-4, 4.0, 30.0
+_EDGE = 1e-2
+_MOST_DRAWS = 20  # for each draw that can be fitted
+
+
+@dataclass(frozen=True)
+class LossLaw:
+    """L(N, D) = floor + a / N^alpha + b / D^beta.
+
+    `undetermined` names the constants (E, alpha, beta) that a fit left at the edge of what it searches: any value
+    beyond fits as well, or better.
+    """
+
+    floor: float
+    a: float
+    alpha: float
+    b: float
+    beta: float
+    undetermined: tuple[str, ...] = ()
+
+    def loss(self, parameters: ArrayLike, tokens: ArrayLike) -> Floats:
+        """Return the loss of `parameters` and `tokens`, of shapes that broadcast."""
+        n, d = np.asarray(parameters, np.float64), np.asarray(tokens, np.float64)
+        losses: Floats = self.floor + self.a * n**-self.alpha + self.b * d**-self.beta
+        return losses
+
+    @property
+    def best_parameters_exponent(self) -> float:
+        """x of N ~ C^x, the size that makes most of a compute C ~ N D (Hoffmann et al., equation 4)."""
+        both = self.alpha + self.beta
+        return self.beta / both if both else float("nan")
+
+
+@dataclass(frozen=True)
+class ComputeLaw:
+    """L(C) = scale / C^gamma; `frontier` `[runs] bool` are the runs it goes through."""
+
+    scale: float
+    gamma: float
+    frontier: np.ndarray
+
+    def loss(self, compute: ArrayLike) -> Floats:
+        """Return the loss of `compute`, of any shape."""
+        losses: Floats = self.scale * np.asarray(compute, np.float64) ** -self.gamma
+        return losses
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the law says with its intervals: each constant's, by name, and that of the loss of another run."""
+
+    constants: dict[str, Interval]
+    loss: Interval
+
+
+def fit_loss_law(parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike, *, delta: float = DELTA) -> LossLaw:
+    """Fit L(N, D) to runs, each argument `[runs]`.
+
+    Raises `DataError` for fewer than 6 runs, or fewer than 3 sizes or token counts: those leave constants open; and
+    for values that are not positive numbers.
+    """
+    n, d, loss = _checked(parameters, tokens, losses)
+    _require_spread(n, d)
+    return _fit(n, d, loss, delta, near=None)
+
+
+def fit_compute_law(compute: ArrayLike, losses: ArrayLike, *, delta: float = DELTA) -> Optional[ComputeLaw]:
+    """Fit L(C) to the lower envelope of runs, both `[runs]`; None where fewer than 3 runs are on it."""
+    from scipy.optimize import least_squares
+
+    c, loss = _checked(compute, losses)
+    frontier = envelope(c, loss)
+    if frontier.sum() < FEWEST_LEVELS:
+        return None
+    x, y = np.log(c[frontier]), np.log(loss[frontier])
+    middle = x.mean()
+    slope, height = np.polyfit(x - middle, y, 1)
+    fitted = least_squares(
+        lambda p: p[0] + p[1] * (x - middle) - y, [height, slope], loss="huber", f_scale=delta, x_scale="jac"
+    )
+    height, slope = fitted.x
+    return ComputeLaw(float(np.exp(height - slope * middle)), float(-slope), frontier)
+
+
+def gamma_interval(
+    law: ComputeLaw,
+    compute: ArrayLike,
+    losses: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 200,
+    seed: int = 1000,
+    delta: float = DELTA,
+) -> Optional[Interval]:
+    """Return the percentile interval of a fit's gamma over draws of the runs, None where few draws can be fitted."""
+    c, loss = _checked(compute, losses)
+    generator = np.random.default_rng(seed)
+    draws = [generator.integers(len(c), size=len(c)) for _ in range(resamples)]
+    fits = [fit_compute_law(c[drawn], loss[drawn], delta=delta) for drawn in draws]
+    gammas = [fit.gamma for fit in fits if fit]
+    return _interval(law.gamma, np.array(gammas), confidence) if len(gammas) > resamples / 2 else None
+
+
+def envelope(compute: ArrayLike, losses: ArrayLike) -> np.ndarray:
+    """Return which runs no run of at most their compute beats or equals, `[runs]` bool."""
+    c, loss = np.asarray(compute, np.float64), np.asarray(losses, np.float64)
+    kept, lowest = np.zeros(len(c), bool), np.inf
+    for place in np.lexsort((loss, c)):
+        if loss[place] < lowest:
+            kept[place], lowest = True, float(loss[place])
+    return kept
+
+
+def forecast(
+    law: LossLaw,
+    parameters: ArrayLike,
+    tokens: ArrayLike,
+    losses: ArrayLike,
+    *,
+    at: tuple[float, float],
+    confidence: float = 0.95,
+    resamples: int = 200,
+    seed: int = 1000,
+    delta: float = DELTA,
+) -> Forecast:
+    """Return percentile intervals (Efron 1979) of a law fitted to runs, by drawing runs with replacement.
+
+    The interval of the loss is one for a single further run: to each draw's law comes a residual of the fit, enlarged
+    for the five constants that were fitted.
+
+    Args:
+        law: the fit to all runs.
+        parameters, tokens, losses: the runs, `[runs]` each.
+        at: parameters and tokens of the run whose loss is told.
+    """
+    n, d, loss = _checked(parameters, tokens, losses)
+    _require_spread(n, d)
+    generator = np.random.default_rng(seed)
+    laws = [_fit(n[drawn], d[drawn], loss[drawn], delta, near=law) for drawn in _draws(n, d, resamples, generator)]
+    residuals = (np.log(loss) - np.log(law.loss(n, d))) * np.sqrt(len(n) / (len(n) - 5))
+    noise = np.exp(generator.choice(residuals, len(laws)))
+    readings: dict[str, Callable[[LossLaw], float]] = {
+        "E": lambda one: one.floor,
+        "A": lambda one: one.a,
+        "alpha": lambda one: one.alpha,
+        "B": lambda one: one.b,
+        "beta": lambda one: one.beta,
+        "best_parameters_exponent": lambda one: one.best_parameters_exponent,
+    }
+    constants = {
+        name: _interval(read(law), np.array([read(one) for one in laws]), confidence) for name, read in readings.items()
+    }
+    predicted = np.array([float(one.loss(*at)) for one in laws]) * noise
+    return Forecast(constants, _interval(float(law.loss(*at)), predicted, confidence))
+
+
+def _interval(estimate: float, draws: np.ndarray, confidence: float) -> Interval:
+    tail = 50.0 * (1.0 - confidence)
+    low, high = np.nanpercentile(draws, [tail, 100.0 - tail])
+    return Interval(estimate, float(low), float(high))
+
+
+def _draws(n: Floats, d: Floats, resamples: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield the places of runs, drawn with replacement, so that what is drawn can be fitted."""
+    yielded = 0
+    for _ in range(_MOST_DRAWS * resamples):
+        drawn = generator.integers(len(n), size=len(n))
+        if _has_spread(n[drawn], d[drawn], len(np.unique(drawn))):
+            yield drawn
+            yielded += 1
+            if yielded == resamples:
+                return
+    raise DataError(f"{len(n)} runs are too few for intervals: hardly a draw of them can be fitted; add runs or seeds")
+
+
+def _checked(*columns: ArrayLike) -> list[Floats]:
+    arrays = [np.asarray(column, np.float64) for column in columns]
+    if any(array.shape != arrays[0].shape or array.ndim != 1 for array in arrays):
+        raise DataError(f"one value a run is needed of each; got {', '.join(str(a.shape) for a in arrays)}")
+    for array in arrays:
+        wrong = array[~(np.isfinite(array) & (array > 0))]
+        if len(wrong):
+            raise DataError(f"a run has the value {wrong[0]}: a power law is of finite positive numbers; leave it out")
+    return arrays
+
+
+def _has_spread(n: Floats, d: Floats, runs: int) -> bool:
+    return runs >= FEWEST_RUNS and min(len(np.unique(n)), len(np.unique(d))) >= FEWEST_LEVELS
+
+
+def _require_spread(n: Floats, d: Floats) -> None:
+    if not _has_spread(n, d, len(n)):
+        raise DataError(
+            f"too few runs to fit: {len(n)} of {len(np.unique(n))} sizes and {len(np.unique(d))} token counts; five "
+            f"constants need at least {FEWEST_RUNS} runs, {FEWEST_LEVELS} sizes and {FEWEST_LEVELS} token counts"
+        )
+
+
+def _fit(n: Floats, d: Floats, loss: Floats, delta: float, near: Optional[LossLaw]) -> LossLaw:
+    """Return the best fit over starting points: a grid, or only what lies at `near`."""
+    from scipy.optimize import least_squares
+
+    # Logarithms from their middles: else scale and exponent of a term are nearly one direction, and no fit ends.
+    n_middle, d_middle = np.log(n).mean(), np.log(d).mean()
+    x, y, target = np.log(n) - n_middle, np.log(d) - d_middle, np.log(loss)
+
+    def terms(p: Floats) -> Floats:
+        return np.stack([np.full_like(x, p[0]), p[1] - p[2] * x, p[3] - p[4] * y])
+
+    def residuals(p: Floats) -> Floats:
+        differences: Floats = np.logaddexp.reduce(terms(p)) - target
+        return differences
+
+    def slopes(p: Floats) -> Floats:
+        parts = terms(p)
+        shares = np.exp(parts - np.logaddexp.reduce(parts))
+        return np.stack([shares[0], shares[1], -x * shares[1], shares[2], -y * shares[2]], axis=1)
+
+    lowest = float(target.min())
+    low = np.array([np.log(_SMALLEST_FLOOR) + lowest, lowest - _LARGEST_SCALE, 0.0, lowest - _LARGEST_SCALE, 0.0])
+    high = np.array([lowest, lowest + _LARGEST_SCALE, _LARGEST_EXPONENT, lowest + _LARGEST_SCALE, _LARGEST_EXPONENT])
+    if near is None:
+        starts = [
+            [lowest + np.log(share), lowest + np.log(a), alpha, lowest + np.log(b), beta]
+            for share, a, b, alpha, beta in product((0.1, 0.7), (0.05, 0.3), (0.05, 0.3), (0.1, 0.6), (0.1, 0.6))
+        ]
+    else:
+        with np.errstate(divide="ignore"):
+            a, b = np.log(near.a) - near.alpha * n_middle, np.log(near.b) - near.beta * d_middle
+        starts = [[np.log(near.floor), a, near.alpha, b, near.beta], [lowest - 0.4, lowest - 2, 0.3, lowest - 2, 0.3]]
+    fits = []
+    for start in starts:
+        inside = np.clip(start, low + 1e-6, high - 1e-6)
+        # Least squares first: from afar Huber's loss is nearly flat in all but a few runs.
+        rough = least_squares(residuals, inside, slopes, bounds=(low, high), max_nfev=200)
+        fits.append((rough.cost, rough.x))
+    fits.sort(key=lambda fit: fit[0])
+    refined = [
+        least_squares(residuals, np.clip(rough, low + 1e-9, high - 1e-9), slopes, bounds=(low, high), loss="huber",
+                      f_scale=delta, xtol=1e-12, ftol=1e-12, gtol=1e-12, max_nfev=500)
+        for _, rough in fits[:4]
+    ]  # fmt: skip
+    best = min(refined, key=lambda fit: fit.cost).x
+    e, a, alpha, b, beta = best
+    edge = np.minimum(best - low, high - best) < _EDGE
+    return LossLaw(
+        floor=float(np.exp(e)),
+        a=float(np.exp(a + alpha * n_middle)),
+        alpha=float(alpha),
+        b=float(np.exp(b + beta * d_middle)),
+        beta=float(beta),
+        undetermined=tuple(name for name, place in (("E", 0), ("alpha", 2), ("beta", 4)) if edge[place]),
+    )

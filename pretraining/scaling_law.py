@@ -1,0 +1,137 @@
+"""Train a ladder of encoders within a budget, fit power laws to their losses, and check them on a larger one."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from paddle_ranker import runtime
+from paddle_ranker.options import run_command
+from pretraining.power_law import fit_compute_law, fit_loss_law, forecast, gamma_interval
+from pretraining.scaling_options import ScalingLawOptions
+
+REPORT_FILE, PICTURE_FILE = "scaling_law.json", "scaling_law.png"
+
+
+def scaling_law(options: ScalingLawOptions) -> dict[str, Any]:
+    """Train, fit, predict and check; return what `scaling_law.json` holds.
+
+    Raises `UsageError` for a budget that is too small, `DataError` for files of fewer tokens than it asks for.
+    """
+    started = time.monotonic()
+    runtime.prepare_command(options.cpu_threads)
+    from paddle_ranker.atomic import make_folder
+    from pretraining.scaling_plot import draw_scaling
+    from pretraining.scaling_runs import open_runs
+
+    runtime.select_device(options.device)
+    folder = make_folder(options.output_dir)
+
+    runs = open_runs(options, folder)
+    ladder = runs.plan(started)
+    results = []
+    for number, rung in enumerate(ladder.rungs, 1):
+        tokens = runs.tokens_read(rung)
+        print(
+            f"run {number} of {len(ladder.rungs) + 1}: {rung.size}, {tokens:,.0f} tokens, seed {rung.seed}", flush=True
+        )
+        results.append(runs.result(rung))
+
+    n, d, c, losses = (np.array([run[name] for run in results]) for name in ("parameters", "tokens", "flops", "loss"))
+    held_out: dict[str, Any] = {
+        "name": ladder.held_out.name,
+        "size": str(ladder.held_out.size),
+        "parameters": ladder.held_out.size.parameters,
+        "tokens": runs.tokens_read(ladder.held_out),
+        "flops": runs.flops(ladder.held_out),
+    }
+    law, compute_law = fit_loss_law(n, d, losses), fit_compute_law(c, losses)
+    at = held_out["parameters"], held_out["tokens"]
+    told = forecast(law, n, d, losses, at=at, resamples=options.resamples, seed=options.seed)
+    held_out["predicted"] = asdict(told.loss)
+    gamma = gamma_interval(compute_law, c, losses, resamples=options.resamples) if compute_law else None
+    report = {
+        "loss_law": {name: asdict(interval) for name, interval in told.constants.items()},
+        "undetermined": list(law.undetermined),
+        "compute_law": compute_law
+        and {
+            "K": compute_law.scale,
+            "gamma": asdict(gamma) if gamma else {"estimate": compute_law.gamma},
+            "runs": [run["name"] for run, on_it in zip(results, compute_law.frontier) if on_it],
+        },
+        "held_out": held_out,
+        "runs": results,
+    }
+    _write(folder / REPORT_FILE, report)  # the prediction is on the disk before there is a loss to compare it with
+    say_laws(report)
+
+    print(f"run {len(results) + 1} of {len(results) + 1}, held out: {held_out['size']}", flush=True)
+    measured = runs.result(ladder.held_out)
+    held_out.update(measured, error=measured["loss"] - told.loss.estimate)
+    _write(folder / REPORT_FILE, report)
+    draw_scaling(results, law, compute_law, held_out, folder / PICTURE_FILE)
+    say_check(report)
+    print(f"{folder / REPORT_FILE}, {folder / PICTURE_FILE}", flush=True)
+    return report
+
+
+def say_laws(report: dict[str, Any]) -> None:
+    """Print the laws that were fitted, with their intervals."""
+    print(f"L(N, D) = E + A / N^alpha + B / D^beta, fitted to {len(report['runs'])} runs, with 95% intervals")
+    print(
+        "L: nats a hidden token of held-out text; N: parameters of the layers, no embeddings, no head; D: tokens read"
+    )
+    for name, one in report["loss_law"].items():
+        print(f"  {name.replace('_', ' ')}: {one['estimate']:.4g} [{one['low']:.4g}, {one['high']:.4g}]")
+    if report["undetermined"]:
+        print(
+            f"warning: these runs do not determine {', '.join(report['undetermined'])}: the best fit is at the edge of "
+            "what is searched; a larger budget, more --sizes or --seeds tell more"
+        )
+    law = report["compute_law"]
+    if law is None:
+        print("L(C): fewer than 3 runs that no cheaper one beats: no fit")
+        return
+    gamma = law["gamma"]
+    interval = f" [{gamma['low']:.4g}, {gamma['high']:.4g}]" if "low" in gamma else ""
+    print(f"L(C) = K / C^gamma through the {len(law['runs'])} runs that no cheaper one beats; C: operations")
+    print(f"  K: {law['K']:.4g}; gamma: {gamma['estimate']:.4g}{interval}", flush=True)
+
+
+def say_check(report: dict[str, Any]) -> None:
+    """Print the loss that was predicted, the one that was measured, and their difference."""
+    run = report["held_out"]
+    predicted, measured, error = run["predicted"], run["loss"], run["error"]
+    inside = "inside" if predicted["low"] <= measured <= predicted["high"] else "outside"
+    print(f"held out: {run['size']}, {run['parameters']:,} parameters, {run['tokens']:,.0f} tokens")
+    print(
+        f"  predicted {predicted['estimate']:.4f} [{predicted['low']:.4f}, {predicted['high']:.4f}], measured "
+        f"{measured:.4f}, error {error:+.4f} ({error / predicted['estimate']:+.1%}), {inside} the interval"
+    )
+
+
+def _write(path: Path, report: dict[str, Any]) -> None:
+    from paddle_ranker.atomic import new_file
+
+    with new_file(path) as stream:
+        json.dump(report, stream, indent=1)
+
+
+def run(options: ScalingLawOptions) -> None:
+    """Train, fit, predict, check and print."""
+    scaling_law(options)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, ScalingLawOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

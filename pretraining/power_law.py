@@ -257,7 +257,7 @@ def _fit(n: Floats, d: Floats, loss: Floats, delta: float, near: Optional[LossLa
     for start in starts:
         inside = np.clip(start, low + 1e-6, high - 1e-6)
         # Least squares first: from afar Huber's loss is nearly flat in all but a few runs.
-        rough = least_squares(residuals, inside, slopes, bounds=(low, high), max_nfev=200)
+        rough = least_squares(residuals, inside, slopes, bounds=(low, high), max_nfev=60)
         fits.append((rough.cost, rough.x))
     fits.sort(key=lambda fit: fit[0])
     refined = [

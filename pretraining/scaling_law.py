@@ -71,7 +71,8 @@ def scaling_law(options: ScalingLawOptions) -> dict[str, Any]:
     _write(folder / REPORT_FILE, report)  # the prediction is on the disk before there is a loss to compare it with
     say_laws(report)
 
-    print(f"run {len(results) + 1} of {len(results) + 1}, held out: {held_out['size']}", flush=True)
+    shown = f"{held_out['size']}, {held_out['parameters']:,} parameters, {held_out['tokens']:,.0f} tokens"
+    print(f"run {len(results) + 1} of {len(results) + 1}, held out: {shown}; predicted loss {told.loss}", flush=True)
     measured = runs.result(ladder.held_out)
     held_out.update(measured, error=measured["loss"] - told.loss.estimate)
     _write(folder / REPORT_FILE, report)
@@ -105,14 +106,14 @@ def say_laws(report: dict[str, Any]) -> None:
 
 
 def say_check(report: dict[str, Any]) -> None:
-    """Print the loss that was predicted, the one that was measured, and their difference."""
+    """Print the loss that was measured beside the one that was predicted."""
     run = report["held_out"]
     predicted, measured, error = run["predicted"], run["loss"], run["error"]
     inside = "inside" if predicted["low"] <= measured <= predicted["high"] else "outside"
-    print(f"held out: {run['size']}, {run['parameters']:,} parameters, {run['tokens']:,.0f} tokens")
     print(
-        f"  predicted {predicted['estimate']:.4f} [{predicted['low']:.4f}, {predicted['high']:.4f}], measured "
-        f"{measured:.4f}, error {error:+.4f} ({error / predicted['estimate']:+.1%}), {inside} the interval"
+        f"held out, {run['size']}: predicted {predicted['estimate']:.4f} [{predicted['low']:.4f}, "
+        f"{predicted['high']:.4f}], measured {measured:.4f}, error {error:+.4f} "
+        f"({error / predicted['estimate']:+.1%}), {inside} the interval"
     )
 
 

@@ -35,6 +35,7 @@ def draw_scaling(
         # Not pyplot: it would choose a backend for the whole process, and keep the figure.
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.ticker import EngFormatter, LogLocator
     except ImportError as error:
         raise DependencyError(f"the picture needs matplotlib ({error}): pip install matplotlib") from error
     figure = Figure(figsize=(13.0, 4.6), dpi=110, layout="constrained")
@@ -51,6 +52,9 @@ def draw_scaling(
     panels[0].set_ylabel("held-out loss, nats a hidden token")
     for panel in panels:
         panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if panel is not panels[2] else (1,)))
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+        panel.minorticks_off()
         _mark_held_out(panel, {panels[0]: "parameters", panels[1]: "tokens", panels[2]: "flops"}[panel], held_out)
         panel.grid(color="#e3e3e3", linewidth=0.8)
         panel.set_axisbelow(True)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from paddle_ranker.atomic import new_file, new_folder, remove_unfinished
 from paddle_ranker.errors import CheckpointError, DataError, RankerError
@@ -23,7 +23,7 @@ from pretraining.scaling_options import MAY_CHANGE, ScalingLawOptions
 from pretraining.token_store import digests_of
 from pretraining.train_mlm import train
 
-_BEGUN, _PLAN, _RESULT = "begun.json", "plan.json", "result.json"
+_PLAN, _RESULT = "plan.json", "result.json"
 _MEASURED_STEPS = 30
 _FEWEST_STEPS_TO_SAVE = 200
 
@@ -38,6 +38,7 @@ class Runs:
     sequences: int
     tokens: int  # in those sequences, without special ones
     vocab_size: int
+    identity: dict[str, Any]  # what the losses follow from, as JSON holds it
 
     def plan(self, started: float) -> Ladder:
         """Return the ladder that the budget allows, the one of an earlier call where there was one.
@@ -47,8 +48,7 @@ class Runs:
         """
         options, path = self.options, self.folder / _PLAN
         if path.exists():
-            planned = _read(path)
-            rungs = [Rung(Size.parse(size), steps, seed) for size, steps, seed in planned]
+            rungs = [Rung(Size.parse(size), steps, seed) for size, steps, seed in _read(path)["rungs"]]
             return Ladder(tuple(rungs[:-1]), rungs[-1])
         sizes, held_out = [Size.parse(text) for text in options.sizes], Size.parse(options.held_out_size)
         seeds = range(options.seed, options.seed + options.seeds)
@@ -73,7 +73,9 @@ class Runs:
         if not options.allow_repeats:
             refuse_repeats(ladder, self.sequences, options.batch_size, self.tokens)
         with new_file(path) as stream:
-            json.dump([(str(rung.size), rung.steps, rung.seed) for rung in (*ladder.rungs, ladder.held_out)], stream)
+            rungs = [*ladder.rungs, ladder.held_out]
+            told = [(str(rung.size), rung.steps, rung.seed) for rung in rungs]
+            json.dump({"options": self.identity, "rungs": told}, stream, indent=1)
         return ladder
 
     def result(self, rung: Rung) -> dict[str, Any]:
@@ -144,15 +146,17 @@ def open_runs(options: ScalingLawOptions, folder: Path) -> Runs:
 
     Raises `RankerError` where the folder holds a ladder of other options or other text, `DataError` for bad files.
     """
-    _begin(options, folder)
+    identity = _identity(options)
+    _require_same(identity, folder)
     remove_unfinished(folder)
     train_files, eval_files, documents = options.train_files, options.eval_files, options.documents
+    made = _digest(identity["content"], identity["tokenizer"], documents, options.eval_share, options.skip_bad_rows)
     if not eval_files:
-        text = folder / "text"
+        text = folder / f"text_{made}"
         if not text.exists():
             _hold_out(Corpus(train_files, documents, options.skip_bad_rows), options.eval_share, text)
         train_files, eval_files, documents = (str(text / "train.txt"),), (str(text / "eval.txt"),), "lines"
-    tokenizer = Path(options.tokenizer or folder / "tokenizer")
+    tokenizer = Path(options.tokenizer or folder / f"tokenizer_{_digest(made, options.vocab_size)}")
     if options.tokenizer is None and not tokenizer.exists():
         texts = (text for _, text in Corpus(train_files, documents, options.skip_bad_rows))
         tokens = train_wordpiece_vocabulary(texts, options.vocab_size)
@@ -180,34 +184,36 @@ def open_runs(options: ScalingLawOptions, folder: Path) -> Runs:
     )
     files = TokenizerFiles.read(tokenizer)
     facts = open_data(training, files).facts
-    return Runs(folder, options, training, facts["sequences"], facts["tokens"], files.vocab_size)
+    return Runs(folder, options, training, facts["sequences"], facts["tokens"], files.vocab_size, identity)
 
 
-def _begin(options: ScalingLawOptions, folder: Path) -> None:
-    """Write what all runs have in common, or compare it with what an earlier call wrote."""
-    content: dict[str, Any] = {name: value for name, value in asdict(options).items() if name not in MAY_CHANGE}
-    content["content of --train_files"] = digests_of(list(options.train_files))
-    content["content of --eval_files"] = digests_of(list(options.eval_files))
-    content["--tokenizer"] = _digest_of_tokenizer(options.tokenizer)
-    path = folder / _BEGUN
-    if not path.exists():
-        with new_file(path) as stream:
-            json.dump(content, stream, indent=1)
+def _identity(options: ScalingLawOptions) -> dict[str, Any]:
+    tokenizer = None
+    if options.tokenizer is not None:
+        files = TokenizerFiles.read(Path(options.tokenizer))
+        tokenizer = _digest(files.vocabulary.decode("utf-8", "replace"), files.config)
+    values: dict[str, Any] = {name: value for name, value in asdict(options).items() if name not in MAY_CHANGE}
+    values["tokenizer"] = tokenizer
+    values["content"] = [digests_of(list(options.train_files)), digests_of(list(options.eval_files))]
+    kept: dict[str, Any] = json.loads(json.dumps(values))  # with lists for tuples, as it will be read again
+    return kept
+
+
+def _require_same(identity: dict[str, Any], folder: Path) -> None:
+    if not (folder / _PLAN).exists():
         return
-    begun, now = _read(path), json.loads(json.dumps(content))
-    different = [name for name in now if now[name] != begun.get(name)]
+    begun = _read(folder / _PLAN)["options"]
+    different = sorted(name for name in identity if identity[name] != begun.get(name))
     if different:
+        names = ", ".join("the files' content" if name == "content" else f"--{name}" for name in different)
         raise RankerError(
-            f"{folder}: holds a ladder that was begun otherwise: {', '.join(different)}; choose another --output_dir, "
-            "or type what it was begun with"
+            f"{folder}: holds a ladder that was begun with another {names}; choose another --output_dir, or type what "
+            "it was begun with"
         )
 
 
-def _digest_of_tokenizer(folder: Optional[str]) -> str:
-    if folder is None:
-        return "made here"
-    files = TokenizerFiles.read(Path(folder))
-    return hashlib.sha256(files.vocabulary + json.dumps(files.config, sort_keys=True).encode()).hexdigest()[:16]
+def _digest(*values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _hold_out(corpus: Corpus, share: float, target: Path) -> None:

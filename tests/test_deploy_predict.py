@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
@@ -179,7 +180,9 @@ def test_an_interrupted_command_leaves_no_output(exported: dict[str, Path], tmp_
     target = tmp_path / "out.txt"
     command = [*COMMAND, "--model_dir", str(exported["pairwise"]), "--output_file", str(target), "--input_file", "-"]
     for signal_number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 130)):
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        # What a shell starts in the background, these tests perhaps, ignores SIGINT, and so do its children.
+        heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed)
         assert process.stdin is not None
         process.stdin.write("深度\t学习\n".encode() * 20_000)  # two chunks and the start of a third, which never ends
         process.stdin.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from typing import Any, Optional
 import numpy as np
 
 from paddle_ranker import runtime
+from paddle_ranker.errors import UsageError
 from paddle_ranker.options import run_command
 from pretraining.power_law import fit_compute_law, fit_loss_law, forecast, gamma_interval
 from pretraining.scaling_options import ScalingLawOptions
@@ -25,6 +27,8 @@ def scaling_law(options: ScalingLawOptions) -> dict[str, Any]:
     Raises `UsageError` for a budget that is too small, `DataError` for files of fewer tokens than it asks for.
     """
     started = time.monotonic()
+    if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1:
+        raise UsageError("a ladder is trained by one process, run after run: start it without a launcher")
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.atomic import make_folder
     from pretraining.scaling_plot import draw_scaling

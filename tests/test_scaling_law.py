@@ -274,6 +274,13 @@ def test_options_that_cannot_work(changes: dict[str, Any], words: str) -> None:
         ScalingLawOptions(train_files=("corpus.txt",), **changes)
 
 
+@unit
+def test_a_launcher_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    with pytest.raises(UsageError, match="without a launcher"):
+        scaling_law.scaling_law(ScalingLawOptions(train_files=("a.txt",), budget_minutes=1.0))
+
+
 @pytest.mark.slow
 @pytest.mark.server
 def test_the_command(

@@ -10,7 +10,7 @@ import fcntl
 import re
 import shutil
 from pathlib import Path
-from typing import Callable, Optional, Union
+from typing import IO, Callable, Optional, Union
 
 from paddle_ranker.atomic import make_folder, new_folder, point, remove_unfinished
 from paddle_ranker.errors import RankerError
@@ -19,6 +19,21 @@ from paddle_ranker.training_log import METRICS_FILE, PICTURE_FILE
 _POINTERS = ("best", "last")
 _OF_A_RUN = re.compile(r"(model|state)_(\d+)")
 _RUN_FILES = (METRICS_FILE, PICTURE_FILE)
+
+
+def require_free(save_dir: Union[str, Path]) -> None:
+    """Raise `RankerError` where another training writes into the folder: what is read there may vanish meanwhile."""
+    _locked(make_folder(save_dir)).close()
+
+
+def _locked(folder: Path) -> IO[str]:
+    lock = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise RankerError(f"{folder}: another training writes there; choose another --save_dir") from error
+    return lock
 
 
 class CheckpointKeeper:
@@ -37,12 +52,7 @@ class CheckpointKeeper:
         self.best: Optional[Path] = None
         self.set_aside: Optional[Path] = None
         self.scheduled: list[int] = []
-        self._lock = (self.folder / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.close()
-            raise RankerError(f"{self.folder}: another training writes there; choose another --save_dir") from error
+        self._lock = _locked(self.folder)
         remove_unfinished(self.folder)
 
     def close(self) -> None:

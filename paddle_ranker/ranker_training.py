@@ -10,6 +10,7 @@ import numpy as np
 
 from paddle_ranker import runtime
 from paddle_ranker.atomic import make_folder
+from paddle_ranker.checkpoints import require_free
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoded_pairs import EncodedPairs
 from paddle_ranker.engines.dygraph import DygraphEngine
@@ -46,6 +47,8 @@ def start_training(options: RankerTrainingOptions, kind: str) -> Start:
     make_folder(options.save_dir)  # what cannot be saved need not be trained
     processes = ProcessGroup()
     runtime.set_seed(options.seed)
+    if processes.is_first:
+        require_free(options.save_dir)
     resumed = find_state(options.save_dir) if options.resume else None
     if resumed:
         source, name = resumed.model, None

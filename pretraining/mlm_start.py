@@ -13,6 +13,7 @@ import numpy as np
 from paddle_ranker import runtime
 from paddle_ranker.atomic import make_folder
 from paddle_ranker.batching import permuted
+from paddle_ranker.checkpoints import require_free
 from paddle_ranker.config import EncoderConfig, read_config, write_config
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.errors import CheckpointError, DataError, UsageError
@@ -64,6 +65,8 @@ def start_mlm(options: TrainMlmOptions) -> MlmStart:
     make_folder(options.save_dir)  # what cannot be saved need not be trained
     processes = ProcessGroup()
     runtime.set_seed(options.seed)
+    if processes.is_first:
+        require_free(options.save_dir)
     resumed = find_state(options.save_dir) if options.resume else None
     source = resumed.model if resumed else resolve_model(options.init_from) if options.init_from else None
     if source is not None:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Optional
 
@@ -98,7 +99,7 @@ def run(options: InferenceBenchmarkOptions) -> None:
     runs = []
     for shape in shapes:
         with tempfile.TemporaryDirectory() as folder:
-            prepare(options, shape, Path(folder), max(titles), any(system.peer for system in systems))
+            prepare(options, shape, Path(folder), max(titles), systems)
             for count in threads:
                 runs.append(measure(options, shape, count, parts, titles, systems, Path(folder)))
                 print(shown_tables(runs[-1]), flush=True)
@@ -122,6 +123,8 @@ def available(options: InferenceBenchmarkOptions) -> list[System]:
         # The peers' ONNX files are made on the spot, which takes more than running them.
         from_file = system.peer and system.name.startswith(("onnxruntime", "openvino"))
         lacks = set(system.packages + (EXPORT_PACKAGES if from_file else ())) & missing[system.peer]
+        if system.needs_onnx and metadata.version("paddlepaddle").startswith("2."):
+            lacks.add("Paddle 3, which writes ONNX files")
         if lacks:
             left_out.append(f"{system.name} ({', '.join(sorted(lacks))})")
         else:
@@ -136,7 +139,9 @@ def available(options: InferenceBenchmarkOptions) -> list[System]:
     return found
 
 
-def prepare(options: InferenceBenchmarkOptions, shape: str, folder: Path, titles: int, peers: bool) -> None:
+def prepare(
+    options: InferenceBenchmarkOptions, shape: str, folder: Path, titles: int, systems: Sequence[System]
+) -> None:
     """Write what the workers score, and with what, into `folder`: a ranker, its exports, the peers' model."""
     from paddle_ranker import runtime
 
@@ -175,8 +180,8 @@ def prepare(options: InferenceBenchmarkOptions, shape: str, folder: Path, titles
     )
     encoded = pair_encoder.encode(queries, texts)
     save_inference_work(folder, work, Pairs(queries, texts, encoded))
-    export_rankers(folder, encoded)
-    if peers and not missing_packages(options.peer_python, EXPORT_PACKAGES):
+    export_rankers(folder, encoded, onnx=any(system.needs_onnx for system in systems))
+    if any(system.peer for system in systems) and not missing_packages(options.peer_python, EXPORT_PACKAGES):
         _export_peers(options.peer_python, folder)
 
 

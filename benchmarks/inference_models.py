@@ -68,10 +68,11 @@ def copy_ranker(folder: Path, source: Path) -> tuple[PairEncoder, dict[str, Any]
     return parts.pair_encoder, dataclasses.asdict(parts.network.config)
 
 
-def export_rankers(folder: Path, pairs: EncodedPairs) -> None:
-    """Write what the engines and the peers load: `exported` and `exported_match`, with ONNX files, and `hf`.
+def export_rankers(folder: Path, pairs: EncodedPairs, *, onnx: bool) -> None:
+    """Write what the engines and the peers load: `exported`, `exported_match` and `hf`.
 
-    `pairs` are those that `exported`'s file of 8-bit integers is calibrated on, as many as `quantize` takes.
+    With `onnx` the first two get ONNX files, and `exported` one of 8-bit integers, calibrated on as many of `pairs` as
+    `quantize` takes.
     """
     from paddle_ranker.batching import scoring_batches
     from paddle_ranker.convert import ConvertOptions, convert
@@ -83,8 +84,10 @@ def export_rankers(folder: Path, pairs: EncodedPairs) -> None:
 
     for name, source in (("exported", "ranker"), ("exported_match", "ranker_match")):
         if (folder / source).is_dir():
-            export_ranker(load_ranker(folder / source), folder / name, onnx=True)
+            export_ranker(load_ranker(folder / source), folder / name, onnx=onnx)
     convert(ConvertOptions(source=str(folder / "ranker"), target=str(folder / "hf"), to="hf"))
+    if not onnx:
+        return
     exported = ExportedFolder.open(folder / "exported")
     assert exported.onnx is not None
     quantizer, pad_id = Quantizer(exported.onnx, folder), exported.config.pad_token_id

@@ -40,6 +40,11 @@ class System:
         return self.name.startswith("ours")
 
     @property
+    def needs_onnx(self) -> bool:
+        """It is one of this toolkit's that reads the exported ONNX file."""
+        return self.name.startswith(("ours_onnx", "ours_openvino"))
+
+    @property
     def contender(self) -> bool:
         """One of this toolkit's that a peer is compared with: the plain model, of which the peers have the same."""
         return self.ours and not self.texts and not self.name.endswith(("_match", "_dygraph"))

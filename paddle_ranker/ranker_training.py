@@ -8,9 +8,6 @@ from typing import Any, Optional, Protocol
 
 import numpy as np
 
-from paddle_ranker import runtime
-from paddle_ranker.atomic import make_folder
-from paddle_ranker.checkpoints import require_free
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoded_pairs import EncodedPairs
 from paddle_ranker.engines.dygraph import DygraphEngine
@@ -18,11 +15,12 @@ from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation import EvaluationSet
 from paddle_ranker.model_folder import RankerInfo, RankerParts, save_ranker, start_ranker
 from paddle_ranker.pretrained import resolve_model
+from paddle_ranker.run_start import start_run
 from paddle_ranker.scoring import say_truncated
 from paddle_ranker.trainer import Examples, FitResult, fit
 from paddle_ranker.training_facts import say_result, told_options, versions
 from paddle_ranker.training_options import MAY_CHANGE, RankerTrainingOptions
-from paddle_ranker.training_state import SavedState, content_digest, find_state
+from paddle_ranker.training_state import SavedState, content_digest
 
 FOLDED_HEAD_FACTOR = 2.0  # two opposite rows become one, which moves half as far a step
 
@@ -43,13 +41,7 @@ class Start:
 
 def start_training(options: RankerTrainingOptions, kind: str) -> Start:
     """Select the device, seed everything, and load the ranker, the encoder or the interrupted run to start from."""
-    runtime.select_device(options.device)
-    make_folder(options.save_dir)  # what cannot be saved need not be trained
-    processes = ProcessGroup()
-    runtime.set_seed(options.seed)
-    if processes.is_first:
-        require_free(options.save_dir)
-    resumed = find_state(options.save_dir) if options.resume else None
+    processes, resumed = start_run(options)
     if resumed:
         source, name = resumed.model, None
     elif options.init_from_ckpt:

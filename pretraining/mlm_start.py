@@ -10,20 +10,18 @@ from typing import Any, Optional
 
 import numpy as np
 
-from paddle_ranker import runtime
-from paddle_ranker.atomic import make_folder
 from paddle_ranker.batching import permuted
-from paddle_ranker.checkpoints import require_free
 from paddle_ranker.config import EncoderConfig, read_config, write_config
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.errors import CheckpointError, DataError, UsageError
 from paddle_ranker.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.pretrained import resolve_model
+from paddle_ranker.run_start import start_run
 from paddle_ranker.tokenizers.folder import VOCABULARY_FILE, TokenizerFiles
 from paddle_ranker.tokenizers.text_rules import WordSplitter
 from paddle_ranker.tokenizers.wordpiece import CONTINUATION
 from paddle_ranker.training_facts import told_options, versions
-from paddle_ranker.training_state import SavedState, find_state
+from paddle_ranker.training_state import SavedState
 from pretraining.corpus import Corpus
 from pretraining.masking import Masking
 from pretraining.mlm_options import TrainMlmOptions
@@ -61,13 +59,7 @@ def start_mlm(options: TrainMlmOptions) -> MlmStart:
     Raises `CheckpointError` for a tokenizer that is not the checkpoint's, `UsageError` for sequences longer than the
     network has positions.
     """
-    runtime.select_device(options.device)
-    make_folder(options.save_dir)  # what cannot be saved need not be trained
-    processes = ProcessGroup()
-    runtime.set_seed(options.seed)
-    if processes.is_first:
-        require_free(options.save_dir)
-    resumed = find_state(options.save_dir) if options.resume else None
+    processes, resumed = start_run(options)
     source = resumed.model if resumed else resolve_model(options.init_from) if options.init_from else None
     if source is not None:
         folder = source.parent if source.is_file() else source

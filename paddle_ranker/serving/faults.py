@@ -1,0 +1,50 @@
+"""What a server answers when it does not answer with scores; every protocol has its own code for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from paddle_ranker.errors import RankerError
+
+
+@dataclass(frozen=True)
+class FaultKind:
+    """A kind of fault and its codes: an HTTP status, the name of a gRPC status, an error number of brpc."""
+
+    name: str
+    http: int
+    grpc: str
+    brpc: int
+
+
+# brpc: 1001 no such service, 1002 no such method, 1003 bad request, 1004 authentication, 1008 timed out, 2001 internal,
+# 2004 over a limit (src/brpc/errno.proto).
+INVALID = FaultKind("invalid_request", 400, "INVALID_ARGUMENT", 1003)
+UNPROCESSABLE = FaultKind("unprocessable", 422, "INVALID_ARGUMENT", 1003)
+UNAUTHORIZED = FaultKind("unauthorized", 401, "UNAUTHENTICATED", 1004)
+NOT_FOUND = FaultKind("not_found", 404, "UNIMPLEMENTED", 1001)
+NO_METHOD = FaultKind("no_such_method", 404, "UNIMPLEMENTED", 1002)
+TOO_LARGE = FaultKind("too_large", 413, "RESOURCE_EXHAUSTED", 1003)
+OVERLOADED = FaultKind("overloaded", 429, "RESOURCE_EXHAUSTED", 2004)
+UNAVAILABLE = FaultKind("unavailable", 503, "UNAVAILABLE", 2004)
+TIMED_OUT = FaultKind("deadline_exceeded", 504, "DEADLINE_EXCEEDED", 1008)
+INTERNAL = FaultKind("internal", 500, "INTERNAL", 2001)
+
+
+class Fault(RankerError):
+    """A request that is refused.
+
+    Attributes:
+        kind: which code each protocol gives it.
+        field: where in the request the fault lies, `documents[3]`, or None.
+        retry_after: seconds after which it may be tried again, or None.
+    """
+
+    def __init__(
+        self, kind: FaultKind, message: str, *, field: Optional[str] = None, retry_after: Optional[float] = None
+    ):
+        super().__init__(message if field is None else f"{field}: {message}")
+        self.kind = kind
+        self.field = field
+        self.retry_after = retry_after

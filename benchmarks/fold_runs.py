@@ -24,6 +24,7 @@ from benchmarks.report import System, real_data_file
 from benchmarks.run_store import Run, RunStore, file_digest
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options, option
+from paddle_ranker.parameters import PARAMETERS_FILE
 from paddle_ranker.records import LabeledPair, read_records, write_records
 
 NOTHING = "nothing"  # the model whose parameters are random
@@ -58,8 +59,8 @@ class FoldRunOptions(Options):
     """What both benchmarks accept."""
 
     model: str = option(
-        help=f"folder of an encoder as transformers has it (benchmarks.convert_real fetches m3e-small), or {NOTHING}: "
-        "2 layers, 128 wide, random, with word pieces of the texts learned from"
+        help="folder of an encoder as transformers has it (benchmarks.convert_real fetches m3e-small), or as "
+        f"pretraining writes it, or {NOTHING}: 2 layers, 128 wide, random, with word pieces of the texts learned from"
     )
     data: str = option("qbqtc", help="what to learn and to measure", choices=tuple(FILES))
     protocol: str = option(
@@ -74,6 +75,9 @@ class FoldRunOptions(Options):
     batch_size: int = option(32, help="pairs a batch, where a system does not say otherwise", minimum=1)
     learning_rate: float = option(
         0.0, help="peak learning rate; 0: 1e-4 for pretrained weights, 5e-4 from nothing", minimum=0
+    )
+    new_parts_factor: float = option(
+        0.0, help="the head's learning rate over the encoder's; 0: 10 for pretrained weights, 1 from nothing", minimum=0
     )
     max_steps: int = option(0, help="stop our trainings after so many steps; 0: after the epochs", minimum=0)
     seeds: str = option("1", help="comma-separated random seeds")
@@ -91,6 +95,18 @@ class FoldRunOptions(Options):
     def peak(self) -> float:
         """The peak learning rate."""
         return self.learning_rate or (5e-4 if self.model == NOTHING else 1e-4)
+
+    @property
+    def heads_factor(self) -> float:
+        """The learning rate of the parts that are not pretrained, over the encoder's."""
+        return self.new_parts_factor or (1 if self.model == NOTHING else 10)
+
+    @property
+    def model_name(self) -> str:
+        """What tells one model from another: its folder's name, of an encoder made here also its parameters."""
+        parameters = Path(self.model) / PARAMETERS_FILE
+        name = Path(self.model).name
+        return f"{name} {file_digest(parameters)}" if parameters.is_file() else name
 
 
 def make_splits(options: FoldRunOptions) -> tuple[list[LabeledPair], list[Split]]:
@@ -149,7 +165,8 @@ class Bench:
         told = ("data", "protocol", "folds", "max_seq_length", "batch_size", "peer_bf16", "max_steps")
         values = dataclasses.asdict(self.options)
         return {**{key: values[key] for key in told}, "system": name, "how": how, "split": split.name, "seed": seed,
-                "file": self.digest, "model": Path(self.options.model).name, "peak": self.options.peak}  # fmt: skip
+                "file": self.digest, "model": self.options.model_name, "peak": self.options.peak,
+                "heads_factor": self.options.heads_factor}  # fmt: skip
 
     def _job(self, name: str, split: Split, seed: int) -> Callable[[], Run]:
         held_out = [self.measured[row] for row in split.rows]
@@ -236,7 +253,7 @@ class Bench:
                 "max_seq_length": options.max_seq_length,
                 "batch_size": options.batch_size,
                 "learning_rate": options.peak,
-                "new_parts_factor": 1 if options.model == NOTHING else 10,
+                "new_parts_factor": options.heads_factor,
                 "max_steps": options.max_steps,
                 "warmup_proportion": 0.06,
                 "weight_decay": 0.01,
@@ -256,7 +273,7 @@ class Bench:
         return logits, float(state["progress"]["seconds"])
 
     def _start(self, folder: Path, seed: int) -> Path:
-        """Return the encoder to start from: the converted one, or a random one for the texts learned from."""
+        """Return the encoder to start from: as it is, converted, or a random one for the texts learned from."""
         from paddle_ranker.convert import ConvertOptions, convert
         from paddle_ranker.starter import StarterOptions, make_starter
 
@@ -269,6 +286,8 @@ class Bench:
                 seed=seed,
             )
             return make_starter(starter)
+        if (Path(self.options.model) / PARAMETERS_FILE).is_file():
+            return Path(self.options.model)
         target = self.work / "converted"
         if not target.exists():
             convert(ConvertOptions(source=self.options.model, target=str(target)))

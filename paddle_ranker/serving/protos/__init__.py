@@ -1,0 +1,1 @@
+"""The messages of the vendor's servers: .proto files, and the descriptors that `serving.messages` reads."""

@@ -33,6 +33,11 @@ COMMANDS = {
         "main",
         "write a ranker as a static model, and as ONNX, for engines and servers",
     ),
+    "export-serving": (
+        "paddle_ranker.export_serving",
+        "main",
+        "write an exported ranker as the two folders of Paddle Serving",
+    ),
     "quantize": (
         "paddle_ranker.quantize",
         "main",

@@ -22,7 +22,7 @@ from paddle_ranker.atomic import UNFINISHED, make_folder, new_folder, remove_unf
 from paddle_ranker.calibration import Calibration
 from paddle_ranker.config import write_config
 from paddle_ranker.errors import RankerError
-from paddle_ranker.export_parity import Parity, compare, network_outputs, parity_batches
+from paddle_ranker.export_parity import Parity, checks_of, compare, network_outputs, parity_batches
 from paddle_ranker.exported_folder import FORMATS, INPUTS, OUTPUTS, ExportedFolder, prefix_of
 from paddle_ranker.model import RankerNetwork
 from paddle_ranker.model_folder import RankerParts
@@ -74,7 +74,9 @@ def export_ranker(
     try:
         with new_folder(output, replace=True) as temporary:
             batches = list(parity_batches(parts.pair_encoder))
-            expected = network_outputs(ScoringNetwork(parts.network, parts.info.calibration), batches)
+            network = ScoringNetwork(parts.network, parts.info.calibration)
+            expected = network_outputs(network, batches)
+            checks = checks_of(network, batches, parts.pair_encoder.pad_id)
             # Another one: what Paddle has made static once computes by its graph ever after.
             write_static_model(ScoringNetwork(parts.network, parts.info.calibration), temporary / prefix)
             _write_descriptions(temporary, parts)
@@ -84,7 +86,8 @@ def export_ranker(
                 parities["onnxruntime"] = write_onnx(
                     _program(temporary, prefix), temporary / f"{prefix}.onnx", batches, expected
                 )
-            info = dataclasses.replace(parts.info, export=_facts(temporary, prefix, parities))
+            facts = {**_facts(temporary, prefix, parities), "checks": checks}
+            info = dataclasses.replace(parts.info, export=facts)
             info.write(temporary, parts.network.config)
     finally:
         if was_training:

@@ -18,6 +18,7 @@ from paddle_ranker.pair_encoder import PairEncoder
 # has no more digits.
 TOLERANCES = {"predict": 1e-5, "logit": 4e-5}
 PAIRS = 48
+CHECKS = 4  # pairs that an exported folder names the probabilities of
 _LARGEST_BATCH = 8
 
 Batch = tuple[np.ndarray, np.ndarray]  # input_ids and token_type_ids, int64 [batch, length]
@@ -68,6 +69,29 @@ def network_outputs(network: nn.Layer, batches: Sequence[Batch]) -> list[Outputs
     """Return what the dygraph network says of every batch."""
     with paddle.no_grad():
         return [[array.numpy() for array in network(*map(paddle.to_tensor, batch))] for batch in batches]
+
+
+def checks_of(network: nn.Layer, batches: Sequence[Batch], pad_id: int) -> list[dict[str, Any]]:
+    """Return the shortest pairs and their probabilities, JSON-ready, to see by that a loaded model is the one exported.
+
+    Each is `{"input_ids": [...], "token_type_ids": [...], "probability": p}`, without padding.
+    """
+    rows = [(ids[row], types[row]) for ids, types in batches for row in range(len(ids))]
+    pairs = [(ids[None, : _length(ids, pad_id)], types[None, : _length(ids, pad_id)]) for ids, types in rows]
+    pairs = sorted(pairs, key=lambda pair: pair[0].shape[1])[:CHECKS]
+    return [
+        {
+            "input_ids": ids[0].tolist(),
+            "token_type_ids": types[0].tolist(),
+            "probability": float(outputs[0][0, 0]),
+        }
+        for (ids, types), outputs in zip(pairs, network_outputs(network, pairs))
+    ]
+
+
+def _length(ids: np.ndarray, pad_id: int) -> int:
+    """Return how many ids there are before the padding."""
+    return int(np.flatnonzero(ids != pad_id)[-1]) + 1
 
 
 def compare(

@@ -8,6 +8,7 @@
 | `config.json`, the tokenizer's files | as in a ranker's folder; of a blend they lie in the members' folders |
 | `ranker.json` | as in a ranker's folder, and in `export` what the static model is |
 
+A folder for Paddle Serving (`paddle_ranker.export_serving`) is one too, whose graph has the first output alone.
 The prefix is `inference.predict` of a pairwise ranker or a blend, `inference` of a cross-encoder.
 """
 
@@ -84,6 +85,11 @@ class ExportedFolder:
                     "export it again"
                 )
         return exported
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the static model returns: `OUTPUTS`; the probability alone in a folder for Paddle Serving."""
+        return tuple((self.info.export or {}).get("outputs", OUTPUTS))
 
     def require_readable(self, paddle_version: str) -> None:
         """Raise `CheckpointError` where a Paddle of that version cannot read the static model."""
@@ -184,7 +190,7 @@ def _checked_export(folder: Path, info: Optional[RankerInfo]) -> Optional[dict[s
         sound = isinstance(export["prefix"], str) and all(
             Path(name).name == name for name in (*sizes, export["prefix"])
         )
-        if not sound or tuple(export["inputs"]) != INPUTS or not set(export["outputs"]) <= set(OUTPUTS):
+        if not sound or tuple(export["inputs"]) != INPUTS or tuple(export["outputs"]) not in (OUTPUTS, OUTPUTS[:1]):
             raise ValueError("names do not fit")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(

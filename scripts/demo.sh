@@ -113,3 +113,24 @@ export_demo() {
     fi
     run_single "$ROOT/$COMMANDS/export_model.py" ${demo[@]+"${demo[@]}"} "$@"
 }
+
+# Write an export as the folders of Paddle Serving as the arguments say; without --dirname the demo's export, and
+# without paths into serving_server and serving_client with SUFFIX.
+# `export_serving_demo KIND SUFFIX "$@"`
+export_serving_demo() {
+    local suffix="$2" script=export_model demo=()
+    describe "$1"
+    if [ "$1" = cross_encoder ]; then script=export_model_ce; fi
+    shift 2
+    ensure_environment
+    if ! wants_help "$@"; then
+        if ! has_option --dirname "$@"; then
+            # What stands there may be the user's own export: it is only made where it is missing.
+            [ -e "$ROOT/output$suffix/ranker.json" ] || bash "$ROOT/scripts/$script.sh"
+            demo+=(--dirname "$ROOT/output$suffix")
+        fi
+        has_option --server_path "$@" || demo+=(--server_path "$ROOT/serving_server$suffix")
+        has_option --client_path "$@" || demo+=(--client_path "$ROOT/serving_client$suffix")
+    fi
+    run_single "$ROOT/$COMMANDS/export_to_serving.py" ${demo[@]+"${demo[@]}"} "$@"
+}

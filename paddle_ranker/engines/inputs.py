@@ -8,7 +8,7 @@ import numpy as np
 
 from paddle_ranker.config import EncoderConfig, read_config
 from paddle_ranker.errors import CheckpointError, DataError
-from paddle_ranker.exported_folder import INPUTS, ExportedFolder
+from paddle_ranker.exported_folder import INPUTS, OUTPUTS, ExportedFolder
 
 _TYPES = 2  # token types of a ranker; a blend's second member has the next two, and so on
 
@@ -31,6 +31,11 @@ class InputLimits:
             return cls([folder.config])
         configs = [read_config(folder.folder / name) for name in folder.info.blend["members"]]
         return cls([folder.config if config is None else config for config in configs])
+
+    def smallest(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return a batch that any such graph takes: a blend's must hold something for each member."""
+        types = [_TYPES * member + side for member in range(len(self._vocabulary)) for side in (0, 0, 0, 1, 1)]
+        return np.ones((2, len(types)), np.int64), np.array([types, types], np.int64)
 
     def check(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return both as C-contiguous int64 `[batch, length]`; raise `DataError` for what the graph does not take."""
@@ -55,15 +60,15 @@ class InputLimits:
         return ids, types
 
 
-def check_names(source: object, inputs: Sequence[str], outputs: int) -> None:
-    """Raise `CheckpointError` where a graph's inputs are not the ones of a ranker, or it has no second output."""
+def check_names(source: object, inputs: Sequence[str], outputs: int, expected: int = len(OUTPUTS)) -> None:
+    """Raise `CheckpointError` where a graph's inputs are not the ones of a ranker, or it has not `expected` outputs."""
     if tuple(inputs) != INPUTS:
         raise CheckpointError(
             f"{source}: takes {', '.join(inputs)}, expected {', '.join(INPUTS)}: it is not a graph of this toolkit; "
             "export the ranker again"
         )
-    if outputs < 2:
+    if outputs != expected:
         raise CheckpointError(
-            f"{source}: has {outputs} output, expected the probability and the logit: a graph for serving is not one "
-            "to score files with; export the ranker again"
+            f"{source}: has {outputs} output{'s' * (outputs != 1)}, expected {', '.join(OUTPUTS[:expected])}: it is "
+            "not the graph that its ranker.json describes; export the ranker again"
         )

@@ -6,13 +6,18 @@ from pathlib import Path
 
 from paddle_ranker.engines.precisions import has_int8
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.exported_folder import ExportedFolder
+from paddle_ranker.exported_folder import OUTPUTS, ExportedFolder
 
 QUANTIZE = "python -m paddle_ranker quantize --model_dir"
 
 
 def onnx_file(folder: ExportedFolder, precision: str) -> Path:
     """Return the ONNX file for a precision; raises `CheckpointError` where the folder has none that fits here."""
+    if folder.outputs != OUTPUTS:
+        raise CheckpointError(
+            f"{folder.folder}: is made for Paddle Serving, and holds no ONNX file: type --engine inference, or give "
+            "the folder that it was made from"
+        )
     path = folder.int8 if precision == "int8" else folder.onnx
     if path is not None:
         facts = (folder.info.export or {}).get("int8") or {}

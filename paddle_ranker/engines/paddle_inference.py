@@ -9,13 +9,13 @@ import numpy as np
 
 from paddle_ranker.engines.base import CPU_BATCH_TOKENS
 from paddle_ranker.engines.inputs import InputLimits, check_names
+from paddle_ranker.engines.outputs import LogitOutput
 from paddle_ranker.engines.pool import Pool
 from paddle_ranker.engines.precisions import require_precision
 from paddle_ranker.errors import CheckpointError, DependencyError, UsageError
 from paddle_ranker.exported_folder import INPUTS, ExportedFolder, require_readable
 from paddle_ranker.runtime import select_device, thread_count
 
-_LOGIT = 1  # the second output
 _GPU_MEMORY_MB = 256  # that the process takes at first; it grows as needed
 # What Paddle 2.6 computes in bfloat16 without breaking: with all that it offers (the default) a graph with comparisons
 # of ids asks for kernels that are not there.
@@ -61,6 +61,7 @@ class PaddleInferenceEngine:
         self._inference = importlib.import_module("paddle.inference")
         self.precision = precision
         self._limits = InputLimits.of(folder)
+        self._output = LogitOutput(folder)
         self._longest = folder.config.longest_pair
         self._device, self._threads, self._tensorrt = device, thread_count(threads), tensorrt
         if kind == "cpu":
@@ -78,7 +79,7 @@ class PaddleInferenceEngine:
         if not len(ids):
             return np.zeros(0, np.float32)
         with self._predictors.lend() as predictor:
-            return _run(predictor, ids, types)
+            return self._output.logits(_run(predictor, ids, types, self._output.index))
 
     def _load(self, folder: ExportedFolder) -> Any:
         """Return a predictor that has been seen to compute."""
@@ -89,9 +90,9 @@ class PaddleInferenceEngine:
         for number, operations in enumerate(attempts, 1):
             try:
                 predictor = self._inference.create_predictor(self._config(folder, operations))
-                check_names(folder.program, predictor.get_input_names(), len(predictor.get_output_names()))
-                ids = np.ones((2, 5), np.int64)
-                tried = _run(predictor, ids, np.array([[0, 0, 0, 1, 1]] * 2, np.int64))
+                outputs = len(predictor.get_output_names())
+                check_names(folder.program, predictor.get_input_names(), outputs, self._output.count)
+                tried = _run(predictor, *self._limits.smallest(), self._output.index)
             except (RuntimeError, ValueError, TypeError, OSError, NotImplementedError) as error:
                 if number == len(attempts):
                     raise CheckpointError(
@@ -137,14 +138,14 @@ class PaddleInferenceEngine:
         config.set_trt_dynamic_shape_info(*ranges)
 
 
-def _run(predictor: Any, ids: np.ndarray, types: np.ndarray) -> np.ndarray:
+def _run(predictor: Any, ids: np.ndarray, types: np.ndarray, output: int) -> np.ndarray:
     for name, values in zip(predictor.get_input_names(), (ids, types)):
         handle = predictor.get_input_handle(name)
         handle.reshape(values.shape)
         handle.copy_from_cpu(values)
     predictor.run()
-    output = predictor.get_output_handle(predictor.get_output_names()[_LOGIT])
-    return np.asarray(output.copy_to_cpu(), np.float32).reshape(-1)
+    handle = predictor.get_output_handle(predictor.get_output_names()[output])
+    return np.asarray(handle.copy_to_cpu(), np.float32)
 
 
 def _import_paddle(folder: ExportedFolder) -> Any:

@@ -1,0 +1,23 @@
+"""Write a cross-encoder's exported model as the two folders of Paddle Serving, for its servers and its clients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Optional
+
+from paddle_ranker.export_serving import ExportServingOptions, export_serving
+from paddle_ranker.options import run_command
+
+
+def export_to_serving(options: ExportServingOptions) -> None:
+    """Write the model with the probability as its only output, what clients need, and print how exactly it scores."""
+    export_serving(options, "cross_encoder")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(export_to_serving, ExportServingOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

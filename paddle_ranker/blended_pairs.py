@@ -47,6 +47,13 @@ class BlendedPairs(EncodedPairs):
         """Return the pairs at `indices` [m], in that order."""
         return self.of([member.take(indices) for member in self.members], self.pad_ids)
 
+    @classmethod
+    def concat(cls, parts: Sequence[EncodedPairs]) -> BlendedPairs:
+        """Join pairs of one blend, in order."""
+        blended = [part for part in parts if isinstance(part, cls)]
+        members = [EncodedPairs.concat(encoded) for encoded in zip(*(part.members for part in blended))]
+        return cls.of(members, blended[0].pad_ids)
+
     def pad(self, indices: Indices, pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the members' `input_ids` side by side and, in the token types, whose they are; `pad_id` is unused."""
         padded = [member.pad(indices, own) for member, own in zip(self.members, self.pad_ids)]

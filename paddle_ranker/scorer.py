@@ -72,9 +72,13 @@ class Scorer:
         logits = np.zeros(len(pairs), dtype=np.float64)
         batches = scoring_batches(pairs.lengths, self.max_tokens, self.max_rows)
         for rows in islice(batches, share, None, shares):
-            computed = self.engine.logits(*pairs.pad(rows, self.pair_encoder.pad_id))
-            logits[rows] = computed if self.calibration is None else self.calibration.apply(computed)
+            logits[rows] = self.batch_logits(*pairs.pad(rows, self.pair_encoder.pad_id))
         return logits
+
+    def batch_logits(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
+        """Return the logits, `[batch]`, of one padded batch as the engine takes it: int64 `[batch, length]` each."""
+        computed = self.engine.logits(input_ids, token_type_ids)
+        return computed if self.calibration is None else self.calibration.apply(computed)
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> np.ndarray:
         """Return the probability of every (query, title), `[n]` float64; each depends on its pair alone."""

@@ -32,6 +32,9 @@ lock_files() {
     esac
 }
 
+# Print the lock file of what lies in the stack's environment without being installed, where it has any.
+aside_lock_file() { if [ "$1" = complete ]; then say requirements/complete-native.txt; fi; }
+
 digest() {
     if command -v sha256sum >/dev/null 2>&1; then sha256sum
     elif command -v shasum >/dev/null 2>&1; then shasum -a 256
@@ -47,7 +50,8 @@ fingerprint() {
     say "$ROOT"
     grep -E '^(home|version|version_info) *=' "$folder/pyvenv.cfg" 2>/dev/null || say "no Python"
     # The names of our packages count: an editable installation knows only those it was made with.
-    (cd "$ROOT" && { lock_files "$1" | while read -r lock; do cat "$lock"; done; cat pyproject.toml
+    (cd "$ROOT" && { { lock_files "$1"; aside_lock_file "$1"; } | while read -r lock; do cat "$lock"; done
+        cat pyproject.toml
         echo */__init__.py; } | digest)
 }
 

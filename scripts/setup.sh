@@ -204,6 +204,20 @@ install_locked() {
     for lock in "$@"; do install --require-hashes -r "$ROOT/$lock"; done
 }
 
+# Unpack the wheel that carries OpenSSL 1.0 where only paddle_ranker.serving.native_client looks for it. Its
+# manylinux2014 build has it, so that platform is asked for.
+unpack_aside() {
+    local target="$FOLDER/openssl10"
+    rm -rf "$target"
+    if [ "$INSTALLER" = uv ]; then
+        uv pip install --python "$FOLDER/bin/python" --target "$target" --no-deps --only-binary :all: \
+            --python-platform x86_64-manylinux2014 --require-hashes -r "$ROOT/$1"
+    else
+        "$FOLDER/bin/python" -m pip install --target "$target" --no-deps --only-binary :all: --no-compile --no-input \
+            --platform manylinux2014_x86_64 --disable-pip-version-check --progress-bar off --require-hashes -r "$ROOT/$1"
+    fi
+}
+
 install_project() { install --editable "$ROOT"; }
 
 check_imports() {
@@ -239,7 +253,7 @@ main() {
     INSTALLER=pip
     if command -v uv >/dev/null 2>&1 && uv --version >/dev/null 2>&1; then INSTALLER=uv; fi
 
-    local stamp="$FOLDER/.set-up-finished" locks count
+    local stamp="$FOLDER/.set-up-finished" locks count aside
     # Unquoted on purpose below: names without spaces, relative to ROOT.
     locks="$(lock_files "$STACK")"
     count="$(cd "$ROOT" && cat $locks | grep -cE '^[A-Za-z0-9].*==')"
@@ -255,6 +269,12 @@ main() {
     step 'install pip and the build tools' install_builders ${locks%%$'\n'*}
     # shellcheck disable=SC2086
     step "install $count packages, about 1 GB" install_locked $locks
+    aside="$(aside_lock_file "$STACK")"
+    if [ -n "$aside" ] && [ "$(uname -m)" = x86_64 ]; then
+        say "setup: Paddle Serving's native client needs OpenSSL 1.0, which has had no security fixes since 2019. It goes" \
+            "into a folder aside; only that client loads it: for conformance tests and clients on this machine"
+        step 'unpack OpenSSL 1.0 aside' unpack_aside "$aside"
+    fi
     step 'install paddle-ranker itself' install_project
     step 'check that everything imports' check_imports
     fingerprint "$STACK" >"$stamp.part" && mv "$stamp.part" "$stamp"

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.unit
 REPOSITORY = Path(__file__).resolve().parent.parent
 TOOLS = (
     *("awk", "bash", "cat", "chmod", "cut", "dirname", "env", "flock", "grep", "head", "kill", "ln", "mkdir", "mktemp"),
-    *("mv", "rm", "sed", "sh", "sha256sum", "sleep", "tail", "touch", "wc"),
+    *("mv", "rm", "sed", "sh", "sha256sum", "sleep", "tail", "touch", "uname", "wc"),
 )
 
 # Stand-ins: a Python that answers what setup.sh asks of it, and a uv that makes an environment of one such Python.
@@ -106,6 +106,23 @@ def test_second_run_has_nothing_to_do_until_a_lock_changes(checkout: Checkout, s
     done = checkout.setup(shell=shell)
     assert f"bringing {checkout.venv} up to date" in done.stdout
     assert "nothing to do" in checkout.setup(shell=shell).stdout
+
+
+def test_the_complete_stack_gets_openssl_aside_and_says_what_it_is(checkout: Checkout) -> None:
+    script(checkout.tools / "uv", UV.replace('echo "$1 $2"', 'echo "$@"'))
+    script(checkout.tools / "python3.9", PYTHON.format(version="3.9"))
+    done = checkout.setup("complete")
+    assert done.returncode == 0, done.stdout + done.stderr
+    calls = checkout.calls.read_text(encoding="utf-8").splitlines()
+    aside = [call for call in calls if "complete-native.txt" in call]
+    is_x86 = os.uname().machine == "x86_64"  # Paddle Serving's client is built for no other
+    assert len(aside) == is_x86 and ("no security fixes since 2019" in done.stdout) == is_x86
+    for call in aside:
+        assert f"--target {checkout.root}/.venv-complete/openssl10" in call
+        assert "--python-platform x86_64-manylinux2014 --require-hashes" in call
+    with (checkout.root / "requirements" / "complete-native.txt").open("a", encoding="utf-8") as lock:
+        lock.write("# changed\n")
+    assert "up to date" in checkout.setup("complete").stdout
 
 
 def test_a_shim_that_fails_and_one_of_another_version_are_passed_over(checkout: Checkout) -> None:
@@ -260,7 +277,12 @@ def test_bad_settings_are_errors(checkout: Checkout) -> None:
 
 def test_locks_name_exact_versions_and_hashes_and_no_address() -> None:
     locks = sorted((REPOSITORY / "requirements").glob("*.txt"))
-    assert [lock.name for lock in locks] == ["complete-serving.txt", "complete.txt", "modern.txt"]
+    assert [lock.name for lock in locks] == [
+        "complete-native.txt",
+        "complete-serving.txt",
+        "complete.txt",
+        "modern.txt",
+    ]
     for lock in locks:
         text = lock.read_text(encoding="utf-8")
         assert "://" not in text

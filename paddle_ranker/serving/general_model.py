@@ -89,7 +89,7 @@ def _feeds(request: Message) -> dict[str, tuple[str, Message]]:
     missing = [name for name in wanted if name not in feeds]
     if missing:
         there = ", ".join(feeds) or "nothing"
-        raise Fault(INVALID, f"{' and '.join(missing)} is missing; there is {there}", field="tensor")
+        raise Fault(INVALID, f"lacks {' and '.join(missing)}; there is {there}", field="tensor")
     if len(feeds) > len(wanted):
         raise Fault(INVALID, f"holds {', '.join(feeds)}: send tokens or texts, not both", field="tensor")
     return feeds

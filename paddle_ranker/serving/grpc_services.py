@@ -1,0 +1,148 @@
+"""gRPC: the C++ server's service and the pipeline's, on one port."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable
+from typing import Any, Callable, Optional
+
+import grpc
+import grpc.aio
+
+from paddle_ranker.errors import RankerError
+from paddle_ranker.serving import general_model, pipeline
+from paddle_ranker.serving.credentials import require_key
+from paddle_ranker.serving.faults import INTERNAL, OVERLOADED, TOO_LARGE, Fault
+from paddle_ranker.serving.limits import Limits
+from paddle_ranker.serving.messages import GENERAL_SERVICE, PIPELINE_SERVICE, Message, messages, parse
+from paddle_ranker.serving.pipeline import PipelineNames
+from paddle_ranker.serving.scores import ScoringService
+
+_LOG = logging.getLogger(__name__)
+_FRAMING_BYTES = 64 * 1024  # so that the services, not grpc, refuse what is a little too large, and say so
+Handler = Callable[[bytes, Any], Awaitable[bytes]]
+
+
+class GrpcServer:
+    """A gRPC server that runs in this event loop; `port` is what it listens on, 0 of a Unix socket."""
+
+    def __init__(self, server: Any, port: int) -> None:
+        self._server = server
+        self.port = port
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Refuse further calls, wait so long for those in flight, cancel the rest."""
+        await self._server.stop(grace_seconds)
+
+
+async def start_grpc(
+    service: ScoringService,
+    address: str,
+    *,
+    limits: Optional[Limits] = None,
+    api_key: Optional[str] = None,
+    names: Optional[PipelineNames] = None,
+) -> GrpcServer:
+    """Serve gRPC at `address`: `127.0.0.1:8601`, port 0 for a free one, or `unix:/path`.
+
+    Args:
+        limits: default: the service's own.
+        api_key: what callers must show in the metadata `authorization: Bearer KEY` or `x-api-key: KEY`.
+
+    Raises `RankerError` where it cannot listen there.
+    """
+    limits = limits or service.limits
+    most = limits.request_bytes + _FRAMING_BYTES
+    options = [
+        ("grpc.max_receive_message_length", most),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_metadata_size", limits.header_bytes),
+        ("grpc.max_concurrent_streams", limits.connections),
+        ("grpc.so_reuseport", 0),  # a port that is taken is an error
+    ]
+    server = grpc.aio.server(options=options)
+    calls = _Calls(service, limits, api_key, names or PipelineNames())
+    for name, methods in (
+        (GENERAL_SERVICE, {"inference": calls.inference, "debug": calls.debug}),
+        (PIPELINE_SERVICE, {"inference": calls.pipeline}),
+    ):
+        handlers = {method: grpc.unary_unary_rpc_method_handler(call) for method, call in methods.items()}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+    try:
+        port = server.add_insecure_port(address)
+        listens = bool(port)
+    except RuntimeError:
+        listens = False
+    if not listens:
+        raise RankerError(f"{address}: gRPC cannot listen there; is the port taken? choose another")
+    await server.start()
+    return GrpcServer(server, 0 if address.startswith("unix:") else port)
+
+
+class _Calls:
+    """The methods, from bytes to bytes: what cannot be parsed gets an answer that says so."""
+
+    def __init__(self, service: ScoringService, limits: Limits, api_key: Optional[str], names: PipelineNames) -> None:
+        self._service = service
+        self._limits = limits
+        self._api_key = api_key
+        self._names = names
+        self._active = 0
+
+    async def inference(self, data: bytes, context: Any) -> bytes:
+        return await self._answer(data, context, self._general, profile=False)
+
+    async def debug(self, data: bytes, context: Any) -> bytes:
+        return await self._answer(data, context, self._general, profile=True)
+
+    async def pipeline(self, data: bytes, context: Any) -> bytes:
+        return await self._answer(data, context, self._pipeline, profile=False)
+
+    async def _general(self, data: bytes, deadline: float, profile: bool) -> Message:
+        request = parse(messages().Request, data)
+        if profile:
+            request.profile_server = True
+        return await general_model.infer(request, self._service, deadline=deadline)
+
+    async def _pipeline(self, data: bytes, deadline: float, profile: bool) -> Message:
+        request = parse(messages().PipelineRequest, data)
+        return await pipeline.infer(request, self._service, self._names, deadline=deadline)
+
+    async def _answer(
+        self, data: bytes, context: Any, method: Callable[[bytes, float, bool], Awaitable[Message]], *, profile: bool
+    ) -> bytes:
+        self._active += 1
+        try:
+            require_key(self._api_key, _shown_key(context))
+            if self._active > self._limits.connections:  # of a call, not of a connection: grpc does not show these
+                raise Fault(OVERLOADED, f"{self._limits.connections:,} calls are in flight", retry_after=1)
+            if len(data) > self._limits.request_bytes:
+                raise Fault(
+                    TOO_LARGE, f"has {len(data):,} bytes, above {self._limits.request_bytes:,}", field="message"
+                )
+            response = await method(data, time.monotonic() + self._seconds(context), profile)
+            return bytes(response.SerializeToString())
+        except Fault as fault:
+            answer = fault
+        except Exception:
+            _LOG.exception("a gRPC request failed")
+            answer = Fault(INTERNAL, "internal error; see the server's log")
+        finally:
+            self._active -= 1
+        after = answer.retry_after
+        trailing = () if after is None else (("retry-after", f"{after:g}"),)
+        await context.abort(grpc.StatusCode[answer.kind.grpc], str(answer), trailing)
+        raise answer  # not reached: abort raises
+
+    def _seconds(self, context: Any) -> float:
+        """Return how long the caller waits; grpcio 1.33 does not tell, and cancels the call when it is over."""
+        remaining = context.time_remaining() if hasattr(context, "time_remaining") else None
+        if remaining is None or remaining > 1e6:  # no deadline is years
+            return self._limits.deadline_seconds
+        return float(remaining)
+
+
+def _shown_key(context: Any) -> Optional[str]:
+    shown = {name.lower(): value for name, value in context.invocation_metadata() or ()}
+    return shown.get("x-api-key") or shown.get("authorization")

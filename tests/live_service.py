@@ -1,0 +1,100 @@
+"""A server of every protocol over the fake service, in a thread of the test's own process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Callable, Optional
+
+import uvicorn
+from starlette.applications import Starlette
+
+from paddle_ranker.serving.baidu_std_server import BaiduStdProtocol
+from paddle_ranker.serving.grpc_services import start_grpc
+from paddle_ranker.serving.limits import Limits
+from paddle_ranker.serving.paddle_http import routes
+from tests.fake_service import FakeService
+
+SECONDS = 30  # for what takes milliseconds, on a machine that has much else to do
+
+
+class LiveService:
+    """Ports of 127.0.0.1: `baidu_std`, `http`, `grpc`; `service` answers. Use it in a `with`."""
+
+    def __init__(self, limits: Optional[Limits] = None, api_key: Optional[str] = None) -> None:
+        self._limits = limits
+        self._api_key = api_key
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> LiveService:
+        self._thread.start()
+        self.run(self._start())
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self.run(self._stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(SECONDS)
+        self._loop.close()
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine in the server's loop; return what it returns."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(SECONDS)
+
+    def hold(self) -> None:
+        """Let requests wait until `release`."""
+
+        async def make() -> None:
+            self.service.gate = asyncio.Event()
+
+        self.run(make())
+
+    def release(self) -> None:
+        async def open_gate() -> None:
+            gate, self.service.gate = self.service.gate, None
+            assert gate is not None
+            gate.set()
+
+        self.run(open_gate())
+
+    async def _start(self) -> None:
+        self.service = FakeService(self._limits)
+        self._grpc = await start_grpc(self.service, "127.0.0.1:0", api_key=self._api_key)
+        self.grpc = self._grpc.port
+        self._baidu = await self._loop.create_server(
+            lambda: BaiduStdProtocol(self.service, api_key=self._api_key), "127.0.0.1", 0
+        )
+        self.baidu_std = self._baidu.sockets[0].getsockname()[1]
+        config = uvicorn.Config(
+            Starlette(routes=routes(self.service)), host="127.0.0.1", port=0, log_config=None, lifespan="off"
+        )
+        self._uvicorn = uvicorn.Server(config)
+        self._uvicorn.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # of uvicorn before 0.29
+        self._serving = self._loop.create_task(
+            self._uvicorn._serve() if hasattr(self._uvicorn, "_serve") else self._uvicorn.serve()
+        )
+        while not self._uvicorn.started:
+            await asyncio.sleep(0.005)
+        self.http = self._uvicorn.servers[0].sockets[0].getsockname()[1]
+
+    async def _stop(self) -> None:
+        if self.service.gate is not None:
+            self.service.gate.set()
+        self._uvicorn.should_exit = True
+        await self._serving
+        self._baidu.close()
+        await self._grpc.stop(1.0)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until the condition holds."""
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, "the condition did not come about"
+        time.sleep(0.005)

@@ -20,13 +20,14 @@ GENERAL_SERVICE = f"{GENERAL_MODEL}.GeneralModelService"
 GENERAL_METHODS = ("inference", "debug")
 PIPELINE = "baidu.paddle_serving.pipeline_serving"
 PIPELINE_SERVICE = f"{PIPELINE}.PipelineService"
+CONFIGURE = "baidu.paddle_serving.configure"
 DESCRIPTORS = Path(__file__).resolve().parent / "protos" / "descriptors.binpb"
 
 Message = Any  # protobuf makes the classes when it reads the descriptors; no type checker knows their fields
 
 
 class Messages(NamedTuple):
-    """The classes: those of the C++ server, of the pipeline, and of a baidu_std frame."""
+    """The classes: of the C++ server, of the pipeline, of a baidu_std frame, and of what starts the C++ server."""
 
     Tensor: Message
     Request: Message
@@ -35,6 +36,8 @@ class Messages(NamedTuple):
     PipelineRequest: Message
     PipelineResponse: Message
     RpcMeta: Message
+    ResourceConf: Message
+    ModelToolkitConf: Message
 
 
 @cache
@@ -51,6 +54,7 @@ def messages() -> Messages:
     names = [f"{GENERAL_MODEL}.{name}" for name in ("Tensor", "Request", "Response")]
     names += [f"{PIPELINE}.{name}" for name in ("Tensor", "Request", "Response")]
     names.append("brpc.policy.RpcMeta")
+    names += [f"{CONFIGURE}.{name}" for name in ("ResourceConf", "ModelToolkitConf")]
     return Messages(*(make(pool.FindMessageTypeByName(name)) for name in names))
 
 

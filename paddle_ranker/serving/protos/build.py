@@ -18,7 +18,7 @@ from paddle_ranker.options import Options, option, run_command
 
 FOLDER = Path(__file__).resolve().parent
 DESCRIPTORS = "descriptors.binpb"
-SOURCES = ("baidu_std.proto", "general_model.proto", "pipeline.proto")
+SOURCES = ("baidu_std.proto", "general_model.proto", "pipeline.proto", "server_configure.proto")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from paddle_ranker.errors import UsageError
+from paddle_ranker.serving.faults import INVALID, TOO_LARGE, Fault
 
 
 @dataclass(frozen=True)
@@ -25,3 +29,32 @@ class Limits:
     connections: int = 2048
     header_bytes: int = 64 * 1024
     deadline_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.queue_pairs < self.pairs:
+            raise UsageError(
+                f"--queue_pairs {self.queue_pairs}: a request may have {self.pairs} pairs, and could never wait"
+            )
+
+    def check_pairs(self, count: int, field: str) -> None:
+        """Raise `Fault` where a request's `field` holds no pairs, or too many."""
+        if not count:
+            raise Fault(INVALID, "holds nothing to score", field=field)
+        if count > self.pairs:
+            raise Fault(TOO_LARGE, f"holds {count:,}, at most {self.pairs:,} are allowed", field=field)
+
+    def check_texts(self, texts: Sequence[object], field: str) -> None:
+        """Raise `Fault`, which names `field[3]`, for one that is no text or too long."""
+        previous: object = None
+        for place, text in enumerate(texts):
+            if text is not previous:  # one query stands beside all of its titles
+                self.check_text(text, f"{field}[{place}]")
+                previous = text
+
+    def check_text(self, text: object, field: str) -> None:
+        """Raise `Fault` where `text` is none, or too long."""
+        if not isinstance(text, str):
+            raise Fault(INVALID, f"is {type(text).__name__}, expected a text", field=field)
+        if len(text) > self.characters:
+            problem = f"has {len(text):,} characters, at most {self.characters:,} are allowed"
+            raise Fault(TOO_LARGE, problem, field=field)

@@ -10,9 +10,10 @@ from typing import Optional
 
 import numpy as np
 
+from paddle_ranker.blended_pairs import BlendedPairEncoder
 from paddle_ranker.calibration import sigmoid
 from paddle_ranker.ranker_info import RankerInfo
-from paddle_ranker.serving.faults import INVALID, TIMED_OUT, TOO_LARGE, UNAVAILABLE, Fault
+from paddle_ranker.serving.faults import INVALID, TIMED_OUT, UNAVAILABLE, Fault
 from paddle_ranker.serving.jobs import Job
 from paddle_ranker.serving.limits import Limits
 from paddle_ranker.serving.models import ServedModel
@@ -36,6 +37,23 @@ class EngineService:
         """What the ranker is. Raises `Fault(UNAVAILABLE)` until it is loaded."""
         return self._ready().loaded.info
 
+    @property
+    def name(self) -> str:
+        """What the ranker is called. Raises as `info` does."""
+        return self._ready().name
+
+    def pair_lengths(self, queries: Sequence[str], titles: Sequence[str]) -> tuple[np.ndarray, int]:
+        """Return how many tokens each pair has before it is cut, `[n]` int64, and to how many it is cut.
+
+        Of a blend, those of the member that cuts most.
+        """
+        encoder = self._ready().loaded.pair_encoder
+        members = encoder.members if isinstance(encoder, BlendedPairEncoder) else (encoder,)
+        lengths = [
+            (member.encode(queries, titles, truncate=False).lengths, member.max_seq_length) for member in members
+        ]
+        return max(lengths, key=lambda pair: int((pair[0] - pair[1]).max()))
+
     def switch(self, model: Optional[ServedModel]) -> Optional[ServedModel]:
         """Give every request from now on to `model`, and return the one that was there before.
 
@@ -51,9 +69,9 @@ class EngineService:
         model = self._ready()
         if len(queries) != len(titles):
             raise Fault(INVALID, f"{len(queries)} queries and {len(titles)} titles: there must be one for each")
-        self._check_size(len(titles), "titles")
-        self._check_texts("query", queries)
-        self._check_texts("title", titles)
+        self.limits.check_pairs(len(titles), "title")
+        self.limits.check_texts(queries, "query")
+        self.limits.check_texts(titles, "title")
         return await self._score(model, len(titles), deadline, texts=(queries, titles))
 
     async def score_tokens(
@@ -65,7 +83,7 @@ class EngineService:
             if values.ndim != 2 or values.dtype.kind not in "iu":
                 problem = f"is {values.dtype} {list(values.shape)}, expected integers of [pairs, tokens]"
                 raise Fault(INVALID, problem, field=name)
-        self._check_size(len(input_ids), "input_ids")
+        self.limits.check_pairs(len(input_ids), "input_ids")
         pairs = model.tokens.pairs(input_ids, token_type_ids)
         return await self._score(model, len(pairs), deadline, pairs=pairs)
 
@@ -73,25 +91,6 @@ class EngineService:
         if self.model is None:
             raise Fault(UNAVAILABLE, "the ranker is not loaded yet", retry_after=_LOAD_SECONDS)
         return self.model
-
-    def _check_size(self, pairs: int, field: str) -> None:
-        if not pairs:
-            raise Fault(INVALID, "holds nothing to score", field=field)
-        if pairs > self.limits.pairs:
-            raise Fault(TOO_LARGE, f"holds {pairs:,}, at most {self.limits.pairs:,} are allowed", field=field)
-
-    def _check_texts(self, name: str, texts: Sequence[str]) -> None:
-        most = self.limits.characters
-        previous: object = None
-        for place, text in enumerate(texts):
-            if text is previous:  # one query stands beside all of its titles
-                continue
-            if not isinstance(text, str):
-                raise Fault(INVALID, f"is {type(text).__name__}, expected a text", field=f"{name}[{place}]")
-            if len(text) > most:
-                problem = f"has {len(text):,} characters, at most {most:,} are allowed"
-                raise Fault(TOO_LARGE, problem, field=f"{name}[{place}]")
-            previous = text
 
     async def _score(self, model: ServedModel, size: int, deadline: Optional[float], **given: object) -> Scores:
         loop = asyncio.get_running_loop()

@@ -1,0 +1,54 @@
+"""The server's HTTP application, an ASGI one."""
+
+from __future__ import annotations
+
+from typing import Callable, Optional
+
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from paddle_ranker.serving.faults import NOT_FOUND, Fault
+from paddle_ranker.serving.http_gate import Gate
+from paddle_ranker.serving.logs import JsonLog
+from paddle_ranker.serving.metrics import Metrics
+from paddle_ranker.serving.operators import Operators, Reload
+from paddle_ranker.serving.paddle_http import routes as paddle_routes
+from paddle_ranker.serving.pipeline import PipelineNames
+from paddle_ranker.serving.rerank import Reranker
+from paddle_ranker.serving.serve_config import ServeConfig
+from paddle_ranker.serving.service import EngineService
+
+
+def make_app(
+    service: EngineService,
+    config: ServeConfig,
+    metrics: Metrics,
+    *,
+    log: Optional[JsonLog] = None,
+    reload: Optional[Reload] = None,
+    stopping: Callable[[], bool] = lambda: False,
+    connections: Callable[[], int] = lambda: 0,
+) -> ASGIApp:
+    """Return the application; see `Gate`, `Reranker` and `Operators` for what it is made of."""
+    reranker = Reranker(service, keep_texts=config.log_texts)
+    operators = Operators(service, metrics, config, reload=reload, stopping=stopping, connections=connections)
+    names = PipelineNames(config.pipeline_service, config.pipeline_method)
+    routes: list[BaseRoute] = [
+        Route("/v1/rerank", reranker.ranked, methods=["POST"]),
+        Route("/v2/rerank", reranker.ranked, methods=["POST"]),
+        Route("/rerank", reranker.any_shape, methods=["POST"]),
+        *operators.routes(),
+        *paddle_routes(service, names),
+    ]
+    router = Router(routes, redirect_slashes=False, default=_not_found)
+    return Gate(
+        router,
+        metrics,
+        api_key=config.api_key,
+        log=log if config.log_requests else None,
+        log_texts=config.log_texts,
+    )
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    raise Fault(NOT_FOUND, f"{scope['method']} {scope['path'][:120]!r} is nothing here; see /docs")

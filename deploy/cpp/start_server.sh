@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Serve a ranker as Paddle Serving's C++ server does, with the tutorial's options: the demo's pairwise ranker on port
+# 8600, or as the arguments say.
+#
+#   bash deploy/cpp/start_server.sh [--model FOLDER] [--port 8600] [--thread 5] [...]
+#
+# On the complete stack Paddle Serving's own launcher starts the server: the executable that SERVING_BIN names, or this
+# project's where it is not set. On the modern stack this project's server takes the same options.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
+set -euo pipefail
+# shellcheck source=scripts/demo.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../../scripts/demo.sh"
+
+ensure_environment
+options=()
+if ! wants_help "$@" && ! has_option --model "$@"; then
+    # What stands there may be the user's own export: it is only made where it is missing.
+    [ -e "$ROOT/serving_server/ranker.json" ] || bash "$ROOT/scripts/export_to_serving.sh" >&2
+    options+=(--model "$ROOT/serving_server")
+fi
+has_option --port "$@" || options+=(--port 8600)
+has_option --thread "$@" || options+=(--thread 5)
+has_option --ir_optim "$@" || options+=(--ir_optim True)
+if "$PYTHON" -c 'import importlib.util as u; raise SystemExit(u.find_spec("paddle_serving_server") is None)'; then
+    export PADDLE_RANKER_PYTHON="$PYTHON"
+    # Quoted: the launcher puts it into a command of the shell as it is.
+    export SERVING_BIN="${SERVING_BIN:-$(printf '%q' "$ROOT/deploy/cpp/serving")}"
+    exec "$PYTHON" -u -m paddle_serving_server.serve ${options[@]+"${options[@]}"} "$@"
+fi
+exec "$PYTHON" -u -m paddle_ranker.serving.brpc_server ${options[@]+"${options[@]}"} "$@"

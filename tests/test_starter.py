@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -88,3 +89,24 @@ def test_local_folders_and_files_need_no_name(options: StarterOptions) -> None:
         resolve_model(f"{folder}{os.sep}nowhere")
     with pytest.raises(CheckpointError, match="neither a local folder nor a model name"):
         resolve_model("ernie-3.0-meduim-zh")
+
+
+def test_pretraining_reads_the_texts_and_keeps_the_shape(
+    options: StarterOptions, tmp_path: Path, same_process: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "read"
+    folder = make_starter(dataclasses.replace(options, pretrain_steps=2, output_dir=str(target)))
+    assert capsys.readouterr().out == ""  # whoever runs the command takes its standard output for the folder
+    drawn = make_starter(options)
+    assert read_config(folder) == read_config(drawn)
+    assert (folder / "vocab.txt").read_bytes() == (drawn / "vocab.txt").read_bytes()
+    name = "embeddings.word_embeddings.weight"
+    read = load_arrays(folder / "model_state.pdparams")[f"ernie.{name}"]
+    assert read.shape == load_arrays(drawn / "model_state.pdparams")[name].shape
+    assert start_ranker(folder, "pairwise", max_seq_length=32).new_parts == [
+        "encoder.pooler.dense",
+        "head",
+        "match_embeddings",
+    ]
+    # not the same folder in the cache
+    assert make_starter(dataclasses.replace(options, pretrain_steps=1)) != drawn

@@ -48,6 +48,11 @@ COMMANDS = {
         "main",
         "measure a small ranker before a large one: what it costs and how much faster it is",
     ),
+    "serve": (
+        "paddle_ranker.serve",
+        "main",
+        "serve a ranker: baidu_std, HTTP and gRPC of Paddle Serving, /rerank of today's clients, on one port",
+    ),
     "curve": ("paddle_ranker.curve", "main", "draw the learning curves of one training or several into one picture"),
 }
 

@@ -30,8 +30,9 @@ class ServeConfig:
     pipeline_service, pipeline_method: of the pipeline's HTTP gateway, `POST /ernie/prediction`
     log_requests: write a line of JSON on standard error for every request
     log_texts: with the users' texts in it
-    header_seconds, body_seconds: for a request's head, and for each next piece of its body
-    idle_seconds: after which a connection without a request is closed
+    header_seconds, body_seconds: for a request's head, and for its body
+    idle_seconds, rpc_idle_seconds: after which an HTTP connection, and one of baidu_std or gRPC, is closed on which
+        nothing is asked
     drain_seconds: that requests in flight have when the server stops
     """
 
@@ -58,6 +59,7 @@ class ServeConfig:
     header_seconds: float = 10.0
     body_seconds: float = 30.0
     idle_seconds: float = 75.0
+    rpc_idle_seconds: float = 600.0
     drain_seconds: float = 30.0
 
     def __post_init__(self) -> None:

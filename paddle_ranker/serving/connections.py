@@ -1,0 +1,85 @@
+"""The open connections of the server, whatever they speak: how many there may be, and how long they may be slow."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from email.utils import formatdate
+from typing import Any, Protocol
+
+_LOOK_SECONDS = 0.5  # between looks at all connections: dearer timers of each are not needed
+_REFUSED_AT_ONCE = 64  # connections above the limit that still get to hear why
+
+
+class Connection(Protocol):
+    """What is watched."""
+
+    def check(self, now: float) -> None:
+        """Close the connection where it has been slow or idle for too long; `now` as `time.monotonic()` has it."""
+
+    def shutdown(self) -> None:
+        """Begin nothing new; close when what is in flight is answered."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+
+class Connections:
+    """Count and watch connections.
+
+    Args:
+        most: that may be open.
+        server_state: uvicorn's, whose date header is kept up.
+    """
+
+    def __init__(self, most: int, server_state: Any):
+        self.most = most
+        self.stopping = False
+        self._open: set[Connection] = set()
+        self._server_state = server_state
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, connection: Connection) -> bool:
+        """Watch a connection; return whether it is within the limit."""
+        self._open.add(connection)
+        return len(self._open) <= self.most
+
+    def discard(self, connection: Connection) -> None:
+        """Watch a connection no more."""
+        self._open.discard(connection)
+
+    def replace(self, old: Connection, new: Connection) -> None:
+        """Watch `new` in the place of `old`: it is known what is spoken."""
+        self._open.discard(old)
+        self._open.add(new)
+        if self.stopping:
+            new.shutdown()
+
+    @property
+    def is_flooded(self) -> bool:
+        """Whether there are so many that there is no point in saying so."""
+        return len(self._open) > self.most + _REFUSED_AT_ONCE
+
+    async def watch(self) -> None:
+        """Look after all connections, until cancelled."""
+        while True:
+            self._server_state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+            now = time.monotonic()
+            for connection in list(self._open):
+                connection.check(now)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def drain(self, seconds: float) -> int:
+        """Let what is in flight finish, for so long; abort the rest and return how many connections that were."""
+        self.stopping = True
+        for connection in list(self._open):
+            connection.shutdown()
+        end = time.monotonic() + seconds
+        while self._open and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+        left = list(self._open)
+        for connection in left:
+            connection.abort()
+        return len(left)

@@ -59,7 +59,7 @@ async def infer(
         text = f"Failed to inference: Service name error. {request.name[:80]!r} is not {names.service!r}"
         return messages().PipelineResponse(err_no=NO_SERVICE, err_msg=text)
     try:
-        pairs = _pairs(request)
+        pairs = read_pairs(request)
         scores = await service.score_pairs(
             [query for query, _ in pairs], [title for _, title in pairs], deadline=deadline
         )
@@ -69,7 +69,8 @@ async def infer(
     return messages().PipelineResponse(key=["predict"], value=[printed])
 
 
-def _pairs(request: Message) -> list[tuple[str, str]]:
+def read_pairs(request: Message) -> list[tuple[str, str]]:
+    """Return the pairs (query, title) of a pipeline Request; raises `Fault(INVALID)`, which names the value."""
     if len(request.tensors):
         raise Fault(INVALID, 'is not taken: send {"query": ..., "title": ...} as a value', field="tensors")
     if len(request.key) != len(request.value):

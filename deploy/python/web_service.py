@@ -1,0 +1,85 @@
+"""Serve an exported ranker as the tutorial's pipeline does: gRPC and HTTP, POST /ernie/prediction.
+
+On the complete stack Paddle Serving's own pipeline server runs it, on the modern stack this project's.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from paddle_ranker import runtime
+from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.serving.brpc_server import EVERY_ADDRESS, HOST_VARIABLE
+from paddle_ranker.serving.pipeline_config import PipelineConfig, read_pipeline_config
+from paddle_ranker.serving.serve_config import API_KEY_VARIABLE
+
+CONFIG = Path(__file__).resolve().parent / "config_nlp.yml"
+
+
+@dataclass(frozen=True)
+class WebServiceOptions(Options):
+    config: str = option(str(CONFIG), help="what is served, and where")
+    model_dir: Optional[str] = option(
+        None, help="the folder that export_to_serving.py has written (default: the configuration's model_config)"
+    )
+    rpc_port: Optional[int] = option(None, help="port of gRPC (default: the configuration's)", minimum=1024)
+    http_port: Optional[int] = option(None, help="port of HTTP (default: the configuration's)", minimum=1024)
+
+
+def serve(options: WebServiceOptions) -> int:
+    """Serve until a signal comes."""
+    runtime.prepare()
+    config = read_pipeline_config(
+        Path(options.config),
+        model=None if options.model_dir is None else Path(options.model_dir),
+        rpc_port=options.rpc_port,
+        http_port=options.http_port,
+        has_gpu="gpu" in runtime.available_devices(),
+    )
+    for note in config.notes:
+        say(note)
+    if importlib.util.find_spec("paddle_serving_server") is None:
+        return serve_here(config)
+    return serve_by_paddle_serving(config)
+
+
+def serve_by_paddle_serving(config: PipelineConfig) -> int:
+    """Run Paddle Serving's pipeline server, which listens on every address and asks for no key."""
+    for name in (HOST_VARIABLE, API_KEY_VARIABLE):
+        if os.environ.get(name):
+            say(f"{name} is set, which Paddle Serving's pipeline knows nothing of: it listens on every address")
+    from paddle_ranker.serving import vendor_pipeline
+
+    vendor_pipeline.run(config)
+    return 0
+
+
+def serve_here(config: PipelineConfig) -> int:
+    """Run this project's server: every port speaks gRPC and HTTP, and what else it knows."""
+    unused = config.of_no_meaning()
+    if unused:
+        say(f"without a meaning for this server: {', '.join(unused)}")
+    from paddle_ranker.serving.server import run
+
+    host = os.environ.get(HOST_VARIABLE) or EVERY_ADDRESS
+    return run(config.serve_config(host, os.environ.get(API_KEY_VARIABLE)))
+
+
+def say(text: str) -> None:
+    """Print a note for the user."""
+    print(f"web_service: note: {text}", file=sys.stderr, flush=True)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(serve, WebServiceOptions, argv, description=(__doc__ or "").partition("\n")[0])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

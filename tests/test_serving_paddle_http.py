@@ -53,27 +53,29 @@ def is_alive(live: LiveService) -> bool:
     return answered.status_code == 200 and answered.json()["outputs"][0]["tensor"][0]["float_data"] == [EXPECTED]
 
 
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+
+
+@needs_curl
 def test_the_tutorial_s_curl_line(live: LiveService) -> None:
-    curl = shutil.which("curl")
-    if curl is None:
-        pytest.skip("needs curl")
     url = f"http://127.0.0.1:{live.http}/GeneralModelService/inference"
-    done = subprocess.run([curl, "-sS", "-XPOST", url, "-d", BODY], capture_output=True, timeout=SECONDS)
+    done = subprocess.run(["curl", "-sS", "-XPOST", url, "-d", BODY], capture_output=True, timeout=SECONDS)
     assert done.returncode == 0, done.stderr
     # As json2pb prints it: the float widened, log_id and elem_type 0 left out.
     text = f'"float_data":[{EXPECTED!r}],"elem_type":1,"shape":[1,1],"name":"sigmoid_2.tmp_0","alias_name":"predict"'
     assert done.stdout.decode() == f'{{"outputs":[{{"tensor":[{{{text}}}],"engine_name":"GeneralInferOp_0"}}]}}'
 
 
+@needs_curl
 def test_curl_with_a_large_body_waits_for_100_continue(live: LiveService) -> None:
-    curl = shutil.which("curl")
-    if curl is None:
-        pytest.skip("needs curl")
     url = f"http://127.0.0.1:{live.http}/GeneralModelService/inference"
     padded = BODY[:-1] + ',"nobody knows this key":"' + "x" * 50_000 + '"}'
     for more in (["-H", "Expect: 100-continue"], ["-H", "Transfer-Encoding: chunked"], ["--compressed"]):
         done = subprocess.run(
-            [curl, "-sS", "-XPOST", url, "-d", "@-", *more], input=padded.encode(), capture_output=True, timeout=SECONDS
+            ["curl", "-sS", "-XPOST", url, "-d", "@-", *more],
+            input=padded.encode(),
+            capture_output=True,
+            timeout=SECONDS,
         )
         assert json.loads(done.stdout)["outputs"][0]["tensor"][0]["float_data"] == [EXPECTED], done.stderr
 

@@ -118,9 +118,8 @@ class _Calls:
             if self._active > self._limits.connections:  # of a call, not of a connection: grpc does not show these
                 raise Fault(OVERLOADED, f"{self._limits.connections:,} calls are in flight", retry_after=1)
             if len(data) > self._limits.request_bytes:
-                raise Fault(
-                    TOO_LARGE, f"has {len(data):,} bytes, above {self._limits.request_bytes:,}", field="message"
-                )
+                problem = f"has {len(data):,} bytes, above the {self._limits.request_bytes:,} of a request"
+                raise Fault(TOO_LARGE, problem, field="message")
             response = await method(data, time.monotonic() + self._seconds(context), profile)
             return bytes(response.SerializeToString())
         except Fault as fault:

@@ -6,6 +6,7 @@ The published tutorial's clients send `str(item)`; its servers evaluated that, o
 from __future__ import annotations
 
 import re
+import sys
 
 _STRING = re.compile(r"""\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)")\s*""", re.DOTALL)
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", re.DOTALL)
@@ -40,7 +41,10 @@ def _string(text: str, place: int, ends: str) -> tuple[str, int]:
 def _unescaped(match: re.Match[str]) -> str:
     escape = match.group(1)
     if len(escape) > 1:
-        return chr(int(escape[1:], 16))  # ValueError above the last code point
+        number = int(escape[1:], 16)
+        if number > sys.maxunicode:
+            raise ValueError(f"no such character \\{escape}")
+        return chr(number)
     if escape not in _SIMPLE:
         raise ValueError(f"unknown escape \\{escape}")
     return _SIMPLE[escape]

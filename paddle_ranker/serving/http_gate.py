@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import logging
 import math
 import re
+import secrets
 import time
-import uuid
+from collections.abc import MutableMapping
 from typing import Any, Optional
 
 from starlette.requests import ClientDisconnect
@@ -35,6 +38,7 @@ OUTCOMES = {
     503: "unavailable",
     504: "deadline_exceeded",
 }
+_WORK = "work"  # in a request's state: the task that answers it
 _SOUND_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}\Z")
 _LOG = logging.getLogger(__name__)
 
@@ -61,6 +65,8 @@ class Gate:
     ):
         self._app, self._metrics = app, metrics
         self._api_key, self._log, self._log_texts = api_key, log, log_texts
+        begin = secrets.token_hex(8)
+        self._own_ids = (f"{begin}-{number}" for number in itertools.count(1))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; what is no HTTP request is ignored."""
@@ -69,9 +75,10 @@ class Gate:
         began = time.perf_counter()
         shown: dict[bytes, bytes] = dict(scope["headers"])
         given = shown.get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if _SOUND_ID.match(given) else uuid.uuid4().hex
+        request_id = given if _SOUND_ID.match(given) else next(self._own_ids)
         state: dict[str, Any] = scope.setdefault("state", {})
         state["request_id"] = request_id
+        state[_WORK] = asyncio.current_task()
         status = 0
 
         async def send_marked(message: Message) -> None:
@@ -89,6 +96,10 @@ class Gate:
         except Fault as error:
             fault = error
         except ClientDisconnect:
+            status = CLIENT_LEFT
+        except asyncio.CancelledError:
+            if _WORK in state:  # it is the server that stops
+                raise
             status = CLIENT_LEFT
         except Exception:
             _LOG.exception("an HTTP request failed")
@@ -110,6 +121,13 @@ class Gate:
                 error=fault.kind.name if fault else None,
                 texts=state.get("texts") if self._log_texts else None,
             )
+
+
+def cancel_work(scope: MutableMapping[str, Any]) -> None:
+    """End the work on a request whose client has left; a no-op where it has not begun, or is done."""
+    work: Optional[asyncio.Task[None]] = scope["state"].pop(_WORK, None)
+    if work is not None:
+        work.cancel()
 
 
 async def send_fault(fault: Fault, request_id: str, send: Send) -> None:

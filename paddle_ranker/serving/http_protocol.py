@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from paddle_ranker.serving.connections import Connections
+from paddle_ranker.serving.http_gate import cancel_work
 from paddle_ranker.serving.serve_config import ServeConfig
 
 _IDLE, _HEAD, _BODY, _ANSWER = range(4)  # what the connection waits for
@@ -36,10 +38,17 @@ class WatchedHttpProtocol(HttpToolsProtocol):
         self._too_large = False
         self._unread: Optional[tuple[int, float]] = None  # bytes that the client does not take, and since when
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin; what is written goes out in few pieces."""
+        self._joined = JoinedWrites(cast(asyncio.Transport, transport))
+        super().connection_made(cast(asyncio.Transport, self._joined))
+
     def connection_lost(self, exc: Optional[Exception]) -> None:
-        """Forget the connection; the request in flight is told."""
+        """Forget the connection, and end the work on its request: nobody waits for it."""
         self._watched.discard(self)
         super().connection_lost(exc)
+        if self.cycle is not None and not self.cycle.response_complete:
+            cancel_work(cast(Any, self.cycle.scope))
 
     def check(self, now: float) -> None:
         """See `Connection`."""
@@ -89,6 +98,7 @@ class WatchedHttpProtocol(HttpToolsProtocol):
         """Note that the next request may come."""
         if self._phase == _ANSWER:
             self._phase = _IDLE
+        self._joined.flush()
         super().on_response_complete()
 
     def data_received(self, data: bytes) -> None:
@@ -120,6 +130,48 @@ class WatchedHttpProtocol(HttpToolsProtocol):
             if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
                 self.transport.write(refusal(status, message))
             self.transport.close()
+
+
+class JoinedWrites:
+    """A transport that joins what is written in one go, a response's head and its body, into one packet.
+
+    It has what uvicorn asks of a transport.
+    """
+
+    def __init__(self, transport: asyncio.Transport):
+        self._transport = transport
+        self._written: list[bytes] = []
+        self._call_soon = asyncio.get_running_loop().call_soon
+        self.get_extra_info = transport.get_extra_info
+        self.is_closing = transport.is_closing
+        self.pause_reading = transport.pause_reading
+        self.resume_reading = transport.resume_reading
+        self.set_protocol = transport.set_protocol
+
+    def write(self, data: bytes) -> None:
+        """Write soon."""
+        if not self._written:
+            self._call_soon(self.flush)
+        self._written.append(data)
+
+    def flush(self) -> None:
+        """Write now."""
+        if self._written:
+            self._transport.write(b"".join(self._written))
+            self._written.clear()
+
+    def close(self) -> None:
+        """Write what there is, then close."""
+        self.flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes the client has not taken."""
+        return self._transport.get_write_buffer_size() + sum(map(len, self._written))
 
 
 def refusal(status: bytes, message: str, *headers: bytes) -> bytes:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from paddle_ranker.serving.faults import INVALID, TIMED_OUT, TOO_LARGE, UNPROCESSABLE, Fault
-from paddle_ranker.serving.http_exchange import answer, read_body, while_connected
+from paddle_ranker.serving.http_exchange import answer, read_body
 from paddle_ranker.serving.scores import Scores, ScoringService
 
 TIMEOUT_HEADER = "x-request-timeout-ms"
@@ -142,8 +142,7 @@ class Reranker:
         if self._keep_texts:
             state["texts"] = {"query": query, field: titles}
         self._check(query, titles, field)
-        scoring = self._service.score_pairs([query] * len(titles), titles, deadline=deadline)
-        return await while_connected(request, scoring)
+        return await self._service.score_pairs([query] * len(titles), titles, deadline=deadline)
 
     def _check(self, query: str, titles: list[str], field: str) -> None:
         limits = self._service.limits

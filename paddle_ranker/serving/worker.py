@@ -146,8 +146,10 @@ class Worker:
     async def _listen(self, speakers: Speakers) -> None:
         loop = asyncio.get_running_loop()
         for listener in self._sockets:
-            server = await loop.create_server(speakers.first, sock=listener, backlog=_BACKLOG)
-            self._servers.append(server)
+            # asyncio accepts up to `backlog` connections at a time: one of several workers would have them all.
+            at_a_time = _BACKLOG if self._config.workers == 1 else 1
+            self._servers.append(await loop.create_server(speakers.first, sock=listener, backlog=at_a_time))
+            listener.listen(_BACKLOG)
 
     async def _end(self, grpc: Any) -> None:
         """Accept nothing more, finish what is in flight, put the model away."""

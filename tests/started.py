@@ -1,0 +1,103 @@
+"""Servers as their users start them: a command in a process group of its own, its output kept, ended with the block."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Callable
+
+SECONDS = 180  # for what takes some seconds, on a machine that has much else to do
+
+
+class Started:
+    """A command that runs. Attributes: `process`; `folder`, where it runs."""
+
+    def __init__(self, command: Sequence[str], folder: Path, environment: dict[str, str]):
+        self.folder = folder
+        self._log = folder / "output.txt"
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                command, cwd=folder, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    def until(self, condition: Callable[[], bool], *, running: bool = True) -> None:
+        """Wait until the condition holds; fail where the command ends before that, if it is to be `running`."""
+        end = time.monotonic() + SECONDS
+        while not condition():
+            assert not running or self.process.poll() is None, f"it has ended:\n{self.output[-3000:]}"
+            assert time.monotonic() < end, f"nothing came of it:\n{self.output[-3000:]}"
+            time.sleep(0.05)
+
+    def end(self) -> None:
+        """Kill what is left of the process group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def started(command: Sequence[str], folder: Path, **environment: str) -> Iterator[Started]:
+    """Start a command in `folder`, which is made, with variables beside those of the test's own."""
+    folder.mkdir(parents=True)
+    command_that_runs = Started(command, folder, environment)
+    try:
+        yield command_that_runs
+    finally:
+        command_that_runs.end()
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
+def is_open(port: int) -> bool:
+    """Return whether something listens on a port of this machine."""
+    with socket.socket() as one:
+        one.settimeout(5)
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+def post(port: int, path: str, body: Any) -> tuple[int, Any]:
+    """Post JSON as `curl -d` does, which calls it a form; return the status and the answer, 0 where none came."""
+    return _ask(urllib.request.Request(f"http://127.0.0.1:{port}{path}", json.dumps(body).encode()))
+
+
+def get(port: int, path: str) -> tuple[int, Any]:
+    """Get a path; return the status and the answer, 0 where none came."""
+    return _ask(urllib.request.Request(f"http://127.0.0.1:{port}{path}"))
+
+
+def _ask(request: urllib.request.Request) -> tuple[int, Any]:
+    try:
+        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+            return answer.status, _read(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, _read(error.read())
+    except OSError:
+        return 0, None
+
+
+def _read(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body.decode(errors="replace")

@@ -68,7 +68,7 @@ def export_serving(options: ExportServingOptions, expected_kind: Optional[str] =
 def aliases(name: str, given: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
     """Return one alias for each of `names`: those that are given, separated by commas or spaces, or the names.
 
-    Raises `UsageError` for another number of them, or one that is given twice.
+    Raises `UsageError` for another number of them, one that is given twice, or one that is another variable's name.
     """
     words = tuple(word for text in given for word in re.split(r"[,\s]+", text) if word)
     if given and (len(words) != len(names) or len(set(words)) != len(words)):
@@ -76,6 +76,9 @@ def aliases(name: str, given: Sequence[str], names: Sequence[str]) -> tuple[str,
             f"{name} {' '.join(given)}: give {len(names)} different name{'s' * (len(names) > 1)}, for "
             f"{', '.join(names)}"
         )
+    for word, own in zip(words, names):
+        if word in (*INPUTS, *OUTPUTS) and word != own:
+            raise UsageError(f"{name} {' '.join(given)}: {word} is the name of another variable than {own}")
     return words or tuple(names)
 
 

@@ -186,6 +186,8 @@ def test_aliases_are_written_and_counted(exported: dict[str, Path], tmp_path: Pa
         ["--fetch_alias_names", "a,b"],
         ["--fetch_alias_names", 'a"b'],
         ["--fetch_alias_names", ","],
+        ["--fetch_alias_names", "logit"],
+        ["--feed_alias_names", "token_type_ids,input_ids"],
     ):
         assert export_to_serving.main([*given, *wrong]) == 2
         assert wrong[1] in capsys.readouterr().err

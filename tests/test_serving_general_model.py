@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any, Callable
 
 import numpy as np
@@ -182,3 +183,19 @@ def test_mutated_messages_are_answered_or_refused(data: st.DataObject) -> None:
         assert len(column(answer(parse(messages().Request, bytes(encoded))))) >= 1
     except Fault as fault:
         assert fault.kind is INVALID
+
+
+def test_an_export_may_have_given_aliases() -> None:
+    service = FakeService()
+    aliases = {"input_ids": "ids", "token_type_ids": "types", "sigmoid_2.tmp_0": "p"}
+    service.info = dataclasses.replace(service.info, export={"aliases": aliases})
+    request = messages().Request(fetch_var_names=["p"])
+    for name, array in (("ids", IDS), ("types", TYPES)):
+        request.tensor.add(alias_name=name, shape=array.shape, int64_data=array.ravel().tolist())
+    for name in ("p", "predict", "sigmoid_2.tmp_0"):
+        request.fetch_var_names[0] = name
+        (tensor,) = asyncio.run(infer(request, service)).outputs[0].tensor
+        assert (tensor.name, tensor.alias_name) == ("sigmoid_2.tmp_0", "p")
+    assert len(column(asyncio.run(infer(tokens(fetch_var_names=["logit", "p"]), service)), 1)) == 2
+    with pytest.raises(Fault, match="is asked for twice"):
+        asyncio.run(infer(tokens(fetch_var_names=["p", "predict"]), service))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Optional
 
 import numpy as np
@@ -24,7 +25,8 @@ async def infer(request: Message, service: ScoringService, *, deadline: Optional
 
     Feeds, by name or alias: `input_ids` and `token_type_ids`, int64 or int32 `[n, length]`; or `query` and `title`,
     n strings each, or one query for all titles. Fetches: `predict` or `sigmoid_2.tmp_0`, the probability; `logit`;
-    nothing: the probability. Each comes as float32 `[n, 1]`.
+    nothing: the probability. Each comes as float32 `[n, 1]`. An export for Paddle Serving may have given tokens and
+    probability further aliases.
 
     Args:
         deadline: see `ScoringService`.
@@ -32,8 +34,9 @@ async def infer(request: Message, service: ScoringService, *, deadline: Optional
     Raises `Fault`, which names the field, for anything malformed; and what the service raises.
     """
     began = _microseconds()
-    fetched = _fetched(request)
-    feeds = _feeds(request)
+    aliases = (service.info.export or {}).get("aliases", {})
+    fetched = _fetched(request, aliases.get(PROBABILITY))
+    feeds = _feeds(request, {aliases[name]: name for name in TOKENS if name in aliases})
     if "query" in feeds:
         queries, titles = _texts(feeds)
         read = _microseconds()
@@ -60,24 +63,36 @@ def _response(request: Message, fetched: list[tuple[str, str]], scores: Scores) 
     return response
 
 
-def _fetched(request: Message) -> list[tuple[str, str]]:
-    """Return the name and the alias of every output that is asked for, in the order asked."""
+def _fetched(request: Message, alias: Optional[str]) -> list[tuple[str, str]]:
+    """Return the name and the alias of every output that is asked for, in the order asked.
+
+    Args:
+        alias: of the probability, where the export gave it one.
+    """
+    outputs = _FETCHED
+    if alias:
+        outputs = {**dict.fromkeys((alias, *_FETCHED), (PROBABILITY, alias)), "logit": _FETCHED["logit"]}
     found: list[tuple[str, str]] = []
     for place, name in enumerate(request.fetch_var_names):
-        if name not in _FETCHED:
-            problem = f"{name[:80]!r} is not an output of this model: choose from {', '.join(_FETCHED)}"
+        if name not in outputs:
+            problem = f"{name[:80]!r} is not an output of this model: choose from {', '.join(outputs)}"
             raise Fault(INVALID, problem, field=f"fetch_var_names[{place}]")
-        if _FETCHED[name] in found:
+        if outputs[name] in found:
             raise Fault(INVALID, f"{name!r} is asked for twice", field=f"fetch_var_names[{place}]")
-        found.append(_FETCHED[name])
-    return found or [_FETCHED["predict"]]
+        found.append(outputs[name])
+    return found or [outputs[PROBABILITY]]
 
 
-def _feeds(request: Message) -> dict[str, tuple[str, Message]]:
-    """Return the tensor of every feed, and how an error names it; they are those of tokens or those of texts."""
+def _feeds(request: Message, names: Mapping[str, str]) -> dict[str, tuple[str, Message]]:
+    """Return the tensor of every feed, and how an error names it; they are those of tokens or those of texts.
+
+    Args:
+        names: of the aliases that the export gave the tokens.
+    """
     feeds: dict[str, tuple[str, Message]] = {}
     for place, tensor in enumerate(request.tensor):
-        known = [name for name in (tensor.name, tensor.alias_name) if name in (*TOKENS, *TEXTS)]
+        given = [names.get(name, name) for name in (tensor.name, tensor.alias_name)]
+        known = [name for name in given if name in (*TOKENS, *TEXTS)]
         if not known:
             shown = " or ".join(repr(name[:80]) for name in dict.fromkeys((tensor.name, tensor.alias_name)))
             problem = f"{shown} is not an input of this model: {' and '.join(TOKENS)}, or {' and '.join(TEXTS)}, are"

@@ -12,10 +12,10 @@ from starlette.responses import Response
 
 from paddle_ranker.serving.compression import pack, unpack
 from paddle_ranker.serving.faults import INVALID, TOO_LARGE, Fault
+from paddle_ranker.serving.headers import TIMEOUT_HEADER
 from paddle_ranker.serving.limits import Limits
 
 T = TypeVar("T")
-TIMEOUT_HEADER = "x-timeout-ms"
 _WORTH_PACKING = 512  # bytes; below that gzip makes an answer hardly smaller
 
 

@@ -11,13 +11,13 @@ import time
 from collections.abc import Awaitable
 from typing import Any, Callable, Optional
 
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from paddle_ranker.serving import general_model, pipeline
-from paddle_ranker.serving.faults import INTERNAL, NO_METHOD, Fault
+from paddle_ranker.serving.faults import INTERNAL, NO_METHOD, NOT_FOUND, Fault
+from paddle_ranker.serving.headers import ERROR_HEADER
 from paddle_ranker.serving.http_exchange import answer, patience, read_body, while_connected
 from paddle_ranker.serving.json_messages import read_message, write_message
 from paddle_ranker.serving.messages import GENERAL_METHODS, GENERAL_SERVICE, Message, messages, parse
@@ -71,7 +71,7 @@ def _general(service: ScoringService, method: str) -> Endpoint:
 def _gateway(service: ScoringService, names: PipelineNames) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         if _VERSION.fullmatch(request.path_params["name"]):
-            raise HTTPException(404)
+            return _gateway_error(request, Fault(NOT_FOUND, f"{request.url.path[:120]!r} is nothing here; see /docs"))
 
         async def work() -> Response:
             arrived = time.monotonic()
@@ -128,13 +128,13 @@ def _general_error(request: Request, fault: Fault) -> Response:
         str(fault).encode("utf-8", "replace"),
         "text/plain; charset=utf-8",
         fault.kind.http,
-        x_bd_error_code=str(fault.kind.brpc),
+        **{ERROR_HEADER: str(fault.kind.brpc)},
         **_retry_after(fault),
     )
 
 
 # Of grpc-gateway, which the pipeline's HTTP is: numbers of google.rpc.Code.
-_CODES = {"INVALID_ARGUMENT": 3, "DEADLINE_EXCEEDED": 4, "RESOURCE_EXHAUSTED": 8, "INTERNAL": 13}
+_CODES = {"INVALID_ARGUMENT": 3, "DEADLINE_EXCEEDED": 4, "RESOURCE_EXHAUSTED": 8, "UNIMPLEMENTED": 12, "INTERNAL": 13}
 
 
 def _gateway_error(request: Request, fault: Fault) -> Response:

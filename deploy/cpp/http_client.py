@@ -1,0 +1,42 @@
+"""Ask the C++ server (deploy/cpp/start_server.sh, or this project's own) over HTTP for the probabilities of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+from paddle_ranker.options import option, run_command
+from paddle_ranker.serving.client_command import MODEL_DIR_HELP, ClientOptions, print_scores
+
+
+@dataclass(frozen=True)
+class HttpClientOptions(ClientOptions):
+    port: int = option(8600, help="the server's port", minimum=1, maximum=65535)
+    model_dir: str = option("./output", help=MODEL_DIR_HELP)
+    proto: bool = option(False, help="speak protobuf instead of JSON")
+    gzip: bool = option(False, help="pack the requests")
+
+
+def ask(options: HttpClientOptions) -> None:
+    """Print the probabilities."""
+    from paddle_ranker.serving.clients import HttpClient
+
+    client = HttpClient(
+        options.host,
+        options.port,
+        model_dir=options.model_dir,
+        proto=options.proto,
+        gzip=options.gzip,
+        **options.client_options(),
+    )
+    print_scores(client, options)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(ask, HttpClientOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,101 @@
+"""Ask the C++ server (deploy/cpp/start_server.sh, or this project's own) over RPC for the probabilities of pairs.
+
+With Paddle Serving's native client where it can be loaded and --model_dir is a serving_client folder, which that client
+reads; else with this project's own, which sends the same messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from paddle_ranker.errors import DependencyError, UsageError
+from paddle_ranker.options import option, run_command
+from paddle_ranker.serving.client_command import MODEL_DIR_HELP, ClientOptions, print_scores, print_timed
+
+CLIENT_CONFIG = "serving_client_conf.prototxt"
+
+
+@dataclass(frozen=True)
+class RpcClientOptions(ClientOptions):
+    port: int = option(8600, help="the server's port", minimum=1, maximum=65535)
+    model_dir: str = option("./output", help=MODEL_DIR_HELP)
+    client: str = option(
+        "auto",
+        help="native: Paddle Serving's, which needs a serving_client folder as --model_dir; own: this project's; auto: "
+        "native where it can be",
+        choices=("auto", "native", "own"),
+    )
+
+
+def ask(options: RpcClientOptions) -> None:
+    """Print the probabilities."""
+    if options.client == "native" or (options.client == "auto" and _native_can_be(options)):
+        ask_natively(options)
+        return
+    from paddle_ranker.serving.clients import BaiduStdClient
+
+    client = BaiduStdClient(options.host, options.port, model_dir=options.model_dir, **options.client_options())
+    print_scores(client, options)
+
+
+def _native_can_be(options: RpcClientOptions) -> bool:
+    from paddle_ranker.serving.native_client import native_client
+
+    if not (Path(options.model_dir) / CLIENT_CONFIG).is_file():
+        return False
+    try:
+        native_client()
+    except DependencyError:
+        return False
+    return True
+
+
+def ask_natively(options: RpcClientOptions) -> None:
+    """Print the probabilities that Paddle Serving's own client gets."""
+    from paddle_ranker.serving.clients.base import load_pair_encoder
+    from paddle_ranker.serving.clients.errors import UnreachableError
+    from paddle_ranker.serving.clients.retrying import asking_again
+    from paddle_ranker.serving.native_client import native_client
+
+    config = Path(options.model_dir) / CLIENT_CONFIG
+    if not config.is_file():
+        raise UsageError(f"--client native reads {config}, which is not there: give --model_dir serving_client")
+    pair_encoder = load_pair_encoder(options.model_dir)
+    client = native_client()()
+    client.load_client_config(options.model_dir)
+    client.set_rpc_timeout_ms(max(1, int(options.timeout * 1000)))
+    client.connect([f"{options.host}:{options.port}"])
+    pairs = pair_encoder.encode(*options.pairs())
+    batches = [
+        pairs.pad(np.arange(start, min(len(pairs), start + options.batch_size)), pair_encoder.pad_id)
+        for start in range(0, len(pairs), options.batch_size)
+    ]
+
+    def ask_one(batch: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        feed = dict(zip(client.feed_names_, batch))
+        fetched = client.predict(feed=feed, fetch=client.fetch_names_[:1], batch=True)
+        if not fetched:  # it does not say whether it is worth asking again; it is safe
+            address = f"{options.host}:{options.port}"
+            raise UnreachableError(f"{address}: no scores; what the native client says of it stands above")
+        probabilities: np.ndarray = next(iter(fetched.values())).reshape(-1)
+        return probabilities
+
+    def ask_all() -> np.ndarray:
+        return np.concatenate([asking_again(partial(ask_one, batch), options.retries) for batch in batches])
+
+    print_timed(ask_all)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(ask, RpcClientOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

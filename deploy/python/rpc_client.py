@@ -1,0 +1,43 @@
+"""Ask the pipeline's server (deploy/python/web_service.py, or this project's own) for the probabilities of pairs.
+
+The texts are sent; the server tokenizes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+from paddle_ranker.options import option, run_command
+from paddle_ranker.serving.client_command import ClientOptions, print_scores
+
+
+@dataclass(frozen=True)
+class PipelineClientOptions(ClientOptions):
+    port: int = option(
+        8089, help="rpc_port of config_nlp.yml; with --protocol http its http_port, 8088", minimum=1, maximum=65535
+    )
+    protocol: str = option("grpc", help="grpc, or http for the gateway", choices=("grpc", "http"))
+    service: str = option("ernie", help="the name of the service, which the gateway's path begins with")
+
+
+def ask(options: PipelineClientOptions) -> None:
+    """Print the probabilities."""
+    from paddle_ranker.serving.clients import PipelineClient
+    from paddle_ranker.serving.pipeline import PipelineNames
+
+    names = PipelineNames(service=options.service)
+    client = PipelineClient(
+        options.host, options.port, protocol=options.protocol, names=names, **options.client_options()
+    )
+    print_scores(client, options)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(ask, PipelineClientOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,45 @@
+"""Clients of ranking servers, this project's and the vendor's.
+
+    from paddle_ranker.serving.clients import BaiduStdClient
+
+    with BaiduStdClient("127.0.0.1", 8600, model_dir="output") as client:
+        probabilities = client.score(queries, titles)
+
+| class | speaks with | sends |
+| --- | --- | --- |
+| `BaiduStdClient` | the C++ server, baidu_std | tokens |
+| `HttpClient` | the C++ server, HTTP with JSON or protobuf | tokens |
+| `GrpcClient` | the C++ server, gRPC | tokens |
+| `PipelineClient` | the pipeline's server, gRPC or its HTTP gateway | texts |
+| `RerankClient` | this project's server and others that have `/v1/rerank` | texts |
+
+Without `model_dir` the first three send texts too, which this project's server takes and the vendor's does not.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from paddle_ranker.serving.clients.baidu_std import BaiduStdClient as BaiduStdClient
+    from paddle_ranker.serving.clients.general_grpc import GrpcClient as GrpcClient
+    from paddle_ranker.serving.clients.general_http import HttpClient as HttpClient
+    from paddle_ranker.serving.clients.pipeline import PipelineClient as PipelineClient
+    from paddle_ranker.serving.clients.rerank import RerankClient as RerankClient
+
+_MODULES = {
+    "BaiduStdClient": "baidu_std",
+    "GrpcClient": "general_grpc",
+    "HttpClient": "general_http",
+    "PipelineClient": "pipeline",
+    "RerankClient": "rerank",
+}
+__all__ = ["BaiduStdClient", "GrpcClient", "HttpClient", "PipelineClient", "RerankClient"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what a client needs when it is first asked for: one that speaks HTTP needs no grpcio."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

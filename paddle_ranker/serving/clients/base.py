@@ -1,0 +1,178 @@
+"""What the clients have in common: pairs to requests, requests to a server, answers to probabilities."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Optional, TypeVar, Union
+
+import numpy as np
+
+from paddle_ranker.config import read_config
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.exported_folder import ExportedFolder, is_exported
+from paddle_ranker.pair_encoder import PairEncoder, make_pair_encoder
+from paddle_ranker.ranker_info import BLEND, INFO_FILE, RankerInfo
+from paddle_ranker.serving.clients.errors import ServerError
+from paddle_ranker.serving.clients.retrying import asking_again
+from paddle_ranker.serving.messages import Message, messages
+from paddle_ranker.serving.tensors import FLOAT32, STRING
+
+Folder = Union[str, "os.PathLike[str]"]
+ClientT = TypeVar("ClientT", bound="ScoringClient")
+LARGEST_ANSWER = 256 * 1024 * 1024  # bytes; more than any request can ask for, and fewer than would fill the memory
+
+
+def load_pair_encoder(folder: Folder) -> PairEncoder:
+    """Return the pair encoder of an exported ranker, a `serving_client` folder or a trained ranker.
+
+    Raises `CheckpointError` where the folder does not say what tokenizer and length it has.
+    """
+    path = Path(folder)
+    if is_exported(path):
+        return ExportedFolder.open(path).pair_encoder()
+    info = RankerInfo.read(path)
+    config = read_config(path)
+    if info is None or (config is None and info.kind != BLEND):
+        missing = INFO_FILE if info is None else "config.json"
+        raise CheckpointError(
+            f"{path}: has no {missing}; --model_dir takes the folder of an exported ranker, its serving_client folder, "
+            "or a trained ranker's"
+        )
+    if config is None:
+        raise CheckpointError(f"{path}: is a blend that has not been exported; give the folder of its export")
+    return make_pair_encoder(path, config, info.max_seq_length)
+
+
+class ScoringClient(ABC):
+    """A client of one server.
+
+    Args:
+        timeout: seconds for one attempt, the connection included.
+        retries: further attempts where the connection fails or the server has too much to do.
+        batch_size: pairs a request.
+        api_key: what the server asks for; None: nothing.
+
+    Raises `ServerError` (a `RankerError`) where a server does not answer with scores.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8600,
+        *,
+        timeout: float = 10.0,
+        retries: int = 2,
+        batch_size: int = 32,
+        api_key: Optional[str] = None,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.timeout = timeout
+        self.retries = retries
+        self.batch_size = batch_size
+        self.api_key = api_key
+
+    def score(self, queries: Sequence[str], titles: Sequence[str]) -> np.ndarray:
+        """Return the probability of every (queries[i], titles[i]), `[n]` float32, in several requests where need be."""
+        return self.ask_all(self.requests(queries, titles))
+
+    def requests(self, queries: Sequence[str], titles: Sequence[str]) -> list[tuple[Message, int]]:
+        """Return the messages that ask for these pairs, and how many pairs each asks for."""
+        if len(queries) != len(titles):
+            raise ValueError(f"{len(queries)} queries and {len(titles)} titles: give one title for each query")
+        made = []
+        for start in range(0, len(queries), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            made.append((self._request(queries[part], titles[part]), len(queries[part])))
+        return made
+
+    def ask_all(self, requests: Sequence[tuple[Message, int]]) -> np.ndarray:
+        """Return the probabilities that the messages of `requests` ask for, `[n]` float32."""
+        found = [np.empty(0, np.float32)]
+        for request, count in requests:
+            found.append(self._probabilities(asking_again(lambda: self._ask(request), self.retries), count))  # noqa: B023
+        return np.concatenate(found)
+
+    @property
+    def address(self) -> str:
+        """Where the server is, as errors name it."""
+        return f"{self.host}:{self.port}"
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connection; a further request opens another one."""
+
+    def __enter__(self: ClientT) -> ClientT:
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def _request(self, queries: Sequence[str], titles: Sequence[str]) -> Message: ...
+
+    @abstractmethod
+    def _ask(self, request: Message) -> Message:
+        """Send one request and return the response; raises `ServerError`."""
+
+    @abstractmethod
+    def _probabilities(self, response: Message, count: int) -> np.ndarray: ...
+
+    def _checked(self, values: Sequence[float], count: int) -> np.ndarray:
+        probabilities = np.asarray(values, np.float32)
+        if probabilities.shape != (count,):
+            raise ServerError(f"{self.address}: {probabilities.size} probabilities came for {count} pairs")
+        return probabilities
+
+
+class GeneralModelClient(ScoringClient):
+    """A client of GeneralModelService.
+
+    Args:
+        model_dir: whose tokenizer makes the tensors that are sent; None: the texts are sent, which this project's
+            server takes.
+    """
+
+    def __init__(
+        self, host: str = "127.0.0.1", port: int = 8600, *, model_dir: Optional[Folder] = None, **options: object
+    ) -> None:
+        super().__init__(host, port, **options)  # type: ignore[arg-type]
+        self._pair_encoder = None if model_dir is None else load_pair_encoder(model_dir)
+
+    def _request(self, queries: Sequence[str], titles: Sequence[str]) -> Message:
+        request = messages().Request(fetch_var_names=["predict"])
+        for name, values, elem_type in self._columns(queries, titles):
+            tensor = request.tensor.add(name=name, alias_name=name, elem_type=elem_type)
+            if isinstance(values, np.ndarray):
+                tensor.shape.extend(values.shape)
+                tensor.int64_data.extend(values.ravel().tolist())
+            else:
+                tensor.shape.append(len(values))
+                tensor.data.extend(values)
+        return request
+
+    def _columns(
+        self, queries: Sequence[str], titles: Sequence[str]
+    ) -> Iterator[tuple[str, Union[np.ndarray, Sequence[str]], int]]:
+        if self._pair_encoder is None:
+            yield "query", queries, STRING
+            yield "title", titles, STRING
+            return
+        pairs = self._pair_encoder.encode(queries, titles)
+        input_ids, token_type_ids = pairs.pad(np.arange(len(pairs)), self._pair_encoder.pad_id)
+        yield "input_ids", input_ids, 0
+        yield "token_type_ids", token_type_ids, 0
+
+    def _probabilities(self, response: Message, count: int) -> np.ndarray:
+        if response.err_no:
+            raise ServerError(f"{self.address}: error {response.err_no}: {response.err_msg}", response.err_no)
+        tensors = [tensor for output in response.outputs for tensor in output.tensor]
+        if len(tensors) != 1 or tensors[0].elem_type != FLOAT32:
+            raise ServerError(f"{self.address}: {len(tensors)} tensors came, expected one of float32")
+        return self._checked(tensors[0].float_data, count)

@@ -1,0 +1,62 @@
+"""Call a method over gRPC, with the errors that the clients share."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from paddle_ranker.errors import DependencyError
+from paddle_ranker.serving.clients.base import LARGEST_ANSWER
+from paddle_ranker.serving.clients.errors import (
+    LateError,
+    OverloadedError,
+    RefusedError,
+    ServerError,
+    UnreachableError,
+)
+
+
+class GrpcCalls:
+    """A channel to one server; no proxy of the environment is used."""
+
+    def __init__(self, host: str, port: int, timeout: float, api_key: Optional[str]) -> None:
+        try:
+            import grpc
+        except ImportError as error:
+            raise DependencyError('gRPC needs grpcio: python -m pip install "paddle-ranker[serving]"') from error
+        self.address = f"{host}:{port}"
+        self._grpc: Any = grpc
+        self._timeout = timeout
+        self._metadata = () if api_key is None else (("authorization", f"Bearer {api_key}"),)
+        target = f"[{host}]:{port}" if ":" in host else self.address
+        options = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", LARGEST_ANSWER)]
+        self._channel = grpc.insecure_channel(target, options=options)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def call(self, method: str, data: bytes) -> bytes:
+        """Return what the method answers; raises `ServerError`."""
+        try:
+            answered: bytes = self._channel.unary_unary(method)(data, timeout=self._timeout, metadata=self._metadata)
+            return answered
+        except self._grpc.RpcError as error:
+            raise self._error(error) from error
+
+    def _error(self, error: Any) -> ServerError:
+        codes = self._grpc.StatusCode
+        message = f"{self.address}: {error.code().name}: {' '.join(str(error.details()).split())[:500]}"
+        after = dict(error.trailing_metadata() or ()).get("retry-after")
+        if after is not None and error.code() in (codes.RESOURCE_EXHAUSTED, codes.UNAVAILABLE):
+            return OverloadedError(message, error.code().name, _seconds(after))
+        if error.code() is codes.UNAVAILABLE:
+            return UnreachableError(message, error.code().name)
+        if error.code() is codes.DEADLINE_EXCEEDED:
+            return LateError(message, error.code().name)
+        return RefusedError(message, error.code().name)
+
+
+def _seconds(text: str) -> Optional[float]:
+    try:
+        return float(text)
+    except ValueError:
+        return None

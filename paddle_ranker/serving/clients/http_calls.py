@@ -1,0 +1,85 @@
+"""POST to a server, with the errors that the clients share."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import requests
+
+from paddle_ranker.serving.clients.base import LARGEST_ANSWER
+from paddle_ranker.serving.clients.errors import (
+    LateError,
+    OverloadedError,
+    RefusedError,
+    ServerError,
+    UnreachableError,
+)
+from paddle_ranker.serving.headers import ERROR_HEADER, TIMEOUT_HEADER
+
+
+class HttpCalls:
+    """A connection to one server, kept open; no proxy of the environment is used."""
+
+    def __init__(self, host: str, port: int, timeout: float, api_key: Optional[str]) -> None:
+        self.address = f"{host}:{port}"
+        self._url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self._timeout = timeout
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._headers = {TIMEOUT_HEADER: str(max(1, int(timeout * 1000)))}
+        if api_key is not None:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+
+    def close(self) -> None:
+        self._session.close()
+
+    def post(self, path: str, body: bytes, **headers: str) -> bytes:
+        """Return the body of what is answered with status 200; raises `ServerError` where anything else comes."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        try:
+            with self._session.post(
+                self._url + path,
+                data=body,
+                headers={**self._headers, **named},
+                timeout=self._timeout,
+                stream=True,
+                allow_redirects=False,
+            ) as answered:
+                content = self._read(answered)
+        except requests.Timeout as error:
+            raise LateError(f"{self.address}: no answer within {self._timeout:g} seconds") from error
+        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+            raise UnreachableError(f"{self.address}: {_reason(error)}") from error
+        except requests.RequestException as error:
+            raise ServerError(f"{self.address}: {_reason(error)}") from error
+        if answered.status_code == 200:
+            return content
+        raise self._error(answered, content)
+
+    def _read(self, answered: requests.Response) -> bytes:
+        parts = bytearray()
+        for part in answered.iter_content(1 << 16):
+            parts += part
+            if len(parts) > LARGEST_ANSWER:
+                raise ServerError(f"{self.address}: answers more than {LARGEST_ANSWER:,} bytes")
+        return bytes(parts)
+
+    def _error(self, answered: requests.Response, content: bytes) -> ServerError:
+        status = answered.status_code
+        number = answered.headers.get(ERROR_HEADER)
+        text = " ".join(content.decode("utf-8", "replace").split())[:500]
+        message = f"{self.address}: status {status}{f', error {number}' if number else ''}: {text}"
+        if status in (429, 503):
+            after = answered.headers.get("retry-after", "")
+            return OverloadedError(message, status, float(after) if after.isdecimal() else None)
+        if status == 504:
+            return LateError(message, status)
+        return RefusedError(message, status)
+
+
+def _reason(error: Exception) -> str:
+    """Return what requests wraps, and urllib3 wraps again, in a line."""
+    inner: object = error.args[0] if error.args else error
+    inner = getattr(inner, "reason", inner)
+    text = " ".join(str(inner).split())
+    return text.rpartition(": ")[2] if "NewConnectionError" in text or "Failed to establish" in text else text[:300]

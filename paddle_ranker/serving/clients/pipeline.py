@@ -1,0 +1,87 @@
+"""A client of the pipeline's server, over gRPC or its HTTP gateway."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Optional, Union
+
+import numpy as np
+
+from paddle_ranker.serving.clients.base import ScoringClient
+from paddle_ranker.serving.clients.errors import LateError, OverloadedError, RefusedError, ServerError
+from paddle_ranker.serving.clients.grpc_calls import GrpcCalls
+from paddle_ranker.serving.clients.http_calls import HttpCalls
+from paddle_ranker.serving.faults import Fault
+from paddle_ranker.serving.json_messages import parse_json, read_message, write_message
+from paddle_ranker.serving.messages import PIPELINE_SERVICE, Message, messages, parse
+from paddle_ranker.serving.pipeline import CLOSED, TIMEOUT, PipelineNames
+
+
+class PipelineClient(ScoringClient):
+    """Send texts, which the server tokenizes.
+
+    Args:
+        protocol: grpc or http; their ports differ (`rpc_port` and `http_port` of config_nlp.yml).
+        names: what the service and its method are called.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8089,
+        *,
+        protocol: str = "grpc",
+        names: Optional[PipelineNames] = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(host, port, **options)
+        self._names = names or PipelineNames()
+        self._calls: Union[GrpcCalls, HttpCalls]
+        if protocol == "grpc":
+            self._calls = GrpcCalls(host, port, self.timeout, self.api_key)
+        else:
+            self._calls = HttpCalls(host, port, self.timeout, self.api_key)
+
+    def close(self) -> None:
+        self._calls.close()
+
+    def _request(self, queries: Sequence[str], titles: Sequence[str]) -> Message:
+        texts = [
+            json.dumps({"query": query, "title": title}, ensure_ascii=False) for query, title in zip(queries, titles)
+        ]
+        return messages().PipelineRequest(key=[str(place) for place in range(len(texts))], value=texts)
+
+    def _ask(self, request: Message) -> Message:
+        try:
+            if isinstance(self._calls, GrpcCalls):
+                content = self._calls.call(f"/{PIPELINE_SERVICE}/inference", request.SerializeToString())
+                response = parse(messages().PipelineResponse, content)
+            else:
+                path = f"/{self._names.service}/{self._names.method}"
+                content = self._calls.post(path, write_message(request), Content_Type="application/json")
+                response = read_message(content, messages().PipelineResponse)
+        except Fault as fault:
+            raise ServerError(f"{self.address}: {fault}") from fault
+        if response.err_no:
+            raise self._error(response.err_no, response.err_msg)
+        return response
+
+    def _probabilities(self, response: Message, count: int) -> np.ndarray:
+        values = dict(zip(response.key, response.value))
+        if "predict" not in values:
+            raise ServerError(f"{self.address}: no predict came, only {', '.join(values) or 'nothing'}")
+        try:
+            # A printed list of numbers, or of lists of one number: JSON reads it, and evaluates nothing.
+            printed = np.asarray(parse_json(values["predict"].encode("utf-8")), np.float64)
+        except (Fault, ValueError, TypeError) as error:
+            raise ServerError(f"{self.address}: predict is {values['predict'][:80]!r}, no list of numbers") from error
+        return self._checked(printed.reshape(-1).tolist(), count)
+
+    def _error(self, number: int, text: str) -> ServerError:
+        message = f"{self.address}: err_no {number}: {text}"
+        if number == CLOSED:
+            return OverloadedError(message, number)
+        if number == TIMEOUT:
+            return LateError(message, number)
+        return RefusedError(message, number)

@@ -1,0 +1,1 @@
+"""Multimodal entailment: does a post (text and image) follow from another one, contradict it, or neither?"""

@@ -1,0 +1,141 @@
+"""How good predictions of classes are, with bootstrap intervals over pairs of posts; computed by scikit-learn."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Callable, Optional
+
+import numpy as np
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
+
+from multimodal_entailment.data import LABELS
+from paddle_ranker.metrics import Floats
+from paddle_ranker.statistics import Interval, Statistic, auc_of, bootstrap_intervals
+
+_CLASSES = list(range(len(LABELS)))
+HEADLINES = ("accuracy", "macro_f1", "auc")
+SHOWN = {"accuracy": "accuracy", "macro_f1": "macro-F1", "auc": "ROC AUC (mean of one-vs-rest)"}
+
+
+def quick_figures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Return `loss` (mean -log p, nats), `accuracy` and `macro_f1` of `[n]` labels and `[n, classes]` probabilities."""
+    predicted = probabilities.argmax(axis=1)
+    kept = np.clip(probabilities, 1e-12, None)
+    return {
+        "loss": float(log_loss(labels, kept / kept.sum(axis=1, keepdims=True), labels=_CLASSES)),
+        "accuracy": float(accuracy_score(labels, predicted)),
+        "macro_f1": float(f1_score(labels, predicted, labels=_CLASSES, average="macro", zero_division=0)),
+    }
+
+
+def all_figures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Return accuracy, macro-F1, and of each class precision, recall, F1 and ROC AUC one-vs-rest, by name.
+
+    `auc` is the mean of the classes' (macro). A class without examples has no recall and no AUC: NaN; one that is never
+    predicted has a precision of 0.
+    """
+    predicted = probabilities.argmax(axis=1)
+    figures = quick_figures(labels, probabilities)
+    precision, recall, f1, support = precision_recall_fscore_support(
+        labels, predicted, labels=_CLASSES, zero_division=0
+    )
+    aucs = [_auc(labels == number, probabilities[:, number]) for number in _CLASSES]
+    figures["auc"] = float(np.mean(aucs))
+    for number, name in enumerate(LABELS):
+        figures[f"{name} precision"] = float(precision[number])
+        figures[f"{name} recall"] = float(recall[number]) if support[number] else float("nan")
+        figures[f"{name} f1"] = float(f1[number])
+        figures[f"{name} auc"] = aucs[number]
+    return figures
+
+
+def _auc(is_class: np.ndarray, probabilities: np.ndarray) -> float:
+    if is_class.all() or not is_class.any():
+        return float("nan")
+    return float(roc_auc_score(is_class, probabilities))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures by name with their 95% intervals, and the confusion matrix: rows are the truth, columns predictions."""
+
+    count: int
+    intervals: dict[str, Interval]
+    confusion: np.ndarray
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything, JSON-ready; what is not defined is null."""
+        return {
+            "pairs": self.count,
+            "labels": list(LABELS),
+            "figures": {
+                name: {key: _or_none(value) for key, value in vars(interval).items()}
+                for name, interval in self.intervals.items()
+            },
+            "confusion": self.confusion.tolist(),
+        }
+
+
+def evaluate_predictions(
+    labels: np.ndarray, probabilities: np.ndarray, *, resamples: int = 2000, seed: int = 1000
+) -> Evaluation:
+    """Measure predictions of `[n]` labels by `[n, classes]` probabilities; the intervals are over draws of pairs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a figure that no draw defines
+        found = bootstrap_intervals(
+            class_statistics(labels, probabilities), len(labels), resamples=resamples, seed=seed
+        )
+    figures = all_figures(labels, probabilities)
+    intervals = {name: replace(interval, estimate=figures[name]) for name, interval in found.items()}
+    confusion = confusion_matrix(labels, probabilities.argmax(axis=1), labels=_CLASSES)
+    return Evaluation(len(labels), intervals, confusion)
+
+
+def class_statistics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Statistic]:
+    """Return the figures of `all_figures`, except the loss, as functions of how often each pair was drawn.
+
+    scikit-learn would take minutes for thousands of draws: here a draw's confusion matrix is one product.
+    """
+    size = len(_CLASSES)
+    cells = np.eye(size * size)[labels * size + probabilities.argmax(axis=1)]
+    pairs = [str(number) for number in range(len(labels))]
+    aucs = [auc_of(pairs, (labels == number).astype(float), probabilities[:, number]) for number in _CLASSES]
+
+    def of_counts(figure: Callable[[Floats], Floats]) -> Statistic:
+        return lambda drawn: figure((drawn @ cells).reshape(-1, size, size))
+
+    statistics: dict[str, Statistic] = {
+        "accuracy": of_counts(lambda counts: np.trace(counts, axis1=1, axis2=2) / counts.sum(axis=(1, 2))),
+        "macro_f1": of_counts(lambda counts: np.mean([_f1(counts, number) for number in _CLASSES], axis=0)),
+        "auc": lambda drawn: np.mean([auc(drawn) for auc in aucs], axis=0),
+    }
+    for number, name in enumerate(LABELS):
+        statistics[f"{name} precision"] = of_counts(partial(_share, number=number, axis=1, undefined=0.0))
+        statistics[f"{name} recall"] = of_counts(partial(_share, number=number, axis=2, undefined=np.nan))
+        statistics[f"{name} f1"] = of_counts(partial(_f1, number=number))
+        statistics[f"{name} auc"] = aucs[number]
+    return statistics
+
+
+def _share(counts: Floats, number: int, axis: int, undefined: float) -> Floats:
+    """Return a class's cell on the diagonal over the sum of its column (axis 1) or row (axis 2), for each draw."""
+    whole = counts.sum(axis=axis)[:, number]
+    return np.where(whole > 0, counts[:, number, number] / np.maximum(whole, 1.0), undefined)
+
+
+def _f1(counts: Floats, number: int) -> Floats:
+    both = counts.sum(axis=1)[:, number] + counts.sum(axis=2)[:, number]
+    return np.asarray(2.0 * counts[:, number, number] / np.maximum(both, 1.0))
+
+
+def _or_none(value: float) -> Optional[float]:
+    return None if np.isnan(value) else value

@@ -1,0 +1,173 @@
+"""From text and image features to logits: projections, attention between text and images, and a classifier."""
+
+from __future__ import annotations
+
+import math
+from typing import Optional
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from paddle_ranker.attention import Attention
+from paddle_ranker.dropout import Dropout, Masks
+from paddle_ranker.encoder import MASKED
+
+WIDTH = 256
+_HEADS = 4
+
+
+class Projection(nn.Layer):
+    """Features of any width to `WIDTH`: dense, GELU, dense, dropout, the sum with the first dense, LayerNorm."""
+
+    def __init__(self, width: int, dropout: float, masks: Masks):
+        super().__init__()
+        self.first = nn.Linear(width, WIDTH)
+        self.second = nn.Linear(WIDTH, WIDTH)
+        self.dropout = Dropout(dropout, masks)
+        self.norm = nn.LayerNorm(WIDTH)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return `[..., WIDTH]` of `[..., width]`."""
+        projected = self.first(features)
+        return self.norm(projected + self.dropout(self.second(F.gelu(projected))))
+
+
+class DotAttention(nn.Layer):
+    """Attention by plain products of states, with one learned scale (Luong et al., 2015, "dot")."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = self.create_parameter([1], default_initializer=nn.initializer.Constant(1.0 / math.sqrt(WIDTH)))
+
+    def forward(self, query: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+        """Return `[batch, queries, WIDTH]`; arguments as `Attention.forward` has them."""
+        products = paddle.matmul(query, states, transpose_y=True) * self.scale
+        return paddle.matmul(F.softmax(products + mask.squeeze(1).astype(products.dtype)), states)
+
+
+class Missing(nn.Layer):
+    """A learned vector that stands for features that are not there."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.vector = self.create_parameter([width], default_initializer=nn.initializer.Normal(0.0, 0.02))
+
+    def forward(self, features: Tensor, present: Tensor) -> Tensor:
+        """Return `[batch, n, width]` features where `present` `[batch]` is 1, the vector where it is 0."""
+        kept = present.reshape([-1, 1, 1]).astype(features.dtype)
+        return features * kept + self.vector.astype(features.dtype) * (1.0 - kept)
+
+
+class Fusion(nn.Layer):
+    """Classify a pair of posts by features of its texts, of image one and of image two.
+
+    Each is projected by layers of its own, so that image one is not image two. With attention, the text looks at the
+    regions of either image and either image at the tokens of the texts; what they find stands beside the projections.
+    All is concatenated; a further projection lets the parts meet, and a dense layer gives the logits.
+
+    Args:
+        text_width, image_width: of the features; None: there are none of that kind.
+        classes: logits.
+        attention: concat, dot_attention or multihead; attention needs both kinds of features.
+        joint: the further projection; without it logits are sums of what each part says by itself.
+        compare_images: a part made of the difference and the product of the two images' features.
+        modality_dropout: in training, the share of the examples that lose their texts or, as often, both images; of
+            use where there are both kinds.
+    """
+
+    def __init__(
+        self,
+        text_width: Optional[int],
+        image_width: Optional[int],
+        classes: int,
+        *,
+        attention: str = "concat",
+        joint: bool = True,
+        compare_images: bool = True,
+        dropout: float = 0.1,
+        modality_dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.masks, self.modality_dropout = Masks(), modality_dropout
+        has_both = text_width is not None and image_width is not None
+        parts = 0
+        self.attends = has_both and attention != "concat"
+        if text_width is not None:
+            self.project_text, parts = Projection(text_width, dropout, self.masks), parts + 1
+            if self.attends:
+                self.project_tokens = Projection(text_width, dropout, self.masks)
+            if modality_dropout:
+                self.missing_text = Missing(text_width)
+        if image_width is not None:
+            self.missing_image = Missing(image_width)
+            self.project_image_1 = Projection(image_width, dropout, self.masks)
+            self.project_image_2 = Projection(image_width, dropout, self.masks)
+            self.compare = Projection(2 * image_width, dropout, self.masks) if compare_images else None
+            parts += 2 + compare_images
+        if self.attends:
+            for name in ("text_to_image", "image_to_text"):
+                is_dot = attention == "dot_attention"
+                setattr(self, name, DotAttention() if is_dot else Attention(WIDTH, _HEADS, dropout, self.masks))
+            parts += 4
+        self.joint = Projection(parts * WIDTH, dropout, self.masks) if joint else None
+        self.classifier = nn.Linear(WIDTH if joint else parts * WIDTH, classes)
+
+    def forward(
+        self,
+        text: Optional[Tensor],
+        tokens: Optional[Tensor],
+        padding: Optional[Tensor],
+        images: Optional[tuple[Tensor, Tensor]],
+        present: Optional[Tensor],
+    ) -> Tensor:
+        """Return the logits, `[batch, classes]` float32.
+
+        Args:
+            text: `[batch, text_width]`, of the pair of texts.
+            tokens: `[batch, length, text_width]`, of its tokens; needed for attention alone.
+            padding: `[batch, length]`, 1 where a token is padding.
+            images: features of the images' regions, `[batch, regions, image_width]` each.
+            present: `[batch, 2]`, 1 where there is an image.
+        """
+        if self.training:
+            self.masks.restart()
+            text, tokens, present = self._without_some(text, tokens, present)
+        parts, text_part = [], None
+        if text is not None:
+            text_part = self.project_text(text)
+            parts.append(text_part)
+        if images is not None and present is not None:
+            regions = [self.missing_image(image, present[:, place]) for place, image in enumerate(images)]
+            pooled = [image.mean(axis=1) for image in regions]
+            projections = (self.project_image_1, self.project_image_2)
+            image_parts = [project(image) for project, image in zip(projections, pooled)]
+            parts += image_parts
+            if self.compare is not None:
+                first, second = pooled
+                parts.append(self.compare(paddle.concat([first - second, first * second], axis=-1)))
+            if self.attends:
+                assert text_part is not None and tokens is not None and padding is not None
+                states = self.project_tokens(tokens)
+                hidden = (padding.astype("float32") * MASKED).unsqueeze([1, 2])
+                nothing = paddle.zeros_like(regions[0][:, :, 0]).unsqueeze([1, 2])  # every region counts
+                for project, image, part in zip(projections, regions, image_parts):
+                    parts.append(self.text_to_image(text_part.unsqueeze(1), project(image), nothing).squeeze(1))
+                    parts.append(self.image_to_text(part.unsqueeze(1), states, hidden).squeeze(1))
+        joined = paddle.concat(parts, axis=-1)
+        if self.joint is not None:
+            joined = self.joint(joined)
+        return self.classifier(joined).astype("float32")
+
+    def _without_some(
+        self, text: Optional[Tensor], tokens: Optional[Tensor], present: Optional[Tensor]
+    ) -> tuple[Optional[Tensor], Optional[Tensor], Optional[Tensor]]:
+        """Take the texts or the images from some examples; what is drawn follows from Paddle's random state."""
+        if not self.modality_dropout or text is None or present is None:
+            return text, tokens, present
+        drawn = paddle.rand([text.shape[0]])
+        has_images = (drawn >= self.modality_dropout / 2).astype("float32")
+        has_text = (drawn < 1.0 - self.modality_dropout / 2).astype("float32")
+        text = self.missing_text(text.unsqueeze(1), has_text).squeeze(1)
+        tokens = None if tokens is None else self.missing_text(tokens, has_text)
+        return text, tokens, present * has_images.unsqueeze(1)

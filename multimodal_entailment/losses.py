@@ -1,0 +1,81 @@
+"""Losses of three classes: cross-entropy and focal loss, each with weights of the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Union
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+
+from paddle_ranker.errors import DataError, UsageError
+
+WEIGHTS_HELP = "none, balanced (each class counts the same in sum), or a number for each class: 2,2,0.5"
+_APART = -1e4  # exp(-1e4) is exactly 0 in float32
+
+
+def focal_losses(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
+    """Return -(1 - p)^gamma log p of each example, `[n]`, p being the probability of its class (Lin et al., 2017).
+
+    With `gamma` 0 it is cross-entropy. 1 - p is computed from the other classes' logits: its logarithm keeps all its
+    digits and its gradient stays finite where p rounds to 1.
+
+    Args:
+        logits: `[n, classes]` float32.
+        labels: `[n]` int64.
+    """
+    own = F.one_hot(labels, logits.shape[-1])
+    everything = paddle.logsumexp(logits, axis=-1)
+    losses = everything - (logits * own).sum(axis=-1)
+    if gamma == 0:
+        return losses
+    others = paddle.logsumexp(logits + own * _APART, axis=-1)
+    return paddle.exp(gamma * (others - everything)) * losses
+
+
+def class_weights(text: str, counts: Sequence[int]) -> np.ndarray:
+    """Return the weight of each class, `[classes]` float64, of what `--class_weights` says.
+
+    Args:
+        text: see `WEIGHTS_HELP`. Balanced: examples / (classes x examples of the class), as scikit-learn has it.
+        counts: examples of each class.
+
+    Raises `UsageError` for a text that says nothing of the kind, `DataError` for a class to balance without examples.
+    """
+    if text == "none":
+        return np.ones(len(counts))
+    if text == "balanced":
+        if not all(counts):
+            raise DataError(f"a class has no training examples ({list(counts)}): --class_weights balanced needs some")
+        return sum(counts) / (len(counts) * np.asarray(counts, np.float64))
+    try:
+        weights = np.array([float(part) for part in text.split(",")])
+    except ValueError:
+        weights = np.empty(0)
+    if len(weights) != len(counts) or not (np.isfinite(weights).all() and (weights > 0).all()):
+        raise UsageError(f"--class_weights {text}: give {WEIGHTS_HELP}; numbers above 0")
+    return weights
+
+
+class ClassLoss:
+    """The mean loss over examples, each counting as much as its class weighs.
+
+    Args:
+        weights: `[classes]`, all above 0.
+        gamma: of the focal loss; 0 is cross-entropy.
+    """
+
+    def __init__(self, weights: Union[Sequence[float], np.ndarray], gamma: float = 0.0):
+        self.weights, self.gamma = np.asarray(weights, np.float64), gamma
+
+    def weight(self, labels: np.ndarray) -> float:
+        """Return what the mean over examples of `labels` `[n]` is taken over: the sum of their weights."""
+        return float(self.weights[labels].sum())
+
+    def __call__(self, logits: Tensor, labels: np.ndarray) -> Tensor:
+        """Return the mean loss of `logits` `[n, classes]` and `labels` `[n]`."""
+        shares = self.weights[labels] / self.weight(labels)
+        losses = focal_losses(logits, paddle.to_tensor(labels), self.gamma)
+        return (losses * paddle.to_tensor(shares.astype("float32"))).sum()

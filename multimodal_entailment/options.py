@@ -1,0 +1,121 @@
+"""The options of the commands; read before Paddle is imported, so that a typing error shows at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from paddle_ranker.errors import UsageError
+from paddle_ranker.options import Options, option
+from paddle_ranker.tokenizers.backends import BACKENDS
+from paddle_ranker.training_options import MAY_CHANGE, TrainingOptions
+
+MODALITIES = ("both", "text", "image")
+FUSIONS = ("concat", "dot_attention", "multihead")
+COLUMNS = "CSV with id_1, text_1, image_1, id_2, text_2, image_2, label"
+
+
+@dataclass(frozen=True)
+class TrainEntailmentOptions(TrainingOptions):
+    train_file: str = option(help=f"pairs of posts: {COLUMNS}")
+    validation_file: Optional[str] = option(
+        None, help="pairs to evaluate on during training (default: pairs held out of the training file)"
+    )
+    test_share: float = option(
+        0.1, help="share of the training file kept for evaluate.py, where there is no --validation_file", minimum=0,
+        below=1,
+    )  # fmt: skip
+    validation_share: float = option(
+        0.05, help="share of the rest to evaluate on during training, where there is no --validation_file", above=0,
+        below=1,
+    )  # fmt: skip
+    split_seed: int = option(42, help="random seed of the split", minimum=0)
+    image_folder: Optional[str] = option(None, help="what image paths start from (default: the file's folder)")
+    skip_bad_rows: bool = option(False, help="leave out malformed rows, take broken images for missing, count both")
+    modalities: str = option("both", help="what the model looks at", choices=MODALITIES)
+    model_name_or_path: Optional[str] = option(
+        None, help="text encoder to start from: a PaddleNLP model name, or a local folder; needed for texts"
+    )
+    max_seq_length: int = option(128, help="longest pair of texts in tokens", minimum=5)
+    match_embeddings: bool = option(True, help="tell the text encoder which tokens stand in both texts")
+    tokenizer: str = option(
+        "auto", help="what turns text into ids; all give the same, auto is the fastest", choices=BACKENDS
+    )
+    freeze_text: bool = option(False, help="leave the text encoder as it is")
+    vision_encoder: str = option(
+        "small", help="encoder of the images: small, made to learn from nothing; resnet18, resnet50, efficientnet_lite0"
+    )
+    vision_weights: Optional[str] = option(
+        None, help="its pretrained parameters, a .pdparams file (docs/entailment.md says how to get one)"
+    )
+    freeze_vision: bool = option(
+        False, help="leave the vision encoder as it is: its features are then computed once and kept in --cache_dir"
+    )
+    image_size: int = option(128, help="images are made so many pixels wide and high", minimum=16)
+    image_workers: int = option(0, help="workers that decode images; 0: one a core", minimum=0)
+    cache_dir: Optional[str] = option(
+        None, help="where decoded images and features are kept, for several runs (default: <save_dir>/images)"
+    )
+    fusion: str = option(
+        "concat",
+        help="how texts and images meet: side by side; or each also looks at the other's tokens and regions, by plain "
+        "products (dot_attention, Luong) or with four heads",
+        choices=FUSIONS,
+    )
+    joint: bool = option(True, help="a layer over the concatenation before the classifier: else parts only add up")
+    compare_images: bool = option(True, help="also show the classifier how the two images' features differ")
+    dropout: float = option(0.1, help="dropout above the encoders", minimum=0, below=1)
+    modality_dropout: float = option(
+        0.0, help="share of the training examples that lose their texts or both images, by a coin", minimum=0, below=1
+    )
+    loss: str = option("cross_entropy", help="what is minimised", choices=("cross_entropy", "focal"))
+    focal_gamma: float = option(2.0, help="of --loss focal: how little easy examples count", minimum=0)
+    class_weights: str = option(
+        "none", help="none, balanced (each class counts the same in sum), or a number for each class: 2,2,0.5"
+    )
+    metric: str = option(
+        "macro_f1",
+        help="the figure whose best value makes the best checkpoint",
+        choices=("macro_f1", "accuracy", "loss"),
+    )
+    eval_step: int = option(100, help="evaluate every so many steps", minimum=1, aliases=("--eval_steps",))
+    weight_decay: float = option(0.01, help="weight decay; not applied to biases and LayerNorm", minimum=0)
+    warmup_proportion: float = option(
+        0.06, help="share of the steps over which the learning rate rises; then it falls", minimum=0, below=1
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.modalities != "image" and self.model_name_or_path is None and not self.resume:
+            raise UsageError(
+                "--model_name_or_path is needed for texts: a model's name or folder; python -m paddle_ranker starter "
+                "makes a small one, --modalities image does without"
+            )
+        if self.modalities != "both":
+            for name, value in (("fusion", self.fusion != "concat"), ("modality_dropout", self.modality_dropout > 0)):
+                if value:
+                    raise UsageError(f"--{name} needs texts and images: leave it out, or take --modalities both")
+
+    @property
+    def gamma(self) -> float:
+        """The focal loss's gamma; 0, which is cross-entropy, for any other loss."""
+        return self.focal_gamma if self.loss == "focal" else 0.0
+
+
+# What a run may be resumed with otherwise, beside what any training may.
+ENTAILMENT_MAY_CHANGE = MAY_CHANGE | {
+    "model_name_or_path", "vision_weights", "cache_dir", "image_workers", "metric", "image_folder",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ModelOptions(Options):
+    """What the commands accept that run a trained model."""
+
+    model: str = option(help="a model's folder: of a checkpoint, or what export_model.py wrote")
+    image_folder: Optional[str] = option(None, help="what image paths start from (default: the file's folder)")
+    skip_bad_rows: bool = option(False, help="leave out malformed rows, take broken images for missing, count both")
+    batch_size: int = option(32, help="pairs a batch", minimum=1)
+    image_workers: int = option(0, help="workers that decode images; 0: one a core", minimum=0)
+    device: str = option("gpu", help="cpu, gpu, xpu or npu; what was exported runs on the CPU")
+    cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0)

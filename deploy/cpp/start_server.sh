@@ -16,7 +16,8 @@ options=()
 if ! wants_help "$@" && ! has_option --model "$@"; then
     # What stands there may be the user's own export: it is only made where it is missing.
     [ -e "$ROOT/serving_server/ranker.json" ] || bash "$ROOT/scripts/export_to_serving.sh" >&2
-    options+=(--model "$ROOT/serving_server")
+    cd "$ROOT" # the launcher puts the model's path into commands of the shell as it is; this one is a plain word
+    options+=(--model serving_server)
 fi
 has_option --port "$@" || options+=(--port 8600)
 has_option --thread "$@" || options+=(--thread 5)

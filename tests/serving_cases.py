@@ -1,0 +1,80 @@
+"""What the tests of the server's queue and service share: an engine that waits to be let go, and jobs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import numpy as np
+
+from paddle_ranker.pair_encoder import PairEncoder
+from paddle_ranker.scorer import Scorer
+from paddle_ranker.serving.batcher import Batcher
+from paddle_ranker.serving.jobs import Job
+
+SECONDS = 60  # for what takes milliseconds, on a machine that has much else to do
+TOKENIZER = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *"abcdefghijklmnopqrstuvwxyz"]
+
+
+class GatedEngine:
+    """Logit: the sum of a row's ids. Computes when `gate` is open; `batches` holds the ids of every batch it began."""
+
+    name, precision = "gated", "fp32"
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.batches: list[np.ndarray] = []
+        self.before: Callable[[np.ndarray], None] = lambda ids: None
+
+    def logits(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
+        self.batches.append(input_ids)
+        assert self.gate.wait(SECONDS)
+        self.before(input_ids)
+        return (input_ids.sum(axis=1) + 1000 * token_type_ids.sum(axis=1)).astype(np.float32)
+
+
+def write_letters(folder: Path) -> PairEncoder:
+    """Return an encoder whose tokens are letters."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(TOKENIZER) + "\n", encoding="utf-8")
+    return PairEncoder.from_folder(folder, 32)
+
+
+def expected(scorer: Scorer, queries: list[str], titles: list[str]) -> list[float]:
+    """Return what the gated engine says of pairs, worked out apart from the queue."""
+    pairs = scorer.pair_encoder.encode(queries, titles)
+    return [
+        float(pairs[i].sum()) + 1000.0 * float(pairs.lengths[i] - pairs.second_starts[i]) for i in range(len(pairs))
+    ]
+
+
+class Submitted:
+    """A job that was submitted, and its end. Attributes: `job`, `finished`, and `order`, which all jobs share."""
+
+    order: list[Job] = []
+
+    def __init__(self, batcher: Batcher, queries: list[str], titles: list[str], deadline: Optional[float] = None):
+        self.finished = threading.Event()
+        self.job = Job(len(titles), self._done, texts=(queries, titles), deadline=deadline)
+        batcher.submit(self.job)
+
+    def _done(self, job: Job) -> None:
+        Submitted.order.append(job)
+        self.finished.set()
+
+    def result(self) -> list[float]:
+        assert self.finished.wait(SECONDS), "nothing came of the job"
+        if self.job.fault is not None:
+            raise self.job.fault
+        return self.job.logits
+
+
+def until(condition: Callable[[], Any]) -> None:
+    """Wait until the condition holds."""
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.001)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.serving import brpc_server
 from paddle_ranker.serving.brpc_flags import Launch, read_launch
 from paddle_ranker.serving.brpc_server import EVERY_ADDRESS, HOST_VARIABLE, serve_config
+from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit
 
@@ -138,3 +143,55 @@ def test_what_the_server_is_started_with(monkeypatch: pytest.MonkeyPatch, capsys
 def test_an_error_is_one_line(capsys: Any) -> None:
     assert brpc_server.main(["--port", "1"]) == 2
     assert capsys.readouterr().err.startswith("serving: error: names no model")
+
+
+def test_it_ends_when_one_of_those_that_started_it_does(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    sent: list[tuple[int, int]] = []
+    seen = iter([(5, 4), (5, 4), (5, 1)])  # the shell lives, whoever started the shell has ended
+    monkeypatch.setattr(brpc_server, "_LOOK_SECONDS", 0)
+    monkeypatch.setattr(brpc_server, "_ancestors", lambda: next(seen))
+    monkeypatch.setattr(os, "kill", lambda process, number: sent.append((process, number)))
+    brpc_server._end_with_the_launcher((5, 4))
+    assert sent == [(os.getpid(), signal.SIGTERM)] and "has ended" in capsys.readouterr().err
+
+
+def test_the_shell_of_a_launcher_is_not_the_launcher() -> None:
+    code = "from paddle_ranker.serving.brpc_server import _ancestors; print(*_ancestors())"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+
+    def ancestors(command: list[str]) -> list[int]:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=100)
+        return [int(word) for word in done.stdout.split()]
+
+    alone = ancestors([sys.executable, "-c", code])
+    # Two commands, or the shell would make way for the one.
+    shell, starter = ancestors(["sh", "-c", f"'{sys.executable}' -c '{code}'; true"])
+    assert alone[0] == os.getpid() and starter == os.getpid() and shell != starter
+
+
+def test_the_model_is_loaded_anew_when_the_file_s_time_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class EnoughError(Exception):
+        pass
+
+    path = tmp_path / "fluid_time_file"
+    path.touch()
+    times = iter([1, None, 1, 2, 2, 3])  # seconds; None: it is not there
+
+    def change(seconds: float) -> None:
+        assert seconds == 10
+        try:
+            time = next(times)
+        except StopIteration:
+            raise EnoughError from None
+        path.unlink(missing_ok=True)
+        if time is not None:
+            path.touch()
+            os.utime(path, (time, time))
+
+    sent: list[int] = []
+    change(10)
+    monkeypatch.setattr(brpc_server.time, "sleep", change)
+    monkeypatch.setattr(os, "kill", lambda process, number: sent.append(number))
+    with pytest.raises(EnoughError):
+        brpc_server._reload_with_the_file(path, 10)
+    assert sent == [signal.SIGHUP] * 2  # at 2 and at 3

@@ -31,6 +31,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "checkpoint",
             "output",
             "output_ce",
+            "serving_server*",
+            "serving_client*",
             "sort",
             "recall",
             "milvus",
@@ -73,6 +75,9 @@ def test_from_nothing_to_a_ranked_list(checkout: Path) -> None:
     exported = script(checkout, "export_model.sh", shell="sh")
     assert exported.returncode == 0 and "parity with the ranker" in exported.stdout, exported.stderr
     assert (checkout / "output" / "inference.predict.pdiparams").is_file()
+    served = script(checkout, "export_to_serving.sh", "--fetch_alias_names", "predict", shell="sh")
+    assert served.returncode == 0 and "predict (sigmoid_2.tmp_0)" in served.stdout, served.stderr
+    assert (checkout / "serving_client" / "serving_client_conf.prototxt").is_file()
 
 
 def test_the_cross_encoder_from_nothing_to_the_best_titles_of_each_query(checkout: Path) -> None:
@@ -95,6 +100,9 @@ def test_the_cross_encoder_from_nothing_to_the_best_titles_of_each_query(checkou
     exported = script(checkout, "export_model_ce.sh", shell="sh")
     assert exported.returncode == 0, exported.stderr
     assert (checkout / "output_ce" / "inference.pdiparams").is_file()
+    served = script(checkout, "export_to_serving_ce.sh")
+    assert served.returncode == 0, served.stderr
+    assert (checkout / "serving_server_ce" / "inference.pdiparams").is_file()
 
 
 def test_a_small_ranker_learns_from_the_demo_ranker(checkout: Path) -> None:

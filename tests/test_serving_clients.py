@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -18,8 +19,11 @@ from typing import Any, Callable, Union
 import numpy as np
 import pytest
 
+from paddle_ranker.__main__ import main
 from paddle_ranker.calibration import sigmoid
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.export import export_ranker
+from paddle_ranker.model_folder import load_ranker
 from paddle_ranker.pair_encoder import PairEncoder
 from paddle_ranker.serving import baidu_std
 from paddle_ranker.serving.client_command import QUERY, TITLE
@@ -392,3 +396,41 @@ def test_scripts_say_what_went_wrong_in_a_line(live: LiveService, tmp_path: Path
     ):
         found = run(script, *arguments)
         assert found.returncode == status and words in found.stderr and "Traceback" not in found.stderr, found.stderr
+
+
+@pytest.fixture(scope="module")
+def serving_client(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("serving")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("paddle_ranker.runtime.prepare_command", lambda threads: None)
+        export_ranker(load_ranker(folder), target / "output")
+        paths = ["--server_path", str(target / "server"), "--client_path", str(target / "client")]
+        assert main(["export-serving", "--dirname", str(target / "output"), *paths]) == 0
+    return target / "client"
+
+
+@pytest.mark.parametrize("client", ["auto", "own", "native"])
+def test_rpc_with_a_serving_client_folder(live: LiveService, serving_client: Path, client: str) -> None:
+    if client == "native" and importlib.util.find_spec("paddle_serving_client") is None:
+        pytest.skip("needs the complete stack (paddle-serving-client)")
+    pair_encoder = load_pair_encoder(serving_client)
+    pairs = pair_encoder.encode(QUERIES[:2], TITLES[:2])
+    expected = sigmoid(logits_of_tokens(*pairs.pad([0, 1], pair_encoder.pad_id)))
+    rows = serving_client.parent / "rows.tsv"
+    rows.write_text("".join(f"{query}\t{title}\n" for query, title in zip(QUERIES[:2], TITLES[:2])), encoding="utf-8")
+    model = ["--model_dir", serving_client, "--client", client]
+    found = run("cpp/rpc_client.py", "--port", live.baidu_std, "--input_file", rows, *model)
+    assert found.returncode == 0, found.stderr
+    timing, *lines = found.stdout.splitlines()[-3:]
+    assert timing.startswith("time to cost :")
+    assert np.allclose([json.loads(line)[0] for line in lines], expected, atol=1e-6)
+
+
+def test_the_native_client_without_a_server_is_an_error(serving_client: Path) -> None:
+    if importlib.util.find_spec("paddle_serving_client") is None:
+        pytest.skip("needs the complete stack (paddle-serving-client)")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        model = ["--model_dir", serving_client, "--client", "native", "--retries", 1]
+        found = run("cpp/rpc_client.py", "--port", taken.getsockname()[1], *model)
+    assert found.returncode == 1 and "no scores; what the native client says" in found.stderr, found.stderr

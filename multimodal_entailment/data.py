@@ -1,0 +1,279 @@
+"""Pairs of posts in CSV files, and their split into training, validation and test rows.
+
+    pairs = read_posts("posts.csv", image_folder="images")
+    split = split_posts(pairs)
+
+These are true CSV files (a quoted field may hold commas and line ends), plain or in gzip, with a header.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional, Union
+
+from paddle_ranker.atomic import new_file
+from paddle_ranker.errors import DataError
+from paddle_ranker.record_formats import BadRow, read_lines
+
+LABELS = ("Contradictory", "Implies", "NoEntailment")
+COLUMNS = ("id_1", "text_1", "image_1", "id_2", "text_2", "image_2", "label")
+_LABEL_COLUMNS = ("label", "label_idx")
+_REASONS_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class PostPair:
+    """Two posts, each a text and maybe an image (a path), and whether the second follows from the first.
+
+    `label` is an index into `LABELS`; `row` is the line of the file on which the row begins, from 1.
+    """
+
+    id_1: str
+    text_1: str
+    image_1: Optional[str]
+    id_2: str
+    text_2: str
+    image_2: Optional[str]
+    label: Optional[int]
+    row: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows of each role."""
+
+    train: list[PostPair]
+    validation: list[PostPair]
+    test: list[PostPair]
+
+
+class _BadRowError(Exception):
+    """Why a row is not a pair of posts."""
+
+
+def read_posts(
+    path: Union[str, Path],
+    image_folder: Optional[Union[str, Path]] = None,
+    need_labels: bool = True,
+    skip_bad_rows: bool = False,
+    images: bool = True,
+) -> list[PostPair]:
+    """Return the pairs of posts of a CSV file.
+
+    Columns go by name, in any order; others are ignored. `image_1_path` and `image_2_path` come before `image_1` and
+    `image_2`, which hold addresses in files that have both. A label is a name of `LABELS`, in any case, or its index.
+
+    Args:
+        image_folder: where relative image paths begin (default: the CSV file's own folder).
+        need_labels: refuse rows without a label; else these have the label None.
+        skip_bad_rows: leave bad rows out; one line on stderr says how many and why.
+        images: read the images' paths; else the file needs no such columns, and every image is None.
+
+    Raises `DataError`, naming file, line and what was found, for a missing or damaged file, missing columns, a bad
+    row (a wrong number of cells, a quote that is never closed, an unknown label, neither text nor image, an image that
+    is a web address), and a file without one good row. Whether an image is there is seen where it is opened.
+    """
+    path = Path(path)
+    lines = _Lines(str(path))
+    reader = csv.reader(iter(lines), strict=True)
+    columns = _columns(path, reader, need_labels, images)
+    folder = Path(image_folder) if image_folder is not None else path.parent
+    pairs, reasons, skipped = [], [], 0
+    while True:
+        begin = reader.line_num + 1
+        try:
+            cells = next(reader)
+            reason = lines.problem(begin)
+            if reason:
+                raise _BadRowError(reason)
+            pairs.append(_pair(cells, columns, begin, folder, need_labels))
+        except StopIteration:
+            break
+        except (_BadRowError, csv.Error) as problem:
+            if not skip_bad_rows:
+                raise DataError(
+                    f"{path}, line {begin}: {problem}; correct the row, or leave bad rows out with --skip_bad_rows"
+                ) from None
+            skipped += 1
+            reasons.append(f"line {begin}: {problem}")
+    said = f"kept {len(pairs):,}; skipped {skipped:,} ({'; '.join(reasons[:_REASONS_SHOWN])}"
+    said += "; …)" if skipped > _REASONS_SHOWN else ")"
+    if not pairs:
+        raise DataError(f"{path}: {said if skipped else 'a header and no rows'}; expected {', '.join(COLUMNS)}")
+    if skipped:
+        print(f"{path}: {said}", file=sys.stderr)
+    return pairs
+
+
+class _Lines:
+    """The lines of a text file for the csv module, which remembers which of them could not be read."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._bad: dict[int, str] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        for number, line in read_lines(self._path):
+            if isinstance(line, BadRow):
+                self._bad[number] = line.reason
+                line = ""
+            yield line + "\n"
+
+    def problem(self, begin: int) -> Optional[str]:
+        """Return what is wrong with the lines that were read from `begin` on, if anything."""
+        return next((reason for number, reason in self._bad.items() if number >= begin), None)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Where the wanted columns stand; `width` is how many cells a row has."""
+
+    width: int
+    places: dict[str, int]
+
+
+def _columns(path: Path, reader: Iterator[list[str]], need_labels: bool, images: bool) -> _Columns:
+    try:
+        names = [name.strip().lower() for name in next(reader)]
+    except StopIteration:
+        raise DataError(f"{path}: the file is empty; expected a header: {', '.join(COLUMNS)}") from None
+    except csv.Error as error:
+        raise DataError(f"{path}, line 1: {error}; expected a header: {', '.join(COLUMNS)}") from None
+    found: dict[str, int] = {}
+    for wanted in (*COLUMNS, "label_idx"):
+        for name in (f"{wanted}_path", wanted) if wanted.startswith("image") else (wanted,):
+            if names.count(name) > 1:
+                raise DataError(f"{path}, line 1: the header names the column {name} more than once")
+            if name in names:
+                found.setdefault(wanted, names.index(name))
+    missing = [name for name in ("text_1", "text_2") if name not in found]
+    if images:
+        missing += [name for name in ("image_1", "image_2") if name not in found]
+    else:
+        found = {name: place for name, place in found.items() if not name.startswith("image")}
+    if need_labels and not any(name in found for name in _LABEL_COLUMNS):
+        missing.append("label")
+    if missing:
+        hint = "; for texts alone leave the images out with --images none" if missing[0].startswith("image") else ""
+        raise DataError(
+            f"{path}: the header has {', '.join(names)[:200]}, but pairs of posts need {', '.join(missing)} too{hint}"
+        )
+    return _Columns(len(names), found)
+
+
+def _pair(cells: list[str], columns: _Columns, row: int, folder: Path, need_labels: bool) -> PostPair:
+    if len(cells) != columns.width:
+        raise _BadRowError(f"{len(cells) or 'no'} cells, expected {columns.width}")
+    values = {name: cells[place].strip() for name, place in columns.places.items()}
+    images = [_image(values.get(name, ""), name, folder) for name in ("image_1", "image_2")]
+    for name, image in zip(("text_1", "text_2"), images):
+        if not values[name] and image is None:
+            raise _BadRowError(f"{name} is empty and there is no image to it")
+    label = _label(values, need_labels)
+    ids, texts = [values.get(name, "") for name in ("id_1", "id_2")], [values["text_1"], values["text_2"]]
+    return PostPair(ids[0], texts[0], images[0], ids[1], texts[1], images[1], label, row)
+
+
+def _image(cell: str, name: str, folder: Path) -> Optional[str]:
+    if not cell:
+        return None
+    if "://" in cell:
+        raise _BadRowError(f"{name} is the address {cell[:60]!r}, expected the path of a file; download it first")
+    if "\0" in cell:
+        raise _BadRowError(f"{name} holds a NUL, expected the path of a file")
+    return os.fspath(folder / cell)  # an absolute path stays as it is
+
+
+def _label(values: dict[str, str], need_labels: bool) -> Optional[int]:
+    given = {name: values[name] for name in _LABEL_COLUMNS if values.get(name)}
+    if not given:
+        if need_labels:
+            raise _BadRowError("the label is empty")
+        return None
+    labels = {name: label_index(cell) for name, cell in given.items()}
+    for name, label in labels.items():
+        if label is None:
+            raise _BadRowError(
+                f"the {name} {given[name][:40]!r} is unknown; choose from {', '.join(LABELS)}, or 0 to 2"
+            )
+    if len(set(labels.values())) > 1:
+        raise _BadRowError(f"the label {given['label']!r} and the label_idx {given['label_idx']!r} differ")
+    return next(iter(labels.values()))
+
+
+def label_index(name: str) -> Optional[int]:
+    """Return the index of a label given by name, in any case, or by index; None for anything else."""
+    names = [label.lower() for label in LABELS]
+    if name.lower() in names:
+        return names.index(name.lower())
+    return int(name) if name in ("0", "1", "2") else None
+
+
+def write_posts(path: Union[str, Path], pairs: Iterable[PostPair]) -> None:
+    """Write pairs as a CSV file that `read_posts` reads; the file appears whole or not at all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for pair in pairs:
+        label = "" if pair.label is None else LABELS[pair.label]
+        images = pair.image_1 or "", pair.image_2 or ""
+        writer.writerow([pair.id_1, pair.text_1, images[0], pair.id_2, pair.text_2, images[1], label])
+    with new_file(path, newline="") as stream:
+        stream.write(text.getvalue())
+
+
+def split_posts(
+    pairs: Sequence[PostPair], test_share: float = 0.1, validation_share: float = 0.05, seed: int = 42
+) -> Split:
+    """Split labelled pairs so that each part has the labels in the same shares.
+
+    Args:
+        test_share: of all pairs, in [0, 1).
+        validation_share: of the pairs that are left, in [0, 1).
+
+    Raises `DataError` for unlabelled pairs and for a label with too few of them.
+    """
+    from sklearn.model_selection import train_test_split
+
+    if any(pair.label is None for pair in pairs):
+        raise DataError("pairs without labels cannot be split by label: give the files of each part, or label them")
+
+    def divide(chosen: list[PostPair], share: float, what: str) -> tuple[list[PostPair], list[PostPair]]:
+        if not share:
+            return chosen, []
+        try:
+            rest, part = train_test_split(
+                chosen, test_size=share, stratify=[pair.label for pair in chosen], random_state=seed
+            )
+        except ValueError as error:
+            counts = ", ".join(f"{label} {count}" for label, count in class_counts(chosen).items())
+            raise DataError(
+                f"{len(chosen)} pairs ({counts}) are too few for {share:g} of them as {what} pairs ({error}); "
+                "give more, or a larger share"
+            ) from None
+        return rest, part
+
+    rest, test = divide(list(pairs), test_share, "test")
+    train, validation = divide(rest, validation_share, "validation")
+    return Split(train, validation, test)
+
+
+def class_counts(pairs: Iterable[PostPair]) -> dict[str, int]:
+    """Return how many pairs each label has, by name; unlabelled ones are left out."""
+    labels = [pair.label for pair in pairs]
+    return {name: labels.count(index) for index, name in enumerate(LABELS)}
+
+
+def images_of(pairs: Sequence[PostPair]) -> tuple[list[Optional[str]], list[str]]:
+    """Return the image paths of `n` pairs and where each stands, for an `ImageStore` and its errors.
+
+    Both have 2n entries: pair i's first image is entry i, its second one is entry n + i.
+    """
+    paths = [pair.image_1 for pair in pairs] + [pair.image_2 for pair in pairs]
+    return paths, [f"line {pair.row}, image_{number}" for number in (1, 2) for pair in pairs]

@@ -1,0 +1,235 @@
+"""Images decoded once, or the features of a frozen encoder computed once, in files that every later epoch reads.
+
+paths, places = images_of(pairs)
+store = ImageStore(paths, 128, places=places)
+pixels, present = store.take(np.array([0, 5]))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Optional, TypeVar, Union
+
+import numpy as np
+import PIL
+from tqdm import tqdm
+
+from multimodal_entailment.images import ImageError, ImageLimits, load_image, read_image
+from paddle_ranker.atomic import made_once, new_folder, remove_unfinished
+from paddle_ranker.cache import cache_folder
+from paddle_ranker.errors import CheckpointError, RankerError
+
+if TYPE_CHECKING:
+    from multimodal_entailment.vision import VisionEncoder
+
+_FORMAT = 1
+_AHEAD = 64  # images that workers may be ahead of whoever takes what they made
+_ENCODED = 32  # images that go through an encoder at once
+_REASONS_SHOWN = 3
+_ARRAY, _FACTS = "images.bin", "facts.json"
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class ImageStore:
+    """The images of some rows, as pixels or as features; equal images are kept once.
+
+    Args:
+        paths: of each row's image; None where it has none.
+        size: pixels a side.
+        workers: threads that read and decode (Pillow decodes outside of Python's lock); None: one a core.
+        cache_dir: where the files are kept, and found by a later run (default: in the user's cache). Their name is made
+            from the content of the images, the size, and the encoder's parameters.
+        encoder: a frozen one, whose features are kept in place of pixels.
+        limits: of what is decoded.
+        skip_bad: let a row with a bad image be one without an image, counted in `bad`; else it is an error.
+        places: where each row stands, `line 17, image_1`, for the messages.
+
+    Raises `ImageError` with the row of the first image that is missing, damaged or too large.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Optional[str]],
+        size: int,
+        *,
+        workers: Optional[int] = None,
+        cache_dir: Optional[Union[str, Path]] = None,
+        encoder: Optional[VisionEncoder] = None,
+        limits: Optional[ImageLimits] = None,
+        skip_bad: bool = False,
+        places: Optional[Sequence[str]] = None,
+    ):
+        self.size = size
+        self._paths = paths
+        self._places = places or [f"row {row}" for row in range(len(paths))]
+        self._workers = workers or len(os.sched_getaffinity(0))
+        self._limits = limits or ImageLimits()
+        self._skip_bad = skip_bad
+        self.bad: dict[int, str] = {}  # row -> what is wrong with its image
+
+        digests = self._digests()
+        distinct = {digest: row for row, digest in reversed(list(enumerate(digests))) if digest is not None}
+        order = sorted(distinct)
+        folder = Path(cache_dir) if cache_dir is not None else cache_folder("images")
+        self._array, undecoded = self._kept(folder, order, [distinct[digest] for digest in order], encoder)
+        place = {digest: index for index, digest in enumerate(order)}
+        self._rows = np.array([-1 if digest is None else place[digest] for digest in digests], np.int64)
+        for row, digest in enumerate(digests):
+            if digest in undecoded:
+                self._refuse(row, f"{paths[row]}: {undecoded[digest]}")
+                self._rows[row] = -1
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def distinct(self) -> int:
+        """How many different images there are."""
+        return len(self._array)
+
+    def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what is kept of the rows `indices` [m], and which of them have an image, `[m] bool`.
+
+        Pixels are `[m, 3, size, size] uint8`, features `[m, regions, width] float32`; without an image they are 0.
+        """
+        rows = self._rows[indices]
+        present = rows >= 0
+        taken = np.zeros((len(rows), *self._array.shape[1:]), self._array.dtype)
+        taken[present] = self._array[rows[present]]
+        return taken, present
+
+    def report(self) -> str:
+        """Say what was left out: `2 images left out (line 17, image_1: ...)`; empty where nothing was."""
+        if not self.bad:
+            return ""
+        reasons = "; ".join(islice(self.bad.values(), _REASONS_SHOWN))
+        return f"{len(self.bad):,} images left out ({reasons}{'; …' if len(self.bad) > _REASONS_SHOWN else ''})"
+
+    def _refuse(self, row: int, problem: str) -> None:
+        said = f"{self._places[row]}: {problem}"
+        if not self._skip_bad:
+            raise ImageError(said)
+        self.bad[row] = said
+
+    def _digests(self) -> list[Optional[str]]:
+        """Return a digest of each row's image file; None where there is none."""
+
+        def digest(path: str) -> Union[str, ImageError]:
+            try:
+                return hashlib.sha256(read_image(path, self._limits)).hexdigest()
+            except ImageError as error:
+                return error
+
+        named = list(dict.fromkeys(path for path in self._paths if path is not None))
+        by_path = dict(zip(named, self._parallel(digest, named)))
+        digests: list[Optional[str]] = []
+        for row, path in enumerate(self._paths):
+            found = None if path is None else by_path[path]
+            if isinstance(found, ImageError):
+                self._refuse(row, str(found))
+                found = None
+            digests.append(found)
+        return digests
+
+    def _kept(
+        self, folder: Path, order: list[str], rows: list[int], encoder: Optional[VisionEncoder]
+    ) -> tuple[np.ndarray, dict[str, str]]:
+        """Return the array of the images `order`, made where it is not there, and why some could not be decoded."""
+        kind = "pixels" if encoder is None else "features"
+        key = [_FORMAT, order, self.size, PIL.__version__, self._limits.max_bytes, self._limits.max_pixels]
+        if encoder is not None:
+            key.append(encoder.digest())
+        target = folder / f"{kind}_{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}"
+        with made_once(target) as missing:
+            if missing:
+                remove_unfinished(folder)
+                try:
+                    with new_folder(target) as temporary:
+                        self._write(temporary, order, rows, encoder)
+                except OSError as error:
+                    raise RankerError(
+                        f"{target}: the images could not be kept there ({error.strerror or error}); make room, or "
+                        "choose another --cache_dir"
+                    ) from error
+        return _open(target)
+
+    def _write(self, folder: Path, order: list[str], rows: list[int], encoder: Optional[VisionEncoder]) -> None:
+        def decode(row: int) -> Union[np.ndarray, ImageError]:
+            path = self._paths[row]
+            assert path is not None
+            try:
+                return load_image(path, self.size, self._limits).transpose(2, 0, 1)
+            except ImageError as error:
+                return error
+
+        undecoded: dict[str, str] = {}
+        shape = [3, self.size, self.size] if encoder is None else [encoder.regions(self.size), encoder.width]
+        bar = tqdm(total=len(rows), desc="images", unit=" images", mininterval=2, disable=not rows)
+        with bar, (folder / _ARRAY).open("wb") as stream:
+            for chunk in _chunks(zip(order, rows, self._parallel(decode, rows)), _ENCODED):
+                pixels = np.zeros((len(chunk), 3, self.size, self.size), np.uint8)
+                for place, (digest, row, image) in enumerate(chunk):
+                    if isinstance(image, ImageError):
+                        undecoded[digest] = str(image).removeprefix(f"{self._paths[row]}: ")
+                    else:
+                        pixels[place] = image
+                array = pixels if encoder is None else _encode(encoder, pixels)
+                stream.write(array.tobytes())
+                bar.update(len(chunk))
+        dtype = "uint8" if encoder is None else "float32"
+        facts = {"shape": [len(order), *shape], "dtype": dtype, "undecoded": undecoded}
+        (folder / _FACTS).write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+    def _parallel(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+        """Yield `function` of each item in order, some of them ahead of time in other threads."""
+        with ThreadPoolExecutor(self._workers) if self._workers > 1 else nullcontext() as pool:
+            if pool is None:
+                yield from map(function, items)
+                return
+            waiting: deque[Future[R]] = deque()
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+
+def _encode(encoder: VisionEncoder, pixels: np.ndarray) -> np.ndarray:
+    import paddle
+
+    training = encoder.training
+    encoder.eval()
+    with paddle.no_grad():
+        features: np.ndarray = encoder(encoder.normalise(pixels)).astype("float32").numpy()
+    if training:
+        encoder.train()
+    return features
+
+
+def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _open(folder: Path) -> tuple[np.ndarray, dict[str, str]]:
+    try:
+        facts: dict[str, Any] = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        shape, dtype = tuple(facts["shape"]), np.dtype(facts["dtype"])
+        path, size = folder / _ARRAY, int(np.prod(shape)) * dtype.itemsize
+        if path.stat().st_size != size:
+            raise ValueError(f"{_ARRAY} has {path.stat().st_size:,} bytes, expected {size:,}")
+        array = np.memmap(path, dtype, "r", shape=shape) if size else np.zeros(shape, dtype)
+        return array, dict(facts["undecoded"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder}: damaged ({error}); remove it, it will be made again") from error

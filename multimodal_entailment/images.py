@@ -1,0 +1,156 @@
+"""Decode an image of any common kind into a square of pixels, and refuse what is damaged, huge or no image.
+
+The whole picture is kept: it is scaled to fit the square, and white fills the rest. Whether one post follows from
+another can hang on something at a picture's edge, which a crop would cut away.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+from PIL import Image
+
+from paddle_ranker.errors import RankerError, UsageError
+
+# Neither formats that start other programs (EPS) nor ones that hardly occur: each is code that foreign bytes reach.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_MOST_PIXELS = 178_956_970  # beyond which Pillow itself refuses
+_WHITE = (255, 255, 255)
+_ORIENTATION = 0x0112  # EXIF's tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageError(RankerError):
+    """An image is missing, damaged, of an unknown kind, or larger than the limits."""
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """The largest image that is decoded: bytes of the file, and pixels as its header states them."""
+
+    max_bytes: int = 20_000_000
+    max_pixels: int = 40_000_000
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 1 or not 1 <= self.max_pixels <= _MOST_PIXELS:
+            raise UsageError(
+                f"image limits of {self.max_bytes:,} bytes and {self.max_pixels:,} pixels: give at least 1 of each, "
+                f"and at most {_MOST_PIXELS:,} pixels"
+            )
+
+
+_DEFAULT_LIMITS = ImageLimits()
+
+
+def load_image(source: Union[str, Path, bytes], size: int, limits: ImageLimits = _DEFAULT_LIMITS) -> np.ndarray:
+    """Return an image, a file or its bytes, as RGB pixels `[size, size, 3] uint8`.
+
+    EXIF's orientation is applied, transparency lies on white, of an animation the first frame is taken, and of 16 bits
+    a pixel the upper 8.
+
+    Raises `ImageError` for anything that is not such an image, before decoding it where it is beyond the limits.
+    """
+    name = "the image" if isinstance(source, bytes) else str(source)
+    data = source if isinstance(source, bytes) else read_image(source, limits)
+    if len(data) > limits.max_bytes:
+        raise _too_many_bytes(name, len(data), limits)
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            _check_pixels(name, image, limits)
+            # JPEG decodes straight to a half, a quarter or an eighth; twice the wanted size loses nothing to the eye.
+            image.draft(None, (2 * size, 2 * size))
+            image.load()
+            return _squared(_upright(_scaled(_rgb(image, name), size), _orientation(image)), size)
+    except ImageError:
+        raise
+    except Image.UnidentifiedImageError:
+        known = ", ".join(kind for kind in _FORMATS if kind != "MPO")
+        raise ImageError(f"{name}: not an image of a known kind ({known}); convert it") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"{name}: more than {limits.max_pixels:,} pixels, the limit; make it smaller") from None
+    except Exception as error:  # Pillow's parsers meet damage with whatever the damaged number leads to
+        summary = " ".join(str(error).split())[:120] or type(error).__name__
+        raise ImageError(f"{name}: damaged or cut short ({summary}); get it again") from error
+
+
+def read_image(path: Union[str, Path], limits: ImageLimits = _DEFAULT_LIMITS) -> bytes:
+    """Return the bytes of an image file; raises `ImageError` where it is missing, no file, empty or too large."""
+    path = Path(path)
+    try:
+        if not path.exists():
+            raise ImageError(f"{path}: there is no such image; check the path and the image folder")
+        if not path.is_file():  # a pipe would be waited for
+            raise ImageError(f"{path}: not a file")
+        size = path.stat().st_size
+        if size > limits.max_bytes:
+            raise _too_many_bytes(str(path), size, limits)
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    if not data:
+        raise ImageError(f"{path}: the file is empty")
+    return data
+
+
+def _too_many_bytes(name: str, size: int, limits: ImageLimits) -> ImageError:
+    return ImageError(f"{name}: {size:,} bytes, more than the limit of {limits.max_bytes:,}; make it smaller")
+
+
+def _check_pixels(name: str, image: Image.Image, limits: ImageLimits) -> None:
+    width, height = image.size
+    if width * height > limits.max_pixels:
+        raise ImageError(
+            f"{name}: {width:,} x {height:,} pixels, more than the limit of {limits.max_pixels:,}; make it smaller"
+        )
+
+
+def _rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):  # 32 bits: nothing says which number is white
+        pixels = np.asarray(image)
+        if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65_535:
+            raise ImageError(f"{name}: pixels of 32 bits, whose white is unknown; convert it to 8 or 16 bits")
+        return Image.fromarray((pixels >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, (*_WHITE, 255))
+        ground.alpha_composite(image)
+        image = ground
+    return image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # the pixels are good, whatever the damage in what a camera wrote beside them
+        return 1
+
+
+def _scaled(image: Image.Image, size: int) -> Image.Image:
+    longest = max(image.size)
+    width, height = (max(1, round(side * size / longest)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _squared(image: Image.Image, size: int) -> np.ndarray:
+    square = Image.new("RGB", (size, size), _WHITE)
+    square.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
+    return np.array(square)

@@ -1,0 +1,191 @@
+"""Images of every kind become the pixels they show; damaged and huge ones are refused before they cost anything."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from multimodal_entailment.images import ImageError, ImageLimits, load_image
+from paddle_ranker.errors import UsageError
+
+pytestmark = pytest.mark.unit
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **arguments: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **arguments)
+    return stream.getvalue()
+
+
+def two_halves(left: tuple[int, int, int] = RED, right: tuple[int, int, int] = BLUE) -> Image.Image:
+    image = Image.new("RGB", (64, 64), left)
+    image.paste(right, (32, 0, 64, 64))
+    return image
+
+
+def close(pixel: np.ndarray, colour: tuple[int, int, int], by: int = 12) -> bool:
+    return bool(np.abs(pixel.astype(int) - colour).max() <= by)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_each_kind_keeps_its_colours_and_sides(kind: str) -> None:
+    pixels = load_image(encoded(two_halves(), kind), 32)
+    assert pixels.shape == (32, 32, 3) and pixels.dtype == np.uint8
+    assert close(pixels[16, 4], RED) and close(pixels[16, 28], BLUE)
+
+
+def test_the_whole_picture_is_kept_between_white_bars() -> None:
+    wide = Image.new("RGB", (200, 100), RED)
+    wide.paste(BLUE, (190, 0, 200, 100))
+    pixels = load_image(encoded(wide), 40)
+    assert close(pixels[4, 20], (255, 255, 255), 0) and close(pixels[36, 20], (255, 255, 255), 0)
+    assert close(pixels[20, 2], RED) and close(pixels[20, 39], BLUE, 40)  # its edge was not cut away
+
+
+def test_a_line_of_pixels_stays_a_line() -> None:
+    pixels = load_image(encoded(Image.new("RGB", (1000, 1), RED)), 16)
+    assert (pixels[7] == RED).all() and (pixels[[0, 6, 8, 15]] == 255).all()
+
+
+# What a viewer shows of an image that is red to the left and blue to the right, by EXIF's orientation.
+_SHOWN = {1: "left", 2: "right", 3: "right", 4: "left", 5: "top", 6: "top", 7: "bottom", 8: "bottom"}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_exif_turns_the_image(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = load_image(encoded(two_halves(), kind, exif=exif), 32)
+    places = {"left": pixels[16, 4], "right": pixels[16, 28], "top": pixels[4, 16], "bottom": pixels[28, 16]}
+    assert [name for name, pixel in places.items() if close(pixel, RED)] == [_SHOWN[orientation]]
+
+
+def test_turned_and_not_square() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held upright
+    wide = Image.new("RGB", (64, 32), RED)
+    wide.paste(BLUE, (32, 0, 64, 32))
+    pixels = load_image(encoded(wide, "JPEG", exif=exif, quality=95), 32)
+    assert close(pixels[4, 16], RED) and close(pixels[28, 16], BLUE) and close(pixels[16, 2], (255, 255, 255))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_damaged_exif_does_not_cost_the_image() -> None:
+    data = encoded(two_halves(), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    assert close(load_image(data, 32)[16, 4], RED)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_lies_on_white(mode: str) -> None:
+    image = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
+    image.paste((0, 0, 0, 255), (16, 0, 32, 32))
+    pixels = load_image(encoded(image.convert(mode)), 32)
+    assert close(pixels[16, 4], (255, 255, 255)) and close(pixels[16, 28], (0, 0, 0))
+
+
+def test_half_transparent_red_on_white_is_pink() -> None:
+    pixels = load_image(encoded(Image.new("RGBA", (8, 8), (255, 0, 0, 128))), 8)
+    assert close(pixels[4, 4], (255, 127, 127), 1)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "CMYK", "I;16"])
+def test_grey_cmyk_and_16_bits(mode: str) -> None:
+    grey = np.tile(np.repeat([0, 255], 16).astype(np.uint8), (32, 1))
+    if mode == "I;16":
+        data = encoded(Image.fromarray(grey.astype(np.uint16) * 257))
+    else:
+        data = encoded(Image.fromarray(grey).convert(mode), "TIFF")
+    pixels = load_image(data, 32)
+    assert close(pixels[16, 4], (0, 0, 0)) and close(pixels[16, 28], (255, 255, 255))
+
+
+def test_16_bits_keep_their_shades() -> None:
+    data = encoded(Image.fromarray(np.full((8, 8), 40_000, np.uint16)))
+    assert (load_image(data, 8) == 40_000 // 256).all()
+
+
+def test_pixels_of_32_bits_are_refused() -> None:
+    data = encoded(Image.fromarray(np.full((8, 8), 0.5, np.float32)), "TIFF")
+    with pytest.raises(ImageError, match="32 bits"):
+        load_image(data, 8)
+
+
+def test_an_animation_is_its_first_frame() -> None:
+    data = encoded(Image.new("RGB", (8, 8), RED), "GIF", save_all=True, append_images=[Image.new("RGB", (8, 8), BLUE)])
+    assert close(load_image(data, 8)[4, 4], RED)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"])
+def test_cut_short(kind: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    data = encoded(noise, kind)
+    with pytest.raises(ImageError):
+        load_image(data[: len(data) // 2], 32)
+
+
+@pytest.mark.filterwarnings("ignore")  # which is all that Pillow has to say about most of it
+def test_random_damage_is_an_error_or_an_image() -> None:
+    random = np.random.default_rng(1)
+    for kind in ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"):
+        good = encoded(two_halves(), kind)
+        for _ in range(40):
+            data = bytearray(good)
+            for place in random.integers(0, len(data), 8):
+                data[place] = random.integers(256)
+            with contextlib.suppress(ImageError):
+                assert load_image(bytes(data), 16).shape == (16, 16, 3)
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [7_000, 100_000])  # beyond our limit; beyond Pillow's own
+def test_a_bomb_is_refused_by_its_header(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("it was decoded"))
+    with pytest.raises(ImageError, match=r"more than the limit of 40,000,000|more than 40,000,000"):
+        load_image(png_header(side, side), 32)
+
+
+def test_the_limits_are_the_callers() -> None:
+    data = encoded(Image.new("RGB", (10, 10)))
+    load_image(data, 8, ImageLimits(max_pixels=100))
+    with pytest.raises(ImageError, match="10 x 10 pixels, more than the limit of 99"):
+        load_image(data, 8, ImageLimits(max_pixels=99))
+    with pytest.raises(ImageError, match=r"bytes, more than the limit of 9;"):
+        load_image(data, 8, ImageLimits(max_bytes=9))
+    with pytest.raises(UsageError):
+        ImageLimits(max_pixels=10**9)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
+def test_no_image(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "post.jpg"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=r"post\.jpg: (not an image of a known kind|the file is empty)"):
+        load_image(path, 8)
+
+
+def test_missing_folder_and_file(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="there is no such image"):
+        load_image(tmp_path / "none.png", 8)
+    with pytest.raises(ImageError, match="not a file"):
+        load_image(tmp_path, 8)
+    path = tmp_path / "large.png"
+    path.write_bytes(encoded(two_halves()))
+    with pytest.raises(ImageError, match=r"large\.png: .* more than the limit of 20"):
+        load_image(path, 8, ImageLimits(max_bytes=20))

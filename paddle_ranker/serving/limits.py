@@ -45,7 +45,7 @@ class Limits:
 
     def check_texts(self, texts: Sequence[object], field: str) -> None:
         """Raise `Fault`, which names `field[3]`, for one that is no text or too long."""
-        previous: object = None
+        previous = object()  # none of them
         for place, text in enumerate(texts):
             if text is not previous:  # one query stands beside all of its titles
                 self.check_text(text, f"{field}[{place}]")

@@ -72,14 +72,14 @@ def check(scorer: Scorer, loaded: LoadedRanker, folder: Path) -> None:
     """Score pairs of several lengths, alone and together; raises `CheckpointError` where a score is not right."""
     truncated = scorer.pair_encoder.truncated
     pairs = scorer.encode(_QUERIES, _TITLES)
-    together = sigmoid(scorer.logits(pairs))
-    alone = np.concatenate([sigmoid(scorer.logits(pairs.take([row]))) for row in range(len(pairs))])
+    together = scorer.logits(pairs)
+    alone = np.concatenate([scorer.logits(pairs.take([row])) for row in range(len(pairs))])
     _warm_up(scorer)
     scorer.pair_encoder.truncated = truncated  # no pair of a user's was cut
     if not (np.isfinite(together).all() and np.isfinite(alone).all()):
         raise CheckpointError(f"{folder}: the ranker gives scores that are not numbers; export it again")
     tolerance = _TOLERANCES[loaded.engine.precision]
-    gap = float(np.abs(together - alone).max())
+    gap = float(np.abs(sigmoid(together) - sigmoid(alone)).max())
     if gap > tolerance:
         raise CheckpointError(
             f"{folder}: a pair's probability differs by {gap:.2g} between the pair alone and in a batch (allowed: "

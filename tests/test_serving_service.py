@@ -20,7 +20,7 @@ from paddle_ranker.serving.models import check, load_model
 from paddle_ranker.serving.serve_config import ServeConfig
 from paddle_ranker.serving.service import EngineService
 from tests.export_cases import write_case, write_two_members
-from tests.serving_cases import SECONDS
+from tests.serving_cases import SECONDS, until
 from tests.tiny import PAIRS, VOCABULARY
 
 pytestmark = pytest.mark.parity
@@ -145,6 +145,8 @@ def test_a_deadline_that_passes_while_the_engine_computes_is_said_then(
     fault = fault_of(service.score_pairs(["a"], ["b"], deadline=time.monotonic() + 0.05))
     answered.append(1)
     assert fault.kind is TIMED_OUT
+    batcher = service.model.batcher
+    until(lambda: not batcher._computing)  # for the tests that come after
 
 
 def test_a_caller_that_is_cancelled_takes_its_pairs_off_the_queue(

@@ -112,10 +112,51 @@ ENTAILMENT_MAY_CHANGE = MAY_CHANGE | {
 class ModelOptions(Options):
     """What the commands accept that run a trained model."""
 
-    model: str = option(help="a model's folder: of a checkpoint, or what export_model.py wrote")
+    model: str = option(help="a model's folder: a checkpoint, or what export_model.py wrote")
     image_folder: Optional[str] = option(None, help="what image paths start from (default: the file's folder)")
     skip_bad_rows: bool = option(False, help="leave out malformed rows, take broken images for missing, count both")
     batch_size: int = option(32, help="pairs a batch", minimum=1)
-    image_workers: int = option(0, help="workers that decode images; 0: one a core", minimum=0)
+    image_workers: int = option(0, help="threads that decode images; 0: one a core", minimum=0)
     device: str = option("gpu", help="cpu, gpu, xpu or npu; what was exported runs on the CPU")
+    cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0)
+
+
+@dataclass(frozen=True)
+class EvaluateEntailmentOptions(ModelOptions):
+    test_file: str = option(help=f"labelled pairs of posts: {COLUMNS}")
+    part: str = option(
+        "all",
+        help="which rows: all; or, of the very file that the model was trained on, those kept from it (test, "
+        "validation)",
+        choices=("all", "test", "validation"),
+    )
+    resamples: int = option(2000, help="draws of the bootstrap intervals", minimum=100)
+    seed: int = option(1000, help="random seed of the draws", minimum=0)
+    confusion_plot: Optional[str] = option(None, help="write the confusion matrix there: .png, .svg or .pdf")
+    format: str = option("text", help="what to print", choices=("text", "json"))
+
+
+@dataclass(frozen=True)
+class PredictEntailmentOptions(ModelOptions):
+    input_file: Optional[str] = option(None, help="pairs of posts: CSV as for training, without labels too")
+    output_file: Optional[str] = option(None, help="CSV to write (default: print it)")
+    text_1: Optional[str] = option(None, help="one pair instead of a file: the first post's text")
+    image_1: Optional[str] = option(None, help="and its image")
+    text_2: Optional[str] = option(None, help="the second post's text")
+    image_2: Optional[str] = option(None, help="and its image")
+    explain: bool = option(
+        False, help="also say by how much the prediction's probability falls without the texts, and without each image"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one = (self.text_1, self.image_1, self.text_2, self.image_2)
+        if (self.input_file is None) == (one == (None,) * 4):
+            raise UsageError("give --input_file, or --text_1 and --text_2 (and images) of one pair")
+
+
+@dataclass(frozen=True)
+class ExportEntailmentOptions(Options):
+    model: str = option(help="a model's folder: a checkpoint of train.py")
+    output_dir: str = option("./output_entailment", help="folder to write; an older export there is replaced")
     cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0)

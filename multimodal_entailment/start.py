@@ -156,22 +156,11 @@ def labels_of(pairs: Sequence[PostPair]) -> np.ndarray:
     return np.array([pair.label for pair in pairs], np.int64)
 
 
-def make_posts(
-    pairs: Sequence[PostPair],
-    parts: EntailmentParts,
-    *,
-    workers: int,
-    cache_dir: Optional[Path] = None,
-    keep_features: bool = False,
-    skip_bad: bool = False,
-) -> Posts:
+def make_posts(pairs: Sequence[PostPair], parts: EntailmentParts, options: TrainEntailmentOptions) -> Posts:
     """Encode the texts of pairs and decode their images, as far as the model looks at them.
 
-    Args:
-        workers: of decoding; 0: one a core.
-        cache_dir: where decoded images are kept (default: in the user's cache).
-        keep_features: keep the features of the vision encoder as it is now in place of pixels.
-        skip_bad: let a broken image be a missing one; a line says how many. Else it is an `ImageError`.
+    Of a frozen vision encoder the features are kept in place of pixels. With `skip_bad_rows` a broken image is a
+    missing one, and a line says how many are; else it is an `ImageError` that names the row.
     """
     texts, pad_id, images = None, 0, None
     if parts.pair_encoder is not None:
@@ -182,10 +171,10 @@ def make_posts(
         images = ImageStore(
             paths,
             parts.info.image_size,
-            workers=workers,
-            cache_dir=cache_dir,
-            encoder=parts.network.vision if keep_features else None,
-            skip_bad=skip_bad,
+            workers=options.image_workers,
+            cache_dir=options.cache_dir or Path(options.save_dir) / "images",
+            encoder=parts.network.vision if options.freeze_vision else None,
+            skip_bad=options.skip_bad_rows,
             places=places,
         )
         if images.bad:

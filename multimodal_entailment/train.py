@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from multimodal_entailment.options import ENTAILMENT_MAY_CHANGE, TrainEntailmentOptions
@@ -40,17 +39,7 @@ def train(options: TrainEntailmentOptions) -> FitResult:
     parts, processes = start.parts, start.processes
     if len(split.train) < processes.size:
         raise UsageError(f"{len(split.train)} training pairs are too few for {processes.size} processes")
-    train_posts, validation_posts = (
-        make_posts(
-            pairs,
-            parts,
-            workers=options.image_workers,
-            cache_dir=Path(options.cache_dir or Path(options.save_dir) / "images"),
-            keep_features=options.freeze_vision,
-            skip_bad=options.skip_bad_rows,
-        )
-        for pairs in (split.train, split.validation)
-    )
+    train_posts, validation_posts = (make_posts(pairs, parts, options) for pairs in (split.train, split.validation))
     if processes.is_first:
         print(describe_data(split), flush=True)
         if parts.pair_encoder is not None:

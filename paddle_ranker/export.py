@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -80,11 +81,11 @@ def export_ranker(
             # Another one: what Paddle has made static once computes by its graph ever after.
             write_static_model(ScoringNetwork(parts.network, parts.info.calibration), temporary / prefix)
             _write_descriptions(temporary, parts)
-            model = StaticModel(_program(temporary, prefix), temporary / f"{prefix}.pdiparams")
+            model = StaticModel(program_file(temporary, prefix), temporary / f"{prefix}.pdiparams")
             parities = {"paddle_inference": compare(expected, batches, model.outputs, "the static model")}
             if onnx:
                 parities["onnxruntime"] = write_onnx(
-                    _program(temporary, prefix), temporary / f"{prefix}.onnx", batches, expected
+                    program_file(temporary, prefix), temporary / f"{prefix}.onnx", batches, expected
                 )
             facts = {**_facts(temporary, prefix, parities), "checks": checks}
             info = dataclasses.replace(parts.info, export=facts)
@@ -95,10 +96,18 @@ def export_ranker(
     return ExportedFolder.open(output, prefix), parities
 
 
-def write_static_model(network: nn.Layer, target: Path) -> None:
-    """Write `network` as `<target>.json` or `<target>.pdmodel`, and `<target>.pdiparams`."""
+def write_static_model(
+    network: nn.Layer,
+    target: Path,
+    inputs: Optional[Sequence[InputSpec]] = None,
+    outputs: Sequence[str] = OUTPUTS,
+) -> None:
+    """Write `network` as `<target>.json` or `<target>.pdmodel`, and `<target>.pdiparams`.
+
+    `inputs` and `outputs` are those of another network than a ranker's.
+    """
     network.eval()
-    spec = [InputSpec([None, None], "int64", name) for name in INPUTS]
+    spec = [InputSpec([None, None], "int64", name) for name in INPUTS] if inputs is None else list(inputs)
     static = paddle.jit.to_static(network, input_spec=spec, full_graph=True)
     try:
         with warnings.catch_warnings():
@@ -107,10 +116,11 @@ def write_static_model(network: nn.Layer, target: Path) -> None:
     except (OSError, RuntimeError) as error:
         raise RankerError(f"{target}: could not be written ({str(error).strip().splitlines()[-1][:200]})") from error
     target.with_name(f"{target.name}.pdiparams.info").unlink(missing_ok=True)  # for further training, which we do not
-    name_outputs(_program(target.parent, target.name), OUTPUTS)
+    name_outputs(program_file(target.parent, target.name), outputs)
 
 
-def _program(folder: Path, prefix: str) -> Path:
+def program_file(folder: Path, prefix: str) -> Path:
+    """Return the file of a static model's graph, whichever Paddle wrote it."""
     return next(path for path in (folder / f"{prefix}.{format}" for format in FORMATS) if path.is_file())
 
 
@@ -128,7 +138,7 @@ def _write_descriptions(folder: Path, parts: RankerParts) -> None:
 
 
 def _facts(folder: Path, prefix: str, parities: dict[str, Parity]) -> dict[str, Any]:
-    program = _program(folder, prefix)
+    program = program_file(folder, prefix)
     names = [path.name for path in sorted(folder.glob(f"{prefix}.*")) if path.is_file()]
     return {
         "prefix": prefix,

@@ -1,0 +1,197 @@
+"""A trained entailment model in a few lines of Python: texts and images in, probabilities out.
+
+model = Entailment.load("checkpoint/best")
+model.predict(["a text"], ["one.jpg"], ["another text"], [None])
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional, Protocol, Union
+
+import numpy as np
+from scipy.special import softmax
+
+from multimodal_entailment.data import LABELS, PostPair, images_of
+from multimodal_entailment.decoded import DecodedImages, Image
+from multimodal_entailment.images import ImageLimits
+from paddle_ranker import runtime
+from paddle_ranker.errors import UsageError
+
+if TYPE_CHECKING:
+    from multimodal_entailment.examples import Batch, Posts
+    from multimodal_entailment.folder import EntailmentInfo, EntailmentParts
+    from paddle_ranker.pair_encoder import PairEncoder
+    from paddle_ranker.static_model import StaticModel
+
+
+class _Engine(Protocol):
+    """What computes logits of a batch, `[batch, classes]`."""
+
+    name: str
+
+    def logits(self, batch: Batch) -> np.ndarray: ...
+
+
+class _Dygraph:
+    """The network as it is."""
+
+    name = "dygraph"
+
+    def __init__(self, parts: EntailmentParts):
+        self._network = parts.network
+        self._network.eval()
+
+    def logits(self, batch: Batch) -> np.ndarray:
+        import paddle
+
+        from multimodal_entailment.examples import logits_of
+
+        with paddle.no_grad():
+            logits: np.ndarray = logits_of(self._network, batch).numpy()
+            return logits
+
+
+class _Static:
+    """The exported model; one call at a time."""
+
+    name = "paddle_inference"
+
+    def __init__(self, model: StaticModel):
+        self._model, self._lock = model, threading.Lock()
+
+    def logits(self, batch: Batch) -> np.ndarray:
+        from multimodal_entailment.static import arrays_of
+
+        with self._lock:
+            return self._model.outputs(*arrays_of(batch))[1]
+
+
+class Entailment:
+    """Say for pairs of posts whether the second follows from the first. Safe to call from several threads.
+
+    Attributes: `labels`, the classes in the order of the probabilities; `info`, what the model is; `engine`, what
+    computes: dygraph or paddle_inference.
+    """
+
+    labels = LABELS
+
+    def __init__(
+        self,
+        info: EntailmentInfo,
+        engine: _Engine,
+        pair_encoder: Optional[PairEncoder],
+        *,
+        batch_size: int,
+        workers: int,
+        limits: ImageLimits,
+    ):
+        self.info, self.engine, self._pair_encoder = info, engine.name, pair_encoder
+        self._engine, self._batch_size, self._limits = engine, batch_size, limits
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
+
+    @classmethod
+    def load(
+        cls,
+        folder: Union[str, Path],
+        *,
+        batch_size: int = 32,
+        workers: int = 0,
+        threads: int = 0,
+        limits: Optional[ImageLimits] = None,
+    ) -> Entailment:
+        """Load a model: a checkpoint's folder, run as it is, or an exported one, run by Paddle Inference on the CPU.
+
+        Args:
+            batch_size: pairs that are computed at once.
+            workers: threads that decode images; 0: one a core.
+            threads: of a matrix product of Paddle Inference; 0: one a core.
+            limits: of images that are decoded.
+
+        Raises `CheckpointError` for a folder that is neither, or is damaged.
+        """
+        runtime.prepare()
+        from multimodal_entailment.folder import EntailmentInfo, load_entailment, load_pair_encoder
+        from multimodal_entailment.static import open_static
+
+        folder = Path(folder)
+        info = EntailmentInfo.read(folder)
+        if info.export:
+            pair_encoder = load_pair_encoder(folder, info) if info.max_seq_length else None
+            engine: _Engine = _Static(open_static(folder, info, runtime.thread_count(threads)))
+        else:
+            parts = load_entailment(folder)
+            pair_encoder, engine = parts.pair_encoder, _Dygraph(parts)
+        return cls(
+            info,
+            engine,
+            pair_encoder,
+            batch_size=batch_size,
+            workers=workers or runtime.usable_cores(),
+            limits=limits or ImageLimits(),
+        )
+
+    def predict(
+        self,
+        texts_1: Sequence[str],
+        images_1: Sequence[Optional[Image]],
+        texts_2: Sequence[str],
+        images_2: Sequence[Optional[Image]],
+    ) -> np.ndarray:
+        """Return the probability of each class for each pair of posts, `[n, 3]` float64, in the order of `labels`.
+
+        Images are files or their bytes; None is a missing one. What the model does not look at is not opened.
+
+        Raises `ImageError`, naming the pair (from 1), for an image that cannot be decoded or is beyond the limits.
+        """
+        return self.probabilities(self._posts(texts_1, images_1, texts_2, images_2))
+
+    def predict_posts(self, pairs: Sequence[PostPair], skip_bad_images: bool = False) -> np.ndarray:
+        """Return the same of pairs from a file, `[n, 3]` float64; messages name the lines.
+
+        With `skip_bad_images` a broken image is a missing one, and one line on stderr says how many were.
+        """
+        paths, places = images_of(pairs)
+        half = len(pairs)
+        texts = [pair.text_1 for pair in pairs], [pair.text_2 for pair in pairs]
+        posts = self._posts(texts[0], paths[:half], texts[1], paths[half:], places, skip_bad_images)
+        probabilities = self.probabilities(posts)
+        if isinstance(posts.images, DecodedImages) and posts.images.bad:
+            bad = posts.images.bad
+            print(f"{len(bad):,} images taken for missing ({bad[0]}{'; …' if len(bad) > 1 else ''})", file=sys.stderr)
+        return probabilities
+
+    def _posts(
+        self,
+        texts_1: Sequence[str],
+        images_1: Sequence[Optional[Image]],
+        texts_2: Sequence[str],
+        images_2: Sequence[Optional[Image]],
+        places: Optional[Sequence[str]] = None,
+        skip_bad: bool = False,
+    ) -> Posts:
+        from multimodal_entailment.examples import Posts
+
+        counts = {len(texts_1), len(images_1), len(texts_2), len(images_2)}
+        if len(counts) > 1:
+            raise UsageError(f"{sorted(counts)} texts and images: give two texts and two images (or None) a pair")
+        encoder, images = self._pair_encoder, None
+        if self.info.image_size is not None:
+            both = [*images_1, *images_2]
+            images = DecodedImages(
+                both, self.info.image_size, self._pool, self._limits, places=places, skip_bad=skip_bad
+            )
+        texts = None if encoder is None else encoder.encode(texts_1, texts_2)
+        return Posts(len(texts_1), texts, 0 if encoder is None else encoder.pad_id, images)
+
+    def probabilities(self, posts: Posts) -> np.ndarray:
+        """Return the same of pairs that are encoded already, `[n, 3]` float64."""
+        logits = np.zeros((len(posts), len(LABELS)))
+        for indices in posts.scoring_batches(self._batch_size):
+            logits[indices] = self._engine.logits(posts.batch(indices))
+        probabilities: np.ndarray = softmax(logits, axis=1)
+        return probabilities

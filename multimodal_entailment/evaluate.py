@@ -1,0 +1,100 @@
+"""Measure a model on labelled pairs of posts."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+from multimodal_entailment.data import LABELS, PostPair, class_counts, read_posts, split_posts
+from multimodal_entailment.options import EvaluateEntailmentOptions
+from paddle_ranker import runtime
+from paddle_ranker.errors import DataError
+from paddle_ranker.options import run_command
+from paddle_ranker.record_formats import check_writable
+
+if TYPE_CHECKING:
+    from multimodal_entailment.figures import Evaluation
+    from multimodal_entailment.folder import EntailmentInfo
+
+
+def evaluate(options: EvaluateEntailmentOptions) -> None:
+    """Print the figures with 95% bootstrap intervals over pairs, and the confusion matrix."""
+    runtime.prepare_command(options.cpu_threads)
+    from multimodal_entailment.confusion_plot import write_confusion_plot
+    from multimodal_entailment.entailment_scorer import Entailment
+    from multimodal_entailment.figures import evaluate_predictions
+    from multimodal_entailment.start import labels_of
+
+    if options.confusion_plot is not None:
+        check_writable(options.confusion_plot)
+    runtime.select_device(options.device)
+    model = Entailment.load(
+        options.model, batch_size=options.batch_size, workers=options.image_workers, threads=options.cpu_threads
+    )
+    pairs = measured_pairs(options, model.info)
+    probabilities = model.predict_posts(pairs, options.skip_bad_rows)
+    found = evaluate_predictions(labels_of(pairs), probabilities, resamples=options.resamples, seed=options.seed)
+    if options.confusion_plot is not None:
+        title = f"{Path(options.model).resolve().name}: accuracy {found.intervals['accuracy']}"
+        write_confusion_plot(options.confusion_plot, found.confusion, title)
+    print(json.dumps(found.to_dict(), indent=2) if options.format == "json" else as_text(found, pairs))
+
+
+def measured_pairs(options: EvaluateEntailmentOptions, info: EntailmentInfo) -> list[PostPair]:
+    """Return the rows that the options name.
+
+    Raises `DataError` where rows kept from training are asked for and the file is not the one that was split.
+    """
+    looks = info.vision is not None
+    pairs = read_posts(options.test_file, options.image_folder, skip_bad_rows=options.skip_bad_rows, images=looks)
+    if options.part == "all":
+        return pairs
+    from paddle_ranker.training_state import content_digest
+
+    training = info.training
+    content = training.get("content", {})
+    if content.get("train_file") != content_digest(options.test_file) or "validation_file" in content:
+        raise DataError(
+            f"{options.test_file}: is not the file that this model's training split; --part {options.part} needs that "
+            "one, as it was"
+        )
+    split = split_posts(pairs, training["test_share"], training["validation_share"], training["split_seed"])
+    chosen = split.test if options.part == "test" else split.validation
+    if not chosen:
+        raise DataError(f"{options.test_file}: the training kept no {options.part} rows")
+    return chosen
+
+
+def as_text(found: Evaluation, pairs: Sequence[PostPair]) -> str:
+    """Return the figures in lines: the overall ones, a table of the classes, the confusion matrix."""
+    intervals = found.intervals
+    lines = [
+        f"accuracy: {_shown(intervals['accuracy'])}",
+        f"macro_f1: {_shown(intervals['macro_f1'])}",
+        f"auc (one-vs-rest, mean of the classes): {_shown(intervals['auc'])}",
+        "",
+        f"{'':<14}{'pairs':>7}  " + "".join(f"{name:<24}" for name in ("precision", "recall", "auc")).rstrip(),
+    ]
+    for label, count in class_counts(pairs).items():
+        cells = (_shown(intervals[f"{label} {name}"]) for name in ("precision", "recall", "auc"))
+        lines.append(f"{label:<14}{count:>7,}  " + "".join(f"{cell:<24}" for cell in cells).rstrip())
+    lines += ["", "truth (rows), predicted (columns)", f"{'':<14}" + "".join(f"{label:>15}" for label in LABELS)]
+    lines += [f"{label:<14}" + "".join(f"{n:>15,}" for n in row) for label, row in zip(LABELS, found.confusion)]
+    lines += ["", f"{found.count:,} pairs of posts; [ ]: 95% bootstrap intervals over them"]
+    return "\n".join(lines)
+
+
+def _shown(interval: object) -> str:
+    return "undefined" if math.isnan(interval.estimate) else str(interval)  # type: ignore[attr-defined]
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(evaluate, EvaluateEntailmentOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

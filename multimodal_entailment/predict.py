@@ -1,0 +1,72 @@
+"""Say for pairs of posts whether the second follows from the first, with probabilities."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Optional
+
+from multimodal_entailment.data import LABELS, PostPair, read_posts
+from multimodal_entailment.options import PredictEntailmentOptions
+from paddle_ranker import runtime
+from paddle_ranker.options import run_command
+from paddle_ranker.record_formats import check_writable
+
+if TYPE_CHECKING:
+    from multimodal_entailment.folder import EntailmentInfo
+
+
+def predict(options: PredictEntailmentOptions) -> None:
+    """Write a row for each pair: its ids, the likeliest class, and the probability of each class."""
+    runtime.prepare_command(options.cpu_threads)
+    from multimodal_entailment.entailment_scorer import Entailment
+    from multimodal_entailment.explain import explain
+    from paddle_ranker.atomic import new_file
+
+    if options.output_file is not None:
+        check_writable(options.output_file)
+    runtime.select_device(options.device)
+    model = Entailment.load(
+        options.model, batch_size=options.batch_size, workers=options.image_workers, threads=options.cpu_threads
+    )
+    pairs = given_pairs(options, model.info)
+    probabilities = model.predict_posts(pairs, options.skip_bad_rows)
+    falls = explain(model, pairs, probabilities, options.skip_bad_rows) if options.explain else {}
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id_1", "id_2", "label", *LABELS, *(f"without_{part}" for part in falls)])
+    for number, (pair, row) in enumerate(zip(pairs, probabilities)):
+        cells = [*row, *(values[number] for values in falls.values())]
+        writer.writerow([pair.id_1, pair.id_2, LABELS[row.argmax()], *(f"{value:.6f}" for value in cells)])
+    if options.output_file is None:
+        sys.stdout.write(text.getvalue())
+        return
+    with new_file(options.output_file, newline="") as stream:
+        stream.write(text.getvalue())
+    print(f"{len(pairs):,} pairs: {options.output_file}")
+
+
+def given_pairs(options: PredictEntailmentOptions, info: EntailmentInfo) -> list[PostPair]:
+    """Return the pairs of the file, or the one of the command line."""
+    if options.input_file is None:
+        texts = options.text_1 or "", options.text_2 or ""
+        return [PostPair("1", texts[0], options.image_1, "2", texts[1], options.image_2, None, 1)]
+    return read_posts(
+        options.input_file,
+        options.image_folder,
+        need_labels=False,
+        skip_bad_rows=options.skip_bad_rows,
+        images=info.vision is not None,
+    )
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(predict, PredictEntailmentOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -38,6 +38,7 @@ OUTCOMES = {
     503: "unavailable",
     504: "deadline_exceeded",
 }
+_OWN_PATHS = ("rerank", "tei", "operators")  # protocols
 _WORK = "work"  # in a request's state: the task that answers it
 _SOUND_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}\Z")
 _LOG = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ class Gate:
                 "request",
                 request_id=request_id,
                 protocol=protocol,
-                path=scope["path"] if protocol != "other" else None,  # what else may be in a path is the user's
+                path=scope["path"] if protocol in _OWN_PATHS else None,  # what else a path may hold is the user's
                 status=status,
                 milliseconds=round(1000 * seconds, 3),
                 pairs=state.get("pairs"),

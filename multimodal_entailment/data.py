@@ -75,24 +75,20 @@ def read_posts(
         skip_bad_rows: leave bad rows out; one line on stderr says how many and why.
         images: read the images' paths; else the file needs no such columns, and every image is None.
 
-    Raises `DataError`, naming file, line and what was found, for a missing or damaged file, missing columns, a bad
-    row (a wrong number of cells, a quote that is never closed, an unknown label, neither text nor image, an image that
-    is a web address), and a file without one good row. Whether an image is there is seen where it is opened.
+    Raises `DataError`, naming file, line and what was found, for a missing or damaged file, one that is not UTF-8
+    throughout (also with `skip_bad_rows`), missing columns, a bad row (a wrong number of cells, a quote that is never
+    closed, an unknown label, neither text nor image, an image that is a web address), and a file without one good row.
+    Whether an image is there is seen where it is opened.
     """
     path = Path(path)
-    lines = _Lines(str(path))
-    reader = csv.reader(iter(lines), strict=True)
+    reader = csv.reader(_lines(path), strict=True)
     columns = _columns(path, reader, need_labels, images)
     folder = Path(image_folder) if image_folder is not None else path.parent
     pairs, reasons, skipped = [], [], 0
     while True:
         begin = reader.line_num + 1
         try:
-            cells = next(reader)
-            reason = lines.problem(begin)
-            if reason:
-                raise _BadRowError(reason)
-            pairs.append(_pair(cells, columns, begin, folder, need_labels))
+            pairs.append(_pair(next(reader), columns, begin, folder, need_labels))
         except StopIteration:
             break
         except (_BadRowError, csv.Error) as problem:
@@ -111,23 +107,12 @@ def read_posts(
     return pairs
 
 
-class _Lines:
-    """The lines of a text file for the csv module, which remembers which of them could not be read."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._bad: dict[int, str] = {}
-
-    def __iter__(self) -> Iterator[str]:
-        for number, line in read_lines(self._path):
-            if isinstance(line, BadRow):
-                self._bad[number] = line.reason
-                line = ""
-            yield line + "\n"
-
-    def problem(self, begin: int) -> Optional[str]:
-        """Return what is wrong with the lines that were read from `begin` on, if anything."""
-        return next((reason for number, reason in self._bad.items() if number >= begin), None)
+def _lines(path: Path) -> Iterator[str]:
+    """Yield the lines for the csv module; one that is no text ends it, since a quote in it may begin or end a row."""
+    for number, line in read_lines(str(path)):
+        if isinstance(line, BadRow):
+            raise DataError(f"{path}, line {number}: {line.reason}")
+        yield line + "\n"
 
 
 @dataclass(frozen=True)

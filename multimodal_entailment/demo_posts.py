@@ -1,0 +1,185 @@
+"""Make pairs of posts, each a text about a place and a picture of it, whose labels follow from how they were made.
+
+Scenes (a place with a kind of things in it) and phrasings of the test pairs occur in no training or validation pair,
+but every word and every kind of thing does. What can be known of the labels is in `demo_truth`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from multimodal_entailment.data import PostPair, write_posts
+from multimodal_entailment.demo_pictures import COLOURS, PLACES, THINGS, draw_picture
+from multimodal_entailment.demo_truth import (
+    ADDS,
+    CONTRADICTS,
+    NO_CLAIM,
+    TRUE_CLAIM,
+    Relations,
+    accuracy_of_best_guesses,
+    all_relations,
+    best_guesses,
+    class_shares,
+    subsets,
+)
+from paddle_ranker.atomic import make_folder, new_folder
+from paddle_ranker.demo.dice import Dice
+from paddle_ranker.errors import RankerError
+
+GENERATOR_VERSION = 1  # raise it with every change that alters what is made
+PARTS = ("train", "validation", "test")
+STATES = (
+    ("open", "closed"), ("busy", "quiet"), ("clean", "dirty"), ("dry", "wet"),
+    ("warm", "cold"), ("safe", "dangerous"), ("bright", "dark"), ("new", "old"),
+)  # fmt: skip
+# No two parts share a phrasing; the test's words all occur in the training's.
+FACTS = {
+    "train": (
+        "The {place} is {state} today.",
+        "Today we found the {place} {state}.",
+        "Just seen: the {place} is {state}.",
+        "News from the {place}: it is {state}.",
+        "They say the {place} is {state} now.",
+        "We went to the {place}, and it is {state}.",
+        "Look, the {place} is {state} this morning.",
+        "I found out that the {place} is {state}.",
+        "At the {place} this morning: all {state}.",
+    ),
+    "validation": ("Just found: the {place} is {state} now.", "Now they say it: {state}, the {place} is.",
+                   "We went to look: the {place} is {state} this morning."),
+    "test": ("News: we found out that the {place} is {state} now.", "Look at the {place}, it is {state} this morning.",
+             "I went to the {place} today: {state}.", "This morning the {place} is {state}, they say."),
+}  # fmt: skip
+CLAIMS = {
+    "train": (
+        "The {things} in the first picture are {colour}.",
+        "In the first picture we see {colour} {things}.",
+        "Those {things} in the picture before are all {colour}.",
+        "All the {things} you see in the first picture: {colour}.",
+        "First picture: {colour} {things}.",
+    ),
+    "validation": ("The first picture: all {things} are {colour}.", "We see {colour} {things} in the picture before."),
+    "test": ("You see {colour} {things} in the first picture.", "In the picture before, the {things} are {colour}.",
+             "Picture before: those {things} are all {colour}."),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DemoPair:
+    """The posts of a pair: texts, what their pictures show (place, things, number, colour), and their relations."""
+
+    texts: tuple[str, str]
+    pictures: tuple[tuple[str, str, int, str], tuple[str, str, int, str]]
+    relations: Relations
+
+
+def scenes(part: str) -> list[tuple[str, str]]:
+    """Return the (place, things) of one part: five eighths of them all, one eighth, and two eighths."""
+    sides = len(PLACES)
+    chosen = {"train": range(5), "validation": range(5, 6), "test": range(6, 8)}[part]
+    pairs = product(enumerate(PLACES), enumerate(THINGS))
+    return [(place, things) for (i, place), (j, things) in pairs if (i + j) % sides in chosen]
+
+
+def demo_pairs(part: str, seed: int) -> Iterator[DemoPair]:
+    """Yield pairs of posts of one of `PARTS` without end; the same seed gives the same ones."""
+    dice = Dice(seed, f"posts of {part}")
+    relations, edges = list(all_relations()), [float(edge) for edge in _edges()]
+    while True:
+        throw = dice.random()
+        yield _pair(
+            dice, part, relations[next(i for i, edge in enumerate(edges) if throw < edge or i == len(edges) - 1)]
+        )
+
+
+def _edges() -> Iterator[Fraction]:
+    total = Fraction(0)
+    for probability in all_relations().values():
+        total += probability
+        yield total
+
+
+def _pair(dice: Dice, part: str, relations: Relations) -> DemoPair:
+    place, things = dice.pick(scenes(part))
+    kind, other = dice.some(STATES, 2)
+    side = dice.below(2)
+    said = kind[side]
+    then = {CONTRADICTS: kind[1 - side], ADDS: other[dice.below(2)]}.get(relations.texts, said)
+    sentences = [_fact(dice, part, place, said), _fact(dice, part, place, then)]
+    colour, another, claimed = dice.pick(list(COLOURS)), dice.pick(list(COLOURS)), ""
+    if relations.claim != NO_CLAIM:
+        claimed = colour if relations.claim == TRUE_CLAIM else dice.pick([name for name in COLOURS if name != colour])
+        claim = dice.pick(CLAIMS[part]).format(things=things, colour=claimed)
+        sentences[1] = " ".join(dice.shuffled([sentences[1], claim]))
+    pictures = (place, things, relations.things_1, colour), (place, things, relations.things_2, another)
+    return DemoPair((sentences[0], sentences[1]), pictures, relations)
+
+
+def _fact(dice: Dice, part: str, place: str, state: str) -> str:
+    fact = dice.pick(FACTS[part]).format(place=place, state=state)
+    return f"{fact} #{place}" if dice.chance(0.3) else fact
+
+
+def make_demo_posts(folder: Path, size: int, seed: int) -> dict[str, Any]:
+    """Write `train.csv`, `validation.csv`, `test.csv`, their `images/`, and `truth.json`, which is returned.
+
+    There are `size` training pairs, a fifth as many validation pairs and half as many test pairs. The truth holds the
+    best possible accuracy of each subset of the inputs: `best_accuracy`, from the construction, over all pairs that
+    could be drawn; `best_guesses_on_test`, what the same guesses get right of the test pairs that were drawn.
+
+    Raises `RankerError` where the folder is there already or cannot be written; it appears whole or not at all.
+    """
+    if folder.exists():
+        raise RankerError(f"{folder}: is there already; choose another --output_dir, or remove it")
+    make_folder(folder.parent)
+    counts = dict(zip(PARTS, (size, max(1, size // 5), max(1, size // 2))))
+    with new_folder(folder) as temporary:
+        (temporary / "images").mkdir()
+        drawn = {part: _write_part(temporary, part, count, seed) for part, count in counts.items()}
+        truth = _truth(seed, drawn)
+        (temporary / "truth.json").write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
+    return truth
+
+
+def _write_part(folder: Path, part: str, count: int, seed: int) -> list[Relations]:
+    dice, rows, relations = Dice(seed, f"pictures of {part}"), [], []
+    for number, pair in zip(range(count), demo_pairs(part, seed)):
+        names = []
+        for which, picture in enumerate(pair.pictures, start=1):
+            names.append(f"images/{part}_{number:06d}_{which}.png")
+            _save(draw_picture(dice, *picture), folder / names[-1])
+        ids = [Path(name).stem for name in names]
+        label = pair.relations.label
+        rows.append(PostPair(ids[0], pair.texts[0], names[0], ids[1], pair.texts[1], names[1], label, number + 2))
+        relations.append(pair.relations)
+    write_posts(folder / f"{part}.csv", rows)
+    return relations
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    image.save(path, "PNG", compress_level=6)
+
+
+def _truth(seed: int, drawn: dict[str, list[Relations]]) -> dict[str, Any]:
+    best, on_test = {}, {}
+    for inputs in subsets():
+        name = "+".join(inputs) or "nothing"
+        accuracy, _ = best_guesses(inputs)
+        best[name] = {"accuracy": float(accuracy), "exactly": str(accuracy)}
+        on_test[name] = float(accuracy_of_best_guesses(inputs, drawn["test"]))
+    return {
+        "generator_version": GENERATOR_VERSION,
+        "seed": seed,
+        "pairs": {part: len(relations) for part, relations in drawn.items()},
+        "class_shares": {label: float(share) for label, share in class_shares().items()},
+        "best_accuracy": best,
+        "best_guesses_on_test": on_test,
+    }

@@ -1,0 +1,114 @@
+"""What the demo's pairs of posts are about, what follows from what, and the best accuracy that is possible.
+
+Three relations between two posts, each of them seen in other inputs, make the label:
+
+* what the texts say of the place: the same, its opposite, or something else (text one with text two);
+* what text two claims about the things in picture one: nothing, their colour, another colour (text two with image one);
+* how many things the pictures show: picture two fewer, more, or none at all (image one with image two).
+
+A contradiction anywhere makes the pair contradictory. Without one, anything that post two adds makes it not entailed.
+Everything else in texts and pictures is drawn independently of these relations. So a few numbers are all that a subset
+of the inputs tells about the label, and the best guess from it can be worked out exactly, as a fraction.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import combinations, product
+
+from multimodal_entailment.data import LABELS
+
+INPUTS = ("text_1", "image_1", "text_2", "image_2")
+CONTRADICTS, FOLLOWS, ADDS = range(3)  # what a relation does, numbered as the labels are
+NO_CLAIM, TRUE_CLAIM, FALSE_CLAIM = range(3)
+_TEXTS = {CONTRADICTS: Fraction(20, 100), FOLLOWS: Fraction(55, 100), ADDS: Fraction(25, 100)}
+_CLAIMS = {NO_CLAIM: Fraction(50, 100), TRUE_CLAIM: Fraction(38, 100), FALSE_CLAIM: Fraction(12, 100)}
+_PICTURES = {CONTRADICTS: Fraction(12, 100), FOLLOWS: Fraction(65, 100), ADDS: Fraction(23, 100)}
+_NUMBERS = range(1, 9)  # things in a picture
+_APART = 2  # so that who miscounts by one still sees which picture shows more
+
+
+@dataclass(frozen=True)
+class Relations:
+    """How the posts of a pair relate: their texts, the claim, and the things in either picture."""
+
+    texts: int
+    claim: int
+    things_1: int
+    things_2: int
+
+    @property
+    def pictures(self) -> int:
+        """What picture two does to picture one."""
+        if not self.things_2:
+            return CONTRADICTS
+        return ADDS if self.things_2 > self.things_1 else FOLLOWS
+
+    @property
+    def label(self) -> int:
+        """An index into `LABELS`."""
+        if CONTRADICTS in (self.texts, self.pictures) or self.claim == FALSE_CLAIM:
+            return LABELS.index("Contradictory")
+        return LABELS.index("NoEntailment" if ADDS in (self.texts, self.pictures) else "Implies")
+
+    def seen(self, inputs: Sequence[str]) -> tuple[object, ...]:
+        """Return all that some of the `INPUTS` tell about the relations."""
+        claim: object = None
+        if "text_2" in inputs:  # by itself it tells whether there is a claim
+            claim = self.claim if "image_1" in inputs else self.claim != NO_CLAIM
+        return (
+            self.texts if {"text_1", "text_2"} <= set(inputs) else None,
+            claim,
+            self.things_1 if "image_1" in inputs else None,
+            self.things_2 if "image_2" in inputs else None,
+        )
+
+
+def numbers_of_things(pictures: int) -> list[tuple[int, int]]:
+    """Return the numbers of things in both pictures, all equally likely, between which there is this relation."""
+    if pictures == CONTRADICTS:
+        return [(number, 0) for number in _NUMBERS]
+    pairs = [(more, fewer) for more, fewer in product(_NUMBERS, _NUMBERS) if more - fewer >= _APART]
+    return pairs if pictures == FOLLOWS else [(fewer, more) for more, fewer in pairs]
+
+
+def all_relations() -> dict[Relations, Fraction]:
+    """Return all relations that occur, with their probabilities, which sum to 1."""
+    found = {}
+    for (texts, p), (claim, q), (pictures, r) in product(_TEXTS.items(), _CLAIMS.items(), _PICTURES.items()):
+        numbers = numbers_of_things(pictures)
+        for first, second in numbers:
+            found[Relations(texts, claim, first, second)] = p * q * r / len(numbers)
+    return found
+
+
+def class_shares() -> dict[str, Fraction]:
+    """Return the share of each label, by name."""
+    shares = dict.fromkeys(LABELS, Fraction(0))
+    for relations, probability in all_relations().items():
+        shares[LABELS[relations.label]] += probability
+    return shares
+
+
+def subsets() -> list[tuple[str, ...]]:
+    """Return all subsets of `INPUTS`, smaller ones first; the first is empty."""
+    return [chosen for count in range(len(INPUTS) + 1) for chosen in combinations(INPUTS, count)]
+
+
+def best_guesses(inputs: Sequence[str]) -> tuple[Fraction, dict[tuple[object, ...], int]]:
+    """Return the best possible accuracy from some of the inputs, and the label to guess for each thing seen."""
+    labels: dict[tuple[object, ...], dict[int, Fraction]] = defaultdict(lambda: defaultdict(Fraction))
+    for relations, probability in all_relations().items():
+        labels[relations.seen(inputs)][relations.label] += probability
+    accuracy = sum((max(shares.values()) for shares in labels.values()), Fraction(0))
+    return accuracy, {seen: max(sorted(shares), key=shares.__getitem__) for seen, shares in labels.items()}
+
+
+def accuracy_of_best_guesses(inputs: Sequence[str], drawn: Iterable[Relations]) -> Fraction:
+    """Return the share of some pairs, drawn at random, that the best guesses from some of the inputs get right."""
+    _, guesses = best_guesses(inputs)
+    right = [guesses[relations.seen(inputs)] == relations.label for relations in drawn]
+    return Fraction(sum(right), len(right))

@@ -1,0 +1,46 @@
+"""Make demo posts, texts with pictures, for which the best possible accuracy of each input is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from paddle_ranker.options import Options, option, run_command
+
+
+@dataclass(frozen=True)
+class MakeDemoPostsOptions(Options):
+    """Options of `python -m multimodal_entailment.make_demo_posts`."""
+
+    output_dir: str = option(help="folder to make: train.csv, validation.csv, test.csv, images/, truth.json")
+    size: int = option(3000, help="training pairs; a fifth as many for validation, half for test", minimum=10)
+    seed: int = option(7, help="the same seed gives the same posts", minimum=0)
+    if_missing: bool = option(False, help="do nothing where the folder is there")
+
+
+def make(options: MakeDemoPostsOptions) -> None:
+    """Make the posts; print the best possible accuracy of each subset of the inputs."""
+    from multimodal_entailment.demo_posts import make_demo_posts
+
+    folder = Path(options.output_dir)
+    if options.if_missing and (folder / "truth.json").is_file():
+        print(f"{folder}: the demo posts are there")
+        return
+    truth = make_demo_posts(folder, options.size, options.seed)
+    pairs = ", ".join(f"{part} {count:,}" for part, count in truth["pairs"].items())
+    shares = ", ".join(f"{label} {share:.1%}" for label, share in truth["class_shares"].items())
+    print(f"{folder}: pairs: {pairs}; seed {options.seed}; labels: {shares}")
+    print(f"{'inputs':36}{'best accuracy':>14}{'on this test':>14}")
+    for name, best in truth["best_accuracy"].items():
+        print(f"{name:36}{best['accuracy']:>13.1%} {truth['best_guesses_on_test'][name]:>13.1%}")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(make, MakeDemoPostsOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

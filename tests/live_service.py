@@ -6,16 +6,22 @@ import asyncio
 import threading
 import time
 from collections.abc import Coroutine
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable, Optional
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.routing import Router
 
 from paddle_ranker.serving.baidu_std_server import BaiduStdProtocol
+from paddle_ranker.serving.connections import Connections
 from paddle_ranker.serving.grpc_services import start_grpc
+from paddle_ranker.serving.http_gate import Gate
+from paddle_ranker.serving.http_protocol import WatchedHttpProtocol
 from paddle_ranker.serving.limits import Limits
+from paddle_ranker.serving.metrics import Metrics
 from paddle_ranker.serving.paddle_http import routes
+from paddle_ranker.serving.serve_config import ServeConfig
 from tests.fake_service import FakeService
 
 SECONDS = 30  # for what takes milliseconds, on a machine that has much else to do
@@ -71,9 +77,9 @@ class LiveService:
             lambda: BaiduStdProtocol(self.service, api_key=self._api_key), "127.0.0.1", 0
         )
         self.baidu_std = self._baidu.sockets[0].getsockname()[1]
-        config = uvicorn.Config(
-            Starlette(routes=routes(self.service)), host="127.0.0.1", port=0, log_config=None, lifespan="off"
-        )
+        app = Gate(Router(routes(self.service)), Metrics())
+        http: Any = _http  # called as the class is that uvicorn expects
+        config = uvicorn.Config(app, host="127.0.0.1", port=0, http=http, log_config=None, lifespan="off")
         self._uvicorn = uvicorn.Server(config)
         self._uvicorn.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # of uvicorn before 0.29
         self._serving = self._loop.create_task(
@@ -90,6 +96,10 @@ class LiveService:
         await self._serving
         self._baidu.close()
         await self._grpc.stop(1.0)
+
+
+def _http(config: Any, server_state: Any, **others: Any) -> WatchedHttpProtocol:
+    return WatchedHttpProtocol(config, server_state, ServeConfig(Path("none")), Connections(100, server_state))
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -112,7 +112,9 @@ REFUSED = [
     (BODY, {"Content_Type": "application/proto"}, 400, 1003, "not a baidu"),
     (BODY, {"Content_Encoding": "gzip"}, 400, 1003, "not gzip"),
     (BODY, {"Content_Encoding": "br"}, 400, 1003, "Content-Encoding: 'br'"),
-    (BODY, {"X_Timeout_Ms": "soon"}, 400, 1003, "x-timeout-ms: 'soon'"),
+    (BODY, {"X_Request_Timeout_Ms": "soon"}, 400, 1003, "x-request-timeout-ms: is 'soon'"),
+    (BODY, {"X_Request_Timeout_Ms": "0" * 12 + "9" * 5000}, 400, 1003, "x-request-timeout-ms: is '0000"),
+    (BODY, {"X_Request_Timeout_Ms": "0"}, 504, 1008, "nobody waits"),
     ("x" * 100_001, {}, 413, 1003, "body: has 100001 bytes"),
     (iter([b"x" * 60_000, b"x" * 60_000]), {}, 413, 1003, "more than the 100,000"),
     (gzip.compress(bytes(10**6)), {"Content_Encoding": "gzip"}, 413, 1003, "unpacks to more"),
@@ -149,7 +151,7 @@ def test_faults_of_the_service_have_their_status(live: LiveService, caplog: pyte
 def test_a_deadline_passes(live: LiveService) -> None:
     live.hold()
     try:
-        answered = post(live, "/GeneralModelService/inference", BODY, X_Timeout_Ms="30")
+        answered = post(live, "/GeneralModelService/inference", BODY, X_Request_Timeout_Ms="30")
         assert (answered.status_code, answered.headers["x-bd-error-code"]) == (504, "1008")
     finally:
         live.release()

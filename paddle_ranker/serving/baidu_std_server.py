@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from typing import Callable, Optional, cast
@@ -195,7 +196,8 @@ class BaiduStdProtocol(asyncio.Protocol):
             return
         if self._linger and self._transport.can_write_eof():
             # Closed with bytes unread, the kernel would reset the connection, and the error be lost on its way.
-            self._transport.write_eof()
+            with contextlib.suppress(OSError):  # the client was quicker
+                self._transport.write_eof()
             self._loop.call_later(self._linger, self._transport.close)
             self._linger = 0.0
         else:

@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-TIMEOUT_HEADER = "x-timeout-ms"  # how long the caller waits
+TIMEOUT_HEADER = "x-request-timeout-ms"  # how long the caller waits
 ERROR_HEADER = "x-bd-error-code"  # brpc's number of an error

@@ -1,21 +1,19 @@
-"""A request's body within limits, and an answer only as long as somebody waits for it."""
+"""A request's body within limits, when its caller stops waiting, and an answer packed as it takes it."""
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+import time
+from typing import Optional
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from paddle_ranker.serving.compression import pack, unpack
-from paddle_ranker.serving.faults import INVALID, TOO_LARGE, Fault
+from paddle_ranker.serving.faults import INVALID, TIMED_OUT, TOO_LARGE, Fault
 from paddle_ranker.serving.headers import TIMEOUT_HEADER
-from paddle_ranker.serving.limits import Limits
 
-T = TypeVar("T")
+_LONGEST_TIMEOUT = 3_600_000  # milliseconds
 _WORTH_PACKING = 512  # bytes; below that gzip makes an answer hardly smaller
 
 
@@ -43,41 +41,19 @@ async def read_body(request: Request, limit: int) -> bytes:
     return unpack(body, "gzip", limit)
 
 
-def patience(request: Request, limits: Limits) -> float:
-    """Return the seconds that the caller waits: as its `x-timeout-ms` says, or the server's own deadline.
+def deadline_of(request: Request) -> Optional[float]:
+    """Return when, on `time.monotonic()`'s clock, the caller stops waiting, as its `X-Request-Timeout-Ms` says.
 
-    Raises `Fault(INVALID)` for what is no number of milliseconds.
+    None where it says nothing. Raises `Fault` for what is no number of milliseconds.
     """
     stated = request.headers.get(TIMEOUT_HEADER)
     if stated is None:
-        return limits.deadline_seconds
-    if not re.fullmatch("[0-9]{1,9}", stated):
-        raise Fault(INVALID, f"{stated[:40]!r} is no number of milliseconds", field=TIMEOUT_HEADER)
-    return int(stated) / 1000
-
-
-async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Return what `work` returns; where the client leaves before that, cancel it and raise `ClientDisconnect`.
-
-    The body must have been read.
-    """
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
-    finally:
-        gone.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        return None
+    if not re.fullmatch("[0-9]{1,9}", stated) or int(stated) > _LONGEST_TIMEOUT:
+        raise Fault(INVALID, f"is {stated[:40]!r}, expected 1 to {_LONGEST_TIMEOUT}", field=TIMEOUT_HEADER)
+    if not int(stated):
+        raise Fault(TIMED_OUT, "is 0: nobody waits for an answer", field=TIMEOUT_HEADER)
+    return time.monotonic() + int(stated) / 1000
 
 
 def answer(request: Request, content: bytes, content_type: str, status: int = 200, **headers: str) -> Response:

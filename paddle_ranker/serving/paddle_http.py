@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import re
-import time
 from collections.abc import Awaitable
 from typing import Any, Callable, Optional
 
@@ -18,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 from paddle_ranker.serving import general_model, pipeline
 from paddle_ranker.serving.faults import INTERNAL, NO_METHOD, NOT_FOUND, Fault
 from paddle_ranker.serving.headers import ERROR_HEADER
-from paddle_ranker.serving.http_exchange import answer, patience, read_body, while_connected
+from paddle_ranker.serving.http_exchange import answer, deadline_of, read_body
 from paddle_ranker.serving.json_messages import read_message, write_message
 from paddle_ranker.serving.messages import GENERAL_METHODS, GENERAL_SERVICE, Message, messages, parse
 from paddle_ranker.serving.pipeline import PipelineNames
@@ -48,7 +47,7 @@ def routes(service: ScoringService, names: Optional[PipelineNames] = None) -> li
 def _general(service: ScoringService, method: str) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         async def work() -> Response:
-            arrived = time.monotonic()
+            deadline = deadline_of(request)
             body = await read_body(request, service.limits.request_bytes)
             content_type = _content_type(request)
             if content_type in PROTO:
@@ -57,8 +56,7 @@ def _general(service: ScoringService, method: str) -> Endpoint:
                 asked = await _read(body, messages().Request)
             if method == "debug":
                 asked.profile_server = True
-            deadline = arrived + patience(request, service.limits)
-            response = await while_connected(request, general_model.infer(asked, service, deadline=deadline))
+            response = await general_model.infer(asked, service, deadline=deadline)
             if content_type in PROTO:
                 return answer(request, response.SerializeToString(), content_type)
             return answer(request, write_message(response), JSON)
@@ -74,7 +72,7 @@ def _gateway(service: ScoringService, names: PipelineNames) -> Endpoint:
             return _gateway_error(request, Fault(NOT_FOUND, f"{request.url.path[:120]!r} is nothing here; see /docs"))
 
         async def work() -> Response:
-            arrived = time.monotonic()
+            deadline = deadline_of(request)
             body = await read_body(request, service.limits.request_bytes)
             asked = await _read(body, messages().PipelineRequest)
             asked.name, asked.method = request.path_params["name"], request.path_params["method"]
@@ -82,8 +80,7 @@ def _gateway(service: ScoringService, names: PipelineNames) -> Endpoint:
                 text = f"{asked.method[:80]!r} is no method of {names.service!r}; {names.method!r} is"
                 found = messages().PipelineResponse(err_no=pipeline.NO_SERVICE, err_msg=text)
             else:
-                deadline = arrived + patience(request, service.limits)
-                found = await while_connected(request, pipeline.infer(asked, service, names, deadline=deadline))
+                found = await pipeline.infer(asked, service, names, deadline=deadline)
             return answer(request, write_message(found, defaults=True), JSON)
 
         return await _answered(work(), request, _gateway_error)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-import time
 from collections.abc import Sequence
 from typing import Any, Optional, Protocol, Union
 
@@ -14,12 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from paddle_ranker.serving.faults import INVALID, TIMED_OUT, TOO_LARGE, UNPROCESSABLE, Fault
-from paddle_ranker.serving.http_exchange import answer, read_body
+from paddle_ranker.serving.faults import INVALID, TOO_LARGE, UNPROCESSABLE, Fault
+from paddle_ranker.serving.http_exchange import answer, deadline_of, read_body
 from paddle_ranker.serving.scores import Scores, ScoringService
 
-TIMEOUT_HEADER = "x-request-timeout-ms"
-_LONGEST_TIMEOUT = 3_600_000
 _MUCH_TEXT = 20_000  # characters, above which tokenizing them would hold up the event loop
 _MUCH_JSON = 256 * 1024  # bytes, likewise
 
@@ -168,21 +165,6 @@ class Reranker:
         if len(body) > _MUCH_JSON:
             return await asyncio.get_running_loop().run_in_executor(None, _validated, adapter, body)
         return _validated(adapter, body)
-
-
-def deadline_of(request: Request) -> Optional[float]:
-    """Return when, on `time.monotonic()`'s clock, the caller stops waiting, as its `X-Request-Timeout-Ms` says.
-
-    Raises `Fault` for what is no number of milliseconds.
-    """
-    stated = request.headers.get(TIMEOUT_HEADER)
-    if stated is None:
-        return None
-    if not (stated.isascii() and stated.isdigit() and int(stated[:12]) <= _LONGEST_TIMEOUT):
-        raise Fault(INVALID, f"is {stated[:40]!r}, expected 1 to {_LONGEST_TIMEOUT}", field="X-Request-Timeout-Ms")
-    if not int(stated):
-        raise Fault(TIMED_OUT, "is 0: nobody waits for an answer", field="X-Request-Timeout-Ms")
-    return time.monotonic() + int(stated) / 1000
 
 
 def _validated(adapter: TypeAdapter[Any], body: bytes) -> Any:

@@ -1,0 +1,222 @@
+"""Requests that are nearly right: mutations of valid frames, messages, HTTP requests and JSON bodies."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from paddle_ranker.serving import baidu_std
+from paddle_ranker.serving.json_messages import write_message
+from paddle_ranker.serving.messages import GENERAL_SERVICE, PIPELINE_SERVICE, Message, messages
+
+TITLES = ("深度学习", "b c d", "")
+INTEGERS = (0, 1, -1, 2, 7, 127, 128, 255, 65535, 2**31 - 1, -(2**31), 2**32 - 1, 2**63 - 1, -(2**63))
+VALUES: tuple[Any, ...] = (
+    *(None, True, [], {}, [[]], "", "x" * 300, "\ud800", "\x00", "NaN", 0.5, 1e308, -1, 2**31, 2**63, 2**64),
+    *([[[[[[[[1]]]]]]]], {"a": {"a": {"a": 1}}}, ["x"] * 50, [1.5], [-1], [2**40]),
+)
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+def good_request() -> Message:
+    """Return a valid Request of texts."""
+    request = messages().Request(fetch_var_names=["predict"], log_id=3)
+    request.tensor.add(name="query", elem_type=20, data=["深度"])
+    request.tensor.add(name="title", elem_type=20, data=list(TITLES), shape=[len(TITLES)])
+    return request
+
+
+def token_request() -> Message:
+    """Return a valid Request of tokens, with ids that every vocabulary has."""
+    request = messages().Request()
+    for name, values in (("input_ids", [1, 3, 2, 4, 2, 1, 3, 2, 2, 0]), ("token_type_ids", [0, 0, 0, 1, 1] * 2)):
+        request.tensor.add(name=name, alias_name=name, int64_data=values, shape=[2, 5])
+    return request
+
+
+def frame(payload: bytes, **fields: Any) -> bytes:
+    """Return a valid baidu_std frame around a payload."""
+    meta = messages().RpcMeta(correlation_id=5, **fields)
+    meta.request.service_name, meta.request.method_name = GENERAL_SERVICE, "inference"
+    meta.request.timeout_ms = 5000
+    return baidu_std.write_frame(meta, payload)
+
+
+def http(path: str, body: bytes, content_type: str = "application/json", *headers: str) -> bytes:
+    """Return a valid HTTP request."""
+    head = [f"POST {path} HTTP/1.1", "Host: ranker", f"Content-Type: {content_type}", f"Content-Length: {len(body)}"]
+    return "\r\n".join([*head, *headers, "", ""]).encode() + body
+
+
+def chunked(path: str, body: bytes) -> bytes:
+    """Return a valid HTTP request whose body comes in chunks."""
+    head = f"POST {path} HTTP/1.1\r\nHost: ranker\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    middle = len(body) // 2
+    parts = [f"{len(part):x}\r\n".encode() + part + b"\r\n" for part in (body[:middle], body[middle:], b"")]
+    return head + b"".join(parts)
+
+
+def _packed(body: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=31)
+    return packer.compress(body) + packer.flush()
+
+
+INFERENCE, GATEWAY = "/GeneralModelService/inference", "/ernie/prediction"
+RERANK = {"query": "深度", "documents": ["深度学习", {"text": "b"}], "top_n": 2, "return_documents": True, "model": "m"}
+TEI = {"query": "深度", "texts": ["深度学习", "b"], "raw_scores": False, "return_text": True, "truncate": True}
+PIPELINE = {"key": ["0", "1"], "value": ['{"query": "深度", "title": "学"}', "{'query': 'a', 'title': \"b\"}"]}
+
+
+def mutated_bytes(data: bytes, dice: random.Random) -> bytes:
+    """Change some bytes: flips, deletions, insertions, repeats, numbers at the edges, an end that comes too soon."""
+    changed = bytearray(data)
+    for _ in range(dice.randint(1, 6)):
+        if not changed:
+            break
+        place = dice.randrange(len(changed))
+        span = slice(place, place + dice.choice((1, 1, 2, 4, 16)))
+        kind = dice.randrange(7)
+        if kind == 0:
+            changed[place] ^= 1 << dice.randrange(8)
+        elif kind == 1:
+            del changed[span]
+        elif kind == 2:
+            changed[place:place] = dice.randbytes(dice.choice((1, 2, 8, 64)))
+        elif kind == 3:
+            changed[place:place] = changed[span] * dice.choice((1, 3, 30))
+        elif kind == 4:
+            changed[place : place + 4] = struct.pack(dice.choice((">I", "<I")), dice.choice(INTEGERS) & 0xFFFFFFFF)
+        elif kind == 5 and dice.random() < 0.3:
+            del changed[place:]
+        else:
+            changed[place] = dice.randrange(256)
+    return bytes(changed)
+
+
+def mutated_json(value: Any, dice: random.Random) -> Any:
+    """Return a copy with some values replaced, removed, repeated or moved under other keys."""
+    changed = copy.deepcopy(value)
+    for _ in range(dice.randint(1, 3)):
+        places = list(_places(changed))
+        if not places:
+            break
+        holder, key = dice.choice(places)
+        kind = dice.randrange(4)
+        if kind == 0 and isinstance(holder, dict):
+            holder[dice.choice(("", "query", "documents", "texts", "tensor", "\u0000"))] = holder.pop(key)
+        elif kind == 1:
+            del holder[key]
+        elif kind == 2 and isinstance(holder, list):
+            holder.extend(copy.deepcopy(holder[key : key + 1]) * dice.choice((1, 40)))
+        else:
+            holder[key] = copy.deepcopy(dice.choice(VALUES))
+    return changed
+
+
+def _places(value: Any) -> Any:
+    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield value, key
+        yield from _places(item)
+
+
+def mutated_message(message: Message, dice: random.Random) -> Message:
+    """Return a copy that is still a message, with fields that say something else."""
+    changed = type(message)()
+    changed.CopyFrom(message)
+    for _ in range(dice.randint(1, 3)):
+        if not changed.tensor:
+            break
+        tensor = dice.choice(changed.tensor)
+        edge = dice.choice(INTEGERS)
+        kind = dice.randrange(9)
+        if kind == 0:
+            del tensor.shape[:]
+            tensor.shape.extend(max(-(2**31), min(2**31 - 1, dice.choice(INTEGERS))) for _ in range(dice.randrange(4)))
+        elif kind == 1:
+            tensor.elem_type = dice.choice((0, 1, 2, 3, 9, 20, 21, -1))
+        elif kind == 2:
+            tensor.int64_data.append(max(-(2**63), min(2**63 - 1, edge)))
+        elif kind == 3 and tensor.int64_data:
+            tensor.int64_data[dice.randrange(len(tensor.int64_data))] = max(-(2**63), min(2**63 - 1, edge))
+        elif kind == 4:
+            tensor.name = dice.choice(("query", "title", "input_ids", "token_type_ids", "", "x" * 100))
+        elif kind == 5:
+            tensor.tensor_content = dice.randbytes(dice.choice((1, 8, 80)))
+        elif kind == 6:
+            changed.tensor.add().CopyFrom(tensor)
+        elif kind == 7:
+            changed.fetch_var_names.append(dice.choice(("predict", "logit", "sigmoid_2.tmp_0", "softmax", "")))
+        else:
+            tensor.data.append(dice.choice(("", "\x00", "深" * 3000)))
+    return changed
+
+
+def makers() -> dict[str, Callable[[random.Random], bytes]]:
+    """Return, by name, what makes a request that is nearly right from a generator of chances."""
+    texts, tokens = good_request(), token_request()
+    payloads = [texts.SerializeToString(), tokens.SerializeToString()]
+    frames = [frame(payload) for payload in payloads] + [frame(payloads[0], compress_type=2)]
+    as_json = json.loads(write_message(texts)), json.loads(write_message(tokens))
+    requests = [
+        http(INFERENCE, write_message(texts)),
+        http(INFERENCE, payloads[0], "application/proto"),
+        http(INFERENCE, _packed(write_message(texts)), "application/json", "Content-Encoding: gzip"),
+        chunked(INFERENCE, write_message(texts)),
+        http("/v1/rerank", json.dumps(RERANK).encode()),
+        b"GET /info HTTP/1.1\r\nHost: ranker\r\n\r\n",
+    ]
+
+    def one_of(made: Sequence[bytes]) -> Callable[[random.Random], bytes]:
+        return lambda dice: mutated_bytes(dice.choice(made), dice)
+
+    def bodies(path: str, values: Sequence[Any]) -> Callable[[random.Random], bytes]:
+        def make(dice: random.Random) -> bytes:
+            value = dice.choice(values)
+            if dice.random() < 0.5:  # JSON that says something else
+                return http(path, json.dumps(mutated_json(value, dice)).encode("utf-8", "surrogatepass"))
+            return http(path, mutated_bytes(json.dumps(value, ensure_ascii=False).encode(), dice))
+
+        return make
+
+    def message(dice: random.Random) -> bytes:
+        return mutated_message(dice.choice((texts, tokens)), dice).SerializeToString()
+
+    return {
+        "baidu_std frames": one_of(frames),
+        "protobuf in a frame": lambda dice: frame(mutated_bytes(dice.choice(payloads), dice)),
+        "messages in a frame": lambda dice: frame(message(dice)),
+        "HTTP requests": one_of(requests),
+        "protobuf over HTTP": lambda dice: http(INFERENCE, message(dice), "application/x-protobuf"),
+        "JSON, inference": bodies(INFERENCE, as_json),
+        "JSON, pipeline": bodies(GATEWAY, [PIPELINE]),
+        "JSON, rerank": bodies("/v1/rerank", [RERANK]),
+        "JSON, rerank (TEI)": bodies("/rerank", [TEI, RERANK]),
+        "HTTP/2": one_of([HTTP2_PREFACE + bytes(9), HTTP2_PREFACE + _http2_call(payloads[0])]),
+    }
+
+
+def _http2_call(payload: bytes) -> bytes:
+    """Return HTTP/2 frames of a gRPC call, its headers written out and not compressed (RFC 7541, 6.2.2)."""
+    fields = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": f"/{PIPELINE_SERVICE}/inference",
+        "content-type": "application/grpc",
+        "te": "trailers",
+    }
+    block = b"".join(
+        b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+        for name, value in fields.items()
+    )
+    message = b"\x00" + struct.pack(">I", len(payload)) + payload
+    parts = [(4, 0, 0, b""), (1, 4, 1, block), (0, 1, 1, message)]
+    return b"".join(
+        struct.pack(">I", len(body))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + body
+        for kind, flags, stream, body in parts
+    )

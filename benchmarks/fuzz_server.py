@@ -1,0 +1,291 @@
+"""Send a server 100,000 requests that are nearly right, and see that it answers the good ones in between.
+
+python -m benchmarks.fuzz_server [--address 127.0.0.1:8600] [--seconds 120] [--requests 100000] [--seed 0]
+
+Mutations of valid baidu_std frames, protobuf messages, HTTP requests, JSON bodies and HTTP/2 go to one port; without an
+address, to a server of this project's that is started on a tiny ranker. A failure is an answer that is none, an
+internal error, a connection that neither answers nor ends, a good request that does not get its scores, an error in the
+started server's log, or a server that has ended. The exit status is 1 where there was one; --seed repeats a run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from benchmarks.fuzz_inputs import TITLES, makers
+from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient, RerankClient
+from paddle_ranker.serving.clients.base import ScoringClient
+from paddle_ranker.serving.clients.errors import ServerError
+from paddle_ranker.serving.faults import INTERNAL
+from paddle_ranker.serving.messages import messages
+
+_ANSWERS = (b"HTTP/1.1 ", b"PRPC", b"\x00\x00")  # an HTTP/2 frame begins with its length, which is small
+_QUIET_SECONDS = 0.02  # without an answer for so long the client says that it has sent all
+_SHOWN = 5
+_LOG = "server.log"
+
+
+@dataclass(frozen=True)
+class FuzzOptions(Options):
+    """Options of `python -m benchmarks.fuzz_server`."""
+
+    address: Optional[str] = option(None, help="host:port of the server (default: one is started on a tiny ranker)")
+    seconds: float = option(120.0, help="stop after so long", above=0)
+    requests: int = option(100_000, help="stop after so many mutated requests", minimum=1)
+    seed: int = option(0, help="of the mutations", minimum=0)
+    connections: int = option(32, help="requests that are under way at a time", minimum=1)
+    patience: float = option(20.0, help="seconds after which a connection that does nothing hangs", above=0)
+    good_every: int = option(500, help="mutated requests between two rounds of good ones", minimum=1)
+
+
+@dataclass
+class Tally:
+    """What came of the requests of each kind: `counts[kind][outcome]`; failures as they are told."""
+
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    good: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def sent(self) -> int:
+        """Mutated requests that are done with."""
+        return sum(sum(outcomes.values()) for outcomes in self.counts.values())
+
+
+def fuzz(options: FuzzOptions) -> int:
+    """Send the requests and print the table; return 1 where there was a failure."""
+    if options.address is not None:
+        host, _, digits = options.address.rpartition(":")
+        if not host or not digits.isdecimal():
+            raise UsageError(f"--address {options.address}: give host:port")
+        return _report(_fuzz_at(host, int(digits), options, lambda: True))
+    with tempfile.TemporaryDirectory() as folder, started_server(Path(folder)) as (process, port):
+        tally = _fuzz_at("127.0.0.1", port, options, lambda: process.poll() is None)
+        process.send_signal(signal.SIGTERM)
+        try:
+            status = process.wait(60)
+        except subprocess.TimeoutExpired:
+            tally.failures.append("the server does not end after SIGTERM")
+        else:
+            if status:
+                tally.failures.append(f"the server ended with status {status}")
+        tally.failures += [f"the server's log: {line}" for line in _errors(Path(folder))]
+        return _report(tally)
+
+
+def _errors(folder: Path) -> list[str]:
+    """Return the errors that the server wrote of itself: what a caller does wrong is none."""
+    lines = (folder / _LOG).read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line[:400] for line in lines if '"level": "error"' in line or line.startswith("Traceback")]
+
+
+@contextlib.contextmanager
+def started_server(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Start `python -m paddle_ranker serve` on a tiny ranker; yield its process and its port."""
+    from tests.tiny import write_ranker
+
+    write_ranker(folder / "ranker")
+    root = Path(__file__).resolve().parent.parent
+    path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+    patience = ["--header_seconds", "3", "--body_seconds", "3", "--log_requests", "false"]
+    with (folder / _LOG).open("wb") as log:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "paddle_ranker",
+                "serve",
+                "--model",
+                str(folder / "ranker"),
+                "--port",
+                "0",
+                *patience,
+            ],
+            env={**os.environ, "PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            found = re.search(r"http://127\.0\.0\.1:(\d+)", line)
+            if found:
+                break
+        else:
+            said = (folder / _LOG).read_text(encoding="utf-8", errors="replace")
+            raise RankerError(f"the server did not start: {said[-500:]}")
+        yield process, int(found.group(1))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _fuzz_at(host: str, port: int, options: FuzzOptions, is_alive: Callable[[], bool]) -> Tally:
+    clients: list[ScoringClient] = [
+        client(host, port, timeout=options.patience, retries=0) for client in (BaiduStdClient, HttpClient, GrpcClient)
+    ]
+    clients.append(PipelineClient(host, port, protocol="http", timeout=options.patience, retries=0))
+    reranker = RerankClient(host, port, timeout=options.patience, retries=0)
+    with contextlib.ExitStack() as stack:
+        for client in (*clients, reranker):
+            stack.enter_context(client)  # type: ignore[arg-type]
+        queries = ["深度"] * len(TITLES)
+        expected = clients[0].score(queries, TITLES)
+
+        def good_ones() -> None:
+            """Ask what can be answered, over every protocol; raises `ServerError`, `AssertionError`."""
+            # /rerank refuses an empty text, the last title.
+            answers = [*(client.score(queries, TITLES) for client in clients), reranker.score("深度", TITLES[:-1])]
+            for answer in answers:
+                if not np.allclose(answer, expected[: len(answer)], atol=1e-5):
+                    raise ServerError(f"a good request got {answer.tolist()}, expected {expected.tolist()}")
+
+        return asyncio.run(_Fuzzer(host, port, options, is_alive, good_ones).run())
+
+
+class _Fuzzer:
+    def __init__(
+        self, host: str, port: int, options: FuzzOptions, is_alive: Callable[[], bool], good_ones: Callable[[], None]
+    ) -> None:
+        self._host, self._port, self._options = host, port, options
+        self._is_alive, self._good_ones = is_alive, good_ones
+        self._makers = list(makers().items())
+        self._numbers = itertools.count()
+        self._tally = Tally(counts={name: Counter() for name, _ in self._makers})
+        self._good_lock = asyncio.Lock()
+        self._stopped = False
+
+    async def run(self) -> Tally:
+        """Send requests over several connections at a time until there are enough of them, or no time is left."""
+        await self._check()
+        await asyncio.gather(*(self._worker() for _ in range(self._options.connections)))
+        await self._check()
+        return self._tally
+
+    async def _worker(self) -> None:
+        while not self._stopped and time.monotonic() - self._tally.began < self._options.seconds:
+            number = next(self._numbers)
+            if number >= self._options.requests:
+                return
+            name, make = self._makers[number % len(self._makers)]
+            # Of the number alone: the same request again, whatever the order in which the answers came.
+            data = make(random.Random(self._options.seed * 2**40 + number))
+            outcome = await self._send(data)
+            self._tally.counts[name][outcome] += 1
+            if outcome not in ("answered", "closed"):
+                self._fail(f"request {number} ({name}): {outcome}; it begins {data[:120]!r}")
+            if number % self._options.good_every == self._options.good_every - 1:
+                await self._check()
+
+    async def _send(self, data: bytes) -> str:
+        """Send what is nearly a request on a connection of its own; return what came of it."""
+        try:
+            reader, writer = await asyncio.wait_for(
+                asyncio.open_connection(self._host, self._port), self._options.patience
+            )
+        except (OSError, asyncio.TimeoutError) as error:
+            return f"no connection ({error or type(error).__name__})"
+        try:
+            with contextlib.suppress(ConnectionError):  # it may refuse before all is sent
+                writer.write(data)
+            answer = b""
+            with contextlib.suppress(asyncio.TimeoutError):
+                answer = await asyncio.wait_for(reader.read(1 << 16), _QUIET_SECONDS)
+                if not answer:
+                    return "closed"
+            if not answer:
+                with contextlib.suppress(OSError):
+                    writer.write_eof()
+                answer = await asyncio.wait_for(reader.read(1 << 16), self._options.patience)
+            return _judged(answer)
+        except ConnectionError:
+            return "closed"
+        except asyncio.TimeoutError:
+            return "hangs"
+        finally:
+            writer.close()
+
+    async def _check(self) -> None:
+        async with self._good_lock:
+            try:
+                await asyncio.get_running_loop().run_in_executor(None, self._good_ones)
+                self._tally.good += 1
+            except ServerError as error:
+                self._fail(f"good requests after {self._tally.sent:,} mutated ones: {error}")
+            if not self._is_alive():
+                self._fail(f"the server has ended after {self._tally.sent:,} mutated requests")
+                self._stopped = True
+
+    def _fail(self, text: str) -> None:
+        self._tally.failures.append(text)
+
+
+def _judged(answer: bytes) -> str:
+    if not answer:
+        return "closed"
+    if not answer.startswith(_ANSWERS):
+        return f"an answer of no protocol, {answer[:40]!r}"
+    if answer.startswith(b"HTTP/1.1 500"):
+        return "internal error"
+    if answer.startswith(b"PRPC") and len(answer) >= 12:
+        meta_size = int.from_bytes(answer[8:12], "big")
+        meta = messages().RpcMeta.FromString(answer[12 : 12 + meta_size])
+        if meta.response.error_code == INTERNAL.brpc:
+            return "internal error"
+    return "answered"
+
+
+def _report(tally: Tally) -> int:
+    seconds = time.monotonic() - tally.began
+    print("| mutated | requests | answered | closed | failed |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    total: Counter[str] = Counter()
+    for name, outcomes in tally.counts.items():
+        total.update(outcomes)
+        print(_row(name, outcomes))
+    print(_row("all", total))
+    print(
+        f"{seconds:.0f} seconds, {tally.sent / seconds:,.0f} requests a second; {tally.good:,} rounds of good requests "
+        f"over 5 protocols in between; failures: {len(tally.failures)}"
+    )
+    for failure in tally.failures[:_SHOWN]:
+        print(f"  {failure}")
+    if len(tally.failures) > _SHOWN:
+        print(f"  and {len(tally.failures) - _SHOWN:,} more")
+    return 1 if tally.failures else 0
+
+
+def _row(name: str, outcomes: Counter[str]) -> str:
+    requests = sum(outcomes.values())
+    failed = requests - outcomes["answered"] - outcomes["closed"]
+    return f"| {name} | {requests:,} | {outcomes['answered']:,} | {outcomes['closed']:,} | {failed:,} |"
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(fuzz, FuzzOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -161,10 +161,15 @@ def _fuzz_at(host: str, port: int, options: FuzzOptions, is_alive: Callable[[], 
                 if not np.allclose(answer, expected[: len(answer)], atol=1e-5):
                     raise ServerError(f"a good request got {answer.tolist()}, expected {expected.tolist()}")
 
-        return asyncio.run(_Fuzzer(host, port, options, is_alive, good_ones).run())
+        async def run() -> Tally:
+            return await _Fuzzer(host, port, options, is_alive, good_ones).run()
+
+        return asyncio.run(run())
 
 
 class _Fuzzer:
+    """To be made where an event loop runs, which Python 3.9 asks of its lock."""
+
     def __init__(
         self, host: str, port: int, options: FuzzOptions, is_alive: Callable[[], bool], good_ones: Callable[[], None]
     ) -> None:

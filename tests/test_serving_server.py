@@ -201,6 +201,14 @@ def test_a_body_above_the_limit_is_refused_before_it_is_sent(server: Server) -> 
         assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
 
 
+def test_who_sends_all_of_a_large_body_hears_that_it_is_too_large(server: Server) -> None:
+    body = b" " * 3_000_000
+    with server.connect(b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n" + body) as connection:
+        answer = read_all(connection)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
 def test_requests_in_one_packet_are_answered_in_order(server: Server) -> None:
     requests = [b"GET /live HTTP/1.1\r\nHost: x\r\nX-Request-Id: r%d\r\n\r\n" % number for number in range(5)]
     with server.connect(b"".join(requests)) as connection:

@@ -19,7 +19,7 @@ import numpy as np
 
 from paddle_ranker.scorer import Scorer
 from paddle_ranker.serving.faults import INTERNAL, OVERLOADED, TIMED_OUT, UNAVAILABLE, Fault
-from paddle_ranker.serving.jobs import Batch, Job, Piece, batches_of, can_join
+from paddle_ranker.serving.jobs import Batch, Job, Piece, batches_of, can_join, encoded_pieces
 
 _ROUND = 4  # batches that are formed at once: their rows are sorted by length, and no request waits for more than them
 _ENCODED_AHEAD = 2 * _ROUND  # batches' worth of pairs that are encoded before the engine has asked for them
@@ -184,7 +184,7 @@ class Batcher:
         pieces: list[Piece] = []
         try:
             now = time.monotonic()
-            pieces = self._encoded([job for job in jobs if self._is_wanted(job, now)])
+            pieces = encoded_pieces(self.scorer, [job for job in jobs if self._is_wanted(job, now)], self._fail)
         finally:
             with self._lock:
                 self._encoding = False
@@ -192,28 +192,6 @@ class Batcher:
                 self._encoded_pairs += sum(piece.count for piece in pieces)
                 if self._computing < self._streams:
                     self._work.notify_all()
-
-    def _encoded(self, jobs: Sequence[Job]) -> list[Piece]:
-        queries = [text for job in jobs if job.texts for text in job.texts[0]]
-        titles = [text for job in jobs if job.texts for text in job.texts[1]]
-        try:
-            encoded = self.scorer.encode(queries, titles) if queries else None
-        except Exception as error:
-            if len(jobs) > 1:
-                return [piece for job in jobs for piece in self._encoded([job])]
-            self._fail(jobs[0], Fault(INTERNAL, f"the texts could not be encoded ({type(error).__name__})"))
-            return []
-        lengths = encoded.lengths.tolist() if encoded is not None else []
-        pieces, first = [], 0
-        for job in jobs:
-            if job.pairs is not None:
-                pieces.append(Piece(job, job.pairs, job.pairs.lengths.tolist(), 0, 0, job.size))
-                continue
-            assert encoded is not None
-            pieces.append(Piece(job, encoded, lengths, first, 0, job.size))
-            first += job.size
-            job.texts = None
-        return pieces
 
     # Computing
 

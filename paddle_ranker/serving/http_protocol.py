@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any, Optional, cast
 
 from uvicorn.config import Config
@@ -13,6 +14,7 @@ from paddle_ranker.serving.connections import Connections
 from paddle_ranker.serving.http_gate import cancel_work
 from paddle_ranker.serving.serve_config import ServeConfig
 
+_LINGER_SECONDS = 1.0
 _IDLE, _HEAD, _BODY, _ANSWER = range(4)  # what the connection waits for
 
 
@@ -40,7 +42,7 @@ class WatchedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; what is written goes out in few pieces."""
-        self._joined = JoinedWrites(cast(asyncio.Transport, transport))
+        self._joined = JoinedWrites(cast(asyncio.Transport, transport), lambda: self._phase == _BODY)
         super().connection_made(cast(asyncio.Transport, self._joined))
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
@@ -125,21 +127,29 @@ class WatchedHttpProtocol(HttpToolsProtocol):
             raise HeadTooLarge  # the parser makes it its own error, which ends in `send_400_response`
 
     def _refuse(self, status: bytes, message: str) -> None:
+        if self.transport.is_closing():
+            return
+        between = self.cycle is None or self.cycle.response_complete
+        if between if self._phase == _HEAD else not (between or self.cycle.response_started):
+            self.transport.write(refusal(status, message))
         self._phase = _IDLE
-        if not self.transport.is_closing():
-            if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
-                self.transport.write(refusal(status, message))
-            self.transport.close()
+        self.transport.close()
 
 
 class JoinedWrites:
     """A transport that joins what is written in one go, a response's head and its body, into one packet.
 
     It has what uvicorn asks of a transport.
+
+    Args:
+        is_sending: whether the client has not sent all of its request. Closed then, the kernel would reset the
+            connection, and the answer would be lost on its way: what still comes is thrown away for a moment.
     """
 
-    def __init__(self, transport: asyncio.Transport):
+    def __init__(self, transport: asyncio.Transport, is_sending: Callable[[], bool]):
         self._transport = transport
+        self._is_sending = is_sending
+        self._ended = False
         self._written: list[bytes] = []
         self._call_soon = asyncio.get_running_loop().call_soon
         self.get_extra_info = transport.get_extra_info
@@ -156,14 +166,19 @@ class JoinedWrites:
 
     def flush(self) -> None:
         """Write now."""
-        if self._written:
+        if self._written and not self._ended:
             self._transport.write(b"".join(self._written))
-            self._written.clear()
+        self._written.clear()
 
     def close(self) -> None:
         """Write what there is, then close."""
         self.flush()
-        self._transport.close()
+        if self._ended or not self._is_sending() or self._transport.is_closing():
+            self._transport.close()
+            return
+        self._ended = True
+        self._transport.write_eof()
+        asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._transport.close)
 
     def abort(self) -> None:
         """Close at once."""

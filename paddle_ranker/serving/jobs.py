@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from paddle_ranker.batching import scoring_batches
 from paddle_ranker.encoded_pairs import EncodedPairs, Indices, offsets_of
-from paddle_ranker.serving.faults import Fault
+from paddle_ranker.scorer import Scorer
+from paddle_ranker.serving.faults import INTERNAL, Fault
 
 
 class TokenPairs(EncodedPairs):
@@ -143,6 +144,34 @@ class Batch:
     def jobs(self) -> list[Job]:
         """Return the job of every row."""
         return [self.pieces[owner].job for owner in self.owners.tolist()]
+
+
+def encoded_pieces(scorer: Scorer, jobs: Sequence[Job], fail: Callable[[Job, Fault], None]) -> list[Piece]:
+    """Return the pieces of jobs, whose texts are encoded in one call; what cannot be encoded fails alone.
+
+    Args:
+        fail: told of a job that failed.
+    """
+    queries = [text for job in jobs if job.texts for text in job.texts[0]]
+    titles = [text for job in jobs if job.texts for text in job.texts[1]]
+    try:
+        encoded = scorer.encode(queries, titles) if queries else None
+    except Exception as error:
+        if len(jobs) > 1:
+            return [piece for job in jobs for piece in encoded_pieces(scorer, [job], fail)]
+        fail(jobs[0], Fault(INTERNAL, f"the texts could not be encoded ({type(error).__name__})"))
+        return []
+    lengths = encoded.lengths.tolist() if encoded is not None else []
+    pieces, first = [], 0
+    for job in jobs:
+        if job.pairs is not None:
+            pieces.append(Piece(job, job.pairs, job.pairs.lengths.tolist(), 0, 0, job.size))
+            continue
+        assert encoded is not None
+        pieces.append(Piece(job, encoded, lengths, first, 0, job.size))
+        first += job.size
+        job.texts = None
+    return pieces
 
 
 def batches_of(pieces: list[Piece], max_tokens: int, max_rows: int) -> list[Batch]:

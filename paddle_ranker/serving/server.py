@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import importlib.util
 import socket
 import sys
 from contextlib import suppress
 
 from paddle_ranker import runtime
-from paddle_ranker.errors import RankerError
+from paddle_ranker.errors import DependencyError, RankerError
 from paddle_ranker.serving.serve_config import API_KEY_VARIABLE, ServeConfig
 
 __all__ = ["API_KEY_VARIABLE", "ServeConfig", "run"]
 
 _BACKLOG = 2048
+_PACKAGES = ("starlette", "uvicorn", "httptools", "pydantic", "prometheus_client", "grpc", "google")  # google.protobuf
 
 
 def run(config: ServeConfig) -> int:
@@ -23,8 +25,10 @@ def run(config: ServeConfig) -> int:
     SIGTERM and SIGINT: stop accepting, answer what is in flight, return 0; a second one ends the process at once.
     SIGHUP: load the model's folder anew and switch to it where it passes its checks.
 
-    Raises `RankerError` where a port is taken, `CheckpointError` and the like where the model cannot be loaded.
+    Raises `RankerError` where a port is taken, `DependencyError` where a package is missing, `CheckpointError` and the
+    like where the model cannot be loaded.
     """
+    require_packages()
     allow_open_files(4 * config.limits.connections + 256)
     sockets = listen(config)
     try:
@@ -47,6 +51,13 @@ def run(config: ServeConfig) -> int:
     finally:
         for listener in sockets:
             listener.close()
+
+
+def require_packages() -> None:
+    """Raise `DependencyError` where something is not installed that the server is built on."""
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise DependencyError(f"serving needs {', '.join(missing)}: pip install 'paddle-ranker[serving]'")
 
 
 def listen(config: ServeConfig) -> list[socket.socket]:

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Union
+from typing import Callable, Optional, Union
 
 import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from paddle_ranker.errors import CheckpointError, UsageError
+from multimodal_entailment import efficientnet_lite
+from multimodal_entailment.fixed_batch_norm import fix_batch_norms
+from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.options import did_you_mean
 from paddle_ranker.parameters import load_arrays
 
-VISION_ENCODERS = ("small",)
-
+DOWNLOAD = "download"  # in the place of a file of parameters: fetch Paddle's own
 Colour = tuple[float, float, float]
 _HALF: Colour = (0.5, 0.5, 0.5)
+_IMAGENET: tuple[Colour, Colour] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class VisionEncoder(nn.Layer):
@@ -40,8 +43,13 @@ class VisionEncoder(nn.Layer):
 
     def normalise(self, pixels: Union[Tensor, np.ndarray]) -> Tensor:
         """Return pixels `[n, 3, s, s] uint8` as the network takes them, float32."""
-        mean, std = (paddle.to_tensor(colour, "float32").reshape([1, 3, 1, 1]) for colour in (self.mean, self.std))
-        return (paddle.to_tensor(pixels).astype("float32") / 255.0 - mean) / std
+        if isinstance(pixels, np.ndarray):
+            pixels = paddle.to_tensor(pixels)
+        # (pixels / 255 - mean) / std, in two passes over the pixels
+        scale = [1.0 / (255.0 * std) for std in self.std]
+        shift = [-mean / std for mean, std in zip(self.mean, self.std)]
+        by, plus = (paddle.to_tensor(values, "float32").reshape([1, 3, 1, 1]) for values in (scale, shift))
+        return pixels.astype("float32") * by + plus
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the features `[n, regions, width]` of normalised images `[n, 3, s, s] float32`; row by row."""
@@ -69,36 +77,77 @@ class VisionEncoder(nn.Layer):
 def make_vision_encoder(name: str, weights: Optional[Union[str, Path]] = None) -> VisionEncoder:
     """Return a vision encoder by its name, one of `VISION_ENCODERS`.
 
-    Args:
-        weights: a `.pdparams` file of its parameters; None: random ones.
+    Batch normalisation always uses the statistics that came with the parameters, also in training: an image's features
+    depend on that image alone, and small batches do not spoil what was learnt from large ones.
 
-    Raises `UsageError` for an unknown name, `CheckpointError` for a file whose parameters are not this encoder's.
+    Args:
+        weights: a `.pdparams` file of its parameters (`convert_image_weights` makes them of PyTorch's); `DOWNLOAD`:
+            those that Paddle publishes of a ResNet, fetched once; None: random ones.
+
+    Raises `UsageError` for an unknown name, `CheckpointError` for a file whose parameters are not this encoder's, and
+    for parameters that cannot be fetched.
     """
-    if name not in VISION_ENCODERS:
+    if name not in _KINDS:
         raise UsageError(
             f"vision encoder {name!r}: choose from {', '.join(VISION_ENCODERS)}{did_you_mean(name, VISION_ENCODERS)}"
         )
-    encoder = VisionEncoder("small", SmallNetwork(), SmallNetwork.channels[-1], _HALF, _HALF)
+    kind = _KINDS[name]
+    encoder = VisionEncoder(name, kind.network(), kind.width, kind.mean, kind.std)
     if weights is not None:
-        _load(encoder, Path(weights))
+        path = _fetch(name) if str(weights) == DOWNLOAD else Path(weights)
+        set_parameters(encoder, load_arrays(path), str(path))
     return encoder
 
 
-def _load(encoder: VisionEncoder, path: Path) -> None:
-    """Set the network's parameters to those of a file, but for a classifier's (`fc.`, `classifier.`)."""
-    arrays = load_arrays(path)
-    arrays = {name: array for name, array in arrays.items() if not name.startswith(("fc.", "classifier."))}
+def set_parameters(encoder: VisionEncoder, arrays: dict[str, np.ndarray], source: str) -> None:
+    """Set the network's parameters, by their names in it; those of a classifier (`fc.`) are left out.
+
+    Raises `CheckpointError`, naming the `source`, where one is missing, of another shape, or unknown.
+    """
+    arrays = {name: array for name, array in arrays.items() if not name.startswith("fc.")}
     wanted = encoder.network.state_dict()
     for name, value in wanted.items():
         if name not in arrays:
-            raise CheckpointError(f"{path}: lacks {name}, a parameter of {encoder.name}; is it of another network?")
+            raise CheckpointError(f"{source}: lacks {name}, a parameter of {encoder.name}; is it another network's?")
         if list(arrays[name].shape) != list(value.shape):
             shapes = f"{list(arrays[name].shape)}, expected {list(value.shape)}"
-            raise CheckpointError(f"{path}: {name} has the shape {shapes}; is it of another variant of {encoder.name}?")
+            raise CheckpointError(f"{source}: {name} has the shape {shapes}; is it another network's?")
     unknown = sorted(arrays.keys() - wanted.keys())
     if unknown:
-        raise CheckpointError(f"{path}: holds {unknown[0]}, which {encoder.name} lacks; is it of another network?")
+        raise CheckpointError(f"{source}: holds {unknown[0]}, which {encoder.name} lacks; is it another network's?")
     encoder.network.set_state_dict({name: array.astype(np.float32) for name, array in arrays.items()})
+
+
+def _fetch(name: str) -> Path:
+    """Return the file of the parameters that Paddle publishes for a network, fetched where it is not there yet."""
+    from paddle.vision.models import resnet
+
+    from paddle_ranker.atomic import made_once
+    from paddle_ranker.cache import cache_folder
+    from paddle_ranker.download import fetch, forget
+
+    if name not in resnet.model_urls:
+        raise CheckpointError(
+            f"Paddle publishes no parameters for {name}: give a file of them, or train it from nothing"
+        )
+    address, expected = resnet.model_urls[name]
+    target = cache_folder("vision", f"{name}.pdparams")
+    with made_once(target) as missing:
+        if missing:
+            part = target.with_name(f"{name}.part")
+            try:
+                fetch(address, part)
+            except RankerError as error:
+                raise CheckpointError(
+                    f"the parameters of {name} are not on this machine and could not be fetched ({error}): give a "
+                    "local .pdparams file, or convert PyTorch's: python -m multimodal_entailment.convert_image_weights"
+                ) from error
+            if hashlib.md5(part.read_bytes()).hexdigest() != expected:
+                forget(part)
+                raise CheckpointError(f"{address}: damaged on its way; run again to fetch it anew")
+            part.rename(target)
+            forget(part)
+    return target
 
 
 class SmallNetwork(nn.Sequential):
@@ -119,3 +168,32 @@ class SmallNetwork(nn.Sequential):
                 nn.ReLU(),
             ]
         super().__init__(*layers)
+
+
+def _resnet(name: str) -> nn.Layer:
+    from paddle.vision import models
+
+    network: nn.Layer = getattr(models, name)(num_classes=0, with_pool=False)
+    fix_batch_norms(network)  # paddle.vision has no way to ask for another normalisation
+    return network
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How an encoder is made, the features of a region, and the colours that it was trained on."""
+
+    network: Callable[[], nn.Layer]
+    width: int
+    mean: Colour
+    std: Colour
+
+
+_KINDS = {
+    "small": _Kind(SmallNetwork, SmallNetwork.channels[-1], _HALF, _HALF),
+    "resnet18": _Kind(lambda: _resnet("resnet18"), 512, *_IMAGENET),
+    "resnet50": _Kind(lambda: _resnet("resnet50"), 2048, *_IMAGENET),
+    "efficientnet_lite0": _Kind(
+        efficientnet_lite.EfficientNetLite0, efficientnet_lite.WIDTH, (127 / 255,) * 3, (128 / 255,) * 3
+    ),
+}
+VISION_ENCODERS = tuple(_KINDS)

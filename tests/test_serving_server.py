@@ -396,3 +396,13 @@ def _runs(pid: int) -> bool:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
     return False
+
+
+def test_a_worker_that_does_not_end_is_killed(model: Path, tmp_path: Path) -> None:
+    options = ("--workers", "2", "--drain_seconds", "0")
+    with serving(model, tmp_path / "run", *options) as server:
+        workers = children(server.pid)
+        os.kill(min(workers), signal.SIGSTOP)  # it hangs
+        server.command.process.terminate()
+        assert server.command.process.wait(SECONDS) == 0
+        assert not any(_runs(pid) for pid in workers)

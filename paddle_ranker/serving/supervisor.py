@@ -26,6 +26,7 @@ from paddle_ranker.serving.serve_config import ServeConfig
 _SOON = 10.0  # seconds: who dies within them is started with a growing delay
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0
 _WAIT = 0.5
+_GRACE = 10.0  # seconds that a worker may take beyond those for requests in flight
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -62,6 +63,7 @@ class _Supervisor:
         self._ready: set[int] = set()  # pids
         self._announced = False
         self._stopping = 0  # how often it was told to
+        self._stop_by = float("inf")  # when workers that have not ended by themselves are killed
         self._life, self._life_end = os.pipe()  # ends when this process does, however it does
         self._news, self._news_end = os.pipe()  # workers write their pid when they are ready
         self._wake, self._wake_end = os.pipe()
@@ -97,6 +99,9 @@ class _Supervisor:
             if self._stopping and not any(place.pid for place in self._places):
                 return
             now = time.monotonic()
+            if now > self._stop_by:
+                print("workers that did not end in time are killed", file=sys.stderr, flush=True)
+                return
             for place in self._places:
                 if not place.pid and not self._stopping and place.due <= now:
                     self._start(place)
@@ -112,6 +117,7 @@ class _Supervisor:
                 continue
             if number != signal.SIGHUP:
                 self._stopping += 1
+                self._stop_by = time.monotonic() + self._config.drain_seconds + _GRACE
             for place in self._places:
                 if place.pid and (number != signal.SIGHUP or place.pid in self._ready):
                     # A terminal's Ctrl-C has reached the workers already: a second signal would end them at once.

@@ -70,7 +70,8 @@ def load_image(source: Union[str, Path, bytes], size: int, limits: ImageLimits =
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _check_pixels(name, image, limits)
             # JPEG decodes straight to a half, a quarter or an eighth; twice the wanted size loses nothing to the eye.
-            image.draft(None, (2 * size, 2 * size))
+            longest = max(image.size)
+            image.draft(None, (2 * size * image.width // longest, 2 * size * image.height // longest))
             image.load()
             return _squared(_upright(_scaled(_rgb(image, name), size), _orientation(image)), size)
     except ImageError:

@@ -183,3 +183,20 @@ def test_other_parameters_are_another_cache(folder: Path, encoder: Any, monkeypa
 def test_features_of_no_images_at_all(tmp_path: Path, encoder: Any) -> None:
     features, present = ImageStore([None], 32, cache_dir=tmp_path, encoder=encoder).take(np.array([0]))
     assert features.shape == (1, encoder.regions(32), encoder.width) and not present.any()
+
+
+@pytest.mark.slow
+def test_benchmark_prints_every_way(capsys: pytest.CaptureFixture[str], same_process: None) -> None:
+    from benchmarks.entailment_images import main
+
+    assert main("--images 8 --size 32 --vision_encoder small --repetitions 1 --batch_size 3".split()) == 0
+    printed = capsys.readouterr().out
+    for way in (
+        "decode, one thread",
+        "decode, 2 threads",
+        "decode, 2 processes",
+        "no store",
+        "pixels",
+        "features kept",
+    ):
+        assert printed.count(f"\n  {way}") == 2, way  # demo pictures, photographs

@@ -139,7 +139,8 @@ class Fusion(nn.Layer):
             parts.append(text_part)
         if images is not None and present is not None:
             regions = [self.missing_image(image, present[:, place]) for place, image in enumerate(images)]
-            pooled = [image.mean(axis=1) for image in regions]
+            # Not a mean: Paddle Inference prints a line of its own about each, on standard output.
+            pooled = [image.sum(axis=1) / image.shape[1] for image in regions]
             projections = (self.project_image_1, self.project_image_2)
             image_parts = [project(image) for project, image in zip(projections, pooled)]
             parts += image_parts

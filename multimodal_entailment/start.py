@@ -130,8 +130,8 @@ def open_data(options: TrainEntailmentOptions) -> EntailmentData:
         looks = options.modalities != "text"
         return read_posts(path, options.image_folder, skip_bad_rows=options.skip_bad_rows, images=looks)
 
-    content = {"train_file": content_digest(options.train_file)}
     train = read(options.train_file)
+    content = {"train_file": content_digest(options.train_file)}
     if options.validation_file is None:
         split = split_posts(train, options.test_share, options.validation_share, options.split_seed)
     else:

@@ -1,0 +1,134 @@
+"""The commands as users type them: train, evaluate, export, predict."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from multimodal_entailment import evaluate, export_model, predict, train
+from multimodal_entailment.data import LABELS, read_posts
+from tests.entailment_cases import LENGTH, SIZE, write_data
+from tests.tiny import write_encoder
+
+pytestmark = pytest.mark.server  # trains a tiny model: seconds
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_data(folder, 120)
+    write_encoder(folder / "encoder", initializer_range=0.1)
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("paddle_ranker.runtime.prepare_command", lambda threads: None)
+        typed = f"""--train_file posts.csv --model_name_or_path encoder --save_dir run --max_seq_length {LENGTH}
+            --image_size {SIZE} --batch_size 12 --epochs 12 --learning_rate 2e-3 --new_parts_factor 1 --test_share 0.2
+            --validation_share 0.15 --eval_step 8 --device cpu --cpu_threads 1 --image_workers 1"""
+        try:
+            assert train.main(typed.split()) == 0
+            assert export_model.main(["--model", "run/best", "--output_dir", "static"]) == 0
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+    return folder
+
+
+@pytest.fixture
+def call(data: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], same_process: None) -> Call:
+    """Call a command's `main` in `data` on the CPU; return its status, output and errors."""
+    monkeypatch.chdir(data)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def main(command: Callable[[list[str]], int], typed: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        try:
+            status = command([*typed.split(), "--device", "cpu"])
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+        return (status, *capfd.readouterr())
+
+    return main
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(text.splitlines()))
+
+
+def test_evaluate_the_rows_kept_for_it(call: Call, data: Path) -> None:
+    status, printed, _ = call(evaluate.main, "--model run/best --test_file posts.csv --part test --format json")
+    found = json.loads(printed)
+    assert status == 0 and found["pairs"] == 24 and found["labels"] == list(LABELS)
+    accuracy = found["figures"]["accuracy"]
+    assert 0 <= accuracy["low"] <= accuracy["estimate"] <= accuracy["high"] <= 1 and accuracy["estimate"] > 0.5
+    assert sum(map(sum, found["confusion"])) == 24
+    _, printed, _ = call(evaluate.main, "--model static --test_file posts.csv --part test --format json")
+    assert json.loads(printed)["confusion"] == found["confusion"]  # the static model says the same
+    _, printed, _ = call(evaluate.main, "--model run/best --test_file posts.csv --part validation --format json")
+    assert json.loads(printed)["pairs"] == 15  # of the 96 that are left, rounded up
+    best = json.loads((data / "run" / "best" / "entailment.json").read_text())["results"]
+    assert json.loads(printed)["figures"]["accuracy"]["estimate"] == pytest.approx(best["accuracy"])
+
+
+def test_evaluate_prints_and_draws(call: Call, data: Path) -> None:
+    status, printed, _ = call(evaluate.main, "--model run/best --test_file posts.csv --confusion_plot matrix.png")
+    assert status == 0 and (data / "matrix.png").read_bytes().startswith(b"\x89PNG")
+    lines = printed.splitlines()
+    assert lines[0].startswith("accuracy: 0.") and "[" in lines[0] and lines[1].startswith("macro_f1: ")
+    counts = [pair.label for pair in read_posts(data / "posts.csv")]
+    for label, name in enumerate(LABELS):
+        assert any(line.split()[:2] == [name, str(counts.count(label))] for line in lines)
+    assert lines[-1].startswith("120 pairs of posts")
+
+
+def test_evaluate_refuses_rows_that_nobody_kept(call: Call, data: Path) -> None:
+    (data / "other.csv").write_text((data / "posts.csv").read_text() + "\n", encoding="utf-8")
+    status, _, errors = call(evaluate.main, "--model run/best --test_file other.csv --part test")
+    assert status == 1 and "is not the file that this model's training split" in errors
+    status, _, errors = call(evaluate.main, "--model run/best --test_file none.csv")
+    assert status == 1 and "none.csv" in errors
+
+
+def test_predict_a_file(call: Call, data: Path) -> None:
+    status, printed, _ = call(predict.main, "--model run/best --input_file posts.csv --output_file found.csv")
+    assert status == 0 and printed == "120 pairs: found.csv\n"
+    found = rows((data / "found.csv").read_text())
+    assert [row["id_1"] for row in found] == [f"{number}x" for number in range(120)]
+    for row in found:
+        shares = [float(row[label]) for label in LABELS]
+        assert sum(shares) == pytest.approx(1, abs=3e-6) and row["label"] == LABELS[shares.index(max(shares))]
+    _, printed, _ = call(predict.main, "--model static --input_file posts.csv")
+    for ours, theirs in zip(rows(printed), found):
+        assert [float(ours[label]) for label in LABELS] == pytest.approx([float(theirs[x]) for x in LABELS], abs=2e-5)
+
+
+def test_predict_one_pair_and_what_it_hangs_on(call: Call) -> None:
+    whole = "--model run/best --text_1 a --image_1 r.png --text_2 z --image_2 b.png"
+    status, printed, _ = call(predict.main, f"{whole} --explain")
+    (row,) = rows(printed)
+    assert status == 0
+    for part, without in {
+        "texts": "--model run/best --image_1 r.png --image_2 b.png",
+        "image_1": "--model run/best --text_1 a --text_2 z --image_2 b.png",
+        "image_2": "--model run/best --text_1 a --image_1 r.png --text_2 z",
+    }.items():
+        (other,) = rows(call(predict.main, without)[1])
+        fall = float(row[row["label"]]) - float(other[row["label"]])
+        assert float(row[f"without_{part}"]) == pytest.approx(fall, abs=3e-6)
+
+
+def test_predict_refuses(call: Call, data: Path) -> None:
+    assert call(predict.main, "--model run/best")[0] == 2
+    assert call(predict.main, "--model run/best --input_file posts.csv --text_1 a")[0] == 2
+    (data / "broken.png").write_bytes((data / "r.png").read_bytes()[:60])
+    (data / "broken.csv").write_text((data / "posts.csv").read_text().replace("r.png", "broken.png"), encoding="utf-8")
+    status, _, errors = call(predict.main, "--model run/best --input_file broken.csv")
+    assert status == 1 and "image_" in errors and "line " in errors and "broken.png" in errors
+    status, printed, errors = call(predict.main, "--model run/best --input_file broken.csv --skip_bad_rows")
+    assert status == 0 and len(rows(printed)) == 120 and "images taken for missing" in errors

@@ -1,0 +1,140 @@
+"""The static model is the model: of texts and images, of either alone, of every fusion, and it travels alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+
+from multimodal_entailment.data import read_posts
+from multimodal_entailment.entailment_scorer import Entailment
+from multimodal_entailment.folder import INFO_FILE, load_entailment, save_entailment
+from multimodal_entailment.images import ImageError
+from multimodal_entailment.model import Shape
+from multimodal_entailment.static import IMAGE_INPUTS, TEXT_INPUTS, export_entailment, inputs_of, open_static
+from paddle_ranker.errors import CheckpointError, RankerError, UsageError
+from tests.entailment_cases import draw_images, make_parts, write_data
+
+pytestmark = pytest.mark.parity
+CASES: dict[str, dict[str, Any]] = {
+    "both": {},
+    "dot attention": {"shape": Shape(fusion="dot_attention")},
+    "multihead": {"shape": Shape(fusion="multihead", compare_images=False)},
+    "sums": {"shape": Shape(joint=False, match_embeddings=False, modality_dropout=0.3)},
+    "texts": {"images": False},
+    "images": {"texts": False},
+}
+
+
+def saved(folder: Path, **changes: Any) -> Path:
+    parts = make_parts(folder / "tokenizer", **changes)
+    target = folder / "model"
+    target.mkdir()
+    save_entailment(target, parts)
+    return target
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_model_saved_and_exported_predicts_the_same(name: str, tmp_path: Path) -> None:
+    folder = saved(tmp_path, **CASES[name])
+    parts = load_entailment(folder)
+    files, parity = export_entailment(parts, tmp_path / "output")
+    assert parity.pairs >= 48 and parity.probabilities < 1e-5 and all(path.is_file() for path in files)
+    moved = tmp_path / "moved"
+    shutil.move(str(tmp_path / "output"), moved)  # nothing else is needed
+    pairs = read_posts(write_data(tmp_path / "data", 20))
+    theirs, ours = Entailment.load(moved), Entailment.load(folder, batch_size=3)
+    assert (theirs.engine, ours.engine) == ("paddle_inference", "dygraph")
+    probabilities = ours.predict_posts(pairs)
+    np.testing.assert_allclose(theirs.predict_posts(pairs), probabilities, atol=1e-5)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
+    # As the network itself has them, of the pair alone.
+    again = ours.predict([pairs[7].text_1], [pairs[7].image_1], [pairs[7].text_2], [pairs[7].image_2])
+    np.testing.assert_allclose(again[0], probabilities[7], atol=1e-5)
+    inputs = {"texts": TEXT_INPUTS, "images": IMAGE_INPUTS}.get(name, TEXT_INPUTS + IMAGE_INPUTS)
+    assert inputs_of(parts.info) == inputs == tuple(json.loads((moved / INFO_FILE).read_text())["export"]["inputs"])
+
+
+def test_each_tensor_reaches_its_own_branch_of_the_static_model(tmp_path: Path) -> None:
+    parts = make_parts(tmp_path / "tokenizer")
+    export_entailment(parts, tmp_path / "output")
+    model = open_static(tmp_path / "output", parts.info)
+    encoder = parts.pair_encoder
+    assert encoder is not None
+    ids, types = encoder.encode(["a b"], ["c d"]).pad(np.arange(1), encoder.pad_id)
+    one, two = draw_images(2)[:, None]
+
+    def logits(first: np.ndarray, second: np.ndarray, present: tuple[int, int]) -> np.ndarray:
+        return model.outputs(ids, types, first, second, np.array([present], np.float32))[1]
+
+    base = logits(one, two, (1, 1))
+    assert np.abs(base - logits(two, one, (1, 1))).max() > 1e-3
+    np.testing.assert_allclose(logits(one, two, (0, 1)), logits(two, two, (0, 1)), atol=1e-6)
+    np.testing.assert_allclose(logits(one, two, (1, 0)), logits(one, one, (1, 0)), atol=1e-6)
+    assert np.abs(logits(one, two, (1, 0)) - logits(one, two, (0, 1))).max() > 1e-3
+
+
+def test_images_may_be_bytes_and_may_be_missing(tmp_path: Path) -> None:
+    model = Entailment.load(saved(tmp_path))
+    path = write_data(tmp_path / "data", 3).parent / "r.png"
+    of_file, of_bytes, missing = (
+        model.predict(["a"], [image], ["b"], [path]) for image in (path, path.read_bytes(), None)
+    )
+    np.testing.assert_array_equal(of_file, of_bytes)
+    assert np.abs(of_file - missing).max() > 1e-6
+    assert model.predict([], [], [], []).shape == (0, 3)
+
+
+def test_what_cannot_be_predicted_is_named(tmp_path: Path) -> None:
+    model = Entailment.load(saved(tmp_path))
+    path = write_data(tmp_path / "data", 3).parent / "r.png"
+    with pytest.raises(ImageError, match="pair 2, image_1: "):
+        model.predict(["a", "b"], [path, b"no image"], ["c", "d"], [None, None])
+    with pytest.raises(UsageError, match="two texts and two images"):
+        model.predict(["a"], [None], ["b", "c"], [None])
+
+
+def test_a_broken_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds no model of pairs of posts"):
+        Entailment.load(tmp_path)
+    folder = saved(tmp_path)
+    with pytest.raises(CheckpointError, match=r"did you mean .*model\?"):
+        Entailment.load(tmp_path)
+    values = json.loads((folder / INFO_FILE).read_text())
+    for changes, message in (
+        ({"format_version": 99}, "newer version"),
+        ({"labels": ["A", "B", "C"]}, "has the labels A, B, C"),
+        ({"shape": {"fusion": "concat", "odd": 1}}, "damaged"),
+        ({"vision": None, "max_seq_length": None}, "neither texts nor images"),
+    ):
+        (folder / INFO_FILE).write_text(json.dumps({**values, **changes}))
+        with pytest.raises(CheckpointError, match=message):
+            load_entailment(folder)
+    (folder / INFO_FILE).write_text(json.dumps({**values, "shape": {**values["shape"], "fusion": "multihead"}}))
+    with pytest.raises(CheckpointError, match="missing, left over or of another shape"):
+        load_entailment(folder)
+
+
+def test_an_export_replaces_an_export_and_nothing_else(tmp_path: Path) -> None:
+    parts = make_parts(tmp_path / "tokenizer", images=False)
+    export_entailment(parts, tmp_path / "output")
+    export_entailment(parts, tmp_path / "output")
+    (tmp_path / "output" / "notes.txt").write_text("mine")
+    with pytest.raises(RankerError, match=r"holds notes\.txt"):
+        export_entailment(parts, tmp_path / "output")
+
+
+def test_a_difference_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from multimodal_entailment import static
+
+    parts = make_parts(tmp_path / "tokenizer", images=False)
+    right = static._network_outputs
+    monkeypatch.setattr(static, "_network_outputs", lambda *a: [[p + 1e-3, q] for p, q in right(*a)])
+    with pytest.raises(RankerError, match="probabilities differ"):
+        export_entailment(parts, tmp_path / "output")
+    assert not (tmp_path / "output").exists() and paddle.in_dynamic_mode()

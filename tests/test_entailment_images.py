@@ -125,6 +125,26 @@ def test_an_animation_is_its_first_frame() -> None:
     assert close(load_image(data, 8)[4, 4], RED)
 
 
+def test_cmyk_of_a_jpeg_is_not_inverted() -> None:
+    pixels = load_image(encoded(two_halves((255, 255, 255), (0, 0, 0)).convert("CMYK"), "JPEG"), 32)
+    assert close(pixels[16, 4], (255, 255, 255)) and close(pixels[16, 28], (0, 0, 0))
+
+
+def test_the_first_picture_of_a_phones_several() -> None:
+    data = encoded(Image.new("RGB", (8, 8), RED), "MPO", save_all=True, append_images=[Image.new("RGB", (8, 8), BLUE)])
+    assert close(load_image(data, 8)[4, 4], RED)
+
+
+@pytest.mark.parametrize("size", [(1200, 800), (800, 1200), (3000, 100)])
+def test_a_large_jpeg_is_the_same_as_decoded_whole(size: tuple[int, int]) -> None:
+    random = np.random.default_rng(2)
+    coarse = Image.fromarray(random.integers(0, 255, (12, 12, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    jpeg = encoded(coarse, "JPEG", quality=95)
+    whole = Image.open(io.BytesIO(jpeg))
+    whole.load()
+    assert np.abs(load_image(jpeg, 64).astype(int) - load_image(encoded(whole), 64)).mean() < 2.5
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"])
 def test_cut_short(kind: str) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))

@@ -189,7 +189,10 @@ def test_features_of_no_images_at_all(tmp_path: Path, encoder: Any) -> None:
 def test_benchmark_prints_every_way(capsys: pytest.CaptureFixture[str], same_process: None) -> None:
     from benchmarks.entailment_images import main
 
-    assert main("--images 8 --size 32 --vision_encoder small --repetitions 1 --batch_size 3".split()) == 0
+    assert (
+        main(["--images", "8", "--size", "32", "--vision_encoder", "small", "--repetitions", "1", "--batch_size", "3"])
+        == 0
+    )
     printed = capsys.readouterr().out
     for way in (
         "decode, one thread",

@@ -182,10 +182,11 @@ def prepare(
     save_inference_work(folder, work, Pairs(queries, texts, encoded))
     export_rankers(folder, encoded, onnx=any(system.needs_onnx for system in systems))
     if any(system.peer for system in systems) and not missing_packages(options.peer_python, EXPORT_PACKAGES):
-        _export_peers(options.peer_python, folder)
+        export_peers(options.peer_python, folder)
 
 
-def _export_peers(python: str, folder: Path) -> None:
+def export_peers(python: str, folder: Path) -> None:
+    """Write the ONNX file of `hf` in `folder` by the peers' Python; raises `RankerError` where it cannot."""
     command = [python, "-m", "benchmarks.peers.inference_export", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     if done.returncode:

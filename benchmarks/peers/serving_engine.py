@@ -1,0 +1,76 @@
+"""The server's engine without the server: `python -m benchmarks.peers.serving_engine FOLDER ENGINE THREADS`.
+
+It scores the pairs of the requests, all of them known beforehand: in the batches of the scorer, from ids or from texts;
+in batches of 32 pairs of similar length; one by one. Each line it reads is a command, each line it writes the answer,
+as `inference_work` has it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.peers.work import take_stdout
+from paddle_ranker import runtime
+
+
+def main() -> int:
+    """Load the exported ranker, and score as the standard input says."""
+    folder, engine, threads = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    answers = take_stdout()
+    runtime.prepare_command(threads)
+    from paddle_ranker.loading import load_for_engine
+    from paddle_ranker.scorer import Scorer
+
+    loaded = load_for_engine(folder / "exported", engine=engine, threads=threads)
+    scorer = Scorer(loaded.engine, loaded.pair_encoder)
+    queries, titles = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
+    encoded = scorer.encode(queries, titles)
+    order = np.argsort(encoded.lengths, kind="stable")
+
+    def batches(size: int) -> Callable[[int], int]:
+        def score(turn: int) -> int:
+            count = len(order) // size
+            start = turn % count * size if count else 0
+            rows = order[start : start + size]
+            scorer.batch_logits(*encoded.pad(rows, scorer.pair_encoder.pad_id))
+            return len(rows)
+
+        return score
+
+    def all_pairs(turn: int) -> int:
+        return len(scorer.logits(encoded))
+
+    def all_texts(turn: int) -> int:
+        return len(scorer.score(queries, titles))
+
+    ways = {"scorer": all_pairs, "texts": all_texts, "batch_32": batches(32), "batch_1": batches(1)}
+    print(json.dumps({"ready": True}), file=answers, flush=True)
+    for line in sys.stdin:
+        command = json.loads(line)
+        print(json.dumps(_timed(ways[command["way"]], command["seconds"], command["seed"])), file=answers, flush=True)
+    return 0
+
+
+def _timed(score: Callable[[int], int], seconds: float, seed: int) -> dict[str, float]:
+    """Score for so long, the batches drawn at random, so that short and long ones balance."""
+    turns = np.random.default_rng(seed).permutation(1 << 16)
+    start, cpu_start, pairs = time.perf_counter(), time.process_time(), 0
+    for turn in turns.tolist():
+        pairs += score(turn)
+        if time.perf_counter() - start >= seconds:
+            break
+    return {
+        "pairs": pairs,
+        "seconds": time.perf_counter() - start,
+        "cpu_seconds": time.process_time() - cpu_start,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""The servers of the load test: what is asked of each, how it is started, and what its process uses."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from benchmarks.inputs import ROOT
+from paddle_ranker import runtime
+from paddle_ranker.errors import RankerError
+
+_ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)")
+_WEB = ("fastapi", "uvicorn", "uvloop", "httptools")
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of the tables.
+
+    dialect: how it is asked
+    module: of a peer's server; None: this toolkit's
+    packages: that the peer's environment must have
+    """
+
+    name: str
+    title: str
+    dialect: str = "rerank"
+    module: Optional[str] = None
+    packages: tuple[str, ...] = ()
+
+    @property
+    def ours(self) -> bool:
+        return self.module is None
+
+
+SYSTEMS = (
+    System("ours_rerank", "ours: /v1/rerank"),
+    System("ours_baidu_std", "ours: baidu_std, tensors", "baidu_std"),
+    System("ours_json", "ours: HTTP, JSON tensors", "json"),
+    System("ours_grpc", "ours: gRPC, tensors", "grpc"),
+    System("sentence_transformers", "sentence-transformers, FastAPI", module="fastapi_sentence_transformers",
+           packages=("torch", "sentence_transformers", *_WEB)),
+    System("onnxruntime", "ONNX Runtime, dynamic batching", module="fastapi_onnx",
+           packages=("torch", "transformers", "onnx", "onnxruntime", "orjson", *_WEB)),
+)  # fmt: skip
+
+
+class ServerProcess:
+    """A server that runs. Attributes: `port`; `process`."""
+
+    def __init__(self, name: str, process: subprocess.Popen[str], log: Path) -> None:
+        self.name, self.process, self._log = name, process, log
+        assert process.stdout is not None
+        for line in process.stdout:
+            found = _ADDRESS.search(line)
+            if found:
+                self.port = int(found.group(1))
+                return
+        raise RankerError(f"the server of {name} did not start: {self.said()[-500:].strip() or 'it said nothing'}")
+
+    def said(self) -> str:
+        """Return what it wrote on standard error."""
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    def processes(self) -> list[int]:
+        """Return its process id, and those of its children."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        try:
+            return [self.process.pid, *map(int, children.read_text().split())]
+        except OSError:
+            return [self.process.pid]
+
+    def processor_seconds(self) -> float:
+        """Return the processor time that it has used, 0 where the system does not say."""
+        return sum(_processor_seconds(pid) for pid in self.processes())
+
+    def memory_mb(self) -> float:
+        """Return the memory that it holds at present, NaN where the system does not say."""
+        return sum(_memory_mb(pid) for pid in self.processes())
+
+
+def _processor_seconds(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _memory_mb(pid: int) -> float:
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except OSError:
+        return float("nan")
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@contextmanager
+def started(
+    name: str, command: Sequence[str], folder: Path, threads: int, stderr: Optional[Path] = None
+) -> Iterator[ServerProcess]:
+    """Start a server's command, wait until it says where it answers, and end it with the block.
+
+    Args:
+        stderr: where its log goes; default: a file in `folder`.
+    """
+    variables = {"PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false", "GLOG_minloglevel": "2"}
+    environment = {**os.environ, **variables, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    environment.pop(runtime.MATH_VARIABLE, None)  # as installed: ours chooses by itself
+    log = stderr or folder / f"{name}.log"
+    with log.open("ab" if stderr else "wb") as stream:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=stream, text=True)
+    try:
+        yield ServerProcess(name, process, log)
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def serve_command(model: Path, *more: str) -> list[str]:
+    """Return the command of this toolkit's server on a free port."""
+    return [sys.executable, "-m", "paddle_ranker", "serve", "--model", str(model), "--port", "0", *more]
+
+
+def peer_command(system: System, python: str, folder: Path, threads: int) -> list[str]:
+    """Return the command of a peer's server."""
+    return [python, "-m", f"benchmarks.peers.{system.module}", str(folder), str(threads)]

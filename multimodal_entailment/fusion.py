@@ -111,7 +111,9 @@ class Fusion(nn.Layer):
                 setattr(self, name, DotAttention() if is_dot else Attention(WIDTH, _HEADS, dropout, self.masks))
             parts += 4
         self.joint = Projection(parts * WIDTH, dropout, self.masks) if joint else None
-        self.classifier = nn.Linear(WIDTH if joint else parts * WIDTH, classes)
+        # Small, as a ranker's head: the first guess is then that all classes are equally likely.
+        small = paddle.ParamAttr(initializer=nn.initializer.TruncatedNormal(0.0, 0.02))
+        self.classifier = nn.Linear(WIDTH if joint else parts * WIDTH, classes, weight_attr=small)
 
     def forward(
         self,

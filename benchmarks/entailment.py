@@ -1,0 +1,241 @@
+"""What each option of the entailment model is worth on the demo posts, beside the best that is possible.
+
+python -m benchmarks.entailment --work_dir FOLDER [--seeds 1,2,3] [--systems multimodal,text_only,...]
+
+Every row is a training as scripts/train_entailment.sh does it, with one option changed, measured on posts whose scenes
+and phrasings are in no training pair.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import numpy as np
+
+from benchmarks.inputs import ROOT
+from benchmarks.report import Goal, format_table, mean_statistic, parse_numbers, write_report
+from benchmarks.run_store import Run, RunStore, file_digest
+from benchmarks.script_commands import arguments_after, script_commands
+from paddle_ranker import runtime
+from paddle_ranker.atomic import make_folder
+from paddle_ranker.errors import UsageError
+from paddle_ranker.options import Options, did_you_mean, option, parse_options, run_command
+from paddle_ranker.starter import StarterOptions, make_starter
+from paddle_ranker.statistics import Interval, Statistic, bootstrap_intervals, difference
+
+SCRIPT = ROOT / "scripts" / "train_entailment.sh"
+REFERENCE = "multimodal"
+# What is typed after the script's options.
+SYSTEMS: dict[str, tuple[str, ...]] = {
+    REFERENCE: (),
+    "text_only": ("--modalities", "text"),
+    "image_only": ("--modalities", "image"),
+    "dot_attention": ("--fusion", "dot_attention"),
+    "multihead": ("--fusion", "multihead"),
+    "modality_dropout": ("--modality_dropout", "0.2"),
+    "class_weights": ("--class_weights", "balanced"),
+    "focal": ("--loss", "focal"),
+    "no_joint_layer": ("--joint", "false"),
+    "no_image_comparison": ("--compare_images", "false"),
+    "no_match_embeddings": ("--match_embeddings", "false"),
+    "frozen_vision": ("--freeze_vision", "true"),
+    "frozen_text": ("--freeze_text", "true"),
+}
+# The same models when image two of every test pair is missing.
+WITHOUT_IMAGE_2 = {f"{name}, image two missing": name for name in (REFERENCE, "modality_dropout")}
+_SEES = {"text_only": "text_1+text_2", "image_only": "image_1+image_2"}
+_OVERALL = ("accuracy", "macro_f1", "auc")
+
+
+@dataclass(frozen=True)
+class EntailmentBenchmarkOptions(Options):
+    work_dir: str = option(help="folder for the demo posts, finished runs and pictures")
+    systems: str = option(",".join(SYSTEMS), help="which rows, of these")
+    seeds: str = option("1,2,3", help="comma-separated random seeds of the trainings")
+    size: int = option(4000, help="training pairs of the demo posts; half as many to measure on", minimum=100)
+    data_seed: int = option(7, help="random seed of the demo posts", minimum=0)
+    recipe: str = option("", help="options of train.py that win over the script's, as one argument")
+    resamples: int = option(2000, help="bootstrap draws", minimum=100)
+    threads: int = option(1, help="threads of training", minimum=1)
+    json: Optional[str] = option(None, help="file for the results as JSON")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.systems.split(","):
+            if name not in SYSTEMS:
+                raise UsageError(
+                    f"--systems: {name!r} is none{did_you_mean(name, list(SYSTEMS))}: {', '.join(SYSTEMS)}"
+                )
+        if REFERENCE not in self.systems.split(","):
+            raise UsageError(f"--systems: {REFERENCE} is what the others are compared with; add it")
+
+
+class Bench:
+    """The demo posts, and the trainings on them."""
+
+    def __init__(self, options: EntailmentBenchmarkOptions):
+        from multimodal_entailment.data import read_posts
+        from multimodal_entailment.demo_posts import make_demo_posts
+
+        self.options, self.work = options, make_folder(options.work_dir)
+        self.data = self.work / f"posts_{options.size}_{options.data_seed}"
+        if not self.data.exists():
+            make_demo_posts(self.data, options.size, options.data_seed)
+        self.truth = json.loads((self.data / "truth.json").read_text(encoding="utf-8"))
+        self.test = read_posts(self.data / "test.csv")
+        self.labels = np.array([pair.label for pair in self.test])
+        self.store = RunStore(str(self.work / "runs"))
+        self.recipe = _without_places(arguments_after(script_commands(SCRIPT), "train.py"))
+
+    def runs(self, name: str, seeds: Sequence[int]) -> list[Run]:
+        """Return the probabilities of the test pairs, `[n, 3]`, and seconds of training, of a row for each seed."""
+        system, missing = WITHOUT_IMAGE_2.get(name, name), name in WITHOUT_IMAGE_2
+        found = []
+        for seed in seeds:
+            facts = {
+                "data": file_digest(self.data / "train.csv"),
+                "options": [*self.recipe, *SYSTEMS[system], *self.options.recipe.split()],
+                "seed": seed,
+                "threads": self.options.threads,
+            }
+            both, seconds = self.store.get(facts, lambda system=system, seed=seed: self._train(system, seed))  # type: ignore[misc]
+            found.append((both[int(missing)], seconds))
+            if not missing:
+                right = (both[0].argmax(axis=1) == self.labels).mean()
+                print(f"{name}, seed {seed}: accuracy {right:.3f}, {seconds:.0f} s", flush=True)
+        return found
+
+    def _train(self, system: str, seed: int) -> Run:
+        """Train, and predict the test pairs as they are, and with image two missing: `[2, n, 3]`."""
+        import dataclasses
+
+        from multimodal_entailment.entailment_scorer import Entailment
+        from multimodal_entailment.options import TrainEntailmentOptions
+        from multimodal_entailment.train import train
+
+        starter = make_starter(StarterOptions(corpus=str(self.data / "train.csv"), vocab_size=1000, seed=seed))
+        with tempfile.TemporaryDirectory() as folder:
+            typed = [*self.recipe, "--train_file", self.data / "train.csv", "--validation_file",
+                     self.data / "validation.csv", "--model_name_or_path", starter, "--save_dir", folder,
+                     "--cache_dir", self.work / "images", "--device", "cpu", "--cpu_threads", self.options.threads,
+                     "--seed", seed, *SYSTEMS[system], *self.options.recipe.split()]  # fmt: skip
+            result = train(parse_options(TrainEntailmentOptions, [*map(str, typed)], "benchmarks.entailment", ""))
+            assert result.best_checkpoint is not None
+            model = Entailment.load(result.best_checkpoint, batch_size=128)
+            without = [dataclasses.replace(pair, image_2=None) for pair in self.test]
+            return np.stack([model.predict_posts(pairs) for pairs in (self.test, without)]), result.seconds
+
+
+def _without_places(arguments: Sequence[str]) -> list[str]:
+    """Return a recipe without the files and folders in it."""
+    kept, skip = [], False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument in ("--train_file", "--validation_file", "--save_dir", "--model_name_or_path", "--device"):
+            skip = True
+        else:
+            kept.append(argument)
+    return kept
+
+
+def measure(
+    labels: np.ndarray, runs: dict[str, list[Run]], reference: str, resamples: int
+) -> tuple[dict[str, dict[str, Interval]], dict[str, Interval]]:
+    """Return every row's figures, means over seeds with intervals over pairs; and how far `reference` is ahead.
+
+    The second is in accuracy, paired: both are measured on the same draws of the test pairs.
+    """
+    from multimodal_entailment.figures import class_statistics
+
+    means: dict[str, dict[str, Statistic]] = {}
+    for name, found in runs.items():
+        of_seeds = [class_statistics(labels, probabilities) for probabilities, _ in found]
+        means[name] = {figure: mean_statistic([run[figure] for run in of_seeds]) for figure in of_seeds[0]}
+    figures = {
+        name: bootstrap_intervals(statistics, len(labels), resamples=resamples) for name, statistics in means.items()
+    }
+    ahead = {
+        name: difference(means[reference]["accuracy"], statistics["accuracy"])
+        for name, statistics in means.items()
+        if name != reference
+    }
+    return figures, bootstrap_intervals(ahead, len(labels), resamples=resamples) if ahead else {}
+
+
+def overall_table(
+    bench: Bench, runs: dict[str, list[Run]], figures: dict[str, dict[str, Interval]], ahead: dict[str, Interval]
+) -> str:
+    """Return the table of overall figures, a row for each option."""
+    header = ["system", "options", "best possible", "accuracy", "macro-F1", "AUC", "multimodal ahead, accuracy",
+              "accuracy of each seed", "training, s"]  # fmt: skip
+    rows = []
+    for name, found in runs.items():
+        possible = bench.truth["best_accuracy"][_SEES.get(name, "text_1+image_1+text_2+image_2")]["accuracy"]
+        if name in WITHOUT_IMAGE_2:
+            possible = bench.truth["best_accuracy"]["text_1+image_1+text_2"]["accuracy"]
+        accuracies = [(probabilities.argmax(axis=1) == bench.labels).mean() for probabilities, _ in found]
+        gap = ahead.get(name)
+        rows.append([
+            name,
+            " ".join(SYSTEMS.get(name, ())),
+            f"{possible:.3f}",
+            *(str(figures[name][figure]) for figure in _OVERALL),
+            "" if gap is None else f"{gap.estimate:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]",
+            " ".join(f"{value:.3f}" for value in accuracies),
+            "" if name in WITHOUT_IMAGE_2 else " ".join(f"{seconds:.0f}" for _, seconds in found),
+        ])  # fmt: skip
+    return format_table(header, rows)
+
+
+def class_table(figures: dict[str, dict[str, Interval]]) -> str:
+    """Return the table of each class's precision, recall and AUC."""
+    from multimodal_entailment.data import LABELS
+
+    names = [f"{label} {figure}" for label in LABELS for figure in ("precision", "recall", "auc")]
+    return format_table(["system", *names], [[name, *(str(own[f]) for f in names)] for name, own in figures.items()])
+
+
+def run(options: EntailmentBenchmarkOptions) -> int:
+    """Print the tables; fail where the model of both is not ahead of the models of either beyond the interval."""
+    runtime.prepare_command(options.threads)
+    from sklearn.metrics import confusion_matrix
+
+    from multimodal_entailment.confusion_plot import write_confusion_plot
+
+    bench, seeds = Bench(options), parse_numbers(options.seeds, "seeds")
+    chosen = options.systems.split(",")
+    chosen += [name for name, system in WITHOUT_IMAGE_2.items() if system in chosen]
+    runs = {name: bench.runs(name, seeds) for name in chosen}
+    figures, ahead = measure(bench.labels, runs, REFERENCE, options.resamples)
+    print(f"\n{len(bench.test):,} test pairs; means over seeds {options.seeds}, 95% bootstrap intervals over pairs\n")
+    print(overall_table(bench, runs, figures, ahead), class_table(figures), sep="\n\n")
+    for name, found in runs.items():
+        matrix = confusion_matrix(bench.labels, found[0][0].argmax(axis=1), labels=[0, 1, 2])
+        write_confusion_plot(str(bench.work / f"confusion_{name.replace(', ', '_').replace(' ', '_')}.png"), matrix,
+                             f"{name}, seed {seeds[0]}")  # fmt: skip
+    print(f"\nconfusion matrices: {bench.work}/confusion_*.png")
+    goals = [Goal(f"{REFERENCE} ahead of {name} in accuracy, lower bound", ahead[name].low, 0.0)
+             for name in ("text_only", "image_only") if name in ahead]  # fmt: skip
+    print(*goals, sep="\n")
+    values: dict[str, Any] = {
+        "truth": bench.truth,
+        "figures": {name: {key: vars(i) for key, i in own.items()} for name, own in figures.items()},
+        "ahead": {name: vars(interval) for name, interval in ahead.items()},
+        "seconds": {name: [seconds for _, seconds in found] for name, found in runs.items()},
+    }
+    write_report(options.json, values)
+    return 0 if all(goal.reached for goal in goals) else 1
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, EntailmentBenchmarkOptions, argv, (__doc__ or "").split("\n")[0], "benchmarks.entailment")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Train on pairs of posts (texts and images). Without --train_file: on demo posts, from the starter encoder and a small
+# vision encoder that starts from nothing; then measure it.
+#
+#   bash scripts/train_entailment.sh [options of multimodal_entailment/train.py]
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
+set -euo pipefail
+# shellcheck source=scripts/demo.sh
+. "$(dirname "${BASH_SOURCE[0]}")/demo.sh"
+
+ensure_environment
+read -ra device <<<"$(default_device "$@")"
+if has_option --train_file "$@" || wants_help "$@"; then
+    run_python "$ROOT/multimodal_entailment/train.py" ${device[@]+"${device[@]}"} "$@"
+    exit
+fi
+
+posts="$DEMO_DATA/entailment"
+folder="$ROOT/checkpoint/entailment"
+run_single "$ROOT/multimodal_entailment/make_demo_posts.py" --output_dir "$posts" --size 4000 --if_missing true
+demo=()
+if ! has_option --model_name_or_path "$@"; then
+    demo+=(--model_name_or_path "$("$PYTHON" -m paddle_ranker starter --corpus "$posts/train.csv" --vocab_size 1000)")
+fi
+# The arguments come last: they win over the demo's.
+run_python "$ROOT/multimodal_entailment/train.py" --train_file "$posts/train.csv" \
+    --validation_file "$posts/validation.csv" --save_dir "$folder" ${demo[@]+"${demo[@]}"} --max_seq_length 64 \
+    --image_size 64 --epochs 8 --learning_rate 1e-3 --new_parts_factor 1 --eval_step 250 --save_step 1000 --keep 1 \
+    --logging_steps 50 ${device[@]+"${device[@]}"} "$@"
+
+best="$(option_value --save_dir --save_dir "$folder" "$@")/best"
+used="$(option_value --device --device gpu ${device[@]+"${device[@]}"} "$@")"
+say ""
+say "On posts whose scenes and phrasings were in no training pair (what is possible: $posts/truth.json):"
+run_single "$ROOT/multimodal_entailment/evaluate.py" --model "$best" --test_file "$posts/test.csv" --device "$used"
+say ""
+say "Next:"
+say "  python multimodal_entailment/predict.py --model '$best' --input_file '$posts/test.csv' --explain --device $used"
+say "  python multimodal_entailment/export_model.py --model '$best' --output_dir output_entailment"
+say "  bash scripts/train_entailment.sh --train_file YOUR_FILE --model_name_or_path YOUR_ENCODER --save_dir YOUR_FOLDER"

@@ -1,0 +1,59 @@
+"""What a client of the conformance table is given and gives back; nothing here needs more than Python.
+
+Its process reads one JSON object: `host`, `port`, `groups` (each a `query`, its `titles`, and `input_ids` and
+`token_type_ids` of the pairs) and `serving_client`, a folder. It writes one line: `version` and `probabilities`, a list
+for each group; or `missing`, what is not installed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import Any, Callable
+
+Scores = list[list[float]]
+Client = Callable[[dict[str, Any]], tuple[str, Scores]]
+
+
+def run(clients: Mapping[str, Client]) -> int:
+    """Let the client that the command line names score what the standard input holds."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print is no answer
+    given = json.load(sys.stdin)
+    try:
+        version, probabilities = clients[sys.argv[1]](given)
+        found: dict[str, Any] = {"version": version, "probabilities": probabilities}
+    except ImportError as error:
+        found = {"missing": str(error)}
+    except Exception:
+        traceback.print_exc()
+        return 1
+    print(json.dumps(found), file=answers, flush=True)
+    return 0
+
+
+def url(given: dict[str, Any], path: str = "") -> str:
+    """Return the server's address."""
+    return f"http://{given['host']}:{given['port']}{path}"
+
+
+def tensors(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what the contract's curl line has as `tensor`."""
+    return [
+        {
+            "int64_data": [value for row in group[name] for value in row],
+            "elem_type": 0,
+            "name": name,
+            "alias_name": name,
+            "shape": [len(group[name]), len(group[name][0])],
+        }
+        for name in ("input_ids", "token_type_ids")
+    ]
+
+
+def by_index(pairs: list[tuple[int, float]]) -> list[float]:
+    """Return the scores in the order of the titles."""
+    return [score for _, score in sorted(pairs)]

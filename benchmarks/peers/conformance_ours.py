@@ -1,0 +1,62 @@
+"""This project's own clients."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from benchmarks.peers.conformance_given import Scores, run
+from paddle_ranker import __version__
+from paddle_ranker.serving import clients
+
+
+def _score(given: dict[str, Any], client: Any) -> tuple[str, Scores]:
+    with client:
+        return __version__, [
+            client.score([group["query"]] * len(group["titles"]), group["titles"]).tolist() for group in given["groups"]
+        ]
+
+
+def baidu_std(given: dict[str, Any]) -> tuple[str, Scores]:
+    """Send tokens, packed."""
+    more = {"model_dir": given["serving_client"], "compression": "gzip"}
+    return _score(given, clients.BaiduStdClient(given["host"], given["port"], **more))
+
+
+def http(given: dict[str, Any]) -> tuple[str, Scores]:
+    """Send texts as JSON."""
+    return _score(given, clients.HttpClient(given["host"], given["port"]))
+
+
+def grpc(given: dict[str, Any]) -> tuple[str, Scores]:
+    """Send tokens."""
+    return _score(given, clients.GrpcClient(given["host"], given["port"], model_dir=given["serving_client"]))
+
+
+def pipeline_grpc(given: dict[str, Any]) -> tuple[str, Scores]:
+    """Send texts to the pipeline's service."""
+    return _score(given, clients.PipelineClient(given["host"], given["port"]))
+
+
+def pipeline_http(given: dict[str, Any]) -> tuple[str, Scores]:
+    """Send texts to the pipeline's gateway."""
+    return _score(given, clients.PipelineClient(given["host"], given["port"], protocol="http"))
+
+
+def rerank(given: dict[str, Any]) -> tuple[str, Scores]:
+    """Rank the titles of each query."""
+    with clients.RerankClient(given["host"], given["port"]) as client:
+        return __version__, [client.score(group["query"], group["titles"]).tolist() for group in given["groups"]]
+
+
+CLIENTS = {
+    "baidu_std": baidu_std,
+    "http": http,
+    "grpc": grpc,
+    "pipeline_grpc": pipeline_grpc,
+    "pipeline_http": pipeline_http,
+    "rerank": rerank,
+}
+
+if __name__ == "__main__":
+    sys.exit(run(CLIENTS))

@@ -1,0 +1,69 @@
+"""Rerank clients that people have: Cohere's Python SDK, LangChain's, and LlamaIndex's of Text Embeddings Inference."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+from typing import Any
+
+from benchmarks.peers.conformance_given import Scores, by_index, run, url
+
+_KEY = "no key is asked for"
+
+
+def cohere_v1(given: dict[str, Any]) -> tuple[str, Scores]:
+    """Ask `/v1/rerank`."""
+    import cohere
+
+    return metadata.version("cohere"), _cohere(cohere.Client(api_key=_KEY, base_url=url(given)), given)
+
+
+def cohere_v2(given: dict[str, Any]) -> tuple[str, Scores]:
+    """Ask `/v2/rerank`."""
+    import cohere
+
+    return metadata.version("cohere"), _cohere(cohere.ClientV2(api_key=_KEY, base_url=url(given)), given)
+
+
+def _cohere(client: Any, given: dict[str, Any]) -> Scores:
+    found = []
+    for group in given["groups"]:
+        answer = client.rerank(model="any", query=group["query"], documents=group["titles"])
+        found.append(by_index([(result.index, result.relevance_score) for result in answer.results]))
+    return found
+
+
+def langchain(given: dict[str, Any]) -> tuple[str, Scores]:
+    """Compress documents, as a retriever does, and rank them."""
+    from langchain_cohere import CohereRerank
+    from langchain_core.documents import Document
+
+    found = []
+    for group in given["groups"]:
+        titles = group["titles"]
+        ranker = CohereRerank(cohere_api_key=_KEY, base_url=url(given), model="any", top_n=len(titles))
+        documents = [Document(page_content=title, metadata={"place": place}) for place, title in enumerate(titles)]
+        ranked = ranker.compress_documents(documents, group["query"])
+        found.append(by_index([(one.metadata["place"], one.metadata["relevance_score"]) for one in ranked]))
+    return metadata.version("langchain-cohere"), found
+
+
+def tei(given: dict[str, Any]) -> tuple[str, Scores]:
+    """Postprocess nodes, as a query engine does."""
+    from llama_index.core.schema import NodeWithScore, TextNode
+    from llama_index.postprocessor.tei_rerank import TextEmbeddingInference
+
+    found = []
+    for group in given["groups"]:
+        titles = group["titles"]
+        ranker = TextEmbeddingInference(base_url=url(given), top_n=len(titles))
+        nodes = [NodeWithScore(node=TextNode(text=title, id_=str(place))) for place, title in enumerate(titles)]
+        ranked = ranker.postprocess_nodes(nodes, query_str=group["query"])
+        found.append(by_index([(int(node.node.node_id), float(node.score)) for node in ranked]))
+    return metadata.version("llama-index-postprocessor-tei-rerank"), found
+
+
+CLIENTS = {"cohere_v1": cohere_v1, "cohere_v2": cohere_v2, "langchain": langchain, "tei": tei}
+
+if __name__ == "__main__":
+    sys.exit(run(CLIENTS))

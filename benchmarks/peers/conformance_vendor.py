@@ -1,0 +1,53 @@
+"""Paddle Serving's own clients, on the complete stack."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib import metadata
+from typing import Any
+
+from benchmarks.peers.conformance_given import Scores, run
+
+
+def native(given: dict[str, Any]) -> tuple[str, Scores]:
+    """Ask with the compiled client, over baidu_std."""
+    import numpy as np
+
+    from paddle_ranker.errors import DependencyError
+    from paddle_ranker.serving.native_client import native_client
+
+    try:
+        client = native_client()()
+    except DependencyError as error:
+        raise ImportError(str(error)) from error
+    client.load_client_config(given["serving_client"])
+    client.connect([f"{given['host']}:{given['port']}"])
+    found = []
+    for group in given["groups"]:
+        feed = {name: np.array(group[name]) for name in client.feed_names_}
+        [values] = client.predict(feed=feed, fetch=client.fetch_names_, batch=True).values()
+        found.append(values.reshape(-1).tolist())
+    return metadata.version("paddle-serving-client"), found
+
+
+def pipeline(given: dict[str, Any]) -> tuple[str, Scores]:
+    """Ask with the pipeline's client, as the tutorial's script does: each pair as Python prints a dict."""
+    import json
+
+    client = importlib.import_module("paddle_serving_server.pipeline").PipelineClient()
+    client.connect([f"{given['host']}:{given['port']}"])
+    found = []
+    for group in given["groups"]:
+        feed = {str(n): str({"query": group["query"], "title": title}) for n, title in enumerate(group["titles"])}
+        answer = client.predict(feed_dict={**feed, "clientip": "127.0.0.1"})
+        if answer.err_no:
+            raise ValueError(f"err_no {answer.err_no}: {answer.err_msg}")
+        found.append([row[0] for row in json.loads(answer.value[0])])
+    return metadata.version("paddle-serving-server"), found
+
+
+CLIENTS = {"native": native, "pipeline": pipeline}
+
+if __name__ == "__main__":
+    sys.exit(run(CLIENTS))

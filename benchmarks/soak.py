@@ -1,0 +1,251 @@
+"""Let a server run for long under mixed load, then under too much, then among faults, and see that it goes on.
+
+python -m benchmarks.soak [--minutes 30] [--above_seconds 60] [--model FOLDER] [--workers 1]
+
+Below the limits every answer must have the scorer's probabilities, and memory must stay flat; above them the only other
+answer is to come again (429, 503 and what the other protocols have for it). The faults: 1,000 idle connections, slow
+clients, half-open connections, a worker that is killed, a log that cannot be written. The exit status is 1 where
+something is not as it should be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from benchmarks.report import format_table, write_report
+from benchmarks.serving_dialects import DIALECTS, OK
+from benchmarks.serving_peers import ServerProcess, serve_command, started
+from benchmarks.soak_faults import (
+    BODY_SECONDS,
+    HEADER_SECONDS,
+    full_disk,
+    half_open,
+    idle_connections,
+    killed_worker,
+    slow_clients,
+    stop,
+)
+from benchmarks.soak_memory import Growth, growth
+from benchmarks.soak_traffic import Client, Question, Tally, flood, good_round, make_questions, steady
+from benchmarks.training import chosen
+from paddle_ranker import runtime
+from paddle_ranker.errors import RankerError
+from paddle_ranker.exported_folder import is_exported
+from paddle_ranker.options import Options, option, run_command
+
+FAULTS = ("idle", "slow", "half_open", "worker", "disk")
+CONNECTIONS, QUEUE_PAIRS, PAIRS = 1200, 2000, 100  # the server's limits
+_CAPACITY_SECONDS, _CAPACITY_CLIENTS = 2.0, 8
+_SHARE = 0.5  # of the capacity found, below the limits
+_BELOW, _ABOVE = (1, 10), (50, 50)  # titles a request
+_FLOOD = 128  # clients: with 50 titles each, three times what may wait
+_SAMPLES = 600
+
+
+@dataclass(frozen=True)
+class SoakOptions(Options):
+    """Options of `python -m benchmarks.soak`."""
+
+    minutes: float = option(30.0, help="of load below the limits", above=0)
+    above_seconds: float = option(60.0, help="of load above the limits", above=0)
+    rate: float = option(0.0, help="requests a second below the limits; 0: half of what the server can do", minimum=0)
+    growth: float = option(1.0, help="percent of its memory that the server may grow by in that time", minimum=0)
+    faults: str = option("all", help=f"comma-separated, from {', '.join(FAULTS)}; none: none")
+    model: Optional[str] = option(None, help="an exported ranker's folder (default: a tiny one with random weights)")
+    workers: int = option(1, help="processes of the server", minimum=1)
+    threads: int = option(1, help="threads of each of them", minimum=1)
+    seed: int = option(0, help="of texts and arrivals", minimum=0)
+    json: Optional[str] = option(None, help="write what was found to this file")
+
+
+@dataclass
+class Phase:
+    """A part of the run, and what went wrong in it."""
+
+    name: str
+    said: str
+    failures: list[str]
+
+
+def run(options: SoakOptions) -> int:
+    """Run the phases and print what came of each; return 1 where something was not as it should be."""
+    faults = [] if options.faults == "none" else chosen("faults", options.faults, FAULTS)
+    if options.model is not None and not is_exported(Path(options.model)):
+        raise RankerError(f"--model {options.model}: is no exported ranker; make one: python -m paddle_ranker export")
+    runtime.prepare_command(1)
+    from paddle_ranker.serving.server import allow_open_files
+
+    allow_open_files(4 * CONNECTIONS)
+    phases: list[Phase] = []
+
+    def end(name: str, said: str, failures: list[str]) -> None:
+        phases.append(Phase(name, said, failures))
+        print(f"{name}: {said or 'the server went on'}{'' if not failures else '; FAILED'}", flush=True)
+        for failure in failures:
+            print(f"  {failure}", flush=True)
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = Path(options.model) if options.model else _tiny(folder)
+        questions = make_questions(model, options.seed, _BELOW)
+        with started("server", _command(options, model), folder, options.threads) as server:
+            rate = options.rate or asyncio.run(_capacity(server, questions)) * _SHARE
+            below, grown = asyncio.run(_below(options, server, questions, rate))
+            print(_table(below), flush=True)
+            failures = below.failures()
+            if not grown.is_flat(options.growth / 100 * grown.held):
+                failures.append(f"memory grows: {grown}")
+            end("below the limits", f"{rate:.0f} requests a second, {below.latency()}; memory {grown}", failures)
+            large = make_questions(model, options.seed + 1, _ABOVE)
+            above = asyncio.run(_above(options, server, large))
+            print(_table(above), flush=True)
+            end("above the limits", f"{above.answered} answered, {above.refused} told to come again, "
+                f"{server.memory_mb():.0f} MB held", _failures_above(above))  # fmt: skip
+            full = asyncio.run(_too_many_connections(server, questions))
+            end("too many connections", f"{full.answered} answered, {full.refused} refused", _failures_above(full))
+            end("after it", "", asyncio.run(good_round(server.port, questions)))
+            for fault in (fault for fault in faults if fault in _ON_THE_SERVER):
+                end(fault, "", asyncio.run(_ON_THE_SERVER[fault](server, questions)))
+            end("the server stops", f"{server.memory_mb():.0f} MB held", stop(server) + _errors(server))
+        if "worker" in faults:
+            end("worker", "", killed_worker(model, folder, questions, min(rate, 50.0), options.seed))
+        if "disk" in faults:
+            end("disk", "", full_disk(model, folder, questions))
+    write_report(options.json, _values(options, phases, rate, below, above, grown))
+    return 1 if any(phase.failures for phase in phases) else 0
+
+
+_ON_THE_SERVER: dict[str, Callable[[ServerProcess, Sequence[Question]], Any]] = {
+    "idle": idle_connections,
+    "slow": slow_clients,
+    "half_open": half_open,
+}
+
+
+def _tiny(folder: Path) -> Path:
+    from paddle_ranker.export import export_ranker
+    from paddle_ranker.model_folder import load_ranker
+    from tests.tiny import write_ranker
+
+    exported, _ = export_ranker(load_ranker(write_ranker(folder / "ranker")), folder / "exported")
+    return exported.folder
+
+
+def _command(options: SoakOptions, model: Path) -> list[str]:
+    limits = {"connections": CONNECTIONS, "queue_pairs": QUEUE_PAIRS, "pairs": PAIRS, "deadline_seconds": 60,
+              "header_seconds": HEADER_SECONDS, "body_seconds": BODY_SECONDS, "workers": options.workers,
+              "cpu_threads": options.threads}  # fmt: skip
+    return serve_command(model, *(part for name, value in limits.items() for part in (f"--{name}", str(value))))
+
+
+async def _capacity(server: ServerProcess, questions: Sequence[Question]) -> float:
+    """Return how many requests a second the server answers to a few clients; it is warm afterwards."""
+    client = Client(server.port, Tally())
+    try:
+        await flood(client, questions, _CAPACITY_CLIENTS, _CAPACITY_SECONDS / 2)
+        before, begin = client.tally.answered, time.perf_counter()
+        await flood(client, questions, _CAPACITY_CLIENTS, _CAPACITY_SECONDS)
+        rate = (client.tally.answered - before) / (time.perf_counter() - begin)
+    finally:
+        await client.close()
+    if client.tally.failures():
+        raise RankerError(f"the server does not answer: {'; '.join(client.tally.failures())}")
+    return rate
+
+
+async def _below(
+    options: SoakOptions, server: ServerProcess, questions: Sequence[Question], rate: float
+) -> tuple[Tally, Growth]:
+    seconds = 60 * options.minutes
+    samples: list[tuple[float, float]] = []
+
+    async def sample() -> None:
+        while True:
+            samples.append((time.monotonic(), server.memory_mb()))
+            await asyncio.sleep(seconds / _SAMPLES)
+
+    client = Client(server.port, Tally())
+    sampling = asyncio.ensure_future(sample())
+    try:
+        await steady(client, questions, rate, seconds, options.seed)
+    finally:
+        sampling.cancel()
+        await client.close()
+    return client.tally, growth(samples)
+
+
+async def _above(options: SoakOptions, server: ServerProcess, questions: Sequence[Question]) -> Tally:
+    client = Client(server.port, Tally())
+    try:
+        await flood(client, questions, _FLOOD, options.above_seconds)
+    finally:
+        await client.close()
+    return client.tally
+
+
+async def _too_many_connections(server: ServerProcess, questions: Sequence[Question]) -> Tally:
+    """Open a few more connections than the server takes, over HTTP, where each gets to hear why."""
+    [question] = [q for q in questions if q.dialect.name == "rerank"][:1]
+    client = Client(server.port, Tally())
+    most = CONNECTIONS * max(1, len(server.processes()) - 1)  # of each worker
+    try:
+        for _ in range(0, most + 40, 20):
+            await asyncio.gather(*(client.ask(question) for _ in range(20)))
+            client.keep()
+    finally:
+        await client.close()
+    return client.tally
+
+
+def _failures_above(tally: Tally) -> list[str]:
+    failures = tally.failures(busy=True)
+    if not tally.refused:
+        failures.append("no request was refused: the limits were not reached")
+    if not tally.answered:
+        failures.append("no request was answered")
+    return failures
+
+
+def _errors(server: ServerProcess) -> list[str]:
+    """Return the errors that the server wrote of itself: what a caller does wrong is none."""
+    lines = [line for line in server.said().splitlines() if '"level": "error"' in line or line.startswith("Traceback")]
+    return [f"the server's log: {line[:300]}" for line in lines[:5]]
+
+
+def _table(tally: Tally) -> str:
+    rows = []
+    for name in DIALECTS:
+        codes = tally.codes.get(name)
+        if codes:
+            others = ", ".join(f"{code}: {count}" for code, count in sorted(codes.items()) if code != OK)
+            rows.append([name, str(sum(codes.values())), str(codes[OK]), others])
+    return format_table(["dialect", "requests", "right scores", "others"], rows)
+
+
+def _values(
+    options: SoakOptions, phases: Sequence[Phase], rate: float, below: Tally, above: Tally, grown: Growth
+) -> dict[str, Any]:
+    return {
+        "options": asdict(options),
+        "requests_per_second": rate,
+        "memory": asdict(grown),
+        "below": {name: dict(codes) for name, codes in below.codes.items()},
+        "above": {name: dict(codes) for name, codes in above.codes.items()},
+        "phases": [asdict(phase) for phase in phases],
+    }
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, SoakOptions, argv, description=(__doc__ or "").split("\n")[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

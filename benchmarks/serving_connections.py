@@ -91,6 +91,7 @@ class _Stream(asyncio.Protocol):
         self._finish(Answer(LATE, b""))
         if self.transport is not None:
             self.transport.abort()
+            self.transport = None  # at once: what is asked next is to have another connection
 
     def _finish(self, answer: Answer) -> None:
         if self._asked is not None and not self._asked.done():

@@ -22,7 +22,7 @@ from benchmarks.fuzz_inputs import http
 from benchmarks.serving_peers import ServerProcess, serve_command, started
 from benchmarks.soak_traffic import HOST, Client, Question, Tally, good_round, steady
 
-HEADER_SECONDS = BODY_SECONDS = 3.0  # the server's patience
+HEADER_SECONDS = BODY_SECONDS = 2.0  # the server's patience
 _DEADLINE = 60.0  # for what takes moments, on a machine that has much else to do
 _SLOW, _SLOW_READERS, _HALF, _IDLE = 50, 10, 50, 1000  # connections
 _FULL = Path("/dev/full")
@@ -88,7 +88,7 @@ async def _read_nothing(port: int, request: bytes) -> bool:
         await loop.sock_connect(one, (HOST, port))
         try:
             await asyncio.wait_for(loop.sock_sendall(one, request), _DEADLINE)
-            await asyncio.sleep(BODY_SECONDS + 5)
+            await asyncio.sleep(BODY_SECONDS + 2)  # the server looks at its connections now and then
             while await asyncio.wait_for(loop.sock_recv(one, 1 << 16), _DEADLINE):
                 pass
             return True

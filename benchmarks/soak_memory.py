@@ -48,8 +48,10 @@ def growth(samples: Sequence[tuple[float, float]]) -> Growth:
         raise ValueError(f"{len(times)} samples after the warm-up are too few for a line")
     x = np.array([part.mean() for part in np.array_split(times, blocks)])
     y = np.array([part.mean() for part in np.array_split(megabytes, blocks)])
-    fit = stats.linregress(x, y)
     seconds = float(times[-1] - times[0])
-    half = float(stats.t.ppf(0.975, blocks - 2) * fit.stderr) * seconds
-    slope = float(fit.slope) * seconds
-    return Growth(Interval(slope, slope - half, slope + half), seconds, float(megabytes[-1]))
+    distances = x - x.mean()
+    slope = float(distances @ y / (distances @ distances))
+    left_over = y - y.mean() - slope * distances
+    error = float(np.sqrt(left_over @ left_over / (blocks - 2) / (distances @ distances)))
+    grown, half = slope * seconds, float(stats.t.ppf(0.975, blocks - 2)) * error * seconds
+    return Growth(Interval(grown, grown - half, grown + half), seconds, float(megabytes[-1]))

@@ -58,7 +58,10 @@ def run(options: DomainEncoderOptions) -> None:
     work = make_folder(options.work_dir)
     encoder = Path(options.model) if options.model else pretrained(options, work)
     options = dataclasses.replace(
-        options, learning_rate=options.learning_rate or 5e-4, new_parts_factor=1.0, scores_dir=str(work / "scores")
+        options,
+        learning_rate=options.learning_rate or 1e-3,
+        new_parts_factor=options.new_parts_factor or 10.0,
+        scores_dir=str(work / "scores"),
     )
     systems = []
     for name, folder in (("from nothing", twin(encoder, work / "twin")), ("domain encoder", encoder)):

@@ -39,7 +39,7 @@ from paddle_ranker.options import Options, option, run_command
 
 TOLERANCE = 1e-5
 _HOST = "127.0.0.1"
-_WARM_UP_SECONDS = 0.5  # of each load, before the rounds
+_WARM_UP_SECONDS = 2.0  # of each load, before the rounds
 _OURS = "ours"
 
 

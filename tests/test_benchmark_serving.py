@@ -320,7 +320,7 @@ def test_all_clients_of_this_environment_agree(tmp_path: Path, capsys: pytest.Ca
 @server
 def test_a_short_soak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # So short a run says little about memory: a tenth is allowed, where half an hour has a hundredth.
-    arguments = ["--minutes", "0.1", "--above_seconds", "3", "--growth", "10", "--json", str(tmp_path / "soak.json")]
+    arguments = ["--minutes", "0.06", "--above_seconds", "2", "--growth", "10", "--json", str(tmp_path / "soak.json")]
     assert soak.main(arguments) == 0, capsys.readouterr().out
     found = json.loads((tmp_path / "soak.json").read_text(encoding="utf-8"))
     assert set(found["below"]) == set(DIALECTS) and set(found["memory"]) == {"megabytes", "seconds", "held"}

@@ -46,9 +46,12 @@ class VisionEncoder(nn.Layer):
         if isinstance(pixels, np.ndarray):
             pixels = paddle.to_tensor(pixels)
         # (pixels / 255 - mean) / std, in two passes over the pixels
-        scale = [1.0 / (255.0 * std) for std in self.std]
-        shift = [-mean / std for mean, std in zip(self.mean, self.std)]
-        by, plus = (paddle.to_tensor(values, "float32").reshape([1, 3, 1, 1]) for values in (scale, shift))
+        scale = np.array([1.0 / (255.0 * std) for std in self.std], np.float32)[:, None, None]
+        shift = np.array([-mean / std for mean, std in zip(self.mean, self.std)], np.float32)[:, None, None]
+        # Nothing is called on what to_tensor returns: making the graph, Paddle 3 would evaluate that while it holds the
+        # lock that evaluating it waits for.
+        by = paddle.to_tensor(scale)
+        plus = paddle.to_tensor(shift)
         return pixels.astype("float32") * by + plus
 
     def forward(self, images: Tensor) -> Tensor:

@@ -110,6 +110,6 @@ def test_a_domain_encoder_is_compared_with_its_random_twin(tiny_data: Path, tmp_
         load_arrays(work / "encoder" / PARAMETERS_FILE)[f"ernie.{name}"],
         load_arrays(work / "twin" / PARAMETERS_FILE)[name],
     ]
-    assert words[0].shape == words[1].shape and not np.allclose(*words)
+    assert words[0].shape == words[1].shape and not np.allclose(words[0], words[1])
     # the runs of either are kept apart, though both start from folders made here
     assert len(list((work / "scores").iterdir())) == 4

@@ -56,7 +56,7 @@ class EntailmentBenchmarkOptions(Options):
     work_dir: str = option(help="folder for the demo posts, finished runs and pictures")
     systems: str = option(",".join(SYSTEMS), help="which rows, of these")
     seeds: str = option("1,2,3", help="comma-separated random seeds of the trainings")
-    size: int = option(4000, help="training pairs of the demo posts; half as many to measure on", minimum=100)
+    size: int = option(8000, help="training pairs of the demo posts; half as many to measure on", minimum=100)
     data_seed: int = option(7, help="random seed of the demo posts", minimum=0)
     recipe: str = option("", help="options of train.py that win over the script's, as one argument")
     resamples: int = option(2000, help="bootstrap draws", minimum=100)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FILES = ("tweets/train_df.csv", "tweets/val_df.csv")
 RECIPE = (
-    "--modalities text --epochs 4 --batch_size 16 --learning_rate 1e-4 --warmup_proportion 0.1 --max_seq_length 96 "
+    "--modalities text --epochs 3 --batch_size 16 --learning_rate 1e-4 --warmup_proportion 0.1 --max_seq_length 96 "
     "--class_weights balanced --test_share 0 --eval_step 1000 --save_step 1000 --logging_steps 50"
 )
 MODEL, MAJORITY, OVERLAP = "text model", "majority class", "word overlap"

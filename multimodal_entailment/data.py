@@ -145,7 +145,7 @@ def _columns(path: Path, reader: Iterator[list[str]], need_labels: bool, images:
     if need_labels and not any(name in found for name in _LABEL_COLUMNS):
         missing.append("label")
     if missing:
-        hint = "; for texts alone leave the images out with --images none" if missing[0].startswith("image") else ""
+        hint = "; for texts alone leave the images out with --modalities text" if missing[0].startswith("image") else ""
         raise DataError(
             f"{path}: the header has {', '.join(names)[:200]}, but pairs of posts need {', '.join(missing)} too{hint}"
         )

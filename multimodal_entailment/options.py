@@ -46,7 +46,9 @@ class TrainEntailmentOptions(TrainingOptions):
         "small", help="encoder of the images: small, made to learn from nothing; resnet18, resnet50, efficientnet_lite0"
     )
     vision_weights: Optional[str] = option(
-        None, help="its pretrained parameters, a .pdparams file (docs/entailment.md says how to get one)"
+        None,
+        help="its pretrained parameters: a .pdparams file, as convert_image_weights.py makes one; or download, for "
+        "Paddle's own of a ResNet",
     )
     freeze_vision: bool = option(
         False, help="leave the vision encoder as it is: its features are then computed once and kept in --cache_dir"

@@ -17,7 +17,7 @@ fi
 
 posts="$DEMO_DATA/entailment"
 folder="$ROOT/checkpoint/entailment"
-run_single "$ROOT/multimodal_entailment/make_demo_posts.py" --output_dir "$posts" --size 4000 --if_missing true
+run_single "$ROOT/multimodal_entailment/make_demo_posts.py" --output_dir "$posts" --size 8000 --if_missing true
 demo=()
 if ! has_option --model_name_or_path "$@"; then
     demo+=(--model_name_or_path "$("$PYTHON" -m paddle_ranker starter --corpus "$posts/train.csv" --vocab_size 1000)")
@@ -25,8 +25,8 @@ fi
 # The arguments come last: they win over the demo's.
 run_python "$ROOT/multimodal_entailment/train.py" --train_file "$posts/train.csv" \
     --validation_file "$posts/validation.csv" --save_dir "$folder" ${demo[@]+"${demo[@]}"} --max_seq_length 64 \
-    --image_size 64 --epochs 8 --learning_rate 1e-3 --new_parts_factor 1 --eval_step 250 --save_step 1000 --keep 1 \
-    --logging_steps 50 ${device[@]+"${device[@]}"} "$@"
+    --image_size 64 --epochs 8 --batch_size 16 --learning_rate 2.5e-4 --new_parts_factor 2 --eval_step 500 \
+    --save_step 1000 --keep 1 --logging_steps 100 ${device[@]+"${device[@]}"} "$@"
 
 best="$(option_value --save_dir --save_dir "$folder" "$@")/best"
 used="$(option_value --device --device gpu ${device[@]+"${device[@]}"} "$@")"

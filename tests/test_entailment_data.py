@@ -97,7 +97,7 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
     ):
         read_posts(made(tmp_path, "id_1,text_1,label\n"))
     texts = made(tmp_path, "text_1,text_2\na,b\n")
-    with pytest.raises(DataError, match=r"need image_1, image_2, label too; for texts alone .* --images none"):
+    with pytest.raises(DataError, match=r"need image_1, image_2, label too; for texts alone .* --modalities text"):
         read_posts(texts)
     assert read_posts(texts, need_labels=False, images=False) == [PostPair("", "a", None, "", "b", None, None, 2)]
     with pytest.raises(DataError, match="names the column text_1 more than once"):

@@ -46,10 +46,10 @@ class DecodedImages:
         present = np.zeros(len(indices), bool)
         for place, (index, decoded) in enumerate(zip(indices, self._pool.map(self._decode, indices.tolist()))):
             if isinstance(decoded, ImageError):
-                said = f"{self._place(int(index))}: {decoded}"
+                error = decoded.at(self._place(int(index)))
                 if not self._skip_bad:
-                    raise ImageError(said)
-                self.bad.append(said)
+                    raise error
+                self.bad.append(str(error))
             elif decoded is not None:
                 pixels[place], present[place] = decoded, True
         return pixels, present

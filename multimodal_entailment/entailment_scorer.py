@@ -18,6 +18,7 @@ from scipy.special import softmax
 
 from multimodal_entailment.data import LABELS, PostPair, images_of
 from multimodal_entailment.decoded import DecodedImages, Image
+from multimodal_entailment.encoded_posts import EncodedPosts, unread_texts
 from multimodal_entailment.images import ImageLimits
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
@@ -25,6 +26,7 @@ from paddle_ranker.errors import UsageError
 if TYPE_CHECKING:
     from multimodal_entailment.examples import Batch, Posts
     from multimodal_entailment.folder import EntailmentInfo, EntailmentParts
+    from paddle_ranker.encoded_pairs import EncodedPairs
     from paddle_ranker.pair_encoder import PairEncoder
     from paddle_ranker.static_model import StaticModel
 
@@ -75,7 +77,7 @@ class Entailment:
     """Say for pairs of posts whether the second follows from the first. Safe to call from several threads.
 
     Attributes: `labels`, the classes in the order of the probabilities; `info`, what the model is; `engine`, what
-    computes: dygraph or paddle_inference.
+    computes: dygraph or paddle_inference; `max_rows` pairs and `max_tokens` tokens are computed at once.
     """
 
     labels = LABELS
@@ -92,6 +94,7 @@ class Entailment:
     ):
         self.info, self.engine, self._pair_encoder = info, engine.name, pair_encoder
         self._engine, self._batch_size, self._limits = engine, batch_size, limits
+        self.max_rows, self.max_tokens = batch_size, batch_size * (info.max_seq_length or 1)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
 
     @classmethod
@@ -187,6 +190,46 @@ class Entailment:
             )
         texts = None if encoder is None else encoder.encode(texts_1, texts_2)
         return Posts(len(texts_1), texts, 0 if encoder is None else encoder.pad_id, images)
+
+    def encode(self, texts_1: Sequence[str], texts_2: Sequence[str]) -> EncodedPosts:
+        """Encode pairs of posts without images."""
+        nothing = [None] * len(texts_1)
+        return self.encode_posts(texts_1, nothing, texts_2, nothing)
+
+    def encode_posts(
+        self,
+        texts_1: Sequence[str],
+        images_1: Sequence[Optional[Image]],
+        texts_2: Sequence[str],
+        images_2: Sequence[Optional[Image]],
+        places: Optional[Sequence[str]] = None,
+    ) -> EncodedPosts:
+        """Encode texts and decode images, as `logits_of` takes them; arguments and errors as of `predict`.
+
+        Args:
+            places: of image one of every pair, then of image two, for messages.
+        """
+        posts = self._posts(texts_1, images_1, texts_2, images_2, places)
+        texts = unread_texts(len(posts)) if posts.texts is None else posts.texts
+        if posts.images is None:
+            return EncodedPosts.of(texts, None, None)
+        pixels, present = posts.images.take(np.arange(2 * len(posts)))
+        both = pixels.reshape(2, len(posts), *pixels.shape[1:]).swapaxes(0, 1)
+        return EncodedPosts.of(texts, both, present.reshape(2, -1).T)
+
+    def logits_of(self, pairs: EncodedPairs, rows: np.ndarray) -> np.ndarray:
+        """Return the logits of the pairs `rows` `[m]` of what was encoded, `[m, 3]`, computed as one batch."""
+        from multimodal_entailment.examples import Batch
+
+        assert isinstance(pairs, EncodedPosts)
+        ids = types = images = present = None
+        if self._pair_encoder is not None:
+            ids, types = pairs.pad(rows, self._pair_encoder.pad_id)
+        if pairs.images is not None and pairs.present is not None:
+            first_then_second = pairs.images[rows].swapaxes(0, 1)
+            images = first_then_second.reshape(-1, *first_then_second.shape[2:])
+            present = pairs.present[rows].astype(np.float32)
+        return self._engine.logits(Batch(ids, types, images, present))
 
     def probabilities(self, posts: Posts) -> np.ndarray:
         """Return the same of pairs that are encoded already, `[n, 3]` float64."""

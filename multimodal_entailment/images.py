@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 import numpy as np
 from PIL import Image
@@ -33,7 +33,22 @@ _TURNS = {
 
 
 class ImageError(RankerError):
-    """An image is missing, damaged, of an unknown kind, or larger than the limits."""
+    """An image is missing, damaged, of an unknown kind, or larger than the limits.
+
+    Attributes: `message`, what is wrong with it; `place`, where it stands, or None.
+    """
+
+    def __init__(self, message: str, place: Optional[str] = None):
+        super().__init__(message if place is None else f"{place}: {message}")
+        self.message, self.place = message, place
+
+    def at(self, place: str) -> ImageError:
+        """Return the same error of an image that stands there."""
+        return type(self)(self.message, place)
+
+
+class ImageTooLargeError(ImageError):
+    """An image is larger than the limits."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +95,9 @@ def load_image(source: Union[str, Path, bytes], size: int, limits: ImageLimits =
         known = ", ".join(kind for kind in _FORMATS if kind != "MPO")
         raise ImageError(f"{name}: not an image of a known kind ({known}); convert it") from None
     except Image.DecompressionBombError:
-        raise ImageError(f"{name}: more than {limits.max_pixels:,} pixels, the limit; make it smaller") from None
+        raise ImageTooLargeError(
+            f"{name}: more than {limits.max_pixels:,} pixels, the limit; make it smaller"
+        ) from None
     except Exception as error:  # Pillow's parsers meet damage with whatever the damaged number leads to
         summary = " ".join(str(error).split())[:120] or type(error).__name__
         raise ImageError(f"{name}: damaged or cut short ({summary}); get it again") from error
@@ -106,13 +123,13 @@ def read_image(path: Union[str, Path], limits: ImageLimits = _DEFAULT_LIMITS) ->
 
 
 def _too_many_bytes(name: str, size: int, limits: ImageLimits) -> ImageError:
-    return ImageError(f"{name}: {size:,} bytes, more than the limit of {limits.max_bytes:,}; make it smaller")
+    return ImageTooLargeError(f"{name}: {size:,} bytes, more than the limit of {limits.max_bytes:,}; make it smaller")
 
 
 def _check_pixels(name: str, image: Image.Image, limits: ImageLimits) -> None:
     width, height = image.size
     if width * height > limits.max_pixels:
-        raise ImageError(
+        raise ImageTooLargeError(
             f"{name}: {width:,} x {height:,} pixels, more than the limit of {limits.max_pixels:,}; make it smaller"
         )
 

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Optional, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paddle_ranker.batching import scoring_batches
 from paddle_ranker.calibration import Calibration, sigmoid
@@ -72,8 +73,12 @@ class Scorer:
         logits = np.zeros(len(pairs), dtype=np.float64)
         batches = scoring_batches(pairs.lengths, self.max_tokens, self.max_rows)
         for rows in islice(batches, share, None, shares):
-            logits[rows] = self.batch_logits(*pairs.pad(rows, self.pair_encoder.pad_id))
+            logits[rows] = self.logits_of(pairs, rows)
         return logits
+
+    def logits_of(self, pairs: EncodedPairs, rows: NDArray[np.int64]) -> np.ndarray:
+        """Return the logits of the pairs `rows` `[batch]`, `[batch]`, computed as one batch."""
+        return self.batch_logits(*pairs.pad(rows, self.pair_encoder.pad_id))
 
     def batch_logits(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
         """Return the logits, `[batch]`, of one padded batch as the engine takes it: int64 `[batch, length]` each."""

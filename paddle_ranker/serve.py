@@ -1,4 +1,4 @@
-"""Serve a ranker: baidu_std, HTTP and gRPC of Paddle Serving, /rerank of today's clients, all on one port."""
+"""Serve a ranker on one port: Paddle Serving's protocols, /rerank of today's clients; and a model of pairs of posts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ _DEFAULTS = Limits()
 class ServeOptions(Options):
     """Options of `python -m paddle_ranker serve`."""
 
-    model: str = option(help="the ranker: a trained one's folder, an exported one's, or one for Paddle Serving")
+    model: Optional[str] = option(
+        None, help="the ranker: a trained one's folder, an exported one's, or one for Paddle Serving"
+    )
+    entailment_model: Optional[str] = option(
+        None, help="a model of pairs of posts, trained or exported: it answers POST /v1/entailment"
+    )
     host: str = option("127.0.0.1", help="address to listen on; 0.0.0.0: every one of this machine's")
     port: int = option(8600, help="port to listen on; 0: a free one, which is printed", minimum=0, maximum=65535)
     more_ports: tuple[str, ...] = option((), several=True, help="further ports; each speaks every protocol")
@@ -56,6 +61,10 @@ class ServeOptions(Options):
     pairs: int = option(_DEFAULTS.pairs, help="pairs of a request", minimum=1)
     characters: int = option(_DEFAULTS.characters, help="characters of a text", minimum=1)
     queue_pairs: int = option(_DEFAULTS.queue_pairs, help="pairs that wait for each worker's engine", minimum=1)
+    posts: int = option(_DEFAULTS.posts, help="pairs of posts of a request", minimum=1)
+    queue_posts: int = option(_DEFAULTS.queue_posts, help="pairs of posts that wait in each worker", minimum=1)
+    image_bytes: int = option(_DEFAULTS.image_bytes, help="of an image, as it comes", minimum=1)
+    image_pixels: int = option(_DEFAULTS.image_pixels, help="of an image, as its header says", minimum=1)
     connections: int = option(_DEFAULTS.connections, help="connections that each worker has open", minimum=1)
     header_bytes: int = option(_DEFAULTS.header_bytes, help="bytes of an HTTP request's head", minimum=256)
     deadline_seconds: float = option(_DEFAULTS.deadline_seconds, help="for requests that name no deadline", above=0)
@@ -74,8 +83,9 @@ def serve(options: ServeOptions) -> int:
     """Serve until a signal ends it. The API key comes from the environment, where no list of processes shows it."""
     from paddle_ranker.serving.server import run
 
-    if not Path(options.model).exists():
-        raise UsageError(f"--model {options.model}: there is no such folder; train or export a ranker first")
+    for name, folder in (("model", options.model), ("entailment_model", options.entailment_model)):
+        if folder is not None and not Path(folder).exists():
+            raise UsageError(f"--{name} {folder}: there is no such folder; train or export a model first")
     return run(config_of(options))
 
 
@@ -89,12 +99,17 @@ def config_of(options: ServeOptions) -> ServeConfig:
         pairs=options.pairs,
         characters=options.characters,
         queue_pairs=options.queue_pairs,
+        posts=options.posts,
+        queue_posts=options.queue_posts,
+        image_bytes=options.image_bytes,
+        image_pixels=options.image_pixels,
         connections=options.connections,
         header_bytes=options.header_bytes,
         deadline_seconds=options.deadline_seconds,
     )
     return ServeConfig(
-        model=Path(options.model),
+        model=None if options.model is None else Path(options.model),
+        entailment_model=None if options.entailment_model is None else Path(options.entailment_model),
         host=options.host,
         port=options.port,
         more_ports=tuple(int(port) for port in ports),

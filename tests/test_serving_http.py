@@ -275,7 +275,7 @@ def test_operators_see_limits_and_figures(site: Site) -> None:
     site.post("/v1/rerank", b"{")
     site.post("/rerank", {"query": QUERY, "texts": TITLES})
     site.post("/ernie/prediction", b"{")
-    site.metrics.batch(pairs=3, tokens=60, padded_tokens=80, seconds=0.5)
+    site.metrics.batches("ranker").batch(pairs=3, tokens=60, padded_tokens=80, seconds=0.5)
     figures = site.get("/metrics").text.splitlines()
     for line in (
         'ranker_requests_total{outcome="ok",protocol="rerank"} 1.0',

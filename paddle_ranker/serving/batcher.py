@@ -13,11 +13,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Optional, Protocol
+from typing import Generic, Optional, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from paddle_ranker.scorer import Scorer
+from paddle_ranker.encoded_pairs import EncodedPairs
 from paddle_ranker.serving.faults import INTERNAL, OVERLOADED, TIMED_OUT, UNAVAILABLE, Fault
 from paddle_ranker.serving.jobs import Batch, Job, Piece, batches_of, can_join, encoded_pieces
 
@@ -34,7 +35,28 @@ class BatchObserver(Protocol):
     def batch(self, pairs: int, tokens: int, padded_tokens: int, seconds: float) -> None: ...
 
 
-class Batcher:
+class BatchScorer(Protocol):
+    """What a batcher asks of what it feeds; `Scorer` is one.
+
+    Attributes: `max_tokens`, `max_rows`, the largest batch.
+    """
+
+    max_tokens: int
+    max_rows: int
+
+    def encode(self, first: Sequence[str], second: Sequence[str], /) -> EncodedPairs:
+        """Encode pairs of texts."""
+        ...
+
+    def logits_of(self, pairs: EncodedPairs, rows: NDArray[np.int64], /) -> np.ndarray:
+        """Return the logits of the pairs `rows` `[batch]`: `[batch]`, or `[batch, classes]`."""
+        ...
+
+
+S = TypeVar("S", bound=BatchScorer)
+
+
+class Batcher(Generic[S]):
     """Score jobs in batches that they share; safe to call from any thread.
 
     Args:
@@ -47,7 +69,7 @@ class Batcher:
 
     def __init__(
         self,
-        scorer: Scorer,
+        scorer: S,
         *,
         queue_pairs: int = 8192,
         streams: int = 1,
@@ -184,7 +206,7 @@ class Batcher:
         pieces: list[Piece] = []
         try:
             now = time.monotonic()
-            pieces = encoded_pieces(self.scorer, [job for job in jobs if self._is_wanted(job, now)], self._fail)
+            pieces = encoded_pieces(self.scorer.encode, [job for job in jobs if self._is_wanted(job, now)], self._fail)
         finally:
             with self._lock:
                 self._encoding = False
@@ -274,12 +296,11 @@ class Batcher:
     def _compute(self, batch: Batch) -> None:
         start = time.perf_counter()
         try:
-            ids, types = batch.pairs.pad(batch.rows, self.scorer.pair_encoder.pad_id)
-            logits = self.scorer.batch_logits(ids, types)
+            logits = self.scorer.logits_of(batch.pairs, batch.rows)
             seconds = time.perf_counter() - start
             if self._observer is not None:
-                tokens = int(batch.pairs.lengths_of(batch.rows).sum())
-                self._observer.batch(len(batch.rows), tokens, ids.size, seconds)
+                lengths = batch.pairs.lengths_of(batch.rows)
+                self._observer.batch(len(lengths), int(lengths.sum()), len(lengths) * int(lengths.max()), seconds)
         except Exception as error:
             if len(batch.rows) > 1:  # one row may be at fault: the others are not to fail with it
                 for row in batch.alone():
@@ -294,9 +315,10 @@ class Batcher:
     def _deliver(self, batch: Batch, logits: np.ndarray) -> None:
         """Give the rows' logits to their jobs; those that have all are done."""
         finished: list[Job] = []
+        are_numbers = np.isfinite(logits).reshape(len(logits), -1).all(axis=1).tolist()
         with self._lock:  # two streams may hold rows of one job
-            for job, place, logit in zip(batch.jobs(), batch.places.tolist(), logits.tolist()):
-                if logit - logit != 0.0:  # infinite, or not a number
+            for job, place, logit, is_number in zip(batch.jobs(), batch.places.tolist(), logits.tolist(), are_numbers):
+                if not is_number:
                     self._fail(job, Fault(INTERNAL, "the ranker gave a score that is not a number"))
                 job.logits[place] = logit
                 job.left -= 1

@@ -24,6 +24,7 @@ from paddle_ranker.serving.metrics import Metrics
 REQUEST_ID = "x-request-id"
 OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/metrics", "/docs", "/openapi.json"})  # need no key
 RERANK_PATHS = frozenset({"/rerank", "/v1/rerank", "/v2/rerank"})
+ENTAILMENT_PATH = "/v1/entailment"
 CLIENT_LEFT = 499
 OUTCOMES = {
     400: "invalid_request",
@@ -38,7 +39,7 @@ OUTCOMES = {
     503: "unavailable",
     504: "deadline_exceeded",
 }
-_OWN_PATHS = ("rerank", "tei", "operators")  # protocols
+_OWN_PATHS = ("rerank", "tei", "entailment", "operators")  # protocols
 _WORK = "work"  # in a request's state: the task that answers it
 _SOUND_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}\Z")
 _LOG = logging.getLogger(__name__)
@@ -157,6 +158,8 @@ def _protocol(path: str) -> str:
     """Return what the figures call a request whose handler has not said."""
     if path in RERANK_PATHS:
         return "rerank"
+    if path == ENTAILMENT_PATH:
+        return "entailment"
     if path in OPEN_PATHS or path in ("/info", "/admin/reload"):
         return "operators"
     first, _, rest = path[1:].partition("/")

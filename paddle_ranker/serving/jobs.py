@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from paddle_ranker.batching import scoring_batches
 from paddle_ranker.encoded_pairs import EncodedPairs, Indices, offsets_of
-from paddle_ranker.scorer import Scorer
 from paddle_ranker.serving.faults import INTERNAL, Fault
+
+Encode = Callable[[Sequence[str], Sequence[str]], EncodedPairs]
 
 
 class TokenPairs(EncodedPairs):
@@ -69,7 +70,7 @@ class Job:
         pairs: already encoded.
         deadline: on `time.monotonic()`'s clock.
 
-    Attributes: `logits`, a list of `size` floats, complete when `left` is 0.
+    Attributes: `logits`, `size` floats, or lists of them where there are several classes; complete when `left` is 0.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Job:
         self.texts, self.pairs = texts, pairs
         self.deadline = deadline
         self.arrived = time.monotonic()
-        self.logits: list[float] = [0.0] * size
+        self.logits: list[Any] = [0.0] * size
         self.fault: Optional[Fault] = None
         self.dropped = False  # nobody waits for it any more
 
@@ -146,7 +147,7 @@ class Batch:
         return [self.pieces[owner].job for owner in self.owners.tolist()]
 
 
-def encoded_pieces(scorer: Scorer, jobs: Sequence[Job], fail: Callable[[Job, Fault], None]) -> list[Piece]:
+def encoded_pieces(encode: Encode, jobs: Sequence[Job], fail: Callable[[Job, Fault], None]) -> list[Piece]:
     """Return the pieces of jobs, whose texts are encoded in one call; what cannot be encoded fails alone.
 
     Args:
@@ -155,10 +156,10 @@ def encoded_pieces(scorer: Scorer, jobs: Sequence[Job], fail: Callable[[Job, Fau
     queries = [text for job in jobs if job.texts for text in job.texts[0]]
     titles = [text for job in jobs if job.texts for text in job.texts[1]]
     try:
-        encoded = scorer.encode(queries, titles) if queries else None
+        encoded = encode(queries, titles) if queries else None
     except Exception as error:
         if len(jobs) > 1:
-            return [piece for job in jobs for piece in encoded_pieces(scorer, [job], fail)]
+            return [piece for job in jobs for piece in encoded_pieces(encode, [job], fail)]
         fail(jobs[0], Fault(INTERNAL, f"the texts could not be encoded ({type(error).__name__})"))
         return []
     lengths = encoded.lengths.tolist() if encoded is not None else []

@@ -17,6 +17,9 @@ class Limits:
     pairs: of a request
     characters: of a text
     queue_pairs: that wait for the engine, over all requests
+    posts: pairs of posts of a request
+    queue_posts: pairs of posts that wait, over all requests, with their images decoded
+    image_bytes, image_pixels: of an image, as it came and as its header says
     connections: open at a time, on all protocols
     header_bytes: of an HTTP request's head
     deadline_seconds: a request that names no deadline has this one
@@ -26,6 +29,10 @@ class Limits:
     pairs: int = 1000
     characters: int = 100_000
     queue_pairs: int = 8192
+    posts: int = 64
+    queue_posts: int = 512
+    image_bytes: int = 8 * 1024 * 1024
+    image_pixels: int = 40_000_000
     connections: int = 2048
     header_bytes: int = 64 * 1024
     deadline_seconds: float = 30.0
@@ -34,6 +41,10 @@ class Limits:
         if self.queue_pairs < self.pairs:
             raise UsageError(
                 f"--queue_pairs {self.queue_pairs}: a request may have {self.pairs} pairs, and could never wait"
+            )
+        if self.queue_posts < self.posts:
+            raise UsageError(
+                f"--queue_posts {self.queue_posts}: a request may have {self.posts} pairs, and could never wait"
             )
 
     def check_pairs(self, count: int, field: str) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # names the folder of several workers' figures; set before this
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -11,8 +14,40 @@ _PAIRS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
+class BatchFigures:
+    """Count the batches of one model."""
+
+    def __init__(self, model: str, registry: CollectorRegistry):
+        from prometheus_client import Counter, Gauge, Histogram
+
+        self._queue = Gauge(
+            f"{model}_queue_pairs", "Pairs that wait for the engine", multiprocess_mode="livesum", registry=registry
+        )
+        self._batch_pairs = Histogram(f"{model}_batch_pairs", "Pairs of a batch", buckets=_PAIRS, registry=registry)
+        self._batch_tokens = Histogram(
+            f"{model}_batch_tokens", "Tokens of a batch, padding included", buckets=_TOKENS, registry=registry
+        )
+        self._engine = Counter(f"{model}_engine_seconds", "Seconds that the engine computed", registry=registry)
+        self._pairs = Counter(f"{model}_pairs", "Pairs that were scored", registry=registry)
+        self._tokens = Counter(f"{model}_tokens", "Tokens that were scored, without padding", registry=registry)
+        self._padding = Counter(f"{model}_padding_tokens", "Padding that was computed beside them", registry=registry)
+
+    def batch(self, pairs: int, tokens: int, padded_tokens: int, seconds: float) -> None:
+        """Count a batch that the engine has computed in so many seconds."""
+        self._batch_pairs.observe(pairs)
+        self._batch_tokens.observe(padded_tokens)
+        self._engine.inc(seconds)
+        self._pairs.inc(pairs)
+        self._tokens.inc(tokens)
+        self._padding.inc(padded_tokens - tokens)
+
+    def queue(self, pairs: int) -> None:
+        """Note how many pairs wait in this process now."""
+        self._queue.set(pairs)
+
+
 class Metrics:
-    """Count requests and batches.
+    """Count requests; and batches, in `batches`.
 
     With the environment's PROMETHEUS_MULTIPROC_DIR the figures of all workers that share it are shown as one.
     """
@@ -35,22 +70,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        self._queue = Gauge(
-            "ranker_queue_pairs", "Pairs that wait for the engine", multiprocess_mode="livesum", registry=registry
-        )
         self._connections = Gauge(
             "ranker_connections", "Open connections", multiprocess_mode="livesum", registry=registry
         )
-        self._batch_pairs = Histogram("ranker_batch_pairs", "Pairs of a batch", buckets=_PAIRS, registry=registry)
-        self._batch_tokens = Histogram(
-            "ranker_batch_tokens", "Tokens of a batch, padding included", buckets=_TOKENS, registry=registry
-        )
-        self._engine = Counter("ranker_engine_seconds", "Seconds that the engine computed", registry=registry)
-        self._pairs = Counter("ranker_pairs", "Pairs that were scored", registry=registry)
-        self._tokens = Counter("ranker_tokens", "Tokens that were scored, without padding", registry=registry)
-        self._padding = Counter("ranker_padding_tokens", "Padding that was computed beside them", registry=registry)
         self._reloads = Counter("ranker_reloads", "Times the model was loaded anew", ["outcome"], registry=registry)
         self._children: dict[tuple[str, str], tuple[Any, Any]] = {}
+        self._batches: dict[str, BatchFigures] = {}
 
     def request(self, protocol: str, outcome: str, seconds: float) -> None:
         """Count a request: `outcome` is ok, or the name of a fault's kind."""
@@ -61,23 +86,19 @@ class Metrics:
         found[0].inc()
         found[1].observe(seconds)
 
-    def batch(self, pairs: int, tokens: int, padded_tokens: int, seconds: float) -> None:
-        """Count a batch that the engine has computed in so many seconds."""
-        self._batch_pairs.observe(pairs)
-        self._batch_tokens.observe(padded_tokens)
-        self._engine.inc(seconds)
-        self._pairs.inc(pairs)
-        self._tokens.inc(tokens)
-        self._padding.inc(padded_tokens - tokens)
+    def batches(self, model: str) -> BatchFigures:
+        """Return the figures of a model's batches, whose names begin with `model`."""
+        if model not in self._batches:
+            self._batches[model] = BatchFigures(model, self._registry)
+        return self._batches[model]
 
     def reload(self, succeeded: bool) -> None:
         """Count that a model was loaded anew, or was not."""
         self._reloads.labels("ok" if succeeded else "failed").inc()
 
-    def waiting(self, queue_pairs: int, connections: int) -> None:
-        """Note this process's queue and connections, as they are now."""
-        self._queue.set(queue_pairs)
-        self._connections.set(connections)
+    def connections(self, count: int) -> None:
+        """Note how many connections this process has now."""
+        self._connections.set(count)
 
     def render(self) -> tuple[bytes, str]:
         """Return all figures as text, and its content type."""

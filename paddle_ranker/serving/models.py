@@ -36,16 +36,17 @@ class ServedModel:
     folder: Path
     loaded: LoadedRanker
     tokens: TokenInputs
-    batcher: Batcher
+    batcher: Batcher[Scorer]
     loaded_at: float  # seconds since 1970
 
 
 def load_model(config: ServeConfig, observer: Optional[BatchObserver] = None) -> ServedModel:
-    """Load the ranker of `config.model`, run some shapes through it, and check its scores.
+    """Load the ranker of `config.model`, which it has, run some shapes through it, and check its scores.
 
     Raises `CheckpointError` where it gives scores that are not numbers, that depend on a pair's neighbours, or that are
     not those that the export noted, and what `load_for_engine` raises.
     """
+    assert config.model is not None
     loaded = load_for_engine(
         config.model,
         engine=config.engine,

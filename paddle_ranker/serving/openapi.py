@@ -26,7 +26,7 @@ _WHEN = {
     UNPROCESSABLE: "A field is missing or of the wrong type; `field` names it",
     OVERLOADED: "Too much waits for the engine; Retry-After says how many seconds",
     INTERNAL: "The engine failed",
-    UNAVAILABLE: "The ranker is not loaded yet, or the server stops",
+    UNAVAILABLE: "The model is not loaded yet, or the server stops",
     TIMED_OUT: "The deadline passed",
 }
 _NUMBER = {"type": "number"}
@@ -62,35 +62,59 @@ _SCORED = {
 }
 _OPERATORS = {
     "/live": "Whether the process answers",
-    "/ready": "Whether the ranker is loaded and warmed up: 200, or 503",
+    "/ready": "Whether all models are loaded and warmed up: 200, or 503",
     "/health": "As /ready",
     "/metrics": "Figures for Prometheus",
-    "/info": "The ranker, the engine, the limits",
+    "/info": "The models, the engine, the limits",
 }
 _EXAMPLE = {"query": "深度学习", "documents": ["深度学习在水稻病害诊断中的研究", "老年人护理教育研究"], "top_n": 1}
 
 
-def openapi() -> dict[str, Any]:
-    """Return the description, JSON-ready."""
-    from paddle_ranker.serving.rerank import RerankRequest, TextsRequest
+_JUDGED = {
+    "type": "object",
+    "required": ["id", "model", "results"],
+    "properties": {
+        "id": {"type": "string"},
+        "model": {"type": "string"},
+        "results": {
+            "type": "array",
+            "description": "in the order of the pairs",
+            "items": {
+                "type": "object",
+                "required": ["label", "probabilities"],
+                "properties": {
+                    "label": {"type": "string", "description": "the likeliest class"},
+                    "probabilities": {"type": "object", "additionalProperties": _NUMBER},
+                },
+            },
+        },
+    },
+}
+_FORM = {
+    "type": "object",
+    "properties": {
+        **{name: {"type": "string"} for name in ("text_1", "text_2")},
+        **{name: {"type": "string", "format": "binary"} for name in ("image_1", "image_2")},
+    },
+}
 
-    template = "#/components/schemas/{model}"
-    schemas: dict[str, Any] = {"Ranked": _RANKED, "Scored": _SCORED, "Error": _error_schema()}
-    for model in (RerankRequest, TextsRequest):
-        schema = model.model_json_schema(ref_template=template)
-        schemas.update(schema.pop("$defs", {}))
-        schemas[model.__name__] = schema
-    ranked = _operation("Rank documents for a query", ["RerankRequest"], ["Ranked"])
-    paths: dict[str, Any] = {path: {"post": ranked} for path in ("/v1/rerank", "/v2/rerank")}
-    either = _operation(
-        "Rank documents, or texts as Text Embeddings Inference has them", ["RerankRequest", "TextsRequest"],
-        ["Ranked", "Scored"],
-    )  # fmt: skip
-    paths["/rerank"] = {"post": either}
+
+def openapi(*, ranker: bool = True, entailment: bool = False) -> dict[str, Any]:
+    """Return the description, JSON-ready.
+
+    Args:
+        ranker, entailment: whether the server has such a model.
+    """
+    schemas: dict[str, Any] = {"Error": _error_schema()}
+    paths: dict[str, Any] = {}
+    if ranker:
+        _describe_ranking(paths, schemas)
+    if entailment:
+        _describe_entailment(paths, schemas)
     for path, text in _OPERATORS.items():
         paths[path] = {"get": {"summary": text, "responses": {"200": {"description": "OK"}}}}
     reload = {"200": {"description": "Done"}, "202": {"description": "Begun, in every worker"}}
-    paths["/admin/reload"] = {"post": {"summary": "Load the model's folder anew", "responses": reload}}
+    paths["/admin/reload"] = {"post": {"summary": "Load the models' folders anew", "responses": reload}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "paddle_ranker", "version": __version__},
@@ -104,6 +128,39 @@ def openapi() -> dict[str, Any]:
         },
         "security": [{}, {"bearer": []}, {"key": []}],
     }
+
+
+def _describe_ranking(paths: dict[str, Any], schemas: dict[str, Any]) -> None:
+    from paddle_ranker.serving.rerank import RerankRequest, TextsRequest
+
+    schemas.update({"Ranked": _RANKED, "Scored": _SCORED, **_schemas_of(RerankRequest, TextsRequest)})
+    ranked = _operation("Rank documents for a query", ["RerankRequest"], ["Ranked"])
+    paths.update({path: {"post": ranked} for path in ("/v1/rerank", "/v2/rerank")})
+    either = _operation(
+        "Rank documents, or texts as Text Embeddings Inference has them", ["RerankRequest", "TextsRequest"],
+        ["Ranked", "Scored"],
+    )  # fmt: skip
+    paths["/rerank"] = {"post": either}
+
+
+def _describe_entailment(paths: dict[str, Any], schemas: dict[str, Any]) -> None:
+    from multimodal_entailment.endpoint import PostPair, PostPairs
+
+    schemas.update({"Judged": _JUDGED, **_schemas_of(PostPair, PostPairs)})
+    operation = _operation(
+        "Say for pairs of posts whether the second follows from the first", ["PostPairs", "PostPair"], ["Judged"]
+    )
+    operation["requestBody"]["content"]["multipart/form-data"] = {"schema": _FORM}
+    paths["/v1/entailment"] = {"post": operation}
+
+
+def _schemas_of(*models: Any) -> dict[str, Any]:
+    schemas: dict[str, Any] = {}
+    for model in models:
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(schema.pop("$defs", {}))
+        schemas[model.__name__] = schema
+    return schemas
 
 
 def _operation(summary: str, takes: list[str], gives: list[str]) -> dict[str, Any]:
@@ -152,9 +209,10 @@ def docs_page(description: dict[str, Any]) -> str:
         "<style>body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
         "pre{background:#f4f4f4;padding:1em;overflow:auto}summary{cursor:pointer}</style>",
         f"<h1>paddle_ranker {html.escape(__version__)}</h1>",
-        "<p>The same as <a href=openapi.json>OpenAPI</a>. For example:</p>",
-        f"<pre>{_shown_example()}</pre>",
+        "<p>The same as <a href=openapi.json>OpenAPI</a>.</p>",
     ]
+    if "/v1/rerank" in description["paths"]:
+        parts.append(f"<p>For example:</p><pre>{_shown_example()}</pre>")
     for path, methods in description["paths"].items():
         for method, operation in methods.items():
             title = f"<code>{method.upper()} {html.escape(path)}</code> {html.escape(operation['summary'])}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Awaitable
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -18,6 +18,9 @@ from paddle_ranker.serving.openapi import docs_page, openapi
 from paddle_ranker.serving.serve_config import API_KEY_VARIABLE, ServeConfig
 from paddle_ranker.serving.service import EngineService
 
+if TYPE_CHECKING:
+    from multimodal_entailment.served import EntailmentService
+
 Reload = Callable[[], Awaitable[dict[str, Any]]]
 
 
@@ -25,6 +28,7 @@ class Operators:
     """The handlers of the routes.
 
     Args:
+        entailment: answers for pairs of posts; None: nothing does.
         reload: loads the model anew and says what became of it; raises `Fault` where it did not take it.
         stopping: whether the server stops, and wants no more requests.
         connections: how many are open.
@@ -36,11 +40,13 @@ class Operators:
         metrics: Metrics,
         config: ServeConfig,
         *,
+        entailment: Optional[EntailmentService] = None,
         reload: Optional[Reload] = None,
         stopping: Callable[[], bool] = lambda: False,
         connections: Callable[[], int] = lambda: 0,
     ):
         self._service, self._metrics, self._config = service, metrics, config
+        self._entailment = entailment
         self._reload, self._stopping, self._connections = reload, stopping, connections
 
     def routes(self) -> list[BaseRoute]:
@@ -62,22 +68,31 @@ class Operators:
     async def ready(self, request: Request) -> Response:
         if self._stopping():
             raise Fault(UNAVAILABLE, "the server is stopping", retry_after=1.0)
-        return _json({"status": "ready", "model": self._service.name})
+        names = [self._service.name] if self._service.is_served else []
+        names += [self._entailment.name] if self._entailment is not None else []
+        return _json({"status": "ready", "model": " and ".join(names)})
 
     async def metrics(self, request: Request) -> Response:
         model = self._service.model
-        self._metrics.waiting(model.batcher.queued_pairs if model else 0, self._connections())
+        self._metrics.batches("ranker").queue(model.batcher.queued_pairs if model else 0)
+        if self._entailment is not None:
+            posts = self._entailment.model
+            self._metrics.batches("entailment").queue(posts.batcher.queued_pairs if posts else 0)
+        self._metrics.connections(self._connections())
         content, content_type = self._metrics.render()
         return Response(content, headers={"content-type": content_type})
 
     async def info(self, request: Request) -> Response:
-        return _json(describe(self._service, self._config))
+        return _json(describe(self._service, self._config, self._entailment))
 
     async def openapi(self, request: Request) -> Response:
-        return _json(openapi())
+        return _json(self._openapi())
 
     async def docs(self, request: Request) -> Response:
-        return HTMLResponse(docs_page(openapi()))
+        return HTMLResponse(docs_page(self._openapi()))
+
+    def _openapi(self) -> dict[str, Any]:
+        return openapi(ranker=self._service.is_served, entailment=self._entailment is not None)
 
     async def reload(self, request: Request) -> Response:
         """Load the model anew; only where callers must show a key."""
@@ -87,8 +102,32 @@ class Operators:
         return _json(outcome, 202 if outcome["status"] == "passed on" else 200)
 
 
-def describe(service: EngineService, config: ServeConfig) -> dict[str, Any]:
-    """Return what `/info` shows; its first names are those of Text Embeddings Inference."""
+def describe(
+    service: EngineService, config: ServeConfig, entailment: Optional[EntailmentService] = None
+) -> dict[str, Any]:
+    """Return what `/info` shows; a ranker's first names are those of Text Embeddings Inference."""
+    shown = _ranker(service, config) if service.is_served else {"version": __version__}
+    if entailment is not None:
+        shown["entailment"] = _entailment(entailment)
+    return {
+        **shown,
+        "device": config.device,
+        "workers": config.workers,
+        "streams": config.streams,
+        "cpu_threads": config.cpu_threads,
+        "max_wait_us": config.max_wait_us,
+        "limits": dataclasses.asdict(config.limits),
+        "timeouts": {
+            "header_seconds": config.header_seconds,
+            "body_seconds": config.body_seconds,
+            "idle_seconds": config.idle_seconds,
+            "drain_seconds": config.drain_seconds,
+        },
+        "protocols": ["baidu_std", "http", "grpc"],
+    }
+
+
+def _ranker(service: EngineService, config: ServeConfig) -> dict[str, Any]:
     model = service.model
     if model is None:
         raise Fault(UNAVAILABLE, "the ranker is not loaded yet", retry_after=1.0)
@@ -105,22 +144,26 @@ def describe(service: EngineService, config: ServeConfig) -> dict[str, Any]:
         "loaded_at": model.loaded_at,
         "engine": loaded.engine.name,
         "precision": loaded.engine.precision,
-        "device": config.device,
         "tokenizer": loaded.pair_encoder.backend,
-        "workers": config.workers,
-        "streams": config.streams,
-        "cpu_threads": config.cpu_threads,
         "batch_tokens": scorer.max_tokens,
         "batch_pairs": scorer.max_rows,
-        "max_wait_us": config.max_wait_us,
-        "limits": dataclasses.asdict(config.limits),
-        "timeouts": {
-            "header_seconds": config.header_seconds,
-            "body_seconds": config.body_seconds,
-            "idle_seconds": config.idle_seconds,
-            "drain_seconds": config.drain_seconds,
-        },
-        "protocols": ["baidu_std", "http", "grpc"],
+    }
+
+
+def _entailment(service: EntailmentService) -> dict[str, Any]:
+    served = service.model
+    if served is None:
+        raise Fault(UNAVAILABLE, "the model of pairs of posts is not loaded yet", retry_after=1.0)
+    info = served.model.info
+    return {
+        "model_id": served.name,
+        "labels": list(service.labels),
+        "max_input_length": info.max_seq_length,
+        "vision": info.vision,
+        "image_size": info.image_size,
+        "loaded_at": served.loaded_at,
+        "engine": served.model.engine,
+        "batch_pairs": served.model.max_rows,
     }
 
 

@@ -1,69 +1,111 @@
-"""Load the model's folder anew beside the model that answers, and switch where the new one passes its checks."""
+"""Load models' folders anew beside the models that answer, and switch where the new ones pass their checks."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Optional
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Optional, Protocol
 
 from paddle_ranker.errors import RankerError
+from paddle_ranker.serving.batcher import Batcher
 from paddle_ranker.serving.faults import Fault, FaultKind
 from paddle_ranker.serving.logs import JsonLog
 from paddle_ranker.serving.metrics import Metrics
-from paddle_ranker.serving.models import ServedModel, load_model
-from paddle_ranker.serving.serve_config import ServeConfig
-from paddle_ranker.serving.service import EngineService
 
 NOT_SWITCHED = FaultKind("not_switched", 409, "FAILED_PRECONDITION", 2001)
 
 
-class Reloader:
-    """Load models in a thread, one at a time; to be used in one event loop."""
+class Served(Protocol):
+    """A model that answers."""
 
-    def __init__(self, config: ServeConfig, service: EngineService, metrics: Metrics, log: JsonLog):
-        self._config, self._service, self._metrics, self._log = config, service, metrics, log
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def batcher(self) -> Batcher[Any]: ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """A model of the server.
+
+    folder: for messages
+    load: returns it, warmed up and checked; called in a thread
+    switch: gives requests to it, and returns the one before
+    """
+
+    folder: Path
+    load: Callable[[], Served]
+    switch: Callable[[Any], Optional[Served]]
+
+
+class Reloader:
+    """Load all models of a server in a thread, one at a time; to be used in one event loop."""
+
+    def __init__(self, parts: Sequence[Part], metrics: Metrics, log: JsonLog):
+        self._parts, self._metrics, self._log = parts, metrics, log
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._loading = False
 
     async def load(self) -> None:
-        """Load the first model. Raises what `load_model` raises."""
-        self._service.switch(await self._load())
+        """Load the first models. Raises what their `load` raises."""
+        self._switch(await self._load())
 
     async def reload(self) -> dict[str, Any]:
-        """Load anew and switch; return what happened. Requests that wait in the old model's queue get its scores.
+        """Load anew and switch; return what happened. Requests that wait in an old model's queue get its scores.
 
-        Raises `Fault` where another load is under way, or the new model is not taken: the old one goes on then.
+        Raises `Fault` where another load is under way, or a new model is not taken: the old ones go on then.
         """
         if self._loading:
             raise Fault(NOT_SWITCHED, "the model is being loaded already", retry_after=5.0)
         began = time.monotonic()
+        folders = " and ".join(str(part.folder) for part in self._parts)
         try:
-            model = await self._load()
+            models = await self._load()
         except Exception as error:
             reason = str(error) if isinstance(error, (RankerError, OSError)) else f"{type(error).__name__}: {error}"
             self._metrics.reload(False)
-            self._log.write("reload", status="failed", model=str(self._config.model), reason=reason)
+            self._log.write("reload", status="failed", model=folders, reason=reason)
             raise Fault(NOT_SWITCHED, f"the old model goes on: {reason}") from error
-        previous = self._service.switch(model)
+        previous = self._switch(models)
         self._metrics.reload(True)
         seconds = round(time.monotonic() - began, 3)
-        self._log.write("reload", status="switched", model=str(self._config.model), seconds=seconds)
-        if previous is not None:
-            await asyncio.get_running_loop().run_in_executor(self._thread, previous.batcher.close)
-        return {"status": "switched", "model": model.name, "seconds": seconds}
+        self._log.write("reload", status="switched", model=folders, seconds=seconds)
+        for model in previous:
+            await asyncio.get_running_loop().run_in_executor(self._thread, model.batcher.close)
+        return {"status": "switched", "model": " and ".join(model.name for model in models), "seconds": seconds}
 
     async def close(self, seconds: float) -> None:
-        """Put the model away when its queue is empty, or after so many seconds."""
-        model: Optional[ServedModel] = self._service.switch(None)
-        if model is not None:
-            await asyncio.get_running_loop().run_in_executor(None, model.batcher.close, seconds)
+        """Put the models away when their queues are empty, or after so many seconds."""
+        closing = [
+            asyncio.get_running_loop().run_in_executor(None, model.batcher.close, seconds)
+            for model in self._switch([None] * len(self._parts))
+        ]
+        await asyncio.gather(*closing)
         self._thread.shutdown(wait=False)
 
-    async def _load(self) -> ServedModel:
+    def _switch(self, models: Sequence[Optional[Served]]) -> list[Served]:
+        previous = [part.switch(model) for part, model in zip(self._parts, models)]
+        return [model for model in previous if model is not None]
+
+    async def _load(self) -> list[Served]:
         self._loading = True
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, load_model, self._config, self._metrics)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._load_all)
         finally:
             self._loading = False
+
+    def _load_all(self) -> list[Served]:
+        loaded: list[Served] = []
+        try:
+            for part in self._parts:
+                loaded.append(part.load())
+        except BaseException:
+            for model in loaded:  # their threads would never end
+                model.batcher.close()
+            raise
+        return loaded

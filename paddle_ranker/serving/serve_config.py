@@ -17,7 +17,8 @@ _LOOPBACK = ("127.", "::1", "localhost")
 class ServeConfig:
     """A server and its ranker.
 
-    model: the folder of a trained or an exported ranker, or one for Paddle Serving
+    model: the folder of a trained or an exported ranker, or one for Paddle Serving; None: no ranker
+    entailment_model: the folder of a trained or an exported model of pairs of posts; None: none
     host: address to listen on
     port, more_ports: every one of them speaks every protocol; port 0: a free one
     engine, precision, device, cpu_threads: as `loading.load_for_engine` has them; 0 threads: one a core, shared among
@@ -36,7 +37,7 @@ class ServeConfig:
     drain_seconds: that requests in flight have when the server stops
     """
 
-    model: Path
+    model: Optional[Path] = None
     host: str = "127.0.0.1"
     port: int = 8600
     more_ports: tuple[int, ...] = ()
@@ -61,10 +62,18 @@ class ServeConfig:
     idle_seconds: float = 75.0
     rpc_idle_seconds: float = 600.0
     drain_seconds: float = 30.0
+    entailment_model: Optional[Path] = None
 
     def __post_init__(self) -> None:
+        if self.model is None and self.entailment_model is None:
+            raise UsageError("nothing to serve: give --model, --entailment_model, or both")
         if self.api_key is not None and not self.api_key.strip():
             raise UsageError(f"{API_KEY_VARIABLE} is set and empty: give a key, or unset it")
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """What is served."""
+        return tuple(folder for folder in (self.model, self.entailment_model) if folder is not None)
 
     @property
     def is_loopback(self) -> bool:

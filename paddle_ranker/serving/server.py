@@ -90,7 +90,8 @@ def listen(config: ServeConfig) -> list[socket.socket]:
 def announce(config: ServeConfig, sockets: list[socket.socket]) -> None:
     """Say on standard output what is served, and where."""
     places = [_url(listener.getsockname()) for listener in sockets]
-    print(f"serving {config.model} on {' and '.join(places)} (baidu_std, HTTP, gRPC)", flush=True)
+    served = " and ".join(map(str, config.folders))
+    print(f"serving {served} on {' and '.join(places)} (baidu_std, HTTP, gRPC)", flush=True)
 
 
 def _url(address: tuple[str, int]) -> str:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 
 from paddle_ranker.blended_pairs import BlendedPairEncoder
 from paddle_ranker.calibration import sigmoid
 from paddle_ranker.ranker_info import RankerInfo
-from paddle_ranker.serving.faults import INVALID, TIMED_OUT, UNAVAILABLE, Fault
-from paddle_ranker.serving.jobs import Job
+from paddle_ranker.serving.faults import INVALID, NOT_FOUND, UNAVAILABLE, Fault
 from paddle_ranker.serving.limits import Limits
 from paddle_ranker.serving.models import ServedModel
 from paddle_ranker.serving.scores import Scores
+from paddle_ranker.serving.waiting import computed
 
 _LOAD_SECONDS = 5.0  # after which a caller may ask again while the model is loaded
 
@@ -25,11 +23,15 @@ _LOAD_SECONDS = 5.0  # after which a caller may ask again while the model is loa
 class EngineService:
     """The `ScoringService` of a loaded ranker; to be used in one event loop.
 
-    Attributes: `limits`; `model`, None until `switch` gives one.
+    Args:
+        limits: of requests.
+        is_served: False: no ranker will ever come, and requests are told so.
+
+    Attributes: `limits`, `is_served`; `model`, None until `switch` gives one.
     """
 
-    def __init__(self, limits: Limits):
-        self.limits = limits
+    def __init__(self, limits: Limits, *, is_served: bool = True):
+        self.limits, self.is_served = limits, is_served
         self.model: Optional[ServedModel] = None
 
     @property
@@ -88,39 +90,14 @@ class EngineService:
         return await self._score(model, len(pairs), deadline, pairs=pairs)
 
     def _ready(self) -> ServedModel:
+        if not self.is_served:
+            raise Fault(NOT_FOUND, "this server has no ranker: start it with --model")
         if self.model is None:
             raise Fault(UNAVAILABLE, "the ranker is not loaded yet", retry_after=_LOAD_SECONDS)
         return self.model
 
-    async def _score(self, model: ServedModel, size: int, deadline: Optional[float], **given: object) -> Scores:
-        loop = asyncio.get_running_loop()
-        now = time.monotonic()
+    async def _score(self, model: ServedModel, size: int, deadline: Optional[float], **given: Any) -> Scores:
         if deadline is None:
-            deadline = now + self.limits.deadline_seconds
-        if deadline <= now:
-            raise Fault(TIMED_OUT, "the deadline passed before the request was read")
-        answered: asyncio.Future[None] = loop.create_future()
-
-        def finish() -> None:
-            if not answered.done():
-                answered.set_result(None)
-
-        def done(_: Job) -> None:
-            with suppress(RuntimeError):  # the loop is closed, and nobody waits
-                loop.call_soon_threadsafe(finish)
-
-        job = Job(size, done, deadline=deadline, **given)  # type: ignore[arg-type]
-        model.batcher.submit(job)
-        timer = loop.call_later(deadline - now, finish)
-        try:
-            await answered
-        finally:
-            timer.cancel()
-            if job.left:
-                model.batcher.drop(job)
-        if job.fault is not None:
-            raise job.fault
-        if job.left:
-            raise Fault(TIMED_OUT, "the deadline passed before the pairs were scored")
-        logits = np.array(job.logits)
+            deadline = time.monotonic() + self.limits.deadline_seconds
+        logits = await computed(model.batcher, size, deadline, **given)
         return Scores(sigmoid(logits), logits)

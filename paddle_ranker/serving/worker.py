@@ -1,4 +1,4 @@
-"""One process of the server: an event loop, the protocols, a model."""
+"""One process of the server: an event loop, the protocols, the models."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from paddle_ranker.serving.connections import Connections
 from paddle_ranker.serving.counted import CountedService
 from paddle_ranker.serving.http_app import make_app
 from paddle_ranker.serving.logs import JsonLog, route_logging
 from paddle_ranker.serving.metrics import Metrics
+from paddle_ranker.serving.models import load_model
 from paddle_ranker.serving.pipeline import PipelineNames
-from paddle_ranker.serving.reload import Reloader
+from paddle_ranker.serving.reload import Part, Reloader
 from paddle_ranker.serving.serve_config import ServeConfig
 from paddle_ranker.serving.service import EngineService
 from paddle_ranker.serving.sniffing import Speakers
+
+if TYPE_CHECKING:
+    from multimodal_entailment.served import EntailmentService
 
 _BACKLOG = 2048
 _WITHOUT_PADDLE = ("onnx", "openvino")
@@ -54,14 +58,15 @@ class Worker:
         self._log = JsonLog()
         route_logging(self._log, config.log_texts)
         self._metrics = Metrics()
-        self._service = EngineService(config.limits)
-        self._reloader = Reloader(config, self._service, self._metrics, self._log)
+        self._service = EngineService(config.limits, is_served=config.model is not None)
+        self._entailment: Optional[EntailmentService] = None
+        self._reloader = Reloader(self._parts(), self._metrics, self._log)
         self._servers: list[Any] = []
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def run(self) -> int:
-        """Serve until a signal; return the exit status. Raises what loading the model raises."""
-        if self._config.engine not in _WITHOUT_PADDLE:
+        """Serve until a signal; return the exit status. Raises what loading the models raises."""
+        if self._config.engine not in _WITHOUT_PADDLE or self._entailment is not None:
             with suppress(
                 ImportError
             ):  # here, because it takes the signals' handlers, which only this thread gets back
@@ -71,6 +76,21 @@ class Worker:
         finally:
             self._log.close()
         return 0
+
+    def _parts(self) -> list[Part]:
+        """Return what is served, none of it loaded yet."""
+        config, parts = self._config, []
+        if config.model is not None:
+            figures = self._metrics.batches("ranker")
+            parts.append(Part(config.model, partial(load_model, config, figures), self._service.switch))
+        if config.entailment_model is not None:
+            from multimodal_entailment.served import EntailmentService, load_entailment_model
+
+            figures = self._metrics.batches("entailment")
+            self._entailment = EntailmentService(config.limits)
+            load = partial(load_entailment_model, config, figures)
+            parts.append(Part(config.entailment_model, load, self._entailment.switch))
+        return parts
 
     async def _serve(self) -> None:
         from uvicorn.config import Config
@@ -85,6 +105,7 @@ class Worker:
             self._service,
             config,
             self._metrics,
+            entailment=self._entailment,
             log=self._log,
             reload=self._reload,
             stopping=lambda: self._connections.stopping,

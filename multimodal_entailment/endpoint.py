@@ -1,0 +1,182 @@
+"""`POST /v1/entailment`: pairs of posts as JSON with images in base64, or one pair as a form with image files."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import functools
+import json
+from collections.abc import AsyncGenerator
+from typing import Optional, Union
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+from starlette.responses import Response
+
+from multimodal_entailment.served import EntailmentService, Post
+from paddle_ranker.serving.faults import INVALID, TOO_LARGE, UNPROCESSABLE, Fault
+from paddle_ranker.serving.http_exchange import answer, deadline_of, read_body
+
+_TEXTS, _IMAGES = ("text_1", "text_2"), ("image_1", "image_2")
+_FIELDS = _TEXTS + _IMAGES
+_IMAGE = "the file's bytes in base64, or a data URI of them; null or absent: it is missing"
+
+
+class PostPair(BaseModel):
+    """Two posts; the question is whether the second follows from the first."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    text_1: Optional[str] = Field(None, description="needed by a model that looks at texts")
+    text_2: Optional[str] = None
+    image_1: Optional[str] = Field(None, description=_IMAGE)
+    image_2: Optional[str] = Field(None, description=_IMAGE)
+
+
+class PostPairs(BaseModel):
+    """Pairs of posts, answered in their order."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    pairs: list[PostPair]
+
+
+class EntailmentEndpoint:
+    """The handler of the route.
+
+    Args:
+        service: gives the probabilities.
+        keep_texts: leave the texts where the log finds them.
+    """
+
+    def __init__(self, service: EntailmentService, *, keep_texts: bool = False):
+        self._service, self._keep_texts = service, keep_texts
+
+    async def answer(self, request: Request) -> Response:
+        """Answer with the class and all probabilities of each pair."""
+        deadline = deadline_of(request)
+        body = await read_body(request, self._service.limits.request_bytes)
+        reads_texts = self._service.reads_texts  # here it is known whether there is a model
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "multipart/form-data":
+            posts = [await self._posted_form(request, body)]
+        else:
+            read = functools.partial(self._posted_json, body)
+            posts = await asyncio.get_running_loop().run_in_executor(None, read)
+        state = request.scope["state"]
+        state["pairs"] = len(posts)
+        if self._keep_texts:
+            state["texts"] = [post.texts for post in posts]
+        self._check(posts, reads_texts)
+        probabilities = await self._service.probabilities(posts, deadline=deadline)
+        labels = self._service.labels
+        results = [
+            {"label": labels[int(row.argmax())], "probabilities": dict(zip(labels, row.tolist()))}
+            for row in probabilities
+        ]
+        content = {"id": state["request_id"], "model": self._service.name, "results": results}
+        return answer(request, json.dumps(content).encode(), "application/json")
+
+    def _posted_json(self, body: bytes) -> list[Post]:
+        try:
+            values = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise Fault(INVALID, f"is not JSON ({error})", field="body") from error
+        if not isinstance(values, dict):
+            raise Fault(UNPROCESSABLE, f"is {type(values).__name__}, expected an object", field="body")
+        is_one = "pairs" not in values
+        try:
+            pairs = [PostPair.model_validate(values)] if is_one else PostPairs.model_validate(values).pairs
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise Fault(UNPROCESSABLE, first["msg"], field=_path(first["loc"])) from error
+        self._check_count(len(pairs))
+        most = self._service.limits.image_bytes
+        posts = []
+        for number, pair in enumerate(pairs):
+            place = "" if is_one else f"pairs[{number}]."
+            images = [_unpacked(getattr(pair, name), f"{place}{name}", most) for name in _IMAGES]
+            posts.append(Post((pair.text_1, pair.text_2), (images[0], images[1]), place))
+        return posts
+
+    async def _posted_form(self, request: Request, body: bytes) -> Post:
+        """Read a form; it lies in memory as a whole, and no part of it goes to a disk."""
+
+        async def stream() -> AsyncGenerator[bytes, None]:
+            yield body
+            yield b""
+
+        parser = MultiPartParser(
+            request.headers, stream(), max_files=len(_FIELDS), max_fields=len(_FIELDS), max_part_size=len(body) + 1
+        )
+        parser.spool_max_size = len(body) + 1
+        try:
+            form = await parser.parse()
+        except MultiPartException as error:
+            raise Fault(INVALID, f"is not a form ({error.message})", field="body") from error
+        except (KeyError, ValueError) as error:  # a header without a boundary, bytes that are no text
+            raise Fault(INVALID, f"is not a form ({type(error).__name__}: {error})", field="body") from error
+        try:
+            return await _post_of(form)
+        finally:
+            await form.close()
+
+    def _check_count(self, count: int) -> None:
+        limits = self._service.limits
+        if not count:
+            raise Fault(INVALID, "holds nothing to score", field="pairs")
+        if count > limits.posts:
+            raise Fault(TOO_LARGE, f"holds {count:,}, at most {limits.posts:,} are allowed", field="pairs")
+
+    def _check(self, posts: list[Post], reads_texts: bool) -> None:
+        for post in posts:
+            for name, text in zip(_TEXTS, post.texts):
+                if text is None and reads_texts:
+                    raise Fault(UNPROCESSABLE, "is missing: the model looks at texts", field=f"{post.place}{name}")
+                if text is not None:
+                    self._service.limits.check_text(text, f"{post.place}{name}")
+
+
+def _unpacked(image: Optional[str], place: str, most: int) -> Optional[bytes]:
+    """Return the bytes of an image in base64; raises `Fault` for anything else."""
+    if image is None:
+        return None
+    if image.startswith("data:"):
+        head, comma, image = image.partition(",")
+        if not comma or not head.endswith(";base64"):
+            raise Fault(UNPROCESSABLE, "is a data URI without ;base64,", field=place)
+    if len(image) // 4 * 3 > most + 2:
+        raise Fault(TOO_LARGE, f"has more than the {most:,} bytes of an image", field=place)
+    try:
+        return base64.b64decode(image, validate=True)
+    except (binascii.Error, ValueError) as error:
+        hint = "; addresses are not fetched, send the image itself" if "://" in image[:10] else ""
+        raise Fault(UNPROCESSABLE, f"is not base64 ({error}){hint}", field=place) from error
+
+
+async def _post_of(form: FormData) -> Post:
+    texts: dict[str, Optional[str]] = dict.fromkeys(_TEXTS)
+    images: dict[str, Optional[bytes]] = dict.fromkeys(_IMAGES)
+    seen: set[str] = set()
+    for name, value in form.multi_items():
+        if name in seen:
+            raise Fault(UNPROCESSABLE, "is there twice; a form holds one pair of posts", field=name[:80])
+        seen.add(name)
+        if name in texts and isinstance(value, str):
+            texts[name] = value
+        elif name in images and isinstance(value, UploadFile):
+            images[name] = await value.read() or None  # a browser sends an empty file where none was chosen
+        elif name in images and value == "":  # and other clients an empty text
+            continue
+        else:
+            expected = "a text" if name in texts else "a file" if name in images else "no field of this name"
+            raise Fault(UNPROCESSABLE, f"expected {expected}", field=name[:80])
+    return Post((texts["text_1"], texts["text_2"]), (images["image_1"], images["image_2"]), "")
+
+
+def _path(location: tuple[Union[int, str], ...]) -> str:
+    """Return `pairs[3].text_1` of pydantic's ("pairs", 3, "text_1")."""
+    shown = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return shown.lstrip(".") or "body"

@@ -1,0 +1,166 @@
+"""A model of pairs of posts in the server: loaded, warmed up, seen to answer as it should; requests share batches."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+from PIL import Image
+from scipy.special import softmax
+
+from multimodal_entailment.encoded_posts import EncodedPosts
+from multimodal_entailment.entailment_scorer import Entailment
+from multimodal_entailment.images import ImageError, ImageLimits, ImageTooLargeError
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.serving.batcher import Batcher, BatchObserver
+from paddle_ranker.serving.faults import OVERLOADED, TOO_LARGE, UNAVAILABLE, UNPROCESSABLE, Fault
+from paddle_ranker.serving.limits import Limits
+from paddle_ranker.serving.serve_config import ServeConfig
+from paddle_ranker.serving.waiting import computed
+
+_LOAD_SECONDS = 5.0  # after which a caller may ask again while the model is loaded
+_TOLERANCE = 1e-5  # of a probability, of a pair alone and in a batch
+_TEXTS = ("a", "two words", "深度学习", "一段很长的话" * 40)
+
+
+@dataclass(frozen=True)
+class Post:
+    """A pair of posts as it was asked for.
+
+    texts: None: there is none, and the model does not look at texts
+    images: the bytes of image one and image two; None: it is missing
+    place: in the request, `pairs[3].`
+    """
+
+    texts: tuple[Optional[str], Optional[str]]
+    images: tuple[Optional[bytes], Optional[bytes]]
+    place: str
+
+
+@dataclass(frozen=True)
+class ServedEntailment:
+    """A model that answers; `name` is how `/info` and the answers show it."""
+
+    name: str
+    folder: Path
+    model: Entailment
+    batcher: Batcher[Entailment]
+    loaded_at: float  # seconds since 1970
+
+
+def load_entailment_model(config: ServeConfig, observer: Optional[BatchObserver] = None) -> ServedEntailment:
+    """Load the model of `config.entailment_model`, which it has, run batches through it, and check its answers.
+
+    Raises `CheckpointError` where they are not numbers or depend on a pair's neighbours, and what `Entailment.load`
+    raises.
+    """
+    folder, limits = config.entailment_model, config.limits
+    assert folder is not None
+    model = Entailment.load(
+        folder,
+        batch_size=config.batch_size,
+        threads=config.cpu_threads,
+        limits=ImageLimits(limits.image_bytes, limits.image_pixels),
+    )
+    _check(model, folder)
+    batcher = Batcher(model, queue_pairs=limits.queue_posts, max_wait_us=config.max_wait_us, observer=observer)
+    return ServedEntailment(folder.resolve().name, folder, model, batcher, time.time())
+
+
+def _check(model: Entailment, folder: Path) -> None:
+    """Compute a full batch, images missing and there, and every pair of it alone."""
+    colours = io.BytesIO()
+    Image.effect_noise((64, 48), 80.0).convert("RGB").save(colours, "PNG")
+    rows = np.arange(model.max_rows)
+    texts = [_TEXTS[row % len(_TEXTS)] for row in rows]
+    images = [[None if row % 3 == missing else colours.getvalue() for row in rows] for missing in (0, 1)]
+    posts = model.encode_posts(texts, images[0], texts[::-1], images[1])
+    together = model.logits_of(posts, rows)
+    alone = np.concatenate([model.logits_of(posts, rows[row : row + 1]) for row in range(min(len(rows), 12))])
+    if not (np.isfinite(together).all() and np.isfinite(alone).all()):
+        raise CheckpointError(f"{folder}: the model gives probabilities that are not numbers; export it again")
+    gap = float(np.abs(softmax(together[: len(alone)], axis=1) - softmax(alone, axis=1)).max())
+    if gap > _TOLERANCE:
+        raise CheckpointError(
+            f"{folder}: a pair's probabilities differ by {gap:.2g} between the pair alone and in a batch (allowed: "
+            f"{_TOLERANCE:g}); run python -m paddle_ranker doctor"
+        )
+
+
+class EntailmentService:
+    """Answer with probabilities; to be used in one event loop.
+
+    Attributes: `limits`; `model`, None until `switch` gives one.
+    """
+
+    labels = Entailment.labels
+
+    def __init__(self, limits: Limits):
+        self.limits = limits
+        self.model: Optional[ServedEntailment] = None
+        self._decoding = 0  # pairs of posts that are on their way into the queue
+
+    @property
+    def name(self) -> str:
+        """What the model is called. Raises `Fault(UNAVAILABLE)` until it is loaded."""
+        return self._ready().name
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether the model looks at texts. Raises as `name` does."""
+        return self._ready().model.info.max_seq_length is not None
+
+    def switch(self, model: Optional[ServedEntailment]) -> Optional[ServedEntailment]:
+        """Give every request from now on to `model`, and return the one that was there before."""
+        previous, self.model = self.model, model
+        return previous
+
+    async def probabilities(self, posts: Sequence[Post], *, deadline: Optional[float] = None) -> np.ndarray:
+        """Return the probability of each class for each pair of posts, `[n, 3]` float64, in the order of `labels`.
+
+        Args:
+            deadline: when, on `time.monotonic()`'s clock, nobody waits for the answer any more.
+
+        Raises `Fault`: over a limit, an image that cannot be decoded, overloaded, too late, or not ready. Cancelled, it
+        takes its pairs off the queue.
+        """
+        served, size = self._ready(), len(posts)
+        if deadline is None:
+            deadline = time.monotonic() + self.limits.deadline_seconds
+        waiting = served.batcher.queued_pairs + self._decoding
+        if waiting + size > self.limits.queue_posts:
+            raise Fault(
+                OVERLOADED,
+                f"{waiting} pairs of posts wait, {size} more would be above {self.limits.queue_posts}",
+                retry_after=1.0,
+            )
+        self._decoding += size
+        try:
+            encoded = await asyncio.get_running_loop().run_in_executor(None, _encoded, served.model, posts)
+        finally:
+            self._decoding -= size
+        logits = await computed(served.batcher, size, deadline, pairs=encoded)
+        probabilities: np.ndarray = softmax(logits, axis=1)
+        return probabilities
+
+    def _ready(self) -> ServedEntailment:
+        if self.model is None:
+            raise Fault(UNAVAILABLE, "the model is not loaded yet", retry_after=_LOAD_SECONDS)
+        return self.model
+
+
+def _encoded(model: Entailment, posts: Sequence[Post]) -> EncodedPosts:
+    places = [f"{post.place}image_{number}" for number in (1, 2) for post in posts]
+    texts = [[post.texts[number] or "" for post in posts] for number in (0, 1)]
+    images = [[post.images[number] for post in posts] for number in (0, 1)]
+    try:
+        return model.encode_posts(texts[0], images[0], texts[1], images[1], places)
+    except ImageError as error:
+        kind = TOO_LARGE if isinstance(error, ImageTooLargeError) else UNPROCESSABLE
+        raise Fault(kind, error.message, field=error.place) from error

@@ -30,27 +30,33 @@ _WHEN = {
     TIMED_OUT: "The deadline passed",
 }
 _NUMBER = {"type": "number"}
-_RANKED = {
-    "type": "object",
-    "required": ["id", "model", "results"],
-    "properties": {
-        "id": {"type": "string"},
-        "model": {"type": "string"},
-        "results": {
-            "type": "array",
-            "description": "best first",
-            "items": {
-                "type": "object",
-                "required": ["index", "relevance_score"],
-                "properties": {
-                    "index": {"type": "integer"},
-                    "relevance_score": {**_NUMBER, "description": "the probability of relevance"},
-                    "document": {"type": "object", "properties": {"text": {"type": "string"}}},
-                },
-            },
+
+
+def _answer(order: str, **parts: Any) -> dict[str, Any]:
+    """Return the schema of an answer whose results have `parts`, of which the first two are always there."""
+    result = {"type": "object", "required": list(parts)[:2], "properties": parts}
+    return {
+        "type": "object",
+        "required": ["id", "model", "results"],
+        "properties": {
+            "id": {"type": "string"},
+            "model": {"type": "string"},
+            "results": {"type": "array", "description": order, "items": result},
         },
-    },
-}
+    }
+
+
+_RANKED = _answer(
+    "best first",
+    index={"type": "integer"},
+    relevance_score={**_NUMBER, "description": "the probability of relevance"},
+    document={"type": "object", "properties": {"text": {"type": "string"}}},
+)
+_JUDGED = _answer(
+    "in the order of the pairs",
+    label={"type": "string", "description": "the likeliest class"},
+    probabilities={"type": "object", "additionalProperties": _NUMBER},
+)
 _SCORED = {
     "type": "array",
     "description": "best first",
@@ -68,28 +74,6 @@ _OPERATORS = {
     "/info": "The models, the engine, the limits",
 }
 _EXAMPLE = {"query": "深度学习", "documents": ["深度学习在水稻病害诊断中的研究", "老年人护理教育研究"], "top_n": 1}
-
-
-_JUDGED = {
-    "type": "object",
-    "required": ["id", "model", "results"],
-    "properties": {
-        "id": {"type": "string"},
-        "model": {"type": "string"},
-        "results": {
-            "type": "array",
-            "description": "in the order of the pairs",
-            "items": {
-                "type": "object",
-                "required": ["label", "probabilities"],
-                "properties": {
-                    "label": {"type": "string", "description": "the likeliest class"},
-                    "probabilities": {"type": "object", "additionalProperties": _NUMBER},
-                },
-            },
-        },
-    },
-}
 _FORM = {
     "type": "object",
     "properties": {

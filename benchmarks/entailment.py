@@ -32,9 +32,9 @@ REFERENCE = "multimodal"
 # What is typed after the script's options.
 SYSTEMS: dict[str, tuple[str, ...]] = {
     REFERENCE: (),
-    "text_only": ("--modalities", "text"),
-    "image_only": ("--modalities", "image"),
-    "dot_attention": ("--fusion", "dot_attention"),
+    "text_only": ("--modalities", "text", "--fusion", "concat"),
+    "image_only": ("--modalities", "image", "--fusion", "concat"),
+    "concat": ("--fusion", "concat"),
     "multihead": ("--fusion", "multihead"),
     "modality_dropout": ("--modality_dropout", "0.2"),
     "class_weights": ("--class_weights", "balanced"),
@@ -58,7 +58,9 @@ class EntailmentBenchmarkOptions(Options):
     seeds: str = option("1,2,3", help="comma-separated random seeds of the trainings")
     size: int = option(8000, help="training pairs of the demo posts; half as many to measure on", minimum=100)
     data_seed: int = option(7, help="random seed of the demo posts", minimum=0)
-    recipe: str = option("", help="options of train.py that win over the script's, as one argument")
+    recipe: str = option(
+        "", help="options of train.py that win over the script's, in one argument; a row's win over it"
+    )
     resamples: int = option(2000, help="bootstrap draws", minimum=100)
     threads: int = option(1, help="threads of training", minimum=1)
     json: Optional[str] = option(None, help="file for the results as JSON")
@@ -98,7 +100,7 @@ class Bench:
         for seed in seeds:
             facts = {
                 "data": file_digest(self.data / "train.csv"),
-                "options": [*self.recipe, *SYSTEMS[system], *self.options.recipe.split()],
+                "options": [*self.recipe, *self.options.recipe.split(), *SYSTEMS[system]],
                 "seed": seed,
                 "threads": self.options.threads,
             }
@@ -122,7 +124,7 @@ class Bench:
             typed = [*self.recipe, "--train_file", self.data / "train.csv", "--validation_file",
                      self.data / "validation.csv", "--model_name_or_path", starter, "--save_dir", folder,
                      "--cache_dir", self.work / "images", "--device", "cpu", "--cpu_threads", self.options.threads,
-                     "--seed", seed, *SYSTEMS[system], *self.options.recipe.split()]  # fmt: skip
+                     "--seed", seed, *self.options.recipe.split(), *SYSTEMS[system]]  # fmt: skip
             result = train(parse_options(TrainEntailmentOptions, [*map(str, typed)], "benchmarks.entailment", ""))
             assert result.best_checkpoint is not None
             model = Entailment.load(result.best_checkpoint, batch_size=128)

@@ -22,11 +22,13 @@ demo=()
 if ! has_option --model_name_or_path "$@"; then
     demo+=(--model_name_or_path "$("$PYTHON" -m paddle_ranker starter --corpus "$posts/train.csv" --vocab_size 1000)")
 fi
+fusion=()  # only where there are two to fuse
+if [ "$(option_value --modalities --modalities both "$@")" = both ]; then fusion=(--fusion dot_attention); fi
 # The arguments come last: they win over the demo's.
 run_python "$ROOT/multimodal_entailment/train.py" --train_file "$posts/train.csv" \
     --validation_file "$posts/validation.csv" --save_dir "$folder" ${demo[@]+"${demo[@]}"} --max_seq_length 64 \
     --image_size 64 --epochs 8 --batch_size 16 --learning_rate 2.5e-4 --new_parts_factor 2 --eval_step 500 \
-    --save_step 1000 --keep 1 --logging_steps 100 ${device[@]+"${device[@]}"} "$@"
+    --save_step 1000 --keep 1 --logging_steps 100 ${fusion[@]+"${fusion[@]}"} ${device[@]+"${device[@]}"} "$@"
 
 best="$(option_value --save_dir --save_dir "$folder" "$@")/best"
 used="$(option_value --device --device gpu ${device[@]+"${device[@]}"} "$@")"

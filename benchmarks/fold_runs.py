@@ -28,10 +28,7 @@ from paddle_ranker.parameters import PARAMETERS_FILE
 from paddle_ranker.records import LabeledPair, read_records, write_records
 
 NOTHING = "nothing"  # the model whose parameters are random
-BLENDED = {
-    "ranker_and_linear": ("match", "linear_on_ids"),
-    "all_and_linear": ("match_ranknet_lexical", "linear_on_ids"),
-}
+BLENDED = {"ranker_and_linear": ("match", "linear_on_ids")}
 LINEAR = "linear_on_ids"
 _WORKER = Path(__file__).resolve().parent / "peers" / "sentence_transformers_worker.py"
 _SMALL_FILE = 400  # rows that training evaluates on at its end; the figures come from all

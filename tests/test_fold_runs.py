@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import ablation, domain_encoder, pretrained
-from benchmarks.fold_runs import NOTHING, Bench
+from benchmarks.fold_runs import BLENDED, NOTHING, Bench
 from benchmarks.report import System
 from paddle_ranker.config import read_config
 from paddle_ranker.parameters import PARAMETERS_FILE, load_arrays
@@ -52,10 +52,10 @@ def test_the_ablation_pairs_every_change(tiny_data: Path, tmp_path: Path, capsys
     assert ablation.main(arguments) == 0
     found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     figures = {s["name"]: s["measures"]["auc"]["interval"]["estimate"] for s in found["systems"]}
-    assert list(figures) == ["plain", "match", "linear_on_ids", "ranker_and_linear"]
+    assert list(figures) == ["plain", "match", "linear_on_ids", *BLENDED]
     for change in found["changes"]:
         assert change["auc"][0] == pytest.approx(figures[change["with"]] - figures[change["without"]])
-    assert [change["with"] for change in found["changes"]] == ["match", "ranker_and_linear"]
+    assert [change["with"] for change in found["changes"]] == ["match", *BLENDED]
     assert figures["linear_on_ids"] > 0.95  # the tiny data is made for it
     assert "| match embeddings " in capsys.readouterr().out
     # two folds of plain, match and the linear model, each computed once

@@ -19,12 +19,12 @@ from multimodal_entailment.entailment_scorer import Entailment
 from multimodal_entailment.images import ImageError, ImageLimits, ImageTooLargeError
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.serving.batcher import Batcher, BatchObserver
-from paddle_ranker.serving.faults import OVERLOADED, TOO_LARGE, UNAVAILABLE, UNPROCESSABLE, Fault
+from paddle_ranker.serving.faults import OVERLOADED, TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.limits import Limits
+from paddle_ranker.serving.model_slot import ModelSlot
 from paddle_ranker.serving.serve_config import ServeConfig
 from paddle_ranker.serving.waiting import computed
 
-_LOAD_SECONDS = 5.0  # after which a caller may ask again while the model is loaded
 _TOLERANCE = 1e-5  # of a probability, of a pair alone and in a batch
 _TEXTS = ("a", "two words", "深度学习", "一段很长的话" * 40)
 
@@ -93,7 +93,7 @@ def _check(model: Entailment, folder: Path) -> None:
         )
 
 
-class EntailmentService:
+class EntailmentService(ModelSlot[ServedEntailment]):
     """Answer with probabilities; to be used in one event loop.
 
     Attributes: `limits`; `model`, None until `switch` gives one.
@@ -102,24 +102,13 @@ class EntailmentService:
     labels = Entailment.labels
 
     def __init__(self, limits: Limits):
-        self.limits = limits
-        self.model: Optional[ServedEntailment] = None
+        super().__init__(limits, "model")
         self._decoding = 0  # pairs of posts that are on their way into the queue
-
-    @property
-    def name(self) -> str:
-        """What the model is called. Raises `Fault(UNAVAILABLE)` until it is loaded."""
-        return self._ready().name
 
     @property
     def reads_texts(self) -> bool:
         """Whether the model looks at texts. Raises as `name` does."""
         return self._ready().model.info.max_seq_length is not None
-
-    def switch(self, model: Optional[ServedEntailment]) -> Optional[ServedEntailment]:
-        """Give every request from now on to `model`, and return the one that was there before."""
-        previous, self.model = self.model, model
-        return previous
 
     async def probabilities(self, posts: Sequence[Post], *, deadline: Optional[float] = None) -> np.ndarray:
         """Return the probability of each class for each pair of posts, `[n, 3]` float64, in the order of `labels`.
@@ -130,10 +119,8 @@ class EntailmentService:
         Raises `Fault`: over a limit, an image that cannot be decoded, overloaded, too late, or not ready. Cancelled, it
         takes its pairs off the queue.
         """
-        served, size = self._ready(), len(posts)
-        if deadline is None:
-            deadline = time.monotonic() + self.limits.deadline_seconds
-        waiting = served.batcher.queued_pairs + self._decoding
+        served, size, end = self._ready(), len(posts), self._deadline(deadline)
+        waiting = self.queued_pairs + self._decoding
         if waiting + size > self.limits.queue_posts:
             raise Fault(
                 OVERLOADED,
@@ -145,14 +132,9 @@ class EntailmentService:
             encoded = await asyncio.get_running_loop().run_in_executor(None, _encoded, served.model, posts)
         finally:
             self._decoding -= size
-        logits = await computed(served.batcher, size, deadline, pairs=encoded)
+        logits = await computed(served.batcher, size, end, pairs=encoded)
         probabilities: np.ndarray = softmax(logits, axis=1)
         return probabilities
-
-    def _ready(self) -> ServedEntailment:
-        if self.model is None:
-            raise Fault(UNAVAILABLE, "the model is not loaded yet", retry_after=_LOAD_SECONDS)
-        return self.model
 
 
 def _encoded(model: Entailment, posts: Sequence[Post]) -> EncodedPosts:

@@ -49,10 +49,11 @@ class Limits:
 
     def check_pairs(self, count: int, field: str) -> None:
         """Raise `Fault` where a request's `field` holds no pairs, or too many."""
-        if not count:
-            raise Fault(INVALID, "holds nothing to score", field=field)
-        if count > self.pairs:
-            raise Fault(TOO_LARGE, f"holds {count:,}, at most {self.pairs:,} are allowed", field=field)
+        _check_count(count, self.pairs, field)
+
+    def check_posts(self, count: int, field: str) -> None:
+        """Raise `Fault` where a request's `field` holds no pairs of posts, or too many."""
+        _check_count(count, self.posts, field)
 
     def check_texts(self, texts: Sequence[object], field: str) -> None:
         """Raise `Fault`, which names `field[3]`, for one that is no text or too long."""
@@ -69,3 +70,10 @@ class Limits:
         if len(text) > self.characters:
             problem = f"has {len(text):,} characters, at most {self.characters:,} are allowed"
             raise Fault(TOO_LARGE, problem, field=field)
+
+
+def _check_count(count: int, most: int, field: str) -> None:
+    if not count:
+        raise Fault(INVALID, "holds nothing to score", field=field)
+    if count > most:
+        raise Fault(TOO_LARGE, f"holds {count:,}, at most {most:,} are allowed", field=field)

@@ -73,11 +73,9 @@ class Operators:
         return _json({"status": "ready", "model": " and ".join(names)})
 
     async def metrics(self, request: Request) -> Response:
-        model = self._service.model
-        self._metrics.batches("ranker").queue(model.batcher.queued_pairs if model else 0)
+        self._metrics.batches("ranker").queue(self._service.queued_pairs)
         if self._entailment is not None:
-            posts = self._entailment.model
-            self._metrics.batches("entailment").queue(posts.batcher.queued_pairs if posts else 0)
+            self._metrics.batches("entailment").queue(self._entailment.queued_pairs)
         self._metrics.connections(self._connections())
         content, content_type = self._metrics.render()
         return Response(content, headers={"content-type": content_type})

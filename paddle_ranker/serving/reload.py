@@ -8,25 +8,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Optional, Protocol
+from typing import Any, Callable, Optional
 
 from paddle_ranker.errors import RankerError
-from paddle_ranker.serving.batcher import Batcher
 from paddle_ranker.serving.faults import Fault, FaultKind
 from paddle_ranker.serving.logs import JsonLog
 from paddle_ranker.serving.metrics import Metrics
+from paddle_ranker.serving.model_slot import Served
 
 NOT_SWITCHED = FaultKind("not_switched", 409, "FAILED_PRECONDITION", 2001)
-
-
-class Served(Protocol):
-    """A model that answers."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def batcher(self) -> Batcher[Any]: ...
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from paddle_ranker.serving.faults import INVALID, TOO_LARGE, UNPROCESSABLE, Fault
+from paddle_ranker.serving.faults import TOO_LARGE, Fault
 from paddle_ranker.serving.http_exchange import answer, deadline_of, read_body
 from paddle_ranker.serving.scores import Scores, ScoringService
+from paddle_ranker.serving.validation import refusal
 
 _MUCH_TEXT = 20_000  # characters, above which tokenizing them would hold up the event loop
 _MUCH_JSON = 256 * 1024  # bytes, likewise
+_UNION_TAGS = ("str", "Document")
 
 
 class RerankService(ScoringService, Protocol):
@@ -171,21 +173,7 @@ def _validated(adapter: TypeAdapter[Any], body: bytes) -> Any:
     try:
         return adapter.validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        if first["type"] == "json_invalid":
-            raise Fault(INVALID, f"is not JSON ({first['ctx']['error']})", field="body") from error
-        raise Fault(UNPROCESSABLE, first["msg"], field=_path(first["loc"]) or "body") from error
-
-
-def _path(location: tuple[Union[int, str], ...]) -> str:
-    """Return `documents[3].text` of pydantic's ("documents", 3, "Document", "text")."""
-    shown = ""
-    for part in location:
-        if isinstance(part, int):
-            shown += f"[{part}]"
-        elif part not in ("str", "Document"):  # which of a union's types it tried
-            shown += f".{part}" if shown else part
-    return shown
+        raise refusal(error, _UNION_TAGS) from error
 
 
 def _json(request: Request, content: object) -> Response:

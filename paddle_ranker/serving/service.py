@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any, Optional
 
@@ -11,16 +10,15 @@ import numpy as np
 from paddle_ranker.blended_pairs import BlendedPairEncoder
 from paddle_ranker.calibration import sigmoid
 from paddle_ranker.ranker_info import RankerInfo
-from paddle_ranker.serving.faults import INVALID, NOT_FOUND, UNAVAILABLE, Fault
+from paddle_ranker.serving.faults import INVALID, NOT_FOUND, Fault
 from paddle_ranker.serving.limits import Limits
+from paddle_ranker.serving.model_slot import ModelSlot
 from paddle_ranker.serving.models import ServedModel
 from paddle_ranker.serving.scores import Scores
 from paddle_ranker.serving.waiting import computed
 
-_LOAD_SECONDS = 5.0  # after which a caller may ask again while the model is loaded
 
-
-class EngineService:
+class EngineService(ModelSlot[ServedModel]):
     """The `ScoringService` of a loaded ranker; to be used in one event loop.
 
     Args:
@@ -31,18 +29,13 @@ class EngineService:
     """
 
     def __init__(self, limits: Limits, *, is_served: bool = True):
-        self.limits, self.is_served = limits, is_served
-        self.model: Optional[ServedModel] = None
+        super().__init__(limits, "ranker")
+        self.is_served = is_served
 
     @property
     def info(self) -> RankerInfo:
         """What the ranker is. Raises `Fault(UNAVAILABLE)` until it is loaded."""
         return self._ready().loaded.info
-
-    @property
-    def name(self) -> str:
-        """What the ranker is called. Raises as `info` does."""
-        return self._ready().name
 
     def pair_lengths(self, queries: Sequence[str], titles: Sequence[str]) -> tuple[np.ndarray, int]:
         """Return how many tokens each pair has before it is cut, `[n]` int64, and to how many it is cut.
@@ -55,14 +48,6 @@ class EngineService:
             (member.encode(queries, titles, truncate=False).lengths, member.max_seq_length) for member in members
         ]
         return max(lengths, key=lambda pair: int((pair[0] - pair[1]).max()))
-
-    def switch(self, model: Optional[ServedModel]) -> Optional[ServedModel]:
-        """Give every request from now on to `model`, and return the one that was there before.
-
-        That one has requests in its queue still: close its batcher outside the event loop.
-        """
-        previous, self.model = self.model, model
-        return previous
 
     async def score_pairs(
         self, queries: Sequence[str], titles: Sequence[str], *, deadline: Optional[float] = None
@@ -92,12 +77,8 @@ class EngineService:
     def _ready(self) -> ServedModel:
         if not self.is_served:
             raise Fault(NOT_FOUND, "this server has no ranker: start it with --model")
-        if self.model is None:
-            raise Fault(UNAVAILABLE, "the ranker is not loaded yet", retry_after=_LOAD_SECONDS)
-        return self.model
+        return super()._ready()
 
     async def _score(self, model: ServedModel, size: int, deadline: Optional[float], **given: Any) -> Scores:
-        if deadline is None:
-            deadline = time.monotonic() + self.limits.deadline_seconds
-        logits = await computed(model.batcher, size, deadline, **given)
+        logits = await computed(model.batcher, size, self._deadline(deadline), **given)
         return Scores(sigmoid(logits), logits)

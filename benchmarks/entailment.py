@@ -100,7 +100,7 @@ class Bench:
         for seed in seeds:
             facts = {
                 "data": file_digest(self.data / "train.csv"),
-                "options": [*self.recipe, *self.options.recipe.split(), *SYSTEMS[system]],
+                "options": self._options(system),
                 "seed": seed,
                 "threads": self.options.threads,
             }
@@ -110,6 +110,10 @@ class Bench:
                 right = (both[0].argmax(axis=1) == self.labels).mean()
                 print(f"{name}, seed {seed}: accuracy {right:.3f}, {seconds:.0f} s", flush=True)
         return found
+
+    def _options(self, system: str) -> list[str]:
+        """Return the options of a row; the later ones win."""
+        return [*self.recipe, *self.options.recipe.split(), *SYSTEMS[system]]
 
     def _train(self, system: str, seed: int) -> Run:
         """Train, and predict the test pairs as they are, and with image two missing: `[2, n, 3]`."""
@@ -121,10 +125,10 @@ class Bench:
 
         starter = make_starter(StarterOptions(corpus=str(self.data / "train.csv"), vocab_size=1000, seed=seed))
         with tempfile.TemporaryDirectory() as folder:
-            typed = [*self.recipe, "--train_file", self.data / "train.csv", "--validation_file",
+            typed = ["--train_file", self.data / "train.csv", "--validation_file",
                      self.data / "validation.csv", "--model_name_or_path", starter, "--save_dir", folder,
                      "--cache_dir", self.work / "images", "--device", "cpu", "--cpu_threads", self.options.threads,
-                     "--seed", seed, *self.options.recipe.split(), *SYSTEMS[system]]  # fmt: skip
+                     "--seed", seed, *self._options(system)]  # fmt: skip
             result = train(parse_options(TrainEntailmentOptions, [*map(str, typed)], "benchmarks.entailment", ""))
             assert result.best_checkpoint is not None
             model = Entailment.load(result.best_checkpoint, batch_size=128)

@@ -93,7 +93,7 @@ class Entailment:
         limits: ImageLimits,
     ):
         self.info, self.engine, self._pair_encoder = info, engine.name, pair_encoder
-        self._engine, self._batch_size, self._limits = engine, batch_size, limits
+        self._engine, self._limits = engine, limits
         self.max_rows, self.max_tokens = batch_size, batch_size * (info.max_seq_length or 1)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
 
@@ -234,7 +234,7 @@ class Entailment:
     def probabilities(self, posts: Posts) -> np.ndarray:
         """Return the same of pairs that are encoded already, `[n, 3]` float64."""
         logits = np.zeros((len(posts), len(LABELS)))
-        for indices in posts.scoring_batches(self._batch_size):
+        for indices in posts.scoring_batches(self.max_rows):
             logits[indices] = self._engine.logits(posts.batch(indices))
         probabilities: np.ndarray = softmax(logits, axis=1)
         return probabilities

@@ -115,10 +115,10 @@ class ImageStore:
         return f"{len(self.bad):,} images left out ({reasons}{'; …' if len(self.bad) > _REASONS_SHOWN else ''})"
 
     def _refuse(self, row: int, problem: str) -> None:
-        said = f"{self._places[row]}: {problem}"
+        error = ImageError(problem, self._places[row])
         if not self._skip_bad:
-            raise ImageError(said)
-        self.bad[row] = said
+            raise error
+        self.bad[row] = str(error)
 
     def _digests(self) -> list[Optional[str]]:
         """Return a digest of each row's image file; None where there is none."""

@@ -372,3 +372,11 @@ def test_scores_are_those_of_the_ranker(tmp_path: Path, kind: str) -> None:
         np.testing.assert_allclose(1 / (1 + np.exp(-np.array(job.logits))), wanted, atol=1e-6)
     finally:
         assert batcher.close(SECONDS)
+
+
+def test_closing_ends_all_threads_though_jobs_wait_and_the_engine_is_idle(queue: Queue) -> None:
+    for _ in range(100):  # which of the threads wakes first is the system's choice
+        batcher = queue.open(max_wait_us=10_000_000)
+        waiting = Submitted(batcher, ["a"], ["b"])
+        assert batcher.close(5)
+        assert len(waiting.result()) == 1

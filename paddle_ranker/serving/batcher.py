@@ -199,6 +199,8 @@ class Batcher(Generic[S]):
             taken.append(job)
             count += job.size
         self._waiting_pairs -= count
+        if self._stopping and not self._waiting:
+            self._ahead.notify()  # it may sleep since it was told to stop: jobs waited still, and were not its work
         return taken
 
     def _encode(self, jobs: Sequence[Job]) -> None:

@@ -315,22 +315,24 @@ def test_a_new_model_is_taken_without_losing_a_request_and_a_broken_one_is_not(m
         clients = [threading.Thread(target=ask, args=(server,)) for _ in range(4)]
         for client in clients:
             client.start()
-        eventually(lambda: asked[0] > 20)
-        replace(served, other)
-        os.kill(server.pid, signal.SIGHUP)
-        eventually(lambda: [line["status"] for line in server.logged("reload")] == ["switched"])
-        (served / "vocab.txt").write_text("broken", encoding="utf-8")
-        status, answer = reload(server)
-        assert (status, answer["error_type"]) == (409, "not_switched")
-        assert "the old model goes on" in answer["error"]
-        replace(served, model)
-        status, answer = reload(server)
-        assert (status, answer["status"]) == (200, "switched")
-        before = asked[0]
-        eventually(lambda: asked[0] > before + 20)
-        done.set()
-        for client in clients:
-            client.join(SECONDS)
+        try:
+            eventually(lambda: asked[0] > 20)
+            replace(served, other)
+            os.kill(server.pid, signal.SIGHUP)
+            eventually(lambda: [line["status"] for line in server.logged("reload")] == ["switched"])
+            (served / "vocab.txt").write_text("broken", encoding="utf-8")
+            status, answer = reload(server)
+            assert (status, answer["error_type"]) == (409, "not_switched")
+            assert "the old model goes on" in answer["error"]
+            replace(served, model)
+            status, answer = reload(server)
+            assert (status, answer["status"]) == (200, "switched")
+            before = asked[0]
+            eventually(lambda: asked[0] > before + 20)
+        finally:  # clients left behind would go on against a server that is gone, and fill the memory
+            done.set()
+            for client in clients:
+                client.join(SECONDS)
         assert failures == []
         os.kill(server.pid, signal.SIGTERM)  # a model that was loaded since has not taken the signals
         assert server.command.process.wait(SECONDS) == 0

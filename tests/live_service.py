@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable, Optional
@@ -15,6 +17,7 @@ from starlette.routing import Router
 
 from paddle_ranker.serving.baidu_std_server import BaiduStdProtocol
 from paddle_ranker.serving.connections import Connections
+from paddle_ranker.serving.counted import CountedRequest, Counting
 from paddle_ranker.serving.grpc_services import start_grpc
 from paddle_ranker.serving.http_gate import Gate
 from paddle_ranker.serving.http_protocol import WatchedHttpProtocol
@@ -28,13 +31,14 @@ SECONDS = 30  # for what takes milliseconds, on a machine that has much else to 
 
 
 class LiveService:
-    """Ports of 127.0.0.1: `baidu_std`, `http`, `grpc`; `service` answers. Use it in a `with`."""
+    """Ports of 127.0.0.1: `baidu_std`, `http`, `grpc`; `service` answers, `metrics` counts. Use it in a `with`."""
 
     def __init__(self, limits: Optional[Limits] = None, api_key: Optional[str] = None) -> None:
         self._limits = limits
         self._api_key = api_key
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self.metrics = Metrics()
 
     def __enter__(self) -> LiveService:
         self._thread.start()
@@ -69,15 +73,28 @@ class LiveService:
 
         self.run(open_gate())
 
+    def counts(self, protocol: str) -> dict[str, int]:
+        """Return how many requests of a protocol have had each outcome."""
+        text = self.metrics.render()[0].decode()
+        found = re.findall(rf'^ranker_requests_total{{outcome="(\w+)",protocol="{protocol}"}} (\S+)$', text, re.M)
+        return {outcome: int(float(count)) for outcome, count in found}
+
+    def _counting(self, protocol: str) -> Counting:
+        return partial(CountedRequest, protocol=protocol, metrics=self.metrics)
+
     async def _start(self) -> None:
         self.service = FakeService(self._limits)
-        self._grpc = await start_grpc(self.service, "127.0.0.1:0", api_key=self._api_key)
+        self._grpc = await start_grpc(
+            self.service, "127.0.0.1:0", api_key=self._api_key, counting=self._counting("grpc")
+        )
         self.grpc = self._grpc.port
         self._baidu = await self._loop.create_server(
-            lambda: BaiduStdProtocol(self.service, api_key=self._api_key), "127.0.0.1", 0
+            lambda: BaiduStdProtocol(self.service, api_key=self._api_key, counting=self._counting("baidu_std")),
+            "127.0.0.1",
+            0,
         )
         self.baidu_std = self._baidu.sockets[0].getsockname()[1]
-        app = Gate(Router(routes(self.service)), Metrics())
+        app = Gate(Router(routes(self.service)), self.metrics)
         http: Any = _http  # called as the class is that uvicorn expects
         config = uvicorn.Config(app, host="127.0.0.1", port=0, http=http, log_config=None, lifespan="off")
         self._uvicorn = uvicorn.Server(config)

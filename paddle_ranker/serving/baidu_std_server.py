@@ -9,6 +9,7 @@ import time
 from typing import Callable, Optional, cast
 
 from paddle_ranker.serving import baidu_std
+from paddle_ranker.serving.counted import Counting
 from paddle_ranker.serving.credentials import require_key
 from paddle_ranker.serving.faults import INTERNAL, INVALID, NO_METHOD, NOT_FOUND, TOO_LARGE, Fault
 from paddle_ranker.serving.general_model import infer
@@ -30,6 +31,7 @@ class BaiduStdProtocol(asyncio.Protocol):
     Args:
         api_key: what a request must carry in its `authentication_data`; None: nothing.
         on_close: called once, with this protocol, when the connection is gone.
+        counting: counts requests, frames that cannot be read among them.
         in_flight: requests of this connection that are worked on at a time.
         body_seconds: that a begun frame may take to arrive, and replies to be read.
     """
@@ -40,12 +42,14 @@ class BaiduStdProtocol(asyncio.Protocol):
         *,
         api_key: Optional[str] = None,
         on_close: Optional[Callable[[BaiduStdProtocol], None]] = None,
+        counting: Counting = contextlib.nullcontext,
         in_flight: int = 64,
         body_seconds: float = 30.0,
     ) -> None:
         self._service = service
         self._api_key = api_key
         self._on_close = on_close
+        self._counting = counting
         self._most_in_flight = in_flight
         self._body_seconds = body_seconds
         self._limit = service.limits.request_bytes
@@ -148,7 +152,9 @@ class BaiduStdProtocol(asyncio.Protocol):
     async def _answer(self, meta: Message, body: bytes) -> None:
         """Work on one request and write its reply."""
         try:
-            written = baidu_std.reply(meta.correlation_id, await self._response_to(meta, body))
+            with self._counting(self._service) as service:
+                response = await self._response_to(meta, body, service)
+            written = baidu_std.reply(meta.correlation_id, response)
         except Fault as fault:
             written = baidu_std.reply(meta.correlation_id, error=(fault.kind.brpc, str(fault)))
         except Exception:
@@ -159,7 +165,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.write(written)
 
-    async def _response_to(self, meta: Message, body: bytes) -> bytes:
+    async def _response_to(self, meta: Message, body: bytes, service: ScoringService) -> bytes:
         arrived = time.monotonic()
         require_key(self._api_key, meta.authentication_data)
         if not meta.HasField("request"):
@@ -171,10 +177,10 @@ class BaiduStdProtocol(asyncio.Protocol):
             raise Fault(NO_METHOD, f"{asked.method_name[:80]!r} is no method; {', '.join(GENERAL_METHODS)} are")
         frame = baidu_std.read_body(meta, body, self._limit)
         request = parse(messages().Request, frame.payload)
-        seconds = asked.timeout_ms / 1000 if asked.timeout_ms > 0 else self._service.limits.deadline_seconds
+        seconds = asked.timeout_ms / 1000 if asked.timeout_ms > 0 else service.limits.deadline_seconds
         if asked.method_name == "debug":
             request.profile_server = True
-        response = await infer(request, self._service, deadline=arrived + seconds)
+        response = await infer(request, service, deadline=arrived + seconds)
         return bytes(response.SerializeToString())
 
     def _answered(self, task: asyncio.Task[None]) -> None:
@@ -187,6 +193,8 @@ class BaiduStdProtocol(asyncio.Protocol):
 
     def _end_with(self, fault: Fault, correlation_id: int) -> None:
         """Answer with an error, then close: where the next frame begins is not known."""
+        with contextlib.suppress(Fault), self._counting(self._service):
+            raise fault
         self._transport.write(baidu_std.reply(correlation_id, error=(fault.kind.brpc, str(fault))))
         self._linger = _LINGER_SECONDS
         self.shutdown()

@@ -1,11 +1,13 @@
-"""A service that counts and logs what is asked of it: for protocols whose requests pass no gate of their own."""
+"""Count and log the requests of protocols that have no gate of their own: gRPC and baidu_std."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
-from typing import Any, Optional
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Callable, Optional
 
 import numpy as np
 
@@ -16,9 +18,13 @@ from paddle_ranker.serving.logs import JsonLog
 from paddle_ranker.serving.metrics import Metrics
 from paddle_ranker.serving.scores import Scores, ScoringService
 
+# Makes of a service what one request asks for scores: entered when the request is there, left when it is answered, with
+# the fault where that is the answer. `contextlib.nullcontext` counts nothing.
+Counting = Callable[[ScoringService], AbstractContextManager[ScoringService]]
 
-class CountedService:
-    """Ask `service`, and note each request under `protocol`.
+
+class CountedRequest:
+    """What one request asks for scores. Left, it counts the request under `protocol` and writes its line in the log.
 
     Args:
         log: None: requests are not logged.
@@ -28,14 +34,36 @@ class CountedService:
     def __init__(
         self,
         service: ScoringService,
+        *,
         protocol: str,
         metrics: Metrics,
-        *,
         log: Optional[JsonLog] = None,
         log_texts: bool = False,
     ):
         self._service, self._protocol, self._metrics = service, protocol, metrics
         self._log, self._log_texts = log, log_texts
+        self._pairs: Optional[int] = None
+        self._texts: Optional[dict[str, Any]] = None
+        self._began = 0.0
+
+    def __enter__(self) -> ScoringService:
+        self._began = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        seconds, outcome = time.perf_counter() - self._began, _outcome(error)
+        self._metrics.request(self._protocol, outcome, seconds)
+        if self._log is not None:
+            self._log.write(
+                "request",
+                protocol=self._protocol,
+                outcome=outcome,
+                milliseconds=round(1000 * seconds, 3),
+                pairs=self._pairs,
+                texts=self._texts,
+            )
 
     @property
     def info(self) -> RankerInfo:
@@ -51,40 +79,22 @@ class CountedService:
         self, queries: Sequence[str], titles: Sequence[str], *, deadline: Optional[float] = None
     ) -> Scores:
         """See `ScoringService`."""
-        texts = {"queries": list(queries), "titles": list(titles)} if self._log_texts else None
-        return await self._counted(self._service.score_pairs(queries, titles, deadline=deadline), len(titles), texts)
+        self._pairs = len(titles)
+        if self._log_texts:
+            self._texts = {"queries": list(queries), "titles": list(titles)}
+        return await self._service.score_pairs(queries, titles, deadline=deadline)
 
     async def score_tokens(
         self, input_ids: np.ndarray, token_type_ids: np.ndarray, *, deadline: Optional[float] = None
     ) -> Scores:
         """See `ScoringService`."""
-        scoring = self._service.score_tokens(input_ids, token_type_ids, deadline=deadline)
-        return await self._counted(scoring, len(input_ids), None)
+        self._pairs = len(input_ids)
+        return await self._service.score_tokens(input_ids, token_type_ids, deadline=deadline)
 
-    async def _counted(self, scoring: Coroutine[Any, Any, Scores], pairs: int, texts: Optional[object]) -> Scores:
-        began = time.perf_counter()
-        outcome = "ok"
-        try:
-            return await scoring
-        except Fault as fault:
-            outcome = fault.kind.name
-            raise
-        except asyncio.CancelledError:
-            outcome = "cancelled"
-            raise
-        except Exception:
-            outcome = INTERNAL.name
-            raise
-        finally:
-            seconds = time.perf_counter() - began
-            self._metrics.request(self._protocol, outcome, seconds)
-            if self._log is not None:
-                milliseconds = round(1000 * seconds, 3)
-                self._log.write(
-                    "request",
-                    protocol=self._protocol,
-                    outcome=outcome,
-                    milliseconds=milliseconds,
-                    pairs=pairs,
-                    texts=texts,
-                )
+
+def _outcome(error: Optional[BaseException]) -> str:
+    if error is None:
+        return "ok"
+    if isinstance(error, Fault):
+        return error.kind.name
+    return "cancelled" if isinstance(error, asyncio.CancelledError) else INTERNAL.name

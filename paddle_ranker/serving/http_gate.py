@@ -48,7 +48,8 @@ _LOG = logging.getLogger(__name__)
 class Gate:
     """An ASGI application around the server's own.
 
-    A handler leaves in `scope["state"]` what the log is to say: `protocol`, `pairs`, `texts`.
+    A handler leaves in `scope["state"]` what the log is to say: `protocol`, `pairs`, `texts`; and `outcome`, where its
+    protocol has errors that the status does not show.
 
     Args:
         api_key: what callers must show, but for `OPEN_PATHS`; None: nothing.
@@ -110,7 +111,8 @@ class Gate:
             await send_fault(fault, request_id, send_marked)
         seconds = time.perf_counter() - began
         protocol = state.get("protocol") or _protocol(scope["path"])
-        self._metrics.request(protocol, OUTCOMES.get(status, "ok" if status < 400 else "other"), seconds)
+        outcome = state.get("outcome") or OUTCOMES.get(status, "ok" if status < 400 else "other")
+        self._metrics.request(protocol, outcome, seconds)
         if self._log is not None and (protocol != "operators" or status >= 400):
             self._log.write(
                 "request",
@@ -120,7 +122,7 @@ class Gate:
                 status=status,
                 milliseconds=round(1000 * seconds, 3),
                 pairs=state.get("pairs"),
-                error=fault.kind.name if fault else None,
+                error=fault.kind.name if fault else state.get("outcome"),
                 texts=state.get("texts") if self._log_texts else None,
             )
 

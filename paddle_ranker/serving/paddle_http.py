@@ -76,11 +76,14 @@ def _gateway(service: ScoringService, names: PipelineNames) -> Endpoint:
             body = await read_body(request, service.limits.request_bytes)
             asked = await _read(body, messages().PipelineRequest)
             asked.name, asked.method = request.path_params["name"], request.path_params["method"]
-            if asked.name == names.service and asked.method != names.method:
-                text = f"{asked.method[:80]!r} is no method of {names.service!r}; {names.method!r} is"
-                found = messages().PipelineResponse(err_no=pipeline.NO_SERVICE, err_msg=text)
-            else:
+            try:
+                if asked.name == names.service and asked.method != names.method:
+                    problem = f"{asked.method[:80]!r} is no method of {names.service!r}; {names.method!r} is"
+                    raise Fault(NO_METHOD, problem)
                 found = await pipeline.infer(asked, service, names, deadline=deadline)
+            except Fault as fault:
+                request.scope["state"]["outcome"] = fault.kind.name
+                found = pipeline.refusal(fault)
             return answer(request, write_message(found, defaults=True), JSON)
 
         return await _answered(work(), request, _gateway_error)

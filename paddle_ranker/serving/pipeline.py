@@ -7,15 +7,14 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 
 from paddle_ranker.serving import faults
-from paddle_ranker.serving.faults import INVALID, Fault, FaultKind
+from paddle_ranker.serving.faults import INVALID, NOT_FOUND, Fault, FaultKind
 from paddle_ranker.serving.json_messages import parse_json
 from paddle_ranker.serving.messages import Message, messages
 from paddle_ranker.serving.printed_dict import read_printed_dict
 from paddle_ranker.serving.scores import ScoringService
 
 _PROFILE_KEY = "pipeline.profile"  # the vendor's client asks for timings with it; they are in /metrics here
-NO_SERVICE = 3002
-CLOSED, BAD_INPUT, TIMEOUT, UNKNOWN = 3001, 5000, 6000, 10000
+CLOSED, NO_SERVICE, BAD_INPUT, TIMEOUT, UNKNOWN = 3001, 3002, 5000, 6000, 10000
 # The vendor's numbers (CustomExceptionCode of its pipeline); what can be tried again is "closed".
 _NUMBERS = {
     faults.INVALID: BAD_INPUT,
@@ -24,6 +23,8 @@ _NUMBERS = {
     faults.OVERLOADED: CLOSED,
     faults.UNAVAILABLE: CLOSED,
     faults.TIMED_OUT: TIMEOUT,
+    faults.NOT_FOUND: NO_SERVICE,
+    faults.NO_METHOD: NO_SERVICE,
 }
 
 
@@ -46,27 +47,27 @@ async def infer(
     *,
     deadline: Optional[float] = None,
 ) -> Message:
-    """Answer a pipeline Request; an error is an answer too, with `err_no` and `err_msg`.
+    """Answer a pipeline Request.
 
     Each value is `{"query": ..., "title": ...}` in JSON, a list of such objects, or one as Python prints a dict. Keys
     that are numbers, "0", "1", ..., say the order of the pairs. The answer's key is `predict`, its value the
     probabilities as the tutorial's server prints them: `[[0.85], [0.79]]`.
 
-    Raises only what is no `Fault`.
+    Raises `Fault`, which `refusal` makes an answer of.
     """
     names = names or PipelineNames()
     if request.name and request.name != names.service:
-        text = f"Failed to inference: Service name error. {request.name[:80]!r} is not {names.service!r}"
-        return messages().PipelineResponse(err_no=NO_SERVICE, err_msg=text)
-    try:
-        pairs = read_pairs(request)
-        scores = await service.score_pairs(
-            [query for query, _ in pairs], [title for _, title in pairs], deadline=deadline
-        )
-    except Fault as fault:
-        return messages().PipelineResponse(err_no=error_number(fault.kind), err_msg=str(fault))
+        problem = f"Failed to inference: Service name error. {request.name[:80]!r} is not {names.service!r}"
+        raise Fault(NOT_FOUND, problem)
+    pairs = read_pairs(request)
+    scores = await service.score_pairs([query for query, _ in pairs], [title for _, title in pairs], deadline=deadline)
     printed = str(np.asarray(scores.probabilities, np.float32).reshape(-1, 1).tolist())
     return messages().PipelineResponse(key=["predict"], value=[printed])
+
+
+def refusal(fault: Fault) -> Message:
+    """Return the answer that says what was wrong, in `err_no` and `err_msg`."""
+    return messages().PipelineResponse(err_no=error_number(fault.kind), err_msg=str(fault))
 
 
 def read_pairs(request: Message) -> list[tuple[str, str]]:

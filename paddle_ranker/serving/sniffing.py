@@ -9,6 +9,7 @@ from typing import Any, Optional, cast
 
 from paddle_ranker.serving.baidu_std_server import BaiduStdProtocol
 from paddle_ranker.serving.connections import Connections
+from paddle_ranker.serving.counted import Counting
 from paddle_ranker.serving.http_protocol import WatchedHttpProtocol, refusal
 from paddle_ranker.serving.relay import Relay
 from paddle_ranker.serving.scores import ScoringService
@@ -23,7 +24,8 @@ class Speakers:
 
     Args:
         uvicorn_config, server_state: of the HTTP side.
-        rpc: the service as baidu_std sees it.
+        rpc: answers baidu_std.
+        counting: counts its requests.
         grpc_path: the Unix socket of the gRPC server.
     """
 
@@ -35,12 +37,13 @@ class Speakers:
         uvicorn_config: Any,
         server_state: Any,
         rpc: ScoringService,
+        counting: Counting,
         grpc_path: str,
     ):
         self.config = config
         self.connections = connections
         self._uvicorn_config, self._server_state = uvicorn_config, server_state
-        self._rpc, self._grpc_path = rpc, grpc_path
+        self._rpc, self._counting, self._grpc_path = rpc, counting, grpc_path
 
     def first(self) -> SniffingProtocol:
         """Return what a new connection gets."""
@@ -49,7 +52,7 @@ class Speakers:
     def speaker(self, begin: bytes) -> Any:
         """Return the protocol for a connection that begins so."""
         if begin.startswith(_BAIDU_STD):
-            return WatchedBaiduStd(self._rpc, self.config, self.connections)
+            return WatchedBaiduStd(self._rpc, self._counting, self.config, self.connections)
         if begin.startswith(_HTTP_2):
             return Relay(self._grpc_path, self.connections, self.config.rpc_idle_seconds)
         return WatchedHttpProtocol(self._uvicorn_config, self._server_state, self.config, self.connections)
@@ -113,9 +116,11 @@ class SniffingProtocol(asyncio.Protocol):
 class WatchedBaiduStd(BaiduStdProtocol):
     """baidu_std, closed where nothing is asked for long."""
 
-    def __init__(self, service: ScoringService, config: ServeConfig, connections: Connections):
+    def __init__(self, service: ScoringService, counting: Counting, config: ServeConfig, connections: Connections):
         forget = cast(Callable[[BaiduStdProtocol], None], connections.discard)
-        super().__init__(service, api_key=config.api_key, on_close=forget, body_seconds=config.body_seconds)
+        super().__init__(
+            service, api_key=config.api_key, on_close=forget, counting=counting, body_seconds=config.body_seconds
+        )
         self._idle_seconds = config.rpc_idle_seconds
         self._asked = time.monotonic()
 

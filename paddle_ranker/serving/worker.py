@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from paddle_ranker.serving.connections import Connections
-from paddle_ranker.serving.counted import CountedService
+from paddle_ranker.serving.counted import CountedRequest, Counting
 from paddle_ranker.serving.http_app import make_app
 from paddle_ranker.serving.logs import JsonLog, route_logging
 from paddle_ranker.serving.metrics import Metrics
@@ -128,14 +128,20 @@ class Worker:
             grpc_path = os.path.join(folder, "grpc")
             names = PipelineNames(config.pipeline_service, config.pipeline_method)
             grpc = await start_grpc(
-                self._counted("grpc"), f"unix:{grpc_path}", limits=config.limits, api_key=config.api_key, names=names
+                self._service,
+                f"unix:{grpc_path}",
+                limits=config.limits,
+                api_key=config.api_key,
+                names=names,
+                counting=self._counting("grpc"),
             )
             speakers = Speakers(
                 config,
                 self._connections,
                 uvicorn_config=uvicorn_config,
                 server_state=state,
-                rpc=self._counted("baidu_std"),
+                rpc=self._service,
+                counting=self._counting("baidu_std"),
                 grpc_path=grpc_path,
             )
             watching = asyncio.ensure_future(self._connections.watch())
@@ -225,6 +231,8 @@ class Worker:
         finally:
             self._handle_signals()
 
-    def _counted(self, protocol: str) -> CountedService:
+    def _counting(self, protocol: str) -> Counting:
         log = self._log if self._config.log_requests else None
-        return CountedService(self._service, protocol, self._metrics, log=log, log_texts=self._config.log_texts)
+        return partial(
+            CountedRequest, protocol=protocol, metrics=self._metrics, log=log, log_texts=self._config.log_texts
+        )

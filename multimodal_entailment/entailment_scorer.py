@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Protocol, Union
 
@@ -29,6 +30,30 @@ if TYPE_CHECKING:
     from paddle_ranker.encoded_pairs import EncodedPairs
     from paddle_ranker.pair_encoder import PairEncoder
     from paddle_ranker.static_model import StaticModel
+
+
+@dataclass(frozen=True)
+class GivenPosts:
+    """n pairs of posts as they come.
+
+    texts: of the first posts, `[n]`; of the second
+    images: likewise, files or their bytes; None: it is missing
+    places: of the images of the first posts, then of the second, `[2 n]`, for messages; None: pairs are counted from 1
+
+    Raises `UsageError` where they are not equally many.
+    """
+
+    texts: tuple[Sequence[str], Sequence[str]]
+    images: tuple[Sequence[Optional[Image]], Sequence[Optional[Image]]]
+    places: Optional[Sequence[str]] = None
+
+    def __post_init__(self) -> None:
+        counts = {len(values) for values in (*self.texts, *self.images)}
+        if len(counts) > 1:
+            raise UsageError(f"{sorted(counts)} texts and images: give two texts and two images (or None) a pair")
+
+    def __len__(self) -> int:
+        return len(self.texts[0])
 
 
 class _Engine(Protocol):
@@ -151,7 +176,7 @@ class Entailment:
 
         Raises `ImageError`, naming the pair (from 1), for an image that cannot be decoded or is beyond the limits.
         """
-        return self.probabilities(self._posts(texts_1, images_1, texts_2, images_2))
+        return self.probabilities(self._posts(GivenPosts((texts_1, texts_2), (images_1, images_2))))
 
     def predict_posts(self, pairs: Sequence[PostPair], skip_bad_images: bool = False) -> np.ndarray:
         """Return the same of pairs from a file, `[n, 3]` float64; messages name the lines.
@@ -161,55 +186,33 @@ class Entailment:
         paths, places = images_of(pairs)
         half = len(pairs)
         texts = [pair.text_1 for pair in pairs], [pair.text_2 for pair in pairs]
-        posts = self._posts(texts[0], paths[:half], texts[1], paths[half:], places, skip_bad_images)
+        posts = self._posts(GivenPosts(texts, (paths[:half], paths[half:]), places), skip_bad_images)
         probabilities = self.probabilities(posts)
         if isinstance(posts.images, DecodedImages) and posts.images.bad:
             bad = posts.images.bad
             print(f"{len(bad):,} images taken for missing ({bad[0]}{'; …' if len(bad) > 1 else ''})", file=sys.stderr)
         return probabilities
 
-    def _posts(
-        self,
-        texts_1: Sequence[str],
-        images_1: Sequence[Optional[Image]],
-        texts_2: Sequence[str],
-        images_2: Sequence[Optional[Image]],
-        places: Optional[Sequence[str]] = None,
-        skip_bad: bool = False,
-    ) -> Posts:
+    def _posts(self, given: GivenPosts, skip_bad: bool = False) -> Posts:
         from multimodal_entailment.examples import Posts
 
-        counts = {len(texts_1), len(images_1), len(texts_2), len(images_2)}
-        if len(counts) > 1:
-            raise UsageError(f"{sorted(counts)} texts and images: give two texts and two images (or None) a pair")
         encoder, images = self._pair_encoder, None
         if self.info.image_size is not None:
-            both = [*images_1, *images_2]
+            both = [*given.images[0], *given.images[1]]
             images = DecodedImages(
-                both, self.info.image_size, self._pool, self._limits, places=places, skip_bad=skip_bad
+                both, self.info.image_size, self._pool, self._limits, places=given.places, skip_bad=skip_bad
             )
-        texts = None if encoder is None else encoder.encode(texts_1, texts_2)
-        return Posts(len(texts_1), texts, 0 if encoder is None else encoder.pad_id, images)
+        texts = None if encoder is None else encoder.encode(*given.texts)
+        return Posts(len(given), texts, 0 if encoder is None else encoder.pad_id, images)
 
     def encode(self, texts_1: Sequence[str], texts_2: Sequence[str]) -> EncodedPosts:
         """Encode pairs of posts without images."""
         nothing = [None] * len(texts_1)
-        return self.encode_posts(texts_1, nothing, texts_2, nothing)
+        return self.encode_posts(GivenPosts((texts_1, texts_2), (nothing, nothing)))
 
-    def encode_posts(
-        self,
-        texts_1: Sequence[str],
-        images_1: Sequence[Optional[Image]],
-        texts_2: Sequence[str],
-        images_2: Sequence[Optional[Image]],
-        places: Optional[Sequence[str]] = None,
-    ) -> EncodedPosts:
-        """Encode texts and decode images, as `logits_of` takes them; arguments and errors as of `predict`.
-
-        Args:
-            places: of image one of every pair, then of image two, for messages.
-        """
-        posts = self._posts(texts_1, images_1, texts_2, images_2, places)
+    def encode_posts(self, given: GivenPosts) -> EncodedPosts:
+        """Encode texts and decode images, as `logits_of` takes them; errors as of `predict`."""
+        posts = self._posts(given)
         texts = unread_texts(len(posts)) if posts.texts is None else posts.texts
         if posts.images is None:
             return EncodedPosts.of(texts, None, None)

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.special import softmax
 
 from multimodal_entailment.encoded_posts import EncodedPosts
-from multimodal_entailment.entailment_scorer import Entailment
+from multimodal_entailment.entailment_scorer import Entailment, GivenPosts
 from multimodal_entailment.images import ImageError, ImageLimits, ImageTooLargeError
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.serving.batcher import Batcher, BatchObserver
@@ -80,7 +80,7 @@ def _check(model: Entailment, folder: Path) -> None:
     rows = np.arange(model.max_rows)
     texts = [_TEXTS[row % len(_TEXTS)] for row in rows]
     images = [[None if row % 3 == missing else colours.getvalue() for row in rows] for missing in (0, 1)]
-    posts = model.encode_posts(texts, images[0], texts[::-1], images[1])
+    posts = model.encode_posts(GivenPosts((texts, texts[::-1]), (images[0], images[1])))
     together = model.logits_of(posts, rows)
     alone = np.concatenate([model.logits_of(posts, rows[row : row + 1]) for row in range(min(len(rows), 12))])
     if not (np.isfinite(together).all() and np.isfinite(alone).all()):
@@ -139,10 +139,10 @@ class EntailmentService(ModelSlot[ServedEntailment]):
 
 def _encoded(model: Entailment, posts: Sequence[Post]) -> EncodedPosts:
     places = [f"{post.place}image_{number}" for number in (1, 2) for post in posts]
-    texts = [[post.texts[number] or "" for post in posts] for number in (0, 1)]
-    images = [[post.images[number] for post in posts] for number in (0, 1)]
+    texts = [post.texts[0] or "" for post in posts], [post.texts[1] or "" for post in posts]
+    images = [post.images[0] for post in posts], [post.images[1] for post in posts]
     try:
-        return model.encode_posts(texts[0], images[0], texts[1], images[1], places)
+        return model.encode_posts(GivenPosts(texts, images, places))
     except ImageError as error:
         kind = TOO_LARGE if isinstance(error, ImageTooLargeError) else UNPROCESSABLE
         raise Fault(kind, error.message, field=error.place) from error

@@ -13,7 +13,7 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from paddle_ranker.errors import UsageError
-from paddle_ranker.ranker import RankedTitle, Ranker, require_probability
+from paddle_ranker.ranker import RankedTitle, Ranker, best_titles, require_probability
 
 DEPTH = 20  # titles of a query that the large ranker scores, where nothing else is said
 
@@ -114,8 +114,4 @@ class Cascade:
         best = chosen(small, self.depth)
         large = self.large.score([query] * len(best), [titles[place] for place in best])
         order, probabilities = rerank_probabilities(small, best, large)
-        return [
-            RankedTitle(int(place), titles[place], float(probability))
-            for place, probability in list(zip(order, probabilities))[:top_k]
-            if min_probability is None or probability >= min_probability
-        ]
+        return best_titles(titles, order, probabilities, top_k, min_probability)

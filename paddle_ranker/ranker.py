@@ -123,10 +123,28 @@ class Ranker:
         """
         require_probability(min_probability)
         probabilities = self.score([query] * len(titles), titles)
-        best = np.argsort(-probabilities, kind="stable")[:top_k]
-        if min_probability is not None:
-            best = best[probabilities[best] >= min_probability]
-        return [RankedTitle(int(i), titles[i], float(probabilities[i])) for i in best]
+        order = np.argsort(-probabilities, kind="stable")
+        return best_titles(titles, order, probabilities[order], top_k, min_probability)
+
+
+def best_titles(
+    titles: Sequence[str],
+    order: np.ndarray,
+    probabilities: np.ndarray,
+    top_k: Optional[int],
+    min_probability: Optional[float],
+) -> list[RankedTitle]:
+    """Return the beginning of a ranked list: `top_k` titles at most, with at least `min_probability`.
+
+    Args:
+        order: places in `titles`, `[n]`, the best first.
+        probabilities: of the titles in that order, `[n]`.
+    """
+    return [
+        RankedTitle(int(place), titles[place], float(probability))
+        for place, probability in zip(order[:top_k], probabilities)
+        if min_probability is None or probability >= min_probability
+    ]
 
 
 def require_probability(min_probability: Optional[float]) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import io
 import json
 import random
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from PIL import Image
 
 from paddle_ranker.serving import baidu_std
 from paddle_ranker.serving.json_messages import write_message
@@ -66,7 +70,24 @@ def _packed(body: bytes) -> bytes:
     return packer.compress(body) + packer.flush()
 
 
-INFERENCE, GATEWAY = "/GeneralModelService/inference", "/ernie/prediction"
+def picture() -> bytes:
+    """Return a PNG."""
+    data = io.BytesIO()
+    Image.linear_gradient("L").resize((12, 8)).convert("RGB").save(data, "PNG")
+    return data.getvalue()
+
+
+def form(fields: Mapping[str, bytes]) -> bytes:
+    """Return a valid HTTP request with a form, whose fields named `image_...` are files."""
+    parts = []
+    for name, value in fields.items():
+        file = '; filename="x.png"\r\nContent-Type: image/png' if name.startswith("image") else ""
+        head = f'--boundary\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'
+        parts.append(head.encode() + value + b"\r\n")
+    return http(ENTAILMENT, b"".join(parts) + b"--boundary--\r\n", "multipart/form-data; boundary=boundary")
+
+
+INFERENCE, GATEWAY, ENTAILMENT = "/GeneralModelService/inference", "/ernie/prediction", "/v1/entailment"
 RERANK = {"query": "深度", "documents": ["深度学习", {"text": "b"}], "top_n": 2, "return_documents": True, "model": "m"}
 TEI = {"query": "深度", "texts": ["深度学习", "b"], "raw_scores": False, "return_text": True, "truncate": True}
 PIPELINE = {"key": ["0", "1"], "value": ['{"query": "深度", "title": "学"}', "{'query': 'a', 'title': \"b\"}"]}
@@ -157,9 +178,15 @@ def mutated_message(message: Message, dice: random.Random) -> Message:
     return changed
 
 
+def posts_of(image: bytes) -> dict[str, str]:
+    """Return a valid request for a judgment of two posts, one of them with an image."""
+    return {"text_1": "深度", "text_2": "学习", "image_1": base64.b64encode(image).decode()}
+
+
 def makers() -> dict[str, Callable[[random.Random], bytes]]:
     """Return, by name, what makes a request that is nearly right from a generator of chances."""
-    texts, tokens = good_request(), token_request()
+    texts, tokens, image = good_request(), token_request(), picture()
+    posts = posts_of(image)
     payloads = [texts.SerializeToString(), tokens.SerializeToString()]
     frames = [frame(payload) for payload in payloads] + [frame(payloads[0], compress_type=2)]
     as_json = json.loads(write_message(texts)), json.loads(write_message(tokens))
@@ -184,6 +211,12 @@ def makers() -> dict[str, Callable[[random.Random], bytes]]:
 
         return make
 
+    def images(dice: random.Random) -> bytes:
+        damaged = mutated_bytes(image, dice)
+        if dice.random() < 0.5:
+            return http(ENTAILMENT, json.dumps(posts_of(damaged)).encode())
+        return form({"text_1": b"a", "text_2": b"b", "image_1": image, "image_2": damaged})
+
     def message(dice: random.Random) -> bytes:
         return mutated_message(dice.choice((texts, tokens)), dice).SerializeToString()
 
@@ -197,6 +230,9 @@ def makers() -> dict[str, Callable[[random.Random], bytes]]:
         "JSON, pipeline": bodies(GATEWAY, [PIPELINE]),
         "JSON, rerank": bodies("/v1/rerank", [RERANK]),
         "JSON, rerank (TEI)": bodies("/rerank", [TEI, RERANK]),
+        "JSON, entailment": bodies(ENTAILMENT, [posts, {"pairs": [posts, {"text_1": "a", "text_2": ""}]}]),
+        "forms, entailment": one_of([form({"text_1": b"a", "text_2": b"b", "image_2": image})]),
+        "images, entailment": images,
         "HTTP/2": one_of([HTTP2_PREFACE + bytes(9), HTTP2_PREFACE + _http2_call(payloads[0])]),
     }
 

@@ -2,8 +2,9 @@
 
 python -m benchmarks.fuzz_server [--address 127.0.0.1:8600] [--seconds 120] [--requests 100000] [--seed 0]
 
-Mutations of valid baidu_std frames, protobuf messages, HTTP requests, JSON bodies and HTTP/2 go to one port; without an
-address, to a server of this project's that is started on a tiny ranker. A failure is an answer that is none, an
+Mutations of valid baidu_std frames, protobuf messages, HTTP requests, JSON bodies, forms, images and HTTP/2 go to one
+port; without an address, to a server of this project's that is started on a tiny ranker and a tiny model of pairs of
+posts. A failure is an answer that is none, an
 internal error, a connection that neither answers nor ends, a good request that does not get its scores, an error in the
 started server's log, or a server that has ended. The exit status is 1 where there was one; --seed repeats a run.
 """
@@ -28,8 +29,9 @@ from pathlib import Path
 from typing import Optional
 
 import numpy as np
+import requests
 
-from benchmarks.fuzz_inputs import TITLES, makers
+from benchmarks.fuzz_inputs import ENTAILMENT, TITLES, makers, picture, posts_of
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options, option, run_command
 from paddle_ranker.serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient, RerankClient
@@ -101,10 +103,12 @@ def _errors(folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def started_server(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Start `python -m paddle_ranker serve` on a tiny ranker; yield its process and its port."""
+    """Start `python -m paddle_ranker serve` on two tiny models; yield its process and its port."""
+    from tests.entailment_cases import write_model
     from tests.tiny import write_ranker
 
     write_ranker(folder / "ranker")
+    posts = write_model(folder)
     root = Path(__file__).resolve().parent.parent
     path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
     patience = ["--header_seconds", "3", "--body_seconds", "3", "--log_requests", "false"]
@@ -117,6 +121,8 @@ def started_server(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
                 "serve",
                 "--model",
                 str(folder / "ranker"),
+                "--entailment_model",
+                str(posts),
                 "--port",
                 "0",
                 *patience,
@@ -152,6 +158,7 @@ def _fuzz_at(host: str, port: int, options: FuzzOptions, is_alive: Callable[[], 
             stack.enter_context(client)  # type: ignore[arg-type]
         queries = ["深度"] * len(TITLES)
         expected = clients[0].score(queries, TITLES)
+        judged = _judgment(host, port, options.patience)
 
         def good_ones() -> None:
             """Ask what can be answered, over every protocol; raises `ServerError`, `AssertionError`."""
@@ -160,11 +167,27 @@ def _fuzz_at(host: str, port: int, options: FuzzOptions, is_alive: Callable[[], 
             for answer in answers:
                 if not np.allclose(answer, expected[: len(answer)], atol=1e-5):
                     raise ServerError(f"a good request got {answer.tolist()}, expected {expected.tolist()}")
+            judgment = _judgment(host, port, options.patience)
+            if not np.allclose(judgment, judged, atol=1e-5):
+                raise ServerError(f"a good pair of posts got {judgment}, expected {judged}")
 
         async def run() -> Tally:
             return await _Fuzzer(host, port, options, is_alive, good_ones).run()
 
         return asyncio.run(run())
+
+
+def _judgment(host: str, port: int, patience: float) -> list[float]:
+    """Return the probabilities that a good pair of posts gets; none of a server without a model of them."""
+    try:
+        answer = requests.post(f"http://{host}:{port}{ENTAILMENT}", json=posts_of(picture()), timeout=patience)
+        if answer.status_code == 404:
+            return []
+        answer.raise_for_status()
+        (result,) = answer.json()["results"]
+        return list(map(float, result["probabilities"].values()))
+    except (requests.RequestException, ValueError, KeyError) as error:
+        raise ServerError(f"a good pair of posts got no judgment: {error}") from error
 
 
 class _Fuzzer:
@@ -272,7 +295,7 @@ def _report(tally: Tally) -> int:
     print(_row("all", total))
     print(
         f"{seconds:.0f} seconds, {tally.sent / seconds:,.0f} requests a second; {tally.good:,} rounds of good requests "
-        f"over 5 protocols in between; failures: {len(tally.failures)}"
+        f"over 6 protocols in between; failures: {len(tally.failures)}"
     )
     for failure in tally.failures[:_SHOWN]:
         print(f"  {failure}")

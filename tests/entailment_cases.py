@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 import paddle
 from PIL import Image
 
 from multimodal_entailment.data import PostPair, write_posts
-from multimodal_entailment.folder import EntailmentInfo, EntailmentParts
+from multimodal_entailment.folder import EntailmentInfo, EntailmentParts, save_entailment
 from multimodal_entailment.model import EntailmentNetwork, Shape, TextEncoder
 from multimodal_entailment.vision import make_vision_encoder
 from paddle_ranker.pair_encoder import PairEncoder, never_match_ids
@@ -71,6 +71,14 @@ def make_parts(
         image_size=SIZE if images else None,
     )
     return EntailmentParts(network, encoder if texts else None, info)
+
+
+def write_model(folder: Path, **changes: Any) -> Path:
+    """Write a model as `make_parts` makes it; return its folder."""
+    target = folder / "posts"
+    target.mkdir(parents=True)
+    save_entailment(target, make_parts(folder / "tokenizer", **changes))
+    return target
 
 
 def draw_images(count: int, seed: int = 0) -> np.ndarray:

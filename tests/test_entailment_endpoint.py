@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 from multimodal_entailment.entailment_scorer import Entailment
-from multimodal_entailment.folder import load_entailment, save_entailment
+from multimodal_entailment.folder import load_entailment
 from multimodal_entailment.served import EntailmentService, Post, ServedEntailment, load_entailment_model
 from multimodal_entailment.static import export_entailment
 from paddle_ranker.errors import CheckpointError, UsageError
@@ -34,7 +34,7 @@ from paddle_ranker.serving.metrics import Metrics
 from paddle_ranker.serving.serve_config import ServeConfig
 from paddle_ranker.serving.service import EngineService
 from tests.conftest import REPOSITORY
-from tests.entailment_cases import make_parts, write_data
+from tests.entailment_cases import make_parts, write_data, write_model
 from tests.export_cases import write_case
 from tests.serving_cases import SECONDS
 from tests.started import get, post, started
@@ -43,16 +43,9 @@ LIMITS = Limits(request_bytes=200_000, posts=4, queue_posts=6, characters=60, im
 TEXTS = ("a b c", "z d e")
 
 
-def saved(folder: Path, **changes: Any) -> Path:
-    target = folder / "posts"
-    target.mkdir(parents=True)
-    save_entailment(target, make_parts(folder / "tokenizer", **changes))
-    return target
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return saved(tmp_path_factory.mktemp("model"))
+    return write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +250,7 @@ def test_damaged_bodies_are_refused_and_never_end_in_an_internal_error(site: Sit
 
 @pytest.mark.parity
 def test_a_model_of_images_alone_needs_no_text(tmp_path: Path, images: dict[str, bytes]) -> None:
-    export_entailment(load_entailment(saved(tmp_path, texts=False)), tmp_path / "output")
+    export_entailment(load_entailment(write_model(tmp_path, texts=False)), tmp_path / "output")
     model = load_entailment_model(ServeConfig(entailment_model=tmp_path / "output", limits=LIMITS))
     asked = [{"image_1": packed(images[one]), "image_2": packed(images[two])} for one, two in zip("rgr", "gbr")]
     found = rows(Site(model).post({"pairs": asked}))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from benchmarks.fold_runs import BLENDED, LINEAR, Bench, FoldRunOptions
+from benchmarks.fold_runs import LINEAR, Bench, FoldRunOptions
 from benchmarks.report import SHOWN, compare, figures_table, format_table, parse_numbers, report, write_report
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
@@ -30,7 +30,7 @@ class Change:
     without: str
 
 
-_BLEND = next(iter(BLENDED))
+_BLEND = "ranker_and_linear"
 CHANGES = {
     "match": Change("match embeddings", "match", "plain"),
     "whole_queries": Change("cross-entropy + RankNet, whole queries a batch", "match_ranknet", "match"),

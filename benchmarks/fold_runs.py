@@ -28,8 +28,10 @@ from paddle_ranker.parameters import PARAMETERS_FILE
 from paddle_ranker.records import LabeledPair, read_records, write_records
 
 NOTHING = "nothing"  # the model whose parameters are random
-BLENDED = {"ranker_and_linear": ("match", "linear_on_ids")}
 LINEAR = "linear_on_ids"
+# The same with --model nothing: word pieces are learned from the texts, whatever the model of the others.
+FROM_NOTHING = {"linear_on_own_pieces": LINEAR, "small": "match_ranknet_lexical"}
+BLENDED = {"ranker_and_linear": ("match", LINEAR), "all_and_small": ("match_ranknet_lexical", "small")}
 _WORKER = Path(__file__).resolve().parent / "peers" / "sentence_transformers_worker.py"
 _SMALL_FILE = 400  # rows that training evaluates on at its end; the figures come from all
 
@@ -50,7 +52,7 @@ PEERS = {
     "peer_2_epochs": [("train", 2)],
     "peer_after_kuake": [("kuake", 1), ("train", 1)],
 }
-SYSTEMS = (*LEXICAL, LINEAR, *PEERS, *OURS, *BLENDED)
+SYSTEMS = (*LEXICAL, LINEAR, *PEERS, *OURS, *FROM_NOTHING, *BLENDED)
 FILES = {"qbqtc": "qbqtc/train.tsv", "kuake": "kuake_qtr/train.tsv"}
 
 
@@ -137,6 +139,9 @@ class Bench:
         """Return the scores of all measured pairs, joined over the splits, once for each seed."""
         if name in BLENDED:
             return self._blended(name, [self.run(member, seeds) for member in BLENDED[name]])
+        if name in FROM_NOTHING:
+            options = dataclasses.replace(self.options, model=NOTHING, learning_rate=0.0, new_parts_factor=0.0)
+            return dataclasses.replace(Bench(options, self.work).run(FROM_NOTHING[name], seeds), name=name)
         runs, seconds = [], []
         for seed in [0] if name in (*LEXICAL, LINEAR) else seeds:  # these draw nothing
             scores, spent = np.empty(len(self.measured)), 0.0

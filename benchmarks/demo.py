@@ -32,11 +32,11 @@ from benchmarks.report import (
 from benchmarks.run_store import Run, RunStore, file_digest
 from benchmarks.script_commands import arguments_after, script_commands
 from paddle_ranker import runtime
+from paddle_ranker.data.formats import check_writable
+from paddle_ranker.data.records import LabeledPair, Triple, read_records, write_records
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical import BM25, Baseline, LexicalLogistic, NgramLogistic
 from paddle_ranker.options import Options, option, parse_options, run_command
-from paddle_ranker.record_formats import check_writable
-from paddle_ranker.records import LabeledPair, Triple, read_records, write_records
 
 SCRIPT = ROOT / "scripts" / "train_pairwise.sh"
 TRAIN, DEV, KINDS = "sort/train_pairwise.csv", "sort/dev_pairwise.csv", "sort/dev_kinds.csv"
@@ -77,7 +77,7 @@ def demo_data(options: DemoOptions) -> Iterator[Path]:
                 raise DataError(f"{options.data_dir}/{name}: not there; make the data with datasets/make_demo.py")
         yield Path(options.data_dir)
         return
-    from paddle_ranker.demo.files import write_demo
+    from paddle_ranker.data.demo.files import write_demo
 
     with tempfile.TemporaryDirectory() as folder:
         write_demo(Path(folder), options.data_seed, options.size, options.queries)
@@ -106,10 +106,10 @@ def train_as_the_script(data: Path, system: str, seed: int, recipe: str, folder:
     The starter encoder gets the seed too. The last checkpoint, since the best is the one that did best on this file.
     """
     from ernie_matching.train_pairwise import TrainPairwiseOptions, train
-    from paddle_ranker.engines.dygraph import DygraphEngine
-    from paddle_ranker.evaluation import EvaluationSet
-    from paddle_ranker.model_folder import load_ranker
-    from paddle_ranker.starter import StarterOptions, make_starter
+    from paddle_ranker.commands.starter import StarterOptions, make_starter
+    from paddle_ranker.evaluation.evaluate import EvaluationSet
+    from paddle_ranker.model.folder import load_ranker
+    from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 
     commands = [
         [argument.replace(str(ROOT / "datasets"), str(data)) for argument in command]

@@ -13,8 +13,8 @@ from typing import Optional
 
 from benchmarks.run_store import Run
 from benchmarks.small_rankers import FoldsOptions, Recipe, Workshop, run_systems
+from paddle_ranker.data.records import LabeledPair, read_records, write_records
 from paddle_ranker.options import option, run_command
-from paddle_ranker.records import LabeledPair, read_records, write_records
 
 REFERENCE = "student_taught_mined"
 
@@ -71,7 +71,7 @@ class Distillation:
 
     def student_taught_mined(self, workshop: Workshop) -> Run:
         """The small one, on the teacher's scores of the same pairs and of mined ones that nobody has labelled."""
-        from paddle_ranker.mine import main as mine
+        from paddle_ranker.commands.mine import main as mine
 
         mined = workshop.file(
             "mined.tsv", mine, "--queries", str(workshop.learn), "--output_file", "{out}", "--format", "pairs",
@@ -86,7 +86,7 @@ class Distillation:
         return Recipe(o.layers, o.hidden_size, o.learning_rate, times * o.epochs, (f"--loss={loss}",))
 
     def _scored(self, workshop: Workshop, name: str, data: str) -> Path:
-        from paddle_ranker.distill import main as distill
+        from paddle_ranker.commands.distill import main as distill
 
         self.teacher(workshop)
         teacher, threads = str(workshop.ranker("teacher")), str(self.options.threads)

@@ -22,11 +22,11 @@ from benchmarks.fold_runs import FILES, OURS, Bench, FoldRunOptions
 from benchmarks.inputs import ROOT
 from benchmarks.report import System, compare, figures_table, parse_numbers, real_data_file, report, write_report
 from paddle_ranker import runtime
-from paddle_ranker.atomic import make_folder, new_folder
-from paddle_ranker.config import EncoderConfig, read_config, write_config
+from paddle_ranker.data.records import LabeledPair, read_records
 from paddle_ranker.errors import RankerError
+from paddle_ranker.model.config import EncoderConfig, read_config, write_config
 from paddle_ranker.options import option, run_command
-from paddle_ranker.records import LabeledPair, read_records
+from paddle_ranker.storage.atomic import make_folder, new_folder
 
 _DROPOUT = 0.2  # of rankers from little data; the pretraining itself has none
 _LENGTH = 64
@@ -102,7 +102,7 @@ def pretrained(options: DomainEncoderOptions, work: Path) -> Path:
 def twin(encoder: Path, folder: Path) -> Path:
     """Write an encoder of the same shape and vocabulary whose parameters are random; return its folder."""
     if not folder.exists():
-        from paddle_ranker.encoder import Encoder
+        from paddle_ranker.model.encoder import Encoder
 
         runtime.set_seed(1)
         _copy(encoder, folder, Encoder)
@@ -110,8 +110,8 @@ def twin(encoder: Path, folder: Path) -> Path:
 
 
 def _copy(source: Path, target: Path, redrawn: Optional[type] = None) -> None:
-    from paddle_ranker.parameters import PARAMETERS_FILE, load_arrays, save_arrays
-    from paddle_ranker.tokenizers.folder import TokenizerFiles
+    from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+    from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 
     config = read_config(source)
     if config is None:

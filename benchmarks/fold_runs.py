@@ -22,10 +22,10 @@ from benchmarks.qbqtc import LEXICAL
 from benchmarks.qbqtc_splits import Split, grouped_folds
 from benchmarks.report import System, real_data_file
 from benchmarks.run_store import Run, RunStore, file_digest
+from paddle_ranker.data.records import LabeledPair, read_records, write_records
 from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.options import Options, option
-from paddle_ranker.parameters import PARAMETERS_FILE
-from paddle_ranker.records import LabeledPair, read_records, write_records
 
 NOTHING = "nothing"  # the model whose parameters are random
 LINEAR = "linear_on_ids"
@@ -191,10 +191,10 @@ class Bench:
 
     def _linear(self, split: Split, held_out: list[LabeledPair], seed: int) -> Run:
         """The linear model on the 18 features that are computed from ids, as `blend` fits it."""
-        from paddle_ranker.blending import fit_logistic
+        from paddle_ranker.encoding.pair_encoder import PairEncoder
         from paddle_ranker.lexical.head import LexicalHead
-        from paddle_ranker.model_folder import never_match_ids
-        from paddle_ranker.pair_encoder import PairEncoder
+        from paddle_ranker.metrics.logistic import fit_logistic
+        from paddle_ranker.model.folder import never_match_ids
 
         with tempfile.TemporaryDirectory(dir=self.work) as temporary:
             folder = Path(temporary)
@@ -241,9 +241,9 @@ class Bench:
                 return output["scores"], float(output["seconds"])
 
     def _ours(self, name: str, split: Split, held_out: list[LabeledPair], seed: int) -> Run:
-        from paddle_ranker.engines.dygraph import DygraphEngine
-        from paddle_ranker.model_folder import load_ranker
-        from paddle_ranker.scorer import Scorer
+        from paddle_ranker.model.folder import load_ranker
+        from paddle_ranker.scoring.engines.dygraph import DygraphEngine
+        from paddle_ranker.scoring.scorer import Scorer
 
         options = self.options
         with tempfile.TemporaryDirectory(dir=self.work) as temporary:
@@ -279,8 +279,8 @@ class Bench:
 
     def _start(self, folder: Path, seed: int) -> Path:
         """Return the encoder to start from: as it is, converted, or a random one for the texts learned from."""
-        from paddle_ranker.convert import ConvertOptions, convert
-        from paddle_ranker.starter import StarterOptions, make_starter
+        from paddle_ranker.commands.convert import ConvertOptions, convert
+        from paddle_ranker.commands.starter import StarterOptions, make_starter
 
         if self.options.model == NOTHING:
             starter = StarterOptions(

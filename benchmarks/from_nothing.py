@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from paddle_ranker.data.records import Triple
 from paddle_ranker.options import Options, option
-from paddle_ranker.records import Triple
-from paddle_ranker.training_options import TrainingOptions
+from paddle_ranker.training.options import TrainingOptions
 
 if TYPE_CHECKING:
-    from paddle_ranker.evaluation import EvaluationSet
-    from paddle_ranker.metrics import Floats
-    from paddle_ranker.pair_encoder import PairEncoder
+    from paddle_ranker.encoding.pair_encoder import PairEncoder
+    from paddle_ranker.evaluation.evaluate import EvaluationSet
+    from paddle_ranker.metrics.measures import Floats
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,15 @@ def train_from_nothing(
     from ernie_matching.data import encode_triples
     from ernie_matching.model import PairwiseExamples
     from paddle_ranker import runtime
-    from paddle_ranker.config import EncoderConfig
     from paddle_ranker.distributed import ProcessGroup
-    from paddle_ranker.engines.dygraph import DygraphEngine
     from paddle_ranker.lexical.head import LexicalHead
-    from paddle_ranker.losses import RankingLoss
-    from paddle_ranker.metrics import roc_auc
-    from paddle_ranker.model import RankerNetwork
-    from paddle_ranker.model_folder import never_match_ids
-    from paddle_ranker.trainer import fit
+    from paddle_ranker.metrics.measures import roc_auc
+    from paddle_ranker.model.config import EncoderConfig
+    from paddle_ranker.model.folder import never_match_ids
+    from paddle_ranker.model.network import RankerNetwork
+    from paddle_ranker.scoring.engines.dygraph import DygraphEngine
+    from paddle_ranker.training.losses.ranking import RankingLoss
+    from paddle_ranker.training.trainer import fit
 
     started = time.perf_counter()
     runtime.select_device("cpu")

@@ -14,10 +14,10 @@ from typing import Any
 
 from PIL import Image
 
-from paddle_ranker.serving import baidu_std
-from paddle_ranker.serving.http_gate import ENTAILMENT_PATH
-from paddle_ranker.serving.json_messages import write_message
-from paddle_ranker.serving.messages import GENERAL_SERVICE, PIPELINE_SERVICE, Message, messages
+from paddle_ranker.serving.http.middleware import ENTAILMENT_PATH
+from paddle_ranker.serving.paddle import baidu_std
+from paddle_ranker.serving.paddle.json_messages import write_message
+from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, Message, messages
 
 TITLES = ("深度学习", "b c d", "")
 INTEGERS = (0, 1, -1, 2, 7, 127, 128, 255, 65535, 2**31 - 1, -(2**31), 2**32 - 1, 2**63 - 1, -(2**63))

@@ -37,9 +37,9 @@ from paddle_ranker.options import Options, option, run_command
 from paddle_ranker.serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient, RerankClient
 from paddle_ranker.serving.clients.base import ScoringClient
 from paddle_ranker.serving.clients.errors import ServerError
-from paddle_ranker.serving.faults import INTERNAL
-from paddle_ranker.serving.http_gate import ENTAILMENT_PATH
-from paddle_ranker.serving.messages import messages
+from paddle_ranker.serving.core.faults import INTERNAL
+from paddle_ranker.serving.http.middleware import ENTAILMENT_PATH
+from paddle_ranker.serving.paddle.messages import messages
 
 _ANSWERS = (b"HTTP/1.1 ", b"PRPC", b"\x00\x00")  # an HTTP/2 frame begins with its length, which is small
 _QUIET_SECONDS = 0.02  # without an answer for so long the client says that it has sent all

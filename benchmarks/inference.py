@@ -147,7 +147,7 @@ def prepare(
 
     runtime.prepare_command(0)
     from benchmarks.inference_models import copy_ranker, export_rankers, write_rankers
-    from paddle_ranker.records import LabeledPair, RecordFile
+    from paddle_ranker.data.records import LabeledPair, RecordFile
 
     path, vocab = graded_pairs_and_vocabulary(options.file, options.vocab)
     graded = list(RecordFile(path, LabeledPair))

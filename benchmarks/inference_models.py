@@ -9,11 +9,11 @@ from typing import Any, Optional
 
 import numpy as np
 
-from paddle_ranker.config import EncoderConfig
+from paddle_ranker.data.records import LabeledPair
+from paddle_ranker.encoding.pair_encoder import EncodedPairs, PairEncoder, never_match_ids
+from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_vocabulary
 from paddle_ranker.errors import UsageError
-from paddle_ranker.pair_encoder import EncodedPairs, PairEncoder, never_match_ids
-from paddle_ranker.records import LabeledPair
-from paddle_ranker.vocabulary import train_wordpiece_vocabulary, write_vocabulary
+from paddle_ranker.model.config import EncoderConfig
 
 MAX_SEQ_LENGTH = 128
 TRAINED_VOCABULARY = 12_000
@@ -26,9 +26,9 @@ def write_rankers(
     """Write `ranker` and `ranker_match`, the same with match embeddings; return their encoder and configuration."""
     import paddle
 
-    from paddle_ranker.model import RankerNetwork
-    from paddle_ranker.model_folder import save_ranker
-    from paddle_ranker.ranker_info import RankerInfo
+    from paddle_ranker.model.folder import save_ranker
+    from paddle_ranker.model.info import RankerInfo
+    from paddle_ranker.model.network import RankerNetwork
 
     if vocab is None:
         texts = [text for pair in graded for text in (pair.query, pair.title)]
@@ -54,7 +54,7 @@ def copy_ranker(folder: Path, source: Path) -> tuple[PairEncoder, dict[str, Any]
 
     Raises `UsageError` where it is more than an encoder with a head, which is all that transformers has.
     """
-    from paddle_ranker.model_folder import load_ranker, save_ranker
+    from paddle_ranker.model.folder import load_ranker, save_ranker
 
     parts = load_ranker(source)
     plain = isinstance(parts.info.match_embeddings, bool) and not parts.info.match_embeddings
@@ -74,13 +74,13 @@ def export_rankers(folder: Path, pairs: EncodedPairs, *, onnx: bool) -> None:
     With `onnx` the first two get ONNX files, and `exported` one of 8-bit integers, calibrated on as many of `pairs` as
     `quantize` takes.
     """
-    from paddle_ranker.batching import scoring_batches
-    from paddle_ranker.convert import ConvertOptions, convert
-    from paddle_ranker.engines.precisions import has_int8
-    from paddle_ranker.export import export_ranker
-    from paddle_ranker.exported_folder import ExportedFolder
-    from paddle_ranker.model_folder import load_ranker
-    from paddle_ranker.quantization import Quantizer
+    from paddle_ranker.commands.convert import ConvertOptions, convert
+    from paddle_ranker.encoding.batching import scoring_batches
+    from paddle_ranker.export.quantization import Quantizer
+    from paddle_ranker.export.static_graph import export_ranker
+    from paddle_ranker.model.exported import ExportedFolder
+    from paddle_ranker.model.folder import load_ranker
+    from paddle_ranker.scoring.engines.precisions import has_int8
 
     for name, source in (("exported", "ranker"), ("exported_match", "ranker_match")):
         if (folder / source).is_dir():

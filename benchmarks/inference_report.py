@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.inference_systems import System
 from benchmarks.report import Goal, format_table
-from paddle_ranker.statistics import Interval
+from paddle_ranker.metrics.intervals import Interval
 
 if TYPE_CHECKING:
     from benchmarks.inference import InferenceBenchmarkOptions, Run

@@ -30,7 +30,7 @@ from benchmarks.inputs import ROOT
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.options import Options, option, run_command
-from paddle_ranker.training_log import METRICS_FILE, read_metrics
+from paddle_ranker.training.log import METRICS_FILE, read_metrics
 
 SAVE_STEP, EVAL_STEP, BATCH_SIZE, EPOCHS = 3, 7, 8, 3
 OF_THE_CLOCK = {"time", "seconds", "steps_per_second"}  # figures of metrics.jsonl that differ from run to run
@@ -115,8 +115,8 @@ def kill_and_resume(options: KillResumeOptions, folder: Path) -> list[str]:
 
 def prepare(options: KillResumeOptions, folder: Path) -> list[str]:
     """Make data and an encoder in `folder`; return the training's command without `--save_dir`."""
-    from paddle_ranker.demo.files import write_demo
-    from paddle_ranker.starter import StarterOptions, make_starter
+    from paddle_ranker.commands.starter import StarterOptions, make_starter
+    from paddle_ranker.data.demo.files import write_demo
 
     script, training_option, training_file = SCRIPTS[options.ranker]
     examples = max(100, (options.steps or 12 * (options.kills + 1)) * BATCH_SIZE // EPOCHS)
@@ -225,7 +225,7 @@ POINTERS = ("best", "last")
 
 def check_checkpoints(save_dir: Path, pointers: set[str]) -> list[str]:
     """Load every checkpoint; return what is wrong. Adds the pointers that are there to `pointers`: they must stay."""
-    from paddle_ranker.model_folder import load_ranker
+    from paddle_ranker.model.folder import load_ranker
 
     problems = [f"{name} is gone" for name in sorted(pointers) if not (save_dir / name).is_symlink()]
     pointers |= {name for name in POINTERS if (save_dir / name).is_symlink()}
@@ -255,7 +255,7 @@ def differences(expected: Path, actual: Path) -> list[str]:
 
 
 def _checkpoint_differences(expected: Path, actual: Path) -> list[str]:
-    from paddle_ranker.parameters import PARAMETERS_FILE, load_arrays
+    from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 
     if not actual.is_dir():
         return [f"{actual.name} is not there"]
@@ -303,7 +303,7 @@ def _last_line(save_dir: Path) -> str:
 
 
 def _state_step(save_dir: Path) -> int:
-    from paddle_ranker.training_state import find_state
+    from paddle_ranker.training.state import find_state
 
     state = find_state(save_dir) if save_dir.is_dir() else None
     return state.progress.step if state else 0

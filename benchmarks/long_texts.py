@@ -24,17 +24,17 @@ import numpy as np
 from benchmarks.report import System, compare, figures_table, parse_numbers, real_data_file, report, write_report
 from benchmarks.run_store import Run, RunStore, file_digest
 from paddle_ranker import runtime
+from paddle_ranker.data.formats import check_writable
+from paddle_ranker.data.records import LabeledPair, write_records
+from paddle_ranker.encoding.windows import SplitPairs, Windows
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical import BM25
 from paddle_ranker.lexical.index import BM25Index
 from paddle_ranker.options import Options, option, run_command
-from paddle_ranker.record_formats import check_writable
-from paddle_ranker.records import LabeledPair, write_records
-from paddle_ranker.windows import SplitPairs, Windows
 
 if TYPE_CHECKING:
     from paddle_ranker import Ranker
-    from paddle_ranker.metrics import Floats
+    from paddle_ranker.metrics.measures import Floats
 
 # name: windows, top_k
 WAYS: dict[str, tuple[str, Optional[int]]] = {
@@ -158,7 +158,7 @@ def train(options: LongTextsOptions, papers: Sequence[Paper], seed: int, folder:
     """Train a ranker from nothing through the cross-encoder's command; return its folder."""
     from cross_encoder.train_ce import TrainCeOptions
     from cross_encoder.train_ce import train as train_ce
-    from paddle_ranker.starter import StarterOptions, make_starter
+    from paddle_ranker.commands.starter import StarterOptions, make_starter
 
     corpus = folder / "corpus.jsonl"
     lines = [json.dumps({"text": text}) for paper in papers for text in (*paper.keywords, paper.text)]

@@ -25,10 +25,10 @@ import numpy as np
 
 from benchmarks.inputs import ROOT
 from benchmarks.training import SHAPES
+from paddle_ranker.data.records import LabeledPair, Triple, write_records
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options, option, run_command
-from paddle_ranker.records import LabeledPair, Triple, write_records
-from paddle_ranker.training_log import METRICS_FILE, read_metrics
+from paddle_ranker.training.log import METRICS_FILE, read_metrics
 
 PARTS = ("rows", "checkpointing")
 SMALLEST_FILE = 10_000
@@ -169,9 +169,9 @@ def _write_parameters(folder: Path, shape: dict[str, Any]) -> None:
     from paddle_ranker import runtime
 
     runtime.prepare()
-    from paddle_ranker.config import EncoderConfig, write_config
-    from paddle_ranker.encoder import Encoder
-    from paddle_ranker.parameters import PARAMETERS_FILE, save_arrays
+    from paddle_ranker.model.config import EncoderConfig, write_config
+    from paddle_ranker.model.encoder import Encoder
+    from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 
     runtime.select_device("cpu")
     runtime.set_seed(1)

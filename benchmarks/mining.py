@@ -12,9 +12,9 @@ from typing import Optional
 
 from benchmarks.run_store import Run
 from benchmarks.small_rankers import FoldsOptions, Recipe, Workshop, run_systems
-from paddle_ranker.metrics import RELEVANT
+from paddle_ranker.data.records import LabeledPair, read_records, write_records
+from paddle_ranker.metrics.measures import RELEVANT
 from paddle_ranker.options import option, run_command
-from paddle_ranker.records import LabeledPair, read_records, write_records
 
 REFERENCE = "mined"
 
@@ -59,7 +59,7 @@ class Mining:
         return self._train("judged", workshop, workshop.learn)
 
     def _mine(self, name: str, workshop: Workshop, *arguments: str) -> Path:
-        from paddle_ranker.mine import main as mine
+        from paddle_ranker.commands.mine import main as mine
 
         positives = workshop.folder / "positives.tsv"
         pairs = read_records(workshop.learn, LabeledPair)

@@ -76,8 +76,8 @@ def run(options: PretrainingBenchmarkOptions) -> None:
 
 def prepare(options: PretrainingBenchmarkOptions, folder: Path) -> str:
     """Write the tokenizer, the first weights in both forms, and the peer's batches into `folder`; describe them."""
-    from paddle_ranker.batching import BatchPlan, scoring_batches, training_batches
-    from paddle_ranker.convert import ConvertOptions, convert
+    from paddle_ranker.commands.convert import ConvertOptions, convert
+    from paddle_ranker.encoding.batching import BatchPlan, scoring_batches, training_batches
     from pretraining.examples import MaskedExamples
     from pretraining.mlm_start import make_masking, open_data, start_mlm
     from pretraining.train_tokenizer import TrainTokenizerOptions, train_tokenizer

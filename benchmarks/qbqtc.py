@@ -32,15 +32,15 @@ from benchmarks.report import (
 )
 from benchmarks.run_store import Run, RunStore, file_digest
 from paddle_ranker import runtime
+from paddle_ranker.data.formats import check_writable
+from paddle_ranker.data.records import LabeledPair, write_records
 from paddle_ranker.errors import UsageError
 from paddle_ranker.lexical import BM25, Baseline, LexicalLogistic, NgramLogistic
-from paddle_ranker.loss_expression import margin_for
 from paddle_ranker.options import option, run_command
-from paddle_ranker.record_formats import check_writable
-from paddle_ranker.records import LabeledPair, write_records
+from paddle_ranker.training.losses.expression import margin_for
 
 if TYPE_CHECKING:
-    from paddle_ranker.pair_encoder import PairEncoder
+    from paddle_ranker.encoding.pair_encoder import PairEncoder
 
 LEXICAL: dict[str, Callable[[], Baseline]] = {
     "bm25_words": lambda: BM25("jieba"),
@@ -191,7 +191,7 @@ class Bench:
         return baseline.score(*_texts([self.measured[row] for row in split.rows])), seconds
 
     def _ranker(self, contestant: Contestant, split: Split, seed: int) -> Run:
-        from paddle_ranker.evaluation import EvaluationSet
+        from paddle_ranker.evaluation.evaluate import EvaluationSet
 
         options = self.options
         with tempfile.TemporaryDirectory() as folder:
@@ -226,8 +226,8 @@ _NOT_FACTS |= {"loss", "margin"}
 
 def make_pair_encoder(options: QbqtcOptions, split: Split, folder: Path) -> PairEncoder:
     """Return an encoder with ERNIE's vocabulary, or with one trained on the texts of the split; uses `folder`."""
-    from paddle_ranker.pair_encoder import PairEncoder
-    from paddle_ranker.vocabulary import train_wordpiece_vocabulary, write_vocabulary
+    from paddle_ranker.encoding.pair_encoder import PairEncoder
+    from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_vocabulary
 
     if options.vocabulary == "ernie":
         content = real_data_file(options.data_dir, "vocab/ernie-3.0-vocab.txt").read_bytes()

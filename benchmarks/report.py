@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike
 
 from benchmarks.inputs import real_data_folder
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.metrics import RELEVANT, Floats, roc_auc
-from paddle_ranker.statistics import Interval, Statistic, bootstrap_interval, difference, ranking_statistics
+from paddle_ranker.metrics.intervals import Interval, Statistic, bootstrap_interval, difference, ranking_statistics
+from paddle_ranker.metrics.measures import RELEVANT, Floats, roc_auc
 
 SHOWN = {"auc": "AUC", "ndcg@10": "nDCG@10", "mrr@10": "MRR@10", "map": "MAP"}
 
@@ -162,7 +162,7 @@ def write_report(path: Optional[str], values: Mapping[str, Any]) -> None:
     """Write `values` as JSON, NaN as null; does nothing where `path` is None."""
     if path is None:
         return
-    from paddle_ranker.atomic import new_file
+    from paddle_ranker.storage.atomic import new_file
 
     with new_file(path) as stream:
         json.dump(_without_nan(values), stream, ensure_ascii=False, indent=1, allow_nan=False)

@@ -33,9 +33,9 @@ from benchmarks.serving_report import WAYS, Measured, Run, goals, shown_tables, 
 from benchmarks.serving_work import EXPORTED, Work, make_work, requests
 from benchmarks.training import SHAPES, chosen
 from paddle_ranker import runtime
-from paddle_ranker.engines import EXPORTED as ENGINES
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.scoring.engines import EXPORTED as ENGINES
 
 TOLERANCE = 1e-5
 _HOST = "127.0.0.1"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Optional, Union
 
 from benchmarks.serving_dialects import BAIDU_STD, GRPC, OK, Dialect
 from paddle_ranker.errors import RankerError
-from paddle_ranker.serving import baidu_std
+from paddle_ranker.serving.paddle import baidu_std
 
 CLOSED, LATE = "closed", "late"  # no answer came: the connection ended; it took longer than patience lasts
 _HEAD_END, _LENGTH = b"\r\n\r\n", b"content-length:"

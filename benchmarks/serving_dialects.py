@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.fuzz_inputs import http
-from paddle_ranker.encoded_pairs import EncodedPairs
-from paddle_ranker.serving import baidu_std
-from paddle_ranker.serving.json_messages import write_message
-from paddle_ranker.serving.messages import GENERAL_SERVICE, PIPELINE_SERVICE, Message, messages
+from paddle_ranker.encoding.columns import EncodedPairs
+from paddle_ranker.serving.paddle import baidu_std
+from paddle_ranker.serving.paddle.json_messages import write_message
+from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, Message, messages
 
 OK = "ok"
 HTTP, BAIDU_STD, GRPC = "HTTP", "baidu_std", "gRPC"  # transports

@@ -13,7 +13,7 @@ from benchmarks.report import Goal, format_table
 from benchmarks.serving_load import Load
 from benchmarks.serving_peers import System
 from benchmarks.training import median_and_range
-from paddle_ranker.statistics import Interval
+from paddle_ranker.metrics.intervals import Interval
 
 OF_THE_ENGINE = 0.9  # of what the engine does alone
 OF_THE_GAIN = 0.8  # of what batches of 32 gain it over pairs one by one

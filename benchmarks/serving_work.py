@@ -16,9 +16,9 @@ from benchmarks.inputs import graded_pairs_and_vocabulary
 from benchmarks.serving_dialects import Asked, Dialect
 from benchmarks.serving_load import Request
 from benchmarks.training import SHAPES
+from paddle_ranker.data.records import LabeledPair, RecordFile
+from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import UsageError
-from paddle_ranker.pair_encoder import PairEncoder
-from paddle_ranker.records import LabeledPair, RecordFile
 
 EXPORTED = "exported"
 

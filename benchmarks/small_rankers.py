@@ -18,10 +18,10 @@ from benchmarks.qbqtc_splits import Split, make_splits
 from benchmarks.report import System, compare, figures_table, parse_numbers, real_data_file, report, write_report
 from benchmarks.run_store import Run, RunStore, file_digest
 from paddle_ranker import runtime
+from paddle_ranker.data.formats import check_writable
+from paddle_ranker.data.records import LabeledPair, write_records
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options, option, parse_options
-from paddle_ranker.record_formats import check_writable
-from paddle_ranker.records import LabeledPair, write_records
 
 _NEVER = 10**9
 
@@ -88,10 +88,10 @@ class Workshop:
 
     def _train(self, name: str, file: Path, recipe: Recipe) -> Run:
         from cross_encoder.train_ce import TrainCeOptions, train
-        from paddle_ranker.engines.dygraph import DygraphEngine
-        from paddle_ranker.evaluation import EvaluationSet
-        from paddle_ranker.model_folder import load_ranker
-        from paddle_ranker.starter import StarterOptions, make_starter
+        from paddle_ranker.commands.starter import StarterOptions, make_starter
+        from paddle_ranker.evaluation.evaluate import EvaluationSet
+        from paddle_ranker.model.folder import load_ranker
+        from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 
         starter = self.folder / f"{name}_starter"
         make_starter(

@@ -37,7 +37,7 @@ from benchmarks.soak_traffic import Client, Question, Tally, flood, good_round, 
 from benchmarks.training import chosen
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError
-from paddle_ranker.exported_folder import is_exported
+from paddle_ranker.model.exported import is_exported
 from paddle_ranker.options import Options, option, run_command
 
 FAULTS = ("idle", "slow", "half_open", "worker", "disk")
@@ -80,7 +80,7 @@ def run(options: SoakOptions) -> int:
     if options.model is not None and not is_exported(Path(options.model)):
         raise RankerError(f"--model {options.model}: is no exported ranker; make one: python -m paddle_ranker export")
     runtime.prepare_command(1)
-    from paddle_ranker.serving.server import allow_open_files
+    from paddle_ranker.serving.process.server import allow_open_files
 
     allow_open_files(4 * CONNECTIONS)
     phases: list[Phase] = []
@@ -130,8 +130,8 @@ _ON_THE_SERVER: dict[str, Callable[[ServerProcess, Sequence[Question]], Any]] = 
 
 
 def _tiny(folder: Path) -> Path:
-    from paddle_ranker.export import export_ranker
-    from paddle_ranker.model_folder import load_ranker
+    from paddle_ranker.export.static_graph import export_ranker
+    from paddle_ranker.model.folder import load_ranker
     from tests.tiny import write_ranker
 
     exported, _ = export_ranker(load_ranker(write_ranker(folder / "ranker")), folder / "exported")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paddle_ranker.statistics import Interval
+from paddle_ranker.metrics.intervals import Interval
 
 _WARM_UP = 0.25  # of the time: caches fill, and the allocator finds its size
 _BLOCKS = 20  # means of neighbouring samples, which are too alike to count each

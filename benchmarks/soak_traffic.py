@@ -90,8 +90,8 @@ class Tally:
 
 def make_questions(model: Path, seed: int, titles: tuple[int, int]) -> list[Question]:
     """Return questions of every dialect about an exported ranker, of from so many to so many titles."""
-    from paddle_ranker.loading import load_for_engine
-    from paddle_ranker.scorer import Scorer
+    from paddle_ranker.scoring.loading import load_for_engine
+    from paddle_ranker.scoring.scorer import Scorer
 
     loaded = load_for_engine(model, threads=1)
     scorer = Scorer(loaded.engine, loaded.pair_encoder, calibration=loaded.info.calibration)

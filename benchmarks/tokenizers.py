@@ -18,11 +18,11 @@ from typing import Any, Optional
 
 from benchmarks.inputs import graded_pairs_and_vocabulary
 from benchmarks.report import parse_numbers
+from paddle_ranker.data.records import Pair, read_records
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_vocabulary
 from paddle_ranker.errors import DependencyError, UsageError
 from paddle_ranker.options import Options, option, run_command
-from paddle_ranker.pair_encoder import PairEncoder
-from paddle_ranker.records import Pair, read_records
-from paddle_ranker.vocabulary import train_wordpiece_vocabulary, write_vocabulary
 
 _TRAINED_VOCAB_SIZE = 12_000
 

@@ -124,10 +124,10 @@ def chosen(name: str, given: str, known: Sequence[str]) -> list[str]:
 def prepare(options: TrainingBenchmarkOptions, shape: str, folder: Path) -> str:
     """Write what the workers train into `folder`; return a line that describes it."""
     from benchmarks.peers.work import BenchmarkTriples, TrainingWork, save_work, typical_batches
-    from paddle_ranker.pair_encoder import PairEncoder, never_match_ids
-    from paddle_ranker.records import LabeledPair, RecordFile
-    from paddle_ranker.triples import group_by_query, make_triples
-    from paddle_ranker.vocabulary import train_wordpiece_vocabulary, write_vocabulary
+    from paddle_ranker.commands.make_triples import group_by_query, make_triples
+    from paddle_ranker.data.records import LabeledPair, RecordFile
+    from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
+    from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_vocabulary
 
     path, vocab = graded_pairs_and_vocabulary(options.file, options.vocab)
     graded = list(RecordFile(path, LabeledPair))

@@ -21,10 +21,10 @@ from benchmarks.entailment import class_table, measure
 from benchmarks.report import format_table, parse_numbers, real_data_file, write_report
 from benchmarks.run_store import Run, RunStore, file_digest
 from paddle_ranker import runtime
-from paddle_ranker.atomic import make_folder
 from paddle_ranker.errors import RankerError
+from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.options import Options, option, parse_options, run_command
-from paddle_ranker.parameters import PARAMETERS_FILE
+from paddle_ranker.storage.atomic import make_folder
 
 if TYPE_CHECKING:
     from multimodal_entailment.data import PostPair
@@ -145,7 +145,7 @@ def _converted(source: Path, target: Path) -> Path:
     if (source / PARAMETERS_FILE).is_file():
         return source
     if not (target / PARAMETERS_FILE).is_file():
-        from paddle_ranker.convert import ConvertOptions, convert
+        from paddle_ranker.commands.convert import ConvertOptions, convert
 
         if target.exists():
             raise RankerError(f"{target}: holds no encoder; remove it")

@@ -10,17 +10,17 @@ from typing import Callable, Optional
 
 import numpy as np
 
-from paddle_ranker.batching import Groups
-from paddle_ranker.encoded_pairs import gather
+from paddle_ranker.data.records import LabeledPair, RecordFile
+from paddle_ranker.data.teacher_scores import teacher_column
+from paddle_ranker.encoding.batching import Groups
+from paddle_ranker.encoding.columns import gather
+from paddle_ranker.encoding.pair_encoder import EncodedPairs, PairEncoder
+from paddle_ranker.encoding.store import MAX_BYTES, PairCollector
 from paddle_ranker.errors import DataError
-from paddle_ranker.evaluation import require_both_classes
-from paddle_ranker.loss_expression import LABELS, RELEVANCE, TITLES, LossExpression
-from paddle_ranker.metrics import RELEVANT
-from paddle_ranker.pair_encoder import EncodedPairs, PairEncoder
-from paddle_ranker.pair_store import MAX_BYTES, PairCollector
-from paddle_ranker.records import LabeledPair, RecordFile
-from paddle_ranker.scorer import chunks
-from paddle_ranker.teacher_scores import teacher_column
+from paddle_ranker.evaluation.evaluate import require_both_classes
+from paddle_ranker.metrics.measures import RELEVANT
+from paddle_ranker.scoring.scorer import chunks
+from paddle_ranker.training.losses.expression import LABELS, RELEVANCE, TITLES, LossExpression
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.evaluation_options import EvaluateOptions
+from paddle_ranker.evaluation.options import EvaluateOptions
 from paddle_ranker.options import run_command
 
 
 def evaluate(options: EvaluateOptions) -> None:
     """Print the AUC, the measures by query with their intervals, the accuracy and the cross-entropy."""
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.evaluating import print_evaluation, score_measured_pairs
-    from paddle_ranker.evaluation import classification_figures
+    from paddle_ranker.evaluation.command import print_evaluation, score_measured_pairs
+    from paddle_ranker.evaluation.evaluate import classification_figures
 
     _, pairs, logits = score_measured_pairs(options, "cross_encoder")
     print_evaluation(options, pairs, logits, classification_figures(pairs.labels[pairs.candidates], logits))

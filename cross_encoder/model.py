@@ -9,10 +9,10 @@ import paddle
 from paddle import Tensor, nn
 
 from cross_encoder.data import EncodedLabels
-from paddle_ranker.batching import Groups
-from paddle_ranker.encoded_pairs import gather
-from paddle_ranker.losses import RankingLoss
-from paddle_ranker.metrics import RELEVANT
+from paddle_ranker.encoding.batching import Groups
+from paddle_ranker.encoding.columns import gather
+from paddle_ranker.metrics.measures import RELEVANT
+from paddle_ranker.training.losses.ranking import RankingLoss
 
 
 class LabeledExamples:

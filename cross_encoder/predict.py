@@ -8,7 +8,7 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.options import option, run_command
-from paddle_ranker.scoring_options import RankingOptions
+from paddle_ranker.scoring.options import RankingOptions
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ def predict(options: PredictCeOptions) -> None:
     Queries come in the order in which they first stand in the file.
     """
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.scoring import rank_by_query, shown_pair
+    from paddle_ranker.scoring.files import rank_by_query, shown_pair
 
     for query, titles in rank_by_query(options, options.topk, "cross_encoder"):
         for found in titles:

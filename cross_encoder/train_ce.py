@@ -9,9 +9,9 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
-from paddle_ranker.loss_expression import LossExpression, parse_loss
 from paddle_ranker.options import option, run_command
-from paddle_ranker.training_options import RankerTrainingOptions
+from paddle_ranker.training.losses.expression import LossExpression, parse_loss
+from paddle_ranker.training.options import RankerTrainingOptions
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ def train(options: TrainCeOptions) -> None:
     runtime.prepare_command(options.cpu_threads)
     from cross_encoder.data import encode_labels, left_out
     from cross_encoder.model import LabeledExamples
-    from paddle_ranker.losses import RankingLoss
-    from paddle_ranker.ranker_training import open_evaluation, start_training, train_ranker
-    from paddle_ranker.records import LabeledPair, RecordFile
+    from paddle_ranker.data.records import LabeledPair, RecordFile
+    from paddle_ranker.training.losses.ranking import RankingLoss
+    from paddle_ranker.training.ranker import open_evaluation, start_training, train_ranker
 
     start = start_training(options, "cross_encoder")
     parts = start.parts

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from paddle_ranker.demo.files import FOLDERS, HEADERS, foreign_files, is_current, write_demo
+from paddle_ranker.data.demo.files import FOLDERS, HEADERS, foreign_files, is_current, write_demo
 from paddle_ranker.errors import DataError
 from paddle_ranker.options import Options, option, run_command
 

@@ -9,12 +9,12 @@ from typing import Optional
 
 import numpy as np
 
-from paddle_ranker.loss_expression import LossExpression
-from paddle_ranker.pair_encoder import EncodedPairs, PairEncoder
-from paddle_ranker.pair_store import MAX_BYTES, PairCollector
-from paddle_ranker.records import RecordFile, Triple
-from paddle_ranker.scorer import chunks
-from paddle_ranker.teacher_scores import teacher_column
+from paddle_ranker.data.records import RecordFile, Triple
+from paddle_ranker.data.teacher_scores import teacher_column
+from paddle_ranker.encoding.pair_encoder import EncodedPairs, PairEncoder
+from paddle_ranker.encoding.store import MAX_BYTES, PairCollector
+from paddle_ranker.scoring.scorer import chunks
+from paddle_ranker.training.losses.expression import LossExpression
 
 
 @dataclass(frozen=True)

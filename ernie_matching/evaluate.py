@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.evaluation_options import EvaluateOptions
+from paddle_ranker.evaluation.options import EvaluateOptions
 from paddle_ranker.options import option, run_command
 
 
@@ -21,9 +21,9 @@ class EvaluatePairwiseOptions(EvaluateOptions):
 def evaluate(options: EvaluatePairwiseOptions) -> None:
     """Print the AUC, the measures by query with their intervals, and the margin loss."""
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.evaluating import print_evaluation, score_measured_pairs
-    from paddle_ranker.evaluation import mean_margin_loss
-    from paddle_ranker.loss_expression import margin_of
+    from paddle_ranker.evaluation.command import print_evaluation, score_measured_pairs
+    from paddle_ranker.evaluation.evaluate import mean_margin_loss
+    from paddle_ranker.training.losses.expression import margin_of
 
     parts, pairs, logits = score_measured_pairs(options, "pairwise")
     queries, _ = pairs.texts("the margin loss")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Optional
 
-from paddle_ranker.export_serving import ExportServingOptions, export_serving
+from paddle_ranker.commands.export_serving import ExportServingOptions, export_serving
 from paddle_ranker.options import run_command
 
 

@@ -9,9 +9,9 @@ import paddle
 from paddle import Tensor, nn
 
 from ernie_matching.data import EncodedTriples
-from paddle_ranker.batching import Groups
-from paddle_ranker.encoded_pairs import gather
-from paddle_ranker.losses import RankingLoss
+from paddle_ranker.encoding.batching import Groups
+from paddle_ranker.encoding.columns import gather
+from paddle_ranker.training.losses.ranking import RankingLoss
 
 
 class PairwiseExamples:

@@ -7,13 +7,13 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.options import run_command
-from paddle_ranker.scoring_options import PredictOptions
+from paddle_ranker.scoring.options import PredictOptions
 
 
 def predict(options: PredictOptions) -> None:
     """Print `{'query': ..., 'title': ..., 'pred_prob': ...}` for every pair of the input file, in order."""
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.scoring import predict_pairs, shown_pair
+    from paddle_ranker.scoring.files import predict_pairs, shown_pair
 
     for pair, probability in predict_pairs(options, "pairwise"):
         print(shown_pair(pair.query, pair.title, probability, pair.recall_score))

@@ -11,7 +11,7 @@ from typing import Optional
 from ernie_matching.predict_pairwise import predict
 from paddle_ranker.errors import DependencyError
 from paddle_ranker.options import option, run_command
-from paddle_ranker.scoring_options import PredictOptions
+from paddle_ranker.scoring.options import PredictOptions
 
 LIBRARIES = ("fast_tokenizer", "tokenizers")  # of the complete and of the modern stack
 

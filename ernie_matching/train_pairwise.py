@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.loss_expression import LOSSES, LossExpression, parse_loss
 from paddle_ranker.options import option, run_command
-from paddle_ranker.training_options import RankerTrainingOptions
+from paddle_ranker.training.losses.expression import LOSSES, LossExpression, parse_loss
+from paddle_ranker.training.options import RankerTrainingOptions
 
 OF_TRIPLES = tuple(name for name, facts in LOSSES.items() if not facts.listwise)  # those of longer lists than two
 
@@ -47,9 +47,9 @@ def train(options: TrainPairwiseOptions) -> None:
     runtime.prepare_command(options.cpu_threads)
     from ernie_matching.data import encode_triples
     from ernie_matching.model import PairwiseExamples
-    from paddle_ranker.losses import RankingLoss
-    from paddle_ranker.ranker_training import open_evaluation, start_training, train_ranker
-    from paddle_ranker.records import RecordFile, Triple
+    from paddle_ranker.data.records import RecordFile, Triple
+    from paddle_ranker.training.losses.ranking import RankingLoss
+    from paddle_ranker.training.ranker import open_evaluation, start_training, train_ranker
 
     start = start_training(options, "pairwise")
     parts = start.parts

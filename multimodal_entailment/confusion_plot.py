@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from multimodal_entailment.data import LABELS
-from paddle_ranker.atomic import new_file
 from paddle_ranker.errors import DependencyError
+from paddle_ranker.storage.atomic import new_file
 
 
 def write_confusion_plot(path: str, confusion: np.ndarray, title: str) -> None:

@@ -71,8 +71,8 @@ def convert(options: ConvertImageWeightsOptions) -> str:
     import paddle
 
     from multimodal_entailment.vision import make_vision_encoder, set_parameters
-    from paddle_ranker.atomic import make_folder, new_file
-    from paddle_ranker.torch_files import load_torch_arrays
+    from paddle_ranker.model.hugging_face.torch_files import load_torch_arrays
+    from paddle_ranker.storage.atomic import make_folder, new_file
 
     target = Path(options.target)
     if target.exists():

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
 
-from paddle_ranker.atomic import new_file
+from paddle_ranker.data.formats import BadRow, read_lines
 from paddle_ranker.errors import DataError
-from paddle_ranker.record_formats import BadRow, read_lines
+from paddle_ranker.storage.atomic import new_file
 
 LABELS = ("Contradictory", "Implies", "NoEntailment")
 COLUMNS = ("id_1", "text_1", "image_1", "id_2", "text_2", "image_2", "label")

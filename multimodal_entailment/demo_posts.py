@@ -30,9 +30,9 @@ from multimodal_entailment.demo_truth import (
     class_shares,
     subsets,
 )
-from paddle_ranker.atomic import make_folder, new_folder
-from paddle_ranker.demo.dice import Dice
+from paddle_ranker.data.demo.dice import Dice
 from paddle_ranker.errors import RankerError
+from paddle_ranker.storage.atomic import make_folder, new_folder
 
 GENERATOR_VERSION = 1  # raise it with every change that alters what is made
 PARTS = ("train", "validation", "test")

@@ -9,7 +9,7 @@ from typing import Optional
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.encoded_pairs import EncodedPairs, Indices
+from paddle_ranker.encoding.columns import EncodedPairs, Indices
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from multimodal_entailment.served import EntailmentService, Post
-from paddle_ranker.serving.faults import INVALID, TOO_LARGE, UNPROCESSABLE, Fault
-from paddle_ranker.serving.http_exchange import answer, deadline_of, read_body
-from paddle_ranker.serving.validation import refusal
+from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, UNPROCESSABLE, Fault
+from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body
+from paddle_ranker.serving.http.validation import refusal
 
 _TEXTS, _IMAGES = ("text_1", "text_2"), ("image_1", "image_2")
 _FIELDS = _TEXTS + _IMAGES

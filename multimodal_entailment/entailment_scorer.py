@@ -27,9 +27,9 @@ from paddle_ranker.errors import UsageError
 if TYPE_CHECKING:
     from multimodal_entailment.examples import Batch, Posts
     from multimodal_entailment.folder import EntailmentInfo, EntailmentParts
-    from paddle_ranker.encoded_pairs import EncodedPairs
-    from paddle_ranker.pair_encoder import PairEncoder
-    from paddle_ranker.static_model import StaticModel
+    from paddle_ranker.encoding.columns import EncodedPairs
+    from paddle_ranker.encoding.pair_encoder import PairEncoder
+    from paddle_ranker.export.static_model import StaticModel
 
 
 @dataclass(frozen=True)

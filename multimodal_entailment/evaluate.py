@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Optional
 from multimodal_entailment.data import LABELS, PostPair, class_counts, read_posts, split_posts
 from multimodal_entailment.options import EvaluateEntailmentOptions
 from paddle_ranker import runtime
+from paddle_ranker.data.formats import check_writable
 from paddle_ranker.errors import DataError
 from paddle_ranker.options import run_command
-from paddle_ranker.record_formats import check_writable
 
 if TYPE_CHECKING:
     from multimodal_entailment.figures import Evaluation
@@ -52,7 +52,7 @@ def measured_pairs(options: EvaluateEntailmentOptions, info: EntailmentInfo) -> 
     pairs = read_posts(options.test_file, options.image_folder, skip_bad_rows=options.skip_bad_rows, images=looks)
     if options.part == "all":
         return pairs
-    from paddle_ranker.training_state import content_digest
+    from paddle_ranker.training.state import content_digest
 
     training = info.training
     content = training.get("content", {})

@@ -15,9 +15,9 @@ from multimodal_entailment.data import LABELS
 from multimodal_entailment.figures import quick_figures
 from multimodal_entailment.losses import ClassLoss
 from multimodal_entailment.model import EntailmentNetwork
-from paddle_ranker.batching import Groups, scoring_batches
 from paddle_ranker.distributed import ProcessGroup
-from paddle_ranker.encoded_pairs import EncodedPairs
+from paddle_ranker.encoding.batching import Groups, scoring_batches
+from paddle_ranker.encoding.columns import EncodedPairs
 
 
 class Images(Protocol):

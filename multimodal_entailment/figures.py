@@ -18,8 +18,8 @@ from sklearn.metrics import (
 )
 
 from multimodal_entailment.data import LABELS
-from paddle_ranker.metrics import Floats
-from paddle_ranker.statistics import Interval, Statistic, auc_of, bootstrap_intervals
+from paddle_ranker.metrics.intervals import Interval, Statistic, auc_of, bootstrap_intervals
+from paddle_ranker.metrics.measures import Floats
 
 _CLASSES = list(range(len(LABELS)))
 HEADLINES = ("accuracy", "macro_f1", "auc")

@@ -18,11 +18,11 @@ from typing import Any, Optional
 
 from multimodal_entailment.data import LABELS
 from multimodal_entailment.model import EntailmentNetwork, Shape, TextEncoder
-from paddle_ranker.atomic import new_file
-from paddle_ranker.config import read_config, write_config
+from paddle_ranker.encoding.pair_encoder import PairEncoder, make_pair_encoder, never_match_ids
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.pair_encoder import PairEncoder, make_pair_encoder, never_match_ids
-from paddle_ranker.parameters import PARAMETERS_FILE, load_arrays, save_arrays
+from paddle_ranker.model.config import read_config, write_config
+from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
+from paddle_ranker.storage.atomic import new_file
 
 FORMAT_VERSION = 1
 INFO_FILE = "entailment.json"

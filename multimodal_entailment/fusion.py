@@ -9,9 +9,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from paddle_ranker.attention import Attention
-from paddle_ranker.dropout import Dropout, Masks
-from paddle_ranker.encoder import MASKED
+from paddle_ranker.model.attention import Attention
+from paddle_ranker.model.dropout import Dropout, Masks
+from paddle_ranker.model.encoder import MASKED
 
 WIDTH = 256
 _HEADS = 4

@@ -23,9 +23,9 @@ import PIL
 from tqdm import tqdm
 
 from multimodal_entailment.images import ImageError, ImageLimits, load_image, read_image
-from paddle_ranker.atomic import made_once, new_folder, remove_unfinished
-from paddle_ranker.cache import cache_folder
 from paddle_ranker.errors import CheckpointError, RankerError
+from paddle_ranker.storage.atomic import made_once, new_folder, remove_unfinished
+from paddle_ranker.storage.cache import cache_folder
 
 if TYPE_CHECKING:
     from multimodal_entailment.vision import VisionEncoder

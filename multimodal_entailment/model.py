@@ -11,9 +11,9 @@ from paddle import Tensor, nn
 
 from multimodal_entailment.data import LABELS
 from multimodal_entailment.fusion import Fusion
-from paddle_ranker.config import EncoderConfig
-from paddle_ranker.encoder import Encoder
-from paddle_ranker.match import LEVELS, match_levels
+from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.encoder import Encoder
+from paddle_ranker.model.match import LEVELS, match_levels
 
 if TYPE_CHECKING:
     from multimodal_entailment.vision import VisionEncoder

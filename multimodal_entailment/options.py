@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
+from paddle_ranker.encoding.tokenizers.backends import BACKENDS
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import Options, option
-from paddle_ranker.tokenizers.backends import BACKENDS
-from paddle_ranker.training_options import MAY_CHANGE, TrainingOptions
+from paddle_ranker.training.options import MAY_CHANGE, TrainingOptions
 
 MODALITIES = ("both", "text", "image")
 FUSIONS = ("concat", "dot_attention", "multihead")

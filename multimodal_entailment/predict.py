@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Optional
 from multimodal_entailment.data import LABELS, PostPair, read_posts
 from multimodal_entailment.options import PredictEntailmentOptions
 from paddle_ranker import runtime
+from paddle_ranker.data.formats import check_writable
 from paddle_ranker.options import run_command
-from paddle_ranker.record_formats import check_writable
 
 if TYPE_CHECKING:
     from multimodal_entailment.folder import EntailmentInfo
@@ -23,7 +23,7 @@ def predict(options: PredictEntailmentOptions) -> None:
     runtime.prepare_command(options.cpu_threads)
     from multimodal_entailment.entailment_scorer import Entailment
     from multimodal_entailment.explain import explain
-    from paddle_ranker.atomic import new_file
+    from paddle_ranker.storage.atomic import new_file
 
     if options.output_file is not None:
         check_writable(options.output_file)

@@ -18,12 +18,12 @@ from multimodal_entailment.encoded_posts import EncodedPosts
 from multimodal_entailment.entailment_scorer import Entailment, GivenPosts
 from multimodal_entailment.images import ImageError, ImageLimits, ImageTooLargeError
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.serving.batcher import Batcher, BatchObserver
-from paddle_ranker.serving.faults import OVERLOADED, TOO_LARGE, UNPROCESSABLE, Fault
-from paddle_ranker.serving.limits import Limits
-from paddle_ranker.serving.model_slot import ModelSlot
-from paddle_ranker.serving.serve_config import ServeConfig
-from paddle_ranker.serving.waiting import computed
+from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
+from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.faults import OVERLOADED, TOO_LARGE, UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.limits import Limits
+from paddle_ranker.serving.core.model_slot import ModelSlot
+from paddle_ranker.serving.core.waiting import computed
 
 _TOLERANCE = 1e-5  # of a probability, of a pair alone and in a batch
 _TEXTS = ("a", "two words", "深度学习", "一段很长的话" * 40)

@@ -17,12 +17,12 @@ from multimodal_entailment.image_store import ImageStore
 from multimodal_entailment.model import EntailmentNetwork, Shape, TextEncoder
 from multimodal_entailment.options import TrainEntailmentOptions
 from paddle_ranker.distributed import ProcessGroup
-from paddle_ranker.model_folder import start_ranker
-from paddle_ranker.pair_encoder import PairEncoder
-from paddle_ranker.pretrained import resolve_model
-from paddle_ranker.run_start import start_run
-from paddle_ranker.training_facts import told_options, versions
-from paddle_ranker.training_state import SavedState, content_digest
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.model.folder import start_ranker
+from paddle_ranker.model.pretrained import resolve_model
+from paddle_ranker.training.facts import told_options, versions
+from paddle_ranker.training.start import start_run
+from paddle_ranker.training.state import SavedState, content_digest
 
 
 @dataclass(frozen=True)

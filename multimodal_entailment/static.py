@@ -27,11 +27,11 @@ from multimodal_entailment.data import LABELS
 from multimodal_entailment.examples import Batch
 from multimodal_entailment.folder import INFO_FILE, EntailmentInfo, EntailmentParts, write_descriptions
 from multimodal_entailment.model import EntailmentNetwork
-from paddle_ranker.atomic import UNFINISHED, make_folder, new_folder, remove_unfinished
 from paddle_ranker.errors import CheckpointError, RankerError
-from paddle_ranker.export import program_file, write_static_model
-from paddle_ranker.export_parity import PAIRS, TOLERANCES, parity_batches
-from paddle_ranker.static_model import StaticModel
+from paddle_ranker.export.parity import PAIRS, TOLERANCES, parity_batches
+from paddle_ranker.export.static_graph import program_file, write_static_model
+from paddle_ranker.export.static_model import StaticModel
+from paddle_ranker.storage.atomic import UNFINISHED, make_folder, new_folder, remove_unfinished
 
 TEXT_INPUTS = ("input_ids", "token_type_ids")
 IMAGE_INPUTS = ("image_1", "image_2", "present")

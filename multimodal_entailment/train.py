@@ -11,7 +11,7 @@ from paddle_ranker import runtime
 from paddle_ranker.options import run_command
 
 if TYPE_CHECKING:
-    from paddle_ranker.trainer import FitResult
+    from paddle_ranker.training.trainer import FitResult
 
 
 def train(options: TrainEntailmentOptions) -> FitResult:
@@ -27,9 +27,9 @@ def train(options: TrainEntailmentOptions) -> FitResult:
     from multimodal_entailment.losses import ClassLoss, class_weights
     from multimodal_entailment.start import describe_data, labels_of, make_posts, open_data, start_entailment
     from paddle_ranker.errors import UsageError
-    from paddle_ranker.scoring import say_truncated
-    from paddle_ranker.trainer import fit
-    from paddle_ranker.training_facts import say_result
+    from paddle_ranker.scoring.files import say_truncated
+    from paddle_ranker.training.facts import say_result
+    from paddle_ranker.training.trainer import fit
 
     data = open_data(options)
     split, labels = data.split, labels_of(data.split.train)

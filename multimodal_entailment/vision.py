@@ -18,8 +18,8 @@ from paddle import Tensor, nn
 from multimodal_entailment import efficientnet_lite
 from multimodal_entailment.fixed_batch_norm import fix_batch_norms
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
+from paddle_ranker.model.parameters import load_arrays
 from paddle_ranker.options import did_you_mean
-from paddle_ranker.parameters import load_arrays
 
 DOWNLOAD = "download"  # in the place of a file of parameters: fetch Paddle's own
 Colour = tuple[float, float, float]
@@ -125,9 +125,9 @@ def _fetch(name: str) -> Path:
     """Return the file of the parameters that Paddle publishes for a network, fetched where it is not there yet."""
     from paddle.vision.models import resnet
 
-    from paddle_ranker.atomic import made_once
-    from paddle_ranker.cache import cache_folder
-    from paddle_ranker.download import fetch, forget
+    from paddle_ranker.storage.atomic import made_once
+    from paddle_ranker.storage.cache import cache_folder
+    from paddle_ranker.storage.download import fetch, forget
 
     if name not in resnet.model_urls:
         raise CheckpointError(

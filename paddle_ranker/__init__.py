@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from paddle_ranker.ranker import RankedTitle as RankedTitle
-    from paddle_ranker.ranker import Ranker as Ranker
+    from paddle_ranker.scoring.ranker import RankedTitle as RankedTitle
+    from paddle_ranker.scoring.ranker import Ranker as Ranker
 
 __version__ = "0.1.0"
 __all__ = ["RankedTitle", "Ranker", "__version__"]
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
         from paddle_ranker.runtime import prepare
 
         prepare(threads=0)
-        from paddle_ranker import ranker
+        from paddle_ranker.scoring import ranker
 
         return getattr(ranker, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,50 +10,74 @@ from typing import Optional
 
 # name: module, function (argv -> exit status), one line of help
 COMMANDS = {
-    "doctor": ("paddle_ranker.doctor", "main", "say what is installed, which fast paths are on, and what to install"),
-    "rank": ("paddle_ranker.rank", "main", "rank the titles of each query of a file, best first"),
-    "blend": ("paddle_ranker.blend", "main", "average a ranker with the linear lexical model, or with another ranker"),
-    "make-triples": ("paddle_ranker.triples", "main", "make training triples from a file of labelled pairs"),
+    "doctor": (
+        "paddle_ranker.commands.doctor",
+        "main",
+        "say what is installed, which fast paths are on, and what to install",
+    ),
+    "rank": ("paddle_ranker.commands.rank", "main", "rank the titles of each query of a file, best first"),
+    "blend": (
+        "paddle_ranker.commands.blend",
+        "main",
+        "average a ranker with the linear lexical model, or with another ranker",
+    ),
+    "make-triples": (
+        "paddle_ranker.commands.make_triples",
+        "main",
+        "make training triples from a file of labelled pairs",
+    ),
     "convert": (
-        "paddle_ranker.convert",
+        "paddle_ranker.commands.convert",
         "main",
         "bring a checkpoint from Hugging Face's transformers, or take one there",
     ),
-    "starter": ("paddle_ranker.starter", "main", "make the starter encoder, which needs no download"),
-    "mine": ("paddle_ranker.mine", "main", "mine hard negatives with BM25, and with a trained ranker"),
-    "distill": ("paddle_ranker.distill", "main", "write a large ranker's scores into training data for a small one"),
+    "starter": ("paddle_ranker.commands.starter", "main", "make the starter encoder, which needs no download"),
+    "mine": ("paddle_ranker.commands.mine", "main", "mine hard negatives with BM25, and with a trained ranker"),
+    "distill": (
+        "paddle_ranker.commands.distill",
+        "main",
+        "write a large ranker's scores into training data for a small one",
+    ),
     "compare": (
-        "paddle_ranker.compare",
+        "paddle_ranker.commands.compare",
         "main",
         "compare rankers, score files and baselines: intervals, significance tests, a report",
     ),
-    "calibrate": ("paddle_ranker.calibrate", "main", "make a ranker's scores probabilities that can be believed"),
+    "calibrate": (
+        "paddle_ranker.commands.calibrate",
+        "main",
+        "make a ranker's scores probabilities that can be believed",
+    ),
     "export": (
-        "paddle_ranker.exporting",
+        "paddle_ranker.commands.export",
         "main",
         "write a ranker as a static model, and as ONNX, for engines and servers",
     ),
     "export-serving": (
-        "paddle_ranker.export_serving",
+        "paddle_ranker.commands.export_serving",
         "main",
         "write an exported ranker as the two folders of Paddle Serving",
     ),
     "quantize": (
-        "paddle_ranker.quantize",
+        "paddle_ranker.commands.quantize",
         "main",
         "compute an exported ranker's matrix products in 8-bit integers, where that costs little",
     ),
     "cascade": (
-        "paddle_ranker.cascading",
+        "paddle_ranker.commands.cascade",
         "main",
         "measure a small ranker before a large one: what it costs and how much faster it is",
     ),
     "serve": (
-        "paddle_ranker.serve",
+        "paddle_ranker.commands.serve",
         "main",
         "serve a ranker: baidu_std, HTTP and gRPC of Paddle Serving, /rerank of today's clients, on one port",
     ),
-    "curve": ("paddle_ranker.curve", "main", "draw the learning curves of one training or several into one picture"),
+    "curve": (
+        "paddle_ranker.commands.curve",
+        "main",
+        "draw the learning curves of one training or several into one picture",
+    ),
 }
 
 

@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from paddle_ranker.data.formats import BadRow, read_lines
+from paddle_ranker.data.records import REASONS_SHOWN, RecordFile, Text
 from paddle_ranker.errors import DataError
-from paddle_ranker.record_formats import BadRow, read_lines
-from paddle_ranker.records import REASONS_SHOWN, RecordFile, Text
 
 DOCUMENTS = ("lines", "blank_lines", "titles")
 DOCUMENTS_HELP = ".txt is lines of text; .jsonl, .parquet and .tsv have a column text; .gz of any of them"

@@ -11,8 +11,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from paddle_ranker.batching import Groups, scoring_batches
 from paddle_ranker.distributed import ProcessGroup
+from paddle_ranker.encoding.batching import Groups, scoring_batches
 from pretraining.masking import MaskedBatch, Masking
 from pretraining.model import MaskedLanguageModel
 from pretraining.packing import Sequences

@@ -7,7 +7,7 @@ from typing import Optional
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option
-from paddle_ranker.training_options import MAY_CHANGE, TrainingOptions
+from paddle_ranker.training.options import MAY_CHANGE, TrainingOptions
 from pretraining.corpus import DOCUMENTS, DOCUMENTS_HELP
 
 

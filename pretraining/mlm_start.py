@@ -10,18 +10,18 @@ from typing import Any, Optional
 
 import numpy as np
 
-from paddle_ranker.batching import permuted
-from paddle_ranker.config import EncoderConfig, read_config, write_config
 from paddle_ranker.distributed import ProcessGroup
+from paddle_ranker.encoding.batching import permuted
+from paddle_ranker.encoding.tokenizers.folder import VOCABULARY_FILE, TokenizerFiles
+from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter
+from paddle_ranker.encoding.tokenizers.wordpiece import CONTINUATION
 from paddle_ranker.errors import CheckpointError, DataError, UsageError
-from paddle_ranker.parameters import PARAMETERS_FILE, save_arrays
-from paddle_ranker.pretrained import resolve_model
-from paddle_ranker.run_start import start_run
-from paddle_ranker.tokenizers.folder import VOCABULARY_FILE, TokenizerFiles
-from paddle_ranker.tokenizers.text_rules import WordSplitter
-from paddle_ranker.tokenizers.wordpiece import CONTINUATION
-from paddle_ranker.training_facts import told_options, versions
-from paddle_ranker.training_state import SavedState
+from paddle_ranker.model.config import EncoderConfig, read_config, write_config
+from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
+from paddle_ranker.model.pretrained import resolve_model
+from paddle_ranker.training.facts import told_options, versions
+from paddle_ranker.training.start import start_run
+from paddle_ranker.training.state import SavedState
 from pretraining.corpus import Corpus
 from pretraining.masking import Masking
 from pretraining.mlm_options import TrainMlmOptions

@@ -11,13 +11,13 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from paddle_ranker.config import EncoderConfig, read_config
-from paddle_ranker.encoder import Encoder
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.hugging_face.read import find_encoder
-from paddle_ranker.masked_lm import HEAD, masked_lm_head
-from paddle_ranker.model import name_parameters
-from paddle_ranker.parameters import PARAMETERS_FILE, load_arrays
+from paddle_ranker.model.config import EncoderConfig, read_config
+from paddle_ranker.model.encoder import Encoder
+from paddle_ranker.model.hugging_face.read import find_encoder
+from paddle_ranker.model.masked_lm import HEAD, masked_lm_head
+from paddle_ranker.model.network import name_parameters
+from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 
 MODEL_TYPES = ("ernie", "bert")
 _ENCODER, _POOLER = "encoder.", "pooler."

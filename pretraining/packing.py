@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paddle_ranker.encoded_pairs import offsets_of, ragged_positions
-from paddle_ranker.file_array import gather
+from paddle_ranker.encoding.columns import offsets_of, ragged_positions
+from paddle_ranker.storage.arrays import gather
 from pretraining.token_store import TokenStore
 
 PACKINGS = ("pack", "truncate")

@@ -30,7 +30,7 @@ def scaling_law(options: ScalingLawOptions) -> dict[str, Any]:
     if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1:
         raise UsageError("a ladder is trained by one process, run after run: start it without a launcher")
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.atomic import make_folder
+    from paddle_ranker.storage.atomic import make_folder
     from pretraining.scaling_plot import draw_scaling
     from pretraining.scaling_runs import open_runs
 
@@ -122,7 +122,7 @@ def say_check(report: dict[str, Any]) -> None:
 
 
 def _write(path: Path, report: dict[str, Any]) -> None:
-    from paddle_ranker.atomic import new_file
+    from paddle_ranker.storage.atomic import new_file
 
     with new_file(path) as stream:
         json.dump(report, stream, indent=1)

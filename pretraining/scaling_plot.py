@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
-from paddle_ranker.atomic import new_file
 from paddle_ranker.errors import DependencyError
+from paddle_ranker.storage.atomic import new_file
 from pretraining.power_law import ComputeLaw, LossLaw
 
 if TYPE_CHECKING:

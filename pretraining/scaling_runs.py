@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from paddle_ranker.atomic import new_file, new_folder, remove_unfinished
+from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_new_tokenizer
 from paddle_ranker.errors import CheckpointError, DataError, RankerError
-from paddle_ranker.tokenizers.folder import TokenizerFiles
-from paddle_ranker.vocabulary import train_wordpiece_vocabulary, write_new_tokenizer
+from paddle_ranker.storage.atomic import new_file, new_folder, remove_unfinished
 from pretraining.corpus import Corpus
 from pretraining.ladder import Cost, Ladder, Rung, Size, plan_ladder, refuse_repeats
 from pretraining.mlm_options import TrainMlmOptions

@@ -6,8 +6,8 @@ import dataclasses
 import json
 from pathlib import Path
 
-from paddle_ranker.config import EncoderConfig
 from paddle_ranker.errors import CheckpointError, UsageError
+from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.options import did_you_mean
 
 # Layers and width; twelve heads, and a feed-forward of four times the width.

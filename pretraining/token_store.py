@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from paddle_ranker.atomic import made_once, new_folder, remove_unfinished
+from paddle_ranker.encoding.tokenizers.backends import make_backend
+from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.errors import CheckpointError, DataError, RankerError
-from paddle_ranker.file_array import map_file
-from paddle_ranker.tokenizers.backends import make_backend
-from paddle_ranker.tokenizers.folder import TokenizerFiles
-from paddle_ranker.training_state import content_digest
+from paddle_ranker.storage.arrays import map_file
+from paddle_ranker.storage.atomic import made_once, new_folder, remove_unfinished
+from paddle_ranker.training.state import content_digest
 from pretraining.corpus import Corpus
 from pretraining.words import WordStarts
 

@@ -11,7 +11,7 @@ from paddle_ranker.options import run_command
 from pretraining.mlm_options import MLM_MAY_CHANGE, TrainMlmOptions
 
 if TYPE_CHECKING:
-    from paddle_ranker.trainer import FitResult
+    from paddle_ranker.training.trainer import FitResult
 
 
 def train(options: TrainMlmOptions) -> FitResult:
@@ -22,8 +22,8 @@ def train(options: TrainMlmOptions) -> FitResult:
     """
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.errors import UsageError
-    from paddle_ranker.trainer import fit
-    from paddle_ranker.training_facts import say_result
+    from paddle_ranker.training.facts import say_result
+    from paddle_ranker.training.trainer import fit
     from pretraining.examples import HeldOut, MaskedExamples, perplexity
     from pretraining.mlm_start import describe_data, make_masking, open_data, start_mlm
 

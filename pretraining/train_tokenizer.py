@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
 
-from paddle_ranker.atomic import make_folder
+from paddle_ranker.encoding.tokenizers.folder import ROLES, VOCABULARY_FILE
+from paddle_ranker.encoding.vocabulary import SPECIAL_TOKENS, train_wordpiece_vocabulary, write_new_tokenizer
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options, option, run_command
-from paddle_ranker.tokenizers.folder import ROLES, VOCABULARY_FILE
-from paddle_ranker.vocabulary import SPECIAL_TOKENS, train_wordpiece_vocabulary, write_new_tokenizer
+from paddle_ranker.storage.atomic import make_folder
 from pretraining.corpus import DOCUMENTS_HELP, Corpus
 
 

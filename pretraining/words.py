@@ -9,10 +9,10 @@ from typing import Any, Optional
 
 import numpy as np
 
+from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter, is_chinese
+from paddle_ranker.encoding.tokenizers.wordpiece import CONTINUATION
 from paddle_ranker.errors import DependencyError
-from paddle_ranker.tokenizers.folder import TokenizerFiles
-from paddle_ranker.tokenizers.text_rules import WordSplitter, is_chinese
-from paddle_ranker.tokenizers.wordpiece import CONTINUATION
 
 
 class WordStarts:

@@ -204,7 +204,7 @@ install_locked() {
     for lock in "$@"; do install --require-hashes -r "$ROOT/$lock"; done
 }
 
-# Unpack the wheel that carries OpenSSL 1.0 where only paddle_ranker.serving.native_client looks for it. Its
+# Unpack the wheel that carries OpenSSL 1.0 where only paddle_ranker.serving.vendor.native_client looks for it. Its
 # manylinux2014 build has it, so that platform is asked for.
 unpack_aside() {
     local target="$FOLDER/openssl10"

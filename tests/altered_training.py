@@ -24,7 +24,9 @@ def main(arguments: Sequence[str]) -> int:
     import paddle
 
     from ernie_matching import model, train_pairwise
-    from paddle_ranker import ranker_training, records, trainer
+    from paddle_ranker.data import records
+    from paddle_ranker.training import ranker as ranker_training
+    from paddle_ranker.training import trainer
 
     alteration, *options = arguments
     second = os.environ.get("PADDLE_TRAINER_ID") == "1"

@@ -13,7 +13,7 @@ from multimodal_entailment.data import PostPair, write_posts
 from multimodal_entailment.folder import EntailmentInfo, EntailmentParts, save_entailment
 from multimodal_entailment.model import EntailmentNetwork, Shape, TextEncoder
 from multimodal_entailment.vision import make_vision_encoder
-from paddle_ranker.pair_encoder import PairEncoder, never_match_ids
+from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from tests.tiny import CONFIG, write_tokenizer
 
 SIZE, LENGTH = 64, 24  # of 64 pixels the small encoder makes 2 x 2 regions

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import paddle
 
-from paddle_ranker.blended import save_blend
-from paddle_ranker.blending import LinearModel
-from paddle_ranker.calibration import Calibration
-from paddle_ranker.config import write_config
+from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.lexical.head import LexicalHead
-from paddle_ranker.model import RankerNetwork
-from paddle_ranker.model_folder import RankerParts, load_ranker, save_ranker
-from paddle_ranker.pair_encoder import PairEncoder, never_match_ids
-from paddle_ranker.parameters import PARAMETERS_FILE, save_arrays
-from paddle_ranker.ranker_info import RankerInfo
+from paddle_ranker.metrics.calibration import Calibration
+from paddle_ranker.metrics.logistic import LinearModel
+from paddle_ranker.model.blend import save_blend
+from paddle_ranker.model.config import write_config
+from paddle_ranker.model.folder import RankerParts, load_ranker, save_ranker
+from paddle_ranker.model.info import RankerInfo
+from paddle_ranker.model.network import RankerNetwork
+from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from tests.tiny import CONFIG, write_tokenizer
 
 CALIBRATION = Calibration("platt", 0.5, -0.25)

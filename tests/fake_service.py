@@ -9,11 +9,11 @@ from typing import Optional
 
 import numpy as np
 
-from paddle_ranker.calibration import sigmoid
-from paddle_ranker.ranker_info import RankerInfo
-from paddle_ranker.serving.faults import INVALID, TIMED_OUT, Fault
-from paddle_ranker.serving.limits import Limits
-from paddle_ranker.serving.scores import Scores
+from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.model.info import RankerInfo
+from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, Fault
+from paddle_ranker.serving.core.limits import Limits
+from paddle_ranker.serving.core.scores import Scores
 
 VOCABULARY = 100
 

@@ -15,16 +15,16 @@ from typing import Any, Callable, Optional
 import uvicorn
 from starlette.routing import Router
 
-from paddle_ranker.serving.baidu_std_server import BaiduStdProtocol
-from paddle_ranker.serving.connections import Connections
-from paddle_ranker.serving.counted import CountedRequest, Counting
-from paddle_ranker.serving.grpc_services import start_grpc
-from paddle_ranker.serving.http_gate import Gate
-from paddle_ranker.serving.http_protocol import WatchedHttpProtocol
-from paddle_ranker.serving.limits import Limits
-from paddle_ranker.serving.metrics import Metrics
-from paddle_ranker.serving.paddle_http import routes
-from paddle_ranker.serving.serve_config import ServeConfig
+from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.connections import Connections
+from paddle_ranker.serving.core.counted import CountedRequest, Counting
+from paddle_ranker.serving.core.limits import Limits
+from paddle_ranker.serving.core.metrics import Metrics
+from paddle_ranker.serving.http.middleware import Gate
+from paddle_ranker.serving.http.protocol import WatchedHttpProtocol
+from paddle_ranker.serving.paddle.baidu_std_server import BaiduStdProtocol
+from paddle_ranker.serving.paddle.grpc_services import start_grpc
+from paddle_ranker.serving.paddle.http import routes
 from tests.fake_service import FakeService
 
 SECONDS = 30  # for what takes milliseconds, on a machine that has much else to do

@@ -9,10 +9,10 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from paddle_ranker.pair_encoder import PairEncoder
-from paddle_ranker.scorer import Scorer
-from paddle_ranker.serving.batcher import Batcher
-from paddle_ranker.serving.jobs import Job
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.scoring.scorer import Scorer
+from paddle_ranker.serving.core.batcher import Batcher
+from paddle_ranker.serving.core.jobs import Job
 
 SECONDS = 60  # for what takes milliseconds, on a machine that has much else to do
 TOKENIZER = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *"abcdefghijklmnopqrstuvwxyz"]

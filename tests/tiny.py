@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from paddle_ranker.config import EncoderConfig, write_config
-from paddle_ranker.encoder import Encoder
-from paddle_ranker.model import RankerNetwork
-from paddle_ranker.model_folder import save_ranker
-from paddle_ranker.pair_encoder import PairEncoder, never_match_ids
-from paddle_ranker.parameters import PARAMETERS_FILE, save_arrays
-from paddle_ranker.ranker_info import RankerInfo
+from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
+from paddle_ranker.model.config import EncoderConfig, write_config
+from paddle_ranker.model.encoder import Encoder
+from paddle_ranker.model.folder import save_ranker
+from paddle_ranker.model.info import RankerInfo
+from paddle_ranker.model.network import RankerNetwork
+from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 
 SPECIALS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
 LETTERS = list("abcdefghijklmnopqrstuvwxyz") + [f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"]

@@ -10,13 +10,13 @@ import numpy as np
 from ernie_matching.data import EncodedTriples
 from ernie_matching.model import PairwiseExamples
 from paddle_ranker.distributed import ProcessGroup
-from paddle_ranker.losses import RankingLoss
-from paddle_ranker.model import RankerNetwork
-from paddle_ranker.pair_encoder import PairEncoder
-from paddle_ranker.parameters import PARAMETERS_FILE, save_arrays
-from paddle_ranker.trainer import FitResult, fit
-from paddle_ranker.training_options import TrainingOptions
-from paddle_ranker.training_state import find_state
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.model.network import RankerNetwork
+from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
+from paddle_ranker.training.losses.ranking import RankingLoss
+from paddle_ranker.training.options import TrainingOptions
+from paddle_ranker.training.state import find_state
+from paddle_ranker.training.trainer import FitResult, fit
 from tests.tiny import PAIRS, make_network, write_tokenizer
 
 

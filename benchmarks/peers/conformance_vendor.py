@@ -15,7 +15,7 @@ def native(given: dict[str, Any]) -> tuple[str, Scores]:
     import numpy as np
 
     from paddle_ranker.errors import DependencyError
-    from paddle_ranker.serving.native_client import native_client
+    from paddle_ranker.serving.vendor.native_client import native_client
 
     try:
         client = native_client()()

@@ -8,9 +8,9 @@ import numpy as np
 
 from benchmarks.peers.inference_work import InferenceWork, Pairs, Subject
 from paddle_ranker import runtime
-from paddle_ranker.engines import open_engine
-from paddle_ranker.exported_folder import ExportedFolder
-from paddle_ranker.scorer import Scorer
+from paddle_ranker.model.exported import ExportedFolder
+from paddle_ranker.scoring.engines import open_engine
+from paddle_ranker.scoring.scorer import Scorer
 
 # System -> engine, precision, the exported folder
 ENGINES = {
@@ -32,8 +32,8 @@ def subject(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> Sub
     """Return a system by name: `ours_dygraph`, or one of `ENGINES`; `_texts` encodes too."""
     runtime.prepare_command(work.threads)
     if system == "ours_dygraph":
-        from paddle_ranker.engines.dygraph import DygraphEngine
-        from paddle_ranker.model_folder import load_ranker
+        from paddle_ranker.model.folder import load_ranker
+        from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 
         parts = load_ranker(folder / "ranker")
         return _Ours(Scorer(DygraphEngine(parts.network), parts.pair_encoder), pairs, texts=False)

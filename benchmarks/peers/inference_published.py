@@ -11,7 +11,7 @@ from paddle import nn
 
 from benchmarks.peers.inference_work import BatchedSubject, Forward, InferenceWork, Pairs, Subject
 from benchmarks.peers.published import PublishedRanker
-from paddle_ranker.parameters import PARAMETERS_FILE, load_arrays
+from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 
 
 def subject(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> Subject:

@@ -17,7 +17,7 @@ from typing import Any, Optional, Protocol, TextIO
 
 import numpy as np
 
-from paddle_ranker.encoded_pairs import EncodedPairs
+from paddle_ranker.encoding.columns import EncodedPairs
 
 LOGISTIC_LIMIT = 60.0  # exp of more overflows float32; sigmoid is 0 or 1 in float64 long before
 

@@ -54,7 +54,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     from paddle_ranker import runtime
 
     runtime.prepare_command(threads=0)  # MKL_NUM_THREADS, which is set, stays
-    from paddle_ranker.trainer import fit
+    from paddle_ranker.training.trainer import fit
     from pretraining.examples import HeldOut, MaskedExamples
     from pretraining.mlm_options import TrainMlmOptions
     from pretraining.mlm_start import make_masking, open_data, start_mlm

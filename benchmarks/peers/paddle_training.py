@@ -13,13 +13,13 @@ from benchmarks.peers.published import PublishedRanker
 from benchmarks.peers.work import BenchmarkTriples, Pace, TrainingWork, batches_forever
 from ernie_matching.data import EncodedTriples
 from ernie_matching.model import PairwiseExamples
-from paddle_ranker.config import EncoderConfig
 from paddle_ranker.distributed import ProcessGroup
-from paddle_ranker.encoded_pairs import EncodedPairs
-from paddle_ranker.losses import RankingLoss
-from paddle_ranker.model import RankerNetwork
-from paddle_ranker.trainer import fit
-from paddle_ranker.training_options import TrainingOptions
+from paddle_ranker.encoding.columns import EncodedPairs
+from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.network import RankerNetwork
+from paddle_ranker.training.losses.ranking import RankingLoss
+from paddle_ranker.training.options import TrainingOptions
+from paddle_ranker.training.trainer import fit
 
 FOREVER = 1_000_000
 

@@ -24,8 +24,8 @@ def main() -> int:
     folder, engine, threads = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     answers = take_stdout()
     runtime.prepare_command(threads)
-    from paddle_ranker.loading import load_for_engine
-    from paddle_ranker.scorer import Scorer
+    from paddle_ranker.scoring.loading import load_for_engine
+    from paddle_ranker.scoring.scorer import Scorer
 
     loaded = load_for_engine(folder / "exported", engine=engine, threads=threads)
     scorer = Scorer(loaded.engine, loaded.pair_encoder)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.peers.work import BenchmarkTriples, Pace, TrainingWork, batches_forever
-from paddle_ranker.encoded_pairs import EncodedPairs
+from paddle_ranker.encoding.columns import EncodedPairs
 
 MARGIN = 1.0
 

@@ -21,8 +21,8 @@ from typing import Any, Optional, TextIO
 
 import numpy as np
 
-from paddle_ranker.batching import WINDOW, BatchPlan, Groups, training_batches
-from paddle_ranker.encoded_pairs import EncodedPairs
+from paddle_ranker.encoding.batching import WINDOW, BatchPlan, Groups, training_batches
+from paddle_ranker.encoding.columns import EncodedPairs
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from paddle_ranker.options import option, run_command
-from paddle_ranker.serving.client_command import MODEL_DIR_HELP, ClientOptions, print_scores
+from paddle_ranker.serving.clients.command import MODEL_DIR_HELP, ClientOptions, print_scores
 
 
 @dataclass(frozen=True)

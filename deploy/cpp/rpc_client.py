@@ -16,7 +16,7 @@ import numpy as np
 
 from paddle_ranker.errors import DependencyError, UsageError
 from paddle_ranker.options import option, run_command
-from paddle_ranker.serving.client_command import MODEL_DIR_HELP, ClientOptions, print_scores, print_timed
+from paddle_ranker.serving.clients.command import MODEL_DIR_HELP, ClientOptions, print_scores, print_timed
 
 CLIENT_CONFIG = "serving_client_conf.prototxt"
 
@@ -45,7 +45,7 @@ def ask(options: RpcClientOptions) -> None:
 
 
 def _native_can_be(options: RpcClientOptions) -> bool:
-    from paddle_ranker.serving.native_client import native_client
+    from paddle_ranker.serving.vendor.native_client import native_client
 
     if not (Path(options.model_dir) / CLIENT_CONFIG).is_file():
         return False
@@ -61,7 +61,7 @@ def ask_natively(options: RpcClientOptions) -> None:
     from paddle_ranker.serving.clients.base import load_pair_encoder
     from paddle_ranker.serving.clients.errors import UnreachableError
     from paddle_ranker.serving.clients.retrying import asking_again
-    from paddle_ranker.serving.native_client import native_client
+    from paddle_ranker.serving.vendor.native_client import native_client
 
     config = Path(options.model_dir) / CLIENT_CONFIG
     if not config.is_file():

@@ -28,4 +28,4 @@ if "$PYTHON" -c 'import importlib.util as u; raise SystemExit(u.find_spec("paddl
     export SERVING_BIN="${SERVING_BIN:-$(printf '%q' "$ROOT/deploy/cpp/serving")}"
     exec "$PYTHON" -u -m paddle_serving_server.serve ${options[@]+"${options[@]}"} "$@"
 fi
-exec "$PYTHON" -u -m paddle_ranker.serving.brpc_server ${options[@]+"${options[@]}"} "$@"
+exec "$PYTHON" -u -m paddle_ranker.serving.vendor.brpc_server ${options[@]+"${options[@]}"} "$@"

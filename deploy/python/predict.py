@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.atomic import new_file
+from paddle_ranker.data.formats import check_writable
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option, run_command
-from paddle_ranker.record_formats import check_writable
-from paddle_ranker.scoring_options import CASCADE_HELP, FileOptions, RankingOptions
+from paddle_ranker.scoring.options import CASCADE_HELP, FileOptions, RankingOptions
+from paddle_ranker.storage.atomic import new_file
 
 if TYPE_CHECKING:
-    from paddle_ranker.records import Pair
+    from paddle_ranker.data.records import Pair
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class DeployPredictOptions(FileOptions):
 def predict(options: DeployPredictOptions) -> None:
     """Write the probability of every pair of the input file, in order; as a run, of every query's titles best first."""
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.scoring import load_for_scoring, predict_with
+    from paddle_ranker.scoring.files import load_for_scoring, predict_with
 
     if options.output_file is not None:
         check_writable(options.output_file)
@@ -69,7 +69,7 @@ def predict(options: DeployPredictOptions) -> None:
 
 def published_line(pair: Pair, probability: float, brackets: bool) -> str:
     """Return `Data: {...}<tab>prob: [0.92894065]`; without brackets `prob: 0.01956`, as of a cross-encoder."""
-    from paddle_ranker.scoring import shown_probability
+    from paddle_ranker.scoring.files import shown_probability
 
     shown = f"[{shown_probability(probability)}]" if brackets else f"{probability:.5f}"
     return f"Data: {_texts(pair)}\tprob: {shown}\n"
@@ -77,7 +77,7 @@ def published_line(pair: Pair, probability: float, brackets: bool) -> str:
 
 def json_line(scored: tuple[Pair, float]) -> str:
     """Return a JSON object: query, title, recall_score where the file has one, probability."""
-    from paddle_ranker.scoring import shown_probability
+    from paddle_ranker.scoring.files import shown_probability
 
     pair, probability = scored
     return json.dumps({**_texts(pair), "probability": shown_probability(probability)}, ensure_ascii=False) + "\n"
@@ -88,7 +88,7 @@ def run_of(scored: Iterable[tuple[Pair, float]], tag: str) -> Iterator[str]:
 
     Of the pairs only the scores are held until the file is read.
     """
-    from paddle_ranker.trec import run_lines
+    from paddle_ranker.data.trec import run_lines
 
     numbers: dict[str, str] = {}
     by_query: dict[str, dict[str, float]] = {}
@@ -100,8 +100,8 @@ def run_of(scored: Iterable[tuple[Pair, float]], tag: str) -> Iterator[str]:
 
 def run_of_cascade(options: DeployPredictOptions, tag: str) -> Iterator[str]:
     """Yield the lines of the TREC run that a cascade makes, with ids as `run_of` has them."""
-    from paddle_ranker.scoring import rank_by_query
-    from paddle_ranker.trec import run_lines
+    from paddle_ranker.data.trec import run_lines
+    from paddle_ranker.scoring.files import rank_by_query
 
     shared = {field.name: getattr(options, field.name) for field in dataclasses.fields(FileOptions)}
     ranking = RankingOptions(params_path=options.model_dir, cascade=options.cascade, **shared)

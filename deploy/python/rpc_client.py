@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from paddle_ranker.options import option, run_command
-from paddle_ranker.serving.client_command import ClientOptions, print_scores
+from paddle_ranker.serving.clients.command import ClientOptions, print_scores
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class PipelineClientOptions(ClientOptions):
 def ask(options: PipelineClientOptions) -> None:
     """Print the probabilities."""
     from paddle_ranker.serving.clients import PipelineClient
-    from paddle_ranker.serving.pipeline import PipelineNames
+    from paddle_ranker.serving.paddle.pipeline import PipelineNames
 
     names = PipelineNames(service=options.service)
     client = PipelineClient(

@@ -15,9 +15,9 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.options import Options, option, run_command
-from paddle_ranker.serving.brpc_server import EVERY_ADDRESS, HOST_VARIABLE
-from paddle_ranker.serving.pipeline_config import PipelineConfig, read_pipeline_config
-from paddle_ranker.serving.serve_config import API_KEY_VARIABLE
+from paddle_ranker.serving.core.config import API_KEY_VARIABLE
+from paddle_ranker.serving.vendor.brpc_server import EVERY_ADDRESS, HOST_VARIABLE
+from paddle_ranker.serving.vendor.pipeline_config import PipelineConfig, read_pipeline_config
 
 CONFIG = Path(__file__).resolve().parent / "config_nlp.yml"
 
@@ -54,7 +54,7 @@ def serve_by_paddle_serving(config: PipelineConfig) -> int:
     for name in (HOST_VARIABLE, API_KEY_VARIABLE):
         if os.environ.get(name):
             say(f"{name} is set, which Paddle Serving's pipeline knows nothing of: it listens on every address")
-    from paddle_ranker.serving import vendor_pipeline
+    from paddle_ranker.serving.vendor import vendor_pipeline
 
     vendor_pipeline.run(config)
     return 0
@@ -65,7 +65,7 @@ def serve_here(config: PipelineConfig) -> int:
     unused = config.of_no_meaning()
     if unused:
         say(f"without a meaning for this server: {', '.join(unused)}")
-    from paddle_ranker.serving.server import run
+    from paddle_ranker.serving.process.server import run
 
     host = os.environ.get(HOST_VARIABLE) or EVERY_ADDRESS
     return run(config.serve_config(host, os.environ.get(API_KEY_VARIABLE)))

@@ -16,11 +16,11 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from paddle_ranker.blending import fit_logistic
-from paddle_ranker.encoded_pairs import EncodedPairs
+from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.errors import DataError
 from paddle_ranker.lexical.graph import GRAPH_FEATURES, lexical_features
-from paddle_ranker.metrics import RELEVANT
+from paddle_ranker.metrics.logistic import fit_logistic
+from paddle_ranker.metrics.measures import RELEVANT
 
 SAMPLE = 20_000  # training pairs that means and deviations are measured on
 _CHUNK = 4096

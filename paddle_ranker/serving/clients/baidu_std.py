@@ -8,7 +8,6 @@ import time
 from contextlib import suppress
 from typing import Any, Optional
 
-from paddle_ranker.serving import baidu_std
 from paddle_ranker.serving.clients.base import LARGEST_ANSWER, GeneralModelClient
 from paddle_ranker.serving.clients.errors import (
     LateError,
@@ -17,8 +16,9 @@ from paddle_ranker.serving.clients.errors import (
     ServerError,
     UnreachableError,
 )
-from paddle_ranker.serving.faults import OVERLOADED, TIMED_OUT, Fault
-from paddle_ranker.serving.messages import GENERAL_SERVICE, Message, messages, parse
+from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, Fault
+from paddle_ranker.serving.paddle import baidu_std
+from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, Message, messages, parse
 
 _COMPRESSIONS = {"none": baidu_std.NONE, "gzip": baidu_std.GZIP, "zlib": baidu_std.ZLIB}
 _LOGGED_OFF = 2003  # brpc: the server is stopping

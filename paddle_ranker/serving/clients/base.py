@@ -11,15 +11,15 @@ from typing import Optional, TypeVar, Union
 
 import numpy as np
 
-from paddle_ranker.config import read_config
+from paddle_ranker.encoding.pair_encoder import PairEncoder, make_pair_encoder
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.exported_folder import ExportedFolder, is_exported
-from paddle_ranker.pair_encoder import PairEncoder, make_pair_encoder
-from paddle_ranker.ranker_info import BLEND, INFO_FILE, RankerInfo
+from paddle_ranker.model.config import read_config
+from paddle_ranker.model.exported import ExportedFolder, is_exported
+from paddle_ranker.model.info import BLEND, INFO_FILE, RankerInfo
 from paddle_ranker.serving.clients.errors import ServerError
 from paddle_ranker.serving.clients.retrying import asking_again
-from paddle_ranker.serving.messages import Message, messages
-from paddle_ranker.serving.tensors import FLOAT32, STRING
+from paddle_ranker.serving.paddle.messages import Message, messages
+from paddle_ranker.serving.paddle.tensors import FLOAT32, STRING
 
 Folder = Union[str, "os.PathLike[str]"]
 ClientT = TypeVar("ClientT", bound="ScoringClient")

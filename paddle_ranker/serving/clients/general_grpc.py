@@ -7,8 +7,8 @@ from typing import Any
 from paddle_ranker.serving.clients.base import GeneralModelClient
 from paddle_ranker.serving.clients.errors import ServerError
 from paddle_ranker.serving.clients.grpc_calls import GrpcCalls
-from paddle_ranker.serving.faults import Fault
-from paddle_ranker.serving.messages import GENERAL_SERVICE, Message, messages, parse
+from paddle_ranker.serving.core.faults import Fault
+from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, Message, messages, parse
 
 
 class GrpcClient(GeneralModelClient):

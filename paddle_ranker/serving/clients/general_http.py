@@ -7,10 +7,10 @@ from typing import Any
 from paddle_ranker.serving.clients.base import GeneralModelClient
 from paddle_ranker.serving.clients.errors import ServerError
 from paddle_ranker.serving.clients.http_calls import HttpCalls
-from paddle_ranker.serving.compression import pack
-from paddle_ranker.serving.faults import Fault
-from paddle_ranker.serving.json_messages import read_message, write_message
-from paddle_ranker.serving.messages import GENERAL_SERVICE, Message, messages, parse
+from paddle_ranker.serving.core.compression import pack
+from paddle_ranker.serving.core.faults import Fault
+from paddle_ranker.serving.paddle.json_messages import read_message, write_message
+from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, Message, messages, parse
 
 _PATH = f"/{GENERAL_SERVICE.rpartition('.')[2]}/inference"
 

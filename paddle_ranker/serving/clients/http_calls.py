@@ -14,7 +14,7 @@ from paddle_ranker.serving.clients.errors import (
     ServerError,
     UnreachableError,
 )
-from paddle_ranker.serving.headers import ERROR_HEADER, TIMEOUT_HEADER
+from paddle_ranker.serving.http.headers import ERROR_HEADER, TIMEOUT_HEADER
 
 
 class HttpCalls:

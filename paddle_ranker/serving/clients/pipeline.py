@@ -12,10 +12,10 @@ from paddle_ranker.serving.clients.base import ScoringClient
 from paddle_ranker.serving.clients.errors import LateError, OverloadedError, RefusedError, ServerError
 from paddle_ranker.serving.clients.grpc_calls import GrpcCalls
 from paddle_ranker.serving.clients.http_calls import HttpCalls
-from paddle_ranker.serving.faults import Fault
-from paddle_ranker.serving.json_messages import parse_json, read_message, write_message
-from paddle_ranker.serving.messages import PIPELINE_SERVICE, Message, messages, parse
-from paddle_ranker.serving.pipeline import CLOSED, TIMEOUT, PipelineNames
+from paddle_ranker.serving.core.faults import Fault
+from paddle_ranker.serving.paddle.json_messages import parse_json, read_message, write_message
+from paddle_ranker.serving.paddle.messages import PIPELINE_SERVICE, Message, messages, parse
+from paddle_ranker.serving.paddle.pipeline import CLOSED, TIMEOUT, PipelineNames
 
 
 class PipelineClient(ScoringClient):

@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from paddle_ranker.ranker import RankedTitle
+from paddle_ranker.scoring.ranker import RankedTitle
 from paddle_ranker.serving.clients.errors import ServerError
 from paddle_ranker.serving.clients.http_calls import HttpCalls
 from paddle_ranker.serving.clients.retrying import asking_again

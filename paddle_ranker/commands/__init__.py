@@ -1,0 +1,1 @@
+"""One file a command of `paddle-ranker`, under its name."""

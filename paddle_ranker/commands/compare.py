@@ -1,0 +1,180 @@
+"""Compare rankers, score files and baselines on the same queries, with intervals and significance tests.
+
+python -m paddle_ranker compare checkpoint/best other/best bm25.trec --test_file dev.tsv --report report.html
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+from paddle_ranker import runtime
+from paddle_ranker.commands.curve import names_of
+from paddle_ranker.errors import UsageError
+from paddle_ranker.evaluation.options import MeasuringOptions
+from paddle_ranker.options import option, run_command
+
+if TYPE_CHECKING:
+    from paddle_ranker.evaluation.comparison import Comparison
+
+PICTURES = (".png", ".svg", ".pdf")
+MEASURES = ("auc", "mrr@10", "ndcg@10", "map", "p@1", "p@5", "p@10", "r@10", "pairs_ordered")
+
+
+@dataclass(frozen=True)
+class CompareOptions(MeasuringOptions):
+    """What a comparison accepts."""
+
+    systems: tuple[str, ...] = option(
+        help="what to compare: model folders, TREC runs, files with a score a row (jsonl, tsv); name=PATH names one",
+        positional=True,
+        several=True,
+    )
+    baselines: bool = option(True, help="compare BM25 and a linear model on lexical features too")
+    reference: str = option("first", help="what the others are compared with: first, best, or a system's name")
+    measure: str = option(
+        "ndcg@10", help="measure of the best system, of wins and losses and of the pictures", choices=MEASURES
+    )
+    permutations: int = option(10_000, help="draws of a randomisation test", minimum=100)
+    report: Optional[str] = option(None, help="write a page that opens offline: one .html file")
+    plot: Optional[str] = option(None, help="write the picture of the intervals and differences: .png, .svg or .pdf")
+    per_query: Optional[str] = option(None, help="write every query's win or loss: .tsv, .jsonl or .parquet")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.plot is not None and not self.plot.lower().endswith(PICTURES):
+            raise UsageError(f"--plot {self.plot}: a picture's name ends in {', '.join(PICTURES)}")
+
+
+def run(options: CompareOptions) -> None:
+    """Score, measure, compare; print the table and write what was asked for."""
+    from paddle_ranker.data.formats import check_writable
+    from paddle_ranker.data.trec import is_run, read_run
+    from paddle_ranker.evaluation.comparison import System, compare_systems
+    from paddle_ranker.evaluation.pairs import require_both_classes
+    from paddle_ranker.evaluation.report.text import comparison_json, systems_table, verdict
+    from paddle_ranker.evaluation.score_files import read_scores
+    from paddle_ranker.evaluation.systems import (
+        baseline_systems,
+        digest,
+        is_model,
+        messages,
+        read_measured_pairs,
+        score_with_model,
+    )
+
+    named = name_systems(options.systems)
+    for path in (options.report, options.plot, options.per_query):
+        if path is not None:
+            check_writable(path)
+    runs = {
+        path: read_run(path, skip_bad_rows=options.skip_bad_rows).run
+        for path in named.values()
+        if options.qrels is not None and not is_model(path) and is_run(path)
+    }
+    pairs = read_measured_pairs(options, runs)
+    if options.test_file is not None:
+        require_both_classes(options.test_file, pairs.labels, "AUC")
+    if any(map(is_model, named.values())):
+        runtime.prepare_command(options.cpu_threads)
+
+    systems, notes = [], list(pairs.notes)
+    for name, path in named.items():
+        facts = {"from": path, "sha256": digest(path)}
+        if is_model(path):
+            parts, logits = score_with_model(path, options, pairs)
+            facts.update(kind=parts.info.kind, max_seq_length=str(parts.info.max_seq_length))
+            systems.append(System(name, pairs.spread(logits), "model", facts))
+        else:
+            scores, said = read_scores(path, pairs, skip_bad_rows=options.skip_bad_rows)
+            notes += said
+            systems.append(System(name, scores, "scores", facts))
+    if options.baselines:
+        baselines, said = baseline_systems(pairs, options)
+        systems, notes = systems + baselines, notes + said
+    if len(systems) < 2:
+        raise UsageError("one system only: name another to compare it with, or leave --baselines on")
+
+    comparison = compare_systems(
+        pairs,
+        systems,
+        reference=None if options.reference == "first" else options.reference,
+        measure=options.measure,
+        ties=options.ties,
+        resamples=options.resamples,
+        permutations=options.permutations,
+        seed=options.seed,
+    )
+    pairs.notes[:] = notes
+    for note in notes:
+        print(note, file=messages(options))
+    measure = options.measure if options.measure in comparison.measures else comparison.measures[0]
+    if options.format == "json":
+        print(json.dumps(comparison_json(comparison), ensure_ascii=False, indent=2))
+    else:
+        counts = comparison.counts
+        print(f"{pairs.source}: {counts['pairs']:,} judged pairs of {counts['queries']:,} queries")
+        print("\n".join(systems_table(comparison)))
+        for system in comparison.others:
+            print(verdict(comparison, system.name, measure))
+    _write_files(options, comparison, measure)
+
+
+def _write_files(options: CompareOptions, comparison: Comparison, measure: str) -> None:
+    from paddle_ranker.evaluation.report.page import write_report
+    from paddle_ranker.evaluation.report.per_query import write_per_query
+    from paddle_ranker.evaluation.report.plots import write_plot
+    from paddle_ranker.evaluation.systems import data_facts, messages
+
+    if options.per_query is not None:
+        write_per_query(options.per_query, comparison, by_query_measure(comparison, measure))
+    if options.plot is not None:
+        write_plot(options.plot, comparison, measure)
+    if options.report is not None:
+        write_report(options.report, comparison, measure, data_facts(options))
+    for path in (options.per_query, options.plot, options.report):
+        if path is not None:
+            print(path, file=messages(options))
+
+
+def by_query_measure(comparison: Comparison, measure: str) -> str:
+    """Return the measure for lists by query: `measure`, or nDCG@10 for AUC, which is not a mean over queries."""
+    by_query = comparison.by_query[comparison.reference]
+    if measure in by_query:
+        return measure
+    if not by_query:
+        raise UsageError("--per_query: one title a query, so that there is no measure by query")
+    return "ndcg@10"
+
+
+def name_systems(arguments: Sequence[str]) -> dict[str, str]:
+    """Return the paths by name: what stands before `=`, or what tells the paths apart."""
+    names: list[Optional[str]] = []
+    paths = []
+    for argument in arguments:
+        name, separator, path = argument.partition("=")
+        is_named = bool(separator and name and path) and os.sep not in name and not os.path.exists(argument)
+        names.append(name if is_named else None)
+        paths.append(path if is_named else argument)
+    unnamed = [path for path, name in zip(paths, names) if name is None]
+    for path in unnamed:
+        if unnamed.count(path) > 1:
+            raise UsageError(f"{path} is named twice: name different systems")
+    last = [os.path.basename(os.path.abspath(path)) for path in unnamed]
+    short = iter(last if len(set(last)) == len(last) else names_of([Path(path) for path in unnamed]))
+    found: dict[str, str] = {}
+    for given, path in zip(names, paths):
+        name = given or next(short)
+        if name in found:
+            raise UsageError(f"two systems are named {name}: give each a name of its own, as in mine={path}")
+        found[name] = path
+    return found
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, CompareOptions, argv, description="Compare rankers and score files on the same queries.")

@@ -1,0 +1,198 @@
+"""Bring a checkpoint from transformers, or take one there: `python -m paddle_ranker convert SOURCE TARGET`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+from paddle_ranker import runtime
+from paddle_ranker.errors import CheckpointError, RankerError, UsageError
+from paddle_ranker.options import Options, option, run_command
+
+if TYPE_CHECKING:
+    from paddle_ranker.model.config import EncoderConfig
+
+_FALLBACK_LENGTH = 512  # tokenizers write an astronomical number where they know no length
+
+
+@dataclass(frozen=True)
+class ConvertOptions(Options):
+    source: str = option(positional=True, help="folder to convert: a Hugging Face one, or with --to hf one of ours")
+    target: str = option(positional=True, help="folder to make; it must not exist")
+    to: str = option("paddle", help="paddle: a model folder here; hf: one for transformers", choices=("paddle", "hf"))
+    drop_match_embeddings: bool = option(
+        False, help="with --to hf: leave out match embeddings, which transformers lacks; this changes the scores"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.drop_match_embeddings and self.to != "hf":
+            raise UsageError("--drop_match_embeddings belongs to --to hf: drop it, or add that")
+
+
+def convert(options: ConvertOptions) -> list[str]:
+    """Convert a folder as the options say; return lines that say what became of it.
+
+    The new folder appears whole or not at all.
+
+    Raises `CheckpointError` for a source that is missing, damaged, hostile, or more than the other side can hold, and
+    `RankerError` where the target is there already.
+    """
+    from paddle_ranker.storage.atomic import make_folder, new_folder, remove_unfinished
+
+    source, target = Path(options.source), Path(options.target)
+    if not source.is_dir():
+        raise CheckpointError(f"{source}: there is no such folder")
+    if target.exists() or target.is_symlink():
+        raise RankerError(f"{target}: is there already; choose another TARGET, or remove it")
+    runtime.prepare()
+    runtime.select_device("cpu")
+    remove_unfinished(make_folder(target.parent))
+    with new_folder(target) as temporary, _source_named(temporary, source):
+        lines = _to_hf(source, temporary, options) if options.to == "hf" else _to_paddle(source, temporary)
+    return [line.replace("TARGET", str(target)) for line in lines]
+
+
+@contextmanager
+def _source_named(temporary: Path, source: Path) -> Iterator[None]:
+    """Let errors about files that were copied as they are name the source, where the user can mend them."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace(str(temporary), str(source))) from error
+
+
+def _to_paddle(source: Path, temporary: Path) -> list[str]:
+    from paddle_ranker.encoding.pair_encoder import make_pair_encoder
+    from paddle_ranker.model.config import write_config
+    from paddle_ranker.model.folder import save_ranker
+    from paddle_ranker.model.hugging_face.read import find_encoder, read_model
+    from paddle_ranker.model.hugging_face.tokenizer import bring_tokenizer
+    from paddle_ranker.model.info import RankerInfo
+    from paddle_ranker.model.masked_lm import masked_lm_head
+    from paddle_ranker.model.network import RankerNetwork, load_parameters, name_parameters
+    from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
+
+    folder = find_encoder(source)
+    if folder is None:
+        if (source / PARAMETERS_FILE).is_file():
+            raise CheckpointError(f"{source}: is a Paddle model folder already; --to hf converts it for transformers")
+        raise CheckpointError(f"{source}: holds no model.safetensors and no pytorch_model.bin to convert")
+    model = read_model(folder)
+    settings = bring_tokenizer(folder, temporary)
+    length = min(_length(settings), model.config.longest_pair)
+    pair_encoder = make_pair_encoder(temporary, model.config, length)
+    network = RankerNetwork(model.config, None)
+    try:
+        new_parts = load_parameters(network, name_parameters(model.arrays), allow_new=not model.has_head)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder / model.file}: {error}") from error
+    facts = _facts(model.config)
+    if model.has_head:
+        # What a ranker of ours was before it went to transformers, it is again.
+        info = RankerInfo.read(folder) or RankerInfo("cross_encoder", length, match_embeddings=False)
+        training = info.training or {"converted from": source.resolve().name}
+        info = dataclasses.replace(info, max_seq_length=length, match_embeddings=False, training=training)
+        save_ranker(temporary, network, pair_encoder, info)
+        lines = [f"TARGET: a ranker, {facts}, pairs of up to {length} tokens"]
+    else:
+        state = network.encoder.state_dict()
+        if "encoder.pooler.dense" in new_parts:  # a random one must not look trained
+            state = {name: value for name, value in state.items() if not name.startswith("pooler.")}
+        write_config(temporary, model.config)
+        head = masked_lm_head(model.arrays)
+        # All of one kind: paddle.save writes tensors beside arrays in a form that is not read back.
+        arrays = {name: tensor.numpy() for name, tensor in state.items()}
+        save_arrays({**arrays, **head}, temporary / PARAMETERS_FILE)
+        pooler = (
+            "" if len(state) == len(network.encoder.state_dict()) else "; it has no pooler, which training will add"
+        )
+        lines = [f"TARGET: an encoder without a ranking head, {facts}: start a training from it{pooler}"]
+        if head:
+            lines.append("with the head of a masked language model: fill_mask.py and train_mlm.py --init_from use it")
+    if model.left_over:
+        more = f" and {len(model.left_over) - 3} more" if len(model.left_over) > 3 else ""
+        lines.append(f"left out, since a ranker has no use for them: {', '.join(model.left_over[:3])}{more}")
+    return lines
+
+
+def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
+    from paddle_ranker.encoding.pair_encoder import make_pair_encoder
+    from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+    from paddle_ranker.model.config import read_config
+    from paddle_ranker.model.hugging_face.read import find_encoder
+    from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
+    from paddle_ranker.model.hugging_face.write import parameters_to_write, write_model
+    from paddle_ranker.model.info import INFO_FILE, RankerInfo
+    from paddle_ranker.model.masked_lm import masked_lm_head
+    from paddle_ranker.model.network import RankerNetwork, load_parameters, name_parameters
+    from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
+
+    if not (source / PARAMETERS_FILE).is_file():
+        already = find_encoder(source) is not None
+        hint = "it is a Hugging Face folder already" if already else "give the folder of a ranker or an encoder"
+        raise CheckpointError(f"{source}: has no {PARAMETERS_FILE}; {hint}")
+    config, info = read_config(source), RankerInfo.read(source)
+    if config is None:
+        raise CheckpointError(f"{source}: has no config.json, which says how its parameters are put together")
+    try:
+        arrays = load_arrays(source / PARAMETERS_FILE)
+        named = name_parameters(arrays)
+        calibration = info.calibration if info and "head.weight" in named else None
+        if calibration:
+            named["head.weight"], named["head.bias"] = calibration.fold(named["head.weight"], named["head.bias"])
+        masked_lm = {} if "head.weight" in named else masked_lm_head(arrays)
+        has_head, has_match = "head.weight" in named, "match_embeddings.weight" in named
+        kept = parameters_to_write(named, config, drop_match_embeddings=options.drop_match_embeddings)
+        network = RankerNetwork(config, None)
+        new_parts = load_parameters(network, kept, allow_new=not has_head)
+        length = info.max_seq_length if info else config.longest_pair
+        make_pair_encoder(source, config, length)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    written = {name: state[name] for name in state if name.rpartition(".")[0] not in new_parts}
+    architecture = write_model(temporary, {**written, **masked_lm}, config)
+    write_tokenizer(TokenizerFiles.read(source), temporary, length)
+    changed = has_match and bool(named["match_embeddings.weight"].any())
+    if has_head and info:  # what a ranker was, and how well it did, for its way back
+        told = {**info.training, "folded into the head": str(calibration)} if calibration else info.training
+        results = {} if changed else info.results
+        facts = dataclasses.asdict(dataclasses.replace(info, results=results, training=told, calibration=None))
+        (temporary / INFO_FILE).write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    lines = [f"TARGET: for transformers' {architecture}, {_facts(config)}"]
+    if calibration:
+        lines.append(f"folded the calibration into the head: its sigmoid is what {calibration} was")
+    if has_match:
+        lines.append(f"left out the match embeddings: {'the scores change' if changed else 'all zero, equal scores'}")
+    return lines
+
+
+def _length(settings: dict[str, Any]) -> int:
+    """Return the longest pair that a tokenizer's settings state, in tokens."""
+    stated = settings.get("model_max_length")
+    return int(stated) if isinstance(stated, (int, float)) and 5 <= stated < 1e6 else _FALLBACK_LENGTH
+
+
+def _facts(config: EncoderConfig) -> str:
+    return (
+        f"{config.model_type}, {config.num_hidden_layers} layers, {config.hidden_size} wide, "
+        f"{config.vocab_size:,} word pieces"
+    )
+
+
+def run(options: ConvertOptions) -> None:
+    """Convert, and print what became of it."""
+    print(*convert(options), sep="\n")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(
+        run, ConvertOptions, argv, description="Turn a Hugging Face folder into a model folder here, or back."
+    )

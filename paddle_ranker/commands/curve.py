@@ -1,0 +1,54 @@
+"""Draw the learning curves of one training or several into one picture.
+
+python -m paddle_ranker curve first/checkpoint:second/checkpoint --output both.png
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from paddle_ranker.errors import UsageError
+from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.storage.atomic import make_folder
+from paddle_ranker.training.curve import draw_learning_curves, read_curve
+from paddle_ranker.training.log import METRICS_FILE, PICTURE_FILE
+
+
+@dataclass(frozen=True)
+class CurveOptions(Options):
+    runs: str = option(
+        help=f"folder of a training (its --save_dir), or of several with {os.pathsep} between them", positional=True
+    )
+    output: str = option(PICTURE_FILE, help="picture to write, a PNG file")
+
+
+def run(options: CurveOptions) -> None:
+    """Draw the trainings, and print where the picture is. One that still runs may be drawn too."""
+    folders = list(dict.fromkeys(Path(name) for name in options.runs.split(os.pathsep) if name))
+    if not folders:
+        raise UsageError(f"RUNS {options.runs!r}: name a folder with a {METRICS_FILE}")
+    curves = [read_curve(folder / METRICS_FILE, name) for folder, name in zip(folders, names_of(folders))]
+    make_folder(Path(options.output).parent)
+    draw_learning_curves(curves, Path(options.output))
+    print(options.output)
+
+
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """Return what tells the folders apart: their paths without the parts that all of them share at either end."""
+    parts = [Path(os.path.abspath(folder)).parts for folder in folders]  # `best` stays best, wherever it points
+    if len(parts) == 1:
+        return [parts[0][-1]]
+    while all(len(p) > 1 and p[-1] == parts[0][-1] for p in parts):
+        parts = [p[:-1] for p in parts]
+    while all(len(p) > 1 and p[0] == parts[0][0] for p in parts):
+        parts = [p[1:] for p in parts]
+    return ["/".join(p) for p in parts]
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, CurveOptions, argv, description="Draw the learning curves of trainings.")

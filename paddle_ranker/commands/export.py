@@ -1,0 +1,65 @@
+"""Write a ranker as a static model that an engine or a server loads without its code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from paddle_ranker import runtime
+from paddle_ranker.encoding.tokenizers.backends import BACKENDS
+from paddle_ranker.options import Options, option, run_command
+
+
+@dataclass(frozen=True)
+class ExportOptions(Options):
+    """What the commands that export accept."""
+
+    params_path: str = option(help="the ranker: a model folder, or its model_state.pdparams")
+    output_path: str = option("./output", help="folder to write; an older export there is replaced")
+    model_name_or_path: Optional[str] = option(
+        None, help="the model whose configuration a bare parameter file takes; a folder's own configuration wins"
+    )
+    max_seq_length: Optional[int] = option(
+        None,
+        help="longest pair in tokens that the exported folder names as its own (default: what the ranker was trained "
+        "with); the graph takes any",
+        minimum=5,
+        aliases=("--max_seq_len",),
+    )
+    onnx: bool = option(False, help="write an ONNX file as well, which ONNX Runtime and OpenVINO read")
+    cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0)
+    tokenizer: str = option(
+        "auto", help="what turns text into ids; all give the same, auto is the fastest", choices=BACKENDS
+    )
+
+
+def export(options: ExportOptions, expected_kind: Optional[str] = None) -> None:
+    """Load the ranker, write its static model, and print what was written and how exactly it scores."""
+    runtime.prepare_command(options.cpu_threads)
+    from paddle_ranker.export.static_graph import export_ranker
+    from paddle_ranker.model.folder import load_ranker
+
+    runtime.select_device("cpu")  # a static model is of no device; each engine chooses its own
+    parts = load_ranker(
+        options.params_path,
+        model_name=options.model_name_or_path,
+        max_seq_length=options.max_seq_length,
+        tokenizer=options.tokenizer,
+        expected_kind=expected_kind,
+    )
+    exported, parities = export_ranker(parts, Path(options.output_path), onnx=options.onnx)
+    for engine, parity in parities.items():
+        print(
+            f"parity with the ranker, {engine}: largest difference {parity.predict:.1e} of a probability, "
+            f"{parity.logit:.1e} of a logit ({parity.pairs} pairs in {parity.batches} batches, and alone)"
+        )
+    files = [exported.program, exported.parameters, *([exported.onnx] if exported.onnx else [])]
+    sizes = ", ".join(f"{path.name} ({path.stat().st_size / 1e6:.1f} MB)" for path in files)
+    print(f"exported: {exported.folder}: {sizes}")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command for a ranker of any kind; return its exit status."""
+    return run_command(export, ExportOptions, argv, description=__doc__ or "")

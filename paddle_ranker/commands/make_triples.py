@@ -1,0 +1,113 @@
+"""Make training triples of graded pairs: each title against lower-graded titles of the same query."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+from paddle_ranker.data.formats import check_writable
+from paddle_ranker.data.records import LabeledPair, RecordFile, Triple, write_records
+from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.options import Options, option, run_command
+
+DEV_SHARE = 0.1
+Groups = dict[str, list[LabeledPair]]
+
+
+@dataclass(frozen=True)
+class MakeTriplesOptions(Options):
+    """Options of `make-triples`."""
+
+    input_file: str = option(help="graded pairs: query, title, label")
+    output_file: str = option(help="file to write the triples to: query, title, neg_title")
+    per_positive: int = option(4, help="most triples a title is the better one of", minimum=1)
+    seed: int = option(1000, help="draws the lower-graded titles and the queries held out", minimum=0)
+    dev_file: Optional[str] = option(None, help="file to write the graded pairs of held-out queries to (default: none)")
+    dev_share: Optional[float] = option(
+        None, help=f"share of the queries to hold out (default: {DEV_SHARE} with --dev_file)", above=0, below=1
+    )
+    skip_bad_rows: bool = option(False, help="leave bad rows out, and count them, instead of stopping at the first")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dev_share is not None and self.dev_file is None:
+            raise UsageError("--dev_share needs --dev_file: where should the pairs of held-out queries go?")
+        paths = [os.path.realpath(path) for path in (self.input_file, self.output_file, self.dev_file) if path]
+        if len(set(paths)) < len(paths):
+            raise UsageError("--input_file, --output_file and --dev_file must be different files")
+
+
+def group_by_query(pairs: Iterable[LabeledPair]) -> Groups:
+    """Return the pairs of each query, in the order in which queries and pairs first occur."""
+    groups: Groups = {}
+    for pair in pairs:
+        groups.setdefault(pair.query, []).append(pair)
+    return groups
+
+
+def make_triples(pairs: Sequence[LabeledPair], per_positive: int, seed: int) -> Iterator[Triple]:
+    """Yield, for each title of one query, up to `per_positive` triples against titles with a lower label.
+
+    Titles are drawn without replacement, and by the seed and the query alone: neither the order of a file's queries
+    nor what other queries it has changes them. A title that occurs with two labels is never paired with itself.
+    """
+    # A string seeds Python's generator through SHA-512: the same everywhere, which hash() is not.
+    generator = random.Random(f"{seed}\t{pairs[0].query}") if pairs else random.Random(seed)
+    for better in dict.fromkeys(pairs):
+        lower = {pair.title: None for pair in pairs if pair.label < better.label and pair.title != better.title}
+        for title in generator.sample(list(lower), min(per_positive, len(lower))):
+            yield Triple(better.query, better.title, title)
+
+
+def hold_out(queries: Sequence[str], share: float, seed: int) -> set[str]:
+    """Draw that share of the queries, at least one and never all; raises `DataError` for fewer than two."""
+    if len(queries) < 2:
+        raise DataError(f"{len(queries)} query: holding some out needs at least 2")
+    count = min(max(round(share * len(queries)), 1), len(queries) - 1)
+    return set(random.Random(seed).sample(sorted(queries), count))
+
+
+def run(options: MakeTriplesOptions) -> None:
+    """Read graded pairs, write triples (and held-out pairs), and say how many."""
+    for path in filter(None, (options.output_file, options.dev_file)):
+        check_writable(path)
+    graded = RecordFile(options.input_file, LabeledPair, skip_bad_rows=options.skip_bad_rows)
+    groups = group_by_query(graded)
+    if graded.skipped:
+        print(f"{options.input_file}: {graded.report()}")
+    held_out: set[str] = set()
+    if options.dev_file is not None:
+        held_out = hold_out(list(groups), options.dev_share or DEV_SHARE, options.seed)
+    triples: list[Triple] = []
+    used = 0
+    for query, pairs in groups.items():
+        if query not in held_out:
+            before = len(triples)
+            triples.extend(make_triples(pairs, options.per_positive, options.seed))
+            used += len(triples) > before
+    if not triples:
+        raise DataError(f"{options.input_file}: no query has titles with different labels, so there are no triples")
+    write_records(options.output_file, triples)
+    print(f"wrote {len(triples):,} triples to {options.output_file} (queries: {used:,})")
+    if used < len(groups) - len(held_out):
+        print(
+            f"queries without any triple, since all of their titles have one label: "
+            f"{len(groups) - len(held_out) - used:,}"
+        )
+    if options.dev_file is not None:
+        rows = write_records(
+            options.dev_file, (pair for query in groups if query in held_out for pair in groups[query])
+        )
+        print(f"wrote {rows:,} graded pairs to {options.dev_file} (queries held out: {len(held_out):,})")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command `make-triples`."""
+    return run_command(run, MakeTriplesOptions, argv, "Make training triples of graded pairs.")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

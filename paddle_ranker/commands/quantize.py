@@ -1,0 +1,94 @@
+"""Compute an exported ranker's matrix products in 8-bit integers, where that costs little: `quantize`.
+
+python -m paddle_ranker quantize --model_dir output --calibration_file pairs.tsv --eval_file dev.tsv --max_loss 0.005
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Optional
+
+from paddle_ranker import runtime
+from paddle_ranker.encoding.tokenizers.backends import BACKENDS
+from paddle_ranker.options import Options, option, run_command
+
+if TYPE_CHECKING:
+    from paddle_ranker.export.quantized import Quality, Speed
+
+
+@dataclass(frozen=True)
+class QuantizeOptions(Options):
+    """Options of `quantize`."""
+
+    model_dir: str = option(help="folder of an exported ranker; the result is written into it")
+    calibration_file: str = option(help="pairs that the ranges are found on, like those to be scored: query, title")
+    eval_file: str = option(help="labelled pairs that the loss is measured on: query, title, label")
+    max_loss: float = option(
+        0.005, help="write nothing where AUC or nDCG@10 falls by more than this", minimum=0.0, maximum=1.0
+    )
+    calibration_pairs: int = option(512, help="so many pairs of the calibration file are drawn", minimum=1)
+    weight_bits: Optional[int] = option(
+        None,
+        help="8, or 7, which processors without VNNI need (default: what this one takes)",
+        choices=(7, 8),
+    )
+    seconds: float = option(10.0, help="time for measuring the speed, shared among engines and precisions", above=0)
+    max_seq_length: Optional[int] = option(
+        None, help="longest pair in tokens (default: the exported ranker's own)", minimum=5, aliases=("--max_seq_len",)
+    )
+    batch_size: int = option(32, help="pairs of full length that are scored at once", minimum=1)
+    cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0)
+    tokenizer: str = option(
+        "auto", help="what turns text into ids; all give the same, auto is the fastest", choices=BACKENDS
+    )
+    skip_bad_rows: bool = option(False, help="leave out malformed rows and count them, instead of stopping")
+    seed: int = option(1000, help="seed of the draws", minimum=0)
+
+
+def quantize(options: QuantizeOptions) -> None:
+    """Quantize, measure, print, and write `<prefix>.int8.onnx` beside the other files where the loss allows it.
+
+    Raises `RankerError` where AUC or nDCG@10 falls by more than `max_loss`, whichever products are left out.
+    """
+    runtime.prepare_command(options.cpu_threads)
+    from paddle_ranker.export.quantized import quantize_folder
+
+    made = quantize_folder(options)
+    print_quality(made.quality)
+    print_speed(made.speed)
+    print(f"quantized: {made.path} ({made.path.stat().st_size / 1e6:.1f} MB, {made.share})")
+
+
+def print_quality(quality: Sequence[Quality]) -> None:
+    """Print each engine's measures before and after, and their differences."""
+    from paddle_ranker.evaluation.comparison import TITLES
+
+    for row in quality:
+        print(
+            f"{TITLES[row.measure]:8} {row.before:.4f} in fp32, {row.after:.4f} in int8 ({row.engine}): "
+            f"{row.difference.estimate:+.4f} [{row.difference.low:+.4f}, {row.difference.high:+.4f}]"
+        )
+    moved = ", ".join(f"{name} {share:.1%}" for name, share in {row.engine: row.moved for row in quality}.items())
+    print(f"logits move by, in parts of their standard deviation: {moved}")
+    print("[ ]: 95% bootstrap intervals of the paired differences, over queries")
+
+
+def print_speed(speed: Sequence[Speed]) -> None:
+    """Print what each engine scores in a second in each precision, the fastest first."""
+    print(f"{'engine':10} precision  pairs/s  times fp32 of the same engine")
+    base = {row.engine: row.pairs_per_second for row in speed if row.precision == "fp32"}
+    for row in sorted(speed, key=lambda row: -row.pairs_per_second):
+        ratio = f"{row.pairs_per_second / base[row.engine]:.2f}" if row.engine in base else "-"
+        print(f"{row.engine:10} {row.precision:9} {row.pairs_per_second:8,.0f}  {ratio}")
+    best = {
+        is_int8: max((row.pairs_per_second for row in speed if (row.precision == "int8") == is_int8), default=0.0)
+        for is_int8 in (True, False)
+    }
+    if best[True] <= best[False]:
+        print("note: on this processor int8 is not faster than the best of the others; there is no reason to use it")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(quantize, QuantizeOptions, argv, description=(__doc__ or "").split(": `")[0] + ".")

@@ -1,0 +1,41 @@
+"""Rank the titles of each query of a file, best first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Optional
+
+from paddle_ranker import runtime
+from paddle_ranker.options import option, run_command
+from paddle_ranker.scoring.options import RankingOptions
+
+
+@dataclass(frozen=True)
+class RankOptions(RankingOptions):
+    top_k: int = option(10, help="titles that are shown of each query", minimum=1)
+    max_queries: int = option(0, help="stop after so many queries; 0: all", minimum=0)
+    format: str = option("text", help="text for people, jsonl for programs", choices=("text", "jsonl"))
+
+
+def rank(options: RankOptions) -> None:
+    """Print the best `top_k` titles of every query, in the order in which the queries first stand in the file."""
+    runtime.prepare_command(options.cpu_threads)
+    from paddle_ranker.scoring.files import rank_by_query, shown_probability
+
+    ranked = rank_by_query(options, options.top_k)
+    for query, titles in islice(ranked, options.max_queries or None):
+        if options.format == "jsonl":
+            shown = [{"title": t.title, "probability": shown_probability(t.probability)} for t in titles]
+            print(json.dumps({"query": query, "titles": shown}, ensure_ascii=False))
+        else:
+            print(f"\n{query}")
+            for place, t in enumerate(titles, 1):
+                print(f"{place:4}. {t.probability:.4f}  {t.title}")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(rank, RankOptions, argv, description=__doc__ or "")

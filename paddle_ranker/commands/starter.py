@@ -1,0 +1,185 @@
+"""The starter encoder: a small ERNIE made from nothing on this machine, so that training works without a network.
+
+Its WordPiece vocabulary is learned from the texts it is given; its parameters are random, or, with `pretrain_steps`,
+what `pretraining` makes of them on the same texts. Made once, it is kept in the user's cache under a name that says
+what it was made from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+from paddle_ranker import runtime
+from paddle_ranker.errors import DataError, RankerError
+from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.storage.atomic import made_once, make_folder
+from paddle_ranker.storage.cache import cache_folder
+
+if TYPE_CHECKING:
+    from paddle_ranker.model.config import EncoderConfig
+
+_VERSION = 1  # of the recipe; part of the name in the cache
+_LENGTH = 64  # tokens of a sequence of the pretraining
+# Narrow encoders leave the plateau of word frequencies sooner from larger first weights than BERT's 0.02.
+_NARROW, _SPREAD = 256, 0.06
+
+
+@dataclass(frozen=True)
+class StarterOptions(Options):
+    corpus: str = option(
+        help=f"files with texts, {os.pathsep} between them: data files of any kind, or one text a line"
+    )
+    output_dir: Optional[str] = option(None, help="folder to make (default: one in the user's cache)")
+    vocab_size: int = option(8000, help="word pieces at the most", minimum=100)
+    num_hidden_layers: int = option(2, help="layers", minimum=1)
+    hidden_size: int = option(128, help="width", minimum=8)
+    num_attention_heads: int = option(4, help="attention heads; divides the width", minimum=1)
+    normalize_before: bool = option(
+        True, help="LayerNorm before each part of a layer, which trains better from nothing"
+    )
+    dropout: float = option(0.1, help="dropout in training", minimum=0, below=1)
+    max_position_embeddings: int = option(512, help="longest pair in tokens", minimum=16)
+    pretrain_steps: int = option(
+        0, help="steps of 8 sequences of 64 tokens that it learns as a masked language model on the texts", minimum=0
+    )
+    seed: int = option(1000, help="random seed of the parameters", minimum=0)
+
+
+def make_starter(options: StarterOptions) -> Path:
+    """Make the encoder, or find it in the cache; return its folder.
+
+    Raises `DataError` for a corpus without text, `RankerError` where `output_dir` is there already.
+    """
+    files = [Path(name) for name in _files(options.corpus)]
+    if options.output_dir is None:
+        folder = cache_folder("starter", _fingerprint(files, options))
+        with made_once(folder) as missing:
+            if missing:
+                _build(files, options, folder)
+        return folder
+    folder = Path(options.output_dir)
+    if folder.exists():
+        raise RankerError(f"{folder}: is there already; choose another --output_dir, or remove it")
+    make_folder(folder.parent)
+    _build(files, options, folder)
+    return folder
+
+
+def _files(corpus: str) -> list[str]:
+    return [corpus] if Path(corpus).is_file() else corpus.split(os.pathsep)
+
+
+def _fingerprint(files: Sequence[Path], options: StarterOptions) -> str:
+    digest = hashlib.sha256()
+    facts = {name: value for name, value in asdict(options).items() if name not in ("debug", "corpus", "output_dir")}
+    digest.update(json.dumps([_VERSION, facts], sort_keys=True).encode())
+    for path in files:
+        digest.update(hashlib.sha256(_read(path)).digest())
+    return digest.hexdigest()[:16]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the corpus ({error.strerror})") from error
+
+
+def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None:
+    runtime.prepare()
+    from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_vocabulary
+    from paddle_ranker.model.config import EncoderConfig, write_config
+    from paddle_ranker.model.encoder import Encoder
+    from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
+    from paddle_ranker.storage.atomic import new_folder
+
+    vocabulary = train_wordpiece_vocabulary(_texts(files), options.vocab_size)
+    config = EncoderConfig.small(
+        len(vocabulary),
+        layers=options.num_hidden_layers,
+        hidden_size=options.hidden_size,
+        heads=options.num_attention_heads,
+        dropout=options.dropout,
+        positions=options.max_position_embeddings,
+        normalize_before=options.normalize_before,
+    )
+    runtime.select_device("cpu")  # the same parameters whatever device they are trained on later
+    runtime.set_seed(options.seed)
+    with new_folder(folder) as temporary:
+        write_vocabulary(temporary, vocabulary)
+        write_config(temporary, config)
+        arrays = (
+            _pretrained(files, options, config, temporary) if options.pretrain_steps else Encoder(config).state_dict()
+        )
+        save_arrays(arrays, temporary / PARAMETERS_FILE)
+
+
+def _pretrained(
+    files: Sequence[Path], options: StarterOptions, config: EncoderConfig, tokenizer: Path
+) -> dict[str, Any]:
+    """Return the parameters of an encoder of that shape that has read the texts; progress goes to standard error."""
+    from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
+    from pretraining.mlm_options import TrainMlmOptions
+    from pretraining.train_mlm import train
+
+    if config.hidden_size < _NARROW:
+        config = replace(config, initializer_range=_SPREAD)
+    with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(sys.stderr):
+        work = Path(name)
+        with (work / "texts.jsonl").open("w", encoding="utf-8") as stream:
+            for text in dict.fromkeys(_texts(files)):
+                if text.strip():
+                    stream.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+        (work / "shape.json").write_text(json.dumps(asdict(config)), encoding="utf-8")
+        result = train(
+            TrainMlmOptions(
+                train_files=(str(work / "texts.jsonl"),),
+                tokenizer=str(tokenizer),
+                config=str(work / "shape.json"),
+                save_dir=str(work / "run"),
+                dropout=0.0,
+                max_seq_length=min(_LENGTH, options.max_position_embeddings),
+                batch_size=8,
+                gradient_accumulation_steps=1,
+                learning_rate=1e-3,
+                epochs=options.pretrain_steps,
+                max_steps=options.pretrain_steps,
+                eval_step=500,
+                save_step=options.pretrain_steps,
+                logging_steps=500,
+                seed=options.seed,
+                device="cpu",
+            )
+        )
+        assert result.last_checkpoint is not None  # its last step saves
+        return load_arrays(result.last_checkpoint / PARAMETERS_FILE)
+
+
+def _texts(files: Sequence[Path]) -> Iterator[str]:
+    """Yield every text of every column; a vocabulary needs no roles, so any data file serves."""
+    from paddle_ranker.data.formats import BadRow, read_rows
+
+    for path in files:
+        for _, row in read_rows(str(path)):
+            if not isinstance(row, BadRow):
+                cells = row.values() if isinstance(row, dict) else row
+                yield from (cell for cell in cells if isinstance(cell, str))
+
+
+def run(options: StarterOptions) -> None:
+    """Print the folder of the starter encoder, making it where it is missing."""
+    print(make_starter(options))
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, StarterOptions, argv, description="Make a small encoder from nothing.")

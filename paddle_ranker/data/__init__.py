@@ -1,0 +1,1 @@
+"""Rows of every role and format."""

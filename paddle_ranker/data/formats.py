@@ -1,0 +1,254 @@
+"""Turn a file's bytes into rows: tab-separated text, JSON lines or Parquet, each of them plain or in gzip.
+
+What the rows mean (columns, header, roles) is the matter of `paddle_ranker.data.records`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import gzip
+import io
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import IO, Any, Union, cast
+
+from paddle_ranker.errors import DataError, DependencyError
+from paddle_ranker.storage.atomic import new_file
+
+BOM = b"\xef\xbb\xbf"
+JSON_EXTENSIONS = (".jsonl", ".ndjson", ".json")
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that could not be read, and why."""
+
+    reason: str
+
+
+_EMPTY_LINE = BadRow("an empty line")
+
+# A list holds cells by position, a dictionary holds them by column name.
+Row = Union[list[str], dict[str, Any], BadRow]
+
+
+def read_rows(path: str) -> Iterator[tuple[int, Row]]:
+    """Yield (number, row) of a file, numbered from 1; for text these are the numbers of its lines.
+
+    The format is told by content: gzip and Parquet by their magic numbers, JSON lines by the extension `.jsonl` or
+    by a first line that is a JSON object; everything else is tab-separated text.
+    Raises `DataError` for a file that is missing, a folder, damaged, or of a format not known here.
+    """
+    with _open(path) as stream:
+        start = _peek(stream)
+        _refuse_foreign(path, start)
+        if start.startswith(b"PAR1"):
+            yield from _parquet_rows(path, stream)
+        elif _is_json(path, start):
+            yield from ((number, _json_cells(line)) for number, line in _lines(path, stream))
+        else:
+            yield from (
+                (number, line if isinstance(line, BadRow) else line.split("\t"))
+                for number, line in _lines(path, stream)
+            )
+
+
+def read_lines(path: str) -> Iterator[tuple[int, Union[str, BadRow]]]:
+    """Yield (number, line) of a text file, plain or in gzip, whatever its lines hold; an empty line is "".
+
+    Raises `DataError` as `read_rows` does, and for Parquet.
+    """
+    with _open(path) as stream:
+        start = _peek(stream)
+        _refuse_foreign(path, start)
+        if start.startswith(b"PAR1"):
+            raise DataError(f"{path}: Parquet data, expected text; name the file .parquet")
+        for number, line in _lines(path, stream):
+            yield number, "" if line == _EMPTY_LINE else line
+
+
+def _refuse_foreign(path: str, start: bytes) -> None:
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path}: UTF-16 text, expected UTF-8; convert it with iconv -f UTF-16 -t UTF-8")
+    if start.startswith(b"PK\x03\x04"):
+        raise DataError(f"{path}: a zip archive or a spreadsheet; unpack it, or save it as tab-separated text")
+
+
+@contextmanager
+def _open(path: str) -> Iterator[io.BufferedReader]:
+    """Open `path` for reading bytes, through gzip where its first bytes say so."""
+    if os.path.isdir(path):
+        raise DataError(f"{path}: a folder, expected a file; name one of the files in it")
+    if not os.path.exists(path):
+        raise DataError(f"{path}: no such file{_nearest(path)}")
+    with open(path, "rb") as raw:
+        if _peek(raw).startswith(b"\x1f\x8b"):
+            # GzipFile reads only as `peek` asks, so gzip of a pipe works as well
+            yield io.BufferedReader(cast(Any, gzip.GzipFile(fileobj=raw)), 1 << 16)
+        else:
+            yield raw
+
+
+def _peek(stream: io.BufferedReader) -> bytes:
+    try:
+        return stream.peek(4096)
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{stream.name}: damaged or cut short ({error}); make or download the file again") from error
+
+
+def _nearest(path: str) -> str:
+    folder, name = os.path.split(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        return f" (nor is there a folder {folder})"
+    close = difflib.get_close_matches(name, os.listdir(folder), n=1)
+    return f"; did you mean {os.path.join(os.path.dirname(path), close[0])}?" if close else "; check the path"
+
+
+def _lines(path: str, stream: IO[bytes]) -> Iterator[tuple[int, Union[str, BadRow]]]:
+    """Yield each line without its end.
+
+    Bytes are split at `\\n` alone: `str.splitlines` would also split at U+2028, U+0085 and vertical tabs, which occur
+    inside titles. Empty lines count as bad rows, except at the end of the file.
+    """
+    number, empty = 0, []
+    try:
+        for number, raw in enumerate(stream, start=1):
+            if number == 1 and raw.startswith(BOM):
+                raw = raw[len(BOM) :]
+            raw = raw[:-1] if raw.endswith(b"\n") else raw
+            raw = raw[:-1] if raw.endswith(b"\r") else raw
+            if not raw:
+                empty.append(number)
+                continue
+            for skipped in empty:
+                yield skipped, _EMPTY_LINE
+            empty.clear()
+            yield number, _decode(raw)
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError(
+            f"{path}, after line {number}: damaged or cut short ({error}); make or download the file again"
+        ) from error
+
+
+def _decode(raw: bytes) -> Union[str, BadRow]:
+    if b"\0" in raw:
+        return BadRow("a NUL byte, expected text")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        found = raw[error.start : error.start + 1].hex()
+        return BadRow(
+            f"byte 0x{found} at position {error.start + 1} is not UTF-8; "
+            "if the file is in GBK, convert it with iconv -f GB18030 -t UTF-8"
+        )
+
+
+def _is_json(path: str, start: bytes) -> bool:
+    name = path.lower()
+    if name.removesuffix(".gz").endswith(JSON_EXTENSIONS):
+        return True
+    line = start.removeprefix(BOM)
+    return line.startswith(b"{") and isinstance(_json_cells(line.split(b"\n")[0].decode("utf-8", "replace")), dict)
+
+
+def _json_cells(line: Union[str, BadRow]) -> Union[dict[str, Any], BadRow]:
+    if isinstance(line, BadRow):
+        return line
+    try:
+        cells = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return BadRow(f"not JSON ({error}); expected one object a line")
+    if not isinstance(cells, dict):
+        return BadRow(f"a JSON {type(cells).__name__}, expected one object a line")
+    return cells
+
+
+def _parquet_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row]]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise DependencyError(f"{path}: reading Parquet needs pyarrow; install it with pip install pyarrow") from error
+    number = 0
+    try:
+        # Parquet is read from its end: what cannot seek cheaply (gzip, a pipe) is held in memory.
+        source: IO[bytes] = (
+            stream if isinstance(stream.raw, io.FileIO) and stream.seekable() else io.BytesIO(stream.read())
+        )
+        for batch in parquet.ParquetFile(source).iter_batches(batch_size=8192):
+            for cells in batch.to_pylist():
+                number += 1
+                yield number, cells
+    except (pyarrow.ArrowException, EOFError, OSError, zlib.error) as error:
+        summary = " ".join(str(error).split())[:120]
+        raise DataError(f"{path}: damaged Parquet data ({summary}); make or download the file again") from error
+
+
+def check_writable(path: str) -> None:
+    """Raise `DataError` where no file can be written, for commands to find out before they work for long."""
+    target = os.path.realpath(path)
+    if os.path.isdir(target) or not os.access(os.path.dirname(target), os.W_OK):
+        raise DataError(f"{path}: cannot be written there; name a file in a folder that exists and can be written to")
+
+
+def write_rows(path: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]], header: bool) -> None:
+    """Write rows atomically in the format that the extension names; anything but the known ones is tab-separated.
+
+    Raises `DataError` for a cell that tab-separated text cannot hold. Whatever fails, `path` is not half-written.
+    """
+    check_writable(path)
+    target = os.path.realpath(path)  # through a symbolic link, so that the link stays one
+    name = path.lower()
+    with new_file(target, "wb") as raw:
+        if name.endswith(".parquet"):
+            _write_parquet(raw, columns, rows)
+        elif name.endswith(".gz"):
+            # No name and no time in the header: the same records give the same bytes.
+            with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as stream:
+                _write_text(cast(IO[bytes], stream), name[:-3], columns, rows, header)
+        else:
+            _write_text(raw, name, columns, rows, header)
+
+
+def _write_text(
+    stream: IO[bytes], name: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]], header: bool
+) -> None:
+    if name.endswith(JSON_EXTENSIONS):
+        for row in rows:
+            stream.write(json.dumps(dict(zip(columns, row)), ensure_ascii=False).encode("utf-8") + b"\n")
+        return
+    if header:
+        stream.write("\t".join(columns).encode("utf-8") + b"\n")
+    for row in rows:
+        cells = [_cell(value) for value in row]
+        line = "\t".join(cells)
+        if line.count("\t") != len(cells) - 1 or "\n" in line or "\r" in line:
+            raise DataError(f"{line[:80]!r}: a tab or a line end inside a field; write .jsonl or .parquet instead")
+        stream.write(line.encode("utf-8") + b"\n")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else repr(value)
+    return str(value)
+
+
+def _write_parquet(stream: IO[bytes], columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise DependencyError("writing Parquet needs pyarrow; install it with pip install pyarrow") from error
+    writer = None
+    rows = iter(rows)
+    while chunk := list(islice(rows, 1 << 14)):
+        table = pyarrow.table({name: list(cells) for name, cells in zip(columns, zip(*chunk))})
+        writer = writer or parquet.ParquetWriter(stream, table.schema)
+        writer.write_table(table)
+    if writer is not None:
+        writer.close()

@@ -1,0 +1,340 @@
+"""Records of every role, and the files that hold them: columns, headers, bad rows.
+
+    for triple in RecordFile("train_pairwise.csv", Triple):
+        ...
+    pairs = read_records("test_pairwise.csv", Pair)
+    write_records("triples.tsv", triples)
+
+Text files are tab-separated UTF-8 whatever their extension says, and never quoted; JSON lines, Parquet and gzip of
+any of them are read too. Columns go by name where the first row is a header, else by position.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import chain
+from typing import Any, ClassVar, Generic, Optional, TypeVar, Union
+
+from paddle_ranker.data.formats import BadRow, Row, read_rows, write_rows
+from paddle_ranker.errors import DataError
+
+COLUMNS = (
+    "id", "query", "title", "neg_title", "label", "recall_score", "teacher_score", "neg_teacher_score", "text"
+)  # fmt: skip
+OTHER_NAMES = {"text_a": "query", "text_b": "title"}
+NUMBERS = ("label", "recall_score", "teacher_score", "neg_teacher_score")
+REASONS_SHOWN = 3
+FIRST_ROWS = 20  # so many rows are looked at before a file is taken for one of another role
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row. `layouts` are the columns by position: those of a file without a header, one tuple for each width."""
+
+    role: ClassVar[str]
+    layouts: ClassVar[tuple[tuple[str, ...], ...]]
+
+
+@dataclass(frozen=True)
+class Triple(Record):
+    """A query, a title that answers it, and one that answers it less; a teacher's logits of both, where it has them."""
+
+    role: ClassVar[str] = "training triples"
+    layouts: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("query", "title", "neg_title"),
+        ("query", "title", "neg_title", "teacher_score", "neg_teacher_score"),
+    )
+    query: str
+    title: str
+    neg_title: str
+    teacher_score: Optional[float] = None
+    neg_teacher_score: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class LabeledPair(Record):
+    """A query, a title, and how relevant it is: 0 is not at all, higher is more; a teacher's logit, where it has it."""
+
+    role: ClassVar[str] = "labelled pairs"
+    layouts: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("query", "title", "label"),
+        ("query", "title", "label", "teacher_score"),
+    )
+    query: str
+    title: str
+    label: float
+    teacher_score: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class Pair(Record):
+    """A query and a title to score; the score of the recall stage is carried through."""
+
+    role: ClassVar[str] = "pairs to score"
+    layouts: ClassVar[tuple[tuple[str, ...], ...]] = (("query", "title"), ("query", "title", "recall_score"))
+    query: str
+    title: str
+    recall_score: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class Text(Record):
+    """One text of a corpus."""
+
+    role: ClassVar[str] = "texts"
+    layouts: ClassVar[tuple[tuple[str, ...], ...]] = (("text",),)
+    text: str
+
+
+@dataclass(frozen=True)
+class TitleRow(Record):
+    """A title of a collection, with its number or name where the file has one."""
+
+    role: ClassVar[str] = "titles"
+    layouts: ClassVar[tuple[tuple[str, ...], ...]] = (("title",), ("id", "title"))
+    title: str
+    id: Optional[str] = None
+
+
+KINDS: tuple[type[Record], ...] = (Triple, LabeledPair, Pair, TitleRow, Text)
+T = TypeVar("T", bound=Record)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the wanted columns stand in a file of tab-separated text, and how many columns each of its rows has."""
+
+    width: int
+    positions: dict[str, int]
+
+
+class RecordFile(Generic[T]):
+    """The records of one file, streamed anew by every `for` loop over it.
+
+    Raises `DataError`, naming file, line and what was found, when the file is missing, empty or damaged, when a column
+    is missing, and for a bad row: a wrong number of columns, undecodable bytes, an empty text, a label that is not
+    a finite number. With `skip_bad_rows` bad rows are left out and counted instead (`kept`, `skipped`, `report()`,
+    all about the last loop); a file without one good row stays an error.
+    """
+
+    def __init__(self, path: Union[str, os.PathLike[str]], kind: type[T], *, skip_bad_rows: bool = False) -> None:
+        self.path = os.fspath(path)
+        self.kind = kind
+        self.skip_bad_rows = skip_bad_rows
+        self.kept = 0
+        self.skipped = 0
+        self.line = 0  # number of the row that the last record was made of
+        self._reasons: list[str] = []
+
+    def report(self) -> str:
+        """Say what was kept: `kept 9,998; skipped 2 (line 17: 2 columns, expected 3; …)`."""
+        if not self.skipped:
+            return f"kept {self.kept:,}"
+        reasons = "; ".join(self._reasons) + ("; …" if self.skipped > len(self._reasons) else "")
+        return f"kept {self.kept:,}; skipped {self.skipped:,} ({reasons})"
+
+    def __iter__(self) -> Iterator[T]:
+        self.kept, self.skipped, self._reasons = 0, 0, []
+        rows = read_rows(self.path)
+        first = next(rows, None)
+        if first is None:
+            raise DataError(f"{self.path}: the file is empty; expected {_expected(self.kind)}")
+        header = _header(first[1])
+        if header is None:
+            rows = chain([first], rows)
+        layout = None if header is None else self._from_header(header)
+        numeric_titles = 0
+        for number, row in rows:
+            try:
+                if layout is None and isinstance(row, list):
+                    layout = self._from_width(row)
+                record = self._record(row, layout)
+            except _BadRowError as problem:
+                self._skip(number, str(problem))
+                continue
+            self.kept += 1
+            if header is None and isinstance(record, Triple) and numeric_titles == self.kept - 1 < FIRST_ROWS:
+                numeric_titles += _number(record.neg_title) is not None
+                if numeric_titles == FIRST_ROWS:
+                    raise self._of_another_role()
+            self.line = number
+            yield record
+        if numeric_titles and numeric_titles == self.kept:
+            raise self._of_another_role()
+        if not self.kept:
+            what = self.report() if self.skipped else "a header and no rows"
+            raise DataError(f"{self.path}: {what}; expected {_expected(self.kind)}")
+
+    def _from_header(self, names: list[str]) -> _Layout:
+        """Return each wanted column's position; columns of other names are ignored."""
+        if set(names) >= set(self.kind.layouts[0]):
+            wanted = [field.name for field in fields(self.kind) if field.name in names]
+            for column in wanted:
+                if names.count(column) > 1:
+                    raise DataError(f"{self.path}, line 1: the header names the column {column} more than once")
+            return _Layout(len(names), {column: names.index(column) for column in wanted})
+        missing = [column for column in self.kind.layouts[0] if column not in names]
+        raise DataError(
+            f"{self.path}: the header has {', '.join(names)}, but {self.kind.role} need {', '.join(missing)} too"
+            f"{_looks_like(names, self.kind)}"
+        )
+
+    def _from_width(self, cells: list[str]) -> _Layout:
+        for layout in self.kind.layouts:
+            if len(layout) == len(cells):
+                return _Layout(len(layout), {column: position for position, column in enumerate(layout)})
+        raise _BadRowError(self._wrong_width(cells, [len(layout) for layout in self.kind.layouts]))
+
+    def _wrong_width(self, cells: list[str], expected: Sequence[int]) -> str:
+        plural = "column" if len(cells) == 1 else "columns"
+        reason = f"{len(cells)} {plural}, expected {' or '.join(map(str, expected))}"
+        if self.skip_bad_rows:
+            return reason
+        if len(cells) == 1 and max(expected) > 1:
+            return f"{reason} ({', '.join(self.kind.layouts[0])}), separated by tabs"
+        columns = [kind.layouts[0] for kind in KINDS if len(kind.layouts[0]) == len(cells)]
+        return f"{reason} ({', '.join(self.kind.layouts[0])}){_looks_like(columns[-1], self.kind) if columns else ''}"
+
+    def _record(self, row: Row, layout: Optional[_Layout]) -> T:
+        if isinstance(row, BadRow):
+            raise _BadRowError(row.reason)
+        if isinstance(row, dict):
+            return self._from_object(row)
+        assert layout is not None
+        if len(row) != layout.width:
+            raise _BadRowError(self._wrong_width(row, [layout.width]))
+        return self._checked({column: row[position] for column, position in layout.positions.items()})
+
+    def _from_object(self, cells: dict[str, Any]) -> T:
+        named = {OTHER_NAMES.get(name, name): value for name, value in cells.items()}
+        missing = [column for column in self.kind.layouts[0] if named.get(column) is None]
+        if missing:
+            there = ", ".join(cells) or "nothing"
+            raise _BadRowError(f"no {', '.join(missing)}, only {there}{_looks_like(list(named), self.kind)}")
+        wanted = {field.name: named.get(field.name) for field in fields(self.kind)}
+        if "id" in wanted and isinstance(wanted["id"], int):
+            wanted["id"] = str(wanted["id"])
+        for column, value in wanted.items():
+            if isinstance(value, str) and not _storable(value):  # JSON can escape what UTF-8 text cannot hold
+                raise _BadRowError(f"the {column} holds a NUL or half of a surrogate pair, expected text")
+        return self._checked({column: value for column, value in wanted.items() if value is not None})
+
+    def _checked(self, cells: dict[str, Any]) -> T:
+        for column, value in cells.items():
+            if column in NUMBERS:
+                number = _number(value)
+                if number is None:
+                    hint = _looks_like(("query", "title", "neg_title"), self.kind) if not self.kept else ""
+                    raise _BadRowError(f"{column} {str(value)[:40]!r} is not a finite number{hint}")
+                cells[column] = number
+            elif not isinstance(value, str):
+                raise _BadRowError(f"{column} is a {type(value).__name__}, expected text")
+            elif not value or value.isspace():
+                raise _BadRowError(f"the {column} is empty")
+        return self.kind(**cells)
+
+    def _skip(self, number: int, reason: str) -> None:
+        if not self.skip_bad_rows:
+            raise DataError(
+                f"{self.path}, line {number}: {reason}; correct the row, or leave bad rows out with --skip_bad_rows"
+            )
+        self.skipped += 1
+        if len(self._reasons) < REASONS_SHOWN:
+            self._reasons.append(f"line {number}: {reason}")
+
+    def _of_another_role(self) -> DataError:
+        return DataError(
+            f"{self.path}: the third column holds numbers where {self.kind.role} have neg_title"
+            f"{_looks_like(LabeledPair.layouts[0], self.kind)}"
+        )
+
+
+class _BadRowError(Exception):
+    """Why a row is not a record."""
+
+
+def read_records(path: Union[str, os.PathLike[str]], kind: type[T], *, skip_bad_rows: bool = False) -> list[T]:
+    """Return all records of a file; raises `DataError` as `RecordFile` does and prints nothing."""
+    return list(RecordFile(path, kind, skip_bad_rows=skip_bad_rows))
+
+
+def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record], header: bool = True) -> int:
+    """Write records of one kind, streaming, and return how many there were.
+
+    The extension names the format: `.jsonl`, `.parquet`, gzip where it ends in `.gz`, else tab-separated text.
+    The file appears whole or not at all. Raises `DataError` when there is nothing to write, when kinds are mixed, and
+    for a text with a tab or a line end in it that is to go into tab-separated text.
+    """
+    stream = iter(records)
+    first = next(stream, None)
+    if first is None:
+        raise DataError(f"{os.fspath(path)}: no records to write")
+    # The longest layout whose columns this record fills: an optional column is there for all rows or for none.
+    columns = max(
+        (layout for layout in first.layouts if all(getattr(first, column) is not None for column in layout)), key=len
+    )
+    optional = {column for layout in first.layouts for column in layout} - set(columns)
+    count = 0
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        nonlocal count
+        for record in chain([first], stream):
+            row = tuple(getattr(record, column, None) for column in columns)
+            extra = any(getattr(record, column, None) is not None for column in optional)
+            if type(record) is not type(first) or None in row or extra:
+                raise DataError(
+                    f"{os.fspath(path)}: record {count + 1} has other columns than the first: {record!r:.80}"
+                )
+            count += 1
+            yield row
+
+    write_rows(os.fspath(path), columns, rows(), header)
+    return count
+
+
+def _header(row: Row) -> Optional[list[str]]:
+    """Return the column names of a header, or None for a row of data.
+
+    A header is made of known column names; two of them are enough, so that a misnamed column is found.
+    """
+    if not isinstance(row, list):
+        return None
+    names = [OTHER_NAMES.get(cell.strip().lower(), cell.strip().lower()) for cell in row]
+    known = [name for name in names if name in COLUMNS]
+    return names if len(known) == len(names) or len(set(known)) >= 2 else None
+
+
+def _number(value: Any) -> Optional[float]:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    if isinstance(value, str) and "_" in value:  # Python reads "1_0" as 10
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _storable(text: str) -> bool:
+    if text.isascii():
+        return "\0" not in text
+    try:
+        return b"\0" not in text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+
+
+def _expected(kind: type[Record]) -> str:
+    return f"{kind.role} ({' or '.join(', '.join(layout) for layout in kind.layouts)})"
+
+
+def _looks_like(columns: Sequence[str], expected: type[Record]) -> str:
+    for kind in KINDS:
+        if kind is not expected and set(kind.layouts[0]) <= set(columns):
+            hint = "; make triples of it with make-triples" if (kind, expected) == (LabeledPair, Triple) else ""
+            return f"; this looks like a file of {kind.role} ({', '.join(kind.layouts[0])}){hint}"
+    return ""

@@ -1,0 +1,258 @@
+"""TREC's file formats: runs (what systems returned), qrels (what people judged), and texts by id.
+
+    run = read_run("bm25.trec").run             # {"q1": {"d7": 12.5, ...}, ...}
+    qrels = read_qrels("qrels.txt").qrels       # {"q1": {"d7": 1, ...}, ...}
+
+| file | a line |
+| --- | --- |
+| run | `query Q0 document rank score tag`, separated by spaces or tabs; the score orders, the rank is not looked at |
+| qrels | `query 0 document label`; or BEIR's: a header `query-id corpus-id score`, then three columns |
+| texts | `id<tab>text`, `id<tab>title<tab>text`, or JSON lines with `_id` (or `id`), `text` and perhaps `title` |
+
+All are UTF-8, plain or in gzip.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Optional, TypeVar, Union
+
+from paddle_ranker.data.formats import BadRow, Row, check_writable, read_rows
+from paddle_ranker.errors import DataError
+from paddle_ranker.storage.atomic import new_file
+
+RUN_COLUMNS = 6
+_BEIR_HEADER = ["query-id", "corpus-id", "score"]
+_IDS = ("_id", "id", "qid", "query_id", "query-id", "pid", "docid", "doc_id", "document_id", "corpus-id")
+_TEXTS = ("title", "text", "query", "document", "passage", "contents")
+_REASONS_SHOWN = 3
+Value = TypeVar("Value", int, float)
+Scores = dict[str, dict[str, float]]
+Labels = dict[str, dict[str, int]]
+
+
+@dataclass
+class _Skips:
+    """Rows that are left out: an error each, unless they are to be counted."""
+
+    path: str
+    allowed: bool
+    count: int = 0
+    reasons: list[str] = field(default_factory=list)
+
+    def add(self, line: int, reason: str) -> None:
+        if not self.allowed:
+            raise DataError(
+                f"{self.path}, line {line}: {reason}; correct the line, or leave bad ones out with --skip_bad_rows"
+            )
+        self.count += 1
+        if len(self.reasons) < _REASONS_SHOWN:
+            self.reasons.append(f"line {line}: {reason}")
+
+    def notes(self) -> list[str]:
+        more = "; …" if self.count > len(self.reasons) else ""
+        return [f"{self.path}: skipped {self.count:,} ({'; '.join(self.reasons)}{more})"] if self.count else []
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a system returned: by query and document its score; its tag, and what was left out (`notes`)."""
+
+    run: Scores
+    tag: str
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Qrels:
+    """What was judged: by query and document its label; and what was left out (`notes`)."""
+
+    qrels: Labels
+    notes: list[str]
+
+
+def is_run(path: str) -> bool:
+    """Say whether a file's first line is one of a TREC run."""
+    first = next((row for _, row in read_rows(path)), None)
+    fields = _fields(first)
+    return fields is not None and len(fields) == RUN_COLUMNS and _number(fields[4]) is not None
+
+
+def read_run(path: str, *, skip_bad_rows: bool = False) -> Run:
+    """Read a run. Raises `DataError`, naming file and line, for what is not one, and for a document listed twice."""
+    skips = _Skips(path, skip_bad_rows)
+    run: Scores = {}
+    lines: dict[tuple[str, str], int] = {}
+    tag = ""
+    for number, row in read_rows(path):
+        fields = _fields(row)
+        if fields is None or len(fields) != RUN_COLUMNS:
+            skips.add(number, _wrong(row, fields, "query Q0 document rank score tag"))
+            continue
+        query, _, document, _, score, tag = fields
+        value = _number(score)
+        if value is None:
+            skips.add(number, f"the score {score[:40]!r} is not a finite number")
+        elif (query, document) in lines:
+            skips.add(number, f"query {query} lists document {document} again, as line {lines[query, document]} does")
+        else:
+            lines[query, document] = number
+            run.setdefault(query, {})[document] = value
+    return Run(_not_empty(path, run, skips), tag, skips.notes())
+
+
+def read_qrels(path: str, *, skip_bad_rows: bool = False) -> Qrels:
+    """Read qrels.
+
+    Raises `DataError`, naming file and line, for what is not one, and for a document with two labels for one query:
+    with `skip_bad_rows` that is counted, and the document counts as not judged. A line that stands there twice counts
+    once.
+    """
+    skips = _Skips(path, skip_bad_rows)
+    qrels: Labels = {}
+    lines: dict[tuple[str, str], int] = {}
+    contradicted: set[tuple[str, str]] = set()
+    is_beir = False
+    for number, row in read_rows(path):
+        fields = _fields(row)
+        if number == 1 and fields == _BEIR_HEADER:
+            is_beir = True
+            continue
+        if is_beir and fields is not None and len(fields) == 3:
+            fields = [fields[0], "0", *fields[1:]]
+        if fields is None or len(fields) != 4:
+            skips.add(number, _wrong(row, fields, "query 0 document label"))
+            continue
+        query, _, document, text = fields
+        label = _number(text)
+        if label is None or label != int(label):
+            skips.add(number, f"the label {text[:40]!r} is not a whole number")
+            continue
+        seen = qrels.setdefault(query, {}).setdefault(document, int(label))
+        first = lines.setdefault((query, document), number)
+        if seen != int(label):
+            skips.add(
+                number, f"label {int(label)} for query {query} and document {document}, but {seen} in line {first}"
+            )
+            contradicted.add((query, document))
+    for query, document in contradicted:
+        del qrels[query][document]
+    judged = {query: documents for query, documents in qrels.items() if documents}
+    return Qrels(_not_empty(path, judged, skips), skips.notes())
+
+
+def write_run(path: str, rows: Iterable[tuple[str, str, float]], tag: str) -> None:
+    """Write (query, document, score) as a run, atomically; ranks follow the scores, equal ones trec_eval's order.
+
+    Raises `DataError` for an id with a space in it.
+    """
+    by_query: Scores = {}
+    for query, document, score in rows:
+        by_query.setdefault(_checked_id(path, query), {})[_checked_id(path, document)] = score
+    check_writable(path)
+    name = "_".join(tag.split()) or "run"
+    with new_file(path) as stream:
+        stream.writelines(run_lines(by_query, name))
+
+
+def run_lines(by_query: Scores, tag: str) -> Iterator[str]:
+    """Yield the lines of a run, best first; equal scores in trec_eval's order, the later id first."""
+    for query, scores in by_query.items():
+        best = sorted(scores, key=lambda document: (scores[document], document.encode()), reverse=True)
+        for place, document in enumerate(best, start=1):
+            yield f"{query} Q0 {document} {place} {scores[document]!r} {tag}\n"
+
+
+def write_qrels(path: str, rows: Iterable[tuple[str, str, float]]) -> None:
+    """Write (query, document, label) as qrels, atomically; raises `DataError` for a label that is no whole number."""
+    check_writable(path)
+    with new_file(path) as stream:
+        for query, document, label in rows:
+            if label != int(label):
+                raise DataError(f"{path}: label {label} is not a whole number: TREC's qrels cannot hold it")
+            stream.write(f"{_checked_id(path, query)} 0 {_checked_id(path, document)} {int(label)}\n")
+
+
+def read_texts(path: str, wanted: Collection[str], *, skip_bad_rows: bool = False) -> dict[str, str]:
+    """Return the texts of the `wanted` ids; the file may be far larger than memory.
+
+    Raises `DataError` for a line that is no text, for an id with two texts, and where a wanted id is not there.
+    """
+    skips = _Skips(path, skip_bad_rows)
+    wanted = set(wanted)
+    texts: dict[str, str] = {}
+    for number, row in read_rows(path):
+        if (
+            number == 1
+            and isinstance(row, list)
+            and row[0].lower() in _IDS
+            and set(map(str.lower, row[1:])) <= {*_TEXTS}
+        ):
+            continue
+        found = _text(row)
+        if isinstance(found, str):
+            skips.add(number, found)
+        elif found[0] in wanted and texts.setdefault(*found) != found[1]:
+            skips.add(number, f"another text for the id {found[0]}")
+    missing = sorted(wanted - texts.keys())
+    if missing:
+        raise DataError(
+            f"{path}: no text for {len(missing):,} of {len(wanted):,} ids, such as {', '.join(missing[:3])}: "
+            "is it the file that belongs to the run and the qrels?"
+        )
+    return texts
+
+
+def _text(row: Row) -> Union[tuple[str, str], str]:
+    """Return a row's id and text, or what is wrong with it."""
+    if isinstance(row, BadRow):
+        return row.reason
+    if isinstance(row, dict):
+        name = next((str(row[key]) for key in _IDS if row.get(key) is not None), None)
+        parts = [row[key] for key in _TEXTS if isinstance(row.get(key), str) and row[key].strip()]
+        if name is None or not parts:
+            return f"no id and text, only {', '.join(row) or 'nothing'}"
+        return name, " ".join(parts)
+    if len(row) not in (2, 3):
+        return f"{len(row)} columns, expected id, text (or id, title, text), separated by tabs"
+    parts = [cell for cell in row[1:] if cell.strip()]
+    return (row[0].strip(), " ".join(parts)) if parts and row[0].strip() else "an empty id or text"
+
+
+def _fields(row: Optional[Row]) -> Optional[list[str]]:
+    return " ".join(row).split() if isinstance(row, list) else None
+
+
+def _wrong(row: Row, fields: Optional[list[str]], expected: str) -> str:
+    if isinstance(row, BadRow):
+        return row.reason
+    return f"{'JSON' if fields is None else f'{len(fields)} fields'}, expected {expected}"
+
+
+def _number(text: str) -> Optional[float]:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and "_" not in text else None
+
+
+def _not_empty(path: str, found: dict[str, dict[str, Value]], skips: _Skips) -> dict[str, dict[str, Value]]:
+    if not found:
+        raise DataError(f"{path}: no line that can be used{f' ({skips.reasons[0]})' if skips.reasons else ''}")
+    return found
+
+
+def _checked_id(path: str, name: str) -> str:
+    if not name or len(name.split()) != 1:
+        raise DataError(f"{path}: the id {name!r} is empty or holds a space: TREC's formats cannot hold it")
+    return name
+
+
+def rows_of(values: dict[str, dict[str, Value]]) -> Iterator[tuple[str, str, Value]]:
+    """Yield (query, document, value) of a run or qrels."""
+    for query, documents in values.items():
+        for document, value in documents.items():
+            yield query, document, value

@@ -1,0 +1,1 @@
+"""Texts to ids, and ids to batches."""

@@ -1,0 +1,247 @@
+"""Which examples go together: batches of similar length, so that little is spent on padding.
+
+A batch costs what its longest pair costs. Scoring sorts by length outright; training shuffles first and sorts only
+inside windows of many batches, so that which examples meet in a batch stays random from epoch to epoch.
+
+An epoch of training is never laid out as a whole: its order is a function of (seed, epoch), so ten million examples
+cost what a thousand do, and a resumed training goes straight to the window where it stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Optional, Protocol, Union
+
+import numpy as np
+
+from paddle_ranker.encoding.columns import offsets_of, ragged_positions
+
+WINDOW = 50  # batches a window; at 50 nearly all padding is gone and an epoch of 6,000 triples still mixes 4 windows
+ROUNDS = 8  # of `permuted`; even three examples come in each of their six orders equally often
+
+Batch = list[np.ndarray]  # the indices of each micro-batch
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How batches are formed.
+
+    `batch_size`: examples a micro-batch, at most. `parts`: micro-batches a batch, processes times accumulation steps.
+    `max_tokens`: padded tokens a micro-batch, at most (an example of its own may be longer); 0: no limit.
+    `seed`: decides the order, together with the epoch.
+    """
+
+    batch_size: int
+    parts: int = 1
+    max_tokens: int = 0
+    seed: int = 0
+
+    def most_examples(self, longest: int, rows_each: int) -> int:
+        """Return how many examples a micro-batch holds whose longest pair has `longest` tokens; at least one."""
+        if not self.max_tokens:
+            return self.batch_size
+        return max(1, min(self.batch_size, self.max_tokens // (rows_each * max(1, longest))))
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Examples that must share a micro-batch: group g holds `members[offsets[g]:offsets[g + 1]]`, at least one.
+
+    `offsets` [groups + 1] int64; `members` [n] int64, every example once.
+    """
+
+    offsets: np.ndarray
+    members: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @classmethod
+    def of(cls, keys: Union[Sequence[str], np.ndarray]) -> Groups:
+        """Put the examples with equal `keys` [n] into one group, in their order."""
+        if isinstance(keys, np.ndarray):
+            codes = keys
+        else:
+            code_of: dict[str, int] = {}
+            codes = np.fromiter((code_of.setdefault(key, len(code_of)) for key in keys), np.int64, len(keys))
+        members = np.argsort(codes, kind="stable").astype(np.int64, copy=False)
+        ordered = codes[members]
+        first = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(codes) else np.empty(0, np.int64)
+        return cls(np.append(first, len(codes)), members)
+
+
+class Batchable(Protocol):
+    """What forming batches asks of the examples."""
+
+    @property
+    def rows_each(self) -> int:
+        """Pairs that one example puts into a batch."""
+        ...
+
+    @property
+    def groups(self) -> Optional[Groups]:
+        """Examples that must share a micro-batch; None: each on its own."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def lengths(self, indices: np.ndarray) -> np.ndarray:
+        """Return the tokens of the longest pair of each example of `indices` [m], `[m]`."""
+        ...
+
+
+def training_batches(examples: Batchable, plan: BatchPlan, epoch: int, skip: int = 0) -> Iterator[Batch]:
+    """Yield one epoch of batches: a random order, length-bucketed in windows, the batches of a window shuffled.
+
+    A batch is a list of exactly `plan.parts` index arrays, whose sizes differ by at most one where there are no
+    groups; where examples run short the later ones are empty. Without `max_tokens` and groups, the examples of a batch
+    depend on `batch_size * parts` alone. A group stays whole: larger than a micro-batch, it makes one of its own.
+
+    Args:
+        epoch: decides the order, together with the seed; the same two give the same batches.
+        skip: batches of the epoch to leave out, from its beginning.
+    """
+    first_window = 0
+    if _are_uniform(examples, plan):
+        first_window, skip = divmod(skip, WINDOW)
+    for number, batches in _windows(examples, plan, epoch, first_window):
+        if skip < len(batches):
+            # From 1: NumPy takes [seed, epoch] and [seed, epoch, 0] for the same seed.
+            order = np.random.default_rng([plan.seed, epoch, number + 1]).permutation(len(batches))
+            for place in order[skip:]:
+                yield batches[place]
+        skip = max(0, skip - len(batches))
+
+
+def count_batches(examples: Batchable, plan: BatchPlan, epoch: int) -> int:
+    """Return how many batches `training_batches` yields for the epoch.
+
+    With `max_tokens` or groups this takes all lengths, four bytes each, and seconds for ten million examples.
+    """
+    if _are_uniform(examples, plan):
+        return math.ceil(len(examples) / (plan.batch_size * plan.parts))
+    return sum(len(batches) for _, batches in _windows(_HeldLengths(examples), plan, epoch))
+
+
+class _HeldLengths:
+    """The lengths of examples, read in their order: on a disk that is much faster than in a random one."""
+
+    def __init__(self, examples: Batchable):
+        self.rows_each, self.groups = examples.rows_each, examples.groups
+        self._lengths = np.empty(len(examples), np.int32)
+        for start in range(0, len(examples), 1 << 16):
+            indices = np.arange(start, min(len(examples), start + (1 << 16)))
+            self._lengths[indices] = examples.lengths(indices)
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def lengths(self, indices: np.ndarray) -> np.ndarray:
+        chosen: np.ndarray = self._lengths[indices]
+        return chosen
+
+
+def _are_uniform(examples: Batchable, plan: BatchPlan) -> bool:
+    """Tell whether all batches but the last hold the same number of examples."""
+    return not plan.max_tokens and examples.groups is None
+
+
+def _windows(examples: Batchable, plan: BatchPlan, epoch: int, first: int = 0) -> Iterator[tuple[int, list[Batch]]]:
+    """Yield each window's number and its batches, from the longest examples to the shortest."""
+    groups = examples.groups
+    units = len(examples) if groups is None else len(groups)
+    examples_a_window = WINDOW * plan.batch_size * plan.parts
+    size = examples_a_window if groups is None else math.ceil(examples_a_window * units / max(1, len(examples)))
+    for number in range(first, math.ceil(units / max(1, size))):
+        positions = np.arange(number * size, min(units, (number + 1) * size))
+        chosen = permuted(positions, units, (plan.seed, epoch))
+        if groups is None:
+            yield number, _cut(examples, chosen, plan)
+        else:
+            yield number, _pack(examples, groups, chosen, plan)
+
+
+def _cut(examples: Batchable, chosen: np.ndarray, plan: BatchPlan) -> list[Batch]:
+    """Cut examples into batches, from the longest down: the first of a batch tells what it costs."""
+    lengths = examples.lengths(chosen)
+    order = np.argsort(-lengths, kind="stable")
+    batches: list[Batch] = []
+    start = 0
+    while start < len(order):
+        end = start + plan.parts * plan.most_examples(int(lengths[order[start]]), examples.rows_each)
+        batch = chosen[order[start:end]]
+        batches.append([batch[part :: plan.parts] for part in range(plan.parts)])  # all parts equally long on average
+        start = end
+    return batches
+
+
+def _pack(examples: Batchable, groups: Groups, chosen: np.ndarray, plan: BatchPlan) -> list[Batch]:
+    """Fill micro-batch after micro-batch with whole groups, from the one with the longest pair down."""
+    sizes = groups.offsets[chosen + 1] - groups.offsets[chosen]
+    members = groups.members[ragged_positions(groups.offsets[chosen], sizes)]
+    offsets = offsets_of(sizes)
+    longest = np.maximum.reduceat(examples.lengths(members), offsets[:-1])
+    micro_batches: list[list[np.ndarray]] = []
+    room = 0
+    for group in np.argsort(-longest, kind="stable"):
+        if sizes[group] > room:
+            micro_batches.append([])
+            room = plan.most_examples(int(longest[group]), examples.rows_each)
+        micro_batches[-1].append(members[offsets[group] : offsets[group + 1]])
+        room -= sizes[group]
+    parts = [np.concatenate(held) for held in micro_batches]
+    parts += [members[:0]] * (-len(parts) % plan.parts)
+    return [parts[start : start + plan.parts] for start in range(0, len(parts), plan.parts)]
+
+
+def permuted(positions: np.ndarray, n: int, key: Sequence[int]) -> np.ndarray:
+    """Return what stands at `positions` [m] of a pseudo-random order of `range(n)`, without making the order.
+
+    A generalised Feistel network over a x b >= n cells, each round adding a hash of one coordinate to the other, with
+    cycle walking (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002, methods 2 and 3). For
+    batches, not for secrets.
+
+    Args:
+        key: non-negative numbers that decide the order.
+
+    Returns:
+        `[m] int64`; all positions together give every number below `n` once.
+    """
+    width = math.isqrt(max(0, n - 1)) + 1
+    sides = (np.uint64(width), np.uint64(-(-n // width)))
+    keys = np.random.SeedSequence(key).generate_state(ROUNDS, np.uint64)
+    result = np.array(positions, dtype=np.uint64)
+    walking = np.arange(len(result))
+    while len(walking):
+        cells = result[walking]
+        coordinates = [cells % sides[0], cells // sides[0]]
+        for number in range(ROUNDS):
+            moved = number % 2
+            step = _hashed(coordinates[1 - moved], keys[number]) % sides[moved]
+            coordinates[moved] = (coordinates[moved] + step) % sides[moved]
+        result[walking] = coordinates[0] + coordinates[1] * sides[0]
+        walking = walking[result[walking] >= n]
+    return result.astype(np.int64)
+
+
+def _hashed(values: np.ndarray, key: np.uint64) -> np.ndarray:
+    """Mix the bits of `values` [m] uint64: the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    mixed = values * np.uint64(0x9E3779B97F4A7C15) + key
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def scoring_batches(lengths: np.ndarray, max_tokens: int, max_rows: int) -> Iterator[np.ndarray]:
+    """Yield index batches sorted by length, each of at most `max_tokens` padded tokens and `max_rows` rows.
+
+    A pair longer than `max_tokens` makes a batch of its own. Every index of `lengths` (`[n]`) comes exactly once.
+    """
+    order = np.argsort(-lengths, kind="stable")  # longest first: memory peaks at once, not at the end
+    start = 0
+    while start < len(order):
+        rows = max(1, min(max_rows, max_tokens // max(1, int(lengths[order[start]]))))
+        yield order[start : start + rows]
+        start += rows

@@ -1,0 +1,170 @@
+"""Pairs of texts to ids: the one place that knows segments, truncation and special tokens."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.encoding.columns import EncodedPairs, offsets_of, ragged_positions
+from paddle_ranker.encoding.tokenizers.backends import make_backend
+from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+from paddle_ranker.errors import CheckpointError, UsageError
+from paddle_ranker.model.config import EncoderConfig
+
+__all__ = ["EncodedPairs", "PairEncoder", "make_pair_encoder", "never_match_ids", "truncated_lengths"]
+
+SPECIAL_TOKENS_A_PAIR = 3
+_SHORTEST_PAIR = SPECIAL_TOKENS_A_PAIR + 2  # room for one token of either side
+
+
+class PairEncoder:
+    """Turn (query, title) into `[CLS] query [SEP] title [SEP]` with the ids of PaddleNLP's Python tokenizers.
+
+    Special tokens typed in a text are plain text. A pair longer than `max_seq_length` loses tokens from the end of
+    its longer side, which never empties a side; `truncated` counts such pairs. Safe to call from several threads.
+
+    Attributes: `max_seq_length`, `vocab_size` (largest id + 1), `pad_id`, `cls_id`, `sep_id`, `unk_id`, `mask_id`,
+    `backend` (what turns words into ids), `truncated`.
+    """
+
+    def __init__(self, files: TokenizerFiles, max_seq_length: int, backend: str = "auto") -> None:
+        if max_seq_length < _SHORTEST_PAIR:
+            raise UsageError(
+                f"max_seq_length {max_seq_length}: must be at least {_SHORTEST_PAIR}, "
+                "three special tokens and one token of each text"
+            )
+        self.max_seq_length = max_seq_length
+        self.vocab_size = files.vocab_size
+        self.truncated = 0
+        self.backend, self._backend = make_backend(backend, files)
+        self._files = files
+        self._truncated_lock = threading.Lock()
+        self.pad_id = self._special_id("pad_token")
+        self.cls_id = self._special_id("cls_token")
+        self.sep_id = self._special_id("sep_token")
+        self.unk_id = self._special_id("unk_token")
+
+    @classmethod
+    def from_folder(
+        cls, folder: Union[str, os.PathLike[str]], max_seq_length: int, backend: str = "auto"
+    ) -> PairEncoder:
+        """Load `vocab.txt` and the optional `tokenizer_config.json` and `special_tokens_map.json` of `folder`.
+
+        `backend`: auto (the fastest), builtin, tokenizers, fast_tokenizer or python (PaddleNLP's own classes).
+        Raises `CheckpointError` for unusable files, `DependencyError` for a backend that is not installed, `UsageError`
+        for an unknown backend or a `max_seq_length` below 5.
+        """
+        return cls(TokenizerFiles.read(Path(folder)), max_seq_length, backend)
+
+    @property
+    def token_to_id(self) -> dict[str, int]:
+        """The vocabulary; of a token that stands there twice the last id, as in PaddleNLP."""
+        return self._files.token_to_id
+
+    @property
+    def mask_id(self) -> int:
+        """Id of the mask token; raises `CheckpointError` where the vocabulary has none."""
+        return self._special_id("mask_token")
+
+    def encode(self, queries: Sequence[str], titles: Sequence[str], *, truncate: bool = True) -> EncodedPairs:
+        """Encode the pairs (queries[i], titles[i]); a text that repeats within the call is tokenized once.
+
+        Without `truncate` they are whole, for `paddle_ranker.encoding.windows`: an engine may not take them so long.
+        """
+        if len(queries) != len(titles):
+            raise ValueError(f"{len(queries)} queries and {len(titles)} titles: give one title for each query")
+        index_of: dict[str, int] = {}
+        places = np.fromiter(
+            (index_of.setdefault(text, len(index_of)) for texts in (queries, titles) for text in texts),
+            dtype=np.int64,
+            count=2 * len(queries),
+        )
+        flat, text_lengths = self._backend.encode(list(index_of))
+        text_starts = offsets_of(text_lengths)[:-1]
+        first, second = places[: len(queries)], places[len(queries) :]
+        first_lengths, second_lengths = text_lengths[first], text_lengths[second]
+        if truncate:
+            budget = self.max_seq_length - SPECIAL_TOKENS_A_PAIR
+            first_lengths, second_lengths = truncated_lengths(first_lengths, second_lengths, budget)
+            self._count_truncated((first_lengths < text_lengths[first]) | (second_lengths < text_lengths[second]))
+
+        lengths = first_lengths + second_lengths + SPECIAL_TOKENS_A_PAIR
+        offsets = offsets_of(lengths)
+        starts, second_starts = offsets[:-1], first_lengths + 2
+        ids = np.empty(offsets[-1], dtype=np.int32)
+        ids[starts] = self.cls_id
+        ids[starts + second_starts - 1] = self.sep_id
+        ids[offsets[1:] - 1] = self.sep_id
+        for place, text, count in ((1, first, first_lengths), (second_starts, second, second_lengths)):
+            ids[ragged_positions(starts + place, count)] = flat[ragged_positions(text_starts[text], count)]
+        return EncodedPairs(ids, offsets, second_starts.astype(np.int32))
+
+    def encode_texts(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+        """Return the ids of each text, [length] int32, whole and without special tokens."""
+        flat, lengths = self._backend.encode(texts)
+        offsets = offsets_of(lengths).tolist()
+        return [flat[start:end] for start, end in zip(offsets, offsets[1:])]
+
+    def save(self, folder: Union[str, os.PathLike[str]]) -> None:
+        """Write the tokenizer files into `folder` (made if missing); `from_folder` and PaddleNLP read them alike."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        self._files.write(target)
+
+    def _special_id(self, role: str) -> int:
+        token = self._files.special_tokens[role]
+        try:
+            return self._files.token_to_id[token]
+        except KeyError:
+            raise CheckpointError(f"the vocabulary has no {token} (the {role}): add it, or use another model") from None
+
+    def _count_truncated(self, is_truncated: NDArray[np.bool_]) -> None:
+        count = int(np.count_nonzero(is_truncated))
+        if count:
+            with self._truncated_lock:
+                self.truncated += count
+
+
+def truncated_lengths(
+    first: NDArray[np.int64], second: NDArray[np.int64], budget: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how many tokens [n] each side keeps so that both fit into `budget` >= 2 tokens, longest first.
+
+    The closed form of removing one token at a time from the longer side, from the second where they are equal
+    (PaddleNLP's `truncate_sequences`): a side is cut only to its half, or to what the other leaves over.
+    """
+    kept_first = np.minimum(first, np.maximum(budget - budget // 2, budget - second))
+    kept_second = np.minimum(second, np.maximum(budget // 2, budget - first))
+    return kept_first, kept_second
+
+
+def make_pair_encoder(folder: Path, config: EncoderConfig, max_seq_length: int, tokenizer: str = "auto") -> PairEncoder:
+    """Return the pair encoder of a folder; raises `CheckpointError` where it does not belong to `config`'s model."""
+    if max_seq_length > config.longest_pair:
+        raise CheckpointError(
+            f"max_seq_length {max_seq_length} is above the {config.longest_pair} positions of this model"
+        )
+    pair_encoder = PairEncoder.from_folder(folder, max_seq_length, backend=tokenizer)
+    if pair_encoder.vocab_size > config.vocab_size:
+        raise CheckpointError(
+            f"the vocabulary has ids up to {pair_encoder.vocab_size - 1} but the model has {config.vocab_size} "
+            "word embeddings: vocab.txt is another model's"
+        )
+    if pair_encoder.pad_id != config.pad_token_id:
+        raise CheckpointError(f"the vocabulary's [PAD] is id {pair_encoder.pad_id}, the model's {config.pad_token_id}")
+    return pair_encoder
+
+
+def never_match_ids(pair_encoder: PairEncoder) -> list[int]:
+    """Return the ids that carry no text: special tokens, padding and [UNK]."""
+    ids = {pair_encoder.pad_id, pair_encoder.cls_id, pair_encoder.sep_id, pair_encoder.unk_id}
+    with suppress(CheckpointError):  # a vocabulary made for ranking alone need not have [MASK]
+        ids.add(pair_encoder.mask_id)
+    return sorted(ids)

@@ -1,0 +1,122 @@
+"""Where encoded pairs lie that may be too many for memory: there, or in temporary files that are read in place.
+
+    collector = PairCollector(folder, max_bytes=1 << 30)
+    for ...:
+        collector.append(pair_encoder.encode(queries, titles), labels=labels)
+    pairs, columns = collector.finish()
+
+Either way a batch is the same.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Optional
+
+import numpy as np
+
+from paddle_ranker.encoding.columns import EncodedPairs
+from paddle_ranker.errors import RankerError
+from paddle_ranker.storage.arrays import map_file
+
+MAX_BYTES = 1 << 30  # of encoded pairs in memory, where nothing else is said
+_IDS, _OFFSETS, _SECOND_STARTS = "pairs.ids", "pairs.offsets", "pairs.second_starts"  # no names of further columns
+
+
+class PairCollector:
+    """Collect encoded pairs, in memory up to `max_bytes`, beyond that all of them in temporary files.
+
+    The files have no name: they vanish with the arrays that read them, and with the process even if it is killed.
+    What is read from them is the same, and nothing of it stays in memory; what stays in memory needs twice its bytes
+    for a moment in `finish`.
+
+    Args:
+        folder: where the files go: on a disk, with room for four bytes a token, twelve a pair and the further columns.
+            None: the system's folder for temporary files, which on some systems is memory itself.
+        max_bytes: how much is kept in memory.
+    """
+
+    def __init__(self, folder: Optional[Path] = None, max_bytes: int = MAX_BYTES):
+        self._folder = Path(tempfile.gettempdir()) if folder is None else folder
+        self._max_bytes = max_bytes
+        self._on_disk = False
+        self._tokens = 0
+        self._columns: dict[str, _Column] = {}
+
+    def append(self, pairs: EncodedPairs, **columns: np.ndarray) -> None:
+        """Add pairs [m], and the [m] values of each of `columns`: in every call the same ones, of the same types.
+
+        Raises `RankerError` where the folder cannot hold them, `ValueError` for columns unlike those before.
+        """
+        for name, values in columns.items():
+            if len(values) != len(pairs):
+                raise ValueError(f"{len(pairs)} pairs and {len(values)} {name}: give one value for each pair")
+        offsets = pairs.offsets if not self._columns else pairs.offsets[1:]
+        new = {_IDS: pairs.ids, _OFFSETS: offsets + self._tokens, _SECOND_STARTS: pairs.second_starts, **columns}
+        self._columns = self._columns or {name: _Column(values.dtype) for name, values in new.items()}
+        if {name: column.dtype for name, column in self._columns.items()} != {n: v.dtype for n, v in new.items()}:
+            raise ValueError(f"columns {', '.join(columns) or '(none)'}: other names or types than with earlier pairs")
+        self._tokens += len(pairs.ids)
+        with self._disk_errors():
+            for name, values in new.items():
+                self._columns[name].append(values)
+            if not self._on_disk and self._nbytes() > self._max_bytes:
+                self._on_disk = True
+                for column in self._columns.values():
+                    column.move_to(self._folder)
+
+    def finish(self) -> tuple[EncodedPairs, dict[str, np.ndarray]]:
+        """Return all pairs and columns, and forget them here; large columns are read with `encoded_pairs.gather`."""
+        if not self._columns:
+            return EncodedPairs.concat([]), {}
+        with self._disk_errors():
+            arrays = {name: self._columns.pop(name).finish() for name in list(self._columns)}
+        return EncodedPairs(arrays.pop(_IDS), arrays.pop(_OFFSETS), arrays.pop(_SECOND_STARTS)), arrays
+
+    def _nbytes(self) -> int:
+        return sum(column.nbytes for column in self._columns.values())
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:  # a full disk, most of all
+            raise RankerError(
+                f"{self._folder}: {self._nbytes() / 2**20:.0f} MB of encoded training data could not be kept there "
+                f"({error.strerror or error}); make room, choose another --save_dir, or keep more in memory with "
+                "--data_memory_mb"
+            ) from error
+
+
+class _Column:
+    """One array that grows at its end: a list of chunks, or a file."""
+
+    def __init__(self, dtype: np.dtype):
+        self.dtype, self.nbytes = dtype, 0
+        self._chunks: list[np.ndarray] = []
+        self._file: Optional[IO[bytes]] = None
+
+    def append(self, values: np.ndarray) -> None:
+        self.nbytes += values.nbytes
+        if self._file is None:
+            self._chunks.append(values)
+            return
+        left = memoryview(np.ascontiguousarray(values).view(np.uint8).data)
+        while left:  # a write may stop short of the whole
+            left = left[self._file.write(left) :]
+
+    def move_to(self, folder: Path) -> None:
+        # Unbuffered: a buffer that cannot be written would complain again when the file is closed.
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+        chunks, self._chunks, self.nbytes = self._chunks, [], 0
+        for values in chunks:
+            self.append(values)
+
+    def finish(self) -> np.ndarray:
+        if self._file is None or not self.nbytes:
+            return np.concatenate([np.empty(0, self.dtype), *self._chunks])
+        with self._file:
+            return map_file(self._file, self.dtype)

@@ -1,0 +1,158 @@
+"""The tokenizer files of a model folder: read them, and write them so that PaddleNLP reads the same."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paddle_ranker.encoding.tokenizers.text_rules import TextRules
+from paddle_ranker.errors import CheckpointError
+
+VOCABULARY_FILE = "vocab.txt"
+CONFIG_FILE = "tokenizer_config.json"
+SPECIAL_TOKENS_FILE = "special_tokens_map.json"
+ADDED_TOKENS_FILE = "added_tokens.json"
+ROLES = {  # of special tokens, and the token of each where nothing else is said
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """What a folder says about its tokenizer."""
+
+    vocabulary: bytes  # the file as it is, so that a copy is byte-identical
+    token_to_id: dict[str, int]
+    vocab_size: int  # largest id + 1: a token that stands there twice leaves a gap in token_to_id
+    rules: TextRules
+    special_tokens: dict[str, str]  # "unk_token" -> "[UNK]", ...
+    config: dict[str, Any]  # tokenizer_config.json with every default filled in
+
+    @classmethod
+    def read(cls, folder: Path) -> TokenizerFiles:
+        """Read `vocab.txt` and, where they exist, `tokenizer_config.json` and `special_tokens_map.json`.
+
+        Raises `CheckpointError` where a file is missing, unreadable, or asks for something that is not done here.
+        """
+        vocabulary, token_to_id, vocab_size = _read_vocabulary(folder)
+        config = _read_json(folder / CONFIG_FILE)
+        special_tokens = dict(ROLES)
+        for source in (_read_json(folder / SPECIAL_TOKENS_FILE), config):
+            for role in ROLES:
+                if source.get(role) is not None:
+                    special_tokens[role] = _token_text(source[role], role, folder)
+        for role in ("pad_token", "cls_token", "sep_token", "unk_token"):
+            if special_tokens[role] not in token_to_id:
+                raise CheckpointError(
+                    f"{folder / VOCABULARY_FILE} has no {special_tokens[role]} (the {role}): "
+                    "give the vocabulary that the model was trained with"
+                )
+        _refuse_what_is_not_done(config, vocab_size, folder)
+        rules = TextRules(
+            do_lower_case=_boolean(config, "do_lower_case", True, folder),
+            strip_accents=None
+            if config.get("strip_accents") is None
+            else _boolean(config, "strip_accents", True, folder),
+            tokenize_chinese_chars=_boolean(config, "tokenize_chinese_chars", True, folder),
+        )
+        return cls(
+            vocabulary=vocabulary,
+            token_to_id=token_to_id,
+            vocab_size=vocab_size,
+            rules=rules,
+            special_tokens=special_tokens,
+            config=_complete_config(config, rules, special_tokens),
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write the three files into `folder`, which exists."""
+        (folder / VOCABULARY_FILE).write_bytes(self.vocabulary)
+        _write_json(folder / CONFIG_FILE, self.config)
+        _write_json(folder / SPECIAL_TOKENS_FILE, self.special_tokens)
+
+
+def _read_vocabulary(folder: Path) -> tuple[bytes, dict[str, int], int]:
+    path = folder / VOCABULARY_FILE
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path} is not there: a model folder needs its vocabulary, one token a line; copy it beside the parameters"
+        ) from None
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise CheckpointError(f"{path} line {line}: not UTF-8; save the vocabulary as UTF-8") from None
+    # Lines as PaddleNLP's text mode counts them: \n, \r\n and \r end a line, \u2028 and its like do not.
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    # The last of two equal tokens wins, as in PaddleNLP.
+    return content, {token: i for i, token in enumerate(lines)}, len(lines)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON ({error}): restore it, or remove it to use the defaults") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} holds a {type(values).__name__}, expected an object of settings")
+    return values
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _token_text(value: Any, role: str, folder: Path) -> str:
+    text = value.get("content") if isinstance(value, dict) else value  # an AddedToken is saved as an object
+    if not isinstance(text, str):
+        raise CheckpointError(f"{folder}: {role} is {value!r}, expected a token such as [UNK]")
+    return text
+
+
+def _boolean(config: dict[str, Any], name: str, default: bool, folder: Path) -> bool:
+    value = config.get(name, default)
+    if not isinstance(value, bool):
+        raise CheckpointError(f"{folder / CONFIG_FILE}: {name} is {value!r}, expected true or false")
+    return value
+
+
+def _refuse_what_is_not_done(config: dict[str, Any], vocab_size: int, folder: Path) -> None:
+    if config.get("do_basic_tokenize") is False:
+        raise CheckpointError(
+            f"{folder / CONFIG_FILE}: do_basic_tokenize false is not supported; set it to true where the model was "
+            "trained with word splitting"
+        )
+    added = {**_read_json(folder / ADDED_TOKENS_FILE), **_ids_of_added_tokens(config)}
+    beyond = [token for token, token_id in added.items() if not isinstance(token_id, int) or token_id >= vocab_size]
+    if beyond:
+        raise CheckpointError(
+            f"{folder} adds the token {beyond[0]!r} to its vocabulary of {vocab_size}, which is not supported: append "
+            f"added tokens to {VOCABULARY_FILE}, or train without them"
+        )
+
+
+def _ids_of_added_tokens(config: dict[str, Any]) -> dict[str, Any]:
+    added = config.get("added_tokens_decoder") or {}
+    return {str(token): int(token_id) for token_id, token in added.items() if str(token_id).isdecimal()}
+
+
+def _complete_config(config: dict[str, Any], rules: TextRules, special_tokens: dict[str, str]) -> dict[str, Any]:
+    is_ernie = rules.strip_accents is None and rules.tokenize_chinese_chars
+    completed: dict[str, Any] = {**config, **special_tokens, "do_lower_case": rules.do_lower_case}
+    completed.pop("name_or_path", None)  # where the folder lay on the machine that made it
+    if not is_ernie:  # PaddleNLP's ErnieTokenizer ignores these two settings, its BertTokenizer honours them
+        completed["tokenizer_class"] = "BertTokenizer"
+    completed.setdefault("tokenizer_class", "ErnieTokenizer")
+    return completed

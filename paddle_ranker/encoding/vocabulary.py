@@ -1,0 +1,119 @@
+"""Train a WordPiece vocabulary on a user's own texts, the same one every time."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Union
+
+from paddle_ranker.encoding.tokenizers.folder import CONFIG_FILE, VOCABULARY_FILE, TokenizerFiles
+from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
+from paddle_ranker.encoding.tokenizers.wordpiece import CONTINUATION, MAX_WORD_CHARACTERS
+from paddle_ranker.errors import DataError, DependencyError, UsageError
+
+# The first four stand first in ERNIE's vocabularies too; its [UNK] is the last token instead.
+SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")
+# A piece that stands once in a corpus says nothing about the next text.
+_LEAST_COUNT = 2
+_WORDS_A_LINE = 1_000
+
+
+def train_wordpiece_vocabulary(
+    texts: Iterable[str],
+    vocab_size: int,
+    lowercase: bool = True,
+    special_tokens: Sequence[str] = SPECIAL_TOKENS,
+) -> list[str]:
+    """Return at most `vocab_size` tokens: special ones, characters, `##` characters, then merged pieces by rank.
+
+    `texts` is read once, in constant memory but for its distinct words, which are split as `PairEncoder` splits them.
+    Frequent neighbours are merged first, as in byte-pair encoding, until the size is reached or no pair occurs twice.
+    The same texts give the same tokens in the same order, whatever the hash seed or the number of threads.
+
+    Raises `DataError` for texts without a word, `UsageError` where the characters alone exceed `vocab_size`, and
+    `DependencyError` without Hugging Face's `tokenizers`.
+    """
+    counts = _count_words(texts, WordSplitter(TextRules(do_lower_case=lowercase)))
+    if not counts:
+        raise DataError("the texts to make a vocabulary from hold no word: give a corpus with text in it")
+    initial = sorted({char for word in counts for char in word})
+    continued = [CONTINUATION + char for char in sorted({char for word in counts for char in word[1:]})]
+    alphabet = [*special_tokens, *initial, *continued]
+    if len(alphabet) > vocab_size:
+        raise UsageError(
+            f"vocab_size {vocab_size} is smaller than the alphabet: {len(alphabet)} tokens "
+            f"({len(special_tokens)} special, {len(initial)} characters, {len(continued)} characters inside words); "
+            f"ask for at least {len(alphabet)}"
+        )
+    return alphabet + _merged_pieces(counts, alphabet, vocab_size)
+
+
+def write_vocabulary(folder: Union[str, os.PathLike[str]], tokens: Sequence[str]) -> Path:
+    """Write `tokens` as `vocab.txt`, one a line in UTF-8, into `folder` (made if missing); return its path.
+
+    Raises `DataError` for a token that is empty, stands twice or holds a line break: it could not be read back.
+    """
+    repeated = [token for token, count in Counter(tokens).items() if count > 1]
+    unreadable = [token for token in tokens if not token or "\n" in token or "\r" in token]
+    if repeated or unreadable:
+        token = (repeated + unreadable)[0]
+        raise DataError(f"the vocabulary holds {token!r} {'twice' if repeated else 'as a token'}: remove it")
+    path = Path(folder) / VOCABULARY_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes("".join(f"{token}\n" for token in tokens).encode("utf-8"))
+    return path
+
+
+def write_new_tokenizer(folder: Path, tokens: Sequence[str], *, lowercase: bool) -> TokenizerFiles:
+    """Write the tokenizer files of a new vocabulary into `folder`, which exists; return what they say.
+
+    Raises `DataError` for a token that could not be read back.
+    """
+    write_vocabulary(folder, tokens)
+    (folder / CONFIG_FILE).write_text(json.dumps({"do_lower_case": lowercase}), encoding="utf-8")
+    files = TokenizerFiles.read(folder)
+    files.write(folder)
+    return files
+
+
+def _count_words(texts: Iterable[str], splitter: WordSplitter) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(splitter.split(text))
+    for word in [word for word in counts if len(word) > MAX_WORD_CHARACTERS]:
+        del counts[word]  # unknown whatever the vocabulary holds
+    return counts
+
+
+def _merged_pieces(counts: Counter[str], alphabet: Sequence[str], vocab_size: int) -> list[str]:
+    """Return the pieces that the library merges out of `alphabet`, best first."""
+    try:
+        from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    except ImportError as error:
+        raise DependencyError(f"training a vocabulary needs tokenizers ({error}): pip install tokenizers") from None
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    # The library breaks ties between pairs by the ids of their halves, and numbers `##` characters in the random order
+    # of a hash map; declared as special tokens they get their ids in our order, which makes the result repeatable.
+    trainer: Any = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        min_frequency=_LEAST_COUNT,
+        special_tokens=list(alphabet),
+        continuing_subword_prefix=CONTINUATION,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_lines_of(counts), trainer)
+    ids: dict[str, int] = tokenizer.get_vocab()
+    known = set(alphabet)
+    return [token for token in sorted(ids, key=ids.__getitem__) if token not in known]
+
+
+def _lines_of(counts: Counter[str]) -> Iterator[str]:
+    """Yield lines in which each word that has pieces stands as often as in the corpus."""
+    for word, count in sorted(counts.items()):
+        if len(word) > 1:
+            for start in range(0, count, _WORDS_A_LINE):
+                yield " ".join([word] * min(_WORDS_A_LINE, count - start))

@@ -1,0 +1,137 @@
+"""Texts longer than the ranker's length: overlapping windows over the title, each scored with the query, and pooled.
+
+    windows = Windows(max_seq_length=64, pooling="max", overlap=16)
+    split = windows.split(pair_encoder.encode(queries, titles, truncate=False))
+    logits = windows.pool(engine_logits_of(split.pairs), split.offsets)
+
+This works on ids, so every engine gets it.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.encoding.columns import EncodedPairs, offsets_of, ragged_positions
+from paddle_ranker.encoding.pair_encoder import SPECIAL_TOKENS_A_PAIR, truncated_lengths
+from paddle_ranker.errors import UsageError
+
+POOLINGS = ("max", "mean_top_k")
+TOP_K = 2  # windows of --windows mean_top_k, where nothing else is said
+
+
+@dataclass(frozen=True)
+class SplitPairs:
+    """The windows of n pairs, each a pair of its own: those of pair i are `offsets[i]` to `offsets[i + 1]` (excluded).
+
+    `offsets` [n + 1] int64; every pair has at least one window.
+    """
+
+    pairs: EncodedPairs
+    offsets: NDArray[np.int64]
+
+
+class Windows:
+    """Split pairs that are too long into windows, and pool the windows' logits into one a pair.
+
+    A pair that fits is its own window. Of any other the first window is what truncation keeps: the query whole, or cut
+    to half the room where it is longer than that, and as much of the title as fits. The next windows move on over the
+    title, each repeating the last `overlap` tokens of the one before, until its end: the last may be shorter.
+
+    Args:
+        max_seq_length: tokens of a window, the three special ones among them.
+        pooling: max, or mean_top_k: the mean of the best `top_k` (of all, where there are fewer).
+        overlap: tokens that two neighbouring windows share; default: a quarter of `max_seq_length`.
+        top_k: default: 2.
+
+    Attributes: `windowed`, how many pairs had several windows, and `cut`, how many queries were cut. Safe to call from
+    several threads.
+
+    Raises `UsageError` for an overlap that leaves a window nothing new beside a long query, and a `top_k` with max.
+    """
+
+    def __init__(
+        self, max_seq_length: int, pooling: str = "max", overlap: Optional[int] = None, top_k: Optional[int] = None
+    ) -> None:
+        if pooling not in POOLINGS:
+            raise UsageError(f"--windows {pooling}: choose from {', '.join(POOLINGS)}")
+        if pooling == "max" and top_k is not None:
+            raise UsageError("--window_top_k belongs to --windows mean_top_k: drop it, or choose that")
+        self._room = max_seq_length - SPECIAL_TOKENS_A_PAIR
+        least = self._room // 2  # title tokens in a window beside the longest query
+        if overlap is not None and not 0 <= overlap < least:
+            raise UsageError(
+                f"--window_overlap {overlap}: must be at least 0 and below {least}, which is all that a window of "
+                f"{max_seq_length} tokens holds of a title beside a long query"
+            )
+        if top_k is not None and top_k < 1:
+            raise UsageError(f"--window_top_k {top_k}: must be at least 1")
+        self.max_seq_length, self.pooling = max_seq_length, pooling
+        self.overlap = min(max_seq_length // 4, least - 1) if overlap is None else overlap
+        self.top_k = 1 if pooling == "max" else top_k or TOP_K
+        self.windowed = self.cut = 0
+        self._lock = threading.Lock()
+
+    def facts(self) -> dict[str, Any]:
+        """Return what decides the scores, to be told and compared."""
+        return {"pooling": self.pooling, "overlap": self.overlap, "top_k": self.top_k}
+
+    def split(self, pairs: EncodedPairs) -> SplitPairs:
+        """Return the windows of `pairs`, which were encoded without truncation."""
+        lengths, second_starts = pairs.lengths, pairs.second_starts.astype(np.int64)
+        queries, titles = second_starts - 2, lengths - second_starts - 1
+        kept, size = truncated_lengths(queries, titles, self._room)
+        stride = np.maximum(size - self.overlap, 1)  # of pairs with one window it is of no consequence
+        counts = 1 + np.where(size < titles, -(-(titles - size) // stride), 0)
+        self._count(int((counts > 1).sum()), int((kept < queries).sum()))
+
+        offsets = offsets_of(counts)
+        owner = np.repeat(np.arange(len(pairs)), counts)
+        first = (np.arange(len(owner)) - offsets[owner]) * stride[owner]  # token of the title
+        shown = np.minimum(size[owner], titles[owner] - first)
+        kept = kept[owner]
+
+        starts, sources = offsets_of(kept + shown + SPECIAL_TOKENS_A_PAIR), pairs.offsets[owner]
+        ids = np.empty(starts[-1], np.int32)
+        separator = pairs.ids[sources + second_starts[owner] - 1]
+        ids[starts[:-1]] = pairs.ids[sources]
+        ids[starts[:-1] + kept + 1] = separator
+        ids[starts[1:] - 1] = separator
+        query_places = ragged_positions(sources + 1, kept)
+        title_places = ragged_positions(sources + second_starts[owner] + first, shown)
+        ids[ragged_positions(starts[:-1] + 1, kept)] = pairs.ids[query_places]
+        ids[ragged_positions(starts[:-1] + kept + 2, shown)] = pairs.ids[title_places]
+        return SplitPairs(EncodedPairs(ids, starts, (kept + 2).astype(np.int32)), offsets)
+
+    def pool(self, logits: NDArray[np.float64], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return one logit a pair, `[n]` float64, of the logits of its windows `[offsets[-1]]`."""
+        counts = np.diff(offsets)
+        if not len(counts):
+            return np.zeros(0)
+        owner = np.repeat(np.arange(len(counts)), counts)
+        order = np.lexsort((-logits, owner))  # owner by owner, best first
+        is_best = np.arange(len(owner)) - offsets[owner] < self.top_k
+        totals = np.add.reduceat(np.where(is_best, logits[order], 0.0), offsets[:-1])
+        return totals / np.minimum(counts, self.top_k)
+
+    def _count(self, windowed: int, cut: int) -> None:
+        with self._lock:
+            self.windowed += windowed
+            self.cut += cut
+
+
+def make_windows(max_seq_length: int, windows: str, overlap: Optional[int], top_k: Optional[int]) -> Optional[Windows]:
+    """Return what the options `--windows`, `--window_overlap`, `--window_top_k` ask for; None for none.
+
+    Raises `UsageError` where they do not fit together.
+    """
+    if windows == "none":
+        for name, value in (("window_overlap", overlap), ("window_top_k", top_k)):
+            if value is not None:
+                raise UsageError(f"--{name} {value} is of no use without --windows: add it, or drop this")
+        return None
+    return Windows(max_seq_length, windows, overlap, top_k)

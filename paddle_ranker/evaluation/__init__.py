@@ -1,0 +1,1 @@
+"""How good rankers are: sets, comparisons, baselines, reports."""

@@ -1,0 +1,104 @@
+"""What the evaluation commands of both rankers have in common: score, measure, print, keep the scores."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+from paddle_ranker.data.formats import check_writable
+from paddle_ranker.data.trec import write_qrels
+from paddle_ranker.evaluation.comparison import Comparison, Figure, System, compare_systems
+from paddle_ranker.evaluation.options import EvaluateOptions
+from paddle_ranker.evaluation.pairs import MeasuredPairs, require_both_classes
+from paddle_ranker.evaluation.report.text import figure_json, systems_table
+from paddle_ranker.evaluation.score_files import write_scores
+from paddle_ranker.evaluation.systems import baseline_systems, messages, read_measured_pairs, score_with_model
+from paddle_ranker.metrics.intervals import Interval
+from paddle_ranker.metrics.measures import Floats
+
+if TYPE_CHECKING:
+    from paddle_ranker.scoring.loading import LoadedRanker
+
+Value = Union[int, float]
+
+
+def score_measured_pairs(options: EvaluateOptions, expected_kind: str) -> tuple[LoadedRanker, MeasuredPairs, Floats]:
+    """Return the ranker, the pairs and its logits of the candidates among them (`[candidates] float64`).
+
+    Says what was left out and cut. Raises `DataError` for a malformed file or one of one class only, `CheckpointError`
+    for a ranker of another kind, before anything is scored.
+    """
+    for path in (options.scores_file, options.qrels_file):
+        if path is not None:
+            check_writable(path)
+    pairs = read_measured_pairs(options, {})
+    if options.test_file is not None:
+        require_both_classes(options.test_file, pairs.labels, "AUC")
+    for note in pairs.notes:
+        print(note, file=messages(options), flush=True)
+    parts, logits = score_with_model(options.init_from_ckpt, options, pairs, expected_kind)
+    return parts, pairs, logits
+
+
+def print_evaluation(
+    options: EvaluateOptions, pairs: MeasuredPairs, logits: Floats, more: Mapping[str, Value]
+) -> Comparison:
+    """Print all figures with 95% intervals over queries, `more` after them; write the files that the options name."""
+    name = Path(options.init_from_ckpt).resolve().name
+    systems = [System(name, pairs.spread(logits), "model")]
+    notes: list[str] = []
+    if options.baselines:
+        others, notes = baseline_systems(pairs, options)
+        systems += others
+    comparison = compare_systems(pairs, systems, ties=options.ties, resamples=options.resamples, seed=options.seed)
+    for note in notes:
+        print(note, file=messages(options))
+    if options.scores_file is not None:
+        write_scores(options.scores_file, pairs, systems[0].scores, name)
+    if options.qrels_file is not None:
+        known = zip(pairs.query_ids, pairs.document_ids, pairs.labels.tolist(), pairs.judged)
+        write_qrels(
+            options.qrels_file, ((query, document, label) for query, document, label, is_known in known if is_known)
+        )
+    if options.format == "json":
+        print(json.dumps(_as_json(comparison, name, more), ensure_ascii=False, indent=2))
+    else:
+        _print_text(comparison, name, more)
+    return comparison
+
+
+def _print_text(comparison: Comparison, name: str, more: Mapping[str, Value]) -> None:
+    figures = comparison.figures[name]
+    if "auc" in figures:
+        print(f"eval_dev auc:{figures['auc'].interval.estimate:.3f}")  # as the published scripts print it
+    for measure, figure in figures.items():
+        print(f"{measure}: {shown(figure.interval)}")
+    for label, value in {**comparison.counts, **more}.items():
+        print(f"{label}: {value:.4f}" if isinstance(value, float) else f"{label}: {value}")
+    if len(comparison.systems) > 1:
+        print()
+        print("\n".join(systems_table(comparison)))
+
+
+def shown(interval: Interval) -> str:
+    """Return `0.7912 [0.7401, 0.8388]`, or the value alone where there are too few queries for an interval."""
+    bounds = "" if math.isnan(interval.low) else f" [{interval.low:.4f}, {interval.high:.4f}]"
+    return f"{interval.estimate:.4f}{bounds}"
+
+
+def _as_json(comparison: Comparison, name: str, more: Mapping[str, Value]) -> dict[str, Any]:
+    def of(figures: Mapping[str, Figure]) -> dict[str, Any]:
+        return {measure: figure_json(figure) for measure, figure in figures.items()}
+
+    finite = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in more.items()}
+    return {
+        "measures": of(comparison.figures[name]),
+        **comparison.counts,
+        **finite,
+        "ties": comparison.ties,
+        "baselines": {system.name: of(comparison.figures[system.name]) for system in comparison.others},
+        "notes": comparison.pairs.notes,
+    }

@@ -1,0 +1,113 @@
+"""Measure a ranker on a file of labelled pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional, Union
+
+import numpy as np
+
+from paddle_ranker.data.records import LabeledPair, RecordFile
+from paddle_ranker.distributed import ProcessGroup
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.encoding.windows import Windows
+from paddle_ranker.evaluation.pairs import require_both_classes, without_contradictions
+from paddle_ranker.metrics.calibration import Calibration, sigmoid
+from paddle_ranker.metrics.measures import RELEVANT, evaluate_ranking, number_queries
+from paddle_ranker.scoring.engines.base import Engine
+from paddle_ranker.scoring.scorer import Scorer
+
+_BLOCK = 256
+
+
+class EvaluationSet:
+    """A labelled file, read and encoded once, to be measured as often as wanted.
+
+    Attributes: `queries` and `labels` of its rows; `report`, what was read, and `skipped`, how many rows were not.
+    """
+
+    def __init__(
+        self,
+        path: Union[str, Path],
+        pair_encoder: PairEncoder,
+        batch_size: int,
+        *,
+        skip_bad_rows: bool = False,
+        windows: Optional[Windows] = None,
+        one_label: bool = False,
+    ):
+        """Read and encode the file; with `one_label` pairs with several labels are left out, and `report` says so.
+
+        Not an error as in the evaluate commands: a training's own figures are no reason to refuse a user's old file.
+        """
+        source = RecordFile(path, LabeledPair, skip_bad_rows=skip_bad_rows)
+        records, lines = [], []
+        for record in source:
+            records.append(record)
+            lines.append(source.line)
+        self.report, self.skipped = source.report(), source.skipped
+        if one_label:
+            records, left_out = without_contradictions(path, records, lines, skip_bad_rows=True)
+            self.skipped += source.kept - len(records)
+            self.report += f"; {left_out}" if left_out else ""
+        self.queries = [record.query for record in records]
+        self.labels = np.array([record.label for record in records], dtype=np.float64)
+        require_both_classes(path, self.labels, "AUC")
+        self._windows = windows
+        titles = [record.title for record in records]
+        self._pairs = pair_encoder.encode(self.queries, titles, truncate=windows is None)
+        self._pair_encoder = pair_encoder
+        self._batch_size = batch_size
+
+    def logits(
+        self, engine: Engine, processes: Optional[ProcessGroup] = None, calibration: Optional[Calibration] = None
+    ) -> np.ndarray:
+        """Return the logits of all rows, `[n]` float64; with `processes`, each computes a share and all get all."""
+        scorer = Scorer(engine, self._pair_encoder, self._batch_size, calibration=calibration, windows=self._windows)
+        if processes is None:
+            return scorer.logits(self._pairs)
+        # The batches of one process, dealt out: what is no process's own is 0, so that the sum is every row's logit.
+        return processes.sum(scorer.logits(self._pairs, processes.rank, processes.size))
+
+    def measure(self, engine: Engine, processes: Optional[ProcessGroup] = None) -> dict[str, float]:
+        """Return `auc` and, where the file has several titles a query, the measures by query; the same everywhere."""
+        # Logits rather than probabilities: they order alike, and do not tie where a probability rounds to 1.
+        return evaluate_ranking(self.queries, self.labels, self.logits(engine, processes))
+
+
+def classification_figures(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    """Return `accuracy` and the mean binary `cross_entropy` of logits against `labels >= 1`, `[n]` each.
+
+    A pair counts as relevant above a probability of 0.5. The cross-entropy is log(1 + exp(l)) - y l of a logit l.
+    """
+    relevant = labels >= RELEVANT
+    return {
+        "accuracy": float(((logits > 0) == relevant).mean()),
+        "cross_entropy": float((np.logaddexp(0.0, logits) - np.where(relevant, logits, 0.0)).mean()),
+    }
+
+
+def mean_margin_loss(
+    queries: list[str], labels: np.ndarray, logits: np.ndarray, margin: float, *, probabilities: bool
+) -> float:
+    """Return the mean of max(0, margin - (s+ - s-)) over the pairs of one query's titles with different labels.
+
+    Args:
+        queries, labels, logits: `[n]` each.
+        probabilities: s is sigmoid(logit), as in the published pairwise ranker, rather than the logit.
+
+    Returns NaN where no query has titles with different labels.
+    """
+    scores = sigmoid(logits) if probabilities else logits
+    numbers = number_queries(queries)
+    order = np.argsort(numbers, kind="stable")
+    bounds = np.flatnonzero(np.diff(numbers[order])) + 1
+    total, count = 0.0, 0
+    for rows in np.split(order, bounds):
+        for start in range(0, len(rows), _BLOCK):  # a query may have more titles than fit into a square
+            block = rows[start : start + _BLOCK]
+            higher = labels[block][:, None] > labels[rows][None, :]
+            violation = np.maximum(0.0, margin - (scores[block][:, None] - scores[rows][None, :]))
+            total += float(violation[higher].sum())
+            count += int(higher.sum())
+    return total / count if count else float("nan")

@@ -1,0 +1,68 @@
+"""The options of commands that measure rankers; read before Paddle is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from paddle_ranker.errors import UsageError
+from paddle_ranker.options import option
+from paddle_ranker.scoring.options import ScoringOptions
+
+TIES = ("against", "trec_eval")
+
+
+@dataclass(frozen=True)
+class MeasuringOptions(ScoringOptions):
+    """What evaluation and comparison accept: the pairs to measure on, and how."""
+
+    test_file: Optional[str] = option(None, help="labelled pairs: query, title, label; or give --qrels")
+    qrels: Optional[str] = option(None, help="TREC qrels, in place of a test file: query 0 document label")
+    queries: Optional[str] = option(None, help="texts of the qrels' queries: id, text, tab-separated or JSON lines")
+    documents: Optional[str] = option(None, help="texts of the documents: id, text (or id, title, text), likewise")
+    candidates: Optional[str] = option(
+        None,
+        help="TREC run whose documents a model scores (default: the first run compared, else the judged documents)",
+    )
+    train_file: Optional[str] = option(
+        None,
+        help="labelled pairs that the baselines learn from (default: BM25 from the measured titles, the linear model "
+        "from the labels of the other four fifths of the queries)",
+    )
+    ties: Optional[str] = option(
+        None,
+        help="order of equal scores: against the system, or trec_eval's, by id (default: trec_eval with --qrels)",
+        choices=TIES,
+    )
+    resamples: int = option(2000, help="draws of queries for the intervals", minimum=100)
+    seed: int = option(1000, help="seed of the draws", minimum=0)
+    format: str = option("text", help="of what is printed", choices=("text", "json"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.test_file is None and self.qrels is None:
+            raise UsageError("--test_file (query, title, label) is required, or --qrels in its place")
+        if self.test_file is not None and self.qrels is not None:
+            raise UsageError("--test_file and --qrels both say what is relevant: give one")
+        for name in ("queries", "documents", "candidates"):
+            if getattr(self, name) is not None and self.qrels is None:
+                raise UsageError(f"--{name} goes with --qrels")
+        if (self.queries is None) != (self.documents is None):
+            raise UsageError("--queries and --documents go together")
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(MeasuringOptions):
+    """What evaluation accepts."""
+
+    init_from_ckpt: str = option(help="the ranker: a model folder, or its model_state.pdparams")
+    baselines: bool = option(False, help="measure BM25 and a linear model on lexical features beside the ranker")
+    scores_file: Optional[str] = option(
+        None, help="keep the scores: .jsonl, .tsv or .parquet, a row a pair; any other name: a TREC run"
+    )
+    qrels_file: Optional[str] = option(None, help="write the labels as TREC qrels, with the ids of a --scores_file run")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.qrels is not None and self.queries is None:
+            raise UsageError("--qrels needs --queries and --documents: the texts that the ranker reads")

@@ -1,0 +1,220 @@
+"""The pairs that rankers are measured on: of a labelled file, or of TREC's qrels and the runs to be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.data.records import LabeledPair, RecordFile
+from paddle_ranker.data.trec import Labels, Scores, read_texts
+from paddle_ranker.errors import DataError
+from paddle_ranker.metrics.measures import NOT_RETURNED, RELEVANT, Floats, number_queries
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class MeasuredPairs:
+    """Pairs, one a row, with what was judged of them.
+
+    Attributes:
+        source: the file they are from, for messages.
+        query_ids, document_ids: `[n]`; of a labelled file the query's and the row's number.
+        labels: `[n] float64`; 0 where nobody judged.
+        judged: `[n] bool`.
+        candidates: `[n] bool`, the pairs that a ranker is to score.
+        queries, titles: `[n]` texts, or None where ids alone are known; empty for what is no candidate.
+        has_ids: the ids are the data's own: a labelled file has none.
+        notes: what was left out, one line each.
+    """
+
+    source: str
+    query_ids: list[str]
+    document_ids: list[str]
+    labels: Floats
+    judged: NDArray[np.bool_]
+    candidates: NDArray[np.bool_]
+    queries: Optional[list[str]] = None
+    titles: Optional[list[str]] = None
+    has_ids: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def texts(self, needed_by: str) -> tuple[list[str], list[str]]:
+        """Return queries and titles of the candidates; raises `DataError` where there are no texts."""
+        if self.queries is None or self.titles is None:
+            raise DataError(f"{needed_by} needs texts: name the files of the ids with --queries and --documents")
+        rows = np.flatnonzero(self.candidates)
+        return [self.queries[row] for row in rows], [self.titles[row] for row in rows]
+
+    def spread(self, scores: Floats) -> Floats:
+        """Return the candidates' scores as scores of all pairs, `[n] float64`: the others were not returned."""
+        spread = np.full(len(self), NOT_RETURNED)
+        spread[self.candidates] = scores
+        return spread
+
+    def of_run(self, run: Scores, name: str) -> tuple[Floats, list[str]]:
+        """Return a run's scores, `[n] float64`, and what to say about it; raises `DataError` if no query is shared."""
+        scores = np.full(len(self), NOT_RETURNED)
+        for row, (query, document) in enumerate(zip(self.query_ids, self.document_ids)):
+            scores[row] = run.get(query, {}).get(document, NOT_RETURNED)
+        wanted = set(self.query_ids)
+        if not wanted & run.keys():
+            raise _nothing_shared(name, run, self.source, wanted)
+        notes = []
+        missing, extra = len(wanted - run.keys()), len(run.keys() - wanted)
+        if missing:
+            notes.append(f"{name}: {missing:,} of the {len(wanted):,} judged queries are not in it; they count 0")
+        if extra:
+            notes.append(f"{name}: {extra:,} of its queries are not judged and left out")
+        if not self.has_ids:
+            rows = set(zip(self.query_ids, self.document_ids))
+            strangers = sum((query, document) not in rows for query in run for document in run[query])
+            if strangers:
+                raise DataError(
+                    f"{name}: {strangers:,} of its rows are none of {self.source}: it is another file's run"
+                )
+        return scores, notes
+
+
+def read_labelled(path: str, *, skip_bad_rows: bool = False) -> MeasuredPairs:
+    """Read a labelled file: all pairs are judged, all are candidates.
+
+    A row that stands there twice counts twice, as in scikit-learn. Raises `DataError` for a malformed file and, naming
+    the lines, for a query and title with several labels; with `skip_bad_rows` all rows of such a pair are left out.
+    """
+    source = RecordFile(path, LabeledPair, skip_bad_rows=skip_bad_rows)
+    records, lines = [], []
+    for record in source:
+        records.append(record)
+        lines.append(source.line)
+    notes = [f"{path}: {source.report()}"] if source.skipped else []
+    records, left_out = without_contradictions(path, records, lines, skip_bad_rows=skip_bad_rows)
+    if left_out:
+        notes.append(f"{path}: {left_out}")
+    repeated = len(records) - len({(record.query, record.title) for record in records})
+    if repeated:
+        rows = "1 row repeats" if repeated == 1 else f"{repeated:,} rows repeat"
+        notes.append(f"{path}: {rows} another's query, title and label; each counts")
+    queries = [record.query for record in records]
+    numbers = number_queries(queries) + 1
+    # Of equal width, so that ids are in the order of the rows whoever sorts them.
+    width, row_width = len(str(numbers.max())), len(str(len(records)))
+    everything = np.ones(len(records), bool)
+    return MeasuredPairs(
+        source=path,
+        query_ids=[f"q{number:0{width}}" for number in numbers],
+        document_ids=[f"d{row:0{row_width}}" for row in range(1, len(records) + 1)],
+        labels=np.array([record.label for record in records], np.float64),
+        judged=everything,
+        candidates=everything,
+        queries=queries,
+        titles=[record.title for record in records],
+        notes=notes,
+    )
+
+
+def require_both_classes(path: Union[str, Path], labels: Floats, needed_by: str) -> None:
+    """Raise `DataError` where all pairs of a file are relevant, or none is; `needed_by` says what asks for both."""
+    relevant = int((labels >= RELEVANT).sum())
+    if relevant in (0, len(labels)):
+        raise DataError(
+            f"{path}: one class only, {relevant:,} of its {len(labels):,} pairs are relevant (label >= 1): "
+            f"{needed_by} needs pairs of both classes"
+        )
+
+
+def without_contradictions(
+    path: Union[str, Path], records: Sequence[LabeledPair], lines: Sequence[int], *, skip_bad_rows: bool
+) -> tuple[list[LabeledPair], str]:
+    """Return the records without those whose query and title have several labels, and what to say about these.
+
+    Raises `DataError`, naming lines, where there are some that may not be skipped, or where nothing is left.
+    """
+    first: dict[tuple[str, str], int] = {}
+    labels: dict[tuple[str, str], set[float]] = {}
+    examples = []
+    for row, record in enumerate(records):
+        pair = record.query, record.title
+        before = first.setdefault(pair, row)
+        if record.label != records[before].label and len(labels[pair]) == 1:
+            examples.append(
+                f"lines {lines[before]} and {lines[row]}: labels {records[before].label:g} and {record.label:g}"
+            )
+        labels.setdefault(pair, set()).add(record.label)
+    if not examples:
+        return list(records), ""
+    shown = "; ".join(examples[:_SHOWN]) + ("; …" if len(examples) > _SHOWN else "")
+    if not skip_bad_rows:
+        raise DataError(
+            f"{path}: one query and title with several labels ({shown}): correct the rows, or leave such pairs out "
+            "with --skip_bad_rows"
+        )
+    kept = [record for record in records if len(labels[record.query, record.title]) == 1]
+    if not kept:
+        raise DataError(f"{path}: no pair is left: each has several labels ({shown})")
+    return kept, f"left out {len(records) - len(kept):,} rows of a query and title with several labels ({shown})"
+
+
+def judged_runs(
+    source: str,
+    qrels: Labels,
+    runs: Mapping[str, Scores],
+    *,
+    candidates: Optional[Scores] = None,
+    queries_file: Optional[str] = None,
+    documents_file: Optional[str] = None,
+    skip_bad_rows: bool = False,
+) -> MeasuredPairs:
+    """Return the pairs of qrels together with those that the runs returned for the same queries.
+
+    Args:
+        source: the qrels' file, for messages.
+        runs: by name, all that will be measured.
+        candidates: the run whose documents a ranker is to score; None: what was judged.
+        queries_file, documents_file: the texts by id, see `paddle_ranker.data.trec`.
+
+    Raises `DataError` where a run (or the candidates) and the qrels share no query, or where a text is missing.
+    """
+    named = {**runs, **({} if candidates is None else {"the candidates": candidates})}
+    for name, run in named.items():
+        if not qrels.keys() & run.keys():
+            raise _nothing_shared(name, run, source, set(qrels))
+    rows = [
+        (query, document)
+        for query in qrels
+        for document in dict.fromkeys([*qrels[query], *(d for run in named.values() for d in run.get(query, ()))])
+    ]
+    scored: Mapping[str, Mapping[str, float]] = qrels if candidates is None else candidates
+    chosen = np.array([document in scored.get(query, {}) for query, document in rows], bool)
+    texts: list[Optional[list[str]]] = [None, None]
+    for side, path in enumerate((queries_file, documents_file)):
+        if path is not None:
+            wanted = {row[side] for row, is_candidate in zip(rows, chosen) if is_candidate}
+            known = read_texts(path, wanted, skip_bad_rows=skip_bad_rows)
+            texts[side] = [known.get(row[side], "") for row in rows]
+    return MeasuredPairs(
+        source=source,
+        query_ids=[query for query, _ in rows],
+        document_ids=[document for _, document in rows],
+        labels=np.array([qrels[query].get(document, 0) for query, document in rows], np.float64),
+        judged=np.array([document in qrels[query] for query, document in rows], bool),
+        candidates=chosen,
+        queries=texts[0],
+        titles=texts[1],
+        has_ids=True,
+    )
+
+
+def _nothing_shared(name: str, run: Scores, source: str, wanted: set[str]) -> DataError:
+    there, here = next(iter(run)), min(wanted)
+    return DataError(
+        f"{name} and {source} share no query (one has {there}, the other {here}): are they of the same collection?"
+    )

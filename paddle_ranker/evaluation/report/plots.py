@@ -1,0 +1,181 @@
+"""Pictures of a comparison: values and differences with their intervals, and differences query by query."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Optional
+
+import numpy as np
+
+from paddle_ranker.errors import DependencyError
+from paddle_ranker.evaluation.comparison import TITLES, Comparison, Figure
+from paddle_ranker.evaluation.report.per_query import QueryDifference
+from paddle_ranker.evaluation.report.text import p_text
+from paddle_ranker.storage.atomic import new_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Picture
+
+# Okabe and Ito's colours, which people with any colour vision tell apart.
+BETTER, WORSE, UNKNOWN, PLAIN = "#0072B2", "#D55E00", "#6b7280", "#1f2937"
+_BAND, _GRID = "#f3f4f6", "#d1d5db"
+_CHINESE_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC", "Microsoft YaHei")
+_MOST_BARS = 1000
+_SETTINGS = {
+    "svg.fonttype": "none",  # text stays text: the reader's fonts show any script
+    "svg.hashsalt": "paddle_ranker",
+    "font.size": 9.5,
+    "axes.edgecolor": "#9ca3af",
+    "axes.linewidth": 0.8,
+    "text.color": PLAIN,
+    "axes.labelcolor": PLAIN,
+    "xtick.color": PLAIN,
+    "ytick.color": PLAIN,
+}
+
+
+def intervals_svg(comparison: Comparison, measures: Sequence[str]) -> str:
+    """Return the picture of values and differences as SVG, a row of panels for each measure."""
+    with _matplotlib():
+        return _svg(_draw_intervals(comparison, measures))
+
+
+def queries_svg(comparison: Comparison, differences: Sequence[QueryDifference], measure: str) -> str:
+    """Return the picture of one system's differences query by query as SVG, wins first."""
+    with _matplotlib():
+        return _svg(_draw_queries(comparison, differences, measure))
+
+
+def write_plot(path: str, comparison: Comparison, measure: str) -> None:
+    """Write the picture of values and differences of one measure, as PNG, SVG or PDF by the extension."""
+    kind = path.lower().rpartition(".")[2]
+    with _matplotlib(), new_file(path, "wb") as stream:
+        _draw_intervals(comparison, [measure]).savefig(stream, format=kind, dpi=150)
+
+
+@contextmanager
+def _matplotlib() -> Iterator[None]:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise DependencyError("pictures need matplotlib: pip install matplotlib") from error
+    from matplotlib.font_manager import fontManager
+
+    known = {font.name for font in fontManager.ttflist}
+    fonts = ["DejaVu Sans", *(name for name in _CHINESE_FONTS if name in known)]
+    with matplotlib.rc_context({**_SETTINGS, "font.family": fonts}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # names in scripts that its own font lacks
+        yield
+
+
+def _svg(picture: Picture) -> str:
+    stream = io.StringIO()
+    picture.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = stream.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _new_picture(width: float, height: float) -> Picture:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as NewPicture
+
+    picture = NewPicture(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(picture)
+    return picture
+
+
+def _draw_intervals(comparison: Comparison, measures: Sequence[str]) -> Picture:
+    systems = [system.name for system in comparison.systems]
+    picture = _new_picture(10.0, len(measures) * (0.9 + 0.36 * len(systems)))
+    rows = picture.subplots(len(measures), 2, squeeze=False)
+    for (values, gaps), measure in zip(rows, measures):
+        figures = [comparison.figures[name][measure] for name in systems]
+        for panel in (values, gaps):
+            _prepare(panel, systems)
+        values.set_title(TITLES[measure], loc="left", fontsize=10.5, fontweight="bold")
+        gaps.set_title(f"difference to {_escaped(comparison.reference)}", loc="left", fontsize=10.5)
+        gaps.set_yticklabels([])
+        gaps.axvline(0, color=PLAIN, linewidth=0.9)
+        for place, figure in enumerate(figures):
+            interval = figure.interval
+            _draw_interval(values, place, interval.estimate, interval.low, interval.high, PLAIN)
+            if figure.difference is None:
+                _write_beside(gaps, place, "reference", UNKNOWN)
+                continue
+            gap = figure.difference
+            color = color_of(figure)
+            _draw_interval(gaps, place, gap.estimate, gap.low, gap.high, color, p_text(figure.corrected))
+    return picture
+
+
+def color_of(figure: Figure) -> str:
+    """Return the colour of a difference: grey where none is established."""
+    if figure.difference is None or not figure.difference.excludes_zero() or (figure.corrected or 0.0) >= 0.05:
+        return UNKNOWN
+    return BETTER if figure.difference.estimate > 0 else WORSE
+
+
+def _prepare(panel: Axes, systems: Sequence[str]) -> None:
+    panel.set_yticks(range(len(systems)), [_escaped(name) for name in systems])
+    panel.set_ylim(len(systems) - 0.5, -0.5)  # the first on top
+    panel.tick_params(axis="y", length=0)
+    panel.locator_params(axis="x", nbins=6)
+    panel.grid(axis="x", color=_GRID, linewidth=0.6)
+    panel.set_axisbelow(True)
+    for place in range(0, len(systems), 2):
+        panel.axhspan(place - 0.5, place + 0.5, color=_BAND, zorder=0, linewidth=0)
+    for side in ("top", "right", "left"):
+        panel.spines[side].set_visible(False)
+
+
+def _draw_interval(
+    panel: Axes, place: int, value: float, low: float, high: float, color: str, words: Optional[str] = None
+) -> None:
+    if not np.isnan(low):
+        panel.plot([low, high], [place, place], color=color, linewidth=2.4, solid_capstyle="round", alpha=0.55)
+    panel.plot([value], [place], "o", color=color, markersize=6)
+    sign = "" if words is None else "+"
+    text = f"{value:{sign}.3f}" + (f"   p {words}" if words else "")
+    _write_beside(panel, place, text, color)
+
+
+def _write_beside(panel: Axes, place: int, text: str, color: str) -> None:
+    panel.text(1.02, place, text, transform=panel.get_yaxis_transform(), va="center", fontsize=9, color=color)
+
+
+def _draw_queries(comparison: Comparison, differences: Sequence[QueryDifference], measure: str) -> Picture:
+    picture = _new_picture(10.0, 1.9)
+    panel = picture.subplots()
+    outcomes = [one.outcome for one in differences]
+    drawn = differences[:: -(len(differences) // _MOST_BARS + 1)]  # wins first; of very many every so-manieth
+    values = np.array([one.difference for one in drawn])
+    colors = [{"win": BETTER, "loss": WORSE, "tie": UNKNOWN}[one.outcome] for one in drawn]
+    panel.bar(np.arange(len(values)), values, width=1.0, color=colors, linewidth=0)
+    panel.axhline(0, color=PLAIN, linewidth=0.9)
+    panel.set_xlim(-0.5, max(len(values), 1) - 0.5)
+    top = max(0.01, float(np.abs(values).max(initial=0.0))) * 1.1
+    panel.set_ylim(-top, top)
+    panel.set_ylabel(f"{TITLES[measure]} difference")
+    panel.set_xlabel("queries, by difference")
+    panel.set_xticks([])
+    panel.grid(axis="y", color=_GRID, linewidth=0.6)
+    panel.set_axisbelow(True)
+    for side in ("top", "right", "bottom"):
+        panel.spines[side].set_visible(False)
+    counts = {name: outcomes.count(name) for name in ("win", "loss", "tie")}
+    for x, ha, y, va, words, color in (
+        (0.01, "left", 0.04, "bottom", f"{counts['win']} won", BETTER),
+        (0.5, "center", 0.04, "bottom", f"{counts['tie']} level", UNKNOWN),
+        (0.99, "right", 0.96, "top", f"{counts['loss']} lost", WORSE),
+    ):
+        panel.text(x, y, words, transform=panel.transAxes, ha=ha, va=va, color=color, fontsize=9.5, fontweight="bold")
+    return picture
+
+
+def _escaped(name: str) -> str:
+    """Return a name that matplotlib takes for text, not for a formula."""
+    return name.replace("$", r"\$")

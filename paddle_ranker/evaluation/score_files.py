@@ -1,0 +1,109 @@
+"""Scores of measured pairs on disk: TREC runs, or one score a row of the labelled file, as JSON lines or tab-separated.
+
+scores, notes = read_scores("bm25.trec", pairs)
+write_scores("mine.jsonl", pairs, scores, tag="mine")
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Optional
+
+import numpy as np
+
+from paddle_ranker.data.formats import BadRow, Row, read_rows, write_rows
+from paddle_ranker.data.records import OTHER_NAMES
+from paddle_ranker.data.trec import is_run, read_run, write_run
+from paddle_ranker.errors import DataError
+from paddle_ranker.evaluation.pairs import MeasuredPairs
+from paddle_ranker.metrics.measures import NOT_RETURNED, Floats
+
+SCORE_NAMES = ("score", "logit", "pred_prob", "probability", "relevance_score")
+BY_ROW = (".jsonl", ".ndjson", ".tsv", ".csv", ".parquet")
+COLUMNS = ("query", "title", "label", "score")
+
+
+def read_scores(path: str, pairs: MeasuredPairs, *, skip_bad_rows: bool = False) -> tuple[Floats, list[str]]:
+    """Return a file's scores of the pairs, `[n] float64`, and what to say about it, one line each.
+
+    A pair that a run does not list has the score `metrics.NOT_RETURNED`. Raises `DataError` where the file is not one
+    of scores, holds another number of rows than the labelled file, other texts, or shares no query with the qrels.
+    """
+    if is_run(path):
+        found = read_run(path, skip_bad_rows=skip_bad_rows)
+        scores, notes = pairs.of_run(found.run, path)
+        return scores, found.notes + notes
+    if pairs.has_ids:
+        raise DataError(f"{path}: not a TREC run (query Q0 document rank score tag), which is what goes with qrels")
+    return _by_row(path, pairs), []
+
+
+def write_scores(path: str, pairs: MeasuredPairs, scores: Floats, tag: str) -> None:
+    """Write scores, all digits: a row a pair where the extension is .jsonl, .tsv, .csv or .parquet, else a TREC run.
+
+    Raises `DataError` where rows cannot be told by their texts (there are none) and a run was not asked for.
+    """
+    returned = scores != NOT_RETURNED
+    if not path.lower().removesuffix(".gz").endswith(BY_ROW):
+        rows = zip(pairs.query_ids, pairs.document_ids, scores.tolist(), returned)
+        write_run(path, ((query, document, score) for query, document, score, is_there in rows if is_there), tag)
+        return
+    if pairs.has_ids or pairs.queries is None or pairs.titles is None:
+        raise DataError(f"{path}: scores that go with qrels are written as a TREC run: name it .trec")
+    write_rows(path, COLUMNS, zip(pairs.queries, pairs.titles, pairs.labels.tolist(), scores.tolist()), header=True)
+
+
+def _by_row(path: str, pairs: MeasuredPairs) -> Floats:
+    assert pairs.queries is not None and pairs.titles is not None
+    scores: list[float] = []
+    names: Optional[list[str]] = None
+    for number, row in read_rows(path):
+        if number == 1 and isinstance(row, list) and _score_of_names(row) is not None:
+            names = [OTHER_NAMES.get(name.strip().lower(), name.strip().lower()) for name in row]
+            continue
+        cells = _cells(path, number, row, names)
+        at = len(scores)
+        if at < len(pairs):
+            for column, texts in (("query", pairs.queries), ("title", pairs.titles)):
+                if column in cells and cells[column] != texts[at]:
+                    raise DataError(
+                        f"{path}, line {number}: the {column} {str(cells[column])[:40]!r}, but row {at + 1:,} of "
+                        f"{pairs.source} has {texts[at][:40]!r}: scores must be in the order of that file"
+                    )
+        scores.append(_score(path, number, cells))
+    if len(scores) != len(pairs):
+        raise DataError(
+            f"{path}: {len(scores):,} scores, but {pairs.source} has {len(pairs):,} pairs: give one score a pair, in "
+            "the order of the file"
+        )
+    return np.array(scores, np.float64)
+
+
+def _cells(path: str, number: int, row: Row, names: Optional[list[str]]) -> dict[str, Any]:
+    if isinstance(row, BadRow):
+        raise DataError(f"{path}, line {number}: {row.reason}")
+    if isinstance(row, dict):
+        return {OTHER_NAMES.get(name, name): value for name, value in row.items()}
+    columns = names or {1: ["score"], 3: ["query", "title", "score"]}.get(len(row))
+    if columns is None or len(columns) != len(row):
+        expected = f"{len(names)}" if names else "1 (score), 3 (query, title, score), or a TREC run"
+        raise DataError(f"{path}, line {number}: {len(row)} columns, expected {expected}")
+    return dict(zip(columns, row))
+
+
+def _score_of_names(names: Any) -> Optional[str]:
+    lowered = {str(name).strip().lower() for name in names}
+    return next((name for name in SCORE_NAMES if name in lowered), None)
+
+
+def _score(path: str, number: int, cells: dict[str, Any]) -> float:
+    name = _score_of_names(cells)
+    if name is None:
+        raise DataError(f"{path}, line {number}: no score (one of {', '.join(SCORE_NAMES)}), only {', '.join(cells)}")
+    try:
+        value = float(cells[name])
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value) or isinstance(cells[name], bool):
+        raise DataError(f"{path}, line {number}: the score {str(cells[name])[:40]!r} is not a finite number")
+    return value

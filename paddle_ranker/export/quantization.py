@@ -1,0 +1,272 @@
+"""Turn a ranker's ONNX file into one whose matrix products are computed in 8-bit integers.
+
+Weights become int8, symmetric, with a scale for each column; what is multiplied by them becomes uint8, with a scale and
+a zero point found beforehand on calibration pairs (Jacob et al., CVPR 2018), so that a pair's score does not depend on
+the pairs beside it, as it does where ranges are those of each batch. Everything else stays as it is: embeddings,
+LayerNorm, softmax, the residual sums, the products of the last layer that are of one token a pair, and the head.
+
+The result is written as QuantizeLinear and DequantizeLinear around the products, which ONNX Runtime and OpenVINO fuse
+into integer products, and others may compute as it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from paddle_ranker.errors import CheckpointError, DependencyError
+from paddle_ranker.model.exported import INPUTS
+
+if TYPE_CHECKING:
+    import onnx
+
+INSTALL = "python -m pip install onnx onnxruntime"
+_LEVELS = 255  # of uint8
+_FULL, _REDUCED = 127, 63  # largest weight, in 8 and in 7 bits
+_SAMPLE = 2048  # rows of an activation on which a product's error is estimated
+
+Batch = tuple[np.ndarray, np.ndarray]  # input_ids and token_type_ids, int64 [batch, length]
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product of activations and a weight matrix: its node, what it multiplies, and the weights' name and shape."""
+
+    node: str
+    activation: str
+    weight: str
+    shape: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What calibration found of the activations that products multiply, by name.
+
+    lowest, highest: their least and greatest values
+    samples: some of their rows, `[rows, width] float32`, to estimate errors on
+    """
+
+    lowest: dict[str, float]
+    highest: dict[str, float]
+    samples: dict[str, np.ndarray]
+
+
+def require_packages() -> None:
+    """Raise `DependencyError` where a package is missing that quantizing needs."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise DependencyError(f"quantizing needs the package {error.name}; install it with: {INSTALL}") from error
+
+
+class Quantizer:
+    """Quantize one ONNX file.
+
+    Args:
+        source: the file that `export --onnx` wrote.
+        work: folder for a temporary file.
+
+    Attributes: `products`, those that are worth it: `calibrate` takes those out that it finds to be of one token a
+    pair, which cost next to nothing and whose errors nothing averages out.
+
+    Raises `CheckpointError` where the file has no product to quantize.
+    """
+
+    def __init__(self, source: Path, work: Path):
+        import onnx
+        import onnxruntime
+
+        self.source = source
+        folded = work / "folded.onnx"
+        # Constants become initializers, and transposed weights weights: what follows finds them all in one form.
+        options = _session_options()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(folded)
+        onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+        self.model: onnx.ModelProto = onnx.load(str(folded))
+        folded.unlink()
+        self._weights = {one.name: one for one in self.model.graph.initializer}
+        self.products = [
+            Product(node.name, node.input[0], node.input[1], tuple(self._weights[node.input[1]].dims))
+            for node in self.model.graph.node
+            if node.op_type == "MatMul" and self._is_matrix(node.input[1]) and node.input[0] not in self._weights
+        ]
+        if not self.products:
+            raise CheckpointError(f"{source}: has no product of a weight matrix to quantize; export the ranker again")
+
+    def _is_matrix(self, name: str) -> bool:
+        shape = self._weights[name].dims if name in self._weights else ()
+        return len(shape) == 2 and min(shape) > 1
+
+    def calibrate(self, batches: Iterable[Batch]) -> Calibrated:
+        """Run the graph on calibration pairs and note what its products multiply.
+
+        Raises `CheckpointError` where every product is of one token a pair.
+        """
+        import onnx
+        import onnxruntime
+
+        names = list(dict.fromkeys(product.activation for product in self.products))
+        watched = onnx.ModelProto()
+        watched.CopyFrom(self.model)
+        del watched.graph.output[:]
+        watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+        session = onnxruntime.InferenceSession(
+            watched.SerializeToString(), _session_options(), providers=["CPUExecutionProvider"]
+        )
+        found = Calibrated(dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0), {})
+        random = np.random.default_rng(0)
+        of_one_token: set[str] = set()
+        for batch in batches:
+            for name, values in zip(names, session.run(names, dict(zip(INPUTS, batch)))):
+                rows = values.reshape(-1, values.shape[-1])
+                if len(rows) == len(batch[0]):
+                    of_one_token.add(name)
+                found.lowest[name] = min(found.lowest[name], float(rows.min()))
+                found.highest[name] = max(found.highest[name], float(rows.max()))
+                kept = found.samples.get(name, rows[:0])
+                some = rows[random.permutation(len(rows))[: max(0, _SAMPLE - len(kept))]]
+                found.samples[name] = np.concatenate([kept, some])
+        self.products = [product for product in self.products if product.activation not in of_one_token]
+        if not self.products:
+            raise CheckpointError(
+                f"{self.source}: all its products of weights are of one token a pair, as with a single layer: integers "
+                "would gain nothing; score with --precision bf16"
+            )
+        return found
+
+    def by_error(self, calibrated: Calibrated, full_range: bool) -> list[Product]:
+        """Return the products, first the one whose result suffers most: by its mean squared error over its own size."""
+        errors = {}
+        for product in self.products:
+            rows, weight = calibrated.samples[product.activation], self._array(product.weight)
+            scale, zero = activation_scale(*self._range(calibrated, product))
+            quantized = (np.clip(np.rint(rows / scale) + zero, 0, _LEVELS) - zero) * scale
+            integers, scales = quantize_weight(weight, full_range)
+            exact = rows @ weight
+            error = quantized.astype(np.float32) @ (integers * scales).astype(np.float32) - exact
+            errors[product.node] = float(np.square(error).mean() / max(np.square(exact).mean(), 1e-12))
+        return sorted(self.products, key=lambda product: -errors[product.node])
+
+    def quantize(self, calibrated: Calibrated, *, left_out: Sequence[Product] = (), full_range: bool = True) -> Any:
+        """Return the ONNX model with all products but `left_out` in integers; `full_range`: weights of 8 bits."""
+        import onnx
+
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        graph = _Graph(model)
+        nodes = {node.name: node for node in model.graph.node}
+        for product in self.products:
+            if product not in left_out:
+                scale, zero = activation_scale(*self._range(calibrated, product))
+                inputs = nodes[product.node].input
+                inputs[0] = graph.quantized_activation(product.activation, scale, zero)
+                inputs[1] = graph.quantized_weight(
+                    product.weight, *quantize_weight(self._array(product.weight), full_range)
+                )
+        graph.finish()
+        onnx.checker.check_model(model)
+        return model
+
+    def _array(self, name: str) -> np.ndarray:
+        from onnx import numpy_helper
+
+        return np.asarray(numpy_helper.to_array(self._weights[name]), np.float32)
+
+    def _range(self, calibrated: Calibrated, product: Product) -> tuple[float, float]:
+        return calibrated.lowest[product.activation], calibrated.highest[product.activation]
+
+
+def activation_scale(lowest: float, highest: float) -> tuple[np.floating, np.integer]:
+    """Return the scale and the zero point that spread [lowest, highest], widened to hold 0, over 0 to 255."""
+    lowest, highest = min(lowest, 0.0), max(highest, 0.0)
+    scale = np.float32((highest - lowest) / _LEVELS or 1.0)
+    return scale, np.uint8(np.clip(np.rint(-lowest / scale), 0, _LEVELS))
+
+
+def quantize_weight(weight: np.ndarray, full_range: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Return int8 `[in, out]` and float32 scales `[out]` of a weight `[in, out]`: symmetric, a scale a column."""
+    most = _FULL if full_range else _REDUCED
+    largest = np.abs(weight).max(axis=0)
+    scales = np.where(largest > 0, largest / most, 1.0).astype(np.float32)
+    return np.clip(np.rint(weight / scales), -most, most).astype(np.int8), scales
+
+
+class _Graph:
+    """Add nodes and constants to a model's graph; nodes of a graph stand in the order in which they are computed."""
+
+    def __init__(self, model: Any):
+        self._graph = model.graph
+        self._after: dict[str, list[Any]] = {}  # by the tensor that the nodes need
+        self._first: list[Any] = []
+        self._old: set[str] = set()
+
+    def quantized_activation(self, name: str, scale: np.floating, zero: np.integer) -> str:
+        """Return the name of a tensor rounded to its integers; every product that multiplies it shares the rounding."""
+        import onnx
+
+        result = f"{name}.rounded"
+        if name not in self._after:
+            parts = [self._constant(f"{name}.scale", scale), self._constant(f"{name}.zero", zero)]
+            make = onnx.helper.make_node
+            self._after[name] = [
+                make("QuantizeLinear", [name, *parts], [f"{name}.integers"], f"{name}.quantize"),
+                make("DequantizeLinear", [f"{name}.integers", *parts], [result], f"{name}.dequantize"),
+            ]
+        return result
+
+    def quantized_weight(self, name: str, integers: np.ndarray, scales: np.ndarray) -> str:
+        """Return the name of a weight that is stored in integers."""
+        import onnx
+
+        result = f"{name}.rounded"
+        if name not in self._old:
+            parts = [
+                self._constant(f"{name}.integers", integers),
+                self._constant(f"{name}.scale", scales),
+                self._constant(f"{name}.zero", np.zeros(len(scales), np.int8)),
+            ]
+            self._first.append(onnx.helper.make_node("DequantizeLinear", parts, [result], f"{name}.dequantize", axis=1))
+            self._old.add(name)
+        return result
+
+    def _constant(self, name: str, values: Any) -> str:
+        from onnx import numpy_helper
+
+        self._graph.initializer.append(numpy_helper.from_array(np.asarray(values), name))
+        return name
+
+    def finish(self) -> None:
+        """Put the new nodes in their places, and drop the weights that nothing reads any more."""
+        nodes = list(self._first)
+        for name in [given.name for given in self._graph.input]:
+            nodes += self._after.pop(name, [])
+        for node in self._graph.node:
+            nodes.append(node)
+            for name in node.output:
+                nodes += self._after.pop(name, [])
+        read = {name for node in nodes for name in node.input}
+        kept = [one for one in self._graph.initializer if one.name in read or one.name not in self._old]
+        nodes, kept = [_copy(one) for one in nodes], [_copy(one) for one in kept]
+        del self._graph.node[:], self._graph.initializer[:]
+        self._graph.node.extend(nodes)
+        self._graph.initializer.extend(kept)
+
+
+def _copy(message: Any) -> Any:
+    copied = type(message)()
+    copied.CopyFrom(message)
+    return copied
+
+
+def _session_options() -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    return options

@@ -1,0 +1,265 @@
+"""Quantize an exported ranker, measure what it costs and gains, and store it in the ranker's folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+import numpy as np
+
+from paddle_ranker.data.records import Pair, RecordFile
+from paddle_ranker.encoding.batching import scoring_batches
+from paddle_ranker.encoding.pair_encoder import EncodedPairs, PairEncoder
+from paddle_ranker.errors import DataError, DependencyError, RankerError
+from paddle_ranker.evaluation.evaluate import EvaluationSet
+from paddle_ranker.evaluation.systems import digest
+from paddle_ranker.export.quantization import Batch, Product, Quantizer, require_packages
+from paddle_ranker.metrics.intervals import Interval, ranking_intervals
+from paddle_ranker.metrics.measures import Floats, evaluate_ranking
+from paddle_ranker.model.exported import ExportedFolder
+from paddle_ranker.scoring.engines import EXPORTED, Engine, open_engine
+from paddle_ranker.scoring.engines.opening import is_installed, time_engines
+from paddle_ranker.scoring.engines.precisions import has_int8
+from paddle_ranker.storage.atomic import UNFINISHED, make_folder, remove_unfinished
+
+if TYPE_CHECKING:
+    from paddle_ranker.commands.quantize import QuantizeOptions
+
+MEASURES = ("auc", "ndcg@10")
+_INT8_ENGINES = ("onnx", "openvino")
+_PRECISIONS = ("fp32", "bf16", "int8")
+_SHARES_LEFT_OUT = (0, 1 / 8, 1 / 4, 1 / 2)  # of the products: the ones with the largest errors, until it is good
+
+
+@dataclass(frozen=True)
+class Quality:
+    """One measure in fp32 and in int8 by one engine, and the difference with its interval.
+
+    moved: root mean square of the logits' changes, over the logits' standard deviation
+    """
+
+    engine: str
+    measure: str
+    before: float
+    after: float
+    difference: Interval
+    moved: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What one engine scores in one precision."""
+
+    engine: str
+    precision: str
+    pairs_per_second: float
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What was written: the file, which products are in integers, what that costs and how fast it is."""
+
+    path: Path
+    products: int
+    left_out: list[Product]
+    quality: list[Quality]
+    speed: list[Speed]
+
+    @property
+    def share(self) -> str:
+        """How many products are in integers, in words."""
+        return f"{self.products - len(self.left_out)} of {self.products} products of weights in integers"
+
+
+def quantize_folder(options: QuantizeOptions) -> Quantized:
+    """Do what the options say; the folder gets its file, and `ranker.json` what was measured, at the end or not at all.
+
+    Raises `DependencyError` where a package is missing, `CheckpointError` for a folder without a sound static model,
+    `DataError` for files that cannot be calibrated or measured on, `RankerError` where the loss passes the limit.
+    """
+    folder = ExportedFolder.open(Path(options.model_dir))
+    require_packages()
+    make_folder(folder.folder)
+    pair_encoder = folder.pair_encoder(options.max_seq_length, options.tokenizer)
+    dev = EvaluationSet(options.eval_file, pair_encoder, options.batch_size, skip_bad_rows=options.skip_bad_rows)
+    pairs = read_calibration(options, pair_encoder)
+    folder = with_onnx(folder, pair_encoder)
+    assert folder.onnx is not None
+    max_tokens = options.batch_size * pair_encoder.max_seq_length
+    batches = [pairs.pad(rows, pair_encoder.pad_id) for rows in scoring_batches(pairs.lengths, max_tokens, max_tokens)]
+    bits = options.weight_bits or (8 if has_int8() else 7)
+    with _beside(folder) as trial:
+        quantizer = Quantizer(folder.onnx, trial.folder)
+        written = trial.folder / f"{folder.prefix}.int8.onnx"
+        left_out, quality = _quantize(quantizer, folder, trial, written, batches, dev, options, bits)
+        speed = measure_speed(folder, trial, batches, options)
+        facts = {
+            "weight_bits": bits,
+            "products": len(quantizer.products),
+            "left_out": [product.weight for product in left_out],
+            "calibration": _file_facts(options.calibration_file, len(pairs)),
+            "evaluation": {**_file_facts(options.eval_file, len(dev.labels)), "queries": len(set(dev.queries))},
+            "max_seq_length": pair_encoder.max_seq_length,
+            "max_loss": options.max_loss,
+            "quality": [asdict(row) for row in quality],
+            "speed": [asdict(row) for row in speed],
+        }
+        path = store(folder, written, facts)
+    return Quantized(path, len(quantizer.products), left_out, quality, speed)
+
+
+def _quantize(
+    quantizer: Quantizer,
+    folder: ExportedFolder,
+    trial: ExportedFolder,
+    written: Path,
+    batches: list[Batch],
+    dev: EvaluationSet,
+    options: QuantizeOptions,
+    bits: int,
+) -> tuple[list[Product], list[Quality]]:
+    """Write the file with as many products in integers as the limit allows; return the others, and the loss."""
+    calibrated = quantizer.calibrate(batches)
+    by_error = quantizer.by_error(calibrated, bits == 8)
+    fp32 = dev.logits(open_engine(folder, engine="onnx", threads=options.cpu_threads))
+    tried: list[tuple[float, list[Quality], int]] = []
+    for share in _SHARES_LEFT_OUT:
+        left_out = by_error[: round(share * len(by_error))]
+        model = quantizer.quantize(calibrated, left_out=left_out, full_range=bits == 8)
+        written.write_bytes(model.SerializeToString())
+        quality = []
+        for name in filter(is_installed, _INT8_ENGINES):
+            engine = open_engine(trial, engine=name, precision="int8", threads=options.cpu_threads)
+            quality += measure(dev, engine, fp32)
+        loss = max(-row.difference.estimate for row in quality)
+        if loss <= options.max_loss:
+            return left_out, quality
+        tried.append((loss, quality, len(left_out)))
+    _, quality, count = min(tried, key=lambda one: one[0])
+    raise _too_much(quality, options.max_loss, count)
+
+
+def _file_facts(path: str, pairs: int) -> dict[str, Any]:
+    return {"file": Path(path).name, "sha256": digest(path), "pairs": pairs}
+
+
+def read_calibration(options: QuantizeOptions, pair_encoder: PairEncoder) -> EncodedPairs:
+    """Return `calibration_pairs` pairs of the file, drawn at random, or all where there are fewer."""
+    source = RecordFile(options.calibration_file, Pair, skip_bad_rows=options.skip_bad_rows)
+    random = np.random.default_rng(options.seed)
+    drawn: list[Pair] = []
+    for number, pair in enumerate(source):  # reservoir sampling (Vitter 1985, algorithm R): the file may be long
+        if number < options.calibration_pairs:
+            drawn.append(pair)
+        else:
+            place = int(random.integers(0, number + 1))
+            if place < options.calibration_pairs:
+                drawn[place] = pair
+    if not drawn:
+        raise DataError(f"{options.calibration_file}: has no pairs to calibrate on")
+    return pair_encoder.encode([pair.query for pair in drawn], [pair.title for pair in drawn])
+
+
+def with_onnx(folder: ExportedFolder, pair_encoder: PairEncoder) -> ExportedFolder:
+    """Return the folder with its ONNX file, which is made of the static model where it is missing.
+
+    Raises `DependencyError`, with the line to type, where it cannot be made here.
+    """
+    if folder.onnx is not None:
+        return folder
+    export = f"python -m paddle_ranker export --onnx --params_path RANKER --output_path {folder.folder}"
+    try:
+        from paddle_ranker.export.onnx import require_onnx, write_onnx
+        from paddle_ranker.export.parity import parity_batches
+        from paddle_ranker.export.static_model import StaticModel
+
+        require_onnx()
+    except ImportError as error:
+        raise DependencyError(f"{folder.folder}: has no {folder.prefix}.onnx; make it with: {export}") from error
+    except DependencyError as error:
+        raise DependencyError(
+            f"{folder.folder}: has no {folder.prefix}.onnx, which cannot be made here ({error}): {export}"
+        ) from error
+    target = folder.folder / f"{folder.prefix}.onnx"
+    batches = list(parity_batches(pair_encoder))
+    model = StaticModel(folder.program, folder.parameters)
+    parity = write_onnx(folder.program, target, batches, [model.outputs(*batch) for batch in batches])
+    print(f"{target}: made, largest difference {parity.predict:.1e} of a probability")
+    return _with_facts(folder, {}, target)
+
+
+@contextmanager
+def _beside(folder: ExportedFolder) -> Iterator[ExportedFolder]:
+    """Yield a temporary folder inside `folder`, to be opened as it is: with its descriptions, but files of its own."""
+    remove_unfinished(folder.folder)
+    with tempfile.TemporaryDirectory(prefix=f"{UNFINISHED}{os.getpid()}-", dir=folder.folder) as temporary:
+        for name in (folder.info.blend or {}).get("members", ()):
+            (Path(temporary) / name).symlink_to((folder.folder / name).resolve())
+        info = dataclasses.replace(folder.info, export={**(folder.info.export or {}), "int8": None})
+        yield dataclasses.replace(folder, folder=Path(temporary), info=info)
+
+
+def measure(dev: EvaluationSet, engine: Engine, fp32: Floats) -> list[Quality]:
+    """Return AUC and, where the file has several titles a query, nDCG@10, before (`fp32`, `[n]` logits) and after."""
+    int8 = dev.logits(engine)
+    if not np.isfinite(int8).all():
+        raise RankerError(f"{engine.name}: its int8 scores are not numbers; report it with the output of doctor")
+    before, after = (evaluate_ranking(dev.queries, dev.labels, logits) for logits in (fp32, int8))
+    names = [name for name in MEASURES if name in before]
+    intervals = ranking_intervals(dev.queries, dev.labels, int8, fp32, measures=names)
+    moved = float(np.sqrt(np.square(int8 - fp32).mean()) / fp32.std())
+    return [Quality(engine.name, name, before[name], after[name], intervals[name], moved) for name in names]
+
+
+def _too_much(quality: list[Quality], limit: float, left_out: int) -> RankerError:
+    worst = max(quality, key=lambda row: -row.difference.estimate)
+    loss = worst.difference
+    return RankerError(
+        f"in int8 {worst.measure} falls from {worst.before:.4f} to {worst.after:.4f} ({worst.engine}), by "
+        f"{-loss.estimate:.4f} [{-loss.high:.4f}, {-loss.low:.4f}], with {left_out} products left out, more than "
+        f"--max_loss {limit:g}; nothing was written: give more --calibration_pairs, raise the limit, or use bf16"
+    )
+
+
+def measure_speed(
+    folder: ExportedFolder, trial: ExportedFolder, batches: list[Batch], options: QuantizeOptions
+) -> list[Speed]:
+    """Time all engines and precisions that work here on the calibration pairs, in turns."""
+    opened: list[Engine] = []
+    for name in filter(is_installed, EXPORTED):
+        for precision in _PRECISIONS:
+            source = trial if precision == "int8" else folder
+            try:
+                opened.append(open_engine(source, engine=name, precision=precision, threads=options.cpu_threads))
+            except RankerError:
+                continue  # not for this engine, or not on this processor
+    seconds = time_engines(opened, batches, options.seconds)
+    pairs = sum(len(ids) for ids, _ in batches)
+    return [Speed(engine.name, engine.precision, pairs / taken) for engine, taken in zip(opened, seconds)]
+
+
+def store(folder: ExportedFolder, written: Path, facts: dict[str, Any]) -> Path:
+    """Move the file into the folder and say so in `ranker.json`; killed between the two, the folder still opens."""
+    target = folder.folder / f"{folder.prefix}.int8.onnx"
+    _with_facts(folder, {"int8": None}, forget=target)
+    os.replace(written, target)
+    _with_facts(folder, {"int8": facts}, target)
+    return target
+
+
+def _with_facts(
+    folder: ExportedFolder, facts: dict[str, Any], file: Optional[Path] = None, forget: Optional[Path] = None
+) -> ExportedFolder:
+    export = dict(folder.info.export or {})
+    files = {name: size for name, size in export["files"].items() if forget is None or name != forget.name}
+    if file is not None:
+        files[file.name] = file.stat().st_size
+    info = dataclasses.replace(folder.info, export={**export, **facts, "files": files})
+    info.write(folder.folder, folder.config)
+    return dataclasses.replace(folder, info=info)

@@ -1,0 +1,203 @@
+"""Calibration: one line through the logits that turns their sigmoid into a probability that can be believed.
+
+probability = sigmoid(scale * logit + shift), scale > 0. A temperature T is scale = 1 / T without a shift (Guo, Pleiss,
+Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017); with a shift it is Platt scaling (Platt,
+"Probabilistic Outputs for Support Vector Machines", 1999). Either keeps the order of every pair of scores.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from paddle_ranker.errors import CheckpointError, DataError
+from paddle_ranker.metrics.measures import RELEVANT, Floats
+
+METHODS = ("platt", "temperature")
+BINS = 15  # of Guo et al. 2017
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What turns a ranker's logits into calibrated ones, and where that comes from; stored in `ranker.json`.
+
+    method: one of `METHODS`
+    scale, shift: calibrated logit = scale * logit + shift; scale > 0
+    fitted_on: the file it was fitted on: name, digest, pairs, queries, relevant pairs, and how it was scored
+    figures: calibration figures as trained, of the fit, and out of fold
+
+    Raises `CheckpointError` for numbers that are none, and a scale that would turn the order round.
+    """
+
+    method: str
+    scale: float
+    shift: float
+    fitted_on: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "shift"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise CheckpointError(f"calibration: {name} is {value!r}, expected a finite number")
+        if self.scale <= 0:
+            raise CheckpointError(
+                f"calibration: scale is {self.scale}, which does not keep the order; it must be above 0"
+            )
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Calibration:
+        """Make one of what `ranker.json` holds; raises `CheckpointError` where that is no calibration."""
+        if not isinstance(values, Mapping) or not {"method", "scale", "shift"} <= set(values):
+            raise CheckpointError(f"calibration: {str(values)[:80]!r} has not method, scale and shift")
+        kept = {name: values[name] for name in ("fitted_on", "figures") if isinstance(values.get(name), dict)}
+        return cls(str(values["method"]), values["scale"], values["shift"], **kept)
+
+    def apply(self, logits: NDArray[Any]) -> Floats:
+        """Return the calibrated logits of a ranker's logits, of any shape, float64."""
+        return self.scale * np.asarray(logits, np.float64) + self.shift
+
+    def undo(self, logits: NDArray[Any]) -> Floats:
+        """Return the ranker's own logits of calibrated ones, of any shape, float64."""
+        return (np.asarray(logits, np.float64) - self.shift) / self.scale
+
+    def fold(self, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return a linear head's weight and bias, of any shape, that give the calibrated logits by themselves."""
+        return (self.scale * weight.astype(np.float64)).astype(weight.dtype), self.apply(bias).astype(bias.dtype)
+
+    def __str__(self) -> str:
+        shift = f" {'-' if self.shift < 0 else '+'} {abs(self.shift):.6g}" if self.shift else ""
+        return f"sigmoid({self.scale:.6g} * logit{shift})"
+
+
+def sigmoid(logits: ArrayLike) -> Floats:
+    """Return 1 / (1 + exp(-logits)), of any shape, float64, to full precision at both ends.
+
+    SciPy has it too, in a module that takes longer to load than a small ranker.
+    """
+    return np.asarray(np.exp(-np.logaddexp(0.0, -np.asarray(logits, np.float64))))
+
+
+def fit(method: str, labels: Floats, logits: Floats) -> Calibration:
+    """Fit a calibration to labelled logits (`[n]` each, relevant: label >= 1) by maximum likelihood.
+
+    Minimises the mean binary cross-entropy, which is convex, by Newton's method. Raises `DataError` where no finite
+    scale above 0 does: one class only, logits that are all alike, that separate the classes, or that order them the
+    wrong way round.
+    """
+    from scipy.optimize import minimize
+
+    relevant = np.asarray(labels) >= RELEVANT
+    _require_solution(method, relevant, logits)
+    centre, unit = (logits.mean(), logits.std()) if method == "platt" else (0.0, np.sqrt((logits**2).mean()))
+    columns = [(logits - centre) / unit, np.ones(len(logits))][: 2 if method == "platt" else 1]
+    design = np.stack(columns, axis=1)  # of numbers around 1, so that Newton's steps are as good as they get
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        z = design @ weights
+        return _cross_entropy(relevant, z), design.T @ (sigmoid(z) - relevant) / len(z)
+
+    def curvature(weights: Floats) -> Floats:
+        p = sigmoid(design @ weights)
+        return (design * (p * (1 - p))[:, None]).T @ design / len(p)
+
+    start = np.zeros(design.shape[1])
+    found = minimize(loss, start, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-10}).x
+    scale = float(found[0] / unit)
+    if scale <= 0:
+        raise DataError(_wrong_way(method))
+    return Calibration(method, scale, float(found[1] - scale * centre) if method == "platt" else 0.0)
+
+
+def _require_solution(method: str, relevant: NDArray[np.bool_], logits: Floats) -> None:
+    """Raise `DataError` where the likelihood has no maximum at a finite scale."""
+    if relevant.all() or not relevant.any():
+        raise DataError(f"one class only, {int(relevant.sum()):,} of {len(relevant):,} pairs are relevant: give both")
+    positive, negative = logits[relevant], logits[~relevant]
+    if method == "platt":
+        alike = logits.min() == logits.max()
+        apart, wrong = positive.min() >= negative.max(), positive.max() <= negative.min()
+    else:
+        alike = not logits.any()
+        apart = positive.min() >= 0 >= negative.max()
+        wrong = positive.max() <= 0 <= negative.min()
+    if alike:
+        raise DataError("the ranker scores all pairs alike: there is nothing to calibrate")
+    if apart:
+        raise DataError(
+            "the ranker tells relevant pairs from others without a mistake, so the likelihood grows with the scale and "
+            "has no maximum: calibrate on more, or harder, pairs"
+        )
+    if wrong:
+        raise DataError(_wrong_way(method))
+
+
+def _wrong_way(method: str) -> str:
+    if method == "platt":
+        return (
+            "the ranker orders these pairs the wrong way round: relevant ones score lower (the fitted slope is not "
+            "above 0); check the labels, or take another ranker"
+        )
+    return (
+        "no temperature above 0 fits: most logits are on the wrong side of 0, as they may be after a training that "
+        "compares titles; use --method platt, which shifts them too"
+    )
+
+
+def fit_out_of_fold(method: str, queries: Sequence[str], labels: Floats, logits: Floats, folds: int) -> Floats:
+    """Return logits, `[n] float64`, each calibrated by a fit to the other folds of queries: what new queries would get.
+
+    Raises `DataError` as `fit` does, and where there are fewer queries than folds.
+    """
+    from sklearn.model_selection import GroupKFold
+
+    if len(set(queries)) < folds:
+        raise DataError(f"{len(set(queries))} queries are too few for {folds} folds")
+    calibrated = np.empty(len(logits))
+    for number, (learn, judge) in enumerate(GroupKFold(folds).split(logits, groups=list(queries)), 1):
+        try:
+            calibrated[judge] = fit(method, labels[learn], logits[learn]).apply(logits[judge])
+        except DataError as error:
+            raise DataError(f"without fold {number} of {folds}: {error}") from error
+    return calibrated
+
+
+def calibration_figures(labels: Floats, logits: Floats) -> dict[str, float]:
+    """Return `calibration_error`, `brier` and `cross_entropy` of logits against labels, `[n]` each.
+
+    Relevant is a label of at least 1. Brier score: the mean squared distance of probability and 0 or 1.
+    """
+    relevant = np.asarray(labels) >= RELEVANT
+    probabilities = sigmoid(logits)
+    return {
+        "calibration_error": expected_calibration_error(relevant, probabilities),
+        "brier": float(((probabilities - relevant) ** 2).mean()),
+        "cross_entropy": _cross_entropy(relevant, logits),
+    }
+
+
+def cross_entropies(labels: Floats, logits: Floats) -> Floats:
+    """Return the binary cross-entropy of each pair, log(1 + exp(l)) - y l with y = label >= 1, `[n]` float64."""
+    relevant = np.asarray(labels) >= RELEVANT
+    return np.logaddexp(0.0, logits) - np.where(relevant, logits, 0.0)
+
+
+def _cross_entropy(relevant: NDArray[np.bool_], logits: Floats) -> float:
+    return float(cross_entropies(relevant.astype(np.float64), logits).mean())
+
+
+def expected_calibration_error(relevant: NDArray[np.bool_], probabilities: Floats, bins: int = BINS) -> float:
+    """Return the mean distance of stated probability and share of relevant pairs, over bins of probability.
+
+    The bins are of equal width over the probability of relevance, ((m - 1) / bins, m / bins], 0 being in the first,
+    each weighted by its pairs: equation 3 of Guo et al. 2017, for the probability of one class rather than the
+    confidence in the likelier one. On few pairs it is above 0 even for true probabilities.
+    """
+    number = np.clip(np.ceil(probabilities * bins).astype(np.int64) - 1, 0, bins - 1)
+    gaps = np.bincount(number, weights=probabilities - relevant, minlength=bins)
+    return float(np.abs(gaps).sum() / len(probabilities))

@@ -1,0 +1,79 @@
+"""Several rankers as one: logit = weights[0] * logit[0] + weights[1] * logit[1] + ... + bias.
+
+The folder holds each member's own folder (`member_1`, `member_2`, ...), and a `ranker.json` of the kind `blend` with
+the weights. Each member tokenizes by itself. To everything that scores, a blend looks like a ranker: its batches hold
+the members' ids side by side, and the token types say whose they are, 0 and 1 of the first, 2 and 3 of the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+import paddle
+from paddle import Tensor, nn
+
+from paddle_ranker.encoding.blend import TYPES, BlendedPairEncoder, blend_weights
+from paddle_ranker.metrics.logistic import LinearModel
+from paddle_ranker.model.folder import RankerParts, load_ranker, save_ranker
+from paddle_ranker.model.info import BLEND, RankerInfo
+from paddle_ranker.model.network import RankerNetwork
+
+
+class BlendedNetwork(RankerNetwork):
+    """Average the members' logits; takes what `BlendedPairs.pad` returns."""
+
+    def __init__(self, members: Sequence[RankerNetwork], weights: Sequence[float], bias: float):
+        nn.Layer.__init__(self)  # it has no encoder of its own
+        self.config = members[0].config
+        self.members = nn.LayerList(list(members))
+        self.weights, self.bias = list(weights), bias
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Return the logits, `[batch]` float32, of the members' ids side by side, `[batch, all lengths]` int64."""
+        owner = token_type_ids[0] // TYPES  # of a column; the same in all rows
+        logits, start = self.bias, paddle.zeros([1], dtype="int64")
+        for number, (member, weight) in enumerate(zip(self.members, self.weights)):
+            # Tensors rather than integers, so that an exported graph cuts where each batch says.
+            end = start + (owner == number).astype("int64").sum(keepdim=True)
+            own_ids, own_types = (paddle.slice(array, [1], [start], [end]) for array in (input_ids, token_type_ids))
+            logits = logits + weight * member(own_ids, own_types - TYPES * number)
+            start = end
+        return paddle.cast(logits, "float32")
+
+
+def save_blend(
+    folder: Path,
+    members: Sequence[RankerParts],
+    weights: LinearModel,
+    facts: dict[str, Any],
+    results: dict[str, Any],
+) -> None:
+    """Write a blend and its members into an existing folder; wrap it in `atomic.new_folder`."""
+    names = [f"member_{number}" for number in range(1, len(members) + 1)]
+    for name, member in zip(names, members):
+        (folder / name).mkdir()
+        save_ranker(folder / name, member.network, member.pair_encoder, member.info)
+    info = RankerInfo(
+        kind=BLEND,
+        max_seq_length=max(member.info.max_seq_length for member in members),
+        match_embeddings=any(member.info.match_embeddings for member in members),
+        lexical_features=any(member.info.lexical_features for member in members),
+        training=facts,
+        results=results,
+        blend={"members": names, "weights": weights.weights.tolist(), "bias": weights.bias},
+    )
+    info.write(folder, members[0].network.config)
+
+
+def load_blend(folder: Path, info: RankerInfo, max_seq_length: Optional[int], tokenizer: str) -> RankerParts:
+    """Load a blend and its members for scoring; raises `CheckpointError` where it is damaged or a member is missing."""
+    weights, bias = blend_weights(folder, info)
+    assert info.blend is not None
+    members = [
+        load_ranker(folder / name, max_seq_length=max_seq_length, tokenizer=tokenizer) for name in info.blend["members"]
+    ]
+    network = BlendedNetwork([member.network for member in members], weights, bias)
+    encoder = BlendedPairEncoder([member.pair_encoder for member in members])
+    return RankerParts(network, encoder, info, [], members=tuple(members))

@@ -1,0 +1,219 @@
+"""A BERT-style encoder whose parameter names are PaddleNLP's, so that its checkpoints load as they are.
+
+It is PaddleNLP's ErnieModel, ErnieGramModel and BertModel in one, with three additions: an extra input embedding
+(match levels), pre-LayerNorm, and an exact short cut. A ranker reads only the first token's output, so the last layer
+computes the query, the projections and the feed-forward for the first token alone; outside training it computes no keys
+and values either (`Attention.for_one`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Optional
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from paddle_ranker.model.attention import Attention
+from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.dropout import Dropout, Masks
+
+MASKED = -1e4  # as PaddleNLP; exp(-1e4) is exactly 0 in float32, so padding changes no score
+
+
+class Embeddings(nn.Layer):
+    """Sum the word, position, type (and task) embeddings, then LayerNorm and dropout."""
+
+    def __init__(self, config: EncoderConfig, masks: Masks):
+        super().__init__()
+        size = config.hidden_size
+        self.word_embeddings = nn.Embedding(config.vocab_size, size)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, size)
+        if config.type_vocab_size > 0:
+            self.token_type_embeddings = nn.Embedding(config.type_vocab_size, size)
+        if config.use_task_id:
+            self.task_type_embeddings = nn.Embedding(config.task_type_vocab_size, size)
+        self.layer_norm = nn.LayerNorm(size, epsilon=config.layer_norm_eps)
+        self.dropout = Dropout(config.hidden_dropout_prob, masks)
+        self.config = config
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> Tensor:
+        # cumsum rather than arange(length): it exports with a length that stays free.
+        positions = paddle.cumsum(paddle.ones_like(input_ids), axis=1) - 1
+        if self.config.model_type == "roberta":  # its positions start after the padding index
+            positions = positions + self.config.pad_token_id + 1
+        hidden = self.word_embeddings(input_ids) + self.position_embeddings(positions)
+        if self.config.type_vocab_size > 0:
+            hidden = hidden + self.token_type_embeddings(token_type_ids)
+        if self.config.use_task_id:
+            hidden = hidden + self.task_type_embeddings.weight[self.config.task_id]
+        if extra is not None:
+            hidden = hidden + extra
+        return self.dropout(self.layer_norm(hidden))
+
+
+class EncoderLayer(nn.Layer):
+    """One transformer layer, LayerNorm after each part (BERT) or before it (`normalize_before`).
+
+    Not Paddle's own, whose methods PaddleNLP replaces when it is imported.
+    """
+
+    def __init__(self, config: EncoderConfig, masks: Masks):
+        super().__init__()
+        size, dropout = config.hidden_size, config.hidden_dropout_prob
+        self.normalize_before = config.normalize_before
+        self.self_attn = Attention(size, config.num_attention_heads, config.attention_probs_dropout_prob, masks)
+        self.linear1 = nn.Linear(size, config.intermediate_size)
+        self.linear2 = nn.Linear(config.intermediate_size, size)
+        self.norm1 = nn.LayerNorm(size, epsilon=config.layer_norm_eps)
+        self.norm2 = nn.LayerNorm(size, epsilon=config.layer_norm_eps)
+        self.dropout1, self.dropout2 = Dropout(dropout, masks), Dropout(dropout, masks)
+        self.activation = getattr(F, config.hidden_act)
+
+    def forward(
+        self, hidden: Tensor, mask: Tensor, first_token_only: bool = False, places: Optional[Tensor] = None
+    ) -> Tensor:
+        """Return the layer's output, `[batch, length, size]`.
+
+        With `first_token_only` it is that of the first token, `[batch, 1, size]`, and with `places` that of the tokens
+        there, as in `Encoder.at`, at a fraction of the work.
+        """
+        inner = self.norm1(hidden) if self.normalize_before else hidden
+        query, residual = (inner[:, :1], hidden[:, :1]) if first_token_only else (inner, hidden)
+        if places is not None:
+            query, residual = _at(inner, places), _at(hidden, places)
+        # Training drops attention weights, which then no longer sum to 1.
+        attention = self.self_attn.for_one if first_token_only and not self.training else self.self_attn
+        attended = residual + self.dropout1(attention(query, inner, mask))
+        if not self.normalize_before:
+            attended = self.norm1(attended)
+        inner = self.norm2(attended) if self.normalize_before else attended
+        output = attended + self.dropout2(self.linear2(self.activation(self.linear1(inner))))
+        return output if self.normalize_before else self.norm2(output)
+
+
+def _at(hidden: Tensor, places: Tensor) -> Tensor:
+    """Return the rows of `[batch, length, size]` at `places` `[batch, chosen]` of its flattened tokens."""
+    size = hidden.shape[-1]
+    return paddle.gather(hidden.reshape([-1, size]), places.reshape([-1])).reshape([*places.shape, size])
+
+
+def _apart(queries: Tensor, keys: Tensor) -> Tensor:
+    """Return what keeps `[batch, m]` queries from `[batch, n]` keys of other documents, `[batch, 1, m, n]`."""
+    return (queries.unsqueeze(2) != keys.unsqueeze(1)).astype("float32").unsqueeze(1) * MASKED
+
+
+class _Layers(nn.Layer):
+    """Holds the layers under the name they have in PaddleNLP's checkpoints: `encoder.layers.<i>`."""
+
+    def __init__(self, config: EncoderConfig, masks: Masks):
+        super().__init__()
+        self.layers = nn.LayerList([EncoderLayer(config, masks) for _ in range(config.num_hidden_layers)])
+        if config.normalize_before:
+            self.norm = nn.LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps)
+
+
+class _Pooler(nn.Layer):
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, first: Tensor) -> Tensor:
+        return paddle.tanh(self.dense(first))
+
+
+class _Seeded:
+    """A layer that seeds the random generator before it computes."""
+
+    def __init__(self, layer: EncoderLayer, seed: int, masks: Masks):
+        self.layer, self.seed, self.masks = layer, seed, masks
+
+    def __call__(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        paddle.seed(self.seed)
+        self.masks.restart()
+        return self.layer(hidden, mask)
+
+
+class Encoder(nn.Layer):
+    """Encode token ids into hidden states, or into one pooled vector a sequence."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.config = config
+        self.masks = Masks()
+        self.embeddings = Embeddings(config, self.masks)
+        self.encoder = _Layers(config, self.masks)
+        self.pooler = _Pooler(config)
+        self.gradient_checkpointing = False  # compute a layer's activations again on the way back, and keep none
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Draw every matrix from N(0, initializer_range) truncated at two deviations, as BERT does."""
+        draw = nn.initializer.TruncatedNormal(mean=0.0, std=self.config.initializer_range)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim > 1:
+                draw(parameter)
+            elif name.endswith("bias"):
+                parameter.set_value(paddle.zeros_like(parameter))
+
+    def _embed(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor]) -> tuple[Tensor, Tensor]:
+        if self.training:
+            self.masks.restart()
+        mask = (input_ids == self.config.pad_token_id).astype(self.pooler.dense.weight.dtype) * MASKED
+        return self.embeddings(input_ids, token_type_ids, extra), mask.unsqueeze([1, 2])
+
+    def _through(self, layers: Iterable[EncoderLayer], hidden: Tensor, mask: Tensor) -> Tensor:
+        if not (self.gradient_checkpointing and self.training):
+            for layer in layers:
+                hidden = layer(hidden, mask)
+            return hidden
+        from paddle.distributed.fleet.utils import recompute
+
+        # Paddle brings the random state of a dropout back on some devices only: seeded in itself, a layer draws the
+        # same twice anywhere.
+        seed = int(paddle.randint(0, 2**30, [1]))
+        for number, layer in enumerate(layers):
+            hidden = recompute(_Seeded(layer, seed + number, self.masks), hidden, mask, preserve_rng_state=False)
+        paddle.seed(seed + len(self.encoder.layers))
+        self.masks.restart()
+        return hidden
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
+        """Return the hidden states of all tokens, `[batch, length, hidden]`.
+
+        Args:
+            input_ids, token_type_ids: `[batch, length]` int64; positions that hold `pad_token_id` are masked.
+            extra: `[batch, length, hidden]`, added to the input embeddings.
+        """
+        hidden, mask = self._embed(input_ids, token_type_ids, extra)
+        hidden = self._through(self.encoder.layers, hidden, mask)
+        return self.encoder.norm(hidden) if self.config.normalize_before else hidden
+
+    def at(
+        self, input_ids: Tensor, token_type_ids: Tensor, places: Tensor, documents: Optional[Tensor] = None
+    ) -> Tensor:
+        """Return the hidden states of some tokens of each sequence, `[batch, chosen, hidden]`.
+
+        Exactly those of `forward`; the last layer computes keys and values for all tokens, the rest for these alone.
+
+        Args:
+            input_ids, token_type_ids: as in `forward`.
+            places: `[batch, chosen]` int64, where in the flattened `input_ids` they are, in a row those of its own.
+            documents: `[batch, length]` int64; tokens attend to those of the same number alone. None: to all.
+        """
+        hidden, mask = self._embed(input_ids, token_type_ids, None)
+        last_mask = mask
+        if documents is not None:
+            chosen = paddle.gather(documents.reshape([-1]), places.reshape([-1])).reshape(places.shape)
+            mask, last_mask = mask + _apart(documents, documents), mask + _apart(chosen, documents)
+        hidden = self._through(self.encoder.layers[:-1], hidden, mask)
+        hidden = self.encoder.layers[-1](hidden, last_mask, places=places)
+        return self.encoder.norm(hidden) if self.config.normalize_before else hidden
+
+    def pooled(self, input_ids: Tensor, token_type_ids: Tensor, extra: Optional[Tensor] = None) -> Tensor:
+        """Return the pooled output of the first token, `[batch, hidden]`; arguments as in `forward`."""
+        hidden, mask = self._embed(input_ids, token_type_ids, extra)
+        hidden = self._through(self.encoder.layers[:-1], hidden, mask)
+        first = self.encoder.layers[-1](hidden, mask, first_token_only=True)[:, 0]
+        return self.pooler(self.encoder.norm(first) if self.config.normalize_before else first)

@@ -1,0 +1,199 @@
+"""A folder with a static model: what an engine needs of it. Reading it needs neither Paddle nor PaddleNLP.
+
+| file | holds |
+| --- | --- |
+| `<prefix>.json` or `<prefix>.pdmodel` | the graph, as Paddle 3 or Paddle 2.6 writes it |
+| `<prefix>.pdiparams` | its parameters |
+| `<prefix>.onnx`, `<prefix>.int8.onnx` | the same for other engines, where they were asked for |
+| `config.json`, the tokenizer's files | as in a ranker's folder; of a blend they lie in the members' folders |
+| `ranker.json` | as in a ranker's folder, and in `export` what the static model is |
+
+A folder for Paddle Serving (`commands.export_serving`) is one too, whose graph has the first output alone.
+The prefix is `inference.predict` of a pairwise ranker or a blend, `inference` of a cross-encoder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from paddle_ranker.encoding.pair_encoder import PairEncoder, make_pair_encoder
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.config import EncoderConfig, read_config
+from paddle_ranker.model.info import BLEND, INFO_FILE, RankerInfo
+
+INPUTS = ("input_ids", "token_type_ids")  # int64, [batch, length]
+OUTPUTS = ("predict", "logit")  # float32, [batch, 1]: the probability, and the logit as the network returns it
+PREFIXES = {"pairwise": "inference.predict", "cross_encoder": "inference"}
+FORMATS = ("json", "pdmodel")
+_PARAMETERS = ".pdiparams"
+EXPORT = "python -m paddle_ranker export --params_path RANKER --output_path"
+
+
+def prefix_of(kind: str) -> str:
+    """Return what the names of a static model's files begin with."""
+    return PREFIXES.get(kind, PREFIXES["pairwise"])
+
+
+@dataclass(frozen=True)
+class ExportedFolder:
+    """A static model on disk.
+
+    prefix: what its files' names begin with
+    info: its `ranker.json`, whose `export` says what was written and how well it agreed with the network
+    config: the encoder's shape; of a blend, the first member's
+    """
+
+    folder: Path
+    prefix: str
+    info: RankerInfo
+    config: EncoderConfig
+
+    @classmethod
+    def open(cls, folder: Path, prefix: Optional[str] = None) -> ExportedFolder:
+        """Find the static model in `folder`, and see that its files are the ones that were written.
+
+        Raises `CheckpointError` where there is none, or a file of it is missing or not as long as it was.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder}: there is no such folder; make it with: {EXPORT} {folder}")
+        found = sorted({path.name.rpartition(".")[0] for path in folder.glob(f"*{_PARAMETERS}")})
+        info = RankerInfo.read(folder)
+        export = _checked_export(folder, info)
+        if prefix is None:
+            prefix = export["prefix"] if export else (found[0] if len(found) == 1 else None)
+        if prefix is None or prefix not in found:
+            wanted = f"{prefix}{_PARAMETERS}" if prefix else "static model"
+            raise CheckpointError(f"{folder}: there is no {wanted} in it; make it with: {EXPORT} FOLDER")
+        if info is None or export is None:
+            raise CheckpointError(
+                f"{folder}: its {INFO_FILE} does not say what {prefix}{_PARAMETERS} is; export it again: "
+                f"{EXPORT} FOLDER"
+            )
+        exported = cls(folder, prefix, info, _read_config(folder, info))
+        if not any((folder / f"{prefix}.{format}").is_file() for format in FORMATS):
+            raise CheckpointError(f"{folder}: there is no {prefix}.json and no {prefix}.pdmodel in it; copy it again")
+        for name, size in export["files"].items():
+            path = folder / name
+            if not path.is_file():
+                raise CheckpointError(f"{path}: is missing; copy the folder again, or export it again")
+            if path.stat().st_size != size:
+                raise CheckpointError(
+                    f"{path}: has {path.stat().st_size:,} bytes, {size:,} were written; copy the folder again, or "
+                    "export it again"
+                )
+        return exported
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the static model returns: `OUTPUTS`; the probability alone in a folder for Paddle Serving."""
+        return tuple((self.info.export or {}).get("outputs", OUTPUTS))
+
+    def require_readable(self, paddle_version: str) -> None:
+        """Raise `CheckpointError` where a Paddle of that version cannot read the static model."""
+        require_readable(self.program, paddle_version)
+
+    @property
+    def program(self) -> Path:
+        """The file of the graph."""
+        found = [self.folder / f"{self.prefix}.{format}" for format in FORMATS]
+        return next(path for path in found if path.is_file())
+
+    @property
+    def parameters(self) -> Path:
+        """The file of the parameters."""
+        return self.folder / f"{self.prefix}{_PARAMETERS}"
+
+    @property
+    def onnx(self) -> Optional[Path]:
+        """The ONNX file, None where there is none."""
+        return self._optional("onnx")
+
+    @property
+    def int8(self) -> Optional[Path]:
+        """The quantized ONNX file, None where there is none."""
+        return self._optional("int8.onnx")
+
+    def _optional(self, ending: str) -> Optional[Path]:
+        path = self.folder / f"{self.prefix}.{ending}"
+        return path if path.is_file() else None
+
+    def pair_encoder(self, max_seq_length: Optional[int] = None, tokenizer: str = "auto") -> PairEncoder:
+        """Return the ranker's own pair encoder.
+
+        Args:
+            max_seq_length: tokens; default: what the ranker was exported with.
+            tokenizer: a `PairEncoder` backend.
+
+        Raises `CheckpointError` where the tokenizer is missing or another model's.
+        """
+        if self.info.kind != BLEND:
+            length = max_seq_length or self.info.max_seq_length
+            return _encoder_of(self.folder, self.config, length, tokenizer)
+        from paddle_ranker.encoding.blend import BlendedPairEncoder, blend_weights
+
+        blend_weights(self.folder, self.info)  # checks that the members' names are names
+        assert self.info.blend is not None
+        members = []
+        for name in self.info.blend["members"]:
+            folder = self.folder / name
+            info = RankerInfo.read(folder)
+            if info is None:
+                raise CheckpointError(f"{folder}: has no {INFO_FILE}; copy the folder again, or export it again")
+            length = max_seq_length or info.max_seq_length
+            members.append(_encoder_of(folder, _read_config(folder, info), length, tokenizer))
+        return BlendedPairEncoder(members)
+
+
+def is_exported(folder: Path) -> bool:
+    """Return whether there is a static model in `folder`."""
+    return folder.is_dir() and any(folder.glob(f"*{_PARAMETERS}"))
+
+
+def require_readable(program: Path, paddle_version: str) -> None:
+    """Raise `CheckpointError` where a Paddle of that version cannot read a graph's file.
+
+    Paddle 2 crashes on Paddle 3's; Paddle 3 reads both.
+    """
+    if program.suffix == ".json" and paddle_version.startswith("2."):
+        raise CheckpointError(
+            f"{program}: was exported with Paddle 3, and Paddle {paddle_version} cannot read it; export the ranker "
+            f"again with this Paddle: {EXPORT} {program.parent}"
+        )
+
+
+def _encoder_of(folder: Path, config: EncoderConfig, max_seq_length: int, tokenizer: str) -> PairEncoder:
+    try:
+        return make_pair_encoder(folder, config, max_seq_length, tokenizer)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+
+
+def _read_config(folder: Path, info: RankerInfo) -> EncoderConfig:
+    if info.kind == BLEND and info.blend:
+        folder = folder / str(info.blend["members"][0])
+    config = read_config(folder)
+    if config is None:
+        raise CheckpointError(f"{folder}: has no config.json; copy the folder again, or export it again")
+    return config
+
+
+def _checked_export(folder: Path, info: Optional[RankerInfo]) -> Optional[dict[str, Any]]:
+    export = info.export if info else None
+    if export is None:
+        return None
+    try:
+        sizes = {name: int(size) for name, size in export["files"].items()}
+        # Names, not paths: a folder from elsewhere must not reach outside itself.
+        sound = isinstance(export["prefix"], str) and all(
+            Path(name).name == name for name in (*sizes, export["prefix"])
+        )
+        if not sound or tuple(export["inputs"]) != INPUTS or tuple(export["outputs"]) not in (OUTPUTS, OUTPUTS[:1]):
+            raise ValueError("names do not fit")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{folder / INFO_FILE}: damaged (export is {str(export)[:80]}); export it again: {EXPORT} FOLDER"
+        ) from error
+    return {**export, "files": sizes}

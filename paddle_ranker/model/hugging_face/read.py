@@ -1,0 +1,138 @@
+"""Read the encoder, and the ranking head where there is one, of a transformers folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.hugging_face.names import to_ours
+from paddle_ranker.model.hugging_face.weights import WEIGHT_FILES, read_weights
+from paddle_ranker.model.masked_lm import HEAD, is_whole_head
+
+MODEL_TYPES = ("bert", "ernie", "roberta")
+# Functions that both sides have: transformers' name -> Paddle's. Both `gelu` are x * Phi(x), by erf.
+ACTIVATIONS = {"gelu": "gelu", "relu": "relu", "silu": "silu", "swish": "silu", "tanh": "tanh"}
+_ROBERTA_PAD = 1  # of configurations that do not say
+
+
+@dataclass(frozen=True)
+class HuggingFaceModel:
+    """What a transformers folder holds.
+
+    arrays: by the names that `model.name_parameters` takes, in Paddle's layout
+    left_over: names of parameters that a ranker has no use for, as they are in the file
+    file: which file they are from
+    """
+
+    config: EncoderConfig
+    arrays: dict[str, np.ndarray]
+    left_over: list[str]
+    file: str
+
+    @property
+    def has_head(self) -> bool:
+        return "classifier.weight" in self.arrays
+
+
+def find_encoder(folder: Path) -> Optional[Path]:
+    """Return where in `folder` a transformers model is: it itself, a sentence-transformers module, or None: nowhere."""
+    candidates = [folder]
+    if (folder / "modules.json").is_file():
+        try:
+            first = json.loads((folder / "modules.json").read_text(encoding="utf-8"))[0]["path"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise CheckpointError(f"{folder / 'modules.json'}: damaged ({type(error).__name__}: {error})") from error
+        if isinstance(first, str) and Path(first).name == first:
+            candidates.append(folder / first)
+    return next((path for path in candidates if any((path / name).is_file() for name in WEIGHT_FILES)), None)
+
+
+def read_model(folder: Path) -> HuggingFaceModel:
+    """Read `config.json` and the weights.
+
+    Raises `CheckpointError` for an architecture that is not BERT's, and for weights that are damaged or hostile.
+    """
+    values = _configuration(folder / "config.json")
+    config = _encoder_config(values, folder / "config.json")
+    file, theirs = read_weights(folder)
+    _check_size(config, theirs, folder)
+    try:
+        arrays, left_over = to_ours(theirs)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder / file}: {error}") from error
+    if not is_whole_head(arrays):  # the rest of one that was cut off is of no use
+        left_over += [name for name in theirs if name.startswith(f"{HEAD}.")]
+        arrays = {name: array for name, array in arrays.items() if not name.startswith(f"{HEAD}.")}
+    architecture = str((values.get("architectures") or [""])[0])
+    if architecture and not architecture.endswith("ForSequenceClassification"):  # tagging has a `classifier` as well
+        left_over += [name for name in arrays if name.startswith("classifier.")]
+        arrays = {name: array for name, array in arrays.items() if not name.startswith("classifier.")}
+    elif architecture and "classifier.weight" not in arrays:
+        raise CheckpointError(f"{folder / file}: has no classifier.weight, which {architecture} needs: copy it again")
+    if config.model_type == "roberta" and config.type_vocab_size == 1:
+        arrays = {name: _two_types(name, array) for name, array in arrays.items()}
+        config = EncoderConfig.from_dict({**config.to_dict(), "type_vocab_size": 2})
+    return HuggingFaceModel(config, arrays, left_over, file)
+
+
+def _check_size(config: EncoderConfig, arrays: dict[str, np.ndarray], folder: Path) -> None:
+    """Refuse a configuration far beyond its weights before memory is taken for it; what nearly fits is named later."""
+    there = sum(array.size for array in arrays.values())
+    rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size + config.intermediate_size
+    asked = config.hidden_size * (rows + config.hidden_size * config.num_hidden_layers)
+    if asked > 1000 * (there + 1000) or config.num_hidden_layers > 1000:
+        raise CheckpointError(
+            f"{folder / 'config.json'}: describes more than {asked:,} parameters, the weights are {there:,}: it is "
+            "another model's"
+        )
+
+
+def _two_types(name: str, array: np.ndarray) -> np.ndarray:
+    """Give both texts of a pair RoBERTa's one token type, which leaves every score as it is."""
+    return np.repeat(array, 2, axis=0) if name.endswith("token_type_embeddings.weight") else array
+
+
+def _configuration(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file; a transformers folder holds its shape in it")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged ({error}); copy it again") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: holds a {type(values).__name__}, expected an object")
+    return values
+
+
+def _encoder_config(values: dict[str, Any], path: Path) -> EncoderConfig:
+    values = {name: value for name, value in values.items() if value is not None}
+    model_type = values.get("model_type")
+    if model_type not in MODEL_TYPES:
+        raise CheckpointError(
+            f"{path}: model_type is {model_type!r}; {', '.join(MODEL_TYPES)} can be converted (another one has an "
+            "encoder of another architecture, or a tokenizer that is not WordPiece)"
+        )
+    for name, expected in (
+        ("position_embedding_type", "absolute"),
+        ("is_decoder", False),
+        ("add_cross_attention", False),
+        ("embedding_size", values.get("hidden_size")),
+    ):
+        if values.get(name) not in (None, expected):
+            raise CheckpointError(f"{path}: {name} is {values[name]!r}; only {expected!r} is done here")
+    activation = values.get("hidden_act", "gelu")
+    if activation not in ACTIVATIONS:
+        raise CheckpointError(
+            f"{path}: hidden_act is {activation!r}, which is not done here; known: {', '.join(ACTIVATIONS)}"
+        )
+    defaults = {"pad_token_id": _ROBERTA_PAD} if model_type == "roberta" else {}
+    try:
+        return EncoderConfig.from_dict({**defaults, **values, "hidden_act": ACTIVATIONS[activation]})
+    except (TypeError, ValueError, ZeroDivisionError, CheckpointError) as error:
+        raise CheckpointError(f"{path}: not a usable encoder configuration ({error})") from error

@@ -1,0 +1,179 @@
+"""A transformers folder's WordPiece tokenizer: bring it here, and write one that gives transformers our ids.
+
+Here the vocabulary is `vocab.txt` and the rules of splitting are in `tokenizer_config.json`. transformers has those
+too, or all of it in `tokenizer.json` (the format of the tokenizers library), or both.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Optional
+
+from paddle_ranker.encoding.tokenizers.folder import (
+    ADDED_TOKENS_FILE,
+    CONFIG_FILE,
+    SPECIAL_TOKENS_FILE,
+    VOCABULARY_FILE,
+    TokenizerFiles,
+)
+from paddle_ranker.encoding.tokenizers.wordpiece import CONTINUATION, MAX_WORD_CHARACTERS
+from paddle_ranker.encoding.vocabulary import write_vocabulary
+from paddle_ranker.errors import CheckpointError, DependencyError
+
+TOKENIZER_FILE = "tokenizer.json"
+# Its normalizer's settings -> tokenizer_config.json's.
+_SETTINGS = {
+    "lowercase": "do_lower_case",
+    "strip_accents": "strip_accents",
+    "handle_chinese_chars": "tokenize_chinese_chars",
+}
+_KEPT = (*_SETTINGS.values(), "do_basic_tokenize", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_KEPT += ("added_tokens_decoder",)
+# Characters that our rules (PaddleNLP's) make words of their own and BERT's do not: symbols outside ASCII, and some
+# that Unicode counts as letters, numbers or format characters (text_rules.py).
+_SYMBOLS = r"[\p{S}\u00ad\u00b2\u00ba\u3007\u00b5\u00d8\u014b\u01b1]"
+
+
+def bring_tokenizer(source: Path, target: Path) -> dict[str, Any]:
+    """Write `source`'s tokenizer into the folder `target` as PaddleNLP's and our files; return its settings.
+
+    Raises `CheckpointError` for a tokenizer that is not WordPiece, or splits otherwise than BERT's.
+    """
+    settings = _json(source / CONFIG_FILE)
+    described = _json(source / TOKENIZER_FILE)
+    if (source / VOCABULARY_FILE).is_file():
+        (target / VOCABULARY_FILE).write_bytes((source / VOCABULARY_FILE).read_bytes())
+    elif described:
+        write_vocabulary(target, _vocabulary(described, source / TOKENIZER_FILE))
+    else:
+        others = [
+            name for name in ("sentencepiece.bpe.model", "spiece.model", "merges.txt") if (source / name).exists()
+        ]
+        has = f"; its {others[0]} belongs to another kind of tokenizer, which is not done here" if others else ""
+        raise CheckpointError(
+            f"{source}: has neither {VOCABULARY_FILE} nor {TOKENIZER_FILE} with WordPiece pieces{has}"
+        )
+    if described and not (
+        (source / VOCABULARY_FILE).is_file() and any(settings.get(name) is not None for name in _SETTINGS.values())
+    ):
+        settings = {**_normalizer_settings(described, source / TOKENIZER_FILE), **settings}
+    kept = {name: settings[name] for name in _KEPT if settings.get(name) is not None}
+    kept["tokenizer_class"] = "BertTokenizer"  # PaddleNLP knows no Fast ones
+    (target / CONFIG_FILE).write_text(json.dumps(kept, ensure_ascii=False), encoding="utf-8")
+    for name in (SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE):
+        if (source / name).is_file():
+            (target / name).write_bytes((source / name).read_bytes())
+    TokenizerFiles.read(target).write(target)  # checks them; what is written says all that the defaults left unsaid
+    (target / ADDED_TOKENS_FILE).unlink(missing_ok=True)  # nothing beyond vocab.txt, or it would have been refused
+    return settings
+
+
+def write_tokenizer(files: TokenizerFiles, target: Path, max_length: int) -> None:
+    """Write a tokenizer that gives transformers our ids: `tokenizer.json`, and the files that it reads beside it."""
+    # transformers would add a special token that the vocabulary lacks, under an id without an embedding.
+    special = {role: token for role, token in files.special_tokens.items() if token in files.token_to_id}
+    files = replace(files, special_tokens=special)
+    files.write(target)
+    _library_tokenizer(files).save(str(target / TOKENIZER_FILE))
+    settings = {
+        **special,
+        "do_lower_case": files.rules.do_lower_case,
+        "strip_accents": files.rules.strip_accents,
+        "tokenize_chinese_chars": files.rules.tokenize_chinese_chars,
+        "model_max_length": max_length,
+        # The plain class takes tokenizer.json as it is; BertTokenizer would put its own splitting in place of ours.
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        "split_special_tokens": True,  # "[SEP]" typed in a text is text
+    }
+    (target / CONFIG_FILE).write_text(json.dumps(settings, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _library_tokenizer(files: TokenizerFiles) -> Any:
+    try:
+        from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    except ImportError as error:
+        raise DependencyError(f"writing {TOKENIZER_FILE} needs tokenizers ({error}): pip install tokenizers") from None
+    special, rules = files.special_tokens, files.rules
+    by_id = {token_id: token for token, token_id in files.token_to_id.items()}
+    # A token that stands twice leaves a hole, of which the library would warn.
+    vocabulary = {by_id.get(token_id, _filler(token_id)): token_id for token_id in range(files.vocab_size)}
+    wordpiece: Any = models.WordPiece
+    tokenizer = Tokenizer(
+        wordpiece(vocabulary, unk_token=special["unk_token"], max_input_chars_per_word=MAX_WORD_CHARACTERS)
+    )
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=rules.tokenize_chinese_chars,
+        strip_accents=rules.strip_accents,
+        lowercase=rules.do_lower_case,
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(_SYMBOLS), "isolated"), pre_tokenizers.BertPreTokenizer()]
+    )
+    cls, sep = special["cls_token"], special["sep_token"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{cls} $A {sep}",
+        pair=f"{cls} $A {sep} $B:1 {sep}:1",
+        special_tokens=[(token, files.token_to_id[token]) for token in (cls, sep)],
+    )
+    tokenizer.decoder = decoders.WordPiece(prefix=CONTINUATION)
+    tokens = dict.fromkeys(special.values())
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in tokens])
+    return tokenizer
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON ({error}): copy it again") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} holds a {type(values).__name__}, expected an object")
+    return values
+
+
+def _vocabulary(described: dict[str, Any], path: Path) -> list[str]:
+    """Return the tokens of a `tokenizer.json` in the order of their ids."""
+    model: dict[str, Any] = described.get("model") or {}
+    # Files of before the library named models have no type; only WordPiece has this setting.
+    kind = model.get("type") or ("WordPiece" if "max_input_chars_per_word" in model else "unknown")
+    if kind != "WordPiece":
+        raise CheckpointError(
+            f"{path}: its tokenizer is of the kind {kind}; only WordPiece is done here, so this model needs its "
+            f"{kind} tokenizer, which is missing"
+        )
+    prefix, longest = model.get("continuing_subword_prefix", CONTINUATION), model.get("max_input_chars_per_word", 100)
+    if prefix != CONTINUATION or longest != MAX_WORD_CHARACTERS:
+        raise CheckpointError(
+            f"{path}: its WordPiece marks pieces by {prefix!r} and gives up on words over {longest} characters; only "
+            f"{CONTINUATION!r} and {MAX_WORD_CHARACTERS} are done here"
+        )
+    by_id: dict[int, str] = {}
+    ids = model.get("vocab")
+    added = {token.get("content"): token.get("id") for token in described.get("added_tokens") or []}
+    for token, token_id in {**(ids if isinstance(ids, dict) else {}), **added}.items():
+        if not isinstance(token, str) or type(token_id) is not int or token_id < 0:
+            raise CheckpointError(f"{path}: the token {token!r} has the id {token_id!r}: copy it again")
+        if by_id.setdefault(token_id, token) != token:
+            raise CheckpointError(f"{path}: {by_id[token_id]!r} and {token!r} have the id {token_id}: copy it again")
+    if not by_id or max(by_id) > 4 * len(by_id):
+        raise CheckpointError(f"{path}: holds no usable vocabulary ({len(by_id):,} tokens): copy it again")
+    return [by_id.get(token_id, _filler(token_id)) for token_id in range(max(by_id) + 1)]
+
+
+def _filler(token_id: int) -> str:
+    """Return a token for an id that has none, which no text can hold: brackets are words of their own."""
+    return f"[id {token_id} has no token]"
+
+
+def _normalizer_settings(described: dict[str, Any], path: Path) -> dict[str, Any]:
+    normalizer: Optional[dict[str, Any]] = described.get("normalizer")
+    if not normalizer or normalizer.get("type") != "BertNormalizer" or normalizer.get("clean_text") is False:
+        kind = normalizer.get("type") if normalizer else "none"
+        raise CheckpointError(f"{path}: its normalizer is {kind}; only BERT's (BertNormalizer) is done here")
+    return {ours: normalizer[theirs] for theirs, ours in _SETTINGS.items() if normalizer.get(theirs) is not None}

@@ -1,0 +1,108 @@
+"""Find and read the weights of a transformers folder, whichever of its formats they are in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paddle_ranker.errors import CheckpointError, DependencyError
+from paddle_ranker.model.hugging_face.torch_files import load_torch_arrays
+from paddle_ranker.model.parameters import float32_of_bfloat16
+
+SAFETENSORS_FILE = "model.safetensors"
+TORCH_FILE = "pytorch_model.bin"
+_INDEX = ".index.json"
+WEIGHT_FILES = (SAFETENSORS_FILE, SAFETENSORS_FILE + _INDEX, TORCH_FILE, TORCH_FILE + _INDEX)  # the first there is read
+
+# safetensors' names of number types (its format's documentation) -> NumPy's; bfloat16 is the upper half of a float32.
+_TYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "u1",
+}
+
+
+def read_weights(folder: Path) -> tuple[str, dict[str, np.ndarray]]:
+    """Return the name of the file that was read, and its arrays under their own names and in their own layout.
+
+    Raises `CheckpointError` where there is none that can be read, or one is damaged or hostile.
+    """
+    for name in WEIGHT_FILES:
+        path = folder / name
+        if path.is_file():
+            return name, _read_shards(path) if name.endswith(_INDEX) else _read(path)
+    others = sorted(path.name for path in folder.glob("*") if path.suffix in (".h5", ".msgpack", ".onnx", ".gguf"))
+    found = f"; {', '.join(others)} cannot be read here" if others else ""
+    raise CheckpointError(f"{folder}: has no {SAFETENSORS_FILE} and no {TORCH_FILE}{found}")
+
+
+def write_weights(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write `model.safetensors`; arrays are contiguous."""
+    from_numpy = _safetensors("numpy")
+    # transformers refuses a file that does not say whose layout its arrays have.
+    (folder / SAFETENSORS_FILE).write_bytes(from_numpy.save(arrays, metadata={"format": "pt"}))
+
+
+def _safetensors(module: str = "") -> Any:
+    try:
+        import safetensors
+        import safetensors.numpy
+    except ImportError as error:
+        raise DependencyError(f".safetensors files need safetensors ({error}): pip install safetensors") from None
+    return safetensors.numpy if module == "numpy" else safetensors
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    return load_torch_arrays(path) if path.suffix == ".bin" else _read_safetensors(path)
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    library = _safetensors()
+    try:
+        # Not safetensors.numpy.load_file: it knows no bfloat16.
+        described = library.deserialize(path.read_bytes())
+    except (library.SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged or not a safetensors file ({error}); copy it again") from error
+    arrays = {}
+    for name, tensor in described:
+        if tensor["dtype"] not in _TYPES:
+            raise CheckpointError(
+                f"{path}: {name} is of type {tensor['dtype']}, which is not read here: save the model as float32, "
+                "float16 or bfloat16"
+            )
+        values = np.frombuffer(tensor["data"], _TYPES[tensor["dtype"]]).reshape(tensor["shape"])
+        arrays[name] = float32_of_bfloat16(values) if tensor["dtype"] == "BF16" else values
+    if not arrays:
+        raise CheckpointError(f"{path}: holds no parameters")
+    return arrays
+
+
+def _read_shards(index: Path) -> dict[str, np.ndarray]:
+    """Read the files that an index distributes a model over: `{"weight_map": {parameter: file}}`."""
+    try:
+        places = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{index}: damaged ({type(error).__name__}: {error}); copy it again") from error
+    arrays: dict[str, np.ndarray] = {}
+    suffix = Path(index.name[: -len(_INDEX)]).suffix
+    for file in sorted(set(map(str, places.values()))):
+        if Path(file).name != file or Path(file).suffix != suffix:
+            raise CheckpointError(f"{index}: refused, it names {file!r}, not a {suffix} file beside it")
+        if not (index.parent / file).is_file():
+            raise CheckpointError(f"{index.parent / file}: there is no such file, though {index.name} names it")
+        found = _read(index.parent / file)
+        arrays.update((name, array) for name, array in found.items() if places.get(name) == file)
+    missing = sorted(set(places) - set(arrays))
+    if missing:
+        raise CheckpointError(f"{index}: {missing[0]} is not in {places[missing[0]]}: copy that file again")
+    return arrays

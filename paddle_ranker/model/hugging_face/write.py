@@ -1,0 +1,96 @@
+"""Write an encoder or a ranker as a folder that transformers loads, with equal scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.hugging_face.names import to_theirs
+from paddle_ranker.model.hugging_face.read import ACTIVATIONS
+from paddle_ranker.model.hugging_face.weights import write_weights
+from paddle_ranker.model.masked_lm import HEAD
+
+# Ours -> transformers' model_type, and how its classes' names begin. ERNIE-Gram's fine-tuned form is ERNIE's.
+_MODEL_TYPES = {"bert": "bert", "ernie": "ernie", "ernie_gram": "ernie", "roberta": "roberta"}
+_CLASSES = {"bert": "Bert", "ernie": "Ernie", "roberta": "Roberta"}
+_MATCH = "match_embeddings.weight"
+
+
+def parameters_to_write(
+    named: Mapping[str, np.ndarray], config: EncoderConfig, *, drop_match_embeddings: bool
+) -> dict[str, np.ndarray]:
+    """Return the parameters, named as in `RankerNetwork`, that a transformers folder of this model holds.
+
+    Raises `CheckpointError` for what transformers has no place for, lexical features among it. Match embeddings that
+    are all zero change no score and are left out; others only with `drop_match_embeddings`.
+    """
+    for problem, is_so in (
+        ("LayerNorm before each part of a layer (normalize_before)", config.normalize_before),
+        ("no token types (type_vocab_size 0)", config.type_vocab_size < 1),
+        (f"the task id {config.task_id} (task_id)", config.use_task_id and config.task_id != 0),
+        (f"the activation {config.hidden_act}", config.hidden_act not in ACTIVATIONS.values()),
+        (f"the model type {config.model_type}", config.model_type not in _MODEL_TYPES),
+        (
+            f"task types in a {config.model_type} (use_task_id)",
+            config.use_task_id and _MODEL_TYPES.get(config.model_type) != "ernie",
+        ),
+    ):
+        if is_so:
+            raise CheckpointError(f"has {problem}, which transformers' encoders do not have: it cannot be written")
+    if any(name.startswith("lexical.") for name in named):
+        raise CheckpointError(
+            "has lexical features at its head, which transformers has no place for: train without them "
+            "(--lexical_features false, from a checkpoint that has none) to take it there"
+        )
+    if _MATCH in named and named[_MATCH].any() and not drop_match_embeddings:
+        raise CheckpointError(
+            "has trained match embeddings, which transformers' encoders do not have: use --drop_match_embeddings true "
+            "to leave them out, which changes the scores, or train without them (--match_embeddings false)"
+        )
+    return {name: array for name, array in named.items() if name != _MATCH}
+
+
+def write_model(folder: Path, named: Mapping[str, np.ndarray], config: EncoderConfig) -> str:
+    """Write `config.json` and `model.safetensors` into an existing folder; return the name of transformers' class."""
+    model_type = _MODEL_TYPES[config.model_type]
+    is_ranker = "head.weight" in named
+    is_masked_lm = any(name.startswith(f"{HEAD}.") for name in named)
+    task = "ForSequenceClassification" if is_ranker else "ForMaskedLM" if is_masked_lm else "Model"
+    architecture = _CLASSES[model_type] + task
+    values: dict[str, Any] = {
+        "architectures": [architecture],
+        "model_type": model_type,
+        **{
+            name: getattr(config, name)
+            for name in (
+                "vocab_size",
+                "hidden_size",
+                "num_hidden_layers",
+                "num_attention_heads",
+                "intermediate_size",
+                "hidden_act",
+                "hidden_dropout_prob",
+                "attention_probs_dropout_prob",
+                "max_position_embeddings",
+                "type_vocab_size",
+                "initializer_range",
+                "layer_norm_eps",
+                "pad_token_id",
+            )
+        },
+        "position_embedding_type": "absolute",
+        "torch_dtype": "float32",
+    }
+    if model_type == "ernie":
+        values.update(use_task_id=config.use_task_id, task_type_vocab_size=config.task_type_vocab_size)
+    if is_ranker:
+        values.update(num_labels=1, id2label={"0": "relevance"}, label2id={"relevance": 0})
+    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_weights(folder, to_theirs(dict(named), model_type))
+    return architecture

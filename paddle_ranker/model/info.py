@@ -1,0 +1,86 @@
+"""What `ranker.json` holds: which ranker a folder is, and how it came about. Reading it needs no Paddle."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.metrics.calibration import Calibration
+from paddle_ranker.model.card import model_card
+from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.storage.atomic import new_file
+
+FORMAT_VERSION = 1
+INFO_FILE = "ranker.json"
+BLEND = "blend"  # the kind of a folder that holds several rankers: `paddle_ranker.model.blend`
+
+
+@dataclass(frozen=True)
+class RankerInfo:
+    """What `ranker.json` holds."""
+
+    kind: str  # pairwise | cross_encoder | blend
+    max_seq_length: int
+    match_embeddings: bool
+    training: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    calibration: Optional[Calibration] = None  # probability = sigmoid(logit) without one
+    format_version: int = FORMAT_VERSION
+    lexical_features: bool = False
+    blend: Optional[dict[str, Any]] = None  # of several rankers: their folders, their weights, and the bias
+    export: Optional[dict[str, Any]] = None  # of a static model: `paddle_ranker.model.exported`
+
+    @classmethod
+    def read(cls, folder: Path) -> Optional[RankerInfo]:
+        """Return the folder's `ranker.json`, or None where it has none (a checkpoint of the published scripts).
+
+        Raises `CheckpointError` for a damaged one, or one that a newer version of the toolkit wrote.
+        """
+        path = folder / INFO_FILE
+        if not path.is_file():
+            return None
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            version = int(values["format_version"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+        if version > FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path}: format version {version} is newer than this toolkit's {FORMAT_VERSION}: update the toolkit"
+            )
+        known = {f.name for f in dataclasses.fields(cls)}
+        try:
+            if values.get("calibration") is not None:
+                values["calibration"] = Calibration.from_dict(values["calibration"])
+            info = cls(**{name: value for name, value in values.items() if name in known})
+        except TypeError as error:
+            raise CheckpointError(f"{path}: incomplete ({error})") from error
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: damaged ({error})") from error
+        for name, kind in (("kind", str), ("max_seq_length", int), ("training", dict), ("results", dict)):
+            if not isinstance(getattr(info, name), kind):
+                raise CheckpointError(f"{path}: damaged ({name} is {getattr(info, name)!r})")
+        return info
+
+    def write(self, folder: Path, config: EncoderConfig) -> None:
+        """Write `ranker.json`, and the model card made from it, into `folder`: each whole or not at all."""
+        values = dataclasses.asdict(self)
+        with new_file(folder / INFO_FILE) as stream:
+            stream.write(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
+        with new_file(folder / "README.md") as stream:
+            stream.write(model_card(values, config))
+
+
+def require_kind(source: Path, kind: str, expected: Optional[str]) -> None:
+    """Raise `CheckpointError` where a ranker of `kind` is not of the `expected` one; None: any will do."""
+    if expected and kind != expected:
+        commands = {"pairwise": "ernie_matching/", "cross_encoder": "cross_encoder/"}.get(kind, "other commands")
+        raise CheckpointError(
+            f"{source}: is a {kind} ranker, not a {expected} one: {commands} is for it (training takes it as "
+            "--model_name_or_path)"
+        )

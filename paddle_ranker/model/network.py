@@ -1,0 +1,129 @@
+"""The network both rankers share: an encoder over the pair, match-level embeddings, and a head with one logit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Optional
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.lexical.head import LexicalHead
+from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.dropout import Dropout
+from paddle_ranker.model.encoder import Encoder
+from paddle_ranker.model.match import LEVELS, match_levels
+
+
+class RankerNetwork(nn.Layer):
+    """Score pairs: one logit a pair, probability = sigmoid(logit).
+
+    Args:
+        config: the encoder's shape.
+        never_match: ids of special tokens, padding and [UNK], which have no match level; None leaves out the
+            match-level embeddings.
+        lexical: what adds lexical features to the logit; None for none.
+    """
+
+    def __init__(
+        self, config: EncoderConfig, never_match: Optional[Sequence[int]], lexical: Optional[LexicalHead] = None
+    ):
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.never_match = None if never_match is None else sorted(never_match)
+        if self.never_match is not None:
+            # Zeros leave the scores of a pretrained checkpoint as they are until training moves them.
+            self.match_embeddings = nn.Embedding(
+                LEVELS, config.hidden_size, weight_attr=paddle.ParamAttr(initializer=nn.initializer.Constant(0.0))
+            )
+        self.dropout = Dropout(config.hidden_dropout_prob, self.encoder.masks)
+        self.head = nn.Linear(
+            config.hidden_size,
+            1,
+            weight_attr=paddle.ParamAttr(initializer=nn.initializer.TruncatedNormal(0.0, config.initializer_range)),
+        )
+        self.lexical = lexical
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Return the logits, `[batch]` float32, of `[batch, length]` int64 ids and token types."""
+        extra = None
+        if self.never_match is not None:
+            extra = self.match_embeddings(match_levels(input_ids, token_type_ids, self.never_match))
+        pooled = self.encoder.pooled(input_ids, token_type_ids, extra)
+        # Under mixed precision the product is half precision; losses and scores are computed from float32.
+        logit = self.head(self.dropout(pooled)).squeeze(-1).astype("float32")
+        return logit if self.lexical is None else logit + self.lexical(input_ids, token_type_ids)
+
+
+_HEADS = ("head", "similarity", "classifier")  # ours, the published pairwise ranker's, the published cross-encoder's
+_WORDS = "embeddings.word_embeddings.weight"
+
+
+def name_parameters(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Rename a checkpoint's arrays to `RankerNetwork`'s, and fold a two-class head into one logit.
+
+    The encoder's arrays are found by their word embeddings, under whatever prefix they have (`ptm.`, `ernie.`,
+    `bert.`, none). A two-class head becomes w = w1 - w0, b = b1 - b0, exactly: softmax(l)[1] = sigmoid(l1 - l0).
+    Arrays that are neither the encoder's nor a head's (a language model's, say) are left out.
+
+    Raises `CheckpointError` where there is no encoder, or a head has neither one nor two classes.
+    """
+    prefixes = sorted((name[: -len(_WORDS)] for name in arrays if name.endswith(_WORDS)), key=len)
+    if not prefixes:
+        raise CheckpointError(f"holds no encoder: no parameter's name ends in {_WORDS}")
+    prefix, named = prefixes[0], {}
+    for name, array in arrays.items():
+        if name.startswith(prefix) and name[len(prefix) :].startswith(("embeddings.", "encoder.", "pooler.")):
+            named[f"encoder.{name[len(prefix) :]}"] = array
+        elif name.startswith(("match_embeddings.", "lexical.")):
+            named[name] = array
+    for head in _HEADS:
+        if f"{head}.weight" in arrays:
+            weight, bias = arrays[f"{head}.weight"], arrays.get(f"{head}.bias", np.zeros(0))
+            if weight.ndim != 2 or weight.shape[1] not in (1, 2) or bias.shape != (weight.shape[1],):
+                raise CheckpointError(
+                    f"{head}.weight has shape {list(weight.shape)}: a ranker's head has 1 or 2 columns"
+                )
+            if weight.shape[1] == 2:
+                weight, bias = weight[:, 1:] - weight[:, :1], bias[1:] - bias[:1]
+            named["head.weight"], named["head.bias"] = weight, bias
+            break
+    return named
+
+
+def has_two_class_head(arrays: dict[str, np.ndarray]) -> bool:
+    """Return whether the head of a checkpoint's arrays is one that `name_parameters` folds."""
+    return any(f"{head}.weight" in arrays and arrays[f"{head}.weight"].shape[1:] == (2,) for head in _HEADS)
+
+
+_MAY_BE_NEW = ("head.", "match_embeddings.", "lexical.", "encoder.pooler.")
+
+
+def load_parameters(network: RankerNetwork, named: dict[str, np.ndarray], *, allow_new: bool) -> list[str]:
+    """Copy arrays named as by `name_parameters` into `network`; return the parts that were not among them.
+
+    With `allow_new` (training), the head, the match embeddings, the lexical features and the pooler may be missing and
+    keep their fresh values; otherwise nothing may, since a random head scores at random.
+
+    Raises `CheckpointError`, naming the tensors, where one is missing, left over, or of another shape.
+    """
+    state = network.state_dict()
+    missing = [name for name in state if name not in named]
+    fatal = [name for name in missing if not (allow_new and name.startswith(_MAY_BE_NEW))]
+    left_over = [name for name in named if name not in state]
+    misfits = [
+        f"{name} is {list(named[name].shape)}, the configuration says {list(state[name].shape)}"
+        for name in state
+        if name in named and list(named[name].shape) != list(state[name].shape)
+    ]
+    for problem, names in (("missing", fatal), ("not in this architecture", left_over), ("of another shape", misfits)):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise CheckpointError(f"parameters {problem}: {'; '.join(names[:3])}{more}")
+    for name, tensor in state.items():
+        if name in named:
+            tensor.set_value(named[name].astype("float32"))
+    return sorted({".".join(name.split(".")[:-1]) for name in missing})

@@ -1,0 +1,98 @@
+"""Read and write parameter files without executing anything they hold.
+
+A `.pdparams` file is a pickle, and `paddle.load` runs whatever a pickle asks for. Here only NumPy arrays and plain
+containers are built; anything else in the stream is refused.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, Union
+
+import numpy as np
+
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.safe_pickle import RefusedError, SafeUnpickler, Sealed, end_of_pickle
+
+PARAMETERS_FILE = "model_state.pdparams"
+# The table of internal names that paddle.save adds to a state dict.
+_NAME_TABLE = "StructuredToParameterName@@"
+
+# The functions that rebuild an array and a number, under the names they have in NumPy 1 and NumPy 2.
+_RECONSTRUCT, _SCALAR = np.empty(0).__reduce__()[0], np.float32(0).__reduce__()[0]
+
+
+class _Latin1Bytes(Sealed):
+    """Stand in for `_codecs.encode`, which protocol 2 uses for bytes, and which could load any codec by name."""
+
+    __slots__ = ()
+
+    def __call__(self, text: str, encoding: str) -> bytes:
+        if encoding != "latin1":
+            raise RefusedError(f"it asks for the encoding {encoding!r}")
+        return text.encode("latin1")
+
+
+def _allowed() -> dict[tuple[str, str], Any]:
+    return {
+        ("collections", "OrderedDict"): OrderedDict,
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
+        ("numpy.core.multiarray", "scalar"): _SCALAR,
+        ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
+        ("numpy._core.multiarray", "scalar"): _SCALAR,
+        ("_codecs", "encode"): _Latin1Bytes(),
+    }
+
+
+def load_arrays(path: Union[str, Path]) -> dict[str, np.ndarray]:
+    """Return the arrays of a `.pdparams` file by parameter name.
+
+    Raises `CheckpointError` where the file is missing, damaged, or holds anything but named arrays.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such parameter file")
+    try:
+        # The encoding reads the arrays of a file that Python 2 wrote.
+        data = path.read_bytes()
+        end_of_pickle(data)
+        content = SafeUnpickler(data, _allowed(), encoding="latin1").load()
+    except RefusedError as error:
+        raise CheckpointError(
+            f"{path}: refused, {error}; a parameter file holds only arrays and plain containers, "
+            "so do not load this file elsewhere either unless you wrote it"
+        ) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged pickle raises almost anything
+        raise CheckpointError(
+            f"{path}: damaged or not a parameter file ({type(error).__name__}: {error}); "
+            "copy it again, or take an earlier checkpoint"
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not parameters by name")
+    arrays = {}
+    for name, value in content.items():
+        if name == _NAME_TABLE:
+            continue
+        if not isinstance(name, str) or not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
+            raise CheckpointError(f"{path}: {name!r} is a {type(value).__name__}, not an array of numbers")
+        arrays[name] = float32_of_bfloat16(value) if value.dtype == np.uint16 else value
+    if not arrays:
+        raise CheckpointError(f"{path}: holds no parameters")
+    return arrays
+
+
+def float32_of_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """Return float32 of bfloat16, which NumPy lacks and Paddle stores as uint16: the upper half of a float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def save_arrays(state: dict[str, Any], path: Union[str, Path]) -> None:
+    """Write tensors or arrays by name as a `.pdparams` file that `paddle.load` and `load_arrays` read."""
+    import paddle
+
+    paddle.save(state, str(path))

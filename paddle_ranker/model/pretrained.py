@@ -1,0 +1,89 @@
+"""Find the folder of a model that a user names: a local folder, or a PaddleNLP model that is fetched once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Optional
+
+from paddle_ranker.errors import CheckpointError, RankerError
+from paddle_ranker.model.config import config_by_name, write_config
+from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
+from paddle_ranker.storage.atomic import made_once, make_folder, new_file
+from paddle_ranker.storage.cache import cache_folder
+
+
+def resolve_model(name_or_path: str) -> Path:
+    """Return the local folder (or parameter file) of `name_or_path`; fetch a PaddleNLP model by name where needed.
+
+    Raises `CheckpointError` for what is neither, and within seconds where there is no network.
+    """
+    path = Path(name_or_path)
+    if path.exists():
+        return path
+    if "/" in name_or_path or name_or_path.startswith("."):
+        raise CheckpointError(f"{name_or_path}: there is no such model folder")
+    folder = cache_folder("models", name_or_path)
+    if not folder.is_dir():
+        with made_once(folder) as missing:
+            if missing:
+                _fetch_model(name_or_path, folder)
+    return folder
+
+
+def _addresses(name: str) -> dict[str, str]:
+    """Return where PaddleNLP publishes the parameters and the vocabulary of a model it knows."""
+    from paddlenlp.transformers import ErnieGramTokenizer, ErnieTokenizer
+    from paddlenlp.transformers.ernie.configuration import ERNIE_PRETRAINED_RESOURCE_FILES_MAP
+    from paddlenlp.transformers.ernie_gram.configuration import ERNIE_GRAM_PRETRAINED_RESOURCE_FILES_MAP
+
+    for published, tokenizer in (
+        (ERNIE_PRETRAINED_RESOURCE_FILES_MAP, ErnieTokenizer),
+        (ERNIE_GRAM_PRETRAINED_RESOURCE_FILES_MAP, ErnieGramTokenizer),
+    ):
+        if name in published["model_state"]:
+            vocabularies = tokenizer.pretrained_resource_files_map["vocab_file"]
+            return {PARAMETERS_FILE: published["model_state"][name], "vocab.txt": vocabularies[name]}
+    raise CheckpointError(f"{name!r}: PaddleNLP knows the model but not where its parameters are; give a local folder")
+
+
+def _fetch_model(name: str, folder: Path) -> None:
+    from paddle_ranker.storage.download import fetch, forget
+
+    config = config_by_name(name)  # an unknown name ends here
+    # Beside the folder and not in it: what has arrived outlives an interrupted download.
+    parts = make_folder(folder.with_name(f".{name}.parts"))
+    for file, address in _addresses(name).items():
+        if (parts / file).exists():
+            continue
+        known = _paddlenlp_copy(name, file, address)
+        if known is not None:
+            with new_file(parts / file, "wb") as stream:
+                stream.write(known.read_bytes())
+            continue
+        try:
+            fetch(address, parts / f"{file}.part")
+        except RankerError as error:
+            raise CheckpointError(
+                f"{name} is not on this machine and could not be fetched ({error}): give --model_name_or_path a "
+                "local folder that holds model_state.pdparams, config.json and vocab.txt, or make a small "
+                "encoder offline with: python -m paddle_ranker starter --corpus YOUR_FILE"
+            ) from error
+        (parts / f"{file}.part").rename(parts / file)
+        forget(parts / f"{file}.part")
+    try:
+        load_arrays(parts / PARAMETERS_FILE)
+    except CheckpointError:
+        (parts / PARAMETERS_FILE).unlink()  # damaged on its way: the next call fetches it anew
+        raise
+    write_config(parts, config)
+    parts.rename(folder)
+
+
+def _paddlenlp_copy(name: str, file: str, address: str) -> Optional[Path]:
+    """Return the file in PaddleNLP's own cache, where an earlier program left it."""
+    folder = Path(os.environ.get("PPNLP_HOME") or Path.home() / ".paddlenlp") / "models" / name
+    for candidate in (folder / file, folder / address.rsplit("/", 1)[-1]):
+        if candidate.is_file():
+            return candidate
+    return None

@@ -1,0 +1,117 @@
+"""Rank with a small model, and the best titles of each query once more with a large one.
+
+Most titles of a query are plainly irrelevant, and a small ranker sees that for a fraction of what a large one costs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Optional, Union
+
+import numpy as np
+
+from paddle_ranker.errors import UsageError
+from paddle_ranker.scoring.ranker import RankedTitle, Ranker, best_titles, require_probability
+
+DEPTH = 20  # titles of a query that the large ranker scores, where nothing else is said
+
+
+def parse_cascade(text: str) -> tuple[str, int]:
+    """Return the small ranker's path and the depth of `PATH:DEPTH`, or of `PATH` alone, whose depth is 20.
+
+    Raises `UsageError` for anything else.
+    """
+    found = re.fullmatch(r"([^:].*?)(?::(-?\d+))?", text)
+    depth = DEPTH if found is None or found[2] is None else int(found[2])
+    if found is None or depth < 1:
+        raise UsageError(f"{text!r} is no cascade: give SMALL_RANKER:TITLES, as in small:20, with at least 1 title")
+    return found[1], depth
+
+
+def chosen(small: np.ndarray, depth: int) -> np.ndarray:
+    """Return the places of the `depth` titles of one query with the best scores, in the order given; `small`: `[n]`."""
+    return np.sort(np.argsort(-small, kind="stable")[:depth])
+
+
+def rerank(
+    small: np.ndarray, best: np.ndarray, large: np.ndarray, precision: type[np.floating] = np.float64
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of one query's titles, best first, `[n]`, and their scores in that order, `[n]`.
+
+    Those of `best` stand first, by falling `large`. The others follow by falling `small`; each one's score is the small
+    ranker's where that is below the score above it, else the next lower number: whoever sorts by the scores finds this
+    order. Titles with one score stand in the order given.
+
+    Args:
+        small: the small ranker's scores of all titles, `[n] float64`.
+        best: the places of those that the large one scored, `[k]`.
+        large: its scores of these, `[k] float64`.
+        precision: of the scores returned.
+    """
+    top = np.argsort(-large, kind="stable")
+    is_rest = np.ones(len(small), bool)
+    is_rest[best] = False
+    rest = np.flatnonzero(is_rest)
+    rest = rest[np.argsort(-small[rest], kind="stable")]
+    scores = np.concatenate([large[top], small[rest]]).astype(precision)
+    for place in range(max(1, len(best)), len(scores)):
+        scores[place] = min(scores[place], np.nextafter(scores[place - 1], precision(-np.inf)))
+    return np.concatenate([best[top], rest]), scores
+
+
+def rerank_probabilities(small: np.ndarray, best: np.ndarray, large: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Do as `rerank` with probabilities, returned in single precision, as they are printed.
+
+    At 0, which a probability does not pass, titles may tie; they stand in the small ranker's order.
+    """
+    order, probabilities = rerank(small, best, large, np.float32)
+    return order, np.maximum(probabilities, np.float32(0))
+
+
+class Cascade:
+    """Rank by a small ranker, then the best by a large one.
+
+        cascade = Cascade(Ranker.load("large"), Ranker.load("small"), depth=20)
+        cascade.rank("query", titles, top_k=10)
+
+    Args:
+        large: scores the best titles of each query.
+        small: scores all titles.
+        depth: titles of a query that the large ranker scores.
+
+    The probability of a title that the large ranker scored is the large ranker's, and depends on its pair alone. That
+    of another is the small ranker's, lowered as far as it must be to stand below those above it.
+    """
+
+    def __init__(self, large: Ranker, small: Ranker, depth: int = DEPTH):
+        if depth < 1:
+            raise UsageError(f"depth {depth}: must be at least 1")
+        self.large, self.small, self.depth = large, small, depth
+
+    @classmethod
+    def load(cls, large: Union[str, Path], small: Union[str, Path], depth: int = DEPTH, **arguments: Any) -> Cascade:
+        """Load both rankers; `arguments` are those of `Ranker.load`, the same for both."""
+        return cls(Ranker.load(large, **arguments), Ranker.load(small, **arguments), depth)
+
+    def rank(
+        self,
+        query: str,
+        titles: Sequence[str],
+        top_k: Optional[int] = None,
+        *,
+        min_probability: Optional[float] = None,
+    ) -> list[RankedTitle]:
+        """Return the titles in the cascade's order, with probabilities that never rise.
+
+        Args:
+            top_k: only so many.
+            min_probability: only those with at least this probability.
+        """
+        require_probability(min_probability)
+        small = self.small.score([query] * len(titles), titles)
+        best = chosen(small, self.depth)
+        large = self.large.score([query] * len(best), [titles[place] for place in best])
+        order, probabilities = rerank_probabilities(small, best, large)
+        return best_titles(titles, order, probabilities, top_k, min_probability)

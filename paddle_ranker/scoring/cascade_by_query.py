@@ -1,0 +1,63 @@
+"""Rank the queries of a file by a cascade: a small ranker scores all titles, a large one the best of each query."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Optional, TypeVar
+
+import numpy as np
+
+from paddle_ranker.model.exported import is_exported
+from paddle_ranker.scoring.cascade import chosen, parse_cascade, rerank_probabilities
+from paddle_ranker.scoring.files import CutOff, load_for_scoring, rank_by_query, say_truncated, scorer_for
+from paddle_ranker.scoring.options import RankingOptions, ScoringOptions
+from paddle_ranker.scoring.ranker import RankedTitle
+from paddle_ranker.scoring.scorer import CHUNK, chunks
+
+OptionsT = TypeVar("OptionsT", bound=ScoringOptions)
+
+
+def cascade_by_query(
+    options: RankingOptions, top_k: int, expected_kind: Optional[str] = None
+) -> Iterator[tuple[str, list[RankedTitle]]]:
+    """Do as `scoring.rank_by_query` does, in the order and with the probabilities of `options.cascade`.
+
+    The small ranker may be of another kind. Of each query the titles are held that either stage needs.
+    """
+    assert options.cascade is not None
+    source, depth = parse_cascade(options.cascade)
+    # First the large one: what is wrong with it is said before the small one has scored the file.
+    parts = load_for_scoring(options.params_path, options, expected_kind)
+    scorer = scorer_for(parts, options)
+    first_stage = dataclasses.replace(
+        options_of_small(options, source), params_path=source, cascade=None, min_probability=None
+    )
+    cut = CutOff(options.min_probability)
+    ranked_by_small = rank_by_query(first_stage, max(top_k, depth))
+    in_order = ((query, sorted(titles, key=lambda title: title.index)) for query, titles in ranked_by_small)
+    for part in chunks(in_order, max(1, CHUNK // depth)):
+        smalls = [np.array([title.probability for title in titles]) for _, titles in part]
+        bests = [chosen(small, depth) for small in smalls]
+        pairs = [(query, titles[place].title) for (query, titles), best in zip(part, bests) for place in best]
+        scores = scorer.score([query for query, _ in pairs], [title for _, title in pairs])
+        larges = np.split(scores, np.cumsum([len(best) for best in bests])[:-1])
+        for (query, titles), small, best, large in zip(part, smalls, bests, larges):
+            order, probabilities = rerank_probabilities(small, best, large)
+            ranked = [
+                dataclasses.replace(titles[place], probability=float(probability))
+                for place, probability in list(zip(order, probabilities))[:top_k]
+            ]
+            yield query, [title for title in ranked if cut.keeps(title.probability)]
+    cut.say()
+    say_truncated(parts.pair_encoder, scorer.windows, file=sys.stderr)
+
+
+def options_of_small(options: OptionsT, source: str) -> OptionsT:
+    """Return the options that the small ranker at `source` is loaded with: a trained one has no engine to choose."""
+    options = dataclasses.replace(options, model_name_or_path=None)
+    if is_exported(Path(source)):
+        return options
+    return dataclasses.replace(options, engine=None, precision="fp32", tensorrt=False)

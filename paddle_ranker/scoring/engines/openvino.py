@@ -1,0 +1,91 @@
+"""The exported graph in OpenVINO, without Paddle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from paddle_ranker.errors import CheckpointError, DependencyError, UsageError
+from paddle_ranker.model.exported import INPUTS, ExportedFolder
+from paddle_ranker.runtime import thread_count
+from paddle_ranker.scoring.engines.base import CPU_BATCH_TOKENS
+from paddle_ranker.scoring.engines.inputs import InputLimits, check_names
+from paddle_ranker.scoring.engines.onnx_files import onnx_file
+from paddle_ranker.scoring.engines.pool import Pool
+from paddle_ranker.scoring.engines.precisions import require_precision
+
+HINTS = ("latency", "throughput")
+
+
+class OpenVinoEngine:
+    """Run a ranker's ONNX file.
+
+    Args:
+        folder: where it lies; `export --onnx` writes it, `quantize` the one in int8.
+        device: cpu.
+        precision: fp32, really so: by itself OpenVINO takes bf16 where there is any; bf16 where the processor has it;
+            int8.
+        threads: of all that computes; 0: as `runtime.thread_count` has it.
+        hint: latency, all threads on one batch; throughput, several batches at once, for several threads that score.
+
+    Raises `DependencyError` without OpenVINO, `CheckpointError` where the folder has no such file or it is damaged,
+    `UsageError` for another precision or device.
+    """
+
+    name = "openvino"
+
+    def __init__(
+        self,
+        folder: ExportedFolder,
+        *,
+        device: str = "cpu",
+        precision: str = "fp32",
+        threads: int = 0,
+        hint: str = "latency",
+    ):
+        if device != "cpu":
+            raise UsageError(f"--device {device}: the engine openvino runs on cpu; type --device cpu")
+        if hint not in HINTS:
+            raise UsageError(f"hint {hint}: choose from {', '.join(HINTS)}")
+        require_precision(self.name, precision, ("fp32", "bf16", "int8"))
+        path = onnx_file(folder, precision)
+        try:
+            import openvino
+        except ImportError as error:
+            raise DependencyError(f"the engine openvino needs OpenVINO ({error}): pip install openvino") from error
+        settings = {
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+            "PERFORMANCE_HINT": hint.upper(),
+            "INFERENCE_NUM_THREADS": thread_count(threads),
+        }
+        try:
+            self._model = openvino.Core().compile_model(str(path), "CPU", settings)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{path}: OpenVINO cannot load it ({' '.join(str(error).split())[:200]}); export the ranker again"
+            ) from error
+        # An input has all the names that a cast of it has, or any optimized-away operation.
+        known = [_name(given.names) for given in self._model.inputs]
+        check_names(path, known, len(self._model.outputs))
+        self.precision = precision
+        self.batch_tokens = CPU_BATCH_TOKENS * thread_count(threads)
+        self._limits = InputLimits.of(folder)
+        self._requests: Pool[Any] = Pool(self._model.create_infer_request)
+
+    def logits(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
+        """Return float32 `[batch]` logits of int64 `[batch, length]` ids and token types.
+
+        Raises `DataError` for ids outside the vocabulary, and pairs longer than the ranker's positions.
+        """
+        ids, types = self._limits.check(input_ids, token_type_ids)
+        if not len(ids):
+            return np.zeros(0, np.float32)
+        with self._requests.lend() as request:
+            request.infer(dict(zip(INPUTS, (ids, types))), share_inputs=True)
+            # A copy: the request's own memory is written again by the next batch.
+            return np.array(request.get_output_tensor(1).data, np.float32).reshape(-1)
+
+
+def _name(names: set[str]) -> str:
+    return next((name for name in INPUTS if name in names), " or ".join(sorted(names)))

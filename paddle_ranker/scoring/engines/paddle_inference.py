@@ -1,0 +1,162 @@
+"""The exported graph in Paddle Inference: oneDNN on a CPU, cuDNN or TensorRT on a GPU."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Optional
+
+import numpy as np
+
+from paddle_ranker.errors import CheckpointError, DependencyError, UsageError
+from paddle_ranker.model.exported import INPUTS, ExportedFolder, require_readable
+from paddle_ranker.runtime import select_device, thread_count
+from paddle_ranker.scoring.engines.base import CPU_BATCH_TOKENS
+from paddle_ranker.scoring.engines.inputs import InputLimits, check_names
+from paddle_ranker.scoring.engines.outputs import LogitOutput
+from paddle_ranker.scoring.engines.pool import Pool
+from paddle_ranker.scoring.engines.precisions import require_precision
+
+_GPU_MEMORY_MB = 256  # that the process takes at first; it grows as needed
+# What Paddle 2.6 computes in bfloat16 without breaking: with all that it offers (the default) a graph with comparisons
+# of ids asks for kernels that are not there.
+_BF16_OPERATIONS = frozenset(
+    {"fc", "matmul_v2", "fused_matmul", "gelu", "softmax", "elementwise_add", "layer_norm", "reshape2", "transpose2"}
+)
+_OFFERED = {"cpu": ("fp32", "bf16"), "gpu": ("fp32", "bf16", "fp16"), "xpu": ("fp32", "fp16")}
+
+
+class PaddleInferenceEngine:
+    """Run a static model.
+
+    Args:
+        folder: where it lies.
+        device: cpu, gpu or xpu, with or without a number.
+        precision: fp32; bf16 on a CPU that has it and on a GPU; fp16 on a GPU.
+        threads: of a matrix product on a CPU; 0: as `runtime.thread_count` has it.
+        tensorrt: compile the graph with TensorRT, on a GPU.
+
+    Raises `DependencyError` without Paddle, `CheckpointError` for a graph that this Paddle cannot load, `UsageError`
+    for a precision that this device has not, `RankerError` for a device that is not here.
+    """
+
+    name = "inference"
+
+    def __init__(
+        self,
+        folder: ExportedFolder,
+        *,
+        device: str = "cpu",
+        precision: str = "fp32",
+        threads: int = 0,
+        tensorrt: bool = False,
+    ):
+        kind = device.partition(":")[0]
+        if kind not in _OFFERED:
+            raise UsageError(f"--device {device}: the engine inference runs on {', '.join(_OFFERED)}")
+        require_precision(self.name, precision, _OFFERED[kind], device=kind)
+        if tensorrt and kind != "gpu":
+            raise UsageError(f"--tensorrt needs --device gpu, not {device}")
+        self._paddle = _import_paddle(folder)
+        select_device(device)
+        self._inference = importlib.import_module("paddle.inference")
+        self.precision = precision
+        self._limits = InputLimits.of(folder)
+        self._output = LogitOutput(folder)
+        self._longest = folder.config.longest_pair
+        self._device, self._threads, self._tensorrt = device, thread_count(threads), tensorrt
+        if kind == "cpu":
+            self.batch_tokens = CPU_BATCH_TOKENS * self._threads
+        predictor = self._load(folder)
+        # Clones share its parameters. It computes no more itself: one that does cannot be cloned meanwhile.
+        self._predictors: Pool[Any] = Pool(predictor.clone)
+
+    def logits(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
+        """Return float32 `[batch]` logits of int64 `[batch, length]` ids and token types.
+
+        Raises `DataError` for ids outside the vocabulary, and pairs longer than the ranker's positions.
+        """
+        ids, types = self._limits.check(input_ids, token_type_ids)
+        if not len(ids):
+            return np.zeros(0, np.float32)
+        with self._predictors.lend() as predictor:
+            return self._output.logits(_run(predictor, ids, types, self._output.index))
+
+    def _load(self, folder: ExportedFolder) -> Any:
+        """Return a predictor that has been seen to compute."""
+        # Either set of operations in bfloat16 works on one version of Paddle and breaks on the other.
+        attempts: list[Optional[frozenset[str]]] = [None]
+        if self.precision == "bf16" and folder.program.suffix == ".pdmodel":
+            attempts = [_BF16_OPERATIONS, frozenset({"fc", "matmul_v2", "fused_matmul"})]
+        for number, operations in enumerate(attempts, 1):
+            try:
+                predictor = self._inference.create_predictor(self._config(folder, operations))
+                outputs = len(predictor.get_output_names())
+                check_names(folder.program, predictor.get_input_names(), outputs, self._output.count)
+                tried = _run(predictor, *self._limits.smallest(), self._output.index)
+            except (RuntimeError, ValueError, TypeError, OSError, NotImplementedError) as error:
+                if number == len(attempts):
+                    raise CheckpointError(
+                        f"{folder.program}: Paddle {self._paddle.__version__} cannot run it in {self.precision} "
+                        f"({_first_line(error)}); copy the folder again, or export it again with this Paddle"
+                    ) from error
+                continue
+            if np.isfinite(tried).all() or number == len(attempts):
+                return predictor
+        raise AssertionError("the last attempt returns or raises")
+
+    def _config(self, folder: ExportedFolder, bf16_operations: Optional[frozenset[str]]) -> Any:
+        config = self._inference.Config(str(folder.program), str(folder.parameters))
+        config.disable_glog_info()
+        kind, _, number = self._device.partition(":")
+        if kind == "gpu":
+            types = self._inference.PrecisionType
+            precision = {"fp32": types.Float32, "bf16": types.Bfloat16, "fp16": types.Half}[self.precision]
+            config.enable_use_gpu(_GPU_MEMORY_MB, int(number or 0), precision)
+            if self._tensorrt:
+                self._enable_tensorrt(config, precision)
+        elif kind == "xpu":
+            config.enable_xpu()
+            config.set_xpu_device_id(int(number or 0))
+        else:
+            config.disable_gpu()
+            config.set_cpu_math_library_num_threads(self._threads)
+            config.enable_mkldnn()
+            if self.precision == "bf16":
+                config.enable_mkldnn_bfloat16()
+                if bf16_operations:
+                    config.set_bfloat16_op(set(bf16_operations))
+        if folder.program.suffix == ".json":
+            config.enable_new_ir(True)
+            config.enable_new_executor(True)  # without it, memory optimization finds no predictor
+        config.enable_memory_optim()
+        return config
+
+    def _enable_tensorrt(self, config: Any, precision: Any) -> None:
+        config.enable_tensorrt_engine(1 << 30, 256, 3, precision, False, False)
+        shapes = {"smallest": [1, 5], "largest": [256, self._longest], "usual": [32, min(64, self._longest)]}
+        ranges = [dict.fromkeys(INPUTS, shape) for shape in shapes.values()]
+        config.set_trt_dynamic_shape_info(*ranges)
+
+
+def _run(predictor: Any, ids: np.ndarray, types: np.ndarray, output: int) -> np.ndarray:
+    for name, values in zip(predictor.get_input_names(), (ids, types)):
+        handle = predictor.get_input_handle(name)
+        handle.reshape(values.shape)
+        handle.copy_from_cpu(values)
+    predictor.run()
+    handle = predictor.get_output_handle(predictor.get_output_names()[output])
+    return np.asarray(handle.copy_to_cpu(), np.float32)
+
+
+def _import_paddle(folder: ExportedFolder) -> Any:
+    try:
+        import paddle
+    except ImportError as error:
+        raise DependencyError(f"the engine inference needs Paddle ({error}): pip install paddlepaddle") from error
+    require_readable(folder.program, paddle.__version__)
+    return paddle
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if "Error:" in line or "NotFound" in line] or [str(error)]
+    return " ".join(lines[-1].split())[:200]

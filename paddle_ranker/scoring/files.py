@@ -1,0 +1,205 @@
+"""What the commands that score with a trained ranker have in common."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any, Optional, TextIO
+
+import numpy as np
+from tqdm import tqdm
+
+from paddle_ranker.data.records import Pair, RecordFile
+from paddle_ranker.encoding.columns import EncodedPairs
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.encoding.windows import Windows, make_windows
+from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.scoring.loading import LoadedRanker, load_for_engine
+from paddle_ranker.scoring.options import FileOptions, PredictOptions, RankingOptions, ScoringOptions
+from paddle_ranker.scoring.ranker import RankedTitle
+from paddle_ranker.scoring.scorer import Scorer, chunks
+from paddle_ranker.storage.prefetch import Ahead
+
+_STANDARD_INPUT = "/dev/stdin"  # not sys.stdin: a thread that reads it when the process ends would be in its way
+
+
+def load_for_scoring(source: str, options: ScoringOptions, expected_kind: Optional[str] = None) -> LoadedRanker:
+    """Load the ranker, trained or exported, on the device and with the engine that the options say.
+
+    Refuses one of another kind.
+    """
+    return load_for_engine(
+        source,
+        engine=options.engine,
+        device=options.device,
+        precision=options.precision,
+        threads=options.cpu_threads,
+        tensorrt=options.tensorrt,
+        model_name=options.model_name_or_path,
+        max_seq_length=options.max_seq_length,
+        tokenizer=options.tokenizer,
+        expected_kind=expected_kind,
+    )
+
+
+def scorer_for(parts: LoadedRanker, options: ScoringOptions) -> Scorer:
+    """Return what scores with a ranker as it is calibrated, long titles as the options ask for."""
+    return Scorer(
+        parts.engine,
+        parts.pair_encoder,
+        options.batch_size,
+        calibration=parts.info.calibration,
+        windows=windows_for(parts, options),
+    )
+
+
+def windows_for(parts: LoadedRanker, options: ScoringOptions) -> Optional[Windows]:
+    """Return what the options ask for; say where a calibration was fitted to scores of another kind."""
+    windows = make_windows(
+        parts.pair_encoder.max_seq_length, options.windows, options.window_overlap, options.window_top_k
+    )
+    if parts.info.calibration:
+        fitted, now = parts.info.calibration.fitted_on.get("scored"), scored_with(parts.pair_encoder, windows)
+        if fitted and fitted != now:
+            print(
+                f"note: the ranker was calibrated with {_shown(fitted)}; with {_shown(now)} its probabilities are less "
+                "sure (calibrate with the same options)",
+                file=sys.stderr,
+            )
+    return windows
+
+
+def scored_with(pair_encoder: PairEncoder, windows: Optional[Windows]) -> dict[str, Any]:
+    """Return what a pair's logit depends on beside the ranker, JSON-ready."""
+    return {"max_seq_length": pair_encoder.max_seq_length, "windows": windows.facts() if windows else None}
+
+
+def _shown(scored: dict[str, Any]) -> str:
+    windows = scored["windows"]
+    length = f"pairs of up to {scored['max_seq_length']} tokens"
+    return f"{length}, cut" if windows is None else f"{length}, windows of {json.dumps(windows)}"
+
+
+def predict_pairs(options: PredictOptions, expected_kind: Optional[str] = None) -> Iterator[tuple[Pair, float]]:
+    """Yield every pair of the input file with its probability, in order, in memory that does not grow with the file.
+
+    Pairs below `options.min_probability` are left out, and counted at the end.
+    """
+    yield from predict_with(load_for_scoring(options.params_path, options, expected_kind), options)
+
+
+def predict_with(parts: LoadedRanker, options: FileOptions) -> Iterator[tuple[Pair, float]]:
+    """Do what `predict_pairs` does with a ranker that is loaded."""
+    cut = CutOff(options.min_probability)
+    for pair, probability in _score_pairs(parts, options):
+        if cut.keeps(probability):
+            yield pair, probability
+    cut.say()
+
+
+def rank_by_query(
+    options: RankingOptions, top_k: int, expected_kind: Optional[str] = None
+) -> Iterator[tuple[str, list[RankedTitle]]]:
+    """Yield every query of the input file with its best `top_k` titles, best first; ties as they stand in the file.
+
+    Titles below `options.min_probability` are left out: a query may be left with none. The rows of a query need not
+    stand together, so all queries are held until the file is read; of each only the best `top_k` titles are.
+    With `options.cascade` see `paddle_ranker.scoring.cascade_by_query`.
+    """
+    if options.cascade is not None:
+        from paddle_ranker.scoring.cascade_by_query import cascade_by_query
+
+        yield from cascade_by_query(options, top_k, expected_kind)
+        return
+    parts = load_for_scoring(options.params_path, options, expected_kind)
+    best: dict[str, list[RankedTitle]] = {}
+    cut = CutOff(options.min_probability)
+    for index, (pair, probability) in enumerate(_score_pairs(parts, options)):
+        titles = best.setdefault(pair.query, [])
+        if not cut.keeps(probability):
+            continue
+        titles.append(RankedTitle(index, pair.title, probability, pair.recall_score))
+        if len(titles) >= 2 * top_k + 64:
+            best[pair.query] = _best_first(titles)[:top_k]
+    cut.say()
+    for query, titles in best.items():
+        yield query, _best_first(titles)[:top_k]
+
+
+def _score_pairs(parts: LoadedRanker, options: FileOptions) -> Iterator[tuple[Pair, float]]:
+    scorer = scorer_for(parts, options)
+    path = _STANDARD_INPUT if options.input_file == "-" else options.input_file
+    source = RecordFile(path, Pair, skip_bad_rows=options.skip_bad_rows)
+
+    def encoded() -> Iterator[tuple[list[Pair], EncodedPairs]]:
+        for part in chunks(source):
+            yield part, scorer.encode([pair.query for pair in part], [pair.title for pair in part])
+
+    # The engine leaves Python's lock alone while it computes, so that the next pairs are read and tokenized meanwhile.
+    with Ahead(encoded()) as waiting, tqdm(desc="score", unit="pair", disable=None) as progress:
+        for part, pairs in waiting:
+            probabilities = sigmoid(scorer.logits(pairs))
+            progress.update(len(part))
+            yield from zip(part, probabilities.tolist())
+    if source.skipped:
+        print(f"{options.input_file}: {source.report()}", file=sys.stderr)
+    say_truncated(parts.pair_encoder, scorer.windows, file=sys.stderr)
+
+
+class CutOff:
+    """Where a ranked list ends: below `minimum`; None: nowhere."""
+
+    def __init__(self, minimum: Optional[float]):
+        self.minimum = minimum
+        self.seen = self.left_out = 0
+
+    def keeps(self, probability: float) -> bool:
+        self.seen += 1
+        is_kept = self.minimum is None or probability >= self.minimum
+        self.left_out += not is_kept
+        return is_kept
+
+    def say(self) -> None:
+        if self.left_out:
+            print(
+                f"{self.left_out:,} of {self.seen:,} pairs are below --min_probability {self.minimum:g} and left out",
+                file=sys.stderr,
+            )
+
+
+def say_truncated(pair_encoder: PairEncoder, windows: Optional[Windows] = None, file: Optional[TextIO] = None) -> None:
+    """Say how many pairs were longer than the ranker's length, if any were, and what became of them."""
+    length = pair_encoder.max_seq_length
+    lines = []
+    if pair_encoder.truncated:
+        lines.append(f"{pair_encoder.truncated:,} pairs were cut to {length} tokens")
+    if windows is not None and windows.windowed:
+        lines.append(
+            f"{windows.windowed:,} pairs were scored in windows of {length} tokens that share {windows.overlap}"
+        )
+    if windows is not None and windows.cut:
+        lines.append(f"{windows.cut:,} queries were cut to leave room for titles")
+    for line in lines:
+        print(line, file=file, flush=True)
+
+
+def _best_first(titles: list[RankedTitle]) -> list[RankedTitle]:
+    return sorted(titles, key=lambda title: -title.probability)  # stable: ties keep their order
+
+
+def shown_probability(probability: float) -> float:
+    """Return the probability with the digits that single precision has: 0.89284337, not 0.8928433656692505."""
+    return float(str(np.float32(probability)))
+
+
+def shown_pair(
+    query: str,
+    title: str,
+    probability: float,
+    recall_score: Optional[float],
+    names: tuple[str, str] = ("query", "title"),
+) -> dict[str, object]:
+    """Return what prediction prints of a pair: its texts under `names`, its recall score if it has one, `pred_prob`."""
+    recalled = {} if recall_score is None else {"recall_score": recall_score}
+    return {names[0]: query, names[1]: title, **recalled, "pred_prob": shown_probability(probability)}

@@ -1,0 +1,95 @@
+"""The options of commands that score with a trained ranker; read before Paddle is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from paddle_ranker.encoding.tokenizers.backends import BACKENDS
+from paddle_ranker.encoding.windows import POOLINGS, TOP_K
+from paddle_ranker.options import Options, option
+from paddle_ranker.scoring.engines import ENGINES
+from paddle_ranker.scoring.engines.precisions import PRECISIONS
+
+
+@dataclass(frozen=True)
+class RankerOptions(Options):
+    """What every command accepts that scores with a ranker, whichever engine it does that with."""
+
+    model_name_or_path: Optional[str] = option(
+        None, help="the model whose configuration a bare parameter file takes; a folder's own configuration wins"
+    )
+    batch_size: int = option(32, help="pairs of full length that are scored at once", minimum=1)
+    max_seq_length: Optional[int] = option(
+        None,
+        help="longest pair in tokens (default: what the ranker was trained with)",
+        minimum=5,
+        aliases=("--max_seq_len",),
+    )
+    device: str = option("gpu", help="cpu, gpu, xpu or npu")
+    cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0)
+    tokenizer: str = option(
+        "auto", help="what turns text into ids; all give the same, auto is the fastest", choices=BACKENDS
+    )
+    windows: str = option(
+        "none",
+        help="a pair that is too long: none, it is cut; max or mean_top_k, overlapping windows over its title are "
+        "scored, and their best logit, or the mean of the best ones, is taken",
+        choices=("none", *POOLINGS),
+    )
+    window_overlap: Optional[int] = option(
+        None, help="tokens that neighbouring windows share (default: a quarter of max_seq_length)", minimum=0
+    )
+    window_top_k: Optional[int] = option(
+        None, help=f"windows whose mean --windows mean_top_k takes (default: {TOP_K})", minimum=1
+    )
+    skip_bad_rows: bool = option(False, help="leave out malformed rows and count them, instead of stopping")
+
+
+@dataclass(frozen=True)
+class ScoringOptions(RankerOptions):
+    """What evaluation and prediction accept."""
+
+    engine: Optional[str] = option(
+        None,
+        help="what computes the scores: dygraph, of a trained ranker; inference (Paddle Inference), onnx or openvino, "
+        "of an exported one; auto, the fastest of these here (default: dygraph for a trained ranker, inference for an "
+        "exported one)",
+        choices=ENGINES,
+    )
+    precision: str = option(
+        "fp32", help="of the matrix products; other than fp32 needs an exported ranker", choices=PRECISIONS
+    )
+    tensorrt: bool = option(False, help="let Paddle Inference compile an exported ranker with TensorRT, on a GPU")
+
+
+@dataclass(frozen=True)
+class FileOptions(ScoringOptions):
+    """What scoring a file accepts."""
+
+    input_file: str = option(help="pairs to score: query, title; - for standard input")
+    min_probability: Optional[float] = option(
+        None, help="leave out titles below this probability, and say how many they were", minimum=0, maximum=1
+    )
+
+
+@dataclass(frozen=True)
+class PredictOptions(FileOptions):
+    """What prediction accepts."""
+
+    params_path: str = option(
+        help="the ranker: a model folder, its model_state.pdparams, or the folder of an exported ranker"
+    )
+
+
+CASCADE_HELP = (
+    "SMALL_RANKER:20, the ranker scores no more than so many titles of a query, those that a small one puts first; the "
+    "others stay below these, in the small one's order"
+)
+
+
+@dataclass(frozen=True)
+class RankingOptions(PredictOptions):
+    """What prediction accepts that ranks the titles of each query."""
+
+    cascade: Optional[str] = option(None, help=CASCADE_HELP)

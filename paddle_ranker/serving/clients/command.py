@@ -1,0 +1,80 @@
+"""What the clients' scripts in `deploy/` have in common."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+import numpy as np
+
+from paddle_ranker.errors import UsageError
+from paddle_ranker.options import Options, option
+from paddle_ranker.serving.clients.base import ScoringClient
+from paddle_ranker.serving.core.config import API_KEY_VARIABLE
+
+# What the published clients ask.
+QUERY, TITLE = "中西方语言与文化的差异", "第二语言习得的一大障碍就是文化差异。"
+MODEL_DIR_HELP = "the folder whose tokenizer is used: of an exported ranker, or serving_client; the server's own ranker"
+
+
+@dataclass(frozen=True)
+class ClientOptions(Options):
+    """What every client's script accepts. A key that the server asks for comes from PADDLE_RANKER_API_KEY."""
+
+    query: Optional[str] = option(None, help=f"the query (default: {QUERY})")
+    title: Optional[str] = option(None, help=f"its title (default: {TITLE})")
+    input_file: Optional[str] = option(None, help="a file of pairs to score instead: query, title")
+    host: str = option("127.0.0.1", help="where the server is")
+    timeout: float = option(10.0, help="seconds that one attempt may take", above=0)
+    retries: int = option(2, help="attempts after one that found no server, or one with too much to do", minimum=0)
+    batch_size: int = option(32, help="pairs a request", minimum=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.input_file is not None and (self.query is not None or self.title is not None):
+            raise UsageError("--input_file has its own queries and titles: leave out --query and --title")
+        if (self.query is None) != (self.title is None):
+            raise UsageError("--query and --title belong together: give both, or neither")
+
+    def pairs(self) -> tuple[list[str], list[str]]:
+        """Return the queries and the titles to score; raises `DataError` for a file that does not hold pairs."""
+        if self.input_file is None:
+            return [QUERY if self.query is None else self.query], [TITLE if self.title is None else self.title]
+        from paddle_ranker.data.records import Pair, read_records
+
+        records = read_records(self.input_file, Pair)
+        return [record.query for record in records], [record.title for record in records]
+
+    def client_options(self) -> dict[str, Any]:
+        """Return what these options say to a `ScoringClient`."""
+        return {
+            "timeout": self.timeout,
+            "retries": self.retries,
+            "batch_size": self.batch_size,
+            "api_key": os.environ.get(API_KEY_VARIABLE) or None,
+        }
+
+
+def print_scores(client: ScoringClient, options: ClientOptions) -> None:
+    """Score the pairs and print the time that the server took, then a line for each pair, `[0.96249247]`.
+
+    The time is that of the requests, without the tokenizer's.
+    """
+    with client:
+        requests = client.requests(*options.pairs())
+        print_timed(lambda: client.ask_all(requests))
+
+
+def print_timed(ask: Callable[[], np.ndarray]) -> None:
+    """Print how long `ask` takes, and the probabilities that it returns, one a line."""
+    began = time.perf_counter()
+    probabilities = ask()
+    print(f"time to cost :{time.perf_counter() - began:.4f} seconds")
+    print("\n".join(lines_of(probabilities)))
+
+
+def lines_of(probabilities: np.ndarray) -> list[str]:
+    """Return the line of each probability, with the digits that single precision has."""
+    return [f"[{np.float32(probability)!s}]" for probability in probabilities]

@@ -1,0 +1,1 @@
+"""Queue, batches, models, limits and faults: what every protocol shares."""

@@ -1,0 +1,330 @@
+"""One queue before the engine: the pairs of all requests, of every protocol, share its batches.
+
+    waiting jobs -> encoded pieces -> batches -> logits, back to their jobs
+
+Batches are formed as late as can be, when the engine is free, so that they hold all that has come until then. While it
+computes, a thread of the queue's own encodes what comes in; where it is idle, the engine's thread does that itself, and
+a lone request waits for nobody.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Generic, Optional, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.encoding.columns import EncodedPairs
+from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TIMED_OUT, UNAVAILABLE, Fault
+from paddle_ranker.serving.core.jobs import Batch, Job, Piece, batches_of, can_join, encoded_pieces
+
+_ROUND = 4  # batches that are formed at once: their rows are sorted by length, and no request waits for more than them
+_ENCODED_AHEAD = 2 * _ROUND  # batches' worth of pairs that are encoded before the engine has asked for them
+_GATHER_SECONDS = 0.002  # that pairs wait for others before they are encoded, while the engine is busy anyway
+_RATE_MEMORY = 0.9  # of the measured pairs a second, kept at each batch
+_LONGEST_RETRY = 60.0
+
+
+class BatchObserver(Protocol):
+    """What is told of every batch."""
+
+    def batch(self, pairs: int, tokens: int, padded_tokens: int, seconds: float) -> None: ...
+
+
+class BatchScorer(Protocol):
+    """What a batcher asks of what it feeds; `Scorer` is one.
+
+    Attributes: `max_tokens`, `max_rows`, the largest batch.
+    """
+
+    max_tokens: int
+    max_rows: int
+
+    def encode(self, first: Sequence[str], second: Sequence[str], /) -> EncodedPairs:
+        """Encode pairs of texts."""
+        ...
+
+    def logits_of(self, pairs: EncodedPairs, rows: NDArray[np.int64], /) -> np.ndarray:
+        """Return the logits of the pairs `rows` `[batch]`: `[batch]`, or `[batch, classes]`."""
+        ...
+
+
+S = TypeVar("S", bound=BatchScorer)
+
+
+class Batcher(Generic[S]):
+    """Score jobs in batches that they share; safe to call from any thread.
+
+    Args:
+        scorer: encodes texts, says how large batches are, and computes them.
+        queue_pairs: that may wait; more are refused.
+        streams: batches that are computed at once.
+        max_wait_us: that a job may wait for others while the engine is idle.
+        observer: is told of every batch.
+    """
+
+    def __init__(
+        self,
+        scorer: S,
+        *,
+        queue_pairs: int = 8192,
+        streams: int = 1,
+        max_wait_us: int = 0,
+        observer: Optional[BatchObserver] = None,
+    ):
+        self.scorer = scorer
+        self.pairs_per_second = 0.0  # of one stream, measured; 0: not yet
+        self._queue_pairs, self._streams, self._max_wait = queue_pairs, streams, max_wait_us / 1e6
+        self._observer = observer
+        self._lock = threading.RLock()
+        self._work = threading.Condition(self._lock)  # for the engine's threads
+        self._ahead = threading.Condition(self._lock)  # for the thread that encodes while they are busy
+        self._ahead_sleeps = False
+        self._waiting: deque[Job] = deque()
+        self._waiting_pairs = 0
+        self._pieces: deque[Piece] = deque()  # encoded
+        self._encoded_pairs = 0
+        self._batches: deque[Batch] = deque()
+        self._queued = 0  # pairs that were accepted, and are in no batch that was begun
+        self._encoding = False  # one thread at a time, so that jobs stay in their order
+        self._computing = 0
+        self._stopping = False
+        names = [f"engine-{number}" for number in range(1, streams + 1)]
+        self._threads = [threading.Thread(target=self._compute_batches, name=name, daemon=True) for name in names]
+        self._threads.append(threading.Thread(target=self._encode_ahead, name="encode-ahead", daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def queued_pairs(self) -> int:
+        """Pairs that wait for the engine."""
+        return self._queued
+
+    def submit(self, job: Job) -> None:
+        """Put a job into the queue.
+
+        Raises `Fault`: OVERLOADED where the queue is full, UNAVAILABLE once it is closed.
+        """
+        with self._lock:
+            if self._stopping:
+                raise Fault(UNAVAILABLE, "the ranker is being put away", retry_after=1.0)
+            if self._queued + job.size > self._queue_pairs:
+                raise Fault(
+                    OVERLOADED,
+                    f"{self._queued} pairs wait for the engine, {job.size} more would be above {self._queue_pairs}",
+                    retry_after=self._retry_after(),
+                )
+            self._queued += job.size
+            self._waiting_pairs += job.size
+            self._waiting.append(job)
+            if self._computing < self._streams:
+                self._work.notify()
+            elif self._ahead_sleeps or self._waiting_pairs >= self.scorer.max_rows:
+                self._ahead.notify()
+
+    def drop(self, job: Job) -> None:
+        """Forget a job that nobody waits for any more: no work is begun for it, and `done` is not called."""
+        with self._lock:
+            if not job.dropped:
+                job.dropped = True
+                self._queued -= job.queued
+                job.queued = 0
+
+    def close(self, seconds: Optional[float] = None) -> bool:
+        """Accept nothing more, finish what was accepted, and end the threads.
+
+        Returns whether all was finished within `seconds`; None: however long it takes.
+        """
+        with self._lock:
+            self._stopping = True
+            self._work.notify_all()
+            self._ahead.notify_all()
+        end = None if seconds is None else time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(None if end is None else max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _retry_after(self) -> float:
+        if not self.pairs_per_second:
+            return 1.0
+        return min(_LONGEST_RETRY, max(0.1, self._queued / (self.pairs_per_second * self._streams)))
+
+    def _fail(self, job: Job, fault: Fault) -> None:
+        with self._lock:
+            if job.dropped or not job.left:
+                return
+            self.drop(job)
+            job.fault = fault
+        job.done(job)
+
+    def _is_wanted(self, job: Job, now: float) -> bool:
+        """Return whether someone waits for a job; fail it where its deadline has passed."""
+        if job.deadline is not None and job.deadline <= now:
+            self._fail(job, Fault(TIMED_OUT, "the deadline passed before the pairs were scored"))
+        return not job.dropped
+
+    # Encoding
+
+    def _encode_ahead(self) -> None:
+        most = _ENCODED_AHEAD * self.scorer.max_rows
+        while True:
+            with self._lock:
+                while True:
+                    if self._stopping and not self._waiting:
+                        return
+                    busy = self._computing == self._streams
+                    if self._waiting and busy and not self._encoding and self._encoded_pairs < most:
+                        patience = _GATHER_SECONDS - (time.monotonic() - self._waiting[0].arrived)
+                        if patience <= 0 or self._waiting_pairs >= self.scorer.max_rows:
+                            break
+                        self._ahead.wait(patience)
+                    else:
+                        self._ahead_sleeps = True
+                        self._ahead.wait()
+                        self._ahead_sleeps = False
+                jobs = self._take_waiting()
+            self._encode(jobs)
+
+    def _take_waiting(self) -> list[Job]:
+        """Take the oldest jobs to encode; the caller holds the lock, and calls `_encode` next."""
+        self._encoding = True
+        most, count = _ROUND * self.scorer.max_rows, 0
+        taken: list[Job] = []
+        while self._waiting and (not taken or count + self._waiting[0].size <= most):
+            job = self._waiting.popleft()
+            taken.append(job)
+            count += job.size
+        self._waiting_pairs -= count
+        if self._stopping and not self._waiting:
+            self._ahead.notify()  # it may sleep since it was told to stop: jobs waited still, and were not its work
+        return taken
+
+    def _encode(self, jobs: Sequence[Job]) -> None:
+        """Encode jobs into pieces, all texts in one call; a job that cannot be encoded fails alone."""
+        pieces: list[Piece] = []
+        try:
+            now = time.monotonic()
+            pieces = encoded_pieces(self.scorer.encode, [job for job in jobs if self._is_wanted(job, now)], self._fail)
+        finally:
+            with self._lock:
+                self._encoding = False
+                self._pieces.extend(pieces)
+                self._encoded_pairs += sum(piece.count for piece in pieces)
+                if self._computing < self._streams:
+                    self._work.notify_all()
+
+    # Computing
+
+    def _compute_batches(self) -> None:
+        while True:
+            batch = self._next_batch()
+            if batch is None:
+                return
+            try:
+                self._compute(batch)
+            finally:
+                with self._lock:
+                    self._computing -= 1
+
+    def _next_batch(self) -> Optional[Batch]:
+        """Return the next batch, which the caller computes; None: there will be no more."""
+        while True:
+            with self._lock:
+                jobs: list[Job] = []
+                while not jobs:
+                    if self._batches:
+                        batch = self._batches.popleft()
+                        if self._begin(batch):
+                            return batch
+                    elif self._pieces:
+                        self._batches.extend(self._form_round())
+                        self._work.notify(len(self._batches) - 1)  # streams that are idle
+                    elif self._waiting and not self._encoding:
+                        patience = self._max_wait - (time.monotonic() - self._waiting[0].arrived)
+                        if patience <= 0 or self._waiting_pairs >= self.scorer.max_rows or self._stopping:
+                            jobs = self._take_waiting()
+                        else:
+                            self._work.wait(patience)
+                    elif self._stopping and not self._encoding:
+                        return None
+                    else:
+                        self._work.wait()
+            self._encode(jobs)
+
+    def _form_round(self) -> list[Batch]:
+        """Form some batches of the oldest pieces; the caller holds the lock."""
+        now = time.monotonic()
+        left = _ROUND * self.scorer.max_tokens
+        taken: list[Piece] = []
+        while self._pieces and left > 0:
+            piece = self._pieces[0]
+            if self._is_wanted(piece.job, now):
+                if taken and not can_join(taken[0].pairs, piece.pairs):
+                    break
+                count, tokens = piece.rows_within(left)
+                left -= tokens
+                taken.append(piece.split(count))
+            else:
+                count, piece.count = piece.count, 0
+            self._encoded_pairs -= count
+            if not piece.count:
+                self._pieces.popleft()
+        return batches_of(taken, self.scorer.max_tokens, self.scorer.max_rows) if taken else []
+
+    def _begin(self, batch: Batch) -> bool:
+        """Take a batch's pairs off the queue, leave out unwanted jobs, and return whether there is work left.
+
+        The caller holds the lock.
+        """
+        now = time.monotonic()
+        is_wanted = [self._is_wanted(piece.job, now) for piece in batch.pieces]
+        if not all(is_wanted):
+            kept = np.asarray(is_wanted)[batch.owners]
+            batch.rows, batch.owners, batch.places = batch.rows[kept], batch.owners[kept], batch.places[kept]
+        if not len(batch.rows):
+            return False
+        for job in batch.jobs():
+            job.queued -= 1
+        self._queued -= len(batch.rows)
+        self._computing += 1
+        if self._waiting and self._computing == self._streams:
+            self._ahead.notify()
+        return True
+
+    def _compute(self, batch: Batch) -> None:
+        start = time.perf_counter()
+        try:
+            logits = self.scorer.logits_of(batch.pairs, batch.rows)
+            seconds = time.perf_counter() - start
+            if self._observer is not None:
+                lengths = batch.pairs.lengths_of(batch.rows)
+                self._observer.batch(len(lengths), int(lengths.sum()), len(lengths) * int(lengths.max()), seconds)
+        except Exception as error:
+            if len(batch.rows) > 1:  # one row may be at fault: the others are not to fail with it
+                for row in batch.alone():
+                    self._compute(row)
+                return
+            self._fail(batch.jobs()[0], Fault(INTERNAL, f"the engine failed ({type(error).__name__})"))
+            return
+        rate, known = len(batch.rows) / max(seconds, 1e-9), self.pairs_per_second
+        self.pairs_per_second = _RATE_MEMORY * known + (1 - _RATE_MEMORY) * rate if known else rate
+        self._deliver(batch, logits)
+
+    def _deliver(self, batch: Batch, logits: np.ndarray) -> None:
+        """Give the rows' logits to their jobs; those that have all are done."""
+        finished: list[Job] = []
+        are_numbers = np.isfinite(logits).reshape(len(logits), -1).all(axis=1).tolist()
+        with self._lock:  # two streams may hold rows of one job
+            for job, place, logit, is_number in zip(batch.jobs(), batch.places.tolist(), logits.tolist(), are_numbers):
+                if not is_number:
+                    self._fail(job, Fault(INTERNAL, "the ranker gave a score that is not a number"))
+                job.logits[place] = logit
+                job.left -= 1
+                if not job.left and not job.dropped:
+                    finished.append(job)
+        for job in finished:
+            job.done(job)

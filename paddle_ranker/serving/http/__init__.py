@@ -1,0 +1,1 @@
+"""HTTP: middleware, admin routes, rerank routes."""

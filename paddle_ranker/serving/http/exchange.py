@@ -1,0 +1,75 @@
+"""A request's body within limits, when its caller stops waiting, and an answer packed as it takes it."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Optional
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from paddle_ranker.serving.core.compression import pack, unpack
+from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, TOO_LARGE, Fault
+from paddle_ranker.serving.http.headers import TIMEOUT_HEADER
+
+_LONGEST_TIMEOUT = 3_600_000  # milliseconds
+_WORTH_PACKING = 512  # bytes; below that gzip makes an answer hardly smaller
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Return a request's body, unpacked, of at most `limit` bytes.
+
+    Raises `Fault` above the limit, as soon as that is known, for an encoding other than gzip, and for damaged gzip;
+    `ClientDisconnect` where the client left.
+    """
+    stated = request.headers.get("content-length", "")
+    if stated.isdecimal() and int(stated[:18]) > limit:
+        raise Fault(TOO_LARGE, f"has {stated[:18]} bytes, above the {limit:,} of a request", field="body")
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise Fault(TOO_LARGE, f"has more than the {limit:,} bytes of a request", field="body")
+        parts.append(part)
+    body = b"".join(parts)
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "x-gzip"):
+        raise Fault(INVALID, f"{encoding[:40]!r} is not understood, only gzip", field="Content-Encoding")
+    return unpack(body, "gzip", limit)
+
+
+def deadline_of(request: Request) -> Optional[float]:
+    """Return when, on `time.monotonic()`'s clock, the caller stops waiting, as its `X-Request-Timeout-Ms` says.
+
+    None where it says nothing. Raises `Fault` for what is no number of milliseconds.
+    """
+    stated = request.headers.get(TIMEOUT_HEADER)
+    if stated is None:
+        return None
+    if not re.fullmatch("[0-9]{1,9}", stated) or int(stated) > _LONGEST_TIMEOUT:
+        raise Fault(INVALID, f"is {stated[:40]!r}, expected 1 to {_LONGEST_TIMEOUT}", field=TIMEOUT_HEADER)
+    if not int(stated):
+        raise Fault(TIMED_OUT, "is 0: nobody waits for an answer", field=TIMEOUT_HEADER)
+    return time.monotonic() + int(stated) / 1000
+
+
+def answer(request: Request, content: bytes, content_type: str, status: int = 200, **headers: str) -> Response:
+    """Return a response, packed with gzip where the client takes that and it is worth it."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    if len(content) >= _WORTH_PACKING and _takes_gzip(request.headers.get("accept-encoding", "")):
+        content = pack(content, "gzip")
+        named.update({"content-encoding": "gzip", "vary": "accept-encoding"})
+    response = Response(content, status_code=status, headers=named)
+    response.headers["content-type"] = content_type  # as it is: the vendor's client compares it as a whole
+    return response
+
+
+def _takes_gzip(accepted: str) -> bool:
+    for choice in accepted.lower().split(","):
+        name, _, quality = choice.partition(";")
+        if name.strip() in ("gzip", "*"):
+            return quality.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False

@@ -1,0 +1,170 @@
+"""What every HTTP request passes: a request id, the API key, errors as JSON, a line in the log, a count."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import math
+import re
+import secrets
+import time
+from collections.abc import MutableMapping
+from typing import Any, Optional
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from paddle_ranker.serving.core.credentials import require_key
+from paddle_ranker.serving.core.faults import INTERNAL, Fault
+from paddle_ranker.serving.core.logs import JsonLog
+from paddle_ranker.serving.core.metrics import Metrics
+
+REQUEST_ID = "x-request-id"
+OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/metrics", "/docs", "/openapi.json"})  # need no key
+RERANK_PATHS = frozenset({"/rerank", "/v1/rerank", "/v2/rerank"})
+ENTAILMENT_PATH = "/v1/entailment"
+CLIENT_LEFT = 499
+OUTCOMES = {
+    400: "invalid_request",
+    401: "unauthorized",
+    404: "not_found",
+    405: "not_found",
+    413: "too_large",
+    422: "unprocessable",
+    429: "overloaded",
+    CLIENT_LEFT: "cancelled",
+    500: "internal",
+    503: "unavailable",
+    504: "deadline_exceeded",
+}
+_OWN_PATHS = ("rerank", "tei", "entailment", "operators")  # protocols
+_WORK = "work"  # in a request's state: the task that answers it
+_SOUND_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}\Z")
+_LOG = logging.getLogger(__name__)
+
+
+class Gate:
+    """An ASGI application around the server's own.
+
+    A handler leaves in `scope["state"]` what the log is to say: `protocol`, `pairs`, `texts`; and `outcome`, where its
+    protocol has errors that the status does not show.
+
+    Args:
+        api_key: what callers must show, but for `OPEN_PATHS`; None: nothing.
+        log: None: requests are not logged.
+        log_texts: with the texts that a handler left.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        *,
+        api_key: Optional[str] = None,
+        log: Optional[JsonLog] = None,
+        log_texts: bool = False,
+    ):
+        self._app, self._metrics = app, metrics
+        self._api_key, self._log, self._log_texts = api_key, log, log_texts
+        begin = secrets.token_hex(8)
+        self._own_ids = (f"{begin}-{number}" for number in itertools.count(1))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; what is no HTTP request is ignored."""
+        if scope["type"] != "http":
+            return
+        began = time.perf_counter()
+        shown: dict[bytes, bytes] = dict(scope["headers"])
+        given = shown.get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if _SOUND_ID.match(given) else next(self._own_ids)
+        state: dict[str, Any] = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        state[_WORK] = asyncio.current_task()
+        status = 0
+
+        async def send_marked(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode("latin-1"))]
+            await send(message)
+
+        fault: Optional[Fault] = None
+        try:
+            if self._api_key is not None and scope["path"] not in OPEN_PATHS:
+                require_key(self._api_key, shown.get(b"x-api-key") or shown.get(b"authorization"))
+            await self._app(scope, receive, send_marked)
+        except Fault as error:
+            fault = error
+        except ClientDisconnect:
+            status = CLIENT_LEFT
+        except asyncio.CancelledError:
+            if _WORK in state:  # it is the server that stops
+                raise
+            status = CLIENT_LEFT
+        except Exception:
+            _LOG.exception("an HTTP request failed")
+            fault = Fault(INTERNAL, "internal error; see the server's log")
+        if fault is not None and not status:
+            await send_fault(fault, request_id, send_marked)
+        seconds = time.perf_counter() - began
+        protocol = state.get("protocol") or _protocol(scope["path"])
+        outcome = state.get("outcome") or OUTCOMES.get(status, "ok" if status < 400 else "other")
+        self._metrics.request(protocol, outcome, seconds)
+        if self._log is not None and (protocol != "operators" or status >= 400):
+            self._log.write(
+                "request",
+                request_id=request_id,
+                protocol=protocol,
+                path=scope["path"] if protocol in _OWN_PATHS else None,  # what else a path may hold is the user's
+                status=status,
+                milliseconds=round(1000 * seconds, 3),
+                pairs=state.get("pairs"),
+                error=fault.kind.name if fault else state.get("outcome"),
+                texts=state.get("texts") if self._log_texts else None,
+            )
+
+
+def cancel_work(scope: MutableMapping[str, Any]) -> None:
+    """End the work on a request whose client has left; a no-op where it has not begun, or is done."""
+    work: Optional[asyncio.Task[None]] = scope["state"].pop(_WORK, None)
+    if work is not None:
+        work.cancel()
+
+
+async def send_fault(fault: Fault, request_id: str, send: Send) -> None:
+    """Answer with a fault: `error` and `error_type` as Text Embeddings Inference has them, `message` as Cohere."""
+    content: dict[str, Any] = {
+        "error": str(fault),
+        "error_type": fault.kind.name,
+        "message": str(fault),
+        "request_id": request_id,
+    }
+    if fault.field is not None:
+        content["field"] = fault.field
+    body = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if fault.retry_after is not None:
+        headers.append((b"retry-after", str(max(1, math.ceil(fault.retry_after))).encode()))
+    if fault.kind.http == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if fault.kind.http == 413:
+        headers.append((b"connection", b"close"))  # the rest of the body is not read
+    await send({"type": "http.response.start", "status": fault.kind.http, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _protocol(path: str) -> str:
+    """Return what the figures call a request whose handler has not said."""
+    if path in RERANK_PATHS:
+        return "rerank"
+    if path == ENTAILMENT_PATH:
+        return "entailment"
+    if path in OPEN_PATHS or path in ("/info", "/admin/reload"):
+        return "operators"
+    first, _, rest = path[1:].partition("/")
+    if first.rpartition(".")[2] == "GeneralModelService":
+        return "brpc_http"
+    return "pipeline_http" if rest else "other"

@@ -1,0 +1,181 @@
+"""`POST /rerank`, `/v1/rerank`, `/v2/rerank`: in the shape of Cohere and Jina, or of Text Embeddings Inference."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+from collections.abc import Sequence
+from typing import Any, Optional, Protocol, Union
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from paddle_ranker.serving.core.faults import TOO_LARGE, Fault
+from paddle_ranker.serving.core.scores import Scores, ScoringService
+from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body
+from paddle_ranker.serving.http.validation import refusal
+
+_MUCH_TEXT = 20_000  # characters, above which tokenizing them would hold up the event loop
+_MUCH_JSON = 256 * 1024  # bytes, likewise
+_UNION_TAGS = ("str", "Document")
+
+
+class RerankService(ScoringService, Protocol):
+    """What these routes ask of the server beside scores."""
+
+    @property
+    def name(self) -> str: ...
+
+    def pair_lengths(self, queries: Sequence[str], titles: Sequence[str]) -> tuple[np.ndarray, int]:
+        """Return how many tokens each pair has before it is cut, `[n]`, and how many one may have."""
+        ...
+
+
+class Document(BaseModel):
+    """A title as an object; what it holds beside the text is left alone."""
+
+    model_config = ConfigDict(strict=True)
+
+    text: str
+
+
+class RerankRequest(BaseModel):
+    """Rank documents for a query (Cohere, Jina, Voyage, LiteLLM); keys that are not here are ignored."""
+
+    model_config = ConfigDict(strict=True, protected_namespaces=())
+
+    query: str
+    documents: list[Union[str, Document]] = Field(description="titles, as texts or as objects with a `text`")
+    model: Optional[str] = Field(None, description="ignored: there is one")
+    top_n: Optional[int] = Field(None, ge=1, description="only so many, the best")
+    top_k: Optional[int] = Field(None, ge=1, description="Voyage's name for top_n")
+    return_documents: Optional[bool] = Field(False, description="answer with the texts")
+
+
+class TextsRequest(BaseModel):
+    """Rank texts for a query (Text Embeddings Inference)."""
+
+    model_config = ConfigDict(strict=True)
+
+    query: str
+    texts: list[str]
+    raw_scores: Optional[bool] = Field(False, description="logits instead of probabilities")
+    return_text: Optional[bool] = Field(False, description="answer with the texts")
+    truncate: Optional[bool] = Field(False, description="cut what is too long, instead of refusing it")
+
+
+class Reranker:
+    """The handlers of the routes.
+
+    Args:
+        service: gives the scores.
+        keep_texts: leave the texts where the log finds them.
+    """
+
+    def __init__(self, service: RerankService, *, keep_texts: bool = False):
+        self._service = service
+        self._keep_texts = keep_texts
+        self._documents = TypeAdapter(RerankRequest)
+        self._texts = TypeAdapter(TextsRequest)
+
+    async def ranked(self, request: Request) -> Response:
+        """Answer in Cohere's and Jina's shape."""
+        deadline = deadline_of(request)
+        body = await read_body(request, self._service.limits.request_bytes)
+        return await self._rank_documents(request, await self._parse(self._documents, body), deadline)
+
+    async def any_shape(self, request: Request) -> Response:
+        """Answer in the shape of the request: with `texts` it is one of Text Embeddings Inference."""
+        deadline = deadline_of(request)
+        body = await read_body(request, self._service.limits.request_bytes)
+        if b'"texts"' not in body:  # most often that settles it; a document may hold the word, too
+            return await self._rank_documents(request, await self._parse(self._documents, body), deadline)
+        try:
+            asked = await self._parse(self._texts, body)
+        except Fault as fault:
+            if fault.field != "texts" or "required" not in str(fault):  # it has texts, and something else is wrong
+                raise
+            return await self._rank_documents(request, await self._parse(self._documents, body), deadline)
+        return await self._rank_texts(request, asked, deadline)
+
+    async def _rank_documents(self, request: Request, asked: RerankRequest, deadline: Optional[float]) -> Response:
+        titles = [document if isinstance(document, str) else document.text for document in asked.documents]
+        scores = await self._score(request, asked.query, titles, "documents", deadline)
+        probabilities = scores.probabilities.tolist()
+        best = np.argsort(-scores.probabilities, kind="stable")[: asked.top_n or asked.top_k].tolist()
+        results: list[dict[str, Any]] = [{"index": i, "relevance_score": probabilities[i]} for i in best]
+        if asked.return_documents:
+            for result in results:
+                result["document"] = {"text": titles[result["index"]]}
+        content = {
+            "id": request.scope["state"]["request_id"],
+            "model": self._service.name,
+            "results": results,
+            "meta": {"api_version": {"version": "1" if request.url.path.startswith("/v1") else "2"}},
+        }
+        if "top_k" in asked.model_fields_set:  # Voyage's clients read their own names
+            content.update({"object": "list", "data": results})
+        return _json(request, content)
+
+    async def _rank_texts(self, request: Request, asked: TextsRequest, deadline: Optional[float]) -> Response:
+        request.scope["state"]["protocol"] = "tei"
+        if not asked.truncate:
+            await self._refuse_long(asked)
+        scores = await self._score(request, asked.query, asked.texts, "texts", deadline)
+        shown = (scores.logits if asked.raw_scores else scores.probabilities).tolist()
+        ranked: list[dict[str, Any]] = []
+        for i in np.argsort(-scores.logits, kind="stable").tolist():
+            ranked.append({"index": i, "score": shown[i]})
+            if asked.return_text:
+                ranked[-1]["text"] = asked.texts[i]
+        return _json(request, ranked)
+
+    async def _score(
+        self, request: Request, query: str, titles: list[str], field: str, deadline: Optional[float]
+    ) -> Scores:
+        state = request.scope["state"]
+        state["pairs"] = len(titles)
+        if self._keep_texts:
+            state["texts"] = {"query": query, field: titles}
+        self._check(query, titles, field)
+        return await self._service.score_pairs([query] * len(titles), titles, deadline=deadline)
+
+    def _check(self, query: str, titles: list[str], field: str) -> None:
+        limits = self._service.limits
+        limits.check_pairs(len(titles), field)
+        limits.check_text(query, "query")
+        limits.check_texts(titles, field)
+
+    async def _refuse_long(self, asked: TextsRequest) -> None:
+        """Raise `Fault` for a pair that would be cut, as Text Embeddings Inference does unless told to cut."""
+        self._check(asked.query, asked.texts, "texts")
+        queries = [asked.query] * len(asked.texts)
+        measure = functools.partial(self._service.pair_lengths, queries, asked.texts)
+        if len(asked.query) + sum(map(len, asked.texts)) > _MUCH_TEXT:
+            lengths, most = await asyncio.get_running_loop().run_in_executor(None, measure)
+        else:
+            lengths, most = measure()
+        if lengths.max() > most:
+            place = int(np.argmax(lengths > most))
+            problem = f"has {lengths[place]} tokens with its query, at most {most} are scored; send truncate: true"
+            raise Fault(TOO_LARGE, problem, field=f"texts[{place}]")
+
+    async def _parse(self, adapter: TypeAdapter[Any], body: bytes) -> Any:
+        if len(body) > _MUCH_JSON:
+            return await asyncio.get_running_loop().run_in_executor(None, _validated, adapter, body)
+        return _validated(adapter, body)
+
+
+def _validated(adapter: TypeAdapter[Any], body: bytes) -> Any:
+    try:
+        return adapter.validate_json(body)
+    except ValidationError as error:
+        raise refusal(error, _UNION_TAGS) from error
+
+
+def _json(request: Request, content: object) -> Response:
+    encoded = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return answer(request, encoded, "application/json")

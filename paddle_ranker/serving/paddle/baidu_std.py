@@ -1,0 +1,105 @@
+"""Frames of baidu_std, brpc's own protocol.
+
+| bytes | hold |
+| --- | --- |
+| 4 | `PRPC` |
+| 4 | size of all that follows the 12 bytes of this head, big-endian |
+| 4 | size of the RpcMeta, big-endian |
+| | RpcMeta, payload, attachment |
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple, Optional
+
+from paddle_ranker.serving.core.compression import pack, unpack
+from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, Fault
+from paddle_ranker.serving.paddle.messages import Message, messages, parse
+
+MAGIC = b"PRPC"
+HEAD_BYTES = 12
+META_BYTES = 64 * 1024  # more than any RpcMeta needs
+_HEAD = struct.Struct(">4sII")
+NONE, GZIP, ZLIB = 0, 2, 3
+_METHODS = {GZIP: "gzip", ZLIB: "zlib"}
+_NAMES = {1: "snappy", 4: "lz4"}
+
+
+class Head(NamedTuple):
+    """Sizes of a frame, in bytes: of what follows the head, and of the RpcMeta at its beginning."""
+
+    body_size: int
+    meta_size: int
+
+
+class Frame(NamedTuple):
+    """A frame's parts; the payload is unpacked."""
+
+    meta: Message
+    payload: bytes
+    attachment: bytes
+
+
+def read_head(data: bytes) -> Head:
+    """Return the sizes that the first 12 bytes of `data` state.
+
+    Raises `Fault(INVALID)` where they are no head of a frame: nothing after them can be trusted.
+    """
+    magic, body_size, meta_size = _HEAD.unpack_from(data)
+    if magic != MAGIC:
+        raise Fault(INVALID, f"a frame begins with {MAGIC!r}, not {magic!r}")
+    if meta_size > body_size:
+        raise Fault(INVALID, f"a frame of {body_size:,} bytes cannot have {meta_size:,} bytes of RpcMeta in it")
+    if meta_size > META_BYTES:
+        raise Fault(TOO_LARGE, f"an RpcMeta of {meta_size:,} bytes is above {META_BYTES:,}")
+    return Head(body_size, meta_size)
+
+
+def read_meta(data: bytes) -> Message:
+    """Return the RpcMeta in `data`; raises `Fault(INVALID)` where there is none."""
+    return parse(messages().RpcMeta, data)
+
+
+def read_body(meta: Message, body: bytes, limit: int) -> Frame:
+    """Split what follows the RpcMeta into the payload, unpacked, and the attachment.
+
+    Args:
+        limit: bytes that the payload may have once unpacked.
+
+    Raises `Fault`: sizes that do not fit, a compression that is not known here, damaged data, too much of it.
+    """
+    size = meta.attachment_size
+    if not 0 <= size <= len(body):
+        raise Fault(INVALID, f"is {size:,}, after the RpcMeta come {len(body):,} bytes", field="attachment_size")
+    payload, attachment = body[: len(body) - size], body[len(body) - size :]
+    if meta.compress_type in _METHODS:
+        payload = unpack(payload, _METHODS[meta.compress_type], limit)
+    elif meta.compress_type != NONE:
+        name = _NAMES.get(meta.compress_type, "nothing that brpc has")
+        problem = f"is {meta.compress_type} ({name}), expected 0 (none), 2 (gzip) or 3 (zlib)"
+        raise Fault(INVALID, problem, field="compress_type")
+    elif len(payload) > limit:
+        raise Fault(TOO_LARGE, f"has {len(payload):,} bytes, above the {limit:,} of a request", field="body")
+    return Frame(meta, payload, attachment)
+
+
+def write_frame(meta: Message, payload: bytes = b"", attachment: bytes = b"") -> bytes:
+    """Return the bytes of a frame; the payload is packed as `meta.compress_type` says, `meta.attachment_size` set."""
+    if meta.compress_type in _METHODS:
+        payload = pack(payload, _METHODS[meta.compress_type])
+    if attachment:
+        meta.attachment_size = len(attachment)
+    head = meta.SerializeToString()
+    return b"".join(
+        (_HEAD.pack(MAGIC, len(head) + len(payload) + len(attachment), len(head)), head, payload, attachment)
+    )
+
+
+def reply(correlation_id: int, payload: bytes = b"", *, error: Optional[tuple[int, str]] = None) -> bytes:
+    """Return the frame that answers the request of that id: a payload, or an error's number and text."""
+    meta = messages().RpcMeta(correlation_id=correlation_id)
+    meta.response.SetInParent()
+    if error is not None:
+        meta.response.error_code, meta.response.error_text = error
+    return write_frame(meta, payload)

@@ -1,0 +1,241 @@
+"""Speak baidu_std on a connection: several requests in flight, each reply under its request's correlation id."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import Callable, Optional, cast
+
+from paddle_ranker.serving.core.counted import Counting
+from paddle_ranker.serving.core.credentials import require_key
+from paddle_ranker.serving.core.faults import INTERNAL, INVALID, NO_METHOD, NOT_FOUND, TOO_LARGE, Fault
+from paddle_ranker.serving.core.scores import ScoringService
+from paddle_ranker.serving.paddle import baidu_std
+from paddle_ranker.serving.paddle.general_model import infer
+from paddle_ranker.serving.paddle.messages import GENERAL_METHODS, GENERAL_SERVICE, Message, messages, parse
+
+_SERVICES = (GENERAL_SERVICE, GENERAL_SERVICE.rpartition(".")[2])
+_LINGER_SECONDS = 1.0
+_LOG = logging.getLogger(__name__)
+
+
+class BaiduStdProtocol(asyncio.Protocol):
+    """One connection.
+
+    Where many requests are in flight, or replies are not read, it stops reading. A request that cannot be answered
+    with scores is answered with an error; after bytes that are no frame the connection is closed, for nothing tells
+    where the next one begins.
+
+    Args:
+        api_key: what a request must carry in its `authentication_data`; None: nothing.
+        on_close: called once, with this protocol, when the connection is gone.
+        counting: counts requests, frames that cannot be read among them.
+        in_flight: requests of this connection that are worked on at a time.
+        body_seconds: that a begun frame may take to arrive, and replies to be read.
+    """
+
+    def __init__(
+        self,
+        service: ScoringService,
+        *,
+        api_key: Optional[str] = None,
+        on_close: Optional[Callable[[BaiduStdProtocol], None]] = None,
+        counting: Counting = contextlib.nullcontext,
+        in_flight: int = 64,
+        body_seconds: float = 30.0,
+    ) -> None:
+        self._service = service
+        self._api_key = api_key
+        self._on_close = on_close
+        self._counting = counting
+        self._most_in_flight = in_flight
+        self._body_seconds = body_seconds
+        self._limit = service.limits.request_bytes
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._buffer = bytearray()
+        self._head: Optional[baidu_std.Head] = None  # of the frame that is being read
+        self._ending = False  # no further frame is read; closed when what is in flight is answered
+        self._write_paused = False
+        self._reading = True
+        self._linger = 0.0
+        self._frame_timer: Optional[asyncio.TimerHandle] = None
+        self._write_timer: Optional[asyncio.TimerHandle] = None
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that have no reply yet."""
+        return len(self._tasks)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._loop = asyncio.get_running_loop()
+
+    def data_received(self, data: bytes) -> None:
+        if not self._ending:
+            self._buffer += data
+            self._read_frames()
+
+    def connection_lost(self, exc: Optional[Exception]) -> None:
+        self._ending = True
+        self._buffer.clear()
+        self._stop_timer("_frame_timer")
+        self._stop_timer("_write_timer")
+        for task in self._tasks:  # nobody waits for them any more
+            task.cancel()
+        if self._on_close is not None:
+            self._on_close(self)
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+        self._write_timer = self._loop.call_later(self._body_seconds, self._transport.abort)
+        self._read_or_pause()
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        self._stop_timer("_write_timer")
+        self._read_frames()
+
+    def shutdown(self) -> None:
+        """Read no further request; close when those in flight are answered."""
+        if self._ending:
+            return
+        self._ending = True
+        self._buffer.clear()
+        self._stop_timer("_frame_timer")
+        self._read_or_pause()
+        self._close_if_done()
+
+    def _read_frames(self) -> None:
+        """Start work on every complete frame, as long as there may be more work."""
+        while not self._ending and self._may_read() and self._read_frame():
+            pass
+        self._read_or_pause()
+        self._time_the_frame()
+
+    def _may_read(self) -> bool:
+        return len(self._tasks) < self._most_in_flight and not self._write_paused
+
+    def _read_frame(self) -> bool:
+        """Take one frame off the buffer and start work on it; tell whether there was one."""
+        buffer = self._buffer
+        # What is not a frame's beginning is known before the head is complete.
+        begins_well = buffer[: len(baidu_std.MAGIC)] == baidu_std.MAGIC[: len(buffer)]
+        if begins_well and len(buffer) < baidu_std.HEAD_BYTES:
+            return False
+        try:
+            if self._head is None:
+                self._head = baidu_std.read_head(bytes(buffer[: baidu_std.HEAD_BYTES]).ljust(baidu_std.HEAD_BYTES))
+            body_begin = baidu_std.HEAD_BYTES + self._head.meta_size
+            frame_end = baidu_std.HEAD_BYTES + self._head.body_size
+            too_large = self._head.body_size > self._limit + baidu_std.META_BYTES
+            if len(buffer) < (body_begin if too_large else frame_end):
+                return False
+            meta = baidu_std.read_meta(bytes(buffer[baidu_std.HEAD_BYTES : body_begin]))
+        except Fault as fault:
+            self._end_with(fault, 0)
+            return False
+        if too_large:
+            problem = f"has {self._head.body_size:,} bytes, above the {self._limit:,} of a request"
+            self._end_with(Fault(TOO_LARGE, problem, field="body"), meta.correlation_id)
+            return False
+        body = bytes(buffer[body_begin:frame_end])
+        del buffer[:frame_end]
+        self._head = None
+        self._stop_timer("_frame_timer")
+        task = self._loop.create_task(self._answer(meta, body))
+        self._tasks.add(task)
+        task.add_done_callback(self._answered)
+        return True
+
+    async def _answer(self, meta: Message, body: bytes) -> None:
+        """Work on one request and write its reply."""
+        try:
+            with self._counting(self._service) as service:
+                response = await self._response_to(meta, body, service)
+            written = baidu_std.reply(meta.correlation_id, response)
+        except Fault as fault:
+            written = baidu_std.reply(meta.correlation_id, error=(fault.kind.brpc, str(fault)))
+        except Exception:
+            _LOG.exception("a baidu_std request failed")
+            written = baidu_std.reply(
+                meta.correlation_id, error=(INTERNAL.brpc, "internal error; see the server's log")
+            )
+        if not self._transport.is_closing():
+            self._transport.write(written)
+
+    async def _response_to(self, meta: Message, body: bytes, service: ScoringService) -> bytes:
+        arrived = time.monotonic()
+        require_key(self._api_key, meta.authentication_data)
+        if not meta.HasField("request"):
+            raise Fault(INVALID, "is missing", field="request")
+        asked = meta.request
+        if asked.service_name not in _SERVICES:
+            raise Fault(NOT_FOUND, f"{asked.service_name[:120]!r} is not served here; {GENERAL_SERVICE} is")
+        if asked.method_name not in GENERAL_METHODS:
+            raise Fault(NO_METHOD, f"{asked.method_name[:80]!r} is no method; {', '.join(GENERAL_METHODS)} are")
+        frame = baidu_std.read_body(meta, body, self._limit)
+        request = parse(messages().Request, frame.payload)
+        seconds = asked.timeout_ms / 1000 if asked.timeout_ms > 0 else service.limits.deadline_seconds
+        if asked.method_name == "debug":
+            request.profile_server = True
+        response = await infer(request, service, deadline=arrived + seconds)
+        return bytes(response.SerializeToString())
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _LOG.error("a baidu_std reply could not be written", exc_info=task.exception())
+        self._close_if_done()
+        if not self._ending:
+            self._read_frames()
+
+    def _end_with(self, fault: Fault, correlation_id: int) -> None:
+        """Answer with an error, then close: where the next frame begins is not known."""
+        with contextlib.suppress(Fault), self._counting(self._service):
+            raise fault
+        self._transport.write(baidu_std.reply(correlation_id, error=(fault.kind.brpc, str(fault))))
+        self._linger = _LINGER_SECONDS
+        self.shutdown()
+
+    def _close_if_done(self) -> None:
+        if not self._ending or self._tasks or self._transport.is_closing():
+            return
+        if self._linger and self._transport.can_write_eof():
+            # Closed with bytes unread, the kernel would reset the connection, and the error be lost on its way.
+            with contextlib.suppress(OSError):  # the client was quicker
+                self._transport.write_eof()
+            self._loop.call_later(self._linger, self._transport.close)
+            self._linger = 0.0
+        else:
+            self._transport.close()
+
+    def _read_or_pause(self) -> None:
+        """Let the kernel hold back the sender where no more is wanted."""
+        wanted = self._ending or self._may_read()  # an ending one reads on, to see the client leave
+        if wanted == self._reading or self._transport.is_closing():
+            return
+        self._reading = wanted
+        if wanted:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    def _time_the_frame(self) -> None:
+        """Close the connection where a frame that has begun does not arrive in time."""
+        if self._buffer and self._frame_timer is None and self._reading and not self._ending:
+            self._frame_timer = self._loop.call_later(self._body_seconds, self._frame_is_late)
+        elif not self._buffer or not self._reading:
+            self._stop_timer("_frame_timer")
+
+    def _frame_is_late(self) -> None:
+        self._frame_timer = None
+        problem = f"the frame did not arrive within {self._body_seconds:g} seconds"
+        self._end_with(Fault(INVALID, problem), 0)
+
+    def _stop_timer(self, name: str) -> None:
+        timer: Optional[asyncio.TimerHandle] = getattr(self, name)
+        if timer is not None:
+            timer.cancel()
+            setattr(self, name, None)

@@ -1,0 +1,134 @@
+"""GeneralModelService, whatever it is spoken over: a Request of tensors or of texts in, a Response of scores out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Optional
+
+import numpy as np
+
+from paddle_ranker.serving.core.faults import INVALID, Fault
+from paddle_ranker.serving.core.scores import Scores, ScoringService
+from paddle_ranker.serving.paddle.messages import Message, messages
+from paddle_ranker.serving.paddle.tensors import fill_column, integer_matrix, text_column
+
+ENGINE_NAME = "GeneralInferOp_0"
+PROBABILITY = "sigmoid_2.tmp_0"  # the variable of the exported model; its alias is "predict"
+TOKENS = ("input_ids", "token_type_ids")
+TEXTS = ("query", "title")
+_FETCHED = {"predict": (PROBABILITY, "predict"), PROBABILITY: (PROBABILITY, "predict"), "logit": ("logit", "logit")}
+
+
+async def infer(request: Message, service: ScoringService, *, deadline: Optional[float] = None) -> Message:
+    """Answer a Request.
+
+    Feeds, by name or alias: `input_ids` and `token_type_ids`, int64 or int32 `[n, length]`; or `query` and `title`,
+    n strings each, or one query for all titles. Fetches: `predict` or `sigmoid_2.tmp_0`, the probability; `logit`;
+    nothing: the probability. Each comes as float32 `[n, 1]`. An export for Paddle Serving may have given tokens and
+    probability further aliases.
+
+    Args:
+        deadline: see `ScoringService`.
+
+    Raises `Fault`, which names the field, for anything malformed; and what the service raises.
+    """
+    began = _microseconds()
+    aliases = (service.info.export or {}).get("aliases", {})
+    fetched = _fetched(request, aliases.get(PROBABILITY))
+    feeds = _feeds(request, {aliases[name]: name for name in TOKENS if name in aliases})
+    if "query" in feeds:
+        queries, titles = _texts(feeds)
+        read = _microseconds()
+        scores = await service.score_pairs(queries, titles, deadline=deadline)
+    else:
+        input_ids, token_type_ids = _tokens(feeds)
+        read = _microseconds()
+        scores = await service.score_tokens(input_ids, token_type_ids, deadline=deadline)
+    inferred = _microseconds()
+    response = _response(request, fetched, scores)
+    if request.profile_server:
+        response.profile_server = True
+        # The begin and the end of the vendor's three steps: reader, inference, response.
+        response.profile_time.extend([began, read, read, inferred, inferred, _microseconds()])
+    return response
+
+
+def _response(request: Message, fetched: list[tuple[str, str]], scores: Scores) -> Message:
+    response = messages().Response(log_id=request.log_id)
+    output = response.outputs.add(engine_name=ENGINE_NAME)
+    for name, alias_name in fetched:
+        values = scores.logits if name == "logit" else scores.probabilities
+        fill_column(output.tensor.add(), name, alias_name, values)
+    return response
+
+
+def _fetched(request: Message, alias: Optional[str]) -> list[tuple[str, str]]:
+    """Return the name and the alias of every output that is asked for, in the order asked.
+
+    Args:
+        alias: of the probability, where the export gave it one.
+    """
+    outputs = _FETCHED
+    if alias:
+        outputs = {**dict.fromkeys((alias, *_FETCHED), (PROBABILITY, alias)), "logit": _FETCHED["logit"]}
+    found: list[tuple[str, str]] = []
+    for place, name in enumerate(request.fetch_var_names):
+        if name not in outputs:
+            problem = f"{name[:80]!r} is not an output of this model: choose from {', '.join(outputs)}"
+            raise Fault(INVALID, problem, field=f"fetch_var_names[{place}]")
+        if outputs[name] in found:
+            raise Fault(INVALID, f"{name!r} is asked for twice", field=f"fetch_var_names[{place}]")
+        found.append(outputs[name])
+    return found or [outputs[PROBABILITY]]
+
+
+def _feeds(request: Message, names: Mapping[str, str]) -> dict[str, tuple[str, Message]]:
+    """Return the tensor of every feed, and how an error names it; they are those of tokens or those of texts.
+
+    Args:
+        names: of the aliases that the export gave the tokens.
+    """
+    feeds: dict[str, tuple[str, Message]] = {}
+    for place, tensor in enumerate(request.tensor):
+        given = [names.get(name, name) for name in (tensor.name, tensor.alias_name)]
+        known = [name for name in given if name in (*TOKENS, *TEXTS)]
+        if not known:
+            shown = " or ".join(repr(name[:80]) for name in dict.fromkeys((tensor.name, tensor.alias_name)))
+            problem = f"{shown} is not an input of this model: {' and '.join(TOKENS)}, or {' and '.join(TEXTS)}, are"
+            raise Fault(INVALID, problem, field=f"tensor[{place}].name")
+        if known[0] in feeds:
+            raise Fault(INVALID, f"{known[0]} is there twice", field=f"tensor[{place}].name")
+        feeds[known[0]] = (f"tensor[{place}] ({known[0]})", tensor)
+    wanted = TEXTS if any(name in feeds for name in TEXTS) and not any(name in feeds for name in TOKENS) else TOKENS
+    missing = [name for name in wanted if name not in feeds]
+    if missing:
+        there = ", ".join(feeds) or "nothing"
+        raise Fault(INVALID, f"lacks {' and '.join(missing)}; there is {there}", field="tensor")
+    if len(feeds) > len(wanted):
+        raise Fault(INVALID, f"holds {', '.join(feeds)}: send tokens or texts, not both", field="tensor")
+    return feeds
+
+
+def _tokens(feeds: dict[str, tuple[str, Message]]) -> tuple[np.ndarray, np.ndarray]:
+    (ids_field, ids), (types_field, types) = feeds["input_ids"], feeds["token_type_ids"]
+    input_ids, token_type_ids = integer_matrix(ids, ids_field), integer_matrix(types, types_field)
+    if input_ids.shape != token_type_ids.shape:
+        problem = f"is {list(token_type_ids.shape)}, that of input_ids is {list(input_ids.shape)}"
+        raise Fault(INVALID, problem, field=f"{types_field}.shape")
+    return input_ids, token_type_ids
+
+
+def _texts(feeds: dict[str, tuple[str, Message]]) -> tuple[list[str], list[str]]:
+    (query_field, query), (title_field, title) = feeds["query"], feeds["title"]
+    queries, titles = text_column(query, query_field), text_column(title, title_field)
+    if len(queries) == 1:
+        queries = queries * len(titles)
+    if len(queries) != len(titles):
+        problem = f"holds {len(queries):,} texts and title {len(titles):,}: send one query, or one for each title"
+        raise Fault(INVALID, problem, field=f"{query_field}.data")
+    return queries, titles
+
+
+def _microseconds() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,173 @@
+"""gRPC: the C++ server's service and the pipeline's, on one port."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable
+from contextlib import nullcontext
+from typing import Any, Callable, Optional
+
+import grpc
+import grpc.aio
+
+from paddle_ranker.errors import RankerError
+from paddle_ranker.serving.core.counted import Counting
+from paddle_ranker.serving.core.credentials import require_key
+from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TOO_LARGE, Fault
+from paddle_ranker.serving.core.limits import Limits
+from paddle_ranker.serving.core.scores import ScoringService
+from paddle_ranker.serving.paddle import general_model, pipeline
+from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, Message, messages, parse
+from paddle_ranker.serving.paddle.pipeline import PipelineNames
+
+_LOG = logging.getLogger(__name__)
+_FRAMING_BYTES = 64 * 1024  # so that the services, not grpc, refuse what is a little too large, and say so
+Method = Callable[[bytes, ScoringService, float], Awaitable[Message]]  # (request, service, deadline) -> answer
+
+
+class GrpcServer:
+    """A gRPC server that runs in this event loop; `port` is what it listens on, 0 of a Unix socket."""
+
+    def __init__(self, server: Any, port: int) -> None:
+        self._server = server
+        self.port = port
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Refuse further calls, wait so long for those in flight, cancel the rest."""
+        await self._server.stop(grace_seconds)
+
+
+async def start_grpc(
+    service: ScoringService,
+    address: str,
+    *,
+    limits: Optional[Limits] = None,
+    api_key: Optional[str] = None,
+    names: Optional[PipelineNames] = None,
+    counting: Counting = nullcontext,
+) -> GrpcServer:
+    """Serve gRPC at `address`: `127.0.0.1:8601`, port 0 for a free one, or `unix:/path`.
+
+    Args:
+        limits: default: the service's own.
+        api_key: what callers must show in the metadata `authorization: Bearer KEY` or `x-api-key: KEY`.
+        counting: counts requests, those among them that are refused before they are read.
+
+    Raises `RankerError` where it cannot listen there.
+    """
+    limits = limits or service.limits
+    most = limits.request_bytes + _FRAMING_BYTES
+    options = [
+        ("grpc.max_receive_message_length", most),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_metadata_size", limits.header_bytes),
+        ("grpc.max_concurrent_streams", limits.connections),
+        ("grpc.so_reuseport", 0),  # a port that is taken is an error
+    ]
+    server = grpc.aio.server(options=options)
+    calls = _Calls(service, limits, api_key, names or PipelineNames(), counting)
+    for name, methods in (
+        (GENERAL_SERVICE, {"inference": calls.inference, "debug": calls.debug}),
+        (PIPELINE_SERVICE, {"inference": calls.pipeline}),
+    ):
+        handlers = {method: grpc.unary_unary_rpc_method_handler(call) for method, call in methods.items()}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+    try:
+        port = server.add_insecure_port(address)
+        listens = bool(port)
+    except RuntimeError:
+        listens = False
+    if not listens:
+        raise RankerError(f"{address}: gRPC cannot listen there; is the port taken? choose another")
+    await server.start()
+    return GrpcServer(server, 0 if address.startswith("unix:") else port)
+
+
+class _PipelineFault(Fault):
+    """A fault that the pipeline answers with numbers of its own; the call has succeeded."""
+
+
+class _Calls:
+    """The methods, from bytes to bytes: what cannot be parsed gets an answer that says so."""
+
+    def __init__(
+        self,
+        service: ScoringService,
+        limits: Limits,
+        api_key: Optional[str],
+        names: PipelineNames,
+        counting: Counting,
+    ) -> None:
+        self._service = service
+        self._counting = counting
+        self._limits = limits
+        self._api_key = api_key
+        self._names = names
+        self._active = 0
+
+    async def inference(self, data: bytes, context: Any) -> bytes:
+        return await self._answer(data, context, self._general)
+
+    async def debug(self, data: bytes, context: Any) -> bytes:
+        return await self._answer(data, context, self._profiled)
+
+    async def pipeline(self, data: bytes, context: Any) -> bytes:
+        return await self._answer(data, context, self._pipeline)
+
+    async def _general(self, data: bytes, service: ScoringService, deadline: float) -> Message:
+        return await general_model.infer(parse(messages().Request, data), service, deadline=deadline)
+
+    async def _profiled(self, data: bytes, service: ScoringService, deadline: float) -> Message:
+        request = parse(messages().Request, data)
+        request.profile_server = True
+        return await general_model.infer(request, service, deadline=deadline)
+
+    async def _pipeline(self, data: bytes, service: ScoringService, deadline: float) -> Message:
+        request = parse(messages().PipelineRequest, data)
+        try:
+            return await pipeline.infer(request, service, self._names, deadline=deadline)
+        except Fault as fault:
+            raise _PipelineFault(fault.kind, str(fault)) from fault
+
+    async def _answer(self, data: bytes, context: Any, method: Method) -> bytes:
+        self._active += 1
+        try:
+            with self._counting(self._service) as service:
+                self._check(data, context)
+                response = await method(data, service, time.monotonic() + self._seconds(context))
+                return bytes(response.SerializeToString())
+        except _PipelineFault as fault:
+            return bytes(pipeline.refusal(fault).SerializeToString())
+        except Fault as fault:
+            answer = fault
+        except Exception:
+            _LOG.exception("a gRPC request failed")
+            answer = Fault(INTERNAL, "internal error; see the server's log")
+        finally:
+            self._active -= 1
+        after = answer.retry_after
+        trailing = () if after is None else (("retry-after", f"{after:g}"),)
+        await context.abort(grpc.StatusCode[answer.kind.grpc], str(answer), trailing)
+        raise answer  # not reached: abort raises
+
+    def _check(self, data: bytes, context: Any) -> None:
+        """Raise `Fault` for a call that is not worked on."""
+        require_key(self._api_key, _shown_key(context))
+        if self._active > self._limits.connections:  # of a call, not of a connection: grpc does not show these
+            raise Fault(OVERLOADED, f"{self._limits.connections:,} calls are in flight", retry_after=1)
+        if len(data) > self._limits.request_bytes:
+            problem = f"has {len(data):,} bytes, above the {self._limits.request_bytes:,} of a request"
+            raise Fault(TOO_LARGE, problem, field="message")
+
+    def _seconds(self, context: Any) -> float:
+        """Return how long the caller waits; grpcio 1.33 does not tell, and cancels the call when it is over."""
+        remaining = context.time_remaining() if hasattr(context, "time_remaining") else None
+        if remaining is None or remaining > 1e6:  # no deadline is years
+            return self._limits.deadline_seconds
+        return float(remaining)
+
+
+def _shown_key(context: Any) -> Optional[str]:
+    shown = {name.lower(): value for name, value in context.invocation_metadata() or ()}
+    return shown.get("x-api-key") or shown.get("authorization")

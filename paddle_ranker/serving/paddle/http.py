@@ -1,0 +1,153 @@
+"""HTTP as the vendor's servers speak it: `/GeneralModelService/inference`, and the pipeline's gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import re
+from collections.abc import Awaitable
+from typing import Any, Callable, Optional
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from paddle_ranker.serving.core.faults import INTERNAL, NO_METHOD, NOT_FOUND, Fault
+from paddle_ranker.serving.core.scores import ScoringService
+from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body
+from paddle_ranker.serving.http.headers import ERROR_HEADER
+from paddle_ranker.serving.paddle import general_model, pipeline
+from paddle_ranker.serving.paddle.json_messages import read_message, write_message
+from paddle_ranker.serving.paddle.messages import GENERAL_METHODS, GENERAL_SERVICE, Message, messages, parse
+from paddle_ranker.serving.paddle.pipeline import PipelineNames
+
+JSON = "application/json"
+PROTO = ("application/proto", "application/x-protobuf")
+CLIENT_LEFT = 499  # nginx's number, for the log: nobody reads it
+_LOG = logging.getLogger(__name__)
+_VERSION = re.compile("v[0-9]+")  # /v1/embeddings is nobody's pipeline
+_LARGE = 256 * 1024  # bytes of JSON above which reading it would hold up the event loop
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def routes(service: ScoringService, names: Optional[PipelineNames] = None) -> list[BaseRoute]:
+    """Return the routes; the last takes `POST` at any path of two parts, so they come after all others."""
+    names = names or PipelineNames()
+    made: list[BaseRoute] = []
+    for called in (GENERAL_SERVICE.rpartition(".")[2], GENERAL_SERVICE):
+        for method in GENERAL_METHODS:
+            made.append(Route(f"/{called}/{method}", _general(service, method), methods=["POST"]))
+        made.append(Route(f"/{called}/{{method}}", _no_method, methods=["POST"]))
+    made.append(Route("/{name}/{method}", _gateway(service, names), methods=["POST"]))
+    return made
+
+
+def _general(service: ScoringService, method: str) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        async def work() -> Response:
+            deadline = deadline_of(request)
+            body = await read_body(request, service.limits.request_bytes)
+            content_type = _content_type(request)
+            if content_type in PROTO:
+                asked = parse(messages().Request, body)
+            else:
+                asked = await _read(body, messages().Request)
+            if method == "debug":
+                asked.profile_server = True
+            response = await general_model.infer(asked, service, deadline=deadline)
+            if content_type in PROTO:
+                return answer(request, response.SerializeToString(), content_type)
+            return answer(request, write_message(response), JSON)
+
+        return await _answered(work(), request, _general_error)
+
+    return endpoint
+
+
+def _gateway(service: ScoringService, names: PipelineNames) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        if _VERSION.fullmatch(request.path_params["name"]):
+            return _gateway_error(request, Fault(NOT_FOUND, f"{request.url.path[:120]!r} is nothing here; see /docs"))
+
+        async def work() -> Response:
+            deadline = deadline_of(request)
+            body = await read_body(request, service.limits.request_bytes)
+            asked = await _read(body, messages().PipelineRequest)
+            asked.name, asked.method = request.path_params["name"], request.path_params["method"]
+            try:
+                if asked.name == names.service and asked.method != names.method:
+                    problem = f"{asked.method[:80]!r} is no method of {names.service!r}; {names.method!r} is"
+                    raise Fault(NO_METHOD, problem)
+                found = await pipeline.infer(asked, service, names, deadline=deadline)
+            except Fault as fault:
+                request.scope["state"]["outcome"] = fault.kind.name
+                found = pipeline.refusal(fault)
+            return answer(request, write_message(found, defaults=True), JSON)
+
+        return await _answered(work(), request, _gateway_error)
+
+    return endpoint
+
+
+async def _no_method(request: Request) -> Response:
+    method = request.path_params["method"]
+    fault = Fault(NO_METHOD, f"{method[:80]!r} is no method; {', '.join(GENERAL_METHODS)} are")
+    return _general_error(request, fault)
+
+
+async def _answered(
+    work: Awaitable[Response], request: Request, on_error: Callable[[Request, Fault], Response]
+) -> Response:
+    try:
+        return await work
+    except Fault as fault:
+        return on_error(request, fault)
+    except ClientDisconnect:
+        return Response(status_code=CLIENT_LEFT)
+    except Exception:
+        _LOG.exception("an HTTP request failed")
+        return on_error(request, Fault(INTERNAL, "internal error; see the server's log"))
+
+
+async def _read(body: bytes, message_class: Message) -> Message:
+    if len(body) < _LARGE:
+        return read_message(body, message_class)
+    return await asyncio.get_running_loop().run_in_executor(None, read_message, body, message_class)
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _general_error(request: Request, fault: Fault) -> Response:
+    """Answer as brpc does: the status, the number in a header, the reason as text."""
+    return answer(
+        request,
+        str(fault).encode("utf-8", "replace"),
+        "text/plain; charset=utf-8",
+        fault.kind.http,
+        **{ERROR_HEADER: str(fault.kind.brpc)},
+        **_retry_after(fault),
+    )
+
+
+# Of grpc-gateway, which the pipeline's HTTP is: numbers of google.rpc.Code.
+_CODES = {"INVALID_ARGUMENT": 3, "DEADLINE_EXCEEDED": 4, "RESOURCE_EXHAUSTED": 8, "UNIMPLEMENTED": 12, "INTERNAL": 13}
+
+
+def _gateway_error(request: Request, fault: Fault) -> Response:
+    """Answer what is no pipeline request as grpc-gateway does."""
+    content: dict[str, Any] = {
+        "error": str(fault),
+        "code": _CODES.get(fault.kind.grpc, 2),
+        "message": str(fault),
+        "details": [],
+    }
+    encoded = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
+    return answer(request, encoded, JSON, fault.kind.http, **_retry_after(fault))
+
+
+def _retry_after(fault: Fault) -> dict[str, str]:
+    return {} if fault.retry_after is None else {"retry_after": str(max(1, math.ceil(fault.retry_after)))}

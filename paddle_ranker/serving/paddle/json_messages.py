@@ -1,0 +1,202 @@
+"""Messages as JSON, by the rules of brpc's json2pb.
+
+Field names as the .proto has them, integers of 64 bits as numbers, float32 printed as the double it widens to, unset
+fields left out, unknown keys ignored, bytes in base64. protobuf's own json_format prints int64 as strings and float32
+shortened, and cannot be told otherwise; it converts arrays element by element, in Python.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import re
+import sys
+from typing import Any, NoReturn
+
+from google.protobuf.descriptor import FieldDescriptor
+
+from paddle_ranker.serving.core.faults import INVALID, Fault
+from paddle_ranker.serving.paddle.messages import Message
+
+_LONG_NUMBER = re.compile(rb"[0-9]{400}")  # longer than any double; Python needs time for huge integers
+_SPECIAL = {"nan": math.nan, "infinity": math.inf, "-infinity": -math.inf}
+_INTEGERS = {
+    FieldDescriptor.CPPTYPE_INT32: "a 32-bit integer",
+    FieldDescriptor.CPPTYPE_UINT32: "an unsigned 32-bit integer",
+    FieldDescriptor.CPPTYPE_INT64: "a 64-bit integer",
+    FieldDescriptor.CPPTYPE_UINT64: "an unsigned 64-bit integer",
+}
+_WIDE = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
+_FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
+_LARGEST_FLOAT32 = float.fromhex("0x1.fffffep+127")
+_LARGEST_DOUBLE = sys.float_info.max
+
+
+def parse_json(data: bytes) -> Any:
+    """Return the JSON value that `data` holds in UTF-8; raises `Fault(INVALID)` that says where it goes wrong."""
+    if _LONG_NUMBER.search(data):
+        raise Fault(INVALID, "holds a number of 400 digits or more", field="body")
+    try:
+        return json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise Fault(INVALID, f"is not UTF-8 at byte {error.start:,}", field="body") from error
+    except RecursionError as error:
+        raise Fault(INVALID, "is nested too deeply", field="body") from error
+    except ValueError as error:
+        raise Fault(INVALID, f"is not JSON ({error})", field="body") from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f'{name} is not JSON: write "{name}"')
+
+
+def read_message(data: bytes, message_class: Message) -> Message:
+    """Return the message that a JSON object in `data` describes; raises `Fault(INVALID)` that names the field."""
+    message = message_class()
+    _fill(message, parse_json(data), "")
+    return message
+
+
+def write_message(message: Message, *, defaults: bool = False) -> bytes:
+    """Return the message as JSON in UTF-8; with `defaults` unset fields too, as the pipeline's gateway prints them."""
+    return json.dumps(_plain(message, defaults), ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+
+
+def _fill(message: Message, value: Any, path: str) -> None:
+    if not isinstance(value, dict):
+        raise Fault(INVALID, f"is {_kind(value)}, expected an object", field=path or "body")
+    fields = message.DESCRIPTOR.fields_by_name
+    for name, item in value.items():
+        field = fields.get(name)
+        if field is None or item is None:
+            continue
+        place = f"{path}.{name}" if path else name
+        if _is_repeated(field):
+            if not isinstance(item, list):
+                raise Fault(INVALID, f"is {_kind(item)}, expected an array", field=place)
+            _fill_array(getattr(message, name), field, item, place)
+        elif field.message_type is not None:
+            _fill(getattr(message, name), item, place)
+        else:
+            setattr(message, name, _checked([item], field, place)[0])
+
+
+def _fill_array(target: Any, field: FieldDescriptor, items: list[Any], path: str) -> None:
+    if field.message_type is not None:
+        for place, item in enumerate(items):
+            _fill(target.add(), item, f"{path}[{place}]")
+        return
+    target.extend(_checked(items, field, path, numbered=True))
+
+
+def _checked(items: list[Any], field: FieldDescriptor, path: str, numbered: bool = False) -> list[Any]:
+    """Return `items` as the field takes them; raises `Fault` that names the first one that it does not take."""
+    kind = field.cpp_type
+    if kind in _INTEGERS:
+        low, high = _bounds(kind)
+        # All at once where they are what they should be, which is nearly always: arrays of ids are long.
+        if set(map(type, items)) <= {int} and (not items or (min(items) >= low and max(items) <= high)):
+            return items
+    converted = []
+    for place, item in enumerate(items):
+        try:
+            converted.append(_converted(item, field))
+        except ValueError as error:
+            where = f"{path}[{place}]" if numbered else path
+            raise Fault(INVALID, f"is {_kind(item)}, expected {error}", field=where) from error
+    return converted
+
+
+def _converted(item: Any, field: FieldDescriptor) -> Any:
+    """Return a scalar as the field takes it; raises `ValueError` that says what it takes."""
+    kind = field.cpp_type
+    if kind in _INTEGERS:
+        low, high = _bounds(kind)
+        if kind in _WIDE and isinstance(item, str) and re.fullmatch("-?[0-9]{1,20}", item):
+            item = int(item)
+        if type(item) is int and low <= item <= high:
+            return item
+        raise ValueError(_INTEGERS[kind])
+    if kind in _FLOATS:
+        if isinstance(item, str) and item.lower() in _SPECIAL:
+            return _SPECIAL[item.lower()]
+        largest = _LARGEST_FLOAT32 if kind == FieldDescriptor.CPPTYPE_FLOAT else _LARGEST_DOUBLE
+        if type(item) in (int, float) and abs(item) <= largest:
+            return float(item)
+        raise ValueError(f"a number up to {largest}")
+    if kind == FieldDescriptor.CPPTYPE_BOOL:
+        if isinstance(item, bool):
+            return item
+        raise ValueError("true or false")
+    return _text_or_bytes(item, field)
+
+
+def _text_or_bytes(item: Any, field: FieldDescriptor) -> Any:
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        if isinstance(item, str):
+            try:
+                return base64.b64decode(item, validate=True)
+            except (binascii.Error, ValueError):
+                pass
+        raise ValueError("bytes in base64")
+    if isinstance(item, str):
+        try:
+            item.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError("text, without half of a surrogate pair") from None
+        return item
+    raise ValueError("a string")
+
+
+def _bounds(kind: int) -> tuple[int, int]:
+    bits = 64 if kind in _WIDE else 32
+    if kind in (FieldDescriptor.CPPTYPE_UINT32, FieldDescriptor.CPPTYPE_UINT64):
+        return 0, 2**bits - 1
+    return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+
+
+def _kind(value: Any) -> str:
+    """Say what a JSON value is, with the value where it is short."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "an array"
+    if isinstance(value, str):
+        return f"the string {value[:40]!r}"
+    return str(json.dumps(value))[:40]
+
+
+def _is_repeated(field: FieldDescriptor) -> bool:
+    repeated = getattr(field, "is_repeated", None)  # a property since protobuf 6, which deprecates `label`
+    return bool(field.label == FieldDescriptor.LABEL_REPEATED if repeated is None else repeated)
+
+
+def _plain(message: Message, defaults: bool) -> dict[str, Any]:
+    fields = (
+        [(field, getattr(message, field.name)) for field in message.DESCRIPTOR.fields]
+        if defaults
+        else message.ListFields()
+    )
+    plain = {}
+    for field, value in fields:
+        if _is_repeated(field):
+            plain[field.name] = _plain_array(field, value, defaults)
+        else:
+            plain[field.name] = _plain_array(field, [value], defaults)[0]
+    return plain
+
+
+def _plain_array(field: FieldDescriptor, values: Any, defaults: bool) -> list[Any]:
+    if field.message_type is not None:
+        return [_plain(value, defaults) for value in values]
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return [base64.b64encode(value).decode("ascii") for value in values]
+    if field.cpp_type in _FLOATS:
+        return [value if math.isfinite(value) else _named(value) for value in values]
+    return list(values)
+
+
+def _named(value: float) -> str:
+    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")

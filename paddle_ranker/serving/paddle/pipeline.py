@@ -1,0 +1,120 @@
+"""The pipeline's service, over gRPC or its HTTP gateway: texts under keys in, probabilities printed as a list out."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Optional
+
+import numpy as np
+
+from paddle_ranker.serving.core import faults
+from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, Fault, FaultKind
+from paddle_ranker.serving.core.scores import ScoringService
+from paddle_ranker.serving.paddle.json_messages import parse_json
+from paddle_ranker.serving.paddle.messages import Message, messages
+from paddle_ranker.serving.paddle.printed_dict import read_printed_dict
+
+_PROFILE_KEY = "pipeline.profile"  # the vendor's client asks for timings with it; they are in /metrics here
+CLOSED, NO_SERVICE, BAD_INPUT, TIMEOUT, UNKNOWN = 3001, 3002, 5000, 6000, 10000
+# The vendor's numbers (CustomExceptionCode of its pipeline); what can be tried again is "closed".
+_NUMBERS = {
+    faults.INVALID: BAD_INPUT,
+    faults.UNPROCESSABLE: BAD_INPUT,
+    faults.TOO_LARGE: BAD_INPUT,
+    faults.OVERLOADED: CLOSED,
+    faults.UNAVAILABLE: CLOSED,
+    faults.TIMED_OUT: TIMEOUT,
+    faults.NOT_FOUND: NO_SERVICE,
+    faults.NO_METHOD: NO_SERVICE,
+}
+
+
+class PipelineNames(NamedTuple):
+    """What the tutorial's service is called: `POST /ernie/prediction`."""
+
+    service: str = "ernie"
+    method: str = "prediction"
+
+
+def error_number(kind: FaultKind) -> int:
+    """Return the err_no of a fault."""
+    return _NUMBERS.get(kind, UNKNOWN)
+
+
+async def infer(
+    request: Message,
+    service: ScoringService,
+    names: Optional[PipelineNames] = None,
+    *,
+    deadline: Optional[float] = None,
+) -> Message:
+    """Answer a pipeline Request.
+
+    Each value is `{"query": ..., "title": ...}` in JSON, a list of such objects, or one as Python prints a dict. Keys
+    that are numbers, "0", "1", ..., say the order of the pairs. The answer's key is `predict`, its value the
+    probabilities as the tutorial's server prints them: `[[0.85], [0.79]]`.
+
+    Raises `Fault`, which `refusal` makes an answer of.
+    """
+    names = names or PipelineNames()
+    if request.name and request.name != names.service:
+        problem = f"Failed to inference: Service name error. {request.name[:80]!r} is not {names.service!r}"
+        raise Fault(NOT_FOUND, problem)
+    pairs = read_pairs(request)
+    scores = await service.score_pairs([query for query, _ in pairs], [title for _, title in pairs], deadline=deadline)
+    printed = str(np.asarray(scores.probabilities, np.float32).reshape(-1, 1).tolist())
+    return messages().PipelineResponse(key=["predict"], value=[printed])
+
+
+def refusal(fault: Fault) -> Message:
+    """Return the answer that says what was wrong, in `err_no` and `err_msg`."""
+    return messages().PipelineResponse(err_no=error_number(fault.kind), err_msg=str(fault))
+
+
+def read_pairs(request: Message) -> list[tuple[str, str]]:
+    """Return the pairs (query, title) of a pipeline Request; raises `Fault(INVALID)`, which names the value."""
+    if len(request.tensors):
+        raise Fault(INVALID, 'is not taken: send {"query": ..., "title": ...} as a value', field="tensors")
+    if len(request.key) != len(request.value):
+        raise Fault(INVALID, f"holds {len(request.value)} values for {len(request.key)} keys", field="value")
+    values: dict[str, list[tuple[str, str]]] = {}
+    for place, (key, value) in enumerate(zip(request.key, request.value)):
+        if key == _PROFILE_KEY:
+            continue
+        if key in values:
+            raise Fault(INVALID, f"{key[:80]!r} is there twice", field=f"key[{place}]")
+        values[key] = _pairs_of(value, f"value[{place}]")
+    if not values:
+        raise Fault(INVALID, "is empty: send a key and a value for each pair", field="key")
+    ordered = [str(number) for number in range(len(values))]
+    keys = ordered if set(ordered) == set(values) else list(values)
+    pairs = [pair for key in keys for pair in values[key]]
+    if not pairs:
+        raise Fault(INVALID, "holds no pair", field="value")
+    return pairs
+
+
+def _pairs_of(text: str, field: str) -> list[tuple[str, str]]:
+    try:
+        found = parse_json(text.encode("utf-8"))
+    except Fault:
+        try:
+            found = read_printed_dict(text)
+        except ValueError:
+            problem = f'{text[:80]!r} is not JSON: send {{"query": ..., "title": ...}}, made with json.dumps'
+            raise Fault(INVALID, problem, field=field) from None
+    if not isinstance(found, list):
+        return [_pair(found, field)]
+    return [_pair(item, f"{field}[{place}]") for place, item in enumerate(found)]
+
+
+def _pair(item: Any, field: str) -> tuple[str, str]:
+    if not isinstance(item, dict):
+        raise Fault(INVALID, f'{str(item)[:40]!r} is not an object with "query" and "title"', field=field)
+    for name in ("query", "title"):
+        text = item.get(name)
+        if not isinstance(text, str):
+            there = "is missing" if name not in item else f"is {str(text)[:40]!r}, expected text"
+            raise Fault(INVALID, there, field=f"{field}.{name}")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise Fault(INVALID, "holds half of a surrogate pair", field=f"{field}.{name}")
+    return item["query"], item["title"]

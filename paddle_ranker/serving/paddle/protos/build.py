@@ -1,0 +1,57 @@
+"""Compile the .proto files here into one set of descriptors: `python -m paddle_ranker.serving.paddle.protos.build`.
+
+Needs grpcio-tools, which the complete stack has; its protoc wrote the file in the repository.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from paddle_ranker.errors import DependencyError, RankerError
+from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.storage.atomic import new_file
+
+FOLDER = Path(__file__).resolve().parent
+DESCRIPTORS = "descriptors.binpb"
+SOURCES = ("baidu_std.proto", "general_model.proto", "pipeline.proto", "server_configure.proto")
+
+
+@dataclass(frozen=True)
+class BuildOptions(Options):
+    output_file: str = option(str(FOLDER / DESCRIPTORS), help="where to write the descriptors")
+
+
+def compile_descriptors() -> bytes:
+    """Return the serialized FileDescriptorSet of the .proto files; the same bytes whenever the same protoc makes it."""
+    try:
+        from grpc_tools import protoc
+    except ImportError as error:
+        raise DependencyError("compiling .proto files needs protoc: python -m pip install grpcio-tools") from error
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / DESCRIPTORS
+        status = protoc.main(["protoc", f"--proto_path={FOLDER}", f"--descriptor_set_out={target}", *SOURCES])
+        if status:
+            raise RankerError(f"protoc failed with status {status}; what is wrong stands above")
+        return target.read_bytes()
+
+
+def build(options: BuildOptions) -> None:
+    """Write the descriptors."""
+    compiled = compile_descriptors()
+    with new_file(options.output_file, "wb") as stream:
+        stream.write(compiled)
+    print(f"{options.output_file}: {len(compiled):,} bytes of {', '.join(SOURCES)}")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(build, BuildOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Hand a connection on to another server of this process: gRPC has its own, on a Unix socket that nobody else sees."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Optional, cast
+
+from paddle_ranker.serving.core.connections import Connections
+
+
+class Relay(asyncio.Protocol):
+    """The client's side.
+
+    Args:
+        path: of the Unix socket.
+        idle_seconds: after which a connection on which nothing moves is closed.
+    """
+
+    def __init__(self, path: str, connections: Connections, idle_seconds: float):
+        self._path = path
+        self._connections = connections
+        self._idle_seconds = idle_seconds
+        self._moved = time.monotonic()
+        self._waiting = bytearray()  # until the other side is connected
+        self._other: Optional[asyncio.Transport] = None
+        self._task: Optional[asyncio.Task[None]] = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connect with the other server."""
+        self.transport = cast(asyncio.Transport, transport)
+        self._task = asyncio.get_running_loop().create_task(self._connect())
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on what the client sends."""
+        self._moved = time.monotonic()
+        if self._other is None:
+            self._waiting += data
+        else:
+            self._other.write(data)
+
+    def returned(self, data: bytes) -> None:
+        """Pass on what the server answers."""
+        self._moved = time.monotonic()
+        self.transport.write(data)
+
+    def connection_lost(self, exc: Optional[Exception]) -> None:
+        """Leave the server, too."""
+        self._connections.discard(self)
+        if self._task is not None:
+            self._task.cancel()
+        if self._other is not None:
+            self._other.close()
+
+    def pause_writing(self) -> None:
+        """Read no more from the server: the client does not keep up."""
+        if self._other is not None:
+            self._other.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Read on."""
+        if self._other is not None:
+            self._other.resume_reading()
+
+    def check(self, now: float) -> None:
+        """See `Connection`."""
+        if now - self._moved > self._idle_seconds:
+            self.transport.abort()
+
+    def shutdown(self) -> None:
+        """Do nothing: the gRPC server tells its clients to leave."""
+
+    def abort(self) -> None:
+        """See `Connection`."""
+        self.transport.abort()
+
+    async def _connect(self) -> None:
+        try:
+            other, _ = await asyncio.get_running_loop().create_unix_connection(lambda: _Server(self), self._path)
+        except OSError:
+            self.transport.abort()
+            return
+        self._other = other
+        other.write(bytes(self._waiting))
+        self._waiting.clear()
+
+
+class _Server(asyncio.Protocol):
+    """The server's side."""
+
+    def __init__(self, relay: Relay):
+        self._relay = relay
+
+    def data_received(self, data: bytes) -> None:
+        self._relay.returned(data)
+
+    def pause_writing(self) -> None:
+        self._relay.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._relay.transport.resume_reading()
+
+    def connection_lost(self, exc: Optional[Exception]) -> None:
+        self._relay.transport.close()

@@ -1,0 +1,121 @@
+"""Start the server: one port, on which the first four bytes of a connection say which protocol it speaks."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import importlib.util
+import socket
+import sys
+from contextlib import suppress
+
+from paddle_ranker import runtime
+from paddle_ranker.errors import DependencyError, RankerError
+from paddle_ranker.serving.core.config import API_KEY_VARIABLE, ServeConfig
+
+__all__ = ["API_KEY_VARIABLE", "ServeConfig", "run"]
+
+_BACKLOG = 2048
+_PACKAGES = ("starlette", "uvicorn", "httptools", "pydantic", "prometheus_client", "grpc", "google")  # google.protobuf
+
+
+def run(config: ServeConfig) -> int:
+    """Serve until a signal ends it; return the exit status.
+
+    SIGTERM and SIGINT: stop accepting, answer what is in flight, return 0; a second one ends the process at once.
+    SIGHUP: load the model's folder anew and switch to it where it passes its checks.
+
+    Raises `RankerError` where a port is taken, `DependencyError` where a package is missing, `CheckpointError` and the
+    like where the model cannot be loaded.
+    """
+    require_packages()
+    allow_open_files(4 * config.limits.connections + 256)
+    sockets = listen(config)
+    try:
+        if not (config.is_loopback or config.api_key):
+            print(
+                f"warning: {config.host} is open to other machines, and everyone who reaches it may ask: set "
+                f"{API_KEY_VARIABLE}, or listen on 127.0.0.1",
+                file=sys.stderr,
+            )
+        threads = config.cpu_threads or max(1, runtime.usable_cores() // config.workers)
+        config = dataclasses.replace(config, cpu_threads=threads)
+        runtime.prepare_command(threads)
+        if config.workers > 1:
+            from paddle_ranker.serving.process.supervisor import supervise
+
+            return supervise(config, sockets, lambda: announce(config, sockets))
+        from paddle_ranker.serving.process.worker import Worker
+
+        return Worker(config, sockets, on_ready=lambda: announce(config, sockets)).run()
+    finally:
+        for listener in sockets:
+            listener.close()
+
+
+def require_packages() -> None:
+    """Raise `DependencyError` where something is not installed that the server is built on."""
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise DependencyError(f"serving needs {', '.join(missing)}: pip install 'paddle-ranker[serving]'")
+
+
+def listen(config: ServeConfig) -> list[socket.socket]:
+    """Return a listening socket for each port, the first one's before those of `more_ports`.
+
+    Raises `RankerError` where one cannot be had.
+    """
+    sockets: list[socket.socket] = []
+    for port in dict.fromkeys((config.port, *config.more_ports)):
+        try:
+            found = socket.getaddrinfo(config.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, kind, protocol, _, address = found[0]
+            listener = socket.socket(family, kind, protocol)
+            sockets.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else a port rests a minute after a server
+            _keep_alive(listener)
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+        except OSError as error:
+            for opened in sockets:
+                opened.close()
+            reason = f"cannot listen there ({error.strerror or error})"
+            if error.errno == errno.EADDRINUSE:
+                reason = "another program listens there already; choose another --port (0: a free one)"
+            raise RankerError(f"{config.host}:{port}: {reason}") from error
+        listener.setblocking(False)
+    return sockets
+
+
+def announce(config: ServeConfig, sockets: list[socket.socket]) -> None:
+    """Say on standard output what is served, and where."""
+    places = [_url(listener.getsockname()) for listener in sockets]
+    served = " and ".join(map(str, config.folders))
+    print(f"serving {served} on {' and '.join(places)} (baidu_std, HTTP, gRPC)", flush=True)
+
+
+def _url(address: tuple[str, int]) -> str:
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return f"http://{host}:{address[1]}"
+
+
+def allow_open_files(wanted: int) -> None:
+    """Raise the number of files that this process may have open, as far as the system lets it."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        if soft != resource.RLIM_INFINITY and soft < most:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+_SILENCE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}  # seconds, seconds between tries, tries
+
+
+def _keep_alive(listener: socket.socket) -> None:
+    """Let the system ask peers that are silent whether they are still there; accepted sockets inherit it."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _SILENCE.items():
+        if hasattr(socket, name):
+            listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

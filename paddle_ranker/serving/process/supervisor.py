@@ -1,0 +1,216 @@
+"""Several processes on one port: each has a model of its own, the system gives each connection to one of them.
+
+This process imports no engine, so that it can fork a new worker at any time: it waits, starts anew what has died, and
+passes signals on.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Callable, NoReturn
+
+from paddle_ranker.errors import RankerError
+from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.metrics import MULTIPROCESS_VARIABLE
+
+_SOON = 10.0  # seconds: who dies within them is started with a growing delay
+_FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0
+_WAIT = 0.5
+_GRACE = 10.0  # seconds that a worker may take beyond those for requests in flight
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@dataclass
+class _Place:
+    """One of the workers' places: who has it, or when it is filled again."""
+
+    pid: int = 0
+    started: float = 0.0
+    due: float = 0.0
+    failures: int = 0  # one after another, soon after the start
+
+
+def supervise(config: ServeConfig, sockets: Sequence[socket.socket], announce: Callable[[], None]) -> int:
+    """Keep `config.workers` workers running until SIGTERM or SIGINT; return the exit status.
+
+    Args:
+        announce: called once, when all workers are ready.
+
+    Raises `RankerError` where a worker cannot even be started once: the reason is on standard error.
+    """
+    with tempfile.TemporaryDirectory(prefix="paddle_ranker_metrics_") as folder:
+        os.environ[MULTIPROCESS_VARIABLE] = folder
+        try:
+            return _Supervisor(config, sockets, announce).run()
+        finally:
+            del os.environ[MULTIPROCESS_VARIABLE]
+
+
+class _Supervisor:
+    def __init__(self, config: ServeConfig, sockets: Sequence[socket.socket], announce: Callable[[], None]):
+        self._config, self._sockets, self._announce = config, sockets, announce
+        self._places = [_Place() for _ in range(config.workers)]
+        self._ready: set[int] = set()  # pids
+        self._announced = False
+        self._stopping = 0  # how often it was told to
+        self._stop_by = float("inf")  # when workers that have not ended by themselves are killed
+        self._life, self._life_end = os.pipe()  # ends when this process does, however it does
+        self._news, self._news_end = os.pipe()  # workers write their pid when they are ready
+        self._wake, self._wake_end = os.pipe()
+        self._received: list[int] = []
+
+    def run(self) -> int:
+        for descriptor in (self._wake, self._wake_end, self._news):
+            os.set_blocking(descriptor, False)
+        previous = {number: signal.signal(number, self._note) for number in (*_SIGNALS, signal.SIGCHLD)}
+        waker = signal.set_wakeup_fd(self._wake_end, warn_on_full_buffer=False)
+        try:
+            self._loop()
+            return 0
+        finally:
+            signal.set_wakeup_fd(waker)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            for place in self._places:
+                if place.pid:
+                    with suppress(ProcessLookupError):
+                        os.kill(place.pid, signal.SIGKILL)
+                    os.waitpid(place.pid, 0)
+            for descriptor in (self._life, self._life_end, self._news, self._news_end, self._wake, self._wake_end):
+                os.close(descriptor)
+
+    def _note(self, number: int, frame: object) -> None:
+        self._received.append(number)
+
+    def _loop(self) -> None:
+        while True:
+            self._pass_on_signals()
+            self._bury()
+            if self._stopping and not any(place.pid for place in self._places):
+                return
+            now = time.monotonic()
+            if now > self._stop_by:
+                print("workers that did not end in time are killed", file=sys.stderr, flush=True)
+                return
+            for place in self._places:
+                if not place.pid and not self._stopping and place.due <= now:
+                    self._start(place)
+            select.select([self._wake, self._news], [], [], _WAIT)
+            with suppress(BlockingIOError):
+                os.read(self._wake, 4096)
+            self._hear()
+
+    def _pass_on_signals(self) -> None:
+        while self._received:
+            number = self._received.pop(0)
+            if number == signal.SIGCHLD:
+                continue
+            if number != signal.SIGHUP:
+                self._stopping += 1
+                self._stop_by = time.monotonic() + self._config.drain_seconds + _GRACE
+            for place in self._places:
+                if place.pid and (number != signal.SIGHUP or place.pid in self._ready):
+                    # A terminal's Ctrl-C has reached the workers already: a second signal would end them at once.
+                    with suppress(ProcessLookupError):
+                        os.kill(place.pid, signal.SIGTERM if number == signal.SIGINT else number)
+            if self._stopping > 1:
+                os._exit(128 + number)
+
+    def _start(self, place: _Place) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        first = not self._announced
+        pid = os.fork()
+        if pid == 0:
+            self._be_worker(first)
+        place.pid, place.started = pid, time.monotonic()
+
+    def _be_worker(self, first: bool) -> NoReturn:
+        """Run a worker in this process, which was forked for it, and end the process."""
+        status = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (*_SIGNALS, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            for descriptor in (self._life_end, self._news, self._wake, self._wake_end):
+                os.close(descriptor)
+            os.setpgid(0, 0)  # a terminal's Ctrl-C is for the supervisor, which passes it on
+            from paddle_ranker.serving.process.worker import Worker
+
+            supervisor = os.getppid()
+            worker = Worker(
+                self._config,
+                self._sockets,
+                early=first,
+                on_ready=lambda: _say_ready(self._news_end),
+                pass_on_reload=lambda: os.kill(supervisor, signal.SIGHUP),
+                parent=self._life,
+            )
+            status = worker.run()
+        except (RankerError, OSError) as error:
+            print(f"worker {os.getpid()}: {error}", file=sys.stderr)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            with suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(status)
+
+    def _hear(self) -> None:
+        with suppress(BlockingIOError):
+            for word in os.read(self._news, 4096).split():
+                self._ready.add(int(word))
+        if not self._announced and all(place.pid in self._ready for place in self._places):
+            self._announced = True
+            self._announce()
+
+    def _bury(self) -> None:
+        """Take note of workers that have died."""
+        for place in self._places:
+            if not place.pid:
+                continue
+            pid, status = os.waitpid(place.pid, os.WNOHANG)
+            if not pid:
+                continue
+            was_ready, now = pid in self._ready, time.monotonic()
+            self._ready.discard(pid)
+            place.pid = 0
+            _forget_figures(pid)
+            if self._stopping:
+                continue
+            if not self._announced and not was_ready:
+                raise RankerError("a worker could not be started; what it said is above")
+            soon = now - place.started < _SOON or not was_ready
+            place.failures = place.failures + 1 if soon else 0
+            delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** (place.failures - 1)) if place.failures else 0.0
+            place.due = now + delay
+            how = (
+                f"by signal {os.WTERMSIG(status)}"
+                if os.WIFSIGNALED(status)
+                else f"with status {os.WEXITSTATUS(status)}"
+            )
+            print(f"worker {pid} ended {how}; another one starts in {delay:g} seconds", file=sys.stderr, flush=True)
+
+
+def _say_ready(descriptor: int) -> None:
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+
+
+def _forget_figures(pid: int) -> None:
+    """Take a dead worker's gauges out of the figures; its counts stay."""
+    folder = os.environ[MULTIPROCESS_VARIABLE]
+    for name in os.listdir(folder):
+        if name.startswith("gauge_live") and name.endswith(f"_{pid}.db"):
+            with suppress(FileNotFoundError):
+                os.remove(os.path.join(folder, name))

@@ -1,0 +1,1 @@
+"""What drives Paddle Serving's own packages."""

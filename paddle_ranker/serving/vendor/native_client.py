@@ -1,0 +1,123 @@
+"""Paddle Serving's own native client, on systems that lack what it was linked with.
+
+`paddle_serving_client.Client` is a compiled module of 2022. It wants OpenSSL 1.0, which `scripts/setup.sh complete`
+unpacks into the environment's folder `openssl10`; a symbol that glibc hid in 2.34; and, where Python is no shared
+library, the name of one. This OpenSSL has had no security fixes since 2019: load it in a process of its own, to talk to
+servers on this machine and to test against. `paddle_ranker.serving.clients` needs none of it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Optional
+
+from paddle_ranker.errors import DependencyError
+from paddle_ranker.storage.atomic import made_once, new_folder
+from paddle_ranker.storage.cache import cache_folder
+
+OPENSSL_FOLDER = "openssl10"  # in the environment's own folder
+_SETUP = "bash scripts/setup.sh complete"
+_EXTENSION = "paddle_serving_client.serving_client"
+# The names that the extension is linked with. The libraries with their contents are called otherwise.
+_NAMES = ("libcrypto.so.10", "libssl.so.10")
+_FORWARDER = """\
+#define _GNU_SOURCE
+#include <dlfcn.h>
+void *_dl_sym(void *handle, const char *name, void *caller) { (void)caller; return dlsym(handle, name); }
+"""
+
+
+def native_client() -> Any:
+    """Return the class `paddle_serving_client.Client`, loading what it needs into this process.
+
+    Raises `DependencyError` where the package, its OpenSSL or a C compiler is missing, with what installs it.
+    """
+    try:
+        client: Any = importlib.import_module("paddle_serving_client").Client
+    except ImportError as error:
+        raise DependencyError(f"the native client needs paddle-serving-client ({error}): {_SETUP}") from error
+    if _load_error() is None:
+        return client
+    _load_libraries()
+    left = _load_error()
+    if left is not None:
+        raise DependencyError(f"Paddle Serving's native client does not load here ({left}); set it up again: {_SETUP}")
+    return client
+
+
+def _load_error() -> Optional[ImportError]:
+    try:
+        importlib.import_module(_EXTENSION)
+    except ImportError as error:
+        return error
+    return None
+
+
+def _load_libraries() -> None:
+    folder = Path(sys.prefix) / OPENSSL_FOLDER / "pymssql.libs"
+    if not folder.is_dir():
+        raise DependencyError(f"the native client needs OpenSSL 1.0, and there is no {folder}: {_SETUP}")
+    _load_all(sorted(folder.iterdir()))
+    for library in _stand_ins():
+        ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+
+
+def _load_all(libraries: list[Path]) -> None:
+    """Load libraries that need each other, in whatever order that goes; what others must see of them is OpenSSL."""
+    while libraries:
+        left, reason = [], None
+        for library in libraries:
+            visible = library.name.startswith(("libcrypto", "libssl"))
+            try:
+                ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL if visible else ctypes.RTLD_LOCAL)
+            except OSError as error:
+                left.append(library)
+                reason = error
+        if len(left) == len(libraries):
+            raise DependencyError(f"{left[0]}: does not load ({reason}); set it up again: {_SETUP}") from reason
+        libraries = left
+
+
+def _stand_ins() -> list[Path]:
+    """Compile, once, libraries that bear the names that are asked for; one of them has glibc's hidden symbol."""
+    names = [*_NAMES]
+    python = f"libpython{sys.version_info[0]}.{sys.version_info[1]}.so.1.0"
+    if not _is_loaded(python):
+        names.append(python)  # its symbols are the program's own
+    source = "" if hasattr(ctypes.CDLL(None), "_dl_sym") else _FORWARDER
+    key = hashlib.sha256(repr((names, source, platform.libc_ver(), platform.machine())).encode()).hexdigest()[:16]
+    folder = cache_folder("native_client", key)
+    with made_once(folder) as is_missing:
+        if is_missing:
+            with new_folder(folder) as temporary:
+                for name in names:
+                    _compile(source, temporary / name)
+    return [folder / name for name in names]
+
+
+def _is_loaded(name: str) -> bool:
+    try:
+        ctypes.CDLL(name, os.RTLD_NOLOAD)
+    except OSError:
+        return False
+    return True
+
+
+def _compile(source: str, target: Path) -> None:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        raise DependencyError(
+            "the native client needs a C compiler once, and there is no cc on PATH: install gcc (apt-get install gcc)"
+        )
+    command = [compiler, "-shared", "-fPIC", "-x", "c", "-", "-o", str(target), f"-Wl,-soname,{target.name}"]
+    done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DependencyError(f"{compiler} cannot make {target.name}: {done.stderr.strip()[-200:]}")

@@ -1,0 +1,213 @@
+"""The configuration file of Paddle Serving's pipeline, as far as both this server and the vendor's follow it."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from paddle_ranker.errors import CheckpointError, UsageError
+from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.limits import Limits
+
+CPU, GPU, TENSORRT, XPU = 0, 1, 2, 4  # device_type; -1: as `devices` says
+_PORTS = ("rpc_port", "http_port")
+# What this project's server follows too; of what else stands in a file it says that it has no meaning there.
+_FOLLOWED = (
+    *_PORTS,
+    "op.*.concurrency",
+    "op.*.timeout",
+    "op.*.batch_size",
+    "op.*.auto_batching_timeout",
+    *(f"op.*.local_service_conf.{name}" for name in ("client_type", "model_config", "device_type", "devices")),
+    *(f"op.*.local_service_conf.{name}" for name in ("thread_num", "precision", "fetch_list")),
+)
+_ALWAYS = ("op.*.local_service_conf.ir_optim", "op.*.local_service_conf.mem_optim")  # true here, whatever stands there
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """A pipeline with one op, the ranker.
+
+    values: what stands in the file, with the model's folder as an absolute path, the ports as they were asked for, and
+        the CPU where there is no GPU: for the vendor's server
+    service: the op's name, which the service has too
+    model: its folder
+    device: cpu, gpu:0, ...
+    notes: what stands in the file and cannot be, for the user to read
+    """
+
+    values: Mapping[str, Any]
+    service: str
+    model: Path
+    device: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def op(self) -> Mapping[str, Any]:
+        """What stands under the op's name."""
+        return self.values["op"][self.service]
+
+    def serve_config(self, host: str, api_key: Optional[str]) -> ServeConfig:
+        """Return what this project's server is started with."""
+        local = self.op["local_service_conf"]
+        ports = [int(self.values[name]) for name in _PORTS if self.values.get(name)]
+        timeout = self.op.get("timeout", -1)
+        wait = self.op.get("auto_batching_timeout", -1)
+        limits = Limits(deadline_seconds=timeout / 1000) if timeout > 0 else Limits()
+        return ServeConfig(
+            model=self.model,
+            host=host,
+            port=ports[0],
+            more_ports=tuple(ports[1:]),
+            precision=local.get("precision", "fp32"),
+            device=self.device,
+            cpu_threads=local.get("thread_num", 2),
+            streams=self.op.get("concurrency", 1),
+            workers=self.values["worker_num"] if self.values.get("build_dag_each_worker") else 1,
+            # The vendor's batch_size joins requests, so 1 says nothing of how many pairs are computed at once.
+            batch_size=max(ServeConfig.batch_size, self.op.get("batch_size", 1)),
+            max_wait_us=int(wait * 1000) if wait > 0 else 0,
+            limits=limits,
+            api_key=api_key,
+            pipeline_service=self.service,
+        )
+
+    def of_no_meaning(self) -> list[str]:
+        """Return what stands in the file and this project's server does not follow, `dag.tracer.interval_s`."""
+        followed = set(_FOLLOWED) | {name for name in _ALWAYS if _at(self.values, name, self.service)}
+        if self.values.get("build_dag_each_worker"):
+            followed |= {"worker_num", "build_dag_each_worker"}
+        return [name for name in _paths(self.values) if name.replace(f"op.{self.service}.", "op.*.", 1) not in followed]
+
+
+def read_pipeline_config(
+    path: Path,
+    *,
+    model: Optional[Path] = None,
+    rpc_port: Optional[int] = None,
+    http_port: Optional[int] = None,
+    has_gpu: bool = False,
+) -> PipelineConfig:
+    """Read a file, with what is given here in place of what stands there.
+
+    Args:
+        has_gpu: whether Paddle finds one.
+
+    Raises `CheckpointError` for a file that is no such configuration, with the name of the value.
+    """
+    values = _load(path)
+    for name, given in zip(_PORTS, (rpc_port, http_port)):
+        if given is not None:
+            values[name] = given
+        _check(values, path, name, int, None)
+    if not any(values.get(name) for name in _PORTS):
+        raise CheckpointError(f"{path}: has neither rpc_port nor http_port: give one, or both")
+    _check(values, path, "worker_num", int, 1)
+    _check(values, path, "build_dag_each_worker", bool, False)
+    service, op = _only_op(values, path)
+    for name, kind, default in (
+        ("concurrency", int, 1),
+        ("timeout", (int, float), -1),
+        ("batch_size", int, 1),
+        ("auto_batching_timeout", (int, float), -1),
+    ):
+        _check(op, path, name, kind, default)
+    local = op.get("local_service_conf")
+    if not isinstance(local, dict) or op.get("server_endpoints"):
+        raise CheckpointError(f"{path}: op.{service} has no local_service_conf: the model runs in this server itself")
+    if local.get("client_type", "local_predictor") != "local_predictor":
+        raise CheckpointError(
+            f"{path}: op.{service}.local_service_conf.client_type is {local['client_type']!r}, expected local_predictor"
+        )
+    local["client_type"] = "local_predictor"
+    _check(local, path, "thread_num", int, 2)
+    _check(local, path, "device_type", int, -1)
+    _check(local, path, "precision", str, "fp32")
+    folder = _model_folder(path, local, model)
+    local["model_config"] = str(folder)
+    device, notes = _device(local, has_gpu)
+    return PipelineConfig(values, service, folder, device, notes)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    yaml = importlib.import_module("yaml")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"--config {path}: there is no such file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: is not YAML ({' '.join(str(error).split())[:200]})") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: holds no names with values: see deploy/python/config_nlp.yml")
+    return copy.deepcopy(values)
+
+
+def _only_op(values: dict[str, Any], path: Path) -> tuple[str, dict[str, Any]]:
+    ops = values.get("op")
+    if not isinstance(ops, dict) or len(ops) != 1 or not isinstance(next(iter(ops.values())), dict):
+        raise CheckpointError(f"{path}: op must hold one name, that of the ranker, with its values under it")
+    name, op = next(iter(ops.items()))
+    return str(name), op
+
+
+def _check(values: dict[str, Any], path: Path, name: str, kind: Any, default: Any) -> None:
+    """See that `values[name]` is a `kind`, and a number that can be; put `default` where it is missing."""
+    value = values.get(name)
+    if value is None:
+        if default is not None:
+            values[name] = default
+        return
+    is_number = kind is not bool and not isinstance(value, bool)
+    if not isinstance(value, kind) or (kind is int and not is_number):
+        raise CheckpointError(f"{path}: {name} is {value!r}, which it cannot be: see deploy/python/config_nlp.yml")
+    if name in _PORTS and not 1024 <= value <= 65535:
+        raise CheckpointError(f"{path}: {name} is {value}: give a port from 1024 to 65535")
+    if name in ("worker_num", "concurrency", "batch_size", "thread_num") and value < 1:
+        raise CheckpointError(f"{path}: {name} is {value}: give 1 or more")
+
+
+def _model_folder(path: Path, local: dict[str, Any], given: Optional[Path]) -> Path:
+    """Return the model's folder: what is given, else what stands in the file, from there, else from here."""
+    if given is not None:
+        return given.resolve()
+    named = local.get("model_config")
+    if not isinstance(named, str):
+        raise CheckpointError(f"{path}: local_service_conf has no model_config, the folder of the model")
+    beside = (path.resolve().parent / named).resolve()
+    here = Path(named).resolve()
+    return here if not beside.exists() and here.exists() else beside
+
+
+def _device(local: dict[str, Any], has_gpu: bool) -> tuple[str, tuple[str, ...]]:
+    kind, devices = local["device_type"], str(local.get("devices") or "")
+    local["devices"] = devices
+    if kind == -1:
+        kind = GPU if devices else CPU
+    if kind not in (CPU, GPU, TENSORRT, XPU):
+        raise CheckpointError(f"device_type {kind}: choose 0 (CPU), 1 (GPU), 2 (TensorRT) or 4 (XPU)")
+    if kind in (GPU, TENSORRT) and not has_gpu:
+        local["device_type"], local["devices"] = CPU, ""
+        return "cpu", (f"device_type {kind} is asked for, and Paddle finds no GPU here: using the CPU",)
+    number = devices.split(",")[0] or "0"
+    if kind == CPU:
+        local["devices"] = ""
+        return "cpu", ()
+    return f"{'xpu' if kind == XPU else 'gpu'}:{number}", ()
+
+
+def _paths(values: Mapping[str, Any], before: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _paths(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}"
+
+
+def _at(values: Any, path: str, service: str) -> Any:
+    for name in path.replace("*", service).split("."):
+        values = values.get(name) if isinstance(values, dict) else None
+    return values

@@ -1,0 +1,112 @@
+"""Download a file over HTTP, going on where an earlier transfer stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Optional
+
+import requests
+from requests.adapters import HTTPAdapter
+from tqdm import tqdm
+from urllib3.util.retry import Retry
+
+from paddle_ranker.errors import RankerError
+from paddle_ranker.storage.atomic import new_file
+
+_CONNECT_SECONDS, _READ_SECONDS = 5, 20
+# Small: what has arrived of a block when the connection breaks is lost.
+BLOCK = 1 << 14
+
+
+def _session() -> requests.Session:
+    # PaddleNLP turns every library's warnings on; what matters of a retry is in the error that ends it.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    session = requests.Session()
+    retry = Retry(total=2, backoff_factor=0.2, status_forcelist=(502, 503, 504), respect_retry_after_header=False)
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=retry))
+    return session
+
+
+def fetch(url: str, part: Path, attempts: int = 3) -> None:
+    """Download `url` to `part`, going on where an earlier transfer stopped if the file is still the same one there.
+
+    Raises `RankerError`: host out of reach, an HTTP error status, or a transfer that stops `attempts` times. What
+    has arrived stays in `part`.
+    """
+    with _session() as session:
+        for attempt in range(attempts):
+            try:
+                total = _fetch_once(session, url, part)
+            except requests.HTTPError as error:
+                raise RankerError(f"{url}: HTTP {_status(error)}") from error
+            except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ReadTimeout):
+                total = None
+            except requests.RequestException as error:
+                # A connection that breaks within the body arrives as ConnectionError, too: then some bytes are there.
+                if attempt + 1 == attempts or not part.exists():
+                    raise RankerError(
+                        f"{url}: cannot be reached ({type(error).__name__}); check the network and the proxy settings"
+                    ) from error
+                continue
+            if total is not None and part.stat().st_size == total:
+                return
+    received = part.stat().st_size if part.exists() else 0
+    raise RankerError(f"{url}: the transfer stopped after {received:,} bytes; run again to go on from there")
+
+
+def _status(error: requests.HTTPError) -> str:
+    return f"{error.response.status_code} {error.response.reason}" if error.response is not None else "error"
+
+
+def _fetch_once(session: requests.Session, url: str, part: Path) -> Optional[int]:
+    """Fetch what is missing of `url`; return the length of the whole as the server states it."""
+    about = part.with_name(part.name + ".json")
+    validator = None
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        known = json.loads(about.read_text(encoding="utf-8"))
+        validator = known.get("validator") if known.get("url") == url else None
+    held = part.stat().st_size if validator and part.exists() else 0
+    # identity: a compressed transfer's length and offsets are not the file's.
+    headers = {"Accept-Encoding": "identity"}
+    if held:
+        headers.update({"Range": f"bytes={held}-", "If-Range": str(validator)})
+    with session.get(url, headers=headers, stream=True, timeout=(_CONNECT_SECONDS, _READ_SECONDS)) as answer:
+        if answer.status_code == 416:  # all of it was there, or it shrank: start again
+            part.unlink()
+            return _fetch_once(session, url, part)
+        answer.raise_for_status()
+        length = answer.headers.get("Content-Length")
+        total = held_total = int(length) if length and length.isdigit() else None
+        resumed = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {held}-")
+        if answer.status_code == 206 and not resumed:
+            raise RankerError(f"{url}: the server sent another part than asked for; delete {part} and run again")
+        if resumed and held_total is not None:
+            total = held + held_total
+        if total is not None and total - held > shutil.disk_usage(part.parent).free:
+            raise RankerError(f"{part.parent}: no space for {total:,} bytes; free some, or choose another folder")
+        # Only a strong validator may be used in If-Range (RFC 9110, section 13.1.5).
+        etag = answer.headers.get("ETag", "")
+        strong = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified")
+        with new_file(about) as stream:
+            json.dump({"url": url, "validator": strong}, stream)
+        with (
+            part.open("ab" if resumed else "wb") as stream,
+            tqdm(
+                total=total, initial=held if resumed else 0, unit="B", unit_scale=True, desc=part.stem, leave=False
+            ) as bar,
+        ):
+            for block in answer.iter_content(BLOCK):
+                stream.write(block)
+                bar.update(len(block))
+        return total if total is not None else part.stat().st_size
+
+
+def forget(part: Path) -> None:
+    """Delete a partial download and what is known about it."""
+    for path in (part, part.with_name(part.name + ".json")):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,136 @@
+"""The checkpoints of a training run: `model_<step>`, `state_<step>` to resume from, and pointers to best and last.
+
+A checkpoint gets its name only when it is complete and on the disk, its state after it, and the pointers move after
+that. A kill at any moment leaves checkpoints that load, pointers that point to one, and a state to go on from.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import re
+import shutil
+from pathlib import Path
+from typing import IO, Callable, Optional, Union
+
+from paddle_ranker.errors import RankerError
+from paddle_ranker.storage.atomic import make_folder, new_folder, point, remove_unfinished
+from paddle_ranker.training.log import METRICS_FILE, PICTURE_FILE
+
+_POINTERS = ("best", "last")
+_OF_A_RUN = re.compile(r"(model|state)_(\d+)")
+_RUN_FILES = (METRICS_FILE, PICTURE_FILE)
+
+
+def require_free(save_dir: Union[str, Path]) -> None:
+    """Raise `RankerError` where another training writes into the folder: what is read there may vanish meanwhile."""
+    _locked(make_folder(save_dir)).close()
+
+
+def _locked(folder: Path) -> IO[str]:
+    lock = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise RankerError(f"{folder}: another training writes there; choose another --save_dir") from error
+    return lock
+
+
+class CheckpointKeeper:
+    """Write a run's checkpoints into `save_dir`, keeping the best, the last and at most `keep` (0: all) scheduled ones.
+
+    A new run moves what an earlier one left there to `<save_dir>/previous_<n>`: nothing is overwritten, and nothing
+    else in the folder is touched. `resume` takes up an earlier run instead.
+
+    Raises `RankerError` where the folder cannot be written to, or another training is writing there.
+    """
+
+    def __init__(self, save_dir: Union[str, Path], keep: int = 0):
+        self.folder = make_folder(save_dir)
+        self.keep = keep
+        self.last: Optional[Path] = None
+        self.best: Optional[Path] = None
+        self.set_aside: Optional[Path] = None
+        self.scheduled: list[int] = []
+        self._lock = _locked(self.folder)
+        remove_unfinished(self.folder)
+
+    def close(self) -> None:
+        """Let another training have the folder."""
+        self._lock.close()
+
+    def scheduled_with(self, step: int) -> list[int]:
+        """Return the steps of the scheduled checkpoints that stay when `step` is one more."""
+        return [*self.scheduled, step][-self.keep if self.keep else 0 :]
+
+    def start(self) -> None:
+        """Begin a run of its own: set an earlier one aside."""
+        pointers = [path for path in map(self.folder.joinpath, _POINTERS) if path.is_symlink()]
+        files = [path for path in map(self.folder.joinpath, _RUN_FILES) if path.exists()]
+        folders = self._folders()
+        if not pointers and not folders:
+            for path in files:  # a run that was killed before its first checkpoint
+                path.unlink()
+            return
+        number = 1
+        while (self.folder / f"previous_{number}").exists():
+            number += 1
+        aside = self.folder / f"previous_{number}"
+        aside.mkdir()
+        # Pointers first: moved after their targets they would point nowhere for a moment.
+        for path in pointers + folders + files:
+            path.rename(aside / path.name)
+        self.set_aside = aside
+
+    def resume(self, step: int, best_step: Optional[int], scheduled: list[int]) -> None:
+        """Take up the run whose state of `step` is here; drop what it wrote after that, and what it need not keep."""
+        self.scheduled = list(scheduled)
+        self._move_pointers(step, best_step)
+        self._drop_superseded()
+
+    def save(
+        self,
+        step: int,
+        write: Callable[[Path], None],
+        write_state: Callable[[Path], None],
+        *,
+        scheduled: list[int],
+        best_step: Optional[int] = None,
+    ) -> Path:
+        """Write checkpoint `model_<step>` and its state, move the pointers, and drop what need not stay.
+
+        Args:
+            write, write_state: write the files of the model and of the state into the folder they are given.
+            scheduled: the steps whose checkpoints stay though they may be neither the best nor the last.
+            best_step: the step of the best checkpoint so far, this one maybe.
+        """
+        self.scheduled = list(scheduled)
+        target = self.folder / f"model_{step}"
+        with new_folder(target) as temporary:
+            write(temporary)
+        with new_folder(self.folder / f"state_{step}") as temporary:
+            write_state(temporary)
+        self._move_pointers(step, best_step)
+        self._drop_superseded()
+        return target
+
+    def _move_pointers(self, step: int, best_step: Optional[int]) -> None:
+        self.last = self.folder / f"model_{step}"
+        point(self.folder / "last", self.last)
+        if best_step is not None:
+            self.best = self.folder / f"model_{best_step}"
+            point(self.folder / "best", self.best)
+
+    def _drop_superseded(self) -> None:
+        assert self.last
+        last_state = self.folder / self.last.name.replace("model", "state")
+        kept = {self.last, self.best, last_state, *(self.folder / f"model_{step}" for step in self.scheduled)}
+        # States first: a state is of no use without its model.
+        for path in sorted(set(self._folders()) - kept, key=lambda path: path.name, reverse=True):
+            # Renamed first, so that a kill in the middle of deleting leaves no checkpoint with files missing.
+            doomed = path.with_name(f".unfinished-0-{path.name}")
+            path.rename(doomed)
+            shutil.rmtree(doomed)
+
+    def _folders(self) -> list[Path]:
+        return [path for path in self.folder.iterdir() if path.is_dir() and _OF_A_RUN.fullmatch(path.name)]

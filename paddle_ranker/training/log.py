@@ -1,0 +1,238 @@
+"""What a training tells while it runs: progress lines, `metrics.jsonl`, VisualDL scalars, and at its end a picture.
+
+One line of `metrics.jsonl` is one progress line or one evaluation:
+
+    {"step": 10, "epoch": 1, "batch": 10, "loss": 0.0727, "learning_rate": 2e-05, "steps_per_second": 15.4, "time": ...}
+    {"step": 200, "metric": "auc", "evaluation": {"auc": 0.791, "ndcg@10": 0.84}, "time": ...}
+
+`time` is in seconds since 1970, a figure that is not a finite number is null. VisualDL's file and the picture are
+made from these lines alone. None of them is worth a training of days: what cannot be written is said once, and the
+training goes on.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Optional
+
+from tqdm import tqdm
+
+from paddle_ranker.errors import DependencyError, RankerError
+from paddle_ranker.storage.atomic import new_file
+
+METRICS_FILE = "metrics.jsonl"
+PICTURE_FILE = "learning_curve.png"
+
+
+class TrainingLog:
+    """The log of one training, written by its first process.
+
+    A new run begins `<save_dir>/metrics.jsonl` anew. A resumed one keeps the lines up to the step that it goes on
+    from, drops later ones (those steps come again) and a last line that a kill has cut, and appends.
+
+    VisualDL shows the newest file of a folder alone, so a resumed run first copies the kept lines into its new file:
+    the curves are whole, and no step is there twice.
+
+    Args:
+        save_dir: a folder that exists.
+        log_dir: where VisualDL's file goes; None: no such file.
+        resumed_step: the step of the checkpoint that the training goes on from; None: a new run.
+
+    Raises:
+        DependencyError: `log_dir` is given, and VisualDL is not installed.
+        RankerError: one of the files cannot be begun.
+    """
+
+    def __init__(self, save_dir: Path, *, log_dir: Optional[str], resumed_step: Optional[int]):
+        self.metrics = Path(save_dir) / METRICS_FILE
+        self.picture = Path(save_dir) / PICTURE_FILE
+        self._warned: set[str] = set()
+        self._closed = False
+        # First: where VisualDL is missing, no earlier file has been touched yet.
+        self._scalars = _VisualDL(log_dir) if log_dir else None
+        try:
+            _keep_lines(self.metrics, resumed_step)
+            self._lines = _LineFile(self.metrics)
+        except OSError as error:
+            raise RankerError(
+                f"{self.metrics}: cannot write there ({error.strerror}); make room, or choose another --save_dir"
+            ) from error
+        if self._scalars:
+            for record in read_metrics(self.metrics):
+                self._add_scalars(record)
+
+    def say(self, line: str) -> None:
+        """Print a line above the progress bar, at once even into a pipe or a file."""
+        tqdm.write(line)
+        sys.stdout.flush()
+
+    def step(
+        self, step: int, epoch: int, batch: int, *, shown: dict[str, float], told: dict[str, float], speed: float
+    ) -> None:
+        """Print one progress line and record it.
+
+        Args:
+            step, epoch, batch: counted from 1, the batch within its epoch.
+            shown: figures of the printed line, the loss first.
+            told: further figures, for the files alone (`learning_rate`, `gradient_norm`, ...).
+            speed: steps a second since the line before.
+        """
+        figures = "".join(f", {name}: {value:.5f}" for name, value in shown.items())
+        self.say(f"global step {step}, epoch: {epoch}, batch: {batch}{figures}, speed: {speed:.2f} step/s")
+        place = {"step": step, "epoch": epoch, "batch": batch}
+        self._record({**place, **_plain({**shown, **told, "steps_per_second": speed})})
+
+    def evaluation(self, step: int, metric: str, figures: dict[str, float], *, lower_is_better: bool = False) -> None:
+        """Print the evaluation's deciding figure and record all of them.
+
+        Args:
+            metric: the name of the figure whose highest value, or with `lower_is_better` lowest, makes the best
+                checkpoint.
+            figures: all figures by name; a `step` among them is left out.
+        """
+        self.say(f"eval_dev {metric}:{figures[metric]:.3f}")
+        others = {name: value for name, value in figures.items() if name != "step"}
+        direction = {"lower_is_better": True} if lower_is_better else {}
+        self._record({"step": step, "metric": metric, **direction, "evaluation": _plain(others)})
+
+    def close(self) -> None:
+        """Finish the files and draw `<save_dir>/learning_curve.png`. Raises nothing; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self._lines.close()
+        if self._scalars:
+            with suppress(OSError, RuntimeError):
+                self._scalars.close()
+        try:
+            from paddle_ranker.training.curve import draw_learning_curve
+
+            draw_learning_curve(self.metrics, self.picture)
+        except Exception as error:  # whatever it is, the training itself is done and saved
+            self._warn(str(self.picture), error)
+
+    def _record(self, record: dict[str, Any]) -> None:
+        record["time"] = round(time.time(), 3)
+        try:
+            self._lines.append(json.dumps(record, ensure_ascii=False, allow_nan=False))
+        except OSError as error:
+            self._warn(str(self.metrics), error)
+        self._add_scalars(record)
+
+    def _add_scalars(self, record: dict[str, Any]) -> None:
+        if self._scalars:
+            try:
+                self._scalars.add(record)
+            except (OSError, RuntimeError) as error:
+                self._warn(f"the VisualDL file in {self._scalars.folder}", error)
+
+    def _warn(self, what: str, error: Exception) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+            tqdm.write(
+                f"warning: {what} could not be written ({reason}); the training is not affected", file=sys.stderr
+            )
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a `metrics.jsonl`, leaving out what is no record: a line that a kill has cut."""
+    for _, record in _parsed(path):
+        yield record
+
+
+def _parsed(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    with path.open("rb") as stream:
+        for line in stream:
+            try:
+                record = json.loads(line)
+            except ValueError:  # UnicodeDecodeError, for a cut character, is one too
+                continue
+            if isinstance(record, dict) and isinstance(record.get("step"), int) and line.endswith(b"\n"):
+                yield line, record
+
+
+def _keep_lines(path: Path, resumed_step: Optional[int]) -> None:
+    """Make `path` a file with the lines up to `resumed_step`, none for a new run; whole or not at all."""
+    with new_file(path, "wb") as stream:
+        if resumed_step is not None and path.exists():
+            stream.writelines(line for line, record in _parsed(path) if record["step"] <= resumed_step)
+
+
+def _plain(figures: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures as what JSON holds: NumPy's numbers as Python's, NaN and infinities as None."""
+    plain = {name: value.item() if hasattr(value, "item") else value for name, value in figures.items()}
+    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in plain.items()}
+
+
+class _LineFile:
+    """A file that grows by whole lines, each at once there for a reader such as `tail -f`."""
+
+    def __init__(self, path: Path):
+        # Unbuffered: after a failure nothing is left in a buffer to come out later, in the middle of another line.
+        self._stream = path.open("ab", buffering=0)
+        self._size = self._stream.tell()
+
+    def append(self, line: str) -> None:
+        """Add a line; raises `OSError` where it does not fit, and leaves the file as it was."""
+        data = (line + "\n").encode()
+        try:
+            if self._stream.write(data) != len(data):  # the disk was full in the middle
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            with suppress(OSError):
+                self._stream.truncate(self._size)
+            raise
+        self._size += len(data)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _VisualDL:
+    """Scalars for VisualDL, `train/loss` and `dev/auc` and so on, written by a thread of its own."""
+
+    def __init__(self, folder: str):
+        self.folder = folder
+        try:
+            from visualdl import LogWriter
+        except ImportError as error:
+            raise DependencyError("--log_dir needs VisualDL: pip install visualdl") from error
+        except OSError as error:  # it makes a folder in the user's home when it is imported
+            raise RankerError(f"--log_dir: VisualDL cannot make {error.filename} ({error.strerror})") from error
+        # Its own name counts whole seconds, and it appends to what is there: two runs of a second would be mixed up.
+        name = f"vdlrecords.{time.time():017.6f}.log"
+        try:
+            self._writer = LogWriter(logdir=folder, file_name=name)
+        except OSError as error:
+            raise RankerError(f"--log_dir {folder}: cannot write there ({error.strerror})") from error
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Add the figures of one line of `metrics.jsonl`, with its own time."""
+        step, milliseconds = record["step"], round(1000 * record.get("time", 0))
+        for tag, value in _tagged(record):
+            if value is not None:
+                self._writer.add_scalar(tag=tag, value=value, step=step, walltime=milliseconds)
+
+    def close(self) -> None:
+        """Write what is still waiting."""
+        self._writer.close()
+
+
+def _tagged(record: dict[str, Any]) -> Iterator[tuple[str, Optional[float]]]:
+    if "evaluation" in record:
+        yield from ((f"dev/{name}", value) for name, value in record["evaluation"].items())
+        return
+    for name, value in record.items():
+        if name == "steps_per_second":
+            yield "train/speed", value
+        elif name not in ("step", "batch", "time"):
+            yield f"train/{name}", value

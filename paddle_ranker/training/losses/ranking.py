@@ -1,0 +1,244 @@
+"""Ranking losses: plain functions of logits (`[n]`, one a title) that return a scalar, a mean over the titles.
+
+    loss = RankingLoss("0.5*bce+listnet")
+    loss(logits, labels, queries).backward()
+
+Losses that judge each title alone are means over titles. Those that compare the titles of one query have one value a
+query, and each title counts with its query's: 0 where the query has nothing to compare. So the loss of several whole
+queries is the mean of theirs, weighted by their titles, however they are split into batches. A triple is a query of
+two titles, labelled 1 and 0.
+
+Arguments that several functions have, `[n]` each: `labels`, graded, 0 is not relevant; `relevant`, 0 or 1; `queries`,
+a number that the titles of one query share; `teacher`, a teacher's logits. A logit that is not a number makes every
+loss not a number: a training gone wrong must not look like one that has nothing left to learn.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Callable, Optional, Union
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+
+from paddle_ranker.metrics.measures import RELEVANT
+from paddle_ranker.training.losses.expression import LossExpression, parse_loss
+from paddle_ranker.training.losses.groups import Grid, Queries, constant, differences, nothing
+
+
+def binary_cross_entropy(logits: Tensor, relevant: np.ndarray) -> Tensor:
+    """Return mean(log(1 + exp(l)) - y l) of logits l and `relevant` y.
+
+    The cross-entropy of two classes whose logits differ by l: the published cross-encoder's loss, its head folded.
+    """
+    # Not Paddle's own: it is written with a relu, which turns NaN into 0.
+    return (F.softplus(logits) - constant(relevant, logits) * logits).mean()
+
+
+def mean_squared_error(logits: Tensor, labels: np.ndarray, highest: float) -> Tensor:
+    """Return mean((sigmoid(l) - y / highest)^2) of logits l and labels y, cut to between 0 and `highest`.
+
+    With labels 0 and 1 the Brier score (Brier, 1950).
+    """
+    return ((F.sigmoid(logits) - constant(np.clip(labels / highest, 0.0, 1.0), logits)) ** 2).mean()
+
+
+def margin_on_logits(logits: Tensor, labels: np.ndarray, queries: np.ndarray, margin: float) -> Tensor:
+    """Return the mean of max(0, margin - (l+ - l-)) over a query's pairs of titles with different labels.
+
+    Unlike on probabilities, the gradient of a violated pair does not vanish where the scores are far from 0.
+    """
+    return _over_pairs(logits, labels, queries, lambda ahead: _hinge(margin - ahead))
+
+
+def margin_on_probabilities(logits: Tensor, labels: np.ndarray, queries: np.ndarray, margin: float) -> Tensor:
+    """Return the mean of max(0, margin - (p+ - p-)), p = sigmoid(l), over a query's pairs with different labels.
+
+    On triples the published pairwise ranker's loss.
+    """
+    return _over_pairs(F.sigmoid(logits), labels, queries, lambda ahead: _hinge(margin - ahead))
+
+
+def rank_net(logits: Tensor, labels: np.ndarray, queries: np.ndarray, margin: float = 0.0) -> Tensor:
+    """Return the mean of log(1 + exp(margin - (l+ - l-))) over a query's pairs of titles with different labels.
+
+    RankNet for margin 0 (Burges et al., "Learning to Rank using Gradient Descent", ICML 2005).
+    """
+    return _over_pairs(logits, labels, queries, lambda ahead: F.softplus(margin - ahead))
+
+
+def _over_pairs(
+    scores: Tensor, labels: np.ndarray, queries: np.ndarray, loss_of_lead: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Return the mean over a query's pairs with different labels of a loss of how far the higher one is ahead."""
+    found = Queries(queries)
+    higher, lower = found.pairs(labels)
+    if not len(higher):
+        return nothing(scores)
+    values = loss_of_lead(differences(scores, higher, lower))
+    return found.mean_over_titles(scores, values, found.codes[higher], found.share_of_pairs(higher))
+
+
+def _hinge(x: Tensor) -> Tensor:
+    return paddle.clip(x, min=0.0)  # not relu, which turns NaN into 0
+
+
+def list_net(logits: Tensor, labels: np.ndarray, queries: np.ndarray) -> Tensor:
+    """Return a query's cross-entropy -sum(softmax(y) log softmax(l)) of its titles' logits l and labels y.
+
+    ListNet with top-one probabilities (Cao et al., "Learning to Rank: From Pairwise Approach to Listwise Approach",
+    ICML 2007). Its least value is the entropy of softmax(y), not 0. Queries whose titles have one label are left out.
+    """
+    found = Queries(queries)
+    grid = Grid.of(found)
+    highest = grid.values(labels, -np.inf).max(axis=1)
+    differ = grid.values(labels, np.inf).min(axis=1) < highest
+    grid, highest = grid.rows(differ), highest[differ]
+    if not len(grid):
+        return nothing(logits)
+    target = np.exp(grid.values(labels, -np.inf) - highest[:, None])
+    target /= target.sum(axis=1, keepdims=True)
+    surprise = -F.log_softmax(grid.logits(logits, grid.there), axis=1)
+    values = (constant(target, logits) * surprise).sum(axis=1)
+    return found.mean_over_titles(logits, values, grid.codes, np.ones(len(grid)))
+
+
+def softmax_cross_entropy(logits: Tensor, relevant: np.ndarray, queries: np.ndarray) -> Tensor:
+    """Return the mean over a query's relevant titles of -log(exp(l) / (exp(l) + sum of its irrelevant ones' exp)).
+
+    Localized contrastive estimation (Gao, Dai and Callan, "Rethink Training of BERT Rerankers in Multi-Stage
+    Retrieval Pipeline", ECIR 2021). Queries without a relevant title, or without another one, are left out.
+    """
+    found = Queries(queries)
+    grid = Grid.of(found)
+    chosen = grid.values(relevant, 0.0) > 0
+    both = chosen.any(axis=1) & (grid.there & ~chosen).any(axis=1)
+    grid, chosen = grid.rows(both), chosen[both]
+    if not len(grid):
+        return nothing(logits)
+    others = paddle.logsumexp(grid.logits(logits, grid.there & ~chosen), axis=1)
+    row, column = np.nonzero(chosen)
+    own = paddle.gather(logits, paddle.to_tensor(grid.places[row, column]))
+    surprise = F.softplus(paddle.gather(others, paddle.to_tensor(row)) - own)
+    return found.mean_over_titles(logits, surprise, grid.codes[row], 1.0 / chosen.sum(axis=1)[row])
+
+
+def lambda_rank(logits: Tensor, labels: np.ndarray, queries: np.ndarray) -> Tensor:
+    """Return a query's sum of |G+ - G-| |1/D+ - 1/D-| log2(1 + exp(-(l+ - l-))) over pairs with different labels.
+
+    LambdaRank's weights, which are what nDCG changes by when the two titles change places, as a loss: LambdaLoss with
+    the weights of LambdaRank (Wang et al., "The LambdaLoss Framework for Ranking Metric Optimization", CIKM 2018,
+    section 4.1). The gain G is 2^label - 1 over the query's best possible sum, D = log2(1 + rank) at the rank that the
+    logits give; equal logits are ranked the less relevant title first. The weights are constants of the gradient.
+    """
+    found = Queries(queries)
+    higher, lower = found.pairs(labels)
+    if not len(higher):
+        return nothing(logits)
+    gains = found.gains(labels)
+    values = logits.numpy().astype(np.float64)
+    discounts = 1.0 / np.log2(2.0 + found.ranks(np.lexsort((labels, -values, found.codes))))
+    weights = np.abs(gains[higher] - gains[lower]) * np.abs(discounts[higher] - discounts[lower])
+    ahead = differences(logits, higher, lower)
+    return found.mean_over_titles(logits, F.softplus(-ahead), found.codes[higher], weights / math.log(2.0))
+
+
+def teacher_mse(logits: Tensor, teacher: np.ndarray) -> Tensor:
+    """Return mean((l - t)^2) of logits l and a teacher's logits t (Ba and Caruana, NIPS 2014)."""
+    return ((logits - constant(teacher, logits)) ** 2).mean()
+
+
+def margin_mse(logits: Tensor, queries: np.ndarray, teacher: np.ndarray) -> Tensor:
+    """Return the mean of ((l1 - l2) - (t1 - t2))^2 over all pairs of a query's titles, t a teacher's logits.
+
+    MarginMSE (Hofstätter et al., "Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge
+    Distillation", 2020), there of a relevant title and another; here labels play no part. Queries of one title are
+    left out.
+    """
+    found = Queries(queries)
+    first, second = found.all_pairs()
+    if not len(first):
+        return nothing(logits)
+    apart = differences(logits - constant(teacher, logits), first, second)
+    return found.mean_over_titles(logits, apart**2, found.codes[first], found.share_of_pairs(first))
+
+
+@dataclass(frozen=True)
+class _Titles:
+    """What a loss may look at, and its margin."""
+
+    logits: Tensor
+    labels: np.ndarray
+    queries: np.ndarray
+    teacher: np.ndarray
+    highest: float
+    margin: float
+
+    @property
+    def relevant(self) -> np.ndarray:
+        return self.labels >= RELEVANT
+
+
+_COMPUTED: dict[str, Callable[[_Titles], Tensor]] = {
+    "bce": lambda t: binary_cross_entropy(t.logits, t.relevant),
+    "mse": lambda t: mean_squared_error(t.logits, t.labels, t.highest),
+    "margin_logit": lambda t: margin_on_logits(t.logits, t.labels, t.queries, t.margin),
+    "margin_probability": lambda t: margin_on_probabilities(t.logits, t.labels, t.queries, t.margin),
+    "ranknet": lambda t: rank_net(t.logits, t.labels, t.queries, t.margin),
+    "listnet": lambda t: list_net(t.logits, t.labels, t.queries),
+    "softmax": lambda t: softmax_cross_entropy(t.logits, t.relevant, t.queries),
+    "lambda": lambda t: lambda_rank(t.logits, t.labels, t.queries),
+    "teacher_mse": lambda t: teacher_mse(t.logits, t.teacher),
+    "margin_mse": lambda t: margin_mse(t.logits, t.queries, t.teacher),
+}
+_NONE = np.empty(0)  # what a loss does not look at
+
+
+class RankingLoss:
+    """A sum of losses as a function of a batch's logits.
+
+    Args:
+        expression: which losses, and their factors; or how they are typed.
+        margin: of those that have one; None: the default of each. Raises `UsageError` where none has.
+        highest_label: of the training data, which `mse` takes for a probability of 1.
+    """
+
+    def __init__(
+        self, expression: Union[LossExpression, str], margin: Optional[float] = None, highest_label: float = 1.0
+    ):
+        self.expression = parse_loss(expression) if isinstance(expression, str) else expression
+        self._margins = self.expression.margins(margin)
+        self._highest = highest_label
+
+    @property
+    def margin(self) -> Optional[float]:
+        """The largest margin of its losses; None where none has one."""
+        return max(self._margins.values(), default=None)
+
+    def __call__(
+        self,
+        logits: Tensor,
+        labels: np.ndarray,
+        queries: Optional[np.ndarray] = None,
+        teacher: Optional[np.ndarray] = None,
+    ) -> Tensor:
+        """Return the weighted sum of the losses of n titles in whole queries, a scalar.
+
+        Args:
+            logits: [n], float32
+            labels, queries, teacher: `[n]` each; raises `ValueError` where a loss needs what is not given.
+        """
+        if queries is None and self.expression.compares_titles:
+            raise ValueError(f"--loss {self.expression.text} compares the titles of one query: give the queries")
+        if teacher is None and self.expression.of_teacher:
+            raise ValueError(f"--loss {self.expression.text} learns from a teacher: give its logits")
+        queries, teacher = _NONE if queries is None else queries, _NONE if teacher is None else teacher
+        total = 0.0
+        for term in self.expression.terms:
+            margin = self._margins.get(term.name, 0.0)
+            titles = _Titles(logits, labels, queries, teacher, self._highest, margin)
+            total = term.factor * _COMPUTED[term.name](titles) + total
+        return total

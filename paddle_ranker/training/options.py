@@ -1,0 +1,141 @@
+"""The options of training commands; read before Paddle is imported, so that a typing error shows at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from paddle_ranker.encoding.tokenizers.backends import BACKENDS
+from paddle_ranker.errors import UsageError
+from paddle_ranker.options import Options, option
+
+
+@dataclass(frozen=True)
+class TrainingOptions(Options):
+    """What every training command accepts."""
+
+    save_dir: str = option("./checkpoint", help="where checkpoints go")
+    batch_size: int = option(32, help="examples a batch, on each device", minimum=1)
+    max_tokens: int = option(
+        0, help="padded tokens a batch, on each device: longer pairs make smaller batches; 0: no limit", minimum=0
+    )
+    gradient_accumulation_steps: int = option(
+        1, help="batches whose gradients make one step, as if they were one batch", minimum=1
+    )
+    learning_rate: float = option(5e-5, help="peak learning rate", above=0)
+    new_parts_factor: float = option(
+        10.0,
+        help="learning rate of parts that start from nothing (head, match embeddings, lexical weights), times the peak",
+        above=0,
+    )
+    weight_decay: float = option(0.0, help="weight decay; not applied to biases and LayerNorm", minimum=0)
+    epochs: int = option(3, help="passes over the training file", minimum=1)
+    max_steps: int = option(0, help="stop after so many steps; 0: after the epochs", minimum=0)
+    max_minutes: float = option(
+        0.0, help="save and stop after so many minutes of this process; --resume goes on; 0: no limit", minimum=0
+    )
+    warmup_proportion: float = option(
+        0.0, help="share of the steps over which the learning rate rises; then it falls", minimum=0, below=1
+    )
+    schedule: str = option(
+        "linear", help="how the learning rate falls after the warm-up", choices=("linear", "cosine", "constant")
+    )
+    layer_lr_decay: float = option(
+        1.0, help="each layer's learning rate, times that of the layer above it", above=0, maximum=1
+    )
+    max_grad_norm: float = option(1.0, help="clip the gradient's norm there; 0: don't", minimum=0)
+    eval_step: int = option(200, help="evaluate every so many steps", minimum=1)
+    save_step: int = option(10000, help="checkpoint every so many steps", minimum=1)
+    logging_steps: int = option(10, help="print a progress line every so many steps", minimum=1)
+    keep: int = option(0, help="scheduled checkpoints that stay, beside the best and the last; 0: all", minimum=0)
+    early_stopping: int = option(
+        0, help="stop after so many evaluations in a row without a better one; 0: don't", minimum=0
+    )
+    resume: bool = option(
+        False, help="go on with the run in save_dir where it was killed; begins one where there is none"
+    )
+    force_resume: bool = option(False, help="resume though data, options or the number of processes differ")
+    log_dir: Optional[str] = option(None, help="write VisualDL scalars there")
+    use_amp: bool = option(False, help="mixed precision")
+    amp_dtype: str = option(
+        "auto",
+        help="half precision of --use_amp; auto: float16, on a CPU bfloat16",
+        choices=("auto", "float16", "bfloat16"),
+    )
+    scale_loss: float = option(32768.0, help="first loss scale of --use_amp; it adapts", above=0)
+    gradient_checkpointing: bool = option(
+        False, help="keep no activations inside layers but compute them again: less memory, up to half more time"
+    )
+    data_memory_mb: int = option(
+        1024, help="encoded training data beyond so many MB go to a temporary file in save_dir", minimum=0
+    )
+    seed: int = option(1000, help="random seed of order, dropout and new parameters", minimum=0)
+    device: str = option("gpu", help="cpu, gpu, xpu or npu")
+    cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.force_resume and not self.resume:
+            raise UsageError("--force_resume true says how to resume: add --resume, or leave it out to begin a new run")
+
+
+@dataclass(frozen=True)
+class RankerTrainingOptions(TrainingOptions):
+    """What the training commands of both rankers accept."""
+
+    model_name_or_path: str = option(
+        "ernie-3.0-medium-zh", help="where to start: a PaddleNLP model name, or a local model folder"
+    )
+    init_from_ckpt: Optional[str] = option(
+        None, help="go on from a checkpoint: a folder, or its model_state.pdparams"
+    )  # fmt: skip
+    max_seq_length: Optional[int] = option(
+        None, help="longest pair in tokens (default: the checkpoint's, else 128)", minimum=5
+    )
+    head_learning_rate: Optional[float] = option(
+        None,
+        help="peak learning rate of the head (default: that of new parts for a new one, twice the peak for one folded "
+        "from two classes, else the peak)",
+        above=0,
+    )
+    metric: str = option(
+        "auc",
+        help="the figure whose best value makes the best checkpoint",
+        choices=("auc", "mrr@10", "ndcg@10", "map", "pairs_ordered"),
+    )
+    match_embeddings: bool = option(
+        True, help="tell the model which tokens stand in both texts (exact-match embeddings)"
+    )
+    lexical_features: bool = option(
+        False,
+        help="add what BM25 and its kin see to the head, computed inside the model; a checkpoint that has them keeps "
+        "them",
+    )
+    tokenizer: str = option(
+        "auto", help="what turns text into ids; all give the same, auto is the fastest", choices=BACKENDS
+    )
+    skip_bad_rows: bool = option(False, help="leave out malformed rows and count them, instead of stopping")
+
+
+# What a run may be resumed with otherwise than it was started: it leaves the parameters as they come, or moves only
+# where a run stops and what it keeps.
+MAY_CHANGE = frozenset(
+    {
+        "debug",
+        "save_dir",
+        "init_from_ckpt",
+        "logging_steps",
+        "eval_step",
+        "save_step",
+        "keep",
+        "early_stopping",
+        "max_minutes",
+        "resume",
+        "force_resume",
+        "log_dir",
+        "device",
+        "cpu_threads",
+        "data_memory_mb",
+        "tokenizer",
+    }
+)

@@ -1,0 +1,199 @@
+"""What a training needs beside its parameters to go on after a kill as if nothing had happened.
+
+`<save_dir>/state_<step>/` belongs to the checkpoint `<save_dir>/model_<step>/`. It is written after it and appears
+whole or not at all; a step whose two folders are both there can be resumed.
+
+| file | holds |
+| --- | --- |
+| `state.json` | where the run stood, and what it was started with: options, data, processes |
+| `optimizer.npz` | the optimizer's moments, by parameter; gone when the run is finished |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Optional, Union
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from paddle_ranker.errors import CheckpointError, RankerError
+from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
+
+FORMAT_VERSION = 1
+STATE_FILE = "state.json"
+OPTIMIZER_FILE = "optimizer.npz"
+_DIFFERENCES_SHOWN = 4
+
+
+@dataclass
+class Progress:
+    """Where a run stands after a step."""
+
+    step: int = 0
+    epoch: int = 1
+    batches: int = 0  # of this epoch, done
+    examples: int = 0
+    seconds: float = 0.0
+    best: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
+    without_improvement: int = 0  # evaluations
+    scheduled: list[int] = field(default_factory=list)  # steps of the checkpoints that stay
+    precision: dict[str, float] = field(default_factory=dict)
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """A state on the disk that a run can go on from."""
+
+    folder: Path  # state_<step>
+    model: Path  # model_<step>
+    progress: Progress
+    identity: dict[str, Any]
+    part_factors: dict[str, float]
+
+    def restore(self, network: nn.Layer, optimizer: paddle.optimizer.AdamW, step_of_schedule: Any) -> None:
+        """Put back the parameters, the optimizer's moments and the schedule's place.
+
+        Raises `CheckpointError` where a file is damaged or does not fit.
+        """
+        set_parameters(network, load_arrays(self.model / PARAMETERS_FILE), self.model)
+        step_of_schedule.step(self.progress.step)
+        if self.progress.finished:  # there is no step left to make
+            return
+        path = self.folder / OPTIMIZER_FILE
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                moments = dict(arrays)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            raise CheckpointError(f"{path}: missing or damaged ({error}); start anew without --resume") from error
+        names = {structured: p.name for structured, p in network.named_parameters()}
+        state = {}
+        for key, array in moments.items():
+            structured, _, accumulator = key.rpartition("/")
+            if structured not in names:
+                raise CheckpointError(f"{path}: holds {key}, which this network has not; start anew without --resume")
+            state[f"{names[structured]}_{accumulator}"] = paddle.to_tensor(array)
+        optimizer.set_state_dict({**state, "LR_Scheduler": step_of_schedule.state_dict()})
+
+
+def set_parameters(network: nn.Layer, arrays: dict[str, np.ndarray], source: Path) -> None:
+    """Copy arrays into the parameters of the same names; raises `CheckpointError` where the names or shapes differ."""
+    state = network.state_dict()
+    wrong = sorted(set(state) ^ set(arrays)) or [
+        name for name in state if list(state[name].shape) != list(arrays[name].shape)
+    ]
+    if wrong:
+        raise CheckpointError(f"{source}: is of another network ({wrong[0]}); start anew without --resume")
+    for name, tensor in state.items():
+        tensor.set_value(arrays[name])
+
+
+def write_state(
+    folder: Path,
+    network: nn.Layer,
+    optimizer: paddle.optimizer.AdamW,
+    progress: Progress,
+    identity: dict[str, Any],
+    part_factors: dict[str, float],
+) -> None:
+    """Write a state into an existing folder; wrap it in `atomic.new_folder`."""
+    if not progress.finished:
+        accumulators = {key: value for key, value in optimizer.state_dict().items() if key != "LR_Scheduler"}
+        # Paddle numbers parameters in the order in which a process makes them: their place in the network lasts.
+        arrays = {}
+        for structured, parameter in network.named_parameters():
+            prefix = f"{parameter.name}_"
+            for key in [key for key in accumulators if key.startswith(prefix)]:
+                arrays[f"{structured}/{key[len(prefix) :]}"] = accumulators.pop(key).numpy()
+        if accumulators:
+            raise RuntimeError(f"the optimizer holds {sorted(accumulators)[:3]}, which belong to no parameter")
+        with (folder / OPTIMIZER_FILE).open("wb") as stream:
+            np.savez(stream, **arrays)
+    content = {
+        "format_version": FORMAT_VERSION,
+        "progress": asdict(progress),
+        "identity": identity,
+        "part_factors": part_factors,
+    }
+    (folder / STATE_FILE).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def find_state(save_dir: Union[str, Path]) -> Optional[SavedState]:
+    """Return the latest state in a folder that a run can go on from, None where there is none.
+
+    Raises `CheckpointError` for a damaged one, or one that a newer version wrote.
+    """
+    save_dir = Path(save_dir)
+    steps = [
+        int(match.group(1)) for path in save_dir.glob("state_*") if (match := re.match(r"state_(\d+)$", path.name))
+    ]
+    steps = [step for step in steps if (save_dir / f"model_{step}").is_dir()]
+    if not steps:
+        return None
+    folder, model = save_dir / f"state_{max(steps)}", save_dir / f"model_{max(steps)}"
+    path = folder / STATE_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format_version"] > FORMAT_VERSION:
+            raise CheckpointError(f"{path}: a newer version of the toolkit wrote this: update the toolkit")
+        progress = Progress(**content["progress"])
+        return SavedState(folder, model, progress, content["identity"], content["part_factors"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: damaged ({type(error).__name__}: {error}); start anew without --resume"
+        ) from error
+
+
+def check_identity(state: SavedState, identity: dict[str, Any]) -> list[str]:
+    """Return what differs between what the saved run was started with and what this one is, in words."""
+    flat, saved = _flatten(identity), _flatten(state.identity)
+    return [
+        f"{name} was {_short(saved.get(name))}, is {_short(flat.get(name))}"
+        for name in sorted(set(flat) | set(saved))
+        if flat.get(name) != saved.get(name)
+    ]
+
+
+def refuse_differences(state: SavedState, differences: Sequence[str]) -> None:
+    """Raise `RankerError` where there are differences."""
+    if differences:
+        more = f"; and {len(differences) - _DIFFERENCES_SHOWN} more" if len(differences) > _DIFFERENCES_SHOWN else ""
+        raise RankerError(
+            f"{state.model.parent}: the run to resume was started otherwise: "
+            f"{'; '.join(differences[:_DIFFERENCES_SHOWN])}{more}: type what it was started with, start anew without "
+            "--resume, or go on all the same with --force_resume true"
+        )
+
+
+def content_digest(path: Union[str, Path]) -> str:
+    """Return a digest of a file's content: the first 16 hexadecimal digits of its SHA-256."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}{name} "))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,361 @@
+"""The load test, the conformance table and the soak: their clients, their figures, their verdicts, the commands."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+import pytest
+
+from benchmarks import conformance, serving, soak
+from benchmarks.conformance import Row, judge
+from benchmarks.peers.conformance_messages import (
+    fields,
+    general_request,
+    general_scores,
+    pipeline_answer,
+    pipeline_request,
+    varint,
+)
+from benchmarks.serving_connections import CLOSED, LATE, Answer, StreamConnection, split_baidu_std, split_http
+from benchmarks.serving_dialects import BAIDU_STD, DIALECTS, HTTP, OK, Asked
+from benchmarks.serving_load import Load, Request, closed_loop, open_loop
+from benchmarks.serving_peers import SYSTEMS
+from benchmarks.serving_report import Loop, Measured, Run, goals, shown_tables
+from benchmarks.soak_memory import growth
+from benchmarks.soak_traffic import WRONG, Question, Tally
+from paddle_ranker.encoding.columns import EncodedPairs
+from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.serving.paddle import baidu_std
+from paddle_ranker.serving.paddle.messages import messages
+
+unit, server, slow = pytest.mark.unit, pytest.mark.server, pytest.mark.slow
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
+BODY = b'{"results": []}'
+ANSWER = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 15\r\n\r\n" + BODY
+
+
+def asked() -> Asked:
+    pairs = EncodedPairs(
+        np.array([1, 5, 2, 6, 2, 1, 5, 2, 2], np.int32), np.array([0, 5, 9]), np.array([3, 3], np.int32)
+    )
+    return Asked("a", ["b", ""], pairs, 0)
+
+
+@unit
+def test_an_answer_is_found_by_its_length() -> None:
+    for size in range(len(ANSWER)):
+        assert split_http(bytearray(ANSWER[:size])) is None
+    assert split_http(bytearray(ANSWER)) == (OK, BODY)
+    assert split_http(bytearray(ANSWER.replace(b"200", b"503"))) == ("503", BODY)
+    with pytest.raises(RankerError, match="no Content-Length"):
+        split_http(bytearray(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"))
+    for frame, answer in (
+        (baidu_std.reply(1, b"scores"), (OK, b"scores")),
+        (baidu_std.reply(1, error=(2004, "full")), ("2004", b"")),
+    ):
+        for size in range(len(frame)):
+            assert split_baidu_std(bytearray(frame[:size])) is None
+        assert split_baidu_std(bytearray(frame)) == answer
+
+
+def with_server(handler: Handler, use: Callable[[int], Any]) -> Any:
+    """Return what `use` of a server's port gives."""
+
+    async def run() -> Any:
+        listening = await asyncio.start_server(handler, "127.0.0.1", 0)
+        try:
+            return await use(listening.sockets[0].getsockname()[1])
+        finally:
+            listening.close()
+
+    return asyncio.run(run())
+
+
+def answering(*answers: bytes, seconds: float = 0.0) -> Handler:
+    """Answer each request of a connection with the next of `answers`, the last of them for ever; b"" ends it."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = 0
+        while await reader.read(1 << 16):
+            await asyncio.sleep(seconds)
+            writer.write(answers[min(number, len(answers) - 1)])
+            number += 1
+            if not answers[min(number, len(answers)) - 1]:
+                break
+        writer.close()
+
+    return handle
+
+
+@unit
+def test_a_connection_says_what_came_and_opens_another_one() -> None:
+    async def use(port: int, patience: float = 30.0) -> list[Answer]:
+        connection = StreamConnection("127.0.0.1", port, HTTP, patience)
+        answers = [await connection.ask(b"GET") for _ in range(3)]
+        await connection.close()
+        return answers
+
+    assert with_server(answering(ANSWER), use) == [(OK, BODY)] * 3
+    assert [answer.code for answer in with_server(answering(ANSWER, b""), use)] == [OK, CLOSED, OK]
+    late = with_server(answering(ANSWER, seconds=5), lambda port: use(port, 0.05))
+    assert [answer.code for answer in late] == [LATE] * 3
+    assert [answer.code for answer in asyncio.run(use(1))] == [CLOSED] * 3
+
+
+@unit
+def test_a_server_that_speaks_something_else_stops_the_load() -> None:
+    def use(port: int) -> Any:
+        return StreamConnection("127.0.0.1", port, BAIDU_STD, 30).ask(b"PRPC")
+
+    with pytest.raises(RankerError, match="a frame begins with"):
+        with_server(answering(ANSWER), use)
+
+
+@unit
+def test_a_closed_loop_measures_what_a_server_does() -> None:
+    # Four clients, each answered 20 ms after it asked: no more than 200 requests, 600 pairs a second.
+    def use(port: int) -> Any:
+        return closed_loop(DIALECTS["rerank"], "127.0.0.1", port, [Request(b"x", 3)], 4, 0.5)
+
+    load = with_server(answering(ANSWER, seconds=0.02), use)
+    assert load.failures == 0 and load.codes[OK] >= 4
+    assert load.pairs == 3 * load.codes[OK] == 3 * len(load.latencies)
+    assert 0 < load.pairs_per_second <= 600 * 1.1
+    assert min(load.latencies) >= 0.019 and load.milliseconds(50) >= 19
+    assert load.seconds <= load.whole_seconds
+    failing = with_server(answering(ANSWER.replace(b"200", b"429")), use)
+    assert failing.pairs == 0 and failing.codes["429"] == failing.failures > 0 and math.isnan(failing.milliseconds(99))
+
+
+@unit
+def test_an_open_loop_counts_from_when_a_request_was_due() -> None:
+    def use(port: int) -> Any:
+        return open_loop(DIALECTS["rerank"], "127.0.0.1", port, [Request(b"x", 1)], 100, 0.5, 7)
+
+    assert 20 < sum(with_server(answering(ANSWER), use).codes.values()) < 90  # 50 are expected
+    # A server that answers nobody for half a second: what was due at its beginning has waited as long.
+    stopped = time.monotonic() + 0.5
+
+    async def stuck(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1 << 16):
+            await asyncio.sleep(max(0.0, stopped - time.monotonic()))
+            writer.write(ANSWER)
+        writer.close()
+
+    load = with_server(stuck, use)
+    assert load.failures == 0 and max(load.latencies) > 0.25
+
+
+@unit
+def test_every_dialect_writes_what_its_server_reads() -> None:
+    one = asked()
+    ids, types = one.arrays()
+    for name in ("json", "baidu_std", "grpc"):
+        data = DIALECTS[name].write(one)
+        if name == "json":
+            tensors = json.loads(data.partition(b"\r\n\r\n")[2])["tensor"]
+            values = [tensor["int64_data"] for tensor in tensors]
+        else:
+            payload = data[-len(DIALECTS["grpc"].write(one)) :]
+            values = [list(tensor.int64_data) for tensor in messages().Request.FromString(payload).tensor]
+        assert values == [ids.ravel().tolist(), types.ravel().tolist()]
+    assert json.loads(DIALECTS["tei"].write(one).partition(b"\r\n\r\n")[2])["texts"] == ["b", ""]
+    ranked = b'{"results": [{"index": 1, "relevance_score": 0.75}, {"index": 0, "relevance_score": 0.5}]}'
+    code, found = DIALECTS["rerank"].read(ranked, 2)
+    assert code == OK and found.tolist() == [0.5, 0.75]
+    closed = messages().PipelineResponse(err_no=3001).SerializeToString()
+    assert DIALECTS["pipeline_grpc"].read(closed, 2)[0] == "3001"
+    code, found = DIALECTS["pipeline_http"].read(b'{"err_no":0,"key":["predict"],"value":["[[0.5], [0.25]]"]}', 2)
+    assert code == OK and found.tolist() == [0.5, 0.25]
+
+
+@unit
+def test_protobuf_by_hand_is_protobuf() -> None:
+    assert varint(300) == b"\xac\x02" and list(fields(b"\x08\x96\x01\x12\x01a")) == [(1, 150), (2, b"a")]
+    tensors = [{"int64_data": [1, 300, -1], "elem_type": 0, "shape": [1, 3], "name": "input_ids", "alias_name": "x"}]
+    request = messages().Request.FromString(general_request(tensors))
+    [tensor] = request.tensor
+    assert list(tensor.int64_data) == [1, 300, -1] and list(tensor.shape) == [1, 3]
+    assert (tensor.name, tensor.alias_name, tensor.elem_type) == ("input_ids", "x", 0)
+    assert list(request.fetch_var_names) == ["sigmoid_2.tmp_0"]
+    response = messages().Response()
+    response.outputs.add(engine_name="x").tensor.add(float_data=[0.5, 0.25], name="predict", elem_type=1)
+    assert general_scores(response.SerializeToString()) == [0.5, 0.25]
+    pipeline = messages().PipelineRequest.FromString(pipeline_request(["a", "b"]))
+    assert (list(pipeline.key), list(pipeline.value)) == (["0", "1"], ["a", "b"])
+    answer = messages().PipelineResponse(key=["predict"], value=["[[0.5]]"])
+    assert pipeline_answer(answer.SerializeToString()) == "[[0.5]]"
+    for read, wrong in ((general_scores, messages().Response(err_no=5)), (general_scores, messages().Response()),
+                        (pipeline_answer, messages().PipelineResponse(err_no=5))):  # fmt: skip
+        with pytest.raises(ValueError, match=r"err_no 5|no scores"):
+            read(wrong.SerializeToString())
+
+
+def load_of(pairs_per_second: float, failures: int = 0) -> Load:
+    codes = Counter({OK: 10, "500": failures})
+    return Load(1.0, 1.0, int(pairs_per_second), codes, [0.001, 0.002, 0.009], 0.1)
+
+
+def a_run() -> Run:
+    run = Run("nano", 2, "inference", "100 queries", titles=10, clients=64)
+    run.engine = {
+        "scorer": [1000.0, 1000.0],
+        "texts": [900.0, 900.0],
+        "batch_32": [900.0, 900.0],
+        "batch_1": [300.0] * 2,
+    }
+    for name, many, single in (("ours_rerank", 950, 660), ("onnxruntime", 500, 330)):
+        measured = Measured(next(system for system in SYSTEMS if system.name == name), 1e-8)
+        for loop in run.loops:
+            measured.closed[loop] = [load_of(many if loop.titles > 1 else single)] * 2
+            measured.cores[loop] = [1.5, 1.5]
+        measured.open[0.5], measured.offered[0.5] = [load_of(many)], 47.5
+        run.systems.append(measured)
+    return run
+
+
+@unit
+def test_the_goals_are_shares_of_the_engine() -> None:
+    run = a_run()
+    found = [(round(goal.value, 3), round(goal.target, 3), goal.reached) for goal in goals(run)]
+    # 950 of 1000; 660 over 300 against four fifths of 900 over 300; no errors.
+    assert found == [(0.95, 0.9, True), (2.2, 2.4, False), (0, 0, True)]
+    run.systems[0].open[0.5] = [load_of(950, failures=2)]
+    assert [goal.reached for goal in goals(run)][-1] is False
+    run.systems[0].closed[run.many][0].codes["500"] = 0
+    shown = shown_tables(run)
+    assert (
+        "| 64 x 10          | ONNX Runtime, dynamic batching | 500 (500-500) | 0.50 [0.50, 0.50] | 1.90 [1.90, 1.90]"
+        in shown
+    )
+    assert "in batches of 32 900 (900-900)" in shown and "| 47.5" in shown
+    run.systems.pop(0)
+    assert len(list(goals(run))) == 1 and shown_tables(run)
+
+
+@unit
+def test_loops_are_not_measured_twice() -> None:
+    assert a_run().loops == [Loop(64, 10), Loop(64, 1), Loop(1, 1), Loop(1, 10)]
+    assert serving.parse_shares("none") == [] and serving.parse_shares("0.5,1") == [0.5, 1.0]
+    for wrong in ("x", "0.5,0", ""):
+        with pytest.raises(UsageError, match="--load"):
+            serving.parse_shares(wrong)
+
+
+@unit
+def test_a_client_is_judged() -> None:
+    expected = [np.array([0.5, 0.25]), np.array([0.1])]
+    row = Row("x", "HTTP")
+    judge(row, {"version": "1", "probabilities": [[0.5, 0.250005], [0.1]]}, expected)
+    assert row.ok and row.pairs == 3 and row.difference == pytest.approx(5e-6)
+    for found, problem in (([[0.5, 0.2501], [0.1]], "off by more"), ([[0.5], [0.1]], r"\[1, 1\] probabilities"),
+                           ([[0.5, math.nan], [0.1]], "off by more")):  # fmt: skip
+        wrong = Row("x", "HTTP")
+        judge(wrong, {"version": "1", "probabilities": found}, expected)
+        assert not wrong.ok
+        assert re.search(problem, wrong.problem)
+    shown = conformance.shown([row, wrong, Row("y", "gRPC", missing="grpcio: install it")])
+    assert [line.split("|")[-2].strip() for line in shown.splitlines()[2:5]] == ["ok", "FAILED", "not installed"]
+    assert "y, gRPC: grpcio: install it" in shown
+
+
+@unit
+def test_memory_that_grows_is_told_from_noise() -> None:
+    noise = np.random.RandomState(0).standard_normal(400)
+    times = np.arange(400.0)
+    flat = growth(list(zip(times, 500 + noise)))
+    assert flat.is_flat(0.5) and abs(flat.megabytes.estimate) < 1 and flat.seconds == pytest.approx(299)
+    # A tenth of a MB a second, 30 MB in the 299 seconds after the warm-up.
+    grown = growth(list(zip(times, 500 + 0.1 * times + noise)))
+    assert grown.megabytes.low < 29.9 < grown.megabytes.high and not grown.is_flat(5)
+    warm = growth(list(zip(times, np.where(times < 90, times, 500))))
+    assert warm.is_flat(0) and warm.held == 500
+    with pytest.raises(ValueError, match="too few"):
+        growth([(0.0, 1.0), (1.0, 1.0)])
+
+
+@unit
+def test_every_answer_of_a_soak_is_checked() -> None:
+    question = Question(DIALECTS["rerank"], b"", np.array([0.5]))
+
+    def body(score: float) -> bytes:
+        return json.dumps({"results": [{"index": 0, "relevance_score": score}]}).encode()
+
+    tally = Tally()
+    for answer, code in (
+        (Answer(OK, body(0.5)), OK),
+        (Answer(OK, body(0.6)), WRONG),
+        (Answer(OK, b"{}"), "an answer that cannot be read"),
+        (Answer("429", b""), "429"),
+        (Answer(CLOSED, b""), CLOSED),
+    ):
+        assert question.judge(answer) == code
+        tally.add(question, code, 0.01)
+    assert (tally.asked, tally.answered, tally.refused) == (5, 1, 1)
+    assert len(tally.failures()) == 4 and len(tally.failures(busy=True)) == 3
+    assert "rerank: 429 (1 times)" in tally.failures()
+    assert soak._failures_above(Tally()) == ["no request was refused: the limits were not reached",
+                                            "no request was answered"]  # fmt: skip
+
+
+@server
+def test_all_clients_of_this_environment_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert conformance.main(["--json", str(tmp_path / "rows.json")]) == 0, capsys.readouterr().out
+    rows = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))["rows"]
+    own = [row for row in rows if row["client"] in ("this project's", "requests", "grpcio, messages by hand")]
+    assert len(own) == 10 and all(row["ok"] and row["pairs"] == 18 for row in own)
+    assert [row for row in rows if not row["ok"] and not row["missing"]] == []
+
+
+@slow
+@server
+def test_a_short_soak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # So short a run says little about memory: a tenth is allowed, where half an hour has a hundredth.
+    arguments = ["--minutes", "0.06", "--above_seconds", "2", "--growth", "10", "--json", str(tmp_path / "soak.json")]
+    assert soak.main(arguments) == 0, capsys.readouterr().out
+    found = json.loads((tmp_path / "soak.json").read_text(encoding="utf-8"))
+    assert set(found["below"]) == set(DIALECTS) and set(found["memory"]) == {"megabytes", "seconds", "held"}
+    assert {"below the limits", "above the limits", "worker", "disk"} <= {phase["name"] for phase in found["phases"]}
+
+
+@slow
+@server
+def test_the_load_test_measures_a_small_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.tiny import VOCABULARY
+
+    (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+    rows = [f"query{number % 7}\t标题 title {number * number}\t{number % 2}" for number in range(60)]
+    (tmp_path / "pairs.tsv").write_text("\n".join(["query\ttitle\tlabel", *rows]) + "\n", encoding="utf-8")
+    data = ["--file", str(tmp_path / "pairs.tsv"), "--vocab", str(tmp_path / "vocab.txt")]
+    sizes = ["--shapes=tiny", "--queries=4", "--titles=3", "--clients=4", "--seconds=0.2", "--rounds=2", "--threads=1"]
+    systems = ["--systems=ours_rerank,ours_baidu_std,ours_json,ours_grpc", "--load=0.5"]
+    status = serving.main([*data, *sizes, *systems, "--json", str(tmp_path / "found.json")])
+    shown, said = capsys.readouterr()
+    assert status == 0, said
+    (run,) = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["runs"]
+    assert set(run["engine_pairs_per_second"]) == {"scorer", "texts", "batch_32", "batch_1"}
+    for row in run["systems"]:
+        assert row["difference"] <= serving.TOLERANCE
+        assert set(row["closed"]) == {"4 x 3", "4 x 1", "1 x 1", "1 x 3"} and set(row["open"]) == {"0.5"}
+        assert all(load["codes"].keys() == {OK} for part in row["closed"].values() for load in part["rounds"])
+    assert "ours: gRPC, tensors" in shown and "reached: tiny, 1 thread: errors of ours" in shown
+
+
+@unit
+def test_what_is_not_installed_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    options = serving.ServingBenchmarkOptions(systems="ours_rerank,onnxruntime", peer_python=sys.executable)
+    found = {system.name for system in serving.available(options)}
+    said = capsys.readouterr().out
+    assert "ours_rerank" in found
+    assert ("onnxruntime" in found) != ("onnxruntime (" in said)
+    with pytest.raises(UsageError, match="choose from"):
+        serving.available(serving.ServingBenchmarkOptions(systems="tensorrt"))

@@ -1,0 +1,361 @@
+"""The quality benchmarks: their arithmetic by hand or a second way, and both commands on tiny data."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import demo, qbqtc
+from benchmarks.inputs import ROOT
+from benchmarks.qbqtc_splits import grouped_folds, make_splits
+from benchmarks.report import Goal, System, compare, figures_table, format_table, parse_numbers
+from benchmarks.run_store import Run, RunStore
+from benchmarks.script_commands import arguments_after, script_commands
+from ernie_matching.train_pairwise import TrainPairwiseOptions
+from paddle_ranker.commands.starter import StarterOptions
+from paddle_ranker.data.records import LabeledPair, Triple, read_records, write_records
+from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.metrics.measures import evaluate_ranking, ndcg_at, rank
+from paddle_ranker.options import parse_options
+
+unit = pytest.mark.unit
+slow = pytest.mark.slow
+WORDS = "深度学习神经网络语言文化差异农业水稻病害诊断老年人护理经济增长教育法律"
+
+
+def graded_pairs(queries: int, seed: int) -> list[LabeledPair]:
+    """Make pairs that word overlap solves: titles share two, one or no pair of characters with their query."""
+    dice, pairs = random.Random(seed), []
+    for number in range(queries):
+        query = "".join(dice.sample(WORDS, 4)) + f"{number} rice"
+        for label in (2, 1, 0, 0):
+            pairs.append(LabeledPair(query, query[: 2 * label] + "".join(dice.sample(WORDS, 6)), float(label)))
+    return pairs
+
+
+@pytest.fixture
+def tiny_data(tmp_path: Path) -> Path:
+    """A folder that looks like the real data, with 12 train and 6 dev queries."""
+    for name, pairs in (("train", graded_pairs(12, 1)), ("dev", graded_pairs(6, 2))):
+        (tmp_path / "data" / "qbqtc").mkdir(parents=True, exist_ok=True)
+        write_records(tmp_path / "data" / "qbqtc" / f"{name}.tsv", pairs)
+    (tmp_path / "data" / "simclue").mkdir()
+    triples = [Triple(p.query, p.title, n.title) for p, n in zip(graded_pairs(8, 3)[::4], graded_pairs(8, 3)[3::4])]
+    write_records(tmp_path / "data" / "simclue" / "train_pairwise.tsv", triples)
+    return tmp_path / "data"
+
+
+TINY_RECIPE = ["--layers=1", "--hidden_size=16", "--heads=2", "--batch_size=8", "--resamples=50", "--max_seq_length=24"]
+
+
+@unit
+def test_no_query_stands_on_both_sides_of_a_fold_and_each_row_is_scored_once() -> None:
+    queries = [pair.query for pair in graded_pairs(11, 1)]
+    random.Random(1).shuffle(queries)
+    scored = []
+    for learn, score in grouped_folds(queries, 3):
+        assert not {queries[row] for row in learn} & {queries[row] for row in score}
+        assert sorted([*learn, *score]) == list(range(len(queries)))
+        scored += list(score)
+    assert sorted(scored) == list(range(len(queries)))
+    with pytest.raises(UsageError, match="--folds 12: there are only 11 queries"):
+        next(grouped_folds(queries, 12))
+
+
+@unit
+def test_splits(tiny_data: Path) -> None:
+    train = read_records(tiny_data / "qbqtc" / "train.tsv", LabeledPair)
+    dev = read_records(tiny_data / "qbqtc" / "dev.tsv", LabeledPair)
+
+    measured, (split,) = make_splits(str(tiny_data), "qbqtc", "dev", 3)
+    assert (measured, split.pairs, list(split.rows)) == (dev, train, list(range(24)))
+    triples = split.triples_for(2, seed=1)
+    labels = {(pair.query, pair.title): pair.label for pair in train}
+    assert len(triples) == 12 * (2 + 2)  # the title of label 2 has three lower ones, that of label 1 two
+    assert all(labels[t.query, t.title] > labels[t.query, t.neg_title] for t in triples)
+    assert len(split.triples_for(9, seed=1)) == 12 * (3 + 2)
+    assert split.triples_for(1, seed=1) != split.triples_for(1, seed=2)
+
+    measured, splits = make_splits(str(tiny_data), "qbqtc", "cv", 4)
+    assert measured == train
+    for split in splits:
+        held_out = {train[row].query for row in split.rows}
+        assert len(held_out) == 3
+        assert not held_out & {triple.query for triple in split.triples_for(2, seed=1)}
+
+    measured, (split,) = make_splits(str(tiny_data), "simclue", "cv", 4)
+    assert measured == train
+    assert split.triples_for(1, seed=1) == read_records(tiny_data / "simclue" / "train_pairwise.tsv", Triple)
+    assert [pair.label for pair in split.pairs] == [1, 0] * 8
+
+
+@unit
+def test_figures_equal_those_computed_one_draw_at_a_time() -> None:
+    pairs, noise = graded_pairs(7, 4), np.random.default_rng(1)
+    queries, labels = [pair.query for pair in pairs], np.array([pair.label for pair in pairs])
+    best = System("best", (labels + noise.normal(size=28), labels + noise.normal(size=28)), (1.0, 2.0))
+    other = System("other", (noise.normal(size=28),), (0.0,))
+    figures = compare(queries, labels, [best, other], "best", resamples=40)
+
+    def mean_measures(system: System) -> dict[str, float]:
+        found = [evaluate_ranking(queries, labels, scores) for scores in system.runs]
+        return {name: sum(f[name] for f in found) / len(found) for name in ("auc", "ndcg@10")}
+
+    for system in (best, other):
+        for name, value in mean_measures(system).items():
+            assert figures[system.name][name].interval.estimate == pytest.approx(value, abs=1e-12)
+    assert figures["best"]["auc"].runs == pytest.approx(
+        [evaluate_ranking(queries, labels, scores)["auc"] for scores in best.runs], abs=1e-12
+    )
+    assert figures["best"]["auc"].difference is None
+
+    # The draws of paddle_ranker.metrics.intervals, each spelled out as a file with a query as often as drawn.
+    names = list(dict.fromkeys(queries))
+    drawn = np.random.default_rng(1000).multinomial(7, np.full(7, 1 / 7), size=40)
+    gaps: dict[str, list[float]] = {"auc": [], "ndcg@10": []}
+    for counts in drawn:
+        rows = [row for name, count in zip(names, counts) for row in _rows(queries, name) * int(count)]
+        copies = [f"{name} {n}" for name, count in zip(names, counts) for n in range(count) for _ in range(4)]
+        gap = {"auc": 0.0, "ndcg@10": 0.0}
+        for system, sign in ((best, 1), (other, -1)):
+            for scores in system.runs:
+                share = sign / len(system.runs)
+                gap["auc"] += share * evaluate_ranking(copies, labels[rows], scores[rows])["auc"]
+                gap["ndcg@10"] += share * ndcg_at(rank(copies, labels[rows], scores[rows]), 10).mean()
+        for name in gaps:
+            gaps[name].append(gap[name])
+    for name, values in gaps.items():
+        found = figures["other"][name].difference
+        assert found is not None
+        assert (found.low, found.high) == pytest.approx(tuple(np.percentile(values, [2.5, 97.5])), abs=1e-12)
+        expected = mean_measures(best)[name] - mean_measures(other)[name]
+        assert found.estimate == pytest.approx(expected, abs=1e-12)
+
+    table = figures_table([best, other], figures, "best").splitlines()
+    assert len({len(line) for line in table}) == 1
+    assert f"{figures['best']['auc'].runs[1]:.3f}" in table[2]
+    assert str(figures["other"]["auc"].interval) in table[3]
+
+
+def _rows(queries: list[str], name: str) -> list[int]:
+    return [row for row, query in enumerate(queries) if query == name]
+
+
+@unit
+def test_tables_goals_and_numbers() -> None:
+    assert format_table(["a", "long"], [["word", ""]]) == "| a    | long |\n| ---- | ---- |\n| word |      |"
+    assert str(Goal("AUC", 0.9, 0.9)) == "reached: AUC 0.900, goal >= 0.9"
+    assert str(Goal("seconds", 181, 180, at_most=True)) == "MISSED: seconds 181.000, goal <= 180"
+    assert not Goal("AUC", math.nan, 0.9).reached
+    assert parse_numbers("3,1", "seeds") == [3, 1]
+    for wrong in ("", "1,x", "1,1", "-1"):
+        with pytest.raises(UsageError, match="--seeds"):
+            parse_numbers(wrong, "seeds")
+
+
+@unit
+def test_demo_goals_take_the_better_bm25_and_the_stray_on_either_side() -> None:
+    values = {"bm25_words": 0.7, "bm25_bigrams": 0.8, "ranker": 0.94, "shuffled": 0.44}
+    goals = demo.goals_of({name: {"auc": value} for name, value in values.items()})
+    assert [round(goal.value, 6) for goal in goals] == [0.94, 0.14, 0.06]
+    assert [goal.reached for goal in goals] == [True, False, False]
+
+
+@unit
+def test_shuffled_labels_keep_every_text_and_swap_half() -> None:
+    triples = [Triple(f"q{n}", f"t{n}", f"n{n}") for n in range(1000)]
+    shuffled = demo.shuffle_labels(triples, 1, mirrored=False)
+    swapped = [new for old, new in zip(triples, shuffled) if new != old]
+    assert all(new.title[0] == "n" and new.title[1:] == new.query[1:] == new.neg_title[1:] for new in swapped)
+    assert 430 < len(swapped) < 570  # 4.4 standard deviations of 1,000 fair coins
+    mirrored = demo.shuffle_labels(triples, 1, mirrored=True)
+    assert [t for t in triples if t in mirrored] == [t for t in triples if t not in shuffled]
+    assert len(set(mirrored) & set(shuffled)) == 0
+    assert demo.shuffle_labels(triples, 1, mirrored=False) == shuffled
+    assert demo.shuffle_labels(triples, 2, mirrored=False) != shuffled
+
+
+@unit
+def test_auc_by_kind() -> None:
+    labels = np.array([1, 0, 1, 0, 0])
+    system = System("s", (np.array([2.0, 1.0, 1.0, 2.0, 0.0]), np.array([2.0, 1.0, 2.0, 1.0, 0.0])), (0.0, 0.0))
+    found = demo.auc_by_kind(["a", "a", "b", "b", "c"], labels, ["q", "q", "r", "s", "t"], [system])
+    assert found["a"] == {"queries": 1, "s": 1.0}
+    assert found["b"] == {"queries": 2, "s": 0.5}  # wrong in one run, right in the other
+    assert math.isnan(found["c"]["s"])
+
+
+@unit
+def test_a_stored_run_is_not_computed_again(tmp_path: Path) -> None:
+    computed = []
+
+    def compute() -> Run:
+        computed.append(1)
+        return np.array([0.1, 1 / 3]), 2.5
+
+    store = RunStore(str(tmp_path / "runs"))
+    first = store.get({"seed": 1}, compute)
+    again = RunStore(str(tmp_path / "runs")).get({"seed": 1}, compute)
+    assert (first[0].tolist(), first[1]) == (again[0].tolist(), again[1]) == ([0.1, 1 / 3], 2.5)
+    assert len(computed) == 1
+    store.get({"seed": 2}, compute)
+    RunStore(None).get({"seed": 1}, compute)
+    assert len(computed) == 3
+
+
+@unit
+def test_the_script_tells_its_recipe_without_running_anything() -> None:
+    # Arguments come last and win; train_pairwise.py's own parser understands all of it.
+    commands = script_commands(demo.SCRIPT, ["--seed", "5", "--epochs=7"])
+    options = parse_options(TrainPairwiseOptions, arguments_after(commands, "train_pairwise.py"), "train", "")
+    assert (options.seed, options.epochs, options.model_name_or_path) == (5, 7, "STARTER")
+    assert options.train_file == str(ROOT / "datasets" / demo.TRAIN)
+    assert options.test_file == str(ROOT / "datasets" / demo.DEV)
+    starter = parse_options(StarterOptions, arguments_after(commands, "starter"), "starter", "")
+    assert all(name.startswith(str(ROOT / "datasets")) for name in starter.corpus.split(","))
+    with pytest.raises(RankerError, match="runs no train_ce"):
+        arguments_after(commands, "train_ce.py")
+
+
+@unit
+def test_a_script_that_fails_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "x.sh").write_text("echo first >&2; echo 'no such thing' >&2; exit 3\n")
+    with pytest.raises(RankerError, match="status 3: no such thing"):
+        script_commands(tmp_path / "x.sh")
+
+
+@unit
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--systems", "bm25"], "--systems bm25: choose from"),
+        (["--systems", "margin_logit:x"], "--systems margin_logit:x: choose from"),
+        (["--systems", "ranker,ranker"], "name each system once"),
+        (["--systems", "features", "--reference", "ranker"], "--reference ranker: is not among"),
+        (["--seeds", "a"], "--seeds a: give whole numbers"),
+        (["--protocol", "test"], "--protocol test: choose from dev, cv"),
+    ],
+)
+def test_wrong_options(arguments: list[str], message: str, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert qbqtc.main([f"--data_dir={tiny_data}", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@unit
+def test_missing_data_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert qbqtc.main([f"--data_dir={tmp_path}", "--systems=features"]) == 1
+    assert f"{tmp_path}/qbqtc/dev.tsv: not there" in capsys.readouterr().err
+    assert demo.main([f"--data_dir={tmp_path}"]) == 1
+    assert "make the data with datasets/make_demo.py" in capsys.readouterr().err
+
+
+@slow
+def test_qbqtc_command_cross_validates_and_goes_on(
+    tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        f"--data_dir={tiny_data}", "--protocol=cv", "--folds=2", "--vocabulary=own", "--vocab_size=200", "--seeds=1,2",
+        *TINY_RECIPE, f"--scores_dir={tmp_path / 'runs'}", f"--json={tmp_path / 'found.json'}",
+    ]  # fmt: skip
+    assert qbqtc.main([*arguments, "--systems=bm25_bigrams,features,ranker_without_match,ranker"]) == 0
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert [system["name"] for system in found["systems"]] == [
+        "bm25_bigrams", "features", "ranker_without_match", "ranker",
+    ]  # fmt: skip
+    assert (found["pairs"], found["queries"], found["goals"], found["options"]["folds"]) == (48, 12, [], 2)
+    ranker = found["systems"][-1]
+    assert len(ranker["training_seconds"]) == len(ranker["measures"]["auc"]["runs"]) == 2
+    assert min(ranker["training_seconds"]) > 0
+    assert ranker["measures"]["auc"]["interval"]["estimate"] == pytest.approx(
+        sum(ranker["measures"]["auc"]["runs"]) / 2
+    )
+    bm25 = found["systems"][0]["measures"]
+    assert bm25["ndcg@10"]["difference"]["estimate"] == pytest.approx(
+        ranker["measures"]["ndcg@10"]["interval"]["estimate"] - bm25["ndcg@10"]["interval"]["estimate"]
+    )
+    assert bm25["auc"]["interval"]["estimate"] > 0.95  # the tiny data is made for it
+    assert len(list((tmp_path / "runs").iterdir())) == 2 * (2 + 2 * 2)
+    capsys.readouterr()
+
+    # A second call finds the runs; the same ranker under its loss's name is no new run either.
+    assert qbqtc.main([*arguments, "--systems=ranker,margin_logit:1"]) == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 2 * (2 + 2 * 2)
+    again = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["systems"]
+    assert again[0]["measures"]["auc"]["runs"] == ranker["measures"]["auc"]["runs"]
+    assert again[1]["measures"]["auc"]["difference"] == {"estimate": 0, "low": 0, "high": 0}
+
+
+@slow
+def test_every_option_of_the_ranker_counts(tiny_data: Path, tmp_path: Path) -> None:
+    base = [
+        f"--data_dir={tiny_data}",
+        "--vocabulary=own",
+        "--vocab_size=200",
+        "--systems=ranker",
+        "--epochs=2",
+        *TINY_RECIPE,
+    ]
+
+    def scores_with(*changes: str) -> list[float]:
+        runs = tmp_path / str(len(list(tmp_path.iterdir())))
+        assert qbqtc.main([*base, *changes, f"--scores_dir={runs}"]) == 0
+        (stored,) = runs.iterdir()
+        with np.load(stored) as values:
+            return [float(value) for value in values["scores"]]
+
+    plain = scores_with()
+    assert scores_with() == plain  # the same seed gives the same scores
+    for change in (
+        "--loss=ranknet", "--margin=0.001", "--per_positive=1", "--train=simclue", "--vocab_size=59", "--seeds=2",
+        "--layers=2", "--hidden_size=32", "--heads=4", "--dropout=0", "--normalize_before=false", "--max_seq_length=9",
+        "--learning_rate=1e-3", "--weight_decay=0.5", "--warmup_proportion=0.5", "--max_grad_norm=0.01",
+        "--batch_size=5", "--epochs=1", "--max_steps=2",
+    ):  # fmt: skip
+        assert scores_with(change) != plain, change
+
+
+@slow
+def test_loss_table_of_simclue(tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        qbqtc.main([f"--data_dir={tiny_data}", "--train=simclue", "--vocabulary=own", "--vocab_size=200", *TINY_RECIPE])
+        == 0
+    )
+    printed = capsys.readouterr().out
+    for name in qbqtc.LOSSES.split(","):
+        assert f"| {name} " in printed
+    assert "measured on 24 pairs of 6 queries (dev)" in printed
+    assert f"{qbqtc.LOSSES.split(',')[0]} ahead, AUC" in printed
+
+
+@slow
+def test_demo_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found_file = tmp_path / "found.json"
+    assert demo.main([
+        "--size=200", "--queries=20", "--seeds=1", "--recipe=--max_steps 3", "--resamples=50", f"--json={found_file}",
+        "--systems=bm25_words,bm25_bigrams,ngrams,features,shuffled,ranker",
+    ]) == 0  # fmt: skip
+    found = json.loads(found_file.read_text(encoding="utf-8"))
+    assert [system["name"] for system in found["systems"]] == demo.SYSTEMS.split(",")
+    assert (found["pairs"], found["queries"]) == (200, 20)
+    assert sum(kind["queries"] for kind in found["auc_by_kind"].values()) == 20
+    assert [goal["target"] for goal in found["goals"]] == [0.90, 0.15, 0.05]
+    by_name = {system["name"]: system["measures"]["auc"] for system in found["systems"]}
+    assert by_name["ranker"]["runs"] != by_name["shuffled"]["runs"]
+    printed = capsys.readouterr().out
+    assert "AUC by kind of relevance" in printed
+    assert "goal >= 0.9" in printed
+
+
+@unit
+def test_import_starts_nothing() -> None:
+    import subprocess
+
+    code = "import sys, benchmarks.demo, benchmarks.qbqtc; print([m for m in ('paddle', 'jieba') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,87 @@
+"""The benchmarks of entailment: their arithmetic, their recipe, their baselines, and the script they take it from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import entailment, tweets
+from benchmarks.script_commands import arguments_after, script_commands
+from multimodal_entailment.options import TrainEntailmentOptions
+from paddle_ranker.errors import UsageError
+from paddle_ranker.model.parameters import PARAMETERS_FILE
+from paddle_ranker.options import parse_options
+from tests.scripts.test_scripts import checkout as checkout
+from tests.scripts.test_scripts import script
+from tests.tiny import write_encoder
+
+
+def one_hot(guesses: list[int]) -> np.ndarray:
+    return np.eye(3)[guesses] * 0.9 + 0.1 / 3
+
+
+@pytest.mark.unit
+def test_figures_are_means_over_seeds_and_differences_are_paired() -> None:
+    labels = np.array([0, 1, 2, 2] * 50)
+    right, half = one_hot([0, 1, 2, 2] * 50), one_hot([0, 1, 0, 0] * 50)
+    runs = {"multimodal": [(right, 1.0), (half, 1.0)], "text_only": [(half, 1.0)], "same": [(right, 1.0), (half, 1.0)]}
+    figures, ahead = entailment.measure(labels, runs, "multimodal", 500)
+    assert figures["multimodal"]["accuracy"].estimate == 0.75 and figures["text_only"]["accuracy"].estimate == 0.5
+    assert set(ahead) == {"text_only", "same"}
+    assert ahead["text_only"].estimate == 0.25 and ahead["text_only"].low > 0.2
+    assert (ahead["same"].low, ahead["same"].high) == (0, 0)  # on every draw, as it is paired
+
+
+@pytest.mark.unit
+def test_every_row_is_what_train_takes() -> None:
+    recipe = entailment._without_places(arguments_after(script_commands(entailment.SCRIPT), "train.py"))
+    assert "--train_file" not in recipe and "--epochs" in recipe
+    for name, changes in entailment.SYSTEMS.items():
+        typed = ["--train_file", "x.csv", "--model_name_or_path", "y", *recipe, *changes]
+        options = parse_options(TrainEntailmentOptions, typed, "test", "")
+        assert name == entailment.REFERENCE or options != parse_options(
+            TrainEntailmentOptions, typed[: len(typed) - len(changes)], "test", ""
+        )
+    typed = ["--train_file", "x.csv", "--model_name_or_path", "y", *tweets.RECIPE.split()]
+    assert parse_options(TrainEntailmentOptions, typed, "test", "").modalities == "text"
+    with pytest.raises(UsageError, match="did you mean text_only"):
+        entailment.EntailmentBenchmarkOptions(work_dir="x", systems="multimodal,text_onli")
+    with pytest.raises(UsageError, match="add it"):
+        entailment.EntailmentBenchmarkOptions(work_dir="x", systems="text_only")
+
+
+@pytest.mark.unit
+def test_word_overlap_by_hand() -> None:
+    # {the, cat, sat} and {the, cat, ran, off}: 2 shared of 5.
+    assert tweets.overlap_features("The cat sat. The cat!", "the cat ran off") == [0.4, 2 / 3, 0.5, 3, 4]
+    assert tweets.overlap_features("", "") == [0, 0, 0, 0, 0]
+
+
+@pytest.mark.real_data
+def test_the_baselines_of_the_tweets(real_data: Path, tmp_path: Path) -> None:
+    model = write_encoder(tmp_path / "encoder")
+    bench = tweets.Bench(
+        tweets.TweetsBenchmarkOptions(model=str(model), work_dir=str(tmp_path / "work"), data_dir=str(real_data))
+    )
+    assert len(bench.pairs) == 1260 and np.bincount(bench.labels).tolist() == [98, 98, 1064]
+    assert sorted(np.concatenate([score for _, score in bench.folds]).tolist()) == list(range(1260))
+    assert (bench.encoder / PARAMETERS_FILE).is_file()
+    majority, overlap = bench.majority()[0], bench.overlap()[0]
+    assert (majority.argmax(axis=1) == bench.labels).mean() == pytest.approx(1064 / 1260)
+    found, _ = entailment.measure(bench.labels, {"overlap": [(overlap, 0.0)]}, "overlap", 200)
+    assert found["overlap"]["auc"].low > 0.5  # overlap says a little
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_the_script_without_arguments(checkout: Path) -> None:
+    done = script(checkout, "train_entailment.sh", "--max_steps", "60", "--eval_step", "30", "--logging_steps", "20")
+    assert done.returncode == 0, done.stderr
+    best = checkout / "checkpoint" / "entailment" / "best"
+    assert (best / "entailment.json").is_file() and (checkout / "datasets" / "entailment" / "truth.json").is_file()
+    shown = done.stdout.split("were in no training pair")[1]
+    assert "accuracy: 0." in shown and "4,000 pairs of posts" in shown and str(best) in shown
+    again = script(checkout, "train_entailment.sh", "--train_file", "nowhere.csv", "--modalities", "image")
+    assert again.returncode == 1 and "nowhere.csv" in again.stderr

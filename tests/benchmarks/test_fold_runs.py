@@ -1,0 +1,129 @@
+"""Cross-encoders over folds: the average of two systems by hand, and both commands on tiny data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import ablation, domain_encoder, pretrained
+from benchmarks.fold_runs import LINEAR, NOTHING, Bench
+from benchmarks.report import System
+from paddle_ranker.data.records import write_records
+from paddle_ranker.model.config import read_config
+from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
+from tests.benchmarks.test_benchmarks_quality import graded_pairs
+from tests.tiny import write_encoder
+
+
+@pytest.fixture
+def tiny_data(tmp_path: Path) -> Path:
+    """A folder that looks like the real data, with 12 train and 6 dev queries."""
+    for name, pairs in (("train", graded_pairs(12, 1)), ("dev", graded_pairs(6, 2))):
+        (tmp_path / "data" / "qbqtc").mkdir(parents=True, exist_ok=True)
+        write_records(tmp_path / "data" / "qbqtc" / f"{name}.tsv", pairs)
+    return tmp_path / "data"
+
+
+@pytest.mark.unit
+def test_the_average_counts_each_member_alike_and_looks_at_no_other_fold(tiny_data: Path, tmp_path: Path) -> None:
+    options = pretrained.PretrainedOptions(model=NOTHING, data_dir=str(tiny_data), folds=2)
+    bench = Bench(options, tmp_path)
+    first, second = bench.splits[0].rows, bench.splits[1].rows
+    one, two = np.zeros(48), np.zeros(48)
+    one[first[0]], one[second[:2]] = 100.0, 3.0
+    two[first[-1]], two[second[-2:]] = -0.01, 5.0
+    blended = bench._blended("average", [System("one", (one,), (1.0,)), System("two", (two, two), (2.0, 3.0))])
+    assert blended.seconds == (3.0, 4.0) and len(blended.runs) == 2
+    # One of 24 is away from the rest: mean x/24, deviation x sqrt(23)/24.
+    away, rest = 23 / 23**0.5, -1 / 23**0.5
+    assert blended.runs[0][first[0]] == pytest.approx(away - rest)
+    assert blended.runs[0][first[-1]] == pytest.approx(rest - away)
+    assert blended.runs[1][first[1]] == pytest.approx(0)
+
+
+@pytest.mark.unit
+def test_what_is_from_nothing_does_not_hang_on_the_model(tiny_data: Path, tmp_path: Path) -> None:
+    write_encoder(tmp_path / "encoder")
+    other, nothing = (
+        Bench(pretrained.PretrainedOptions(model=model, data_dir=str(tiny_data), folds=2), tmp_path)
+        for model in (str(tmp_path / "encoder"), NOTHING)
+    )
+    own, same, on_ids = other.run("linear_on_own_pieces", [1, 2]), nothing.run(LINEAR, [1]), other.run(LINEAR, [1])
+    assert own.name == "linear_on_own_pieces" and len(own.runs) == 1
+    np.testing.assert_array_equal(own.runs[0], same.runs[0])
+    assert np.abs(own.runs[0] - on_ids.runs[0]).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_the_ablation_pairs_every_change(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        f"--model={NOTHING}", f"--data_dir={tiny_data}", "--folds=2", "--max_steps=2", "--resamples=50",
+        "--changes=match,blend_linear", f"--scores_dir={tmp_path / 'runs'}", f"--json={tmp_path / 'found.json'}",
+    ]  # fmt: skip
+    assert ablation.main(arguments) == 0
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    figures = {s["name"]: s["measures"]["auc"]["interval"]["estimate"] for s in found["systems"]}
+    assert list(figures) == ["plain", "match", LINEAR, "ranker_and_linear"]
+    for change in found["changes"]:
+        assert change["auc"][0] == pytest.approx(figures[change["with"]] - figures[change["without"]])
+    assert [change["with"] for change in found["changes"]] == ["match", "ranker_and_linear"]
+    assert figures[LINEAR] > 0.95  # the tiny data is made for it
+    assert "| match embeddings " in capsys.readouterr().out
+    # two folds of plain, match and the linear model, each computed once
+    assert len(list((tmp_path / "runs").iterdir())) == 6
+    assert pretrained.main([*arguments[:5], *arguments[6:], "--systems=plain,bm25_bigrams", "--reference=plain"]) == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 8
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("main", "arguments", "message"),
+    [
+        (ablation.main, ["--changes=size"], "--changes size: choose from match, "),
+        (pretrained.main, ["--systems=plane"], "--systems plane: choose from bm25_words, "),
+        (pretrained.main, ["--systems=plain,plain"], "--systems plain,plain: name each system once"),
+        (
+            pretrained.main,
+            ["--systems=plain", "--reference=match"],
+            "--reference match: is not among the systems plain",
+        ),
+        (pretrained.main, ["--systems=peer_1_epoch"], "--model nothing: peer_1_epoch starts from pretrained weights"),
+        (pretrained.main, ["--data=kuake", "--protocol=dev"], "--protocol dev: kuake has no dev file; take cv"),
+    ],
+)
+def test_wrong_options(
+    main: object, arguments: list[str], message: str, tiny_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tiny_data / "kuake_qtr").mkdir()
+    write_records(tiny_data / "kuake_qtr" / "train.tsv", graded_pairs(4, 3))
+    assert callable(main)
+    assert main([f"--model={NOTHING}", f"--data_dir={tiny_data}", "--folds=2", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_domain_encoder_is_compared_with_its_random_twin(tiny_data: Path, tmp_path: Path) -> None:
+    (tiny_data / "corpus").mkdir()
+    (tiny_data / "corpus" / "zh_sci.txt").write_text("水稻 病害 诊断 研究\n老年人 护理 教育\n" * 30, encoding="utf-8")
+    work = tmp_path / "work"
+    arguments = [
+        f"--work_dir={work}", f"--data_dir={tiny_data}", "--folds=2", "--max_steps=2", "--resamples=50", "--texts=both",
+        "--mlm_epochs=1", "--hidden_size=16", "--heads=2", f"--json={tmp_path / 'found.json'}",
+    ]  # fmt: skip
+    assert domain_encoder.main(arguments) == 0
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert [system["name"] for system in found["systems"]] == ["from nothing", "domain encoder"]
+    ours, drawn = read_config(work / "encoder"), read_config(work / "twin")
+    assert ours is not None and drawn is not None and ours.hidden_dropout_prob == drawn.hidden_dropout_prob == 0.2
+    assert (ours.hidden_size, ours.vocab_size) == (drawn.hidden_size, drawn.vocab_size) == (16, drawn.vocab_size)
+    name = "embeddings.word_embeddings.weight"
+    words = [
+        load_arrays(work / "encoder" / PARAMETERS_FILE)[f"ernie.{name}"],
+        load_arrays(work / "twin" / PARAMETERS_FILE)[name],
+    ]
+    assert words[0].shape == words[1].shape and not np.allclose(words[0], words[1])
+    # the runs of either are kept apart, though both start from folders made here
+    assert len(list((work / "scores").iterdir())) == 4

@@ -1,0 +1,113 @@
+"""The fuzzer: it finds servers that fail, repeats its requests, and our own server passes it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any, Callable
+
+import pytest
+
+from benchmarks import fuzz_server
+from benchmarks.fuzz_inputs import frame, good_request, makers, token_request
+from benchmarks.fuzz_server import FuzzOptions, Tally
+from paddle_ranker.errors import UsageError
+from paddle_ranker.serving.clients.errors import ServerError
+from paddle_ranker.serving.paddle import baidu_std
+from paddle_ranker.serving.paddle.messages import messages, parse
+
+unit = pytest.mark.unit
+Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
+
+
+@unit
+def test_requests_depend_on_their_number_alone_and_are_changed() -> None:
+    for name, make in makers().items():
+        made = [make(random.Random(number)) for number in range(20)]
+        assert made == [make(random.Random(number)) for number in range(20)]
+        assert len(set(made)) > 10, name
+
+
+@unit
+def test_what_is_mutated_is_valid_before() -> None:
+    for request in (good_request(), token_request()):
+        data = frame(request.SerializeToString())
+        head = baidu_std.read_head(data)
+        meta = baidu_std.read_meta(data[12 : 12 + head.meta_size])
+        payload = baidu_std.read_body(meta, data[12 + head.meta_size :], 10**6).payload
+        assert parse(messages().Request, payload) == request
+
+
+def fuzz_against(answer: Answer, good_ones: Callable[[], None] = lambda: None, alive: bool = True) -> Tally:
+    """Fuzz a server that answers every connection as `answer` does."""
+
+    async def run() -> Tally:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        options = FuzzOptions(requests=30, connections=10, patience=0.3, seconds=60)
+        tally = await fuzz_server._Fuzzer("127.0.0.1", port, options, lambda: alive, good_ones).run()
+        server.close()
+        return tally
+
+    return asyncio.run(run())
+
+
+def answering(data: bytes) -> Answer:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        writer.write(data)
+        await writer.drain()
+        writer.close()
+
+    return answer
+
+
+async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(2)
+    writer.close()
+
+
+@unit
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (answering(b"HTTP/1.1 500 Internal Server Error\r\n\r\n"), "internal error"),
+        (answering(baidu_std.reply(1, error=(2001, "bug"))), "internal error"),
+        (answering(b"Segmentation fault"), "an answer of no protocol"),
+        (silence, "hangs"),
+    ],
+)
+def test_servers_that_fail_are_found(answer: Answer, words: str) -> None:
+    tally = fuzz_against(answer)
+    assert len(tally.failures) == tally.sent == 30
+    assert all(words in failure for failure in tally.failures)
+
+
+@unit
+def test_answers_and_closed_connections_are_no_failures() -> None:
+    assert not fuzz_against(answering(b"HTTP/1.1 400 Bad Request\r\n\r\n")).failures
+    assert not fuzz_against(answering(b"")).failures
+
+
+@unit
+def test_good_requests_that_fail_and_a_server_that_has_ended_are_failures() -> None:
+    def fail() -> None:
+        raise ServerError("a good request got nothing")
+
+    good = answering(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    assert ["a good request got nothing" in failure for failure in fuzz_against(good, fail).failures] == [True, True]
+    ended = fuzz_against(good, alive=False)
+    assert ended.sent == 0 and "the server has ended" in ended.failures[0]
+
+
+@unit
+def test_the_address_has_a_port() -> None:
+    with pytest.raises(UsageError, match="give host:port"):
+        fuzz_server.fuzz(FuzzOptions(address="localhost"))
+
+
+@pytest.mark.server
+def test_our_own_server_passes(capsys: pytest.CaptureFixture) -> None:
+    assert fuzz_server.main(["--requests", "600", "--seconds", "100", "--good_every", "200"]) == 0
+    printed = capsys.readouterr().out
+    assert "| all | 600 | " in printed and "failures: 0" in printed

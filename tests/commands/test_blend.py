@@ -1,0 +1,176 @@
+"""Blending: the weights' own equations, one network with the linear model inside, and two rankers in one folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from ernie_matching.predict_pairwise import main as predict
+from paddle_ranker import Ranker
+from paddle_ranker.commands.blend import BlendOptions, blend, main
+from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
+from paddle_ranker.metrics.logistic import PENALTY, fit_logistic, out_of_fold
+from paddle_ranker.model.folder import RankerParts, load_ranker, start_ranker
+from paddle_ranker.scoring.engines.dygraph import DygraphEngine
+from paddle_ranker.scoring.scorer import Scorer
+from tests.tiny import PAIRS, VOCABULARY, draw_words, write_ranker
+
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("same_process")]
+QUERIES, TITLES = [list(column) for column in zip(*PAIRS)]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two rankers of different vocabularies, and training and dev pairs: a title that holds the query is relevant."""
+    folder = tmp_path_factory.mktemp("blend")
+    write_ranker(folder / "one", seed=1)
+    write_ranker(folder / "two", seed=2, kind="cross_encoder", max_seq_length=24)
+    # The same parameters, read through another vocabulary: its tokens stand in another order.
+    specials, others = VOCABULARY[:5], VOCABULARY[5:]
+    (folder / "two" / "vocab.txt").write_text("\n".join([*specials, *others[::-1]]) + "\n", encoding="utf-8")
+    random, words = draw_words(60)
+    for name, part in (("train", words[:40]), ("dev", words[40:])):
+        rows = []
+        for word in part:
+            other = str(random.choice(part))
+            rows += [(word, f"论{word}的研究", 1), (word, f"{other}研究", int(random.rand() < 0.3)), (word, other, 0)]
+        text = "".join(f"{query}\t{title}\t{label}\n" for query, title, label in rows)
+        (folder / f"{name}.tsv").write_text(text, encoding="utf-8")
+    return folder
+
+
+def logits(parts: RankerParts, queries: list[str] = QUERIES, titles: list[str] = TITLES) -> np.ndarray:
+    return Scorer(DygraphEngine(parts.network), parts.pair_encoder).logits(parts.pair_encoder.encode(queries, titles))
+
+
+def options(files: Path, target: Path, **changes: Any) -> BlendOptions:
+    values = {"ranker": str(files / "one"), "dev_file": str(files / "dev.tsv"), "target": str(target), "device": "cpu"}
+    return BlendOptions(**{**values, **changes})
+
+
+def test_the_weights_solve_the_equations_of_the_penalised_likelihood() -> None:
+    random = np.random.RandomState(0)
+    inputs = random.randn(400, 3) * [1.0, 20.0, 0.1] + [0.0, 5.0, -3.0]
+    labels = (random.rand(400) < expit(inputs @ [1.0, 0.02, 3.0] + 9.0)).astype(float) * 2
+    model = fit_logistic(inputs, labels)
+    residual = expit(model.logits(inputs)) - (labels >= 1)
+    standardised = (inputs - inputs.mean(axis=0)) / inputs.std(axis=0)
+    slope = (standardised * residual[:, None]).mean(axis=0) + PENALTY * model.weights * inputs.std(axis=0)
+    np.testing.assert_allclose(slope, 0.0, atol=1e-4)
+    assert residual.mean() == pytest.approx(0.0, abs=1e-4)
+    with pytest.raises(DataError, match="0 of the 400 pairs"):
+        fit_logistic(inputs, labels * 0)
+
+
+def test_a_query_has_no_part_in_the_weights_it_is_measured_with() -> None:
+    random = np.random.RandomState(1)
+    queries = [f"q{i // 5}" for i in range(100)]
+    members, labels = random.randn(100, 2), random.randint(0, 2, 100).astype(float)
+    before = out_of_fold(members, labels, queries, 4)
+    turned = labels.copy()
+    turned[:5] = 1 - turned[:5]
+    after = out_of_fold(members, turned, queries, 4)
+    np.testing.assert_array_equal(after[:5], before[:5])
+    assert (after != before).any()  # it has one in others'
+    with pytest.raises(DataError, match="one query only"):
+        out_of_fold(members, labels, ["q"] * 100, 4)
+
+
+def test_with_the_linear_model_it_is_one_network(files: Path, tmp_path: Path, capsys: Any) -> None:
+    target = tmp_path / "blend"
+    arguments = [str(files / "one"), str(files / "dev.tsv"), str(target), "--device", "cpu"]
+    assert main([*arguments, "--train_file", str(files / "train.tsv")]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("ranker", "linear model", "blend", "auc", "ndcg@10", "cross-validated"))
+
+    facts = json.loads((target / "ranker.json").read_text(encoding="utf-8"))
+    (own, added), bias = facts["training"]["blend"]["weights"], facts["training"]["blend"]["bias"]
+    assert added > 0.1  # it learned that a title which holds the query is relevant
+    assert facts["lexical_features"] is True
+    rows = [line.split("\t") for line in (files / "train.tsv").read_text(encoding="utf-8").splitlines()]
+    fresh = start_ranker(files / "one", "pairwise", lexical_features=True)
+    head, encoder = fresh.network.lexical, fresh.pair_encoder
+    assert head is not None
+    train = encoder.encode([row[0] for row in rows], [row[1] for row in rows])
+    head.learn(train, encoder.pad_id)
+    learned = fit_logistic(
+        head.of_pairs(train, np.arange(len(rows)), encoder.pad_id, standardise=True),
+        np.array([float(row[2]) for row in rows]),
+    )
+    features = head.of_pairs(encoder.encode(QUERIES, TITLES), np.arange(6), encoder.pad_id, standardise=True)
+    expected = own * logits(load_ranker(files / "one")) + added * learned.logits(features) + bias
+    np.testing.assert_allclose(logits(load_ranker(target)), expected, rtol=1e-4, atol=1e-4)
+    assert facts["results"]["auc"] > 0.5
+    assert start_ranker(target, "pairwise").new_parts == []  # and it trains on
+
+    again = tmp_path / "again"
+    blend(options(files, again, ranker=str(target), train_file=str(files / "train.tsv")))  # onto its own features
+    assert load_ranker(again).info.lexical_features
+
+
+def test_triples_teach_the_linear_model_too(files: Path, tmp_path: Path) -> None:
+    rows = [line.split("\t") for line in (files / "train.tsv").read_text(encoding="utf-8").splitlines()]
+    triples = [f"{a[0]}\t{a[1]}\t{c[1]}\n" for a, c in zip(rows[::3], rows[2::3])]
+    (tmp_path / "triples.csv").write_text("query\ttitle\tneg_title\n" + "".join(triples), encoding="utf-8")
+    blend(options(files, tmp_path / "blend", train_file=str(tmp_path / "triples.csv")))
+    facts = json.loads((tmp_path / "blend" / "ranker.json").read_text(encoding="utf-8"))
+    assert facts["training"]["blend"]["weights"][1] > 0
+
+
+def test_with_another_ranker_each_tokenizes_by_itself(files: Path, tmp_path: Path, capsys: Any) -> None:
+    target = tmp_path / "blend"
+    lines = blend(options(files, target, other=str(files / "two")))
+    assert any(line.startswith("other") for line in lines)
+    one, two, blended = load_ranker(files / "one"), load_ranker(files / "two"), load_ranker(target)
+    assert blended.info.blend is not None
+    (first, second), bias = blended.info.blend["weights"], blended.info.blend["bias"]
+    expected = first * logits(one) + second * logits(two) + bias
+    found = logits(blended)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert np.ptp(expected) > 0.01
+    alone = [logits(blended, [query], [title])[0] for query, title in PAIRS]
+    np.testing.assert_allclose(alone, expected, rtol=1e-5, atol=1e-5)
+
+    np.testing.assert_allclose(Ranker.load(target).score(QUERIES, TITLES), expit(expected), atol=1e-6)
+    (tmp_path / "pairs.tsv").write_text("".join(f"{query}\t{title}\n" for query, title in PAIRS), encoding="utf-8")
+    capsys.readouterr()
+    arguments = ["--params_path", str(target), "--input_file", str(tmp_path / "pairs.tsv"), "--device", "cpu"]
+    assert predict(arguments) == 0
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    probabilities = [float(line.rpartition("'pred_prob': ")[2].rstrip("}")) for line in printed]
+    np.testing.assert_allclose(probabilities, expit(expected), atol=1e-6)
+
+
+def test_what_a_blend_of_two_cannot_do_is_said(files: Path, tmp_path: Path) -> None:
+    target = tmp_path / "blend"
+    blend(options(files, target, other=str(files / "two")))
+    with pytest.raises(CheckpointError, match="cannot be trained"):
+        start_ranker(target, "pairwise")
+    with pytest.raises(CheckpointError, match="blend of rankers already"):
+        blend(options(files, tmp_path / "again", ranker=str(target), other=str(files / "two")))
+    with pytest.raises(UsageError, match="windows"):
+        Ranker.load(target, windows="max").score(QUERIES, TITLES)
+    facts = json.loads((target / "ranker.json").read_text(encoding="utf-8"))
+    for damage in ({"members": ["../one", "member_2"]}, {"weights": [1.0]}, {"weights": [1.0, "x"]}, {"bias": None}):
+        broken = {**facts, "blend": {**facts["blend"], **damage}}
+        (target / "ranker.json").write_text(json.dumps(broken), encoding="utf-8")
+        with pytest.raises(CheckpointError, match="damaged"):
+            load_ranker(target)
+
+
+def test_wrong_usage_is_refused(files: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="what to average with"):
+        options(files, tmp_path / "blend")
+    with pytest.raises(UsageError, match="what to average with"):
+        options(files, tmp_path / "blend", other="x", train_file="y")
+    (tmp_path / "copy.tsv").write_bytes((files / "dev.tsv").read_bytes())
+    with pytest.raises(DataError, match="looks better than it is"):
+        blend(options(files, tmp_path / "blend", train_file=str(tmp_path / "copy.tsv")))
+    with pytest.raises(RankerError, match="is there already"):
+        blend(options(files, files, train_file=str(files / "train.tsv")))
+    assert not (tmp_path / "blend").exists()

@@ -1,0 +1,93 @@
+"""The doctor's report: of this environment, of one where nothing is installed, and of a broken package."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from paddle_ranker.__main__ import COMMANDS, main
+from paddle_ranker.commands import doctor
+from paddle_ranker.commands.doctor import Package, probe_package
+
+pytestmark = pytest.mark.unit
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def run_doctor(python: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if name != "MKL_DEBUG_CPU_TYPE"}
+    return subprocess.run(
+        [python, "-m", "paddle_ranker", "doctor", *arguments],
+        cwd=REPOSITORY,
+        env={**inherited, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_report_of_this_environment() -> None:
+    done = run_doctor(sys.executable, "--json")
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["ok"]) == (0, True), done.stdout
+    by_name = {finding["name"]: finding for finding in report["findings"]}
+    import paddle
+
+    assert by_name["paddlepaddle"]["detail"] == paddle.__version__
+    assert report["stack"] == ("complete" if sys.version_info < (3, 10) else "modern")
+    assert by_name["devices"]["detail"].startswith("cpu")
+
+
+def test_report_where_nothing_is_installed(tmp_path: Path) -> None:
+    venv.create(tmp_path / "empty", symlinks=True)
+    python = str(tmp_path / "empty" / "bin" / "python")
+    done = run_doctor(python)
+    assert done.returncode == 1
+    assert not done.stderr
+    pin = doctor.STACKS["modern" if sys.version_info >= (3, 10) else "complete"]
+    assert f"-m pip install paddlepaddle=={pin[0]}\n" in done.stdout
+    assert re.search(r"^  paddlenlp +missing: not installed", done.stdout, re.M)
+    assert "not ready: paddlepaddle, paddlenlp, numpy;" in done.stdout
+
+    report = json.loads(run_doctor(python, "--json", PADDLE_RANKER_MATH="amx").stdout)
+    assert report["ok"] is False
+    (path,) = [finding for finding in report["findings"] if finding["name"] == "math library"]
+    assert (path["status"], path["remedy"]) == ("broken", "unset PADDLE_RANKER_MATH")
+
+
+@pytest.mark.parametrize(
+    ("code", "detail"),
+    [
+        ("raise ImportError('libgomp.so.1: cannot open')", "ImportError: libgomp.so.1: cannot open"),
+        ("import os; os.kill(os.getpid(), 4)", "importing it died of signal 4"),
+    ],
+)
+def test_a_broken_package_is_one_line(code: str, detail: str) -> None:
+    finding, said = probe_package(Package("pytest", code, "the tests"))
+    assert (finding.status, said) == ("broken", "")
+    assert finding.detail.endswith(detail)
+    assert finding.remedy.endswith("-m pip install pytest")
+
+
+def test_the_doctors_versions_are_those_of_the_requirements() -> None:
+    for stack, (paddle, paddlenlp) in doctor.STACKS.items():
+        lines = (REPOSITORY / "requirements" / f"{stack}.in").read_text(encoding="utf-8").splitlines()
+        assert f"paddlepaddle=={paddle}" in lines
+        assert f"paddlenlp=={paddlenlp}" in lines
+        for needed in doctor._PADDLENLP_NEEDS:
+            assert needed in lines
+
+
+def test_commands_are_listed_and_suggested(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    listed = capsys.readouterr().out
+    assert all(re.search(rf"^  {name} ", listed, re.M) for name in COMMANDS)
+    assert main(["doctro"]) == 2
+    assert "did you mean doctor?" in capsys.readouterr().err

@@ -1,0 +1,308 @@
+"""Mined negatives: each guard by hand, never a known answer, the same every time, and through the door."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from paddle_ranker.commands.mine import MineOptions, Miner, main
+from paddle_ranker.data.records import LabeledPair, Pair, Record, Triple, read_records, write_records
+from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.lexical.index import BM25Index
+from paddle_ranker.training.judgments import group_judgments, judged_pairs, open_as_one_of, text_key
+from paddle_ranker.training.negatives import ITSELF, KNOWN, NEAR, Candidate, Choice, RandomTitles
+
+unit = pytest.mark.unit
+# By bigrams, 水稻病害 finds those with the most of 水稻, 稻病, 病害 first.
+CORPUS = ["水稻病害诊断", "水稻病虫", "病害统计", "水稻种植", "老年人护理"]
+RANKED = ["水稻病害诊断", "水稻病虫", "病害统计", "水稻种植"]
+
+
+def options(**changes: Any) -> MineOptions:
+    values = {"queries": "in", "output_file": "out", "words": "bigram", "sample": "top", "negatives": 9, **changes}
+    return MineOptions(**values)
+
+
+class FakeRanker:
+    """Gives each title the probability it is told to."""
+
+    def __init__(self, **probabilities: float) -> None:
+        self.probabilities = probabilities
+
+    def score(self, queries: Sequence[str], titles: Sequence[str]) -> np.ndarray:
+        assert len(queries) == len(titles)
+        return np.array([self.probabilities[title] for title in titles])
+
+
+def mine(pairs: list[LabeledPair], corpus: list[str], scorer: Any = None, **changes: Any) -> tuple[list[Any], Counter]:
+    chosen = options(**changes)
+    miner = Miner(corpus, BM25Index(corpus, "bigram"), chosen, scorer)
+    return list(miner.mine(group_judgments(pairs))), miner.counts
+
+
+def negatives(pairs: list[LabeledPair], corpus: list[str], scorer: Any = None, **changes: Any) -> list[str]:
+    return [triple.neg_title for triple in mine(pairs, corpus, scorer, **changes)[0]]
+
+
+POSITIVE = LabeledPair("水稻病害", "稻田的病", 1)
+
+
+@unit
+def test_the_nearest_titles_in_the_order_of_bm25() -> None:
+    triples, counts = mine([POSITIVE], CORPUS)
+    assert triples == [Triple("水稻病害", "稻田的病", title) for title in RANKED]  # 老年人护理 shares nothing
+    assert counts["negatives"] == 4 and counts["positives with fewer negatives than asked for"] == 1
+    assert negatives([POSITIVE], CORPUS, negatives=2) == RANKED[:2]
+
+
+@unit
+def test_only_ranks_of_the_window_are_taken() -> None:
+    assert negatives([POSITIVE], CORPUS, rank_from=2, rank_to=3) == RANKED[1:3]
+    # Ranks are those of titles that nobody has called an answer: leaving the first out moves the others up.
+    answers = [POSITIVE, LabeledPair("水稻病害", RANKED[0], 1)]
+    assert negatives(answers, CORPUS, rank_from=2, rank_to=3) == RANKED[2:4] * 2
+
+
+@unit
+@pytest.mark.parametrize("spelling", ["水稻病害诊断", " 水稻病害诊断。", "《水稻》病害·诊断", "水 稻 病害诊断"])
+def test_a_known_answer_is_never_a_negative_however_it_is_spelled(spelling: str) -> None:
+    triples, counts = mine([LabeledPair("水稻病害", spelling, 1)], CORPUS)
+    assert [triple.neg_title for triple in triples] == RANKED[1:]
+    assert {triple.title for triple in triples} == {spelling} and counts[KNOWN] == 1
+
+
+@unit
+def test_an_answer_counts_for_all_spellings_of_the_query() -> None:
+    pairs = [LabeledPair("水稻病害", "病害统计", 1), LabeledPair("水稻病害？", "水稻种植", 1)]
+    assert negatives(pairs, CORPUS) == RANKED[:2] * 2
+
+
+@unit
+def test_letter_case_and_width_make_no_difference() -> None:
+    assert text_key("ＡＢＣ－12 x") == text_key("abc12X") == "abc12x"
+    assert text_key(" ？！") == text_key("?!") != text_key("!")  # nothing but signs: they are what is compared
+
+
+@unit
+def test_a_title_graded_below_the_positives_is_no_negative_either() -> None:
+    pairs = [LabeledPair("水稻病害", "稻田的病", 2), LabeledPair("水稻病害", "水稻病虫", 1)]
+    triples, counts = mine(pairs, CORPUS, positive_label=2)
+    assert [(t.title, t.neg_title) for t in triples] == [("稻田的病", t) for t in RANKED if t != "水稻病虫"]
+    assert counts[KNOWN] == 1
+    judged_zero = [POSITIVE, LabeledPair("水稻病害", "水稻病虫", 0)]
+    assert "水稻病虫" in negatives(judged_zero, CORPUS)
+
+
+@unit
+def test_the_query_itself_is_no_negative() -> None:
+    triples, counts = mine([POSITIVE], [*CORPUS, "水稻病害!"])
+    assert [triple.neg_title for triple in triples] == RANKED and counts[ITSELF] == 1
+
+
+@unit
+def test_a_ranker_orders_anew_and_bars_what_it_scores_like_the_positive() -> None:
+    ranker = FakeRanker(**dict(zip(RANKED, [0.10, 0.78, 0.60, 0.77])), 稻田的病=0.8)
+    # 0.95 x 0.8 = 0.76: 0.78 and 0.77 are too near.
+    triples, counts = mine([POSITIVE], CORPUS, ranker, ranker="folder")
+    assert [triple.neg_title for triple in triples] == ["病害统计", "水稻病害诊断"] and counts[NEAR] == 2
+    assert negatives([POSITIVE], CORPUS, ranker, ranker="f", margin=0.025) == ["水稻种植", "病害统计", "水稻病害诊断"]
+    assert negatives([POSITIVE], CORPUS, ranker, ranker="f", max_score_ratio=0.5) == ["水稻病害诊断"]
+    assert negatives([POSITIVE], CORPUS, ranker, ranker="f", margin=0.3, max_score_ratio=1) == ["水稻病害诊断"]
+    # The window is one of the ranker's ranks.
+    assert negatives([POSITIVE], CORPUS, ranker, ranker="f", margin=0, rank_from=2, rank_to=3) == RANKED[3:1:-1]
+
+
+@unit
+def test_the_ranker_sees_no_more_candidates_than_it_is_given() -> None:
+    ranker = FakeRanker(**dict(zip(RANKED, [0.1, 0.2, 0.3, 0.4])), 稻田的病=0.9)
+    found = negatives([POSITIVE], CORPUS, ranker, ranker="f", rerank=2, rank_to=2)
+    assert found == ["水稻病虫", "水稻病害诊断"]
+
+
+@unit
+def test_each_positive_has_its_own_limit() -> None:
+    ranker = FakeRanker(**dict(zip(RANKED, [0.3, 0.5, 0.1, 0.7])), 稻田的病=0.8, 病=0.4)
+    triples, _ = mine([POSITIVE, LabeledPair("水稻病害", "病", 1)], CORPUS, ranker, ranker="f", max_score_ratio=1)
+    assert [t.neg_title for t in triples if t.title == "病"] == ["水稻病害诊断", "病害统计"]
+    assert len([t for t in triples if t.title == "稻田的病"]) == 4
+
+
+@unit
+def test_a_nan_probability_is_never_a_negative() -> None:
+    choice = Choice(4, 1, 9, "top", 1, 0.95, None)
+    window = [Candidate("a", float("nan")), Candidate("b", 0.1)]
+    assert choice.choose("q", Candidate("p", 0.9), window, Counter()) == [Candidate("b", 0.1)]
+
+
+@unit
+def test_pairs_hold_what_was_judged_and_each_negative_once() -> None:
+    judged = [POSITIVE, LabeledPair("水稻病害", "病害统计", 0), LabeledPair("水稻病害", "病", 2)]
+    rows, counts = mine(judged, CORPUS, format="pairs")
+    mined = [LabeledPair("水稻病害", title, 0) for title in RANKED if title != "病害统计"]
+    assert rows == judged + mined and counts["negatives"] == 3
+
+
+@unit
+def test_what_is_not_found_is_counted() -> None:
+    pairs = [POSITIVE, LabeledPair("玉米", "玉米地", 1), LabeledPair("护理", "x", 0)]
+    triples, counts = mine(pairs, CORPUS)
+    assert {triple.query for triple in triples} == {"水稻病害"}
+    assert (counts["queries"], counts["queries without a candidate"], counts["queries without a positive"]) == (2, 1, 1)
+    with pytest.raises(DataError, match=r"not one negative was found \(queries without a candidate: 1"):
+        mine([LabeledPair("玉米", "玉米地", 1)], CORPUS)
+
+
+def drawn_data(seed: int) -> tuple[list[LabeledPair], list[str]]:
+    dice = random.Random(seed)
+    titles = ["".join(dice.choices("水稻病害诊断研究", k=dice.randint(3, 6))) for _ in range(120)]
+    pairs = [
+        LabeledPair("".join(dice.choices("水稻病害诊断研究", k=3)), dice.choice(titles), dice.choice([0, 1, 2]))
+        for _ in range(90)
+    ]
+    return pairs, list(dict.fromkeys(titles))
+
+
+@unit
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("sample", ["top", "random"])
+def test_never_a_known_answer_never_twice_and_the_same_in_any_order(seed: int, sample: str) -> None:
+    pairs, corpus = drawn_data(seed)
+    triples, _ = mine(pairs, corpus, sample=sample, negatives=3, rank_to=8)
+    answers = {(pair.query, pair.title) for pair in pairs if pair.label > 0}
+    assert {(triple.query, triple.title) for triple in triples} <= answers
+    assert not {(triple.query, triple.neg_title) for triple in triples} & answers
+    assert len(set(triples)) == len(triples) > 90
+    assert triples == mine(pairs, corpus, sample=sample, negatives=3, rank_to=8)[0]
+    random.Random(seed).shuffle(pairs)
+    assert set(triples) == set(mine(pairs, corpus, sample=sample, negatives=3, rank_to=8)[0])
+
+
+@unit
+def test_draws_follow_the_seed_and_stay_in_the_window() -> None:
+    pairs, corpus = drawn_data(1)
+    first, second = (mine(pairs, corpus, sample="random", negatives=2, rank_to=6, seed=seed)[0] for seed in (1, 2))
+    assert first != second
+    widest = mine(pairs, corpus, negatives=6, rank_to=6)[0]
+    assert set(first) | set(second) <= set(widest)
+
+
+@unit
+def test_random_titles_are_different_ones_and_follow_seed_and_query() -> None:
+    (first, _), (again, _), (other, _) = RandomTitles(50, 1).search(["q", "q", "r"], 20)
+    assert list(first) == list(again) != list(other) and len(set(first)) == 20
+    assert list(RandomTitles(50, 2).search(["q"], 20)[0][0]) != list(first)
+    assert sorted(RandomTitles(3, 1).search(["q"], 20)[0][0]) == [0, 1, 2]
+
+
+@unit
+@pytest.mark.parametrize(
+    "records, role, judged",
+    [
+        ([LabeledPair("q", "a", 2)], LabeledPair, [("a", 2)]),
+        ([Triple("q", "a", "b")], Triple, [("a", 1), ("b", 0)]),
+        ([Pair("q", "a")], Pair, [("a", 1)]),
+        ([LabeledPair("q", "a", 1, 0.5)], LabeledPair, [("a", 1)]),
+    ],
+)
+@pytest.mark.parametrize("header", [True, False])
+def test_the_role_of_a_file_is_told_by_its_rows(
+    tmp_path: Path, records: list[Record], role: type[Record], judged: list[tuple[str, float]], header: bool
+) -> None:
+    write_records(tmp_path / "in.tsv", records, header=header)
+    source = open_as_one_of(str(tmp_path / "in.tsv"), (LabeledPair, Triple, Pair))
+    assert source.kind is role
+    assert list(judged_pairs(source)) == [LabeledPair("q", title, label) for title, label in judged]
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@unit
+def test_the_command_says_what_it_did(tmp_path: Path, capsys: Any) -> None:
+    queries = write(tmp_path / "in.tsv", "水稻病害\t水稻病害诊断\n玉米\t玉米地\n")
+    corpus = write(tmp_path / "corpus.txt", "text\n" + "\n".join([*CORPUS, "水稻病虫。"]) + "\n")
+    out = str(tmp_path / "out.tsv")
+    arguments = ["--queries", queries, "--corpus", corpus, "--output_file", out, "--words", "bigram"]
+    assert main([*arguments, "--negatives", "3"]) == 0
+    assert sorted(read_records(out, Triple), key=lambda t: RANKED.index(t.neg_title)) == [
+        Triple("水稻病害", "水稻病害诊断", title) for title in RANKED[1:]
+    ]
+    assert capsys.readouterr().out == (
+        f"{queries}: kept 2 pairs to score; 2 queries, 2 positives\n"
+        f"{corpus}: kept 6; 5 different titles, 1 repeat one of them\n"
+        f"wrote 3 triples to {out}: 3 negatives of 2 queries\n"
+        "left out or not found: known answers: 1; queries without a candidate: 1\n"
+    )
+    assert main([*arguments, "--format", "pairs"]) == 0
+    assert [pair.label for pair in read_records(out, LabeledPair)] == [1, 0, 0, 0, 1]
+    assert main(["--queries", queries, "--output_file", out, "--words", "bigram", "--method", "random"]) == 0
+    assert read_records(out, Triple) == [
+        Triple("水稻病害", "水稻病害诊断", "玉米地"),
+        Triple("玉米", "玉米地", "水稻病害诊断"),
+    ]
+
+
+@unit
+@pytest.mark.parametrize(
+    "queries, arguments, message",
+    [
+        ("q\ta\t0\n", [], "not one title has a label of 1 or more"),
+        ("q\ta\t1\n", ["--positive_label", "2"], "not one title has a label of 2 or more"),
+        ("q\n", [], "expected 2 or 3"),
+        ("", [], "the file is empty"),
+        ("q\ta\t1\n", ["--corpus", "empty.txt"], "empty.txt: the file is empty"),
+        ("q\ta\t1\n", ["--corpus", "nowhere.txt"], "nowhere.txt: no such file"),
+        ("q\ta\t1\n", [], "not one negative was found"),
+        ("q\ta\t1\n", ["--output_file", "in.tsv"], "must be another file"),
+        ("q\ta\t1\n", ["--output_file", "no/out.tsv"], "cannot be written there"),
+        ("q\ta\t1\n", ["--rank_from", "9", "--rank_to", "3"], "--rank_from 9 is above --rank_to 3"),
+        ("q\ta\t1\n", ["--margin", "0.1"], "--margin is about a ranker's scores"),
+        ("q\ta\t1\n", ["--rerank", "10", "--ranker", "x"], "--rerank 10 is below --rank_to 50"),
+    ],
+)
+def test_errors(
+    tmp_path: Path, monkeypatch: Any, capsys: Any, queries: str, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "in.tsv", queries)
+    write(tmp_path / "empty.txt", "")
+    assert main(["--queries", "in.tsv", "--output_file", "out.tsv", *arguments]) != 0
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt", "in.tsv"]
+
+
+@unit
+def test_options_that_conflict() -> None:
+    with pytest.raises(UsageError, match="--max_score_ratio is about a ranker's scores"):
+        options(max_score_ratio=0.9)
+
+
+@pytest.mark.parity
+def test_with_a_trained_ranker_through_the_door(tmp_path: Path) -> None:
+    from paddle_ranker.scoring.ranker import Ranker
+    from tests.tiny import write_ranker
+
+    folder = write_ranker(tmp_path / "ranker")
+    queries = write(tmp_path / "in.tsv", "水稻病害\t稻田的病\n")
+    corpus, out = write(tmp_path / "corpus.txt", "\n".join(CORPUS) + "\n"), str(tmp_path / "out.tsv")
+    arguments = ["--queries", queries, "--corpus", corpus, "--output_file", out, "--words", "bigram", "--sample", "top"]
+    ranked = [*arguments, "--ranker", str(folder), "--device", "cpu"]
+    ranker = Ranker.load(folder)
+    positive = ranker.score(["水稻病害"], ["稻田的病"])[0]
+    scores = dict(zip(RANKED, ranker.score(["水稻病害"] * 4, RANKED)))
+    below = [title for title in sorted(RANKED, key=lambda title: -scores[title]) if scores[title] <= positive]
+    assert below, "the tiny ranker scores all above the positive: choose another seed"
+    assert main([*ranked, "--margin", "0"]) == 0
+    assert [triple.neg_title for triple in read_records(out, Triple)] == below
+    limit = 0.999 * scores[below[0]] / positive
+    assert main([*ranked, "--max_score_ratio", str(limit)]) == 0
+    assert [triple.neg_title for triple in read_records(out, Triple)] == below[1:]

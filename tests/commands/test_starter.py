@@ -1,0 +1,112 @@
+"""The starter encoder: made from nothing, found again, the same every time."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paddle_ranker.commands.starter import StarterOptions, make_starter
+from paddle_ranker.errors import CheckpointError, RankerError
+from paddle_ranker.model.config import read_config
+from paddle_ranker.model.folder import start_ranker
+from paddle_ranker.model.parameters import load_arrays
+from paddle_ranker.model.pretrained import resolve_model
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PADDLE_RANKER_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> StarterOptions:
+    corpus = tmp_path / "corpus.csv"
+    corpus.write_text("query\ttitle\n" + "深度学习\t深度学习与水稻病害诊断 deep learning\n" * 20, encoding="utf-8")
+    return StarterOptions(corpus=str(corpus), vocab_size=200, hidden_size=16)
+
+
+def test_it_starts_a_ranker(options: StarterOptions) -> None:
+    folder = make_starter(options)
+    parts = start_ranker(folder, "pairwise", max_seq_length=32)
+    assert parts.new_parts == ["head", "match_embeddings"]
+    config = read_config(folder)
+    assert config is not None and config.vocab_size == parts.pair_encoder.vocab_size
+    assert parts.pair_encoder.unk_id not in parts.pair_encoder.encode(["深度学习"], ["deep 水稻"]).ids
+
+
+def test_it_is_made_once_and_anew_for_another_corpus_or_shape(options: StarterOptions, cache: Path) -> None:
+    folder = make_starter(options)
+    assert folder.parent == cache / "starter"
+    mark = (folder / "model_state.pdparams").stat().st_mtime_ns
+    assert make_starter(options) == folder
+    assert (folder / "model_state.pdparams").stat().st_mtime_ns == mark
+    wider = StarterOptions(corpus=options.corpus, vocab_size=200, hidden_size=32)
+    assert make_starter(wider) != folder
+    with Path(options.corpus).open("a", encoding="utf-8") as corpus:
+        corpus.write("经济\t经济增长\n")
+    assert make_starter(options) != folder
+
+
+def test_the_same_corpus_and_seed_give_the_same_encoder(options: StarterOptions, tmp_path: Path) -> None:
+    first = make_starter(
+        StarterOptions(corpus=options.corpus, vocab_size=200, hidden_size=16, output_dir=str(tmp_path / "a"))
+    )
+    second = make_starter(
+        StarterOptions(corpus=options.corpus, vocab_size=200, hidden_size=16, output_dir=str(tmp_path / "b"))
+    )
+    other = make_starter(
+        StarterOptions(corpus=options.corpus, vocab_size=200, hidden_size=16, output_dir=str(tmp_path / "c"), seed=2)
+    )
+    assert (first / "vocab.txt").read_bytes() == (second / "vocab.txt").read_bytes()
+    arrays = [load_arrays(folder / "model_state.pdparams") for folder in (first, second, other)]
+    name = "embeddings.word_embeddings.weight"
+    np.testing.assert_array_equal(arrays[0][name], arrays[1][name])
+    assert not np.array_equal(arrays[0][name], arrays[2][name])
+
+
+def test_a_folder_of_ones_own_is_not_overwritten(options: StarterOptions, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(RankerError, match="there already"):
+        make_starter(StarterOptions(corpus=options.corpus, output_dir=str(tmp_path / "mine")))
+
+
+def test_a_corpus_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RankerError, match=r"nothing\.txt"):
+        make_starter(StarterOptions(corpus=str(tmp_path / "nothing.txt")))
+
+
+def test_local_folders_and_files_need_no_name(options: StarterOptions) -> None:
+    folder = make_starter(options)
+    assert resolve_model(str(folder)) == folder
+    with pytest.raises(CheckpointError, match="no such model folder"):
+        resolve_model(f"{folder}{os.sep}nowhere")
+    with pytest.raises(CheckpointError, match="neither a local folder nor a model name"):
+        resolve_model("ernie-3.0-meduim-zh")
+
+
+def test_pretraining_reads_the_texts_and_keeps_the_shape(
+    options: StarterOptions, tmp_path: Path, same_process: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "read"
+    folder = make_starter(dataclasses.replace(options, pretrain_steps=2, output_dir=str(target)))
+    assert capsys.readouterr().out == ""  # whoever runs the command takes its standard output for the folder
+    drawn = make_starter(options)
+    assert read_config(folder) == read_config(drawn)
+    assert (folder / "vocab.txt").read_bytes() == (drawn / "vocab.txt").read_bytes()
+    name = "embeddings.word_embeddings.weight"
+    read = load_arrays(folder / "model_state.pdparams")[f"ernie.{name}"]
+    assert read.shape == load_arrays(drawn / "model_state.pdparams")[name].shape
+    assert start_ranker(folder, "pairwise", max_seq_length=32).new_parts == [
+        "encoder.pooler.dense",
+        "head",
+        "match_embeddings",
+    ]
+    # not the same folder in the cache
+    assert make_starter(dataclasses.replace(options, pretrain_steps=1)) != drawn

@@ -1,0 +1,122 @@
+"""make-triples: which triples there are, that they are reproducible, and what is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddle_ranker.commands.make_triples import hold_out, main, make_triples
+from paddle_ranker.data.records import LabeledPair, Triple, read_records, write_records
+
+pytestmark = pytest.mark.unit
+
+
+def graded(query: str, **labels: float) -> list[LabeledPair]:
+    return [LabeledPair(query, title, label) for title, label in labels.items()]
+
+
+def write(path: Path, *groups: list[LabeledPair]) -> Path:
+    write_records(path, [pair for group in groups for pair in group])
+    return path
+
+
+def test_every_higher_grade_meets_every_lower_one() -> None:
+    triples = set(make_triples(graded("q", a=2, b=1, c=1, d=0), per_positive=9, seed=1))
+    expected = [("a", "b"), ("a", "c"), ("a", "d"), ("b", "d"), ("c", "d")]
+    assert triples == {Triple("q", title, lower) for title, lower in expected}
+
+
+def test_draws_are_limited_and_without_replacement() -> None:
+    pairs = graded("q", best=1, **{f"t{number}": 0 for number in range(50)})
+    triples = list(make_triples(pairs, per_positive=10, seed=1))
+    assert len({triple.neg_title for triple in triples}) == len(triples) == 10
+    assert triples == list(make_triples(pairs, per_positive=10, seed=1))
+    assert triples != list(make_triples(pairs, per_positive=10, seed=2))
+
+
+def test_repeated_titles_are_counted_once_and_never_meet_themselves() -> None:
+    pairs = [*graded("q", a=1, b=0), *graded("q", a=1, b=0), LabeledPair("q", "a", 0)]
+    assert list(make_triples(pairs, per_positive=9, seed=1)) == [Triple("q", "a", "b")]
+
+
+def test_one_grade_gives_none() -> None:
+    assert list(make_triples(graded("q", a=1, b=1), per_positive=4, seed=1)) == []
+
+
+def test_the_command_says_what_it_wrote(tmp_path: Path, capsys: Any) -> None:
+    source = write(tmp_path / "in.tsv", graded("p", a=1, b=0), graded("q", a=1, b=1), graded("p", c=0))
+    assert main(["--input_file", str(source), "--output_file", str(tmp_path / "out.tsv")]) == 0
+    assert sorted(read_records(tmp_path / "out.tsv", Triple), key=lambda triple: triple.neg_title) == [
+        Triple("p", "a", "b"),
+        Triple("p", "a", "c"),
+    ]
+    assert capsys.readouterr().out == (
+        f"wrote 2 triples to {tmp_path / 'out.tsv'} (queries: 1)\n"
+        "queries without any triple, since all of their titles have one label: 1\n"
+    )
+
+
+def test_triples_of_a_query_depend_on_no_other(tmp_path: Path) -> None:
+    one = graded("p", a=1, **{f"t{number}": 0 for number in range(30)})
+    other = graded("q", a=1, **{f"t{number}": 0 for number in range(30)})
+    found = []
+    for name, groups in {"both": (one, other), "turned": (other, one), "alone": (one,)}.items():
+        source = write(tmp_path / f"{name}.tsv", *groups)
+        assert main(["--input_file", str(source), "--output_file", str(tmp_path / "out.tsv")]) == 0
+        found.append([triple for triple in read_records(tmp_path / "out.tsv", Triple) if triple.query == "p"])
+    assert found[0] == found[1] == found[2] and len(found[0]) == 4
+
+
+def test_held_out_queries_are_whole_and_apart(tmp_path: Path, capsys: Any) -> None:
+    groups = [graded(f"q{number}", a=1, b=0, c=0) for number in range(10)]
+    source = write(tmp_path / "in.tsv", *groups)
+    arguments = ["--input_file", str(source), "--output_file", str(tmp_path / "out.tsv"), "--dev_file"]
+    assert main([*arguments, str(tmp_path / "dev.tsv"), "--dev_share", "0.3"]) == 0
+    dev = read_records(tmp_path / "dev.tsv", LabeledPair)
+    held_out = {pair.query for pair in dev}
+    train = {triple.query for triple in read_records(tmp_path / "out.tsv", Triple)}
+    assert len(held_out) == 3 and len(dev) == 9
+    assert train == {f"q{number}" for number in range(10)} - held_out
+    assert "dev.tsv (queries held out: 3)" in capsys.readouterr().out
+    assert main([*arguments, str(tmp_path / "dev.tsv")]) == 0  # a tenth by default
+    assert len(read_records(tmp_path / "dev.tsv", LabeledPair)) == 3
+
+
+def test_the_split_follows_the_seed_and_not_the_order_of_queries() -> None:
+    queries = [f"q{number}" for number in range(100)]
+    assert hold_out(queries, 0.1, seed=1) == hold_out(queries[::-1], 0.1, seed=1)
+    assert hold_out(queries, 0.1, seed=1) != hold_out(queries, 0.1, seed=2)
+    assert len(hold_out(queries[:2], 0.01, seed=1)) == len(hold_out(queries[:2], 0.99, seed=1)) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, status, message",
+    [
+        (["--output_file", "in.tsv"], 2, "must be different files"),
+        (["--output_file", "out.tsv", "--dev_share", "0.1"], 2, "--dev_share needs --dev_file"),
+        (["--output_file", "out.tsv", "--per_positive", "0"], 2, "--per_positive 0: must be at least 1"),
+        (["--output_file", "missing/out.tsv"], 1, "cannot be written there"),
+        (["--output_file", "out.tsv", "--dev_file", "dev.tsv"], 1, "holding some out needs at least 2"),
+        (["--output_file", "out.tsv"], 1, "no query has titles with different labels"),
+    ],
+)
+def test_errors(tmp_path: Path, monkeypatch: Any, capsys: Any, arguments: list[str], status: int, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "in.tsv", graded("q", a=1, b=1))
+    assert main(["--input_file", "in.tsv", *arguments]) == status
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["in.tsv"]
+
+
+def test_bad_rows_are_skipped_on_request(tmp_path: Path, capsys: Any) -> None:
+    source = tmp_path / "in.tsv"
+    source.write_text("q\ta\t1\nq\tb\nq\tc\t0\n", encoding="utf-8")
+    arguments = ["--input_file", str(source), "--output_file", str(tmp_path / "out.tsv")]
+    assert main(arguments) == 1
+    assert "line 2: 2 columns, expected 3" in capsys.readouterr().err
+    assert main([*arguments, "--skip_bad_rows"]) == 0
+    assert "kept 2; skipped 1 (line 2: 2 columns, expected 3)" in capsys.readouterr().out
+    assert read_records(tmp_path / "out.tsv", Triple) == [Triple("q", "a", "c")]

@@ -1,0 +1,393 @@
+"""The demo data: same bytes everywhere, the contract's formats, and no way to the answer but the one meant."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice, permutations
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from paddle_ranker.data.demo import files, phrases
+from paddle_ranker.data.demo.dice import Dice
+from paddle_ranker.data.demo.files import HEADERS, MANIFEST, write_demo
+from paddle_ranker.data.demo.rows import Group, groups, triples
+from paddle_ranker.data.demo.scenes import (
+    HELD_OUT_SCENES,
+    TRAIN_SCENES,
+    Author,
+    Scene,
+    Title,
+    background,
+    contrast,
+    contrast_new,
+    part,
+)
+from paddle_ranker.data.demo.vocabulary import FIELDS, SPLITS
+from tests.conftest import REPOSITORY, load_script
+
+pytestmark = pytest.mark.unit
+# Of every file of seed 7, 200 triples, 20 queries. It changes only with GENERATOR_VERSION.
+SMALL_SHA256 = "4ab4ff69c48285e28174ea424ac80f70ef2e11a2df60f23d62e4d585243745fc"
+
+
+script = load_script("datasets/make_demo.py")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    write_demo(folder, seed=7, size=200, queries=20)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dev() -> list[Group]:
+    return list(islice(groups(7, "dev"), 300))
+
+
+def digest(folder: Path) -> str:
+    """Return one checksum of all data files under `folder`."""
+    every = hashlib.sha256()
+    for name in sorted(HEADERS):
+        every.update(name.encode() + b"\0" + (folder / name).read_bytes())
+    return every.hexdigest()
+
+
+def rows(folder: Path, name: str) -> list[list[str]]:
+    """Return the rows of a file, split as its readers do."""
+    text = (folder / name).read_bytes().decode("utf-8")
+    assert text.endswith("\n") and "\r" not in text
+    return [line.split("\t") for line in text[:-1].split("\n")]
+
+
+def run(folder: Path, *more: str) -> int:
+    """Run the command with a small size; return its exit status."""
+    return int(script.main(["--output_dir", str(folder), "--size", "200", "--queries", "20", *more]))
+
+
+def test_the_bytes_are_frozen(small: Path) -> None:
+    assert digest(small) == SMALL_SHA256
+
+
+@pytest.mark.parametrize("hash_seed", ["0", "1"])
+def test_the_bytes_do_not_depend_on_the_hash_seed_or_the_locale(tmp_path: Path, hash_seed: str) -> None:
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(REPOSITORY), "LC_ALL": "C"}
+    command = [sys.executable, str(REPOSITORY / "datasets/make_demo.py"), "--output_dir", str(tmp_path)]
+    subprocess.run(
+        [*command, "--size", "200", "--queries", "20"], cwd=tmp_path, env=environment, check=True, timeout=60
+    )
+    assert digest(tmp_path) == SMALL_SHA256
+
+
+def test_another_seed_gives_other_data() -> None:
+    assert set(islice(triples(7), 100)).isdisjoint(islice(triples(8), 100))
+
+
+def test_a_larger_size_begins_with_the_smaller_one(small: Path, tmp_path: Path) -> None:
+    write_demo(tmp_path, seed=7, size=300, queries=20)
+    name = "sort/train_pairwise.csv"
+    assert rows(tmp_path, name)[:201] == rows(small, name)
+
+
+def test_every_file_has_its_format(small: Path) -> None:
+    columns = {
+        "sort/train_pairwise.csv": (3, 201),
+        "sort/dev_pairwise.csv": (3, 201),
+        "sort/test_pairwise.csv": (3, 200),
+        "sort/dev_graded.csv": (3, 201),
+        "sort/test_graded.csv": (3, 201),
+        "sort/dev_kinds.csv": (1, 201),
+        "sort/test_kinds.csv": (1, 201),
+        "recall/train.csv": (2, 200),
+        "recall/train_unsupervised.csv": (1, 400),
+        "recall/corpus.csv": (1, None),
+        "recall/dev.csv": (2, None),
+        "recall/test.csv": (2, None),
+        "milvus/milvus_data.csv": (1, None),
+        "literature_search_rank/train.csv": (3, 400),
+        "literature_search_rank/dev_pairwise.csv": (3, 201),
+        "literature_search_rank/test.csv": (2, 200),
+    }
+    assert set(columns) == set(HEADERS)
+    for name, (width, count) in columns.items():
+        content = rows(small, name)
+        assert {len(row) for row in content} == {width}, name
+        assert count is None or len(content) == count, name
+        assert all(cell and cell == cell.strip() for row in content for cell in row), name
+        known = {"query", "title", "neg_title", "label", "kind", "text"}
+        assert known.issuperset(content[0]) if HEADERS[name] else known.isdisjoint(content[0]), name
+    assert {row[2] for row in rows(small, "literature_search_rank/train.csv")} == {"0", "1"}
+    assert all(0 <= float(row[2]) <= 1 for row in rows(small, "sort/test_pairwise.csv"))
+
+
+def test_the_files_agree_with_each_other(small: Path) -> None:
+    graded, binary = rows(small, "sort/dev_graded.csv"), rows(small, "sort/dev_pairwise.csv")
+    assert [row[:2] for row in graded] == [row[:2] for row in binary]
+    assert [int(row[2]) > 0 for row in graded[1:]] == [row[2] == "1" for row in binary[1:]]
+    assert rows(small, "recall/dev.csv") == [row[:2] for row in binary[1:] if row[2] == "1"]
+    corpus = [row[0] for row in rows(small, "recall/corpus.csv")]
+    assert len(corpus) == len(set(corpus))
+    assert set(corpus).issuperset(row[1] for row in binary[1:] + rows(small, "sort/test_pairwise.csv"))
+    manifest = json.loads((small / MANIFEST).read_text())
+    for name, facts in manifest["files"].items():
+        assert hashlib.sha256((small / name).read_bytes()).hexdigest() == facts["sha256"]
+
+
+def test_topics_and_wordings_of_the_splits_are_disjoint() -> None:
+    heads = [{head for field in FIELDS for head in field.heads[split]} for split in SPLITS]
+    by_split = (phrases.TITLE_FRAMES, phrases.BACKGROUND_FRAMES, phrases.DIRECTION_VERBS, phrases.NEW_MARKERS,
+                phrases.GIVEN_NAMES, phrases.PLACES, phrases.COMPARISONS)  # fmt: skip
+    new_words = [set(chain.from_iterable(chain.from_iterable(phrases.NEW_SYNONYMS[split]))) for split in SPLITS]
+    for one in [heads, new_words, *([set(words[split]) for split in SPLITS] for words in by_split)]:
+        assert len(set().union(*one)) == sum(map(len, one))
+    # No head of one split within a head of another: titles on the one would hold the other.
+    for one_split, other_split in permutations(heads, 2):
+        assert not [(a, b) for a in one_split for b in other_split if a in b]
+
+
+def test_no_title_of_dev_or_test_is_in_train(dev: list[Group]) -> None:
+    train = set(chain.from_iterable((title, negative) for _, title, negative in islice(triples(7), 6000)))
+    held_out = chain(dev, islice(groups(7, "test"), 300))
+    assert train.isdisjoint(title for group in held_out for title in group.titles)
+
+
+def test_groups(dev: list[Group]) -> None:
+    for group in dev:
+        assert len(set(group.titles)) == len(group.titles) == 10
+        assert 1 <= sum(grade > 0 for grade in group.grades) <= 4
+        assert set(group.grades) <= {0, 1, 2}
+    positions = [i for group in dev for i, grade in enumerate(group.grades) if grade]
+    assert 4.2 < sum(positions) / len(positions) < 4.8  # in random order: 4.5
+    assert sum(grade == 1 for group in dev for grade in group.grades) > 100
+
+
+def test_kinds_have_the_shares_stated(dev: list[Group]) -> None:
+    assert sum(TRAIN_SCENES.values()) == sum(HELD_OUT_SCENES.values()) == 50
+    kinds = Counter(group.kind for group in dev)
+    assert set(kinds) == {make.__name__ for make in HELD_OUT_SCENES}
+    assert {"contrast_new", "synonym_new"} == {kind for kind in kinds if kind.endswith("_new")}
+
+
+def test_direction_decides(dev: list[Group]) -> None:
+    seen = 0
+    for group in dev:
+        asked = re.fullmatch(r"(.+?)对于?(.+)的(.+)", group.query)
+        if group.kind != "direction" or not asked:
+            continue
+        cause, effect, verb = asked.groups()
+        for title, grade in zip(group.titles, group.grades):
+            if re.search(f"{cause}对于?{effect}的{verb}", title):
+                assert grade > 0
+                seen += 1
+            elif re.search(f"{effect}对于?{cause}的{verb}", title):
+                assert grade == 0
+                seen += 1
+    assert seen > 50
+
+
+@pytest.mark.parametrize("kind", ["direction", "contrast", "synonym", "synonym_far", "source"])
+def test_a_title_that_names_no_subject_of_the_query_is_easy_and_not_relevant(dev: list[Group], kind: str) -> None:
+    """In kinds of one topic, or of two that are both asked for, titles hold all heads of the query or none."""
+    heads = [head for field in FIELDS for head in field.heads["dev"]]
+    for group in dev:
+        named = [head for head in heads if head in group.query]
+        if group.kind == kind and named:
+            held = [sum(head in title for head in named) for title in group.titles]
+            assert kind == "source" or set(held) <= {0, len(named)}
+            assert all(grade == 0 or count == len(named) for grade, count in zip(group.grades, held))
+
+
+class _Bare(Author):
+    """Asks and writes in bare subjects and keywords."""
+
+    def ask(self, subject: str) -> str:
+        return subject
+
+    def write(self, field: object, body: str, keywords: Sequence[str], *more: object, **options: object) -> Title:
+        return Title("|".join(keywords), 2)
+
+
+@pytest.mark.parametrize("make", [part, background, contrast, contrast_new])
+def test_a_title_is_relevant_where_a_keyword_is_what_the_query_names(make: Callable[[Author], Scene]) -> None:
+    author = _Bare(Dice(5, "bare"), "dev")
+    for _ in range(50):
+        sides = make(author).sides
+        assert len(sides) > 1
+        for asking in sides:
+            for writing in sides:
+                assert (asking.query() in writing.title().text.split("|")) == (asking is writing)
+
+
+def test_every_title_is_relevant_as_often_as_not_in_training() -> None:
+    """Without the query nothing tells a title from a negative: each kind of wording is on both sides alike."""
+    train = list(islice(triples(7), 6000))
+    for wording in ("：", "——", "教材", "视角下", "综述", "受", "大学", "非", "与"):
+        positive, negative = (sum(wording in row[column] for row in train) for column in (1, 2))
+        assert abs(positive - negative) < 4 * (positive + negative) ** 0.5, wording
+    lengths = [sum(len(row[column]) for row in train) / len(train) for column in (1, 2)]
+    assert abs(lengths[0] - lengths[1]) < 0.5
+
+
+def test_a_title_alone_tells_nothing(dev: list[Group]) -> None:
+    """Score dev titles by the log odds of their character n-grams in training (naive Bayes), without the query."""
+
+    def ngrams(title: str) -> set[str]:
+        return {title[i : i + n] for n in (1, 2, 3) for i in range(len(title) - n + 1)}
+
+    odds: dict[str, float] = {}
+    sides = [Counter[str](), Counter[str]()]
+    for row in islice(triples(7), 6000):
+        for side, title in zip(sides, row[1:]):
+            side.update(ngrams(title))
+    for ngram in sides[0] | sides[1]:
+        odds[ngram] = math.log((sides[0][ngram] + 1) / (sides[1][ngram] + 1))
+    scores = [sum(odds.get(ngram, 0.0) for ngram in ngrams(title)) for group in dev for title in group.titles]
+    labels = [grade > 0 for group in dev for grade in group.grades]
+    positive = [score for score, label in zip(scores, labels) if label]
+    negative = [score for score, label in zip(scores, labels) if not label]
+    won = sum((p > n) + 0.5 * (p == n) for p in positive for n in negative)
+    assert 0.45 < won / (len(positive) * len(negative)) < 0.55  # the AUC
+
+
+def test_memory_does_not_grow_with_the_rows() -> None:
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        for _ in islice(triples(7), count):
+            pass
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    # 18,000 triples more, kept, would take 5 MB more.
+    assert peak(20_000) < peak(2_000) + 500_000
+
+
+def test_dice_are_fair() -> None:
+    dice = Dice(1, "fair")
+    orders = Counter("".join(dice.shuffled("abc")) for _ in range(6000))
+    assert len(orders) == 6 and all(850 < count < 1150 for count in orders.values())
+    pairs = Counter("".join(dice.some("abc", 2)) for _ in range(6000))
+    assert len(pairs) == 6 and all(850 < count < 1150 for count in pairs.values())
+
+
+def test_if_missing_leaves_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, "--if_missing") == 0
+    before = {name: (tmp_path / name).stat().st_mtime_ns for name in HEADERS}
+    assert run(tmp_path, "--if_missing", "--seed", "8") == 0
+    assert {name: (tmp_path / name).stat().st_mtime_ns for name in HEADERS} == before
+    assert "is there" in capsys.readouterr().out
+    (tmp_path / "recall/dev.csv").unlink()
+    assert run(tmp_path, "--if_missing") == 0
+    assert digest(tmp_path) == SMALL_SHA256
+
+
+def test_files_of_the_user_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "sort/train_pairwise.csv"
+    mine.parent.mkdir()
+    mine.write_text("mine\n")
+    assert run(tmp_path) == 1
+    assert str(mine) in capsys.readouterr().err
+    assert run(tmp_path, "--if_missing") == 0
+    assert mine.read_text() == "mine\n" and not (tmp_path / "sort/dev_pairwise.csv").exists()
+    assert (tmp_path / "recall/corpus.csv").exists()
+    assert run(tmp_path, "--if_missing") == 0  # and again, with the manifest of the other folders there
+    assert mine.read_text() == "mine\n"
+    assert run(tmp_path, "--force") == 0
+    assert digest(tmp_path) == SMALL_SHA256
+
+
+def test_a_demo_file_that_was_edited_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path)
+    assert run(tmp_path) == 0  # its own files it replaces
+    edited = tmp_path / "milvus/milvus_data.csv"
+    content = bytearray(edited.read_bytes())
+    content[-2] ^= 1  # same length
+    edited.write_bytes(content)
+    assert run(tmp_path) == 1
+    assert "--force" in capsys.readouterr().err
+    assert edited.read_bytes() == content
+
+
+def test_a_failure_in_the_middle_leaves_the_old_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path)
+
+    def full(seed: int) -> Iterator[tuple[str, str, str]]:
+        yield from islice(triples(seed), 50)
+        raise OSError(28, "No space left on device", str(tmp_path))
+
+    monkeypatch.setattr(files, "triples", full)
+    assert run(tmp_path, "--seed", "9") == 1
+    assert "no space left" in capsys.readouterr().err
+    assert digest(tmp_path) == SMALL_SHA256
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("renames", [1, 3, 8])
+def test_a_run_killed_while_it_renames_is_mended_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    run(tmp_path, "--seed", "8")
+    real, left = files.os.replace, [renames]
+
+    def killed(source: Path, target: Path) -> None:
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", killed)
+        assert run(tmp_path) == 130
+    assert run(tmp_path, "--if_missing") == 0
+    assert digest(tmp_path) == SMALL_SHA256
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["--size", "5"], 2, "--size 5: must be at least 100"),
+        (["--queries", "0"], 2, "--queries 0"),
+        (["--seed", "-1"], 2, "--seed -1"),
+        (["--sise", "100"], 2, "did you mean --size?"),
+        (["--size", "100000000"], 1, "lower --size"),
+    ],
+)
+def test_options_out_of_range(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    status: int,
+    words: str,
+) -> None:
+    usage = files.shutil.disk_usage(tmp_path)._replace(free=10**9)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage)
+    assert script.main(["--output_dir", str(tmp_path / "new"), *arguments]) == status
+    message = capsys.readouterr().err
+    assert words in message and message.count("\n") == 1
+
+
+def test_an_output_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert run(tmp_path / "file") == 1
+    message = capsys.readouterr().err
+    assert "--output_dir" in message and message.count("\n") == 1
+
+
+def test_a_damaged_manifest_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / MANIFEST).write_text("{")
+    assert run(tmp_path) == 1
+    assert MANIFEST in capsys.readouterr().err

@@ -1,0 +1,275 @@
+"""Records: every format and role is read right, and everything else is an error that says what was found where."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paddle_ranker.data.records import (
+    LabeledPair,
+    Pair,
+    Record,
+    RecordFile,
+    Text,
+    TitleRow,
+    Triple,
+    read_records,
+    write_records,
+)
+from paddle_ranker.errors import DataError
+
+pytestmark = pytest.mark.unit
+
+
+def file(folder: Path, content: Any, name: str = "rows.tsv") -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    return path
+
+
+@pytest.mark.parametrize(
+    "content, kind, expected",
+    [
+        ("query\ttitle\tneg_title\na\tb\tc\n", Triple, [Triple("a", "b", "c")]),
+        ("a\tb\tc\nd\te\tf", Triple, [Triple("a", "b", "c"), Triple("d", "e", "f")]),
+        ("neg_title\tquery\ttitle\nc\ta\tb\n", Triple, [Triple("a", "b", "c")]),
+        ("text_a\ttext_b\tlabel\na\tb\t1\n", LabeledPair, [LabeledPair("a", "b", 1.0)]),
+        ("a\tb\t2.0\r\nc\td\t0\r\n", LabeledPair, [LabeledPair("a", "b", 2.0), LabeledPair("c", "d", 0.0)]),
+        ("\ufeffQuery\tTitle\tLabel\na\tb\t1\n", LabeledPair, [LabeledPair("a", "b", 1.0)]),
+        ("\ufeffa\tb\n", Pair, [Pair("a", "b")]),
+        ("a\tb\t0.5\n", Pair, [Pair("a", "b", 0.5)]),
+        ("query\ttitle\tsource\tlabel\na\tb\tweb\t1\n", Pair, [Pair("a", "b")]),
+        ("query\ttitle\trecall_score\na\tb\t-3\n", Pair, [Pair("a", "b", -3.0)]),
+        ("a\tb\t1\t-2.5\n", LabeledPair, [LabeledPair("a", "b", 1.0, -2.5)]),
+        ("teacher_score\tquery\ttitle\tlabel\n3\ta\tb\t1\n", LabeledPair, [LabeledPair("a", "b", 1.0, 3.0)]),
+        (
+            '{"query": "a", "title": "b", "label": 1, "teacher_score": 2}\n',
+            LabeledPair,
+            [LabeledPair("a", "b", 1.0, 2.0)],
+        ),
+        ("a\tb\tc\t1.5\t-1\n", Triple, [Triple("a", "b", "c", 1.5, -1.0)]),
+        ("query\ttitle\tneg_title\tneg_teacher_score\na\tb\tc\t4\n", Triple, [Triple("a", "b", "c", None, 4.0)]),
+        ("x\ny\n", Text, [Text("x"), Text("y")]),
+        ("text\nx\n", Text, [Text("x")]),
+        ("x\n", TitleRow, [TitleRow("x")]),
+        ("7\tx\n", TitleRow, [TitleRow("x", "7")]),
+        ("id\ttitle\n7\tx\n", TitleRow, [TitleRow("x", "7")]),
+        ('NA\t"quoted, title;"\tnull\n', Triple, [Triple("NA", '"quoted, title;"', "null")]),
+        ("a\tb\n\n\n", Pair, [Pair("a", "b")]),
+    ],
+)
+def test_columns_go_by_name_or_by_position(
+    tmp_path: Path, content: str, kind: type[Record], expected: list[Record]
+) -> None:
+    assert read_records(file(tmp_path, content), kind) == expected
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\r"])
+def test_only_a_newline_ends_a_row(tmp_path: Path, separator: str) -> None:
+    path = file(tmp_path, f"query\ttitle\na{separator}b\tc{separator}d\n")
+    assert read_records(path, Pair) == [Pair(f"a{separator}b", f"c{separator}d")]
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.jsonl", "a.parquet", "a.tsv.gz", "a.jsonl.gz"])
+def test_each_format_gives_back_what_was_written(tmp_path: Path, name: str) -> None:
+    pairs = [LabeledPair("词 NA", '他说"好",行', 2.0), LabeledPair("q", "\u2028\ufefft", 0.25)]
+    assert write_records(tmp_path / name, pairs) == 2
+    assert read_records(tmp_path / name, LabeledPair) == pairs
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+def test_a_teachers_scores_are_written_where_they_are(tmp_path: Path) -> None:
+    for row, header in (
+        (LabeledPair("a", "b", 1.0, -2.5), "query\ttitle\tlabel\tteacher_score\na\tb\t1\t-2.5\n"),
+        (
+            Triple("a", "b", "c", 1.0, 0.5),
+            "query\ttitle\tneg_title\tteacher_score\tneg_teacher_score\na\tb\tc\t1\t0.5\n",
+        ),
+    ):
+        write_records(tmp_path / "rows.tsv", [row])
+        assert (tmp_path / "rows.tsv").read_text(encoding="utf-8") == header
+        assert read_records(tmp_path / "rows.tsv", type(row)) == [row]
+
+
+def test_formats_are_told_by_content(tmp_path: Path) -> None:
+    write_records(tmp_path / "a.parquet", [Pair("a", "b")])
+    parquet = (tmp_path / "a.parquet").read_bytes()
+    for content in (parquet, b'{"text_a": "a", "title": "b", "more": 1}\n', b"a\tb\n"):
+        assert read_records(file(tmp_path, content, "rows.txt"), Pair) == [Pair("a", "b")]
+        assert read_records(file(tmp_path, gzip.compress(content), "rows.txt"), Pair) == [Pair("a", "b")]
+
+
+def test_tab_separated_text_is_byte_for_byte_as_stated(tmp_path: Path) -> None:
+    write_records(tmp_path / "a.tsv", [LabeledPair("a", "b", 2.0), LabeledPair("c", "d", 0.5)])
+    assert (tmp_path / "a.tsv").read_bytes() == b"query\ttitle\tlabel\na\tb\t2\nc\td\t0.5\n"
+    write_records(tmp_path / "a.tsv", [TitleRow("t", "7")], header=False)
+    assert (tmp_path / "a.tsv").read_bytes() == b"7\tt\n"
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\t\n\r"), min_size=1).filter(
+    lambda text: bool(text.strip())
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=1, max_size=5), name=st.sampled_from(["t", "t.jsonl"]))
+def test_any_text_survives(tmp_path_factory: Any, rows: list[tuple[str, str, str]], name: str) -> None:
+    path = tmp_path_factory.mktemp("any") / name
+    triples = [Triple(*row) for row in rows]
+    write_records(path, triples)
+    assert read_records(path, Triple) == triples
+
+
+@pytest.mark.parametrize(
+    "content, kind, message",
+    [
+        (b"", Triple, "the file is empty; expected training triples (query, title, neg_title or query, title, neg_t"),
+        ("query\ttitle\n", Pair, "a header and no rows"),
+        (
+            "a\tb\tc\nd\te\n",
+            Triple,
+            "line 2: 2 columns, expected 3 (query, title, neg_title); this looks like a file of pairs to score",
+        ),
+        ("a,b,c\n", Triple, "line 1: 1 column, expected 3 or 5 (query, title, neg_title), separated by tabs"),
+        ("a\tb\tc\td\n", Pair, "line 1: 4 columns, expected 2 or 3"),
+        ("a\tb\nc\td\t0.5\n", Pair, "line 2: 3 columns, expected 2"),
+        ("query\ttitle\na\tb\tc\n", Pair, "line 2: 3 columns, expected 2"),
+        (
+            "query\ttitle\tlabel\na\tb\t1\n",
+            Triple,
+            "the header has query, title, label, but training triples need "
+            "neg_title too; this looks like a file of labelled pairs (query, title, label); make triples of it",
+        ),
+        ("query\ttitle\tnegative\na\tb\tc\n", Triple, "the header has query, title, negative, but"),
+        ("query\ttext_a\ttitle\na\tb\tc\n", Pair, "names the column query more than once"),
+        (
+            "a\tb\t1\nc\td\t0\n",
+            Triple,
+            "the third column holds numbers where training triples have neg_title; this "
+            "looks like a file of labelled pairs",
+        ),
+        ("a\tb\tc\n", LabeledPair, "line 1: label 'c' is not a finite number; this looks like a file of training"),
+        ("a\tb\t1\nc\td\tnan\n", LabeledPair, "line 2: label 'nan' is not a finite number"),
+        ("a\tb\t1\t0.5\nc\td\t0\t\n", LabeledPair, "line 2: teacher_score '' is not a finite number"),
+        ("a\tb\t1\t0.5\nc\td\t0\n", LabeledPair, "line 2: 3 columns, expected 4"),
+        ("a\tb\tinf\n", LabeledPair, "label 'inf' is not a finite number"),
+        ("a\tb\t1_0\n", LabeledPair, "label '1_0' is not a finite number"),
+        ("a\tb\t\n", LabeledPair, "label '' is not a finite number"),
+        ("a\t\tc\n", Triple, "line 1: the title is empty"),
+        ("a\tb\n \u3000\tb\n", Pair, "line 2: the query is empty"),
+        ("a\tb\n\nc\td\n", Pair, "line 2: an empty line"),
+        (b"a\tb\nc\t\xb0\xa1\n", Pair, "line 2: byte 0xb0 at position 3 is not UTF-8; if the file is in GBK"),
+        (b"a\tb\0\n", Pair, "line 1: a NUL byte"),
+        ("a\tb\n".encode("utf-16"), Pair, "UTF-16 text, expected UTF-8"),
+        (b"PK\x03\x04more", Pair, "a zip archive"),
+        (b"PAR1 and no more", Pair, "damaged Parquet data"),
+        (gzip.compress(b"a\tb\n" * 9999, mtime=0)[:-20], Pair, "damaged or cut short"),
+        (b"\x1f\x8b and no more", Pair, "damaged or cut short"),
+    ],
+)
+def test_bad_files_are_errors_that_say_what_and_where(
+    tmp_path: Path, content: Any, kind: type[Record], message: str
+) -> None:
+    path = file(tmp_path, content)
+    with pytest.raises(DataError) as caught:
+        read_records(path, kind)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("{", "line 2: not JSON"),
+        ("[1]", "line 2: a JSON list, expected one object a line"),
+        ("[" * 100_000, "line 2: not JSON"),
+        ('{"query": "a"}', "line 2: no title, only query"),
+        ('{"query": "a", "title": null}', "line 2: no title"),
+        ('{"query": 7, "title": "b"}', "line 2: query is a int, expected text"),
+        ('{"query": "a", "title": "b", "recall_score": true}', "line 2: recall_score 'True' is not a finite number"),
+        ('{"query": "a", "title": "b", "recall_score": NaN}', "recall_score 'nan' is not a finite number"),
+        ('{"query": "a", "title": "\\ud800"}', "line 2: the title holds a NUL or half of a surrogate pair"),
+        ('{"query": "a", "title": "x\\u0000"}', "line 2: the title holds a NUL"),
+    ],
+)
+def test_bad_json_lines_are_errors(tmp_path: Path, line: str, message: str) -> None:
+    path = file(tmp_path, json.dumps({"query": "a", "title": "b"}) + f"\n{line}\n", "rows.jsonl")
+    with pytest.raises(DataError) as caught:
+        read_records(path, Pair)
+    assert message in str(caught.value)
+
+
+def test_a_missing_file_suggests_the_closest_name(tmp_path: Path) -> None:
+    file(tmp_path, "a\tb\n", "train_pairwise.csv")
+    with pytest.raises(DataError, match=r"no such file; did you mean .*train_pairwise\.csv"):
+        read_records(tmp_path / "train_pairwize.csv", Pair)
+    with pytest.raises(DataError, match="nor is there a folder"):
+        read_records(tmp_path / "missing" / "a.csv", Pair)
+    with pytest.raises(DataError, match="a folder, expected a file"):
+        read_records(tmp_path, Pair)
+
+
+def test_skipped_rows_are_counted_with_their_reasons(tmp_path: Path) -> None:
+    path = file(tmp_path, b"query\ttitle\tneg_title\na\tb\tc\nd\te\n\ng\t\xff\ti\nj\tk\t \nl\tm\tn\n")
+    rows = RecordFile(path, Triple, skip_bad_rows=True)
+    for _ in range(2):  # a second loop counts anew
+        assert list(rows) == [Triple("a", "b", "c"), Triple("l", "m", "n")]
+        assert (rows.kept, rows.skipped) == (2, 4)
+        assert rows.report() == (
+            "kept 2; skipped 4 (line 3: 2 columns, expected 3; line 4: an empty line; line 5: byte 0xff at position 3 "
+            "is not UTF-8; if the file is in GBK, convert it with iconv -f GB18030 -t UTF-8; …)"
+        )
+
+
+def test_counts_have_thousands_separators(tmp_path: Path) -> None:
+    rows = RecordFile(file(tmp_path, "a\tb\n" * 1200 + "c\n"), Pair, skip_bad_rows=True)
+    list(rows)
+    assert rows.report() == "kept 1,200; skipped 1 (line 1201: 1 column, expected 2)"
+
+
+def test_a_file_without_one_good_row_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="kept 0; skipped 2"):
+        read_records(file(tmp_path, "a\nb\n"), Triple, skip_bad_rows=True)
+
+
+def test_rows_are_streamed(tmp_path: Path) -> None:
+    first = next(iter(RecordFile(file(tmp_path, "a\tb\nbad\n"), Pair)))
+    assert first == Pair("a", "b")  # the bad second row was not reached
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = file(tmp_path, "old")
+    with pytest.raises(DataError, match="a tab or a line end inside a field"):
+        write_records(path, [Pair("a", "b"), Pair("c\td", "e")])
+    with pytest.raises(DataError, match="record 2 has other columns than the first"):
+        write_records(path, [Pair("a", "b"), Pair("a", "b", 0.5)])
+    with pytest.raises(DataError, match="record 2 has other columns than the first"):
+        write_records(path, [Pair("a", "b"), Text("a")])
+    with pytest.raises(DataError, match="no records"):
+        write_records(path, [])
+    with pytest.raises(DataError, match="cannot be written there"):
+        write_records(tmp_path / "missing" / "a.tsv", [Text("a")])
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    "name, kind, rows",
+    [
+        ("qbqtc/train.tsv", LabeledPair, 14_992),
+        ("kuake_qtr/train.tsv", LabeledPair, 15_648),
+        ("simclue/train_pairwise.tsv", Triple, 10_000),
+        ("csl/papers.jsonl", TitleRow, 1_000),
+        ("corpus/zh_sci.txt", Text, 19_595),
+    ],
+)
+def test_real_files_are_read_whole(real_data: Path, name: str, kind: type[Record], rows: int) -> None:
+    assert len(read_records(real_data / name, kind)) == rows

@@ -1,0 +1,293 @@
+"""Words and word pieces: worked out by hand, and equal to PaddleNLP's Python classes for every character there is."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddle_ranker.encoding.tokenizers.backends import BACKENDS, make_backend
+from paddle_ranker.encoding.tokenizers.cached_words import CachedWords, _WordCache
+from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
+from paddle_ranker.encoding.tokenizers.wordpiece import WordPiece
+from paddle_ranker.errors import CheckpointError, DependencyError, UsageError
+from tests.tokenizer_cases import FAST_BACKENDS, NASTY_TEXTS, SPECIAL
+
+
+def every_character() -> Iterator[str]:
+    return map(chr, range(sys.maxunicode + 1))
+
+
+def make_files(folder: Path, tokens: Sequence[str], config: Any = None) -> TokenizerFiles:
+    (folder / "vocab.txt").write_bytes("".join(f"{token}\n" for token in tokens).encode())
+    if config is not None:
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return TokenizerFiles.read(folder)
+
+
+def rows_of(backend: Any, texts: Sequence[str]) -> list[list[int]]:
+    ids, lengths = backend.encode(texts)
+    iterator = iter(ids.tolist())
+    return [[next(iterator) for _ in range(length)] for length in lengths.tolist()]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("机器 Learning", ["机", "器", "learning"]),
+        ("Note10＋使用", ["note10", "＋", "使", "用"]),
+        ("a\x00b\x1fc\u200bd", ["abcd"]),  # control and format characters vanish, they do not separate
+        ("a\u2028b\u00a0c\u3000d", ["a", "b", "c", "d"]),
+        ("É e\u0301", ["e", "e"]),
+        ("ΟΔΟΣ", ["οδοσ"]),  # σ, not ς: lowercased one character at a time
+        ("İI", ["ii"]),
+        ("x≠y", ["x", "=", "y"]),  # decomposes to = and an accent
+        ("豈", ["\u8c48"]),  # a compatibility ideograph: isolated, then decomposed
+        ("[CLS]", ["[", "cls", "]"]),
+        ("\ud800a\udfff", ["a"]),
+        ("\ue000\u0378", []),  # private use, unassigned
+        ("m\u00b2 \u3007", ["m", "\u00b2", "\u3007"]),
+        # Two kept marks of classes 224 and 216 trade places in canonical order.
+        ("a\u302e\U0001d165", ["a\U0001d165\u302e"]),
+    ],
+)
+def test_words_by_hand(text: str, words: list[str]) -> None:
+    assert WordSplitter().split(text) == words
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        (TextRules(do_lower_case=False), ["É", "中", "Ab"]),
+        (TextRules(do_lower_case=False, strip_accents=True), ["E", "中", "Ab"]),
+        (TextRules(strip_accents=False), ["é", "中", "ab"]),
+        (TextRules(tokenize_chinese_chars=False), ["e", "中ab"]),
+    ],
+)
+def test_rules_have_an_effect(rules: TextRules, words: list[str]) -> None:
+    assert WordSplitter(rules).split("É 中Ab") == words
+
+
+@pytest.mark.unit
+def test_the_table_equals_the_rules_on_random_text() -> None:
+    generator = random.Random(7)
+    interesting = "aΣİ中豈，＋ \t\u0301\u0323\u302e\u302f\u1b44\U0001d165\U0001d16d\U00016ff0\u034f가\u11a8≠\u200b"
+    splitter = WordSplitter()
+    for _ in range(3_000):
+        text = "".join(generator.choices(interesting, k=generator.randint(0, 12)))
+        assert splitter.split(text) == splitter.split_by_rules(text), ascii(text)
+
+
+@pytest.mark.unit
+def test_wordpiece_by_hand() -> None:
+    tokens = ["[UNK]", "un", "##aff", "##able", "##a", "una", "a", "##ff"]
+    wordpiece = WordPiece({token: i for i, token in enumerate(tokens)}, unk_id=0)
+    assert wordpiece.ids("una") == [5]
+    assert wordpiece.ids("unaffable") == [5, 7, 3]  # una + ##ff + ##able: the longest piece first
+    assert wordpiece.ids("unx") == [0]  # the whole word is unknown where any part is
+    assert wordpiece.ids("a" * 100) == [6] + [4] * 99
+    assert wordpiece.ids("a" * 101) == [0]
+
+
+@pytest.mark.unit
+def test_word_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_WordCache, "_MOST_WORDS", 3)
+    cache = _WordCache(WordPiece({"a": 1}, unk_id=0))
+    for length in range(1, 10):
+        assert len(cache["b" * length]) == 4
+        assert len(cache) <= 3
+    size = len(cache)
+    assert cache["c" * 101] == cache["b"]
+    assert len(cache) <= size + 1 and "c" * 101 not in cache
+
+
+@pytest.mark.unit
+def test_the_last_of_two_equal_tokens_wins(tmp_path: Path) -> None:
+    files = make_files(tmp_path, [*SPECIAL, "$", "a", "$", "b"])
+    assert files.token_to_id["$"] == 7
+    assert files.vocab_size == 9
+    assert len(files.token_to_id) == 8
+
+
+@pytest.mark.unit
+def test_vocabulary_lines_may_end_in_crlf_and_hold_unicode_separators(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_bytes("[PAD]\r\n[CLS]\r\n[SEP]\r\n[UNK]\r\n\u2028\r\n\r\nlast".encode())
+    files = TokenizerFiles.read(tmp_path)
+    assert files.token_to_id == {"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "[UNK]": 3, "\u2028": 4, "": 5, "last": 6}
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("vocabulary", "config", "message"),
+    [
+        (None, None, "is not there"),
+        (b"[PAD]\n\xff\n", None, "line 2: not UTF-8"),
+        (b"[PAD]\n[CLS]\n[UNK]\n", None, r"no \[SEP\]"),
+        (b"[PAD]\n[CLS]\n[SEP]\n[UNK]\n", b"{", "is not JSON"),
+        (b"[PAD]\n[CLS]\n[SEP]\n[UNK]\n", b"[]", "holds a list"),
+        (b"[PAD]\n[CLS]\n[SEP]\n[UNK]\n", b'{"do_lower_case": "yes"}', "do_lower_case is 'yes'"),
+        (b"[PAD]\n[CLS]\n[SEP]\n[UNK]\n", b'{"do_basic_tokenize": false}', "do_basic_tokenize"),
+        (b"[PAD]\n[CLS]\n[SEP]\n[UNK]\n", b'{"unk_token": 5}', "unk_token is 5"),
+        (
+            b"[PAD]\n[CLS]\n[SEP]\n[UNK]\n",
+            b'{"added_tokens_decoder": {"3": "[UNK]", "4": "<x>"}}',
+            "adds the token '<x>'",
+        ),
+    ],
+)
+def test_unusable_files_are_named(tmp_path: Path, vocabulary: Any, config: Any, message: str) -> None:
+    if vocabulary is not None:
+        (tmp_path / "vocab.txt").write_bytes(vocabulary)
+    if config is not None:
+        (tmp_path / "tokenizer_config.json").write_bytes(config)
+    with pytest.raises(CheckpointError, match=message):
+        TokenizerFiles.read(tmp_path)
+
+
+@pytest.mark.unit
+def test_special_tokens_come_from_either_file(tmp_path: Path) -> None:
+    (tmp_path / "special_tokens_map.json").write_text('{"unk_token": {"content": "<unk>"}, "pad_token": "<p>"}')
+    files = make_files(tmp_path, ["<pad>", "[CLS]", "[SEP]", "<unk>"], {"pad_token": "<pad>"})
+    assert files.special_tokens["unk_token"] == "<unk>"
+    assert files.special_tokens["pad_token"] == "<pad>"  # tokenizer_config.json has the last word
+
+
+@pytest.mark.unit
+def test_backends_that_cannot_be_made_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = make_files(tmp_path, SPECIAL)
+    with pytest.raises(UsageError, match="choose from auto, builtin"):
+        make_backend("quick", files)
+    for name, package, hint in (
+        ("tokenizers", "tokenizers", "pip install tokenizers"),
+        ("fast_tokenizer", "fast_tokenizer", "pip install fast-tokenizer-python"),
+        ("python", "paddlenlp.transformers", "pip install paddlenlp"),
+    ):
+        monkeypatch.setitem(sys.modules, package, None)  # makes the import fail
+        monkeypatch.setitem(sys.modules, package.split(".")[0], None)
+        with pytest.raises(DependencyError, match=hint):
+            make_backend(name, files)
+
+
+@pytest.mark.unit
+def test_the_default_backend_imports_no_heavy_package() -> None:
+    code = (
+        "import sys, paddle_ranker.encoding.pair_encoder as p;"
+        "print([n for n in ('paddle', 'paddlenlp', 'tokenizers', 'fast_tokenizer') if n in sys.modules])"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("name", FAST_BACKENDS)
+def test_backends_by_hand(tmp_path: Path, name: str) -> None:
+    tokens = [*SPECIAL, "[", "]", "cls", "机", "note", "##10", "＋", "д", "##д", "##x", "w"]
+    backend = make_backend(name, make_files(tmp_path, tokens))[1]
+    texts = ["Note10＋机", "", "[CLS]", "机器", "д" * 100, "д" * 101, "w x ##10", "10"]
+    expected = [[9, 10, 11, 8], [], [5, 7, 6], [8, 4], [12] + [13] * 99, [4], [15, 4, 4, 4, 4], [4]]
+    assert rows_of(backend, texts) == expected
+    assert rows_of(backend, []) == []
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("name", FAST_BACKENDS)
+def test_backends_can_be_shared_by_threads(tmp_path: Path, name: str) -> None:
+    files = make_files(tmp_path, [*SPECIAL, *"abcdefgh", *(f"##{c}" for c in "abcdefgh")])
+    generator = random.Random(3)
+    texts = [" ".join("".join(generator.choices("abcdefghi", k=5)) for _ in range(8)) for _ in range(400)]
+    expected = rows_of(make_backend(name, files)[1], texts)
+    backend = make_backend(name, files)[1]
+    results: dict[int, list[list[int]]] = {}
+
+    def work(worker: int) -> None:
+        results[worker] = [row for i in range(0, 400, 20) for row in rows_of(backend, texts[i : i + 20])]
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [results.get(worker) == expected for worker in range(6)] == [True] * 6
+
+
+RULES = [
+    TextRules(),
+    TextRules(do_lower_case=False),
+    TextRules(do_lower_case=False, strip_accents=True),
+    TextRules(strip_accents=False),
+    TextRules(tokenize_chinese_chars=False),
+]
+
+
+def reference_words(rules: TextRules, text: str) -> list[str]:
+    transformers = pytest.importorskip("paddlenlp.transformers")
+    basic = transformers.BasicTokenizer(
+        do_lower_case=rules.do_lower_case,
+        strip_accents=rules.strip_accents,
+        tokenize_chinese_chars=rules.tokenize_chinese_chars,
+    )
+    lowered = "".join(char.lower() for char in text) if rules.do_lower_case else text
+    words: list[str] = basic.tokenize(lowered)
+    return words
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("rules", RULES, ids=str)
+def test_words_equal_paddlenlp_for_nasty_texts(rules: TextRules) -> None:
+    splitter = WordSplitter(rules)
+    for text in NASTY_TEXTS:
+        assert splitter.split(text) == reference_words(rules, text), ascii(text[:60])
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("rules", [RULES[0], *(pytest.param(r, marks=pytest.mark.slow) for r in RULES[1:])], ids=str)
+def test_words_equal_paddlenlp_for_every_character(rules: TextRules) -> None:
+    splitter = WordSplitter(rules)
+    characters = list(every_character())
+    differing = []
+    for start in range(0, len(characters), 1024):
+        text = " ".join(f"{char} a{char}b" for char in characters[start : start + 1024])
+        if splitter.split(text) != reference_words(rules, text):
+            differing.append(hex(start))
+    assert differing == []
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", FAST_BACKENDS)
+def test_ids_equal_paddlenlp_for_every_character(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("paddlenlp")
+    # Every character is a piece, so that no difference hides behind the unknown token. Dropped characters are the
+    # words' business (the test above): here one of them stands for all.
+    kept = [char for char in every_character() if WordSplitter().split(char)] + ["\u0301", "\x00", "\ue000"]
+    pieces = sorted({char for kept_char in kept for word in WordSplitter().split(kept_char) for char in word} | {*"ab"})
+    files = make_files(tmp_path, [*SPECIAL, *pieces, *(f"##{char}" for char in pieces)])
+    texts = [" ".join(f"{char} a{char}b" for char in kept[i : i + 256]) for i in range(0, len(kept), 256)]
+    reference = make_backend("python", files)[1]
+    expected = rows_of(reference, texts)
+    assert max(map(max, expected)) > len(pieces)
+    fast = make_backend(name, files)[1]
+    assert [i for i, row in enumerate(rows_of(fast, texts)) if row != expected[i]] == []
+    assert rows_of(fast, NASTY_TEXTS) == rows_of(reference, NASTY_TEXTS)
+
+
+@pytest.mark.unit
+def test_every_backend_is_tested() -> None:
+    assert set(BACKENDS) == {"auto", "builtin", "tokenizers", "fast_tokenizer", "python"}
+
+
+@pytest.mark.unit
+def test_auto_is_the_builtin_backend(tmp_path: Path) -> None:
+    name, backend = make_backend("auto", make_files(tmp_path, SPECIAL))
+    assert name == "builtin"
+    assert isinstance(backend, CachedWords)

@@ -1,0 +1,121 @@
+"""A vocabulary made from texts: by hand, equal to the textbook's algorithm, and the same every time."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.encoding.vocabulary import SPECIAL_TOKENS, train_wordpiece_vocabulary, write_vocabulary
+from paddle_ranker.errors import DataError, DependencyError, UsageError
+
+pytestmark = pytest.mark.unit
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_merges_by_hand() -> None:
+    pytest.importorskip("tokenizers")
+    texts = ["ab " * 5, "ABC abc，abc", "cd ef " * 4]
+    tokens = train_wordpiece_vocabulary(texts, vocab_size=100)
+    # a+b 8 times; c+d and e+f 4 times each, first come first; ab+c 3 times; nothing else stands together.
+    characters = ["a", "b", "c", "d", "e", "f", "，", "##b", "##c", "##d", "##f"]
+    assert tokens == [*SPECIAL_TOKENS, *characters, "ab", "cd", "ef", "abc"]
+    assert train_wordpiece_vocabulary(texts, vocab_size=18) == tokens[:18]
+
+
+def test_words_are_split_as_the_encoder_splits_them() -> None:
+    pytest.importorskip("tokenizers")
+    tokens = train_wordpiece_vocabulary(["中文中文中文", "x＋y x＋y", "É É", "\u200bq" + "w" * 101], vocab_size=50)
+    assert tokens == [*SPECIAL_TOKENS, "e", "x", "y", "中", "文", "＋"]
+    assert "É" in train_wordpiece_vocabulary(["É É"], vocab_size=50, lowercase=False)
+
+
+def textbook(words: Counter[str], alphabet: list[str], vocab_size: int) -> list[str]:
+    """Merge the most frequent pair, the one with the lowest ids among equals, and count all over again."""
+    tokens = list(alphabet)
+    split = {word: [word[0], *(f"##{char}" for char in word[1:])] for word in words}
+    while len(tokens) < vocab_size:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, pieces in split.items():
+            for pair in zip(pieces, pieces[1:]):
+                pairs[pair] += words[word]
+        if not pairs or max(pairs.values()) < 2:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], tokens.index(pair[0]), tokens.index(pair[1])))
+        merged = best[0] + best[1][2:]
+        if merged not in tokens:
+            tokens.append(merged)
+        for word, pieces in split.items():
+            joined: list[str] = []
+            for piece in pieces:
+                if joined and (joined[-1], piece) == best:
+                    joined[-1] = merged
+                else:
+                    joined.append(piece)
+            split[word] = joined
+    return tokens
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_merges_equal_the_textbook(seed: int) -> None:
+    pytest.importorskip("tokenizers")
+    generator = random.Random(seed)
+    words = Counter(
+        "".join(generator.choices("abcd", k=generator.randint(1, 6))) for _ in range(generator.randint(20, 300))
+    )
+    characters = sorted({char for word in words for char in word})
+    continued = sorted({f"##{char}" for word in words for char in word[1:]})
+    expected = textbook(words, [*SPECIAL_TOKENS, *characters, *continued], vocab_size=40)
+    assert train_wordpiece_vocabulary(words.elements(), vocab_size=40) == expected
+
+
+def test_the_same_texts_give_the_same_vocabulary() -> None:
+    pytest.importorskip("tokenizers")
+    code = (
+        "import random, hashlib; from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary as train;"
+        "g = random.Random(1);"
+        "texts = [' '.join(''.join(g.choices('abcdefghij', k=g.randint(1, 8))) for _ in range(20)) for _ in range(99)];"
+        "print(hashlib.sha256(repr(train(texts, 400)).encode()).hexdigest())"
+    )
+    digests = set()
+    for seed, threads in (("0", "1"), ("1", "1"), ("2", "2"), ("random", "4")):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "RAYON_NUM_THREADS": threads}
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        )
+        digests.add(done.stdout)
+    assert len(digests) == 1
+
+
+def test_unusable_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for texts in ([], ["", " \u200b"]):
+        with pytest.raises(DataError, match="hold no word"):
+            train_wordpiece_vocabulary(texts, 100)
+    with pytest.raises(UsageError, match=r"9 tokens \(5 special, 3 characters, 1 characters.*at least 9"):
+        train_wordpiece_vocabulary(["ab 中"], 8)
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(DependencyError, match="pip install tokenizers"):
+        train_wordpiece_vocabulary(["ab ab"], 100)
+
+
+def test_a_written_vocabulary_encodes(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    tokens = train_wordpiece_vocabulary(["search ranking", "search 中"], 60)
+    assert write_vocabulary(tmp_path / "model", tokens) == tmp_path / "model" / "vocab.txt"
+    encoder = PairEncoder.from_folder(tmp_path / "model", 16)
+    assert (encoder.pad_id, encoder.cls_id, encoder.sep_id, encoder.mask_id, encoder.unk_id) == (0, 1, 2, 3, 4)
+    pair = encoder.encode(["Search"], ["中?"])[0].tolist()
+    assert pair == [1, tokens.index("search"), 2, tokens.index("中"), 4, 2]
+
+
+@pytest.mark.parametrize("tokens", [["a", "b", "a"], ["a", ""], ["a\n"], ["\r"]])
+def test_a_vocabulary_that_cannot_be_read_back_is_refused(tmp_path: Path, tokens: list[str]) -> None:
+    with pytest.raises(DataError):
+        write_vocabulary(tmp_path, tokens)
+    assert not (tmp_path / "vocab.txt").exists()

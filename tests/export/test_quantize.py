@@ -1,0 +1,278 @@
+"""Quantizing: what rounding does by hand, and the command on a tiny ranker."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+from scipy.special import logit
+
+from paddle_ranker import Ranker
+from paddle_ranker.__main__ import main
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.export import quantized
+from paddle_ranker.export.quantization import Calibrated, Quantizer, activation_scale, quantize_weight
+from paddle_ranker.metrics.measures import evaluate_ranking
+from paddle_ranker.model.exported import INPUTS, ExportedFolder
+from paddle_ranker.model.info import RankerInfo
+from paddle_ranker.scoring.engines import onnx_files
+from paddle_ranker.scoring.engines.precisions import has_int8
+from tests.tiny import HAN, draw_words, write_ranker
+
+unit, parity = pytest.mark.unit, pytest.mark.parity
+VNNI = "vendor_id\t: GenuineIntel\nflags\t\t: avx2 avx512f avx512_vnni"
+OLD = "vendor_id\t: GenuineIntel\nflags\t\t: avx2 avx512f"
+
+
+@unit
+def test_activations_spread_over_a_byte() -> None:
+    def found(lowest: float, highest: float) -> tuple[float, int]:
+        scale, zero = activation_scale(lowest, highest)
+        return pytest.approx(float(scale)), int(zero)
+
+    assert found(-1.0, 4.0) == (5 / 255, 51)
+    assert found(2.0, 4.0) == (4 / 255, 0)  # 0 must be there: it is what padding becomes
+    assert found(-4.0, -2.0) == (4 / 255, 255)
+    assert found(0.0, 0.0) == (1.0, 0)
+
+
+@unit
+def test_weights_have_a_scale_a_column() -> None:
+    integers, scales = quantize_weight(np.array([[1.0, -2.0, 0.0], [0.25, 0.5, 0.0]], np.float32))
+    assert integers.tolist() == [[127, -127, 0], [32, 32, 0]]
+    assert scales == pytest.approx([1 / 127, 2 / 127, 1.0])
+    assert quantize_weight(np.array([[1.0], [-0.4]]), full_range=False)[0].tolist() == [[63], [-25]]
+
+
+@unit
+def test_which_processors_take_8_bits() -> None:
+    assert [has_int8(text) for text in (VNNI, OLD, "")] == [True, False, True]
+
+
+@parity
+def test_a_quantized_product_is_the_product_of_the_rounded(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="needs onnx: pip install onnx onnxruntime")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install onnxruntime")
+    random = np.random.default_rng(0)
+    table, first, second = (random.normal(size=shape).astype(np.float32) for shape in ((9, 4), (4, 6), (6, 3)))
+    table[:, 1] *= 8
+    make, tensor = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    nodes = [
+        make("Gather", ["table", "input_ids"], ["embedded"], "gather"),
+        make("MatMul", ["embedded", "first"], ["hidden"], "one"),
+        make("MatMul", ["hidden", "second"], ["projected"], "two"),
+        make("ReduceSum", ["projected"], ["logit"], "sum", keepdims=0),
+        make("Cast", ["token_type_ids"], ["unused"], "cast", to=1),
+    ]
+    weights = [onnx.numpy_helper.from_array(array, name) for array, name in ((table, "table"), (first, "first"))]
+    weights.append(onnx.numpy_helper.from_array(second, "second"))
+    inputs = [tensor(name, onnx.TensorProto.INT64, ["batch", "length"]) for name in INPUTS]
+    outputs = [tensor("projected", 1, ["batch", "length", 3]), tensor("logit", 1, [])]
+    outputs.append(tensor("unused", 1, ["batch", "length"]))
+    graph = onnx.helper.make_graph(nodes, "g", inputs, outputs, weights)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(tmp_path / "model.onnx"))
+
+    quantizer = Quantizer(tmp_path / "model.onnx", tmp_path)
+    assert [(one.weight, one.shape) for one in quantizer.products] == [("first", (4, 6)), ("second", (6, 3))]
+    ids = np.arange(9, dtype=np.int64).reshape(3, 3)
+    with pytest.raises(CheckpointError, match="one token a pair"):
+        Quantizer(tmp_path / "model.onnx", tmp_path).calibrate([(ids[:, :1], ids[:, :1])])
+    found = quantizer.calibrate([(ids[:2], ids[:2]), (ids[2:], ids[2:])])
+    assert found.lowest["embedded"] == pytest.approx(table.min()) and found.highest["embedded"] == table.max()
+    assert found.samples["hidden"].shape == (9, 6)
+
+    def rounded(values: np.ndarray, name: str) -> np.ndarray:
+        scale, zero = activation_scale(found.lowest[name], found.highest[name])
+        return (np.clip(np.rint(values / scale) + zero, 0, 255) - zero) * scale
+
+    def weight(values: np.ndarray) -> np.ndarray:
+        integers, scales = quantize_weight(values)
+        return integers * scales
+
+    def run(quantized_model: Any) -> np.ndarray:
+        session = onnxruntime.InferenceSession(quantized_model.SerializeToString(), providers=["CPUExecutionProvider"])
+        return session.run(["projected"], {"input_ids": ids, "token_type_ids": ids})[0]
+
+    hidden = rounded(table[ids], "embedded") @ weight(first)
+    assert run(quantizer.quantize(found)) == pytest.approx(rounded(hidden, "hidden") @ weight(second), abs=2e-3)
+    worst = quantizer.by_error(found, True)
+    assert sorted(one.node for one in worst) == ["one", "two"]
+    only_first = quantizer.quantize(found, left_out=[one for one in worst if one.node == "two"])
+    assert run(only_first) == pytest.approx(hidden @ second, abs=1e-4)
+    names = {one.name for one in only_first.graph.initializer}
+    assert "second" in names and "first" not in names and "first.integers" in names
+    exact = quantizer.quantize(found, left_out=quantizer.products)
+    assert run(exact) == pytest.approx(table[ids] @ first @ second, abs=1e-5)
+
+
+@unit
+def test_the_product_with_the_largest_error_comes_first() -> None:
+    quantizer = Quantizer.__new__(Quantizer)
+    arrays = {"even": np.eye(4, dtype=np.float32), "spoilt": np.eye(4, dtype=np.float32)}
+    arrays["spoilt"][0, 0] = 0.0
+    arrays["spoilt"][1:, 0] = 1e-3  # of column 0 only what is small counts: the activation's outlier costs it all
+    quantizer.products = [quantized.Product(name, name, name, (4, 4)) for name in arrays]
+    quantizer._array = lambda name: arrays[name]  # type: ignore[method-assign]
+    rows = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    outlier = rows.copy()
+    outlier[0, 0] = 1000.0
+    found = Calibrated(
+        {"even": float(rows.min()), "spoilt": float(outlier.min())},
+        {"even": float(rows.max()), "spoilt": 1000.0},
+        {"even": rows, "spoilt": outlier},
+    )
+    assert [one.node for one in quantizer.by_error(found, True)] == ["spoilt", "even"]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported ranker with its ONNX file."""
+    if paddle.__version__.startswith("2."):
+        pytest.skip("needs Paddle 3, which writes ONNX files")
+    for package in ("onnx", "onnxruntime", "paddle2onnx"):
+        pytest.importorskip(package, reason=f"needs {package}: pip install 'paddle2onnx>=2.0' onnx onnxruntime")
+    from paddle_ranker.export.static_graph import export_ranker
+    from paddle_ranker.model.folder import load_ranker
+
+    folder = tmp_path_factory.mktemp("quantize")
+    export_ranker(load_ranker(write_ranker(folder / "ranker")), folder / "exported", onnx=True)
+    return folder / "exported"
+
+
+@pytest.fixture(scope="module")
+def dev(exported: Path) -> Path:
+    """Pairs whose labels are the ranker's own opinion: in fp32 it is never wrong."""
+    random, words = draw_words(30)
+    pairs = [(f"{word}{number}", "".join(random.choice(HAN, 6))) for number, word in enumerate(words) for _ in range(8)]
+    probabilities = Ranker.load(exported, engine="onnx").score(*[list(column) for column in zip(*pairs)])
+    labels = (probabilities > np.median(probabilities)).astype(int)
+    rows = [f"{query}\t{title}\t{label}\n" for (query, title), label in zip(pairs, labels)]
+    path = exported.parent / "dev.tsv"
+    path.write_text("query\ttitle\tlabel\n" + "".join(rows), encoding="utf-8")
+    return path
+
+
+def command(folder: Path, dev: Path, *more: str) -> int:
+    files = ["--calibration_file", str(dev), "--eval_file", str(dev), "--seconds", "0.1", "--cpu_threads", "1"]
+    return main(["quantize", "--model_dir", str(folder), *files, *more])
+
+
+def columns(dev: Path) -> tuple[list[str], list[str], np.ndarray]:
+    rows = [line.split("\t") for line in dev.read_text(encoding="utf-8").splitlines()[1:]]
+    return [row[0] for row in rows], [row[1] for row in rows], np.array([float(row[2]) for row in rows])
+
+
+@pytest.fixture
+def folder(exported: Path, tmp_path: Path, same_process: None) -> Path:
+    return Path(shutil.copytree(exported, tmp_path / "exported"))
+
+
+@parity
+def test_the_command_writes_measures_and_records(folder: Path, dev: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(folder, dev, "--max_loss", "1", "--calibration_pairs", "100") == 0
+    printed = capsys.readouterr().out
+    opened = ExportedFolder.open(folder)
+    assert opened.int8 is not None and opened.info.export is not None
+    assert f"quantized: {opened.int8}" in printed and "6 of 6 products" in printed
+    facts = opened.info.export["int8"]
+    assert (facts["products"], facts["left_out"], facts["calibration"]["pairs"]) == (6, [], 100)  # of the first layer
+    assert (facts["evaluation"]["pairs"], facts["evaluation"]["queries"]) == (240, 30)
+    queries, titles, labels = columns(dev)
+    int8 = Ranker.load(folder, engine="onnx", precision="int8")
+    probabilities = int8.score(queries, titles)
+    figures = evaluate_ranking(queries, labels, logit(probabilities))
+    rows = {(row["engine"], row["measure"]): row for row in facts["quality"]}
+    for measure in ("auc", "ndcg@10"):
+        assert rows["onnx", measure]["after"] == pytest.approx(figures[measure], abs=1e-3)
+    assert rows["onnx", "auc"]["before"] == 1.0 > rows["onnx", "auc"]["after"] > 0.9
+    assert f"AUC      1.0000 in fp32, {rows['onnx', 'auc']['after']:.4f} in int8 (onnx): -0.0" in printed
+    before = logit(Ranker.load(folder, engine="onnx").score(queries, titles))
+    moved = np.sqrt(np.mean((logit(probabilities) - before) ** 2)) / np.std(before)
+    assert rows["onnx", "auc"]["moved"] == pytest.approx(moved, rel=1e-3) and f"onnx {moved:.1%}" in printed
+    speeds = {(row["engine"], row["precision"]) for row in facts["speed"]}
+    assert {("onnx", "fp32"), ("onnx", "int8"), ("inference", "fp32")} <= speeds
+    fp32 = Ranker.load(folder, engine="onnx").score(queries, titles)
+    assert 1e-5 < np.abs(probabilities - fp32).max() < 0.3
+    alone = [float(int8.score([query], [title])[0]) for query, title in zip(queries[:9], titles[:9])]
+    assert alone == pytest.approx(probabilities[:9].tolist(), abs=1e-5)
+    assert not list(folder.glob(".unfinished*"))
+    assert command(folder, dev, "--max_loss", "1", "--weight_bits", "7") == 0  # again: it is replaced
+    again = RankerInfo.read(folder)
+    assert again and again.export and again.export["int8"]["weight_bits"] == 7
+
+
+@parity
+def test_a_loss_beyond_the_limit_is_refused(folder: Path, dev: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert command(folder, dev, "--max_loss", "0") == 1
+    error = capsys.readouterr().err
+    assert "more than --max_loss 0; nothing was written" in error and "falls from 1.0000" in error
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@parity
+def test_products_are_left_out_until_the_loss_is_small(
+    folder: Path, dev: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    losses = iter([0.5, 0.5, 0.0])
+
+    def measured(*_: Any) -> list[quantized.Quality]:
+        loss = next(losses)
+        return [quantized.Quality("onnx", "auc", 1.0, 1.0 - loss, quantized.Interval(-loss, -loss, -loss), 0.1)]
+
+    monkeypatch.setattr(quantized, "measure", measured)
+    monkeypatch.setattr(quantized, "_INT8_ENGINES", ("onnx",))
+    assert command(folder, dev) == 0
+    info = RankerInfo.read(folder)
+    assert info and info.export and len(info.export["int8"]["left_out"]) == 2  # a quarter of six, after an eighth
+    assert "4 of 6 products" in capsys.readouterr().out
+
+
+@parity
+def test_a_missing_onnx_file_is_made(folder: Path, dev: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    opened = ExportedFolder.open(folder)
+    assert opened.onnx is not None and opened.info.export is not None
+    opened.onnx.unlink()
+    files = {name: size for name, size in opened.info.export["files"].items() if not name.endswith(".onnx")}
+    opened.info.export["files"] = files
+    opened.info.write(folder, opened.config)
+    assert command(folder, dev, "--max_loss", "1") == 0
+    assert "made, largest difference" in capsys.readouterr().out
+    again = ExportedFolder.open(folder)
+    assert again.onnx and again.int8
+
+
+@parity
+def test_a_missing_package_is_named(
+    folder: Path, dev: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert command(folder, dev) == 1
+    assert "quantizing needs the package onnx; install it with: python -m pip install onnx" in capsys.readouterr().err
+
+
+@parity
+def test_what_int8_cannot_do_is_said(
+    folder: Path, dev: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rank = ["rank", "--params_path", str(folder), "--input_file", str(dev), "--device", "cpu", "--precision", "int8"]
+    assert main([*rank, "--engine", "onnx"]) == 1
+    assert "quantize --model_dir" in capsys.readouterr().err
+    assert main([*rank, "--engine", "inference"]) == 2
+    assert "int8 is for the engines onnx and openvino" in capsys.readouterr().err
+    assert command(folder, dev, "--max_loss", "1", "--weight_bits", "8") == 0
+    assert main([*rank, "--engine", "onnx"]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(onnx_files, "has_int8", lambda: False)
+    assert main([*rank, "--engine", "onnx"]) == 1
+    assert "--weight_bits 7" in capsys.readouterr().err
+    assert command(folder, dev, "--eval_file", str(dev.with_name("nothing.tsv"))) == 1
+    assert "nothing.tsv" in capsys.readouterr().err
+    assert command(folder.parent, dev) == 1
+    assert "there is no static model in it" in capsys.readouterr().err

@@ -1,0 +1,154 @@
+"""Lexical baselines: values worked out by hand, and what the baselines reach on real data."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paddle_ranker.data.records import LabeledPair, read_records
+from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.lexical import BM25, FEATURES, Baseline, LexicalFeatures, LexicalLogistic, NgramLogistic
+from paddle_ranker.lexical.features import longest_shared_run
+from paddle_ranker.lexical.tokens import bigrams, words
+from paddle_ranker.metrics.measures import evaluate_ranking
+
+pytestmark = pytest.mark.unit
+
+
+def test_tokens() -> None:
+    assert bigrams("Ｎote 1０，中文") == ["no", "ot", "te", "e1", "10", "0中", "中文"]
+    assert bigrams("中") == ["中"]
+    assert bigrams("，。") == []
+    assert words("深度学习，DEEP！") == ["深度", "学习", "deep"]
+    with pytest.raises(UsageError, match="choose from jieba, bigram"):
+        BM25("trigram")
+
+
+def test_bm25_worked_out_by_hand() -> None:
+    bm25 = BM25("bigram", normalised=False)
+    bm25.fit([], ["中文", "中文字中文", "英语"])  # 1, 4 and 1 bigrams: 2 on average
+    rarity = math.log(1 + (3 - 2 + 0.5) / (2 + 0.5))  # 中文 stands in two of three titles
+    unseen = math.log(1 + 3.5 / 0.5)
+    length = 1.2 * (0.25 + 0.75 * 4 / 2)
+    expected = rarity * 2 * 2.2 / (2 + length)
+    assert bm25.score(["中文", "中文", "日语"], ["中文字中文", "英语", "中文"]) == pytest.approx([expected, 0.0, 0.0])
+    assert bm25.score(["法语"], ["法语"]) == pytest.approx([unseen * 2.2 / (1 + 1.2 * (0.25 + 0.75 / 2))])
+    normalised = BM25("bigram")
+    normalised.fit([], ["中文", "中文字中文", "英语"])
+    itself = rarity * 2.2 / (1 + 1.2 * (0.25 + 0.75 / 2))
+    assert normalised.score(["中文"], ["中文字中文"]) == pytest.approx([expected / itself])
+    assert normalised.score(["中文", "，"], ["中文", "，"]).tolist() == [1.0, 0.0]
+
+
+def test_bm25_learns_from_distinct_titles_and_must_learn_first() -> None:
+    once, twice = BM25("bigram"), BM25("bigram")
+    once.fit([], ["中文", "英语书"])
+    twice.fit([], ["中文", "英语书", "中文"])
+    query, title = ["中文英语"], ["英语语法"]
+    assert once.score(query, title) == twice.score(query, title)
+    with pytest.raises(DataError, match="call fit"):
+        BM25("bigram").score(query, title)
+
+
+def test_features_worked_out_by_hand() -> None:
+    features = LexicalFeatures()
+    features.fit(["北京天气", "上海天气"])
+    rows = features.transform(["北京天气 3 abc", "北京"], ["哪里？上海天气：5 def abc", "上海"])
+    assert rows.shape == (2, 24) and rows.dtype == np.float64
+    found, nothing = (dict(zip(FEATURES, row)) for row in rows)
+    common, rare, unseen = math.log(1 + 0.5 / 2.5), math.log(1 + 1.5 / 1.5), math.log(1 + 2.5 / 0.5)
+    # Words: 北京 天气 3 abc against 哪里 上海 天气 5 def abc
+    assert found["coverage_words"] == pytest.approx((common + unseen) / (rare + common + 2 * unseen))
+    assert found["title_matched"] == pytest.approx((common + unseen) / (common + rare + 4 * unseen))
+    assert found["jaccard_words"] == pytest.approx(2 / 8)
+    assert found["rarest_missing_word"] == pytest.approx(unseen)
+    # Letters: 北京天气3abc against 哪里上海天气5defabc; shared bigrams 天气 (place 4) and ab, bc (10, 11) of 12
+    assert found["longest_run"] == 3 / 8 and found["whole_query"] == 0
+    assert (found["first_match"], found["last_match"]) == pytest.approx((4 / 12, 11 / 12))
+    assert found["match_span"] == pytest.approx(9 / 8)
+    assert found["jaccard_bigrams"] == pytest.approx(3 / (7 + 12 - 3))
+    assert (found["query_length"], found["title_length"]) == pytest.approx((math.log(9), math.log(14)))
+    assert [found[name] for name in FEATURES[18:]] == [1, 1, 0, 1, 1, 1]
+    zeros = [name for name in FEATURES if nothing[name] == 0]
+    assert zeros == [
+        *FEATURES[:8], "jaccard_words", "jaccard_bigrams", "match_span", "title_matched", *FEATURES[18:]
+    ]  # fmt: skip
+    assert nothing["first_match"] == nothing["last_match"] == 1
+
+
+@pytest.mark.parametrize(
+    "query, title, expected",
+    [("abcd", "xbcdy", 3), ("abcd", "abcd", 4), ("abab", "babab", 4), ("a", "b", 0), ("", "a", 0), ("ab", "", 0)],
+)
+def test_longest_shared_run(query: str, title: str, expected: int) -> None:
+    assert longest_shared_run(query, title) == expected
+
+
+def test_features_are_finite_for_any_text() -> None:
+    features = LexicalFeatures()
+    features.fit(["中文"])
+    texts = ["", " ", "，。？", "😀", "a" * 3000, "１２.5", "\u2028"]
+    pairs = [(query, title) for query in texts for title in texts]
+    assert np.isfinite(features.transform(*zip(*pairs))).all()
+    assert features.transform([], []).shape == (0, 24)
+
+
+@pytest.mark.parametrize("make", [BM25, LexicalLogistic, NgramLogistic])
+def test_a_score_depends_on_its_pair_alone(make: type[Baseline]) -> None:
+    queries = ["北京天气", "上海天气", "北京地铁", "上海地铁"] * 5
+    titles = ["北京天气预报", "北京地铁线路", "北京地铁图", "上海天气"] * 5
+    labels = [1.0, 0.0, 1.0, 0.0] * 5
+    baseline = make()
+    baseline.fit(queries, titles, labels)
+    together = baseline.score(queries, titles)
+    assert together.dtype == np.float64 and together.shape == (20,)
+    assert baseline.score(queries[:1], titles[:1]) == pytest.approx(together[:1], rel=1e-12)
+    assert baseline.score(queries[::-1], titles[::-1]) == pytest.approx(together[::-1], rel=1e-12)
+    assert min(together[[0, 2]]) > max(together[[1, 3]])
+
+
+@pytest.mark.parametrize("make", [LexicalLogistic, NgramLogistic])
+@pytest.mark.parametrize("label, which", [(0.0, "none"), (1.0, "all")])
+def test_one_class_teaches_nothing(make: type[Baseline], label: float, which: str) -> None:
+    with pytest.raises(DataError, match=f"{which} of the 2 pairs"):
+        make().fit(["a", "b"], ["a", "b"], [label] * 2)
+
+
+def test_jieba_and_scikit_learn_are_imported_where_they_are_used() -> None:
+    code = (
+        "import sys, paddle_ranker.lexical, paddle_ranker.data.records, paddle_ranker.metrics.intervals;"
+        "import paddle_ranker.commands.make_triples;"
+        "print([name for name in ('jieba', 'sklearn', 'scipy', 'pyarrow', 'paddle') if name in sys.modules])"
+    )
+    root = Path(__file__).resolve().parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True).stdout == "[]\n"
+
+
+@pytest.mark.real_data
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "make, auc, ndcg",
+    [
+        (lambda: BM25("jieba"), 0.757, 0.850),
+        (lambda: BM25("bigram"), 0.744, 0.858),
+        (LexicalLogistic, 0.799, 0.874),
+    ],
+    ids=["bm25-words", "bm25-bigrams", "24-features"],
+)
+def test_quality_on_real_data_stays(real_data: Path, make: Callable[[], Baseline], auc: float, ndcg: float) -> None:
+    train, dev = (read_records(real_data / "qbqtc" / f"{name}.tsv", LabeledPair) for name in ("train", "dev"))
+    baseline = make()
+    baseline.fit(*_columns(train))
+    queries, titles, labels = _columns(dev)
+    found = evaluate_ranking(queries, labels, baseline.score(queries, titles))
+    assert (found["auc"], found["ndcg@10"]) == pytest.approx((auc, ndcg), abs=0.003)
+
+
+def _columns(pairs: list[LabeledPair]) -> tuple[list[str], list[str], list[float]]:
+    return [pair.query for pair in pairs], [pair.title for pair in pairs], [pair.label for pair in pairs]

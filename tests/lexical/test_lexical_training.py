@@ -1,0 +1,176 @@
+"""Training with lexical features at the head: where they start, what is saved, and going on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cross_encoder.data import EncodedLabels
+from cross_encoder.model import LabeledExamples
+from cross_encoder.train_ce import TrainCeOptions
+from cross_encoder.train_ce import train as train_ce
+from ernie_matching.train_pairwise import TrainPairwiseOptions, train
+from paddle_ranker import runtime
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.lexical.head import LexicalHead
+from paddle_ranker.model.folder import load_ranker
+from paddle_ranker.model.parameters import load_arrays
+from paddle_ranker.training.options import RankerTrainingOptions
+from paddle_ranker.training.ranker import start_training
+from tests.model.test_match import SPECIALS
+from tests.tiny import CONFIG, draw_words, write_encoder, write_ranker, write_tokenizer
+from tests.training.test_distributed import SCRIPT, Launched, run_alone
+from tests.training_runs import typed_training
+
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("same_process")]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_encoder(folder / "encoder")
+    _, words = draw_words(24)
+    triples = [f"{word}\t论{word}\t{other}的研究\n" for word, other in zip(words, words[1:] + words[:1])]
+    pairs = [f"{word}\t{title}\t{label}\n" for word in words for title, label in ((f"论{word}", 1), ("研究文化", 0))]
+    (folder / "triples.csv").write_text("".join(triples), encoding="utf-8")
+    (folder / "pairs.csv").write_text("".join(pairs), encoding="utf-8")
+    return folder
+
+
+def pairwise(files: Path, save_dir: Path, **changes: Any) -> dict[str, np.ndarray]:
+    """Train for six steps; return the last parameters."""
+    values: dict[str, Any] = {
+        "train_file": str(files / "triples.csv"),
+        "test_file": str(files / "pairs.csv"),
+        "model_name_or_path": str(files / "encoder"),
+        "save_dir": str(save_dir),
+        "batch_size": 8,
+        "epochs": 2,
+        "learning_rate": 1e-3,
+        "device": "cpu",
+        "lexical_features": True,
+    }
+    train(TrainPairwiseOptions(**{**values, **changes}))
+    return load_arrays(save_dir / "last" / "model_state.pdparams")
+
+
+@pytest.fixture(scope="module")
+def plain(files: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "prepare_command", lambda threads: None)
+        return pairwise(files, tmp_path_factory.mktemp("plain"))
+
+
+def test_it_is_saved_with_the_parameters(files: Path, tmp_path: Path) -> None:
+    arrays = pairwise(files, tmp_path)
+    assert arrays["lexical.idf"].shape == (CONFIG.vocab_size,)
+    assert arrays["lexical.idf"].max() > 1
+    assert not arrays["lexical.idf"][SPECIALS].any()
+    assert arrays["lexical.weight"].any()
+    description = json.loads((tmp_path / "last" / "ranker.json").read_text(encoding="utf-8"))
+    assert description["lexical_features"] is True
+    network = load_ranker(tmp_path / "last").network
+    assert network.lexical is not None
+    np.testing.assert_array_equal(network.lexical.idf.numpy(), arrays["lexical.idf"])
+
+
+def test_a_killed_run_goes_on_as_if_it_had_not_been(files: Path, tmp_path: Path, plain: dict[str, np.ndarray]) -> None:
+    pairwise(files, tmp_path, max_minutes=1e-9)  # one step
+    assert (tmp_path / "last").resolve().name == "model_1"
+    resumed = pairwise(files, tmp_path, resume=True)
+    assert (tmp_path / "last").resolve().name == "model_6"
+    assert resumed.keys() == plain.keys()
+    for name, array in plain.items():
+        np.testing.assert_array_equal(resumed[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"gradient_checkpointing": True, "match_embeddings": False}, {"use_amp": True}], ids=str
+)
+def test_with_other_options(files: Path, tmp_path: Path, plain: dict[str, np.ndarray], changes: dict[str, Any]) -> None:
+    arrays = pairwise(files, tmp_path, **changes)
+    for name in ("idf", "mean", "deviation", "average_length"):
+        np.testing.assert_array_equal(arrays[f"lexical.{name}"], plain[f"lexical.{name}"])
+    np.testing.assert_allclose(arrays["lexical.weight"], plain["lexical.weight"], atol=0.02)
+    assert np.isfinite(arrays["lexical.weight"]).all()
+
+
+def test_a_checkpoints_own_table_stays(files: Path, tmp_path: Path, plain: dict[str, np.ndarray]) -> None:
+    pairwise(files, tmp_path / "first")
+    other = tmp_path / "other.csv"
+    lines = (files / "triples.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    other.write_text("".join(lines[:10]), encoding="utf-8")
+    more = pairwise(
+        files, tmp_path / "more", init_from_ckpt=str(tmp_path / "first" / "last"), train_file=str(other),
+        lexical_features=False,
+    )  # fmt: skip
+    for name in ("idf", "mean", "deviation", "average_length"):
+        np.testing.assert_array_equal(more[f"lexical.{name}"], plain[f"lexical.{name}"])
+
+
+def test_the_cross_encoder_has_it_too(files: Path, tmp_path: Path) -> None:
+    pairs = str(files / "pairs.csv")
+    train_ce(
+        TrainCeOptions(
+            train_set=pairs, test_file=pairs, model_name_or_path=str(files / "encoder"), save_dir=str(tmp_path),
+            batch_size=8, epochs=1, device="cpu", lexical_features=True,
+        )
+    )  # fmt: skip
+    ranker = load_ranker(tmp_path / "best")
+    assert ranker.info.kind == "cross_encoder"
+    assert ranker.network.lexical is not None
+    best = json.loads((tmp_path / "best" / "ranker.json").read_text(encoding="utf-8"))["results"]
+    assert best["auc"] == 1.0  # titles hold the query or nothing of it: features alone tell
+
+
+def test_under_a_new_head_the_weights_start_from_a_logistic_regression(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    encoder = PairEncoder.from_folder(tmp_path, 32)
+    _, words = draw_words(40)
+    queries = [word for word in words for _ in range(2)]
+    titles = [title for word, other in zip(words, words[1:] + words[:1]) for title in (f"论{word}", other)]
+    pairs = encoder.encode(queries, titles)
+    labels = np.tile(np.array([1, 0], np.float32), len(words))
+    examples = LabeledExamples(EncodedLabels(pairs, labels, None), encoder.pad_id)
+    head = LexicalHead(CONFIG.vocab_size, SPECIALS)
+    head.learn(pairs, encoder.pad_id)
+    assert not head.weight.numpy().any()
+    head.learn(pairs, encoder.pad_id, lambda rows: np.zeros(len(rows)))  # a teacher's data may have no labels
+    assert not head.weight.numpy().any()
+    head.learn(pairs, encoder.pad_id, examples.pair_labels)
+    features = head.of_pairs(pairs, np.arange(len(pairs)), encoder.pad_id, standardise=True)
+    logits = features @ head.weight.numpy()
+    assert logits[labels == 1].min() > logits[labels == 0].max()
+
+
+def test_where_its_learning_rate_comes_from(files: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"save_dir": str(tmp_path / "run"), "device": "cpu", "lexical_features": True}
+    under_new = RankerTrainingOptions(model_name_or_path=str(files / "encoder"), **settings)
+    assert start_training(under_new, "pairwise").part_factors == {"head": 10.0, "match_embeddings": 10.0}
+    under_old = RankerTrainingOptions(init_from_ckpt=str(write_ranker(tmp_path / "ranker")), **settings)
+    assert start_training(under_old, "pairwise").part_factors == {"lexical": 10.0}
+
+
+@pytest.mark.server
+def test_two_processes_learn_what_one_learns(files: Path, tmp_path: Path) -> None:
+    write_encoder(tmp_path / "still", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    options = {
+        "train_file": files / "triples.csv",
+        "test_file": files / "pairs.csv",
+        "model_name_or_path": tmp_path / "still",
+        "lexical_features": "true",
+        "epochs": 2,
+        "batch_size": 4,
+    }
+    launched = Launched(tmp_path, tmp_path / "log", SCRIPT, *typed_training(tmp_path / "two", **options))
+    assert launched.wait() == 0, launched.output
+    together = typed_training(tmp_path / "one", "--gradient_accumulation_steps", 2, **options)
+    assert run_alone(tmp_path, *together) == 0
+    one, two = (load_arrays(tmp_path / name / "last" / "model_state.pdparams") for name in ("one", "two"))
+    for name in ("idf", "mean", "deviation", "average_length"):
+        np.testing.assert_array_equal(two[f"lexical.{name}"], one[f"lexical.{name}"])
+    np.testing.assert_allclose(two["lexical.weight"], one["lexical.weight"], atol=1e-4)

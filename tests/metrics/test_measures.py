@@ -1,0 +1,335 @@
+"""Measures equal values worked out by hand, scikit-learn and trec_eval; intervals equal SciPy's."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Optional
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paddle_ranker.errors import DataError
+from paddle_ranker.metrics import intervals as statistics
+from paddle_ranker.metrics import measures as metrics
+from paddle_ranker.metrics.measures import evaluate_ranking, rank, roc_auc
+
+pytestmark = pytest.mark.unit
+
+# Two queries, rows mixed. "a" ranks labels 0, 2, 1; "b" ranks 1, 0.
+QUERIES = ["a", "b", "a", "b", "a"]
+LABELS = [2, 0, 1, 1, 0]
+SCORES = [0.5, 0.1, 0.2, 0.9, 0.8]
+
+
+def test_values_worked_out_by_hand() -> None:
+    ranking = rank(QUERIES, LABELS, SCORES)
+    log = math.log2
+    assert metrics.ndcg_at(ranking, 10) == pytest.approx([(2 / log(3) + 1 / log(4)) / (2 + 1 / log(3)), 1.0])
+    assert metrics.ndcg_at(ranking, 2) == pytest.approx([(2 / log(3)) / (2 + 1 / log(3)), 1.0])
+    assert metrics.reciprocal_rank_at(ranking, 10).tolist() == [0.5, 1.0]
+    assert metrics.reciprocal_rank_at(ranking, 1).tolist() == [0.0, 1.0]
+    assert metrics.average_precision(ranking) == pytest.approx([(1 / 2 + 2 / 3) / 2, 1.0])
+    assert metrics.precision_at(ranking, 2).tolist() == [0.5, 0.5]
+    assert metrics.recall_at(ranking, 2).tolist() == [0.5, 1.0]
+    # relevant scores 0.5, 0.2, 0.9 against 0.1, 0.8: of six pairs, 1 + 1 + 2 are in order
+    assert roc_auc(LABELS, SCORES) == 4 / 6
+    # within queries: (2,1) in order, (2,0) and (1,0) not, and b's one pair in order
+    assert metrics.pairwise_accuracy(QUERIES, LABELS, SCORES) == 2 / 4
+
+
+def test_evaluation_names_every_measure() -> None:
+    found = evaluate_ranking(QUERIES, LABELS, SCORES)
+    log = math.log2
+    assert found == pytest.approx(
+        {
+            "auc": 4 / 6,
+            "mrr@10": 0.75,
+            "ndcg@10": ((2 / log(3) + 1 / log(4)) / (2 + 1 / log(3)) + 1) / 2,
+            "map": (7 / 12 + 1) / 2,
+            "pairs_ordered": 0.5,
+            "queries": 2,
+            "queries_with_positive": 2,
+            "pairs": 5,
+        }
+    )
+
+
+def test_measures_within_queries_need_queries_with_several_titles() -> None:
+    assert evaluate_ranking(["a", "b"], [1, 0], [0.3, 0.7]) == {"auc": 0.0, "pairs": 2}
+
+
+def test_no_order_to_check_leaves_the_share_of_ordered_pairs_out() -> None:
+    found = evaluate_ranking(["a", "a", "b", "b"], [1, 1, 0, 0], [4, 3, 2, 1])
+    assert "pairs_ordered" not in found
+    assert (found["queries"], found["queries_with_positive"], found["map"]) == (2, 1, 0.5)
+
+
+def test_a_constant_scorer_gains_nothing_from_the_order_of_rows() -> None:
+    ranking = rank(["a"] * 4, [1, 0, 0, 0], [0.5] * 4)
+    assert metrics.reciprocal_rank_at(ranking, 10).tolist() == [0.25]
+    assert roc_auc([1, 0, 0, 0], [0.5] * 4) == 0.5
+    assert metrics.pairwise_accuracy(["a"] * 4, [1, 0, 0, 0], [0.5] * 4) == 0.5
+
+
+@st.composite
+def judged(draw: Any) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Rows of few queries, with few distinct labels and scores, so that ties are frequent."""
+    rows = draw(
+        st.lists(st.tuples(st.sampled_from("abc"), st.integers(-1, 3), st.integers(-3, 3)), min_size=1, max_size=25)
+    )
+    queries, labels, scores = zip(*rows)
+    return list(queries), np.array(labels, float), np.array(scores, float) / 7
+
+
+@settings(max_examples=200, deadline=None)
+@given(judged())
+def test_auc_is_scikit_learns(data: tuple[list[str], np.ndarray, np.ndarray]) -> None:
+    from sklearn.metrics import roc_auc_score
+
+    _, labels, scores = data
+    if len(set(labels >= 1)) < 2:
+        with pytest.raises(DataError, match="AUC needs relevant pairs"):
+            roc_auc(labels, scores)
+    else:
+        assert roc_auc(labels, scores) == pytest.approx(roc_auc_score(labels >= 1, scores), abs=1e-12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(judged())
+def test_the_share_of_ordered_pairs_is_that_of_counting_each(data: tuple[list[str], np.ndarray, np.ndarray]) -> None:
+    queries, labels, scores = data
+    points = [
+        0.5 * (scores[i] >= scores[j]) + 0.5 * (scores[i] > scores[j])
+        for i in range(len(queries))
+        for j in range(len(queries))
+        if queries[i] == queries[j] and labels[i] > labels[j]
+    ]
+    if points:
+        assert metrics.pairwise_accuracy(queries, labels, scores) == pytest.approx(np.mean(points), abs=1e-12)
+    else:
+        with pytest.raises(DataError, match="different labels"):
+            metrics.pairwise_accuracy(queries, labels, scores)
+
+
+def trec_eval(
+    queries: list[str], labels: np.ndarray, scores: np.ndarray, names: list[str], ids: Optional[list[str]] = None
+) -> dict[str, np.ndarray]:
+    """Return each measure for each query, as they first occur, from the reference implementation."""
+    ir_measures = pytest.importorskip("ir_measures", reason="needs ir-measures (pip install ir-measures)")
+    # trec_eval orders equal scores by name, descending: name the titles so that the less relevant comes first.
+    ids = ids or [f"{50 - label:02.0f}-{row:04}" for row, label in enumerate(labels)]
+    qrels: dict[str, dict[str, int]] = {}
+    run: dict[str, dict[str, float]] = {}
+    for query, document, label, score in zip(queries, ids, labels, scores):
+        if np.isfinite(label):
+            qrels.setdefault(query, {})[document] = int(label)
+        if np.isfinite(score):
+            run.setdefault(query, {})[document] = float(score)
+    measures = {name: ir_measures.parse_measure(name) for name in names}
+    found: dict[str, dict[str, float]] = {name: {} for name in names}
+    for value in ir_measures.pytrec_eval.iter_calc(list(measures.values()), qrels, run):
+        found[str(value.measure)][value.query_id] = value.value
+    return {name: np.array([found[name][query] for query in qrels]) for name in names}
+
+
+@settings(max_examples=100, deadline=None)
+@given(judged())
+def test_measures_of_a_query_are_trec_evals(data: tuple[list[str], np.ndarray, np.ndarray]) -> None:
+    queries, labels, scores = data
+    ranking = rank(queries, labels, scores)
+    ours = {
+        "nDCG@10": metrics.ndcg_at(ranking, 10),
+        "nDCG@3": metrics.ndcg_at(ranking, 3),
+        "RR@10": metrics.reciprocal_rank_at(ranking, 10),
+        "AP": metrics.average_precision(ranking),
+        "P@5": metrics.precision_at(ranking, 5),
+        "R@5": metrics.recall_at(ranking, 5),
+    }
+    theirs = trec_eval(queries, labels, scores, list(ours))
+    for name, values in ours.items():
+        assert values == pytest.approx(theirs[name], abs=1e-9), name
+
+
+@st.composite
+def retrieved(draw: Any) -> tuple[list[str], np.ndarray, np.ndarray, list[str]]:
+    """Rows of a run beside qrels: unjudged documents, judged ones not returned, ties that only some digits break."""
+    scores = st.sampled_from([-np.inf, 0.0, 1.0, 1.0 + 1e-9, 1.0 + 1e-5, 2.0, 1e40, -3.5])
+    row = st.tuples(st.sampled_from("ab"), st.sampled_from([np.nan, -1, 0, 1, 2]), scores)
+    rows = draw(st.lists(row, max_size=25))
+    names = draw(st.lists(st.text("aZ9é-", min_size=1), min_size=len(rows), max_size=len(rows), unique=True))
+    rows += [("a", 1, -np.inf), ("b", 0, -np.inf)]  # queries are those of the qrels
+    queries, labels, values = zip(*rows)
+    return list(queries), np.array(labels, float), np.array(values, float), [*names, "~a", "~b"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(retrieved())
+def test_a_run_and_qrels_are_measured_as_trec_eval_does_ties_included(
+    data: tuple[list[str], np.ndarray, np.ndarray, list[str]],
+) -> None:
+    queries, labels, scores, ids = data
+    ranking = rank(queries, np.nan_to_num(labels), scores, ids)
+    names = {"RR": None, "nDCG@10": "ndcg@10", "AP": "map", "P@1": "p@1", "P@5": "p@5", "P@10": "p@10", "R@10": "r@10"}
+    theirs = trec_eval(queries, labels, scores, list(names), ids)
+    ours = metrics.measures_by_query(ranking)
+    judged_first = dict.fromkeys(query for query, label in zip(queries, labels) if np.isfinite(label))
+    rows = [list(dict.fromkeys(queries)).index(query) for query in judged_first]
+    for theirs_name, name in names.items():
+        # trec_eval has no cut-off for the reciprocal rank: beyond 10 it is 0 here
+        expected = theirs[theirs_name] if name else np.where(theirs["RR"] >= 0.1, theirs["RR"], 0.0)
+        assert ours[name or "mrr@10"][rows] == pytest.approx(expected, abs=1e-9), theirs_name
+
+
+def test_a_judged_document_that_was_not_returned_is_missed() -> None:
+    # returned: label 0, then 1; not returned: labels 2 and 1
+    labels, scores = [0, 1, 2, 1], [0.9, 0.8, -math.inf, -math.inf]
+    found = {name: values[0] for name, values in metrics.measures_by_query(rank(["q"] * 4, labels, scores)).items()}
+    ideal = 2 + 1 / math.log2(3) + 1 / 2
+    assert found == pytest.approx(
+        {
+            "mrr@10": 1 / 2,
+            "ndcg@10": (1 / math.log2(3)) / ideal,
+            "map": (1 / 2) / 3,
+            "p@1": 0,
+            "p@5": 1 / 5,
+            "p@10": 1 / 10,
+            "r@10": 1 / 3,
+        }
+    )
+    # below all that was returned, and level with each other: of three pairs with the label 0, none is in order
+    assert roc_auc(labels, scores) == 0.0
+    assert roc_auc([0, 1, 0], [0.5, -math.inf, -math.inf]) == (0 + 0.5) / 2
+
+
+def test_equal_scores_as_trec_eval_orders_them() -> None:
+    first = {ids: metrics.reciprocal_rank_at(rank("qq", [1, 0], [0.5, 0.5], list(ids)), 10)[0] for ids in ("ab", "ba")}
+    assert first == {"ab": 0.5, "ba": 1.0}  # the higher id first
+    near = [0.5 + 1e-9, 0.5]  # equal in single precision
+    assert metrics.reciprocal_rank_at(rank("qq", [1, 0], near, ["a", "b"]), 10)[0] == 0.5
+    assert metrics.reciprocal_rank_at(rank("qq", [1, 0], near), 10)[0] == 1.0
+
+
+def test_auc_over_judged_pairs_only() -> None:
+    queries, labels, scores = ["a", "a", "a", "b", "b"], [1, 0, 0, 0, 1], [3.0, 1.0, 9.0, 2.0, 0.5]
+    known = np.array([True, True, False, True, True])
+    found = statistics.ranking_statistics(queries, labels, scores, judged=known)
+    once = np.ones((1, 2))
+    assert found["auc"](once)[0] == roc_auc([1, 0, 0, 1], [3.0, 1.0, 2.0, 0.5]) == 2 / 4
+    assert found["pairs_ordered"](once)[0] == 1 / 2
+    assert found["mrr@10"](once)[0] == (1 / 2 + 1 / 2) / 2  # the unjudged document does stand first
+
+
+@settings(max_examples=100, deadline=None)
+@given(judged(), st.randoms(use_true_random=False))
+def test_neither_order_nor_a_monotone_change_of_scores_matters(
+    data: tuple[list[str], np.ndarray, np.ndarray], random: Any
+) -> None:
+    queries, labels, scores = data
+    if len(set(labels >= 1)) < 2:
+        return
+    order = list(range(len(queries)))
+    random.shuffle(order)
+    shuffled = evaluate_ranking([queries[row] for row in order], labels[order], np.exp(3 * scores[order]))
+    assert shuffled == pytest.approx(evaluate_ranking(queries, labels, scores), abs=1e-12)
+
+
+@settings(max_examples=100, deadline=None)
+@given(judged())
+def test_the_labels_themselves_rank_best(data: tuple[list[str], np.ndarray, np.ndarray]) -> None:
+    queries, labels, _ = data
+    ranking = rank(queries, labels, labels)
+    positive = np.minimum(ranking.sum_by_query(ranking.relevant), 1.0)
+    assert metrics.ndcg_at(ranking, 10) == pytest.approx(positive)
+    assert metrics.average_precision(ranking) == pytest.approx(positive)
+
+
+@pytest.mark.parametrize(
+    "labels, scores, message",
+    [
+        ([1, 0], [0.5, math.nan], r"the score of pair 2 is nan \(1 of 2 are not finite\)"),
+        ([1, math.inf], [0.5, 0.5], "the label of pair 2 is inf"),
+        ([1, 0], [0.5], "one of each a pair"),
+        ([], [], "no pairs to measure"),
+        ([1, 2], [0.1, 0.2], "each of the 2 is relevant"),
+        ([0, 0.5], [0.1, 0.2], "none of the 2 is relevant"),
+    ],
+)
+def test_what_cannot_be_measured_is_an_error(labels: list[float], scores: list[float], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        evaluate_ranking(["a"] * len(labels), labels, scores)
+
+
+def test_a_query_for_each_pair() -> None:
+    with pytest.raises(DataError, match="1 queries and 2 scores"):
+        evaluate_ranking(["a"], [1, 0], [0.5, 0.4])
+
+
+def example(queries: int, seed: int) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    names = [f"q{number}" for number in generator.integers(0, queries, queries * 8)]
+    labels = generator.integers(0, 3, len(names)).astype(float)
+    # Rounded, so that some scores are equal.
+    scores = [np.round(labels * weight + generator.normal(size=len(names)), 1) for weight in (1.0, 0.6)]
+    return names, labels, scores[0], scores[1]
+
+
+def test_statistics_of_a_draw_are_those_of_a_file_with_the_drawn_queries() -> None:
+    queries, labels, scores, _ = example(12, seed=3)
+    numbers = metrics.number_queries(queries)
+    drawn = np.random.default_rng(0).multinomial(12, [1 / 12] * 12, size=5).astype(float)
+    found = {name: value(drawn) for name, value in statistics.ranking_statistics(queries, labels, scores).items()}
+    for draw, counts in enumerate(drawn):
+        # The rows that were drawn, each copy of a query under a name of its own.
+        rows = [(copy, row) for row in range(len(queries)) for copy in range(int(counts[numbers[row]]))]
+        names = [f"{queries[row]} {copy}" for copy, row in rows]
+        picked = [row for _, row in rows]
+        by_query = metrics.measures_by_query(rank(names, labels[picked], scores[picked]))
+        expected = {name: values.mean() for name, values in by_query.items()}
+        expected.update(evaluate_ranking(names, labels[picked], scores[picked]))
+        for name, values in found.items():
+            assert values[draw] == pytest.approx(expected[name], abs=1e-12), name
+
+
+def test_estimates_are_the_measures_and_differences_are_paired() -> None:
+    queries, labels, scores, baseline = example(40, seed=1)
+    names = ["auc", "mrr@10", "ndcg@10", "map", "pairs_ordered"]
+    first, second = (evaluate_ranking(queries, labels, values) for values in (scores, baseline))
+    alone = statistics.ranking_intervals(queries, labels, scores, measures=names, resamples=200)
+    paired = statistics.ranking_intervals(queries, labels, scores, baseline, measures=names, resamples=200)
+    nothing = statistics.ranking_intervals(queries, labels, scores, scores, measures=names, resamples=200)
+    for name in names:
+        assert alone[name].estimate == pytest.approx(first[name], abs=1e-12)
+        assert paired[name].estimate == pytest.approx(first[name] - second[name], abs=1e-12)
+        assert alone[name].low < alone[name].estimate < alone[name].high
+        assert (nothing[name].low, nothing[name].high) == pytest.approx((0, 0), abs=1e-12)
+    assert paired["auc"].excludes_zero() and not nothing["auc"].excludes_zero()
+
+
+def test_the_interval_of_a_mean_is_scipys() -> None:
+    from scipy.stats import bootstrap
+
+    values = np.random.default_rng(5).gamma(2.0, size=60)
+    ours = statistics.bootstrap_interval(statistics.mean_of(values), 60, resamples=20_000)
+    theirs = bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, random_state=1).confidence_interval
+    assert ours.estimate == pytest.approx(values.mean())
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.02 * values.std())
+
+
+def test_an_interval_is_reproducible_and_widens_with_confidence() -> None:
+    values = np.random.default_rng(5).normal(size=30)
+    narrow, again, wide, other = (
+        statistics.bootstrap_interval(statistics.mean_of(values), 30, confidence=confidence, seed=seed)
+        for confidence, seed in ((0.9, 1), (0.9, 1), (0.99, 1), (0.9, 2))
+    )
+    assert narrow == again != other
+    assert wide.low < narrow.low < narrow.high < wide.high
+    assert str(statistics.Interval(0.5, 0.25, 0.75)) == "0.500 [0.250, 0.750]"
+
+
+def test_draws_of_one_class_are_left_out() -> None:
+    interval = statistics.ranking_intervals(["a", "b"], [1, 0], [0.9, 0.1], measures=["auc"], resamples=50)["auc"]
+    assert (interval.low, interval.high) == (1.0, 1.0)
+    with pytest.raises(DataError, match="needs at least 2"):
+        statistics.ranking_intervals(["a", "a"], [1, 0], [0.9, 0.1])

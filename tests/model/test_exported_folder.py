@@ -1,0 +1,166 @@
+"""Exporting by the commands, and folders that are not what they should be."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import paddle
+import pytest
+
+from cross_encoder import export_model as export_ce
+from ernie_matching import export_model
+from paddle_ranker.__main__ import main
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.export.static_model import StaticModel
+from paddle_ranker.export.static_outputs import write_probability_model
+from paddle_ranker.model.exported import ExportedFolder, is_exported, require_readable
+from tests.conftest import REPOSITORY
+from tests.export_cases import write_case, write_two_classes
+
+pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("same_process")]
+FORMAT = "pdmodel" if paddle.__version__.startswith("2.") else "json"
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported pairwise ranker; the ranker lies beside it in `ranker`."""
+    folder = tmp_path_factory.mktemp("exported")
+    write_case(folder / "ranker", num_hidden_layers=1)
+    pytest.MonkeyPatch().setattr("paddle_ranker.runtime.prepare_command", lambda threads: None)
+    assert main(["export", "--params_path", str(folder / "ranker"), "--output_path", str(folder / "output")]) == 0
+    return folder / "output"
+
+
+@pytest.fixture
+def copy(output: Path, tmp_path: Path) -> Path:
+    shutil.copytree(output, tmp_path / "output")
+    return tmp_path / "output"
+
+
+def test_the_commands_write_the_contracts_names(output: Path, tmp_path: Path, capsys: Any) -> None:
+    made = {"config.json", "ranker.json", "README.md", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json"}
+    assert {path.name for path in output.iterdir()} == made | {
+        f"inference.predict.{FORMAT}",
+        "inference.predict.pdiparams",
+    }
+    exported = ExportedFolder.open(output)
+    export = exported.info.export
+    assert export is not None and export["format"] == FORMAT and export["paddle"] == paddle.__version__
+    assert export["files"][f"inference.predict.{FORMAT}"] == exported.program.stat().st_size
+    assert 0 <= export["parity"]["paddle_inference"]["predict"] <= 1e-5
+    assert exported.pair_encoder().max_seq_length == 32 and exported.pair_encoder(16).max_seq_length == 16
+    assert is_exported(output) and not is_exported(output.parent / "ranker") and not is_exported(tmp_path / "nowhere")
+
+    published = str(write_two_classes(tmp_path / "published") / "model_state.pdparams")
+    target = ["--params_path", published, "--output_path", str(tmp_path / "ce"), "--max_seq_length", "20"]
+    assert export_ce.main(target) == 0
+    assert "parity with the ranker, paddle_inference: largest difference" in capsys.readouterr().out
+    folder = ExportedFolder.open(tmp_path / "ce")
+    assert folder.program.name == f"inference.{FORMAT}" and folder.info.kind == "cross_encoder"
+    assert folder.pair_encoder().max_seq_length == 20
+
+    assert export_model.main(target) == 1
+    assert "is a cross_encoder ranker" in capsys.readouterr().err
+    # Another kind, and foreign files, are not overwritten.
+    ranker = ["--params_path", str(output.parent / "ranker")]
+    assert export_model.main([*ranker, "--output_path", str(tmp_path / "ce")]) == 1
+    assert "holds an exported cross_encoder ranker" in capsys.readouterr().err
+    before = sorted(path.name for path in (output.parent / "ranker").iterdir())
+    assert export_model.main([*ranker, "--output_path", str(output.parent / "ranker")]) == 1
+    assert "holds model_state.pdparams" in capsys.readouterr().err
+    assert sorted(path.name for path in (output.parent / "ranker").iterdir()) == before
+    assert export_model.main([*ranker, "--output_path", str(output), "--max_seq_length", "9999"]) == 1
+    assert "above the 64 positions" in capsys.readouterr().err and ExportedFolder.open(output)
+
+
+def test_a_new_export_takes_the_place_of_the_old_one(copy: Path, output: Path) -> None:
+    command = ["--params_path", str(output.parent / "ranker"), "--output_path", str(copy)]
+    assert export_model.main([*command, "--max_seq_length", "24"]) == 0
+    assert ExportedFolder.open(copy).info.max_seq_length == 24
+    assert [path.name for path in copy.parent.iterdir()] == ["output"]
+
+
+def test_damaged_folders_say_what_is_wrong(copy: Path, output: Path, tmp_path: Path) -> None:
+    parameters = copy / "inference.predict.pdiparams"
+    content = parameters.read_bytes()
+    parameters.write_bytes(content[:-10])
+    with pytest.raises(CheckpointError, match=rf"has {len(content) - 10:,} bytes, {len(content):,} were written"):
+        ExportedFolder.open(copy)
+    parameters.write_bytes(content)
+    assert ExportedFolder.open(copy).parameters == parameters
+    with pytest.raises(CheckpointError, match=r"no inference.pdiparams.*paddle_ranker export"):
+        ExportedFolder.open(copy, "inference")
+    for folder, message in (
+        (output.parent / "ranker", r"no static model in it; make it with: python -m paddle_ranker export"),
+        (tmp_path / "nowhere", r"no such folder; make it with"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            ExportedFolder.open(folder)
+    program = copy / f"inference.predict.{FORMAT}"
+    program.rename(copy / "away")
+    with pytest.raises(CheckpointError, match=r"no inference.predict.json and no inference.predict.pdmodel"):
+        ExportedFolder.open(copy)
+    (copy / "away").rename(program)
+
+    values = json.loads((copy / "ranker.json").read_text(encoding="utf-8"))
+    for change, message in (
+        ({"files": {"../x": 1}}, "damaged"),
+        ({"inputs": ["ids"]}, "damaged"),
+        ({"prefix": 3}, "damaged"),
+        (None, "does not say what"),
+    ):
+        changed = {**values, "export": change and {**values["export"], **change}}
+        (copy / "ranker.json").write_text(json.dumps(changed), encoding="utf-8")
+        with pytest.raises(CheckpointError, match=message):
+            ExportedFolder.open(copy)
+
+
+def test_a_graph_with_other_inputs_is_refused(tmp_path: Path) -> None:
+    spec = [paddle.static.InputSpec([None, 4], "float32", "x")]
+    paddle.jit.save(paddle.nn.Linear(4, 1), str(tmp_path / "other"), input_spec=spec)
+    with pytest.raises(CheckpointError, match="takes x, expected input_ids, token_type_ids"):
+        StaticModel(tmp_path / f"other.{FORMAT}", tmp_path / "other.pdiparams")
+
+
+def test_a_graph_of_the_other_stack(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CheckpointError, match=r"exported with Paddle 3, and Paddle 2.6.2 cannot read it; export the"):
+        require_readable(copy / "inference.predict.json", "2.6.2")
+    require_readable(copy / "inference.predict.json", "3.3.1")
+    for version in ("2.6.2", "3.3.1"):
+        require_readable(copy / "inference.predict.pdmodel", version)
+    monkeypatch.setattr(paddle, "__version__", "2.6.2" if FORMAT == "json" else "3.3.1")
+    with pytest.raises(CheckpointError, match="python -m paddle_ranker export --params_path RANKER"):
+        write_probability_model(ExportedFolder.open(copy), copy.parent / "alone")
+
+
+def test_a_disk_that_fills_up_leaves_the_old_export(copy: Path, output: Path) -> None:
+    # A limit on file sizes stands in for a full disk: writing the graph fails part of the way.
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    script = str(REPOSITORY / "ernie_matching" / "export_model.py")
+    command = [sys.executable, script, "--params_path", str(output.parent / "ranker"), "--output_path", str(copy)]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)),
+    )
+    assert done.returncode == 1 and "error: " in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+    assert [path.name for path in copy.parent.iterdir()] == ["output"]
+
+
+def test_opening_a_folder_and_its_tokenizer_needs_no_paddle(output: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from paddle_ranker.model.exported import ExportedFolder;"
+        "ExportedFolder.open(Path(sys.argv[1])).pair_encoder().encode(['a'], ['b']);"
+        "print(sorted({'paddle', 'paddlenlp'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(output)], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr

@@ -1,0 +1,84 @@
+"""Models by name: fetched once from a real HTTP server, kept, and not kept where they are damaged."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model import pretrained
+from paddle_ranker.model.config import config_by_name, read_config
+from tests.tiny import write_encoder
+
+pytestmark = pytest.mark.server
+
+NAME = "ernie-3.0-nano-zh"
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        served.append(self.path)
+
+
+served: list[str] = []
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that a server publishes as the model NAME, with an empty cache and home."""
+    served.clear()
+    folder = write_encoder(tmp_path / "published")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    files = ("model_state.pdparams", "vocab.txt")
+    monkeypatch.setattr(pretrained, "_addresses", lambda name: {file: f"{address}/{file}" for file in files})
+    monkeypatch.setenv("PADDLE_RANKER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PPNLP_HOME", str(tmp_path / "paddlenlp"))
+    yield folder
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_name_is_fetched_once_even_by_many_at_a_time(published: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        folders = set(pool.map(pretrained.resolve_model, [NAME] * 4))
+    assert len(folders) == 1 and len(served) == 2
+    (folder,) = folders
+    for file in ("model_state.pdparams", "vocab.txt"):
+        assert (folder / file).read_bytes() == (published / file).read_bytes()
+    assert read_config(folder) == config_by_name(NAME)
+
+
+def test_a_damaged_file_is_not_kept(published: Path) -> None:
+    whole = (published / "model_state.pdparams").read_bytes()
+    (published / "model_state.pdparams").write_bytes(whole[:1000])
+    with pytest.raises(CheckpointError, match="damaged"):
+        pretrained.resolve_model(NAME)
+    (published / "model_state.pdparams").write_bytes(whole)
+    assert (pretrained.resolve_model(NAME) / "model_state.pdparams").read_bytes() == whole
+
+
+def test_what_arrived_outlives_a_failure(published: Path) -> None:
+    (published / "vocab.txt").rename(published / "away")
+    with pytest.raises(CheckpointError, match=r"could not be fetched .*404"):
+        pretrained.resolve_model(NAME)
+    (published / "away").rename(published / "vocab.txt")
+    served.clear()
+    pretrained.resolve_model(NAME)
+    assert served == ["/vocab.txt"]
+
+
+def test_paddlenlps_own_copy_is_taken(published: Path, tmp_path: Path) -> None:
+    own = tmp_path / "paddlenlp" / "models" / NAME
+    own.mkdir(parents=True)
+    for file in ("model_state.pdparams", "vocab.txt"):
+        (own / file).write_bytes((published / file).read_bytes())
+    pretrained.resolve_model(NAME)
+    assert served == []

@@ -1,0 +1,182 @@
+"""The demo's posts are what their relations say, its parts share neither scene nor phrasing, its bounds are exact."""
+
+from __future__ import annotations
+
+import json
+import re
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from multimodal_entailment import demo_posts, demo_truth
+from multimodal_entailment.data import LABELS, class_counts, read_posts
+from multimodal_entailment.demo_pictures import COLOURS, THINGS, draw_picture
+from multimodal_entailment.demo_posts import CLAIMS, FACTS, PARTS, STATES, DemoPair, demo_pairs, scenes
+from multimodal_entailment.demo_truth import INPUTS, Relations, all_relations, best_guesses, class_shares, subsets
+from multimodal_entailment.make_demo_posts import main
+from paddle_ranker.data.demo.dice import Dice
+
+pytestmark = pytest.mark.unit
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+def test_parts_share_no_scene_and_no_phrasing() -> None:
+    every = [scene for part in PARTS for scene in scenes(part)]
+    assert len(every) == len(set(every)) == 64 and len(scenes("test")) == 16
+    for phrasings in (FACTS, CLAIMS):
+        frames = [frame for part in PARTS for frame in phrasings[part]]
+        assert len(frames) == len(set(frames))
+        known = {word for frame in phrasings["train"] for word in words(frame)}
+        known |= {word for frame in FACTS["train"] for word in words(frame)}
+        for part in ("validation", "test"):
+            assert {word for frame in phrasings[part] for word in words(frame)} <= known
+    for side in (0, 1):  # every place and every kind of thing is in every part
+        assert len({part: {scene[side] for scene in scenes(part)} for part in PARTS}["validation"]) == 8
+
+
+def read_relations(pair: DemoPair) -> tuple[int, int]:
+    """Return the relation of the texts and the claim, as a reader finds them."""
+    opposite = dict([*STATES, *((b, a) for a, b in STATES)])
+    (one,), (two,) = ([word for word in words(text) if word in opposite] for text in pair.texts)
+    texts = demo_truth.FOLLOWS if one == two else demo_truth.ADDS
+    texts = demo_truth.CONTRADICTS if opposite[one] == two else texts
+    claimed = [word for word in words(pair.texts[1]) if word in COLOURS]
+    assert not [word for word in words(pair.texts[0]) if word in COLOURS]
+    if not claimed:
+        return texts, demo_truth.NO_CLAIM
+    shown = pair.pictures[0][3]
+    return texts, demo_truth.TRUE_CLAIM if claimed == [shown] else demo_truth.FALSE_CLAIM
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_texts_and_pictures_say_what_the_relations_are(part: str) -> None:
+    for pair in islice(demo_pairs(part, 3), 500):
+        assert read_relations(pair) == (pair.relations.texts, pair.relations.claim)
+        (place, things, number_1, _), (place_2, things_2, number_2, _) = pair.pictures
+        assert (place, things) == (place_2, things_2) and (place, things) in scenes(part)
+        assert (number_1, number_2) == (pair.relations.things_1, pair.relations.things_2)
+        assert all(place in words(text) for text in pair.texts)
+
+
+@pytest.mark.parametrize(
+    ("relations", "label"),
+    [
+        (Relations(demo_truth.FOLLOWS, demo_truth.NO_CLAIM, 5, 3), "Implies"),
+        (Relations(demo_truth.FOLLOWS, demo_truth.TRUE_CLAIM, 5, 3), "Implies"),
+        (Relations(demo_truth.FOLLOWS, demo_truth.TRUE_CLAIM, 3, 5), "NoEntailment"),
+        (Relations(demo_truth.ADDS, demo_truth.NO_CLAIM, 5, 3), "NoEntailment"),
+        (Relations(demo_truth.FOLLOWS, demo_truth.FALSE_CLAIM, 5, 3), "Contradictory"),
+        (Relations(demo_truth.ADDS, demo_truth.NO_CLAIM, 5, 0), "Contradictory"),
+        (Relations(demo_truth.CONTRADICTS, demo_truth.NO_CLAIM, 3, 5), "Contradictory"),
+    ],
+)
+def test_labels(relations: Relations, label: str) -> None:
+    assert LABELS[relations.label] == label
+
+
+def test_bounds_worked_out_by_hand() -> None:
+    # Implies: texts 55%, no false claim 88%, pictures 65%. Contradictory: all but 80% x 88% x 88%.
+    implies, not_contradictory = Fraction(55 * 88 * 65, 10**6), Fraction(80 * 88 * 88, 10**6)
+    assert sum(all_relations().values()) == 1
+    assert class_shares() == {
+        "Contradictory": 1 - not_contradictory,
+        "Implies": implies,
+        "NoEntailment": not_contradictory - implies,
+    }
+    assert best_guesses(INPUTS)[0] == 1
+    assert best_guesses(())[0] == best_guesses(["text_1"])[0] == 1 - not_contradictory
+    # From both texts: opposites are right. Else, without a claim, pictures decide: 12% contradict, 65% follow, 23% add.
+    # With one, it is false in 24 of 100.
+    no_claim = Fraction(20 + 55 * 65 // 100, 100) + Fraction(55 * 65 % 100, 10_000) + Fraction(25 * 88, 10_000)
+    claim = (
+        Fraction(20, 100)
+        + Fraction(55, 100) * Fraction(76 * 65, 10_000)
+        + Fraction(25, 100) * Fraction(76 * 88, 10_000)
+    )
+    assert best_guesses(["text_1", "text_2"])[0] == (no_claim + claim) / 2
+
+
+def test_more_inputs_never_tell_less() -> None:
+    best = {inputs: best_guesses(inputs)[0] for inputs in subsets()}
+    assert len(best) == 16
+    assert all(best[a] <= best[b] for a in best for b in best if set(a) <= set(b))
+    texts, pictures = best["text_1", "text_2"], best["image_1", "image_2"]
+    assert best[()] + Fraction(1, 10) < pictures < texts < 1 - Fraction(1, 10)
+
+
+def test_what_is_drawn_has_the_probabilities() -> None:
+    relations = [pair.relations for pair in islice(demo_pairs("train", 1), 4000)]
+    for inputs in (INPUTS[:1], ("image_1", "image_2"), ("text_1", "text_2"), ("image_1", "text_2")):
+        drawn, expected = demo_truth.accuracy_of_best_guesses(inputs, relations), best_guesses(inputs)[0]
+        assert abs(drawn - expected) < 0.032  # four standard errors
+
+
+def test_each_input_alone_is_drawn_without_regard_to_the_rest() -> None:
+    """The state in a text, the first picture's colour and the scene tell nothing: their labels have equal shares."""
+    pairs = list(islice(demo_pairs("train", 2), 6000))
+    labels = np.array([pair.relations.label for pair in pairs])
+    shares = np.bincount(labels) / len(labels)
+    states = [state for both in STATES for state in both]
+    for value in (
+        lambda pair: next(states.index(word) for word in words(pair.texts[0]) if word in states),
+        lambda pair: next(states.index(word) for word in words(pair.texts[1]) if word in states),
+        lambda pair: list(COLOURS).index(pair.pictures[0][3]),
+        lambda pair: list(COLOURS).index(pair.pictures[1][3]),
+        lambda pair: list(THINGS).index(pair.pictures[0][1]),
+    ):
+        values = np.array([value(pair) for pair in pairs])
+        for one in np.unique(values):
+            chosen = labels[values == one]
+            error = np.sqrt(0.25 / len(chosen))
+            assert np.abs(np.bincount(chosen, minlength=3) / len(chosen) - shares).max() < 4 * error
+
+
+@pytest.mark.parametrize("things", THINGS)
+def test_a_picture_shows_its_number_of_things(things: str) -> None:
+    from scipy import ndimage
+
+    for number in (0, 1, 4, 8):
+        image = draw_picture(Dice(number, things), "beach", things, number, "purple")
+        pixels = np.asarray(image).astype(int)
+        purple = (pixels[..., 2] > pixels[..., 1] + 60) & (pixels[..., 0] > pixels[..., 1] + 40)
+        spots, count = ndimage.label(purple, np.ones((3, 3)))
+        sizes = ndimage.sum_labels(purple, spots, range(1, count + 1))
+        # A pole or a string cuts a spot in two at most.
+        assert (number if number == 0 else 1) <= (sizes > 20).sum() + (number == 0) <= max(1, 2 * number)
+        if things in ("boxes", "kites", "tents", "balloons", "flags"):
+            assert (sizes > 20).sum() == number
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--output_dir", str(tmp_path / "demo"), "--size", "20"]) == 0
+    printed = capsys.readouterr().out
+    truth = json.loads((tmp_path / "demo" / "truth.json").read_text())
+    assert re.search(r"text_1\+text_2 +70\.8%", printed)
+    assert truth["best_accuracy"]["text_1+text_2"]["exactly"] == str(best_guesses(["text_1", "text_2"])[0])
+    for part, count in (("train", 20), ("validation", 4), ("test", 10)):
+        pairs = read_posts(tmp_path / "demo" / f"{part}.csv")
+        assert len(pairs) == count == sum(class_counts(pairs).values())
+        expected = list(islice(demo_pairs(part, 7), count))
+        assert [pair.label for pair in pairs] == [pair.relations.label for pair in expected]
+        for pair in pairs:
+            assert pair.image_1 and pair.image_2
+            assert Image.open(pair.image_1).mode == Image.open(pair.image_2).mode == "RGB"
+    assert main(["--output_dir", str(tmp_path / "demo"), "--size", "20", "--if_missing"]) == 0
+    assert main(["--output_dir", str(tmp_path / "demo"), "--size", "20"]) == 1
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_one_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        demo_posts.make_demo_posts(tmp_path / name, 10, seed)
+    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
+    assert len(files) == 4 + 2 * (10 + 2 + 5)
+    assert all((tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes() for file in files)
+    assert (tmp_path / "a" / "train.csv").read_bytes() != (tmp_path / "c" / "train.csv").read_bytes()

@@ -1,0 +1,31 @@
+"""scripts/pretrain.sh without arguments, in a copy of the checkout: from nothing to filled masks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.scripts.test_scripts import checkout as checkout
+from tests.scripts.test_scripts import script
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]  # trains for half a minute or so
+
+
+def test_from_nothing_to_filled_masks(checkout: Path) -> None:
+    done = script(checkout, "pretrain.sh", "--max_steps", "400")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"tokenizer/vocab\.txt: \d+ word pieces", done.stdout)
+    losses = [float(loss) for loss in re.findall(r"^eval_dev loss:(\S+)$", done.stdout, re.M)]
+    assert losses and losses[-1] < 6.4  # of ln(883) = 6.78 at the start
+    best = checkout / "checkpoint" / "pretraining" / "mlm" / "best"
+    assert (best / "model_state.pdparams").is_file()
+    filled = done.stdout.split("What this model puts for the masks:\n")[1]
+    assert "[MASK]" not in filled.splitlines()[0] and filled.count("mask ") == 2
+    assert "bash scripts/train_pairwise.sh" in filled and str(best) in filled
+
+
+def test_an_option_of_the_command_is_passed_on(checkout: Path) -> None:
+    done = script(checkout, "pretrain.sh", "--train_files", "nowhere.txt", "--tokenizer", "nowhere")
+    assert done.returncode == 1 and "error: " in done.stderr

@@ -1,0 +1,354 @@
+"""The pretraining commands as users type them: what they make, print and refuse."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from pathlib import Path
+from typing import Callable, Optional
+
+import numpy as np
+import pytest
+
+from cross_encoder import train_ce
+from ernie_matching import train_pairwise
+from paddle_ranker import Ranker
+from paddle_ranker.model.config import read_config
+from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
+from paddle_ranker.training.log import read_metrics
+from pretraining import fill_mask, train_mlm, train_tokenizer
+from tests.pretraining_runs import SHAPE, typed, write_corpus
+from tests.tiny import HAN, VOCABULARY, draw_words, write_encoder, write_ranker
+
+pytestmark = pytest.mark.server  # trains tiny models: seconds each
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def call(data: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], same_process: None) -> Call:
+    """Call a command's `main` in `data`; return its status, output and errors."""
+    monkeypatch.chdir(data)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def main(command: Callable[[list[str]], int], *arguments: object) -> tuple[int, str, str]:
+        try:
+            status = command([*map(str, arguments)])
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+        return (status, *capfd.readouterr())
+
+    return main
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The save folder of a short training."""
+    folder = tmp_path_factory.mktemp("trained") / "checkpoint"
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(data)
+        patch.setattr("paddle_ranker.runtime.prepare_command", lambda threads: None)
+        try:
+            assert (
+                train_mlm.main(
+                    typed(folder, epochs=8, learning_rate=5e-3, eval_step=10, save_step=1000, logging_steps=5)
+                )
+                == 0
+            )
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+    return folder
+
+
+def test_training_learns_and_keeps_the_lowest_loss(trained: Path) -> None:
+    records = list(read_metrics(trained / "metrics.jsonl"))
+    evaluations = [record for record in records if "evaluation" in record]
+    losses = [record["evaluation"]["loss"] for record in evaluations]
+    assert losses[0] < np.log(len(VOCABULARY)) and min(losses) < losses[0] - 0.2
+    best = evaluations[int(np.argmin(losses))]["step"]
+    assert (trained / "best").resolve().name == f"model_{best}"
+    for record in evaluations:
+        assert record["lower_is_better"] and record["metric"] == "loss"
+        assert record["evaluation"]["perplexity"] == pytest.approx(np.exp(record["evaluation"]["loss"]))
+        assert 0 < record["evaluation"]["accuracy"] < 1
+    steps = [record for record in records if "gradient_norm" in record]
+    assert all(record["perplexity"] == pytest.approx(np.exp(record["loss"])) for record in steps)
+
+
+def test_a_checkpoint_is_an_encoder_folder(trained: Path) -> None:
+    names = {path.name for path in (trained / "best").iterdir()}
+    assert names == {
+        "model_state.pdparams", "config.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json",
+        "pretraining.json",
+    }  # fmt: skip
+    config = read_config(trained / "best")
+    assert config is not None and config.hidden_size == SHAPE["hidden_size"] and config.vocab_size == len(VOCABULARY)
+    told = json.loads((trained / "best" / "pretraining.json").read_text(encoding="utf-8"))
+    assert told["training"]["documents"] == 60 and told["training"]["held_out_documents"] == 9
+    assert told["training"]["mlm_probability"] == 0.2 and "loss" in told["results"]
+
+
+def test_both_rankers_start_from_it(trained: Path, call: Call, tmp_path: Path) -> None:
+    _, words = draw_words()
+    (tmp_path / "triples.csv").write_text("".join(f"{a}\t{a}论\t{b}\n" for a, b in zip(words, words[1:])), "utf-8")
+    (tmp_path / "pairs.csv").write_text(
+        "".join(f"{a}\t{a}论\t1\n{a}\t{b}\t0\n" for a, b in zip(words, words[1:])), "utf-8"
+    )
+    common = ["--test_file", tmp_path / "pairs.csv", "--model_name_or_path", trained / "best", "--device", "cpu",
+              "--max_steps", 2, "--batch_size", 4, "--max_seq_length", 32, "--logging_steps", 1]  # fmt: skip
+    before = load_arrays(trained / "best" / PARAMETERS_FILE)
+    for command, option, file in (
+        (train_pairwise.main, "--train_file", "triples.csv"),
+        (train_ce.main, "--train_set", "pairs.csv"),
+    ):
+        save_dir = tmp_path / f"from_{file}"
+        status, printed, errors = call(command, option, tmp_path / file, "--save_dir", save_dir, *common)
+        assert status == 0, errors
+        # The pooler was never trained: it is new, and not a random one that looks trained.
+        assert re.search(r"; new: encoder\.pooler\.dense, head, match_embeddings$", printed, re.M)
+        after = load_arrays(save_dir / "last" / PARAMETERS_FILE)
+        for name in ("embeddings.word_embeddings.weight", "encoder.layers.1.linear2.weight"):
+            moved = np.abs(after[f"encoder.{name}"] - before[f"ernie.{name}"]).max()
+            assert 0 <= moved < 1e-3  # two steps from where it was
+        assert len(Ranker.load(save_dir / "last").score(["深度"], ["深度学习"])) == 1
+
+
+def test_it_goes_on_from_an_encoder_of_ours_and_of_a_ranker(
+    trained: Path, data: Path, call: Call, tmp_path: Path
+) -> None:
+    begin = ["--max_steps", 1, "--learning_rate", 1e-9]
+    status, printed, errors = call(train_mlm.main, *typed(tmp_path / "a", *begin, "--init_from", trained / "best"))
+    assert status == 0, errors
+    assert f"start from {trained / 'best'}\n" in printed
+    mean = float(
+        np.mean([r["evaluation"]["loss"] for r in read_metrics(tmp_path / "a" / "metrics.jsonl") if "evaluation" in r])
+    )
+    told = json.loads((trained / "best" / "pretraining.json").read_text(encoding="utf-8"))
+    assert mean == pytest.approx(told["results"]["loss"], abs=1e-5)  # the head went along
+
+    encoder = write_encoder(tmp_path / "encoder")
+    status, printed, errors = call(train_mlm.main, *typed(tmp_path / "b", *begin, "--init_from", encoder))
+    assert status == 0 and f"start from {encoder}; new: cls\n" in printed, errors
+    name = "embeddings.position_embeddings.weight"
+    np.testing.assert_allclose(
+        load_arrays(tmp_path / "b" / "last" / PARAMETERS_FILE)[f"ernie.{name}"],
+        load_arrays(encoder / PARAMETERS_FILE)[name],
+        atol=1e-6,
+    )
+    ranker = write_ranker(tmp_path / "ranker", match=False)
+    status, printed, errors = call(train_mlm.main, *typed(tmp_path / "c", *begin, "--init_from", ranker))
+    assert status == 0 and "new: cls" in printed, errors
+
+
+def test_documents_are_held_out_where_no_file_is_named(data: Path, call: Call, tmp_path: Path) -> None:
+    arguments = typed(tmp_path / "a", "--max_steps", 1, "--eval_share", 0.2)
+    place = arguments.index("--eval_files")
+    status, printed, errors = call(train_mlm.main, *arguments[:place], *arguments[place + 2 :])
+    assert status == 0, errors
+    assert re.search(r"^48 documents, .*; held out: 12 documents, ", printed, re.M)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_seq_length": 65}, r"--max_seq_length 65: the model has 64 positions"),
+        ({"train_files": "empty.txt"}, r"empty\.txt: holds no text"),
+        ({"train_files": "gbk.txt"}, r"gbk\.txt, line 1: byte 0xc9 at position 1 is not UTF-8; .*GB18030"),
+        ({"train_files": "absent.txt"}, r"absent\.txt: cannot read it \(No such file or directory\)"),
+        ({"config": "nanno"}, r"--config nanno: choose from nano, .* \(did you mean nano\?\)"),
+        ({"config": "odd.json"}, r"odd\.json: not a usable configuration \(unknown layers\)"),
+        ({"tokenizer": "nowhere"}, r"vocab\.txt is not there"),
+        ({"init_from": "other"}, r"--tokenizer tokenizer is not the .* of other: it has 97 word pieces, other has 96"),
+        ({"init_from": "short"}, r"short: the vocabulary has ids up to 96 but the model has 90 word embeddings"),
+        ({"init_from": "gram"}, r"a masked language model of the type ernie_gram is not done here"),
+        ({"documents": "blank_lines", "eval_files": None}, r"one document, of which none can be held out"),
+        ({"tokenizer": None}, r"--tokenizer is needed for an encoder from nothing"),
+        ({"tokenizer": "maskless"}, r"the vocabulary has no \[MASK\]"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_an_error_of_one_line(
+    data: Path, call: Call, tmp_path: Path, changes: dict[str, Optional[object]], message: str
+) -> None:
+    (data / "empty.txt").write_text("\n\n", encoding="utf-8")
+    (data / "gbk.txt").write_bytes("深度".encode("gbk"))
+    (data / "odd.json").write_text('{"layers": 3}', encoding="utf-8")
+    if not (data / "other").exists():
+        write_encoder(data / "other", vocab_size=len(VOCABULARY) - 1)
+        (data / "other" / "vocab.txt").write_text("\n".join(VOCABULARY[:-1]) + "\n", encoding="utf-8")
+        write_encoder(data / "short", vocab_size=90)
+        write_encoder(data / "gram", model_type="ernie_gram")
+        (data / "maskless").mkdir()
+        (data / "maskless" / "vocab.txt").write_text("\n".join(VOCABULARY).replace("[MASK]", "x y"), encoding="utf-8")
+    arguments = typed(tmp_path / "a")
+    for name, value in changes.items():
+        if f"--{name}" in arguments:
+            place = arguments.index(f"--{name}")
+            del arguments[place : place + 2]
+        arguments += [] if value is None else [f"--{name}", str(value)]
+    status, _, errors = call(train_mlm.main, *arguments)
+    assert status != 0 and len(errors.strip().splitlines()[-1:]) == 1, errors
+    assert re.search(message, errors), errors
+    assert "Traceback" not in errors and not list((tmp_path / "a").glob("model_*"))
+
+
+def losses_of(save_dir: Path) -> list[float]:
+    return [record["loss"] for record in read_metrics(save_dir / "metrics.jsonl") if "loss" in record]
+
+
+@pytest.mark.slow
+def test_every_option_has_an_effect(call: Call, tmp_path: Path) -> None:
+    common = ["--max_steps", 3, "--eval_step", 3, "--save_step", 100]
+    assert call(train_mlm.main, *typed(tmp_path / "plain", *common))[0] == 0
+    plain = losses_of(tmp_path / "plain")
+    for name, value in {
+        "packing": "truncate",
+        "attention": "sequence",
+        "whole_word_mask": "true",
+        "mlm_probability": 0.4,
+        "normalize_before": "true",
+        "dropout": 0,
+        "max_seq_length": 20,
+        "use_amp": "true",
+        "gradient_checkpointing": "true",
+        "weight_decay": 0.9,
+        "warmup_proportion": 0.9,
+        "schedule": "constant",
+        "max_grad_norm": 0.01,
+        "gradient_accumulation_steps": 1,
+        "seed": 7,
+    }.items():
+        status, _, errors = call(train_mlm.main, *typed(tmp_path / name, *common, f"--{name}", value))
+        assert status == 0, errors
+        assert losses_of(tmp_path / name) != plain, name
+        assert np.isfinite(losses_of(tmp_path / name)).all()
+    # What must not have one: memory, where tokens lie, the name of the architecture.
+    for name, value in {"cache_dir": tmp_path / "cache", "model_type": "bert"}.items():
+        status, _, errors = call(train_mlm.main, *typed(tmp_path / name, *common, f"--{name}", value))
+        assert status == 0 and losses_of(tmp_path / name) == plain, errors
+    assert list((tmp_path / "cache").glob("tokens_*")) and not (tmp_path / "cache_dir" / "corpus").exists()
+    assert "bert.embeddings.layer_norm.bias" in load_arrays(tmp_path / "model_type" / "last" / PARAMETERS_FILE)
+
+
+def test_a_resumed_run_needs_no_tokenizer_and_refuses_other_data(data: Path, call: Call, tmp_path: Path) -> None:
+    save_dir = tmp_path / "a"
+    assert call(train_mlm.main, *typed(save_dir, "--max_minutes", 1e-9))[0] == 0
+    status, _, errors = call(train_mlm.main, *typed(save_dir, "--resume", "--mlm_probability", 0.3))
+    assert status == 1 and "options mlm_probability was 0.2, is 0.3" in errors
+    status, _, errors = call(train_mlm.main, *typed(save_dir, "--resume", "--train_files", "eval.txt"))
+    assert status == 1 and "content train_files was" in errors
+    arguments = typed(save_dir, "--resume")
+    place = arguments.index("--tokenizer")
+    status, printed, errors = call(train_mlm.main, *arguments[:place], *arguments[place + 2 :])
+    assert status == 0 and "resume after step 1, from" in printed, errors
+
+
+def test_fill_mask_prints_what_the_model_thinks(trained: Path, call: Call, tmp_path: Path) -> None:
+    common = ["--model", trained / "best", "--device", "cpu"]
+    status, printed, errors = call(fill_mask.main, "深[MASK] abc [MASK]e", *common, "--top_k", 3)
+    assert status == 0, errors
+    lines = printed.splitlines()
+    assert lines[1] == "mask 1:" and lines[5] == "mask 2:" and len(lines) == 9
+    probabilities = [float(line.split()[0]) for line in lines[2:5]]
+    assert probabilities == sorted(probabilities, reverse=True) and 0 < sum(probabilities) <= 1
+
+    sentences = ["深[MASK] abc [MASK]e", "[MASK]", "度 [MASK] 学"]
+    (tmp_path / "in.txt").write_text("\n".join(sentences) + "\n", encoding="utf-8")
+    output = tmp_path / "out.jsonl"
+    status, _, errors = call(
+        fill_mask.main, "--input_file", tmp_path / "in.txt", "--output_file", output, *common, "--top_k", 97,
+        "--batch_size", 2,
+    )  # fmt: skip
+    assert status == 0, errors
+    rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [row["sentence"] for row in rows] == sentences and [len(row["masks"]) for row in rows] == [2, 1, 1]
+    for row in rows:
+        for candidates in row["masks"]:
+            assert sum(candidate["probability"] for candidate in candidates) == pytest.approx(1.0, abs=1e-5)
+            assert {candidate["token"] for candidate in candidates} == set(VOCABULARY)
+    # In a batch as alone; the first line shows the best of each.
+    assert [f"{c['probability']:.4f}" for c in rows[0]["masks"][0][:3]] == [f"{p:.4f}" for p in probabilities]
+    best = [candidates[0]["token"] for candidates in rows[0]["masks"]]
+    if not any(token.startswith("##") for token in best):
+        assert lines[0] == rows[0]["filled"] == f"深{best[0]} abc {best[1]}e"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["深度"], r"'深度': has no \[MASK\]; write \[MASK\] where"),
+        (["[MASK]" + "度" * 62], r"has 65 tokens, the model has 64 positions; shorten it"),
+        ([], "give a sentence, or --input_file"),
+        (["[MASK]", "--input_file", "corpus.txt"], "one of the two"),
+        (["--input_file", "corpus.txt"], r"corpus\.txt, sentences 1 to 32: .* has no \[MASK\]"),
+        (["[MASK]", "--model", "encoder"], "has no head of a masked language model"),
+        (["[MASK]", "--model", "hf"], "bring it here with python -m paddle_ranker convert"),
+    ],
+)
+def test_fill_mask_refuses_by_name(data: Path, trained: Path, call: Call, arguments: list[str], message: str) -> None:
+    if not (data / "encoder").exists():
+        write_encoder(data / "encoder")
+        write_encoder(data / "hf")
+        (data / "hf" / PARAMETERS_FILE).rename(data / "hf" / "model.safetensors")
+    given = arguments if "--model" in arguments else [*arguments, "--model", str(trained / "best")]
+    status, printed, errors = call(fill_mask.main, *given, "--device", "cpu")
+    assert status != 0 and re.search(message, errors), errors
+    assert not printed and errors.count("\n") == 1
+
+
+def test_two_best_pieces_join_to_a_word() -> None:
+    from pretraining.filler import Candidate, MaskFiller
+
+    filler = MaskFiller.__new__(MaskFiller)
+    filler.mask = "[MASK]"
+    masks = [[Candidate("play", 0.5)], [Candidate("##ing", 0.4)]]
+    assert filler._joined("we [MASK] [MASK] now", masks) == "we playing now"
+
+
+def test_a_tokenizer_is_trained_and_used(data: Path, call: Call, tmp_path: Path) -> None:
+    made = tmp_path / "tokenizer"
+    arguments = ["--files", "corpus.txt", "eval.txt", "--vocab_size", 40, "--output_dir", made]
+    status, printed, errors = call(train_tokenizer.main, *arguments)
+    assert status == 0, errors
+    tokens = (made / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    assert tokens[:5] == ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"] and len(tokens) <= 40
+    assert set(HAN[:8]) <= set(tokens) and not any(len(t) > 1 and set(t) & set(HAN) for t in tokens)
+    assert {"abc", "de"} <= set(tokens)
+    assert f"69 documents -> {made}/vocab.txt: {len(tokens)} word pieces" in printed
+    status, _, errors = call(train_tokenizer.main, *arguments)
+    assert status == 1 and "is there already" in errors
+    status, printed, errors = call(train_mlm.main, *typed(tmp_path / "a", "--tokenizer", made, "--max_steps", 1))
+    assert status == 0, errors
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--vocab_size", 12], r"vocab_size 12 is smaller than the alphabet: \d+ tokens \(5 special, "),
+        (["--special_tokens", "[PAD]", "[CLS]"], r"--special_tokens lacks \[UNK\], \[SEP\], \[MASK\]"),
+        (["--special_tokens", "[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]"], r"\[PAD\] comes first, as id 0"),
+        (["--files", "blank.txt"], "holds no text"),
+        (["--files", "gbk2.txt"], "is not UTF-8"),
+    ],
+)
+def test_tokenizers_that_cannot_be(data: Path, call: Call, tmp_path: Path, more: list[object], message: str) -> None:
+    (data / "blank.txt").write_bytes(b"\n")
+    (data / "gbk2.txt").write_bytes("深度".encode("gbk"))
+    arguments = ["--files", "corpus.txt", "--output_dir", tmp_path / "made", *more]
+    status, _, errors = call(train_tokenizer.main, *arguments)
+    assert status != 0 and re.search(message, errors), errors
+    assert not (tmp_path / "made" / "vocab.txt").exists()
+
+
+def test_special_tokens_of_ones_own_come_first(call: Call, tmp_path: Path) -> None:
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[TITLE]"]
+    arguments = ["--files", "corpus.txt", "--output_dir", tmp_path / "made", "--special_tokens", *special]
+    assert call(train_tokenizer.main, *arguments, "--lowercase", "false")[0] == 0
+    assert (tmp_path / "made" / "vocab.txt").read_text(encoding="utf-8").splitlines()[:6] == special
+    assert json.loads((tmp_path / "made" / "tokenizer_config.json").read_text())["do_lower_case"] is False

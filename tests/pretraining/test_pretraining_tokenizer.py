@@ -1,0 +1,76 @@
+"""A vocabulary trained from files: every tokenizer that reads it gives the same ids."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paddle_ranker.encoding.tokenizers.backends import BACKENDS, make_backend
+from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+from paddle_ranker.errors import DependencyError
+from pretraining import train_tokenizer
+
+pytestmark = pytest.mark.parity
+
+TEXTS = [
+    "深度学习 in Deep-Learning research: café NOTE10＋使用",
+    "语言 playing played player plays １２３ ℃",
+    "the [MASK] was cloudy yesterday 龘靐齉 unseen-wörd",
+    "",
+    "学习playing语言",
+]
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["lowercase", "cased"])
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    text = "\n".join(TEXTS[:2] * 30) + "\n"
+    (folder / "a.txt").write_text(text, encoding="utf-8")
+    (folder / "b.txt.gz").write_bytes(gzip.compress(text.encode()))
+    arguments = ["--files", str(folder / "a.txt"), str(folder / "b.txt.gz"), "--vocab_size", "160"]
+    more = ["--output_dir", str(folder / "tokenizer"), "--lowercase", str(request.param).lower()]
+    assert train_tokenizer.main([*arguments, *more]) == 0
+    return folder / "tokenizer"
+
+
+@pytest.mark.parametrize("name", [name for name in BACKENDS if name not in ("auto", "python")])
+def test_every_backend_gives_the_ids_of_paddlenlp(made: Path, name: str) -> None:
+    files = TokenizerFiles.read(made)
+    try:
+        _, backend = make_backend(name, files)
+    except DependencyError as error:
+        pytest.skip(str(error))
+    _, reference = make_backend("python", files)
+    ours, theirs = backend.encode(TEXTS), reference.encode(TEXTS)
+    np.testing.assert_array_equal(ours[0], theirs[0])
+    np.testing.assert_array_equal(ours[1], theirs[1])
+
+
+@pytest.mark.parametrize("name", ["ErnieTokenizer", "BertTokenizer"])
+def test_paddlenlps_tokenizers_load_the_folder(made: Path, name: str) -> None:
+    transformers = pytest.importorskip("paddlenlp.transformers")
+    theirs = getattr(transformers, name).from_pretrained(str(made))
+    files = TokenizerFiles.read(made)
+    _, ours = make_backend("auto", files)
+    special = [files.token_to_id[files.special_tokens[role]] for role in ("cls_token", "sep_token")]
+    for text in TEXTS[:2] + TEXTS[4:]:  # without [MASK], which is no text to theirs
+        ids, _ = ours.encode([text])
+        assert theirs(text)["input_ids"] == [special[0], *ids.tolist(), special[1]]
+    assert theirs.mask_token_id == files.token_to_id["[MASK]"] == 3
+
+
+def test_ideographs_are_word_pieces_of_their_own(made: Path) -> None:
+    tokens = (made / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    ideographs = [token for token in tokens if any("\u4e00" <= char <= "\u9fff" for char in token)]
+    assert sorted(ideographs) == sorted("深度学习使用语言")
+    assert "##ing" in tokens and ("Deep" in tokens) != ("deep" in tokens)
+
+
+def test_the_same_files_give_the_same_bytes(made: Path, tmp_path: Path) -> None:
+    cased = "false" if '"do_lower_case": false' in (made / "tokenizer_config.json").read_text() else "true"
+    files = ["--files", str(made.parent / "a.txt"), str(made.parent / "b.txt.gz"), "--vocab_size", "160"]
+    assert train_tokenizer.main([*files, "--output_dir", str(tmp_path / "again"), "--lowercase", cased]) == 0
+    assert (tmp_path / "again" / "vocab.txt").read_bytes() == (made / "vocab.txt").read_bytes()

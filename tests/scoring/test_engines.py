@@ -1,0 +1,335 @@
+"""Engines: one ranker, one score, whichever computes it, alone and in any batch, from any number of threads."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import shutil
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paddle_ranker import Ranker
+from paddle_ranker.errors import CheckpointError, DataError, DependencyError, RankerError, UsageError
+from paddle_ranker.export.static_graph import export_ranker
+from paddle_ranker.metrics.calibration import Calibration
+from paddle_ranker.model.exported import ExportedFolder
+from paddle_ranker.model.folder import load_ranker, with_lexical_features
+from paddle_ranker.scoring.engines import open_engine
+from paddle_ranker.scoring.engines.dygraph import DygraphEngine
+from paddle_ranker.scoring.engines.inputs import InputLimits
+from paddle_ranker.scoring.engines.opening import EXPORTED, time_engines
+from paddle_ranker.scoring.engines.pool import Pool
+from paddle_ranker.scoring.engines.precisions import has_bf16, require_precision
+from paddle_ranker.scoring.scorer import Scorer
+from tests.tiny import CONFIG, PAIRS, write_ranker
+
+parity, unit = pytest.mark.parity, pytest.mark.unit
+QUERIES, TITLES = [list(column) for column in zip(*PAIRS)]
+IS_MODERN = not paddle.__version__.startswith("2.")
+# An ONNX file can be written with Paddle 3 alone; it is read on either stack.
+RUNNABLE = [name for name in EXPORTED if name == "inference" or IS_MODERN]
+ZEN = "vendor_id\t: AuthenticAMD\nflags\t\t: avx2 avx512f avx512_bf16"
+OLD = "vendor_id\t: AuthenticAMD\nflags\t\t: avx2 fma"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A trained ranker and its export."""
+    folder = tmp_path_factory.mktemp("engines")
+    write_ranker(folder / "ranker")
+    export_ranker(load_ranker(folder / "ranker"), folder / "exported", onnx=IS_MODERN)
+    return folder / "ranker", folder / "exported"
+
+
+@pytest.fixture(scope="module")
+def trained(folders: tuple[Path, Path]) -> Ranker:
+    return Ranker.load(folders[0])
+
+
+@pytest.fixture(scope="module")
+def rankers(folders: tuple[Path, Path]) -> dict[str, Ranker]:
+    return {name: _load(folders[1], name) for name in RUNNABLE}
+
+
+def _load(folder: Path, engine: str, **arguments: Any) -> Ranker:
+    try:
+        return Ranker.load(folder, engine=engine, threads=1, **arguments)
+    except DependencyError as error:
+        pytest.skip(str(error))
+        raise
+
+
+@parity
+@pytest.mark.parametrize("engine", RUNNABLE)
+@settings(max_examples=20, deadline=None)
+@given(rows=st.lists(st.integers(0, len(PAIRS) - 1), min_size=1, max_size=60), batch_size=st.integers(1, 9))
+def test_every_engine_gives_the_network_s_scores_in_any_batch(
+    folders: tuple[Path, Path], trained: Ranker, rankers: dict[str, Ranker], engine: str, rows: list[int],
+    batch_size: int,
+) -> None:  # fmt: skip
+    scorer = rankers[engine].scorer
+    scorer.max_tokens, scorer.max_rows = 32 * batch_size, 4 * batch_size
+    reference = trained.score(QUERIES, TITLES)
+    scores = rankers[engine].score([QUERIES[i] for i in rows], [TITLES[i] for i in rows])
+    np.testing.assert_allclose(scores, reference[rows], atol=1e-5)
+    assert np.ptp(reference) > 0.1
+
+
+@parity
+@settings(max_examples=20, deadline=None)
+@given(data=st.data(), batch=st.integers(1, 12), length=st.integers(3, 40))
+def test_any_ids_of_any_length_score_alike(
+    rankers: dict[str, Ranker], trained: Ranker, data: st.DataObject, batch: int, length: int
+) -> None:
+    random = np.random.default_rng(data.draw(st.integers(0, 10_000)))
+    ids = random.integers(0, CONFIG.vocab_size, (batch, length))
+    lengths = random.integers(3, length + 1, batch)
+    columns = np.arange(length)
+    ids[columns >= lengths[:, None]] = 0
+    types = ((columns >= lengths[:, None] // 2) & (columns < lengths[:, None])).astype(np.int64)
+    ids[:, 0] = 1  # what every pair begins with
+    reference = trained.scorer.engine.logits(ids, types)
+    for ranker in rankers.values():
+        np.testing.assert_allclose(ranker.scorer.engine.logits(ids, types), reference, atol=2e-5)
+
+
+@parity
+@pytest.mark.parametrize("engine", RUNNABLE)
+def test_eight_threads_score_as_one_does(rankers: dict[str, Ranker], trained: Ranker, engine: str) -> None:
+    reference = trained.score(QUERIES, TITLES)
+
+    def score(seed: int) -> float:
+        rows = np.random.default_rng(seed).integers(0, len(PAIRS), 25)
+        scores = rankers[engine].score([QUERIES[i] for i in rows], [TITLES[i] for i in rows])
+        return float(np.abs(scores - reference[rows]).max())
+
+    with ThreadPoolExecutor(8) as pool:
+        assert max(pool.map(score, range(64))) < 1e-5
+
+
+@parity
+@pytest.mark.parametrize("engine", RUNNABLE)
+def test_two_processes_at_once_give_the_same_numbers(folders: tuple[Path, Path], engine: str) -> None:
+    code = (
+        f"import sys; from paddle_ranker import Ranker; both = {(QUERIES, TITLES)!r};"
+        "print(Ranker.load(sys.argv[1], engine=sys.argv[2], threads=1).score(*both).tolist())"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, str(folders[1]), engine], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    first, second = (process.communicate(timeout=100)[0] for process in started)
+    assert first == second and first.startswith("[0.")
+
+
+@parity
+@pytest.mark.parametrize("engine", RUNNABLE)
+def test_bf16_is_close_and_is_not_fp32(folders: tuple[Path, Path], trained: Ranker, engine: str) -> None:
+    if not has_bf16():
+        pytest.skip("needs a processor with bfloat16 products")
+    if engine == "onnx":
+        with pytest.raises(UsageError, match="--precision bf16: the engine onnx does not compute in it on cpu"):
+            _load(folders[1], engine, precision="bf16")
+        return
+    ranker = _load(folders[1], engine, precision="bf16")
+    assert ranker.scorer.engine.precision == "bf16"
+    differences = np.abs(ranker.score(QUERIES, TITLES) - trained.score(QUERIES, TITLES))
+    assert 1e-5 < differences.max() < 0.05
+
+
+@parity
+def test_a_calibrated_ranker_with_lexical_features_scores_alike_through_every_engine(tmp_path: Path) -> None:
+    parts = load_ranker(write_ranker(tmp_path / "ranker", seed=3, kind="cross_encoder"))
+    info = dataclasses.replace(parts.info, calibration=Calibration("platt", 0.5, -0.25), lexical_features=True)
+    parts = dataclasses.replace(parts, network=with_lexical_features(parts), info=info)
+    export_ranker(parts, tmp_path / "exported", onnx=IS_MODERN)
+    raw = load_ranker(tmp_path / "ranker")
+    scorer = Scorer(DygraphEngine(raw.network), raw.pair_encoder, calibration=info.calibration)
+    reference = scorer.score(QUERIES, TITLES)
+    for engine in RUNNABLE:
+        np.testing.assert_allclose(
+            _load(tmp_path / "exported", engine).score(QUERIES, TITLES), reference, atol=1e-5, err_msg=engine
+        )
+
+
+@parity
+@pytest.mark.parametrize(("engine", "forbidden"), [("onnx", "paddle"), ("openvino", "paddle"), ("inference", "nlp")])
+def test_an_engine_loads_no_more_than_it_needs(folders: tuple[Path, Path], engine: str, forbidden: str) -> None:
+    if engine not in RUNNABLE:
+        pytest.skip("needs an ONNX file, which Paddle 3 writes")
+    code = (
+        "import sys; from paddle_ranker import Ranker\n"
+        "Ranker.load(sys.argv[1], engine=sys.argv[2]).rank('深度', ['学习', '农业'])\n"
+        "print('paddle' in sys.modules, 'paddlenlp' in sys.modules)"
+    )
+    shown = subprocess.check_output([sys.executable, "-c", code, str(folders[1]), engine], text=True)
+    assert shown.split() == [str(forbidden == "nlp"), "False"]
+
+
+@parity
+@pytest.mark.parametrize("engine", RUNNABLE)
+def test_what_a_graph_does_not_take_is_refused_and_the_next_batch_is_scored(
+    rankers: dict[str, Ranker], engine: str
+) -> None:
+    runs = rankers[engine].scorer.engine
+    ids, types = np.array([[1, 5, 2, 6, 2]]), np.array([[0, 0, 0, 1, 1]])
+    before = runs.logits(ids, types)
+    for wrong in (CONFIG.vocab_size, -1):
+        with pytest.raises(DataError, match=rf"input_ids\[0, 3\] is {wrong}: the vocabulary's ids are 0 to"):
+            runs.logits(np.array([[1, 5, 2, wrong, 2]]), types)
+    with pytest.raises(DataError, match="token_type_ids from 0 to 2"):
+        runs.logits(ids, 2 * types)
+    with pytest.raises(DataError, match="65 tokens: the ranker has 64 positions"):
+        runs.logits(np.ones((1, 65), np.int64), np.zeros((1, 65), np.int64))
+    with pytest.raises(DataError, match=r"input_ids \[1, 5\] and token_type_ids \[1, 4\]"):
+        runs.logits(ids, types[:, :4])
+    assert runs.logits(ids[:0], types[:0]).shape == (0,)
+    assert runs.logits(ids, types) == before
+
+
+@parity
+@pytest.mark.parametrize("engine", RUNNABLE)
+def test_an_empty_title_has_a_score(rankers: dict[str, Ranker], trained: Ranker, engine: str) -> None:
+    np.testing.assert_allclose(rankers[engine].score(["深度"], [""]), trained.score(["深度"], [""]), atol=1e-5)
+
+
+@parity
+def test_a_folder_and_an_engine_that_do_not_fit(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    trained, exported = folders
+    with pytest.raises(CheckpointError, match="has not been exported, which --engine onnx needs; export it first"):
+        Ranker.load(trained, engine="onnx")
+    with pytest.raises(UsageError, match=r"--precision bf16 needs an exported ranker"):
+        Ranker.load(trained, precision="bf16")
+    with pytest.raises(UsageError, match=r"--engine onxx: choose from .* \(did you mean onnx\?\)"):
+        Ranker.load(exported, engine="onxx")
+    with pytest.raises(CheckpointError, match="which the engine dygraph does not run: choose from inference"):
+        Ranker.load(exported, engine="dygraph")
+    with pytest.raises(UsageError, match="fp16 needs --device gpu"):
+        Ranker.load(exported, precision="fp16")
+    with pytest.raises(UsageError, match="int8 is for the engines onnx and openvino"):
+        Ranker.load(exported, precision="int8")
+    with pytest.raises(UsageError, match="--tensorrt needs --device gpu, not cpu"):
+        open_engine(ExportedFolder.open(exported), tensorrt=True)
+    with pytest.raises(RankerError, match="--device xpu: no xpu here"):
+        Ranker.load(exported, device="xpu")
+    with pytest.raises(UsageError, match="--device npu: the engine inference runs on cpu, gpu, xpu"):
+        Ranker.load(exported, device="npu")
+    if IS_MODERN:
+        with pytest.raises(CheckpointError, match=r"no inference\.predict\.int8\.onnx in it"):
+            Ranker.load(exported, engine="onnx", precision="int8")
+
+
+@parity
+def test_a_graph_that_is_cut_short_is_an_error(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    for ending in ("pdiparams", *(["onnx"] if IS_MODERN else [])):
+        broken = tmp_path / ending
+        shutil.copytree(folders[1], broken)
+        path = broken / f"inference.predict.{ending}"
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(CheckpointError, match=f"{ending}: has "):
+            Ranker.load(broken)
+
+
+@parity
+def test_a_missing_package_is_named_with_the_line_that_installs_it(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not IS_MODERN:
+        pytest.skip("needs an ONNX file, which Paddle 3 writes")
+    for engine, package in (("onnx", "onnxruntime"), ("openvino", "openvino")):
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(DependencyError, match=f"pip install {package}"):
+            Ranker.load(folders[1], engine=engine)
+
+
+@parity
+def test_auto_says_what_it_chose(folders: tuple[Path, Path], capsys: pytest.CaptureFixture) -> None:
+    ranker = Ranker.load(folders[1], engine="auto", threads=1)
+    said = capsys.readouterr().err
+    assert f"engine for {folders[1]}: {ranker.scorer.engine.name}" in said
+    if IS_MODERN and importlib.util.find_spec("onnxruntime"):
+        assert f"{ranker.scorer.engine.name} 1.00" in said and "inference " in said
+    assert ranker.score(["深度"], ["学习"]).shape == (1,)
+
+
+class _Slow:
+    precision = "fp32"
+
+    def __init__(self, name: str, clock: list[float], seconds: float):
+        self.name, self._clock, self._seconds = name, clock, seconds
+
+    def logits(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
+        self._clock[0] += self._seconds
+        return np.zeros(len(input_ids), np.float32)
+
+
+@unit
+def test_engines_are_timed_by_their_best_round() -> None:
+    clock = [0.0]
+    engines: list[Any] = [_Slow("a", clock, 0.25), _Slow("b", clock, 0.125)]
+    batch = (np.ones((1, 5), np.int64), np.zeros((1, 5), np.int64))
+    assert time_engines(engines, [batch, batch], 1.0, lambda: clock[0]) == [0.5, 0.25]
+
+
+@unit
+@pytest.mark.parametrize(
+    ("precision", "offered", "device", "cpuinfo", "message"),
+    [
+        ("bf16", ("fp32", "bf16"), "cpu", OLD, "neither avx512_bf16 nor amx_bf16; supported here: fp32"),
+        ("bf16", ("fp32", "int8"), "cpu", ZEN, "does not compute in it on cpu; supported here: fp32, int8"),
+        ("fp64", ("fp32",), "cpu", ZEN, "choose from fp32, bf16, fp16, int8"),
+        ("int8", ("fp32", "bf16"), "cpu", ZEN, r"supported here: fp32, bf16 \(int8 is for"),
+    ],
+)
+def test_a_precision_that_is_not_there_is_refused(
+    precision: str, offered: tuple[str, ...], device: str, cpuinfo: str, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        require_precision("e", precision, offered, device=device, cpuinfo=cpuinfo)
+
+
+@unit
+def test_a_precision_that_is_there_is_accepted() -> None:
+    require_precision("e", "bf16", ("fp32", "bf16"), cpuinfo=ZEN)
+    require_precision("e", "bf16", ("fp32", "bf16"), device="gpu", cpuinfo=OLD)  # a GPU has its own
+
+
+@unit
+def test_the_ids_of_a_blend_are_held_against_their_own_member_s_vocabulary() -> None:
+    limits = InputLimits([CONFIG, dataclasses.replace(CONFIG, vocab_size=20)])
+    ids, types = np.array([[1, 60, 2, 1, 19, 2]]), np.array([[0, 1, 1, 2, 3, 3]])
+    limits.check(ids, types)
+    with pytest.raises(DataError, match=r"input_ids\[0, 4\] is 20: the vocabulary's ids are 0 to 19"):
+        limits.check(ids + np.array([0, 0, 0, 0, 1, 0]), types)
+
+
+@unit
+def test_a_pool_makes_no_more_than_are_in_use() -> None:
+    made: list[int] = []
+    pool = Pool(lambda: made.append(len(made)) or len(made))  # type: ignore[func-returns-value]
+    with pool.lend() as one:
+        pass
+    with pool.lend() as again, pool.lend() as other:
+        assert (one, again, other) == (1, 1, 2)
+    together = threading.Barrier(4)
+
+    def use() -> None:
+        with pool.lend():
+            together.wait(10)
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 4

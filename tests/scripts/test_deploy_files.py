@@ -1,0 +1,67 @@
+"""What runs the server as a service: the container copies files that are there, and the options are the server's."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from paddle_ranker.commands.serve import ServeOptions
+from paddle_ranker.options import parse_options
+from tests.conftest import REPOSITORY
+
+DOCKERFILE = REPOSITORY / "deploy" / "docker" / "Dockerfile"
+UNIT = REPOSITORY / "deploy" / "systemd" / "paddle-ranker.service"
+COMMAND = ["-m", "paddle_ranker", "serve"]
+
+pytestmark = pytest.mark.unit
+
+
+def instructions(name: str) -> list[str]:
+    """Return the arguments of every instruction of that name, continued lines joined."""
+    text = DOCKERFILE.read_text(encoding="utf-8").replace("\\\n", " ")
+    return [line[len(name) :].strip() for line in text.splitlines() if line.startswith(f"{name} ")]
+
+
+def test_the_container_copies_what_the_set_up_reads() -> None:
+    copied = [part for line in instructions("COPY") if not line.startswith("--from") for part in line.split()[:-1]]
+    ignored = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").split()
+    for name in copied:
+        assert (REPOSITORY / name).exists() and name not in ignored, name
+    # setup.sh stamps an environment with the project's packages: one that is missing would be set up again and again.
+    packages = {path.parent.name for path in REPOSITORY.glob("*/__init__.py")} - {"tests"}
+    assert packages <= set(copied) and {"requirements", "scripts", "pyproject.toml"} <= set(copied)
+
+
+def test_the_container_serves_as_somebody_without_privileges() -> None:
+    assert instructions("USER") == ["10001"] and "--uid 10001" in DOCKERFILE.read_text(encoding="utf-8")
+    words = [
+        part for name in ("ENTRYPOINT", "CMD") for line in instructions(name) for part in re.findall(r'"(.*?)"', line)
+    ]
+    assert words[1:4] == COMMAND and words[0].startswith(instructions("WORKDIR")[0])
+    options = parse_options(ServeOptions, words[4:], "serve", "")
+    assert (options.host, options.port, options.model) == ("0.0.0.0", 8600, "/model")
+    assert instructions("EXPOSE") == ["8600"]
+
+
+def test_the_service_starts_the_server_with_options_that_it_has() -> None:
+    text = UNIT.read_text(encoding="utf-8")
+    start = shlex.split(re.findall(r"^ExecStart=(.*)$", text, re.M)[0])
+    assert start[1:4] == COMMAND
+    options = parse_options(ServeOptions, start[4:], "serve", "")
+    assert options.host == "127.0.0.1"
+    stop_seconds = float(re.findall(r"^TimeoutStopSec=(.*)$", text, re.M)[0])
+    assert stop_seconds > options.drain_seconds  # or requests in flight would be cut off
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_systemd_understands_the_service(tmp_path: Path) -> None:
+    text = UNIT.read_text(encoding="utf-8").replace("/opt/paddle-ranker/.venv/bin/python", "/bin/true")
+    (tmp_path / UNIT.name).write_text(text, encoding="utf-8")
+    command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / UNIT.name)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and UNIT.name not in done.stderr, done.stderr

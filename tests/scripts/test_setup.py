@@ -1,0 +1,294 @@
+"""setup.sh and common.sh as real processes, in a copy of what they read, with stand-ins for uv and Python on PATH."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.unit
+REPOSITORY = Path(__file__).resolve().parents[2]
+TOOLS = (
+    *("awk", "bash", "cat", "chmod", "cut", "dirname", "env", "flock", "grep", "head", "kill", "ln", "mkdir", "mktemp"),
+    *("mv", "rm", "sed", "sh", "sha256sum", "sleep", "tail", "touch", "uname", "wc"),
+)
+
+# Stand-ins: a Python that answers what setup.sh asks of it, and a uv that makes an environment of one such Python.
+PYTHON = '#!/bin/sh\necho "{version} {version}.7"\n'
+UV = """#!/bin/sh
+echo "$1 $2" >>"$UV_CALLS"
+echo $$ >"$UV_CALLS.process"
+[ "$1" = --version ] && exit 0
+[ "$1" = "$UV_FAILS" ] && { echo "error: Failed to fetch: dns error"; exit 1; }
+sleep "${UV_SLEEPS:-0}"
+if [ "$1" = venv ]; then
+    for folder; do :; done
+    mkdir -p "$folder/bin"
+    printf '#!/bin/sh\\nexit 0\\n' >"$folder/bin/python"
+    chmod +x "$folder/bin/python"
+    echo "version_info = 3.11.7" >"$folder/pyvenv.cfg"
+fi
+"""
+
+
+def script(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+class Checkout:
+    """A copy of the project's set-up in a folder with a space in its name, and a PATH of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "a checkout"
+        for name in ("requirements", "scripts"):
+            shutil.copytree(REPOSITORY / name, self.root / name)
+        shutil.copy(REPOSITORY / "pyproject.toml", self.root)
+        self.tools = folder / "tools"
+        self.tools.mkdir()
+        for tool in TOOLS:
+            if shutil.which(tool):
+                (self.tools / tool).symlink_to(str(shutil.which(tool)))
+        self.calls = folder / "calls"
+        self.environment = {"PATH": str(self.tools), "HOME": str(folder), "UV_CALLS": str(self.calls)}
+        self.venv = self.root / ".venv"
+        self.stamp = self.venv / ".set-up-finished"
+
+    def add_uv_and_python(self) -> None:
+        script(self.tools / "uv", UV)
+        script(self.tools / "python3.11", PYTHON.format(version="3.11"))
+
+    def setup(self, *arguments: str, shell: str = "bash", **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [shell, str(self.root / "scripts" / "setup.sh"), *arguments],
+            cwd="/",
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+def test_unknown_stack_and_too_many(checkout: Checkout) -> None:
+    done = checkout.setup("moden")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "unknown stack 'moden': choose modern or complete" in done.stderr
+    assert checkout.setup("modern", "complete").returncode == 2
+
+
+@pytest.mark.parametrize("shell", ["bash", "sh"])
+def test_second_run_has_nothing_to_do_until_a_lock_changes(checkout: Checkout, shell: str) -> None:
+    checkout.add_uv_and_python()
+    done = checkout.setup(shell=shell)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ready after" in done.stdout
+    calls = checkout.calls.read_text(encoding="utf-8").splitlines()
+    assert calls == ["--version ", "venv --no-project", "pip install", "pip install", "pip install"]
+
+    assert "nothing to do" in checkout.setup(shell=shell).stdout
+    assert len(checkout.calls.read_text(encoding="utf-8").splitlines()) == 5
+
+    with (checkout.root / "requirements" / "modern.txt").open("a", encoding="utf-8") as lock:
+        lock.write("# changed\n")
+    done = checkout.setup(shell=shell)
+    assert f"bringing {checkout.venv} up to date" in done.stdout
+    assert "nothing to do" in checkout.setup(shell=shell).stdout
+
+
+def test_the_complete_stack_gets_openssl_aside_and_says_what_it_is(checkout: Checkout) -> None:
+    script(checkout.tools / "uv", UV.replace('echo "$1 $2"', 'echo "$@"'))
+    script(checkout.tools / "python3.9", PYTHON.format(version="3.9"))
+    done = checkout.setup("complete")
+    assert done.returncode == 0, done.stdout + done.stderr
+    calls = checkout.calls.read_text(encoding="utf-8").splitlines()
+    aside = [call for call in calls if "complete-native.txt" in call]
+    is_x86 = os.uname().machine == "x86_64"  # Paddle Serving's client is built for no other
+    assert len(aside) == is_x86 and ("no security fixes since 2019" in done.stdout) == is_x86
+    for call in aside:
+        assert f"--target {checkout.root}/.venv-complete/openssl10" in call
+        assert "--python-platform x86_64-manylinux2014 --require-hashes" in call
+    with (checkout.root / "requirements" / "complete-native.txt").open("a", encoding="utf-8") as lock:
+        lock.write("# changed\n")
+    assert "up to date" in checkout.setup("complete").stdout
+
+
+def test_a_shim_that_fails_and_one_of_another_version_are_passed_over(checkout: Checkout) -> None:
+    checkout.add_uv_and_python()
+    shims, impostors, good = (checkout.root.parent / name for name in ("shims", "impostors", "good one"))
+    script(shims / "python3.11", "#!/bin/sh\necho 'python3.11: command not found' >&2\nexit 127\n")
+    script(impostors / "python3.11", PYTHON.format(version="3.8"))
+    script(good / "python3.11", PYTHON.format(version="3.11"))
+    done = checkout.setup(PATH=f"{shims}:{impostors}:{good}:{checkout.tools}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"from Python: {good}/python3.11" in done.stdout
+
+
+def test_a_version_managers_python_comes_after_path_and_before_a_less_wanted_version(checkout: Checkout) -> None:
+    checkout.add_uv_and_python()
+    (checkout.tools / "python3.11").unlink()
+    script(checkout.tools / "python3.12", PYTHON.format(version="3.12"))
+    managed = script(checkout.root.parent / ".pyenv/versions/3.11.4/bin/python", PYTHON.format(version="3.11"))
+    assert f"from Python: {managed}" in checkout.setup().stdout
+
+
+def test_no_python_names_what_to_install(checkout: Checkout) -> None:
+    done = checkout.setup("complete")
+    assert done.returncode == 1
+    assert "no working Python of: 3.9" in done.stderr
+    assert "pyenv install 3.9" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_failure_is_one_line_and_the_next_run_rebuilds(checkout: Checkout) -> None:
+    checkout.add_uv_and_python()
+    done = checkout.setup(UV_FAILS="pip")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "the package index cannot be reached or lacks a package; check the network" in line
+    assert line.endswith(f"whole log: {checkout.root}/.venv.log")
+    assert "dns error" in (checkout.root / ".venv.log").read_text(encoding="utf-8")
+    assert not checkout.stamp.exists()
+
+    rubbish = checkout.venv / "half-written"
+    rubbish.touch()
+    assert checkout.setup().returncode == 0
+    assert not rubbish.exists()
+    assert checkout.stamp.exists()
+
+
+def test_an_environment_without_its_python_is_rebuilt(checkout: Checkout) -> None:
+    checkout.add_uv_and_python()
+    checkout.setup()
+    (checkout.venv / "bin" / "python").unlink()
+    assert "make the environment" in checkout.setup().stdout
+    assert (checkout.venv / "bin" / "python").exists()
+
+
+def test_an_environment_of_someone_elses_is_left_alone(checkout: Checkout) -> None:
+    checkout.add_uv_and_python()
+    checkout.venv.mkdir()
+    (checkout.venv / "mine").touch()
+    done = checkout.setup()
+    assert done.returncode == 1
+    assert "is not from this script: move it away" in done.stderr
+    assert (checkout.venv / "mine").exists()
+
+
+def test_two_at_once_install_once(checkout: Checkout) -> None:
+    checkout.add_uv_and_python()
+    command = ["bash", str(checkout.root / "scripts" / "setup.sh")]
+    environment = {**checkout.environment, "UV_SLEEPS": "0.3"}
+    both = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=60)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert checkout.calls.read_text(encoding="utf-8").count("venv ") == 1
+
+
+def test_an_interrupted_run_is_made_good(checkout: Checkout) -> None:
+    checkout.add_uv_and_python()
+    process = subprocess.Popen(
+        ["bash", str(checkout.root / "scripts" / "setup.sh")],
+        env={**checkout.environment, "UV_SLEEPS": "30"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 20
+    while "venv" not in (checkout.calls.read_text(encoding="utf-8") if checkout.calls.exists() else ""):
+        assert time.monotonic() < deadline, "setup.sh never came to uv"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert "interrupted; run it again to finish" in process.communicate(timeout=20)[1]
+    assert process.returncode == 130
+    assert not checkout.stamp.exists()
+    started = int((checkout.root.parent / "calls.process").read_text(encoding="utf-8"))
+    while is_running(started):
+        assert time.monotonic() < deadline, "what setup.sh had started goes on"
+        time.sleep(0.05)
+    assert checkout.setup().returncode == 0
+
+
+def is_running(process: int) -> bool:
+    """Return whether a process lives; one that has ended and that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def run_python(checkout: Checkout, arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `run_python` of common.sh with a Python that prints its arguments and ends with status 7."""
+    python = script(checkout.root.parent / "own python", '#!/bin/sh\n[ "$1" = -c ] && exit 0\necho "$@"\nexit 7\n')
+    common = checkout.root / "scripts" / "common.sh"
+    return subprocess.run(
+        ["bash", "-c", f". '{common}'; ensure_environment || exit; run_python train.py {arguments}"],
+        env={**checkout.environment, "PADDLE_RANKER_PYTHON": str(python), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+LAUNCH = "-u -m paddle.distributed.launch --nproc_per_node"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "expected"),
+    [
+        ("--epochs 1", {}, "-u train.py --epochs 1"),
+        ("--epochs 1", {"PADDLE_RANKER_NPROC": "2"}, f"{LAUNCH} 2 train.py --epochs 1"),
+        ("", {"CUDA_VISIBLE_DEVICES": "0,1,3"}, f"{LAUNCH} 3 train.py"),
+        ("", {"CUDA_VISIBLE_DEVICES": "0"}, "-u train.py"),
+        ("", {"CUDA_VISIBLE_DEVICES": "-1"}, "-u train.py"),
+        ("--device cpu", {"CUDA_VISIBLE_DEVICES": "0,1"}, "-u train.py --device cpu"),
+        ("--device=cpu", {"CUDA_VISIBLE_DEVICES": "0,1"}, "-u train.py --device=cpu"),
+        ("", {"CUDA_VISIBLE_DEVICES": "0,1", "PADDLE_RANKER_NPROC": "1"}, "-u train.py"),
+    ],
+)
+def test_launch_line(checkout: Checkout, arguments: str, environment: dict[str, str], expected: str) -> None:
+    done = run_python(checkout, arguments, **environment)
+    assert (done.stdout.strip(), done.returncode) == (expected, 7), done.stderr
+
+
+def test_bad_settings_are_errors(checkout: Checkout) -> None:
+    done = run_python(checkout, "", PADDLE_RANKER_NPROC="two")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "PADDLE_RANKER_NPROC=two" in done.stderr
+    done = run_python(checkout, "", PADDLE_RANKER_PYTHON=os.devnull)
+    assert done.returncode == 2
+    assert "does not run" in done.stderr
+
+
+def test_locks_name_exact_versions_and_hashes_and_no_address() -> None:
+    locks = sorted((REPOSITORY / "requirements").glob("*.txt"))
+    assert [lock.name for lock in locks] == [
+        "complete-native.txt",
+        "complete-serving.txt",
+        "complete.txt",
+        "modern.txt",
+    ]
+    for lock in locks:
+        text = lock.read_text(encoding="utf-8")
+        assert "://" not in text
+        assert "--index" not in text
+        entries = [entry for entry in text.replace("\\\n", " ").splitlines() if entry and entry[0] not in "# "]
+        assert entries
+        for entry in entries:
+            assert "==" in entry.split()[0], entry
+            assert "--hash=sha256:" in entry, entry

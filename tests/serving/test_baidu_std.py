@@ -1,0 +1,394 @@
+"""baidu_std: frames, and a server that answers everything it can and stays alive for the next good request."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import zlib
+from collections.abc import Awaitable
+from typing import Any, Callable, Optional
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.serving.core.faults import OVERLOADED, Fault
+from paddle_ranker.serving.core.limits import Limits
+from paddle_ranker.serving.paddle import baidu_std
+from paddle_ranker.serving.paddle.baidu_std_server import BaiduStdProtocol
+from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, messages
+from tests.fake_service import FakeService, logit_of
+
+pytestmark = pytest.mark.unit
+SECONDS = 20  # for what takes milliseconds, on a machine that has much else to do
+
+
+def request_bytes(query: str = "abc", titles: tuple[str, ...] = ("abcdefgh",), **fields: Any) -> bytes:
+    request = messages().Request(**fields)
+    request.tensor.add(name="query", elem_type=20, data=[query])
+    request.tensor.add(name="title", elem_type=20, data=list(titles))
+    data: bytes = request.SerializeToString()
+    return data
+
+
+def frame(
+    payload: Optional[bytes] = None,
+    *,
+    correlation_id: int = 7,
+    service: str = GENERAL_SERVICE,
+    method: str = "inference",
+    attachment: bytes = b"",
+    timeout_ms: int = 0,
+    **fields: Any,
+) -> bytes:
+    meta = messages().RpcMeta(correlation_id=correlation_id, **fields)
+    meta.request.service_name, meta.request.method_name = service, method
+    if timeout_ms:
+        meta.request.timeout_ms = timeout_ms
+    return baidu_std.write_frame(meta, request_bytes() if payload is None else payload, attachment)
+
+
+class Connection:
+    """The client's end."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def ask(self, data: bytes) -> tuple[Any, Any]:
+        self.writer.write(data)
+        return await self.reply()
+
+    async def reply(self) -> tuple[Any, Any]:
+        """Return the next reply's RpcMeta, and its Response, None where it has none."""
+        head = await asyncio.wait_for(self.reader.readexactly(12), SECONDS)
+        magic, body_size, meta_size = struct.unpack(">4sII", head)
+        assert magic == b"PRPC"
+        body = await asyncio.wait_for(self.reader.readexactly(body_size), SECONDS)
+        meta = messages().RpcMeta.FromString(body[:meta_size])
+        payload = body[meta_size:]
+        return meta, messages().Response.FromString(payload) if meta.response.error_code == 0 else None
+
+    async def ended(self) -> bytes:
+        """Return what still comes until the server closes."""
+        return await asyncio.wait_for(self.reader.read(), SECONDS)
+
+
+def serve(
+    test: Callable[[Callable[[], Awaitable[Connection]], FakeService, list[BaiduStdProtocol]], Awaitable[None]],
+    limits: Optional[Limits] = None,
+    **options: Any,
+) -> None:
+    """Run `test(connect, service, protocols)` against a server on a free port."""
+
+    async def run() -> None:
+        service, protocols = FakeService(limits), []
+
+        def make() -> BaiduStdProtocol:
+            protocols.append(BaiduStdProtocol(service, **options))
+            return protocols[-1]
+
+        server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        writers = []
+
+        async def connect() -> Connection:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writers.append(writer)
+            return Connection(reader, writer)
+
+        try:
+            await test(connect, service, protocols)
+        finally:
+            for writer in writers:
+                writer.close()
+            server.close()
+            await server.wait_closed()
+
+    asyncio.run(run())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop run until the condition holds."""
+    for _ in range(SECONDS * 1000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("the condition did not come about")
+
+
+def test_a_frame_is_its_head_then_its_parts() -> None:
+    written = frame(b"payload", attachment=b"attached")
+    magic, body_size, meta_size = struct.unpack(">4sII", written[:12])
+    assert magic == b"PRPC" and body_size == len(written) - 12
+    meta = baidu_std.read_meta(written[12 : 12 + meta_size])
+    assert (meta.correlation_id, meta.attachment_size, meta.request.method_name) == (7, 8, "inference")
+    assert written[12 + meta_size :] == b"payloadattached"
+    assert baidu_std.read_body(meta, written[12 + meta_size :], 100)[1:] == (b"payload", b"attached")
+
+
+def test_a_request_gets_its_scores() -> None:
+    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
+        connection = await connect()
+        meta, response = await connection.ask(frame(request_bytes("abc", ("abcdefgh", "x"), log_id=5)))
+        assert meta.correlation_id == 7 and meta.HasField("response") and meta.response.error_code == 0
+        assert response.log_id == 5 and not response.profile_time
+        tensor = response.outputs[0].tensor[0]
+        assert (tensor.name, tensor.alias_name, list(tensor.shape)) == ("sigmoid_2.tmp_0", "predict", [2, 1])
+        expected = sigmoid([logit_of("abc", "abcdefgh"), logit_of("abc", "x")])
+        assert np.allclose(tensor.float_data, expected, atol=1e-7)
+        assert protocols[0].in_flight == 0
+
+    serve(check)
+
+
+@pytest.mark.parametrize("compress_type", [0, 2, 3])
+def test_packed_payloads_and_attachments(compress_type: int) -> None:
+    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
+        connection = await connect()
+        meta, response = await connection.ask(frame(attachment=b"not for us", compress_type=compress_type))
+        assert meta.response.error_code == 0 and response.outputs
+
+    serve(check)
+
+
+def test_replies_come_in_any_order_under_their_ids() -> None:
+    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
+        connection = await connect()
+        service.gate = asyncio.Event()
+        connection.writer.write(frame(request_bytes("a", ("b",)), correlation_id=1))
+        await until(lambda: service.waiting == 1)
+        # Refused at once: it does not wait for the one before it.
+        meta, _ = await connection.ask(frame(b"", correlation_id=2))
+        assert (meta.correlation_id, meta.response.error_code) == (2, 1003)
+        service.gate.set()
+        meta, response = await connection.reply()
+        assert meta.correlation_id == 1 and response.outputs
+
+    serve(check)
+
+
+MALFORMED = [
+    (frame(service="other.Service"), 1001, "other.Service"),
+    (frame(method="train"), 1002, "train"),
+    (frame(b"\xff\xff"), 1003, "not a baidu.paddle_serving.predictor.general_model.Request"),
+    (frame(compress_type=1), 1003, "snappy"),
+    (frame(compress_type=9), 1003, "compress_type"),
+    (baidu_std.write_frame(messages().RpcMeta(correlation_id=7), b"x"), 1003, "request: is missing"),
+    (baidu_std.write_frame(messages().RpcMeta(correlation_id=7, attachment_size=5), b""), 1003, "request: is missing"),
+    (frame(b"", attachment=b"", attachment_size=500), 1003, "attachment_size"),
+    (frame(b"", attachment=b"", attachment_size=-1), 1003, "attachment_size"),
+]
+
+
+def test_each_malformed_request_gets_an_error_and_the_next_good_one_its_scores() -> None:
+    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
+        connection = await connect()
+        for data, code, words in MALFORMED:
+            meta, _ = await connection.ask(data)
+            assert (meta.correlation_id, meta.response.error_code) == (7, code), meta
+            assert words in meta.response.error_text
+            meta, response = await connection.ask(frame())
+            assert meta.response.error_code == 0 and response.outputs
+
+    serve(check)
+
+
+@pytest.mark.parametrize(
+    ("garbage", "words"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", "PRPC"),
+        (b"\x00", "PRPC"),
+        (struct.pack(">4sII", b"PRPC", 5, 6) + b"x" * 100, "cannot have 6 bytes"),
+        (struct.pack(">4sII", b"PRPC", 2**32 - 1, 2**31), "RpcMeta of"),
+        (struct.pack(">4sII", b"PRPC", 4, 4) + b"\xff\xff\xff\xff", "not a brpc.policy.RpcMeta"),
+    ],
+)
+def test_after_garbage_there_is_an_error_and_an_end(garbage: bytes, words: str) -> None:
+    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
+        connection = await connect()
+        meta, _ = await connection.ask(garbage)
+        assert meta.response.error_code == 1003 and words in meta.response.error_text
+        assert await connection.ended() == b""
+        meta, response = await (await connect()).ask(frame())
+        assert response.outputs
+
+    serve(check)
+
+
+def test_a_frame_that_is_too_large_is_refused_before_it_arrives() -> None:
+    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
+        connection = await connect()
+        meta = messages().RpcMeta(correlation_id=9).SerializeToString()
+        # A gigabyte is announced; of it only the RpcMeta comes.
+        refused, _ = await connection.ask(struct.pack(">4sII", b"PRPC", 2**30, len(meta)) + meta)
+        assert (refused.correlation_id, refused.response.error_code) == (9, 1003)
+        assert "above the 1,000" in refused.response.error_text
+        assert await connection.ended() == b""
+
+        connection = await connect()
+        bomb = messages().RpcMeta(correlation_id=9, compress_type=3)
+        bomb.request.service_name, bomb.request.method_name = GENERAL_SERVICE, "inference"
+        head, packed = bomb.SerializeToString(), zlib.compress(bytes(10**6))
+        assert len(packed) < 2000
+        sizes = struct.pack(">4sII", b"PRPC", len(head) + len(packed), len(head))
+        refused, _ = await connection.ask(sizes + head + packed)
+        assert refused.response.error_code == 1003 and "unpacks to more than" in refused.response.error_text
+
+    serve(check, Limits(request_bytes=1000))
+
+
+def test_a_frame_may_come_in_pieces_and_several_at_once() -> None:
+    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
+        connection = await connect()
+        data = frame(correlation_id=1) + frame(correlation_id=2) + frame(correlation_id=3)
+        for start in range(0, len(data), 5):
+            connection.writer.write(data[start : start + 5])
+            await connection.writer.drain()
+            await asyncio.sleep(0)
+        assert {(await connection.reply())[0].correlation_id for _ in range(3)} == {1, 2, 3}
+
+    serve(check)
+
+
+def test_a_frame_that_never_ends_is_given_up() -> None:
+    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
+        connection = await connect()
+        meta, _ = await connection.ask(frame()[:-1])
+        assert meta.response.error_code == 1003 and "did not arrive within 0.05 seconds" in meta.response.error_text
+        assert await connection.ended() == b""
+
+    serve(check, body_seconds=0.05)
+
+
+def test_an_idle_connection_stays_open() -> None:
+    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
+        connection = await connect()
+        for _ in range(2):
+            assert (await connection.ask(frame()))[1].outputs
+            await asyncio.sleep(0.2)
+        assert (await connection.ask(frame()))[1].outputs
+
+    serve(check, body_seconds=0.05)
+
+
+def test_a_client_that_goes_away_frees_its_work() -> None:
+    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
+        service.gate = asyncio.Event()
+        connection = await connect()
+        connection.writer.write(frame() + frame())
+        await until(lambda: service.waiting == 2)
+        connection.writer.close()
+        await until(lambda: service.cancelled == 2)
+        await until(lambda: protocols[0].in_flight == 0)
+
+    closed: list[Any] = []
+    serve(check, on_close=closed.append)
+    assert len(closed) == 1
+
+
+def test_no_more_is_read_than_is_worked_on() -> None:
+    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
+        service.gate = asyncio.Event()
+        connection = await connect()
+        for number in range(10):
+            connection.writer.write(frame(correlation_id=number))
+        await until(lambda: service.waiting == 3)
+        await asyncio.sleep(0.05)
+        assert service.waiting == protocols[0].in_flight == 3
+        service.gate.set()
+        assert {(await connection.reply())[0].correlation_id for _ in range(10)} == set(range(10))
+
+    serve(check, in_flight=3)
+
+
+def test_a_client_that_never_reads_its_replies_is_cut_off() -> None:
+    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
+        connection = await connect()
+        connection.writer.transport.pause_reading()
+        payload = request_bytes("q", tuple("t" * 2000))
+        sent = 0
+        while protocols == [] or not protocols[0]._transport.is_closing():
+            connection.writer.write(frame(payload))
+            sent += 1
+            await asyncio.sleep(0.001)
+            assert sent < 20_000
+            assert not protocols or protocols[0]._transport.get_write_buffer_size() < 2**20
+
+    serve(check, body_seconds=0.2)
+
+
+def test_deadlines_and_faults_have_brpc_numbers(caplog: pytest.LogCaptureFixture) -> None:
+    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
+        connection = await connect()
+        service.gate = asyncio.Event()
+        meta, _ = await connection.ask(frame(timeout_ms=30))
+        assert meta.response.error_code == 1008
+        service.failure = Fault(OVERLOADED, "the queue is full", retry_after=1)
+        meta, _ = await connection.ask(frame())
+        assert (meta.response.error_code, meta.response.error_text) == (2004, "the queue is full")
+        service.failure = RuntimeError("a secret of the server")
+        meta, _ = await connection.ask(frame())
+        assert meta.response.error_code == 2001 and "secret" not in meta.response.error_text
+
+    serve(check)
+    assert "a secret of the server" in caplog.text
+
+
+def test_the_key_is_asked_for() -> None:
+    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
+        connection = await connect()
+        for data in (frame(), frame(authentication_data=b"wrong")):
+            meta, _ = await connection.ask(data)
+            assert meta.response.error_code == 1004
+        meta, response = await connection.ask(frame(authentication_data=b"right"))
+        assert response.outputs
+
+    serve(check, api_key="right")
+
+
+def test_shutdown_answers_what_is_in_flight_and_closes() -> None:
+    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
+        service.gate = asyncio.Event()
+        idle, busy = await connect(), await connect()
+        busy.writer.write(frame())
+        await until(lambda: service.waiting == 1 and len(protocols) == 2)
+        for protocol in protocols:
+            protocol.shutdown()
+        assert await idle.ended() == b""
+        busy.writer.write(frame(correlation_id=8))  # too late
+        await asyncio.sleep(0.01)
+        service.gate.set()
+        meta, response = await busy.reply()
+        assert meta.correlation_id == 7 and response.outputs
+        assert await busy.ended() == b""
+        assert service.calls == [1]
+
+    serve(check)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_mutated_frames_get_a_reply_or_an_end(data: st.DataObject) -> None:
+    good = bytearray(frame())
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(good) - 1))
+        change = data.draw(st.sampled_from(("flip", "cut", "insert")))
+        if change == "flip":
+            good[place] = data.draw(st.integers(0, 255))
+        elif change == "cut" and len(good) > 2:
+            del good[place : place + data.draw(st.integers(1, 8))]
+        else:
+            good[place:place] = data.draw(st.binary(min_size=1, max_size=8))
+        if not good:
+            good = bytearray(b"P")
+
+    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
+        connection = await connect()
+        connection.writer.write(bytes(good))
+        first = await asyncio.wait_for(connection.reader.read(12), SECONDS)
+        assert first == b"" or first.startswith(b"PRPC")
+        assert (await (await connect()).ask(frame()))[1].outputs
+
+    serve(check, body_seconds=0.05)

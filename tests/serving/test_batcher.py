@@ -1,0 +1,382 @@
+"""The queue before the engine: requests share batches, and none of them notices the others."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from paddle_ranker.scoring.loading import LoadedRanker, load_for_engine
+from paddle_ranker.scoring.ranker import Ranker
+from paddle_ranker.scoring.scorer import Scorer
+from paddle_ranker.serving.core.batcher import Batcher
+from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TIMED_OUT, UNAVAILABLE, Fault
+from paddle_ranker.serving.core.jobs import Job, TokenPairs, token_pairs
+from tests.serving_cases import SECONDS, TOKENIZER, GatedEngine, Submitted, expected, until, write_letters
+
+
+class Queue:
+    """A batcher over a gated engine, closed with the test."""
+
+    def __init__(self, folder: Path):
+        self.engine = GatedEngine()
+        self.encoder = write_letters(folder)
+        self.opened: list[Batcher] = []
+
+    def open(self, batch_size: int = 4, **options: Any) -> Batcher:
+        self.scorer = Scorer(self.engine, self.encoder, batch_size)
+        self.opened.append(Batcher(self.scorer, **options))
+        return self.opened[-1]
+
+    def hold(self, batcher: Batcher) -> Submitted:
+        """Let the engine begin with a job that keeps it busy until `engine.gate` is opened."""
+        self.engine.gate.clear()
+        busy = Submitted(batcher, ["z"], ["z"])
+        until(lambda: len(self.engine.batches) == 1)
+        return busy
+
+    def close(self) -> None:
+        self.engine.gate.set()
+        for batcher in self.opened:
+            assert batcher.close(SECONDS)
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[Queue]:
+    made = Queue(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.mark.unit
+def test_jobs_that_wait_together_are_computed_together(queue: Queue) -> None:
+    batcher = queue.open()
+    busy = queue.hold(batcher)
+    jobs = [Submitted(batcher, ["a"], [title]) for title in ("b", "c", "d", "e", "f")]
+    queue.engine.gate.set()
+    assert [job.result() for job in jobs] == [expected(queue.scorer, ["a"], [t]) for t in ("b", "c", "d", "e", "f")]
+    busy.result()
+    assert [len(batch) for batch in queue.engine.batches] == [1, 5]
+
+
+@pytest.mark.unit
+def test_a_large_job_is_split_into_batches_of_similar_length_and_put_together_in_its_order(queue: Queue) -> None:
+    batcher = queue.open(batch_size=2)  # 64 tokens, 8 rows
+    titles = ["a b c d e f g h i j"[: 2 * (i % 9) + 1] for i in range(100)]
+    job = Submitted(batcher, ["q"] * 100, titles)
+    assert job.result() == expected(queue.scorer, ["q"] * 100, titles)
+    assert sum(len(batch) for batch in queue.engine.batches) == 100
+    assert max(len(batch) for batch in queue.engine.batches) <= 8
+    assert max(batch.size for batch in queue.engine.batches) <= 64
+    padded = sum(batch.size for batch in queue.engine.batches)
+    lengths = queue.encoder.encode(["q"] * 100, titles).lengths
+    in_order = sum(8 * int(lengths[first : first + 8].max()) for first in range(0, 100, 8))
+    assert padded - lengths.sum() < (in_order - lengths.sum()) / 2
+
+
+@pytest.mark.unit
+def test_jobs_are_answered_in_the_order_they_came(queue: Queue) -> None:
+    batcher = queue.open(batch_size=1)  # 4 rows a batch, 16 a round
+    busy = queue.hold(batcher)
+    Submitted.order.clear()
+    jobs = [Submitted(batcher, ["a"] * 16, ["b"] * 16) for _ in range(5)]
+    queue.engine.gate.set()
+    for job in [busy, *jobs]:
+        job.result()
+    assert Submitted.order == [busy.job, *(job.job for job in jobs)]
+
+
+@pytest.mark.unit
+def test_a_dropped_job_costs_nothing_and_leaves_the_queue_at_once(queue: Queue) -> None:
+    batcher = queue.open()
+    busy = queue.hold(batcher)
+    dropped = Submitted(batcher, ["x"] * 3, ["x"] * 3)
+    kept = Submitted(batcher, ["a"], ["b"])
+    assert batcher.queued_pairs == 4
+    batcher.drop(dropped.job)
+    assert batcher.queued_pairs == 1
+    queue.engine.gate.set()
+    busy.result()
+    assert kept.result() == expected(queue.scorer, ["a"], ["b"])
+    x = TOKENIZER.index("x")
+    assert not any((batch == x).any() for batch in queue.engine.batches)
+    assert not dropped.finished.is_set()
+    assert batcher.queued_pairs == 0
+
+
+@pytest.mark.unit
+def test_a_job_whose_batches_are_begun_can_be_dropped_too(queue: Queue) -> None:
+    batcher = queue.open(batch_size=1)
+    queue.engine.gate.clear()
+    dropped = Submitted(batcher, ["x"] * 40, ["x"] * 40)
+    until(lambda: len(queue.engine.batches) == 1)
+    batcher.drop(dropped.job)
+    queue.engine.gate.set()
+    after = Submitted(batcher, ["a"], ["b"])
+    after.result()
+    assert [len(batch) for batch in queue.engine.batches] == [4, 1]
+    assert batcher.queued_pairs == 0
+
+
+@pytest.mark.unit
+def test_a_job_whose_deadline_passes_in_the_queue_is_not_computed(queue: Queue) -> None:
+    batcher = queue.open()
+    busy = queue.hold(batcher)
+    deadline = time.monotonic() + 0.05
+    late = Submitted(batcher, ["x"], ["x"], deadline=deadline)
+    until(lambda: time.monotonic() > deadline)
+    queue.engine.gate.set()
+    busy.result()
+    with pytest.raises(Fault) as raised:
+        late.result()
+    assert raised.value.kind is TIMED_OUT
+    assert len(queue.engine.batches) == 1
+    assert batcher.queued_pairs == 0
+
+
+@pytest.mark.unit
+def test_a_full_queue_refuses_and_says_when_to_come_again(queue: Queue) -> None:
+    batcher = queue.open(queue_pairs=10)
+    busy = queue.hold(batcher)
+    waiting = Submitted(batcher, ["a"] * 8, ["b"] * 8)
+    with pytest.raises(Fault, match="8 pairs wait") as raised:
+        Submitted(batcher, ["a"] * 3, ["b"] * 3)
+    assert raised.value.kind is OVERLOADED
+    assert raised.value.retry_after == 1.0  # nothing was measured yet
+    fits = Submitted(batcher, ["a"] * 2, ["b"] * 2)
+    queue.engine.gate.set()
+    for job in (busy, waiting, fits):
+        job.result()
+    batcher.pairs_per_second = 2.0
+    queue.engine.gate.clear()
+    busy = Submitted(batcher, ["a"], ["b"])
+    until(lambda: batcher.queued_pairs == 0)
+    Submitted(batcher, ["a"] * 9, ["b"] * 9)
+    with pytest.raises(Fault) as raised:
+        Submitted(batcher, ["a"] * 2, ["b"] * 2)
+    assert raised.value.retry_after == pytest.approx(9 / 2.0)
+
+
+@pytest.mark.unit
+def test_a_pair_that_breaks_the_engine_fails_its_own_request_alone(queue: Queue) -> None:
+    batcher = queue.open()
+    busy = queue.hold(batcher)
+    x = TOKENIZER.index("x")
+
+    def refuse_x(ids: np.ndarray) -> None:
+        if (ids == x).any():
+            raise RuntimeError("x")
+
+    queue.engine.before = refuse_x
+    good = [Submitted(batcher, ["a"], ["b"]), Submitted(batcher, ["a", "c"], ["c", "d"])]
+    bad = Submitted(batcher, ["a", "x", "b"], ["b", "b", "b"])
+    queue.engine.gate.set()
+    busy.result()
+    assert [job.result() for job in good] == [
+        expected(queue.scorer, ["a"], ["b"]),
+        expected(queue.scorer, ["a", "c"], ["c", "d"]),
+    ]
+    with pytest.raises(Fault) as raised:
+        bad.result()
+    assert raised.value.kind is INTERNAL
+    assert "RuntimeError" in str(raised.value)
+    assert len(queue.engine.batches[1]) == 6  # all were in one batch
+    assert Submitted(batcher, ["a"], ["b"]).result() == expected(queue.scorer, ["a"], ["b"])
+    assert batcher.queued_pairs == 0
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_a_score_that_is_no_number_is_an_error_of_its_request(queue: Queue, number: float) -> None:
+    batcher = queue.open()
+    busy = queue.hold(batcher)
+    honest, x = queue.engine.logits, TOKENIZER.index("x")
+
+    def logits(input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
+        return np.where((input_ids == x).any(axis=1), np.float32(number), honest(input_ids, token_type_ids))
+
+    queue.engine.logits = logits  # type: ignore[method-assign]
+    good, bad = Submitted(batcher, ["a"], ["b"]), Submitted(batcher, ["a", "x"], ["b", "b"])
+    queue.engine.gate.set()
+    busy.result()
+    assert good.result() == expected(queue.scorer, ["a"], ["b"])
+    with pytest.raises(Fault, match="not a number"):
+        bad.result()
+
+
+@pytest.mark.unit
+def test_texts_that_cannot_be_encoded_fail_alone(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    batcher = queue.open()
+    busy = queue.hold(batcher)
+    honest = queue.scorer.encode
+
+    def encode(queries: list[str], titles: list[str]) -> object:
+        if "x" in titles:
+            raise ValueError("x")
+        return honest(queries, titles)
+
+    monkeypatch.setattr(queue.scorer, "encode", encode)
+    good, bad = Submitted(batcher, ["a"], ["b"]), Submitted(batcher, ["a"], ["x"])
+    queue.engine.gate.set()
+    busy.result()
+    assert good.result() == expected(Scorer(queue.engine, queue.encoder), ["a"], ["b"])
+    with pytest.raises(Fault, match="could not be encoded"):
+        bad.result()
+
+
+@pytest.mark.unit
+def test_with_a_wait_an_idle_engine_lets_jobs_gather_until_a_batch_is_full(queue: Queue) -> None:
+    batcher = queue.open(batch_size=1, max_wait_us=1_000_000 * SECONDS)  # 4 rows fill a batch
+    jobs = [Submitted(batcher, ["a"], ["b"]) for _ in range(4)]
+    for job in jobs:
+        job.result()
+    assert [len(batch) for batch in queue.engine.batches] == [4]
+
+
+@pytest.mark.unit
+def test_after_the_wait_a_job_goes_alone(queue: Queue) -> None:
+    batcher = queue.open(max_wait_us=20_000)
+    began = time.monotonic()
+    Submitted(batcher, ["a"], ["b"]).result()
+    assert time.monotonic() - began >= 0.02
+
+
+@pytest.mark.unit
+def test_streams_compute_at_once(queue: Queue) -> None:
+    lock, both = threading.Lock(), threading.Event()
+    computing = 0
+
+    def meet(ids: np.ndarray) -> None:
+        nonlocal computing
+        with lock:
+            computing += 1
+            if computing == 2:
+                both.set()
+        met = both.wait(SECONDS)  # a single stream would wait for ever
+        with lock:
+            computing -= 1
+        assert met
+
+    queue.engine.before = meet
+    batcher = queue.open(streams=2)
+    Submitted(batcher, ["a"] * 40, ["b"] * 40).result()
+
+
+@pytest.mark.unit
+def test_closing_finishes_what_was_accepted_and_refuses_the_rest(queue: Queue) -> None:
+    batcher = queue.open()
+    busy = queue.hold(batcher)
+    waiting = Submitted(batcher, ["a"], ["b"])
+    assert not batcher.close(0.01)
+    with pytest.raises(Fault) as raised:
+        Submitted(batcher, ["a"], ["b"])
+    assert raised.value.kind is UNAVAILABLE
+    queue.engine.gate.set()
+    assert batcher.close(SECONDS)
+    assert busy.result()
+    assert waiting.result() == expected(queue.scorer, ["a"], ["b"])
+
+
+@pytest.mark.unit
+def test_many_threads_get_their_own_scores(queue: Queue) -> None:
+    batcher = queue.open(streams=2)
+    random = np.random.default_rng(0)
+    letters = list("abcdefghijklmnopqrstuvw")
+    requests = [
+        [" ".join(random.choice(letters, random.integers(1, 12))) for _ in range(random.integers(1, 30))]
+        for _ in range(60)
+    ]
+    results: dict[int, list[float]] = {}
+
+    def ask(first: int) -> None:
+        for number in range(first, len(requests), 6):
+            titles = requests[number]
+            results[number] = Submitted(batcher, ["a b"] * len(titles), titles).result()
+
+    threads = [threading.Thread(target=ask, args=(first,)) for first in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS)
+    wanted = {number: expected(queue.scorer, ["a b"] * len(t), t) for number, t in enumerate(requests)}
+    assert results == wanted
+    assert batcher.queued_pairs == 0
+
+
+@pytest.mark.unit
+def test_token_arrays_become_pairs_that_share_batches_with_texts(tmp_path: Path) -> None:
+    encoder = write_letters(tmp_path)
+    encoded = encoder.encode(["a b", "c"], ["d", "e f g h"])
+    ids, types = encoded.pad([0, 1], 0)
+    pairs = token_pairs(ids, types, 0)
+    assert not isinstance(pairs, TokenPairs)
+    np.testing.assert_array_equal(pairs.ids, encoded.ids)
+    np.testing.assert_array_equal(pairs.offsets, encoded.offsets)
+    np.testing.assert_array_equal(pairs.second_starts, encoded.second_starts)
+    types[ids == 0] = 1  # padding has no meaning, whatever its token type
+    np.testing.assert_array_equal(token_pairs(ids, types, 0).second_starts, encoded.second_starts)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("types", "kept"),
+    [([[0, 0, 1, 0]], True), ([[1, 0, 1, 1]], True), ([[1, 1, 1, 1]], False), ([[0, 0, 0, 0]], False)],
+)
+def test_token_types_that_are_no_pairs_stay_as_they_are(types: list[list[int]], kept: bool) -> None:
+    ids = np.array([[1, 5, 6, 2]])
+    pairs = token_pairs(ids, np.array(types), 0)
+    assert isinstance(pairs, TokenPairs) is kept
+    found_ids, found_types = pairs.pad([0], 0)
+    np.testing.assert_array_equal(found_ids, ids)
+    np.testing.assert_array_equal(found_types, types)
+
+
+def score(batcher: Batcher, job_texts: tuple[list[str], list[str]]) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.array(Submitted(batcher, *job_texts).result())))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("kind", ["plain", "match levels", "calibrated", "lexical features", "blend"])
+def test_scores_are_those_of_the_ranker(tmp_path: Path, kind: str) -> None:
+    from tests.export_cases import CASES, write_case, write_two_members
+    from tests.tiny import PAIRS, draw_words
+
+    folder = tmp_path / "ranker"
+    if kind == "blend":
+        write_two_members(folder)
+    else:
+        write_case(folder, **CASES[kind])
+    loaded: LoadedRanker = load_for_engine(folder)
+    random, words = draw_words()
+    pairs = [*PAIRS, *(("".join(random.choice(words, 2)), "".join(random.choice(words, 6))) for _ in range(50))]
+    queries, titles = [query for query, _ in pairs], [title for _, title in pairs]
+    wanted = Ranker(loaded).score(queries, titles)
+    scorer = Scorer(loaded.engine, loaded.pair_encoder, 4, calibration=loaded.info.calibration)
+    batcher = Batcher(scorer)
+    try:
+        np.testing.assert_allclose(score(batcher, (queries, titles)), wanted, atol=1e-6)
+        jobs = [Submitted(batcher, [query], [title]) for query, title in pairs]
+        alone = 1 / (1 + np.exp(-np.array([job.result()[0] for job in jobs])))
+        np.testing.assert_allclose(alone, wanted, atol=1e-6)
+        ids, types = loaded.pair_encoder.encode(queries, titles).pad(np.arange(len(pairs)), 0)
+        given = TokenPairs.of(ids, types) if kind == "blend" else token_pairs(ids, types, 0)
+        finished = threading.Event()
+        job = Job(len(pairs), lambda _: finished.set(), pairs=given)
+        batcher.submit(job)
+        assert finished.wait(SECONDS)
+        np.testing.assert_allclose(1 / (1 + np.exp(-np.array(job.logits))), wanted, atol=1e-6)
+    finally:
+        assert batcher.close(SECONDS)
+
+
+def test_closing_ends_all_threads_though_jobs_wait_and_the_engine_is_idle(queue: Queue) -> None:
+    for _ in range(100):  # which of the threads wakes first is the system's choice
+        batcher = queue.open(max_wait_us=10_000_000)
+        waiting = Submitted(batcher, ["a"], ["b"])
+        assert batcher.close(5)
+        assert len(waiting.result()) == 1

@@ -1,0 +1,363 @@
+"""The HTTP application: the shapes that today's clients send and read, its errors, its key, its figures."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Optional
+
+import httpx
+import numpy as np
+import pytest
+
+from paddle_ranker.scoring.ranker import Ranker
+from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.faults import OVERLOADED, Fault
+from paddle_ranker.serving.core.limits import Limits
+from paddle_ranker.serving.core.logs import JsonLog
+from paddle_ranker.serving.core.metrics import Metrics
+from paddle_ranker.serving.core.models import ServedModel, load_model
+from paddle_ranker.serving.core.scores import Scores
+from paddle_ranker.serving.core.service import EngineService
+from paddle_ranker.serving.process.http_app import make_app
+from tests.export_cases import write_case
+from tests.serving_cases import SECONDS
+
+pytestmark = pytest.mark.parity
+QUERY = "深度学习"
+TITLES = ["老年人护理教育研究", "深度学习在水稻病害诊断中的研究", "文化差异", "深度学习"]
+LIMITS = Limits(request_bytes=4096, pairs=8, characters=60, queue_pairs=16)
+KEY = "a key of many bytes"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedModel]:
+    folder = write_case(tmp_path_factory.mktemp("served") / "ranker")
+    loaded = load_model(ServeConfig(model=folder, limits=LIMITS))
+    yield loaded
+    assert loaded.batcher.close(SECONDS)
+
+
+@pytest.fixture(scope="module")
+def probabilities(model: ServedModel) -> list[float]:
+    scores: list[float] = Ranker.load(model.folder).score([QUERY] * len(TITLES), TITLES).tolist()
+    return scores
+
+
+class Site:
+    """The application without a network; a request is answered when the call returns."""
+
+    def __init__(self, model: Optional[ServedModel], **options: Any):
+        self.service = EngineService(LIMITS)
+        self.service.switch(model)
+        self.config = ServeConfig(model=Path("ranker"), limits=LIMITS, **options)
+        self.metrics = Metrics()
+        self.log: Optional[JsonLog] = None
+
+    def ask(self, method: str, path: str, **request: Any) -> httpx.Response:
+        app = make_app(self.service, self.config, self.metrics, log=self.log)
+
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(app=app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://here", timeout=SECONDS) as client:
+                return await client.request(method, path, **request)
+
+        return asyncio.run(ask())
+
+    def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.ask("POST", path, content=content, headers=headers)
+
+    def get(self, path: str, **headers: str) -> httpx.Response:
+        return self.ask("GET", path, headers=headers)
+
+
+@pytest.fixture
+def site(model: ServedModel) -> Site:
+    return Site(model)
+
+
+def best_first(probabilities: list[float]) -> list[int]:
+    return sorted(range(len(probabilities)), key=lambda i: -probabilities[i])
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
+def test_documents_come_back_best_first(site: Site, probabilities: list[float], path: str) -> None:
+    answer = site.post(path, {"model": "any", "query": QUERY, "documents": TITLES}).json()
+    assert [result["index"] for result in answer["results"]] == best_first(probabilities)
+    found = [result["relevance_score"] for result in answer["results"]]
+    np.testing.assert_allclose(found, sorted(probabilities, reverse=True), atol=1e-6)
+    assert "document" not in answer["results"][0]
+    assert answer["model"] == "ranker"
+    assert answer["id"]
+
+
+def test_the_best_n_documents_with_their_texts(site: Site, probabilities: list[float]) -> None:
+    documents = [TITLES[0], {"text": TITLES[1], "year": 2020}, *TITLES[2:]]
+    asked = {"query": QUERY, "documents": documents, "top_n": 2, "return_documents": True}
+    results = site.post("/v1/rerank", asked).json()["results"]
+    first, second = best_first(probabilities)[:2]
+    assert [result["document"] for result in results] == [{"text": TITLES[first]}, {"text": TITLES[second]}]
+
+
+def test_voyage_reads_its_own_names(site: Site, probabilities: list[float]) -> None:
+    answer = site.post("/v1/rerank", {"query": QUERY, "documents": TITLES, "top_k": 1}).json()
+    assert [result["index"] for result in answer["data"]] == best_first(probabilities)[:1]
+    assert answer["object"] == "list"
+
+
+def test_null_is_as_good_as_nothing(site: Site) -> None:
+    asked = {"query": QUERY, "documents": TITLES, "top_n": None, "return_documents": None, "model": None, "top_k": None}
+    assert len(site.post("/v1/rerank", asked).json()["results"]) == len(TITLES)
+
+
+def test_texts_are_answered_as_text_embeddings_inference_does(site: Site, probabilities: list[float]) -> None:
+    answer = site.post("/rerank", {"query": QUERY, "texts": TITLES}).json()
+    assert [result["index"] for result in answer] == best_first(probabilities)
+    np.testing.assert_allclose([result["score"] for result in answer], sorted(probabilities, reverse=True), atol=1e-6)
+    assert set(answer[0]) == {"index", "score"}
+    raw = site.post("/rerank", {"query": QUERY, "texts": TITLES, "raw_scores": True, "return_text": True}).json()
+    logits = [result["score"] for result in raw]
+    np.testing.assert_allclose(1 / (1 + np.exp(-np.array(logits))), sorted(probabilities, reverse=True), atol=1e-6)
+    assert [result["text"] for result in raw] == [TITLES[i] for i in best_first(probabilities)]
+
+
+def test_a_pair_that_would_be_cut_is_refused_unless_told_to_cut(site: Site, model: ServedModel) -> None:
+    long = "深度学习" * 12
+    refused = site.post("/rerank", {"query": QUERY, "texts": [TITLES[0], long]})
+    assert (refused.status_code, refused.json()["field"]) == (413, "texts[1]")
+    assert "55 tokens" in refused.json()["error"]
+    cut = site.post("/rerank", {"query": QUERY, "texts": [long], "truncate": True}).json()
+    wanted = Ranker.load(model.folder).score([QUERY], [long])[0]
+    assert cut[0]["score"] == pytest.approx(wanted, abs=1e-6)
+
+
+def test_documents_may_hold_the_word_texts(site: Site) -> None:
+    answer = site.post("/rerank", {"query": QUERY, "documents": [{"text": "a", "texts": 1}, 'x "texts" y']})
+    assert answer.status_code == 200
+    assert len(answer.json()["results"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "field"),
+    [
+        ("/v1/rerank", b"{", 400, "body"),
+        ("/v1/rerank", b"", 400, "body"),
+        ("/v1/rerank", b"\xff\xfe", 400, "body"),
+        ("/v1/rerank", b'{"query": "\\ud800", "documents": ["a"]}', 400, "body"),
+        ("/v1/rerank", b"[]", 422, "body"),
+        ("/v1/rerank", {"documents": ["a"]}, 422, "query"),
+        ("/v1/rerank", {"query": "a"}, 422, "documents"),
+        ("/v1/rerank", {"query": 7, "documents": ["a"]}, 422, "query"),
+        ("/v1/rerank", {"query": "a", "documents": "a"}, 422, "documents"),
+        ("/v1/rerank", {"query": "a", "documents": ["a", 3]}, 422, "documents[1]"),
+        ("/v1/rerank", {"query": "a", "documents": ["a", None]}, 422, "documents[1]"),
+        ("/v1/rerank", {"query": "a", "documents": []}, 400, "documents"),
+        ("/v1/rerank", {"query": "a", "documents": ["a"], "top_n": 0}, 422, "top_n"),
+        ("/v1/rerank", {"query": "a", "documents": ["a"], "top_n": "1"}, 422, "top_n"),
+        ("/v1/rerank", {"query": "a", "documents": ["a"], "return_documents": "yes"}, 422, "return_documents"),
+        ("/v1/rerank", {"query": "a", "documents": ["a"] * 9}, 413, "documents"),
+        ("/v1/rerank", {"query": "a", "documents": ["a", "b" * 61]}, 413, "documents[1]"),
+        ("/v1/rerank", {"query": "a" * 61, "documents": ["a"]}, 413, "query"),
+        ("/v1/rerank", b" " * 4097, 413, "body"),
+        ("/rerank", {"query": "a", "texts": ["a", 3]}, 422, "texts[1]"),
+        ("/rerank", {"query": "a", "texts": "a"}, 422, "texts"),
+        ("/rerank", {"query": "a", "texts": []}, 400, "texts"),
+        ("/rerank", {"query": "a", "texts": ["a"] * 9}, 413, "texts"),
+        ("/rerank", {"query": "a", "texts": ["a", "b" * 61], "truncate": True}, 413, "texts[1]"),
+        ("/rerank", {"texts": ["a"]}, 422, "query"),
+        ("/rerank", {"query": "a"}, 422, "documents"),
+    ],
+)
+def test_what_is_wrong_is_named(site: Site, path: str, body: Any, status: int, field: str) -> None:
+    answer = site.post(path, body)
+    assert (answer.status_code, answer.json().get("field")) == (status, field)
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+    assert answer.json()["error"].startswith(field)
+    assert site.post("/v1/rerank", {"query": QUERY, "documents": TITLES}).status_code == 200
+
+
+def test_a_packed_body_is_unpacked_within_the_limit(site: Site) -> None:
+    asked = json.dumps({"query": QUERY, "documents": TITLES}).encode()
+    answer = site.post("/v1/rerank", gzip.compress(asked), **{"content-encoding": "gzip"})
+    assert len(answer.json()["results"]) == len(TITLES)
+    bomb = gzip.compress(b" " * 5000)
+    assert len(bomb) < 100
+    assert site.post("/v1/rerank", bomb, **{"content-encoding": "gzip"}).status_code == 413
+    assert site.post("/v1/rerank", b"no gzip", **{"content-encoding": "gzip"}).status_code == 400
+
+
+def test_the_key_is_asked_for_and_compared_whole(model: ServedModel) -> None:
+    site = Site(model, api_key=KEY)
+    asked = {"query": QUERY, "documents": TITLES}
+    refused = site.post("/v1/rerank", asked)
+    assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+    for wrong in (KEY[:-1], KEY + "x", "x", ""):
+        assert site.post("/v1/rerank", asked, authorization=f"Bearer {wrong}").status_code == 401
+        assert site.post("/v1/rerank", asked, **{"x-api-key": wrong}).status_code == 401
+    assert site.post("/v1/rerank", asked, authorization=f"Bearer {KEY}").status_code == 200
+    assert site.post("/v1/rerank", asked, **{"x-api-key": KEY}).status_code == 200
+    assert site.get("/info").status_code == 401
+    assert site.post("/GeneralModelService/inference", {}).status_code == 401
+    assert site.post("/ernie/prediction", {}).status_code == 401
+    for path in ("/live", "/ready", "/health", "/metrics", "/docs", "/openapi.json"):
+        assert site.get(path).status_code == 200, path
+
+
+def test_a_request_id_comes_back_and_is_made_where_there_is_none(site: Site) -> None:
+    assert site.get("/live", **{"x-request-id": "abc-123"}).headers["x-request-id"] == "abc-123"
+    made = [site.get("/live").headers["x-request-id"] for _ in range(2)]
+    assert made[0] != made[1]
+    for unsound in ("a b", "x" * 129, '"'):
+        assert site.get("/live", **{"x-request-id": unsound}).headers["x-request-id"] != unsound
+
+
+def test_a_deadline_is_taken_from_its_header(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Optional[float]] = []
+
+    async def score_pairs(queries: Any, titles: Any, *, deadline: Optional[float] = None) -> Scores:
+        seen.append(deadline)
+        return Scores(np.full(len(titles), 0.5), np.zeros(len(titles)))
+
+    monkeypatch.setattr(site.service, "score_pairs", score_pairs)
+    asked = {"query": QUERY, "documents": TITLES}
+    before = time.monotonic()
+    site.post("/v1/rerank", asked, **{"x-request-timeout-ms": "60000"})
+    site.post("/v1/rerank", asked)
+    assert seen[0] is not None and before + 60 <= seen[0] <= time.monotonic() + 60
+    assert seen[1] is None
+    assert site.post("/v1/rerank", asked, **{"x-request-timeout-ms": "0"}).status_code == 504
+    for wrong in ("-1", "1.5", "soon", "99999999999999"):
+        answer = site.post("/v1/rerank", asked, **{"x-request-timeout-ms": wrong})
+        assert (answer.status_code, answer.json()["field"].lower()) == (400, "x-request-timeout-ms"), wrong
+
+
+@pytest.mark.parametrize(("failure", "status", "retry"), [("overloaded", 429, "3"), ("unexpected", 500, None)])
+def test_faults_have_their_status(
+    site: Site, monkeypatch: pytest.MonkeyPatch, failure: str, status: int, retry: Optional[str]
+) -> None:
+    async def score_pairs(queries: Any, titles: Any, *, deadline: Optional[float] = None) -> Scores:
+        if failure == "overloaded":
+            raise Fault(OVERLOADED, "too much", retry_after=2.1)
+        raise ValueError("a text of a user")
+
+    monkeypatch.setattr(site.service, "score_pairs", score_pairs)
+    answer = site.post("/v1/rerank", {"query": QUERY, "documents": TITLES})
+    assert (answer.status_code, answer.headers.get("retry-after")) == (status, retry)
+    assert "a text of a user" not in answer.text
+
+
+def test_before_the_model_is_loaded_only_the_process_is_alive() -> None:
+    site = Site(None)
+    assert site.get("/live").status_code == 200
+    for answer in (
+        site.get("/ready"),
+        site.get("/health"),
+        site.post("/v1/rerank", {"query": "a", "documents": ["b"]}),
+    ):
+        assert (answer.status_code, answer.json()["error_type"]) == (503, "unavailable")
+        assert int(answer.headers["retry-after"]) >= 1
+    assert site.get("/info").status_code == 503
+
+
+def test_operators_see_limits_and_figures(site: Site) -> None:
+    info = site.get("/info").json()
+    assert info["limits"]["pairs"] == 8
+    assert info["limits"]["request_bytes"] == 4096
+    assert (info["model_id"], info["kind"], info["max_input_length"]) == ("ranker", "pairwise", 32)
+    assert info["engine"] == "dygraph"
+    site.post("/v1/rerank", {"query": QUERY, "documents": TITLES})
+    site.post("/v1/rerank", b"{")
+    site.post("/rerank", {"query": QUERY, "texts": TITLES})
+    site.post("/ernie/prediction", b"{")
+    site.metrics.batches("ranker").batch(pairs=3, tokens=60, padded_tokens=80, seconds=0.5)
+    figures = site.get("/metrics").text.splitlines()
+    for line in (
+        'ranker_requests_total{outcome="ok",protocol="rerank"} 1.0',
+        'ranker_requests_total{outcome="invalid_request",protocol="rerank"} 1.0',
+        'ranker_requests_total{outcome="ok",protocol="tei"} 1.0',
+        'ranker_requests_total{outcome="invalid_request",protocol="pipeline_http"} 1.0',
+        'ranker_request_seconds_count{protocol="rerank"} 2.0',
+        "ranker_pairs_total 3.0",
+        "ranker_padding_tokens_total 20.0",
+        "ranker_engine_seconds_total 0.5",
+        "ranker_queue_pairs 0.0",
+    ):
+        assert line in figures, line
+
+
+def test_the_description_names_every_route_and_the_page_needs_nothing_from_elsewhere(site: Site) -> None:
+    description = site.get("/openapi.json").json()
+    assert {"/rerank", "/v1/rerank", "/v2/rerank", "/info", "/metrics"} <= set(description["paths"])
+    text = json.dumps(description)
+    names = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
+    assert names <= set(description["components"]["schemas"])
+    page = site.get("/docs").text
+    assert "/v1/rerank" in page
+    for foreign in ("<script", "<link", "src=", "//cdn"):
+        assert foreign not in page
+
+
+def test_reloading_needs_a_key(site: Site, model: ServedModel) -> None:
+    assert site.post("/admin/reload", b"").status_code == 404
+    assert Site(model, api_key=KEY).post("/admin/reload", b"").status_code == 401
+
+
+def test_nothing_is_at_other_paths(site: Site) -> None:
+    assert site.get("/").status_code == 404
+    assert site.get("/v1/rerank").status_code == 405
+    assert site.post("/rerank/", {}).status_code == 404
+
+
+def read_log(site: Site, folder: Path) -> list[dict[str, Any]]:
+    path = folder / "log"
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY)
+    try:
+        site.log = JsonLog(descriptor)
+        site.post("/v1/rerank", {"query": QUERY, "documents": TITLES}, **{"x-request-id": "number-7"})
+        site.post("/v1/rerank", {"query": QUERY, "documents": [3]})
+        site.post(f"/{QUERY}", b"")
+        site.get("/ready")
+        site.log.close(SECONDS)
+    finally:
+        os.close(descriptor)
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_log_has_ids_and_numbers_and_no_text_of_a_user(site: Site, tmp_path: Path) -> None:
+    scored, refused, nowhere = read_log(site, tmp_path)
+    assert (scored["request_id"], scored["protocol"], scored["status"], scored["pairs"]) == (
+        "number-7",
+        "rerank",
+        200,
+        4,
+    )
+    assert scored["milliseconds"] > 0
+    assert (refused["status"], refused["error"]) == (422, "unprocessable")
+    assert nowhere["status"] == 404
+    assert "深度" not in json.dumps([scored, refused, nowhere], ensure_ascii=False)
+
+
+def test_the_log_has_texts_where_that_is_asked_for(model: ServedModel, tmp_path: Path) -> None:
+    assert read_log(Site(model, log_texts=True), tmp_path)[0]["texts"] == {"query": QUERY, "documents": TITLES}
+
+
+@pytest.mark.parametrize("broken", ["full disk", "closed pipe"])
+def test_a_log_that_cannot_be_written_fails_no_request(site: Site, broken: str) -> None:
+    if broken == "full disk":
+        descriptor = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, descriptor = os.pipe()
+        os.close(reader)
+    try:
+        site.log = JsonLog(descriptor)
+        assert site.post("/v1/rerank", {"query": QUERY, "documents": TITLES}).status_code == 200
+        site.log.close(SECONDS)
+        assert site.log.lost == 1
+    finally:
+        os.close(descriptor)

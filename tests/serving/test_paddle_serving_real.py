@@ -1,0 +1,297 @@
+"""The tutorial's servers, started as it starts them, and its clients: all give the scores of deploy/python/predict.py.
+
+On the complete stack these are Paddle Serving's own launcher, pipeline server, native client and pipeline client; on
+the modern stack, which has none of them, this project's server takes the same commands.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from paddle_ranker.__main__ import main
+from paddle_ranker.export.static_graph import export_ranker
+from paddle_ranker.model.exported import ExportedFolder
+from paddle_ranker.model.folder import load_ranker
+from paddle_ranker.serving.paddle.baidu_std import read_meta, write_frame
+from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, messages
+from tests.conftest import REPOSITORY, load_script
+from tests.export_cases import CALIBRATION, write_case
+from tests.started import SECONDS, Started, free_ports, get, is_open, post, started
+from tests.tiny import PAIRS
+
+pytestmark = pytest.mark.server
+HAS_PADDLE_SERVING = importlib.util.find_spec("paddle_serving_server") is not None
+needs_paddle_serving = pytest.mark.skipif(
+    not HAS_PADDLE_SERVING, reason="needs the complete stack (paddle-serving-client and -server)"
+)
+INFERENCE = "/GeneralModelService/inference"
+
+
+class Made(NamedTuple):
+    """The folders for servers and for clients, the pairs' token arrays, and what predict.py says of them."""
+
+    server: Path
+    client: Path
+    ids: np.ndarray
+    types: np.ndarray
+    probabilities: list[float]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("real")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("paddle_ranker.runtime.prepare_command", lambda threads: None)
+        export_ranker(load_ranker(write_case(folder / "ranker", calibration=CALIBRATION)), folder / "output")
+        paths = ["--server_path", str(folder / "serving_server"), "--client_path", str(folder / "serving_client")]
+        assert main(["export-serving", "--dirname", str(folder / "output"), *paths]) == 0
+        rows, scored = folder / "rows.tsv", folder / "scored.jsonl"
+        rows.write_text("".join(f"{query}\t{title}\n" for query, title in PAIRS), encoding="utf-8")
+        predict = ["--model_dir", str(folder / "output"), "--input_file", str(rows), "--format", "jsonl"]
+        device = ["--device", "cpu", "--cpu_threads", "1", "--output_file", str(scored)]
+        assert load_script("deploy/python/predict.py").main([*predict, *device]) == 0
+    probabilities = [json.loads(line)["probability"] for line in scored.read_text(encoding="utf-8").splitlines()]
+    assert np.ptp(probabilities) > 0.01
+    encoder = ExportedFolder.open(folder / "serving_server").pair_encoder()
+    queries, titles = (list(column) for column in zip(*PAIRS))
+    ids, types = encoder.encode(queries, titles).pad(np.arange(len(PAIRS)), encoder.pad_id)
+    return Made(folder / "serving_server", folder / "serving_client", ids, types, probabilities)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {
+        "PADDLE_RANKER_PYTHON": sys.executable,
+        "PADDLE_RANKER_SERVING_HOST": "127.0.0.1",
+        "PADDLE_RANKER_CACHE": str(folder.parent / "cache"),
+        "SERVING_HOME": str(folder),  # where Paddle Serving writes who runs
+        "PYTHONPATH": str(REPOSITORY),
+    }
+
+
+def start_server(made: Made, folder: Path, port: int, *more: str) -> Any:
+    """Start deploy/cpp/start_server.sh with what the contract's line has beside its own."""
+    command = ["bash", str(REPOSITORY / "deploy/cpp/start_server.sh"), "--model", str(made.server), "--port", str(port)]
+    return started([*command, "--gpu_id", "0", *more], folder, **environment(folder))
+
+
+class Server(NamedTuple):
+    started: Started
+    port: int
+    prometheus: int
+
+
+@pytest.fixture(scope="module")
+def cpp(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server in the place of the C++ one."""
+    port, prometheus = free_ports(2)
+    folder = tmp_path_factory.mktemp("cpp") / "run"
+    metrics = ("--enable_prometheus", "--prometheus_port", str(prometheus))
+    with start_server(made, folder, port, *metrics) as server:
+        server.until(lambda: get(port, "/ready")[0] == 200)
+        yield Server(server, port, prometheus)
+
+
+@pytest.fixture(scope="module")
+def pipeline(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
+    """The ports of gRPC and HTTP of deploy/python/web_service.py."""
+    rpc, http = free_ports(2)
+    folder = tmp_path_factory.mktemp("pipeline") / "run"
+    command = [sys.executable, str(REPOSITORY / "deploy/python/web_service.py"), "--model_dir", str(made.server)]
+    ports = ["--rpc_port", str(rpc), "--http_port", str(http)]
+    with started([*command, *ports], folder, **environment(folder)) as server:
+        server.until(lambda: ask_pipeline(http, [PAIRS[0]]).get("err_no") == 0)
+        yield rpc, http
+
+
+def tensors(ids: np.ndarray, types: np.ndarray) -> list[dict[str, Any]]:
+    """Return what the contract's curl line has as `tensor`."""
+    return [
+        {"int64_data": array.reshape(-1).tolist(), "elem_type": 0, "name": name, "alias_name": name,
+         "shape": list(array.shape)}
+        for name, array in (("input_ids", ids), ("token_type_ids", types))
+    ]  # fmt: skip
+
+
+def test_the_contract_s_http_line(made: Made, cpp: Server) -> None:
+    for rows in ([0], [3], list(range(len(PAIRS)))):
+        for name in ("sigmoid_2.tmp_0", "predict"):
+            body = {"tensor": tensors(made.ids[rows], made.types[rows]), "fetch_var_names": [name], "log_id": 0}
+            status, answer = post(cpp.port, INFERENCE, body)
+            assert status == 200, answer
+            [tensor] = answer["outputs"][0]["tensor"]
+            assert (tensor["name"], tensor["alias_name"]) == ("sigmoid_2.tmp_0", "predict")
+            assert tensor["shape"] == [len(rows), 1]
+            np.testing.assert_allclose(tensor["float_data"], [made.probabilities[row] for row in rows], atol=1e-5)
+
+
+def test_curl_itself(made: Made, cpp: Server) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl on PATH")
+    body = json.dumps({"tensor": tensors(made.ids[:1], made.types[:1]), "fetch_var_names": ["sigmoid_2.tmp_0"]})
+    line = ["curl", "-s", "-XPOST", f"http://127.0.0.1:{cpp.port}{INFERENCE}", "-d", body]
+    answer = json.loads(subprocess.run(line, capture_output=True, check=True, timeout=SECONDS).stdout)
+    assert answer["outputs"][0]["tensor"][0]["float_data"] == pytest.approx(made.probabilities[:1], abs=1e-5)
+
+
+def test_baidu_std(made: Made, cpp: Server) -> None:
+    request = messages().Request(fetch_var_names=["predict"])
+    for given in tensors(made.ids, made.types):
+        request.tensor.add(**given)
+    meta = messages().RpcMeta(correlation_id=7)
+    meta.request.service_name, meta.request.method_name = GENERAL_SERVICE, "inference"
+    with socket.create_connection(("127.0.0.1", cpp.port), timeout=SECONDS) as connection:
+        connection.sendall(write_frame(meta, request.SerializeToString()))
+        stream = connection.makefile("rb")
+        head = stream.read(12)
+        size, meta_size = (int.from_bytes(head[place : place + 4], "big") for place in (4, 8))
+        body = stream.read(size)
+    assert head[:4] == b"PRPC" and read_meta(body[:meta_size]).correlation_id == 7
+    response = messages().Response.FromString(body[meta_size:])
+    found = list(response.outputs[0].tensor[0].float_data)
+    np.testing.assert_allclose(found, made.probabilities, atol=1e-5)
+
+
+_NATIVE = """
+import json, sys
+import numpy as np
+from paddle_ranker.serving.vendor.native_client import native_client
+
+given = json.load(sys.stdin)
+client = native_client()()
+client.load_client_config(given["config"])
+client.connect([given["endpoint"]])
+feed = {name: np.array(given[name]) for name in client.feed_names_}
+scores = client.predict(feed=feed, fetch=client.fetch_names_, batch=True)
+print(json.dumps({name: values.tolist() for name, values in scores.items()}))
+"""
+
+
+@needs_paddle_serving
+def test_paddle_serving_s_native_client(made: Made, cpp: Server) -> None:
+    given = {"config": str(made.client), "endpoint": f"127.0.0.1:{cpp.port}"}
+    inputs = {"input_ids": made.ids.tolist(), "token_type_ids": made.types.tolist()}
+    scores = json.loads(in_a_child(_NATIVE, {**given, **inputs}, cpp.started.folder))
+    assert list(scores) == ["predict"]
+    np.testing.assert_allclose(np.array(scores["predict"])[:, 0], made.probabilities, atol=1e-5)
+
+
+def in_a_child(code: str, given: dict[str, Any], folder: Path) -> str:
+    """Run code that reads `given` as JSON; return the last line that it prints."""
+    program = folder / "child.py"  # Paddle Serving's native client reads the first argument, which -c must not be
+    program.write_text(code)
+    done = subprocess.run(
+        [sys.executable, str(program)], input=json.dumps(given), capture_output=True, text=True, timeout=SECONDS,
+        cwd=folder, env={**os.environ, **environment(folder)}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.splitlines()[-1]
+
+
+def test_what_the_launcher_passes_on(made: Made, cpp: Server) -> None:
+    output = cpp.started.output
+    assert "GPU 0 is asked for, and Paddle finds none here: using the CPU" in output
+    assert ("Going to Run Comand" in output) == HAS_PADDLE_SERVING  # the launcher's own words
+    assert get(cpp.prometheus, "/metrics")[0] == 200
+    status, info = get(cpp.port, "/info")
+    assert status == 200 and str(512 * 1024 * 1024 if HAS_PADDLE_SERVING else 16 * 1024 * 1024) in json.dumps(info)
+
+
+def test_a_malformed_request_is_answered_and_the_next_one_too(made: Made, cpp: Server) -> None:
+    good = tensors(made.ids[:1], made.types[:1])
+    outside = [{**good[0], "int64_data": [10**6] * made.ids.shape[1]}, good[1]]
+    for wrong in ({}, {"tensor": good[:1]}, {"tensor": outside}, {"tensor": good, "fetch_var_names": ["other"]}):
+        status, _ = post(cpp.port, INFERENCE, wrong)
+        assert 400 <= status < 500
+    assert post(cpp.port, INFERENCE, {"tensor": good})[0] == 200
+
+
+def ask_pipeline(port: int, pairs: list[tuple[str, str]]) -> dict[str, Any]:
+    values = [json.dumps({"query": query, "title": title}, ensure_ascii=False) for query, title in pairs]
+    status, answer = post(port, "/ernie/prediction", {"key": [str(i) for i in range(len(values))], "value": values})
+    return answer if status == 200 and isinstance(answer, dict) else {}
+
+
+def printed(answer: str) -> list[float]:
+    return [row[0] for row in json.loads(answer)]
+
+
+def test_the_pipeline_s_http_gateway(made: Made, pipeline: tuple[int, int]) -> None:
+    for count in (1, len(PAIRS)):
+        answer = ask_pipeline(pipeline[1], PAIRS[:count])
+        assert (answer["err_no"], answer["key"]) == (0, ["predict"])
+        np.testing.assert_allclose(printed(answer["value"][0]), made.probabilities[:count], atol=1e-5)
+
+
+def test_the_pipeline_s_grpc(made: Made, pipeline: tuple[int, int]) -> None:
+    grpc = pytest.importorskip("grpc")
+    request = messages().PipelineRequest(name="ernie", method="prediction")
+    for place, (query, title) in enumerate(PAIRS):
+        request.key.append(str(place))
+        request.value.append(str({"query": query, "title": title}))  # as the tutorial's client prints it
+    with grpc.insecure_channel(f"127.0.0.1:{pipeline[0]}") as channel:
+        call = channel.unary_unary(f"/{PIPELINE_SERVICE}/inference")
+        response = messages().PipelineResponse.FromString(call(request.SerializeToString(), timeout=SECONDS))
+    assert response.err_no == 0, response.err_msg
+    np.testing.assert_allclose(printed(response.value[0]), made.probabilities, atol=1e-5)
+
+
+_PIPELINE_CLIENT = """
+import json, sys
+from paddle_serving_server.pipeline import PipelineClient
+
+given = json.load(sys.stdin)
+client = PipelineClient()
+client.connect([given["endpoint"]])
+feed = {str(place): str(item) for place, item in enumerate(given["items"])}
+feed["clientip"] = "127.0.0.1"
+print(client.predict(feed_dict=feed).value[0])
+"""
+
+
+@needs_paddle_serving
+def test_paddle_serving_s_pipeline_client(made: Made, pipeline: tuple[int, int], tmp_path: Path) -> None:
+    items = [{"query": query, "title": title} for query, title in PAIRS]
+    last = in_a_child(_PIPELINE_CLIENT, {"endpoint": f"127.0.0.1:{pipeline[0]}", "items": items}, tmp_path)
+    np.testing.assert_allclose(printed(last), made.probabilities, atol=1e-5)
+
+
+def test_the_pipeline_answers_errors_and_evaluates_nothing(pipeline: tuple[int, int], tmp_path: Path) -> None:
+    _, http = pipeline
+    mark = tmp_path / "evaluated"
+    typed = f"{{'query': open({str(mark)!r}, 'w'), 'title': 'a'}}"
+    pickled = {"name": "x", "elem_type": 13, "byte_data": "gASVAAAAAAAAAAAu"}
+    for wrong, number in (
+        ({"key": ["0"], "value": ['{"query": "a"}']}, 5000),
+        ({"key": ["0"], "value": [typed]}, 5000),
+        ({"key": ["0"], "value": ["[" * 5000]}, 5000),
+        ({"key": ["0", "1"], "value": ["{}"]}, 5000),
+        ({"key": ["0"], "value": [json.dumps([{"query": "a", "title": "b"}] * 1001)]}, 5000),
+    ):
+        status, answer = post(http, "/ernie/prediction", wrong)
+        assert (status, answer["err_no"]) == (200, number), answer
+    status, answer = post(http, "/ernie/prediction", {"key": [], "value": [], "tensors": [pickled]})
+    assert status == 400 or answer["err_no"] == 5000
+    status, answer = post(http, "/other/prediction", {"key": ["0"], "value": ["{}"]})
+    assert (status, answer["err_no"]) == (200, 3002)
+    assert not mark.exists() and ask_pipeline(http, [PAIRS[0]])["err_no"] == 0
+
+
+def test_the_server_ends_with_its_launcher(made: Made, tmp_path: Path) -> None:
+    [port] = free_ports(1)
+    with start_server(made, tmp_path / "run", port) as server:
+        server.until(lambda: is_open(port))
+        server.process.send_signal(signal.SIGKILL)
+        server.until(lambda: not is_open(port), running=False)

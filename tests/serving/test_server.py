@@ -1,0 +1,410 @@
+"""The server as it is started: one port for all protocols, its limits against slow and many clients, its signals."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import pytest
+
+from paddle_ranker.scoring.ranker import Ranker
+from paddle_ranker.serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient, RerankClient
+from paddle_ranker.serving.core.config import API_KEY_VARIABLE
+from tests.conftest import REPOSITORY
+from tests.export_cases import write_case
+from tests.started import Started, get, post, started
+from tests.tiny import PAIRS
+
+pytestmark = pytest.mark.server
+SECONDS = 120  # for what takes some seconds, on a machine that has much else to do
+QUERIES, TITLES = [query for query, _ in PAIRS], [title for _, title in PAIRS]
+MANY = 20_000  # pairs of a request that is not answered at once
+LARGE = ("--pairs", str(MANY), "--queue_pairs", str(2 * MANY))
+KEY = "a-key"
+
+
+class Server:
+    """A server that runs."""
+
+    def __init__(self, command: Started):
+        self.command = command
+        self.port = int(command.output.split("http://127.0.0.1:")[1].split()[0])
+
+    @property
+    def pid(self) -> int:
+        return self.command.process.pid
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        lines = [line for line in self.command.output.splitlines() if line.startswith("{")]
+        return [fields for fields in map(json.loads, lines) if fields["event"] == event]
+
+    def figure(self, name: str) -> float:
+        """Return the sum of a figure's lines, 0 where there are none."""
+        text = get(self.port, "/metrics")[1]
+        return sum(float(line.split()[-1]) for line in str(text).splitlines() if line.startswith(name))
+
+    def connect(self, data: bytes = b"") -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS)
+        connection.sendall(data)
+        return connection
+
+    def scores(self) -> list[float]:
+        status, answer = post(self.port, "/v1/rerank", {"query": QUERIES[0], "documents": TITLES})
+        assert status == 200, answer
+        by_index = sorted(answer["results"], key=lambda result: result["index"])
+        return [result["relevance_score"] for result in by_index]
+
+
+@contextlib.contextmanager
+def serving(model: Path, folder: Path, *options: str, key: Optional[str] = None) -> Iterator[Server]:
+    command = [sys.executable, "-m", "paddle_ranker", "serve", "--model", str(model), "--port", "0", *options]
+    environment = {"PYTHONPATH": str(REPOSITORY), **({API_KEY_VARIABLE: key} if key else {})}
+    with started(command, folder, **environment) as process:
+        process.until(lambda: "serving " in process.output)
+        yield Server(process)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_case(tmp_path_factory.mktemp("models") / "ranker")
+
+
+@pytest.fixture(scope="module")
+def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    options = ["--header_seconds", "1", "--body_seconds", "1", "--idle_seconds", "2", "--connections", "24"]
+    options += [
+        "--header_bytes",
+        "4096",
+        "--pairs",
+        str(MANY),
+        "--queue_pairs",
+        str(2 * MANY),
+        "--request_bytes",
+        "2000000",
+    ]
+    with serving(model, tmp_path_factory.mktemp("server") / "run", *options, *LARGE) as one:
+        yield one
+
+
+def many() -> bytes:
+    """Return a request that takes the engine a while."""
+    body = json.dumps({"query": "学", "documents": ["深度学习研究"] * MANY, "top_n": 1}).encode()
+    return b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Read until the other side closes."""
+    parts = []
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(65536):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def eventually(condition: Any) -> None:
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.02)
+
+
+def test_one_port_speaks_every_protocol_with_the_scores_of_the_ranker(server: Server, model: Path) -> None:
+    ranker = Ranker.load(model)
+    wanted = ranker.score(QUERIES, TITLES)
+    where: dict[str, Any] = {"host": "127.0.0.1", "port": server.port, "timeout": SECONDS}
+    for make in (BaiduStdClient, HttpClient, GrpcClient):
+        ways: tuple[dict[str, Any], ...] = ({}, {"model_dir": str(model)})
+        for sends in ways:  # texts, or tokens
+            with make(**where, **sends) as client:
+                np.testing.assert_allclose(client.score(QUERIES, TITLES), wanted, atol=1e-5, err_msg=make.__name__)
+    with PipelineClient(**where) as client:
+        np.testing.assert_allclose(client.score(QUERIES, TITLES), wanted, atol=1e-5)
+    found = RerankClient(**where).rank(QUERIES[0], TITLES)
+    best = ranker.rank(QUERIES[0], TITLES)
+    assert [title.index for title in found] == [title.index for title in best]
+    np.testing.assert_allclose([t.probability for t in found], [t.probability for t in best], atol=1e-5)
+    figures = str(get(server.port, "/metrics")[1])
+    for protocol in ("baidu_std", "brpc_http", "grpc", "rerank"):
+        assert f'ranker_requests_total{{outcome="ok",protocol="{protocol}"}}' in figures
+
+
+def test_a_head_that_does_not_come_is_not_waited_for(server: Server) -> None:
+    with server.connect(b"POST /v1/rerank HTTP/1.1\r\nHost:") as connection:
+        assert read_all(connection).startswith(b"HTTP/1.1 408 ")
+    with server.connect(b"PR") as connection:
+        assert read_all(connection) == b""
+    with server.connect() as connection:
+        assert read_all(connection) == b""
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(server: Server) -> None:
+    with server.connect(b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{") as connection:
+        assert read_all(connection).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_connection_that_is_idle_is_closed(server: Server) -> None:
+    with server.connect(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
+        answered = read_all(connection)
+    assert answered.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" not in answered.lower()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /live HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 5000 + b"\r\n\r\n",
+        b"GET /live HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 1000 + b"\r\n",
+        b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\n\r\n",
+        b"GET /live HTTP/1.1\r\nA: " + b"a" * 20_000,
+    ],
+)
+def test_a_head_that_is_too_large_is_refused(server: Server, head: bytes) -> None:
+    with server.connect(head) as connection:
+        assert read_all(connection).startswith(b"HTTP/1.1 431 ")
+
+
+def test_what_is_no_protocol_is_refused(server: Server) -> None:
+    with server.connect(b"\x16\x03\x01\x02\x00 this is TLS\r\n\r\n") as connection:
+        assert read_all(connection).startswith(b"HTTP/1.1 400 ")
+    server.scores()
+
+
+def test_too_many_connections_are_told_so_and_the_others_go_on(server: Server) -> None:
+    request = b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(server.connect(request)) for _ in range(24)]
+        for connection in held:
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        with server.connect(request) as refused:
+            answer = read_all(refused)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 1" in answer
+        held[0].sendall(request)
+        assert held[0].recv(65536).startswith(b"HTTP/1.1 200 ")
+    eventually(lambda: get(server.port, "/live")[0] == 200)
+
+
+def test_a_body_above_the_limit_is_refused_before_it_is_sent(server: Server) -> None:
+    with server.connect(b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n") as connection:
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
+def test_who_sends_all_of_a_large_body_hears_that_it_is_too_large(server: Server) -> None:
+    body = b" " * 3_000_000
+    with server.connect(b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n" + body) as connection:
+        answer = read_all(connection)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_requests_in_one_packet_are_answered_in_order(server: Server) -> None:
+    requests = [b"GET /live HTTP/1.1\r\nHost: x\r\nX-Request-Id: r%d\r\n\r\n" % number for number in range(5)]
+    with server.connect(b"".join(requests)) as connection:
+        answered = read_all(connection).lower()
+    places = [answered.index(b"x-request-id: r%d" % number) for number in range(5)]
+    assert places == sorted(places)
+
+
+def test_a_client_that_leaves_frees_its_work(server: Server) -> None:
+    cancelled = 'ranker_requests_total{outcome="cancelled",protocol="rerank"}'
+    before, cancelled_before = server.figure("ranker_pairs_total"), server.figure(cancelled)
+    with server.connect(many()):
+        eventually(lambda: server.figure("ranker_queue_pairs") > 0)
+    eventually(lambda: server.figure("ranker_queue_pairs") == 0)
+    assert server.figure("ranker_pairs_total") - before < MANY
+    assert server.figure(cancelled) - cancelled_before == 1
+
+
+def test_a_port_that_is_taken_is_an_error(server: Server, model: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "paddle_ranker", "serve", "--model", str(model), "--port", str(server.port)]
+    with started(command, tmp_path / "run", PYTHONPATH=str(REPOSITORY)) as process:
+        assert process.process.wait(SECONDS) == 1
+        assert f"127.0.0.1:{server.port}: another program listens there already" in process.output
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_folder_without_a_ranker_is_an_error(tmp_path: Path, workers: str) -> None:
+    (tmp_path / "empty").mkdir()
+    command = [sys.executable, "-m", "paddle_ranker", "serve", "--port", "0", "--workers", workers, "--model"]
+    with started([*command, str(tmp_path / "empty")], tmp_path / "run", PYTHONPATH=str(REPOSITORY)) as process:
+        assert process.process.wait(SECONDS) == 1
+        assert str(tmp_path / "empty") in process.output
+        assert "serving " not in process.output
+    with started([*command, str(tmp_path / "none")], tmp_path / "again", PYTHONPATH=str(REPOSITORY)) as process:
+        assert process.process.wait(SECONDS) == 2
+
+
+def test_a_signal_lets_the_request_in_flight_finish(model: Path, tmp_path: Path) -> None:
+    with serving(model, tmp_path / "run", *LARGE) as server, server.connect(many()) as busy, server.connect() as idle:
+        eventually(lambda: server.figure("ranker_queue_pairs") > 0)
+        os.kill(server.pid, signal.SIGTERM)
+        answer = read_all(busy)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["results"]
+        assert read_all(idle) == b""
+        assert server.command.process.wait(SECONDS) == 0
+        with pytest.raises(ConnectionRefusedError):
+            server.connect()
+
+
+def test_a_second_signal_ends_the_server_at_once(model: Path, tmp_path: Path) -> None:
+    with serving(model, tmp_path / "run", *LARGE) as server, server.connect(many()) as busy:
+        eventually(lambda: server.figure("ranker_queue_pairs") > 0)
+        os.kill(server.pid, signal.SIGTERM)
+        eventually(lambda: server.logged("stop"))
+        os.kill(server.pid, signal.SIGTERM)
+        assert server.command.process.wait(SECONDS) == 128 + signal.SIGTERM
+        assert b"results" not in read_all(busy)
+
+
+def replace(target: Path, source: Path) -> None:
+    shutil.rmtree(target)
+    shutil.copytree(source, target)
+
+
+def test_a_new_model_is_taken_without_losing_a_request_and_a_broken_one_is_not(model: Path, tmp_path: Path) -> None:
+    other = write_case(tmp_path / "other", seed=8)
+    served = tmp_path / "served"
+    shutil.copytree(model, served)
+    old, new = (Ranker.load(folder).score([QUERIES[0]] * len(TITLES), TITLES) for folder in (model, other))
+    assert np.abs(old - new).max() > 1e-3
+    failures: list[object] = []
+    asked = [0]
+    done = threading.Event()
+
+    def ask(server: Server) -> None:
+        while not done.is_set():
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{server.port}/v1/rerank",
+                json.dumps({"query": QUERIES[0], "documents": TITLES}).encode(),
+                {"X-API-Key": KEY},
+            )
+            try:
+                results = json.loads(urllib.request.urlopen(request, timeout=SECONDS).read())["results"]
+            except OSError as error:
+                failures.append(error)
+                continue
+            found = np.array([r["relevance_score"] for r in sorted(results, key=lambda result: result["index"])])
+            if min(np.abs(found - old).max(), np.abs(found - new).max()) > 1e-5:
+                failures.append(found)
+            asked[0] += 1
+
+    def reload(server: Server) -> tuple[int, Any]:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{server.port}/admin/reload", b"", {"Authorization": f"Bearer {KEY}"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+    with serving(served, tmp_path / "run", key=KEY) as server:
+        clients = [threading.Thread(target=ask, args=(server,)) for _ in range(4)]
+        for client in clients:
+            client.start()
+        try:
+            eventually(lambda: asked[0] > 20)
+            replace(served, other)
+            os.kill(server.pid, signal.SIGHUP)
+            eventually(lambda: [line["status"] for line in server.logged("reload")] == ["switched"])
+            (served / "vocab.txt").write_text("broken", encoding="utf-8")
+            status, answer = reload(server)
+            assert (status, answer["error_type"]) == (409, "not_switched")
+            assert "the old model goes on" in answer["error"]
+            replace(served, model)
+            status, answer = reload(server)
+            assert (status, answer["status"]) == (200, "switched")
+            before = asked[0]
+            eventually(lambda: asked[0] > before + 20)
+        finally:  # clients left behind would go on against a server that is gone, and fill the memory
+            done.set()
+            for client in clients:
+                client.join(SECONDS)
+        assert failures == []
+        os.kill(server.pid, signal.SIGTERM)  # a model that was loaded since has not taken the signals
+        assert server.command.process.wait(SECONDS) == 0
+
+
+@pytest.fixture(scope="module")
+def two_workers(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(model, tmp_path_factory.mktemp("workers") / "run", "--workers", "2", key=None) as one:
+        yield one
+
+
+def children(pid: int) -> set[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    return {int(word) for word in text.split()}
+
+
+def test_workers_share_the_port_and_their_figures(two_workers: Server) -> None:
+    assert len(children(two_workers.pid)) == 2
+    for _ in range(20):
+        two_workers.scores()
+    assert two_workers.figure('ranker_requests_total{outcome="ok",protocol="rerank"}') == 20
+
+
+def test_a_worker_that_is_killed_is_started_anew(two_workers: Server) -> None:
+    before = children(two_workers.pid)
+    os.kill(min(before), signal.SIGKILL)
+    two_workers.scores()  # the other one answers
+    eventually(lambda: len(children(two_workers.pid)) == 2 and min(before) not in children(two_workers.pid))
+    (new,) = children(two_workers.pid) - before
+    os.kill(max(before), signal.SIGKILL)
+    two_workers.scores()  # by the new one, when it is ready
+    assert new in children(two_workers.pid)
+
+
+def test_a_signal_to_reload_reaches_every_worker(two_workers: Server) -> None:
+    eventually(lambda: len(children(two_workers.pid)) == 2)
+
+    def reloaded() -> bool:
+        os.kill(two_workers.pid, signal.SIGHUP)  # again: a worker that starts at the moment is left out
+        time.sleep(0.5)
+        return len([line for line in two_workers.logged("reload") if line["status"] == "switched"]) >= 2
+
+    eventually(reloaded)
+    two_workers.scores()
+
+
+def test_a_signal_ends_all_workers(two_workers: Server) -> None:
+    workers = children(two_workers.pid)
+    two_workers.command.process.terminate()
+    assert two_workers.command.process.wait(SECONDS) == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def test_workers_end_when_the_one_that_started_them_is_killed(model: Path, tmp_path: Path) -> None:
+    with serving(model, tmp_path / "run", "--workers", "2") as server:
+        workers = children(server.pid)
+        server.command.process.kill()
+        server.command.process.wait(SECONDS)
+        eventually(lambda: not any(_runs(pid) for pid in workers))
+
+
+def _runs(pid: int) -> bool:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def test_a_worker_that_does_not_end_is_killed(model: Path, tmp_path: Path) -> None:
+    options = ("--workers", "2", "--drain_seconds", "0")
+    with serving(model, tmp_path / "run", *options) as server:
+        workers = children(server.pid)
+        os.kill(min(workers), signal.SIGSTOP)  # it hangs
+        server.command.process.terminate()
+        assert server.command.process.wait(SECONDS) == 0
+        assert not any(_runs(pid) for pid in workers)

@@ -1,0 +1,246 @@
+"""The server's service over a real ranker: what it refuses, and that the rest has the ranker's scores."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.scoring.ranker import Ranker
+from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, TOO_LARGE, UNAVAILABLE, Fault, FaultKind
+from paddle_ranker.serving.core.limits import Limits
+from paddle_ranker.serving.core.models import check, load_model
+from paddle_ranker.serving.core.service import EngineService
+from tests.export_cases import write_case, write_two_members
+from tests.serving_cases import SECONDS, until
+from tests.tiny import PAIRS, VOCABULARY
+
+pytestmark = pytest.mark.parity
+QUERIES, TITLES = [query for query, _ in PAIRS], [title for _, title in PAIRS]
+LIMITS = Limits(pairs=8, characters=60, queue_pairs=16)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_case(tmp_path_factory.mktemp("served") / "ranker")
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path) -> Iterator[EngineService]:
+    made = EngineService(LIMITS)
+    model = load_model(ServeConfig(model=folder, limits=LIMITS))
+    made.switch(model)
+    yield made
+    assert model.batcher.close(SECONDS)
+
+
+def fault_of(asking: Any) -> Fault:
+    with pytest.raises(Fault) as raised:
+        asyncio.run(asking)
+    return raised.value
+
+
+def arrays(ids: Any, types: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    given = np.array(ids, np.int64)
+    return given, np.zeros_like(given) if types is None else np.array(types, np.int64)
+
+
+def test_scores_are_those_of_the_ranker(service: EngineService, folder: Path) -> None:
+    ranker = Ranker.load(folder)
+    scores = asyncio.run(service.score_pairs(QUERIES, TITLES))
+    wanted = ranker.score(QUERIES, TITLES)
+    np.testing.assert_allclose(scores.probabilities, wanted, atol=1e-6)
+    np.testing.assert_allclose(1 / (1 + np.exp(-scores.logits)), wanted, atol=1e-6)
+    ids, types = ranker.pair_encoder.encode(QUERIES, TITLES).pad(range(len(QUERIES)), ranker.pair_encoder.pad_id)
+    np.testing.assert_allclose(asyncio.run(service.score_tokens(ids, types)).probabilities, wanted, atol=1e-6)
+    assert service.info.kind == "pairwise"
+    assert service.name == "ranker"
+
+
+def test_token_types_that_are_no_pair_have_the_scores_of_the_network(service: EngineService, folder: Path) -> None:
+    ids, types = arrays([[1, 7, 8, 9, 2, 10]], [[1, 0, 1, 0, 0, 1]])
+    logit = Ranker.load(folder).scorer.engine.logits(ids, types)
+    np.testing.assert_allclose(asyncio.run(service.score_tokens(ids, types)).logits, logit, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("queries", "titles", "kind", "field"),
+    [
+        ([], [], INVALID, "title"),
+        (["a"], ["b", "c"], INVALID, None),
+        (["a"] * 9, ["b"] * 9, TOO_LARGE, "title"),
+        (["a", "a"], ["b", "b" * 61], TOO_LARGE, "title[1]"),
+        (["a" * 61, "a"], ["b", "b"], TOO_LARGE, "query[0]"),
+        (["a"], [7], INVALID, "title[0]"),
+        ([None], ["b"], INVALID, "query[0]"),
+    ],
+)
+def test_pairs_are_refused(
+    service: EngineService, queries: list[Any], titles: list[Any], kind: FaultKind, field: str
+) -> None:
+    fault = fault_of(service.score_pairs(queries, titles))
+    assert (fault.kind, fault.field) == (kind, field)
+
+
+@pytest.mark.parametrize(
+    ("ids", "types", "words"),
+    [
+        ([[1, len(VOCABULARY), 2]], None, f"0 to {len(VOCABULARY) - 1}"),
+        ([[1, -1, 2]], None, r"input_ids\[0, 1\] is -1"),
+        ([[1, 5, 2]], [[0, 2, 1]], "token_type_ids"),
+        ([[1, 5, 2]], [[0, -1, 1]], "token_type_ids"),
+        ([[1, 5, 2]], [[0, 1]], "alike"),
+        ([[0, 0, 0]], None, "padding"),
+        ([[1, 5, 2], [0, 0, 0]], None, r"input_ids\[1\]"),
+        ([[5] * 65], None, "64 positions"),
+        (np.zeros((1, 0)), None, "both must be"),
+        (np.zeros((0, 4)), None, "nothing to score"),
+        ([1, 5, 2], None, "pairs, tokens"),
+        ([[[1, 5, 2]]], None, "pairs, tokens"),
+    ],
+)
+def test_token_arrays_are_refused(service: EngineService, ids: Any, types: Any, words: str) -> None:
+    asking = service.score_tokens(*arrays(ids, types))
+    with pytest.raises(Fault, match=words) as raised:
+        asyncio.run(asking)
+    assert raised.value.kind is INVALID
+
+
+def test_tokens_that_are_no_integers_are_refused(service: EngineService) -> None:
+    fault = fault_of(service.score_tokens(np.array([[1.5, 2]]), np.array([[0, 0]])))
+    assert (fault.kind, fault.field) == (INVALID, "input_ids")
+
+
+def test_more_rows_than_allowed_are_refused(service: EngineService) -> None:
+    assert fault_of(service.score_tokens(*arrays([[5, 5]] * 9))).kind is TOO_LARGE
+
+
+def test_a_deadline_that_has_passed_is_said(service: EngineService) -> None:
+    assert fault_of(service.score_pairs(["a"], ["b"], deadline=time.monotonic() - 1)).kind is TIMED_OUT
+
+
+def test_a_deadline_that_passes_while_the_engine_computes_is_said_then(
+    service: EngineService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert service.model is not None
+    scorer = service.model.batcher.scorer
+    honest = scorer.batch_logits
+    answered: list[float] = []
+
+    def slow(*arrays: np.ndarray) -> np.ndarray:
+        end = time.monotonic() + SECONDS
+        while not answered and time.monotonic() < end:
+            time.sleep(0.001)
+        return honest(*arrays)
+
+    monkeypatch.setattr(scorer, "batch_logits", slow)
+    fault = fault_of(service.score_pairs(["a"], ["b"], deadline=time.monotonic() + 0.05))
+    answered.append(1)
+    assert fault.kind is TIMED_OUT
+    batcher = service.model.batcher
+    until(lambda: not batcher._computing)  # for the tests that come after
+
+
+def test_a_caller_that_is_cancelled_takes_its_pairs_off_the_queue(
+    service: EngineService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert service.model is not None
+    batcher = service.model.batcher
+    honest = batcher.scorer.batch_logits
+    go: list[int] = []
+
+    def slow(*arrays: np.ndarray) -> np.ndarray:
+        end = time.monotonic() + SECONDS
+        while not go and time.monotonic() < end:
+            time.sleep(0.001)
+        return honest(*arrays)
+
+    monkeypatch.setattr(batcher.scorer, "batch_logits", slow)
+
+    async def queue_is(pairs: int, computing: int) -> None:
+        while (batcher.queued_pairs, batcher._computing) != (pairs, computing):
+            await asyncio.sleep(0.001)
+
+    async def ask() -> None:
+        first = asyncio.ensure_future(service.score_pairs(["a"], ["b"]))
+        await queue_is(0, computing=1)
+        second = asyncio.ensure_future(service.score_pairs(["a"] * 3, ["b"] * 3))
+        await queue_is(3, computing=1)
+        second.cancel()
+        await asyncio.wait({second})
+        await queue_is(0, computing=1)
+        go.append(1)
+        assert len((await first).logits) == 1
+
+    asyncio.run(asyncio.wait_for(ask(), SECONDS))
+
+
+def test_without_a_model_callers_are_told_to_come_again() -> None:
+    empty = EngineService(LIMITS)
+    fault = fault_of(empty.score_pairs(["a"], ["b"]))
+    assert fault.kind is UNAVAILABLE
+    assert fault.retry_after is not None
+
+
+def test_lengths_are_those_before_cutting(service: EngineService) -> None:
+    lengths, most = service.pair_lengths(["学", "学"], ["习", "深度学习" * 10])
+    assert lengths.tolist() == [5, 44]
+    assert most == 32
+
+
+def test_a_blend_takes_the_arrays_that_its_graph_takes(tmp_path: Path) -> None:
+    folder = write_two_members(tmp_path / "blend")
+    ranker = Ranker.load(folder)
+    service = EngineService(LIMITS)
+    model = load_model(ServeConfig(model=folder, limits=LIMITS))
+    service.switch(model)
+    try:
+        wanted = ranker.score(QUERIES, TITLES)
+        np.testing.assert_allclose(asyncio.run(service.score_pairs(QUERIES, TITLES)).probabilities, wanted, atol=1e-6)
+        ids, types = ranker.pair_encoder.encode(QUERIES, TITLES).pad(range(len(QUERIES)), 0)
+        np.testing.assert_allclose(asyncio.run(service.score_tokens(ids, types)).probabilities, wanted, atol=1e-6)
+        for wrong in (types[:, ::-1], types % 2, np.where(np.arange(len(types))[:, None] == 1, types[:, ::-1], types)):
+            fault = fault_of(service.score_tokens(ids, wrong))
+            assert (fault.kind, fault.field) == (INVALID, "token_type_ids")
+    finally:
+        assert model.batcher.close(SECONDS)
+
+
+def test_a_ranker_whose_scores_are_not_those_of_its_export_is_not_served(tmp_path: Path) -> None:
+    from paddle_ranker.export.static_graph import export_ranker
+    from paddle_ranker.model.folder import load_ranker
+
+    folder = tmp_path / "exported"
+    export_ranker(load_ranker(write_case(tmp_path / "ranker")), folder)
+    model = load_model(ServeConfig(model=folder))
+    assert model.batcher.close(SECONDS)
+    info = json.loads((folder / "ranker.json").read_text(encoding="utf-8"))
+    info["export"]["checks"][0]["probability"] += 0.01
+    (folder / "ranker.json").write_text(json.dumps(info), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="noted at its export"):
+        load_model(ServeConfig(model=folder))
+
+
+@pytest.mark.parametrize(("spoil", "words"), [("nan", "not numbers"), ("neighbours", "alone and in a batch")])
+def test_a_ranker_with_scores_that_cannot_be_believed_is_not_served(
+    service: EngineService, monkeypatch: pytest.MonkeyPatch, spoil: str, words: str
+) -> None:
+    assert service.model is not None
+    scorer = service.model.batcher.scorer
+    honest = scorer.batch_logits
+
+    def spoilt(ids: np.ndarray, types: np.ndarray) -> np.ndarray:
+        logits = honest(ids, types)
+        return logits * np.nan if spoil == "nan" else logits - logits.mean()
+
+    monkeypatch.setattr(scorer, "batch_logits", spoilt)
+    with pytest.raises(CheckpointError, match=words):
+        check(scorer, service.model.loaded, service.model.folder)

@@ -1,0 +1,206 @@
+"""Checkpoints survive kills, and nothing is overwritten."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Callable, Optional
+
+import pytest
+
+from paddle_ranker.errors import RankerError
+from paddle_ranker.storage.atomic import make_folder, new_file, new_folder, point, remove_unfinished
+from paddle_ranker.training.checkpoints import CheckpointKeeper
+
+pytestmark = pytest.mark.unit
+
+
+def write(content: str) -> Callable[[Path], None]:
+    def write_into(folder: Path) -> None:
+        (folder / "file").write_text(content)
+
+    return write_into
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
+
+
+def start(folder: Path, keep: int = 0) -> CheckpointKeeper:
+    keeper = CheckpointKeeper(folder, keep)
+    keeper.start()
+    return keeper
+
+
+def save(
+    keeper: CheckpointKeeper, step: int, content: str, scheduled: bool = False, best: Optional[int] = None
+) -> None:
+    steps = keeper.scheduled_with(step) if scheduled else keeper.scheduled
+    keeper.save(step, write(content), write(f"state of {content}"), scheduled=steps, best_step=best)
+
+
+def test_best_and_last_and_scheduled_stay_and_one_state(tmp_path: Path) -> None:
+    keeper = start(tmp_path, keep=2)
+    for step, scheduled, best in [(1, True, 1), (2, False, 2), (3, True, 2), (4, True, 2), (5, False, 2)]:
+        save(keeper, step, str(step), scheduled, best)
+    assert names(tmp_path) == ["best", "last", "model_2", "model_3", "model_4", "model_5", "state_5"]
+    assert (tmp_path / "best" / "file").read_text() == "2"
+    assert (tmp_path / "last" / "file").read_text() == "5"
+    assert (tmp_path / "state_5" / "file").read_text() == "state of 5"
+
+
+def test_keep_zero_keeps_every_scheduled_one_and_drops_the_superseded_best(tmp_path: Path) -> None:
+    keeper = start(tmp_path, keep=0)
+    save(keeper, 1, "1", scheduled=True)
+    save(keeper, 2, "2", best=2)
+    save(keeper, 3, "3", best=3)
+    assert names(tmp_path) == ["best", "last", "model_1", "model_3", "state_3"]
+    assert (tmp_path / "model_3" / "file").read_text() == "3"
+
+
+def test_an_earlier_run_is_set_aside_whole(tmp_path: Path) -> None:
+    first = start(tmp_path)
+    save(first, 1, "first run", scheduled=True, best=1)
+    first.close()
+    (tmp_path / "notes.txt").write_text("the user's own")
+    (tmp_path / "metrics.jsonl").write_text("{}")
+    keeper = start(tmp_path)
+    assert keeper.set_aside == tmp_path / "previous_1"
+    assert (tmp_path / "previous_1" / "best" / "file").read_text() == "first run"
+    assert names(tmp_path / "previous_1") == ["best", "last", "metrics.jsonl", "model_1", "state_1"]
+    save(keeper, 1, "second run", scheduled=True, best=1)
+    assert (tmp_path / "best" / "file").read_text() == "second run"
+    keeper.close()
+    assert start(tmp_path).set_aside == tmp_path / "previous_2"
+    assert names(tmp_path) == ["notes.txt", "previous_1", "previous_2"]
+
+
+def test_a_resumed_run_drops_what_came_after_its_state(tmp_path: Path) -> None:
+    keeper = start(tmp_path)
+    save(keeper, 2, "2", scheduled=True, best=2)
+    save(keeper, 4, "4")
+    keeper.close()
+    # Killed while it saved step 6, the best so far: the model is there, its state is not, the pointers have not moved.
+    (tmp_path / "model_6").mkdir()
+    (tmp_path / "last").unlink()
+    resumed = CheckpointKeeper(tmp_path)
+    resumed.resume(4, 2, [2])
+    assert names(tmp_path) == ["best", "last", "model_2", "model_4", "state_4"]
+    assert (tmp_path / "last").resolve().name == "model_4" and (tmp_path / "best").resolve().name == "model_2"
+    save(resumed, 6, "6", best=6)
+    assert names(tmp_path) == ["best", "last", "model_2", "model_6", "state_6"]
+
+
+def test_what_is_not_a_checkpoint_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "model_x").mkdir()
+    (tmp_path / "model_card.txt").write_text("mine")
+    (tmp_path / "mine").symlink_to("model_x")
+    for run in ("first", "second"):
+        keeper = start(tmp_path)
+        save(keeper, 1, run, best=1)
+        save(keeper, 2, run, best=2)
+        keeper.close()
+    assert names(tmp_path) == ["best", "last", "mine", "model_2", "model_card.txt", "model_x", "previous_1", "state_2"]
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
+    keeper = start(tmp_path)
+    save(keeper, 1, "mine", best=1)
+    with pytest.raises(RankerError, match="another training writes there"):
+        CheckpointKeeper(tmp_path)
+    assert (tmp_path / "best" / "file").read_text() == "mine"
+    keeper.close()
+    assert start(tmp_path).set_aside is not None
+
+
+def test_a_failing_save_leaves_the_old_and_no_rubbish(tmp_path: Path) -> None:
+    keeper = start(tmp_path)
+    save(keeper, 1, "good", best=1)
+
+    def fail(folder: Path) -> None:
+        (folder / "file").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        keeper.save(2, fail, write("state"), scheduled=[], best_step=2)
+    assert names(tmp_path) == ["best", "last", "model_1", "state_1"]
+    assert (tmp_path / "last" / "file").read_text() == "good"
+
+
+def test_a_folder_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "model_1").mkdir()
+    with pytest.raises(RankerError, match="there already"), new_folder(tmp_path / "model_1"):
+        pass
+
+
+def test_files_and_links_are_replaced_at_once(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(ZeroDivisionError), new_file(tmp_path / "a") as stream:
+        stream.write(str(1 / 0))
+    assert (tmp_path / "a").read_text() == "old" and names(tmp_path) == ["a"]
+    with new_file(tmp_path / "a") as stream:
+        stream.write("new")
+    (tmp_path / "b").write_text("b")
+    point(tmp_path / "link", tmp_path / "a")
+    point(tmp_path / "link", tmp_path / "b")
+    assert (tmp_path / "a").read_text() == "new" and (tmp_path / "link").read_text() == "b"
+    assert names(tmp_path) == ["a", "b", "link"]
+
+
+def test_an_unwritable_place_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RankerError, match=f"{tmp_path}/file/checkpoint: cannot write there"):
+        make_folder(tmp_path / "file" / "checkpoint")
+
+
+SAVER = """
+import sys
+from pathlib import Path
+from paddle_ranker.training.checkpoints import CheckpointKeeper
+keeper = CheckpointKeeper(sys.argv[1])
+keeper.start()
+def write(folder):
+    for i in range(4):
+        (folder / f"part{i}").write_text("x" * 100_000)
+print("ready", flush=True)
+for step in range(1, 100_000):
+    scheduled = keeper.scheduled_with(step) if step % 3 == 0 else keeper.scheduled
+    keeper.save(step, write, write, scheduled=scheduled, best_step=step // 2 * 2 or None)
+"""
+
+
+def test_kill_at_any_moment_leaves_complete_checkpoints(tmp_path: Path) -> None:
+    seen_unfinished = False
+    for delay in (0.05, 0.11, 0.17, 0.23, 0.31, 0.4):
+        process = subprocess.Popen([sys.executable, "-c", SAVER, str(tmp_path)], stdout=subprocess.PIPE)
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        while not (tmp_path / "last").is_symlink():
+            time.sleep(0.001)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        seen_unfinished |= any(name.startswith(".unfinished-") for name in names(tmp_path))
+        checkpoints = [path for path in tmp_path.iterdir() if not path.name.startswith((".", "previous"))]
+        assert any(path.name == "last" for path in checkpoints)
+        for checkpoint in checkpoints:
+            assert [part.stat().st_size for part in sorted(checkpoint.iterdir())] == [100_000] * 4
+    remove_unfinished(tmp_path)
+    assert not any(name.startswith(".unfinished-") for name in names(tmp_path))
+    assert seen_unfinished  # at least one kill hit a save
+
+
+def test_what_a_living_process_writes_is_left_alone(tmp_path: Path) -> None:
+    other = subprocess.Popen(["sleep", "60"])
+    try:
+        (tmp_path / f".unfinished-{other.pid}-x").mkdir()
+        (tmp_path / ".unfinished-0-y").mkdir()
+        remove_unfinished(tmp_path)
+        assert names(tmp_path) == [f".unfinished-{other.pid}-x"]
+    finally:
+        os.kill(other.pid, signal.SIGKILL)
+        other.wait()

@@ -1,0 +1,374 @@
+"""Several processes that train one model on one machine, as the launcher starts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.kill_resume import differences
+from ernie_matching import train_pairwise
+from paddle_ranker import Ranker
+from paddle_ranker.distributed import ProcessGroup
+from paddle_ranker.evaluation.evaluate import EvaluationSet
+from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
+from paddle_ranker.scoring.engines.dygraph import DygraphEngine
+from paddle_ranker.training.log import METRICS_FILE, read_metrics
+from tests.conftest import REPOSITORY
+from tests.tiny import HAN, write_encoder, write_ranker
+from tests.training_runs import typed_training
+
+server = pytest.mark.server  # real processes: some 10 seconds each
+TRIPLES, BATCH_SIZE, EPOCHS = 41, 8, 4  # two processes: batches of 16, 16 and 9, which is 5 and 4
+STEPS = 12
+SCRIPT = REPOSITORY / "ernie_matching" / "train_pairwise.py"
+BROKEN = r"error: the connection to the other processes of this training broke .*log/workerlog\.<number>"
+ALTERED = REPOSITORY / "tests" / "altered_training.py"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny encoder, the same without dropout, training triples and a labelled file."""
+    folder = tmp_path_factory.mktemp("data")
+    write_encoder(folder / "encoder")
+    write_encoder(folder / "still", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    random = np.random.RandomState(0)
+    words = ["".join(random.choice(HAN, random.randint(2, 6))) for _ in range(TRIPLES)]
+    others = random.permutation(words)
+    triples = [f"{word}\t{word}的研究{'论' * (i % 7)}\t{other}\n" for i, (word, other) in enumerate(zip(words, others))]
+    pairs = [f"{word}\t论{word}\t1\n{word}\t{other}{word[:1]}\t0\n" for word, other in zip(words, others)]
+    (folder / "train.csv").write_text("".join(triples), encoding="utf-8")
+    (folder / "one.csv").write_text(triples[0], encoding="utf-8")
+    (folder / "dev.csv").write_text("".join(pairs), encoding="utf-8")
+    return folder
+
+
+def training(save_dir: Path, *more: object) -> list[str]:
+    """Return the command's options, to be given in the folder `data`; of a name that comes twice the later counts."""
+    return typed_training(
+        save_dir, *more, epochs=EPOCHS, batch_size=BATCH_SIZE, warmup_proportion=0.2, eval_step=4, save_step=3
+    )
+
+
+class Launched:
+    """A training in two processes; what they print is in `<logs>/workerlog.<number>`, the first's also in `output`."""
+
+    def __init__(self, data: Path, logs: Path, script: Path, *arguments: object):
+        self.logs, self._output = logs, logs.with_suffix(".txt")
+        # The launcher crashes where this is set to nothing, as it is where a GPU must not be used.
+        environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+        launch = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", 2, "--log_dir", logs, script]
+        with self._output.open("wb") as stream:
+            self.launcher = subprocess.Popen(
+                [*map(str, [*launch, *arguments])], cwd=data, env=environment, stdout=stream, stderr=subprocess.STDOUT
+            )
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text(encoding="utf-8", errors="replace")
+
+    def log(self, rank: int) -> str:
+        path = self.logs / f"workerlog.{rank}"
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+    def wait(self, seconds: float = 120) -> int:
+        """Wait for the end; return the exit status."""
+        try:
+            return self.launcher.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.end()
+            raise
+
+    def processes(self) -> dict[int, int]:
+        """Return the process of each rank."""
+        found = {}
+        with suppress(OSError):  # one that has just ended
+            for child in Path(f"/proc/{self.launcher.pid}/task/{self.launcher.pid}/children").read_text().split():
+                rank = re.search(rb"PADDLE_TRAINER_ID=(\d+)", Path(f"/proc/{child}/environ").read_bytes())
+                if rank:
+                    found[int(rank.group(1))] = int(child)
+        return found
+
+    def wait_for_step(self, step: int) -> None:
+        while not re.search(rf"^global step {step},", self.log(0), re.M):
+            assert self.launcher.poll() is None, self.output
+            time.sleep(0.01)
+
+    def end(self) -> None:
+        """End whatever still runs."""
+        if self.launcher.poll() is None:
+            for process in [*self.processes().values(), self.launcher.pid]:
+                os.kill(process, signal.SIGKILL)
+            self.launcher.wait()
+
+
+def run_alone(data: Path, *arguments: str) -> int:
+    """Call the command here, in one process, without the seconds that its start takes; return its status."""
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(data)
+        patch.setattr("paddle_ranker.runtime.prepare_command", lambda threads: None)
+        try:
+            return train_pairwise.main(list(arguments))
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+
+
+Trained = tuple[Path, str]  # save folder, what the first process printed
+
+
+@pytest.fixture(scope="module")
+def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A training in one process, each step of two batches."""
+    folder = tmp_path_factory.mktemp("alone") / "checkpoint"
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *training(folder, "--gradient_accumulation_steps", 2)],
+        cwd=data,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+@pytest.fixture(scope="module")
+def together(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Launched]:
+    """The same training in two processes."""
+    folder = tmp_path_factory.mktemp("together")
+    launched = Launched(data, folder / "log", SCRIPT, *training(folder / "checkpoint"))
+    assert launched.wait() == 0, launched.output + launched.log(1)
+    return folder / "checkpoint", launched
+
+
+def scores(folder: Path) -> np.ndarray:
+    """Return scores of 129 pairs by the last checkpoint in a save folder."""
+    queries, titles = [f"{a}{b}" for a in HAN for b in HAN[:3]], [a for a in HAN for _ in range(3)]
+    found: np.ndarray = Ranker.load(folder / "last").score(queries, titles)
+    assert np.ptp(found) > 0.1
+    return found
+
+
+def figures(folder: Path) -> list[dict[str, Any]]:
+    return [
+        {name: value for name, value in record.items() if name not in ("time", "seconds", "steps_per_second")}
+        for record in read_metrics(folder / METRICS_FILE)
+    ]
+
+
+@server
+def test_two_processes_are_one_that_adds_up_two_batches(together: tuple[Path, Launched], alone: Trained) -> None:
+    ours, theirs = (load_arrays(folder / "last" / PARAMETERS_FILE) for folder in (together[0], alone[0]))
+    assert list(ours) == list(theirs)
+    for name, array in theirs.items():  # dropout included: it hangs on the place in the batch, not on the process
+        np.testing.assert_allclose(ours[name], array, atol=1e-6, rtol=0, err_msg=name)
+    np.testing.assert_allclose(scores(together[0]), scores(alone[0]), atol=1e-5)
+    lines = [[record for record in figures(folder) if "loss" in record] for folder in (together[0], alone[0])]
+    assert [record["examples"] for record in lines[0]][:4] == [16, 32, 41, 57] and len(lines[0]) == STEPS
+    for ours_record, theirs_record in zip(*lines):
+        assert ours_record == pytest.approx(theirs_record, abs=1e-6)
+
+
+@server
+def test_an_evaluation_in_two_processes_prints_what_one_would(
+    together: tuple[Path, Launched], alone: Trained, data: Path
+) -> None:
+    printed = re.findall(r"^eval_dev auc:\S+$", together[1].log(0), re.M)
+    assert len(printed) == 3 and printed == re.findall(r"^eval_dev auc:\S+$", alone[1], re.M)
+    for pointer in ("best", "last"):
+        results = json.loads((together[0] / pointer / "ranker.json").read_text(encoding="utf-8"))["results"]
+        ranker = Ranker.load(together[0] / pointer)
+        evaluation = EvaluationSet(data / "dev.csv", ranker.scorer.pair_encoder, BATCH_SIZE)
+        measured = evaluation.measure(ranker.scorer.engine)
+        assert len(measured) > 3 and results == {"step": results["step"], **measured}  # all digits
+
+
+@server
+def test_only_the_first_process_prints_and_writes(together: tuple[Path, Launched], alone: Trained) -> None:
+    folder, launched = together
+    steps = [str(step) for step in range(1, STEPS + 1)]
+    assert re.findall(r"^global step (\d+),", launched.output, re.M) == steps
+    assert not re.search("global step|eval_dev|kept|start from|best:|trained|rror", launched.log(1))
+    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in alone[0].iterdir())
+    # A second writer would have found the folders there already, or moved them aside; or doubled the lines.
+    assert [record["step"] for record in figures(folder)] == [record["step"] for record in figures(alone[0])]
+
+
+@server
+def test_two_processes_train_the_model_that_one_would(data: Path, tmp_path: Path) -> None:
+    still = ["--model_name_or_path", "./still"]
+    assert run_alone(data, *training(tmp_path / "alone", *still, "--batch_size", 2 * BATCH_SIZE)) == 0
+    launched = Launched(data, tmp_path / "log", SCRIPT, *training(tmp_path / "together", *still))
+    assert launched.wait() == 0, launched.output
+    np.testing.assert_allclose(scores(tmp_path / "together"), scores(tmp_path / "alone"), atol=1e-5)
+
+
+@server
+def test_gradient_descent_in_two_processes_gives_the_parameters_of_one(data: Path, tmp_path: Path) -> None:
+    # 20 steps without dropout. Small gradients are not clipped and large ones are, by the norm of them all together.
+    more = ["--model_name_or_path", "./still", "--learning_rate", 0.05, "--max_grad_norm", 2, "--max_steps", 20]
+    options = [*more, "--epochs", 7, "--save_step", 100]
+    line = [sys.executable, ALTERED, "sgd", *training(tmp_path / "alone", *options, "--batch_size", 2 * BATCH_SIZE)]
+    alone = subprocess.run([*map(str, line)], cwd=data, capture_output=True, text=True, timeout=180)
+    assert alone.returncode == 0, alone.stderr
+    launched = Launched(data, tmp_path / "log", ALTERED, "sgd", *training(tmp_path / "together", *options))
+    assert launched.wait() == 0, launched.output
+    start = load_arrays(data / "still" / PARAMETERS_FILE)
+    ours, theirs = (load_arrays(tmp_path / name / "last" / PARAMETERS_FILE) for name in ("together", "alone"))
+    for name, array in theirs.items():
+        np.testing.assert_allclose(ours[name], array, atol=1e-5, rtol=0, err_msg=name)
+    moved = [np.abs(theirs[f"encoder.{name}"] - array).max() for name, array in start.items()]
+    assert np.median(moved) > 1e-3
+    norms = [record["gradient_norm"] for record in figures(tmp_path / "together") if "loss" in record]
+    assert min(norms) < 2 < max(norms) and len(norms) == 20
+
+
+@server
+def test_a_killed_process_ends_all_and_two_go_on(
+    data: Path, tmp_path: Path, together: tuple[Path, Launched], capfd: pytest.CaptureFixture[str]
+) -> None:
+    save_dir = tmp_path / "checkpoint"
+    kill_one(Launched(data, tmp_path / "log", SCRIPT, *training(save_dir)), rank=1)
+    assert (save_dir / "last").is_symlink()
+
+    assert run_alone(data, *training(save_dir, "--resume")) == 1
+    assert (
+        "the run to resume was started otherwise: processes was 2, is 1; total_steps was 12, is 24: "
+        in capfd.readouterr().err
+    )
+    launched = Launched(data, tmp_path / "log2", SCRIPT, *training(save_dir, "--resume"))
+    assert launched.wait() == 0, launched.output + launched.log(1)
+    assert re.search(r"^resume after step \d+, from ", launched.log(0), re.M)
+    assert differences(together[0], save_dir) == []
+
+
+@server
+@pytest.mark.slow
+def test_killing_the_first_process_ends_all(data: Path, tmp_path: Path) -> None:
+    kill_one(Launched(data, tmp_path / "log", SCRIPT, *training(tmp_path / "checkpoint")), rank=0)
+
+
+def kill_one(launched: Launched, rank: int) -> None:
+    """Kill one of two processes in the middle of training; see that all end, and that the other says why."""
+    try:
+        launched.wait_for_step(4)
+        processes = launched.processes()
+        assert sorted(processes) == [0, 1]
+        os.kill(processes[rank], signal.SIGKILL)
+        began = time.monotonic()
+        assert launched.wait(60) != 0
+        assert time.monotonic() - began < 20
+    finally:
+        launched.end()
+    assert not any(Path(f"/proc/{process}").exists() for process in processes.values())
+    # The launcher looks once a second and shows the lowest of those that have ended by then.
+    shown = re.search(r"Container rank (\d) status failed .* code (\S+)", launched.output)
+    assert shown, launched.output
+    assert shown.groups() == (str(rank), "-9") or re.search(BROKEN, launched.output), launched.output
+    assert "Traceback" not in launched.log(1 - rank)
+    # Which comes first differs: the launcher's signal, or the connection's end.
+    assert re.search(BROKEN + r"|^train_pairwise\.py: .*the last good checkpoint is ", launched.log(1 - rank), re.M)
+
+
+@server
+@pytest.mark.parametrize(
+    ("alteration", "message"),
+    [
+        ("raising", "unexpected ValueError: the second process fails here; run again with --debug for the traceback"),
+        pytest.param("unreadable", "unreadable.csv: no such file; check the path", marks=pytest.mark.slow),
+    ],
+)
+def test_a_process_that_fails_ends_all_with_its_error_shown(
+    data: Path, tmp_path: Path, alteration: str, message: str
+) -> None:
+    launched = Launched(data, tmp_path / "log", ALTERED, alteration, *training(tmp_path / "checkpoint"))
+    ends_with(launched, f"altered_training.py: error: {message}")
+
+
+@server
+@pytest.mark.slow
+def test_more_processes_than_examples(data: Path, tmp_path: Path) -> None:
+    arguments = training(tmp_path / "checkpoint", "--train_file", "one.csv")
+    launched = Launched(data, tmp_path / "log", SCRIPT, *arguments)
+    ends_with(launched, "train_pairwise.py: error: 1 training examples are too few for 2 processes")
+    assert not list((tmp_path / "checkpoint").glob("model_*"))
+
+
+@server
+@pytest.mark.slow
+def test_the_others_wait_for_a_slow_disk(data: Path, tmp_path: Path) -> None:
+    arguments = training(tmp_path / "checkpoint", "--max_steps", 4, "--save_step", 2, "--eval_step", 100)
+    launched = Launched(data, tmp_path / "log", ALTERED, "slow_disk", *arguments)
+    assert launched.wait(180) == 0, launched.output + launched.log(1)
+    assert sorted(path.name for path in (tmp_path / "checkpoint").glob("model_*")) == ["model_2", "model_4"]
+
+
+def ends_with(launched: Launched, message: str) -> None:
+    """See that all processes end within seconds, and that the launcher shows the second one's last line.
+
+    Where the first has ended as well before the launcher looks, it shows the first one's, which names the logs.
+    """
+    processes: dict[int, int] = {}
+    try:
+        while len(processes) < 2 and launched.launcher.poll() is None:
+            processes = launched.processes()
+        assert launched.wait(90) != 0
+    finally:
+        launched.end()
+    assert len(processes) == 2 and not any(Path(f"/proc/{process}").exists() for process in processes.values())
+    assert launched.log(1).splitlines()[-1] == message
+    assert message in launched.output.splitlines() or re.search(BROKEN, launched.output), launched.output
+
+
+class _Share(ProcessGroup):
+    """One of several processes; their sum is taken elsewhere."""
+
+    def __init__(self, rank: int, size: int):
+        self.rank, self.size = rank, size
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        return values
+
+
+class _Counting(DygraphEngine):
+    def logits(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
+        self.rows: list[int] = [*getattr(self, "rows", []), len(input_ids)]
+        return super().logits(input_ids, token_type_ids)
+
+
+@pytest.fixture
+def evaluation(data: Path, tmp_path: Path) -> tuple[EvaluationSet, _Counting]:
+    ranker = Ranker.load(write_ranker(tmp_path / "ranker"))
+    engine = ranker.scorer.engine
+    assert isinstance(engine, DygraphEngine)
+    return EvaluationSet(data / "dev.csv", ranker.scorer.pair_encoder, 4), _Counting(engine.network)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("size", [2, 3, 50])
+def test_each_process_scores_its_share_of_the_evaluation(
+    evaluation: tuple[EvaluationSet, _Counting], size: int
+) -> None:
+    labelled, engine = evaluation
+    whole = labelled.logits(engine)
+    batches, shares, scored = engine.rows, [], []
+    assert sum(batches) == len(labelled.labels) == 82 and len(batches) > 3
+    for rank in range(size):
+        engine.rows = []
+        shares.append(labelled.logits(engine, _Share(rank, size)))
+        scored.append(engine.rows)
+        assert np.count_nonzero(shares[-1]) == sum(engine.rows)
+    assert sorted(chain.from_iterable(scored)) == sorted(batches)  # no batch is scored twice, none is left out
+    assert max(map(len, scored)) - min(map(len, scored)) <= 1
+    np.testing.assert_array_equal(np.sum(shares, axis=0), whole)

@@ -1,0 +1,167 @@
+"""A run that was killed and resumed ends as one that was not; a resume of something else is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ernie_matching.model import PairwiseExamples
+from paddle_ranker.errors import CheckpointError, RankerError
+from paddle_ranker.training.state import content_digest, find_state
+from tests.tiny import make_network
+from tests.training_runs import names, parameters, run
+
+pytestmark = pytest.mark.unit
+
+SETTINGS: dict[str, Any] = {"epochs": 4, "batch_size": 5, "save_step": 3, "eval_step": 4, "warmup_proportion": 0.2}
+
+
+class _Killed(BaseException):
+    """Stands for kill -9: nothing may catch it and save something."""
+
+
+class _Mortal:
+    """Examples in the middle of whose step the process dies."""
+
+    def __init__(self, examples: PairwiseExamples, step: int):
+        self.examples, self.left = examples, step
+        self.rows_each, self.groups = examples.rows_each, examples.groups
+        self.lengths, self.weight = examples.lengths, examples.weight
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def loss(self, network: Any, indices: np.ndarray) -> Any:
+        self.left -= 1
+        if not self.left:
+            raise _Killed
+        return self.examples.loss(network, indices)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, examples: PairwiseExamples) -> tuple[np.ndarray, Path]:
+    folder = tmp_path_factory.mktemp("unbroken")
+    _, network = run(folder, examples, aucs=AUCS, **SETTINGS)
+    return parameters(network), folder / "checkpoint"
+
+
+AUCS = [0.6, 0.8, 0.7, 0.75, 0.9]
+
+
+@pytest.mark.parametrize("step", [2, 4, 5, 7, 10, 19])
+def test_a_killed_run_resumes_to_the_same_parameters(
+    tmp_path: Path, examples: PairwiseExamples, unbroken: tuple[np.ndarray, Path], step: int
+) -> None:
+    with pytest.raises(_Killed):
+        run(tmp_path, _Mortal(examples, step), aucs=AUCS, **SETTINGS)
+    state = find_state(tmp_path / "checkpoint")
+    evaluated = 0 if state is None else state.progress.step // 4
+    result, network = run(
+        tmp_path,
+        examples,
+        network=make_network(seed=9) if state else None,
+        aucs=AUCS[evaluated:],
+        resume=True,
+        **SETTINGS,
+    )
+    expected, folder = unbroken
+    np.testing.assert_array_equal(parameters(network), expected)
+    assert names(tmp_path / "checkpoint") == names(folder)
+    for link in ("best", "last"):
+        assert (tmp_path / "checkpoint" / link).resolve().name == (folder / link).resolve().name
+    assert result.best["auc"] == 0.9
+    steps = [json.loads(line)["step"] for line in (tmp_path / "checkpoint" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_finished_run_is_not_trained_again(
+    tmp_path: Path, examples: PairwiseExamples, unbroken: tuple[np.ndarray, Path]
+) -> None:
+    shutil.copytree(unbroken[1], tmp_path / "checkpoint", symlinks=True)
+    result, network = run(tmp_path, examples, network=make_network(seed=9), resume=True, **SETTINGS)
+    np.testing.assert_array_equal(parameters(network), unbroken[0])
+    assert result.finished and result.steps == 20 and result.best["auc"] == 0.9
+    assert not list((tmp_path / "checkpoint").glob("state_*/optimizer.npz"))  # it is of no use any more
+
+
+def interrupted(tmp_path: Path, examples: Any, **changes: Any) -> None:
+    with pytest.raises(_Killed):
+        run(tmp_path, _Mortal(examples, 8), aucs=AUCS, **{**SETTINGS, **changes})
+
+
+def test_other_options_are_named_and_refused_unless_forced(tmp_path: Path, examples: PairwiseExamples) -> None:
+    interrupted(tmp_path, examples)
+    other = {**SETTINGS, "learning_rate": 5e-3, "resume": True}
+    with pytest.raises(RankerError, match=r"learning_rate was 0.001, is 0.005: .*--force_resume true"):
+        run(tmp_path, examples, aucs=AUCS, **other)
+    assert "model_6" in names(tmp_path / "checkpoint")  # a refusal loses nothing
+    with pytest.raises(RankerError, match=r"total_steps was 20, is 25"):
+        run(tmp_path, examples, aucs=AUCS, **{**SETTINGS, "epochs": 5, "resume": True})
+    result, _ = run(tmp_path, examples, aucs=AUCS, force_resume=True, **other)
+    assert result.finished and result.steps == 20
+
+
+def test_another_number_of_processes_is_named(tmp_path: Path, examples: PairwiseExamples) -> None:
+    interrupted(tmp_path, examples)
+    path = tmp_path / "checkpoint" / "state_6" / "state.json"
+    content = json.loads(path.read_text())
+    content["identity"]["processes"] = 4
+    path.write_text(json.dumps(content))
+    with pytest.raises(RankerError, match="processes was 4, is 1"):
+        run(tmp_path, examples, resume=True, **SETTINGS)
+
+
+def test_a_damaged_state_is_an_error_that_says_so(tmp_path: Path, examples: PairwiseExamples) -> None:
+    interrupted(tmp_path, examples)
+    state = tmp_path / "checkpoint" / "state_6"
+    whole = (state / "optimizer.npz").read_bytes()
+    (state / "optimizer.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match=r"optimizer.npz: missing or damaged"):
+        run(tmp_path, examples, resume=True, **SETTINGS)
+    (state / "state.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"state.json: damaged"):
+        find_state(tmp_path / "checkpoint")
+    (state / "state.json").write_text('{"format_version": 99}')
+    with pytest.raises(CheckpointError, match="newer version"):
+        find_state(tmp_path / "checkpoint")
+
+
+def test_a_state_of_another_network_is_refused(tmp_path: Path, examples: PairwiseExamples) -> None:
+    interrupted(tmp_path, examples)
+    with pytest.raises(CheckpointError, match="is of another network"):
+        run(tmp_path, examples, network=make_network(hidden_size=32), resume=True, **SETTINGS)
+
+
+def test_a_time_limit_stops_with_a_checkpoint_to_go_on_from(
+    tmp_path: Path, examples: PairwiseExamples, unbroken: tuple[np.ndarray, Path]
+) -> None:
+    result, _ = run(tmp_path, examples, aucs=AUCS, max_minutes=1e-9, **SETTINGS)
+    assert result.steps == 1 and not result.finished and result.last == {}
+    assert names(tmp_path / "checkpoint") == ["last", "model_1"]
+    result, network = run(tmp_path, examples, make_network(seed=9), AUCS, resume=True, **SETTINGS)
+    assert result.finished and result.steps == 20 and result.best == {"step": 20, "auc": 0.9}
+    np.testing.assert_array_equal(parameters(network), unbroken[0])
+
+
+def test_early_stopping_counts_across_a_resume(tmp_path: Path, examples: PairwiseExamples) -> None:
+    settings = {**SETTINGS, "eval_step": 1, "early_stopping": 3}
+    falling = [0.9, 0.8, 0.7, 0.6, 0.5]
+    result, _ = run(tmp_path / "a", examples, aucs=falling, **settings)
+    assert result.steps == 4 and result.finished and result.best == {"step": 1, "auc": 0.9}
+    with pytest.raises(_Killed):
+        run(tmp_path / "b", _Mortal(examples, 4), aucs=falling, **settings)
+    result, _ = run(tmp_path / "b", examples, aucs=falling[3:], resume=True, **settings)
+    assert result.steps == 4 and result.best["step"] == 1
+    result, _ = run(tmp_path / "b", examples, resume=True, **settings)  # stopped early is finished
+    assert result.steps == 4 and result.finished
+
+
+def test_the_digest_is_of_the_content(tmp_path: Path) -> None:
+    for name, content in (("a", "x" * 3_000_000), ("b", "x" * 3_000_000), ("c", "x" * 2_999_999 + "y")):
+        (tmp_path / name).write_text(content)
+    assert content_digest(tmp_path / "a") == content_digest(tmp_path / "b") != content_digest(tmp_path / "c")

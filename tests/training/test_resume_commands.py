@@ -1,0 +1,254 @@
+"""Trainings that are killed, stopped or refused, and resumed, through the commands as users type them."""
+
+from __future__ import annotations
+
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import pytest
+
+from benchmarks.kill_resume import KillResumeOptions, differences, kill_and_resume
+from ernie_matching import train_pairwise
+from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
+from tests.conftest import REPOSITORY
+from tests.tiny import HAN, draw_words, write_encoder
+from tests.training_runs import typed_training
+
+pytestmark = pytest.mark.server  # real processes: seconds each
+
+STEPS = 20  # of the training below: 40 triples in batches of 8, four times
+
+
+@pytest.mark.parametrize("ranker", ["pairwise", pytest.param("cross_encoder", marks=pytest.mark.slow)])
+def test_a_run_killed_three_times_ends_as_an_unbroken_one(
+    ranker: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert kill_and_resume(KillResumeOptions(kills=3, seed=3, ranker=ranker, steps=30), tmp_path) == []
+    assert len(re.findall(r"^kill  \d after .*; goes on from step \d+$", capsys.readouterr().out, re.M)) == 3
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny encoder, training triples and a labelled file."""
+    folder = tmp_path_factory.mktemp("data")
+    write_encoder(folder / "encoder")
+    random, words = draw_words()
+    others = random.choice(words, 40)
+    (folder / "train.csv").write_text(
+        "".join(f"{word}\t{word}的研究\t{other}的研究\n" for word, other in zip(words, others)), encoding="utf-8"
+    )
+    (folder / "dev.csv").write_text(
+        "".join(f"{word}\t论{word}\t1\n{word}\t论{other}\t0\n" for word, other in zip(words, others)), encoding="utf-8"
+    )
+    return folder
+
+
+def training(save_dir: Path, *more: object) -> list[str]:
+    """Return the command's options, to be given in the folder `data` or in a copy of it."""
+    return typed_training(save_dir, *more, eval_step=5, save_step=2)
+
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(data: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
+    """Call the command's `main` in `data`, without the seconds of a process; returns its status, output and errors."""
+    monkeypatch.chdir(data)
+    monkeypatch.setattr("paddle_ranker.runtime.prepare_command", lambda threads: None)  # for a process that ends soon
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def main(*arguments: str) -> tuple[int, str, str]:
+        try:
+            status = train_pairwise.main(list(arguments))
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+        return (status, *capfd.readouterr())
+
+    return main
+
+
+@pytest.fixture(scope="module")
+def unbroken(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The save folder of a training that nothing stopped, in a process of its own."""
+    folder = tmp_path_factory.mktemp("unbroken") / "checkpoint"
+    done = run(training(folder), data)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+SCRIPT = str(REPOSITORY / "ernie_matching" / "train_pairwise.py")
+
+
+def run(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    line = [sys.executable, SCRIPT, *arguments]
+    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=180)
+
+
+def start_until(step: int, arguments: list[str], cwd: Path) -> subprocess.Popen[str]:
+    """Start the command, and return when it has printed the line of `step`."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", SCRIPT, *arguments],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(f"global step {step},"):
+            return process
+    raise AssertionError(f"ended before step {step}: {process.communicate()[1]}")
+
+
+def stopped(save_dir: Path, call: Call) -> None:
+    """Begin a training that its time limit stops after the first step."""
+    status, printed, errors = call(*training(save_dir, "--max_minutes", 1e-9))
+    assert status == 0, errors
+    assert "stopped for now (--resume goes on) after 1 steps" in printed
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+def test_resume_begins_a_run_where_there_is_none(tmp_path: Path, call: Call) -> None:
+    status, printed, errors = call(*training(tmp_path / "new", "--resume", "--max_steps", 1))
+    assert status == 0, errors
+    assert f"{tmp_path}/new holds no run to resume: begin one\n" in printed
+    assert "global step 1, epoch: 1, batch: 1," in printed and (tmp_path / "new" / "last").is_symlink()
+
+
+def test_a_time_limit_stops_and_resume_goes_on_to_the_same_end(
+    data: Path, tmp_path: Path, unbroken: Path, call: Call
+) -> None:
+    save_dir = tmp_path / "limited"
+    stopped(save_dir, call)
+    assert (save_dir / "last").resolve().name == "model_1"
+    done = run(training(save_dir, "--resume"), data)
+    assert done.returncode == 0, done.stderr
+    assert f"resume after step 1, from {save_dir}/model_1\n" in done.stdout and "global step 1," not in done.stdout
+    assert f"trained {STEPS} steps" in done.stdout
+    # The limit made an evaluation of its own; all else is as it would have been.
+    evaluated = [problem for problem in differences(unbroken, save_dir) if "is off by" in problem]
+    assert evaluated == []
+    assert sorted(p.name for p in save_dir.glob("model_*")) == sorted(p.name for p in unbroken.glob("model_*"))
+
+
+def test_another_learning_rate_or_file_is_refused_by_name_unless_forced(
+    data: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_dir, own = tmp_path / "checkpoint", tmp_path / "data"
+    shutil.copytree(data, own)
+    monkeypatch.chdir(own)
+    stopped(save_dir, call)
+    before = contents(save_dir)
+
+    status, printed, errors = call(*training(save_dir, "--resume", "--learning_rate", 2e-3))
+    assert status == 1 and errors.count("\n") == 1
+    assert "the run to resume was started otherwise: options learning_rate was 0.001, is 0.002: " in errors
+    assert "--force_resume true" in errors and "global step" not in printed
+
+    train = own / "train.csv"
+    train.write_text(train.read_text(encoding="utf-8").replace("的研究", "之研究", 1), encoding="utf-8")
+    status, _, errors = call(*training(save_dir, "--resume"))
+    assert status == 1 and re.search(r"otherwise: content train_file was [0-9a-f]{16}, is [0-9a-f]{16}: ", errors)
+
+    with train.open("a", encoding="utf-8") as stream:
+        stream.writelines(f"{word}\t{word}\t研究\n" for word in HAN[:8])
+    status, _, errors = call(*training(save_dir, "--resume"))
+    assert status == 1 and "content train_file was" in errors and f"total_steps was {STEPS}, is 24" in errors
+    assert contents(save_dir) == before  # a refusal changes nothing
+
+    changed = ["--resume", "--learning_rate", 2e-3, "--force_resume", "true"]
+    status, printed, errors = call(*training(save_dir, *changed))
+    assert status == 0, errors
+    assert "resume after step 1," in printed and "trained 24 steps" in printed
+
+
+def test_what_only_moves_the_stops_may_change(tmp_path: Path, call: Call) -> None:
+    save_dir = tmp_path / "checkpoint"
+    stopped(save_dir, call)
+    changed = ["--resume", "--eval_step", 50, "--save_step", 50, "--keep", 1, "--logging_steps", 10]
+    status, printed, errors = call(*training(save_dir, *changed))
+    assert status == 0, errors
+    assert re.findall(r"^global step (\d+),", printed, re.M) == ["10", "20"]
+
+
+def test_sigterm_then_resume_without_the_encoder_it_began_with(data: Path, tmp_path: Path, unbroken: Path) -> None:
+    own, save_dir = tmp_path / "data", tmp_path / "checkpoint"
+    shutil.copytree(data, own)
+    process = start_until(4, training(save_dir), own)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted (at step" in errors, errors
+    shutil.rmtree(own / "encoder")
+    done = run(training(save_dir, "--resume"), own)
+    assert done.returncode == 0, done.stderr
+    assert differences(unbroken, save_dir) == []
+
+
+def test_a_finished_run_says_its_result_again(tmp_path: Path, unbroken: Path, call: Call) -> None:
+    shutil.copytree(unbroken, tmp_path / "done", symlinks=True)
+    before = contents(tmp_path / "done")
+    status, printed, errors = call(*training(tmp_path / "done", "--resume"))
+    assert status == 0, errors
+    assert f"trained {STEPS} steps" in printed and "global step" not in printed
+    best = (unbroken / "best").resolve().name
+    assert f"best: step {best.split('_')[1]} (auc " in printed and f"last: {tmp_path}/done/model_{STEPS}\n" in printed
+    after = contents(tmp_path / "done")
+    assert after.pop("learning_curve.png") and before.pop("learning_curve.png") and after == before
+
+
+def test_a_disk_that_fills_up_in_the_middle_and_is_emptied(data: Path, tmp_path: Path, unbroken: Path) -> None:
+    save_dir = tmp_path / "checkpoint"
+    process = start_until(5, training(save_dir), data)
+    # A limit on file sizes stands in for a full disk: the next checkpoint fails part of the way.
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (3000, 3000))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Traceback" not in errors, errors
+    found = re.search(rf"checkpoint of step (\d+) could not be written .* is {save_dir}/model_(\d+); make room", errors)
+    assert found and int(found.group(2)) < int(found.group(1)), errors
+    assert (save_dir / "last").resolve().name == f"model_{found.group(2)}"
+    assert not list(save_dir.glob(".unfinished-*"))
+    done = run(training(save_dir, "--resume"), data)
+    assert done.returncode == 0, done.stderr
+    assert f"resume after step {found.group(2)}," in done.stdout
+    assert differences(unbroken, save_dir) == []
+
+
+def test_differences_are_found(unbroken: Path, tmp_path: Path) -> None:
+    # What the tests above rely on: one bit of a parameter, one line of the metrics, one pointer.
+    other = tmp_path / "other"
+    shutil.copytree(unbroken, other, symlinks=True)
+    assert differences(unbroken, other) == []
+    arrays = load_arrays(other / "last" / PARAMETERS_FILE)
+    arrays["head.weight"].view(np.int32)[0] ^= 1
+    save_arrays(arrays, other / "last" / PARAMETERS_FILE)
+    lines = (other / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (other / "metrics.jsonl").write_text("".join(lines[:-1]), encoding="utf-8")
+    (other / "best").unlink()
+    found = differences(unbroken, other)
+    assert any(problem.startswith("last: head.weight is off by") for problem in found)
+    assert any("lines of other steps" in problem for problem in found)
+    assert "best is not there" in found
+
+
+def test_two_trainings_do_not_share_a_folder(data: Path, tmp_path: Path, call: Call) -> None:
+    save_dir = tmp_path / "checkpoint"
+    process = start_until(2, training(save_dir, "--epochs", 4000), data)
+    try:
+        for more in ([], ["--resume"]):
+            status, _, errors = call(*training(save_dir, "--epochs", 4000, *more))
+            assert status == 1 and "another training writes there" in errors
+    finally:
+        process.kill()
+        process.communicate()

@@ -1,0 +1,380 @@
+"""What a training tells: printed lines, metrics.jsonl across kills, resumes and full disks, VisualDL, the picture."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import pytest
+
+from paddle_ranker.commands.curve import main as curve_main
+from paddle_ranker.commands.curve import names_of
+from paddle_ranker.errors import DataError, DependencyError, RankerError
+from paddle_ranker.training.curve import draw_learning_curve, draw_learning_curves, read_curve, smooth
+from paddle_ranker.training.log import TrainingLog, read_metrics
+from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.unit
+
+
+def begin(folder: Path, *, resumed_step: Optional[int] = None, log_dir: Optional[Path] = None) -> TrainingLog:
+    folder.mkdir(exist_ok=True)
+    return TrainingLog(folder, log_dir=str(log_dir) if log_dir else None, resumed_step=resumed_step)
+
+
+def tell(log: TrainingLog, *steps: int, loss: float = 0.5) -> None:
+    for step in steps:
+        told = {"learning_rate": 1e-5 * step, "gradient_norm": 2.0}
+        log.step(step, 1, step, shown={"loss": loss}, told=told, speed=2.5)
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """Return the records, read without the code under test; every line must be strict JSON."""
+    text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
+    assert text == "" or text.endswith("\n")
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+
+
+def steps(folder: Path) -> list[int]:
+    return [record["step"] for record in lines(folder)]
+
+
+def test_printed_lines_are_the_published_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = begin(tmp_path)
+    log.step(10, 1, 10, shown={"loss": 0.072671}, told={"learning_rate": 2e-5}, speed=15.449)
+    log.step(45000, 2, 5, shown={"loss": 0.589307, "accuracy": 0.75}, told={}, speed=10.08)
+    log.evaluation(200, "auc", {"auc": 0.7914, "pairs": 10})
+    log.say("and a line of its own")
+    assert capsys.readouterr().out.splitlines() == [
+        "global step 10, epoch: 1, batch: 10, loss: 0.07267, speed: 15.45 step/s",
+        "global step 45000, epoch: 2, batch: 5, loss: 0.58931, accuracy: 0.75000, speed: 10.08 step/s",
+        "eval_dev auc:0.791",
+        "and a line of its own",
+    ]
+
+
+def test_metrics_hold_every_figure_at_once_and_nothing_that_is_no_json(tmp_path: Path) -> None:
+    log = begin(tmp_path)
+    shown: dict[str, Any] = {"loss": np.float32(0.5), "accuracy": math.nan}
+    told: dict[str, Any] = {"gradient_norm": np.float64(np.inf), "loss_scale": 32768}
+    measured: dict[str, Any] = {"step": 10, "auc": np.float64(0.75), "ndcg@10": math.nan, "pairs": np.int64(7)}
+    log.step(10, 1, 4, shown=shown, told=told, speed=2.5)
+    log.evaluation(10, "auc", measured)
+    first, second = lines(tmp_path)  # while the log is still open
+    assert 0 <= second["time"] - first["time"] < 60
+    del first["time"], second["time"]
+    place = {"step": 10, "epoch": 1, "batch": 4}
+    figures = {"loss": 0.5, "accuracy": None, "gradient_norm": None, "loss_scale": 32768, "steps_per_second": 2.5}
+    assert first == {**place, **figures}
+    assert second == {"step": 10, "metric": "auc", "evaluation": {"auc": 0.75, "ndcg@10": None, "pairs": 7}}
+
+
+def test_a_new_run_begins_anew_and_a_resumed_one_drops_what_comes_again(tmp_path: Path) -> None:
+    log = begin(tmp_path)
+    tell(log, 10, 20)
+    log.evaluation(20, "auc", {"auc": 0.7})
+    tell(log, 30)
+    log.evaluation(30, "auc", {"auc": 0.8})
+    log.close()
+    kept = (tmp_path / "metrics.jsonl").read_bytes().splitlines()[:3]
+    with (tmp_path / "metrics.jsonl").open("ab") as stream:
+        stream.write('{"step": 20, "名'.encode()[:-1])  # what a kill leaves, in the middle of a character
+
+    log = begin(tmp_path, resumed_step=20)
+    assert (tmp_path / "metrics.jsonl").read_bytes().splitlines() == kept
+    tell(log, 30, loss=0.25)
+    assert steps(tmp_path) == [10, 20, 20, 30]
+    assert lines(tmp_path)[-1]["loss"] == 0.25
+    log.close()
+
+    begin(tmp_path).close()
+    assert lines(tmp_path) == []
+    (tmp_path / "metrics.jsonl").unlink()
+    begin(tmp_path, resumed_step=20).close()
+    assert lines(tmp_path) == []
+
+
+def test_a_line_cut_before_its_end_is_left_out_even_where_it_reads_as_json(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n[1]\n{"loss": 2}\n\n{"step": "2"}\n{"step": 3}')
+    assert list(read_metrics(path)) == [{"step": 1}]
+
+
+def test_a_resume_that_cannot_be_written_leaves_the_earlier_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = begin(tmp_path)
+    tell(log, 10, 20)
+    log.close()
+
+    def no_room(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_room)
+    with pytest.raises(RankerError, match=r"metrics\.jsonl: cannot write there \(No space left on device\)"):
+        begin(tmp_path, resumed_step=10)
+    assert steps(tmp_path) == [10, 20]
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from paddle_ranker.training.log import TrainingLog
+
+log = TrainingLog(Path(sys.argv[1]), log_dir=None, resumed_step=None)
+def tell(*steps):
+    for step in steps:
+        log.step(step, 1, step, shown={"loss": 0.5}, told={"learning_rate": 0.1}, speed=1.0)
+tell(1, 2)
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (Path(log.metrics).stat().st_size + 50, hard))  # room for half a line
+tell(3, 4)
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+tell(5)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # none for a picture
+log.close()
+"""
+
+
+def test_a_full_disk_costs_lines_and_not_the_training(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("global step") == 5
+    assert steps(tmp_path) == [1, 2, 5]
+    file_warning, picture_warning = done.stderr.splitlines()
+    assert file_warning.startswith(f"warning: {tmp_path}/metrics.jsonl could not be written (")
+    assert picture_warning.startswith(f"warning: {tmp_path}/learning_curve.png could not be written (File too large)")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl"]
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float, int]]]:
+    """Return what VisualDL would show of the folder: its newest file's (step, value, milliseconds) by tag."""
+    from visualdl import LogReader
+    from visualdl.proto import record_pb2
+    from visualdl.reader.record_reader import RecordReader
+
+    (newest,) = LogReader(logdir=str(folder)).logs().values()
+    values: dict[str, list[tuple[int, float, int]]] = {}
+    for data in RecordReader(str(folder / newest)).get_all():
+        record = record_pb2.Record()
+        record.ParseFromString(data)
+        for value in record.values:
+            if value.WhichOneof("one_value") == "value":
+                values.setdefault(value.tag, []).append((value.id, round(value.value, 6), value.timestamp))
+    return values
+
+
+def without_time(values: list[tuple[int, float, int]]) -> list[tuple[int, float]]:
+    return [(step, value) for step, value, _ in values]
+
+
+def test_visualdl_shows_the_same_figures_whole_after_a_resume(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log_dir = tmp_path / "visual" / "first"
+    log = begin(tmp_path / "run", log_dir=log_dir)
+    tell(log, 10, 20, 30)
+    log.step(40, 1, 40, shown={"loss": math.nan}, told={}, speed=1.5)
+    log.evaluation(40, "auc", {"auc": 0.75, "ndcg@10": 0.5})
+    log.close()
+    first = scalars(log_dir)
+    assert without_time(first["train/loss"]) == [(10, 0.5), (20, 0.5), (30, 0.5)]
+    assert without_time(first["train/learning_rate"]) == [(10, 0.0001), (20, 0.0002), (30, 0.0003)]
+    assert without_time(first["train/speed"]) == [(10, 2.5), (20, 2.5), (30, 2.5), (40, 1.5)]
+    assert without_time(first["dev/auc"]) == [(40, 0.75)]
+    assert without_time(first["dev/ndcg@10"]) == [(40, 0.5)]
+    assert set(first) == {
+        *("train/loss", "train/learning_rate", "train/gradient_norm", "train/speed", "train/epoch"),
+        *("dev/auc", "dev/ndcg@10"),
+    }
+    assert first["train/loss"][0][2] == round(1000 * lines(tmp_path / "run")[0]["time"])
+
+    log = begin(tmp_path / "run", log_dir=log_dir, resumed_step=20)  # within the same second
+    tell(log, 30, loss=0.25)
+    log.close()
+    resumed = scalars(log_dir)
+    assert without_time(resumed["train/loss"]) == [(10, 0.5), (20, 0.5), (30, 0.25)]
+    assert resumed["train/loss"][:2] == first["train/loss"][:2]  # with the times at which they were told
+    assert "dev/auc" not in resumed
+    assert len(list(log_dir.iterdir())) == 2
+
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert all(line.startswith(("global step", "eval_dev")) for line in out.splitlines())
+
+
+def test_visualdl_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RankerError, match=r"--log_dir .*file/visual: cannot write there"):
+        begin(tmp_path / "run", log_dir=tmp_path / "file" / "visual")
+
+    log = begin(tmp_path / "run", log_dir=tmp_path / "visual")
+    assert log._scalars
+
+    def closed(**figures: Any) -> None:
+        raise OSError("Writer is closed.")
+
+    monkeypatch.setattr(log._scalars._writer, "add_scalar", closed)
+    tell(log, 10, 20)
+    log.close()
+    assert steps(tmp_path / "run") == [10, 20]
+    assert capfd.readouterr().err.count(f"the VisualDL file in {tmp_path}/visual could not be written") == 1
+
+    monkeypatch.setitem(sys.modules, "visualdl", None)
+    with pytest.raises(DependencyError, match="--log_dir needs VisualDL: pip install visualdl"):
+        begin(tmp_path / "run", log_dir=tmp_path / "visual")
+    assert steps(tmp_path / "run") == [10, 20]
+
+
+def test_importing_the_module_imports_neither_visualdl_nor_matplotlib_nor_paddle() -> None:
+    modules = "paddle_ranker.training.log, paddle_ranker.training.curve, paddle_ranker.commands.curve"
+    heavy = "('visualdl', 'matplotlib', 'paddle', 'paddlenlp')"
+    code = f"import sys, {modules}; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def pixels(picture: Path) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(picture) as image:
+        image.load()  # decodes all of it
+        assert (image.format, image.size) == ("PNG", (1000, 800))
+        return np.asarray(image.convert("RGB"))
+
+
+def share_of(color: tuple[int, int, int], picture: np.ndarray) -> int:
+    """Return how many pixels have (nearly) a colour."""
+    return int((np.abs(picture.astype(int) - color).max(axis=-1) < 8).sum())
+
+
+BLUE, ORANGE = (0, 114, 178), (213, 94, 0)
+
+
+@pytest.mark.parametrize(("step_lines", "evaluations"), [(0, 0), (1, 0), (0, 1), (3, 1), (200, 4)])
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_picture_at_the_end_whatever_there_is(
+    tmp_path: Path, step_lines: int, evaluations: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = begin(tmp_path)
+    for step in range(1, step_lines + 1):
+        log.step(step, 1 + step // 100, step, shown={"loss": 1 / step}, told={"learning_rate": 0.1}, speed=1.0)
+    for number in range(1, evaluations + 1):
+        log.evaluation(50 * number, "auc", {"auc": 0.5 + 0.1 * number, "ndcg@10": 0.4, "pairs": 1300})
+    log.close()
+    log.close()
+    picture = pixels(tmp_path / "learning_curve.png")
+    assert (share_of(BLUE, picture) > 50) == (step_lines + evaluations > 0)
+    assert (share_of(ORANGE, picture) > 0) == (evaluations > 0)  # ndcg@10; the count is drawn nowhere
+    assert capfd.readouterr().err == ""
+
+
+def test_picture_follows_the_figures_and_nothing_else(tmp_path: Path) -> None:
+    for name, loss in [("a", 0.5), ("b", 0.5), ("c", 0.25)]:
+        log = begin(tmp_path / name)
+        tell(log, 10, loss=1.0)
+        tell(log, 20, 30, loss=loss)
+        log.close()
+        (tmp_path / name / "metrics.jsonl").rename(tmp_path / f"{name}.jsonl")
+        draw_learning_curve(tmp_path / f"{name}.jsonl", tmp_path / f"{name}.png")
+    same, again, other = (pixels(tmp_path / f"{name}.png") for name in "abc")
+    assert (same == again).all()
+    assert (same != other).any()
+
+
+def test_drawing_chooses_no_backend_for_the_process(tmp_path: Path) -> None:
+    log = begin(tmp_path)
+    tell(log, 10)
+    log.close()
+    code = (
+        "import sys; from pathlib import Path; from paddle_ranker.training.curve import draw_learning_curve\n"
+        "draw_learning_curve(Path('metrics.jsonl'), Path('drawn.png'))\n"
+        "import matplotlib; backend = dict.__getitem__(matplotlib.rcParams, 'backend')\n"
+        "print('matplotlib.pyplot' in sys.modules, isinstance(backend, str))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    environment.pop("MPLBACKEND", None)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "False False\n", done.stderr
+
+
+def test_what_is_read_for_the_picture(tmp_path: Path) -> None:
+    log = begin(tmp_path)
+    log.step(10, 1, 10, shown={"loss": 0.5}, told={"learning_rate": 1e-5}, speed=1.0)
+    log.step(20, 2, 10, shown={"loss": math.nan}, told={}, speed=1.0)
+    for step, auc in [(10, 0.6), (20, 0.9), (30, 0.9), (40, math.nan)]:
+        log.evaluation(step, "auc", {"auc": auc, **({"map": 0.5} if step == 20 else {})})
+    curve = read_curve(tmp_path / "metrics.jsonl", "name")
+    np.testing.assert_array_equal(curve.steps, [10, 20])
+    np.testing.assert_array_equal(curve.epochs, [1, 2])
+    np.testing.assert_array_equal(curve.loss, [0.5, math.nan])
+    np.testing.assert_array_equal(curve.learning_rate, [1e-5, math.nan])
+    np.testing.assert_array_equal(curve.evaluated, [10, 20, 30, 40])
+    np.testing.assert_array_equal(curve.figures["map"], [math.nan, 0.5, math.nan, math.nan])
+    assert (curve.metric, curve.best) == ("auc", 1)  # the first of equal ones, as the checkpoint
+    with pytest.raises(DataError, match=r"nowhere: cannot read it \(No such file or directory\)"):
+        read_curve(tmp_path / "nowhere", "name")
+
+
+def test_smooth_by_hand() -> None:
+    values = np.array([3.0, 1.0, 2.0, math.nan, 6.0])
+    np.testing.assert_allclose(smooth(values, 3), [2.0, 2.0, 1.5, 4.0, 6.0])
+    np.testing.assert_array_equal(smooth(values, 1), values)
+    np.testing.assert_array_equal(smooth(np.array([math.nan, math.nan]), 1), [math.nan, math.nan])
+
+
+def test_missing_matplotlib_names_the_line_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    log = begin(tmp_path)
+    tell(log, 10)
+    with pytest.raises(DependencyError, match="pip install matplotlib"):
+        draw_learning_curves([read_curve(log.metrics, "x")], tmp_path / "x.png")
+    log.close()
+    assert "learning_curve.png could not be written (a learning curve needs matplotlib" in capsys.readouterr().err
+
+
+def test_curve_command_lays_runs_over_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [tmp_path / "_$a_$中", tmp_path / "b"]
+    for folder, loss in zip(folders, (0.5, 0.25)):
+        log = begin(folder)
+        tell(log, 10, 20, loss=loss)
+        log.close()
+    capsys.readouterr()
+    picture = tmp_path / "pictures" / "both.png"
+    runs = os.pathsep.join(map(str, folders))
+    assert curve_main([runs, "--output", str(picture)]) == 0
+    assert capsys.readouterr() == (f"{picture}\n", "")
+    both = pixels(picture)
+    assert share_of(BLUE, both) > 100
+    assert share_of(ORANGE, both) > 100
+
+    assert curve_main([str(tmp_path / "none"), "--output", str(picture)]) == 1
+    assert "none/metrics.jsonl: cannot read it (No such file or directory); name the --save_dir" in (
+        capsys.readouterr().err
+    )
+    assert curve_main(["", "--output", str(picture)]) == 2
+
+
+def test_runs_are_named_by_what_tells_them_apart() -> None:
+    assert names_of([Path("/x/nano/checkpoint"), Path("/x/medium/checkpoint")]) == ["nano", "medium"]
+    assert names_of([Path("/x/a/1/c"), Path("/x/b/1/c")]) == ["a", "b"]
+    assert names_of([Path("/x/a"), Path("/x/a/b")]) == ["a", "a/b"]
+    assert names_of([Path("/x/a")]) == ["a"]

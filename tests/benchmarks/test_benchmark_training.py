@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from tiny import CONFIG, make_network
 
 from benchmarks import training
 from benchmarks.inputs import ROOT
@@ -25,6 +24,7 @@ from benchmarks.peers.work import (
 )
 from paddle_ranker.encoding.batching import BatchPlan, training_batches
 from paddle_ranker.encoding.columns import EncodedPairs
+from tests.tiny import CONFIG, make_network
 
 pytestmark = pytest.mark.unit
 INSTALL = f"needs PyTorch: {training.TORCH_INSTALL}"

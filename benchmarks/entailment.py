@@ -22,9 +22,9 @@ from benchmarks.run_store import Run, RunStore, file_digest
 from benchmarks.script_commands import arguments_after, script_commands
 from paddle_ranker import runtime
 from paddle_ranker.commands.starter import StarterOptions, make_starter
-from paddle_ranker.errors import UsageError
+from paddle_ranker.errors import UsageError, did_you_mean
 from paddle_ranker.metrics.intervals import Interval, Statistic, bootstrap_intervals, difference
-from paddle_ranker.options import Options, did_you_mean, option, parse_options, run_command
+from paddle_ranker.options import Options, option, parse_options, run_command
 from paddle_ranker.storage.atomic import make_folder
 
 SCRIPT = ROOT / "scripts" / "train_entailment.sh"

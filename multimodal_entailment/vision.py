@@ -17,9 +17,8 @@ from paddle import Tensor, nn
 
 from multimodal_entailment import efficientnet_lite
 from multimodal_entailment.fixed_batch_norm import fix_batch_norms
-from paddle_ranker.errors import CheckpointError, RankerError, UsageError
+from paddle_ranker.errors import CheckpointError, RankerError, UsageError, did_you_mean
 from paddle_ranker.model.parameters import load_arrays
-from paddle_ranker.options import did_you_mean
 
 DOWNLOAD = "download"  # in the place of a file of parameters: fetch Paddle's own
 Colour = tuple[float, float, float]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
+
 
 def is_interrupt(error: BaseException) -> bool:
     """Return whether an error is an interruption, maybe one that Paddle turned into another.
@@ -33,3 +36,9 @@ class CheckpointError(RankerError):
 
 class DependencyError(RankerError):
     """An optional package is missing; the message holds the line that installs it."""
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """Return ` (did you mean ...?)` with the closest known word, or nothing where none is close."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

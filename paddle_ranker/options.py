@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import errno
 import os
 import signal
@@ -24,11 +23,12 @@ import sys
 import threading
 import traceback
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, NoReturn, Optional, TypeVar, Union
 
-from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.errors import RankerError, UsageError, did_you_mean
+from paddle_ranker.registry import load_named_plugins
 
 REQUIRED: Any = object()
 _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
@@ -37,8 +37,8 @@ _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
 def option(
     default: Any = REQUIRED,
     *,
-    help: str,
-    choices: Sequence[Any] = (),
+    help: Union[str, Callable[[], str]],
+    choices: Collection[Any] = (),
     minimum: Optional[float] = None,
     maximum: Optional[float] = None,
     above: Optional[float] = None,
@@ -50,7 +50,7 @@ def option(
     """Declare one option of a command; bounds are inclusive (`minimum`, `maximum`) or exclusive (`above`, `below`).
 
     A `positional` one is given without its name, in the order of the fields: `convert SOURCE TARGET`. With a default it
-    may be left out.
+    may be left out. `choices`, and a `help` that is a function, are read when they are needed: a registry may grow.
     Of `several` values there are one or more, side by side, and the field is a `tuple[str, ...]`: `compare A B C`,
     `--files A B C`.
     """
@@ -58,7 +58,7 @@ def option(
         default=default,
         metadata={
             "help": help,
-            "choices": tuple(choices),
+            "choices": choices,
             "bounds": (minimum, maximum, above, below),
             "aliases": tuple(aliases),
             "positional": positional,
@@ -77,7 +77,7 @@ class Options:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value is REQUIRED:
-                raise UsageError(f"{_shown_name(field)} is required: {field.metadata['help']}")
+                raise UsageError(f"{_shown_name(field)} is required: {_help(field)}")
             _check(field, value)
 
 
@@ -85,11 +85,16 @@ def _shown_name(field: dataclasses.Field[Any]) -> str:
     return field.name.upper() if field.metadata.get("positional") else f"--{field.name}"
 
 
+def _help(field: dataclasses.Field[Any]) -> str:
+    text = field.metadata["help"]
+    return str(text() if callable(text) else text)
+
+
 def _check(field: dataclasses.Field[Any], value: Any) -> None:
     if value is None or "bounds" not in field.metadata:
         return
     choices = field.metadata["choices"]
-    if choices and value not in choices:
+    if len(choices) and value not in choices:
         hint = did_you_mean(str(value), [str(choice) for choice in choices])
         raise UsageError(f"{_shown_name(field)} {value}: choose from {', '.join(map(str, choices))}{hint}")
     minimum, maximum, above, below = field.metadata["bounds"]
@@ -102,12 +107,6 @@ def _check(field: dataclasses.Field[Any], value: Any) -> None:
     ):
         if bound is not None and not holds(bound):
             raise UsageError(f"{_shown_name(field)} {value}: must be {words} {bound}")
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """Return ` (did you mean ...?)` with the closest known word, or nothing where none is close."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -137,7 +136,7 @@ def build_parser(options_class: type[Options], prog: str, description: str) -> a
     fields = dataclasses.fields(options_class)
     for field in sorted(fields, key=lambda f: f.name == "debug"):  # --debug last in the help
         kind = _value_type(annotations[field.name])
-        text = field.metadata["help"].replace("%", "%%")
+        text = _help(field).replace("%", "%%")
         required = field.default is REQUIRED
         if field.metadata["positional"]:
             many: dict[str, Any] = {"type": str, "nargs": "+"} if field.metadata["several"] else {"type": kind}
@@ -214,6 +213,7 @@ def run_command(
     try:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _raise_interrupt)
+        load_named_plugins()
         options = parse_options(options_class, arguments, prog, description)
         debug = options.debug
         status = run(options) or 0

@@ -6,9 +6,8 @@ import dataclasses
 import json
 from pathlib import Path
 
-from paddle_ranker.errors import CheckpointError, UsageError
+from paddle_ranker.errors import CheckpointError, UsageError, did_you_mean
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.options import did_you_mean
 
 # Layers and width; twelve heads, and a feed-forward of four times the width.
 SHAPES = {"nano": (4, 312), "micro": (4, 384), "mini": (6, 384), "medium": (6, 768), "base": (12, 768)}

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Optional, Union
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.errors import CheckpointError, UsageError
+from paddle_ranker.errors import CheckpointError, UsageError, did_you_mean
 from paddle_ranker.model.exported import ExportedFolder, is_exported
 from paddle_ranker.model.info import RankerInfo, require_kind
 from paddle_ranker.model.parameters import PARAMETERS_FILE
-from paddle_ranker.options import did_you_mean
 from paddle_ranker.scoring.engines import ENGINES, EXPORTED, Engine, open_engine
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_ranker.errors import CheckpointError, RankerError, UsageError
+from paddle_ranker.errors import CheckpointError, RankerError, UsageError, did_you_mean
 from paddle_ranker.model.exported import ExportedFolder
-from paddle_ranker.options import did_you_mean
 from paddle_ranker.scoring.engines.base import Engine
 
 EXPORTED = ("inference", "onnx", "openvino")  # what runs an exported ranker; the first where nothing is said

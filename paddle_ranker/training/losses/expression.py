@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
 
-from paddle_ranker.errors import UsageError
-from paddle_ranker.options import did_you_mean
+from paddle_ranker.errors import UsageError, did_you_mean
 
 # What a loss that compares the titles of one query needs of them; a query without it is left out.
 LABELS = "labels"  # titles of different labels

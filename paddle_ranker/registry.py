@@ -1,0 +1,115 @@
+"""Registries: losses, measures, engines, kinds of models and the like by name, each declared in one place.
+
+    ENGINES: Registry[EngineKind] = Registry("engine", "--engine")
+    ENGINES.add("onnx", EngineKind(...))
+
+Choices, help texts, tables of the documentation and error texts are made from them. Code outside this package adds to
+them when it is imported; it is imported where the environment variable `PADDLE_RANKER_PLUGINS` names its modules
+(separated by commas), or where it is installed with an entry point in the group `paddle_ranker.plugins`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from paddle_ranker.errors import DependencyError, UsageError, did_you_mean
+
+GROUP = "paddle_ranker.plugins"
+VARIABLE = "PADDLE_RANKER_PLUGINS"
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Items by name, in the order in which they were added.
+
+    Args:
+        what: an item is called in messages, "engine".
+        option: where a user names one, "--engine"; "" where there is no such option.
+    """
+
+    def __init__(self, what: str, option: str = ""):
+        self.what, self.option = what, option
+        self._items: dict[str, T] = {}
+
+    def add(self, name: str, item: T) -> T:
+        """Add an item and return it; raises `ValueError` where the name is taken."""
+        if name in self._items:
+            raise ValueError(f"{self.what} {name}: there is one of that name; choose another")
+        self._items[name] = item
+        return item
+
+    def remove(self, name: str) -> None:
+        """Take an item out again, for tests."""
+        del self._items[name]
+
+    def __contains__(self, name: object) -> bool:
+        if name not in self._items:
+            load_installed_plugins()
+        return name in self._items
+
+    def __getitem__(self, name: str) -> T:
+        """Return an item; raises `UsageError`, with the names there are, where there is none of that name."""
+        if name not in self:
+            raise UsageError(
+                f"{self.option or self.what} {name}: choose from {', '.join(self)}{did_you_mean(name, list(self))}"
+            )
+        return self._items[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def items(self) -> Iterator[tuple[str, T]]:
+        """Yield names and items, in the order in which they were added."""
+        return iter(self._items.items())
+
+    def values(self) -> Iterator[T]:
+        """Yield the items, in the order in which they were added."""
+        return iter(self._items.values())
+
+
+def load_named_plugins() -> None:
+    """Import the modules that `PADDLE_RANKER_PLUGINS` names.
+
+    Raises `DependencyError` where one cannot be imported.
+    """
+    for name in filter(None, (part.strip() for part in os.environ.get(VARIABLE, "").split(","))):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise DependencyError(
+                f"{VARIABLE}={os.environ[VARIABLE]}: {name} cannot be imported ({error}): install it, add its folder "
+                "to PYTHONPATH, or unset the variable"
+            ) from error
+
+
+_loaded: set[str] = set()  # entry points that were loaded: each is once
+
+
+def load_installed_plugins() -> None:
+    """Import what installed packages offer in the entry-point group `paddle_ranker.plugins`.
+
+    Called where a name is not known, not at start-up: finding entry points takes tens of milliseconds. Raises
+    `DependencyError` where one cannot be imported.
+    """
+    from importlib import metadata
+
+    points = metadata.entry_points()
+    # Python 3.9 has a dict here, later ones an object to select from.
+    found = points.get(GROUP, []) if isinstance(points, dict) else points.select(group=GROUP)
+    for point in found:
+        if point.value in _loaded:
+            continue
+        _loaded.add(point.value)
+        try:
+            point.load()
+        except ImportError as error:
+            raise DependencyError(
+                f"the installed plugin {point.value} cannot be imported ({error}): repair or uninstall its package"
+            ) from error

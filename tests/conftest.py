@@ -52,7 +52,17 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return make_examples(tmp_path_factory.mktemp("tokenizer"))
 
 
+MARKERS = ("unit", "parity", "server", "real_data", "slow")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put unit tests first, then parity, then server: what fails soonest and says most comes first."""
-    order = ("unit", "parity", "server")
+    """Refuse tests that no run would choose; put unit tests first, then parity, then server, then the rest.
+
+    What fails soonest and says most comes first. Comes before `-m` takes tests away.
+    """
+    unmarked = [item.nodeid for item in items if not any(map(item.get_closest_marker, MARKERS))]
+    if unmarked:
+        raise pytest.UsageError(f"mark these tests with one of {', '.join(MARKERS)}: {', '.join(unmarked)}")
+    order = MARKERS[:3]
     items.sort(key=lambda item: next((place for place, name in enumerate(order) if item.get_closest_marker(name)), 3))

@@ -29,7 +29,6 @@ from pretraining.scaling_options import ScalingLawOptions
 from tests.pretraining_runs import write_corpus
 
 unit = pytest.mark.unit
-pytestmark: list[Any] = []
 
 SIZES, COUNTS = [5e4, 1e5, 2e5, 4e5], [1e5, 2e5, 4e5, 8e5]
 N, D = (grid.ravel() for grid in np.meshgrid(SIZES, COUNTS))
@@ -231,6 +230,7 @@ def test_tokens_that_would_repeat_are_refused() -> None:
         refuse_repeats(ladder, sequences=800, batch_size=8, tokens=12345)
 
 
+@unit
 def test_minutes_become_steps_by_the_speed_that_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pretraining import scaling_runs
 

@@ -374,6 +374,7 @@ def test_scores_are_those_of_the_ranker(tmp_path: Path, kind: str) -> None:
         assert batcher.close(SECONDS)
 
 
+@pytest.mark.unit
 def test_closing_ends_all_threads_though_jobs_wait_and_the_engine_is_idle(queue: Queue) -> None:
     for _ in range(100):  # which of the threads wakes first is the system's choice
         batcher = queue.open(max_wait_us=10_000_000)

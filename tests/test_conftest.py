@@ -1,0 +1,39 @@
+"""What the collection of tests itself promises."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+TESTS = """
+import pytest
+
+@pytest.mark.unit
+def test_a():
+    pass
+
+def test_b():
+    pass
+
+@pytest.mark.parametrize("x", [1, 2])
+def test_c(x):
+    pass
+"""
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("chosen", [[], ["-m", "unit"]])
+def test_a_test_without_a_marker_fails_the_collection(tmp_path: Path, chosen: list[str]) -> None:
+    (tmp_path / "test_some.py").write_text(TESTS, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-c", str(REPOSITORY / "pyproject.toml")]
+    done = subprocess.run([*command, *chosen, str(tmp_path)], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout + done.stderr
+    message = next(line for line in done.stderr.splitlines() if line.startswith("ERROR: "))
+    said, _, tests = message.rpartition(": ")
+    assert said == "ERROR: mark these tests with one of unit, parity, server, real_data, slow"
+    assert [test.rpartition("::")[2] for test in tests.split(", ")] == ["test_b", "test_c[1]", "test_c[2]"]

@@ -14,7 +14,7 @@ from benchmarks.report import System
 from paddle_ranker.data.records import write_records
 from paddle_ranker.model.config import read_config
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
-from tests.benchmarks.test_benchmarks_quality import graded_pairs
+from tests.benchmarks.test_quality import graded_pairs
 from tests.tiny import write_encoder
 
 

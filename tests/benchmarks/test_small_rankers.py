@@ -12,7 +12,7 @@ from benchmarks.qbqtc_splits import Split, make_splits
 from benchmarks.small_rankers import FoldsOptions, Recipe, Workshop
 from paddle_ranker.data.records import LabeledPair, read_records, write_records
 from paddle_ranker.errors import RankerError
-from tests.benchmarks.test_benchmarks_quality import graded_pairs
+from tests.benchmarks.test_quality import graded_pairs
 
 unit, slow = pytest.mark.unit, pytest.mark.slow
 TINY = ["--folds=2", "--hidden_size=16", "--max_steps=2", "--max_seq_length=24", "--resamples=50"]

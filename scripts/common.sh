@@ -51,7 +51,7 @@ fingerprint() {
     grep -E '^(home|version|version_info) *=' "$folder/pyvenv.cfg" 2>/dev/null || say "no Python"
     # The names of our packages count: an editable installation knows only those it was made with.
     (cd "$ROOT" && { { lock_files "$1"; aside_lock_file "$1"; } | while read -r lock; do cat "$lock"; done
-        cat pyproject.toml
+        cat pyproject.toml setup.py
         echo */__init__.py; } | digest)
 }
 

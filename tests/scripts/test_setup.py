@@ -50,7 +50,8 @@ class Checkout:
         self.root = folder / "a checkout"
         for name in ("requirements", "scripts"):
             shutil.copytree(REPOSITORY / name, self.root / name)
-        shutil.copy(REPOSITORY / "pyproject.toml", self.root)
+        for name in ("pyproject.toml", "setup.py"):
+            shutil.copy(REPOSITORY / name, self.root)
         self.tools = folder / "tools"
         self.tools.mkdir()
         for tool in TOOLS:

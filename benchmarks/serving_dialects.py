@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.fuzz_inputs import http
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.json_messages import write_message
@@ -21,6 +20,12 @@ from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERV
 OK = "ok"
 HTTP, BAIDU_STD, GRPC = "HTTP", "baidu_std", "gRPC"  # transports
 _INFERENCE, _GATEWAY = "/GeneralModelService/inference", "/ernie/prediction"
+
+
+def http(path: str, body: bytes, content_type: str = "application/json", *headers: str) -> bytes:
+    """Return a valid HTTP request."""
+    head = [f"POST {path} HTTP/1.1", "Host: ranker", f"Content-Type: {content_type}", f"Content-Length: {len(body)}"]
+    return "\r\n".join([*head, *headers, "", ""]).encode() + body
 
 
 @dataclass(frozen=True)

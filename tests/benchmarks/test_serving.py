@@ -1,11 +1,10 @@
-"""The load test, the conformance table and the soak: their clients, their figures, their verdicts, the commands."""
+"""The load test: its client, its figures, its verdicts, the command."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import math
-import re
 import sys
 import time
 from collections import Counter
@@ -15,23 +14,12 @@ from typing import Any, Callable
 import numpy as np
 import pytest
 
-from benchmarks import conformance, serving, soak
-from benchmarks.conformance import Row, judge
-from benchmarks.peers.conformance_messages import (
-    fields,
-    general_request,
-    general_scores,
-    pipeline_answer,
-    pipeline_request,
-    varint,
-)
+from benchmarks import serving
 from benchmarks.serving_connections import CLOSED, LATE, Answer, StreamConnection, split_baidu_std, split_http
 from benchmarks.serving_dialects import BAIDU_STD, DIALECTS, HTTP, OK, Asked
 from benchmarks.serving_load import Load, Request, closed_loop, open_loop
 from benchmarks.serving_peers import SYSTEMS
 from benchmarks.serving_report import Loop, Measured, Run, goals, shown_tables
-from benchmarks.soak_memory import growth
-from benchmarks.soak_traffic import WRONG, Question, Tally
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.serving.paddle import baidu_std
@@ -178,28 +166,6 @@ def test_every_dialect_writes_what_its_server_reads() -> None:
     assert code == OK and found.tolist() == [0.5, 0.25]
 
 
-@unit
-def test_protobuf_by_hand_is_protobuf() -> None:
-    assert varint(300) == b"\xac\x02" and list(fields(b"\x08\x96\x01\x12\x01a")) == [(1, 150), (2, b"a")]
-    tensors = [{"int64_data": [1, 300, -1], "elem_type": 0, "shape": [1, 3], "name": "input_ids", "alias_name": "x"}]
-    request = messages().Request.FromString(general_request(tensors))
-    [tensor] = request.tensor
-    assert list(tensor.int64_data) == [1, 300, -1] and list(tensor.shape) == [1, 3]
-    assert (tensor.name, tensor.alias_name, tensor.elem_type) == ("input_ids", "x", 0)
-    assert list(request.fetch_var_names) == ["sigmoid_2.tmp_0"]
-    response = messages().Response()
-    response.outputs.add(engine_name="x").tensor.add(float_data=[0.5, 0.25], name="predict", elem_type=1)
-    assert general_scores(response.SerializeToString()) == [0.5, 0.25]
-    pipeline = messages().PipelineRequest.FromString(pipeline_request(["a", "b"]))
-    assert (list(pipeline.key), list(pipeline.value)) == (["0", "1"], ["a", "b"])
-    answer = messages().PipelineResponse(key=["predict"], value=["[[0.5]]"])
-    assert pipeline_answer(answer.SerializeToString()) == "[[0.5]]"
-    for read, wrong in ((general_scores, messages().Response(err_no=5)), (general_scores, messages().Response()),
-                        (pipeline_answer, messages().PipelineResponse(err_no=5))):  # fmt: skip
-        with pytest.raises(ValueError, match=r"err_no 5|no scores"):
-            read(wrong.SerializeToString())
-
-
 def load_of(pairs_per_second: float, failures: int = 0) -> Load:
     codes = Counter({OK: 10, "500": failures})
     return Load(1.0, 1.0, int(pairs_per_second), codes, [0.001, 0.002, 0.009], 0.1)
@@ -249,82 +215,6 @@ def test_loops_are_not_measured_twice() -> None:
     for wrong in ("x", "0.5,0", ""):
         with pytest.raises(UsageError, match="--load"):
             serving.parse_shares(wrong)
-
-
-@unit
-def test_a_client_is_judged() -> None:
-    expected = [np.array([0.5, 0.25]), np.array([0.1])]
-    row = Row("x", "HTTP")
-    judge(row, {"version": "1", "probabilities": [[0.5, 0.250005], [0.1]]}, expected)
-    assert row.ok and row.pairs == 3 and row.difference == pytest.approx(5e-6)
-    for found, problem in (([[0.5, 0.2501], [0.1]], "off by more"), ([[0.5], [0.1]], r"\[1, 1\] probabilities"),
-                           ([[0.5, math.nan], [0.1]], "off by more")):  # fmt: skip
-        wrong = Row("x", "HTTP")
-        judge(wrong, {"version": "1", "probabilities": found}, expected)
-        assert not wrong.ok
-        assert re.search(problem, wrong.problem)
-    shown = conformance.shown([row, wrong, Row("y", "gRPC", missing="grpcio: install it")])
-    assert [line.split("|")[-2].strip() for line in shown.splitlines()[2:5]] == ["ok", "FAILED", "not installed"]
-    assert "y, gRPC: grpcio: install it" in shown
-
-
-@unit
-def test_memory_that_grows_is_told_from_noise() -> None:
-    noise = np.random.RandomState(0).standard_normal(400)
-    times = np.arange(400.0)
-    flat = growth(list(zip(times, 500 + noise)))
-    assert flat.is_flat(0.5) and abs(flat.megabytes.estimate) < 1 and flat.seconds == pytest.approx(299)
-    # A tenth of a MB a second, 30 MB in the 299 seconds after the warm-up.
-    grown = growth(list(zip(times, 500 + 0.1 * times + noise)))
-    assert grown.megabytes.low < 29.9 < grown.megabytes.high and not grown.is_flat(5)
-    warm = growth(list(zip(times, np.where(times < 90, times, 500))))
-    assert warm.is_flat(0) and warm.held == 500
-    with pytest.raises(ValueError, match="too few"):
-        growth([(0.0, 1.0), (1.0, 1.0)])
-
-
-@unit
-def test_every_answer_of_a_soak_is_checked() -> None:
-    question = Question(DIALECTS["rerank"], b"", np.array([0.5]))
-
-    def body(score: float) -> bytes:
-        return json.dumps({"results": [{"index": 0, "relevance_score": score}]}).encode()
-
-    tally = Tally()
-    for answer, code in (
-        (Answer(OK, body(0.5)), OK),
-        (Answer(OK, body(0.6)), WRONG),
-        (Answer(OK, b"{}"), "an answer that cannot be read"),
-        (Answer("429", b""), "429"),
-        (Answer(CLOSED, b""), CLOSED),
-    ):
-        assert question.judge(answer) == code
-        tally.add(question, code, 0.01)
-    assert (tally.asked, tally.answered, tally.refused) == (5, 1, 1)
-    assert len(tally.failures()) == 4 and len(tally.failures(busy=True)) == 3
-    assert "rerank: 429 (1 times)" in tally.failures()
-    assert soak._failures_above(Tally()) == ["no request was refused: the limits were not reached",
-                                            "no request was answered"]  # fmt: skip
-
-
-@server
-def test_all_clients_of_this_environment_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert conformance.main(["--json", str(tmp_path / "rows.json")]) == 0, capsys.readouterr().out
-    rows = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))["rows"]
-    own = [row for row in rows if row["client"] in ("this project's", "requests", "grpcio, messages by hand")]
-    assert len(own) == 10 and all(row["ok"] and row["pairs"] == 18 for row in own)
-    assert [row for row in rows if not row["ok"] and not row["missing"]] == []
-
-
-@slow
-@server
-def test_a_short_soak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    # So short a run says little about memory: a tenth is allowed, where half an hour has a hundredth.
-    arguments = ["--minutes", "0.06", "--above_seconds", "2", "--growth", "10", "--json", str(tmp_path / "soak.json")]
-    assert soak.main(arguments) == 0, capsys.readouterr().out
-    found = json.loads((tmp_path / "soak.json").read_text(encoding="utf-8"))
-    assert set(found["below"]) == set(DIALECTS) and set(found["memory"]) == {"megabytes", "seconds", "held"}
-    assert {"below the limits", "above the limits", "worker", "disk"} <= {phase["name"] for phase in found["phases"]}
 
 
 @slow

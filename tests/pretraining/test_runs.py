@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.kill_resume import differences
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.training.log import METRICS_FILE, read_metrics
 from tests.conftest import REPOSITORY
 from tests.pretraining_runs import typed, write_corpus
+from tests.robustness.kill_resume import differences
 from tests.training.test_distributed import Launched
 
 pytestmark = pytest.mark.server  # real processes: some seconds each

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.kill_resume import differences
 from ernie_matching import train_pairwise
 from paddle_ranker import Ranker
 from paddle_ranker.distributed import ProcessGroup
@@ -26,6 +25,7 @@ from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.training.log import METRICS_FILE, read_metrics
 from tests.conftest import REPOSITORY
+from tests.robustness.kill_resume import differences
 from tests.tiny import HAN, write_encoder, write_ranker
 from tests.training_runs import typed_training
 

@@ -14,10 +14,10 @@ from typing import Callable
 import numpy as np
 import pytest
 
-from benchmarks.kill_resume import KillResumeOptions, differences, kill_and_resume
 from ernie_matching import train_pairwise
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from tests.conftest import REPOSITORY
+from tests.robustness.kill_resume import KillResumeOptions, differences, kill_and_resume
 from tests.tiny import HAN, draw_words, write_encoder
 from tests.training_runs import typed_training
 

@@ -7,7 +7,7 @@ import sys
 from importlib import metadata
 from typing import Any
 
-from benchmarks.peers.conformance_given import Scores, run
+from tests.robustness.clients.given import Scores, run
 
 
 def native(given: dict[str, Any]) -> tuple[str, Scores]:

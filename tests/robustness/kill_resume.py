@@ -1,6 +1,6 @@
 """Kill a training with SIGKILL at random moments, resume it each time, and compare its end with an unbroken run's.
 
-python -m benchmarks.kill_resume [--kills 20] [--seed 1] [--ranker pairwise]
+python -m tests.robustness.kill_resume [--kills 20] [--seed 1] [--ranker pairwise]
 
 The training command runs on demo data with a tiny encoder, saving every 3 steps and evaluating every 7, in one process
 with one thread. Half of the kills wait for a save to begin and hit within it or shortly after, one in six comes at any
@@ -41,7 +41,7 @@ SCRIPTS = {"pairwise": ("ernie_matching/train_pairwise.py", "train_file", "sort/
 
 @dataclass(frozen=True)
 class KillResumeOptions(Options):
-    """Options of `python -m benchmarks.kill_resume`."""
+    """Options of `python -m tests.robustness.kill_resume`."""
 
     kills: int = option(20, help="kills", minimum=0)
     seed: int = option(1, help="seed of the moments", minimum=0)

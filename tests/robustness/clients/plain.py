@@ -8,8 +8,8 @@ import subprocess
 import sys
 from typing import Any
 
-from benchmarks.peers.conformance_given import Scores, run, tensors, url
-from benchmarks.peers.conformance_messages import general_request, general_scores, pipeline_answer, pipeline_request
+from tests.robustness.clients.given import Scores, run, tensors, url
+from tests.robustness.clients.messages import general_request, general_scores, pipeline_answer, pipeline_request
 
 _INFERENCE = "/GeneralModelService/inference"
 _GENERAL = "/baidu.paddle_serving.predictor.general_model.GeneralModelService/inference"

@@ -1,6 +1,6 @@
 """Let a server run for long under mixed load, then under too much, then among faults, and see that it goes on.
 
-python -m benchmarks.soak [--minutes 30] [--above_seconds 60] [--model FOLDER] [--workers 1]
+python -m tests.robustness.soak [--minutes 30] [--above_seconds 60] [--model FOLDER] [--workers 1]
 
 Below the limits every answer must have the scorer's probabilities, and memory must stay flat; above them the only other
 answer is to come again (429, 503 and what the other protocols have for it). The faults: 1,000 idle connections, slow
@@ -22,7 +22,12 @@ from typing import Any, Callable, Optional
 from benchmarks.report import format_table, write_report
 from benchmarks.serving_dialects import DIALECTS, OK
 from benchmarks.serving_peers import ServerProcess, serve_command, started
-from benchmarks.soak_faults import (
+from benchmarks.training import chosen
+from paddle_ranker import runtime
+from paddle_ranker.errors import RankerError
+from paddle_ranker.model.exported import is_exported
+from paddle_ranker.options import Options, option, run_command
+from tests.robustness.soak_faults import (
     BODY_SECONDS,
     HEADER_SECONDS,
     full_disk,
@@ -32,13 +37,8 @@ from benchmarks.soak_faults import (
     slow_clients,
     stop,
 )
-from benchmarks.soak_memory import Growth, growth
-from benchmarks.soak_traffic import Client, Question, Tally, flood, good_round, make_questions, steady
-from benchmarks.training import chosen
-from paddle_ranker import runtime
-from paddle_ranker.errors import RankerError
-from paddle_ranker.model.exported import is_exported
-from paddle_ranker.options import Options, option, run_command
+from tests.robustness.soak_memory import Growth, growth
+from tests.robustness.soak_traffic import Client, Question, Tally, flood, good_round, make_questions, steady
 
 FAULTS = ("idle", "slow", "half_open", "worker", "disk")
 CONNECTIONS, QUEUE_PAIRS, PAIRS = 1200, 2000, 100  # the server's limits
@@ -51,7 +51,7 @@ _SAMPLES = 600
 
 @dataclass(frozen=True)
 class SoakOptions(Options):
-    """Options of `python -m benchmarks.soak`."""
+    """Options of `python -m tests.robustness.soak`."""
 
     minutes: float = option(30.0, help="of load below the limits", above=0)
     above_seconds: float = option(60.0, help="of load above the limits", above=0)

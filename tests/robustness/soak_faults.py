@@ -18,9 +18,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Optional
 
-from benchmarks.fuzz_inputs import http
+from benchmarks.serving_dialects import http
 from benchmarks.serving_peers import ServerProcess, serve_command, started
-from benchmarks.soak_traffic import HOST, Client, Question, Tally, good_round, steady
+from tests.robustness.soak_traffic import HOST, Client, Question, Tally, good_round, steady
 
 HEADER_SECONDS = BODY_SECONDS = 2.0  # the server's patience
 _DEADLINE = 60.0  # for what takes moments, on a machine that has much else to do

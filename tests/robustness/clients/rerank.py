@@ -6,7 +6,7 @@ import sys
 from importlib import metadata
 from typing import Any
 
-from benchmarks.peers.conformance_given import Scores, by_index, run, url
+from tests.robustness.clients.given import Scores, by_index, run, url
 
 _KEY = "no key is asked for"
 

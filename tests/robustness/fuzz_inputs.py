@@ -14,6 +14,7 @@ from typing import Any
 
 from PIL import Image
 
+from benchmarks.serving_dialects import http
 from paddle_ranker.serving.http.middleware import ENTAILMENT_PATH
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.json_messages import write_message
@@ -50,12 +51,6 @@ def frame(payload: bytes, **fields: Any) -> bytes:
     meta.request.service_name, meta.request.method_name = GENERAL_SERVICE, "inference"
     meta.request.timeout_ms = 5000
     return baidu_std.write_frame(meta, payload)
-
-
-def http(path: str, body: bytes, content_type: str = "application/json", *headers: str) -> bytes:
-    """Return a valid HTTP request."""
-    head = [f"POST {path} HTTP/1.1", "Host: ranker", f"Content-Type: {content_type}", f"Content-Length: {len(body)}"]
-    return "\r\n".join([*head, *headers, "", ""]).encode() + body
 
 
 def chunked(path: str, body: bytes) -> bytes:

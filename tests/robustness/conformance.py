@@ -1,6 +1,6 @@
 """Ask one server with every client there is, and see that all get the scorer's probabilities.
 
-python -m benchmarks.conformance [--model FOLDER] [--peer_python PYTHON] [--complete_python PYTHON]
+python -m tests.robustness.conformance [--model FOLDER] [--peer_python PYTHON] [--complete_python PYTHON]
 
 The server is this project's, on one port, with an exported ranker (without --model a tiny one with random weights).
 Every client is a process of its own; one that is not installed is a row that says so. The exit status is 1 where a
@@ -41,7 +41,7 @@ _SECONDS = 300  # that a client may take; some import much
 
 @dataclass(frozen=True)
 class Client:
-    """A row: `module` of benchmarks.peers and the client's name in it, and whose Python runs it."""
+    """A row: `module` of `clients` and the client's name in it, and whose Python runs it."""
 
     title: str
     protocol: str
@@ -52,23 +52,23 @@ class Client:
 
 
 CLIENTS = (
-    Client("this project's", "baidu_std, tokens, gzip", "conformance_ours", "baidu_std"),
-    Client("this project's", "HTTP, JSON, texts", "conformance_ours", "http"),
-    Client("this project's", "gRPC, tokens", "conformance_ours", "grpc"),
-    Client("this project's", "pipeline, gRPC", "conformance_ours", "pipeline_grpc"),
-    Client("this project's", "pipeline, HTTP", "conformance_ours", "pipeline_http"),
-    Client("this project's", "/v1/rerank", "conformance_ours", "rerank"),
-    Client("curl", "HTTP, JSON, tokens", "conformance_plain", "curl"),
-    Client("requests", "HTTP, protobuf, gzip", "conformance_plain", "requests_proto"),
-    Client("requests", "pipeline, HTTP", "conformance_plain", "requests_pipeline"),
-    Client("grpcio, messages by hand", "gRPC, tokens", "conformance_plain", "grpcio"),
-    Client("grpcio, messages by hand", "pipeline, gRPC", "conformance_plain", "grpcio_pipeline"),
-    Client("cohere, Client", "/v1/rerank", "conformance_rerank", "cohere_v1", PEER),
-    Client("cohere, ClientV2", "/v2/rerank", "conformance_rerank", "cohere_v2", PEER),
-    Client("LangChain, CohereRerank", "/v2/rerank", "conformance_rerank", "langchain", PEER),
-    Client("LlamaIndex, TextEmbeddingInference", "/rerank of TEI", "conformance_rerank", "tei", PEER, cuts=False),
-    Client("paddle_serving_client, native", "baidu_std, tokens", "conformance_vendor", "native", COMPLETE),
-    Client("paddle_serving_server's PipelineClient", "pipeline, gRPC", "conformance_vendor", "pipeline", COMPLETE),
+    Client("this project's", "baidu_std, tokens, gzip", "ours", "baidu_std"),
+    Client("this project's", "HTTP, JSON, texts", "ours", "http"),
+    Client("this project's", "gRPC, tokens", "ours", "grpc"),
+    Client("this project's", "pipeline, gRPC", "ours", "pipeline_grpc"),
+    Client("this project's", "pipeline, HTTP", "ours", "pipeline_http"),
+    Client("this project's", "/v1/rerank", "ours", "rerank"),
+    Client("curl", "HTTP, JSON, tokens", "plain", "curl"),
+    Client("requests", "HTTP, protobuf, gzip", "plain", "requests_proto"),
+    Client("requests", "pipeline, HTTP", "plain", "requests_pipeline"),
+    Client("grpcio, messages by hand", "gRPC, tokens", "plain", "grpcio"),
+    Client("grpcio, messages by hand", "pipeline, gRPC", "plain", "grpcio_pipeline"),
+    Client("cohere, Client", "/v1/rerank", "rerank", "cohere_v1", PEER),
+    Client("cohere, ClientV2", "/v2/rerank", "rerank", "cohere_v2", PEER),
+    Client("LangChain, CohereRerank", "/v2/rerank", "rerank", "langchain", PEER),
+    Client("LlamaIndex, TextEmbeddingInference", "/rerank of TEI", "rerank", "tei", PEER, cuts=False),
+    Client("paddle_serving_client, native", "baidu_std, tokens", "vendor", "native", COMPLETE),
+    Client("paddle_serving_server's PipelineClient", "pipeline, gRPC", "vendor", "pipeline", COMPLETE),
 )
 
 GROUPS: list[tuple[str, list[str]]] = [
@@ -81,7 +81,7 @@ GROUPS: list[tuple[str, list[str]]] = [
 
 @dataclass(frozen=True)
 class ConformanceOptions(Options):
-    """Options of `python -m benchmarks.conformance`."""
+    """Options of `python -m tests.robustness.conformance`."""
 
     model: Optional[str] = option(None, help="an exported ranker's folder (default: a tiny one with random weights)")
     peer_python: str = option(sys.executable, help="a Python that has what requirements/peers.in names")
@@ -171,7 +171,7 @@ def _row(client: Client, python: Optional[str], given: dict[str, Any], expected:
         environment.pop(name, None)  # the server is here
     try:
         done = subprocess.run(
-            [python, "-m", f"benchmarks.peers.{client.module}", client.name],
+            [python, "-m", f"tests.robustness.clients.{client.module}", client.name],
             input=json.dumps(given),
             env=environment,
             capture_output=True,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from benchmarks.peers.conformance_given import Scores, run
 from paddle_ranker import __version__
 from paddle_ranker.serving import clients
+from tests.robustness.clients.given import Scores, run
 
 
 def _score(given: dict[str, Any], client: Any) -> tuple[str, Scores]:

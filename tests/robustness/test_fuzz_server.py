@@ -8,13 +8,13 @@ from typing import Any, Callable
 
 import pytest
 
-from benchmarks import fuzz_server
-from benchmarks.fuzz_inputs import frame, good_request, makers, token_request
-from benchmarks.fuzz_server import FuzzOptions, Tally
 from paddle_ranker.errors import UsageError
 from paddle_ranker.serving.clients.errors import ServerError
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.messages import messages, parse
+from tests.robustness import fuzz_server
+from tests.robustness.fuzz_inputs import frame, good_request, makers, token_request
+from tests.robustness.fuzz_server import FuzzOptions, Tally
 
 unit = pytest.mark.unit
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]

@@ -1,6 +1,6 @@
 """Send a server 100,000 requests that are nearly right, and see that it answers the good ones in between.
 
-python -m benchmarks.fuzz_server [--address 127.0.0.1:8600] [--seconds 120] [--requests 100000] [--seed 0]
+python -m tests.robustness.fuzz_server [--address 127.0.0.1:8600] [--seconds 120] [--requests 100000] [--seed 0]
 
 Mutations of valid baidu_std frames, protobuf messages, HTTP requests, JSON bodies, forms, images and HTTP/2 go to one
 port; without an address, to a server of this project's that is started on a tiny ranker and a tiny model of pairs of
@@ -31,7 +31,6 @@ from typing import Optional
 import numpy as np
 import requests
 
-from benchmarks.fuzz_inputs import TITLES, makers, picture, posts_of
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options, option, run_command
 from paddle_ranker.serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient, RerankClient
@@ -40,6 +39,7 @@ from paddle_ranker.serving.clients.errors import ServerError
 from paddle_ranker.serving.core.faults import INTERNAL
 from paddle_ranker.serving.http.middleware import ENTAILMENT_PATH
 from paddle_ranker.serving.paddle.messages import messages
+from tests.robustness.fuzz_inputs import TITLES, makers, picture, posts_of
 
 _ANSWERS = (b"HTTP/1.1 ", b"PRPC", b"\x00\x00")  # an HTTP/2 frame begins with its length, which is small
 _QUIET_SECONDS = 0.02  # without an answer for so long the client says that it has sent all
@@ -49,7 +49,7 @@ _LOG = "server.log"
 
 @dataclass(frozen=True)
 class FuzzOptions(Options):
-    """Options of `python -m benchmarks.fuzz_server`."""
+    """Options of `python -m tests.robustness.fuzz_server`."""
 
     address: Optional[str] = option(None, help="host:port of the server (default: one is started on a tiny ranker)")
     seconds: float = option(120.0, help="stop after so long", above=0)

@@ -1,0 +1,67 @@
+"""The soak: what it calls growth, how it judges answers, and a short one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.serving_connections import CLOSED, Answer
+from benchmarks.serving_dialects import DIALECTS, OK
+from tests.robustness import soak
+from tests.robustness.soak_memory import growth
+from tests.robustness.soak_traffic import WRONG, Question, Tally
+
+unit, server, slow = pytest.mark.unit, pytest.mark.server, pytest.mark.slow
+
+
+@unit
+def test_memory_that_grows_is_told_from_noise() -> None:
+    noise = np.random.RandomState(0).standard_normal(400)
+    times = np.arange(400.0)
+    flat = growth(list(zip(times, 500 + noise)))
+    assert flat.is_flat(0.5) and abs(flat.megabytes.estimate) < 1 and flat.seconds == pytest.approx(299)
+    # A tenth of a MB a second, 30 MB in the 299 seconds after the warm-up.
+    grown = growth(list(zip(times, 500 + 0.1 * times + noise)))
+    assert grown.megabytes.low < 29.9 < grown.megabytes.high and not grown.is_flat(5)
+    warm = growth(list(zip(times, np.where(times < 90, times, 500))))
+    assert warm.is_flat(0) and warm.held == 500
+    with pytest.raises(ValueError, match="too few"):
+        growth([(0.0, 1.0), (1.0, 1.0)])
+
+
+@unit
+def test_every_answer_of_a_soak_is_checked() -> None:
+    question = Question(DIALECTS["rerank"], b"", np.array([0.5]))
+
+    def body(score: float) -> bytes:
+        return json.dumps({"results": [{"index": 0, "relevance_score": score}]}).encode()
+
+    tally = Tally()
+    for answer, code in (
+        (Answer(OK, body(0.5)), OK),
+        (Answer(OK, body(0.6)), WRONG),
+        (Answer(OK, b"{}"), "an answer that cannot be read"),
+        (Answer("429", b""), "429"),
+        (Answer(CLOSED, b""), CLOSED),
+    ):
+        assert question.judge(answer) == code
+        tally.add(question, code, 0.01)
+    assert (tally.asked, tally.answered, tally.refused) == (5, 1, 1)
+    assert len(tally.failures()) == 4 and len(tally.failures(busy=True)) == 3
+    assert "rerank: 429 (1 times)" in tally.failures()
+    assert soak._failures_above(Tally()) == ["no request was refused: the limits were not reached",
+                                            "no request was answered"]  # fmt: skip
+
+
+@slow
+@server
+def test_a_short_soak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # So short a run says little about memory: a tenth is allowed, where half an hour has a hundredth.
+    arguments = ["--minutes", "0.06", "--above_seconds", "2", "--growth", "10", "--json", str(tmp_path / "soak.json")]
+    assert soak.main(arguments) == 0, capsys.readouterr().out
+    found = json.loads((tmp_path / "soak.json").read_text(encoding="utf-8"))
+    assert set(found["below"]) == set(DIALECTS) and set(found["memory"]) == {"megabytes", "seconds", "held"}
+    assert {"below the limits", "above the limits", "worker", "disk"} <= {phase["name"] for phase in found["phases"]}

@@ -69,7 +69,7 @@ def train_from_nothing(
     from paddle_ranker.model.folder import never_match_ids
     from paddle_ranker.model.network import RankerNetwork
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
-    from paddle_ranker.training.losses.ranking import RankingLoss
+    from paddle_ranker.training.losses.expression import RankingLoss
     from paddle_ranker.training.trainer import fit
 
     started = time.perf_counter()

@@ -37,7 +37,7 @@ from paddle_ranker.data.records import LabeledPair, write_records
 from paddle_ranker.errors import UsageError
 from paddle_ranker.lexical import BM25, Baseline, LexicalLogistic, NgramLogistic
 from paddle_ranker.options import option, run_command
-from paddle_ranker.training.losses.expression import margin_for
+from paddle_ranker.training.losses.expression import margin_of
 
 if TYPE_CHECKING:
     from paddle_ranker.encoding.pair_encoder import PairEncoder
@@ -124,7 +124,7 @@ def contestants(options: QbqtcOptions) -> list[Contestant]:
         if name in LEXICAL:
             found.append(Contestant(name, LEXICAL[name]))
         elif name in RANKERS:
-            own = margin_for(options.loss, options.margin)
+            own = margin_of(options.loss, options.margin)[0]
             lexical = name == "ranker_with_lexical"
             found.append(Contestant(name, None, options.loss, own, name != "ranker_without_match", lexical))
         elif loss in WITH_MARGIN and _is_number(margin):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Optional
 
 import numpy as np
 
@@ -18,9 +18,8 @@ from paddle_ranker.encoding.pair_encoder import EncodedPairs, PairEncoder
 from paddle_ranker.encoding.store import MAX_BYTES, PairCollector
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.evaluate import require_both_classes
-from paddle_ranker.metrics.measures import RELEVANT
 from paddle_ranker.scoring.scorer import chunks
-from paddle_ranker.training.losses.expression import LABELS, RELEVANCE, TITLES, LossExpression
+from paddle_ranker.training.losses.expression import LossExpression
 
 
 @dataclass(frozen=True)
@@ -76,16 +75,6 @@ def encode_labels(
     return EncodedLabels(pairs, kept["labels"], kept.get("queries"), kept.get("teacher"), highest)
 
 
-_LEFT_OUT: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]]] = {
-    LABELS: ("one label only", lambda lowest, highest, titles: lowest == highest),
-    RELEVANCE: (
-        "no relevant title (label >= 1) or no other",
-        lambda lowest, highest, titles: (lowest >= RELEVANT) | (highest < RELEVANT),
-    ),
-    TITLES: ("one title only", lambda lowest, highest, titles: titles == 1),
-}
-
-
 def left_out(name: str, data: EncodedLabels, loss: LossExpression) -> list[str]:
     """Return what to say of queries that have nothing to compare, one line for each way of being so.
 
@@ -98,14 +87,13 @@ def left_out(name: str, data: EncodedLabels, loss: LossExpression) -> list[str]:
     lowest, highest = (extreme.reduceat(labels, groups.offsets[:-1]) for extreme in (np.minimum, np.maximum))
     titles = np.diff(groups.offsets)
     lines, idle = [], []
-    for compares, (what, is_left_out) in _LEFT_OUT.items():
-        names = [term.name for term in loss.terms if term.facts.compares == compares]
-        count = int(is_left_out(lowest, highest, titles).sum())
-        if names and count:
+    for need, names in loss.comparisons.items():
+        count = int(need.lacks(lowest, highest, titles).sum())
+        if count:
             have, them = ("has", "it") if count == 1 else ("have", "them")
             leave = "leave" if len(names) > 1 else "leaves"
             lines.append(
-                f"{count:,} of {len(groups):,} queries {have} {what}: {' and '.join(names)} {leave} {them} out"
+                f"{count:,} of {len(groups):,} queries {have} {need.lacking}: {' and '.join(names)} {leave} {them} out"
             )
             idle += names if count == len(groups) else []
     if len(idle) == len(loss.terms):

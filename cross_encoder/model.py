@@ -12,7 +12,7 @@ from cross_encoder.data import EncodedLabels
 from paddle_ranker.encoding.batching import Groups
 from paddle_ranker.encoding.columns import gather
 from paddle_ranker.metrics.measures import RELEVANT
-from paddle_ranker.training.losses.ranking import RankingLoss
+from paddle_ranker.training.losses.expression import RankingLoss
 
 
 class LabeledExamples:

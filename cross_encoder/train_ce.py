@@ -10,7 +10,8 @@ from typing import Optional
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option, run_command
-from paddle_ranker.training.losses.expression import LossExpression, parse_loss
+from paddle_ranker.training.losses.expression import LossExpression, RankingLoss, parse_loss
+from paddle_ranker.training.losses.registry import loss_help, margin_help
 from paddle_ranker.training.options import RankerTrainingOptions
 
 
@@ -29,18 +30,8 @@ class TrainCeOptions(RankerTrainingOptions):
     )
     eval_step: int = option(100, help="evaluate every so many steps", minimum=1, aliases=("--valid_steps",))
     save_step: int = option(100, help="checkpoint every so many steps", minimum=1, aliases=("--save_steps",))
-    loss: str = option(
-        "bce",
-        help="bce, binary cross-entropy (the published two-class one), and mse judge each pair alone; margin_logit, "
-        "margin_probability, ranknet, listnet, softmax and lambda compare the titles of one query; teacher_mse and "
-        "margin_mse learn from a column teacher_score; sums and factors: 0.5*bce+listnet (docs/losses.md)",
-    )
-    margin: Optional[float] = option(
-        None,
-        help="by how much the better title must be ahead in margin_logit (default: 1), margin_probability (0.2) and "
-        "ranknet (0)",
-        minimum=0,
-    )
+    loss: str = option("bce", help=loss_help)
+    margin: Optional[float] = option(None, help=margin_help, minimum=0)
     group_by_query: Optional[bool] = option(
         None,
         help="put the titles of a query into one batch (default: true for losses that compare them, which need it, "
@@ -70,7 +61,6 @@ def train(options: TrainCeOptions) -> None:
     from cross_encoder.data import encode_labels, left_out
     from cross_encoder.model import LabeledExamples
     from paddle_ranker.data.records import LabeledPair, RecordFile
-    from paddle_ranker.training.losses.ranking import RankingLoss
     from paddle_ranker.training.ranker import open_evaluation, start_training, train_ranker
 
     start = start_training(options, "cross_encoder")

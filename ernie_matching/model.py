@@ -11,7 +11,7 @@ from paddle import Tensor, nn
 from ernie_matching.data import EncodedTriples
 from paddle_ranker.encoding.batching import Groups
 from paddle_ranker.encoding.columns import gather
-from paddle_ranker.training.losses.ranking import RankingLoss
+from paddle_ranker.training.losses.expression import RankingLoss
 
 
 class PairwiseExamples:

@@ -9,10 +9,9 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.options import option, run_command
-from paddle_ranker.training.losses.expression import LOSSES, LossExpression, parse_loss
+from paddle_ranker.training.losses.expression import LossExpression, RankingLoss, parse_loss
+from paddle_ranker.training.losses.registry import loss_help, margin_help
 from paddle_ranker.training.options import RankerTrainingOptions
-
-OF_TRIPLES = tuple(name for name, facts in LOSSES.items() if not facts.listwise)  # those of longer lists than two
 
 
 @dataclass(frozen=True)
@@ -20,17 +19,8 @@ class TrainPairwiseOptions(RankerTrainingOptions):
     train_file: str = option(help="training triples: query, title, neg_title")
     test_file: str = option(help="labelled pairs to evaluate on during training: query, title, label")
     # On triples of another data set this one ranked better than margin_logit and ranknet: README.md, "Figures".
-    loss: str = option(
-        "margin_probability",
-        help="margin_logit and ranknet compare logits, margin_probability (the published one) probabilities; bce "
-        "and mse ask for high positives and low negatives; teacher_mse and margin_mse learn from columns "
-        "teacher_score and neg_teacher_score; sums and factors: ranknet+0.5*bce (docs/losses.md)",
-    )
-    margin: Optional[float] = option(
-        None,
-        help="by how much a positive must be ahead (default: 0.2 on probabilities, 1 on logits, 0 for ranknet)",
-        minimum=0,
-    )
+    loss: str = option("margin_probability", help=lambda: loss_help(listwise=False))
+    margin: Optional[float] = option(None, help=margin_help, minimum=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,7 +29,7 @@ class TrainPairwiseOptions(RankerTrainingOptions):
     @property
     def expression(self) -> LossExpression:
         """The loss, understood."""
-        return parse_loss(self.loss, OF_TRIPLES)
+        return parse_loss(self.loss, listwise=False)  # lists of two titles are pairs
 
 
 def train(options: TrainPairwiseOptions) -> None:
@@ -48,7 +38,6 @@ def train(options: TrainPairwiseOptions) -> None:
     from ernie_matching.data import encode_triples
     from ernie_matching.model import PairwiseExamples
     from paddle_ranker.data.records import RecordFile, Triple
-    from paddle_ranker.training.losses.ranking import RankingLoss
     from paddle_ranker.training.ranker import open_evaluation, start_training, train_ranker
 
     start = start_training(options, "pairwise")

@@ -13,7 +13,7 @@ from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.model.network import RankerNetwork
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
-from paddle_ranker.training.losses.ranking import RankingLoss
+from paddle_ranker.training.losses.expression import RankingLoss
 from paddle_ranker.training.options import TrainingOptions
 from paddle_ranker.training.state import find_state
 from paddle_ranker.training.trainer import FitResult, fit

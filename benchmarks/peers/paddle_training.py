@@ -17,7 +17,7 @@ from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.network import RankerNetwork
-from paddle_ranker.training.losses.ranking import RankingLoss
+from paddle_ranker.training.losses.expression import RankingLoss
 from paddle_ranker.training.options import TrainingOptions
 from paddle_ranker.training.trainer import fit
 

@@ -19,8 +19,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.evaluate import classification_figures
 from paddle_ranker.options import parse_options
-from paddle_ranker.training.losses.expression import parse_loss
-from paddle_ranker.training.losses.ranking import RankingLoss
+from paddle_ranker.training.losses.expression import RankingLoss, parse_loss
 from tests.tiny import PAIRS, make_network, write_tokenizer
 
 pytestmark = pytest.mark.unit

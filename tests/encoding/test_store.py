@@ -155,7 +155,7 @@ def test_triples_lie_side_by_side(encoder: PairEncoder, tmp_path: Path) -> None:
 
 def test_training_batches_are_the_same_from_a_disk(encoder: PairEncoder, tmp_path: Path) -> None:
     from ernie_matching.model import PairwiseExamples
-    from paddle_ranker.training.losses.ranking import RankingLoss
+    from paddle_ranker.training.losses.expression import RankingLoss
 
     given = triples(3000)
     held, mapped = (encode_triples(iter(given), encoder, tmp_path, max_bytes) for max_bytes in (1 << 30, 1000))

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from typing import Optional
 
+import numpy as np
+import paddle
 import pytest
 
 from ernie_matching.train_pairwise import TrainPairwiseOptions
 from paddle_ranker.errors import UsageError
-from paddle_ranker.training.losses.expression import LOSSES, margin_for, margin_of, parse_loss
+from paddle_ranker.training.losses.expression import RankingLoss, margin_of, parse_loss
+from paddle_ranker.training.losses.registry import LOSSES, OTHER_NAMES, Loss, loss_help, margin_help
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit
@@ -94,7 +97,7 @@ def test_margins_follow_the_loss() -> None:
     ],
 )
 def test_the_margin_a_ranker_is_judged_by(loss: str, given: Optional[float], expected: tuple[float, bool]) -> None:
-    assert margin_of(loss, given) == expected and margin_for(loss, given) == expected[0]
+    assert margin_of(loss, given) == expected
 
 
 def pairwise(**values: object) -> TrainPairwiseOptions:
@@ -116,13 +119,38 @@ def test_a_loss_is_read_without_paddle() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
 
 
+def table() -> list[str]:
+    """Return the rows of the table in docs/losses.md, made from the registry."""
+    rows = []
+    for name, loss in LOSSES.items():
+        names = [f"`{name}`", *(f"also `{other}`" for other, own in OTHER_NAMES.items() if own == name)]
+        margin = "" if loss.margin is None else f", margin {loss.margin:g}"
+        labels = "0/1" if "relevant" in loss.arguments else "graded" if "labels" in loss.arguments else "none"
+        needs = (["`teacher_score`"] if loss.teacher else []) + (["whole queries"] if loss.compares else [])
+        cells = [", ".join(names), loss.formula.replace("|", "\\|") + margin, labels, ", ".join(needs), loss.suits]
+        rows.append(f"| {' | '.join(cells)} |".replace("|  |", "| |"))
+    return rows
+
+
+def test_a_loss_that_is_added_is_offered_and_computed() -> None:
+    LOSSES.add("spread", Loss(lambda logits, margin: logits.sum() + margin, "Σ l + margin", "a test", margin=2.0))
+    try:
+        assert float(RankingLoss("0.5*spread")(paddle.to_tensor([1.0, 2.0]), np.zeros(2))) == 0.5 * 5.0
+        assert "spread (a test)" in loss_help() and "2 for spread" in margin_help()
+        with pytest.raises(UsageError, match=r"choose from .*spread"):
+            parse_loss("spreed")
+    finally:
+        LOSSES.remove("spread")
+
+
 def test_the_page_on_losses_says_what_each_needs() -> None:
     page = (REPOSITORY / "docs" / "losses.md").read_text(encoding="utf-8")
+    assert [line for line in page.splitlines() if line.startswith("| `") and line.count("|") > 5] == table()
     rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `") and line.count("|") > 5}
     assert list(rows) == list(LOSSES)
-    for name, facts in LOSSES.items():
-        assert ("whole queries" in rows[name]) is (facts.compares is not None)
-        assert ("`teacher_score`" in rows[name]) is facts.teacher
+    for name, loss in LOSSES.items():
+        assert ("whole queries" in rows[name]) is (loss.compares is not None)
+        assert ("`teacher_score`" in rows[name]) is loss.teacher
         assert (
-            (f", margin {facts.margin:g} |" in rows[name]) if facts.margin is not None else ("argin " not in rows[name])
+            (f", margin {loss.margin:g} |" in rows[name]) if loss.margin is not None else ("argin " not in rows[name])
         )

@@ -10,9 +10,8 @@ import paddle.nn.functional as F
 import pytest
 
 from paddle_ranker.evaluation.evaluate import mean_margin_loss
-from paddle_ranker.training.losses.expression import LOSSES
+from paddle_ranker.training.losses.expression import RankingLoss
 from paddle_ranker.training.losses.ranking import (
-    RankingLoss,
     binary_cross_entropy,
     lambda_rank,
     list_net,
@@ -24,6 +23,7 @@ from paddle_ranker.training.losses.ranking import (
     softmax_cross_entropy,
     teacher_mse,
 )
+from paddle_ranker.training.losses.registry import LOSSES
 
 pytestmark = pytest.mark.unit
 

@@ -2,60 +2,25 @@
 
     parse_loss("0.5*bce+listnet").terms    # (Term(0.5, "bce"), Term(1.0, "listnet"))
 
+    RankingLoss("0.5*bce+listnet")(logits, labels, queries).backward()
+
 The losses themselves are in `paddle_ranker.training.losses.ranking`; docs/losses.md says when to use which.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import TYPE_CHECKING, Any, Optional, Union
+
+import numpy as np
 
 from paddle_ranker.errors import UsageError, did_you_mean
+from paddle_ranker.metrics.measures import RELEVANT
+from paddle_ranker.training.losses.registry import LOSSES, OTHER_NAMES, Comparison, Loss
 
-# What a loss that compares the titles of one query needs of them; a query without it is left out.
-LABELS = "labels"  # titles of different labels
-RELEVANCE = "relevance"  # relevant titles and others
-TITLES = "titles"  # two titles
-
-
-@dataclass(frozen=True)
-class LossFacts:
-    """What is to be known of a loss before it is computed.
-
-    compares: what it needs of a query's titles (`LABELS`, `RELEVANCE`, `TITLES`); None: it judges each alone.
-    listwise: it is about all titles of a query at once.
-    teacher: it learns from a teacher's logits, not from labels.
-    margin: by how much it asks the better title to be ahead, where nothing else is said; None: it has no margin.
-    on_probabilities: it compares probabilities, not logits.
-    """
-
-    compares: Optional[str] = None
-    listwise: bool = False
-    teacher: bool = False
-    margin: Optional[float] = None
-    on_probabilities: bool = False
-
-    @property
-    def shift_invariant(self) -> bool:
-        """Whether the same number added to all logits leaves it as it is."""
-        return self.compares is not None and not self.on_probabilities
-
-
-LOSSES = {
-    "bce": LossFacts(),
-    "mse": LossFacts(),
-    "margin_logit": LossFacts(LABELS, margin=1.0),
-    "margin_probability": LossFacts(LABELS, margin=0.2, on_probabilities=True),
-    "ranknet": LossFacts(LABELS, margin=0.0),
-    "listnet": LossFacts(LABELS, listwise=True),
-    "softmax": LossFacts(RELEVANCE, listwise=True),
-    "lambda": LossFacts(LABELS, listwise=True),
-    "teacher_mse": LossFacts(teacher=True),
-    "margin_mse": LossFacts(TITLES, teacher=True),
-}
-OTHER_NAMES = {"cross_entropy": "bce", "ranknet_bce": "bce+ranknet"}
+if TYPE_CHECKING:
+    from paddle import Tensor
 
 
 @dataclass(frozen=True)
@@ -66,8 +31,8 @@ class Term:
     name: str
 
     @property
-    def facts(self) -> LossFacts:
-        """Return what is known of the loss."""
+    def loss(self) -> Loss:
+        """The loss itself."""
         return LOSSES[self.name]
 
 
@@ -84,49 +49,56 @@ class LossExpression:
         return tuple(term.name for term in self.terms)
 
     @property
+    def comparisons(self) -> dict[Comparison, list[str]]:
+        """What its losses need of a query's titles, each with the names of those that need it."""
+        needed = dict.fromkeys(own.compares for own in LOSSES.values() if own.compares)
+        names = {need: [term.name for term in self.terms if term.loss.compares == need] for need in needed}
+        return {need: found for need, found in names.items() if found}
+
+    @property
     def compares_titles(self) -> bool:
         """Whether some loss needs a query's titles in one batch."""
-        return any(term.facts.compares for term in self.terms)
+        return any(term.loss.compares for term in self.terms)
 
     @property
     def needs_labels(self) -> bool:
         """Whether some loss learns from labels."""
-        return not all(term.facts.teacher for term in self.terms)
+        return not all(term.loss.teacher for term in self.terms)
 
     @property
     def of_teacher(self) -> tuple[str, ...]:
         """The names of the losses that need a teacher's scores."""
-        return tuple(term.name for term in self.terms if term.facts.teacher)
+        return tuple(term.name for term in self.terms if term.loss.teacher)
 
     @property
     def shift_invariant(self) -> bool:
         """Whether the gradient to the head's bias is zero but for rounding, which AdamW turns into full steps."""
-        return all(term.facts.shift_invariant for term in self.terms)
+        return all(term.loss.shift_invariant for term in self.terms)
 
     def margins(self, given: Optional[float]) -> dict[str, float]:
         """Return the margin of each loss that has one: `given`, or (None) its own default.
 
         Raises `UsageError` where a margin is given that no loss has, or that would mean two quantities.
         """
-        with_margin = [term for term in self.terms if term.facts.margin is not None]
+        with_margin = [term for term in self.terms if term.loss.margin is not None]
         if given is not None and not with_margin:
             known = ", ".join(name for name, facts in LOSSES.items() if facts.margin is not None)
             raise UsageError(
                 f"--margin {given}: --loss {self.text} has no margin; leave it out, or choose from {known}"
             )
-        if given is not None and len({term.facts.on_probabilities for term in with_margin}) > 1:
+        if given is not None and len({term.loss.on_probabilities for term in with_margin}) > 1:
             raise UsageError(
                 f"--margin {given}: --loss {self.text} has margins on probabilities and on logits, two quantities; "
                 "leave it out for the default of each"
             )
-        return {term.name: given if given is not None else term.facts.margin or 0.0 for term in with_margin}
+        return {term.name: given if given is not None else term.loss.margin or 0.0 for term in with_margin}
 
 
-def parse_loss(text: str, allowed: Sequence[str] = tuple(LOSSES)) -> LossExpression:
+def parse_loss(text: str, *, listwise: bool = True) -> LossExpression:
     """Return the sum that `text` names: losses joined by `+`, each with a factor (`0.5*bce`) or without.
 
-    Raises `UsageError` for an unknown name, one that is not `allowed` here or comes twice, and for a factor that is
-    not a positive number.
+    Raises `UsageError` for an unknown name, one that comes twice, one of whole lists unless `listwise`, and for a
+    factor that is not a positive number.
     """
     terms: list[Term] = []
     for part in text.split("+"):
@@ -145,6 +117,7 @@ def parse_loss(text: str, allowed: Sequence[str] = tuple(LOSSES)) -> LossExpress
     twice = [name for name in LOSSES if names.count(name) > 1]
     if twice:
         raise UsageError(f"--loss {text}: {twice[0]} comes more than once; name each loss once, with its factor")
+    allowed = [name for name, loss in LOSSES.items() if listwise or not loss.listwise]
     unfit = [name for name in names if name not in allowed]
     if unfit:
         raise UsageError(f"--loss {text}: {unfit[0]} cannot be used here; choose from {', '.join(allowed)}")
@@ -166,11 +139,55 @@ def margin_of(loss: str, given: Optional[float] = None) -> tuple[float, bool]:
 
     `given`, else that of the loss: of a sum, of its margin loss; 0 on logits where there is none.
     """
-    with_margin = [term.facts for term in parse_loss(loss).terms if term.facts.margin is not None]
-    largest = max(with_margin, key=lambda facts: facts.margin or 0.0, default=LossFacts(margin=0.0))
-    return (largest.margin or 0.0) if given is None else given, largest.on_probabilities
+    losses = [term.loss for term in parse_loss(loss).terms]
+    margins = [(own.margin, own.on_probabilities) for own in losses if own.margin is not None]
+    largest, on_probabilities = max(margins, key=lambda margin: margin[0], default=(0.0, False))
+    return largest if given is None else given, on_probabilities
 
 
-def margin_for(loss: str, given: Optional[float]) -> float:
-    """Return the margin a user gave, else the loss's own default: a margin on logits is another quantity."""
-    return margin_of(loss, given)[0]
+class RankingLoss:
+    """A sum of losses as a function of a batch's logits.
+
+    Args:
+        expression: which losses, and their factors; or how they are typed.
+        margin: of those that have one; None: the default of each. Raises `UsageError` where none has.
+        highest_label: of the training data, which `mse` takes for a probability of 1.
+    """
+
+    def __init__(
+        self, expression: Union[LossExpression, str], margin: Optional[float] = None, highest_label: float = 1.0
+    ):
+        self.expression = parse_loss(expression) if isinstance(expression, str) else expression
+        self._margins = self.expression.margins(margin)
+        self._highest = highest_label
+
+    @property
+    def margin(self) -> Optional[float]:
+        """The largest margin of its losses; None where none has one."""
+        return max(self._margins.values(), default=None)
+
+    def __call__(
+        self,
+        logits: Tensor,
+        labels: np.ndarray,
+        queries: Optional[np.ndarray] = None,
+        teacher: Optional[np.ndarray] = None,
+    ) -> Tensor:
+        """Return the weighted sum of the losses of n titles in whole queries, a scalar.
+
+        Args:
+            logits: [n], float32
+            labels, queries, teacher: `[n]` each; raises `ValueError` where a loss needs what is not given.
+        """
+        if queries is None and self.expression.compares_titles:
+            raise ValueError(f"--loss {self.expression.text} compares the titles of one query: give the queries")
+        if teacher is None and self.expression.of_teacher:
+            raise ValueError(f"--loss {self.expression.text} learns from a teacher: give its logits")
+        known: dict[str, Any] = {"labels": labels, "relevant": labels >= RELEVANT, "queries": queries}
+        known.update(logits=logits, teacher=teacher, highest=self._highest)
+        total: Any = 0.0
+        for term in self.expression.terms:
+            arguments = {**known, "margin": self._margins.get(term.name)}
+            values = {name: arguments[name] for name in term.loss.arguments}
+            total = term.factor * term.loss.function(**values) + total
+        return total

@@ -7,25 +7,30 @@ add up to the batch.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Union
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
-import paddle
-from paddle import Tensor
+
+if TYPE_CHECKING:
+    from paddle import Tensor
 
 
 def constant(values: Union[np.ndarray, list[float]], like: Tensor) -> Tensor:
     """Return values as a tensor of the type of `like`."""
+    import paddle
+
     return paddle.to_tensor(np.asarray(values), dtype=like.dtype)
 
 
 def differences(values: Tensor, first: np.ndarray, second: np.ndarray) -> Tensor:
     """Return values[first] - values[second], `[pairs]` each, at least one."""
+    import paddle
+
     return paddle.gather(values, paddle.to_tensor(first)) - paddle.gather(values, paddle.to_tensor(second))
 
 
-def nothing(logits: Tensor) -> Tensor:
-    """Return 0 as a part of the graph, for backward; not a number where some logit is none."""
+def zero(logits: Tensor) -> Tensor:
+    """Return 0 as a part of the graph, for backward; NaN where some logit is NaN."""
     return logits.sum() * 0.0
 
 
@@ -63,12 +68,12 @@ class Queries:
         """Return the mean over all titles of what their queries come to: of each, the sum of share * value.
 
         Args:
-            logits: of all titles, also of queries without a value: what is not a number is to show.
+            logits: of all titles, also of queries without a value: NaN is to show.
             values: [m]
             codes, share: the query of each value and what it is multiplied by, `[m]` each.
         """
         weights = share * self.titles[codes] / len(self.codes)
-        return (values * constant(weights, logits)).sum() + nothing(logits)
+        return (values * constant(weights, logits)).sum() + zero(logits)
 
     def ranks(self, order: np.ndarray) -> np.ndarray:
         """Return each title's place within its query, [n] from 0, of all titles in an order that goes by query."""
@@ -82,7 +87,7 @@ class Queries:
         labels = np.maximum(labels, 0.0).astype(np.float64)
         highest = np.zeros(len(self.titles))
         np.maximum.at(highest, self.codes, labels)
-        # Over 2^highest, which the quotient does not see: the power of a label of thousands is no number.
+        # Over 2^highest, which the quotient does not see: the power of a label of thousands is infinite.
         gains = np.exp2(labels - highest[self.codes]) - np.exp2(-highest[self.codes])
         ideal = gains / np.log2(2.0 + self.ranks(np.lexsort((-gains, self.codes))))
         best = np.bincount(self.codes, weights=ideal)[self.codes]
@@ -102,7 +107,7 @@ class Grid:
 
     @classmethod
     def of(cls, queries: Queries) -> Grid:
-        """Lay out all titles, in their order."""
+        """Arrange all titles in rows, in their order."""
         order = np.argsort(queries.codes, kind="stable")
         there = np.arange(queries.titles.max(initial=0)) < queries.titles[:, None]
         places = np.zeros(there.shape, np.int64)
@@ -117,12 +122,14 @@ class Grid:
         return replace(self, places=self.places[chosen], there=self.there[chosen], codes=self.codes[chosen])
 
     def values(self, values: np.ndarray, padding: float) -> np.ndarray:
-        """Lay out values [n]: `[queries, longest]`."""
+        """Return values [n] in rows: `[queries, longest]`."""
         laid_out: np.ndarray = np.where(self.there, values[self.places], padding)
         return laid_out
 
     def logits(self, logits: Tensor, kept: np.ndarray) -> Tensor:
-        """Lay out logits [n]: `[queries, longest]`, with exp(logit) = 0 where `kept` of that shape is false."""
+        """Return logits [n] in rows: `[queries, longest]`, with exp(logit) = 0 where `kept` of that shape is false."""
+        import paddle
+
         laid_out = paddle.gather(logits, paddle.to_tensor(self.places.ravel())).reshape(self.places.shape)
         # Not minus infinity: its gradient would be 0 times infinity.
         return paddle.where(paddle.to_tensor(kept), laid_out, paddle.full_like(laid_out, -1e30))

@@ -1,32 +1,29 @@
 """Ranking losses: plain functions of logits (`[n]`, one a title) that return a scalar, a mean over the titles.
 
-    loss = RankingLoss("0.5*bce+listnet")
-    loss(logits, labels, queries).backward()
-
 Losses that judge each title alone are means over titles. Those that compare the titles of one query have one value a
 query, and each title counts with its query's: 0 where the query has nothing to compare. So the loss of several whole
 queries is the mean of theirs, weighted by their titles, however they are split into batches. A triple is a query of
 two titles, labelled 1 and 0.
 
 Arguments that several functions have, `[n]` each: `labels`, graded, 0 is not relevant; `relevant`, 0 or 1; `queries`,
-a number that the titles of one query share; `teacher`, a teacher's logits. A logit that is not a number makes every
-loss not a number: a training gone wrong must not look like one that has nothing left to learn.
+a number that the titles of one query share; `teacher`, a teacher's logits. A logit that is NaN makes every loss NaN: a
+training gone wrong must not look like one that has nothing left to learn.
+
+The formulas of the documentation say l for a logit, p = sigmoid(l), y for a label, t for a teacher's logit.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Callable, Optional, Union
+from typing import TYPE_CHECKING, Callable
 
 import numpy as np
-import paddle
-import paddle.nn.functional as F
-from paddle import Tensor
 
-from paddle_ranker.metrics.measures import RELEVANT
-from paddle_ranker.training.losses.expression import LossExpression, parse_loss
-from paddle_ranker.training.losses.groups import Grid, Queries, constant, differences, nothing
+from paddle_ranker.training.losses.groups import Grid, Queries, constant, differences, zero
+from paddle_ranker.training.losses.registry import LABELS, LOSSES, RELEVANCE, TITLES, Loss
+
+if TYPE_CHECKING:
+    from paddle import Tensor
 
 
 def binary_cross_entropy(logits: Tensor, relevant: np.ndarray) -> Tensor:
@@ -34,6 +31,8 @@ def binary_cross_entropy(logits: Tensor, relevant: np.ndarray) -> Tensor:
 
     The cross-entropy of two classes whose logits differ by l: the published cross-encoder's loss, its head folded.
     """
+    import paddle.nn.functional as F
+
     # Not Paddle's own: it is written with a relu, which turns NaN into 0.
     return (F.softplus(logits) - constant(relevant, logits) * logits).mean()
 
@@ -43,6 +42,8 @@ def mean_squared_error(logits: Tensor, labels: np.ndarray, highest: float) -> Te
 
     With labels 0 and 1 the Brier score (Brier, 1950).
     """
+    import paddle.nn.functional as F
+
     return ((F.sigmoid(logits) - constant(np.clip(labels / highest, 0.0, 1.0), logits)) ** 2).mean()
 
 
@@ -59,6 +60,8 @@ def margin_on_probabilities(logits: Tensor, labels: np.ndarray, queries: np.ndar
 
     On triples the published pairwise ranker's loss.
     """
+    import paddle.nn.functional as F
+
     return _over_pairs(F.sigmoid(logits), labels, queries, lambda ahead: _hinge(margin - ahead))
 
 
@@ -67,6 +70,8 @@ def rank_net(logits: Tensor, labels: np.ndarray, queries: np.ndarray, margin: fl
 
     RankNet for margin 0 (Burges et al., "Learning to Rank using Gradient Descent", ICML 2005).
     """
+    import paddle.nn.functional as F
+
     return _over_pairs(logits, labels, queries, lambda ahead: F.softplus(margin - ahead))
 
 
@@ -77,12 +82,14 @@ def _over_pairs(
     found = Queries(queries)
     higher, lower = found.pairs(labels)
     if not len(higher):
-        return nothing(scores)
+        return zero(scores)
     values = loss_of_lead(differences(scores, higher, lower))
     return found.mean_over_titles(scores, values, found.codes[higher], found.share_of_pairs(higher))
 
 
 def _hinge(x: Tensor) -> Tensor:
+    import paddle
+
     return paddle.clip(x, min=0.0)  # not relu, which turns NaN into 0
 
 
@@ -92,13 +99,15 @@ def list_net(logits: Tensor, labels: np.ndarray, queries: np.ndarray) -> Tensor:
     ListNet with top-one probabilities (Cao et al., "Learning to Rank: From Pairwise Approach to Listwise Approach",
     ICML 2007). Its least value is the entropy of softmax(y), not 0. Queries whose titles have one label are left out.
     """
+    import paddle.nn.functional as F
+
     found = Queries(queries)
     grid = Grid.of(found)
     highest = grid.values(labels, -np.inf).max(axis=1)
     differ = grid.values(labels, np.inf).min(axis=1) < highest
     grid, highest = grid.rows(differ), highest[differ]
     if not len(grid):
-        return nothing(logits)
+        return zero(logits)
     target = np.exp(grid.values(labels, -np.inf) - highest[:, None])
     target /= target.sum(axis=1, keepdims=True)
     surprise = -F.log_softmax(grid.logits(logits, grid.there), axis=1)
@@ -112,13 +121,16 @@ def softmax_cross_entropy(logits: Tensor, relevant: np.ndarray, queries: np.ndar
     Localized contrastive estimation (Gao, Dai and Callan, "Rethink Training of BERT Rerankers in Multi-Stage
     Retrieval Pipeline", ECIR 2021). Queries without a relevant title, or without another one, are left out.
     """
+    import paddle
+    import paddle.nn.functional as F
+
     found = Queries(queries)
     grid = Grid.of(found)
     chosen = grid.values(relevant, 0.0) > 0
     both = chosen.any(axis=1) & (grid.there & ~chosen).any(axis=1)
     grid, chosen = grid.rows(both), chosen[both]
     if not len(grid):
-        return nothing(logits)
+        return zero(logits)
     others = paddle.logsumexp(grid.logits(logits, grid.there & ~chosen), axis=1)
     row, column = np.nonzero(chosen)
     own = paddle.gather(logits, paddle.to_tensor(grid.places[row, column]))
@@ -134,10 +146,12 @@ def lambda_rank(logits: Tensor, labels: np.ndarray, queries: np.ndarray) -> Tens
     section 4.1). The gain G is 2^label - 1 over the query's best possible sum, D = log2(1 + rank) at the rank that the
     logits give; equal logits are ranked the less relevant title first. The weights are constants of the gradient.
     """
+    import paddle.nn.functional as F
+
     found = Queries(queries)
     higher, lower = found.pairs(labels)
     if not len(higher):
-        return nothing(logits)
+        return zero(logits)
     gains = found.gains(labels)
     values = logits.numpy().astype(np.float64)
     discounts = 1.0 / np.log2(2.0 + found.ranks(np.lexsort((labels, -values, found.codes))))
@@ -161,84 +175,40 @@ def margin_mse(logits: Tensor, queries: np.ndarray, teacher: np.ndarray) -> Tens
     found = Queries(queries)
     first, second = found.all_pairs()
     if not len(first):
-        return nothing(logits)
+        return zero(logits)
     apart = differences(logits - constant(teacher, logits), first, second)
     return found.mean_over_titles(logits, apart**2, found.codes[first], found.share_of_pairs(first))
 
 
-@dataclass(frozen=True)
-class _Titles:
-    """What a loss may look at, and its margin."""
-
-    logits: Tensor
-    labels: np.ndarray
-    queries: np.ndarray
-    teacher: np.ndarray
-    highest: float
-    margin: float
-
-    @property
-    def relevant(self) -> np.ndarray:
-        return self.labels >= RELEVANT
-
-
-_COMPUTED: dict[str, Callable[[_Titles], Tensor]] = {
-    "bce": lambda t: binary_cross_entropy(t.logits, t.relevant),
-    "mse": lambda t: mean_squared_error(t.logits, t.labels, t.highest),
-    "margin_logit": lambda t: margin_on_logits(t.logits, t.labels, t.queries, t.margin),
-    "margin_probability": lambda t: margin_on_probabilities(t.logits, t.labels, t.queries, t.margin),
-    "ranknet": lambda t: rank_net(t.logits, t.labels, t.queries, t.margin),
-    "listnet": lambda t: list_net(t.logits, t.labels, t.queries),
-    "softmax": lambda t: softmax_cross_entropy(t.logits, t.relevant, t.queries),
-    "lambda": lambda t: lambda_rank(t.logits, t.labels, t.queries),
-    "teacher_mse": lambda t: teacher_mse(t.logits, t.teacher),
-    "margin_mse": lambda t: margin_mse(t.logits, t.queries, t.teacher),
-}
-_NONE = np.empty(0)  # what a loss does not look at
-
-
-class RankingLoss:
-    """A sum of losses as a function of a batch's logits.
-
-    Args:
-        expression: which losses, and their factors; or how they are typed.
-        margin: of those that have one; None: the default of each. Raises `UsageError` where none has.
-        highest_label: of the training data, which `mse` takes for a probability of 1.
-    """
-
-    def __init__(
-        self, expression: Union[LossExpression, str], margin: Optional[float] = None, highest_label: float = 1.0
-    ):
-        self.expression = parse_loss(expression) if isinstance(expression, str) else expression
-        self._margins = self.expression.margins(margin)
-        self._highest = highest_label
-
-    @property
-    def margin(self) -> Optional[float]:
-        """The largest margin of its losses; None where none has one."""
-        return max(self._margins.values(), default=None)
-
-    def __call__(
-        self,
-        logits: Tensor,
-        labels: np.ndarray,
-        queries: Optional[np.ndarray] = None,
-        teacher: Optional[np.ndarray] = None,
-    ) -> Tensor:
-        """Return the weighted sum of the losses of n titles in whole queries, a scalar.
-
-        Args:
-            logits: [n], float32
-            labels, queries, teacher: `[n]` each; raises `ValueError` where a loss needs what is not given.
-        """
-        if queries is None and self.expression.compares_titles:
-            raise ValueError(f"--loss {self.expression.text} compares the titles of one query: give the queries")
-        if teacher is None and self.expression.of_teacher:
-            raise ValueError(f"--loss {self.expression.text} learns from a teacher: give its logits")
-        queries, teacher = _NONE if queries is None else queries, _NONE if teacher is None else teacher
-        total = 0.0
-        for term in self.expression.terms:
-            margin = self._margins.get(term.name, 0.0)
-            titles = _Titles(logits, labels, queries, teacher, self._highest, margin)
-            total = term.factor * _COMPUTED[term.name](titles) + total
-        return total
+for _name, _loss in {
+    "bce": Loss(
+        binary_cross_entropy,
+        "log(1 + exp(l)) - [y >= 1] l",
+        "scores that compare across queries; the tutorial's cross-encoder",
+    ),
+    "mse": Loss(mean_squared_error, "(p - y / highest label of the file)²", "probabilities that follow grades"),
+    "margin_logit": Loss(
+        margin_on_logits, "max(0, margin - (l+ - l-))", "order; a pair far apart enough is done with", LABELS,
+        margin=1.0,
+    ),
+    "margin_probability": Loss(
+        margin_on_probabilities, "max(0, margin - (p+ - p-))", "order; the tutorial's pairwise ranker", LABELS,
+        margin=0.2, on_probabilities=True,
+    ),
+    "ranknet": Loss(rank_net, "log(1 + exp(margin - (l+ - l-)))", "order; every pair counts", LABELS, margin=0.0),
+    "listnet": Loss(
+        list_net, "-Σ softmax(y) log softmax(l)", "order of a whole list, the best titles first of all", LABELS,
+        listwise=True,
+    ),
+    "softmax": Loss(
+        softmax_cross_entropy, "of each relevant title -log(exp(l) / (exp(l) + Σ exp(l of the irrelevant ones)))",
+        "one or a few relevant titles among many (mined) negatives", RELEVANCE, listwise=True,
+    ),
+    "lambda": Loss(lambda_rank, "|ΔnDCG| log2(1 + exp(-(l+ - l-)))", "the top of the list", LABELS, listwise=True),
+    "teacher_mse": Loss(teacher_mse, "(l - t)²", "a student whose scores are the teacher's"),
+    "margin_mse": Loss(
+        margin_mse, "((l1 - l2) - (t1 - t2))², all pairs of titles",
+        "a student that ranks like the teacher, on a scale of its own", TITLES,
+    ),
+}.items():  # fmt: skip
+    LOSSES.add(_name, _loss)

@@ -1,0 +1,100 @@
+"""The registry of ranking losses: one object a loss, from which help texts, checks and documentation are made.
+
+    LOSSES.add("listnet", Loss(list_net, "-Σ softmax(y) log softmax(l)", "order of a whole list", LABELS))
+
+Read before Paddle is imported, so that a typing error shows at once: a loss imports Paddle when it is computed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Callable, Optional
+
+import numpy as np
+
+from paddle_ranker.metrics.measures import RELEVANT
+from paddle_ranker.registry import Registry
+
+if TYPE_CHECKING:
+    from paddle import Tensor
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a loss that compares the titles of one query needs of them; a query without it is left out.
+
+    lacking: what such a query has, in words.
+    lacks: tells which queries those are, `[queries] bool`, by their lowest label, their highest and how many titles
+        they have, `[queries]` each.
+    """
+
+    lacking: str
+    lacks: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+LABELS = Comparison("one label only", lambda lowest, highest, titles: lowest == highest)
+RELEVANCE = Comparison(
+    "no relevant title (label >= 1) or no other",
+    lambda lowest, highest, titles: (lowest >= RELEVANT) | (highest < RELEVANT),
+)
+TITLES = Comparison("one title only", lambda lowest, highest, titles: titles == 1)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A ranking loss.
+
+    function: returns the mean over n titles, a scalar. It is given what its parameters name: `logits`, `labels`,
+        `relevant`, `queries`, `teacher` (`[n]` each; see `paddle_ranker.training.losses.ranking`), `highest`, the
+        highest label of the training data, and `margin`.
+    formula, suits: what it computes, and what for, in a line each.
+    compares: what it needs of a query's titles; None: it judges each alone.
+    listwise: it is about all titles of a query at once.
+    margin: by how much it asks the better title to be ahead, where nothing else is said; None: it has no margin.
+    on_probabilities: it compares probabilities, not logits.
+    """
+
+    function: Callable[..., Tensor]
+    formula: str
+    suits: str
+    compares: Optional[Comparison] = None
+    listwise: bool = False
+    margin: Optional[float] = None
+    on_probabilities: bool = False
+
+    @cached_property
+    def arguments(self) -> tuple[str, ...]:
+        """The names of what the function looks at."""
+        return tuple(inspect.signature(self.function).parameters)
+
+    @property
+    def teacher(self) -> bool:
+        """Whether it learns from a teacher's logits, not from labels."""
+        return "teacher" in self.arguments
+
+    @property
+    def shift_invariant(self) -> bool:
+        """Whether the same number added to all logits leaves it as it is."""
+        return self.compares is not None and not self.on_probabilities
+
+
+LOSSES: Registry[Loss] = Registry("loss", "--loss")
+OTHER_NAMES = {"cross_entropy": "bce", "ranknet_bce": "bce+ranknet"}
+
+
+def loss_help(listwise: bool = True) -> str:
+    """Return the help text of `--loss`: every loss with what it suits, those of whole lists where `listwise`."""
+    names = [f"{name} ({loss.suits})" for name, loss in LOSSES.items() if listwise or not loss.listwise]
+    teachers = " and ".join(name for name, loss in LOSSES.items() if loss.teacher)
+    return (
+        f"what is minimised: {', '.join(names)}; {teachers} learn from columns of a teacher's scores; sums and "
+        "factors: 0.5*bce+ranknet (docs/losses.md)"
+    )
+
+
+def margin_help() -> str:
+    """Return the help text of `--margin`."""
+    margins = ", ".join(f"{loss.margin:g} for {name}" for name, loss in LOSSES.items() if loss.margin is not None)
+    return f"by how much the better title must be ahead (default: {margins})"

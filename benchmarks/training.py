@@ -188,7 +188,7 @@ def measure(systems: Sequence[System], options: TrainingBenchmarkOptions, folder
     return timings
 
 
-def start_worker(system: str, folder: Path, threads: int, environment: Mapping[str, str], rank: int = 0) -> LineProcess:
+def start_worker(system: str, folder: Path, threads: int, environment: Mapping[str, str]) -> LineProcess:
     """Start a process that trains as a system does; it answers once when it is ready, and then after each round.
 
     An answer holds the round's `triples`, `seconds` and `cpu_seconds`.
@@ -198,13 +198,12 @@ def start_worker(system: str, folder: Path, threads: int, environment: Mapping[s
         folder: where its work is.
         threads: of its matrix products.
         environment: further variables.
-        rank: of several processes that train together, which one.
     """
     return LineProcess(
         system,
         [sys.executable, "-m", "benchmarks.peers.training_worker", system, str(folder)],
         threads,
-        folder / f"{system}_{threads}_{rank}.log",
+        folder / f"{system}_{threads}.log",
         environment,
         hint="leave it out with --systems, or free some memory",
     )

@@ -25,8 +25,7 @@ FOREVER = 1_000_000
 
 
 def ours(work: TrainingWork, triples: BenchmarkTriples, pace: Pace, *, match_embeddings: bool) -> None:
-    """Run this toolkit's trainer as `train_pairwise.py` does, until the pace ends it; a batch is all processes'."""
-    processes = ProcessGroup()
+    """Run this toolkit's trainer as `train_pairwise.py` does, until the pace ends it."""
     network = RankerNetwork(EncoderConfig(**work.shape), work.never_match if match_embeddings else None)
     encoded = EncodedTriples.of(triples.positives, triples.negatives)
     examples = _Paced(encoded, RankingLoss("margin_logit"), work.pad_id)
@@ -37,7 +36,7 @@ def ours(work: TrainingWork, triples: BenchmarkTriples, pace: Pace, *, match_emb
             examples,
             TrainingOptions(
                 save_dir=folder,
-                batch_size=work.batch_size // processes.size,
+                batch_size=work.batch_size,
                 learning_rate=work.learning_rate,
                 max_grad_norm=work.max_grad_norm,
                 epochs=FOREVER,
@@ -50,7 +49,7 @@ def ours(work: TrainingWork, triples: BenchmarkTriples, pace: Pace, *, match_emb
             evaluate=dict,
             metric="auc",
             part_factors={"head": 10.0, "match_embeddings": 10.0},
-            processes=processes,
+            processes=ProcessGroup(),
         )
 
 

@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import ablation, domain_encoder, pretrained
+from benchmarks import ablation, pretrained
 from benchmarks.fold_runs import LINEAR, NOTHING, Bench
 from benchmarks.report import System
 from paddle_ranker.data.records import write_records
-from paddle_ranker.model.config import read_config
-from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from tests.benchmarks.test_quality import graded_pairs
 from tests.tiny import write_encoder
 
@@ -102,28 +100,3 @@ def test_wrong_options(
     assert callable(main)
     assert main([f"--model={NOTHING}", f"--data_dir={tiny_data}", "--folds=2", *arguments]) == 2
     assert message in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_a_domain_encoder_is_compared_with_its_random_twin(tiny_data: Path, tmp_path: Path) -> None:
-    (tiny_data / "corpus").mkdir()
-    (tiny_data / "corpus" / "zh_sci.txt").write_text("水稻 病害 诊断 研究\n老年人 护理 教育\n" * 30, encoding="utf-8")
-    work = tmp_path / "work"
-    arguments = [
-        f"--work_dir={work}", f"--data_dir={tiny_data}", "--folds=2", "--max_steps=2", "--resamples=50", "--texts=both",
-        "--mlm_epochs=1", "--hidden_size=16", "--heads=2", f"--json={tmp_path / 'found.json'}",
-    ]  # fmt: skip
-    assert domain_encoder.main(arguments) == 0
-    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
-    assert [system["name"] for system in found["systems"]] == ["from nothing", "domain encoder"]
-    ours, drawn = read_config(work / "encoder"), read_config(work / "twin")
-    assert ours is not None and drawn is not None and ours.hidden_dropout_prob == drawn.hidden_dropout_prob == 0.2
-    assert (ours.hidden_size, ours.vocab_size) == (drawn.hidden_size, drawn.vocab_size) == (16, drawn.vocab_size)
-    name = "embeddings.word_embeddings.weight"
-    words = [
-        load_arrays(work / "encoder" / PARAMETERS_FILE)[f"ernie.{name}"],
-        load_arrays(work / "twin" / PARAMETERS_FILE)[name],
-    ]
-    assert words[0].shape == words[1].shape and not np.allclose(words[0], words[1])
-    # the runs of either are kept apart, though both start from folders made here
-    assert len(list((work / "scores").iterdir())) == 4

@@ -16,7 +16,7 @@ from paddle_ranker.training.options import TrainingOptions
 if TYPE_CHECKING:
     from paddle_ranker.encoding.pair_encoder import PairEncoder
     from paddle_ranker.evaluation.evaluate import EvaluationSet
-    from paddle_ranker.metrics.measures import Floats
+    from paddle_ranker.metrics.ranking import Floats
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def train_from_nothing(
     from paddle_ranker import runtime
     from paddle_ranker.distributed import ProcessGroup
     from paddle_ranker.lexical.head import LexicalHead
-    from paddle_ranker.metrics.measures import roc_auc
+    from paddle_ranker.metrics.auc import roc_auc
     from paddle_ranker.model.config import EncoderConfig
     from paddle_ranker.model.folder import never_match_ids
     from paddle_ranker.model.network import RankerNetwork

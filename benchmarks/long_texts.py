@@ -34,7 +34,7 @@ from paddle_ranker.options import Options, option, run_command
 
 if TYPE_CHECKING:
     from paddle_ranker import Ranker
-    from paddle_ranker.metrics.measures import Floats
+    from paddle_ranker.metrics.ranking import Floats
 
 # name: windows, top_k
 WAYS: dict[str, tuple[str, Optional[int]]] = {

@@ -13,7 +13,7 @@ from typing import Optional
 from benchmarks.run_store import Run
 from benchmarks.small_rankers import FoldsOptions, Recipe, Workshop, run_systems
 from paddle_ranker.data.records import LabeledPair, read_records, write_records
-from paddle_ranker.metrics.measures import RELEVANT
+from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.options import option, run_command
 
 REFERENCE = "mined"

@@ -12,7 +12,7 @@ from benchmarks.report import real_data_file
 from paddle_ranker.commands.make_triples import group_by_query, make_triples
 from paddle_ranker.data.records import LabeledPair, Triple, read_records
 from paddle_ranker.errors import UsageError
-from paddle_ranker.metrics.measures import Integers
+from paddle_ranker.metrics.ranking import Integers
 
 
 @dataclass(frozen=True)

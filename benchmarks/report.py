@@ -17,8 +17,10 @@ from numpy.typing import ArrayLike
 
 from benchmarks.inputs import real_data_folder
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.metrics.intervals import Interval, Statistic, bootstrap_interval, difference, ranking_statistics
-from paddle_ranker.metrics.measures import RELEVANT, Floats, roc_auc
+from paddle_ranker.metrics.auc import roc_auc
+from paddle_ranker.metrics.intervals import Interval, Statistic, bootstrap_interval, difference
+from paddle_ranker.metrics.measures import MEASURES
+from paddle_ranker.metrics.ranking import RELEVANT, Floats, Scored
 
 SHOWN = {"auc": "AUC", "ndcg@10": "nDCG@10", "mrr@10": "MRR@10", "map": "MAP"}
 
@@ -75,7 +77,8 @@ def compare(
 ) -> dict[str, dict[str, Figure]]:
     """Return every system's measures by name, with 95% intervals and paired differences to the system `reference`."""
     statistics = {
-        system.name: [ranking_statistics(queries, labels, scores) for scores in system.runs] for system in systems
+        system.name: [_statistics(Scored(queries, labels, scores), measures) for scores in system.runs]
+        for system in systems
     }
     count = len(set(queries))
     everything = np.ones((1, count))
@@ -93,6 +96,10 @@ def compare(
                 else bootstrap_interval(difference(other, mean), count, resamples=resamples),
             )
     return figures
+
+
+def _statistics(scored: Scored, measures: Sequence[str]) -> dict[str, Statistic]:
+    return {name: MEASURES[name].statistic(scored) for name in measures}
 
 
 def mean_statistic(statistics: Sequence[Statistic]) -> Statistic:

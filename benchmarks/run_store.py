@@ -10,7 +10,7 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from paddle_ranker.metrics.measures import Floats
+from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.storage.atomic import make_folder, new_file
 
 Run = tuple[Floats, float]  # a score a pair, `[pairs] float64`, and seconds of training

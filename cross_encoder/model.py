@@ -11,7 +11,7 @@ from paddle import Tensor, nn
 from cross_encoder.data import EncodedLabels
 from paddle_ranker.encoding.batching import Groups
 from paddle_ranker.encoding.columns import gather
-from paddle_ranker.metrics.measures import RELEVANT
+from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.training.losses.expression import RankingLoss
 
 

@@ -18,8 +18,9 @@ from sklearn.metrics import (
 )
 
 from multimodal_entailment.data import LABELS
-from paddle_ranker.metrics.intervals import Interval, Statistic, auc_of, bootstrap_intervals
-from paddle_ranker.metrics.measures import Floats
+from paddle_ranker.metrics.auc import auc_of
+from paddle_ranker.metrics.intervals import Interval, Statistic, bootstrap_intervals
+from paddle_ranker.metrics.ranking import Floats
 
 _CLASSES = list(range(len(LABELS)))
 HEADLINES = ("accuracy", "macro_f1", "auc")
@@ -107,7 +108,7 @@ def class_statistics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str,
     """
     size = len(_CLASSES)
     cells = np.eye(size * size)[labels * size + probabilities.argmax(axis=1)]
-    pairs = [str(number) for number in range(len(labels))]
+    pairs = np.arange(len(labels))
     aucs = [auc_of(pairs, (labels == number).astype(float), probabilities[:, number]) for number in _CLASSES]
 
     def of_counts(figure: Callable[[Floats], Floats]) -> Statistic:

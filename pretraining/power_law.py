@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from paddle_ranker.errors import DataError
 from paddle_ranker.metrics.intervals import Interval
-from paddle_ranker.metrics.measures import Floats
+from paddle_ranker.metrics.ranking import Floats
 
 DELTA = 1e-3  # Hoffmann et al.'s: differences beyond a thousandth count linearly
 FEWEST_LEVELS, FEWEST_RUNS = 3, 6  # of N and of D each; five constants leave one run to see an error by

@@ -202,10 +202,10 @@ def _logits(parts: RankerParts, pairs: list[LabeledPair], batch_size: int) -> np
 
 
 def _figures(queries: list[str], labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    from paddle_ranker.metrics.measures import evaluate_ranking
+    from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking
 
     measured = evaluate_ranking(queries, labels, logits)
-    return {name: measured[name] for name in ("auc", "ndcg@10") if name in measured}
+    return {name: measured[name] for name in HEADLINES if name in measured}
 
 
 def _table(names: list[str], figures: list[dict[str, float]]) -> list[str]:

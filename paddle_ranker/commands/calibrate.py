@@ -18,7 +18,7 @@ from paddle_ranker.scoring.options import RankerOptions
 if TYPE_CHECKING:
     from paddle_ranker.metrics.calibration import Calibration
     from paddle_ranker.metrics.intervals import Interval
-    from paddle_ranker.metrics.measures import Floats
+    from paddle_ranker.metrics.ranking import Floats
     from paddle_ranker.model.folder import RankerParts
 
 LEAST_QUERIES, LEAST_PAIRS = 10, 10  # pairs of either class
@@ -85,7 +85,7 @@ def fit_and_tell(options: CalibrateOptions, parts: RankerParts) -> Calibration:
     from paddle_ranker.encoding.windows import make_windows
     from paddle_ranker.evaluation.evaluate import EvaluationSet
     from paddle_ranker.metrics import calibration as fitting
-    from paddle_ranker.metrics.measures import RELEVANT
+    from paddle_ranker.metrics.ranking import RELEVANT
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
     from paddle_ranker.scoring.files import say_truncated, scored_with
     from paddle_ranker.training.state import content_digest
@@ -153,7 +153,7 @@ def _change(queries: Sequence[str], labels: Floats, logits: Floats, baseline: Fl
 
     from paddle_ranker.metrics.calibration import cross_entropies
     from paddle_ranker.metrics.intervals import bootstrap_interval, ratio_of
-    from paddle_ranker.metrics.measures import add_by_query, number_queries
+    from paddle_ranker.metrics.ranking import add_by_query, number_queries
 
     numbers = number_queries(queries)
     count = int(numbers.max()) + 1

@@ -18,9 +18,9 @@ from paddle_ranker.options import option, run_command
 if TYPE_CHECKING:
     import numpy as np
 
-    from paddle_ranker.metrics.measures import Floats
+    from paddle_ranker.metrics.ranking import Floats
 
-MEASURES = ("auc", "mrr@10", "ndcg@10")
+SHOWN = ("auc", "mrr@10", "ndcg@10")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def measure_cascade(options: CascadeOptions) -> None:
     columns = [*logits, cascade_scores(groups, logits[0], logits[1], depth)]
     systems = [System(name, pairs.spread(column), "model") for name, column in zip(names, columns)]
     comparison = compare_systems(pairs, systems, ties=options.ties, resamples=options.resamples, seed=options.seed)
-    comparison = replace(comparison, measures=[name for name in MEASURES if name in comparison.measures])
+    comparison = replace(comparison, measures=[name for name in SHOWN if name in comparison.measures])
     seen = sum(min(depth, len(rows)) for rows in groups)
 
     def all_of(number: int) -> Callable[[np.ndarray], object]:

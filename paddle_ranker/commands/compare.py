@@ -16,13 +16,13 @@ from paddle_ranker import runtime
 from paddle_ranker.commands.curve import names_of
 from paddle_ranker.errors import UsageError
 from paddle_ranker.evaluation.options import MeasuringOptions
+from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.options import option, run_command
 
 if TYPE_CHECKING:
     from paddle_ranker.evaluation.comparison import Comparison
 
 PICTURES = (".png", ".svg", ".pdf")
-MEASURES = ("auc", "mrr@10", "ndcg@10", "map", "p@1", "p@5", "p@10", "r@10", "pairs_ordered")
 
 
 @dataclass(frozen=True)

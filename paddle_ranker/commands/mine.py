@@ -14,7 +14,7 @@ from paddle_ranker.data.formats import check_writable
 from paddle_ranker.data.records import LabeledPair, Record, RecordFile, Triple, write_records
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.tokens import TOKENIZERS
-from paddle_ranker.metrics.measures import Floats
+from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.options import option, run_command
 from paddle_ranker.scoring.options import ScoringOptions
 from paddle_ranker.training.judgments import (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.encoding.tokenizers.backends import BACKENDS
+from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.options import Options, option, run_command
 
 if TYPE_CHECKING:
@@ -62,11 +63,10 @@ def quantize(options: QuantizeOptions) -> None:
 
 def print_quality(quality: Sequence[Quality]) -> None:
     """Print each engine's measures before and after, and their differences."""
-    from paddle_ranker.evaluation.comparison import TITLES
 
     for row in quality:
         print(
-            f"{TITLES[row.measure]:8} {row.before:.4f} in fp32, {row.after:.4f} in int8 ({row.engine}): "
+            f"{MEASURES[row.measure].title:8} {row.before:.4f} in fp32, {row.after:.4f} in int8 ({row.engine}): "
             f"{row.difference.estimate:+.4f} [{row.difference.low:+.4f}, {row.difference.high:+.4f}]"
         )
     moved = ", ".join(f"{name} {share:.1%}" for name, share in {row.engine: row.moved for row in quality}.items())

@@ -10,7 +10,7 @@ import numpy as np
 from paddle_ranker.data.records import LabeledPair
 from paddle_ranker.errors import DataError
 from paddle_ranker.lexical import BM25, LexicalLogistic
-from paddle_ranker.metrics.measures import RELEVANT, Floats, number_queries
+from paddle_ranker.metrics.ranking import RELEVANT, Floats, number_queries
 
 FOLDS = 5
 SEED = 1000

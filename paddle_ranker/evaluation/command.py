@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Union
 
 from paddle_ranker.data.formats import check_writable
 from paddle_ranker.data.trec import write_qrels
-from paddle_ranker.evaluation.comparison import Comparison, Figure, System, compare_systems
+from paddle_ranker.evaluation.comparison import Comparison, System, compare_systems
 from paddle_ranker.evaluation.options import EvaluateOptions
 from paddle_ranker.evaluation.pairs import MeasuredPairs, require_both_classes
-from paddle_ranker.evaluation.report.text import figure_json, systems_table
+from paddle_ranker.evaluation.report.text import measured_json, systems_table
 from paddle_ranker.evaluation.score_files import write_scores
 from paddle_ranker.evaluation.systems import baseline_systems, messages, read_measured_pairs, score_with_model
 from paddle_ranker.metrics.intervals import Interval
-from paddle_ranker.metrics.measures import Floats
+from paddle_ranker.metrics.ranking import Floats
 
 if TYPE_CHECKING:
     from paddle_ranker.scoring.loading import LoadedRanker
@@ -46,7 +46,7 @@ def score_measured_pairs(options: EvaluateOptions, expected_kind: str) -> tuple[
 def print_evaluation(
     options: EvaluateOptions, pairs: MeasuredPairs, logits: Floats, more: Mapping[str, Value]
 ) -> Comparison:
-    """Print all figures with 95% intervals over queries, `more` after them; write the files that the options name."""
+    """Print all measures with 95% intervals over queries, `more` after them; write the files that the options name."""
     name = Path(options.init_from_ckpt).resolve().name
     systems = [System(name, pairs.spread(logits), "model")]
     notes: list[str] = []
@@ -71,11 +71,11 @@ def print_evaluation(
 
 
 def _print_text(comparison: Comparison, name: str, more: Mapping[str, Value]) -> None:
-    figures = comparison.figures[name]
-    if "auc" in figures:
-        print(f"eval_dev auc:{figures['auc'].interval.estimate:.3f}")  # as the published scripts print it
-    for measure, figure in figures.items():
-        print(f"{measure}: {shown(figure.interval)}")
+    measures = comparison.measured[name]
+    if "auc" in measures:
+        print(f"eval_dev auc:{measures['auc'].interval.estimate:.3f}")  # as the published scripts print it
+    for measure, measured in measures.items():
+        print(f"{measure}: {shown(measured.interval)}")
     for label, value in {**comparison.counts, **more}.items():
         print(f"{label}: {value:.4f}" if isinstance(value, float) else f"{label}: {value}")
     if len(comparison.systems) > 1:
@@ -90,15 +90,15 @@ def shown(interval: Interval) -> str:
 
 
 def _as_json(comparison: Comparison, name: str, more: Mapping[str, Value]) -> dict[str, Any]:
-    def of(figures: Mapping[str, Figure]) -> dict[str, Any]:
-        return {measure: figure_json(figure) for measure, figure in figures.items()}
+    def of(system: str) -> dict[str, Any]:
+        return {name: measured_json(measured) for name, measured in comparison.measured[system].items()}
 
     finite = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in more.items()}
     return {
-        "measures": of(comparison.figures[name]),
+        "measures": of(name),
         **comparison.counts,
         **finite,
         "ties": comparison.ties,
-        "baselines": {system.name: of(comparison.figures[system.name]) for system in comparison.others},
+        "baselines": {system.name: of(system.name) for system in comparison.others},
         "notes": comparison.pairs.notes,
     }

@@ -13,7 +13,8 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.windows import Windows
 from paddle_ranker.evaluation.pairs import require_both_classes, without_contradictions
 from paddle_ranker.metrics.calibration import Calibration, sigmoid
-from paddle_ranker.metrics.measures import RELEVANT, evaluate_ranking, number_queries
+from paddle_ranker.metrics.measures import evaluate_ranking
+from paddle_ranker.metrics.ranking import RELEVANT, number_queries
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.scorer import Scorer
 

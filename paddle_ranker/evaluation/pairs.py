@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from paddle_ranker.data.records import LabeledPair, RecordFile
 from paddle_ranker.data.trec import Labels, Scores, read_texts
 from paddle_ranker.errors import DataError
-from paddle_ranker.metrics.measures import NOT_RETURNED, RELEVANT, Floats, number_queries
+from paddle_ranker.metrics.ranking import NOT_RETURNED, RELEVANT, Floats, number_queries
 
 _SHOWN = 3
 

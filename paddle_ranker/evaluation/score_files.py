@@ -16,7 +16,7 @@ from paddle_ranker.data.records import OTHER_NAMES
 from paddle_ranker.data.trec import is_run, read_run, write_run
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.pairs import MeasuredPairs
-from paddle_ranker.metrics.measures import NOT_RETURNED, Floats
+from paddle_ranker.metrics.ranking import NOT_RETURNED, Floats
 
 SCORE_NAMES = ("score", "logit", "pred_prob", "probability", "relevance_score")
 BY_ROW = (".jsonl", ".ndjson", ".tsv", ".csv", ".parquet")

@@ -16,7 +16,7 @@ from paddle_ranker.evaluation.baselines import bm25, linear
 from paddle_ranker.evaluation.comparison import System
 from paddle_ranker.evaluation.options import MeasuringOptions
 from paddle_ranker.evaluation.pairs import MeasuredPairs, judged_runs, read_labelled
-from paddle_ranker.metrics.measures import Floats
+from paddle_ranker.metrics.ranking import Floats
 
 if TYPE_CHECKING:
     from paddle_ranker.scoring.loading import LoadedRanker

@@ -20,8 +20,9 @@ from paddle_ranker.errors import DataError, DependencyError, RankerError
 from paddle_ranker.evaluation.evaluate import EvaluationSet
 from paddle_ranker.evaluation.systems import digest
 from paddle_ranker.export.quantization import Batch, Product, Quantizer, require_packages
-from paddle_ranker.metrics.intervals import Interval, ranking_intervals
-from paddle_ranker.metrics.measures import Floats, evaluate_ranking
+from paddle_ranker.metrics.intervals import Interval
+from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking, ranking_intervals
+from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.scoring.engines import EXPORTED, Engine, open_engine
 from paddle_ranker.scoring.engines.opening import is_installed, time_engines
@@ -31,7 +32,6 @@ from paddle_ranker.storage.atomic import UNFINISHED, make_folder, remove_unfinis
 if TYPE_CHECKING:
     from paddle_ranker.commands.quantize import QuantizeOptions
 
-MEASURES = ("auc", "ndcg@10")
 _INT8_ENGINES = ("onnx", "openvino")
 _PRECISIONS = ("fp32", "bf16", "int8")
 _SHARES_LEFT_OUT = (0, 1 / 8, 1 / 4, 1 / 2)  # of the products: the ones with the largest errors, until it is good
@@ -211,7 +211,7 @@ def measure(dev: EvaluationSet, engine: Engine, fp32: Floats) -> list[Quality]:
     if not np.isfinite(int8).all():
         raise RankerError(f"{engine.name}: its int8 scores are not numbers; report it with the output of doctor")
     before, after = (evaluate_ranking(dev.queries, dev.labels, logits) for logits in (fp32, int8))
-    names = [name for name in MEASURES if name in before]
+    names = [name for name in HEADLINES if name in before]
     intervals = ranking_intervals(dev.queries, dev.labels, int8, fp32, measures=names)
     moved = float(np.sqrt(np.square(int8 - fp32).mean()) / fp32.std())
     return [Quality(engine.name, name, before[name], after[name], intervals[name], moved) for name in names]

@@ -20,7 +20,7 @@ from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.errors import DataError
 from paddle_ranker.lexical.graph import GRAPH_FEATURES, lexical_features
 from paddle_ranker.metrics.logistic import fit_logistic
-from paddle_ranker.metrics.measures import RELEVANT
+from paddle_ranker.metrics.ranking import RELEVANT
 
 SAMPLE = 20_000  # training pairs that means and deviations are measured on
 _CHUNK = 4096

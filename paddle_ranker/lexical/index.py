@@ -14,7 +14,7 @@ from paddle_ranker.lexical.bm25 import BM25
 from paddle_ranker.lexical.tokens import rarity_of
 
 if TYPE_CHECKING:
-    from paddle_ranker.metrics.measures import Floats, Integers
+    from paddle_ranker.metrics.ranking import Floats, Integers
 
 QUERIES_AT_ONCE = 32  # with 100,000 titles at most 40 MB of scores
 

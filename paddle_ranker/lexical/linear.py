@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from paddle_ranker.errors import DataError, DependencyError
 from paddle_ranker.lexical.features import LexicalFeatures
 from paddle_ranker.lexical.tokens import normalise
-from paddle_ranker.metrics.measures import RELEVANT
+from paddle_ranker.metrics.ranking import RELEVANT
 
 HASH_BITS = 20
 

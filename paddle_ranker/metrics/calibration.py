@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from paddle_ranker.errors import CheckpointError, DataError
-from paddle_ranker.metrics.measures import RELEVANT, Floats
+from paddle_ranker.metrics.ranking import RELEVANT, Floats
 
 METHODS = ("platt", "temperature")
 BINS = 15  # of Guo et al. 2017

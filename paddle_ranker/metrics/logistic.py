@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from paddle_ranker.errors import DataError, DependencyError
-from paddle_ranker.metrics.measures import RELEVANT, Floats, number_queries
+from paddle_ranker.metrics.ranking import RELEVANT, Floats, number_queries
 
 SEED = 1000
 PENALTY = 0.01  # of a squared weight of a standardised feature, against the mean cross-entropy of a pair

@@ -1,137 +1,135 @@
-"""Measures of ranking quality: pure functions of NumPy arrays, exact and fast enough for millions of pairs.
+"""Measures of ranking quality: exact, and fast enough for millions of pairs.
 
-    metrics = evaluate_ranking(queries, labels, scores)           # {"auc": ..., "ndcg@10": ..., ...}
-    values = ndcg_at(rank(queries, labels, scores), k=10)          # one value a query
+    found = evaluate_ranking(queries, labels, scores)               # {"auc": ..., "ndcg@10": ..., ...}
+    values = ndcg_at(rank(queries, labels, scores), k=10)           # one value a query
+    MEASURES["map"].value(Scored(queries, labels, scores))          # any of them by its name
 
-Conventions. A title is relevant when its label is at least 1. Queries are grouped by their text, wherever their rows
-stand. Measures of one query are trec_eval's, a query without a relevant title counting 0, and means are over all
-queries. Equal scores are ordered against the system, the less relevant title first: so no measure depends on the
-order of the rows, and a system that scores everything alike gains nothing; where documents have ids, trec_eval's order
-can be asked for (`rank`). AUC and the share of ordered pairs count a tie as a half.
+A measure is an object of `MEASURES`, and adding one there is all: intervals, comparisons and their tests, the choices
+of options and the tables take it from there. Measures of one query are trec_eval's, a query without a relevant title
+counting 0, and means are over all queries. How titles are ordered is in `paddle_ranker.metrics.ranking`; AUC and the
+share of ordered pairs count a tie as a half.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Optional, Union
+from typing import Callable, Optional
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from paddle_ranker.errors import DataError
+from paddle_ranker.metrics.auc import auc_difference, auc_of, count_relevant, roc_auc
+from paddle_ranker.metrics.intervals import Interval, Statistic, bootstrap_intervals, difference, mean_of, ratio_of
+from paddle_ranker.metrics.ranking import RELEVANT, UNRANKED, Floats, Integers, Queries, Ranking, Scored
+from paddle_ranker.metrics.significance import randomisation_test, swap_test
+from paddle_ranker.registry import Registry
 
-RELEVANT = 1.0
-NOT_RETURNED = -np.inf  # the score of a judged document that a system did not return
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
+FEWEST_PERMUTATIONS = 1000
+_AUC_CELLS = 400_000_000  # permutations x pairs of an AUC's test: half a minute
 
 
-UNRANKED = np.iinfo(np.int64).max // 2
+class Measure(ABC):
+    """One number for a system's scores of labelled pairs.
 
-
-@dataclass(frozen=True)
-class Ranking:
-    """Pairs in the order of a ranking: query by query (as they first occur), best score first.
-
-    query: `[pairs] int64`, number of the pair's query, ascending
-    position: `[pairs] int64`, place within the query, from 0
-    labels: `[pairs] float64`
-    queries: how many queries there are
-
-    A document that was not returned has the position `UNRANKED`: it counts as one to be found, and is not found.
+    Args:
+        title: as tables and pictures show it.
+        what: one line of documentation.
+        higher_is_better: of two values.
+        in_training: a training's evaluations print it, and its best checkpoint may be chosen by it (`--metric`).
     """
 
-    query: Integers
-    position: Integers
-    labels: Floats
-    queries: int
+    def __init__(self, title: str, what: str, *, higher_is_better: bool = True, in_training: bool = False):
+        self.title, self.what = title, what
+        self.higher_is_better, self.in_training = higher_is_better, in_training
+
+    def applies(self, scored: Scored) -> bool:
+        """Say whether there is something to measure; where there is one title a query, there is nothing to rank."""
+        return scored.ranking.queries < len(scored.ranking.query)
 
     @property
-    def relevant(self) -> NDArray[np.bool_]:
-        """Whether each pair is relevant: `[pairs] bool`."""
-        return self.labels >= RELEVANT
+    def sign(self) -> float:
+        """1.0, or -1.0 where lower is better: a change times it is above 0 where it is an improvement."""
+        return 1.0 if self.higher_is_better else -1.0
 
-    @property
-    def place(self) -> Integers:
-        """Each row's place within its query, from 0, returned or not: `[pairs] int64`."""
-        starts = np.flatnonzero(np.diff(self.query, prepend=-1))
-        return np.arange(len(self.query)) - starts[self.query]
+    @abstractmethod
+    def value(self, scored: Scored) -> float:
+        """Return the measure of all pairs; raises `DataError` where it does not apply."""
 
-    def sum_by_query(self, values: Any) -> Floats:
-        """Add `values` (`[pairs]`) up within each query: `[queries] float64`."""
-        return add_by_query(self.query, values, self.queries).astype(np.float64)
+    @abstractmethod
+    def statistic(self, scored: Scored) -> Statistic:
+        """Return the measure as a function of how often each query was drawn, for intervals."""
 
+    def by_query(self, scored: Scored) -> Optional[Floats]:
+        """Return one value a query, `[queries] float64`, NaN where it has none; None for a measure of all pairs."""
+        return None
 
-def number_queries(queries: Union[Sequence[str], NDArray[Any]]) -> Integers:
-    """Return each row's query as a number, `[pairs] int64`, numbered from 0 as they first occur."""
-    numbers: dict[Any, int] = {}
-    return np.fromiter((numbers.setdefault(query, len(numbers)) for query in queries), np.int64, len(queries))
-
-
-def add_by_query(numbers: Integers, values: Any, queries: int) -> Floats:
-    """Add `values` (`[pairs]`) up for each query number: `[queries] float64`."""
-    return np.bincount(numbers, weights=values, minlength=queries).astype(np.float64, copy=False)
+    def p_value(self, ours: Scored, theirs: Scored, permutations: int, seed: int) -> Optional[float]:
+        """Return the two-sided p-value of the paired difference of two systems; None where there is no test."""
+        return None
 
 
-def check_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
-    """Return both as `[pairs] float64`; raises `DataError` if lengths differ, none is there, or one is not finite.
+class QueryMean(Measure):
+    """The mean over queries of `of_queries(ranking, *arguments)`, `[queries] float64`; flags as `Measure` has them."""
 
-    A score may be `NOT_RETURNED`.
-    """
-    checked = np.asarray(labels, np.float64), np.asarray(scores, np.float64)
-    if checked[0].ndim != 1 or checked[0].shape != checked[1].shape:
-        raise DataError(f"labels of shape {checked[0].shape} and scores of {checked[1].shape}: give one of each a pair")
-    if not len(checked[0]):
-        raise DataError("no pairs to measure: give at least one")
-    for name, values, allowed in (("label", checked[0], np.nan), ("score", checked[1], NOT_RETURNED)):
-        wrong = np.flatnonzero(~(np.isfinite(values) | (values == allowed)))
-        if len(wrong):
-            raise DataError(
-                f"the {name} of pair {wrong[0] + 1:,} is {values[wrong[0]]} ({len(wrong):,} of {len(values):,} are "
-                f"not finite): a {name} must be a finite number"
-            )
-    return checked
+    def __init__(self, title: str, what: str, of_queries: Callable[..., Floats], *arguments: int, **flags: bool):
+        super().__init__(title, what, **flags)
+        self._of_queries, self._arguments = of_queries, arguments
 
+    def by_query(self, scored: Scored) -> Floats:
+        return self._of_queries(scored.ranking, *self._arguments)
 
-def check_pairs(
-    queries: Union[Sequence[str], NDArray[Any]], labels: ArrayLike, scores: ArrayLike
-) -> tuple[Integers, Floats, Floats]:
-    """Return query numbers, labels and scores (each `[pairs]`), checked as `check_scores` does."""
-    checked = check_scores(labels, scores)
-    if len(queries) != len(checked[0]):
-        raise DataError(f"{len(queries):,} queries and {len(checked[0]):,} scores: give one of each a pair")
-    return number_queries(queries), *checked
+    def value(self, scored: Scored) -> float:
+        return float(self.by_query(scored).mean())
+
+    def statistic(self, scored: Scored) -> Statistic:
+        return mean_of(self.by_query(scored))
+
+    def p_value(self, ours: Scored, theirs: Scored, permutations: int, seed: int) -> float:
+        return randomisation_test(self.by_query(ours) - self.by_query(theirs), permutations=permutations, seed=seed)
 
 
-def rank(
-    queries: Union[Sequence[str], NDArray[Any]],
-    labels: ArrayLike,
-    scores: ArrayLike,
-    ids: Optional[Sequence[str]] = None,
-) -> Ranking:
-    """Order the pairs of each query by score; raises `DataError` for lengths that differ and values not finite.
+class AreaUnderCurve(Measure):
+    """The area under the ROC curve over all judged pairs of all queries."""
 
-    Equal scores: the lower label first. With `ids` (of the documents, one a pair) as trec_eval orders them: scores
-    compared in single precision, the higher id first.
-    """
-    numbers, labels, scores = check_pairs(queries, labels, scores)
-    order = ranking_order(numbers, labels, scores, ids)
-    numbers = numbers[order]
-    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-    positions = np.where(scores[order] != NOT_RETURNED, np.arange(len(numbers)) - starts[numbers], UNRANKED)
-    return Ranking(numbers, positions, labels[order], len(starts))
+    def applies(self, scored: Scored) -> bool:
+        relevant = scored.labels >= RELEVANT
+        return bool(relevant.any() and not relevant.all())
+
+    def value(self, scored: Scored) -> float:
+        return roc_auc(scored.labels, scored.scores)
+
+    def statistic(self, scored: Scored) -> Statistic:
+        return auc_of(scored.numbers, scored.labels, scored.scores)
+
+    def p_value(self, ours: Scored, theirs: Scored, permutations: int, seed: int) -> float:
+        fewer = max(FEWEST_PERMUTATIONS, min(permutations, _AUC_CELLS // len(ours.numbers)))
+        swapped = auc_difference(ours.numbers, ours.labels, (ours.scores, theirs.scores))
+        return swap_test(swapped, ours.ranking.queries, min(permutations, fewer), seed)
 
 
-def ranking_order(numbers: Integers, labels: Floats, scores: Floats, ids: Optional[Sequence[str]] = None) -> Integers:
-    """Return the rows by query number and place, as `rank` orders them: `[pairs] int64`; not returned ones last."""
-    returned = scores != NOT_RETURNED
-    ties: Any = labels
-    if ids is not None:
-        ties = -np.unique(np.array([name.encode() for name in ids], object), return_inverse=True)[1].reshape(-1)
-        with np.errstate(over="ignore"):
-            scores = scores.astype(np.float32).astype(np.float64)
-    return np.lexsort((ties, -scores, ~returned, numbers))
+class OrderedPairs(Measure):
+    """The share of rightly ordered pairs of judged titles among those of one query with different labels."""
+
+    def applies(self, scored: Scored) -> bool:
+        return bool(scored.comparable.any())
+
+    def value(self, scored: Scored) -> float:
+        if not self.applies(scored):
+            raise DataError("no query has titles of different labels: there is no order to check")
+        return float(scored.ordered.sum() / scored.comparable.sum())
+
+    def statistic(self, scored: Scored) -> Statistic:
+        return ratio_of(scored.ordered, scored.comparable)
+
+    def by_query(self, scored: Scored) -> Floats:
+        total = scored.comparable
+        return np.divide(scored.ordered, total, out=np.full(len(total), np.nan), where=total > 0)
+
+    def p_value(self, ours: Scored, theirs: Scored, permutations: int, seed: int) -> float:
+        # A sum over a sum that is the same for both: the sums above are what differs.
+        return randomisation_test(ours.ordered - theirs.ordered, permutations=permutations, seed=seed)
 
 
 def ndcg_at(ranking: Ranking, k: int) -> Floats:
@@ -178,112 +176,86 @@ def recall_at(ranking: Ranking, k: int) -> Floats:
     return _divide(hits, ranking.sum_by_query(ranking.relevant))
 
 
-def roc_auc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Return the area under the ROC curve: how often a relevant pair outscores another, ties counting a half.
-
-    Exact (the Mann-Whitney statistic of ranks). Raises `DataError` where all pairs are relevant, or none is.
-    """
-    labels, scores = check_scores(labels, scores)
-    relevant = labels >= RELEVANT
-    count = int(relevant.sum())
-    if count in (0, len(labels)):
-        what = "none" if count == 0 else "each"
-        raise DataError(
-            f"AUC needs relevant pairs (label >= 1) and others: {what} of the {len(labels):,} is relevant; "
-            "measure on a file that has both"
-        )
-    ordered = ordered_pairs(np.zeros(len(labels), np.int64), relevant, scores)
-    return float(ordered.sum() / (count * (len(labels) - count)))
-
-
-def pairwise_accuracy(queries: Union[Sequence[str], NDArray[Any]], labels: ArrayLike, scores: ArrayLike) -> float:
-    """Return the share of rightly ordered pairs of titles among those of one query with different labels.
-
-    Ties count a half. Raises `DataError` where no query has titles of different labels.
-    """
-    numbers, labels, scores = check_pairs(queries, labels, scores)
-    total = comparable_pairs(numbers, labels).sum()
-    if not total:
-        raise DataError("no query has titles of different labels: there is no order to check")
-    return float(ordered_pairs(numbers, labels, scores).sum() / total)
-
-
-def ordered_pairs(groups: Integers, labels: NDArray[Any], scores: Floats) -> Floats:
-    """Count, for each row, the rows of its group with a lower label and a lower score: `[rows] float64`.
-
-    Equal scores count a half. One sort, then one pass for each distinct label.
-    """
-    order = np.lexsort((scores, groups))
-    groups, labels, scores = groups[order], labels[order], scores[order]
-    new_group = np.diff(groups, prepend=groups[0] - 1) != 0
-    block = np.cumsum(new_group | changes(scores)) - 1  # a run of equal scores
-    starts = np.flatnonzero(np.diff(block, prepend=-1))
-    ends = np.append(starts[1:], len(block))
-    group_start = np.maximum.accumulate(np.where(new_group, np.arange(len(groups)), 0))[starts]
-    counts = np.zeros(len(labels))
-    for level in np.unique(labels)[:-1]:
-        below = np.concatenate(([0], np.cumsum(labels == level)))
-        lower, equal = below[starts] - below[group_start], below[ends] - below[starts]
-        counts += np.where(labels > level, (lower + 0.5 * equal)[block], 0.0)
-    result = np.empty_like(counts)
-    result[order] = counts
-    return result
-
-
-def changes(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Say which values differ from the one before, `[n] bool`; the first does not. Infinite ones may be equal too."""
-    return np.concatenate((np.zeros(min(1, len(values)), bool), values[1:] != values[:-1]))
-
-
-def comparable_pairs(groups: Integers, labels: NDArray[Any]) -> Floats:
-    """Count, for each row, the rows of its group with a lower label: `[rows] float64`."""
-    order = np.lexsort((labels, groups))
-    groups, labels = groups[order], labels[order]
-    places = np.arange(len(groups))
-    new_group = np.diff(groups, prepend=groups[0] - 1) != 0
-    new_label = new_group | (np.diff(labels, prepend=labels[0]) != 0)
-    counts = np.maximum.accumulate(np.where(new_label, places, 0)) - np.maximum.accumulate(
-        np.where(new_group, places, 0)
-    )
-    result = np.empty(len(groups))
-    result[order] = counts
-    return result
-
-
-def evaluate_ranking(
-    queries: Union[Sequence[str], NDArray[Any]], labels: ArrayLike, scores: ArrayLike
-) -> dict[str, float]:
-    """Return all measures by name.
-
-    Always `auc` and `pairs` (how many); where some query has two titles or more, also the means `mrr@10`, `ndcg@10`
-    and `map`, `pairs_ordered` (where labels differ within a query), `queries` and `queries_with_positive`.
-    Raises `DataError` as `roc_auc` and `rank` do.
-    """
-    ranking = rank(queries, labels, scores)
-    metrics = {"auc": roc_auc(labels, scores)}
-    if ranking.queries < len(ranking.query):
-        metrics["mrr@10"] = float(reciprocal_rank_at(ranking, 10).mean())
-        metrics["ndcg@10"] = float(ndcg_at(ranking, 10).mean())
-        metrics["map"] = float(average_precision(ranking).mean())
-        if comparable_pairs(ranking.query, ranking.labels).any():
-            metrics["pairs_ordered"] = pairwise_accuracy(queries, labels, scores)
-        metrics["queries"] = ranking.queries
-        metrics["queries_with_positive"] = int((ranking.sum_by_query(ranking.relevant) > 0).sum())
-    metrics["pairs"] = len(ranking.query)
-    return metrics
-
-
-def measures_by_query(ranking: Ranking) -> dict[str, Floats]:
-    """Return the measures that are means over queries, by name, one value a query: each `[queries] float64`."""
-    return {
-        "mrr@10": reciprocal_rank_at(ranking, 10),
-        "ndcg@10": ndcg_at(ranking, 10),
-        "map": average_precision(ranking),
-        **{f"p@{k}": precision_at(ranking, k) for k in (1, 5, 10)},
-        "r@10": recall_at(ranking, 10),
-    }
-
-
 def _divide(numerator: Floats, denominator: Floats) -> Floats:
     """Divide where the denominator is not 0; a query without anything to find counts 0."""
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+
+
+MEASURES: Registry[Measure] = Registry("measure", "--measure")
+HEADLINES = ("auc", "ndcg@10")  # where two must do
+
+_FIRST = "relevant ones among the first {0}, over {0} even where there are fewer"
+for _name, _measure in {
+    "auc": AreaUnderCurve(
+        "AUC", "how often a relevant pair outscores another one, over all pairs of the file", in_training=True
+    ),
+    "mrr@10": QueryMean(
+        "MRR@10", "1 / place of the first relevant title, 0 from place 11 on", reciprocal_rank_at, 10, in_training=True
+    ),
+    "ndcg@10": QueryMean(
+        "nDCG@10",
+        "gain = label, discount = log2(place + 1), over the best order of the query's own labels",
+        ndcg_at,
+        10,
+        in_training=True,
+    ),
+    "map": QueryMean(
+        "MAP", "mean of the precisions at the places of the relevant titles", average_precision, in_training=True
+    ),
+    "p@1": QueryMean("P@1", "whether the first title is relevant", precision_at, 1),
+    "p@5": QueryMean("P@5", _FIRST.format(5), precision_at, 5),
+    "p@10": QueryMean("P@10", _FIRST.format(10), precision_at, 10),
+    "r@10": QueryMean("R@10", "share of the query's relevant titles among the first 10", recall_at, 10),
+    "pairs_ordered": OrderedPairs(
+        "pairs ordered", "share of a query's pairs of titles with different labels that are in order", in_training=True
+    ),
+}.items():
+    MEASURES.add(_name, _measure)
+
+
+def training_measures() -> list[str]:
+    """Return the names of the measures that a training's evaluations print, and may choose its checkpoint by."""
+    return [name for name, measure in MEASURES.items() if measure.in_training]
+
+
+def evaluate_ranking(queries: Queries, labels: ArrayLike, scores: ArrayLike) -> dict[str, float]:
+    """Return the measures `in_training` by name, as far as they apply, and how much was measured.
+
+    Always `auc` and `pairs` (how many); where some query has two titles or more, also the measures by query, `queries`
+    and `queries_with_positive`. Raises `DataError` as `roc_auc` and `rank` do.
+    """
+    scored = Scored(queries, labels, scores)
+    count_relevant(scored.labels)
+    ranking = scored.ranking
+    found: dict[str, float] = {
+        name: MEASURES[name].value(scored) for name in training_measures() if MEASURES[name].applies(scored)
+    }
+    if ranking.queries < len(ranking.query):
+        found["queries"] = ranking.queries
+        found["queries_with_positive"] = int((ranking.sum_by_query(ranking.relevant) > 0).sum())
+    found["pairs"] = len(ranking.query)
+    return found
+
+
+def ranking_intervals(
+    queries: Queries,
+    labels: ArrayLike,
+    scores: ArrayLike,
+    baseline_scores: Optional[ArrayLike] = None,
+    *,
+    measures: Sequence[str] = HEADLINES,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 1000,
+) -> dict[str, Interval]:
+    """Return each measure's interval; with `baseline_scores` that of the paired difference `scores - baseline`."""
+    scored = Scored(queries, labels, scores)
+    statistics = {name: MEASURES[name].statistic(scored) for name in measures}
+    if baseline_scores is not None:
+        baseline = Scored(queries, labels, baseline_scores)
+        statistics = {
+            name: difference(statistic, MEASURES[name].statistic(baseline)) for name, statistic in statistics.items()
+        }
+    return bootstrap_intervals(
+        statistics, scored.ranking.queries, confidence=confidence, resamples=resamples, seed=seed
+    )

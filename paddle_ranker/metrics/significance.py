@@ -14,13 +14,11 @@ from typing import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
-from paddle_ranker.metrics.measures import RELEVANT, Floats, Integers, changes
+from paddle_ranker.metrics.ranking import Floats
 
 PERMUTATIONS = 10_000
 _CELLS_AT_ONCE = 4_000_000
-_MATRIX_CELLS = 20_000_000
 # Sums of the same terms in another order differ by rounding: such a difference counts as equal.
 _ROUNDING = 1e-9
 
@@ -56,69 +54,6 @@ def swap_test(difference: Difference, queries: int, permutations: int = PERMUTAT
             swapped = generator.integers(0, 2, (some, queries), dtype=np.int8) == 1
         extreme += int((np.abs(difference(swapped)) >= limit).sum())
     return extreme / count if exact else (1 + extreme) / (1 + count)
-
-
-def auc_difference(numbers: Integers, labels: Floats, scores: tuple[Floats, Floats]) -> Difference:
-    """Make the difference of two systems' AUC over all pairs.
-
-    The systems' scores need not have one scale, so a query's pairs change places by their rank among all pairs of
-    their system: AUC depends on ranks alone.
-
-    Args:
-        numbers, labels: `[pairs]`, each pair's query from 0, and label.
-        scores: `[pairs]` of either system.
-    """
-    both = np.concatenate([rankdata(values) for values in scores])
-    query, relevant = np.concatenate([numbers, numbers]), np.concatenate([labels, labels]) >= RELEVANT
-    second = np.arange(len(both)) >= len(numbers)
-    total = float(relevant.sum()) * float((~relevant).sum()) / 4.0
-    queries = int(numbers.max()) + 1
-    if queries * len(numbers) > _MATRIX_CELLS:
-        return _auc_by_sorting(query, second, relevant, both, total)
-    counts = _ordered_counts(query + queries * second, relevant, both, 2 * queries) / total
-
-    def all_at_once(swapped: NDArray[np.bool_]) -> Floats:
-        first = np.hstack([~swapped, swapped]).astype(np.float64)  # whose results are called the first system's
-        other = 1.0 - first
-        found = np.einsum("bi,bi->b", first @ counts, first) - np.einsum("bi,bi->b", other @ counts, other)
-        return np.asarray(found, np.float64)
-
-    return all_at_once
-
-
-def _ordered_counts(groups: Integers, relevant: NDArray[np.bool_], ranks: Floats, count: int) -> Floats:
-    """Count, for each two groups, the relevant pairs of one above the others of the other; ties count a half."""
-    owners, above = groups[relevant], ranks[relevant]
-    order = np.lexsort((ranks[~relevant], groups[~relevant]))
-    below, bounds = ranks[~relevant][order], np.searchsorted(groups[~relevant][order], np.arange(count + 1))
-    counts = np.empty((count, count))
-    for group in range(count):
-        others = below[bounds[group] : bounds[group + 1]]
-        lower = np.searchsorted(others, above, "left") + np.searchsorted(others, above, "right")
-        counts[:, group] = np.bincount(owners, 0.5 * lower, count)
-    return counts
-
-
-def _auc_by_sorting(
-    query: Integers, second: NDArray[np.bool_], relevant: NDArray[np.bool_], ranks: Floats, total: float
-) -> Difference:
-    """Make the same for many queries, whose counts would not fit into memory: a pass over all pairs each time."""
-    order = np.argsort(ranks, kind="stable")
-    query, second, relevant = query[order], second[order], relevant[order]
-    new_rank = changes(ranks[order])
-    new_rank[:1] = True
-    starts = np.flatnonzero(new_rank)
-
-    def auc(chosen: NDArray[np.bool_]) -> float:
-        positive = np.add.reduceat((chosen & relevant).astype(np.float64), starts)
-        negative = np.add.reduceat((chosen & ~relevant).astype(np.float64), starts)
-        return float(positive @ (np.cumsum(negative) - 0.5 * negative)) / total
-
-    def one(swapped: NDArray[np.bool_]) -> float:
-        first = second == swapped[query]
-        return auc(first) - auc(~first)
-
-    return lambda swapped: np.array([one(draw) for draw in swapped])
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -10,7 +10,7 @@ from typing import Optional, Protocol
 
 import numpy as np
 
-from paddle_ranker.metrics.measures import Floats, Integers
+from paddle_ranker.metrics.ranking import Floats, Integers
 from paddle_ranker.training.judgments import JudgedQuery, text_key
 
 KNOWN, ITSELF, NEAR = "known answers", "the query itself", "scores too near the positive's"

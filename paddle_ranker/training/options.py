@@ -7,6 +7,7 @@ from typing import Optional
 
 from paddle_ranker.encoding.tokenizers.backends import BACKENDS
 from paddle_ranker.errors import UsageError
+from paddle_ranker.metrics.measures import training_measures
 from paddle_ranker.options import Options, option
 
 
@@ -100,8 +101,8 @@ class RankerTrainingOptions(TrainingOptions):
     )
     metric: str = option(
         "auc",
-        help="the figure whose best value makes the best checkpoint",
-        choices=("auc", "mrr@10", "ndcg@10", "map", "pairs_ordered"),
+        help="the measure whose best value makes the best checkpoint",
+        choices=training_measures,
     )
     match_embeddings: bool = option(
         True, help="tell the model which tokens stand in both texts (exact-match embeddings)"

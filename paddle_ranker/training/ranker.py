@@ -12,6 +12,7 @@ from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.evaluate import EvaluationSet
+from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.model.folder import RankerInfo, RankerParts, save_ranker, start_ranker
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
@@ -152,6 +153,7 @@ def train_ranker(
         save=save,
         evaluate=evaluate,
         metric=options.metric,
+        lower_is_better=not MEASURES[options.metric].higher_is_better,
         part_factors=start.part_factors,
         processes=processes,
         identity={"options": fixed, "content": {name: content_digest(path) for name, path in files.items()}},

@@ -10,7 +10,7 @@ import numpy as np
 
 from paddle_ranker import runtime
 from paddle_ranker.metrics.calibration import sigmoid
-from paddle_ranker.metrics.measures import Floats
+from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.scoring.options import ScoringOptions
 
 

@@ -21,7 +21,8 @@ from ernie_matching.train_pairwise import TrainPairwiseOptions
 from paddle_ranker.commands.starter import StarterOptions
 from paddle_ranker.data.records import LabeledPair, Triple, read_records, write_records
 from paddle_ranker.errors import RankerError, UsageError
-from paddle_ranker.metrics.measures import evaluate_ranking, ndcg_at, rank
+from paddle_ranker.metrics.measures import evaluate_ranking, ndcg_at
+from paddle_ranker.metrics.ranking import rank
 from paddle_ranker.options import parse_options
 
 unit = pytest.mark.unit

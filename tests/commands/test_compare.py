@@ -69,7 +69,7 @@ def write_scores(path: Path, scores: np.ndarray) -> Path:
 
 def gap_of(found: Comparison, name: str, measure: str) -> Interval:
     """Return a difference to the reference, which must be there."""
-    gap = found.figures[name][measure].difference
+    gap = found.measured[name][measure].difference
     assert gap is not None
     return gap
 
@@ -79,15 +79,15 @@ def test_two_queries_by_hand(tmp_path: Path) -> None:
     pairs = read_labelled(str(tmp_path / "dev"))
     first, second = System("first", np.array([2.0, 1, 2, 1])), System("second", np.array([2.0, 1, 1, 2]))
     found = compare_systems(pairs, [first, second], resamples=200)
-    figure = found.figures["second"]["mrr@10"]
+    figure = found.measured["second"]["mrr@10"]
     gap = gap_of(found, "second", "mrr@10")
     assert (figure.interval.estimate, gap.estimate) == (1.0, 0.25)
     assert (figure.wins, figure.losses) == (1, 0)
     # one query differs: both signs are as extreme as it is
     assert (figure.p_value, figure.corrected) == (1.0, 1.0)
     assert (gap.low, gap.high) == (0.0, 0.5)
-    assert found.figures["first"]["auc"].interval.estimate == 0.5 and found.figures["second"]["auc"].wins is None
-    assert found.figures["first"]["p@1"].difference is None
+    assert found.measured["first"]["auc"].interval.estimate == 0.5 and found.measured["second"]["auc"].wins is None
+    assert found.measured["first"]["p@1"].difference is None
     assert found.by_query["first"]["mrr@10"].tolist() == [1.0, 0.5]
     assert found.by_query["second"]["pairs_ordered"].tolist() == [1.0, 1.0]
     assert found.counts == {"pairs": 4, "queries": 2, "queries_with_positive": 2}
@@ -108,11 +108,11 @@ def test_p_values_are_those_of_the_differences_by_query_and_corrected(dev: Path)
             name: randomisation_test(found.by_query[name][measure] - found.by_query["weak"][measure])
             for name in ("good", "fair", "none")
         }
-        assert {name: found.figures[name][measure].p_value for name in raw} == raw
+        assert {name: found.measured[name][measure].p_value for name in raw} == raw
         smallest = min(raw, key=lambda name: raw[name])
-        assert found.figures[smallest][measure].corrected == pytest.approx(min(3 * raw[smallest], 1.0))
+        assert found.measured[smallest][measure].corrected == pytest.approx(min(3 * raw[smallest], 1.0))
     best = compare_systems(pairs, systems, reference="best", resamples=200)
-    assert best.reference == "good" and best.figures["good"]["ndcg@10"].difference is None
+    assert best.reference == "good" and best.measured["good"]["ndcg@10"].difference is None
     gap, back = gap_of(best, "weak", "ndcg@10"), gap_of(found, "good", "ndcg@10")
     assert (gap.estimate, gap.low, gap.high) == pytest.approx((-back.estimate, -back.high, -back.low))
     with pytest.raises(UsageError, match="--reference nobody: choose from weak, good, fair, none, best"):
@@ -137,7 +137,7 @@ def test_what_pairs_do_not_allow_is_left_out(tmp_path: Path) -> None:
 def test_one_query_has_values_and_no_intervals(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("a\tx\t1\na\ty\t0\n", encoding="utf-8")
     found = compare_systems(read_labelled(str(tmp_path / "f")), [System("s", np.array([2.0, 1.0]))])
-    interval = found.figures["s"]["map"].interval
+    interval = found.measured["s"]["map"].interval
     assert interval.estimate == 1.0 and math.isnan(interval.low)
     assert comparison_json(found)["systems"]["s"]["measures"]["map"] == {"value": 1.0, "low": None, "high": None}
 

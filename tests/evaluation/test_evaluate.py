@@ -253,10 +253,10 @@ def test_bm25_on_real_titles_with_its_many_ties(real_data: Path, tmp_path: Path)
     scores = np.round(bm25("bigram", queries, titles, titles), 1)
     write_scores(str(tmp_path / "bm25.run"), pairs, scores, "bm25")
     write_qrels(str(tmp_path / "qrels"), zip(pairs.query_ids, pairs.document_ids, pairs.labels.tolist()))
-    found = compare_systems(pairs, [System("bm25", scores)], ties="trec_eval", resamples=200).figures["bm25"]
+    found = compare_systems(pairs, [System("bm25", scores)], ties="trec_eval", resamples=200).measured["bm25"]
     for name, value in reference_figures(tmp_path / "qrels", tmp_path / "bm25.run").items():
         assert found[name].interval.estimate == pytest.approx(value, abs=1e-9), name
     auc = roc_auc_score(pairs.labels >= 1, scores)
     assert found["auc"].interval.estimate == pytest.approx(auc, abs=1e-9)
-    against = compare_systems(pairs, [System("bm25", scores)], resamples=200).figures["bm25"]
+    against = compare_systems(pairs, [System("bm25", scores)], resamples=200).measured["bm25"]
     assert against["ndcg@10"].interval.estimate < found["ndcg@10"].interval.estimate

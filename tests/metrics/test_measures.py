@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
+import re
+from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
@@ -10,10 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paddle_ranker.__main__ import main
 from paddle_ranker.errors import DataError
 from paddle_ranker.metrics import intervals as statistics
 from paddle_ranker.metrics import measures as metrics
-from paddle_ranker.metrics.measures import evaluate_ranking, rank, roc_auc
+from paddle_ranker.metrics.auc import roc_auc
+from paddle_ranker.metrics.measures import MEASURES, evaluate_ranking
+from paddle_ranker.metrics.ranking import Ranking, Scored, number_queries, rank
+from paddle_ranker.training.options import RankerTrainingOptions
 
 pytestmark = pytest.mark.unit
 
@@ -36,7 +44,7 @@ def test_values_worked_out_by_hand() -> None:
     # relevant scores 0.5, 0.2, 0.9 against 0.1, 0.8: of six pairs, 1 + 1 + 2 are in order
     assert roc_auc(LABELS, SCORES) == 4 / 6
     # within queries: (2,1) in order, (2,0) and (1,0) not, and b's one pair in order
-    assert metrics.pairwise_accuracy(QUERIES, LABELS, SCORES) == 2 / 4
+    assert MEASURES["pairs_ordered"].value(Scored(QUERIES, LABELS, SCORES)) == 2 / 4
 
 
 def test_evaluation_names_every_measure() -> None:
@@ -70,7 +78,15 @@ def test_a_constant_scorer_gains_nothing_from_the_order_of_rows() -> None:
     ranking = rank(["a"] * 4, [1, 0, 0, 0], [0.5] * 4)
     assert metrics.reciprocal_rank_at(ranking, 10).tolist() == [0.25]
     assert roc_auc([1, 0, 0, 0], [0.5] * 4) == 0.5
-    assert metrics.pairwise_accuracy(["a"] * 4, [1, 0, 0, 0], [0.5] * 4) == 0.5
+    assert MEASURES["pairs_ordered"].value(Scored(["a"] * 4, [1, 0, 0, 0], [0.5] * 4)) == 0.5
+
+
+def means_by_query(scored: Scored) -> dict[str, np.ndarray]:
+    return {name: one.by_query(scored) for name, one in MEASURES.items() if isinstance(one, metrics.QueryMean)}
+
+
+def statistics_of(scored: Scored) -> dict[str, Any]:
+    return {name: measure.statistic(scored) for name, measure in MEASURES.items()}
 
 
 @st.composite
@@ -106,11 +122,12 @@ def test_the_share_of_ordered_pairs_is_that_of_counting_each(data: tuple[list[st
         for j in range(len(queries))
         if queries[i] == queries[j] and labels[i] > labels[j]
     ]
+    ordered = MEASURES["pairs_ordered"]
     if points:
-        assert metrics.pairwise_accuracy(queries, labels, scores) == pytest.approx(np.mean(points), abs=1e-12)
+        assert ordered.value(Scored(queries, labels, scores)) == pytest.approx(np.mean(points), abs=1e-12)
     else:
         with pytest.raises(DataError, match="different labels"):
-            metrics.pairwise_accuracy(queries, labels, scores)
+            ordered.value(Scored(queries, labels, scores))
 
 
 def trec_eval(
@@ -170,10 +187,9 @@ def test_a_run_and_qrels_are_measured_as_trec_eval_does_ties_included(
     data: tuple[list[str], np.ndarray, np.ndarray, list[str]],
 ) -> None:
     queries, labels, scores, ids = data
-    ranking = rank(queries, np.nan_to_num(labels), scores, ids)
     names = {"RR": None, "nDCG@10": "ndcg@10", "AP": "map", "P@1": "p@1", "P@5": "p@5", "P@10": "p@10", "R@10": "r@10"}
     theirs = trec_eval(queries, labels, scores, list(names), ids)
-    ours = metrics.measures_by_query(ranking)
+    ours = means_by_query(Scored(queries, np.nan_to_num(labels), scores, ids=ids))
     judged_first = dict.fromkeys(query for query, label in zip(queries, labels) if np.isfinite(label))
     rows = [list(dict.fromkeys(queries)).index(query) for query in judged_first]
     for theirs_name, name in names.items():
@@ -185,7 +201,7 @@ def test_a_run_and_qrels_are_measured_as_trec_eval_does_ties_included(
 def test_a_judged_document_that_was_not_returned_is_missed() -> None:
     # returned: label 0, then 1; not returned: labels 2 and 1
     labels, scores = [0, 1, 2, 1], [0.9, 0.8, -math.inf, -math.inf]
-    found = {name: values[0] for name, values in metrics.measures_by_query(rank(["q"] * 4, labels, scores)).items()}
+    found = {name: values[0] for name, values in means_by_query(Scored(["q"] * 4, labels, scores)).items()}
     ideal = 2 + 1 / math.log2(3) + 1 / 2
     assert found == pytest.approx(
         {
@@ -214,7 +230,7 @@ def test_equal_scores_as_trec_eval_orders_them() -> None:
 def test_auc_over_judged_pairs_only() -> None:
     queries, labels, scores = ["a", "a", "a", "b", "b"], [1, 0, 0, 0, 1], [3.0, 1.0, 9.0, 2.0, 0.5]
     known = np.array([True, True, False, True, True])
-    found = statistics.ranking_statistics(queries, labels, scores, judged=known)
+    found = statistics_of(Scored(queries, labels, scores, judged=known))
     once = np.ones((1, 2))
     assert found["auc"](once)[0] == roc_auc([1, 0, 0, 1], [3.0, 1.0, 2.0, 0.5]) == 2 / 4
     assert found["pairs_ordered"](once)[0] == 1 / 2
@@ -277,15 +293,15 @@ def example(queries: int, seed: int) -> tuple[list[str], np.ndarray, np.ndarray,
 
 def test_statistics_of_a_draw_are_those_of_a_file_with_the_drawn_queries() -> None:
     queries, labels, scores, _ = example(12, seed=3)
-    numbers = metrics.number_queries(queries)
+    numbers = number_queries(queries)
     drawn = np.random.default_rng(0).multinomial(12, [1 / 12] * 12, size=5).astype(float)
-    found = {name: value(drawn) for name, value in statistics.ranking_statistics(queries, labels, scores).items()}
+    found = {name: value(drawn) for name, value in statistics_of(Scored(queries, labels, scores)).items()}
     for draw, counts in enumerate(drawn):
         # The rows that were drawn, each copy of a query under a name of its own.
         rows = [(copy, row) for row in range(len(queries)) for copy in range(int(counts[numbers[row]]))]
         names = [f"{queries[row]} {copy}" for copy, row in rows]
         picked = [row for _, row in rows]
-        by_query = metrics.measures_by_query(rank(names, labels[picked], scores[picked]))
+        by_query = means_by_query(Scored(names, labels[picked], scores[picked]))
         expected = {name: values.mean() for name, values in by_query.items()}
         expected.update(evaluate_ranking(names, labels[picked], scores[picked]))
         for name, values in found.items():
@@ -296,9 +312,9 @@ def test_estimates_are_the_measures_and_differences_are_paired() -> None:
     queries, labels, scores, baseline = example(40, seed=1)
     names = ["auc", "mrr@10", "ndcg@10", "map", "pairs_ordered"]
     first, second = (evaluate_ranking(queries, labels, values) for values in (scores, baseline))
-    alone = statistics.ranking_intervals(queries, labels, scores, measures=names, resamples=200)
-    paired = statistics.ranking_intervals(queries, labels, scores, baseline, measures=names, resamples=200)
-    nothing = statistics.ranking_intervals(queries, labels, scores, scores, measures=names, resamples=200)
+    alone = metrics.ranking_intervals(queries, labels, scores, measures=names, resamples=200)
+    paired = metrics.ranking_intervals(queries, labels, scores, baseline, measures=names, resamples=200)
+    nothing = metrics.ranking_intervals(queries, labels, scores, scores, measures=names, resamples=200)
     for name in names:
         assert alone[name].estimate == pytest.approx(first[name], abs=1e-12)
         assert paired[name].estimate == pytest.approx(first[name] - second[name], abs=1e-12)
@@ -329,7 +345,51 @@ def test_an_interval_is_reproducible_and_widens_with_confidence() -> None:
 
 
 def test_draws_of_one_class_are_left_out() -> None:
-    interval = statistics.ranking_intervals(["a", "b"], [1, 0], [0.9, 0.1], measures=["auc"], resamples=50)["auc"]
+    interval = metrics.ranking_intervals(["a", "b"], [1, 0], [0.9, 0.1], measures=["auc"], resamples=50)["auc"]
     assert (interval.low, interval.high) == (1.0, 1.0)
     with pytest.raises(DataError, match="needs at least 2"):
-        statistics.ranking_intervals(["a", "a"], [1, 0], [0.9, 0.1])
+        metrics.ranking_intervals(["a", "a"], [1, 0], [0.9, 0.1])
+
+
+def test_the_documented_measures_are_those_there_are() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    table = text.partition("| --- | --- | --- |\n")[2].partition("\n\n")[0]
+    assert table.splitlines() == [f"| `{name}` | {one.title} | {one.what} |" for name, one in MEASURES.items()]
+    trained = text.partition("A training prints ")[2].partition(", and may")[0]
+    assert re.findall("`(.+?)`", trained) == metrics.training_measures()
+
+
+def first_relevant(ranking: Ranking) -> np.ndarray:
+    """Return the place of each query's first relevant title, from 1; one more than there are titles without any."""
+    places = np.bincount(ranking.query, minlength=ranking.queries) + 1.0
+    np.minimum.at(places, ranking.query[ranking.relevant], ranking.place[ranking.relevant] + 1.0)
+    return places
+
+
+def test_an_added_measure_is_compared_tested_and_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [(query, title, title % 2) for query in range(8) for title in range(4)]
+    (tmp_path / "dev.tsv").write_text("".join(f"q{q}\tt{t}\t{label}\n" for q, t, label in rows), encoding="utf-8")
+    for name, scores in (("good", [label for _, _, label in rows]), ("bad", [-label for _, _, label in rows])):
+        (tmp_path / f"{name}.tsv").write_text("".join(f"{score}\n" for score in scores), encoding="utf-8")
+    arguments = ["compare", *(str(tmp_path / f"{name}.tsv") for name in ("good", "bad"))]
+    arguments += ["--test_file", str(tmp_path / "dev.tsv"), "--baselines", "false", "--format", "json"]
+    arguments += ["--measure", "first_relevant", "--reference", "best", "--report", str(tmp_path / "report.html")]
+    assert main(arguments) == 2
+    assert "--measure first_relevant: choose from auc, " in capsys.readouterr().err
+    MEASURES.add(
+        "first_relevant",
+        metrics.QueryMean("first relevant", "its place", first_relevant, higher_is_better=False, in_training=True),
+    )
+    try:
+        assert evaluate_ranking(QUERIES, LABELS, SCORES)["first_relevant"] == (2 + 1) / 2
+        train = next(field for field in dataclasses.fields(RankerTrainingOptions) if field.name == "metric")
+        assert "first_relevant" in train.metadata["choices"]()
+        assert main(arguments) == 0
+    finally:
+        MEASURES.remove("first_relevant")
+    found = json.loads(capsys.readouterr().out)
+    assert found["reference"] == "good.tsv"  # lower is better
+    values = found["systems"]["bad.tsv"]["measures"]["first_relevant"]
+    assert (values["value"], values["difference"]["value"], values["wins"], values["losses"]) == (3.0, 2.0, 0, 8)
+    assert values["p_value"] == 2 / 2**8
+    assert "bad.tsv is behind good.tsv: first relevant +2.000" in (tmp_path / "report.html").read_text(encoding="utf-8")

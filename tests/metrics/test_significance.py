@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from paddle_ranker.metrics import significance
-from paddle_ranker.metrics.measures import roc_auc
-from paddle_ranker.metrics.significance import auc_difference, holm, randomisation_test, swap_test
+from paddle_ranker.metrics import auc
+from paddle_ranker.metrics.auc import auc_difference, roc_auc
+from paddle_ranker.metrics.significance import holm, randomisation_test, swap_test
 
 pytestmark = pytest.mark.unit
 
@@ -55,7 +55,7 @@ def test_tied_sums_in_another_order_count_as_equal() -> None:
 
 @pytest.mark.parametrize("cells", [20_000_000, 0])  # by counts of queries' pairs, and by sorting all pairs
 def test_auc_swaps_the_queries_ranks(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(significance, "_MATRIX_CELLS", cells)
+    monkeypatch.setattr(auc, "_MATRIX_CELLS", cells)
     generator = np.random.default_rng(4)
     numbers = np.sort(generator.integers(0, 5, 30))
     labels = generator.integers(0, 2, 30).astype(float)

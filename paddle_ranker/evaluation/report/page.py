@@ -8,7 +8,7 @@ import html
 from collections.abc import Mapping, Sequence
 
 from paddle_ranker import __version__
-from paddle_ranker.evaluation.comparison import TITLES, Comparison, System
+from paddle_ranker.evaluation.comparison import Comparison, System
 from paddle_ranker.evaluation.report.per_query import (
     ListedTitle,
     QueryDifference,
@@ -16,8 +16,9 @@ from paddle_ranker.evaluation.report.per_query import (
     query_differences,
     query_text,
 )
-from paddle_ranker.evaluation.report.plots import BETTER, WORSE, color_of, intervals_svg, queries_svg
+from paddle_ranker.evaluation.report.plots import BETTER, WORSE, intervals_svg, queries_svg
 from paddle_ranker.evaluation.report.text import TIES_IN_WORDS, interval_text, p_text, verdict
+from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.storage.atomic import new_file
 
 EXAMPLES = 3  # of wins, and of losses, for each system
@@ -96,41 +97,41 @@ def write_report(path: str, comparison: Comparison, measure: str, data: Mapping[
 def _verdicts(comparison: Comparison, measure: str) -> str:
     lines = []
     for system in comparison.others:
-        color = color_of(comparison.figures[system.name][measure])
-        kind = {BETTER: "better", WORSE: "worse"}.get(color, "quiet")
+        kind = comparison.measured[system.name][measure].verdict or "quiet"
         lines.append(f'<li class="{kind}">{_text(verdict(comparison, system.name, measure))}</li>')
     return f'<ul class="verdicts">{"".join(lines)}</ul>'
 
 
 def _values_table(comparison: Comparison) -> str:
     best = {
-        measure: max(figures[measure].interval.estimate for figures in comparison.figures.values())
-        for measure in comparison.measures
+        name: max(
+            (one[name].interval.estimate for one in comparison.measured.values()), key=MEASURES[name].sign.__mul__
+        )
+        for name in comparison.measures
     }
     rows = []
     for system in comparison.systems:
         cells = []
         for measure in comparison.measures:
-            interval = comparison.figures[system.name][measure].interval
+            interval = comparison.measured[system.name][measure].interval
             kind = ' class="best"' if interval.estimate == best[measure] else ""
             cells.append(f"<td{kind}>{_with_bounds(interval_text(interval))}</td>")
         rows.append(f"<tr><th>{_text(system.name)}</th>{''.join(cells)}</tr>")
-    return _table(["", *(TITLES[measure] for measure in comparison.measures)], rows)
+    return _table(["", *(MEASURES[measure].title for measure in comparison.measures)], rows)
 
 
 def _differences_table(comparison: Comparison) -> str:
     rows = []
     for system in comparison.others:
         for measure in comparison.measures:
-            figure = comparison.figures[system.name][measure]
-            assert figure.difference is not None
-            color = {BETTER: "better", WORSE: "worse"}.get(color_of(figure), "")
+            measured = comparison.measured[system.name][measure]
+            assert measured.difference is not None
             name = system.name if measure == comparison.measures[0] else ""
-            queries = "" if figure.wins is None else f"{figure.wins} / {figure.losses}"
+            queries = "" if measured.wins is None else f"{measured.wins} / {measured.losses}"
             rows.append(
-                f"<tr><th>{_text(name)}</th><td>{TITLES[measure]}</td>"
-                f'<td class="{color}">{interval_text(figure.difference, "+")}</td>'
-                f"<td>{p_text(figure.p_value)}</td><td>{p_text(figure.corrected)}</td><td>{queries}</td></tr>"
+                f"<tr><th>{_text(name)}</th><td>{MEASURES[measure].title}</td>"
+                f'<td class="{measured.verdict}">{interval_text(measured.difference, "+")}</td>'
+                f"<td>{p_text(measured.p_value)}</td><td>{p_text(measured.corrected)}</td><td>{queries}</td></tr>"
             )
     against = f"difference to {comparison.reference}"
     return _table(["", "measure", against, "p", "p, corrected", "queries won / lost"], rows)
@@ -146,7 +147,7 @@ def _by_query(comparison: Comparison, system: System, measure: str) -> str:
     ]
     for words, examples in (("Largest wins", best), ("Largest losses", worst)):
         if examples:
-            parts.append(f'<p class="small quiet">{words}, {TITLES[measure]}</p>')
+            parts.append(f'<p class="small quiet">{words}, {MEASURES[measure].title}</p>')
             parts += [_example(comparison, system, one) for one in examples]
     return "\n".join(parts)
 

@@ -9,19 +9,24 @@ import numpy as np
 
 from paddle_ranker.data.formats import write_rows
 from paddle_ranker.evaluation.comparison import Comparison, System
-from paddle_ranker.metrics.measures import NOT_RETURNED, ranking_order
+from paddle_ranker.metrics.measures import MEASURES
+from paddle_ranker.metrics.ranking import NOT_RETURNED, ranking_order
 
 COLUMNS = ("query_id", "query", "system", "reference", "measure", "value", "reference_value", "difference", "outcome")
 
 
 @dataclass(frozen=True)
 class QueryDifference:
-    """One system against the reference on one query: `row` is the query's place in `Comparison.query_ids`."""
+    """One system against the reference on one query.
+
+    row: the query's place in `Comparison.query_ids`
+    sign: that of an improvement of the measure
+    """
 
     row: int
-    system: str
     value: float
     reference_value: float
+    sign: float
 
     @property
     def difference(self) -> float:
@@ -33,7 +38,7 @@ class QueryDifference:
         """win, loss or tie: the system's."""
         if abs(self.difference) <= 1e-12:
             return "tie"
-        return "win" if self.difference > 0 else "loss"
+        return "win" if self.sign * self.difference > 0 else "loss"
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,10 @@ class ListedTitle:
 def query_differences(comparison: Comparison, system: str, measure: str) -> list[QueryDifference]:
     """Return every query's difference to the reference, the largest loss first, the largest win last."""
     ours, theirs = comparison.by_query[system][measure], comparison.by_query[comparison.reference][measure]
+    sign = MEASURES[measure].sign
     rows = [row for row in range(len(ours)) if not np.isnan(ours[row])]
-    found = [QueryDifference(row, system, float(ours[row]), float(theirs[row])) for row in rows]
-    return sorted(found, key=lambda one: one.difference)
+    found = [QueryDifference(row, float(ours[row]), float(theirs[row]), sign) for row in rows]
+    return sorted(found, key=lambda one: sign * one.difference)
 
 
 def query_text(comparison: Comparison, row: int) -> str:

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 
 from paddle_ranker.errors import DependencyError
-from paddle_ranker.evaluation.comparison import TITLES, Comparison, Figure
+from paddle_ranker.evaluation.comparison import Comparison, Measured
 from paddle_ranker.evaluation.report.per_query import QueryDifference
 from paddle_ranker.evaluation.report.text import p_text
+from paddle_ranker.metrics.intervals import Interval
+from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.storage.atomic import new_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Picture
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which people with any colour vision tell apart.
 BETTER, WORSE, UNKNOWN, PLAIN = "#0072B2", "#D55E00", "#6b7280", "#1f2937"
@@ -72,14 +74,14 @@ def _matplotlib() -> Iterator[None]:
         yield
 
 
-def _svg(picture: Picture) -> str:
+def _svg(picture: Figure) -> str:
     stream = io.StringIO()
     picture.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = stream.getvalue()
     return text[text.index("<svg") :]
 
 
-def _new_picture(width: float, height: float) -> Picture:
+def _new_picture(width: float, height: float) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as NewPicture
 
@@ -88,35 +90,30 @@ def _new_picture(width: float, height: float) -> Picture:
     return picture
 
 
-def _draw_intervals(comparison: Comparison, measures: Sequence[str]) -> Picture:
+def _draw_intervals(comparison: Comparison, measures: Sequence[str]) -> Figure:
     systems = [system.name for system in comparison.systems]
     picture = _new_picture(10.0, len(measures) * (0.9 + 0.36 * len(systems)))
     rows = picture.subplots(len(measures), 2, squeeze=False)
     for (values, gaps), measure in zip(rows, measures):
-        figures = [comparison.figures[name][measure] for name in systems]
         for panel in (values, gaps):
             _prepare(panel, systems)
-        values.set_title(TITLES[measure], loc="left", fontsize=10.5, fontweight="bold")
+        values.set_title(MEASURES[measure].title, loc="left", fontsize=10.5, fontweight="bold")
         gaps.set_title(f"difference to {_escaped(comparison.reference)}", loc="left", fontsize=10.5)
         gaps.set_yticklabels([])
         gaps.axvline(0, color=PLAIN, linewidth=0.9)
-        for place, figure in enumerate(figures):
-            interval = figure.interval
-            _draw_interval(values, place, interval.estimate, interval.low, interval.high, PLAIN)
-            if figure.difference is None:
+        for place, name in enumerate(systems):
+            measured = comparison.measured[name][measure]
+            _draw_interval(values, place, measured.interval, PLAIN)
+            if measured.difference is None:
                 _write_beside(gaps, place, "reference", UNKNOWN)
                 continue
-            gap = figure.difference
-            color = color_of(figure)
-            _draw_interval(gaps, place, gap.estimate, gap.low, gap.high, color, p_text(figure.corrected))
+            _draw_interval(gaps, place, measured.difference, color_of(measured), p_text(measured.corrected))
     return picture
 
 
-def color_of(figure: Figure) -> str:
+def color_of(measured: Measured) -> str:
     """Return the colour of a difference: grey where none is established."""
-    if figure.difference is None or not figure.difference.excludes_zero() or (figure.corrected or 0.0) >= 0.05:
-        return UNKNOWN
-    return BETTER if figure.difference.estimate > 0 else WORSE
+    return {"better": BETTER, "worse": WORSE}.get(measured.verdict, UNKNOWN)
 
 
 def _prepare(panel: Axes, systems: Sequence[str]) -> None:
@@ -132,14 +129,13 @@ def _prepare(panel: Axes, systems: Sequence[str]) -> None:
         panel.spines[side].set_visible(False)
 
 
-def _draw_interval(
-    panel: Axes, place: int, value: float, low: float, high: float, color: str, words: Optional[str] = None
-) -> None:
-    if not np.isnan(low):
-        panel.plot([low, high], [place, place], color=color, linewidth=2.4, solid_capstyle="round", alpha=0.55)
-    panel.plot([value], [place], "o", color=color, markersize=6)
+def _draw_interval(panel: Axes, place: int, interval: Interval, color: str, words: Optional[str] = None) -> None:
+    if not np.isnan(interval.low):
+        bounds = [interval.low, interval.high]
+        panel.plot(bounds, [place, place], color=color, linewidth=2.4, solid_capstyle="round", alpha=0.55)
+    panel.plot([interval.estimate], [place], "o", color=color, markersize=6)
     sign = "" if words is None else "+"
-    text = f"{value:{sign}.3f}" + (f"   p {words}" if words else "")
+    text = f"{interval.estimate:{sign}.3f}" + (f"   p {words}" if words else "")
     _write_beside(panel, place, text, color)
 
 
@@ -147,11 +143,11 @@ def _write_beside(panel: Axes, place: int, text: str, color: str) -> None:
     panel.text(1.02, place, text, transform=panel.get_yaxis_transform(), va="center", fontsize=9, color=color)
 
 
-def _draw_queries(comparison: Comparison, differences: Sequence[QueryDifference], measure: str) -> Picture:
+def _draw_queries(comparison: Comparison, differences: Sequence[QueryDifference], measure: str) -> Figure:
     picture = _new_picture(10.0, 1.9)
     panel = picture.subplots()
     outcomes = [one.outcome for one in differences]
-    drawn = differences[:: -(len(differences) // _MOST_BARS + 1)]  # wins first; of very many every so-manieth
+    drawn = differences[:: -(len(differences) // _MOST_BARS + 1)]  # wins first; of very many every n-th
     values = np.array([one.difference for one in drawn])
     colors = [{"win": BETTER, "loss": WORSE, "tie": UNKNOWN}[one.outcome] for one in drawn]
     panel.bar(np.arange(len(values)), values, width=1.0, color=colors, linewidth=0)
@@ -159,7 +155,7 @@ def _draw_queries(comparison: Comparison, differences: Sequence[QueryDifference]
     panel.set_xlim(-0.5, max(len(values), 1) - 0.5)
     top = max(0.01, float(np.abs(values).max(initial=0.0))) * 1.1
     panel.set_ylim(-top, top)
-    panel.set_ylabel(f"{TITLES[measure]} difference")
+    panel.set_ylabel(f"{MEASURES[measure].title} difference")
     panel.set_xlabel("queries, by difference")
     panel.set_xticks([])
     panel.grid(axis="y", color=_GRID, linewidth=0.6)

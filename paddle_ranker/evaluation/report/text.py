@@ -6,8 +6,9 @@ import math
 import unicodedata
 from typing import Any, Optional
 
-from paddle_ranker.evaluation.comparison import TITLES, Comparison, Figure
+from paddle_ranker.evaluation.comparison import Comparison, Measured
 from paddle_ranker.metrics.intervals import Interval
+from paddle_ranker.metrics.measures import MEASURES
 
 TIES_IN_WORDS = {
     "against": "equal scores are ordered against the system, the less relevant title first",
@@ -20,12 +21,12 @@ def systems_table(comparison: Comparison) -> list[str]:
     width = max(_columns(system.name) for system in comparison.systems)
     lines = []
     for measure in comparison.measures:
-        lines.append(TITLES[measure])
+        lines.append(MEASURES[measure].title)
         for system in comparison.systems:
-            figure = comparison.figures[system.name][measure]
+            measured = comparison.measured[system.name][measure]
             padding = " " * (width - _columns(system.name))
-            line = f"  {system.name}{padding}  {interval_text(figure.interval)}"
-            lines.append(f"{line}  {difference_text(figure)}".rstrip())
+            line = f"  {system.name}{padding}  {interval_text(measured.interval)}"
+            lines.append(f"{line}  {difference_text(measured)}".rstrip())
     others = f"{len(comparison.others)} difference{'s' if len(comparison.others) > 1 else ''}"
     lines += [
         "",
@@ -47,14 +48,13 @@ def interval_text(interval: Interval, sign: str = "") -> str:
     return f"{interval.estimate:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
 
 
-def difference_text(figure: Figure) -> str:
+def difference_text(measured: Measured) -> str:
     """Return a difference with its p-value and the queries won and lost; nothing for the reference."""
-    if figure.difference is None:
+    if measured.difference is None:
         return ""
-    parts = [f"{interval_text(figure.difference, '+')}  p {p_text(figure.corrected)}"]
-    if figure.wins is not None:
-        parts.append(f"wins {figure.wins}, losses {figure.losses}")
-    return "  ".join(parts)
+    tested = f"  p {p_text(measured.corrected)}" if measured.corrected is not None else ""
+    counted = f"  wins {measured.wins}, losses {measured.losses}" if measured.wins is not None else ""
+    return f"{interval_text(measured.difference, '+')}{tested}{counted}"
 
 
 def p_text(p_value: Optional[float]) -> str:
@@ -66,13 +66,12 @@ def p_text(p_value: Optional[float]) -> str:
 
 def verdict(comparison: Comparison, name: str, measure: str) -> str:
     """Say in one sentence what is known about a system and the reference."""
-    figure = comparison.figures[name][measure]
-    assert figure.difference is not None
-    is_known = figure.difference.excludes_zero() and figure.corrected is not None and figure.corrected < 0.05
-    gap, ahead = interval_text(figure.difference, "+"), figure.difference.estimate > 0
-    if is_known:
-        return f"{name} is {'ahead of' if ahead else 'behind'} {comparison.reference}: {TITLES[measure]} {gap}."
-    return f"No difference between {name} and {comparison.reference} is established: {TITLES[measure]} {gap}."
+    measured, reference = comparison.measured[name][measure], comparison.reference
+    assert measured.difference is not None
+    gap = f"{MEASURES[measure].title} {interval_text(measured.difference, '+')}"
+    if not measured.verdict:
+        return f"No difference between {name} and {reference} is established: {gap}."
+    return f"{name} is {'ahead of' if measured.verdict == 'better' else 'behind'} {reference}: {gap}."
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
@@ -85,9 +84,7 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
             system.name: {
                 "what": system.what,
                 **system.facts,
-                "measures": {
-                    measure: figure_json(figure) for measure, figure in comparison.figures[system.name].items()
-                },
+                "measures": {name: measured_json(one) for name, one in comparison.measured[system.name].items()},
             }
             for system in comparison.systems
         },
@@ -95,14 +92,14 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def figure_json(figure: Figure) -> dict[str, Any]:
-    """Return a figure JSON-ready."""
-    found: dict[str, Any] = _interval_json(figure.interval)
-    if figure.difference is not None:
-        found["difference"] = _interval_json(figure.difference)
-        found.update(p_value=figure.p_value, corrected_p_value=figure.corrected)
-    if figure.wins is not None:
-        found.update(wins=figure.wins, losses=figure.losses)
+def measured_json(measured: Measured) -> dict[str, Any]:
+    """Return one measure of a system JSON-ready."""
+    found: dict[str, Any] = _interval_json(measured.interval)
+    if measured.difference is not None:
+        found["difference"] = _interval_json(measured.difference)
+        found.update(p_value=measured.p_value, corrected_p_value=measured.corrected)
+    if measured.wins is not None:
+        found.update(wins=measured.wins, losses=measured.losses)
     return found
 
 

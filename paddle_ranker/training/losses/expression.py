@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 import numpy as np
 
 from paddle_ranker.errors import UsageError, did_you_mean
-from paddle_ranker.metrics.measures import RELEVANT
+from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.training.losses.registry import LOSSES, OTHER_NAMES, Comparison, Loss
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Callable, Optional
 
 import numpy as np
 
-from paddle_ranker.metrics.measures import RELEVANT
+from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.registry import Registry
 
 if TYPE_CHECKING:

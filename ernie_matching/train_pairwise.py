@@ -18,7 +18,7 @@ from paddle_ranker.training.options import RankerTrainingOptions
 class TrainPairwiseOptions(RankerTrainingOptions):
     train_file: str = option(help="training triples: query, title, neg_title")
     test_file: str = option(help="labelled pairs to evaluate on during training: query, title, label")
-    # On triples of another data set this one ranked better than margin_logit and ranknet: README.md, "Figures".
+    # On triples of another data set this one ranked better than margin_logit and ranknet: benchmarks/RESULTS.md.
     loss: str = option("margin_probability", help=lambda: loss_help(listwise=False))
     margin: Optional[float] = option(None, help=margin_help, minimum=0)
 

@@ -77,7 +77,7 @@ ensure_environment() {
         return
     fi
     folder="$(environment_folder "$stack")" || return
-    # What sets up speaks on standard error: a command's standard output stays its own.
+    # What sets up prints on standard error: a command's standard output stays its own.
     is_ready "$stack" || bash "$ROOT/scripts/setup.sh" "$stack" >&2 || return
     PYTHON="$folder/bin/python"
 }
@@ -100,7 +100,7 @@ usable_gpus() {
     local gpus
     gpus="$(visible_gpus)"
     if [ "$gpus" != 0 ] && ! "$PYTHON" -c 'import importlib.metadata as m; m.version("paddlepaddle-gpu")' 2>/dev/null; then
-        complain "a GPU is here, but the CPU build of Paddle is installed (README.md says how to change that): using the CPU"
+        complain "a GPU is here, but the CPU build of Paddle is installed (docs/setup.md says how to change that): using the CPU"
         gpus=0
     fi
     say "$gpus"

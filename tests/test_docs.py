@@ -1,0 +1,87 @@
+"""The pages: links resolve, both READMEs say the same, code that is shown is code that is tested, commands exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from paddle_ranker.__main__ import COMMANDS
+from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.unit
+PAGES = sorted(
+    path
+    for pattern in ("*.md", "docs/*.md", "benchmarks/*.md", "datasets/*.md", "tests/**/*.md")
+    for path in REPOSITORY.glob(pattern)
+)
+FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
+SHOWN = re.compile(r"^<!-- file: (?P<file>\S+) -->\n```python\n(?P<code>.*?)^```$", re.M | re.S)
+NAMES = [str(path.relative_to(REPOSITORY)) for path in PAGES]
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the names under which GitHub links to a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.M)
+    plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading) for heading in headings]
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_links_resolve(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), f"{link} leads nowhere"
+        assert not anchor or anchor in anchors(target), f"{link}: no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_files_that_are_named_exist(page: Path) -> None:
+    folders = "|".join(path.name for path in REPOSITORY.iterdir() if path.is_dir() and not path.name.startswith("."))
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(rf"(?<![\w./-])((?:{folders})/[\w./]+\.(?:py|sh|md|in|txt|yml|service))\b", text):
+        assert (REPOSITORY / name).is_file(), f"{name} is not there"
+
+
+# `python -m paddle_ranker rank ...` and `python -m benchmarks.demo ...`; NAMES IN CAPITALS stand for something
+COMMAND = re.compile(r"python -m (?P<module>[a-z_]+(?:\.\w+)*)(?: (?P<command>[a-z][a-z-]*))?")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_commands_exist(page: Path) -> None:
+    for found in COMMAND.finditer(page.read_text(encoding="utf-8")):
+        module, command = found["module"], found["command"]
+        if module == "paddle_ranker":
+            assert command is None or command in COMMANDS, found[0]
+        elif (REPOSITORY / module.split(".")[0]).is_dir() and not module.startswith("paddle_ranker.recipes."):
+            assert (REPOSITORY / module.replace(".", "/")).with_suffix(".py").is_file(), found[0]
+
+
+def test_both_readmes_say_the_same() -> None:
+    english, chinese = ((REPOSITORY / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md"))
+
+    def outline(text: str) -> dict[str, object]:
+        """Return what does not depend on the language: headings' levels, tables' sizes, links, code, figures."""
+        tables = re.findall(r"(?:^\|.*\n)+", text, re.M)
+        code = re.sub(r"#[^\n]*|\"[^\"\n]*\"|: query.*", "", "".join(match["code"] for match in FENCE.finditer(text)))
+        return {
+            "headings": re.findall(r"^(#+) ", text, re.M),
+            "rows": [table.count("\n") for table in tables],
+            "links": [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("README")],
+            "code": [line.rstrip() for line in code.splitlines()],
+            "figures": [sorted(re.findall(r"\d(?:[\d.,]*\d)?", row)) for row in "".join(tables).splitlines()],
+        }
+
+    assert outline(english) == outline(chinese)
+    assert english.count("\n") <= 180
+
+
+def test_code_that_is_shown_is_code_that_is_tested() -> None:
+    for page in PAGES:
+        for shown in SHOWN.finditer(page.read_text(encoding="utf-8")):
+            assert (REPOSITORY / shown["file"]).read_text(encoding="utf-8") == shown["code"], shown["file"]

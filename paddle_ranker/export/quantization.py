@@ -5,8 +5,9 @@ a zero point found beforehand on calibration pairs (Jacob et al., CVPR 2018), so
 the pairs beside it, as it does where ranges are those of each batch. Everything else stays as it is: embeddings,
 LayerNorm, softmax, the residual sums, the products of the last layer that are of one token a pair, and the head.
 
-The result is written as QuantizeLinear and DequantizeLinear around the products, which ONNX Runtime and OpenVINO fuse
-into integer products, and others may compute as it stands.
+`onnxruntime.quantization` writes the result, as QuantizeLinear and DequantizeLinear around the products, which ONNX
+Runtime and OpenVINO fuse into integer products, and others may compute as it stands. Which products, and over which
+ranges, is decided here.
 """
 
 from __future__ import annotations
@@ -156,20 +157,32 @@ class Quantizer:
     def quantize(self, calibrated: Calibrated, *, left_out: Sequence[Product] = (), full_range: bool = True) -> Any:
         """Return the ONNX model with all products but `left_out` in integers; `full_range`: weights of 8 bits."""
         import onnx
+        from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
+        from onnxruntime.quantization.calibrate import TensorsData
 
-        model = onnx.ModelProto()
-        model.CopyFrom(self.model)
-        graph = _Graph(model)
-        nodes = {node.name: node for node in model.graph.node}
-        for product in self.products:
-            if product not in left_out:
-                scale, zero = activation_scale(*self._range(calibrated, product))
-                inputs = nodes[product.node].input
-                inputs[0] = graph.quantized_activation(product.activation, scale, zero)
-                inputs[1] = graph.quantized_weight(
-                    product.weight, *quantize_weight(self._array(product.weight), full_range)
-                )
-        graph.finish()
+        chosen = [product.node for product in self.products if product not in left_out]
+        model = onnx.shape_inference.infer_shapes(self.model)  # a copy
+        if chosen:
+            ranges = {
+                name: (np.float32(calibrated.lowest[name]), np.float32(calibrated.highest[name]))
+                for name in calibrated.lowest
+            }
+            quantizer = QDQQuantizer(
+                model,
+                per_channel=True,
+                reduce_range=not full_range,
+                weight_qType=QuantType.QInt8,
+                activation_qType=QuantType.QUInt8,
+                tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),
+                nodes_to_quantize=chosen,
+                nodes_to_exclude=[],
+                op_types_to_quantize=["MatMul"],
+                # What a product returns stays as it is, and so do products of two activations.
+                extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul"], "MatMulConstBOnly": True},
+            )
+            quantizer.quantize_model()
+            quantizer.model.topological_sort()
+            model = quantizer.model.model
         onnx.checker.check_model(model)
         return model
 
@@ -195,73 +208,6 @@ def quantize_weight(weight: np.ndarray, full_range: bool = True) -> tuple[np.nda
     largest = np.abs(weight).max(axis=0)
     scales = np.where(largest > 0, largest / most, 1.0).astype(np.float32)
     return np.clip(np.rint(weight / scales), -most, most).astype(np.int8), scales
-
-
-class _Graph:
-    """Add nodes and constants to a model's graph; nodes of a graph stand in the order in which they are computed."""
-
-    def __init__(self, model: Any):
-        self._graph = model.graph
-        self._after: dict[str, list[Any]] = {}  # by the tensor that the nodes need
-        self._first: list[Any] = []
-        self._old: set[str] = set()
-
-    def quantized_activation(self, name: str, scale: np.floating, zero: np.integer) -> str:
-        """Return the name of a tensor rounded to its integers; every product that multiplies it shares the rounding."""
-        import onnx
-
-        result = f"{name}.rounded"
-        if name not in self._after:
-            parts = [self._constant(f"{name}.scale", scale), self._constant(f"{name}.zero", zero)]
-            make = onnx.helper.make_node
-            self._after[name] = [
-                make("QuantizeLinear", [name, *parts], [f"{name}.integers"], f"{name}.quantize"),
-                make("DequantizeLinear", [f"{name}.integers", *parts], [result], f"{name}.dequantize"),
-            ]
-        return result
-
-    def quantized_weight(self, name: str, integers: np.ndarray, scales: np.ndarray) -> str:
-        """Return the name of a weight that is stored in integers."""
-        import onnx
-
-        result = f"{name}.rounded"
-        if name not in self._old:
-            parts = [
-                self._constant(f"{name}.integers", integers),
-                self._constant(f"{name}.scale", scales),
-                self._constant(f"{name}.zero", np.zeros(len(scales), np.int8)),
-            ]
-            self._first.append(onnx.helper.make_node("DequantizeLinear", parts, [result], f"{name}.dequantize", axis=1))
-            self._old.add(name)
-        return result
-
-    def _constant(self, name: str, values: Any) -> str:
-        from onnx import numpy_helper
-
-        self._graph.initializer.append(numpy_helper.from_array(np.asarray(values), name))
-        return name
-
-    def finish(self) -> None:
-        """Put the new nodes in their places, and drop the weights that nothing reads any more."""
-        nodes = list(self._first)
-        for name in [given.name for given in self._graph.input]:
-            nodes += self._after.pop(name, [])
-        for node in self._graph.node:
-            nodes.append(node)
-            for name in node.output:
-                nodes += self._after.pop(name, [])
-        read = {name for node in nodes for name in node.input}
-        kept = [one for one in self._graph.initializer if one.name in read or one.name not in self._old]
-        nodes, kept = [_copy(one) for one in nodes], [_copy(one) for one in kept]
-        del self._graph.node[:], self._graph.initializer[:]
-        self._graph.node.extend(nodes)
-        self._graph.initializer.extend(kept)
-
-
-def _copy(message: Any) -> Any:
-    copied = type(message)()
-    copied.CopyFrom(message)
-    return copied
 
 
 def _session_options() -> Any:

@@ -106,7 +106,7 @@ def test_a_quantized_product_is_the_product_of_the_rounded(tmp_path: Path) -> No
     only_first = quantizer.quantize(found, left_out=[one for one in worst if one.node == "two"])
     assert run(only_first) == pytest.approx(hidden @ second, abs=1e-4)
     names = {one.name for one in only_first.graph.initializer}
-    assert "second" in names and "first" not in names and "first.integers" in names
+    assert "second" in names and "first" not in names and "first_quantized" in names
     exact = quantizer.quantize(found, left_out=quantizer.products)
     assert run(exact) == pytest.approx(table[ids] @ first @ second, abs=1e-5)
 

@@ -13,10 +13,11 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Callable, Generic, TypeVar
 
 from paddle_ranker.errors import DependencyError, UsageError, did_you_mean
 
+RECIPES = "paddle_ranker.recipes.plugins"  # what this project's own recipes add
 GROUP = "paddle_ranker.plugins"
 VARIABLE = "PADDLE_RANKER_PLUGINS"
 
@@ -89,11 +90,11 @@ def load_named_plugins() -> None:
             ) from error
 
 
-_loaded: set[str] = set()  # entry points that were loaded: each is once
+_loaded: set[str] = set()  # plugins that were loaded: each is once
 
 
 def load_installed_plugins() -> None:
-    """Import what installed packages offer in the entry-point group `paddle_ranker.plugins`.
+    """Import what the recipes add, and what installed packages offer in the entry-point group `paddle_ranker.plugins`.
 
     Called where a name is not known, not at start-up: finding entry points takes tens of milliseconds. Raises
     `DependencyError` where one cannot be imported.
@@ -103,13 +104,14 @@ def load_installed_plugins() -> None:
     points = metadata.entry_points()
     # Python 3.9 has a dict here, later ones an object to select from.
     found = points.get(GROUP, []) if isinstance(points, dict) else points.select(group=GROUP)
-    for point in found:
-        if point.value in _loaded:
+    loaders: dict[str, Callable[[], object]] = {RECIPES: lambda: importlib.import_module(RECIPES)}
+    for name, load in {**loaders, **{point.value: point.load for point in found}}.items():
+        if name in _loaded:
             continue
-        _loaded.add(point.value)
+        _loaded.add(name)
         try:
-            point.load()
+            load()
         except ImportError as error:
             raise DependencyError(
-                f"the installed plugin {point.value} cannot be imported ({error}): repair or uninstall its package"
+                f"the installed plugin {name} cannot be imported ({error}): repair or uninstall its package"
             ) from error

@@ -12,15 +12,15 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.registry import Registry
 from paddle_ranker.storage.atomic import made_once, make_folder
 from paddle_ranker.storage.cache import cache_folder
 
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from paddle_ranker.model.config import EncoderConfig
 
 _VERSION = 1  # of the recipe; part of the name in the cache
-_LENGTH = 64  # tokens of a sequence of the pretraining
-# Narrow encoders leave the plateau of word frequencies sooner from larger first weights than BERT's 0.02.
-_NARROW, _SPREAD = 256, 0.06
+
+# From (texts, the encoder's shape, its tokenizer's folder, steps, seed) to parameters; recipes add theirs.
+Pretraining = Callable[[Iterable[str], "EncoderConfig", Path, int, int], dict[str, Any]]
+PRETRAINING: Registry[Pretraining] = Registry("pretraining")
 
 
 @dataclass(frozen=True)
@@ -117,51 +118,12 @@ def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None
     with new_folder(folder) as temporary:
         write_vocabulary(temporary, vocabulary)
         write_config(temporary, config)
-        arrays = (
-            _pretrained(files, options, config, temporary) if options.pretrain_steps else Encoder(config).state_dict()
-        )
+        if options.pretrain_steps:
+            with contextlib.redirect_stdout(sys.stderr):  # standard output is for the folder's name
+                arrays = PRETRAINING["mlm"](_texts(files), config, temporary, options.pretrain_steps, options.seed)
+        else:
+            arrays = Encoder(config).state_dict()
         save_arrays(arrays, temporary / PARAMETERS_FILE)
-
-
-def _pretrained(
-    files: Sequence[Path], options: StarterOptions, config: EncoderConfig, tokenizer: Path
-) -> dict[str, Any]:
-    """Return the parameters of an encoder of that shape that has read the texts; progress goes to standard error."""
-    from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
-    from pretraining.mlm_options import TrainMlmOptions
-    from pretraining.train_mlm import train
-
-    if config.hidden_size < _NARROW:
-        config = replace(config, initializer_range=_SPREAD)
-    with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(sys.stderr):
-        work = Path(name)
-        with (work / "texts.jsonl").open("w", encoding="utf-8") as stream:
-            for text in dict.fromkeys(_texts(files)):
-                if text.strip():
-                    stream.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
-        (work / "shape.json").write_text(json.dumps(asdict(config)), encoding="utf-8")
-        result = train(
-            TrainMlmOptions(
-                train_files=(str(work / "texts.jsonl"),),
-                tokenizer=str(tokenizer),
-                config=str(work / "shape.json"),
-                save_dir=str(work / "run"),
-                dropout=0.0,
-                max_seq_length=min(_LENGTH, options.max_position_embeddings),
-                batch_size=8,
-                gradient_accumulation_steps=1,
-                learning_rate=1e-3,
-                epochs=options.pretrain_steps,
-                max_steps=options.pretrain_steps,
-                eval_step=500,
-                save_step=options.pretrain_steps,
-                logging_steps=500,
-                seed=options.seed,
-                device="cpu",
-            )
-        )
-        assert result.last_checkpoint is not None  # its last step saves
-        return load_arrays(result.last_checkpoint / PARAMETERS_FILE)
 
 
 def _texts(files: Sequence[Path]) -> Iterator[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from paddle_ranker.encoding.tokenizers.backends import BACKENDS
+from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import Options, option
+from paddle_ranker.options import ThreadOptions, option
 from paddle_ranker.training.options import MAY_CHANGE, TrainingOptions
 
 MODALITIES = ("both", "text", "image")
@@ -16,7 +16,7 @@ COLUMNS = "CSV with id_1, text_1, image_1, id_2, text_2, image_2, label"
 
 
 @dataclass(frozen=True)
-class TrainEntailmentOptions(TrainingOptions):
+class TrainEntailmentOptions(TokenizerOptions, TrainingOptions):
     train_file: str = option(help=f"pairs of posts: {COLUMNS}")
     validation_file: Optional[str] = option(
         None, help="pairs to evaluate on during training (default: pairs held out of the training file)"
@@ -38,9 +38,6 @@ class TrainEntailmentOptions(TrainingOptions):
     )
     max_seq_length: int = option(128, help="longest pair of texts in tokens", minimum=5)
     match_embeddings: bool = option(True, help="tell the text encoder which tokens stand in both texts")
-    tokenizer: str = option(
-        "auto", help="what turns text into ids; all give the same, auto is the fastest", choices=BACKENDS
-    )
     freeze_text: bool = option(False, help="leave the text encoder as it is")
     vision_encoder: str = option(
         "small", help="encoder of the images: small, made to learn from nothing; resnet18, resnet50, efficientnet_lite0"
@@ -111,7 +108,7 @@ ENTAILMENT_MAY_CHANGE = MAY_CHANGE | {
 
 
 @dataclass(frozen=True)
-class ModelOptions(Options):
+class ModelOptions(ThreadOptions):
     """What the commands accept that run a trained model."""
 
     model: str = option(help="a model's folder: a checkpoint, or what export_model.py wrote")
@@ -120,7 +117,6 @@ class ModelOptions(Options):
     batch_size: int = option(32, help="pairs a batch", minimum=1)
     image_workers: int = option(0, help="threads that decode images; 0: one a core", minimum=0)
     device: str = option("gpu", help="cpu, gpu, xpu or npu; what was exported runs on the CPU")
-    cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0)
 
 
 @dataclass(frozen=True)
@@ -158,7 +154,6 @@ class PredictEntailmentOptions(ModelOptions):
 
 
 @dataclass(frozen=True)
-class ExportEntailmentOptions(Options):
+class ExportEntailmentOptions(ThreadOptions):
     model: str = option(help="a model's folder: a checkpoint of train.py")
     output_dir: str = option("./output_entailment", help="folder to write; an older export there is replaced")
-    cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0)

@@ -8,76 +8,24 @@ import sys
 from collections.abc import Sequence
 from typing import Optional
 
-# name: module, function (argv -> exit status), one line of help
+# The name of each command, which is that of its module in `paddle_ranker.commands`, and one line of help.
 COMMANDS = {
-    "doctor": (
-        "paddle_ranker.commands.doctor",
-        "main",
-        "say what is installed, which fast paths are on, and what to install",
-    ),
-    "rank": ("paddle_ranker.commands.rank", "main", "rank the titles of each query of a file, best first"),
-    "blend": (
-        "paddle_ranker.commands.blend",
-        "main",
-        "average a ranker with the linear lexical model, or with another ranker",
-    ),
-    "make-triples": (
-        "paddle_ranker.commands.make_triples",
-        "main",
-        "make training triples from a file of labelled pairs",
-    ),
-    "convert": (
-        "paddle_ranker.commands.convert",
-        "main",
-        "bring a checkpoint from Hugging Face's transformers, or take one there",
-    ),
-    "starter": ("paddle_ranker.commands.starter", "main", "make the starter encoder, which needs no download"),
-    "mine": ("paddle_ranker.commands.mine", "main", "mine hard negatives with BM25, and with a trained ranker"),
-    "distill": (
-        "paddle_ranker.commands.distill",
-        "main",
-        "write a large ranker's scores into training data for a small one",
-    ),
-    "compare": (
-        "paddle_ranker.commands.compare",
-        "main",
-        "compare rankers, score files and baselines: intervals, significance tests, a report",
-    ),
-    "calibrate": (
-        "paddle_ranker.commands.calibrate",
-        "main",
-        "make a ranker's scores probabilities that can be believed",
-    ),
-    "export": (
-        "paddle_ranker.commands.export",
-        "main",
-        "write a ranker as a static model, and as ONNX, for engines and servers",
-    ),
-    "export-serving": (
-        "paddle_ranker.commands.export_serving",
-        "main",
-        "write an exported ranker as the two folders of Paddle Serving",
-    ),
-    "quantize": (
-        "paddle_ranker.commands.quantize",
-        "main",
-        "compute an exported ranker's matrix products in 8-bit integers, where that costs little",
-    ),
-    "cascade": (
-        "paddle_ranker.commands.cascade",
-        "main",
-        "measure a small ranker before a large one: what it costs and how much faster it is",
-    ),
-    "serve": (
-        "paddle_ranker.commands.serve",
-        "main",
-        "serve a ranker: baidu_std, HTTP and gRPC of Paddle Serving, /rerank of today's clients, on one port",
-    ),
-    "curve": (
-        "paddle_ranker.commands.curve",
-        "main",
-        "draw the learning curves of one training or several into one picture",
-    ),
+    "doctor": "say what is installed, which fast paths are on, and what to install",
+    "rank": "rank the titles of each query of a file, best first",
+    "blend": "average a ranker with the linear lexical model, or with another ranker",
+    "make-triples": "make training triples from a file of labelled pairs",
+    "convert": "bring a checkpoint from Hugging Face's transformers, or take one there",
+    "starter": "make the starter encoder, which needs no download",
+    "mine": "mine hard negatives with BM25, and with a trained ranker",
+    "distill": "write a large ranker's scores into training data for a small one",
+    "compare": "compare rankers, score files and baselines: intervals, significance tests, a report",
+    "calibrate": "make a ranker's scores probabilities that can be believed",
+    "export": "write a ranker as a static model, and as ONNX, for engines and servers",
+    "export-serving": "write an exported ranker as the two folders of Paddle Serving",
+    "quantize": "compute an exported ranker's matrix products in 8-bit integers, where that costs little",
+    "cascade": "measure a small ranker before a large one: what it costs and how much faster it is",
+    "serve": "serve a ranker: baidu_std, HTTP and gRPC of Paddle Serving, /rerank of today's clients, on one port",
+    "curve": "draw the learning curves of one training or several into one picture",
 }
 
 
@@ -93,15 +41,15 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(COMMANDS)}"
         print(f"paddle-ranker: error: unknown command {name!r} ({hint}); see paddle-ranker --help", file=sys.stderr)
         return 2
-    module, function, _ = COMMANDS[name]
     sys.argv[0] = f"paddle-ranker {name}"  # the name that the command's own help and errors show
-    status: int = getattr(importlib.import_module(module), function)(arguments[1:])
+    command = importlib.import_module(f"paddle_ranker.commands.{name.replace('-', '_')}")
+    status: int = command.main(arguments[1:])
     return status
 
 
 def _help() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}} {text}" for name, (_, _, text) in COMMANDS.items()]
+    lines = [f"  {name:<{width}} {text}" for name, text in COMMANDS.items()]
     return "\n".join(["usage: paddle-ranker COMMAND [options]   (COMMAND --help shows its options)", "", *lines])
 
 

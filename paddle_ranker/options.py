@@ -46,6 +46,7 @@ def option(
     aliases: Sequence[str] = (),
     positional: bool = False,
     several: bool = False,
+    shared: bool = False,
 ) -> Any:
     """Declare one option of a command; bounds are inclusive (`minimum`, `maximum`) or exclusive (`above`, `below`).
 
@@ -53,7 +54,7 @@ def option(
     may be left out. `choices` in a registry, and `choices` or a `help` that are functions, are read when they are
     needed: a registry may grow.
     Of `several` values there are one or more, side by side, and the field is a `tuple[str, ...]`: `compare A B C`,
-    `--files A B C`.
+    `--files A B C`. Those `shared` by many commands stand below a command's own in its help.
     """
     return dataclasses.field(
         default=default,
@@ -64,6 +65,7 @@ def option(
             "aliases": tuple(aliases),
             "positional": positional,
             "several": several,
+            "shared": shared,
         },
     )
 
@@ -80,6 +82,29 @@ class Options:
             if value is REQUIRED:
                 raise UsageError(f"{_shown_name(field)} is required: {_help(field)}")
             _check(field, value)
+
+
+@dataclass(frozen=True)
+class ThreadOptions(Options):
+    """What every command accepts that computes on a CPU."""
+
+    cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0, shared=True)
+
+
+@dataclass(frozen=True)
+class DeviceOptions(ThreadOptions):
+    """What every command accepts that computes on a device of the user's choice."""
+
+    device: str = option("gpu", help="cpu, gpu, xpu or npu", shared=True)
+
+
+@dataclass(frozen=True)
+class RowOptions(Options):
+    """What every command accepts that reads rows."""
+
+    skip_bad_rows: bool = option(
+        False, help="leave out malformed rows and count them, instead of stopping", shared=True
+    )
 
 
 def _shown_name(field: dataclasses.Field[Any]) -> str:
@@ -136,7 +161,7 @@ def build_parser(options_class: type[Options], prog: str, description: str) -> a
     parser = _Parser(prog=prog, description=description, allow_abbrev=False)
     annotations = typing.get_type_hints(options_class)
     fields = dataclasses.fields(options_class)
-    for field in sorted(fields, key=lambda f: f.name == "debug"):  # --debug last in the help
+    for field in sorted(fields, key=lambda f: (f.name == "debug", f.metadata["shared"])):
         kind = _value_type(annotations[field.name])
         text = _help(field).replace("%", "%%")
         required = field.default is REQUIRED

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import DeviceOptions, option, run_command
 
 if TYPE_CHECKING:
     from pretraining.filler import Filled, MaskFiller
 
 
 @dataclass(frozen=True)
-class FillMaskOptions(Options):
+class FillMaskOptions(DeviceOptions):
     sentence: Optional[str] = option(None, help="a sentence with one [MASK] or several", positional=True)
     model: str = option(help="folder of a masked language model: ours, or one with PaddleNLP's names")
     input_file: Optional[str] = option(None, help="sentences instead: .txt, one a line, or a file with a column text")
@@ -28,8 +28,6 @@ class FillMaskOptions(Options):
     json: bool = option(False, help="print JSON lines for a sentence too")
     top_k: int = option(5, help="word pieces for each mask", minimum=1)
     batch_size: int = option(32, help="sentences a batch", minimum=1)
-    device: str = option("gpu", help="cpu, gpu, xpu or npu")
-    cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Optional
 
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import Options, option
+from paddle_ranker.options import DeviceOptions, option
 from pretraining.corpus import DOCUMENTS, DOCUMENTS_HELP
 from pretraining.ladder import Size
 from pretraining.power_law import FEWEST_LEVELS
 
 
 @dataclass(frozen=True)
-class ScalingLawOptions(Options):
+class ScalingLawOptions(DeviceOptions):
     train_files: tuple[str, ...] = option(help=f"files to train on: {DOCUMENTS_HELP}", several=True)
     eval_files: tuple[str, ...] = option(
         (), help="files to measure the loss on (default: documents held out, --eval_share)", several=True
@@ -50,8 +50,6 @@ class ScalingLawOptions(Options):
     )
     skip_bad_rows: bool = option(False, help="leave out what is not UTF-8 and count it, instead of stopping")
     resamples: int = option(200, help="draws of runs behind an interval", minimum=20)
-    device: str = option("gpu", help="cpu, gpu, xpu or npu")
-    cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

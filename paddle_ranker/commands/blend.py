@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.encoding.tokenizers.backends import BACKENDS
+from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
 from paddle_ranker.errors import DataError, RankerError, UsageError
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import DeviceOptions, RowOptions, option, run_command
+from paddle_ranker.scoring.options import BatchOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class BlendOptions(Options):
+class BlendOptions(BatchOptions, TokenizerOptions, RowOptions, DeviceOptions):
     ranker: str = option(positional=True, help="the ranker: a model folder")
     dev_file: str = option(
         positional=True, help="labelled pairs that the weights are learned from (query, title, label)"
@@ -38,13 +39,6 @@ class BlendOptions(Options):
         aliases=("--with",),
     )
     folds: int = option(5, help="parts of the queries; each is measured with weights learned from the rest", minimum=2)
-    batch_size: int = option(32, help="pairs of full length that are scored at once", minimum=1)
-    device: str = option("gpu", help="cpu, gpu, xpu or npu")
-    cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0)
-    tokenizer: str = option(
-        "auto", help="what turns text into ids; all give the same, auto is the fastest", choices=BACKENDS
-    )
-    skip_bad_rows: bool = option(False, help="leave out malformed rows and count them, instead of stopping")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.encoding.tokenizers.backends import BACKENDS
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
+from paddle_ranker.options import ThreadOptions, option, run_command
 
 
 @dataclass(frozen=True)
-class ExportOptions(Options):
+class ExportOptions(TokenizerOptions, ThreadOptions):
     """What the commands that export accept."""
 
     params_path: str = option(help="the ranker: a model folder, or its model_state.pdparams")
@@ -29,10 +29,6 @@ class ExportOptions(Options):
         aliases=("--max_seq_len",),
     )
     onnx: bool = option(False, help="write an ONNX file as well, which ONNX Runtime and OpenVINO read")
-    cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0)
-    tokenizer: str = option(
-        "auto", help="what turns text into ids; all give the same, auto is the fastest", choices=BACKENDS
-    )
 
 
 def export(options: ExportOptions, expected_kind: Optional[str] = None) -> None:

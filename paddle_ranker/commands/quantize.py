@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.encoding.tokenizers.backends import BACKENDS
+from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
 from paddle_ranker.metrics.measures import MEASURES
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import RowOptions, ThreadOptions, option, run_command
+from paddle_ranker.scoring.options import BatchOptions
 
 if TYPE_CHECKING:
     from paddle_ranker.export.quantized import Quality, Speed
 
 
 @dataclass(frozen=True)
-class QuantizeOptions(Options):
+class QuantizeOptions(BatchOptions, TokenizerOptions, RowOptions, ThreadOptions):
     """Options of `quantize`."""
 
     model_dir: str = option(help="folder of an exported ranker; the result is written into it")
@@ -38,12 +39,6 @@ class QuantizeOptions(Options):
     max_seq_length: Optional[int] = option(
         None, help="longest pair in tokens (default: the exported ranker's own)", minimum=5, aliases=("--max_seq_len",)
     )
-    batch_size: int = option(32, help="pairs of full length that are scored at once", minimum=1)
-    cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0)
-    tokenizer: str = option(
-        "auto", help="what turns text into ids; all give the same, auto is the fastest", choices=BACKENDS
-    )
-    skip_bad_rows: bool = option(False, help="leave out malformed rows and count them, instead of stopping")
     seed: int = option(1000, help="seed of the draws", minimum=0)
 
 

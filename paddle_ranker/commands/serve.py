@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from paddle_ranker.encoding.tokenizers.backends import BACKENDS
+from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import option, run_command
 from paddle_ranker.scoring.engines import ENGINES
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
+from paddle_ranker.scoring.options import BatchOptions
 from paddle_ranker.serving.core.config import API_KEY_VARIABLE, ServeConfig
 from paddle_ranker.serving.core.limits import Limits
 
@@ -20,7 +21,7 @@ _DEFAULTS = Limits()
 
 
 @dataclass(frozen=True)
-class ServeOptions(Options):
+class ServeOptions(BatchOptions, TokenizerOptions):
     """Options of `python -m paddle_ranker serve`."""
 
     model: Optional[str] = option(
@@ -47,15 +48,11 @@ class ServeOptions(Options):
         0, help="threads of a matrix product in each worker; 0: all cores, shared among the workers", minimum=0
     )
     streams: int = option(1, help="batches that each worker computes at once", minimum=1, maximum=64)
-    batch_size: int = option(32, help="pairs of full length that are scored at once", minimum=1)
     max_wait_us: int = option(
         0, help="microseconds that a request waits for others while the engine is idle", minimum=0, maximum=10_000_000
     )
     max_seq_length: Optional[int] = option(
         None, help="longest pair in tokens (default: what the ranker was trained with)", minimum=5
-    )
-    tokenizer: str = option(
-        "auto", help="what turns text into ids; all give the same, auto is the fastest", choices=BACKENDS
     )
     request_bytes: int = option(_DEFAULTS.request_bytes, help="of a request's body, unpacked", minimum=1024)
     pairs: int = option(_DEFAULTS.pairs, help="pairs of a request", minimum=1)

@@ -5,31 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from paddle_ranker.encoding.tokenizers.backends import BACKENDS
+from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
 from paddle_ranker.encoding.windows import POOLINGS, TOP_K
-from paddle_ranker.options import Options, option
+from paddle_ranker.options import DeviceOptions, Options, RowOptions, option
 from paddle_ranker.scoring.engines import ENGINES
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
 
 
 @dataclass(frozen=True)
-class RankerOptions(Options):
+class BatchOptions(Options):
+    """What every command accepts that scores pairs in batches."""
+
+    batch_size: int = option(32, help="pairs of full length that are scored at once", minimum=1, shared=True)
+
+
+@dataclass(frozen=True)
+class RankerOptions(BatchOptions, TokenizerOptions, RowOptions, DeviceOptions):
     """What every command accepts that scores with a ranker, whichever engine it does that with."""
 
     model_name_or_path: Optional[str] = option(
         None, help="the model whose configuration a bare parameter file takes; a folder's own configuration wins"
     )
-    batch_size: int = option(32, help="pairs of full length that are scored at once", minimum=1)
     max_seq_length: Optional[int] = option(
         None,
         help="longest pair in tokens (default: what the ranker was trained with)",
         minimum=5,
         aliases=("--max_seq_len",),
-    )
-    device: str = option("gpu", help="cpu, gpu, xpu or npu")
-    cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0)
-    tokenizer: str = option(
-        "auto", help="what turns text into ids; all give the same, auto is the fastest", choices=BACKENDS
     )
     windows: str = option(
         "none",
@@ -43,7 +44,6 @@ class RankerOptions(Options):
     window_top_k: Optional[int] = option(
         None, help=f"windows whose mean --windows mean_top_k takes (default: {TOP_K})", minimum=1
     )
-    skip_bad_rows: bool = option(False, help="leave out malformed rows and count them, instead of stopping")
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from paddle_ranker.encoding.tokenizers.backends import BACKENDS
+from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
 from paddle_ranker.errors import UsageError
 from paddle_ranker.metrics.measures import training_measures
-from paddle_ranker.options import Options, option
+from paddle_ranker.options import DeviceOptions, RowOptions, option
 
 
 @dataclass(frozen=True)
-class TrainingOptions(Options):
+class TrainingOptions(DeviceOptions):
     """What every training command accepts."""
 
     save_dir: str = option("./checkpoint", help="where checkpoints go")
@@ -71,8 +71,6 @@ class TrainingOptions(Options):
         1024, help="encoded training data beyond so many MB go to a temporary file in save_dir", minimum=0
     )
     seed: int = option(1000, help="random seed of order, dropout and new parameters", minimum=0)
-    device: str = option("gpu", help="cpu, gpu, xpu or npu")
-    cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,7 +79,7 @@ class TrainingOptions(Options):
 
 
 @dataclass(frozen=True)
-class RankerTrainingOptions(TrainingOptions):
+class RankerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
     """What the training commands of both rankers accept."""
 
     model_name_or_path: str = option(
@@ -112,10 +110,6 @@ class RankerTrainingOptions(TrainingOptions):
         help="add what BM25 and its kin see to the head, computed inside the model; a checkpoint that has them keeps "
         "them",
     )
-    tokenizer: str = option(
-        "auto", help="what turns text into ids; all give the same, auto is the fastest", choices=BACKENDS
-    )
-    skip_bad_rows: bool = option(False, help="leave out malformed rows and count them, instead of stopping")
 
 
 # What a run may be resumed with otherwise than it was started: it leaves the parameters as they come, or moves only

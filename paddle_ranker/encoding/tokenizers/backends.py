@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from paddle_ranker.encoding.tokenizers.cached_words import CachedWords
@@ -10,6 +11,7 @@ from paddle_ranker.encoding.tokenizers.flat_ids import FlatIds
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.encoding.tokenizers.libraries import HuggingFace, PaddleFast, PaddlePython
 from paddle_ranker.errors import UsageError
+from paddle_ranker.options import Options, option
 
 
 class Backend(Protocol):
@@ -27,6 +29,15 @@ _BACKENDS: dict[str, Callable[[TokenizerFiles], Backend]] = {
     "python": PaddlePython,
 }
 BACKENDS = ("auto", *_BACKENDS)
+
+
+@dataclass(frozen=True)
+class TokenizerOptions(Options):
+    """What every command accepts that turns text into ids."""
+
+    tokenizer: str = option(
+        "auto", help="what turns text into ids; all give the same, auto is the fastest", choices=BACKENDS, shared=True
+    )
 
 
 def make_backend(name: str, files: TokenizerFiles) -> tuple[str, Backend]:

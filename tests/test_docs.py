@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 
 from paddle_ranker.__main__ import COMMANDS
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, load_script
 
 pytestmark = pytest.mark.unit
+RECIPES = ("ernie_matching", "cross_encoder", "pretraining", "multimodal_entailment")
 PAGES = sorted(
     path
     for pattern in ("*.md", "docs/*.md", "benchmarks/*.md", "datasets/*.md", "tests/**/*.md")
@@ -48,18 +50,33 @@ def test_files_that_are_named_exist(page: Path) -> None:
         assert (REPOSITORY / name).is_file(), f"{name} is not there"
 
 
-# `python -m paddle_ranker rank ...` and `python -m benchmarks.demo ...`; NAMES IN CAPITALS stand for something
-COMMAND = re.compile(r"python -m (?P<module>[a-z_]+(?:\.\w+)*)(?: (?P<command>[a-z][a-z-]*))?")
+# A command of the package, of a recipe, of a benchmark, with what follows it; NAMES IN CAPITALS stand for something.
+COMMAND = re.compile(
+    r"python (?:-u )?(?:-m paddle\.distributed\.launch (?:--\w+ \S+ )+)?"
+    r"(?:-m (?P<module>[a-z_]+(?:\.\w+)*)(?: (?P<command>[a-z][a-z-]*))?|(?P<file>[a-z_]+/[\w/]+\.py))"
+    r"(?P<options>(?:\\\n|[^\n`#|])*)"
+)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_commands_exist(page: Path) -> None:
+def test_commands_and_their_options_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for found in COMMAND.finditer(page.read_text(encoding="utf-8")):
-        module, command = found["module"], found["command"]
-        if module == "paddle_ranker":
-            assert command is None or command in COMMANDS, found[0]
-        elif (REPOSITORY / module.split(".")[0]).is_dir() and not module.startswith("paddle_ranker.recipes."):
+        module, command, file = found["module"], found["command"], found["file"]
+        if module == "paddle_ranker" and command:
+            assert command in COMMANDS, found[0]
+            run = importlib.import_module(COMMANDS[command][0]).main
+        elif file and file.split("/")[0] in (*RECIPES, "deploy", "datasets"):
+            run = load_script(file).main
+        elif module and module.split(".")[0] in ("benchmarks", "tests"):
             assert (REPOSITORY / module.replace(".", "/")).with_suffix(".py").is_file(), found[0]
+            continue
+        else:
+            continue
+        with pytest.raises(SystemExit):
+            run(["--help"])
+        known = capsys.readouterr().out
+        for option in re.findall(r"(?<!\S)--[a-z]\w*", found["options"]):
+            assert re.search(rf"{option}\b", known), f"{found[0]}: no {option}"
 
 
 def test_both_readmes_say_the_same() -> None:

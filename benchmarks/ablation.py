@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from benchmarks.fold_runs import LINEAR, Bench, FoldRunOptions
-from benchmarks.report import SHOWN, compare, figures_table, format_table, parse_numbers, report, write_report
+from benchmarks.fold_runs import LINEAR, FoldRunOptions, Harness
+from benchmarks.harness.figures import format_table, write_report
+from benchmarks.harness.quality import SHOWN, compare, print_comparison, report
+from benchmarks.inputs import parse_numbers
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option, run_command
@@ -62,12 +64,14 @@ def run(options: AblationOptions) -> None:
     runtime.select_device("cpu")
     names = dict.fromkeys(name for change in changes for name in (change.without, change.with_it))
     with tempfile.TemporaryDirectory() as work:
-        bench = Bench(options, Path(work))
-        systems = {name: bench.run(name, seeds) for name in names}
-    queries, labels = [pair.query for pair in bench.measured], [pair.label for pair in bench.measured]
+        harness = Harness(options, Path(work))
+        systems = {name: harness.run(name, seeds) for name in names}
+    queries, labels = [pair.query for pair in harness.measured], [pair.label for pair in harness.measured]
 
+    head = (f"{options.data}, {options.protocol}, from {Path(options.model).name}: {len(queries):,} pairs of "
+            f"{len(set(queries)):,} queries")  # fmt: skip
     reference = changes[-1].with_it
-    figures = compare(queries, labels, list(systems.values()), reference, resamples=options.resamples)
+    figures = print_comparison(options, queries, labels, list(systems.values()), reference, head)
     measures = list(figures[reference])
     header, rows, facts = ["change", *(SHOWN.get(measure, measure) for measure in measures)], [], []
     for change in changes:
@@ -77,9 +81,7 @@ def run(options: AblationOptions) -> None:
         rows.append([change.what, *(f"{gap.estimate:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]" for gap in gaps if gap)])
         facts.append({"change": change.what, "with": change.with_it, "without": change.without,
                       **{m: [gap.estimate, gap.low, gap.high] for m, gap in zip(measures, gaps) if gap}})  # fmt: skip
-    print(f"\n{options.data}, {options.protocol}, from {Path(options.model).name}: {len(queries):,} pairs of "
-          f"{len(set(queries)):,} queries; means over seeds {options.seeds}, 95% bootstrap intervals\n")  # fmt: skip
-    print(figures_table(list(systems.values()), figures, reference), "", format_table(header, rows), sep="\n")
+    print("", format_table(header, rows), sep="\n")
     told = {"pairs": len(queries), "reference": reference, "changes": facts}
     write_report(options.json, report(options, list(systems.values()), figures, [], **told))
 

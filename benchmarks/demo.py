@@ -17,26 +17,17 @@ from typing import Optional
 
 import numpy as np
 
-from benchmarks.inputs import ROOT
-from benchmarks.report import (
-    Goal,
-    System,
-    compare,
-    figures_table,
-    format_table,
-    mean_auc,
-    parse_numbers,
-    report,
-    write_report,
-)
-from benchmarks.run_store import Run, RunStore, file_digest
+from benchmarks.harness.figures import Goal, format_table, write_report
+from benchmarks.harness.quality import mean_auc, print_comparison, report
+from benchmarks.harness.runs import QualityOptions, Run, RunStore, System, file_digest
+from benchmarks.inputs import ROOT, parse_numbers
 from benchmarks.script_commands import arguments_after, script_commands
 from paddle_ranker import runtime
 from paddle_ranker.data.formats import check_writable
 from paddle_ranker.data.records import LabeledPair, Triple, read_records, write_records
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical import BM25, Baseline, LexicalLogistic, NgramLogistic
-from paddle_ranker.options import Options, option, parse_options, run_command
+from paddle_ranker.options import option, parse_options, run_command
 
 SCRIPT = ROOT / "scripts" / "train_pairwise.sh"
 TRAIN, DEV, KINDS = "sort/train_pairwise.csv", "sort/dev_pairwise.csv", "sort/dev_kinds.csv"
@@ -49,7 +40,7 @@ GOAL_STRAY = 0.05
 
 
 @dataclass(frozen=True)
-class DemoOptions(Options):
+class DemoOptions(QualityOptions):
     """Options of `python -m benchmarks.demo`."""
 
     data_dir: Optional[str] = option(None, help="folder of the demo data (default: made anew in a temporary folder)")
@@ -61,11 +52,6 @@ class DemoOptions(Options):
     shuffles: int = option(1, help="of how many seeds labels are shuffled; two runs each, one mirrored", minimum=1)
     recipe: str = option("", help="options of train_pairwise.py that win over the script's, as one argument")
     threads: int = option(0, help="threads of training; 0: one a core", minimum=0)
-    resamples: int = option(2000, help="bootstrap draws", minimum=10)
-    scores_dir: Optional[str] = option(
-        None, help="keep finished runs there and go on from them (another folder after a change of the code)"
-    )
-    json: Optional[str] = option(None, help="file for the results as JSON")
 
 
 @contextmanager
@@ -232,10 +218,8 @@ def run(options: DemoOptions) -> None:
     queries, labels = [pair.query for pair in dev], np.array([pair.label for pair in dev])
 
     reference = "ranker" if "ranker" in names else names[-1]
-    figures = compare(queries, labels, systems, reference, measures=("auc",), resamples=options.resamples)
-    print(f"\n{len(dev):,} pairs of {len(set(queries)):,} dev queries; means over seeds {options.seeds}, 95% bootstrap "
-          "intervals over queries\n")  # fmt: skip
-    print(figures_table(systems, figures, reference))
+    head = f"{len(dev):,} pairs of {len(set(queries)):,} dev queries"
+    figures = print_comparison(options, queries, labels, systems, reference, head, measures=("auc",))
     by_kind = auc_by_kind(kinds, labels, queries, systems)
     if by_kind:
         rows = [[kind, f"{v['queries']:.0f}", *(f"{v[name]:.3f}" for name in names)] for kind, v in by_kind.items()]

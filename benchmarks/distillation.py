@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from benchmarks.run_store import Run
-from benchmarks.small_rankers import FoldsOptions, Recipe, Workshop, run_systems
+from benchmarks.harness.runs import Run
+from benchmarks.small_rankers import FoldsOptions, Harness, Recipe, run_systems
 from paddle_ranker.data.records import LabeledPair, read_records, write_records
 from paddle_ranker.options import option, run_command
 
@@ -35,62 +35,62 @@ class DistillationOptions(FoldsOptions):
 
 
 class Distillation:
-    """The rows of the table: each trains (and makes, where it is missing, what it needs) in a workshop."""
+    """The rows of the table: each trains (and makes, where it is missing, what it needs) in the harness of a fold."""
 
     def __init__(self, options: DistillationOptions) -> None:
         self.options = options
 
-    def teacher(self, workshop: Workshop) -> Run:
+    def teacher(self, harness: Harness) -> Run:
         """The large ranker, on labels."""
         o = self.options
         more = (f"--loss={o.label_loss}", *o.teacher_options.split())
         recipe = Recipe(o.teacher_layers, o.teacher_hidden_size, o.teacher_learning_rate, o.epochs, more)
-        return workshop.train("teacher", workshop.learn, recipe)
+        return harness.train("teacher", harness.learn, recipe)
 
-    def student(self, workshop: Workshop) -> Run:
+    def student(self, harness: Harness) -> Run:
         """The small one, on the same labels."""
-        return workshop.train("student", workshop.learn, self._recipe(self.options.label_loss))
+        return harness.train("student", harness.learn, self._recipe(self.options.label_loss))
 
-    def student_longer(self, workshop: Workshop) -> Run:
+    def student_longer(self, harness: Harness) -> Run:
         """The small one, on the same labels, for twice as many epochs: what the steps alone are worth."""
-        return workshop.train("student_longer", workshop.learn, self._recipe(self.options.label_loss, 2))
+        return harness.train("student_longer", harness.learn, self._recipe(self.options.label_loss, 2))
 
-    def student_tenth(self, workshop: Workshop) -> Run:
+    def student_tenth(self, harness: Harness) -> Run:
         """The small one, with labels of a tenth of the queries, for as many steps."""
-        rows = read_records(workshop.learn, LabeledPair)
+        rows = read_records(harness.learn, LabeledPair)
         queries = sorted({pair.query for pair in rows})
-        few = set(random.Random(workshop.seed).sample(queries, max(len(queries) // 10, 1)))
-        tenth = workshop.folder / "tenth.tsv"
+        few = set(random.Random(harness.seed).sample(queries, max(len(queries) // 10, 1)))
+        tenth = harness.folder / "tenth.tsv"
         write_records(tenth, (pair for pair in rows if pair.query in few))
-        return workshop.train("student_tenth", tenth, self._recipe(self.options.label_loss, 10))
+        return harness.train("student_tenth", tenth, self._recipe(self.options.label_loss, 10))
 
-    def student_taught(self, workshop: Workshop) -> Run:
+    def student_taught(self, harness: Harness) -> Run:
         """The small one, on the teacher's scores of the same pairs, without their labels."""
-        taught = self._scored(workshop, "taught.tsv", str(workshop.learn))
-        return workshop.train("student_taught", taught, self._recipe(self.options.teacher_loss))
+        taught = self._scored(harness, "taught.tsv", str(harness.learn))
+        return harness.train("student_taught", taught, self._recipe(self.options.teacher_loss))
 
-    def student_taught_mined(self, workshop: Workshop) -> Run:
+    def student_taught_mined(self, harness: Harness) -> Run:
         """The small one, on the teacher's scores of the same pairs and of mined ones that nobody has labelled."""
         from paddle_ranker.commands.mine import main as mine
 
-        mined = workshop.file(
-            "mined.tsv", mine, "--queries", str(workshop.learn), "--output_file", "{out}", "--format", "pairs",
-            "--negatives", str(self.options.negatives), "--seed", str(workshop.seed),
+        mined = harness.file(
+            "mined.tsv", mine, "--queries", str(harness.learn), "--output_file", "{out}", "--format", "pairs",
+            "--negatives", str(self.options.negatives), "--seed", str(harness.seed),
             *self.options.mine_options.split(),
         )  # fmt: skip
-        taught = self._scored(workshop, "taught_mined.tsv", str(mined))
-        return workshop.train("student_taught_mined", taught, self._recipe(self.options.teacher_loss))
+        taught = self._scored(harness, "taught_mined.tsv", str(mined))
+        return harness.train("student_taught_mined", taught, self._recipe(self.options.teacher_loss))
 
     def _recipe(self, loss: str, times: int = 1) -> Recipe:
         o = self.options
         return Recipe(o.layers, o.hidden_size, o.learning_rate, times * o.epochs, (f"--loss={loss}",))
 
-    def _scored(self, workshop: Workshop, name: str, data: str) -> Path:
+    def _scored(self, harness: Harness, name: str, data: str) -> Path:
         from paddle_ranker.commands.distill import main as distill
 
-        self.teacher(workshop)
-        teacher, threads = str(workshop.ranker("teacher")), str(self.options.threads)
-        return workshop.file(name, distill, teacher, data, "{out}", "--device", "cpu", "--cpu_threads", threads)
+        self.teacher(harness)
+        teacher, threads = str(harness.ranker("teacher")), str(self.options.threads)
+        return harness.file(name, distill, teacher, data, "{out}", "--device", "cpu", "--cpu_threads", threads)
 
 
 def run(options: DistillationOptions) -> None:

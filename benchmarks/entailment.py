@@ -16,9 +16,10 @@ from typing import Any, Optional
 
 import numpy as np
 
-from benchmarks.inputs import ROOT
-from benchmarks.report import Goal, format_table, mean_statistic, parse_numbers, write_report
-from benchmarks.run_store import Run, RunStore, file_digest
+from benchmarks.harness.figures import Goal, format_table, write_report
+from benchmarks.harness.quality import mean_statistic
+from benchmarks.harness.runs import Run, RunStore, file_digest
+from benchmarks.inputs import ROOT, parse_numbers
 from benchmarks.script_commands import arguments_after, script_commands
 from paddle_ranker import runtime
 from paddle_ranker.commands.starter import StarterOptions, make_starter
@@ -76,7 +77,7 @@ class EntailmentBenchmarkOptions(Options):
             raise UsageError(f"--systems: {REFERENCE} is what the others are compared with; add it")
 
 
-class Bench:
+class Harness:
     """The demo posts, and the trainings on them."""
 
     def __init__(self, options: EntailmentBenchmarkOptions):
@@ -174,17 +175,17 @@ def measure(
 
 
 def overall_table(
-    bench: Bench, runs: dict[str, list[Run]], figures: dict[str, dict[str, Interval]], ahead: dict[str, Interval]
+    harness: Harness, runs: dict[str, list[Run]], figures: dict[str, dict[str, Interval]], ahead: dict[str, Interval]
 ) -> str:
     """Return the table of overall figures, a row for each option."""
     header = ["system", "options", "best possible", "accuracy", "macro-F1", "AUC", "multimodal ahead, accuracy",
               "accuracy of each seed", "training, s"]  # fmt: skip
     rows = []
     for name, found in runs.items():
-        possible = bench.truth["best_accuracy"][_SEES.get(name, "text_1+image_1+text_2+image_2")]["accuracy"]
+        possible = harness.truth["best_accuracy"][_SEES.get(name, "text_1+image_1+text_2+image_2")]["accuracy"]
         if name in WITHOUT_IMAGE_2:
-            possible = bench.truth["best_accuracy"]["text_1+image_1+text_2"]["accuracy"]
-        accuracies = [(probabilities.argmax(axis=1) == bench.labels).mean() for probabilities, _ in found]
+            possible = harness.truth["best_accuracy"]["text_1+image_1+text_2"]["accuracy"]
+        accuracies = [(probabilities.argmax(axis=1) == harness.labels).mean() for probabilities, _ in found]
         gap = ahead.get(name)
         rows.append([
             name,
@@ -213,23 +214,23 @@ def run(options: EntailmentBenchmarkOptions) -> int:
 
     from multimodal_entailment.confusion_plot import write_confusion_plot
 
-    bench, seeds = Bench(options), parse_numbers(options.seeds, "seeds")
+    harness, seeds = Harness(options), parse_numbers(options.seeds, "seeds")
     chosen = options.systems.split(",")
     chosen += [name for name, system in WITHOUT_IMAGE_2.items() if system in chosen]
-    runs = {name: bench.runs(name, seeds) for name in chosen}
-    figures, ahead = measure(bench.labels, runs, REFERENCE, options.resamples)
-    print(f"\n{len(bench.test):,} test pairs; means over seeds {options.seeds}, 95% bootstrap intervals over pairs\n")
-    print(overall_table(bench, runs, figures, ahead), class_table(figures), sep="\n\n")
+    runs = {name: harness.runs(name, seeds) for name in chosen}
+    figures, ahead = measure(harness.labels, runs, REFERENCE, options.resamples)
+    print(f"\n{len(harness.test):,} test pairs; means over seeds {options.seeds}, 95% bootstrap intervals over pairs\n")
+    print(overall_table(harness, runs, figures, ahead), class_table(figures), sep="\n\n")
     for name, found in runs.items():
-        matrix = confusion_matrix(bench.labels, found[0][0].argmax(axis=1), labels=[0, 1, 2])
-        write_confusion_plot(str(bench.work / f"confusion_{name.replace(', ', '_').replace(' ', '_')}.png"), matrix,
+        matrix = confusion_matrix(harness.labels, found[0][0].argmax(axis=1), labels=[0, 1, 2])
+        write_confusion_plot(str(harness.work / f"confusion_{name.replace(', ', '_').replace(' ', '_')}.png"), matrix,
                              f"{name}, seed {seeds[0]}")  # fmt: skip
-    print(f"\nconfusion matrices: {bench.work}/confusion_*.png")
+    print(f"\nconfusion matrices: {harness.work}/confusion_*.png")
     goals = [Goal(f"{REFERENCE} ahead of {name} in accuracy, lower bound", ahead[name].low, 0.0)
              for name in ("text_only", "image_only") if name in ahead]  # fmt: skip
     print(*goals, sep="\n")
     values: dict[str, Any] = {
-        "truth": bench.truth,
+        "truth": harness.truth,
         "figures": {name: {key: vars(i) for key, i in own.items()} for name, own in figures.items()},
         "ahead": {name: vars(interval) for name, interval in ahead.items()},
         "seconds": {name: [seconds for _, seconds in found] for name, found in runs.items()},

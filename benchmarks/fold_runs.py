@@ -13,19 +13,28 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import numpy as np
 
-from benchmarks.inputs import ROOT
-from benchmarks.qbqtc import LEXICAL
-from benchmarks.qbqtc_splits import Split, grouped_folds
-from benchmarks.report import System, real_data_file
-from benchmarks.run_store import Run, RunStore, file_digest
+from benchmarks.harness.runs import (
+    FILES,
+    QualityOptions,
+    Run,
+    RunStore,
+    Split,
+    System,
+    file_digest,
+    make_splits,
+    run_over_splits,
+    texts_of,
+)
+from benchmarks.inputs import ROOT, real_data_file
+from benchmarks.qbqtc import LEXICAL, fit_baseline
 from paddle_ranker.data.records import LabeledPair, read_records, write_records
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.model.parameters import PARAMETERS_FILE
-from paddle_ranker.options import Options, option
+from paddle_ranker.options import option
 
 NOTHING = "nothing"  # the model whose parameters are random
 LINEAR = "linear_on_ids"
@@ -53,11 +62,10 @@ PEERS = {
     "peer_after_kuake": [("kuake", 1), ("train", 1)],
 }
 SYSTEMS = (*LEXICAL, LINEAR, *PEERS, *OURS, *FROM_NOTHING, *BLENDED)
-FILES = {"qbqtc": "qbqtc/train.tsv", "kuake": "kuake_qtr/train.tsv"}
 
 
 @dataclass(frozen=True)
-class FoldRunOptions(Options):
+class FoldRunOptions(QualityOptions):
     """What both benchmarks accept."""
 
     model: str = option(
@@ -82,16 +90,7 @@ class FoldRunOptions(Options):
         0.0, help="the head's learning rate over the encoder's; 0: 10 for pretrained weights, 1 from nothing", minimum=0
     )
     max_steps: int = option(0, help="stop our trainings after so many steps; 0: after the epochs", minimum=0)
-    seeds: str = option("1", help="comma-separated random seeds")
     threads: int = option(1, help="threads of training", minimum=1)
-    resamples: int = option(2000, help="bootstrap draws", minimum=10)
-    data_dir: Optional[str] = option(
-        None, help="folder of the real data (default: PADDLE_RANKER_REAL_DATA, else beside us)"
-    )
-    scores_dir: Optional[str] = option(
-        None, help="keep finished runs there and go on from them (another folder after a change of the code)"
-    )
-    json: Optional[str] = option(None, help="file for the results as JSON")
 
     @property
     def peak(self) -> float:
@@ -111,27 +110,12 @@ class FoldRunOptions(Options):
         return f"{name} {file_digest(parameters)}" if parameters.is_file() else name
 
 
-def make_splits(options: FoldRunOptions) -> tuple[list[LabeledPair], list[Split]]:
-    """Return the measured pairs, and the splits that together score each of them once."""
-    train = read_records(real_data_file(options.data_dir, FILES[options.data]), LabeledPair)
-    if options.protocol == "dev":
-        if options.data != "qbqtc":
-            raise UsageError(f"--protocol dev: {options.data} has no dev file; take cv")
-        dev = read_records(real_data_file(options.data_dir, "qbqtc/dev.tsv"), LabeledPair)
-        return dev, [Split("train", train, np.arange(len(dev)))]
-    folds = grouped_folds([pair.query for pair in train], options.folds)
-    return train, [
-        Split(f"fold {number} of {options.folds}", [train[row] for row in learn], score)
-        for number, (learn, score) in enumerate(folds, 1)
-    ]
-
-
-class Bench:
+class Harness:
     """Run systems over splits and seeds, with one line a finished run."""
 
     def __init__(self, options: FoldRunOptions, work: Path) -> None:
         self.options, self.work = options, work
-        self.measured, self.splits = make_splits(options)
+        self.measured, self.splits = make_splits(options.data_dir, options.data, options.protocol, options.folds)
         self.store = RunStore(options.scores_dir or str(work / "scores"))
         self.digest = file_digest(real_data_file(options.data_dir, FILES[options.data]))
 
@@ -141,17 +125,15 @@ class Bench:
             return self._blended(name, [self.run(member, seeds) for member in BLENDED[name]])
         if name in FROM_NOTHING:
             options = dataclasses.replace(self.options, model=NOTHING, learning_rate=0.0, new_parts_factor=0.0)
-            return dataclasses.replace(Bench(options, self.work).run(FROM_NOTHING[name], seeds), name=name)
-        runs, seconds = [], []
-        for seed in [0] if name in (*LEXICAL, LINEAR) else seeds:  # these draw nothing
-            scores, spent = np.empty(len(self.measured)), 0.0
-            for split in self.splits:
-                scores[split.rows], took = self.store.get(self._facts(name, split, seed), self._job(name, split, seed))
-                spent += took
-                print(f"{name}, {split.name}, seed {seed}: {took:.0f} s of training", flush=True)
-            runs.append(scores)
-            seconds.append(spent / len(self.splits))
-        return System(name, tuple(runs), tuple(seconds))
+            return dataclasses.replace(Harness(options, self.work).run(FROM_NOTHING[name], seeds), name=name)
+
+        def run(split: Split, seed: int) -> Run:
+            found = self.store.get(self._facts(name, split, seed), self._job(name, split, seed))
+            print(f"{name}, {split.name}, seed {seed}: {found[1]:.0f} s of training", flush=True)
+            return found
+
+        drawn = [0] if name in (*LEXICAL, LINEAR) else seeds  # these draw nothing
+        return run_over_splits(name, len(self.measured), self.splits, drawn, run)
 
     def _blended(self, name: str, members: Sequence[System]) -> System:
         """Average the members' scores, those of a split with mean 0 and deviation 1: no label is looked at."""
@@ -176,18 +158,12 @@ class Bench:
     def _job(self, name: str, split: Split, seed: int) -> Callable[[], Run]:
         held_out = [self.measured[row] for row in split.rows]
         if name in LEXICAL:
-            return lambda: self._lexical(name, split, held_out)
+            return lambda: fit_baseline(LEXICAL[name](), split.pairs, held_out)
         if name == LINEAR:
             return lambda: self._linear(split, held_out, seed)
         if name in PEERS:
             return lambda: self._peer(name, split, held_out, seed)
         return lambda: self._ours(name, split, held_out, seed)
-
-    def _lexical(self, name: str, split: Split, held_out: list[LabeledPair]) -> Run:
-        baseline, began = LEXICAL[name](), time.perf_counter()
-        baseline.fit(*_texts(split.pairs), [pair.label for pair in split.pairs])
-        seconds = time.perf_counter() - began
-        return baseline.score(*_texts(held_out)), seconds
 
     def _linear(self, split: Split, held_out: list[LabeledPair], seed: int) -> Run:
         """The linear model on the 18 features that are computed from ids, as `blend` fits it."""
@@ -201,7 +177,7 @@ class Bench:
             write_records(folder / "train.jsonl", split.pairs)
             pair_encoder = PairEncoder.from_folder(self._start(folder, seed), self.options.max_seq_length)
         began = time.perf_counter()
-        learn, score = (pair_encoder.encode(*_texts(pairs)) for pairs in (split.pairs, held_out))
+        learn, score = (pair_encoder.encode(*texts_of(pairs)) for pairs in (split.pairs, held_out))
         head = LexicalHead(pair_encoder.vocab_size, never_match_ids(pair_encoder))
         head.learn(learn, pair_encoder.pad_id)
         inputs, measured = (
@@ -273,7 +249,7 @@ class Bench:
             _call([sys.executable, str(ROOT / "cross_encoder" / "train_ce.py"), *typed, *OURS[name]], name)
             state = json.loads(next((folder / "run").glob("state_*/state.json")).read_text(encoding="utf-8"))
             parts = load_ranker(folder / "run" / "last")
-            encoded = parts.pair_encoder.encode(*_texts(held_out))
+            encoded = parts.pair_encoder.encode(*texts_of(held_out))
             logits = Scorer(DygraphEngine(parts.network), parts.pair_encoder, 64).logits(encoded)
         return logits, float(state["progress"]["seconds"])
 
@@ -309,10 +285,6 @@ def _call(command: Sequence[str], what: str) -> None:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise RankerError(f"{what} failed ({last}): {' '.join(command[:2])}")
-
-
-def _texts(pairs: Sequence[LabeledPair]) -> tuple[list[str], list[str]]:
-    return [pair.query for pair in pairs], [pair.title for pair in pairs]
 
 
 def parse_systems(text: str) -> list[str]:

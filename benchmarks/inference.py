@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -23,16 +22,11 @@ from typing import Optional
 
 import numpy as np
 
+from benchmarks.harness.figures import write_report
+from benchmarks.harness.workers import Worker, Workers, leave_out, missing_packages, require_some
 from benchmarks.inference_report import Measured, goals, shown_tables, values_of, write_plot
-from benchmarks.inference_systems import EXPORT_PACKAGES, INSTALL, SYSTEMS, System, missing_packages
-from benchmarks.inference_workers import (
-    seconds_of_import,
-    seconds_to_first_score,
-    start_matrix_products,
-    start_worker,
-)
-from benchmarks.inputs import ROOT, graded_pairs_and_vocabulary
-from benchmarks.line_process import LineProcess
+from benchmarks.inference_systems import EXPORT_PACKAGES, SYSTEMS, System
+from benchmarks.inputs import ROOT, chosen, graded_pairs_and_vocabulary, parse_numbers
 from benchmarks.peers.inference_work import (
     InferenceWork,
     Pairs,
@@ -41,8 +35,7 @@ from benchmarks.peers.inference_work import (
     save_inference_work,
     sigmoid,
 )
-from benchmarks.report import parse_numbers, write_report
-from benchmarks.training import PUBLISHED_LENGTH, SHAPES, chosen
+from benchmarks.training import PUBLISHED_LENGTH, SHAPES
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options, option, run_command
 
@@ -118,25 +111,17 @@ def available(options: InferenceBenchmarkOptions) -> list[System]:
     needed = sorted({package for system in wanted for package in system.packages} | set(EXPORT_PACKAGES))
     missing = {peer: missing_packages(python, needed) for peer, python in
                ((True, options.peer_python), (False, sys.executable))}  # fmt: skip
-    found, left_out = [], []
-    for system in wanted:
+
+    def lacks(system: System) -> list[str]:
         # The peers' ONNX files are made on the spot, which takes more than running them.
         from_file = system.peer and system.name.startswith(("onnxruntime", "openvino"))
-        lacks = set(system.packages + (EXPORT_PACKAGES if from_file else ())) & missing[system.peer]
+        found = set(system.packages + (EXPORT_PACKAGES if from_file else ())) & missing[system.peer]
         if system.needs_onnx and metadata.version("paddlepaddle").startswith("2."):
-            lacks.add("Paddle 3, which writes ONNX files")
-        if lacks:
-            left_out.append(f"{system.name} ({', '.join(sorted(lacks))})")
-        else:
-            found.append(system)
-    if options.model:
-        found = [system for system in found if not system.name.endswith("_match")]
-    if left_out:
-        print(f"not installed, so left out: {'; '.join(left_out)}\nto have the peers: {INSTALL}, and "
-              "--peer_python PEERS/bin/python")  # fmt: skip
-    if not found:
-        raise UsageError("no system is left to measure: choose others with --systems")
-    return found
+            found.add("Paddle 3, which writes ONNX files")
+        return sorted(found)
+
+    found = leave_out(wanted, lacks)
+    return require_some([s for s in found if not s.name.endswith("_match")]) if options.model else found
 
 
 def prepare(
@@ -211,30 +196,28 @@ def measure(
     lengths = pairs.encoded.lengths[: work.offline]
     result = Run(shape, threads, f"{work.offline} pairs, {lengths.mean():.1f} tokens each")
     result.operations = matrix_product_operations(work.shape, lengths) / work.offline
-    with ExitStack() as stack:
-        workers: dict[str, LineProcess] = {}
+    with Workers() as workers:
         for system in systems:
-            workers[system.name] = worker = start_worker(system, folder, threads, options.peer_python)
-            stack.callback(worker.close)
-            worker.answer()
+            worker = start_worker(system, folder, threads, options.peer_python)
+            workers.add(worker)
             worker.ask(do="latency", query=0, titles=min(FIRST_TITLES, work.latency_titles))
             result.systems.append(Measured(system, first_start=_since(worker)))
-        _compare_scores(result, workers, work)
+        _compare_scores(result, workers.by_name, work)
         if "offline" in parts:
             products = start_matrix_products(folder, threads, options.peer_python)
             if products:
-                stack.callback(products.close)
+                workers.callback(products.close)
             _offline(options, result, workers, products)
         if "latency" in parts:
-            _latency(options, result, workers, titles)
+            _latency(options, result, workers.by_name, titles)
         for measured in result.systems:
-            measured.peak_mb = workers[measured.system.name].ask(do="memory")["peak_mb"]
+            measured.peak_mb = workers.by_name[measured.system.name].ask(do="memory")["peak_mb"]
     if "start" in parts:
         _starts(options, result, folder, min(FIRST_TITLES, work.latency_titles))
     return result
 
 
-def _since(worker: LineProcess) -> float:
+def _since(worker: Worker) -> float:
     return time.perf_counter() - worker.started
 
 
@@ -245,7 +228,7 @@ def _with_threads(folder: Path, threads: int) -> tuple[InferenceWork, Pairs]:
     return work, pairs
 
 
-def _compare_scores(result: Run, workers: dict[str, LineProcess], work: InferenceWork) -> None:
+def _compare_scores(result: Run, workers: dict[str, Worker], work: InferenceWork) -> None:
     """Fill in how far each system's probabilities are from the exact systems' median, the pairs in every process."""
     found = {}
     for measured in result.systems:
@@ -267,22 +250,23 @@ def _compare_scores(result: Run, workers: dict[str, LineProcess], work: Inferenc
             )
 
 
-def _offline(
-    options: InferenceBenchmarkOptions, result: Run, workers: dict[str, LineProcess], products: Optional[LineProcess]
-) -> None:
+def _offline(options: InferenceBenchmarkOptions, result: Run, workers: Workers, products: Optional[Worker]) -> None:
+    by_name = {measured.system.name: measured for measured in result.systems}
+
+    def command(name: str) -> dict[str, object]:
+        padded = by_name[name].system.padded
+        return {"do": "offline", "pairs": min(PADDED_PAIRS, options.pairs) if padded else options.pairs}
+
     for _ in range(options.rounds):
-        for measured in result.systems:
-            count = min(PADDED_PAIRS, options.pairs) if measured.system.padded else options.pairs
-            answer = workers[measured.system.name].ask(do="offline", pairs=count)
-            measured.by_clock.append(answer["pairs"] / answer["seconds"])
-            measured.by_processor.append(answer["pairs"] / answer["cpu_seconds"])
+        for name, answer in workers.take_turns(command):
+            by_name[name].add(answer, "pairs")
         if products:
             for precision, speed in products.ask().items():
                 result.peak[precision] = max(result.peak.get(precision, 0.0), speed)
 
 
 def _latency(
-    options: InferenceBenchmarkOptions, result: Run, workers: dict[str, LineProcess], titles: Sequence[int]
+    options: InferenceBenchmarkOptions, result: Run, workers: dict[str, Worker], titles: Sequence[int]
 ) -> None:
     for count in titles:
         for query in range(options.queries):
@@ -303,6 +287,45 @@ def _starts(options: InferenceBenchmarkOptions, result: Run, folder: Path, title
                 seconds = seconds_to_first_score(measured.system, folder, result.threads, options.peer_python, titles)
                 measured.starts.append(seconds)
         result.import_seconds.append(seconds_of_import("paddle"))
+
+
+def start_worker(system: System, folder: Path, threads: int, peer_python: str) -> Worker:
+    """Start a system's process; its first answer says that it is ready."""
+    python = peer_python if system.peer else sys.executable
+    command = [python, "-m", "benchmarks.peers.inference_worker", system.name, str(folder)]
+    return Worker(system.name, command, threads, folder / f"{system.name}.log")
+
+
+def start_matrix_products(folder: Path, threads: int, peer_python: str) -> Optional[Worker]:
+    """Start the process that measures what the processor can do; None where no library for it is at hand."""
+    process = Worker(
+        "matrix products",
+        [peer_python, "-m", "benchmarks.peers.matrix_products", str(threads)],
+        threads,
+        folder / "matrix_products.log",
+    )
+    if process.answer()["ready"]:
+        return process
+    process.close()
+    return None
+
+
+def seconds_to_first_score(system: System, folder: Path, threads: int, peer_python: str, titles: int) -> float:
+    """Return the seconds from the start of a new process to the scores of one query's first titles."""
+    worker = start_worker(system, folder, threads, peer_python)
+    try:
+        worker.answer()
+        worker.ask(do="latency", query=0, titles=titles)
+        return time.perf_counter() - worker.started
+    finally:
+        worker.close()
+
+
+def seconds_of_import(module: str) -> float:
+    """Return the seconds of a new process that imports a module and ends."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True, check=True)
+    return time.perf_counter() - start
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -12,22 +12,20 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
+from benchmarks.harness.figures import Goal, Timed, format_table, goal_values, ratio
 from benchmarks.inference_systems import System
-from benchmarks.report import Goal, format_table
 from paddle_ranker.metrics.intervals import Interval
 
 if TYPE_CHECKING:
     from benchmarks.inference import InferenceBenchmarkOptions, Run
 
-FASTER_THAN_RIVALS = {"fp32": 1.15, "bf16": 1.0, "int8": 1.0}
+FASTER_THAN_BASELINES = {"fp32": 1.15, "bf16": 1.0, "int8": 1.0}
 FASTER_THAN_PUBLISHED = {"fp32": 25.0, "bf16": 40.0}
 PUBLISHED_GOAL_SHAPE = "nano"
-# Of Student's t distribution, for 95% on both sides, by degrees of freedom; from 12 on the next one serves.
-_T95 = [math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179]
 
 
 @dataclass
-class Measured:
+class Measured(Timed):
     """What one system did.
 
     difference: largest absolute difference of a probability; None: not compared
@@ -51,38 +49,25 @@ class Measured:
         return statistics.median(self.by_clock)
 
 
-def ratio(own: Sequence[float], others: Sequence[float]) -> Interval:
-    """Return how many times as fast the first is: the geometric mean over rounds, with its 95% t interval.
-
-    Both lists hold a figure a round; what slows a whole round down leaves its ratio alone.
-    """
-    logarithms = np.log(np.asarray(own) / np.asarray(others))
-    mean, count = float(logarithms.mean()), len(logarithms)
-    half = math.nan
-    if count > 1:
-        half = _T95[min(count - 1, len(_T95) - 1)] * float(logarithms.std(ddof=1)) / math.sqrt(count)
-    return Interval(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
-
-
-def champion(systems: Sequence[Measured], precision: str) -> Optional[Measured]:
+def best_own_system(systems: Sequence[Measured], precision: str) -> Optional[Measured]:
     """Return the fastest of this toolkit's systems of a precision, None where it has none."""
     own = [m for m in systems if m.system.contender and m.system.precision == precision and m.by_clock]
     return max(own, key=lambda measured: measured.speed, default=None)
 
 
 def goals(run: Run) -> Iterator[Goal]:
-    """Yield what is to be reached: the best of ours against the best rival of its precision, and the published way."""
+    """Yield what is to be reached: our best against the best baseline of its precision, and the published way."""
     where = f"{run.shape}, {run.threads} thread{'s' if run.threads > 1 else ''}"
     published = next((m for m in run.systems if m.system.name == "published" and m.by_clock), None)
-    for precision, target in FASTER_THAN_RIVALS.items():
-        best = champion(run.systems, precision)
+    for precision, target in FASTER_THAN_BASELINES.items():
+        best = best_own_system(run.systems, precision)
         if best is None:
             continue
-        rivals = [m for m in run.systems if m.system.rival and m.system.precision == precision and m.by_clock]
-        if rivals:
-            rival = max(rivals, key=lambda measured: measured.speed)
-            found = ratio(best.by_clock, rival.by_clock)
-            what = f"{where}, {precision}: {best.system.name} against {rival.system.name} {_interval(found)}, times"
+        baselines = [m for m in run.systems if m.system.baseline and m.system.precision == precision and m.by_clock]
+        if baselines:
+            baseline = max(baselines, key=lambda measured: measured.speed)
+            found = ratio(best.by_clock, baseline.by_clock)
+            what = f"{where}, {precision}: {best.system.name} against {baseline.system.name} {_interval(found)}, times"
             yield Goal(what, found.estimate, target)
         if published and precision in FASTER_THAN_PUBLISHED and run.shape == PUBLISHED_GOAL_SHAPE:
             found = ratio(best.by_clock, published.by_clock)
@@ -111,7 +96,7 @@ def shown_tables(run: Run) -> str:
 def _row(measured: Measured, run: Run, titles: Sequence[int]) -> list[str]:
     row = [measured.system.title, "" if measured.difference is None else f"{measured.difference:.0e}"]
     if measured.by_clock:
-        best = champion(run.systems, measured.system.precision) or champion(run.systems, "bf16")
+        best = best_own_system(run.systems, measured.system.precision) or best_own_system(run.systems, "bf16")
         against = ratio(best.by_clock, measured.by_clock) if best else None
         speeds = measured.by_clock
         row += [
@@ -144,7 +129,7 @@ def values_of(options: InferenceBenchmarkOptions, runs: Sequence[Run]) -> dict[s
                 **{name: getattr(run, name) for name in ("shape", "threads", "pairs", "peak", "operations")},
                 "import_seconds": run.import_seconds,
                 "systems": [dataclasses.asdict(measured) for measured in run.systems],
-                "goals": [{**dataclasses.asdict(goal), "reached": goal.reached} for goal in goals(run)],
+                "goals": goal_values(goals(run)),
             }
             for run in runs
         ],

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-from paddle_ranker.errors import RankerError
 
 
 @dataclass(frozen=True)
@@ -21,7 +16,7 @@ class System:
     padded: every pair costs the same, so few are enough
     slow_start: compiling takes its time; it is started once
     texts: encoding the texts is part of what is timed
-    rival: this toolkit has to be faster by a factor; None: it is shown, no more
+    baseline: this toolkit has to be faster by a factor; None: it is shown, no more
     """
 
     name: str
@@ -33,7 +28,7 @@ class System:
     padded: bool = False
     slow_start: bool = False
     texts: bool = False
-    rival: bool = False
+    baseline: bool = False
 
     @property
     def ours(self) -> bool:
@@ -69,35 +64,21 @@ SYSTEMS = [
     System("ours_openvino_texts", "ours: OpenVINO, from texts", packages=_OV, texts=True),
     System("published", "published: eager, padded", packages=_NLP, padded=True),
     System("published_inference", "published model in Paddle Inference, padded", packages=_NLP, padded=True),
-    System("torch", "transformers, eager", packages=_TORCH, peer=True, rival=True),
+    System("torch", "transformers, eager", packages=_TORCH, peer=True, baseline=True),
     System("torch_compiled", "transformers, compiled and frozen", packages=_TORCH, peer=True, slow_start=True,
-           rival=True),
+           baseline=True),
     System("sentence_transformers", "sentence-transformers, from texts", packages=_ST, peer=True, texts=True,
-           rival=True),
-    System("onnxruntime", "transformers' ONNX in ONNX Runtime", packages=_ORT, peer=True, rival=True),
-    System("openvino", "transformers' ONNX in OpenVINO", packages=_OV, peer=True, rival=True),
-    System("torch_bf16", "transformers bf16, eager", "bf16", _TORCH, exact=False, peer=True, rival=True),
+           baseline=True),
+    System("onnxruntime", "transformers' ONNX in ONNX Runtime", packages=_ORT, peer=True, baseline=True),
+    System("openvino", "transformers' ONNX in OpenVINO", packages=_OV, peer=True, baseline=True),
+    System("torch_bf16", "transformers bf16, eager", "bf16", _TORCH, exact=False, peer=True, baseline=True),
     System("torch_compiled_bf16", "transformers bf16, compiled and frozen", "bf16", _TORCH, exact=False, peer=True,
-           slow_start=True, rival=True),
+           slow_start=True, baseline=True),
     System("sentence_transformers_bf16", "sentence-transformers bf16, from texts", "bf16", _ST, exact=False, peer=True,
-           texts=True, rival=True),
-    System("openvino_bf16", "transformers' ONNX in OpenVINO bf16", "bf16", _OV, exact=False, peer=True, rival=True),
+           texts=True, baseline=True),
+    System("openvino_bf16", "transformers' ONNX in OpenVINO bf16", "bf16", _OV, exact=False, peer=True, baseline=True),
     System("onnxruntime_int8", "transformers' ONNX in ONNX Runtime, dynamic int8", "int8", _ORT, exact=False,
-           peer=True, rival=True),
+           peer=True, baseline=True),
 ]  # fmt: skip
 
 EXPORT_PACKAGES = ("torch", "transformers", "onnx", "onnxruntime")  # what writing the peers' ONNX files needs
-INSTALL = "python -m venv PEERS && PEERS/bin/python -m pip install -r requirements/peers.in"
-
-
-def missing_packages(python: str, names: Sequence[str]) -> set[str]:
-    """Return those of the modules `names` that the interpreter `python` does not find.
-
-    Raises `RankerError` where it cannot be run.
-    """
-    code = "import sys, json, importlib.util as u; print(json.dumps([n for n in sys.argv[1:] if not u.find_spec(n)]))"
-    try:
-        done = subprocess.run([python, "-c", code, *names], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise RankerError(f"--peer_python {python}: cannot be run ({error}); name a Python interpreter") from None
-    return set(json.loads(done.stdout))

@@ -1,12 +1,13 @@
-"""What the speed benchmarks run on: real data where it is there, else the demo data, else what the user names."""
+"""What a benchmark is given: real data where it is there, else the demo data, else what the user names; lists typed."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
-from paddle_ranker.errors import UsageError
+from paddle_ranker.errors import DataError, UsageError
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_FILE = ROOT / "datasets" / "sort" / "dev_pairwise.csv"
@@ -35,3 +36,31 @@ def graded_pairs_and_vocabulary(file: Optional[str], vocab: Optional[str]) -> tu
         raise UsageError(f"--vocab {vocab} is not a file: give a vocab.txt")
     chosen = Path(vocab) if vocab else real / "vocab" / "ernie-3.0-vocab.txt"
     return found, chosen if chosen.is_file() else None
+
+
+def real_data_file(folder: Optional[str], name: str) -> Path:
+    """Return the path of a file of the real data, under `folder`, else `PADDLE_RANKER_REAL_DATA`, else beside us."""
+    chosen = real_data_folder(folder)
+    if not (chosen / name).is_file():
+        raise DataError(f"{chosen / name}: not there; name the folder that holds {name} with --data_dir")
+    return chosen / name
+
+
+def chosen(name: str, given: str, known: Sequence[str]) -> list[str]:
+    """Return the parts of a comma-separated option, all of `known` for "all"; raises `UsageError` for another name."""
+    wanted = list(known) if given == "all" else [part.strip() for part in given.split(",")]
+    for part in wanted:
+        if part not in known:
+            raise UsageError(f"--{name} {part}: choose from {', '.join(known)}")
+    return wanted
+
+
+def parse_numbers(text: str, name: str) -> list[int]:
+    """Return the comma-separated whole numbers of an option; raises `UsageError` where one is none, or stands twice."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--{name} {text}: give whole numbers separated by commas, such as 1,2,3") from None
+    if min(numbers) < 0 or len(set(numbers)) < len(numbers):
+        raise UsageError(f"--{name} {text}: give different numbers, none below 0")
+    return numbers

@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
-from benchmarks.report import System, compare, figures_table, parse_numbers, real_data_file, report, write_report
-from benchmarks.run_store import Run, RunStore, file_digest
+from benchmarks.harness.figures import write_report
+from benchmarks.harness.quality import print_comparison, report
+from benchmarks.harness.runs import QualityOptions, Run, RunStore, System, file_digest
+from benchmarks.inputs import parse_numbers, real_data_file
 from paddle_ranker import runtime
 from paddle_ranker.data.formats import check_writable
 from paddle_ranker.data.records import LabeledPair, write_records
@@ -30,7 +32,7 @@ from paddle_ranker.encoding.windows import SplitPairs, Windows
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical import BM25
 from paddle_ranker.lexical.index import BM25Index
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import option, run_command
 
 if TYPE_CHECKING:
     from paddle_ranker import Ranker
@@ -48,12 +50,9 @@ TITLE_ONLY = "bm25_words_of_titles"
 
 
 @dataclass(frozen=True)
-class LongTextsOptions(Options):
+class LongTextsOptions(QualityOptions):
     """Options of `python -m benchmarks.long_texts`."""
 
-    data_dir: Optional[str] = option(
-        None, help="folder with csl/papers.jsonl (default: PADDLE_RANKER_REAL_DATA, else ../shared/data)"
-    )
     train_papers: int = option(600, help="papers to train on; the others are ranked", minimum=20)
     keywords: int = option(1, help="keywords of a paper that make its query; 0: all of them", minimum=0)
     candidates: int = option(20, help="papers ranked for each query: the relevant, and BM25's best others", minimum=2)
@@ -65,13 +64,6 @@ class LongTextsOptions(Options):
     hidden_size: int = option(128, help="width", minimum=8)
     heads: int = option(4, help="attention heads; divides the width", minimum=1)
     vocab_size: int = option(6000, help="word pieces at the most, learned from the training papers", minimum=100)
-    seeds: str = option("1", help="comma-separated random seeds, one ranker each")
-    threads: int = option(1, help="threads of training and scoring; 0: one a core", minimum=0)
-    resamples: int = option(2000, help="bootstrap draws", minimum=10)
-    scores_dir: Optional[str] = option(
-        None, help="keep finished runs there and go on from them (another folder after a change of the code)"
-    )
-    json: Optional[str] = option(None, help="file for the results as JSON")
 
 
 @dataclass(frozen=True)
@@ -202,7 +194,7 @@ def train(options: LongTextsOptions, papers: Sequence[Paper], seed: int, folder:
 _NEVER = 10**9
 
 
-class Bench:
+class Harness:
     """Train one ranker a seed, and score the candidates in each of the ways."""
 
     def __init__(self, options: LongTextsOptions) -> None:
@@ -245,16 +237,14 @@ class Bench:
         return systems
 
     def _facts(self) -> dict[str, object]:
-        ignored = {"debug", "data_dir", "seeds", "threads", "resamples", "scores_dir", "json"}
-        told = {name: value for name, value in vars(self.options).items() if name not in ignored}
-        return {**told, "data": self.digest}
+        return {**self.options.facts(), "data": self.digest}
 
 
 class Trained:
     """A ranker of one seed, trained when it is first asked for, and its logits of windows, computed once."""
 
-    def __init__(self, bench: Bench, seed: int, folder: Path) -> None:
-        self.bench, self.seed, self.folder = bench, seed, folder
+    def __init__(self, harness: Harness, seed: int, folder: Path) -> None:
+        self.harness, self.seed, self.folder = harness, seed, folder
         self.seconds = 0.0
 
     def run(self, name: str) -> Run:
@@ -263,7 +253,7 @@ class Trained:
         if windows == "none":
             return self._cut, self.seconds
         split, logits = self._windows
-        pooling = Windows(self.bench.options.max_seq_length, windows, self.bench.options.window_overlap, top_k)
+        pooling = Windows(self.harness.options.max_seq_length, windows, self.harness.options.window_overlap, top_k)
         return pooling.pool(logits, split.offsets), self.seconds
 
     @cached_property
@@ -271,22 +261,22 @@ class Trained:
         from paddle_ranker import Ranker
 
         began = time.perf_counter()
-        checkpoint = train(self.bench.options, self.bench.known, self.seed, self.folder)
+        checkpoint = train(self.harness.options, self.harness.known, self.seed, self.folder)
         self.seconds = time.perf_counter() - began
         return Ranker.load(checkpoint)
 
     @cached_property
     def _cut(self) -> Floats:
-        ranker, bench = self._ranker, self.bench
-        logits = ranker.scorer.logits(ranker.pair_encoder.encode(bench.queries, bench.texts))
+        ranker, harness = self._ranker, self.harness
+        logits = ranker.scorer.logits(ranker.pair_encoder.encode(harness.queries, harness.texts))
         print(f"seed {self.seed}: {ranker.pair_encoder.truncated:,} of {len(logits):,} pairs are too long", flush=True)
         return logits
 
     @cached_property
     def _windows(self) -> tuple[SplitPairs, Floats]:
-        ranker, bench = self._ranker, self.bench
-        windows = Windows(bench.options.max_seq_length, overlap=bench.options.window_overlap)
-        split = windows.split(ranker.pair_encoder.encode(bench.queries, bench.texts, truncate=False))
+        ranker, harness = self._ranker, self.harness
+        windows = Windows(harness.options.max_seq_length, overlap=harness.options.window_overlap)
+        split = windows.split(ranker.pair_encoder.encode(harness.queries, harness.texts, truncate=False))
         print(f"seed {self.seed}: {len(split.pairs):,} windows", flush=True)
         return split, ranker.scorer.logits(split.pairs)
 
@@ -297,27 +287,19 @@ def run(options: LongTextsOptions) -> None:
         check_writable(options.json)
     seeds = parse_numbers(options.seeds, "seeds")
     runtime.prepare_command(options.threads)
-    bench = Bench(options)
-    if not bench.labels.any():
+    harness = Harness(options)
+    if not harness.labels.any():
         raise DataError("no query has a paper to find")
-    systems = bench.systems(seeds)
-    figures = compare(
-        bench.queries,
-        bench.labels,
-        systems,
-        REFERENCE,
-        measures=("ndcg@10", "mrr@10"),
-        resamples=options.resamples,
+    systems = harness.systems(seeds)
+    head = (
+        f"trained on keywords -> title of {len(harness.known):,} papers; {len(set(harness.queries)):,} queries of "
+        f"{options.keywords or 'all'} keyword(s) for {len(harness.ranked):,} others, ranked by title and abstract "
+        f"among BM25's best {options.candidates}; {options.max_seq_length} tokens a pair"
     )
-    print(
-        f"\ntrained on keywords -> title of {len(bench.known):,} papers; {len(set(bench.queries)):,} queries of "
-        f"{options.keywords or 'all'} keyword(s) for {len(bench.ranked):,} others, ranked by title and abstract among "
-        f"BM25's best {options.candidates}; {options.max_seq_length} tokens a pair; "
-        f"means over seeds {options.seeds}, 95% bootstrap intervals over queries\n"
-    )
-    print(figures_table(systems, figures, REFERENCE))
+    measures = ("ndcg@10", "mrr@10")
+    figures = print_comparison(options, harness.queries, harness.labels, systems, REFERENCE, head, measures=measures)
     write_report(
-        options.json, report(options, systems, figures, [], queries=len(set(bench.queries)), pairs=len(bench.pairs))
+        options.json, report(options, systems, figures, [], queries=len(set(harness.queries)), pairs=len(harness.pairs))
     )
 
 

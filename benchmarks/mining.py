@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from benchmarks.run_store import Run
-from benchmarks.small_rankers import FoldsOptions, Recipe, Workshop, run_systems
+from benchmarks.harness.runs import Run
+from benchmarks.small_rankers import FoldsOptions, Harness, Recipe, run_systems
 from paddle_ranker.data.records import LabeledPair, read_records, write_records
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.options import option, run_command
@@ -34,45 +34,45 @@ class Mining:
     def __init__(self, options: MiningOptions) -> None:
         self.options = options
 
-    def random(self, workshop: Workshop) -> Run:
-        """Titles by lot."""
-        return self._train("random", workshop, self._mine("random", workshop, "--method", "random"))
+    def random(self, harness: Harness) -> Run:
+        """Titles at random."""
+        return self._train("random", harness, self._mine("random", harness, "--method", "random"))
 
-    def mined(self, workshop: Workshop) -> Run:
+    def mined(self, harness: Harness) -> Run:
         """Titles that BM25 ranks from 1 to 50."""
-        return self._train("mined", workshop, self._mine("mined", workshop))
+        return self._train("mined", harness, self._mine("mined", harness))
 
-    def mined_top(self, workshop: Workshop) -> Run:
+    def mined_top(self, harness: Harness) -> Run:
         """The titles that BM25 ranks best."""
-        return self._train("mined_top", workshop, self._mine("mined_top", workshop, "--sample", "top"))
+        return self._train("mined_top", harness, self._mine("mined_top", harness, "--sample", "top"))
 
-    def mined_again(self, workshop: Workshop) -> Run:
+    def mined_again(self, harness: Harness) -> Run:
         """Titles of a ranker's order, guarded by its scores; the ranker is that of `mined`."""
-        self.mined(workshop)
-        ranker = str(workshop.ranker("mined"))
+        self.mined(harness)
+        ranker = str(harness.ranker("mined"))
         scoring = ("--ranker", ranker, "--device", "cpu", "--cpu_threads", str(self.options.threads))
-        file = self._mine("mined_again", workshop, *scoring, *self.options.guard.split())
-        return self._train("mined_again", workshop, file)
+        file = self._mine("mined_again", harness, *scoring, *self.options.guard.split())
+        return self._train("mined_again", harness, file)
 
-    def judged(self, workshop: Workshop) -> Run:
+    def judged(self, harness: Harness) -> Run:
         """The titles that people judged irrelevant: what mining stands in for."""
-        return self._train("judged", workshop, workshop.learn)
+        return self._train("judged", harness, harness.learn)
 
-    def _mine(self, name: str, workshop: Workshop, *arguments: str) -> Path:
+    def _mine(self, name: str, harness: Harness, *arguments: str) -> Path:
         from paddle_ranker.commands.mine import main as mine
 
-        positives = workshop.folder / "positives.tsv"
-        pairs = read_records(workshop.learn, LabeledPair)
+        positives = harness.folder / "positives.tsv"
+        pairs = read_records(harness.learn, LabeledPair)
         write_records(positives, (pair for pair in pairs if pair.label >= RELEVANT))
-        return workshop.file(
-            f"{name}.tsv", mine, "--queries", str(positives), "--corpus", str(workshop.learn), "--output_file", "{out}",
-            "--format", "pairs", "--negatives", str(self.options.negatives), "--seed", str(workshop.seed),
+        return harness.file(
+            f"{name}.tsv", mine, "--queries", str(positives), "--corpus", str(harness.learn), "--output_file", "{out}",
+            "--format", "pairs", "--negatives", str(self.options.negatives), "--seed", str(harness.seed),
             *self.options.mine_options.split(), *arguments,
         )  # fmt: skip
 
-    def _train(self, name: str, workshop: Workshop, file: Path) -> Run:
+    def _train(self, name: str, harness: Harness, file: Path) -> Run:
         o = self.options
-        return workshop.train(
+        return harness.train(
             name, file, Recipe(o.layers, o.hidden_size, o.learning_rate, o.epochs, (f"--loss={o.loss}",))
         )
 

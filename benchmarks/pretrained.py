@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from benchmarks.fold_runs import SYSTEMS, Bench, FoldRunOptions, parse_systems
-from benchmarks.report import compare, figures_table, parse_numbers, report, write_report
+from benchmarks.fold_runs import SYSTEMS, FoldRunOptions, Harness, parse_systems
+from benchmarks.harness.figures import write_report
+from benchmarks.harness.quality import print_comparison, report
+from benchmarks.inputs import parse_numbers
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option, run_command
@@ -44,13 +46,11 @@ def run(options: PretrainedOptions) -> None:
     runtime.prepare_command(options.threads)
     runtime.select_device("cpu")
     with tempfile.TemporaryDirectory() as work:
-        bench = Bench(options, Path(work))
-        systems = [bench.run(name, seeds) for name in names]
-    queries, labels = [pair.query for pair in bench.measured], [pair.label for pair in bench.measured]
-    figures = compare(queries, labels, systems, reference, resamples=options.resamples)
-    print(f"\n{options.data}, {options.protocol}: {len(queries):,} pairs of {len(set(queries)):,} queries; means over "
-          f"seeds {options.seeds}, 95% bootstrap intervals over queries\n")  # fmt: skip
-    print(figures_table(systems, figures, reference))
+        harness = Harness(options, Path(work))
+        systems = [harness.run(name, seeds) for name in names]
+    queries, labels = [pair.query for pair in harness.measured], [pair.label for pair in harness.measured]
+    head = f"{options.data}, {options.protocol}: {len(queries):,} pairs of {len(set(queries)):,} queries"
+    figures = print_comparison(options, queries, labels, systems, reference, head)
     write_report(options.json, report(options, systems, figures, [], pairs=len(queries), reference=reference))
 
 

@@ -24,9 +24,9 @@ from typing import Any, Optional
 
 import numpy as np
 
+from benchmarks.harness.figures import Speeds, print_speeds
+from benchmarks.harness.workers import Worker, Workers
 from benchmarks.inputs import ROOT
-from benchmarks.line_process import LineProcess
-from benchmarks.training import median_and_range
 from paddle_ranker import runtime
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import Options, option, run_command
@@ -69,9 +69,18 @@ def run(options: PretrainingBenchmarkOptions) -> None:
         print(prepare(options, Path(folder)), flush=True)
         answers = measure(systems, options, Path(folder))
     print_curve(answers)
-    print_speeds(answers)
+    print_speeds(speeds_of(answers), "tokens", width=24, digits=0)
     if options.json:
         Path(options.json).write_text(json.dumps(answers, indent=1) + "\n", encoding="utf-8")
+
+
+def speeds_of(answers: dict[str, list[dict[str, Any]]]) -> dict[str, Speeds]:
+    """Return each system's tokens a second, the first round left out."""
+    speeds = {name: Speeds() for name in answers}
+    for name, rounds in answers.items():
+        for answer in rounds[1:]:
+            speeds[name].add(answer, "tokens")
+    return speeds
 
 
 def prepare(options: PretrainingBenchmarkOptions, folder: Path) -> str:
@@ -177,26 +186,20 @@ def measure(
 ) -> dict[str, list[dict[str, Any]]]:
     """Return each system's answers, one a round; raises `RankerError` where a process ends early."""
     answers: dict[str, list[dict[str, Any]]] = {name: [] for name in systems}
-    workers: list[LineProcess] = []
-    try:
+    with Workers() as workers:
         for name in systems:
-            workers.append(_start_worker(name, options, folder))
-            workers[-1].answer()
+            workers.add(_start_worker(name, options, folder))
         for _ in range(options.rounds):
-            for worker in workers:
-                worker.begin(options.steps)
-                answers[worker.name].append(worker.answer())
-    finally:
-        for worker in workers:
-            worker.close()
+            for name, answer in workers.take_turns(lambda name: options.steps):
+                answers[name].append(answer)
     return answers
 
 
-def _start_worker(name: str, options: PretrainingBenchmarkOptions, folder: Path) -> LineProcess:
+def _start_worker(name: str, options: PretrainingBenchmarkOptions, folder: Path) -> Worker:
     """Start a process that trains as a system does: it answers when it is ready, and after each round."""
     ours = [sys.executable, "-m", "benchmarks.peers.mlm_worker", str(folder)]
     theirs = [options.peer_python, str(_PEER), str(folder), name]
-    return LineProcess(
+    return Worker(
         name,
         ours if name == "ours" else theirs,
         options.threads,
@@ -221,24 +224,6 @@ def print_curve(answers: dict[str, list[dict[str, Any]]]) -> None:
         other = np.array([loss for answer in answers[name] for loss in answer["losses"]])
         gap = np.abs(first - other)
         print(f"training loss, {names[0]} and {name}: {gap.mean():.5f} apart on average, {gap.max():.5f} at most")
-
-
-def print_speeds(answers: dict[str, list[dict[str, Any]]]) -> None:
-    """Print tokens a second by the clock and by processor time, the first round left out."""
-    names = list(answers)
-    print(f"{'':24}{'tokens/s':>24}{'ratio':>20}{'a processor s':>16}{'ratio':>8}")
-    for name in names:
-        clock, processor = (
-            [[a["tokens"] / a[unit] for a in answers[n][1:]] for n in (names[0], name)]
-            for unit in ("seconds", "cpu_seconds")
-        )
-        ratios = [a / b for a, b in zip(*clock)]
-        of_processor = float(np.median([a / b for a, b in zip(*processor)]))
-        print(
-            f"{name:24}{median_and_range(clock[1], 0):>24}{median_and_range(ratios, 2):>20}"
-            f"{np.median(processor[1]):>16,.0f}{of_processor:>8.2f}"
-        )
-    print(f"ratio: {names[0]} against the row; above 1 it is the faster one")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -7,7 +7,6 @@ python -m benchmarks.qbqtc --train simclue                  # which pairwise los
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -18,19 +17,20 @@ from typing import TYPE_CHECKING, Any, Optional
 import numpy as np
 
 from benchmarks.from_nothing import Recipe, train_from_nothing
-from benchmarks.qbqtc_splits import Split, make_splits
-from benchmarks.report import (
-    SHOWN,
-    Goal,
+from benchmarks.harness.figures import Goal, write_report
+from benchmarks.harness.quality import SHOWN, print_comparison, report
+from benchmarks.harness.runs import (
+    QualityOptions,
+    Run,
+    RunStore,
+    Split,
     System,
-    compare,
-    figures_table,
-    parse_numbers,
-    real_data_file,
-    report,
-    write_report,
+    file_digest,
+    make_splits,
+    run_over_splits,
+    texts_of,
 )
-from benchmarks.run_store import Run, RunStore, file_digest
+from benchmarks.inputs import parse_numbers, real_data_file
 from paddle_ranker import runtime
 from paddle_ranker.data.formats import check_writable
 from paddle_ranker.data.records import LabeledPair, write_records
@@ -61,12 +61,9 @@ GOAL_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
-class QbqtcOptions(Recipe):
+class QbqtcOptions(Recipe, QualityOptions):
     """Options of `python -m benchmarks.qbqtc`."""
 
-    data_dir: Optional[str] = option(
-        None, help="folder with qbqtc/, simclue/, vocab/ (default: PADDLE_RANKER_REAL_DATA, else ../shared/data)"
-    )
     train: str = option("qbqtc", help="what to learn from", choices=("qbqtc", "simclue"))
     protocol: str = option(
         "dev",
@@ -94,18 +91,12 @@ class QbqtcOptions(Recipe):
         choices=("own", "ernie"),
     )
     vocab_size: int = option(8000, help="word pieces of --vocabulary own at the most", minimum=1)
-    seeds: str = option("1", help="comma-separated random seeds, one run of the rankers each")
     threads: int = option(0, help="threads of training; 0: one a core", minimum=0)
-    resamples: int = option(2000, help="bootstrap draws", minimum=10)
-    scores_dir: Optional[str] = option(
-        None, help="keep finished runs there and go on from them (another folder after a change of the code)"
-    )
-    json: Optional[str] = option(None, help="file for the results as JSON")
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """A row of the table: a lexical baseline, or the ranker with a loss, with or without what it is told of words."""
+class Contender:
+    """A row of the table: a lexical baseline, or the ranker with a loss, with or without what it is given of words."""
 
     name: str
     baseline: Optional[Callable[[], Baseline]] = None
@@ -115,20 +106,20 @@ class Contestant:
     lexical_features: bool = False
 
 
-def contestants(options: QbqtcOptions) -> list[Contestant]:
+def contenders(options: QbqtcOptions) -> list[Contender]:
     """Return the systems that the options name; raises `UsageError` for an unknown one."""
     names = (options.systems or (LOSSES if options.train == "simclue" else SYSTEMS)).split(",")
     found = []
     for name in names:
         loss, _, margin = name.partition(":")
         if name in LEXICAL:
-            found.append(Contestant(name, LEXICAL[name]))
+            found.append(Contender(name, LEXICAL[name]))
         elif name in RANKERS:
             own = margin_of(options.loss, options.margin)[0]
             lexical = name == "ranker_with_lexical"
-            found.append(Contestant(name, None, options.loss, own, name != "ranker_without_match", lexical))
+            found.append(Contender(name, None, options.loss, own, name != "ranker_without_match", lexical))
         elif loss in WITH_MARGIN and _is_number(margin):
-            found.append(Contestant(name, None, loss, float(margin)))
+            found.append(Contender(name, None, loss, float(margin)))
         else:
             known = ", ".join([*LEXICAL, *RANKERS])
             raise UsageError(f"--systems {name}: choose from {known}, or name a loss as in margin_logit:1")
@@ -144,7 +135,7 @@ def _is_number(text: str) -> bool:
         return False
 
 
-class Bench:
+class Harness:
     """Run systems over splits and seeds, with one line a finished run."""
 
     def __init__(self, options: QbqtcOptions, measured: list[LabeledPair], splits: list[Split]) -> None:
@@ -154,43 +145,32 @@ class Bench:
         root = real_data_file(options.data_dir, "qbqtc/train.tsv").parent.parent
         self.digests = [file_digest(root / name) for name in used if (root / name).is_file()]
 
-    def run(self, contestant: Contestant, seeds: Sequence[int]) -> System:
+    def run(self, contender: Contender, seeds: Sequence[int]) -> System:
         """Return the scores of all measured pairs, joined over the splits, once for each seed."""
-        runs, seconds = [], []
-        for seed in seeds if contestant.baseline is None else [0]:  # a baseline draws nothing
-            scores, spent = np.empty(len(self.measured)), 0.0
-            for split in self.splits:
-                began = time.perf_counter()
-                facts = self._facts(contestant, split, seed)
-                scores[split.rows], took = self.store.get(facts, self._job(contestant, split, seed))
-                spent += took
-                seeded = "" if contestant.baseline else f", seed {seed}"
-                print(f"{contestant.name}, {split.name}{seeded}: {time.perf_counter() - began:.0f} s", flush=True)
-            runs.append(scores)
-            seconds.append(spent / len(self.splits))
-        return System(contestant.name, tuple(runs), tuple(seconds))
 
-    def _facts(self, contestant: Contestant, split: Split, seed: int) -> dict[str, Any]:
-        told = {key: value for key, value in dataclasses.asdict(self.options).items() if key not in _NOT_FACTS}
-        how = {"loss": contestant.loss, "margin": contestant.margin, "match": contestant.match_embeddings}
-        how["lexical"] = contestant.lexical_features
-        name = contestant.name if contestant.baseline else "ranker"
+        def run(split: Split, seed: int) -> Run:
+            began = time.perf_counter()
+            found = self.store.get(self._facts(contender, split, seed), lambda: self._train(contender, split, seed))
+            seeded = "" if contender.baseline else f", seed {seed}"
+            print(f"{contender.name}, {split.name}{seeded}: {time.perf_counter() - began:.0f} s", flush=True)
+            return found
+
+        drawn = seeds if contender.baseline is None else [0]  # a baseline draws nothing
+        return run_over_splits(contender.name, len(self.measured), self.splits, drawn, run)
+
+    def _facts(self, contender: Contender, split: Split, seed: int) -> dict[str, Any]:
+        told = {key: value for key, value in self.options.facts().items() if key not in ("loss", "margin")}
+        how = {"loss": contender.loss, "margin": contender.margin, "match": contender.match_embeddings}
+        how["lexical"] = contender.lexical_features
+        name = contender.name if contender.baseline else "ranker"
         return {**told, **how, "system": name, "split": split.name, "seed": seed, "data": self.digests}
 
-    def _job(self, contestant: Contestant, split: Split, seed: int) -> Callable[[], Run]:
-        if contestant.baseline is not None:
-            return lambda: self._lexical(contestant, split)
-        return lambda: self._ranker(contestant, split, seed)
+    def _train(self, contender: Contender, split: Split, seed: int) -> Run:
+        if contender.baseline is None:
+            return self._ranker(contender, split, seed)
+        return fit_baseline(contender.baseline(), split.pairs, [self.measured[row] for row in split.rows])
 
-    def _lexical(self, contestant: Contestant, split: Split) -> Run:
-        assert contestant.baseline is not None
-        baseline = contestant.baseline()
-        began = time.perf_counter()
-        baseline.fit(*_texts(split.pairs), [pair.label for pair in split.pairs])
-        seconds = time.perf_counter() - began
-        return baseline.score(*_texts([self.measured[row] for row in split.rows])), seconds
-
-    def _ranker(self, contestant: Contestant, split: Split, seed: int) -> Run:
+    def _ranker(self, contender: Contender, split: Split, seed: int) -> Run:
         from paddle_ranker.evaluation.evaluate import EvaluationSet
 
         options = self.options
@@ -206,22 +186,21 @@ class Bench:
                 EvaluationSet(held_out, pair_encoder, 64),
                 pair_encoder,
                 options,
-                loss=contestant.loss,
-                margin=contestant.margin,
-                match_embeddings=contestant.match_embeddings,
-                lexical_features=contestant.lexical_features,
+                loss=contender.loss,
+                margin=contender.margin,
+                match_embeddings=contender.match_embeddings,
+                lexical_features=contender.lexical_features,
                 seed=seed,
             )
         return trained.logits, seconds + trained.seconds
 
 
-def _texts(pairs: Sequence[LabeledPair]) -> tuple[list[str], list[str]]:
-    return [pair.query for pair in pairs], [pair.title for pair in pairs]
-
-
-# Options that change no score, or whose effect stands in the facts in another form.
-_NOT_FACTS = {"debug", "data_dir", "systems", "reference", "seeds", "threads", "resamples", "scores_dir", "json"}
-_NOT_FACTS |= {"loss", "margin"}
+def fit_baseline(baseline: Baseline, learn: Sequence[LabeledPair], held_out: Sequence[LabeledPair]) -> Run:
+    """Fit a lexical baseline; return how it scores what is held out, and the seconds."""
+    began = time.perf_counter()
+    baseline.fit(*texts_of(learn), [pair.label for pair in learn])
+    seconds = time.perf_counter() - began
+    return baseline.score(*texts_of(held_out)), seconds
 
 
 def make_pair_encoder(options: QbqtcOptions, split: Split, folder: Path) -> PairEncoder:
@@ -244,22 +223,20 @@ def run(options: QbqtcOptions) -> None:
         check_writable(options.json)
     seeds = parse_numbers(options.seeds, "seeds")
     runtime.prepare_command(options.threads)
-    entrants = contestants(options)
-    names = [contestant.name for contestant in entrants]
+    rows = contenders(options)
+    names = [contender.name for contender in rows]
     reference = options.reference or ("ranker" if "ranker" in names else names[0])
     if reference not in names:
         raise UsageError(f"--reference {reference}: is not among the systems {', '.join(names)}")
 
     measured, splits = make_splits(options.data_dir, options.train, options.protocol, options.folds)
-    bench = Bench(options, measured, splits)
-    systems = [bench.run(contestant, seeds) for contestant in entrants]
+    harness = Harness(options, measured, splits)
+    systems = [harness.run(contender, seeds) for contender in rows]
 
     queries, labels = [pair.query for pair in measured], [pair.label for pair in measured]
-    figures = compare(queries, labels, systems, reference, resamples=options.resamples)
-    print(f"\ntrained on {options.train}, {options.vocabulary} vocabulary; measured on {len(measured):,} pairs of "
-          f"{len(set(queries)):,} queries ({options.protocol}); means over seeds {options.seeds}, "
-          "95% bootstrap intervals over queries\n")  # fmt: skip
-    print(figures_table(systems, figures, reference))
+    head = (f"trained on {options.train}, {options.vocabulary} vocabulary; measured on {len(measured):,} pairs of "
+            f"{len(set(queries)):,} queries ({options.protocol})")  # fmt: skip
+    figures = print_comparison(options, queries, labels, systems, reference, head)
     goals = []
     if (options.train, options.protocol) == ("qbqtc", "dev") and "ranker" in names:
         goals = [

@@ -22,16 +22,16 @@ from typing import Optional
 
 import numpy as np
 
-from benchmarks.inference_systems import INSTALL, missing_packages
-from benchmarks.line_process import LineProcess
-from benchmarks.report import parse_numbers, write_report
+from benchmarks.harness.figures import write_report
+from benchmarks.harness.workers import Worker, leave_out, missing_packages
+from benchmarks.inputs import chosen, parse_numbers
 from benchmarks.serving_connections import connect
 from benchmarks.serving_dialects import DIALECTS, OK
 from benchmarks.serving_load import Request, closed_loop, open_loop
 from benchmarks.serving_peers import SYSTEMS, ServerProcess, System, peer_command, serve_command, started
 from benchmarks.serving_report import WAYS, Measured, Run, goals, shown_tables, values_of
 from benchmarks.serving_work import EXPORTED, Work, make_work, requests
-from benchmarks.training import SHAPES, chosen
+from benchmarks.training import SHAPES
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options, option, run_command
@@ -120,15 +120,7 @@ def available(options: ServingBenchmarkOptions) -> list[System]:
     wanted = [system for system in SYSTEMS if system.name in names]
     needed = sorted({package for system in wanted for package in system.packages})
     missing = missing_packages(options.peer_python, needed) if needed else set()
-    left_out = {system.name: sorted(missing & set(system.packages)) for system in wanted}
-    shown = [f"{name} ({', '.join(lacks)})" for name, lacks in left_out.items() if lacks]
-    if shown:
-        print(f"not installed, so left out: {'; '.join(shown)}\nto have the peers: {INSTALL}, and "
-              "--peer_python PEERS/bin/python")  # fmt: skip
-    found = [system for system in wanted if not left_out[system.name]]
-    if not found:
-        raise UsageError("no system is left to measure: choose others with --systems")
-    return found
+    return leave_out(wanted, lambda system: sorted(missing & set(system.packages)))
 
 
 def measure(
@@ -176,9 +168,9 @@ def _command(options: ServingBenchmarkOptions, system: System, folder: Path, thr
     return serve_command(folder / EXPORTED, *how, "--log_requests", "false")
 
 
-def _engine_alone(options: ServingBenchmarkOptions, folder: Path, threads: int) -> LineProcess:
+def _engine_alone(options: ServingBenchmarkOptions, folder: Path, threads: int) -> Worker:
     worker = [sys.executable, "-m", "benchmarks.peers.serving_engine", str(folder), options.engine, str(threads)]
-    return LineProcess("the engine alone", worker, threads, folder / "engine.log", hint="try another --engine")
+    return Worker("the engine alone", worker, threads, folder / "engine.log", hint="try another --engine")
 
 
 def _compare_scores(result: Run, servers: dict[str, ServerProcess], work: Work) -> None:
@@ -212,7 +204,7 @@ def _closed_loops(
     options: ServingBenchmarkOptions,
     result: Run,
     servers: dict[str, ServerProcess],
-    engine: LineProcess,
+    engine: Worker,
     work: Work,
 ) -> None:
     made = _made(result, work)

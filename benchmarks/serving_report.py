@@ -8,11 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Optional
 
-from benchmarks.inference_report import ratio
-from benchmarks.report import Goal, format_table
+from benchmarks.harness.figures import Goal, format_table, goal_values, median_and_range, ratio
 from benchmarks.serving_load import Load
 from benchmarks.serving_peers import System
-from benchmarks.training import median_and_range
 from paddle_ranker.metrics.intervals import Interval
 
 OF_THE_ENGINE = 0.9  # of what the engine does alone
@@ -199,7 +197,7 @@ def values_of(options: Any, runs: Sequence[Run]) -> dict[str, Any]:
                 "work": run.work,
                 "engine_pairs_per_second": run.engine,
                 "systems": [_values(measured) for measured in run.systems],
-                "goals": [{**asdict(goal), "reached": goal.reached} for goal in goals(run)],
+                "goals": goal_values(goals(run)),
             }
             for run in runs
         ],

@@ -3,7 +3,6 @@ of mining and of distillation share."""
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,30 +13,27 @@ from typing import Optional
 
 import numpy as np
 
-from benchmarks.qbqtc_splits import Split, make_splits
-from benchmarks.report import System, compare, figures_table, parse_numbers, real_data_file, report, write_report
-from benchmarks.run_store import Run, RunStore, file_digest
+from benchmarks.harness.figures import write_report
+from benchmarks.harness.quality import print_comparison, report
+from benchmarks.harness.runs import QualityOptions, Run, RunStore, Split, System, file_digest, make_splits
+from benchmarks.inputs import parse_numbers, real_data_file
 from paddle_ranker import runtime
 from paddle_ranker.data.formats import check_writable
 from paddle_ranker.data.records import LabeledPair, write_records
 from paddle_ranker.errors import RankerError, UsageError
-from paddle_ranker.options import Options, option, parse_options
+from paddle_ranker.options import option, parse_options
 
 _NEVER = 10**9
 
 
 @dataclass(frozen=True)
-class FoldsOptions(Options):
+class FoldsOptions(QualityOptions):
     """What both benchmarks accept."""
 
-    data_dir: Optional[str] = option(
-        None, help="folder with qbqtc/ (default: PADDLE_RANKER_REAL_DATA, else ../shared/data)"
-    )
     folds: int = option(
         3, help="folds of QBQTC's train queries; each is measured by runs that have not seen it", minimum=2
     )
     systems: Optional[str] = option(None, help="comma-separated rows of the table (default: all)")
-    seeds: str = option("1", help="comma-separated random seeds, one run of each system each")
     layers: int = option(1, help="layers of the ranker that is measured (the student)", minimum=1)
     hidden_size: int = option(64, help="its width", minimum=8)
     learning_rate: float = option(1e-3, help="its peak learning rate", above=0)
@@ -45,12 +41,6 @@ class FoldsOptions(Options):
     max_seq_length: int = option(64, help="longest pair in tokens", minimum=16)
     max_steps: int = option(0, help="stop every training after so many steps; 0: after the epochs", minimum=0)
     mine_options: str = option("", help="further options of every mining, as one argument")
-    threads: int = option(1, help="threads of training; 0: one a core", minimum=0)
-    resamples: int = option(2000, help="bootstrap draws", minimum=10)
-    scores_dir: Optional[str] = option(
-        None, help="keep finished runs there and go on from them (another folder after a change of the code)"
-    )
-    json: Optional[str] = option(None, help="file for the results as JSON")
 
 
 @dataclass(frozen=True)
@@ -64,7 +54,7 @@ class Recipe:
     more: tuple[str, ...] = ()
 
 
-class Workshop:
+class Harness:
     """A folder in which the files and rankers of one split and seed are made, each once."""
 
     def __init__(
@@ -143,13 +133,13 @@ class Workshop:
         return path
 
 
-Systems = Mapping[str, Callable[[Workshop], Run]]
+Systems = Mapping[str, Callable[[Harness], Run]]
 
 
 def run_systems(options: FoldsOptions, systems: Systems, reference: str, head: str) -> None:
     """Train every system on every fold and seed, and print the table and how far `reference` is ahead of each.
 
-    `head` is what stands above the table. A run is a function of the workshop of a split and a seed.
+    `head` is what stands above the table. A run is a function of the harness of a split and a seed.
     """
     if options.json:
         check_writable(options.json)
@@ -162,28 +152,24 @@ def run_systems(options: FoldsOptions, systems: Systems, reference: str, head: s
     runtime.prepare_command(options.threads)
     measured, splits = make_splits(options.data_dir, "qbqtc", "cv", options.folds)
     digest = file_digest(real_data_file(options.data_dir, "qbqtc/train.tsv"))
-    told = {key: value for key, value in dataclasses.asdict(options).items() if key not in _NOT_FACTS}
     store = RunStore(options.scores_dir)
     scores = {(name, seed): np.empty(len(measured)) for name in names for seed in seeds}
     seconds = dict.fromkeys(scores, 0.0)
     for seed in seeds:
         for split in splits:
             with tempfile.TemporaryDirectory() as folder:
-                workshop = Workshop(Path(folder), measured, split, seed, options)
+                harness = Harness(Path(folder), measured, split, seed, options)
                 for name in names:
-                    facts = {**told, "benchmark": head, "system": name, "split": split.name, "seed": seed}
-                    found, took = store.get({**facts, "data": digest}, partial(systems[name], workshop))
+                    facts = {**options.facts(), "benchmark": head, "system": name, "split": split.name, "seed": seed}
+                    found, took = store.get({**facts, "data": digest}, partial(systems[name], harness))
                     scores[name, seed][split.rows] = found
                     seconds[name, seed] += took / len(splits)
                     print(f"{name}, {split.name}, seed {seed}: trained in {took:.0f} s", flush=True)
     done = [System(n, tuple(scores[n, s] for s in seeds), tuple(seconds[n, s] for s in seeds)) for n in names]
     queries, labels = [pair.query for pair in measured], [pair.label for pair in measured]
-    figures = compare(queries, labels, done, reference, resamples=options.resamples)
-    print(f"\n{head}; measured on {len(measured):,} pairs of {len(set(queries)):,} queries, each by runs that have not "
-          f"seen it; means over seeds {options.seeds}, 95% bootstrap intervals over queries\n")  # fmt: skip
-    print(figures_table(done, figures, reference))
+    measured_on = (
+        f"measured on {len(measured):,} pairs of {len(set(queries)):,} queries, each by runs that have not seen it"
+    )
+    figures = print_comparison(options, queries, labels, done, reference, f"{head}; {measured_on}")
     counts = {"pairs": len(measured), "queries": len(set(queries))}
     write_report(options.json, report(options, done, figures, [], reference=reference, **counts))
-
-
-_NOT_FACTS = {"debug", "data_dir", "systems", "seeds", "threads", "resamples", "scores_dir", "json"}

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from benchmarks.inputs import graded_pairs_and_vocabulary
-from benchmarks.report import parse_numbers
+from benchmarks.inputs import graded_pairs_and_vocabulary, parse_numbers
 from paddle_ranker.data.records import Pair, read_records
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_vocabulary

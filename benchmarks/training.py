@@ -12,17 +12,17 @@ which may wait busily.
 
 from __future__ import annotations
 
-import statistics
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Optional
 
-from benchmarks.inputs import graded_pairs_and_vocabulary
-from benchmarks.line_process import LineProcess
+from benchmarks.harness.figures import Speeds, print_speeds
+from benchmarks.harness.workers import Worker, Workers, require_some
+from benchmarks.inputs import chosen, graded_pairs_and_vocabulary
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import Options, option, run_command
@@ -87,14 +87,6 @@ class TrainingBenchmarkOptions(Options):
     seed: int = option(1000, help="random seed of triples, batches and parameters", minimum=0)
 
 
-@dataclass
-class Timings:
-    """What one system took, a figure a round: triples a second by the clock, and by processor time."""
-
-    by_clock: list[float] = field(default_factory=list)
-    by_processor: list[float] = field(default_factory=list)
-
-
 def run(options: TrainingBenchmarkOptions) -> None:
     """Print a table for each shape."""
     shapes = chosen("shapes", options.shapes, list(SHAPES))
@@ -103,22 +95,12 @@ def run(options: TrainingBenchmarkOptions) -> None:
     if find_spec("torch") is None and any(system.name.startswith("torch") for system in systems):
         print(f"PyTorch is not installed, so its rows are left out; to have them: {TORCH_INSTALL}")
         systems = [system for system in systems if not system.name.startswith("torch")]
-    if not systems:
-        raise UsageError("no system is left to measure: choose others with --systems")
+    require_some(systems)
     for shape in shapes:
         with tempfile.TemporaryDirectory() as folder:
             work = prepare(options, shape, Path(folder))
             print(f"{shape}: {work}, threads: {options.threads}, rounds: {options.rounds}", flush=True)
-            print_table(measure(systems, options, Path(folder)), systems)
-
-
-def chosen(name: str, given: str, known: Sequence[str]) -> list[str]:
-    """Return the parts of a comma-separated option, all of `known` for "all"; raises `UsageError` for another name."""
-    wanted = list(known) if given == "all" else [part.strip() for part in given.split(",")]
-    for part in wanted:
-        if part not in known:
-            raise UsageError(f"--{name} {part}: choose from {', '.join(known)}")
-    return wanted
+            print_speeds(measure(systems, options, Path(folder)), "triples", width=40, digits=1)
 
 
 def prepare(options: TrainingBenchmarkOptions, shape: str, folder: Path) -> str:
@@ -164,31 +146,24 @@ def prepare(options: TrainingBenchmarkOptions, shape: str, folder: Path) -> str:
     )
 
 
-def measure(systems: Sequence[System], options: TrainingBenchmarkOptions, folder: Path) -> dict[str, Timings]:
-    """Return each system's timings on the work in `folder`; raises `RankerError` where a system's process ends."""
-    timings = {system.name: Timings() for system in systems}
-    workers: list[LineProcess] = []
-    try:
+def measure(systems: Sequence[System], options: TrainingBenchmarkOptions, folder: Path) -> dict[str, Speeds]:
+    """Return each system's speeds by title, on the work in `folder`; `RankerError` where a system's process ends."""
+    by_name = {system.name: system for system in systems}
+    speeds = {system.title: Speeds() for system in systems}
+    with Workers() as workers:
         for system in systems:
             environment: dict[str, str] = {}
             if system.fast_math:
                 runtime.choose_math_path(environment, loaded={})
-            workers.append(start_worker(system.name, folder, options.threads, environment))
-            workers[-1].answer()
+            workers.add(start_worker(system.name, folder, options.threads, environment))
         for number in range(options.rounds + 1):  # the first one is the warm-up
-            for system, worker in zip(systems, workers):
-                worker.begin(1 if system.padded else options.steps)
-                answer = worker.answer()
+            for name, answer in workers.take_turns(lambda name: 1 if by_name[name].padded else options.steps):
                 if number:
-                    timings[system.name].by_clock.append(answer["triples"] / answer["seconds"])
-                    timings[system.name].by_processor.append(answer["triples"] / answer["cpu_seconds"])
-    finally:
-        for worker in workers:
-            worker.close()
-    return timings
+                    speeds[by_name[name].title].add(answer, "triples")
+    return speeds
 
 
-def start_worker(system: str, folder: Path, threads: int, environment: Mapping[str, str]) -> LineProcess:
+def start_worker(system: str, folder: Path, threads: int, environment: Mapping[str, str]) -> Worker:
     """Start a process that trains as a system does; it answers once when it is ready, and then after each round.
 
     An answer holds the round's `triples`, `seconds` and `cpu_seconds`.
@@ -199,7 +174,7 @@ def start_worker(system: str, folder: Path, threads: int, environment: Mapping[s
         threads: of its matrix products.
         environment: further variables.
     """
-    return LineProcess(
+    return Worker(
         system,
         [sys.executable, "-m", "benchmarks.peers.training_worker", system, str(folder)],
         threads,
@@ -207,26 +182,6 @@ def start_worker(system: str, folder: Path, threads: int, environment: Mapping[s
         environment,
         hint="leave it out with --systems, or free some memory",
     )
-
-
-def print_table(timings: dict[str, Timings], systems: Sequence[System]) -> None:
-    """Print the systems' speeds, and how many times as fast the first one is, round by round."""
-    first = timings[systems[0].name]
-    print(f"{'':40}{'triples/s':>24}{'ratio':>20}{'a processor s':>16}{'ratio':>8}")
-    for system in systems:
-        timing = timings[system.name]
-        ratios = [a / b for a, b in zip(first.by_clock, timing.by_clock)]
-        processor_ratio = statistics.median(a / b for a, b in zip(first.by_processor, timing.by_processor))
-        print(
-            f"{system.title:40}{median_and_range(timing.by_clock, 1):>24}{median_and_range(ratios, 2):>20}"
-            f"{statistics.median(timing.by_processor):>16.1f}{processor_ratio:>8.2f}"
-        )
-    print(f"ratio: {systems[0].title} against the row; above 1 it is the faster one")
-
-
-def median_and_range(values: Sequence[float], digits: int) -> str:
-    low, high = min(values), max(values)
-    return f"{statistics.median(values):.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

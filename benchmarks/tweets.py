@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 
 from benchmarks.entailment import class_table, measure
-from benchmarks.report import format_table, parse_numbers, real_data_file, write_report
-from benchmarks.run_store import Run, RunStore, file_digest
+from benchmarks.harness.figures import format_table, write_report
+from benchmarks.harness.runs import Run, RunStore, file_digest
+from benchmarks.inputs import parse_numbers, real_data_file
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.parameters import PARAMETERS_FILE
@@ -54,7 +55,7 @@ class TweetsBenchmarkOptions(Options):
     json: Optional[str] = option(None, help="file for the results as JSON")
 
 
-class Bench:
+class Harness:
     """The tweets, their folds, and what is trained on them."""
 
     def __init__(self, options: TweetsBenchmarkOptions):
@@ -156,15 +157,15 @@ def _converted(source: Path, target: Path) -> Path:
 def run(options: TweetsBenchmarkOptions) -> None:
     """Print the figures of the model and of the baselines, with intervals over pairs."""
     runtime.prepare_command(options.threads)
-    bench = Bench(options)
+    harness = Harness(options)
     runs = {
-        MODEL: [bench.model(seed) for seed in parse_numbers(options.seeds, "seeds")],
-        OVERLAP: [bench.overlap()],
-        MAJORITY: [bench.majority()],
+        MODEL: [harness.model(seed) for seed in parse_numbers(options.seeds, "seeds")],
+        OVERLAP: [harness.overlap()],
+        MAJORITY: [harness.majority()],
     }
-    figures, ahead = measure(bench.labels, runs, MODEL, options.resamples)
-    counts = np.bincount(bench.labels, minlength=3).tolist()
-    print(f"\n{len(bench.pairs):,} pairs of tweets {counts}, texts alone, {options.folds} folds; "
+    figures, ahead = measure(harness.labels, runs, MODEL, options.resamples)
+    counts = np.bincount(harness.labels, minlength=3).tolist()
+    print(f"\n{len(harness.pairs):,} pairs of tweets {counts}, texts alone, {options.folds} folds; "
           f"seeds {options.seeds}; 95% bootstrap intervals over pairs\n")  # fmt: skip
     header = ["system", "accuracy", "macro-F1", "AUC", f"{MODEL} ahead, accuracy", "training, s"]
     rows = []
@@ -175,7 +176,7 @@ def run(options: TweetsBenchmarkOptions) -> None:
         rows.append([name, *(str(own[figure]) for figure in ("accuracy", "macro_f1", "auc")), shown, seconds])
     print(format_table(header, rows), class_table(figures), sep="\n\n")
     values = {name: {key: vars(interval) for key, interval in own.items()} for name, own in figures.items()}
-    write_report(options.json, {"figures": values, "pairs": len(bench.pairs), "classes": counts})
+    write_report(options.json, {"figures": values, "pairs": len(harness.pairs), "classes": counts})
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -62,15 +62,15 @@ def test_word_overlap_by_hand() -> None:
 @pytest.mark.real_data
 def test_the_baselines_of_the_tweets(real_data: Path, tmp_path: Path) -> None:
     model = write_encoder(tmp_path / "encoder")
-    bench = tweets.Bench(
+    harness = tweets.Harness(
         tweets.TweetsBenchmarkOptions(model=str(model), work_dir=str(tmp_path / "work"), data_dir=str(real_data))
     )
-    assert len(bench.pairs) == 1260 and np.bincount(bench.labels).tolist() == [98, 98, 1064]
-    assert sorted(np.concatenate([score for _, score in bench.folds]).tolist()) == list(range(1260))
-    assert (bench.encoder / PARAMETERS_FILE).is_file()
-    majority, overlap = bench.majority()[0], bench.overlap()[0]
-    assert (majority.argmax(axis=1) == bench.labels).mean() == pytest.approx(1064 / 1260)
-    found, _ = entailment.measure(bench.labels, {"overlap": [(overlap, 0.0)]}, "overlap", 200)
+    assert len(harness.pairs) == 1260 and np.bincount(harness.labels).tolist() == [98, 98, 1064]
+    assert sorted(np.concatenate([score for _, score in harness.folds]).tolist()) == list(range(1260))
+    assert (harness.encoder / PARAMETERS_FILE).is_file()
+    majority, overlap = harness.majority()[0], harness.overlap()[0]
+    assert (majority.argmax(axis=1) == harness.labels).mean() == pytest.approx(1064 / 1260)
+    found, _ = entailment.measure(harness.labels, {"overlap": [(overlap, 0.0)]}, "overlap", 200)
     assert found["overlap"]["auc"].low > 0.5  # overlap says a little
 
 

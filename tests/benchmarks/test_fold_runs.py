@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks import ablation, pretrained
-from benchmarks.fold_runs import LINEAR, NOTHING, Bench
-from benchmarks.report import System
+from benchmarks.fold_runs import LINEAR, NOTHING, Harness
+from benchmarks.harness.runs import System
 from paddle_ranker.data.records import write_records
 from tests.benchmarks.test_quality import graded_pairs
 from tests.tiny import write_encoder
@@ -28,12 +28,12 @@ def tiny_data(tmp_path: Path) -> Path:
 @pytest.mark.unit
 def test_the_average_counts_each_member_alike_and_looks_at_no_other_fold(tiny_data: Path, tmp_path: Path) -> None:
     options = pretrained.PretrainedOptions(model=NOTHING, data_dir=str(tiny_data), folds=2)
-    bench = Bench(options, tmp_path)
-    first, second = bench.splits[0].rows, bench.splits[1].rows
+    harness = Harness(options, tmp_path)
+    first, second = harness.splits[0].rows, harness.splits[1].rows
     one, two = np.zeros(48), np.zeros(48)
     one[first[0]], one[second[:2]] = 100.0, 3.0
     two[first[-1]], two[second[-2:]] = -0.01, 5.0
-    blended = bench._blended("average", [System("one", (one,), (1.0,)), System("two", (two, two), (2.0, 3.0))])
+    blended = harness._blended("average", [System("one", (one,), (1.0,)), System("two", (two, two), (2.0, 3.0))])
     assert blended.seconds == (3.0, 4.0) and len(blended.runs) == 2
     # One of 24 is away from the rest: mean x/24, deviation x sqrt(23)/24.
     away, rest = 23 / 23**0.5, -1 / 23**0.5
@@ -46,7 +46,7 @@ def test_the_average_counts_each_member_alike_and_looks_at_no_other_fold(tiny_da
 def test_what_is_from_nothing_does_not_hang_on_the_model(tiny_data: Path, tmp_path: Path) -> None:
     write_encoder(tmp_path / "encoder")
     other, nothing = (
-        Bench(pretrained.PretrainedOptions(model=model, data_dir=str(tiny_data), folds=2), tmp_path)
+        Harness(pretrained.PretrainedOptions(model=model, data_dir=str(tiny_data), folds=2), tmp_path)
         for model in (str(tmp_path / "encoder"), NOTHING)
     )
     own, same, on_ids = other.run("linear_on_own_pieces", [1, 2]), nothing.run(LINEAR, [1]), other.run(LINEAR, [1])

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from benchmarks import inference
+from benchmarks.harness.figures import ratio
+from benchmarks.harness.workers import missing_packages
 from benchmarks.inference import Run
-from benchmarks.inference_report import Measured, champion, goals, ratio, shown_tables, write_plot
-from benchmarks.inference_systems import EXPORT_PACKAGES, SYSTEMS, System, missing_packages
+from benchmarks.inference_report import Measured, best_own_system, goals, shown_tables, write_plot
+from benchmarks.inference_systems import EXPORT_PACKAGES, SYSTEMS, System
 from benchmarks.peers.inference_work import (
     BatchedSubject,
     InferenceWork,
@@ -132,11 +134,11 @@ def a_run() -> Run:
 
 
 @unit
-def test_the_goals_compare_the_best_of_ours_with_the_best_rival() -> None:
+def test_the_goals_compare_the_best_of_ours_with_the_best_baseline() -> None:
     run = a_run()
-    best = champion(run.systems, "fp32")
+    best = best_own_system(run.systems, "fp32")
     assert best and best.system.name == "ours_onnx"  # match embeddings are another model
-    assert champion(run.systems, "int8") is None
+    assert best_own_system(run.systems, "int8") is None
     found = [(round(goal.value, 4), goal.target, goal.reached) for goal in goals(run)]
     assert found == [(round(300 / 280, 4), 1.15, False), (30.0, 25.0, True), (0.95, 1.0, False), (38.0, 40.0, False)]
     assert "ours_onnx against sentence_transformers" in next(goals(run)).what

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from benchmarks import demo, qbqtc
-from benchmarks.inputs import ROOT
-from benchmarks.qbqtc_splits import grouped_folds, make_splits
-from benchmarks.report import Goal, System, compare, figures_table, format_table, parse_numbers
-from benchmarks.run_store import Run, RunStore
+from benchmarks.harness.figures import Goal, format_table
+from benchmarks.harness.quality import compare, figures_table
+from benchmarks.harness.runs import Run, RunStore, System, grouped_folds, make_splits
+from benchmarks.inputs import ROOT, parse_numbers
 from benchmarks.script_commands import arguments_after, script_commands
 from ernie_matching.train_pairwise import TrainPairwiseOptions
 from paddle_ranker.commands.starter import StarterOptions

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import distillation, mining
-from benchmarks.qbqtc_splits import Split, make_splits
-from benchmarks.small_rankers import FoldsOptions, Recipe, Workshop
+from benchmarks.harness.runs import Split, make_splits
+from benchmarks.small_rankers import FoldsOptions, Harness, Recipe
 from paddle_ranker.data.records import LabeledPair, read_records, write_records
 from paddle_ranker.errors import RankerError
 from tests.benchmarks.test_quality import graded_pairs
@@ -26,23 +26,23 @@ def tiny_data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def workshop(data: Path, folder: Path) -> tuple[Workshop, Split]:
+def harness_of(data: Path, folder: Path) -> tuple[Harness, Split]:
     measured, splits = make_splits(str(data), "qbqtc", "cv", 2)
     folder.mkdir()
-    return Workshop(folder, measured, splits[0], 1, FoldsOptions()), splits[0]
+    return Harness(folder, measured, splits[0], 1, FoldsOptions()), splits[0]
 
 
 @unit
 def test_what_is_held_out_is_not_learned_from(tiny_data: Path, tmp_path: Path) -> None:
-    shop, split = workshop(tiny_data, tmp_path / "w")
-    learned, held_out = read_records(shop.learn, LabeledPair), read_records(shop.held_out, LabeledPair)
+    harness, split = harness_of(tiny_data, tmp_path / "w")
+    learned, held_out = read_records(harness.learn, LabeledPair), read_records(harness.held_out, LabeledPair)
     assert not {pair.query for pair in learned} & {pair.query for pair in held_out}
     assert len(held_out) == len(split.rows) and len(learned) + len(held_out) == 48
 
 
 @unit
 def test_a_file_is_made_once_and_a_failed_command_is_an_error(tiny_data: Path, tmp_path: Path) -> None:
-    shop, _ = workshop(tiny_data, tmp_path / "w")
+    harness, _ = harness_of(tiny_data, tmp_path / "w")
     calls = []
 
     def command(arguments: object) -> int:
@@ -50,19 +50,19 @@ def test_a_file_is_made_once_and_a_failed_command_is_an_error(tiny_data: Path, t
         Path(list(arguments)[1]).write_text("x")  # type: ignore[call-overload]
         return 0
 
-    path = shop.file("a.tsv", command, "--out", "{out}")
-    assert shop.file("a.tsv", command, "--out", "{out}") == path and calls == [["--out", str(path)]]
+    path = harness.file("a.tsv", command, "--out", "{out}")
+    assert harness.file("a.tsv", command, "--out", "{out}") == path and calls == [["--out", str(path)]]
     with pytest.raises(RankerError, match=r"b\.tsv could not be made"):
-        shop.file("b.tsv", lambda arguments: 1)
+        harness.file("b.tsv", lambda arguments: 1)
 
 
 @unit
 def test_mined_files_hold_the_same_positives_and_no_judged_negative_row(tiny_data: Path, tmp_path: Path) -> None:
-    shop, _ = workshop(tiny_data, tmp_path / "w")
+    harness, _ = harness_of(tiny_data, tmp_path / "w")
     rows = mining.Mining(mining.MiningOptions(mine_options="--words=bigram"))
-    positives = [pair for pair in read_records(shop.learn, LabeledPair) if pair.label >= 1]
+    positives = [pair for pair in read_records(harness.learn, LabeledPair) if pair.label >= 1]
     for name, more in (("random", ["--method", "random"]), ("mined", []), ("mined_top", ["--sample", "top"])):
-        found = read_records(rows._mine(name, shop, *more), LabeledPair)
+        found = read_records(rows._mine(name, harness, *more), LabeledPair)
         assert [pair for pair in found if pair.label >= 1] == positives
         answers = {(pair.query, pair.title) for pair in positives}
         assert not {(pair.query, pair.title) for pair in found if pair.label == 0} & answers
@@ -70,12 +70,12 @@ def test_mined_files_hold_the_same_positives_and_no_judged_negative_row(tiny_dat
 
 @slow
 def test_a_ranker_is_trained_once_and_its_last_checkpoint_scores(tiny_data: Path, tmp_path: Path) -> None:
-    shop, split = workshop(tiny_data, tmp_path / "w")
+    harness, split = harness_of(tiny_data, tmp_path / "w")
     recipe = Recipe(1, 16, 1e-3, 1, ("--loss=bce", "--max_steps=2"))
-    scores, seconds = shop.train("a", shop.learn, recipe)
+    scores, seconds = harness.train("a", harness.learn, recipe)
     assert scores.shape == (len(split.rows),) and seconds > 0
-    assert shop.train("a", shop.learn, recipe)[0] is scores
-    assert (shop.ranker("a") / "ranker.json").is_file()
+    assert harness.train("a", harness.learn, recipe)[0] is scores
+    assert (harness.ranker("a") / "ranker.json").is_file()
 
 
 @slow

@@ -21,8 +21,8 @@ from typing import Any, Optional
 
 import numpy as np
 
+from benchmarks.harness.figures import format_table, write_report
 from benchmarks.inputs import ROOT
-from benchmarks.report import format_table, write_report
 from benchmarks.serving_peers import serve_command, started
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError

@@ -19,10 +19,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from benchmarks.report import format_table, write_report
+from benchmarks.harness.figures import format_table, write_report
+from benchmarks.inputs import chosen
 from benchmarks.serving_dialects import DIALECTS, OK
 from benchmarks.serving_peers import ServerProcess, serve_command, started
-from benchmarks.training import chosen
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.exported import is_exported

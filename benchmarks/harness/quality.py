@@ -1,37 +1,26 @@
-"""What the quality benchmarks share: systems compared on the same pairs, goals, tables, and results as JSON."""
+"""Quality of systems that score the same pairs: measures with intervals, paired differences, a table, and JSON."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from benchmarks.inputs import real_data_folder
-from paddle_ranker.errors import DataError, UsageError
+from benchmarks.harness.figures import Goal, format_table, goal_values
+from benchmarks.harness.runs import QualityOptions, System
 from paddle_ranker.metrics.auc import roc_auc
 from paddle_ranker.metrics.intervals import Interval, Statistic, bootstrap_interval, difference
 from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.metrics.ranking import RELEVANT, Floats, Scored
 
 SHOWN = {"auc": "AUC", "ndcg@10": "nDCG@10", "mrr@10": "MRR@10", "map": "MAP"}
-
-
-@dataclass(frozen=True)
-class System:
-    """What ranked the pairs: for each run (seed) a score a pair, `[pairs] float64`, and the seconds of training."""
-
-    name: str
-    runs: tuple[Floats, ...]
-    seconds: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -46,24 +35,6 @@ class Figure:
     interval: Interval
     runs: tuple[float, ...]
     difference: Optional[Interval]
-
-
-@dataclass(frozen=True)
-class Goal:
-    """A figure to reach; NaN is not reached."""
-
-    what: str
-    value: float
-    target: float
-    at_most: bool = False
-
-    @property
-    def reached(self) -> bool:
-        return self.value <= self.target if self.at_most else self.value >= self.target
-
-    def __str__(self) -> str:
-        sign = "<=" if self.at_most else ">="
-        return f"{'reached' if self.reached else 'MISSED'}: {self.what} {self.value:.3f}, goal {sign} {self.target:g}"
 
 
 def compare(
@@ -133,13 +104,6 @@ def _shown_difference(figure: Figure) -> str:
     return f"{gap.estimate:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]{'' if gap.excludes_zero() else ' (0 is inside)'}"
 
 
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table, its columns padded to read well as plain text."""
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    lines = [header, ["-" * width for width in widths], *rows]
-    return "\n".join("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in lines)
-
-
 def report(
     options: Any,
     systems: Sequence[System],
@@ -161,47 +125,25 @@ def report(
             }
             for system in systems
         ],
-        "goals": [{**asdict(goal), "reached": goal.reached} for goal in goals],
+        "goals": goal_values(goals),
     }
 
 
-def write_report(path: Optional[str], values: Mapping[str, Any]) -> None:
-    """Write `values` as JSON, NaN as null; does nothing where `path` is None."""
-    if path is None:
-        return
-    from paddle_ranker.storage.atomic import new_file
-
-    with new_file(path) as stream:
-        json.dump(_without_nan(values), stream, ensure_ascii=False, indent=1, allow_nan=False)
-        stream.write("\n")
-    print(f"results: {path}")
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def parse_numbers(text: str, name: str) -> list[int]:
-    """Return the comma-separated whole numbers of an option; raises `UsageError` where one is none, or stands twice."""
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(f"--{name} {text}: give whole numbers separated by commas, such as 1,2,3") from None
-    if min(numbers) < 0 or len(set(numbers)) < len(numbers):
-        raise UsageError(f"--{name} {text}: give different numbers, none below 0")
-    return numbers
-
-
-def real_data_file(folder: Optional[str], name: str) -> Path:
-    """Return the path of a file of the real data, under `folder`, else `PADDLE_RANKER_REAL_DATA`, else beside us."""
-    chosen = real_data_folder(folder)
-    if not (chosen / name).is_file():
-        raise DataError(f"{chosen / name}: not there; name the folder that holds {name} with --data_dir")
-    return chosen / name
+def print_comparison(
+    options: QualityOptions,
+    queries: Sequence[str],
+    labels: ArrayLike,
+    systems: Sequence[System],
+    reference: str,
+    head: str,
+    *,
+    measures: Sequence[str] = ("auc", "ndcg@10"),
+) -> dict[str, dict[str, Figure]]:
+    """Print `head`, how the figures were taken, and the table of the systems; return the figures."""
+    figures = compare(queries, labels, systems, reference, measures=measures, resamples=options.resamples)
+    print(f"\n{head}; means over seeds {options.seeds}, 95% bootstrap intervals over queries\n")
+    print(figures_table(systems, figures, reference))
+    return figures
 
 
 def mean_auc(labels: Floats, runs: Sequence[Floats]) -> float:

@@ -1,0 +1,121 @@
+"""Figures of a benchmark: speeds and their ratios with intervals, goals, tables, and the same as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Optional
+
+import numpy as np
+
+from paddle_ranker.metrics.intervals import Interval
+
+# Of Student's t distribution, for 95% on both sides, by degrees of freedom; from 12 on the next one serves.
+_T95 = [math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179]
+
+
+class Timed:
+    """What has speeds, a figure a round: by the clock, and by processor time, which hardly moves on a busy machine."""
+
+    by_clock: list[float]
+    by_processor: list[float]
+
+    def add(self, answer: Mapping[str, Any], unit: str) -> None:
+        """Take in a worker's answer to a round: so many `unit`, in `seconds` and `cpu_seconds`."""
+        self.by_clock.append(answer[unit] / answer["seconds"])
+        self.by_processor.append(answer[unit] / answer["cpu_seconds"])
+
+
+@dataclass
+class Speeds(Timed):
+    """What one system did a second, nothing else."""
+
+    by_clock: list[float] = field(default_factory=list)
+    by_processor: list[float] = field(default_factory=list)
+
+
+def ratio(own: Sequence[float], others: Sequence[float]) -> Interval:
+    """Return how many times as fast the first is: the geometric mean over rounds, with its 95% t interval.
+
+    Both lists hold a figure a round; what slows a whole round down leaves its ratio alone.
+    """
+    logarithms = np.log(np.asarray(own) / np.asarray(others))
+    mean, count = float(logarithms.mean()), len(logarithms)
+    half = math.nan
+    if count > 1:
+        half = _T95[min(count - 1, len(_T95) - 1)] * float(logarithms.std(ddof=1)) / math.sqrt(count)
+    return Interval(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
+
+
+def median_and_range(values: Sequence[float], digits: int) -> str:
+    """Return the median of the rounds, and the slowest and fastest one."""
+    low, high = min(values), max(values)
+    return f"{statistics.median(values):.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
+
+
+def print_speeds(speeds: Mapping[str, Speeds], unit: str, *, width: int, digits: int) -> None:
+    """Print the speeds of systems by title, and how many times as fast the first one is, round by round."""
+    titles = list(speeds)
+    first = speeds[titles[0]]
+    print(f"{'':{width}}{unit + '/s':>24}{'ratio':>20}{'a processor s':>16}{'ratio':>8}")
+    for title, own in speeds.items():
+        ratios = [a / b for a, b in zip(first.by_clock, own.by_clock)]
+        of_processor = statistics.median(a / b for a, b in zip(first.by_processor, own.by_processor))
+        print(
+            f"{title:{width}}{median_and_range(own.by_clock, digits):>24}{median_and_range(ratios, 2):>20}"
+            f"{statistics.median(own.by_processor):>16,.{digits}f}{of_processor:>8.2f}"
+        )
+    print(f"ratio: {titles[0]} against the row; above 1 it is the faster one")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A figure to reach; NaN is not reached."""
+
+    what: str
+    value: float
+    target: float
+    at_most: bool = False
+
+    @property
+    def reached(self) -> bool:
+        return self.value <= self.target if self.at_most else self.value >= self.target
+
+    def __str__(self) -> str:
+        sign = "<=" if self.at_most else ">="
+        return f"{'reached' if self.reached else 'MISSED'}: {self.what} {self.value:.3f}, goal {sign} {self.target:g}"
+
+
+def goal_values(goals: Iterable[Goal]) -> list[dict[str, Any]]:
+    """Return goals as JSON-ready values."""
+    return [{**asdict(goal), "reached": goal.reached} for goal in goals]
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table, its columns padded to read well as plain text."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    lines = [header, ["-" * width for width in widths], *rows]
+    return "\n".join("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in lines)
+
+
+def write_report(path: Optional[str], values: Mapping[str, Any]) -> None:
+    """Write `values` as JSON, NaN as null; does nothing where `path` is None."""
+    if path is None:
+        return
+    from paddle_ranker.storage.atomic import new_file
+
+    with new_file(path) as stream:
+        json.dump(_without_nan(values), stream, ensure_ascii=False, indent=1, allow_nan=False)
+        stream.write("\n")
+    print(f"results: {path}")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -7,7 +7,8 @@ from typing import Optional
 
 from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import ThreadOptions, option
+from paddle_ranker.options import option
+from paddle_ranker.runtime import ThreadOptions
 from paddle_ranker.training.options import MAY_CHANGE, TrainingOptions
 
 MODALITIES = ("both", "text", "image")

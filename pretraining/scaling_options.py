@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Optional
 
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import DeviceOptions, option
+from paddle_ranker.options import option
+from paddle_ranker.runtime import DeviceOptions
 from pretraining.corpus import DOCUMENTS, DOCUMENTS_HELP
 from pretraining.ladder import Size
 from pretraining.power_law import FEWEST_LEVELS

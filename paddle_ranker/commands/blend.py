@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Optional
 from paddle_ranker import runtime
 from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
 from paddle_ranker.errors import DataError, RankerError, UsageError
-from paddle_ranker.options import DeviceOptions, RowOptions, option, run_command
+from paddle_ranker.options import RowOptions, option, run_command
+from paddle_ranker.runtime import DeviceOptions
 from paddle_ranker.scoring.options import BatchOptions
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
-from paddle_ranker.options import ThreadOptions, option, run_command
+from paddle_ranker.options import option, run_command
+from paddle_ranker.runtime import ThreadOptions
 
 
 @dataclass(frozen=True)

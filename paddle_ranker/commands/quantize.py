@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Optional
 from paddle_ranker import runtime
 from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
 from paddle_ranker.metrics.measures import MEASURES
-from paddle_ranker.options import RowOptions, ThreadOptions, option, run_command
+from paddle_ranker.options import RowOptions, option, run_command
+from paddle_ranker.runtime import ThreadOptions
 from paddle_ranker.scoring.options import BatchOptions
 
 if TYPE_CHECKING:

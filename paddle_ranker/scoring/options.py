@@ -7,7 +7,8 @@ from typing import Optional
 
 from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
 from paddle_ranker.encoding.windows import POOLINGS, TOP_K
-from paddle_ranker.options import DeviceOptions, Options, RowOptions, option
+from paddle_ranker.options import Options, RowOptions, option
+from paddle_ranker.runtime import DeviceOptions
 from paddle_ranker.scoring.engines import ENGINES
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
 

@@ -8,7 +8,8 @@ from typing import Optional
 from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
 from paddle_ranker.errors import UsageError
 from paddle_ranker.metrics.measures import training_measures
-from paddle_ranker.options import DeviceOptions, RowOptions, option
+from paddle_ranker.options import RowOptions, option
+from paddle_ranker.runtime import DeviceOptions
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ train_demo() {
         --device "$(option_value --device --device gpu ${device[@]+"${device[@]}"} "$@")"
     say ""
     say "Next:"
-    say "  bash scripts/$EVALUATE.sh --init_from_ckpt '$trained'     # all figures on the dev file"
+    say "  bash scripts/$EVALUATE.sh --init_from_ckpt '$trained'     # all measures on the dev file"
     say "  bash scripts/$PREDICT.sh --params_path '$trained'     # probabilities for the pairs of the test file"
     say "  bash scripts/$TRAIN.sh $option YOUR_FILE --test_file YOUR_PAIRS --model_name_or_path YOUR_MODEL"
 }

@@ -1,0 +1,58 @@
+"""Registries: names, errors, and plugins that are imported when a name is not known."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from paddle_ranker import registry
+from paddle_ranker.errors import DependencyError, UsageError
+from paddle_ranker.registry import Registry, load_named_plugins
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def numbers(monkeypatch: pytest.MonkeyPatch) -> Registry[int]:
+    """A registry of two, in a process that has loaded no plugin."""
+    monkeypatch.setattr(registry, "_loaded", set())
+    made: Registry[int] = Registry("number", "--number")
+    made.add("three", 3)
+    made.add("one", 1)
+    return made
+
+
+def test_items_in_the_order_in_which_they_were_added(numbers: Registry[int]) -> None:
+    assert list(numbers) == ["three", "one"] and list(numbers.values()) == [3, 1] and len(numbers) == 2
+    assert numbers["one"] == 1 and "three" in numbers and "two" not in numbers
+    with pytest.raises(ValueError, match="number one: there is one of that name"):
+        numbers.add("one", 2)
+
+
+def test_an_unknown_name_is_answered_with_those_there_are(numbers: Registry[int]) -> None:
+    with pytest.raises(UsageError, match=r"^--number tree: choose from three, one.*did you mean three"):
+        numbers["tree"]
+
+
+def test_an_unknown_name_may_come_from_a_plugin(
+    numbers: Registry[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    facts = tmp_path / "plugin_of_numbers-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin-of-numbers\nVersion: 1.0\n", encoding="utf-8")
+    (facts / "entry_points.txt").write_text("[paddle_ranker.plugins]\nmore = plugin_of_numbers\n", encoding="utf-8")
+    (tmp_path / "plugin_of_numbers.py").write_text("numbers.add('two', 2)\n", encoding="utf-8")
+    monkeypatch.setattr("builtins.numbers", numbers, raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "plugin_of_numbers", raising=False)
+    assert "three" in numbers and "plugin_of_numbers" not in sys.modules  # not before it is needed
+    assert numbers["two"] == 2
+    assert "four" not in numbers  # and only once: a second import would add a second `two`
+
+
+def test_a_plugin_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PADDLE_RANKER_PLUGINS", "json, no_such_module")
+    with pytest.raises(DependencyError, match=r"no_such_module cannot be imported \(.*\): install it, add its folder"):
+        load_named_plugins()

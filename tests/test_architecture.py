@@ -18,14 +18,11 @@ RECIPES = ("ernie_matching", "cross_encoder", "pretraining", "multimodal_entailm
 CODE = ("paddle_ranker", *RECIPES, "benchmarks", "deploy", "datasets")
 Function = Union[ast.FunctionDef, ast.AsyncFunctionDef]
 
-MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_PARAMETERS = 300, 60, 8
+MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_PARAMETERS = 310, 60, 8
 # What is longer, and why. Nothing joins this list that could be two things with names of their own.
 LONGER = {
-    "benchmarks/fold_runs.py": "",
     "benchmarks/from_nothing.py train_from_nothing": "",
-    "benchmarks/fuzz_server.py": "",
     "benchmarks/inference.py": "",
-    "benchmarks/kill_resume.py": "",
     "benchmarks/long_texts.py": "",
     "benchmarks/peers/transformers_mlm_worker.py main": "",
     "benchmarks/serving_work.py make_work": "",
@@ -33,7 +30,6 @@ LONGER = {
     "paddle_ranker/commands/cascade.py measure_cascade": "",
     "paddle_ranker/commands/compare.py run": "",
     "paddle_ranker/data/records.py": "",
-    "paddle_ranker/evaluation/comparison.py compare_systems": "",
     "paddle_ranker/lexical/graph.py lexical_features": "",
     "paddle_ranker/model/folder.py _load": "",
     "paddle_ranker/options.py option": "a field of an options class says all of an option in one place",

@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers.inference_work import BatchedSubject, Forward, InferenceWork, Pairs, Subject
+from benchmarks.peers.inference_work import BatchedSystem, Forward, InferenceWork, Pairs, System
 
 FILE, INT8_FILE = "peer.onnx", "peer.int8.onnx"
 
 
-def subject(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> Subject:
+def open_system(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> System:
     """Return `onnxruntime`, `onnxruntime_int8`, `openvino` or `openvino_bf16`."""
     if system.startswith("onnxruntime"):
         forward = _onnx_runtime(folder / (INT8_FILE if system.endswith("int8") else FILE), work.threads)
     else:
         forward = _openvino(folder / FILE, work.threads, "bf16" if system.endswith("bf16") else "f32")
-    return BatchedSubject(forward, pairs, work)
+    return BatchedSystem(forward, pairs, work)
 
 
 def _inputs(input_ids: np.ndarray, token_type_ids: np.ndarray) -> dict[str, Any]:

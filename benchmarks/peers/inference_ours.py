@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.peers.inference_work import InferenceWork, Pairs, Subject
+from benchmarks.peers.inference_work import InferenceWork, Pairs, System
 from paddle_ranker import runtime
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.scoring.engines import open_engine
@@ -28,7 +28,7 @@ ENGINES = {
 }
 
 
-def subject(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> Subject:
+def open_system(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> System:
     """Return a system by name: `ours_dygraph`, or one of `ENGINES`; `_texts` encodes too."""
     runtime.prepare_command(work.threads)
     if system == "ours_dygraph":

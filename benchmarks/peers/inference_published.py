@@ -9,19 +9,19 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from benchmarks.peers.inference_work import BatchedSubject, Forward, InferenceWork, Pairs, Subject
+from benchmarks.peers.inference_work import BatchedSystem, Forward, InferenceWork, Pairs, System
 from benchmarks.peers.published import PublishedRanker
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 
 
-def subject(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> Subject:
+def open_system(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> System:
     """Return `published` (eager), or `published_inference`: its static graph in Paddle Inference."""
     paddle.set_device("cpu")
     network = PublishedRanker(work.shape)
     network.set_state_dict(_published_names(load_arrays(folder / "ranker" / PARAMETERS_FILE)))
     network.eval()
     forward = _eager(network) if system == "published" else _static(network, work.threads)
-    return BatchedSubject(forward, pairs, work, padded_length=work.padded_length)
+    return BatchedSystem(forward, pairs, work, padded_length=work.padded_length)
 
 
 def _published_names(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.peers.inference_work import BatchedSubject, Forward, InferenceWork, Pairs, Subject
+from benchmarks.peers.inference_work import BatchedSystem, Forward, InferenceWork, Pairs, System
 
 
-def subject(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> Subject:
+def open_system(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> System:
     """Return a system by name: `torch` or `sentence_transformers`, and what its name says more."""
     torch.set_num_threads(work.threads)
     precision = torch.bfloat16 if system.endswith("_bf16") else torch.float32
     if system.startswith("sentence_transformers"):
         return _CrossEncoder(folder / "hf", pairs, work, precision)
-    return BatchedSubject(_transformers(folder / "hf", precision, "compiled" in system), pairs, work)
+    return BatchedSystem(_transformers(folder / "hf", precision, "compiled" in system), pairs, work)
 
 
 def _transformers(folder: Path, precision: torch.dtype, compiled: bool) -> Forward:

@@ -1,22 +1,20 @@
 """What the inference benchmark hands its processes: pairs, batches, and the commands they all obey.
 
-A process says `{"ready": true}` when its model is loaded. Each line it reads then is a command in JSON, each line it
-writes the answer; at the end of its input it ends. The peers run in an environment of their own, so nothing here
-imports Paddle, or anything beside NumPy.
+The peers run in an environment of their own, so nothing here imports Paddle, or anything beside NumPy.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Optional, Protocol, TextIO
+from typing import Any, Optional, Protocol
 
 import numpy as np
 
+from benchmarks.peers.answers import Stopwatch
 from paddle_ranker.encoding.columns import EncodedPairs
 
 LOGISTIC_LIMIT = 60.0  # exp of more overflows float32; sigmoid is 0 or 1 in float64 long before
@@ -46,7 +44,7 @@ class Pairs:
     encoded: EncodedPairs
 
 
-class Subject(Protocol):
+class System(Protocol):
     """A system that is measured."""
 
     def score(self, rows: np.ndarray) -> np.ndarray:
@@ -60,7 +58,7 @@ class Forward(Protocol):
     def __call__(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray: ...
 
 
-class BatchedSubject:
+class BatchedSystem:
     """Score in batches of a fixed number of pairs.
 
     Args:
@@ -107,30 +105,25 @@ def load_inference_work(folder: Path) -> tuple[InferenceWork, Pairs]:
     return work, Pairs(queries, titles, encoded)
 
 
-def serve(subject: Subject, work: InferenceWork, commands: TextIO, answers: TextIO) -> None:
-    """Answer commands until there are no more.
+def answer_as(system: System, work: InferenceWork) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return what answers the commands of the inference benchmark.
 
     `{"do": "offline", "pairs": n}`: score the first n pairs. `{"do": "latency", "query": q, "titles": k}`: score the
     first k titles of latency query q. Both answer `pairs`, `seconds` and `cpu_seconds`. `{"do": "scores", "pairs": n}`
     answers `logits`, `{"do": "memory"}` `peak_mb` (None where the system does not say).
     """
-    print(json.dumps({"ready": True}), file=answers, flush=True)
-    for line in commands:
-        command = json.loads(line)
+
+    def answer(command: dict[str, Any]) -> dict[str, Any]:
         if command["do"] == "memory":
-            answer: dict[str, Any] = {"peak_mb": peak_memory()}
-        else:
-            rows = rows_of(command, work)
-            start, cpu_start = time.perf_counter(), time.process_time()
-            logits = subject.score(rows)
-            answer = {
-                "pairs": len(rows),
-                "seconds": time.perf_counter() - start,
-                "cpu_seconds": time.process_time() - cpu_start,
-            }
-            if command["do"] == "scores":
-                answer["logits"] = np.asarray(logits, dtype=np.float64).tolist()
-        print(json.dumps(answer), file=answers, flush=True)
+            return {"peak_mb": peak_memory()}
+        rows, watch = rows_of(command, work), Stopwatch()
+        logits = system.score(rows)
+        found: dict[str, Any] = {"pairs": len(rows), **watch.took()}
+        if command["do"] == "scores":
+            found["logits"] = np.asarray(logits, dtype=np.float64).tolist()
+        return found
+
+    return answer
 
 
 def rows_of(command: dict[str, Any], work: InferenceWork) -> np.ndarray:

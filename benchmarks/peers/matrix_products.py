@@ -5,7 +5,6 @@ Reads lines, and answers each with the best GFLOP/s by precision of one large pr
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.peers.work import take_stdout
+from benchmarks.peers.answers import answer_commands, take_stdout
 
 ROWS, INNER, COLUMNS = 2048, 768, 3072  # the feed-forward of a medium encoder over a batch
 
@@ -26,13 +25,15 @@ def main(threads: int) -> None:
     products = {**_of_torch(threads), **_of_openvino(threads)}
     for product in products.values():
         product()
-    print(json.dumps({"ready": sorted(products)}), file=answers, flush=True)
-    for _ in sys.stdin:
+
+    def fastest(command: object) -> dict[str, float]:
         best: dict[str, float] = {}
         for name, product in products.items():
             precision = name.rpartition("_")[2]
             best[precision] = max(best.get(precision, 0.0), _speed(product))
-        print(json.dumps(best), file=answers, flush=True)
+        return best
+
+    answer_commands(answers, fastest, sys.stdin, ready=sorted(products))
 
 
 def _speed(product: Product) -> float:

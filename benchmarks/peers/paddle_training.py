@@ -9,8 +9,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from benchmarks.peers.answers import Pace
 from benchmarks.peers.published import PublishedRanker
-from benchmarks.peers.work import BenchmarkTriples, Pace, TrainingWork, batches_forever
+from benchmarks.peers.work import BenchmarkTriples, TrainingWork, batches_forever
 from ernie_matching.data import EncodedTriples
 from ernie_matching.model import PairwiseExamples
 from paddle_ranker.distributed import ProcessGroup

@@ -1,21 +1,20 @@
 """The server's engine without the server: `python -m benchmarks.peers.serving_engine FOLDER ENGINE THREADS`.
 
 It scores the pairs of the requests, all of them known beforehand: in the batches of the scorer, from ids or from texts;
-in batches of 32 pairs of similar length; one by one. Each line it reads is a command, each line it writes the answer,
-as `inference_work` has it.
+in batches of 32 pairs of similar length; one by one.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from benchmarks.peers.work import take_stdout
+from benchmarks.peers.answers import Stopwatch, answer_commands, take_stdout
 from paddle_ranker import runtime
 
 
@@ -56,26 +55,23 @@ def main() -> int:
             rows = order[start : start + size]
             if size > 1 or not start or encoded.lengths[rows[0]] != encoded.lengths[order[start - 1]]:
                 scorer.batch_logits(*encoded.pad(rows, scorer.pair_encoder.pad_id))
-    print(json.dumps({"ready": True}), file=answers, flush=True)
-    for line in sys.stdin:
-        command = json.loads(line)
-        print(json.dumps(_timed(ways[command["way"]], command["seconds"], command["seed"])), file=answers, flush=True)
+
+    def answer(command: dict[str, Any]) -> dict[str, float]:
+        return _timed(ways[command["way"]], command["seconds"], command["seed"])
+
+    answer_commands(answers, answer, sys.stdin)
     return 0
 
 
 def _timed(score: Callable[[int], int], seconds: float, seed: int) -> dict[str, float]:
     """Score for so long, the batches drawn at random, so that short and long ones balance."""
     turns = np.random.default_rng(seed).permutation(1 << 16)
-    start, cpu_start, pairs = time.perf_counter(), time.process_time(), 0
+    watch, pairs = Stopwatch(), 0
     for turn in turns.tolist():
         pairs += score(turn)
-        if time.perf_counter() - start >= seconds:
+        if watch.seconds >= seconds:
             break
-    return {
-        "pairs": pairs,
-        "seconds": time.perf_counter() - start,
-        "cpu_seconds": time.process_time() - cpu_start,
-    }
+    return {"pairs": pairs, **watch.took()}
 
 
 if __name__ == "__main__":

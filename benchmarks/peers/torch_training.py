@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peers.work import BenchmarkTriples, Pace, TrainingWork, batches_forever
+from benchmarks.peers.answers import Pace
+from benchmarks.peers.work import BenchmarkTriples, TrainingWork, batches_forever
 from paddle_ranker.encoding.columns import EncodedPairs
 
 MARGIN = 1.0

@@ -11,9 +11,10 @@ from typing import Optional
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Train as SYSTEM does on the work of FOLDER, step by step as the standard input says."""
     system, folder = sys.argv[1:] if argv is None else argv
-    from benchmarks.peers.work import Pace, load_work, take_stdout
+    from benchmarks.peers.answers import Pace, take_stdout
+    from benchmarks.peers.work import load_work
 
-    pace = Pace(sys.stdin, take_stdout())
+    pace = Pace(sys.stdin, take_stdout(), "triples")
     work, triples = load_work(Path(folder))
     # Each framework is imported by its own systems alone: both bring OpenMP, and two in one process disagree.
     if system.startswith("torch"):

@@ -1,8 +1,4 @@
-"""What a training benchmark hands its processes: one set of encoded triples, and a clock they all obey.
-
-The processes stay alive and take turns, so that a busy moment of the machine hits all of them. A process says
-`{"ready": true}` before its first step; then each line it reads is a number of steps to make, and each line it writes
-is what they took. At the end of its input it ends.
+"""What a training benchmark hands its processes: one set of encoded triples, and how batches are made of them.
 
 Nothing here imports Paddle: PyTorch's processes must not load it, and ours only after `runtime.prepare`.
 """
@@ -10,14 +6,11 @@ Nothing here imports Paddle: PyTorch's processes must not load it, and ours only
 from __future__ import annotations
 
 import json
-import os
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, Optional, TextIO
+from typing import Any, Optional
 
 import numpy as np
 
@@ -118,41 +111,3 @@ def typical_batches(lengths: np.ndarray, batch_size: int, count: int, seed: int)
     whole = max(1, len(window) // batch_size)
     places = ((np.arange(min(count, whole)) + 0.5) * whole / min(count, whole)).astype(int)
     return np.concatenate([window[place * batch_size : (place + 1) * batch_size] for place in places])
-
-
-class Pace:
-    """Make a training loop stop and go at another process's word."""
-
-    def __init__(self, commands: TextIO, answers: TextIO):
-        self._commands, self._answers = commands, answers
-        self._left = self._triples = 0
-        self._start = self._cpu_start = 0.0
-
-    def tick(self, triples: int) -> None:
-        """Begin a step over so many triples; call it first in every step. Raises `SystemExit` at the end."""
-        if self._left == 0:
-            self._answer()
-            self._left, self._triples = int(self._commands.readline() or 0), 0
-            if self._left == 0:
-                raise SystemExit(0)
-            self._start, self._cpu_start = time.perf_counter(), time.process_time()
-        self._left -= 1
-        self._triples += triples
-
-    def _answer(self) -> None:
-        figures: dict[str, Any] = {"ready": True}
-        if self._triples:
-            figures = {
-                "triples": self._triples,
-                "seconds": time.perf_counter() - self._start,
-                "cpu_seconds": time.process_time() - self._cpu_start,
-            }
-        print(json.dumps(figures), file=self._answers, flush=True)
-
-
-def take_stdout() -> TextIO:
-    """Return the standard output for answers alone, and send what anything else prints to the standard error."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
-    return answers

@@ -19,16 +19,17 @@ from benchmarks.harness.workers import missing_packages
 from benchmarks.inference import Run
 from benchmarks.inference_report import Measured, best_own_system, goals, shown_tables, write_plot
 from benchmarks.inference_systems import EXPORT_PACKAGES, SYSTEMS, System
+from benchmarks.peers.answers import answer_commands
 from benchmarks.peers.inference_work import (
-    BatchedSubject,
+    BatchedSystem,
     InferenceWork,
     Pairs,
+    answer_as,
     load_inference_work,
     matrix_product_operations,
     peak_memory,
     rows_of,
     save_inference_work,
-    serve,
     sigmoid,
 )
 from paddle_ranker.encoding.columns import EncodedPairs
@@ -63,8 +64,8 @@ def test_the_peers_sort_by_length_and_the_published_way_pads() -> None:
     pairs = pairs_of([3, 6, 4])
     for padded, shapes in ((0, [(2, 6), (1, 3)]), (8, [(2, 8), (1, 8)])):
         recorder = Recorder()
-        subject = BatchedSubject(recorder, pairs, WORK, padded_length=padded)
-        assert subject.score(np.array([2, 0, 1])).tolist() == [12, 10, 11]
+        system = BatchedSystem(recorder, pairs, WORK, padded_length=padded)
+        assert system.score(np.array([2, 0, 1])).tolist() == [12, 10, 11]
         assert recorder.shapes == shapes
 
 
@@ -81,12 +82,8 @@ def test_a_worker_answers_commands(tmp_path: Path) -> None:
         {"do": "memory"},
     ]
     answers = io.StringIO()
-    serve(
-        BatchedSubject(Recorder(), loaded, work),
-        work,
-        io.StringIO("\n".join(map(json.dumps, commands)) + "\n"),
-        answers,
-    )
+    typed = io.StringIO("\n".join(map(json.dumps, commands)) + "\n")
+    answer_commands(answers, answer_as(BatchedSystem(Recorder(), loaded, work), work), typed)
     ready, scores, offline, latency, memory = map(json.loads, answers.getvalue().splitlines())
     assert ready == {"ready": True}
     assert scores["logits"] == [10.0, 11.0]

@@ -14,10 +14,10 @@ import pytest
 
 from benchmarks import training
 from benchmarks.inputs import ROOT
+from benchmarks.peers.answers import Pace
 from benchmarks.peers.work import (
     BenchmarkExamples,
     BenchmarkTriples,
-    Pace,
     TrainingWork,
     batches_forever,
     typical_batches,
@@ -58,7 +58,7 @@ def test_every_system_trains_the_batches_of_the_trainer() -> None:
 
 def test_the_pace_counts_the_triples_of_each_round() -> None:
     answers = io.StringIO()
-    pace = Pace(io.StringIO("2\n1\n"), answers)
+    pace = Pace(io.StringIO("2\n1\n"), answers, "triples")
     with pytest.raises(SystemExit):
         for triples in (5, 6, 7, 8, 9):
             pace.tick(triples)

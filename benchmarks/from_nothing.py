@@ -70,6 +70,7 @@ def train_from_nothing(
     from paddle_ranker.model.network import RankerNetwork
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
     from paddle_ranker.training.losses.expression import RankingLoss
+    from paddle_ranker.training.task import Task
     from paddle_ranker.training.trainer import fit
 
     started = time.perf_counter()
@@ -118,16 +119,7 @@ def train_from_nothing(
             seed=seed,
             device="cpu",
         )
-        fit(
-            network,
-            examples,
-            options,
-            save=lambda folder, results: None,
-            evaluate=evaluate,
-            metric="auc",
-            part_factors={},
-            processes=ProcessGroup(),
-        )
+        fit(Task(network, examples, evaluate, lambda folder, results: None, "auc"), options, ProcessGroup())
     return Trained(logits[-1], time.perf_counter() - started - scoring)
 
 

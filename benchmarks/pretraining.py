@@ -100,7 +100,7 @@ def prepare(options: PretrainingBenchmarkOptions, folder: Path) -> str:
     (folder / "options.json").write_text(json.dumps(dataclasses.asdict(training)), encoding="utf-8")
     start = start_mlm(dataclasses.replace(training, init_from=None))
     (folder / "first").mkdir()
-    start.save(folder / "first", training, {}, {})
+    start.save(folder / "first", {}, {})
     convert(ConvertOptions(source=str(folder / "first"), target=str(folder / "hf"), to="hf"))
 
     data, masking = open_data(training, start.tokenizer), make_masking(training, start.tokenizer)

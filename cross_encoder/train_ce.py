@@ -78,7 +78,7 @@ def train(options: TrainCeOptions) -> None:
         loss=options.expression,
     )
     uncompared = left_out(options.train_set, data, options.expression)
-    if start.processes.is_first:
+    if start.run.processes.is_first:
         print(f"{options.train_set}: {source.report()} pairs; {options.test_file}: {evaluation.report} pairs")
         for line in uncompared:
             print(f"{options.train_set}: {line}")
@@ -88,7 +88,7 @@ def train(options: TrainCeOptions) -> None:
     examples = LabeledExamples(data, parts.pair_encoder.pad_id, loss)
     facts = {"group_by_query": options.groups, "margin": loss.margin, "examples": len(data)}
     files = {"train_set": options.train_set, "test_file": options.test_file}
-    train_ranker(start, examples, evaluation, options, files=files, training_facts=facts)
+    train_ranker(start, examples, evaluation, options, files=files, facts=facts)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

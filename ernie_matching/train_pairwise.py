@@ -48,7 +48,7 @@ def train(options: TrainPairwiseOptions) -> None:
     source = RecordFile(options.train_file, Triple, skip_bad_rows=options.skip_bad_rows)
     memory, expression = options.data_memory_mb << 20, options.expression
     triples = encode_triples(source, parts.pair_encoder, Path(options.save_dir), memory, loss=expression)
-    if start.processes.is_first:
+    if start.run.processes.is_first:
         print(f"{options.train_file}: {source.report()} triples; {options.test_file}: {evaluation.report} pairs")
 
     parts.network.head.bias.stop_gradient = expression.shift_invariant
@@ -56,7 +56,7 @@ def train(options: TrainPairwiseOptions) -> None:
     examples = PairwiseExamples(triples, loss, parts.pair_encoder.pad_id)
     facts = {"margin": loss.margin, "examples": len(triples)}
     files = {"train_file": options.train_file, "test_file": options.test_file}
-    train_ranker(start, examples, evaluation, options, files=files, training_facts=facts)
+    train_ranker(start, examples, evaluation, options, files=files, facts=facts)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

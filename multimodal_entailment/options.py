@@ -9,7 +9,7 @@ from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option
 from paddle_ranker.runtime import ThreadOptions
-from paddle_ranker.training.options import MAY_CHANGE, TrainingOptions
+from paddle_ranker.training.options import TrainingOptions
 
 MODALITIES = ("both", "text", "image")
 FUSIONS = ("concat", "dot_attention", "multihead")
@@ -18,6 +18,11 @@ COLUMNS = "CSV with id_1, text_1, image_1, id_2, text_2, image_2, label"
 
 @dataclass(frozen=True)
 class TrainEntailmentOptions(TokenizerOptions, TrainingOptions):
+    MAY_CHANGE = TrainingOptions.MAY_CHANGE | {
+        "model_name_or_path", "vision_weights", "cache_dir", "image_workers", "metric", "image_folder",
+        "validation_file",
+    }  # fmt: skip
+
     train_file: str = option(help=f"pairs of posts: {COLUMNS}")
     validation_file: Optional[str] = option(
         None, help="pairs to evaluate on during training (default: pairs held out of the training file)"
@@ -100,12 +105,6 @@ class TrainEntailmentOptions(TokenizerOptions, TrainingOptions):
     def gamma(self) -> float:
         """The focal loss's gamma; 0, which is cross-entropy, for any other loss."""
         return self.focal_gamma if self.loss == "focal" else 0.0
-
-
-# What a run may be resumed with otherwise, beside what any training may.
-ENTAILMENT_MAY_CHANGE = MAY_CHANGE | {
-    "model_name_or_path", "vision_weights", "cache_dir", "image_workers", "metric", "image_folder",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -16,43 +16,36 @@ from multimodal_entailment.folder import EntailmentInfo, EntailmentParts, load_e
 from multimodal_entailment.image_store import ImageStore
 from multimodal_entailment.model import EntailmentNetwork, Shape, TextEncoder
 from multimodal_entailment.options import TrainEntailmentOptions
-from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.model.folder import start_ranker
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.training.facts import told_options, versions
-from paddle_ranker.training.start import start_run
-from paddle_ranker.training.state import SavedState, content_digest
+from paddle_ranker.training.run import Run, start_run
+from paddle_ranker.training.state import content_digest
 
 
 @dataclass(frozen=True)
 class EntailmentStart:
-    """A model to train, and how: `part_factors` and `resumed` as `trainer.fit` takes them."""
+    """A model to train, and how: `part_factors` as `Task` takes them."""
 
+    run: Run
     parts: EntailmentParts
-    processes: ProcessGroup
     part_factors: dict[str, float]
-    resumed: Optional[SavedState]
 
-    def save(
-        self, folder: Path, options: TrainEntailmentOptions, facts: dict[str, Any], results: dict[str, Any]
-    ) -> None:
+    def save(self, folder: Path, facts: dict[str, Any], results: dict[str, Any]) -> None:
         """Write a checkpoint into an existing folder."""
-        info = dataclasses.replace(
-            self.parts.info, training={**told_options(options), **facts}, results=results, versions=versions()
-        )
+        info = dataclasses.replace(self.parts.info, **self.run.describe(facts, results))
         save_entailment(folder, dataclasses.replace(self.parts, info=info))
 
 
 def start_entailment(options: TrainEntailmentOptions) -> EntailmentStart:
     """Select the device, seed everything, and load the encoders or the interrupted run to start from."""
-    processes, resumed = start_run(options)
+    run = start_run(options)
     frozen = {"frozen_text": options.freeze_text, "frozen_vision": options.freeze_vision}
-    if resumed:
-        parts = load_entailment(resumed.model, tokenizer=options.tokenizer)
+    if run.resumed:
+        parts = load_entailment(run.resumed.model, tokenizer=options.tokenizer)
         network = EntailmentNetwork(parts.network.text, parts.network.vision, parts.info.shape, **frozen)
         parts = dataclasses.replace(parts, network=network)  # its parameters come with the state
-        return EntailmentStart(parts, processes, resumed.part_factors, resumed)
+        return EntailmentStart(run, parts, run.resumed.part_factors)
     text = pair_encoder = vision = None
     factors = {"fusion": options.new_parts_factor}
     if options.modalities != "image":
@@ -79,9 +72,7 @@ def start_entailment(options: TrainEntailmentOptions) -> EntailmentStart:
         image_size=options.image_size if vision is not None else None,
     )
     parts = EntailmentParts(EntailmentNetwork(text, vision, shape, **frozen), pair_encoder, info)
-    if processes.is_first and options.resume:
-        print(f"{options.save_dir} holds no run to resume: begin one", flush=True)
-    return EntailmentStart(parts, processes, factors, None)
+    return EntailmentStart(run, parts, factors)
 
 
 def _text_encoder(options: TrainEntailmentOptions) -> tuple[TextEncoder, PairEncoder, list[str]]:

@@ -7,12 +7,14 @@ from typing import Optional
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option
-from paddle_ranker.training.options import MAY_CHANGE, TrainingOptions
+from paddle_ranker.training.options import TrainingOptions
 from pretraining.corpus import DOCUMENTS, DOCUMENTS_HELP
 
 
 @dataclass(frozen=True)
 class TrainMlmOptions(TrainingOptions):
+    MAY_CHANGE = TrainingOptions.MAY_CHANGE | {"init_from", "config", "cache_dir", "train_files", "eval_files"}
+
     train_files: tuple[str, ...] = option(help=f"files to train on: {DOCUMENTS_HELP}", several=True)
     eval_files: tuple[str, ...] = option(
         (), help="files to evaluate on (default: documents held out of the training files, --eval_share)", several=True
@@ -80,7 +82,3 @@ class TrainMlmOptions(TrainingOptions):
         super().__post_init__()
         if self.init_from is None and self.tokenizer is None and not self.resume:
             raise UsageError("--tokenizer is needed for an encoder from nothing: make one with train_tokenizer.py")
-
-
-# What a run may be resumed with otherwise, beside what any training may.
-MLM_MAY_CHANGE = MAY_CHANGE | {"init_from", "tokenizer", "config", "cache_dir"}

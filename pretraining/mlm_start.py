@@ -6,11 +6,10 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
-from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.batching import permuted
 from paddle_ranker.encoding.tokenizers.folder import VOCABULARY_FILE, TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter
@@ -19,9 +18,7 @@ from paddle_ranker.errors import CheckpointError, DataError, UsageError
 from paddle_ranker.model.config import EncoderConfig, read_config, write_config
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.training.facts import told_options, versions
-from paddle_ranker.training.start import start_run
-from paddle_ranker.training.state import SavedState
+from paddle_ranker.training.run import Run, start_run
 from pretraining.corpus import Corpus
 from pretraining.masking import Masking
 from pretraining.mlm_options import TrainMlmOptions
@@ -36,21 +33,20 @@ _MOST_UNKNOWN = 0.05  # share of the tokens
 
 @dataclass(frozen=True)
 class MlmStart:
-    """A network to train, and how: `part_factors` and `resumed` as `trainer.fit` takes them."""
+    """A network to train, and how: `part_factors` as `Task` takes them."""
 
+    run: Run
     network: MaskedLanguageModel
     tokenizer: TokenizerFiles
-    processes: ProcessGroup
     part_factors: dict[str, float]
-    resumed: Optional[SavedState]
 
-    def save(self, folder: Path, options: TrainMlmOptions, facts: dict[str, Any], results: dict[str, Any]) -> None:
+    def save(self, folder: Path, facts: dict[str, Any], results: dict[str, Any]) -> None:
         """Write a checkpoint into an existing folder: an encoder folder as `--model_name_or_path` takes it."""
         save_arrays(self.network.state_dict(), folder / PARAMETERS_FILE)
         self.tokenizer.write(folder)
         write_config(folder, self.network.config)
-        told = {"training": {**told_options(options), **facts}, "results": results, "versions": versions()}
-        (folder / INFO_FILE).write_text(json.dumps(told, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        info = self.run.describe(facts, results)
+        (folder / INFO_FILE).write_text(json.dumps(info, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def start_mlm(options: TrainMlmOptions) -> MlmStart:
@@ -59,7 +55,8 @@ def start_mlm(options: TrainMlmOptions) -> MlmStart:
     Raises `CheckpointError` for a tokenizer that is not the checkpoint's, `UsageError` for sequences longer than the
     network has positions.
     """
-    processes, resumed = start_run(options)
+    run = start_run(options)
+    resumed = run.resumed
     source = resumed.model if resumed else resolve_model(options.init_from) if options.init_from else None
     if source is not None:
         folder = source.parent if source.is_file() else source
@@ -88,13 +85,9 @@ def start_mlm(options: TrainMlmOptions) -> MlmStart:
     if options.packing == "pack" and options.attention == "document":
         network.separator = tokenizer.token_to_id[tokenizer.special_tokens["sep_token"]]
     network.encoder.gradient_checkpointing = options.gradient_checkpointing
-    if processes.is_first:
-        if options.resume and not resumed:
-            print(f"{options.save_dir} holds no run to resume: begin one", flush=True)
-        if options.init_from and not resumed:
-            new = f"; new: {', '.join(factors)}" if factors else ""
-            print(f"start from {source}{new}", flush=True)
-    return MlmStart(network, tokenizer, processes, resumed.part_factors if resumed else factors, resumed)
+    if options.init_from and not resumed:
+        run.say(f"start from {source}" + (f"; new: {', '.join(factors)}" if factors else ""))
+    return MlmStart(run, network, tokenizer, factors)
 
 
 def _folder(name: str) -> Path:

@@ -37,8 +37,6 @@ LONGER = {
     "paddle_ranker/scoring/ranker.py load": "",
     "paddle_ranker/serving/core/batcher.py": "",
     "paddle_ranker/serving/process/worker.py _serve": "",
-    "paddle_ranker/training/ranker.py train_ranker": "",
-    "paddle_ranker/training/trainer.py fit": "",
     "pretraining/ladder.py plan_ladder": "",
     "pretraining/power_law.py forecast": "",
     "pretraining/scaling_law.py scaling_law": "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.training.losses.expression import RankingLoss
 from paddle_ranker.training.options import TrainingOptions
 from paddle_ranker.training.state import find_state
+from paddle_ranker.training.task import Task
 from paddle_ranker.training.trainer import FitResult, fit
 from tests.tiny import PAIRS, make_network, write_tokenizer
 
@@ -37,8 +39,7 @@ def run(
     aucs: Any = (),
     part_factors: Any = None,
     lower_is_better: bool = False,
-    begin_epoch: Any = None,
-    describe: Any = dict,
+    hooks: Any = types.MappingProxyType({}),
     **changes: Any,
 ) -> tuple[FitResult, Any]:
     """Train a tiny network; the evaluations answer with `aucs` in turn, then 0.5."""
@@ -51,21 +52,18 @@ def run(
     values = {"batch_size": 8, "epochs": 2, "learning_rate": 1e-3, "eval_step": 2, "logging_steps": 2}
     options = TrainingOptions(save_dir=str(tmp_path / "checkpoint"), **{**values, **changes})
     answers = iter(aucs)
-    result = fit(
+    task = Task(
         network,
         examples,
-        options,
-        save=write,
         evaluate=lambda: {"auc": next(answers, 0.5)},
+        save=write,
         metric="auc",
-        part_factors={"head": 10.0} if part_factors is None else part_factors,
-        processes=ProcessGroup(),
-        identity={"learning_rate": options.learning_rate},
-        resumed=find_state(options.save_dir) if options.resume else None,
         lower_is_better=lower_is_better,
-        begin_epoch=begin_epoch,
-        describe=describe,
+        part_factors={"head": 10.0} if part_factors is None else part_factors,
+        identity={"learning_rate": options.learning_rate},
+        **hooks,
     )
+    result = fit(task, options, ProcessGroup(), find_state(options.save_dir) if options.resume else None)
     return result, network
 
 

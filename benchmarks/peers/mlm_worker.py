@@ -20,6 +20,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     from paddle_ranker import runtime
 
     runtime.prepare_command(threads=0)  # MKL_NUM_THREADS, which is set, stays
+    from paddle_ranker.training.task import Task
     from paddle_ranker.training.trainer import fit
     from pretraining.examples import HeldOut, MaskedExamples
     from pretraining.mlm_options import TrainMlmOptions
@@ -40,7 +41,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
     def evaluate() -> dict[str, float]:
         took = pace.took()
-        figures = held_out.measure(start.network, start.processes)
+        figures = held_out.measure(start.network, start.run.processes)
         pace.answer({**took, "losses": losses, "eval_loss": figures["loss"]})
         losses.clear()
         return figures
@@ -50,19 +51,17 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return figures
 
     examples = Paced(data.train, masking)
-    fit(
+    task = Task(
         start.network,
         examples,
-        options,
+        evaluate,
         save=lambda path, results: None,
-        evaluate=evaluate,
         metric="loss",
         lower_is_better=True,
-        part_factors={},
-        processes=start.processes,
         begin_epoch=examples.begin_epoch,
         describe=note,
     )
+    fit(task, options, start.run.processes)
     return 0
 
 

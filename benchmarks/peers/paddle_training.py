@@ -20,6 +20,7 @@ from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.network import RankerNetwork
 from paddle_ranker.training.losses.expression import RankingLoss
 from paddle_ranker.training.options import TrainingOptions
+from paddle_ranker.training.task import Task
 from paddle_ranker.training.trainer import fit
 
 FOREVER = 1_000_000
@@ -31,27 +32,21 @@ def ours(work: TrainingWork, triples: BenchmarkTriples, pace: Pace, *, match_emb
     encoded = EncodedTriples.of(triples.positives, triples.negatives)
     examples = _Paced(encoded, RankingLoss("margin_logit"), work.pad_id)
     examples.pace = pace
+    factors = {"head": 10.0, "match_embeddings": 10.0}
     with tempfile.TemporaryDirectory() as folder:
-        fit(
-            network,
-            examples,
-            TrainingOptions(
-                save_dir=folder,
-                batch_size=work.batch_size,
-                learning_rate=work.learning_rate,
-                max_grad_norm=work.max_grad_norm,
-                epochs=FOREVER,
-                eval_step=FOREVER,
-                save_step=FOREVER,
-                seed=work.seed,
-                device="cpu",
-            ),
-            save=lambda path, results: None,
-            evaluate=dict,
-            metric="auc",
-            part_factors={"head": 10.0, "match_embeddings": 10.0},
-            processes=ProcessGroup(),
+        options = TrainingOptions(
+            save_dir=folder,
+            batch_size=work.batch_size,
+            learning_rate=work.learning_rate,
+            max_grad_norm=work.max_grad_norm,
+            epochs=FOREVER,
+            eval_step=FOREVER,
+            save_step=FOREVER,
+            seed=work.seed,
+            device="cpu",
         )
+        task = Task(network, examples, dict, lambda path, results: None, "auc", part_factors=factors)
+        fit(task, options, ProcessGroup())
 
 
 class _Paced(PairwiseExamples):

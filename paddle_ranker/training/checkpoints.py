@@ -1,4 +1,4 @@
-"""The checkpoints of a training run: `model_<step>`, `state_<step>` to resume from, and pointers to best and last.
+"""What a training leaves in its `save_dir`: `model_<step>`, `state_<step>` to resume from, pointers, and the log.
 
 A checkpoint gets its name only when it is complete and on the disk, its state after it, and the pointers move after
 that. A kill at any moment leaves checkpoints that load, pointers that point to one, and a state to go on from.
@@ -14,7 +14,9 @@ from typing import IO, Callable, Optional, Union
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.storage.atomic import make_folder, new_folder, point, remove_unfinished
-from paddle_ranker.training.log import METRICS_FILE, PICTURE_FILE
+from paddle_ranker.training.log import METRICS_FILE, PICTURE_FILE, TrainingLog
+from paddle_ranker.training.options import TrainingOptions
+from paddle_ranker.training.state import Progress, SavedState
 
 _POINTERS = ("best", "last")
 _OF_A_RUN = re.compile(r"(model|state)_(\d+)")
@@ -134,3 +136,55 @@ class CheckpointKeeper:
 
     def _folders(self) -> list[Path]:
         return [path for path in self.folder.iterdir() if path.is_dir() and _OF_A_RUN.fullmatch(path.name)]
+
+
+class RunFolder:
+    """What a run leaves in `save_dir`: checkpoints, states to resume from, and the log."""
+
+    def __init__(self, options: TrainingOptions, resumed: Optional[SavedState]):
+        self.keeper = CheckpointKeeper(options.save_dir, options.keep)
+        try:
+            if resumed:
+                done = resumed.progress
+                self.keeper.resume(done.step, int(done.best["step"]) if done.best else None, done.scheduled)
+            else:
+                self.keeper.start()
+            resumed_step = resumed.progress.step if resumed else None
+            self.log = TrainingLog(self.keeper.folder, log_dir=options.log_dir, resumed_step=resumed_step)
+        except BaseException:
+            self.keeper.close()
+            raise
+        if self.keeper.set_aside:
+            self.log.say(f"checkpoints of an earlier run moved to {self.keeper.set_aside}")
+        if resumed:
+            self.log.say(f"resume after step {resumed.progress.step}, from {resumed.model}")
+
+    def checkpoint(
+        self,
+        done: Progress,
+        write: Callable[[Path], None],
+        write_state: Callable[[Path], None],
+        *,
+        scheduled: bool,
+    ) -> None:
+        """Save the step that is done; raises `RankerError` where that cannot be written."""
+        best = int(done.best["step"]) if done.best else None
+        done.scheduled = self.keeper.scheduled_with(done.step) if scheduled else self.keeper.scheduled
+        try:
+            self.keeper.save(done.step, write, write_state, scheduled=done.scheduled, best_step=best)
+        except OSError as error:  # a full disk, most of all
+            raise RankerError(
+                f"{self.keeper.folder}: the checkpoint of step {done.step} could not be written "
+                f"({error.strerror or error}); {self.last_good}; make room, or choose another --save_dir"
+            ) from error
+
+    @property
+    def last_good(self) -> str:
+        """Where a run that fails can go on from, in words."""
+        last = self.keeper.last
+        return f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+
+    def close(self) -> None:
+        """Finish the log, and let another training have the folder."""
+        self.log.close()
+        self.keeper.close()

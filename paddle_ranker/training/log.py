@@ -19,7 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Optional
 
@@ -75,20 +75,20 @@ class TrainingLog:
         sys.stdout.flush()
 
     def step(
-        self, step: int, epoch: int, batch: int, *, shown: dict[str, float], told: dict[str, float], speed: float
+        self, step: int, epoch: int, batch: int, *, shown: dict[str, float], more: dict[str, float], speed: float
     ) -> None:
         """Print one progress line and record it.
 
         Args:
             step, epoch, batch: counted from 1, the batch within its epoch.
             shown: figures of the printed line, the loss first.
-            told: further figures, for the files alone (`learning_rate`, `gradient_norm`, ...).
+            more: further metrics, for the files alone (`learning_rate`, `gradient_norm`, ...).
             speed: steps a second since the line before.
         """
         figures = "".join(f", {name}: {value:.5f}" for name, value in shown.items())
         self.say(f"global step {step}, epoch: {epoch}, batch: {batch}{figures}, speed: {speed:.2f} step/s")
         place = {"step": step, "epoch": epoch, "batch": batch}
-        self._record({**place, **_plain({**shown, **told, "steps_per_second": speed})})
+        self._record({**place, **_plain({**shown, **more, "steps_per_second": speed})})
 
     def evaluation(self, step: int, metric: str, figures: dict[str, float], *, lower_is_better: bool = False) -> None:
         """Print the evaluation's deciding figure and record all of them.
@@ -236,3 +236,40 @@ def _tagged(record: dict[str, Any]) -> Iterator[tuple[str, Optional[float]]]:
             yield "train/speed", value
         elif name not in ("step", "batch", "time"):
             yield f"train/{name}", value
+
+
+class Clock:
+    """Seconds of a run, and steps a second between two progress lines, evaluation and saving left out."""
+
+    def __init__(self, step: int, seconds_before: float) -> None:
+        self._start = self._mark = time.perf_counter()
+        self._mark_step, self._before = step, seconds_before
+        self._paused = self._paused_in_all = 0.0
+
+    def rate(self, step: int) -> float:
+        """Return the steps a second since the last call."""
+        now = time.perf_counter()
+        rate = (step - self._mark_step) / max(now - self._mark - self._paused, 1e-9)
+        self._mark, self._mark_step, self._paused = now, step, 0.0
+        return rate
+
+    def seconds_here(self) -> float:
+        """Return the seconds since this process began to train."""
+        return time.perf_counter() - self._start
+
+    def seconds(self) -> float:
+        """Return the seconds of the run, those before it was resumed included."""
+        return self._before + self.seconds_here()
+
+    def training_seconds(self) -> float:
+        """Return the seconds that this process spent on steps."""
+        return self.seconds_here() - self._paused_in_all
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out what happens inside."""
+        start = time.perf_counter()
+        yield
+        pause = time.perf_counter() - start
+        self._paused += pause
+        self._paused_in_all += pause

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Optional
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Optional
 
 from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
 from paddle_ranker.errors import UsageError
@@ -15,6 +15,19 @@ from paddle_ranker.runtime import DeviceOptions
 @dataclass(frozen=True)
 class TrainingOptions(DeviceOptions):
     """What every training command accepts."""
+
+    # What a run may be resumed with otherwise than it was started: it leaves the parameters as they come, or moves
+    # only where a run stops and what it keeps; and files, of which the content is compared.
+    MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
+        {
+            "debug", "save_dir", "init_from_ckpt", "logging_steps", "eval_step", "save_step", "keep", "early_stopping",
+            "max_minutes", "resume", "force_resume", "log_dir", "device", "cpu_threads", "data_memory_mb", "tokenizer",
+            "train_file", "train_set", "test_file",
+        }
+    )  # fmt: skip
+    _NOT_RECORDED: ClassVar[frozenset[str]] = frozenset(
+        {"debug", "save_dir", "logging_steps", "resume", "force_resume", "log_dir"}
+    )
 
     save_dir: str = option("./checkpoint", help="where checkpoints go")
     batch_size: int = option(32, help="examples a batch, on each device", minimum=1)
@@ -78,6 +91,14 @@ class TrainingOptions(DeviceOptions):
         if self.force_resume and not self.resume:
             raise UsageError("--force_resume true says how to resume: add --resume, or leave it out to begin a new run")
 
+    def recorded(self) -> dict[str, Any]:
+        """Return the options that belong to what was trained, and not to the machine or the moment."""
+        return {name: value for name, value in asdict(self).items() if name not in self._NOT_RECORDED}
+
+    def identity(self) -> dict[str, Any]:
+        """Return the options that a run must be resumed with."""
+        return {name: value for name, value in asdict(self).items() if name not in self.MAY_CHANGE}
+
 
 @dataclass(frozen=True)
 class RankerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
@@ -111,27 +132,3 @@ class RankerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
         help="add what BM25 and its kin see to the head, computed inside the model; a checkpoint that has them keeps "
         "them",
     )
-
-
-# What a run may be resumed with otherwise than it was started: it leaves the parameters as they come, or moves only
-# where a run stops and what it keeps.
-MAY_CHANGE = frozenset(
-    {
-        "debug",
-        "save_dir",
-        "init_from_ckpt",
-        "logging_steps",
-        "eval_step",
-        "save_step",
-        "keep",
-        "early_stopping",
-        "max_minutes",
-        "resume",
-        "force_resume",
-        "log_dir",
-        "device",
-        "cpu_threads",
-        "data_memory_mb",
-        "tokenizer",
-    }
-)

@@ -14,7 +14,7 @@ import paddle
 from paddle import Tensor, nn
 
 GOOD_STEPS = 2000  # steps without an overflow after which the scale doubles
-SMALLEST_SCALE = 2.0**-14  # below, a gradient that is still not finite is not so because of the scale
+SMALLEST_SCALE = 2.0**-14  # below, gradients that are still not finite have diverged
 
 
 class Precision:
@@ -47,8 +47,8 @@ class Precision:
             hook.remove()
 
     @property
-    def told(self) -> str:
-        """What the user should know about it, one line; empty in single precision."""
+    def report(self) -> str:
+        """What the user should know of it, one line; empty in single precision."""
         if not self.use_amp:
             return ""
         emulated = f": a CPU has no {self.dtype} kernels, so values are rounded to it and computed in float32"
@@ -74,7 +74,7 @@ class Precision:
         return False
 
     @property
-    def hopeless(self) -> bool:
+    def diverged(self) -> bool:
         """Whether gradients that are not finite cannot be the scale's fault."""
         return not self.use_amp or self.scale < SMALLEST_SCALE
 

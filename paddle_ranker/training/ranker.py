@@ -1,50 +1,44 @@
-"""What training a ranker of either kind has around the loop: where it starts, what it saves, what it says."""
+"""Training a ranker of either kind: where it starts, how it is evaluated, what it saves."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.columns import EncodedPairs
-from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.evaluate import EvaluationSet
 from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.model.folder import RankerInfo, RankerParts, save_ranker, start_ranker
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.files import say_truncated
-from paddle_ranker.training.facts import say_result, told_options, versions
-from paddle_ranker.training.options import MAY_CHANGE, RankerTrainingOptions
-from paddle_ranker.training.start import start_run
-from paddle_ranker.training.state import SavedState, content_digest
-from paddle_ranker.training.trainer import Examples, FitResult, fit
+from paddle_ranker.training.options import RankerTrainingOptions
+from paddle_ranker.training.run import Run, start_run
+from paddle_ranker.training.state import content_digest
+from paddle_ranker.training.task import Examples, Task
+from paddle_ranker.training.trainer import FitResult
 
 FOLDED_HEAD_FACTOR = 2.0  # two opposite rows become one, which moves half as far a step
 
 
 @dataclass(frozen=True)
-class Start:
-    """What a training begins with.
+class RankerStart:
+    """What the training of a ranker begins with; `part_factors` are as `Task` takes them."""
 
-    `part_factors` are the learning rates of parts, times the peak; `resumed` is the state of an earlier run that this
-    one goes on with.
-    """
-
+    run: Run
     parts: RankerParts
-    processes: ProcessGroup
     part_factors: dict[str, float]
-    resumed: Optional[SavedState]
 
 
-def start_training(options: RankerTrainingOptions, kind: str) -> Start:
+def start_training(options: RankerTrainingOptions, kind: str) -> RankerStart:
     """Select the device, seed everything, and load the ranker, the encoder or the interrupted run to start from."""
-    processes, resumed = start_run(options)
-    if resumed:
-        source, name = resumed.model, None
+    run = start_run(options)
+    if run.resumed:
+        source, name = run.resumed.model, None
     elif options.init_from_ckpt:
         source, name = Path(options.init_from_ckpt), options.model_name_or_path
     else:
@@ -57,17 +51,14 @@ def start_training(options: RankerTrainingOptions, kind: str) -> Start:
         match_embeddings=options.match_embeddings,
         lexical_features=options.lexical_features,
         tokenizer=options.tokenizer,
-        same_kind=bool(resumed or options.init_from_ckpt),
+        same_kind=bool(run.resumed or options.init_from_ckpt),
     )
     parts.network.encoder.gradient_checkpointing = options.gradient_checkpointing
-    if processes.is_first:
-        if options.resume and not resumed:
-            print(f"{options.save_dir} holds no run to resume: begin one", flush=True)
-        if parts.new_parts:
-            print(f"start from {source}; new: {', '.join(parts.new_parts)}", flush=True)
-        if parts.dropped_calibration:
-            print(f"the calibration of {source} is left out: calibrate what comes out of the training", flush=True)
-    return Start(parts, processes, resumed.part_factors if resumed else _part_factors(parts, options), resumed)
+    if parts.new_parts:
+        run.say(f"start from {source}; new: {', '.join(parts.new_parts)}")
+    if parts.dropped_calibration:
+        run.say(f"the calibration of {source} is left out: calibrate what comes out of the training")
+    return RankerStart(run, parts, _part_factors(parts, options))
 
 
 def _part_factors(parts: RankerParts, options: RankerTrainingOptions) -> dict[str, float]:
@@ -91,7 +82,7 @@ class RankerExamples(Examples, Protocol):
         ...
 
 
-def open_evaluation(start: Start, test_file: str, options: RankerTrainingOptions) -> EvaluationSet:
+def open_evaluation(start: RankerStart, test_file: str, options: RankerTrainingOptions) -> EvaluationSet:
     """Return the file to evaluate on during training, encoded; pairs with several labels are left out of it."""
     return EvaluationSet(
         test_file, start.parts.pair_encoder, options.batch_size, skip_bad_rows=options.skip_bad_rows, one_label=True
@@ -99,24 +90,22 @@ def open_evaluation(start: Start, test_file: str, options: RankerTrainingOptions
 
 
 def train_ranker(
-    start: Start,
+    start: RankerStart,
     examples: RankerExamples,
     evaluation: EvaluationSet,
     options: RankerTrainingOptions,
     *,
     files: dict[str, str],
-    training_facts: dict[str, Any],
+    facts: dict[str, Any],
 ) -> FitResult:
-    """Train, evaluate as it goes, keep the best checkpoint by `options.metric`, and say where it ended.
+    """Train, evaluate as it goes, keep the best checkpoint by `options.metric`, and print where it ended.
 
     Args:
         files: the training and the evaluation file, by the names of their options: a resumed run needs the same.
-        training_facts: what belongs into `ranker.json` beside the options (the loss's margin, the number of examples).
+        facts: what belongs into `ranker.json` beside the options (the loss's margin, the number of examples).
     """
-    parts, processes = start.parts, start.processes
-    if len(examples) < processes.size:
-        raise UsageError(f"{len(examples)} training examples are too few for {processes.size} processes")
-    if processes.is_first:
+    run, parts = start.run, start.parts
+    if run.processes.is_first:
         say_truncated(parts.pair_encoder)
     lexical = parts.network.lexical
     if lexical is not None and not lexical.has_learned:
@@ -125,12 +114,12 @@ def train_ranker(
     engine = DygraphEngine(parts.network)
 
     def evaluate() -> dict[str, float]:
-        figures = evaluation.measure(engine, processes)
-        if options.metric not in figures:
+        metrics = evaluation.measure(engine, run.processes)
+        if options.metric not in metrics:
             raise DataError(
                 f"the evaluation file gives no {options.metric} (it has one title a query): choose --metric auc"
             )
-        return figures
+        return metrics
 
     def save(folder: Path, results: dict[str, Any]) -> None:
         info = RankerInfo(
@@ -138,27 +127,21 @@ def train_ranker(
             max_seq_length=parts.info.max_seq_length,
             match_embeddings=parts.info.match_embeddings,
             lexical_features=parts.info.lexical_features,
-            training={**told_options(options), **training_facts},
-            results=results,
-            versions=versions(),
+            **run.describe(facts, results),
         )
         save_ranker(folder, parts.network, parts.pair_encoder, info)
 
-    fixed = {name: value for name, value in asdict(options).items() if name not in {*MAY_CHANGE, *files}}
-    fixed["max_seq_length"] = parts.info.max_seq_length  # a default that the checkpoint decides
-    result = fit(
+    own = {**options.identity(), "max_seq_length": parts.info.max_seq_length}  # a default that the checkpoint decides
+    content = {name: content_digest(path) for name, path in files.items()}
+    identity = {"options": own, "content": content}
+    task = Task(
         parts.network,
         examples,
-        options,
-        save=save,
-        evaluate=evaluate,
-        metric=options.metric,
+        evaluate,
+        save,
+        options.metric,
         lower_is_better=not MEASURES[options.metric].higher_is_better,
         part_factors=start.part_factors,
-        processes=processes,
-        identity={"options": fixed, "content": {name: content_digest(path) for name, path in files.items()}},
-        resumed=start.resumed,
+        identity=identity,
     )
-    if processes.is_first:
-        say_result(result)
-    return result
+    return run.train(task)

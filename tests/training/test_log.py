@@ -31,7 +31,7 @@ def begin(folder: Path, *, resumed_step: Optional[int] = None, log_dir: Optional
 def tell(log: TrainingLog, *steps: int, loss: float = 0.5) -> None:
     for step in steps:
         told = {"learning_rate": 1e-5 * step, "gradient_norm": 2.0}
-        log.step(step, 1, step, shown={"loss": loss}, told=told, speed=2.5)
+        log.step(step, 1, step, shown={"loss": loss}, more=told, speed=2.5)
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -51,8 +51,8 @@ def steps(folder: Path) -> list[int]:
 
 def test_printed_lines_are_the_published_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = begin(tmp_path)
-    log.step(10, 1, 10, shown={"loss": 0.072671}, told={"learning_rate": 2e-5}, speed=15.449)
-    log.step(45000, 2, 5, shown={"loss": 0.589307, "accuracy": 0.75}, told={}, speed=10.08)
+    log.step(10, 1, 10, shown={"loss": 0.072671}, more={"learning_rate": 2e-5}, speed=15.449)
+    log.step(45000, 2, 5, shown={"loss": 0.589307, "accuracy": 0.75}, more={}, speed=10.08)
     log.evaluation(200, "auc", {"auc": 0.7914, "pairs": 10})
     log.say("and a line of its own")
     assert capsys.readouterr().out.splitlines() == [
@@ -68,7 +68,7 @@ def test_metrics_hold_every_figure_at_once_and_nothing_that_is_no_json(tmp_path:
     shown: dict[str, Any] = {"loss": np.float32(0.5), "accuracy": math.nan}
     told: dict[str, Any] = {"gradient_norm": np.float64(np.inf), "loss_scale": 32768}
     measured: dict[str, Any] = {"step": 10, "auc": np.float64(0.75), "ndcg@10": math.nan, "pairs": np.int64(7)}
-    log.step(10, 1, 4, shown=shown, told=told, speed=2.5)
+    log.step(10, 1, 4, shown=shown, more=told, speed=2.5)
     log.evaluation(10, "auc", measured)
     first, second = lines(tmp_path)  # while the log is still open
     assert 0 <= second["time"] - first["time"] < 60
@@ -134,7 +134,7 @@ from paddle_ranker.training.log import TrainingLog
 log = TrainingLog(Path(sys.argv[1]), log_dir=None, resumed_step=None)
 def tell(*steps):
     for step in steps:
-        log.step(step, 1, step, shown={"loss": 0.5}, told={"learning_rate": 0.1}, speed=1.0)
+        log.step(step, 1, step, shown={"loss": 0.5}, more={"learning_rate": 0.1}, speed=1.0)
 tell(1, 2)
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 resource.setrlimit(resource.RLIMIT_FSIZE, (Path(log.metrics).stat().st_size + 50, hard))  # room for half a line
@@ -186,7 +186,7 @@ def test_visualdl_shows_the_same_figures_whole_after_a_resume(
     log_dir = tmp_path / "visual" / "first"
     log = begin(tmp_path / "run", log_dir=log_dir)
     tell(log, 10, 20, 30)
-    log.step(40, 1, 40, shown={"loss": math.nan}, told={}, speed=1.5)
+    log.step(40, 1, 40, shown={"loss": math.nan}, more={}, speed=1.5)
     log.evaluation(40, "auc", {"auc": 0.75, "ndcg@10": 0.5})
     log.close()
     first = scalars(log_dir)
@@ -270,7 +270,7 @@ def test_picture_at_the_end_whatever_there_is(
 ) -> None:
     log = begin(tmp_path)
     for step in range(1, step_lines + 1):
-        log.step(step, 1 + step // 100, step, shown={"loss": 1 / step}, told={"learning_rate": 0.1}, speed=1.0)
+        log.step(step, 1 + step // 100, step, shown={"loss": 1 / step}, more={"learning_rate": 0.1}, speed=1.0)
     for number in range(1, evaluations + 1):
         log.evaluation(50 * number, "auc", {"auc": 0.5 + 0.1 * number, "ndcg@10": 0.4, "pairs": 1300})
     log.close()
@@ -314,8 +314,8 @@ def test_drawing_chooses_no_backend_for_the_process(tmp_path: Path) -> None:
 
 def test_what_is_read_for_the_picture(tmp_path: Path) -> None:
     log = begin(tmp_path)
-    log.step(10, 1, 10, shown={"loss": 0.5}, told={"learning_rate": 1e-5}, speed=1.0)
-    log.step(20, 2, 10, shown={"loss": math.nan}, told={}, speed=1.0)
+    log.step(10, 1, 10, shown={"loss": 0.5}, more={"learning_rate": 1e-5}, speed=1.0)
+    log.step(20, 2, 10, shown={"loss": math.nan}, more={}, speed=1.0)
     for step, auc in [(10, 0.6), (20, 0.9), (30, 0.9), (40, math.nan)]:
         log.evaluation(step, "auc", {"auc": auc, **({"map": 0.5} if step == 20 else {})})
     curve = read_curve(tmp_path / "metrics.jsonl", "name")

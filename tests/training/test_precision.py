@@ -68,7 +68,7 @@ def test_the_scale_halves_at_an_overflow_and_doubles_after_good_steps(monkeypatc
     other.restore(saved)
     assert other.update(1.0) and other.scale == 8.0  # the good steps were counted on
     off = Precision(make_network(), use_amp=False, scale_loss=8.0)
-    assert off.scale == 1.0 and not off.update(math.nan) and off.hopeless and off.told == ""
+    assert off.scale == 1.0 and not off.update(math.nan) and off.diverged and off.report == ""
 
 
 def test_a_scale_that_overflows_costs_steps_and_not_the_training(tmp_path: Any, examples: Any) -> None:

@@ -220,8 +220,7 @@ def test_a_figure_may_be_better_the_lower_it_is(tmp_path: Path, examples: Pairwi
         examples,
         aucs=[0.7, 0.3, 0.6],
         lower_is_better=True,
-        begin_epoch=told.append,
-        describe=lambda figures: {**figures, "twice": 2 * figures["loss"]},
+        hooks={"begin_epoch": told.append, "describe": lambda means: {**means, "twice": 2 * means["loss"]}},
     )
     assert result.best == {"step": 4, "auc": 0.3} and (tmp_path / "checkpoint" / "best").resolve().name == "model_4"
     assert told == [1, 2]

@@ -1,0 +1,87 @@
+"""One way to start a training, to resume it, and to say what came of it, whatever is trained.
+
+run = start_run(options)                              # device, processes, seed, the interrupted run to resume
+network, examples = ...                               # the task's own; from run.resumed.model where there is one
+run.train(Task(network, examples, evaluate, save, metric="auc", identity=...))
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Optional
+
+import paddle
+
+from paddle_ranker import __version__, runtime
+from paddle_ranker.distributed import ProcessGroup
+from paddle_ranker.errors import UsageError
+from paddle_ranker.storage.atomic import make_folder
+from paddle_ranker.training.checkpoints import require_free
+from paddle_ranker.training.options import TrainingOptions
+from paddle_ranker.training.state import SavedState, find_state
+from paddle_ranker.training.task import Task
+from paddle_ranker.training.trainer import FitResult, fit
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training that has begun; `resumed` is the state of an interrupted one that it goes on with, if any."""
+
+    options: TrainingOptions
+    processes: ProcessGroup
+    resumed: Optional[SavedState]
+
+    def say(self, line: str) -> None:
+        """Print a line, in the first process alone."""
+        if self.processes.is_first:
+            print(line, flush=True)
+
+    def describe(self, facts: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
+        """Return what a checkpoint says of how it was trained: `training`, `results` and `versions`.
+
+        Args:
+            facts: what belongs there beside the options (the loss's margin, the number of examples).
+            results: of the evaluation.
+        """
+        return {"training": {**self.options.recorded(), **facts}, "results": results, "versions": versions()}
+
+    def train(self, task: Task) -> FitResult:
+        """Train, and print where it ended. Raises what `fit` raises."""
+        if len(task.examples) < self.processes.size:
+            raise UsageError(f"{len(task.examples)} training examples are too few for {self.processes.size} processes")
+        result = fit(task, self.options, self.processes, self.resumed)
+        ended = "trained" if result.finished else "stopped for now (--resume goes on) after"
+        self.say(f"{ended} {result.steps} steps in {result.seconds:.0f} s, {result.examples_per_second:.1f} examples/s")
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in result.best.items() if isinstance(value, float))
+        best = f"best: step {result.best['step']} ({metrics}) -> {result.best_checkpoint}; " if result.best else ""
+        self.say(f"{best}last: {result.last_checkpoint}")
+        return result
+
+
+def start_run(options: TrainingOptions) -> Run:
+    """Select the device, meet the other processes, seed everything, and find the run to resume, where one is asked for.
+
+    Raises `RankerError` for a folder that cannot be written to, or that another training writes into.
+    """
+    runtime.select_device(options.device)
+    make_folder(options.save_dir)  # what cannot be saved need not be trained
+    processes = ProcessGroup()
+    runtime.set_seed(options.seed)
+    if processes.is_first:
+        require_free(options.save_dir)
+    run = Run(options, processes, find_state(options.save_dir) if options.resume else None)
+    if options.resume and not run.resumed:
+        run.say(f"{options.save_dir} holds no run to resume: begin one")
+    return run
+
+
+def versions() -> dict[str, str]:
+    """Return the versions a model depends on."""
+    return {
+        "paddle_ranker": __version__,
+        "paddlepaddle": paddle.__version__,
+        "numpy": metadata.version("numpy"),
+        "python": platform.python_version(),
+    }

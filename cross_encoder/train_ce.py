@@ -9,7 +9,7 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import option, redeclare, run_command
 from paddle_ranker.training.losses.expression import LossExpression, RankingLoss, parse_loss
 from paddle_ranker.training.losses.registry import loss_help, margin_help
 from paddle_ranker.training.options import RankerTrainingOptions
@@ -19,17 +19,10 @@ from paddle_ranker.training.options import RankerTrainingOptions
 class TrainCeOptions(RankerTrainingOptions):
     train_set: str = option(help="training pairs: query, title, label (1 and above is relevant)")
     test_file: str = option(help="labelled pairs to evaluate on during training: query, title, label")
-    model_name_or_path: str = option(
-        "rocketqa-base-cross-encoder", help="where to start: a PaddleNLP model name, or a local model folder"
-    )
-    max_seq_length: Optional[int] = option(
-        None,
-        help="longest pair in tokens (default: the checkpoint's, else 128)",
-        minimum=5,
-        aliases=("--max_seq_len",),
-    )
-    eval_step: int = option(100, help="evaluate every so many steps", minimum=1, aliases=("--valid_steps",))
-    save_step: int = option(100, help="checkpoint every so many steps", minimum=1, aliases=("--save_steps",))
+    model_name_or_path: str = redeclare(RankerTrainingOptions, "model_name_or_path", "rocketqa-base-cross-encoder")
+    max_seq_length: Optional[int] = redeclare(RankerTrainingOptions, "max_seq_length", aliases=("--max_seq_len",))
+    eval_step: int = redeclare(RankerTrainingOptions, "eval_step", 100, aliases=("--valid_steps",))
+    save_step: int = redeclare(RankerTrainingOptions, "save_step", 100, aliases=("--save_steps",))
     loss: str = option("bce", help=loss_help)
     margin: Optional[float] = option(None, help=margin_help, minimum=0)
     group_by_query: Optional[bool] = option(

@@ -7,7 +7,7 @@ from typing import Optional
 
 from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import option
+from paddle_ranker.options import option, redeclare
 from paddle_ranker.runtime import ThreadOptions
 from paddle_ranker.training.options import TrainingOptions
 
@@ -80,14 +80,12 @@ class TrainEntailmentOptions(TokenizerOptions, TrainingOptions):
     )
     metric: str = option(
         "macro_f1",
-        help="the figure whose best value makes the best checkpoint",
+        help="the measure whose best value makes the best checkpoint",
         choices=("macro_f1", "accuracy", "loss"),
     )
-    eval_step: int = option(100, help="evaluate every so many steps", minimum=1, aliases=("--eval_steps",))
-    weight_decay: float = option(0.01, help="weight decay; not applied to biases and LayerNorm", minimum=0)
-    warmup_proportion: float = option(
-        0.06, help="share of the steps over which the learning rate rises; then it falls", minimum=0, below=1
-    )
+    eval_step: int = redeclare(TrainingOptions, "eval_step", 100, aliases=("--eval_steps",))
+    weight_decay: float = redeclare(TrainingOptions, "weight_decay", 0.01)
+    warmup_proportion: float = redeclare(TrainingOptions, "warmup_proportion", 0.06)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -70,6 +70,13 @@ def option(
     )
 
 
+def redeclare(options_class: type[Options], name: str, default: Any = REQUIRED, **changes: Any) -> Any:
+    """Declare an inherited option anew, with another default, `help` or `aliases`; the rest of it stays."""
+    (field,) = (field for field in dataclasses.fields(options_class) if field.name == name)
+    default = field.default if default is REQUIRED else default
+    return dataclasses.field(default=default, metadata={**field.metadata, **changes})
+
+
 @dataclass(frozen=True)
 class Options:
     """What every command accepts."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import option
+from paddle_ranker.options import option, redeclare
 from paddle_ranker.training.options import TrainingOptions
 from pretraining.corpus import DOCUMENTS, DOCUMENTS_HELP
 
@@ -40,9 +40,9 @@ class TrainMlmOptions(TrainingOptions):
     init_from: Optional[str] = option(
         None, help="go on from an encoder instead: a folder (ours, PaddleNLP's, or one that convert made), or a name"
     )
-    mlm_probability: float = option(0.2, help="share of the tokens that are hidden", above=0, below=1)
+    mlm_probability: float = option(0.2, help="share of the tokens that are masked", above=0, below=1)
     whole_word_mask: bool = option(
-        False, help="hide whole words: all pieces of a word, and jieba's words of Chinese where jieba is installed"
+        False, help="mask whole words: all pieces of a word, and jieba's words of Chinese where jieba is installed"
     )
     max_seq_length: int = option(512, help="tokens of a sequence, at most", minimum=8)
     packing: str = option(
@@ -64,19 +64,15 @@ class TrainMlmOptions(TrainingOptions):
     cache_dir: Optional[str] = option(
         None, help="where the tokens of the files are kept, for several runs (default: <save_dir>/corpus)"
     )
-    batch_size: int = option(10, help="sequences a batch, on each device", minimum=1)
-    gradient_accumulation_steps: int = option(
-        8, help="batches whose gradients make one step, as if they were one batch", minimum=1
-    )
-    learning_rate: float = option(1e-4, help="peak learning rate", above=0)
-    weight_decay: float = option(0.01, help="weight decay; not applied to biases and LayerNorm", minimum=0)
-    warmup_proportion: float = option(
-        0.06, help="share of the steps over which the learning rate rises; then it falls", minimum=0, below=1
-    )
-    epochs: int = option(10, help="passes over the training files", minimum=1)
-    eval_step: int = option(1000, help="evaluate every so many steps", minimum=1, aliases=("--eval_steps",))
-    save_step: int = option(1000, help="checkpoint every so many steps", minimum=1, aliases=("--save_steps",))
-    logging_steps: int = option(100, help="print a progress line every so many steps", minimum=1)
+    batch_size: int = redeclare(TrainingOptions, "batch_size", 10, help="sequences a batch, on each device")
+    gradient_accumulation_steps: int = redeclare(TrainingOptions, "gradient_accumulation_steps", 8)
+    learning_rate: float = redeclare(TrainingOptions, "learning_rate", 1e-4)
+    weight_decay: float = redeclare(TrainingOptions, "weight_decay", 0.01)
+    warmup_proportion: float = redeclare(TrainingOptions, "warmup_proportion", 0.06)
+    epochs: int = redeclare(TrainingOptions, "epochs", 10)
+    eval_step: int = redeclare(TrainingOptions, "eval_step", 1000, aliases=("--eval_steps",))
+    save_step: int = redeclare(TrainingOptions, "save_step", 1000, aliases=("--save_steps",))
+    logging_steps: int = redeclare(TrainingOptions, "logging_steps", 100)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -42,7 +42,9 @@ class ScalingLawOptions(DeviceOptions):
     max_seq_length: int = option(64, help="tokens of a sequence", minimum=8, maximum=512)
     mlm_probability: float = option(0.2, help="share of the tokens that are hidden", above=0, below=1)
     batch_size: int = option(8, help="sequences of a step", minimum=1)
-    learning_rate: float = option(1e-3, help="peak learning rate of all sizes; it falls to 0 within each run", above=0)
+    learning_rate: float = option(
+        1e-3, help="maximum learning rate of all sizes; it falls to 0 within each run", above=0
+    )
     warmup_proportion: float = option(0.06, help="share of a run's steps over which it rises", minimum=0, below=1)
     documents: str = option(
         "lines",

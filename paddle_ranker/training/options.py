@@ -37,14 +37,15 @@ class TrainingOptions(DeviceOptions):
     gradient_accumulation_steps: int = option(
         1, help="batches whose gradients make one step, as if they were one batch", minimum=1
     )
-    learning_rate: float = option(5e-5, help="peak learning rate", above=0)
+    learning_rate: float = option(5e-5, help="maximum learning rate", above=0)
     new_parts_factor: float = option(
         10.0,
-        help="learning rate of parts that start from nothing (head, match embeddings, lexical weights), times the peak",
+        help="learning rate of parts that start from nothing (head, match embeddings, lexical weights), times that of "
+        "the others",
         above=0,
     )
     weight_decay: float = option(0.0, help="weight decay; not applied to biases and LayerNorm", minimum=0)
-    epochs: int = option(3, help="passes over the training file", minimum=1)
+    epochs: int = option(3, help="how often the training data are gone through", minimum=1)
     max_steps: int = option(0, help="stop after so many steps; 0: after the epochs", minimum=0)
     max_minutes: float = option(
         0.0, help="save and stop after so many minutes of this process; --resume goes on; 0: no limit", minimum=0
@@ -115,8 +116,8 @@ class RankerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
     )
     head_learning_rate: Optional[float] = option(
         None,
-        help="peak learning rate of the head (default: that of new parts for a new one, twice the peak for one folded "
-        "from two classes, else the peak)",
+        help="maximum learning rate of the head (default: that of new parts for a new one, twice --learning_rate for "
+        "one folded from two classes, else --learning_rate)",
         above=0,
     )
     metric: str = option(

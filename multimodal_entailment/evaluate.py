@@ -52,7 +52,7 @@ def measured_pairs(options: EvaluateEntailmentOptions, info: EntailmentInfo) -> 
     pairs = read_posts(options.test_file, options.image_folder, skip_bad_rows=options.skip_bad_rows, images=looks)
     if options.part == "all":
         return pairs
-    from paddle_ranker.training.state import content_digest
+    from paddle_ranker.storage.digest import content_digest
 
     training = info.training
     content = training.get("content", {})

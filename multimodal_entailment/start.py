@@ -19,8 +19,8 @@ from multimodal_entailment.options import TrainEntailmentOptions
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.model.folder import start_ranker
 from paddle_ranker.model.pretrained import resolve_model
+from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.training.run import Run, start_run
-from paddle_ranker.training.state import content_digest
 
 
 @dataclass(frozen=True)

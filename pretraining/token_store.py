@@ -18,7 +18,7 @@ from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.errors import CheckpointError, DataError, RankerError
 from paddle_ranker.storage.arrays import map_file
 from paddle_ranker.storage.atomic import made_once, new_folder, remove_unfinished
-from paddle_ranker.training.state import content_digest
+from paddle_ranker.storage.digest import content_digest
 from pretraining.corpus import Corpus
 from pretraining.words import WordStarts
 

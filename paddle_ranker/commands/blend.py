@@ -64,7 +64,7 @@ def blend(options: BlendOptions) -> list[str]:
     from paddle_ranker.model.blend import save_blend
     from paddle_ranker.model.folder import save_ranker
     from paddle_ranker.storage.atomic import make_folder, new_folder, remove_unfinished
-    from paddle_ranker.training.state import content_digest
+    from paddle_ranker.storage.digest import content_digest
 
     target = Path(options.target)
     if target.exists() or target.is_symlink():

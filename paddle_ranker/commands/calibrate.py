@@ -88,7 +88,7 @@ def fit_and_tell(options: CalibrateOptions, parts: RankerParts) -> Calibration:
     from paddle_ranker.metrics.ranking import RELEVANT
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
     from paddle_ranker.scoring.files import say_truncated, scored_with
-    from paddle_ranker.training.state import content_digest
+    from paddle_ranker.storage.digest import content_digest
 
     assert options.dev_file is not None
     pair_encoder = parts.pair_encoder

@@ -10,17 +10,26 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.commands.curve import names_of
+from paddle_ranker.data.formats import check_writable
+from paddle_ranker.data.trec import is_run, read_run
 from paddle_ranker.errors import UsageError
+from paddle_ranker.evaluation.comparison import Comparison, compare_systems
 from paddle_ranker.evaluation.options import MeasuringOptions
+from paddle_ranker.evaluation.report.text import comparison_json, systems_table, verdict
+from paddle_ranker.evaluation.systems import (
+    baseline_systems,
+    data_facts,
+    is_model,
+    messages,
+    named_systems,
+    read_measured_pairs,
+)
 from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.options import option, run_command
-
-if TYPE_CHECKING:
-    from paddle_ranker.evaluation.comparison import Comparison
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -52,21 +61,6 @@ class CompareOptions(MeasuringOptions):
 
 def run(options: CompareOptions) -> None:
     """Score, measure, compare; print the table and write what was asked for."""
-    from paddle_ranker.data.formats import check_writable
-    from paddle_ranker.data.trec import is_run, read_run
-    from paddle_ranker.evaluation.comparison import System, compare_systems
-    from paddle_ranker.evaluation.pairs import require_both_classes
-    from paddle_ranker.evaluation.report.text import comparison_json, systems_table, verdict
-    from paddle_ranker.evaluation.score_files import read_scores
-    from paddle_ranker.evaluation.systems import (
-        baseline_systems,
-        digest,
-        is_model,
-        messages,
-        read_measured_pairs,
-        score_with_model,
-    )
-
     named = name_systems(options.systems)
     for path in (options.report, options.plot, options.per_query):
         if path is not None:
@@ -77,28 +71,14 @@ def run(options: CompareOptions) -> None:
         if options.qrels is not None and not is_model(path) and is_run(path)
     }
     pairs = read_measured_pairs(options, runs)
-    if options.test_file is not None:
-        require_both_classes(options.test_file, pairs.labels, "AUC")
     if any(map(is_model, named.values())):
         runtime.prepare_command(options.cpu_threads)
-
-    systems, notes = [], list(pairs.notes)
-    for name, path in named.items():
-        facts = {"from": path, "sha256": digest(path)}
-        if is_model(path):
-            parts, logits = score_with_model(path, options, pairs)
-            facts.update(kind=parts.info.kind, max_seq_length=str(parts.info.max_seq_length))
-            systems.append(System(name, pairs.spread(logits), "model", facts))
-        else:
-            scores, said = read_scores(path, pairs, skip_bad_rows=options.skip_bad_rows)
-            notes += said
-            systems.append(System(name, scores, "scores", facts))
+    systems, notes = named_systems(named, options, pairs)
     if options.baselines:
         baselines, said = baseline_systems(pairs, options)
         systems, notes = systems + baselines, notes + said
     if len(systems) < 2:
         raise UsageError("one system only: name another to compare it with, or leave --baselines on")
-
     comparison = compare_systems(
         pairs,
         systems,
@@ -109,8 +89,8 @@ def run(options: CompareOptions) -> None:
         permutations=options.permutations,
         seed=options.seed,
     )
-    pairs.notes[:] = notes
-    for note in notes:
+    pairs.notes.extend(notes)
+    for note in pairs.notes:
         print(note, file=messages(options))
     measure = options.measure if options.measure in comparison.measures else comparison.measures[0]
     if options.format == "json":
@@ -128,7 +108,6 @@ def _write_files(options: CompareOptions, comparison: Comparison, measure: str) 
     from paddle_ranker.evaluation.report.page import write_report
     from paddle_ranker.evaluation.report.per_query import write_per_query
     from paddle_ranker.evaluation.report.plots import write_plot
-    from paddle_ranker.evaluation.systems import data_facts, messages
 
     if options.per_query is not None:
         write_per_query(options.per_query, comparison, by_query_measure(comparison, measure))

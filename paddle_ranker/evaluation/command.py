@@ -12,7 +12,7 @@ from paddle_ranker.data.formats import check_writable
 from paddle_ranker.data.trec import write_qrels
 from paddle_ranker.evaluation.comparison import Comparison, System, compare_systems
 from paddle_ranker.evaluation.options import EvaluateOptions
-from paddle_ranker.evaluation.pairs import MeasuredPairs, require_both_classes
+from paddle_ranker.evaluation.pairs import MeasuredPairs
 from paddle_ranker.evaluation.report.text import measured_json, systems_table
 from paddle_ranker.evaluation.score_files import write_scores
 from paddle_ranker.evaluation.systems import baseline_systems, messages, read_measured_pairs, score_with_model
@@ -35,8 +35,6 @@ def score_measured_pairs(options: EvaluateOptions, expected_kind: str) -> tuple[
         if path is not None:
             check_writable(path)
     pairs = read_measured_pairs(options, {})
-    if options.test_file is not None:
-        require_both_classes(options.test_file, pairs.labels, "AUC")
     for note in pairs.notes:
         print(note, file=messages(options), flush=True)
     parts, logits = score_with_model(options.init_from_ckpt, options, pairs, expected_kind)

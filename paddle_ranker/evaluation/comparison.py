@@ -141,13 +141,7 @@ def compare_systems(
             f"{pairs.source}: nothing to measure: one title a query, and none or each of them is relevant (label >= 1)"
         )
     ties = ties or default_ties(pairs)
-    ids = pairs.document_ids if ties == "trec_eval" else None
-    values = {
-        system.name: _Values(
-            Scored(pairs.query_ids, pairs.labels, system.scores, ids=ids, judged=pairs.judged), available
-        )
-        for system in systems
-    }
+    values = {system.name: _Values(pairs, system.scores, available, ties) for system in systems}
     reference = reference or names[0]
     if reference == "best" and "best" not in names:
         chosen = measure if measure in available else available[0]
@@ -167,10 +161,11 @@ def compare_systems(
 class _Values:
     """One system's scores, and by measure their statistic and, where the measure has them, the values by query."""
 
-    def __init__(self, scored: Scored, names: Sequence[str]) -> None:
-        self.scored = scored
-        self.statistics: dict[str, Statistic] = {name: MEASURES[name].statistic(scored) for name in names}
-        found = {name: MEASURES[name].by_query(scored) for name in names}
+    def __init__(self, pairs: MeasuredPairs, scores: Floats, names: Sequence[str], ties: str) -> None:
+        ids = pairs.document_ids if ties == "trec_eval" else None
+        self.scored = Scored(pairs.query_ids, pairs.labels, scores, ids=ids, judged=pairs.judged)
+        self.statistics: dict[str, Statistic] = {name: MEASURES[name].statistic(self.scored) for name in names}
+        found = {name: MEASURES[name].by_query(self.scored) for name in names}
         self.by_query = {name: values for name, values in found.items() if values is not None}
 
     def estimate(self, name: str) -> float:

@@ -1,28 +1,34 @@
-"""Where the scores that are compared come from: models, score files, baselines."""
+"""Where the scores that are compared come from: models, score files, and the baselines that each is measured beside.
+
+The baselines are BM25 of words and of bigrams, and a linear model on lexical features.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Optional, TextIO
+
+import numpy as np
 
 from paddle_ranker.data.records import LabeledPair, read_records
 from paddle_ranker.data.trec import Scores, read_qrels, read_run
-from paddle_ranker.errors import DataError, RankerError
-from paddle_ranker.evaluation.baselines import bm25, linear
+from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.comparison import System
 from paddle_ranker.evaluation.options import MeasuringOptions
-from paddle_ranker.evaluation.pairs import MeasuredPairs, judged_runs, read_labelled
-from paddle_ranker.metrics.ranking import Floats
+from paddle_ranker.evaluation.pairs import MeasuredPairs, judged_runs, read_labelled, require_both_classes
+from paddle_ranker.evaluation.score_files import read_scores
+from paddle_ranker.lexical import BM25, LexicalLogistic
+from paddle_ranker.metrics.ranking import RELEVANT, Floats, number_queries
+from paddle_ranker.storage.digest import content_digest
 
 if TYPE_CHECKING:
     from paddle_ranker.scoring.loading import LoadedRanker
 
 BM25_WORDS, BM25_BIGRAMS, LINEAR = "BM25 (words)", "BM25 (bigrams)", "linear (lexical)"
-_DIGITS = 16
+FOLDS = 5
+SEED = 1000
 
 
 def read_measured_pairs(options: MeasuringOptions, runs: Mapping[str, Scores]) -> MeasuredPairs:
@@ -30,9 +36,13 @@ def read_measured_pairs(options: MeasuringOptions, runs: Mapping[str, Scores]) -
 
     Args:
         runs: by name, the runs that will be measured; the first one's documents are the candidates by default.
+
+    Raises `DataError` for what cannot be read, and for a labelled file of one class only.
     """
     if options.test_file is not None:
-        return read_labelled(options.test_file, skip_bad_rows=options.skip_bad_rows)
+        labelled = read_labelled(options.test_file, skip_bad_rows=options.skip_bad_rows)
+        require_both_classes(options.test_file, labelled.labels, "AUC")
+        return labelled
     assert options.qrels is not None
     judged = read_qrels(options.qrels, skip_bad_rows=options.skip_bad_rows)
     candidates, notes = next(iter(runs.values()), None), judged.notes
@@ -69,6 +79,27 @@ def score_with_model(
     return parts, logits
 
 
+def named_systems(
+    named: Mapping[str, str], options: MeasuringOptions, pairs: MeasuredPairs
+) -> tuple[list[System], list[str]]:
+    """Return the systems at these paths, by name, and what to say about them.
+
+    A path is a model's (`is_model`) or that of a file with scores.
+    """
+    systems, notes = [], []
+    for name, path in named.items():
+        facts = {"from": path, "sha256": content_digest(path)}
+        if is_model(path):
+            parts, logits = score_with_model(path, options, pairs)
+            facts.update(kind=parts.info.kind, max_seq_length=str(parts.info.max_seq_length))
+            systems.append(System(name, pairs.spread(logits), "model", facts))
+        else:
+            scores, said = read_scores(path, pairs, skip_bad_rows=options.skip_bad_rows)
+            notes += said
+            systems.append(System(name, scores, "scores", facts))
+    return systems, notes
+
+
 def messages(options: MeasuringOptions) -> TextIO:
     """Return where to say what is no figure: beside the figures as text, elsewhere when those are JSON."""
     return sys.stderr if options.format == "json" else sys.stdout
@@ -84,7 +115,7 @@ def baseline_systems(pairs: MeasuredPairs, options: MeasuringOptions) -> tuple[l
     learned = "the measured titles"
     if options.train_file is not None:
         train = read_records(options.train_file, LabeledPair, skip_bad_rows=options.skip_bad_rows)
-        learned = f"{options.train_file} (sha256 {digest(options.train_file)})"
+        learned = f"{options.train_file} (sha256 {content_digest(options.train_file)})"
     collection = titles if train is None else [pair.title for pair in train]
     systems = [
         System(name, pairs.spread(bm25(tokenizer, queries, titles, collection)), "baseline", {"rarity from": learned})
@@ -98,30 +129,43 @@ def baseline_systems(pairs: MeasuredPairs, options: MeasuringOptions) -> tuple[l
     return [*systems, System(LINEAR, pairs.spread(logits), "baseline", {"learned from": taught})], []
 
 
+def bm25(tokenizer: str, queries: Sequence[str], titles: Sequence[str], collection: Sequence[str]) -> Floats:
+    """Return BM25's scores of the pairs, `[n] float64`; rarity and length are those of the titles of `collection`."""
+    baseline = BM25(tokenizer)
+    baseline.fit([], collection)
+    return baseline.score(queries, titles)
+
+
+def linear(
+    queries: Sequence[str], titles: Sequence[str], labels: Floats, train: Optional[Sequence[LabeledPair]] = None
+) -> Floats:
+    """Return the logits of a logistic regression on lexical features, `[n] float64`.
+
+    It learns from `train`; without, each fifth of the queries is scored by what the other four fifths' labels teach:
+    no query's own labels have a part in its scores. Raises `DataError` where there is nothing to learn from.
+    """
+    if train is not None:
+        model = LexicalLogistic()
+        model.fit([pair.query for pair in train], [pair.title for pair in train], [pair.label for pair in train])
+        return model.score(queries, titles)
+    numbers = number_queries(queries)
+    count = int(numbers.max()) + 1
+    if count < 2:
+        raise DataError("one query only: the linear model needs others to learn from (--train_file)")
+    folds = np.random.default_rng(SEED).permutation(count)[numbers] % min(FOLDS, count)
+    for fold in np.unique(folds):
+        if len(set(labels[folds != fold] >= RELEVANT)) < 2:
+            raise DataError("too few queries with titles of both kinds: the linear model needs --train_file")
+    return LexicalLogistic().cross_fit(queries, titles, labels, folds)
+
+
 def is_model(path: str) -> bool:
     """Say whether a path is a model's: a folder, or a parameter file."""
     return os.path.isdir(path) or path.endswith((".pdparams", ".pdiparams"))
-
-
-def digest(path: str) -> str:
-    """Return the first 16 digits of a file's SHA-256, of a folder's that of its files' names and digests."""
-    found = hashlib.sha256()
-    if os.path.isdir(path):
-        for file in sorted(Path(path).rglob("*")):
-            if file.is_file():
-                found.update(f"{file.relative_to(path)}\0{digest(str(file))}\n".encode())
-        return found.hexdigest()[:_DIGITS]
-    try:
-        with open(path, "rb") as stream:
-            while block := stream.read(1 << 20):
-                found.update(block)
-    except OSError as error:
-        raise RankerError(f"{path}: cannot read it ({error.strerror})") from error
-    return found.hexdigest()[:_DIGITS]
 
 
 def data_facts(options: MeasuringOptions) -> dict[str, str]:
     """Return the data files that a comparison is made of, with their digests, for a report."""
     named = ("test_file", "qrels", "queries", "documents", "candidates", "train_file")
     paths = {name: getattr(options, name) for name in named}
-    return {name: f"{path} (sha256 {digest(path)})" for name, path in paths.items() if path is not None}
+    return {name: f"{path} (sha256 {content_digest(path)})" for name, path in paths.items() if path is not None}

@@ -18,7 +18,6 @@ from paddle_ranker.encoding.batching import scoring_batches
 from paddle_ranker.encoding.pair_encoder import EncodedPairs, PairEncoder
 from paddle_ranker.errors import DataError, DependencyError, RankerError
 from paddle_ranker.evaluation.evaluate import EvaluationSet
-from paddle_ranker.evaluation.systems import digest
 from paddle_ranker.export.quantization import Batch, Product, Quantizer, require_packages
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking, ranking_intervals
@@ -28,6 +27,7 @@ from paddle_ranker.scoring.engines import EXPORTED, Engine, open_engine
 from paddle_ranker.scoring.engines.opening import is_installed, time_engines
 from paddle_ranker.scoring.engines.precisions import has_int8
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, remove_unfinished
+from paddle_ranker.storage.digest import content_digest
 
 if TYPE_CHECKING:
     from paddle_ranker.commands.quantize import QuantizeOptions
@@ -146,7 +146,7 @@ def _quantize(
 
 
 def _file_facts(path: str, pairs: int) -> dict[str, Any]:
-    return {"file": Path(path).name, "sha256": digest(path), "pairs": pairs}
+    return {"file": Path(path).name, "sha256": content_digest(path), "pairs": pairs}
 
 
 def read_calibration(options: QuantizeOptions, pair_encoder: PairEncoder) -> EncodedPairs:

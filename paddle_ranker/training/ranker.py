@@ -16,9 +16,9 @@ from paddle_ranker.model.folder import RankerInfo, RankerParts, save_ranker, sta
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.files import say_truncated
+from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.training.options import RankerTrainingOptions
 from paddle_ranker.training.run import Run, start_run
-from paddle_ranker.training.state import content_digest
 from paddle_ranker.training.task import Examples, Task
 from paddle_ranker.training.trainer import FitResult
 

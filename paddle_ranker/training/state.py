@@ -11,7 +11,6 @@ whole or not at all; a step whose two folders are both there can be resumed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import zipfile
@@ -173,15 +172,6 @@ def refuse_differences(state: SavedState, differences: Sequence[str]) -> None:
             f"{'; '.join(differences[:_DIFFERENCES_SHOWN])}{more}: type what it was started with, start anew without "
             "--resume, or go on all the same with --force_resume true"
         )
-
-
-def content_digest(path: Union[str, Path]) -> str:
-    """Return a digest of a file's content: the first 16 hexadecimal digits of its SHA-256."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -16,13 +16,13 @@ from cross_encoder import evaluate as evaluate_ce
 from ernie_matching import evaluate as evaluate_pairwise
 from paddle_ranker import Ranker
 from paddle_ranker.data.trec import write_qrels, write_run
-from paddle_ranker.evaluation.baselines import bm25
 from paddle_ranker.evaluation.comparison import System, compare_systems
 from paddle_ranker.evaluation.evaluate import EvaluationSet
 from paddle_ranker.evaluation.pairs import read_labelled
 from paddle_ranker.evaluation.score_files import read_scores, write_scores
-from paddle_ranker.evaluation.systems import digest
+from paddle_ranker.evaluation.systems import bm25
 from paddle_ranker.metrics.measures import evaluate_ranking
+from paddle_ranker.storage.digest import content_digest
 from tests.conftest import REPOSITORY
 from tests.tiny import draw_words, write_ranker
 
@@ -129,7 +129,7 @@ def test_kept_scores_are_the_rankers_and_compare_as_it_does(
     assert status == 0, err
     found = json.loads(out)["systems"]
     assert list(found)[:3] == ["pairwise", "cross_encoder", "kept"] and len(found) == 6
-    assert found["pairwise"]["sha256"] == digest(str(data / "pairwise")) and found["pairwise"]["kind"] == "pairwise"
+    assert found["pairwise"]["sha256"] == content_digest(data / "pairwise") and found["pairwise"]["kind"] == "pairwise"
     for name, figure in found["kept"]["measures"].items():
         assert figure["value"] == found["pairwise"]["measures"][name]["value"]
         assert (figure["difference"]["low"], figure["difference"]["high"], figure["p_value"]) == (0, 0, 1), name

@@ -137,7 +137,7 @@ def test_download(encoders: dict[str, VisionEncoder], tmp_path: Path, monkeypatc
     from paddle.vision.models import resnet
 
     from paddle_ranker.storage import download
-    from paddle_ranker.training.state import content_digest
+    from paddle_ranker.storage.digest import content_digest
 
     monkeypatch.setenv("PADDLE_RANKER_CACHE", str(tmp_path))
     published = tmp_path / "published"

@@ -12,7 +12,8 @@ import pytest
 
 from ernie_matching.model import PairwiseExamples
 from paddle_ranker.errors import CheckpointError, RankerError
-from paddle_ranker.training.state import content_digest, find_state
+from paddle_ranker.storage.digest import content_digest
+from paddle_ranker.training.state import find_state
 from tests.tiny import make_network
 from tests.training_runs import names, parameters, run
 

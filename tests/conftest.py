@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,10 +13,12 @@ from typing import Any
 import pytest
 
 from paddle_ranker import runtime
+from paddle_ranker.training import curve
 
 # Before any test file imports Paddle: the tests then run on the code path that the commands run on.
 runtime.prepare()
 
+_draw_learning_curve = curve.draw_learning_curve
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -42,6 +45,20 @@ def real_data() -> Path:
 def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the test process as it is: a command may change its memory allocator for good."""
     monkeypatch.setattr(runtime, "prepare_command", lambda threads: None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_pictures() -> Iterator[None]:
+    """Draw nothing where a training ends, which takes longer than a tiny training; the fixture `pictures` draws."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(curve, "draw_learning_curve", lambda metrics, picture: None)
+        yield
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw learning curves where trainings end, as users have it."""
+    monkeypatch.setattr(curve, "draw_learning_curve", _draw_learning_curve)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from paddle_ranker.training.curve import draw_learning_curve, draw_learning_curv
 from paddle_ranker.training.log import TrainingLog, read_metrics
 from tests.conftest import REPOSITORY
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("pictures")]
 
 
 def begin(folder: Path, *, resumed_step: Optional[int] = None, log_dir: Optional[Path] = None) -> TrainingLog:

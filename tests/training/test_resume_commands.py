@@ -196,7 +196,7 @@ def test_sigterm_then_resume_without_the_encoder_it_began_with(data: Path, tmp_p
     assert differences(unbroken, save_dir) == []
 
 
-def test_a_finished_run_says_its_result_again(tmp_path: Path, unbroken: Path, call: Call) -> None:
+def test_a_finished_run_says_its_result_again(tmp_path: Path, unbroken: Path, call: Call, pictures: None) -> None:
     shutil.copytree(unbroken, tmp_path / "done", symlinks=True)
     before = contents(tmp_path / "done")
     status, printed, errors = call(*training(tmp_path / "done", "--resume"))

@@ -63,6 +63,12 @@ def test_the_best_the_last_and_the_scheduled_checkpoints_are_kept(tmp_path: Path
     assert "0.9" in (folder / "best" / "results").read_text()
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, examples: PairwiseExamples) -> np.ndarray:
+    """Parameters of a run with nothing changed."""
+    return parameters(run(tmp_path_factory.mktemp("plain"), examples)[1])
+
+
 def test_the_same_seed_gives_the_same_parameters(tmp_path: Path, examples: PairwiseExamples) -> None:
     paddle.seed(123)  # whatever was drawn before does not matter
     first = parameters(run(tmp_path / "a", examples)[1])
@@ -91,17 +97,16 @@ def test_the_same_seed_gives_the_same_parameters(tmp_path: Path, examples: Pairw
         {"max_steps": 5},
     ],
 )
-def test_every_option_changes_the_parameters(tmp_path: Path, examples: PairwiseExamples, changes: dict) -> None:
+def test_every_option_changes_the_parameters(
+    tmp_path: Path, examples: PairwiseExamples, plain: np.ndarray, changes: dict
+) -> None:
     # Weight decay is tiny beside a step at this rate, so compare exactly: the run itself is deterministic.
-    plain = parameters(run(tmp_path / "a", examples)[1])
-    assert not np.array_equal(parameters(run(tmp_path / "b", examples, **changes)[1]), plain)
+    assert not np.array_equal(parameters(run(tmp_path, examples, **changes)[1]), plain)
 
 
-def test_dropout_changes_the_parameters(tmp_path: Path, examples: PairwiseExamples) -> None:
+def test_dropout_changes_the_parameters(tmp_path: Path, examples: PairwiseExamples, plain: np.ndarray) -> None:
     without = make_network(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    assert not np.array_equal(
-        parameters(run(tmp_path / "a", examples, network=without)[1]), parameters(run(tmp_path / "b", examples)[1])
-    )
+    assert not np.array_equal(parameters(run(tmp_path, examples, network=without)[1]), plain)
 
 
 def test_max_steps_ends_the_run_and_the_schedule(tmp_path: Path, examples: PairwiseExamples) -> None:

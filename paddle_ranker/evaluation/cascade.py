@@ -1,0 +1,127 @@
+"""What a cascade of a small and a large ranker costs in ranking quality, and how much faster it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Callable
+
+import numpy as np
+
+from paddle_ranker.evaluation.comparison import Comparison, System, compare_systems
+from paddle_ranker.evaluation.options import MeasuringOptions
+from paddle_ranker.evaluation.systems import messages, read_measured_pairs
+from paddle_ranker.metrics.ranking import Floats
+from paddle_ranker.scoring.cascade import chosen, rerank
+from paddle_ranker.scoring.cascade_by_query import options_of_small
+from paddle_ranker.scoring.files import load_for_scoring, say_truncated, scorer_for
+
+SHOWN = ("auc", "mrr@10", "ndcg@10")
+
+# Scores the titles of one query, whose rows are given as `[n] int64`.
+Way = Callable[[np.ndarray], object]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one way of ranking takes: mean and median milliseconds a query, and titles a second."""
+
+    name: str
+    mean: float
+    median: float
+    titles_per_second: float
+
+
+@dataclass(frozen=True)
+class MeasuredCascade:
+    """The large ranker, the small one and the cascade of both: their measures and their times, in this order.
+
+    titles, queries: how many were scored
+    seen: how many of the titles the large ranker scores in the cascade
+    """
+
+    comparison: Comparison
+    timings: list[Timing]
+    titles: int
+    queries: int
+    seen: int
+
+
+def measure_cascade(
+    options: MeasuringOptions, large: str, small: str, depth: int, *, rounds: int, timed_queries: int
+) -> MeasuredCascade:
+    """Score the pairs that the options name with both rankers, and compare and time three ways of ranking them.
+
+    Args:
+        large, small: paths of the rankers.
+        depth: titles of a query that the large one scores.
+        rounds: how often each way is timed; the best counts.
+        timed_queries: how many queries are timed.
+    """
+    pairs = read_measured_pairs(options, {})
+    queries, titles = pairs.texts(large)
+    scorers, logits = [], []
+    for path, given in ((large, options), (small, options_of_small(options, small))):
+        parts = load_for_scoring(path, given)
+        scorers.append(scorer_for(parts, given))
+        logits.append(scorers[-1].logits(scorers[-1].encode(queries, titles)))
+        say_truncated(parts.pair_encoder, scorers[-1].windows, file=messages(options))
+    rows_of: dict[str, list[int]] = {}
+    for row, query in enumerate(query for query, is_one in zip(pairs.query_ids, pairs.candidates) if is_one):
+        rows_of.setdefault(query, []).append(row)
+    groups = [np.array(rows) for rows in rows_of.values()]
+
+    def score(stage: int, rows: np.ndarray) -> np.ndarray:
+        return scorers[stage].score([queries[row] for row in rows], [titles[row] for row in rows])
+
+    ways: dict[str, Way] = {
+        "large": lambda rows: score(0, rows),
+        "small": lambda rows: score(1, rows),
+        f"cascade:{depth}": lambda rows: score(0, rows[chosen(score(1, rows), depth)]),
+    }
+    columns = [*logits, cascade_scores(groups, logits[0], logits[1], depth)]
+    systems = [System(name, pairs.spread(column), "model") for name, column in zip(ways, columns)]
+    comparison = compare_systems(pairs, systems, ties=options.ties, resamples=options.resamples, seed=options.seed)
+    comparison = replace(comparison, measures=[name for name in SHOWN if name in comparison.measures])
+    timings = time_ways(ways, groups[:timed_queries], rounds)
+    seen = sum(min(depth, len(rows)) for rows in groups)
+    return MeasuredCascade(comparison, timings, len(titles), len(groups), seen)
+
+
+def cascade_scores(groups: Sequence[np.ndarray], large: Floats, small: Floats, depth: int) -> Floats:
+    """Return scores that order each query's titles as the cascade does, `[n] float64`.
+
+    Args:
+        groups: the rows of each query.
+        large, small: both rankers' logits of all rows, `[n] float64`.
+    """
+    scores = np.empty(len(small), np.float64)
+    for rows in groups:
+        best = chosen(small[rows], depth)
+        order, ordered = rerank(small[rows], best, large[rows[best]])
+        scores[rows[order]] = ordered
+    return scores
+
+
+def time_ways(
+    ways: Mapping[str, Way],
+    groups: Sequence[np.ndarray],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[Timing]:
+    """Time each way on each query, all ways in turns; of the rounds the best of each query counts."""
+    best = {name: np.full(len(groups), np.inf) for name in ways}
+    for way in ways.values():
+        way(groups[0])  # the first time, kernels are chosen
+    for _ in range(rounds):
+        for place, rows in enumerate(groups):
+            for name, way in ways.items():
+                began = clock()
+                way(rows)
+                best[name][place] = min(best[name][place], clock() - began)
+    count = sum(map(len, groups))
+    return [
+        Timing(name, 1000 * float(taken.mean()), 1000 * float(np.median(taken)), count / float(taken.sum()))
+        for name, taken in best.items()
+    ]

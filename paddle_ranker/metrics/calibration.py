@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from paddle_ranker.errors import CheckpointError, DataError
-from paddle_ranker.metrics.ranking import RELEVANT, Floats
+from paddle_ranker.metrics.intervals import Interval, bootstrap_interval, ratio_of
+from paddle_ranker.metrics.ranking import RELEVANT, Floats, add_by_query, number_queries
 
 METHODS = ("platt", "temperature")
 BINS = 15  # of Guo et al. 2017
@@ -29,9 +31,9 @@ class Calibration:
     method: one of `METHODS`
     scale, shift: calibrated logit = scale * logit + shift; scale > 0
     fitted_on: the file it was fitted on: name, digest, pairs, queries, relevant pairs, and how it was scored
-    figures: calibration figures as trained, of the fit, and out of fold
+    figures: `calibration_measures` as trained, of the fit, and out of fold
 
-    Raises `CheckpointError` for numbers that are none, and a scale that would turn the order round.
+    Raises `CheckpointError` for a scale or shift that is no finite number, and a scale that would turn the order round.
     """
 
     method: str
@@ -167,7 +169,51 @@ def fit_out_of_fold(method: str, queries: Sequence[str], labels: Floats, logits:
     return calibrated
 
 
-def calibration_figures(labels: Floats, logits: Floats) -> dict[str, float]:
+@dataclass(frozen=True)
+class Judged:
+    """A fitted calibration and what it changes on its pairs.
+
+    calibration: the one that was fitted to all of them
+    measures: `calibration_measures` by how the logits were calibrated: `as_trained`, `fitted` (to these very pairs),
+        `out_of_fold`, and, named as itself, the other method out of fold, where that fits too
+    change: of the mean cross-entropy out of fold, less that as trained, with its interval over queries
+    better: the other method where it does better, and that is established
+    """
+
+    calibration: Calibration
+    measures: dict[str, dict[str, float]]
+    change: Interval
+    better: Optional[str]
+
+
+def fit_and_judge(method: str, queries: Sequence[str], labels: Floats, logits: Floats, folds: int) -> Judged:
+    """Fit a calibration to labelled logits (`[n]` each) and measure it, out of fold too.
+
+    Raises `DataError` as `fit` and `fit_out_of_fold` do.
+    """
+    other = next(name for name in METHODS if name != method)
+    fitted = fit(method, labels, logits)
+    rows = {
+        "as_trained": logits,
+        "fitted": fitted.apply(logits),
+        "out_of_fold": fit_out_of_fold(method, queries, labels, logits, folds),
+    }
+    with suppress(DataError):  # the method that was not asked for need not fit
+        rows[other] = fit_out_of_fold(other, queries, labels, logits, folds)
+    numbers = number_queries(queries)
+    count = int(numbers.max()) + 1
+    pairs = add_by_query(numbers, np.ones(len(logits)), count)
+
+    def change(first: str, second: str) -> Interval:
+        gaps = cross_entropies(labels, rows[second]) - cross_entropies(labels, rows[first])
+        return bootstrap_interval(ratio_of(add_by_query(numbers, gaps, count), pairs), count)
+
+    better = other if other in rows and change("out_of_fold", other).high < 0 else None
+    measures = {name: calibration_measures(labels, row) for name, row in rows.items()}
+    return Judged(fitted, measures, change("as_trained", "out_of_fold"), better)
+
+
+def calibration_measures(labels: Floats, logits: Floats) -> dict[str, float]:
     """Return `calibration_error`, `brier` and `cross_entropy` of logits against labels, `[n]` each.
 
     Relevant is a label of at least 1. Brier score: the mean squared distance of probability and 0 or 1.

@@ -18,7 +18,7 @@ from ernie_matching import evaluate, predict_pairwise, train_pairwise
 from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
 from paddle_ranker.errors import UsageError
-from paddle_ranker.metrics.calibration import Calibration, calibration_figures, fit, fit_out_of_fold
+from paddle_ranker.metrics.calibration import Calibration, calibration_measures, fit, fit_out_of_fold
 from paddle_ranker.metrics.logistic import LinearModel
 from paddle_ranker.model.blend import save_blend
 from paddle_ranker.model.folder import load_ranker
@@ -72,7 +72,7 @@ def test_the_command_fits_what_the_functions_fit(folder: Path, dev: Path, calibr
     out_of_fold = fit_out_of_fold("platt", queries, labels, logits, 5)
     figures = info.calibration.figures
     for name, row in (("as_trained", logits), ("fitted", expected.apply(logits)), ("out_of_fold", out_of_fold)):
-        assert figures[name] == pytest.approx(calibration_figures(labels, row), abs=1e-4)
+        assert figures[name] == pytest.approx(calibration_measures(labels, row), abs=1e-4)
     assert figures["out_of_fold"]["cross_entropy"] < figures["as_trained"]["cross_entropy"]
     facts = info.calibration.fitted_on
     assert (facts["file"], facts["pairs"], facts["queries"]) == ("dev.tsv", 360, 60)

@@ -18,7 +18,7 @@ from sklearn.metrics import brier_score_loss, log_loss
 from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.metrics.calibration import (
     Calibration,
-    calibration_figures,
+    calibration_measures,
     expected_calibration_error,
     fit,
     fit_out_of_fold,
@@ -106,10 +106,10 @@ def test_the_calibration_error_by_hand() -> None:
 
 def test_the_figures_agree_with_scikit_learn() -> None:
     _, labels, logits = draws()
-    figures = calibration_figures(labels, logits)
+    figures = calibration_measures(labels, logits)
     assert figures["brier"] == pytest.approx(brier_score_loss(labels >= 1, expit(logits)), abs=1e-12)
     assert figures["cross_entropy"] == pytest.approx(log_loss(labels >= 1, expit(logits)), abs=1e-9)
-    fitted = calibration_figures(labels, fit("platt", labels, logits).apply(logits))
+    fitted = calibration_measures(labels, fit("platt", labels, logits).apply(logits))
     assert all(fitted[name] < figures[name] - 0.02 for name in figures)
 
 

@@ -8,7 +8,7 @@ import binascii
 import functools
 import json
 from collections.abc import AsyncGenerator
-from typing import Optional
+from typing import Any, Optional
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
@@ -17,9 +17,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from multimodal_entailment.served import EntailmentService, Post
-from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, UNPROCESSABLE, Fault
-from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body
-from paddle_ranker.serving.http.validation import refusal
+from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, UNAVAILABLE, UNPROCESSABLE, Fault
+from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refusal
+from paddle_ranker.serving.http.openapi import NUMBER, operation, results_schema, schemas_of
 
 _TEXTS, _IMAGES = ("text_1", "text_2"), ("image_1", "image_2")
 _FIELDS = _TEXTS + _IMAGES
@@ -45,7 +45,7 @@ class PostPairs(BaseModel):
     pairs: list[PostPair]
 
 
-class EntailmentEndpoint:
+class EntailmentRoute:
     """The handler of the route.
 
     Args:
@@ -167,3 +167,42 @@ async def _post_of(form: FormData) -> Post:
             expected = "a text" if name in texts else "a file" if name in images else "no field of this name"
             raise Fault(UNPROCESSABLE, f"expected {expected}", field=name[:80])
     return Post((texts["text_1"], texts["text_2"]), (images["image_1"], images["image_2"]), "")
+
+
+def info(service: EntailmentService) -> dict[str, Any]:
+    """Return what `/info` shows of the model."""
+    served = service.model
+    if served is None:
+        raise Fault(UNAVAILABLE, "the model of pairs of posts is not loaded yet", retry_after=1.0)
+    found = served.model.info
+    return {
+        "model_id": served.name,
+        "labels": list(service.labels),
+        "max_input_length": found.max_seq_length,
+        "vision": found.vision,
+        "image_size": found.image_size,
+        "loaded_at": served.loaded_at,
+        "engine": served.model.engine,
+        "batch_pairs": served.model.max_rows,
+    }
+
+
+def describe() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the route's OpenAPI description, and its schemas."""
+    judged = results_schema(
+        "in the order of the pairs",
+        label={"type": "string", "description": "the likeliest class"},
+        probabilities={"type": "object", "additionalProperties": NUMBER},
+    )
+    form = {
+        "type": "object",
+        "properties": {
+            **{name: {"type": "string"} for name in _TEXTS},
+            **{name: {"type": "string", "format": "binary"} for name in _IMAGES},
+        },
+    }
+    post = operation(
+        "Say for pairs of posts whether the second follows from the first", ["PostPairs", "PostPair"], ["Judged"]
+    )
+    post["requestBody"]["content"]["multipart/form-data"] = {"schema": form}
+    return {"post": post}, {"Judged": judged, **schemas_of(PostPair, PostPairs)}

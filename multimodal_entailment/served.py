@@ -17,11 +17,11 @@ from scipy.special import softmax
 from multimodal_entailment.encoded_posts import EncodedPosts
 from multimodal_entailment.entailment_scorer import Entailment, GivenPosts
 from multimodal_entailment.images import ImageError, ImageLimits, ImageTooLargeError
+from multimodal_entailment.serve_options import PostLimits
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import OVERLOADED, TOO_LARGE, UNPROCESSABLE, Fault
-from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.model_slot import ModelSlot
 from paddle_ranker.serving.core.waiting import computed
 
@@ -54,14 +54,16 @@ class ServedEntailment:
     loaded_at: float  # seconds since 1970
 
 
-def load_entailment_model(config: ServeConfig, observer: Optional[BatchObserver] = None) -> ServedEntailment:
-    """Load the model of `config.entailment_model`, which it has, run batches through it, and check its answers.
+def load_entailment_model(
+    config: ServeConfig, limits: PostLimits, observer: Optional[BatchObserver] = None
+) -> ServedEntailment:
+    """Load the model of `limits.entailment_model`, which it has, run batches through it, and check its answers.
 
     Raises `CheckpointError` where they are not numbers or depend on a pair's neighbours, and what `Entailment.load`
     raises.
     """
-    folder, limits = config.entailment_model, config.limits
-    assert folder is not None
+    assert limits.entailment_model is not None
+    folder = Path(limits.entailment_model)
     model = Entailment.load(
         folder,
         batch_size=config.batch_size,
@@ -101,7 +103,9 @@ class EntailmentService(ModelSlot[ServedEntailment]):
 
     labels = Entailment.labels
 
-    def __init__(self, limits: Limits):
+    limits: PostLimits
+
+    def __init__(self, limits: PostLimits):
         super().__init__(limits, "model")
         self._decoding = 0  # pairs of posts that are on their way into the queue
 

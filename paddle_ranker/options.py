@@ -153,7 +153,7 @@ def build_parser(options_class: type[Options], prog: str, description: str) -> a
     """Return the argparse parser of `options_class`: one `--name`, or one argument in order, for each of its fields."""
     parser = _Parser(prog=prog, description=description, allow_abbrev=False)
     annotations = typing.get_type_hints(options_class)
-    fields = dataclasses.fields(options_class)
+    fields = [field for field in dataclasses.fields(options_class) if "help" in field.metadata]  # others have no option
     for field in sorted(fields, key=lambda f: (f.name == "debug", f.metadata["shared"])):
         kind = _value_type(annotations[field.name])
         text = _help(field).replace("%", "%%")
@@ -218,14 +218,15 @@ def parse_options(
 
 def run_command(
     run: Callable[[OptionsT], Optional[int]],
-    options_class: type[OptionsT],
+    options_class: Union[type[OptionsT], Callable[[], type[OptionsT]]],
     argv: Optional[Sequence[str]],
     description: str,
     prog: Optional[str] = None,
 ) -> int:
     """Parse the options, call `run` with them, and turn every error into one line and an exit status.
 
-    0: done; 1: failed; 2: wrong usage; 130: interrupted. `--debug` shows the traceback as well.
+    0: done; 1: failed; 2: wrong usage; 130: interrupted. `--debug` shows the traceback as well. `options_class` may be
+    a function that returns the class, where plugins add options.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     prog = prog or os.path.basename(sys.argv[0])
@@ -234,7 +235,8 @@ def run_command(
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _raise_interrupt)
         load_named_plugins()
-        options = parse_options(options_class, arguments, prog, description)
+        found = options_class if isinstance(options_class, type) else options_class()
+        options: Any = parse_options(found, arguments, prog, description)
         debug = options.debug
         status = run(options) or 0
         sys.stdout.flush()  # what goes wrong with the last of the output is an error like any other

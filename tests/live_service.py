@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Coroutine
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable, Optional
 
@@ -20,7 +19,7 @@ from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.counted import CountedRequest, Counting
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.http.middleware import Gate
+from paddle_ranker.serving.http.middleware import Middleware
 from paddle_ranker.serving.http.protocol import WatchedHttpProtocol
 from paddle_ranker.serving.paddle.baidu_std_server import BaiduStdProtocol
 from paddle_ranker.serving.paddle.grpc_services import start_grpc
@@ -94,7 +93,7 @@ class LiveService:
             0,
         )
         self.baidu_std = self._baidu.sockets[0].getsockname()[1]
-        app = Gate(Router(routes(self.service)), self.metrics)
+        app = Middleware(Router(routes(self.service)), self.metrics)
         http: Any = _http  # called as the class is that uvicorn expects
         config = uvicorn.Config(app, host="127.0.0.1", port=0, http=http, log_config=None, lifespan="off")
         self._uvicorn = uvicorn.Server(config)
@@ -116,7 +115,7 @@ class LiveService:
 
 
 def _http(config: Any, server_state: Any, **others: Any) -> WatchedHttpProtocol:
-    return WatchedHttpProtocol(config, server_state, ServeConfig(Path("none")), Connections(100, server_state))
+    return WatchedHttpProtocol(config, server_state, ServeConfig(), Connections(100, server_state))
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -23,15 +23,17 @@ from PIL import Image
 
 from multimodal_entailment.entailment_scorer import Entailment
 from multimodal_entailment.folder import load_entailment
+from multimodal_entailment.plugin import PATH
+from multimodal_entailment.serve_options import PostLimits
 from multimodal_entailment.served import EntailmentService, Post, ServedEntailment, load_entailment_model
 from multimodal_entailment.static import export_entailment
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, Fault
-from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.service import EngineService
+from paddle_ranker.serving.http.endpoints import served_by
 from paddle_ranker.serving.process.http_app import make_app
 from tests.conftest import REPOSITORY
 from tests.entailment_cases import make_parts, write_data, write_model
@@ -39,7 +41,9 @@ from tests.export_cases import write_case
 from tests.serving_cases import SECONDS
 from tests.started import get, post, started
 
-LIMITS = Limits(request_bytes=200_000, posts=4, queue_posts=6, characters=60, image_bytes=20_000, image_pixels=90_000)
+LIMITS = PostLimits(
+    request_bytes=200_000, posts=4, queue_posts=6, characters=60, image_bytes=20_000, image_pixels=90_000
+)
 TEXTS = ("a b c", "z d e")
 
 
@@ -56,9 +60,18 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Iterator[ServedEntailment]:
-    loaded = load_entailment_model(ServeConfig(entailment_model=folder, limits=LIMITS))
+    loaded = load_entailment_model(ServeConfig(), limits_of(folder))
     yield loaded
     assert loaded.batcher.close(SECONDS)
+
+
+@dataclasses.dataclass(frozen=True)
+class PostsConfig(PostLimits, ServeConfig):
+    """What `serve` makes of its options."""
+
+
+def limits_of(folder: Path) -> PostLimits:
+    return dataclasses.replace(LIMITS, entailment_model=str(folder))
 
 
 class Site:
@@ -67,9 +80,8 @@ class Site:
     def __init__(self, model: Optional[ServedEntailment], **options: Any):
         self.service = EntailmentService(LIMITS)
         self.service.switch(model)
-        config = ServeConfig(entailment_model=Path("posts"), limits=LIMITS, **options)
-        ranker = EngineService(LIMITS, is_served=False)
-        self.app = make_app(ranker, config, Metrics(), entailment=self.service)
+        config = PostsConfig(**vars(limits_of(Path("posts"))), **options)
+        self.app = make_app({"entailment": self.service}, config, Metrics())
 
     def ask(self, method: str, path: str, **request: Any) -> httpx.Response:
         async def ask() -> httpx.Response:
@@ -81,10 +93,10 @@ class Site:
 
     def post(self, body: Any, **headers: str) -> httpx.Response:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return self.ask("POST", "/v1/entailment", content=content, headers=headers)
+        return self.ask("POST", PATH, content=content, headers=headers)
 
     def form(self, files: Any = None, **fields: str) -> httpx.Response:
-        return self.ask("POST", "/v1/entailment", data=fields, files=files or {"image_1": b""})
+        return self.ask("POST", PATH, data=fields, files=files or {"image_1": b""})
 
 
 @pytest.fixture
@@ -251,7 +263,7 @@ def test_damaged_bodies_are_refused_and_never_end_in_an_internal_error(site: Sit
 @pytest.mark.parity
 def test_a_model_of_images_alone_needs_no_text(tmp_path: Path, images: dict[str, bytes]) -> None:
     export_entailment(load_entailment(write_model(tmp_path, texts=False)), tmp_path / "output")
-    model = load_entailment_model(ServeConfig(entailment_model=tmp_path / "output", limits=LIMITS))
+    model = load_entailment_model(ServeConfig(), limits_of(tmp_path / "output"))
     asked = [{"image_1": packed(images[one]), "image_2": packed(images[two])} for one, two in zip("rgr", "gbr")]
     found = rows(Site(model).post({"pairs": asked}))
     wanted = Entailment.load(tmp_path / "output").predict(
@@ -315,14 +327,13 @@ def test_too_much_at_once_and_too_late_are_said(model: ServedEntailment) -> None
 @pytest.mark.parity
 def test_a_model_that_cannot_be_believed_is_not_served(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = Entailment.logits_of
-    config = ServeConfig(entailment_model=folder, limits=LIMITS)
     for spoilt, words in (
         (lambda *given: honest(*given) * np.nan, "not numbers"),
         (lambda *given: honest(*given) * (1 + 0.1 * (len(given[2]) > 1)), "alone and in a batch"),
     ):
         monkeypatch.setattr(Entailment, "logits_of", spoilt)
         with pytest.raises(CheckpointError, match=words):
-            load_entailment_model(config)
+            load_entailment_model(ServeConfig(), limits_of(folder))
 
 
 @pytest.mark.parity
@@ -342,12 +353,12 @@ def test_the_server_says_what_it_has(site: Site, model: ServedEntailment) -> Non
     empty = Site(None)
     for path, method in (("/ready", "GET"), ("/info", "GET"), ("/v1/entailment", "POST")):
         assert empty.ask(method, path).status_code == 503, path
-    ranker_alone = make_app(EngineService(LIMITS), ServeConfig(model=Path("ranker")), Metrics())
+    ranker_alone = make_app({"ranker": EngineService(LIMITS)}, ServeConfig(model=Path("ranker")), Metrics())
     empty.app = ranker_alone
     missing = empty.post({"text_1": "a", "text_2": "b"})
     assert missing.status_code == 404 and "--entailment_model" in missing.json()["error"]
     with pytest.raises(UsageError, match="nothing to serve"):
-        ServeConfig()
+        served_by(ServeConfig())
 
 
 @pytest.mark.server

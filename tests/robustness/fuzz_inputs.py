@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.serving_dialects import http
-from paddle_ranker.serving.http.middleware import ENTAILMENT_PATH
+from multimodal_entailment.plugin import PATH as ENTAILMENT_PATH
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.json_messages import write_message
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, Message, messages

@@ -31,13 +31,13 @@ from typing import Optional
 import numpy as np
 import requests
 
+from multimodal_entailment.plugin import PATH as ENTAILMENT_PATH
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options, option, run_command
 from paddle_ranker.serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient, RerankClient
 from paddle_ranker.serving.clients.base import ScoringClient
 from paddle_ranker.serving.clients.errors import ServerError
 from paddle_ranker.serving.core.faults import INTERNAL
-from paddle_ranker.serving.http.middleware import ENTAILMENT_PATH
 from paddle_ranker.serving.paddle.messages import messages
 from tests.robustness.fuzz_inputs import TITLES, makers, picture, posts_of
 

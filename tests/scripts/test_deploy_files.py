@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from paddle_ranker.commands.serve import ServeOptions
 from paddle_ranker.options import parse_options
+from paddle_ranker.serving.core.config import ServeConfig
 from tests.conftest import REPOSITORY
 
 DOCKERFILE = REPOSITORY / "deploy" / "docker" / "Dockerfile"
@@ -43,8 +43,8 @@ def test_the_container_serves_as_somebody_without_privileges() -> None:
         part for name in ("ENTRYPOINT", "CMD") for line in instructions(name) for part in re.findall(r'"(.*?)"', line)
     ]
     assert words[1:4] == COMMAND and words[0].startswith(instructions("WORKDIR")[0])
-    options = parse_options(ServeOptions, words[4:], "serve", "")
-    assert (options.host, options.port, options.model) == ("0.0.0.0", 8600, "/model")
+    options = parse_options(ServeConfig, words[4:], "serve", "")
+    assert (options.host, options.port, str(options.model)) == ("0.0.0.0", 8600, "/model")
     assert instructions("EXPOSE") == ["8600"]
 
 
@@ -52,7 +52,7 @@ def test_the_service_starts_the_server_with_options_that_it_has() -> None:
     text = UNIT.read_text(encoding="utf-8")
     start = shlex.split(re.findall(r"^ExecStart=(.*)$", text, re.M)[0])
     assert start[1:4] == COMMAND
-    options = parse_options(ServeOptions, start[4:], "serve", "")
+    options = parse_options(ServeConfig, start[4:], "serve", "")
     assert options.host == "127.0.0.1"
     stop_seconds = float(re.findall(r"^TimeoutStopSec=(.*)$", text, re.M)[0])
     assert stop_seconds > options.drain_seconds  # or requests in flight would be cut off

@@ -31,14 +31,14 @@ from tests.serving_cases import SECONDS
 pytestmark = pytest.mark.parity
 QUERY = "深度学习"
 TITLES = ["老年人护理教育研究", "深度学习在水稻病害诊断中的研究", "文化差异", "深度学习"]
-LIMITS = Limits(request_bytes=4096, pairs=8, characters=60, queue_pairs=16)
+LIMITS: dict[str, Any] = {"request_bytes": 4096, "pairs": 8, "characters": 60, "queue_pairs": 16}
 KEY = "a key of many bytes"
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedModel]:
     folder = write_case(tmp_path_factory.mktemp("served") / "ranker")
-    loaded = load_model(ServeConfig(model=folder, limits=LIMITS))
+    loaded = load_model(ServeConfig(model=folder, **LIMITS))
     yield loaded
     assert loaded.batcher.close(SECONDS)
 
@@ -53,14 +53,14 @@ class Site:
     """The application without a network; a request is answered when the call returns."""
 
     def __init__(self, model: Optional[ServedModel], **options: Any):
-        self.service = EngineService(LIMITS)
+        self.service = EngineService(Limits(**LIMITS))
         self.service.switch(model)
-        self.config = ServeConfig(model=Path("ranker"), limits=LIMITS, **options)
+        self.config = ServeConfig(model=Path("ranker"), **LIMITS, **options)
         self.metrics = Metrics()
         self.log: Optional[JsonLog] = None
 
     def ask(self, method: str, path: str, **request: Any) -> httpx.Response:
-        app = make_app(self.service, self.config, self.metrics, log=self.log)
+        app = make_app({"ranker": self.service}, self.config, self.metrics, log=self.log)
 
         async def ask() -> httpx.Response:
             transport = httpx.ASGITransport(app=app)

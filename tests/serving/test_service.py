@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def service(folder: Path) -> Iterator[EngineService]:
     made = EngineService(LIMITS)
-    model = load_model(ServeConfig(model=folder, limits=LIMITS))
+    model = load_model(ServeConfig(model=folder, **vars(LIMITS)))
     made.switch(model)
     yield made
     assert model.batcher.close(SECONDS)
@@ -200,7 +200,7 @@ def test_a_blend_takes_the_arrays_that_its_graph_takes(tmp_path: Path) -> None:
     folder = write_two_members(tmp_path / "blend")
     ranker = Ranker.load(folder)
     service = EngineService(LIMITS)
-    model = load_model(ServeConfig(model=folder, limits=LIMITS))
+    model = load_model(ServeConfig(model=folder, **vars(LIMITS)))
     service.switch(model)
     try:
         wanted = ranker.score(QUERIES, TITLES)

@@ -2,80 +2,99 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Union
 
+from paddle_ranker.encoding.tokenizers.backends import BACKENDS
 from paddle_ranker.errors import UsageError
+from paddle_ranker.options import option
+from paddle_ranker.scoring.engines import ENGINES
+from paddle_ranker.scoring.engines.precisions import PRECISIONS
+from paddle_ranker.serving.core.credentials import API_KEY_VARIABLE
 from paddle_ranker.serving.core.limits import Limits
 
-API_KEY_VARIABLE = "PADDLE_RANKER_API_KEY"
+MOST_STREAMS = 64
 _LOOPBACK = ("127.", "::1", "localhost")
 
 
-@dataclass(frozen=True)
-class ServeConfig:
-    """A server and its ranker.
+def _key_of_environment() -> Optional[str]:
+    return os.environ.get(API_KEY_VARIABLE)
 
-    model: the folder of a trained or an exported ranker, or one for Paddle Serving; None: no ranker
-    entailment_model: the folder of a trained or an exported model of pairs of posts; None: none
-    host: address to listen on
-    port, more_ports: every one of them speaks every protocol; port 0: a free one
-    engine, precision, device, cpu_threads: as `loading.load_for_engine` has them; 0 threads: one a core, shared among
-        the workers
-    streams: batches that a worker computes at once
-    workers: processes, each with a model of its own
-    batch_size: a batch holds at most so many pairs of full length
-    max_wait_us: microseconds that a request may wait for others to share its batch, where the engine is free
-    api_key: what callers must show; None: nothing
-    pipeline_service, pipeline_method: of the pipeline's HTTP gateway, `POST /ernie/prediction`
-    log_requests: write a line of JSON on standard error for every request
-    log_texts: with the users' texts in it
-    header_seconds, body_seconds: for a request's head, and for its body
-    idle_seconds, rpc_idle_seconds: after which an HTTP connection, and one of baidu_std or gRPC, is closed on which
-        nothing is asked
-    drain_seconds: that requests in flight have when the server stops
+
+@dataclass(frozen=True)
+class ServeConfig(Limits):
+    """A server: options of `python -m paddle_ranker serve`, which other commands make from theirs.
+
+    Further kinds of served models add the options of their `Endpoint`.
+
+    api_key: what callers must show; None: nothing. It comes from the environment, where no list of processes shows it
     """
 
-    model: Optional[Path] = None
-    host: str = "127.0.0.1"
-    port: int = 8600
-    more_ports: tuple[int, ...] = ()
-    engine: Optional[str] = None
-    precision: str = "fp32"
-    device: str = "cpu"
-    cpu_threads: int = 0
-    streams: int = 1
-    workers: int = 1
-    batch_size: int = 32
-    max_wait_us: int = 0
-    max_seq_length: Optional[int] = None
-    tokenizer: str = "auto"
-    limits: Limits = field(default_factory=Limits)
-    api_key: Optional[str] = field(default=None, repr=False)
-    pipeline_service: str = "ernie"
-    pipeline_method: str = "prediction"
-    log_requests: bool = True
-    log_texts: bool = False
-    header_seconds: float = 10.0
-    body_seconds: float = 30.0
-    idle_seconds: float = 75.0
-    rpc_idle_seconds: float = 600.0
-    drain_seconds: float = 30.0
-    entailment_model: Optional[Path] = None
+    model: Optional[Path] = option(  # noqa: RUF009
+        None, help="the ranker: a trained one's folder, an exported one's, or one for Paddle Serving"
+    )
+    host: str = option("127.0.0.1", help="address to listen on; 0.0.0.0: every one of this machine's")
+    port: int = option(8600, help="port to listen on; 0: a free one, which is printed", minimum=0, maximum=65535)
+    more_ports: tuple[Union[int, str], ...] = option((), several=True, help="further ports; each speaks every protocol")
+    workers: int = option(1, help="processes, each with the model in its own memory", minimum=1, maximum=256)
+    engine: Optional[str] = option(
+        None,
+        help="what computes the scores: dygraph, of a trained ranker; inference, onnx, openvino or auto, of an "
+        "exported one (default: dygraph for a trained ranker, inference for an exported one)",
+        choices=ENGINES,
+    )
+    precision: str = option(
+        "fp32", help="of the matrix products; other than fp32 needs an exported ranker", choices=PRECISIONS
+    )
+    device: str = option("cpu", help="cpu, gpu, xpu or npu")
+    cpu_threads: int = option(
+        0, help="threads of a matrix product in each worker; 0: all cores, shared among the workers", minimum=0
+    )
+    streams: int = option(1, help="batches that each worker computes at once", minimum=1, maximum=MOST_STREAMS)
+    batch_size: int = option(32, help="pairs of full length that are scored at once", minimum=1)
+    max_wait_us: int = option(
+        0, help="microseconds that a request waits for others while the engine is idle", minimum=0, maximum=10_000_000
+    )
+    max_seq_length: Optional[int] = option(
+        None, help="longest pair in tokens (default: what the ranker was trained with)", minimum=5
+    )
+    tokenizer: str = option(
+        "auto", help="what turns text into ids; all give the same, auto is the fastest", choices=BACKENDS
+    )
+    header_seconds: float = option(10.0, help="that a request's head may take", above=0)
+    body_seconds: float = option(30.0, help="that a request's body, and reading its answer, may take", above=0)
+    idle_seconds: float = option(75.0, help="after which an HTTP connection without a request is closed", minimum=1)
+    rpc_idle_seconds: float = option(600.0, help="the same, of baidu_std and gRPC", minimum=1)
+    drain_seconds: float = option(30.0, help="that requests in flight have when the server stops", minimum=0)
+    pipeline_service: str = option("ernie", help="service name of the pipeline's gateway, POST /ernie/prediction")
+    pipeline_method: str = option("prediction", help="method name of the pipeline's gateway")
+    log_requests: bool = option(True, help="write a line of JSON on standard error for each request")
+    log_texts: bool = option(False, help="with the texts of the users in it")
+    api_key: Optional[str] = field(default_factory=_key_of_environment, repr=False)
 
     def __post_init__(self) -> None:
-        if self.model is None and self.entailment_model is None:
-            raise UsageError("nothing to serve: give --model, --entailment_model, or both")
+        super().__post_init__()
+        if not all(port.isdigit() and 0 < int(port) < 65536 for port in self._more_ports()):
+            raise UsageError(f"--more_ports {' '.join(map(str, self.more_ports))}: give numbers from 1 to 65535")
         if self.api_key is not None and not self.api_key.strip():
             raise UsageError(f"{API_KEY_VARIABLE} is set and empty: give a key, or unset it")
 
     @property
-    def folders(self) -> tuple[Path, ...]:
-        """What is served."""
-        return tuple(folder for folder in (self.model, self.entailment_model) if folder is not None)
+    def limits(self) -> Limits:
+        """What requests may ask for."""
+        return self
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Every port that speaks every protocol, each once."""
+        return tuple(dict.fromkeys((self.port, *map(int, self._more_ports()))))
 
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can connect."""
         return self.host.startswith(_LOOPBACK)
+
+    def _more_ports(self) -> list[str]:
+        return [port for text in self.more_ports for port in str(text).split(",") if port]

@@ -1,4 +1,4 @@
-"""Whether a caller shows the key."""
+"""The API key: where it comes from, and whether a caller shows it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import hmac
 from typing import Optional, Union
 
 from paddle_ranker.serving.core.faults import UNAUTHORIZED, Fault
+
+API_KEY_VARIABLE = "PADDLE_RANKER_API_KEY"
 
 
 def require_key(api_key: Optional[str], shown: Union[str, bytes, None]) -> None:

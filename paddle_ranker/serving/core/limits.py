@@ -2,58 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from paddle_ranker.errors import UsageError
+from paddle_ranker.options import Options, option
 from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, Fault
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Of the server; `/info` shows them.
+class Limits(Options):
+    """Of the server; `/info` shows them."""
 
-    request_bytes: of a body, once unpacked, or of a message
-    pairs: of a request
-    characters: of a text
-    queue_pairs: that wait for the engine, over all requests
-    posts: pairs of posts of a request
-    queue_posts: pairs of posts that wait, over all requests, with their images decoded
-    image_bytes, image_pixels: of an image, as it came and as its header says
-    connections: open at a time, on all protocols
-    header_bytes: of an HTTP request's head
-    deadline_seconds: a request that names no deadline has this one
-    """
-
-    request_bytes: int = 16 * 1024 * 1024
-    pairs: int = 1000
-    characters: int = 100_000
-    queue_pairs: int = 8192
-    posts: int = 64
-    queue_posts: int = 512
-    image_bytes: int = 8 * 1024 * 1024
-    image_pixels: int = 40_000_000
-    connections: int = 2048
-    header_bytes: int = 64 * 1024
-    deadline_seconds: float = 30.0
+    request_bytes: int = option(16 * 1024 * 1024, help="of a request's body, unpacked", minimum=1)
+    pairs: int = option(1000, help="pairs of a request", minimum=1)
+    characters: int = option(100_000, help="characters of a text", minimum=1)
+    queue_pairs: int = option(8192, help="pairs that wait for each worker's engine", minimum=1)
+    connections: int = option(2048, help="connections that each worker has open", minimum=1)
+    header_bytes: int = option(64 * 1024, help="bytes of an HTTP request's head", minimum=256)
+    deadline_seconds: float = option(30.0, help="for requests that name no deadline", above=0)
 
     def __post_init__(self) -> None:
-        if self.queue_pairs < self.pairs:
-            raise UsageError(
-                f"--queue_pairs {self.queue_pairs}: a request may have {self.pairs} pairs, and could never wait"
-            )
-        if self.queue_posts < self.posts:
-            raise UsageError(
-                f"--queue_posts {self.queue_posts}: a request may have {self.posts} pairs, and could never wait"
-            )
+        super().__post_init__()
+        check_queue("queue_pairs", self.queue_pairs, self.pairs)
+
+    def values(self) -> dict[str, float]:
+        """Return the limits by name, for `/info`."""
+        names = [field.name for field in dataclasses.fields(Limits) if field.name != "debug"]
+        return {name: getattr(self, name) for name in names}
 
     def check_pairs(self, count: int, field: str) -> None:
         """Raise `Fault` where a request's `field` holds no pairs, or too many."""
-        _check_count(count, self.pairs, field)
-
-    def check_posts(self, count: int, field: str) -> None:
-        """Raise `Fault` where a request's `field` holds no pairs of posts, or too many."""
-        _check_count(count, self.posts, field)
+        check_count(count, self.pairs, field)
 
     def check_texts(self, texts: Sequence[object], field: str) -> None:
         """Raise `Fault`, which names `field[3]`, for one that is no text or too long."""
@@ -72,7 +53,14 @@ class Limits:
             raise Fault(TOO_LARGE, problem, field=field)
 
 
-def _check_count(count: int, most: int, field: str) -> None:
+def check_queue(name: str, waiting: int, pairs: int) -> None:
+    """Raise `UsageError` where a request of so many pairs, which may be, could never wait in the queue."""
+    if waiting < pairs:
+        raise UsageError(f"--{name} {waiting}: a request may have {pairs} pairs, and could never wait")
+
+
+def check_count(count: int, most: int, field: str) -> None:
+    """Raise `Fault` where a request's `field` holds nothing, or more than `most`."""
     if not count:
         raise Fault(INVALID, "holds nothing to score", field=field)
     if count > most:

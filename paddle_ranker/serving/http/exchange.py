@@ -1,16 +1,18 @@
-"""A request's body within limits, when its caller stops waiting, and an answer packed as it takes it."""
+"""A request's body within limits, its deadline, what is wrong with its JSON, and an answer compressed where asked."""
 
 from __future__ import annotations
 
 import re
 import time
-from typing import Optional
+from collections.abc import Collection
+from typing import Optional, Union
 
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from paddle_ranker.serving.core.compression import pack, unpack
-from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, TOO_LARGE, Fault
+from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.http.headers import TIMEOUT_HEADER
 
 _LONGEST_TIMEOUT = 3_600_000  # milliseconds
@@ -73,3 +75,25 @@ def _takes_gzip(accepted: str) -> bool:
         if name.strip() in ("gzip", "*"):
             return quality.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
     return False
+
+
+def refusal(error: ValidationError, union_tags: Collection[str] = ()) -> Fault:
+    """Return the fault of the first thing that is wrong; its field is `documents[3].text`, or `body`.
+
+    Args:
+        union_tags: which of a union's types pydantic tried: they stand in its locations, and in no request.
+    """
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return Fault(INVALID, f"is not JSON ({first['ctx']['error']})", field="body")
+    return Fault(UNPROCESSABLE, first["msg"], field=_path(first["loc"], union_tags) or "body")
+
+
+def _path(location: tuple[Union[int, str], ...], union_tags: Collection[str]) -> str:
+    shown = ""
+    for part in location:
+        if isinstance(part, int):
+            shown += f"[{part}]"
+        elif part not in union_tags:
+            shown += f".{part}" if shown else part
+    return shown

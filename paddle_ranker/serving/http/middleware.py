@@ -20,11 +20,11 @@ from paddle_ranker.serving.core.credentials import require_key
 from paddle_ranker.serving.core.faults import INTERNAL, Fault
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
+from paddle_ranker.serving.http.endpoints import ENDPOINTS
 
 REQUEST_ID = "x-request-id"
 OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/metrics", "/docs", "/openapi.json"})  # need no key
-RERANK_PATHS = frozenset({"/rerank", "/v1/rerank", "/v2/rerank"})
-ENTAILMENT_PATH = "/v1/entailment"
+ADMIN_PATHS = OPEN_PATHS | {"/info", "/admin/reload"}
 CLIENT_LEFT = 499
 OUTCOMES = {
     400: "invalid_request",
@@ -39,13 +39,12 @@ OUTCOMES = {
     503: "unavailable",
     504: "deadline_exceeded",
 }
-_OWN_PATHS = ("rerank", "tei", "entailment", "operators")  # protocols
 _WORK = "work"  # in a request's state: the task that answers it
 _SOUND_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}\Z")
 _LOG = logging.getLogger(__name__)
 
 
-class Gate:
+class Middleware:
     """An ASGI application around the server's own.
 
     A handler leaves in `scope["state"]` what the log is to say: `protocol`, `pairs`, `texts`; and `outcome`, where its
@@ -69,6 +68,9 @@ class Gate:
         self._app, self._metrics = app, metrics
         self._api_key, self._log, self._log_texts = api_key, log, log_texts
         begin = secrets.token_hex(8)
+        self._protocols = dict.fromkeys(ADMIN_PATHS, "operators")
+        for endpoint in ENDPOINTS.values():
+            self._protocols.update(endpoint.paths)
         self._own_ids = (f"{begin}-{number}" for number in itertools.count(1))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,7 +112,7 @@ class Gate:
         if fault is not None and not status:
             await send_fault(fault, request_id, send_marked)
         seconds = time.perf_counter() - began
-        protocol = state.get("protocol") or _protocol(scope["path"])
+        protocol = state.get("protocol") or self._protocol(scope["path"])
         outcome = state.get("outcome") or OUTCOMES.get(status, "ok" if status < 400 else "other")
         self._metrics.request(protocol, outcome, seconds)
         if self._log is not None and (protocol != "operators" or status >= 400):
@@ -118,13 +120,24 @@ class Gate:
                 "request",
                 request_id=request_id,
                 protocol=protocol,
-                path=scope["path"] if protocol in _OWN_PATHS else None,  # what else a path may hold is the user's
+                path=scope["path"]
+                if scope["path"] in self._protocols
+                else None,  # what else a path may hold is the user's
                 status=status,
                 milliseconds=round(1000 * seconds, 3),
                 pairs=state.get("pairs"),
                 error=fault.kind.name if fault else state.get("outcome"),
                 texts=state.get("texts") if self._log_texts else None,
             )
+
+    def _protocol(self, path: str) -> str:
+        """Return what the metrics call a request whose handler has not said."""
+        if path in self._protocols:
+            return self._protocols[path]
+        first, _, rest = path[1:].partition("/")
+        if first.rpartition(".")[2] == "GeneralModelService":
+            return "brpc_http"
+        return "pipeline_http" if rest else "other"
 
 
 def cancel_work(scope: MutableMapping[str, Any]) -> None:
@@ -154,17 +167,3 @@ async def send_fault(fault: Fault, request_id: str, send: Send) -> None:
         headers.append((b"connection", b"close"))  # the rest of the body is not read
     await send({"type": "http.response.start", "status": fault.kind.http, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-def _protocol(path: str) -> str:
-    """Return what the figures call a request whose handler has not said."""
-    if path in RERANK_PATHS:
-        return "rerank"
-    if path == ENTAILMENT_PATH:
-        return "entailment"
-    if path in OPEN_PATHS or path in ("/info", "/admin/reload"):
-        return "operators"
-    first, _, rest = path[1:].partition("/")
-    if first.rpartition(".")[2] == "GeneralModelService":
-        return "brpc_http"
-    return "pipeline_http" if rest else "other"

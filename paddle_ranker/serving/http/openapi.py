@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from paddle_ranker import __version__
@@ -16,7 +17,6 @@ from paddle_ranker.serving.core.faults import (
     UNAUTHORIZED,
     UNAVAILABLE,
     UNPROCESSABLE,
-    FaultKind,
 )
 
 _WHEN = {
@@ -29,10 +29,10 @@ _WHEN = {
     UNAVAILABLE: "The model is not loaded yet, or the server stops",
     TIMED_OUT: "The deadline passed",
 }
-_NUMBER = {"type": "number"}
+NUMBER = {"type": "number"}
 
 
-def _answer(order: str, **parts: Any) -> dict[str, Any]:
+def results_schema(order: str, **parts: Any) -> dict[str, Any]:
     """Return the schema of an answer whose results have `parts`, of which the first two are always there."""
     result = {"type": "object", "required": list(parts)[:2], "properties": parts}
     return {
@@ -46,56 +46,27 @@ def _answer(order: str, **parts: Any) -> dict[str, Any]:
     }
 
 
-_RANKED = _answer(
-    "best first",
-    index={"type": "integer"},
-    relevance_score={**_NUMBER, "description": "the probability of relevance"},
-    document={"type": "object", "properties": {"text": {"type": "string"}}},
-)
-_JUDGED = _answer(
-    "in the order of the pairs",
-    label={"type": "string", "description": "the likeliest class"},
-    probabilities={"type": "object", "additionalProperties": _NUMBER},
-)
-_SCORED = {
-    "type": "array",
-    "description": "best first",
-    "items": {
-        "type": "object",
-        "required": ["index", "score"],
-        "properties": {"index": {"type": "integer"}, "score": _NUMBER, "text": {"type": "string"}},
-    },
-}
-_OPERATORS = {
+_ADMIN = {
     "/live": "Whether the process answers",
     "/ready": "Whether all models are loaded and warmed up: 200, or 503",
     "/health": "As /ready",
     "/metrics": "Figures for Prometheus",
     "/info": "The models, the engine, the limits",
 }
-_EXAMPLE = {"query": "深度学习", "documents": ["深度学习在水稻病害诊断中的研究", "老年人护理教育研究"], "top_n": 1}
-_FORM = {
-    "type": "object",
-    "properties": {
-        **{name: {"type": "string"} for name in ("text_1", "text_2")},
-        **{name: {"type": "string", "format": "binary"} for name in ("image_1", "image_2")},
-    },
-}
 
 
-def openapi(*, ranker: bool = True, entailment: bool = False) -> dict[str, Any]:
-    """Return the description, JSON-ready.
+def openapi(parts: Iterable[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
+    """Return the server's description, JSON-ready.
 
     Args:
-        ranker, entailment: whether the server has such a model.
+        parts: of each served model, what `Endpoint.describe` returns.
     """
     schemas: dict[str, Any] = {"Error": _error_schema()}
     paths: dict[str, Any] = {}
-    if ranker:
-        _describe_ranking(paths, schemas)
-    if entailment:
-        _describe_entailment(paths, schemas)
-    for path, text in _OPERATORS.items():
+    for described, referred in parts:
+        paths.update(described)
+        schemas.update(referred)
+    for path, text in _ADMIN.items():
         paths[path] = {"get": {"summary": text, "responses": {"200": {"description": "OK"}}}}
     reload = {"200": {"description": "Done"}, "202": {"description": "Begun, in every worker"}}
     paths["/admin/reload"] = {"post": {"summary": "Load the models' folders anew", "responses": reload}}
@@ -114,31 +85,8 @@ def openapi(*, ranker: bool = True, entailment: bool = False) -> dict[str, Any]:
     }
 
 
-def _describe_ranking(paths: dict[str, Any], schemas: dict[str, Any]) -> None:
-    from paddle_ranker.serving.http.rerank import RerankRequest, TextsRequest
-
-    schemas.update({"Ranked": _RANKED, "Scored": _SCORED, **_schemas_of(RerankRequest, TextsRequest)})
-    ranked = _operation("Rank documents for a query", ["RerankRequest"], ["Ranked"])
-    paths.update({path: {"post": ranked} for path in ("/v1/rerank", "/v2/rerank")})
-    either = _operation(
-        "Rank documents, or texts as Text Embeddings Inference has them", ["RerankRequest", "TextsRequest"],
-        ["Ranked", "Scored"],
-    )  # fmt: skip
-    paths["/rerank"] = {"post": either}
-
-
-def _describe_entailment(paths: dict[str, Any], schemas: dict[str, Any]) -> None:
-    from multimodal_entailment.endpoint import PostPair, PostPairs
-
-    schemas.update({"Judged": _JUDGED, **_schemas_of(PostPair, PostPairs)})
-    operation = _operation(
-        "Say for pairs of posts whether the second follows from the first", ["PostPairs", "PostPair"], ["Judged"]
-    )
-    operation["requestBody"]["content"]["multipart/form-data"] = {"schema": _FORM}
-    paths["/v1/entailment"] = {"post": operation}
-
-
-def _schemas_of(*models: Any) -> dict[str, Any]:
+def schemas_of(*models: Any) -> dict[str, Any]:
+    """Return the schemas of pydantic's classes, by name."""
     schemas: dict[str, Any] = {}
     for model in models:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
@@ -147,7 +95,8 @@ def _schemas_of(*models: Any) -> dict[str, Any]:
     return schemas
 
 
-def _operation(summary: str, takes: list[str], gives: list[str]) -> dict[str, Any]:
+def operation(summary: str, takes: list[str], gives: list[str]) -> dict[str, Any]:
+    """Return the description of a `POST` of JSON: the schemas of its bodies and of its answers, by name."""
     headers = {
         "X-Request-Id": "comes back with the answer, and stands in the log",
         "X-Request-Timeout-Ms": "milliseconds after which nobody waits for the answer",
@@ -176,18 +125,14 @@ def _refusal(text: str) -> dict[str, Any]:
 
 
 def _error_schema() -> dict[str, Any]:
-    names = {"error": "what was found, and where", "error_type": ", ".join(_name(kind) for kind in _WHEN)}
+    names = {"error": "what was found, and where", "error_type": ", ".join(kind.name for kind in _WHEN)}
     names.update({"message": "as error", "request_id": "stands in the log, too", "field": "where, if in a field"})
     properties = {name: {"type": "string", "description": text} for name, text in names.items()}
     return {"type": "object", "required": ["error", "error_type", "message", "request_id"], "properties": properties}
 
 
-def _name(kind: FaultKind) -> str:
-    return kind.name
-
-
-def docs_page(description: dict[str, Any]) -> str:
-    """Return the description as a page of HTML."""
+def docs_page(description: dict[str, Any], examples: Iterable[str]) -> str:
+    """Return what `openapi` returns as a page of HTML, with example commands."""
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>paddle_ranker</title>",
         "<style>body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
@@ -195,8 +140,8 @@ def docs_page(description: dict[str, Any]) -> str:
         f"<h1>paddle_ranker {html.escape(__version__)}</h1>",
         "<p>The same as <a href=openapi.json>OpenAPI</a>.</p>",
     ]
-    if "/v1/rerank" in description["paths"]:
-        parts.append(f"<p>For example:</p><pre>{_shown_example()}</pre>")
+    for example in examples:
+        parts.append(f"<p>For example:</p><pre>{html.escape(example)}</pre>")
     for path, methods in description["paths"].items():
         for method, operation in methods.items():
             title = f"<code>{method.upper()} {html.escape(path)}</code> {html.escape(operation['summary'])}"
@@ -204,11 +149,6 @@ def docs_page(description: dict[str, Any]) -> str:
     for name, schema in description["components"]["schemas"].items():
         parts.append(f"<details><summary>{html.escape(name)}</summary><pre>{_shown(schema)}</pre></details>")
     return "\n".join(parts)
-
-
-def _shown_example() -> str:
-    data = json.dumps(_EXAMPLE, ensure_ascii=False)
-    return html.escape(f"curl http://127.0.0.1:8600/v1/rerank -H 'Content-Type: application/json' -d '{data}'")
 
 
 def _shown(value: object) -> str:

@@ -12,11 +12,15 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
-from paddle_ranker.serving.core.faults import TOO_LARGE, Fault
+from paddle_ranker import __version__
+from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.faults import TOO_LARGE, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.scores import Scores, ScoringService
-from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body
-from paddle_ranker.serving.http.validation import refusal
+from paddle_ranker.serving.core.service import EngineService
+from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refusal
+from paddle_ranker.serving.http.openapi import NUMBER, operation, results_schema, schemas_of
 
 _MUCH_TEXT = 20_000  # characters, above which tokenizing them would hold up the event loop
 _MUCH_JSON = 256 * 1024  # bytes, likewise
@@ -179,3 +183,65 @@ def _validated(adapter: TypeAdapter[Any], body: bytes) -> Any:
 def _json(request: Request, content: object) -> Response:
     encoded = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     return answer(request, encoded, "application/json")
+
+
+def routes(service: RerankService, *, keep_texts: bool = False) -> list[BaseRoute]:
+    """Return the routes; see `Reranker`."""
+    reranker = Reranker(service, keep_texts=keep_texts)
+    return [
+        Route("/v1/rerank", reranker.ranked, methods=["POST"]),
+        Route("/v2/rerank", reranker.ranked, methods=["POST"]),
+        Route("/rerank", reranker.any_shape, methods=["POST"]),
+    ]
+
+
+def info(service: EngineService, config: ServeConfig) -> dict[str, Any]:
+    """Return what `/info` shows of a ranker; the first names are those of Text Embeddings Inference."""
+    model = service.model
+    if model is None:
+        raise Fault(UNAVAILABLE, "the ranker is not loaded yet", retry_after=1.0)
+    loaded, scorer = model.loaded, model.batcher.scorer
+    calibration = loaded.info.calibration
+    return {
+        "model_id": model.name,
+        "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
+        "max_input_length": loaded.pair_encoder.max_seq_length,
+        "max_client_batch_size": config.limits.pairs,
+        "version": __version__,
+        "kind": loaded.info.kind,
+        "calibrated": None if calibration is None else calibration.method,
+        "loaded_at": model.loaded_at,
+        "engine": loaded.engine.name,
+        "precision": loaded.engine.precision,
+        "tokenizer": loaded.pair_encoder.backend,
+        "batch_tokens": scorer.max_tokens,
+        "batch_pairs": scorer.max_rows,
+    }
+
+
+_RANKED = results_schema(
+    "best first",
+    index={"type": "integer"},
+    relevance_score={**NUMBER, "description": "the probability of relevance"},
+    document={"type": "object", "properties": {"text": {"type": "string"}}},
+)
+_SCORED = {
+    "type": "array",
+    "description": "best first",
+    "items": {
+        "type": "object",
+        "required": ["index", "score"],
+        "properties": {"index": {"type": "integer"}, "score": NUMBER, "text": {"type": "string"}},
+    },
+}
+
+
+def describe() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the routes' OpenAPI descriptions, and their schemas."""
+    ranked = operation("Rank documents for a query", ["RerankRequest"], ["Ranked"])
+    either = operation(
+        "Rank documents, or texts as Text Embeddings Inference has them", ["RerankRequest", "TextsRequest"],
+        ["Ranked", "Scored"],
+    )  # fmt: skip
+    paths = {"/v1/rerank": {"post": ranked}, "/v2/rerank": {"post": ranked}, "/rerank": {"post": either}}
+    return paths, {"Ranked": _RANKED, "Scored": _SCORED, **schemas_of(RerankRequest, TextsRequest)}

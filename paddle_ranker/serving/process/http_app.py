@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Callable, Optional
+from collections.abc import Mapping
+from typing import Any, Callable, Optional
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,51 +14,38 @@ from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import NOT_FOUND, Fault
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
+from paddle_ranker.serving.core.model_slot import ModelSlot
 from paddle_ranker.serving.core.service import EngineService
-from paddle_ranker.serving.http.admin import Operators, Reload
-from paddle_ranker.serving.http.middleware import ENTAILMENT_PATH, Gate
-from paddle_ranker.serving.http.rerank import Reranker
+from paddle_ranker.serving.http.admin import AdminRoutes, Reload
+from paddle_ranker.serving.http.endpoints import ENDPOINTS, RANKER, Endpoint
+from paddle_ranker.serving.http.middleware import Middleware
 from paddle_ranker.serving.paddle.http import routes as paddle_routes
 from paddle_ranker.serving.paddle.pipeline import PipelineNames
 
-if TYPE_CHECKING:
-    from multimodal_entailment.served import EntailmentService
-
 
 def make_app(
-    service: EngineService,
+    services: Mapping[str, ModelSlot[Any]],
     config: ServeConfig,
     metrics: Metrics,
     *,
-    entailment: Optional[EntailmentService] = None,
     log: Optional[JsonLog] = None,
     reload: Optional[Reload] = None,
     stopping: Callable[[], bool] = lambda: False,
     connections: Callable[[], int] = lambda: 0,
 ) -> ASGIApp:
-    """Return the application; see `Gate`, `Reranker`, `EntailmentEndpoint` and `Operators` for what it is made of."""
-    reranker = Reranker(service, keep_texts=config.log_texts)
-    operators = Operators(
-        service,
-        metrics,
-        config,
-        entailment=entailment,
-        reload=reload,
-        stopping=stopping,
-        connections=connections,
-    )
-    names = PipelineNames(config.pipeline_service, config.pipeline_method)
-    routes: list[BaseRoute] = [
-        Route("/v1/rerank", reranker.ranked, methods=["POST"]),
-        Route("/v2/rerank", reranker.ranked, methods=["POST"]),
-        Route("/rerank", reranker.any_shape, methods=["POST"]),
-        Route(ENTAILMENT_PATH, _judge(entailment, config), methods=["POST"]),
-        *operators.routes(),
-        *paddle_routes(service, names),
-    ]
-    router = Router(routes, redirect_slashes=False, default=_not_found)
-    return Gate(
-        router,
+    """Return the application: the middleware around the routes of every endpoint, admin's and Paddle Serving's.
+
+    Args:
+        services: of each served model, by the name of its endpoint; the routes of others say that there is no model.
+    """
+    routes: list[BaseRoute] = []
+    for name, endpoint in ENDPOINTS.items():
+        routes += endpoint.routes(services[name], config) if name in services else _without_model(endpoint)
+    routes += AdminRoutes(services, metrics, config, reload=reload, stopping=stopping, connections=connections).routes()
+    ranker: Any = services.get(RANKER) or EngineService(config.limits, is_served=False)
+    routes += paddle_routes(ranker, PipelineNames(config.pipeline_service, config.pipeline_method))
+    return Middleware(
+        Router(routes, redirect_slashes=False, default=_not_found),
         metrics,
         api_key=config.api_key,
         log=log if config.log_requests else None,
@@ -66,16 +53,11 @@ def make_app(
     )
 
 
-def _judge(service: Optional[EntailmentService], config: ServeConfig) -> Callable[[Request], Awaitable[Response]]:
-    if service is not None:
-        from multimodal_entailment.endpoint import EntailmentEndpoint
-
-        return EntailmentEndpoint(service, keep_texts=config.log_texts).answer
-
+def _without_model(endpoint: Endpoint) -> list[BaseRoute]:
     async def missing(request: Request) -> Response:
-        raise Fault(NOT_FOUND, "this server has no model of pairs of posts: start it with --entailment_model")
+        raise Fault(NOT_FOUND, f"this server has no {endpoint.what}: start it with --{endpoint.option}")
 
-    return missing
+    return [Route(path, missing, methods=["POST"]) for path in endpoint.paths]
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:

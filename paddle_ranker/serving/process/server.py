@@ -11,9 +11,9 @@ from contextlib import suppress
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import DependencyError, RankerError
-from paddle_ranker.serving.core.config import API_KEY_VARIABLE, ServeConfig
-
-__all__ = ["API_KEY_VARIABLE", "ServeConfig", "run"]
+from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.credentials import API_KEY_VARIABLE
+from paddle_ranker.serving.http.endpoints import served_by
 
 _BACKLOG = 2048
 _PACKAGES = ("starlette", "uvicorn", "httptools", "pydantic", "prometheus_client", "grpc", "google")  # google.protobuf
@@ -61,12 +61,12 @@ def require_packages() -> None:
 
 
 def listen(config: ServeConfig) -> list[socket.socket]:
-    """Return a listening socket for each port, the first one's before those of `more_ports`.
+    """Return a listening socket for each port, in their order.
 
     Raises `RankerError` where one cannot be had.
     """
     sockets: list[socket.socket] = []
-    for port in dict.fromkeys((config.port, *config.more_ports)):
+    for port in config.ports:
         try:
             found = socket.getaddrinfo(config.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             family, kind, protocol, _, address = found[0]
@@ -90,7 +90,7 @@ def listen(config: ServeConfig) -> list[socket.socket]:
 def announce(config: ServeConfig, sockets: list[socket.socket]) -> None:
     """Say on standard output what is served, and where."""
     places = [_url(listener.getsockname()) for listener in sockets]
-    served = " and ".join(map(str, config.folders))
+    served = " and ".join(str(endpoint.folder(config)) for endpoint in served_by(config).values())
     print(f"serving {served} on {' and '.join(places)} (baidu_std, HTTP, gRPC)", flush=True)
 
 

@@ -11,25 +11,21 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import Any, Callable, Optional
 
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.counted import CountedRequest, Counting
 from paddle_ranker.serving.core.logs import JsonLog, route_logging
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.models import load_model
 from paddle_ranker.serving.core.reload import Part, Reloader
 from paddle_ranker.serving.core.service import EngineService
+from paddle_ranker.serving.http.endpoints import RANKER, served_by
 from paddle_ranker.serving.paddle.pipeline import PipelineNames
 from paddle_ranker.serving.process.http_app import make_app
 from paddle_ranker.serving.process.sniffing import Speakers
 
-if TYPE_CHECKING:
-    from multimodal_entailment.served import EntailmentService
-
 _BACKLOG = 2048
-_WITHOUT_PADDLE = ("onnx", "openvino")
 
 
 class Worker:
@@ -58,15 +54,16 @@ class Worker:
         self._log = JsonLog()
         route_logging(self._log, config.log_texts)
         self._metrics = Metrics()
-        self._service = EngineService(config.limits, is_served=config.model is not None)
-        self._entailment: Optional[EntailmentService] = None
+        self._endpoints = served_by(config)
+        self._services = {name: endpoint.service(config) for name, endpoint in self._endpoints.items()}
+        self._ranker: Any = self._services.get(RANKER) or EngineService(config.limits, is_served=False)
         self._reloader = Reloader(self._parts(), self._metrics, self._log)
         self._servers: list[Any] = []
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def run(self) -> int:
         """Serve until a signal; return the exit status. Raises what loading the models raises."""
-        if self._config.engine not in _WITHOUT_PADDLE or self._entailment is not None:
+        if any(endpoint.needs_paddle(self._config) for endpoint in self._endpoints.values()):
             with suppress(
                 ImportError
             ):  # here, because it takes the signals' handlers, which only this thread gets back
@@ -79,17 +76,11 @@ class Worker:
 
     def _parts(self) -> list[Part]:
         """Return what is served, none of it loaded yet."""
-        config, parts = self._config, []
-        if config.model is not None:
-            figures = self._metrics.batches("ranker")
-            parts.append(Part(config.model, partial(load_model, config, figures), self._service.switch))
-        if config.entailment_model is not None:
-            from multimodal_entailment.served import EntailmentService, load_entailment_model
-
-            figures = self._metrics.batches("entailment")
-            self._entailment = EntailmentService(config.limits)
-            load = partial(load_entailment_model, config, figures)
-            parts.append(Part(config.entailment_model, load, self._entailment.switch))
+        parts = []
+        for name, endpoint in self._endpoints.items():
+            folder, observer = endpoint.folder(self._config), self._metrics.batches(name)
+            assert folder is not None
+            parts.append(Part(folder, partial(endpoint.load, self._config, observer), self._services[name].switch))
         return parts
 
     async def _serve(self) -> None:
@@ -102,10 +93,9 @@ class Worker:
         self._stop = asyncio.Event()
         self._connections = Connections(config.limits.connections, state)
         app = make_app(
-            self._service,
+            self._services,
             config,
             self._metrics,
-            entailment=self._entailment,
             log=self._log,
             reload=self._reload,
             stopping=lambda: self._connections.stopping,
@@ -128,7 +118,7 @@ class Worker:
             grpc_path = os.path.join(folder, "grpc")
             names = PipelineNames(config.pipeline_service, config.pipeline_method)
             grpc = await start_grpc(
-                self._service,
+                self._ranker,
                 f"unix:{grpc_path}",
                 limits=config.limits,
                 api_key=config.api_key,
@@ -140,7 +130,7 @@ class Worker:
                 self._connections,
                 uvicorn_config=uvicorn_config,
                 server_state=state,
-                rpc=self._service,
+                rpc=self._ranker,
                 counting=self._counting("baidu_std"),
                 grpc_path=grpc_path,
             )

@@ -7,7 +7,6 @@ PADDLE_RANKER_SERVING_HOST names one.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import sys
@@ -19,8 +18,7 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError
-from paddle_ranker.serving.core.config import API_KEY_VARIABLE, ServeConfig
-from paddle_ranker.serving.core.limits import Limits
+from paddle_ranker.serving.core.config import MOST_STREAMS, ServeConfig
 from paddle_ranker.serving.vendor.brpc_flags import Launch, read_launch
 
 HOST_VARIABLE = "PADDLE_RANKER_SERVING_HOST"
@@ -38,7 +36,7 @@ def serve_config(launch: Launch) -> ServeConfig:
         else:
             _note(f"GPU {launch.gpu} is asked for, and Paddle finds none here: using the CPU")
     cores = runtime.usable_cores()
-    streams = min(launch.threads, cores) if device == "cpu" else launch.threads
+    streams = min(launch.threads, cores) if device == "cpu" else min(launch.threads, MOST_STREAMS)
     return ServeConfig(
         model=launch.model,
         host=os.environ.get(HOST_VARIABLE) or EVERY_ADDRESS,
@@ -49,8 +47,7 @@ def serve_config(launch: Launch) -> ServeConfig:
         cpu_threads=max(1, cores // streams),
         streams=streams,
         batch_size=launch.batch_size,
-        limits=dataclasses.replace(Limits(), request_bytes=launch.request_bytes),
-        api_key=os.environ.get(API_KEY_VARIABLE),
+        request_bytes=launch.request_bytes,
     )
 
 

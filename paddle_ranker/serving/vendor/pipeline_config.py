@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from paddle_ranker.errors import CheckpointError, UsageError
-from paddle_ranker.serving.core.config import ServeConfig
-from paddle_ranker.serving.core.limits import Limits
+from paddle_ranker.serving.core.config import MOST_STREAMS, ServeConfig
 
 CPU, GPU, TENSORRT, XPU = 0, 1, 2, 4  # device_type; -1: as `devices` says
 _PORTS = ("rpc_port", "http_port")
@@ -57,7 +56,6 @@ class PipelineConfig:
         ports = [int(self.values[name]) for name in _PORTS if self.values.get(name)]
         timeout = self.op.get("timeout", -1)
         wait = self.op.get("auto_batching_timeout", -1)
-        limits = Limits(deadline_seconds=timeout / 1000) if timeout > 0 else Limits()
         return ServeConfig(
             model=self.model,
             host=host,
@@ -66,12 +64,12 @@ class PipelineConfig:
             precision=local.get("precision", "fp32"),
             device=self.device,
             cpu_threads=local.get("thread_num", 2),
-            streams=self.op.get("concurrency", 1),
+            streams=min(MOST_STREAMS, self.op.get("concurrency", 1)),
             workers=self.values["worker_num"] if self.values.get("build_dag_each_worker") else 1,
             # The vendor's batch_size joins requests, so 1 says nothing of how many pairs are computed at once.
             batch_size=max(ServeConfig.batch_size, self.op.get("batch_size", 1)),
             max_wait_us=int(wait * 1000) if wait > 0 else 0,
-            limits=limits,
+            deadline_seconds=timeout / 1000 if timeout > 0 else ServeConfig.deadline_seconds,
             api_key=api_key,
             pipeline_service=self.service,
         )

@@ -1,0 +1,32 @@
+"""Options of `python -m paddle_ranker serve` for a model of pairs of posts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from paddle_ranker.options import option
+from paddle_ranker.serving.core.limits import Limits, check_count, check_queue
+
+LIMITS = ("posts", "queue_posts", "image_bytes", "image_pixels")
+
+
+@dataclass(frozen=True)
+class PostLimits(Limits):
+    """What is served, and what its requests may ask for beside the limits of all requests."""
+
+    entailment_model: Optional[str] = option(
+        None, help="a model of pairs of posts, trained or exported: it answers POST /v1/entailment"
+    )
+    posts: int = option(64, help="pairs of posts of a request", minimum=1)
+    queue_posts: int = option(512, help="pairs of posts that wait in each worker", minimum=1)
+    image_bytes: int = option(8 * 1024 * 1024, help="of an image, as it comes", minimum=1)
+    image_pixels: int = option(40_000_000, help="of an image, as its header says", minimum=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_queue("queue_posts", self.queue_posts, self.posts)
+
+    def check_posts(self, count: int, field: str) -> None:
+        """Raise `Fault` where a request's `field` holds no pairs of posts, or too many."""
+        check_count(count, self.posts, field)

@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks.harness.figures import Goal, Timed, format_table, goal_values, ratio
 from benchmarks.inference_systems import System
 from paddle_ranker.metrics.intervals import Interval
+from paddle_ranker.storage.picture import new_picture
 
 if TYPE_CHECKING:
     from benchmarks.inference import InferenceBenchmarkOptions, Run
@@ -141,24 +142,15 @@ def write_plot(path: Path, runs: Sequence[Run]) -> None:
 
     The ends of a line on a bar are the slowest and the fastest round.
     """
-    from paddle_ranker.errors import DependencyError
-
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DependencyError(f"a plot needs matplotlib ({error}): pip install matplotlib") from None
     rows = max(len(run.systems) for run in runs)
-    figure = Figure(figsize=(7 * len(runs), 1.2 + 0.3 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, run in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs):
-        measured = sorted((m for m in run.systems if m.by_clock), key=lambda m: m.speed)
-        speeds = [m.speed for m in measured]
-        spread = [[m.speed - min(m.by_clock) for m in measured], [max(m.by_clock) - m.speed for m in measured]]
-        colours = ["#1f4e79" if m.system.ours else "#b0b7bf" for m in measured]
-        axes.barh([m.system.title for m in measured], speeds, xerr=spread, color=colours, ecolor="#666666")
-        axes.set_title(f"{run.shape}, {run.threads} thread{'s' if run.threads > 1 else ''}")
-        axes.set_xlabel("pairs a second")
-        axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with new_picture(path, 7 * len(runs), 1.2 + 0.3 * rows, dots_per_inch=120, what="a plot") as figure:
+        for axes, run in zip(figure.subplots(1, len(runs), squeeze=False)[0], runs):
+            measured = sorted((m for m in run.systems if m.by_clock), key=lambda m: m.speed)
+            speeds = [m.speed for m in measured]
+            spread = [[m.speed - min(m.by_clock) for m in measured], [max(m.by_clock) - m.speed for m in measured]]
+            colours = ["#1f4e79" if m.system.ours else "#b0b7bf" for m in measured]
+            axes.barh([m.system.title for m in measured], speeds, xerr=spread, color=colours, ecolor="#666666")
+            axes.set_title(f"{run.shape}, {run.threads} thread{'s' if run.threads > 1 else ''}")
+            axes.set_xlabel("pairs a second")
+            axes.spines[["top", "right"]].set_visible(False)

@@ -28,7 +28,7 @@ from benchmarks.training import SHAPES
 from paddle_ranker.data.records import LabeledPair, Triple, write_records
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options, option, run_command
-from paddle_ranker.training.log import METRICS_FILE, read_metrics
+from paddle_ranker.training.curve import METRICS_FILE, read_metrics
 
 PARTS = ("rows", "checkpointing")
 SMALLEST_FILE = 10_000

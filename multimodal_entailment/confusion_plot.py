@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from multimodal_entailment.data import LABELS
-from paddle_ranker.errors import DependencyError
-from paddle_ranker.storage.atomic import new_file
+from paddle_ranker.storage.picture import new_picture
 
 
 def write_confusion_plot(path: str, confusion: np.ndarray, title: str) -> None:
@@ -14,24 +13,18 @@ def write_confusion_plot(path: str, confusion: np.ndarray, title: str) -> None:
 
     The shade is a share: of a rare class a few right ones are as dark as many of a frequent one.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DependencyError("pictures need matplotlib: pip install matplotlib") from error
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    picture = Figure(figsize=(4.6, 4.0), layout="constrained")
-    panel = picture.subplots()
-    panel.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
-    for row, column in np.ndindex(*confusion.shape):
-        dark = shares[row, column] > 0.55
-        text = f"{confusion[row, column]}\n{shares[row, column]:.0%}"
-        panel.text(column, row, text, ha="center", va="center", color="white" if dark else "#1f2937")
-    panel.set_xticks(range(len(LABELS)), LABELS)
-    panel.set_yticks(range(len(LABELS)), LABELS, rotation=90, va="center")
-    panel.set_xlabel("predicted")
-    panel.set_ylabel("truth")
-    panel.set_title(title, fontsize=10)
-    for side in panel.spines.values():
-        side.set_visible(False)
-    with new_file(path, "wb") as stream:
-        picture.savefig(stream, format=path.lower().rpartition(".")[2], dpi=150)
+    with new_picture(path, 4.6, 4.0, dots_per_inch=150) as picture:
+        panel = picture.subplots()
+        panel.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+        for row, column in np.ndindex(*confusion.shape):
+            dark = shares[row, column] > 0.55
+            text = f"{confusion[row, column]}\n{shares[row, column]:.0%}"
+            panel.text(column, row, text, ha="center", va="center", color="white" if dark else "#1f2937")
+        panel.set_xticks(range(len(LABELS)), LABELS)
+        panel.set_yticks(range(len(LABELS)), LABELS, rotation=90, va="center")
+        panel.set_xlabel("predicted")
+        panel.set_ylabel("truth")
+        panel.set_title(title, fontsize=10)
+        for side in panel.spines.values():
+            side.set_visible(False)

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
-from paddle_ranker.errors import DependencyError
-from paddle_ranker.storage.atomic import new_file
+from paddle_ranker.storage.picture import BLUE, GREEN, ORANGE, PURPLE, SKY, YELLOW, new_picture
 from pretraining.power_law import ComputeLaw, LossLaw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which people with any colour vision tell apart.
-_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#6b7280")
+_COLORS = (BLUE, YELLOW, GREEN, PURPLE, SKY, ORANGE, "#6b7280")
 _GREY, _BLACK = "#6b7280", "#1f2937"
 
 
@@ -25,21 +24,25 @@ def draw_scaling(
     """Draw runs and laws into the PNG file `path`, replaced atomically.
 
     Args:
-        runs: figures of each: `size`, `parameters`, `tokens`, `flops`, `loss`.
+        runs: metrics of each: `size`, `parameters`, `tokens`, `flops`, `loss`.
         held_out: the same of the run that was predicted, with `predicted` (`estimate`, `low`, `high`) and, once it has
             ended, `loss`.
 
     Raises `DependencyError` where matplotlib is not installed.
     """
-    try:
-        # Not pyplot: it would choose a backend for the whole process, and keep the figure.
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import EngFormatter, LogLocator
-    except ImportError as error:
-        raise DependencyError(f"the picture needs matplotlib ({error}): pip install matplotlib") from error
-    figure = Figure(figsize=(13.0, 4.6), dpi=110, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    with new_picture(path, 13.0, 4.6, dots_per_inch=110, what="the picture") as figure:
+        _draw_panels(figure, runs, law, compute_law, held_out)
+
+
+def _draw_panels(
+    figure: Figure,
+    runs: list[dict[str, Any]],
+    law: LossLaw,
+    compute_law: Optional[ComputeLaw],
+    held_out: dict[str, Any],
+) -> None:
+    from matplotlib.ticker import EngFormatter, LogLocator
+
     panels = figure.subplots(1, 3, sharey=True)
     for panel, name, other, label in (
         (panels[0], "parameters", "tokens", "parameters of the layers"),
@@ -60,8 +63,6 @@ def draw_scaling(
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
         panel.legend(fontsize=8, framealpha=0.9)
-    with new_file(path, "wb") as stream:
-        canvas.print_png(stream)
 
 
 def _draw_runs(
@@ -97,4 +98,4 @@ def _mark_held_out(panel: Axes, name: str, held_out: dict[str, Any]) -> None:
         [x], [estimate], bars, fmt="s", color=_BLACK, fillstyle="none", capsize=4, label=f"{held_out['size']} predicted"
     )
     if held_out.get("loss") is not None:
-        panel.plot(x, held_out["loss"], "*", color="#D55E00", markersize=13, label=f"{held_out['size']} measured")
+        panel.plot(x, held_out["loss"], "*", color=ORANGE, markersize=13, label=f"{held_out['size']} measured")

@@ -14,8 +14,7 @@ from typing import Optional
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import Options, option, run_command
 from paddle_ranker.storage.atomic import make_folder
-from paddle_ranker.training.curve import draw_learning_curves, read_curve
-from paddle_ranker.training.log import METRICS_FILE, PICTURE_FILE
+from paddle_ranker.training.curve import METRICS_FILE, PICTURE_FILE, draw_learning_curves, read_curve
 
 
 @dataclass(frozen=True)

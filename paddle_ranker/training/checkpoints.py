@@ -14,7 +14,8 @@ from typing import IO, Callable, Optional, Union
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.storage.atomic import make_folder, new_folder, point, remove_unfinished
-from paddle_ranker.training.log import METRICS_FILE, PICTURE_FILE, TrainingLog
+from paddle_ranker.training.curve import METRICS_FILE, PICTURE_FILE
+from paddle_ranker.training.log import TrainingLog
 from paddle_ranker.training.options import TrainingOptions
 from paddle_ranker.training.state import Progress, SavedState
 

@@ -1,47 +1,62 @@
-"""Draw trainings from their `metrics.jsonl`: loss, development figures and learning rate over the steps.
+"""Read a training's `metrics.jsonl`, and draw it: loss, evaluation metrics and learning rate over the steps.
 
 python -m paddle_ranker curve first/checkpoint:second/checkpoint --output both.png
 """
 
 from __future__ import annotations
 
-import logging
+import json
 import math
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
-from paddle_ranker.errors import DataError, DependencyError
-from paddle_ranker.storage.atomic import new_file
-from paddle_ranker.training.log import read_metrics
+from paddle_ranker.errors import DataError
+from paddle_ranker.storage.picture import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, YELLOW, new_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, which people with any colour vision tell apart.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+METRICS_FILE = "metrics.jsonl"
+PICTURE_FILE = "learning_curve.png"
+_COLORS = (BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, BLACK)
 _GREY = "#8a8a8a"
-_DOTS_PER_INCH = 100
-_SIZE = (10.0, 8.0)  # inches: 1000 x 800 pixels
 _SHARES = 40  # the smoothed loss is a mean over this fraction of the progress lines
 _MOST_POINTS = 5000
 _MOST_EPOCHS = 20  # above that, their marks would hide the curves
 
 
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a `metrics.jsonl`, leaving out what is no record: a line that a kill has cut."""
+    for _, record in metric_lines(path):
+        yield record
+
+
+def metric_lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Yield the lines of a `metrics.jsonl` that are records, as they stand there and as what they say."""
+    with path.open("rb") as stream:
+        for line in stream:
+            try:
+                record = json.loads(line)
+            except ValueError:  # UnicodeDecodeError, for a cut character, is one too
+                continue
+            if isinstance(record, dict) and isinstance(record.get("step"), int) and line.endswith(b"\n"):
+                yield line, record
+
+
 @dataclass(frozen=True)
 class Curve:
-    """What one training told.
+    """The metrics of one training.
 
     Attributes:
-        steps, loss, learning_rate, epochs: `[n]` float64, one value a progress line; NaN where none was told.
+        steps, loss, learning_rate, epochs: `[n]` float64, one value a progress line; NaN where there is none.
         evaluated: `[m]` float64, the steps of the evaluations.
-        figures: by name, `[m]` float64, NaN where an evaluation had no such figure.
-        metric: the figure that makes the best checkpoint; None without an evaluation.
+        metrics: by name, `[m]` float64, NaN where an evaluation had none of that name.
+        metric: the one that makes the best checkpoint; None without an evaluation.
         lower_is_better: whether its lowest value is the best, and not its highest.
     """
 
@@ -51,43 +66,39 @@ class Curve:
     learning_rate: np.ndarray
     epochs: np.ndarray
     evaluated: np.ndarray
-    figures: dict[str, np.ndarray]
+    metrics: dict[str, np.ndarray]
     metric: Optional[str]
     lower_is_better: bool = False
 
     @property
     def best(self) -> Optional[int]:
         """The index of the best evaluation, the first of equal ones; None where there is none."""
-        values = self.figures[self.metric] if self.metric else np.array([])
+        values = self.metrics[self.metric] if self.metric else np.array([])
         if not np.isfinite(values).any():
             return None
         return int(np.nanargmin(values) if self.lower_is_better else np.nanargmax(values))
 
 
-def read_curve(metrics: Path, name: str) -> Curve:
+def read_curve(path: Path, name: str) -> Curve:
     """Read a `metrics.jsonl`. Raises `DataError` where it is not there."""
     lines = {column: array("d") for column in _LINE_COLUMNS}
     evaluations = []
     try:
-        for record in read_metrics(
-            metrics
-        ):  # one by one: as Python's own objects a million lines would take a gigabyte
+        for record in read_metrics(path):  # one by one: a million dictionaries would take a gigabyte
             if "evaluation" in record:
                 evaluations.append(record)
                 continue
             for column, values in lines.items():
                 values.append(_number(record.get(_LINE_COLUMNS[column])))
     except OSError as error:
-        raise DataError(f"{metrics}: cannot read it ({error.strerror}); name the --save_dir of a training") from error
-    names = dict.fromkeys(figure for record in evaluations for figure in record["evaluation"])
+        raise DataError(f"{path}: cannot read it ({error.strerror}); name the --save_dir of a training") from error
+    names = dict.fromkeys(name for record in evaluations for name in record["evaluation"])
     metric = evaluations[-1].get("metric") if evaluations else None
     return Curve(
         name=name,
         **{column: np.array(values) for column, values in lines.items()},
         evaluated=np.array([float(record["step"]) for record in evaluations]),
-        figures={
-            figure: np.array([_number(record["evaluation"].get(figure)) for record in evaluations]) for figure in names
-        },
+        metrics={name: np.array([_number(record["evaluation"].get(name)) for record in evaluations]) for name in names},
         metric=metric if metric in names else None,
         lower_is_better=bool(evaluations and evaluations[-1].get("lower_is_better")),
     )
@@ -126,23 +137,15 @@ def draw_learning_curve(metrics: Path, picture: Path) -> None:
 
 
 def draw_learning_curves(curves: Sequence[Curve], picture: Path) -> None:
-    """Draw trainings over each other, one colour each; of one training, draw all its development figures.
+    """Draw trainings over each other, one colour each; of one training, draw all its development metrics.
 
     Raises `DependencyError` where matplotlib is not installed.
     """
-    with _quiet_matplotlib():
-        try:
-            # Not pyplot: it would choose a backend for the whole process, and keep the figure.
-            from matplotlib.backends.backend_agg import FigureCanvasAgg
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise DependencyError(f"a learning curve needs matplotlib ({error}): pip install matplotlib") from error
-        figure = Figure(figsize=_SIZE, dpi=_DOTS_PER_INCH, layout="constrained")
-        canvas = FigureCanvasAgg(figure)
+    with new_picture(picture, 10.0, 8.0, dots_per_inch=100, what="a learning curve") as figure:
         axes = figure.subplots(3, 1, sharex=True, gridspec_kw={"height_ratios": (4, 4, 1.6)})
         figure.suptitle(_title(curves), fontsize=13, parse_math=False)
         _draw_losses(axes[0], curves)
-        _draw_figures(axes[1], curves)
+        _draw_metrics(axes[1], curves)
         _draw_learning_rates(axes[2], curves)
         for panel in axes:
             panel.grid(color="#e3e3e3", linewidth=0.8)
@@ -154,8 +157,6 @@ def draw_learning_curves(curves: Sequence[Curve], picture: Path) -> None:
             (steps.max() for curve in curves for steps in (curve.steps, curve.evaluated) if len(steps)), default=1
         )
         axes[-1].set_xlim(0, 1.02 * last)
-        with new_file(picture, "wb") as stream:
-            canvas.print_png(stream)
 
 
 def _draw_losses(panel: Axes, curves: Sequence[Curve]) -> None:
@@ -176,7 +177,7 @@ def _draw_losses(panel: Axes, curves: Sequence[Curve]) -> None:
         lows.append(np.nanmin(curve.loss))
         tops.append(max(np.nanpercentile(curve.loss, 99), np.nanmax(smoothed)))
     if not tops:
-        _say_empty(panel, "no progress line yet")
+        _show_empty(panel, "no progress line yet")
         return
     if len(curves) == 1:
         _mark_epochs(panel, curves[0])
@@ -207,42 +208,41 @@ def _mark_epochs(panel: Axes, curve: Curve) -> None:
         )
 
 
-def _draw_figures(panel: Axes, curves: Sequence[Curve]) -> None:
+def _draw_metrics(panel: Axes, curves: Sequence[Curve]) -> None:
     metrics = dict.fromkeys(curve.metric for curve in curves if curve.metric)
     panel.set_ylabel(_shown("dev " + ", ".join(metrics)) if metrics and len(curves) > 1 else "development file")
     if not metrics:
-        _say_empty(panel, "no evaluation yet")
+        _show_empty(panel, "no evaluation yet")
         return
     for curve, color in zip(curves, _COLORS * len(curves)):
         if curve.metric is None or curve.best is None:
             continue
-        values, step = curve.figures[curve.metric], curve.evaluated[curve.best]
+        values, step = curve.metrics[curve.metric], curve.evaluated[curve.best]
         best = f"best {values[curve.best]:.3f} at step {step:.0f}"
         label = _shown(f"{curve.metric if len(curves) == 1 else curve.name}: {best}")
         panel.plot(curve.evaluated, values, color=color, linewidth=2, marker="o", markersize=4, label=label, zorder=3)
         panel.plot(step, values[curve.best], "*", color=color, markersize=15, markeredgecolor="white", zorder=4)
         if len(curves) == 1:
             panel.axvline(step, color=color, linewidth=0.8, linestyle=":")
-            _draw_other_figures(panel, curve)
+            _draw_other_metrics(panel, curve)
     _add_legend(panel, "best")
 
 
-def _draw_other_figures(panel: Axes, curve: Curve) -> None:
-    others = {name: values for name, values in curve.figures.items() if name != curve.metric and _is_share(values)}
+def _draw_other_metrics(panel: Axes, curve: Curve) -> None:
+    others = {name: values for name, values in curve.metrics.items() if name != curve.metric and _is_share(values)}
     for (name, values), color in zip(others.items(), _COLORS[1:]):
         panel.plot(curve.evaluated, values, color=color, linewidth=1.1, marker=".", label=_shown(name))
 
 
 def _is_share(values: np.ndarray) -> bool:
-    """Return whether a figure lies between 0 and 1, as AUC and nDCG do; counts would need an axis of their own."""
+    """Return whether a metric lies between 0 and 1, as AUC and nDCG do; counts would need an axis of their own."""
     known = values[np.isfinite(values)]
     return bool(len(known)) and bool(((known >= 0) & (known <= 1)).all())
 
 
 def _draw_learning_rates(panel: Axes, curves: Sequence[Curve]) -> None:
     panel.set_ylabel("learning rate")
-    told = [curve for curve in curves if np.isfinite(curve.learning_rate).any()]
-    if not told:
+    if not any(np.isfinite(curve.learning_rate).any() for curve in curves):
         panel.set_yticks([])
         return
     for curve, color in zip(curves, _COLORS * len(curves)):
@@ -263,7 +263,7 @@ def _add_legend(panel: Axes, place: str) -> None:
         panel.legend(loc=place, fontsize=9, framealpha=0.9)
 
 
-def _say_empty(panel: Axes, words: str) -> None:
+def _show_empty(panel: Axes, words: str) -> None:
     panel.text(0.5, 0.5, words, transform=panel.transAxes, ha="center", va="center", color=_GREY)
     panel.set_yticks([])
 
@@ -284,15 +284,3 @@ def _printable(name: str) -> str:
 def _shown(name: str) -> str:
     """Return the name as a legend shows it: no formula between dollar signs, none hidden by its underscore."""
     return _printable(name).replace("$", r"\$").lstrip("_")
-
-
-@contextmanager
-def _quiet_matplotlib() -> Iterator[None]:
-    """Keep matplotlib from telling about its caches, in the middle of a training's progress."""
-    logger = logging.getLogger("matplotlib")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -27,9 +27,8 @@ from tqdm import tqdm
 
 from paddle_ranker.errors import DependencyError, RankerError
 from paddle_ranker.storage.atomic import new_file
-
-METRICS_FILE = "metrics.jsonl"
-PICTURE_FILE = "learning_curve.png"
+from paddle_ranker.training import curve
+from paddle_ranker.training.curve import METRICS_FILE, PICTURE_FILE, metric_lines, read_metrics
 
 
 class TrainingLog:
@@ -113,9 +112,7 @@ class TrainingLog:
             with suppress(OSError, RuntimeError):
                 self._scalars.close()
         try:
-            from paddle_ranker.training.curve import draw_learning_curve
-
-            draw_learning_curve(self.metrics, self.picture)
+            curve.draw_learning_curve(self.metrics, self.picture)
         except Exception as error:  # whatever it is, the training itself is done and saved
             self._warn(str(self.picture), error)
 
@@ -143,28 +140,11 @@ class TrainingLog:
             )
 
 
-def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of a `metrics.jsonl`, leaving out what is no record: a line that a kill has cut."""
-    for _, record in _parsed(path):
-        yield record
-
-
-def _parsed(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    with path.open("rb") as stream:
-        for line in stream:
-            try:
-                record = json.loads(line)
-            except ValueError:  # UnicodeDecodeError, for a cut character, is one too
-                continue
-            if isinstance(record, dict) and isinstance(record.get("step"), int) and line.endswith(b"\n"):
-                yield line, record
-
-
 def _keep_lines(path: Path, resumed_step: Optional[int]) -> None:
     """Make `path` a file with the lines up to `resumed_step`, none for a new run; whole or not at all."""
     with new_file(path, "wb") as stream:
         if resumed_step is not None and path.exists():
-            stream.writelines(line for line, record in _parsed(path) if record["step"] <= resumed_step)
+            stream.writelines(line for line, record in metric_lines(path) if record["step"] <= resumed_step)
 
 
 def _plain(figures: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ernie_matching import train_pairwise
 from paddle_ranker import Ranker
 from paddle_ranker.model.config import read_config
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
-from paddle_ranker.training.log import read_metrics
+from paddle_ranker.training.curve import read_metrics
 from pretraining import fill_mask, train_mlm, train_tokenizer
 from tests.pretraining_runs import SHAPE, typed, write_corpus
 from tests.tiny import HAN, VOCABULARY, draw_words, write_encoder, write_ranker

@@ -30,7 +30,7 @@ from benchmarks.inputs import ROOT
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.options import Options, option, run_command
-from paddle_ranker.training.log import METRICS_FILE, read_metrics
+from paddle_ranker.training.curve import METRICS_FILE, read_metrics
 
 SAVE_STEP, EVAL_STEP, BATCH_SIZE, EPOCHS = 3, 7, 8, 3
 OF_THE_CLOCK = {"time", "seconds", "steps_per_second"}  # figures of metrics.jsonl that differ from run to run

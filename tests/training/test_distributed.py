@@ -23,7 +23,7 @@ from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.evaluation.evaluate import EvaluationSet
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
-from paddle_ranker.training.log import METRICS_FILE, read_metrics
+from paddle_ranker.training.curve import METRICS_FILE, read_metrics
 from tests.conftest import REPOSITORY
 from tests.robustness.kill_resume import differences
 from tests.tiny import HAN, write_encoder, write_ranker

@@ -16,8 +16,8 @@ import pytest
 from paddle_ranker.commands.curve import main as curve_main
 from paddle_ranker.commands.curve import names_of
 from paddle_ranker.errors import DataError, DependencyError, RankerError
-from paddle_ranker.training.curve import draw_learning_curve, draw_learning_curves, read_curve, smooth
-from paddle_ranker.training.log import TrainingLog, read_metrics
+from paddle_ranker.training.curve import draw_learning_curve, draw_learning_curves, read_curve, read_metrics, smooth
+from paddle_ranker.training.log import TrainingLog
 from tests.conftest import REPOSITORY
 
 pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("pictures")]
@@ -324,7 +324,7 @@ def test_what_is_read_for_the_picture(tmp_path: Path) -> None:
     np.testing.assert_array_equal(curve.loss, [0.5, math.nan])
     np.testing.assert_array_equal(curve.learning_rate, [1e-5, math.nan])
     np.testing.assert_array_equal(curve.evaluated, [10, 20, 30, 40])
-    np.testing.assert_array_equal(curve.figures["map"], [math.nan, 0.5, math.nan, math.nan])
+    np.testing.assert_array_equal(curve.metrics["map"], [math.nan, 0.5, math.nan, math.nan])
     assert (curve.metric, curve.best) == ("auc", 1)  # the first of equal ones, as the checkpoint
     with pytest.raises(DataError, match=r"nowhere: cannot read it \(No such file or directory\)"):
         read_curve(tmp_path / "nowhere", "name")

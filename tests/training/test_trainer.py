@@ -15,7 +15,7 @@ import pytest
 from ernie_matching.model import PairwiseExamples
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.model.network import RankerNetwork
-from paddle_ranker.training.log import read_metrics
+from paddle_ranker.training.curve import read_metrics
 from paddle_ranker.training.options import TrainingOptions
 from tests.tiny import make_network
 from tests.training_runs import names, parameters, run

@@ -122,10 +122,10 @@ def _unequal(ours: list[list[np.ndarray]], theirs: list[list[list[int]]]) -> str
 
 def make_ranker(encoder: Path, target: Path) -> None:
     """Write the encoder with a random head, without match embeddings."""
-    from paddle_ranker.model.folder import save_ranker, start_ranker
+    from paddle_ranker.model.folder import Fresh, save_ranker, start_ranker
 
     runtime.set_seed(1)
-    parts = start_ranker(encoder, "cross_encoder", match_embeddings=False)
+    parts = start_ranker(encoder, Fresh("cross_encoder", match_embeddings=False))
     with new_folder(target) as temporary:
         save_ranker(temporary, parts.network, parts.pair_encoder, parts.info)
 
@@ -134,11 +134,12 @@ def our_outputs(encoder: Path, ranker: Path, pairs: Sequence[tuple[str, str]]) -
     """Return the inputs `[n, length]` of `pairs`, the encoder's hidden states and the ranker's logits of them."""
     import paddle
 
-    from paddle_ranker.model.folder import load_ranker, start_ranker
+    from paddle_ranker.model.folder import Fresh, start_ranker
+    from paddle_ranker.model.kinds import load_ranker
 
-    parts = start_ranker(encoder, "cross_encoder", match_embeddings=False)
+    parts = start_ranker(encoder, Fresh("cross_encoder", match_embeddings=False))
     encoded = parts.pair_encoder.encode([query for query, _ in pairs], [title for _, title in pairs])
-    input_ids, token_type_ids = encoded.pad(range(len(pairs)), parts.pair_encoder.pad_id)
+    input_ids, token_type_ids = encoded.pad(range(len(pairs))).values()
     mask = (np.arange(input_ids.shape[1]) < encoded.lengths[:, None]).astype(np.int64)
     parts.network.eval()
     network = load_ranker(ranker).network

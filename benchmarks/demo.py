@@ -94,7 +94,7 @@ def train_as_the_script(data: Path, system: str, seed: int, recipe: str, folder:
     from ernie_matching.train_pairwise import TrainPairwiseOptions, train
     from paddle_ranker.commands.starter import StarterOptions, make_starter
     from paddle_ranker.evaluation.evaluate import EvaluationSet
-    from paddle_ranker.model.folder import load_ranker
+    from paddle_ranker.model.kinds import load_ranker
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 
     commands = [

@@ -179,11 +179,8 @@ class Harness:
         began = time.perf_counter()
         learn, score = (pair_encoder.encode(*texts_of(pairs)) for pairs in (split.pairs, held_out))
         head = LexicalHead(pair_encoder.vocab_size, never_match_ids(pair_encoder))
-        head.learn(learn, pair_encoder.pad_id)
-        inputs, measured = (
-            head.of_pairs(pairs, np.arange(len(pairs)), pair_encoder.pad_id, standardise=True)
-            for pairs in (learn, score)
-        )
+        head.learn(learn)
+        inputs, measured = (head.of_pairs(pairs, np.arange(len(pairs)), standardise=True) for pairs in (learn, score))
         linear = fit_logistic(inputs, np.array([pair.label for pair in split.pairs]))
         return linear.logits(measured), time.perf_counter() - began
 
@@ -217,7 +214,7 @@ class Harness:
                 return output["scores"], float(output["seconds"])
 
     def _ours(self, name: str, split: Split, held_out: list[LabeledPair], seed: int) -> Run:
-        from paddle_ranker.model.folder import load_ranker
+        from paddle_ranker.model.kinds import load_ranker
         from paddle_ranker.scoring.engines.dygraph import DygraphEngine
         from paddle_ranker.scoring.scorer import Scorer
 

@@ -77,7 +77,7 @@ def train_from_nothing(
     runtime.select_device("cpu")
     runtime.set_seed(seed)
     encoded = encode_triples(triples, pair_encoder)
-    examples = PairwiseExamples(encoded, RankingLoss(loss, margin), pair_encoder.pad_id)
+    examples = PairwiseExamples(encoded, RankingLoss(loss, margin))
     config = EncoderConfig.small(
         pair_encoder.vocab_size,
         layers=recipe.layers,
@@ -90,7 +90,7 @@ def train_from_nothing(
     never_match, lexical = never_match_ids(pair_encoder), None
     if lexical_features:
         lexical = LexicalHead(config.vocab_size, never_match)
-        lexical.learn(encoded.pairs, pair_encoder.pad_id, examples.pair_labels)
+        lexical.learn(encoded.pairs, examples.pair_labels)
     network = RankerNetwork(config, never_match if match_embeddings else None, lexical)
     logits: list[Floats] = []
     scoring = 0.0

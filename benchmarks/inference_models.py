@@ -10,7 +10,8 @@ from typing import Any, Optional
 import numpy as np
 
 from paddle_ranker.data.records import LabeledPair
-from paddle_ranker.encoding.pair_encoder import EncodedPairs, PairEncoder, never_match_ids
+from paddle_ranker.encoding.columns import EncodedPairs
+from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_vocabulary
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.config import EncoderConfig
@@ -54,7 +55,8 @@ def copy_ranker(folder: Path, source: Path) -> tuple[PairEncoder, dict[str, Any]
 
     Raises `UsageError` where it is more than an encoder with a head, which is all that transformers has.
     """
-    from paddle_ranker.model.folder import load_ranker, save_ranker
+    from paddle_ranker.model.folder import save_ranker
+    from paddle_ranker.model.kinds import load_ranker
 
     parts = load_ranker(source)
     plain = isinstance(parts.info.match_embeddings, bool) and not parts.info.match_embeddings
@@ -77,21 +79,21 @@ def export_rankers(folder: Path, pairs: EncodedPairs, *, onnx: bool) -> None:
     from paddle_ranker.commands.convert import ConvertOptions, convert
     from paddle_ranker.encoding.batching import scoring_batches
     from paddle_ranker.export.quantization import Quantizer
-    from paddle_ranker.export.static_graph import export_ranker
+    from paddle_ranker.export.static_graph import export_model
     from paddle_ranker.model.exported import ExportedFolder
-    from paddle_ranker.model.folder import load_ranker
+    from paddle_ranker.model.kinds import load_ranker
     from paddle_ranker.scoring.engines.precisions import has_int8
 
     for name, source in (("exported", "ranker"), ("exported_match", "ranker_match")):
         if (folder / source).is_dir():
-            export_ranker(load_ranker(folder / source), folder / name, onnx=onnx)
+            export_model(load_ranker(folder / source), folder / name, onnx=onnx)
     convert(ConvertOptions(source=str(folder / "ranker"), target=str(folder / "hf"), to="hf"))
     if not onnx:
         return
     exported = ExportedFolder.open(folder / "exported")
     assert exported.onnx is not None
-    quantizer, pad_id = Quantizer(exported.onnx, folder), exported.config.pad_token_id
+    quantizer, _pad_id = Quantizer(exported.onnx, folder), exported.config.pad_token_id
     sample = pairs.take(np.arange(min(len(pairs), CALIBRATION_PAIRS)))
-    batches = [sample.pad(rows, pad_id) for rows in scoring_batches(sample.lengths, 4096, 4096)]
+    batches = [sample.pad(rows) for rows in scoring_batches(sample.lengths, 4096, 4096)]
     model = quantizer.quantize(quantizer.calibrate(batches), full_range=has_int8())
     exported.onnx.with_suffix(".int8.onnx").write_bytes(model.SerializeToString())

@@ -35,7 +35,7 @@ from benchmarks.training import SHAPES
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options, option, run_command
-from paddle_ranker.scoring.engines import EXPORTED as ENGINES
+from paddle_ranker.scoring.engines import exported_engines
 
 TOLERANCE = 1e-5
 _HOST = "127.0.0.1"
@@ -54,7 +54,7 @@ class ServingBenchmarkOptions(Options):
     )
     shapes: str = option("nano", help=f"encoders, comma-separated, from {', '.join(SHAPES)}")
     systems: str = option("all", help=f"rows, comma-separated, from {', '.join(s.name for s in SYSTEMS)}")
-    engine: str = option("inference", help="engine of this toolkit's server", choices=ENGINES)
+    engine: str = option("inference", help="engine of this toolkit's server", choices=exported_engines())
     threads: str = option("2", help="threads of every model, comma-separated, one table each")
     workers: int = option(1, help="processes of this toolkit's server, each with so many threads", minimum=1)
     peer_python: str = option(sys.executable, help="a Python whose environment has the peers")

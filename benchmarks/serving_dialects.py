@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from paddle_ranker.encoding.columns import EncodedPairs
+from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.json_messages import write_message
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, Message, messages
@@ -34,12 +34,13 @@ class Asked:
 
     query: str
     titles: list[str]
-    pairs: EncodedPairs
+    pairs: Columns
     pad_id: int
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Return ids and token types, `[titles, length]` int64 each."""
-        return self.pairs.pad(np.arange(len(self.pairs)), self.pad_id)
+        input_ids, token_type_ids = self.pairs.pad(np.arange(len(self.pairs))).values()
+        return input_ids, token_type_ids
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ class Harness:
         from cross_encoder.train_ce import TrainCeOptions, train
         from paddle_ranker.commands.starter import StarterOptions, make_starter
         from paddle_ranker.evaluation.evaluate import EvaluationSet
-        from paddle_ranker.model.folder import load_ranker
+        from paddle_ranker.model.kinds import load_ranker
         from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 
         starter = self.folder / f"{name}_starter"

@@ -13,8 +13,8 @@ import numpy as np
 from paddle_ranker.data.records import LabeledPair, RecordFile
 from paddle_ranker.data.teacher_scores import teacher_column
 from paddle_ranker.encoding.batching import Groups
-from paddle_ranker.encoding.columns import gather
-from paddle_ranker.encoding.pair_encoder import EncodedPairs, PairEncoder
+from paddle_ranker.encoding.columns import EncodedPairs, gather
+from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.store import MAX_BYTES, PairCollector
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.evaluate import require_both_classes

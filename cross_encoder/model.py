@@ -20,20 +20,19 @@ class LabeledExamples:
 
     Args:
         data: n encoded labelled pairs; where it has their queries, a query's pairs share a batch.
-        pad_id: id of the padding.
         loss: by default the binary cross-entropy of one logit, which is the published two-class head's cross-entropy.
             One that compares titles needs the queries, one that learns from a teacher its scores.
     """
 
     rows_each = 1
 
-    def __init__(self, data: EncodedLabels, pad_id: int, loss: Optional[RankingLoss] = None):
+    def __init__(self, data: EncodedLabels, loss: Optional[RankingLoss] = None):
         loss = loss or RankingLoss("bce")
         if loss.expression.compares_titles and data.queries is None:
             raise ValueError(f"{loss.expression.text} needs the queries: encode_labels(..., with_queries=True)")
         self.groups: Optional[Groups] = None if data.queries is None else Groups.of(data.queries)
         self.pairs = data.pairs
-        self._data, self._pad_id, self._loss = data, pad_id, loss
+        self._data, self._loss = data, loss
 
     def __len__(self) -> int:
         return len(self._data)
@@ -52,8 +51,8 @@ class LabeledExamples:
 
     def loss(self, network: nn.Layer, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
         """Return the mean loss of the pairs `indices`, and the `accuracy`: the share that is rightly told apart."""
-        input_ids, token_type_ids = self._data.pairs.pad(indices, self._pad_id)
-        logits = network(paddle.to_tensor(input_ids), paddle.to_tensor(token_type_ids)).astype("float32")
+        batch = self._data.pairs.pad(indices)
+        logits = network(*map(paddle.to_tensor, batch.values())).astype("float32")
         labels = gather(self._data.labels, indices)
         queries = None if self._data.queries is None else gather(self._data.queries, indices)
         teacher = None if self._data.teacher is None else gather(self._data.teacher, indices)

@@ -11,7 +11,8 @@ import numpy as np
 
 from paddle_ranker.data.records import RecordFile, Triple
 from paddle_ranker.data.teacher_scores import teacher_column
-from paddle_ranker.encoding.pair_encoder import EncodedPairs, PairEncoder
+from paddle_ranker.encoding.columns import EncodedPairs
+from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.store import MAX_BYTES, PairCollector
 from paddle_ranker.scoring.scorer import chunks
 from paddle_ranker.training.losses.expression import LossExpression

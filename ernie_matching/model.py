@@ -20,17 +20,16 @@ class PairwiseExamples:
     Args:
         triples: n encoded triples.
         loss: of each triple as a query of two titles with the labels 1 and 0.
-        pad_id: id of the padding.
     """
 
     rows_each = 2
     groups: Optional[Groups] = None
 
-    def __init__(self, triples: EncodedTriples, loss: RankingLoss, pad_id: int):
+    def __init__(self, triples: EncodedTriples, loss: RankingLoss):
         if loss.expression.of_teacher and triples.teacher is None:
             raise ValueError(f"{loss.expression.text} needs a teacher's scores: encode_triples(..., loss=...)")
         self.pairs = triples.pairs
-        self._triples, self._loss, self._pad_id = triples, loss, pad_id
+        self._triples, self._loss = triples, loss
 
     def __len__(self) -> int:
         return len(self._triples)
@@ -50,8 +49,8 @@ class PairwiseExamples:
     def loss(self, network: nn.Layer, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
         """Return the mean loss of the triples `indices`."""
         both = np.concatenate([2 * indices, 2 * indices + 1])  # positives, then their negatives
-        input_ids, token_type_ids = self._triples.pairs.pad(both, self._pad_id)
-        logits = network(paddle.to_tensor(input_ids), paddle.to_tensor(token_type_ids)).astype("float32")
+        batch = self._triples.pairs.pad(both)
+        logits = network(*map(paddle.to_tensor, batch.values())).astype("float32")
         labels = np.repeat([1.0, 0.0], len(indices))
         teacher = None if self._triples.teacher is None else gather(self._triples.teacher, both)
         return self._loss(logits, labels, np.tile(np.arange(len(indices)), 2), teacher), {}

@@ -17,7 +17,7 @@ from paddle_ranker.options import run_command
 
 if TYPE_CHECKING:
     from multimodal_entailment.figures import Evaluation
-    from multimodal_entailment.folder import EntailmentInfo
+    from multimodal_entailment.info import EntailmentInfo
 
 
 def evaluate(options: EvaluateEntailmentOptions) -> None:
@@ -32,7 +32,7 @@ def evaluate(options: EvaluateEntailmentOptions) -> None:
         check_writable(options.confusion_plot)
     runtime.select_device(options.device)
     model = Entailment.load(
-        options.model, batch_size=options.batch_size, workers=options.image_workers, threads=options.cpu_threads
+        options.model, options.load_options(), batch_size=options.batch_size, workers=options.image_workers
     )
     pairs = measured_pairs(options, model.info)
     probabilities = model.predict_posts(pairs, options.skip_bad_rows)

@@ -15,14 +15,19 @@ def export(options: ExportEntailmentOptions) -> None:
     """Load the model, write its static model, and print what was written and how exactly it predicts."""
     runtime.prepare_command(options.cpu_threads)
     from multimodal_entailment.folder import load_entailment
-    from multimodal_entailment.static import export_entailment
+    from paddle_ranker.export.static_graph import export_model
 
     runtime.select_device("cpu")  # a static model is of no device
-    files, parity = export_entailment(load_entailment(Path(options.model)), Path(options.output_dir))
-    print(
-        f"parity with the model: largest difference {parity.probabilities:.1e} of a probability, {parity.logits:.1e} "
-        f"of a logit ({parity.pairs} pairs, in batches and alone)"
+    exported, parities = export_model(
+        load_entailment(Path(options.model)), Path(options.output_dir), onnx=options.onnx, option="--output_dir"
     )
+    for engine, parity in parities.items():
+        print(
+            f"parity with the model{'' if engine == 'paddle_inference' else f', {engine}'}: largest difference "
+            f"{parity.differences['probabilities']:.1e} of a probability, {parity.differences['logits']:.1e} "
+            f"of a logit ({parity.pairs} pairs, in batches and alone)"
+        )
+    files = [path for path in (exported.program, exported.parameters, exported.onnx) if path is not None]
     sizes = ", ".join(f"{path.name} ({path.stat().st_size / 1e6:.1f} MB)" for path in files)
     print(f"exported: {Path(options.output_dir).resolve()}: {sizes}")
 

@@ -10,75 +10,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
-from multimodal_entailment.data import LABELS
-from multimodal_entailment.model import EntailmentNetwork, Shape, TextEncoder
-from paddle_ranker.encoding.pair_encoder import PairEncoder, make_pair_encoder, never_match_ids
+from multimodal_entailment.info import EntailmentInfo
+from multimodal_entailment.model import EntailmentNetwork, TextEncoder
+from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import read_config, write_config
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
-from paddle_ranker.storage.atomic import new_file
-
-FORMAT_VERSION = 1
-INFO_FILE = "entailment.json"
-
-
-@dataclass(frozen=True)
-class EntailmentInfo:
-    """What `entailment.json` holds.
-
-    max_seq_length: tokens of the pair of texts; None: the model does not look at texts
-    vision: the vision encoder's name; None: it does not look at images
-    image_size: what images are made, in pixels
-    """
-
-    shape: Shape
-    max_seq_length: Optional[int] = None
-    vision: Optional[str] = None
-    image_size: Optional[int] = None
-    labels: tuple[str, ...] = LABELS
-    training: dict[str, Any] = field(default_factory=dict)
-    results: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
-    export: Optional[dict[str, Any]] = None
-    format_version: int = FORMAT_VERSION
-
-    @classmethod
-    def read(cls, folder: Path) -> EntailmentInfo:
-        """Read a folder's `entailment.json`; raises `CheckpointError` where there is none, or it is not usable."""
-        path = folder / INFO_FILE
-        if not path.is_file():
-            inside = sorted(found.parent.name for found in folder.glob(f"*/{INFO_FILE}"))
-            hint = f"; did you mean {folder / inside[-1]}?" if inside else "; train one with train.py"
-            raise CheckpointError(f"{folder}: holds no model of pairs of posts ({INFO_FILE}){hint}")
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            if values["format_version"] > FORMAT_VERSION:
-                raise CheckpointError(f"{path}: a newer version of the toolkit wrote this: update the toolkit")
-            if tuple(values["labels"]) != LABELS:
-                raise CheckpointError(f"{path}: has the labels {', '.join(values['labels'])}, not {', '.join(LABELS)}")
-            values.update(shape=Shape(**values["shape"]), labels=LABELS)
-            info = cls(**values)
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"{path}: damaged ({type(error).__name__}: {error}); copy the folder again"
-            ) from error
-        if info.max_seq_length is None and info.vision is None:
-            raise CheckpointError(f"{path}: damaged (a model of neither texts nor images)")
-        return info
-
-    def write(self, folder: Path) -> None:
-        """Write `entailment.json` and the card made from it into an existing folder."""
-        values = dataclasses.asdict(self)
-        with new_file(folder / INFO_FILE) as stream:
-            stream.write(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
-        with new_file(folder / "README.md") as stream:
-            stream.write(_card(self))
+from paddle_ranker.model.tokenizer import make_pair_encoder
 
 
 @dataclass(frozen=True)
@@ -147,30 +89,3 @@ def _set(network: EntailmentNetwork, path: Path) -> None:
         raise CheckpointError(f"{path}: {wrong[0]} is missing, left over or of another shape: copy the folder again")
     for name, tensor in state.items():
         tensor.set_value(arrays[name])
-
-
-def _card(info: EntailmentInfo) -> str:
-    sees = [f"texts of up to {info.max_seq_length} tokens"] if info.max_seq_length else []
-    sees += [f"images of {info.image_size} x {info.image_size} pixels ({info.vision})"] if info.vision else []
-    lines = [
-        "# Entailment between two posts",
-        "",
-        f"Says whether the second post follows from the first ({', '.join(info.labels)}). Looks at "
-        f"{' and '.join(sees)}.",
-        "",
-        "```python",
-        "from multimodal_entailment.entailment_scorer import Entailment",
-        "",
-        'Entailment.load("this folder").predict(["text one"], ["one.jpg"], ["text two"], ["two.jpg"])',
-        "```",
-    ]
-    for title, values in (("Results", info.results), ("Training", info.training), ("Versions", info.versions)):
-        if values:
-            lines += ["", f"## {title}", "", "| | |", "| --- | --- |"]
-            lines += [f"| {name} | {_cell(value)} |" for name, value in values.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _cell(value: Any) -> str:
-    text = f"{value:.5g}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|")

@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Optional
 
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from multimodal_entailment.data import LABELS
 from multimodal_entailment.fusion import Fusion
+from multimodal_entailment.info import Shape
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.encoder import Encoder
 from paddle_ranker.model.match import LEVELS, match_levels
 
 if TYPE_CHECKING:
     from multimodal_entailment.vision import VisionEncoder
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What makes a network beside its two encoders; stored in the model's folder."""
-
-    fusion: str = "concat"
-    joint: bool = True
-    compare_images: bool = True
-    match_embeddings: bool = True
-    dropout: float = 0.1
-    modality_dropout: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields, JSON-ready."""
-        return asdict(self)
 
 
 class TextEncoder(nn.Layer):
@@ -135,3 +120,48 @@ class EntailmentNetwork(nn.Layer):
             text, tokens = self.text(input_ids, token_type_ids, self.fusion.attends)
             padding = input_ids == self.text.config.pad_token_id
         return self.fusion(text, tokens, padding, images, present)
+
+
+class _FromPixels(nn.Layer):
+    """The network from pixels to probabilities: what is exported, and what runs a trained model as it is."""
+
+    def __init__(self, network: EntailmentNetwork):
+        super().__init__()
+        self.network = network
+
+    @property
+    def configs(self) -> tuple[EncoderConfig, ...]:
+        """The text encoder's shape, where there is one."""
+        return () if self.network.text is None else (self.network.text.config,)
+
+    def _outputs(
+        self, ids: Optional[Tensor], types: Optional[Tensor], images: Optional[tuple[Tensor, Tensor]],
+        present: Optional[Tensor],
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        regions = None if images is None else (self.network.regions(images[0]), self.network.regions(images[1]))
+        logits = self.network(ids, types, regions, present)
+        return F.softmax(logits, axis=-1), logits
+
+
+class _OfBoth(_FromPixels):
+    def forward(
+        self, input_ids: Tensor, token_type_ids: Tensor, image_1: Tensor, image_2: Tensor, present: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return self._outputs(input_ids, token_type_ids, (image_1, image_2), present)
+
+
+class _OfTexts(_FromPixels):
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> tuple[Tensor, Tensor]:
+        return self._outputs(input_ids, token_type_ids, None, None)
+
+
+class _OfImages(_FromPixels):
+    def forward(self, image_1: Tensor, image_2: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        return self._outputs(None, None, (image_1, image_2), present)
+
+
+def pixels_to_probabilities(network: EntailmentNetwork) -> nn.Layer:
+    """Return a layer that takes the model's inputs and returns probabilities and logits (`kind.EntailmentKind`)."""
+    if network.vision is None:
+        return _OfTexts(network)
+    return _OfImages(network) if network.text is None else _OfBoth(network)

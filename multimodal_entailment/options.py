@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Optional
 
 from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
 from paddle_ranker.errors import UsageError
+from paddle_ranker.model.exported import is_exported
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import option, redeclare
 from paddle_ranker.runtime import ThreadOptions
+from paddle_ranker.scoring.engines import ENGINES
+from paddle_ranker.scoring.engines.precisions import PRECISIONS
+from paddle_ranker.scoring.options import engine_help
 from paddle_ranker.training.options import TrainingOptions
 
 MODALITIES = ("both", "text", "image")
@@ -115,6 +121,15 @@ class ModelOptions(ThreadOptions):
     batch_size: int = option(32, help="pairs a batch", minimum=1)
     image_workers: int = option(0, help="threads that decode images; 0: one a core", minimum=0)
     device: str = option("gpu", help="cpu, gpu, xpu or npu; what was exported runs on the CPU")
+    engine: Optional[str] = option(None, help=engine_help, choices=ENGINES)
+    precision: str = option(
+        "fp32", help="of the matrix products; other than fp32 needs an exported model", choices=PRECISIONS
+    )
+
+    def load_options(self) -> LoadOptions:
+        """Return how the model is opened; an exported one runs on the CPU."""
+        device = "cpu" if is_exported(Path(self.model)) else self.device
+        return LoadOptions(engine=self.engine, device=device, precision=self.precision, threads=self.cpu_threads)
 
 
 @dataclass(frozen=True)
@@ -155,3 +170,4 @@ class PredictEntailmentOptions(ModelOptions):
 class ExportEntailmentOptions(ThreadOptions):
     model: str = option(help="a model's folder: a checkpoint of train.py")
     output_dir: str = option("./output_entailment", help="folder to write; an older export there is replaced")
+    onnx: bool = option(False, help="write an ONNX file as well, which --engine onnx and openvino run")

@@ -15,7 +15,7 @@ from paddle_ranker.data.formats import check_writable
 from paddle_ranker.options import run_command
 
 if TYPE_CHECKING:
-    from multimodal_entailment.folder import EntailmentInfo
+    from multimodal_entailment.info import EntailmentInfo
 
 
 def predict(options: PredictEntailmentOptions) -> None:
@@ -29,7 +29,7 @@ def predict(options: PredictEntailmentOptions) -> None:
         check_writable(options.output_file)
     runtime.select_device(options.device)
     model = Entailment.load(
-        options.model, batch_size=options.batch_size, workers=options.image_workers, threads=options.cpu_threads
+        options.model, options.load_options(), batch_size=options.batch_size, workers=options.image_workers
     )
     pairs = given_pairs(options, model.info)
     probabilities = model.predict_posts(pairs, options.skip_bad_rows)

@@ -14,11 +14,12 @@ import numpy as np
 from PIL import Image
 from scipy.special import softmax
 
-from multimodal_entailment.encoded_posts import EncodedPosts
 from multimodal_entailment.entailment_scorer import Entailment, GivenPosts
 from multimodal_entailment.images import ImageError, ImageLimits, ImageTooLargeError
+from multimodal_entailment.posts import Posts
 from multimodal_entailment.serve_options import PostLimits
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import OVERLOADED, TOO_LARGE, UNPROCESSABLE, Fault
@@ -66,8 +67,8 @@ def load_entailment_model(
     folder = Path(limits.entailment_model)
     model = Entailment.load(
         folder,
+        LoadOptions(threads=config.cpu_threads, device=config.device),
         batch_size=config.batch_size,
-        threads=config.cpu_threads,
         limits=ImageLimits(limits.image_bytes, limits.image_pixels),
     )
     _check(model, folder)
@@ -141,7 +142,7 @@ class EntailmentService(ModelSlot[ServedEntailment]):
         return probabilities
 
 
-def _encoded(model: Entailment, posts: Sequence[Post]) -> EncodedPosts:
+def _encoded(model: Entailment, posts: Sequence[Post]) -> Posts:
     places = [f"{post.place}image_{number}" for number in (1, 2) for post in posts]
     texts = [post.texts[0] or "" for post in posts], [post.texts[1] or "" for post in posts]
     images = [post.images[0] for post in posts], [post.images[1] for post in posts]

@@ -17,7 +17,8 @@ from multimodal_entailment.image_store import ImageStore
 from multimodal_entailment.model import EntailmentNetwork, Shape, TextEncoder
 from multimodal_entailment.options import TrainEntailmentOptions
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.model.folder import start_ranker
+from paddle_ranker.model.folder import Fresh, start_ranker
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.training.run import Run, start_run
@@ -81,10 +82,8 @@ def _text_encoder(options: TrainEntailmentOptions) -> tuple[TextEncoder, PairEnc
     source = resolve_model(options.model_name_or_path)
     ranker = start_ranker(
         source,
-        "cross_encoder",
-        max_seq_length=options.max_seq_length,
-        match_embeddings=options.match_embeddings,
-        tokenizer=options.tokenizer,
+        Fresh("cross_encoder", match_embeddings=options.match_embeddings),
+        LoadOptions(max_seq_length=options.max_seq_length, tokenizer=options.tokenizer),
     )
     is_new = [part for part in ranker.new_parts if part.startswith(("encoder.", "match_embeddings"))]
     never_match = ranker.network.never_match
@@ -153,9 +152,8 @@ def make_posts(pairs: Sequence[PostPair], parts: EntailmentParts, options: Train
     Of a frozen vision encoder the features are kept in place of pixels. With `skip_bad_rows` a broken image is a
     missing one, and a line says how many are; else it is an `ImageError` that names the row.
     """
-    texts, pad_id, images = None, 0, None
+    texts, images = None, None
     if parts.pair_encoder is not None:
-        pad_id = parts.pair_encoder.pad_id
         texts = parts.pair_encoder.encode([pair.text_1 for pair in pairs], [pair.text_2 for pair in pairs])
     if parts.info.image_size is not None:
         paths, places = images_of(pairs)
@@ -170,4 +168,4 @@ def make_posts(pairs: Sequence[PostPair], parts: EntailmentParts, options: Train
         )
         if images.bad:
             print(images.report(), flush=True)
-    return Posts(len(pairs), texts, pad_id, images)
+    return Posts(len(pairs), texts, images)

@@ -15,8 +15,9 @@ from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.metrics.logistic import LinearModel
 from paddle_ranker.model.blend import save_blend
 from paddle_ranker.model.config import write_config
-from paddle_ranker.model.folder import RankerParts, load_ranker, save_ranker
+from paddle_ranker.model.folder import RankerParts, save_ranker
 from paddle_ranker.model.info import RankerInfo
+from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.network import RankerNetwork
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from tests.tiny import CONFIG, write_tokenizer

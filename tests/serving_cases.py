@@ -22,12 +22,16 @@ class GatedEngine:
     """Logit: the sum of a row's ids. Computes when `gate` is open; `batches` holds the ids of every batch it began."""
 
     name, precision = "gated", "fp32"
+    limits: Any = None
 
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.gate.set()
         self.batches: list[np.ndarray] = []
         self.before: Callable[[np.ndarray], None] = lambda ids: None
+
+    def run(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"logit": self.logits(arrays["input_ids"], arrays["token_type_ids"])}
 
     def logits(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
         self.batches.append(input_ids)
@@ -45,7 +49,7 @@ def write_letters(folder: Path) -> PairEncoder:
 
 def expected(scorer: Scorer, queries: list[str], titles: list[str]) -> list[float]:
     """Return what the gated engine says of pairs, worked out apart from the queue."""
-    pairs = scorer.pair_encoder.encode(queries, titles)
+    pairs: Any = scorer.pair_encoder.encode(queries, titles)
     return [
         float(pairs[i].sum()) + 1000.0 * float(pairs.lengths[i] - pairs.second_starts[i]) for i in range(len(pairs))
     ]

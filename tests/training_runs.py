@@ -29,7 +29,7 @@ def make_examples(folder: Path) -> PairwiseExamples:
     queries = [query for query, _ in PAIRS] * 4
     titles = [title for _, title in PAIRS] * 4
     triples = EncodedTriples.of(encoder.encode(queries, titles), encoder.encode(queries, titles[1:] + titles[:1]))
-    return PairwiseExamples(triples, RankingLoss("margin_logit"), encoder.pad_id)
+    return PairwiseExamples(triples, RankingLoss("margin_logit"))
 
 
 def run(

@@ -9,6 +9,7 @@ import numpy as np
 from benchmarks.peers.inference_work import InferenceWork, Pairs, System
 from paddle_ranker import runtime
 from paddle_ranker.model.exported import ExportedFolder
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.scoring.engines import open_engine
 from paddle_ranker.scoring.scorer import Scorer
 
@@ -32,15 +33,15 @@ def open_system(system: str, folder: Path, work: InferenceWork, pairs: Pairs) ->
     """Return a system by name: `ours_dygraph`, or one of `ENGINES`; `_texts` encodes too."""
     runtime.prepare_command(work.threads)
     if system == "ours_dygraph":
-        from paddle_ranker.model.folder import load_ranker
+        from paddle_ranker.model.kinds import load_ranker
         from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 
         parts = load_ranker(folder / "ranker")
         return _Ours(Scorer(DygraphEngine(parts.network), parts.pair_encoder), pairs, texts=False)
     engine, precision, name = ENGINES[system]
     exported = ExportedFolder.open(folder / name)
-    opened = open_engine(exported, engine=engine, device="cpu", precision=precision, threads=work.threads)
-    scorer = Scorer(opened, exported.pair_encoder(work.max_seq_length))
+    opened = open_engine(exported, LoadOptions(engine=engine, device="cpu", precision=precision, threads=work.threads))
+    scorer = Scorer(opened, exported.pair_encoder(LoadOptions(max_seq_length=work.max_seq_length)))
     return _Ours(scorer, pairs, texts=system.endswith("_texts"))
 
 

@@ -74,7 +74,7 @@ class BatchedSystem:
         """Return the logits of the pairs at `rows` [n], `[n]`."""
         logits = np.zeros(len(rows))
         for places in self._batches(rows):
-            ids, types = self._encoded.pad(rows[places], self._work.pad_id)
+            ids, types = self._encoded.pad(rows[places]).values()
             missing = self._padded_length - ids.shape[1]
             if missing > 0:
                 ids = np.pad(ids, ((0, 0), (0, missing)), constant_values=self._work.pad_id)

@@ -30,7 +30,7 @@ def ours(work: TrainingWork, triples: BenchmarkTriples, pace: Pace, *, match_emb
     """Run this toolkit's trainer as `train_pairwise.py` does, until the pace ends it."""
     network = RankerNetwork(EncoderConfig(**work.shape), work.never_match if match_embeddings else None)
     encoded = EncodedTriples.of(triples.positives, triples.negatives)
-    examples = _Paced(encoded, RankingLoss("margin_logit"), work.pad_id)
+    examples = _Paced(encoded, RankingLoss("margin_logit"))
     examples.pace = pace
     factors = {"head": 10.0, "match_embeddings": 10.0}
     with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +78,7 @@ def published(work: TrainingWork, triples: BenchmarkTriples, pace: Pace) -> None
 
 
 def _padded(pairs: EncodedPairs, indices: np.ndarray, work: TrainingWork) -> tuple[Tensor, Tensor]:
-    ids, types = pairs.pad(indices, work.pad_id)
+    ids, types = pairs.pad(indices).values()
     missing = ((0, 0), (0, work.padded_length - ids.shape[1]))
     return (
         paddle.to_tensor(np.pad(ids, missing, constant_values=work.pad_id)),

@@ -77,7 +77,7 @@ def train(
     pairs = EncodedPairs.concat([triples.positives, triples.negatives])
     for indices in batches_forever(work, triples):
         pace.tick(len(indices))
-        ids, types = pairs.pad(np.concatenate([indices, indices + len(triples.lengths)]), work.pad_id)
+        ids, types = pairs.pad(np.concatenate([indices, indices + len(triples.lengths)])).values()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
             logits = network(torch.from_numpy(ids), torch.from_numpy(types))
         positive, negative = logits.float().chunk(2)

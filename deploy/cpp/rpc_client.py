@@ -14,6 +14,7 @@ from typing import Optional
 
 import numpy as np
 
+from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import DependencyError, UsageError
 from paddle_ranker.options import option, run_command
 from paddle_ranker.serving.clients.command import MODEL_DIR_HELP, ClientOptions, print_scores, print_timed
@@ -73,12 +74,12 @@ def ask_natively(options: RpcClientOptions) -> None:
     client.connect([f"{options.host}:{options.port}"])
     pairs = pair_encoder.encode(*options.pairs())
     batches = [
-        pairs.pad(np.arange(start, min(len(pairs), start + options.batch_size)), pair_encoder.pad_id)
+        pairs.pad(np.arange(start, min(len(pairs), start + options.batch_size)))
         for start in range(0, len(pairs), options.batch_size)
     ]
 
-    def ask_one(batch: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        feed = dict(zip(client.feed_names_, batch))
+    def ask_one(batch: Arrays) -> np.ndarray:
+        feed = dict(zip(client.feed_names_, batch.values()))
         fetched = client.predict(feed=feed, fetch=client.fetch_names_[:1], batch=True)
         if not fetched:  # it does not say whether it is worth asking again; it is safe
             address = f"{options.host}:{options.port}"

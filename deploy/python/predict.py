@@ -45,7 +45,8 @@ class DeployPredictOptions(FileOptions):
 def predict(options: DeployPredictOptions) -> None:
     """Write the probability of every pair of the input file, in order; as a run, of every query's titles best first."""
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.scoring.files import load_for_scoring, predict_with
+    from paddle_ranker.scoring.files import predict_with
+    from paddle_ranker.scoring.loading import load_model
 
     if options.output_file is not None:
         check_writable(options.output_file)
@@ -54,7 +55,7 @@ def predict(options: DeployPredictOptions) -> None:
         with output(options.output_file) as stream:
             stream.writelines(run_of_cascade(options, tag))
         return
-    ranker = load_for_scoring(options.model_dir, options)
+    ranker = load_model(options.model_dir, options.load_options())
     scored = predict_with(ranker, options)
     if options.format == "run":
         lines = run_of(scored, tag)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from paddle_ranker import runtime
 from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
 from paddle_ranker.errors import DataError, RankerError, UsageError
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import RowOptions, option, run_command
 from paddle_ranker.runtime import DeviceOptions
 from paddle_ranker.scoring.options import BatchOptions
@@ -86,9 +87,7 @@ def blend(options: BlendOptions) -> list[str]:
         parts, linear = _learn_linear(parts, train)
         assert parts.network.lexical is not None
         encoded = parts.pair_encoder.encode(queries, [pair.title for pair in dev])
-        features = parts.network.lexical.of_pairs(
-            encoded, np.arange(len(dev)), parts.pair_encoder.pad_id, standardise=True
-        )
+        features = parts.network.lexical.of_pairs(encoded, np.arange(len(dev)), standardise=True)
         names, second = ["ranker", "linear model"], linear.logits(features)
     else:
         assert options.other is not None
@@ -132,9 +131,10 @@ def blend(options: BlendOptions) -> list[str]:
 
 def _member(source: str, options: BlendOptions) -> RankerParts:
     from paddle_ranker.errors import CheckpointError
-    from paddle_ranker.model.folder import BLEND, load_ranker
+    from paddle_ranker.model.folder import BLEND
+    from paddle_ranker.model.kinds import load_ranker
 
-    parts = load_ranker(source, tokenizer=options.tokenizer)
+    parts = load_ranker(source, LoadOptions(tokenizer=options.tokenizer))
     if parts.info.kind == BLEND:
         raise CheckpointError(f"{source}: is a blend of rankers already: blend its members")
     return parts
@@ -165,8 +165,8 @@ def _learn_linear(parts: RankerParts, train: list[LabeledPair]) -> tuple[RankerP
     network = with_lexical_features(parts)
     assert network.lexical is not None
     if not network.lexical.has_learned:
-        network.lexical.learn(pairs, encoder.pad_id)
-    features = network.lexical.of_pairs(pairs, np.arange(len(pairs)), encoder.pad_id, standardise=True)
+        network.lexical.learn(pairs)
+    features = network.lexical.of_pairs(pairs, np.arange(len(pairs)), standardise=True)
     linear = fit_logistic(features, np.array([pair.label for pair in train], dtype=np.float64))
     return dataclasses.replace(parts, network=network), linear
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Optional
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
 from paddle_ranker.metrics.ranking import RELEVANT
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import option, run_command
 from paddle_ranker.scoring.options import RankerOptions
 from paddle_ranker.storage.digest import content_digest
@@ -55,16 +56,16 @@ class CalibrateOptions(RankerOptions):
 def calibrate(options: CalibrateOptions) -> None:
     """Fit, print the measures before and after, and store the calibration in the ranker's folder or a new one."""
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.model.folder import load_ranker
+    from paddle_ranker.model.kinds import load_ranker
 
     if options.output and (Path(options.output).exists() or Path(options.output).is_symlink()):
         raise RankerError(f"{options.output}: is there already; choose another --output, or remove it")
     runtime.select_device(options.device)
     parts = load_ranker(
         options.ranker,
-        model_name=options.model_name_or_path,
-        max_seq_length=options.max_seq_length,
-        tokenizer=options.tokenizer,
+        LoadOptions(
+            model_name=options.model_name_or_path, max_seq_length=options.max_seq_length, tokenizer=options.tokenizer
+        ),
     )
     if not options.remove:
         print(f"calibrated: {store(options, parts, fit_to_file(options, parts))}")

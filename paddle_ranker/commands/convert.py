@@ -68,7 +68,6 @@ def _source_named(temporary: Path, source: Path) -> Iterator[None]:
 
 
 def _to_paddle(source: Path, temporary: Path) -> list[str]:
-    from paddle_ranker.encoding.pair_encoder import make_pair_encoder
     from paddle_ranker.model.config import write_config
     from paddle_ranker.model.folder import save_ranker
     from paddle_ranker.model.hugging_face.read import find_encoder, read_model
@@ -77,6 +76,7 @@ def _to_paddle(source: Path, temporary: Path) -> list[str]:
     from paddle_ranker.model.masked_lm import masked_lm_head
     from paddle_ranker.model.network import RankerNetwork, load_parameters, name_parameters
     from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
+    from paddle_ranker.model.tokenizer import make_pair_encoder
 
     folder = find_encoder(source)
     if folder is None:
@@ -122,7 +122,6 @@ def _to_paddle(source: Path, temporary: Path) -> list[str]:
 
 
 def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
-    from paddle_ranker.encoding.pair_encoder import make_pair_encoder
     from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
     from paddle_ranker.model.config import read_config
     from paddle_ranker.model.hugging_face.read import find_encoder
@@ -132,6 +131,7 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     from paddle_ranker.model.masked_lm import masked_lm_head
     from paddle_ranker.model.network import RankerNetwork, load_parameters, name_parameters
     from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
+    from paddle_ranker.model.tokenizer import make_pair_encoder
 
     if not (source / PARAMETERS_FILE).is_file():
         already = find_encoder(source) is not None

@@ -9,6 +9,7 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import option, run_command
 from paddle_ranker.runtime import ThreadOptions
 
@@ -35,22 +36,25 @@ class ExportOptions(TokenizerOptions, ThreadOptions):
 def export(options: ExportOptions, expected_kind: Optional[str] = None) -> None:
     """Load the ranker, write its static model, and print what was written and how exactly it scores."""
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.export.static_graph import export_ranker
-    from paddle_ranker.model.folder import load_ranker
+    from paddle_ranker.export.static_graph import export_model
+    from paddle_ranker.model.kinds import load_ranker
 
     runtime.select_device("cpu")  # a static model is of no device; each engine chooses its own
     parts = load_ranker(
         options.params_path,
-        model_name=options.model_name_or_path,
-        max_seq_length=options.max_seq_length,
-        tokenizer=options.tokenizer,
-        expected_kind=expected_kind,
+        LoadOptions(
+            model_name=options.model_name_or_path,
+            max_seq_length=options.max_seq_length,
+            tokenizer=options.tokenizer,
+            expected_kind=expected_kind,
+        ),
     )
-    exported, parities = export_ranker(parts, Path(options.output_path), onnx=options.onnx)
+    exported, parities = export_model(parts, Path(options.output_path), onnx=options.onnx)
     for engine, parity in parities.items():
+        predict, logit = parity.differences.values()
         print(
-            f"parity with the ranker, {engine}: largest difference {parity.predict:.1e} of a probability, "
-            f"{parity.logit:.1e} of a logit ({parity.pairs} pairs in {parity.batches} batches, and alone)"
+            f"parity with the ranker, {engine}: largest difference {predict:.1e} of a probability, {logit:.1e} of a "
+            f"logit ({parity.pairs} pairs in {parity.batches} batches, and alone)"
         )
     files = [exported.program, exported.parameters, *([exported.onnx] if exported.onnx else [])]
     sizes = ", ".join(f"{path.name} ({path.stat().st_size / 1e6:.1f} MB)" for path in files)

@@ -130,7 +130,6 @@ def write_serving(
     for folder, side in ((server, "server"), (client, "client")):
         _require_replaceable(folder, side, members)
         remove_unfinished(make_folder(folder.parent))
-    from paddle_ranker.export.parity import parity_batches
     from paddle_ranker.export.static_model import StaticModel
     from paddle_ranker.export.static_outputs import write_probability_model
 
@@ -139,7 +138,7 @@ def write_serving(
         program = write_probability_model(exported, for_server / exported.prefix, variables[1][0].name)
         parameters = program.with_suffix(f".{_PARAMETERS}")
         reference, alone = StaticModel(exported.program, exported.parameters), StaticModel(program, parameters)
-        difference = _largest_difference(reference, alone, list(parity_batches(exported.pair_encoder())))
+        difference = _largest_difference(exported, reference, alone)
         facts = _facts(exported, program.suffix[1:], variables, difference)
         sizes = {path.name: path.stat().st_size for path in (program, parameters)}
         for folder, side, files in ((for_server, "server", sizes), (for_client, "client", {})):
@@ -157,11 +156,14 @@ def _variables(feeds: Sequence[str], fetches: Sequence[str]) -> tuple[list[Varia
     return inputs, [Variable(SERVING_VARIABLE, fetches[0], FLOAT32, (1,))]
 
 
-def _largest_difference(reference: Any, alone: Any, batches: list[Any]) -> float:
+def _largest_difference(exported: ExportedFolder, reference: Any, alone: Any) -> float:
+    from paddle_ranker.encoding.samples import sample_batches
     from paddle_ranker.export.parity import compare
 
-    expected = [reference.outputs(*batch)[:1] for batch in batches]
-    return compare(expected, batches, alone.outputs, "the model for Paddle Serving").predict
+    batches = list(sample_batches(exported.pair_encoder()))
+    expected = [{OUTPUTS[0]: reference.run(batch)[OUTPUTS[0]]} for batch in batches]
+    parity = compare(expected, batches, alone.run, exported.signature, "the model for Paddle Serving")
+    return parity.differences[OUTPUTS[0]]
 
 
 def _facts(

@@ -1,10 +1,15 @@
-"""Encoded pairs in columns: millions of pairs cost little more than their ids, or nothing where they lie on a disk."""
+"""Everything encoded, in columns with a length per row: what batching, the engines and the trainer see of it.
+
+`Columns` is the interface; pairs, single texts, pairs given as arrays, and what recipes and plugins add are instances.
+Millions of rows cost little more than their ids, or nothing where they lie on a disk (`paddle_ranker.encoding.store`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Union
+from typing import Any, TypeVar, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,79 +17,48 @@ from numpy.typing import NDArray
 from paddle_ranker.storage.arrays import gather
 
 Indices = Union[Sequence[int], NDArray[np.int64], NDArray[np.int32]]
+Arrays = dict[str, NDArray[Any]]  # a padded batch, by the names of a model's inputs
+
+C = TypeVar("C", bound="Columns")
 
 
-@dataclass(frozen=True)
-class EncodedPairs:
-    """Ragged ids of n pairs `[CLS] query [SEP] title [SEP]`.
+class Columns(ABC):
+    """n rows that a model takes, each of a length that says what it costs in a batch."""
 
-    `ids` [total] int32; `offsets` [n + 1] int64: pair i is `ids[offsets[i]:offsets[i + 1]]`;
-    `second_starts` [n] int32: the place within the pair where the title (token type 1) starts.
+    @abstractmethod
+    def __len__(self) -> int: ...
 
-    The arrays may be memory-mapped files (`paddle_ranker.encoding.store`): `take`, `pad` and `lengths_of` read what
-    they are asked for and leave nothing of it in memory. The other ways in read all, or keep what they have read.
-    """
+    @abstractmethod
+    def lengths_of(self, indices: Indices) -> NDArray[np.int64]:
+        """Return the tokens of the rows at `indices` [m], [m] int64."""
 
-    ids: NDArray[np.int32]
-    offsets: NDArray[np.int64]
-    second_starts: NDArray[np.int32]
+    @abstractmethod
+    def take(self: C, indices: Indices) -> C:
+        """Return the rows at `indices` [m] (repeats allowed), in that order."""
 
-    def __len__(self) -> int:
-        return len(self.second_starts)
+    @abstractmethod
+    def pad(self, indices: Indices) -> Arrays:
+        """Return the rows at `indices` [batch] as the model's inputs by name, padded to the longest of them."""
 
-    def __getitem__(self, index: int) -> NDArray[np.int32]:
-        """Return the ids of one pair, [length] int32."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"pair {index} of {len(self)}")
-        return self.ids[self.offsets[index] : self.offsets[index + 1]]
+    @classmethod
+    @abstractmethod
+    def concat(cls: type[C], parts: Sequence[C]) -> C:
+        """Join `parts`, which `can_join` one another, in order."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each pair, [n] int64."""
-        return np.diff(self.offsets)
+        """Tokens of each row, [n] int64."""
+        return self.lengths_of(np.arange(len(self)))
 
-    def lengths_of(self, indices: Indices) -> NDArray[np.int64]:
-        """Return the tokens of the pairs at `indices` [m], [m] int64."""
-        return self._spans(np.asarray(indices, dtype=np.int64))[1]
+    def can_join(self, other: Columns) -> bool:
+        """Return whether rows of both may share a batch."""
+        return type(self) is type(other)
 
-    def take(self, indices: Indices) -> EncodedPairs:
-        """Return the pairs at `indices` [m] (repeats allowed), in that order."""
-        chosen = np.asarray(indices, dtype=np.int64)
-        starts, lengths = self._spans(chosen)
-        return EncodedPairs(
-            ids=gather(self.ids, ragged_positions(starts, lengths)),
-            offsets=offsets_of(lengths),
-            second_starts=gather(self.second_starts, chosen),
-        )
-
-    @classmethod
-    def concat(cls, parts: Sequence[EncodedPairs]) -> EncodedPairs:
-        """Join `parts`, in order."""
-        lengths = [part.lengths for part in parts]
-        return cls(
-            ids=np.concatenate([np.empty(0, np.int32), *(part.ids for part in parts)]),
-            offsets=offsets_of(np.concatenate([np.empty(0, np.int64), *lengths])),
-            second_starts=np.concatenate([np.empty(0, np.int32), *(part.second_starts for part in parts)]),
-        )
-
-    def pad(self, indices: Indices, pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return `input_ids` and `token_type_ids`, [batch, length] int64, as long as the longest chosen pair.
-
-        Padding has the id `pad_id` and token type 0.
-        """
-        chosen = np.asarray(indices, dtype=np.int64)
-        starts, lengths = self._spans(chosen)
-        columns = np.arange(lengths.max(initial=0))
-        is_token = columns < lengths[:, None]
-        input_ids = np.full(is_token.shape, pad_id, dtype=np.int64)
-        input_ids[is_token] = gather(self.ids, ragged_positions(starts, lengths))
-        token_type_ids = (is_token & (columns >= gather(self.second_starts, chosen)[:, None])).astype(np.int64)
-        return input_ids, token_type_ids
-
-    def _spans(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return where the pairs `chosen` [m] start in `ids`, and their lengths, [m] int64 each."""
-        bounds = gather(self.offsets, chosen[..., None] + [0, 1])
-        return bounds[..., 0], bounds[..., 1] - bounds[..., 0]
+    def chunks(self: C, size: int) -> Iterator[tuple[NDArray[np.int64], C]]:
+        """Yield the rows in their order, `size` at a time at most: their indices, and themselves."""
+        for start in range(0, len(self), size):
+            rows = np.arange(start, min(len(self), start + size))
+            yield rows, self.take(rows)
 
 
 def offsets_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -99,3 +73,169 @@ def ragged_positions(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> N
     offsets = offsets_of(lengths)
     positions: NDArray[np.int64] = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
     return positions
+
+
+class _Ragged(Columns):
+    """Rows of ids in one array: row i is `ids[offsets[i]:offsets[i + 1]]`, and `pad_id` fills up a batch."""
+
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    pad_id: int
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> NDArray[np.int32]:
+        """Return the ids of one row, [length] int32."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        return self.ids[self.offsets[index] : self.offsets[index + 1]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row, [n] int64."""
+        return np.diff(self.offsets)
+
+    def lengths_of(self, indices: Indices) -> NDArray[np.int64]:
+        """Return the tokens of the rows at `indices` [m], [m] int64."""
+        return self._spans(np.asarray(indices, dtype=np.int64))[1]
+
+    def _spans(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return where the rows `chosen` [m] start in `ids`, and their lengths, [m] int64 each."""
+        bounds = gather(self.offsets, chosen[..., None] + [0, 1])
+        return bounds[..., 0], bounds[..., 1] - bounds[..., 0]
+
+    def _taken(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Return the ids and the offsets of the rows `chosen` [m]."""
+        starts, lengths = self._spans(chosen)
+        return gather(self.ids, ragged_positions(starts, lengths)), offsets_of(lengths)
+
+    def _padded(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return `[batch, length]` ids, as long as the longest chosen row, and where there is a token."""
+        starts, lengths = self._spans(chosen)
+        is_token = np.arange(lengths.max(initial=0)) < lengths[:, None]
+        input_ids = np.full(is_token.shape, self.pad_id, dtype=np.int64)
+        input_ids[is_token] = gather(self.ids, ragged_positions(starts, lengths))
+        return input_ids, is_token
+
+
+def _joined(parts: Sequence[_Ragged]) -> tuple[NDArray[np.int32], NDArray[np.int64], int]:
+    """Return the ids, the offsets and the padding of all rows of `parts`, in order."""
+    lengths = [np.empty(0, np.int64), *(part.lengths for part in parts)]
+    ids = np.concatenate([np.empty(0, np.int32), *(part.ids for part in parts)])
+    return ids, offsets_of(np.concatenate(lengths)), parts[0].pad_id if parts else 0
+
+
+@dataclass(frozen=True)
+class EncodedTexts(_Ragged):
+    """n texts `[CLS] text [SEP]`: `ids` [total] int32, `offsets` [n + 1] int64."""
+
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    pad_id: int = 0
+
+    def take(self, indices: Indices) -> EncodedTexts:
+        """Return the texts at `indices` [m] (repeats allowed), in that order."""
+        return EncodedTexts(*self._taken(np.asarray(indices, dtype=np.int64)), self.pad_id)
+
+    @classmethod
+    def concat(cls, parts: Sequence[EncodedTexts]) -> EncodedTexts:
+        """Join `parts`, in order."""
+        return cls(*_joined(parts))
+
+    def pad(self, indices: Indices) -> Arrays:
+        """Return `input_ids` and `token_type_ids` (all 0), `[batch, length]` int64, padded to the longest text."""
+        input_ids, _ = self._padded(np.asarray(indices, dtype=np.int64))
+        return {"input_ids": input_ids, "token_type_ids": np.zeros_like(input_ids)}
+
+
+@dataclass(frozen=True)
+class EncodedPairs(_Ragged):
+    """n pairs `[CLS] query [SEP] title [SEP]`.
+
+    `ids` [total] int32; `offsets` [n + 1] int64: pair i is `ids[offsets[i]:offsets[i + 1]]`;
+    `second_starts` [n] int32: the place within the pair where the title (token type 1) starts.
+
+    The arrays may be memory-mapped files (`paddle_ranker.encoding.store`): `take`, `pad` and `lengths_of` read what
+    they are asked for and leave nothing of it in memory. The other ways in read all, or keep what they have read.
+    """
+
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    second_starts: NDArray[np.int32]
+    pad_id: int = 0
+
+    def take(self, indices: Indices) -> EncodedPairs:
+        """Return the pairs at `indices` [m] (repeats allowed), in that order."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        return EncodedPairs(*self._taken(chosen), gather(self.second_starts, chosen), self.pad_id)
+
+    @classmethod
+    def concat(cls, parts: Sequence[EncodedPairs]) -> EncodedPairs:
+        """Join `parts`, in order."""
+        ids, offsets, pad_id = _joined(parts)
+        second_starts = np.concatenate([np.empty(0, np.int32), *(part.second_starts for part in parts)])
+        return cls(ids, offsets, second_starts, pad_id)
+
+    def pad(self, indices: Indices) -> Arrays:
+        """Return `input_ids` and `token_type_ids`, `[batch, length]` int64, as long as the longest chosen pair.
+
+        Padding has the id `pad_id` and token type 0.
+        """
+        chosen = np.asarray(indices, dtype=np.int64)
+        input_ids, is_token = self._padded(chosen)
+        is_second = np.arange(input_ids.shape[1]) >= gather(self.second_starts, chosen)[:, None]
+        return {"input_ids": input_ids, "token_type_ids": (is_token & is_second).astype(np.int64)}
+
+
+@dataclass(frozen=True)
+class GivenArrays(Columns):
+    """n rows given as padded arrays, kept as they are: they share no batch with other rows.
+
+    `arrays`: the model's inputs by name, `[n, length]` each.
+    """
+
+    arrays: Arrays
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def lengths_of(self, indices: Indices) -> NDArray[np.int64]:
+        """Return the arrays' length for each of `indices` [m], [m] int64."""
+        return np.full(len(indices), next(iter(self.arrays.values())).shape[1], np.int64)
+
+    def take(self, indices: Indices) -> GivenArrays:
+        """Return the rows at `indices` [m], in that order."""
+        return GivenArrays(self.pad(indices))
+
+    def pad(self, indices: Indices) -> Arrays:
+        """Return the rows at `indices`, all of one length as they are."""
+        rows = np.asarray(indices, dtype=np.int64)
+        return {name: array[rows] for name, array in self.arrays.items()}
+
+    @classmethod
+    def concat(cls, parts: Sequence[GivenArrays]) -> GivenArrays:
+        """Return the only part; raises `ValueError` for several, which may be of different lengths."""
+        if len(parts) != 1:
+            raise ValueError("rows given as arrays are not joined")
+        return parts[0]
+
+    def can_join(self, other: Columns) -> bool:
+        """Return False but for the rows themselves."""
+        return self is other
+
+
+def given_pairs(input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64], pad_id: int) -> Columns:
+    """Return `[n, length]` arrays as pairs that share batches with others; as `GivenArrays` where they cannot.
+
+    Padding at a row's end is taken off: the ranker does not see it, whatever its token types.
+    """
+    columns = np.arange(input_ids.shape[1])
+    is_token = input_ids != pad_id
+    lengths = np.where(is_token, columns + 1, 0).max(axis=1)
+    inside = columns < lengths[:, None]
+    firsts = np.where(token_type_ids == 0, columns + 1, 0) * inside
+    second_starts = firsts.max(axis=1)  # behind the last token of type 0
+    if not np.array_equal((token_type_ids != 0) & inside, (columns >= second_starts[:, None]) & inside):
+        return GivenArrays({"input_ids": input_ids, "token_type_ids": token_type_ids})
+    return EncodedPairs(input_ids[inside].astype(np.int32), offsets_of(lengths), second_starts.astype(np.int32), pad_id)

@@ -7,21 +7,54 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Union
+from typing import Protocol, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.encoding.columns import EncodedPairs, offsets_of, ragged_positions
+from paddle_ranker.encoding.columns import (
+    Columns,
+    EncodedPairs,
+    EncodedTexts,
+    given_pairs,
+    offsets_of,
+    ragged_positions,
+)
 from paddle_ranker.encoding.tokenizers.backends import make_backend
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
-from paddle_ranker.errors import CheckpointError, UsageError
-from paddle_ranker.model.config import EncoderConfig
-
-__all__ = ["EncodedPairs", "PairEncoder", "make_pair_encoder", "never_match_ids", "truncated_lengths"]
+from paddle_ranker.errors import CheckpointError, DataError, UsageError
 
 SPECIAL_TOKENS_A_PAIR = 3
+SPECIAL_TOKENS_A_TEXT = 2
 _SHORTEST_PAIR = SPECIAL_TOKENS_A_PAIR + 2  # room for one token of either side
+
+
+class RowEncoder(Protocol):
+    """What turns pairs of texts into columns: one tokenizer's `PairEncoder`, or the encoders of several as one.
+
+    Attributes: `max_seq_length`; `vocab_size`; `backend`; `truncated`, how many pairs were cut; `members`, the
+    encoders it is made of (itself, where it is one).
+    """
+
+    max_seq_length: int
+    vocab_size: int
+    backend: str
+    truncated: int
+
+    @property
+    def members(self) -> tuple[PairEncoder, ...]: ...
+
+    def encode(self, queries: Sequence[str], titles: Sequence[str], *, truncate: bool = True) -> Columns:
+        """Encode the pairs (queries[i], titles[i]); without `truncate` they are whole."""
+        ...
+
+    def given(self, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> Columns:
+        """Return pairs that somebody else has encoded, `[n, length]` each; raises `DataError` where they are none."""
+        ...
+
+    def save(self, folder: Union[str, os.PathLike[str]]) -> None:
+        """Write the tokenizer files into `folder`."""
+        ...
 
 
 class PairEncoder:
@@ -64,6 +97,11 @@ class PairEncoder:
         return cls(TokenizerFiles.read(Path(folder)), max_seq_length, backend)
 
     @property
+    def members(self) -> tuple[PairEncoder, ...]:
+        """This one alone; of a blend's encoder, those of the rankers in it."""
+        return (self,)
+
+    @property
     def token_to_id(self) -> dict[str, int]:
         """The vocabulary; of a token that stands there twice the last id, as in PaddleNLP."""
         return self._files.token_to_id
@@ -104,7 +142,28 @@ class PairEncoder:
         ids[offsets[1:] - 1] = self.sep_id
         for place, text, count in ((1, first, first_lengths), (second_starts, second, second_lengths)):
             ids[ragged_positions(starts + place, count)] = flat[ragged_positions(text_starts[text], count)]
-        return EncodedPairs(ids, offsets, second_starts.astype(np.int32))
+        return EncodedPairs(ids, offsets, second_starts.astype(np.int32), self.pad_id)
+
+    def encode_single(self, texts: Sequence[str]) -> EncodedTexts:
+        """Encode single texts as `[CLS] text [SEP]`, cut at their end to `max_seq_length`; `truncated` counts them."""
+        flat, text_lengths = self._backend.encode(texts)
+        kept = np.minimum(text_lengths, self.max_seq_length - SPECIAL_TOKENS_A_TEXT)
+        self._count_truncated(kept < text_lengths)
+        offsets = offsets_of(kept + SPECIAL_TOKENS_A_TEXT)
+        ids = np.empty(offsets[-1], dtype=np.int32)
+        ids[offsets[:-1]], ids[offsets[1:] - 1] = self.cls_id, self.sep_id
+        ids[ragged_positions(offsets[:-1] + 1, kept)] = flat[ragged_positions(offsets_of(text_lengths)[:-1], kept)]
+        return EncodedTexts(ids, offsets, self.pad_id)
+
+    def given(self, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> Columns:
+        """Return pairs that somebody else has encoded, `[n, length]` each, padded with `pad_id`.
+
+        Raises `DataError`, which names the row, where one holds nothing but padding.
+        """
+        is_empty = (input_ids == self.pad_id).all(axis=1)
+        if is_empty.any():
+            raise DataError(f"input_ids[{int(np.argmax(is_empty))}]: holds nothing but padding ({self.pad_id})")
+        return given_pairs(input_ids, token_type_ids, self.pad_id)
 
     def encode_texts(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Return the ids of each text, [length] int32, whole and without special tokens."""
@@ -143,23 +202,6 @@ def truncated_lengths(
     kept_first = np.minimum(first, np.maximum(budget - budget // 2, budget - second))
     kept_second = np.minimum(second, np.maximum(budget // 2, budget - first))
     return kept_first, kept_second
-
-
-def make_pair_encoder(folder: Path, config: EncoderConfig, max_seq_length: int, tokenizer: str = "auto") -> PairEncoder:
-    """Return the pair encoder of a folder; raises `CheckpointError` where it does not belong to `config`'s model."""
-    if max_seq_length > config.longest_pair:
-        raise CheckpointError(
-            f"max_seq_length {max_seq_length} is above the {config.longest_pair} positions of this model"
-        )
-    pair_encoder = PairEncoder.from_folder(folder, max_seq_length, backend=tokenizer)
-    if pair_encoder.vocab_size > config.vocab_size:
-        raise CheckpointError(
-            f"the vocabulary has ids up to {pair_encoder.vocab_size - 1} but the model has {config.vocab_size} "
-            "word embeddings: vocab.txt is another model's"
-        )
-    if pair_encoder.pad_id != config.pad_token_id:
-        raise CheckpointError(f"the vocabulary's [PAD] is id {pair_encoder.pad_id}, the model's {config.pad_token_id}")
-    return pair_encoder
 
 
 def never_match_ids(pair_encoder: PairEncoder) -> list[int]:

@@ -43,7 +43,7 @@ class PairCollector:
         self._folder = Path(tempfile.gettempdir()) if folder is None else folder
         self._max_bytes = max_bytes
         self._on_disk = False
-        self._tokens = 0
+        self._tokens = self._pad_id = 0
         self._columns: dict[str, _Column] = {}
 
     def append(self, pairs: EncodedPairs, **columns: np.ndarray) -> None:
@@ -60,6 +60,7 @@ class PairCollector:
         if {name: column.dtype for name, column in self._columns.items()} != {n: v.dtype for n, v in new.items()}:
             raise ValueError(f"columns {', '.join(columns) or '(none)'}: other names or types than with earlier pairs")
         self._tokens += len(pairs.ids)
+        self._pad_id = pairs.pad_id
         with self._disk_errors():
             for name, values in new.items():
                 self._columns[name].append(values)
@@ -74,7 +75,7 @@ class PairCollector:
             return EncodedPairs.concat([]), {}
         with self._disk_errors():
             arrays = {name: self._columns.pop(name).finish() for name in list(self._columns)}
-        return EncodedPairs(arrays.pop(_IDS), arrays.pop(_OFFSETS), arrays.pop(_SECOND_STARTS)), arrays
+        return EncodedPairs(arrays.pop(_IDS), arrays.pop(_OFFSETS), arrays.pop(_SECOND_STARTS), self._pad_id), arrays
 
     def _nbytes(self) -> int:
         return sum(column.nbytes for column in self._columns.values())

@@ -105,7 +105,7 @@ class Windows:
         title_places = ragged_positions(sources + second_starts[owner] + first, shown)
         ids[ragged_positions(starts[:-1] + 1, kept)] = pairs.ids[query_places]
         ids[ragged_positions(starts[:-1] + kept + 2, shown)] = pairs.ids[title_places]
-        return SplitPairs(EncodedPairs(ids, starts, (kept + 2).astype(np.int32)), offsets)
+        return SplitPairs(EncodedPairs(ids, starts, (kept + 2).astype(np.int32), pairs.pad_id), offsets)
 
     def pool(self, logits: NDArray[np.float64], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return one logit a pair, `[n]` float64, of the logits of its windows `[offsets[-1]]`."""

@@ -15,7 +15,8 @@ from paddle_ranker.evaluation.systems import messages, read_measured_pairs
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.scoring.cascade import chosen, rerank
 from paddle_ranker.scoring.cascade_by_query import options_of_small
-from paddle_ranker.scoring.files import load_for_scoring, say_truncated, scorer_for
+from paddle_ranker.scoring.files import say_truncated, scorer_for
+from paddle_ranker.scoring.loading import load_model
 
 SHOWN = ("auc", "mrr@10", "ndcg@10")
 
@@ -63,7 +64,7 @@ def measure_cascade(
     queries, titles = pairs.texts(large)
     scorers, logits = [], []
     for path, given in ((large, options), (small, options_of_small(options, small))):
-        parts = load_for_scoring(path, given)
+        parts = load_model(path, given.load_options())
         scorers.append(scorer_for(parts, given))
         logits.append(scorers[-1].logits(scorers[-1].encode(queries, titles)))
         say_truncated(parts.pair_encoder, scorers[-1].windows, file=messages(options))

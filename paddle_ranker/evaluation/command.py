@@ -20,12 +20,12 @@ from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.ranking import Floats
 
 if TYPE_CHECKING:
-    from paddle_ranker.scoring.loading import LoadedRanker
+    from paddle_ranker.scoring.loading import LoadedModel
 
 Value = Union[int, float]
 
 
-def score_measured_pairs(options: EvaluateOptions, expected_kind: str) -> tuple[LoadedRanker, MeasuredPairs, Floats]:
+def score_measured_pairs(options: EvaluateOptions, expected_kind: str) -> tuple[LoadedModel, MeasuredPairs, Floats]:
     """Return the ranker, the pairs and its logits of the candidates among them (`[candidates] float64`).
 
     Says what was left out and cut. Raises `DataError` for a malformed file or one of one class only, `CheckpointError`

@@ -9,7 +9,7 @@ import numpy as np
 
 from paddle_ranker.data.records import LabeledPair, RecordFile
 from paddle_ranker.distributed import ProcessGroup
-from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.encoding.pair_encoder import RowEncoder
 from paddle_ranker.encoding.windows import Windows
 from paddle_ranker.evaluation.pairs import require_both_classes, without_contradictions
 from paddle_ranker.metrics.calibration import Calibration, sigmoid
@@ -30,7 +30,7 @@ class EvaluationSet:
     def __init__(
         self,
         path: Union[str, Path],
-        pair_encoder: PairEncoder,
+        pair_encoder: RowEncoder,
         batch_size: int,
         *,
         skip_bad_rows: bool = False,

@@ -24,7 +24,7 @@ from paddle_ranker.metrics.ranking import RELEVANT, Floats, number_queries
 from paddle_ranker.storage.digest import content_digest
 
 if TYPE_CHECKING:
-    from paddle_ranker.scoring.loading import LoadedRanker
+    from paddle_ranker.scoring.loading import LoadedModel
 
 BM25_WORDS, BM25_BIGRAMS, LINEAR = "BM25 (words)", "BM25 (bigrams)", "linear (lexical)"
 FOLDS = 5
@@ -64,15 +64,16 @@ def read_measured_pairs(options: MeasuringOptions, runs: Mapping[str, Scores]) -
 
 def score_with_model(
     source: str, options: MeasuringOptions, pairs: MeasuredPairs, expected_kind: Optional[str] = None
-) -> tuple[LoadedRanker, Floats]:
+) -> tuple[LoadedModel, Floats]:
     """Return a ranker and its logits of the candidates (`[candidates] float64`); say what was cut.
 
     Raises `CheckpointError` for a ranker of another kind, `DataError` where there are no texts.
     """
-    from paddle_ranker.scoring.files import load_for_scoring, say_truncated, scorer_for
+    from paddle_ranker.scoring.files import say_truncated, scorer_for
+    from paddle_ranker.scoring.loading import load_model
 
     queries, titles = pairs.texts(source)
-    parts = load_for_scoring(source, options, expected_kind)
+    parts = load_model(source, options.load_options(expected_kind))
     scorer = scorer_for(parts, options)
     logits = scorer.logits(scorer.encode(queries, titles))
     say_truncated(parts.pair_encoder, scorer.windows, file=messages(options))

@@ -13,12 +13,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import paddle
 
+from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import DependencyError, RankerError
-from paddle_ranker.export.parity import Batch, Outputs, Parity, compare
-from paddle_ranker.model.exported import INPUTS, OUTPUTS
+from paddle_ranker.export.parity import Parity, compare
+from paddle_ranker.model.signature import RANKER, Signature
 
 OPSET = 17  # the first with LayerNormalization as one node
 # In a process of its own: where it meets an operator that it does not know, it aborts the process.
@@ -41,12 +41,19 @@ def require_onnx() -> None:
         raise DependencyError(f"--onnx: needs the package {error.name}; install it with: {_INSTALL}") from error
 
 
-def write_onnx(program: Path, target: Path, batches: Sequence[Batch] = (), expected: Sequence[Outputs] = ()) -> Parity:
+def write_onnx(
+    program: Path,
+    target: Path,
+    signature: Signature = RANKER,
+    batches: Sequence[Arrays] = (),
+    expected: Sequence[Arrays] = (),
+) -> Parity:
     """Translate the static model `program` into `target`, which appears whole or not at all.
 
     Args:
         program: the graph's file; the parameters lie beside it.
-        batches, expected: pairs, and what the ranker says of them: the file must say the same.
+        signature: what it takes and returns.
+        batches, expected: rows, and the network's outputs for them: the file must give the same.
 
     Raises `DependencyError` where a package is missing, `RankerError` where the file is not valid or scores otherwise.
     """
@@ -64,13 +71,13 @@ def write_onnx(program: Path, target: Path, batches: Sequence[Batch] = (), expec
                 f"update it ({_INSTALL}), or export without --onnx"
             )
         model = onnx.load(str(written))
-        _name_outputs(model)
+        _name_arrays(model, signature)
         onnx.save(model, str(written))
         try:
             onnx.checker.check_model(str(written), full_check=True)
         except Exception as error:
             raise RankerError(f"{target.name}: not a valid ONNX file ({error}); export without --onnx") from error
-        parity = compare(expected, batches, OnnxModel(written).outputs, "the ONNX file")
+        parity = compare(expected, batches, OnnxModel(written).run, signature, "the ONNX file")
         os.replace(written, target)
     return parity
 
@@ -86,15 +93,16 @@ class OnnxModel:
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def outputs(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> Outputs:
-        """Return the probabilities and the logits, `[batch, 1]` float32 each, of `[batch, length]` int64 inputs."""
-        return list(self._session.run(list(OUTPUTS), dict(zip(INPUTS, (input_ids, token_type_ids)))))
+    def run(self, arrays: Arrays) -> Arrays:
+        """Return the outputs, by name, of one padded batch."""
+        names = [output.name for output in self._session.get_outputs()]
+        return dict(zip(names, self._session.run(names, arrays)))
 
 
-def _name_outputs(model: object) -> None:
-    """Give the graph's outputs our names, and its dimensions names too: both are free."""
+def _name_arrays(model: object, signature: Signature) -> None:
+    """Give the graph's outputs our names, and names to the dimensions of its inputs and outputs that are free."""
     graph = model.graph  # type: ignore[attr-defined]
-    names = {output.name: name for output, name in zip(graph.output, OUTPUTS)}
+    names = {output.name: name for output, name in zip(graph.output, signature.output_names)}
     for node in graph.node:
         for side in (node.input, node.output):
             for place, name in enumerate(side):
@@ -102,8 +110,9 @@ def _name_outputs(model: object) -> None:
                     side[place] = names[name]
     for output in graph.output:
         output.name = names[output.name]
-    for values, dimensions in ((graph.input, ("batch", "length")), (graph.output, ("batch", None))):
-        for value in values:
-            for dimension, name in zip(value.type.tensor_type.shape.dim, dimensions):
-                if name:
-                    dimension.dim_param = name
+    specs = {spec.name: spec for spec in (*signature.inputs, *signature.outputs)}
+    for value in (*graph.input, *graph.output):
+        shape = specs[value.name].shape
+        for dimension, size, name in zip(value.type.tensor_type.shape.dim, shape, ("batch", "length")):
+            if size is None:
+                dimension.dim_param = name

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import CheckpointError, DependencyError
-from paddle_ranker.model.exported import INPUTS
 
 if TYPE_CHECKING:
     import onnx
@@ -29,8 +29,6 @@ INSTALL = "python -m pip install onnx onnxruntime"
 _LEVELS = 255  # of uint8
 _FULL, _REDUCED = 127, 63  # largest weight, in 8 and in 7 bits
 _SAMPLE = 2048  # rows of an activation on which a product's error is estimated
-
-Batch = tuple[np.ndarray, np.ndarray]  # input_ids and token_type_ids, int64 [batch, length]
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ class Quantizer:
         shape = self._weights[name].dims if name in self._weights else ()
         return len(shape) == 2 and min(shape) > 1
 
-    def calibrate(self, batches: Iterable[Batch]) -> Calibrated:
+    def calibrate(self, batches: Iterable[Arrays]) -> Calibrated:
         """Run the graph on calibration pairs and note what its products multiply.
 
         Raises `CheckpointError` where every product is of one token a pair.
@@ -124,9 +122,9 @@ class Quantizer:
         random = np.random.default_rng(0)
         of_one_token: set[str] = set()
         for batch in batches:
-            for name, values in zip(names, session.run(names, dict(zip(INPUTS, batch)))):
+            for name, values in zip(names, session.run(names, batch)):
                 rows = values.reshape(-1, values.shape[-1])
-                if len(rows) == len(batch[0]):
+                if len(rows) == len(batch["input_ids"]):
                     of_one_token.add(name)
                 found.lowest[name] = min(found.lowest[name], float(rows.min()))
                 found.highest[name] = max(found.highest[name], float(rows.max()))

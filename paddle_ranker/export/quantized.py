@@ -15,15 +15,17 @@ import numpy as np
 
 from paddle_ranker.data.records import Pair, RecordFile
 from paddle_ranker.encoding.batching import scoring_batches
-from paddle_ranker.encoding.pair_encoder import EncodedPairs, PairEncoder
+from paddle_ranker.encoding.columns import Arrays, Columns
+from paddle_ranker.encoding.pair_encoder import RowEncoder
 from paddle_ranker.errors import DataError, DependencyError, RankerError
 from paddle_ranker.evaluation.evaluate import EvaluationSet
-from paddle_ranker.export.quantization import Batch, Product, Quantizer, require_packages
+from paddle_ranker.export.quantization import Product, Quantizer, require_packages
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking, ranking_intervals
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.exported import ExportedFolder
-from paddle_ranker.scoring.engines import EXPORTED, Engine, open_engine
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.scoring.engines import Engine, exported_engines, open_engine
 from paddle_ranker.scoring.engines.opening import is_installed, time_engines
 from paddle_ranker.scoring.engines.precisions import has_int8
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, remove_unfinished
@@ -86,13 +88,13 @@ def quantize_folder(options: QuantizeOptions) -> Quantized:
     folder = ExportedFolder.open(Path(options.model_dir))
     require_packages()
     make_folder(folder.folder)
-    pair_encoder = folder.pair_encoder(options.max_seq_length, options.tokenizer)
+    pair_encoder = folder.pair_encoder(LoadOptions(max_seq_length=options.max_seq_length, tokenizer=options.tokenizer))
     dev = EvaluationSet(options.eval_file, pair_encoder, options.batch_size, skip_bad_rows=options.skip_bad_rows)
     pairs = read_calibration(options, pair_encoder)
     folder = with_onnx(folder, pair_encoder)
     assert folder.onnx is not None
     max_tokens = options.batch_size * pair_encoder.max_seq_length
-    batches = [pairs.pad(rows, pair_encoder.pad_id) for rows in scoring_batches(pairs.lengths, max_tokens, max_tokens)]
+    batches = [pairs.pad(rows) for rows in scoring_batches(pairs.lengths, max_tokens, max_tokens)]
     bits = options.weight_bits or (8 if has_int8() else 7)
     with _beside(folder) as trial:
         quantizer = Quantizer(folder.onnx, trial.folder)
@@ -119,7 +121,7 @@ def _quantize(
     folder: ExportedFolder,
     trial: ExportedFolder,
     written: Path,
-    batches: list[Batch],
+    batches: list[Arrays],
     dev: EvaluationSet,
     options: QuantizeOptions,
     bits: int,
@@ -127,7 +129,7 @@ def _quantize(
     """Write the file with as many products in integers as the limit allows; return the others, and the loss."""
     calibrated = quantizer.calibrate(batches)
     by_error = quantizer.by_error(calibrated, bits == 8)
-    fp32 = dev.logits(open_engine(folder, engine="onnx", threads=options.cpu_threads))
+    fp32 = dev.logits(open_engine(folder, LoadOptions(engine="onnx", threads=options.cpu_threads)))
     tried: list[tuple[float, list[Quality], int]] = []
     for share in _SHARES_LEFT_OUT:
         left_out = by_error[: round(share * len(by_error))]
@@ -135,7 +137,7 @@ def _quantize(
         written.write_bytes(model.SerializeToString())
         quality = []
         for name in filter(is_installed, _INT8_ENGINES):
-            engine = open_engine(trial, engine=name, precision="int8", threads=options.cpu_threads)
+            engine = open_engine(trial, LoadOptions(engine=name, precision="int8", threads=options.cpu_threads))
             quality += measure(dev, engine, fp32)
         loss = max(-row.difference.estimate for row in quality)
         if loss <= options.max_loss:
@@ -149,7 +151,7 @@ def _file_facts(path: str, pairs: int) -> dict[str, Any]:
     return {"file": Path(path).name, "sha256": content_digest(path), "pairs": pairs}
 
 
-def read_calibration(options: QuantizeOptions, pair_encoder: PairEncoder) -> EncodedPairs:
+def read_calibration(options: QuantizeOptions, pair_encoder: RowEncoder) -> Columns:
     """Return `calibration_pairs` pairs of the file, drawn at random, or all where there are fewer."""
     source = RecordFile(options.calibration_file, Pair, skip_bad_rows=options.skip_bad_rows)
     random = np.random.default_rng(options.seed)
@@ -166,7 +168,7 @@ def read_calibration(options: QuantizeOptions, pair_encoder: PairEncoder) -> Enc
     return pair_encoder.encode([pair.query for pair in drawn], [pair.title for pair in drawn])
 
 
-def with_onnx(folder: ExportedFolder, pair_encoder: PairEncoder) -> ExportedFolder:
+def with_onnx(folder: ExportedFolder, pair_encoder: RowEncoder) -> ExportedFolder:
     """Return the folder with its ONNX file, which is made of the static model where it is missing.
 
     Raises `DependencyError`, with the line to type, where it cannot be made here.
@@ -175,8 +177,8 @@ def with_onnx(folder: ExportedFolder, pair_encoder: PairEncoder) -> ExportedFold
         return folder
     export = f"python -m paddle_ranker export --onnx --params_path RANKER --output_path {folder.folder}"
     try:
+        from paddle_ranker.encoding.samples import sample_batches
         from paddle_ranker.export.onnx import require_onnx, write_onnx
-        from paddle_ranker.export.parity import parity_batches
         from paddle_ranker.export.static_model import StaticModel
 
         require_onnx()
@@ -187,10 +189,10 @@ def with_onnx(folder: ExportedFolder, pair_encoder: PairEncoder) -> ExportedFold
             f"{folder.folder}: has no {folder.prefix}.onnx, which cannot be made here ({error}): {export}"
         ) from error
     target = folder.folder / f"{folder.prefix}.onnx"
-    batches = list(parity_batches(pair_encoder))
+    batches = list(sample_batches(pair_encoder))
     model = StaticModel(folder.program, folder.parameters)
-    parity = write_onnx(folder.program, target, batches, [model.outputs(*batch) for batch in batches])
-    print(f"{target}: made, largest difference {parity.predict:.1e} of a probability")
+    parity = write_onnx(folder.program, target, folder.signature, batches, [model.run(batch) for batch in batches])
+    print(f"{target}: made, largest difference {parity.differences['predict']:.1e} of a probability")
     return _with_facts(folder, {}, target)
 
 
@@ -228,19 +230,21 @@ def _too_much(quality: list[Quality], limit: float, left_out: int) -> RankerErro
 
 
 def measure_speed(
-    folder: ExportedFolder, trial: ExportedFolder, batches: list[Batch], options: QuantizeOptions
+    folder: ExportedFolder, trial: ExportedFolder, batches: list[Arrays], options: QuantizeOptions
 ) -> list[Speed]:
     """Time all engines and precisions that work here on the calibration pairs, in turns."""
     opened: list[Engine] = []
-    for name in filter(is_installed, EXPORTED):
+    for name in filter(is_installed, exported_engines()):
         for precision in _PRECISIONS:
             source = trial if precision == "int8" else folder
             try:
-                opened.append(open_engine(source, engine=name, precision=precision, threads=options.cpu_threads))
+                opened.append(
+                    open_engine(source, LoadOptions(engine=name, precision=precision, threads=options.cpu_threads))
+                )
             except RankerError:
                 continue  # not for this engine, or not on this processor
     seconds = time_engines(opened, batches, options.seconds)
-    pairs = sum(len(ids) for ids, _ in batches)
+    pairs = sum(len(batch["input_ids"]) for batch in batches)
     return [Speed(engine.name, engine.precision, pairs / taken) for engine, taken in zip(opened, seconds)]
 
 

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import paddle
 from paddle import inference
 
+from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.exported import INPUTS, require_readable
+from paddle_ranker.model.exported import require_readable
+from paddle_ranker.model.signature import RANKER, Signature
 
 
 class StaticModel:
     """A predictor on the CPU; not to be called from several threads at once.
 
     Args:
-        inputs: their names, in the order in which `outputs` takes them; a ranker's are the default.
+        signature: what it takes and returns.
         threads: of a matrix product.
 
     Raises `CheckpointError` where Paddle cannot read the files, or the graph has other inputs.
     """
 
-    def __init__(self, program: Path, parameters: Path, inputs: Sequence[str] = INPUTS, threads: int = 1):
+    def __init__(self, program: Path, parameters: Path, signature: Signature = RANKER, threads: int = 1):
         require_readable(program, paddle.__version__)
         config = inference.Config(str(program), str(parameters))
         config.disable_glog_info()
@@ -33,16 +34,18 @@ class StaticModel:
         except (OSError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{program}: Paddle cannot read it ({str(error).strip()[-200:]})") from error
         names = self._predictor.get_input_names()
-        if tuple(names) != tuple(inputs):
+        if tuple(names) != signature.input_names:
             raise CheckpointError(
-                f"{program}: takes {', '.join(names) or 'nothing'}, expected {', '.join(inputs)}; export it again"
+                f"{program}: takes {', '.join(names) or 'nothing'}, expected {', '.join(signature.input_names)}; "
+                "export it again"
             )
-        self._inputs = [self._predictor.get_input_handle(name) for name in names]
-        self._outputs = [self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()]
+        self._inputs = {name: self._predictor.get_input_handle(name) for name in names}
+        handles = [self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()]
+        self._outputs = dict(zip(signature.output_names, handles))  # the first ones, where it has no more
 
-    def outputs(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        """Return the outputs of the inputs; a ranker's are `[batch, 1]` float32, of `[batch, length]` int64."""
-        for handle, array in zip(self._inputs, arrays):
-            handle.copy_from_cpu(np.ascontiguousarray(array))
+    def run(self, arrays: Arrays) -> Arrays:
+        """Return the outputs, by name, of one padded batch."""
+        for name, handle in self._inputs.items():
+            handle.copy_from_cpu(np.ascontiguousarray(arrays[name]))
         self._predictor.run()
-        return [handle.copy_to_cpu() for handle in self._outputs]
+        return {name: handle.copy_to_cpu() for name, handle in self._outputs.items()}

@@ -61,9 +61,7 @@ class LexicalHead(nn.Layer):
         """Return the features as they are, `[batch, 18]` float32."""
         return lexical_features(input_ids, token_type_ids, self.idf, self.average_length, self.never_match)
 
-    def learn(
-        self, pairs: EncodedPairs, pad_id: int, labels_of: Optional[Callable[[np.ndarray], np.ndarray]] = None
-    ) -> None:
+    def learn(self, pairs: EncodedPairs, labels_of: Optional[Callable[[np.ndarray], np.ndarray]] = None) -> None:
         """Learn tables, means and deviations from the training pairs, each title counting once.
 
         Titles are counted as they stand in the pairs: cut to the ranker's length. With `labels_of`, which returns the
@@ -76,7 +74,7 @@ class LexicalHead(nn.Layer):
         # Of a seed of its own, so that every process draws the same.
         draw = np.random.default_rng(0).choice(len(pairs), min(SAMPLE, len(pairs)), replace=False)
         sample = np.sort(draw).astype(np.int64)
-        features = self.of_pairs(pairs, sample, pad_id).astype(np.float64)
+        features = self.of_pairs(pairs, sample).astype(np.float64)
         mean, deviation = features.mean(axis=0), features.std(axis=0)
         deviation = np.where(deviation > _CONSTANT, deviation, 1.0)
         self.mean.set_value(mean.astype(np.float32))
@@ -90,9 +88,7 @@ class LexicalHead(nn.Layer):
         """Whether it has its tables."""
         return bool((self.idf > 0).any())
 
-    def of_pairs(
-        self, pairs: EncodedPairs, indices: np.ndarray, pad_id: int, *, standardise: bool = False
-    ) -> np.ndarray:
+    def of_pairs(self, pairs: EncodedPairs, indices: np.ndarray, *, standardise: bool = False) -> np.ndarray:
         """Return the features of the pairs `indices` [n], `[n, 18]` float32, in their order."""
         features = np.empty((len(indices), len(GRAPH_FEATURES)), dtype=np.float32)
         lengths = pairs.lengths_of(indices)
@@ -105,7 +101,7 @@ class LexicalHead(nn.Layer):
                 longest = lengths[order[start : start + _CHUNK]]
                 fits = np.arange(1, len(longest) + 1) * longest.astype(np.int64) ** 2 <= _BATCH_SQUARES
                 rows = order[start : start + max(1, int(fits.sum()))]
-                batch = pairs.pad(indices[rows], pad_id)
+                batch = pairs.pad(indices[rows]).values()
                 features[rows] = compute(*(paddle.to_tensor(array) for array in batch)).numpy()
                 start += len(rows)
         return features

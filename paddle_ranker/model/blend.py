@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import paddle
 from paddle import Tensor, nn
 
-from paddle_ranker.encoding.blend import TYPES, BlendedPairEncoder, blend_weights
+from paddle_ranker.encoding.blend import TYPES, BlendedPairEncoder
 from paddle_ranker.metrics.logistic import LinearModel
-from paddle_ranker.model.folder import RankerParts, load_ranker, save_ranker
-from paddle_ranker.model.info import BLEND, RankerInfo
+from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.folder import RankerParts, load_single, save_ranker
+from paddle_ranker.model.info import BLEND, RankerInfo, blend_weights
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.network import RankerNetwork
 
 
@@ -29,6 +31,11 @@ class BlendedNetwork(RankerNetwork):
         self.config = members[0].config
         self.members = nn.LayerList(list(members))
         self.weights, self.bias = list(weights), bias
+
+    @property
+    def configs(self) -> tuple[EncoderConfig, ...]:
+        """The shapes of the members' encoders."""
+        return tuple(member.config for member in self.members)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the logits, `[batch]` float32, of the members' ids side by side, `[batch, all lengths]` int64."""
@@ -67,13 +74,14 @@ def save_blend(
     info.write(folder, members[0].network.config)
 
 
-def load_blend(folder: Path, info: RankerInfo, max_seq_length: Optional[int], tokenizer: str) -> RankerParts:
+def load_blend(folder: Path, options: LoadOptions) -> RankerParts:
     """Load a blend and its members for scoring; raises `CheckpointError` where it is damaged or a member is missing."""
-    weights, bias = blend_weights(folder, info)
+    info = RankerInfo.read(folder)
+    assert info is not None
     assert info.blend is not None
-    members = [
-        load_ranker(folder / name, max_seq_length=max_seq_length, tokenizer=tokenizer) for name in info.blend["members"]
-    ]
+    weights, bias = blend_weights(folder, info)
+    options = LoadOptions(max_seq_length=options.max_seq_length, tokenizer=options.tokenizer)
+    members = [load_single(folder / name, options) for name in info.blend["members"]]
     network = BlendedNetwork([member.network for member in members], weights, bias)
     encoder = BlendedPairEncoder([member.pair_encoder for member in members])
     return RankerParts(network, encoder, info, [], members=tuple(members))

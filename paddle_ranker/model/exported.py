@@ -18,22 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from paddle_ranker.encoding.pair_encoder import PairEncoder, make_pair_encoder
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.config import EncoderConfig, read_config
-from paddle_ranker.model.info import BLEND, INFO_FILE, RankerInfo
+from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.kinds import EXPORT, KINDS, ModelKind, kind_of
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.signature import RANKER, Signature
 
-INPUTS = ("input_ids", "token_type_ids")  # int64, [batch, length]
-OUTPUTS = ("predict", "logit")  # float32, [batch, 1]: the probability, and the logit as the network returns it
-PREFIXES = {"pairwise": "inference.predict", "cross_encoder": "inference"}
+INPUTS, OUTPUTS = RANKER.input_names, RANKER.output_names
 FORMATS = ("json", "pdmodel")
 _PARAMETERS = ".pdiparams"
-EXPORT = "python -m paddle_ranker export --params_path RANKER --output_path"
+DEFAULTS = LoadOptions()
 
 
 def prefix_of(kind: str) -> str:
     """Return what the names of a static model's files begin with."""
-    return PREFIXES.get(kind, PREFIXES["pairwise"])
+    return KINDS[kind].prefix
 
 
 @dataclass(frozen=True)
@@ -41,14 +40,16 @@ class ExportedFolder:
     """A static model on disk.
 
     prefix: what its files' names begin with
-    info: its `ranker.json`, whose `export` says what was written and how well it agreed with the network
-    config: the encoder's shape; of a blend, the first member's
+    info: what the folder says of itself; its `export` says what was written and how well it agreed with the network
+    configs: the shapes of its text encoders, of a blend those of its members
     """
 
     folder: Path
     prefix: str
-    info: RankerInfo
-    config: EncoderConfig
+    kind: ModelKind
+    info: Any
+    signature: Signature
+    configs: tuple[EncoderConfig, ...]
 
     @classmethod
     def open(cls, folder: Path, prefix: Optional[str] = None) -> ExportedFolder:
@@ -60,8 +61,9 @@ class ExportedFolder:
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: there is no such folder; make it with: {EXPORT} {folder}")
         found = sorted({path.name.rpartition(".")[0] for path in folder.glob(f"*{_PARAMETERS}")})
-        info = RankerInfo.read(folder)
-        export = _checked_export(folder, info)
+        kind = kind_of(folder)
+        info = kind.read_info(folder)
+        export = _checked_export(folder, kind, info)
         if prefix is None:
             prefix = export["prefix"] if export else (found[0] if len(found) == 1 else None)
         if prefix is None or prefix not in found:
@@ -69,10 +71,10 @@ class ExportedFolder:
             raise CheckpointError(f"{folder}: there is no {wanted} in it; make it with: {EXPORT} FOLDER")
         if info is None or export is None:
             raise CheckpointError(
-                f"{folder}: its {INFO_FILE} does not say what {prefix}{_PARAMETERS} is; export it again: "
+                f"{folder}: its {kind.info_file} does not say what {prefix}{_PARAMETERS} is; export it again: "
                 f"{EXPORT} FOLDER"
             )
-        exported = cls(folder, prefix, info, _read_config(folder, info))
+        exported = cls(folder, prefix, kind, info, kind.signature(info), kind.configs(folder, info))
         if not any((folder / f"{prefix}.{format}").is_file() for format in FORMATS):
             raise CheckpointError(f"{folder}: there is no {prefix}.json and no {prefix}.pdmodel in it; copy it again")
         for name, size in export["files"].items():
@@ -88,8 +90,19 @@ class ExportedFolder:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What the static model returns: `OUTPUTS`; the probability alone in a folder for Paddle Serving."""
-        return tuple((self.info.export or {}).get("outputs", OUTPUTS))
+        """What the static model returns: what its kind does; the first alone in a folder for Paddle Serving."""
+        return tuple((self.info.export or {}).get("outputs", self.signature.output_names))
+
+    @property
+    def read(self) -> tuple[int, str]:
+        """The place and the name of the output that scores are made of; the first output where that is not there."""
+        name = self.signature.read
+        return (self.outputs.index(name), name) if name in self.outputs else (0, self.outputs[0])
+
+    @property
+    def config(self) -> EncoderConfig:
+        """The text encoder's shape; of a blend, the first member's."""
+        return self.configs[0]
 
     def require_readable(self, paddle_version: str) -> None:
         """Raise `CheckpointError` where a Paddle of that version cannot read the static model."""
@@ -120,31 +133,9 @@ class ExportedFolder:
         path = self.folder / f"{self.prefix}.{ending}"
         return path if path.is_file() else None
 
-    def pair_encoder(self, max_seq_length: Optional[int] = None, tokenizer: str = "auto") -> PairEncoder:
-        """Return the ranker's own pair encoder.
-
-        Args:
-            max_seq_length: tokens; default: what the ranker was exported with.
-            tokenizer: a `PairEncoder` backend.
-
-        Raises `CheckpointError` where the tokenizer is missing or another model's.
-        """
-        if self.info.kind != BLEND:
-            length = max_seq_length or self.info.max_seq_length
-            return _encoder_of(self.folder, self.config, length, tokenizer)
-        from paddle_ranker.encoding.blend import BlendedPairEncoder, blend_weights
-
-        blend_weights(self.folder, self.info)  # checks that the members' names are names
-        assert self.info.blend is not None
-        members = []
-        for name in self.info.blend["members"]:
-            folder = self.folder / name
-            info = RankerInfo.read(folder)
-            if info is None:
-                raise CheckpointError(f"{folder}: has no {INFO_FILE}; copy the folder again, or export it again")
-            length = max_seq_length or info.max_seq_length
-            members.append(_encoder_of(folder, _read_config(folder, info), length, tokenizer))
-        return BlendedPairEncoder(members)
+    def pair_encoder(self, options: LoadOptions = DEFAULTS) -> Any:
+        """Return the model's own encoder; raises `CheckpointError` where its files are missing or another model's."""
+        return self.kind.encoder(self.folder, self.info, options)
 
 
 def is_exported(folder: Path) -> bool:
@@ -164,23 +155,7 @@ def require_readable(program: Path, paddle_version: str) -> None:
         )
 
 
-def _encoder_of(folder: Path, config: EncoderConfig, max_seq_length: int, tokenizer: str) -> PairEncoder:
-    try:
-        return make_pair_encoder(folder, config, max_seq_length, tokenizer)
-    except CheckpointError as error:
-        raise CheckpointError(f"{folder}: {error}") from error
-
-
-def _read_config(folder: Path, info: RankerInfo) -> EncoderConfig:
-    if info.kind == BLEND and info.blend:
-        folder = folder / str(info.blend["members"][0])
-    config = read_config(folder)
-    if config is None:
-        raise CheckpointError(f"{folder}: has no config.json; copy the folder again, or export it again")
-    return config
-
-
-def _checked_export(folder: Path, info: Optional[RankerInfo]) -> Optional[dict[str, Any]]:
+def _checked_export(folder: Path, kind: ModelKind, info: Any) -> Optional[dict[str, Any]]:
     export = info.export if info else None
     if export is None:
         return None
@@ -190,10 +165,13 @@ def _checked_export(folder: Path, info: Optional[RankerInfo]) -> Optional[dict[s
         sound = isinstance(export["prefix"], str) and all(
             Path(name).name == name for name in (*sizes, export["prefix"])
         )
-        if not sound or tuple(export["inputs"]) != INPUTS or tuple(export["outputs"]) not in (OUTPUTS, OUTPUTS[:1]):
+        signature = kind.signature(info)
+        outputs = signature.output_names
+        sound = sound and tuple(export["inputs"]) == signature.input_names
+        if not sound or tuple(export["outputs"]) not in (outputs, outputs[:1]):
             raise ValueError("names do not fit")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
-            f"{folder / INFO_FILE}: damaged (export is {str(export)[:80]}); export it again: {EXPORT} FOLDER"
+            f"{folder / kind.info_file}: damaged (export is {str(export)[:80]}); export it again: {EXPORT} FOLDER"
         ) from error
     return {**export, "files": sizes}

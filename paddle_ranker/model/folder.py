@@ -14,18 +14,21 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
-from paddle_ranker.encoding.pair_encoder import PairEncoder, make_pair_encoder, never_match_ids
+from paddle_ranker.encoding.pair_encoder import RowEncoder, never_match_ids
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical.head import LexicalHead
 from paddle_ranker.model.config import EncoderConfig, config_by_name, read_config, write_config
 from paddle_ranker.model.info import BLEND, require_kind
 from paddle_ranker.model.info import INFO_FILE as INFO_FILE
 from paddle_ranker.model.info import RankerInfo as RankerInfo
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.network import RankerNetwork, has_two_class_head, load_parameters, name_parameters
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
+from paddle_ranker.model.tokenizer import make_pair_encoder
 
+DEFAULTS = LoadOptions()
 PUBLISHED_MAX_SEQ_LENGTH = 128  # of checkpoints that do not say
 
 
@@ -39,7 +42,7 @@ class RankerParts:
     """
 
     network: RankerNetwork
-    pair_encoder: PairEncoder
+    pair_encoder: Any  # of a blend a `RowEncoder`, else a `PairEncoder`
     info: RankerInfo
     new_parts: list[str]
     folded_head: bool = False
@@ -47,7 +50,7 @@ class RankerParts:
     members: tuple[RankerParts, ...] = ()  # of a blend
 
 
-def save_ranker(folder: Path, network: RankerNetwork, pair_encoder: PairEncoder, info: RankerInfo) -> None:
+def save_ranker(folder: Path, network: RankerNetwork, pair_encoder: RowEncoder, info: RankerInfo) -> None:
     """Write a ranker into an existing folder; wrap it in `atomic.new_folder`."""
     save_arrays(network.state_dict(), folder / PARAMETERS_FILE)
     pair_encoder.save(folder)
@@ -55,88 +58,63 @@ def save_ranker(folder: Path, network: RankerNetwork, pair_encoder: PairEncoder,
     info.write(folder, network.config)
 
 
-def load_ranker(
-    source: Union[str, Path],
-    *,
-    model_name: Optional[str] = None,
-    max_seq_length: Optional[int] = None,
-    tokenizer: str = "auto",
-    expected_kind: Optional[str] = None,
-) -> RankerParts:
-    """Load a trained ranker for scoring.
-
-    Args:
-        source: a model folder, or the `model_state.pdparams` in it.
-        model_name: the model whose configuration a bare parameter file takes; the folder's own configuration wins.
-        max_seq_length: tokens; default: what the ranker was trained with.
-        tokenizer: a `PairEncoder` backend.
-        expected_kind: refuse a ranker that says it is of another kind.
+def load_single(source: Union[str, Path], options: LoadOptions = DEFAULTS) -> RankerParts:
+    """Load a trained ranker of one network for scoring: a model folder, or the `model_state.pdparams` in it.
 
     Raises `CheckpointError` where anything the score depends on is missing; there is no random head here.
     """
-    return _load(source, model_name, max_seq_length, tokenizer, expected_kind)
+    return _load(source, options)
 
 
-def start_ranker(
-    source: Union[str, Path],
-    kind: str,
-    *,
-    model_name: Optional[str] = None,
-    max_seq_length: Optional[int] = None,
-    match_embeddings: bool = True,
-    lexical_features: bool = False,
-    tokenizer: str = "auto",
-    same_kind: bool = False,
-) -> RankerParts:
-    """Load a ranker or a bare encoder to train it as a `kind`; missing heads and match embeddings start from nothing.
+@dataclass(frozen=True)
+class Fresh:
+    """What a training starts from nothing where the checkpoint has none.
 
-    `lexical_features` adds them where the checkpoint has none; those that it has stay. With `same_kind` a ranker of
-    another kind is refused; without, its encoder and head are where to start.
+    kind: what is trained
+    match_embeddings: False: they are left out, and must not be in the checkpoint
+    lexical_features: they are added where the checkpoint has none; those that it has stay
+    """
 
+    kind: str
+    match_embeddings: bool = True
+    lexical_features: bool = False
+
+
+def start_ranker(source: Union[str, Path], fresh: Fresh, options: LoadOptions = DEFAULTS) -> RankerParts:
+    """Load a ranker or a bare encoder to train it; missing heads and match embeddings start from nothing.
+
+    With `options.expected_kind` a ranker of another kind is refused; without, its encoder and head are where to start.
     A calibration is dropped: training moves the logits that it was fitted to.
 
-    Raises `CheckpointError` where the encoder is incomplete or does not fit its configuration.
+    Raises `CheckpointError` where the encoder is incomplete or does not fit its configuration, or it is a blend.
     """
-    expected_kind = kind if same_kind else None
-    return _load(source, model_name, max_seq_length, tokenizer, expected_kind, kind, match_embeddings, lexical_features)
+    return _load(source, options, fresh)
 
 
-def _load(
-    source: Union[str, Path],
-    model_name: Optional[str],
-    max_seq_length: Optional[int],
-    tokenizer: str,
-    expected_kind: Optional[str],
-    kind: Optional[str] = None,
-    match_embeddings: Optional[bool] = None,
-    lexical_features: bool = False,
-) -> RankerParts:
+def _load(source: Union[str, Path], options: LoadOptions, fresh: Optional[Fresh] = None) -> RankerParts:
     source = Path(source)
     info = RankerInfo.read(source.parent if source.is_file() else source)
     if info and info.kind == BLEND and source.is_dir():
-        if kind is not None:
-            raise CheckpointError(f"{source}: a blend of rankers cannot be trained: train a member, and blend again")
-        from paddle_ranker.model.blend import load_blend
-
-        return load_blend(source, info, max_seq_length, tokenizer)
+        raise CheckpointError(f"{source}: a blend of rankers cannot be trained: train a member, and blend again")
+    kind = fresh.kind if fresh else None
     folder, parameters = _locate(source)
     config = read_config(folder)
     if info:
-        require_kind(folder, info.kind, expected_kind)
+        require_kind(folder, info.kind, options.expected_kind)
     if config is None:
-        if model_name is None:
+        if options.model_name is None:
             raise CheckpointError(f"{folder}: has no config.json; say which model it is with --model_name_or_path")
-        config = _named_config(model_name)
+        config = _named_config(options.model_name)
     arrays = load_arrays(parameters)
     published_kind = next((_PUBLISHED_HEADS[name] for name in _PUBLISHED_HEADS if name in arrays), None)
     if published_kind and not info:
-        require_kind(parameters, published_kind, expected_kind)
+        require_kind(parameters, published_kind, options.expected_kind)
     try:
         named = name_parameters(arrays)
         has_match = "match_embeddings.weight" in named
-        with_lexical = lexical_features or "lexical.idf" in named
-        with_match = has_match or bool(match_embeddings)
-        if has_match and match_embeddings is False:
+        with_lexical = (fresh is not None and fresh.lexical_features) or "lexical.idf" in named
+        with_match = has_match or (fresh is not None and fresh.match_embeddings)
+        if has_match and fresh is not None and not fresh.match_embeddings:
             raise CheckpointError(
                 "has match embeddings, which cannot be left out of a trained ranker: drop "
                 "--match_embeddings false, or start from another checkpoint"
@@ -151,9 +129,9 @@ def _load(
             kind=kind or info.kind,
             match_embeddings=with_match,
             lexical_features=with_lexical,
-            max_seq_length=max_seq_length or info.max_seq_length,
+            max_seq_length=options.max_seq_length or info.max_seq_length,
         )
-        pair_encoder = make_pair_encoder(folder, config, info.max_seq_length, tokenizer)
+        pair_encoder = make_pair_encoder(folder, config, info.max_seq_length, options.tokenizer)
         never_match = never_match_ids(pair_encoder)
         lexical = LexicalHead(config.vocab_size, never_match) if with_lexical else None
         network = RankerNetwork(config, never_match if with_match else None, lexical)

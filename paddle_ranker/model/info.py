@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -84,3 +85,18 @@ def require_kind(source: Path, kind: str, expected: Optional[str]) -> None:
             f"{source}: is a {kind} ranker, not a {expected} one: {commands} is for it (training takes it as "
             "--model_name_or_path)"
         )
+
+
+def blend_weights(folder: Path, info: RankerInfo) -> tuple[list[float], float]:
+    """Return the weights and the bias of a blend; raises `CheckpointError` where its `ranker.json` is damaged."""
+    try:
+        assert info.blend is not None
+        names, weights, bias = info.blend["members"], info.blend["weights"], info.blend["bias"]
+        numbers = [float(number) for number in (*weights, bias)]
+        # A name, not a path: a folder from elsewhere must not reach outside itself.
+        sound = len(names) == len(weights) > 0 and all(Path(name).name == name for name in names)
+        if not (sound and all(map(math.isfinite, numbers))):
+            raise ValueError("names and weights do not fit")
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / INFO_FILE}: damaged (blend is {str(info.blend)[:80]})") from error
+    return numbers[:-1], numbers[-1]

@@ -7,10 +7,12 @@ from typing import Optional
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical.head import LexicalHead
+from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.dropout import Dropout
 from paddle_ranker.model.encoder import Encoder
@@ -47,6 +49,11 @@ class RankerNetwork(nn.Layer):
         )
         self.lexical = lexical
 
+    @property
+    def configs(self) -> tuple[EncoderConfig, ...]:
+        """The encoder's shape; of a blend, those of its members."""
+        return (self.config,)
+
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the logits, `[batch]` float32, of `[batch, length]` int64 ids and token types."""
         extra = None
@@ -56,6 +63,20 @@ class RankerNetwork(nn.Layer):
         # Under mixed precision the product is half precision; losses and scores are computed from float32.
         logit = self.head(self.dropout(pooled)).squeeze(-1).astype("float32")
         return logit if self.lexical is None else logit + self.lexical(input_ids, token_type_ids)
+
+
+class ScoringNetwork(nn.Layer):
+    """What is exported: a network whose logit becomes a probability, calibrated where the ranker is."""
+
+    def __init__(self, network: RankerNetwork, calibration: Optional[Calibration]):
+        super().__init__()
+        self.network = network
+        self.scale, self.shift = (1.0, 0.0) if calibration is None else (calibration.scale, calibration.shift)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the probabilities and the logits, `[batch, 1]` float32 each, of `[batch, length]` int64 inputs."""
+        logit = self.network(input_ids, token_type_ids).unsqueeze(-1)
+        return F.sigmoid(logit * self.scale + self.shift), logit
 
 
 _HEADS = ("head", "similarity", "classifier")  # ours, the published pairwise ranker's, the published cross-encoder's

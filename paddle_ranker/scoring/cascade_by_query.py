@@ -12,7 +12,8 @@ import numpy as np
 
 from paddle_ranker.model.exported import is_exported
 from paddle_ranker.scoring.cascade import chosen, parse_cascade, rerank_probabilities
-from paddle_ranker.scoring.files import CutOff, load_for_scoring, rank_by_query, say_truncated, scorer_for
+from paddle_ranker.scoring.files import CutOff, rank_by_query, say_truncated, scorer_for
+from paddle_ranker.scoring.loading import load_model
 from paddle_ranker.scoring.options import RankingOptions, ScoringOptions
 from paddle_ranker.scoring.ranker import RankedTitle
 from paddle_ranker.scoring.scorer import CHUNK, chunks
@@ -30,7 +31,7 @@ def cascade_by_query(
     assert options.cascade is not None
     source, depth = parse_cascade(options.cascade)
     # First the large one: what is wrong with it is said before the small one has scored the file.
-    parts = load_for_scoring(options.params_path, options, expected_kind)
+    parts = load_model(options.params_path, options.load_options(expected_kind))
     scorer = scorer_for(parts, options)
     first_stage = dataclasses.replace(
         options_of_small(options, source), params_path=source, cascade=None, min_probability=None

@@ -11,11 +11,11 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_ranker.data.records import Pair, RecordFile
-from paddle_ranker.encoding.columns import EncodedPairs
-from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.encoding.columns import Columns
+from paddle_ranker.encoding.pair_encoder import RowEncoder
 from paddle_ranker.encoding.windows import Windows, make_windows
 from paddle_ranker.metrics.calibration import sigmoid
-from paddle_ranker.scoring.loading import LoadedRanker, load_for_engine
+from paddle_ranker.scoring.loading import LoadedModel, load_model
 from paddle_ranker.scoring.options import FileOptions, PredictOptions, RankingOptions, ScoringOptions
 from paddle_ranker.scoring.ranker import RankedTitle
 from paddle_ranker.scoring.scorer import Scorer, chunks
@@ -24,26 +24,7 @@ from paddle_ranker.storage.prefetch import Ahead
 _STANDARD_INPUT = "/dev/stdin"  # not sys.stdin: a thread that reads it when the process ends would be in its way
 
 
-def load_for_scoring(source: str, options: ScoringOptions, expected_kind: Optional[str] = None) -> LoadedRanker:
-    """Load the ranker, trained or exported, on the device and with the engine that the options say.
-
-    Refuses one of another kind.
-    """
-    return load_for_engine(
-        source,
-        engine=options.engine,
-        device=options.device,
-        precision=options.precision,
-        threads=options.cpu_threads,
-        tensorrt=options.tensorrt,
-        model_name=options.model_name_or_path,
-        max_seq_length=options.max_seq_length,
-        tokenizer=options.tokenizer,
-        expected_kind=expected_kind,
-    )
-
-
-def scorer_for(parts: LoadedRanker, options: ScoringOptions) -> Scorer:
+def scorer_for(parts: LoadedModel, options: ScoringOptions) -> Scorer:
     """Return what scores with a ranker as it is calibrated, long titles as the options ask for."""
     return Scorer(
         parts.engine,
@@ -54,7 +35,7 @@ def scorer_for(parts: LoadedRanker, options: ScoringOptions) -> Scorer:
     )
 
 
-def windows_for(parts: LoadedRanker, options: ScoringOptions) -> Optional[Windows]:
+def windows_for(parts: LoadedModel, options: ScoringOptions) -> Optional[Windows]:
     """Return what the options ask for; say where a calibration was fitted to scores of another kind."""
     windows = make_windows(
         parts.pair_encoder.max_seq_length, options.windows, options.window_overlap, options.window_top_k
@@ -70,7 +51,7 @@ def windows_for(parts: LoadedRanker, options: ScoringOptions) -> Optional[Window
     return windows
 
 
-def scored_with(pair_encoder: PairEncoder, windows: Optional[Windows]) -> dict[str, Any]:
+def scored_with(pair_encoder: RowEncoder, windows: Optional[Windows]) -> dict[str, Any]:
     """Return what a pair's logit depends on beside the ranker, JSON-ready."""
     return {"max_seq_length": pair_encoder.max_seq_length, "windows": windows.facts() if windows else None}
 
@@ -86,10 +67,10 @@ def predict_pairs(options: PredictOptions, expected_kind: Optional[str] = None) 
 
     Pairs below `options.min_probability` are left out, and counted at the end.
     """
-    yield from predict_with(load_for_scoring(options.params_path, options, expected_kind), options)
+    yield from predict_with(load_model(options.params_path, options.load_options(expected_kind)), options)
 
 
-def predict_with(parts: LoadedRanker, options: FileOptions) -> Iterator[tuple[Pair, float]]:
+def predict_with(parts: LoadedModel, options: FileOptions) -> Iterator[tuple[Pair, float]]:
     """Do what `predict_pairs` does with a ranker that is loaded."""
     cut = CutOff(options.min_probability)
     for pair, probability in _score_pairs(parts, options):
@@ -112,7 +93,7 @@ def rank_by_query(
 
         yield from cascade_by_query(options, top_k, expected_kind)
         return
-    parts = load_for_scoring(options.params_path, options, expected_kind)
+    parts = load_model(options.params_path, options.load_options(expected_kind))
     best: dict[str, list[RankedTitle]] = {}
     cut = CutOff(options.min_probability)
     for index, (pair, probability) in enumerate(_score_pairs(parts, options)):
@@ -127,12 +108,12 @@ def rank_by_query(
         yield query, _best_first(titles)[:top_k]
 
 
-def _score_pairs(parts: LoadedRanker, options: FileOptions) -> Iterator[tuple[Pair, float]]:
+def _score_pairs(parts: LoadedModel, options: FileOptions) -> Iterator[tuple[Pair, float]]:
     scorer = scorer_for(parts, options)
     path = _STANDARD_INPUT if options.input_file == "-" else options.input_file
     source = RecordFile(path, Pair, skip_bad_rows=options.skip_bad_rows)
 
-    def encoded() -> Iterator[tuple[list[Pair], EncodedPairs]]:
+    def encoded() -> Iterator[tuple[list[Pair], Columns]]:
         for part in chunks(source):
             yield part, scorer.encode([pair.query for pair in part], [pair.title for pair in part])
 
@@ -168,7 +149,7 @@ class CutOff:
             )
 
 
-def say_truncated(pair_encoder: PairEncoder, windows: Optional[Windows] = None, file: Optional[TextIO] = None) -> None:
+def say_truncated(pair_encoder: RowEncoder, windows: Optional[Windows] = None, file: Optional[TextIO] = None) -> None:
     """Say how many pairs were longer than the ranker's length, if any were, and what became of them."""
     length = pair_encoder.max_seq_length
     lines = []

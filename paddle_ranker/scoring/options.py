@@ -7,10 +7,20 @@ from typing import Optional
 
 from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
 from paddle_ranker.encoding.windows import POOLINGS, TOP_K
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import Options, RowOptions, option
 from paddle_ranker.runtime import DeviceOptions
-from paddle_ranker.scoring.engines import ENGINES
+from paddle_ranker.scoring.engines import ENGINES, exported_engines
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
+
+
+def engine_help() -> str:
+    """Return the help of `--engine`, made of the engines there are."""
+    exported = ", ".join(f"{name} ({ENGINES[name].runs})" for name in exported_engines())
+    return (
+        f"what computes: dygraph, {ENGINES['dygraph'].runs}; {exported}, of an exported one; auto, "
+        f"{ENGINES['auto'].runs} (default: dygraph for a trained ranker, inference for an exported one)"
+    )
 
 
 @dataclass(frozen=True)
@@ -53,15 +63,27 @@ class ScoringOptions(RankerOptions):
 
     engine: Optional[str] = option(
         None,
-        help="what computes the scores: dygraph, of a trained ranker; inference (Paddle Inference), onnx or openvino, "
-        "of an exported one; auto, the fastest of these here (default: dygraph for a trained ranker, inference for an "
-        "exported one)",
+        help=engine_help,
         choices=ENGINES,
     )
     precision: str = option(
         "fp32", help="of the matrix products; other than fp32 needs an exported ranker", choices=PRECISIONS
     )
     tensorrt: bool = option(False, help="let Paddle Inference compile an exported ranker with TensorRT, on a GPU")
+
+    def load_options(self, expected_kind: Optional[str] = None) -> LoadOptions:
+        """Return how the ranker is opened; one of another kind than expected is refused."""
+        return LoadOptions(
+            engine=self.engine,
+            device=self.device,
+            precision=self.precision,
+            threads=self.cpu_threads,
+            tensorrt=self.tensorrt,
+            model_name=self.model_name_or_path,
+            max_seq_length=self.max_seq_length,
+            tokenizer=self.tokenizer,
+            expected_kind=expected_kind,
+        )
 
 
 @dataclass(frozen=True)

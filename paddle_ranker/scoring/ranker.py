@@ -12,7 +12,8 @@ import numpy as np
 from paddle_ranker.encoding.windows import make_windows
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.scoring.loading import LoadedRanker, load_for_engine
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.scoring.loading import LoadedModel, load_model
 from paddle_ranker.scoring.scorer import Scorer
 
 
@@ -38,7 +39,7 @@ class Ranker:
 
     def __init__(
         self,
-        loaded: LoadedRanker,
+        loaded: LoadedModel,
         batch_size: int = 32,
         *,
         windows: str = "none",
@@ -91,8 +92,7 @@ class Ranker:
         Raises `CheckpointError` where anything the score depends on is missing, `UsageError` for impossible windows and
         for a precision that is not there, `DependencyError` where the engine's package is missing.
         """
-        loaded = load_for_engine(
-            source,
+        options = LoadOptions(
             engine=engine,
             device=device,
             precision=precision,
@@ -101,7 +101,13 @@ class Ranker:
             max_seq_length=max_seq_length,
             tokenizer=tokenizer,
         )
-        return cls(loaded, batch_size, windows=windows, window_overlap=window_overlap, window_top_k=window_top_k)
+        return cls(
+            load_model(source, options),
+            batch_size,
+            windows=windows,
+            window_overlap=window_overlap,
+            window_top_k=window_top_k,
+        )
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> np.ndarray:
         """Return the probability of every (queries[i], titles[i]), `[n]` float64."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Optional, TypeVar
+from typing import Optional, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.encoding.batching import scoring_batches
-from paddle_ranker.encoding.pair_encoder import EncodedPairs, PairEncoder
+from paddle_ranker.encoding.columns import Arrays, Columns, EncodedPairs
+from paddle_ranker.encoding.pair_encoder import RowEncoder
 from paddle_ranker.encoding.windows import Windows
 from paddle_ranker.metrics.calibration import Calibration, sigmoid
+from paddle_ranker.model.signature import RANKER
 from paddle_ranker.scoring.engines.base import Engine
 
 CHUNK = 8192  # pairs held at once when a file is streamed; enough to sort by length well
@@ -20,14 +22,55 @@ CHUNK = 8192  # pairs held at once when a file is streamed; enough to sort by le
 T = TypeVar("T")
 
 
-class Scorer:
+class BatchRunner:
+    """Run columns through an engine in batches of similar length.
+
+    Args:
+        engine: what computes.
+        output: the engine's output that is read.
+        max_seq_length: tokens of the longest row.
+        batch_size: a batch holds at most `batch_size` rows of full length, or as many shorter ones as cost the same;
+            fewer where the engine has `batch_tokens`, the padded tokens at which it is fastest.
+
+    Attributes: `max_tokens`, `max_rows`, the largest batch.
+    """
+
+    def __init__(self, engine: Engine, output: str, max_seq_length: int, batch_size: int = 32):
+        self.engine, self.output = engine, output
+        most = batch_size * max_seq_length
+        self.max_tokens = min(most, getattr(engine, "batch_tokens", most))
+        self.max_rows = 4 * batch_size
+
+    def run(self, columns: Columns, share: int = 0, shares: int = 1) -> np.ndarray:
+        """Return the output for every row, `[n, ...]` float64, in their order.
+
+        Of several `shares` one is computed, every n-th batch; the other rows are 0.
+        """
+        found: Optional[np.ndarray] = None
+        batches = scoring_batches(columns.lengths, self.max_tokens, self.max_rows)
+        for rows in islice(batches, share, None, shares):
+            values = self.logits_of(columns, rows)
+            if found is None:
+                found = np.zeros((len(columns), *values.shape[1:]), dtype=np.float64)
+            found[rows] = values
+        return np.zeros(len(columns)) if found is None else found
+
+    def logits_of(self, columns: Columns, rows: NDArray[np.int64]) -> np.ndarray:
+        """Return the output for the rows at `rows` `[batch]`, computed as one batch."""
+        return self.batch_logits(columns.pad(rows))
+
+    def batch_logits(self, arrays: Arrays) -> np.ndarray:
+        """Return the output for one padded batch, as `Columns.pad` makes it: `[batch]` where it is one number a row."""
+        values = self.engine.run(arrays)[self.output]
+        return values.reshape(-1) if values.shape[1:] in ((), (1,)) else values
+
+
+class Scorer(BatchRunner):
     """Score pairs in batches of similar length: probability = sigmoid(logit), the logit calibrated where it can be.
 
     Args:
-        engine: what computes logits.
+        engine, batch_size: as of `BatchRunner`.
         pair_encoder: the ranker's own.
-        batch_size: a batch holds at most `batch_size` pairs of full length, or as many shorter ones as cost the same;
-            fewer where the engine has `batch_tokens`, the padded tokens at which it is fastest.
         calibration: the ranker's own; None: the engine's logits as they are.
         windows: what pairs that are too long become; None: they are cut.
     """
@@ -35,54 +78,39 @@ class Scorer:
     def __init__(
         self,
         engine: Engine,
-        pair_encoder: PairEncoder,
+        pair_encoder: RowEncoder,
         batch_size: int = 32,
         *,
         calibration: Optional[Calibration] = None,
         windows: Optional[Windows] = None,
     ):
-        self.engine = engine
+        super().__init__(engine, RANKER.read, pair_encoder.max_seq_length, batch_size)
         self.pair_encoder = pair_encoder
-        most = batch_size * pair_encoder.max_seq_length
-        self.max_tokens = min(most, getattr(engine, "batch_tokens", most))
-        self.max_rows = 4 * batch_size
         self.calibration = calibration
         self.windows = windows
 
-    def encode(self, queries: Sequence[str], titles: Sequence[str]) -> EncodedPairs:
+    def encode(self, queries: Sequence[str], titles: Sequence[str]) -> Columns:
         """Encode pairs as `logits` takes them: whole where windows cut them later."""
         return self.pair_encoder.encode(queries, titles, truncate=self.windows is None)
 
-    def logits(self, pairs: EncodedPairs, share: int = 0, shares: int = 1) -> np.ndarray:
+    def logits(self, pairs: Columns, share: int = 0, shares: int = 1) -> np.ndarray:
         """Return the logits of encoded pairs, `[n]` float64, in their order.
 
-        Of several `shares` one is computed, every so-manieth batch; the other rows are 0. Windows cannot be shared.
+        Shares are those of `run`; windows cannot be shared.
         """
         if self.windows is None:
-            return self._batched(pairs, share, shares)
+            return self.run(pairs, share, shares)
         if shares > 1:
             raise ValueError("the logits of windows are pooled before they are shared out: score in one process")
         logits = np.zeros(len(pairs), dtype=np.float64)
-        for start in range(0, len(pairs), CHUNK):  # windows are many: those of a chunk are in memory, not of all
-            rows = np.arange(start, min(len(pairs), start + CHUNK))
-            split = self.windows.split(pairs.take(rows))
-            logits[rows] = self.windows.pool(self._batched(split.pairs), split.offsets)
+        for rows, part in pairs.chunks(CHUNK):  # windows are many: those of a chunk are in memory, not of all
+            split = self.windows.split(cast(EncodedPairs, part))  # a blend refuses whole pairs
+            logits[rows] = self.windows.pool(self.run(split.pairs), split.offsets)
         return logits
 
-    def _batched(self, pairs: EncodedPairs, share: int = 0, shares: int = 1) -> np.ndarray:
-        logits = np.zeros(len(pairs), dtype=np.float64)
-        batches = scoring_batches(pairs.lengths, self.max_tokens, self.max_rows)
-        for rows in islice(batches, share, None, shares):
-            logits[rows] = self.logits_of(pairs, rows)
-        return logits
-
-    def logits_of(self, pairs: EncodedPairs, rows: NDArray[np.int64]) -> np.ndarray:
-        """Return the logits of the pairs `rows` `[batch]`, `[batch]`, computed as one batch."""
-        return self.batch_logits(*pairs.pad(rows, self.pair_encoder.pad_id))
-
-    def batch_logits(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
-        """Return the logits, `[batch]`, of one padded batch as the engine takes it: int64 `[batch, length]` each."""
-        computed = self.engine.logits(input_ids, token_type_ids)
+    def batch_logits(self, arrays: Arrays) -> np.ndarray:
+        """Return the logits, `[batch]`, of one padded batch, as `Columns.pad` makes it."""
+        computed = super().batch_logits(arrays)
         return computed if self.calibration is None else self.calibration.apply(computed)
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> np.ndarray:

@@ -12,7 +12,8 @@ from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.evaluate import EvaluationSet
 from paddle_ranker.metrics.measures import MEASURES
-from paddle_ranker.model.folder import RankerInfo, RankerParts, save_ranker, start_ranker
+from paddle_ranker.model.folder import Fresh, RankerInfo, RankerParts, save_ranker, start_ranker
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.files import say_truncated
@@ -45,13 +46,13 @@ def start_training(options: RankerTrainingOptions, kind: str) -> RankerStart:
         source, name = resolve_model(options.model_name_or_path), None
     parts = start_ranker(
         source,
-        kind,
-        model_name=name,
-        max_seq_length=options.max_seq_length,
-        match_embeddings=options.match_embeddings,
-        lexical_features=options.lexical_features,
-        tokenizer=options.tokenizer,
-        same_kind=bool(run.resumed or options.init_from_ckpt),
+        Fresh(kind, match_embeddings=options.match_embeddings, lexical_features=options.lexical_features),
+        LoadOptions(
+            model_name=name,
+            max_seq_length=options.max_seq_length,
+            tokenizer=options.tokenizer,
+            expected_kind=kind if run.resumed or options.init_from_ckpt else None,
+        ),
     )
     parts.network.encoder.gradient_checkpointing = options.gradient_checkpointing
     if parts.new_parts:
@@ -110,7 +111,7 @@ def train_ranker(
     lexical = parts.network.lexical
     if lexical is not None and not lexical.has_learned:
         new_head = "head" in parts.new_parts
-        lexical.learn(examples.pairs, parts.pair_encoder.pad_id, examples.pair_labels if new_head else None)
+        lexical.learn(examples.pairs, examples.pair_labels if new_head else None)
     engine = DygraphEngine(parts.network)
 
     def evaluate() -> dict[str, float]:

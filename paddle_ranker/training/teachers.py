@@ -27,11 +27,12 @@ class Teachers:
 
     def __init__(self, sources: str, options: ScoringOptions) -> None:
         runtime.prepare_command(options.cpu_threads)
-        from paddle_ranker.scoring.files import load_for_scoring, scorer_for
+        from paddle_ranker.scoring.files import scorer_for
+        from paddle_ranker.scoring.loading import load_model
 
         self._rankers = []
         for source in split_paths(sources):
-            parts = load_for_scoring(source, options)
+            parts = load_model(source, options.load_options())
             self._rankers.append(scorer_for(parts, options))
 
     def __len__(self) -> int:

@@ -15,7 +15,8 @@ from paddle_ranker import Ranker
 from paddle_ranker.commands.blend import BlendOptions, blend, main
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
 from paddle_ranker.metrics.logistic import PENALTY, fit_logistic, out_of_fold
-from paddle_ranker.model.folder import RankerParts, load_ranker, start_ranker
+from paddle_ranker.model.folder import Fresh, RankerParts, start_ranker
+from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.scorer import Scorer
 from tests.tiny import PAIRS, VOCABULARY, draw_words, write_ranker
@@ -93,20 +94,20 @@ def test_with_the_linear_model_it_is_one_network(files: Path, tmp_path: Path, ca
     assert added > 0.1  # it learned that a title which holds the query is relevant
     assert facts["lexical_features"] is True
     rows = [line.split("\t") for line in (files / "train.tsv").read_text(encoding="utf-8").splitlines()]
-    fresh = start_ranker(files / "one", "pairwise", lexical_features=True)
+    fresh = start_ranker(files / "one", Fresh("pairwise", lexical_features=True))
     head, encoder = fresh.network.lexical, fresh.pair_encoder
     assert head is not None
     train = encoder.encode([row[0] for row in rows], [row[1] for row in rows])
-    head.learn(train, encoder.pad_id)
+    head.learn(train)
     learned = fit_logistic(
-        head.of_pairs(train, np.arange(len(rows)), encoder.pad_id, standardise=True),
+        head.of_pairs(train, np.arange(len(rows)), standardise=True),
         np.array([float(row[2]) for row in rows]),
     )
-    features = head.of_pairs(encoder.encode(QUERIES, TITLES), np.arange(6), encoder.pad_id, standardise=True)
+    features = head.of_pairs(encoder.encode(QUERIES, TITLES), np.arange(6), standardise=True)
     expected = own * logits(load_ranker(files / "one")) + added * learned.logits(features) + bias
     np.testing.assert_allclose(logits(load_ranker(target)), expected, rtol=1e-4, atol=1e-4)
     assert facts["results"]["auc"] > 0.5
-    assert start_ranker(target, "pairwise").new_parts == []  # and it trains on
+    assert start_ranker(target, Fresh("pairwise")).new_parts == []  # and it trains on
 
     again = tmp_path / "again"
     blend(options(files, again, ranker=str(target), train_file=str(files / "train.tsv")))  # onto its own features
@@ -150,7 +151,7 @@ def test_what_a_blend_of_two_cannot_do_is_said(files: Path, tmp_path: Path) -> N
     target = tmp_path / "blend"
     blend(options(files, target, other=str(files / "two")))
     with pytest.raises(CheckpointError, match="cannot be trained"):
-        start_ranker(target, "pairwise")
+        start_ranker(target, Fresh("pairwise"))
     with pytest.raises(CheckpointError, match="blend of rankers already"):
         blend(options(files, tmp_path / "again", ranker=str(target), other=str(files / "two")))
     with pytest.raises(UsageError, match="windows"):

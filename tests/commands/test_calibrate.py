@@ -21,8 +21,8 @@ from paddle_ranker.errors import UsageError
 from paddle_ranker.metrics.calibration import Calibration, calibration_measures, fit, fit_out_of_fold
 from paddle_ranker.metrics.logistic import LinearModel
 from paddle_ranker.model.blend import save_blend
-from paddle_ranker.model.folder import load_ranker
 from paddle_ranker.model.info import RankerInfo
+from paddle_ranker.model.kinds import load_ranker
 from tests.tiny import HAN, PAIRS, draw_words, write_ranker
 
 pytestmark = pytest.mark.parity

@@ -239,11 +239,11 @@ def test_a_run_of_an_exported_ranker_is_in_the_cascade_s_order(
     same_process: None,
 ) -> None:
     from deploy.python import predict as deploy_predict
-    from paddle_ranker.export.static_graph import export_ranker
-    from paddle_ranker.model.folder import load_ranker
+    from paddle_ranker.export.static_graph import export_model
+    from paddle_ranker.model.kinds import load_ranker
 
     exported = folders[0].parent / "exported"
-    export_ranker(load_ranker(folders[0]), exported)
+    export_model(load_ranker(folders[0]), exported)
     arguments = ["--model_dir", str(exported), "--input_file", str(pairs_file), "--cascade", f"{folders[1]}:4", *CPU]
     assert deploy_predict.main([*arguments, "--format", "run"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]

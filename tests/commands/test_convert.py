@@ -17,7 +17,8 @@ from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
 from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
-from paddle_ranker.model.folder import load_ranker, start_ranker
+from paddle_ranker.model.folder import Fresh, start_ranker
+from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.parameters import load_arrays
 from tests import torch_writer
 from tests.numpy_bert import NumpyBert
@@ -118,7 +119,7 @@ def oracle(folder: Path, weights: Mapping[str, np.ndarray], config: Mapping[str,
     encoded, bert = encoder.encode(QUERIES, TITLES), NumpyBert(weights, config)
     rows = []
     for i in range(len(PAIRS)):
-        ids, types = encoded.pad([i], encoder.pad_id)
+        ids, types = encoded.pad([i]).values()
         rows.append(bert.logits(ids, types, np.ones_like(ids))[0])
     return np.array(rows)
 
@@ -166,9 +167,9 @@ def hidden_states(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the hidden states of PAIRS, and the inputs."""
     import paddle
 
-    parts = start_ranker(folder, "pairwise", match_embeddings=False)
+    parts = start_ranker(folder, Fresh("pairwise", match_embeddings=False))
     encoded = parts.pair_encoder.encode(QUERIES, TITLES)
-    ids, types = encoded.pad(range(len(PAIRS)), parts.pair_encoder.pad_id)
+    ids, types = encoded.pad(range(len(PAIRS))).values()
     parts.network.eval()
     mask = np.arange(ids.shape[1]) < encoded.lengths[:, None]
     hidden = parts.network.encoder(paddle.to_tensor(ids), paddle.to_tensor(types)).numpy()
@@ -199,7 +200,7 @@ def test_an_encoder_without_a_pooler_gets_none_that_looks_trained(tmp_path: Path
     weights = {name: array for name, array in random_weights(BASE, "").items() if "pooler" not in name}
     lines = to_paddle(write_hf(tmp_path / "hf", weights, BASE), tmp_path / "ours")
     assert "no pooler" in lines[0]
-    parts = start_ranker(tmp_path / "ours", "pairwise", match_embeddings=False)
+    parts = start_ranker(tmp_path / "ours", Fresh("pairwise", match_embeddings=False))
     assert parts.new_parts == ["encoder.pooler.dense", "head"]
     to_hf(tmp_path / "ours", tmp_path / "back")
     assert sorted(load_file(tmp_path / "back" / "model.safetensors")) == sorted(weights)
@@ -309,7 +310,7 @@ def test_match_embeddings_that_are_zero_are_left_out(tmp_path: Path) -> None:
     from paddle_ranker.model.folder import save_ranker
 
     write_encoder(tmp_path / "encoder")
-    parts = start_ranker(tmp_path / "encoder", "pairwise")
+    parts = start_ranker(tmp_path / "encoder", Fresh("pairwise"))
     (tmp_path / "ours").mkdir()
     save_ranker(tmp_path / "ours", parts.network, parts.pair_encoder, parts.info)
     assert "equal scores" in to_hf(tmp_path / "ours", tmp_path / "hf")[-1]
@@ -441,7 +442,7 @@ def test_a_sentence_transformers_folder(tmp_path: Path) -> None:
     modules = [{"idx": 0, "path": "0_Transformer", "type": "Transformer"}, {"idx": 1, "path": "1_Pooling"}]
     (tmp_path / "hf" / "modules.json").write_text(json.dumps(modules))
     to_paddle(tmp_path / "hf", tmp_path / "ours")
-    assert start_ranker(tmp_path / "ours", "pairwise").pair_encoder.vocab_size == len(VOCABULARY)
+    assert start_ranker(tmp_path / "ours", Fresh("pairwise")).pair_encoder.vocab_size == len(VOCABULARY)
     (tmp_path / "hf" / "modules.json").write_text(json.dumps([{"path": "../hf/0_Transformer"}]))
     with pytest.raises(CheckpointError, match="holds no"):
         to_paddle(tmp_path / "hf", tmp_path / "other")

@@ -21,14 +21,16 @@ from paddle_ranker.__main__ import main
 from paddle_ranker.errors import UsageError
 from paddle_ranker.export.parity import CHECKS
 from paddle_ranker.export.serving_files import FLOAT32, INT64, Variable, config_bytes, config_text
-from paddle_ranker.export.static_graph import export_ranker
+from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.export.static_outputs import SERVING_VARIABLE
 from paddle_ranker.model.exported import ExportedFolder
-from paddle_ranker.model.folder import load_ranker
 from paddle_ranker.model.info import RankerInfo
+from paddle_ranker.model.kinds import load_ranker
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.scoring.engines.outputs import logit_of
-from paddle_ranker.scoring.loading import load_for_engine
+from paddle_ranker.scoring.loading import load_model
 from paddle_ranker.storage import atomic
+from tests.engine_calls import logits_of
 from tests.export_cases import CALIBRATION, load_case, write_case
 from tests.tiny import PAIRS
 
@@ -58,7 +60,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("serving")
     for kind in ("pairwise", "cross_encoder"):
         ranker = load_ranker(write_case(folder / f"ranker_{kind}", kind=kind, calibration=CALIBRATION))
-        export_ranker(ranker, folder / kind)
+        export_model(ranker, folder / kind)
     return {kind: folder / kind for kind in ("pairwise", "cross_encoder")}
 
 
@@ -145,10 +147,10 @@ def test_the_commands_write_folders_that_need_nothing_else(
     served = Ranker.load(server)
     np.testing.assert_allclose(served.score(QUERIES, TITLES), reference, atol=1e-6)
     assert served.info.kind == kind and served.info.calibration == CALIBRATION
-    alone = load_for_engine(server, threads=1)
-    with_logit = load_for_engine(exported[kind], threads=1)
-    inputs = alone.pair_encoder.encode(QUERIES, TITLES).pad(np.arange(len(PAIRS)), 0)
-    np.testing.assert_allclose(alone.engine.logits(*inputs), with_logit.engine.logits(*inputs), atol=1e-4)
+    alone = load_model(server, LoadOptions(threads=1))
+    with_logit = load_model(exported[kind], LoadOptions(threads=1))
+    inputs = alone.pair_encoder.encode(QUERIES, TITLES).pad(np.arange(len(PAIRS))).values()
+    np.testing.assert_allclose(logits_of(alone.engine, *inputs), logits_of(with_logit.engine, *inputs), atol=1e-4)
     assert ExportedFolder.open(server).outputs == ("predict",)
     info = RankerInfo.read(client)
     assert info and info.export and info.export["aliases"][SERVING_VARIABLE] == "predict"
@@ -215,14 +217,14 @@ def test_folders_are_whole_or_not_there(exported: dict[str, Path], tmp_path: Pat
     from paddle_ranker.export.static_model import StaticModel
 
     given = ["--dirname", str(exported["pairwise"]), *paths(tmp_path)]
-    outputs = StaticModel.outputs
+    run = StaticModel.run
 
-    def shifted(self: StaticModel, *inputs: np.ndarray) -> list[np.ndarray]:
-        found = outputs(self, *inputs)
-        return [found[0] + 2e-5] if len(found) == 1 else found
+    def shifted(self: StaticModel, arrays: Any) -> Any:
+        found = run(self, arrays)
+        return {"predict": found["predict"] + 2e-5} if len(found) == 1 else found
 
     with monkeypatch.context() as patch:
-        patch.setattr(StaticModel, "outputs", shifted)
+        patch.setattr(StaticModel, "run", shifted)
         assert export_to_serving.main(given) == 1 and not list(tmp_path.iterdir())
     with monkeypatch.context() as patch:
 
@@ -235,7 +237,7 @@ def test_folders_are_whole_or_not_there(exported: dict[str, Path], tmp_path: Pat
 
 def test_a_blend_keeps_its_members(tmp_path: Path) -> None:
     parts = load_case(tmp_path, "blend")
-    export_ranker(parts, tmp_path / "output")
+    export_model(parts, tmp_path / "output")
     assert main(["export-serving", "--dirname", str(tmp_path / "output"), *paths(tmp_path)]) == 0
     reference = Ranker.load(tmp_path / "output").score(QUERIES, TITLES)
     np.testing.assert_allclose(Ranker.load(tmp_path / "server").score(QUERIES, TITLES), reference, atol=1e-6)
@@ -245,16 +247,16 @@ def test_a_blend_keeps_its_members(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["calibrated", "blend"])
 def test_an_export_names_the_probabilities_of_some_pairs(name: str, tmp_path: Path) -> None:
     parts = load_case(tmp_path, name)
-    export_ranker(parts, tmp_path / "output")
+    export_model(parts, tmp_path / "output")
     assert main(["export-serving", "--dirname", str(tmp_path / "output"), *paths(tmp_path)]) == 0
     for folder in ("output", "server"):
-        loaded = load_for_engine(tmp_path / folder, threads=1)
+        loaded = load_model(tmp_path / folder, LoadOptions(threads=1))
         assert loaded.info.export is not None
         checks = loaded.info.export["checks"]
         assert len(checks) == CHECKS and len({check["probability"] for check in checks}) == CHECKS
         for check in checks:
             ids, types = (np.array([check[key]]) for key in ("input_ids", "token_type_ids"))
-            logit = loaded.engine.logits(ids, types)[0]
+            logit = logits_of(loaded.engine, ids, types)[0]
             if loaded.info.calibration:
                 logit = loaded.info.calibration.apply(logit)
             assert 1 / (1 + np.exp(-logit)) == pytest.approx(check["probability"], abs=1e-5)
@@ -272,13 +274,13 @@ def test_logits_of_probabilities() -> None:
 def test_engines_that_have_no_file_there_say_so(exported: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
     assert export_to_serving.main(["--dirname", str(exported["pairwise"]), *paths(tmp_path)]) == 0
     with pytest.raises(Exception, match="--engine inference, or give the folder that it was made from"):
-        load_for_engine(tmp_path / "server", engine="onnx")
+        load_model(tmp_path / "server", LoadOptions(engine="onnx"))
     path = tmp_path / "server/ranker.json"
     values = json.loads(path.read_text())
     values["export"]["outputs"] = ["predict", "logit"]  # what the graph has not
     path.write_text(json.dumps(values))
     with pytest.raises(Exception, match="has 1 output, expected predict, logit"):
-        load_for_engine(tmp_path / "server")
+        load_model(tmp_path / "server")
 
 
 _VENDORS_WRITER = """

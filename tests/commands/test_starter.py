@@ -12,7 +12,8 @@ import pytest
 from paddle_ranker.commands.starter import StarterOptions, make_starter
 from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.model.config import read_config
-from paddle_ranker.model.folder import start_ranker
+from paddle_ranker.model.folder import Fresh, start_ranker
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.parameters import load_arrays
 from paddle_ranker.model.pretrained import resolve_model
 
@@ -34,7 +35,7 @@ def options(tmp_path: Path) -> StarterOptions:
 
 def test_it_starts_a_ranker(options: StarterOptions) -> None:
     folder = make_starter(options)
-    parts = start_ranker(folder, "pairwise", max_seq_length=32)
+    parts = start_ranker(folder, Fresh("pairwise"), LoadOptions(max_seq_length=32))
     assert parts.new_parts == ["head", "match_embeddings"]
     config = read_config(folder)
     assert config is not None and config.vocab_size == parts.pair_encoder.vocab_size
@@ -103,7 +104,7 @@ def test_pretraining_reads_the_texts_and_keeps_the_shape(
     name = "embeddings.word_embeddings.weight"
     read = load_arrays(folder / "model_state.pdparams")[f"ernie.{name}"]
     assert read.shape == load_arrays(drawn / "model_state.pdparams")[name].shape
-    assert start_ranker(folder, "pairwise", max_seq_length=32).new_parts == [
+    assert start_ranker(folder, Fresh("pairwise"), LoadOptions(max_seq_length=32)).new_parts == [
         "encoder.pooler.dense",
         "head",
         "match_embeddings",

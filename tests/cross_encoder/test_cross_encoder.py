@@ -66,7 +66,7 @@ def test_pairs_labels_and_queries_stay_together(data: EncodedLabels, pair_encode
         assert data.pairs[i].tolist() == pair_encoder.encode([row.query], [row.title])[0].tolist()
     same = data.queries[:, None] == data.queries[None, :]
     assert same.tolist() == [[a.query == b.query for b in ROWS] for a in ROWS]
-    examples = LabeledExamples(data, pair_encoder.pad_id)
+    examples = LabeledExamples(data)
     assert examples.groups is not None and len(examples.groups) == 3 and examples.rows_each == 1
     lengths = examples.lengths(np.array([5, 0])).tolist()
     assert lengths == [len(data.pairs[5]), len(data.pairs[0])] and lengths[0] != lengths[1]
@@ -74,9 +74,9 @@ def test_pairs_labels_and_queries_stay_together(data: EncodedLabels, pair_encode
 
 def test_without_queries_there_are_no_groups(pair_encoder: PairEncoder) -> None:
     plain = encode_labels(ROWS, pair_encoder, with_queries=False)
-    assert LabeledExamples(plain, pair_encoder.pad_id).groups is None
+    assert LabeledExamples(plain).groups is None
     with pytest.raises(ValueError, match="with_queries"):
-        LabeledExamples(plain, pair_encoder.pad_id, RankingLoss("ranknet_bce"))
+        LabeledExamples(plain, RankingLoss("ranknet_bce"))
 
 
 def test_a_file_larger_than_a_chunk_is_read_whole(
@@ -99,7 +99,7 @@ def test_pairs_in_a_temporary_file_train_alike(pair_encoder: PairEncoder, tmp_pa
     ]
     assert [isinstance(data.labels, np.memmap) for data in encoded] == [False, True]
     assert left_out("x", encoded[0], loss.expression) == left_out("x", encoded[1], loss.expression)
-    stored = [LabeledExamples(data, pair_encoder.pad_id, loss) for data in encoded]
+    stored = [LabeledExamples(data, loss) for data in encoded]
     (memory, shown), (disk, shown_from_disk) = (examples.loss(network, indices) for examples in stored)
     assert float(memory) == float(disk) and shown == shown_from_disk
     groups = [examples.groups for examples in stored]
@@ -114,12 +114,12 @@ def test_one_class_only_is_an_error_that_says_so(pair_encoder: PairEncoder, tmp_
 
 
 def logits_of(network: Any, data: EncodedLabels, indices: np.ndarray) -> np.ndarray:
-    return network(*(paddle.to_tensor(x) for x in data.pairs.pad(indices, 0))).numpy()
+    return network(*(paddle.to_tensor(x) for x in data.pairs.pad(indices).values())).numpy()
 
 
 def test_loss_and_accuracy_are_those_of_the_logits(data: EncodedLabels) -> None:
     network, indices = make_network(), np.array([4, 0, 2])
-    loss, figures = LabeledExamples(data, 0).loss(network, indices)
+    loss, figures = LabeledExamples(data).loss(network, indices)
     logits = logits_of(network, data, indices)
     expected = classification_figures(data.labels[indices], logits)
     assert float(loss) == pytest.approx(expected["cross_entropy"], abs=1e-5)
@@ -129,7 +129,7 @@ def test_loss_and_accuracy_are_those_of_the_logits(data: EncodedLabels) -> None:
 @pytest.mark.parametrize("text", ["bce", "ranknet_bce", "mse+0.5*lambda", "softmax"])
 def test_parts_of_a_batch_add_up_to_it(data: EncodedLabels, text: str) -> None:
     network = make_network()
-    examples = LabeledExamples(data, 0, RankingLoss(text))
+    examples = LabeledExamples(data, RankingLoss(text))
     parts = [np.array([5, 0, 2]), np.array([3, 1, 4])]  # whole queries
     whole, figures = examples.loss(network, np.concatenate(parts))
     losses = [examples.loss(network, part) for part in parts]
@@ -144,7 +144,7 @@ def test_parts_of_a_batch_add_up_to_it(data: EncodedLabels, text: str) -> None:
 def test_rank_net_adds_to_the_loss(data: EncodedLabels) -> None:
     network, indices = make_network(), np.array([0, 2, 5])
     plain, ranked = (
-        float(LabeledExamples(data, 0, RankingLoss(text)).loss(network, indices)[0]) for text in ("bce", "ranknet_bce")
+        float(LabeledExamples(data, RankingLoss(text)).loss(network, indices)[0]) for text in ("bce", "ranknet_bce")
     )
     best, worst, middle = logits_of(network, data, indices).tolist()
     expected = (softplus(worst - best) + softplus(middle - best) + softplus(worst - middle)) / 3
@@ -157,7 +157,7 @@ def test_a_teachers_scores_reach_the_loss_by_row(pair_encoder: PairEncoder) -> N
     data = encode_labels(taught, pair_encoder, loss=loss.expression)
     network = make_network()
     far = (logits_of(network, data, indices) - [4.0, 1.0]) ** 2
-    assert float(LabeledExamples(data, 0, loss).loss(network, indices)[0]) == pytest.approx(far.mean(), rel=1e-5)
+    assert float(LabeledExamples(data, loss).loss(network, indices)[0]) == pytest.approx(far.mean(), rel=1e-5)
     assert encode_labels(taught, pair_encoder).teacher is None  # not kept where no loss asks for it
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import filecmp
 import json
 import random
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paddle_ranker.encoding.pair_encoder import EncodedPairs, PairEncoder, truncated_lengths
+from paddle_ranker.encoding.columns import EncodedPairs
+from paddle_ranker.encoding.pair_encoder import PairEncoder, truncated_lengths
 from paddle_ranker.errors import CheckpointError, UsageError
 from tests.tokenizer_cases import FAST_BACKENDS, NASTY_TEXTS, SPECIAL
 
@@ -108,7 +110,7 @@ def test_a_vocabulary_without_a_mask_is_fine_until_the_mask_is_asked_for(folder:
 def test_no_pairs(folder: Path) -> None:
     pairs = PairEncoder.from_folder(folder, 8).encode([], [])
     assert len(pairs) == 0
-    assert [array.shape for array in pairs.pad([], 0)] == [(0, 0), (0, 0)]
+    assert [array.shape for array in pairs.pad([]).values()] == [(0, 0), (0, 0)]
     assert len(EncodedPairs.concat([])) == 0
 
 
@@ -123,7 +125,7 @@ def test_texts_alone_are_whole_and_without_special_tokens(folder: Path) -> None:
 @pytest.mark.unit
 def test_padding_by_hand(folder: Path) -> None:
     pairs = PairEncoder.from_folder(folder, 16).encode(["a b", "", "a"], ["c", "d", "b c d"])
-    input_ids, token_type_ids = pairs.pad([2, 1], pad_id=99)
+    input_ids, token_type_ids = dataclasses.replace(pairs, pad_id=99).pad([2, 1]).values()
     assert input_ids.tolist() == [[1, 5, 2, 6, 7, 8, 2], [1, 2, 8, 2, 99, 99, 99]]
     assert token_type_ids.tolist() == [[0, 0, 0, 1, 1, 1, 1], [0, 0, 1, 1, 0, 0, 0]]
     assert input_ids.dtype == token_type_ids.dtype == np.int64

@@ -75,7 +75,7 @@ def test_pairs_are_read_alike_from_memory_and_from_a_disk(tmp_path: Path) -> Non
     (held, _), (mapped, columns) = (collect(tmp_path, limit) for limit in (1 << 30, 0))
     chosen = np.random.RandomState(3).randint(0, len(held), 300)
     assert_equal_pairs(mapped.take(chosen), held.take(chosen))
-    for array, expected in zip(mapped.pad(chosen, 7), held.pad(chosen, 7)):
+    for array, expected in zip(mapped.pad(chosen).values(), held.pad(chosen).values()):
         np.testing.assert_array_equal(array, expected)
         assert array.dtype == expected.dtype
     np.testing.assert_array_equal(mapped.lengths_of(chosen), held.lengths[chosen])
@@ -93,7 +93,7 @@ def test_other_types_of_ids_stay(tmp_path: Path) -> None:
         pairs, _ = collector.finish()
         assert pairs.ids.dtype == np.uint16
         expected = EncodedPairs.concat([random_pairs(9, 1), random_pairs(4, 2)])
-        np.testing.assert_array_equal(pairs.pad(range(13), 0), expected.pad(range(13), 0))
+        np.testing.assert_equal(pairs.pad(range(13)), expected.pad(range(13)))
 
 
 def test_nothing_collected(tmp_path: Path) -> None:
@@ -163,13 +163,13 @@ def test_training_batches_are_the_same_from_a_disk(encoder: PairEncoder, tmp_pat
     plan = BatchPlan(8, parts=2, max_tokens=200, seed=3)
     loss = RankingLoss("margin_logit")
     of_held, of_mapped = (
-        list(training_batches(PairwiseExamples(encoded, loss, 0), plan, epoch=2)) for encoded in (held, mapped)
+        list(training_batches(PairwiseExamples(encoded, loss), plan, epoch=2)) for encoded in (held, mapped)
     )
     assert len(of_held) == len(of_mapped) > 100
     for batch, other in zip(of_held, of_mapped):
         for part, same in zip(batch, other):
             np.testing.assert_array_equal(part, same)
-            np.testing.assert_array_equal(held.pairs.pad(2 * part, 0), mapped.pairs.pad(2 * part, 0))
+            np.testing.assert_equal(held.pairs.pad(2 * part), mapped.pairs.pad(2 * part))
 
 
 def test_no_name_is_left_in_the_folder_even_by_a_killed_process(tmp_path: Path) -> None:
@@ -224,11 +224,11 @@ def test_reading_from_a_disk_keeps_nothing_in_memory(tmp_path: Path) -> None:
         collector.append(whole)
     pairs, _ = collector.finish()
     random = np.random.RandomState(1)
-    pairs.pad(random.randint(0, len(pairs), 64), 0)
+    pairs.pad(random.randint(0, len(pairs), 64))
     before = resident()
     for _ in range(400):
         chosen = random.randint(0, len(pairs), 64)
-        pairs.pad(chosen, 0)
+        pairs.pad(chosen)
         pairs.take(chosen)
         pairs.lengths_of(chosen)
     assert resident() - before < 8 << 20

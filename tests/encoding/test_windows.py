@@ -14,6 +14,7 @@ from paddle_ranker import Ranker
 from paddle_ranker.encoding.columns import EncodedPairs, offsets_of
 from paddle_ranker.encoding.windows import Windows, make_windows
 from paddle_ranker.errors import UsageError
+from tests.engine_calls import logits_of
 from tests.tiny import HAN, PAIRS, write_ranker
 
 unit, parity = pytest.mark.unit, pytest.mark.parity
@@ -162,7 +163,7 @@ def test_scores_are_those_of_windows_scored_one_at_a_time(folder: Path, pooling:
             row = [{CLS: encoder.cls_id, SEP: encoder.sep_id}.get(t, t) for t in row]
             types = np.zeros(len(row), np.int64)
             types[row.index(encoder.sep_id) + 1 :] = 1
-            logits.append(float(ranker.scorer.engine.logits(np.array([row]), types[None])[0]))
+            logits.append(float(logits_of(ranker.scorer.engine, np.array([row]), types[None])[0]))
         best = sorted(logits, reverse=True)[: {"max": 1}.get(pooling, top_k or 2)]
         expected.append(1 / (1 + np.exp(-sum(best) / len(best))))
     np.testing.assert_allclose(ranker.score(QUERIES, TITLES), expected, atol=1e-5)

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 
+from paddle_ranker.encoding import samples
 from paddle_ranker.errors import DependencyError, RankerError
-from paddle_ranker.export import parity as export_parity
-from paddle_ranker.export.static_graph import export_ranker
+from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.export.static_model import StaticModel
 from paddle_ranker.export.static_outputs import SERVING_VARIABLE, write_probability_model
 from paddle_ranker.model.exported import INPUTS, OUTPUTS, ExportedFolder
@@ -34,6 +34,11 @@ GOLDEN = {
 }
 
 
+def outputs(model: StaticModel, input_ids: np.ndarray, token_type_ids: np.ndarray) -> list[np.ndarray]:
+    """Return the probabilities and the logits."""
+    return list(model.run({"input_ids": input_ids, "token_type_ids": token_type_ids}).values())
+
+
 def static_model(exported: ExportedFolder) -> StaticModel:
     return StaticModel(exported.program, exported.parameters)
 
@@ -44,21 +49,21 @@ def ranker(tmp_path_factory: pytest.TempPathFactory) -> tuple[RankerParts, Expor
     folder = tmp_path_factory.mktemp("export")
     CASES["everything"] = {"lexical": True, "calibration": CALIBRATION}
     parts = load_case(folder, "everything")
-    exported, _ = export_ranker(parts, folder / "output")
+    exported, _ = export_model(parts, folder / "output")
     return parts, exported, static_model(exported)
 
 
 @pytest.mark.parametrize("name", [*CASES, "blend", "two classes"])
 def test_every_kind_of_ranker_scores_as_its_network(name: str, tmp_path: Path) -> None:
     parts = load_case(tmp_path, name)
-    exported, parities = export_ranker(parts, tmp_path / "output")
-    assert set(parities) == {"paddle_inference"} and parities["paddle_inference"].pairs == export_parity.PAIRS
+    exported, parities = export_model(parts, tmp_path / "output")
+    assert set(parities) == {"paddle_inference"} and parities["paddle_inference"].pairs == samples.PAIRS
     model, encoder = static_model(exported), exported.pair_encoder()
     pairs = encoder.encode(QUERIES, TITLES)
     for rows in (np.arange(len(pairs)), np.array([3, 0]), np.array([5])):
-        inputs = pairs.pad(rows, encoder.pad_id)
+        inputs = [*pairs.pad(rows).values()]
         wanted = network_logits(parts, *inputs)
-        predict, logit = model.outputs(*inputs)
+        predict, logit = outputs(model, *inputs)
         assert predict.shape == logit.shape == (len(rows), 1)
         np.testing.assert_allclose(logit[:, 0], wanted, atol=1e-5, rtol=1e-5)
         calibrated = parts.info.calibration.apply(wanted) if parts.info.calibration else wanted
@@ -78,11 +83,11 @@ def test_a_score_depends_on_its_pair_alone(
     texts = data.draw(st.lists(st.tuples(words, words), min_size=1, max_size=7))
     pairs = parts.pair_encoder.encode(*[list(column) for column in zip(*texts)])
     order = np.array(data.draw(st.permutations(range(len(texts)))))
-    together = model.outputs(*pairs.pad(order, 0))
+    together = outputs(model, *pairs.pad(order).values())
     for place, row in enumerate(order):
-        ids, types = pairs.pad(np.array([row]), 0)
+        ids, types = pairs.pad(np.array([row])).values()
         more = data.draw(st.integers(0, 9))
-        alone = model.outputs(np.pad(ids, [(0, 0), (0, more)]), np.pad(types, [(0, 0), (0, more)]))
+        alone = outputs(model, np.pad(ids, [(0, 0), (0, more)]), np.pad(types, [(0, 0), (0, more)]))
         wanted = network_logits(parts, ids, types)
         for found in (together[1][place], alone[1][0]):
             np.testing.assert_allclose(found, wanted, atol=1e-5, rtol=1e-5)
@@ -95,8 +100,8 @@ def test_the_second_input_is_token_types_and_not_a_second_text(
 ) -> None:
     # The published pairwise graph takes (input_ids, token_type_ids) for a text and its negative.
     parts, _, model = ranker
-    ids, types = parts.pair_encoder.encode(QUERIES[:1], TITLES[:1]).pad(np.array([0]), 0)
-    scores = [float(model.outputs(ids, given)[1][0, 0]) for given in (types, np.zeros_like(types), 1 - types)]
+    ids, types = parts.pair_encoder.encode(QUERIES[:1], TITLES[:1]).pad(np.array([0])).values()
+    scores = [float(outputs(model, ids, given)[1][0, 0]) for given in (types, np.zeros_like(types), 1 - types)]
     wanted = [float(network_logits(parts, ids, given)[0]) for given in (types, np.zeros_like(types), 1 - types)]
     np.testing.assert_allclose(scores, wanted, atol=1e-5, rtol=1e-5)
     assert len({round(score, 3) for score in scores}) == 3
@@ -105,15 +110,15 @@ def test_the_second_input_is_token_types_and_not_a_second_text(
 def test_a_typed_pad_is_text_and_padding_is_nothing(ranker: tuple[RankerParts, ExportedFolder, StaticModel]) -> None:
     parts, _, model = ranker
     typed, plain = (parts.pair_encoder.encode(["a [PAD] b"], [title]) for title in ("[PAD] b", "b"))
-    assert 0 not in typed.pad(np.array([0]), 0)[0]
-    scores = [float(model.outputs(*pairs.pad(np.array([0]), 0))[1][0, 0]) for pairs in (typed, plain)]
+    assert 0 not in typed.pad(np.array([0]))["input_ids"]
+    scores = [float(outputs(model, *pairs.pad(np.array([0])).values())[1][0, 0]) for pairs in (typed, plain)]
     assert abs(scores[0] - scores[1]) > 1e-3
-    ids, types = typed.pad(np.array([0]), 0)
+    ids, types = typed.pad(np.array([0])).values()
     inside = (
         np.insert(ids, 4, 0, axis=1),
         np.insert(types, 4, 0, axis=1),
     )  # a client that pads in the middle: masked too
-    np.testing.assert_allclose(model.outputs(*inside)[1][0], network_logits(parts, *inside), atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(outputs(model, *inside)[1][0], network_logits(parts, *inside), atol=1e-5, rtol=1e-5)
 
 
 def test_one_output_alone_under_the_name_that_clients_ask_for(
@@ -121,13 +126,13 @@ def test_one_output_alone_under_the_name_that_clients_ask_for(
 ) -> None:
     parts, exported, model = ranker
     ending = ".pdmodel" if IS_PADDLE_2 else ".json"
-    inputs = parts.pair_encoder.encode(QUERIES, TITLES).pad(np.arange(len(PAIRS)), 0)
+    inputs = parts.pair_encoder.encode(QUERIES, TITLES).pad(np.arange(len(PAIRS))).values()
     for name, variable in (("named", SERVING_VARIABLE), ("plain", None)):
         program = write_probability_model(exported, tmp_path / name, variable)
         assert program == tmp_path / f"{name}{ending}" and paddle.in_dynamic_mode()
         alone = StaticModel(program, tmp_path / f"{name}.pdiparams")
-        [predict] = alone.outputs(*inputs)
-        np.testing.assert_array_equal(predict, model.outputs(*inputs)[0])
+        [predict] = outputs(alone, *inputs)
+        np.testing.assert_array_equal(predict, outputs(model, *inputs)[0])
         names = alone._predictor.get_output_names()
         assert len(names) == 1 and (names == [SERVING_VARIABLE]) == (name == "named")
     assert tuple(model._predictor.get_output_names()) == OUTPUTS
@@ -139,33 +144,35 @@ def test_the_onnx_file_scores_as_the_network(name: str, tmp_path: Path) -> None:
     parts = load_case(tmp_path, name)
     if IS_PADDLE_2:
         with pytest.raises(DependencyError, match="needs Paddle 3"):
-            export_ranker(parts, tmp_path / "output", onnx=True)
+            export_model(parts, tmp_path / "output", onnx=True)
         assert not (tmp_path / "output").exists()
         return
     pytest.importorskip("paddle2onnx", reason="needs paddle2onnx")
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
-    exported, parities = export_ranker(parts, tmp_path / "output", onnx=True)
-    assert parities["onnxruntime"].logit <= 1e-4 and exported.onnx is not None
+    exported, parities = export_model(parts, tmp_path / "output", onnx=True)
+    assert parities["onnxruntime"].differences["logit"] <= 1e-4 and exported.onnx is not None
     session = onnxruntime.InferenceSession(str(exported.onnx))
     assert [value.name for value in session.get_inputs()] == list(INPUTS)
     assert [value.name for value in session.get_outputs()] == list(OUTPUTS)
     pairs = parts.pair_encoder.encode(QUERIES, TITLES)
     for rows in (np.arange(len(pairs)), np.array([2]), np.array([4, 1, 1])):
-        inputs = pairs.pad(rows, 0)
+        inputs = [*pairs.pad(rows).values()]
         logit = session.run(["logit"], dict(zip(INPUTS, inputs)))[0][:, 0]
         np.testing.assert_allclose(logit, network_logits(parts, *inputs), atol=1e-5, rtol=1e-5)
 
 
 def test_what_scores_otherwise_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = load_case(tmp_path, "plain")
-    export_ranker(parts, tmp_path / "output")
+    export_model(parts, tmp_path / "output")
     before = {path.name: path.read_bytes() for path in (tmp_path / "output").iterdir()}
-    outputs = StaticModel.outputs
+    run = StaticModel.run
     for change in (lambda array: array + 2e-5, lambda array: array * np.nan, lambda array: array[:, 0]):
         monkeypatch.setattr(
-            StaticModel, "outputs", lambda self, *inputs, change=change: [change(a) for a in outputs(self, *inputs)]
+            StaticModel,
+            "run",
+            lambda self, arrays, change=change: {name: change(a) for name, a in run(self, arrays).items()},
         )
         with pytest.raises(RankerError, match="does not score as the ranker does"):
-            export_ranker(parts, tmp_path / "output")
+            export_model(parts, tmp_path / "output")
         assert {path.name: path.read_bytes() for path in (tmp_path / "output").iterdir()} == before
         assert sorted(path.name for path in tmp_path.iterdir()) == ["output", "ranker"]

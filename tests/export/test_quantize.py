@@ -81,9 +81,13 @@ def test_a_quantized_product_is_the_product_of_the_rounded(tmp_path: Path) -> No
     quantizer = Quantizer(tmp_path / "model.onnx", tmp_path)
     assert [(one.weight, one.shape) for one in quantizer.products] == [("first", (4, 6)), ("second", (6, 3))]
     ids = np.arange(9, dtype=np.int64).reshape(3, 3)
+
+    def batch(rows: np.ndarray) -> dict[str, np.ndarray]:
+        return {"input_ids": rows, "token_type_ids": rows}
+
     with pytest.raises(CheckpointError, match="one token a pair"):
-        Quantizer(tmp_path / "model.onnx", tmp_path).calibrate([(ids[:, :1], ids[:, :1])])
-    found = quantizer.calibrate([(ids[:2], ids[:2]), (ids[2:], ids[2:])])
+        Quantizer(tmp_path / "model.onnx", tmp_path).calibrate([batch(ids[:, :1])])
+    found = quantizer.calibrate([batch(ids[:2]), batch(ids[2:])])
     assert found.lowest["embedded"] == pytest.approx(table.min()) and found.highest["embedded"] == table.max()
     assert found.samples["hidden"].shape == (9, 6)
 
@@ -137,11 +141,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("needs Paddle 3, which writes ONNX files")
     for package in ("onnx", "onnxruntime", "paddle2onnx"):
         pytest.importorskip(package, reason=f"needs {package}: pip install 'paddle2onnx>=2.0' onnx onnxruntime")
-    from paddle_ranker.export.static_graph import export_ranker
-    from paddle_ranker.model.folder import load_ranker
+    from paddle_ranker.export.static_graph import export_model
+    from paddle_ranker.model.kinds import load_ranker
 
     folder = tmp_path_factory.mktemp("quantize")
-    export_ranker(load_ranker(write_ranker(folder / "ranker")), folder / "exported", onnx=True)
+    export_model(load_ranker(write_ranker(folder / "ranker")), folder / "exported", onnx=True)
     return folder / "exported"
 
 

@@ -15,9 +15,10 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.lexical.graph import GRAPH_FEATURES, LONGEST_RUN, lexical_features
 from paddle_ranker.lexical.head import LexicalHead, count_titles
-from paddle_ranker.model.folder import load_ranker, save_ranker, start_ranker
+from paddle_ranker.model.folder import Fresh, save_ranker, start_ranker
 from paddle_ranker.model.hugging_face.write import parameters_to_write
 from paddle_ranker.model.info import RankerInfo
+from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.network import RankerNetwork
 from tests.model.test_match import SPECIALS, build
 from tests.tiny import CONFIG, PAIRS, write_ranker, write_tokenizer
@@ -182,16 +183,16 @@ def learned_head(folder: Path) -> tuple[LexicalHead, PairEncoder, EncodedPairs]:
     encoder = PairEncoder.from_folder(folder, 32)
     pairs = encoder.encode(QUERIES, TITLES)
     head = LexicalHead(CONFIG.vocab_size, SPECIALS)
-    head.learn(pairs, encoder.pad_id)
+    head.learn(pairs)
     return head, encoder, pairs
 
 
 def test_the_export_gives_the_same_values(tmp_path: Path) -> None:
-    head, encoder, pairs = learned_head(tmp_path)
+    head, _encoder, pairs = learned_head(tmp_path)
     head.weight.set_value(np.linspace(-1, 1, len(GRAPH_FEATURES)).astype("float32"))
     network = RankerNetwork(CONFIG, SPECIALS, head)
     network.eval()
-    batches = [[paddle.to_tensor(a) for a in pairs.pad(rows, encoder.pad_id)] for rows in ([0, 1, 2, 3, 4, 5], [2])]
+    batches = [[paddle.to_tensor(a) for a in pairs.pad(rows).values()] for rows in ([0, 1, 2, 3, 4, 5], [2])]
     expected = [network(*batch).numpy() for batch in batches]
     inputs = [InputSpec([None, None], "int64", name) for name in ("input_ids", "token_type_ids")]
     static = paddle.jit.to_static(network, input_spec=inputs, full_graph=True)
@@ -224,14 +225,16 @@ def test_titles_count_once_each() -> None:
 
 
 def test_features_are_standardised_over_the_training_pairs(tmp_path: Path) -> None:
-    head, encoder, pairs = learned_head(tmp_path)
+    head, _encoder, pairs = learned_head(tmp_path)
     rows = np.arange(len(pairs))
-    values = head.of_pairs(pairs, rows, encoder.pad_id, standardise=True)
+    values = head.of_pairs(pairs, rows, standardise=True)
     np.testing.assert_allclose(values.mean(axis=0), 0.0, atol=1e-5)
     deviation = values.std(axis=0)
     assert np.allclose(deviation[deviation > 1e-3], 1.0, atol=1e-4)
-    raw = head.of_pairs(pairs, rows, encoder.pad_id)
-    np.testing.assert_allclose(raw[4], head.features(*map(paddle.to_tensor, pairs.pad([4], 0))).numpy()[0], atol=1e-6)
+    raw = head.of_pairs(pairs, rows)
+    np.testing.assert_allclose(
+        raw[4], head.features(*map(paddle.to_tensor, pairs.pad([4]).values())).numpy()[0], atol=1e-6
+    )
     assert head.has_learned
     assert not LexicalHead(CONFIG.vocab_size, SPECIALS).has_learned
 
@@ -241,14 +244,14 @@ def test_a_new_head_adds_nothing_and_a_saved_one_comes_back(tmp_path: Path) -> N
     expected = load_ranker(plain)
     assert expected.info.lexical_features is False
     assert expected.network.lexical is None
-    parts = start_ranker(plain, "pairwise", lexical_features=True)
+    parts = start_ranker(plain, Fresh("pairwise", lexical_features=True))
     assert parts.new_parts == ["lexical"]
     assert parts.network.lexical is not None
     pairs = parts.pair_encoder.encode(QUERIES, TITLES)
-    parts.network.lexical.learn(pairs, parts.pair_encoder.pad_id)
+    parts.network.lexical.learn(pairs)
     parts.network.eval()
     expected.network.eval()
-    batch = [paddle.to_tensor(a) for a in pairs.pad(range(len(pairs)), 0)]
+    batch = [paddle.to_tensor(a) for a in pairs.pad(range(len(pairs))).values()]
     np.testing.assert_array_equal(parts.network(*batch).numpy(), expected.network(*batch).numpy())
 
     parts.network.lexical.weight.set_value(np.linspace(-1, 1, len(GRAPH_FEATURES)).astype("float32"))
@@ -262,7 +265,7 @@ def test_a_new_head_adds_nothing_and_a_saved_one_comes_back(tmp_path: Path) -> N
     loaded = load_ranker(tmp_path / "saved").network
     loaded.eval()
     np.testing.assert_array_equal(loaded(*batch).numpy(), moved)
-    again = start_ranker(tmp_path / "saved", "cross_encoder")  # the option's default leaves them there
+    again = start_ranker(tmp_path / "saved", Fresh("cross_encoder"))  # the option's default leaves them there
     assert again.new_parts == []
     assert again.network.lexical is not None
     assert again.network.lexical.has_learned

@@ -17,7 +17,7 @@ from ernie_matching.train_pairwise import TrainPairwiseOptions, train
 from paddle_ranker import runtime
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.lexical.head import LexicalHead
-from paddle_ranker.model.folder import load_ranker
+from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.parameters import load_arrays
 from paddle_ranker.training.options import RankerTrainingOptions
 from paddle_ranker.training.ranker import start_training
@@ -135,14 +135,14 @@ def test_under_a_new_head_the_weights_start_from_a_logistic_regression(tmp_path:
     titles = [title for word, other in zip(words, words[1:] + words[:1]) for title in (f"论{word}", other)]
     pairs = encoder.encode(queries, titles)
     labels = np.tile(np.array([1, 0], np.float32), len(words))
-    examples = LabeledExamples(EncodedLabels(pairs, labels, None), encoder.pad_id)
+    examples = LabeledExamples(EncodedLabels(pairs, labels, None))
     head = LexicalHead(CONFIG.vocab_size, SPECIALS)
-    head.learn(pairs, encoder.pad_id)
+    head.learn(pairs)
     assert not head.weight.numpy().any()
-    head.learn(pairs, encoder.pad_id, lambda rows: np.zeros(len(rows)))  # a teacher's data may have no labels
+    head.learn(pairs, lambda rows: np.zeros(len(rows)))  # a teacher's data may have no labels
     assert not head.weight.numpy().any()
-    head.learn(pairs, encoder.pad_id, examples.pair_labels)
-    features = head.of_pairs(pairs, np.arange(len(pairs)), encoder.pad_id, standardise=True)
+    head.learn(pairs, examples.pair_labels)
+    features = head.of_pairs(pairs, np.arange(len(pairs)), standardise=True)
     logits = features @ head.weight.numpy()
     assert logits[labels == 1].min() > logits[labels == 0].max()
 

@@ -23,8 +23,9 @@ from paddle_ranker.metrics.calibration import (
     fit,
     fit_out_of_fold,
 )
-from paddle_ranker.model.folder import load_ranker, start_ranker
+from paddle_ranker.model.folder import Fresh, start_ranker
 from paddle_ranker.model.info import RankerInfo
+from paddle_ranker.model.kinds import load_ranker
 from tests.tiny import write_ranker
 
 pytestmark = pytest.mark.unit
@@ -177,6 +178,6 @@ def test_a_damaged_calibration_is_refused(tmp_path: Path, changes: dict[str, Any
 
 
 def test_training_starts_without_a_calibration(tmp_path: Path) -> None:
-    parts = start_ranker(stored(tmp_path / "r"), "pairwise")
+    parts = start_ranker(stored(tmp_path / "r"), Fresh("pairwise"))
     assert parts.dropped_calibration and parts.info.calibration is None
-    assert not start_ranker(write_ranker(tmp_path / "other"), "pairwise").dropped_calibration
+    assert not start_ranker(write_ranker(tmp_path / "other"), Fresh("pairwise")).dropped_calibration

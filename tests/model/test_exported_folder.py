@@ -20,6 +20,7 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.export.static_model import StaticModel
 from paddle_ranker.export.static_outputs import write_probability_model
 from paddle_ranker.model.exported import ExportedFolder, is_exported, require_readable
+from paddle_ranker.model.load_options import LoadOptions
 from tests.conftest import REPOSITORY
 from tests.export_cases import write_case, write_two_classes
 
@@ -54,7 +55,10 @@ def test_the_commands_write_the_contracts_names(output: Path, tmp_path: Path, ca
     assert export is not None and export["format"] == FORMAT and export["paddle"] == paddle.__version__
     assert export["files"][f"inference.predict.{FORMAT}"] == exported.program.stat().st_size
     assert 0 <= export["parity"]["paddle_inference"]["predict"] <= 1e-5
-    assert exported.pair_encoder().max_seq_length == 32 and exported.pair_encoder(16).max_seq_length == 16
+    assert (
+        exported.pair_encoder().max_seq_length == 32
+        and exported.pair_encoder(LoadOptions(max_seq_length=16)).max_seq_length == 16
+    )
     assert is_exported(output) and not is_exported(output.parent / "ranker") and not is_exported(tmp_path / "nowhere")
 
     published = str(write_two_classes(tmp_path / "published") / "model_state.pdparams")

@@ -15,7 +15,9 @@ from scipy.special import softmax
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import write_config
 from paddle_ranker.model.encoder import Encoder
-from paddle_ranker.model.folder import RankerParts, load_ranker, start_ranker
+from paddle_ranker.model.folder import Fresh, RankerParts, start_ranker
+from paddle_ranker.model.kinds import load_ranker
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.parameters import load_arrays, save_arrays
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.scorer import Scorer
@@ -49,7 +51,7 @@ def scores_by_hand(state: dict[str, np.ndarray], prefix: str, head: str, pairs: 
     encoded = pairs.pair_encoder.encode(QUERIES, TITLES)
     rows = []
     for i in range(len(QUERIES)):
-        ids, types = (paddle.to_tensor(x) for x in encoded.pad([i], 0))
+        ids, types = (paddle.to_tensor(x) for x in encoded.pad([i]).values())
         rows.append(
             encoder.pooler(encoder(ids, types)[:, 0]).numpy()[0] @ state[f"{head}.weight"] + state[f"{head}.bias"]
         )
@@ -69,7 +71,7 @@ def test_a_saved_ranker_scores_the_same_when_loaded(tmp_path: Path) -> None:
     parts = load_ranker(write_ranker(tmp_path / "ranker"))
     reference = make_network()
     encoded = parts.pair_encoder.encode(QUERIES, TITLES)
-    ids, types = (paddle.to_tensor(x) for x in encoded.pad(range(len(QUERIES)), 0))
+    ids, types = (paddle.to_tensor(x) for x in encoded.pad(range(len(QUERIES))).values())
     expected = 1 / (1 + np.exp(-reference(ids, types).numpy()))
     np.testing.assert_allclose(probabilities(parts), expected, atol=1e-6)
     assert np.ptp(expected) > 0.1  # the scores differ, so agreement says something
@@ -78,7 +80,7 @@ def test_a_saved_ranker_scores_the_same_when_loaded(tmp_path: Path) -> None:
 
 def test_the_published_pairwise_checkpoint(tmp_path: Path, config_folder: str) -> None:
     state = published(tmp_path / "c", "ptm", "similarity", 1)
-    parts = load_ranker(tmp_path / "c" / "model_state.pdparams", model_name=config_folder)
+    parts = load_ranker(tmp_path / "c" / "model_state.pdparams", LoadOptions(model_name=config_folder))
     expected = 1 / (1 + np.exp(-scores_by_hand(state, "ptm", "similarity", parts)[:, 0]))
     np.testing.assert_allclose(probabilities(parts), expected, atol=1e-6)
     assert parts.info.kind == "pairwise"
@@ -87,7 +89,7 @@ def test_the_published_pairwise_checkpoint(tmp_path: Path, config_folder: str) -
 
 def test_the_published_two_class_head_is_folded_exactly(tmp_path: Path, config_folder: str) -> None:
     state = published(tmp_path / "c", "ernie", "classifier", 2)
-    parts = load_ranker(tmp_path / "c", model_name=config_folder)
+    parts = load_ranker(tmp_path / "c", LoadOptions(model_name=config_folder))
     expected = softmax(scores_by_hand(state, "ernie", "classifier", parts), axis=1)[:, 1]
     np.testing.assert_allclose(probabilities(parts), expected, atol=1e-6)
     assert parts.info.kind == "cross_encoder"
@@ -95,8 +97,8 @@ def test_the_published_two_class_head_is_folded_exactly(tmp_path: Path, config_f
 
 def test_training_goes_on_from_a_published_checkpoint(tmp_path: Path, config_folder: str) -> None:
     published(tmp_path / "c", "ptm", "similarity", 1)
-    scored = probabilities(load_ranker(tmp_path / "c", model_name=config_folder))
-    parts = start_ranker(tmp_path / "c", "pairwise", model_name=config_folder, max_seq_length=64)
+    scored = probabilities(load_ranker(tmp_path / "c", LoadOptions(model_name=config_folder)))
+    parts = start_ranker(tmp_path / "c", Fresh("pairwise"), LoadOptions(model_name=config_folder, max_seq_length=64))
     assert parts.new_parts == ["match_embeddings"]
     np.testing.assert_allclose(probabilities(parts), scored, atol=1e-6)  # the new embeddings are zero
 
@@ -113,7 +115,7 @@ def test_the_folders_own_configuration_wins(tmp_path: Path) -> None:
     other.mkdir()
     (other / "config.json").write_text(json.dumps(dataclasses.replace(CONFIG, hidden_size=32).to_dict()))
     np.testing.assert_array_equal(
-        probabilities(load_ranker(folder, model_name=str(other))), probabilities(load_ranker(folder))
+        probabilities(load_ranker(folder, LoadOptions(model_name=str(other)))), probabilities(load_ranker(folder))
     )
 
 
@@ -121,14 +123,16 @@ def test_an_encoder_alone_trains_but_does_not_score(tmp_path: Path) -> None:
     folder = write_encoder(tmp_path / "encoder")
     with pytest.raises(CheckpointError, match=r"missing: head\.weight"):
         load_ranker(folder)
-    parts = start_ranker(folder, "pairwise", max_seq_length=32)
+    parts = start_ranker(folder, Fresh("pairwise"), LoadOptions(max_seq_length=32))
     assert parts.new_parts == ["head", "match_embeddings"]
-    assert start_ranker(folder, "pairwise", max_seq_length=32, match_embeddings=False).new_parts == ["head"]
+    assert start_ranker(
+        folder, Fresh("pairwise", match_embeddings=False), LoadOptions(max_seq_length=32)
+    ).new_parts == ["head"]
 
 
 def test_trained_match_embeddings_cannot_be_left_out(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="match_embeddings"):
-        start_ranker(write_ranker(tmp_path / "ranker"), "pairwise", match_embeddings=False)
+        start_ranker(write_ranker(tmp_path / "ranker"), Fresh("pairwise", match_embeddings=False))
 
 
 def spoil(folder: Path, change: Change) -> Path:
@@ -167,12 +171,12 @@ def rewrite(path: Path, **changes: object) -> None:
 
 def test_a_ranker_of_another_kind_is_named(tmp_path: Path) -> None:
     folder = write_ranker(tmp_path / "ranker")
-    load_ranker(folder, expected_kind="pairwise")
+    load_ranker(folder, LoadOptions(expected_kind="pairwise"))
     with pytest.raises(CheckpointError, match="is a pairwise ranker, not a cross_encoder one: ernie_matching/"):
-        load_ranker(folder, expected_kind="cross_encoder")
+        load_ranker(folder, LoadOptions(expected_kind="cross_encoder"))
     with pytest.raises(CheckpointError, match="is a pairwise ranker"):
-        start_ranker(folder, "cross_encoder", same_kind=True)
-    assert start_ranker(folder, "cross_encoder").info.kind == "cross_encoder"
+        start_ranker(folder, Fresh("cross_encoder"), LoadOptions(expected_kind="cross_encoder"))
+    assert start_ranker(folder, Fresh("cross_encoder")).info.kind == "cross_encoder"
 
 
 def test_a_published_checkpoint_of_another_kind_is_named_by_its_head(tmp_path: Path) -> None:
@@ -180,12 +184,12 @@ def test_a_published_checkpoint_of_another_kind_is_named_by_its_head(tmp_path: P
     published(tmp_path / "c", "ernie", "classifier", 2)
     write_config(tmp_path / "p", CONFIG)
     write_config(tmp_path / "c", CONFIG)
-    assert load_ranker(tmp_path / "p", expected_kind="pairwise").info.kind == "pairwise"
-    assert load_ranker(tmp_path / "c", expected_kind="cross_encoder").info.kind == "cross_encoder"
+    assert load_ranker(tmp_path / "p", LoadOptions(expected_kind="pairwise")).info.kind == "pairwise"
+    assert load_ranker(tmp_path / "c", LoadOptions(expected_kind="cross_encoder")).info.kind == "cross_encoder"
     with pytest.raises(CheckpointError, match="is a pairwise ranker, not a cross_encoder one"):
-        load_ranker(tmp_path / "p", expected_kind="cross_encoder")
+        load_ranker(tmp_path / "p", LoadOptions(expected_kind="cross_encoder"))
     with pytest.raises(CheckpointError, match="is a cross_encoder ranker, not a pairwise one"):
-        load_ranker(tmp_path / "c", expected_kind="pairwise")
+        load_ranker(tmp_path / "c", LoadOptions(expected_kind="pairwise"))
 
 
 @pytest.mark.parametrize("changes", [{"format_version": None}, {"max_seq_length": "64"}, {"training": None}])
@@ -213,7 +217,7 @@ def test_another_models_vocabulary_is_refused(tmp_path: Path) -> None:
 
 def test_a_length_beyond_the_positions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="64 positions"):
-        load_ranker(write_ranker(tmp_path / "ranker"), max_seq_length=65)
+        load_ranker(write_ranker(tmp_path / "ranker"), LoadOptions(max_seq_length=65))
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", "{}"])

@@ -26,8 +26,8 @@ from multimodal_entailment.folder import load_entailment
 from multimodal_entailment.plugin import PATH
 from multimodal_entailment.serve_options import PostLimits
 from multimodal_entailment.served import EntailmentService, Post, ServedEntailment, load_entailment_model
-from multimodal_entailment.static import export_entailment
 from paddle_ranker.errors import CheckpointError, UsageError
+from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, Fault
@@ -262,7 +262,7 @@ def test_damaged_bodies_are_refused_and_never_end_in_an_internal_error(site: Sit
 
 @pytest.mark.parity
 def test_a_model_of_images_alone_needs_no_text(tmp_path: Path, images: dict[str, bytes]) -> None:
-    export_entailment(load_entailment(write_model(tmp_path, texts=False)), tmp_path / "output")
+    export_model(load_entailment(write_model(tmp_path, texts=False)), tmp_path / "output")
     model = load_entailment_model(ServeConfig(), limits_of(tmp_path / "output"))
     asked = [{"image_1": packed(images[one]), "image_2": packed(images[two])} for one, two in zip("rgr", "gbr")]
     found = rows(Site(model).post({"pairs": asked}))
@@ -366,7 +366,7 @@ def test_one_server_ranks_and_judges_and_takes_new_models(
     folder: Path, images: dict[str, bytes], tmp_path: Path
 ) -> None:
     ranker, posts = write_case(tmp_path / "ranker"), tmp_path / "exported"
-    export_entailment(load_entailment(folder), posts)
+    export_model(load_entailment(folder), posts)
     command = [sys.executable, "-m", "paddle_ranker", "serve", "--model", str(ranker), "--entailment_model", str(posts),
                "--port", "0", "--workers", "2"]  # fmt: skip
     asked = {"text_1": "a b", "text_2": "z", "image_1": packed(images["r"]), "image_2": packed(images["b"])}
@@ -386,7 +386,7 @@ def test_one_server_ranks_and_judges_and_takes_new_models(
         wanted = Ranker.load(ranker).score(["a"], ["a b"])[0]
         assert status == 200 and abs(ranked["results"][0]["relevance_score"] - wanted) < 1e-5
 
-        export_entailment(make_parts(tmp_path / "other", seed=9), posts)
+        export_model(make_parts(tmp_path / "other", seed=9), posts)
         after = Entailment.load(posts).predict(*pairs)[0]
         assert np.abs(after - before).max() > 1e-3
         os.kill(process.process.pid, signal.SIGHUP)

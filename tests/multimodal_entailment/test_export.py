@@ -13,11 +13,15 @@ import pytest
 
 from multimodal_entailment.data import read_posts
 from multimodal_entailment.entailment_scorer import Entailment
-from multimodal_entailment.folder import INFO_FILE, load_entailment, save_entailment
+from multimodal_entailment.folder import load_entailment, save_entailment
 from multimodal_entailment.images import ImageError
+from multimodal_entailment.info import INFO_FILE
+from multimodal_entailment.kind import ENTAILMENT
 from multimodal_entailment.model import Shape
-from multimodal_entailment.static import IMAGE_INPUTS, TEXT_INPUTS, export_entailment, inputs_of, open_static
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
+from paddle_ranker.export.static_graph import export_model
+from paddle_ranker.export.static_model import StaticModel
+from paddle_ranker.model.exported import ExportedFolder
 from tests.entailment_cases import draw_images, make_parts, write_data
 
 pytestmark = pytest.mark.parity
@@ -43,8 +47,10 @@ def saved(folder: Path, **changes: Any) -> Path:
 def test_a_model_saved_and_exported_predicts_the_same(name: str, tmp_path: Path) -> None:
     folder = saved(tmp_path, **CASES[name])
     parts = load_entailment(folder)
-    files, parity = export_entailment(parts, tmp_path / "output")
-    assert parity.pairs >= 48 and parity.probabilities < 1e-5 and all(path.is_file() for path in files)
+    exported, parities = export_model(parts, tmp_path / "output")
+    parity, files = parities["paddle_inference"], (exported.program, exported.parameters)
+    assert parity.pairs >= 48 and parity.differences["probabilities"] < 1e-5
+    assert all(path.is_file() for path in files)
     moved = tmp_path / "moved"
     shutil.move(str(tmp_path / "output"), moved)  # nothing else is needed
     pairs = read_posts(write_data(tmp_path / "data", 20))
@@ -56,21 +62,28 @@ def test_a_model_saved_and_exported_predicts_the_same(name: str, tmp_path: Path)
     # As the network itself has them, of the pair alone.
     again = ours.predict([pairs[7].text_1], [pairs[7].image_1], [pairs[7].text_2], [pairs[7].image_2])
     np.testing.assert_allclose(again[0], probabilities[7], atol=1e-5)
-    inputs = {"texts": TEXT_INPUTS, "images": IMAGE_INPUTS}.get(name, TEXT_INPUTS + IMAGE_INPUTS)
-    assert inputs_of(parts.info) == inputs == tuple(json.loads((moved / INFO_FILE).read_text())["export"]["inputs"])
+    text, images = ("input_ids", "token_type_ids"), ("image_1", "image_2", "present")
+    inputs = {"texts": text, "images": images}.get(name, text + images)
+    assert (
+        ENTAILMENT.signature(parts.info).input_names
+        == inputs
+        == tuple(json.loads((moved / INFO_FILE).read_text())["export"]["inputs"])
+    )
 
 
 def test_each_tensor_reaches_its_own_branch_of_the_static_model(tmp_path: Path) -> None:
     parts = make_parts(tmp_path / "tokenizer")
-    export_entailment(parts, tmp_path / "output")
-    model = open_static(tmp_path / "output", parts.info)
+    export_model(parts, tmp_path / "output")
+    exported = ExportedFolder.open(tmp_path / "output")
+    model = StaticModel(exported.program, exported.parameters, exported.signature)
     encoder = parts.pair_encoder
     assert encoder is not None
-    ids, types = encoder.encode(["a b"], ["c d"]).pad(np.arange(1), encoder.pad_id)
+    texts = encoder.encode(["a b"], ["c d"]).pad(np.arange(1))
     one, two = draw_images(2)[:, None]
 
     def logits(first: np.ndarray, second: np.ndarray, present: tuple[int, int]) -> np.ndarray:
-        return model.outputs(ids, types, first, second, np.array([present], np.float32))[1]
+        images = {"image_1": first, "image_2": second, "present": np.array([present], np.float32)}
+        return model.run({**texts, **images})["logits"]
 
     base = logits(one, two, (1, 1))
     assert np.abs(base - logits(two, one, (1, 1))).max() > 1e-3
@@ -122,19 +135,20 @@ def test_a_broken_folder_is_refused(tmp_path: Path) -> None:
 
 def test_an_export_replaces_an_export_and_nothing_else(tmp_path: Path) -> None:
     parts = make_parts(tmp_path / "tokenizer", images=False)
-    export_entailment(parts, tmp_path / "output")
-    export_entailment(parts, tmp_path / "output")
+    export_model(parts, tmp_path / "output")
+    export_model(parts, tmp_path / "output")
     (tmp_path / "output" / "notes.txt").write_text("mine")
     with pytest.raises(RankerError, match=r"holds notes\.txt"):
-        export_entailment(parts, tmp_path / "output")
+        export_model(parts, tmp_path / "output")
 
 
 def test_a_difference_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from multimodal_entailment import static
+    from paddle_ranker.export import static_graph
 
     parts = make_parts(tmp_path / "tokenizer", images=False)
-    right = static._network_outputs
-    monkeypatch.setattr(static, "_network_outputs", lambda *a: [[p + 1e-3, q] for p, q in right(*a)])
+    right = static_graph.network_outputs
+    shifted = lambda *a: [{**row, "probabilities": row["probabilities"] + 1e-3} for row in right(*a)]  # noqa: E731
+    monkeypatch.setattr(static_graph, "network_outputs", shifted)
     with pytest.raises(RankerError, match="probabilities differ"):
-        export_entailment(parts, tmp_path / "output")
+        export_model(parts, tmp_path / "output")
     assert not (tmp_path / "output").exists() and paddle.in_dynamic_mode()

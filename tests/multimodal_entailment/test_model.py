@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import paddle
 import pytest
 
-from multimodal_entailment.examples import Batch, logits_of, regions_of
+from multimodal_entailment.examples import logits_of, regions_of
 from multimodal_entailment.fusion import WIDTH, DotAttention, Missing, Projection
 from multimodal_entailment.model import EntailmentNetwork, Shape
 from paddle_ranker.model.dropout import Masks
@@ -20,9 +21,30 @@ FUSIONS = ("concat", "dot_attention", "multihead")
 TEXTS = [("abc", "bcd"), ("x y z", "q"), ("dog", "dog and cat")]
 
 
+@dataclass(frozen=True)
+class Batch:
+    """A batch whose images, first ones and then second ones, are one array."""
+
+    input_ids: np.ndarray
+    token_type_ids: np.ndarray
+    images: np.ndarray
+    present: np.ndarray
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return it as `Posts.pad` does."""
+        half = len(self.present)
+        return {
+            "input_ids": self.input_ids,
+            "token_type_ids": self.token_type_ids,
+            "image_1": self.images[:half],
+            "image_2": self.images[half:],
+            "present": self.present,
+        }
+
+
 def batch_of(parts: Any, images: np.ndarray, present: np.ndarray) -> Batch:
     encoder = parts.pair_encoder
-    ids, types = encoder.encode(*zip(*TEXTS)).pad(np.arange(len(TEXTS)), encoder.pad_id)
+    ids, types = encoder.encode(*zip(*TEXTS)).pad(np.arange(len(TEXTS))).values()
     return Batch(ids, types, images, present)
 
 
@@ -34,7 +56,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[EntailmentNetw
 
 def logits(network: EntailmentNetwork, batch: Batch) -> np.ndarray:
     with paddle.no_grad():
-        return logits_of(network, batch).numpy()
+        return logits_of(network, batch.arrays()).numpy()
 
 
 def changed(batch: Batch, **parts: np.ndarray) -> Batch:
@@ -87,7 +109,7 @@ def test_a_missing_image_is_the_learned_vector(case: tuple[EntailmentNetwork, Ba
     network, batch = case
     assert batch.images is not None
     missing = changed(batch, present=np.array([[1, 0], [0, 1], [0, 0]], np.float32))
-    other = missing.images.copy()  # type: ignore[union-attr]
+    other = missing.images.copy()
     for place in (1, 2, 3, 5):  # what lies where there is no image is of no account
         other[place] = 255 - other[place]
     base = logits(network, missing)
@@ -110,7 +132,9 @@ def test_padding_changes_nothing(case: tuple[EntailmentNetwork, Batch]) -> None:
 def test_every_parameter_is_trained(case: tuple[EntailmentNetwork, Batch]) -> None:
     network, batch = case
     network.train()
-    logits_of(network, changed(batch, present=np.array([[1, 1], [0, 1], [1, 0]], np.float32)))[:, 1].sum().backward()
+    logits_of(network, changed(batch, present=np.array([[1, 1], [0, 1], [1, 0]], np.float32)).arrays())[
+        :, 1
+    ].sum().backward()
     idle = {name for name, p in network.named_parameters() if p.grad is None or not np.abs(p.grad.numpy()).any()}
     # Keys' biases move no softmax; word embeddings of padding are untouched but those of tokens are not.
     assert not {name for name in idle if not name.endswith("k_proj.bias")}
@@ -122,7 +146,7 @@ def test_frozen_encoders_stay_and_compute_as_in_evaluation(tmp_path: Path) -> No
     network.train()
     assert network.text is not None and network.vision is not None
     assert not network.text.encoder.training and not network.vision.training and network.fusion.training
-    logits_of(network, batch_of(parts, draw_images(6), np.ones((3, 2), np.float32))).sum().backward()
+    logits_of(network, batch_of(parts, draw_images(6), np.ones((3, 2), np.float32)).arrays()).sum().backward()
     with_gradient = {name.split(".")[0] for name, p in network.named_parameters() if p.grad is not None}
     assert with_gradient == {"fusion"}
 
@@ -165,7 +189,7 @@ def test_without_the_joint_layer_parts_only_add_up(tmp_path: Path) -> None:
         present = np.ones((1, 2), np.float32)
 
         def f(one: int, two: int, parts: Any = parts, images: Any = images, present: Any = present) -> np.ndarray:
-            ids, types = parts.pair_encoder.encode(["a"], ["b"]).pad(np.arange(1), parts.pair_encoder.pad_id)
+            ids, types = parts.pair_encoder.encode(["a"], ["b"]).pad(np.arange(1)).values()
             return logits(parts.network, Batch(ids, types, images[[one, two]], present))
 
         interaction = np.abs((f(0, 2) - f(1, 2)) - (f(0, 3) - f(1, 3))).max()

@@ -27,6 +27,7 @@ from benchmarks.serving_peers import serve_command, started
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.exported import is_exported
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import Options, option, run_command
 
 TOLERANCE = 1e-5
@@ -125,11 +126,11 @@ def run(options: ConformanceOptions) -> int:
 
 
 def _tiny(folder: Path) -> Path:
-    from paddle_ranker.export.static_graph import export_ranker
-    from paddle_ranker.model.folder import load_ranker
+    from paddle_ranker.export.static_graph import export_model
+    from paddle_ranker.model.kinds import load_ranker
     from tests.tiny import write_ranker
 
-    exported, _ = export_ranker(load_ranker(write_ranker(folder / "ranker", max_seq_length=48)), folder / "exported")
+    exported, _ = export_model(load_ranker(write_ranker(folder / "ranker", max_seq_length=48)), folder / "exported")
     return exported.folder
 
 
@@ -137,19 +138,19 @@ def _given(model: Path, folder: Path) -> tuple[list[np.ndarray], dict[str, Any]]
     """Return the scorer's probabilities of each group, and what the clients are given."""
     from paddle_ranker.commands.export_serving import write_serving
     from paddle_ranker.model.exported import INPUTS, OUTPUTS, ExportedFolder
-    from paddle_ranker.scoring.loading import load_for_engine
+    from paddle_ranker.scoring.loading import load_model
     from paddle_ranker.scoring.scorer import Scorer
 
     client = folder / "serving_client"
     write_serving(ExportedFolder.open(model), folder / "serving_server", client, INPUTS, OUTPUTS[:1])
-    loaded = load_for_engine(model, threads=1)
+    loaded = load_model(model, LoadOptions(threads=1))
     scorer = Scorer(loaded.engine, loaded.pair_encoder, calibration=loaded.info.calibration)
     expected, groups = [], []
     for query, titles in GROUPS:
         queries = [query] * len(titles)
         expected.append(scorer.score(queries, titles))
         pairs = loaded.pair_encoder.encode(queries, titles)
-        ids, types = pairs.pad(np.arange(len(titles)), loaded.pair_encoder.pad_id)
+        ids, types = pairs.pad(np.arange(len(titles))).values()
         tokens = {"input_ids": ids.tolist(), "token_type_ids": types.tolist()}
         groups.append({"query": query, "titles": titles, **tokens})
     return expected, {"groups": groups, "serving_client": str(client)}

@@ -225,7 +225,7 @@ POINTERS = ("best", "last")
 
 def check_checkpoints(save_dir: Path, pointers: set[str]) -> list[str]:
     """Load every checkpoint; return what is wrong. Adds the pointers that are there to `pointers`: they must stay."""
-    from paddle_ranker.model.folder import load_ranker
+    from paddle_ranker.model.kinds import load_ranker
 
     problems = [f"{name} is gone" for name in sorted(pointers) if not (save_dir / name).is_symlink()]
     pointers |= {name for name in POINTERS if (save_dir / name).is_symlink()}

@@ -130,11 +130,11 @@ _ON_THE_SERVER: dict[str, Callable[[ServerProcess, Sequence[Question]], Any]] = 
 
 
 def _tiny(folder: Path) -> Path:
-    from paddle_ranker.export.static_graph import export_ranker
-    from paddle_ranker.model.folder import load_ranker
+    from paddle_ranker.export.static_graph import export_model
+    from paddle_ranker.model.kinds import load_ranker
     from tests.tiny import write_ranker
 
-    exported, _ = export_ranker(load_ranker(write_ranker(folder / "ranker")), folder / "exported")
+    exported, _ = export_model(load_ranker(write_ranker(folder / "ranker")), folder / "exported")
     return exported.folder
 
 

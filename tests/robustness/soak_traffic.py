@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks.serving_connections import Answer, Connection, connect
 from benchmarks.serving_dialects import DIALECTS, OK, Asked, Dialect
+from paddle_ranker.model.load_options import LoadOptions
 
 WRONG = "wrong scores"
 TOLERANCE = 1e-5
@@ -90,10 +91,10 @@ class Tally:
 
 def make_questions(model: Path, seed: int, titles: tuple[int, int]) -> list[Question]:
     """Return questions of every dialect about an exported ranker, of from so many to so many titles."""
-    from paddle_ranker.scoring.loading import load_for_engine
+    from paddle_ranker.scoring.loading import load_model
     from paddle_ranker.scoring.scorer import Scorer
 
-    loaded = load_for_engine(model, threads=1)
+    loaded = load_model(model, LoadOptions(threads=1))
     scorer = Scorer(loaded.engine, loaded.pair_encoder, calibration=loaded.info.calibration)
     dice = random.Random(seed)
 

@@ -20,24 +20,28 @@ from hypothesis import strategies as st
 
 from paddle_ranker import Ranker
 from paddle_ranker.errors import CheckpointError, DataError, DependencyError, RankerError, UsageError
-from paddle_ranker.export.static_graph import export_ranker
+from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.exported import ExportedFolder
-from paddle_ranker.model.folder import load_ranker, with_lexical_features
+from paddle_ranker.model.folder import with_lexical_features
+from paddle_ranker.model.kinds import load_ranker
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.signature import RANKER
 from paddle_ranker.scoring.engines import open_engine
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.engines.inputs import InputLimits
-from paddle_ranker.scoring.engines.opening import EXPORTED, time_engines
+from paddle_ranker.scoring.engines.opening import exported_engines, time_engines
 from paddle_ranker.scoring.engines.pool import Pool
 from paddle_ranker.scoring.engines.precisions import has_bf16, require_precision
 from paddle_ranker.scoring.scorer import Scorer
+from tests.engine_calls import logits_of
 from tests.tiny import CONFIG, PAIRS, write_ranker
 
 parity, unit = pytest.mark.parity, pytest.mark.unit
 QUERIES, TITLES = [list(column) for column in zip(*PAIRS)]
 IS_MODERN = not paddle.__version__.startswith("2.")
 # An ONNX file can be written with Paddle 3 alone; it is read on either stack.
-RUNNABLE = [name for name in EXPORTED if name == "inference" or IS_MODERN]
+RUNNABLE = [name for name in exported_engines() if name == "inference" or IS_MODERN]
 ZEN = "vendor_id\t: AuthenticAMD\nflags\t\t: avx2 avx512f avx512_bf16"
 OLD = "vendor_id\t: AuthenticAMD\nflags\t\t: avx2 fma"
 
@@ -47,7 +51,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A trained ranker and its export."""
     folder = tmp_path_factory.mktemp("engines")
     write_ranker(folder / "ranker")
-    export_ranker(load_ranker(folder / "ranker"), folder / "exported", onnx=IS_MODERN)
+    export_model(load_ranker(folder / "ranker"), folder / "exported", onnx=IS_MODERN)
     return folder / "ranker", folder / "exported"
 
 
@@ -98,9 +102,9 @@ def test_any_ids_of_any_length_score_alike(
     ids[columns >= lengths[:, None]] = 0
     types = ((columns >= lengths[:, None] // 2) & (columns < lengths[:, None])).astype(np.int64)
     ids[:, 0] = 1  # what every pair begins with
-    reference = trained.scorer.engine.logits(ids, types)
+    reference = logits_of(trained.scorer.engine, ids, types)
     for ranker in rankers.values():
-        np.testing.assert_allclose(ranker.scorer.engine.logits(ids, types), reference, atol=2e-5)
+        np.testing.assert_allclose(logits_of(ranker.scorer.engine, ids, types), reference, atol=2e-5)
 
 
 @parity
@@ -152,7 +156,7 @@ def test_a_calibrated_ranker_with_lexical_features_scores_alike_through_every_en
     parts = load_ranker(write_ranker(tmp_path / "ranker", seed=3, kind="cross_encoder"))
     info = dataclasses.replace(parts.info, calibration=Calibration("platt", 0.5, -0.25), lexical_features=True)
     parts = dataclasses.replace(parts, network=with_lexical_features(parts), info=info)
-    export_ranker(parts, tmp_path / "exported", onnx=IS_MODERN)
+    export_model(parts, tmp_path / "exported", onnx=IS_MODERN)
     raw = load_ranker(tmp_path / "ranker")
     scorer = Scorer(DygraphEngine(raw.network), raw.pair_encoder, calibration=info.calibration)
     reference = scorer.score(QUERIES, TITLES)
@@ -183,18 +187,18 @@ def test_what_a_graph_does_not_take_is_refused_and_the_next_batch_is_scored(
 ) -> None:
     runs = rankers[engine].scorer.engine
     ids, types = np.array([[1, 5, 2, 6, 2]]), np.array([[0, 0, 0, 1, 1]])
-    before = runs.logits(ids, types)
+    before = logits_of(runs, ids, types)
     for wrong in (CONFIG.vocab_size, -1):
         with pytest.raises(DataError, match=rf"input_ids\[0, 3\] is {wrong}: the vocabulary's ids are 0 to"):
-            runs.logits(np.array([[1, 5, 2, wrong, 2]]), types)
+            logits_of(runs, np.array([[1, 5, 2, wrong, 2]]), types)
     with pytest.raises(DataError, match="token_type_ids from 0 to 2"):
-        runs.logits(ids, 2 * types)
+        logits_of(runs, ids, 2 * types)
     with pytest.raises(DataError, match="65 tokens: the ranker has 64 positions"):
-        runs.logits(np.ones((1, 65), np.int64), np.zeros((1, 65), np.int64))
+        logits_of(runs, np.ones((1, 65), np.int64), np.zeros((1, 65), np.int64))
     with pytest.raises(DataError, match=r"input_ids \[1, 5\] and token_type_ids \[1, 4\]"):
-        runs.logits(ids, types[:, :4])
-    assert runs.logits(ids[:0], types[:0]).shape == (0,)
-    assert runs.logits(ids, types) == before
+        logits_of(runs, ids, types[:, :4])
+    assert logits_of(runs, ids[:0], types[:0]).shape == (0,)
+    assert logits_of(runs, ids, types) == before
 
 
 @parity
@@ -219,7 +223,7 @@ def test_a_folder_and_an_engine_that_do_not_fit(folders: tuple[Path, Path], tmp_
     with pytest.raises(UsageError, match="int8 is for the engines onnx and openvino"):
         Ranker.load(exported, precision="int8")
     with pytest.raises(UsageError, match="--tensorrt needs --device gpu, not cpu"):
-        open_engine(ExportedFolder.open(exported), tensorrt=True)
+        open_engine(ExportedFolder.open(exported), LoadOptions(tensorrt=True))
     with pytest.raises(RankerError, match="--device xpu: no xpu here"):
         Ranker.load(exported, device="xpu")
     with pytest.raises(UsageError, match="--device npu: the engine inference runs on cpu, gpu, xpu"):
@@ -268,16 +272,16 @@ class _Slow:
     def __init__(self, name: str, clock: list[float], seconds: float):
         self.name, self._clock, self._seconds = name, clock, seconds
 
-    def logits(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
+    def run(self, arrays: Any) -> Any:
         self._clock[0] += self._seconds
-        return np.zeros(len(input_ids), np.float32)
+        return {"logit": np.zeros(len(arrays["input_ids"]), np.float32)}
 
 
 @unit
 def test_engines_are_timed_by_their_best_round() -> None:
     clock = [0.0]
     engines: list[Any] = [_Slow("a", clock, 0.25), _Slow("b", clock, 0.125)]
-    batch = (np.ones((1, 5), np.int64), np.zeros((1, 5), np.int64))
+    batch = {"input_ids": np.ones((1, 5), np.int64), "token_type_ids": np.zeros((1, 5), np.int64)}
     assert time_engines(engines, [batch, batch], 1.0, lambda: clock[0]) == [0.5, 0.25]
 
 
@@ -306,11 +310,11 @@ def test_a_precision_that_is_there_is_accepted() -> None:
 
 @unit
 def test_the_ids_of_a_blend_are_held_against_their_own_member_s_vocabulary() -> None:
-    limits = InputLimits([CONFIG, dataclasses.replace(CONFIG, vocab_size=20)])
+    limits = InputLimits(RANKER, [CONFIG, dataclasses.replace(CONFIG, vocab_size=20)])
     ids, types = np.array([[1, 60, 2, 1, 19, 2]]), np.array([[0, 1, 1, 2, 3, 3]])
-    limits.check(ids, types)
+    limits.check({"input_ids": ids, "token_type_ids": types})
     with pytest.raises(DataError, match=r"input_ids\[0, 4\] is 20: the vocabulary's ids are 0 to 19"):
-        limits.check(ids + np.array([0, 0, 0, 0, 1, 0]), types)
+        limits.check({"input_ids": ids + np.array([0, 0, 0, 0, 1, 0]), "token_type_ids": types})
 
 
 @unit

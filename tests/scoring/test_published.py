@@ -12,7 +12,9 @@ import pytest
 
 from cross_encoder.data import EncodedLabels
 from cross_encoder.model import LabeledExamples
-from paddle_ranker.model.folder import load_ranker, start_ranker
+from paddle_ranker.model.folder import Fresh, start_ranker
+from paddle_ranker.model.kinds import load_ranker
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.scorer import Scorer
 from tests.tiny import PAIRS, write_tokenizer
@@ -65,7 +67,7 @@ def scores(parts: Any) -> np.ndarray:
 
 def test_it_scores_the_same_by_name_and_parameter_file(published: tuple[Path, np.ndarray]) -> None:
     folder, expected = published
-    parts = load_ranker(folder / "model_state.pdparams", model_name=NAME)
+    parts = load_ranker(folder / "model_state.pdparams", LoadOptions(model_name=NAME))
     np.testing.assert_allclose(scores(parts), expected, atol=1e-5)
     assert np.ptp(expected) > 1e-3  # a hundred times the tolerance
     assert parts.info.max_seq_length == 128
@@ -73,7 +75,7 @@ def test_it_scores_the_same_by_name_and_parameter_file(published: tuple[Path, np
 
 def test_training_starts_from_the_same_scores(published: tuple[Path, np.ndarray]) -> None:
     folder, expected = published
-    parts = start_ranker(folder, "pairwise", model_name=NAME)
+    parts = start_ranker(folder, Fresh("pairwise"), LoadOptions(model_name=NAME))
     assert parts.new_parts == ["match_embeddings"]
     np.testing.assert_allclose(scores(parts), expected, atol=1e-5)
 
@@ -120,19 +122,19 @@ def two_classes(tmp_path_factory: pytest.TempPathFactory) -> TwoClasses:
 @pytest.mark.parametrize("source", ["model_state.pdparams", "paddlenlp"])
 def test_two_classes_fold_into_one_logit_by_name_and_by_folder(two_classes: TwoClasses, source: str) -> None:
     name = CROSS_ENCODER if source.endswith(".pdparams") else None
-    parts = load_ranker(two_classes.folder / source, model_name=name)
+    parts = load_ranker(two_classes.folder / source, LoadOptions(model_name=name))
     np.testing.assert_allclose(scores(parts), two_classes.probabilities, atol=1e-5)
     assert np.ptp(two_classes.probabilities) > 1e-3  # a hundred times the tolerance
     assert parts.info.kind == "cross_encoder" and parts.network.head.weight.shape == [312, 1]
 
 
 def test_the_folded_head_trains_the_encoder_as_two_classes_do(two_classes: TwoClasses) -> None:
-    parts = start_ranker(two_classes.folder, "cross_encoder", model_name=CROSS_ENCODER)
+    parts = start_ranker(two_classes.folder, Fresh("cross_encoder"), LoadOptions(model_name=CROSS_ENCODER))
     assert parts.new_parts == ["match_embeddings"]
     parts.network.eval()  # no dropout
     queries, titles = [list(column) for column in zip(*PAIRS)]
     pairs = EncodedLabels(parts.pair_encoder.encode(queries, titles), LABELS, None)
-    loss, figures = LabeledExamples(pairs, parts.pair_encoder.pad_id).loss(parts.network, np.arange(len(PAIRS)))
+    loss, figures = LabeledExamples(pairs).loss(parts.network, np.arange(len(PAIRS)))
     loss.backward()
 
     model = two_classes.model

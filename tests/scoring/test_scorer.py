@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddle_ranker import Ranker
-from paddle_ranker.model.folder import load_ranker
+from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.scorer import Scorer, chunks
+from tests.engine_calls import logits_of
 from tests.tiny import PAIRS, make_network, write_ranker
 
 pytestmark = pytest.mark.parity
@@ -62,7 +63,7 @@ def test_scoring_leaves_training_mode_as_it_was() -> None:
     network = make_network()
     for training in (True, False):
         network.train() if training else network.eval()
-        DygraphEngine(network).logits(np.array([[1, 5, 2, 6, 2]]), np.array([[0, 0, 0, 1, 1]]))
+        logits_of(DygraphEngine(network), np.array([[1, 5, 2, 6, 2]]), np.array([[0, 0, 0, 1, 1]]))
         assert network.training is training
 
 
@@ -70,8 +71,8 @@ def test_dropout_is_off_when_scoring() -> None:
     network = make_network()
     network.train()
     ids, types = np.array([[1, 5, 2, 6, 2]]), np.array([[0, 0, 0, 1, 1]])
-    first = DygraphEngine(network).logits(ids, types)
-    assert all(DygraphEngine(network).logits(ids, types) == first for _ in range(5))
+    first = logits_of(DygraphEngine(network), ids, types)
+    assert all(logits_of(DygraphEngine(network), ids, types) == first for _ in range(5))
 
 
 def test_chunks() -> None:

@@ -21,8 +21,8 @@ import pytest
 
 from paddle_ranker import Ranker
 from paddle_ranker.data.trec import read_run
-from paddle_ranker.export.static_graph import export_ranker
-from paddle_ranker.model.folder import load_ranker
+from paddle_ranker.export.static_graph import export_model
+from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.storage import atomic
 from tests.conftest import REPOSITORY, load_script
 from tests.tiny import PAIRS, draw_words, write_ranker
@@ -38,7 +38,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("deploy")
     for kind in ("pairwise", "cross_encoder"):
         write_ranker(folder / f"ranker_{kind}", kind=kind)
-        export_ranker(load_ranker(folder / f"ranker_{kind}"), folder / kind)
+        export_model(load_ranker(folder / f"ranker_{kind}"), folder / kind)
     return {kind: folder / kind for kind in ("pairwise", "cross_encoder")}
 
 

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paddle_ranker.scoring.loading import LoadedRanker, load_for_engine
+from paddle_ranker.encoding.columns import GivenArrays, given_pairs
+from paddle_ranker.scoring.loading import LoadedModel, load_model
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.serving.core.batcher import Batcher
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TIMED_OUT, UNAVAILABLE, Fault
-from paddle_ranker.serving.core.jobs import Job, TokenPairs, token_pairs
+from paddle_ranker.serving.core.jobs import Job
 from tests.serving_cases import SECONDS, TOKENIZER, GatedEngine, Submitted, expected, until, write_letters
 
 
@@ -312,14 +313,15 @@ def test_many_threads_get_their_own_scores(queue: Queue) -> None:
 def test_token_arrays_become_pairs_that_share_batches_with_texts(tmp_path: Path) -> None:
     encoder = write_letters(tmp_path)
     encoded = encoder.encode(["a b", "c"], ["d", "e f g h"])
-    ids, types = encoded.pad([0, 1], 0)
-    pairs = token_pairs(ids, types, 0)
-    assert not isinstance(pairs, TokenPairs)
+    ids, types = encoded.pad([0, 1]).values()
+    pairs: Any = given_pairs(ids, types, 0)
+    assert not isinstance(pairs, GivenArrays)
     np.testing.assert_array_equal(pairs.ids, encoded.ids)
     np.testing.assert_array_equal(pairs.offsets, encoded.offsets)
     np.testing.assert_array_equal(pairs.second_starts, encoded.second_starts)
     types[ids == 0] = 1  # padding has no meaning, whatever its token type
-    np.testing.assert_array_equal(token_pairs(ids, types, 0).second_starts, encoded.second_starts)
+    again: Any = given_pairs(ids, types, 0)
+    np.testing.assert_array_equal(again.second_starts, encoded.second_starts)
 
 
 @pytest.mark.unit
@@ -329,9 +331,9 @@ def test_token_arrays_become_pairs_that_share_batches_with_texts(tmp_path: Path)
 )
 def test_token_types_that_are_no_pairs_stay_as_they_are(types: list[list[int]], kept: bool) -> None:
     ids = np.array([[1, 5, 6, 2]])
-    pairs = token_pairs(ids, np.array(types), 0)
-    assert isinstance(pairs, TokenPairs) is kept
-    found_ids, found_types = pairs.pad([0], 0)
+    pairs = given_pairs(ids, np.array(types), 0)
+    assert isinstance(pairs, GivenArrays) is kept
+    found_ids, found_types = pairs.pad([0]).values()
     np.testing.assert_array_equal(found_ids, ids)
     np.testing.assert_array_equal(found_types, types)
 
@@ -351,7 +353,7 @@ def test_scores_are_those_of_the_ranker(tmp_path: Path, kind: str) -> None:
         write_two_members(folder)
     else:
         write_case(folder, **CASES[kind])
-    loaded: LoadedRanker = load_for_engine(folder)
+    loaded: LoadedModel = load_model(folder)
     random, words = draw_words()
     pairs = [*PAIRS, *(("".join(random.choice(words, 2)), "".join(random.choice(words, 6))) for _ in range(50))]
     queries, titles = [query for query, _ in pairs], [title for _, title in pairs]
@@ -363,8 +365,10 @@ def test_scores_are_those_of_the_ranker(tmp_path: Path, kind: str) -> None:
         jobs = [Submitted(batcher, [query], [title]) for query, title in pairs]
         alone = 1 / (1 + np.exp(-np.array([job.result()[0] for job in jobs])))
         np.testing.assert_allclose(alone, wanted, atol=1e-6)
-        ids, types = loaded.pair_encoder.encode(queries, titles).pad(np.arange(len(pairs)), 0)
-        given = TokenPairs.of(ids, types) if kind == "blend" else token_pairs(ids, types, 0)
+        ids, types = loaded.pair_encoder.encode(queries, titles).pad(np.arange(len(pairs))).values()
+        given = (
+            GivenArrays({"input_ids": ids, "token_type_ids": types}) if kind == "blend" else given_pairs(ids, types, 0)
+        )
         finished = threading.Event()
         job = Job(len(pairs), lambda _: finished.set(), pairs=given)
         batcher.submit(job)

@@ -22,9 +22,9 @@ import pytest
 from paddle_ranker.__main__ import main
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.export.static_graph import export_ranker
+from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.metrics.calibration import sigmoid
-from paddle_ranker.model.folder import load_ranker
+from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient, RerankClient
 from paddle_ranker.serving.clients.base import load_pair_encoder
 from paddle_ranker.serving.clients.command import QUERY, TITLE
@@ -110,7 +110,7 @@ def test_texts_are_scored_in_their_order_in_several_requests(live: LiveService, 
 def test_tokens_are_those_of_the_folder(live: LiveService, folder: Path, make: Maker) -> None:
     pair_encoder = PairEncoder.from_folder(folder, 32)
     pairs = pair_encoder.encode(QUERIES, TITLES)
-    expected = sigmoid(logits_of_tokens(*pairs.pad([0, 1, 2], pair_encoder.pad_id)))
+    expected = sigmoid(logits_of_tokens(*pairs.pad([0, 1, 2]).values()))
     with make(live, model_dir=folder) as client:
         assert np.allclose(client.score(QUERIES, TITLES), expected, atol=1e-6)
 
@@ -369,7 +369,7 @@ def test_the_scripts_print_the_contract_s_lines(
     if tokens:
         pair_encoder = PairEncoder.from_folder(folder, 32)
         pairs = pair_encoder.encode(queries, titles)
-        batches = [pairs.pad([0, 1], pair_encoder.pad_id), pairs.pad([2], pair_encoder.pad_id)]
+        batches = [pairs.pad([0, 1]).values(), pairs.pad([2]).values()]
         expected = sigmoid(np.concatenate([logits_of_tokens(*batch) for batch in batches]))
     else:
         expected = sigmoid([logit_of(query, title) for query, title in zip(queries, titles)])
@@ -403,7 +403,7 @@ def serving_client(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     target = tmp_path_factory.mktemp("serving")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("paddle_ranker.runtime.prepare_command", lambda threads: None)
-        export_ranker(load_ranker(folder), target / "output")
+        export_model(load_ranker(folder), target / "output")
         paths = ["--server_path", str(target / "server"), "--client_path", str(target / "client")]
         assert main(["export-serving", "--dirname", str(target / "output"), *paths]) == 0
     return target / "client"
@@ -415,7 +415,7 @@ def test_rpc_with_a_serving_client_folder(live: LiveService, serving_client: Pat
         pytest.skip("needs the complete stack (paddle-serving-client)")
     pair_encoder = load_pair_encoder(serving_client)
     pairs = pair_encoder.encode(QUERIES[:2], TITLES[:2])
-    expected = sigmoid(logits_of_tokens(*pairs.pad([0, 1], pair_encoder.pad_id)))
+    expected = sigmoid(logits_of_tokens(*pairs.pad([0, 1]).values()))
     rows = serving_client.parent / "rows.tsv"
     rows.write_text("".join(f"{query}\t{title}\n" for query, title in zip(QUERIES[:2], TITLES[:2])), encoding="utf-8")
     model = ["--model_dir", serving_client, "--client", client]

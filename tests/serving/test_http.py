@@ -21,7 +21,7 @@ from paddle_ranker.serving.core.faults import OVERLOADED, Fault
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.models import ServedModel, load_model
+from paddle_ranker.serving.core.models import ServedModel, load_served_model
 from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.service import EngineService
 from paddle_ranker.serving.process.http_app import make_app
@@ -38,7 +38,7 @@ KEY = "a key of many bytes"
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedModel]:
     folder = write_case(tmp_path_factory.mktemp("served") / "ranker")
-    loaded = load_model(ServeConfig(model=folder, **LIMITS))
+    loaded = load_served_model(ServeConfig(model=folder, **LIMITS))
     yield loaded
     assert loaded.batcher.close(SECONDS)
 

@@ -22,9 +22,9 @@ import numpy as np
 import pytest
 
 from paddle_ranker.__main__ import main
-from paddle_ranker.export.static_graph import export_ranker
+from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.exported import ExportedFolder
-from paddle_ranker.model.folder import load_ranker
+from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.serving.paddle.baidu_std import read_meta, write_frame
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, messages
 from tests.conftest import REPOSITORY, load_script
@@ -55,7 +55,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("real")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("paddle_ranker.runtime.prepare_command", lambda threads: None)
-        export_ranker(load_ranker(write_case(folder / "ranker", calibration=CALIBRATION)), folder / "output")
+        export_model(load_ranker(write_case(folder / "ranker", calibration=CALIBRATION)), folder / "output")
         paths = ["--server_path", str(folder / "serving_server"), "--client_path", str(folder / "serving_client")]
         assert main(["export-serving", "--dirname", str(folder / "output"), *paths]) == 0
         rows, scored = folder / "rows.tsv", folder / "scored.jsonl"
@@ -67,7 +67,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     assert np.ptp(probabilities) > 0.01
     encoder = ExportedFolder.open(folder / "serving_server").pair_encoder()
     queries, titles = (list(column) for column in zip(*PAIRS))
-    ids, types = encoder.encode(queries, titles).pad(np.arange(len(PAIRS)), encoder.pad_id)
+    ids, types = encoder.encode(queries, titles).pad(np.arange(len(PAIRS))).values()
     return Made(folder / "serving_server", folder / "serving_client", ids, types, probabilities)
 
 

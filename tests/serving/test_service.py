@@ -17,8 +17,9 @@ from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, TOO_LARGE, UNAVAILABLE, Fault, FaultKind
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.models import check, load_model
+from paddle_ranker.serving.core.models import check, load_served_model
 from paddle_ranker.serving.core.service import EngineService
+from tests.engine_calls import logits_of
 from tests.export_cases import write_case, write_two_members
 from tests.serving_cases import SECONDS, until
 from tests.tiny import PAIRS, VOCABULARY
@@ -36,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def service(folder: Path) -> Iterator[EngineService]:
     made = EngineService(LIMITS)
-    model = load_model(ServeConfig(model=folder, **vars(LIMITS)))
+    model = load_served_model(ServeConfig(model=folder, **vars(LIMITS)))
     made.switch(model)
     yield made
     assert model.batcher.close(SECONDS)
@@ -59,7 +60,7 @@ def test_scores_are_those_of_the_ranker(service: EngineService, folder: Path) ->
     wanted = ranker.score(QUERIES, TITLES)
     np.testing.assert_allclose(scores.probabilities, wanted, atol=1e-6)
     np.testing.assert_allclose(1 / (1 + np.exp(-scores.logits)), wanted, atol=1e-6)
-    ids, types = ranker.pair_encoder.encode(QUERIES, TITLES).pad(range(len(QUERIES)), ranker.pair_encoder.pad_id)
+    ids, types = ranker.pair_encoder.encode(QUERIES, TITLES).pad(range(len(QUERIES))).values()
     np.testing.assert_allclose(asyncio.run(service.score_tokens(ids, types)).probabilities, wanted, atol=1e-6)
     assert service.info.kind == "pairwise"
     assert service.name == "ranker"
@@ -67,7 +68,7 @@ def test_scores_are_those_of_the_ranker(service: EngineService, folder: Path) ->
 
 def test_token_types_that_are_no_pair_have_the_scores_of_the_network(service: EngineService, folder: Path) -> None:
     ids, types = arrays([[1, 7, 8, 9, 2, 10]], [[1, 0, 1, 0, 0, 1]])
-    logit = Ranker.load(folder).scorer.engine.logits(ids, types)
+    logit = logits_of(Ranker.load(folder).scorer.engine, ids, types)
     np.testing.assert_allclose(asyncio.run(service.score_tokens(ids, types)).logits, logit, atol=1e-5)
 
 
@@ -135,7 +136,7 @@ def test_a_deadline_that_passes_while_the_engine_computes_is_said_then(
     honest = scorer.batch_logits
     answered: list[float] = []
 
-    def slow(*arrays: np.ndarray) -> np.ndarray:
+    def slow(*arrays: Any) -> np.ndarray:
         end = time.monotonic() + SECONDS
         while not answered and time.monotonic() < end:
             time.sleep(0.001)
@@ -157,7 +158,7 @@ def test_a_caller_that_is_cancelled_takes_its_pairs_off_the_queue(
     honest = batcher.scorer.batch_logits
     go: list[int] = []
 
-    def slow(*arrays: np.ndarray) -> np.ndarray:
+    def slow(*arrays: Any) -> np.ndarray:
         end = time.monotonic() + SECONDS
         while not go and time.monotonic() < end:
             time.sleep(0.001)
@@ -200,12 +201,12 @@ def test_a_blend_takes_the_arrays_that_its_graph_takes(tmp_path: Path) -> None:
     folder = write_two_members(tmp_path / "blend")
     ranker = Ranker.load(folder)
     service = EngineService(LIMITS)
-    model = load_model(ServeConfig(model=folder, **vars(LIMITS)))
+    model = load_served_model(ServeConfig(model=folder, **vars(LIMITS)))
     service.switch(model)
     try:
         wanted = ranker.score(QUERIES, TITLES)
         np.testing.assert_allclose(asyncio.run(service.score_pairs(QUERIES, TITLES)).probabilities, wanted, atol=1e-6)
-        ids, types = ranker.pair_encoder.encode(QUERIES, TITLES).pad(range(len(QUERIES)), 0)
+        ids, types = ranker.pair_encoder.encode(QUERIES, TITLES).pad(range(len(QUERIES))).values()
         np.testing.assert_allclose(asyncio.run(service.score_tokens(ids, types)).probabilities, wanted, atol=1e-6)
         for wrong in (types[:, ::-1], types % 2, np.where(np.arange(len(types))[:, None] == 1, types[:, ::-1], types)):
             fault = fault_of(service.score_tokens(ids, wrong))
@@ -215,18 +216,18 @@ def test_a_blend_takes_the_arrays_that_its_graph_takes(tmp_path: Path) -> None:
 
 
 def test_a_ranker_whose_scores_are_not_those_of_its_export_is_not_served(tmp_path: Path) -> None:
-    from paddle_ranker.export.static_graph import export_ranker
-    from paddle_ranker.model.folder import load_ranker
+    from paddle_ranker.export.static_graph import export_model
+    from paddle_ranker.model.kinds import load_ranker
 
     folder = tmp_path / "exported"
-    export_ranker(load_ranker(write_case(tmp_path / "ranker")), folder)
-    model = load_model(ServeConfig(model=folder))
+    export_model(load_ranker(write_case(tmp_path / "ranker")), folder)
+    model = load_served_model(ServeConfig(model=folder))
     assert model.batcher.close(SECONDS)
     info = json.loads((folder / "ranker.json").read_text(encoding="utf-8"))
     info["export"]["checks"][0]["probability"] += 0.01
     (folder / "ranker.json").write_text(json.dumps(info), encoding="utf-8")
     with pytest.raises(CheckpointError, match="noted at its export"):
-        load_model(ServeConfig(model=folder))
+        load_served_model(ServeConfig(model=folder))
 
 
 @pytest.mark.parametrize(("spoil", "words"), [("nan", "not numbers"), ("neighbours", "alone and in a batch")])
@@ -237,8 +238,8 @@ def test_a_ranker_with_scores_that_cannot_be_believed_is_not_served(
     scorer = service.model.batcher.scorer
     honest = scorer.batch_logits
 
-    def spoilt(ids: np.ndarray, types: np.ndarray) -> np.ndarray:
-        logits = honest(ids, types)
+    def spoilt(arrays: Any) -> np.ndarray:
+        logits = honest(arrays)
         return logits * np.nan if spoil == "nan" else logits - logits.mean()
 
     monkeypatch.setattr(scorer, "batch_logits", spoilt)

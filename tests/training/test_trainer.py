@@ -199,7 +199,8 @@ def test_one_forward_pass_equals_two(examples: PairwiseExamples) -> None:
     indices = np.array([0, 3, 5])
     pairs = examples._triples.pairs
     positive, negative = (
-        network(*(paddle.to_tensor(x) for x in pairs.pad(rows, 0))).numpy() for rows in (2 * indices, 2 * indices + 1)
+        network(*(paddle.to_tensor(x) for x in pairs.pad(rows).values())).numpy()
+        for rows in (2 * indices, 2 * indices + 1)
     )
     expected = np.maximum(0.0, 1.0 - (positive - negative)).mean()
     assert float(examples.loss(network, indices)[0]) == pytest.approx(expected, abs=1e-5)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+from paddle_ranker.encoding.columns import Arrays
+
+if TYPE_CHECKING:
+    from paddle_ranker.scoring.engines.inputs import InputLimits
 
 # Padded tokens a thread has at once: a layer's activations then stay in its processor's caches. Twice as many cost 3%,
 # eight times as many a third of the speed (4 layers, 312 wide, with 1 MB of second-level cache).
@@ -12,14 +17,19 @@ CPU_BATCH_TOKENS = 512
 
 
 class Engine(Protocol):
-    """What computes logits; may be called from several threads at once.
+    """What computes a model's outputs; may be called from several threads at once.
 
-    Attributes: `name`, as `--engine` has it; `precision`, of the matrix products.
+    Attributes: `name`, as `--engine` has it; `precision`, of the matrix products; `limits`, which inputs it takes. One
+    that is fastest at some number of padded tokens a batch has it as `batch_tokens`.
     """
 
     name: str
     precision: str
+    limits: InputLimits
 
-    def logits(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
-        """Return float32 `[batch]` logits of int64 `[batch, length]` ids and token types."""
+    def run(self, arrays: Arrays) -> dict[str, np.ndarray]:
+        """Return the outputs, by name, of one padded batch, as `Columns.pad` makes it.
+
+        Raises `DataError` for inputs that the model does not take, where it would otherwise read outside its memory.
+        """
         ...

@@ -3,72 +3,112 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Optional
 
 import numpy as np
 
+from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import CheckpointError, DataError
-from paddle_ranker.model.config import EncoderConfig, read_config
-from paddle_ranker.model.exported import INPUTS, OUTPUTS, ExportedFolder
+from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.signature import ArraySpec, Signature
 
 _TYPES = 2  # token types of a ranker; a blend's second member has the next two, and so on
+_IDS, _TYPE_IDS = "input_ids", "token_type_ids"
 
 
 class InputLimits:
-    """The ids and lengths that a graph takes.
+    """The arrays that a model takes: their names, types and shapes, and of tokens the ids and lengths.
 
     Args:
-        configs: of the ranker, or of each member of a blend.
+        configs: of the encoder, or of each member of a blend; none for a model that does not look at texts.
     """
 
-    def __init__(self, configs: Sequence[EncoderConfig]):
+    def __init__(self, signature: Signature, configs: Sequence[EncoderConfig]):
+        self.signature = signature
         self._vocabulary = np.array([config.vocab_size for config in configs], np.int64)
         self._longest = sum(config.longest_pair for config in configs)
 
-    @classmethod
-    def of(cls, folder: ExportedFolder) -> InputLimits:
-        """Return the limits of a static model."""
-        if not folder.info.blend:
-            return cls([folder.config])
-        configs = [read_config(folder.folder / name) for name in folder.info.blend["members"]]
-        return cls([folder.config if config is None else config for config in configs])
-
-    def smallest(self) -> tuple[np.ndarray, np.ndarray]:
+    def smallest(self) -> Arrays:
         """Return a batch that any such graph takes: a blend's must hold something for each member."""
         types = [_TYPES * member + side for member in range(len(self._vocabulary)) for side in (0, 0, 0, 1, 1)]
-        return np.ones((2, len(types)), np.int64), np.array([types, types], np.int64)
+        arrays: Arrays = {}
+        for spec in self.signature.inputs:
+            shape = [2, *(len(types) if size is None else size for size in spec.shape[1:])]
+            arrays[spec.name] = np.ones(shape, spec.dtype)
+        if _TYPE_IDS in arrays:
+            arrays[_TYPE_IDS] = np.array([types, types], np.int64)
+        return arrays
 
-    def check(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return both as C-contiguous int64 `[batch, length]`; raise `DataError` for what the graph does not take."""
-        ids, types = (np.ascontiguousarray(values, np.int64) for values in (input_ids, token_type_ids))
-        if ids.ndim != 2 or ids.shape != types.shape or not ids.shape[1]:
-            raise DataError(
-                f"input_ids {list(ids.shape)} and token_type_ids {list(types.shape)}: both must be [batch, length], "
-                "and alike"
+    @staticmethod
+    def rows(arrays: Arrays) -> int:
+        """Return how many rows a batch has."""
+        return len(next(iter(arrays.values())))
+
+    def nothing(self) -> Arrays:
+        """Return the outputs of a batch without rows, which runtimes do not take."""
+        return {
+            spec.name: np.zeros((0, *(size or 0 for size in spec.shape[1:])), spec.dtype)
+            for spec in self.signature.outputs
+        }
+
+    def check(self, arrays: Arrays) -> Arrays:
+        """Return the inputs, C-contiguous and of their types; raise `DataError` for what the graph does not take."""
+        try:
+            checked = {spec.name: np.ascontiguousarray(arrays[spec.name], spec.dtype) for spec in self.signature.inputs}
+        except KeyError as error:
+            names = ", ".join(self.signature.input_names)
+            raise DataError(f"there is no {error.args[0]}: the model takes {names}") from error
+        if _IDS in checked:
+            self._check_tokens(checked[_IDS], checked.get(_TYPE_IDS))
+        rows = self.rows(checked)
+        for spec in self.signature.inputs:
+            _check_shape(spec, checked[spec.name], rows)
+        return checked
+
+    def _check_tokens(self, ids: np.ndarray, types: Optional[np.ndarray]) -> None:
+        shapes = f"input_ids {list(ids.shape)}"
+        alike = "must be [batch, length]"
+        if types is not None:
+            shapes, alike = (
+                f"{shapes} and token_type_ids {list(types.shape)}",
+                "both must be [batch, length], and alike",
             )
+        if ids.ndim != 2 or (types is not None and ids.shape != types.shape) or not ids.shape[1]:
+            raise DataError(f"{shapes}: {alike}")
         if ids.shape[1] > self._longest:
             raise DataError(f"pairs of {ids.shape[1]} tokens: the ranker has {self._longest} positions")
         if not ids.size:
-            return ids, types
-        if types.min() < 0 or types.max() >= _TYPES * len(self._vocabulary):
+            return
+        if types is not None and (types.min() < 0 or types.max() >= _TYPES * len(self._vocabulary)):
             raise DataError(f"token_type_ids from {types.min()} to {types.max()}: 0 to {_TYPES - 1} are there")
-        vocabulary = self._vocabulary[0] if len(self._vocabulary) == 1 else self._vocabulary[types // _TYPES]
+        if types is None or len(self._vocabulary) == 1:
+            vocabulary = self._vocabulary[0]
+        else:
+            vocabulary = self._vocabulary[types // _TYPES]
         is_wrong = (ids < 0) | (ids >= vocabulary)
         if is_wrong.any():
             row, column = np.argwhere(is_wrong)[0].tolist()
             most = int(np.broadcast_to(vocabulary, ids.shape)[row, column]) - 1
             raise DataError(f"input_ids[{row}, {column}] is {ids[row, column]}: the vocabulary's ids are 0 to {most}")
-        return ids, types
 
 
-def check_names(source: object, inputs: Sequence[str], outputs: int, expected: int = len(OUTPUTS)) -> None:
-    """Raise `CheckpointError` where a graph's inputs are not the ones of a ranker, or it has not `expected` outputs."""
-    if tuple(inputs) != INPUTS:
+def _check_shape(spec: ArraySpec, array: np.ndarray, rows: int) -> None:
+    fits = array.ndim == len(spec.shape) and len(array) == rows
+    if not fits or any(size not in (None, found) for size, found in zip(spec.shape[1:], array.shape[1:])):
+        wanted = [rows, *("any" if size is None else size for size in spec.shape[1:])]
+        raise DataError(f"{spec.name} {list(array.shape)}: must be [{', '.join(map(str, wanted))}]")
+
+
+def check_names(source: object, inputs: Sequence[str], outputs: int, signature: Signature, expected: int) -> None:
+    """Raise `CheckpointError` where a graph's inputs are not the model's, or it has not `expected` outputs."""
+    if tuple(inputs) != signature.input_names:
         raise CheckpointError(
-            f"{source}: takes {', '.join(inputs)}, expected {', '.join(INPUTS)}: it is not a graph of this toolkit; "
-            "export the ranker again"
+            f"{source}: takes {', '.join(inputs)}, expected {', '.join(signature.input_names)}: it is not a graph of "
+            "this toolkit; export the ranker again"
         )
     if outputs != expected:
         raise CheckpointError(
-            f"{source}: has {outputs} output{'s' * (outputs != 1)}, expected {', '.join(OUTPUTS[:expected])}: it is "
-            "not the graph that its ranker.json describes; export the ranker again"
+            f"{source}: has {outputs} output{'s' * (outputs != 1)}, expected "
+            f"{', '.join(signature.output_names[:expected])}: it is not the graph that its ranker.json describes; "
+            "export the ranker again"
         )

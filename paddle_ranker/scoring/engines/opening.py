@@ -1,92 +1,115 @@
-"""Open one of the engines that run an exported ranker, by name, or the fastest here."""
+"""The engines by name, and how one of them is opened over an exported model, or the fastest here."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Optional
 
-import numpy as np
-
-from paddle_ranker.errors import CheckpointError, RankerError, UsageError, did_you_mean
+from paddle_ranker.encoding.columns import Arrays
+from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.model.exported import ExportedFolder
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.registry import Registry
 from paddle_ranker.scoring.engines.base import Engine
+from paddle_ranker.scoring.engines.outputs import LogitOfProbability
 
-EXPORTED = ("inference", "onnx", "openvino")  # what runs an exported ranker; the first where nothing is said
-ENGINES = ("dygraph", *EXPORTED, "auto")
-_PACKAGES = {"inference": "paddle", "onnx": "onnxruntime", "openvino": "openvino"}
 _SECONDS = 1.0  # of timing, shared among the engines
 _SHAPES = ((32, 24), (32, 40), (4, 64))  # pairs, and about how many tokens each
 
+Open = Callable[[ExportedFolder, LoadOptions], Engine]
 
-def open_engine(
-    folder: ExportedFolder,
-    *,
-    engine: str = EXPORTED[0],
-    device: str = "cpu",
-    precision: str = "fp32",
-    threads: int = 0,
-    tensorrt: bool = False,
-) -> Engine:
-    """Open an engine over a static model.
 
-    Args:
-        engine: inference, onnx or openvino; auto: the fastest of those that are installed, that the folder has a file
-            for, and that compute in the precision, timed for a second and named on standard error.
-        device: cpu, gpu, xpu, with or without a number.
-        precision: fp32, bf16, fp16 or int8; not every engine computes in each.
-        threads: of a matrix product on a CPU; 0: one a core.
-        tensorrt: let the engine inference compile the graph with TensorRT, on a GPU.
+@dataclass(frozen=True)
+class EngineKind:
+    """An engine as it is chosen.
 
-    Raises `UsageError` for an engine, device or precision that is not one, or is not that engine's, `CheckpointError`
-    where the folder lacks its file, `DependencyError` where its package is missing.
+    open: makes one over an exported model; raises `UsageError` for a device or precision that it has not,
+        `CheckpointError` where the folder lacks its file, `DependencyError` where its package is missing
+    runs: what it is, for help texts
+    package: what it needs, as it is imported; None: nothing
+    needs_paddle: whether it imports Paddle
+    precisions: of matrix products, which it computes in on some device
     """
-    if tensorrt and engine != "inference":
-        raise UsageError(f"--tensorrt belongs to --engine inference, not {engine}")
-    if engine == "auto":
-        return _fastest(folder, device, precision, threads)
-    if engine == "inference":
-        from paddle_ranker.scoring.engines.paddle_inference import PaddleInferenceEngine
 
-        return PaddleInferenceEngine(folder, device=device, precision=precision, threads=threads, tensorrt=tensorrt)
-    if engine == "onnx":
-        from paddle_ranker.scoring.engines.onnx_runtime import OnnxRuntimeEngine
+    open: Open
+    runs: str
+    package: Optional[str] = None
+    needs_paddle: bool = False
+    precisions: tuple[str, ...] = ("fp32",)
 
-        return OnnxRuntimeEngine(folder, device=device, precision=precision, threads=threads)
-    if engine == "openvino":
-        from paddle_ranker.scoring.engines.openvino import OpenVinoEngine
 
-        return OpenVinoEngine(folder, device=device, precision=precision, threads=threads)
-    if engine == "dygraph":
-        raise CheckpointError(
-            f"{folder.folder}: holds an exported ranker, which the engine dygraph does not run: choose from "
-            f"{', '.join(EXPORTED)}, auto, or give the folder that it was exported from"
-        )
-    raise UsageError(f"--engine {engine}: choose from {', '.join(ENGINES)}{did_you_mean(engine, ENGINES)}")
+ENGINES: Registry[EngineKind] = Registry("engine", "--engine")
+DYGRAPH, AUTO = "dygraph", "auto"  # what runs a trained model; what chooses among the others
+DEFAULT = "inference"
+
+
+def exported_engines() -> list[str]:
+    """Return the names of the engines that run an exported model, the default first."""
+    return [name for name in ENGINES if name not in (DYGRAPH, AUTO)]
+
+
+def open_engine(folder: ExportedFolder, options: LoadOptions) -> Engine:
+    """Open the engine that the options say, or the default, over a static model; raises as `EngineKind.open` does."""
+    name = options.engine or DEFAULT
+    if options.tensorrt and name != "inference":
+        raise UsageError(f"--tensorrt belongs to --engine inference, not {name}")
+    engine = ENGINES[name].open(folder, options)
+    wanted = folder.signature.read
+    # A folder for Paddle Serving has the probability alone.
+    is_there = wanted in folder.outputs or name == AUTO
+    return engine if is_there else LogitOfProbability(engine, folder.info.calibration)
 
 
 def is_installed(engine: str) -> bool:
     """Return whether the package that an engine needs is installed; it is not imported."""
-    return importlib.util.find_spec(_PACKAGES[engine]) is not None
+    package = ENGINES[engine].package
+    return package is None or importlib.util.find_spec(package) is not None
 
 
-def _fastest(folder: ExportedFolder, device: str, precision: str, threads: int) -> Engine:
+def _class(module: str, name: str) -> Open:
+    """Return what opens an engine of this package, whose module is imported no sooner."""
+
+    def opened(folder: ExportedFolder, options: LoadOptions) -> Engine:
+        engine: Engine = getattr(importlib.import_module(f"paddle_ranker.scoring.engines.{module}"), name)(
+            folder, options
+        )
+        return engine
+
+    return opened
+
+
+def _refuse(folder: ExportedFolder, options: LoadOptions) -> Engine:
+    raise CheckpointError(
+        f"{folder.folder}: holds an exported ranker, which the engine dygraph does not run: choose from "
+        f"{', '.join(exported_engines())}, auto, or give the folder that it was exported from"
+    )
+
+
+def _fastest(folder: ExportedFolder, options: LoadOptions) -> Engine:
+    """Open the fastest of the engines that are installed, that the folder has a file for, and that have the precision.
+
+    They are timed for a second; which it is, is said on standard error.
+    """
     opened: list[Engine] = []
     reasons: list[str] = []
-    for name in EXPORTED:
+    for name in exported_engines():
         if not is_installed(name):
             reasons.append(f"{name}: not installed")
             continue
         try:
-            opened.append(open_engine(folder, engine=name, device=device, precision=precision, threads=threads))
+            opened.append(open_engine(folder, replace(options, engine=name)))
         except RankerError as error:
             reasons.append(f"{name}: {error}")
     if not opened:
         raise CheckpointError(f"{folder.folder}: no engine runs it ({'; '.join(reasons)})")
     if len(opened) == 1:
-        _say(folder.folder, f"{opened[0].name}, the only one here", reasons)
+        _report(folder.folder, f"{opened[0].name}, the only one here", reasons)
         return opened[0]
     seconds = time_engines(opened, _batches(folder))
     best = min(range(len(opened)), key=lambda number: seconds[number])
@@ -94,45 +117,66 @@ def _fastest(folder: ExportedFolder, device: str, precision: str, threads: int) 
         f"{engine.name} {seconds[number] / seconds[best]:.2f}"
         for number, engine in sorted(enumerate(opened), key=lambda pair: seconds[pair[0]])
     )
-    _say(folder.folder, f"{opened[best].name} (time taken, the fastest being 1: {ratios})", reasons)
+    _report(folder.folder, f"{opened[best].name} (time taken, the fastest being 1: {ratios})", reasons)
     return opened[best]
 
 
-def _say(folder: Path, chosen: str, reasons: list[str]) -> None:
+def _report(folder: Path, chosen: str, reasons: list[str]) -> None:
     left_out = f"; left out: {'; '.join(reasons)}" if reasons else ""
     print(f"engine for {folder}: {chosen}{left_out}", file=sys.stderr)
 
 
 def time_engines(
     engines: list[Engine],
-    batches: list[tuple[np.ndarray, np.ndarray]],
+    batches: Sequence[Arrays],
     seconds: float = _SECONDS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[float]:
     """Return each engine's seconds for all batches: the best of interleaved rounds, as many as fit into `seconds`."""
     for engine in engines:  # the first time, memory is found and kernels are chosen
         for batch in batches:
-            engine.logits(*batch)
+            engine.run(batch)
     best = [float("inf")] * len(engines)
     started = clock()
     while True:
         for number, engine in enumerate(engines):
             began = clock()
             for batch in batches:
-                engine.logits(*batch)
+                engine.run(batch)
             best[number] = min(best[number], clock() - began)
         if clock() - started >= seconds:
             return best
 
 
-def _batches(folder: ExportedFolder) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return batches of made-up texts, in the shapes that web queries and titles have."""
-    encoder = folder.pair_encoder()
-    random = np.random.default_rng(0)
-    batches = []
-    for rows, length in _SHAPES:
-        words = random.integers(0, 20_000, (rows, min(length, encoder.max_seq_length) - 3)) + 0x4E00  # Han characters
-        texts = ["".join(map(chr, row)) for row in words.tolist()]
-        pairs = encoder.encode([text[:5] for text in texts], [text[5:] for text in texts])
-        batches.append(pairs.pad(np.arange(rows), encoder.pad_id))
-    return batches
+def _batches(folder: ExportedFolder) -> list[Arrays]:
+    """Return batches to time engines on: made-up texts, in the shapes that web queries and titles have."""
+    return list(folder.kind.timing_inputs(folder.folder, folder.info, _SHAPES))
+
+
+ENGINES.add(DYGRAPH, EngineKind(_refuse, "a trained ranker as it is", package="paddle", needs_paddle=True))
+ENGINES.add(
+    DEFAULT,
+    EngineKind(
+        _class("paddle_inference", "PaddleInferenceEngine"),
+        "Paddle Inference",
+        package="paddle",
+        needs_paddle=True,
+        precisions=("fp32", "bf16", "fp16"),
+    ),
+)
+ENGINES.add(
+    "onnx",
+    EngineKind(
+        _class("onnx_runtime", "OnnxRuntimeEngine"),
+        "ONNX Runtime",
+        package="onnxruntime",
+        precisions=("fp32", "int8"),
+    ),
+)
+ENGINES.add(
+    "openvino",
+    EngineKind(
+        _class("openvino", "OpenVinoEngine"), "OpenVINO", package="openvino", precisions=("fp32", "bf16", "int8")
+    ),
+)
+ENGINES.add(AUTO, EngineKind(_fastest, "the fastest of these here"))

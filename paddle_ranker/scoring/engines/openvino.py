@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import CheckpointError, DependencyError, UsageError
-from paddle_ranker.model.exported import INPUTS, ExportedFolder
+from paddle_ranker.model.exported import ExportedFolder
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.runtime import thread_count
 from paddle_ranker.scoring.engines.base import CPU_BATCH_TOKENS
 from paddle_ranker.scoring.engines.inputs import InputLimits, check_names
@@ -23,10 +26,8 @@ class OpenVinoEngine:
 
     Args:
         folder: where it lies; `export --onnx` writes it, `quantize` the one in int8.
-        device: cpu.
-        precision: fp32, really so: by itself OpenVINO takes bf16 where there is any; bf16 where the processor has it;
-            int8.
-        threads: of all that computes; 0: as `runtime.thread_count` has it.
+        options: the device is cpu; the precision fp32, really so (by itself OpenVINO takes bf16 where there is any),
+            bf16 where the processor has it, or int8; the threads are of all that computes.
         hint: latency, all threads on one batch; throughput, several batches at once, for several threads that score.
 
     Raises `DependencyError` without OpenVINO, `CheckpointError` where the folder has no such file or it is damaged,
@@ -35,15 +36,8 @@ class OpenVinoEngine:
 
     name = "openvino"
 
-    def __init__(
-        self,
-        folder: ExportedFolder,
-        *,
-        device: str = "cpu",
-        precision: str = "fp32",
-        threads: int = 0,
-        hint: str = "latency",
-    ):
+    def __init__(self, folder: ExportedFolder, options: LoadOptions, hint: str = "latency"):
+        device, precision, threads = options.device, options.precision, options.threads
         if device != "cpu":
             raise UsageError(f"--device {device}: the engine openvino runs on cpu; type --device cpu")
         if hint not in HINTS:
@@ -66,26 +60,24 @@ class OpenVinoEngine:
                 f"{path}: OpenVINO cannot load it ({' '.join(str(error).split())[:200]}); export the ranker again"
             ) from error
         # An input has all the names that a cast of it has, or any optimized-away operation.
-        known = [_name(given.names) for given in self._model.inputs]
-        check_names(path, known, len(self._model.outputs))
+        known = [_name(given.names, folder.signature.input_names) for given in self._model.inputs]
+        check_names(path, known, len(self._model.outputs), folder.signature, len(folder.outputs))
+        self._place, self._name = folder.read
         self.precision = precision
         self.batch_tokens = CPU_BATCH_TOKENS * thread_count(threads)
-        self._limits = InputLimits.of(folder)
+        self.limits = InputLimits(folder.signature, folder.configs)
         self._requests: Pool[Any] = Pool(self._model.create_infer_request)
 
-    def logits(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
-        """Return float32 `[batch]` logits of int64 `[batch, length]` ids and token types.
-
-        Raises `DataError` for ids outside the vocabulary, and pairs longer than the ranker's positions.
-        """
-        ids, types = self._limits.check(input_ids, token_type_ids)
-        if not len(ids):
-            return np.zeros(0, np.float32)
+    def run(self, arrays: Arrays) -> dict[str, np.ndarray]:
+        """Return the output that scores are made of, by its name, float32."""
+        checked = self.limits.check(arrays)
+        if not self.limits.rows(checked):
+            return self.limits.nothing()
         with self._requests.lend() as request:
-            request.infer(dict(zip(INPUTS, (ids, types))), share_inputs=True)
+            request.infer(checked, share_inputs=True)
             # A copy: the request's own memory is written again by the next batch.
-            return np.array(request.get_output_tensor(1).data, np.float32).reshape(-1)
+            return {self._name: np.array(request.get_output_tensor(self._place).data, np.float32)}
 
 
-def _name(names: set[str]) -> str:
-    return next((name for name in INPUTS if name in names), " or ".join(sorted(names)))
+def _name(names: set[str], known: Sequence[str]) -> str:
+    return next((name for name in known if name in names), " or ".join(sorted(names)))

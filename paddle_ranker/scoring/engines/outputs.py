@@ -1,4 +1,4 @@
-"""How an engine gets logits out of a graph: there is an output with them, or the probability alone."""
+"""Logits of a ranker's graph that returns the probability alone, as the folders for Paddle Serving do."""
 
 from __future__ import annotations
 
@@ -6,29 +6,27 @@ from typing import Optional
 
 import numpy as np
 
+from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.metrics.calibration import Calibration
-from paddle_ranker.model.exported import OUTPUTS, ExportedFolder
+from paddle_ranker.scoring.engines.base import Engine
 
 # Float32 goes down to 1e-38 at the one end, and has no number between this one and 1 at the other.
 _LEAST, _MOST = float(np.finfo(np.float32).tiny), 1.0 - 2.0**-24
 
 
-class LogitOutput:
-    """What the outputs of a folder's static model are, and how they become logits.
+class LogitOfProbability:
+    """An engine that adds the output `logit`, not calibrated, to one that has `predict` alone."""
 
-    Attributes: `count`, how many outputs the graph has; `index`, which of them to fetch.
-    """
+    def __init__(self, engine: Engine, calibration: Optional[Calibration]):
+        self._engine, self._calibration = engine, calibration
+        self.name, self.precision, self.limits = engine.name, engine.precision, engine.limits
+        if hasattr(engine, "batch_tokens"):
+            self.batch_tokens = engine.batch_tokens
 
-    def __init__(self, folder: ExportedFolder):
-        self.count = len(folder.outputs)
-        self._is_logit = OUTPUTS[1] in folder.outputs
-        self.index = folder.outputs.index(OUTPUTS[1]) if self._is_logit else 0
-        self._calibration = None if self._is_logit else folder.info.calibration
-
-    def logits(self, values: np.ndarray) -> np.ndarray:
-        """Return float32 `[batch]` logits, not calibrated, of the fetched output, `[batch, 1]` float32."""
-        flat = np.asarray(values, np.float32).reshape(-1)
-        return flat if self._is_logit else logit_of(flat, self._calibration)
+    def run(self, arrays: Arrays) -> dict[str, np.ndarray]:
+        """Return `predict` and `logit`."""
+        outputs = self._engine.run(arrays)
+        return {**outputs, "logit": logit_of(outputs["predict"], self._calibration)}
 
 
 def logit_of(probability: np.ndarray, calibration: Optional[Calibration]) -> np.ndarray:

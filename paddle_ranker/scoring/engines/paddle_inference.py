@@ -7,12 +7,13 @@ from typing import Any, Optional
 
 import numpy as np
 
+from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import CheckpointError, DependencyError, UsageError
-from paddle_ranker.model.exported import INPUTS, ExportedFolder, require_readable
+from paddle_ranker.model.exported import ExportedFolder, require_readable
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.runtime import select_device, thread_count
 from paddle_ranker.scoring.engines.base import CPU_BATCH_TOKENS
 from paddle_ranker.scoring.engines.inputs import InputLimits, check_names
-from paddle_ranker.scoring.engines.outputs import LogitOutput
 from paddle_ranker.scoring.engines.pool import Pool
 from paddle_ranker.scoring.engines.precisions import require_precision
 
@@ -30,10 +31,8 @@ class PaddleInferenceEngine:
 
     Args:
         folder: where it lies.
-        device: cpu, gpu or xpu, with or without a number.
-        precision: fp32; bf16 on a CPU that has it and on a GPU; fp16 on a GPU.
-        threads: of a matrix product on a CPU; 0: as `runtime.thread_count` has it.
-        tensorrt: compile the graph with TensorRT, on a GPU.
+        options: the device is cpu, gpu or xpu, with or without a number; the precision fp32, bf16 on a CPU that has it
+            and on a GPU, or fp16 on a GPU; TensorRT is for a GPU.
 
     Raises `DependencyError` without Paddle, `CheckpointError` for a graph that this Paddle cannot load, `UsageError`
     for a precision that this device has not, `RankerError` for a device that is not here.
@@ -41,15 +40,8 @@ class PaddleInferenceEngine:
 
     name = "inference"
 
-    def __init__(
-        self,
-        folder: ExportedFolder,
-        *,
-        device: str = "cpu",
-        precision: str = "fp32",
-        threads: int = 0,
-        tensorrt: bool = False,
-    ):
+    def __init__(self, folder: ExportedFolder, options: LoadOptions):
+        device, precision, tensorrt = options.device, options.precision, options.tensorrt
         kind = device.partition(":")[0]
         if kind not in _OFFERED:
             raise UsageError(f"--device {device}: the engine inference runs on {', '.join(_OFFERED)}")
@@ -60,26 +52,23 @@ class PaddleInferenceEngine:
         select_device(device)
         self._inference = importlib.import_module("paddle.inference")
         self.precision = precision
-        self._limits = InputLimits.of(folder)
-        self._output = LogitOutput(folder)
-        self._longest = folder.config.longest_pair
-        self._device, self._threads, self._tensorrt = device, thread_count(threads), tensorrt
+        self.limits = InputLimits(folder.signature, folder.configs)
+        self._place, self._name = folder.read
+        self._folder = folder
+        self._device, self._threads, self._tensorrt = device, thread_count(options.threads), tensorrt
         if kind == "cpu":
             self.batch_tokens = CPU_BATCH_TOKENS * self._threads
         predictor = self._load(folder)
         # Clones share its parameters. It computes no more itself: one that does cannot be cloned meanwhile.
         self._predictors: Pool[Any] = Pool(predictor.clone)
 
-    def logits(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
-        """Return float32 `[batch]` logits of int64 `[batch, length]` ids and token types.
-
-        Raises `DataError` for ids outside the vocabulary, and pairs longer than the ranker's positions.
-        """
-        ids, types = self._limits.check(input_ids, token_type_ids)
-        if not len(ids):
-            return np.zeros(0, np.float32)
+    def run(self, arrays: Arrays) -> dict[str, np.ndarray]:
+        """Return the output that scores are made of, by its name, float32."""
+        checked = self.limits.check(arrays)
+        if not self.limits.rows(checked):
+            return self.limits.nothing()
         with self._predictors.lend() as predictor:
-            return self._output.logits(_run(predictor, ids, types, self._output.index))
+            return {self._name: _run(predictor, checked, self._place)}
 
     def _load(self, folder: ExportedFolder) -> Any:
         """Return a predictor that has been seen to compute."""
@@ -91,8 +80,9 @@ class PaddleInferenceEngine:
             try:
                 predictor = self._inference.create_predictor(self._config(folder, operations))
                 outputs = len(predictor.get_output_names())
-                check_names(folder.program, predictor.get_input_names(), outputs, self._output.count)
-                tried = _run(predictor, *self._limits.smallest(), self._output.index)
+                names = predictor.get_input_names()
+                check_names(folder.program, names, outputs, folder.signature, len(folder.outputs))
+                tried = _run(predictor, self.limits.smallest(), self._place)
             except (RuntimeError, ValueError, TypeError, OSError, NotImplementedError) as error:
                 if number == len(attempts):
                     raise CheckpointError(
@@ -133,13 +123,17 @@ class PaddleInferenceEngine:
 
     def _enable_tensorrt(self, config: Any, precision: Any) -> None:
         config.enable_tensorrt_engine(1 << 30, 256, 3, precision, False, False)
-        shapes = {"smallest": [1, 5], "largest": [256, self._longest], "usual": [32, min(64, self._longest)]}
-        ranges = [dict.fromkeys(INPUTS, shape) for shape in shapes.values()]
+        longest = self._folder.config.longest_pair if self._folder.configs else 1
+        ranges = [
+            {spec.name: [rows, *(length if size is None else size for size in spec.shape[1:])] for spec in inputs}
+            for inputs in [self._folder.signature.inputs]
+            for rows, length in ((1, 5), (256, longest), (32, min(64, longest)))
+        ]
         config.set_trt_dynamic_shape_info(*ranges)
 
 
-def _run(predictor: Any, ids: np.ndarray, types: np.ndarray, output: int) -> np.ndarray:
-    for name, values in zip(predictor.get_input_names(), (ids, types)):
+def _run(predictor: Any, arrays: Arrays, output: int) -> np.ndarray:
+    for name, values in arrays.items():
         handle = predictor.get_input_handle(name)
         handle.reshape(values.shape)
         handle.copy_from_cpu(values)

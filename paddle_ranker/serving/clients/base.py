@@ -11,11 +11,12 @@ from typing import Optional, TypeVar, Union
 
 import numpy as np
 
-from paddle_ranker.encoding.pair_encoder import PairEncoder, make_pair_encoder
+from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import read_config
 from paddle_ranker.model.exported import ExportedFolder, is_exported
 from paddle_ranker.model.info import BLEND, INFO_FILE, RankerInfo
+from paddle_ranker.model.tokenizer import make_pair_encoder
 from paddle_ranker.serving.clients.errors import ServerError
 from paddle_ranker.serving.clients.retrying import asking_again
 from paddle_ranker.serving.paddle.messages import Message, messages
@@ -165,7 +166,7 @@ class GeneralModelClient(ScoringClient):
             yield "title", titles, STRING
             return
         pairs = self._pair_encoder.encode(queries, titles)
-        input_ids, token_type_ids = pairs.pad(np.arange(len(pairs)), self._pair_encoder.pad_id)
+        input_ids, token_type_ids = pairs.pad(np.arange(len(pairs))).values()
         yield "input_ids", input_ids, 0
         yield "token_type_ids", token_type_ids, 0
 

@@ -18,9 +18,9 @@ from typing import Generic, Optional, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.encoding.columns import EncodedPairs
+from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TIMED_OUT, UNAVAILABLE, Fault
-from paddle_ranker.serving.core.jobs import Batch, Job, Piece, batches_of, can_join, encoded_pieces
+from paddle_ranker.serving.core.jobs import Batch, Job, Piece, batches_of, encoded_pieces
 
 _ROUND = 4  # batches that are formed at once: their rows are sorted by length, and no request waits for more than them
 _ENCODED_AHEAD = 2 * _ROUND  # batches' worth of pairs that are encoded before the engine has asked for them
@@ -44,11 +44,11 @@ class BatchScorer(Protocol):
     max_tokens: int
     max_rows: int
 
-    def encode(self, first: Sequence[str], second: Sequence[str], /) -> EncodedPairs:
+    def encode(self, first: Sequence[str], second: Sequence[str], /) -> Columns:
         """Encode pairs of texts."""
         ...
 
-    def logits_of(self, pairs: EncodedPairs, rows: NDArray[np.int64], /) -> np.ndarray:
+    def logits_of(self, pairs: Columns, rows: NDArray[np.int64], /) -> np.ndarray:
         """Return the logits of the pairs `rows` `[batch]`: `[batch]`, or `[batch, classes]`."""
         ...
 
@@ -263,7 +263,7 @@ class Batcher(Generic[S]):
         while self._pieces and left > 0:
             piece = self._pieces[0]
             if self._is_wanted(piece.job, now):
-                if taken and not can_join(taken[0].pairs, piece.pairs):
+                if taken and not taken[0].pairs.can_join(piece.pairs):
                     break
                 count, tokens = piece.rows_within(left)
                 left -= tokens

@@ -9,6 +9,7 @@ from typing import Optional, Union
 
 from paddle_ranker.encoding.tokenizers.backends import BACKENDS
 from paddle_ranker.errors import UsageError
+from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import option
 from paddle_ranker.scoring.engines import ENGINES
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
@@ -80,6 +81,17 @@ class ServeConfig(Limits):
             raise UsageError(f"--more_ports {' '.join(map(str, self.more_ports))}: give numbers from 1 to 65535")
         if self.api_key is not None and not self.api_key.strip():
             raise UsageError(f"{API_KEY_VARIABLE} is set and empty: give a key, or unset it")
+
+    def load_options(self) -> LoadOptions:
+        """Return how the ranker is opened."""
+        return LoadOptions(
+            engine=self.engine,
+            device=self.device,
+            precision=self.precision,
+            threads=self.cpu_threads,
+            max_seq_length=self.max_seq_length,
+            tokenizer=self.tokenizer,
+        )
 
     @property
     def limits(self) -> Limits:

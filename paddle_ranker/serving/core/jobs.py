@@ -11,53 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.encoding.batching import scoring_batches
-from paddle_ranker.encoding.columns import EncodedPairs, Indices, offsets_of
+from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.serving.core.faults import INTERNAL, Fault
 
-Encode = Callable[[Sequence[str], Sequence[str]], EncodedPairs]
-
-
-class TokenPairs(EncodedPairs):
-    """Pairs whose token types are not those of `[CLS] query [SEP] title [SEP]`: kept as they were given."""
-
-    input_ids: NDArray[np.int64]
-    token_type_ids: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> TokenPairs:
-        """Take `[n, length]` int64 arrays."""
-        rows, length = input_ids.shape
-        offsets = np.arange(rows + 1, dtype=np.int64) * length
-        pairs = cls(input_ids.ravel().astype(np.int32), offsets, np.zeros(rows, np.int32))
-        object.__setattr__(pairs, "input_ids", input_ids)
-        object.__setattr__(pairs, "token_type_ids", token_type_ids)
-        return pairs
-
-    def take(self, indices: Indices) -> TokenPairs:
-        """Return the pairs at `indices` [m], in that order."""
-        rows = np.asarray(indices, dtype=np.int64)
-        return self.of(self.input_ids[rows], self.token_type_ids[rows])
-
-    def pad(self, indices: Indices, pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return `input_ids` and `token_type_ids` of the pairs at `indices`, all of one length as they are."""
-        rows = np.asarray(indices, dtype=np.int64)
-        return self.input_ids[rows], self.token_type_ids[rows]
-
-
-def token_pairs(input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64], pad_id: int) -> EncodedPairs:
-    """Return `[n, length]` arrays as pairs that share batches with others; as `TokenPairs` where they cannot.
-
-    Padding at a row's end is taken off: the ranker does not see it, whatever its token types.
-    """
-    columns = np.arange(input_ids.shape[1])
-    is_token = input_ids != pad_id
-    lengths = np.where(is_token, columns + 1, 0).max(axis=1)
-    inside = columns < lengths[:, None]
-    firsts = np.where(token_type_ids == 0, columns + 1, 0) * inside
-    second_starts = firsts.max(axis=1)  # behind the last token of type 0
-    if not np.array_equal((token_type_ids != 0) & inside, (columns >= second_starts[:, None]) & inside):
-        return TokenPairs.of(input_ids, token_type_ids)
-    return EncodedPairs(input_ids[inside].astype(np.int32), offsets_of(lengths), second_starts.astype(np.int32))
+Encode = Callable[[Sequence[str], Sequence[str]], Columns]
 
 
 class Job:
@@ -79,7 +36,7 @@ class Job:
         done: Callable[[Job], None],
         *,
         texts: Optional[tuple[Sequence[str], Sequence[str]]] = None,
-        pairs: Optional[EncodedPairs] = None,
+        pairs: Optional[Columns] = None,
         deadline: Optional[float] = None,
     ):
         self.size, self.left, self.queued = size, size, size
@@ -101,7 +58,7 @@ class Piece:
     """
 
     job: Job
-    pairs: EncodedPairs
+    pairs: Columns
     lengths: list[int]
     first: int
     at: int
@@ -130,7 +87,7 @@ class Batch:
     owners, places: `[batch]` int64, of each row the piece of `pieces` and the row of its job
     """
 
-    pairs: EncodedPairs
+    pairs: Columns
     rows: NDArray[np.int64]
     pieces: list[Piece]
     owners: NDArray[np.int64]
@@ -177,7 +134,7 @@ def encoded_pieces(encode: Encode, jobs: Sequence[Job], fail: Callable[[Job, Fau
 
 def batches_of(pieces: list[Piece], max_tokens: int, max_rows: int) -> list[Batch]:
     """Return batches of the rows of `pieces`, whose pairs are of one kind, by falling length."""
-    parts: list[EncodedPairs] = []
+    parts: list[Columns] = []
     start = 0
     while start < len(pieces):  # pieces that were encoded together stand together
         end = start + 1
@@ -196,11 +153,6 @@ def batches_of(pieces: list[Piece], max_tokens: int, max_rows: int) -> list[Batc
         Batch(pairs, rows, pieces, owners[rows], places[rows])
         for rows in scoring_batches(pairs.lengths, max_tokens, max_rows)
     ]
-
-
-def can_join(one: EncodedPairs, other: EncodedPairs) -> bool:
-    """Return whether pairs may share a batch."""
-    return one is other or (type(one) is type(other) and not isinstance(one, TokenPairs))
 
 
 def _ranges(starts: Sequence[int], counts: Sequence[int]) -> NDArray[np.int64]:

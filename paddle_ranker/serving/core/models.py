@@ -11,7 +11,7 @@ import numpy as np
 
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.calibration import sigmoid
-from paddle_ranker.scoring.loading import LoadedRanker, load_for_engine
+from paddle_ranker.scoring.loading import LoadedModel, load_model
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
@@ -34,28 +34,20 @@ class ServedModel:
 
     name: str
     folder: Path
-    loaded: LoadedRanker
+    loaded: LoadedModel
     tokens: TokenInputs
     batcher: Batcher[Scorer]
     loaded_at: float  # seconds since 1970
 
 
-def load_model(config: ServeConfig, observer: Optional[BatchObserver] = None) -> ServedModel:
+def load_served_model(config: ServeConfig, observer: Optional[BatchObserver] = None) -> ServedModel:
     """Load the ranker of `config.model`, which it has, run some shapes through it, and check its scores.
 
     Raises `CheckpointError` where it gives scores that are not numbers, that depend on a pair's neighbours, or that are
-    not those that the export noted, and what `load_for_engine` raises.
+    not those that the export noted, and what `load_model` raises.
     """
     assert config.model is not None
-    loaded = load_for_engine(
-        config.model,
-        engine=config.engine,
-        device=config.device,
-        precision=config.precision,
-        threads=config.cpu_threads,
-        max_seq_length=config.max_seq_length,
-        tokenizer=config.tokenizer,
-    )
+    loaded = load_model(config.model, config.load_options())
     scorer = Scorer(loaded.engine, loaded.pair_encoder, config.batch_size, calibration=loaded.info.calibration)
     check(scorer, loaded, config.model)
     batcher = Batcher(
@@ -65,11 +57,11 @@ def load_model(config: ServeConfig, observer: Optional[BatchObserver] = None) ->
         max_wait_us=config.max_wait_us,
         observer=observer,
     )
-    tokens = TokenInputs(loaded, config.model)
+    tokens = TokenInputs(loaded)
     return ServedModel(config.model.resolve().name, config.model, loaded, tokens, batcher, time.time())
 
 
-def check(scorer: Scorer, loaded: LoadedRanker, folder: Path) -> None:
+def check(scorer: Scorer, loaded: LoadedModel, folder: Path) -> None:
     """Score pairs of several lengths, alone and together; raises `CheckpointError` where a score is not right."""
     truncated = scorer.pair_encoder.truncated
     pairs = scorer.encode(_QUERIES, _TITLES)
@@ -94,7 +86,7 @@ def check(scorer: Scorer, loaded: LoadedRanker, folder: Path) -> None:
             expected = float(noted["probability"])
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{folder}: ranker.json is damaged (export.checks[{number}])") from error
-        gap = abs(float(sigmoid(scorer.batch_logits(ids, types))[0]) - expected)
+        gap = abs(float(sigmoid(scorer.batch_logits({"input_ids": ids, "token_type_ids": types}))[0]) - expected)
         if not gap <= tolerance:
             raise CheckpointError(
                 f"{folder}: a pair's probability is {gap:.2g} from the {expected:.6f} that was noted at its export "

@@ -7,7 +7,6 @@ from typing import Any, Optional
 
 import numpy as np
 
-from paddle_ranker.encoding.blend import BlendedPairEncoder
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, Fault
@@ -43,9 +42,9 @@ class EngineService(ModelSlot[ServedModel]):
         Of a blend, those of the member that cuts most.
         """
         encoder = self._ready().loaded.pair_encoder
-        members = encoder.members if isinstance(encoder, BlendedPairEncoder) else (encoder,)
         lengths = [
-            (member.encode(queries, titles, truncate=False).lengths, member.max_seq_length) for member in members
+            (member.encode(queries, titles, truncate=False).lengths, member.max_seq_length)
+            for member in encoder.members
         ]
         return max(lengths, key=lambda pair: int((pair[0] - pair[1]).max()))
 

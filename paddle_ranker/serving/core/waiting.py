@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from paddle_ranker.encoding.columns import EncodedPairs
+from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.serving.core.batcher import Batcher
 from paddle_ranker.serving.core.faults import TIMED_OUT, Fault
 from paddle_ranker.serving.core.jobs import Job
@@ -22,7 +22,7 @@ async def computed(
     deadline: float,
     *,
     texts: Optional[tuple[Sequence[str], Sequence[str]]] = None,
-    pairs: Optional[EncodedPairs] = None,
+    pairs: Optional[Columns] = None,
 ) -> np.ndarray:
     """Return the logits of a request's `size` pairs, `[size]` or `[size, classes]` float64.
 

@@ -111,9 +111,9 @@ class _Ranker(Endpoint):
         return EngineService(config.limits)
 
     def load(self, config: ServeConfig, observer: BatchObserver) -> Served:
-        from paddle_ranker.serving.core.models import load_model
+        from paddle_ranker.serving.core.models import load_served_model
 
-        return load_model(config, observer)
+        return load_served_model(config, observer)
 
     def routes(self, service: Any, config: ServeConfig) -> list[BaseRoute]:
         from paddle_ranker.serving.http.rerank import routes

@@ -73,7 +73,7 @@ class RankerOp(Op):
         except Fault as fault:
             return None, False, error_number(fault.kind), str(fault)
         encoded = self._encoder.encode(queries, titles)
-        arrays = encoded.pad(np.arange(len(titles)), self._encoder.pad_id)
+        arrays = tuple(encoded.pad(np.arange(len(titles))).values())
         if self._batch_size > 1:  # requests are joined, for which they must be of one length
             missing = self._encoder.max_seq_length - arrays[0].shape[1]
             ids, types = (np.pad(array, ((0, 0), (0, missing))) for array in arrays)

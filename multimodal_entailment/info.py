@@ -1,0 +1,124 @@
+"""What `entailment.json` holds: what a model looks at, how it is put together and how it came about."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from multimodal_entailment.data import LABELS
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.storage.atomic import new_file
+
+FORMAT_VERSION = 1
+INFO_FILE = "entailment.json"
+KIND = "entailment"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What makes a network beside its two encoders; stored in the model's folder."""
+
+    fusion: str = "concat"
+    joint: bool = True
+    compare_images: bool = True
+    match_embeddings: bool = True
+    dropout: float = 0.1
+    modality_dropout: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, JSON-ready."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class EntailmentInfo:
+    """What `entailment.json` holds.
+
+    max_seq_length: tokens of the pair of texts; None: the model does not look at texts
+    vision: the vision encoder's name; None: it does not look at images
+    image_size: what images are made, in pixels
+    """
+
+    shape: Shape
+    max_seq_length: Optional[int] = None
+    vision: Optional[str] = None
+    image_size: Optional[int] = None
+    labels: tuple[str, ...] = LABELS
+    training: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    export: Optional[dict[str, Any]] = None
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def kind(self) -> str:
+        """The kind of model."""
+        return KIND
+
+    @property
+    def calibration(self) -> None:
+        """None: probabilities are those of the network."""
+
+    @classmethod
+    def read(cls, folder: Path) -> EntailmentInfo:
+        """Read a folder's `entailment.json`; raises `CheckpointError` where there is none, or it is not usable."""
+        path = folder / INFO_FILE
+        if not path.is_file():
+            inside = sorted(found.parent.name for found in folder.glob(f"*/{INFO_FILE}"))
+            hint = f"; did you mean {folder / inside[-1]}?" if inside else "; train one with train.py"
+            raise CheckpointError(f"{folder}: holds no model of pairs of posts ({INFO_FILE}){hint}")
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values["format_version"] > FORMAT_VERSION:
+                raise CheckpointError(f"{path}: a newer version of the toolkit wrote this: update the toolkit")
+            if tuple(values["labels"]) != LABELS:
+                raise CheckpointError(f"{path}: has the labels {', '.join(values['labels'])}, not {', '.join(LABELS)}")
+            if values.get("export"):
+                values["export"].setdefault("files", {})  # which older versions did not note
+            values.update(shape=Shape(**values["shape"]), labels=LABELS)
+            info = cls(**values)
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{path}: damaged ({type(error).__name__}: {error}); copy the folder again"
+            ) from error
+        if info.max_seq_length is None and info.vision is None:
+            raise CheckpointError(f"{path}: damaged (a model of neither texts nor images)")
+        return info
+
+    def write(self, folder: Path) -> None:
+        """Write `entailment.json` and the card made from it into an existing folder."""
+        values = dataclasses.asdict(self)
+        with new_file(folder / INFO_FILE) as stream:
+            stream.write(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
+        with new_file(folder / "README.md") as stream:
+            stream.write(_card(self))
+
+
+def _card(info: EntailmentInfo) -> str:
+    sees = [f"texts of up to {info.max_seq_length} tokens"] if info.max_seq_length else []
+    sees += [f"images of {info.image_size} x {info.image_size} pixels ({info.vision})"] if info.vision else []
+    lines = [
+        "# Entailment between two posts",
+        "",
+        f"Says whether the second post follows from the first ({', '.join(info.labels)}). Looks at "
+        f"{' and '.join(sees)}.",
+        "",
+        "```python",
+        "from multimodal_entailment.entailment_scorer import Entailment",
+        "",
+        'Entailment.load("this folder").predict(["text one"], ["one.jpg"], ["text two"], ["two.jpg"])',
+        "```",
+    ]
+    for title, values in (("Results", info.results), ("Training", info.training), ("Versions", info.versions)):
+        if values:
+            lines += ["", f"## {title}", "", "| | |", "| --- | --- |"]
+            lines += [f"| {name} | {_cell(value)} |" for name, value in values.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.5g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|")

@@ -1,0 +1,114 @@
+"""Pairs of posts in columns: encoded texts beside images that are decoded when their batch comes, or kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.encoding.columns import Arrays, Columns, EncodedPairs, Indices
+
+
+class Images(Protocol):
+    """Images by their place in a list; several places may hold one image, or none."""
+
+    def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what is at `indices` `[m]`, and whether there is an image, `[m]` bool.
+
+        Pixels are uint8 `[m, 3, size, size]`, stored features of a frozen encoder float32 `[m, regions, width]`.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class HeldImages:
+    """Images in memory: `pixels` `[m, 3, size, size]` uint8, 0 where one is missing; `present` `[m]` bool."""
+
+    pixels: np.ndarray
+    present: np.ndarray
+
+    def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what is at `indices` `[m]`, and whether there is an image."""
+        return self.pixels[indices], self.present[indices]
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Some places of a list of images, as a list of their own."""
+
+    images: Images
+    places: np.ndarray
+
+    def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.images.take(self.places[indices])
+
+
+@dataclass(frozen=True)
+class Posts(Columns):
+    """Pairs of posts.
+
+    count: how many
+    texts: encoded pairs of texts; None: texts are not looked at
+    images: 2 x count places: image one of every pair, then image two of every pair; None: images are not looked at
+    """
+
+    count: int
+    texts: Optional[EncodedPairs]
+    images: Optional[Images]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def lengths_of(self, indices: Indices) -> NDArray[np.int64]:
+        """Return the tokens of the pairs `indices`, `[m]`; without texts they are all of one length."""
+        return np.ones(len(indices), np.int64) if self.texts is None else self.texts.lengths_of(indices)
+
+    def take(self, indices: Indices) -> Posts:
+        """Return the pairs at `indices` [m], in that order."""
+        rows = np.asarray(indices, dtype=np.int64)
+        texts = None if self.texts is None else self.texts.take(rows)
+        images = None if self.images is None else _Chosen(self.images, self._places(rows))
+        return Posts(len(rows), texts, images)
+
+    @classmethod
+    def concat(cls, parts: Sequence[Posts]) -> Posts:
+        """Join `parts`, of which all have images or none has; the images are brought into memory."""
+        texts = [part.texts for part in parts if part.texts is not None]
+        held = [part.held() for part in parts]
+        images = None
+        if held[0].images is not None:
+            taken = [part.images.take(np.arange(2 * len(part))) for part in held if part.images is not None]
+            pixels, present = (_first_then_second([pair[side] for pair in taken]) for side in (0, 1))
+            images = HeldImages(pixels, present)
+        return cls(sum(map(len, parts)), EncodedPairs.concat(texts) if texts else None, images)
+
+    def held(self) -> Posts:
+        """Return the pairs with their images in memory: what is broken shows now."""
+        if self.images is None or isinstance(self.images, HeldImages):
+            return self
+        return Posts(self.count, self.texts, HeldImages(*self.images.take(np.arange(2 * self.count))))
+
+    def pad(self, indices: Indices) -> Arrays:
+        """Return the model's inputs (`kind.signature_of`) for the pairs `indices` `[batch]`.
+
+        Of a frozen encoder's stored features `image_1` and `image_2` are float32 `[batch, regions, width]`.
+        """
+        rows = np.asarray(indices, dtype=np.int64)
+        arrays: Arrays = {} if self.texts is None else self.texts.pad(rows)
+        if self.images is not None:
+            images, is_there = self.images.take(self._places(rows))
+            arrays["image_1"], arrays["image_2"] = images[: len(rows)], images[len(rows) :]
+            arrays["present"] = is_there.reshape(2, -1).T.astype(np.float32)
+        return arrays
+
+    def _places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.concatenate([rows, rows + self.count])
+
+
+def _first_then_second(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Join `[2 x n, ...]` arrays, each of which holds first ones and then second ones, into one that does."""
+    halves = [(part[: len(part) // 2], part[len(part) // 2 :]) for part in parts]
+    return np.concatenate([*(first for first, _ in halves), *(second for _, second in halves)])

@@ -1,0 +1,48 @@
+"""Made-up pairs of a vocabulary's own words, to compare two ways of computing one model on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from paddle_ranker.encoding.columns import Arrays
+from paddle_ranker.encoding.pair_encoder import RowEncoder
+
+PAIRS = 48
+_LARGEST_BATCH = 8
+
+
+def sample_batches(encoder: RowEncoder, seed: int = 0) -> Iterator[Arrays]:
+    """Yield encoded pairs of words of the ranker's vocabulary: short and cut ones, alone and together, with padding.
+
+    Titles share words with their queries, so that match levels and lexical features have something to see.
+    """
+    random = np.random.default_rng(seed)
+    first = encoder.members[0]
+    special = {first.pad_id, first.cls_id, first.sep_id, first.unk_id}
+    words = [token.removeprefix("##") for token, number in first.token_to_id.items() if number not in special]
+    lengths = np.geomspace(1, encoder.max_seq_length, PAIRS).astype(int)
+    queries, titles = [], []
+    for length in random.permutation(lengths):
+        query = random.choice(words, 1 + min(length, 12) // 2)
+        shared = query[: random.integers(0, len(query) + 1)]
+        queries.append(" ".join(query))
+        titles.append(" ".join([*random.choice(words, length), *shared]))
+    truncated = encoder.truncated
+    pairs = encoder.encode(queries, titles)
+    encoder.truncated = truncated  # no pair of a user's was cut
+    start = 0
+    while start < len(pairs):
+        rows = np.arange(start, min(len(pairs), start + int(random.integers(1, _LARGEST_BATCH + 1))))
+        yield pairs.pad(rows)
+        start += len(rows)
+
+
+def timing_batches(encoder: RowEncoder, shapes: Sequence[tuple[int, int]]) -> Iterator[Arrays]:
+    """Yield a batch of made-up Chinese texts for each (pairs, tokens a pair) of `shapes`."""
+    random = np.random.default_rng(0)
+    for rows, length in shapes:
+        words = random.integers(0, 20_000, (rows, min(length, encoder.max_seq_length) - 3)) + 0x4E00  # Han characters
+        texts = ["".join(map(chr, row)) for row in words.tolist()]
+        yield encoder.encode([text[:5] for text in texts], [text[5:] for text in texts]).pad(np.arange(rows))

@@ -30,6 +30,14 @@ class DataError(RankerError):
     """A file's content is not what its role asks for; the message names file and line."""
 
 
+class InputError(DataError):
+    """An array that a caller gave is not what a model takes; `field` is which, `problem` what is wrong with it."""
+
+    def __init__(self, field: str, problem: str):
+        super().__init__(f"{field}: {problem}")
+        self.field, self.problem = field, problem
+
+
 class CheckpointError(RankerError):
     """A model folder or parameter file is missing, damaged, of another kind, or not safe to read."""
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from paddle_ranker.encoding.columns import Arrays, Columns, EncodedPairs, GivenArrays, Indices
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.errors import InputError, UsageError
 
 TYPES = 2  # token types of one member
 
@@ -77,15 +77,16 @@ class BlendedPairEncoder:
     def given(self, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> Columns:
         """Return arrays that hold every member's columns side by side, as `BlendedPairs.pad` does, `[n, length]` each.
 
-        Raises `DataError` where they are not every member's own, one after another, alike in all rows.
+        Raises `InputError` where they are not every member's own, one after another, alike in all rows.
         """
         owners = token_type_ids // TYPES
         first = owners[0]
         sound = (owners == first).all() and (np.diff(first) >= 0).all()
         if not (sound and np.array_equal(np.unique(first), np.arange(len(self.members)))):
-            raise DataError(
-                "token_type_ids: of a blend, token types 0 and 1 are the first ranker's, 2 and 3 the second's, in "
-                f"columns of their own: all {len(self.members)} must be there, in this order, alike in every row"
+            raise InputError(
+                "token_type_ids",
+                "of a blend, token types 0 and 1 are the first ranker's, 2 and 3 the second's, in columns of their "
+                f"own: all {len(self.members)} must be there, in this order, alike in every row",
             )
         return GivenArrays({"input_ids": input_ids, "token_type_ids": token_type_ids})
 

@@ -22,7 +22,7 @@ from paddle_ranker.encoding.columns import (
 )
 from paddle_ranker.encoding.tokenizers.backends import make_backend
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
-from paddle_ranker.errors import CheckpointError, DataError, UsageError
+from paddle_ranker.errors import CheckpointError, InputError, UsageError
 
 SPECIAL_TOKENS_A_PAIR = 3
 SPECIAL_TOKENS_A_TEXT = 2
@@ -49,7 +49,7 @@ class RowEncoder(Protocol):
         ...
 
     def given(self, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> Columns:
-        """Return pairs that somebody else has encoded, `[n, length]` each; raises `DataError` where they are none."""
+        """Return pairs that somebody else has encoded, `[n, length]` each; raises `InputError` where they are none."""
         ...
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
@@ -158,11 +158,11 @@ class PairEncoder:
     def given(self, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> Columns:
         """Return pairs that somebody else has encoded, `[n, length]` each, padded with `pad_id`.
 
-        Raises `DataError`, which names the row, where one holds nothing but padding.
+        Raises `InputError`, which names the row, where one holds nothing but padding.
         """
         is_empty = (input_ids == self.pad_id).all(axis=1)
         if is_empty.any():
-            raise DataError(f"input_ids[{int(np.argmax(is_empty))}]: holds nothing but padding ({self.pad_id})")
+            raise InputError(f"input_ids[{int(np.argmax(is_empty))}]", f"holds nothing but padding ({self.pad_id})")
         return given_pairs(input_ids, token_type_ids, self.pad_id)
 
     def encode_texts(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from paddle_ranker.encoding.columns import Columns
-from paddle_ranker.errors import DataError
+from paddle_ranker.errors import DataError, InputError
 from paddle_ranker.scoring.loading import LoadedModel
 from paddle_ranker.serving.core.faults import INVALID, Fault
 
@@ -21,6 +21,8 @@ class TokenInputs:
         try:
             arrays = self._limits.check({"input_ids": input_ids, "token_type_ids": token_type_ids})
             pairs: Columns = self._encoder.given(**arrays)
+        except InputError as error:
+            raise Fault(INVALID, error.problem, field=error.field) from error
         except DataError as error:
             raise Fault(INVALID, str(error)) from error
         return pairs

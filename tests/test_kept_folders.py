@@ -1,0 +1,121 @@
+"""What an earlier version wrote, this one reads: rankers, exports, interrupted trainings, a model of posts.
+
+They lie in `tests/kept`, and are read only by the doors that users take: `Ranker` and the commands.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from paddle_ranker import Ranker
+from tests.conftest import REPOSITORY
+from tests.kept.make import digest_of, parameters, unpack
+
+pytestmark = pytest.mark.parity
+
+KEPT = Path(__file__).resolve().parent / "kept"
+GOLDEN = json.loads((KEPT / "golden.json").read_text(encoding="utf-8"))
+PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
+PADDLE = metadata.version("paddlepaddle")
+OF_PADDLE_3 = f"was exported by Paddle 3, whose static models Paddle {PADDLE} cannot read"
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of all that is kept, to be read and written."""
+    folder = tmp_path_factory.mktemp("kept")
+    unpack(KEPT, folder)
+    return folder
+
+
+def command(script: str, *arguments: str, cwd: Path) -> str:
+    """Run a command as users type it; return what it printed."""
+    line = [sys.executable, str(REPOSITORY / script), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def require_readable(folder: Path) -> None:
+    """Skip the test of a static model that this Paddle cannot read."""
+    if PADDLE.startswith("2.") and not list(folder.glob("*.pdmodel")):
+        pytest.skip(f"{folder.name} {OF_PADDLE_3}")
+
+
+@pytest.mark.parametrize(
+    "row", GOLDEN["scores"], ids=lambda row: "-".join((row["folder"], *row["how"].values())).replace("_", "-")
+)
+def test_a_kept_ranker_scores_as_it_did(row: dict[str, Any], kept: Path) -> None:
+    folder, how = kept / row["folder"], row["how"]
+    if how["engine"] == "inference":
+        require_readable(folder)
+    package = PACKAGES.get(how["engine"])
+    if package and importlib.util.find_spec(package) is None:
+        pytest.skip(f"needs {package}: pip install {package}")
+    if row["folder"] == "blend_export" and package == "openvino" and metadata.version(package).startswith("2025."):
+        pytest.skip(f"OpenVINO {metadata.version(package)} cannot read a blend's ONNX file (it reshapes to a scalar)")
+    queries, titles = (list(column) for column in zip(*GOLDEN["pairs"]))
+    probabilities = Ranker.load(folder, **how).score(queries, titles)
+    np.testing.assert_allclose(probabilities, row["probabilities"], rtol=0, atol=1e-6)
+
+
+def test_the_kept_scores_tell_the_rankers_apart() -> None:
+    """The test above would pass with any ranker if all of them scored alike."""
+    scores = {(row["folder"], *row["how"].values()): np.array(row["probabilities"]) for row in GOLDEN["scores"]}
+    dygraph = [scores[name, "dygraph"] for name in ("pairwise", "cross_encoder", "blend")]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert np.abs(dygraph[one] - dygraph[other]).max() > 0.05
+    assert np.abs(scores["export", "onnx", "int8"] - scores["export", "onnx"]).max() > 1e-4
+    assert all(np.ptp(one) > 0.5 for one in scores.values())
+
+
+@pytest.mark.parametrize("name", ["interrupted", "interrupted_pretraining"])
+def test_a_kept_training_is_resumed_to_the_unbroken_end(name: str, kept: Path) -> None:
+    folder = kept / name
+    typed = json.loads((folder / "command.json").read_text(encoding="utf-8"))
+    state = next((folder / "run").glob("state_*"))
+    begun = int(state.name.split("_")[1])
+    printed = command(typed["script"], *typed["arguments"], "--resume", cwd=folder)
+    assert f"resume after step {begun}, from run/model_{begun}\n" in printed and f"global step {begun}," not in printed
+    with np.load(folder / "unbroken.npz") as arrays:
+        expected = dict(arrays)
+    assert digest_of(expected) == typed["digest"]
+    ended = parameters(folder / "run" / "last")
+    assert ended.keys() == expected.keys()
+    gaps = {one: float(np.abs(ended[one] - expected[one]).max()) for one in expected}
+    print(f"bit for bit: {digest_of(ended) == typed['digest']}; largest difference: {max(gaps.values()):.1e}")
+    assert max(gaps.values()) <= 1e-6, gaps
+    records = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text("utf-8").splitlines()]
+    steps = [record["step"] for record in records if "loss" in record]
+    assert (folder / "run" / "last").resolve().name == f"model_{len(steps)}"
+    assert steps == list(range(1, len(steps) + 1))  # those before the kill and those after it, each once
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "static"])
+def test_a_kept_model_of_posts_predicts_as_it_did(name: str, kept: Path) -> None:
+    folder = kept / "entailment"
+    if name == "static":
+        require_readable(folder / name)
+    arguments = ("--model", name, "--input_file", "posts.csv", "--device", "cpu", "--cpu_threads", "1")
+    printed = command("multimodal_entailment/predict.py", *arguments, cwd=folder)
+    found = list(csv.DictReader(printed.splitlines()))
+    expected = list(csv.DictReader((folder / f"{name}.csv").read_text(encoding="utf-8").splitlines()))
+    assert [list(row) for row in found] == [list(row) for row in expected]
+    for row, as_it_was in zip(found, expected):
+        for column, value in as_it_was.items():
+            if "." in value:
+                assert float(row[column]) == pytest.approx(float(value), abs=1.5e-6)  # six digits are printed
+            else:
+                assert row[column] == value

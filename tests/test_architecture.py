@@ -26,8 +26,6 @@ LONGER = {
     "benchmarks/long_texts.py": "",
     "benchmarks/peers/transformers_mlm_worker.py main": "",
     "benchmarks/serving_work.py make_work": "",
-    "paddle_ranker/commands/blend.py blend": "",
-    "paddle_ranker/commands/cascade.py measure_cascade": "",
     "paddle_ranker/data/records.py": "",
     "paddle_ranker/lexical/graph.py lexical_features": "",
     "paddle_ranker/model/folder.py _load": "",

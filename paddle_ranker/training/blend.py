@@ -1,0 +1,102 @@
+"""Learn a blend: the average of a ranker's logits with those of a linear lexical model, or of another ranker."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from paddle_ranker.data.records import LabeledPair, Triple, read_records
+from paddle_ranker.encoding.columns import EncodedPairs
+from paddle_ranker.errors import DataError
+from paddle_ranker.metrics.logistic import LinearModel, fit_logistic, out_of_fold
+from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking
+from paddle_ranker.metrics.ranking import Floats
+from paddle_ranker.model.folder import RankerParts, with_lexical_features
+from paddle_ranker.scoring.engines.dygraph import DygraphEngine
+from paddle_ranker.scoring.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class Average:
+    """The weights of two members, and the measures of either alone and of the blend (on queries it never saw)."""
+
+    weights: LinearModel
+    alone: list[dict[str, float]]
+    blend: dict[str, float]
+
+
+def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> Average:
+    """Learn how to average the members' logits, `[n, 2]`, from labels `[n]`; raises `DataError` as `out_of_fold`."""
+
+    def measure(logits: Floats) -> dict[str, float]:
+        measured = evaluate_ranking(queries, labels, logits)
+        return {name: measured[name] for name in HEADLINES if name in measured}
+
+    unseen = out_of_fold(members, labels, queries, folds)
+    return Average(fit_logistic(members, labels), [measure(column) for column in members.T], measure(unseen))
+
+
+def add_linear(parts: RankerParts, weights: LinearModel, linear: LinearModel) -> None:
+    """Make the network compute weights[0] * logit + weights[1] * linear logit + bias, exactly, in place."""
+    network, (own, added) = parts.network, weights.weights
+    assert network.lexical is not None
+    bias = own * network.head.bias.numpy().astype("float64") + added * linear.bias + weights.bias
+    lexical = own * network.lexical.weight.numpy().astype("float64") + added * linear.weights
+    network.head.weight.set_value((own * network.head.weight.numpy().astype("float64")).astype("float32"))
+    network.head.bias.set_value(bias.astype("float32"))
+    network.lexical.weight.set_value(lexical.astype("float32"))
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A ranker with lexical features at its head, and a linear model on them."""
+
+    parts: RankerParts
+    linear: LinearModel
+
+    def logits(self, pairs: Sequence[LabeledPair]) -> Floats:
+        """Return the linear model's logits, `[n]` float64."""
+        return self.linear.logits(_features(self.parts, pairs))
+
+
+def learn_linear(parts: RankerParts, train: Sequence[LabeledPair]) -> Learned:
+    """Give a ranker lexical features (its own ones stay), and learn a linear model on them."""
+    network = with_lexical_features(parts)
+    assert network.lexical is not None
+    if not network.lexical.has_learned:
+        network.lexical.learn(_encode(parts, train))
+    parts = dataclasses.replace(parts, network=network)
+    labels = np.array([pair.label for pair in train], dtype=np.float64)
+    return Learned(parts, fit_logistic(_features(parts, train), labels))
+
+
+def _encode(parts: RankerParts, pairs: Sequence[LabeledPair]) -> EncodedPairs:
+    return parts.pair_encoder.encode([pair.query for pair in pairs], [pair.title for pair in pairs])
+
+
+def _features(parts: RankerParts, pairs: Sequence[LabeledPair]) -> np.ndarray:
+    assert parts.network.lexical is not None
+    return parts.network.lexical.of_pairs(_encode(parts, pairs), np.arange(len(pairs)), standardise=True)
+
+
+def training_pairs(path: str, skip_bad_rows: bool) -> list[LabeledPair]:
+    """Return labelled pairs, or those of triples: titles with the label 1, neg_titles with 0, each pair once."""
+    try:
+        return read_records(path, LabeledPair, skip_bad_rows=skip_bad_rows)
+    except DataError as not_labelled:
+        try:
+            triples = read_records(path, Triple, skip_bad_rows=skip_bad_rows)
+        except DataError:
+            raise not_labelled from None
+    relevant = {(triple.query, triple.title): 1.0 for triple in triples}
+    others = {(triple.query, triple.neg_title): 0.0 for triple in triples}
+    return [LabeledPair(*texts, label) for texts, label in {**others, **relevant}.items()]
+
+
+def logits_of(parts: RankerParts, pairs: list[LabeledPair], batch_size: int) -> np.ndarray:
+    """Return the ranker's logits before any calibration, `[n]` float64."""
+    scorer = Scorer(DygraphEngine(parts.network), parts.pair_encoder, batch_size)
+    return scorer.logits(scorer.encode([pair.query for pair in pairs], [pair.title for pair in pairs]))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import Any, Optional
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from paddle_ranker.encoding.columns import Arrays, Columns
 from paddle_ranker.encoding.pair_encoder import RowEncoder
 from paddle_ranker.errors import DataError, DependencyError, RankerError
 from paddle_ranker.evaluation.evaluate import EvaluationSet
+from paddle_ranker.export.options import QuantizeOptions
 from paddle_ranker.export.quantization import Product, Quantizer, require_packages
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking, ranking_intervals
@@ -30,9 +31,6 @@ from paddle_ranker.scoring.engines.opening import is_installed, time_engines
 from paddle_ranker.scoring.engines.precisions import has_int8
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, remove_unfinished
 from paddle_ranker.storage.digest import content_digest
-
-if TYPE_CHECKING:
-    from paddle_ranker.commands.quantize import QuantizeOptions
 
 _INT8_ENGINES = ("onnx", "openvino")
 _PRECISIONS = ("fp32", "bf16", "int8")

@@ -16,7 +16,7 @@ from paddle_ranker.errors import UsageError
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.options import option, run_command
 from paddle_ranker.scoring.options import ScoringOptions
-from paddle_ranker.training.judgments import JUDGED_KINDS, open_as_one_of
+from paddle_ranker.training.mining import JUDGED_KINDS, open_as_one_of
 from paddle_ranker.training.teachers import Teachers, split_paths
 
 ROWS_AT_ONCE = 8192

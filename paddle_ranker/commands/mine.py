@@ -17,17 +17,20 @@ from paddle_ranker.lexical.tokens import TOKENIZERS
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.options import option, run_command
 from paddle_ranker.scoring.options import ScoringOptions
-from paddle_ranker.training.judgments import (
+from paddle_ranker.training.mining import (
     JUDGED_KINDS,
     TITLE_KINDS,
+    Candidate,
+    Choice,
+    Index,
     JudgedQuery,
+    RandomTitles,
     group_judgments,
     judged_pairs,
     open_as_one_of,
     text_key,
     titles_of,
 )
-from paddle_ranker.training.negatives import Candidate, Choice, Index, RandomTitles
 from paddle_ranker.training.teachers import Teachers
 
 QUERIES_AT_ONCE = 32  # searched, and scored, together

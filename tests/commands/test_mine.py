@@ -15,8 +15,18 @@ from paddle_ranker.commands.mine import MineOptions, Miner, main
 from paddle_ranker.data.records import LabeledPair, Pair, Record, Triple, read_records, write_records
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.index import BM25Index
-from paddle_ranker.training.judgments import group_judgments, judged_pairs, open_as_one_of, text_key
-from paddle_ranker.training.negatives import ITSELF, KNOWN, NEAR, Candidate, Choice, RandomTitles
+from paddle_ranker.training.mining import (
+    ITSELF,
+    KNOWN,
+    NEAR,
+    Candidate,
+    Choice,
+    RandomTitles,
+    group_judgments,
+    judged_pairs,
+    open_as_one_of,
+    text_key,
+)
 
 unit = pytest.mark.unit
 # By bigrams, 水稻病害 finds those with the most of 水稻, 稻病, 病害 first.

@@ -13,8 +13,7 @@ from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.errors import CheckpointError, DataError
 from pretraining.corpus import Corpus
 from pretraining.packing import Sequences, pack
-from pretraining.token_store import TokenStore, digests_of, tokenised
-from pretraining.words import WordStarts
+from pretraining.token_store import TokenStore, WordStarts, digests_of, tokenised
 from tests.pretraining_runs import store_of
 from tests.tiny import VOCABULARY, write_tokenizer
 

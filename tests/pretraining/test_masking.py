@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from pretraining.masking import Masking
+from pretraining.examples import Masking
 
 pytestmark = pytest.mark.unit
 

@@ -174,8 +174,8 @@ def test_a_size_by_hand() -> None:
 @pytest.mark.parity
 @pytest.mark.parametrize("text", ["1x16", "3x48", "2x100"])
 def test_its_parameters_are_those_of_the_network(text: str, tmp_path: Path) -> None:
+    from pretraining.mlm_start import config_named
     from pretraining.model import MaskedLanguageModel
-    from pretraining.shapes import config_named
 
     size = Size.parse(text)
     (tmp_path / "shape.json").write_text(json.dumps(size.shape(32)), encoding="utf-8")

@@ -1,19 +1,101 @@
-"""Which candidates become the negatives of a positive: a window of ranks, and guards against false negatives."""
+"""What a data file says of its queries, and which candidates become the negatives of a positive.
+
+Files of several roles are read for the titles that answer a query, and for those that certainly do not. Negatives come
+from a window of ranks, with guards against those that answer the query after all.
+"""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Optional, Protocol
 
 import numpy as np
 
+from paddle_ranker.data.records import LabeledPair, Pair, Record, RecordFile, Text, TitleRow, Triple
+from paddle_ranker.errors import DataError
+from paddle_ranker.lexical.tokens import letters, normalise
 from paddle_ranker.metrics.ranking import Floats, Integers
-from paddle_ranker.training.judgments import JudgedQuery, text_key
 
 KNOWN, ITSELF, NEAR = "known answers", "the query itself", "scores too near the positive's"
+JUDGED_KINDS: tuple[type[Record], ...] = (LabeledPair, Triple, Pair)
+TITLE_KINDS: tuple[type[Record], ...] = (Triple, LabeledPair, TitleRow, Text)
+
+
+def text_key(text: str) -> str:
+    """Return what two texts share that are the same to a reader: letters and digits, full-width and case folded."""
+    return letters(text) or normalise(text).strip()
+
+
+@dataclass
+class JudgedQuery:
+    """A query, its judged titles as they stand in the file, and the keys of those that are not certainly negative."""
+
+    query: str
+    pairs: list[LabeledPair] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)  # of all judged titles
+    answers: set[str] = field(default_factory=set)  # of the titles graded above 0
+
+    def add(self, pair: LabeledPair) -> None:
+        """Add a judged title."""
+        self.pairs.append(pair)
+        self.keys.add(text_key(pair.title))
+        if pair.label > 0:
+            self.answers.add(text_key(pair.title))
+
+    def positives(self, least: float) -> list[LabeledPair]:
+        """Return the distinct pairs graded `least` or above, in order; of one text the first."""
+        found: dict[str, LabeledPair] = {}
+        for pair in self.pairs:
+            if pair.label >= least:
+                found.setdefault(text_key(pair.title), pair)
+        return list(found.values())
+
+
+def open_as_one_of(path: str, kinds: Sequence[type[Record]], *, skip_bad_rows: bool = False) -> RecordFile[Record]:
+    """Return the file as the first of `kinds` that its first row can be; raises `DataError` where there is none."""
+    problem: Optional[DataError] = None
+    for kind in kinds:
+        source: RecordFile[Record] = RecordFile(path, kind, skip_bad_rows=skip_bad_rows)
+        try:
+            next(iter(source))
+        except DataError as error:
+            problem = error
+        else:
+            return source
+    assert problem is not None
+    raise problem
+
+
+def judged_pairs(records: Iterable[Record]) -> Iterator[LabeledPair]:
+    """Yield labelled pairs of labelled pairs, of triples (1 and 0), or of pairs, which all count as 1."""
+    for record in records:
+        if isinstance(record, LabeledPair):
+            yield LabeledPair(record.query, record.title, record.label)
+        elif isinstance(record, Triple):
+            yield LabeledPair(record.query, record.title, 1.0)
+            yield LabeledPair(record.query, record.neg_title, 0.0)
+        elif isinstance(record, Pair):
+            yield LabeledPair(record.query, record.title, 1.0)
+
+
+def group_judgments(pairs: Iterable[LabeledPair]) -> list[JudgedQuery]:
+    """Return the queries in the order in which they first occur; spellings of one `text_key` are one query."""
+    groups: dict[str, JudgedQuery] = {}
+    for pair in pairs:
+        groups.setdefault(text_key(pair.query), JudgedQuery(pair.query)).add(pair)
+    return list(groups.values())
+
+
+def titles_of(records: Iterable[Record]) -> Iterator[str]:
+    """Yield every title (or text) of records of any kind."""
+    for record in records:
+        for name in ("title", "neg_title", "text"):
+            title = getattr(record, name, None)
+            if title is not None:
+                yield title
 
 
 class Index(Protocol):

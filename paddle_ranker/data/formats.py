@@ -1,6 +1,7 @@
 """Turn a file's bytes into rows: tab-separated text, JSON lines or Parquet, each of them plain or in gzip.
 
-What the rows mean (columns, header, roles) is the matter of `paddle_ranker.data.records`.
+Formats are in the registry `FORMATS`. What the rows mean (columns, header, roles) is the matter of
+`paddle_ranker.data.records`.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import IO, Any, Union, cast
 
 from paddle_ranker.errors import DataError, DependencyError
+from paddle_ranker.registry import Registry
 from paddle_ranker.storage.atomic import new_file
 
 BOM = b"\xef\xbb\xbf"
@@ -37,6 +39,33 @@ _EMPTY_LINE = BadRow("an empty line")
 Row = Union[list[str], dict[str, Any], BadRow]
 
 
+@dataclass(frozen=True)
+class FileFormat:
+    """How rows stand in a file; gzip around it is taken care of elsewhere.
+
+    is_in: tells of a file's lower-case name (without `.gz`) and first bytes whether it is in this format
+    read: yields (number from 1, row) of a path, for messages, and its open stream
+    write: writes columns and rows, with a header where it is asked for and the format has one
+    extensions: of files that are written in it
+    is_text: whether `read_lines` may read it line by line
+    """
+
+    is_in: Callable[[str, bytes], bool]
+    read: Callable[[str, io.BufferedReader], Iterator[tuple[int, Row]]]
+    write: Callable[[IO[bytes], tuple[str, ...], Iterable[tuple[Any, ...]], bool], None]
+    extensions: tuple[str, ...]
+    is_text: bool = True
+
+
+FORMATS: Registry[FileFormat] = Registry("file format")
+_TABS = "tsv"  # what is in none of the others
+
+
+def _format_of(path: str, start: bytes) -> FileFormat:
+    name = path.lower().removesuffix(".gz")
+    return next((found for found in FORMATS.values() if found.is_in(name, start)), FORMATS[_TABS])
+
+
 def read_rows(path: str) -> Iterator[tuple[int, Row]]:
     """Yield (number, row) of a file, numbered from 1; for text these are the numbers of its lines.
 
@@ -47,15 +76,7 @@ def read_rows(path: str) -> Iterator[tuple[int, Row]]:
     with _open(path) as stream:
         start = _peek(stream)
         _refuse_foreign(path, start)
-        if start.startswith(b"PAR1"):
-            yield from _parquet_rows(path, stream)
-        elif _is_json(path, start):
-            yield from ((number, _json_cells(line)) for number, line in _lines(path, stream))
-        else:
-            yield from (
-                (number, line if isinstance(line, BadRow) else line.split("\t"))
-                for number, line in _lines(path, stream)
-            )
+        yield from _format_of(path, start).read(path, stream)
 
 
 def read_lines(path: str) -> Iterator[tuple[int, Union[str, BadRow]]]:
@@ -66,7 +87,7 @@ def read_lines(path: str) -> Iterator[tuple[int, Union[str, BadRow]]]:
     with _open(path) as stream:
         start = _peek(stream)
         _refuse_foreign(path, start)
-        if start.startswith(b"PAR1"):
+        if not _format_of(path, start).is_text:
             raise DataError(f"{path}: Parquet data, expected text; name the file .parquet")
         for number, line in _lines(path, stream):
             yield number, "" if line == _EMPTY_LINE else line
@@ -148,9 +169,18 @@ def _decode(raw: bytes) -> Union[str, BadRow]:
         )
 
 
-def _is_json(path: str, start: bytes) -> bool:
-    name = path.lower()
-    if name.removesuffix(".gz").endswith(JSON_EXTENSIONS):
+def _tab_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row]]:
+    for number, line in _lines(path, stream):
+        yield number, line if isinstance(line, BadRow) else line.split("\t")
+
+
+def _json_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row]]:
+    for number, line in _lines(path, stream):
+        yield number, _json_cells(line)
+
+
+def _is_json(name: str, start: bytes) -> bool:
+    if name.endswith(JSON_EXTENSIONS):
         return True
     line = start.removeprefix(BOM)
     return line.startswith(b"{") and isinstance(_json_cells(line.split(b"\n")[0].decode("utf-8", "replace")), dict)
@@ -204,24 +234,23 @@ def write_rows(path: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ..
     check_writable(path)
     target = os.path.realpath(path)  # through a symbolic link, so that the link stays one
     name = path.lower()
+    plain = name.removesuffix(".gz")
+    chosen = next((found for found in FORMATS.values() if plain.endswith(found.extensions)), FORMATS[_TABS])
     with new_file(target, "wb") as raw:
-        if name.endswith(".parquet"):
-            _write_parquet(raw, columns, rows)
-        elif name.endswith(".gz"):
+        if name != plain:
             # No name and no time in the header: the same records give the same bytes.
             with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as stream:
-                _write_text(cast(IO[bytes], stream), name[:-3], columns, rows, header)
+                chosen.write(cast(IO[bytes], stream), columns, rows, header)
         else:
-            _write_text(raw, name, columns, rows, header)
+            chosen.write(raw, columns, rows, header)
 
 
-def _write_text(
-    stream: IO[bytes], name: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]], header: bool
-) -> None:
-    if name.endswith(JSON_EXTENSIONS):
-        for row in rows:
-            stream.write(json.dumps(dict(zip(columns, row)), ensure_ascii=False).encode("utf-8") + b"\n")
-        return
+def _write_json(stream: IO[bytes], columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]], header: bool) -> None:
+    for row in rows:
+        stream.write(json.dumps(dict(zip(columns, row)), ensure_ascii=False).encode("utf-8") + b"\n")
+
+
+def _write_tabs(stream: IO[bytes], columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]], header: bool) -> None:
     if header:
         stream.write("\t".join(columns).encode("utf-8") + b"\n")
     for row in rows:
@@ -238,7 +267,7 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def _write_parquet(stream: IO[bytes], columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
+def _write_parquet(stream: IO[bytes], columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]], header: bool) -> None:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -252,3 +281,13 @@ def _write_parquet(stream: IO[bytes], columns: tuple[str, ...], rows: Iterable[t
         writer.write_table(table)
     if writer is not None:
         writer.close()
+
+
+FORMATS.add(
+    "parquet",
+    FileFormat(
+        lambda name, start: start.startswith(b"PAR1"), _parquet_rows, _write_parquet, (".parquet",), is_text=False
+    ),
+)
+FORMATS.add("jsonl", FileFormat(_is_json, _json_rows, _write_json, JSON_EXTENSIONS))
+FORMATS.add(_TABS, FileFormat(lambda name, start: False, _tab_rows, _write_tabs, (".tsv", ".csv", ".txt")))

@@ -24,7 +24,8 @@ def predict(options: PredictCeOptions) -> None:
     Queries come in the order in which they first stand in the file.
     """
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.scoring.files import rank_by_query, shown_pair
+    from paddle_ranker.scoring.by_query import rank_by_query
+    from paddle_ranker.scoring.files import shown_pair
 
     for query, titles in rank_by_query(options, options.topk, "cross_encoder"):
         for found in titles:

@@ -102,7 +102,7 @@ def run_of(scored: Iterable[tuple[Pair, float]], tag: str) -> Iterator[str]:
 def run_of_cascade(options: DeployPredictOptions, tag: str) -> Iterator[str]:
     """Yield the lines of the TREC run that a cascade makes, with ids as `run_of` has them."""
     from paddle_ranker.data.trec import run_lines
-    from paddle_ranker.scoring.files import rank_by_query
+    from paddle_ranker.scoring.by_query import rank_by_query
 
     shared = {field.name: getattr(options, field.name) for field in dataclasses.fields(FileOptions)}
     ranking = RankingOptions(params_path=options.model_dir, cascade=options.cascade, **shared)

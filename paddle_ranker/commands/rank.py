@@ -23,7 +23,8 @@ class RankOptions(RankingOptions):
 def rank(options: RankOptions) -> None:
     """Print the best `top_k` titles of every query, in the order in which the queries first stand in the file."""
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.scoring.files import rank_by_query, shown_probability
+    from paddle_ranker.scoring.by_query import rank_by_query
+    from paddle_ranker.scoring.files import shown_probability
 
     ranked = rank_by_query(options, options.top_k)
     for query, titles in islice(ranked, options.max_queries or None):

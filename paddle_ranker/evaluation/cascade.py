@@ -13,8 +13,8 @@ from paddle_ranker.evaluation.comparison import Comparison, System, compare_syst
 from paddle_ranker.evaluation.options import MeasuringOptions
 from paddle_ranker.evaluation.systems import messages, read_measured_pairs
 from paddle_ranker.metrics.ranking import Floats
+from paddle_ranker.scoring.by_query import options_of_small
 from paddle_ranker.scoring.cascade import chosen, rerank
-from paddle_ranker.scoring.cascade_by_query import options_of_small
 from paddle_ranker.scoring.files import say_truncated, scorer_for
 from paddle_ranker.scoring.loading import load_model
 

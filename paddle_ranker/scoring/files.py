@@ -16,8 +16,7 @@ from paddle_ranker.encoding.pair_encoder import RowEncoder
 from paddle_ranker.encoding.windows import Windows, make_windows
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.scoring.loading import LoadedModel, load_model
-from paddle_ranker.scoring.options import FileOptions, PredictOptions, RankingOptions, ScoringOptions
-from paddle_ranker.scoring.ranker import RankedTitle
+from paddle_ranker.scoring.options import FileOptions, PredictOptions, ScoringOptions
 from paddle_ranker.scoring.scorer import Scorer, chunks
 from paddle_ranker.storage.prefetch import Ahead
 
@@ -73,42 +72,14 @@ def predict_pairs(options: PredictOptions, expected_kind: Optional[str] = None) 
 def predict_with(parts: LoadedModel, options: FileOptions) -> Iterator[tuple[Pair, float]]:
     """Do what `predict_pairs` does with a ranker that is loaded."""
     cut = CutOff(options.min_probability)
-    for pair, probability in _score_pairs(parts, options):
+    for pair, probability in score_pairs(parts, options):
         if cut.keeps(probability):
             yield pair, probability
     cut.say()
 
 
-def rank_by_query(
-    options: RankingOptions, top_k: int, expected_kind: Optional[str] = None
-) -> Iterator[tuple[str, list[RankedTitle]]]:
-    """Yield every query of the input file with its best `top_k` titles, best first; ties as they stand in the file.
-
-    Titles below `options.min_probability` are left out: a query may be left with none. The rows of a query need not
-    stand together, so all queries are held until the file is read; of each only the best `top_k` titles are.
-    With `options.cascade` see `paddle_ranker.scoring.cascade_by_query`.
-    """
-    if options.cascade is not None:
-        from paddle_ranker.scoring.cascade_by_query import cascade_by_query
-
-        yield from cascade_by_query(options, top_k, expected_kind)
-        return
-    parts = load_model(options.params_path, options.load_options(expected_kind))
-    best: dict[str, list[RankedTitle]] = {}
-    cut = CutOff(options.min_probability)
-    for index, (pair, probability) in enumerate(_score_pairs(parts, options)):
-        titles = best.setdefault(pair.query, [])
-        if not cut.keeps(probability):
-            continue
-        titles.append(RankedTitle(index, pair.title, probability, pair.recall_score))
-        if len(titles) >= 2 * top_k + 64:
-            best[pair.query] = _best_first(titles)[:top_k]
-    cut.say()
-    for query, titles in best.items():
-        yield query, _best_first(titles)[:top_k]
-
-
-def _score_pairs(parts: LoadedModel, options: FileOptions) -> Iterator[tuple[Pair, float]]:
+def score_pairs(parts: LoadedModel, options: FileOptions) -> Iterator[tuple[Pair, float]]:
+    """Yield every pair of the input file with its probability, and report what was skipped and cut at the end."""
     scorer = scorer_for(parts, options)
     path = _STANDARD_INPUT if options.input_file == "-" else options.input_file
     source = RecordFile(path, Pair, skip_bad_rows=options.skip_bad_rows)
@@ -163,10 +134,6 @@ def say_truncated(pair_encoder: RowEncoder, windows: Optional[Windows] = None, f
         lines.append(f"{windows.cut:,} queries were cut to leave room for titles")
     for line in lines:
         print(line, file=file, flush=True)
-
-
-def _best_first(titles: list[RankedTitle]) -> list[RankedTitle]:
-    return sorted(titles, key=lambda title: -title.probability)  # stable: ties keep their order
 
 
 def shown_probability(probability: float) -> float:

@@ -1,4 +1,4 @@
-"""Rank the queries of a file by a cascade: a small ranker scores all titles, a large one the best of each query."""
+"""Rank the titles of each query of a file, by one ranker or by a cascade of two."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from paddle_ranker.model.exported import is_exported
 from paddle_ranker.scoring.cascade import chosen, parse_cascade, rerank_probabilities
-from paddle_ranker.scoring.files import CutOff, rank_by_query, say_truncated, scorer_for
+from paddle_ranker.scoring.files import CutOff, say_truncated, score_pairs, scorer_for
 from paddle_ranker.scoring.loading import load_model
 from paddle_ranker.scoring.options import RankingOptions, ScoringOptions
 from paddle_ranker.scoring.ranker import RankedTitle
@@ -21,10 +21,41 @@ from paddle_ranker.scoring.scorer import CHUNK, chunks
 OptionsT = TypeVar("OptionsT", bound=ScoringOptions)
 
 
-def cascade_by_query(
+def rank_by_query(
     options: RankingOptions, top_k: int, expected_kind: Optional[str] = None
 ) -> Iterator[tuple[str, list[RankedTitle]]]:
-    """Do as `scoring.rank_by_query` does, in the order and with the probabilities of `options.cascade`.
+    """Yield every query of the input file with its best `top_k` titles, best first; ties as they stand in the file.
+
+    Titles below `options.min_probability` are left out: a query may be left with none. The rows of a query need not
+    stand together, so all queries are held until the file is read; of each only the best `top_k` titles are.
+    With `options.cascade` a small ranker scores all titles, and this one the best of each query.
+    """
+    if options.cascade is not None:
+        yield from _cascade_by_query(options, top_k, expected_kind)
+        return
+    parts = load_model(options.params_path, options.load_options(expected_kind))
+    best: dict[str, list[RankedTitle]] = {}
+    cut = CutOff(options.min_probability)
+    for index, (pair, probability) in enumerate(score_pairs(parts, options)):
+        titles = best.setdefault(pair.query, [])
+        if not cut.keeps(probability):
+            continue
+        titles.append(RankedTitle(index, pair.title, probability, pair.recall_score))
+        if len(titles) >= 2 * top_k + 64:
+            best[pair.query] = _best_first(titles)[:top_k]
+    cut.say()
+    for query, titles in best.items():
+        yield query, _best_first(titles)[:top_k]
+
+
+def _best_first(titles: list[RankedTitle]) -> list[RankedTitle]:
+    return sorted(titles, key=lambda title: -title.probability)  # stable: ties keep their order
+
+
+def _cascade_by_query(
+    options: RankingOptions, top_k: int, expected_kind: Optional[str] = None
+) -> Iterator[tuple[str, list[RankedTitle]]]:
+    """Do as `rank_by_query` does, in the order and with the probabilities of `options.cascade`.
 
     The small ranker may be of another kind. Of each query the titles are held that either stage needs.
     """

@@ -17,6 +17,7 @@ from typing import Optional
 
 import numpy as np
 
+from benchmarks.baselines import Baseline, NgramLogistic
 from benchmarks.harness.figures import Goal, format_table, write_report
 from benchmarks.harness.quality import mean_auc, print_comparison, report
 from benchmarks.harness.runs import QualityOptions, Run, RunStore, System, file_digest
@@ -26,7 +27,7 @@ from paddle_ranker import runtime
 from paddle_ranker.data.formats import check_writable
 from paddle_ranker.data.records import LabeledPair, Triple, read_records, write_records
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.lexical import BM25, Baseline, LexicalLogistic, NgramLogistic
+from paddle_ranker.lexical import BM25, LexicalLogistic
 from paddle_ranker.options import option, parse_options, run_command
 
 SCRIPT = ROOT / "scripts" / "train_pairwise.sh"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
+from benchmarks.baselines import Baseline, NgramLogistic
 from benchmarks.from_nothing import Recipe, train_from_nothing
 from benchmarks.harness.figures import Goal, write_report
 from benchmarks.harness.quality import SHOWN, print_comparison, report
@@ -35,7 +36,7 @@ from paddle_ranker import runtime
 from paddle_ranker.data.formats import check_writable
 from paddle_ranker.data.records import LabeledPair, write_records
 from paddle_ranker.errors import UsageError
-from paddle_ranker.lexical import BM25, Baseline, LexicalLogistic, NgramLogistic
+from paddle_ranker.lexical import BM25, LexicalLogistic
 from paddle_ranker.options import option, run_command
 from paddle_ranker.training.losses.expression import margin_of
 

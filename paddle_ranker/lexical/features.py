@@ -1,4 +1,7 @@
-"""24 numbers that say how the words of a query stand in a title; no model, no label."""
+"""24 numbers that say how the words of a query stand in a title, and a logistic regression on them.
+
+The regression is what a ranker must beat to have learned anything.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from paddle_ranker.errors import DataError, DependencyError
 from paddle_ranker.lexical.bm25 import BM25
 from paddle_ranker.lexical.tokens import Collection, letters, normalise
+from paddle_ranker.metrics.ranking import RELEVANT
 
 FEATURES = (
     "bm25_words",
@@ -139,3 +145,58 @@ def _share(tokens: set[str], others: set[str], collection: Collection) -> float:
 
 def _jaccard(first: set[str], second: set[str]) -> float:
     return len(first & second) / len(first | second) if first or second else 0.0
+
+
+class LexicalLogistic:
+    """Rank by a logistic regression on the 24 lexical features, standardised; relevant is label >= 1."""
+
+    def __init__(self, *, strength: float = 1.0) -> None:
+        self.features = LexicalFeatures()
+        self._model = _standardised_logistic(strength)
+
+    def fit(self, queries: Sequence[str], titles: Sequence[str], labels: ArrayLike) -> None:
+        """Learn token rarity from the titles and 24 weights from the labels."""
+        relevant = relevant_of(labels)
+        self.features.fit(titles)
+        self._model.fit(self.features.transform(queries, titles), relevant)
+
+    def score(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.float64]:
+        """Return one logit a pair: `[pairs] float64`."""
+        return np.asarray(self._model.decision_function(self.features.transform(queries, titles)), np.float64)
+
+    def cross_fit(
+        self, queries: Sequence[str], titles: Sequence[str], labels: ArrayLike, folds: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Return each pair's logit by the weights that the other folds' labels teach: `[pairs] float64`.
+
+        Token rarity is that of all titles, which takes no label. `folds` is `[pairs]`, from 0.
+        """
+        labels = np.asarray(labels, np.float64)
+        self.features.fit(titles)
+        features = self.features.transform(queries, titles)
+        logits = np.zeros(len(labels))
+        for fold in np.unique(folds):
+            held_out = folds == fold
+            self._model.fit(features[~held_out], relevant_of(labels[~held_out]))
+            logits[held_out] = self._model.decision_function(features[held_out])
+        return logits
+
+
+def _standardised_logistic(strength: float) -> Any:
+    """Make the model; `strength` is scikit-learn's C, the inverse of the penalty."""
+    try:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+    except ImportError as error:
+        raise DependencyError("logistic baselines need scikit-learn: pip install scikit-learn") from error
+    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
+
+
+def relevant_of(labels: ArrayLike) -> NDArray[np.bool_]:
+    """Return which pairs to learn from are relevant, `[pairs] bool`; raises `DataError` where all are, or none is."""
+    relevant = np.asarray(labels, np.float64) >= RELEVANT
+    if relevant.all() or not relevant.any():
+        which = "all" if len(relevant) and relevant.all() else "none"
+        raise DataError(f"{which} of the {len(relevant):,} pairs to learn from are relevant (label >= 1): give both")
+    return relevant

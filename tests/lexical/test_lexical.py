@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.baselines import Baseline, NgramLogistic
 from paddle_ranker.data.records import LabeledPair, read_records
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.lexical import BM25, FEATURES, Baseline, LexicalFeatures, LexicalLogistic, NgramLogistic
+from paddle_ranker.lexical import BM25, FEATURES, LexicalFeatures, LexicalLogistic
 from paddle_ranker.lexical.features import longest_shared_run
 from paddle_ranker.lexical.tokens import bigrams, words
 from paddle_ranker.metrics.measures import evaluate_ranking

@@ -27,7 +27,6 @@ LONGER = {
     "benchmarks/peers/transformers_mlm_worker.py main": "",
     "benchmarks/serving_work.py make_work": "",
     "paddle_ranker/data/records.py": "",
-    "paddle_ranker/lexical/graph.py lexical_features": "",
     "paddle_ranker/model/folder.py _load": "",
     "paddle_ranker/options.py option": "a field of an options class says all of an option in one place",
     "paddle_ranker/scoring/loading.py load_for_engine": "",

@@ -61,31 +61,8 @@ def lexical_features(
     Returns:
         `[batch, 18]` float32 in the order of `GRAPH_FEATURES`; finite, and dependent on the pair alone.
     """
-    special = paddle.zeros_like(input_ids).astype("bool")
-    for token in never_match:
-        special = paddle.logical_or(special, input_ids == token)
-    text = 1.0 - special.astype("float32")
-    title = text * token_type_ids.astype("float32")
-    query = text - title
-    weight = F.embedding(input_ids, idf.unsqueeze(1)).squeeze(-1) * text
-    pair_starts = text * _later(text)  # neighbouring texts are parted by a special token
-    query_pairs, title_pairs = query * pair_starts, title * pair_starts
-    pair_weight = (weight + _later(weight)) * pair_starts
-
-    # Comparing is most of the work, so each token gets a number that says what it may equal: what is not of the text
-    # in question -1 or -2, and for what may equal within a text, the title's numbers are beyond the query's.
-    ids, is_title = input_ids.astype("int32"), token_type_ids.astype("int32")
-    in_query, in_title = query > 0.5, title > 0.5
-    of_query = paddle.where(in_query, ids, paddle.full_like(ids, -1))
-    of_title = paddle.where(in_title, ids, paddle.full_like(ids, -2))
-    of_either = paddle.where(special, paddle.full_like(ids, -1), ids + is_title * idf.shape[0])
-    shared = _equal(of_query, of_title)  # [batch, query place, title place]
-    within = _equal(of_either, of_either)  # of special tokens too, which no sum counts
-    shared_pairs, within_pairs = shared * _diagonal(shared, 1), within * _diagonal(within, 1)
-
-    tokens = _Grams(query, title, weight, shared, within)
-    bigrams = _Grams(query_pairs, title_pairs, pair_weight, shared_pairs, within_pairs)
-    query_length, title_length = _sum(query), _sum(title)
+    tokens, bigrams, shared = _grams_of(input_ids, token_type_ids, idf, never_match)
+    query_length, title_length = _sum(tokens.query), _sum(tokens.title)
     lone = (query_length < 1.5).astype("float32")
     length_norm, own_norm = (K1 * (1.0 - B + B * n / average_length) for n in (title_length, query_length))
 
@@ -94,12 +71,8 @@ def lexical_features(
     relative_bigrams = bm25_bigrams / bigrams.own_bm25(own_norm).clip(min=_TINY)
     run = _longest_run(shared)
     length = query_length.clip(min=1.0)
-    places = paddle.cumsum(title_pairs, axis=1) - 1.0  # of the title's bigrams, from 0
-    count = _sum(title_pairs).clip(min=1.0)
-    starts = bigrams.in_query
-    any_match = starts.max(axis=1)
-    first = any_match * (count - (starts * (count.unsqueeze(1) - places)).max(axis=1)) + (1.0 - any_match) * count
-    last = (starts * places).max(axis=1) + (1.0 - any_match) * count
+    count = _sum(bigrams.title).clip(min=1.0)
+    any_match, first, last = bigrams.matches(count)
 
     def or_token(bigram: Tensor, token: Tensor) -> Tensor:
         return lone * token + (1.0 - lone) * bigram
@@ -129,6 +102,35 @@ def lexical_features(
     )
 
 
+def _grams_of(
+    input_ids: Tensor, token_type_ids: Tensor, idf: Tensor, never_match: Sequence[int]
+) -> tuple[_Grams, _Grams, Tensor]:
+    """Return the tokens, the bigrams, and which token of the query is which of the title, `[batch, length, length]`."""
+    special = paddle.zeros_like(input_ids).astype("bool")
+    for token in never_match:
+        special = paddle.logical_or(special, input_ids == token)
+    text = 1.0 - special.astype("float32")
+    title = text * token_type_ids.astype("float32")
+    query = text - title
+    weight = F.embedding(input_ids, idf.unsqueeze(1)).squeeze(-1) * text
+    pair_starts = text * _later(text)  # neighbouring texts are parted by a special token
+    query_pairs, title_pairs = query * pair_starts, title * pair_starts
+    pair_weight = (weight + _later(weight)) * pair_starts
+
+    # Comparing is most of the work, so each token gets a number that says what it may equal: what is not of the text
+    # in question -1 or -2, and for what may equal within a text, the title's numbers are beyond the query's.
+    ids, is_title = input_ids.astype("int32"), token_type_ids.astype("int32")
+    in_query, in_title = query > 0.5, title > 0.5
+    of_query = paddle.where(in_query, ids, paddle.full_like(ids, -1))
+    of_title = paddle.where(in_title, ids, paddle.full_like(ids, -2))
+    of_either = paddle.where(special, paddle.full_like(ids, -1), ids + is_title * idf.shape[0])
+    shared = _equal(of_query, of_title)  # [batch, query place, title place]
+    within = _equal(of_either, of_either)  # of special tokens too, which no sum counts
+    shared_pairs, within_pairs = shared * _diagonal(shared, 1), within * _diagonal(within, 1)
+    tokens = _Grams(query, title, weight, shared, within)
+    return tokens, _Grams(query_pairs, title_pairs, pair_weight, shared_pairs, within_pairs), shared
+
+
 class _Grams:
     """The n-grams of both texts, each at the place of its first token, and sums over them, `[batch]` each.
 
@@ -147,7 +149,8 @@ class _Grams:
         self.own_frequency = within.sum(axis=2)
         # An n-gram that stands there n times counts as 1/n each time: sums are over the distinct ones.
         once = paddle.reciprocal(self.own_frequency.clip(min=1.0))  # 1.0 / x is an operator that ONNX lacks
-        self.query, self.distinct_query, self.distinct_title = query, query * once, title * once
+        self.query, self.title = query, title
+        self.distinct_query, self.distinct_title = query * once, title * once
 
     def bm25(self, norm: Tensor) -> Tensor:
         return _sum(self.weight * self.frequency * (K1 + 1.0) / (self.frequency + norm.unsqueeze(1)))
@@ -167,6 +170,14 @@ class _Grams:
     def jaccard(self) -> Tensor:
         common = _sum(self.distinct_query * self.in_title)
         return common / (_sum(self.distinct_query) + _sum(self.distinct_title) - common).clip(min=1.0)
+
+    def matches(self, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return whether any matches, and the places of the first and the last in the title, of `count` from 0."""
+        places = paddle.cumsum(self.title, axis=1) - 1.0
+        any_match = self.in_query.max(axis=1)
+        first = any_match * (count - (self.in_query * (count.unsqueeze(1) - places)).max(axis=1))
+        last = (self.in_query * places).max(axis=1)
+        return any_match, first + (1.0 - any_match) * count, last + (1.0 - any_match) * count
 
     def rarest_missing(self) -> Tensor:
         return (self.weight * self.query * (1.0 - self.in_title)).max(axis=1)

@@ -39,6 +39,12 @@ class ServeConfig(Limits):
     host: str = option("127.0.0.1", help="address to listen on; 0.0.0.0: every one of this machine's")
     port: int = option(8600, help="port to listen on; 0: a free one, which is printed", minimum=0, maximum=65535)
     more_ports: tuple[Union[int, str], ...] = option((), several=True, help="further ports; each speaks every protocol")
+    http_port: Optional[int] = option(
+        None,
+        help="a further port, of HTTP alone and served by uvicorn as it is: for proxies and clouds; 0: a free one",
+        minimum=0,
+        maximum=65535,
+    )
     workers: int = option(1, help="processes, each with the model in its own memory", minimum=1, maximum=256)
     engine: Optional[str] = option(
         None,
@@ -79,6 +85,8 @@ class ServeConfig(Limits):
         super().__post_init__()
         if not all(port.isdigit() and 0 < int(port) < 65536 for port in self._more_ports()):
             raise UsageError(f"--more_ports {' '.join(map(str, self.more_ports))}: give numbers from 1 to 65535")
+        if self.http_port and self.http_port in self.ports:
+            raise UsageError(f"--http_port {self.http_port}: --port or --more_ports has it already; choose another")
         if self.api_key is not None and not self.api_key.strip():
             raise UsageError(f"{API_KEY_VARIABLE} is set and empty: give a key, or unset it")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 from starlette.requests import Request
@@ -22,14 +23,27 @@ from paddle_ranker.serving.http.openapi import docs_page, openapi
 Reload = Callable[[], Awaitable[dict[str, Any]]]
 
 
+@dataclass(frozen=True)
+class Controls:
+    """What admin's routes ask of the process.
+
+    reload: loads the models anew and says what became of it; raises `Fault` where it did not take them
+    stopping: whether the server stops, and wants no more requests
+    connections: how many are open
+    protocols: of the server's port
+    """
+
+    reload: Optional[Reload] = None
+    stopping: Callable[[], bool] = lambda: False
+    connections: Callable[[], int] = lambda: 0
+    protocols: Sequence[str] = ()
+
+
 class AdminRoutes:
     """The handlers of the routes.
 
     Args:
         services: of each served model, by the name of its endpoint.
-        reload: loads the models anew and says what became of it; raises `Fault` where it did not take them.
-        stopping: whether the server stops, and wants no more requests.
-        connections: how many are open.
     """
 
     def __init__(
@@ -37,13 +51,10 @@ class AdminRoutes:
         services: Mapping[str, ModelSlot[Any]],
         metrics: Metrics,
         config: ServeConfig,
-        *,
-        reload: Optional[Reload] = None,
-        stopping: Callable[[], bool] = lambda: False,
-        connections: Callable[[], int] = lambda: 0,
+        controls: Controls,
     ):
-        self._services, self._metrics, self._config = services, metrics, config
-        self._reload, self._stopping, self._connections = reload, stopping, connections
+        self._services, self._metrics = services, metrics
+        self._config, self._controls = config, controls
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes."""
@@ -62,19 +73,19 @@ class AdminRoutes:
         return _json({"status": "live"})
 
     async def ready(self, request: Request) -> Response:
-        if self._stopping():
+        if self._controls.stopping():
             raise Fault(UNAVAILABLE, "the server is stopping", retry_after=1.0)
         return _json({"status": "ready", "model": " and ".join(service.name for service in self._services.values())})
 
     async def metrics(self, request: Request) -> Response:
         for name, service in self._services.items():
             self._metrics.batches(name).queue(service.queued_pairs)
-        self._metrics.connections(self._connections())
+        self._metrics.connections(self._controls.connections())
         content, content_type = self._metrics.render()
         return Response(content, headers={"content-type": content_type})
 
     async def info(self, request: Request) -> Response:
-        return _json(describe(self._services, self._config))
+        return _json(describe(self._services, self._config, self._controls.protocols))
 
     async def openapi(self, request: Request) -> Response:
         return _json(self._openapi())
@@ -88,13 +99,13 @@ class AdminRoutes:
 
     async def reload(self, request: Request) -> Response:
         """Load the model anew; only where callers must show a key."""
-        if self._config.api_key is None or self._reload is None:
+        if self._config.api_key is None or self._controls.reload is None:
             raise Fault(NOT_FOUND, f"needs an API key: start the server with {API_KEY_VARIABLE} set, or send it SIGHUP")
-        outcome = await self._reload()
+        outcome = await self._controls.reload()
         return _json(outcome, 202 if outcome["status"] == "passed on" else 200)
 
 
-def describe(services: Mapping[str, ModelSlot[Any]], config: ServeConfig) -> dict[str, Any]:
+def describe(services: Mapping[str, ModelSlot[Any]], config: ServeConfig, protocols: Sequence[str]) -> dict[str, Any]:
     """Return what `/info` shows; a ranker's part is not under a name, for Text Embeddings Inference has it so."""
     shown: dict[str, Any] = {"version": __version__}
     limits = config.limits.values()
@@ -110,7 +121,7 @@ def describe(services: Mapping[str, ModelSlot[Any]], config: ServeConfig) -> dic
         **{name: getattr(config, name) for name in settings},
         "limits": limits,
         "timeouts": {name: getattr(config, name) for name in timeouts},
-        "protocols": ["baidu_std", "http", "grpc"],
+        "protocols": list(protocols),
     }
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import Callable, Optional, cast
+from typing import Any, Callable, Optional, cast
 
 from paddle_ranker.serving.core.counted import Counting
 from paddle_ranker.serving.core.credentials import require_key
@@ -34,6 +34,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         counting: counts requests, frames that cannot be read among them.
         in_flight: requests of this connection that are worked on at a time.
         body_seconds: that a begun frame may take to arrive, and replies to be read.
+        idle_seconds: after which `check` closes a connection on which nothing is asked.
     """
 
     def __init__(
@@ -41,17 +42,19 @@ class BaiduStdProtocol(asyncio.Protocol):
         service: ScoringService,
         *,
         api_key: Optional[str] = None,
-        on_close: Optional[Callable[[BaiduStdProtocol], None]] = None,
+        on_close: Optional[Callable[[Any], None]] = None,
         counting: Counting = contextlib.nullcontext,
         in_flight: int = 64,
         body_seconds: float = 30.0,
+        idle_seconds: float = 600.0,
     ) -> None:
         self._service = service
         self._api_key = api_key
         self._on_close = on_close
         self._counting = counting
         self._most_in_flight = in_flight
-        self._body_seconds = body_seconds
+        self._body_seconds, self._idle_seconds = body_seconds, idle_seconds
+        self._asked = time.monotonic()
         self._limit = service.limits.request_bytes
         self._tasks: set[asyncio.Task[None]] = set()
         self._buffer = bytearray()
@@ -73,6 +76,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
 
     def data_received(self, data: bytes) -> None:
+        self._asked = time.monotonic()
         if not self._ending:
             self._buffer += data
             self._read_frames()
@@ -96,6 +100,15 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._write_paused = False
         self._stop_timer("_write_timer")
         self._read_frames()
+
+    def check(self, now: float) -> None:
+        """See `Connection`."""
+        if now - self._asked > self._idle_seconds and not self.in_flight:
+            self.shutdown()
+
+    def abort(self) -> None:
+        """See `Connection`."""
+        self._transport.abort()
 
     def shutdown(self) -> None:
         """Read no further request; close when those in flight are answered."""

@@ -1,4 +1,4 @@
-"""Start the server: one port, on which the first four bytes of a connection say which protocol it speaks."""
+"""Start the server: ports, processes, and a line that says where it listens."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from contextlib import suppress
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import DependencyError, RankerError
+from paddle_ranker.registry import load_named_plugins
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.credentials import API_KEY_VARIABLE
 from paddle_ranker.serving.http.endpoints import served_by
+from paddle_ranker.serving.process.protocols import PROTOCOLS
 
 _BACKLOG = 2048
 _PACKAGES = ("starlette", "uvicorn", "httptools", "pydantic", "prometheus_client", "grpc", "google")  # google.protobuf
@@ -29,6 +31,8 @@ def run(config: ServeConfig) -> int:
     like where the model cannot be loaded.
     """
     require_packages()
+    load_named_plugins()  # once more: not every command that ends here has done so
+    served_by(config)
     allow_open_files(4 * config.limits.connections + 256)
     sockets = listen(config)
     try:
@@ -61,12 +65,12 @@ def require_packages() -> None:
 
 
 def listen(config: ServeConfig) -> list[socket.socket]:
-    """Return a listening socket for each port, in their order.
+    """Return a listening socket for each port, that of HTTP alone, where there is one, last.
 
     Raises `RankerError` where one cannot be had.
     """
     sockets: list[socket.socket] = []
-    for port in config.ports:
+    for port in (*config.ports, *(() if config.http_port is None else (config.http_port,))):
         try:
             found = socket.getaddrinfo(config.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             family, kind, protocol, _, address = found[0]
@@ -90,8 +94,11 @@ def listen(config: ServeConfig) -> list[socket.socket]:
 def announce(config: ServeConfig, sockets: list[socket.socket]) -> None:
     """Say on standard output what is served, and where."""
     places = [_url(listener.getsockname()) for listener in sockets]
+    count = len(config.ports)
     served = " and ".join(str(endpoint.folder(config)) for endpoint in served_by(config).values())
-    print(f"serving {served} on {' and '.join(places)} (baidu_std, HTTP, gRPC)", flush=True)
+    titles = ", ".join(protocol.title for protocol in PROTOCOLS.values())
+    alone = "".join(f" and {place} (HTTP)" for place in places[count:])
+    print(f"serving {served} on {' and '.join(places[:count])} ({titles}){alone}", flush=True)
 
 
 def _url(address: tuple[str, int]) -> str:

@@ -31,8 +31,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass
-class _Place:
-    """One of the workers' places: who has it, or when it is filled again."""
+class _Slot:
+    """A worker: its process, or when the next one is started."""
 
     pid: int = 0
     started: float = 0.0
@@ -59,18 +59,18 @@ def supervise(config: ServeConfig, sockets: Sequence[socket.socket], announce: C
 class _Supervisor:
     def __init__(self, config: ServeConfig, sockets: Sequence[socket.socket], announce: Callable[[], None]):
         self._config, self._sockets, self._announce = config, sockets, announce
-        self._places = [_Place() for _ in range(config.workers)]
+        self._slots = [_Slot() for _ in range(config.workers)]
         self._ready: set[int] = set()  # pids
         self._announced = False
         self._stopping = 0  # how often it was told to
         self._stop_by = float("inf")  # when workers that have not ended by themselves are killed
         self._life, self._life_end = os.pipe()  # ends when this process does, however it does
-        self._news, self._news_end = os.pipe()  # workers write their pid when they are ready
+        self._ready_pipe, self._ready_end = os.pipe()  # workers write their pid when they are ready
         self._wake, self._wake_end = os.pipe()
         self._received: list[int] = []
 
     def run(self) -> int:
-        for descriptor in (self._wake, self._wake_end, self._news):
+        for descriptor in (self._wake, self._wake_end, self._ready_pipe):
             os.set_blocking(descriptor, False)
         previous = {number: signal.signal(number, self._note) for number in (*_SIGNALS, signal.SIGCHLD)}
         waker = signal.set_wakeup_fd(self._wake_end, warn_on_full_buffer=False)
@@ -81,12 +81,19 @@ class _Supervisor:
             signal.set_wakeup_fd(waker)
             for number, handler in previous.items():
                 signal.signal(number, handler)
-            for place in self._places:
-                if place.pid:
+            for slot in self._slots:
+                if slot.pid:
                     with suppress(ProcessLookupError):
-                        os.kill(place.pid, signal.SIGKILL)
-                    os.waitpid(place.pid, 0)
-            for descriptor in (self._life, self._life_end, self._news, self._news_end, self._wake, self._wake_end):
+                        os.kill(slot.pid, signal.SIGKILL)
+                    os.waitpid(slot.pid, 0)
+            for descriptor in (
+                self._life,
+                self._life_end,
+                self._ready_pipe,
+                self._ready_end,
+                self._wake,
+                self._wake_end,
+            ):
                 os.close(descriptor)
 
     def _note(self, number: int, frame: object) -> None:
@@ -95,20 +102,20 @@ class _Supervisor:
     def _loop(self) -> None:
         while True:
             self._pass_on_signals()
-            self._bury()
-            if self._stopping and not any(place.pid for place in self._places):
+            self._reap()
+            if self._stopping and not any(slot.pid for slot in self._slots):
                 return
             now = time.monotonic()
             if now > self._stop_by:
                 print("workers that did not end in time are killed", file=sys.stderr, flush=True)
                 return
-            for place in self._places:
-                if not place.pid and not self._stopping and place.due <= now:
-                    self._start(place)
-            select.select([self._wake, self._news], [], [], _WAIT)
+            for slot in self._slots:
+                if not slot.pid and not self._stopping and slot.due <= now:
+                    self._start(slot)
+            select.select([self._wake, self._ready_pipe], [], [], _WAIT)
             with suppress(BlockingIOError):
                 os.read(self._wake, 4096)
-            self._hear()
+            self._receive()
 
     def _pass_on_signals(self) -> None:
         while self._received:
@@ -118,31 +125,31 @@ class _Supervisor:
             if number != signal.SIGHUP:
                 self._stopping += 1
                 self._stop_by = time.monotonic() + self._config.drain_seconds + _GRACE
-            for place in self._places:
-                if place.pid and (number != signal.SIGHUP or place.pid in self._ready):
+            for slot in self._slots:
+                if slot.pid and (number != signal.SIGHUP or slot.pid in self._ready):
                     # A terminal's Ctrl-C has reached the workers already: a second signal would end them at once.
                     with suppress(ProcessLookupError):
-                        os.kill(place.pid, signal.SIGTERM if number == signal.SIGINT else number)
+                        os.kill(slot.pid, signal.SIGTERM if number == signal.SIGINT else number)
             if self._stopping > 1:
                 os._exit(128 + number)
 
-    def _start(self, place: _Place) -> None:
+    def _start(self, slot: _Slot) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         first = not self._announced
         pid = os.fork()
         if pid == 0:
-            self._be_worker(first)
-        place.pid, place.started = pid, time.monotonic()
+            self._run_worker(first)
+        slot.pid, slot.started = pid, time.monotonic()
 
-    def _be_worker(self, first: bool) -> NoReturn:
+    def _run_worker(self, first: bool) -> NoReturn:
         """Run a worker in this process, which was forked for it, and end the process."""
         status = 1
         try:
             signal.set_wakeup_fd(-1)
             for number in (*_SIGNALS, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
-            for descriptor in (self._life_end, self._news, self._wake, self._wake_end):
+            for descriptor in (self._life_end, self._ready_pipe, self._wake, self._wake_end):
                 os.close(descriptor)
             os.setpgid(0, 0)  # a terminal's Ctrl-C is for the supervisor, which passes it on
             from paddle_ranker.serving.process.worker import Worker
@@ -152,7 +159,7 @@ class _Supervisor:
                 self._config,
                 self._sockets,
                 early=first,
-                on_ready=lambda: _say_ready(self._news_end),
+                on_ready=lambda: _send_ready(self._ready_end),
                 pass_on_reload=lambda: os.kill(supervisor, signal.SIGHUP),
                 parent=self._life,
             )
@@ -167,34 +174,35 @@ class _Supervisor:
                 sys.stderr.flush()
             os._exit(status)
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
+        """Note which workers are ready; announce the server when all are."""
         with suppress(BlockingIOError):
-            for word in os.read(self._news, 4096).split():
+            for word in os.read(self._ready_pipe, 4096).split():
                 self._ready.add(int(word))
-        if not self._announced and all(place.pid in self._ready for place in self._places):
+        if not self._announced and all(slot.pid in self._ready for slot in self._slots):
             self._announced = True
             self._announce()
 
-    def _bury(self) -> None:
-        """Take note of workers that have died."""
-        for place in self._places:
-            if not place.pid:
+    def _reap(self) -> None:
+        """Note which workers have ended, and when each is started again."""
+        for slot in self._slots:
+            if not slot.pid:
                 continue
-            pid, status = os.waitpid(place.pid, os.WNOHANG)
+            pid, status = os.waitpid(slot.pid, os.WNOHANG)
             if not pid:
                 continue
             was_ready, now = pid in self._ready, time.monotonic()
             self._ready.discard(pid)
-            place.pid = 0
-            _forget_figures(pid)
+            slot.pid = 0
+            _remove_gauges(pid)
             if self._stopping:
                 continue
             if not self._announced and not was_ready:
                 raise RankerError("a worker could not be started; what it said is above")
-            soon = now - place.started < _SOON or not was_ready
-            place.failures = place.failures + 1 if soon else 0
-            delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** (place.failures - 1)) if place.failures else 0.0
-            place.due = now + delay
+            soon = now - slot.started < _SOON or not was_ready
+            slot.failures = slot.failures + 1 if soon else 0
+            delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** (slot.failures - 1)) if slot.failures else 0.0
+            slot.due = now + delay
             how = (
                 f"by signal {os.WTERMSIG(status)}"
                 if os.WIFSIGNALED(status)
@@ -203,12 +211,12 @@ class _Supervisor:
             print(f"worker {pid} ended {how}; another one starts in {delay:g} seconds", file=sys.stderr, flush=True)
 
 
-def _say_ready(descriptor: int) -> None:
+def _send_ready(descriptor: int) -> None:
     os.write(descriptor, f"{os.getpid()}\n".encode())
 
 
-def _forget_figures(pid: int) -> None:
-    """Take a dead worker's gauges out of the figures; its counts stay."""
+def _remove_gauges(pid: int) -> None:
+    """Take a dead worker's gauges out of the metrics; its counts stay."""
     folder = os.environ[MULTIPROCESS_VARIABLE]
     for name in os.listdir(folder):
         if name.startswith("gauge_live") and name.endswith(f"_{pid}.db"):

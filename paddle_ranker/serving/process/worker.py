@@ -7,7 +7,6 @@ import importlib
 import os
 import signal
 import socket
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -15,17 +14,14 @@ from typing import Any, Callable, Optional
 
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.connections import Connections
-from paddle_ranker.serving.core.counted import CountedRequest, Counting
 from paddle_ranker.serving.core.logs import JsonLog, route_logging
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.reload import Part, Reloader
 from paddle_ranker.serving.core.service import EngineService
+from paddle_ranker.serving.http.admin import Controls
 from paddle_ranker.serving.http.endpoints import RANKER, served_by
-from paddle_ranker.serving.paddle.pipeline import PipelineNames
-from paddle_ranker.serving.process.http_app import make_app
-from paddle_ranker.serving.process.sniffing import Speakers
-
-_BACKLOG = 2048
+from paddle_ranker.serving.process.http_app import BACKLOG, HttpPort, make_app
+from paddle_ranker.serving.process.protocols import PROTOCOLS, ProtocolHandler, ServerContext, SniffingProtocol
 
 
 class Worker:
@@ -59,14 +55,15 @@ class Worker:
         self._ranker: Any = self._services.get(RANKER) or EngineService(config.limits, is_served=False)
         self._reloader = Reloader(self._parts(), self._metrics, self._log)
         self._servers: list[Any] = []
+        self._handlers: list[tuple[bytes, ProtocolHandler]] = []
+        self._http: Optional[HttpPort] = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def run(self) -> int:
         """Serve until a signal; return the exit status. Raises what loading the models raises."""
         if any(endpoint.needs_paddle(self._config) for endpoint in self._endpoints.values()):
-            with suppress(
-                ImportError
-            ):  # here, because it takes the signals' handlers, which only this thread gets back
+            # Here, because it takes the signals' handlers, which only this thread gets back.
+            with suppress(ImportError):
                 importlib.import_module("paddle")
         try:
             asyncio.run(self._serve())
@@ -84,68 +81,38 @@ class Worker:
         return parts
 
     async def _serve(self) -> None:
-        from uvicorn.config import Config
         from uvicorn.server import ServerState
-
-        from paddle_ranker.serving.paddle.grpc_services import start_grpc
 
         config, state = self._config, ServerState()
         self._stop = asyncio.Event()
         self._connections = Connections(config.limits.connections, state)
-        app = make_app(
-            self._services,
-            config,
-            self._metrics,
-            log=self._log,
+        log = self._log if config.log_requests else None
+        controls = Controls(
             reload=self._reload,
             stopping=lambda: self._connections.stopping,
-            connections=lambda: len(self._connections),
+            connections=lambda: len(self._connections) + (self._http.connections if self._http else 0),
+            protocols=list(PROTOCOLS),
         )
-        uvicorn_config = Config(
-            app,
-            interface="asgi3",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_keep_alive=int(config.idle_seconds),
-        )
-        uvicorn_config.load()
+        app = make_app(self._services, config, self._metrics, log=log, controls=controls)
+        if config.http_port is not None:
+            self._http = HttpPort(app, config)
+        context = ServerContext(config, self._connections, self._ranker, self._services, self._metrics, app, state, log)
         self._handle_signals()
-        with tempfile.TemporaryDirectory(prefix="paddle_ranker_") as folder:  # mode 0700
-            grpc_path = os.path.join(folder, "grpc")
-            names = PipelineNames(config.pipeline_service, config.pipeline_method)
-            grpc = await start_grpc(
-                self._ranker,
-                f"unix:{grpc_path}",
-                limits=config.limits,
-                api_key=config.api_key,
-                names=names,
-                counting=self._counting("grpc"),
-            )
-            speakers = Speakers(
-                config,
-                self._connections,
-                uvicorn_config=uvicorn_config,
-                server_state=state,
-                rpc=self._ranker,
-                counting=self._counting("baidu_std"),
-                grpc_path=grpc_path,
-            )
-            watching = asyncio.ensure_future(self._connections.watch())
-            try:
-                if self._early:
-                    await self._listen(speakers)
-                if await self._load():
-                    if not self._early:
-                        await self._listen(speakers)
-                    self._on_ready()
-                    await self._stop.wait()
-            finally:
-                await self._end(grpc)
-                watching.cancel()
+        watching = asyncio.ensure_future(self._connections.watch())
+        try:
+            for protocol in PROTOCOLS.values():
+                self._handlers.append((protocol.begins, await protocol.start(context)))
+            self._handlers.sort(key=lambda item: -len(item[0]))
+            if self._early:
+                await self._listen()
+            if await self._load():
+                if not self._early:
+                    await self._listen()
+                self._on_ready()
+                await self._stop.wait()
+        finally:
+            await self._end()
+            watching.cancel()
 
     async def _load(self) -> bool:
         """Load the model; return False where the server is told to stop meanwhile."""
@@ -160,23 +127,29 @@ class Worker:
         self._handle_signals()  # again: what an engine imports may have taken them
         return True
 
-    async def _listen(self, speakers: Speakers) -> None:
-        loop = asyncio.get_running_loop()
-        for listener in self._sockets:
+    async def _listen(self) -> None:
+        config = self._config
+        make = partial(SniffingProtocol, config, self._connections, self._handlers)
+        ports = len(config.ports)
+        for listener in self._sockets[:ports]:
             # asyncio accepts up to `backlog` connections at a time: one of several workers would have them all.
-            at_a_time = _BACKLOG if self._config.workers == 1 else 1
-            self._servers.append(await loop.create_server(speakers.first, sock=listener, backlog=at_a_time))
-            listener.listen(_BACKLOG)
+            at_a_time = BACKLOG if config.workers == 1 else 1
+            server = await asyncio.get_running_loop().create_server(make, sock=listener, backlog=at_a_time)
+            self._servers.append(server)
+            listener.listen(BACKLOG)
+        if self._http is not None:
+            await self._http.begin(self._sockets[ports])
 
-    async def _end(self, grpc: Any) -> None:
-        """Accept nothing more, finish what is in flight, put the model away."""
+    async def _end(self) -> None:
+        """Accept nothing more, finish what is in flight, unload the models."""
         await asyncio.sleep(0.01)  # who connected before the signal is accepted still
         for server in self._servers:
             server.close()
         seconds = self._config.drain_seconds
-        ending = asyncio.ensure_future(grpc.stop(seconds))
-        aborted = await self._connections.drain(seconds)
-        await ending
+        ending: list[Any] = [handler.stop(seconds) for _, handler in self._handlers]
+        if self._http is not None and self._http.started:
+            ending.append(self._http.end())
+        aborted, *_ = await asyncio.gather(self._connections.drain(seconds), *ending)
         if aborted:
             self._log.write("stop", message=f"{aborted} connections were cut off after {seconds:g} seconds")
         for task in self._tasks:
@@ -220,9 +193,3 @@ class Worker:
             return await self._reloader.reload()
         finally:
             self._handle_signals()
-
-    def _counting(self, protocol: str) -> Counting:
-        log = self._log if self._config.log_requests else None
-        return partial(
-            CountedRequest, protocol=protocol, metrics=self._metrics, log=log, log_texts=self._config.log_texts
-        )

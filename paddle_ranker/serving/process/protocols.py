@@ -1,0 +1,217 @@
+"""Protocols of the server's port: the first bytes of a connection say which handler gets it.
+
+    PROTOCOLS.add("echo", PortProtocol("echo", b"ECHO", start_echo))
+
+in a module that `PADDLE_RANKER_PLUGINS` names adds one; `start_echo` returns its `ProtocolHandler`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Callable, Optional, cast
+
+from paddle_ranker.registry import Registry
+from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.connections import Connections
+from paddle_ranker.serving.process.relay import Relay
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from paddle_ranker.serving.core.counted import Counting
+    from paddle_ranker.serving.core.logs import JsonLog
+    from paddle_ranker.serving.core.metrics import Metrics
+    from paddle_ranker.serving.core.model_slot import ModelSlot
+    from paddle_ranker.serving.core.scores import ScoringService
+    from paddle_ranker.serving.paddle.grpc_services import GrpcServer
+
+
+@dataclass(frozen=True)
+class ServerContext:
+    """What a worker's protocols are made with.
+
+    ranker: answers Paddle Serving's protocols
+    services: of all served models, by the name of their endpoint
+    app: the HTTP application
+    log: of requests; None: they are not logged
+    server_state: uvicorn's
+    """
+
+    config: ServeConfig
+    connections: Connections
+    ranker: ScoringService
+    services: Mapping[str, ModelSlot[Any]]
+    metrics: Metrics
+    app: ASGIApp
+    server_state: Any
+    log: Optional[JsonLog] = None
+
+    def counting(self, protocol: str) -> Counting:
+        """Return what counts and logs the requests of a protocol."""
+        from paddle_ranker.serving.core.counted import CountedRequest
+
+        log_texts = self.config.log_texts
+        return partial(CountedRequest, protocol=protocol, metrics=self.metrics, log=self.log, log_texts=log_texts)
+
+
+class ProtocolHandler:
+    """A protocol in one worker.
+
+    Args:
+        make: returns an `asyncio.Protocol` that is a `Connection` for each connection; it gets the first bytes again.
+    """
+
+    def __init__(self, make: Callable[[], Any]):
+        self.connection = make
+
+    def refusal(self, message: str) -> bytes:
+        """Return what a connection above the limit is told before it is closed."""
+        return b""
+
+    async def stop(self, seconds: float) -> None:
+        """End what was started beside the connections; it has so long for requests in flight."""
+
+
+@dataclass(frozen=True)
+class PortProtocol:
+    """A protocol.
+
+    title: as the server's first line names it
+    begins: the first bytes of its connections; none: those that no other protocol begins with
+    start: makes its handler, in every worker
+    """
+
+    title: str
+    begins: bytes
+    start: Callable[[ServerContext], Awaitable[ProtocolHandler]]
+
+
+class SniffingProtocol(asyncio.Protocol):
+    """A connection whose protocol is not known yet.
+
+    Args:
+        handlers: by the bytes that their connections begin with, the longest first.
+    """
+
+    def __init__(
+        self, config: ServeConfig, connections: Connections, handlers: Sequence[tuple[bytes, ProtocolHandler]]
+    ):
+        self._config, self._connections, self._handlers = config, connections, handlers
+        self._begin = b""
+        self._since = time.monotonic()
+        self._refused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for the first bytes, if there may be one more connection."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._refused = not self._connections.add(self)
+        if self._connections.is_flooded:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Give the connection to the handler of the protocol that begins so."""
+        begin = self._begin = self._begin + data
+        if any(len(begin) < len(begins) and begins.startswith(begin) for begins, _ in self._handlers):
+            return
+        handler = next(handler for begins, handler in self._handlers if begin.startswith(begins))
+        if self._refused:
+            message = f"{self._connections.most} connections are open, which is the limit"
+            self._transport.write(handler.refusal(message))
+            self._transport.close()
+            return
+        protocol = handler.connection()
+        protocol.connection_made(self._transport)
+        self._transport.set_protocol(protocol)
+        self._connections.replace(self, protocol)
+        protocol.data_received(begin)
+
+    def connection_lost(self, exc: Optional[Exception]) -> None:
+        """Forget the connection."""
+        self._connections.discard(self)
+
+    def check(self, now: float) -> None:
+        """See `Connection`."""
+        if now - self._since > self._config.header_seconds:
+            self._transport.abort()
+
+    def shutdown(self) -> None:
+        """See `Connection`."""
+        self._transport.close()
+
+    def abort(self) -> None:
+        """See `Connection`."""
+        self._transport.abort()
+
+
+async def _start_baidu_std(context: ServerContext) -> ProtocolHandler:
+    from paddle_ranker.serving.paddle.baidu_std_server import BaiduStdProtocol
+
+    config = context.config
+    make = partial(
+        BaiduStdProtocol,
+        context.ranker,
+        api_key=config.api_key,
+        on_close=context.connections.discard,
+        counting=context.counting("baidu_std"),
+        body_seconds=config.body_seconds,
+        idle_seconds=config.rpc_idle_seconds,
+    )
+    return ProtocolHandler(make)
+
+
+class _HttpHandler(ProtocolHandler):
+    def refusal(self, message: str) -> bytes:
+        from paddle_ranker.serving.http.protocol import refusal
+
+        return refusal(b"503 Service Unavailable", message, b"retry-after: 1")
+
+
+async def _start_http(context: ServerContext) -> ProtocolHandler:
+    from paddle_ranker.serving.http.protocol import WatchedHttpProtocol
+    from paddle_ranker.serving.process.http_app import uvicorn_config
+
+    config = uvicorn_config(context.app, context.config)
+    config.load()
+    return _HttpHandler(partial(WatchedHttpProtocol, config, context.server_state, context.config, context.connections))
+
+
+class _GrpcHandler(ProtocolHandler):
+    """Relays to a gRPC server of this process, on a Unix socket that nobody else sees."""
+
+    def __init__(self, make: Callable[[], Any], server: GrpcServer, folder: tempfile.TemporaryDirectory[str]):
+        super().__init__(make)
+        self._server, self._folder = server, folder
+
+    async def stop(self, seconds: float) -> None:
+        await self._server.stop(seconds)
+        self._folder.cleanup()
+
+
+async def _start_grpc(context: ServerContext) -> ProtocolHandler:
+    from paddle_ranker.serving.paddle.grpc_services import start_grpc
+    from paddle_ranker.serving.paddle.pipeline import PipelineNames
+
+    folder = tempfile.TemporaryDirectory(prefix="paddle_ranker_")  # mode 0700
+    path = os.path.join(folder.name, "grpc")
+    config = context.config
+    server = await start_grpc(
+        context.ranker,
+        f"unix:{path}",
+        limits=config.limits,
+        api_key=config.api_key,
+        names=PipelineNames(config.pipeline_service, config.pipeline_method),
+        counting=context.counting("grpc"),
+    )
+    return _GrpcHandler(partial(Relay, path, context.connections, config.rpc_idle_seconds), server, folder)
+
+
+PROTOCOLS: Registry[PortProtocol] = Registry("protocol")
+PROTOCOLS.add("baidu_std", PortProtocol("baidu_std", b"PRPC", _start_baidu_std))
+PROTOCOLS.add("http", PortProtocol("HTTP", b"", _start_http))
+PROTOCOLS.add("grpc", PortProtocol("gRPC", b"PRI ", _start_grpc))

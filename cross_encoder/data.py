@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Optional
@@ -11,33 +10,15 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker.data.records import LabeledPair, RecordFile
-from paddle_ranker.data.teacher_scores import teacher_column
 from paddle_ranker.encoding.batching import Groups
-from paddle_ranker.encoding.columns import EncodedPairs, gather
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.store import MAX_BYTES, PairCollector
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.evaluate import require_both_classes
 from paddle_ranker.scoring.scorer import chunks
+from paddle_ranker.storage.arrays import gather
+from paddle_ranker.training.examples import EncodedExamples, teacher_column
 from paddle_ranker.training.losses.expression import LossExpression
-
-
-@dataclass(frozen=True)
-class EncodedLabels:
-    """n labelled pairs: `labels` `[n]` float32, 1 and above is relevant; `queries` `[n]` int64, or None.
-
-    Rows of one query have the same number in `queries`, wherever they stand. `teacher` `[n]` float32 are a teacher's
-    logits, or None; `highest_label` is that of all rows.
-    """
-
-    pairs: EncodedPairs
-    labels: np.ndarray
-    queries: Optional[np.ndarray]
-    teacher: Optional[np.ndarray] = None
-    highest_label: float = 1.0
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 def encode_labels(
@@ -48,7 +29,7 @@ def encode_labels(
     *,
     with_queries: bool = False,
     loss: Optional[LossExpression] = None,
-) -> EncodedLabels:
+) -> EncodedExamples:
     """Encode all labelled pairs, of a list or of a file that is read as it goes.
 
     Beyond `max_bytes` in memory they lie in unnamed temporary files in `folder` (None: the system's for such files).
@@ -72,15 +53,15 @@ def encode_labels(
     pairs, kept = collector.finish()
     if loss is None or loss.needs_labels:
         require_both_classes(name, kept["labels"], "training")
-    return EncodedLabels(pairs, kept["labels"], kept.get("queries"), kept.get("teacher"), highest)
+    return EncodedExamples(pairs, kept["labels"], kept.get("queries"), kept.get("teacher"), highest)
 
 
-def left_out(name: str, data: EncodedLabels, loss: LossExpression) -> list[str]:
+def left_out(name: str, data: EncodedExamples, loss: LossExpression) -> list[str]:
     """Return what to say of queries that have nothing to compare, one line for each way of being so.
 
     Raises `DataError` where no query has anything for any loss of the sum.
     """
-    if data.queries is None:
+    if data.queries is None or data.labels is None:
         return []
     groups = Groups.of(data.queries)
     labels = gather(data.labels, np.arange(len(data)))[groups.members]

@@ -79,7 +79,7 @@ def train(options: TrainCeOptions) -> None:
     parts.network.head.bias.stop_gradient = options.expression.shift_invariant
     loss = RankingLoss(options.expression, options.margin, data.highest_label)
     examples = LabeledExamples(data, loss)
-    facts = {"group_by_query": options.groups, "margin": loss.margin, "examples": len(data)}
+    facts = {"group_by_query": options.groups, "margin": loss.margin, "examples": len(examples)}
     files = {"train_set": options.train_set, "test_file": options.test_file}
     train_ranker(start, examples, evaluation, options, files=files, facts=facts)
 

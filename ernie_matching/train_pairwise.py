@@ -54,7 +54,7 @@ def train(options: TrainPairwiseOptions) -> None:
     parts.network.head.bias.stop_gradient = expression.shift_invariant
     loss = RankingLoss(expression, options.margin)
     examples = PairwiseExamples(triples, loss)
-    facts = {"margin": loss.margin, "examples": len(triples)}
+    facts = {"margin": loss.margin, "examples": len(examples)}
     files = {"train_file": options.train_file, "test_file": options.test_file}
     train_ranker(start, examples, evaluation, options, files=files, facts=facts)
 

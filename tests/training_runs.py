@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ernie_matching.data import EncodedTriples
+from ernie_matching.data import join_triples
 from ernie_matching.model import PairwiseExamples
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.pair_encoder import PairEncoder
@@ -28,7 +28,7 @@ def make_examples(folder: Path) -> PairwiseExamples:
     encoder = PairEncoder.from_folder(folder, 32)
     queries = [query for query, _ in PAIRS] * 4
     titles = [title for _, title in PAIRS] * 4
-    triples = EncodedTriples.of(encoder.encode(queries, titles), encoder.encode(queries, titles[1:] + titles[:1]))
+    triples = join_triples(encoder.encode(queries, titles), encoder.encode(queries, titles[1:] + titles[:1]))
     return PairwiseExamples(triples, RankingLoss("margin_logit"))
 
 

@@ -12,7 +12,7 @@ from paddle import Tensor, nn
 from benchmarks.peers.answers import Pace
 from benchmarks.peers.published import PublishedRanker
 from benchmarks.peers.work import BenchmarkTriples, TrainingWork, batches_forever
-from ernie_matching.data import EncodedTriples
+from ernie_matching.data import join_triples
 from ernie_matching.model import PairwiseExamples
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.columns import EncodedPairs
@@ -29,7 +29,7 @@ FOREVER = 1_000_000
 def ours(work: TrainingWork, triples: BenchmarkTriples, pace: Pace, *, match_embeddings: bool) -> None:
     """Run this toolkit's trainer as `train_pairwise.py` does, until the pace ends it."""
     network = RankerNetwork(EncoderConfig(**work.shape), work.never_match if match_embeddings else None)
-    encoded = EncodedTriples.of(triples.positives, triples.negatives)
+    encoded = join_triples(triples.positives, triples.negatives)
     examples = _Paced(encoded, RankingLoss("margin_logit"))
     examples.pace = pace
     factors = {"head": 10.0, "match_embeddings": 10.0}

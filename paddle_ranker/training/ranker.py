@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-
-from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.evaluate import EvaluationSet
 from paddle_ranker.metrics.measures import MEASURES
@@ -18,9 +15,10 @@ from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.files import say_truncated
 from paddle_ranker.storage.digest import content_digest
+from paddle_ranker.training.examples import RankingExamples
 from paddle_ranker.training.options import RankerTrainingOptions
 from paddle_ranker.training.run import Run, start_run
-from paddle_ranker.training.task import Examples, Task
+from paddle_ranker.training.task import Task
 from paddle_ranker.training.trainer import FitResult
 
 FOLDED_HEAD_FACTOR = 2.0  # two opposite rows become one, which moves half as far a step
@@ -73,16 +71,6 @@ def _part_factors(parts: RankerParts, options: RankerTrainingOptions) -> dict[st
     return factors
 
 
-class RankerExamples(Examples, Protocol):
-    """Examples made of pairs of texts. Attribute: `pairs`, all of them, encoded."""
-
-    pairs: EncodedPairs
-
-    def pair_labels(self, indices: np.ndarray) -> np.ndarray:
-        """Return the labels of the pairs `indices`, both `[m]`; 1 and above is relevant."""
-        ...
-
-
 def open_evaluation(start: RankerStart, test_file: str, options: RankerTrainingOptions) -> EvaluationSet:
     """Return the file to evaluate on during training, encoded; pairs with several labels are left out of it."""
     return EvaluationSet(
@@ -92,7 +80,7 @@ def open_evaluation(start: RankerStart, test_file: str, options: RankerTrainingO
 
 def train_ranker(
     start: RankerStart,
-    examples: RankerExamples,
+    examples: RankingExamples,
     evaluation: EvaluationSet,
     options: RankerTrainingOptions,
     *,

@@ -11,7 +11,7 @@ import numpy as np
 import paddle
 import pytest
 
-from cross_encoder.data import EncodedLabels, encode_labels, left_out
+from cross_encoder.data import encode_labels, left_out
 from cross_encoder.model import LabeledExamples
 from cross_encoder.train_ce import TrainCeOptions
 from paddle_ranker.data.records import LabeledPair, RecordFile
@@ -19,6 +19,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.evaluate import classification_figures
 from paddle_ranker.options import parse_options
+from paddle_ranker.training.examples import EncodedExamples
 from paddle_ranker.training.losses.expression import RankingLoss, parse_loss
 from tests.tiny import PAIRS, make_network, write_tokenizer
 
@@ -48,7 +49,7 @@ ROWS = [
 
 
 @pytest.fixture(scope="module")
-def data(pair_encoder: PairEncoder) -> EncodedLabels:
+def data(pair_encoder: PairEncoder) -> EncodedExamples:
     return encode_labels(ROWS, pair_encoder, with_queries=True)
 
 
@@ -60,8 +61,9 @@ def test_classification_figures() -> None:
     assert math.isfinite(classification_figures(np.array([0.0, 1.0]), np.array([1e4, -1e4]))["cross_entropy"])
 
 
-def test_pairs_labels_and_queries_stay_together(data: EncodedLabels, pair_encoder: PairEncoder) -> None:
-    assert data.labels.tolist() == [2, 0, 0, 1, 1, 1] and data.queries is not None
+def test_pairs_labels_and_queries_stay_together(data: EncodedExamples, pair_encoder: PairEncoder) -> None:
+    assert data.labels is not None and data.queries is not None
+    assert data.labels.tolist() == [2, 0, 0, 1, 1, 1]
     for i, row in enumerate(ROWS):
         assert data.pairs[i].tolist() == pair_encoder.encode([row.query], [row.title])[0].tolist()
     same = data.queries[:, None] == data.queries[None, :]
@@ -80,11 +82,12 @@ def test_without_queries_there_are_no_groups(pair_encoder: PairEncoder) -> None:
 
 
 def test_a_file_larger_than_a_chunk_is_read_whole(
-    pair_encoder: PairEncoder, data: EncodedLabels, monkeypatch: pytest.MonkeyPatch
+    pair_encoder: PairEncoder, data: EncodedExamples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cross_encoder.data.chunks", lambda source: ([row] for row in source))
     split = encode_labels(ROWS, pair_encoder, with_queries=True)
     assert split.queries is not None and data.queries is not None
+    assert split.labels is not None and data.labels is not None
     assert split.labels.tolist() == data.labels.tolist() and split.queries.tolist() == data.queries.tolist()
     assert split.pairs.ids.tolist() == data.pairs.ids.tolist()
 
@@ -113,11 +116,12 @@ def test_one_class_only_is_an_error_that_says_so(pair_encoder: PairEncoder, tmp_
         encode_labels(source, pair_encoder, with_queries=False)
 
 
-def logits_of(network: Any, data: EncodedLabels, indices: np.ndarray) -> np.ndarray:
+def logits_of(network: Any, data: EncodedExamples, indices: np.ndarray) -> np.ndarray:
     return network(*(paddle.to_tensor(x) for x in data.pairs.pad(indices).values())).numpy()
 
 
-def test_loss_and_accuracy_are_those_of_the_logits(data: EncodedLabels) -> None:
+def test_loss_and_accuracy_are_those_of_the_logits(data: EncodedExamples) -> None:
+    assert data.labels is not None
     network, indices = make_network(), np.array([4, 0, 2])
     loss, figures = LabeledExamples(data).loss(network, indices)
     logits = logits_of(network, data, indices)
@@ -127,7 +131,7 @@ def test_loss_and_accuracy_are_those_of_the_logits(data: EncodedLabels) -> None:
 
 
 @pytest.mark.parametrize("text", ["bce", "ranknet_bce", "mse+0.5*lambda", "softmax"])
-def test_parts_of_a_batch_add_up_to_it(data: EncodedLabels, text: str) -> None:
+def test_parts_of_a_batch_add_up_to_it(data: EncodedExamples, text: str) -> None:
     network = make_network()
     examples = LabeledExamples(data, RankingLoss(text))
     parts = [np.array([5, 0, 2]), np.array([3, 1, 4])]  # whole queries
@@ -141,7 +145,7 @@ def test_parts_of_a_batch_add_up_to_it(data: EncodedLabels, text: str) -> None:
     assert figures["accuracy"] == pytest.approx(mean)
 
 
-def test_rank_net_adds_to_the_loss(data: EncodedLabels) -> None:
+def test_rank_net_adds_to_the_loss(data: EncodedExamples) -> None:
     network, indices = make_network(), np.array([0, 2, 5])
     plain, ranked = (
         float(LabeledExamples(data, RankingLoss(text)).loss(network, indices)[0]) for text in ("bce", "ranknet_bce")
@@ -176,14 +180,14 @@ def test_a_teacher_alone_needs_no_two_classes(pair_encoder: PairEncoder) -> None
 
 
 def test_the_highest_label_is_that_of_the_whole_file(
-    data: EncodedLabels, pair_encoder: PairEncoder, monkeypatch: pytest.MonkeyPatch
+    data: EncodedExamples, pair_encoder: PairEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert data.highest_label == 2.0
     monkeypatch.setattr("cross_encoder.data.chunks", lambda source: ([row] for row in source))
     assert encode_labels(ROWS, pair_encoder).highest_label == 2.0
 
 
-def grouped(pair_encoder: PairEncoder, *labels: list[float]) -> EncodedLabels:
+def grouped(pair_encoder: PairEncoder, *labels: list[float]) -> EncodedExamples:
     """Encode one query for each list, with a title for each label."""
     rows = [LabeledPair("深度"[: i + 1] * (i + 1), "学", label) for i, own in enumerate(labels) for label in own]
     return encode_labels(rows, pair_encoder, with_queries=True)
@@ -209,7 +213,7 @@ def test_those_that_are_counted_are_those_that_are_left_out(pair_encoder: PairEn
     for labels in ([0.0, 0.0], [1.0, 2.0], [1.0], [0.0, 2.0]):
         data, loss = grouped(pair_encoder, labels, [0.0, 1.0]), RankingLoss(name)
         own = np.arange(len(labels))
-        assert data.queries is not None
+        assert data.queries is not None and data.labels is not None
         logits = paddle.to_tensor(own.astype("float32"), stop_gradient=False)
         loss(logits, data.labels[own], data.queries[own]).backward()
         assert bool(left_out("x", data, loss.expression)) is not logits.grad.numpy().any()

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_matching.data import EncodedTriples, encode_triples
+from ernie_matching.data import encode_triples, join_triples
 from paddle_ranker.data.records import Triple
 from paddle_ranker.encoding.batching import BatchPlan, training_batches
 from paddle_ranker.encoding.columns import EncodedPairs, offsets_of
@@ -145,7 +145,7 @@ def test_triples_lie_side_by_side(encoder: PairEncoder, tmp_path: Path) -> None:
     assert len(encoded) == 50
     assert_equal_pairs(encoded.pairs.take(np.arange(50) * 2), positives)
     assert_equal_pairs(encoded.pairs.take(np.arange(50) * 2 + 1), negatives)
-    assert_equal_pairs(EncodedTriples.of(positives, negatives).pairs, encoded.pairs)
+    assert_equal_pairs(join_triples(positives, negatives).pairs, encoded.pairs)
     some = np.array([7, 0, 49])
     assert encoded.lengths(some).tolist() == np.maximum(positives.lengths, negatives.lengths)[some].tolist()
     encoder.truncated = 0

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cross_encoder.data import EncodedLabels
 from cross_encoder.model import LabeledExamples
 from cross_encoder.train_ce import TrainCeOptions
 from cross_encoder.train_ce import train as train_ce
@@ -19,6 +18,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.lexical.head import LexicalHead
 from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.parameters import load_arrays
+from paddle_ranker.training.examples import EncodedExamples
 from paddle_ranker.training.options import RankerTrainingOptions
 from paddle_ranker.training.ranker import start_training
 from tests.model.test_match import SPECIALS
@@ -135,7 +135,7 @@ def test_under_a_new_head_the_weights_start_from_a_logistic_regression(tmp_path:
     titles = [title for word, other in zip(words, words[1:] + words[:1]) for title in (f"论{word}", other)]
     pairs = encoder.encode(queries, titles)
     labels = np.tile(np.array([1, 0], np.float32), len(words))
-    examples = LabeledExamples(EncodedLabels(pairs, labels, None))
+    examples = LabeledExamples(EncodedExamples(pairs, labels, None))
     head = LexicalHead(CONFIG.vocab_size, SPECIALS)
     head.learn(pairs)
     assert not head.weight.numpy().any()

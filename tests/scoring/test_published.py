@@ -10,13 +10,13 @@ import numpy as np
 import paddle
 import pytest
 
-from cross_encoder.data import EncodedLabels
 from cross_encoder.model import LabeledExamples
 from paddle_ranker.model.folder import Fresh, start_ranker
 from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.scorer import Scorer
+from paddle_ranker.training.examples import EncodedExamples
 from tests.tiny import PAIRS, write_tokenizer
 
 pytestmark = pytest.mark.parity
@@ -133,7 +133,7 @@ def test_the_folded_head_trains_the_encoder_as_two_classes_do(two_classes: TwoCl
     assert parts.new_parts == ["match_embeddings"]
     parts.network.eval()  # no dropout
     queries, titles = [list(column) for column in zip(*PAIRS)]
-    pairs = EncodedLabels(parts.pair_encoder.encode(queries, titles), LABELS, None)
+    pairs = EncodedExamples(parts.pair_encoder.encode(queries, titles), LABELS, None)
     loss, figures = LabeledExamples(pairs).loss(parts.network, np.arange(len(PAIRS)))
     loss.backward()
 

@@ -197,7 +197,7 @@ def test_a_full_disk_is_an_error_that_names_the_last_good_checkpoint(
 def test_one_forward_pass_equals_two(examples: PairwiseExamples) -> None:
     network = make_network()
     indices = np.array([0, 3, 5])
-    pairs = examples._triples.pairs
+    pairs = examples.pairs
     positive, negative = (
         network(*(paddle.to_tensor(x) for x in pairs.pad(rows).values())).numpy()
         for rows in (2 * indices, 2 * indices + 1)

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_ranker.errors import UsageError
+from paddle_ranker.model.exported import INPUTS
 
+SERVING_VARIABLE = "sigmoid_2.tmp_0"  # what clients of the published pairwise ranker ask for
 INT64, FLOAT32 = 0, 1  # of feed_type and fetch_type
 _NAME = re.compile(r"[A-Za-z0-9_@./-]+")  # what stands in a prototxt without escapes
 _VARINT, _BYTES = 0, 2  # wire types of protobuf
@@ -39,6 +41,12 @@ class Variable:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.alias):
             raise UsageError(f"alias {self.alias!r}: give letters, digits and _ @ . / - only")
+
+
+def variables_of(feeds: Sequence[str], fetches: Sequence[str]) -> tuple[list[Variable], list[Variable]]:
+    """Return the inputs and outputs of a ranker's serving model, by the aliases of `INPUTS` and of the probability."""
+    inputs = [Variable(name, alias, INT64) for name, alias in zip(INPUTS, feeds)]
+    return inputs, [Variable(SERVING_VARIABLE, fetches[0], FLOAT32, (1,))]
 
 
 def conf_names(side: str) -> tuple[str, str]:

@@ -19,8 +19,7 @@ from paddle.static import InputSpec
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.export.parity import Parity, checks_of, compare, network_outputs
-from paddle_ranker.export.static_model import StaticModel
-from paddle_ranker.export.static_outputs import name_outputs
+from paddle_ranker.export.static_model import StaticModel, name_outputs
 from paddle_ranker.model.exported import FORMATS, ExportedFolder
 from paddle_ranker.model.kinds import KINDS, ModelKind, kind_of
 from paddle_ranker.model.signature import RANKER, Signature

@@ -1,8 +1,13 @@
-"""Run a static model by Paddle Inference as it is, to compare it with; what scores for users is in `engines`."""
+"""A static model's files: what they compute, to compare it with, their outputs' names, and a model with one output."""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 import paddle
@@ -10,12 +15,16 @@ from paddle import inference
 
 from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.exported import require_readable
+from paddle_ranker.model.exported import EXPORT, INPUTS, ExportedFolder, require_readable
 from paddle_ranker.model.signature import RANKER, Signature
+
+_FETCHED = re.compile(r'"fetch_name_(\d+)"')
 
 
 class StaticModel:
-    """A predictor on the CPU; not to be called from several threads at once.
+    """Run a static model by Paddle Inference on the CPU; not to be called from several threads at once.
+
+    To compare it with: what scores for users is in `paddle_ranker.scoring.engines`.
 
     Args:
         signature: what it takes and returns.
@@ -49,3 +58,81 @@ class StaticModel:
             handle.copy_from_cpu(np.ascontiguousarray(arrays[name]))
         self._predictor.run()
         return {name: handle.copy_to_cpu() for name, handle in self._outputs.items()}
+
+
+def name_outputs(program: Path, names: Sequence[str]) -> None:
+    """Give the outputs in a graph's file these names; Paddle names them `fetch_name_0` and the like.
+
+    Raises `CheckpointError` where there are not so many.
+    """
+    if program.suffix == ".json":
+        text = program.read_text(encoding="utf-8")
+        if len(_FETCHED.findall(text)) != len(names):
+            raise CheckpointError(f"{program}: has not {len(names)} outputs as Paddle 3 names them")
+        text = _FETCHED.sub(lambda match: json.dumps(names[int(match.group(1))]), text)
+        program.write_text(text, encoding="utf-8")
+        return
+    with _static_mode():
+        graph = paddle.static.deserialize_program(program.read_bytes())
+        block = graph.global_block()
+        fetched = [operator.input("X")[0] for operator in block.ops if operator.type == "fetch"]
+        if len(fetched) != len(names):
+            raise CheckpointError(f"{program}: has {len(fetched)} outputs, expected {len(names)}")
+        for old, new in zip(fetched, names):
+            block._rename_var(old, new)
+        program.write_bytes(graph.desc.serialize_to_string())
+
+
+def write_probability_model(exported: ExportedFolder, target: Path, variable: Optional[str] = None) -> Path:
+    """Write a static model with `predict` alone, in the format that `exported` has.
+
+    Args:
+        exported: the folder of the static model with two outputs.
+        target: the new files' path without their endings (`.json` or `.pdmodel`, and `.pdiparams`).
+        variable: a name for the output's variable; default: as Paddle names it.
+
+    Returns:
+        The file of the graph.
+
+    Raises `CheckpointError` for a model of the other stack's Paddle.
+    """
+    exported.require_readable(paddle.__version__)
+    program = exported.program
+    if program.suffix == ".pdmodel" and not paddle.__version__.startswith("2."):
+        raise CheckpointError(
+            f"{program}: was exported with Paddle 2, and Paddle {paddle.__version__} only runs it; export the "
+            f"ranker again with this Paddle: {EXPORT} {program.parent}"
+        )
+    with _static_mode(), paddle.static.scope_guard(paddle.static.Scope()):
+        executor = paddle.static.Executor(paddle.CPUPlace())
+        source = str(program.with_suffix(""))
+        graph, feeds, fetches = paddle.static.load_inference_model(source, executor)
+        if tuple(feeds) != INPUTS:
+            raise CheckpointError(f"{program}: takes {', '.join(feeds)}, a ranker takes {', '.join(INPUTS)}")
+        block = graph.global_block()
+        if program.suffix == ".json":
+            inputs = {operator.attrs()["name"]: operator.result(0) for operator in block.ops if _is_input(operator)}
+        else:
+            inputs = {name: block.var(name) for name in feeds}
+        arguments = str(target), [inputs[name] for name in INPUTS], fetches[:1], executor
+        paddle.static.save_inference_model(*arguments, program=graph)
+    written = target.with_name(target.name + program.suffix)
+    if variable:
+        name_outputs(written, [variable])
+    return written
+
+
+def _is_input(operator: object) -> bool:
+    return operator.name() in ("pd_op.data", "pd_op.feed")  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _static_mode() -> Iterator[None]:
+    """Let Paddle build graphs; afterwards it computes at once again, where it did."""
+    was_dynamic = paddle.in_dynamic_mode()
+    paddle.enable_static()
+    try:
+        yield
+    finally:
+        if was_dynamic:
+            paddle.disable_static()

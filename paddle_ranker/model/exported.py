@@ -8,7 +8,7 @@
 | `config.json`, the tokenizer's files | as in a ranker's folder; of a blend they lie in the members' folders |
 | `ranker.json` | as in a ranker's folder, and in `export` what the static model is |
 
-A folder for Paddle Serving (`commands.export_serving`) is one too, whose graph has the first output alone.
+A folder for Paddle Serving (`export.serving_folders`) is one too, whose graph has the first output alone.
 The prefix is `inference.predict` of a pairwise ranker or a blend, `inference` of a cross-encoder.
 """
 

@@ -20,9 +20,8 @@ from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
 from paddle_ranker.errors import UsageError
 from paddle_ranker.export.parity import CHECKS
-from paddle_ranker.export.serving_files import FLOAT32, INT64, Variable, config_bytes, config_text
+from paddle_ranker.export.serving_files import FLOAT32, INT64, SERVING_VARIABLE, Variable, config_bytes, config_text
 from paddle_ranker.export.static_graph import export_model
-from paddle_ranker.export.static_outputs import SERVING_VARIABLE
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.kinds import load_ranker

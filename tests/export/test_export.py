@@ -13,9 +13,9 @@ from scipy.special import expit
 
 from paddle_ranker.encoding import samples
 from paddle_ranker.errors import DependencyError, RankerError
+from paddle_ranker.export.serving_files import SERVING_VARIABLE
 from paddle_ranker.export.static_graph import export_model
-from paddle_ranker.export.static_model import StaticModel
-from paddle_ranker.export.static_outputs import SERVING_VARIABLE, write_probability_model
+from paddle_ranker.export.static_model import StaticModel, write_probability_model
 from paddle_ranker.model.exported import INPUTS, OUTPUTS, ExportedFolder
 from paddle_ranker.model.folder import RankerParts
 from tests.export_cases import CALIBRATION, CASES, load_case, network_logits

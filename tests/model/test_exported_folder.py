@@ -17,8 +17,7 @@ from cross_encoder import export_model as export_ce
 from ernie_matching import export_model
 from paddle_ranker.__main__ import main
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.export.static_model import StaticModel
-from paddle_ranker.export.static_outputs import write_probability_model
+from paddle_ranker.export.static_model import StaticModel, write_probability_model
 from paddle_ranker.model.exported import ExportedFolder, is_exported, require_readable
 from paddle_ranker.model.load_options import LoadOptions
 from tests.conftest import REPOSITORY

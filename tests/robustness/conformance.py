@@ -136,7 +136,7 @@ def _tiny(folder: Path) -> Path:
 
 def _given(model: Path, folder: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
     """Return the scorer's probabilities of each group, and what the clients are given."""
-    from paddle_ranker.commands.export_serving import write_serving
+    from paddle_ranker.export.serving_folders import write_serving
     from paddle_ranker.model.exported import INPUTS, OUTPUTS, ExportedFolder
     from paddle_ranker.scoring.loading import load_model
     from paddle_ranker.scoring.scorer import Scorer

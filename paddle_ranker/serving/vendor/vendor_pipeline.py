@@ -18,7 +18,7 @@ from paddle_serving_server.web_service import Op, WebService
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.export.static_outputs import SERVING_VARIABLE
+from paddle_ranker.export.serving_files import SERVING_VARIABLE
 from paddle_ranker.model.exported import INPUTS, ExportedFolder
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.limits import Limits

@@ -1,0 +1,113 @@
+"""The two folders of Paddle Serving: for its servers the model with the probability alone, for clients its names."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import paddle
+
+from paddle_ranker.encoding.samples import sample_batches
+from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.export.parity import compare
+from paddle_ranker.export.serving_files import Variable, conf_names, variables_of, write_configs
+from paddle_ranker.export.static_model import StaticModel, write_probability_model
+from paddle_ranker.model.exported import OUTPUTS, ExportedFolder
+from paddle_ranker.model.info import INFO_FILE, RankerInfo
+from paddle_ranker.storage.atomic import UNFINISHED, make_folder, new_folder, remove_unfinished
+
+_DESCRIPTIONS = ("config.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
+_TOUCHED = "fluid_time_file"  # Paddle Serving's launcher makes it in the folder that it serves
+
+
+def write_serving(
+    exported: ExportedFolder, server: Path, client: Path, feeds: Sequence[str], fetches: Sequence[str]
+) -> tuple[ExportedFolder, Path, float]:
+    """Write the folders `server` and `client`, each whole or not at all.
+
+    Args:
+        exported: the static model with both outputs.
+        feeds, fetches: the aliases of `INPUTS` and of the probability.
+
+    Returns:
+        The folder for servers, the one for clients, and the largest difference of a probability from the exported
+        model's.
+
+    Raises `RankerError` where the probabilities differ, or a folder holds what would be lost.
+    """
+    server, client = server.resolve(), client.resolve()
+    if server == client or server in client.parents or client in server.parents:
+        raise UsageError(f"--server_path {server} and --client_path {client}: give two folders, side by side")
+    members = tuple((exported.info.blend or {}).get("members", ()))
+    for folder, side in ((server, "server"), (client, "client")):
+        _require_replaceable(folder, side, members)
+        remove_unfinished(make_folder(folder.parent))
+    variables = variables_of(feeds, fetches)
+    with new_folder(server, replace=True) as for_server, new_folder(client, replace=True) as for_client:
+        program = write_probability_model(exported, for_server / exported.prefix, variables[1][0].name)
+        parameters = program.with_suffix(".pdiparams")
+        reference, alone = StaticModel(exported.program, exported.parameters), StaticModel(program, parameters)
+        difference = _largest_difference(exported, reference, alone)
+        facts = _facts(exported, program.suffix[1:], variables, difference)
+        sizes = {path.name: path.stat().st_size for path in (program, parameters)}
+        for folder, side, files in ((for_server, "server", sizes), (for_client, "client", {})):
+            write_configs(folder, side, *variables)
+            _copy_descriptions(exported.folder, folder, members)
+            info = dataclasses.replace(exported.info, export={**facts, "files": files})
+            info.write(folder, exported.config)
+    return ExportedFolder.open(server), client, difference
+
+
+def _largest_difference(exported: ExportedFolder, reference: Any, alone: Any) -> float:
+    batches = list(sample_batches(exported.pair_encoder()))
+    expected = [{OUTPUTS[0]: reference.run(batch)[OUTPUTS[0]]} for batch in batches]
+    parity = compare(expected, batches, alone.run, exported.signature, "the model for Paddle Serving")
+    return parity.differences[OUTPUTS[0]]
+
+
+def _facts(
+    exported: ExportedFolder, ending: str, variables: tuple[list[Variable], list[Variable]], difference: float
+) -> dict[str, Any]:
+    """Return what `ranker.json` says of the export: as of the one that it was made from, but for the outputs."""
+    assert exported.info.export is not None
+    return {
+        **exported.info.export,
+        "prefix": exported.prefix,
+        "format": ending,
+        "paddle": paddle.__version__,
+        "outputs": list(OUTPUTS[:1]),
+        "aliases": {variable.name: variable.alias for part in variables for variable in part},
+        "parity": {"exported": {"predict": difference}},
+    }
+
+
+def _copy_descriptions(source: Path, target: Path, members: Sequence[str]) -> None:
+    """Copy the tokenizer's files and the encoder's shape; of a blend, the members' folders of them."""
+    for name in _DESCRIPTIONS:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+    for name in members:
+        (target / name).mkdir()
+        _copy_descriptions(source / name, target / name, ())
+        shutil.copyfile(source / name / INFO_FILE, target / name / INFO_FILE)
+
+
+def _require_replaceable(folder: Path, side: str, members: Sequence[str]) -> None:
+    """Raise `RankerError` where `folder` holds anything but what this command writes."""
+    remedy = f"choose another --{side}_path, or move it away"
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise RankerError(f"{folder}: is a file; {remedy}")
+    info = RankerInfo.read(folder)
+    export = (info.export if info else None) or {}
+    if export.get("files") and tuple(export.get("outputs", ())) != OUTPUTS[:1]:
+        raise RankerError(f"{folder}: holds an exported ranker, which would be lost; {remedy}")
+    own = {"README.md", INFO_FILE, _TOUCHED, *_DESCRIPTIONS, *conf_names(side), *members, *export.get("files", {})}
+    own |= set(((info.blend if info else None) or {}).get("members", ()))
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in own and UNFINISHED not in path.name)
+    if foreign:
+        raise RankerError(f"{folder}: holds {foreign[0]}, which is not of this command and would be lost; {remedy}")

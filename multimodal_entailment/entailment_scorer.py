@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Optional, Union
 import numpy as np
 from scipy.special import softmax
 
-import multimodal_entailment.kind  # noqa: F401  # registers the kind of model
+from multimodal_entailment import kind  # noqa: F401  # registers the kind of model
 from multimodal_entailment.data import LABELS, PostPair, images_of
 from multimodal_entailment.decoded import DecodedImages, Image
 from multimodal_entailment.images import ImageLimits

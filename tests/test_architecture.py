@@ -27,9 +27,7 @@ LONGER = {
     "benchmarks/peers/transformers_mlm_worker.py main": "",
     "benchmarks/serving_work.py make_work": "",
     "paddle_ranker/data/records.py": "",
-    "paddle_ranker/model/folder.py _load": "",
     "paddle_ranker/options.py option": "a field of an options class says all of an option in one place",
-    "paddle_ranker/scoring/loading.py load_for_engine": "",
     "paddle_ranker/scoring/ranker.py load": "",
     "paddle_ranker/serving/core/batcher.py": "",
     "paddle_ranker/serving/process/worker.py _serve": "",
@@ -106,7 +104,6 @@ def test_the_map_shows_every_room_and_no_other() -> None:
     assert len(ROOMS) == len(set(ROOMS)) and len(SERVING) == len(set(SERVING))
 
 
-@pytest.mark.xfail(reason="some remain from before the rooms", strict=False)
 def test_imports_between_rooms_point_downwards() -> None:
     assert upwards(ROOMS, "paddle_ranker", 1) == []
 
@@ -115,7 +112,6 @@ def test_imports_inside_serving_point_downwards() -> None:
     assert upwards(SERVING, "paddle_ranker.serving", 2) == []
 
 
-@pytest.mark.xfail(reason="some remain from before the rooms", strict=False)
 def test_no_modules_import_each_other_in_a_circle() -> None:
     # Whatever imports nothing that is left goes; what cannot go stands in a circle, or above one.
     left = {name: {target for target in targets if target in MODULES} for name, targets in GRAPH.items()}
@@ -126,7 +122,6 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert sorted(left) == []
 
 
-@pytest.mark.xfail(reason="some remain from before the rooms", strict=False)
 def test_the_core_imports_no_recipe() -> None:
     found = [
         f"{module} imports {target}"

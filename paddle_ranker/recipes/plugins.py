@@ -3,6 +3,7 @@
 The one module of the package that imports recipes, and nothing imports it: `paddle_ranker.registry` knows its name.
 """
 
+from multimodal_entailment import kind, plugin
 from pretraining import starter
 
-__all__ = ["starter"]
+__all__ = ["kind", "plugin", "starter"]

@@ -105,6 +105,8 @@ def test_trains_both_rankers(installed: Environment, tmp_path: Path) -> None:
     )
     shown = run(installed.folder / "bin" / "paddle-ranker", "--help", folder=tmp_path)
     assert shown.startswith("usage: paddle-ranker COMMAND") and "doctor" in shown
+    shown = run(installed.folder / "bin" / "paddle-ranker", "serve", "--help", folder=tmp_path)
+    assert "--entailment_model" in shown  # what a recipe registers
 
     command = [installed.python, "-m", "paddle_ranker", "starter", "--corpus", data / "recall" / "corpus.csv"]
     shape = ["--hidden_size", 16, "--num_hidden_layers", 1, "--vocab_size", 800, "--pretrain_steps", 2]

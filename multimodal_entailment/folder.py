@@ -19,7 +19,7 @@ from multimodal_entailment.model import EntailmentNetwork, TextEncoder
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import read_config, write_config
-from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
+from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays, set_parameters
 from paddle_ranker.model.tokenizer import make_pair_encoder
 
 
@@ -64,7 +64,12 @@ def load_entailment(folder: Path, *, tokenizer: str = "auto") -> EntailmentParts
 
         vision = make_vision_encoder(info.vision, None)
     network = EntailmentNetwork(text, vision, info.shape)
-    _set(network, folder / PARAMETERS_FILE)
+    path = folder / PARAMETERS_FILE
+    try:
+        set_parameters(network, load_arrays(path))
+    except CheckpointError as error:
+        wrong = "a parameter is missing, left over or of another shape"
+        raise CheckpointError(f"{path}: {wrong} ({error}): copy the folder again") from error
     return EntailmentParts(network, pair_encoder, info)
 
 
@@ -78,14 +83,3 @@ def load_pair_encoder(folder: Path, info: EntailmentInfo, tokenizer: str = "auto
         return make_pair_encoder(folder, config, info.max_seq_length, tokenizer)
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error
-
-
-def _set(network: EntailmentNetwork, path: Path) -> None:
-    arrays, state = load_arrays(path), network.state_dict()
-    wrong = sorted(set(state) ^ set(arrays)) or [
-        name for name in state if list(state[name].shape) != list(arrays[name].shape)
-    ]
-    if wrong:
-        raise CheckpointError(f"{path}: {wrong[0]} is missing, left over or of another shape: copy the folder again")
-    for name, tensor in state.items():
-        tensor.set_value(arrays[name])

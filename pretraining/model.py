@@ -17,7 +17,7 @@ from paddle_ranker.model.encoder import Encoder
 from paddle_ranker.model.hugging_face.read import find_encoder
 from paddle_ranker.model.masked_lm import HEAD, masked_lm_head
 from paddle_ranker.model.network import name_parameters
-from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
+from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, set_parameters
 
 MODEL_TYPES = ("ernie", "bert")
 _ENCODER, _POOLER = "encoder.", "pooler."
@@ -152,22 +152,8 @@ def load_masked_lm(folder: Path, *, model_config: Optional[EncoderConfig] = None
     has_pooler = any(name.startswith(_POOLER) for name in encoder)
     network = MaskedLanguageModel(config, has_pooler)
     named = {f"{config.model_type}.{name}": array for name, array in encoder.items()}
-    _set(network, {**named, **head}, folder, may_lack_head=not head)
+    try:
+        set_parameters(network, {**named, **head}, may_lack=() if head else (f"{HEAD}.",))
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}; is config.json this model's?") from error
     return LoadedModel(network, [] if head else ["cls"])
-
-
-def _set(network: MaskedLanguageModel, arrays: dict[str, np.ndarray], folder: Path, *, may_lack_head: bool) -> None:
-    state = network.state_dict()
-    for name, tensor in state.items():
-        if name not in arrays and may_lack_head and name.startswith(f"{HEAD}."):
-            continue
-        if name not in arrays:
-            raise CheckpointError(f"{folder}: parameters missing: {name}; is config.json this model's?")
-        if list(arrays[name].shape) != list(tensor.shape):
-            raise CheckpointError(
-                f"{folder}: {name} is {list(arrays[name].shape)}, the configuration says {list(tensor.shape)}"
-            )
-        tensor.set_value(arrays[name].astype("float32"))
-    left_over = sorted(set(arrays) - set(state))
-    if left_over:
-        raise CheckpointError(f"{folder}: parameters not in this architecture: {', '.join(left_over[:3])}")

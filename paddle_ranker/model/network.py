@@ -17,6 +17,7 @@ from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.dropout import Dropout
 from paddle_ranker.model.encoder import Encoder
 from paddle_ranker.model.match import LEVELS, match_levels
+from paddle_ranker.model.parameters import set_parameters
 
 
 class RankerNetwork(nn.Layer):
@@ -131,20 +132,5 @@ def load_parameters(network: RankerNetwork, named: dict[str, np.ndarray], *, all
 
     Raises `CheckpointError`, naming the tensors, where one is missing, left over, or of another shape.
     """
-    state = network.state_dict()
-    missing = [name for name in state if name not in named]
-    fatal = [name for name in missing if not (allow_new and name.startswith(_MAY_BE_NEW))]
-    left_over = [name for name in named if name not in state]
-    misfits = [
-        f"{name} is {list(named[name].shape)}, the configuration says {list(state[name].shape)}"
-        for name in state
-        if name in named and list(named[name].shape) != list(state[name].shape)
-    ]
-    for problem, names in (("missing", fatal), ("not in this architecture", left_over), ("of another shape", misfits)):
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise CheckpointError(f"parameters {problem}: {'; '.join(names[:3])}{more}")
-    for name, tensor in state.items():
-        if name in named:
-            tensor.set_value(named[name].astype("float32"))
+    missing = set_parameters(network, named, may_lack=_MAY_BE_NEW if allow_new else ())
     return sorted({".".join(name.split(".")[:-1]) for name in missing})

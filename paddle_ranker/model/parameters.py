@@ -1,4 +1,4 @@
-"""Read and write parameter files without executing anything they hold.
+"""Read and write parameter files without executing anything they hold, and copy what they hold into networks.
 
 A `.pdparams` file is a pickle, and `paddle.load` runs whatever a pickle asks for. Here only NumPy arrays and plain
 containers are built; anything else in the stream is refused.
@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.safe_pickle import RefusedError, SafeUnpickler, Sealed, end_of_pickle
+
+if TYPE_CHECKING:
+    from paddle import nn
 
 PARAMETERS_FILE = "model_state.pdparams"
 # The table of internal names that paddle.save adds to a state dict.
@@ -96,3 +99,31 @@ def save_arrays(state: dict[str, Any], path: Union[str, Path]) -> None:
     import paddle
 
     paddle.save(state, str(path))
+
+
+def set_parameters(network: nn.Layer, arrays: dict[str, np.ndarray], *, may_lack: tuple[str, ...] = ()) -> list[str]:
+    """Copy arrays into the network's parameters of the same names; return the names that were not among the arrays.
+
+    Args:
+        may_lack: how the names begin of parameters that may be missing, and keep the values they have.
+
+    Raises `CheckpointError`, naming the parameters, where one is missing, left over, or of another shape.
+    """
+    state = network.state_dict()
+    missing = [name for name in state if name not in arrays]
+    misfits = [
+        f"{name} is {list(array.shape)}, the configuration says {list(state[name].shape)}"
+        for name, array in arrays.items()
+        if name in state and list(array.shape) != list(state[name].shape)
+    ]
+    for problem, names in (
+        ("missing", [name for name in missing if not name.startswith(may_lack)]),
+        ("not in this architecture", [name for name in arrays if name not in state]),
+        ("of another shape", misfits),
+    ):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise CheckpointError(f"parameters {problem}: {'; '.join(names[:3])}{more}")
+    for name, array in arrays.items():
+        state[name].set_value(array.astype(str(state[name].dtype).rpartition(".")[2]))
+    return missing

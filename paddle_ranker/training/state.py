@@ -25,7 +25,7 @@ import paddle
 from paddle import nn
 
 from paddle_ranker.errors import CheckpointError, RankerError
-from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
+from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, set_parameters
 
 FORMAT_VERSION = 1
 STATE_FILE = "state.json"
@@ -65,7 +65,12 @@ class SavedState:
 
         Raises `CheckpointError` where a file is damaged or does not fit.
         """
-        set_parameters(network, load_arrays(self.model / PARAMETERS_FILE), self.model)
+        try:
+            set_parameters(network, load_arrays(self.model / PARAMETERS_FILE))
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{self.model}: is of another network ({error}); start anew without --resume"
+            ) from error
         step_of_schedule.step(self.progress.step)
         if self.progress.finished:  # there is no step left to make
             return
@@ -83,18 +88,6 @@ class SavedState:
                 raise CheckpointError(f"{path}: holds {key}, which this network has not; start anew without --resume")
             state[f"{names[structured]}_{accumulator}"] = paddle.to_tensor(array)
         optimizer.set_state_dict({**state, "LR_Scheduler": step_of_schedule.state_dict()})
-
-
-def set_parameters(network: nn.Layer, arrays: dict[str, np.ndarray], source: Path) -> None:
-    """Copy arrays into the parameters of the same names; raises `CheckpointError` where the names or shapes differ."""
-    state = network.state_dict()
-    wrong = sorted(set(state) ^ set(arrays)) or [
-        name for name in state if list(state[name].shape) != list(arrays[name].shape)
-    ]
-    if wrong:
-        raise CheckpointError(f"{source}: is of another network ({wrong[0]}); start anew without --resume")
-    for name, tensor in state.items():
-        tensor.set_value(arrays[name])
 
 
 def write_state(

@@ -181,7 +181,7 @@ def defined(path: Path) -> set[str]:
 
 
 # A step of the walk or of an answer: 1. `folder/file.py`: `name`, `Class.method` - what happens there
-STEP = re.compile(r"^\d\. `(?P<file>[^`]+)`(?P<names>(?:[:,] `[^`]+`)*)", re.M)
+STEP = re.compile(r"^\d+\. `(?P<file>[^`]+)`(?P<names>(?:[:,] `[^`]+`)*)", re.M)
 
 
 def test_every_file_and_name_of_the_page_exists() -> None:

@@ -78,7 +78,7 @@ def export_rankers(folder: Path, pairs: EncodedPairs, *, onnx: bool) -> None:
     """
     from paddle_ranker.commands.convert import ConvertOptions, convert
     from paddle_ranker.encoding.batching import scoring_batches
-    from paddle_ranker.export.quantization import Quantizer
+    from paddle_ranker.export.quantizer import Quantizer
     from paddle_ranker.export.static_graph import export_model
     from paddle_ranker.model.exported import ExportedFolder
     from paddle_ranker.model.kinds import load_ranker

@@ -14,10 +14,10 @@ def evaluate(options: EvaluateOptions) -> None:
     """Print the AUC, the measures by query with their intervals, the accuracy and the cross-entropy."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.evaluation.command import print_evaluation, score_measured_pairs
-    from paddle_ranker.evaluation.evaluate import classification_figures
+    from paddle_ranker.evaluation.evaluate import classification_metrics
 
     _, pairs, logits = score_measured_pairs(options, "cross_encoder")
-    print_evaluation(options, pairs, logits, classification_figures(pairs.labels[pairs.candidates], logits))
+    print_evaluation(options, pairs, logits, classification_metrics(pairs.labels[pairs.candidates], logits))
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -14,7 +14,7 @@ from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.options import run_command
 
 if TYPE_CHECKING:
-    from paddle_ranker.export.quantized import Quality, Speed
+    from paddle_ranker.export.quantize import Quality, Speed
 
 
 def quantize(options: QuantizeOptions) -> None:
@@ -23,7 +23,7 @@ def quantize(options: QuantizeOptions) -> None:
     Raises `RankerError` where AUC or nDCG@10 falls by more than `max_loss`, whichever products are left out.
     """
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.export.quantized import quantize_folder
+    from paddle_ranker.export.quantize import quantize_folder
 
     made = quantize_folder(options)
     print_quality(made.quality)

@@ -39,7 +39,7 @@ class EvaluationSet:
     ):
         """Read and encode the file; with `one_label` pairs with several labels are left out, and `report` says so.
 
-        Not an error as in the evaluate commands: a training's own figures are no reason to refuse a user's old file.
+        Not an error as in the evaluate commands: what a training prints is no reason to refuse a user's old file.
         """
         source = RecordFile(path, LabeledPair, skip_bad_rows=skip_bad_rows)
         records, lines = [], []
@@ -76,7 +76,7 @@ class EvaluationSet:
         return evaluate_ranking(self.queries, self.labels, self.logits(engine, processes))
 
 
-def classification_figures(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+def classification_metrics(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     """Return `accuracy` and the mean binary `cross_entropy` of logits against `labels >= 1`, `[n]` each.
 
     A pair counts as relevant above a probability of 0.5. The cross-entropy is log(1 + exp(l)) - y l of a logit l.

@@ -102,7 +102,7 @@ def named_systems(
 
 
 def messages(options: MeasuringOptions) -> TextIO:
-    """Return where to say what is no figure: beside the figures as text, elsewhere when those are JSON."""
+    """Return where notes are printed: beside the measures as text, on standard error when those are JSON."""
     return sys.stderr if options.format == "json" else sys.stdout
 
 

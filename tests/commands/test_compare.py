@@ -1,4 +1,4 @@
-"""Comparing systems: values worked out by hand, another implementation's figures, and the command as users type it."""
+"""Comparing systems: values worked out by hand, another implementation's values, and the command as users type it."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 def test_the_command_agrees_with_ir_measures_and_scikit_learn(
     dev: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A run and qrels, unjudged documents and ties among them: the figures of the same files elsewhere."""
+    """A run and qrels, unjudged documents and ties among them: the values of the same files elsewhere."""
     ir_measures = pytest.importorskip("ir_measures", reason="needs ir-measures (pip install ir-measures)")
     from sklearn.metrics import roc_auc_score
 

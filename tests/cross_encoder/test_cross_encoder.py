@@ -17,7 +17,7 @@ from cross_encoder.train_ce import TrainCeOptions
 from paddle_ranker.data.records import LabeledPair, RecordFile
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.evaluation.evaluate import classification_figures
+from paddle_ranker.evaluation.evaluate import classification_metrics
 from paddle_ranker.options import parse_options
 from paddle_ranker.training.examples import EncodedExamples
 from paddle_ranker.training.losses.expression import RankingLoss, parse_loss
@@ -53,12 +53,12 @@ def data(pair_encoder: PairEncoder) -> EncodedExamples:
     return encode_labels(ROWS, pair_encoder, with_queries=True)
 
 
-def test_classification_figures() -> None:
-    figures = classification_figures(np.array([2.0, 0.0, 1.0, 0.0]), np.array([1.0, -2.0, -0.5, 0.0]))
+def test_classification_metrics() -> None:
+    figures = classification_metrics(np.array([2.0, 0.0, 1.0, 0.0]), np.array([1.0, -2.0, -0.5, 0.0]))
     assert figures["accuracy"] == 0.75  # the third is wrong; a probability of exactly 0.5 is not relevant
     expected = (softplus(-1.0) + softplus(-2.0) + softplus(0.5) + math.log(2)) / 4
     assert figures["cross_entropy"] == pytest.approx(expected, abs=1e-12)
-    assert math.isfinite(classification_figures(np.array([0.0, 1.0]), np.array([1e4, -1e4]))["cross_entropy"])
+    assert math.isfinite(classification_metrics(np.array([0.0, 1.0]), np.array([1e4, -1e4]))["cross_entropy"])
 
 
 def test_pairs_labels_and_queries_stay_together(data: EncodedExamples, pair_encoder: PairEncoder) -> None:
@@ -125,7 +125,7 @@ def test_loss_and_accuracy_are_those_of_the_logits(data: EncodedExamples) -> Non
     network, indices = make_network(), np.array([4, 0, 2])
     loss, figures = LabeledExamples(data).loss(network, indices)
     logits = logits_of(network, data, indices)
-    expected = classification_figures(data.labels[indices], logits)
+    expected = classification_metrics(data.labels[indices], logits)
     assert float(loss) == pytest.approx(expected["cross_entropy"], abs=1e-5)
     assert figures == {"accuracy": pytest.approx(expected["accuracy"])}
 

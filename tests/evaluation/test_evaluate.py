@@ -1,4 +1,4 @@
-"""Both evaluate commands and a comparison of models: other implementations' figures of the files that they write."""
+"""Both evaluate commands and a comparison of models: other implementations' values of the files that they write."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def run(main: Main, capsys: pytest.CaptureFixture[str], *arguments: object) -> t
     return status, printed.out, printed.err
 
 
-def reference_figures(qrels: Path, scores: Path) -> dict[str, float]:
+def reference_values(qrels: Path, scores: Path) -> dict[str, float]:
     """Return trec_eval's means over queries of two files."""
     ir_measures = pytest.importorskip("ir_measures", reason="needs ir-measures (pip install ir-measures)")
     found = ir_measures.pytrec_eval.calc_aggregate(
@@ -74,7 +74,7 @@ def reference_figures(qrels: Path, scores: Path) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(("main", "kind"), [(evaluate_pairwise.main, "pairwise"), (evaluate_ce.main, "cross_encoder")])
-def test_figures_are_ir_measures_and_scikit_learns(
+def test_values_are_ir_measures_and_scikit_learns(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], main: Main, kind: str
 ) -> None:
     files = ["--scores_file", tmp_path / "mine.trec", "--qrels_file", tmp_path / "qrels"]
@@ -82,7 +82,7 @@ def test_figures_are_ir_measures_and_scikit_learns(
     status, out, err = run(main, capsys, *arguments, "--format", "json", "--baselines")
     assert status == 0, err
     found = json.loads(out)
-    for name, value in reference_figures(tmp_path / "qrels", tmp_path / "mine.trec").items():
+    for name, value in reference_values(tmp_path / "qrels", tmp_path / "mine.trec").items():
         assert found["measures"][name]["value"] == pytest.approx(value, abs=1e-9), name
     rows = [line.split("\t") for line in (data / "dev.tsv").read_text(encoding="utf-8").splitlines()[1:]]
     ranker = Ranker.load(data / kind)
@@ -99,16 +99,16 @@ def test_figures_are_ir_measures_and_scikit_learns(
     assert low < found["measures"]["ndcg@10"]["value"] < high
     assert ("margin_loss" in found, "accuracy" in found) == (kind == "pairwise", kind == "cross_encoder")
 
-    # As text, ties against the ranker: the published line, then training's figures, each with its interval.
+    # As text, ties against the ranker: the published line, then training's metrics, each with its interval.
     status, out, err = run(main, capsys, "--init_from_ckpt", data / kind, "--test_file", data / "dev.tsv")
     expected = evaluate_ranking(queries, labels, logits)
     lines = [line for line in out.splitlines() if not line.startswith(str(data))]
     assert lines[0] == f"eval_dev auc:{expected['auc']:.3f}"
-    figures = dict(line.split(": ") for line in lines[1:])
+    metrics = dict(line.split(": ") for line in lines[1:])
     for name, value in expected.items():
-        assert figures[name].split(" ")[0] == (f"{value:.4f}" if isinstance(value, float) else str(value)), name
-        assert ("[" in figures[name]) == isinstance(value, float)
-    assert {"p@1", "p@5", "p@10", "r@10"} <= figures.keys()
+        assert metrics[name].split(" ")[0] == (f"{value:.4f}" if isinstance(value, float) else str(value)), name
+        assert ("[" in metrics[name]) == isinstance(value, float)
+    assert {"p@1", "p@5", "p@10", "r@10"} <= metrics.keys()
 
 
 def test_kept_scores_are_the_rankers_and_compare_as_it_does(
@@ -184,7 +184,7 @@ def test_a_run_of_an_english_collection_is_reranked(
     found = json.loads(out)
     listed = [line.split()[::2][:2] for line in (collection / "mine.run").read_text().splitlines()]
     assert sorted(map(tuple, listed)) == [("10", "D0"), ("10", "D1"), ("10", "D3"), ("20", "D1"), ("20", "D2")]
-    for name, value in reference_figures(collection / "qrels", collection / "mine.run").items():
+    for name, value in reference_values(collection / "qrels", collection / "mine.run").items():
         assert found["measures"][name]["value"] == pytest.approx(value, abs=1e-9), name
     assert found["queries"] == 3 and found["measures"]["r@10"]["value"] == pytest.approx((1 / 2 + 1 / 2 + 0) / 3)
     # without candidates the judged documents are ranked
@@ -254,7 +254,7 @@ def test_bm25_on_real_titles_with_its_many_ties(real_data: Path, tmp_path: Path)
     write_scores(str(tmp_path / "bm25.run"), pairs, scores, "bm25")
     write_qrels(str(tmp_path / "qrels"), zip(pairs.query_ids, pairs.document_ids, pairs.labels.tolist()))
     found = compare_systems(pairs, [System("bm25", scores)], ties="trec_eval", resamples=200).measured["bm25"]
-    for name, value in reference_figures(tmp_path / "qrels", tmp_path / "bm25.run").items():
+    for name, value in reference_values(tmp_path / "qrels", tmp_path / "bm25.run").items():
         assert found[name].interval.estimate == pytest.approx(value, abs=1e-9), name
     auc = roc_auc_score(pairs.labels >= 1, scores)
     assert found["auc"].interval.estimate == pytest.approx(auc, abs=1e-9)

@@ -15,8 +15,8 @@ from scipy.special import logit
 from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.export import quantized
-from paddle_ranker.export.quantization import Calibrated, Quantizer, activation_scale, quantize_weight
+from paddle_ranker.export import quantize as quantized
+from paddle_ranker.export.quantizer import Calibrated, Quantizer, activation_scale, quantize_weight
 from paddle_ranker.metrics.measures import evaluate_ranking
 from paddle_ranker.model.exported import INPUTS, ExportedFolder
 from paddle_ranker.model.info import RankerInfo

@@ -1,4 +1,4 @@
-"""Calibration: fits worked out by hand and by scikit-learn, calibration figures, and what cannot be fitted."""
+"""Calibration: fits worked out by hand and by scikit-learn, calibration measures, and what cannot be fitted."""
 
 from __future__ import annotations
 
@@ -105,13 +105,13 @@ def test_the_calibration_error_by_hand() -> None:
     assert expected_calibration_error(np.array([1, 0, 0, 1, 1], bool), edges) == pytest.approx(expected)
 
 
-def test_the_figures_agree_with_scikit_learn() -> None:
+def test_the_measures_agree_with_scikit_learn() -> None:
     _, labels, logits = draws()
-    figures = calibration_measures(labels, logits)
-    assert figures["brier"] == pytest.approx(brier_score_loss(labels >= 1, expit(logits)), abs=1e-12)
-    assert figures["cross_entropy"] == pytest.approx(log_loss(labels >= 1, expit(logits)), abs=1e-9)
+    measures = calibration_measures(labels, logits)
+    assert measures["brier"] == pytest.approx(brier_score_loss(labels >= 1, expit(logits)), abs=1e-12)
+    assert measures["cross_entropy"] == pytest.approx(log_loss(labels >= 1, expit(logits)), abs=1e-9)
     fitted = calibration_measures(labels, fit("platt", labels, logits).apply(logits))
-    assert all(fitted[name] < figures[name] - 0.02 for name in figures)
+    assert all(fitted[name] < measures[name] - 0.02 for name in measures)
 
 
 def test_out_of_fold_no_pair_is_judged_by_a_fit_to_its_query() -> None:

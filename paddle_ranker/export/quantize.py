@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from paddle_ranker.encoding.pair_encoder import RowEncoder
 from paddle_ranker.errors import DataError, DependencyError, RankerError
 from paddle_ranker.evaluation.evaluate import EvaluationSet
 from paddle_ranker.export.options import QuantizeOptions
-from paddle_ranker.export.quantization import Product, Quantizer, require_packages
+from paddle_ranker.export.quantizer import Product, Quantizer, require_packages
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking, ranking_intervals
 from paddle_ranker.metrics.ranking import Floats
@@ -97,7 +97,16 @@ def quantize_folder(options: QuantizeOptions) -> Quantized:
     with _beside(folder) as trial:
         quantizer = Quantizer(folder.onnx, trial.folder)
         written = trial.folder / f"{folder.prefix}.int8.onnx"
-        left_out, quality = _quantize(quantizer, folder, trial, written, batches, dev, options, bits)
+        fp32 = dev.logits(open_engine(folder, LoadOptions(engine="onnx", threads=options.cpu_threads)))
+
+        def judge() -> list[Quality]:
+            opened = [
+                open_engine(trial, LoadOptions(engine=name, precision="int8", threads=options.cpu_threads))
+                for name in filter(is_installed, _INT8_ENGINES)
+            ]
+            return [row for engine in opened for row in measure(dev, engine, fp32)]
+
+        left_out, quality = _quantize(quantizer, batches, written, judge, full_range=bits == 8, limit=options.max_loss)
         speed = measure_speed(folder, trial, batches, options)
         facts = {
             "weight_bits": bits,
@@ -116,33 +125,33 @@ def quantize_folder(options: QuantizeOptions) -> Quantized:
 
 def _quantize(
     quantizer: Quantizer,
-    folder: ExportedFolder,
-    trial: ExportedFolder,
-    written: Path,
     batches: list[Arrays],
-    dev: EvaluationSet,
-    options: QuantizeOptions,
-    bits: int,
+    written: Path,
+    judge: Callable[[], list[Quality]],
+    *,
+    full_range: bool,
+    limit: float,
 ) -> tuple[list[Product], list[Quality]]:
-    """Write the file with as many products in integers as the limit allows; return the others, and the loss."""
+    """Write the file with as many products in integers as the limit allows; return the others, and the loss.
+
+    Args:
+        batches: the calibration pairs.
+        judge: measures what was written.
+    """
     calibrated = quantizer.calibrate(batches)
-    by_error = quantizer.by_error(calibrated, bits == 8)
-    fp32 = dev.logits(open_engine(folder, LoadOptions(engine="onnx", threads=options.cpu_threads)))
+    by_error = quantizer.by_error(calibrated, full_range)
     tried: list[tuple[float, list[Quality], int]] = []
     for share in _SHARES_LEFT_OUT:
         left_out = by_error[: round(share * len(by_error))]
-        model = quantizer.quantize(calibrated, left_out=left_out, full_range=bits == 8)
+        model = quantizer.quantize(calibrated, left_out=left_out, full_range=full_range)
         written.write_bytes(model.SerializeToString())
-        quality = []
-        for name in filter(is_installed, _INT8_ENGINES):
-            engine = open_engine(trial, LoadOptions(engine=name, precision="int8", threads=options.cpu_threads))
-            quality += measure(dev, engine, fp32)
+        quality = judge()
         loss = max(-row.difference.estimate for row in quality)
-        if loss <= options.max_loss:
+        if loss <= limit:
             return left_out, quality
         tried.append((loss, quality, len(left_out)))
     _, quality, count = min(tried, key=lambda one: one[0])
-    raise _too_much(quality, options.max_loss, count)
+    raise _too_much(quality, limit, count)
 
 
 def _file_facts(path: str, pairs: int) -> dict[str, Any]:

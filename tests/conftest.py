@@ -62,6 +62,14 @@ def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Exported rankers by the name of their case, `tests.export_cases.Exports`."""
+    from tests.export_cases import Exports  # imports Paddle, which not every test needs
+
+    return Exports(tmp_path_factory.mktemp("exports"))
+
+
+@pytest.fixture(scope="session")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """24 triples as the trainer takes them, a `PairwiseExamples`."""
     from tests.training_runs import make_examples  # imports Paddle, which not every test needs

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
+from paddle_ranker.export.parity import Parity
+from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.lexical.head import LexicalHead
 from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.metrics.logistic import LinearModel
 from paddle_ranker.model.blend import save_blend
 from paddle_ranker.model.config import write_config
+from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.folder import RankerParts, save_ranker
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.kinds import load_ranker
@@ -34,6 +38,7 @@ CASES: dict[str, dict[str, Any]] = {
     "roberta": {"model_type": "roberta"},
     "no token types": {"type_vocab_size": 0},
     "LayerNorm before": {"normalize_before": True},
+    "everything": {"lexical": True, "calibration": CALIBRATION},
     "relu, one layer": {"hidden_act": "relu", "num_hidden_layers": 1},
 }
 
@@ -104,6 +109,33 @@ def load_case(folder: Path, name: str) -> RankerParts:
     writers = {"blend": write_two_members, "two classes": write_two_classes}
     path = writers[name](folder / "ranker") if name in writers else write_case(folder / "ranker", **CASES[name])
     return load_ranker(path)
+
+
+class CaseExport(NamedTuple):
+    """An exported case: the ranker, what it was exported to, and how equal they are by engine."""
+
+    parts: RankerParts
+    exported: ExportedFolder
+    parities: dict[str, Parity]
+
+
+class Exports:
+    """Cases by name, each exported once for all tests: these read the folders, and change copies of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made: dict[str, CaseExport] = {}
+
+    def __getitem__(self, name: str) -> CaseExport:
+        if name not in self._made:
+            folder = self._folder / f"{len(self._made)}"
+            parts = load_case(folder, name)
+            self._made[name] = CaseExport(parts, *export_model(parts, folder / "output"))
+        return self._made[name]
+
+    def copy(self, name: str, target: Path) -> Path:
+        """Copy the exported folder of a case; return where it is."""
+        return Path(shutil.copytree(self[name].exported.folder, target))
 
 
 def network_logits(parts: RankerParts, input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:

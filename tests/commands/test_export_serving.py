@@ -30,7 +30,7 @@ from paddle_ranker.scoring.engines.outputs import logit_of
 from paddle_ranker.scoring.loading import load_model
 from paddle_ranker.storage import atomic
 from tests.engine_calls import logits_of
-from tests.export_cases import CALIBRATION, load_case, write_case
+from tests.export_cases import CALIBRATION, Exports, write_case
 from tests.tiny import PAIRS
 
 pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("same_process")]
@@ -54,13 +54,12 @@ fetch_var {
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def exported(tmp_path_factory: pytest.TempPathFactory, exports: Exports) -> dict[str, Path]:
     """An exported, calibrated ranker of each kind."""
     folder = tmp_path_factory.mktemp("serving")
-    for kind in ("pairwise", "cross_encoder"):
-        ranker = load_ranker(write_case(folder / f"ranker_{kind}", kind=kind, calibration=CALIBRATION))
-        export_model(ranker, folder / kind)
-    return {kind: folder / kind for kind in ("pairwise", "cross_encoder")}
+    other = load_ranker(write_case(folder / "ranker", kind="cross_encoder", calibration=CALIBRATION))
+    export_model(other, folder / "cross_encoder")
+    return {"pairwise": exports["calibrated"].exported.folder, "cross_encoder": folder / "cross_encoder"}
 
 
 def paths(folder: Path) -> list[str]:
@@ -234,22 +233,20 @@ def test_folders_are_whole_or_not_there(exported: dict[str, Path], tmp_path: Pat
         assert export_to_serving.main(given) == 1 and not list(tmp_path.iterdir())
 
 
-def test_a_blend_keeps_its_members(tmp_path: Path) -> None:
-    parts = load_case(tmp_path, "blend")
-    export_model(parts, tmp_path / "output")
-    assert main(["export-serving", "--dirname", str(tmp_path / "output"), *paths(tmp_path)]) == 0
-    reference = Ranker.load(tmp_path / "output").score(QUERIES, TITLES)
+def test_a_blend_keeps_its_members(tmp_path: Path, exports: Exports) -> None:
+    output = exports["blend"].exported.folder
+    assert main(["export-serving", "--dirname", str(output), *paths(tmp_path)]) == 0
+    reference = Ranker.load(output).score(QUERIES, TITLES)
     np.testing.assert_allclose(Ranker.load(tmp_path / "server").score(QUERIES, TITLES), reference, atol=1e-6)
     assert len(list((tmp_path / "client").glob("*/vocab.txt"))) == 2
 
 
 @pytest.mark.parametrize("name", ["calibrated", "blend"])
-def test_an_export_names_the_probabilities_of_some_pairs(name: str, tmp_path: Path) -> None:
-    parts = load_case(tmp_path, name)
-    export_model(parts, tmp_path / "output")
-    assert main(["export-serving", "--dirname", str(tmp_path / "output"), *paths(tmp_path)]) == 0
-    for folder in ("output", "server"):
-        loaded = load_model(tmp_path / folder, LoadOptions(threads=1))
+def test_an_export_names_the_probabilities_of_some_pairs(name: str, tmp_path: Path, exports: Exports) -> None:
+    output = exports[name].exported.folder
+    assert main(["export-serving", "--dirname", str(output), *paths(tmp_path)]) == 0
+    for folder in (output, tmp_path / "server"):
+        loaded = load_model(folder, LoadOptions(threads=1))
         assert loaded.info.export is not None
         checks = loaded.info.export["checks"]
         assert len(checks) == CHECKS and len({check["probability"] for check in checks}) == CHECKS

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -263,22 +263,37 @@ def test_words_equal_paddlenlp_for_every_character(rules: TextRules) -> None:
     assert differing == []
 
 
-@pytest.mark.parity
-@pytest.mark.parametrize("name", FAST_BACKENDS)
-def test_ids_equal_paddlenlp_for_every_character(tmp_path: Path, name: str) -> None:
+class EveryCharacter(NamedTuple):
+    """Texts with every character, files of a vocabulary that has each as a piece, and PaddleNLP's ids by them."""
+
+    texts: list[str]
+    files: TokenizerFiles
+    expected: list[list[int]]
+    nasty: list[list[int]]
+
+
+@pytest.fixture(scope="module")
+def every(tmp_path_factory: pytest.TempPathFactory) -> EveryCharacter:
     pytest.importorskip("paddlenlp")
     # Every character is a piece, so that no difference hides behind the unknown token. Dropped characters are the
     # words' business (the test above): here one of them stands for all.
-    kept = [char for char in every_character() if WordSplitter().split(char)] + ["\u0301", "\x00", "\ue000"]
-    pieces = sorted({char for kept_char in kept for word in WordSplitter().split(kept_char) for char in word} | {*"ab"})
-    files = make_files(tmp_path, [*SPECIAL, *pieces, *(f"##{char}" for char in pieces)])
+    splitter = WordSplitter()
+    kept = [char for char in every_character() if splitter.split(char)] + ["\u0301", "\x00", "\ue000"]
+    pieces = sorted({char for kept_char in kept for word in splitter.split(kept_char) for char in word} | {*"ab"})
+    files = make_files(tmp_path_factory.mktemp("every"), [*SPECIAL, *pieces, *(f"##{char}" for char in pieces)])
     texts = [" ".join(f"{char} a{char}b" for char in kept[i : i + 256]) for i in range(0, len(kept), 256)]
     reference = make_backend("python", files)[1]
     expected = rows_of(reference, texts)
     assert max(map(max, expected)) > len(pieces)
-    fast = make_backend(name, files)[1]
-    assert [i for i, row in enumerate(rows_of(fast, texts)) if row != expected[i]] == []
-    assert rows_of(fast, NASTY_TEXTS) == rows_of(reference, NASTY_TEXTS)
+    return EveryCharacter(texts, files, expected, rows_of(reference, NASTY_TEXTS))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", FAST_BACKENDS)
+def test_ids_equal_paddlenlp_for_every_character(every: EveryCharacter, name: str) -> None:
+    fast = make_backend(name, every.files)[1]
+    assert [i for i, row in enumerate(rows_of(fast, every.texts)) if row != every.expected[i]] == []
+    assert rows_of(fast, NASTY_TEXTS) == every.nasty
 
 
 @pytest.mark.unit

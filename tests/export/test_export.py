@@ -18,7 +18,7 @@ from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.export.static_model import StaticModel, write_probability_model
 from paddle_ranker.model.exported import INPUTS, OUTPUTS, ExportedFolder
 from paddle_ranker.model.folder import RankerParts
-from tests.export_cases import CALIBRATION, CASES, load_case, network_logits
+from tests.export_cases import CALIBRATION, CASES, Exports, load_case, network_logits
 from tests.tiny import PAIRS, VOCABULARY
 
 pytestmark = pytest.mark.parity
@@ -44,19 +44,15 @@ def static_model(exported: ExportedFolder) -> StaticModel:
 
 
 @pytest.fixture(scope="module")
-def ranker(tmp_path_factory: pytest.TempPathFactory) -> tuple[RankerParts, ExportedFolder, StaticModel]:
+def ranker(exports: Exports) -> tuple[RankerParts, ExportedFolder, StaticModel]:
     """A ranker with match levels and lexical features, calibrated, and what it was exported to."""
-    folder = tmp_path_factory.mktemp("export")
-    CASES["everything"] = {"lexical": True, "calibration": CALIBRATION}
-    parts = load_case(folder, "everything")
-    exported, _ = export_model(parts, folder / "output")
+    parts, exported, _ = exports["everything"]
     return parts, exported, static_model(exported)
 
 
 @pytest.mark.parametrize("name", [*CASES, "blend", "two classes"])
-def test_every_kind_of_ranker_scores_as_its_network(name: str, tmp_path: Path) -> None:
-    parts = load_case(tmp_path, name)
-    exported, parities = export_model(parts, tmp_path / "output")
+def test_every_kind_of_ranker_scores_as_its_network(name: str, exports: Exports) -> None:
+    parts, exported, parities = exports[name]
     assert set(parities) == {"paddle_inference"} and parities["paddle_inference"].pairs == samples.PAIRS
     model, encoder = static_model(exported), exported.pair_encoder()
     pairs = encoder.encode(QUERIES, TITLES)
@@ -161,9 +157,11 @@ def test_the_onnx_file_scores_as_the_network(name: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(logit, network_logits(parts, *inputs), atol=1e-5, rtol=1e-5)
 
 
-def test_what_scores_otherwise_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = load_case(tmp_path, "plain")
-    export_model(parts, tmp_path / "output")
+def test_what_scores_otherwise_is_not_written(
+    tmp_path: Path, exports: Exports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = exports["plain"].parts
+    exports.copy("plain", tmp_path / "output")
     before = {path.name: path.read_bytes() for path in (tmp_path / "output").iterdir()}
     run = StaticModel.run
     for change in (lambda array: array + 2e-5, lambda array: array * np.nan, lambda array: array[:, 0]):
@@ -175,4 +173,4 @@ def test_what_scores_otherwise_is_not_written(tmp_path: Path, monkeypatch: pytes
         with pytest.raises(RankerError, match="does not score as the ranker does"):
             export_model(parts, tmp_path / "output")
         assert {path.name: path.read_bytes() for path in (tmp_path / "output").iterdir()} == before
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["output", "ranker"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["output"]

@@ -22,13 +22,11 @@ import numpy as np
 import pytest
 
 from paddle_ranker.__main__ import main
-from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.exported import ExportedFolder
-from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.serving.paddle.baidu_std import read_meta, write_frame
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, messages
 from tests.conftest import REPOSITORY, load_script
-from tests.export_cases import CALIBRATION, write_case
+from tests.export_cases import Exports
 from tests.started import SECONDS, Started, free_ports, get, is_open, post, started
 from tests.tiny import PAIRS
 
@@ -51,16 +49,16 @@ class Made(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(tmp_path_factory: pytest.TempPathFactory, exports: Exports) -> Made:
     folder = tmp_path_factory.mktemp("real")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("paddle_ranker.runtime.prepare_command", lambda threads: None)
-        export_model(load_ranker(write_case(folder / "ranker", calibration=CALIBRATION)), folder / "output")
+        output = exports["calibrated"].exported.folder
         paths = ["--server_path", str(folder / "serving_server"), "--client_path", str(folder / "serving_client")]
-        assert main(["export-serving", "--dirname", str(folder / "output"), *paths]) == 0
+        assert main(["export-serving", "--dirname", str(output), *paths]) == 0
         rows, scored = folder / "rows.tsv", folder / "scored.jsonl"
         rows.write_text("".join(f"{query}\t{title}\n" for query, title in PAIRS), encoding="utf-8")
-        predict = ["--model_dir", str(folder / "output"), "--input_file", str(rows), "--format", "jsonl"]
+        predict = ["--model_dir", str(output), "--input_file", str(rows), "--format", "jsonl"]
         device = ["--device", "cpu", "--cpu_threads", "1", "--output_file", str(scored)]
         assert load_script("deploy/python/predict.py").main([*predict, *device]) == 0
     probabilities = [json.loads(line)["probability"] for line in scored.read_text(encoding="utf-8").splitlines()]

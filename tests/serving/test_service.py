@@ -20,7 +20,7 @@ from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.models import check, load_served_model
 from paddle_ranker.serving.core.service import EngineService
 from tests.engine_calls import logits_of
-from tests.export_cases import write_case, write_two_members
+from tests.export_cases import Exports, write_case, write_two_members
 from tests.serving_cases import SECONDS, until
 from tests.tiny import PAIRS, VOCABULARY
 
@@ -215,12 +215,8 @@ def test_a_blend_takes_the_arrays_that_its_graph_takes(tmp_path: Path) -> None:
         assert model.batcher.close(SECONDS)
 
 
-def test_a_ranker_whose_scores_are_not_those_of_its_export_is_not_served(tmp_path: Path) -> None:
-    from paddle_ranker.export.static_graph import export_model
-    from paddle_ranker.model.kinds import load_ranker
-
-    folder = tmp_path / "exported"
-    export_model(load_ranker(write_case(tmp_path / "ranker")), folder)
+def test_a_ranker_whose_scores_are_not_those_of_its_export_is_not_served(tmp_path: Path, exports: Exports) -> None:
+    folder = exports.copy("match levels", tmp_path / "exported")
     model = load_served_model(ServeConfig(model=folder))
     assert model.batcher.close(SECONDS)
     info = json.loads((folder / "ranker.json").read_text(encoding="utf-8"))

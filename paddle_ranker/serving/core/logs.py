@@ -1,4 +1,4 @@
-"""What the server logs: lines of JSON on standard error, written by a thread of their own.
+"""Lines of JSON on standard error, written by a thread: what requests do, and what libraries log.
 
 A line that cannot be written (a full disk, a closed pipe, a reader that has stopped) is lost and counted, and fails or
 delays no request.
@@ -9,83 +9,44 @@ from __future__ import annotations
 import json
 import logging
 import os
+import queue
 import threading
 import time
 import traceback
-from collections import deque
-from typing import Any
+from logging.handlers import QueueHandler, QueueListener
+from typing import Any, Optional
 
 _MOST_WAITING = 10_000  # lines
 _WRITE_EVERY = 0.1  # seconds
-_MOST_BYTES = 256 * 1024  # written at once
 LOGGERS = ("paddle_ranker", "uvicorn", "asyncio", "grpc")
 
 
-class JsonLog:
-    """Write JSON lines to a file descriptor (2: standard error).
+class _Event(logging.LogRecord):
+    """An event of the server: without the process, the thread and the file, whose names take three times as long."""
 
-    Attributes: `lost`, lines that could not be written.
+    def __init__(self, event: str, fields: dict[str, Any]):
+        self.created = time.time()
+        self.fields = {"event": event, **fields}
+
+
+class JsonFormatter(logging.Formatter):
+    """Return a record as a line of JSON: an event with its fields, or what a library logged.
+
+    Of an exception the kind and the place are shown; its message, which may quote a user's text, `with_texts` alone.
     """
 
-    def __init__(self, descriptor: int = 2):
-        self.lost = 0
-        self._descriptor = descriptor
-        self._waiting: deque[dict[str, Any]] = deque()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._write_on, name="log", daemon=True)
-        self._thread.start()
+    def __init__(self, with_texts: bool = False):
+        super().__init__()
+        self._with_texts = with_texts
 
-    def write(self, event: str, **fields: Any) -> None:
-        """Log an event; fields that are None are left out."""
-        if len(self._waiting) >= _MOST_WAITING:
-            self.lost += 1
-            return
-        self._waiting.append({"time": time.time(), "event": event, **fields})
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        fields = record.fields if isinstance(record, _Event) else self._logged(record)
+        line = {"time": f"{stamp}.{int(record.created % 1 * 1000):03d}Z", **fields}
+        kept = {name: value for name, value in line.items() if value is not None}
+        return json.dumps(kept, ensure_ascii=False, default=str)
 
-    def close(self, seconds: float = 1.0) -> None:
-        """Write what waits, for so long at most."""
-        self._closing.set()
-        self._thread.join(seconds)
-
-    def _write_on(self) -> None:
-        while not self._closing.wait(_WRITE_EVERY):
-            self._write_waiting()
-        self._write_waiting()
-
-    def _write_waiting(self) -> None:
-        while self._waiting:
-            lines: list[bytes] = []
-            size = 0
-            while self._waiting and size < _MOST_BYTES:
-                lines.append(_line(self._waiting.popleft()))
-                size += len(lines[-1])
-            data = memoryview(b"".join(lines))
-            try:
-                while data:
-                    data = data[os.write(self._descriptor, data) :]
-            except OSError:
-                self.lost += len(lines)
-
-
-def _line(fields: dict[str, Any]) -> bytes:
-    moment = fields["time"]
-    stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(moment))}.{int(moment % 1 * 1000):03d}Z"
-    kept = {name: value for name, value in fields.items() if value is not None}
-    text = json.dumps({**kept, "time": stamp}, ensure_ascii=False, default=str)
-    return text.encode("utf-8", "replace") + b"\n"
-
-
-class JsonHandler(logging.Handler):
-    """Give what libraries log to a `JsonLog`.
-
-    Of an exception the kind and the place are written; its message, which may quote a user's text, `with_texts` alone.
-    """
-
-    def __init__(self, log: JsonLog, with_texts: bool):
-        super().__init__(logging.WARNING)
-        self._log, self._with_texts = log, with_texts
-
-    def emit(self, record: logging.LogRecord) -> None:
+    def _logged(self, record: logging.LogRecord) -> dict[str, Any]:
         where = None
         message = record.getMessage() if self._with_texts or not record.exc_info else str(record.msg)
         if record.exc_info and record.exc_info[1] is not None:
@@ -93,14 +54,83 @@ class JsonHandler(logging.Handler):
             frames = traceback.extract_tb(error.__traceback__)
             where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-8:]]
             message += f" ({type(error).__name__}{f': {error}' if self._with_texts else ''})"
-        self._log.write("log", level=record.levelname.lower(), logger=record.name, message=message, where=where)
+        level = record.levelname.lower()
+        return {"event": "log", "level": level, "logger": record.name, "message": message, "where": where}
 
 
-def route_logging(log: JsonLog, with_texts: bool) -> None:
+class JsonLog(QueueHandler):
+    """Write lines to a file descriptor (2: standard error); as a handler, those that libraries log too.
+
+    Attributes: `lost`, lines that could not be written.
+    """
+
+    def __init__(self, descriptor: int = 2, *, with_texts: bool = False):
+        self._lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        super().__init__(self._lines)
+        self.setLevel(logging.WARNING)
+        self.lost = 0
+        writer = _Writer(self, descriptor)
+        writer.setFormatter(JsonFormatter(with_texts))
+        self._listener: Optional[QueueListener] = _Listener(self._lines, writer)
+        self._listener.start()
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Log an event; fields that are None are left out."""
+        self.enqueue(_Event(event, fields))
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """Return the record as it is: the thread formats it."""
+        return record
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Queue a record, unless too many wait."""
+        if self._lines.qsize() < _MOST_WAITING:
+            self._lines.put_nowait(record)
+        else:
+            self.lost += 1
+
+    def close(self, seconds: float = 1.0) -> None:
+        """Write what waits, for so long at most."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            ending = threading.Thread(target=listener.stop, daemon=True)
+            ending.start()
+            ending.join(seconds)
+        super().close()
+
+
+class _Listener(QueueListener):
+    queue: queue.SimpleQueue[Any]
+
+    def dequeue(self, block: bool) -> logging.LogRecord:
+        """Return the next record; not woken for each of them, which would take the event loop's time."""
+        if self.queue.empty():
+            time.sleep(_WRITE_EVERY)
+        return super().dequeue(block)
+
+
+class _Writer(logging.Handler):
+    def __init__(self, log: JsonLog, descriptor: int):
+        super().__init__()
+        self._log, self._descriptor = log, descriptor
+
+    def createLock(self) -> None:
+        """Make none: a write that hangs would hold it, and the process's end wait for it."""
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            data = memoryview(self.format(record).encode("utf-8", "replace") + b"\n")
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        except OSError:
+            self._log.lost += 1
+
+
+def route_logging(log: JsonLog) -> None:
     """Send what the server and its libraries log through `logging` to `log`."""
-    handler = JsonHandler(log, with_texts)
     for name in LOGGERS:
         logger = logging.getLogger(name)
-        logger.handlers[:] = [handler]
+        logger.handlers[:] = [log]
         logger.propagate = False
         logger.setLevel(logging.WARNING)

@@ -47,8 +47,8 @@ class Worker:
         self._config, self._sockets = config, sockets
         self._early, self._on_ready = early, on_ready
         self._pass_on_reload, self._parent = pass_on_reload, parent
-        self._log = JsonLog()
-        route_logging(self._log, config.log_texts)
+        self._log = JsonLog(with_texts=config.log_texts)
+        route_logging(self._log)
         self._metrics = Metrics()
         self._endpoints = served_by(config)
         self._services = {name: endpoint.service(config) for name, endpoint in self._endpoints.items()}

@@ -1,0 +1,73 @@
+"""The server's log: lines that cannot be written are lost and counted, and hold up nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from paddle_ranker.serving.core import logs
+from paddle_ranker.serving.core.logs import JsonLog, route_logging
+from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.unit
+
+
+def test_what_libraries_log_is_a_line_without_the_texts_of_users(tmp_path: Path) -> None:
+    for with_texts, shown in (
+        (False, "request %s failed (ValueError)"),
+        (True, "request 7 failed (ValueError: secret)"),
+    ):
+        with (tmp_path / "log").open("wb") as stream:
+            log = JsonLog(stream.fileno(), with_texts=with_texts)
+            loggers = [logging.getLogger(name) for name in logs.LOGGERS]
+            before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
+            try:
+                route_logging(log)
+                try:
+                    raise ValueError("secret")
+                except ValueError:
+                    logging.getLogger("uvicorn.error").exception("request %s failed", 7)
+                logging.getLogger("uvicorn.error").info("not worth a line")
+                logging.getLogger("grpc").warning("%d calls", 3)
+            finally:
+                for logger, (handlers, propagate, level) in zip(loggers, before):
+                    logger.handlers[:], logger.propagate = handlers, propagate
+                    logger.setLevel(level)
+            log.close(60)
+        failed, calls = map(json.loads, (tmp_path / "log").read_text(encoding="utf-8").splitlines())
+        assert (failed["event"], failed["level"], failed["logger"]) == ("log", "error", "uvicorn.error")
+        assert failed["message"] == shown and "test_logs.py" in failed["where"][0]
+        assert calls["message"] == "3 calls" and "where" not in calls
+
+
+def test_a_line_holds_the_time_and_no_field_that_is_none(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as stream:
+        log = JsonLog(stream.fileno())
+        log.write("request", pairs=2, error=None, texts="深度")
+        log.close(60)
+    line = (tmp_path / "log").read_text(encoding="utf-8")
+    stamp = json.loads(line)["time"]
+    assert line == f'{{"time": "{stamp}", "event": "request", "pairs": 2, "texts": "深度"}}\n'
+    assert time.strptime(stamp[:19], "%Y-%m-%dT%H:%M:%S") and stamp[19] == "." and stamp[23:] == "Z"
+
+
+def test_a_reader_that_has_stopped_costs_lines_and_holds_up_nothing() -> None:
+    code = (
+        "import os\nfrom paddle_ranker.serving.core import logs\n"
+        "logs._MOST_WAITING = 5\n"
+        "log = logs.JsonLog(os.pipe()[1])\n"
+        "for _ in range(20): log.write('request', texts='x' * 100_000)\n"  # the first fills the pipe
+        "log.close(0.5)\nprint(log.lost)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120, check=True
+    )
+    assert 14 <= int(done.stdout) <= 15

@@ -78,7 +78,7 @@ def run(options: AblationOptions) -> None:
         two = [systems[change.with_it], systems[change.without]]
         found = compare(queries, labels, two, change.with_it, resamples=options.resamples)[change.without]
         gaps = [found[measure].difference for measure in measures]
-        rows.append([change.what, *(f"{gap.estimate:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]" for gap in gaps if gap)])
+        rows.append([change.what, *(f"{gap:+.3f}" for gap in gaps if gap)])
         facts.append({"change": change.what, "with": change.with_it, "without": change.without,
                       **{m: [gap.estimate, gap.low, gap.high] for m, gap in zip(measures, gaps) if gap}})  # fmt: skip
     print("", format_table(header, rows), sep="\n")

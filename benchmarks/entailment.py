@@ -192,7 +192,7 @@ def overall_table(
             " ".join(SYSTEMS.get(name, ())),
             f"{possible:.3f}",
             *(str(figures[name][figure]) for figure in _OVERALL),
-            "" if gap is None else f"{gap.estimate:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]",
+            "" if gap is None else f"{gap:+.3f}",
             " ".join(f"{value:.3f}" for value in accuracies),
             "" if name in WITHOUT_IMAGE_2 else " ".join(f"{seconds:.0f}" for _, seconds in found),
         ])  # fmt: skip

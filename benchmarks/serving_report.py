@@ -157,7 +157,7 @@ def _over(own: Sequence[float], others: Optional[Sequence[float]]) -> Optional[I
 
 
 def _shown(found: Optional[Interval]) -> str:
-    return f"{found.estimate:.2f} [{found.low:.2f}, {found.high:.2f}]" if found else ""
+    return f"{found:.2f}" if found else ""
 
 
 def ours(run: Run) -> Optional[Measured]:

@@ -171,7 +171,7 @@ def run(options: TweetsBenchmarkOptions) -> None:
     rows = []
     for name, found in runs.items():
         gap, own = ahead.get(name), figures[name]
-        shown = "" if gap is None else f"{gap.estimate:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+        shown = "" if gap is None else f"{gap:+.3f}"
         seconds = " ".join(f"{spent:.0f}" for _, spent in found)
         rows.append([name, *(str(own[figure]) for figure in ("accuracy", "macro_f1", "auc")), shown, seconds])
     print(format_table(header, rows), class_table(figures), sep="\n\n")

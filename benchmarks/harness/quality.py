@@ -101,7 +101,7 @@ def _shown_difference(figure: Figure) -> str:
     if figure.difference is None:
         return ""
     gap = figure.difference
-    return f"{gap.estimate:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]{'' if gap.excludes_zero() else ' (0 is inside)'}"
+    return f"{gap:+.3f}{'' if gap.excludes_zero() else ' (0 is inside)'}"
 
 
 def report(

@@ -139,8 +139,7 @@ def _print_judged(judged: Judged, method: str, folds: int, queries: int) -> None
         print(f"{names[name]:{width}}  {error:17.4f}   {brier:11.4f}   {entropy:13.4f}")
     print("(expected calibration error: 15 bins of equal width over the probability of relevance)")
     change = judged.change
-    interval = f"{change.estimate:+.4f} [{change.low:+.4f}, {change.high:+.4f}] (95% over queries)"
-    print(f"cross-entropy out of fold, less that as trained: {interval}")
+    print(f"cross-entropy out of fold, less that as trained: {change:+.4f} (95% over queries)")
     if change.high >= 0:
         print("warning: an improvement is not established: more labelled queries would tell", file=sys.stderr)
     elif queries < FEW_QUERIES:

@@ -37,7 +37,7 @@ def print_quality(quality: Sequence[Quality]) -> None:
     for row in quality:
         print(
             f"{MEASURES[row.measure].title:8} {row.before:.4f} in fp32, {row.after:.4f} in int8 ({row.engine}): "
-            f"{row.difference.estimate:+.4f} [{row.difference.low:+.4f}, {row.difference.high:+.4f}]"
+            f"{row.difference:+.4f}"
         )
     moved = ", ".join(f"{name} {share:.1%}" for name, share in {row.engine: row.moved for row in quality}.items())
     print(f"logits move by, in parts of their standard deviation: {moved}")

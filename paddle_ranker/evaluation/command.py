@@ -16,7 +16,6 @@ from paddle_ranker.evaluation.pairs import MeasuredPairs
 from paddle_ranker.evaluation.report.text import measured_json, systems_table
 from paddle_ranker.evaluation.score_files import write_scores
 from paddle_ranker.evaluation.systems import baseline_systems, messages, read_measured_pairs, score_with_model
-from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.ranking import Floats
 
 if TYPE_CHECKING:
@@ -73,18 +72,12 @@ def _print_text(comparison: Comparison, name: str, more: Mapping[str, Value]) ->
     if "auc" in measures:
         print(f"eval_dev auc:{measures['auc'].interval.estimate:.3f}")  # as the published scripts print it
     for measure, measured in measures.items():
-        print(f"{measure}: {shown(measured.interval)}")
+        print(f"{measure}: {measured.interval:.4f}")
     for label, value in {**comparison.counts, **more}.items():
         print(f"{label}: {value:.4f}" if isinstance(value, float) else f"{label}: {value}")
     if len(comparison.systems) > 1:
         print()
         print("\n".join(systems_table(comparison)))
-
-
-def shown(interval: Interval) -> str:
-    """Return `0.7912 [0.7401, 0.8388]`, or the value alone where there are too few queries for an interval."""
-    bounds = "" if math.isnan(interval.low) else f" [{interval.low:.4f}, {interval.high:.4f}]"
-    return f"{interval.estimate:.4f}{bounds}"
 
 
 def _as_json(comparison: Comparison, name: str, more: Mapping[str, Value]) -> dict[str, Any]:

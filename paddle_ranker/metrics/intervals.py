@@ -6,6 +6,7 @@ within each draw (paired): what makes a query hard for both falls out of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Callable
@@ -22,7 +23,10 @@ CELLS_AT_ONCE = 4_000_000  # draws x queries (or pairs) held in memory together
 
 @dataclass(frozen=True)
 class Interval:
-    """A measure of the data as given, and the bounds that hold it with the stated confidence."""
+    """A measure of the data as given, and the bounds that hold it with the stated confidence; NaN: there are none.
+
+    Formatted as a number is: `f"{interval:+.3f}"` is `+0.031 [-0.017, +0.044]`, or the value alone without bounds.
+    """
 
     estimate: float
     low: float
@@ -32,8 +36,12 @@ class Interval:
         """Say whether a difference is established."""
         return self.low > 0 or self.high < 0
 
+    def __format__(self, spec: str) -> str:
+        value, low, high = (format(number, spec or ".3f") for number in (self.estimate, self.low, self.high))
+        return value if math.isnan(self.low) else f"{value} [{low}, {high}]"
+
     def __str__(self) -> str:
-        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return format(self)
 
 
 def bootstrap_interval(

@@ -17,7 +17,7 @@ from paddle_ranker.evaluation.report.per_query import (
     query_text,
 )
 from paddle_ranker.evaluation.report.plots import BETTER, WORSE, intervals_svg, queries_svg
-from paddle_ranker.evaluation.report.text import TIES_IN_WORDS, interval_text, p_text, verdict
+from paddle_ranker.evaluation.report.text import TIES_IN_WORDS, p_text, verdict
 from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.storage.atomic import new_file
 
@@ -115,7 +115,7 @@ def _values_table(comparison: Comparison) -> str:
         for measure in comparison.measures:
             interval = comparison.measured[system.name][measure].interval
             kind = ' class="best"' if interval.estimate == best[measure] else ""
-            cells.append(f"<td{kind}>{_with_bounds(interval_text(interval))}</td>")
+            cells.append(f"<td{kind}>{_with_bounds(f'{interval:.3f}')}</td>")
         rows.append(f"<tr><th>{_text(system.name)}</th>{''.join(cells)}</tr>")
     return _table(["", *(MEASURES[measure].title for measure in comparison.measures)], rows)
 
@@ -130,7 +130,7 @@ def _differences_table(comparison: Comparison) -> str:
             queries = "" if measured.wins is None else f"{measured.wins} / {measured.losses}"
             rows.append(
                 f"<tr><th>{_text(name)}</th><td>{MEASURES[measure].title}</td>"
-                f'<td class="{measured.verdict}">{interval_text(measured.difference, "+")}</td>'
+                f'<td class="{measured.verdict}">{measured.difference:+.3f}</td>'
                 f"<td>{p_text(measured.p_value)}</td><td>{p_text(measured.corrected)}</td><td>{queries}</td></tr>"
             )
     against = f"difference to {comparison.reference}"

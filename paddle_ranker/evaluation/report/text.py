@@ -25,7 +25,7 @@ def systems_table(comparison: Comparison) -> list[str]:
         for system in comparison.systems:
             measured = comparison.measured[system.name][measure]
             padding = " " * (width - _columns(system.name))
-            line = f"  {system.name}{padding}  {interval_text(measured.interval)}"
+            line = f"  {system.name}{padding}  {measured.interval:.3f}"
             lines.append(f"{line}  {difference_text(measured)}".rstrip())
     others = f"{len(comparison.others)} difference{'s' if len(comparison.others) > 1 else ''}"
     lines += [
@@ -41,20 +41,13 @@ def _columns(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(character) in "FW" else 1 for character in text)
 
 
-def interval_text(interval: Interval, sign: str = "") -> str:
-    """Return `0.791 [0.740, 0.839]`; `sign` is `+` for differences."""
-    if math.isnan(interval.low):
-        return f"{interval.estimate:{sign}.3f}"
-    return f"{interval.estimate:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
-
-
 def difference_text(measured: Measured) -> str:
     """Return a difference with its p-value and the queries won and lost; nothing for the reference."""
     if measured.difference is None:
         return ""
     tested = f"  p {p_text(measured.corrected)}" if measured.corrected is not None else ""
     counted = f"  wins {measured.wins}, losses {measured.losses}" if measured.wins is not None else ""
-    return f"{interval_text(measured.difference, '+')}{tested}{counted}"
+    return f"{measured.difference:+.3f}{tested}{counted}"
 
 
 def p_text(p_value: Optional[float]) -> str:
@@ -68,7 +61,7 @@ def verdict(comparison: Comparison, name: str, measure: str) -> str:
     """Say in one sentence what is known about a system and the reference."""
     measured, reference = comparison.measured[name][measure], comparison.reference
     assert measured.difference is not None
-    gap = f"{MEASURES[measure].title} {interval_text(measured.difference, '+')}"
+    gap = f"{MEASURES[measure].title} {measured.difference:+.3f}"
     if not measured.verdict:
         return f"No difference between {name} and {reference} is established: {gap}."
     return f"{name} is {'ahead of' if measured.verdict == 'better' else 'behind'} {reference}: {gap}."

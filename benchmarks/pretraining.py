@@ -6,7 +6,7 @@ All systems start from the same weights (made here, taken to transformers by `co
 the same batches with the same tokens hidden, AdamW, schedule, clipping and weight decay. Each is a process of its own;
 they take turns, a round of steps each, so that a busy moment of the machine hits all of them. After each round each
 measures its loss on the same held-out tokens, which is not timed. `transformers` computes the logits of every token, as
-its `BertForMaskedLM` does when it is given labels; `transformers_gathered` those of the hidden tokens alone, as a user
+its `BertForMaskedLM` does when it is given labels; `transformers_gathered` those of the masked tokens alone, as a user
 may write it. With `--dropout 0` the curves differ by rounding only; with dropout by other draws as well.
 """
 
@@ -120,7 +120,7 @@ def prepare(options: PretrainingBenchmarkOptions, folder: Path) -> str:
             break
     lengths = data.held_out.all_lengths
     for number, indices in enumerate(scoring_batches(lengths, 1 << 13, 64)):
-        _keep(folder / "batches" / f"eval_{number}.npz", masking.hide(*data.held_out.batch(indices), indices, epoch=0))
+        _keep(folder / "batches" / f"eval_{number}.npz", masking.mask(*data.held_out.batch(indices), indices, epoch=0))
     work = {
         "threads": options.threads,
         "learning_rate": training.learning_rate,

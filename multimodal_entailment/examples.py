@@ -69,7 +69,7 @@ class PostExamples:
         return self._loss.weight(self.labels[indices])
 
     def loss(self, network: EntailmentNetwork, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
-        """Return the mean loss over the pairs `indices`, and no further figures."""
+        """Return the mean loss over the pairs `indices`, and no further means."""
         return self._loss(logits_of(network, self.posts.pad(indices)), self.labels[indices]), {}
 
 
@@ -89,7 +89,7 @@ class HeldOut:
     def measure(self, network: EntailmentNetwork, processes: ProcessGroup) -> dict[str, float]:
         """Return `loss` (cross-entropy, nats), `accuracy` and `macro_f1`.
 
-        Each process does its share of the batches; all get the same figures.
+        Each process does its share of the batches; all get the same metrics.
         """
         logits = network_logits(network, self._posts, self._batches[processes.rank :: processes.size])
         processes.wait()  # one may be long behind

@@ -57,7 +57,7 @@ class Corpus:
         return {"documents": self._documents, "skip_bad_rows": self._skip}
 
     def report(self) -> str:
-        """Say what the last loop found: `19,595 documents`, and what was skipped."""
+        """Return what the last loop found: `19,595 documents`, and what was skipped."""
         if not self.skipped:
             return f"{self.kept:,} documents"
         more = "; ..." if self.skipped > len(self._reasons) else ""

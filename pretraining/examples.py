@@ -31,7 +31,7 @@ _LARGEST_EXPONENT = 700.0
 
 @dataclass(frozen=True)
 class MaskedBatch:
-    """A batch with some tokens hidden.
+    """A batch with some tokens masked.
 
     `ids` [batch, length] int64; `places` [m] int64, where in the flattened batch the chosen tokens are, ascending;
     `labels` [m] int64, what stood there.
@@ -43,12 +43,12 @@ class MaskedBatch:
 
 
 class Masking:
-    """Choose tokens with `probability`, whole words of them with `whole_words`, and hide them.
+    """Choose tokens with `probability`, whole words of them with `whole_words`, and mask them.
 
     Never a special token, [UNK] among them. A sequence of which nothing is chosen gets one word chosen at random.
 
     Args:
-        special_ids: ids that are neither hidden nor put in a token's place.
+        special_ids: ids that are neither masked nor put in a token's place.
         vocab_size: ids there are.
     """
 
@@ -68,8 +68,8 @@ class Masking:
         self._is_special[list(special_ids)] = True
         self._ordinary = np.flatnonzero(~self._is_special)
 
-    def hide(self, ids: np.ndarray, starts: np.ndarray, numbers: np.ndarray, epoch: int) -> MaskedBatch:
-        """Hide tokens of a batch.
+    def mask(self, ids: np.ndarray, starts: np.ndarray, numbers: np.ndarray, epoch: int) -> MaskedBatch:
+        """Mask tokens of a batch.
 
         Args:
             ids, starts: `[batch, length]`, the ids and whether a word begins there.
@@ -108,7 +108,7 @@ def perplexity(loss: float) -> float:
 
 
 class MaskedExamples:
-    """Sequences to train on; the loss is the mean of -log p over the hidden tokens of a whole batch, in nats."""
+    """Sequences to train on; the loss is the mean of -log p over the masked tokens of a whole batch, in nats."""
 
     rows_each = 1
     groups: Optional[Groups] = None
@@ -121,7 +121,7 @@ class MaskedExamples:
         return len(self._sequences)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Hide other tokens from now on."""
+        """Mask other tokens from now on."""
         self._epoch = epoch
         self._masked.clear()
 
@@ -131,21 +131,21 @@ class MaskedExamples:
         return chosen
 
     def weight(self, indices: np.ndarray) -> float:
-        """Return what the loss of `indices` is a mean over: their hidden tokens."""
+        """Return what the loss of `indices` is a mean over: their masked tokens."""
         return float(max(1, len(self.masked(indices).labels)))
 
     def masked(self, indices: np.ndarray) -> MaskedBatch:
-        """Return the batch of the sequences `indices` as this epoch hides its tokens."""
+        """Return the batch of the sequences `indices` as this epoch masks its tokens."""
         key = indices.tobytes()
         if key not in self._masked:
             ids, starts = self._sequences.batch(indices)
-            self._masked[key] = self._masking.hide(ids, starts, indices, self._epoch)
+            self._masked[key] = self._masking.mask(ids, starts, indices, self._epoch)
             if len(self._masked) > _KEPT:
                 self._masked.popitem(last=False)
         return self._masked[key]
 
     def loss(self, network: MaskedLanguageModel, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
-        """Return the mean loss of the hidden tokens of the sequences `indices`."""
+        """Return the mean loss of the masked tokens of the sequences `indices`."""
         batch = self.masked(indices)
         if not len(batch.labels):  # nothing but special tokens and [UNK]
             return network.cls.predictions.decoder_bias.sum() * 0.0, {}
@@ -154,7 +154,7 @@ class MaskedExamples:
 
 
 class HeldOut:
-    """Sequences to evaluate on; the same tokens are hidden every time.
+    """Sequences to evaluate on; the same tokens are masked every time.
 
     Args:
         batch_size: sequences of the longest kind that go through the network at once.
@@ -167,15 +167,15 @@ class HeldOut:
 
     @paddle.no_grad()
     def measure(self, network: MaskedLanguageModel, processes: ProcessGroup) -> dict[str, float]:
-        """Return `loss` (nats a hidden token), `perplexity`, and `accuracy`, the share of tokens guessed right.
+        """Return `loss` (nats a masked token), `perplexity`, and `accuracy`, the share of tokens guessed right.
 
-        Each process does its share of the batches; all get the same figures.
+        Each process does its share of the batches; all get the same metrics.
         """
         was_training = network.training
         network.eval()
         sums = np.zeros(3)
         for indices in self._batches[processes.rank :: processes.size]:
-            batch = self._masking.hide(*self._sequences.batch(indices), indices, epoch=0)
+            batch = self._masking.mask(*self._sequences.batch(indices), indices, epoch=0)
             if len(batch.labels):
                 logits = network(batch.ids, batch.places)
                 losses = F.cross_entropy(logits, paddle.to_tensor(batch.labels), reduction="sum")

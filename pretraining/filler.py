@@ -1,4 +1,4 @@
-"""A trained masked language model, asked what its masks hide."""
+"""A trained masked language model, asked what stands at its masks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Filled:
 class MaskFiller:
     """Fill masks with the model of a folder.
 
-    Several masks of a sentence are each predicted with the others still hidden.
+    Several masks of a sentence are each predicted with the others still masked.
 
     Raises `CheckpointError` for a folder without a masked language model, or with another model's tokenizer.
     """

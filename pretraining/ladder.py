@@ -41,14 +41,14 @@ class Size:
         attention, feed_forward, norms = 4 * (width * width + width), 8 * width * width + 5 * width, 4 * width
         return self.layers * (attention + feed_forward + norms)
 
-    def flops_per_token(self, length: int, vocab_size: int, hidden_share: float) -> float:
+    def flops_per_token(self, length: int, vocab_size: int, masked_share: float) -> float:
         """Return the floating-point operations that training takes for each token read.
 
         Three times the forward pass: 2 for each parameter of the layers, 4 `length` `width` a layer for attention, and
-        for the share of tokens that are hidden the head's 2 (`width`^2 + `vocab_size` `width`).
+        for the share of tokens that are masked the head's 2 (`width`^2 + `vocab_size` `width`).
         """
         attention = 4 * self.layers * length * self.width
-        head = 2 * hidden_share * (self.width**2 + vocab_size * self.width)
+        head = 2 * masked_share * (self.width**2 + vocab_size * self.width)
         return 3 * (2 * self.parameters + attention + head)
 
     def shape(self, positions: int) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def plan_ladder(
 
     Args:
         costs: of each size, the held-out one's too, in the unit of `budget`.
-        unit, scale: what a budget that is too small is told in: `scale` times its numbers.
+        unit, scale: what a budget that is too small is reported in: `scale` times its numbers.
         spent: what is gone of the budget.
 
     Raises `UsageError` where the budget is too small for runs of 20 steps; it says how much is enough.

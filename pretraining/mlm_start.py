@@ -175,7 +175,7 @@ class MlmData:
 
 
 def open_data(options: TrainMlmOptions, tokenizer: TokenizerFiles) -> MlmData:
-    """Turn the files into tokens, or find those of an earlier run, and lay out the sequences.
+    """Turn the files into tokens, or find those of an earlier run, and make the sequences.
 
     Raises `DataError` for files that are missing, empty or not UTF-8, or too small to hold anything out.
     """
@@ -220,7 +220,7 @@ def open_data(options: TrainMlmOptions, tokenizer: TokenizerFiles) -> MlmData:
 
 
 def describe_data(data: MlmData, options: TrainMlmOptions, network: MaskedLanguageModel) -> str:
-    """Say what is trained on what, with warnings, in lines."""
+    """Return lines that say what is trained on what, with warnings."""
     facts = data.facts
     layers = sum(p.size for p in network.encoder.encoder.parameters())
     parameters = sum(int(np.prod(t.shape)) for t in network.state_dict().values())
@@ -233,12 +233,12 @@ def describe_data(data: MlmData, options: TrainMlmOptions, network: MaskedLangua
     if facts["unknown_share"] > _MOST_UNKNOWN:
         lines.append(f"warning: {facts['unknown_share']:.1%} of the tokens are unknown to the tokenizer: is it theirs?")
     if options.whole_word_mask and facts["words"] != "jieba":
-        lines.append("jieba is not installed: ideographs are hidden one by one (pip install jieba)")
+        lines.append("jieba is not installed: ideographs are masked one by one (pip install jieba)")
     return "\n".join(lines)
 
 
 def make_masking(options: TrainMlmOptions, tokenizer: TokenizerFiles) -> Masking:
-    """Return how tokens are hidden; raises `CheckpointError` for a tokenizer without a mask token."""
+    """Return how tokens are masked; raises `CheckpointError` for a tokenizer without a mask token."""
     token = tokenizer.special_tokens["mask_token"]
     if token not in tokenizer.token_to_id:
         raise CheckpointError(f"the vocabulary has no {token} (the mask_token): add it, or use another tokenizer")

@@ -49,7 +49,7 @@ class _Head(nn.Layer):
 
 
 class MaskedLanguageModel(nn.Layer):
-    """Predict hidden tokens.
+    """Predict masked tokens.
 
     Its parameters have the names of PaddleNLP's ErnieForMaskedLM and BertForMaskedLM: `ernie.*` or `bert.*`, and
     `cls.predictions.*`. The pooler, which predicts nothing here, is not trained; without `has_pooler` it is random and
@@ -102,7 +102,7 @@ class MaskedLanguageModel(nn.Layer):
 
 
 def _by_row(shape: tuple[int, ...], places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lay out places row by row: `[batch, most a row]`, filled up with each row's first token, and where each went."""
+    """Arrange places in rows: `[batch, most a row]`, filled up with each row's first token, and where each went."""
     batch, length = shape
     rows = places // length
     counts = np.bincount(rows, minlength=batch)

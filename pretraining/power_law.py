@@ -156,7 +156,7 @@ def forecast(
     Args:
         law: the fit to all runs.
         parameters, tokens, losses: the runs, `[runs]` each.
-        at: parameters and tokens of the run whose loss is told.
+        at: parameters and tokens of the run whose loss is predicted.
     """
     n, d, loss = _checked(parameters, tokens, losses)
     _require_spread(n, d)

@@ -57,11 +57,11 @@ def scaling_law(options: ScalingLawOptions) -> dict[str, Any]:
     }
     law, compute_law = fit_loss_law(n, d, losses), fit_compute_law(c, losses)
     at = held_out["parameters"], held_out["tokens"]
-    told = forecast(law, n, d, losses, at=at, resamples=options.resamples, seed=options.seed)
-    held_out["predicted"] = asdict(told.loss)
+    predicted = forecast(law, n, d, losses, at=at, resamples=options.resamples, seed=options.seed)
+    held_out["predicted"] = asdict(predicted.loss)
     gamma = gamma_interval(compute_law, c, losses, resamples=options.resamples) if compute_law else None
     report = {
-        "loss_law": {name: asdict(interval) for name, interval in told.constants.items()},
+        "loss_law": {name: asdict(interval) for name, interval in predicted.constants.items()},
         "undetermined": list(law.undetermined),
         "compute_law": compute_law
         and {
@@ -73,24 +73,26 @@ def scaling_law(options: ScalingLawOptions) -> dict[str, Any]:
         "runs": results,
     }
     _write(folder / REPORT_FILE, report)  # the prediction is on the disk before there is a loss to compare it with
-    say_laws(report)
+    print_laws(report)
 
     shown = f"{held_out['size']}, {held_out['parameters']:,} parameters, {held_out['tokens']:,.0f} tokens"
-    print(f"run {len(results) + 1} of {len(results) + 1}, held out: {shown}; predicted loss {told.loss}", flush=True)
+    print(
+        f"run {len(results) + 1} of {len(results) + 1}, held out: {shown}; predicted loss {predicted.loss}", flush=True
+    )
     measured = runs.result(ladder.held_out)
-    held_out.update(measured, error=measured["loss"] - told.loss.estimate)
+    held_out.update(measured, error=measured["loss"] - predicted.loss.estimate)
     _write(folder / REPORT_FILE, report)
     draw_scaling(results, law, compute_law, held_out, folder / PICTURE_FILE)
-    say_check(report)
+    print_check(report)
     print(f"{folder / REPORT_FILE}, {folder / PICTURE_FILE}", flush=True)
     return report
 
 
-def say_laws(report: dict[str, Any]) -> None:
+def print_laws(report: dict[str, Any]) -> None:
     """Print the laws that were fitted, with their intervals."""
     print(f"L(N, D) = E + A / N^alpha + B / D^beta, fitted to {len(report['runs'])} runs, with 95% intervals")
     print(
-        "L: nats a hidden token of held-out text; N: parameters of the layers, no embeddings, no head; D: tokens read"
+        "L: nats a masked token of held-out text; N: parameters of the layers, no embeddings, no head; D: tokens read"
     )
     for name, one in report["loss_law"].items():
         print(f"  {name.replace('_', ' ')}: {one['estimate']:.4g} [{one['low']:.4g}, {one['high']:.4g}]")
@@ -109,7 +111,7 @@ def say_laws(report: dict[str, Any]) -> None:
     print(f"  K: {law['K']:.4g}; gamma: {gamma['estimate']:.4g}{interval}", flush=True)
 
 
-def say_check(report: dict[str, Any]) -> None:
+def print_check(report: dict[str, Any]) -> None:
     """Print the loss that was measured beside the one that was predicted."""
     run = report["held_out"]
     predicted, measured, error = run["predicted"], run["loss"], run["error"]

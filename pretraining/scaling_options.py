@@ -24,7 +24,7 @@ class ScalingLawOptions(DeviceOptions):
     )
     tokenizer: Optional[str] = option(None, help="folder of a tokenizer (default: one is made, --vocab_size)")
     vocab_size: int = option(8000, help="word pieces of a tokenizer that is made here", minimum=10)
-    output_dir: str = option("./checkpoint/scaling_law", help="where runs, figures and the picture go")
+    output_dir: str = option("./checkpoint/scaling_law", help="where runs, results and the picture go")
     budget_minutes: Optional[float] = option(
         None, help="what all runs may take on this machine, the held-out one included", above=0
     )
@@ -40,7 +40,7 @@ class ScalingLawOptions(DeviceOptions):
     seed: int = option(1000, help="the first seed, of initial parameters, order and masks", minimum=0)
     allow_repeats: bool = option(False, help="read the files more than once where the budget asks for more tokens")
     max_seq_length: int = option(64, help="tokens of a sequence", minimum=8, maximum=512)
-    mlm_probability: float = option(0.2, help="share of the tokens that are hidden", above=0, below=1)
+    mlm_probability: float = option(0.2, help="share of the tokens that are masked", above=0, below=1)
     batch_size: int = option(8, help="sequences of a step", minimum=1)
     learning_rate: float = option(
         1e-3, help="maximum learning rate of all sizes; it falls to 0 within each run", above=0

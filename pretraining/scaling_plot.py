@@ -52,7 +52,7 @@ def _draw_panels(
         panel.set_xlabel(label)
     _draw_compute(panels[2], runs, compute_law, held_out)
     panels[2].set_xlabel("floating-point operations")
-    panels[0].set_ylabel("held-out loss, nats a hidden token")
+    panels[0].set_ylabel("held-out loss, nats a masked token")
     for panel in panels:
         panel.set_xscale("log")
         panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if panel is not panels[2] else (1,)))

@@ -74,18 +74,18 @@ class Runs:
             refuse_repeats(ladder, self.sequences, options.batch_size, self.tokens)
         with new_file(path) as stream:
             rungs = [*ladder.rungs, ladder.held_out]
-            told = [(str(rung.size), rung.steps, rung.seed) for rung in rungs]
-            json.dump({"options": self.identity, "rungs": told}, stream, indent=1)
+            planned = [(str(rung.size), rung.steps, rung.seed) for rung in rungs]
+            json.dump({"options": self.identity, "rungs": planned}, stream, indent=1)
         return ladder
 
     def result(self, rung: Rung) -> dict[str, Any]:
-        """Train, or go on with what was killed, or find what is done; return the run's figures."""
+        """Train, or go on with what was killed, or find what is done; return the run's metrics."""
         folder = self.folder / "runs" / rung.name
         if (folder / _RESULT).exists():
             kept: dict[str, Any] = _read(folder / _RESULT)
             return kept
         trained = train(self._options(rung, folder, resume=folder.exists()))
-        figures = {
+        metrics = {
             "name": rung.name,
             "size": str(rung.size),
             "steps": trained.steps,
@@ -97,8 +97,8 @@ class Runs:
             "seconds": trained.seconds,
         }
         with new_file(folder / _RESULT) as stream:
-            json.dump(figures, stream, indent=1)
-        return figures
+            json.dump(metrics, stream, indent=1)
+        return metrics
 
     def tokens_read(self, rung: Rung) -> float:
         """Return D: the tokens that a run reads, special ones not counted."""
@@ -130,7 +130,7 @@ class Runs:
             "config": str(shape),
             "save_dir": str(folder),
             "max_steps": rung.steps,
-            # One more pass than is needed: which documents meet in a sequence is the seed's, and with it their number.
+            # One more epoch than is needed: which documents meet in a sequence is the seed's, and with it their number.
             "epochs": 1 + -(-rung.steps * self.options.batch_size // self.sequences),
             "eval_step": rung.steps,
             "save_step": max(_FEWEST_STEPS_TO_SAVE, rung.steps // 4),
@@ -170,7 +170,7 @@ def open_runs(options: ScalingLawOptions, folder: Path) -> Runs:
         tokenizer=str(tokenizer),
         save_dir=str(folder),
         cache_dir=str(folder / "tokens"),
-        dropout=0.0,  # for data seen many times; within one pass it only slows learning
+        dropout=0.0,  # for data seen many times; within one epoch it only slows learning
         mlm_probability=options.mlm_probability,
         max_seq_length=options.max_seq_length,
         batch_size=options.batch_size,

@@ -161,9 +161,9 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     write_tokenizer(TokenizerFiles.read(source), temporary, length)
     changed = has_match and bool(named["match_embeddings.weight"].any())
     if has_head and info:  # what a ranker was, and how well it did, for its way back
-        told = {**info.training, "folded into the head": str(calibration)} if calibration else info.training
+        training = {**info.training, "folded into the head": str(calibration)} if calibration else info.training
         results = {} if changed else info.results
-        facts = dataclasses.asdict(dataclasses.replace(info, results=results, training=told, calibration=None))
+        facts = dataclasses.asdict(dataclasses.replace(info, results=results, training=training, calibration=None))
         (temporary / INFO_FILE).write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     lines = [f"TARGET: for transformers' {architecture}, {_facts(config)}"]
     if calibration:

@@ -37,7 +37,7 @@ def run(options: CurveOptions) -> None:
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
-    """Return what tells the folders apart: their paths without the parts that all of them share at either end."""
+    """Return a short name for each folder: their paths without the parts that all of them share at either end."""
     parts = [Path(os.path.abspath(folder)).parts for folder in folders]  # `best` stays best, wherever it points
     if len(parts) == 1:
         return [parts[0][-1]]

@@ -75,16 +75,16 @@ class Scoring:
                 yield LabeledPair(record.query, record.title, float(is_relevant), logit)
 
     def report(self) -> str:
-        """Say how the teacher agrees with the triples, and how many labels are its own."""
-        said = []
+        """Return lines on how the teacher agrees with the triples, and how many labels are its own."""
+        lines = []
         if self.triples:
-            said.append(f"the teacher orders {self.ordered / self.triples:.1%} of the triples as they are")
+            lines.append(f"the teacher orders {self.ordered / self.triples:.1%} of the triples as they are")
         if self.unlabelled:
-            said.append(
+            lines.append(
                 f"{self.unlabelled:,} pairs had no label: {self.relevant:,} got 1, the others 0, by the teacher's "
                 f"probability ({self._relevant_from:g} and above)"
             )
-        return "\n".join(said)
+        return "\n".join(lines)
 
 
 def _titles(record: Record) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ class MineOptions(ScoringOptions):
     )
     negatives: int = option(4, help="most negatives of one positive", minimum=1)
     positive_label: float = option(1.0, help="titles with this label or a higher one get negatives", above=0)
-    method: str = option("bm25", help="how candidates are found; random: by lot", choices=("bm25", "random"))
+    method: str = option("bm25", help="how candidates are found; random: at random", choices=("bm25", "random"))
     words: str = option("jieba", help="what BM25 compares: words, or character bigrams", choices=tuple(TOKENIZERS))
     rank_from: int = option(1, help="best rank of a negative; above 1 skips the likeliest false negatives", minimum=1)
     rank_to: int = option(50, help="worst rank of a negative", minimum=1)

@@ -24,7 +24,7 @@ class EncodedExamples:
     """n encoded pairs; an example is `rows_each` of them, which lie side by side.
 
     labels: `[n]` float32, 1 and above is relevant; None: of each example's pairs the first one alone is
-    queries: `[n]` int64, the same number for all pairs of a query, wherever they stand; None: not told apart
+    queries: `[n]` int64, the same number for all pairs of a query, wherever they stand; None: not distinguished
     teacher: `[n]` float32, a teacher's logits; None: no loss asks for them
     highest_label: of all pairs
     """

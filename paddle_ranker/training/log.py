@@ -1,12 +1,12 @@
-"""What a training tells while it runs: progress lines, `metrics.jsonl`, VisualDL scalars, and at its end a picture.
+"""What a training logs while it runs: progress lines, `metrics.jsonl`, VisualDL scalars, and at its end a picture.
 
 One line of `metrics.jsonl` is one progress line or one evaluation:
 
     {"step": 10, "epoch": 1, "batch": 10, "loss": 0.0727, "learning_rate": 2e-05, "steps_per_second": 15.4, "time": ...}
     {"step": 200, "metric": "auc", "evaluation": {"auc": 0.791, "ndcg@10": 0.84}, "time": ...}
 
-`time` is in seconds since 1970, a figure that is not a finite number is null. VisualDL's file and the picture are
-made from these lines alone. None of them is worth a training of days: what cannot be written is said once, and the
+`time` is in seconds since 1970, NaN and infinities are null. VisualDL's file and the picture are
+made from these lines alone. None of them is worth a training of days: what cannot be written is reported once, and the
 training goes on.
 """
 
@@ -80,25 +80,25 @@ class TrainingLog:
 
         Args:
             step, epoch, batch: counted from 1, the batch within its epoch.
-            shown: figures of the printed line, the loss first.
+            shown: means of the printed line, the loss first.
             more: further metrics, for the files alone (`learning_rate`, `gradient_norm`, ...).
             speed: steps a second since the line before.
         """
-        figures = "".join(f", {name}: {value:.5f}" for name, value in shown.items())
-        self.say(f"global step {step}, epoch: {epoch}, batch: {batch}{figures}, speed: {speed:.2f} step/s")
+        means = "".join(f", {name}: {value:.5f}" for name, value in shown.items())
+        self.say(f"global step {step}, epoch: {epoch}, batch: {batch}{means}, speed: {speed:.2f} step/s")
         place = {"step": step, "epoch": epoch, "batch": batch}
         self._record({**place, **_plain({**shown, **more, "steps_per_second": speed})})
 
-    def evaluation(self, step: int, metric: str, figures: dict[str, float], *, lower_is_better: bool = False) -> None:
-        """Print the evaluation's deciding figure and record all of them.
+    def evaluation(self, step: int, metric: str, metrics: dict[str, float], *, lower_is_better: bool = False) -> None:
+        """Print the evaluation's deciding metric and record all of them.
 
         Args:
-            metric: the name of the figure whose highest value, or with `lower_is_better` lowest, makes the best
+            metric: the name of the one whose highest value, or with `lower_is_better` lowest, makes the best
                 checkpoint.
-            figures: all figures by name; a `step` among them is left out.
+            metrics: all of them by name; a `step` among them is left out.
         """
-        self.say(f"eval_dev {metric}:{figures[metric]:.3f}")
-        others = {name: value for name, value in figures.items() if name != "step"}
+        self.say(f"eval_dev {metric}:{metrics[metric]:.3f}")
+        others = {name: value for name, value in metrics.items() if name != "step"}
         direction = {"lower_is_better": True} if lower_is_better else {}
         self._record({"step": step, "metric": metric, **direction, "evaluation": _plain(others)})
 
@@ -147,9 +147,9 @@ def _keep_lines(path: Path, resumed_step: Optional[int]) -> None:
             stream.writelines(line for line, record in metric_lines(path) if record["step"] <= resumed_step)
 
 
-def _plain(figures: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures as what JSON holds: NumPy's numbers as Python's, NaN and infinities as None."""
-    plain = {name: value.item() if hasattr(value, "item") else value for name, value in figures.items()}
+def _plain(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return metrics as what JSON holds: NumPy's numbers as Python's, NaN and infinities as None."""
+    plain = {name: value.item() if hasattr(value, "item") else value for name, value in metrics.items()}
     return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in plain.items()}
 
 
@@ -196,7 +196,7 @@ class _VisualDL:
             raise RankerError(f"--log_dir {folder}: cannot write there ({error.strerror})") from error
 
     def add(self, record: dict[str, Any]) -> None:
-        """Add the figures of one line of `metrics.jsonl`, with its own time."""
+        """Add the numbers of one line of `metrics.jsonl`, with its own time."""
         step, milliseconds = record["step"], round(1000 * record.get("time", 0))
         for tag, value in _tagged(record):
             if value is not None:

@@ -65,8 +65,8 @@ def make_optimizer(
     """Return AdamW over the network's trained parameters and the schedule that drives it.
 
     Args:
-        learning_rate: the peak rate.
-        part_factors: by prefix of the parameters' names, what their rate is times the peak.
+        learning_rate: the maximum.
+        part_factors: by prefix of the parameters' names, what their rate is times the maximum.
         layer_decay: see `layer_factor`; 1 is no decay. A parameter of `part_factors` has no other factor.
         weight_decay: applied to matrices only, not to biases and LayerNorm.
         schedule: a name of `SCHEDULES`.

@@ -42,7 +42,7 @@ def within(count: int, of: int, probability: float) -> bool:
 def test_rates_are_those_asked_for_and_specials_stay() -> None:
     ids, starts = batch()
     for probability in (0.15, 0.2, 0.4):
-        hidden = make(probability).hide(ids, starts, np.arange(len(ids)), epoch=1)
+        hidden = make(probability).mask(ids, starts, np.arange(len(ids)), epoch=1)
         ordinary = ~np.isin(ids, SPECIAL)
         chosen = np.zeros(ids.size, bool)
         chosen[hidden.places] = True
@@ -61,7 +61,7 @@ def test_rates_are_those_asked_for_and_specials_stay() -> None:
 
 def test_random_pieces_are_uniform() -> None:
     ids, starts = np.full((400, 200), 7), np.ones((400, 200), bool)
-    hidden = make(0.9).hide(ids, starts, np.arange(400), epoch=1)
+    hidden = make(0.9).mask(ids, starts, np.arange(400), epoch=1)
     after = hidden.ids[(hidden.ids != 7) & (hidden.ids != MASK)]
     counts = np.bincount(after, minlength=VOCABULARY)
     assert not counts[SPECIAL].any() and len(after) > 5000
@@ -70,7 +70,7 @@ def test_random_pieces_are_uniform() -> None:
 
 def test_whole_words_are_hidden_whole_at_the_same_rate() -> None:
     ids, starts = batch()
-    hidden = make(whole_words=True).hide(ids, starts, np.arange(len(ids)), epoch=1)
+    hidden = make(whole_words=True).mask(ids, starts, np.arange(len(ids)), epoch=1)
     special = np.isin(ids, SPECIAL)
     units = starts | special
     units[:, 1:] |= special[:, :-1]
@@ -82,7 +82,7 @@ def test_whole_words_are_hidden_whole_at_the_same_rate() -> None:
     hit = np.bincount(number, chosen, words)
     assert set(np.unique(hit[sizes > 0] / sizes[sizes > 0])) == {0.0, 1.0}
     assert sizes.max() > 3 and within(int((hit > 0).sum()), int((sizes > 0).sum()), 0.2)
-    single = make().hide(ids, starts, np.arange(len(ids)), epoch=1)
+    single = make().mask(ids, starts, np.arange(len(ids)), epoch=1)
     torn = np.bincount(number, np.isin(np.arange(ids.size), single.places), words)
     assert ((torn > 0) & (torn < sizes)).any()  # without the option words are torn
 
@@ -90,10 +90,10 @@ def test_whole_words_are_hidden_whole_at_the_same_rate() -> None:
 def test_an_unknown_token_parts_a_word() -> None:
     ids, starts = np.array([[1, 10, 4, 11, 2]]), np.array([[True, True, False, False, True]])
     for number in range(40):
-        places = make(0.5, whole_words=True).hide(ids, starts, np.array([number]), 1).places.tolist()
+        places = make(0.5, whole_words=True).mask(ids, starts, np.array([number]), 1).places.tolist()
         assert 2 not in places
     found = {
-        tuple(make(0.5, whole_words=True).hide(ids, starts, np.array([number]), 1).places.tolist())
+        tuple(make(0.5, whole_words=True).mask(ids, starts, np.array([number]), 1).places.tolist())
         for number in range(40)
     }
     assert found == {(1,), (3,), (1, 3)}
@@ -103,14 +103,14 @@ def test_masks_follow_from_the_seed_the_epoch_and_the_sequence_alone() -> None:
     ids, starts = batch(rows=8)
     numbers = np.array([5, 900, 17, 3, 4, 6, 7, 8])
     masking = make()
-    whole = masking.hide(ids, starts, numbers, epoch=2)
-    again = make().hide(ids, starts, numbers, epoch=2)
+    whole = masking.mask(ids, starts, numbers, epoch=2)
+    again = make().mask(ids, starts, numbers, epoch=2)
     np.testing.assert_array_equal(whole.ids, again.ids)
     order = np.array([3, 0, 7])  # other company, another order, wider padding
     wider = np.pad(ids[order], ((0, 0), (0, 9)))
-    some = masking.hide(wider, np.pad(starts[order], ((0, 0), (0, 9)), constant_values=True), numbers[order], epoch=2)
+    some = masking.mask(wider, np.pad(starts[order], ((0, 0), (0, 9)), constant_values=True), numbers[order], epoch=2)
     np.testing.assert_array_equal(some.ids[:, : ids.shape[1]], whole.ids[order])
-    for other in (make(seed=2).hide(ids, starts, numbers, 2), masking.hide(ids, starts, numbers, 3)):
+    for other in (make(seed=2).mask(ids, starts, numbers, 2), masking.mask(ids, starts, numbers, 3)):
         assert (other.ids != whole.ids).any(axis=1).all()
     np.testing.assert_array_equal(ids, batch(rows=8)[0])  # what was given is left as it was
 
@@ -120,6 +120,6 @@ def test_something_is_always_hidden_where_anything_can_be() -> None:
     starts = np.ones(ids.shape, bool)
     counts = np.zeros(3)
     for number in range(300):
-        places = make(0.01).hide(ids, starts, np.array([number] * 3), 1).places
+        places = make(0.01).mask(ids, starts, np.array([number] * 3), 1).places
         counts += np.bincount(places // 4, minlength=3)
     assert counts[0] == 300 and counts[1] == 0 and 300 <= counts[2] < 310

@@ -165,7 +165,7 @@ def test_a_size_by_hand() -> None:
     size = Size.parse("1x2")
     assert size.parameters == 24 + 42 + 8
     # Forward: 2 x 74; attention 4 x 3 x 2; half the tokens hidden: 2 (2 x 2 + 5 x 2) / 2. Backward twice that.
-    assert size.flops_per_token(length=3, vocab_size=5, hidden_share=0.5) == 3 * (148 + 24 + 14)
+    assert size.flops_per_token(length=3, vocab_size=5, masked_share=0.5) == 3 * (148 + 24 + 14)
     for text in ("4", "x4", "0x4", "4x", "4x8x1", "a4x8"):
         with pytest.raises(UsageError, match="give LAYERSxWIDTH"):
             Size.parse(text)

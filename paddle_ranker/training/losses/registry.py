@@ -26,7 +26,7 @@ class Comparison:
     """What a loss that compares the titles of one query needs of them; a query without it is left out.
 
     lacking: what such a query has, in words.
-    lacks: tells which queries those are, `[queries] bool`, by their lowest label, their highest and how many titles
+    lacks: returns which queries those are, `[queries] bool`, by their lowest label, their highest and how many titles
         they have, `[queries]` each.
     """
 
@@ -52,7 +52,7 @@ class Loss:
     formula, suits: what it computes, and what for, in a line each.
     compares: what it needs of a query's titles; None: it judges each alone.
     listwise: it is about all titles of a query at once.
-    margin: by how much it asks the better title to be ahead, where nothing else is said; None: it has no margin.
+    margin: by how much it asks the better title to be ahead, by default; None: it has no margin.
     on_probabilities: it compares probabilities, not logits.
     """
 

@@ -26,7 +26,7 @@ from benchmarks.harness.figures import write_report
 from benchmarks.harness.workers import Worker, Workers, leave_out, missing_packages, require_some
 from benchmarks.inference_report import Measured, goals, shown_tables, values_of, write_plot
 from benchmarks.inference_systems import EXPORT_PACKAGES, SYSTEMS, System
-from benchmarks.inputs import ROOT, chosen, graded_pairs_and_vocabulary, parse_numbers
+from benchmarks.inputs import ROOT, PeerOptions, chosen, graded_pairs_and_vocabulary, parse_numbers
 from benchmarks.peers.inference_work import (
     InferenceWork,
     Pairs,
@@ -37,7 +37,7 @@ from benchmarks.peers.inference_work import (
 )
 from benchmarks.training import PUBLISHED_LENGTH, SHAPES
 from paddle_ranker.errors import RankerError, UsageError
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import option, run_command
 
 TOLERANCE = 1e-5
 PARTS = ("offline", "latency", "start")
@@ -46,19 +46,13 @@ FIRST_TITLES = 10  # whose scores end a start
 
 
 @dataclass(frozen=True)
-class InferenceBenchmarkOptions(Options):
+class InferenceBenchmarkOptions(PeerOptions):
     """Options of `python -m benchmarks.inference`."""
 
-    file: Optional[str] = option(None, help="pairs: query, title, label (default: QBQTC's, else the demo's)")
-    vocab: Optional[str] = option(None, help="vocab.txt (default: ERNIE 3.0's, else one trained on the file)")
-    model: Optional[str] = option(
-        None, help="a ranker's folder, without match embeddings, which the peers lack; instead of --shapes"
-    )
     shapes: str = option("nano,medium", help=f"encoders, comma-separated, from {', '.join(SHAPES)}")
     systems: str = option("all", help=f"rows, comma-separated, from {', '.join(s.name for s in SYSTEMS)}")
     parts: str = option("all", help=f"what to measure, comma-separated, from {', '.join(PARTS)}")
     threads: str = option("1", help="threads of every system, comma-separated, one table each")
-    peer_python: str = option(sys.executable, help="a Python whose environment has the peers")
     pairs: int = option(256, help="pairs a round", minimum=1)
     rounds: int = option(5, help="timed rounds", minimum=2)
     titles: str = option("10,50,100", help="titles of the one query whose latency is measured")
@@ -67,7 +61,6 @@ class InferenceBenchmarkOptions(Options):
     batch_size: int = option(32, help="pairs a batch of the peers", minimum=1)
     seed: int = option(1000, help="random seed of the pairs and the parameters", minimum=0)
     plot: Optional[str] = option(None, help="draw the offline speeds into this PNG file")
-    json: Optional[str] = option(None, help="write everything that was measured to this file")
 
 
 @dataclass

@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
 from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.options import Options, option
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_FILE = ROOT / "datasets" / "sort" / "dev_pairwise.csv"
+
+
+@dataclass(frozen=True)
+class GradedPairsOptions(Options):
+    """What a speed benchmark runs on."""
+
+    file: Optional[str] = option(None, help="pairs: query, title, label (default: QBQTC's, else the demo's)")
+    vocab: Optional[str] = option(None, help="vocab.txt (default: ERNIE 3.0's, else one trained on the file)")
+
+
+@dataclass(frozen=True)
+class PeerOptions(GradedPairsOptions):
+    """And beside whom."""
+
+    model: Optional[str] = option(
+        None, help="a ranker's folder, without match embeddings, which the peers lack; instead of --shapes"
+    )
+    peer_python: str = option(sys.executable, help="a Python whose environment has the peers")
+    json: Optional[str] = option(None, help="write everything that was measured to this file")
 
 
 def real_data_folder(chosen: Optional[str] = None) -> Path:

@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.harness.figures import write_report
 from benchmarks.harness.workers import Worker, leave_out, missing_packages
-from benchmarks.inputs import chosen, parse_numbers
+from benchmarks.inputs import PeerOptions, chosen, parse_numbers
 from benchmarks.serving_connections import connect
 from benchmarks.serving_dialects import DIALECTS, OK
 from benchmarks.serving_load import Request, closed_loop, open_loop
@@ -34,7 +34,7 @@ from benchmarks.serving_work import EXPORTED, Work, make_work, requests
 from benchmarks.training import SHAPES
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError, UsageError
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import option, run_command
 from paddle_ranker.scoring.engines import exported_engines
 
 TOLERANCE = 1e-5
@@ -44,20 +44,14 @@ _OURS = "ours"
 
 
 @dataclass(frozen=True)
-class ServingBenchmarkOptions(Options):
+class ServingBenchmarkOptions(PeerOptions):
     """Options of `python -m benchmarks.serving`."""
 
-    file: Optional[str] = option(None, help="pairs: query, title, label (default: QBQTC's, else the demo's)")
-    vocab: Optional[str] = option(None, help="vocab.txt (default: ERNIE 3.0's, else one trained on the file)")
-    model: Optional[str] = option(
-        None, help="a ranker's folder, without match embeddings, which the peers lack; instead of --shapes"
-    )
     shapes: str = option("nano", help=f"encoders, comma-separated, from {', '.join(SHAPES)}")
     systems: str = option("all", help=f"rows, comma-separated, from {', '.join(s.name for s in SYSTEMS)}")
     engine: str = option("inference", help="engine of this toolkit's server", choices=exported_engines())
     threads: str = option("2", help="threads of every model, comma-separated, one table each")
     workers: int = option(1, help="processes of this toolkit's server, each with so many threads", minimum=1)
-    peer_python: str = option(sys.executable, help="a Python whose environment has the peers")
     queries: int = option(100, help="queries to ask about", minimum=1)
     titles: int = option(10, help="titles a request", minimum=2)
     clients: int = option(64, help="clients at once", minimum=2)
@@ -65,7 +59,6 @@ class ServingBenchmarkOptions(Options):
     rounds: int = option(5, help="timed rounds", minimum=1)
     load: str = option("0.25,0.5,0.75,0.9", help="shares of the capacity that the open loop offers; none: no open loop")
     seed: int = option(1000, help="random seed of the pairs, the parameters and the arrivals", minimum=0)
-    json: Optional[str] = option(None, help="write everything that was measured to this file")
 
 
 def run(options: ServingBenchmarkOptions) -> None:

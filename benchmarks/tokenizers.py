@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from benchmarks.inputs import graded_pairs_and_vocabulary, parse_numbers
+from benchmarks.inputs import GradedPairsOptions, graded_pairs_and_vocabulary, parse_numbers
 from paddle_ranker.data.records import Pair, read_records
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_vocabulary
 from paddle_ranker.errors import DependencyError, UsageError
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import option, run_command
 
 _TRAINED_VOCAB_SIZE = 12_000
 
@@ -30,11 +30,9 @@ Encode = Callable[[list[str], list[str]], Any]
 
 
 @dataclass(frozen=True)
-class BenchmarkOptions(Options):
+class BenchmarkOptions(GradedPairsOptions):
     """Options of `python -m benchmarks.tokenizers`."""
 
-    file: Optional[str] = option(None, help="file of pairs (default: QBQTC's train.tsv, or else the demo's dev file)")
-    vocab: Optional[str] = option(None, help="vocab.txt (default: ERNIE 3.0's, or else one trained on the file)")
     batch_size: int = option(64, help="pairs a call", minimum=1)
     max_seq_length: int = option(128, help="longest pair in tokens", minimum=5)
     repetitions: int = option(5, help="timed passes over the file for each way", minimum=1)

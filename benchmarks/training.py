@@ -22,10 +22,10 @@ from typing import Any, Optional
 
 from benchmarks.harness.figures import Speeds, print_speeds
 from benchmarks.harness.workers import Worker, Workers, require_some
-from benchmarks.inputs import chosen, graded_pairs_and_vocabulary
+from benchmarks.inputs import GradedPairsOptions, chosen, graded_pairs_and_vocabulary
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import option, run_command
 
 PUBLISHED_LENGTH = 128
 TORCH_INSTALL = "python -m pip install -r requirements/bench.in"
@@ -73,11 +73,9 @@ SYSTEMS = [
 
 
 @dataclass(frozen=True)
-class TrainingBenchmarkOptions(Options):
+class TrainingBenchmarkOptions(GradedPairsOptions):
     """Options of `python -m benchmarks.training`."""
 
-    file: Optional[str] = option(None, help="graded pairs: query, title, label (default: QBQTC's, else the demo's)")
-    vocab: Optional[str] = option(None, help="vocab.txt (default: ERNIE 3.0's, else one trained on the file)")
     shapes: str = option("nano,medium", help=f"encoders, comma-separated, from {', '.join(SHAPES)}")
     systems: str = option("all", help=f"rows, comma-separated, from {', '.join(s.name for s in SYSTEMS)}")
     threads: int = option(1, help="threads of every system", minimum=1)

@@ -113,7 +113,7 @@ class EntailmentService(ModelSlot[ServedEntailment]):
     @property
     def reads_texts(self) -> bool:
         """Whether the model looks at texts. Raises as `name` does."""
-        return self._ready().model.info.max_seq_length is not None
+        return self.ready().model.info.max_seq_length is not None
 
     async def probabilities(self, posts: Sequence[Post], *, deadline: Optional[float] = None) -> np.ndarray:
         """Return the probability of each class for each pair of posts, `[n, 3]` float64, in the order of `labels`.
@@ -124,7 +124,7 @@ class EntailmentService(ModelSlot[ServedEntailment]):
         Raises `Fault`: over a limit, an image that cannot be decoded, overloaded, too late, or not ready. Cancelled, it
         takes its pairs off the queue.
         """
-        served, size, end = self._ready(), len(posts), self._deadline(deadline)
+        served, size, end = self.ready(), len(posts), self.deadline(deadline)
         waiting = self.queued_pairs + self._decoding
         if waiting + size > self.limits.queue_posts:
             raise Fault(

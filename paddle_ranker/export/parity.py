@@ -35,7 +35,8 @@ def network_outputs(network: nn.Layer, batches: Sequence[Arrays], signature: Sig
     network.eval()
     with paddle.no_grad():
         found = [network(*(paddle.to_tensor(batch[name]) for name in signature.input_names)) for batch in batches]
-    return [{name: array.numpy() for name, array in zip(signature.output_names, arrays)} for arrays in found]
+    outputs = [arrays if isinstance(arrays, (tuple, list)) else (arrays,) for arrays in found]
+    return [{name: array.numpy() for name, array in zip(signature.output_names, arrays)} for arrays in outputs]
 
 
 def checks_of(batches: Sequence[Arrays], expected: Sequence[Arrays], pad_id: int) -> list[dict[str, Any]]:

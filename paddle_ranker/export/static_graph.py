@@ -56,7 +56,8 @@ def export_model(
     parts.network.eval()
     try:
         with new_folder(output, replace=True) as temporary:
-            batches = list(kind.sample_inputs(parts))
+            names = signature.input_names
+            batches = [{name: batch[name] for name in names} for batch in kind.sample_inputs(parts)]
             expected = network_outputs(kind.static_network(parts), batches, signature)
             # Another one: what Paddle has made static once computes by its graph ever after.
             write_static_model(kind.static_network(parts), temporary / prefix, signature)

@@ -42,7 +42,7 @@ class ModelSlot(Generic[M]):
     @property
     def name(self) -> str:
         """What the model is called. Raises `Fault(UNAVAILABLE)` until it is loaded."""
-        return self._ready().name
+        return self.ready().name
 
     @property
     def queued_pairs(self) -> int:
@@ -57,11 +57,11 @@ class ModelSlot(Generic[M]):
         previous, self.model = self.model, model
         return previous
 
-    def _ready(self) -> M:
+    def ready(self) -> M:
         if self.model is None:
             raise Fault(UNAVAILABLE, f"the {self._what} is not loaded yet", retry_after=_LOAD_SECONDS)
         return self.model
 
-    def _deadline(self, stated: Optional[float]) -> float:
+    def deadline(self, stated: Optional[float]) -> float:
         """Return when nobody waits for an answer any more, on `time.monotonic()`'s clock: as stated, or the limit."""
         return time.monotonic() + self.limits.deadline_seconds if stated is None else stated

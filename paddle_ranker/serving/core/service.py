@@ -34,14 +34,14 @@ class EngineService(ModelSlot[ServedModel]):
     @property
     def info(self) -> RankerInfo:
         """What the ranker is. Raises `Fault(UNAVAILABLE)` until it is loaded."""
-        return self._ready().loaded.info
+        return self.ready().loaded.info
 
     def pair_lengths(self, queries: Sequence[str], titles: Sequence[str]) -> tuple[np.ndarray, int]:
         """Return how many tokens each pair has before it is cut, `[n]` int64, and to how many it is cut.
 
         Of a blend, those of the member that cuts most.
         """
-        encoder = self._ready().loaded.pair_encoder
+        encoder = self.ready().loaded.pair_encoder
         lengths = [
             (member.encode(queries, titles, truncate=False).lengths, member.max_seq_length)
             for member in encoder.members
@@ -52,7 +52,7 @@ class EngineService(ModelSlot[ServedModel]):
         self, queries: Sequence[str], titles: Sequence[str], *, deadline: Optional[float] = None
     ) -> Scores:
         """Score (queries[i], titles[i]); see `ScoringService`."""
-        model = self._ready()
+        model = self.ready()
         if len(queries) != len(titles):
             raise Fault(INVALID, f"{len(queries)} queries and {len(titles)} titles: there must be one for each")
         self.limits.check_pairs(len(titles), "title")
@@ -64,7 +64,7 @@ class EngineService(ModelSlot[ServedModel]):
         self, input_ids: np.ndarray, token_type_ids: np.ndarray, *, deadline: Optional[float] = None
     ) -> Scores:
         """Score `[n, length]` arrays; see `ScoringService`."""
-        model = self._ready()
+        model = self.ready()
         for name, values in (("input_ids", input_ids), ("token_type_ids", token_type_ids)):
             if values.ndim != 2 or values.dtype.kind not in "iu":
                 problem = f"is {values.dtype} {list(values.shape)}, expected integers of [pairs, tokens]"
@@ -73,11 +73,11 @@ class EngineService(ModelSlot[ServedModel]):
         pairs = model.tokens.pairs(input_ids, token_type_ids)
         return await self._score(model, len(pairs), deadline, pairs=pairs)
 
-    def _ready(self) -> ServedModel:
+    def ready(self) -> ServedModel:
         if not self.is_served:
             raise Fault(NOT_FOUND, "this server has no ranker: start it with --model")
-        return super()._ready()
+        return super().ready()
 
     async def _score(self, model: ServedModel, size: int, deadline: Optional[float], **given: Any) -> Scores:
-        logits = await computed(model.batcher, size, self._deadline(deadline), **given)
+        logits = await computed(model.batcher, size, self.deadline(deadline), **given)
         return Scores(sigmoid(logits), logits)

@@ -1,0 +1,22 @@
+"""A loss of one's own: `--loss squared_hinge`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from paddle_ranker.training.losses.registry import LOSSES, Loss
+
+if TYPE_CHECKING:
+    from paddle import Tensor
+
+
+def squared_hinge(logits: Tensor, relevant: Any, margin: float) -> Tensor:
+    """Return the mean of max(0, margin - s l)^2 with s = 1 for a relevant title and -1 for another."""
+    import paddle
+    import paddle.nn.functional as F
+
+    signs = paddle.to_tensor(2.0 * relevant - 1.0, dtype="float32")
+    return paddle.square(F.relu(margin - signs * logits)).mean()
+
+
+LOSSES.add("squared_hinge", Loss(squared_hinge, "max(0, margin - s l)^2", "pairs with noisy labels", margin=1.0))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -231,21 +231,35 @@ def test_single_texts_are_cut_padded_and_joined(trained: tuple[Path, Any, list[s
     encoder.truncated = before
 
 
+def ask_line(port: int, line: str) -> str:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(line.encode())
+        return connection.makefile().readline()
+
+
 @pytest.mark.server
-def test_a_kind_of_model_and_a_protocol_are_asked_on_the_server_s_port(
-    trained: tuple[Path, Any, list[str]], exported: Path, tmp_path: Path
-) -> None:
+def test_a_kind_of_model_and_a_protocol_are_asked_on_the_server_s_port(exported: Path, tmp_path: Path) -> None:
+    from paddle_ranker import Ranker
     from paddle_ranker.scoring.loading import load_model
 
-    (port,) = free_ports(1)
+    ranker, (port,) = write_ranker(tmp_path / "ranker"), free_ports(1)
     command = [
-        sys.executable, "-m", "paddle_ranker", "serve", "--vector_model", str(exported), "--port", str(port),
-        "--cpu_threads", "1",
+        sys.executable, "-m", "paddle_ranker", "serve", "--model", str(ranker), "--vector_model", str(exported),
+        "--port", str(port), "--cpu_threads", "1",
     ]  # fmt: skip
-    plugins = "tests.extensions.own_kind"
+    plugins = "tests.extensions.own_kind,tests.extensions.own_protocol"
     with started(command, tmp_path / "server", PADDLE_RANKER_PLUGINS=plugins, PYTHONPATH=str(REPOSITORY)) as server:
-        server.until(lambda: "ready" in server.output)
-        print(server.output)
-        texts = ["深度学习", "a b c"]
+        server.until(lambda: get(port, "/ready")[0] == 200)
+        assert "(baidu_std, HTTP, gRPC, lines)" in server.output
+        texts = ["深度学习", "a b c", "深度"]
         status, answer = post(port, "/v1/embeddings", {"input": texts})
-        print(status, answer, get(port, "/info"), load_model)
+        assert (status, answer["model"]) == (200, "output")
+        found = np.array([row["embedding"] for row in answer["data"]])
+        np.testing.assert_allclose(found, vectors_of(load_model(exported), texts), atol=1e-5)
+        assert post(port, "/v1/embeddings", {"texts": texts})[0] == 400
+        assert get(port, "/info")[1]["vectors"] == {"name": "output"}
+        assert "vectors_batch_pairs" in get(port, "/metrics")[1]
+        wanted = Ranker.load(ranker).score(["深度"], ["深度学习"])[0]
+        assert float(ask_line(port, "RANK 深度\t深度学习\n")) == pytest.approx(wanted, abs=2e-6)
+        assert ask_line(port, "RANK one text\n").startswith("error: ")
+        assert get(port, "/ready")[0] == 200

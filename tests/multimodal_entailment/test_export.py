@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.export.static_model import StaticModel
 from paddle_ranker.model.exported import ExportedFolder
+from paddle_ranker.model.load_options import LoadOptions
 from tests.entailment_cases import draw_images, make_parts, write_data
 
 pytestmark = pytest.mark.parity
@@ -152,3 +155,19 @@ def test_a_difference_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch
     with pytest.raises(RankerError, match="probabilities differ"):
         export_model(parts, tmp_path / "output")
     assert not (tmp_path / "output").exists() and paddle.in_dynamic_mode()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="needs the modern stack, which writes ONNX files")
+@pytest.mark.parametrize("name", CASES)
+def test_every_engine_predicts_the_same_from_several_threads(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install onnxruntime")
+    pytest.importorskip("openvino", reason="needs openvino: pip install openvino")
+    parts = load_entailment(saved(tmp_path, **CASES[name]))
+    export_model(parts, tmp_path / "output", onnx=True)
+    pairs = read_posts(write_data(tmp_path / "data", 12))
+    wanted = Entailment.load(tmp_path / "model").predict_posts(pairs)
+    for engine in ("inference", "onnx", "openvino"):
+        model = Entailment.load(tmp_path / "output", LoadOptions(engine=engine, threads=1), batch_size=4)
+        with ThreadPoolExecutor(4) as pool:
+            for found in pool.map(lambda _, model=model: model.predict_posts(pairs), range(8)):
+                np.testing.assert_allclose(found, wanted, atol=1e-5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.exported import OUTPUTS, ExportedFolder
+from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.scoring.engines.precisions import has_int8
 
 QUANTIZE = "python -m paddle_ranker quantize --model_dir"
@@ -13,7 +13,7 @@ QUANTIZE = "python -m paddle_ranker quantize --model_dir"
 
 def onnx_file(folder: ExportedFolder, precision: str) -> Path:
     """Return the ONNX file for a precision; raises `CheckpointError` where the folder has none that fits here."""
-    if folder.outputs != OUTPUTS:
+    if folder.outputs != folder.signature.output_names:
         raise CheckpointError(
             f"{folder.folder}: is made for Paddle Serving, and holds no ONNX file: type --engine inference, or give "
             "the folder that it was made from"

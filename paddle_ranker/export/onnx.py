@@ -6,12 +6,14 @@ first token alone are in it as they are. It reads Paddle 3's graphs only.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import paddle
 
@@ -72,6 +74,7 @@ def write_onnx(
             )
         model = onnx.load(str(written))
         _name_arrays(model, signature)
+        _mend_group_norms(model, program)
         onnx.save(model, str(written))
         try:
             onnx.checker.check_model(str(written), full_check=True)
@@ -99,9 +102,9 @@ class OnnxModel:
         return dict(zip(names, self._session.run(names, arrays)))
 
 
-def _name_arrays(model: object, signature: Signature) -> None:
+def _name_arrays(model: Any, signature: Signature) -> None:
     """Give the graph's outputs our names, and names to the dimensions of its inputs and outputs that are free."""
-    graph = model.graph  # type: ignore[attr-defined]
+    graph = model.graph
     names = {output.name: name for output, name in zip(graph.output, signature.output_names)}
     for node in graph.node:
         for side in (node.input, node.output):
@@ -116,3 +119,23 @@ def _name_arrays(model: object, signature: Signature) -> None:
         for dimension, size, name in zip(value.type.tensor_type.shape.dim, shape, ("batch", "length")):
             if size is None:
                 dimension.dim_param = name
+
+
+def _mend_group_norms(model: Any, program: Path) -> None:
+    """Set the epsilon of each group normalisation, which paddle2onnx 2 reads from memory that nobody wrote."""
+    nodes = [node for node in model.graph.node if node.op_type == "InstanceNormalization"]
+    if nodes and program.suffix == ".json":
+        epsilons = _epsilons(json.loads(program.read_text(encoding="utf-8")))
+        for node, epsilon in zip(nodes, epsilons):
+            next(attribute for attribute in node.attribute if attribute.name == "epsilon").f = epsilon
+
+
+def _epsilons(part: Any) -> Iterator[float]:
+    """Yield the epsilon of every group normalisation in a program of Paddle 3, in order."""
+    if isinstance(part, dict):
+        if part.get("#") == "1.group_norm":
+            yield next(float(attribute["AT"]["D"]) for attribute in part["A"] if attribute["N"] == "epsilon")
+        part = list(part.values())
+    if isinstance(part, list):
+        for value in part:
+            yield from _epsilons(value)

@@ -43,6 +43,15 @@ tests() {
     return "$status"
 }
 
+# Print the options that run test files side by side, one process a core, at most four; `-n 0` after them runs one.
+side_by_side() {
+    local cores
+    cores="$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)"
+    if [ "$cores" -gt 1 ] && "$PYTHON" -c 'import xdist' 2>/dev/null; then
+        echo "-n $((cores < 4 ? cores : 4)) --dist loadfile"
+    fi
+}
+
 test_stack() {
     local stack="$1"
     shift
@@ -60,8 +69,9 @@ test_stack() {
         check "$stack: pytest" tests "$stack" 'your choice' "$@"
         return
     fi
-    # One process for all three: each start imports Paddle anew. tests/conftest.py puts them in this order.
-    check "$stack: unit, parity and server tests" tests "$stack" 'unit, parity and server' \
+    # One run for all three: each start imports Paddle anew. tests/conftest.py puts them in this order.
+    # shellcheck disable=SC2046
+    check "$stack: unit, parity and server tests" tests "$stack" 'unit, parity and server' $(side_by_side) \
         -m '(unit or parity or server) and not slow and not real_data' "$@"
     if [ "$ALL" = yes ]; then
         check "$stack: slow and real data tests" tests "$stack" 'slow and real data' -m 'slow or real_data' "$@"

@@ -10,8 +10,7 @@ from typing import Optional
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option, redeclare, run_command
-from paddle_ranker.training.losses.expression import LossExpression, RankingLoss, parse_loss
-from paddle_ranker.training.losses.registry import loss_help, margin_help
+from paddle_ranker.training.losses.expression import RankingLoss
 from paddle_ranker.training.options import RankerTrainingOptions
 
 
@@ -23,8 +22,6 @@ class TrainCeOptions(RankerTrainingOptions):
     max_seq_length: Optional[int] = redeclare(RankerTrainingOptions, "max_seq_length", aliases=("--max_seq_len",))
     eval_step: int = redeclare(RankerTrainingOptions, "eval_step", 100, aliases=("--valid_steps",))
     save_step: int = redeclare(RankerTrainingOptions, "save_step", 100, aliases=("--save_steps",))
-    loss: str = option("bce", help=loss_help)
-    margin: Optional[float] = option(None, help=margin_help, minimum=0)
     group_by_query: Optional[bool] = option(
         None,
         help="put the titles of a query into one batch (default: true for losses that compare them, which need it, "
@@ -33,14 +30,8 @@ class TrainCeOptions(RankerTrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.expression.margins(self.margin)
         if self.expression.compares_titles and self.group_by_query is False:
             raise UsageError(f"--loss {self.loss} compares the titles of one query: it needs --group_by_query true")
-
-    @property
-    def expression(self) -> LossExpression:
-        """The loss, understood."""
-        return parse_loss(self.loss)
 
     @property
     def groups(self) -> bool:

@@ -8,28 +8,20 @@ from pathlib import Path
 from typing import Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.options import option, run_command
-from paddle_ranker.training.losses.expression import LossExpression, RankingLoss, parse_loss
-from paddle_ranker.training.losses.registry import loss_help, margin_help
+from paddle_ranker.options import option, redeclare, run_command
+from paddle_ranker.training.losses.expression import RankingLoss
+from paddle_ranker.training.losses.registry import loss_help
 from paddle_ranker.training.options import RankerTrainingOptions
 
 
 @dataclass(frozen=True)
 class TrainPairwiseOptions(RankerTrainingOptions):
+    LISTWISE = False  # a triple's two titles are a pair
+
     train_file: str = option(help="training triples: query, title, neg_title")
     test_file: str = option(help="labelled pairs to evaluate on during training: query, title, label")
     # On triples of another data set this one ranked better than margin_logit and ranknet: benchmarks/RESULTS.md.
-    loss: str = option("margin_probability", help=lambda: loss_help(listwise=False))
-    margin: Optional[float] = option(None, help=margin_help, minimum=0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.expression.margins(self.margin)
-
-    @property
-    def expression(self) -> LossExpression:
-        """The loss, understood."""
-        return parse_loss(self.loss, listwise=False)  # lists of two titles are pairs
+    loss: str = redeclare(RankerTrainingOptions, "loss", "margin_probability", help=lambda: loss_help(listwise=False))
 
 
 def train(options: TrainPairwiseOptions) -> None:

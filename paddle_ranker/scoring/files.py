@@ -18,7 +18,7 @@ from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.scoring.loading import LoadedModel, load_model
 from paddle_ranker.scoring.options import FileOptions, PredictOptions, ScoringOptions
 from paddle_ranker.scoring.scorer import Scorer, chunks
-from paddle_ranker.storage.prefetch import Ahead
+from paddle_ranker.storage.prefetch import prefetch
 
 _STANDARD_INPUT = "/dev/stdin"  # not sys.stdin: a thread that reads it when the process ends would be in its way
 
@@ -89,7 +89,7 @@ def score_pairs(parts: LoadedModel, options: FileOptions) -> Iterator[tuple[Pair
             yield part, scorer.encode([pair.query for pair in part], [pair.title for pair in part])
 
     # The engine leaves Python's lock alone while it computes, so that the next pairs are read and tokenized meanwhile.
-    with Ahead(encoded()) as waiting, tqdm(desc="score", unit="pair", disable=None) as progress:
+    with prefetch(encoded()) as waiting, tqdm(desc="score", unit="pair", disable=None) as progress:
         for part, pairs in waiting:
             probabilities = sigmoid(scorer.logits(pairs))
             progress.update(len(part))

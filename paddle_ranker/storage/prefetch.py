@@ -1,20 +1,23 @@
-"""Do the next piece of work in a second thread while this one is busy with the last."""
+"""Prefetch: make the next items in a second thread while this one is busy with the last."""
 
 from __future__ import annotations
 
 import queue
 import threading
 from collections.abc import Iterable, Iterator
-from typing import Any, Generic, TypeVar
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 _END = object()
+_WAIT = 2.0  # seconds for the thread to end: it may be waiting for a pipe
 
 
-class Ahead(Generic[T]):
-    """Iterate over `items` in a second thread, at most `depth` of them ahead of who takes them.
+@contextmanager
+def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[Iterator[T]]:
+    """Yield an iterator over `items`, which a second thread makes, at most `depth` of them before they are taken.
 
-        with Ahead(tokenized(chunks)) as items:
+        with prefetch(tokenized(chunks)) as items:
             for chunk in items:
                 compute(chunk)
 
@@ -22,51 +25,43 @@ class Ahead(Generic[T]):
     interruption as well, ends the thread after the item that it is at; a thread that waits for input is left behind and
     does not keep the process.
     """
+    made: queue.Queue[tuple[Any, Any]] = queue.Queue(depth)
+    stopped = threading.Event()
 
-    _WAIT = 2.0  # seconds for the thread to end: it may be waiting for a pipe
+    def put(item: Any, error: Any) -> None:
+        while not stopped.is_set():
+            with suppress(queue.Full):
+                made.put((item, error), timeout=0.1)
+                return
 
-    def __init__(self, items: Iterable[T], depth: int = 2):
-        self._items = items
-        self._queue: queue.Queue[Any] = queue.Queue(depth)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="prefetch", daemon=True)
+    def work() -> None:
+        iterator = iter(items)
+        try:
+            for item in iterator:
+                put(item, None)
+                if stopped.is_set():
+                    break
+            put(_END, None)
+        except BaseException as error:  # whatever it is, it belongs to who waits for the item
+            put(None, error)
+        finally:
+            close = getattr(iterator, "close", None)  # of a generator: it may hold a file open
+            if close is not None:
+                close()
 
-    def __enter__(self) -> Iterator[T]:
-        self._thread.start()
-        return self._taken()
-
-    def __exit__(self, *error: object) -> None:
-        self._stopped.set()
-        self._thread.join(self._WAIT)
-
-    def _taken(self) -> Iterator[T]:
+    def taken() -> Iterator[T]:
         while True:
-            item, error = self._queue.get()
+            item, error = made.get()
             if error is not None:
                 raise error
             if item is _END:
                 return
             yield item
 
-    def _work(self) -> None:
-        iterator = iter(self._items)
-        try:
-            for item in iterator:
-                if not self._put(item, None):
-                    break
-            self._put(_END, None)
-        except BaseException as error:  # whatever it is, it belongs to who waits for the item
-            self._put(None, error)
-        finally:
-            close = getattr(iterator, "close", None)  # of a generator: it may hold a file open
-            if close is not None:
-                close()
-
-    def _put(self, item: Any, error: Any) -> bool:
-        while not self._stopped.is_set():
-            try:
-                self._queue.put((item, error), timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
+    thread = threading.Thread(target=work, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        yield taken()
+    finally:
+        stopped.set()
+        thread.join(_WAIT)

@@ -10,6 +10,8 @@ from paddle_ranker.errors import UsageError
 from paddle_ranker.metrics.measures import training_measures
 from paddle_ranker.options import RowOptions, option
 from paddle_ranker.runtime import DeviceOptions
+from paddle_ranker.training.losses.expression import LossExpression, parse_loss
+from paddle_ranker.training.losses.registry import loss_help, margin_help
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,12 @@ class TrainingOptions(DeviceOptions):
 
 @dataclass(frozen=True)
 class RankerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
-    """What the training commands of both rankers accept."""
+    """What the training commands of both rankers accept; `LISTWISE` says whether losses of whole lists can be used."""
 
+    LISTWISE: ClassVar[bool] = True
+
+    loss: str = option("bce", help=loss_help)
+    margin: Optional[float] = option(None, help=margin_help, minimum=0)
     model_name_or_path: str = option(
         "ernie-3.0-medium-zh", help="where to start: a PaddleNLP model name, or a local model folder"
     )
@@ -133,3 +139,12 @@ class RankerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
         help="add what BM25 and its kin see to the head, computed inside the model; a checkpoint that has them keeps "
         "them",
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.expression.margins(self.margin)
+
+    @property
+    def expression(self) -> LossExpression:
+        """The loss, understood."""
+        return parse_loss(self.loss, listwise=self.LISTWISE)

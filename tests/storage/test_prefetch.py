@@ -1,4 +1,4 @@
-"""Work that is done ahead in a second thread: order, bounds, errors, and its end."""
+"""Prefetching in a second thread: order, bounds, errors, and its end."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from paddle_ranker.storage.prefetch import Ahead
+from paddle_ranker.storage.prefetch import prefetch
 
 pytestmark = pytest.mark.unit
 
 
 def _threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "ahead"]
+    return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
 
 
 def test_items_come_in_their_order_from_another_thread() -> None:
@@ -22,7 +22,7 @@ def test_items_come_in_their_order_from_another_thread() -> None:
         for number in range(50):
             yield number, threading.get_ident()
 
-    with Ahead(items()) as taken:
+    with prefetch(items()) as taken:
         got = list(taken)
     assert [number for number, _ in got] == list(range(50))
     assert {thread for _, thread in got}.isdisjoint({threading.get_ident()})
@@ -37,7 +37,7 @@ def test_no_more_is_done_ahead_than_asked_for() -> None:
             made.append(number)
             yield number
 
-    with Ahead(items(), depth=2) as taken:
+    with prefetch(items(), depth=2) as taken:
         assert next(taken) == 0
         time.sleep(0.3)
         assert len(made) == 4  # one taken, two waiting, one to be put
@@ -49,7 +49,7 @@ def test_an_error_comes_where_the_item_would_have_come() -> None:
         raise ValueError("the second")
 
     got: list[int] = []
-    with pytest.raises(ValueError, match="the second"), Ahead(items()) as taken:
+    with pytest.raises(ValueError, match="the second"), prefetch(items()) as taken:
         got.extend(taken)
     assert got == [1] and not _threads()
 
@@ -65,7 +65,7 @@ def test_leaving_early_ends_the_thread(error: type[BaseException]) -> None:
             closed.append(True)
 
     def take_one() -> None:
-        with Ahead(items()) as taken:
+        with prefetch(items()) as taken:
             assert next(taken) == 0
             raise error
 

@@ -103,3 +103,9 @@ def test_code_that_is_shown_is_code_that_is_tested() -> None:
         for shown in SHOWN.finditer(page.read_text(encoding="utf-8")):
             code = (REPOSITORY / shown["file"]).read_text(encoding="utf-8")
             assert shown["code"] in code if shown["of"] == "part of" else shown["code"] == code, shown["file"]
+
+
+def test_contributing_shows_every_extension() -> None:
+    shown = set(re.findall(r"<!-- (?:file|part of): (\S+) -->", (REPOSITORY / "CONTRIBUTING.md").read_text("utf-8")))
+    files = (REPOSITORY / "tests" / "extensions").glob("own_*.py")
+    assert shown == {path.relative_to(REPOSITORY).as_posix() for path in files}

@@ -38,7 +38,7 @@ def option(
     default: Any = REQUIRED,
     *,
     help: Union[str, Callable[[], str]],
-    choices: Union[Collection[Any], Callable[[], Collection[Any]]] = (),
+    choices: Collection[Any] = (),
     minimum: Optional[float] = None,
     maximum: Optional[float] = None,
     above: Optional[float] = None,
@@ -51,8 +51,7 @@ def option(
     """Declare one option of a command; bounds are inclusive (`minimum`, `maximum`) or exclusive (`above`, `below`).
 
     A `positional` one is given without its name, in the order of the fields: `convert SOURCE TARGET`. With a default it
-    may be left out. `choices` in a registry, and `choices` or a `help` that are functions, are read when they are
-    needed: a registry may grow.
+    may be left out. `choices`, and a `help` that is a function, are read when they are needed: a registry may grow.
     Of `several` values there are one or more, side by side, and the field is a `tuple[str, ...]`: `compare A B C`,
     `--files A B C`. Those `shared` by many commands stand below a command's own in its help.
     """
@@ -113,7 +112,6 @@ def _check(field: dataclasses.Field[Any], value: Any) -> None:
     if value is None or "bounds" not in field.metadata:
         return
     choices = field.metadata["choices"]
-    choices = choices() if callable(choices) else choices
     if len(choices) and value not in choices:
         hint = did_you_mean(str(value), [str(choice) for choice in choices])
         raise UsageError(f"{_shown_name(field)} {value}: choose from {', '.join(map(str, choices))}{hint}")

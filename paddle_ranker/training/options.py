@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Optional
 
 from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
-from paddle_ranker.errors import UsageError
-from paddle_ranker.metrics.measures import training_measures
+from paddle_ranker.errors import UsageError, did_you_mean
+from paddle_ranker.metrics.measures import MEASURES, training_measures
 from paddle_ranker.options import RowOptions, option
 from paddle_ranker.runtime import DeviceOptions
 from paddle_ranker.training.losses.expression import LossExpression, parse_loss
@@ -126,11 +126,7 @@ class RankerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
         "one folded from two classes, else --learning_rate)",
         above=0,
     )
-    metric: str = option(
-        "auc",
-        help="the measure whose best value makes the best checkpoint",
-        choices=training_measures,
-    )
+    metric: str = option("auc", help="the measure whose best value makes the best checkpoint")
     match_embeddings: bool = option(
         True, help="tell the model which tokens stand in both texts (exact-match embeddings)"
     )
@@ -142,6 +138,11 @@ class RankerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.metric not in MEASURES or not MEASURES[self.metric].in_training:
+            known = training_measures()
+            raise UsageError(
+                f"--metric {self.metric}: choose from {', '.join(known)}{did_you_mean(self.metric, known)}"
+            )
         self.expression.margins(self.margin)
 
     @property

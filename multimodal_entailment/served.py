@@ -23,8 +23,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import OVERLOADED, TOO_LARGE, UNPROCESSABLE, Fault
-from paddle_ranker.serving.core.model_slot import ModelSlot
-from paddle_ranker.serving.core.waiting import computed
+from paddle_ranker.serving.core.model_slot import ModelSlot, computed
 
 _TOLERANCE = 1e-5  # of a probability, of a pair alone and in a batch
 _TEXTS = ("a", "two words", "深度学习", "一段很长的话" * 40)

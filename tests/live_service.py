@@ -16,9 +16,9 @@ from starlette.routing import Router
 
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.connections import Connections
-from paddle_ranker.serving.core.counted import CountedRequest, Counting
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.metrics import Metrics
+from paddle_ranker.serving.core.scores import CountedRequest, Counting
 from paddle_ranker.serving.http.middleware import Middleware
 from paddle_ranker.serving.http.protocol import WatchedHttpProtocol
 from paddle_ranker.serving.paddle.baidu_std_server import BaiduStdProtocol

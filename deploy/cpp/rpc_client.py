@@ -60,8 +60,7 @@ def _native_can_be(options: RpcClientOptions) -> bool:
 def ask_natively(options: RpcClientOptions) -> None:
     """Print the probabilities that Paddle Serving's own client gets."""
     from paddle_ranker.serving.clients.base import load_pair_encoder
-    from paddle_ranker.serving.clients.errors import UnreachableError
-    from paddle_ranker.serving.clients.retrying import asking_again
+    from paddle_ranker.serving.clients.errors import UnreachableError, asking_again
     from paddle_ranker.serving.vendor.native_client import native_client
 
     config = Path(options.model_dir) / CLIENT_CONFIG

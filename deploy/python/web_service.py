@@ -15,7 +15,7 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.options import Options, option, run_command
-from paddle_ranker.serving.core.credentials import API_KEY_VARIABLE
+from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.vendor.brpc_server import EVERY_ADDRESS, HOST_VARIABLE
 from paddle_ranker.serving.vendor.pipeline_config import PipelineConfig, read_pipeline_config
 

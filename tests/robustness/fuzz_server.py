@@ -156,7 +156,7 @@ def _fuzz_at(host: str, port: int, options: FuzzOptions, is_alive: Callable[[], 
     reranker = RerankClient(host, port, timeout=options.patience, retries=0)
     with contextlib.ExitStack() as stack:
         for client in (*clients, reranker):
-            stack.enter_context(client)  # type: ignore[arg-type]
+            stack.enter_context(client)
         queries = ["深度"] * len(TITLES)
         expected = clients[0].score(queries, TITLES)
         judged = _judgment(host, port, options.patience)

@@ -13,11 +13,11 @@ import grpc
 import pytest
 import requests
 
-from paddle_ranker.serving.core.counted import CountedRequest
 from paddle_ranker.serving.core.faults import OVERLOADED, Fault
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
+from paddle_ranker.serving.core.scores import CountedRequest
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, messages
 from tests.fake_service import FakeService

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from paddle_ranker.serving.core.faults import Fault
 from paddle_ranker.serving.paddle.json_messages import read_message, write_message
 from paddle_ranker.serving.paddle.messages import DESCRIPTORS, messages, parse
-from paddle_ranker.serving.paddle.printed_dict import read_printed_dict
+from paddle_ranker.serving.paddle.pipeline import read_printed_dict
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit

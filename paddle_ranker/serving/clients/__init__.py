@@ -23,15 +23,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from paddle_ranker.serving.clients.baidu_std import BaiduStdClient as BaiduStdClient
-    from paddle_ranker.serving.clients.general_grpc import GrpcClient as GrpcClient
-    from paddle_ranker.serving.clients.general_http import HttpClient as HttpClient
+    from paddle_ranker.serving.clients.grpc import GrpcClient as GrpcClient
+    from paddle_ranker.serving.clients.http import HttpClient as HttpClient
     from paddle_ranker.serving.clients.pipeline import PipelineClient as PipelineClient
     from paddle_ranker.serving.clients.rerank import RerankClient as RerankClient
 
 _MODULES = {
     "BaiduStdClient": "baidu_std",
-    "GrpcClient": "general_grpc",
-    "HttpClient": "general_http",
+    "GrpcClient": "grpc",
+    "HttpClient": "http",
     "PipelineClient": "pipeline",
     "RerankClient": "rerank",
 }

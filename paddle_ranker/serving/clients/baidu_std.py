@@ -58,10 +58,7 @@ class BaiduStdClient(GeneralModelClient):
         answered = meta.response
         if answered.error_code:
             raise self._error(answered.error_code, answered.error_text)
-        try:
-            return parse(messages().Response, payload)
-        except Fault as fault:
-            raise ServerError(f"{self.address}: {fault}") from fault
+        return parse(messages().Response, payload)
 
     def _frame(self, request: Message) -> bytes:
         meta = messages().RpcMeta(correlation_id=self._correlation_id, compress_type=self._compression)

@@ -6,8 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Optional, TypeVar, Union
+from typing import Any, Optional, TypeVar, Union
 
 import numpy as np
 
@@ -17,13 +16,13 @@ from paddle_ranker.model.config import read_config
 from paddle_ranker.model.exported import ExportedFolder, is_exported
 from paddle_ranker.model.info import BLEND, INFO_FILE, RankerInfo
 from paddle_ranker.model.tokenizer import make_pair_encoder
-from paddle_ranker.serving.clients.errors import ServerError
-from paddle_ranker.serving.clients.retrying import asking_again
+from paddle_ranker.serving.clients.errors import ServerError, asking_again
+from paddle_ranker.serving.core.faults import Fault
+from paddle_ranker.serving.paddle.general_model import FLOAT32, STRING
 from paddle_ranker.serving.paddle.messages import Message, messages
-from paddle_ranker.serving.paddle.tensors import FLOAT32, STRING
 
 Folder = Union[str, "os.PathLike[str]"]
-ClientT = TypeVar("ClientT", bound="ScoringClient")
+ClientT = TypeVar("ClientT", bound="Client")
 LARGEST_ANSWER = 256 * 1024 * 1024  # bytes; more than any request can ask for, and fewer than would fill the memory
 
 
@@ -48,17 +47,18 @@ def load_pair_encoder(folder: Folder) -> PairEncoder:
     return make_pair_encoder(path, config, info.max_seq_length)
 
 
-class ScoringClient(ABC):
-    """A client of one server.
+class Client:
+    """A client of one server, to be used in a `with` or closed.
 
     Args:
         timeout: seconds for one attempt, the connection included.
         retries: further attempts where the connection fails or the server has too much to do.
-        batch_size: pairs a request.
         api_key: what the server asks for; None: nothing.
 
     Raises `ServerError` (a `RankerError`) where a server does not answer with scores.
     """
+
+    _calls: Any  # what is open: closed with the client
 
     def __init__(
         self,
@@ -67,15 +67,38 @@ class ScoringClient(ABC):
         *,
         timeout: float = 10.0,
         retries: int = 2,
-        batch_size: int = 32,
         api_key: Optional[str] = None,
     ) -> None:
-        self.host = host
-        self.port = port
-        self.timeout = timeout
-        self.retries = retries
+        self.host, self.port = host, port
+        self.timeout, self.retries, self.api_key = timeout, retries, api_key
+
+    @property
+    def address(self) -> str:
+        """Where the server is, as errors name it."""
+        return f"{self.host}:{self.port}"
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._calls.close()
+
+    def __enter__(self: ClientT) -> ClientT:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+
+class ScoringClient(Client, ABC):
+    """A client that asks for the probabilities of pairs.
+
+    Args:
+        batch_size: pairs a request.
+        options: see `Client`.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 8600, *, batch_size: int = 32, **options: Any) -> None:
+        super().__init__(host, port, **options)
         self.batch_size = batch_size
-        self.api_key = api_key
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> np.ndarray:
         """Return the probability of every (queries[i], titles[i]), `[n]` float32, in several requests where need be."""
@@ -95,32 +118,21 @@ class ScoringClient(ABC):
         """Return the probabilities that the messages of `requests` ask for, `[n]` float32."""
         found = [np.empty(0, np.float32)]
         for request, count in requests:
-            found.append(self._probabilities(asking_again(lambda: self._ask(request), self.retries), count))  # noqa: B023
+            found.append(self._probabilities(asking_again(lambda: self._answer(request), self.retries), count))  # noqa: B023
         return np.concatenate(found)
 
-    @property
-    def address(self) -> str:
-        """Where the server is, as errors name it."""
-        return f"{self.host}:{self.port}"
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close the connection; a further request opens another one."""
-
-    def __enter__(self: ClientT) -> ClientT:
-        return self
-
-    def __exit__(
-        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
-        self.close()
+    def _answer(self, request: Message) -> Message:
+        try:
+            return self._ask(request)
+        except Fault as fault:
+            raise ServerError(f"{self.address}: {fault}") from fault
 
     @abstractmethod
     def _request(self, queries: Sequence[str], titles: Sequence[str]) -> Message: ...
 
     @abstractmethod
     def _ask(self, request: Message) -> Message:
-        """Send one request and return the response; raises `ServerError`."""
+        """Send one request and return the response; raises `ServerError`, or `Fault` for what cannot be read."""
 
     @abstractmethod
     def _probabilities(self, response: Message, count: int) -> np.ndarray: ...
@@ -141,9 +153,9 @@ class GeneralModelClient(ScoringClient):
     """
 
     def __init__(
-        self, host: str = "127.0.0.1", port: int = 8600, *, model_dir: Optional[Folder] = None, **options: object
+        self, host: str = "127.0.0.1", port: int = 8600, *, model_dir: Optional[Folder] = None, **options: Any
     ) -> None:
-        super().__init__(host, port, **options)  # type: ignore[arg-type]
+        super().__init__(host, port, **options)
         self._pair_encoder = None if model_dir is None else load_pair_encoder(model_dir)
 
     def _request(self, queries: Sequence[str], titles: Sequence[str]) -> Message:

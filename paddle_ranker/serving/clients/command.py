@@ -12,7 +12,7 @@ import numpy as np
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import Options, option
 from paddle_ranker.serving.clients.base import ScoringClient
-from paddle_ranker.serving.core.credentials import API_KEY_VARIABLE
+from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 
 # What the published clients ask.
 QUERY, TITLE = "中西方语言与文化的差异", "第二语言习得的一大障碍就是文化差异。"

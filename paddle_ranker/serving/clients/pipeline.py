@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 import numpy as np
 
 from paddle_ranker.serving.clients.base import ScoringClient
 from paddle_ranker.serving.clients.errors import LateError, OverloadedError, RefusedError, ServerError
-from paddle_ranker.serving.clients.grpc_calls import GrpcCalls
-from paddle_ranker.serving.clients.http_calls import HttpCalls
+from paddle_ranker.serving.clients.grpc import GrpcCalls
+from paddle_ranker.serving.clients.http import HttpCalls
 from paddle_ranker.serving.core.faults import Fault
 from paddle_ranker.serving.paddle.json_messages import parse_json, read_message, write_message
 from paddle_ranker.serving.paddle.messages import PIPELINE_SERVICE, Message, messages, parse
@@ -37,14 +37,8 @@ class PipelineClient(ScoringClient):
     ) -> None:
         super().__init__(host, port, **options)
         self._names = names or PipelineNames()
-        self._calls: Union[GrpcCalls, HttpCalls]
-        if protocol == "grpc":
-            self._calls = GrpcCalls(host, port, self.timeout, self.api_key)
-        else:
-            self._calls = HttpCalls(host, port, self.timeout, self.api_key)
-
-    def close(self) -> None:
-        self._calls.close()
+        calls = GrpcCalls if protocol == "grpc" else HttpCalls
+        self._calls = calls(host, port, self.timeout, self.api_key)
 
     def _request(self, queries: Sequence[str], titles: Sequence[str]) -> Message:
         texts = [
@@ -53,16 +47,13 @@ class PipelineClient(ScoringClient):
         return messages().PipelineRequest(key=[str(place) for place in range(len(texts))], value=texts)
 
     def _ask(self, request: Message) -> Message:
-        try:
-            if isinstance(self._calls, GrpcCalls):
-                content = self._calls.call(f"/{PIPELINE_SERVICE}/inference", request.SerializeToString())
-                response = parse(messages().PipelineResponse, content)
-            else:
-                path = f"/{self._names.service}/{self._names.method}"
-                content = self._calls.post(path, write_message(request), Content_Type="application/json")
-                response = read_message(content, messages().PipelineResponse)
-        except Fault as fault:
-            raise ServerError(f"{self.address}: {fault}") from fault
+        if isinstance(self._calls, GrpcCalls):
+            content = self._calls.call(f"/{PIPELINE_SERVICE}/inference", request.SerializeToString())
+            response = parse(messages().PipelineResponse, content)
+        else:
+            path = f"/{self._names.service}/{self._names.method}"
+            content = self._calls.post(path, write_message(request), Content_Type="application/json")
+            response = read_message(content, messages().PipelineResponse)
         if response.err_no:
             raise self._error(response.err_no, response.err_msg)
         return response

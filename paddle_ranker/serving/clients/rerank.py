@@ -9,35 +9,24 @@ from typing import Any, Optional
 import numpy as np
 
 from paddle_ranker.scoring.ranker import RankedTitle
-from paddle_ranker.serving.clients.errors import ServerError
-from paddle_ranker.serving.clients.http_calls import HttpCalls
-from paddle_ranker.serving.clients.retrying import asking_again
+from paddle_ranker.serving.clients.base import Client
+from paddle_ranker.serving.clients.errors import ServerError, asking_again
+from paddle_ranker.serving.clients.http import HttpCalls
 
 
-class RerankClient:
+class RerankClient(Client):
     """Rank titles for a query.
 
     Args:
-        timeout: seconds for one attempt.
-        retries: further attempts where the connection fails or the server has too much to do.
-        api_key: what the server asks for; None: nothing.
         model: its name, which servers of several models want to know.
-
-    Raises `ServerError` (a `RankerError`) where a server does not answer with scores.
+        options: see `Client`.
     """
 
     def __init__(
-        self,
-        host: str = "127.0.0.1",
-        port: int = 8600,
-        *,
-        timeout: float = 10.0,
-        retries: int = 2,
-        api_key: Optional[str] = None,
-        model: Optional[str] = None,
+        self, host: str = "127.0.0.1", port: int = 8600, *, model: Optional[str] = None, **options: Any
     ) -> None:
-        self._calls = HttpCalls(host, port, timeout, api_key)
-        self._retries = retries
+        super().__init__(host, port, **options)
+        self._calls = HttpCalls(host, port, self.timeout, self.api_key)
         self._model = model
 
     def rank(self, query: str, titles: Sequence[str], top_k: Optional[int] = None) -> list[RankedTitle]:
@@ -51,7 +40,7 @@ class RerankClient:
             asked["model"] = self._model
         body = json.dumps(asked, ensure_ascii=False).encode("utf-8", "surrogatepass")
         headers = {"Content_Type": "application/json"}
-        content = asking_again(lambda: self._calls.post("/v1/rerank", body, **headers), self._retries)
+        content = asking_again(lambda: self._calls.post("/v1/rerank", body, **headers), self.retries)
         try:
             results = json.loads(content)["results"]
             ranked = [
@@ -59,10 +48,10 @@ class RerankClient:
                 for result in results
             ]
         except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise ServerError(f"{self._calls.address}: is no rerank server ({error!r:.200})") from error
+            raise ServerError(f"{self.address}: is no rerank server ({error!r:.200})") from error
         wanted = len(titles) if top_k is None else min(top_k, len(titles))
         if len({title.index for title in ranked}) != wanted:
-            raise ServerError(f"{self._calls.address}: {len(ranked)} results came, expected {wanted}")
+            raise ServerError(f"{self.address}: {len(ranked)} results came, expected {wanted}")
         return ranked
 
     def score(self, query: str, titles: Sequence[str]) -> np.ndarray:
@@ -71,13 +60,3 @@ class RerankClient:
         for title in self.rank(query, titles):
             probabilities[title.index] = title.probability
         return probabilities
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._calls.close()
-
-    def __enter__(self) -> RerankClient:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self.close()

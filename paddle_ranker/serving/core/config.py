@@ -13,8 +13,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import option
 from paddle_ranker.scoring.engines import ENGINES
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
-from paddle_ranker.serving.core.credentials import API_KEY_VARIABLE
-from paddle_ranker.serving.core.limits import Limits
+from paddle_ranker.serving.core.limits import API_KEY_VARIABLE, Limits
 
 MOST_STREAMS = 64
 _LOOPBACK = ("127.", "::1", "localhost")

@@ -7,6 +7,8 @@ from typing import Optional
 
 from paddle_ranker.errors import RankerError
 
+ERROR_HEADER = "x-bd-error-code"  # brpc's number of an error, in an HTTP answer
+
 
 @dataclass(frozen=True)
 class FaultKind:

@@ -1,14 +1,22 @@
-"""What a request may ask for, and how much work may wait."""
+"""What every protocol checks of a request: its key, its sizes, and what it unpacks to."""
 
 from __future__ import annotations
 
 import dataclasses
+import gzip
+import hmac
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Optional, Union
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import Options, option
-from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, Fault
+from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, UNAUTHORIZED, Fault
+
+_WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "zlib": zlib.MAX_WBITS}
+TIMEOUT_HEADER = "x-request-timeout-ms"  # how long the caller of an HTTP request waits
+API_KEY_VARIABLE = "PADDLE_RANKER_API_KEY"
 
 
 @dataclass(frozen=True)
@@ -65,3 +73,41 @@ def check_count(count: int, most: int, field: str) -> None:
         raise Fault(INVALID, "holds nothing to score", field=field)
     if count > most:
         raise Fault(TOO_LARGE, f"holds {count:,}, at most {most:,} are allowed", field=field)
+
+
+def require_key(api_key: Optional[str], shown: Union[str, bytes, None]) -> None:
+    """Raise `Fault(UNAUTHORIZED)` where a key is asked for and another one, or none, is shown.
+
+    Takes the same time however much of it is right. `shown` may begin with `Bearer `.
+    """
+    if api_key is None:
+        return
+    given = shown.encode("utf-8", "surrogateescape") if isinstance(shown, str) else (shown or b"")
+    if given[:7].lower() == b"bearer ":
+        given = given[7:]
+    if not hmac.compare_digest(given, api_key.encode("utf-8")):
+        raise Fault(UNAUTHORIZED, "the API key is missing" if not given else "the API key is wrong")
+
+
+def unpack(data: bytes, method: str, limit: int) -> bytes:
+    """Return what `data` holds, packed with `method` (gzip or zlib), at most `limit` bytes.
+
+    Raises `Fault`: `TOO_LARGE` above the limit, `INVALID` for damaged data.
+    """
+    unpacker = zlib.decompressobj(_WINDOW_BITS[method])
+    try:
+        unpacked = unpacker.decompress(data, limit + 1)
+    except zlib.error as error:
+        raise Fault(INVALID, f"is not {method} ({error})", field="body") from error
+    if len(unpacked) > limit:
+        raise Fault(TOO_LARGE, f"unpacks to more than the {limit:,} bytes of a request", field="body")
+    if not unpacker.eof:
+        raise Fault(INVALID, f"ends in the middle of its {method} data", field="body")
+    if unpacker.unused_data:
+        raise Fault(INVALID, f"goes on for {len(unpacker.unused_data):,} bytes after its {method} data", field="body")
+    return unpacked
+
+
+def pack(data: bytes, method: str) -> bytes:
+    """Return `data`, packed with `method`: gzip (the same bytes at any time) or zlib."""
+    return gzip.compress(data, compresslevel=1, mtime=0) if method == "gzip" else zlib.compress(data, 1)

@@ -9,13 +9,14 @@ from typing import Optional
 
 import numpy as np
 
-from paddle_ranker.errors import CheckpointError
+from paddle_ranker.encoding.columns import Columns
+from paddle_ranker.errors import CheckpointError, DataError, InputError
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.scoring.loading import LoadedModel, load_model
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
-from paddle_ranker.serving.core.token_inputs import TokenInputs
+from paddle_ranker.serving.core.faults import INVALID, Fault
 
 # In probability: of a pair alone and in a batch, and, in fp32, of what was noted at the export. The other precisions
 # round in sums that a batch's shape puts in another order.
@@ -101,3 +102,21 @@ def _warm_up(scorer: Scorer) -> None:
     scorer.logits(longest.take([0] * rows))
     short = scorer.encode(_QUERIES[:1], _TITLES[:1])
     scorer.logits(short.take([0] * min(scorer.max_rows, scorer.max_tokens // int(short.lengths[0]))))
+
+
+class TokenInputs:
+    """Check token arrays and turn them into pairs."""
+
+    def __init__(self, loaded: LoadedModel):
+        self._limits, self._encoder = loaded.engine.limits, loaded.pair_encoder
+
+    def pairs(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> Columns:
+        """Return `[n, length]` arrays as pairs; raises `Fault(INVALID)`, which names the place, where they are none."""
+        try:
+            arrays = self._limits.check({"input_ids": input_ids, "token_type_ids": token_type_ids})
+            pairs: Columns = self._encoder.given(**arrays)
+        except InputError as error:
+            raise Fault(INVALID, error.problem, field=error.field) from error
+        except DataError as error:
+            raise Fault(INVALID, str(error)) from error
+        return pairs

@@ -1,14 +1,21 @@
-"""What every protocol of the server asks for scores."""
+"""What every protocol asks for scores, and the count and log line of a request where no middleware makes them."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Sequence
-from typing import NamedTuple, Optional, Protocol
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Callable, NamedTuple, Optional, Protocol
 
 import numpy as np
 
 from paddle_ranker.model.info import RankerInfo
+from paddle_ranker.serving.core.faults import INTERNAL, Fault
 from paddle_ranker.serving.core.limits import Limits
+from paddle_ranker.serving.core.logs import JsonLog
+from paddle_ranker.serving.core.metrics import Metrics
 
 
 class Scores(NamedTuple):
@@ -51,3 +58,85 @@ class ScoringService(Protocol):
         for pairs longer than its positions.
         """
         ...
+
+
+# Makes of a service what one request asks for scores: entered when the request is there, left when it is answered, with
+# the fault where that is the answer. `contextlib.nullcontext` counts nothing.
+Counting = Callable[[ScoringService], AbstractContextManager[ScoringService]]
+
+
+class CountedRequest:
+    """What one request asks for scores. Left, it counts the request under `protocol` and writes its line in the log.
+
+    Args:
+        log: None: requests are not logged.
+        log_texts: with their texts.
+    """
+
+    def __init__(
+        self,
+        service: ScoringService,
+        *,
+        protocol: str,
+        metrics: Metrics,
+        log: Optional[JsonLog] = None,
+        log_texts: bool = False,
+    ):
+        self._service, self._protocol, self._metrics = service, protocol, metrics
+        self._log, self._log_texts = log, log_texts
+        self._pairs: Optional[int] = None
+        self._texts: Optional[dict[str, Any]] = None
+        self._began = 0.0
+
+    def __enter__(self) -> ScoringService:
+        self._began = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        seconds, outcome = time.perf_counter() - self._began, _outcome(error)
+        self._metrics.request(self._protocol, outcome, seconds)
+        if self._log is not None:
+            self._log.write(
+                "request",
+                protocol=self._protocol,
+                outcome=outcome,
+                milliseconds=round(1000 * seconds, 3),
+                pairs=self._pairs,
+                texts=self._texts,
+            )
+
+    @property
+    def info(self) -> RankerInfo:
+        """See `ScoringService`."""
+        return self._service.info
+
+    @property
+    def limits(self) -> Limits:
+        """See `ScoringService`."""
+        return self._service.limits
+
+    async def score_pairs(
+        self, queries: Sequence[str], titles: Sequence[str], *, deadline: Optional[float] = None
+    ) -> Scores:
+        """See `ScoringService`."""
+        self._pairs = len(titles)
+        if self._log_texts:
+            self._texts = {"queries": list(queries), "titles": list(titles)}
+        return await self._service.score_pairs(queries, titles, deadline=deadline)
+
+    async def score_tokens(
+        self, input_ids: np.ndarray, token_type_ids: np.ndarray, *, deadline: Optional[float] = None
+    ) -> Scores:
+        """See `ScoringService`."""
+        self._pairs = len(input_ids)
+        return await self._service.score_tokens(input_ids, token_type_ids, deadline=deadline)
+
+
+def _outcome(error: Optional[BaseException]) -> str:
+    if error is None:
+        return "ok"
+    if isinstance(error, Fault):
+        return error.kind.name
+    return "cancelled" if isinstance(error, asyncio.CancelledError) else INTERNAL.name

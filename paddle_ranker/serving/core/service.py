@@ -11,10 +11,9 @@ from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, Fault
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.model_slot import ModelSlot
+from paddle_ranker.serving.core.model_slot import ModelSlot, computed
 from paddle_ranker.serving.core.models import ServedModel
 from paddle_ranker.serving.core.scores import Scores
-from paddle_ranker.serving.core.waiting import computed
 
 
 class EngineService(ModelSlot[ServedModel]):

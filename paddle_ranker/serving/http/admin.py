@@ -13,8 +13,8 @@ from starlette.routing import BaseRoute, Route
 
 from paddle_ranker import __version__
 from paddle_ranker.serving.core.config import ServeConfig
-from paddle_ranker.serving.core.credentials import API_KEY_VARIABLE
 from paddle_ranker.serving.core.faults import NOT_FOUND, UNAVAILABLE, Fault
+from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.model_slot import ModelSlot
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, RANKER

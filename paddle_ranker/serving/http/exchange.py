@@ -11,9 +11,8 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from paddle_ranker.serving.core.compression import pack, unpack
 from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, TOO_LARGE, UNPROCESSABLE, Fault
-from paddle_ranker.serving.http.headers import TIMEOUT_HEADER
+from paddle_ranker.serving.core.limits import TIMEOUT_HEADER, pack, unpack
 
 _LONGEST_TIMEOUT = 3_600_000  # milliseconds
 _WORTH_PACKING = 512  # bytes; below that gzip makes an answer hardly smaller

@@ -16,8 +16,8 @@ from typing import Any, Optional
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from paddle_ranker.serving.core.credentials import require_key
 from paddle_ranker.serving.core.faults import INTERNAL, Fault
+from paddle_ranker.serving.core.limits import require_key
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.http.endpoints import ENDPOINTS

@@ -13,8 +13,8 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple, Optional
 
-from paddle_ranker.serving.core.compression import pack, unpack
 from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, Fault
+from paddle_ranker.serving.core.limits import pack, unpack
 from paddle_ranker.serving.paddle.messages import Message, messages, parse
 
 MAGIC = b"PRPC"

@@ -8,10 +8,9 @@ import logging
 import time
 from typing import Any, Callable, Optional, cast
 
-from paddle_ranker.serving.core.counted import Counting
-from paddle_ranker.serving.core.credentials import require_key
 from paddle_ranker.serving.core.faults import INTERNAL, INVALID, NO_METHOD, NOT_FOUND, TOO_LARGE, Fault
-from paddle_ranker.serving.core.scores import ScoringService
+from paddle_ranker.serving.core.limits import require_key
+from paddle_ranker.serving.core.scores import Counting, ScoringService
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.general_model import infer
 from paddle_ranker.serving.paddle.messages import GENERAL_METHODS, GENERAL_SERVICE, Message, messages, parse

@@ -12,11 +12,9 @@ import grpc
 import grpc.aio
 
 from paddle_ranker.errors import RankerError
-from paddle_ranker.serving.core.counted import Counting
-from paddle_ranker.serving.core.credentials import require_key
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TOO_LARGE, Fault
-from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.scores import ScoringService
+from paddle_ranker.serving.core.limits import Limits, require_key
+from paddle_ranker.serving.core.scores import Counting, ScoringService
 from paddle_ranker.serving.paddle import general_model, pipeline
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, Message, messages, parse
 from paddle_ranker.serving.paddle.pipeline import PipelineNames

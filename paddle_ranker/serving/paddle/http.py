@@ -14,10 +14,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from paddle_ranker.serving.core.faults import INTERNAL, NO_METHOD, NOT_FOUND, Fault
+from paddle_ranker.serving.core.faults import ERROR_HEADER, INTERNAL, NO_METHOD, NOT_FOUND, Fault
 from paddle_ranker.serving.core.scores import ScoringService
 from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body
-from paddle_ranker.serving.http.headers import ERROR_HEADER
 from paddle_ranker.serving.paddle import general_model, pipeline
 from paddle_ranker.serving.paddle.json_messages import read_message, write_message
 from paddle_ranker.serving.paddle.messages import GENERAL_METHODS, GENERAL_SERVICE, Message, messages, parse

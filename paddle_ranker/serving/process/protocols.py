@@ -24,11 +24,10 @@ from paddle_ranker.serving.process.relay import Relay
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from paddle_ranker.serving.core.counted import Counting
     from paddle_ranker.serving.core.logs import JsonLog
     from paddle_ranker.serving.core.metrics import Metrics
     from paddle_ranker.serving.core.model_slot import ModelSlot
-    from paddle_ranker.serving.core.scores import ScoringService
+    from paddle_ranker.serving.core.scores import Counting, ScoringService
     from paddle_ranker.serving.paddle.grpc_services import GrpcServer
 
 
@@ -54,7 +53,7 @@ class ServerContext:
 
     def counting(self, protocol: str) -> Counting:
         """Return what counts and logs the requests of a protocol."""
-        from paddle_ranker.serving.core.counted import CountedRequest
+        from paddle_ranker.serving.core.scores import CountedRequest
 
         log_texts = self.config.log_texts
         return partial(CountedRequest, protocol=protocol, metrics=self.metrics, log=self.log, log_texts=log_texts)

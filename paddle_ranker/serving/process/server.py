@@ -13,7 +13,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import DependencyError, RankerError
 from paddle_ranker.registry import load_named_plugins
 from paddle_ranker.serving.core.config import ServeConfig
-from paddle_ranker.serving.core.credentials import API_KEY_VARIABLE
+from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.http.endpoints import served_by
 from paddle_ranker.serving.process.protocols import PROTOCOLS
 

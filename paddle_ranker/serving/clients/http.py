@@ -1,12 +1,12 @@
-"""POST to a server, with the errors that the clients share."""
+"""HTTP: calls with the errors that all clients share, and a client of the C++ server."""
 
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 import requests
 
-from paddle_ranker.serving.clients.base import LARGEST_ANSWER
+from paddle_ranker.serving.clients.base import LARGEST_ANSWER, GeneralModelClient
 from paddle_ranker.serving.clients.errors import (
     LateError,
     OverloadedError,
@@ -14,7 +14,12 @@ from paddle_ranker.serving.clients.errors import (
     ServerError,
     UnreachableError,
 )
-from paddle_ranker.serving.http.headers import ERROR_HEADER, TIMEOUT_HEADER
+from paddle_ranker.serving.core.faults import ERROR_HEADER
+from paddle_ranker.serving.core.limits import TIMEOUT_HEADER, pack
+from paddle_ranker.serving.paddle.json_messages import read_message, write_message
+from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, Message, messages, parse
+
+_PATH = f"/{GENERAL_SERVICE.rpartition('.')[2]}/inference"
 
 
 class HttpCalls:
@@ -83,3 +88,26 @@ def _reason(error: Exception) -> str:
     inner = getattr(inner, "reason", inner)
     text = " ".join(str(inner).split())
     return text.rpartition(": ")[2] if "NewConnectionError" in text or "Failed to establish" in text else text[:300]
+
+
+class HttpClient(GeneralModelClient):
+    """Ask with JSON, or with protobuf.
+
+    Args:
+        proto: send and take protobuf.
+        gzip: pack what is sent; packed answers are taken in any case.
+    """
+
+    def __init__(self, *arguments: Any, proto: bool = False, gzip: bool = False, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._proto = proto
+        self._gzip = gzip
+        self._calls = HttpCalls(self.host, self.port, self.timeout, self.api_key)
+
+    def _ask(self, request: Message) -> Message:
+        body = request.SerializeToString() if self._proto else write_message(request)
+        headers = {"Content_Type": "application/proto" if self._proto else "application/json"}
+        if self._gzip:
+            body, headers["Content_Encoding"] = pack(body, "gzip"), "gzip"
+        content = self._calls.post(_PATH, body, **headers)
+        return parse(messages().Response, content) if self._proto else read_message(content, messages().Response)

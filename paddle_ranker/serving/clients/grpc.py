@@ -1,11 +1,11 @@
-"""Call a method over gRPC, with the errors that the clients share."""
+"""gRPC: calls with the errors that all clients share, and a client of the C++ server."""
 
 from __future__ import annotations
 
 from typing import Any, Optional
 
 from paddle_ranker.errors import DependencyError
-from paddle_ranker.serving.clients.base import LARGEST_ANSWER
+from paddle_ranker.serving.clients.base import LARGEST_ANSWER, GeneralModelClient
 from paddle_ranker.serving.clients.errors import (
     LateError,
     OverloadedError,
@@ -13,6 +13,7 @@ from paddle_ranker.serving.clients.errors import (
     ServerError,
     UnreachableError,
 )
+from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, Message, messages, parse
 
 
 class GrpcCalls:
@@ -60,3 +61,15 @@ def _seconds(text: str) -> Optional[float]:
         return float(text)
     except ValueError:
         return None
+
+
+class GrpcClient(GeneralModelClient):
+    """Ask over one channel; safe to share among threads."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._calls = GrpcCalls(self.host, self.port, self.timeout, self.api_key)
+
+    def _ask(self, request: Message) -> Message:
+        content = self._calls.call(f"/{GENERAL_SERVICE}/inference", request.SerializeToString())
+        return parse(messages().Response, content)

@@ -139,7 +139,7 @@ async def _answer(service: Any, request: Request) -> Response:
     from starlette.responses import JSONResponse
 
     from paddle_ranker.serving.core.faults import INVALID, Fault
-    from paddle_ranker.serving.core.waiting import computed
+    from paddle_ranker.serving.core.model_slot import computed
     from paddle_ranker.serving.http.exchange import deadline_of, read_body
 
     try:

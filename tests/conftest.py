@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Optional
 
 import pytest
 
@@ -75,6 +75,11 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from tests.training_runs import make_examples  # imports Paddle, which not every test needs
 
     return make_examples(tmp_path_factory.mktemp("tokenizer"))
+
+
+def pytest_make_parametrize_id(val: object) -> Optional[str]:
+    """Name long bytes by their length: archives hold the time they were made at, and every process must agree."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) and len(val) > 40 else None
 
 
 MARKERS = ("unit", "parity", "server", "real_data", "slow")

@@ -91,6 +91,19 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """What all trainings may cost together; too small a one is reported in `unit`, of which a number is `scale`.
+
+    `spent` is gone already.
+    """
+
+    amount: float
+    unit: str
+    scale: float = 1.0
+    spent: float = 0.0
+
+
+@dataclass(frozen=True)
 class Ladder:
     """The trainings that a law is fitted to, and the larger one that checks it."""
 
@@ -102,36 +115,31 @@ def plan_ladder(
     sizes: Sequence[Size],
     held_out: Size,
     costs: Mapping[Size, Cost],
-    budget: float,
+    budget: Budget,
     *,
     token_counts: int,
     seeds: Sequence[int],
-    unit: str,
-    scale: float = 1.0,
-    spent: float = 0.0,
 ) -> Ladder:
     """Return the longest ladder within a budget; all sizes go the same steps, each count twice the one before.
 
     The held-out size goes twice the most steps of the others, with the first seed.
 
     Args:
-        costs: of each size, the held-out one's too, in the unit of `budget`.
-        unit, scale: what a budget that is too small is reported in: `scale` times its numbers.
-        spent: what is gone of the budget.
+        costs: of each size, the held-out one's too, as the budget counts.
 
     Raises `UsageError` where the budget is too small for runs of 20 steps; it says how much is enough.
     """
     shares = [2**place for place in range(token_counts)]
-    fixed = spent + sum(costs[size].fixed for size in sizes) * token_counts * len(seeds) + costs[held_out].fixed
+    fixed = budget.spent + sum(costs[size].fixed for size in sizes) * token_counts * len(seeds) + costs[held_out].fixed
     per_step = sum(costs[size].step for size in sizes) * sum(shares) * len(seeds)
     per_step += costs[held_out].step * HELD_OUT_TOKENS * shares[-1]
-    fewest = int(max(0.0, budget - fixed) / per_step)
+    fewest = int(max(0.0, budget.amount - fixed) / per_step)
     if fewest < FEWEST_STEPS:
         needed = fixed + FEWEST_STEPS * per_step
         raise UsageError(
-            f"a budget of {budget * scale:.3g} {unit} is too small: runs of {FEWEST_STEPS} to "
-            f"{HELD_OUT_TOKENS * shares[-1] * FEWEST_STEPS} steps take {1.02 * needed * scale:.3g}; give more, or "
-            "fewer or smaller --sizes"
+            f"a budget of {budget.amount * budget.scale:.3g} {budget.unit} is too small: runs of {FEWEST_STEPS} to "
+            f"{HELD_OUT_TOKENS * shares[-1] * FEWEST_STEPS} steps take {1.02 * needed * budget.scale:.3g}; give more, "
+            "or fewer or smaller --sizes"
         )
     rungs = tuple(Rung(size, fewest * share, seed) for size in sizes for share in shares for seed in seeds)
     return Ladder(rungs, Rung(held_out, HELD_OUT_TOKENS * shares[-1] * fewest, seeds[0]))

@@ -146,7 +146,6 @@ def forecast(
     confidence: float = 0.95,
     resamples: int = 200,
     seed: int = 1000,
-    delta: float = DELTA,
 ) -> Forecast:
     """Return percentile intervals (Efron 1979) of a law fitted to runs, by drawing runs with replacement.
 
@@ -161,7 +160,7 @@ def forecast(
     n, d, loss = _checked(parameters, tokens, losses)
     _require_spread(n, d)
     generator = np.random.default_rng(seed)
-    laws = [_fit(n[drawn], d[drawn], loss[drawn], delta, near=law) for drawn in _draws(n, d, resamples, generator)]
+    laws = [_fit(n[drawn], d[drawn], loss[drawn], DELTA, near=law) for drawn in _draws(n, d, resamples, generator)]
     residuals = (np.log(loss) - np.log(law.loss(n, d))) * np.sqrt(len(n) / (len(n) - 5))
     noise = np.exp(generator.choice(residuals, len(laws)))
     readings: dict[str, Callable[[LossLaw], float]] = {

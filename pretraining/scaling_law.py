@@ -48,13 +48,7 @@ def scaling_law(options: ScalingLawOptions) -> dict[str, Any]:
         results.append(runs.result(rung))
 
     n, d, c, losses = (np.array([run[name] for run in results]) for name in ("parameters", "tokens", "flops", "loss"))
-    held_out: dict[str, Any] = {
-        "name": ladder.held_out.name,
-        "size": str(ladder.held_out.size),
-        "parameters": ladder.held_out.size.parameters,
-        "tokens": runs.tokens_read(ladder.held_out),
-        "flops": runs.flops(ladder.held_out),
-    }
+    held_out = runs.facts(ladder.held_out)
     law, compute_law = fit_loss_law(n, d, losses), fit_compute_law(c, losses)
     at = held_out["parameters"], held_out["tokens"]
     predicted = forecast(law, n, d, losses, at=at, resamples=options.resamples, seed=options.seed)

@@ -16,7 +16,7 @@ from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_
 from paddle_ranker.errors import CheckpointError, DataError, RankerError
 from paddle_ranker.storage.atomic import new_file, new_folder, remove_unfinished
 from pretraining.corpus import Corpus
-from pretraining.ladder import Cost, Ladder, Rung, Size, plan_ladder, refuse_repeats
+from pretraining.ladder import Budget, Cost, Ladder, Rung, Size, plan_ladder, refuse_repeats
 from pretraining.mlm_options import TrainMlmOptions
 from pretraining.mlm_start import open_data
 from pretraining.scaling_options import MAY_CHANGE, ScalingLawOptions
@@ -54,22 +54,12 @@ class Runs:
         seeds = range(options.seed, options.seed + options.seeds)
         if options.budget_flops is not None:
             costs = {size: Cost(self.flops(Rung(size, 1, 0))) for size in (*sizes, held_out)}
-            budget, unit, scale, spent = options.budget_flops, "operations", 1.0, 0.0
+            budget = Budget(options.budget_flops, "operations")
         else:
             assert options.budget_minutes is not None
             costs = {size: self._measure(size) for size in (*sizes, held_out)}
-            budget, unit, scale, spent = 60 * options.budget_minutes, "minutes", 1 / 60, time.monotonic() - started
-        ladder = plan_ladder(
-            sizes,
-            held_out,
-            costs,
-            budget,
-            token_counts=options.token_counts,
-            seeds=seeds,
-            unit=unit,
-            scale=scale,
-            spent=spent,
-        )
+            budget = Budget(60 * options.budget_minutes, "minutes", 1 / 60, spent=time.monotonic() - started)
+        ladder = plan_ladder(sizes, held_out, costs, budget, token_counts=options.token_counts, seeds=seeds)
         if not options.allow_repeats:
             refuse_repeats(ladder, self.sequences, options.batch_size, self.tokens)
         with new_file(path) as stream:
@@ -86,19 +76,25 @@ class Runs:
             return kept
         trained = train(self._options(rung, folder, resume=folder.exists()))
         metrics = {
-            "name": rung.name,
-            "size": str(rung.size),
+            **self.facts(rung),
             "steps": trained.steps,
             "seed": rung.seed,
-            "parameters": rung.size.parameters,
-            "tokens": self.tokens_read(rung),
-            "flops": self.flops(rung),
             **{name: trained.last[name] for name in ("loss", "accuracy")},
             "seconds": trained.seconds,
         }
         with new_file(folder / _RESULT) as stream:
             json.dump(metrics, stream, indent=1)
         return metrics
+
+    def facts(self, rung: Rung) -> dict[str, Any]:
+        """Return what is known of a run before it is trained."""
+        return {
+            "name": rung.name,
+            "size": str(rung.size),
+            "parameters": rung.size.parameters,
+            "tokens": self.tokens_read(rung),
+            "flops": self.flops(rung),
+        }
 
     def tokens_read(self, rung: Rung) -> float:
         """Return D: the tokens that a run reads, special ones not counted."""

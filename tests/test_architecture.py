@@ -30,10 +30,6 @@ LONGER = {
     "paddle_ranker/options.py option": "a field of an options class says all of an option in one place",
     "paddle_ranker/scoring/ranker.py load": "",
     "paddle_ranker/serving/core/batcher.py": "",
-    "paddle_ranker/serving/process/worker.py _serve": "",
-    "pretraining/ladder.py plan_ladder": "",
-    "pretraining/power_law.py forecast": "",
-    "pretraining/scaling_law.py scaling_law": "",
 }
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 from paddle_ranker.errors import DataError, UsageError
 from pretraining import scaling_law
-from pretraining.ladder import Cost, Rung, Size, plan_ladder, refuse_repeats
+from pretraining.ladder import Budget, Cost, Rung, Size, plan_ladder, refuse_repeats
 from pretraining.mlm_options import TrainMlmOptions
 from pretraining.power_law import (
     LossLaw,
@@ -186,10 +187,10 @@ def test_its_parameters_are_those_of_the_network(text: str, tmp_path: Path) -> N
 COSTS = {Size(1, 16): Cost(1, 3), Size(1, 32): Cost(2, 4), Size(2, 32): Cost(3, 5), Size(4, 64): Cost(10, 6)}
 
 
-def planned(budget: float, **changes: Any) -> Any:
+def planned(budget: float, seeds: Sequence[int] = (7,), **changes: Any) -> Any:
     *sizes, held_out = COSTS
-    values: dict[str, Any] = {"token_counts": 3, "seeds": [7], "unit": "seconds", **changes}
-    return plan_ladder(sizes, held_out, COSTS, budget, **values)
+    given = Budget(budget, **{"unit": "seconds", **changes})
+    return plan_ladder(sizes, held_out, COSTS, given, token_counts=3, seeds=seeds)
 
 
 @unit

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Optional, Union
 
 from paddle_ranker.data.formats import BadRow, read_lines
+from paddle_ranker.data.skips import Skips
 from paddle_ranker.errors import DataError
 from paddle_ranker.storage.atomic import new_file
 
 LABELS = ("Contradictory", "Implies", "NoEntailment")
 COLUMNS = ("id_1", "text_1", "image_1", "id_2", "text_2", "image_2", "label")
 _LABEL_COLUMNS = ("label", "label_idx")
-_REASONS_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def read_posts(
     reader = csv.reader(_lines(path), strict=True)
     columns = _columns(path, reader, need_labels, images)
     folder = Path(image_folder) if image_folder is not None else path.parent
-    pairs, reasons, skipped = [], [], 0
+    pairs, skips = [], Skips(skip_bad_rows)
     while True:
         begin = reader.line_num + 1
         try:
@@ -92,18 +92,12 @@ def read_posts(
         except StopIteration:
             break
         except (_BadRowError, csv.Error) as problem:
-            if not skip_bad_rows:
-                raise DataError(
-                    f"{path}, line {begin}: {problem}; correct the row, or leave bad rows out with --skip_bad_rows"
-                ) from None
-            skipped += 1
-            reasons.append(f"line {begin}: {problem}")
-    said = f"kept {len(pairs):,}; skipped {skipped:,} ({'; '.join(reasons[:_REASONS_SHOWN])}"
-    said += "; …)" if skipped > _REASONS_SHOWN else ")"
+            skips.add(str(path), begin, str(problem))
+    report = f"kept {len(pairs):,}; {skips.report()}" if skips.count else "a header and no rows"
     if not pairs:
-        raise DataError(f"{path}: {said if skipped else 'a header and no rows'}; expected {', '.join(COLUMNS)}")
-    if skipped:
-        print(f"{path}: {said}", file=sys.stderr)
+        raise DataError(f"{path}: {report}; expected {', '.join(COLUMNS)}")
+    if skips.count:
+        print(f"{path}: {report}", file=sys.stderr)
     return pairs
 
 

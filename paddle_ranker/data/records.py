@@ -19,6 +19,7 @@ from itertools import chain
 from typing import Any, ClassVar, Generic, Optional, TypeVar, Union
 
 from paddle_ranker.data.formats import BadRow, Row, read_rows, write_rows
+from paddle_ranker.data.skips import Skips
 from paddle_ranker.errors import DataError
 
 COLUMNS = (
@@ -26,7 +27,6 @@ COLUMNS = (
 )  # fmt: skip
 OTHER_NAMES = {"text_a": "query", "text_b": "title"}
 NUMBERS = ("label", "recall_score", "teacher_score", "neg_teacher_score")
-REASONS_SHOWN = 3
 FIRST_ROWS = 20  # so many rows are looked at before a file is taken for one of another role
 
 
@@ -125,19 +125,20 @@ class RecordFile(Generic[T]):
         self.kind = kind
         self.skip_bad_rows = skip_bad_rows
         self.kept = 0
-        self.skipped = 0
         self.line = 0  # number of the row that the last record was made of
-        self._reasons: list[str] = []
+        self._skips = Skips(skip_bad_rows)
+
+    @property
+    def skipped(self) -> int:
+        """How many bad rows were left out."""
+        return self._skips.count
 
     def report(self) -> str:
-        """Say what was kept: `kept 9,998; skipped 2 (line 17: 2 columns, expected 3; …)`."""
-        if not self.skipped:
-            return f"kept {self.kept:,}"
-        reasons = "; ".join(self._reasons) + ("; …" if self.skipped > len(self._reasons) else "")
-        return f"kept {self.kept:,}; skipped {self.skipped:,} ({reasons})"
+        """Return what was kept: `kept 9,998; skipped 2 (line 17: 2 columns, expected 3; …)`."""
+        return "; ".join(filter(None, (f"kept {self.kept:,}", self._skips.report())))
 
     def __iter__(self) -> Iterator[T]:
-        self.kept, self.skipped, self._reasons = 0, 0, []
+        self.kept, self._skips = 0, Skips(self.skip_bad_rows)
         rows = read_rows(self.path)
         first = next(rows, None)
         if first is None:
@@ -153,7 +154,7 @@ class RecordFile(Generic[T]):
                     layout = self._from_width(row)
                 record = self._record(row, layout)
             except _BadRowError as problem:
-                self._skip(number, str(problem))
+                self._skips.add(self.path, number, str(problem))
                 continue
             self.kept += 1
             if header is None and isinstance(record, Triple) and numeric_titles == self.kept - 1 < FIRST_ROWS:
@@ -235,15 +236,6 @@ class RecordFile(Generic[T]):
             elif not value or value.isspace():
                 raise _BadRowError(f"the {column} is empty")
         return self.kind(**cells)
-
-    def _skip(self, number: int, reason: str) -> None:
-        if not self.skip_bad_rows:
-            raise DataError(
-                f"{self.path}, line {number}: {reason}; correct the row, or leave bad rows out with --skip_bad_rows"
-            )
-        self.skipped += 1
-        if len(self._reasons) < REASONS_SHOWN:
-            self._reasons.append(f"line {number}: {reason}")
 
     def _of_another_role(self) -> DataError:
         return DataError(

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Optional, TypeVar, Union
 
 from paddle_ranker.data.formats import BadRow, Row, check_writable, read_rows
+from paddle_ranker.data.skips import Skips
 from paddle_ranker.errors import DataError
 from paddle_ranker.storage.atomic import new_file
 
@@ -27,33 +28,9 @@ RUN_COLUMNS = 6
 _BEIR_HEADER = ["query-id", "corpus-id", "score"]
 _IDS = ("_id", "id", "qid", "query_id", "query-id", "pid", "docid", "doc_id", "document_id", "corpus-id")
 _TEXTS = ("title", "text", "query", "document", "passage", "contents")
-_REASONS_SHOWN = 3
 Value = TypeVar("Value", int, float)
 Scores = dict[str, dict[str, float]]
 Labels = dict[str, dict[str, int]]
-
-
-@dataclass
-class _Skips:
-    """Rows that are left out: an error each, unless they are to be counted."""
-
-    path: str
-    allowed: bool
-    count: int = 0
-    reasons: list[str] = field(default_factory=list)
-
-    def add(self, line: int, reason: str) -> None:
-        if not self.allowed:
-            raise DataError(
-                f"{self.path}, line {line}: {reason}; correct the line, or leave bad ones out with --skip_bad_rows"
-            )
-        self.count += 1
-        if len(self.reasons) < _REASONS_SHOWN:
-            self.reasons.append(f"line {line}: {reason}")
-
-    def notes(self) -> list[str]:
-        more = "; …" if self.count > len(self.reasons) else ""
-        return [f"{self.path}: skipped {self.count:,} ({'; '.join(self.reasons)}{more})"] if self.count else []
 
 
 @dataclass(frozen=True)
@@ -82,25 +59,26 @@ def is_run(path: str) -> bool:
 
 def read_run(path: str, *, skip_bad_rows: bool = False) -> Run:
     """Read a run. Raises `DataError`, naming file and line, for what is not one, and for a document listed twice."""
-    skips = _Skips(path, skip_bad_rows)
+    skips = Skips(skip_bad_rows)
     run: Scores = {}
     lines: dict[tuple[str, str], int] = {}
     tag = ""
     for number, row in read_rows(path):
         fields = _fields(row)
         if fields is None or len(fields) != RUN_COLUMNS:
-            skips.add(number, _wrong(row, fields, "query Q0 document rank score tag"))
+            skips.add(path, number, _wrong(row, fields, "query Q0 document rank score tag"))
             continue
         query, _, document, _, score, tag = fields
         value = _number(score)
         if value is None:
-            skips.add(number, f"the score {score[:40]!r} is not a finite number")
+            skips.add(path, number, f"the score {score[:40]!r} is not a finite number")
         elif (query, document) in lines:
-            skips.add(number, f"query {query} lists document {document} again, as line {lines[query, document]} does")
+            before = lines[query, document]
+            skips.add(path, number, f"query {query} lists document {document} again, as line {before} does")
         else:
             lines[query, document] = number
             run.setdefault(query, {})[document] = value
-    return Run(_not_empty(path, run, skips), tag, skips.notes())
+    return Run(_not_empty(path, run, skips), tag, _notes(path, skips))
 
 
 def read_qrels(path: str, *, skip_bad_rows: bool = False) -> Qrels:
@@ -110,7 +88,7 @@ def read_qrels(path: str, *, skip_bad_rows: bool = False) -> Qrels:
     with `skip_bad_rows` that is counted, and the document counts as not judged. A line that stands there twice counts
     once.
     """
-    skips = _Skips(path, skip_bad_rows)
+    skips = Skips(skip_bad_rows)
     qrels: Labels = {}
     lines: dict[tuple[str, str], int] = {}
     contradicted: set[tuple[str, str]] = set()
@@ -123,24 +101,23 @@ def read_qrels(path: str, *, skip_bad_rows: bool = False) -> Qrels:
         if is_beir and fields is not None and len(fields) == 3:
             fields = [fields[0], "0", *fields[1:]]
         if fields is None or len(fields) != 4:
-            skips.add(number, _wrong(row, fields, "query 0 document label"))
+            skips.add(path, number, _wrong(row, fields, "query 0 document label"))
             continue
         query, _, document, text = fields
         label = _number(text)
         if label is None or label != int(label):
-            skips.add(number, f"the label {text[:40]!r} is not a whole number")
+            skips.add(path, number, f"the label {text[:40]!r} is not a whole number")
             continue
         seen = qrels.setdefault(query, {}).setdefault(document, int(label))
         first = lines.setdefault((query, document), number)
         if seen != int(label):
-            skips.add(
-                number, f"label {int(label)} for query {query} and document {document}, but {seen} in line {first}"
-            )
+            others = f"but {seen} in line {first}"
+            skips.add(path, number, f"label {int(label)} for query {query} and document {document}, {others}")
             contradicted.add((query, document))
     for query, document in contradicted:
         del qrels[query][document]
     judged = {query: documents for query, documents in qrels.items() if documents}
-    return Qrels(_not_empty(path, judged, skips), skips.notes())
+    return Qrels(_not_empty(path, judged, skips), _notes(path, skips))
 
 
 def write_run(path: str, rows: Iterable[tuple[str, str, float]], tag: str) -> None:
@@ -180,7 +157,7 @@ def read_texts(path: str, wanted: Collection[str], *, skip_bad_rows: bool = Fals
 
     Raises `DataError` for a line that is no text, for an id with two texts, and where a wanted id is not there.
     """
-    skips = _Skips(path, skip_bad_rows)
+    skips = Skips(skip_bad_rows)
     wanted = set(wanted)
     texts: dict[str, str] = {}
     for number, row in read_rows(path):
@@ -193,9 +170,9 @@ def read_texts(path: str, wanted: Collection[str], *, skip_bad_rows: bool = Fals
             continue
         found = _text(row)
         if isinstance(found, str):
-            skips.add(number, found)
+            skips.add(path, number, found)
         elif found[0] in wanted and texts.setdefault(*found) != found[1]:
-            skips.add(number, f"another text for the id {found[0]}")
+            skips.add(path, number, f"another text for the id {found[0]}")
     missing = sorted(wanted - texts.keys())
     if missing:
         raise DataError(
@@ -239,7 +216,11 @@ def _number(text: str) -> Optional[float]:
     return value if math.isfinite(value) and "_" not in text else None
 
 
-def _not_empty(path: str, found: dict[str, dict[str, Value]], skips: _Skips) -> dict[str, dict[str, Value]]:
+def _notes(path: str, skips: Skips) -> list[str]:
+    return [f"{path}: {skips.report()}"] if skips.count else []
+
+
+def _not_empty(path: str, found: dict[str, dict[str, Value]], skips: Skips) -> dict[str, dict[str, Value]]:
     if not found:
         raise DataError(f"{path}: no line that can be used{f' ({skips.reasons[0]})' if skips.reasons else ''}")
     return found

@@ -74,17 +74,11 @@ class DoctorOptions(Options):
 
 def packages(python: tuple[int, int]) -> list[Package]:
     """Return what to look for on a Python of version `python`."""
-    paddle, paddlenlp = STACKS["complete" if python < (3, 10) else "modern"]
+    paddle, nlp = (f"=={version}" for version in STACKS["complete" if python < (3, 10) else "modern"])
+    serving = [(f"paddle-serving-{part}", f"import paddle_serving_{part}") for part in ("client", "server", "app")]
     return [
-        Package("paddlepaddle", _PADDLE, "runs the models", True, f"=={paddle}"),
-        Package(
-            "paddlenlp",
-            "import paddlenlp.transformers",
-            "published models by name",
-            True,
-            f"=={paddlenlp}",
-            _PADDLENLP_NEEDS,
-        ),
+        Package("paddlepaddle", _PADDLE, "runs the models", True, paddle),
+        Package("paddlenlp", "import paddlenlp.transformers", "published models by name", True, nlp, _PADDLENLP_NEEDS),
         Package("numpy", "import numpy", "arrays", True, "==1.26.4"),
         Package("scipy", "import scipy.stats", "statistics of comparisons"),
         Package("scikit-learn", "import sklearn.linear_model", "the linear model to compare with"),
@@ -92,18 +86,7 @@ def packages(python: tuple[int, int]) -> list[Package]:
         Package("pyarrow", "import pyarrow.parquet", ".parquet files", pin="<22" if python < (3, 10) else "<20"),
         Package("tokenizers", "import tokenizers", "Hugging Face's tokenizer, a backend"),
         Package("fast-tokenizer-python", "import fast_tokenizer", "a backend", pin="==1.0.2", newest_python=(3, 10)),
-        *(
-            Package(
-                f"paddle-serving-{part}",
-                f"import paddle_serving_{part}",
-                "Paddle Serving",
-                False,
-                "==0.9.0",
-                (),
-                (3, 9),
-            )
-            for part in ("client", "server", "app")
-        ),
+        *(Package(name, code, "Paddle Serving", pin="==0.9.0", newest_python=(3, 9)) for name, code in serving),
         Package("onnxruntime", "import onnxruntime", "the engine onnx, which starts without Paddle"),
         Package("openvino", "import openvino", "the engine openvino, which starts without Paddle"),
         Package("visualdl", "import visualdl", "curves of a training run"),
@@ -173,23 +156,24 @@ def _last_line(text: str) -> str:
 
 def describe_machine(cpuinfo: str) -> list[Finding]:
     """Return what the machine has: processor, cores this process may use, memory."""
-    fields = processor_fields(cpuinfo)
-    model = fields.get("model name") or platform.processor() or platform.machine()
-    usable = usable_cores()
-    findings = [
-        Finding("machine", "system", "ok", platform.platform()),
-        Finding("machine", "processor", "ok", model),
-        Finding("machine", "cores", "ok", f"{usable} of {os.cpu_count()} usable by this process"),
-    ]
+    model = processor_fields(cpuinfo).get("model name") or platform.processor() or platform.machine()
+    found = {
+        "system": platform.platform(),
+        "processor": model,
+        "cores": f"{usable_cores()} of {os.cpu_count()} usable by this process",
+        "memory": _memory(),
+    }
+    return [Finding("machine", name, "ok", detail) for name, detail in found.items()]
+
+
+def _memory() -> str:
     try:
         # Lines of "Name:   number kB".
         rows = (line.split() for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
         kilobytes = {row[0].rstrip(":"): int(row[1]) for row in rows if len(row) > 1}
-        free, total = kilobytes["MemAvailable"] / 2**20, kilobytes["MemTotal"] / 2**20
-        findings.append(Finding("machine", "memory", "ok", f"{free:.1f} of {total:.1f} GiB available"))
+        return f"{kilobytes['MemAvailable'] / 2**20:.1f} of {kilobytes['MemTotal'] / 2**20:.1f} GiB available"
     except (OSError, KeyError, ValueError):
-        findings.append(Finding("machine", "memory", "ok", "unknown"))
-    return findings
+        return "unknown"
 
 
 def describe_fast_paths(cpuinfo: str, paddle_facts: str, found: set[str]) -> list[Finding]:
@@ -236,15 +220,10 @@ def examine() -> list[Finding]:
     suits = (3, 9) <= python <= (3, 12)
     stack = name_stack()
     known = "; ".join(f"{name}: paddlepaddle {one}, paddlenlp {two}" for name, (one, two) in STACKS.items())
+    own = f"{platform.python_version()} ({sys.executable})"
+    remedy = "" if suits else "bash scripts/setup.sh   (Python 3.9 to 3.12)"
     return [
-        Finding(
-            "packages",
-            "python",
-            "ok" if suits else "broken",
-            f"{platform.python_version()} ({sys.executable})",
-            "" if suits else "bash scripts/setup.sh   (Python 3.9 to 3.12)",
-            True,
-        ),
+        Finding("packages", "python", "ok" if suits else "broken", own, remedy, True),
         Finding("packages", "stack", "ok", stack if stack in STACKS else f"other (tried together: {known})"),
         *(finding for finding, _ in probed if finding.essential),
         *describe_machine(cpuinfo),

@@ -18,9 +18,8 @@ from multimodal_entailment.info import EntailmentInfo
 from multimodal_entailment.model import EntailmentNetwork, TextEncoder
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.config import read_config, write_config
+from paddle_ranker.model.config import make_pair_encoder, read_config, write_config
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays, set_parameters
-from paddle_ranker.model.tokenizer import make_pair_encoder
 
 
 @dataclass(frozen=True)

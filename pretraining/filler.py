@@ -12,8 +12,8 @@ import paddle
 import paddle.nn.functional as F
 
 from paddle_ranker.encoding.tokenizers.backends import make_backend
+from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
-from paddle_ranker.encoding.tokenizers.wordpiece import CONTINUATION
 from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.model.config import read_config
 from pretraining.mlm_start import require_fit

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from paddle_ranker.encoding.batching import permuted
+from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION
 from paddle_ranker.encoding.tokenizers.folder import VOCABULARY_FILE, TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter
-from paddle_ranker.encoding.tokenizers.wordpiece import CONTINUATION
 from paddle_ranker.errors import CheckpointError, DataError, UsageError, did_you_mean
 from paddle_ranker.model.config import EncoderConfig, read_config, write_config
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays

@@ -15,9 +15,9 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_ranker.encoding.tokenizers.backends import make_backend
+from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter, is_chinese
-from paddle_ranker.encoding.tokenizers.wordpiece import CONTINUATION
 from paddle_ranker.errors import CheckpointError, DataError, DependencyError, RankerError
 from paddle_ranker.storage.arrays import map_file
 from paddle_ranker.storage.atomic import made_once, new_folder, remove_unfinished

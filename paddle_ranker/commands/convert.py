@@ -68,7 +68,7 @@ def _source_named(temporary: Path, source: Path) -> Iterator[None]:
 
 
 def _to_paddle(source: Path, temporary: Path) -> list[str]:
-    from paddle_ranker.model.config import write_config
+    from paddle_ranker.model.config import make_pair_encoder, write_config
     from paddle_ranker.model.folder import save_ranker
     from paddle_ranker.model.hugging_face.read import find_encoder, read_model
     from paddle_ranker.model.hugging_face.tokenizer import bring_tokenizer
@@ -76,7 +76,6 @@ def _to_paddle(source: Path, temporary: Path) -> list[str]:
     from paddle_ranker.model.masked_lm import masked_lm_head
     from paddle_ranker.model.network import RankerNetwork, load_parameters, name_parameters
     from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
-    from paddle_ranker.model.tokenizer import make_pair_encoder
 
     folder = find_encoder(source)
     if folder is None:
@@ -123,7 +122,7 @@ def _to_paddle(source: Path, temporary: Path) -> list[str]:
 
 def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
-    from paddle_ranker.model.config import read_config
+    from paddle_ranker.model.config import make_pair_encoder, read_config
     from paddle_ranker.model.hugging_face.read import find_encoder
     from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
     from paddle_ranker.model.hugging_face.write import parameters_to_write, write_model
@@ -131,7 +130,6 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     from paddle_ranker.model.masked_lm import masked_lm_head
     from paddle_ranker.model.network import RankerNetwork, load_parameters, name_parameters
     from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
-    from paddle_ranker.model.tokenizer import make_pair_encoder
 
     if not (source / PARAMETERS_FILE).is_file():
         already = find_encoder(source) is not None

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Union
 
+from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, MAX_WORD_CHARACTERS
 from paddle_ranker.encoding.tokenizers.folder import CONFIG_FILE, VOCABULARY_FILE, TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
-from paddle_ranker.encoding.tokenizers.wordpiece import CONTINUATION, MAX_WORD_CHARACTERS
 from paddle_ranker.errors import DataError, DependencyError, UsageError
 
 # The first four stand first in ERNIE's vocabularies too; its [UNK] is the last token instead.

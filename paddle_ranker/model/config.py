@@ -1,4 +1,4 @@
-"""The shape of an encoder, and where it is read from: `config.json`, the older `model_config.json`, or a known name."""
+"""The shape of an encoder: read from `config.json`, the older `model_config.json` or a known name; its pair encoder."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
+from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError
 
 
@@ -149,3 +150,20 @@ def config_by_name(name: str) -> EncoderConfig:
         f"{name!r} is neither a local folder nor a model name that PaddleNLP knows "
         "(for example ernie-3.0-medium-zh): check the spelling, or give the path of a model folder"
     )
+
+
+def make_pair_encoder(folder: Path, config: EncoderConfig, max_seq_length: int, tokenizer: str = "auto") -> PairEncoder:
+    """Return the pair encoder of a folder; raises `CheckpointError` where it does not belong to `config`'s model."""
+    if max_seq_length > config.longest_pair:
+        raise CheckpointError(
+            f"max_seq_length {max_seq_length} is above the {config.longest_pair} positions of this model"
+        )
+    pair_encoder = PairEncoder.from_folder(folder, max_seq_length, backend=tokenizer)
+    if pair_encoder.vocab_size > config.vocab_size:
+        raise CheckpointError(
+            f"the vocabulary has ids up to {pair_encoder.vocab_size - 1} but the model has {config.vocab_size} "
+            "word embeddings: vocab.txt is another model's"
+        )
+    if pair_encoder.pad_id != config.pad_token_id:
+        raise CheckpointError(f"the vocabulary's [PAD] is id {pair_encoder.pad_id}, the model's {config.pad_token_id}")
+    return pair_encoder

@@ -19,14 +19,13 @@ from typing import Any, Optional, Union
 from paddle_ranker.encoding.pair_encoder import RowEncoder, never_match_ids
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical.head import LexicalHead
-from paddle_ranker.model.config import EncoderConfig, config_by_name, read_config, write_config
+from paddle_ranker.model.config import EncoderConfig, config_by_name, make_pair_encoder, read_config, write_config
 from paddle_ranker.model.info import BLEND, require_kind
 from paddle_ranker.model.info import INFO_FILE as INFO_FILE
 from paddle_ranker.model.info import RankerInfo as RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.network import RankerNetwork, has_two_class_head, load_parameters, name_parameters
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
-from paddle_ranker.model.tokenizer import make_pair_encoder
 
 DEFAULTS = LoadOptions()
 PUBLISHED_MAX_SEQ_LENGTH = 128  # of checkpoints that do not say

@@ -17,11 +17,10 @@ from paddle_ranker.encoding.pair_encoder import RowEncoder
 from paddle_ranker.encoding.samples import sample_batches, timing_batches
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.calibration import Calibration
-from paddle_ranker.model.config import EncoderConfig, read_config
+from paddle_ranker.model.config import EncoderConfig, make_pair_encoder, read_config
 from paddle_ranker.model.info import BLEND, INFO_FILE, RankerInfo, blend_weights
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.signature import RANKER, Signature
-from paddle_ranker.model.tokenizer import make_pair_encoder
 from paddle_ranker.registry import Registry, load_installed_plugins
 
 _DEFAULTS = LoadOptions()

@@ -26,7 +26,7 @@ from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.scoring.engines.outputs import logit_of
+from paddle_ranker.scoring.engines.opening import logit_of
 from paddle_ranker.scoring.loading import load_model
 from paddle_ranker.storage import atomic
 from tests.engine_calls import logits_of

@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from paddle_ranker.encoding.tokenizers.backends import BACKENDS, make_backend
-from paddle_ranker.encoding.tokenizers.cached_words import CachedWords, _WordCache
+from paddle_ranker.encoding.tokenizers.builtin import CachedWords, WordPiece, _WordCache
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
-from paddle_ranker.encoding.tokenizers.wordpiece import WordPiece
 from paddle_ranker.errors import CheckpointError, DependencyError, UsageError
 from tests.tokenizer_cases import FAST_BACKENDS, NASTY_TEXTS, SPECIAL
 

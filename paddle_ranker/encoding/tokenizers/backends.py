@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from paddle_ranker.encoding.tokenizers.cached_words import CachedWords
-from paddle_ranker.encoding.tokenizers.flat_ids import FlatIds
+from paddle_ranker.encoding.tokenizers.builtin import CachedWords, FlatIds
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.encoding.tokenizers.libraries import HuggingFace, PaddleFast, PaddlePython
 from paddle_ranker.errors import UsageError

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from paddle_ranker.encoding.tokenizers.flat_ids import FlatIds, flatten
+from paddle_ranker.encoding.tokenizers.builtin import MAX_WORD_CHARACTERS, FlatIds, flatten
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter
-from paddle_ranker.encoding.tokenizers.wordpiece import MAX_WORD_CHARACTERS
 from paddle_ranker.errors import DependencyError
 
 

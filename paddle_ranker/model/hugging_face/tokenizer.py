@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
+from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, MAX_WORD_CHARACTERS
 from paddle_ranker.encoding.tokenizers.folder import (
     ADDED_TOKENS_FILE,
     CONFIG_FILE,
@@ -18,7 +19,6 @@ from paddle_ranker.encoding.tokenizers.folder import (
     VOCABULARY_FILE,
     TokenizerFiles,
 )
-from paddle_ranker.encoding.tokenizers.wordpiece import CONTINUATION, MAX_WORD_CHARACTERS
 from paddle_ranker.encoding.vocabulary import write_vocabulary
 from paddle_ranker.errors import CheckpointError, DependencyError
 

@@ -1,8 +1,11 @@
-"""What every engine is to those that score with it."""
+"""The interface of engines, and a pool of objects, one per thread, for those that need one."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -33,3 +36,33 @@ class Engine(Protocol):
         Raises `DataError` for inputs that the model does not take, where it would otherwise read outside its memory.
         """
         ...
+
+
+T = TypeVar("T")
+
+
+class Pool(Generic[T]):
+    """Pool of objects, one per thread that computes, which are expensive to create.
+
+    Args:
+        make: creates one more; never called by two threads at once.
+        first: those that are there already.
+    """
+
+    def __init__(self, make: Callable[[], T], *first: T):
+        self._make = make
+        self._idle = list(first)
+        self._making = threading.Lock()
+
+    @contextmanager
+    def lend(self) -> Iterator[T]:
+        """Yield one that no other thread has. The last that came back goes out first: its memory is warm."""
+        try:
+            one = self._idle.pop()
+        except IndexError:
+            with self._making:
+                one = self._make()
+        try:
+            yield one
+        finally:
+            self._idle.append(one)

@@ -12,9 +12,8 @@ from paddle_ranker.errors import CheckpointError, DependencyError, UsageError
 from paddle_ranker.model.exported import ExportedFolder, require_readable
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.runtime import select_device, thread_count
-from paddle_ranker.scoring.engines.base import CPU_BATCH_TOKENS
+from paddle_ranker.scoring.engines.base import CPU_BATCH_TOKENS, Pool
 from paddle_ranker.scoring.engines.inputs import InputLimits, check_names
-from paddle_ranker.scoring.engines.pool import Pool
 from paddle_ranker.scoring.engines.precisions import require_precision
 
 _GPU_MEMORY_MB = 256  # that the process takes at first; it grows as needed

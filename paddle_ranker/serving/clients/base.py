@@ -12,10 +12,9 @@ import numpy as np
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.config import read_config
+from paddle_ranker.model.config import make_pair_encoder, read_config
 from paddle_ranker.model.exported import ExportedFolder, is_exported
 from paddle_ranker.model.info import BLEND, INFO_FILE, RankerInfo
-from paddle_ranker.model.tokenizer import make_pair_encoder
 from paddle_ranker.serving.clients.errors import ServerError, asking_again
 from paddle_ranker.serving.core.faults import Fault
 from paddle_ranker.serving.paddle.general_model import FLOAT32, STRING

@@ -1,0 +1,90 @@
+"""The default backend: WordPiece with two dictionaries that the interpreter looks up in C, of characters and words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter
+
+
+class _WordCache(dict[str, bytes]):
+    """Word -> its ids as int32 bytes, filled when a word is first seen."""
+
+    # Chinese text uses some thousands of distinct words; ids and URLs could fill the memory of a long-lived server.
+    _MOST_WORDS = 100_000
+
+    def __init__(self, wordpiece: WordPiece) -> None:
+        super().__init__()
+        self._wordpiece = wordpiece
+
+    def __missing__(self, word: str) -> bytes:
+        ids = np.array(self._wordpiece.ids(word), dtype=np.int32).tobytes()
+        if len(self) >= self._MOST_WORDS:
+            self.clear()
+        if len(word) <= MAX_WORD_CHARACTERS:
+            self[word] = ids
+        return ids
+
+
+class CachedWords:
+    """`builtin`: a table of characters and a cache of words, both dictionaries that the interpreter looks up in C."""
+
+    def __init__(self, files: TokenizerFiles) -> None:
+        self._normalize = WordSplitter(files.rules).normalize
+        self._ids_of_word = _WordCache(
+            WordPiece(files.token_to_id, files.token_to_id[files.special_tokens["unk_token"]])
+        ).__getitem__
+
+    def encode(self, texts: Sequence[str]) -> FlatIds:
+        normalize, ids_of_word = self._normalize, self._ids_of_word
+        rows = [b"".join(map(ids_of_word, normalize(text).split())) for text in texts]
+        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)) // np.dtype(np.int32).itemsize
+        return np.frombuffer(b"".join(rows), dtype=np.int32), lengths
+
+
+MAX_WORD_CHARACTERS = 100
+CONTINUATION = "##"
+
+
+class WordPiece:
+    """Greedy longest-match-first WordPiece over `token_to_id` (https://arxiv.org/abs/1609.08144, BERT's inference)."""
+
+    def __init__(self, token_to_id: Mapping[str, int], unk_id: int) -> None:
+        self._initial = {token: i for token, i in token_to_id.items() if not token.startswith(CONTINUATION)}
+        self._continued = {
+            token[len(CONTINUATION) :]: i for token, i in token_to_id.items() if token.startswith(CONTINUATION)
+        }
+        self._longest = max(map(len, [*self._initial, *self._continued]), default=1)
+        self._unk_id = unk_id
+
+    def ids(self, word: str) -> list[int]:
+        """Return the ids of `word`'s pieces; one unknown id where no pieces make it up or it is over 100 characters."""
+        if len(word) > MAX_WORD_CHARACTERS:
+            return [self._unk_id]
+        ids: list[int] = []
+        start, pieces = 0, self._initial
+        while start < len(word):
+            for end in range(min(len(word), start + self._longest), start, -1):
+                piece_id = pieces.get(word[start:end])
+                if piece_id is not None:
+                    break
+            else:
+                return [self._unk_id]
+            ids.append(piece_id)
+            start, pieces = end, self._continued
+        return ids
+
+
+# Ids of all texts, one after another, [total] int32; tokens of each text, [n] int64.
+FlatIds = tuple[NDArray[np.int32], NDArray[np.int64]]
+
+
+def flatten(rows: Sequence[Sequence[int]]) -> FlatIds:
+    """Join the ids of each text."""
+    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    flat = np.fromiter((i for row in rows for i in row), dtype=np.int32, count=int(lengths.sum()))
+    return flat, lengths

@@ -26,7 +26,7 @@ LONGER = {
     "benchmarks/long_texts.py": "",
     "benchmarks/peers/transformers_mlm_worker.py main": "",
     "benchmarks/serving_work.py make_work": "",
-    "paddle_ranker/data/records.py": "",
+    "paddle_ranker/data/records.py": "the kinds of records, and how a row of any format becomes one or says why not",
     "paddle_ranker/options.py option": "a field of an options class says all of an option in one place",
     "paddle_ranker/scoring/ranker.py load": "",
     "paddle_ranker/serving/core/batcher.py": "",

@@ -42,8 +42,8 @@ class Record:
 class Triple(Record):
     """A query, a title that answers it, and one that answers it less; a teacher's logits of both, where it has them."""
 
-    role: ClassVar[str] = "training triples"
-    layouts: ClassVar[tuple[tuple[str, ...], ...]] = (
+    role = "training triples"
+    layouts = (
         ("query", "title", "neg_title"),
         ("query", "title", "neg_title", "teacher_score", "neg_teacher_score"),
     )
@@ -58,11 +58,8 @@ class Triple(Record):
 class LabeledPair(Record):
     """A query, a title, and how relevant it is: 0 is not at all, higher is more; a teacher's logit, where it has it."""
 
-    role: ClassVar[str] = "labelled pairs"
-    layouts: ClassVar[tuple[tuple[str, ...], ...]] = (
-        ("query", "title", "label"),
-        ("query", "title", "label", "teacher_score"),
-    )
+    role = "labelled pairs"
+    layouts = (("query", "title", "label"), ("query", "title", "label", "teacher_score"))
     query: str
     title: str
     label: float
@@ -73,8 +70,8 @@ class LabeledPair(Record):
 class Pair(Record):
     """A query and a title to score; the score of the recall stage is carried through."""
 
-    role: ClassVar[str] = "pairs to score"
-    layouts: ClassVar[tuple[tuple[str, ...], ...]] = (("query", "title"), ("query", "title", "recall_score"))
+    role = "pairs to score"
+    layouts = (("query", "title"), ("query", "title", "recall_score"))
     query: str
     title: str
     recall_score: Optional[float] = None
@@ -84,8 +81,8 @@ class Pair(Record):
 class Text(Record):
     """One text of a corpus."""
 
-    role: ClassVar[str] = "texts"
-    layouts: ClassVar[tuple[tuple[str, ...], ...]] = (("text",),)
+    role = "texts"
+    layouts = (("text",),)
     text: str
 
 
@@ -93,8 +90,8 @@ class Text(Record):
 class TitleRow(Record):
     """A title of a collection, with its number or name where the file has one."""
 
-    role: ClassVar[str] = "titles"
-    layouts: ClassVar[tuple[tuple[str, ...], ...]] = (("title",), ("id", "title"))
+    role = "titles"
+    layouts = (("title",), ("id", "title"))
     title: str
     id: Optional[str] = None
 
@@ -312,8 +309,6 @@ def _number(value: Any) -> Optional[float]:
 
 
 def _storable(text: str) -> bool:
-    if text.isascii():
-        return "\0" not in text
     try:
         return b"\0" not in text.encode("utf-8")
     except UnicodeEncodeError:

@@ -203,6 +203,9 @@ def permuted(positions: np.ndarray, n: int, key: Sequence[int]) -> np.ndarray:
     cycle walking (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002, methods 2 and 3). For
     batches, not for secrets.
 
+    NumPy's `Generator.permutation` of ten million takes 0.5 s and 76 MB an epoch, this 1.5 s and none (measured on one
+    core). Its order is another one: a training that was interrupted could not go on with it as if nothing had happened.
+
     Args:
         key: non-negative numbers that decide the order.
 

@@ -14,7 +14,7 @@ from paddle_ranker.serving.clients.command import MODEL_DIR_HELP, ClientOptions,
 class HttpClientOptions(ClientOptions):
     port: int = option(8600, help="the server's port", minimum=1, maximum=65535)
     model_dir: str = option("./output", help=MODEL_DIR_HELP)
-    proto: bool = option(False, help="speak protobuf instead of JSON")
+    proto: bool = option(False, help="send protobuf instead of JSON")
     gzip: bool = option(False, help="pack the requests")
 
 

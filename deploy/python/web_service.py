@@ -61,7 +61,7 @@ def serve_by_paddle_serving(config: PipelineConfig) -> int:
 
 
 def serve_here(config: PipelineConfig) -> int:
-    """Run this project's server: every port speaks gRPC and HTTP, and what else it knows."""
+    """Run this project's server: every port takes gRPC, HTTP and every other protocol."""
     unused = config.of_no_meaning()
     if unused:
         say(f"without a meaning for this server: {', '.join(unused)}")

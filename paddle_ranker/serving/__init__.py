@@ -1,1 +1,1 @@
-"""The server, and what speaks with it: `python -m paddle_ranker serve`."""
+"""The server, `python -m paddle_ranker serve`, and its clients."""

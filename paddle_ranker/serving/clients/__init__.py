@@ -5,7 +5,7 @@
     with BaiduStdClient("127.0.0.1", 8600, model_dir="output") as client:
         probabilities = client.score(queries, titles)
 
-| class | speaks with | sends |
+| class | server | sends |
 | --- | --- | --- |
 | `BaiduStdClient` | the C++ server, baidu_std | tokens |
 | `HttpClient` | the C++ server, HTTP with JSON or protobuf | tokens |
@@ -39,7 +39,7 @@ __all__ = ["BaiduStdClient", "GrpcClient", "HttpClient", "PipelineClient", "Rera
 
 
 def __getattr__(name: str) -> Any:
-    """Import what a client needs when it is first asked for: one that speaks HTTP needs no grpcio."""
+    """Import what a client needs when it is first asked for: one for HTTP needs no grpcio."""
     if name in _MODULES:
         return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -30,7 +30,7 @@ _LONGEST_RETRY = 60.0
 
 
 class BatchObserver(Protocol):
-    """What is told of every batch."""
+    """What records every batch."""
 
     def batch(self, pairs: int, tokens: int, padded_tokens: int, seconds: float) -> None: ...
 
@@ -64,7 +64,7 @@ class Batcher(Generic[S]):
         queue_pairs: that may wait; more are refused.
         streams: batches that are computed at once.
         max_wait_us: that a job may wait for others while the engine is idle.
-        observer: is told of every batch.
+        observer: records every batch.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Batcher(Generic[S]):
         """
         with self._lock:
             if self._stopping:
-                raise Fault(UNAVAILABLE, "the ranker is being put away", retry_after=1.0)
+                raise Fault(UNAVAILABLE, "the ranker is being unloaded", retry_after=1.0)
             if self._queued + job.size > self._queue_pairs:
                 raise Fault(
                     OVERLOADED,
@@ -200,7 +200,7 @@ class Batcher(Generic[S]):
             count += job.size
         self._waiting_pairs -= count
         if self._stopping and not self._waiting:
-            self._ahead.notify()  # it may sleep since it was told to stop: jobs waited still, and were not its work
+            self._ahead.notify()  # it may sleep although the batcher stops: jobs waited still, and were not its work
         return taken
 
     def _encode(self, jobs: Sequence[Job]) -> None:

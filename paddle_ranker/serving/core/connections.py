@@ -1,4 +1,4 @@
-"""The open connections of the server, whatever they speak: how many there may be, and how long they may be slow."""
+"""The open connections of the server, of all protocols: how many there may be, and how long they may be slow."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 from email.utils import formatdate
 from typing import Any, Protocol
 
-_LOOK_SECONDS = 0.5  # between looks at all connections: dearer timers of each are not needed
-_REFUSED_AT_ONCE = 64  # connections above the limit that still get to hear why
+_LOOK_SECONDS = 0.5  # between checks of all connections: a timer for each would be more expensive
+_REFUSED_AT_ONCE = 64  # connections above the limit that still get an answer
 
 
 class Connection(Protocol):
@@ -51,7 +51,7 @@ class Connections:
         self._open.discard(connection)
 
     def replace(self, old: Connection, new: Connection) -> None:
-        """Watch `new` in the place of `old`: it is known what is spoken."""
+        """Watch `new` in place of `old`: the protocol is known."""
         self._open.discard(old)
         self._open.add(new)
         if self.stopping:

@@ -108,7 +108,7 @@ def encoded_pieces(encode: Encode, jobs: Sequence[Job], fail: Callable[[Job, Fau
     """Return the pieces of jobs, whose texts are encoded in one call; what cannot be encoded fails alone.
 
     Args:
-        fail: told of a job that failed.
+        fail: called with a job that failed, and its fault.
     """
     queries = [text for job in jobs if job.texts for text in job.texts[0]]
     titles = [text for job in jobs if job.texts for text in job.texts[1]]

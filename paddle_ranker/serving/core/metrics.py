@@ -1,4 +1,4 @@
-"""The server's figures, for Prometheus."""
+"""The server's metrics, for Prometheus."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # names the folder of several workers' figures; set before this
+MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # names the folder of several workers' metrics; set before this
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _PAIRS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
-class BatchFigures:
+class BatchMetrics:
     """Count the batches of one model."""
 
     def __init__(self, model: str, registry: CollectorRegistry):
@@ -49,11 +49,11 @@ class BatchFigures:
 class Metrics:
     """Count requests; and batches, in `batches`.
 
-    With the environment's PROMETHEUS_MULTIPROC_DIR the figures of all workers that share it are shown as one.
+    With the environment's PROMETHEUS_MULTIPROC_DIR the metrics of all workers that share it are shown as one.
     """
 
     def __init__(self) -> None:
-        # Here: the package decides at its import whether figures are shared among processes.
+        # Here: the package decides at its import whether metrics are shared among processes.
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
         self._shared = MULTIPROCESS_VARIABLE in os.environ
@@ -75,7 +75,7 @@ class Metrics:
         )
         self._reloads = Counter("ranker_reloads", "Times the model was loaded anew", ["outcome"], registry=registry)
         self._children: dict[tuple[str, str], tuple[Any, Any]] = {}
-        self._batches: dict[str, BatchFigures] = {}
+        self._batches: dict[str, BatchMetrics] = {}
 
     def request(self, protocol: str, outcome: str, seconds: float) -> None:
         """Count a request: `outcome` is ok, or the name of a fault's kind."""
@@ -86,14 +86,14 @@ class Metrics:
         found[0].inc()
         found[1].observe(seconds)
 
-    def batches(self, model: str) -> BatchFigures:
-        """Return the figures of a model's batches, whose names begin with `model`."""
+    def batches(self, model: str) -> BatchMetrics:
+        """Return the metrics of a model's batches, whose names begin with `model`."""
         if model not in self._batches:
-            self._batches[model] = BatchFigures(model, self._registry)
+            self._batches[model] = BatchMetrics(model, self._registry)
         return self._batches[model]
 
     def reload(self, succeeded: bool) -> None:
-        """Count that a model was loaded anew, or was not."""
+        """Count a reload of the models, or one that failed."""
         self._reloads.labels("ok" if succeeded else "failed").inc()
 
     def connections(self, count: int) -> None:
@@ -101,7 +101,7 @@ class Metrics:
         self._connections.set(count)
 
     def render(self) -> tuple[bytes, str]:
-        """Return all figures as text, and its content type."""
+        """Return all metrics as text, and its content type."""
         from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
         registry = self._registry

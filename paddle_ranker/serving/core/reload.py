@@ -1,4 +1,4 @@
-"""Load models' folders anew beside the models that answer, and switch where the new ones pass their checks."""
+"""Reload models beside those that answer, and switch where the new ones pass their checks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Reloader:
         self._switch(await self._load())
 
     async def reload(self) -> dict[str, Any]:
-        """Load anew and switch; return what happened. Requests that wait in an old model's queue get its scores.
+        """Reload and switch; return what happened. Requests that wait in an old model's queue get its scores.
 
         Raises `Fault` where another load is under way, or a new model is not taken: the old ones go on then.
         """
@@ -70,7 +70,7 @@ class Reloader:
         return {"status": "switched", "model": " and ".join(model.name for model in models), "seconds": seconds}
 
     async def close(self, seconds: float) -> None:
-        """Put the models away when their queues are empty, or after so many seconds."""
+        """Unload the models when their queues are empty, or after so many seconds."""
         closing = [
             asyncio.get_running_loop().run_in_executor(None, model.batcher.close, seconds)
             for model in self._switch([None] * len(self._parts))

@@ -21,7 +21,7 @@ class EngineService(ModelSlot[ServedModel]):
 
     Args:
         limits: of requests.
-        is_served: False: no ranker will ever come, and requests are told so.
+        is_served: False: this server has no ranker, and requests are refused.
 
     Attributes: `limits`, `is_served`; `model`, None until `switch` gives one.
     """

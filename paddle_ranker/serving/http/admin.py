@@ -1,4 +1,4 @@
-"""What those who run the server ask it: is it alive, is it ready, what does it serve, load the model anew."""
+"""Admin routes: whether the server is alive and ready, what it serves, its metrics, reloading its models."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Reload = Callable[[], Awaitable[dict[str, Any]]]
 class Controls:
     """What admin's routes ask of the process.
 
-    reload: loads the models anew and says what became of it; raises `Fault` where it did not take them
+    reload: reloads the models and returns what became of it; raises `Fault` where it did not take them
     stopping: whether the server stops, and wants no more requests
     connections: how many are open
     protocols: of the server's port
@@ -98,7 +98,7 @@ class AdminRoutes:
         return openapi(ENDPOINTS[name].describe() for name in self._services)
 
     async def reload(self, request: Request) -> Response:
-        """Load the model anew; only where callers must show a key."""
+        """Reload the models; only where callers must show a key."""
         if self._config.api_key is None or self._controls.reload is None:
             raise Fault(NOT_FOUND, f"needs an API key: start the server with {API_KEY_VARIABLE} set, or send it SIGHUP")
         outcome = await self._controls.reload()

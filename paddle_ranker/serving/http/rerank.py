@@ -154,7 +154,7 @@ class Reranker:
         limits.check_texts(titles, field)
 
     async def _refuse_long(self, asked: TextsRequest) -> None:
-        """Raise `Fault` for a pair that would be cut, as Text Embeddings Inference does unless told to cut."""
+        """Raise `Fault` for a pair that would be cut, as Text Embeddings Inference does without `truncate`."""
         self._check(asked.query, asked.texts, "texts")
         queries = [asked.query] * len(asked.texts)
         measure = functools.partial(self._service.pair_lengths, queries, asked.texts)

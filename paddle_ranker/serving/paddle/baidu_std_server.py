@@ -24,8 +24,8 @@ class BaiduStdProtocol(asyncio.Protocol):
     """One connection.
 
     Where many requests are in flight, or replies are not read, it stops reading. A request that cannot be answered
-    with scores is answered with an error; after bytes that are no frame the connection is closed, for nothing tells
-    where the next one begins.
+    with scores is answered with an error; after bytes that are no frame the connection is closed: where the
+    next one begins is not known.
 
     Args:
         api_key: what a request must carry in its `authentication_data`; None: nothing.
@@ -130,7 +130,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         return len(self._tasks) < self._most_in_flight and not self._write_paused
 
     def _read_frame(self) -> bool:
-        """Take one frame off the buffer and start work on it; tell whether there was one."""
+        """Take one frame off the buffer and start work on it; return whether there was one."""
         buffer = self._buffer
         # What is not a frame's beginning is known before the head is complete.
         begins_well = buffer[: len(baidu_std.MAGIC)] == baidu_std.MAGIC[: len(buffer)]

@@ -1,4 +1,4 @@
-"""GeneralModelService, whatever it is spoken over: a Request of tensors or of texts in, a Response of scores out."""
+"""GeneralModelService, over any protocol: a Request of tensors or of texts in, a Response of scores out."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Callable, Optional
 
 import grpc
@@ -66,10 +67,12 @@ async def start_grpc(
     server = grpc.aio.server(options=options)
     calls = _Calls(service, limits, api_key, names or PipelineNames(), counting)
     for name, methods in (
-        (GENERAL_SERVICE, {"inference": calls.inference, "debug": calls.debug}),
+        (GENERAL_SERVICE, {"inference": calls.general, "debug": calls.profiled}),
         (PIPELINE_SERVICE, {"inference": calls.pipeline}),
     ):
-        handlers = {method: grpc.unary_unary_rpc_method_handler(call) for method, call in methods.items()}
+        handlers = {
+            name: grpc.unary_unary_rpc_method_handler(partial(calls.answer, method)) for name, method in methods.items()
+        }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
     try:
         port = server.add_insecure_port(address)
@@ -104,31 +107,23 @@ class _Calls:
         self._names = names
         self._active = 0
 
-    async def inference(self, data: bytes, context: Any) -> bytes:
-        return await self._answer(data, context, self._general)
-
-    async def debug(self, data: bytes, context: Any) -> bytes:
-        return await self._answer(data, context, self._profiled)
-
-    async def pipeline(self, data: bytes, context: Any) -> bytes:
-        return await self._answer(data, context, self._pipeline)
-
-    async def _general(self, data: bytes, service: ScoringService, deadline: float) -> Message:
+    async def general(self, data: bytes, service: ScoringService, deadline: float) -> Message:
         return await general_model.infer(parse(messages().Request, data), service, deadline=deadline)
 
-    async def _profiled(self, data: bytes, service: ScoringService, deadline: float) -> Message:
+    async def profiled(self, data: bytes, service: ScoringService, deadline: float) -> Message:
         request = parse(messages().Request, data)
         request.profile_server = True
         return await general_model.infer(request, service, deadline=deadline)
 
-    async def _pipeline(self, data: bytes, service: ScoringService, deadline: float) -> Message:
+    async def pipeline(self, data: bytes, service: ScoringService, deadline: float) -> Message:
         request = parse(messages().PipelineRequest, data)
         try:
             return await pipeline.infer(request, service, self._names, deadline=deadline)
         except Fault as fault:
             raise _PipelineFault(fault.kind, str(fault)) from fault
 
-    async def _answer(self, data: bytes, context: Any, method: Method) -> bytes:
+    async def answer(self, method: Method, data: bytes, context: Any) -> bytes:
+        """Return what a method answers; abort the call where it is refused."""
         self._active += 1
         try:
             with self._counting(self._service) as service:
@@ -138,16 +133,16 @@ class _Calls:
         except _PipelineFault as fault:
             return bytes(pipeline.refusal(fault).SerializeToString())
         except Fault as fault:
-            answer = fault
+            refused = fault
         except Exception:
             _LOG.exception("a gRPC request failed")
-            answer = Fault(INTERNAL, "internal error; see the server's log")
+            refused = Fault(INTERNAL, "internal error; see the server's log")
         finally:
             self._active -= 1
-        after = answer.retry_after
+        after = refused.retry_after
         trailing = () if after is None else (("retry-after", f"{after:g}"),)
-        await context.abort(grpc.StatusCode[answer.kind.grpc], str(answer), trailing)
-        raise answer  # not reached: abort raises
+        await context.abort(grpc.StatusCode[refused.kind.grpc], str(refused), trailing)
+        raise refused  # not reached: abort raises
 
     def _check(self, data: bytes, context: Any) -> None:
         """Raise `Fault` for a call that is not worked on."""
@@ -159,7 +154,7 @@ class _Calls:
             raise Fault(TOO_LARGE, problem, field="message")
 
     def _seconds(self, context: Any) -> float:
-        """Return how long the caller waits; grpcio 1.33 does not tell, and cancels the call when it is over."""
+        """Return the caller's timeout; grpcio 1.33 does not show it, and cancels the call when it is over."""
         remaining = context.time_remaining() if hasattr(context, "time_remaining") else None
         if remaining is None or remaining > 1e6:  # no deadline is years
             return self._limits.deadline_seconds

@@ -1,4 +1,4 @@
-"""HTTP as the vendor's servers speak it: `/GeneralModelService/inference`, and the pipeline's gateway."""
+"""HTTP routes of Paddle Serving's servers: `/GeneralModelService/inference`, and the pipeline's gateway."""
 
 from __future__ import annotations
 

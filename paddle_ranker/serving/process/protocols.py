@@ -70,7 +70,7 @@ class ProtocolHandler:
         self.connection = make
 
     def refusal(self, message: str) -> bytes:
-        """Return what a connection above the limit is told before it is closed."""
+        """Return what is sent to a connection above the limit before it is closed."""
         return b""
 
     async def stop(self, seconds: float) -> None:

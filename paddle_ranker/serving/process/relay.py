@@ -68,7 +68,7 @@ class Relay(asyncio.Protocol):
             self.transport.abort()
 
     def shutdown(self) -> None:
-        """Do nothing: the gRPC server tells its clients to leave."""
+        """Do nothing: the gRPC server ends its own connections."""
 
     def abort(self) -> None:
         """See `Connection`."""

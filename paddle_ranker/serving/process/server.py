@@ -25,7 +25,7 @@ def run(config: ServeConfig) -> int:
     """Serve until a signal ends it; return the exit status.
 
     SIGTERM and SIGINT: stop accepting, answer what is in flight, return 0; a second one ends the process at once.
-    SIGHUP: load the model's folder anew and switch to it where it passes its checks.
+    SIGHUP: reload the models, and switch to those that pass their checks.
 
     Raises `RankerError` where a port is taken, `DependencyError` where a package is missing, `CheckpointError` and the
     like where the model cannot be loaded.

@@ -1,7 +1,7 @@
 """Several processes on one port: each has a model of its own, the system gives each connection to one of them.
 
-This process imports no engine, so that it can fork a new worker at any time: it waits, starts anew what has died, and
-passes signals on.
+This process imports no engine, so that it can fork a new worker at any time: it waits, replaces workers that have died,
+and passes signals on.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class _Supervisor:
         self._slots = [_Slot() for _ in range(config.workers)]
         self._ready: set[int] = set()  # pids
         self._announced = False
-        self._stopping = 0  # how often it was told to
+        self._stopping = 0  # signals to stop that have come
         self._stop_by = float("inf")  # when workers that have not ended by themselves are killed
         self._life, self._life_end = os.pipe()  # ends when this process does, however it does
         self._ready_pipe, self._ready_end = os.pipe()  # workers write their pid when they are ready

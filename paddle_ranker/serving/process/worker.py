@@ -28,7 +28,7 @@ class Worker:
     """Serve on sockets that listen.
 
     Args:
-        early: accept connections before the model is loaded: they are told to come again.
+        early: accept connections before the model is loaded: they are answered with 503.
         on_ready: called once, when the model answers.
         pass_on_reload: asks whoever started this process to let all of its kind reload; None: it is alone.
         parent: a pipe from whoever started this process: at its end, this one ends too.
@@ -115,7 +115,7 @@ class Worker:
             watching.cancel()
 
     async def _load(self) -> bool:
-        """Load the model; return False where the server is told to stop meanwhile."""
+        """Load the model; return False where the server is stopped meanwhile."""
         loading = asyncio.ensure_future(self._reloader.load())
         stopping = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -159,23 +159,23 @@ class Worker:
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, partial(self._told_to_stop, number))
-        loop.add_signal_handler(signal.SIGHUP, self._told_to_reload)
+            loop.add_signal_handler(number, partial(self._on_stop, number))
+        loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         if self._parent is not None:
-            loop.add_reader(self._parent, self._orphaned)
+            loop.add_reader(self._parent, self._on_parent_end)
 
-    def _told_to_stop(self, number: int) -> None:
+    def _on_stop(self, number: int) -> None:
         if self._stop.is_set():  # a second time
             os._exit(128 + number)
         self._log.write("stop", message="no further requests are accepted; those in flight are answered")
         self._stop.set()
 
-    def _orphaned(self) -> None:
+    def _on_parent_end(self) -> None:
         assert self._parent is not None
         asyncio.get_running_loop().remove_reader(self._parent)
         self._stop.set()
 
-    def _told_to_reload(self) -> None:
+    def _on_reload(self) -> None:
         async def reload() -> None:
             with suppress(Exception):  # the log says what was wrong
                 await self._reloader.reload()

@@ -45,7 +45,7 @@ class Launch:
     gpu: the number of the GPU that is asked for, None: the CPU
     request_bytes: of a request's body
     prometheus_port: that metrics are to be read at as well, None: none
-    reload_file: whenever its time changes, the model is loaded anew; looked at every `reload_seconds`
+    reload_file: whenever its time changes, the model is reloaded; looked at every `reload_seconds`
     notes: what was asked for and is not there, for the user to read
     """
 

@@ -96,7 +96,7 @@ def _ancestors() -> tuple[int, ...]:
 
 
 def _reload_with_the_file(path: Path, seconds: float) -> None:
-    """Have the model loaded anew whenever the file's time changes, as the C++ server does."""
+    """Reload the model whenever the file's time changes, as the C++ server does."""
     seen = _changed(path)
     while True:
         time.sleep(seconds)

@@ -147,7 +147,7 @@ def run(config: PipelineConfig) -> None:
 
 
 def _end_with_the_parent() -> None:
-    """Make a new process deaf to Ctrl-C, which its parent hears, and killed when that one ends, however it does."""
+    """Have a new process ignore Ctrl-C, which its parent handles, and killed when that one ends, however it does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(_DIE_WITH_THE_PARENT, signal.SIGKILL, 0, 0, 0)

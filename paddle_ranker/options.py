@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import errno
+import operator
 import os
 import signal
 import sys
@@ -31,6 +32,13 @@ from paddle_ranker.errors import RankerError, UsageError, did_you_mean
 from paddle_ranker.registry import load_named_plugins
 
 REQUIRED: Any = object()
+# So that NaN holds none of them.
+_BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
+    "minimum": (operator.ge, "at least"),
+    "maximum": (operator.le, "at most"),
+    "above": (operator.gt, "above"),
+    "below": (operator.lt, "below"),
+}
 _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
 
 
@@ -39,14 +47,11 @@ def option(
     *,
     help: Union[str, Callable[[], str]],
     choices: Collection[Any] = (),
-    minimum: Optional[float] = None,
-    maximum: Optional[float] = None,
-    above: Optional[float] = None,
-    below: Optional[float] = None,
     aliases: Sequence[str] = (),
     positional: bool = False,
     several: bool = False,
     shared: bool = False,
+    **bounds: float,
 ) -> Any:
     """Declare one option of a command; bounds are inclusive (`minimum`, `maximum`) or exclusive (`above`, `below`).
 
@@ -55,12 +60,15 @@ def option(
     Of `several` values there are one or more, side by side, and the field is a `tuple[str, ...]`: `compare A B C`,
     `--files A B C`. Those `shared` by many commands stand below a command's own in its help.
     """
+    unknown = set(bounds) - set(_BOUNDS)
+    if unknown:
+        raise TypeError(f"option() has no bound {', '.join(sorted(unknown))}: there are {', '.join(_BOUNDS)}")
     return dataclasses.field(
         default=default,
         metadata={
             "help": help,
             "choices": choices,
-            "bounds": (minimum, maximum, above, below),
+            "bounds": bounds,
             "aliases": tuple(aliases),
             "positional": positional,
             "several": several,
@@ -115,15 +123,9 @@ def _check(field: dataclasses.Field[Any], value: Any) -> None:
     if len(choices) and value not in choices:
         hint = did_you_mean(str(value), [str(choice) for choice in choices])
         raise UsageError(f"{_shown_name(field)} {value}: choose from {', '.join(map(str, choices))}{hint}")
-    minimum, maximum, above, below = field.metadata["bounds"]
-    # Written as "not (value >= bound)" so that NaN fails every bound.
-    for bound, holds, words in (
-        (minimum, lambda b: value >= b, "at least"),
-        (maximum, lambda b: value <= b, "at most"),
-        (above, lambda b: value > b, "above"),
-        (below, lambda b: value < b, "below"),
-    ):
-        if bound is not None and not holds(bound):
+    for name, bound in field.metadata["bounds"].items():
+        holds, words = _BOUNDS[name]
+        if not holds(value, bound):
             raise UsageError(f"{_shown_name(field)} {value}: must be {words} {bound}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 
@@ -62,52 +62,26 @@ class Ranker:
         cls,
         source: Union[str, Path],
         *,
-        engine: Optional[str] = None,
-        precision: str = "fp32",
-        threads: int = 0,
-        device: str = "cpu",
-        model_name: Optional[str] = None,
-        max_seq_length: Optional[int] = None,
         batch_size: int = 32,
-        tokenizer: str = "auto",
         windows: str = "none",
         window_overlap: Optional[int] = None,
         window_top_k: Optional[int] = None,
+        **how: Any,
     ) -> Ranker:
         """Load a model folder (or the parameter file in it), or the folder of an exported ranker.
 
         Args:
-            engine: dygraph, of a trained ranker, which is its default; of an exported one inference, its default, onnx,
-                openvino, or auto, the fastest of these here. onnx and openvino need no Paddle, and start in less time.
-            precision: fp32; of an exported ranker also bf16, int8 or fp16, where the engine and the device have it.
-            threads: of a matrix product on a CPU, in an exported ranker's engine; 0: one a core.
-            device: cpu, gpu, xpu or npu.
-            model_name: the model whose configuration a bare parameter file takes.
-            max_seq_length: tokens; default: what the ranker was trained with.
             batch_size: pairs of full length that are scored at once.
-            tokenizer: a `PairEncoder` backend.
             windows: what becomes of pairs that are too long: none, they are cut; max or mean_top_k, see
                 `paddle_ranker.encoding.windows`, as for `window_overlap` and `window_top_k`.
+            how: the fields of `LoadOptions`: engine (onnx and openvino need no Paddle, and start in less time),
+                precision, threads, device, model_name, max_seq_length, tokenizer.
 
         Raises `CheckpointError` where anything the score depends on is missing, `UsageError` for impossible windows and
         for a precision that is not there, `DependencyError` where the engine's package is missing.
         """
-        options = LoadOptions(
-            engine=engine,
-            device=device,
-            precision=precision,
-            threads=threads,
-            model_name=model_name,
-            max_seq_length=max_seq_length,
-            tokenizer=tokenizer,
-        )
-        return cls(
-            load_model(source, options),
-            batch_size,
-            windows=windows,
-            window_overlap=window_overlap,
-            window_top_k=window_top_k,
-        )
+        loaded = load_model(source, LoadOptions(**how))
+        return cls(loaded, batch_size, windows=windows, window_overlap=window_overlap, window_top_k=window_top_k)
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> np.ndarray:
         """Return the probability of every (queries[i], titles[i]), `[n]` float64."""

@@ -17,13 +17,13 @@ from paddle_ranker.evaluation.report.text import p_text
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.storage.atomic import new_file
+from paddle_ranker.storage.picture import BLUE, ORANGE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which people with any colour vision tell apart.
-BETTER, WORSE, UNKNOWN, PLAIN = "#0072B2", "#D55E00", "#6b7280", "#1f2937"
+BETTER, WORSE, UNKNOWN, PLAIN = BLUE, ORANGE, "#6b7280", "#1f2937"
 _BAND, _GRID = "#f3f4f6", "#d1d5db"
 _CHINESE_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC", "Microsoft YaHei")
 _MOST_BARS = 1000
@@ -81,18 +81,12 @@ def _svg(picture: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def _new_picture(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as NewPicture
-
-    picture = NewPicture(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(picture)
-    return picture
-
-
 def _draw_intervals(comparison: Comparison, measures: Sequence[str]) -> Figure:
+    from matplotlib.figure import Figure
+
     systems = [system.name for system in comparison.systems]
-    picture = _new_picture(10.0, len(measures) * (0.9 + 0.36 * len(systems)))
+    height = len(measures) * (0.9 + 0.36 * len(systems))
+    picture = Figure(figsize=(10.0, height), layout="constrained")
     rows = picture.subplots(len(measures), 2, squeeze=False)
     for (values, gaps), measure in zip(rows, measures):
         for panel in (values, gaps):
@@ -144,7 +138,9 @@ def _write_beside(panel: Axes, place: int, text: str, color: str) -> None:
 
 
 def _draw_queries(comparison: Comparison, differences: Sequence[QueryDifference], measure: str) -> Figure:
-    picture = _new_picture(10.0, 1.9)
+    from matplotlib.figure import Figure
+
+    picture = Figure(figsize=(10.0, 1.9), layout="constrained")
     panel = picture.subplots()
     outcomes = [one.outcome for one in differences]
     drawn = differences[:: -(len(differences) // _MOST_BARS + 1)]  # wins first; of very many every n-th

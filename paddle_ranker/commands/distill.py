@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Optional
 
-import numpy as np
 from tqdm import tqdm
 
 from paddle_ranker.data.formats import check_writable
-from paddle_ranker.data.records import LabeledPair, Pair, Record, RecordFile, Triple, write_records
+from paddle_ranker.data.records import Record, RecordFile, Triple, write_records
 from paddle_ranker.errors import UsageError
-from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.options import option, run_command
 from paddle_ranker.scoring.options import ScoringOptions
 from paddle_ranker.training.mining import JUDGED_KINDS, open_as_one_of
-from paddle_ranker.training.teachers import Teachers, split_paths
+from paddle_ranker.training.teachers import Scoring, Teachers, split_paths
 
 ROWS_AT_ONCE = 8192
 
@@ -42,60 +40,6 @@ class DistillOptions(ScoringOptions):
         super().__post_init__()
         if os.path.realpath(self.output_file) in map(os.path.realpath, split_paths(self.data_file)):
             raise UsageError("OUTPUT_FILE must be another file than DATA_FILE")
-
-
-class Scoring:
-    """Add the teacher's logits to records, and count what was seen on the way."""
-
-    def __init__(self, teachers: Teachers, relevant_from: float) -> None:
-        self._teachers, self._relevant_from = teachers, relevant_from
-        self.triples = self.ordered = self.unlabelled = self.relevant = 0
-
-    def add(self, records: Sequence[Record]) -> Iterator[Record]:
-        """Yield the records with the teacher's logits: labelled pairs, or triples; those they had are replaced."""
-        queries, titles = [], []
-        for record in records:
-            for title in _titles(record):
-                queries.append(record.query)  # type: ignore[attr-defined]
-                titles.append(title)
-        logits = iter(_single(self._teachers.logits(queries, titles)))
-        for record in records:
-            if isinstance(record, Triple):
-                own, other = next(logits), next(logits)
-                self.triples += 1
-                self.ordered += own > other
-                yield replace(record, teacher_score=own, neg_teacher_score=other)
-            elif isinstance(record, LabeledPair):
-                yield replace(record, teacher_score=next(logits))
-            elif isinstance(record, Pair):
-                logit = next(logits)
-                is_relevant = bool(sigmoid(logit) >= self._relevant_from)
-                self.unlabelled += 1
-                self.relevant += is_relevant
-                yield LabeledPair(record.query, record.title, float(is_relevant), logit)
-
-    def report(self) -> str:
-        """Return lines on how the teacher agrees with the triples, and how many labels are its own."""
-        lines = []
-        if self.triples:
-            lines.append(f"the teacher orders {self.ordered / self.triples:.1%} of the triples as they are")
-        if self.unlabelled:
-            lines.append(
-                f"{self.unlabelled:,} pairs had no label: {self.relevant:,} got 1, the others 0, by the teacher's "
-                f"probability ({self._relevant_from:g} and above)"
-            )
-        return "\n".join(lines)
-
-
-def _titles(record: Record) -> tuple[str, ...]:
-    if isinstance(record, Triple):
-        return record.title, record.neg_title
-    return (record.title,)  # type: ignore[attr-defined]
-
-
-def _single(logits: Iterable[float]) -> list[float]:
-    """Return the logits with the digits that single precision has: what a ranker computes, and shorter files."""
-    return [float(str(np.float32(logit))) for logit in logits]
 
 
 def open_data(options: DistillOptions) -> list[RecordFile[Record]]:

@@ -10,7 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Optional, Protocol
+from typing import TYPE_CHECKING, Optional, Protocol
 
 import numpy as np
 
@@ -18,6 +18,11 @@ from paddle_ranker.data.records import LabeledPair, Pair, Record, RecordFile, Te
 from paddle_ranker.errors import DataError
 from paddle_ranker.lexical.tokens import letters, normalise
 from paddle_ranker.metrics.ranking import Floats, Integers
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+QUERIES_AT_ONCE = 32  # searched, and scored, together
 
 KNOWN, ITSELF, NEAR = "known answers", "the query itself", "scores too near the positive's"
 JUDGED_KINDS: tuple[type[Record], ...] = (LabeledPair, Triple, Pair)
@@ -136,6 +141,9 @@ class Choice:
     sample: `top`, the best of them, or `random`
     max_score_ratio, margin: leave out candidates whose probability is above that share of the positive's, or not that
         far below it: NV-Retriever's TopK-PercPos and TopK-MarginPos (de Souza P. Moreira et al., 2024)
+    candidates: how many of a query are looked at
+    positive_label: titles with this label or a higher one get negatives
+    as_pairs: make judged pairs and the negatives with label 0, not triples
     """
 
     negatives: int
@@ -145,6 +153,9 @@ class Choice:
     seed: int
     max_score_ratio: Optional[float] = None
     margin: Optional[float] = None
+    candidates: int = 0
+    positive_label: float = 1.0
+    as_pairs: bool = False
 
     def unknown(self, judged: JudgedQuery, titles: Sequence[str], counts: Counter[str]) -> list[str]:
         """Return the titles, in order, that nobody has called an answer to the query, and that are not the query."""
@@ -186,3 +197,108 @@ class Choice:
         if self.margin is not None:
             limit = min(limit, positive.probability - self.margin)
         return candidate.probability <= limit
+
+
+class Judge(Protocol):
+    """What scores candidates and positives."""
+
+    def score(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
+        """Return the probability of every (queries[i], titles[i]), `[n] float64`."""
+        ...
+
+
+class Miner:
+    """Mine the negatives of judged queries of a file `source`; `counts` says what became of candidates and queries."""
+
+    def __init__(
+        self, titles: Sequence[str], index: Index, choice: Choice, ranker: Optional[Judge] = None, source: str = ""
+    ) -> None:
+        self._titles, self._index, self._ranker = titles, index, ranker
+        self._choice, self._source = choice, source
+        self.counts: Counter[str] = Counter()
+
+    def mine(self, queries: Sequence[JudgedQuery], progress: Optional[tqdm[None]] = None) -> Iterator[Record]:
+        """Yield triples, or the judged pairs and the negatives, of all queries, in their order.
+
+        Raises `DataError` at the end where not one negative was found.
+        """
+        for start in range(0, len(queries), QUERIES_AT_ONCE):
+            part = queries[start : start + QUERIES_AT_ONCE]
+            # Answers that are found cost a place each, the query itself one, whatever the window asks for.
+            top = self._choice.candidates + max(len(judged.answers) for judged in part) + 1
+            candidates = [
+                self._choice.unknown(judged, [self._titles[number] for number in found], self.counts)
+                for judged, (found, _) in zip(part, self._index.search([judged.query for judged in part], top))
+            ]
+            candidates = [titles[: self._choice.candidates] for titles in candidates]
+            positives = [judged.positives(self._choice.positive_label) for judged in part]
+            for judged, own, ranked in zip(part, positives, self._ranked(part, positives, candidates)):
+                yield from self._of_query(judged, own, ranked)
+            if progress is not None:
+                progress.update(len(part))
+        if not self.counts["negatives"]:
+            raise DataError(f"{self._source}: not one negative was found ({self.report()})")
+
+    def _ranked(
+        self, part: Sequence[JudgedQuery], positives: list[list[LabeledPair]], candidates: list[list[str]]
+    ) -> Iterator[tuple[list[Candidate], list[Candidate]]]:
+        """Yield the positives and the candidates, best first, of each query; with the ranker's scores if there is one.
+
+        Candidates of equal probability keep BM25's order.
+        """
+        texts = [[pair.title for pair in own] + found for own, found in zip(positives, candidates)]
+        if self._ranker is None:
+            scored = [[Candidate(title) for title in titles] for titles in texts]
+        else:
+            queries = [judged.query for judged, titles in zip(part, texts) for _ in titles]
+            probabilities = iter(self._ranker.score(queries, [title for titles in texts for title in titles]).tolist())
+            scored = [[Candidate(title, next(probabilities)) for title in titles] for titles in texts]
+        for own, every in zip(positives, scored):
+            found = every[len(own) :]
+            yield every[: len(own)], sorted(found, key=lambda candidate: -(candidate.probability or 0.0))
+
+    def _of_query(
+        self, judged: JudgedQuery, positives: list[LabeledPair], ranked: tuple[list[Candidate], list[Candidate]]
+    ) -> Iterator[Record]:
+        scored, candidates = ranked
+        pairs = self._choice.as_pairs
+        if pairs:
+            yield from judged.pairs
+        self.counts["queries"] += bool(positives)
+        self.counts["queries without a positive"] += not positives
+        window = self._choice.window(candidates)
+        if positives and not window:
+            self.counts["queries without a candidate"] += 1
+            return
+        written = set(judged.keys)
+        for pair, positive in zip(positives, scored):
+            chosen = self._choice.choose(judged.query, positive, window, self.counts)
+            self.counts["positives with fewer negatives than asked for"] += len(chosen) < self._choice.negatives
+            for negative in chosen:
+                key = text_key(negative.title)
+                if not pairs:
+                    yield Triple(pair.query, pair.title, negative.title)
+                elif key not in written:
+                    yield LabeledPair(pair.query, negative.title, 0.0)
+                else:
+                    continue
+                written.add(key)
+                self.counts["negatives"] += 1
+
+    def report(self) -> str:
+        """Return how many candidates were left out, and why, and what was not found."""
+        shown = [f"{name}: {count:,}" for name, count in self.counts.items() if count and name not in _REPORTED_APART]
+        return "; ".join(shown) or "nothing left out"
+
+
+_REPORTED_APART = {"queries", "negatives"}
+
+
+def distinct_titles(source: Iterable[Record]) -> tuple[list[str], int]:
+    """Return the distinct titles of records, the first spelling of each, and how many repeat one of them."""
+    distinct: dict[str, str] = {}
+    count = 0
+    for title in titles_of(source):
+        distinct.setdefault(text_key(title), title)
+        count += 1
+    return list(distinct.values()), count - len(distinct)

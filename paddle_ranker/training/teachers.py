@@ -1,14 +1,16 @@
-"""One trained ranker or several as one: the mean of their logits."""
+"""Trained rankers as teachers: the mean of their logits, and training data with these."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from paddle_ranker import runtime
+from paddle_ranker.data.records import LabeledPair, Pair, Record, Triple
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.scoring.options import ScoringOptions
@@ -53,6 +55,60 @@ class Teachers:
 
         for scorer in self._rankers:
             say_truncated(scorer.pair_encoder, scorer.windows)
+
+
+class Scoring:
+    """Add the teacher's logits to records, and count what was seen on the way."""
+
+    def __init__(self, teachers: Teachers, relevant_from: float) -> None:
+        self._teachers, self._relevant_from = teachers, relevant_from
+        self.triples = self.ordered = self.unlabelled = self.relevant = 0
+
+    def add(self, records: Sequence[Record]) -> Iterator[Record]:
+        """Yield the records with the teacher's logits: labelled pairs, or triples; those they had are replaced."""
+        queries, titles = [], []
+        for record in records:
+            for title in _titles(record):
+                queries.append(record.query)  # type: ignore[attr-defined]
+                titles.append(title)
+        logits = iter(_single(self._teachers.logits(queries, titles)))
+        for record in records:
+            if isinstance(record, Triple):
+                own, other = next(logits), next(logits)
+                self.triples += 1
+                self.ordered += own > other
+                yield replace(record, teacher_score=own, neg_teacher_score=other)
+            elif isinstance(record, LabeledPair):
+                yield replace(record, teacher_score=next(logits))
+            elif isinstance(record, Pair):
+                logit = next(logits)
+                is_relevant = bool(sigmoid(logit) >= self._relevant_from)
+                self.unlabelled += 1
+                self.relevant += is_relevant
+                yield LabeledPair(record.query, record.title, float(is_relevant), logit)
+
+    def report(self) -> str:
+        """Return lines on how the teacher agrees with the triples, and how many labels are its own."""
+        lines = []
+        if self.triples:
+            lines.append(f"the teacher orders {self.ordered / self.triples:.1%} of the triples as they are")
+        if self.unlabelled:
+            lines.append(
+                f"{self.unlabelled:,} pairs had no label: {self.relevant:,} got 1, the others 0, by the teacher's "
+                f"probability ({self._relevant_from:g} and above)"
+            )
+        return "\n".join(lines)
+
+
+def _titles(record: Record) -> tuple[str, ...]:
+    if isinstance(record, Triple):
+        return record.title, record.neg_title
+    return (record.title,)  # type: ignore[attr-defined]
+
+
+def _single(logits: Iterable[float]) -> list[float]:
+    """Return the logits with the digits that single precision has: what a ranker computes, and shorter files."""
+    return [float(str(np.float32(logit))) for logit in logits]
 
 
 def split_paths(paths: str) -> list[str]:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paddle_ranker.commands.distill import Scoring, main
+from paddle_ranker.commands.distill import main
 from paddle_ranker.data.records import LabeledPair, Pair, Triple, read_records, write_records
-from paddle_ranker.training.teachers import split_paths
+from paddle_ranker.training.teachers import Scoring, split_paths
 
 unit, parity = pytest.mark.unit, pytest.mark.parity
 

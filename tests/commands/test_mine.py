@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paddle_ranker.commands.mine import MineOptions, Miner, main
+from paddle_ranker.commands.mine import MineOptions, main
 from paddle_ranker.data.records import LabeledPair, Pair, Record, Triple, read_records, write_records
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.index import BM25Index
@@ -21,6 +21,7 @@ from paddle_ranker.training.mining import (
     NEAR,
     Candidate,
     Choice,
+    Miner,
     RandomTitles,
     group_judgments,
     judged_pairs,
@@ -52,7 +53,7 @@ class FakeRanker:
 
 def mine(pairs: list[LabeledPair], corpus: list[str], scorer: Any = None, **changes: Any) -> tuple[list[Any], Counter]:
     chosen = options(**changes)
-    miner = Miner(corpus, BM25Index(corpus, "bigram"), chosen, scorer)
+    miner = Miner(corpus, BM25Index(corpus, "bigram"), chosen.choice, scorer)
     return list(miner.mine(group_judgments(pairs))), miner.counts
 
 

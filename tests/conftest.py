@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Optional
@@ -41,10 +43,42 @@ def real_data() -> Path:
     return folder
 
 
+@contextmanager
+def commands_here(folder: Optional[Path] = None) -> Iterator[None]:
+    """Let commands run in the test process, in `folder`, without the seconds that a process of theirs takes.
+
+    It is left as it was: a command may change its memory allocator for good, and takes signals.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "prepare_command", lambda threads: None)
+        if folder:
+            patch.chdir(folder)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+
+
 @pytest.fixture
-def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the test process as it is: a command may change its memory allocator for good."""
-    monkeypatch.setattr(runtime, "prepare_command", lambda threads: None)
+def same_process() -> Iterator[None]:
+    """Let a test call commands: `commands_here`."""
+    with commands_here():
+        yield
+
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str], same_process: None) -> Call:
+    """What calls the `main` of a command with arguments of any type; returns its status, output and errors."""
+
+    def main(command: Callable[[list[str]], int], *arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        return (command([*map(str, arguments)]), *capfd.readouterr())
+
+    return main
 
 
 @pytest.fixture(scope="session", autouse=True)

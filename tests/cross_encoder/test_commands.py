@@ -11,14 +11,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from paddle_ranker import Ranker
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, Call
 from tests.tiny import HAN, draw_words, write_encoder, write_ranker
 
 pytestmark = pytest.mark.server  # real processes: seconds each
@@ -31,19 +31,10 @@ def run(command: str, *arguments: object, cwd: Path) -> subprocess.CompletedProc
     return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=180)
 
 
-Call = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Call a command's `main` here, which spares the seconds of a process; returns its status, output and errors."""
-    monkeypatch.setattr("paddle_ranker.runtime.prepare_command", lambda threads: None)  # for a process that ends soon
-
-    def main(command: str, *arguments: object) -> tuple[int, str, str]:
-        status = importlib.import_module(f"cross_encoder.{command}").main(list(map(str, arguments)))
-        return (status, *capsys.readouterr())
-
-    return main
+def call(call: Call) -> Call:
+    """What calls a command by its name."""
+    return lambda command, *more: call(importlib.import_module(f"cross_encoder.{command}").main, *more)
 
 
 @pytest.fixture(scope="module")

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
 from pathlib import Path
-from typing import Callable
 
 import pytest
 
 from multimodal_entailment import evaluate, export_model, predict, train
 from multimodal_entailment.data import LABELS, read_posts
+from tests.conftest import Call, commands_here
 from tests.entailment_cases import LENGTH, SIZE, write_data
 from tests.tiny import write_encoder
 
 pytestmark = pytest.mark.server  # trains a tiny model: seconds
-
-Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -25,36 +22,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     write_data(folder, 120)
     write_encoder(folder / "encoder", initializer_range=0.1)
-    handler = signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr("paddle_ranker.runtime.prepare_command", lambda threads: None)
-        typed = f"""--train_file posts.csv --model_name_or_path encoder --save_dir run --max_seq_length {LENGTH}
-            --image_size {SIZE} --batch_size 12 --epochs 12 --learning_rate 2e-3 --new_parts_factor 1 --test_share 0.2
-            --validation_share 0.15 --eval_step 8 --device cpu --cpu_threads 1 --image_workers 1"""
-        try:
-            assert train.main(typed.split()) == 0
-            assert export_model.main(["--model", "run/best", "--output_dir", "static"]) == 0
-        finally:
-            signal.signal(signal.SIGTERM, handler)
+    typed = f"""--train_file posts.csv --model_name_or_path encoder --save_dir run --max_seq_length {LENGTH}
+        --image_size {SIZE} --batch_size 12 --epochs 12 --learning_rate 2e-3 --new_parts_factor 1 --test_share 0.2
+        --validation_share 0.15 --eval_step 8 --device cpu --cpu_threads 1 --image_workers 1"""
+    with commands_here(folder):
+        assert train.main(typed.split()) == 0
+        assert export_model.main(["--model", "run/best", "--output_dir", "static"]) == 0
     return folder
 
 
 @pytest.fixture
-def call(data: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], same_process: None) -> Call:
-    """Call a command's `main` in `data` on the CPU; return its status, output and errors."""
+def call(data: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> Call:
+    """What calls a command's `main` in `data` on the CPU."""
     monkeypatch.chdir(data)
-    handler = signal.getsignal(signal.SIGTERM)
-
-    def main(command: Callable[[list[str]], int], typed: str) -> tuple[int, str, str]:
-        capfd.readouterr()
-        try:
-            status = command([*typed.split(), "--device", "cpu"])
-        finally:
-            signal.signal(signal.SIGTERM, handler)
-        return (status, *capfd.readouterr())
-
-    return main
+    return lambda command, typed: call(command, *typed.split(), "--device", "cpu")
 
 
 def rows(text: str) -> list[dict[str, str]]:

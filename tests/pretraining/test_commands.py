@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Optional
 
 import numpy as np
 import pytest
@@ -18,12 +17,11 @@ from paddle_ranker.model.config import read_config
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.training.curve import read_metrics
 from pretraining import fill_mask, train_mlm, train_tokenizer
+from tests.conftest import Call, commands_here
 from tests.pretraining_runs import SHAPE, typed, write_corpus
 from tests.tiny import HAN, VOCABULARY, draw_words, write_encoder, write_ranker
 
 pytestmark = pytest.mark.server  # trains tiny models: seconds each
-
-Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -32,38 +30,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def call(data: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], same_process: None) -> Call:
-    """Call a command's `main` in `data`; return its status, output and errors."""
+def call(data: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> Call:
+    """What calls a command's `main` in `data`."""
     monkeypatch.chdir(data)
-    handler = signal.getsignal(signal.SIGTERM)
-
-    def main(command: Callable[[list[str]], int], *arguments: object) -> tuple[int, str, str]:
-        try:
-            status = command([*map(str, arguments)])
-        finally:
-            signal.signal(signal.SIGTERM, handler)
-        return (status, *capfd.readouterr())
-
-    return main
+    return call
 
 
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The save folder of a short training."""
     folder = tmp_path_factory.mktemp("trained") / "checkpoint"
-    handler = signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(data)
-        patch.setattr("paddle_ranker.runtime.prepare_command", lambda threads: None)
-        try:
-            assert (
-                train_mlm.main(
-                    typed(folder, epochs=8, learning_rate=5e-3, eval_step=10, save_step=1000, logging_steps=5)
-                )
-                == 0
-            )
-        finally:
-            signal.signal(signal.SIGTERM, handler)
+    changes = {"epochs": 8, "learning_rate": 5e-3, "eval_step": 10, "save_step": 1000, "logging_steps": 5}
+    with commands_here(data):
+        assert train_mlm.main(typed(folder, **changes)) == 0
     return folder
 
 

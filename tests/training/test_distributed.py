@@ -24,7 +24,7 @@ from paddle_ranker.evaluation.evaluate import EvaluationSet
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.training.curve import METRICS_FILE, read_metrics
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, commands_here
 from tests.robustness.kill_resume import differences
 from tests.tiny import HAN, write_encoder, write_ranker
 from tests.training_runs import typed_training
@@ -115,14 +115,8 @@ class Launched:
 
 def run_alone(data: Path, *arguments: str) -> int:
     """Call the command here, in one process, without the seconds that its start takes; return its status."""
-    handler = signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(data)
-        patch.setattr("paddle_ranker.runtime.prepare_command", lambda threads: None)
-        try:
-            return train_pairwise.main(list(arguments))
-        finally:
-            signal.signal(signal.SIGTERM, handler)
+    with commands_here(data):
+        return train_pairwise.main(list(arguments))
 
 
 Trained = tuple[Path, str]  # save folder, what the first process printed

@@ -8,15 +8,15 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 import pytest
 
 from ernie_matching import train_pairwise
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, Call
 from tests.robustness.kill_resume import KillResumeOptions, differences, kill_and_resume
 from tests.tiny import HAN, draw_words, write_encoder
 from tests.training_runs import typed_training
@@ -55,24 +55,11 @@ def training(save_dir: Path, *more: object) -> list[str]:
     return typed_training(save_dir, *more, eval_step=5, save_step=2)
 
 
-Call = Callable[..., tuple[int, str, str]]
-
-
 @pytest.fixture
-def call(data: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
-    """Call the command's `main` in `data`, without the seconds of a process; returns its status, output and errors."""
+def call(data: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> Call:
+    """What calls the training command in `data`."""
     monkeypatch.chdir(data)
-    monkeypatch.setattr("paddle_ranker.runtime.prepare_command", lambda threads: None)  # for a process that ends soon
-    handler = signal.getsignal(signal.SIGTERM)
-
-    def main(*arguments: str) -> tuple[int, str, str]:
-        try:
-            status = train_pairwise.main(list(arguments))
-        finally:
-            signal.signal(signal.SIGTERM, handler)
-        return (status, *capfd.readouterr())
-
-    return main
+    return partial(call, train_pairwise.main)
 
 
 @pytest.fixture(scope="module")

@@ -201,7 +201,7 @@ def overall_table(
 
 def class_table(figures: dict[str, dict[str, Interval]]) -> str:
     """Return the table of each class's precision, recall and AUC."""
-    from multimodal_entailment.data import LABELS
+    from multimodal_entailment.info import LABELS
 
     names = [f"{label} {figure}" for label in LABELS for figure in ("precision", "recall", "auc")]
     return format_table(["system", *names], [[name, *(str(own[f]) for f in names)] for name, own in figures.items()])

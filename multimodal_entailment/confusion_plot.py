@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from multimodal_entailment.data import LABELS
+from multimodal_entailment.info import LABELS
 from paddle_ranker.storage.picture import new_picture
 
 

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
 
+from multimodal_entailment.info import LABELS
 from paddle_ranker.data.formats import BadRow, read_lines
 from paddle_ranker.data.skips import Skips
 from paddle_ranker.errors import DataError
 from paddle_ranker.storage.atomic import new_file
 
-LABELS = ("Contradictory", "Implies", "NoEntailment")
 COLUMNS = ("id_1", "text_1", "image_1", "id_2", "text_2", "image_2", "label")
 _LABEL_COLUMNS = ("label", "label_idx")
 

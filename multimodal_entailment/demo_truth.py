@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations, product
 
-from multimodal_entailment.data import LABELS
+from multimodal_entailment.info import LABELS
 
 INPUTS = ("text_1", "image_1", "text_2", "image_2")
 CONTRADICTS, FOLLOWS, ADDS = range(3)  # what a relation does, numbered as the labels are

@@ -17,10 +17,10 @@ import numpy as np
 from scipy.special import softmax
 
 from multimodal_entailment import kind  # noqa: F401  # registers the kind of model
-from multimodal_entailment.data import LABELS, PostPair, images_of
+from multimodal_entailment.data import PostPair, images_of
 from multimodal_entailment.decoded import DecodedImages, Image
 from multimodal_entailment.images import ImageLimits
-from multimodal_entailment.info import EntailmentInfo
+from multimodal_entailment.info import LABELS, EntailmentInfo
 from multimodal_entailment.posts import Posts
 from paddle_ranker import runtime
 from paddle_ranker.encoding.batching import scoring_batches

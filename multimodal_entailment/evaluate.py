@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
-from multimodal_entailment.data import LABELS, PostPair, class_counts, read_posts, split_posts
+from multimodal_entailment.data import PostPair, class_counts, read_posts, split_posts
+from multimodal_entailment.info import LABELS
 from multimodal_entailment.options import EvaluateEntailmentOptions
 from paddle_ranker import runtime
 from paddle_ranker.data.formats import check_writable

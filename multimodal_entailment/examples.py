@@ -10,8 +10,8 @@ import paddle
 from paddle import Tensor
 from scipy.special import softmax
 
-from multimodal_entailment.data import LABELS
 from multimodal_entailment.figures import quick_figures
+from multimodal_entailment.info import LABELS
 from multimodal_entailment.losses import ClassLoss
 from multimodal_entailment.model import EntailmentNetwork
 from multimodal_entailment.posts import Posts

@@ -17,7 +17,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from multimodal_entailment.data import LABELS
+from multimodal_entailment.info import LABELS
 from paddle_ranker.metrics.auc import auc_of
 from paddle_ranker.metrics.intervals import Interval, Statistic, bootstrap_intervals
 from paddle_ranker.metrics.ranking import Floats

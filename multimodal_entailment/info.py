@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from multimodal_entailment.data import LABELS
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.storage.atomic import new_file
 
+LABELS = ("Contradictory", "Implies", "NoEntailment")
 FORMAT_VERSION = 1
 INFO_FILE = "entailment.json"
 KIND = "entailment"

@@ -17,8 +17,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from multimodal_entailment.data import LABELS
-from multimodal_entailment.info import INFO_FILE, KIND, EntailmentInfo
+from multimodal_entailment.info import INFO_FILE, KIND, LABELS, EntailmentInfo
 from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.encoding.samples import PAIRS, sample_batches
 from paddle_ranker.model.config import EncoderConfig

@@ -9,9 +9,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from multimodal_entailment.data import LABELS
 from multimodal_entailment.fusion import Fusion
-from multimodal_entailment.info import Shape
+from multimodal_entailment.info import LABELS, Shape
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.encoder import Encoder
 from paddle_ranker.model.match import LEVELS, match_levels

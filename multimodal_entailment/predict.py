@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional
 
-from multimodal_entailment.data import LABELS, PostPair, read_posts
+from multimodal_entailment.data import PostPair, read_posts
+from multimodal_entailment.info import LABELS
 from multimodal_entailment.options import PredictEntailmentOptions
 from paddle_ranker import runtime
 from paddle_ranker.data.formats import check_writable

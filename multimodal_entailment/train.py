@@ -21,11 +21,11 @@ def train(options: TrainEntailmentOptions) -> FitResult:
     runtime.prepare_command(options.cpu_threads)
     import numpy as np
 
-    from multimodal_entailment.data import LABELS
     from multimodal_entailment.examples import HeldOut, PostExamples
+    from multimodal_entailment.info import LABELS
     from multimodal_entailment.losses import ClassLoss, class_weights
     from multimodal_entailment.start import describe_data, labels_of, make_posts, open_data, start_entailment
-    from paddle_ranker.scoring.files import say_truncated
+    from paddle_ranker.scoring.files import report_truncated
     from paddle_ranker.training.trainer import Task
 
     data = open_data(options)
@@ -35,9 +35,9 @@ def train(options: TrainEntailmentOptions) -> FitResult:
     start = start_entailment(options)
     parts, run = start.parts, start.run
     train_posts, validation_posts = (make_posts(pairs, parts, options) for pairs in (split.train, split.validation))
-    run.say(describe_data(split))
+    run.report(describe_data(split))
     if run.processes.is_first and parts.pair_encoder is not None:
-        say_truncated(parts.pair_encoder)
+        report_truncated(parts.pair_encoder)
 
     held_out = HeldOut(validation_posts, labels_of(split.validation), options.batch_size)
     facts = {**data.facts(), "weights_of_classes": weights.tolist()}

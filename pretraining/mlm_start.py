@@ -88,7 +88,7 @@ def start_mlm(options: TrainMlmOptions) -> MlmStart:
         network.separator = tokenizer.token_to_id[tokenizer.special_tokens["sep_token"]]
     network.encoder.gradient_checkpointing = options.gradient_checkpointing
     if options.init_from and not resumed:
-        run.say(f"start from {source}" + (f"; new: {', '.join(factors)}" if factors else ""))
+        run.report(f"start from {source}" + (f"; new: {', '.join(factors)}" if factors else ""))
     return MlmStart(run, network, tokenizer, factors)
 
 

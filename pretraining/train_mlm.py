@@ -26,7 +26,7 @@ def train(options: TrainMlmOptions) -> FitResult:
 
     start = start_mlm(options)
     data = open_data(options, start.tokenizer)
-    start.run.say(describe_data(data, options, start.network))
+    start.run.report(describe_data(data, options, start.network))
 
     masking = make_masking(options, start.tokenizer)
     examples = MaskedExamples(data.train, masking)

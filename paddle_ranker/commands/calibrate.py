@@ -86,7 +86,7 @@ def fit_to_file(options: CalibrateOptions, parts: RankerParts) -> Calibration:
     from paddle_ranker.evaluation.evaluate import EvaluationSet
     from paddle_ranker.metrics.calibration import fit_and_judge
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
-    from paddle_ranker.scoring.files import say_truncated, scored_with
+    from paddle_ranker.scoring.files import report_truncated, scored_with
 
     assert options.dev_file is not None
     encoder = parts.pair_encoder
@@ -98,7 +98,7 @@ def fit_to_file(options: CalibrateOptions, parts: RankerParts) -> Calibration:
     print(f"{options.dev_file}: {dev.report} pairs of {queries:,} queries, {relevant:,} relevant")
     _require_enough(options.dev_file, queries, relevant, len(dev.labels) - relevant)
     logits = dev.logits(DygraphEngine(parts.network))
-    say_truncated(encoder, windows)
+    report_truncated(encoder, windows)
     method = options.method or DEFAULT_METHOD
     try:
         judged = fit_and_judge(method, dev.queries, dev.labels, logits, options.folds)

@@ -73,7 +73,7 @@ def run(options: DistillOptions) -> None:
         count = write_records(options.output_file, rows(progress))
     for source in sources:
         print(f"{source.path}: {source.report()} {source.kind.role}")
-    teachers.say_truncated()
+    teachers.report_truncated()
     if scoring.report():
         print(scoring.report())
     what, loss = ("triples", "margin_mse") if scoring.triples else ("labelled pairs", "teacher_mse")

@@ -137,7 +137,7 @@ def run(options: MineOptions) -> None:
           f"{miner.counts['queries']:,} queries")  # fmt: skip
     print(f"left out or not found: {miner.report()}")
     if ranker:
-        ranker.say_truncated()
+        ranker.report_truncated()
 
 
 def _index(options: MineOptions, titles: Sequence[str]) -> Index:

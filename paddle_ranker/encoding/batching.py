@@ -3,7 +3,7 @@
 A batch costs what its longest pair costs. Scoring sorts by length outright; training shuffles first and sorts only
 inside windows of many batches, so that which examples meet in a batch stays random from epoch to epoch.
 
-An epoch of training is never laid out as a whole: its order is a function of (seed, epoch), so ten million examples
+An epoch of training is never materialised as a whole: its order is a function of (seed, epoch), so ten million examples
 cost what a thousand do, and a resumed training goes straight to the window where it stopped.
 """
 

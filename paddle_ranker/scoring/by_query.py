@@ -12,7 +12,7 @@ import numpy as np
 
 from paddle_ranker.model.exported import is_exported
 from paddle_ranker.scoring.cascade import chosen, parse_cascade, rerank_probabilities
-from paddle_ranker.scoring.files import CutOff, say_truncated, score_pairs, scorer_for
+from paddle_ranker.scoring.files import CutOff, report_truncated, score_pairs, scorer_for
 from paddle_ranker.scoring.loading import load_model
 from paddle_ranker.scoring.options import RankingOptions, ScoringOptions
 from paddle_ranker.scoring.ranker import RankedTitle
@@ -43,7 +43,7 @@ def rank_by_query(
         titles.append(RankedTitle(index, pair.title, probability, pair.recall_score))
         if len(titles) >= 2 * top_k + 64:
             best[pair.query] = _best_first(titles)[:top_k]
-    cut.say()
+    cut.report()
     for query, titles in best.items():
         yield query, _best_first(titles)[:top_k]
 
@@ -83,8 +83,8 @@ def _cascade_by_query(
                 for place, probability in list(zip(order, probabilities))[:top_k]
             ]
             yield query, [title for title in ranked if cut.keeps(title.probability)]
-    cut.say()
-    say_truncated(parts.pair_encoder, scorer.windows, file=sys.stderr)
+    cut.report()
+    report_truncated(parts.pair_encoder, scorer.windows, file=sys.stderr)
 
 
 def options_of_small(options: OptionsT, source: str) -> OptionsT:

@@ -75,7 +75,7 @@ def predict_with(parts: LoadedModel, options: FileOptions) -> Iterator[tuple[Pai
     for pair, probability in score_pairs(parts, options):
         if cut.keeps(probability):
             yield pair, probability
-    cut.say()
+    cut.report()
 
 
 def score_pairs(parts: LoadedModel, options: FileOptions) -> Iterator[tuple[Pair, float]]:
@@ -96,7 +96,7 @@ def score_pairs(parts: LoadedModel, options: FileOptions) -> Iterator[tuple[Pair
             yield from zip(part, probabilities.tolist())
     if source.skipped:
         print(f"{options.input_file}: {source.report()}", file=sys.stderr)
-    say_truncated(parts.pair_encoder, scorer.windows, file=sys.stderr)
+    report_truncated(parts.pair_encoder, scorer.windows, file=sys.stderr)
 
 
 class CutOff:
@@ -112,7 +112,7 @@ class CutOff:
         self.left_out += not is_kept
         return is_kept
 
-    def say(self) -> None:
+    def report(self) -> None:
         if self.left_out:
             print(
                 f"{self.left_out:,} of {self.seen:,} pairs are below --min_probability {self.minimum:g} and left out",
@@ -120,7 +120,9 @@ class CutOff:
             )
 
 
-def say_truncated(pair_encoder: RowEncoder, windows: Optional[Windows] = None, file: Optional[TextIO] = None) -> None:
+def report_truncated(
+    pair_encoder: RowEncoder, windows: Optional[Windows] = None, file: Optional[TextIO] = None
+) -> None:
     """Say how many pairs were longer than the ranker's length, if any were, and what became of them."""
     length = pair_encoder.max_seq_length
     lines = []

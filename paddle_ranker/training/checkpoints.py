@@ -156,9 +156,9 @@ class RunFolder:
             self.keeper.close()
             raise
         if self.keeper.set_aside:
-            self.log.say(f"checkpoints of an earlier run moved to {self.keeper.set_aside}")
+            self.log.report(f"checkpoints of an earlier run moved to {self.keeper.set_aside}")
         if resumed:
-            self.log.say(f"resume after step {resumed.progress.step}, from {resumed.model}")
+            self.log.report(f"resume after step {resumed.progress.step}, from {resumed.model}")
 
     def checkpoint(
         self,

@@ -68,7 +68,7 @@ class TrainingLog:
             for record in read_metrics(self.metrics):
                 self._add_scalars(record)
 
-    def say(self, line: str) -> None:
+    def report(self, line: str) -> None:
         """Print a line above the progress bar, at once even into a pipe or a file."""
         tqdm.write(line)
         sys.stdout.flush()
@@ -85,7 +85,7 @@ class TrainingLog:
             speed: steps a second since the line before.
         """
         means = "".join(f", {name}: {value:.5f}" for name, value in shown.items())
-        self.say(f"global step {step}, epoch: {epoch}, batch: {batch}{means}, speed: {speed:.2f} step/s")
+        self.report(f"global step {step}, epoch: {epoch}, batch: {batch}{means}, speed: {speed:.2f} step/s")
         place = {"step": step, "epoch": epoch, "batch": batch}
         self._record({**place, **_plain({**shown, **more, "steps_per_second": speed})})
 
@@ -97,7 +97,7 @@ class TrainingLog:
                 checkpoint.
             metrics: all of them by name; a `step` among them is left out.
         """
-        self.say(f"eval_dev {metric}:{metrics[metric]:.3f}")
+        self.report(f"eval_dev {metric}:{metrics[metric]:.3f}")
         others = {name: value for name, value in metrics.items() if name != "step"}
         direction = {"lower_is_better": True} if lower_is_better else {}
         self._record({"step": step, "metric": metric, **direction, "evaluation": _plain(others)})

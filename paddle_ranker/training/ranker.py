@@ -13,7 +13,7 @@ from paddle_ranker.model.folder import Fresh, RankerInfo, RankerParts, save_rank
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
-from paddle_ranker.scoring.files import say_truncated
+from paddle_ranker.scoring.files import report_truncated
 from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.training.examples import RankingExamples
 from paddle_ranker.training.options import RankerTrainingOptions
@@ -54,9 +54,9 @@ def start_training(options: RankerTrainingOptions, kind: str) -> RankerStart:
     )
     parts.network.encoder.gradient_checkpointing = options.gradient_checkpointing
     if parts.new_parts:
-        run.say(f"start from {source}; new: {', '.join(parts.new_parts)}")
+        run.report(f"start from {source}; new: {', '.join(parts.new_parts)}")
     if parts.dropped_calibration:
-        run.say(f"the calibration of {source} is left out: calibrate what comes out of the training")
+        run.report(f"the calibration of {source} is left out: calibrate what comes out of the training")
     return RankerStart(run, parts, _part_factors(parts, options))
 
 
@@ -95,7 +95,7 @@ def train_ranker(
     """
     run, parts = start.run, start.parts
     if run.processes.is_first:
-        say_truncated(parts.pair_encoder)
+        report_truncated(parts.pair_encoder)
     lexical = parts.network.lexical
     if lexical is not None and not lexical.has_learned:
         new_head = "head" in parts.new_parts

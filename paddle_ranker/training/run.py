@@ -33,7 +33,7 @@ class Run:
     processes: ProcessGroup
     resumed: Optional[SavedState]
 
-    def say(self, line: str) -> None:
+    def report(self, line: str) -> None:
         """Print a line, in the first process alone."""
         if self.processes.is_first:
             print(line, flush=True)
@@ -53,10 +53,12 @@ class Run:
             raise UsageError(f"{len(task.examples)} training examples are too few for {self.processes.size} processes")
         result = fit(task, self.options, self.processes, self.resumed)
         ended = "trained" if result.finished else "stopped for now (--resume goes on) after"
-        self.say(f"{ended} {result.steps} steps in {result.seconds:.0f} s, {result.examples_per_second:.1f} examples/s")
+        self.report(
+            f"{ended} {result.steps} steps in {result.seconds:.0f} s, {result.examples_per_second:.1f} examples/s"
+        )
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in result.best.items() if isinstance(value, float))
         best = f"best: step {result.best['step']} ({metrics}) -> {result.best_checkpoint}; " if result.best else ""
-        self.say(f"{best}last: {result.last_checkpoint}")
+        self.report(f"{best}last: {result.last_checkpoint}")
         return result
 
 
@@ -73,7 +75,7 @@ def start_run(options: TrainingOptions) -> Run:
         require_free(options.save_dir)
     run = Run(options, processes, find_state(options.save_dir) if options.resume else None)
     if options.resume and not run.resumed:
-        run.say(f"{options.save_dir} holds no run to resume: begin one")
+        run.report(f"{options.save_dir} holds no run to resume: begin one")
     return run
 
 

@@ -49,12 +49,12 @@ class Teachers:
         """Return the sigmoid of every mean logit, `[n] float64`."""
         return np.asarray(sigmoid(self.logits(queries, titles)), np.float64)
 
-    def say_truncated(self) -> None:
+    def report_truncated(self) -> None:
         """Say of each ranker how many pairs were too long for it, if any were."""
-        from paddle_ranker.scoring.files import say_truncated
+        from paddle_ranker.scoring.files import report_truncated
 
         for scorer in self._rankers:
-            say_truncated(scorer.pair_encoder, scorer.windows)
+            report_truncated(scorer.pair_encoder, scorer.windows)
 
 
 class Scoring:

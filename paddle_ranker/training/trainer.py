@@ -101,7 +101,7 @@ class _Trainer:
         processes.broadcast(task.network)
         self.folder = RunFolder(options, resumed) if processes.is_first else None
         if self.folder and self.precision.report:
-            self.folder.log.say(self.precision.report)
+            self.folder.log.report(self.precision.report)
         self.clock = Clock(self.done.step, self.done.seconds)
         hidden = None if self.folder else True
         self.bar = tqdm(total=self.total_steps, initial=self.done.step, desc="train", unit="step", disable=hidden)

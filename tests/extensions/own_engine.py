@@ -30,7 +30,7 @@ class JitEngine:
         """Return all outputs by name."""
         checked = self.limits.check(arrays)
         if not self.limits.rows(checked):
-            return self.limits.nothing()
+            return self.limits.empty()
         found = self._layer(*map(self._paddle.to_tensor, checked.values()))
         tensors = found if isinstance(found, (list, tuple)) else [found]
         return {name: tensor.numpy() for name, tensor in zip(self._outputs, tensors)}

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from multimodal_entailment import evaluate, export_model, predict, train
-from multimodal_entailment.data import LABELS, read_posts
+from multimodal_entailment.data import read_posts
+from multimodal_entailment.info import LABELS
 from tests.conftest import Call, commands_here
 from tests.entailment_cases import LENGTH, SIZE, write_data
 from tests.tiny import write_encoder

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from multimodal_entailment.data import LABELS, PostPair, class_counts, read_posts, split_posts, write_posts
+from multimodal_entailment.data import PostPair, class_counts, read_posts, split_posts, write_posts
+from multimodal_entailment.info import LABELS
 from paddle_ranker.errors import DataError
 
 HEADER = "id_1,text_1,image_1,id_2,text_2,image_2,label\n"

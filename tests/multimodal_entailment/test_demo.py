@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from multimodal_entailment import demo_posts, demo_truth
-from multimodal_entailment.data import LABELS, class_counts, read_posts
+from multimodal_entailment.data import class_counts, read_posts
 from multimodal_entailment.demo_pictures import COLOURS, THINGS, draw_picture
 from multimodal_entailment.demo_posts import CLAIMS, FACTS, PARTS, STATES, DemoPair, demo_pairs, scenes
 from multimodal_entailment.demo_truth import INPUTS, Relations, all_relations, best_guesses, class_shares, subsets
+from multimodal_entailment.info import LABELS
 from multimodal_entailment.make_demo_posts import main
 from paddle_ranker.data.demo.dice import Dice
 

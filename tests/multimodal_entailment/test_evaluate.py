@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score, roc_auc_score
 
-from multimodal_entailment.data import LABELS
 from multimodal_entailment.figures import all_figures, class_statistics, evaluate_predictions, quick_figures
+from multimodal_entailment.info import LABELS
 
 pytestmark = pytest.mark.unit
 

@@ -54,7 +54,7 @@ def test_printed_lines_are_the_published_ones(tmp_path: Path, capsys: pytest.Cap
     log.step(10, 1, 10, shown={"loss": 0.072671}, more={"learning_rate": 2e-5}, speed=15.449)
     log.step(45000, 2, 5, shown={"loss": 0.589307, "accuracy": 0.75}, more={}, speed=10.08)
     log.evaluation(200, "auc", {"auc": 0.7914, "pairs": 10})
-    log.say("and a line of its own")
+    log.report("and a line of its own")
     assert capsys.readouterr().out.splitlines() == [
         "global step 10, epoch: 1, batch: 10, loss: 0.07267, speed: 15.45 step/s",
         "global step 45000, epoch: 2, batch: 5, loss: 0.58931, accuracy: 0.75000, speed: 10.08 step/s",

@@ -44,7 +44,7 @@ class InputLimits:
         """Return how many rows a batch has."""
         return len(next(iter(arrays.values())))
 
-    def nothing(self) -> Arrays:
+    def empty(self) -> Arrays:
         """Return the outputs of a batch without rows, which runtimes do not take."""
         return {
             spec.name: np.zeros((0, *(size or 0 for size in spec.shape[1:])), spec.dtype)

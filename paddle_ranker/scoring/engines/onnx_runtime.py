@@ -77,6 +77,6 @@ class OnnxRuntimeEngine:
         """Return the output that scores are made of, by its name, float32."""
         checked = self.limits.check(arrays)
         if not self.limits.rows(checked):
-            return self.limits.nothing()
+            return self.limits.empty()
         (found,) = self._session.run(self._output, checked)
         return {self._name: np.asarray(found, np.float32)}

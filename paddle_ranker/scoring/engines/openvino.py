@@ -70,7 +70,7 @@ class OpenVinoEngine:
         """Return the output that scores are made of, by its name, float32."""
         checked = self.limits.check(arrays)
         if not self.limits.rows(checked):
-            return self.limits.nothing()
+            return self.limits.empty()
         with self._requests.lend() as request:
             request.infer(checked, share_inputs=True)
             # A copy: the request's own memory is written again by the next batch.

@@ -65,7 +65,7 @@ class PaddleInferenceEngine:
         """Return the output that scores are made of, by its name, float32."""
         checked = self.limits.check(arrays)
         if not self.limits.rows(checked):
-            return self.limits.nothing()
+            return self.limits.empty()
         with self._predictors.lend() as predictor:
             return {self._name: _run(predictor, checked, self._place)}
 

@@ -94,6 +94,7 @@ def test_flags_in_every_spelling(line: str, changes: dict[str, Any]) -> None:
     [
         ("--port 8600", "names no model"),
         ("--model a b", "one model; start one for each"),
+        ("--model m --enable_prometheus --prometheus_port 0", "-prometheus_port 0: give a number, 1 to 65535"),
         ("--model m --port many", "-port many: give a number, 0 to 65535"),
         ("--model m --port 70000", "-port 70000"),
         ("--model m --thread 0", "1 or more"),

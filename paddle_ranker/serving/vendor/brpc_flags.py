@@ -84,7 +84,7 @@ def read_launch(arguments: Sequence[str]) -> Launch:
         gpu=_gpu(flags, engine),
         batch_size=_number(flags, "batch_infer_size", engine.batch_infer_size or BATCH_SIZE, 1),
         request_bytes=_number(flags, "max_body_size", Launch.request_bytes, 1),
-        prometheus_port=_number(flags, "prometheus_port", PROMETHEUS_PORT, 0, 65535)
+        prometheus_port=_number(flags, "prometheus_port", PROMETHEUS_PORT, 1, 65535)
         if _is_on(flags, "enable_prometheus")
         else None,
         reload_file=Path(engine.reloadable_meta) if engine.reloadable_meta else None,

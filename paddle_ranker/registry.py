@@ -10,14 +10,17 @@ them when it is imported; it is imported where the environment variable `PADDLE_
 
 from __future__ import annotations
 
+import glob
 import importlib
 import os
+import sys
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Callable, Generic, TypeVar
 
 from paddle_ranker.errors import DependencyError, UsageError, did_you_mean
 
-RECIPES = "paddle_ranker.recipes.plugins"  # what this project's own recipes add
 GROUP = "paddle_ranker.plugins"
 VARIABLE = "PADDLE_RANKER_PLUGINS"
 
@@ -30,10 +33,11 @@ class Registry(Generic[T]):
     Args:
         what: an item is called in messages, "engine".
         option: where a user names one, "--engine"; "" where there is no such option.
+        recipes: the module, by name, that imports what this project's recipes add, of which this package knows nothing.
     """
 
-    def __init__(self, what: str, option: str = ""):
-        self.what, self.option = what, option
+    def __init__(self, what: str, option: str = "", *, recipes: str = ""):
+        self.what, self.option, self._recipes = what, option, recipes
         self._items: dict[str, T] = {}
 
     def add(self, name: str, item: T) -> T:
@@ -47,9 +51,28 @@ class Registry(Generic[T]):
         """Take an item out again, for tests."""
         del self._items[name]
 
+    def load_plugins(self) -> None:
+        """Import what the recipes add, and what installed packages offer in the entry-point group of plugins.
+
+        Called where a name is not known. Raises `DependencyError` where one cannot be imported.
+        """
+        loaders = _entry_points()
+        if self._recipes:
+            loaders[self._recipes] = partial(importlib.import_module, self._recipes)
+        for name, load in loaders.items():
+            if name in _loaded:
+                continue
+            _loaded.add(name)
+            try:
+                load()
+            except ImportError as error:
+                raise DependencyError(
+                    f"the installed plugin {name} cannot be imported ({error}): repair or uninstall its package"
+                ) from error
+
     def __contains__(self, name: object) -> bool:
         if name not in self._items:
-            load_installed_plugins()
+            self.load_plugins()
         return name in self._items
 
     def __getitem__(self, name: str) -> T:
@@ -93,25 +116,15 @@ def load_named_plugins() -> None:
 _loaded: set[str] = set()  # plugins that were loaded: each is once
 
 
-def load_installed_plugins() -> None:
-    """Import what the recipes add, and what installed packages offer in the entry-point group `paddle_ranker.plugins`.
-
-    Called where a name is not known, not at start-up: finding entry points takes tens of milliseconds. Raises
-    `DependencyError` where one cannot be imported.
-    """
+def _entry_points() -> dict[str, Callable[[], object]]:
+    """Return what loads each entry point of the group, by its module's name."""
+    # Parsing every package's metadata takes tens of milliseconds, looking for the group's name in it a few.
+    files = (file for folder in sys.path for file in glob.iglob(os.path.join(folder, "*-info", "entry_points.txt")))
+    if not any(GROUP.encode() in Path(file).read_bytes() for file in files):
+        return {}
     from importlib import metadata
 
     points = metadata.entry_points()
     # Python 3.9 has a dict here, later ones an object to select from.
     found = points.get(GROUP, []) if isinstance(points, dict) else points.select(group=GROUP)
-    loaders: dict[str, Callable[[], object]] = {RECIPES: lambda: importlib.import_module(RECIPES)}
-    for name, load in {**loaders, **{point.value: point.load for point in found}}.items():
-        if name in _loaded:
-            continue
-        _loaded.add(name)
-        try:
-            load()
-        except ImportError as error:
-            raise DependencyError(
-                f"the installed plugin {name} cannot be imported ({error}): repair or uninstall its package"
-            ) from error
+    return {point.value: point.load for point in found}

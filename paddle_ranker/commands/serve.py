@@ -7,9 +7,8 @@ from typing import Optional
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import run_command
-from paddle_ranker.registry import load_installed_plugins
 from paddle_ranker.serving.core.config import ServeConfig
-from paddle_ranker.serving.http.endpoints import serve_options, served_by
+from paddle_ranker.serving.http.endpoints import ENDPOINTS, serve_options, served_by
 
 
 def serve(config: ServeConfig) -> int:
@@ -25,7 +24,7 @@ def serve(config: ServeConfig) -> int:
 
 def options_class() -> type[ServeConfig]:
     """Return the options, with those of served models that installed plugins add."""
-    load_installed_plugins()
+    ENDPOINTS.load_plugins()
     return serve_options()
 
 

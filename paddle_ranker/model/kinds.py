@@ -21,7 +21,7 @@ from paddle_ranker.model.config import EncoderConfig, make_pair_encoder, read_co
 from paddle_ranker.model.info import BLEND, INFO_FILE, RankerInfo, blend_weights
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.signature import RANKER, Signature
-from paddle_ranker.registry import Registry, load_installed_plugins
+from paddle_ranker.registry import Registry
 
 _DEFAULTS = LoadOptions()
 EXPORT = "python -m paddle_ranker export --params_path RANKER --output_path"
@@ -109,14 +109,14 @@ class ModelKind(ABC):
         """Write `info_file`, and the card made from it."""
 
 
-KINDS: Registry[ModelKind] = Registry("kind of model")
+KINDS: Registry[ModelKind] = Registry("kind of model", recipes="paddle_ranker.recipes.kinds")
 
 
 def kind_of(folder: Path) -> ModelKind:
     """Return the kind of the model in a folder; a folder that says nothing is a checkpoint of the published rankers."""
     found = _kind_in(folder)
     if found is None and any(folder.glob("*.json")):
-        load_installed_plugins()
+        KINDS.load_plugins()
         found = _kind_in(folder)
     return found or KINDS["pairwise"]
 

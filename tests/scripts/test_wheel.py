@@ -107,6 +107,9 @@ def test_trains_both_rankers(installed: Environment, tmp_path: Path) -> None:
     assert shown.startswith("usage: paddle-ranker COMMAND") and "doctor" in shown
     shown = run(installed.folder / "bin" / "paddle-ranker", "serve", "--help", folder=tmp_path)
     assert "--entailment_model" in shown  # what a recipe registers
+    code = "from paddle_ranker.model.kinds import KINDS; print(KINDS['entailment'].__class__.__module__)"
+    shown = run(installed.python, "-c", code, folder=tmp_path)
+    assert shown == "paddle_ranker.recipes.multimodal_entailment.kind\n"
 
     command = [installed.python, "-m", "paddle_ranker", "starter", "--corpus", data / "recall" / "corpus.csv"]
     shape = ["--hidden_size", 16, "--num_hidden_layers", 1, "--vocab_size", 800, "--pretrain_steps", 2]

@@ -131,7 +131,7 @@ class _Ranker(Endpoint):
         return describe()
 
 
-ENDPOINTS: Registry[Endpoint] = Registry("served model")
+ENDPOINTS: Registry[Endpoint] = Registry("served model", recipes="paddle_ranker.recipes.endpoints")
 ENDPOINTS.add(RANKER, _Ranker())
 
 

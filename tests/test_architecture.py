@@ -21,15 +21,13 @@ Function = Union[ast.FunctionDef, ast.AsyncFunctionDef]
 MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_PARAMETERS = 310, 60, 8
 # What is longer, and why. Nothing joins this list that could be two things with names of their own.
 LONGER = {
-    "benchmarks/from_nothing.py train_from_nothing": "",
-    "benchmarks/inference.py": "",
-    "benchmarks/long_texts.py": "",
-    "benchmarks/peers/transformers_mlm_worker.py main": "",
-    "benchmarks/serving_work.py make_work": "",
-    "paddle_ranker/data/records.py": "the kinds of records, and how a row of any format becomes one or says why not",
-    "paddle_ranker/options.py option": "a field of an options class says all of an option in one place",
-    "paddle_ranker/scoring/ranker.py load": "",
-    "paddle_ranker/serving/core/batcher.py": "",
+    "benchmarks/from_nothing.py train_from_nothing": "a training from random parameters, top to bottom",
+    "benchmarks/inference.py": "one benchmark: its options, its systems in turns, its report",
+    "benchmarks/long_texts.py": "one benchmark: its data, its systems, its report",
+    "benchmarks/peers/transformers_mlm_worker.py main": "runs without this project's package, as one script",
+    "benchmarks/serving_work.py make_work": "its parameters are the numbers that a load is made of",
+    "paddle_ranker/data/records.py": "the columns of every role, and how a file's rows become records of one",
+    "paddle_ranker/serving/core/batcher.py": "one queue and its two threads, which share its lock",
 }
 
 

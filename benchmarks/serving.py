@@ -35,7 +35,7 @@ from benchmarks.training import SHAPES
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import option, run_command
-from paddle_ranker.scoring.engines import exported_engines
+from paddle_ranker.scoring.engines.registry import exported_engines
 
 TOLERANCE = 1e-5
 _HOST = "127.0.0.1"

@@ -12,8 +12,8 @@ from paddle_ranker.model.exported import is_exported
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import option, redeclare
 from paddle_ranker.runtime import ThreadOptions
-from paddle_ranker.scoring.engines import ENGINES
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
+from paddle_ranker.scoring.engines.registry import ENGINES
 from paddle_ranker.scoring.options import engine_help
 from paddle_ranker.training.options import TrainingOptions
 

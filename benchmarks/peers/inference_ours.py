@@ -10,7 +10,7 @@ from benchmarks.peers.inference_work import InferenceWork, Pairs, System
 from paddle_ranker import runtime
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.scoring.engines import open_engine
+from paddle_ranker.scoring.engines.opening import open_engine
 from paddle_ranker.scoring.scorer import Scorer
 
 # System -> engine, precision, the exported folder

@@ -10,26 +10,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.commands.curve import names_of
-from paddle_ranker.data.formats import check_writable
-from paddle_ranker.data.trec import is_run, read_run
 from paddle_ranker.errors import UsageError
-from paddle_ranker.evaluation.comparison import Comparison, compare_systems
 from paddle_ranker.evaluation.options import MeasuringOptions
-from paddle_ranker.evaluation.report.text import comparison_json, systems_table, verdict
-from paddle_ranker.evaluation.systems import (
-    baseline_systems,
-    data_facts,
-    is_model,
-    messages,
-    named_systems,
-    read_measured_pairs,
-)
 from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.options import option, run_command
+
+if TYPE_CHECKING:
+    from paddle_ranker.evaluation.comparison import Comparison
+    from paddle_ranker.evaluation.pairs import MeasuredPairs
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -61,6 +52,11 @@ class CompareOptions(MeasuringOptions):
 
 def run(options: CompareOptions) -> None:
     """Score, measure, compare; print the table and write what was asked for."""
+    from paddle_ranker.data.formats import check_writable
+    from paddle_ranker.data.trec import is_run, read_run
+    from paddle_ranker.evaluation.comparison import compare_systems
+    from paddle_ranker.evaluation.systems import baseline_systems, is_model, named_systems, read_measured_pairs
+
     named = name_systems(options.systems)
     for path in (options.report, options.plot, options.per_query):
         if path is not None:
@@ -90,6 +86,13 @@ def run(options: CompareOptions) -> None:
         seed=options.seed,
     )
     pairs.notes.extend(notes)
+    _print(options, pairs, comparison)
+
+
+def _print(options: CompareOptions, pairs: MeasuredPairs, comparison: Comparison) -> None:
+    from paddle_ranker.evaluation.report.text import comparison_json, systems_table, verdict
+    from paddle_ranker.evaluation.systems import messages
+
     for note in pairs.notes:
         print(note, file=messages(options))
     measure = options.measure if options.measure in comparison.measures else comparison.measures[0]
@@ -108,6 +111,7 @@ def _write_files(options: CompareOptions, comparison: Comparison, measure: str) 
     from paddle_ranker.evaluation.report.page import write_report
     from paddle_ranker.evaluation.report.per_query import write_per_query
     from paddle_ranker.evaluation.report.plots import write_plot
+    from paddle_ranker.evaluation.systems import data_facts, messages
 
     if options.per_query is not None:
         write_per_query(options.per_query, comparison, by_query_measure(comparison, measure))
@@ -132,6 +136,8 @@ def by_query_measure(comparison: Comparison, measure: str) -> str:
 
 def name_systems(arguments: Sequence[str]) -> dict[str, str]:
     """Return the paths by name: what stands before `=`, or what tells the paths apart."""
+    from paddle_ranker.commands.curve import names_of
+
     names: list[Optional[str]] = []
     paths = []
     for argument in arguments:

@@ -26,9 +26,10 @@ from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking, ranking_
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.scoring.engines import Engine, exported_engines, open_engine
-from paddle_ranker.scoring.engines.opening import is_installed, time_engines
+from paddle_ranker.scoring.engines.base import Engine
+from paddle_ranker.scoring.engines.opening import open_engine, time_engines
 from paddle_ranker.scoring.engines.precisions import has_int8
+from paddle_ranker.scoring.engines.registry import exported_engines, is_installed
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, remove_unfinished
 from paddle_ranker.storage.digest import content_digest
 

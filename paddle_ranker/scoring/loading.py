@@ -12,8 +12,9 @@ from paddle_ranker.model.info import require_kind
 from paddle_ranker.model.kinds import ModelKind, kind_of
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.parameters import PARAMETERS_FILE
-from paddle_ranker.scoring.engines import ENGINES, Engine, open_engine
-from paddle_ranker.scoring.engines.opening import DYGRAPH
+from paddle_ranker.scoring.engines.base import Engine
+from paddle_ranker.scoring.engines.opening import open_engine
+from paddle_ranker.scoring.engines.registry import DYGRAPH, ENGINES
 
 _DEFAULTS = LoadOptions()
 

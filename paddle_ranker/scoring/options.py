@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
+from paddle_ranker.encoding.options import WindowOptions
 from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
-from paddle_ranker.encoding.windows import POOLINGS, TOP_K
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import Options, RowOptions, option
 from paddle_ranker.runtime import DeviceOptions
-from paddle_ranker.scoring.engines import ENGINES, exported_engines
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
+from paddle_ranker.scoring.engines.registry import ENGINES, exported_engines
 
 
 def engine_help() -> str:
@@ -31,7 +31,7 @@ class BatchOptions(Options):
 
 
 @dataclass(frozen=True)
-class RankerOptions(BatchOptions, TokenizerOptions, RowOptions, DeviceOptions):
+class RankerOptions(WindowOptions, BatchOptions, TokenizerOptions, RowOptions, DeviceOptions):
     """What every command accepts that scores with a ranker, whichever engine it does that with."""
 
     model_name_or_path: Optional[str] = option(
@@ -42,18 +42,6 @@ class RankerOptions(BatchOptions, TokenizerOptions, RowOptions, DeviceOptions):
         help="longest pair in tokens (default: what the ranker was trained with)",
         minimum=5,
         aliases=("--max_seq_len",),
-    )
-    windows: str = option(
-        "none",
-        help="a pair that is too long: none, it is cut; max or mean_top_k, overlapping windows over its title are "
-        "scored, and their best logit, or the mean of the best ones, is taken",
-        choices=("none", *POOLINGS),
-    )
-    window_overlap: Optional[int] = option(
-        None, help="tokens that neighbouring windows share (default: a quarter of max_seq_length)", minimum=0
-    )
-    window_top_k: Optional[int] = option(
-        None, help=f"windows whose mean --windows mean_top_k takes (default: {TOP_K})", minimum=1
     )
 
 

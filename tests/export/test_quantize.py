@@ -20,7 +20,7 @@ from paddle_ranker.export.quantizer import Calibrated, Quantizer, activation_sca
 from paddle_ranker.metrics.measures import evaluate_ranking
 from paddle_ranker.model.exported import INPUTS, ExportedFolder
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.scoring.engines import precisions
+from paddle_ranker.scoring.engines import onnx_files
 from paddle_ranker.scoring.engines.precisions import has_int8
 from tests.tiny import HAN, draw_words, write_ranker
 
@@ -273,7 +273,7 @@ def test_what_int8_cannot_do_is_said(
     assert command(folder, dev, "--max_loss", "1", "--weight_bits", "8") == 0
     assert main([*rank, "--engine", "onnx"]) == 0
     capsys.readouterr()
-    monkeypatch.setattr(precisions, "has_int8", lambda: False)
+    monkeypatch.setattr(onnx_files, "has_int8", lambda: False)
     assert main([*rank, "--engine", "onnx"]) == 1
     assert "--weight_bits 7" in capsys.readouterr().err
     assert command(folder, dev, "--eval_file", str(dev.with_name("nothing.tsv"))) == 1

@@ -8,8 +8,8 @@ from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.scoring.engines import ENGINES, EngineKind
 from paddle_ranker.scoring.engines.inputs import InputLimits
+from paddle_ranker.scoring.engines.registry import ENGINES, EngineKind
 
 
 class JitEngine:

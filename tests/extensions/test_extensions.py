@@ -19,8 +19,7 @@ from paddle_ranker.errors import DataError
 from paddle_ranker.metrics.measures import MEASURES, Scored
 from paddle_ranker.model.kinds import KINDS
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.scoring.engines import ENGINES, exported_engines
-from paddle_ranker.scoring.engines.opening import is_installed
+from paddle_ranker.scoring.engines.registry import ENGINES, exported_engines, is_installed
 from paddle_ranker.serving.http.endpoints import ENDPOINTS
 from paddle_ranker.training.losses.registry import LOSSES
 from tests.conftest import REPOSITORY

@@ -27,12 +27,12 @@ from paddle_ranker.model.folder import with_lexical_features
 from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.signature import RANKER
-from paddle_ranker.scoring.engines import open_engine
 from paddle_ranker.scoring.engines.base import Pool
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.engines.inputs import InputLimits
-from paddle_ranker.scoring.engines.opening import exported_engines, time_engines
+from paddle_ranker.scoring.engines.opening import open_engine, time_engines
 from paddle_ranker.scoring.engines.precisions import has_bf16, require_precision
+from paddle_ranker.scoring.engines.registry import exported_engines
 from paddle_ranker.scoring.scorer import Scorer
 from tests.engine_calls import logits_of
 from tests.tiny import CONFIG, PAIRS, write_ranker

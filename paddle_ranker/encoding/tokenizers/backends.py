@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from paddle_ranker.encoding.tokenizers.builtin import CachedWords, FlatIds
-from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
-from paddle_ranker.encoding.tokenizers.libraries import HuggingFace, PaddleFast, PaddlePython
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import Options, option
+
+if TYPE_CHECKING:
+    from paddle_ranker.encoding.tokenizers.builtin import FlatIds
+    from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 
 
 class Backend(Protocol):
@@ -21,11 +23,11 @@ class Backend(Protocol):
         ...
 
 
-_BACKENDS: dict[str, Callable[[TokenizerFiles], Backend]] = {
-    "builtin": CachedWords,
-    "tokenizers": HuggingFace,
-    "fast_tokenizer": PaddleFast,
-    "python": PaddlePython,
+_BACKENDS = {  # the modules and classes, imported where they are asked for: options are read before NumPy is imported
+    "builtin": ("builtin", "CachedWords"),
+    "tokenizers": ("libraries", "HuggingFace"),
+    "fast_tokenizer": ("libraries", "PaddleFast"),
+    "python": ("libraries", "PaddlePython"),
 }
 BACKENDS = ("auto", *_BACKENDS)
 
@@ -48,4 +50,6 @@ def make_backend(name: str, files: TokenizerFiles) -> tuple[str, Backend]:
         name = "builtin"
     if name not in _BACKENDS:
         raise UsageError(f"unknown tokenizer backend {name!r}: choose from {', '.join(BACKENDS)}")
-    return name, _BACKENDS[name](files)
+    module, made = _BACKENDS[name]
+    backend: Backend = getattr(importlib.import_module(f"paddle_ranker.encoding.tokenizers.{module}"), made)(files)
+    return name, backend

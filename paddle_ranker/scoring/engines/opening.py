@@ -1,13 +1,11 @@
-"""The engines by name, and how one of them is opened over an exported model, or the fastest here."""
+"""Open an engine over an exported model: by name, or the fastest here."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Optional
 
@@ -18,42 +16,11 @@ from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.registry import Registry
 from paddle_ranker.scoring.engines.base import Engine
+from paddle_ranker.scoring.engines.registry import AUTO, DEFAULT, ENGINES, exported_engines, is_installed
 
 _SECONDS = 1.0  # of timing, shared among the engines
 _SHAPES = ((32, 24), (32, 40), (4, 64))  # pairs, and about how many tokens each
-
-Open = Callable[[ExportedFolder, LoadOptions], Engine]
-
-
-@dataclass(frozen=True)
-class EngineKind:
-    """An engine as it is chosen.
-
-    open: makes one over an exported model; raises `UsageError` for a device or precision that it has not,
-        `CheckpointError` where the folder lacks its file, `DependencyError` where its package is missing
-    runs: what it is, for help texts
-    package: what it needs, as it is imported; None: nothing
-    needs_paddle: whether it imports Paddle
-    precisions: of matrix products, which it computes in on some device
-    """
-
-    open: Open
-    runs: str
-    package: Optional[str] = None
-    needs_paddle: bool = False
-    precisions: tuple[str, ...] = ("fp32",)
-
-
-ENGINES: Registry[EngineKind] = Registry("engine", "--engine")
-DYGRAPH, AUTO = "dygraph", "auto"  # what runs a trained model; what chooses among the others
-DEFAULT = "inference"
-
-
-def exported_engines() -> list[str]:
-    """Return the names of the engines that run an exported model, the default first."""
-    return [name for name in ENGINES if name not in (DYGRAPH, AUTO)]
 
 
 def open_engine(folder: ExportedFolder, options: LoadOptions) -> Engine:
@@ -68,32 +35,15 @@ def open_engine(folder: ExportedFolder, options: LoadOptions) -> Engine:
     return engine if is_there else LogitOfProbability(engine, folder.info.calibration)
 
 
-def is_installed(engine: str) -> bool:
-    """Return whether the package that an engine needs is installed; it is not imported."""
-    package = ENGINES[engine].package
-    return package is None or importlib.util.find_spec(package) is not None
-
-
-def _class(module: str, name: str) -> Open:
-    """Return what opens an engine of this package, whose module is imported no sooner."""
-
-    def opened(folder: ExportedFolder, options: LoadOptions) -> Engine:
-        engine: Engine = getattr(importlib.import_module(f"paddle_ranker.scoring.engines.{module}"), name)(
-            folder, options
-        )
-        return engine
-
-    return opened
-
-
-def _refuse(folder: ExportedFolder, options: LoadOptions) -> Engine:
+def refuse_dygraph(folder: ExportedFolder, options: LoadOptions) -> Engine:
+    """Raise `CheckpointError`: the engine of trained models runs no exported one."""
     raise CheckpointError(
         f"{folder.folder}: holds an exported ranker, which the engine dygraph does not run: choose from "
         f"{', '.join(exported_engines())}, auto, or give the folder that it was exported from"
     )
 
 
-def _fastest(folder: ExportedFolder, options: LoadOptions) -> Engine:
+def open_fastest(folder: ExportedFolder, options: LoadOptions) -> Engine:
     """Open the fastest of the engines that are installed, that the folder has a file for, and that have the precision.
 
     They are timed for a second; which it is, is said on standard error.
@@ -153,35 +103,6 @@ def time_engines(
 def _batches(folder: ExportedFolder) -> list[Arrays]:
     """Return batches to time engines on: made-up texts, in the shapes that web queries and titles have."""
     return list(folder.kind.timing_inputs(folder.folder, folder.info, _SHAPES))
-
-
-ENGINES.add(DYGRAPH, EngineKind(_refuse, "a trained ranker as it is", package="paddle", needs_paddle=True))
-ENGINES.add(
-    DEFAULT,
-    EngineKind(
-        _class("paddle_inference", "PaddleInferenceEngine"),
-        "Paddle Inference",
-        package="paddle",
-        needs_paddle=True,
-        precisions=("fp32", "bf16", "fp16"),
-    ),
-)
-ENGINES.add(
-    "onnx",
-    EngineKind(
-        _class("onnx_runtime", "OnnxRuntimeEngine"),
-        "ONNX Runtime",
-        package="onnxruntime",
-        precisions=("fp32", "int8"),
-    ),
-)
-ENGINES.add(
-    "openvino",
-    EngineKind(
-        _class("openvino", "OpenVinoEngine"), "OpenVINO", package="openvino", precisions=("fp32", "bf16", "int8")
-    ),
-)
-ENGINES.add(AUTO, EngineKind(_fastest, "the fastest of these here"))
 
 
 # Float32 goes down to 1e-38 at the one end, and has no number between this one and 1 at the other.

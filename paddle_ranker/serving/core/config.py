@@ -11,8 +11,8 @@ from paddle_ranker.encoding.tokenizers.backends import BACKENDS
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import option
-from paddle_ranker.scoring.engines import ENGINES
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
+from paddle_ranker.scoring.engines.registry import ENGINES
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE, Limits
 
 MOST_STREAMS = 64

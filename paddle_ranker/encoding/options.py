@@ -1,0 +1,29 @@
+"""Options of what becomes of long texts; read before NumPy is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from paddle_ranker.options import Options, option
+
+POOLINGS = ("max", "mean_top_k")
+TOP_K = 2  # windows of --windows mean_top_k, where nothing else is said
+
+
+@dataclass(frozen=True)
+class WindowOptions(Options):
+    """What every command accepts that scores pairs which may be too long."""
+
+    windows: str = option(
+        "none",
+        help="a pair that is too long: none, it is cut; max or mean_top_k, overlapping windows over its title are "
+        "scored, and their best logit, or the mean of the best ones, is taken",
+        choices=("none", *POOLINGS),
+    )
+    window_overlap: Optional[int] = option(
+        None, help="tokens that neighbouring windows share (default: a quarter of max_seq_length)", minimum=0
+    )
+    window_top_k: Optional[int] = option(
+        None, help=f"windows whose mean --windows mean_top_k takes (default: {TOP_K})", minimum=1
+    )

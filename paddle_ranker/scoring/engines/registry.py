@@ -1,0 +1,97 @@
+"""The engines by name; read before NumPy is imported, so their modules are imported where one is opened."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Optional
+
+from paddle_ranker.registry import Registry
+
+if TYPE_CHECKING:
+    from paddle_ranker.model.exported import ExportedFolder
+    from paddle_ranker.model.load_options import LoadOptions
+    from paddle_ranker.scoring.engines.base import Engine
+
+Open = Callable[["ExportedFolder", "LoadOptions"], "Engine"]
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """An engine as it is chosen.
+
+    open: makes one over an exported model; raises `UsageError` for a device or precision that it has not,
+        `CheckpointError` where the folder lacks its file, `DependencyError` where its package is missing
+    runs: what it is, for help texts
+    package: what it needs, as it is imported; None: nothing
+    needs_paddle: whether it imports Paddle
+    precisions: of matrix products, which it computes in on some device
+    """
+
+    open: Open
+    runs: str
+    package: Optional[str] = None
+    needs_paddle: bool = False
+    precisions: tuple[str, ...] = ("fp32",)
+
+
+ENGINES: Registry[EngineKind] = Registry("engine", "--engine")
+DYGRAPH, AUTO = "dygraph", "auto"  # what runs a trained model; what chooses among the others
+DEFAULT = "inference"
+
+
+def exported_engines() -> list[str]:
+    """Return the names of the engines that run an exported model, the default first."""
+    return [name for name in ENGINES if name not in (DYGRAPH, AUTO)]
+
+
+def is_installed(engine: str) -> bool:
+    """Return whether the package that an engine needs is installed; it is not imported."""
+    package = ENGINES[engine].package
+    return package is None or importlib.util.find_spec(package) is not None
+
+
+def _class(module: str, name: str) -> Open:
+    """Return what opens an engine of this package, whose module is imported no sooner."""
+
+    def opened(folder: ExportedFolder, options: LoadOptions) -> Engine:
+        engine: Engine = getattr(importlib.import_module(f"paddle_ranker.scoring.engines.{module}"), name)(
+            folder, options
+        )
+        return engine
+
+    return opened
+
+
+ENGINES.add(
+    DYGRAPH,
+    EngineKind(_class("opening", "refuse_dygraph"), "a trained ranker as it is", package="paddle", needs_paddle=True),
+)
+ENGINES.add(
+    DEFAULT,
+    EngineKind(
+        _class("paddle_inference", "PaddleInferenceEngine"),
+        "Paddle Inference",
+        package="paddle",
+        needs_paddle=True,
+        precisions=("fp32", "bf16", "fp16"),
+    ),
+)
+ENGINES.add(
+    "onnx",
+    EngineKind(
+        _class("onnx_runtime", "OnnxRuntimeEngine"),
+        "ONNX Runtime",
+        package="onnxruntime",
+        precisions=("fp32", "int8"),
+    ),
+)
+ENGINES.add(
+    "openvino",
+    EngineKind(
+        _class("openvino", "OpenVinoEngine"), "OpenVINO", package="openvino", precisions=("fp32", "bf16", "int8")
+    ),
+)
+ENGINES.add(AUTO, EngineKind(_class("opening", "open_fastest"), "the fastest of these here"))

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
+from paddle_ranker.encoding.options import TokenizerOptions
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.exported import is_exported
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.options import option, redeclare
-from paddle_ranker.runtime import ThreadOptions
+from paddle_ranker.options import ThreadOptions, option, redeclare
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
 from paddle_ranker.scoring.engines.registry import ENGINES
 from paddle_ranker.scoring.options import engine_help

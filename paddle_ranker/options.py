@@ -99,6 +99,20 @@ class Options:
 
 
 @dataclass(frozen=True)
+class ThreadOptions(Options):
+    """What every command accepts that computes on a CPU."""
+
+    cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0, shared=True)
+
+
+@dataclass(frozen=True)
+class DeviceOptions(ThreadOptions):
+    """What every command accepts that computes on a device of the user's choice."""
+
+    device: str = option("gpu", help="cpu, gpu, xpu or npu", shared=True)
+
+
+@dataclass(frozen=True)
 class RowOptions(Options):
     """What every command accepts that reads rows."""
 

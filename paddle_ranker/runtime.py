@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Optional
 
 from paddle_ranker.errors import RankerError, UsageError
-from paddle_ranker.options import Options, option
 
 MATH_VARIABLE = "MKL_DEBUG_CPU_TYPE"  # read by the MKL of 2019 that Paddle bundles
 MATH_CHOICE = "PADDLE_RANKER_MATH"
@@ -32,20 +31,6 @@ _AVX512 = frozenset({"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd"})
 _PATHS = {"avx512": ("7", _AVX512), "avx2": ("5", _AVX2)}  # best first
 # MKL picks a path well on Intel's own processors; on these it picks the slowest.
 _SLOWED_VENDORS = frozenset({"AuthenticAMD", "HygonGenuine"})
-
-
-@dataclass(frozen=True)
-class ThreadOptions(Options):
-    """What every command accepts that computes on a CPU."""
-
-    cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0, shared=True)
-
-
-@dataclass(frozen=True)
-class DeviceOptions(ThreadOptions):
-    """What every command accepts that computes on a device of the user's choice."""
-
-    device: str = option("gpu", help="cpu, gpu, xpu or npu", shared=True)
 
 
 @dataclass(frozen=True)

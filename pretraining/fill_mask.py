@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.options import option, run_command
-from paddle_ranker.runtime import DeviceOptions
+from paddle_ranker.options import DeviceOptions, option, run_command
 
 if TYPE_CHECKING:
     from pretraining.filler import Filled, MaskFiller

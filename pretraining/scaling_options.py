@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import option
-from paddle_ranker.runtime import DeviceOptions
+from paddle_ranker.options import DeviceOptions, option
 from pretraining.corpus import DOCUMENTS, DOCUMENTS_HELP
 from pretraining.ladder import Size
 from pretraining.power_law import FEWEST_LEVELS

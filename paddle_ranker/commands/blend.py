@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from paddle_ranker import runtime
-from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
+from paddle_ranker.encoding.options import TokenizerOptions
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.options import RowOptions, option, run_command
-from paddle_ranker.runtime import DeviceOptions
+from paddle_ranker.options import DeviceOptions, RowOptions, option, run_command
 from paddle_ranker.scoring.options import BatchOptions
 from paddle_ranker.storage.digest import content_digest
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
+from paddle_ranker.encoding.options import TokenizerOptions
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.options import option, run_command
-from paddle_ranker.runtime import ThreadOptions
+from paddle_ranker.options import ThreadOptions, option, run_command
 
 
 @dataclass(frozen=True)

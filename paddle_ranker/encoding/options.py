@@ -1,14 +1,22 @@
-"""Options of what becomes of long texts; read before NumPy is imported."""
+"""Options of how texts become ids and what becomes of long ones; read before NumPy is imported."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Optional
 
+from paddle_ranker.encoding import POOLINGS, TOP_K
+from paddle_ranker.encoding.tokenizers.backends import BACKENDS
 from paddle_ranker.options import Options, option
 
-POOLINGS = ("max", "mean_top_k")
-TOP_K = 2  # windows of --windows mean_top_k, where nothing else is said
+
+@dataclass(frozen=True)
+class TokenizerOptions(Options):
+    """What every command accepts that turns text into ids."""
+
+    tokenizer: str = option(
+        "auto", help="what turns text into ids; all give the same, auto is the fastest", choices=BACKENDS, shared=True
+    )
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from typing import Any, Optional
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.encoding import POOLINGS, TOP_K
 from paddle_ranker.encoding.columns import EncodedPairs, offsets_of, ragged_positions
-from paddle_ranker.encoding.options import POOLINGS, TOP_K
 from paddle_ranker.encoding.pair_encoder import SPECIAL_TOKENS_A_PAIR, truncated_lengths
 from paddle_ranker.errors import UsageError
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
-from paddle_ranker.options import RowOptions, option
-from paddle_ranker.runtime import ThreadOptions
+from paddle_ranker.encoding.options import TokenizerOptions
+from paddle_ranker.options import RowOptions, ThreadOptions, option
 from paddle_ranker.scoring.options import BatchOptions
 
 

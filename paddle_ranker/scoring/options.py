@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from paddle_ranker.encoding.options import WindowOptions
-from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
+from paddle_ranker.encoding.options import TokenizerOptions, WindowOptions
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.options import Options, RowOptions, option
-from paddle_ranker.runtime import DeviceOptions
+from paddle_ranker.options import DeviceOptions, Options, RowOptions, option
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
 from paddle_ranker.scoring.engines.registry import ENGINES, exported_engines
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Optional
 
-from paddle_ranker.encoding.tokenizers.backends import TokenizerOptions
+from paddle_ranker.encoding.options import TokenizerOptions
 from paddle_ranker.errors import UsageError, did_you_mean
 from paddle_ranker.metrics.measures import MEASURES, training_measures
-from paddle_ranker.options import RowOptions, option
-from paddle_ranker.runtime import DeviceOptions
+from paddle_ranker.options import DeviceOptions, RowOptions, option
 from paddle_ranker.training.losses.expression import LossExpression, parse_loss
 from paddle_ranker.training.losses.registry import loss_help, margin_help
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import Options, option
 
 if TYPE_CHECKING:
     from paddle_ranker.encoding.tokenizers.builtin import FlatIds
@@ -30,15 +28,6 @@ _BACKENDS = {  # the modules and classes, imported where they are asked for: opt
     "python": ("libraries", "PaddlePython"),
 }
 BACKENDS = ("auto", *_BACKENDS)
-
-
-@dataclass(frozen=True)
-class TokenizerOptions(Options):
-    """What every command accepts that turns text into ids."""
-
-    tokenizer: str = option(
-        "auto", help="what turns text into ids; all give the same, auto is the fastest", choices=BACKENDS, shared=True
-    )
 
 
 def make_backend(name: str, files: TokenizerFiles) -> tuple[str, Backend]:

@@ -113,7 +113,7 @@ def set_parameters(network: nn.Layer, arrays: dict[str, np.ndarray], *, may_lack
     missing = [name for name in state if name not in arrays]
     misfits = [
         f"{name} is {list(array.shape)}, the configuration says {list(state[name].shape)}"
-        for name, array in arrays.items()
+        for name, array in sorted(arrays.items())
         if name in state and list(array.shape) != list(state[name].shape)
     ]
     for problem, names in (

@@ -64,7 +64,7 @@ class Entailment:
     """Say for pairs of posts whether the second follows from the first. Safe to call from several threads.
 
     Attributes: `labels`, the classes in the order of the probabilities; `info`, what the model is; `engine`, what
-    computes; `max_rows` pairs and `max_tokens` tokens are computed at once.
+    computes, and its `precision`; `max_rows` pairs and `max_tokens` tokens are computed at once.
     """
 
     labels = LABELS
@@ -73,6 +73,7 @@ class Entailment:
         self.info: EntailmentInfo = loaded.info
         # Under this name answers have shown it since before there were others.
         self.engine = {"inference": "paddle_inference"}.get(loaded.engine.name, loaded.engine.name)
+        self.precision = loaded.engine.precision
         self._pair_encoder: Optional[PairEncoder] = loaded.pair_encoder
         self._runner = BatchRunner(loaded.engine, "logits", self.info.max_seq_length or 1, batch_size)
         self._limits = limits

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Optional
 
 from paddle_ranker.options import option
+from paddle_ranker.scoring.engines.precisions import PRECISIONS
+from paddle_ranker.scoring.engines.registry import ENGINES
 from paddle_ranker.serving.core.limits import Limits, check_count, check_queue
 
 LIMITS = ("posts", "queue_posts", "image_bytes", "image_pixels")
@@ -17,6 +19,12 @@ class PostLimits(Limits):
 
     entailment_model: Optional[str] = option(
         None, help="a model of pairs of posts, trained or exported: it answers POST /v1/entailment"
+    )
+    entailment_engine: Optional[str] = option(
+        None, help="what computes it, as --engine has it for the ranker", choices=ENGINES
+    )
+    entailment_precision: str = option(
+        "fp32", help="of its matrix products; other than fp32 needs an exported model", choices=PRECISIONS
     )
     posts: int = option(64, help="pairs of posts of a request", minimum=1)
     queue_posts: int = option(512, help="pairs of posts that wait in each worker", minimum=1)

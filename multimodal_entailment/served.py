@@ -24,8 +24,8 @@ from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import OVERLOADED, TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.model_slot import ModelSlot, computed
+from paddle_ranker.serving.core.models import TOLERANCES
 
-_TOLERANCE = 1e-5  # of a probability, of a pair alone and in a batch
 _TEXTS = ("a", "two words", "深度学习", "一段很长的话" * 40)
 
 
@@ -66,7 +66,12 @@ def load_entailment_model(
     folder = Path(limits.entailment_model)
     model = Entailment.load(
         folder,
-        LoadOptions(threads=config.cpu_threads, device=config.device),
+        LoadOptions(
+            engine=limits.entailment_engine,
+            precision=limits.entailment_precision,
+            device=config.device,
+            threads=config.cpu_threads,
+        ),
         batch_size=config.batch_size,
         limits=ImageLimits(limits.image_bytes, limits.image_pixels),
     )
@@ -88,10 +93,11 @@ def _check(model: Entailment, folder: Path) -> None:
     if not (np.isfinite(together).all() and np.isfinite(alone).all()):
         raise CheckpointError(f"{folder}: the model gives probabilities that are not numbers; export it again")
     gap = float(np.abs(softmax(together[: len(alone)], axis=1) - softmax(alone, axis=1)).max())
-    if gap > _TOLERANCE:
+    tolerance = TOLERANCES[model.precision]
+    if gap > tolerance:
         raise CheckpointError(
             f"{folder}: a pair's probabilities differ by {gap:.2g} between the pair alone and in a batch (allowed: "
-            f"{_TOLERANCE:g}); run python -m paddle_ranker doctor"
+            f"{tolerance:g}); run python -m paddle_ranker doctor"
         )
 
 

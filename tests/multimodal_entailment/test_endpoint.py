@@ -274,6 +274,19 @@ def test_a_model_of_images_alone_needs_no_text(tmp_path: Path, images: dict[str,
 
 
 @pytest.mark.parity
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="needs the modern stack, which writes ONNX files")
+def test_the_engine_is_the_one_that_is_asked_for(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install onnxruntime")
+    export_model(load_entailment(write_model(tmp_path)), tmp_path / "output", onnx=True)
+    limits = dataclasses.replace(limits_of(tmp_path / "output"), entailment_engine="onnx")
+    model = load_entailment_model(ServeConfig(), limits)
+    assert model.model.engine == "onnx"
+    wanted = Entailment.load(tmp_path / "posts").predict(["a"], [None], ["b"], [None])
+    np.testing.assert_allclose(model.model.predict(["a"], [None], ["b"], [None]), wanted, atol=1e-5)
+    assert model.batcher.close(SECONDS)
+
+
+@pytest.mark.parity
 def test_requests_share_batches_and_get_what_they_would_get_alone(
     model: ServedEntailment, folder: Path, images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

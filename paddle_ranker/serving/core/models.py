@@ -20,7 +20,7 @@ from paddle_ranker.serving.core.faults import INVALID, Fault
 
 # In probability: of a pair alone and in a batch, and, in fp32, of what was noted at the export. The other precisions
 # round in sums that a batch's shape puts in another order.
-_TOLERANCES = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-3, "int8": 5e-2}
+TOLERANCES = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-3, "int8": 5e-2}
 _QUERIES = ("a", "search engine", "深度学习", "文化差异研究")
 _TITLES = ("b", "how search engines rank documents", "深度学习在水稻病害诊断中的研究", "语言与文化差异的比较研究" * 8)
 
@@ -72,7 +72,7 @@ def check(scorer: Scorer, loaded: LoadedModel, folder: Path) -> None:
     scorer.pair_encoder.truncated = truncated  # no pair of a user's was cut
     if not (np.isfinite(together).all() and np.isfinite(alone).all()):
         raise CheckpointError(f"{folder}: the ranker gives scores that are not numbers; export it again")
-    tolerance = _TOLERANCES[loaded.engine.precision]
+    tolerance = TOLERANCES[loaded.engine.precision]
     gap = float(np.abs(sigmoid(together) - sigmoid(alone)).max())
     if gap > tolerance:
         raise CheckpointError(

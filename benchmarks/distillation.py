@@ -94,7 +94,7 @@ class Distillation:
 
 
 def run(options: DistillationOptions) -> None:
-    """Print the figures of the teacher, of the student alone, and of the students that learn from the teacher."""
+    """Print the measures of the teacher, of the student alone, and of the students that learn from the teacher."""
     rows = Distillation(options)
     systems = {
         name: getattr(rows, name)

@@ -157,7 +157,7 @@ def measure(
 
     The second is in accuracy, paired: both are measured on the same draws of the test pairs.
     """
-    from multimodal_entailment.figures import class_statistics
+    from multimodal_entailment.measures import class_statistics
 
     means: dict[str, dict[str, Statistic]] = {}
     for name, found in runs.items():

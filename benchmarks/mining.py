@@ -78,7 +78,7 @@ class Mining:
 
 
 def run(options: MiningOptions) -> None:
-    """Print the figures of rankers that differ in their negatives alone."""
+    """Print the measures of rankers that differ in their negatives alone."""
     rows = Mining(options)
     names = ("random", REFERENCE, "mined_top", "mined_again", "judged")
     head = f"mining: ranker {options.layers} x {options.hidden_size}, {options.negatives} negatives of each positive"

@@ -155,7 +155,7 @@ def _converted(source: Path, target: Path) -> Path:
 
 
 def run(options: TweetsBenchmarkOptions) -> None:
-    """Print the figures of the model and of the baselines, with intervals over pairs."""
+    """Print the measures of the model and of the baselines, with intervals over pairs."""
     runtime.prepare_command(options.threads)
     harness = Harness(options)
     runs = {

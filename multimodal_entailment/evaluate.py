@@ -17,16 +17,16 @@ from paddle_ranker.errors import DataError
 from paddle_ranker.options import run_command
 
 if TYPE_CHECKING:
-    from multimodal_entailment.figures import Evaluation
     from multimodal_entailment.info import EntailmentInfo
+    from multimodal_entailment.measures import Evaluation
 
 
 def evaluate(options: EvaluateEntailmentOptions) -> None:
-    """Print the figures with 95% bootstrap intervals over pairs, and the confusion matrix."""
+    """Print the measures with 95% bootstrap intervals over pairs, and the confusion matrix."""
     runtime.prepare_command(options.cpu_threads)
     from multimodal_entailment.confusion_plot import write_confusion_plot
     from multimodal_entailment.entailment_scorer import Entailment
-    from multimodal_entailment.figures import evaluate_predictions
+    from multimodal_entailment.measures import evaluate_predictions
     from multimodal_entailment.start import labels_of
 
     if options.confusion_plot is not None:
@@ -70,7 +70,7 @@ def measured_pairs(options: EvaluateEntailmentOptions, info: EntailmentInfo) -> 
 
 
 def as_text(found: Evaluation, pairs: Sequence[PostPair]) -> str:
-    """Return the figures in lines: the overall ones, a table of the classes, the confusion matrix."""
+    """Return the measures in lines: the overall ones, a table of the classes, the confusion matrix."""
     intervals = found.intervals
     lines = [
         f"accuracy: {_shown(intervals['accuracy'])}",

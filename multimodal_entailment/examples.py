@@ -10,9 +10,9 @@ import paddle
 from paddle import Tensor
 from scipy.special import softmax
 
-from multimodal_entailment.figures import quick_figures
 from multimodal_entailment.info import LABELS
 from multimodal_entailment.losses import ClassLoss
+from multimodal_entailment.measures import quick_measures
 from multimodal_entailment.model import EntailmentNetwork
 from multimodal_entailment.posts import Posts
 from paddle_ranker.distributed import ProcessGroup
@@ -93,7 +93,7 @@ class HeldOut:
         """
         logits = network_logits(network, self._posts, self._batches[processes.rank :: processes.size])
         processes.wait()  # one may be long behind
-        return quick_figures(self.labels, softmax(processes.sum(logits), axis=1))
+        return quick_measures(self.labels, softmax(processes.sum(logits), axis=1))
 
 
 @paddle.no_grad()

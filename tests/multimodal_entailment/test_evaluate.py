@@ -1,4 +1,4 @@
-"""The figures of an evaluation: by hand, by scikit-learn, and their intervals."""
+"""Measures of an evaluation: by hand, by scikit-learn, and their intervals."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score, roc_auc_score
 
-from multimodal_entailment.figures import all_figures, class_statistics, evaluate_predictions, quick_figures
 from multimodal_entailment.info import LABELS
+from multimodal_entailment.measures import all_measures, class_statistics, evaluate_predictions, quick_measures
 
 pytestmark = pytest.mark.unit
 
@@ -23,12 +23,12 @@ def draw(count: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def test_by_hand() -> None:
     labels = np.array([0, 1, 2, 2])
     probabilities = np.array([[0.6, 0.3, 0.1], [0.2, 0.3, 0.5], [0.1, 0.1, 0.8], [0.4, 0.2, 0.4 - 1e-9]])
-    found = quick_figures(labels, probabilities)
+    found = quick_measures(labels, probabilities)
     assert found["accuracy"] == 0.5  # rows 1 and 3
     # F1: class 0 found once of two guesses (2/3), class 1 never (0), class 2 one of two found, two guessed (1/2).
     assert found["macro_f1"] == pytest.approx((2 / 3 + 0 + 1 / 2) / 3)
     assert found["loss"] == pytest.approx(-np.mean(np.log([0.6, 0.3, 0.8, 0.4])), rel=1e-6)
-    figures = all_figures(labels, probabilities)
+    figures = all_measures(labels, probabilities)
     assert figures["Contradictory auc"] == 1.0 and figures["Implies precision"] == 0.0
     assert figures["NoEntailment precision"] == 0.5 and figures["NoEntailment recall"] == 0.5
 
@@ -36,7 +36,7 @@ def test_by_hand() -> None:
 def test_as_scikit_learn_has_them() -> None:
     labels, probabilities = draw()
     predicted = probabilities.argmax(axis=1)
-    figures = all_figures(labels, probabilities)
+    figures = all_measures(labels, probabilities)
     assert figures["accuracy"] == accuracy_score(labels, predicted)
     assert figures["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
     assert figures["auc"] == pytest.approx(roc_auc_score(labels, probabilities, multi_class="ovr", average="macro"))
@@ -52,7 +52,7 @@ def test_statistics_of_draws_are_the_figures_of_the_drawn_pairs() -> None:
     statistics = class_statistics(labels, probabilities)
     for counts, *values in zip(drawn, *(statistic(drawn) for statistic in statistics.values())):
         rows = np.repeat(np.arange(60), counts.astype(int))
-        expected = all_figures(labels[rows], probabilities[rows])
+        expected = all_measures(labels[rows], probabilities[rows])
         assert dict(zip(statistics, values)) == pytest.approx({name: expected[name] for name in statistics})
 
 
@@ -60,7 +60,7 @@ def test_an_evaluation() -> None:
     labels, probabilities = draw(300)
     found = evaluate_predictions(labels, probabilities, resamples=400)
     accuracy = found.intervals["accuracy"]
-    assert accuracy.estimate == all_figures(labels, probabilities)["accuracy"]
+    assert accuracy.estimate == all_measures(labels, probabilities)["accuracy"]
     # A binomial share's interval is 1.96 standard errors wide on either side.
     error = np.sqrt(accuracy.estimate * (1 - accuracy.estimate) / 300)
     assert accuracy.low == pytest.approx(accuracy.estimate - 1.96 * error, abs=0.012)

@@ -33,7 +33,7 @@ from paddle_ranker.options import Options, option, run_command
 from paddle_ranker.training.curve import METRICS_FILE, read_metrics
 
 SAVE_STEP, EVAL_STEP, BATCH_SIZE, EPOCHS = 3, 7, 8, 3
-OF_THE_CLOCK = {"time", "seconds", "steps_per_second"}  # figures of metrics.jsonl that differ from run to run
+OF_THE_CLOCK = {"time", "seconds", "steps_per_second"}  # numbers in metrics.jsonl that differ from run to run
 SAVE_SECONDS = 0.04  # about what a save takes, pointers and dropping included
 SCRIPTS = {"pairwise": ("ernie_matching/train_pairwise.py", "train_file", "sort/train_pairwise.csv"),
            "cross_encoder": ("cross_encoder/train_ce.py", "train_set", "literature_search_rank/train.csv")}  # fmt: skip
@@ -238,7 +238,7 @@ def check_checkpoints(save_dir: Path, pointers: set[str]) -> list[str]:
 
 
 def differences(expected: Path, actual: Path) -> list[str]:
-    """Return in what two finished runs' folders differ: checkpoints, parameters, figures of every step."""
+    """Return in what two finished runs' folders differ: checkpoints, parameters, metrics of every step."""
     found = []
     names = [sorted(p.name for p in folder.iterdir() if p.name.startswith(("model_", "state_", "best", "last")))
              for folder in (expected, actual)]  # fmt: skip

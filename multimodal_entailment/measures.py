@@ -27,7 +27,7 @@ HEADLINES = ("accuracy", "macro_f1", "auc")
 SHOWN = {"accuracy": "accuracy", "macro_f1": "macro-F1", "auc": "ROC AUC (mean of one-vs-rest)"}
 
 
-def quick_figures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+def quick_measures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     """Return `loss` (mean -log p, nats), `accuracy` and `macro_f1` of `[n]` labels and `[n, classes]` probabilities."""
     predicted = probabilities.argmax(axis=1)
     kept = np.clip(probabilities, 1e-12, None)
@@ -38,25 +38,25 @@ def quick_figures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, fl
     }
 
 
-def all_figures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+def all_measures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     """Return accuracy, macro-F1, and of each class precision, recall, F1 and ROC AUC one-vs-rest, by name.
 
     `auc` is the mean of the classes' (macro). A class without examples has no recall and no AUC: NaN; one that is never
     predicted has a precision of 0.
     """
     predicted = probabilities.argmax(axis=1)
-    figures = quick_figures(labels, probabilities)
+    measures = quick_measures(labels, probabilities)
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predicted, labels=_CLASSES, zero_division=0
     )
     aucs = [_auc(labels == number, probabilities[:, number]) for number in _CLASSES]
-    figures["auc"] = float(np.mean(aucs))
+    measures["auc"] = float(np.mean(aucs))
     for number, name in enumerate(LABELS):
-        figures[f"{name} precision"] = float(precision[number])
-        figures[f"{name} recall"] = float(recall[number]) if support[number] else float("nan")
-        figures[f"{name} f1"] = float(f1[number])
-        figures[f"{name} auc"] = aucs[number]
-    return figures
+        measures[f"{name} precision"] = float(precision[number])
+        measures[f"{name} recall"] = float(recall[number]) if support[number] else float("nan")
+        measures[f"{name} f1"] = float(f1[number])
+        measures[f"{name} auc"] = aucs[number]
+    return measures
 
 
 def _auc(is_class: np.ndarray, probabilities: np.ndarray) -> float:
@@ -95,14 +95,14 @@ def evaluate_predictions(
         found = bootstrap_intervals(
             class_statistics(labels, probabilities), len(labels), resamples=resamples, seed=seed
         )
-    figures = all_figures(labels, probabilities)
-    intervals = {name: replace(interval, estimate=figures[name]) for name, interval in found.items()}
+    measures = all_measures(labels, probabilities)
+    intervals = {name: replace(interval, estimate=measures[name]) for name, interval in found.items()}
     confusion = confusion_matrix(labels, probabilities.argmax(axis=1), labels=_CLASSES)
     return Evaluation(len(labels), intervals, confusion)
 
 
 def class_statistics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Statistic]:
-    """Return the figures of `all_figures`, except the loss, as functions of how often each pair was drawn.
+    """Return the measures of `all_measures`, except the loss, as functions of how often each pair was drawn.
 
     scikit-learn would take minutes for thousands of draws: here a draw's confusion matrix is one product.
     """

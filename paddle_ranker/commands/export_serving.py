@@ -11,7 +11,7 @@ from typing import Optional
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.export.serving_files import variables_of
-from paddle_ranker.model.exported import FORMATS, INPUTS, OUTPUTS, ExportedFolder, prefix_of
+from paddle_ranker.model.exported import GRAPH_FORMATS, INPUTS, OUTPUTS, ExportedFolder, prefix_of
 from paddle_ranker.model.info import RankerInfo, require_kind
 from paddle_ranker.options import Options, option, run_command
 
@@ -92,8 +92,8 @@ def find_exported(
     if info and expected_kind:
         require_kind(folder, info.kind, expected_kind)
     kind = info.kind if info else expected_kind or "pairwise"
-    prefix, _, ending = (model or f"{prefix_of(kind)}.{FORMATS[0]}").rpartition(".")
-    if ending not in FORMATS:
+    prefix, _, ending = (model or f"{prefix_of(kind)}.{GRAPH_FORMATS[0]}").rpartition(".")
+    if ending not in GRAPH_FORMATS:
         raise UsageError(f"--model_filename {model}: must end in .pdmodel or .json")
     if parameters is not None and parameters != f"{prefix}.{_PARAMETERS}":
         raise UsageError(f"--params_filename {parameters}: the parameters of {model} are in {prefix}.{_PARAMETERS}")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import IO, Any, Union, cast
+from typing import IO, Any, Optional, Union, cast
 
 from paddle_ranker.errors import DataError, DependencyError
 from paddle_ranker.registry import Registry
@@ -63,7 +63,15 @@ _TABS = "tsv"  # what is in none of the others
 
 def _format_of(path: str, start: bytes) -> FileFormat:
     name = path.lower().removesuffix(".gz")
-    return next((found for found in FORMATS.values() if found.is_in(name, start)), FORMATS[_TABS])
+    found = _first(lambda one: one.is_in(name, start))
+    if found is None and not name.endswith(FORMATS[_TABS].extensions):
+        FORMATS.load_plugins()  # an installed package may know it
+        found = _first(lambda one: one.is_in(name, start))
+    return found or FORMATS[_TABS]
+
+
+def _first(fits: Callable[[FileFormat], bool]) -> Optional[FileFormat]:
+    return next((found for found in FORMATS.values() if fits(found)), None)
 
 
 def read_rows(path: str) -> Iterator[tuple[int, Row]]:
@@ -235,7 +243,7 @@ def write_rows(path: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ..
     target = os.path.realpath(path)  # through a symbolic link, so that the link stays one
     name = path.lower()
     plain = name.removesuffix(".gz")
-    chosen = next((found for found in FORMATS.values() if plain.endswith(found.extensions)), FORMATS[_TABS])
+    chosen = _first(lambda one: plain.endswith(one.extensions)) or FORMATS[_TABS]
     with new_file(target, "wb") as raw:
         if name != plain:
             # No name and no time in the header: the same records give the same bytes.

@@ -29,11 +29,10 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.engines.opening import open_engine, time_engines
 from paddle_ranker.scoring.engines.precisions import has_int8
-from paddle_ranker.scoring.engines.registry import exported_engines, is_installed
+from paddle_ranker.scoring.engines.registry import exported_engines, int8_engines, is_installed
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, remove_unfinished
 from paddle_ranker.storage.digest import content_digest
 
-_INT8_ENGINES = ("onnx", "openvino")
 _PRECISIONS = ("fp32", "bf16", "int8")
 _SHARES_LEFT_OUT = (0, 1 / 8, 1 / 4, 1 / 2)  # of the products: the ones with the largest errors, until it is good
 
@@ -103,7 +102,7 @@ def quantize_folder(options: QuantizeOptions) -> Quantized:
         def judge() -> list[Quality]:
             opened = [
                 open_engine(trial, LoadOptions(engine=name, precision="int8", threads=options.cpu_threads))
-                for name in filter(is_installed, _INT8_ENGINES)
+                for name in filter(is_installed, int8_engines())
             ]
             return [row for engine in opened for row in measure(dev, engine, fp32)]
 

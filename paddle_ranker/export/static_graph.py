@@ -20,7 +20,7 @@ from paddle.static import InputSpec
 from paddle_ranker.errors import RankerError
 from paddle_ranker.export.parity import Parity, checks_of, compare, network_outputs
 from paddle_ranker.export.static_model import StaticModel, name_outputs
-from paddle_ranker.model.exported import FORMATS, ExportedFolder
+from paddle_ranker.model.exported import GRAPH_FORMATS, ExportedFolder
 from paddle_ranker.model.kinds import KINDS, ModelKind, kind_of
 from paddle_ranker.model.signature import RANKER, Signature
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, new_folder, remove_unfinished
@@ -95,7 +95,7 @@ def write_static_model(network: nn.Layer, target: Path, signature: Signature = R
 
 def program_file(folder: Path, prefix: str) -> Path:
     """Return the file of a static model's graph, whichever Paddle wrote it."""
-    return next(path for path in (folder / f"{prefix}.{format}" for format in FORMATS) if path.is_file())
+    return next(path for path in (folder / f"{prefix}.{format}" for format in GRAPH_FORMATS) if path.is_file())
 
 
 def _facts(folder: Path, prefix: str, signature: Signature, parities: dict[str, Parity]) -> dict[str, Any]:
@@ -138,4 +138,4 @@ def _require_replaceable(output: Path, kind: ModelKind, option: str) -> None:
         )
 
 
-_ENDINGS = (*FORMATS, "pdiparams", "onnx", "int8.onnx")
+_ENDINGS = (*GRAPH_FORMATS, "pdiparams", "onnx", "int8.onnx")

@@ -25,7 +25,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.signature import RANKER, Signature
 
 INPUTS, OUTPUTS = RANKER.input_names, RANKER.output_names
-FORMATS = ("json", "pdmodel")
+GRAPH_FORMATS = ("json", "pdmodel")
 _PARAMETERS = ".pdiparams"
 DEFAULTS = LoadOptions()
 
@@ -75,7 +75,7 @@ class ExportedFolder:
                 f"{EXPORT} FOLDER"
             )
         exported = cls(folder, prefix, kind, info, kind.signature(info), kind.configs(folder, info))
-        if not any((folder / f"{prefix}.{format}").is_file() for format in FORMATS):
+        if not any((folder / f"{prefix}.{format}").is_file() for format in GRAPH_FORMATS):
             raise CheckpointError(f"{folder}: there is no {prefix}.json and no {prefix}.pdmodel in it; copy it again")
         for name, size in export["files"].items():
             path = folder / name
@@ -111,7 +111,7 @@ class ExportedFolder:
     @property
     def program(self) -> Path:
         """The file of the graph."""
-        found = [self.folder / f"{self.prefix}.{format}" for format in FORMATS]
+        found = [self.folder / f"{self.prefix}.{format}" for format in GRAPH_FORMATS]
         return next(path for path in found if path.is_file())
 
     @property

@@ -46,7 +46,7 @@ class BatchRunner:
 
         Of several `shares` one is computed, every n-th batch; the other rows are 0.
         """
-        found: Optional[np.ndarray] = None
+        found: Optional[np.ndarray] = None if len(columns) else self._column(self.engine.limits.empty()).astype(float)
         batches = scoring_batches(columns.lengths, self.max_tokens, self.max_rows)
         for rows in islice(batches, share, None, shares):
             values = self.logits_of(columns, rows)
@@ -61,7 +61,10 @@ class BatchRunner:
 
     def batch_logits(self, arrays: Arrays) -> np.ndarray:
         """Return the output for one padded batch, as `Columns.pad` makes it: `[batch]` where it is one number a row."""
-        values = self.engine.run(arrays)[self.output]
+        return self._column(self.engine.run(arrays))
+
+    def _column(self, outputs: Arrays) -> np.ndarray:
+        values = outputs[self.output]
         return values.reshape(-1) if values.shape[1:] in ((), (1,)) else values
 
 

@@ -213,6 +213,7 @@ def test_a_kind_of_model_gives_its_vectors_in_every_engine(
     np.testing.assert_allclose(found, wanted, atol=2e-5)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-5)
     assert loaded.kind.name == "vectors"
+    assert vectors_of(loaded, []).shape == (0, loaded.info.size)
 
 
 @pytest.mark.parity

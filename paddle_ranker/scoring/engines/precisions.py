@@ -6,6 +6,7 @@ from typing import Optional
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.runtime import processor_fields, read_cpuinfo
+from paddle_ranker.scoring.engines.registry import int8_engines
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 _BF16 = ("avx512_bf16", "amx_bf16")
@@ -33,7 +34,7 @@ def require_precision(
         reason = f"this processor has neither {' nor '.join(_BF16)}"
     hint = ""
     if precision == "int8":
-        hint = " (int8 is for the engines onnx and openvino)"
+        hint = f" (int8 is for the engines {' and '.join(int8_engines())})"
     elif precision == "fp16" and on_cpu:
         hint = " (fp16 needs --device gpu)"
     raise UsageError(f"--precision {precision}: {reason}; supported here: {', '.join(usable)}{hint}")

@@ -47,6 +47,11 @@ def exported_engines() -> list[str]:
     return [name for name in ENGINES if name not in (DYGRAPH, AUTO)]
 
 
+def int8_engines() -> list[str]:
+    """Return the names of the engines that compute in 8-bit integers."""
+    return [name for name, kind in ENGINES.items() if "int8" in kind.precisions]
+
+
 def is_installed(engine: str) -> bool:
     """Return whether the package that an engine needs is installed; it is not imported."""
     package = ENGINES[engine].package
@@ -94,4 +99,4 @@ ENGINES.add(
         _class("openvino", "OpenVinoEngine"), "OpenVINO", package="openvino", precisions=("fp32", "bf16", "int8")
     ),
 )
-ENGINES.add(AUTO, EngineKind(_class("opening", "open_fastest"), "the fastest of these here"))
+ENGINES.add(AUTO, EngineKind(_class("opening", "open_fastest"), "the fastest of these here", needs_paddle=True))

@@ -13,6 +13,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import option
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
 from paddle_ranker.scoring.engines.registry import ENGINES
+from paddle_ranker.scoring.options import engine_help
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE, Limits
 
 MOST_STREAMS = 64
@@ -47,8 +48,7 @@ class ServeConfig(Limits):
     workers: int = option(1, help="processes, each with the model in its own memory", minimum=1, maximum=256)
     engine: Optional[str] = option(
         None,
-        help="what computes the scores: dygraph, of a trained ranker; inference, onnx, openvino or auto, of an "
-        "exported one (default: dygraph for a trained ranker, inference for an exported one)",
+        help=engine_help,
         choices=ENGINES,
     )
     precision: str = option(

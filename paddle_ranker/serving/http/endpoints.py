@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import Options
 from paddle_ranker.registry import Registry
+from paddle_ranker.scoring.engines.registry import ENGINES
 from paddle_ranker.serving.core.config import ServeConfig
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class _Ranker(Endpoint):
     )
 
     def needs_paddle(self, config: ServeConfig) -> bool:
-        return config.engine not in ("onnx", "openvino")
+        return config.engine is None or ENGINES[config.engine].needs_paddle
 
     def service(self, config: ServeConfig) -> ModelSlot[Any]:
         from paddle_ranker.serving.core.service import EngineService

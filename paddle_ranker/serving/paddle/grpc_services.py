@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Awaitable
 from contextlib import nullcontext
-from functools import partial
 from typing import Any, Callable, Optional
 
 import grpc
@@ -71,7 +70,7 @@ async def start_grpc(
         (PIPELINE_SERVICE, {"inference": calls.pipeline}),
     ):
         handlers = {
-            name: grpc.unary_unary_rpc_method_handler(partial(calls.answer, method)) for name, method in methods.items()
+            name: grpc.unary_unary_rpc_method_handler(calls.handler(method)) for name, method in methods.items()
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
     try:
@@ -122,7 +121,15 @@ class _Calls:
         except Fault as fault:
             raise _PipelineFault(fault.kind, str(fault)) from fault
 
-    async def answer(self, method: Method, data: bytes, context: Any) -> bytes:
+    def handler(self, method: Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
+        """Return what answers the calls of a method: a coroutine function, for which grpcio 1.33 takes no partial."""
+
+        async def answer(data: bytes, context: Any) -> bytes:
+            return await self._answer(method, data, context)
+
+        return answer
+
+    async def _answer(self, method: Method, data: bytes, context: Any) -> bytes:
         """Return what a method answers; abort the call where it is refused."""
         self._active += 1
         try:

@@ -231,7 +231,7 @@ def test_products_are_left_out_until_the_loss_is_small(
         return [quantized.Quality("onnx", "auc", 1.0, 1.0 - loss, quantized.Interval(-loss, -loss, -loss), 0.1)]
 
     monkeypatch.setattr(quantized, "measure", measured)
-    monkeypatch.setattr(quantized, "_INT8_ENGINES", ("onnx",))
+    monkeypatch.setattr(quantized, "int8_engines", lambda: ("onnx",))
     assert command(folder, dev) == 0
     info = RankerInfo.read(folder)
     assert info and info.export and len(info.export["int8"]["left_out"]) == 2  # a quarter of six, after an eighth

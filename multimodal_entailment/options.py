@@ -11,9 +11,7 @@ from paddle_ranker.errors import UsageError
 from paddle_ranker.model.exported import is_exported
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import ThreadOptions, option, redeclare
-from paddle_ranker.scoring.engines.precisions import PRECISIONS
-from paddle_ranker.scoring.engines.registry import ENGINES
-from paddle_ranker.scoring.options import engine_help
+from paddle_ranker.scoring.options import ScoringOptions
 from paddle_ranker.training.options import TrainingOptions
 
 MODALITIES = ("both", "text", "image")
@@ -120,9 +118,9 @@ class ModelOptions(ThreadOptions):
     batch_size: int = option(32, help="pairs a batch", minimum=1)
     image_workers: int = option(0, help="threads that decode images; 0: one a core", minimum=0)
     device: str = option("gpu", help="cpu, gpu, xpu or npu; what was exported runs on the CPU")
-    engine: Optional[str] = option(None, help=engine_help, choices=ENGINES)
-    precision: str = option(
-        "fp32", help="of the matrix products; other than fp32 needs an exported model", choices=PRECISIONS
+    engine: Optional[str] = redeclare(ScoringOptions, "engine")
+    precision: str = redeclare(
+        ScoringOptions, "precision", help="of the matrix products; other than fp32 needs an exported model"
     )
 
     def load_options(self) -> LoadOptions:

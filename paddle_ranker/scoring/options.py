@@ -47,11 +47,7 @@ class RankerOptions(WindowOptions, BatchOptions, TokenizerOptions, RowOptions, D
 class ScoringOptions(RankerOptions):
     """What evaluation and prediction accept."""
 
-    engine: Optional[str] = option(
-        None,
-        help=engine_help,
-        choices=ENGINES,
-    )
+    engine: Optional[str] = option(None, help=engine_help, choices=ENGINES)
     precision: str = option(
         "fp32", help="of the matrix products; other than fp32 needs an exported ranker", choices=PRECISIONS
     )

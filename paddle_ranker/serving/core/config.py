@@ -7,13 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional, Union
 
-from paddle_ranker.encoding.tokenizers.backends import BACKENDS
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.options import option
-from paddle_ranker.scoring.engines.precisions import PRECISIONS
-from paddle_ranker.scoring.engines.registry import ENGINES
-from paddle_ranker.scoring.options import engine_help
+from paddle_ranker.options import option, redeclare
+from paddle_ranker.scoring.options import ScoringOptions
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE, Limits
 
 MOST_STREAMS = 64
@@ -46,29 +43,19 @@ class ServeConfig(Limits):
         maximum=65535,
     )
     workers: int = option(1, help="processes, each with the model in its own memory", minimum=1, maximum=256)
-    engine: Optional[str] = option(
-        None,
-        help=engine_help,
-        choices=ENGINES,
-    )
-    precision: str = option(
-        "fp32", help="of the matrix products; other than fp32 needs an exported ranker", choices=PRECISIONS
-    )
+    engine: Optional[str] = redeclare(ScoringOptions, "engine")
+    precision: str = redeclare(ScoringOptions, "precision")
     device: str = option("cpu", help="cpu, gpu, xpu or npu")
     cpu_threads: int = option(
         0, help="threads of a matrix product in each worker; 0: all cores, shared among the workers", minimum=0
     )
     streams: int = option(1, help="batches that each worker computes at once", minimum=1, maximum=MOST_STREAMS)
-    batch_size: int = option(32, help="pairs of full length that are scored at once", minimum=1)
+    batch_size: int = redeclare(ScoringOptions, "batch_size", shared=False)
     max_wait_us: int = option(
         0, help="microseconds that a request waits for others while the engine is idle", minimum=0, maximum=10_000_000
     )
-    max_seq_length: Optional[int] = option(
-        None, help="longest pair in tokens (default: what the ranker was trained with)", minimum=5
-    )
-    tokenizer: str = option(
-        "auto", help="what turns text into ids; all give the same, auto is the fastest", choices=BACKENDS
-    )
+    max_seq_length: Optional[int] = redeclare(ScoringOptions, "max_seq_length", aliases=())
+    tokenizer: str = redeclare(ScoringOptions, "tokenizer", shared=False)
     header_seconds: float = option(10.0, help="that a request's head may take", above=0)
     body_seconds: float = option(30.0, help="that a request's body, and reading its answer, may take", above=0)
     idle_seconds: float = option(75.0, help="after which an HTTP connection without a request is closed", minimum=1)

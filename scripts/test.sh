@@ -74,7 +74,9 @@ test_stack() {
     check "$stack: unit, parity and server tests" tests "$stack" 'unit, parity and server' $(side_by_side) \
         -m '(unit or parity or server) and not slow and not real_data' "$@"
     if [ "$ALL" = yes ]; then
-        check "$stack: slow and real data tests" tests "$stack" 'slow and real data' -m 'slow or real_data' "$@"
+        # shellcheck disable=SC2046
+        check "$stack: slow and real data tests" tests "$stack" 'slow and real data' $(side_by_side) \
+            -m 'slow or real_data' "$@"
     fi
 }
 

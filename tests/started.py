@@ -32,7 +32,10 @@ class Started:
 
     @property
     def output(self) -> str:
-        return self._log.read_text(encoding="utf-8", errors="replace")
+        """What it has written, in whole lines while it runs: a write can be seen half done."""
+        ended = self.process.poll() is not None
+        text = self._log.read_text(encoding="utf-8", errors="replace")
+        return text if ended else text[: text.rfind("\n") + 1]
 
     def until(self, condition: Callable[[], bool], *, running: bool = True) -> None:
         """Wait until the condition holds; fail where the command ends before that, if it is to be `running`."""

@@ -23,15 +23,14 @@ teacher="$DEMO_RANKER/best"
 dev="$DEMO_DATA/sort/dev_pairwise.csv"
 train="$DEMO_DATA/sort/train_pairwise.csv"
 scored="$ROOT/checkpoint/distilled_triples.tsv"
-starter="$("$PYTHON" -m paddle_ranker starter --corpus "$DEMO_DATA/recall/corpus.csv:$train" \
-    --num_hidden_layers 1 --hidden_size 64 --num_attention_heads 2)"
+ensure_starter --num_hidden_layers 1 --hidden_size 64 --num_attention_heads 2
 
 # Train a student: NAME TRAIN_FILE LOSS EPOCHS
 train_student() {
     say ""
     say "student, $1:"
     run_single "$ROOT/$COMMANDS/$TRAIN.py" --train_file "$2" --test_file "$dev" --save_dir "$ROOT/checkpoint/student_$1" \
-        --model_name_or_path "$starter" --loss "$3" --epochs "$4" --eval_step 100 --logging_steps 100 --max_seq_length 64 \
+        --model_name_or_path "$STARTER" --loss "$3" --epochs "$4" --eval_step 100 --logging_steps 100 --max_seq_length 64 \
         --learning_rate 1e-3 --new_parts_factor 1 --weight_decay 0.01 --warmup_proportion 0.06 \
         ${device[@]+"${device[@]}"}
 }

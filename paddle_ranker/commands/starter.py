@@ -41,6 +41,12 @@ class StarterOptions(Options):
     )
     output_dir: Optional[str] = option(None, help="folder to make (default: one in the user's cache)")
     vocab_size: int = option(8000, help="word pieces at the most", minimum=100)
+    characters: str = option(
+        "corpus",
+        choices=("corpus", "gb2312"),
+        help="which stand in the vocabulary: those of the texts, or also GB 2312's 6,763 ideographs and ASCII's "
+        "letters and digits, so that texts to come have few unknown ones",
+    )
     num_hidden_layers: int = option(2, help="layers", minimum=1)
     hidden_size: int = option(128, help="width", minimum=8)
     num_attention_heads: int = option(4, help="attention heads; divides the width", minimum=1)
@@ -97,13 +103,14 @@ def _read(path: Path) -> bytes:
 
 def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None:
     runtime.prepare()
-    from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_vocabulary
+    from paddle_ranker.encoding.vocabulary import common_characters, train_wordpiece_vocabulary, write_vocabulary
     from paddle_ranker.model.config import EncoderConfig, write_config
     from paddle_ranker.model.encoder import Encoder
     from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
     from paddle_ranker.storage.atomic import new_folder
 
-    vocabulary = train_wordpiece_vocabulary(_texts(files), options.vocab_size)
+    characters = common_characters() if options.characters == "gb2312" else ""
+    vocabulary = train_wordpiece_vocabulary(_texts(files), options.vocab_size, characters=characters)
     config = EncoderConfig.small(
         len(vocabulary),
         layers=options.num_hidden_layers,

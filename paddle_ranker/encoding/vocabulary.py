@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import string
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -26,21 +27,26 @@ def train_wordpiece_vocabulary(
     vocab_size: int,
     lowercase: bool = True,
     special_tokens: Sequence[str] = SPECIAL_TOKENS,
+    characters: str = "",
 ) -> list[str]:
     """Return at most `vocab_size` tokens: special ones, characters, `##` characters, then merged pieces by rank.
 
-    `texts` is read once, in constant memory but for its distinct words, which are split as `PairEncoder` splits them.
+    `characters` are in it whether or not a text holds them. `texts` is read once, in constant memory but for its
+    distinct words, which are split as `PairEncoder` splits them.
     Frequent neighbours are merged first, as in byte-pair encoding, until the size is reached or no pair occurs twice.
     The same texts give the same tokens in the same order, whatever the hash seed or the number of threads.
 
     Raises `DataError` for texts without a word, `UsageError` where the characters alone exceed `vocab_size`, and
     `DependencyError` without Hugging Face's `tokenizers`.
     """
-    counts = _count_words(texts, WordSplitter(TextRules(do_lower_case=lowercase)))
+    splitter = WordSplitter(TextRules(do_lower_case=lowercase))
+    counts = _count_words(texts, splitter)
     if not counts:
         raise DataError("the texts to make a vocabulary from hold no word: give a corpus with text in it")
-    initial = sorted({char for word in counts for char in word})
-    continued = [CONTINUATION + char for char in sorted({char for word in counts for char in word[1:]})]
+    # Twice each: what follows itself within a word is a letter or a digit, and what cannot is a word of its own.
+    spelled = [*counts, *(word for char in characters for word in splitter.split(char + char))]
+    initial = sorted({char for word in spelled for char in word})
+    continued = [CONTINUATION + char for char in sorted({char for word in spelled for char in word[1:]})]
     alphabet = [*special_tokens, *initial, *continued]
     if len(alphabet) > vocab_size:
         raise UsageError(
@@ -49,6 +55,13 @@ def train_wordpiece_vocabulary(
             f"ask for at least {len(alphabet)}"
         )
     return alphabet + _merged_pieces(counts, alphabet, vocab_size)
+
+
+def common_characters() -> str:
+    """Return ASCII's letters and digits and the 6,763 ideographs of GB 2312, the common ones of written Chinese."""
+    # Both levels stand in rows 0xB0 to 0xF7; the five places that are empty decode to nothing.
+    rows = bytes(byte for high in range(0xB0, 0xF8) for low in range(0xA1, 0xFF) for byte in (high, low))
+    return string.ascii_lowercase + string.ascii_uppercase + string.digits + rows.decode("gb2312", "ignore")
 
 
 def write_vocabulary(folder: Union[str, os.PathLike[str]], tokens: Sequence[str]) -> Path:

@@ -111,3 +111,14 @@ def test_pretraining_reads_the_texts_and_keeps_the_shape(
     ]
     # not the same folder in the cache
     assert make_starter(dataclasses.replace(options, pretrain_steps=1)) != drawn
+
+
+def test_common_characters_are_known_though_no_text_holds_them(options: StarterOptions) -> None:
+    def unknown(folder: Path) -> bool:
+        pair_encoder = start_ranker(folder, Fresh("pairwise"), LoadOptions(max_seq_length=32)).pair_encoder
+        return pair_encoder.unk_id in pair_encoder.encode(["癫痫 Quiz9"], ["齄"]).ids
+
+    assert unknown(make_starter(options))
+    assert not unknown(make_starter(dataclasses.replace(options, characters="gb2312", vocab_size=7000)))
+    with pytest.raises(RankerError, match="vocab_size 200 is smaller than the alphabet"):
+        make_starter(dataclasses.replace(options, characters="gb2312"))

@@ -18,6 +18,8 @@ from typing import Callable
 
 import pytest
 
+from benchmarks.script_commands import arguments_after, script_commands
+from paddle_ranker.commands.starter import StarterOptions
 from paddle_ranker.data.demo import files, phrases
 from paddle_ranker.data.demo.dice import Dice
 from paddle_ranker.data.demo.files import HEADERS, MANIFEST, write_demo
@@ -34,6 +36,7 @@ from paddle_ranker.data.demo.scenes import (
     part,
 )
 from paddle_ranker.data.demo.vocabulary import FIELDS, SPLITS
+from paddle_ranker.options import parse_options
 from tests.conftest import REPOSITORY, load_script
 
 pytestmark = pytest.mark.unit
@@ -391,3 +394,19 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / MANIFEST).write_text("{")
     assert run(tmp_path) == 1
     assert MANIFEST in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", ["train_pairwise.sh", "train_ce.sh"])
+def test_the_starters_vocabulary_is_learned_from_no_text_of_dev_and_test(tmp_path: Path, script: str) -> None:
+    write_demo(tmp_path, seed=7, size=300, queries=20)
+    arguments = arguments_after(script_commands(REPOSITORY / "scripts" / script), "starter")
+    corpus = parse_options(StarterOptions, arguments, "starter", "").corpus.split(os.pathsep)
+    learned = {
+        cell
+        for name in corpus
+        for row in rows(tmp_path, os.path.relpath(name, REPOSITORY / "datasets"))
+        for cell in row
+    }
+    for split in SPLITS[1:]:
+        held_out = {text for row in rows(tmp_path, f"sort/{split}_graded.csv")[1:] for text in row[:2]}
+        assert len(held_out) > 100 and not held_out & learned

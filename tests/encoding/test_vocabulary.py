@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.encoding.vocabulary import SPECIAL_TOKENS, train_wordpiece_vocabulary, write_vocabulary
+from paddle_ranker.encoding.vocabulary import (
+    SPECIAL_TOKENS,
+    common_characters,
+    train_wordpiece_vocabulary,
+    write_vocabulary,
+)
 from paddle_ranker.errors import DataError, DependencyError, UsageError
 
 pytestmark = pytest.mark.unit
@@ -34,6 +39,16 @@ def test_words_are_split_as_the_encoder_splits_them() -> None:
     tokens = train_wordpiece_vocabulary(["中文中文中文", "x＋y x＋y", "É É", "\u200bq" + "w" * 101], vocab_size=50)
     assert tokens == [*SPECIAL_TOKENS, "e", "x", "y", "中", "文", "＋"]
     assert "É" in train_wordpiece_vocabulary(["É É"], vocab_size=50, lowercase=False)
+
+
+def test_characters_are_in_it_whether_or_not_a_text_holds_them() -> None:
+    pytest.importorskip("tokenizers")
+    tokens = train_wordpiece_vocabulary(["ab 中"], vocab_size=50, characters="中国B9b")
+    # An ideograph is a word of its own, so nothing of it goes on.
+    assert tokens == [*SPECIAL_TOKENS, "9", "a", "b", "中", "国", "##9", "##b"]
+    common = common_characters()
+    assert len(common) == len(set(common)) == 62 + 6763
+    assert common.startswith("abc") and common[62:64] == "啊阿" and common[-1] == "齄"
 
 
 def textbook(words: Counter[str], alphabet: list[str], vocab_size: int) -> list[str]:

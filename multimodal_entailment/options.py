@@ -10,7 +10,7 @@ from paddle_ranker.encoding.options import TokenizerOptions
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.exported import is_exported
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.options import ThreadOptions, option, redeclare
+from paddle_ranker.options import AUTO_DEVICE, DEVICE_HELP, ThreadOptions, option, redeclare
 from paddle_ranker.scoring.options import ScoringOptions
 from paddle_ranker.training.options import TrainingOptions
 
@@ -117,7 +117,7 @@ class ModelOptions(ThreadOptions):
     skip_bad_rows: bool = option(False, help="leave out malformed rows, take broken images for missing, count both")
     batch_size: int = option(32, help="pairs a batch", minimum=1)
     image_workers: int = option(0, help="threads that decode images; 0: one a core", minimum=0)
-    device: str = option("gpu", help="cpu, gpu, xpu or npu; what was exported runs on the CPU")
+    device: str = option(AUTO_DEVICE, help=f"{DEVICE_HELP}; what was exported runs on the CPU")
     engine: Optional[str] = redeclare(ScoringOptions, "engine")
     precision: str = redeclare(
         ScoringOptions, "precision", help="of the matrix products; other than fp32 needs an exported model"

@@ -32,6 +32,8 @@ from paddle_ranker.errors import RankerError, UsageError, did_you_mean
 from paddle_ranker.registry import load_named_plugins
 
 REQUIRED: Any = object()
+AUTO_DEVICE = "auto"  # a GPU where there is one, else the CPU: `runtime.find_device`
+DEVICE_HELP = "auto: a GPU where there is one, else the CPU; or cpu, gpu, xpu, npu"
 # So that NaN holds none of them.
 _BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "minimum": (operator.ge, "at least"),
@@ -109,7 +111,7 @@ class ThreadOptions(Options):
 class DeviceOptions(ThreadOptions):
     """What every command accepts that computes on a device of the user's choice."""
 
-    device: str = option("gpu", help="cpu, gpu, xpu or npu", shared=True)
+    device: str = option(AUTO_DEVICE, help=DEVICE_HELP, shared=True)
 
 
 @dataclass(frozen=True)

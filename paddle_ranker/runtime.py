@@ -7,6 +7,7 @@ Paddle after it. Importing this module imports neither Paddle nor PaddleNLP.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import platform
 import random
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Optional
 
 from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.options import AUTO_DEVICE
 
 MATH_VARIABLE = "MKL_DEBUG_CPU_TYPE"  # read by the MKL of 2019 that Paddle bundles
 MATH_CHOICE = "PADDLE_RANKER_MATH"
@@ -196,11 +198,49 @@ def available_devices() -> list[str]:
     return found
 
 
+@dataclass(frozen=True)
+class FoundDevice:
+    """What `--device auto` comes to, `cpu` or `gpu`, and why."""
+
+    name: str
+    reason: str
+
+    def report(self) -> None:
+        """Say it in one line on standard error: once a process, and of several that train together in the first."""
+        if os.environ.get("PADDLE_TRAINER_ID", "0") == "0":
+            _report_device(f"device: {self.name} ({self.reason})")
+
+
+@functools.cache
+def _report_device(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def has_cuda_device() -> bool:
+    """Return whether a process started here would see a GPU of NVIDIA's, without asking any library."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and (not visible or visible.startswith("-1") or visible == "NoDevFiles"):
+        return False
+    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()  # the latter under Windows
+
+
+def find_device() -> FoundDevice:
+    """Return the device that Paddle takes where none is named: a GPU where there is one, else the CPU."""
+    import paddle
+
+    if "gpu" in available_devices():
+        return FoundDevice("gpu", "the first that Paddle finds; --device names another")
+    if paddle.device.is_compiled_with_cuda():
+        return FoundDevice("cpu", "Paddle finds no GPU here")
+    return FoundDevice("cpu", "this Paddle is the CPU build")
+
+
 def select_device(name: str) -> str:
     """Make `name` the device of everything that follows, and return it in Paddle's form (`cpu`, `gpu:0`, ...).
 
     Args:
-        name: `cpu`, `gpu`, `xpu` or `npu`, with or without a number (`gpu:1`).
+        name: `cpu`, `gpu`, `xpu` or `npu`, with or without a number (`gpu:1`); or `auto`, and what that comes to is
+            said in a line.
     Raises:
         UsageError: not the name of a device.
         RankerError: that device is not here; the message names what is.
@@ -208,9 +248,14 @@ def select_device(name: str) -> str:
     import paddle
 
     _take_back_signals()
+    if name == AUTO_DEVICE:
+        found = find_device()
+        found.report()
+        name = found.name
     kind, colon, number = name.partition(":")
     if kind not in DEVICES or (colon and not number.isdigit()) or (kind == "cpu" and colon):
-        raise UsageError(f"--device {name}: choose from {', '.join(DEVICES)}, or one with its number, as in gpu:0")
+        names = ", ".join((*DEVICES, AUTO_DEVICE))
+        raise UsageError(f"--device {name}: choose from {names}, or one with its number, as in gpu:0")
     here = available_devices()
     remedy = f"available here: {', '.join(here)}; type --device {here[-1]}"
     if kind not in here:

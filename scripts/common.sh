@@ -142,7 +142,7 @@ run_python() {
     device="$(option_value --device "$@")"
     if [ -z "$processes" ]; then
         case "$device" in
-            '' | gpu) processes="$(usable_gpus)" ;;
+            '' | auto | gpu) processes="$(usable_gpus)" ;;
             *) processes=1 ;;
         esac
     fi

@@ -17,11 +17,6 @@ describe() {
     DEMO_RANKER="$ROOT/checkpoint/$1"
 }
 
-# Print `--device cpu` where no device is named and no GPU is there: the commands' own default is gpu.
-default_device() {
-    if ! has_option --device "$@" && [ "$(usable_gpus)" = 0 ]; then say "--device cpu"; fi
-}
-
 # Whether an option is among the arguments under one of its names: `has_any "--test_set --input_file" "$@"`.
 has_any() {
     local names="$1" name
@@ -52,14 +47,13 @@ ensure_demo_ranker() {
 # Train a ranker as the arguments say; without TRAIN_OPTION among them the demo's, and rank with the result.
 # `train_demo KIND TRAIN_OPTION TRAIN_FILE DEV_FILE TEST_FILE "RECIPE" "$@"`
 train_demo() {
-    local option="$2" train="$DEMO_DATA/$3" dev="$DEMO_DATA/$4" test="$DEMO_DATA/$5" trained device=() recipe=()
+    local option="$2" train="$DEMO_DATA/$3" dev="$DEMO_DATA/$4" test="$DEMO_DATA/$5" trained recipe=()
     describe "$1"
     read -ra recipe <<<"$6"
     shift 6
     ensure_environment
-    read -ra device <<<"$(default_device "$@")"
     if has_option "$option" "$@" || wants_help "$@"; then
-        run_python "$ROOT/$COMMANDS/$TRAIN.py" ${device[@]+"${device[@]}"} "$@"
+        run_python "$ROOT/$COMMANDS/$TRAIN.py" "$@"
         return
     fi
 
@@ -72,13 +66,13 @@ train_demo() {
     fi
     # The arguments come last: they win over the demo's.
     run_python "$ROOT/$COMMANDS/$TRAIN.py" "$option" "$train" --test_file "$dev" --save_dir "$DEMO_RANKER" \
-        "${recipe[@]}" ${device[@]+"${device[@]}"} "$@"
+        "${recipe[@]}" "$@"
 
     trained="$(option_value --save_dir --save_dir "$DEMO_RANKER" "$@")/best"
     say ""
     say "The titles of three queries, as this ranker orders them:"
     run_single -m paddle_ranker rank --params_path "$trained" --input_file "$test" --max_queries 3 --top_k 5 \
-        --device "$(option_value --device --device gpu ${device[@]+"${device[@]}"} "$@")"
+        --device "$(option_value --device --device auto "$@")"
     say ""
     say "Next:"
     say "  bash scripts/$EVALUATE.sh --init_from_ckpt '$trained'     # all measures on the dev file"
@@ -90,16 +84,15 @@ train_demo() {
 # names, separated by spaces.
 # `score_demo KIND FILE INPUT_OPTION DEMO_INPUT RANKER_OPTION "$@"`
 score_demo() {
-    local file="$2" input_option="$3" input="$4" ranker_option="$5" demo=() device=()
+    local file="$2" input_option="$3" input="$4" ranker_option="$5" demo=()
     describe "$1"
     shift 5
     ensure_environment
-    read -ra device <<<"$(default_device "$@")"
     if ! wants_help "$@"; then
         has_any "$input_option" "$@" || { ensure_demo_data >&2; demo+=("${input_option%% *}" "$DEMO_DATA/$input"); }
         has_option "$ranker_option" "$@" || { ensure_demo_ranker >&2; demo+=("$ranker_option" "$DEMO_RANKER/best"); }
     fi
-    run_single "$ROOT/$COMMANDS/$file" ${demo[@]+"${demo[@]}"} ${device[@]+"${device[@]}"} "$@"
+    run_single "$ROOT/$COMMANDS/$file" ${demo[@]+"${demo[@]}"} "$@"
 }
 
 # Export a ranker as the arguments say; without --params_path the demo's, without --output_path into FOLDER.

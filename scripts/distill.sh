@@ -10,9 +10,8 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/demo.sh"
 
 ensure_environment
-read -ra device <<<"$(default_device "$@")"
 if [ $# -gt 0 ]; then
-    run_single -m paddle_ranker distill "$@" ${device[@]+"${device[@]}"}
+    run_single -m paddle_ranker distill "$@"
     exit
 fi
 
@@ -31,19 +30,17 @@ train_student() {
     say "student, $1:"
     run_single "$ROOT/$COMMANDS/$TRAIN.py" --train_file "$2" --test_file "$dev" --save_dir "$ROOT/checkpoint/student_$1" \
         --model_name_or_path "$STARTER" --loss "$3" --epochs "$4" --eval_step 100 --logging_steps 100 --max_seq_length 64 \
-        --learning_rate 1e-3 --new_parts_factor 1 --weight_decay 0.01 --warmup_proportion 0.06 \
-        ${device[@]+"${device[@]}"}
+        --learning_rate 1e-3 --new_parts_factor 1 --weight_decay 0.01 --warmup_proportion 0.06
 }
 
 head -n 601 "$train" >"$ROOT/checkpoint/few_triples.tsv" # with the header
 train_student alone "$ROOT/checkpoint/few_triples.tsv" ranknet_bce 20
 say ""
-run_single -m paddle_ranker distill "$teacher" "$train" "$scored" ${device[@]+"${device[@]}"}
+run_single -m paddle_ranker distill "$teacher" "$train" "$scored"
 train_student taught "$scored" margin_mse 2
 
 say ""
 run_single -m paddle_ranker compare "alone=$ROOT/checkpoint/student_alone/best" \
-    "taught=$ROOT/checkpoint/student_taught/best" "teacher=$teacher" --test_file "$dev" --baselines false \
-    ${device[@]+"${device[@]}"}
+    "taught=$ROOT/checkpoint/student_taught/best" "teacher=$teacher" --test_file "$dev" --baselines false
 say ""
 say "Next: bash scripts/distill.sh YOUR_RANKER YOUR_TRIPLES_OR_PAIRS OUTPUT_FILE   # then train on OUTPUT_FILE with --loss margin_mse"

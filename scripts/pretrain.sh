@@ -9,9 +9,8 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/demo.sh"
 
 ensure_environment
-read -ra device <<<"$(default_device "$@")"
 if has_option --train_files "$@" || wants_help "$@"; then
-    run_python "$ROOT/pretraining/train_mlm.py" ${device[@]+"${device[@]}"} "$@"
+    run_python "$ROOT/pretraining/train_mlm.py" "$@"
     exit
 fi
 
@@ -34,10 +33,10 @@ SHAPE
 run_python "$ROOT/pretraining/train_mlm.py" --train_files "$corpus" --tokenizer "$tokenizer" \
     --config "$folder/shape.json" --save_dir "$trained" --dropout 0 --max_seq_length 64 --batch_size 4 \
     --gradient_accumulation_steps 1 --epochs 4 --learning_rate 1e-3 --eval_step 400 --save_step 400 --logging_steps 100 \
-    --keep 1 ${device[@]+"${device[@]}"} "$@"
+    --keep 1 "$@"
 
 best="$(option_value --save_dir --save_dir "$trained" "$@")/best"
-used="$(option_value --device --device gpu ${device[@]+"${device[@]}"} "$@")"
+used="$(option_value --device --device auto "$@")"
 say ""
 say "What this model puts for the masks:"
 run_single "$ROOT/pretraining/fill_mask.py" --model "$best" --device "$used" --top_k 3 "联邦[MASK]习的若干[MASK]考"

@@ -9,9 +9,8 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/demo.sh"
 
 ensure_environment
-read -ra device <<<"$(default_device "$@")"
 if has_option --train_file "$@" || wants_help "$@"; then
-    run_python "$ROOT/multimodal_entailment/train.py" ${device[@]+"${device[@]}"} "$@"
+    run_python "$ROOT/multimodal_entailment/train.py" "$@"
     exit
 fi
 
@@ -28,10 +27,10 @@ if [ "$(option_value --modalities --modalities both "$@")" = both ]; then fusion
 run_python "$ROOT/multimodal_entailment/train.py" --train_file "$posts/train.csv" \
     --validation_file "$posts/validation.csv" --save_dir "$folder" ${demo[@]+"${demo[@]}"} --max_seq_length 64 \
     --image_size 64 --epochs 8 --batch_size 16 --learning_rate 2.5e-4 --new_parts_factor 2 --eval_step 500 \
-    --save_step 1000 --keep 1 --logging_steps 100 ${fusion[@]+"${fusion[@]}"} ${device[@]+"${device[@]}"} "$@"
+    --save_step 1000 --keep 1 --logging_steps 100 ${fusion[@]+"${fusion[@]}"} "$@"
 
 best="$(option_value --save_dir --save_dir "$folder" "$@")/best"
-used="$(option_value --device --device gpu ${device[@]+"${device[@]}"} "$@")"
+used="$(option_value --device --device auto "$@")"
 say ""
 say "On posts whose scenes and phrasings were in no training pair (what is possible: $posts/truth.json):"
 run_single "$ROOT/multimodal_entailment/evaluate.py" --model "$best" --test_file "$posts/test.csv" --device "$used"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import os
 import subprocess
 import sys
 
 import pytest
 
+from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.options import Options
 from paddle_ranker.runtime import MathPath, choose_math_path, decide_math_path, processor_fields
 from tests.conftest import REPOSITORY
 
@@ -131,6 +135,53 @@ def test_unknown_and_absent_devices_say_what_is_there() -> None:
     with pytest.raises(RankerError, match=f"--device {absent}: no {absent} here .*available here: cpu.*--device"):
         select_device(absent)
     assert select_device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize(("here", "expected"), [(["cpu"], "cpu"), (["cpu", "gpu"], "gpu"), (["cpu", "xpu"], "cpu")])
+def test_without_a_name_the_device_is_a_gpu_or_else_the_cpu(
+    here: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "available_devices", lambda: here)
+    assert runtime.find_device().name == expected
+
+
+def test_the_device_found_is_said_once_and_by_the_first_process(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime._report_device.cache_clear()
+    monkeypatch.setattr(runtime, "available_devices", lambda: ["cpu"])
+    monkeypatch.setenv("PADDLE_TRAINER_ID", "1")
+    assert runtime.select_device("auto") == "cpu"
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("PADDLE_TRAINER_ID", "0")
+    assert [runtime.select_device("auto") for _ in range(2)] == ["cpu", "cpu"]
+    reason = "Paddle finds no GPU here" if paddle_knows_gpus() else "this Paddle is the CPU build"
+    assert capsys.readouterr().err == f"device: cpu ({reason})\n"
+
+
+def paddle_knows_gpus() -> bool:
+    import paddle
+
+    return bool(paddle.device.is_compiled_with_cuda())
+
+
+def test_every_command_takes_the_device_that_is_there() -> None:
+    folders = ("paddle_ranker/commands", "ernie_matching", "cross_encoder", "pretraining", "multimodal_entailment")
+    for folder in folders:
+        for path in sorted((REPOSITORY / folder).glob("*.py")):
+            if "Options" in path.read_text(encoding="utf-8"):
+                importlib.import_module(f"{folder.replace('/', '.')}.{path.stem}")
+    importlib.import_module("paddle_ranker.serving.core.config")
+    classes, defaults = [Options], {}
+    while classes:
+        found = classes.pop()
+        classes += found.__subclasses__()
+        if found.__module__.split(".")[0] in {name.split("/")[0] for name in folders}:
+            fields = {field.name: field for field in dataclasses.fields(found)}
+            if "device" in fields:
+                defaults[found.__name__] = fields["device"].default
+    assert {"TrainPairwiseOptions", "FillMaskOptions", "EvaluateEntailmentOptions", "ServeConfig"} <= set(defaults)
+    assert set(defaults.values()) == {"auto"}
 
 
 def test_a_seed_fixes_all_three_generators() -> None:

@@ -8,8 +8,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../../scripts/demo.sh"
 
 ensure_environment
-demo=() device=()
-read -ra device <<<"$(default_device "$@")"
+demo=()
 if ! wants_help "$@"; then
     has_option --input_file "$@" || { ensure_demo_data >&2; demo+=(--input_file "$DEMO_DATA/sort/test_pairwise.csv"); }
     if ! has_option --model_dir "$@"; then
@@ -18,4 +17,4 @@ if ! wants_help "$@"; then
         demo+=(--model_dir "$ROOT/output")
     fi
 fi
-run_single "$ROOT/deploy/python/predict.py" ${demo[@]+"${demo[@]}"} ${device[@]+"${device[@]}"} "$@"
+run_single "$ROOT/deploy/python/predict.py" ${demo[@]+"${demo[@]}"} "$@"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
+from paddle_ranker.options import AUTO_DEVICE
+
 
 @dataclass(frozen=True)
 class LoadOptions:
@@ -12,7 +14,7 @@ class LoadOptions:
 
     engine: what computes, a name in `scoring.engines.ENGINES`; None: dygraph for a trained model, inference for an
         exported one
-    device: cpu, gpu, xpu or npu, with or without a number
+    device: auto, a GPU where the engine finds one, else the CPU; or cpu, gpu, xpu or npu, with or without a number
     precision: of the matrix products: fp32; of an exported model also bf16, int8 or fp16, where the engine and the
         device have it
     threads: of a matrix product on a CPU in an exported model's engine; 0: one a core. Those of dygraph are set by
@@ -25,7 +27,7 @@ class LoadOptions:
     """
 
     engine: Optional[str] = None
-    device: str = "cpu"
+    device: str = AUTO_DEVICE
     precision: str = "fp32"
     threads: int = 0
     tensorrt: bool = False

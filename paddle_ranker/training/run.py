@@ -32,6 +32,7 @@ class Run:
     options: TrainingOptions
     processes: ProcessGroup
     resumed: Optional[SavedState]
+    device: str
 
     def report(self, line: str) -> None:
         """Print a line, in the first process alone."""
@@ -45,7 +46,8 @@ class Run:
             facts: what belongs there beside the options (the loss's margin, the number of examples).
             results: of the evaluation.
         """
-        return {"training": {**self.options.recorded(), **facts}, "results": results, "versions": versions()}
+        recorded = {**self.options.recorded(), "device": self.device}
+        return {"training": {**recorded, **facts}, "results": results, "versions": versions()}
 
     def train(self, task: Task) -> FitResult:
         """Train, and print where it ended. Raises what `fit` raises."""
@@ -67,13 +69,13 @@ def start_run(options: TrainingOptions) -> Run:
 
     Raises `RankerError` for a folder that cannot be written to, or that another training writes into.
     """
-    runtime.select_device(options.device)
+    device = runtime.select_device(options.device)
     make_folder(options.save_dir)  # what cannot be saved need not be trained
     processes = ProcessGroup()
     runtime.set_seed(options.seed)
     if processes.is_first:
         require_free(options.save_dir)
-    run = Run(options, processes, find_state(options.save_dir) if options.resume else None)
+    run = Run(options, processes, find_state(options.save_dir) if options.resume else None, device)
     if options.resume and not run.resumed:
         run.report(f"{options.save_dir} holds no run to resume: begin one")
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import resource
@@ -174,9 +175,18 @@ def test_a_typing_error_shows_without_waiting_for_paddle(data: Path, tmp_path: P
 
 
 def test_the_gpu_that_is_not_there(data: Path, tmp_path: Path) -> None:
-    arguments = [a for a in training(data) if a not in ("--device", "cpu")]  # the default is gpu
-    done = run("train_pairwise", *arguments, cwd=tmp_path, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = run("train_pairwise", *training(data, "--device", "gpu"), cwd=tmp_path, env=environment)
     assert done.returncode == 1 and "type --device cpu" in done.stderr and done.stderr.count("\n") == 1
+    arguments = [a for a in training(data, "--max_steps", 1) if a not in ("--device", "cpu")]
+    done = run("train_pairwise", *arguments, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("device: ")] == [
+        line for line in done.stderr.splitlines() if line.startswith("device: cpu (")
+    ]
+    assert done.stderr.count("device: cpu (") == 1
+    told = json.loads((tmp_path / "checkpoint" / "last" / "ranker.json").read_text(encoding="utf-8"))
+    assert told["training"]["device"] == "cpu"
 
 
 def test_bad_rows_stop_or_are_counted(data: Path, tmp_path: Path) -> None:

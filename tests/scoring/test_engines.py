@@ -27,6 +27,7 @@ from paddle_ranker.model.folder import with_lexical_features
 from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.signature import RANKER
+from paddle_ranker.scoring.engines import registry
 from paddle_ranker.scoring.engines.base import Pool
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.engines.inputs import InputLimits
@@ -283,6 +284,26 @@ def test_engines_are_timed_by_their_best_round() -> None:
     engines: list[Any] = [_Slow("a", clock, 0.25), _Slow("b", clock, 0.125)]
     batch = {"input_ids": np.ones((1, 5), np.int64), "token_type_ids": np.zeros((1, 5), np.int64)}
     assert time_engines(engines, [batch, batch], 1.0, lambda: clock[0]) == [0.5, 0.25]
+
+
+@unit
+@pytest.mark.parametrize(
+    ("providers", "gpu", "expected"),
+    [
+        (["CPUExecutionProvider"], True, "cpu"),
+        (["CUDAExecutionProvider", "CPUExecutionProvider"], False, "cpu"),
+        (["CUDAExecutionProvider", "CPUExecutionProvider"], True, "gpu"),
+    ],
+)
+def test_each_engine_finds_a_device_of_its_own(
+    providers: list[str], gpu: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    monkeypatch.setattr(registry, "has_cuda_device", lambda: gpu)
+    found = {name: kind.find_device for name, kind in registry.ENGINES.items()}
+    assert found["onnx"] is not None and found["onnx"]().name == expected
+    assert found["openvino"] is not None and found["openvino"]().name == "cpu"
 
 
 @unit

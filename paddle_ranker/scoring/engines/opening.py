@@ -16,6 +16,7 @@ from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.options import AUTO_DEVICE
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.engines.registry import AUTO, DEFAULT, ENGINES, exported_engines, is_installed
 
@@ -28,6 +29,11 @@ def open_engine(folder: ExportedFolder, options: LoadOptions) -> Engine:
     name = options.engine or DEFAULT
     if options.tensorrt and name != "inference":
         raise UsageError(f"--tensorrt belongs to --engine inference, not {name}")
+    find_device = ENGINES[name].find_device
+    if options.device == AUTO_DEVICE and find_device is not None:
+        found = find_device()
+        found.report()
+        options = replace(options, device=found.name)
     engine = ENGINES[name].open(folder, options)
     wanted = folder.signature.read
     # A folder for Paddle Serving has the probability alone.

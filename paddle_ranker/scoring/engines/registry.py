@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker.registry import Registry
+from paddle_ranker.runtime import FoundDevice, find_device, has_cuda_device
 
 if TYPE_CHECKING:
     from paddle_ranker.model.exported import ExportedFolder
@@ -28,6 +29,7 @@ class EngineKind:
     package: what it needs, as it is imported; None: nothing
     needs_paddle: whether it imports Paddle
     precisions: of matrix products, which it computes in on some device
+    find_device: what `--device auto` is for it; None: it passes that on
     """
 
     open: Open
@@ -35,6 +37,7 @@ class EngineKind:
     package: Optional[str] = None
     needs_paddle: bool = False
     precisions: tuple[str, ...] = ("fp32",)
+    find_device: Optional[Callable[[], FoundDevice]] = lambda: FoundDevice("cpu", "the engine runs there")
 
 
 ENGINES: Registry[EngineKind] = Registry("engine", "--engine")
@@ -70,9 +73,34 @@ def _class(module: str, name: str) -> Open:
     return opened
 
 
+def _paddle_device() -> FoundDevice:
+    try:
+        return find_device()
+    except ImportError:  # the engine will say what is missing
+        return FoundDevice("cpu", "there is no Paddle here")
+
+
+def _onnx_device() -> FoundDevice:
+    try:
+        import onnxruntime
+    except ImportError:  # as above
+        return FoundDevice("cpu", "there is no ONNX Runtime here")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return FoundDevice("cpu", "this ONNX Runtime is the CPU build")
+    if not has_cuda_device():
+        return FoundDevice("cpu", "no GPU here")
+    return FoundDevice("gpu", "the first that there is; --device names another")
+
+
 ENGINES.add(
     DYGRAPH,
-    EngineKind(_class("opening", "refuse_dygraph"), "a trained ranker as it is", package="paddle", needs_paddle=True),
+    EngineKind(
+        _class("opening", "refuse_dygraph"),
+        "a trained ranker as it is",
+        package="paddle",
+        needs_paddle=True,
+        find_device=None,
+    ),
 )
 ENGINES.add(
     DEFAULT,
@@ -82,6 +110,7 @@ ENGINES.add(
         package="paddle",
         needs_paddle=True,
         precisions=("fp32", "bf16", "fp16"),
+        find_device=_paddle_device,
     ),
 )
 ENGINES.add(
@@ -91,6 +120,7 @@ ENGINES.add(
         "ONNX Runtime",
         package="onnxruntime",
         precisions=("fp32", "int8"),
+        find_device=_onnx_device,
     ),
 )
 ENGINES.add(
@@ -99,4 +129,7 @@ ENGINES.add(
         _class("openvino", "OpenVinoEngine"), "OpenVINO", package="openvino", precisions=("fp32", "bf16", "int8")
     ),
 )
-ENGINES.add(AUTO, EngineKind(_class("opening", "open_fastest"), "the fastest of these here", needs_paddle=True))
+ENGINES.add(
+    AUTO,
+    EngineKind(_class("opening", "open_fastest"), "the fastest of these here", needs_paddle=True, find_device=None),
+)

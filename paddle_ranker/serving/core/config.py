@@ -45,7 +45,7 @@ class ServeConfig(Limits):
     workers: int = option(1, help="processes, each with the model in its own memory", minimum=1, maximum=256)
     engine: Optional[str] = redeclare(ScoringOptions, "engine")
     precision: str = redeclare(ScoringOptions, "precision")
-    device: str = option("cpu", help="cpu, gpu, xpu or npu")
+    device: str = redeclare(ScoringOptions, "device", shared=False)
     cpu_threads: int = option(
         0, help="threads of a matrix product in each worker; 0: all cores, shared among the workers", minimum=0
     )

@@ -20,7 +20,6 @@ import uvicorn
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import OVERLOADED, Fault
-from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.models import ServedModel, load_served_model
@@ -55,9 +54,9 @@ class Site:
     """The application without a network; a request is answered when the call returns."""
 
     def __init__(self, model: Optional[ServedModel], **options: Any):
-        self.service = EngineService(Limits(**LIMITS))
-        self.service.switch(model)
         self.config = ServeConfig(model=Path("ranker"), **LIMITS, **options)
+        self.service = EngineService(self.config.limits)
+        self.service.switch(model)
         self.metrics = Metrics()
         self.log: Optional[JsonLog] = None
 
@@ -113,6 +112,18 @@ def test_voyage_reads_its_own_names(site: Site, probabilities: list[float]) -> N
     assert answer["object"] == "list"
 
 
+def test_tokens_that_were_scored_are_counted_as_voyage_and_jina_do(site: Site, model: ServedModel) -> None:
+    encoder = model.loaded.pair_encoder
+    tokens = int(encoder.encode([QUERY] * len(TITLES), TITLES).lengths.sum())
+    ways: tuple[dict[str, Any], ...] = ({}, {"top_k": None}, {"top_n": 1, "return_documents": True})
+    for asked in ways:
+        answer = site.post("/v1/rerank", {"query": QUERY, "documents": TITLES, **asked}).json()
+        assert answer["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
+        assert answer["data"] == answer["results"]  # that it is Voyage's API a client need not say
+    long = {"query": QUERY, "documents": ["深度学习" * 12]}
+    assert site.post("/v2/rerank", long).json()["usage"]["total_tokens"] == encoder.max_seq_length
+
+
 def test_null_is_as_good_as_nothing(site: Site) -> None:
     asked = {"query": QUERY, "documents": TITLES, "top_n": None, "return_documents": None, "model": None, "top_k": None}
     assert len(site.post("/v1/rerank", asked).json()["results"]) == len(TITLES)
@@ -133,10 +144,44 @@ def test_a_pair_that_would_be_cut_is_refused_unless_told_to_cut(site: Site, mode
     long = "深度学习" * 12
     refused = site.post("/rerank", {"query": QUERY, "texts": [TITLES[0], long]})
     assert (refused.status_code, refused.json()["field"]) == (413, "texts[1]")
-    assert "55 tokens" in refused.json()["error"]
+    assert "55 tokens" in refused.json()["error"] and "--auto_truncate true" in refused.json()["error"]
     cut = site.post("/rerank", {"query": QUERY, "texts": [long], "truncate": True}).json()
     wanted = Ranker.load(model.folder).score([QUERY], [long])[0]
     assert cut[0]["score"] == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("truncate", [None, False, True])
+def test_a_server_that_truncates_refuses_no_text_for_its_length(model: ServedModel, truncate: Optional[bool]) -> None:
+    site = Site(model, auto_truncate=True)
+    long, endless = "深度学习" * 12, "文化" * 40  # of more tokens than are scored, of more characters than are read
+    texts = [TITLES[0], long, endless]
+    wanted = Ranker.load(model.folder).score([QUERY] * 3, texts)
+    asked = {
+        "query": QUERY,
+        "texts": texts,
+        "return_text": True,
+        **({} if truncate is None else {"truncate": truncate}),
+    }
+    answer = site.post("/rerank", asked).json()
+    np.testing.assert_allclose(by_index(answer, "score"), wanted, atol=1e-6)
+    assert {one["index"]: one["text"] for one in answer} == dict(enumerate(texts))
+    for path in ("/rerank", "/v1/rerank", "/v2/rerank"):
+        ranked = site.post(path, {"query": QUERY, "documents": texts, "return_documents": True}).json()["results"]
+        np.testing.assert_allclose(by_index(ranked, "relevance_score"), wanted, atol=1e-6)
+        assert {one["index"]: one["document"]["text"] for one in ranked} == dict(enumerate(texts))
+    pairs = [json.dumps({"query": QUERY, "title": text}) for text in texts]
+    pipeline = site.post("/ernie/prediction", {"key": ["0", "1", "2"], "value": pairs}).json()
+    np.testing.assert_allclose(np.array(json.loads(pipeline["value"][0]))[:, 0], wanted, atol=1e-6)
+    tensors = [{"name": "query", "elem_type": 20, "data": [QUERY]}, {"name": "title", "elem_type": 20, "data": texts}]
+    found = site.post("/GeneralModelService/inference", {"tensor": tensors}).json()["outputs"][0]["tensor"][0]
+    np.testing.assert_allclose(found["float_data"], wanted, atol=1e-6)
+    assert site.post("/rerank", {"query": endless, "texts": ["a"]}).status_code == 200
+    assert site.post("/v1/rerank", {"query": "a", "documents": ["a"] * 9}).status_code == 413
+    assert site.get("/info").json()["auto_truncate"] is True
+
+
+def by_index(results: list[dict[str, Any]], name: str) -> list[float]:
+    return [result[name] for result in sorted(results, key=lambda result: int(result["index"]))]
 
 
 def test_documents_may_hold_the_word_texts(site: Site) -> None:

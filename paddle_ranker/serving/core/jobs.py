@@ -28,6 +28,7 @@ class Job:
         deadline: on `time.monotonic()`'s clock.
 
     Attributes: `logits`, `size` floats, or lists of them where there are several classes; complete when `left` is 0.
+    `tokens`, of all its pairs, known once they are encoded.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Job:
         self.deadline = deadline
         self.arrived = time.monotonic()
         self.logits: list[Any] = [0.0] * size
+        self.tokens = 0
         self.fault: Optional[Fault] = None
         self.dropped = False  # nobody waits for it any more
 
@@ -123,9 +125,12 @@ def encoded_pieces(encode: Encode, jobs: Sequence[Job], fail: Callable[[Job, Fau
     pieces, first = [], 0
     for job in jobs:
         if job.pairs is not None:
-            pieces.append(Piece(job, job.pairs, job.pairs.lengths.tolist(), 0, 0, job.size))
+            given = job.pairs.lengths.tolist()
+            job.tokens = sum(given)
+            pieces.append(Piece(job, job.pairs, given, 0, 0, job.size))
             continue
         assert encoded is not None
+        job.tokens = sum(lengths[first : first + job.size])
         pieces.append(Piece(job, encoded, lengths, first, 0, job.size))
         first += job.size
         job.texts = None

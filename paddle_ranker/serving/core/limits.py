@@ -30,6 +30,12 @@ class Limits(Options):
     connections: int = option(2048, help="connections that each worker has open", minimum=1)
     header_bytes: int = option(64 * 1024, help="bytes of an HTTP request's head", minimum=256)
     deadline_seconds: float = option(30.0, help="for requests that name no deadline", above=0)
+    auto_truncate: bool = option(
+        False,
+        help="cut texts that are too long to be scored whole, or above --characters, whatever a request says of it, "
+        "instead of refusing the request; Text Embeddings Inference has it under this name",
+        aliases=("--auto-truncate",),
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,7 +43,8 @@ class Limits(Options):
 
     def values(self) -> dict[str, float]:
         """Return the limits by name, for `/info`."""
-        names = [field.name for field in dataclasses.fields(Limits) if field.name != "debug"]
+        others = ("debug", "auto_truncate")
+        names = [field.name for field in dataclasses.fields(Limits) if field.name not in others]
         return {name: getattr(self, name) for name in names}
 
     def check_pairs(self, count: int, field: str) -> None:
@@ -51,6 +58,13 @@ class Limits(Options):
             if text is not previous:  # one query stands beside all of its titles
                 self.check_text(text, f"{field}[{place}]")
                 previous = text
+
+    def scored_texts(self, texts: Sequence[str], field: str) -> Sequence[str]:
+        """Return the texts that are scored: with `auto_truncate` cut to the limit; else raise as `check_texts` does."""
+        if self.auto_truncate and any(isinstance(text, str) and len(text) > self.characters for text in texts):
+            texts = [text[: self.characters] if isinstance(text, str) else text for text in texts]
+        self.check_texts(texts, field)
+        return texts
 
     def check_text(self, text: object, field: str) -> None:
         """Raise `Fault` where `text` is none, or too long."""

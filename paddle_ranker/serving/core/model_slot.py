@@ -82,7 +82,19 @@ async def computed(
     texts: Optional[tuple[Sequence[str], Sequence[str]]] = None,
     pairs: Optional[Columns] = None,
 ) -> np.ndarray:
-    """Return the logits of a request's `size` pairs, `[size]` or `[size, classes]` float64.
+    """Return the logits of a request's `size` pairs, `[size]` or `[size, classes]` float64; see `computed_job`."""
+    return np.array((await computed_job(batcher, size, deadline, texts=texts, pairs=pairs)).logits)
+
+
+async def computed_job(
+    batcher: Batcher[Any],
+    size: int,
+    deadline: float,
+    *,
+    texts: Optional[tuple[Sequence[str], Sequence[str]]] = None,
+    pairs: Optional[Columns] = None,
+) -> Job:
+    """Return a request's `size` pairs when the engine has computed them.
 
     Args:
         deadline: when, on `time.monotonic()`'s clock, nobody waits for them any more.
@@ -118,4 +130,4 @@ async def computed(
         raise job.fault
     if job.left:
         raise Fault(TIMED_OUT, "the deadline passed before the pairs were scored")
-    return np.array(job.logits)
+    return job

@@ -19,10 +19,14 @@ from paddle_ranker.serving.core.metrics import Metrics
 
 
 class Scores(NamedTuple):
-    """Of every pair its probability and its logit (calibrated where the ranker is), `[n]` float64 each."""
+    """Of every pair its probability and its logit (calibrated where the ranker is), `[n]` float64 each.
+
+    tokens: that were computed for all of them, special tokens too
+    """
 
     probabilities: np.ndarray
     logits: np.ndarray
+    tokens: int = 0
 
 
 class ScoringService(Protocol):

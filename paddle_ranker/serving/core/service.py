@@ -11,7 +11,7 @@ from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, Fault
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.model_slot import ModelSlot, computed
+from paddle_ranker.serving.core.model_slot import ModelSlot, computed_job
 from paddle_ranker.serving.core.models import ServedModel
 from paddle_ranker.serving.core.scores import Scores
 
@@ -55,9 +55,8 @@ class EngineService(ModelSlot[ServedModel]):
         if len(queries) != len(titles):
             raise Fault(INVALID, f"{len(queries)} queries and {len(titles)} titles: there must be one for each")
         self.limits.check_pairs(len(titles), "title")
-        self.limits.check_texts(queries, "query")
-        self.limits.check_texts(titles, "title")
-        return await self._score(model, len(titles), deadline, texts=(queries, titles))
+        texts = self.limits.scored_texts(queries, "query"), self.limits.scored_texts(titles, "title")
+        return await self._score(model, len(titles), deadline, texts=texts)
 
     async def score_tokens(
         self, input_ids: np.ndarray, token_type_ids: np.ndarray, *, deadline: Optional[float] = None
@@ -78,5 +77,6 @@ class EngineService(ModelSlot[ServedModel]):
         return super().ready()
 
     async def _score(self, model: ServedModel, size: int, deadline: Optional[float], **given: Any) -> Scores:
-        logits = await computed(model.batcher, size, self.deadline(deadline), **given)
-        return Scores(sigmoid(logits), logits)
+        job = await computed_job(model.batcher, size, self.deadline(deadline), **given)
+        logits = np.array(job.logits)
+        return Scores(sigmoid(logits), logits, job.tokens)

@@ -25,6 +25,7 @@ from paddle_ranker.serving.http.openapi import NUMBER, operation, results_schema
 _MUCH_TEXT = 20_000  # characters, above which tokenizing them would hold up the event loop
 _MUCH_JSON = 256 * 1024  # bytes, likewise
 _UNION_TAGS = ("str", "Document")
+_OF_COHERE_ALONE = "/v2/rerank"
 
 
 class RerankService(ScoringService, Protocol):
@@ -68,7 +69,9 @@ class TextsRequest(BaseModel):
     texts: list[str]
     raw_scores: Optional[bool] = Field(False, description="logits instead of probabilities")
     return_text: Optional[bool] = Field(False, description="answer with the texts")
-    truncate: Optional[bool] = Field(False, description="cut what is too long, instead of refusing it")
+    truncate: Optional[bool] = Field(
+        False, description="cut what is too long, instead of refusing it; a server with --auto_truncate always does"
+    )
 
 
 class Reranker:
@@ -119,14 +122,15 @@ class Reranker:
             "model": self._service.name,
             "results": results,
             "meta": {"api_version": {"version": "1" if request.url.path.startswith("/v1") else "2"}},
+            "usage": {"prompt_tokens": scores.tokens, "total_tokens": scores.tokens},
         }
-        if "top_k" in asked.model_fields_set:  # Voyage's clients read their own names
+        if request.url.path != _OF_COHERE_ALONE:  # Voyage's clients read their own names, and do not say who they are
             content.update({"object": "list", "data": results})
         return _json(request, content)
 
     async def _rank_texts(self, request: Request, asked: TextsRequest, deadline: Optional[float]) -> Response:
         request.scope["state"]["protocol"] = "tei"
-        if not asked.truncate:
+        if not (asked.truncate or self._service.limits.auto_truncate):
             await self._refuse_long(asked)
         scores = await self._score(request, asked.query, asked.texts, "texts", deadline)
         shown = (scores.logits if asked.raw_scores else scores.probabilities).tolist()
@@ -144,18 +148,21 @@ class Reranker:
         state["pairs"] = len(titles)
         if self._keep_texts:
             state["texts"] = {"query": query, field: titles}
-        self._check(query, titles, field)
-        return await self._service.score_pairs([query] * len(titles), titles, deadline=deadline)
+        query, taken = self._checked(query, titles, field)
+        return await self._service.score_pairs([query] * len(taken), taken, deadline=deadline)
 
-    def _check(self, query: str, titles: list[str], field: str) -> None:
+    def _checked(self, query: str, titles: Sequence[str], field: str) -> tuple[str, Sequence[str]]:
+        """Return what is scored of a request; raises `Fault` where that is above a limit."""
         limits = self._service.limits
         limits.check_pairs(len(titles), field)
+        if limits.auto_truncate:
+            query = query[: limits.characters]
         limits.check_text(query, "query")
-        limits.check_texts(titles, field)
+        return query, limits.scored_texts(titles, field)
 
     async def _refuse_long(self, asked: TextsRequest) -> None:
         """Raise `Fault` for a pair that would be cut, as Text Embeddings Inference does without `truncate`."""
-        self._check(asked.query, asked.texts, "texts")
+        self._checked(asked.query, asked.texts, "texts")
         queries = [asked.query] * len(asked.texts)
         measure = functools.partial(self._service.pair_lengths, queries, asked.texts)
         if len(asked.query) + sum(map(len, asked.texts)) > _MUCH_TEXT:
@@ -164,7 +171,10 @@ class Reranker:
             lengths, most = measure()
         if lengths.max() > most:
             place = int(np.argmax(lengths > most))
-            problem = f"has {lengths[place]} tokens with its query, at most {most} are scored; send truncate: true"
+            problem = (
+                f"has {lengths[place]} tokens with its query, at most {most} are scored; send truncate: true, or start "
+                "the server with --auto_truncate true"
+            )
             raise Fault(TOO_LARGE, problem, field=f"texts[{place}]")
 
     async def _parse(self, adapter: TypeAdapter[Any], body: bytes) -> Any:
@@ -207,6 +217,7 @@ def info(service: EngineService, config: ServeConfig) -> dict[str, Any]:
         "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
         "max_input_length": loaded.pair_encoder.max_seq_length,
         "max_client_batch_size": config.limits.pairs,
+        "auto_truncate": config.limits.auto_truncate,
         "version": __version__,
         "kind": loaded.info.kind,
         "calibrated": None if calibration is None else calibration.method,
@@ -224,6 +235,11 @@ _RANKED = results_schema(
     index={"type": "integer"},
     relevance_score={**NUMBER, "description": "the probability of relevance"},
     document={"type": "object", "properties": {"text": {"type": "string"}}},
+)
+_COUNT = {"type": "integer", "description": "tokens that were scored, of the query beside each document"}
+_RANKED["properties"].update(
+    usage={"type": "object", "properties": {"prompt_tokens": _COUNT, "total_tokens": _COUNT}},
+    data={"description": f"as results, for Voyage's clients; not at {_OF_COHERE_ALONE}"},
 )
 _SCORED = {
     "type": "array",

@@ -1,12 +1,15 @@
-"""Rerank clients that people have: Cohere's Python SDK, LangChain's, and LlamaIndex's of Text Embeddings Inference."""
+"""Rerank clients that people have: Cohere's and Voyage's Python SDKs, LangChain's, LiteLLM's of several services, and
+LlamaIndex's of Text Embeddings Inference. Each is called as its users call it, and sends what it sends by itself."""
 
 from __future__ import annotations
 
+import os
 import sys
+from functools import partial
 from importlib import metadata
 from typing import Any
 
-from tests.robustness.clients.given import Scores, by_index, run, url
+from tests.robustness.clients.given import Client, Scores, by_index, run, url
 
 _KEY = "no key is asked for"
 
@@ -63,7 +66,44 @@ def tei(given: dict[str, Any]) -> tuple[str, Scores]:
     return metadata.version("llama-index-postprocessor-tei-rerank"), found
 
 
-CLIENTS = {"cohere_v1": cohere_v1, "cohere_v2": cohere_v2, "langchain": langchain, "tei": tei}
+def voyage(given: dict[str, Any]) -> tuple[str, Scores]:
+    """Ask Voyage's API, and read how many tokens it has counted."""
+    import voyageai
+
+    client, found = voyageai.Client(api_key=_KEY, base_url=url(given, "/v1")), []
+    for group in given["groups"]:
+        answer = client.rerank(group["query"], group["titles"], model="any")
+        if not answer.total_tokens >= 3 * len(group["titles"]):  # the special tokens of each pair
+            raise ValueError(f"{answer.total_tokens} tokens are counted for {len(group['titles'])} pairs")
+        found.append(by_index([(result.index, result.relevance_score) for result in answer.results]))
+    return metadata.version("voyageai"), found
+
+
+def litellm(service: str, path: str, given: dict[str, Any]) -> tuple[str, Scores]:
+    """Ask as a service's own API is asked, `path` being where LiteLLM is told to find it."""
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # prices, which it would fetch when it is imported
+    import litellm
+
+    found = []
+    for group in given["groups"]:
+        asked = {"query": group["query"], "documents": group["titles"]}
+        answer = litellm.rerank(model=f"{service}/any", api_key=_KEY, api_base=url(given, path), **asked)
+        found.append(by_index([(result["index"], result["relevance_score"]) for result in answer.results]))
+    return metadata.version("litellm"), found
+
+
+CLIENTS: dict[str, Client] = {
+    "cohere_v1": cohere_v1,
+    "cohere_v2": cohere_v2,
+    "langchain": langchain,
+    "litellm_cohere": partial(litellm, "cohere", ""),
+    "litellm_jina": partial(litellm, "jina_ai", "/v1/rerank"),
+    "litellm_tei": partial(litellm, "huggingface", ""),
+    "litellm_vllm": partial(litellm, "hosted_vllm", ""),
+    "litellm_voyage": partial(litellm, "voyage", ""),
+    "tei": tei,
+    "voyage": voyage,
+}
 
 if __name__ == "__main__":
     sys.exit(run(CLIENTS))

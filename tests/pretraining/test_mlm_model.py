@@ -14,7 +14,7 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import write_config
 from paddle_ranker.model.hugging_face.names import to_theirs
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
-from pretraining.examples import MaskedExamples
+from pretraining.examples import MaskedExamples, token_losses
 from pretraining.model import MaskedLanguageModel, load_masked_lm
 from tests.numpy_bert import NumpyBert
 from tests.tiny import CONFIG, write_encoder, write_tokenizer
@@ -79,6 +79,18 @@ def test_the_loss_is_the_one_worked_out_in_numpy(model_type: str) -> None:
     examples = Given.__new__(Given)
     assert float(examples.loss(network, np.arange(3))[0]) == pytest.approx(by_hand, abs=1e-4)
     assert by_hand > 1.0 and examples.weight(np.arange(3)) == 4.0
+
+
+@pytest.mark.unit
+def test_a_token_thought_impossible_costs_what_it_should() -> None:
+    logits = paddle.to_tensor([[0.0, 100.0, 99.0], [3.0, 1.0, 2.0]], stop_gradient=False)
+    losses = token_losses(logits, paddle.to_tensor([0, 0]))
+    usual = np.log(1 + np.exp(-2) + np.exp(-1))
+    np.testing.assert_allclose(losses.numpy(), [100 + np.log(1 + np.exp(-1)), usual], rtol=1e-6)
+    losses.sum().backward()  # softmax(l) less 1 at the label
+    first, second = np.exp([-100.0, 0, -1]), np.exp([0.0, -2, -1])
+    expected = np.stack([first / first.sum(), second / second.sum()]) - [[1, 0, 0]] * 2
+    np.testing.assert_allclose(logits.grad.numpy(), expected, atol=1e-6)
 
 
 @pytest.mark.unit

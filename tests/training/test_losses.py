@@ -115,6 +115,17 @@ def test_only_the_margin_on_probabilities_loses_its_gradient_where_scores_satura
     assert gradients["margin_on_probabilities"] < 1e-4
 
 
+@pytest.mark.parametrize("apart", [63.0, 65.0, 100.0, 1e4])
+def test_list_net_where_logits_lie_far_apart(apart: float) -> None:
+    logits, labels = tensor([0.0, apart, 0.5]), np.array([2.0, 0.0, 1.0])
+    loss = list_net(logits, labels, np.zeros(3))
+    target = np.exp(labels) / np.exp(labels).sum()
+    expected = apart - target[2] * 0.5 - target[1] * apart  # log softmax(l) is l - apart to float32's last digit
+    assert float(loss) == pytest.approx(expected, rel=1e-6)
+    loss.backward()  # softmax(l) - softmax(y)
+    assert logits.grad.numpy().tolist() == pytest.approx([-target[0], 1 - target[1], -target[2]], abs=1e-6)
+
+
 def test_list_net() -> None:
     def cross_entropy(labels: list[float], logits: list[float]) -> float:
         target, model = ([math.exp(x) / sum(map(math.exp, row)) for x in row] for row in (labels, logits))

@@ -79,7 +79,7 @@ class TrainingOptions(DeviceOptions):
         help="half precision of --use_amp; auto: float16, on a CPU bfloat16",
         choices=("auto", "float16", "bfloat16"),
     )
-    scale_loss: float = option(32768.0, help="first loss scale of --use_amp; it adapts", above=0)
+    scale_loss: float = option(32768.0, help="first loss scale of --use_amp; it adapts", above=0, maximum=2.0**40)
     gradient_checkpointing: bool = option(
         False, help="keep no activations inside layers but compute them again: less memory, up to half more time"
     )

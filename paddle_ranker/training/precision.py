@@ -15,6 +15,7 @@ from paddle import Tensor, nn
 
 GOOD_STEPS = 2000  # steps without an overflow after which the scale doubles
 SMALLEST_SCALE = 2.0**-14  # below, gradients that are still not finite have diverged
+LARGEST_SCALE = 2.0**40  # some 30 halvings above what half precision bears: beyond, a run would skip its steps
 
 
 class Precision:
@@ -25,6 +26,8 @@ class Precision:
         use_amp: mixed precision.
         dtype: `float16`, `bfloat16`, or `auto`: float16 on a device that has it, bfloat16 on a CPU.
         scale_loss: the first loss scale; halved at every overflow, doubled after `GOOD_STEPS` steps without one.
+
+    Attributes: `scale`, the loss scale; `skipped`, the steps that were left out because their gradients overflowed.
     """
 
     def __init__(self, network: nn.Layer, *, use_amp: bool, dtype: str = "auto", scale_loss: float = 32768.0):
@@ -32,6 +35,7 @@ class Precision:
         self.dtype = ("bfloat16" if on_cpu else "float16") if dtype == "auto" else dtype
         self.use_amp = use_amp
         self.scale = scale_loss if use_amp else 1.0
+        self.skipped = 0
         self._good_steps = 0
         self._emulated = use_amp and on_cpu
         self._hooks: list[Any] = []
@@ -66,9 +70,10 @@ class Precision:
         if math.isfinite(norm):
             self._good_steps += 1
             if self.use_amp and self._good_steps % GOOD_STEPS == 0:
-                self.scale *= 2.0
+                self.scale = min(2.0 * self.scale, LARGEST_SCALE)
             return True
         self._good_steps = 0
+        self.skipped += 1
         if self.use_amp:
             self.scale /= 2.0
         return False
@@ -80,11 +85,12 @@ class Precision:
 
     def state(self) -> dict[str, float]:
         """Return what `restore` takes."""
-        return {"scale": self.scale, "good_steps": self._good_steps}
+        return {"scale": self.scale, "good_steps": self._good_steps, "skipped": self.skipped}
 
     def restore(self, state: dict[str, float]) -> None:
         """Go on as the training that `state` was taken of."""
         self.scale, self._good_steps = float(state["scale"]), int(state["good_steps"])
+        self.skipped = int(state.get("skipped", 0))  # older versions did not count them
 
     def _round(self, tensor: Tensor) -> Tensor:
         # Casting there and back rounds the gradient on its way back as well.

@@ -58,6 +58,8 @@ class Run:
         self.report(
             f"{ended} {result.steps} steps in {result.seconds:.0f} s, {result.examples_per_second:.1f} examples/s"
         )
+        if result.skipped:
+            self.report(f"{result.skipped} of the {result.steps} steps were skipped: their gradients overflowed")
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in result.best.items() if isinstance(value, float))
         best = f"best: step {result.best['step']} ({metrics}) -> {result.best_checkpoint}; " if result.best else ""
         self.report(f"{best}last: {result.last_checkpoint}")

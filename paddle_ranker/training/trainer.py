@@ -26,7 +26,10 @@ from paddle_ranker.training.task import Task
 
 @dataclass(frozen=True)
 class FitResult:
-    """Where a training ended: its steps, the best and the last evaluation, and its checkpoints."""
+    """Where a training ended: its steps, the best and the last evaluation, and its checkpoints.
+
+    `skipped`: those of its steps that changed nothing, because their gradients overflowed in mixed precision.
+    """
 
     steps: int
     finished: bool
@@ -36,6 +39,7 @@ class FitResult:
     last_checkpoint: Optional[Path]
     seconds: float
     examples_per_second: float
+    skipped: int = 0
 
 
 def fit(
@@ -48,8 +52,8 @@ def fit(
         resumed: the state to go on from; None begins anew.
 
     Raises:
-        RankerError: the loss is NaN or infinite (with the step, the rows and the last good checkpoint); what is to be
-            resumed was started otherwise.
+        RankerError: the loss is NaN or infinite (with the step, the rows and the last good checkpoint); every step was
+            skipped; what is to be resumed was started otherwise.
         KeyboardInterrupt: passed on, with the last checkpoint in its message.
     """
     trainer = _Trainer(task, options, processes, resumed)
@@ -126,6 +130,8 @@ class _Trainer:
             final = done.step >= self.total_steps
             improved = (final or done.step % options.eval_step == 0) and self._evaluate()
             done.finished = final or 0 < options.early_stopping <= done.without_improvement
+            if done.finished and self.precision.skipped == done.step:
+                raise RankerError(self._nothing_learned())
             # Without an evaluation of its own: a run in several pieces ends as one in a single piece.
             out_of_time = options.max_minutes > 0 and self.processes.any(
                 self.clock.seconds_here() >= 60 * options.max_minutes
@@ -146,6 +152,7 @@ class _Trainer:
             last_checkpoint=self.folder.keeper.last if self.folder else None,
             seconds=self.clock.seconds(),
             examples_per_second=(done.examples - examples_before) / max(self.clock.training_seconds(), 1e-9),
+            skipped=self.precision.skipped,
         )
 
     def close(self) -> None:
@@ -242,6 +249,13 @@ class _Trainer:
                 lambda path: write_state(path, task.network, self.optimizer, done, self.identity, self.part_factors),
                 scheduled=scheduled,
             )
+
+    def _nothing_learned(self) -> str:
+        return (
+            f"all {self.done.step} steps were skipped, and the model is what it was: gradients overflowed at every "
+            f"loss scale from {self.options.scale_loss:g} down to {2.0 * self.precision.scale:g}; try a lower "
+            "--scale_loss, --amp_dtype bfloat16, or more steps: the scale halves at each"
+        )
 
     def _not_finite(self, what: str, value: float, batch: list[np.ndarray]) -> str:
         records = sorted(int(index) + 1 for part in batch for index in part)

@@ -9,9 +9,10 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_ranker.errors import RankerError
+from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.training import precision as module
-from paddle_ranker.training.precision import Precision
+from paddle_ranker.training.options import TrainingOptions
+from paddle_ranker.training.precision import LARGEST_SCALE, Precision
 from tests.tiny import make_network
 from tests.training_runs import parameters, run
 
@@ -74,11 +75,31 @@ def test_the_scale_halves_at_an_overflow_and_doubles_after_good_steps(monkeypatc
 def test_a_scale_that_overflows_costs_steps_and_not_the_training(tmp_path: Any, examples: Any) -> None:
     settings: Any = {"use_amp": True, "amp_dtype": "float16", "epochs": 8}
     untouched = parameters(make_network())
-    _, network = run(tmp_path / "a", examples, scale_loss=2.0**40, max_steps=2, **settings)
+    network = make_network()
+    with pytest.raises(RankerError, match=r"all 2 steps were skipped.* from 1\.09951e\+12 down to 5\.49756e\+11; try"):
+        run(tmp_path / "a", examples, network, scale_loss=2.0**40, max_steps=2, **settings)
     np.testing.assert_array_equal(parameters(network), untouched)  # both steps were skipped
-    _, high = run(tmp_path / "b", examples, scale_loss=2.0**40, **settings)
-    _, usual = run(tmp_path / "c", examples, **settings)
+    skipping, high = run(tmp_path / "b", examples, scale_loss=2.0**40, **settings)
+    never, usual = run(tmp_path / "c", examples, **settings)
+    assert 2 < skipping.skipped < skipping.steps and never.skipped == 0
     assert np.isfinite(parameters(high)).all() and not np.array_equal(parameters(high), parameters(usual))
+
+
+def test_skipped_steps_are_counted_on_by_a_resumed_run(tmp_path: Any, examples: Any) -> None:
+    settings: Any = {"use_amp": True, "amp_dtype": "float16", "epochs": 8, "scale_loss": 2.0**40, "save_step": 1}
+    whole, _ = run(tmp_path / "a", examples, **settings)
+    stopped, _ = run(tmp_path / "b", examples, max_minutes=1e-9, **settings)  # after its first step, which is skipped
+    assert (stopped.steps, stopped.skipped, stopped.finished) == (1, 1, False)
+    assert run(tmp_path / "b", examples, resume=True, **settings)[0].skipped == whole.skipped
+
+
+def test_the_scale_stays_within_what_the_option_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GOOD_STEPS", 1)
+    scaler = Precision(make_network(), use_amp=True, scale_loss=2.0**39)
+    assert [scaler.update(1.0) and scaler.scale for _ in range(3)] == [2.0**40] * 3
+    with pytest.raises(UsageError, match=r"scale_loss.*at most"):
+        TrainingOptions(scale_loss=1e38)
+    assert TrainingOptions(scale_loss=2.0**40).scale_loss == LARGEST_SCALE
 
 
 def test_gradients_that_are_no_numbers_without_a_scale_end_the_training(tmp_path: Any, examples: Any) -> None:

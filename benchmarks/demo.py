@@ -24,11 +24,11 @@ from benchmarks.harness.runs import QualityOptions, Run, RunStore, System, file_
 from benchmarks.inputs import ROOT, parse_numbers
 from benchmarks.script_commands import arguments_after, script_commands
 from paddle_ranker import runtime
-from paddle_ranker.data.formats import check_writable
 from paddle_ranker.data.records import LabeledPair, Triple, read_records, write_records
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical import BM25, LexicalLogistic
 from paddle_ranker.options import option, parse_options, run_command
+from paddle_ranker.storage.atomic import check_writable
 
 SCRIPT = ROOT / "scripts" / "train_pairwise.sh"
 TRAIN, DEV, KINDS = "sort/train_pairwise.csv", "sort/dev_pairwise.csv", "sort/dev_kinds.csv"

@@ -26,13 +26,13 @@ from benchmarks.harness.quality import print_comparison, report
 from benchmarks.harness.runs import QualityOptions, Run, RunStore, System, file_digest
 from benchmarks.inputs import parse_numbers, real_data_file
 from paddle_ranker import runtime
-from paddle_ranker.data.formats import check_writable
 from paddle_ranker.data.records import LabeledPair, write_records
 from paddle_ranker.encoding.windows import SplitPairs, Windows
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical import BM25
 from paddle_ranker.lexical.index import BM25Index
 from paddle_ranker.options import option, run_command
+from paddle_ranker.storage.atomic import check_writable
 
 if TYPE_CHECKING:
     from paddle_ranker import Ranker

@@ -33,11 +33,11 @@ from benchmarks.harness.runs import (
 )
 from benchmarks.inputs import parse_numbers, real_data_file
 from paddle_ranker import runtime
-from paddle_ranker.data.formats import check_writable
 from paddle_ranker.data.records import LabeledPair, write_records
 from paddle_ranker.errors import UsageError
 from paddle_ranker.lexical import BM25, LexicalLogistic
 from paddle_ranker.options import option, run_command
+from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.training.losses.expression import margin_of
 
 if TYPE_CHECKING:

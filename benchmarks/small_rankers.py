@@ -18,10 +18,10 @@ from benchmarks.harness.quality import print_comparison, report
 from benchmarks.harness.runs import QualityOptions, Run, RunStore, Split, System, file_digest, make_splits
 from benchmarks.inputs import parse_numbers, real_data_file
 from paddle_ranker import runtime
-from paddle_ranker.data.formats import check_writable
 from paddle_ranker.data.records import LabeledPair, write_records
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import option, parse_options
+from paddle_ranker.storage.atomic import check_writable
 
 _NEVER = 10**9
 

@@ -12,9 +12,9 @@ from multimodal_entailment.data import PostPair, class_counts, read_posts, split
 from multimodal_entailment.info import LABELS
 from multimodal_entailment.options import EvaluateEntailmentOptions
 from paddle_ranker import runtime
-from paddle_ranker.data.formats import check_writable
 from paddle_ranker.errors import DataError
 from paddle_ranker.options import run_command
+from paddle_ranker.storage.atomic import check_writable
 
 if TYPE_CHECKING:
     from multimodal_entailment.info import EntailmentInfo

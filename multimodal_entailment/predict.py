@@ -12,8 +12,9 @@ from multimodal_entailment.data import PostPair, read_posts
 from multimodal_entailment.info import LABELS
 from multimodal_entailment.options import PredictEntailmentOptions
 from paddle_ranker import runtime
-from paddle_ranker.data.formats import check_writable
 from paddle_ranker.options import run_command
+from paddle_ranker.storage.atomic import check_writable
+from paddle_ranker.storage.streams import output_free_for
 
 if TYPE_CHECKING:
     from multimodal_entailment.info import EntailmentInfo
@@ -47,7 +48,8 @@ def predict(options: PredictEntailmentOptions) -> None:
         return
     with new_file(options.output_file, newline="") as stream:
         stream.write(text.getvalue())
-    print(f"{len(pairs):,} pairs: {options.output_file}")
+    with output_free_for(options.output_file):
+        print(f"{len(pairs):,} pairs: {options.output_file}")
 
 
 def given_pairs(options: PredictEntailmentOptions, info: EntailmentInfo) -> list[PostPair]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Sequence
+from typing import Optional
 
 
 def is_interrupt(error: BaseException) -> bool:
@@ -12,6 +14,11 @@ def is_interrupt(error: BaseException) -> bool:
     It comes as an `OSError` where it hit Python code that Paddle's own code had called: a backward pass, say.
     """
     return isinstance(error, KeyboardInterrupt) or "KeyboardInterrupt" in str(error)
+
+
+def is_full(error: BaseException) -> bool:
+    """Return whether an error says that a disk, a quota or a file can take no more."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class RankerError(Exception):
@@ -50,3 +57,28 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     """Return ` (did you mean ...?)` with the closest known word, or nothing where none is close."""
     close = difflib.get_close_matches(word, known, n=1)
     return f" (did you mean {close[0]}?)" if close else ""
+
+
+def error_on_its_way(interrupt: BaseException) -> Optional[RankerError]:
+    """Return the error whose cleaning-up was interrupted: a launcher ends the processes that another one's end broke.
+
+    None where there was no such error.
+    """
+    context = interrupt.__context__
+    while context is not None and not isinstance(context, RankerError):
+        context = context.__context__
+    return context
+
+
+def one_line(error: Exception) -> str:
+    """Return what a command prints of an error."""
+    if isinstance(error, RankerError):
+        return " ".join(str(error).split("\n"))
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space left on the disk{f' of {error.filename}' if error.filename else ''}: free some and run again"
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return f"{error.filename or 'a file'}: larger than files may be here (ulimit -f); raise that limit"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
+    summary = " ".join(str(error).split())[:300]
+    return f"unexpected {type(error).__name__}: {summary}; run again with --debug for the traceback"

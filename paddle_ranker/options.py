@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import errno
 import operator
 import os
 import signal
+import stat
 import sys
 import threading
 import traceback
@@ -28,7 +28,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, NoReturn, Optional, TypeVar, Union
 
-from paddle_ranker.errors import RankerError, UsageError, did_you_mean
+from paddle_ranker.errors import RankerError, UsageError, did_you_mean, error_on_its_way, is_full, one_line
 from paddle_ranker.registry import load_named_plugins
 
 REQUIRED: Any = object()
@@ -263,18 +263,20 @@ def run_command(
     except KeyboardInterrupt as interrupt:
         if debug:
             traceback.print_exc()
-        error = _error_on_its_way(interrupt)
+        error = error_on_its_way(interrupt)
         if error:
-            print(f"{prog}: error: {_one_line(error)}", file=sys.stderr)
+            print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
             return error.exit_status
         print(f"{prog}: interrupted{f' ({interrupt})' if str(interrupt) else ''}", file=sys.stderr)
         return 130
     except Exception as error:
         if isinstance(error, OSError):
             _forget_unwritten_output()
+            if is_full(error) and error.filename is None and _output_can_be_full():
+                error.filename = "standard output"
         if debug:
             traceback.print_exc()
-        print(f"{prog}: error: {_one_line(error)}", file=sys.stderr)
+        print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
         return error.exit_status if isinstance(error, RankerError) else 1
 
 
@@ -286,28 +288,15 @@ def _forget_unwritten_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _error_on_its_way(interrupt: BaseException) -> Optional[RankerError]:
-    """Return the error whose cleaning-up was interrupted: a launcher ends the processes that another one's end broke.
-
-    None where there was no such error.
-    """
-    context = interrupt.__context__
-    while context is not None and not isinstance(context, RankerError):
-        context = context.__context__
-    return context
+def _output_can_be_full() -> bool:
+    """Return whether standard output is a file or a device: all else that is written names its file in an error."""
+    try:
+        mode = os.fstat(sys.stdout.fileno()).st_mode
+        return stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and not sys.stdout.isatty())
+    except (OSError, ValueError):
+        return False
 
 
 def _raise_interrupt(signum: int, frame: Any) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a launcher sends it thrice, and what is being cleaned up would stop
     raise KeyboardInterrupt("SIGTERM")
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, RankerError):
-        return " ".join(str(error).split("\n"))
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"no space left on the disk{f' of {error.filename}' if error.filename else ''}: free some and run again"
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
-    summary = " ".join(str(error).split())[:300]
-    return f"unexpected {type(error).__name__}: {summary}; run again with --debug for the traceback"

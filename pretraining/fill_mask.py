@@ -41,8 +41,7 @@ def fill_mask(options: FillMaskOptions) -> None:
     Raises `DataError` for a sentence without a mask, or one longer than the model has positions, with its line.
     """
     runtime.prepare(options.cpu_threads)
-    from paddle_ranker.data.formats import check_writable
-    from paddle_ranker.storage.atomic import new_file
+    from paddle_ranker.storage.atomic import check_writable, new_file
     from pretraining.corpus import Corpus
     from pretraining.filler import MaskFiller
 

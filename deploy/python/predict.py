@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.data.formats import check_writable
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option, run_command
 from paddle_ranker.scoring.options import CASCADE_HELP, FileOptions, RankingOptions
-from paddle_ranker.storage.atomic import new_file
+from paddle_ranker.storage.atomic import check_writable, new_file
 
 if TYPE_CHECKING:
     from paddle_ranker.data.records import Pair
@@ -120,7 +119,7 @@ def output(path: Optional[str]) -> Iterator[IO[Any]]:
     if path is None:
         yield sys.stdout
         return
-    with new_file(os.path.realpath(path)) as stream:
+    with new_file(path) as stream:
         yield stream
 
 

@@ -52,10 +52,10 @@ class CompareOptions(MeasuringOptions):
 
 def run(options: CompareOptions) -> None:
     """Score, measure, compare; print the table and write what was asked for."""
-    from paddle_ranker.data.formats import check_writable
     from paddle_ranker.data.trec import is_run, read_run
     from paddle_ranker.evaluation.comparison import compare_systems
     from paddle_ranker.evaluation.systems import baseline_systems, is_model, named_systems, read_measured_pairs
+    from paddle_ranker.storage.atomic import check_writable
 
     named = name_systems(options.systems)
     for path in (options.report, options.plot, options.per_query):
@@ -86,16 +86,17 @@ def run(options: CompareOptions) -> None:
         seed=options.seed,
     )
     pairs.notes.extend(notes)
-    _print(options, pairs, comparison)
+    measure = options.measure if options.measure in comparison.measures else comparison.measures[0]
+    _write_files(options, comparison, measure)  # first: whoever reads what is printed may have enough of it
+    _print(options, pairs, comparison, measure)
 
 
-def _print(options: CompareOptions, pairs: MeasuredPairs, comparison: Comparison) -> None:
+def _print(options: CompareOptions, pairs: MeasuredPairs, comparison: Comparison, measure: str) -> None:
     from paddle_ranker.evaluation.report.text import comparison_json, systems_table, verdict
     from paddle_ranker.evaluation.systems import messages
 
     for note in pairs.notes:
         print(note, file=messages(options))
-    measure = options.measure if options.measure in comparison.measures else comparison.measures[0]
     if options.format == "json":
         print(json.dumps(comparison_json(comparison), ensure_ascii=False, indent=2))
     else:
@@ -104,14 +105,16 @@ def _print(options: CompareOptions, pairs: MeasuredPairs, comparison: Comparison
         print("\n".join(systems_table(comparison)))
         for system in comparison.others:
             print(verdict(comparison, system.name, measure))
-    _write_files(options, comparison, measure)
+    for path in (options.per_query, options.plot, options.report):
+        if path is not None:
+            print(path, file=messages(options))
 
 
 def _write_files(options: CompareOptions, comparison: Comparison, measure: str) -> None:
     from paddle_ranker.evaluation.report.page import write_report
     from paddle_ranker.evaluation.report.per_query import write_per_query
     from paddle_ranker.evaluation.report.plots import write_plot
-    from paddle_ranker.evaluation.systems import data_facts, messages
+    from paddle_ranker.evaluation.systems import data_facts
 
     if options.per_query is not None:
         write_per_query(options.per_query, comparison, by_query_measure(comparison, measure))
@@ -119,9 +122,6 @@ def _write_files(options: CompareOptions, comparison: Comparison, measure: str) 
         write_plot(options.plot, comparison, measure)
     if options.report is not None:
         write_report(options.report, comparison, measure, data_facts(options))
-    for path in (options.per_query, options.plot, options.report):
-        if path is not None:
-            print(path, file=messages(options))
 
 
 def by_query_measure(comparison: Comparison, measure: str) -> str:

@@ -14,6 +14,7 @@ from typing import Optional
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import Options, option, run_command
 from paddle_ranker.storage.atomic import make_folder
+from paddle_ranker.storage.streams import is_stream, output_free_for
 from paddle_ranker.training.curve import METRICS_FILE, PICTURE_FILE, draw_learning_curves, read_curve
 
 
@@ -27,11 +28,17 @@ class CurveOptions(Options):
 
 def run(options: CurveOptions) -> None:
     """Draw the trainings, and print where the picture is. One that still runs may be drawn too."""
+    with output_free_for(options.output):
+        _run(options)
+
+
+def _run(options: CurveOptions) -> None:
     folders = list(dict.fromkeys(Path(name) for name in options.runs.split(os.pathsep) if name))
     if not folders:
         raise UsageError(f"RUNS {options.runs!r}: name a folder with a {METRICS_FILE}")
     curves = [read_curve(folder / METRICS_FILE, name) for folder, name in zip(folders, names_of(folders))]
-    make_folder(Path(options.output).parent)
+    if not is_stream(options.output):
+        make_folder(Path(options.output).parent)
     draw_learning_curves(curves, Path(options.output))
     print(options.output)
 

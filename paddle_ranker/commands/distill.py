@@ -9,11 +9,12 @@ from typing import Optional
 
 from tqdm import tqdm
 
-from paddle_ranker.data.formats import check_writable
 from paddle_ranker.data.records import Record, RecordFile, Triple, write_records
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option, run_command
 from paddle_ranker.scoring.options import ScoringOptions
+from paddle_ranker.storage.atomic import check_writable
+from paddle_ranker.storage.streams import output_free_for
 from paddle_ranker.training.mining import JUDGED_KINDS, open_as_one_of
 from paddle_ranker.training.teachers import Scoring, Teachers, split_paths
 
@@ -56,6 +57,11 @@ def open_data(options: DistillOptions) -> list[RecordFile[Record]]:
 
 def run(options: DistillOptions) -> None:
     """Score, write, and say what was written."""
+    with output_free_for(options.output_file):
+        _run(options)
+
+
+def _run(options: DistillOptions) -> None:
     check_writable(options.output_file)
     sources = open_data(options)
     teachers = Teachers(options.teacher, options)

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
-from paddle_ranker.data.formats import check_writable
 from paddle_ranker.data.records import LabeledPair, RecordFile, Triple, write_records
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.storage.atomic import check_writable
+from paddle_ranker.storage.streams import output_free_for
 
 DEV_SHARE = 0.1
 Groups = dict[str, list[LabeledPair]]
@@ -72,6 +73,11 @@ def hold_out(queries: Sequence[str], share: float, seed: int) -> set[str]:
 
 def run(options: MakeTriplesOptions) -> None:
     """Read graded pairs, write triples (and held-out pairs), and say how many."""
+    with output_free_for(options.output_file, options.dev_file):
+        _run(options)
+
+
+def _run(options: MakeTriplesOptions) -> None:
     for path in filter(None, (options.output_file, options.dev_file)):
         check_writable(path)
     graded = RecordFile(options.input_file, LabeledPair, skip_bad_rows=options.skip_bad_rows)

@@ -9,12 +9,13 @@ from typing import Optional
 
 from tqdm import tqdm
 
-from paddle_ranker.data.formats import check_writable
 from paddle_ranker.data.records import write_records
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.tokens import TOKENIZERS
 from paddle_ranker.options import option, run_command
 from paddle_ranker.scoring.options import ScoringOptions
+from paddle_ranker.storage.atomic import check_writable
+from paddle_ranker.storage.streams import output_free_for
 from paddle_ranker.training.mining import (
     JUDGED_KINDS,
     TITLE_KINDS,
@@ -110,6 +111,11 @@ class MineOptions(ScoringOptions):
 
 def run(options: MineOptions) -> None:
     """Mine, write, and say what was left out."""
+    with output_free_for(options.output_file):
+        _run(options)
+
+
+def _run(options: MineOptions) -> None:
     check_writable(options.output_file)
     source = open_as_one_of(options.queries, JUDGED_KINDS, skip_bad_rows=options.skip_bad_rows)
     queries = group_judgments(judged_pairs(source))

@@ -20,7 +20,7 @@ from typing import IO, Any, Optional, Union, cast
 
 from paddle_ranker.errors import DataError, DependencyError
 from paddle_ranker.registry import Registry
-from paddle_ranker.storage.atomic import new_file
+from paddle_ranker.storage.atomic import check_writable, new_file
 
 BOM = b"\xef\xbb\xbf"
 JSON_EXTENSIONS = (".jsonl", ".ndjson", ".json")
@@ -227,24 +227,16 @@ def _parquet_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, R
         raise DataError(f"{path}: damaged Parquet data ({summary}); make or download the file again") from error
 
 
-def check_writable(path: str) -> None:
-    """Raise `DataError` where no file can be written, for commands to find out before they work for long."""
-    target = os.path.realpath(path)
-    if os.path.isdir(target) or not os.access(os.path.dirname(target), os.W_OK):
-        raise DataError(f"{path}: cannot be written there; name a file in a folder that exists and can be written to")
-
-
 def write_rows(path: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]], header: bool) -> None:
     """Write rows atomically in the format that the extension names; anything but the known ones is tab-separated.
 
     Raises `DataError` for a cell that tab-separated text cannot hold. Whatever fails, `path` is not half-written.
     """
     check_writable(path)
-    target = os.path.realpath(path)  # through a symbolic link, so that the link stays one
     name = path.lower()
     plain = name.removesuffix(".gz")
     chosen = _first(lambda one: plain.endswith(one.extensions)) or FORMATS[_TABS]
-    with new_file(target, "wb") as raw:
+    with new_file(path, "wb") as raw:
         if name != plain:
             # No name and no time in the header: the same records give the same bytes.
             with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as stream:

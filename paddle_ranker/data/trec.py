@@ -19,10 +19,10 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Optional, TypeVar, Union
 
-from paddle_ranker.data.formats import BadRow, Row, check_writable, read_rows
+from paddle_ranker.data.formats import BadRow, Row, read_rows
 from paddle_ranker.data.skips import Skips
 from paddle_ranker.errors import DataError
-from paddle_ranker.storage.atomic import new_file
+from paddle_ranker.storage.atomic import check_writable, new_file
 
 RUN_COLUMNS = 6
 _BEIR_HEADER = ["query-id", "corpus-id", "score"]

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union
 
-from paddle_ranker.data.formats import check_writable
 from paddle_ranker.data.trec import write_qrels
 from paddle_ranker.evaluation.comparison import Comparison, System, compare_systems
 from paddle_ranker.evaluation.options import EvaluateOptions
@@ -17,6 +16,7 @@ from paddle_ranker.evaluation.report.text import measured_json, systems_table
 from paddle_ranker.evaluation.score_files import write_scores
 from paddle_ranker.evaluation.systems import baseline_systems, messages, read_measured_pairs, score_with_model
 from paddle_ranker.metrics.ranking import Floats
+from paddle_ranker.storage.atomic import check_writable
 
 if TYPE_CHECKING:
     from paddle_ranker.scoring.loading import LoadedModel

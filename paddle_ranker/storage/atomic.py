@@ -1,4 +1,7 @@
-"""Write files and folders so that a reader, or a kill at any moment, finds the old or the new one, never a half."""
+"""Write files and folders so that a reader, or a kill at any moment, finds the old or the new one, never a half.
+
+What is no regular file (a device, a FIFO, `/dev/stdout`) is written to as it is: see `streams.py`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Union
 
-from paddle_ranker.errors import RankerError
+from paddle_ranker.errors import DataError, RankerError
+from paddle_ranker.storage.streams import is_stream, naming_the_file, open_stream
 
 UNFINISHED = ".unfinished-"  # how the names of temporary files and folders begin
 
@@ -42,11 +46,18 @@ def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder that becomes `target` when the block ends well, and vanishes when it does not.
 
     Every file is synced to the disk before the rename. `target` must not exist, unless it may be replaced: then the old
-    folder is there until the new one is complete, and is deleted after that.
+    folder is there until the new one is complete, and is deleted after that. An error of a full disk names `target`.
+
+    Raises `RankerError` where `target` is there already, or is no folder.
     """
+    if replace:
+        target = Path(os.path.realpath(target))
+        if target.exists() and not target.is_dir():
+            raise RankerError(f"{target}: is no folder; choose another name")
     temporary = Path(tempfile.mkdtemp(prefix=f"{UNFINISHED}{os.getpid()}-", dir=target.parent))
     try:
-        yield temporary
+        with naming_the_file(target):
+            yield temporary
         temporary.chmod(0o755)  # mkdtemp's folders are readable by their owner alone
         for path in [*temporary.rglob("*"), temporary]:
             _sync(path)
@@ -74,20 +85,43 @@ def made_once(target: Path) -> Iterator[bool]:
 
 @contextmanager
 def new_file(target: Union[str, Path], mode: str = "w", **arguments: Any) -> Iterator[IO[Any]]:
-    """Yield an open temporary file that replaces `target` when the block ends well."""
-    target = Path(target)
+    """Yield an open temporary file that replaces `target` when the block ends well.
+
+    A symbolic link stays one: the file that it points to is replaced. Anything that exists and is no regular file is
+    written to directly. An error of a full disk names `target`.
+
+    Args:
+        mode: `w`, text, UTF-8 where no `encoding` is given, or `wb`.
+    """
     if mode == "w":
         arguments.setdefault("encoding", "utf-8")
-    temporary = target.with_name(f"{UNFINISHED}{os.getpid()}-{target.name}")
-    try:
-        with open(temporary, mode, **arguments) as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with naming_the_file(target):
+        if is_stream(target):
+            with open_stream(target, mode, **arguments) as stream:
+                yield stream
+            return
+        real = Path(os.path.realpath(target))
+        temporary = real.with_name(f"{UNFINISHED}{os.getpid()}-{real.name}")
+        try:
+            with open(temporary, mode, **arguments) as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, real)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def check_writable(path: Union[str, Path]) -> None:
+    """Raise `DataError` where no file can be written, for commands to find out before they work for long."""
+    if is_stream(path):
+        if not os.access(path, os.W_OK):
+            raise DataError(f"{path}: cannot be written to; name a file that can")
+        return
+    target = os.path.realpath(path)
+    if os.path.isdir(target) or not os.access(os.path.dirname(target), os.W_OK):
+        raise DataError(f"{path}: cannot be written there; name a file in a folder that exists and can be written to")
 
 
 def point(link: Path, target: Path) -> None:

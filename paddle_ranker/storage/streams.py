@@ -1,0 +1,109 @@
+"""Outputs that are no regular files: devices, FIFOs, and this process's own open files under their names in `/dev`.
+
+A file of that kind cannot be replaced by another one without being destroyed, so what is meant for it goes into it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import IO, Any, Optional, Union
+
+from paddle_ranker.errors import is_full
+
+_MOST_LINKS = 40  # in a row, as Linux follows them
+
+
+def is_stream(path: Union[str, Path]) -> bool:
+    """Return whether `path` exists and is neither a regular file nor a folder, or names an open file of a process."""
+    if _open_file(path) is not None:
+        return True
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def is_standard_output(path: Union[str, Path]) -> bool:
+    """Return whether `path` is another name of this process's standard output, as `/dev/stdout` is."""
+    return _open_file(path) == (os.getpid(), 1)
+
+
+def output_free_for(*paths: Optional[str]) -> AbstractContextManager[object]:
+    """Return a block in which what is printed goes to standard error, where one of the files is standard output."""
+    if any(path is not None and is_standard_output(path) for path in paths):
+        return contextlib.redirect_stdout(sys.stderr)
+    return contextlib.nullcontext()
+
+
+def open_stream(path: Union[str, Path], mode: str, **arguments: Any) -> IO[Any]:
+    """Open what `is_stream` for writing, as `open` does with `w` or `wb`; what stands in it is left alone."""
+    found = _open_file(path)
+    if found is not None and found[0] == os.getpid():
+        # The same open file and place in it, not the file anew from its beginning: the shell may have more to write.
+        if sys.__stdout__ is not None:
+            sys.__stdout__.flush()
+        descriptor = os.dup(found[1])
+    else:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND if found else os.O_WRONLY)
+    binary = io.BufferedWriter(_Counting(descriptor))
+    return binary if mode == "wb" else io.TextIOWrapper(binary, **arguments)
+
+
+@contextmanager
+def naming_the_file(path: Union[str, Path]) -> Iterator[None]:
+    """Give an error that says that a disk or a file is full the name of what was written."""
+    try:
+        yield
+    except OSError as error:
+        if is_full(error) and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+class _Counting(io.RawIOBase):
+    """A file that cannot be sought, and that knows all the same how much has been written: Parquet and PDF ask."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._written = descriptor, 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        count = os.write(self._descriptor, data)
+        self._written += count
+        return count
+
+    def tell(self) -> int:
+        return self._written
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()
+
+
+def _open_file(path: Union[str, Path]) -> Optional[tuple[int, int]]:
+    """Return process and number of the open file that `path` names: `/dev/stdout`, `/dev/fd/3`, `/proc/self/fd/3`."""
+    name = os.fspath(path)
+    for _ in range(_MOST_LINKS):
+        folder, last = os.path.split(os.path.abspath(name))
+        folder = os.path.realpath(folder)
+        match = re.fullmatch(r"/proc/(?:self|thread-self|(\d+))(?:/task/\d+)?/fd/(\d+)", f"{folder}/{last}")
+        if match:
+            return int(match[1] or os.getpid()), int(match[2])
+        try:
+            name = os.path.join(folder, os.readlink(os.path.join(folder, last)))
+        except OSError:
+            return None
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fspath(path))

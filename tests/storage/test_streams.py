@@ -1,0 +1,198 @@
+"""Outputs that are no regular files: written to as they are, by every door that writes files."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from paddle_ranker.data.formats import write_rows
+from paddle_ranker.data.records import LabeledPair, write_records
+from paddle_ranker.data.trec import write_run
+from paddle_ranker.errors import DataError, RankerError
+from paddle_ranker.storage.atomic import check_writable, new_file, new_folder
+from paddle_ranker.storage.picture import new_picture
+from paddle_ranker.storage.streams import is_standard_output, is_stream
+from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.unit
+ROWS = [("q", "t", "n"), ("q", "t2", "n")]
+
+
+@contextmanager
+def reading(fifo: Path) -> Iterator[list[bytes]]:
+    """Read a FIFO to its end beside the block; the list holds what came when the block has ended."""
+    os.mkfifo(fifo)
+    read: list[bytes] = []
+    thread = threading.Thread(target=lambda: read.append(fifo.read_bytes()), daemon=True)
+    thread.start()
+    yield read
+    thread.join(60)
+    assert not thread.is_alive(), "nobody wrote into the FIFO"
+
+
+def picture(path: Path) -> None:
+    with new_picture(path, 1, 1, 40) as figure:
+        figure.add_subplot()
+
+
+def text(path: Path) -> None:
+    with new_file(path) as stream:
+        stream.write("文\n")
+
+
+DOORS: dict[str, Callable[[Path], object]] = {
+    "a.txt": text,
+    "a.tsv": lambda path: write_rows(str(path), ("a", "b", "c"), ROWS, header=True),
+    "a.jsonl.gz": lambda path: write_rows(str(path), ("a", "b", "c"), ROWS, header=True),
+    "a.parquet": lambda path: write_rows(str(path), ("a", "b", "c"), ROWS, header=True),
+    "a.trec": lambda path: write_run(str(path), [("q", "d", 1.0)], "tag"),
+    "a.pdf": picture,
+    "a.png": picture,
+    "a.svg": picture,
+}
+
+
+def shape(name: str, content: bytes) -> object:
+    """Return what two files that say the same have in common: pictures hold the time at which they were made."""
+    return (content[:4], len(content) // 1000) if name.endswith((".pdf", ".svg")) else content
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_every_door_writes_into_a_fifo_what_it_writes_into_a_file(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+    with reading(tmp_path / name) as read:
+        DOORS[name](tmp_path / name)
+    DOORS[name](tmp_path / "file" / name)
+    assert read and shape(name, read[0]) == shape(name, (tmp_path / "file" / name).read_bytes())
+    assert stat.S_ISFIFO(os.stat(tmp_path / name).st_mode)
+    assert sorted(os.listdir(tmp_path)) == sorted(["file", name])  # nothing unfinished
+
+
+def test_links_stay_links_to_files_and_to_what_is_none(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("old", encoding="utf-8")
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "null").symlink_to("/dev/null")
+    (tmp_path / "new").symlink_to("not_yet")
+    for name in ("link", "null", "new"):
+        check_writable(tmp_path / name)
+        text(tmp_path / name)
+        assert (tmp_path / name).is_symlink()
+    assert (tmp_path / "real").read_text(encoding="utf-8") == "文\n"
+    assert (tmp_path / "not_yet").read_text(encoding="utf-8") == "文\n"
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_an_open_file_is_gone_on_with_where_it_stands(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb", buffering=0) as log:
+        log.write(b"before\n")
+        for folder in ("/dev/fd", "/proc/self/fd", f"/proc/{os.getpid()}/fd"):
+            name = f"{folder}/{log.fileno()}"
+            assert is_stream(name)
+            write_records(name, [LabeledPair("q", "t", 1)])
+        log.write(b"after\n")
+    rows = [b"query\ttitle\tlabel", b"q\tt\t1"] * 3
+    assert (tmp_path / "log").read_bytes().splitlines() == [b"before", *rows, b"after"]
+    assert is_standard_output("/dev/stdout") and not is_standard_output(tmp_path / "log")
+
+
+def test_a_folder_is_not_exchanged_for_what_is_none(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(RankerError, match="is no folder"), new_folder(tmp_path / "fifo", replace=True):
+        pytest.fail("begun")
+    assert stat.S_ISFIFO(os.stat(tmp_path / "fifo").st_mode)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "link").symlink_to("old")
+    with new_folder(tmp_path / "link", replace=True) as folder:
+        (folder / "new").touch()
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "old" / "new").exists()
+    assert sorted(os.listdir(tmp_path)) == ["fifo", "link", "old"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, which Linux has")
+@pytest.mark.parametrize("name", ["a.tsv", "a.parquet", "a.txt"])
+def test_a_full_disk_has_a_name(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as failed:
+        DOORS[name](tmp_path / name)
+    assert failed.value.filename == str(tmp_path / name)
+
+
+def test_what_cannot_be_written_to_is_found_before_the_work(tmp_path: Path) -> None:
+    for name in (tmp_path, tmp_path / "nowhere" / "file"):
+        with pytest.raises(DataError, match="cannot be written there"):
+            check_writable(name)
+
+
+def command(*arguments: object, **keywords: object) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "paddle_ranker", *map(str, arguments)]
+    return subprocess.run(line, cwd=REPOSITORY, text=True, timeout=120, stderr=subprocess.PIPE, **keywords)  # type: ignore[call-overload]
+
+
+@pytest.fixture
+def graded(tmp_path: Path) -> Path:
+    """A file of 200 queries with a good and a bad title each."""
+    path = tmp_path / "graded.tsv"
+    path.write_text("".join(f"q{n}\tgood {n}\t1\nq{n}\tbad {n}\t0\n" for n in range(200)), encoding="utf-8")
+    return path
+
+
+def test_make_triples_writes_to_standard_output_and_into_devices(graded: Path, tmp_path: Path) -> None:
+    made = command("make-triples", "--input_file", graded, "--output_file", "/dev/stdout", stdout=subprocess.PIPE)
+    assert made.returncode == 0, made.stderr
+    lines = made.stdout.splitlines()
+    assert len(lines) == 201 and lines[0] == "query\ttitle\tneg_title"
+    assert made.stderr == "wrote 200 triples to /dev/stdout (queries: 200)\n"  # beside what was written, not in it
+
+    with (tmp_path / "made.tsv").open("w", encoding="utf-8") as out:
+        out.write("first\n")
+        out.flush()
+        done = command("make-triples", "--input_file", graded, "--output_file", "/dev/stdout", stdout=out)
+    assert done.returncode == 0
+    assert (tmp_path / "made.tsv").read_text(encoding="utf-8").splitlines() == ["first", *lines]
+
+    done = command("make-triples", "--input_file", graded, "--output_file", "/dev/null", stdout=subprocess.PIPE)
+    assert done.returncode == 0 and stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_a_closed_pipe_ends_quietly_and_after_the_files(graded: Path, tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as closed:
+        done = command("make-triples", "--input_file", graded, "--output_file", "/dev/stdout", stdout=closed)
+        assert (done.returncode, done.stderr) == (0, "")
+        scores = tmp_path / "one.tsv"
+        scores.write_text("score\n" + "".join(f"{n % 7}\n" for n in range(400)), encoding="utf-8")
+        arguments = [
+            scores,
+            "--test_file",
+            graded,
+            "--report",
+            tmp_path / "report.html",
+            "--per_query",
+            tmp_path / "q.tsv",
+        ]
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}  # the first line that is printed fails
+        done = command("compare", *arguments, "--resamples", 100, "--permutations", 100, stdout=closed, env=environment)
+        assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert (tmp_path / "report.html").exists() and (tmp_path / "q.tsv").exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, which Linux has")
+def test_a_full_output_is_named(graded: Path) -> None:
+    done = command("make-triples", "--input_file", graded, "--output_file", "/dev/full", stdout=subprocess.PIPE)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "no space left on the disk of /dev/full" in done.stderr
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        arguments = ["make-triples", "--input_file", graded, "--output_file", "/dev/null"]
+        done = command(*arguments, stdout=full)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "no space left on the disk of standard output" in done.stderr

@@ -13,7 +13,6 @@ from paddle_ranker.scoring.options import RankingOptions
 
 @dataclass(frozen=True)
 class PredictCeOptions(RankingOptions):
-    input_file: str = option(help="pairs to score: query, title", aliases=("--test_set",))
     batch_size: int = option(128, help="pairs of full length that are scored at once", minimum=1)
     topk: int = option(10, help="titles that are printed of each query", minimum=1)
 

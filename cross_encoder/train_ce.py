@@ -16,8 +16,15 @@ from paddle_ranker.training.options import RankerTrainingOptions
 
 @dataclass(frozen=True)
 class TrainCeOptions(RankerTrainingOptions):
-    train_set: str = option(help="training pairs: query, title, label (1 and above is relevant)")
-    test_file: str = option(help="labelled pairs to evaluate on during training: query, title, label")
+    train_set: str = option(
+        help="training pairs: query, title, label (1 and above is relevant)",
+        name="train",
+        aliases=("--train_file",),
+        files=True,
+    )
+    test_file: str = option(
+        help="labelled pairs to evaluate on during training: query, title, label", name="test", files=True
+    )
     model_name_or_path: str = redeclare(RankerTrainingOptions, "model_name_or_path", "rocketqa-base-cross-encoder")
     max_seq_length: Optional[int] = redeclare(RankerTrainingOptions, "max_seq_length", aliases=("--max_seq_len",))
     eval_step: int = redeclare(RankerTrainingOptions, "eval_step", 100, aliases=("--valid_steps",))

@@ -48,7 +48,9 @@ class DownloadOptions(Options):
     """Options of `datasets/download.py`."""
 
     dataset: str = option("all", help="which data set", choices=("all", *PUBLISHED))
-    output_dir: str = option(str(Path(__file__).resolve().parent), help="folder that gets sort/, recall/, ...")
+    output_dir: str = option(
+        str(Path(__file__).resolve().parent), help="folder that gets sort/, recall/, ...", name="output"
+    )
     base_url: Optional[str] = option(None, help="a mirror: the archives are fetched from BASE_URL/<data set>.zip")
     sha256: Optional[str] = option(None, help="checksum that the archive must have (with one --dataset)")
     attempts: int = option(3, help="how often a transfer that stops is taken up again", minimum=1, maximum=100)

@@ -18,7 +18,9 @@ from paddle_ranker.options import Options, option, run_command
 class MakeDemoOptions(Options):
     """Options of `datasets/make_demo.py`."""
 
-    output_dir: str = option(str(Path(__file__).resolve().parent), help="folder that gets sort/, recall/, ...")
+    output_dir: str = option(
+        str(Path(__file__).resolve().parent), help="folder that gets sort/, recall/, ...", name="output"
+    )
     size: int = option(6000, help="training triples", minimum=100, maximum=100_000_000)
     queries: int = option(300, help="queries each in dev and test, ten titles a query", minimum=20, maximum=100_000)
     seed: int = option(7, help="the same seed gives the same bytes", minimum=0)

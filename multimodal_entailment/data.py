@@ -9,6 +9,7 @@ These are true CSV files (a quoted field may hold commas and line ends), plain o
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import os
 import sys
@@ -21,6 +22,7 @@ from multimodal_entailment.info import LABELS
 from paddle_ranker.data.formats import BadRow, read_lines
 from paddle_ranker.data.skips import Skips
 from paddle_ranker.errors import DataError
+from paddle_ranker.files import paths_of
 from paddle_ranker.storage.atomic import new_file
 
 COLUMNS = ("id_1", "text_1", "image_1", "id_2", "text_2", "image_2", "label")
@@ -31,7 +33,8 @@ _LABEL_COLUMNS = ("label", "label_idx")
 class PostPair:
     """Two posts, each a text and maybe an image (a path), and whether the second follows from the first.
 
-    `label` is an index into `LABELS`; `row` is the line of the file on which the row begins, from 1.
+    `label` is an index into `LABELS`; `row` is the line of the file on which the row begins, from 1; of several files
+    `7 of b.csv`.
     """
 
     id_1: str
@@ -41,7 +44,7 @@ class PostPair:
     text_2: str
     image_2: Optional[str]
     label: Optional[int]
-    row: int
+    row: Union[int, str]
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def read_posts(
     skip_bad_rows: bool = False,
     images: bool = True,
 ) -> list[PostPair]:
-    """Return the pairs of posts of a CSV file.
+    """Return the pairs of posts of a CSV file, or of several, one after the other.
 
     Columns go by name, in any order; others are ignored. `image_1_path` and `image_2_path` come before `image_1` and
     `image_2`, which hold addresses in files that have both. A label is a name of `LABELS`, in any case, or its index.
@@ -80,6 +83,13 @@ def read_posts(
     closed, an unknown label, neither text nor image, an image that is a web address), and a file without one good row.
     Whether an image is there is seen where it is opened.
     """
+    several = paths_of(path)
+    if len(several) > 1:
+        return [
+            dataclasses.replace(pair, row=f"{pair.row} of {one}")
+            for one in several
+            for pair in read_posts(one, image_folder, need_labels, skip_bad_rows, images)
+        ]
     path = Path(path)
     reader = csv.reader(_lines(path), strict=True)
     columns = _columns(path, reader, need_labels, images)

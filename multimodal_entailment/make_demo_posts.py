@@ -14,7 +14,9 @@ from paddle_ranker.options import Options, option, run_command
 class MakeDemoPostsOptions(Options):
     """Options of `python -m multimodal_entailment.make_demo_posts`."""
 
-    output_dir: str = option(help="folder to make: train.csv, validation.csv, test.csv, images/, truth.json")
+    output_dir: str = option(
+        help="folder to make: train.csv, validation.csv, test.csv, images/, truth.json", name="output"
+    )
     size: int = option(3000, help="training pairs; a fifth as many for validation, half for test", minimum=10)
     seed: int = option(7, help="the same seed gives the same posts", minimum=0)
     if_missing: bool = option(False, help="do nothing where the folder is there")

@@ -26,9 +26,12 @@ class TrainEntailmentOptions(TokenizerOptions, TrainingOptions):
         "validation_file",
     }  # fmt: skip
 
-    train_file: str = option(help=f"pairs of posts: {COLUMNS}")
+    train_file: str = option(help=f"pairs of posts: {COLUMNS}", name="train", files=True)
     validation_file: Optional[str] = option(
-        None, help="pairs to evaluate on during training (default: pairs held out of the training file)"
+        None,
+        help="pairs to evaluate on during training (default: pairs held out of the training file)",
+        name="test",
+        files=True,
     )
     test_share: float = option(
         0.1, help="share of the training file kept for evaluate.py, where there is no --validation_file", minimum=0,
@@ -43,7 +46,9 @@ class TrainEntailmentOptions(TokenizerOptions, TrainingOptions):
     skip_bad_rows: bool = option(False, help="leave out malformed rows, take broken images for missing, count both")
     modalities: str = option("both", help="what the model looks at", choices=MODALITIES)
     model_name_or_path: Optional[str] = option(
-        None, help="text encoder to start from: a PaddleNLP model name, or a local folder; needed for texts"
+        None,
+        help="text encoder to start from: a PaddleNLP model name, or a local folder; needed for texts",
+        name="model",
     )
     max_seq_length: int = option(128, help="longest pair of texts in tokens", minimum=5)
     match_embeddings: bool = option(True, help="tell the text encoder which tokens stand in both texts")
@@ -131,7 +136,7 @@ class ModelOptions(ThreadOptions):
 
 @dataclass(frozen=True)
 class EvaluateEntailmentOptions(ModelOptions):
-    test_file: str = option(help=f"labelled pairs of posts: {COLUMNS}")
+    test_file: str = option(help=f"labelled pairs of posts: {COLUMNS}", name="test", files=True)
     part: str = option(
         "all",
         help="which rows: all; or, of the very file that the model was trained on, those kept from it (test, "
@@ -146,8 +151,10 @@ class EvaluateEntailmentOptions(ModelOptions):
 
 @dataclass(frozen=True)
 class PredictEntailmentOptions(ModelOptions):
-    input_file: Optional[str] = option(None, help="pairs of posts: CSV as for training, without labels too")
-    output_file: Optional[str] = option(None, help="CSV to write (default: print it)")
+    input_file: Optional[str] = option(
+        None, help="pairs of posts: CSV as for training, without labels too", name="input", files=True
+    )
+    output_file: Optional[str] = option(None, help="CSV to write (default: print it)", name="output")
     text_1: Optional[str] = option(None, help="one pair instead of a file: the first post's text")
     image_1: Optional[str] = option(None, help="and its image")
     text_2: Optional[str] = option(None, help="the second post's text")
@@ -166,5 +173,7 @@ class PredictEntailmentOptions(ModelOptions):
 @dataclass(frozen=True)
 class ExportEntailmentOptions(ThreadOptions):
     model: str = option(help="a model's folder: a checkpoint of train.py")
-    output_dir: str = option("./output_entailment", help="folder to write; an older export there is replaced")
+    output_dir: str = option(
+        "./output_entailment", help="folder to write; an older export there is replaced", name="output"
+    )
     onnx: bool = option(False, help="write an ONNX file as well, which --engine onnx and openvino run")

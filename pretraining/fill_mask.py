@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.files import paths_of
 from paddle_ranker.options import DeviceOptions, option, run_command
 
 if TYPE_CHECKING:
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 class FillMaskOptions(DeviceOptions):
     sentence: Optional[str] = option(None, help="a sentence with one [MASK] or several", positional=True)
     model: str = option(help="folder of a masked language model: ours, or one with PaddleNLP's names")
-    input_file: Optional[str] = option(None, help="sentences instead: .txt, one a line, or a file with a column text")
-    output_file: Optional[str] = option(None, help="write JSON lines there (default: print them)")
+    input_file: Optional[str] = option(
+        None, help="sentences instead: .txt, one a line, or a file with a column text", name="input", files=True
+    )
+    output_file: Optional[str] = option(None, help="write JSON lines there (default: print them)", name="output")
     json: bool = option(False, help="print JSON lines for a sentence too")
     top_k: int = option(5, help="word pieces for each mask", minimum=1)
     batch_size: int = option(32, help="sentences a batch", minimum=1)
@@ -52,7 +55,7 @@ def fill_mask(options: FillMaskOptions) -> None:
     if options.sentence is not None:
         sentences: Iterable[str] = [options.sentence]
     else:
-        sentences = (text for _, text in Corpus([str(options.input_file)]))
+        sentences = (text for _, text in Corpus(paths_of(options.input_file or "")))
     filled = _fill_all(filler, iter(sentences), options)
     if options.sentence is not None and not options.json and options.output_file is None:
         for result in filled:

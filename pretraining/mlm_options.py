@@ -15,9 +15,12 @@ from pretraining.corpus import DOCUMENTS, DOCUMENTS_HELP
 class TrainMlmOptions(TrainingOptions):
     MAY_CHANGE = TrainingOptions.MAY_CHANGE | {"init_from", "config", "cache_dir", "train_files", "eval_files"}
 
-    train_files: tuple[str, ...] = option(help=f"files to train on: {DOCUMENTS_HELP}", several=True)
+    train_files: tuple[str, ...] = option(help=f"files to train on: {DOCUMENTS_HELP}", name="train", files=True)
     eval_files: tuple[str, ...] = option(
-        (), help="files to evaluate on (default: documents held out of the training files, --eval_share)", several=True
+        (),
+        help="files to evaluate on (default: documents held out of the training files, --eval_share)",
+        name="test",
+        files=True,
     )
     eval_share: float = option(
         0.01, help="share of the training documents held out where there are no --eval_files", above=0, below=1
@@ -38,7 +41,9 @@ class TrainMlmOptions(TrainingOptions):
         None, help="dropout in training (default: the configuration's, 0.1)", minimum=0, below=1
     )
     init_from: Optional[str] = option(
-        None, help="go on from an encoder instead: a folder (ours, PaddleNLP's, or one that convert made), or a name"
+        None,
+        help="go on from an encoder instead: a folder (ours, PaddleNLP's, or one that convert made), or a name",
+        name="model",
     )
     mlm_probability: float = option(0.2, help="share of the tokens that are masked", above=0, below=1)
     whole_word_mask: bool = option(

@@ -14,16 +14,16 @@ from pretraining.power_law import FEWEST_LEVELS
 
 @dataclass(frozen=True)
 class ScalingLawOptions(DeviceOptions):
-    train_files: tuple[str, ...] = option(help=f"files to train on: {DOCUMENTS_HELP}", several=True)
+    train_files: tuple[str, ...] = option(help=f"files to train on: {DOCUMENTS_HELP}", name="train", files=True)
     eval_files: tuple[str, ...] = option(
-        (), help="files to measure the loss on (default: documents held out, --eval_share)", several=True
+        (), help="files to measure the loss on (default: documents held out, --eval_share)", name="test", files=True
     )
     eval_share: float = option(
         0.05, help="share of the documents held out where there are no --eval_files", above=0, maximum=0.5
     )
     tokenizer: Optional[str] = option(None, help="folder of a tokenizer (default: one is made, --vocab_size)")
     vocab_size: int = option(8000, help="word pieces of a tokenizer that is made here", minimum=10)
-    output_dir: str = option("./checkpoint/scaling_law", help="where runs, results and the picture go")
+    output_dir: str = option("./checkpoint/scaling_law", help="where runs, results and the picture go", name="output")
     budget_minutes: Optional[float] = option(
         None, help="what all runs may take on this machine, the held-out one included", above=0
     )

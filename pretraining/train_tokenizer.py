@@ -16,8 +16,10 @@ from pretraining.corpus import DOCUMENTS_HELP, Corpus
 
 @dataclass(frozen=True)
 class TrainTokenizerOptions(Options):
-    files: tuple[str, ...] = option(help=f"text files to learn from: {DOCUMENTS_HELP}", several=True)
-    output_dir: str = option(help="folder that gets vocab.txt, tokenizer_config.json and special_tokens_map.json")
+    files: tuple[str, ...] = option(help=f"text files to learn from: {DOCUMENTS_HELP}", name="train", files=True)
+    output_dir: str = option(
+        help="folder that gets vocab.txt, tokenizer_config.json and special_tokens_map.json", name="output"
+    )
     vocab_size: int = option(30522, help="word pieces at the most, special tokens included", minimum=10)
     special_tokens: tuple[str, ...] = option(
         SPECIAL_TOKENS, help="special tokens, which get the first ids; the five of BERT are needed", several=True

@@ -17,7 +17,28 @@ describe() {
     DEMO_RANKER="$ROOT/checkpoint/$1"
 }
 
-# Whether an option is among the arguments under one of its names: `has_any "--test_set --input_file" "$@"`.
+# The names of what one idea is called: the one that every command shows, and the tutorial's.
+TRAIN_NAMES="--train --train_file --train_set --train_files"
+TEST_NAMES="--test --test_file"
+INPUT_NAMES="--input --input_file --test_set --test --test_file"
+MODEL_NAMES="--model --params_path --init_from_ckpt"
+START_NAMES="--model --model_name_or_path --init_from_ckpt"
+EXPORT_NAMES="--model --dirname"
+OUTPUT_NAMES="--output --save_dir --output_path"
+
+# Print the value of an option among the arguments, under whichever of its names; else the default.
+# `value_of "$OUTPUT_NAMES" DEFAULT "$@"`
+value_of() {
+    local names="$1" value="$2" name given
+    shift 2
+    for name in $names; do
+        given="$(option_value "$name" "$@")"
+        if [ -n "$given" ]; then value="$given"; fi
+    done
+    say "$value"
+}
+
+# Whether an option is among the arguments under one of its names: `has_any "$TRAIN_NAMES" "$@"`.
 has_any() {
     local names="$1" name
     shift
@@ -52,23 +73,24 @@ train_demo() {
     read -ra recipe <<<"$6"
     shift 6
     ensure_environment
-    if has_option "$option" "$@" || wants_help "$@"; then
+    if has_any "$TRAIN_NAMES" "$@" || wants_help "$@"; then
         run_python "$ROOT/$COMMANDS/$TRAIN.py" "$@"
         return
     fi
 
     ensure_demo_data
     has_any "--max_seq_length --max_seq_len" "$@" || recipe+=(--max_seq_length 64)
-    if ! has_any "--model_name_or_path --init_from_ckpt" "$@"; then
+    has_any "$TEST_NAMES" "$@" || recipe+=(--test_file "$dev")
+    has_any "$OUTPUT_NAMES" "$@" || recipe+=(--save_dir "$DEMO_RANKER")
+    if ! has_any "$START_NAMES" "$@"; then
         ensure_starter
         recipe+=(--model_name_or_path "$STARTER" --learning_rate 5e-4 --new_parts_factor 1 --weight_decay 0.01
             --warmup_proportion 0.06)
     fi
     # The arguments come last: they win over the demo's.
-    run_python "$ROOT/$COMMANDS/$TRAIN.py" "$option" "$train" --test_file "$dev" --save_dir "$DEMO_RANKER" \
-        "${recipe[@]}" "$@"
+    run_python "$ROOT/$COMMANDS/$TRAIN.py" "$option" "$train" "${recipe[@]}" "$@"
 
-    trained="$(option_value --save_dir --save_dir "$DEMO_RANKER" "$@")/best"
+    trained="$(value_of "$OUTPUT_NAMES" "$DEMO_RANKER" "$@")/best"
     say ""
     say "The titles of three queries, as this ranker orders them:"
     run_single -m paddle_ranker rank --params_path "$trained" --input_file "$test" --max_queries 3 --top_k 5 \
@@ -89,8 +111,8 @@ score_demo() {
     shift 5
     ensure_environment
     if ! wants_help "$@"; then
-        has_any "$input_option" "$@" || { ensure_demo_data >&2; demo+=("${input_option%% *}" "$DEMO_DATA/$input"); }
-        has_option "$ranker_option" "$@" || { ensure_demo_ranker >&2; demo+=("$ranker_option" "$DEMO_RANKER/best"); }
+        has_any "$INPUT_NAMES" "$@" || { ensure_demo_data >&2; demo+=("${input_option%% *}" "$DEMO_DATA/$input"); }
+        has_any "$MODEL_NAMES" "$@" || { ensure_demo_ranker >&2; demo+=("$ranker_option" "$DEMO_RANKER/best"); }
     fi
     run_single "$ROOT/$COMMANDS/$file" ${demo[@]+"${demo[@]}"} "$@"
 }
@@ -103,8 +125,8 @@ export_demo() {
     shift 2
     ensure_environment
     if ! wants_help "$@"; then
-        has_option --params_path "$@" || { ensure_demo_ranker; demo+=(--params_path "$DEMO_RANKER/best"); }
-        has_option --output_path "$@" || demo+=(--output_path "$ROOT/$folder")
+        has_any "$MODEL_NAMES" "$@" || { ensure_demo_ranker; demo+=(--params_path "$DEMO_RANKER/best"); }
+        has_any "$OUTPUT_NAMES" "$@" || demo+=(--output_path "$ROOT/$folder")
     fi
     run_single "$ROOT/$COMMANDS/export_model.py" ${demo[@]+"${demo[@]}"} "$@"
 }
@@ -119,7 +141,7 @@ export_serving_demo() {
     shift 2
     ensure_environment
     if ! wants_help "$@"; then
-        if ! has_option --dirname "$@"; then
+        if ! has_any "$EXPORT_NAMES" "$@"; then
             # What stands there may be the user's own export: it is only made where it is missing.
             [ -e "$ROOT/output$suffix/ranker.json" ] || bash "$ROOT/scripts/$script.sh"
             demo+=(--dirname "$ROOT/output$suffix")

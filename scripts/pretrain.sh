@@ -9,7 +9,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/demo.sh"
 
 ensure_environment
-if has_option --train_files "$@" || wants_help "$@"; then
+if has_any "$TRAIN_NAMES" "$@" || wants_help "$@"; then
     run_python "$ROOT/pretraining/train_mlm.py" "$@"
     exit
 fi
@@ -18,7 +18,7 @@ ensure_demo_data
 corpus="$DEMO_DATA/recall/corpus.csv"
 folder="$ROOT/checkpoint/pretraining"
 tokenizer="$folder/tokenizer"
-trained="$folder/mlm"
+trained="$(value_of "$OUTPUT_NAMES" "$folder/mlm" "$@")"
 if [ ! -e "$tokenizer/vocab.txt" ]; then
     run_single "$ROOT/pretraining/train_tokenizer.py" --files "$corpus" --vocab_size 4000 --output_dir "$tokenizer"
 fi
@@ -29,13 +29,15 @@ cat >"$folder/shape.json" <<'SHAPE'
 {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512,
  "max_position_embeddings": 512, "initializer_range": 0.06}
 SHAPE
+own=(--keep 1)
+has_any "$OUTPUT_NAMES" "$@" || own+=(--save_dir "$trained")
 # The arguments come last: they win over the demo's.
 run_python "$ROOT/pretraining/train_mlm.py" --train_files "$corpus" --tokenizer "$tokenizer" \
-    --config "$folder/shape.json" --save_dir "$trained" --dropout 0 --max_seq_length 64 --batch_size 4 \
+    --config "$folder/shape.json" --dropout 0 --max_seq_length 64 --batch_size 4 \
     --gradient_accumulation_steps 1 --epochs 4 --learning_rate 1e-3 --eval_step 400 --save_step 400 --logging_steps 100 \
-    --keep 1 "$@"
+    "${own[@]}" "$@"
 
-best="$(option_value --save_dir --save_dir "$trained" "$@")/best"
+best="$trained/best"
 used="$(option_value --device --device auto "$@")"
 say ""
 say "What this model puts for the masks:"

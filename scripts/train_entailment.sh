@@ -9,7 +9,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/demo.sh"
 
 ensure_environment
-if has_option --train_file "$@" || wants_help "$@"; then
+if has_any "$TRAIN_NAMES" "$@" || wants_help "$@"; then
     run_python "$ROOT/multimodal_entailment/train.py" "$@"
     exit
 fi
@@ -18,18 +18,20 @@ posts="$DEMO_DATA/entailment"
 folder="$ROOT/checkpoint/entailment"
 run_single "$ROOT/multimodal_entailment/make_demo_posts.py" --output_dir "$posts" --size 8000 --if_missing true
 demo=()
-if ! has_option --model_name_or_path "$@"; then
+if ! has_any "$START_NAMES" "$@"; then
     demo+=(--model_name_or_path "$("$PYTHON" -m paddle_ranker starter --corpus "$posts/train.csv" --vocab_size 1000)")
 fi
+has_any "--test --validation_file" "$@" || demo+=(--validation_file "$posts/validation.csv")
+has_any "$OUTPUT_NAMES" "$@" || demo+=(--save_dir "$folder")
 fusion=()  # only where there are two to fuse
 if [ "$(option_value --modalities --modalities both "$@")" = both ]; then fusion=(--fusion dot_attention); fi
 # The arguments come last: they win over the demo's.
 run_python "$ROOT/multimodal_entailment/train.py" --train_file "$posts/train.csv" \
-    --validation_file "$posts/validation.csv" --save_dir "$folder" ${demo[@]+"${demo[@]}"} --max_seq_length 64 \
+    ${demo[@]+"${demo[@]}"} --max_seq_length 64 \
     --image_size 64 --epochs 8 --batch_size 16 --learning_rate 2.5e-4 --new_parts_factor 2 --eval_step 500 \
     --save_step 1000 --keep 1 --logging_steps 100 ${fusion[@]+"${fusion[@]}"} "$@"
 
-best="$(option_value --save_dir --save_dir "$folder" "$@")/best"
+best="$(value_of "$OUTPUT_NAMES" "$folder" "$@")/best"
 used="$(option_value --device --device auto "$@")"
 say ""
 say "On posts whose scenes and phrasings were in no training pair (what is possible: $posts/truth.json):"

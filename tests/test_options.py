@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import errno
+import json
 import os
+import pickle
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Optional
 
+import numpy as np
 import pytest
 
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
-from paddle_ranker.options import Options, option, parse_options, run_command
+from paddle_ranker.files import SeveralFiles, paths_of
+from paddle_ranker.options import Options, option, options_from, parse_options, run_command
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit
@@ -85,6 +91,114 @@ def test_several_values_side_by_side() -> None:
     assert parse_options(Many, ["--seed", "2", "a"], "many", "") == Many(systems=("a",), seed=2)
     with pytest.raises(UsageError, match="SYSTEMS"):
         parse_options(Many, [], "many", "")
+
+
+@dataclass(frozen=True)
+class OfFiles(Options):
+    train_file: str = option(help="what to train on", name="train", aliases=("--train_set",), files=True)
+    eval_files: tuple[str, ...] = option((), help="what to measure on", name="test", files=True)
+    save_dir: str = option("./checkpoint", help="where it goes", name="output")
+
+
+def parse_files(*arguments: str) -> OfFiles:
+    return parse_options(OfFiles, arguments, "sample", "")
+
+
+def test_one_idea_has_one_name_and_the_others_stay() -> None:
+    for name in ("--train", "--train_file", "--train_set"):
+        assert parse_files(name, "a", "--output", "x") == OfFiles(train_file="a", save_dir="x")
+    assert parse_files("--train", "a", "--train_file", "a", "--save_dir", "x").save_dir == "x"
+    with pytest.raises(UsageError, match="--save_dir x and --output y are one option: give one value"):
+        parse_files("--train", "a", "--save_dir", "x", "--output", "y")
+    with pytest.raises(UsageError, match="--train/--train_file/--train_set"):
+        parse_files()
+
+
+def test_files_side_by_side_and_by_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.tsv", "a.tsv", "c.txt", "[1].tsv"):
+        (tmp_path / name).touch()
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "deep" / "er" / "d.tsv").touch()
+    assert paths_of(parse_files("--train", "b.tsv", "a.tsv").train_file) == ("b.tsv", "a.tsv")
+    assert paths_of(parse_files("--train", "[ab].tsv", "c.*").train_file) == ("a.tsv", "b.tsv", "c.txt")  # sorted
+    assert paths_of(parse_files("--train", "b.tsv:c.txt").train_file) == ("b.tsv", "c.txt")
+    assert parse_files("--train", "[1].tsv").train_file == "[1].tsv"  # a file of that very name
+    assert parse_files("--train", "x", "--test", "**/*.tsv").eval_files[-1] == "deep/er/d.tsv"
+    assert parse_files("--train", "c*").train_file == "c.txt" and type(parse_files("--train", "c*").train_file) is str
+    assert parse_files("--train", "no/such:file").train_file == "no/such:file"  # for its reader to name
+    with pytest.raises(UsageError, match=r"--train d\*: no file matches; check the path"):
+        parse_files("--train", "d*")  # folders are no files
+    with pytest.raises(UsageError, match=r"--test \*.jsonl: no file matches"):
+        OfFiles(train_file="a", eval_files=("a.tsv", "*.jsonl"))
+
+
+def test_many_files_are_one_name_that_is_short_where_it_is_shown() -> None:
+    several = SeveralFiles(["a", "b", "c", "d"])
+    assert f"{several}" == "a and 3 more" and json.dumps(several) == '"a:b:c:d"' and several == "a:b:c:d"
+    assert f"{SeveralFiles(['a', 'b'])}" == "a:b"
+    assert paths_of(pickle.loads(pickle.dumps(several))) == paths_of(copy.deepcopy(several)) == ("a", "b", "c", "d")  # noqa: S301
+
+
+@dataclass(frozen=True)
+class Placed(Options):
+    ranker: str = option(help="a ranker", positional=True)
+    dev_file: str = option(help="labelled pairs", positional=True, files=True)
+    target: str = option(help="a folder", positional=True)
+    train_file: Optional[str] = option(None, help="what to learn from", files=True)
+
+
+def test_files_where_arguments_have_no_name() -> None:
+    def found(*arguments: str) -> tuple[Any, ...]:
+        placed = parse_options(Placed, arguments, "placed", "")
+        return placed.ranker, paths_of(placed.dev_file), placed.target, paths_of(placed.train_file or "")
+
+    assert found("r", "d", "t", "--train_file", "a", "b") == ("r", ("d",), "t", ("a", "b"))
+    assert found("r", "d", "e", "t") == ("r", ("d", "e"), "t", ("",))
+    assert found("--train_file", "a", "r", "d", "t") == ("r", ("d",), "t", ("a",))  # as it always was
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": "3"}, "--steps '3': expected a whole number"),
+        ({"steps": 2.5}, "--steps 2.5: expected a whole number"),
+        ({"steps": True}, "--steps True: expected a whole number"),
+        ({"steps": None}, "--steps None: expected a whole number"),
+        ({"rate": "0.5"}, "--rate '0.5': expected a number"),
+        ({"amp": 1}, "--amp 1: expected true or false"),
+        ({"name": 7}, "--name 7: expected text"),
+        ({"rate": 1}, "--rate 1.0: must be below 1"),
+        ({"stepz": 3}, "unknown option stepz (did you mean steps?)"),
+        ({"steps": 3, "max_steps": 4}, "steps 3 and max_steps 4 are one option"),
+    ],
+)
+def test_a_caller_from_python_meets_the_same_checks(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        options_from(Sample, train_file="f", **values)
+    assert message in str(caught.value)
+
+
+def test_values_from_python_are_those_of_the_command_line() -> None:
+    made = options_from(Sample, train_file=Path("f"), max_steps=np.int64(3), rate=np.float32(0.25), name=Path("x"))
+    assert made == parse("--steps", "3", "--rate", "0.25", "--name", "x")
+    assert type(made.steps) is int and type(made.rate) is float and type(made.train_file) is str
+    assert options_from(Sample, train_file="f", name=None).name is None
+
+
+def test_the_help_begins_with_what_is_required_and_ends_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    about = """Train a sample.
+
+        paddle-ranker sample --train_file mine.tsv
+    """
+    with pytest.raises(SystemExit):
+        parse_options(Sample, ["--help"], "sample", about)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "usage: sample --train_file TRAIN_FILE [options]" and lines[2] == "Train a sample."
+    required, others = lines.index("required:"), lines.index("options:")
+    assert required < others and "--train_file" in lines[required + 1]
+    assert lines[-2:] == ["examples:", "  paddle-ranker sample --train_file mine.tsv"]
+    assert any("--kind {alpha,a}" in line for line in lines)
 
 
 def test_a_required_option_is_asked_for() -> None:

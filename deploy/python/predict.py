@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DeployPredictOptions(FileOptions):
-    model_dir: str = option("./output", help="the folder of an exported ranker")
+    model_dir: str = option("./output", help="the folder of an exported ranker", name="model")
     format: str = option(
         "lines",
         help="lines as the published scripts print them, jsonl for programs, run: a TREC run, the titles of each query "
@@ -31,7 +31,7 @@ class DeployPredictOptions(FileOptions):
         choices=("lines", "jsonl", "run"),
     )
     output_file: Optional[str] = option(
-        None, help="write there instead of to standard output; the file appears when it is complete"
+        None, help="write there instead of to standard output; the file appears when it is complete", name="output"
     )
     cascade: Optional[str] = option(None, help=f"with --format run: {CASCADE_HELP}")
 

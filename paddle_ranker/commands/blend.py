@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 from paddle_ranker import runtime
 from paddle_ranker.encoding.options import TokenizerOptions
 from paddle_ranker.errors import DataError, RankerError, UsageError
+from paddle_ranker.files import base_names
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import DeviceOptions, RowOptions, option, run_command
 from paddle_ranker.scoring.options import BatchOptions
@@ -26,13 +27,15 @@ if TYPE_CHECKING:
 class BlendOptions(BatchOptions, TokenizerOptions, RowOptions, DeviceOptions):
     ranker: str = option(positional=True, help="the ranker: a model folder")
     dev_file: str = option(
-        positional=True, help="labelled pairs that the weights are learned from (query, title, label)"
+        positional=True, files=True, help="labelled pairs that the weights are learned from (query, title, label)"
     )
     target: str = option(positional=True, help="folder to make; it must not exist")
     train_file: Optional[str] = option(
         None,
         help="what the linear lexical model learns from: labelled pairs, or triples; not DEV_FILE (needed without "
         "--other)",
+        name="train",
+        files=True,
     )
     other: Optional[str] = option(
         None,
@@ -128,7 +131,7 @@ def _write(
         "bias": weights.bias,
         "alone": alone,
     }
-    results = {**average.blend, "measured": f"cross-validated over the queries of {Path(options.dev_file).name}"}
+    results = {**average.blend, "measured": f"cross-validated over the queries of {base_names(options.dev_file)}"}
     remove_unfinished(make_folder(target.parent))
     with new_folder(target) as temporary:
         if isinstance(added, RankerParts):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
+from paddle_ranker.files import base_names
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import option, run_command
@@ -33,7 +34,10 @@ class CalibrateOptions(RankerOptions):
 
     ranker: str = option(positional=True, help="the ranker: a model folder, or its model_state.pdparams")
     dev_file: Optional[str] = option(
-        None, positional=True, help="labelled pairs that it was not trained on: query, title, label (not with --remove)"
+        None,
+        positional=True,
+        files=True,
+        help="labelled pairs that it was not trained on: query, title, label (not with --remove)",
     )
     method: Optional[str] = option(
         None,
@@ -107,7 +111,7 @@ def fit_to_file(options: CalibrateOptions, parts: RankerParts) -> Calibration:
     _print_judged(judged, method, options.folds, queries)
     kept = {name: judged.measures[name] for name in ("as_trained", "fitted", "out_of_fold")}
     fitted_on = {
-        "file": Path(options.dev_file).name,
+        "file": base_names(options.dev_file),
         "digest": content_digest(options.dev_file),
         "pairs": len(dev.labels),
         "queries": queries,

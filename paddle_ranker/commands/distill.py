@@ -11,12 +11,13 @@ from tqdm import tqdm
 
 from paddle_ranker.data.records import Record, RecordFile, Triple, write_records
 from paddle_ranker.errors import UsageError
+from paddle_ranker.files import paths_of
 from paddle_ranker.options import option, run_command
 from paddle_ranker.scoring.options import ScoringOptions
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
 from paddle_ranker.training.mining import JUDGED_KINDS, open_as_one_of
-from paddle_ranker.training.teachers import Scoring, Teachers, split_paths
+from paddle_ranker.training.teachers import Scoring, Teachers
 
 ROWS_AT_ONCE = 8192
 
@@ -31,6 +32,7 @@ class DistillOptions(ScoringOptions):
         help=f"triples, labelled pairs, or pairs without labels; of several files, {os.pathsep!r} between them, one "
         "after the other",
         positional=True,
+        files=True,
     )
     output_file: str = option(help="file to write: the rows with the teacher's logits", positional=True)
     relevant_from: float = option(
@@ -39,15 +41,14 @@ class DistillOptions(ScoringOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if os.path.realpath(self.output_file) in map(os.path.realpath, split_paths(self.data_file)):
+        if os.path.realpath(self.output_file) in map(os.path.realpath, paths_of(self.data_file)):
             raise UsageError("OUTPUT_FILE must be another file than DATA_FILE")
 
 
 def open_data(options: DistillOptions) -> list[RecordFile[Record]]:
     """Return the data files; raises `UsageError` where some hold triples and others pairs."""
     sources = [
-        open_as_one_of(path, JUDGED_KINDS, skip_bad_rows=options.skip_bad_rows)
-        for path in split_paths(options.data_file)
+        open_as_one_of(path, JUDGED_KINDS, skip_bad_rows=options.skip_bad_rows) for path in paths_of(options.data_file)
     ]
     if len({source.kind is Triple for source in sources}) > 1:
         kinds = "; ".join(f"{source.path}: {source.kind.role}" for source in sources)

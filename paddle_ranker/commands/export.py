@@ -17,8 +17,8 @@ from paddle_ranker.options import ThreadOptions, option, run_command
 class ExportOptions(TokenizerOptions, ThreadOptions):
     """What the commands that export accept."""
 
-    params_path: str = option(help="the ranker: a model folder, or its model_state.pdparams")
-    output_path: str = option("./output", help="folder to write; an older export there is replaced")
+    params_path: str = option(help="the ranker: a model folder, or its model_state.pdparams", name="model")
+    output_path: str = option("./output", help="folder to write; an older export there is replaced", name="output")
     model_name_or_path: Optional[str] = option(
         None, help="the model whose configuration a bare parameter file takes; a folder's own configuration wins"
     )

@@ -22,7 +22,7 @@ _PARAMETERS = "pdiparams"
 class ExportServingOptions(Options):
     """What the commands that export for Paddle Serving accept."""
 
-    dirname: str = option("output", help="the folder of an exported ranker")
+    dirname: str = option("output", help="the folder of an exported ranker", name="model")
     model_filename: Optional[str] = option(
         None,
         help="the static model's graph in that folder (default: inference.predict.pdmodel or .json of a pairwise "

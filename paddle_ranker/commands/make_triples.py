@@ -10,6 +10,7 @@ from typing import Optional
 
 from paddle_ranker.data.records import LabeledPair, RecordFile, Triple, write_records
 from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.files import paths_of
 from paddle_ranker.options import Options, option, run_command
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
@@ -22,8 +23,8 @@ Groups = dict[str, list[LabeledPair]]
 class MakeTriplesOptions(Options):
     """Options of `make-triples`."""
 
-    input_file: str = option(help="graded pairs: query, title, label")
-    output_file: str = option(help="file to write the triples to: query, title, neg_title")
+    input_file: str = option(help="graded pairs: query, title, label", name="input", files=True)
+    output_file: str = option(help="file to write the triples to: query, title, neg_title", name="output")
     per_positive: int = option(4, help="most triples a title is the better one of", minimum=1)
     seed: int = option(1000, help="draws the lower-graded titles and the queries held out", minimum=0)
     dev_file: Optional[str] = option(None, help="file to write the graded pairs of held-out queries to (default: none)")
@@ -36,7 +37,8 @@ class MakeTriplesOptions(Options):
         super().__post_init__()
         if self.dev_share is not None and self.dev_file is None:
             raise UsageError("--dev_share needs --dev_file: where should the pairs of held-out queries go?")
-        paths = [os.path.realpath(path) for path in (self.input_file, self.output_file, self.dev_file) if path]
+        given = (*paths_of(self.input_file), self.output_file, self.dev_file)
+        paths = [os.path.realpath(path) for path in given if path]
         if len(set(paths)) < len(paths):
             raise UsageError("--input_file, --output_file and --dev_file must be different files")
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from paddle_ranker.data.records import write_records
 from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.files import paths_of
 from paddle_ranker.lexical.tokens import TOKENIZERS
 from paddle_ranker.options import option, run_command
 from paddle_ranker.scoring.options import ScoringOptions
@@ -37,10 +38,13 @@ SCORE_RATIO = 0.95  # the best of those that NV-Retriever (2024) compares
 @dataclass(frozen=True)
 class MineOptions(ScoringOptions):
     queries: str = option(
-        help="what is known: labelled pairs (query, title, label), triples, or pairs of a query and its answer"
+        help="what is known: labelled pairs (query, title, label), triples, or pairs of a query and its answer",
+        files=True,
     )
-    output_file: str = option(help="file to write to")
-    corpus: Optional[str] = option(None, help="titles or texts to mine from (default: the titles of --queries)")
+    output_file: str = option(help="file to write to", name="output")
+    corpus: Optional[str] = option(
+        None, help="titles or texts to mine from (default: the titles of --queries)", files=True
+    )
     format: str = option(
         "triples",
         help="triples (query, title, neg_title), or pairs: the rows of --queries and the negatives, with label 0",
@@ -86,7 +90,8 @@ class MineOptions(ScoringOptions):
                 raise UsageError(f"--{name} is about a ranker's scores: add --ranker, or leave it out")
         if self.rerank is not None and self.rerank < self.rank_to:
             raise UsageError(f"--rerank {self.rerank} is below --rank_to {self.rank_to}: there are no such ranks")
-        if os.path.realpath(self.output_file) in (os.path.realpath(self.queries), os.path.realpath(self.corpus or "")):
+        sources = (*paths_of(self.queries), *paths_of(self.corpus or ""))
+        if os.path.realpath(self.output_file) in map(os.path.realpath, sources):
             raise UsageError("--output_file must be another file than --queries and --corpus")
 
     @property

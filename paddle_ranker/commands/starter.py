@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import DataError, RankerError
+from paddle_ranker.files import paths_of
 from paddle_ranker.options import Options, option, run_command
 from paddle_ranker.registry import Registry
 from paddle_ranker.storage.atomic import made_once, make_folder
@@ -37,9 +38,9 @@ PRETRAINING: Registry[Pretraining] = Registry("pretraining", recipes="paddle_ran
 @dataclass(frozen=True)
 class StarterOptions(Options):
     corpus: str = option(
-        help=f"files with texts, {os.pathsep} between them: data files of any kind, or one text a line"
+        help=f"files with texts, {os.pathsep} between them: data files of any kind, or one text a line", files=True
     )
-    output_dir: Optional[str] = option(None, help="folder to make (default: one in the user's cache)")
+    output_dir: Optional[str] = option(None, help="folder to make (default: one in the user's cache)", name="output")
     vocab_size: int = option(8000, help="word pieces at the most", minimum=100)
     characters: str = option(
         "corpus",
@@ -66,7 +67,7 @@ def make_starter(options: StarterOptions) -> Path:
 
     Raises `DataError` for a corpus without text, `RankerError` where `output_dir` is there already.
     """
-    files = [Path(name) for name in _files(options.corpus)]
+    files = [Path(name) for name in paths_of(options.corpus)]
     if options.output_dir is None:
         folder = cache_folder("starter", _fingerprint(files, options))
         with made_once(folder) as missing:
@@ -79,10 +80,6 @@ def make_starter(options: StarterOptions) -> Path:
     make_folder(folder.parent)
     _build(files, options, folder)
     return folder
-
-
-def _files(corpus: str) -> list[str]:
-    return [corpus] if Path(corpus).is_file() else corpus.split(os.pathsep)
 
 
 def _fingerprint(files: Sequence[Path], options: StarterOptions) -> str:

@@ -11,6 +11,7 @@ any of them are read too. Columns go by name where the first row is a header, el
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from typing import Any, ClassVar, Generic, Optional, TypeVar, Union
 from paddle_ranker.data.formats import BadRow, Row, read_rows, write_rows
 from paddle_ranker.data.skips import Skips
 from paddle_ranker.errors import DataError
+from paddle_ranker.files import paths_of
 
 COLUMNS = (
     "id", "query", "title", "neg_title", "label", "recall_score", "teacher_score", "neg_teacher_score", "text"
@@ -109,7 +111,7 @@ class _Layout:
 
 
 class RecordFile(Generic[T]):
-    """The records of one file, streamed anew by every `for` loop over it.
+    """The records of a file, streamed anew by every `for` loop over it; of several files, of one after the other.
 
     Raises `DataError`, naming file, line and what was found, when the file is missing, empty or damaged, when a column
     is missing, and for a bad row: a wrong number of columns, undecodable bytes, an empty text, a label that is not
@@ -122,7 +124,7 @@ class RecordFile(Generic[T]):
         self.kind = kind
         self.skip_bad_rows = skip_bad_rows
         self.kept = 0
-        self.line = 0  # number of the row that the last record was made of
+        self.line: Union[int, str] = 0  # number of the row that the last record was made of; of several files `7 of b`
         self._skips = Skips(skip_bad_rows)
 
     @property
@@ -135,6 +137,21 @@ class RecordFile(Generic[T]):
         return "; ".join(filter(None, (f"kept {self.kept:,}", self._skips.report())))
 
     def __iter__(self) -> Iterator[T]:
+        paths = paths_of(self.path)
+        return self._of_one() if len(paths) == 1 else self._of_several(paths)
+
+    def _of_several(self, paths: Sequence[str]) -> Iterator[T]:
+        self.kept, self._skips = 0, Skips(self.skip_bad_rows)
+        for path in paths:
+            one = copy.copy(self)
+            one.path = path
+            for record in one._of_one():
+                self.kept += 1
+                self.line = f"{one.line} of {path}"
+                yield record
+            self._skips.include(path, one._skips)
+
+    def _of_one(self) -> Iterator[T]:
         self.kept, self._skips = 0, Skips(self.skip_bad_rows)
         rows = read_rows(self.path)
         first = next(rows, None)

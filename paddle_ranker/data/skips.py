@@ -11,10 +11,11 @@ class Skips:
     """Bad rows, and the reasons of the first few.
 
     allowed: whether they may be left out (`--skip_bad_rows`)
+    name_files: the reasons name files, too: those of several files
     """
 
-    def __init__(self, allowed: bool) -> None:
-        self.allowed, self.count = allowed, 0
+    def __init__(self, allowed: bool, *, name_files: bool = False) -> None:
+        self.allowed, self.count, self._name_files = allowed, 0, name_files
         self.reasons: list[str] = []
 
     def add(self, path: str, line: int, reason: str) -> None:
@@ -25,7 +26,12 @@ class Skips:
             )
         self.count += 1
         if len(self.reasons) < REASONS_SHOWN:
-            self.reasons.append(f"line {line}: {reason}")
+            self.reasons.append(f"{f'{path}, ' if self._name_files else ''}line {line}: {reason}")
+
+    def include(self, path: str, others: Skips) -> None:
+        """Count the bad rows of one of several files."""
+        self.count += others.count
+        self.reasons = [*self.reasons, *(f"{path}, {reason}" for reason in others.reasons)][:REASONS_SHOWN]
 
     def report(self) -> str:
         """Return what was left out: `skipped 2 (line 17: 2 columns, expected 3; …)`; empty where nothing was."""

@@ -22,6 +22,7 @@ from typing import Optional, TypeVar, Union
 from paddle_ranker.data.formats import BadRow, Row, read_rows
 from paddle_ranker.data.skips import Skips
 from paddle_ranker.errors import DataError
+from paddle_ranker.files import paths_of
 from paddle_ranker.storage.atomic import check_writable, new_file
 
 RUN_COLUMNS = 6
@@ -50,6 +51,18 @@ class Qrels:
     notes: list[str]
 
 
+def _rows(path: str) -> Iterator[tuple[str, int, Row]]:
+    """Yield (file, number of the row in it, row) of a file, or of several one after the other."""
+    for file in paths_of(path):
+        for number, row in read_rows(file):
+            yield file, number, row
+
+
+def _line(path: str, file: str, number: int) -> str:
+    """Return the name of a line of one file, or of one of the several that `path` names."""
+    return f"line {number}" if file == path else f"line {number} of {file}"
+
+
 def is_run(path: str) -> bool:
     """Say whether a file's first line is one of a TREC run."""
     first = next((row for _, row in read_rows(path)), None)
@@ -59,24 +72,24 @@ def is_run(path: str) -> bool:
 
 def read_run(path: str, *, skip_bad_rows: bool = False) -> Run:
     """Read a run. Raises `DataError`, naming file and line, for what is not one, and for a document listed twice."""
-    skips = Skips(skip_bad_rows)
+    skips = Skips(skip_bad_rows, name_files=len(paths_of(path)) > 1)
     run: Scores = {}
-    lines: dict[tuple[str, str], int] = {}
+    lines: dict[tuple[str, str], str] = {}
     tag = ""
-    for number, row in read_rows(path):
+    for file, number, row in _rows(path):
         fields = _fields(row)
         if fields is None or len(fields) != RUN_COLUMNS:
-            skips.add(path, number, _wrong(row, fields, "query Q0 document rank score tag"))
+            skips.add(file, number, _wrong(row, fields, "query Q0 document rank score tag"))
             continue
         query, _, document, _, score, tag = fields
         value = _number(score)
         if value is None:
-            skips.add(path, number, f"the score {score[:40]!r} is not a finite number")
+            skips.add(file, number, f"the score {score[:40]!r} is not a finite number")
         elif (query, document) in lines:
             before = lines[query, document]
-            skips.add(path, number, f"query {query} lists document {document} again, as line {before} does")
+            skips.add(file, number, f"query {query} lists document {document} again, as {before} does")
         else:
-            lines[query, document] = number
+            lines[query, document] = _line(path, file, number)
             run.setdefault(query, {})[document] = value
     return Run(_not_empty(path, run, skips), tag, _notes(path, skips))
 
@@ -88,31 +101,32 @@ def read_qrels(path: str, *, skip_bad_rows: bool = False) -> Qrels:
     with `skip_bad_rows` that is counted, and the document counts as not judged. A line that stands there twice counts
     once.
     """
-    skips = Skips(skip_bad_rows)
+    skips = Skips(skip_bad_rows, name_files=len(paths_of(path)) > 1)
     qrels: Labels = {}
-    lines: dict[tuple[str, str], int] = {}
+    lines: dict[tuple[str, str], str] = {}
     contradicted: set[tuple[str, str]] = set()
     is_beir = False
-    for number, row in read_rows(path):
+    for file, number, row in _rows(path):
         fields = _fields(row)
-        if number == 1 and fields == _BEIR_HEADER:
-            is_beir = True
-            continue
+        if number == 1:
+            is_beir = fields == _BEIR_HEADER
+            if is_beir:
+                continue
         if is_beir and fields is not None and len(fields) == 3:
             fields = [fields[0], "0", *fields[1:]]
         if fields is None or len(fields) != 4:
-            skips.add(path, number, _wrong(row, fields, "query 0 document label"))
+            skips.add(file, number, _wrong(row, fields, "query 0 document label"))
             continue
         query, _, document, text = fields
         label = _number(text)
         if label is None or label != int(label):
-            skips.add(path, number, f"the label {text[:40]!r} is not a whole number")
+            skips.add(file, number, f"the label {text[:40]!r} is not a whole number")
             continue
         seen = qrels.setdefault(query, {}).setdefault(document, int(label))
-        first = lines.setdefault((query, document), number)
+        first = lines.setdefault((query, document), _line(path, file, number))
         if seen != int(label):
-            others = f"but {seen} in line {first}"
-            skips.add(path, number, f"label {int(label)} for query {query} and document {document}, {others}")
+            others = f"but {seen} in {first}"
+            skips.add(file, number, f"label {int(label)} for query {query} and document {document}, {others}")
             contradicted.add((query, document))
     for query, document in contradicted:
         del qrels[query][document]
@@ -157,10 +171,10 @@ def read_texts(path: str, wanted: Collection[str], *, skip_bad_rows: bool = Fals
 
     Raises `DataError` for a line that is no text, for an id with two texts, and where a wanted id is not there.
     """
-    skips = Skips(skip_bad_rows)
+    skips = Skips(skip_bad_rows, name_files=len(paths_of(path)) > 1)
     wanted = set(wanted)
     texts: dict[str, str] = {}
-    for number, row in read_rows(path):
+    for file, number, row in _rows(path):
         if (
             number == 1
             and isinstance(row, list)
@@ -170,9 +184,9 @@ def read_texts(path: str, wanted: Collection[str], *, skip_bad_rows: bool = Fals
             continue
         found = _text(row)
         if isinstance(found, str):
-            skips.add(path, number, found)
+            skips.add(file, number, found)
         elif found[0] in wanted and texts.setdefault(*found) != found[1]:
-            skips.add(path, number, f"another text for the id {found[0]}")
+            skips.add(file, number, f"another text for the id {found[0]}")
     missing = sorted(wanted - texts.keys())
     if missing:
         raise DataError(

@@ -16,18 +16,27 @@ TIES = ("against", "trec_eval")
 class MeasuringOptions(ScoringOptions):
     """What evaluation and comparison accept: the pairs to measure on, and how."""
 
-    test_file: Optional[str] = option(None, help="labelled pairs: query, title, label; or give --qrels")
-    qrels: Optional[str] = option(None, help="TREC qrels, in place of a test file: query 0 document label")
-    queries: Optional[str] = option(None, help="texts of the qrels' queries: id, text, tab-separated or JSON lines")
-    documents: Optional[str] = option(None, help="texts of the documents: id, text (or id, title, text), likewise")
+    test_file: Optional[str] = option(
+        None, help="labelled pairs: query, title, label; or give --qrels", name="test", files=True
+    )
+    qrels: Optional[str] = option(None, help="TREC qrels, in place of a test file: query 0 document label", files=True)
+    queries: Optional[str] = option(
+        None, help="texts of the qrels' queries: id, text, tab-separated or JSON lines", files=True
+    )
+    documents: Optional[str] = option(
+        None, help="texts of the documents: id, text (or id, title, text), likewise", files=True
+    )
     candidates: Optional[str] = option(
         None,
         help="TREC run whose documents a model scores (default: the first run compared, else the judged documents)",
+        files=True,
     )
     train_file: Optional[str] = option(
         None,
         help="labelled pairs that the baselines learn from (default: BM25 from the measured titles, the linear model "
         "from the labels of the other four fifths of the queries)",
+        name="train",
+        files=True,
     )
     ties: Optional[str] = option(
         None,
@@ -55,7 +64,7 @@ class MeasuringOptions(ScoringOptions):
 class EvaluateOptions(MeasuringOptions):
     """What evaluation accepts."""
 
-    init_from_ckpt: str = option(help="the ranker: a model folder, or its model_state.pdparams")
+    init_from_ckpt: str = option(help="the ranker: a model folder, or its model_state.pdparams", name="model")
     baselines: bool = option(False, help="measure BM25 and a linear model on lexical features beside the ranker")
     scores_file: Optional[str] = option(
         None, help="keep the scores: .jsonl, .tsv or .parquet, a row a pair; any other name: a TREC run"

@@ -132,7 +132,7 @@ def require_both_classes(path: Union[str, Path], labels: Floats, needed_by: str)
 
 
 def without_contradictions(
-    path: Union[str, Path], records: Sequence[LabeledPair], lines: Sequence[int], *, skip_bad_rows: bool
+    path: Union[str, Path], records: Sequence[LabeledPair], lines: Sequence[Union[int, str]], *, skip_bad_rows: bool
 ) -> tuple[list[LabeledPair], str]:
     """Return the records without those whose query and title have several labels, and what to say about these.
 

@@ -14,9 +14,13 @@ from paddle_ranker.scoring.options import BatchOptions
 class QuantizeOptions(BatchOptions, TokenizerOptions, RowOptions, ThreadOptions):
     """Options of `quantize`."""
 
-    model_dir: str = option(help="folder of an exported ranker; the result is written into it")
-    calibration_file: str = option(help="pairs that the ranges are found on, like those to be scored: query, title")
-    eval_file: str = option(help="labelled pairs that the loss is measured on: query, title, label")
+    model_dir: str = option(help="folder of an exported ranker; the result is written into it", name="model")
+    calibration_file: str = option(
+        help="pairs that the ranges are found on, like those to be scored: query, title", files=True
+    )
+    eval_file: str = option(
+        help="labelled pairs that the loss is measured on: query, title, label", name="test", files=True
+    )
     max_loss: float = option(
         0.005, help="write nothing where AUC or nDCG@10 falls by more than this", minimum=0.0, maximum=1.0
     )

@@ -21,6 +21,7 @@ from paddle_ranker.errors import DataError, DependencyError, RankerError
 from paddle_ranker.evaluation.evaluate import EvaluationSet
 from paddle_ranker.export.options import QuantizeOptions
 from paddle_ranker.export.quantizer import Product, Quantizer, require_packages
+from paddle_ranker.files import base_names
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking, ranking_intervals
 from paddle_ranker.metrics.ranking import Floats
@@ -155,7 +156,7 @@ def _quantize(
 
 
 def _file_facts(path: str, pairs: int) -> dict[str, Any]:
-    return {"file": Path(path).name, "sha256": content_digest(path), "pairs": pairs}
+    return {"file": base_names(path), "sha256": content_digest(path), "pairs": pairs}
 
 
 def read_calibration(options: QuantizeOptions, pair_encoder: RowEncoder) -> Columns:

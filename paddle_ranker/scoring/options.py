@@ -72,7 +72,12 @@ class ScoringOptions(RankerOptions):
 class FileOptions(ScoringOptions):
     """What scoring a file accepts."""
 
-    input_file: str = option(help="pairs to score: query, title; - for standard input")
+    input_file: str = option(
+        help="pairs to score: query, title; - for standard input",
+        name="input",
+        aliases=("--test_set", "--test"),
+        files=True,
+    )
     min_probability: Optional[float] = option(
         None, help="leave out titles below this probability, and say how many they were", minimum=0, maximum=1
     )
@@ -83,7 +88,7 @@ class PredictOptions(FileOptions):
     """What prediction accepts."""
 
     params_path: str = option(
-        help="the ranker: a model folder, its model_state.pdparams, or the folder of an exported ranker"
+        help="the ranker: a model folder, its model_state.pdparams, or the folder of an exported ranker", name="model"
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Union
 
 from paddle_ranker.errors import RankerError
+from paddle_ranker.files import paths_of
 
 _DIGITS = 16
 
@@ -14,9 +15,15 @@ _DIGITS = 16
 def content_digest(path: Union[str, Path]) -> str:
     """Return the first 16 digits of a file's SHA-256, of a folder's that of its files' names and digests.
 
+    That of several files is one of their digests, in their order.
+
     Raises `RankerError` for a file that cannot be read.
     """
-    path, found = Path(path), hashlib.sha256()
+    paths, found = paths_of(path), hashlib.sha256()
+    if len(paths) > 1:
+        found.update("".join(f"{content_digest(one)}\n" for one in paths).encode())
+        return found.hexdigest()[:_DIGITS]
+    path = Path(path)
     if path.is_dir():
         for file in sorted(path.rglob("*")):
             if file.is_file():

@@ -30,7 +30,7 @@ class TrainingOptions(DeviceOptions):
         {"debug", "save_dir", "logging_steps", "resume", "force_resume", "log_dir"}
     )
 
-    save_dir: str = option("./checkpoint", help="where checkpoints go")
+    save_dir: str = option("./checkpoint", help="where checkpoints go", name="output")
     batch_size: int = option(32, help="examples a batch, on each device", minimum=1)
     max_tokens: int = option(
         0, help="padded tokens a batch, on each device: longer pairs make smaller batches; 0: no limit", minimum=0
@@ -111,7 +111,7 @@ class RankerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
     loss: str = option("bce", help=loss_help)
     margin: Optional[float] = option(None, help=margin_help, minimum=0)
     model_name_or_path: str = option(
-        "ernie-3.0-medium-zh", help="where to start: a PaddleNLP model name, or a local model folder"
+        "ernie-3.0-medium-zh", help="where to start: a PaddleNLP model name, or a local model folder", name="model"
     )
     init_from_ckpt: Optional[str] = option(
         None, help="go on from a checkpoint: a folder, or its model_state.pdparams"

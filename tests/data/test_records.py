@@ -23,6 +23,8 @@ from paddle_ranker.data.records import (
     write_records,
 )
 from paddle_ranker.errors import DataError
+from paddle_ranker.files import SeveralFiles
+from paddle_ranker.storage.digest import content_digest
 
 pytestmark = pytest.mark.unit
 
@@ -273,3 +275,19 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 )
 def test_real_files_are_read_whole(real_data: Path, name: str, kind: type[Record], rows: int) -> None:
     assert len(read_records(real_data / name, kind)) == rows
+
+
+def test_several_files_are_read_one_after_the_other_and_their_lines_named(tmp_path: Path) -> None:
+    first = file(tmp_path, "query\ttitle\tlabel\nq\tt\t1\n", "a.tsv")
+    second = file(tmp_path, "p\tu\t0\np\t\t0\np\tw\tx\n", "b.tsv")  # without a header
+    both = SeveralFiles([str(first), str(second)])
+    source = RecordFile(both, LabeledPair, skip_bad_rows=True)
+    for _ in range(2):
+        assert list(source) == [LabeledPair("q", "t", 1.0), LabeledPair("p", "u", 0.0)]
+        assert (source.kept, source.skipped, source.line) == (2, 2, f"1 of {second}")
+        assert source.report().startswith(f"kept 2; skipped 2 ({second}, line 2: the title is empty; {second}, line 3:")
+    with pytest.raises(DataError, match=rf"{second}, line 2: the title is empty"):
+        list(RecordFile(both, LabeledPair))
+    with pytest.raises(DataError, match=r"a\.tsv: the header has .* looks like a file of labelled pairs"):
+        read_records(both, Triple)
+    assert content_digest(both) not in (content_digest(first), content_digest(SeveralFiles([*both.paths[::-1]])))

@@ -12,6 +12,7 @@ from paddle_ranker.data.trec import is_run, read_qrels, read_run, read_texts, wr
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.pairs import judged_runs, read_labelled
 from paddle_ranker.evaluation.score_files import read_scores, write_scores
+from paddle_ranker.files import SeveralFiles
 from paddle_ranker.metrics.ranking import NOT_RETURNED
 
 pytestmark = pytest.mark.unit
@@ -204,3 +205,14 @@ def test_qrels_and_runs_make_pairs(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"c and qrels share no query \(one has x, the other q1\)"):
         judged_runs("qrels", qrels, {"c": {"x": {"d1": 1.0}}})
     assert math.isinf(NOT_RETURNED)
+
+
+def test_several_files_are_one(tmp_path: Path) -> None:
+    first = write(tmp_path / "a", "query-id\tcorpus-id\tscore\nq1\td1\t1\n")
+    second = write(tmp_path / "b", "q1 0 d2 0\nq2 0 d1 x\nq1 0 d1 0\n")
+    both = SeveralFiles([first, second])
+    found = read_qrels(both, skip_bad_rows=True)
+    assert found.qrels == {"q1": {"d2": 0}}  # d1 has two labels
+    assert f"{second}, line 2: the label 'x'" in found.notes[0] and f"but 1 in line 2 of {first}" in found.notes[0]
+    texts = SeveralFiles([write(tmp_path / "c", "id\ttext\nd1\tone\n"), write(tmp_path / "d", "id\ttext\nd2\ttwo\n")])
+    assert read_texts(texts, ["d1", "d2"]) == {"d1": "one", "d2": "two"}

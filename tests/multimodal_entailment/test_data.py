@@ -10,6 +10,7 @@ import pytest
 from multimodal_entailment.data import PostPair, class_counts, read_posts, split_posts, write_posts
 from multimodal_entailment.info import LABELS
 from paddle_ranker.errors import DataError
+from paddle_ranker.files import SeveralFiles
 
 HEADER = "id_1,text_1,image_1,id_2,text_2,image_2,label\n"
 
@@ -168,3 +169,10 @@ def test_real_tweets(real_data: Path) -> None:
     assert len(pairs) == 1260 and not any(pair.image_1 or pair.image_2 for pair in pairs)
     assert sum("\n" in pair.text_1 for pair in pairs) > 100  # a reader of lines would break these
     assert all(pair.image_1 and pair.image_1.endswith((".jpg", ".png")) for pair in read_posts(files[0]))
+
+
+@pytest.mark.unit
+def test_several_files_are_read_one_after_the_other(tmp_path: Path) -> None:
+    first, second = (made(tmp_path, f"{HEADER}1,{text},a.jpg,2,c,,2\n", f"{text}.csv") for text in "xy")
+    pairs = read_posts(SeveralFiles([str(first), str(second)]))
+    assert [(pair.text_1, pair.row) for pair in pairs] == [("x", f"2 of {first}"), ("y", f"2 of {second}")]

@@ -25,7 +25,9 @@ class ClientOptions(Options):
 
     query: Optional[str] = option(None, help=f"the query (default: {QUERY})")
     title: Optional[str] = option(None, help=f"its title (default: {TITLE})")
-    input_file: Optional[str] = option(None, help="a file of pairs to score instead: query, title")
+    input_file: Optional[str] = option(
+        None, help="a file of pairs to score instead: query, title", name="input", files=True
+    )
     host: str = option("127.0.0.1", help="where the server is")
     timeout: float = option(10.0, help="seconds that one attempt may take", above=0)
     retries: int = option(2, help="attempts after one that found no server, or one with too much to do", minimum=0)

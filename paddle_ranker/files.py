@@ -1,0 +1,87 @@
+"""The files that one option names: one or several, side by side or by a pattern.
+
+What names several files is one text, as every other name of a file is, with `os.pathsep` between them: messages and
+records show it, and what reads files asks `paths_of`.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Sequence
+from typing import Union
+
+from paddle_ranker.errors import UsageError
+
+_PATTERN = frozenset("*?[")
+_SHOWN = 3
+
+
+class SeveralFiles(str):
+    """Several files as one text; `paths` are their names. In a message only the first is shown of many."""
+
+    paths: tuple[str, ...]
+
+    def __new__(cls, paths: Sequence[str]) -> SeveralFiles:
+        """Join the names."""
+        made = super().__new__(cls, os.pathsep.join(paths))
+        made.paths = tuple(paths)
+        return made
+
+    def __str__(self) -> str:
+        """Return all of a few names, and the first of many with how many more there are."""
+        if len(self.paths) <= _SHOWN:
+            return os.pathsep.join(self.paths)
+        return f"{self.paths[0]} and {len(self.paths) - 1} more"
+
+    def __getnewargs__(self) -> tuple[tuple[str, ...]]:  # type: ignore[override]
+        """Return what a copy is made of."""
+        return (self.paths,)
+
+
+def paths_of(name: Union[str, os.PathLike[str]]) -> tuple[str, ...]:
+    """Return the files that a name stands for: those of `SeveralFiles`, else itself."""
+    return name.paths if isinstance(name, SeveralFiles) else (os.fspath(name),)
+
+
+def base_names(name: Union[str, os.PathLike[str]]) -> str:
+    """Return the names of the files without their folders, for records that outlive these."""
+    return ", ".join(os.path.basename(path) for path in paths_of(name))
+
+
+def join_files(paths: Sequence[str]) -> str:
+    """Return one name for one file or several."""
+    return paths[0] if len(paths) == 1 else SeveralFiles(paths)
+
+
+def find_files(names: Iterable[Union[str, os.PathLike[str]]], option: str) -> list[str]:
+    """Return the files that names and patterns stand for, in the order given, those of a pattern sorted.
+
+    A pattern is `*`, `?`, `[abc]`, and `**` for any folders; a file of that very name comes first. `os.pathsep` stands
+    between files, too. Raises `UsageError`, naming the option, for a pattern that no file matches.
+    """
+    found = []
+    for name in names:
+        for path in paths_of(name):
+            for part in _parts(path):
+                found += _matches(part, option) if _is_pattern(part) else [part]
+    return found
+
+
+def _parts(path: str) -> list[str]:
+    parts = path.split(os.pathsep)
+    if len(parts) == 1 or os.path.exists(path) or not all(parts):
+        return [path]
+    # A file that is not there may have the separator in its name: the error should name it as it was typed.
+    return parts if any(_is_pattern(part) or os.path.exists(part) for part in parts) else [path]
+
+
+def _is_pattern(path: str) -> bool:
+    return not _PATTERN.isdisjoint(path) and not os.path.exists(path)
+
+
+def _matches(pattern: str, option: str) -> list[str]:
+    found = sorted(path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path))
+    if not found:
+        raise UsageError(f"{option} {pattern}: no file matches; check the path")
+    return found

@@ -1,0 +1,166 @@
+"""An option of a command as a field of a dataclass: how it is declared, and how its value is checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+import os
+import typing
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Callable, Optional, Union, cast
+
+from paddle_ranker.errors import UsageError, did_you_mean
+from paddle_ranker.files import find_files, join_files
+
+REQUIRED: Any = object()
+# So that NaN holds none of them.
+_BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
+    "minimum": (operator.ge, "at least"),
+    "maximum": (operator.le, "at most"),
+    "above": (operator.gt, "above"),
+    "below": (operator.lt, "below"),
+}
+_FLAGS = ("positional", "several", "files", "shared")
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def option(
+    default: Any = REQUIRED,
+    *,
+    help: Union[str, Callable[[], str]],
+    name: Optional[str] = None,
+    choices: Collection[Any] = (),
+    aliases: Sequence[str] = (),
+    **more: Any,
+) -> Any:
+    """Declare one option of a command.
+
+    `name` is the one that is shown, without `--`; the field's own is then another. `choices`, and a `help` that is a
+    function, are read when they are needed: a registry may grow. `more` are bounds, inclusive (`minimum`, `maximum`) or
+    exclusive (`above`, `below`), and flags:
+
+    positional: given without its name, in the order of the fields: `convert SOURCE TARGET`; with a default it may be
+        left out
+    several: one value or more, side by side, and the field is a `tuple[str, ...]`: `compare A B C`, `--sizes A B C`
+    files: files that are read: one or more, side by side or by patterns, see `paddle_ranker.files`. The field is one
+        name for all of them, or a tuple
+    shared: by many commands: stands below a command's own options in its help
+    """
+    flags = {flag: bool(more.pop(flag, False)) for flag in _FLAGS}
+    unknown = set(more) - set(_BOUNDS)
+    if unknown:
+        raise TypeError(f"option() has no {', '.join(sorted(unknown))}: there are {', '.join([*_FLAGS, *_BOUNDS])}")
+    metadata = {"help": help, "name": name, "choices": choices, "aliases": tuple(aliases), "bounds": more, **flags}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def redeclare(options_class: type[Options], name: str, default: Any = REQUIRED, **changes: Any) -> Any:
+    """Declare an inherited option anew, with another default, `help` or `aliases`; the rest of it stays."""
+    (field,) = (field for field in dataclasses.fields(options_class) if field.name == name)
+    default = field.default if default is REQUIRED else default
+    return dataclasses.field(default=default, metadata={**field.metadata, **changes})
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every command accepts."""
+
+    debug: bool = option(False, help="show the traceback of an error")
+
+    def __post_init__(self) -> None:
+        annotations = annotations_of(type(self))
+        for field in fields_of(type(self)):
+            value = getattr(self, field.name)
+            if value is REQUIRED:
+                raise UsageError(f"{shown_name(field)} is required: {help_of(field)}")
+            if value is not field.default:
+                value = _typed(field, annotations[field.name], value)
+                object.__setattr__(self, field.name, value)
+            _check(field, value)
+
+
+def fields_of(options_class: type[Options]) -> list[dataclasses.Field[Any]]:
+    """Return the fields that are options; others are set by the program."""
+    return [field for field in dataclasses.fields(options_class) if "help" in field.metadata]
+
+
+def annotations_of(options_class: type[Options]) -> Mapping[str, Any]:
+    """Return the types of a class's fields, by name."""
+    return _types(cast(Any, options_class))  # mypy holds a dataclass's class for unhashable
+
+
+@cache
+def _types(options_class: Any) -> Mapping[str, Any]:
+    return typing.get_type_hints(options_class)
+
+
+def names_of(field: dataclasses.Field[Any]) -> list[str]:
+    """Return the names of an option on the command line, the one that is shown first."""
+    own = f"--{field.name}"
+    given = [f"--{field.metadata['name']}"] if field.metadata["name"] else []
+    return list(dict.fromkeys([*given, own, *field.metadata["aliases"]]))
+
+
+def shown_name(field: dataclasses.Field[Any]) -> str:
+    """Return the name of an option in messages."""
+    return field.name.upper() if field.metadata["positional"] else names_of(field)[0]
+
+
+def _typed(field: dataclasses.Field[Any], annotation: Any, value: Any) -> Any:
+    """Return a value as its field has it, patterns as the files that match; raises `UsageError` for another type."""
+    kind, name = value_type(annotation), shown_name(field)
+    if value is None and kind is not annotation:  # Optional[T]
+        return None
+    is_tuple = typing.get_origin(kind) is tuple
+    if field.metadata["files"]:
+        given = value if isinstance(value, (list, tuple)) else (value,)
+        if not given or not all(isinstance(one, (str, os.PathLike)) for one in given):
+            raise UsageError(f"{name} {value!r}: expected the name of a file, or several")
+        found = find_files(given, name)
+        return tuple(found) if is_tuple else join_files(found)
+    if is_tuple:
+        if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+            raise UsageError(f"{name} {value!r}: expected several values, as in [{value!r}]")
+        return tuple(value)
+    is_bool = isinstance(value, bool)
+    if kind is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is float and not is_bool and isinstance(value, Real):
+        return float(value)
+    if kind is int and not is_bool and isinstance(value, Integral):
+        return int(value)
+    if kind in _KINDS and (not isinstance(value, kind) or is_bool != (kind is bool)):
+        raise UsageError(f"{name} {value!r}: expected {_KINDS[kind]}")
+    return value
+
+
+def help_of(field: dataclasses.Field[Any]) -> str:
+    """Return what the help says of an option."""
+    text = field.metadata["help"]
+    return str(text() if callable(text) else text)
+
+
+def _check(field: dataclasses.Field[Any], value: Any) -> None:
+    if value is None:
+        return
+    choices = field.metadata["choices"]
+    if len(choices) and value not in choices:
+        hint = did_you_mean(str(value), [str(choice) for choice in choices])
+        raise UsageError(f"{shown_name(field)} {value}: choose from {', '.join(map(str, choices))}{hint}")
+    for name, bound in field.metadata["bounds"].items():
+        holds, words = _BOUNDS[name]
+        if not holds(value, bound):
+            raise UsageError(f"{shown_name(field)} {value}: must be {words} {bound}")
+
+
+def value_type(annotation: Any) -> Any:
+    """Return T of `Optional[T]`, and any other type as it is."""
+    if typing.get_origin(annotation) is Union:  # Optional[T]
+        return next(arg for arg in typing.get_args(annotation) if arg is not type(None))
+    return annotation

@@ -1,0 +1,128 @@
+"""The parser and the help of a command, made from the dataclass of its options."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+import textwrap
+from typing import Any, NoReturn
+
+from paddle_ranker.errors import UsageError
+from paddle_ranker.option_fields import (
+    REQUIRED,
+    Options,
+    annotations_of,
+    fields_of,
+    help_of,
+    names_of,
+    shown_name,
+    value_type,
+)
+
+_TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
+_EXAMPLE = re.compile(r"^\s*((?:paddle-ranker|python) .*)$", re.M)
+_WIDTH = 100  # of the text above and below the options
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with one-line errors that suggest the nearest option."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def _parse_bool(text: str) -> bool:
+    lowered = text.lower()
+    if lowered in _TRUE | _FALSE:
+        return lowered in _TRUE
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+
+
+def build_parser(
+    options_class: type[Options], prog: str, description: str, *, side_by_side: bool = True
+) -> argparse.ArgumentParser:
+    """Return the argparse parser of `options_class`: one `--name`, or one argument in order, for each of its fields.
+
+    In the help stand what is required, the command's own options, those shared by many, and at the end the examples:
+    the lines of the `description` that are commands. Without `side_by_side` an option takes one file or pattern.
+    """
+    about = textwrap.fill(" ".join(description.partition("\n\n")[0].split()), _WIDTH)
+    examples = "\n".join(f"  {line}" for line in _EXAMPLE.findall(description))
+    parser = _Parser(
+        prog=prog,
+        description=about,
+        epilog=f"examples:\n{examples}" if examples else None,
+        allow_abbrev=False,
+        usage=_usage(options_class, prog).replace("%", "%%"),
+        add_help=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    annotations = annotations_of(options_class)
+    groups = {title: parser.add_argument_group(title) for title in ("required", "options")}
+    for field in _in_order(options_class):
+        group = groups["required" if field.default is REQUIRED else "options"]
+        _add_argument(group, field, value_type(annotations[field.name]), side_by_side)
+    groups["options"].add_argument("-h", "--help", action="help", help="show this help")
+    return parser
+
+
+def _in_order(options_class: type[Options]) -> list[dataclasses.Field[Any]]:
+    """Return the fields as the help shows them: what is required, the command's own, what many share, `--debug`."""
+    return sorted(
+        fields_of(options_class),
+        key=lambda field: (field.default is not REQUIRED, field.name == "debug", field.metadata["shared"]),
+    )
+
+
+def _usage(options_class: type[Options], prog: str) -> str:
+    """Return the line that shows what a command needs, without its many options."""
+    parts = []
+    for field in _in_order(options_class):
+        required, many = field.default is REQUIRED, field.metadata["several"] or field.metadata["files"]
+        if field.metadata["positional"]:
+            shown = shown_name(field) + (" ..." if many else "")
+            parts.append(shown if required else f"[{shown}]")
+        elif required:
+            parts.append(f"{shown_name(field)} {'FILE' if field.metadata['files'] else shown_name(field)[2:].upper()}")
+    return " ".join([prog, *parts, "[options]"])
+
+
+def _add_argument(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], kind: Any, side_by_side: bool) -> None:
+    """Add the argument of one field."""
+    required, of_files = field.default is REQUIRED, field.metadata["files"]
+    text = help_of(field).replace("%", "%%") + (" (one or more; patterns)" if of_files else "")
+    choices = list(map(str, field.metadata["choices"]))
+    if field.metadata["positional"]:
+        many: dict[str, Any] = {"type": str, "nargs": "+"} if field.metadata["several"] or of_files else {"type": kind}
+        if not required:
+            many.update(nargs="*" if of_files else "?", default=field.default)
+        group.add_argument(field.name, help=text, metavar=shown_name(field), **many)
+        return
+    if not required and field.default not in (None, ()):
+        text += f" (default: {str(field.default).replace('%', '%%')})"
+    arguments: dict[str, Any] = {"dest": field.name, "help": text, "default": field.default, "required": required}
+    if kind is bool:  # `--flag` alone means true; `--flag false` works too
+        arguments.update(type=_parse_bool, nargs="?", const=True, metavar="true|false")
+    elif of_files:
+        arguments.update(type=str, nargs="+" if side_by_side else None, metavar="FILE")
+    elif field.metadata["several"]:
+        arguments.update(type=str, nargs="+")
+    else:
+        arguments.update(type=kind, metavar=kind.__name__.upper())
+    if choices:
+        arguments["metavar"] = "{" + ",".join(choices) + "}"
+    names = names_of(field)
+    action = group.add_argument(*names, **arguments)
+    if len(names) > 1:  # two names of one option with different values are an error, not "the last wins"
+        action.__class__ = _OneValue
+
+
+class _OneValue(argparse._StoreAction):
+    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
+        given = namespace.__dict__.setdefault("_given", {}).setdefault(self.dest, {})
+        for other, value in given.items():
+            if other != option_string and value != values:
+                raise UsageError(f"{other} {value} and {option_string} {values} are one option: give one value")
+        given[option_string] = values
+        setattr(namespace, self.dest, values)

@@ -361,6 +361,37 @@ def test_nothing_is_at_other_paths(site: Site) -> None:
     assert site.post("/rerank/", {}).status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allowed"),
+    [
+        ("GET", "/v1/rerank", 405, {"POST"}),
+        ("DELETE", "/rerank", 405, {"POST"}),
+        ("OPTIONS", "/v2/rerank", 405, {"POST"}),
+        ("POST", "/live", 405, {"GET", "HEAD"}),
+        ("GET", "/admin/reload", 405, {"POST"}),
+        ("GET", "/GeneralModelService/inference", 405, {"POST"}),
+        ("GET", "/GeneralModelService/none", 405, {"POST"}),
+        ("GET", "/ernie/prediction", 405, {"POST"}),
+        ("GET", "/v1/models", 404, None),
+        ("GET", "/none", 404, None),
+        ("PATCH", "/a/b/c", 404, None),
+    ],
+)
+def test_what_is_asked_in_another_way_is_refused_in_json(
+    site: Site, method: str, path: str, status: int, allowed: Optional[set[str]]
+) -> None:
+    answer = site.ask(method, path)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json")
+    found = answer.json()
+    assert found["error"] == found["message"] and path in found["error"] and method in found["error"]
+    assert found["request_id"] == answer.headers["x-request-id"]
+    assert found["error_type"] == ("method_not_allowed" if allowed else "not_found")
+    if allowed is None:
+        assert "allow" not in answer.headers
+    else:
+        assert set(answer.headers["allow"].split(", ")) == allowed
+
+
 def read_log(site: Site, folder: Path) -> list[dict[str, Any]]:
     path = folder / "log"
     descriptor = os.open(path, os.O_CREAT | os.O_WRONLY)

@@ -10,13 +10,14 @@ import math
 import re
 import secrets
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Optional
 
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from paddle_ranker.serving.core.faults import INTERNAL, Fault
+from paddle_ranker.serving.core.faults import INTERNAL, INVALID, NOT_ALLOWED, Fault
 from paddle_ranker.serving.core.limits import require_key
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
@@ -84,7 +85,8 @@ class Middleware:
         state: dict[str, Any] = scope.setdefault("state", {})
         state["request_id"] = request_id
         state[_WORK] = asyncio.current_task()
-        status = 0
+        scope["app"] = self  # Starlette's routes then raise what they refuse, instead of answering with plain text
+        status, headers = 0, {}
 
         async def send_marked(message: Message) -> None:
             nonlocal status
@@ -100,6 +102,8 @@ class Middleware:
             await self._app(scope, receive, send_marked)
         except Fault as error:
             fault = error
+        except HTTPException as error:
+            fault, headers = _fault_of(error, scope), dict(error.headers or {})
         except ClientDisconnect:
             status = CLIENT_LEFT
         except asyncio.CancelledError:
@@ -110,7 +114,7 @@ class Middleware:
             _LOG.exception("an HTTP request failed")
             fault = Fault(INTERNAL, "internal error; see the server's log")
         if fault is not None and not status:
-            await send_fault(fault, request_id, send_marked)
+            await send_fault(fault, request_id, send_marked, headers)
         seconds = time.perf_counter() - began
         protocol = state.get("protocol") or self._protocol(scope["path"])
         outcome = state.get("outcome") or OUTCOMES.get(status, "ok" if status < 400 else "other")
@@ -147,7 +151,19 @@ def cancel_work(scope: MutableMapping[str, Any]) -> None:
         work.cancel()
 
 
-async def send_fault(fault: Fault, request_id: str, send: Send) -> None:
+def _fault_of(error: HTTPException, scope: Scope) -> Fault:
+    """Return the fault of what Starlette's router refuses."""
+    if error.status_code != NOT_ALLOWED.http:
+        return Fault(INVALID, error.detail)
+    allowed = ", ".join(sorted((error.headers or {})["Allow"].split(", ")))
+    return Fault(
+        NOT_ALLOWED, f"{scope['path'][:120]!r} is not asked by {scope['method'][:20]}, but by {allowed}; see /docs"
+    )
+
+
+async def send_fault(
+    fault: Fault, request_id: str, send: Send, more_headers: Optional[Mapping[str, str]] = None
+) -> None:
     """Answer with a fault: `error` and `error_type` as Text Embeddings Inference has them, `message` as Cohere."""
     content: dict[str, Any] = {
         "error": str(fault),
@@ -159,6 +175,9 @@ async def send_fault(fault: Fault, request_id: str, send: Send) -> None:
         content["field"] = fault.field
     body = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers += [
+        (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in (more_headers or {}).items()
+    ]
     if fault.retry_after is not None:
         headers.append((b"retry-after", str(max(1, math.ceil(fault.retry_after))).encode()))
     if fault.kind.http == 401:

@@ -12,7 +12,8 @@ from typing import Any, Callable, Optional
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Scope
 
 from paddle_ranker.serving.core.faults import ERROR_HEADER, INTERNAL, NO_METHOD, NOT_FOUND, Fault
 from paddle_ranker.serving.core.scores import ScoringService
@@ -39,8 +40,18 @@ def routes(service: ScoringService, names: Optional[PipelineNames] = None) -> li
         for method in GENERAL_METHODS:
             made.append(Route(f"/{called}/{method}", _general(service, method), methods=["POST"]))
         made.append(Route(f"/{called}/{{method}}", _no_method, methods=["POST"]))
-    made.append(Route("/{name}/{method}", _gateway(service, names), methods=["POST"]))
+    made.append(_AnyPipeline("/{name}/{method}", _gateway(service, names), methods=["POST"]))
     return made
+
+
+class _AnyPipeline(Route):
+    """The gateway's route: every path of two parts. At one under a version no other method is offered than was asked."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, found = super().matches(scope)
+        if match is Match.PARTIAL and _VERSION.fullmatch(found["path_params"]["name"]):
+            return Match.NONE, {}
+        return match, found
 
 
 def _general(service: ScoringService, method: str) -> Endpoint:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import html
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -26,6 +28,7 @@ from paddle_ranker.serving.core.models import ServedModel, load_served_model
 from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.service import EngineService
 from paddle_ranker.serving.process.http_app import make_app
+from tests.conftest import REPOSITORY
 from tests.export_cases import write_case
 from tests.serving_cases import SECONDS
 
@@ -345,9 +348,38 @@ def test_the_description_names_every_route_and_the_page_needs_nothing_from_elsew
     names = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
     assert names <= set(description["components"]["schemas"])
     page = site.get("/docs").text
-    assert "/v1/rerank" in page
+    assert "curl http://here/v1/rerank" in page and "X-API-Key" not in page
     for foreign in ("<script", "<link", "src=", "//cdn"):
         assert foreign not in page
+
+
+def test_what_the_docs_show_is_what_the_server_answers(site: Site) -> None:
+    text = (REPOSITORY / "docs/serving.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^    (curl -s [^{]*?(?:-d '([^']*)')?)\n    (\{.*?\})\n\n", text, re.MULTILINE | re.DOTALL)
+    assert len(shown) == 3 == text.count("\n    {") == text.count("    curl ")
+    for line, body, printed in shown:
+        path = re.search(r"http://127.0.0.1:8600(/\S+)", line)
+        assert path is not None
+        answer = site.post(path[1], body.encode()) if body else site.get(path[1])
+        assert list(answer.json()) == list(json.loads(printed))  # in this order
+        assert constants(answer.json()) == constants(json.loads(printed)), line
+
+
+def constants(value: Any, name: str = "") -> Any:
+    """Return what of an answer does not depend on the model and the moment."""
+    if isinstance(value, dict):
+        return {key: constants(item, key) for key, item in value.items()}
+    if isinstance(value, list):
+        return [constants(item) for item in value]
+    return type(value) if name in ("id", "model", "request_id") or isinstance(value, (int, float)) else value
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:9123", "ranker.internal", "[::1]:8600"])
+def test_the_page_s_example_asks_the_server_that_shows_it(model: ServedModel, host: str) -> None:
+    page = html.unescape(Site(model, api_key=KEY).get("/docs", host=host).text)
+    assert f'curl -H "X-API-Key: $PADDLE_RANKER_API_KEY" http://{host}/v1/rerank' in page
+    for odd in ("x;rm -rf $HOME", "a b", "<b>"):
+        assert odd not in html.unescape(Site(model).get("/docs", host=odd).text)
 
 
 def test_reloading_needs_a_key(site: Site, model: ServedModel) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
@@ -20,6 +21,7 @@ from paddle_ranker.serving.core.model_slot import ModelSlot
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, RANKER
 from paddle_ranker.serving.http.openapi import docs_page, openapi
 
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 Reload = Callable[[], Awaitable[dict[str, Any]]]
 
 
@@ -91,7 +93,12 @@ class AdminRoutes:
         return _json(self._openapi())
 
     async def docs(self, request: Request) -> Response:
-        examples = [ENDPOINTS[name].example for name in self._services if ENDPOINTS[name].example]
+        key = f'curl -H "X-API-Key: ${API_KEY_VARIABLE}" ' if self._config.api_key else "curl "
+        examples = [
+            ENDPOINTS[name].example.replace("SERVER", address_of(request)).replace("curl ", key, 1)
+            for name in self._services
+            if ENDPOINTS[name].example
+        ]
         return HTMLResponse(docs_page(self._openapi(), examples))
 
     def _openapi(self) -> dict[str, Any]:
@@ -103,6 +110,15 @@ class AdminRoutes:
             raise Fault(NOT_FOUND, f"needs an API key: start the server with {API_KEY_VARIABLE} set, or send it SIGHUP")
         outcome = await self._controls.reload()
         return _json(outcome, 202 if outcome["status"] == "passed on" else 200)
+
+
+def address_of(request: Request) -> str:
+    """Return where the request has found this server, `http://127.0.0.1:8600`; of its socket, where `Host` is odd."""
+    named = request.headers.get("host", "")
+    host, port = request.scope.get("server") or ("127.0.0.1", None)
+    if not _HOST.fullmatch(named):
+        named = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"{request.url.scheme}://{named}"
 
 
 def describe(services: Mapping[str, ModelSlot[Any]], config: ServeConfig, protocols: Sequence[str]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Endpoint(ABC):
         options: what `serve` accepts for it.
         limits: those of the options that are limits, for `/info`.
         paths: of its routes, and what the log and the metrics call their requests.
-        example: a command line for `/docs`.
+        example: a command line for `/docs`, with `SERVER` where the server's address belongs, http://127.0.0.1:8600.
     """
 
     name: str
@@ -99,7 +99,7 @@ class _Ranker(Endpoint):
     name, what, option, options = RANKER, "ranker", "model", ServeConfig
     paths: ClassVar[Mapping[str, str]] = {"/v1/rerank": "rerank", "/v2/rerank": "rerank", "/rerank": "rerank"}
     example = (
-        'curl http://127.0.0.1:8600/v1/rerank -H \'Content-Type: application/json\' -d \'{"query": "深度学习", '
+        'curl SERVER/v1/rerank -H \'Content-Type: application/json\' -d \'{"query": "深度学习", '
         '"documents": ["深度学习在水稻病害诊断中的研究", "老年人护理教育研究"], "top_n": 1}\''
     )
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Optional
 
+from paddle_ranker.export.output_folder import OUTPUT, output_folder
 from paddle_ranker.options import option, run_command
 from paddle_ranker.serving.clients.command import MODEL_DIR_HELP, ClientOptions, print_scores
+
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class HttpClientOptions(ClientOptions):
     port: int = option(8600, help="the server's port", minimum=1, maximum=65535)
-    model_dir: str = option("./output", help=MODEL_DIR_HELP)
+    model_dir: str = option(OUTPUT, help=MODEL_DIR_HELP)
     proto: bool = option(False, help="send protobuf instead of JSON")
     gzip: bool = option(False, help="pack the requests")
 
@@ -25,7 +29,7 @@ def ask(options: HttpClientOptions) -> None:
     client = HttpClient(
         options.host,
         options.port,
-        model_dir=options.model_dir,
+        model_dir=output_folder(options.model_dir, PROJECT),
         proto=options.proto,
         gzip=options.gzip,
         **options.client_options(),

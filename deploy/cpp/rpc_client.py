@@ -6,6 +6,7 @@ reads; else with this project's own, which sends the same messages.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,16 +17,24 @@ import numpy as np
 
 from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import DependencyError, UsageError
+from paddle_ranker.export.output_folder import OUTPUT, output_folder
 from paddle_ranker.options import option, run_command
-from paddle_ranker.serving.clients.command import MODEL_DIR_HELP, ClientOptions, print_scores, print_timed
+from paddle_ranker.serving.clients.command import (
+    MODEL_DIR_HELP,
+    ClientOptions,
+    print_scores,
+    print_timed,
+    saying_what_next,
+)
 
+PROJECT = Path(__file__).resolve().parents[2]
 CLIENT_CONFIG = "serving_client_conf.prototxt"
 
 
 @dataclass(frozen=True)
 class RpcClientOptions(ClientOptions):
     port: int = option(8600, help="the server's port", minimum=1, maximum=65535)
-    model_dir: str = option("./output", help=MODEL_DIR_HELP)
+    model_dir: str = option(OUTPUT, help=MODEL_DIR_HELP)
     client: str = option(
         "auto",
         help="native: Paddle Serving's, which needs a serving_client folder as --model_dir; own: this project's; auto: "
@@ -36,6 +45,7 @@ class RpcClientOptions(ClientOptions):
 
 def ask(options: RpcClientOptions) -> None:
     """Print the probabilities."""
+    options = dataclasses.replace(options, model_dir=output_folder(options.model_dir, PROJECT))
     if options.client == "native" or (options.client == "auto" and _native_can_be(options)):
         ask_natively(options)
         return
@@ -89,7 +99,8 @@ def ask_natively(options: RpcClientOptions) -> None:
     def ask_all() -> np.ndarray:
         return np.concatenate([asking_again(partial(ask_one, batch), options.retries) for batch in batches])
 
-    print_timed(ask_all)
+    with saying_what_next(options, options.port):
+        print_timed(ask_all)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -9,10 +9,12 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
+from paddle_ranker.export.output_folder import OUTPUT, output_folder
 from paddle_ranker.options import option, run_command
 from paddle_ranker.scoring.options import CASCADE_HELP, FileOptions, RankingOptions
 from paddle_ranker.storage.atomic import check_writable, new_file
@@ -20,10 +22,14 @@ from paddle_ranker.storage.atomic import check_writable, new_file
 if TYPE_CHECKING:
     from paddle_ranker.data.records import Pair
 
+PROJECT = Path(__file__).resolve().parents[2]
+
 
 @dataclass(frozen=True)
 class DeployPredictOptions(FileOptions):
-    model_dir: str = option("./output", help="the folder of an exported ranker", name="model")
+    model_dir: str = option(
+        OUTPUT, help="the folder of an exported ranker; where there is no ./output, the project's", name="model"
+    )
     format: str = option(
         "lines",
         help="lines as the published scripts print them, jsonl for programs, run: a TREC run, the titles of each query "
@@ -47,6 +53,7 @@ def predict(options: DeployPredictOptions) -> None:
     from paddle_ranker.scoring.files import predict_with
     from paddle_ranker.scoring.loading import load_model
 
+    options = dataclasses.replace(options, model_dir=output_folder(options.model_dir, PROJECT))
     if options.output_file is not None:
         check_writable(options.output_file)
     tag = os.path.basename(os.path.abspath(options.model_dir))

@@ -7,18 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import ClassVar, Optional
 
 from paddle_ranker.options import option, run_command
 from paddle_ranker.serving.clients.command import ClientOptions, print_scores
 
+PORTS = {"grpc": 8089, "http": 8088}  # of config_nlp.yml
+
 
 @dataclass(frozen=True)
 class PipelineClientOptions(ClientOptions):
-    port: int = option(
-        8089, help="rpc_port of config_nlp.yml; with --protocol http its http_port, 8088", minimum=1, maximum=65535
+    server: ClassVar[str] = "python deploy/python/web_service.py"
+    port: Optional[int] = option(
+        None,
+        help="the server's (default: 8089, rpc_port of config_nlp.yml; with --protocol http its http_port, 8088)",
+        minimum=1,
+        maximum=65535,
     )
-    protocol: str = option("grpc", help="grpc, or http for the gateway", choices=("grpc", "http"))
+    protocol: str = option("grpc", help="grpc, or http for the gateway", choices=tuple(PORTS))
     service: str = option("ernie", help="the name of the service, which the gateway's path begins with")
 
 
@@ -28,9 +34,8 @@ def ask(options: PipelineClientOptions) -> None:
     from paddle_ranker.serving.paddle.pipeline import PipelineNames
 
     names = PipelineNames(service=options.service)
-    client = PipelineClient(
-        options.host, options.port, protocol=options.protocol, names=names, **options.client_options()
-    )
+    port = options.port or PORTS[options.protocol]
+    client = PipelineClient(options.host, port, protocol=options.protocol, names=names, **options.client_options())
     print_scores(client, options)
 
 

@@ -54,6 +54,33 @@ def predict() -> ModuleType:
     return load_script("deploy/python/predict.py")
 
 
+def test_the_project_s_output_is_found_from_elsewhere(
+    predict: ModuleType,
+    exported: dict[str, Path],
+    rows: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    project.mkdir()
+    elsewhere.mkdir()
+    (project / "output").symlink_to(exported["pairwise"])
+    monkeypatch.setattr(predict, "PROJECT", project)
+    monkeypatch.chdir(elsewhere)
+    command = ["--input_file", str(rows), "--device", "cpu", "--cpu_threads", "1"]
+    assert predict.main(command) == 0
+    found = capsys.readouterr()
+    assert len(found.out.splitlines()) == len(PAIRS)
+    assert f"note: ./output is not here; taking {project / 'output'}" in found.err
+    assert predict.main([*command, "--model_dir", "other"]) == 1  # what is asked for is not replaced
+    (elsewhere / "output").symlink_to(exported["cross_encoder"])
+    capsys.readouterr()
+    assert predict.main(command) == 0
+    found = capsys.readouterr()
+    assert "note: ./output" not in found.err and "prob: 0." in found.out  # the caller's own, a cross-encoder
+
+
 def run(predict: ModuleType, folder: Path, rows: Path, *arguments: str) -> int:
     status: int = predict.main(
         ["--model_dir", str(folder), "--input_file", str(rows), "--device", "cpu", "--cpu_threads", "1", *arguments]

@@ -38,7 +38,7 @@ from paddle_ranker.serving.clients.errors import (
 from paddle_ranker.serving.core.faults import OVERLOADED, UNPROCESSABLE, Fault
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.messages import messages
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, load_script
 from tests.fake_service import logit_of, logits_of_tokens
 from tests.live_service import SECONDS, LiveService
 from tests.tiny import write_ranker
@@ -398,6 +398,47 @@ def test_scripts_say_what_went_wrong_in_a_line(live: LiveService, tmp_path: Path
         assert found.returncode == status and words in found.stderr and "Traceback" not in found.stderr, found.stderr
 
 
+@pytest.mark.parametrize("script", ["cpp/rpc_client.py", "cpp/http_client.py"])
+def test_the_project_s_output_is_found_from_elsewhere(
+    live: LiveService,
+    serving_client: Path,
+    script: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = load_script(f"deploy/{script}")
+    monkeypatch.setattr(command, "PROJECT", serving_client.parent)  # its `output` is what was exported
+    monkeypatch.chdir(tmp_path)
+    port = live.baidu_std if script.startswith("cpp/rpc") else live.http
+    assert command.main(["--port", str(port), "--timeout", "60"]) == 0
+    found = capsys.readouterr()
+    assert found.out.startswith("time to cost :") and f"taking {serving_client.parent / 'output'}" in found.err
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "start"),
+    [
+        ("cpp/rpc_client.py", ["--client", "own"], "deploy/cpp/start_server.sh"),
+        ("cpp/http_client.py", [], "deploy/cpp/start_server.sh"),
+        ("python/rpc_client.py", [], "deploy/python/web_service.py"),
+        ("python/rpc_client.py", ["--protocol", "http"], "deploy/python/web_service.py"),
+    ],
+)
+def test_scripts_without_a_server_say_how_to_start_one(
+    folder: Path, script: str, arguments: list[str], start: str
+) -> None:
+    model = [] if script.startswith("python") else ["--model_dir", folder]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        found = run(script, "--port", port, *model, *arguments, "--retries", 0)
+    assert found.returncode == 1 and f"127.0.0.1:{port}: " in found.stderr
+    assert f"{start} starts one" in found.stderr and f"serve --model FOLDER --port {port};" in found.stderr
+    assert "--host" in found.stderr and len(found.stderr.strip().splitlines()) == 1
+    assert (REPOSITORY / start).is_file()
+
+
 @pytest.fixture(scope="module")
 def serving_client(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("serving")
@@ -434,3 +475,4 @@ def test_the_native_client_without_a_server_is_an_error(serving_client: Path) ->
         model = ["--model_dir", serving_client, "--client", "native", "--retries", 1]
         found = run("cpp/rpc_client.py", "--port", taken.getsockname()[1], *model)
     assert found.returncode == 1 and "no scores; what the native client says" in found.stderr, found.stderr
+    assert "deploy/cpp/start_server.sh starts one" in found.stderr

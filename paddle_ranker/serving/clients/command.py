@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Callable, Optional
+from typing import Any, Callable, ClassVar, Optional
 
 import numpy as np
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import Options, option
 from paddle_ranker.serving.clients.base import ScoringClient
+from paddle_ranker.serving.clients.errors import LateError, UnreachableError
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 
 # What the published clients ask.
 QUERY, TITLE = "中西方语言与文化的差异", "第二语言习得的一大障碍就是文化差异。"
-MODEL_DIR_HELP = "the folder whose tokenizer is used: of an exported ranker, or serving_client; the server's own ranker"
+MODEL_DIR_HELP = (
+    "the folder whose tokenizer is used, that of the server's own ranker: an exported one's, or serving_client; where "
+    "there is no ./output, the project's"
+)
 
 
 @dataclass(frozen=True)
 class ClientOptions(Options):
-    """What every client's script accepts. A key that the server asks for comes from PADDLE_RANKER_API_KEY."""
+    """What every client's script accepts. A key that the server asks for comes from PADDLE_RANKER_API_KEY.
 
+    server: the command that starts a server which the script asks
+    """
+
+    server: ClassVar[str] = "bash deploy/cpp/start_server.sh"
     query: Optional[str] = option(None, help=f"the query (default: {QUERY})")
     title: Optional[str] = option(None, help=f"its title (default: {TITLE})")
     input_file: Optional[str] = option(
@@ -64,9 +74,24 @@ def print_scores(client: ScoringClient, options: ClientOptions) -> None:
 
     The time is that of the requests, without the tokenizer's.
     """
-    with client:
+    with client, saying_what_next(options, client.port):
         requests = client.requests(*options.pairs())
         print_timed(lambda: client.ask_all(requests))
+
+
+@contextmanager
+def saying_what_next(options: ClientOptions, port: int) -> Iterator[None]:
+    """Add to an error of a server that cannot be reached, or is late, what the user can do."""
+    try:
+        yield
+    except UnreachableError as error:
+        raise UnreachableError(
+            f"{error}. Does a server run there? {options.server} starts one, or python -m paddle_ranker serve --model "
+            f"FOLDER --port {port}; --host and --port say where another one is",
+            error.code,
+        ) from error
+    except LateError as error:
+        raise LateError(f"{error}; give it more with --timeout", error.code) from error
 
 
 def print_timed(ask: Callable[[], np.ndarray]) -> None:

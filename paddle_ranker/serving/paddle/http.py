@@ -45,7 +45,7 @@ def routes(service: ScoringService, names: Optional[PipelineNames] = None) -> li
 
 
 class _AnyPipeline(Route):
-    """The gateway's route: every path of two parts. At one under a version no other method is offered than was asked."""
+    """The gateway's route: every path of two parts; at one under a version nothing is, however it is asked."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, found = super().matches(scope)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
-import functools
 import json
 from collections.abc import AsyncGenerator
-from typing import Any, Optional
+from typing import Annotated, Any, Optional
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import Response
 
 from multimodal_entailment.served import EntailmentService, Post
+from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, UNAVAILABLE, UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.json_text import check_json, json_bounds
 from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refusal
 from paddle_ranker.serving.http.openapi import NUMBER, operation, results_schema, schemas_of
 
@@ -42,7 +42,7 @@ class PostPairs(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    pairs: list[PostPair]
+    pairs: Annotated[list[PostPair], FailFast()]
 
 
 class EntailmentRoute:
@@ -64,8 +64,7 @@ class EntailmentRoute:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "multipart/form-data":
             posts = [await self._posted_form(request, body)]
         else:
-            read = functools.partial(self._posted_json, body)
-            posts = await asyncio.get_running_loop().run_in_executor(None, read)
+            posts = await apart(len(body), self._posted_json, body)
         state = request.scope["state"]
         state["pairs"] = len(posts)
         if self._keep_texts:
@@ -81,7 +80,8 @@ class EntailmentRoute:
         return answer(request, json.dumps(content).encode(), "application/json")
 
     def _posted_json(self, body: bytes) -> list[Post]:
-        try:  # not by json_messages.parse_json, which takes digits in an image's base64 for a huge number
+        check_json(body, json_bounds(self._service.limits.posts))
+        try:
             values = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise Fault(INVALID, f"is not JSON ({error})", field="body") from error

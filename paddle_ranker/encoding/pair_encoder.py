@@ -116,17 +116,8 @@ class PairEncoder:
 
         Without `truncate` they are whole, for `paddle_ranker.encoding.windows`: an engine may not take them so long.
         """
-        if len(queries) != len(titles):
-            raise ValueError(f"{len(queries)} queries and {len(titles)} titles: give one title for each query")
-        index_of: dict[str, int] = {}
-        places = np.fromiter(
-            (index_of.setdefault(text, len(index_of)) for texts in (queries, titles) for text in texts),
-            dtype=np.int64,
-            count=2 * len(queries),
-        )
-        flat, text_lengths = self._backend.encode(list(index_of))
+        flat, text_lengths, first, second = self._tokenized(queries, titles)
         text_starts = offsets_of(text_lengths)[:-1]
-        first, second = places[: len(queries)], places[len(queries) :]
         first_lengths, second_lengths = text_lengths[first], text_lengths[second]
         if truncate:
             budget = self.max_seq_length - SPECIAL_TOKENS_A_PAIR
@@ -143,6 +134,30 @@ class PairEncoder:
         for place, text, count in ((1, first, first_lengths), (second_starts, second, second_lengths)):
             ids[ragged_positions(starts + place, count)] = flat[ragged_positions(text_starts[text], count)]
         return EncodedPairs(ids, offsets, second_starts.astype(np.int32), self.pad_id)
+
+    def whole_lengths(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.int64]:
+        """Return how many tokens each pair has before it is cut, special tokens among them, `[n]`.
+
+        No pair is made: a long query beside many titles would need its length times their number.
+        """
+        _, text_lengths, first, second = self._tokenized(queries, titles)
+        lengths: NDArray[np.int64] = text_lengths[first] + text_lengths[second] + SPECIAL_TOKENS_A_PAIR
+        return lengths
+
+    def _tokenized(
+        self, queries: Sequence[str], titles: Sequence[str]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return the ids of all texts, each once, their lengths, and of each pair the places of its two among them."""
+        if len(queries) != len(titles):
+            raise ValueError(f"{len(queries)} queries and {len(titles)} titles: give one title for each query")
+        index_of: dict[str, int] = {}
+        places = np.fromiter(
+            (index_of.setdefault(text, len(index_of)) for texts in (queries, titles) for text in texts),
+            dtype=np.int64,
+            count=2 * len(queries),
+        )
+        flat, text_lengths = self._backend.encode(list(index_of))
+        return flat, text_lengths, places[: len(queries)], places[len(queries) :]
 
     def encode_single(self, texts: Sequence[str]) -> EncodedTexts:
         """Encode single texts as `[CLS] text [SEP]`, cut at their end to `max_seq_length`; `truncated` counts them."""

@@ -13,6 +13,7 @@ import pytest
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, UsageError
+from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.vendor import brpc_server
 from paddle_ranker.serving.vendor.brpc_flags import Launch, read_launch
 from paddle_ranker.serving.vendor.brpc_server import EVERY_ADDRESS, HOST_VARIABLE, serve_config
@@ -56,7 +57,7 @@ def write_workdir(folder: Path, *, engines: int = 1, gpu: int = -1, streams: int
 def test_the_launcher_s_line(tmp_path: Path) -> None:
     arguments = LINE.format(write_workdir(tmp_path / "workdir_8600")).split()
     expected = Launch(
-        model=Path("serving_server"), port=8600, threads=5, request_bytes=512 * 1024 * 1024,
+        model=Path("serving_server"), port=8600, threads=5, request_bytes=Limits().request_bytes,
         reload_file=Path("serving_server/fluid_time_file"), reload_seconds=10,
     )  # fmt: skip
     assert read_launch(arguments) == expected
@@ -80,6 +81,8 @@ def test_the_launcher_s_line(tmp_path: Path) -> None:
         ("--enable_prometheus --model m", {"prometheus_port": 19393}),
         ("--model m --batch_infer_size 8 --runtime_thread_num 2", {"batch_size": 8, "threads": 2}),
         ("--model m --use_mkl --max_body_size 5", {"request_bytes": 5}),
+        ("--model m --max_body_size 536870912", {"request_bytes": 16 * 1024 * 1024}),  # the launcher's own
+        ("--model m --max_body_size 1073741824", {"request_bytes": 1024**3}),
         ("--model m --use_calib", {"notes": ("-use_calib true: this server has none, and does without",)}),
         ("--model m -idle_timeout_s 30", {"notes": ("-idle_timeout_s 30: not known here, passed over",)}),
         ("start --model m", {"notes": ("start: not a flag, passed over",)}),

@@ -13,7 +13,8 @@ from paddle_ranker.serving.clients.errors import LateError, OverloadedError, Ref
 from paddle_ranker.serving.clients.grpc import GrpcCalls
 from paddle_ranker.serving.clients.http import HttpCalls
 from paddle_ranker.serving.core.faults import Fault
-from paddle_ranker.serving.paddle.json_messages import parse_json, read_message, write_message
+from paddle_ranker.serving.core.json_text import parse_json
+from paddle_ranker.serving.paddle.json_messages import read_message, write_message
 from paddle_ranker.serving.paddle.messages import PIPELINE_SERVICE, Message, messages, parse
 from paddle_ranker.serving.paddle.pipeline import CLOSED, TIMEOUT, PipelineNames
 

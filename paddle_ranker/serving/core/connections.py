@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from email.utils import formatdate
-from typing import Any, Protocol
+from typing import Any, Optional, Protocol
+
+from paddle_ranker.serving.core.budget import ByteBudget
 
 _LOOK_SECONDS = 0.5  # between checks of all connections: a timer for each would be more expensive
 _REFUSED_AT_ONCE = 64  # connections above the limit that still get an answer
@@ -30,10 +32,12 @@ class Connections:
     Args:
         most: that may be open.
         server_state: uvicorn's, whose date header is kept up.
+        budget: of the bytes that all of them hold; default: without an end.
     """
 
-    def __init__(self, most: int, server_state: Any):
+    def __init__(self, most: int, server_state: Any, budget: Optional[ByteBudget] = None):
         self.most = most
+        self.budget = budget or ByteBudget()
         self.stopping = False
         self._open: set[Connection] = set()
         self._server_state = server_state

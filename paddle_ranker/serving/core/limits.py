@@ -12,9 +12,13 @@ from typing import Optional, Union
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import Options, option
+from paddle_ranker.serving.core.budget import Share
 from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, UNAUTHORIZED, Fault
+from paddle_ranker.serving.core.json_text import JsonBounds, json_bounds
 
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "zlib": zlib.MAX_WBITS}
+_PACKED_SLICE, _UNPACKED_SLICE = 64 * 1024, 1024 * 1024  # bytes that are unpacked, and that become of them, at a time
+_LEAST_BUFFERED = 256 * 1024 * 1024
 TIMEOUT_HEADER = "x-request-timeout-ms"  # how long the caller of an HTTP request waits
 API_KEY_VARIABLE = "PADDLE_RANKER_API_KEY"
 
@@ -24,6 +28,12 @@ class Limits(Options):
     """Of the server; `/info` shows them."""
 
     request_bytes: int = option(16 * 1024 * 1024, help="of a request's body, unpacked", minimum=1)
+    buffered_bytes: Optional[int] = option(
+        None,
+        help="of all requests that each worker holds, of every protocol, from their first byte to their answer; "
+        "default: 256 MiB, or four times --request_bytes where that is more",
+        minimum=1,
+    )
     pairs: int = option(1000, help="pairs of a request", minimum=1)
     characters: int = option(100_000, help="characters of a text", minimum=1)
     queue_pairs: int = option(8192, help="pairs that wait for each worker's engine", minimum=1)
@@ -40,16 +50,36 @@ class Limits(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_queue("queue_pairs", self.queue_pairs, self.pairs)
+        if self.buffered < 2 * self.request_bytes:
+            problem = f"a request may have {self.request_bytes} bytes, and as many again until it is unpacked"
+            raise UsageError(f"--buffered_bytes {self.buffered}: {problem}; give {2 * self.request_bytes} or more")
+
+    @property
+    def buffered(self) -> int:
+        """Bytes of all requests that a worker holds at a time."""
+        if self.buffered_bytes is None:
+            return max(_LEAST_BUFFERED, 4 * self.request_bytes)
+        return self.buffered_bytes
+
+    @property
+    def json_bounds(self) -> JsonBounds:
+        """How much JSON of a request may hold."""
+        return json_bounds(self.pairs)
 
     def values(self) -> dict[str, float]:
         """Return the limits by name, for `/info`."""
         others = ("debug", "auto_truncate")
         names = [field.name for field in dataclasses.fields(Limits) if field.name not in others]
-        return {name: getattr(self, name) for name in names}
+        return {**{name: getattr(self, name) for name in names}, "buffered_bytes": self.buffered}
 
     def check_pairs(self, count: int, field: str) -> None:
         """Raise `Fault` where a request's `field` holds no pairs, or too many."""
         check_count(count, self.pairs, field)
+
+    def check_most(self, count: int, field: str) -> None:
+        """Raise `Fault` where a request's `field` holds too many pairs; none is another fault, found later."""
+        if count:
+            self.check_pairs(count, field)
 
     def check_texts(self, texts: Sequence[object], field: str) -> None:
         """Raise `Fault`, which names `field[3]`, for one that is no text or too long."""
@@ -103,23 +133,42 @@ def require_key(api_key: Optional[str], shown: Union[str, bytes, None]) -> None:
         raise Fault(UNAUTHORIZED, "the API key is missing" if not given else "the API key is wrong")
 
 
-def unpack(data: bytes, method: str, limit: int) -> bytes:
+def unpack(data: bytes, method: str, limit: int, share: Optional[Share] = None) -> bytes:
     """Return what `data` holds, packed with `method` (gzip or zlib), at most `limit` bytes.
 
-    Raises `Fault`: `TOO_LARGE` above the limit, `INVALID` for damaged data.
+    Args:
+        share: what `data` has of the worker's budget; what it becomes is added piece by piece.
+
+    Raises `Fault`: `TOO_LARGE` above the limit, `INVALID` for damaged data, `UNAVAILABLE` above the budget.
     """
     unpacker = zlib.decompressobj(_WINDOW_BITS[method])
+    packed = 0 if share is None else share.held
+    parts: list[bytes] = []
+    size = taken = 0
     try:
-        unpacked = unpacker.decompress(data, limit + 1)
+        while taken < len(data) and not unpacker.eof:
+            piece, goes_on = data[taken : taken + _PACKED_SLICE], True
+            taken += len(piece)
+            while goes_on:
+                part = unpacker.decompress(piece, min(_UNPACKED_SLICE, limit + 1 - size))
+                piece = unpacker.unconsumed_tail
+                goes_on = bool(piece) or len(part) == _UNPACKED_SLICE  # a full part: there may be more within
+                size += len(part)
+                if size > limit:
+                    raise Fault(TOO_LARGE, f"unpacks to more than the {limit:,} bytes of a request", field="body")
+                if share is not None:
+                    share.hold(packed + size)
+                parts.append(part)
     except zlib.error as error:
         raise Fault(INVALID, f"is not {method} ({error})", field="body") from error
-    if len(unpacked) > limit:
-        raise Fault(TOO_LARGE, f"unpacks to more than the {limit:,} bytes of a request", field="body")
     if not unpacker.eof:
         raise Fault(INVALID, f"ends in the middle of its {method} data", field="body")
-    if unpacker.unused_data:
-        raise Fault(INVALID, f"goes on for {len(unpacker.unused_data):,} bytes after its {method} data", field="body")
-    return unpacked
+    rest = len(unpacker.unused_data) + len(data) - taken
+    if rest:
+        raise Fault(INVALID, f"goes on for {rest:,} bytes after its {method} data", field="body")
+    if share is not None:
+        share.hold(size)
+    return b"".join(parts)
 
 
 def pack(data: bytes, method: str) -> bytes:

@@ -41,10 +41,7 @@ class EngineService(ModelSlot[ServedModel]):
         Of a blend, those of the member that cuts most.
         """
         encoder = self.ready().loaded.pair_encoder
-        lengths = [
-            (member.encode(queries, titles, truncate=False).lengths, member.max_seq_length)
-            for member in encoder.members
-        ]
+        lengths = [(member.whole_lengths(queries, titles), member.max_seq_length) for member in encoder.members]
         return max(lengths, key=lambda pair: int((pair[0] - pair[1]).max()))
 
     async def score_pairs(

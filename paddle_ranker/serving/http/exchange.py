@@ -10,20 +10,28 @@ from typing import Optional, Union
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
+from paddle_ranker.serving.core.budget import Share
 from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.limits import TIMEOUT_HEADER, pack, unpack
 
 _LONGEST_TIMEOUT = 3_600_000  # milliseconds
 _WORTH_PACKING = 512  # bytes; below that gzip makes an answer hardly smaller
+SHARE = "share"  # in a request's state: what it has of the worker's budget of bytes, until it is answered
 
 
 async def read_body(request: Request, limit: int) -> bytes:
     """Return a request's body, unpacked, of at most `limit` bytes.
 
-    Raises `Fault` above the limit, as soon as that is known, for an encoding other than gzip, and for damaged gzip;
-    `ClientDisconnect` where the client left.
+    Raises `Fault` above the limit or the worker's budget, as soon as that is known, for an encoding other than gzip,
+    and for damaged gzip; `ClientDisconnect` where the client left.
     """
+    share: Optional[Share] = request.scope.get("state", {}).get(SHARE)
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity", "gzip", "x-gzip"):
+        raise Fault(INVALID, f"{encoding[:40]!r} is not understood, only gzip", field="Content-Encoding")
     stated = request.headers.get("content-length", "")
     if stated.isdecimal() and int(stated[:18]) > limit:
         raise Fault(TOO_LARGE, f"has {stated[:18]} bytes, above the {limit:,} of a request", field="body")
@@ -32,14 +40,13 @@ async def read_body(request: Request, limit: int) -> bytes:
         size += len(part)
         if size > limit:
             raise Fault(TOO_LARGE, f"has more than the {limit:,} bytes of a request", field="body")
+        if share is not None:
+            share.hold(size)
         parts.append(part)
     body = b"".join(parts)
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("", "identity"):
         return body
-    if encoding not in ("gzip", "x-gzip"):
-        raise Fault(INVALID, f"{encoding[:40]!r} is not understood, only gzip", field="Content-Encoding")
-    return unpack(body, "gzip", limit)
+    return await apart(MUCH_BYTES + 1, unpack, body, "gzip", limit, share)  # how much it becomes is not known
 
 
 def deadline_of(request: Request) -> Optional[float]:
@@ -60,12 +67,25 @@ def deadline_of(request: Request) -> Optional[float]:
 def answer(request: Request, content: bytes, content_type: str, status: int = 200, **headers: str) -> Response:
     """Return a response, packed with gzip where the client takes that and it is worth it."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
+    made = Response
     if len(content) >= _WORTH_PACKING and _takes_gzip(request.headers.get("accept-encoding", "")):
-        content = pack(content, "gzip")
         named.update({"content-encoding": "gzip", "vary": "accept-encoding"})
-    response = Response(content, status_code=status, headers=named)
+        if len(content) > MUCH_BYTES:
+            made = _PackedLater
+        else:
+            content = pack(content, "gzip")
+    response = made(content, status_code=status, headers=named)
     response.headers["content-type"] = content_type  # as it is: the vendor's client compares it as a whole
     return response
+
+
+class _PackedLater(Response):
+    """A response whose content is packed when it is sent, beside the event loop: it is large."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.body = await apart(len(self.body), pack, self.body, "gzip")
+        self.headers["content-length"] = str(len(self.body))
+        await super().__call__(scope, receive, send)
 
 
 def _takes_gzip(accepted: str) -> bool:

@@ -17,11 +17,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from paddle_ranker.serving.core.budget import ByteBudget
 from paddle_ranker.serving.core.faults import INTERNAL, INVALID, NOT_ALLOWED, Fault
 from paddle_ranker.serving.core.limits import require_key
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.http.endpoints import ENDPOINTS
+from paddle_ranker.serving.http.exchange import SHARE
 
 REQUEST_ID = "x-request-id"
 OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/metrics", "/docs", "/openapi.json"})  # need no key
@@ -55,6 +57,7 @@ class Middleware:
         api_key: what callers must show, but for `OPEN_PATHS`; None: nothing.
         log: None: requests are not logged.
         log_texts: with the texts that a handler left.
+        budget: of the bytes of all requests; default: without an end.
     """
 
     def __init__(
@@ -65,8 +68,10 @@ class Middleware:
         api_key: Optional[str] = None,
         log: Optional[JsonLog] = None,
         log_texts: bool = False,
+        budget: Optional[ByteBudget] = None,
     ):
         self._app, self._metrics = app, metrics
+        self._budget = budget or ByteBudget()
         self._api_key, self._log, self._log_texts = api_key, log, log_texts
         begin = secrets.token_hex(8)
         self._protocols = dict.fromkeys(ADMIN_PATHS, "operators")
@@ -99,7 +104,8 @@ class Middleware:
         try:
             if self._api_key is not None and scope["path"] not in OPEN_PATHS:
                 require_key(self._api_key, shown.get(b"x-api-key") or shown.get(b"authorization"))
-            await self._app(scope, receive, send_marked)
+            with self._budget.share() as state[SHARE]:
+                await self._app(scope, receive, send_marked)
         except Fault as error:
             fault = error
         except HTTPException as error:

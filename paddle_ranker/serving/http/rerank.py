@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import json
 from collections.abc import Sequence
-from typing import Any, Optional, Protocol, Union
+from typing import Annotated, Any, Optional, Protocol, Union
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from paddle_ranker import __version__
+from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import TOO_LARGE, UNAVAILABLE, Fault
+from paddle_ranker.serving.core.json_text import check_json
+from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import Scores, ScoringService
 from paddle_ranker.serving.core.service import EngineService
 from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refusal
 from paddle_ranker.serving.http.openapi import NUMBER, operation, results_schema, schemas_of
 
-_MUCH_TEXT = 20_000  # characters, above which tokenizing them would hold up the event loop
-_MUCH_JSON = 256 * 1024  # bytes, likewise
+_DEAR_TEXT = 4  # a character is as dear to tokenize as so many bytes are to read
 _UNION_TAGS = ("str", "Document")
 _OF_COHERE_ALONE = "/v2/rerank"
 
@@ -53,7 +53,10 @@ class RerankRequest(BaseModel):
     model_config = ConfigDict(strict=True, protected_namespaces=())
 
     query: str
-    documents: list[Union[str, Document]] = Field(description="titles, as texts or as objects with a `text`")
+    # The first wrong one says enough: what is told of each is a thousand times its bytes.
+    documents: Annotated[list[Union[str, Document]], FailFast()] = Field(
+        description="titles, as texts or as objects with a `text`"
+    )
     model: Optional[str] = Field(None, description="ignored: there is one")
     top_n: Optional[int] = Field(None, ge=1, description="only so many, the best")
     top_k: Optional[int] = Field(None, ge=1, description="Voyage's name for top_n")
@@ -66,7 +69,7 @@ class TextsRequest(BaseModel):
     model_config = ConfigDict(strict=True)
 
     query: str
-    texts: list[str]
+    texts: Annotated[list[str], FailFast()]
     raw_scores: Optional[bool] = Field(False, description="logits instead of probabilities")
     return_text: Optional[bool] = Field(False, description="answer with the texts")
     truncate: Optional[bool] = Field(
@@ -126,7 +129,8 @@ class Reranker:
         }
         if request.url.path != _OF_COHERE_ALONE:  # Voyage's clients read their own names, and do not say who they are
             content.update({"object": "list", "data": results})
-        return _json(request, content)
+        returned = sum(map(len, titles)) if asked.return_documents else 0
+        return await _json(request, content, returned)
 
     async def _rank_texts(self, request: Request, asked: TextsRequest, deadline: Optional[float]) -> Response:
         request.scope["state"]["protocol"] = "tei"
@@ -139,7 +143,7 @@ class Reranker:
             ranked.append({"index": i, "score": shown[i]})
             if asked.return_text:
                 ranked[-1]["text"] = asked.texts[i]
-        return _json(request, ranked)
+        return await _json(request, ranked, sum(map(len, asked.texts)) if asked.return_text else 0)
 
     async def _score(
         self, request: Request, query: str, titles: list[str], field: str, deadline: Optional[float]
@@ -164,11 +168,8 @@ class Reranker:
         """Raise `Fault` for a pair that would be cut, as Text Embeddings Inference does without `truncate`."""
         self._checked(asked.query, asked.texts, "texts")
         queries = [asked.query] * len(asked.texts)
-        measure = functools.partial(self._service.pair_lengths, queries, asked.texts)
-        if len(asked.query) + sum(map(len, asked.texts)) > _MUCH_TEXT:
-            lengths, most = await asyncio.get_running_loop().run_in_executor(None, measure)
-        else:
-            lengths, most = measure()
+        much = _DEAR_TEXT * (len(asked.query) * len(queries) + sum(map(len, asked.texts)))
+        lengths, most = await apart(much, self._service.pair_lengths, queries, asked.texts)
         if lengths.max() > most:
             place = int(np.argmax(lengths > most))
             problem = (
@@ -178,21 +179,30 @@ class Reranker:
             raise Fault(TOO_LARGE, problem, field=f"texts[{place}]")
 
     async def _parse(self, adapter: TypeAdapter[Any], body: bytes) -> Any:
-        if len(body) > _MUCH_JSON:
-            return await asyncio.get_running_loop().run_in_executor(None, _validated, adapter, body)
-        return _validated(adapter, body)
+        return await apart(len(body), _validated, adapter, body, self._service.limits)
 
 
-def _validated(adapter: TypeAdapter[Any], body: bytes) -> Any:
+def _validated(adapter: TypeAdapter[Any], body: bytes, limits: Limits) -> Any:
+    check_json(body, limits.json_bounds)
     try:
-        return adapter.validate_json(body)
+        asked = adapter.validate_json(body)
     except ValidationError as error:
         raise refusal(error, _UNION_TAGS) from error
+    if isinstance(asked, TextsRequest):
+        limits.check_most(len(asked.texts), "texts")
+    else:
+        limits.check_most(len(asked.documents), "documents")
+    return asked
 
 
-def _json(request: Request, content: object) -> Response:
-    encoded = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+async def _json(request: Request, content: object, characters: int) -> Response:
+    """Answer with JSON that holds so many characters of texts."""
+    encoded = await apart(characters, _encoded, content)
     return answer(request, encoded, "application/json")
+
+
+def _encoded(content: object) -> bytes:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def routes(service: RerankService, *, keep_texts: bool = False) -> list[BaseRoute]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple, Optional
 
+from paddle_ranker.serving.core.budget import Share
 from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import pack, unpack
 from paddle_ranker.serving.paddle.messages import Message, messages, parse
@@ -61,11 +62,12 @@ def read_meta(data: bytes) -> Message:
     return parse(messages().RpcMeta, data)
 
 
-def read_body(meta: Message, body: bytes, limit: int) -> Frame:
+def read_body(meta: Message, body: bytes, limit: int, share: Optional[Share] = None) -> Frame:
     """Split what follows the RpcMeta into the payload, unpacked, and the attachment.
 
     Args:
         limit: bytes that the payload may have once unpacked.
+        share: what the request has of the worker's budget of bytes.
 
     Raises `Fault`: sizes that do not fit, a compression that is not known here, damaged data, too much of it.
     """
@@ -74,7 +76,7 @@ def read_body(meta: Message, body: bytes, limit: int) -> Frame:
         raise Fault(INVALID, f"is {size:,}, after the RpcMeta come {len(body):,} bytes", field="attachment_size")
     payload, attachment = body[: len(body) - size], body[len(body) - size :]
     if meta.compress_type in _METHODS:
-        payload = unpack(payload, _METHODS[meta.compress_type], limit)
+        payload = unpack(payload, _METHODS[meta.compress_type], limit, share)
     elif meta.compress_type != NONE:
         name = _NAMES.get(meta.compress_type, "nothing that brpc has")
         problem = f"is {meta.compress_type} ({name}), expected 0 (none), 2 (gzip) or 3 (zlib)"

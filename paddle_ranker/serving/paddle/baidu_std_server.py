@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import Any, Callable, Optional, cast
+from typing import Any, Callable, Optional, Union, cast
 
+from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
+from paddle_ranker.serving.core.budget import ByteBudget, Share
 from paddle_ranker.serving.core.faults import INTERNAL, INVALID, NO_METHOD, NOT_FOUND, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import require_key
 from paddle_ranker.serving.core.scores import Counting, ScoringService
 from paddle_ranker.serving.paddle import baidu_std
-from paddle_ranker.serving.paddle.general_model import infer
+from paddle_ranker.serving.paddle.general_model import MOST_FIELDS, infer
 from paddle_ranker.serving.paddle.messages import GENERAL_METHODS, GENERAL_SERVICE, Message, messages, parse
 
 _SERVICES = (GENERAL_SERVICE, GENERAL_SERVICE.rpartition(".")[2])
@@ -25,7 +27,8 @@ class BaiduStdProtocol(asyncio.Protocol):
 
     Where many requests are in flight, or replies are not read, it stops reading. A request that cannot be answered
     with scores is answered with an error; after bytes that are no frame the connection is closed: where the
-    next one begins is not known.
+    next one begins is not known. What can be said of a request when its RpcMeta is there is said then (its key is
+    wrong, the server has no room for it), and its body is thrown away as it comes.
 
     Args:
         api_key: what a request must carry in its `authentication_data`; None: nothing.
@@ -34,6 +37,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         in_flight: requests of this connection that are worked on at a time.
         body_seconds: that a begun frame may take to arrive, and replies to be read.
         idle_seconds: after which `check` closes a connection on which nothing is asked.
+        budget: of the bytes of all requests; default: without an end.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         in_flight: int = 64,
         body_seconds: float = 30.0,
         idle_seconds: float = 600.0,
+        budget: Optional[ByteBudget] = None,
     ) -> None:
         self._service = service
         self._api_key = api_key
@@ -56,8 +61,12 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._asked = time.monotonic()
         self._limit = service.limits.request_bytes
         self._tasks: set[asyncio.Task[None]] = set()
+        self._budget = budget or ByteBudget()
         self._buffer = bytearray()
+        self._buffered = self._budget.share()
+        self._skip = 0  # bytes that are still to come of a body that nobody wants
         self._head: Optional[baidu_std.Head] = None  # of the frame that is being read
+        self._meta: Message = None  # likewise
         self._ending = False  # no further frame is read; closed when what is in flight is answered
         self._write_paused = False
         self._reading = True
@@ -77,12 +86,15 @@ class BaiduStdProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._asked = time.monotonic()
         if not self._ending:
-            self._buffer += data
+            skipped = min(self._skip, len(data))
+            self._skip -= skipped
+            self._buffer += data[skipped:]
             self._read_frames()
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
         self._ending = True
         self._buffer.clear()
+        self._buffered.end()
         self._stop_timer("_frame_timer")
         self._stop_timer("_write_timer")
         for task in self._tasks:  # nobody waits for them any more
@@ -115,6 +127,7 @@ class BaiduStdProtocol(asyncio.Protocol):
             return
         self._ending = True
         self._buffer.clear()
+        self._buffered.end()
         self._stop_timer("_frame_timer")
         self._read_or_pause()
         self._close_if_done()
@@ -123,6 +136,8 @@ class BaiduStdProtocol(asyncio.Protocol):
         """Start work on every complete frame, as long as there may be more work."""
         while not self._ending and self._may_read() and self._read_frame():
             pass
+        if not self._ending and not self._buffered.set(len(self._buffer)):
+            self._refuse_the_frame()
         self._read_or_pause()
         self._time_the_frame()
 
@@ -142,9 +157,11 @@ class BaiduStdProtocol(asyncio.Protocol):
             body_begin = baidu_std.HEAD_BYTES + self._head.meta_size
             frame_end = baidu_std.HEAD_BYTES + self._head.body_size
             too_large = self._head.body_size > self._limit + baidu_std.META_BYTES
-            if len(buffer) < (body_begin if too_large else frame_end):
+            if len(buffer) < body_begin:
                 return False
-            meta = baidu_std.read_meta(bytes(buffer[baidu_std.HEAD_BYTES : body_begin]))
+            if self._meta is None:
+                self._meta = baidu_std.read_meta(bytes(buffer[baidu_std.HEAD_BYTES : body_begin]))
+            meta = self._meta
         except Fault as fault:
             self._end_with(fault, 0)
             return False
@@ -152,20 +169,56 @@ class BaiduStdProtocol(asyncio.Protocol):
             problem = f"has {self._head.body_size:,} bytes, above the {self._limit:,} of a request"
             self._end_with(Fault(TOO_LARGE, problem, field="body"), meta.correlation_id)
             return False
+        if len(buffer) < frame_end:
+            return self._is_unwanted(meta)
         body = bytes(buffer[body_begin:frame_end])
-        del buffer[:frame_end]
-        self._head = None
+        self._end_the_frame(frame_end)
+        self._work_on(meta, body)
+        return True
+
+    def _is_unwanted(self, meta: Message) -> bool:
+        """Refuse a frame whose body has not come, where its RpcMeta says enough; return whether it did."""
+        try:
+            self._check(meta)
+        except Fault as fault:
+            self._refuse_the_frame(fault)
+            return True
+        return False
+
+    def _refuse_the_frame(self, fault: Optional[Fault] = None) -> None:
+        """Answer the frame that is being read with an error, and throw its body away.
+
+        Args:
+            fault: default: there is no room for it.
+        """
+        fault = fault or self._buffered.refusal()
+        if self._head is None or self._meta is None:  # many frames at once, or half an RpcMeta
+            self._end_with(fault, 0)
+            return
+        meta, size = self._meta, baidu_std.HEAD_BYTES + self._head.body_size
+        self._skip = max(0, size - len(self._buffer))
+        self._end_the_frame(size)
+        self._buffered.set(len(self._buffer))
+        self._work_on(meta, fault)
+
+    def _end_the_frame(self, size: int) -> None:
+        del self._buffer[:size]
+        self._head = self._meta = None
         self._stop_timer("_frame_timer")
+
+    def _work_on(self, meta: Message, body: Union[bytes, Fault]) -> None:
         task = self._loop.create_task(self._answer(meta, body))
         self._tasks.add(task)
         task.add_done_callback(self._answered)
-        return True
 
-    async def _answer(self, meta: Message, body: bytes) -> None:
-        """Work on one request and write its reply."""
+    async def _answer(self, meta: Message, body: Union[bytes, Fault]) -> None:
+        """Work on one request, or refuse it, and write its reply."""
         try:
-            with self._counting(self._service) as service:
-                response = await self._response_to(meta, body, service)
+            with self._counting(self._service) as service, self._budget.share() as share:
+                if isinstance(body, Fault):
+                    raise body
+                share.hold(len(body))
+                response = await self._response_to(meta, body, service, share)
             written = baidu_std.reply(meta.correlation_id, response)
         except Fault as fault:
             written = baidu_std.reply(meta.correlation_id, error=(fault.kind.brpc, str(fault)))
@@ -177,8 +230,8 @@ class BaiduStdProtocol(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.write(written)
 
-    async def _response_to(self, meta: Message, body: bytes, service: ScoringService) -> bytes:
-        arrived = time.monotonic()
+    def _check(self, meta: Message) -> None:
+        """Raise `Fault` for a request that is not answered, whatever its body holds."""
         require_key(self._api_key, meta.authentication_data)
         if not meta.HasField("request"):
             raise Fault(INVALID, "is missing", field="request")
@@ -187,8 +240,14 @@ class BaiduStdProtocol(asyncio.Protocol):
             raise Fault(NOT_FOUND, f"{asked.service_name[:120]!r} is not served here; {GENERAL_SERVICE} is")
         if asked.method_name not in GENERAL_METHODS:
             raise Fault(NO_METHOD, f"{asked.method_name[:80]!r} is no method; {', '.join(GENERAL_METHODS)} are")
-        frame = baidu_std.read_body(meta, body, self._limit)
-        request = parse(messages().Request, frame.payload)
+
+    async def _response_to(self, meta: Message, body: bytes, service: ScoringService, share: Share) -> bytes:
+        arrived = time.monotonic()
+        self._check(meta)
+        asked = meta.request
+        much = MUCH_BYTES + 1 if meta.compress_type else 0  # how much it becomes is not known
+        payload = (await apart(much, baidu_std.read_body, meta, body, self._limit, share)).payload
+        request = await apart(len(payload), parse, messages().Request, payload, MOST_FIELDS)
         seconds = asked.timeout_ms / 1000 if asked.timeout_ms > 0 else service.limits.deadline_seconds
         if asked.method_name == "debug":
             request.profile_server = True
@@ -236,9 +295,10 @@ class BaiduStdProtocol(asyncio.Protocol):
 
     def _time_the_frame(self) -> None:
         """Close the connection where a frame that has begun does not arrive in time."""
-        if self._buffer and self._frame_timer is None and self._reading and not self._ending:
+        has_begun = bool(self._buffer or self._skip)
+        if has_begun and self._frame_timer is None and self._reading and not self._ending:
             self._frame_timer = self._loop.call_later(self._body_seconds, self._frame_is_late)
-        elif not self._buffer or not self._reading:
+        elif not has_begun or not self._reading:
             self._stop_timer("_frame_timer")
 
     def _frame_is_late(self) -> None:

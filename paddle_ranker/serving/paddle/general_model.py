@@ -9,10 +9,13 @@ from typing import Optional
 
 import numpy as np
 
+from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import INVALID, Fault
+from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import Scores, ScoringService
 from paddle_ranker.serving.paddle.messages import Message, messages
 
+MOST_FIELDS = 1000  # of a Request: two tensors, the names of what is fetched, and what a later client may add
 ENGINE_NAME = "GeneralInferOp_0"
 PROBABILITY = "sigmoid_2.tmp_0"  # the variable of the exported model; its alias is "predict"
 TOKENS = ("input_ids", "token_type_ids")
@@ -52,14 +55,7 @@ async def infer(request: Message, service: ScoringService, *, deadline: Optional
     aliases = (service.info.export or {}).get("aliases", {})
     fetched = _fetched(request, aliases.get(PROBABILITY))
     feeds = _feeds(request, {aliases[name]: name for name in TOKENS if name in aliases})
-    if "query" in feeds:
-        queries, titles = _texts(feeds)
-        read = _microseconds()
-        scores = await service.score_pairs(queries, titles, deadline=deadline)
-    else:
-        input_ids, token_type_ids = _tokens(feeds)
-        read = _microseconds()
-        scores = await service.score_tokens(input_ids, token_type_ids, deadline=deadline)
+    scores, read = await _scores(feeds, service, request.ByteSize(), deadline)
     inferred = _microseconds()
     response = _response(request, fetched, scores)
     if request.profile_server:
@@ -67,6 +63,23 @@ async def infer(request: Message, service: ScoringService, *, deadline: Optional
         # The begin and the end of the vendor's three steps: reader, inference, response.
         response.profile_time.extend([began, read, read, inferred, inferred, _microseconds()])
     return response
+
+
+async def _scores(
+    feeds: dict[str, tuple[str, Message]], service: ScoringService, size: int, deadline: Optional[float]
+) -> tuple[Scores, int]:
+    """Return the scores of what is fed, and when it had been read, in microseconds.
+
+    Args:
+        size: of the request in bytes.
+    """
+    if "query" in feeds:
+        queries, titles = await apart(size, _texts, feeds, service.limits)
+        read = _microseconds()
+        return await service.score_pairs(queries, titles, deadline=deadline), read
+    input_ids, token_type_ids = await apart(size, _tokens, feeds, service.limits)
+    read = _microseconds()
+    return await service.score_tokens(input_ids, token_type_ids, deadline=deadline), read
 
 
 def _response(request: Message, fetched: list[tuple[str, str]], scores: Scores) -> Message:
@@ -125,17 +138,19 @@ def _feeds(request: Message, names: Mapping[str, str]) -> dict[str, tuple[str, M
     return feeds
 
 
-def _tokens(feeds: dict[str, tuple[str, Message]]) -> tuple[np.ndarray, np.ndarray]:
+def _tokens(feeds: dict[str, tuple[str, Message]], limits: Limits) -> tuple[np.ndarray, np.ndarray]:
     (ids_field, ids), (types_field, types) = feeds["input_ids"], feeds["token_type_ids"]
-    input_ids, token_type_ids = integer_matrix(ids, ids_field), integer_matrix(types, types_field)
+    input_ids, token_type_ids = integer_matrix(ids, ids_field, limits), integer_matrix(types, types_field, limits)
     if input_ids.shape != token_type_ids.shape:
         problem = f"is {list(token_type_ids.shape)}, that of input_ids is {list(input_ids.shape)}"
         raise Fault(INVALID, problem, field=f"{types_field}.shape")
     return input_ids, token_type_ids
 
 
-def _texts(feeds: dict[str, tuple[str, Message]]) -> tuple[list[str], list[str]]:
+def _texts(feeds: dict[str, tuple[str, Message]], limits: Limits) -> tuple[list[str], list[str]]:
     (query_field, query), (title_field, title) = feeds["query"], feeds["title"]
+    for tensor in (title, query):
+        limits.check_most(len(tensor.data), "title")
     queries, titles = text_column(query, query_field), text_column(title, title_field)
     if len(queries) == 1:
         queries = queries * len(titles)
@@ -149,14 +164,14 @@ def _microseconds() -> int:
     return time.time_ns() // 1000
 
 
-def integer_matrix(tensor: Message, field: str) -> np.ndarray:
+def integer_matrix(tensor: Message, field: str, limits: Limits) -> np.ndarray:
     """Return a tensor's elements, `[rows, columns]` int64.
 
     Args:
         field: what an error names, `tensor[0] (input_ids)`.
 
     Raises `Fault(INVALID)` for another type or rank, for a shape that does not match the data, and for data in a field
-    of another type.
+    of another type, `Fault(TOO_LARGE)` for too many rows.
     """
     if tensor.elem_type not in _INTEGERS:
         raise Fault(INVALID, f"is {tensor.elem_type}, expected 0 (int64) or 2 (int32)", field=f"{field}.elem_type")
@@ -174,12 +189,15 @@ def integer_matrix(tensor: Message, field: str) -> np.ndarray:
         if rest:
             problem = f"has {len(tensor.tensor_content):,} bytes, elements of {size} bytes do not fill them"
             raise Fault(INVALID, problem, field=f"{field}.tensor_content")
-        elements = np.frombuffer(tensor.tensor_content, dtype)
     else:
         count = len(getattr(tensor, name))
-        elements = np.asarray(getattr(tensor, name), dtype)
     if math.prod(shape) != count:
         raise Fault(INVALID, f"{list(shape)} does not match {count:,} elements", field=f"{field}.shape")
+    limits.check_most(shape[0], "input_ids")
+    if held == "tensor_content":
+        elements = np.frombuffer(tensor.tensor_content, dtype)
+    else:
+        elements = np.asarray(getattr(tensor, name), dtype)
     return elements.reshape(shape).astype(np.int64, copy=False)
 
 

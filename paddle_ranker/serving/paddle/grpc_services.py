@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 
 from paddle_ranker.errors import RankerError
+from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import Limits, require_key
 from paddle_ranker.serving.core.scores import Counting, ScoringService
@@ -107,15 +108,17 @@ class _Calls:
         self._active = 0
 
     async def general(self, data: bytes, service: ScoringService, deadline: float) -> Message:
-        return await general_model.infer(parse(messages().Request, data), service, deadline=deadline)
+        request = await apart(len(data), parse, messages().Request, data, general_model.MOST_FIELDS)
+        return await general_model.infer(request, service, deadline=deadline)
 
     async def profiled(self, data: bytes, service: ScoringService, deadline: float) -> Message:
-        request = parse(messages().Request, data)
+        request = await apart(len(data), parse, messages().Request, data, general_model.MOST_FIELDS)
         request.profile_server = True
         return await general_model.infer(request, service, deadline=deadline)
 
     async def pipeline(self, data: bytes, service: ScoringService, deadline: float) -> Message:
-        request = parse(messages().PipelineRequest, data)
+        most = pipeline.most_fields(service.limits)
+        request = await apart(len(data), parse, messages().PipelineRequest, data, most)
         try:
             return await pipeline.infer(request, service, self._names, deadline=deadline)
         except Fault as fault:

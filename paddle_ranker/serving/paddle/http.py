@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import math
@@ -15,12 +14,13 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
+from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import ERROR_HEADER, INTERNAL, NO_METHOD, NOT_FOUND, Fault
 from paddle_ranker.serving.core.scores import ScoringService
 from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body
 from paddle_ranker.serving.paddle import general_model, pipeline
 from paddle_ranker.serving.paddle.json_messages import read_message, write_message
-from paddle_ranker.serving.paddle.messages import GENERAL_METHODS, GENERAL_SERVICE, Message, messages, parse
+from paddle_ranker.serving.paddle.messages import GENERAL_METHODS, GENERAL_SERVICE, messages, parse
 from paddle_ranker.serving.paddle.pipeline import PipelineNames
 
 JSON = "application/json"
@@ -28,7 +28,6 @@ PROTO = ("application/proto", "application/x-protobuf")
 CLIENT_LEFT = 499  # nginx's number, for the log: nobody reads it
 _LOG = logging.getLogger(__name__)
 _VERSION = re.compile("v[0-9]+")  # /v1/embeddings is nobody's pipeline
-_LARGE = 256 * 1024  # bytes of JSON above which reading it would hold up the event loop
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -61,9 +60,9 @@ def _general(service: ScoringService, method: str) -> Endpoint:
             body = await read_body(request, service.limits.request_bytes)
             content_type = _content_type(request)
             if content_type in PROTO:
-                asked = parse(messages().Request, body)
+                asked = await apart(len(body), parse, messages().Request, body, general_model.MOST_FIELDS)
             else:
-                asked = await _read(body, messages().Request)
+                asked = await apart(len(body), read_message, body, messages().Request, service.limits.json_bounds)
             if method == "debug":
                 asked.profile_server = True
             response = await general_model.infer(asked, service, deadline=deadline)
@@ -84,7 +83,7 @@ def _gateway(service: ScoringService, names: PipelineNames) -> Endpoint:
         async def work() -> Response:
             deadline = deadline_of(request)
             body = await read_body(request, service.limits.request_bytes)
-            asked = await _read(body, messages().PipelineRequest)
+            asked = await apart(len(body), read_message, body, messages().PipelineRequest, service.limits.json_bounds)
             asked.name, asked.method = request.path_params["name"], request.path_params["method"]
             try:
                 if asked.name == names.service and asked.method != names.method:
@@ -119,12 +118,6 @@ async def _answered(
     except Exception:
         _LOG.exception("an HTTP request failed")
         return on_error(request, Fault(INTERNAL, "internal error; see the server's log"))
-
-
-async def _read(body: bytes, message_class: Message) -> Message:
-    if len(body) < _LARGE:
-        return read_message(body, message_class)
-    return await asyncio.get_running_loop().run_in_executor(None, read_message, body, message_class)
 
 
 def _content_type(request: Request) -> str:

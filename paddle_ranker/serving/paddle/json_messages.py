@@ -13,14 +13,14 @@ import json
 import math
 import re
 import sys
-from typing import Any, NoReturn
+from typing import Any, Optional
 
 from google.protobuf.descriptor import FieldDescriptor
 
 from paddle_ranker.serving.core.faults import INVALID, Fault
+from paddle_ranker.serving.core.json_text import JsonBounds, parse_json
 from paddle_ranker.serving.paddle.messages import Message
 
-_LONG_NUMBER = re.compile(rb"[0-9]{400}")  # longer than any double; Python needs time for huge integers
 _SPECIAL = {"nan": math.nan, "infinity": math.inf, "-infinity": -math.inf}
 _INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: "a 32-bit integer",
@@ -34,28 +34,14 @@ _LARGEST_FLOAT32 = float.fromhex("0x1.fffffep+127")
 _LARGEST_DOUBLE = sys.float_info.max
 
 
-def parse_json(data: bytes) -> Any:
-    """Return the JSON value that `data` holds in UTF-8; raises `Fault(INVALID)` that says where it goes wrong."""
-    if _LONG_NUMBER.search(data):
-        raise Fault(INVALID, "holds a number of 400 digits or more", field="body")
-    try:
-        return json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
-    except UnicodeDecodeError as error:
-        raise Fault(INVALID, f"is not UTF-8 at byte {error.start:,}", field="body") from error
-    except RecursionError as error:
-        raise Fault(INVALID, "is nested too deeply", field="body") from error
-    except ValueError as error:
-        raise Fault(INVALID, f"is not JSON ({error})", field="body") from error
+def read_message(data: bytes, message_class: Message, bounds: Optional[JsonBounds] = None) -> Message:
+    """Return the message that a JSON object in `data` describes; raises `Fault(INVALID)` that names the field.
 
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f'{name} is not JSON: write "{name}"')
-
-
-def read_message(data: bytes, message_class: Message) -> Message:
-    """Return the message that a JSON object in `data` describes; raises `Fault(INVALID)` that names the field."""
+    Args:
+        bounds: see `parse_json`.
+    """
     message = message_class()
-    _fill(message, parse_json(data), "")
+    _fill(message, parse_json(data, bounds), "")
     return message
 
 
@@ -99,6 +85,10 @@ def _checked(items: list[Any], field: FieldDescriptor, path: str, numbered: bool
         # All at once where they are what they should be, which is nearly always: arrays of ids are long.
         if set(map(type, items)) <= {int} and (not items or (min(items) >= low and max(items) <= high)):
             return items
+    if kind in _FLOATS and items and set(map(type, items)) <= {int, float}:
+        largest = _LARGEST_FLOAT32 if kind == FieldDescriptor.CPPTYPE_FLOAT else _LARGEST_DOUBLE
+        if -largest <= min(items) and max(items) <= largest:
+            return list(map(float, items))
     converted = []
     for place, item in enumerate(items):
         try:

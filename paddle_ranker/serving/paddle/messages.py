@@ -9,12 +9,12 @@ from __future__ import annotations
 import warnings
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from paddle_ranker.serving.core.faults import INVALID, Fault
+from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, Fault
 
 GENERAL_MODEL = "baidu.paddle_serving.predictor.general_model"
 GENERAL_SERVICE = f"{GENERAL_MODEL}.GeneralModelService"
@@ -22,6 +22,7 @@ GENERAL_METHODS = ("inference", "debug")
 PIPELINE = "baidu.paddle_serving.pipeline_serving"
 PIPELINE_SERVICE = f"{PIPELINE}.PipelineService"
 CONFIGURE = "baidu.paddle_serving.configure"
+_FEW_BYTES = 64 * 1024  # of which no number of fields takes long
 DESCRIPTORS = Path(__file__).resolve().parent / "protos" / "descriptors.binpb"
 
 Message = Any  # protobuf makes the classes when it reads the descriptors; no type checker knows their fields
@@ -59,8 +60,15 @@ def messages() -> Messages:
     return Messages(*(make(pool.FindMessageTypeByName(name)) for name in names))
 
 
-def parse(message_class: Message, data: bytes) -> Message:
-    """Return the message that `data` holds; raises `Fault(INVALID)` where it holds none."""
+def parse(message_class: Message, data: bytes, most_fields: Optional[int] = None) -> Message:
+    """Return the message that `data` holds; raises `Fault(INVALID)` where it holds none.
+
+    Args:
+        most_fields: raises `Fault(TOO_LARGE)` where it has more, each element of a repeated one counted, those of its
+            tensors not: an empty tensor has two bytes, and becomes a hundred.
+    """
+    if most_fields is not None and len(data) > _FEW_BYTES:
+        _check_fields(data, most_fields)
     try:
         # protobuf 3.20 only warns of the end of a group that has not begun, and ignores what follows it.
         with warnings.catch_warnings(record=True) as warned:
@@ -71,3 +79,37 @@ def parse(message_class: Message, data: bytes) -> Message:
     except (DecodeError, ValueError):  # ValueError: a string that is not UTF-8
         pass
     raise Fault(INVALID, f"the {len(data):,} bytes are not a {message_class.DESCRIPTOR.full_name} message")
+
+
+_VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # how the wire says where a field ends
+
+
+def _check_fields(data: bytes, most: int) -> None:
+    """Raise `Fault(TOO_LARGE)` where a message has more fields; what is no message may pass."""
+    place = count = 0
+    while place < len(data):
+        count += 1
+        if count > most:
+            raise Fault(TOO_LARGE, f"holds more than the {most:,} fields of a request", field="message")
+        kind, place = _varint(data, place)
+        kind &= 7
+        if kind == _LENGTH:
+            size, place = _varint(data, place)
+            place += size
+        elif kind == _VARINT:
+            _, place = _varint(data, place)
+        elif kind in (_EIGHT_BYTES, _FOUR_BYTES):
+            place += 8 if kind == _EIGHT_BYTES else 4
+        # The others begin and end groups, and hold nothing themselves.
+
+
+def _varint(data: bytes, place: int) -> tuple[int, int]:
+    """Return the number at `place`, and the place after it; of one that does not end, the end of the data."""
+    number = shift = 0
+    for byte in data[place : place + 10]:
+        place += 1
+        number |= (byte & 127) << shift
+        if byte < 128:
+            return number, place
+        shift += 7
+    return 0, len(data)

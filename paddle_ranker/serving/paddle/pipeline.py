@@ -9,13 +9,17 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 
 from paddle_ranker.serving.core import faults
-from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, Fault, FaultKind
+from paddle_ranker.serving.core.apart import apart
+from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, TOO_LARGE, Fault, FaultKind
+from paddle_ranker.serving.core.json_text import parse_json
+from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import ScoringService
-from paddle_ranker.serving.paddle.json_messages import parse_json
 from paddle_ranker.serving.paddle.messages import Message, messages
 
-_STRING = re.compile(r"""\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)")\s*""", re.DOTALL)
+_SPACE = re.compile(r"\s*")
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", re.DOTALL)
+_LONGEST_ESCAPE = 10  # characters that one is printed with, \\U0001f600
+_MOST_ENTRIES = 1000  # of a printed dict; two of them are read
 _SIMPLE = {"\\": "\\", "'": "'", '"': '"', "n": "\n", "r": "\r", "t": "\t"}
 _PROFILE_KEY = "pipeline.profile"  # the vendor's client asks for timings with it; they are in /metrics here
 CLOSED, NO_SERVICE, BAD_INPUT, TIMEOUT, UNKNOWN = 3001, 3002, 5000, 6000, 10000
@@ -63,7 +67,7 @@ async def infer(
     if request.name and request.name != names.service:
         problem = f"Failed to inference: Service name error. {request.name[:80]!r} is not {names.service!r}"
         raise Fault(NOT_FOUND, problem)
-    pairs = read_pairs(request)
+    pairs = await apart(request.ByteSize(), read_pairs, request, service.limits)
     scores = await service.score_pairs([query for query, _ in pairs], [title for _, title in pairs], deadline=deadline)
     printed = str(np.asarray(scores.probabilities, np.float32).reshape(-1, 1).tolist())
     return messages().PipelineResponse(key=["predict"], value=[printed])
@@ -74,19 +78,32 @@ def refusal(fault: Fault) -> Message:
     return messages().PipelineResponse(err_no=error_number(fault.kind), err_msg=str(fault))
 
 
-def read_pairs(request: Message) -> list[tuple[str, str]]:
-    """Return the pairs (query, title) of a pipeline Request; raises `Fault(INVALID)`, which names the value."""
+def most_fields(limits: Limits) -> int:
+    """Return how many fields a Request may have: a key and a value for each pair, and what a client may add."""
+    return 2 * limits.pairs + 1000
+
+
+def read_pairs(request: Message, limits: Limits) -> list[tuple[str, str]]:
+    """Return the pairs (query, title) of a pipeline Request.
+
+    Raises `Fault(INVALID)`, which names the value, and `Fault(TOO_LARGE)` as soon as it is known that there are too
+    many.
+    """
     if len(request.tensors):
         raise Fault(INVALID, 'is not taken: send {"query": ..., "title": ...} as a value', field="tensors")
     if len(request.key) != len(request.value):
         raise Fault(INVALID, f"holds {len(request.value)} values for {len(request.key)} keys", field="value")
+    limits.check_most(len(request.key) - list(request.key[: limits.pairs + 1]).count(_PROFILE_KEY), "value")
     values: dict[str, list[tuple[str, str]]] = {}
+    count = 0
     for place, (key, value) in enumerate(zip(request.key, request.value)):
         if key == _PROFILE_KEY:
             continue
         if key in values:
             raise Fault(INVALID, f"{key[:80]!r} is there twice", field=f"key[{place}]")
-        values[key] = _pairs_of(value, f"value[{place}]")
+        values[key] = _pairs_of(value, f"value[{place}]", limits)
+        count += len(values[key])
+        limits.check_most(count, "value")
     if not values:
         raise Fault(INVALID, "is empty: send a key and a value for each pair", field="key")
     ordered = [str(number) for number in range(len(values))]
@@ -97,17 +114,23 @@ def read_pairs(request: Message) -> list[tuple[str, str]]:
     return pairs
 
 
-def _pairs_of(text: str, field: str) -> list[tuple[str, str]]:
+def _pairs_of(text: str, field: str, limits: Limits) -> list[tuple[str, str]]:
     try:
-        found = parse_json(text.encode("utf-8"))
-    except Fault:
+        found = parse_json(text.encode("utf-8"), limits.json_bounds)
+    except Fault as fault:
+        if fault.kind is TOO_LARGE:
+            raise
+        most = 2 * _LONGEST_ESCAPE * limits.characters + _MOST_ENTRIES
         try:
-            found = read_printed_dict(text)
+            found = read_printed_dict(text) if len(text) <= most else {}
         except ValueError:
+            found = {}
+        if not found:
             problem = f'{text[:80]!r} is not JSON: send {{"query": ..., "title": ...}}, made with json.dumps'
             raise Fault(INVALID, problem, field=field) from None
     if not isinstance(found, list):
         return [_pair(found, field)]
+    limits.check_most(len(found), field)
     return [_pair(item, f"{field}[{place}]") for place, item in enumerate(found)]
 
 
@@ -119,34 +142,54 @@ def _pair(item: Any, field: str) -> tuple[str, str]:
         if not isinstance(text, str):
             there = "is missing" if name not in item else f"is {str(text)[:40]!r}, expected text"
             raise Fault(INVALID, there, field=f"{field}.{name}")
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise Fault(INVALID, "holds half of a surrogate pair", field=f"{field}.{name}")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise Fault(INVALID, "holds half of a surrogate pair", field=f"{field}.{name}") from None
     return item["query"], item["title"]
 
 
 def read_printed_dict(text: str) -> dict[str, str]:
-    """Return the dict that `str` printed as `text`; raises `ValueError` where it is anything else."""
+    """Return the dict that `str` printed as `text`; raises `ValueError` where it is anything else.
+
+    What it takes grows with the text's length alone: no expression goes back in it.
+    """
     text = text.strip()
     if not (text.startswith("{") and text.endswith("}")):
         raise ValueError("not a dict")
+    # From left to right, so that a quote after two backslashes ends the string; what is left of quotes does end one.
+    quotes = text.replace("\\\\", "\0\0").replace("\\'", "\0\0").replace('\\"', "\0\0")
     found: dict[str, str] = {}
     place, end = 1, len(text) - 1
     while place < end:
-        key, place = _string(text, place, ":")
-        value, place = _string(text, place, ",}")
+        if len(found) == _MOST_ENTRIES:
+            raise ValueError("too many entries")
+        key, place = _string(text, quotes, place, ":")
+        value, place = _string(text, quotes, place, ",}")
         found[key] = value
     if place != len(text):
         raise ValueError("ends too early")
     return found
 
 
-def _string(text: str, place: int, ends: str) -> tuple[str, int]:
-    """Return the string literal at `place`, and the place after the character of `ends` that follows it."""
-    match = _STRING.match(text, place)
-    if match is None or text[match.end() : match.end() + 1] not in tuple(ends):
+def _string(text: str, quotes: str, place: int, ends: str) -> tuple[str, int]:
+    """Return the string literal at `place`, and the place after the character of `ends` that follows it.
+
+    Args:
+        quotes: `text` with something else in the place of its escaped quotes.
+    """
+    begin = _after_space(text, place)
+    quote = quotes[begin : begin + 1]
+    close = quotes.find(quote, begin + 1) if quote in ("'", '"') else -1
+    end = _after_space(text, close + 1)
+    if close < 0 or text[end : end + 1] not in tuple(ends):
         raise ValueError(f"no string at character {place}")
-    literal = match.group(1) if match.group(1) is not None else match.group(2)
-    return _ESCAPE.sub(_unescaped, literal), match.end() + 1
+    return _ESCAPE.sub(_unescaped, text[begin + 1 : close]), end + 1
+
+
+def _after_space(text: str, place: int) -> int:
+    match = _SPACE.match(text, place)
+    return place if match is None else match.end()
 
 
 def _unescaped(match: re.Match[str]) -> str:

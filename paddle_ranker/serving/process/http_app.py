@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.server import Server
 
+from paddle_ranker.serving.core.budget import ByteBudget
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import NOT_FOUND, Fault
 from paddle_ranker.serving.core.logs import JsonLog
@@ -37,11 +38,13 @@ def make_app(
     *,
     log: Optional[JsonLog] = None,
     controls: Optional[Controls] = None,
+    budget: Optional[ByteBudget] = None,
 ) -> ASGIApp:
     """Return the application: the middleware around the routes of every endpoint, admin's and Paddle Serving's.
 
     Args:
         services: of each served model, by the name of its endpoint; the routes of others say that there is no model.
+        budget: of the bytes of all requests.
     """
     routes: list[BaseRoute] = []
     for name, endpoint in ENDPOINTS.items():
@@ -55,6 +58,7 @@ def make_app(
         api_key=config.api_key,
         log=log if config.log_requests else None,
         log_texts=config.log_texts,
+        budget=budget,
     )
 
 

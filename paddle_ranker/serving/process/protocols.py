@@ -157,6 +157,7 @@ async def _start_baidu_std(context: ServerContext) -> ProtocolHandler:
         context.ranker,
         api_key=config.api_key,
         on_close=context.connections.discard,
+        budget=context.connections.budget,
         counting=context.counting("baidu_std"),
         body_seconds=config.body_seconds,
         idle_seconds=config.rpc_idle_seconds,
@@ -207,7 +208,8 @@ async def _start_grpc(context: ServerContext) -> ProtocolHandler:
         names=PipelineNames(config.pipeline_service, config.pipeline_method),
         counting=context.counting("grpc"),
     )
-    return _GrpcHandler(partial(Relay, path, context.connections, config.rpc_idle_seconds), server, folder)
+    make = partial(Relay, path, context.connections, config.rpc_idle_seconds, config.body_seconds)
+    return _GrpcHandler(make, server, folder)
 
 
 PROTOCOLS: Registry[PortProtocol] = Registry("protocol")

@@ -7,20 +7,23 @@ import time
 from typing import Optional, cast
 
 from paddle_ranker.serving.core.connections import Connections
+from paddle_ranker.serving.process.http2_streams import ENHANCE_YOUR_CALM, OpenStreams, goaway
 
 
 class Relay(asyncio.Protocol):
-    """The client's side.
+    """The client's side. Above the budget of bytes that all connections have, it is closed.
 
     Args:
         path: of the Unix socket.
         idle_seconds: after which a connection on which nothing moves is closed.
+        body_seconds: that a request may take to arrive.
     """
 
-    def __init__(self, path: str, connections: Connections, idle_seconds: float):
+    def __init__(self, path: str, connections: Connections, idle_seconds: float, body_seconds: float):
         self._path = path
         self._connections = connections
-        self._idle_seconds = idle_seconds
+        self._idle_seconds, self._body_seconds = idle_seconds, body_seconds
+        self._streams, self._buffered = OpenStreams(), connections.budget.share()
         self._moved = time.monotonic()
         self._waiting = bytearray()  # until the other side is connected
         self._other: Optional[asyncio.Transport] = None
@@ -29,12 +32,16 @@ class Relay(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connect with the other server."""
         self.transport = cast(asyncio.Transport, transport)
+        self.transport.pause_reading()  # until it is
         self._task = asyncio.get_running_loop().create_task(self._connect())
 
     def data_received(self, data: bytes) -> None:
         """Pass on what the client sends."""
         self._moved = time.monotonic()
-        if self._other is None:
+        self._streams.sent(data, self._moved)
+        if not self._buffered.set(self._streams.held):
+            self._end(str(self._buffered.refusal()))
+        elif self._other is None:
             self._waiting += data
         else:
             self._other.write(data)
@@ -42,11 +49,15 @@ class Relay(asyncio.Protocol):
     def returned(self, data: bytes) -> None:
         """Pass on what the server answers."""
         self._moved = time.monotonic()
-        self.transport.write(data)
+        self._streams.answered(data)
+        self._buffered.set(self._streams.held)
+        if not self.transport.is_closing():
+            self.transport.write(data)
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
         """Leave the server, too."""
         self._connections.discard(self)
+        self._buffered.end()
         if self._task is not None:
             self._task.cancel()
         if self._other is not None:
@@ -66,6 +77,9 @@ class Relay(asyncio.Protocol):
         """See `Connection`."""
         if now - self._moved > self._idle_seconds:
             self.transport.abort()
+        since = self._streams.half_sent_since()
+        if since is not None and now - since > self._body_seconds:
+            self._end(f"a request did not arrive within {self._body_seconds:g} seconds")
 
     def shutdown(self) -> None:
         """Do nothing: the gRPC server ends its own connections."""
@@ -83,6 +97,15 @@ class Relay(asyncio.Protocol):
         self._other = other
         other.write(bytes(self._waiting))
         self._waiting.clear()
+        self.transport.resume_reading()
+
+    def _end(self, reason: str) -> None:
+        """Close the connection, and say why."""
+        if not self.transport.is_closing():
+            self.transport.write(goaway(ENHANCE_YOUR_CALM, reason))
+            self.transport.close()
+        if self._other is not None:
+            self._other.abort()  # what it has read of the requests is forgotten
 
 
 class _Server(asyncio.Protocol):

@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Callable, Optional
 
+from paddle_ranker.serving.core.budget import ByteBudget
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.logs import JsonLog, route_logging
@@ -85,7 +86,7 @@ class Worker:
 
         config, state = self._config, ServerState()
         self._stop = asyncio.Event()
-        self._connections = Connections(config.limits.connections, state)
+        self._connections = Connections(config.limits.connections, state, ByteBudget(config.limits.buffered))
         log = self._log if config.log_requests else None
         controls = Controls(
             reload=self._reload,
@@ -93,7 +94,9 @@ class Worker:
             connections=lambda: len(self._connections) + (self._http.connections if self._http else 0),
             protocols=list(PROTOCOLS),
         )
-        app = make_app(self._services, config, self._metrics, log=log, controls=controls)
+        app = make_app(
+            self._services, config, self._metrics, log=log, controls=controls, budget=self._connections.budget
+        )
         if config.http_port is not None:
             self._http = HttpPort(app, config)
         context = ServerContext(config, self._connections, self._ranker, self._services, self._metrics, app, state, log)

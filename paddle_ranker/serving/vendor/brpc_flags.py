@@ -33,6 +33,7 @@ _KNOWN = {
 }
 # That ask for something this server has not, unless they have this value.
 _WITHOUT = {"max_concurrency": "0", "request_cache_size": "0", "use_calib": "false", "use_trt": "false"}
+_LAUNCHERS_BODY = 512 * 1024 * 1024  # that the launcher passes, whatever was typed, unless another number was
 _TRUE, _FALSE = ("true", "1", "yes", "t", "y"), ("false", "0", "no", "f", "n")
 
 
@@ -43,7 +44,7 @@ class Launch:
     model: the folder
     threads: how many batches may be computed at once
     gpu: the number of the GPU that is asked for, None: the CPU
-    request_bytes: of a request's body
+    request_bytes: of a request's body; the launcher's own 512 MiB, which nobody asked for, do not count
     prometheus_port: that metrics are to be read at as well, None: none
     reload_file: whenever its time changes, the model is reloaded; looked at every `reload_seconds`
     notes: what was asked for and is not there, for the user to read
@@ -83,7 +84,7 @@ def read_launch(arguments: Sequence[str]) -> Launch:
         precision=flags.get("precision", ["fp32"])[-1].lower(),
         gpu=_gpu(flags, engine),
         batch_size=_number(flags, "batch_infer_size", engine.batch_infer_size or BATCH_SIZE, 1),
-        request_bytes=_number(flags, "max_body_size", Launch.request_bytes, 1),
+        request_bytes=_request_bytes(flags),
         prometheus_port=_number(flags, "prometheus_port", PROMETHEUS_PORT, 1, 65535)
         if _is_on(flags, "enable_prometheus")
         else None,
@@ -138,6 +139,12 @@ def _number(flags: dict[str, list[str]], name: str, default: int, least: int, mo
     if not value.isdigit() or int(value) < least or (most is not None and int(value) > most):
         raise UsageError(f"-{name} {value}: give a number, {least} {f'to {most}' if most else 'or more'}")
     return int(value)
+
+
+def _request_bytes(flags: dict[str, list[str]]) -> int:
+    """Return how many bytes a request may have: those of every server, unless somebody asked for another number."""
+    given = _number(flags, "max_body_size", _LAUNCHERS_BODY, 1)
+    return Launch.request_bytes if given == _LAUNCHERS_BODY else given
 
 
 def _engine(flags: dict[str, list[str]]) -> Any:

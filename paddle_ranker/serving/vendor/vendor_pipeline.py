@@ -39,7 +39,7 @@ class TextRequestOp(vendor.RequestOp):
         try:
             if len(request.tensors):
                 raise Fault(INVALID, 'is not taken: send {"query": ..., "title": ...} as a value', field="tensors")
-            pairs = read_pairs(own)
+            pairs = read_pairs(own, Limits())
         except Fault as fault:
             return {}, request.logid, error_number(fault.kind), str(fault)
         profile = {key: value for key, value in zip(request.key, request.value) if key == "pipeline.profile"}

@@ -1,0 +1,22 @@
+"""Work on what a caller sent, beside the event loop where it is much: nobody else waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable, TypeVar
+
+R = TypeVar("R")
+MUCH_BYTES = 64 * 1024  # above which reading a request takes longer than handing it to a thread
+_READERS = ThreadPoolExecutor(2, thread_name_prefix="reader")  # what is read at once is bounded, too
+
+
+async def apart(size: int, work: Callable[..., R], *arguments: Any) -> R:
+    """Return `work(*arguments)`, called in a thread where there is much to do.
+
+    Args:
+        size: bytes or characters that it goes through; its time must be in proportion to them.
+    """
+    if size <= MUCH_BYTES:
+        return work(*arguments)
+    return await asyncio.get_running_loop().run_in_executor(_READERS, work, *arguments)

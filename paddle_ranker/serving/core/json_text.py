@@ -1,0 +1,133 @@
+"""JSON that callers send: how much of it there is, is counted before it is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple, NoReturn, Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, Fault
+
+_DIGITS = b"0123456789"
+_LONG = 400  # digits of a number: longer than any double; Python needs time for huge integers
+_CHUNK = 1024 * 1024  # bytes that are counted at a time
+_LEAST_PAIRS = 64  # small limits leave room for what stands around the pairs
+_DEEPEST = 10_000  # more than can be read
+_QUOTE = ord('"')
+
+
+class JsonBounds(NamedTuple):
+    """How many there may be: arrays and objects, names of values in objects, values of any kind."""
+
+    containers: int
+    names: int
+    values: int
+
+
+def json_bounds(pairs: int) -> JsonBounds:
+    """Return what JSON of so many pairs may hold: far more than any client sends, far less than fits into its bytes.
+
+    Documents may carry fields that nobody reads, and a pair's tokens are values.
+    """
+    pairs = max(pairs, _LEAST_PAIRS)
+    return JsonBounds(containers=64 * pairs, names=256 * pairs, values=4096 * pairs)
+
+
+def check_json(data: bytes, bounds: JsonBounds) -> None:
+    """Raise `Fault(TOO_LARGE)` where JSON holds more than `bounds`; what it takes grows with its length alone.
+
+    An empty array has two bytes and becomes sixty; what is wrong with a value has a hundred times its bytes. So they
+    are counted where they lie. What is no JSON may pass.
+    """
+    if len(data) <= bounds.containers:
+        return
+    containers = closed = names = values = 0
+    for outside in _outside_strings(data):
+        counts = np.bincount(outside, minlength=256)
+        containers += int(counts[ord("[")] + counts[ord("{")])
+        closed += int(counts[ord("]")] + counts[ord("}")])
+        if containers - closed > _DEEPEST:
+            raise Fault(INVALID, "is nested too deeply", field="body")
+        names += int(counts[ord(":")])
+        values += int(counts[ord(",")])
+        for count, most, what in (
+            (containers, bounds.containers, "arrays and objects"),
+            (names, bounds.names, "names of values"),
+            (values, bounds.values, "values"),
+        ):
+            if count > most:
+                raise Fault(TOO_LARGE, f"holds more than the {most:,} {what} of a request", field="body")
+
+
+def parse_json(data: bytes, bounds: Optional[JsonBounds] = None) -> Any:
+    """Return the JSON value that `data` holds in UTF-8; raises `Fault(INVALID)` that says where it goes wrong.
+
+    Args:
+        bounds: raises `Fault(TOO_LARGE)` beyond them, before it is read.
+    """
+    if bounds is not None:
+        check_json(data, bounds)
+    if _has_long_run(data) and _has_long_number(data):
+        raise Fault(INVALID, f"holds a number of {_LONG} digits or more", field="body")
+    try:
+        return json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise Fault(INVALID, f"is not UTF-8 at byte {error.start:,}", field="body") from error
+    except RecursionError as error:
+        raise Fault(INVALID, "is nested too deeply", field="body") from error
+    except ValueError as error:
+        raise Fault(INVALID, f"is not JSON ({error})", field="body") from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f'{name} is not JSON: write "{name}"')
+
+
+def _has_long_run(data: bytes) -> bool:
+    """Return whether 400 digits follow each other, in strings or not.
+
+    One of them is at a place that 400 divides, so only those are looked at.
+    """
+    samples = data[_LONG - 1 :: _LONG]
+    if len(samples.translate(None, _DIGITS)) == len(samples):
+        return False
+    for number, sample in enumerate(samples):
+        if sample in _DIGITS:
+            place = _LONG - 1 + number * _LONG
+            before, after = data[place - _LONG + 1 : place], data[place : place + _LONG]
+            digits = len(before) - len(before.rstrip(_DIGITS)) + len(after) - len(after.lstrip(_DIGITS))
+            if digits >= _LONG:
+                return True
+    return False
+
+
+def _has_long_number(data: bytes) -> bool:
+    """Return whether 400 digits follow each other outside of strings."""
+    run = 0  # digits at the end of what was looked at
+    for outside in _outside_strings(data):
+        others = np.flatnonzero((outside < ord("0")) | (outside > ord("9")))
+        if not len(others):
+            run += len(outside)
+        else:
+            longest = int(np.diff(others).max(initial=1)) - 1
+            if max(run + int(others[0]), longest) >= _LONG:
+                return True
+            run = len(outside) - 1 - int(others[-1])
+        if run >= _LONG:
+            return True
+    return False
+
+
+def _outside_strings(data: bytes) -> Iterator[NDArray[np.uint8]]:
+    """Yield the bytes that are in no string, chunk by chunk; of a string its last quote is left."""
+    if b"\\" in data:  # from left to right, so that a quote after two backslashes ends the string
+        data = data.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+    in_string = False
+    for start in range(0, len(data), _CHUNK):
+        chunk = np.frombuffer(data, np.uint8, min(_CHUNK, len(data) - start), start)
+        inside = np.logical_xor.accumulate(chunk == _QUOTE) ^ in_string
+        in_string = bool(inside[-1])
+        yield chunk[~inside]

@@ -1,12 +1,14 @@
-"""The port of HTTP alone, `--http_port`: what the port of every protocol answers, served by uvicorn as it is."""
+"""The port of HTTP alone, `--http_port`: what the port of every protocol answers, served by uvicorn's own server."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
@@ -99,6 +101,23 @@ def test_no_other_protocol_and_no_more_connections(server: TwoPorts) -> None:
         statuses.append(stack.enter_context(server.connect_http(request)).recv(65536)[:13])
     assert statuses[0] == b"HTTP/1.1 200 " and statuses[-1] == b"HTTP/1.1 503 "
     eventually(lambda: server.post(server.http_port, **{"X-API-Key": KEY}).status_code == 200)
+
+
+def test_on_both_ports_a_body_is_no_request_and_who_has_sent_all_is_answered(server: TwoPorts) -> None:
+    body = json.dumps(ASKED).encode()
+    head = b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nX-API-Key: %b\r\nContent-Length: %d\r\n"
+    smuggled = b"POST /admin/reload HTTP/1.1\r\nHost: x\r\nX-API-Key: %b\r\n\r\n" % KEY.encode()
+    upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+    reloads = len(server.logged("reload"))
+    for port in (server.port, server.http_port):
+        for sent, wanted in ((body, b"200"), (smuggled, b"400")):
+            with socket.create_connection(("127.0.0.1", port), SECONDS) as connection:
+                connection.sendall(head % (KEY.encode(), len(sent)) + upgrade + b"\r\n")
+                time.sleep(0.05)  # the body comes in a packet of its own
+                connection.sendall(sent + b"garbage\r\n\r\n")
+                connection.shutdown(socket.SHUT_WR)
+                assert re.findall(rb"HTTP/1.1 (\d+)", read_all(connection)) == [wanted, b"400"]
+    assert len(server.logged("reload")) == reloads
 
 
 def test_a_new_model_is_loaded_on_request(server: TwoPorts) -> None:

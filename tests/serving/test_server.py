@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -98,9 +99,9 @@ def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         yield one
 
 
-def many() -> bytes:
+def many(count: int = MANY) -> bytes:
     """Return a request that takes the engine a while."""
-    body = json.dumps({"query": "学", "documents": ["深度学习研究"] * MANY, "top_n": 1}).encode()
+    body = json.dumps({"query": "学", "documents": ["深度学习研究"] * count, "top_n": 1}).encode()
     return b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
 
@@ -159,6 +160,10 @@ def test_a_connection_that_is_idle_is_closed(server: Server) -> None:
         answered = read_all(connection)
     assert answered.startswith(b"HTTP/1.1 200 ")
     assert b"connection: close" not in answered.lower()
+    with server.connect(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
+        connection.recv(65536)
+        connection.sendall(b"\r\n")  # which begins no request
+        assert read_all(connection) == b""
 
 
 @pytest.mark.parametrize(
@@ -225,6 +230,12 @@ def test_a_client_that_leaves_frees_its_work(server: Server) -> None:
     eventually(lambda: server.figure("ranker_queue_pairs") == 0)
     assert server.figure("ranker_pairs_total") - before < MANY
     assert server.figure(cancelled) - cancelled_before == 1
+
+
+def test_a_request_is_answered_although_the_next_one_does_not_come(server: Server) -> None:
+    with server.connect(many(3000) + b"GET /live HTTP/1.1\r\nHost:") as connection:
+        answers = read_all(connection)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200", b"408"]
 
 
 def test_a_port_that_is_taken_is_an_error(server: Server, model: Path, tmp_path: Path) -> None:

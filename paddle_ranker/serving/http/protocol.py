@@ -1,28 +1,23 @@
-"""HTTP/1.1 on a connection: uvicorn's protocol, which has no limits of its own for slow clients and large heads."""
+"""Limits of an HTTP connection that uvicorn has none of: for slow clients, and large heads."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable
-from typing import Any, Optional, cast
+from typing import Any, Optional
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.connections import Connections
-from paddle_ranker.serving.http.middleware import cancel_work
-
-_LINGER_SECONDS = 1.0
-_IDLE, _HEAD, _BODY, _ANSWER = range(4)  # what the connection waits for
+from paddle_ranker.serving.http.connection import BODY, HEAD, WAITING, HttpConnection
+from paddle_ranker.serving.http.writes import refusal
 
 
 class HeadTooLarge(Exception):
     """The head of a request is above the limit."""
 
 
-class WatchedHttpProtocol(HttpToolsProtocol):
+class WatchedHttpProtocol(HttpConnection):
     """One connection.
 
     Args:
@@ -32,33 +27,23 @@ class WatchedHttpProtocol(HttpToolsProtocol):
     """
 
     def __init__(self, config: Config, server_state: Any, serve_config: ServeConfig, connections: Connections):
-        super().__init__(config=config, server_state=server_state, app_state={})
+        super().__init__(config, server_state, app_state={})
         self._limits = serve_config
         self._watched = connections
-        self._phase, self._since = _HEAD, time.monotonic()
+        self._since = time.monotonic()
         self._head_bytes = 0
+        self._ended_one = False  # a request, with the bytes that came last
         self._too_large = False
         self._unread: Optional[tuple[int, float]] = None  # bytes that the client does not take, and since when
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin; what is written goes out in few pieces."""
-        self._joined = JoinedWrites(cast(asyncio.Transport, transport), lambda: self._phase == _BODY)
-        super().connection_made(cast(asyncio.Transport, self._joined))
-
     def connection_lost(self, exc: Optional[Exception]) -> None:
-        """Forget the connection, and end the work on its request: nobody waits for it."""
+        """Forget the connection."""
         self._watched.discard(self)
         super().connection_lost(exc)
-        if self.cycle is not None and not self.cycle.response_complete:
-            cancel_work(cast(Any, self.cycle.scope))
 
     def check(self, now: float) -> None:
         """See `Connection`."""
-        waited = now - self._since
-        if self._phase == _HEAD and waited > self._limits.header_seconds:
-            self._refuse(b"408 Request Timeout", f"no request came in {self._limits.header_seconds:g} seconds")
-        elif self._phase == _BODY and waited > self._limits.body_seconds:
-            self._refuse(b"408 Request Timeout", f"the body took more than {self._limits.body_seconds:g} seconds")
+        self._check_reading(now)
         unread = self.transport.get_write_buffer_size()
         if not unread:
             self._unread = None
@@ -74,7 +59,7 @@ class WatchedHttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Note that a head begins."""
         super().on_message_begin()
-        self._phase, self._since, self._head_bytes = _HEAD, time.monotonic(), 0
+        self._since, self._head_bytes = time.monotonic(), 0
 
     def on_url(self, url: bytes) -> None:
         """Take a piece of the request's target."""
@@ -88,37 +73,36 @@ class WatchedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin with the request."""
-        self._phase, self._since = _BODY, time.monotonic()
+        self._since = time.monotonic()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Note that all of the request is there."""
-        self._phase = _ANSWER
+        """Note that all of a request is there."""
+        self._since, self._ended_one = time.monotonic(), True
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Note that the next request may come."""
-        if self._phase == _ANSWER:
-            self._phase = _IDLE
-        self._joined.flush()
+        if self.phase == WAITING:
+            self._since = time.monotonic()
         super().on_response_complete()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes. A header that does not end is not shown to `on_header`, so bytes are counted as well."""
-        in_head = self._phase == _HEAD
+        begun, self._ended_one = self.phase == HEAD, False
         super().data_received(data)
-        if in_head and self._phase == _HEAD and self.parser is not None and not self.transport.is_closing():
+        if begun and self.phase == HEAD and not (self._ended_one or self.ending):  # all of it is of one head
             self._head_bytes += len(data)
             if self._head_bytes > 2 * self._limits.limits.header_bytes:  # each byte counts twice at the most
-                self._refuse(b"431 Request Header Fields Too Large", "the head is too large")
+                self.end_with(refusal(b"431 Request Header Fields Too Large", "the head is too large"))
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, or has too large a head."""
         if self._too_large:
             most = self._limits.limits.header_bytes
-            self._refuse(b"431 Request Header Fields Too Large", f"the head has more than {most:,} bytes")
+            self.end_with(refusal(b"431 Request Header Fields Too Large", f"the head has more than {most:,} bytes"))
         else:
-            self._refuse(b"400 Bad Request", "this is not HTTP/1.1")
+            super().send_400_response(msg)
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
@@ -126,71 +110,19 @@ class WatchedHttpProtocol(HttpToolsProtocol):
             self._too_large = True
             raise HeadTooLarge  # the parser makes it its own error, which ends in `send_400_response`
 
-    def _refuse(self, status: bytes, message: str) -> None:
-        if self.transport.is_closing():
+    def _check_reading(self, now: float) -> None:
+        """Refuse what does not come in time."""
+        if self.ending:
             return
-        between = self.cycle is None or self.cycle.response_complete
-        if between if self._phase == _HEAD else not (between or self.cycle.response_started):
-            self.transport.write(refusal(status, message))
-        self._phase = _IDLE
-        self.transport.close()
+        if self.flow.read_paused:  # it is not the client who is slow
+            self._since = now
+        limits, waited = self._limits, now - self._since
+        if self.phase == HEAD and waited > limits.header_seconds:
+            self._end_late(f"no request came in {limits.header_seconds:g} seconds")
+        elif self.phase == BODY and waited > limits.body_seconds:
+            self._end_late(f"the body took more than {limits.body_seconds:g} seconds")
+        elif self.phase == WAITING and self.is_idle and waited > limits.idle_seconds:
+            self.end_with(b"")  # uvicorn's own timer ends with any byte, such as that of a blank line
 
-
-class JoinedWrites:
-    """A transport that joins what is written in one go, a response's head and its body, into one packet.
-
-    It has what uvicorn asks of a transport.
-
-    Args:
-        is_sending: whether the client has not sent all of its request. Closed then, the kernel would reset the
-            connection, and the answer would be lost on its way: what still comes is thrown away for a moment.
-    """
-
-    def __init__(self, transport: asyncio.Transport, is_sending: Callable[[], bool]):
-        self._transport = transport
-        self._is_sending = is_sending
-        self._ended = False
-        self._written: list[bytes] = []
-        self._call_soon = asyncio.get_running_loop().call_soon
-        self.get_extra_info = transport.get_extra_info
-        self.is_closing = transport.is_closing
-        self.pause_reading = transport.pause_reading
-        self.resume_reading = transport.resume_reading
-        self.set_protocol = transport.set_protocol
-
-    def write(self, data: bytes) -> None:
-        """Write soon."""
-        if not self._written:
-            self._call_soon(self.flush)
-        self._written.append(data)
-
-    def flush(self) -> None:
-        """Write now."""
-        if self._written and not self._ended:
-            self._transport.write(b"".join(self._written))
-        self._written.clear()
-
-    def close(self) -> None:
-        """Write what there is, then close."""
-        self.flush()
-        if self._ended or not self._is_sending() or self._transport.is_closing():
-            self._transport.close()
-            return
-        self._ended = True
-        self._transport.write_eof()
-        asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._transport.close)
-
-    def abort(self) -> None:
-        """Close at once."""
-        self._transport.abort()
-
-    def get_write_buffer_size(self) -> int:
-        """Return how many bytes the client has not taken."""
-        return self._transport.get_write_buffer_size() + sum(map(len, self._written))
-
-
-def refusal(status: bytes, message: str, *headers: bytes) -> bytes:
-    """Return a whole HTTP response that ends the connection."""
-    body = b'{"error": "%s", "message": "%s"}' % (message.encode(), message.encode())
-    lines = [b"HTTP/1.1 " + status, b"content-type: application/json", b"content-length: %d" % len(body)]
-    return b"\r\n".join([*lines, b"connection: close", *headers, b"", body])
+    def _end_late(self, message: str) -> None:
+        self.end_with(refusal(b"408 Request Timeout", message))

@@ -23,6 +23,7 @@ from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.model_slot import ModelSlot
 from paddle_ranker.serving.core.service import EngineService
 from paddle_ranker.serving.http.admin import AdminRoutes, Controls
+from paddle_ranker.serving.http.connection import HttpConnection
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, RANKER, Endpoint
 from paddle_ranker.serving.http.middleware import Middleware
 from paddle_ranker.serving.paddle.http import routes as paddle_routes
@@ -78,7 +79,7 @@ def uvicorn_config(app: ASGIApp, config: ServeConfig, **others: Any) -> Config:
     return Config(
         app,
         interface="asgi3",
-        http="httptools",
+        http=HttpConnection,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -91,7 +92,7 @@ def uvicorn_config(app: ASGIApp, config: ServeConfig, **others: Any) -> Config:
 
 
 class HttpPort(Server):
-    """uvicorn's server on the port of HTTP alone, with its own protocol; the worker handles the signals."""
+    """uvicorn's server on the port of HTTP alone; the worker handles the signals."""
 
     def __init__(self, app: ASGIApp, config: ServeConfig):
         # asyncio accepts up to `backlog` connections at a time: one of several workers would have them all.

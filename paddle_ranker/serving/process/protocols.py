@@ -167,7 +167,7 @@ async def _start_baidu_std(context: ServerContext) -> ProtocolHandler:
 
 class _HttpHandler(ProtocolHandler):
     def refusal(self, message: str) -> bytes:
-        from paddle_ranker.serving.http.protocol import refusal
+        from paddle_ranker.serving.http.writes import refusal
 
         return refusal(b"503 Service Unavailable", message, b"retry-after: 1")
 

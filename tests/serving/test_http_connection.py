@@ -1,0 +1,240 @@
+"""What a client may do on an HTTP connection: offer upgrades, frame bodies badly, pipeline, half-close, leave."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from paddle_ranker.serving.core.limits import Limits
+from tests.live_service import SECONDS, LiveService, until
+
+pytestmark = pytest.mark.server
+PATH = b"/GeneralModelService/inference"
+BODY = b'{"tensor":[{"name":"query","elem_type":20,"data":["a"]},{"name":"title","elem_type":20,"data":["b"]}]}'
+LARGE = BODY + b" " * 200_000  # above the 64 KiB at which uvicorn stops reading
+UPGRADES = {
+    # JDK's HttpClient sends the first, `curl --http2` the second
+    "h2c": (b"Connection: Upgrade, HTTP2-Settings", b"HTTP2-Settings: AAEAAEAAAAIAAAAB", b"Upgrade: h2c"),
+    "h2c_alone": (b"Connection: Upgrade", b"Upgrade: h2c"),
+    "websocket": (b"Upgrade: websocket", b"Connection: keep-alive, Upgrade", b"Sec-WebSocket-Version: 13"),
+    "twice": (b"Connection: upgrade", b"Connection: keep-alive", b"Upgrade: TLS/1.3", b"Upgrade: h2c"),
+}
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[LiveService]:
+    with LiveService(Limits(request_bytes=1_000_000)) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def as_new(live: LiveService) -> Iterator[None]:
+    live.service.calls.clear()
+    live.service.cancelled = 0
+    yield
+    if live.service.gate is not None:
+        live.release()
+    until(lambda: live.service.waiting == 0)
+
+
+def request(body: bytes = BODY, *headers: bytes, method: bytes = b"POST", length: bool = True) -> bytes:
+    lines = [method + b" " + PATH + b" HTTP/1.1", b"Host: x", *headers]
+    if length:
+        lines.append(b"Content-Length: %d" % len(body))
+    return b"\r\n".join([*lines, b"", body])
+
+
+def chunked(body: bytes) -> bytes:
+    return b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
+
+
+REQUEST = request()
+
+
+def connect(live: LiveService, *parts: bytes) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", live.http), SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for part in parts:
+        connection.sendall(part)
+    return connection
+
+
+def read_all(connection: socket.socket) -> bytes:
+    parts = []
+    while part := connection.recv(65536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def statuses(answers: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3})", answers)]
+
+
+def statuses_of(live: LiveService, *parts: bytes) -> list[int]:
+    """Send parts and close this side; return the statuses of all answers."""
+    with connect(live, *parts) as connection:
+        connection.shutdown(socket.SHUT_WR)
+        return statuses(read_all(connection))
+
+
+@pytest.mark.parametrize("upgrade", UPGRADES)
+@pytest.mark.parametrize("body", [BODY, REQUEST], ids=["a_body", "a_body_like_a_request"])
+def test_an_upgrade_that_nobody_asked_for_is_ignored(live: LiveService, upgrade: str, body: bytes) -> None:
+    head = request(b"", *UPGRADES[upgrade], b"Content-Length: %d" % len(body), length=False)
+    chunks = request(b"", *UPGRADES[upgrade], b"Transfer-Encoding: chunked", length=False)
+    wanted = 200 if body == BODY else 400  # it is not JSON
+    next_one = b"GET /none HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    for begin, rest in ((head, body), (chunks, chunked(body))):
+        with connect(live, begin + rest + next_one) as connection:  # in one packet
+            assert statuses(read_all(connection)) == [wanted, 404]
+        with connect(live, begin + rest[:10]) as connection:
+            for part in (rest[10:-3], rest[-3:] + request(b"{}", *UPGRADES[upgrade]), next_one):
+                connection.sendall(part)
+            assert statuses(read_all(connection)) == [wanted, 400, 404]
+        with connect(live, begin[:-2] + b"Expect: 100-continue\r\n\r\n") as connection:
+            assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            connection.sendall(rest + next_one)
+            assert statuses(read_all(connection)) == [wanted, 404]
+    assert live.service.calls == ([1] * 6 if body == BODY else [])
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_curl_that_would_like_to_speak_http_2(live: LiveService) -> None:
+    if "HTTP2" not in subprocess.run(["curl", "--version"], capture_output=True, text=True, check=True).stdout:
+        pytest.skip("needs a curl with HTTP/2")
+    url = f"http://127.0.0.1:{live.http}{PATH.decode()}"
+    line = ["curl", "-sS", "--http2", "--data-binary", BODY.decode(), "-H", "Content-Type: application/json", url]
+    assert '"outputs"' in subprocess.run(line, capture_output=True, text=True, timeout=SECONDS, check=True).stdout
+
+
+SMUGGLED = {
+    "length and chunks": (b"Content-Length: 5\r\nTransfer-Encoding: chunked", b"0\r\n\r\n"),
+    "chunks and length": (b"Transfer-Encoding: chunked\r\nContent-Length: 5", b"0\r\n\r\n"),
+    "two lengths": (b"Content-Length: 0\r\nContent-Length: %d" % len(REQUEST), b""),
+    "a list of lengths": (b"Content-Length: 0, %d" % len(REQUEST), b""),
+    "a signed length": (b"Content-Length: +%d" % len(REQUEST), b""),
+    "a length in two words": (b"Content-Length: 0 %d" % len(REQUEST), b""),
+    "a length that wraps": (b"Content-Length: %d" % 2**64, b""),
+    "no length": (b"Content-Length:", b""),
+    "a length after a blank": (b"Content-Length : %d" % len(REQUEST), b""),
+    "a folded length": (b"Content-Length:\r\n %d" % len(REQUEST), b""),
+    "a length in a folded header": (b"X: a\r\n Content-Length: %d" % len(REQUEST), b""),
+    "a length after a line feed": (b"X: a\nContent-Length: %d" % len(REQUEST), b""),
+    "a length after a carriage return": (b"X: a\rContent-Length: %d" % len(REQUEST), b""),
+    "an unknown coding": (b"Transfer-Encoding: xchunked", b""),
+    "a coding after chunked": (b"Transfer-Encoding: chunked, identity", b"0\r\n\r\n"),
+    "two codings": (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity", b"0\r\n\r\n"),
+    "a coding after a blank": (b"Transfer-Encoding : chunked", b"0\r\n\r\n"),
+    "a folded coding": (b"Transfer-Encoding:\r\n chunked", b"0\r\n\r\n"),
+    "a coding after a tab": (b"Transfer-Encoding:\x0bchunked", b"0\r\n\r\n"),
+    "a signed chunk": (b"Transfer-Encoding: chunked", b"+0\r\n\r\n"),
+    "a chunk in C's hexadecimal": (b"Transfer-Encoding: chunked", b"0x0\r\n\r\n"),
+    "a chunk that wraps": (b"Transfer-Encoding: chunked", b"1" + b"0" * 16 + b"\r\n\r\n\r\n"),
+    "a chunk before a blank": (b"Transfer-Encoding: chunked", b"0 \r\n\r\n"),
+    "a chunk after a blank": (b"Transfer-Encoding: chunked", b" 0\r\n\r\n"),
+    "a chunk before a line feed": (b"Transfer-Encoding: chunked", b"0\n\n"),
+    "a line feed in a chunk's extension": (b"Transfer-Encoding: chunked", b"2;\nxx\r\n0\r\n\r\n"),
+    "a chunk that does not end": (b"Transfer-Encoding: chunked", b"2\r\n{}xx0\r\n\r\n"),
+    "a length as trailer": (b"Transfer-Encoding: chunked", b"0\r\nContent-Length: 3\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("name", SMUGGLED)
+def test_where_a_body_ends_is_never_guessed(live: LiveService, name: str) -> None:
+    header, body = SMUGGLED[name]
+    assert statuses_of(live, request(body, header, length=False) + REQUEST) == [400]
+    head = request(b"", header, length=False)
+    for upgrade in (b"Connection: Upgrade\r\nUpgrade: h2c\r\n", b"Connection: Upgrade\r\nUpgrade: websocket\r\n"):
+        assert statuses_of(live, head[:-2] + upgrade + b"\r\n", body + REQUEST) == [400]
+    assert live.service.calls == []
+
+
+@pytest.mark.parametrize("target", [PATH, b"example.com:80"])
+def test_a_tunnel_is_refused(live: LiveService, target: bytes) -> None:
+    head = b"CONNECT " + target + b" HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(REQUEST)
+    assert statuses_of(live, head + REQUEST) == [400]
+    assert statuses_of(live, head, REQUEST) == [400]
+    assert live.service.calls == []
+
+
+def test_what_follows_a_request_that_ends_the_connection_is_not_read(live: LiveService) -> None:
+    last = request(BODY, b"Connection: close")
+    for follows in (REQUEST, b"garbage\r\n\r\n", b"\r\n"):
+        with connect(live, last + follows) as connection:
+            assert statuses(read_all(connection)) == [200]
+    assert live.service.calls == [1, 1, 1]
+
+
+GARBAGE = {
+    "no HTTP": b"\x00garbage\r\n\r\n",
+    "no URL": b"GET http://[ HTTP/1.1\r\n\r\n",
+    "a bad chunk": request(b"zz\r\n", b"Transfer-Encoding: chunked", length=False),
+    "a tunnel": b"CONNECT example.com:80 HTTP/1.1\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
+def test_requests_before_garbage_are_answered_first(live: LiveService, garbage: bytes) -> None:
+    live.hold()
+    with connect(live, REQUEST + REQUEST + garbage) as connection:
+        until(lambda: live.service.waiting == 1)
+        live.release()
+        assert statuses(read_all(connection)) == [200, 200, 400]
+    with connect(live, garbage) as connection:
+        assert statuses(read_all(connection)) == [400]
+
+
+def test_who_has_sent_all_and_closes_his_side_is_answered(live: LiveService) -> None:
+    live.hold()
+    with connect(live, REQUEST, request(LARGE), REQUEST[:-5]) as connection:  # the last one is not whole
+        until(lambda: live.service.waiting == 1)
+        connection.shutdown(socket.SHUT_WR)
+        answer = connection.recv(65536)  # he is there: an interim answer makes that known
+        assert answer == b"HTTP/1.1 100 Continue\r\n\r\n"
+        live.release()
+        assert [status for status in statuses(read_all(connection)) if status != 100] == [200, 200]
+    assert live.service.cancelled == 0
+
+
+def test_http_1_0_is_not_told_to_continue(live: LiveService) -> None:
+    live.hold()
+    with connect(live, REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0")) as connection:
+        until(lambda: live.service.waiting == 1)
+        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(1.0)
+        with pytest.raises(socket.timeout):
+            connection.recv(1)
+        connection.settimeout(SECONDS)
+        live.release()
+        assert statuses(read_all(connection)) == [200]
+
+
+LEAVING = {
+    "a small body": REQUEST,
+    "a large body": request(LARGE),
+    "a large body in chunks": request(chunked(LARGE), b"Transfer-Encoding: chunked", length=False),
+    "a large body and an upgrade": request(LARGE, *UPGRADES["h2c"]),
+    "requests that wait": REQUEST + request(LARGE) + REQUEST,
+}
+
+
+@pytest.mark.parametrize("how", ["closes", "resets", "half-closes first"])
+def test_who_leaves_is_noticed(live: LiveService, how: str) -> None:
+    live.hold()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connect(live, sent)) for sent in LEAVING.values()]
+        until(lambda: live.service.waiting == len(LEAVING))
+        for connection in clients:
+            if how == "resets":
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            elif how == "half-closes first":
+                connection.shutdown(socket.SHUT_WR)
+    until(lambda: live.service.waiting == 0)
+    assert live.service.cancelled == len(live.service.calls) == len(LEAVING)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.recognised import recognise
 from paddle_ranker.storage.atomic import new_file
 
 LABELS = ("Contradictory", "Implies", "NoEntailment")
@@ -68,8 +69,12 @@ class EntailmentInfo:
         path = folder / INFO_FILE
         if not path.is_file():
             inside = sorted(found.parent.name for found in folder.glob(f"*/{INFO_FILE}"))
-            hint = f"; did you mean {folder / inside[-1]}?" if inside else "; train one with train.py"
-            raise CheckpointError(f"{folder}: holds no model of pairs of posts ({INFO_FILE}){hint}")
+            if inside:
+                hint = f"did you mean {folder / inside[-1]}?"
+            else:
+                there = recognise(folder)
+                hint = f"it is {there.what}; {there.use}"
+            raise CheckpointError(f"{folder}: holds no model of pairs of posts ({INFO_FILE}): {hint}")
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             if values["format_version"] > FORMAT_VERSION:

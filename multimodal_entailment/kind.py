@@ -23,6 +23,7 @@ from paddle_ranker.encoding.samples import PAIRS, sample_batches
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.kinds import KINDS, ModelKind
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.recognised import FOLDERS, FolderKind
 from paddle_ranker.model.signature import TOKENS, ArraySpec, Signature
 
 _ROWS = 6  # pairs of a batch of images to compare on
@@ -112,3 +113,12 @@ def _drawn_images(random: np.random.Generator, rows: int, size: int) -> Arrays:
 
 
 ENTAILMENT = KINDS.add(KIND, EntailmentKind())
+FOLDERS.add(
+    KIND,
+    FolderKind(
+        ENTAILMENT.is_in,
+        "a model of pairs of posts (entailment)",
+        "multimodal_entailment/predict.py, evaluate.py and export_model.py take it as --model, and serve as "
+        "--entailment_model",
+    ),
+)

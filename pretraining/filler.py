@@ -16,6 +16,7 @@ from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.model.config import read_config
+from paddle_ranker.model.recognised import require_parameters
 from pretraining.mlm_start import require_fit
 from pretraining.model import load_masked_lm
 
@@ -50,6 +51,7 @@ class MaskFiller:
     """
 
     def __init__(self, folder: Path):
+        require_parameters(folder, "a masked language model")
         self._files = TokenizerFiles.read(folder)
         config = read_config(folder)
         if config is None:

@@ -18,6 +18,7 @@ from paddle_ranker.errors import CheckpointError, DataError, UsageError, did_you
 from paddle_ranker.model.config import EncoderConfig, read_config, write_config
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.pretrained import resolve_model
+from paddle_ranker.model.recognised import require_parameters
 from paddle_ranker.training.run import Run, start_run
 from pretraining.corpus import Corpus
 from pretraining.examples import Masking
@@ -62,6 +63,7 @@ def start_mlm(options: TrainMlmOptions) -> MlmStart:
     source = resumed.model if resumed else resolve_model(options.init_from) if options.init_from else None
     if source is not None:
         folder = source.parent if source.is_file() else source
+        require_parameters(folder, "an encoder to train")
         tokenizer = TokenizerFiles.read(folder)
         if options.tokenizer is not None:
             _require_same(TokenizerFiles.read(_folder(options.tokenizer)), tokenizer, options.tokenizer, folder)

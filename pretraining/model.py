@@ -14,10 +14,10 @@ from paddle import Tensor, nn
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import EncoderConfig, read_config
 from paddle_ranker.model.encoder import Encoder
-from paddle_ranker.model.hugging_face.read import find_encoder
 from paddle_ranker.model.masked_lm import HEAD, masked_lm_head
 from paddle_ranker.model.network import name_parameters
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, set_parameters
+from paddle_ranker.model.recognised import require_parameters
 
 MODEL_TYPES = ("ernie", "bert")
 _ENCODER, _POOLER = "encoder.", "pooler."
@@ -132,10 +132,7 @@ def load_masked_lm(folder: Path, *, model_config: Optional[EncoderConfig] = None
     config = model_config or read_config(folder)
     if config is None:
         raise CheckpointError(f"{folder}: has no config.json, which says how its parameters are put together")
-    if not (folder / PARAMETERS_FILE).is_file() and find_encoder(folder):
-        raise CheckpointError(
-            f"{folder}: is a folder of transformers: bring it here with python -m paddle_ranker convert"
-        )
+    require_parameters(folder, "a masked language model" if need_head else "an encoder")
     arrays = load_arrays(folder / PARAMETERS_FILE)
     try:
         encoder = {

@@ -76,12 +76,16 @@ def _to_paddle(source: Path, temporary: Path) -> list[str]:
     from paddle_ranker.model.masked_lm import masked_lm_head
     from paddle_ranker.model.network import RankerNetwork, load_parameters, name_parameters
     from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
+    from paddle_ranker.model.recognised import recognise
 
     folder = find_encoder(source)
     if folder is None:
         if (source / PARAMETERS_FILE).is_file():
             raise CheckpointError(f"{source}: is a Paddle model folder already; --to hf converts it for transformers")
-        raise CheckpointError(f"{source}: holds no model.safetensors and no pytorch_model.bin to convert")
+        there = recognise(source)
+        raise CheckpointError(
+            f"{source}: holds no model.safetensors and no pytorch_model.bin to convert: it is {there.what}; {there.use}"
+        )
     model = read_model(folder)
     settings = bring_tokenizer(folder, temporary)
     length = min(_length(settings), model.config.longest_pair)
@@ -127,14 +131,24 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
     from paddle_ranker.model.hugging_face.write import parameters_to_write, write_model
     from paddle_ranker.model.info import INFO_FILE, RankerInfo
+    from paddle_ranker.model.kinds import kind_of
     from paddle_ranker.model.masked_lm import masked_lm_head
     from paddle_ranker.model.network import RankerNetwork, load_parameters, name_parameters
     from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
+    from paddle_ranker.model.recognised import recognise, refusal
+    from paddle_ranker.model.signature import RANKER
 
     if not (source / PARAMETERS_FILE).is_file():
         already = find_encoder(source) is not None
-        hint = "it is a Hugging Face folder already" if already else "give the folder of a ranker or an encoder"
+        there = recognise(source)
+        hint = (
+            "it is a Hugging Face folder already"
+            if already
+            else f"give the folder of a ranker or an encoder: it is {there.what}; {there.use}"
+        )
         raise CheckpointError(f"{source}: has no {PARAMETERS_FILE}; {hint}")
+    if kind_of(source).signature(kind_of(source).read_info(source)) != RANKER:
+        raise refusal(source, "a ranker or an encoder")
     config, info = read_config(source), RankerInfo.read(source)
     if config is None:
         raise CheckpointError(f"{source}: has no config.json, which says how its parameters are put together")

@@ -16,7 +16,7 @@ from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.scoring.by_query import options_of_small
 from paddle_ranker.scoring.cascade import chosen, rerank
 from paddle_ranker.scoring.files import report_truncated, scorer_for
-from paddle_ranker.scoring.loading import load_model
+from paddle_ranker.scoring.loading import open_ranker
 
 SHOWN = ("auc", "mrr@10", "ndcg@10")
 
@@ -64,7 +64,7 @@ def measure_cascade(
     queries, titles = pairs.texts(large)
     scorers, logits = [], []
     for path, given in ((large, options), (small, options_of_small(options, small))):
-        parts = load_model(path, given.load_options())
+        parts = open_ranker(path, given.load_options())
         scorers.append(scorer_for(parts, given))
         logits.append(scorers[-1].logits(scorers[-1].encode(queries, titles)))
         report_truncated(parts.pair_encoder, scorers[-1].windows, file=messages(options))

@@ -70,10 +70,10 @@ def score_with_model(
     Raises `CheckpointError` for a ranker of another kind, `DataError` where there are no texts.
     """
     from paddle_ranker.scoring.files import report_truncated, scorer_for
-    from paddle_ranker.scoring.loading import load_model
+    from paddle_ranker.scoring.loading import open_ranker
 
     queries, titles = pairs.texts(source)
-    parts = load_model(source, options.load_options(expected_kind))
+    parts = open_ranker(source, options.load_options(expected_kind))
     scorer = scorer_for(parts, options)
     logits = scorer.logits(scorer.encode(queries, titles))
     report_truncated(parts.pair_encoder, scorer.windows, file=messages(options))

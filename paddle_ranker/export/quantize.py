@@ -27,6 +27,8 @@ from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking, ranking_
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.recognised import refusal
+from paddle_ranker.model.signature import RANKER
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.engines.opening import open_engine, time_engines
 from paddle_ranker.scoring.engines.precisions import has_int8
@@ -85,6 +87,8 @@ def quantize_folder(options: QuantizeOptions) -> Quantized:
     `DataError` for files that cannot be calibrated or measured on, `RankerError` where the loss passes the limit.
     """
     folder = ExportedFolder.open(Path(options.model_dir))
+    if folder.signature != RANKER:
+        raise refusal(folder.folder, "an exported ranker")
     require_packages()
     make_folder(folder.folder)
     pair_encoder = folder.pair_encoder(LoadOptions(max_seq_length=options.max_seq_length, tokenizer=options.tokenizer))

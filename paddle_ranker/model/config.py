@@ -132,24 +132,53 @@ def _flatten(values: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def config_by_name(name: str) -> EncoderConfig:
-    """Return the configuration that PaddleNLP holds built in for a model name; needs PaddleNLP, not the network.
+@dataclass(frozen=True)
+class Published:
+    """A model that PaddleNLP publishes under a name: its shape, where its files are, its tokenizer's settings."""
 
-    Raises `CheckpointError` for a name it does not know.
+    config: EncoderConfig
+    parameters: Optional[str]  # the address; None where PaddleNLP holds none
+    vocabulary: Optional[str]
+    tokenizer: dict[str, Any]
+
+
+def published_model(name: str) -> Published:
+    """Return what PaddleNLP holds built in of a model; needs PaddleNLP, not the network.
+
+    Raises `CheckpointError` for a name that is of none of the families that are read here.
     """
-    from paddlenlp.transformers.ernie.configuration import ERNIE_PRETRAINED_INIT_CONFIGURATION
-    from paddlenlp.transformers.ernie_gram.configuration import ERNIE_GRAM_PRETRAINED_INIT_CONFIGURATION
+    from paddlenlp.transformers import BertTokenizer, ErnieGramTokenizer, ErnieTokenizer
+    from paddlenlp.transformers.bert import configuration as bert
+    from paddlenlp.transformers.ernie import configuration as ernie
+    from paddlenlp.transformers.ernie_gram import configuration as gram
 
-    for model_type, known in (
-        ("ernie", ERNIE_PRETRAINED_INIT_CONFIGURATION),
-        ("ernie_gram", ERNIE_GRAM_PRETRAINED_INIT_CONFIGURATION),
+    for model_type, known, files, tokenizer in (
+        ("ernie", ernie.ERNIE_PRETRAINED_INIT_CONFIGURATION, ernie.ERNIE_PRETRAINED_RESOURCE_FILES_MAP, ErnieTokenizer),
+        (
+            "ernie_gram",
+            gram.ERNIE_GRAM_PRETRAINED_INIT_CONFIGURATION,
+            gram.ERNIE_GRAM_PRETRAINED_RESOURCE_FILES_MAP,
+            ErnieGramTokenizer,
+        ),
+        ("bert", bert.BERT_PRETRAINED_INIT_CONFIGURATION, bert.BERT_PRETRAINED_RESOURCE_FILES_MAP, BertTokenizer),
     ):
         if name in known:
-            return EncoderConfig.from_dict({**known[name], "model_type": model_type})
+            return Published(
+                EncoderConfig.from_dict({**known[name], "model_type": model_type}),
+                files["model_state"].get(name),
+                tokenizer.pretrained_resource_files_map["vocab_file"].get(name),
+                dict(tokenizer.pretrained_init_configuration.get(name) or {}),
+            )
     raise CheckpointError(
-        f"{name!r} is neither a local folder nor a model name that PaddleNLP knows "
-        "(for example ernie-3.0-medium-zh): check the spelling, or give the path of a model folder"
+        f"{name!r} is neither a local folder nor a model name that is read here: those of PaddleNLP's ERNIE, "
+        "ERNIE-Gram and BERT models are (for example ernie-3.0-medium-zh or bert-base-chinese). Check the spelling, or "
+        "give the path of a model folder; python -m paddle_ranker convert makes one of Hugging Face's RoBERTa"
     )
+
+
+def config_by_name(name: str) -> EncoderConfig:
+    """Return the configuration that PaddleNLP holds built in for a model name; raises as `published_model` does."""
+    return published_model(name).config
 
 
 def make_pair_encoder(folder: Path, config: EncoderConfig, max_seq_length: int, tokenizer: str = "auto") -> PairEncoder:

@@ -22,12 +22,14 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.kinds import EXPORT, KINDS, ModelKind, kind_of
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.recognised import STATIC_PARAMETERS, recognise
+from paddle_ranker.model.recognised import is_exported as is_exported
 from paddle_ranker.model.signature import RANKER, Signature
 
 INPUTS, OUTPUTS = RANKER.input_names, RANKER.output_names
 GRAPH_FORMATS = ("json", "pdmodel")
-_PARAMETERS = ".pdiparams"
 DEFAULTS = LoadOptions()
+_EXPORTABLE = ("ranker", "blend", "export")
 
 
 def prefix_of(kind: str) -> str:
@@ -60,18 +62,23 @@ class ExportedFolder:
         folder = Path(folder)
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: there is no such folder; make it with: {EXPORT} {folder}")
-        found = sorted({path.name.rpartition(".")[0] for path in folder.glob(f"*{_PARAMETERS}")})
+        found = sorted({path.name.rpartition(".")[0] for path in folder.glob(f"*{STATIC_PARAMETERS}")})
         kind = kind_of(folder)
         info = kind.read_info(folder)
         export = _checked_export(folder, kind, info)
         if prefix is None:
             prefix = export["prefix"] if export else (found[0] if len(found) == 1 else None)
         if prefix is None or prefix not in found:
-            wanted = f"{prefix}{_PARAMETERS}" if prefix else "static model"
-            raise CheckpointError(f"{folder}: there is no {wanted} in it; make it with: {EXPORT} FOLDER")
+            wanted = f"{prefix}{STATIC_PARAMETERS}" if prefix else "static model"
+            there = recognise(folder)
+            if there.name in _EXPORTABLE:
+                remedy = f"; make it with: {EXPORT.replace('RANKER', str(folder))} FOLDER (it is {there.what})"
+            else:
+                remedy = f": it is {there.what}; {there.use}"
+            raise CheckpointError(f"{folder}: there is no {wanted} in it{remedy}")
         if info is None or export is None:
             raise CheckpointError(
-                f"{folder}: its {kind.info_file} does not say what {prefix}{_PARAMETERS} is; export it again: "
+                f"{folder}: its {kind.info_file} does not say what {prefix}{STATIC_PARAMETERS} is; export it again: "
                 f"{EXPORT} FOLDER"
             )
         exported = cls(folder, prefix, kind, info, kind.signature(info), kind.configs(folder, info))
@@ -117,7 +124,7 @@ class ExportedFolder:
     @property
     def parameters(self) -> Path:
         """The file of the parameters."""
-        return self.folder / f"{self.prefix}{_PARAMETERS}"
+        return self.folder / f"{self.prefix}{STATIC_PARAMETERS}"
 
     @property
     def onnx(self) -> Optional[Path]:
@@ -136,11 +143,6 @@ class ExportedFolder:
     def pair_encoder(self, options: LoadOptions = DEFAULTS) -> Any:
         """Return the model's own encoder; raises `CheckpointError` where its files are missing or another model's."""
         return self.kind.encoder(self.folder, self.info, options)
-
-
-def is_exported(folder: Path) -> bool:
-    """Return whether there is a static model in `folder`."""
-    return folder.is_dir() and any(folder.glob(f"*{_PARAMETERS}"))
 
 
 def require_readable(program: Path, paddle_version: str) -> None:

@@ -26,8 +26,10 @@ from paddle_ranker.model.info import RankerInfo as RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.network import RankerNetwork, has_two_class_head, load_parameters, name_parameters
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
+from paddle_ranker.model.recognised import RANKER_WANTED, headless_refusal, require_parameters
 
 DEFAULTS = LoadOptions()
+TO_TRAIN = "a ranker or an encoder to train"
 PUBLISHED_MAX_SEQ_LENGTH = 128  # of checkpoints that do not say
 
 
@@ -96,7 +98,7 @@ def _load(source: Union[str, Path], options: LoadOptions, fresh: Optional[Fresh]
     if info and info.kind == BLEND and source.is_dir():
         raise CheckpointError(f"{source}: a blend of rankers cannot be trained: train a member, and blend again")
     kind = fresh.kind if fresh else None
-    folder, parameters = _locate(source)
+    folder, parameters = _locate(source, RANKER_WANTED if fresh is None else TO_TRAIN)
     config = read_config(folder)
     if info:
         require_kind(folder, info.kind, options.expected_kind)
@@ -110,6 +112,11 @@ def _load(source: Union[str, Path], options: LoadOptions, fresh: Optional[Fresh]
         require_kind(parameters, published_kind, options.expected_kind)
     try:
         named = name_parameters(arrays)
+    except CheckpointError as error:
+        raise CheckpointError(f"{parameters}: {error}") from error
+    if fresh is None and info is None and "head.weight" not in named:
+        raise headless_refusal(folder)
+    try:
         has_match = "match_embeddings.weight" in named
         with_lexical = (fresh is not None and fresh.lexical_features) or "lexical.idf" in named
         with_match = has_match or (fresh is not None and fresh.match_embeddings)
@@ -159,17 +166,21 @@ def with_lexical_features(parts: RankerParts) -> RankerNetwork:
 _PUBLISHED_HEADS = {"similarity.weight": "pairwise", "classifier.weight": "cross_encoder"}
 
 
-def _locate(source: Path) -> tuple[Path, Path]:
-    """Return the folder and the parameter file of a folder or file that a user gave."""
+def _locate(source: Path, wanted: str) -> tuple[Path, Path]:
+    """Return the folder and the parameter file of a folder or file that a user gave; `wanted` is for messages."""
     if source.is_file():
+        if source.suffix != ".pdparams" and not _begins_as_parameters(source):
+            raise CheckpointError(f"{source}: is not a parameter file; give a model folder, or its {PARAMETERS_FILE}")
         return source.parent, source
     if not source.is_dir():
         raise CheckpointError(f"{source}: there is no such model folder or parameter file")
-    if not (source / PARAMETERS_FILE).is_file():
-        inside = sorted(path.parent.name for path in source.glob(f"*/{PARAMETERS_FILE}"))
-        hint = f"; did you mean {source / inside[-1]}?" if inside else ""
-        raise CheckpointError(f"{source}: there is no {PARAMETERS_FILE} in it{hint}")
+    require_parameters(source, wanted)
     return source, source / PARAMETERS_FILE
+
+
+def _begins_as_parameters(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(1) == b"\x80"  # of every pickle since protocol 2
 
 
 def _named_config(model_name: str) -> EncoderConfig:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Optional
 
+from paddle_ranker.encoding.tokenizers.folder import CONFIG_FILE
 from paddle_ranker.errors import CheckpointError, RankerError
-from paddle_ranker.model.config import config_by_name, write_config
+from paddle_ranker.model.config import published_model, write_config
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.storage.atomic import made_once, make_folder, new_file
 from paddle_ranker.storage.cache import cache_folder
@@ -21,7 +23,7 @@ def resolve_model(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.exists():
         return path
-    if "/" in name_or_path or name_or_path.startswith("."):
+    if path.is_absolute() or name_or_path.startswith(".") or (path.parent != Path() and not _is_name(name_or_path)):
         raise CheckpointError(f"{name_or_path}: there is no such model folder")
     folder = cache_folder("models", name_or_path)
     if not folder.is_dir():
@@ -31,28 +33,33 @@ def resolve_model(name_or_path: str) -> Path:
     return folder
 
 
+def _is_name(name: str) -> bool:
+    """Return whether a text with a "/" in it is PaddleNLP's name of a model, as in uer/chinese-roberta-base."""
+    if name.count("/") != 1 or Path(name).parent.exists():
+        return False
+    try:
+        published_model(name)
+    except CheckpointError:
+        return False
+    return True
+
+
 def _addresses(name: str) -> dict[str, str]:
     """Return where PaddleNLP publishes the parameters and the vocabulary of a model it knows."""
-    from paddlenlp.transformers import ErnieGramTokenizer, ErnieTokenizer
-    from paddlenlp.transformers.ernie.configuration import ERNIE_PRETRAINED_RESOURCE_FILES_MAP
-    from paddlenlp.transformers.ernie_gram.configuration import ERNIE_GRAM_PRETRAINED_RESOURCE_FILES_MAP
-
-    for published, tokenizer in (
-        (ERNIE_PRETRAINED_RESOURCE_FILES_MAP, ErnieTokenizer),
-        (ERNIE_GRAM_PRETRAINED_RESOURCE_FILES_MAP, ErnieGramTokenizer),
-    ):
-        if name in published["model_state"]:
-            vocabularies = tokenizer.pretrained_resource_files_map["vocab_file"]
-            return {PARAMETERS_FILE: published["model_state"][name], "vocab.txt": vocabularies[name]}
-    raise CheckpointError(f"{name!r}: PaddleNLP knows the model but not where its parameters are; give a local folder")
+    published = published_model(name)
+    if published.parameters is None or published.vocabulary is None:
+        raise CheckpointError(
+            f"{name!r}: PaddleNLP knows the model but not where its parameters are; give a local folder"
+        )
+    return {PARAMETERS_FILE: published.parameters, "vocab.txt": published.vocabulary}
 
 
 def _fetch_model(name: str, folder: Path) -> None:
     from paddle_ranker.storage.download import fetch, forget
 
-    config = config_by_name(name)  # an unknown name ends here
+    model = published_model(name)  # an unknown name ends here
     # Beside the folder and not in it: what has arrived outlives an interrupted download.
-    parts = make_folder(folder.with_name(f".{name}.parts"))
+    parts = make_folder(folder.with_name(f".{folder.name}.parts"))
     for file, address in _addresses(name).items():
         if (parts / file).exists():
             continue
@@ -76,7 +83,10 @@ def _fetch_model(name: str, folder: Path) -> None:
     except CheckpointError:
         (parts / PARAMETERS_FILE).unlink()  # damaged on its way: the next call fetches it anew
         raise
-    write_config(parts, config)
+    write_config(parts, model.config)
+    if model.tokenizer:  # whether upper case becomes lower case
+        with new_file(parts / CONFIG_FILE) as stream:
+            stream.write(json.dumps(model.tokenizer) + "\n")
     parts.rename(folder)
 
 

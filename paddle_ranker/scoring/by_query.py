@@ -13,7 +13,7 @@ import numpy as np
 from paddle_ranker.model.exported import is_exported
 from paddle_ranker.scoring.cascade import chosen, parse_cascade, rerank_probabilities
 from paddle_ranker.scoring.files import CutOff, report_truncated, score_pairs, scorer_for
-from paddle_ranker.scoring.loading import load_model
+from paddle_ranker.scoring.loading import open_ranker
 from paddle_ranker.scoring.options import RankingOptions, ScoringOptions
 from paddle_ranker.scoring.ranker import RankedTitle
 from paddle_ranker.scoring.scorer import CHUNK, chunks
@@ -33,7 +33,7 @@ def rank_by_query(
     if options.cascade is not None:
         yield from _cascade_by_query(options, top_k, expected_kind)
         return
-    parts = load_model(options.params_path, options.load_options(expected_kind))
+    parts = open_ranker(options.params_path, options.load_options(expected_kind))
     best: dict[str, list[RankedTitle]] = {}
     cut = CutOff(options.min_probability)
     for index, (pair, probability) in enumerate(score_pairs(parts, options)):
@@ -62,7 +62,7 @@ def _cascade_by_query(
     assert options.cascade is not None
     source, depth = parse_cascade(options.cascade)
     # First the large one: what is wrong with it is said before the small one has scored the file.
-    parts = load_model(options.params_path, options.load_options(expected_kind))
+    parts = open_ranker(options.params_path, options.load_options(expected_kind))
     scorer = scorer_for(parts, options)
     first_stage = dataclasses.replace(
         options_of_small(options, source), params_path=source, cascade=None, min_probability=None

@@ -15,7 +15,7 @@ from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.pair_encoder import RowEncoder
 from paddle_ranker.encoding.windows import Windows, make_windows
 from paddle_ranker.metrics.calibration import sigmoid
-from paddle_ranker.scoring.loading import LoadedModel, load_model
+from paddle_ranker.scoring.loading import LoadedModel, open_ranker
 from paddle_ranker.scoring.options import FileOptions, PredictOptions, ScoringOptions
 from paddle_ranker.scoring.scorer import Scorer, chunks
 from paddle_ranker.storage.prefetch import prefetch
@@ -66,7 +66,7 @@ def predict_pairs(options: PredictOptions, expected_kind: Optional[str] = None) 
 
     Pairs below `options.min_probability` are left out, and counted at the end.
     """
-    yield from predict_with(load_model(options.params_path, options.load_options(expected_kind)), options)
+    yield from predict_with(open_ranker(options.params_path, options.load_options(expected_kind)), options)
 
 
 def predict_with(parts: LoadedModel, options: FileOptions) -> Iterator[tuple[Pair, float]]:

@@ -8,10 +8,12 @@ from typing import Any, Union
 
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.exported import ExportedFolder, is_exported
-from paddle_ranker.model.info import require_kind
+from paddle_ranker.model.info import BLEND, require_kind
 from paddle_ranker.model.kinds import ModelKind, kind_of
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.parameters import PARAMETERS_FILE
+from paddle_ranker.model.recognised import refusal
+from paddle_ranker.model.signature import RANKER
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.engines.opening import open_engine
 from paddle_ranker.scoring.engines.registry import DYGRAPH, ENGINES
@@ -31,6 +33,21 @@ class LoadedModel:
     pair_encoder: Any
     info: Any
     kind: ModelKind
+
+
+def open_ranker(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> LoadedModel:
+    """Open a ranker, trained or exported, as `load_model` does.
+
+    Raises `CheckpointError` for any other folder too: what it is, and which command takes it.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        kind = kind_of(folder)
+        is_ranker = kind.signature(kind.read_info(folder)) == RANKER
+        has_model = kind.name == BLEND or is_exported(folder) or (folder / PARAMETERS_FILE).is_file()
+        if not (is_ranker and has_model):
+            raise refusal(folder, "a ranker", "" if has_model else f"there is no {PARAMETERS_FILE} in it")
+    return load_model(source, options)
 
 
 def load_model(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> LoadedModel:

@@ -13,7 +13,7 @@ from paddle_ranker.encoding.windows import make_windows
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.scoring.loading import LoadedModel, load_model
+from paddle_ranker.scoring.loading import LoadedModel, open_ranker
 from paddle_ranker.scoring.scorer import Scorer
 
 
@@ -80,7 +80,7 @@ class Ranker:
         Raises `CheckpointError` where anything the score depends on is missing, `UsageError` for impossible windows and
         for a precision that is not there, `DependencyError` where the engine's package is missing.
         """
-        loaded = load_model(source, LoadOptions(**how))
+        loaded = open_ranker(source, LoadOptions(**how))
         return cls(loaded, batch_size, windows=windows, window_overlap=window_overlap, window_top_k=window_top_k)
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> np.ndarray:

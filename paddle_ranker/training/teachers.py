@@ -30,11 +30,11 @@ class Teachers:
     def __init__(self, sources: str, options: ScoringOptions) -> None:
         runtime.prepare_command(options.cpu_threads)
         from paddle_ranker.scoring.files import scorer_for
-        from paddle_ranker.scoring.loading import load_model
+        from paddle_ranker.scoring.loading import open_ranker
 
         self._rankers = []
         for source in split_paths(sources):
-            parts = load_model(source, options.load_options())
+            parts = open_ranker(source, options.load_options())
             self._rankers.append(scorer_for(parts, options))
 
     def __len__(self) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model import pretrained
 from paddle_ranker.model.config import config_by_name, read_config
@@ -82,3 +83,27 @@ def test_paddlenlps_own_copy_is_taken(published: Path, tmp_path: Path) -> None:
         (own / file).write_bytes((published / file).read_bytes())
     pretrained.resolve_model(NAME)
     assert served == []
+
+
+def test_names_of_bert_are_fetched_with_their_settings(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = pretrained.resolve_model("bert-base-chinese")
+    assert read_config(folder) == config_by_name("bert-base-chinese")
+    assert not TokenizerFiles.read(folder).rules.do_lower_case  # as PaddleNLP's BertTokenizer has it
+    inner = pretrained.resolve_model("uer/chinese-roberta-tiny")
+    assert inner.parts[-2:] == ("uer", "chinese-roberta-tiny") and TokenizerFiles.read(inner).rules.do_lower_case
+    with pytest.raises(CheckpointError, match="hfl/rbt3: there is no such model folder"):
+        pretrained.resolve_model("hfl/rbt3")
+    with pytest.raises(CheckpointError, match=r"'albert-chinese-base' is neither .* ERNIE, ERNIE-Gram and BERT"):
+        pretrained.resolve_model("albert-chinese-base")
+
+
+def test_bert_cannot_be_fetched_without_a_network(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = "http://127.0.0.1:9"
+    monkeypatch.setattr(pretrained, "_addresses", lambda name: {"vocab.txt": f"{nobody}/vocab.txt"})
+    with pytest.raises(CheckpointError, match=r"bert-base-chinese is not on this machine .* starter --corpus"):
+        pretrained.resolve_model("bert-base-chinese")
+    monkeypatch.undo()
+    monkeypatch.setenv("PADDLE_RANKER_CACHE", str(tmp_path / "cache"))
+    assert set(pretrained._addresses("bert-base-chinese")) == {"model_state.pdparams", "vocab.txt"}

@@ -12,7 +12,7 @@ import numpy as np
 from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.errors import CheckpointError, DataError, InputError
 from paddle_ranker.metrics.calibration import sigmoid
-from paddle_ranker.scoring.loading import LoadedModel, load_model
+from paddle_ranker.scoring.loading import LoadedModel, open_ranker
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
@@ -48,7 +48,7 @@ def load_served_model(config: ServeConfig, observer: Optional[BatchObserver] = N
     not those that the export noted, and what `load_model` raises.
     """
     assert config.model is not None
-    loaded = load_model(config.model, config.load_options())
+    loaded = open_ranker(config.model, config.load_options())
     scorer = Scorer(loaded.engine, loaded.pair_encoder, config.batch_size, calibration=loaded.info.calibration)
     check(scorer, loaded, config.model)
     batcher = Batcher(

@@ -1,4 +1,7 @@
-"""Evaluate a cross-encoder on labelled pairs (query, title, label)."""
+"""Evaluate a cross-encoder on labelled pairs (query, title, label).
+
+paddle-ranker evaluate --model checkpoint/best --test dev.tsv
+"""
 
 from __future__ import annotations
 

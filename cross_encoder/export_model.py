@@ -1,4 +1,7 @@
-"""Write a cross-encoder as a static model, `inference.*`, for engines and servers."""
+"""Write a cross-encoder as a static model, `inference.*`, for engines and servers.
+
+paddle-ranker export --model checkpoint/best --output output --onnx
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Write a cross-encoder's exported model as the two folders of Paddle Serving, for its servers and its clients."""
+"""Write a cross-encoder's exported model as the two folders of Paddle Serving, for its servers and its clients.
+
+paddle-ranker export-serving --model output
+"""
 
 from __future__ import annotations
 

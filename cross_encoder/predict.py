@@ -1,4 +1,7 @@
-"""Rank the titles of each query of a file (query, title) with a cross-encoder, one line a title, best first."""
+"""Rank the titles of each query of a file (query, title) with a cross-encoder, one line a title, best first.
+
+paddle-ranker predict --model checkpoint/best --input pairs.tsv --topk 10
+"""
 
 from __future__ import annotations
 

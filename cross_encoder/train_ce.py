@@ -1,4 +1,8 @@
-"""Train the cross-encoder on labelled pairs (query, title, label)."""
+"""Train the cross-encoder on labelled pairs (query, title, label).
+
+paddle-ranker train-ce --train pairs.tsv --test dev.tsv --output checkpoint
+paddle-ranker train-ce --train 'parts/*.tsv' --test dev.tsv --output checkpoint --resume
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Write a pairwise ranker as a static model, `inference.predict.*`, for engines and servers."""
+"""Write a pairwise ranker as a static model, `inference.predict.*`, for engines and servers.
+
+paddle-ranker export --model checkpoint/best --output output --onnx
+"""
 
 from __future__ import annotations
 

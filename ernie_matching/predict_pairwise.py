@@ -1,22 +1,21 @@
-"""Score pairs (query, title) with a pairwise ranker, one line a pair."""
+"""Score pairs (query, title) with a pairwise ranker, one line a pair.
+
+paddle-ranker predict --model checkpoint/best --input pairs.tsv
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Optional
 
-from paddle_ranker import runtime
+from paddle_ranker.commands.predict import predict as predict_pairs
 from paddle_ranker.options import run_command
 from paddle_ranker.scoring.options import PredictOptions
 
 
 def predict(options: PredictOptions) -> None:
     """Print `{'query': ..., 'title': ..., 'pred_prob': ...}` for every pair of the input file, in order."""
-    runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.scoring.files import predict_pairs, shown_pair
-
-    for pair, probability in predict_pairs(options, "pairwise"):
-        print(shown_pair(pair.query, pair.title, probability, pair.recall_score))
+    predict_pairs(options, "pairwise")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

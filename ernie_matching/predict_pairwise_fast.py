@@ -1,4 +1,7 @@
-"""Score pairs (query, title) with a pairwise ranker and a fast tokenizer library: the same scores, or an error."""
+"""Score pairs (query, title) with a pairwise ranker and a fast tokenizer library: the same scores, or an error.
+
+paddle-ranker predict-fast --model checkpoint/best --input pairs.tsv
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Train the pairwise ranker on triples (query, title, neg_title)."""
+"""Train the pairwise ranker on triples (query, title, neg_title).
+
+paddle-ranker train-pairwise --train mine.tsv --test dev.tsv --output checkpoint
+paddle-ranker train-pairwise --train 'parts/*.tsv' --test dev.tsv --output checkpoint --resume
+"""
 
 from __future__ import annotations
 

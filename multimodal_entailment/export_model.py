@@ -1,4 +1,7 @@
-"""Write a model as a static model that predict.py and the server run without its code."""
+"""Write a model as a static model that predict.py and the server run without its code.
+
+paddle-ranker export --model checkpoint/best --output output_entailment
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Make demo posts, texts with pictures, for which the best possible accuracy of each input is known."""
+"""Make demo posts, texts with pictures, for which the best possible accuracy of each input is known.
+
+paddle-ranker make-demo-posts --output posts
+"""
 
 from __future__ import annotations
 

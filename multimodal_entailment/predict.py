@@ -1,4 +1,7 @@
-"""Say for pairs of posts whether the second follows from the first, with probabilities."""
+"""Say for pairs of posts whether the second follows from the first, with probabilities.
+
+paddle-ranker predict --model checkpoint/best --input posts.csv --explain
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Train a model that says whether a post (text and image) follows from another one, contradicts it, or neither."""
+"""Train a model that says whether a post (text and image) follows from another one, contradicts it, or neither.
+
+paddle-ranker train-entailment --train posts.csv --model starter --output checkpoint
+"""
 
 from __future__ import annotations
 

@@ -123,6 +123,7 @@ class _OneValue(argparse._StoreAction):
         given = namespace.__dict__.setdefault("_given", {}).setdefault(self.dest, {})
         for other, value in given.items():
             if other != option_string and value != values:
-                raise UsageError(f"{other} {value} and {option_string} {values} are one option: give one value")
+                first, second = (" ".join(one) if isinstance(one, list) else one for one in (value, values))
+                raise UsageError(f"{other} {first} and {option_string} {second} are one option: give one value")
         given[option_string] = values
         setattr(namespace, self.dest, values)

@@ -1,4 +1,7 @@
-"""Fill the masks of sentences: the likeliest word pieces for each [MASK], with their probabilities."""
+"""Fill the masks of sentences: the likeliest word pieces for each [MASK], with their probabilities.
+
+paddle-ranker fill-mask --model checkpoint/best '联邦[MASK]习'
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Train a ladder of encoders within a budget, fit power laws to their losses, and check them on a larger one."""
+"""Train a ladder of encoders within a budget, fit power laws to their losses, and check them on a larger one.
+
+paddle-ranker scaling-law --train 'texts/*.txt' --budget_minutes 30
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Train an encoder on raw text as a masked language model, from nothing or on from an existing one."""
+"""Train an encoder on raw text as a masked language model, from nothing or on from an existing one.
+
+paddle-ranker pretrain --train 'texts/*.txt' --tokenizer tokenizer --config nano --output checkpoint
+"""
 
 from __future__ import annotations
 

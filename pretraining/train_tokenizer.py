@@ -1,4 +1,7 @@
-"""Train a WordPiece vocabulary on text files, and write it as BERT's and ERNIE's tokenizers read it."""
+"""Train a WordPiece vocabulary on text files, and write it as BERT's and ERNIE's tokenizers read it.
+
+paddle-ranker train-tokenizer --train 'texts/*.txt' --output tokenizer
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from paddle_ranker.__main__ import COMMANDS
+from paddle_ranker.commands.registry import BY_KIND, COMMANDS
 from tests.conftest import REPOSITORY, load_script
 
 pytestmark = pytest.mark.unit
@@ -52,8 +52,9 @@ def test_files_that_are_named_exist(page: Path) -> None:
 
 # A command of the package, of a recipe, of a benchmark, with what follows it; NAMES IN CAPITALS stand for something.
 COMMAND = re.compile(
-    r"python (?:-u )?(?:-m paddle\.distributed\.launch (?:--\w+ \S+ )+)?"
-    r"(?:-m (?P<module>[a-z_]+(?:\.\w+)*)(?: (?P<command>[a-z][a-z-]*))?|(?P<file>[a-z_]+/[\w/]+\.py))"
+    r"(?:(?<![\w./-])paddle-ranker (?P<installed>[a-z][a-z-]*)"
+    r"|python (?:-u )?(?:-m paddle\.distributed\.launch (?:--\w+ \S+ )+)?"
+    r"(?:-m (?P<module>[a-z_]+(?:\.\w+)*)(?: (?P<command>[a-z][a-z-]*))?|(?P<file>[a-z_]+/[\w/]+\.py)))"
     r"(?P<options>(?:\\\n|[^\n`#|])*)"
 )
 
@@ -62,18 +63,21 @@ COMMAND = re.compile(
 def test_commands_and_their_options_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for found in COMMAND.finditer(page.read_text(encoding="utf-8")):
         module, command, file = found["module"], found["command"], found["file"]
-        if module == "paddle_ranker" and command:
+        command = command or found["installed"]
+        if (module == "paddle_ranker" or found["installed"]) and command:
             assert command in COMMANDS, found[0]
-            run = importlib.import_module(f"paddle_ranker.commands.{command.replace('-', '_')}").main
+            runs = [COMMANDS[command].load().main]
+            runs += [importlib.import_module(module).main for module in BY_KIND.get(command, {}).values()]
         elif file and file.split("/")[0] in (*RECIPES, "deploy", "datasets"):
-            run = load_script(file).main
+            runs = [load_script(file).main]
         elif module and module.split(".")[0] in ("benchmarks", "tests"):
             assert (REPOSITORY / module.replace(".", "/")).with_suffix(".py").is_file(), found[0]
             continue
         else:
             continue
-        with pytest.raises(SystemExit):
-            run(["--help"])
+        for run in runs:  # one for each kind of model
+            with pytest.raises(SystemExit):
+                run(["--help"])
         known = capsys.readouterr().out
         for option in re.findall(r"(?<!\S)--[a-z]\w*", found["options"]):
             assert re.search(rf"{option}\b", known), f"{found[0]}: no {option}"

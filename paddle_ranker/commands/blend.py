@@ -1,4 +1,8 @@
-"""Average a ranker with the linear lexical model, or with another ranker, into one model folder."""
+"""Average a ranker with the linear lexical model, or with another ranker, into one model folder.
+
+paddle-ranker blend checkpoint/best dev.tsv blended --train mine.tsv
+paddle-ranker blend checkpoint/best dev.tsv blended --with other/best
+"""
 
 from __future__ import annotations
 

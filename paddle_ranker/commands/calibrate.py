@@ -1,4 +1,7 @@
-"""Make a ranker's scores probabilities that can be believed: `python -m paddle_ranker calibrate RANKER DEV_FILE`."""
+"""Make a ranker's scores probabilities that can be believed.
+
+paddle-ranker calibrate checkpoint/best dev.tsv --output calibrated
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Measure a small ranker before a large one: what the cascade costs, and how much faster it is.
 
-python -m paddle_ranker cascade LARGE SMALL:20 --test_file dev.tsv
+paddle-ranker cascade LARGE SMALL:20 --test dev.tsv
 """
 
 from __future__ import annotations
@@ -62,4 +62,4 @@ def cascade(options: CascadeOptions) -> None:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; return its exit status."""
-    return run_command(cascade, CascadeOptions, argv, description=(__doc__ or "").partition("\n")[0])
+    return run_command(cascade, CascadeOptions, argv, description=__doc__ or "")

@@ -1,6 +1,6 @@
 """Compare rankers, score files and baselines on the same queries, with intervals and significance tests.
 
-python -m paddle_ranker compare checkpoint/best other/best bm25.trec --test_file dev.tsv --report report.html
+paddle-ranker compare checkpoint/best other/best bm25.trec --test dev.tsv --report report.html
 """
 
 from __future__ import annotations
@@ -162,4 +162,4 @@ def name_systems(arguments: Sequence[str]) -> dict[str, str]:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; return its exit status."""
-    return run_command(run, CompareOptions, argv, description="Compare rankers and score files on the same queries.")
+    return run_command(run, CompareOptions, argv, description=__doc__ or "")

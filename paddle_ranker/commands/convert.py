@@ -1,4 +1,8 @@
-"""Bring a checkpoint from transformers, or take one there: `python -m paddle_ranker convert SOURCE TARGET`."""
+"""Bring a checkpoint from transformers, or take one there.
+
+paddle-ranker convert HF_FOLDER encoder
+paddle-ranker convert checkpoint/best HF_FOLDER --to hf
+"""
 
 from __future__ import annotations
 
@@ -205,6 +209,4 @@ def run(options: ConvertOptions) -> None:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; return its exit status."""
-    return run_command(
-        run, ConvertOptions, argv, description="Turn a Hugging Face folder into a model folder here, or back."
-    )
+    return run_command(run, ConvertOptions, argv, description=__doc__ or "")

@@ -1,6 +1,6 @@
 """Draw the learning curves of one training or several into one picture.
 
-python -m paddle_ranker curve first/checkpoint:second/checkpoint --output both.png
+paddle-ranker curve first/checkpoint:second/checkpoint --output both.png
 """
 
 from __future__ import annotations
@@ -57,4 +57,4 @@ def names_of(folders: Sequence[Path]) -> list[str]:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; return its exit status."""
-    return run_command(run, CurveOptions, argv, description="Draw the learning curves of trainings.")
+    return run_command(run, CurveOptions, argv, description=__doc__ or "")

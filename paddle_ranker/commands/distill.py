@@ -1,4 +1,7 @@
-"""Write a large ranker's scores into training data, for a small one to learn from."""
+"""Write a large ranker's scores into training data, for a small one to learn from.
+
+paddle-ranker distill checkpoint/best mine.tsv scored.tsv
+"""
 
 from __future__ import annotations
 

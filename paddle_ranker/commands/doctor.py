@@ -1,5 +1,7 @@
 """Say what is installed, what this machine has, which fast paths are on, and the line that installs what is missing.
 
+    paddle-ranker doctor
+
 Each package is imported in a process of its own: one that is broken, or that dies of an illegal instruction, is a line
 in the report and not its end. Nothing here needs a package to be installed.
 """

@@ -1,4 +1,7 @@
-"""Write a ranker as a static model that an engine or a server loads without its code."""
+"""Write a ranker as a static model that an engine or a server loads without its code.
+
+paddle-ranker export --model checkpoint/best --output output --onnx
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import Optional
 
 from paddle_ranker import runtime
+from paddle_ranker.commands.registry import module_for
 from paddle_ranker.encoding.options import TokenizerOptions
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import ThreadOptions, option, run_command
@@ -61,5 +65,9 @@ def export(options: ExportOptions, expected_kind: Optional[str] = None) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command for a ranker of any kind; return its exit status."""
+    """Run the command of the model's kind, or this one, which is any ranker's; return its exit status."""
+    module = module_for("export", argv)
+    if module is not None:
+        status: int = module.main(argv)
+        return status
     return run_command(export, ExportOptions, argv, description=__doc__ or "")

@@ -1,4 +1,7 @@
-"""Write an exported ranker as the two folders of Paddle Serving: one for its servers, one for its clients."""
+"""Write an exported ranker as the two folders of Paddle Serving: one for its servers, one for its clients.
+
+paddle-ranker export-serving --model output --server_path serving_server --client_path serving_client
+"""
 
 from __future__ import annotations
 

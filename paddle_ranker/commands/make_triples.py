@@ -1,4 +1,7 @@
-"""Make training triples of graded pairs: each title against lower-graded titles of the same query."""
+"""Make training triples of graded pairs: each title against lower-graded titles of the same query.
+
+paddle-ranker make-triples --input graded.tsv --output triples.tsv --dev_file dev.tsv
+"""
 
 from __future__ import annotations
 
@@ -114,7 +117,7 @@ def _run(options: MakeTriplesOptions) -> None:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command `make-triples`."""
-    return run_command(run, MakeTriplesOptions, argv, "Make training triples of graded pairs.")
+    return run_command(run, MakeTriplesOptions, argv, description=__doc__ or "")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Mine hard negatives: titles of a corpus that look like answers to a query and, as far as is known, are none."""
+"""Mine hard negatives: titles of a corpus that look like answers to a query and, as far as is known, are none.
+
+paddle-ranker mine --queries mine.tsv --corpus titles.tsv --output triples.tsv
+"""
 
 from __future__ import annotations
 

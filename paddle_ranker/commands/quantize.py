@@ -1,6 +1,6 @@
-"""Compute an exported ranker's matrix products in 8-bit integers, where that costs little: `quantize`.
+"""Compute an exported ranker's matrix products in 8-bit integers, where that costs little.
 
-python -m paddle_ranker quantize --model_dir output --calibration_file pairs.tsv --eval_file dev.tsv --max_loss 0.005
+paddle-ranker quantize --model output --calibration_file pairs.tsv --test dev.tsv --max_loss 0.005
 """
 
 from __future__ import annotations
@@ -61,4 +61,4 @@ def print_speed(speed: Sequence[Speed]) -> None:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; return its exit status."""
-    return run_command(quantize, QuantizeOptions, argv, description=(__doc__ or "").split(": `")[0] + ".")
+    return run_command(quantize, QuantizeOptions, argv, description=__doc__ or "")

@@ -1,4 +1,7 @@
-"""Rank the titles of each query of a file, best first."""
+"""Rank the titles of each query of a file, best first.
+
+paddle-ranker rank --model checkpoint/best --input pairs.tsv --top_k 5
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Serve models on one port: rankers by Paddle Serving's protocols and by /rerank of today's clients, others by HTTP."""
+"""Serve models on one port: rankers by Paddle Serving's protocols and by /rerank of today's clients, others by HTTP.
+
+paddle-ranker serve --model output --port 8600
+"""
 
 from __future__ import annotations
 

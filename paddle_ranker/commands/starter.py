@@ -1,4 +1,6 @@
-"""The starter encoder: a small ERNIE made from nothing on this machine, so that training works without a network.
+"""Make the starter encoder: a small ERNIE from nothing, so that training works without a network.
+
+    paddle-ranker starter --corpus mine.tsv --output starter
 
 Its WordPiece vocabulary is learned from the texts it is given; its parameters are random, or, with `pretrain_steps`,
 what `pretraining` makes of them on the same texts. Made once, it is kept in the user's cache under a name that says
@@ -148,4 +150,4 @@ def run(options: StarterOptions) -> None:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; return its exit status."""
-    return run_command(run, StarterOptions, argv, description="Make a small encoder from nothing.")
+    return run_command(run, StarterOptions, argv, description=__doc__ or "")

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from paddle_ranker.data.trec import write_qrels
 from paddle_ranker.evaluation.comparison import Comparison, System, compare_systems
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 Value = Union[int, float]
 
 
-def score_measured_pairs(options: EvaluateOptions, expected_kind: str) -> tuple[LoadedModel, MeasuredPairs, Floats]:
+def score_measured_pairs(
+    options: EvaluateOptions, expected_kind: Optional[str] = None
+) -> tuple[LoadedModel, MeasuredPairs, Floats]:
     """Return the ranker, the pairs and its logits of the candidates among them (`[candidates] float64`).
 
     Says what was left out and cut. Raises `DataError` for a malformed file or one of one class only, `CheckpointError`

@@ -20,7 +20,7 @@ from paddle_ranker.encoding.pair_encoder import RowEncoder, never_match_ids
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical.head import LexicalHead
 from paddle_ranker.model.config import EncoderConfig, config_by_name, make_pair_encoder, read_config, write_config
-from paddle_ranker.model.info import BLEND, require_kind
+from paddle_ranker.model.info import BLEND, PUBLISHED_HEADS, require_kind
 from paddle_ranker.model.info import INFO_FILE as INFO_FILE
 from paddle_ranker.model.info import RankerInfo as RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
@@ -107,7 +107,7 @@ def _load(source: Union[str, Path], options: LoadOptions, fresh: Optional[Fresh]
             raise CheckpointError(f"{folder}: has no config.json; say which model it is with --model_name_or_path")
         config = _named_config(options.model_name)
     arrays = load_arrays(parameters)
-    published_kind = next((_PUBLISHED_HEADS[name] for name in _PUBLISHED_HEADS if name in arrays), None)
+    published_kind = next((PUBLISHED_HEADS[name] for name in PUBLISHED_HEADS if name in arrays), None)
     if published_kind and not info:
         require_kind(parameters, published_kind, options.expected_kind)
     try:
@@ -161,9 +161,6 @@ def with_lexical_features(parts: RankerParts) -> RankerNetwork:
     network = RankerNetwork(old.config, old.never_match, LexicalHead(old.config.vocab_size, never_match))
     load_parameters(network, {name: value.numpy() for name, value in old.state_dict().items()}, allow_new=True)
     return network
-
-
-_PUBLISHED_HEADS = {"similarity.weight": "pairwise", "classifier.weight": "cross_encoder"}
 
 
 def _locate(source: Path, wanted: str) -> tuple[Path, Path]:

@@ -76,6 +76,10 @@ class RankerInfo:
             stream.write(model_card(values, config))
 
 
+# The heads of checkpoints that the published scripts wrote, which say nothing else of their kind.
+PUBLISHED_HEADS = {"similarity.weight": "pairwise", "classifier.weight": "cross_encoder"}
+
+
 def require_kind(source: Path, kind: str, expected: Optional[str]) -> None:
     """Raise `CheckpointError` where a ranker of `kind` is not of the `expected` one; None: any will do."""
     if expected and kind != expected:

@@ -18,8 +18,9 @@ from paddle_ranker.encoding.samples import sample_batches, timing_batches
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.config import EncoderConfig, make_pair_encoder, read_config
-from paddle_ranker.model.info import BLEND, INFO_FILE, RankerInfo, blend_weights
+from paddle_ranker.model.info import BLEND, INFO_FILE, PUBLISHED_HEADS, RankerInfo, blend_weights
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.model.signature import RANKER, Signature
 from paddle_ranker.registry import Registry
 
@@ -119,6 +120,26 @@ def kind_of(folder: Path) -> ModelKind:
         KINDS.load_plugins()
         found = _kind_in(folder)
     return found or KINDS["pairwise"]
+
+
+def stated_kind(source: Path) -> Optional[str]:
+    """Return the name of the kind of a model, a folder or a file in it, without loading it; None where nothing says.
+
+    A folder says it in its `ModelKind.info_file`; a published checkpoint has the head of its kind. Raises
+    `CheckpointError` for a damaged one.
+    """
+    folder = source.parent if source.is_file() else source
+    found = _kind_in(folder)
+    if found is None and any(folder.glob("*.json")):
+        KINDS.load_plugins()
+        found = _kind_in(folder)
+    if found is not None:
+        return found.name
+    parameters = source if source.is_file() else folder / PARAMETERS_FILE
+    if parameters.suffix != Path(PARAMETERS_FILE).suffix or not parameters.is_file():
+        return None
+    arrays = load_arrays(parameters)
+    return next((kind for head, kind in PUBLISHED_HEADS.items() if head in arrays), None)
 
 
 def _kind_in(folder: Path) -> Optional[ModelKind]:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from paddle_ranker.__main__ import COMMANDS, main
+from paddle_ranker.__main__ import main
 from paddle_ranker.commands import doctor
 from paddle_ranker.commands.doctor import Package, probe_package
+from paddle_ranker.commands.registry import COMMANDS
 
 pytestmark = pytest.mark.unit
 REPOSITORY = Path(__file__).resolve().parents[2]

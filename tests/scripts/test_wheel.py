@@ -116,16 +116,27 @@ def test_trains_both_rankers(installed: Environment, tmp_path: Path) -> None:
     starter = run(*command, *shape, folder=tmp_path).strip()
     steps = ["--model_name_or_path", starter, "--max_steps", 3, "--logging_steps", 1, "--max_seq_length", 32]
     steps += ["--batch_size", 4, "--device", "cpu", "--cpu_threads", 1]
-    for recipe, option, folder, file in (
-        ("ernie_matching.train_pairwise", "--train_file", "sort", "train_pairwise.csv"),
-        ("cross_encoder.train_ce", "--train_set", "literature_search_rank", "train.csv"),
+    paddle_ranker = installed.folder / "bin" / "paddle-ranker"
+    cpu = ["--device", "cpu", "--cpu_threads", 1]
+    for command, folder, file, line in (
+        ("train-pairwise", "sort", "train_pairwise.csv", "{'query': "),
+        ("train-ce", "literature_search_rank", "train.csv", "{'text_a': "),
     ):
-        train = [installed.python, "-m", f"paddle_ranker.recipes.{recipe}", option, data / folder / file]
-        run_folder = tmp_path / folder
-        tests = ["--test_file", data / folder / "dev_pairwise.csv", "--save_dir", run_folder]
-        output = run(*train, *tests, *steps, folder=tmp_path)
+        dev, run_folder = data / folder / "dev_pairwise.csv", tmp_path / folder
+        files = ["--train", data / folder / file, "--test", dev, "--output", run_folder]
+        output = run(paddle_ranker, command, *files, *steps, folder=tmp_path)
         assert "global step 3, epoch: 1, batch: 3, loss: " in output and "eval_dev auc:" in output
-        assert (run_folder / "best" / "model_state.pdparams").is_file()
+        best = run_folder / "best"
+        assert (best / "model_state.pdparams").is_file()
+        output = run(paddle_ranker, "evaluate", "--model", best, "--test", dev, *cpu, folder=tmp_path)
+        assert "eval_dev auc:" in output and ("margin_loss: " in output) is (command == "train-pairwise")
+        pairs = tmp_path / "pairs.tsv"
+        pairs.write_text("a\tb\n", encoding="utf-8")
+        assert run(paddle_ranker, "predict", "--model", best, "--input", pairs, *cpu, folder=tmp_path).startswith(line)
+    # A recipe's file as a module, with the tutorial's names.
+    train = [installed.python, "-m", "paddle_ranker.recipes.ernie_matching.evaluate", "--init_from_ckpt"]
+    tests = ["--test_file", data / "sort" / "dev_pairwise.csv"]
+    assert "margin_loss: " in run(*train, tmp_path / "sort" / "best", *tests, *cpu, folder=tmp_path)
 
 
 def test_an_editable_installation_has_the_folders_of_the_checkout(checkout: Path, tmp_path: Path) -> None:

@@ -1,0 +1,18 @@
+"""The pairwise ranker's commands: importing the module registers them, and imports nothing large."""
+
+from __future__ import annotations
+
+from paddle_ranker.commands.registry import BY_KIND, COMMANDS, Command
+
+KIND = "pairwise"
+
+COMMANDS.add(
+    "train-pairwise",
+    Command(f"{__package__}.train_pairwise", "train the pairwise ranker on triples", "TrainPairwiseOptions"),
+)
+COMMANDS.add(
+    "predict-fast",
+    Command(f"{__package__}.predict_pairwise_fast", "what predict does, by a fast tokenizer library, or an error"),
+)
+BY_KIND["evaluate"].add(KIND, f"{__package__}.evaluate")
+BY_KIND["predict"].add(KIND, f"{__package__}.predict_pairwise")

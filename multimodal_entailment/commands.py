@@ -1,0 +1,18 @@
+"""The commands for pairs of posts: importing the module registers them, and imports nothing large."""
+
+from __future__ import annotations
+
+from multimodal_entailment.info import KIND
+from paddle_ranker.commands.registry import BY_KIND, COMMANDS, Command
+
+COMMANDS.add(
+    "train-entailment",
+    Command(f"{__package__}.train", "train a model that compares posts with images", "TrainEntailmentOptions"),
+)
+COMMANDS.add("make-demo-posts", Command(f"{__package__}.make_demo_posts", "make demo posts, texts with pictures"))
+COMMANDS.add(
+    "convert-image-weights",
+    Command(f"{__package__}.convert_image_weights", "bring an image network's parameters from PyTorch"),
+)
+for _command, _module in {"evaluate": "evaluate", "predict": "predict", "export": "export_model"}.items():
+    BY_KIND[_command].add(KIND, f"{__package__}.{_module}")

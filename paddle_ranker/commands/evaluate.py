@@ -1,0 +1,34 @@
+"""Measure a model on labelled pairs (query, title, label); the model's folder says which kind it is of.
+
+paddle-ranker evaluate --model checkpoint/best --test dev.tsv
+paddle-ranker evaluate --model checkpoint/best --help
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Optional
+
+from paddle_ranker import runtime
+from paddle_ranker.commands.registry import module_for
+from paddle_ranker.evaluation.options import EvaluateOptions
+from paddle_ranker.options import run_command
+
+
+def evaluate(options: EvaluateOptions) -> None:
+    """Print the AUC, the measures by query with their intervals, the accuracy and the cross-entropy."""
+    runtime.prepare_command(options.cpu_threads)
+    from paddle_ranker.evaluation.command import print_evaluation, score_measured_pairs
+    from paddle_ranker.evaluation.evaluate import classification_metrics
+
+    _, pairs, logits = score_measured_pairs(options)
+    print_evaluation(options, pairs, logits, classification_metrics(pairs.labels[pairs.candidates], logits))
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command of the model's kind, or this one, which is any ranker's; return its exit status."""
+    module = module_for("evaluate", argv)
+    if module is not None:
+        status: int = module.main(argv)
+        return status
+    return run_command(evaluate, EvaluateOptions, argv, description=__doc__ or "")

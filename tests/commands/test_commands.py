@@ -1,0 +1,148 @@
+"""All commands by one name: those of recipes too, by the kind of the model; their help, their names of one idea."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddle_ranker.__main__ import main
+from paddle_ranker.commands.registry import BY_KIND, COMMANDS
+from tests.conftest import REPOSITORY, load_script
+from tests.entailment_cases import write_data, write_model
+from tests.tiny import PAIRS, write_ranker
+
+pytestmark = pytest.mark.unit
+COMMANDS.load_plugins()
+RECIPES = ("ernie_matching", "cross_encoder", "pretraining", "multimodal_entailment")
+FILES = sorted(
+    path.relative_to(REPOSITORY).as_posix()
+    for folder in (
+        "ernie_matching",
+        "cross_encoder",
+        "pretraining",
+        "multimodal_entailment",
+        "deploy/python",
+        "datasets",
+    )
+    for path in (REPOSITORY / folder).glob("*.py")
+    if "run_command(" in path.read_text(encoding="utf-8")
+)
+TUTORIAL = {
+    "ernie_matching/train_pairwise.py": ("--train/--train_file", "--test/--test_file", "--output/--save_dir"),
+    "cross_encoder/train_ce.py": ("--train/--train_set/--train_file", "--test/--test_file", "--output/--save_dir"),
+    "ernie_matching/evaluate.py": ("--model/--init_from_ckpt", "--test/--test_file"),
+    "cross_encoder/evaluate.py": ("--model/--init_from_ckpt", "--test/--test_file"),
+    "ernie_matching/predict_pairwise.py": ("--model/--params_path", "--input/--input_file"),
+    "cross_encoder/predict.py": ("--model/--params_path", "--input/--input_file/--test_set"),
+    "ernie_matching/export_model.py": ("--model/--params_path", "--output/--output_path"),
+    "cross_encoder/export_model.py": ("--model/--params_path", "--output/--output_path"),
+    "cross_encoder/export_to_serving.py": ("--model/--dirname",),
+    "deploy/python/predict.py": ("--model/--model_dir", "--input/--input_file"),
+    "pretraining/train_mlm.py": ("--train/--train_files", "--test/--eval_files", "--model/--init_from"),
+    "pretraining/train_tokenizer.py": ("--train/--files", "--output/--output_dir"),
+    "multimodal_entailment/train.py": ("--train/--train_file", "--test/--validation_file", "--output/--save_dir"),
+    "multimodal_entailment/predict.py": ("--input/--input_file", "--output/--output_file"),
+}  # fmt: skip
+
+
+def help_of(run: Any, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as caught:
+        run(["--help"])
+    assert caught.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_every_recipes_command_is_one_of_the_installed_ones() -> None:
+    modules = {command.module for command in COMMANDS.values()}
+    modules |= {module for kinds in BY_KIND.values() for module in kinds.values()}
+    # `export` and `export-serving` are those of both rankers, whatever their kind.
+    shared = {f"{folder}.{name}" for folder in RECIPES[:2] for name in ("export_model", "export_to_serving")}
+    recipes = {name.removesuffix(".py").replace("/", ".") for name in FILES if name.startswith(RECIPES)}
+    assert recipes <= modules | shared and len(recipes) > 15
+    assert {"train-pairwise", "train-ce", "train-entailment", "pretrain", "evaluate", "predict"} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *FILES])
+def test_help_begins_with_what_is_required_lists_choices_and_ends_with_examples(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [f"paddle-ranker {name}"])
+    shown = help_of(COMMANDS[name].load().main if name in COMMANDS else load_script(name).main, capsys)
+    usage = shown.partition("\n\n")[0]
+    if "--" in usage:  # an option is required
+        assert shown.index("\nrequired:") < shown.index("\noptions:")
+    assert not re.search(r"(?m)^  --(format|engine|schedule|packing) STR", shown)  # choices in place of a type
+    if not name.startswith(("deploy", "datasets")):
+        before, _, examples = shown.rpartition("\nexamples:\n")
+        assert before and all(line.startswith("  paddle-ranker ") for line in examples.splitlines())
+    for line in shown.partition("\nexamples:\n")[2].splitlines():
+        words = shlex.split(line)[1:]
+        known = shown if words[0] == name else shown + help_of(COMMANDS[words[0]].load().main, capsys)
+        assert all(re.search(rf"{word}\b", known) for word in words if word.startswith("--")), line
+
+
+@pytest.mark.parametrize("file", TUTORIAL)
+def test_one_idea_has_one_name_and_the_tutorials_stays(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = " ".join(help_of(load_script(file).main, capsys).split())
+    for names in TUTORIAL[file]:
+        first, *others = names.split("/")
+        assert re.search(rf"{first} [A-Z]\w*( \[FILE \.\.\.\])?(, --\w+ [^,]*)*", shown), first
+        assert all(re.search(rf"{other}\b", shown) for other in others)
+    module = load_script(file)
+    first, other = TUTORIAL[file][0].split("/")[:2]
+    assert module.main([first, "a", other, "b"]) == 2
+    assert f"{first} a and {other} b are one option: give one value" in capsys.readouterr().err.replace(
+        "['", ""
+    ).replace("']", "")
+
+
+def score(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert main([*map(str, arguments), "--device", "cpu"]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("kind", "first"), [("pairwise", "{'query': "), ("cross_encoder", "{'text_a': ")])
+def test_predict_and_evaluate_go_by_the_kind_of_the_folder(
+    kind: str, first: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ranker = write_ranker(tmp_path / "ranker", kind=kind)
+    for number, half in enumerate((PAIRS[:3], PAIRS[3:])):
+        (tmp_path / f"pairs-{number}.tsv").write_text("".join(f"{q}\t{t}\n" for q, t in half), encoding="utf-8")
+        rows = "".join(f"{q}\t{t}\t{row % 2}\n" for row, (q, t) in enumerate(half))
+        (tmp_path / f"dev-{number}.tsv").write_text(rows, encoding="utf-8")
+    lines = score(capsys, "predict", "--model", ranker, "--input", tmp_path / "pairs-*.tsv").splitlines()
+    assert len(lines) == len(PAIRS) and all(line.startswith(first) for line in lines)
+    both = [tmp_path / "pairs-0.tsv", tmp_path / "pairs-1.tsv"]
+    assert (
+        score(capsys, "predict", f"--params_path={ranker / 'model_state.pdparams'}", "--test_set", *both).splitlines()
+        == lines
+    )
+    measured = score(capsys, "evaluate", "--model", ranker, "--test", tmp_path / "dev-*.tsv", "--resamples", 100)
+    assert "eval_dev auc:" in measured and ("margin_loss" in measured) is (kind == "pairwise")
+    assert main(["predict", "--model", str(ranker), "--input", str(tmp_path / "none-*.tsv")]) == 2
+    assert "none-*.tsv: no file matches" in capsys.readouterr().err
+
+
+def test_a_model_of_posts_is_measured_and_exported_by_the_same_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    posts, model = write_data(tmp_path, 20), write_model(tmp_path / "model")
+    assert "macro_f1" in score(capsys, "evaluate", "--model", model, "--test", posts, "--resamples", 100)
+    assert score(capsys, "predict", "--model", model, "--input", posts).startswith("id_1,id_2,label,")
+
+
+def test_a_name_that_is_none_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train-pairwize"]) == 2
+    assert "unknown command 'train-pairwize' (did you mean train-pairwise?)" in capsys.readouterr().err
+
+
+def test_help_of_all_imports_no_paddle() -> None:
+    code = "import sys; from paddle_ranker.__main__ import main; main(['--help']); assert 'paddle' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "train-ce" in done.stdout, done.stderr

@@ -118,18 +118,18 @@ def test_trains_both_rankers(installed: Environment, tmp_path: Path) -> None:
     steps += ["--batch_size", 4, "--device", "cpu", "--cpu_threads", 1]
     paddle_ranker = installed.folder / "bin" / "paddle-ranker"
     cpu = ["--device", "cpu", "--cpu_threads", 1]
-    for command, folder, file, line in (
+    for name, folder, file, line in (
         ("train-pairwise", "sort", "train_pairwise.csv", "{'query': "),
         ("train-ce", "literature_search_rank", "train.csv", "{'text_a': "),
     ):
         dev, run_folder = data / folder / "dev_pairwise.csv", tmp_path / folder
         files = ["--train", data / folder / file, "--test", dev, "--output", run_folder]
-        output = run(paddle_ranker, command, *files, *steps, folder=tmp_path)
+        output = run(paddle_ranker, name, *files, *steps, folder=tmp_path)
         assert "global step 3, epoch: 1, batch: 3, loss: " in output and "eval_dev auc:" in output
         best = run_folder / "best"
         assert (best / "model_state.pdparams").is_file()
         output = run(paddle_ranker, "evaluate", "--model", best, "--test", dev, *cpu, folder=tmp_path)
-        assert "eval_dev auc:" in output and ("margin_loss: " in output) is (command == "train-pairwise")
+        assert "eval_dev auc:" in output and ("margin_loss: " in output) is (name == "train-pairwise")
         pairs = tmp_path / "pairs.tsv"
         pairs.write_text("a\tb\n", encoding="utf-8")
         assert run(paddle_ranker, "predict", "--model", best, "--input", pairs, *cpu, folder=tmp_path).startswith(line)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, TypeVar
 
 from paddle_ranker.errors import RankerError
+from paddle_ranker.runtime import memory_given_back
 from paddle_ranker.serving.core.faults import Fault, FaultKind
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.model_slot import Served
 
+T = TypeVar("T")
+
+_LETTING_GO_SECONDS = 10.0
 NOT_SWITCHED = FaultKind("not_switched", 409, "FAILED_PRECONDITION", 2001)
 
 
@@ -34,40 +39,38 @@ class Part:
 
 
 class Reloader:
-    """Load all models of a server in a thread, one at a time; to be used in one event loop."""
+    """Load all models of a server in a thread, one at a time; to be used in one event loop.
 
-    def __init__(self, parts: Sequence[Part], metrics: Metrics, log: JsonLog):
-        self._parts, self._metrics, self._log = parts, metrics, log
+    Args:
+        on_loaded: called in the event loop whenever loading has ended, well or not.
+    """
+
+    def __init__(
+        self, parts: Sequence[Part], metrics: Metrics, log: JsonLog, on_loaded: Callable[[], None] = lambda: None
+    ):
+        self._parts, self._metrics, self._log, self._on_loaded = parts, metrics, log, on_loaded
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._loading = False
+        self._reloads: set[asyncio.Task[dict[str, Any]]] = set()
 
     async def load(self) -> None:
         """Load the first models. Raises what their `load` raises."""
-        self._switch(await self._load())
+        self._switch(await self._load(self._load_all))
 
     async def reload(self) -> dict[str, Any]:
         """Reload and switch; return what happened. Requests that wait in an old model's queue get its scores.
+
+        Cancelled, it goes on: only who asked for it does not hear of it.
 
         Raises `Fault` where another load is under way, or a new model is not taken: the old ones go on then.
         """
         if self._loading:
             raise Fault(NOT_SWITCHED, "the model is being loaded already", retry_after=5.0)
-        began = time.monotonic()
-        folders = " and ".join(str(part.folder) for part in self._parts)
-        try:
-            models = await self._load()
-        except Exception as error:
-            reason = str(error) if isinstance(error, (RankerError, OSError)) else f"{type(error).__name__}: {error}"
-            self._metrics.reload(False)
-            self._log.write("reload", status="failed", model=folders, reason=reason)
-            raise Fault(NOT_SWITCHED, f"the old model goes on: {reason}") from error
-        previous = self._switch(models)
-        self._metrics.reload(True)
-        seconds = round(time.monotonic() - began, 3)
-        self._log.write("reload", status="switched", model=folders, seconds=seconds)
-        for model in previous:
-            await asyncio.get_running_loop().run_in_executor(self._thread, model.batcher.close)
-        return {"status": "switched", "model": " and ".join(model.name for model in models), "seconds": seconds}
+        reloading = asyncio.ensure_future(self._reload())
+        self._loading = True  # although it begins later
+        self._reloads.add(reloading)
+        reloading.add_done_callback(self._forget)
+        return await asyncio.shield(reloading)
 
     async def close(self, seconds: float) -> None:
         """Unload the models when their queues are empty, or after so many seconds."""
@@ -78,16 +81,47 @@ class Reloader:
         await asyncio.gather(*closing)
         self._thread.shutdown(wait=False)
 
+    def _forget(self, reloading: asyncio.Task[dict[str, Any]]) -> None:
+        self._reloads.discard(reloading)
+        if not reloading.cancelled():
+            reloading.exception()  # the log has it; who asked may have left
+
+    async def _reload(self) -> dict[str, Any]:
+        began = time.monotonic()
+        folders = " and ".join(str(part.folder) for part in self._parts)
+        models, reason = await self._load(self._try_to_load)
+        if reason is not None:
+            self._metrics.reload(False)
+            self._log.write("reload", status="failed", model=folders, reason=reason)
+            raise Fault(NOT_SWITCHED, f"the old model goes on: {reason}")
+        previous = self._switch(models)
+        self._metrics.reload(True)
+        seconds = round(time.monotonic() - began, 3)
+        self._log.write("reload", status="switched", model=folders, seconds=seconds)
+        await asyncio.get_running_loop().run_in_executor(self._thread, _unload, previous)
+        return {"status": "switched", "model": " and ".join(model.name for model in models), "seconds": seconds}
+
     def _switch(self, models: Sequence[Optional[Served]]) -> list[Served]:
         previous = [part.switch(model) for part, model in zip(self._parts, models)]
         return [model for model in previous if model is not None]
 
-    async def _load(self) -> list[Served]:
+    async def _load(self, load: Callable[[], T]) -> T:
         self._loading = True
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._load_all)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, load)
         finally:
             self._loading = False
+            self._on_loaded()
+
+    def _try_to_load(self) -> tuple[list[Served], Optional[str]]:
+        """Return the models, or why there are none; what a failed load has taken is free again."""
+        with memory_given_back():
+            try:
+                return self._load_all(), None
+            except (RankerError, OSError) as error:
+                return [], str(error)
+            except Exception as error:
+                return [], f"{type(error).__name__}: {error}"
 
     def _load_all(self) -> list[Served]:
         loaded: list[Served] = []
@@ -99,3 +133,15 @@ class Reloader:
                 model.batcher.close()
             raise
         return loaded
+
+
+def _unload(models: list[Served]) -> None:
+    """Take all models from a list that nobody else has, answer what is in their queues, and free their memory."""
+    with memory_given_back():
+        alive = [weakref.ref(model) for model in models]
+        while models:
+            models.pop().batcher.close()
+        end = time.monotonic() + _LETTING_GO_SECONDS
+        # Requests that were answered by them hold them until the event loop has come to each.
+        while any(model() is not None for model in alive) and time.monotonic() < end:
+            time.sleep(0.01)

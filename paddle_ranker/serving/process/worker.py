@@ -54,7 +54,8 @@ class Worker:
         self._endpoints = served_by(config)
         self._services = {name: endpoint.service(config) for name, endpoint in self._endpoints.items()}
         self._ranker: Any = self._services.get(RANKER) or EngineService(config.limits, is_served=False)
-        self._reloader = Reloader(self._parts(), self._metrics, self._log)
+        # What an engine imports may take the signals' handlers.
+        self._reloader = Reloader(self._parts(), self._metrics, self._log, self._handle_signals)
         self._servers: list[Any] = []
         self._handlers: list[tuple[bytes, ProtocolHandler]] = []
         self._http: Optional[HttpPort] = None
@@ -127,7 +128,6 @@ class Worker:
             loading.cancel()
             return False
         loading.result()
-        self._handle_signals()  # again: what an engine imports may have taken them
         return True
 
     async def _listen(self) -> None:
@@ -182,7 +182,6 @@ class Worker:
         async def reload() -> None:
             with suppress(Exception):  # the log says what was wrong
                 await self._reloader.reload()
-            self._handle_signals()
 
         task = asyncio.ensure_future(reload())
         self._tasks.add(task)
@@ -192,7 +191,4 @@ class Worker:
         if self._pass_on_reload is not None:
             self._pass_on_reload()
             return {"status": "passed on", "message": "every worker loads the model; the log says what came of it"}
-        try:
-            return await self._reloader.reload()
-        finally:
-            self._handle_signals()
+        return await self._reloader.reload()

@@ -65,6 +65,43 @@ ensure_demo_ranker() {
     bash "$ROOT/scripts/$TRAIN.sh"
 }
 
+# Have an export in output SUFFIX that this stack can use: the user's own, of whichever kind, if there is one; else the
+# demo's ranker's. It is made where it is missing, and made anew where the other stack has made it of the demo's ranker.
+# PURPOSE: run, or rewrite. `ensure_export KIND SUFFIX PURPOSE`
+ensure_export() {
+    local folder="$ROOT/output$2" script=export_model
+    if [ "$1" = cross_encoder ]; then script=export_model_ce; fi
+    describe "$1"
+    if [ -e "$folder/ranker.json" ]; then
+        is_left_by_the_other_stack "$folder" "$3" || return 0
+        say "$folder: the other stack has exported the demo's ranker, which this one cannot $3: exporting it again"
+    fi
+    bash "$ROOT/scripts/$script.sh"
+}
+
+# Whether an export of the demo's ranker, as `describe` has it, is in the format of the other stack's Paddle: Paddle 3
+# runs what Paddle 2 exported, and cannot rewrite it; Paddle 2 can do neither. `is_left_by_the_other_stack FOLDER PURPOSE`
+is_left_by_the_other_stack() {
+    "$PYTHON" - "$1" "$2" "$DEMO_RANKER/best" <<'END'
+import json, pathlib, sys
+from importlib.metadata import distributions
+
+folder, purpose, ranker = pathlib.Path(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])
+names = ("paddlepaddle", "paddlepaddle-gpu")
+is_paddle_2 = any(d.version.startswith("2.") for d in distributions() if d.metadata["Name"] in names)
+
+
+def facts(place):
+    path = place / "ranker.json"
+    return {**json.loads(path.read_text(encoding="utf-8")), "export": None} if path.is_file() else None
+
+
+format = (json.loads((folder / "ranker.json").read_text(encoding="utf-8")).get("export") or {}).get("format")
+others = format == "json" if is_paddle_2 else format == "pdmodel" and purpose == "rewrite"
+raise SystemExit(not (others and facts(folder) == facts(ranker)))
+END
+}
+
 # Train a ranker as the arguments say; without TRAIN_OPTION among them the demo's, and rank with the result.
 # `train_demo KIND TRAIN_OPTION TRAIN_FILE DEV_FILE TEST_FILE "RECIPE" "$@"`
 train_demo() {
@@ -135,15 +172,13 @@ export_demo() {
 # without paths into serving_server and serving_client with SUFFIX.
 # `export_serving_demo KIND SUFFIX "$@"`
 export_serving_demo() {
-    local suffix="$2" script=export_model demo=()
+    local kind="$1" suffix="$2" demo=()
     describe "$1"
-    if [ "$1" = cross_encoder ]; then script=export_model_ce; fi
     shift 2
     ensure_environment
     if ! wants_help "$@"; then
         if ! has_any "$EXPORT_NAMES" "$@"; then
-            # What stands there may be the user's own export: it is only made where it is missing.
-            [ -e "$ROOT/output$suffix/ranker.json" ] || bash "$ROOT/scripts/$script.sh"
+            ensure_export "$kind" "$suffix" rewrite
             demo+=(--dirname "$ROOT/output$suffix")
         fi
         has_option --server_path "$@" || demo+=(--server_path "$ROOT/serving_server$suffix")

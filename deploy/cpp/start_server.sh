@@ -14,8 +14,11 @@ set -euo pipefail
 ensure_environment
 options=()
 if ! wants_help "$@" && ! has_option --model "$@"; then
-    # What stands there may be the user's own export: it is only made where it is missing.
-    [ -e "$ROOT/serving_server/ranker.json" ] || bash "$ROOT/scripts/export_to_serving.sh" >&2
+    # What stands there may be the user's own export: it is only made where it is missing, or the other stack's demo.
+    describe pairwise
+    if [ ! -e "$ROOT/serving_server/ranker.json" ] || is_left_by_the_other_stack "$ROOT/serving_server" run; then
+        bash "$ROOT/scripts/export_to_serving.sh" >&2
+    fi
     cd "$ROOT" # the launcher puts the model's path into commands of the shell as it is; this one is a plain word
     options+=(--model serving_server)
 fi

@@ -10,10 +10,9 @@ set -euo pipefail
 ensure_environment
 demo=()
 if ! wants_help "$@"; then
-    has_option --input_file "$@" || { ensure_demo_data >&2; demo+=(--input_file "$DEMO_DATA/sort/test_pairwise.csv"); }
-    if ! has_option --model_dir "$@"; then
-        # What stands there may be the user's own export, of whichever kind: it is only made where it is missing.
-        [ -e "$ROOT/output/ranker.json" ] || bash "$ROOT/scripts/export_model.sh" >&2
+    has_any "$INPUT_NAMES" "$@" || { ensure_demo_data >&2; demo+=(--input_file "$DEMO_DATA/sort/test_pairwise.csv"); }
+    if ! has_any "--model --model_dir" "$@"; then
+        ensure_export pairwise '' run >&2
         demo+=(--model_dir "$ROOT/output")
     fi
 fi

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Optional
 
 from paddle_ranker import runtime
+from paddle_ranker.errors import UsageError
 from paddle_ranker.options import Options, option, run_command
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.vendor.brpc_server import EVERY_ADDRESS, HOST_VARIABLE
@@ -44,6 +45,11 @@ def serve(options: WebServiceOptions) -> int:
     )
     for note in config.notes:
         say(note)
+    if not config.model.is_dir():
+        raise UsageError(
+            f"{config.model}: there is no such folder; bash scripts/export_to_serving.sh makes the demo's, python -m "
+            "paddle_ranker export-serving yours; --model_dir, or model_config in --config, names it"
+        )
     if importlib.util.find_spec("paddle_serving_server") is None:
         return serve_here(config)
     return serve_by_paddle_serving(config)

@@ -15,7 +15,7 @@ from paddle import inference
 
 from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.exported import EXPORT, INPUTS, ExportedFolder, require_readable
+from paddle_ranker.model.exported import INPUTS, ExportedFolder, exporting_again, require_readable
 from paddle_ranker.model.signature import RANKER, Signature
 
 _FETCHED = re.compile(r'"fetch_name_(\d+)"')
@@ -100,8 +100,8 @@ def write_probability_model(exported: ExportedFolder, target: Path, variable: Op
     program = exported.program
     if program.suffix == ".pdmodel" and not paddle.__version__.startswith("2."):
         raise CheckpointError(
-            f"{program}: was exported with Paddle 2, and Paddle {paddle.__version__} only runs it; export the "
-            f"ranker again with this Paddle: {EXPORT} {program.parent}"
+            f"{program}: was exported with Paddle 2, and Paddle {paddle.__version__} only runs it; "
+            f"{exporting_again(program.parent, paddle.__version__)}"
         )
     with _static_mode(), paddle.static.scope_guard(paddle.static.Scope()):
         executor = paddle.static.Executor(paddle.CPUPlace())

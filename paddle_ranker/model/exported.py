@@ -28,6 +28,7 @@ from paddle_ranker.model.signature import RANKER, Signature
 
 INPUTS, OUTPUTS = RANKER.input_names, RANKER.output_names
 GRAPH_FORMATS = ("json", "pdmodel")
+EXPORT_SERVING = "python -m paddle_ranker export-serving --dirname"
 DEFAULTS = LoadOptions()
 _EXPORTABLE = ("ranker", "blend", "export")
 
@@ -152,9 +153,18 @@ def require_readable(program: Path, paddle_version: str) -> None:
     """
     if program.suffix == ".json" and paddle_version.startswith("2."):
         raise CheckpointError(
-            f"{program}: was exported with Paddle 3, and Paddle {paddle_version} cannot read it; export the ranker "
-            f"again with this Paddle: {EXPORT} {program.parent}"
+            f"{program}: was exported with Paddle 3, and Paddle {paddle_version} cannot read it; "
+            f"{exporting_again(program.parent, paddle_version)}"
         )
+
+
+def exporting_again(folder: Path, paddle_version: str) -> str:
+    """Return the advice to export what is in `folder` with this Paddle, beside the other stack's, which needs that."""
+    beside = f"output_paddle{paddle_version.partition('.')[0]}"
+    info = kind_of(folder).read_info(folder)
+    outputs = ((info.export if info else None) or {}).get("outputs", ())
+    then = f" && {EXPORT_SERVING} {beside} --server_path {folder}" if len(outputs) == 1 else ""
+    return f"export the ranker again with this Paddle, beside this one, and give that: {EXPORT} {beside}{then}"
 
 
 def _checked_export(folder: Path, kind: ModelKind, info: Any) -> Optional[dict[str, Any]]:

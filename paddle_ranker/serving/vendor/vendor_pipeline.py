@@ -19,7 +19,7 @@ from paddle_serving_server.web_service import Op, WebService
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.export.serving_files import SERVING_VARIABLE
-from paddle_ranker.model.exported import INPUTS, ExportedFolder
+from paddle_ranker.model.exported import EXPORT_SERVING, INPUTS, ExportedFolder, exporting_again
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.paddle.messages import messages
@@ -114,9 +114,15 @@ def check_model(config: PipelineConfig) -> None:
     """Raise `CheckpointError` where the local predictor would fail later: it kills its processes then."""
     folder = ExportedFolder.open(config.model)
     if folder.program.suffix != ".pdmodel" or folder.outputs != ("predict",):
+        import paddle
+
+        is_others = folder.program.suffix != ".pdmodel"
+        remedy = (
+            exporting_again(folder.folder, paddle.__version__) if is_others else f"{EXPORT_SERVING} {folder.folder}"
+        )
         raise CheckpointError(
             f"{folder.folder}: the pipeline runs what export_to_serving.py writes with this Paddle, and this is "
-            f"{folder.program.name} with {', '.join(folder.outputs)}: export it again"
+            f"{folder.program.name} with {', '.join(folder.outputs)}: {remedy}"
         )
     aliases = (folder.info.export or {}).get("aliases", {})
     renamed = [aliases[name] for name in INPUTS if aliases.get(name, name) != name]

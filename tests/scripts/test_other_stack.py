@@ -1,0 +1,98 @@
+"""The scripts where the other stack has exported before: what they made is made anew, the user's own stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import paddle
+import pytest
+
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.export.static_graph import export_model
+from paddle_ranker.model.exported import ExportedFolder, exporting_again
+from paddle_ranker.model.kinds import load_ranker
+from tests.conftest import REPOSITORY
+from tests.tiny import write_ranker
+
+pytestmark = pytest.mark.server
+PADDLE_2 = paddle.__version__.startswith("2.")
+OWN, OTHERS = ("pdmodel", "json") if PADDLE_2 else ("json", "pdmodel")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout with a demo ranker, and an export of it that the other stack could have made."""
+    checkout = tmp_path / "a checkout"
+    checkout.mkdir()
+    for folder in ("paddle_ranker", "ernie_matching", "scripts", "deploy", "datasets"):
+        (checkout / folder).symlink_to(REPOSITORY / folder)
+    best = checkout / "checkpoint/pairwise/best"
+    export_model(load_ranker(write_ranker(best)), checkout / "output")
+    give_to_the_other_stack(checkout / "output")
+    return checkout
+
+
+def give_to_the_other_stack(folder: Path) -> None:
+    """Make the graph one of the other stack's, as far as can be seen without reading it."""
+    (folder / f"inference.predict.{OWN}").rename(folder / f"inference.predict.{OTHERS}")
+    path = folder / "ranker.json"
+    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    files = facts["export"]["files"]
+    files[f"inference.predict.{OTHERS}"] = files.pop(f"inference.predict.{OWN}")
+    facts["export"]["format"] = OTHERS
+    path.write_text(json.dumps(facts), encoding="utf-8")
+
+
+def script(checkout: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PADDLE_RANKER_PYTHON": sys.executable}
+    command = ["bash", str(checkout / name), *arguments]
+    return subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_the_demo_s_export_is_made_anew(checkout: Path) -> None:
+    done = script(checkout, "scripts/export_to_serving.sh")
+    assert done.returncode == 0, done.stderr
+    assert "the other stack has exported the demo's ranker" in done.stdout
+    assert ExportedFolder.open(checkout / "output").program.suffix == f".{OWN}"
+    assert ExportedFolder.open(checkout / "serving_server").program.suffix == f".{OWN}"
+
+
+def test_an_export_of_the_user_s_own_is_left_alone_and_the_advice_fits(checkout: Path) -> None:
+    path = checkout / "checkpoint/pairwise/best/ranker.json"
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**facts, "results": {"auc": 0.9}}), encoding="utf-8")  # what is exported is another one
+    before = {file.name: file.stat().st_mtime_ns for file in (checkout / "output").iterdir()}
+    done = script(checkout, "scripts/export_to_serving.sh")
+    beside = f"--output_path output_paddle{2 if PADDLE_2 else 3}"
+    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].endswith(beside), done.stderr
+    assert {file.name: file.stat().st_mtime_ns for file in (checkout / "output").iterdir()} == before
+    assert not (checkout / "serving_server").exists()
+
+
+def test_a_folder_for_paddle_serving_is_made_in_two_steps(checkout: Path) -> None:
+    folder = checkout / "output"
+    path = folder / "ranker.json"
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    facts["export"]["outputs"] = ["predict"]
+    path.write_text(json.dumps(facts), encoding="utf-8")
+    shutil.move(str(folder), str(checkout / "serving_server"))
+    advice = exporting_again(checkout / "serving_server", "2.6.2")
+    assert "export --params_path RANKER --output_path output_paddle2 && " in advice
+    assert advice.endswith(f"export-serving --dirname output_paddle2 --server_path {checkout / 'serving_server'}")
+    with pytest.raises(CheckpointError, match="export-serving --dirname output_paddle2"):
+        (checkout / "serving_server/inference.predict.json").touch()
+        ExportedFolder.open(checkout / "serving_server").require_readable("2.6.2")
+
+
+def test_a_web_service_without_a_model_says_which_script_makes_it(tmp_path: Path) -> None:
+    command = [sys.executable, str(REPOSITORY / "deploy/python/web_service.py"), "--model_dir", str(tmp_path / "none")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    )
+    assert done.returncode == 2 and "none: there is no such folder; bash scripts/export_to_serving.sh" in done.stderr

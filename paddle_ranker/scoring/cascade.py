@@ -6,14 +6,15 @@ Most titles of a query are plainly irrelevant, and a small ranker sees that for 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Optional, Union
 
 import numpy as np
 
 from paddle_ranker.errors import UsageError
-from paddle_ranker.scoring.ranker import RankedTitle, Ranker, best_titles, require_probability
+from paddle_ranker.scoring.ranker import RankedTitle, Ranker, best_titles, require_cut
+from paddle_ranker.scoring.texts import list_texts, require_text
 
 DEPTH = 20  # titles of a query that the large ranker scores, where nothing else is said
 
@@ -98,7 +99,7 @@ class Cascade:
     def rank(
         self,
         query: str,
-        titles: Sequence[str],
+        titles: Iterable[str],
         top_k: Optional[int] = None,
         *,
         min_probability: Optional[float] = None,
@@ -108,8 +109,11 @@ class Cascade:
         Args:
             top_k: only so many.
             min_probability: only those with at least this probability.
+
+        Raises `UsageError` as `Ranker.rank` does.
         """
-        require_probability(min_probability)
+        require_cut(top_k, min_probability)
+        query, titles = require_text(query, "query"), list_texts(titles, "titles")
         small = self.small.score([query] * len(titles), titles)
         best = chosen(small, self.depth)
         large = self.large.score([query] * len(best), [titles[place] for place in best])

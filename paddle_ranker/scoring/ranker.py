@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Optional, Union
 
 import numpy as np
 
 from paddle_ranker.encoding.windows import make_windows
-from paddle_ranker.errors import UsageError
+from paddle_ranker.errors import UsageError, did_you_mean
+from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.scoring.loading import LoadedModel, open_ranker
 from paddle_ranker.scoring.scorer import Scorer
+from paddle_ranker.scoring.texts import list_searches, list_texts, require_text
 
 
 @dataclass(frozen=True)
 class RankedTitle:
-    """A title in a ranked list: its place in what was given, its text, its probability, and its recall score if any."""
+    """A title in a ranked list: its place in what was given, its text, its probability.
+
+    Its recall score where the file has one, and its logit where it was asked for.
+    """
 
     index: int
     title: str
     probability: float
     recall_score: Optional[float] = None
+    logit: Optional[float] = None
 
 
 class Ranker:
@@ -32,6 +38,7 @@ class Ranker:
 
         ranker = Ranker.load("checkpoint/best")
         ranker.rank("query", titles, top_k=10)
+        ranker.rank_many([("query", titles), ("another", others)], top_k=10)
 
     The probability of a pair depends on that pair alone. It is calibrated where the ranker is (`info.calibration`);
     where not, it orders titles and need not be the share of relevant ones.
@@ -75,36 +82,88 @@ class Ranker:
             windows: what becomes of pairs that are too long: none, they are cut; max or mean_top_k, see
                 `paddle_ranker.encoding.windows`, as for `window_overlap` and `window_top_k`.
             how: the fields of `LoadOptions`: engine (onnx and openvino need no Paddle, and start in less time),
-                precision, threads, device, model_name, max_seq_length, tokenizer.
+                precision, threads, device (auto, as in the commands: a GPU where there is one, else the CPU),
+                model_name, max_seq_length, tokenizer.
 
         Raises `CheckpointError` where anything the score depends on is missing, `UsageError` for impossible windows and
         for a precision that is not there, `DependencyError` where the engine's package is missing.
         """
+        known = [field.name for field in fields(LoadOptions)]
+        for name in how:
+            if name not in known:
+                raise UsageError(f"Ranker.load has no {name}{did_you_mean(name, known)}: there are {', '.join(known)}")
         loaded = open_ranker(source, LoadOptions(**how))
         return cls(loaded, batch_size, windows=windows, window_overlap=window_overlap, window_top_k=window_top_k)
 
-    def score(self, queries: Sequence[str], titles: Sequence[str]) -> np.ndarray:
-        """Return the probability of every (queries[i], titles[i]), `[n]` float64."""
-        return self.scorer.score(queries, titles)
+    def score(self, queries: Iterable[str], titles: Iterable[str], *, logits: bool = False) -> np.ndarray:
+        """Return the probability of every (queries[i], titles[i]), or with `logits` its logit, `[n]` float64.
+
+        probability = sigmoid(logit), calibrated where the ranker is. Raises `UsageError` for what are not as many
+        queries as titles, all of them texts.
+        """
+        wanted, given = list_texts(queries, "queries"), list_texts(titles, "titles")
+        if len(wanted) != len(given):
+            raise UsageError(f"{len(wanted)} queries and {len(given)} titles: give one title for each query")
+        found = self._logits(wanted, given)
+        return found if logits else sigmoid(found)
 
     def rank(
         self,
         query: str,
-        titles: Sequence[str],
+        titles: Iterable[str],
         top_k: Optional[int] = None,
         *,
         min_probability: Optional[float] = None,
+        logits: bool = False,
     ) -> list[RankedTitle]:
         """Return the titles by falling probability, ties in the order given.
 
         Args:
             top_k: only so many.
             min_probability: only those with at least this probability.
+            logits: give each its `logit`, too.
+
+        Raises `UsageError`, naming it, for what is no text, no iterable of texts, or no probability.
         """
-        require_probability(min_probability)
-        probabilities = self.score([query] * len(titles), titles)
-        order = np.argsort(-probabilities, kind="stable")
-        return best_titles(titles, order, probabilities[order], top_k, min_probability)
+        searches = [(require_text(query, "query"), list_texts(titles, "titles"))]
+        return self._rank(searches, top_k, min_probability, logits)[0]
+
+    def rank_many(
+        self,
+        searches: Union[Mapping[str, Iterable[str]], Iterable[tuple[str, Iterable[str]]]],
+        top_k: Optional[int] = None,
+        *,
+        min_probability: Optional[float] = None,
+        logits: bool = False,
+    ) -> list[list[RankedTitle]]:
+        """Do as `rank` for many queries, whose pairs share batches; return a list for each, in the order given.
+
+        Args:
+            searches: pairs of a query and its titles, or a mapping from queries to titles.
+        """
+        return self._rank(list_searches(searches, "searches"), top_k, min_probability, logits)
+
+    def _logits(self, queries: list[str], titles: list[str]) -> np.ndarray:
+        return self.scorer.logits(self.scorer.encode(queries, titles))
+
+    def _rank(
+        self,
+        searches: list[tuple[str, list[str]]],
+        top_k: Optional[int],
+        min_probability: Optional[float],
+        with_logits: bool,
+    ) -> list[list[RankedTitle]]:
+        require_cut(top_k, min_probability)
+        queries = [query for query, titles in searches for _ in titles]
+        computed = self._logits(queries, [title for _, titles in searches for title in titles])
+        ends = np.cumsum([len(titles) for _, titles in searches], dtype=np.int64)
+        ranked = []
+        for (_, titles), found in zip(searches, np.split(computed, ends[:-1])):
+            probabilities = sigmoid(found)
+            order = np.argsort(-probabilities, kind="stable")
+            shown = found[order] if with_logits else None
+            ranked.append(best_titles(titles, order, probabilities[order], top_k, min_probability, shown))
+        return ranked
 
 
 def best_titles(
@@ -113,21 +172,26 @@ def best_titles(
     probabilities: np.ndarray,
     top_k: Optional[int],
     min_probability: Optional[float],
+    logits: Optional[np.ndarray] = None,
 ) -> list[RankedTitle]:
     """Return the beginning of a ranked list: `top_k` titles at most, with at least `min_probability`.
 
     Args:
         order: places in `titles`, `[n]`, the best first.
-        probabilities: of the titles in that order, `[n]`.
+        probabilities, logits: of the titles in that order, `[n]`.
     """
     return [
-        RankedTitle(int(place), titles[place], float(probability))
-        for place, probability in zip(order[:top_k], probabilities)
+        RankedTitle(
+            int(place), titles[place], float(probability), logit=None if logits is None else float(logits[rank])
+        )
+        for rank, (place, probability) in enumerate(zip(order[:top_k], probabilities))
         if min_probability is None or probability >= min_probability
     ]
 
 
-def require_probability(min_probability: Optional[float]) -> None:
-    """Raise `UsageError` for a cut-off that is no probability; None is no cut-off."""
+def require_cut(top_k: Optional[int], min_probability: Optional[float]) -> None:
+    """Raise `UsageError` for a number of titles below 1, and for a cut-off that is no probability; None is none."""
+    if top_k is not None and (top_k < 1 or int(top_k) != top_k):
+        raise UsageError(f"top_k {top_k}: must be a whole number from 1 on")
     if min_probability is not None and not 0 <= min_probability <= 1:
         raise UsageError(f"min_probability {min_probability}: must be from 0 to 1")

@@ -1,0 +1,109 @@
+"""A ranker from Python: any iterable of texts, many queries at once, logits, and errors that name what is no text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import paddle_ranker
+from paddle_ranker import Ranker
+from paddle_ranker.errors import UsageError
+from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.options import AUTO_DEVICE, DeviceOptions
+from paddle_ranker.scoring.cascade import Cascade
+from tests.tiny import PAIRS, write_ranker
+
+pytestmark = pytest.mark.unit
+TITLES = [title for _, title in PAIRS]
+
+
+@pytest.fixture(scope="module")
+def ranker(tmp_path_factory: pytest.TempPathFactory) -> Ranker:
+    return Ranker.load(write_ranker(tmp_path_factory.mktemp("ranker") / "ranker"), device="cpu")
+
+
+@pytest.mark.parametrize("of", [list, tuple, iter, np.array, dict.fromkeys, lambda titles: (title for title in titles)])
+def test_any_iterable_of_texts(ranker: Ranker, of: Any) -> None:
+    wanted = ranker.rank("深度学习", TITLES)
+    assert ranker.rank("深度学习", of(TITLES)) == wanted and len(wanted) == len(TITLES)
+    cascade = Cascade(ranker, ranker, depth=2)
+    assert cascade.rank("深度学习", of(TITLES)) == cascade.rank("深度学习", TITLES)
+    assert np.array_equal(ranker.score(of(TITLES), of(TITLES)), ranker.score(TITLES, TITLES))
+
+
+@pytest.mark.parametrize(
+    ("query", "titles", "message"),
+    [
+        ("q", "title", r"titles is the text 'title': expected several texts, as in \['title'\]"),
+        ("q", None, "titles is None: expected an iterable of texts"),
+        ("q", 5, r"titles is 5 \(int\): expected an iterable of texts"),
+        ("q", b"title", r"titles is b'title' \(bytes\): expected an iterable of texts"),
+        ("q", ["a", None], r"titles\[1\] is None: expected text"),
+        ("q", ["a", "b", 3.5], r"titles\[2\] is 3.5 \(float\): expected text"),
+        (None, ["a"], "query is None: expected text"),
+        (["q"], ["a"], r"query is \['q'\] \(list\): expected text"),
+    ],
+)
+def test_what_is_no_text_is_named(ranker: Ranker, query: Any, titles: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ranker.rank(query, titles)
+    with pytest.raises(UsageError, match=message):
+        Cascade(ranker, ranker).rank(query, titles)
+    with pytest.raises(UsageError, match=r"searches\[0\]"):
+        ranker.rank_many([(query, titles)])
+
+
+def test_queries_and_titles_go_in_pairs(ranker: Ranker) -> None:
+    with pytest.raises(UsageError, match="queries is the text 'ab'"):
+        ranker.score("ab", ["c", "d"])
+    with pytest.raises(UsageError, match="1 queries and 2 titles: give one title for each query"):
+        ranker.score(["a"], ["b", "c"])
+    for top_k in (0, -1, 2.5):
+        with pytest.raises(UsageError, match=f"top_k {top_k}: must be a whole number from 1 on"):
+            ranker.rank("q", ["t"], top_k=top_k)  # type: ignore[arg-type]
+
+
+def test_many_queries_are_one_call_of_the_scorer(ranker: Ranker, monkeypatch: pytest.MonkeyPatch) -> None:
+    searches = [("深度学习", TITLES), ("a b c", TITLES[:2]), ("nothing", []), ("深度学习", TITLES[::-1])]
+    wanted = [ranker.rank(query, titles, top_k=3) for query, titles in searches]
+    calls, logits = [], ranker.scorer.logits
+
+    def counted(pairs: Any) -> Any:
+        calls.append(len(pairs))
+        return logits(pairs)
+
+    monkeypatch.setattr(ranker.scorer, "logits", counted)
+    found = ranker.rank_many(iter(searches), top_k=3)
+    assert calls == [14] and [len(titles) for titles in found] == [3, 2, 0, 3]
+    for ours, theirs in zip(found, wanted):
+        assert [hit.index for hit in ours] == [hit.index for hit in theirs]
+        assert [hit.probability for hit in ours] == pytest.approx([hit.probability for hit in theirs], abs=1e-6)
+    assert ranker.rank_many({"深度学习": TITLES}, top_k=3)[0] == ranker.rank("深度学习", TITLES, top_k=3)
+    assert ranker.rank_many([]) == []
+    for searches_of_none in ("q", None, 5):
+        with pytest.raises(UsageError, match=r"searches is .*: expected pairs of a query and its titles"):
+            ranker.rank_many(searches_of_none)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"searches\[0\] is the text 'q': expected a query and its titles"):
+        ranker.rank_many(["q"])  # type: ignore[list-item]
+
+
+def test_logits_where_they_are_asked_for(ranker: Ranker) -> None:
+    queries = ["深度学习"] * len(TITLES)
+    logits = ranker.score(queries, TITLES, logits=True)
+    assert np.array_equal(sigmoid(logits), ranker.score(queries, TITLES)) and logits.min() < 0
+    hits = ranker.rank("深度学习", TITLES, logits=True, top_k=4)
+    assert [hit.logit for hit in hits] == [logits[hit.index] for hit in hits]
+    assert [hit.logit for hit in ranker.rank("深度学习", TITLES)] == [None] * len(TITLES)
+    cut = ranker.rank("深度学习", TITLES, logits=True, min_probability=hits[1].probability)
+    assert [(hit.index, hit.logit) for hit in cut] == [(hit.index, hit.logit) for hit in hits[:2]]
+
+
+def test_the_device_is_the_commands(ranker: Ranker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert LoadOptions().device == DeviceOptions().device == AUTO_DEVICE
+    paddle_ranker.Ranker.load(write_ranker(tmp_path / "ranker"))  # where there is no GPU, too
+    with pytest.raises(UsageError, match=r"Ranker.load has no devise \(did you mean device\?\)"):
+        Ranker.load(tmp_path / "ranker", devise="cpu")

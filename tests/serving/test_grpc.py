@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from uvicorn.server import ServerState
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.paddle.grpc_services import start_grpc
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, messages
+from paddle_ranker.serving.process.http2_streams import PREFACE
+from paddle_ranker.serving.process.relay import Relay
 from tests.conftest import REPOSITORY
 from tests.fake_service import FakeService, logit_of
 from tests.live_service import SECONDS, LiveService, until
@@ -137,6 +144,56 @@ def test_a_unix_socket(live: LiveService, tmp_path: Any) -> None:
     with grpc.insecure_channel(address) as opened:
         assert call(opened, request_bytes())
     live.run(server.stop(0))
+
+
+def test_who_ignores_goaway_holds_nothing_up_and_calls_in_flight_are_answered(tmp_path: Any) -> None:
+    with LiveService(Limits()) as live:
+        connections = Connections(10, ServerState())
+        path, relays = str(tmp_path / "grpc"), []
+
+        def make() -> Relay:
+            relay = Relay(path, connections, idle_seconds=600, body_seconds=600)
+            connections.add(relay)
+            relays.append(relay)
+            return relay
+
+        async def start() -> tuple[Any, Any]:
+            relaying = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
+            return await start_grpc(live.service, f"unix:{path}"), relaying
+
+        async def check() -> None:
+            for relay in relays:
+                relay.check(time.monotonic() + 60)
+
+        async def stop() -> Any:
+            for relay in relays:
+                relay.shutdown()
+            return asyncio.ensure_future(server.stop(SECONDS))
+
+        live.hold()
+        server, relaying = live.run(start())
+        port = relaying.sockets[0].getsockname()[1]
+        with (
+            socket.create_connection(("127.0.0.1", port), SECONDS) as ignoring,
+            grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+        ):
+            ignoring.sendall(PREFACE + b"\0\0\0\4\0\0\0\0\0")  # empty settings
+            assert ignoring.recv(65536)
+            answer = channel.unary_unary(f"/{GENERAL_SERVICE}/inference").future(request_bytes(), timeout=SECONDS)
+            until(lambda: live.service.waiting == 1 and len(relays) == 2)
+            stopping = live.run(stop())
+            live.run(check())
+            assert len(connections) == 1  # that with the call
+            while ignoring.recv(65536):
+                pass
+            live.release()
+            assert answer.result()
+            began = time.monotonic()
+            while not stopping.done():
+                live.run(check())
+                time.sleep(0.02)
+            assert time.monotonic() - began < 15  # grpc waits 20 seconds for an answer to its GOAWAY
+        relaying.close()
 
 
 VENDOR = """

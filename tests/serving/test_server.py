@@ -196,8 +196,21 @@ def test_too_many_connections_are_told_so_and_the_others_go_on(server: Server) -
             answer = read_all(refused)
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"retry-after: 1" in answer
+        upload = b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 1500000\r\n\r\n" + b" " * 1_500_000
+        with server.connect(upload) as refused:
+            assert read_all(refused) == answer
         held[0].sendall(request)
         assert held[0].recv(65536).startswith(b"HTTP/1.1 200 ")
+        # More than are refused at a time, some silent: the others wait until they are accepted, to be refused.
+        answers = []
+        for refused in [server.connect(request if number % 50 else b"") for number in range(200)]:
+            answers.append(refused.recv(65536))
+            refused.close()
+    assert {found[:13] for found in answers} <= {
+        b"HTTP/1.1 200 ",
+        b"HTTP/1.1 503 ",
+    }  # those held were idle for too long
+    assert answers.count(answer) > 100
     eventually(lambda: get(server.port, "/live")[0] == 200)
 
 
@@ -392,8 +405,12 @@ def test_a_signal_to_reload_reaches_every_worker(two_workers: Server) -> None:
 
 def test_a_signal_ends_all_workers(two_workers: Server) -> None:
     workers = children(two_workers.pid)
-    two_workers.command.process.terminate()
-    assert two_workers.command.process.wait(SECONDS) == 0
+    with two_workers.connect(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0") as ignores_goaway:
+        assert ignores_goaway.recv(65536)
+        began = time.monotonic()
+        two_workers.command.process.terminate()
+        assert two_workers.command.process.wait(SECONDS) == 0
+        assert time.monotonic() - began < 15  # grpc would wait 20 seconds for it
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
 

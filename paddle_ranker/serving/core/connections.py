@@ -10,7 +10,7 @@ from typing import Any, Optional, Protocol
 from paddle_ranker.serving.core.budget import ByteBudget
 
 _LOOK_SECONDS = 0.5  # between checks of all connections: a timer for each would be more expensive
-_REFUSED_AT_ONCE = 64  # connections above the limit that still get an answer
+_REFUSED_AT_ONCE = 64  # connections above the limit that are open to hear so; as many as the limit, where that is more
 
 
 class Connection(Protocol):
@@ -40,6 +40,7 @@ class Connections:
         self.budget = budget or ByteBudget()
         self.stopping = False
         self._open: set[Connection] = set()
+        self._refused: set[Connection] = set()  # of these, those above the limit
         self._server_state = server_state
 
     def __len__(self) -> int:
@@ -48,11 +49,15 @@ class Connections:
     def add(self, connection: Connection) -> bool:
         """Watch a connection; return whether it is within the limit."""
         self._open.add(connection)
-        return len(self._open) <= self.most
+        if len(self._open) - len(self._refused) <= self.most:
+            return True
+        self._refused.add(connection)
+        return False
 
     def discard(self, connection: Connection) -> None:
         """Watch a connection no more."""
         self._open.discard(connection)
+        self._refused.discard(connection)
 
     def replace(self, old: Connection, new: Connection) -> None:
         """Watch `new` in place of `old`: the protocol is known."""
@@ -62,9 +67,9 @@ class Connections:
             new.shutdown()
 
     @property
-    def is_flooded(self) -> bool:
-        """Whether there are so many that there is no point in saying so."""
-        return len(self._open) > self.most + _REFUSED_AT_ONCE
+    def room(self) -> int:
+        """How many more may be accepted, those among them that are refused."""
+        return self.most + max(self.most, _REFUSED_AT_ONCE) - len(self._open)
 
     async def watch(self) -> None:
         """Look after all connections, until cancelled."""

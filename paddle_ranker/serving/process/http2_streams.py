@@ -96,6 +96,10 @@ class OpenStreams:
             if ends or frame.kind == _RST_STREAM:
                 self._end(frame.stream)
 
+    def unanswered(self) -> set[int]:
+        """Return the streams that are not answered, sent whole or not."""
+        return set(self._sent)
+
     def half_sent_since(self) -> Optional[float]:
         """Return when the oldest request that has not come whole began; None: there is none."""
         return next(iter(self._half_sent.values()), None)

@@ -12,6 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Optional, cast
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from paddle_ranker.serving.core.model_slot import ModelSlot
     from paddle_ranker.serving.core.scores import Counting, ScoringService
     from paddle_ranker.serving.paddle.grpc_services import GrpcServer
+
+_REFUSED_SECONDS = 1.0  # that a connection above the limit has to say which protocol it speaks
+_LINGER_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -104,25 +108,23 @@ class SniffingProtocol(asyncio.Protocol):
         self._config, self._connections, self._handlers = config, connections, handlers
         self._begin = b""
         self._since = time.monotonic()
-        self._refused = False
+        self._refused = self._ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Wait for the first bytes, if there may be one more connection."""
+        """Wait for the first bytes."""
         self._transport = cast(asyncio.Transport, transport)
         self._refused = not self._connections.add(self)
-        if self._connections.is_flooded:
-            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Give the connection to the handler of the protocol that begins so."""
+        if self._ended:
+            return
         begin = self._begin = self._begin + data
         if any(len(begin) < len(begins) and begins.startswith(begin) for begins, _ in self._handlers):
             return
         handler = next(handler for begins, handler in self._handlers if begin.startswith(begins))
         if self._refused:
-            message = f"{self._connections.most} connections are open, which is the limit"
-            self._transport.write(handler.refusal(message))
-            self._transport.close()
+            self._refuse(handler)
             return
         protocol = handler.connection()
         protocol.connection_made(self._transport)
@@ -136,8 +138,23 @@ class SniffingProtocol(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """See `Connection`."""
-        if now - self._since > self._config.header_seconds:
+        waited = now - self._since
+        if self._refused and not self._ended and waited > _REFUSED_SECONDS:
+            self._refuse(self._handlers[-1][1])  # that of any beginning
+        elif waited > self._config.header_seconds:
             self._transport.abort()
+
+    def _refuse(self, handler: ProtocolHandler) -> None:
+        """Say why, and close when that has arrived: closed with bytes unread, the kernel would reset the connection."""
+        self._ended = True
+        answer = handler.refusal(f"{self._connections.most} connections are open, which is the limit")
+        if not answer:
+            self._transport.close()
+            return
+        self._transport.write(answer)
+        with suppress(OSError):  # the client was quicker
+            self._transport.write_eof()
+        asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._transport.close)
 
     def shutdown(self) -> None:
         """See `Connection`."""

@@ -9,6 +9,8 @@ from typing import Optional, cast
 from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.process.http2_streams import ENHANCE_YOUR_CALM, OpenStreams, goaway
 
+_GOODBYE_SECONDS = 1.0  # that a client has to go by itself when the server stops
+
 
 class Relay(asyncio.Protocol):
     """The client's side. Above the budget of bytes that all connections have, it is closed.
@@ -25,6 +27,8 @@ class Relay(asyncio.Protocol):
         self._idle_seconds, self._body_seconds = idle_seconds, body_seconds
         self._streams, self._buffered = OpenStreams(), connections.budget.share()
         self._moved = time.monotonic()
+        self._stopping: Optional[float] = None  # since when
+        self._owed: set[int] = set()  # streams that had begun then
         self._waiting = bytearray()  # until the other side is connected
         self._other: Optional[asyncio.Transport] = None
         self._task: Optional[asyncio.Task[None]] = None
@@ -80,13 +84,21 @@ class Relay(asyncio.Protocol):
         since = self._streams.half_sent_since()
         if since is not None and now - since > self._body_seconds:
             self._end(f"a request did not arrive within {self._body_seconds:g} seconds")
+        elif self._stopping is not None and now - self._stopping > _GOODBYE_SECONDS and not self._is_owed():
+            self.transport.close()
 
     def shutdown(self) -> None:
-        """Do nothing: the gRPC server ends its own connections."""
+        """Wait for what is in flight. gRPC's server says GOAWAY; for a client that does not go it would wait long."""
+        if self._stopping is None:
+            self._stopping, self._owed = time.monotonic(), self._streams.unanswered()
 
     def abort(self) -> None:
         """See `Connection`."""
         self.transport.abort()
+
+    def _is_owed(self) -> bool:
+        """Return whether an answer is to come of what had begun when the server was stopped."""
+        return bool(self._owed & self._streams.unanswered())
 
     async def _connect(self) -> None:
         try:

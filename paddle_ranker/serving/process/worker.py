@@ -21,6 +21,7 @@ from paddle_ranker.serving.core.reload import Part, Reloader
 from paddle_ranker.serving.core.service import EngineService
 from paddle_ranker.serving.http.admin import Controls
 from paddle_ranker.serving.http.endpoints import RANKER, served_by
+from paddle_ranker.serving.process.acceptor import Acceptor
 from paddle_ranker.serving.process.http_app import BACKLOG, HttpPort, make_app
 from paddle_ranker.serving.process.protocols import PROTOCOLS, ProtocolHandler, ServerContext, SniffingProtocol
 
@@ -56,7 +57,7 @@ class Worker:
         self._ranker: Any = self._services.get(RANKER) or EngineService(config.limits, is_served=False)
         # What an engine imports may take the signals' handlers.
         self._reloader = Reloader(self._parts(), self._metrics, self._log, self._handle_signals)
-        self._servers: list[Any] = []
+        self._acceptors: list[Acceptor] = []
         self._handlers: list[tuple[bytes, ProtocolHandler]] = []
         self._http: Optional[HttpPort] = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -134,20 +135,17 @@ class Worker:
         config = self._config
         make = partial(SniffingProtocol, config, self._connections, self._handlers)
         ports = len(config.ports)
+        at_a_time = BACKLOG if config.workers == 1 else 1
         for listener in self._sockets[:ports]:
-            # asyncio accepts up to `backlog` connections at a time: one of several workers would have them all.
-            at_a_time = BACKLOG if config.workers == 1 else 1
-            server = await asyncio.get_running_loop().create_server(make, sock=listener, backlog=at_a_time)
-            self._servers.append(server)
-            listener.listen(BACKLOG)
+            self._acceptors.append(Acceptor(listener, make, self._connections, at_a_time))
         if self._http is not None:
             await self._http.begin(self._sockets[ports])
 
     async def _end(self) -> None:
         """Accept nothing more, finish what is in flight, unload the models."""
         await asyncio.sleep(0.01)  # who connected before the signal is accepted still
-        for server in self._servers:
-            server.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
         seconds = self._config.drain_seconds
         ending: list[Any] = [handler.stop(seconds) for _, handler in self._handlers]
         if self._http is not None and self._http.started:

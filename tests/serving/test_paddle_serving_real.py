@@ -110,7 +110,10 @@ def pipeline(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     command = [sys.executable, str(REPOSITORY / "deploy/python/web_service.py"), "--model_dir", str(made.server)]
     ports = ["--rpc_port", str(rpc), "--http_port", str(http)]
     with started([*command, *ports], folder, **environment(folder)) as server:
-        server.until(lambda: ask_pipeline(http, [PAIRS[0]]).get("err_no") == 0)
+        server.until(lambda: "\nserving " in server.output)  # says that it is ready, and is
+        assert ask_pipeline(http, [PAIRS[0]]).get("err_no") == 0
+        [line] = [line for line in server.output.splitlines() if line.startswith("serving ")]
+        assert str(made.server) in line and f":{rpc} (" in line.replace(" and", " (") and f":{http} (" in line
         yield rpc, http
 
 

@@ -50,10 +50,15 @@ class PipelineConfig:
         """What stands under the op's name."""
         return self.values["op"][self.service]
 
+    @property
+    def ports(self) -> dict[str, int]:
+        """Where it listens, by protocol: grpc, http, or one of them."""
+        return {name: int(self.values[port]) for name, port in zip(("grpc", "http"), _PORTS) if self.values.get(port)}
+
     def serve_config(self, host: str, api_key: Optional[str]) -> ServeConfig:
         """Return what this project's server is started with."""
         local = self.op["local_service_conf"]
-        ports = [int(self.values[name]) for name in _PORTS if self.values.get(name)]
+        ports = list(self.ports.values())
         timeout = self.op.get("timeout", -1)
         wait = self.op.get("auto_batching_timeout", -1)
         return ServeConfig(

@@ -10,6 +10,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import time
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,13 @@ from paddle_ranker.model.exported import EXPORT_SERVING, INPUTS, ExportedFolder,
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.paddle.messages import messages
-from paddle_ranker.serving.paddle.pipeline import error_number, read_pairs
+from paddle_ranker.serving.paddle.pipeline import PipelineNames, error_number, read_pairs
+from paddle_ranker.serving.vendor.brpc_server import EVERY_ADDRESS
 from paddle_ranker.serving.vendor.pipeline_config import PipelineConfig
 
 _DIE_WITH_THE_PARENT = 1  # PR_SET_PDEATHSIG
 _REQUEST = "request"
+_PATIENCE, _PAUSE = 600.0, 0.2  # seconds: that a request waits while the model is loaded, between two attempts
 
 
 class TextRequestOp(vendor.RequestOp):
@@ -145,11 +148,32 @@ def run(config: PipelineConfig) -> None:
     os.register_at_fork(after_in_child=_end_with_the_parent)
     service = RankerService(config)
     service.prepare()
+    # A process of its own, begun before gRPC is: what has threads of gRPC must not fork, and the vendor's server does.
+    multiprocessing.get_context("fork").Process(target=_announce, args=(config,), daemon=True).start()
     try:
         service.run_service()
     except KeyboardInterrupt:
         for process in multiprocessing.active_children():
             process.kill()
+
+
+def _announce(config: PipelineConfig) -> None:
+    """Ask every port until it answers with a score, and say on standard output what is served, and where."""
+    from paddle_ranker.serving.clients import PipelineClient
+    from paddle_ranker.serving.clients.errors import ServerError
+
+    names, places = PipelineNames(config.service), []
+    for protocol, port in config.ports.items():
+        with PipelineClient(port=port, protocol=protocol, names=names, timeout=_PATIENCE, retries=0) as client:
+            while True:
+                try:
+                    client.score(["a"], ["b"])
+                    break
+                except ServerError:  # it does not listen yet, or its gateway finds nobody behind it
+                    time.sleep(_PAUSE)
+        way = "gRPC" if protocol == "grpc" else f"HTTP, POST /{names.service}/{names.method}"
+        places.append(f"http://{EVERY_ADDRESS}:{port} ({way})")
+    print(f"serving {config.model} on {' and '.join(places)}", flush=True)
 
 
 def _end_with_the_parent() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tempfile
 import unicodedata
 from collections import Counter
@@ -10,19 +11,51 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
+from paddle_ranker.encoding.unicode.table import LETTER, unicode_table
 from paddle_ranker.errors import DependencyError, UsageError
 
 Tokenizer = Callable[[str], list[str]]
 
 
+# Scripts that all Pythons agree on, with what nearly every text is written in: whatever is outside is looked up.
+_COMMON = "\x00-\u0377\u0400-\u0527\u2010-\u2064\u2190-\u23f3\u2460-\u26ff\u3000-\u303f\u4e00-\u9ffc\uff01-\uff5e"
+_UNCOMMON = re.compile(f"[^{_COMMON}]")
+
+
+class _Settled(dict[int, str]):
+    """Code point -> what every Python normalises alike; filled when a character is first seen."""
+
+    def __missing__(self, code_point: int) -> str:
+        return self.setdefault(code_point, unicode_table().settle(chr(code_point)))
+
+
+class _Letters(dict[int, str]):
+    """Code point -> the character where it is a letter, a digit or an ideograph, else nothing; filled likewise."""
+
+    def __missing__(self, code_point: int) -> str:
+        char = chr(code_point)
+        return self.setdefault(code_point, char if unicode_table().kind(char) == LETTER else "")
+
+
+_SETTLED, _LETTERS = _Settled(), _Letters()
+
+
 def normalise(text: str) -> str:
     """Fold full-width forms and letter case, so that `Ｎote10` meets `note10` (Unicode NFKC)."""
+    if _UNCOMMON.search(text):
+        text = text.translate(_SETTLED)
     return unicodedata.normalize("NFKC", text).lower()
 
 
 def letters(text: str) -> str:
     """Return the normalised text without spaces, punctuation and symbols."""
-    return "".join(character for character in normalise(text) if character.isalnum())
+    return _only_letters(normalise(text))
+
+
+def _only_letters(text: str) -> str:
+    if _UNCOMMON.search(text):
+        return text.translate(_LETTERS)
+    return "".join(filter(str.isalnum, text))
 
 
 def bigrams(text: str) -> list[str]:
@@ -33,7 +66,7 @@ def bigrams(text: str) -> list[str]:
 
 def words(text: str) -> list[str]:
     """Return jieba's words of a text that hold a letter, a digit or an ideograph."""
-    return [word for word in jieba_segmenter().lcut(normalise(text)) if any(character.isalnum() for character in word)]
+    return [word for word in jieba_segmenter().lcut(normalise(text)) if _only_letters(word)]
 
 
 TOKENIZERS: dict[str, Tokenizer] = {"jieba": words, "bigram": bigrams}

@@ -79,6 +79,7 @@ def test_only_the_package_and_its_facts(installed: Environment) -> None:
     assert (facts / "top_level.txt").read_text(encoding="utf-8").split() == ["paddle_ranker"]
     package = installed.packages / "paddle_ranker"
     assert (package / "py.typed").is_file() and (package / "serving/paddle/protos/descriptors.binpb").is_file()
+    assert (package / "encoding/unicode/table.json").is_file()
 
 
 def test_holds_every_recipe_and_imports_none_from_a_checkout(installed: Environment) -> None:

@@ -72,7 +72,10 @@ class PaddleFast:
 
 
 class PaddlePython:
-    """`python`: PaddleNLP's own classes, the reference for every other backend."""
+    """`python`: PaddleNLP's own classes, the reference for every other backend.
+
+    They ask Python what a character is: those that Unicode's version there and the toolkit's do not both know differ.
+    """
 
     def __init__(self, files: TokenizerFiles) -> None:
         try:

@@ -2,14 +2,16 @@
 
 The rules are those of PaddleNLP's `PretrainedTokenizer.tokenize` followed by its `BasicTokenizer`: models were trained
 with them. They differ from the original BERT rules in two ways that change ids: symbols (`＋`, `℃`, emoji) are isolated
-like punctuation, and text is lowercased one character at a time, so that Σ at a word's end becomes σ.
+like punctuation, and text is lowercased one character at a time, so that Σ at a word's end becomes σ. What a character
+is follows from the toolkit's own table, not from Python's: the same text has the same words on every Python.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 from typing import Optional
+
+from paddle_ranker.encoding.unicode.table import INVISIBLE, MARK, SPACE, SYMBOL, UNASSIGNED, unicode_table
 
 _SPACES = " \t\n\r"
 _CJK_RANGES = (
@@ -46,6 +48,7 @@ class WordSplitter:
 
     def __init__(self, rules: TextRules = TextRules()) -> None:
         self.rules = rules
+        self._unicode = unicode_table()
         self._table = _CharacterTable(self)
 
     def split(self, text: str) -> list[str]:
@@ -69,16 +72,16 @@ class WordSplitter:
 
     def _clean(self, text: str) -> str:
         if self.rules.do_lower_case:
-            text = "".join(char.lower() for char in text)
+            text = "".join(map(self._unicode.lower, text))
         return "".join(map(self._clean_character, text))
 
     def _clean_character(self, char: str) -> str:
         if char in _SPACES:
             return " "
-        category = unicodedata.category(char)
-        if category[0] == "C" or char == "\ufffd":
+        kind = self._unicode.kind(char)
+        if kind in (INVISIBLE, UNASSIGNED) or char == "\ufffd":
             return ""
-        if char.isspace():
+        if kind == SPACE:
             return " "
         if self.rules.tokenize_chinese_chars and is_chinese(ord(char)):
             return f" {char} "
@@ -86,17 +89,23 @@ class WordSplitter:
 
     def _fold(self, token: str) -> str:
         if self.rules.strips_accents:
-            decomposed = unicodedata.normalize("NFD", token)
-            token = "".join(char for char in decomposed if unicodedata.category(char) != "Mn")
-        return "".join(f" {char} " if _is_isolated(char) else char for char in token)
+            decomposed = self._unicode.decompose(token)
+            token = "".join(char for char in decomposed if self._unicode.kind(char) != MARK)
+        return "".join(f" {char} " if self._is_isolated(char) else char for char in token)
+
+    def _is_isolated(self, char: str) -> bool:
+        """Whether `char` is a word of its own: punctuation (all of ASCII's non-alphanumerics) or a symbol."""
+        if "!" <= char <= "~":
+            return not char.isalnum()
+        return self._unicode.kind(char) == SYMBOL or char in _SYMBOLS_BY_NAME
 
     def replacement(self, char: str) -> str:
         """Return what stands for `char` in every normalized text, or `_DEPENDS_ON_CONTEXT`."""
         cleaned = self._clean(char)
         # Decomposing puts combining marks in canonical order; of those only the ones that are kept can be seen moving.
         if self.rules.strips_accents and any(
-            unicodedata.combining(mark) and unicodedata.category(mark) != "Mn"
-            for mark in unicodedata.normalize("NFD", cleaned)
+            self._unicode.combining(mark) and self._unicode.kind(mark) != MARK
+            for mark in self._unicode.decompose(cleaned)
         ):
             return _DEPENDS_ON_CONTEXT
         return "".join(" " if char == " " else self._fold(char) for char in cleaned)
@@ -119,10 +128,3 @@ class _CharacterTable(dict[int, str]):
 def is_chinese(code_point: int) -> bool:
     """Return whether a character is an ideograph, which the rules make a word of its own."""
     return any(first <= code_point <= last for first, last in _CJK_RANGES)
-
-
-def _is_isolated(char: str) -> bool:
-    """Whether `char` is a word of its own: punctuation (all of ASCII's non-alphanumerics) or a symbol."""
-    if "!" <= char <= "~":
-        return not char.isalnum()
-    return unicodedata.category(char)[0] in "PS" or char in _SYMBOLS_BY_NAME

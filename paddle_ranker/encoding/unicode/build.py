@@ -1,0 +1,81 @@
+"""Make the table of characters: `python3.11 -m paddle_ranker.encoding.unicode.build --oldest python3.9`.
+
+It has the Unicode version of the Python that runs this. Another version gives some texts other tokens: take one where
+that is wanted, and say so in the release's notes.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from paddle_ranker.encoding.unicode.table import FILE, UNASSIGNED, kind_of_category
+from paddle_ranker.errors import RankerError
+from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.storage.atomic import new_file
+
+_ASSIGNED = """import json, sys, unicodedata as u
+print(json.dumps([u.unidata_version, [i for i in range(sys.maxunicode + 1) if u.category(chr(i)) != "Cn"]]))"""
+
+
+@dataclass(frozen=True)
+class BuildOptions(Options):
+    oldest: str = option(help="the oldest Python that the package runs on: a command")
+    output_file: str = option(str(FILE), help="where to write the table")
+
+
+def make_table(oldest: str, assigned: set[int]) -> dict[str, Any]:
+    """Return what the table's file holds.
+
+    | name | holds |
+    | --- | --- |
+    | `unicode`, `oldest` | the Unicode versions of this Python and of the oldest one |
+    | `kinds` | runs of code points of one kind: its letter, then the first one, hexadecimal |
+    | `young` | characters that the oldest Python lacks: lower case, NFKC, combining class, where they have one |
+
+    Args:
+        oldest, assigned: the oldest Python's Unicode version, and the code points that it knows.
+    """
+    runs: list[str] = []
+    young: dict[str, dict[str, Any]] = {}
+    for code in range(sys.maxunicode + 1):
+        char = chr(code)
+        kind = kind_of_category(unicodedata.category(char))
+        if not runs or runs[-1][0] != kind:
+            runs.append(f"{kind}{code:x}")
+        if kind != UNASSIGNED and code not in assigned:
+            if unicodedata.normalize("NFD", char) != char:
+                raise RankerError(f"U+{code:04X} decomposes, which the table has no place for: add one")
+            compatible, lower = unicodedata.normalize("NFKC", char), char.lower()
+            facts = {"lower": lower if lower != char else "", "nfkc": compatible if compatible != char else "",
+                     "ccc": unicodedata.combining(char)}  # fmt: skip
+            if any(facts.values()):
+                young[f"{code:x}"] = {name: value for name, value in facts.items() if value}
+    return {"unicode": unicodedata.unidata_version, "oldest": oldest, "kinds": " ".join(runs), "young": young}
+
+
+def build(options: BuildOptions) -> None:
+    """Write the table."""
+    try:
+        done = subprocess.run([options.oldest, "-c", _ASSIGNED], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise RankerError(f"--oldest {options.oldest}: does not run ({error}); give a Python's command") from error
+    version, assigned = json.loads(done.stdout)
+    table = make_table(version, set(assigned))
+    with new_file(options.output_file, "w", encoding="ascii") as stream:
+        stream.write(json.dumps(table, indent=1) + "\n")
+    print(f"{options.output_file}: Unicode {table['unicode']}, {len(table['young'])} characters beyond {version}'s")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(build, BuildOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""The kinds of characters by one version of Unicode: the same tokens on every Python.
+
+`unicodedata` and `str` know the Unicode version of the Python they belong to: 13.0 in Python 3.9, 15.0 in 3.12. A
+character that is an emoji to one is unassigned to another. `table.json`, which `build.py` makes, says for every code
+point what kind of character it is. What Unicode promises never to change for an assigned character (its decomposition,
+its combining class, its lower case) is left to Python, but for the characters that are younger than the oldest Python
+that this package runs on: they stand in the table too.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from bisect import bisect_right
+from functools import lru_cache
+from pathlib import Path
+
+FILE = Path(__file__).resolve().parent / "table.json"
+# A letter for each kind of character, by its general category.
+UNASSIGNED = "u"  # Cn
+INVISIBLE = "i"  # Cc, Cf, Co, Cs: control, format and private-use characters, surrogates
+SPACE = "s"  # Z
+MARK = "m"  # Mn: marks that take no place of their own, accents first of all
+SYMBOL = "p"  # P and S: punctuation and symbols
+LETTER = "l"  # L and N: letters, ideographs, digits
+OTHER = "o"  # Mc, Me
+
+
+def kind_of_category(category: str) -> str:
+    """Return the kind of the characters of a general category, such as `Lu`."""
+    if category in ("Cn", "Mn"):
+        return UNASSIGNED if category == "Cn" else MARK
+    kinds = {"C": INVISIBLE, "Z": SPACE, "P": SYMBOL, "S": SYMBOL, "L": LETTER, "N": LETTER, "M": OTHER}
+    return kinds[category[0]]
+
+
+class UnicodeTable:
+    """What is known of characters by one version of Unicode.
+
+    Attributes: `version`, of Unicode; `oldest`, the version that the oldest supported Python knows.
+    """
+
+    def __init__(self, content: dict[str, object]) -> None:
+        """Take what `table.json` holds: `build.py` says what that is."""
+        self.version, self.oldest = str(content["unicode"]), str(content["oldest"])
+        runs = str(content["kinds"]).split()
+        self._kinds = [run[0] for run in runs]
+        self._starts = [int(run[1:], 16) for run in runs]
+        young: dict[str, dict[str, str]] = content["young"]  # type: ignore[assignment]
+        self._lower = {chr(int(code, 16)): facts["lower"] for code, facts in young.items() if "lower" in facts}
+        self._compatible = {chr(int(code, 16)): facts["nfkc"] for code, facts in young.items() if "nfkc" in facts}
+        self._combining = {chr(int(code, 16)): int(facts["ccc"]) for code, facts in young.items() if "ccc" in facts}
+
+    def kind(self, char: str) -> str:
+        """Return the kind of a character: one of the letters above."""
+        return self._kinds[bisect_right(self._starts, ord(char)) - 1]
+
+    def lower(self, char: str) -> str:
+        """Return a character in lower case; a character that is unassigned as it is."""
+        if char.isascii():
+            return char.lower()
+        return char if self.kind(char) == UNASSIGNED else self._lower.get(char) or char.lower()
+
+    def combining(self, char: str) -> int:
+        """Return the combining class of an assigned character; 0 where it starts anew."""
+        return self._combining.get(char) or unicodedata.combining(char)
+
+    def decompose(self, text: str) -> str:
+        """Return a text of assigned characters in canonical decomposition (NFD)."""
+        # No young character decomposes; what is left for the table is the order of marks.
+        decomposed = "".join(unicodedata.normalize("NFD", char) for char in text)
+        result: list[str] = []
+        marks: list[str] = []
+        for char in decomposed:
+            if self.combining(char):
+                marks.append(char)
+                continue
+            result += [*sorted(marks, key=self.combining), char]
+            marks = []
+        return "".join(result + sorted(marks, key=self.combining))
+
+    def settle(self, char: str) -> str:
+        """Return what every Python normalises (NFKC) and lowers as this version of Unicode does.
+
+        Nearly always `char`. A young one stands as what it becomes; U+FFFD stands for unassigned ones and young marks,
+        whose place among other marks an older Python does not know.
+        """
+        if self.kind(char) == UNASSIGNED or char in self._combining:
+            return "\ufffd"
+        char = self._compatible.get(char, char)
+        return self._lower.get(char, char)
+
+
+@lru_cache(maxsize=1)
+def unicode_table() -> UnicodeTable:
+    """Return the one table that all tokens are made by."""
+    return UnicodeTable(json.loads(FILE.read_text(encoding="ascii")))

@@ -179,6 +179,46 @@ def posts_of(image: bytes) -> dict[str, str]:
     return {"text_1": "深度", "text_2": "学习", "image_1": base64.b64encode(image).decode()}
 
 
+SMUGGLED = b"/smuggled"  # the target of a request in the body of another: what the server says of it is a fault
+_INNER = b"GET " + SMUGGLED + b" HTTP/1.1\r\nHost: ranker\r\n\r\n"
+_UPGRADES = (
+    b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n",
+    b"Upgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n",
+    b"Upgrade: TLS/1.0, h2c\r\nConnection: upgrade\r\nConnection: close\r\n",
+)
+_LENGTHS = (
+    b"%d",
+    b"0%d",
+    b"+%d",
+    b"%d, %d",
+    b"0, %d",
+    b"\t%d",
+    b"%d\r\nContent-Length: 0",
+    b"\r\n %d",
+    b"0x%x",
+    b"%d;a",
+)
+_CODINGS = (
+    *(b"chunked", b"Chunked", b"xchunked", b"chunked, identity", b"gzip, chunked", b"identity", b"\x0bchunked"),
+    *(b"chunked\r\nTransfer-Encoding: identity", b"\r\n chunked", b"chunked;q=1", b"", b"chunked\r\nContent-Length: 4"),
+)
+_CHUNKS = (b"%x", b"0%x", b"%X;a=b", b'%x;a="\r\n"', b"+%x", b"0x%x", b" %x", b"%x ", b"1%016x", b"%x\n", b"%x\r")
+
+
+def smuggling(dice: random.Random) -> bytes:
+    """Return a request whose body, however its end is stated, is another request that nobody is to answer."""
+    method = dice.choice((b"POST", b"POST", b"PUT", b"GET", b"OPTIONS", b"CONNECT"))
+    head = method + b" /live HTTP/" + dice.choice((b"1.1", b"1.1", b"1.0")) + b"\r\nHost: ranker\r\n"
+    offers = [dice.choice(_UPGRADES), b"Expect: 100-continue\r\n", b"X: a\r\n\tb\r\n", b"X: a\rb\r\n"]
+    head += b"".join(dice.sample(offers, dice.choice((0, 1, 1, 2))))
+    if dice.random() < 0.5:
+        length = dice.choice(_LENGTHS)
+        return head + b"Content-Length: " + length % ((len(_INNER),) * length.count(b"%")) + b"\r\n\r\n" + _INNER
+    chunk = dice.choice((_CHUNKS[0], dice.choice(_CHUNKS))) % len(_INNER)
+    head += b"Transfer-Encoding: " + dice.choice((_CODINGS[0], dice.choice(_CODINGS)))
+    return head + b"\r\n\r\n" + chunk + b"\r\n" + _INNER + b"\r\n0\r\n\r\n"
+
+
 def makers() -> dict[str, Callable[[random.Random], bytes]]:
     """Return, by name, what makes a request that is nearly right from a generator of chances."""
     texts, tokens, image = good_request(), token_request(), picture()
@@ -221,6 +261,7 @@ def makers() -> dict[str, Callable[[random.Random], bytes]]:
         "protobuf in a frame": lambda dice: frame(mutated_bytes(dice.choice(payloads), dice)),
         "messages in a frame": lambda dice: frame(message(dice)),
         "HTTP requests": one_of(requests),
+        "HTTP, requests in bodies": smuggling,
         "protobuf over HTTP": lambda dice: http(INFERENCE, message(dice), "application/x-protobuf"),
         "JSON, inference": bodies(INFERENCE, as_json),
         "JSON, pipeline": bodies(GATEWAY, [PIPELINE]),

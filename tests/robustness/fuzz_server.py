@@ -2,11 +2,11 @@
 
 python -m tests.robustness.fuzz_server [--address 127.0.0.1:8600] [--seconds 120] [--requests 100000] [--seed 0]
 
-Mutations of valid baidu_std frames, protobuf messages, HTTP requests, JSON bodies, forms, images and HTTP/2 go to one
-port; without an address, to a server of this project's that is started on a tiny ranker and a tiny model of pairs of
-posts. A failure is an answer that is none, an internal error, a connection that neither answers nor ends, a good
-request that does not get its scores, an error in the started server's log, or a server that has ended. The exit status
-is 1 where there was one; --seed repeats a run.
+Mutations of valid baidu_std frames, protobuf messages, HTTP requests, JSON bodies, forms, images and HTTP/2, and HTTP
+requests in the bodies of others, go to one port; without an address, to a server of this project's that is started on a
+tiny ranker and a tiny model of pairs of posts. A failure is an answer that is none, an internal error, a body that is
+taken for a request, a connection that neither answers nor ends, a good request that does not get its scores, an error
+in the started server's log, or a server that has ended. The exit status is 1 where there was one; --seed repeats a run.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from paddle_ranker.serving.clients.base import ScoringClient
 from paddle_ranker.serving.clients.errors import ServerError
 from paddle_ranker.serving.core.faults import INTERNAL
 from paddle_ranker.serving.paddle.messages import messages
-from tests.robustness.fuzz_inputs import TITLES, makers, picture, posts_of
+from tests.robustness.fuzz_inputs import SMUGGLED, TITLES, makers, picture, posts_of
 
 _ANSWERS = (b"HTTP/1.1 ", b"PRPC", b"\x00\x00")  # an HTTP/2 frame begins with its length, which is small
 _QUIET_SECONDS = 0.02  # without an answer for so long the client says that it has sent all
@@ -237,7 +237,11 @@ class _Fuzzer:
             return f"no connection ({error or type(error).__name__})"
         try:
             with contextlib.suppress(ConnectionError):  # it may refuse before all is sent
-                writer.write(data)
+                head, end, body = data.partition(b"\r\n\r\n") if SMUGGLED in data else (data, b"", b"")
+                writer.write(head + end)
+                if body:  # in a packet of its own, it is taken for a request more easily
+                    await asyncio.sleep(_QUIET_SECONDS / 2)
+                    writer.write(body)
             answer = b""
             with contextlib.suppress(asyncio.TimeoutError):
                 answer = await asyncio.wait_for(reader.read(1 << 16), _QUIET_SECONDS)
@@ -247,6 +251,9 @@ class _Fuzzer:
                 with contextlib.suppress(OSError):
                     writer.write_eof()
                 answer = await asyncio.wait_for(reader.read(1 << 16), self._options.patience)
+            with contextlib.suppress(asyncio.TimeoutError):
+                while SMUGGLED in data and (more := await asyncio.wait_for(reader.read(1 << 16), _QUIET_SECONDS)):
+                    answer += more
             return _judged(answer)
         except ConnectionError:
             return "closed"
@@ -275,6 +282,8 @@ def _judged(answer: bytes) -> str:
         return "closed"
     if not answer.startswith(_ANSWERS):
         return f"an answer of no protocol, {answer[:40]!r}"
+    if SMUGGLED in answer:
+        return "a body became a request"
     if answer.startswith(b"HTTP/1.1 500"):
         return "internal error"
     if answer.startswith(b"PRPC") and len(answer) >= 12:

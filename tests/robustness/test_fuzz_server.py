@@ -74,6 +74,7 @@ async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
         (answering(b"HTTP/1.1 500 Internal Server Error\r\n\r\n"), "internal error"),
         (answering(baidu_std.reply(1, error=(2001, "bug"))), "internal error"),
         (answering(b"Segmentation fault"), "an answer of no protocol"),
+        (answering(b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 404 Not Found\r\n\r\n/smuggled"), "a body became a request"),
         (silence, "hangs"),
     ],
 )

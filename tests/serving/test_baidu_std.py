@@ -273,18 +273,24 @@ def test_an_idle_connection_stays_open() -> None:
     serve(check, body_seconds=0.05)
 
 
-def test_a_client_that_goes_away_frees_its_work() -> None:
+@pytest.mark.parametrize("in_flight", [64, 2])  # at 2 no more is read
+def test_a_client_that_goes_away_frees_its_work(in_flight: int) -> None:
     async def check(connect: Any, service: FakeService, protocols: Any) -> None:
         service.gate = asyncio.Event()
         connection = await connect()
         connection.writer.write(frame() + frame())
         await until(lambda: service.waiting == 2)
         connection.writer.close()
-        await until(lambda: service.cancelled == 2)
+
+        def is_noticed() -> bool:
+            protocols[0].check(0.0)
+            return service.cancelled == 2
+
+        await until(is_noticed)
         await until(lambda: protocols[0].in_flight == 0)
 
     closed: list[Any] = []
-    serve(check, on_close=closed.append)
+    serve(check, on_close=closed.append, in_flight=in_flight)
     assert len(closed) == 1
 
 

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import asyncio
-import select
 from typing import Any, Optional, cast
 
 import httptools
@@ -18,13 +17,12 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from paddle_ranker.serving.core.peers import look_at
 from paddle_ranker.serving.http.middleware import cancel_work
 from paddle_ranker.serving.http.writes import JoinedWrites, refusal
 
 WAITING, HEAD, BODY = range(3)  # what has come of the request that is being read: nothing, or up to somewhere in it
 _LOOK_SECONDS, _LONGEST_LOOK = 0.25, 2.0  # between looks whether a client is still there; they grow
-_GONE = select.POLLERR | select.POLLHUP
-_SENT_ALL = getattr(select, "POLLRDHUP", 0)  # Linux has it
 _PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -49,7 +47,6 @@ class HttpConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; what is written goes out in few packets."""
-        self._socket = transport.get_extra_info("socket")
         self.joined = JoinedWrites(cast(asyncio.Transport, transport), self._is_sending)
         super().connection_made(cast(asyncio.Transport, self.joined))
 
@@ -205,20 +202,15 @@ class HttpConnection(HttpToolsProtocol):
         running = self._running
         if running is None or not (self._sent_all or self.flow.read_paused) or self.transport.is_closing():
             return
-        state = self._state()
-        if state & _GONE:
+        peer = look_at(self.transport)
+        if peer.left:
             self.transport.abort()
             return
-        has_sent_all = self._sent_all or state & _SENT_ALL
+        has_sent_all = self._sent_all or peer.sent_all
         if has_sent_all and running.scope["http_version"] == "1.1" and not running.response_started:
             self.transport.write(_PROBE)
         self._look_seconds = min(2 * self._look_seconds, _LONGEST_LOOK)
         self._look = self.loop.call_later(self._look_seconds, self._look_after_client)
-
-    def _state(self) -> int:
-        poll = select.poll()
-        poll.register(self._socket.fileno(), _SENT_ALL)
-        return next((events for _, events in poll.poll(0)), 0)
 
     def _close(self) -> None:
         if self._last_answer and not self.joined.has_ended:

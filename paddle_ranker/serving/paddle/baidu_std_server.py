@@ -12,6 +12,7 @@ from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.budget import ByteBudget, Share
 from paddle_ranker.serving.core.faults import INTERNAL, INVALID, NO_METHOD, NOT_FOUND, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import require_key
+from paddle_ranker.serving.core.peers import look_at
 from paddle_ranker.serving.core.scores import Counting, ScoringService
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.general_model import MOST_FIELDS, infer
@@ -116,6 +117,8 @@ class BaiduStdProtocol(asyncio.Protocol):
         """See `Connection`."""
         if now - self._asked > self._idle_seconds and not self.in_flight:
             self.shutdown()
+        elif not self._reading and not self._transport.is_closing() and look_at(self._transport).sent_all:
+            self._transport.abort()  # as where it is read from: who closes his side has left
 
     def abort(self) -> None:
         """See `Connection`."""

@@ -7,6 +7,7 @@ import time
 from typing import Optional, cast
 
 from paddle_ranker.serving.core.connections import Connections
+from paddle_ranker.serving.core.peers import look_at
 from paddle_ranker.serving.process.http2_streams import ENHANCE_YOUR_CALM, OpenStreams, goaway
 
 _GOODBYE_SECONDS = 1.0  # that a client has to go by itself when the server stops
@@ -81,6 +82,10 @@ class Relay(asyncio.Protocol):
         """See `Connection`."""
         if now - self._moved > self._idle_seconds:
             self.transport.abort()
+        if self.transport.is_closing():
+            return
+        if not self.transport.is_reading() and look_at(self.transport).sent_all:
+            self.transport.abort()  # as where it is read from: who closes his side has left
         since = self._streams.half_sent_since()
         if since is not None and now - since > self._body_seconds:
             self._end(f"a request did not arrive within {self._body_seconds:g} seconds")

@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option, redeclare, run_command
 from paddle_ranker.training.losses.expression import RankingLoss
 from paddle_ranker.training.options import RankerTrainingOptions
+
+if TYPE_CHECKING:
+    from paddle_ranker.training.task import OnEvaluation
+    from paddle_ranker.training.trainer import FitResult
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,12 @@ class TrainCeOptions(RankerTrainingOptions):
         return self.expression.compares_titles if self.group_by_query is None else self.group_by_query
 
 
-def train(options: TrainCeOptions) -> None:
-    """Train as the options say; checkpoints go to `options.save_dir`."""
-    runtime.prepare_command(options.cpu_threads)
+def train(options: TrainCeOptions, on_evaluation: Optional[OnEvaluation] = None) -> FitResult:
+    """Train as the options say; checkpoints go to `options.save_dir`. Return where it ended.
+
+    `on_evaluation` is called with the step and the measures of each evaluation; True ends the training there.
+    """
+    runtime.prepare(options.cpu_threads)
     from cross_encoder.data import encode_labels, left_out
     from cross_encoder.model import LabeledExamples
     from paddle_ranker.data.records import LabeledPair, RecordFile
@@ -83,12 +90,18 @@ def train(options: TrainCeOptions) -> None:
     examples = LabeledExamples(data, loss)
     facts = {"group_by_query": options.groups, "margin": loss.margin, "examples": len(examples)}
     files = {"train_set": options.train_set, "test_file": options.test_file}
-    train_ranker(start, examples, evaluation, options, files=files, facts=facts)
+    return train_ranker(start, examples, evaluation, options, files=files, facts=facts, on_evaluation=on_evaluation)
+
+
+def run(options: TrainCeOptions) -> None:
+    """Train, and print where it ended."""
+    runtime.prepare_command(options.cpu_threads)
+    train(options)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; return its exit status."""
-    return run_command(train, TrainCeOptions, argv, description=__doc__ or "")
+    return run_command(run, TrainCeOptions, argv, description=__doc__ or "")
 
 
 if __name__ == "__main__":

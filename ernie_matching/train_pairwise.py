@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.options import option, redeclare, run_command
 from paddle_ranker.training.losses.expression import RankingLoss
 from paddle_ranker.training.losses.registry import loss_help
 from paddle_ranker.training.options import RankerTrainingOptions
+
+if TYPE_CHECKING:
+    from paddle_ranker.training.task import OnEvaluation
+    from paddle_ranker.training.trainer import FitResult
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,12 @@ class TrainPairwiseOptions(RankerTrainingOptions):
     loss: str = redeclare(RankerTrainingOptions, "loss", "margin_probability", help=lambda: loss_help(listwise=False))
 
 
-def train(options: TrainPairwiseOptions) -> None:
-    """Train as the options say; checkpoints go to `options.save_dir`."""
-    runtime.prepare_command(options.cpu_threads)
+def train(options: TrainPairwiseOptions, on_evaluation: Optional[OnEvaluation] = None) -> FitResult:
+    """Train as the options say; checkpoints go to `options.save_dir`. Return where it ended.
+
+    `on_evaluation` is called with the step and the measures of each evaluation; True ends the training there.
+    """
+    runtime.prepare(options.cpu_threads)
     from ernie_matching.data import encode_triples
     from ernie_matching.model import PairwiseExamples
     from paddle_ranker.data.records import RecordFile, Triple
@@ -54,12 +61,18 @@ def train(options: TrainPairwiseOptions) -> None:
     examples = PairwiseExamples(triples, loss)
     facts = {"margin": loss.margin, "examples": len(examples)}
     files = {"train_file": options.train_file, "test_file": options.test_file}
-    train_ranker(start, examples, evaluation, options, files=files, facts=facts)
+    return train_ranker(start, examples, evaluation, options, files=files, facts=facts, on_evaluation=on_evaluation)
+
+
+def run(options: TrainPairwiseOptions) -> None:
+    """Train, and print where it ended."""
+    runtime.prepare_command(options.cpu_threads)
+    train(options)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; return its exit status."""
-    return run_command(train, TrainPairwiseOptions, argv, description=__doc__ or "")
+    return run_command(run, TrainPairwiseOptions, argv, description=__doc__ or "")
 
 
 if __name__ == "__main__":

@@ -13,15 +13,16 @@ from paddle_ranker import runtime
 from paddle_ranker.options import run_command
 
 if TYPE_CHECKING:
+    from paddle_ranker.training.task import OnEvaluation
     from paddle_ranker.training.trainer import FitResult
 
 
-def train(options: TrainEntailmentOptions) -> FitResult:
+def train(options: TrainEntailmentOptions, on_evaluation: Optional[OnEvaluation] = None) -> FitResult:
     """Train as the options say; checkpoints go to `options.save_dir`. Return where it ended.
 
     The metrics are `loss` (nats), `accuracy` and `macro_f1` of the validation pairs.
     """
-    runtime.prepare_command(options.cpu_threads)
+    runtime.prepare(options.cpu_threads)
     import numpy as np
 
     from multimodal_entailment.examples import HeldOut, PostExamples
@@ -53,12 +54,14 @@ def train(options: TrainEntailmentOptions) -> FitResult:
         lower_is_better=options.metric == "loss",
         part_factors=start.part_factors,
         identity={"options": options.identity(), "content": data.content},
+        on_evaluation=on_evaluation,
     )
     return run.train(task)
 
 
 def command(options: TrainEntailmentOptions) -> None:
     """Train, and print where it ended."""
+    runtime.prepare_command(options.cpu_threads)
     train(options)
 
 

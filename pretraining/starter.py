@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paddle_ranker import runtime
 from paddle_ranker.commands.starter import PRETRAINING
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def pretrain(texts: Iterable[str], config: EncoderConfig, tokenizer: Path, steps
     from pretraining.mlm_options import TrainMlmOptions
     from pretraining.train_mlm import train
 
+    runtime.prepare_command(0)
     if config.hidden_size < _NARROW:
         config = replace(config, initializer_range=_SPREAD)
     with tempfile.TemporaryDirectory() as name:

@@ -13,16 +13,17 @@ from paddle_ranker.options import run_command
 from pretraining.mlm_options import TrainMlmOptions
 
 if TYPE_CHECKING:
+    from paddle_ranker.training.task import OnEvaluation
     from paddle_ranker.training.trainer import FitResult
 
 
-def train(options: TrainMlmOptions) -> FitResult:
+def train(options: TrainMlmOptions, on_evaluation: Optional[OnEvaluation] = None) -> FitResult:
     """Train as the options say; checkpoints go to `options.save_dir`, each an encoder folder. Return where it ended.
 
     `max_steps` and `max_minutes` are its budget. The metrics are `loss` (nats a masked token), `perplexity` and
     `accuracy` of the held-out text; the lowest loss makes the best checkpoint.
     """
-    runtime.prepare_command(options.cpu_threads)
+    runtime.prepare(options.cpu_threads)
     from paddle_ranker.training.trainer import Task
     from pretraining.examples import HeldOut, MaskedExamples, perplexity
     from pretraining.mlm_start import describe_data, make_masking, open_data, start_mlm
@@ -45,12 +46,14 @@ def train(options: TrainMlmOptions) -> FitResult:
         identity={"options": options.identity(), "content": data.content},
         begin_epoch=examples.begin_epoch,
         describe=lambda means: {**means, "perplexity": perplexity(means["loss"])},
+        on_evaluation=on_evaluation,
     )
     return start.run.train(task)
 
 
 def run(options: TrainMlmOptions) -> None:
     """Train, and print where it ended."""
+    runtime.prepare_command(options.cpu_threads)
     train(options)
 
 

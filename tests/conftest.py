@@ -52,6 +52,7 @@ def commands_here(folder: Optional[Path] = None) -> Iterator[None]:
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runtime, "prepare_command", lambda threads: None)
+        patch.setattr(runtime, "prepare", lambda threads=None: None)
         if folder:
             patch.chdir(folder)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.evaluate import EvaluationSet
@@ -18,7 +18,7 @@ from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.training.examples import RankingExamples
 from paddle_ranker.training.options import RankerTrainingOptions
 from paddle_ranker.training.run import Run, start_run
-from paddle_ranker.training.task import Task
+from paddle_ranker.training.task import OnEvaluation, Task
 from paddle_ranker.training.trainer import FitResult
 
 FOLDED_HEAD_FACTOR = 2.0  # two opposite rows become one, which moves half as far a step
@@ -86,12 +86,14 @@ def train_ranker(
     *,
     files: dict[str, str],
     facts: dict[str, Any],
+    on_evaluation: Optional[OnEvaluation] = None,
 ) -> FitResult:
     """Train, evaluate as it goes, keep the best checkpoint by `options.metric`, and print where it ended.
 
     Args:
         files: the training and the evaluation file, by the names of their options: a resumed run needs the same.
         facts: what belongs into `ranker.json` beside the options (the loss's margin, the number of examples).
+        on_evaluation: see `Task`.
     """
     run, parts = start.run, start.parts
     if run.processes.is_first:
@@ -132,5 +134,6 @@ def train_ranker(
         lower_is_better=not MEASURES[options.metric].higher_is_better,
         part_factors=start.part_factors,
         identity=identity,
+        on_evaluation=on_evaluation,
     )
     return run.train(task)

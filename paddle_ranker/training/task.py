@@ -14,6 +14,9 @@ from paddle_ranker.encoding.batching import Groups
 if TYPE_CHECKING:
     from paddle import Tensor, nn
 
+# Called in the first process with the step and the measures of each evaluation; a true answer ends the training there.
+OnEvaluation = Callable[[int, dict[str, float]], Optional[bool]]
+
 
 class Examples(Protocol):
     """The training examples, encoded.
@@ -53,6 +56,7 @@ class Task:
     identity: what a resumed run must have in common with this one, as JSON holds it
     begin_epoch: called with each epoch, from 1, before its first batch, and with the one a resumed run goes on in
     describe: returns what a progress line shows of a batch's means, the loss first
+    on_evaluation: called after each evaluation, and may end the training
     """
 
     network: nn.Layer
@@ -65,3 +69,4 @@ class Task:
     identity: Mapping[str, Any] = field(default_factory=dict)
     begin_epoch: Callable[[int], None] = lambda epoch: None
     describe: Callable[[dict[str, float]], dict[str, float]] = dict
+    on_evaluation: Optional[OnEvaluation] = None

@@ -26,8 +26,9 @@ from paddle_ranker.training.task import Task
 
 @dataclass(frozen=True)
 class FitResult:
-    """Where a training ended: its steps, the best and the last evaluation, and its checkpoints.
+    """Where a training ended: its steps, the best and the last evaluation (`step` and measures), and its checkpoints.
 
+    `finished`: it is done; False: it ran out of `max_minutes`, and `resume` goes on.
     `skipped`: those of its steps that changed nothing, because their gradients overflowed in mixed precision.
     """
 
@@ -94,7 +95,7 @@ class _Trainer:
             task.network, use_amp=options.use_amp, dtype=options.amp_dtype, scale_loss=options.scale_loss
         )
         self.identity = {**task.identity, "total_steps": self.total_steps, "processes": processes.size}
-        self.done = Progress()
+        self.done, self.is_stopped = Progress(), False
         if resumed:
             if not options.force_resume:
                 refuse_differences(resumed, check_identity(resumed, self.identity))
@@ -129,7 +130,7 @@ class _Trainer:
 
             final = done.step >= self.total_steps
             improved = (final or done.step % options.eval_step == 0) and self._evaluate()
-            done.finished = final or 0 < options.early_stopping <= done.without_improvement
+            done.finished = final or self.is_stopped or 0 < options.early_stopping <= done.without_improvement
             if done.finished and self.precision.skipped == done.step:
                 raise RankerError(self._nothing_learned())
             # Without an evaluation of its own: a run in several pieces ends as one in a single piece.
@@ -234,6 +235,11 @@ class _Trainer:
         done.without_improvement = 0 if improved else done.without_improvement + 1
         if self.folder:
             self.folder.log.evaluation(done.step, metric, done.last, lower_is_better=self.task.lower_is_better)
+        if self.task.on_evaluation is not None:
+            measures = {name: value for name, value in done.last.items() if name != "step"}
+            with self.clock.paused():
+                asked = bool(self.folder and self.task.on_evaluation(done.step, measures))
+            self.is_stopped = self.processes.any(asked)
         return improved
 
     def _save(self, scheduled: bool) -> None:

@@ -62,6 +62,7 @@ def pairwise(files: Path, save_dir: Path, **changes: Any) -> dict[str, np.ndarra
 def plain(files: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runtime, "prepare_command", lambda threads: None)
+        patch.setattr(runtime, "prepare", lambda threads=None: None)
         return pairwise(files, tmp_path_factory.mktemp("plain"))
 
 

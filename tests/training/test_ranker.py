@@ -60,6 +60,7 @@ def parameters(folder: Path) -> np.ndarray:
 def plain(files: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runtime, "prepare_command", lambda threads: None)
+        patch.setattr(runtime, "prepare", lambda threads=None: None)
         return parameters(trained(tmp_path_factory.mktemp("plain"), files))
 
 

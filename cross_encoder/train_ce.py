@@ -70,7 +70,7 @@ def train(options: TrainCeOptions, on_evaluation: Optional[OnEvaluation] = None)
 
     # The small file first: what is wrong with it shows before the large one is read.
     evaluation = open_evaluation(start, options.test_file, options)
-    source = RecordFile(options.train_set, LabeledPair, skip_bad_rows=options.skip_bad_rows)
+    source = RecordFile(options.train_set, LabeledPair, options)
     data = encode_labels(
         source,
         parts.pair_encoder,

@@ -50,7 +50,7 @@ def train(options: TrainPairwiseOptions, on_evaluation: Optional[OnEvaluation] =
 
     # The small file first: what is wrong with it shows before the large one is read.
     evaluation = open_evaluation(start, options.test_file, options)
-    source = RecordFile(options.train_file, Triple, skip_bad_rows=options.skip_bad_rows)
+    source = RecordFile(options.train_file, Triple, options)
     memory, expression = options.data_memory_mb << 20, options.expression
     triples = encode_triples(source, parts.pair_encoder, Path(options.save_dir), memory, loss=expression)
     if start.run.processes.is_first:

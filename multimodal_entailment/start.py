@@ -21,6 +21,7 @@ from paddle_ranker.model.folder import Fresh, start_ranker
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.storage.digest import content_digest
+from paddle_ranker.storage.same import warn_of_same_data
 from paddle_ranker.training.run import Run, start_run
 
 
@@ -125,6 +126,7 @@ def open_data(options: TrainEntailmentOptions) -> EntailmentData:
     if options.validation_file is None:
         split = split_posts(train, options.test_share, options.validation_share, options.split_seed)
     else:
+        warn_of_same_data({"train_file": options.train_file, "validation_file": options.validation_file})
         split = Split(train, read(options.validation_file), [])
         content["validation_file"] = content_digest(options.validation_file)
     return EntailmentData(split, content)

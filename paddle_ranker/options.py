@@ -34,6 +34,7 @@ from paddle_ranker.option_fields import redeclare as redeclare
 from paddle_ranker.option_parser import build_parser
 from paddle_ranker.registry import load_named_plugins
 
+TAB = "tab"  # what stands between the columns of a text file where nothing else is said
 AUTO_DEVICE = "auto"  # a GPU where there is one, else the CPU: `runtime.find_device`
 DEVICE_HELP = "auto: a GPU where there is one, else the CPU; or cpu, gpu, xpu, npu"
 
@@ -58,6 +59,25 @@ class RowOptions(Options):
 
     skip_bad_rows: bool = option(
         False, help="leave out malformed rows and count them, instead of stopping", shared=True
+    )
+    separator: str = option(
+        TAB,
+        help="between the columns of text files: tab, or one character, such as a comma, which turns quoting on",
+        shared=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.separator != TAB and (len(self.separator) != 1 or self.separator in '"\r\n\0'):
+            raise UsageError(f"--separator {self.separator!r}: give tab, or one character, as in --separator ,")
+
+
+@dataclass(frozen=True)
+class LabelOptions(RowOptions):
+    """What every command accepts that reads labels."""
+
+    fractional_labels: bool = option(
+        False, help="take fractions for graded labels; they are refused otherwise: scores are no labels", shared=True
     )
 
 

@@ -17,7 +17,7 @@ from paddle_ranker.encoding.options import TokenizerOptions
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.files import base_names
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.options import DeviceOptions, RowOptions, option, run_command
+from paddle_ranker.options import DeviceOptions, LabelOptions, option, run_command
 from paddle_ranker.scoring.options import BatchOptions
 from paddle_ranker.storage.digest import content_digest
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class BlendOptions(BatchOptions, TokenizerOptions, RowOptions, DeviceOptions):
+class BlendOptions(BatchOptions, TokenizerOptions, LabelOptions, DeviceOptions):
     ranker: str = option(positional=True, help="the ranker: a model folder")
     dev_file: str = option(
         positional=True, files=True, help="labelled pairs that the weights are learned from (query, title, label)"
@@ -74,7 +74,7 @@ def blend(options: BlendOptions) -> list[str]:
         raise RankerError(f"{target}: is there already; choose another TARGET, or remove it")
     runtime.select_device(options.device)
     parts = _member(options.ranker, options)
-    source = RecordFile(options.dev_file, LabeledPair, skip_bad_rows=options.skip_bad_rows)
+    source = RecordFile(options.dev_file, LabeledPair, options)
     dev = list(source)
     queries, labels = [pair.query for pair in dev], np.array([pair.label for pair in dev], dtype=np.float64)
     require_both_classes(options.dev_file, labels, "a blend")
@@ -84,7 +84,7 @@ def blend(options: BlendOptions) -> list[str]:
                 f"{options.train_file}: is {options.dev_file} again, and a linear model looks better than it is on "
                 "what it learned from: give another --train_file"
             )
-        learned = learn_linear(parts, training_pairs(options.train_file, options.skip_bad_rows))
+        learned = learn_linear(parts, training_pairs(options.train_file, options))
         added: Union[Learned, RankerParts] = learned
         parts, names, second = learned.parts, ["ranker", "linear model"], learned.logits(dev)
     else:

@@ -18,7 +18,7 @@ from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageE
 from paddle_ranker.files import base_names
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import LabelOptions, option, run_command
 from paddle_ranker.scoring.options import RankerOptions
 from paddle_ranker.storage.digest import content_digest
 
@@ -32,7 +32,7 @@ DEFAULT_METHOD = "platt"
 
 
 @dataclass(frozen=True)
-class CalibrateOptions(RankerOptions):
+class CalibrateOptions(LabelOptions, RankerOptions):
     """Options of `calibrate`."""
 
     ranker: str = option(positional=True, help="the ranker: a model folder, or its model_state.pdparams")
@@ -98,9 +98,7 @@ def fit_to_file(options: CalibrateOptions, parts: RankerParts) -> Calibration:
     assert options.dev_file is not None
     encoder = parts.pair_encoder
     windows = make_windows(encoder.max_seq_length, options.windows, options.window_overlap, options.window_top_k)
-    dev = EvaluationSet(
-        options.dev_file, encoder, options.batch_size, skip_bad_rows=options.skip_bad_rows, windows=windows
-    )
+    dev = EvaluationSet(options.dev_file, encoder, options.batch_size, rules=options, windows=windows)
     relevant, queries = int((dev.labels >= RELEVANT).sum()), len(set(dev.queries))
     print(f"{options.dev_file}: {dev.report} pairs of {queries:,} queries, {relevant:,} relevant")
     _require_enough(options.dev_file, queries, relevant, len(dev.labels) - relevant)

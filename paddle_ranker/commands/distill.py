@@ -15,7 +15,7 @@ from tqdm import tqdm
 from paddle_ranker.data.records import Record, RecordFile, Triple, write_records
 from paddle_ranker.errors import UsageError
 from paddle_ranker.files import paths_of
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import LabelOptions, option, run_command
 from paddle_ranker.scoring.options import ScoringOptions
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
@@ -26,7 +26,7 @@ ROWS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
-class DistillOptions(ScoringOptions):
+class DistillOptions(LabelOptions, ScoringOptions):
     teacher: str = option(
         help=f"the trained ranker, a model folder; of several, {os.pathsep!r} between them, the mean of their logits",
         positional=True,
@@ -50,9 +50,7 @@ class DistillOptions(ScoringOptions):
 
 def open_data(options: DistillOptions) -> list[RecordFile[Record]]:
     """Return the data files; raises `UsageError` where some hold triples and others pairs."""
-    sources = [
-        open_as_one_of(path, JUDGED_KINDS, skip_bad_rows=options.skip_bad_rows) for path in paths_of(options.data_file)
-    ]
+    sources = [open_as_one_of(path, JUDGED_KINDS, options) for path in paths_of(options.data_file)]
     if len({source.kind is Triple for source in sources}) > 1:
         kinds = "; ".join(f"{source.path}: {source.kind.role}" for source in sources)
         raise UsageError(f"triples and pairs do not go into one file ({kinds}): score them one by one")

@@ -14,7 +14,7 @@ from typing import Optional
 from paddle_ranker.data.records import LabeledPair, RecordFile, Triple, write_records
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.files import paths_of
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options import LabelOptions, option, run_command
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
 
@@ -23,7 +23,7 @@ Groups = dict[str, list[LabeledPair]]
 
 
 @dataclass(frozen=True)
-class MakeTriplesOptions(Options):
+class MakeTriplesOptions(LabelOptions):
     """Options of `make-triples`."""
 
     input_file: str = option(help="graded pairs: query, title, label", name="input", files=True)
@@ -34,7 +34,6 @@ class MakeTriplesOptions(Options):
     dev_share: Optional[float] = option(
         None, help=f"share of the queries to hold out (default: {DEV_SHARE} with --dev_file)", above=0, below=1
     )
-    skip_bad_rows: bool = option(False, help="leave bad rows out, and count them, instead of stopping at the first")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,7 +84,7 @@ def run(options: MakeTriplesOptions) -> None:
 def _run(options: MakeTriplesOptions) -> None:
     for path in filter(None, (options.output_file, options.dev_file)):
         check_writable(path)
-    graded = RecordFile(options.input_file, LabeledPair, skip_bad_rows=options.skip_bad_rows)
+    graded = RecordFile(options.input_file, LabeledPair, options)
     groups = group_by_query(graded)
     if graded.skipped:
         print(f"{options.input_file}: {graded.report()}")

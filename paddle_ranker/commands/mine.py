@@ -16,7 +16,7 @@ from paddle_ranker.data.records import write_records
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.files import paths_of
 from paddle_ranker.lexical.tokens import TOKENIZERS
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import LabelOptions, option, run_command
 from paddle_ranker.scoring.options import ScoringOptions
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
@@ -39,7 +39,7 @@ SCORE_RATIO = 0.95  # the best of those that NV-Retriever (2024) compares
 
 
 @dataclass(frozen=True)
-class MineOptions(ScoringOptions):
+class MineOptions(LabelOptions, ScoringOptions):
     queries: str = option(
         help="what is known: labelled pairs (query, title, label), triples, or pairs of a query and its answer",
         files=True,
@@ -125,7 +125,7 @@ def run(options: MineOptions) -> None:
 
 def _run(options: MineOptions) -> None:
     check_writable(options.output_file)
-    source = open_as_one_of(options.queries, JUDGED_KINDS, skip_bad_rows=options.skip_bad_rows)
+    source = open_as_one_of(options.queries, JUDGED_KINDS, options)
     queries = group_judgments(judged_pairs(source))
     positives = sum(len(judged.positives(options.positive_label)) for judged in queries)
     print(f"{options.queries}: {source.report()} {source.kind.role}; {len(queries):,} queries, {positives:,} positives")
@@ -136,7 +136,7 @@ def _run(options: MineOptions) -> None:
         )
     texts = source
     if options.corpus is not None:
-        texts = open_as_one_of(options.corpus, TITLE_KINDS, skip_bad_rows=options.skip_bad_rows)
+        texts = open_as_one_of(options.corpus, TITLE_KINDS, options)
     titles, repeated = distinct_titles(texts)
     print(
         f"{texts.path}: {texts.report()}; {len(titles):,} different titles, {repeated:,} repeat one of them", flush=True

@@ -18,22 +18,15 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import IO, Any, Optional, Union, cast
 
+from paddle_ranker.data.text import BOM, EMPTY_LINE, lines_of, refuse_binary, separated_rows
+from paddle_ranker.data.text import BadRow as BadRow
 from paddle_ranker.errors import DataError, DependencyError
+from paddle_ranker.options import TAB
 from paddle_ranker.registry import Registry
 from paddle_ranker.storage.atomic import check_writable, new_file
 
-BOM = b"\xef\xbb\xbf"
 JSON_EXTENSIONS = (".jsonl", ".ndjson", ".json")
 
-
-@dataclass(frozen=True)
-class BadRow:
-    """A row that could not be read, and why."""
-
-    reason: str
-
-
-_EMPTY_LINE = BadRow("an empty line")
 
 # A list holds cells by position, a dictionary holds them by column name.
 Row = Union[list[str], dict[str, Any], BadRow]
@@ -74,17 +67,19 @@ def _first(fits: Callable[[FileFormat], bool]) -> Optional[FileFormat]:
     return next((found for found in FORMATS.values() if fits(found)), None)
 
 
-def read_rows(path: str) -> Iterator[tuple[int, Row]]:
+def read_rows(path: str, separator: str = TAB) -> Iterator[tuple[int, Row]]:
     """Yield (number, row) of a file, numbered from 1; for text these are the numbers of its lines.
 
     The format is told by content: gzip and Parquet by their magic numbers, JSON lines by the extension `.jsonl` or
-    by a first line that is a JSON object; everything else is tab-separated text.
+    by a first line that is a JSON object; everything else is text, with tabs between its columns or `separator`.
     Raises `DataError` for a file that is missing, a folder, damaged, or of a format not known here.
     """
     with _open(path) as stream:
-        start = _peek(stream)
-        _refuse_foreign(path, start)
-        yield from _format_of(path, start).read(path, stream)
+        found = _recognise(path, stream)
+        if separator != TAB and found is FORMATS[_TABS]:
+            yield from separated_rows(path, stream, separator)
+        else:
+            yield from found.read(path, stream)
 
 
 def read_lines(path: str) -> Iterator[tuple[int, Union[str, BadRow]]]:
@@ -93,19 +88,24 @@ def read_lines(path: str) -> Iterator[tuple[int, Union[str, BadRow]]]:
     Raises `DataError` as `read_rows` does, and for Parquet.
     """
     with _open(path) as stream:
-        start = _peek(stream)
-        _refuse_foreign(path, start)
-        if not _format_of(path, start).is_text:
+        if not _recognise(path, stream).is_text:
             raise DataError(f"{path}: Parquet data, expected text; name the file .parquet")
-        for number, line in _lines(path, stream):
-            yield number, "" if line == _EMPTY_LINE else line
+        for number, line in lines_of(path, stream):
+            yield number, "" if line == EMPTY_LINE else line
 
 
-def _refuse_foreign(path: str, start: bytes) -> None:
+def _recognise(path: str, stream: io.BufferedReader) -> FileFormat:
+    """Return the format of an open file; raises `DataError` for what is in none."""
+    start = _peek(stream)
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{path}: UTF-16 text, expected UTF-8; convert it with iconv -f UTF-16 -t UTF-8")
     if start.startswith(b"PK\x03\x04"):
         raise DataError(f"{path}: a zip archive or a spreadsheet; unpack it, or save it as tab-separated text")
+    found = _format_of(path, start)
+    if found is FORMATS[_TABS]:
+        is_gzip = isinstance(stream.raw, gzip.GzipFile)  # then `start` is what is in it
+        refuse_binary(path, path.lower().removesuffix(".gz") if is_gzip else path.lower(), start)
+    return found
 
 
 @contextmanager
@@ -138,52 +138,13 @@ def _nearest(path: str) -> str:
     return f"; did you mean {os.path.join(os.path.dirname(path), close[0])}?" if close else "; check the path"
 
 
-def _lines(path: str, stream: IO[bytes]) -> Iterator[tuple[int, Union[str, BadRow]]]:
-    """Yield each line without its end.
-
-    Bytes are split at `\\n` alone: `str.splitlines` would also split at U+2028, U+0085 and vertical tabs, which occur
-    inside titles. Empty lines count as bad rows, except at the end of the file.
-    """
-    number, empty = 0, []
-    try:
-        for number, raw in enumerate(stream, start=1):
-            if number == 1 and raw.startswith(BOM):
-                raw = raw[len(BOM) :]
-            raw = raw[:-1] if raw.endswith(b"\n") else raw
-            raw = raw[:-1] if raw.endswith(b"\r") else raw
-            if not raw:
-                empty.append(number)
-                continue
-            for skipped in empty:
-                yield skipped, _EMPTY_LINE
-            empty.clear()
-            yield number, _decode(raw)
-    except (EOFError, OSError, zlib.error) as error:
-        raise DataError(
-            f"{path}, after line {number}: damaged or cut short ({error}); make or download the file again"
-        ) from error
-
-
-def _decode(raw: bytes) -> Union[str, BadRow]:
-    if b"\0" in raw:
-        return BadRow("a NUL byte, expected text")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        found = raw[error.start : error.start + 1].hex()
-        return BadRow(
-            f"byte 0x{found} at position {error.start + 1} is not UTF-8; "
-            "if the file is in GBK, convert it with iconv -f GB18030 -t UTF-8"
-        )
-
-
 def _tab_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row]]:
-    for number, line in _lines(path, stream):
+    for number, line in lines_of(path, stream):
         yield number, line if isinstance(line, BadRow) else line.split("\t")
 
 
 def _json_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row]]:
-    for number, line in _lines(path, stream):
+    for number, line in lines_of(path, stream):
         yield number, _json_cells(line)
 
 

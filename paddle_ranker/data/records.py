@@ -5,100 +5,43 @@
     pairs = read_records("test_pairwise.csv", Pair)
     write_records("triples.tsv", triples)
 
-Text files are tab-separated UTF-8 whatever their extension says, and never quoted; JSON lines, Parquet and gzip of
-any of them are read too. Columns go by name where the first row is a header, else by position.
+Text files are tab-separated UTF-8 whatever their extension says, and not quoted, unless another separator is asked
+for; JSON lines, Parquet and gzip of any of them are read too. Columns go by name where the first row is a header, else
+by position.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from itertools import chain
-from typing import Any, ClassVar, Generic, Optional, TypeVar, Union
+from itertools import chain, islice
+from typing import Any, Generic, Optional, TypeVar, Union
 
 from paddle_ranker.data.formats import BadRow, Row, read_rows, write_rows
+from paddle_ranker.data.labels import (
+    FractionError,
+    LabelError,
+    checked_label,
+    fraction_refusal,
+    looks_numeric,
+    number_of,
+)
+from paddle_ranker.data.roles import KINDS, NUMBERS, OTHER_NAMES, Record, expected_columns, header_of, looks_like
+from paddle_ranker.data.roles import LabeledPair as LabeledPair
+from paddle_ranker.data.roles import Pair as Pair
+from paddle_ranker.data.roles import Text as Text
+from paddle_ranker.data.roles import TitleRow as TitleRow
+from paddle_ranker.data.roles import Triple as Triple
 from paddle_ranker.data.skips import Skips
+from paddle_ranker.data.text import other_columns
 from paddle_ranker.errors import DataError
 from paddle_ranker.files import paths_of
+from paddle_ranker.options import TAB, LabelOptions, RowOptions
 
-COLUMNS = (
-    "id", "query", "title", "neg_title", "label", "recall_score", "teacher_score", "neg_teacher_score", "text"
-)  # fmt: skip
-OTHER_NAMES = {"text_a": "query", "text_b": "title"}
-NUMBERS = ("label", "recall_score", "teacher_score", "neg_teacher_score")
 FIRST_ROWS = 20  # so many rows are looked at before a file is taken for one of another role
-
-
-@dataclass(frozen=True)
-class Record:
-    """One row. `layouts` are the columns by position: those of a file without a header, one tuple for each width."""
-
-    role: ClassVar[str]
-    layouts: ClassVar[tuple[tuple[str, ...], ...]]
-
-
-@dataclass(frozen=True)
-class Triple(Record):
-    """A query, a title that answers it, and one that answers it less; a teacher's logits of both, where it has them."""
-
-    role = "training triples"
-    layouts = (
-        ("query", "title", "neg_title"),
-        ("query", "title", "neg_title", "teacher_score", "neg_teacher_score"),
-    )
-    query: str
-    title: str
-    neg_title: str
-    teacher_score: Optional[float] = None
-    neg_teacher_score: Optional[float] = None
-
-
-@dataclass(frozen=True)
-class LabeledPair(Record):
-    """A query, a title, and how relevant it is: 0 is not at all, higher is more; a teacher's logit, where it has it."""
-
-    role = "labelled pairs"
-    layouts = (("query", "title", "label"), ("query", "title", "label", "teacher_score"))
-    query: str
-    title: str
-    label: float
-    teacher_score: Optional[float] = None
-
-
-@dataclass(frozen=True)
-class Pair(Record):
-    """A query and a title to score; the score of the recall stage is carried through."""
-
-    role = "pairs to score"
-    layouts = (("query", "title"), ("query", "title", "recall_score"))
-    query: str
-    title: str
-    recall_score: Optional[float] = None
-
-
-@dataclass(frozen=True)
-class Text(Record):
-    """One text of a corpus."""
-
-    role = "texts"
-    layouts = (("text",),)
-    text: str
-
-
-@dataclass(frozen=True)
-class TitleRow(Record):
-    """A title of a collection, with its number or name where the file has one."""
-
-    role = "titles"
-    layouts = (("title",), ("id", "title"))
-    title: str
-    id: Optional[str] = None
-
-
-KINDS: tuple[type[Record], ...] = (Triple, LabeledPair, Pair, TitleRow, Text)
 T = TypeVar("T", bound=Record)
 
 
@@ -115,17 +58,29 @@ class RecordFile(Generic[T]):
 
     Raises `DataError`, naming file, line and what was found, when the file is missing, empty or damaged, when a column
     is missing, and for a bad row: a wrong number of columns, undecodable bytes, an empty text, a label that is not
-    a finite number. With `skip_bad_rows` bad rows are left out and counted instead (`kept`, `skipped`, `report()`,
-    all about the last loop); a file without one good row stays an error.
+    a whole number from 0 up. With `skip_bad_rows` bad rows are left out and counted instead (`kept`, `skipped`,
+    `report()`, all about the last loop); a file without one good row stays an error, and so does one with fractions as
+    labels, which may be scores, unless the rules allow them.
     """
 
-    def __init__(self, path: Union[str, os.PathLike[str]], kind: type[T], *, skip_bad_rows: bool = False) -> None:
+    def __init__(
+        self,
+        path: Union[str, os.PathLike[str]],
+        kind: type[T],
+        rules: Optional[RowOptions] = None,
+        *,
+        skip_bad_rows: bool = False,
+    ) -> None:
+        """Open nothing yet; `rules` are a command's options, and `skip_bad_rows` alone stands for its like."""
         self.path = os.fspath(path)
         self.kind = kind
-        self.skip_bad_rows = skip_bad_rows
+        rules = rules or RowOptions(skip_bad_rows=skip_bad_rows)
+        self.skip_bad_rows, self._separator = rules.skip_bad_rows, rules.separator
+        self._fractions = isinstance(rules, LabelOptions) and rules.fractional_labels
+        self.has_header = False  # once reading has begun: the file names its columns
         self.kept = 0
         self.line: Union[int, str] = 0  # number of the row that the last record was made of; of several files `7 of b`
-        self._skips = Skips(skip_bad_rows)
+        self._skips = Skips(self.skip_bad_rows)
 
     @property
     def skipped(self) -> int:
@@ -153,11 +108,13 @@ class RecordFile(Generic[T]):
 
     def _of_one(self) -> Iterator[T]:
         self.kept, self._skips = 0, Skips(self.skip_bad_rows)
-        rows = read_rows(self.path)
+        rows = read_rows(self.path, self._separator)
         first = next(rows, None)
         if first is None:
-            raise DataError(f"{self.path}: the file is empty; expected {_expected(self.kind)}")
-        header = _header(first[1])
+            raise DataError(f"{self.path}: the file is empty; expected {expected_columns(self.kind)}")
+        self._refuse_other_separator(first[1])
+        header = header_of(first[1])
+        self.has_header = header is not None or isinstance(first[1], dict)
         if header is None:
             rows = chain([first], rows)
         layout = None if header is None else self._from_header(header)
@@ -167,12 +124,15 @@ class RecordFile(Generic[T]):
                 if layout is None and isinstance(row, list):
                     layout = self._from_width(row)
                 record = self._record(row, layout)
+            except FractionError as fraction:
+                following = [self._label_cell(row, layout) for _, row in islice(rows, FIRST_ROWS)]
+                raise fraction_refusal(self.path, number, str(fraction), following, named=self.has_header) from None
             except _BadRowError as problem:
                 self._skips.add(self.path, number, str(problem))
                 continue
             self.kept += 1
             if header is None and isinstance(record, Triple) and numeric_titles == self.kept - 1 < FIRST_ROWS:
-                numeric_titles += _number(record.neg_title) is not None
+                numeric_titles += number_of(record.neg_title) is not None
                 if numeric_titles == FIRST_ROWS:
                     raise self._of_another_role()
             self.line = number
@@ -180,8 +140,9 @@ class RecordFile(Generic[T]):
         if numeric_titles and numeric_titles == self.kept:
             raise self._of_another_role()
         if not self.kept:
+            self._refuse_other_separator(first[1], skipping=True)
             what = self.report() if self.skipped else "a header and no rows"
-            raise DataError(f"{self.path}: {what}; expected {_expected(self.kind)}")
+            raise DataError(f"{self.path}: {what}; expected {expected_columns(self.kind)}")
 
     def _from_header(self, names: list[str]) -> _Layout:
         """Return each wanted column's position; columns of other names are ignored."""
@@ -194,7 +155,7 @@ class RecordFile(Generic[T]):
         missing = [column for column in self.kind.layouts[0] if column not in names]
         raise DataError(
             f"{self.path}: the header has {', '.join(names)}, but {self.kind.role} need {', '.join(missing)} too"
-            f"{_looks_like(names, self.kind)}"
+            f"{looks_like(names, self.kind)}"
         )
 
     def _from_width(self, cells: list[str]) -> _Layout:
@@ -209,9 +170,10 @@ class RecordFile(Generic[T]):
         if self.skip_bad_rows:
             return reason
         if len(cells) == 1 and max(expected) > 1:
-            return f"{reason} ({', '.join(self.kind.layouts[0])}), separated by tabs"
+            between = "tabs" if self._separator == TAB else repr(self._separator)
+            return f"{reason} ({', '.join(self.kind.layouts[0])}), separated by {between}"
         columns = [kind.layouts[0] for kind in KINDS if len(kind.layouts[0]) == len(cells)]
-        return f"{reason} ({', '.join(self.kind.layouts[0])}){_looks_like(columns[-1], self.kind) if columns else ''}"
+        return f"{reason} ({', '.join(self.kind.layouts[0])}){looks_like(columns[-1], self.kind) if columns else ''}"
 
     def _record(self, row: Row, layout: Optional[_Layout]) -> T:
         if isinstance(row, BadRow):
@@ -228,7 +190,7 @@ class RecordFile(Generic[T]):
         missing = [column for column in self.kind.layouts[0] if named.get(column) is None]
         if missing:
             there = ", ".join(cells) or "nothing"
-            raise _BadRowError(f"no {', '.join(missing)}, only {there}{_looks_like(list(named), self.kind)}")
+            raise _BadRowError(f"no {', '.join(missing)}, only {there}{looks_like(list(named), self.kind)}")
         wanted = {field.name: named.get(field.name) for field in fields(self.kind)}
         if "id" in wanted and isinstance(wanted["id"], int):
             wanted["id"] = str(wanted["id"])
@@ -240,9 +202,15 @@ class RecordFile(Generic[T]):
     def _checked(self, cells: dict[str, Any]) -> T:
         for column, value in cells.items():
             if column in NUMBERS:
-                number = _number(value)
+                number = number_of(value)
+                if number is not None and column == "label":
+                    try:
+                        number = checked_label(number, fractions=self._fractions)
+                    except LabelError as problem:
+                        raise _BadRowError(str(problem)) from None
                 if number is None:
-                    hint = _looks_like(("query", "title", "neg_title"), self.kind) if not self.kept else ""
+                    is_text = not self.kept and not looks_numeric(value)  # nan and inf are no titles
+                    hint = looks_like(("query", "title", "neg_title"), self.kind) if is_text else ""
                     raise _BadRowError(f"{column} {str(value)[:40]!r} is not a finite number{hint}")
                 cells[column] = number
             elif not isinstance(value, str):
@@ -251,10 +219,31 @@ class RecordFile(Generic[T]):
                 raise _BadRowError(f"the {column} is empty")
         return self.kind(**cells)
 
+    def _label_cell(self, row: Row, layout: Optional[_Layout]) -> Any:
+        if isinstance(row, dict):
+            return row.get("label")
+        place = layout.positions.get("label") if layout else None
+        return row[place] if isinstance(row, list) and place is not None and place < len(row) else None
+
+    def _refuse_other_separator(self, row: Row, *, skipping: bool = False) -> None:
+        """Raise `DataError` where the first row is one cell that another separator makes a row of.
+
+        With `skip_bad_rows` that is said where it is all there is: the first row alone may be the bad one.
+        """
+        if not isinstance(row, list) or len(row) != 1 or (self.skip_bad_rows and not skipping):
+            return
+        widths = [len(layout) for layout in self.kind.layouts]
+        for separator, cells in other_columns(row[0], self._separator):
+            if header_of(cells) is not None or (len(cells) in widths and min(widths) > 1):
+                raise DataError(
+                    f"{self.path}, line 1: {self._wrong_width(row, widths)}; with --separator {shlex.quote(separator)} "
+                    f"it has {len(cells)}: type that, and quotes are read as such files have them"
+                )
+
     def _of_another_role(self) -> DataError:
         return DataError(
             f"{self.path}: the third column holds numbers where {self.kind.role} have neg_title"
-            f"{_looks_like(LabeledPair.layouts[0], self.kind)}"
+            f"{looks_like(LabeledPair.layouts[0], self.kind)}"
         )
 
 
@@ -262,9 +251,15 @@ class _BadRowError(Exception):
     """Why a row is not a record."""
 
 
-def read_records(path: Union[str, os.PathLike[str]], kind: type[T], *, skip_bad_rows: bool = False) -> list[T]:
+def read_records(
+    path: Union[str, os.PathLike[str]],
+    kind: type[T],
+    rules: Optional[RowOptions] = None,
+    *,
+    skip_bad_rows: bool = False,
+) -> list[T]:
     """Return all records of a file; raises `DataError` as `RecordFile` does and prints nothing."""
-    return list(RecordFile(path, kind, skip_bad_rows=skip_bad_rows))
+    return list(RecordFile(path, kind, rules, skip_bad_rows=skip_bad_rows))
 
 
 def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record], header: bool = True) -> int:
@@ -301,44 +296,8 @@ def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record],
     return count
 
 
-def _header(row: Row) -> Optional[list[str]]:
-    """Return the column names of a header, or None for a row of data.
-
-    A header is made of known column names; two of them are enough, so that a misnamed column is found.
-    """
-    if not isinstance(row, list):
-        return None
-    names = [OTHER_NAMES.get(cell.strip().lower(), cell.strip().lower()) for cell in row]
-    known = [name for name in names if name in COLUMNS]
-    return names if len(known) == len(names) or len(set(known)) >= 2 else None
-
-
-def _number(value: Any) -> Optional[float]:
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        return None
-    if isinstance(value, str) and "_" in value:  # Python reads "1_0" as 10
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
 def _storable(text: str) -> bool:
     try:
         return b"\0" not in text.encode("utf-8")
     except UnicodeEncodeError:
         return False
-
-
-def _expected(kind: type[Record]) -> str:
-    return f"{kind.role} ({' or '.join(', '.join(layout) for layout in kind.layouts)})"
-
-
-def _looks_like(columns: Sequence[str], expected: type[Record]) -> str:
-    for kind in KINDS:
-        if kind is not expected and set(kind.layouts[0]) <= set(columns):
-            hint = "; make triples of it with make-triples" if (kind, expected) == (LabeledPair, Triple) else ""
-            return f"; this looks like a file of {kind.role} ({', '.join(kind.layouts[0])}){hint}"
-    return ""

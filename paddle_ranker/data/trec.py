@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Optional, TypeVar, Union
 
 from paddle_ranker.data.formats import BadRow, Row, read_rows
+from paddle_ranker.data.labels import LARGEST
 from paddle_ranker.data.skips import Skips
 from paddle_ranker.errors import DataError
 from paddle_ranker.files import paths_of
@@ -119,8 +120,9 @@ def read_qrels(path: str, *, skip_bad_rows: bool = False) -> Qrels:
             continue
         query, _, document, text = fields
         label = _number(text)
-        if label is None or label != int(label):
-            skips.add(file, number, f"the label {text[:40]!r} is not a whole number")
+        if label is None or label != int(label) or abs(label) > LARGEST:
+            limit = "" if label is None or label != int(label) else f" from -{LARGEST:,} to {LARGEST:,}"
+            skips.add(file, number, f"the label {text[:40]!r} is not a whole number{limit}")
             continue
         seen = qrels.setdefault(query, {}).setdefault(document, int(label))
         first = lines.setdefault((query, document), _line(path, file, number))

@@ -15,6 +15,7 @@ from paddle_ranker.evaluation.pairs import require_both_classes, without_contrad
 from paddle_ranker.metrics.calibration import Calibration, sigmoid
 from paddle_ranker.metrics.measures import evaluate_ranking
 from paddle_ranker.metrics.ranking import RELEVANT, number_queries
+from paddle_ranker.options import RowOptions
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.scorer import Scorer
 
@@ -33,7 +34,7 @@ class EvaluationSet:
         pair_encoder: RowEncoder,
         batch_size: int,
         *,
-        skip_bad_rows: bool = False,
+        rules: Optional[RowOptions] = None,
         windows: Optional[Windows] = None,
         one_label: bool = False,
     ):
@@ -41,7 +42,7 @@ class EvaluationSet:
 
         Not an error as in the evaluate commands: what a training prints is no reason to refuse a user's old file.
         """
-        source = RecordFile(path, LabeledPair, skip_bad_rows=skip_bad_rows)
+        source = RecordFile(path, LabeledPair, rules)
         records, lines = [], []
         for record in source:
             records.append(record)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Optional
 
 from paddle_ranker.errors import UsageError
-from paddle_ranker.options import option
+from paddle_ranker.options import LabelOptions, option
 from paddle_ranker.scoring.options import ScoringOptions
 
 TIES = ("against", "trec_eval")
 
 
 @dataclass(frozen=True)
-class MeasuringOptions(ScoringOptions):
+class MeasuringOptions(LabelOptions, ScoringOptions):
     """What evaluation and comparison accept: the pairs to measure on, and how."""
 
     test_file: Optional[str] = option(
@@ -53,6 +53,8 @@ class MeasuringOptions(ScoringOptions):
             raise UsageError("--test_file (query, title, label) is required, or --qrels in its place")
         if self.test_file is not None and self.qrels is not None:
             raise UsageError("--test_file and --qrels both say what is relevant: give one")
+        if self.qrels is not None and self.fractional_labels:
+            raise UsageError("--fractional_labels goes with --test_file: labels of --qrels are whole numbers")
         for name in ("queries", "documents", "candidates"):
             if getattr(self, name) is not None and self.qrels is None:
                 raise UsageError(f"--{name} goes with --qrels")

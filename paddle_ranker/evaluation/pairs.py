@@ -14,6 +14,7 @@ from paddle_ranker.data.records import LabeledPair, RecordFile
 from paddle_ranker.data.trec import Labels, Scores, read_texts
 from paddle_ranker.errors import DataError
 from paddle_ranker.metrics.ranking import NOT_RETURNED, RELEVANT, Floats, number_queries
+from paddle_ranker.options import RowOptions
 
 _SHOWN = 3
 
@@ -84,19 +85,19 @@ class MeasuredPairs:
         return scores, notes
 
 
-def read_labelled(path: str, *, skip_bad_rows: bool = False) -> MeasuredPairs:
+def read_labelled(path: str, rules: Optional[RowOptions] = None, *, skip_bad_rows: bool = False) -> MeasuredPairs:
     """Read a labelled file: all pairs are judged, all are candidates.
 
     A row that stands there twice counts twice, as in scikit-learn. Raises `DataError` for a malformed file and, naming
     the lines, for a query and title with several labels; with `skip_bad_rows` all rows of such a pair are left out.
     """
-    source = RecordFile(path, LabeledPair, skip_bad_rows=skip_bad_rows)
+    source = RecordFile(path, LabeledPair, rules, skip_bad_rows=skip_bad_rows)
     records, lines = [], []
     for record in source:
         records.append(record)
         lines.append(source.line)
     notes = [f"{path}: {source.report()}"] if source.skipped else []
-    records, left_out = without_contradictions(path, records, lines, skip_bad_rows=skip_bad_rows)
+    records, left_out = without_contradictions(path, records, lines, skip_bad_rows=source.skip_bad_rows)
     if left_out:
         notes.append(f"{path}: {left_out}")
     repeated = len(records) - len({(record.query, record.title) for record in records})

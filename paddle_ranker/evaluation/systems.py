@@ -22,6 +22,7 @@ from paddle_ranker.evaluation.score_files import read_scores
 from paddle_ranker.lexical import BM25, LexicalLogistic
 from paddle_ranker.metrics.ranking import RELEVANT, Floats, number_queries
 from paddle_ranker.storage.digest import content_digest
+from paddle_ranker.storage.same import warn_of_same_data
 
 if TYPE_CHECKING:
     from paddle_ranker.scoring.loading import LoadedModel
@@ -40,7 +41,7 @@ def read_measured_pairs(options: MeasuringOptions, runs: Mapping[str, Scores]) -
     Raises `DataError` for what cannot be read, and for a labelled file of one class only.
     """
     if options.test_file is not None:
-        labelled = read_labelled(options.test_file, skip_bad_rows=options.skip_bad_rows)
+        labelled = read_labelled(options.test_file, options)
         require_both_classes(options.test_file, labelled.labels, "AUC")
         return labelled
     assert options.qrels is not None
@@ -115,7 +116,8 @@ def baseline_systems(pairs: MeasuredPairs, options: MeasuringOptions) -> tuple[l
     train: Optional[Sequence[LabeledPair]] = None
     learned = "the measured titles"
     if options.train_file is not None:
-        train = read_records(options.train_file, LabeledPair, skip_bad_rows=options.skip_bad_rows)
+        warn_of_same_data({"train_file": options.train_file, "test_file": options.test_file})
+        train = read_records(options.train_file, LabeledPair, options)
         learned = f"{options.train_file} (sha256 {content_digest(options.train_file)})"
     collection = titles if train is None else [pair.title for pair in train]
     systems = [

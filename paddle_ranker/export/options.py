@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Optional
 
 from paddle_ranker.encoding.options import TokenizerOptions
-from paddle_ranker.options import RowOptions, ThreadOptions, option
+from paddle_ranker.options import LabelOptions, ThreadOptions, option
 from paddle_ranker.scoring.options import BatchOptions
 
 
 @dataclass(frozen=True)
-class QuantizeOptions(BatchOptions, TokenizerOptions, RowOptions, ThreadOptions):
+class QuantizeOptions(BatchOptions, TokenizerOptions, LabelOptions, ThreadOptions):
     """Options of `quantize`."""
 
     model_dir: str = option(help="folder of an exported ranker; the result is written into it", name="model")

@@ -92,7 +92,7 @@ def quantize_folder(options: QuantizeOptions) -> Quantized:
     require_packages()
     make_folder(folder.folder)
     pair_encoder = folder.pair_encoder(LoadOptions(max_seq_length=options.max_seq_length, tokenizer=options.tokenizer))
-    dev = EvaluationSet(options.eval_file, pair_encoder, options.batch_size, skip_bad_rows=options.skip_bad_rows)
+    dev = EvaluationSet(options.eval_file, pair_encoder, options.batch_size, rules=options)
     pairs = read_calibration(options, pair_encoder)
     folder = with_onnx(folder, pair_encoder)
     assert folder.onnx is not None
@@ -165,7 +165,7 @@ def _file_facts(path: str, pairs: int) -> dict[str, Any]:
 
 def read_calibration(options: QuantizeOptions, pair_encoder: RowEncoder) -> Columns:
     """Return `calibration_pairs` pairs of the file, drawn at random, or all where there are fewer."""
-    source = RecordFile(options.calibration_file, Pair, skip_bad_rows=options.skip_bad_rows)
+    source = RecordFile(options.calibration_file, Pair, options)
     random = np.random.default_rng(options.seed)
     drawn: list[Pair] = []
     for number, pair in enumerate(source):  # reservoir sampling (Vitter 1985, algorithm R): the file may be long

@@ -82,7 +82,7 @@ def score_pairs(parts: LoadedModel, options: FileOptions) -> Iterator[tuple[Pair
     """Yield every pair of the input file with its probability, and report what was skipped and cut at the end."""
     scorer = scorer_for(parts, options)
     path = _STANDARD_INPUT if options.input_file == "-" else options.input_file
-    source = RecordFile(path, Pair, skip_bad_rows=options.skip_bad_rows)
+    source = RecordFile(path, Pair, options)
 
     def encoded() -> Iterator[tuple[list[Pair], Columns]]:
         for part in chunks(source):

@@ -15,6 +15,7 @@ from paddle_ranker.metrics.logistic import LinearModel, fit_logistic, out_of_fol
 from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.folder import RankerParts, with_lexical_features
+from paddle_ranker.options import RowOptions
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.scorer import Scorer
 
@@ -82,13 +83,13 @@ def _features(parts: RankerParts, pairs: Sequence[LabeledPair]) -> np.ndarray:
     return parts.network.lexical.of_pairs(_encode(parts, pairs), np.arange(len(pairs)), standardise=True)
 
 
-def training_pairs(path: str, skip_bad_rows: bool) -> list[LabeledPair]:
+def training_pairs(path: str, rules: RowOptions) -> list[LabeledPair]:
     """Return labelled pairs, or those of triples: titles with the label 1, neg_titles with 0, each pair once."""
     try:
-        return read_records(path, LabeledPair, skip_bad_rows=skip_bad_rows)
+        return read_records(path, LabeledPair, rules)
     except DataError as not_labelled:
         try:
-            triples = read_records(path, Triple, skip_bad_rows=skip_bad_rows)
+            triples = read_records(path, Triple, rules)
         except DataError:
             raise not_labelled from None
     relevant = {(triple.query, triple.title): 1.0 for triple in triples}

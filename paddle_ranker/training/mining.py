@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Optional, Protocol
 
 import numpy as np
 
+from paddle_ranker.data.labels import looks_numeric
 from paddle_ranker.data.records import LabeledPair, Pair, Record, RecordFile, Text, TitleRow, Triple
 from paddle_ranker.errors import DataError
 from paddle_ranker.lexical.tokens import letters, normalise
 from paddle_ranker.metrics.ranking import Floats, Integers
+from paddle_ranker.options import RowOptions
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -59,19 +61,27 @@ class JudgedQuery:
         return list(found.values())
 
 
-def open_as_one_of(path: str, kinds: Sequence[type[Record]], *, skip_bad_rows: bool = False) -> RecordFile[Record]:
+def open_as_one_of(path: str, kinds: Sequence[type[Record]], rules: Optional[RowOptions] = None) -> RecordFile[Record]:
     """Return the file as the first of `kinds` that its first row can be; raises `DataError` where there is none."""
     problem: Optional[DataError] = None
     for kind in kinds:
-        source: RecordFile[Record] = RecordFile(path, kind, skip_bad_rows=skip_bad_rows)
+        source: RecordFile[Record] = RecordFile(path, kind, rules)
         try:
-            next(iter(source))
+            first = next(iter(source))
         except DataError as error:
             problem = error
         else:
-            return source
+            # Numbers in the place of labels that are none (fractions, nan) are no titles: what is wrong was said.
+            if problem is None or source.has_header or not _ends_in_number(first):
+                return source
+            raise problem
     assert problem is not None
     raise problem
+
+
+def _ends_in_number(record: Record) -> bool:
+    found = record.neg_title if isinstance(record, Triple) else getattr(record, "recall_score", None)
+    return found is not None and looks_numeric(found)
 
 
 def judged_pairs(records: Iterable[Record]) -> Iterator[LabeledPair]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Optional
 from paddle_ranker.encoding.options import TokenizerOptions
 from paddle_ranker.errors import UsageError, did_you_mean
 from paddle_ranker.metrics.measures import MEASURES, training_measures
-from paddle_ranker.options import DeviceOptions, RowOptions, option
+from paddle_ranker.options import TAB, DeviceOptions, LabelOptions, option
 from paddle_ranker.training.losses.expression import LossExpression, parse_loss
 from paddle_ranker.training.losses.registry import loss_help, margin_help
 
@@ -103,10 +103,13 @@ class TrainingOptions(DeviceOptions):
 
 
 @dataclass(frozen=True)
-class RankerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
+class RankerTrainingOptions(TokenizerOptions, LabelOptions, TrainingOptions):
     """What the training commands of both rankers accept; `LISTWISE` says whether losses of whole lists can be used."""
 
     LISTWISE: ClassVar[bool] = True
+
+    # Of runs that were begun before there were these options: not part of what they are resumed with.
+    _OF_OLDER_RUNS: ClassVar[dict[str, Any]] = {"separator": TAB, "fractional_labels": False}
 
     loss: str = option("bce", help=loss_help)
     margin: Optional[float] = option(None, help=margin_help, minimum=0)
@@ -143,6 +146,11 @@ class RankerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
                 f"--metric {self.metric}: choose from {', '.join(known)}{did_you_mean(self.metric, known)}"
             )
         self.expression.margins(self.margin)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the options that a run must be resumed with."""
+        of_older = self._OF_OLDER_RUNS.items()
+        return {name: value for name, value in super().identity().items() if (name, value) not in of_older}
 
     @property
     def expression(self) -> LossExpression:

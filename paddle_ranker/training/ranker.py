@@ -15,6 +15,7 @@ from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.files import report_truncated
 from paddle_ranker.storage.digest import content_digest
+from paddle_ranker.storage.same import warn_of_same_data
 from paddle_ranker.training.examples import RankingExamples
 from paddle_ranker.training.options import RankerTrainingOptions
 from paddle_ranker.training.run import Run, start_run
@@ -73,9 +74,7 @@ def _part_factors(parts: RankerParts, options: RankerTrainingOptions) -> dict[st
 
 def open_evaluation(start: RankerStart, test_file: str, options: RankerTrainingOptions) -> EvaluationSet:
     """Return the file to evaluate on during training, encoded; pairs with several labels are left out of it."""
-    return EvaluationSet(
-        test_file, start.parts.pair_encoder, options.batch_size, skip_bad_rows=options.skip_bad_rows, one_label=True
-    )
+    return EvaluationSet(test_file, start.parts.pair_encoder, options.batch_size, rules=options, one_label=True)
 
 
 def train_ranker(
@@ -97,6 +96,7 @@ def train_ranker(
     """
     run, parts = start.run, start.parts
     if run.processes.is_first:
+        warn_of_same_data(files)
         report_truncated(parts.pair_encoder)
     lexical = parts.network.lexical
     if lexical is not None and not lexical.has_learned:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,9 +24,12 @@ from paddle_ranker.data.records import (
     read_records,
     write_records,
 )
-from paddle_ranker.errors import DataError
+from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.files import SeveralFiles
+from paddle_ranker.options import LabelOptions, RowOptions
 from paddle_ranker.storage.digest import content_digest
+from paddle_ranker.storage.same import warn_of_same_data
+from paddle_ranker.training.mining import JUDGED_KINDS, open_as_one_of
 
 pytestmark = pytest.mark.unit
 
@@ -80,7 +85,7 @@ def test_only_a_newline_ends_a_row(tmp_path: Path, separator: str) -> None:
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.jsonl", "a.parquet", "a.tsv.gz", "a.jsonl.gz"])
 def test_each_format_gives_back_what_was_written(tmp_path: Path, name: str) -> None:
-    pairs = [LabeledPair("词 NA", '他说"好",行', 2.0), LabeledPair("q", "\u2028\ufefft", 0.25)]
+    pairs = [LabeledPair("词 NA", '他说"好",行', 2.0), LabeledPair("q", "\u2028\ufefft", 3.0)]
     assert write_records(tmp_path / name, pairs) == 2
     assert read_records(tmp_path / name, LabeledPair) == pairs
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
@@ -161,6 +166,9 @@ def test_any_text_survives(tmp_path_factory: Any, rows: list[tuple[str, str, str
         ("a\tb\t1\t0.5\nc\td\t0\t\n", LabeledPair, "line 2: teacher_score '' is not a finite number"),
         ("a\tb\t1\t0.5\nc\td\t0\n", LabeledPair, "line 2: 3 columns, expected 4"),
         ("a\tb\tinf\n", LabeledPair, "label 'inf' is not a finite number"),
+        ("a\tb\t1\nc\td\t-3\n", LabeledPair, "line 2: the label -3 is not from 0 to 1,000: labels are 0 and 1, or"),
+        ("a\tb\t1e300\n", LabeledPair, "line 1: the label 1e+300 is not from 0 to 1,000"),
+        ("a\tb\tnan\n", LabeledPair, "line 1: label 'nan' is not a finite number; correct the row"),
         ("a\tb\t1_0\n", LabeledPair, "label '1_0' is not a finite number"),
         ("a\tb\t\n", LabeledPair, "label '' is not a finite number"),
         ("a\t\tc\n", Triple, "line 1: the title is empty"),
@@ -291,3 +299,108 @@ def test_several_files_are_read_one_after_the_other_and_their_lines_named(tmp_pa
     with pytest.raises(DataError, match=r"a\.tsv: the header has .* looks like a file of labelled pairs"):
         read_records(both, Triple)
     assert content_digest(both) not in (content_digest(first), content_digest(SeveralFiles([*both.paths[::-1]])))
+
+
+RECALLED = "农业\t水稻\t0.93\n农业\t小麦\t1.0\n法律\t宪法\t0.41\n法律\t刑法\t0.87\n"
+GRADED = LabelOptions(fractional_labels=True)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_recall_scores_are_no_labels(tmp_path: Path, skip: bool) -> None:
+    path = file(tmp_path, RECALLED)
+    with pytest.raises(DataError) as refused:
+        read_records(path, LabeledPair, LabelOptions(skip_bad_rows=skip))
+    assert str(refused.value) == (
+        f"{path}, line 1: the label 0.93 is a fraction, and labels are whole numbers from 0 up: 3 of 4 rows hold one, "
+        "so this looks like a file of pairs to score with their recall scores (query, title, recall_score), which "
+        "prediction and rank take. Give a file of query, title, label; if the fractions are graded labels, type "
+        "--fractional_labels true"
+    )
+    assert [pair.label for pair in read_records(path, LabeledPair, GRADED)] == [0.93, 1.0, 0.41, 0.87]
+    assert [pair.recall_score for pair in read_records(path, Pair)] == [0.93, 1.0, 0.41, 0.87]
+
+
+@pytest.mark.parametrize("name", ["few.tsv", "few.jsonl", "few.parquet", "few.tsv.gz"])
+def test_a_fraction_among_labels_is_named_in_every_format(tmp_path: Path, name: str) -> None:
+    labels = (1.0, 0.0, 2.0, 0.5, 1.0)
+    write_records(tmp_path / name, [LabeledPair("q", f"t{row}", label) for row, label in enumerate(labels)])
+    with pytest.raises(DataError, match=r"the label 0\.5 is a fraction, .* \(1 of 2 rows hold one\)\. Give a file"):
+        read_records(tmp_path / name, LabeledPair)
+    assert [pair.label for pair in read_records(tmp_path / name, LabeledPair, GRADED)] == list(labels)
+
+
+def test_labels_stay_in_range_with_fractions_too(tmp_path: Path) -> None:
+    for cell in ("-0.5", "1000.5"):
+        with pytest.raises(DataError, match="is not from 0 to 1,000"):
+            read_records(file(tmp_path, f"a\tb\t{cell}\n"), LabeledPair, GRADED)
+    assert read_records(file(tmp_path, "a\tb\t1000\n"), LabeledPair) == [LabeledPair("a", "b", 1000.0)]
+
+
+@pytest.mark.parametrize("number", ["nan", "0.25", "-3", "1e300", "inf"])
+def test_numbers_that_are_no_labels_are_no_titles_either(tmp_path: Path, number: str) -> None:
+    path = file(tmp_path, f"农业\t水稻\t{number}\n")
+    with pytest.raises(DataError, match="label") as refused:
+        open_as_one_of(str(path), JUDGED_KINDS)
+    assert "training triples" not in str(refused.value)
+
+
+def test_a_comma_separated_file_says_so_and_is_read(tmp_path: Path) -> None:
+    text = 'query,title,label\r\n农业,"水稻, ""杂交""",1\r\n\r\n"法\n律",宪法,0\r\n'
+    path = file(tmp_path, text)
+    with pytest.raises(DataError, match=r"line 1: 1 column, expected 3 .*by tabs; with --separator , it has 3: type"):
+        read_records(path, LabeledPair)
+    comma = LabelOptions(separator=",")
+    with pytest.raises(DataError, match="line 3: an empty line"):
+        read_records(path, LabeledPair, comma)
+    found = RecordFile(path, LabeledPair, LabelOptions(separator=",", skip_bad_rows=True))
+    assert list(found) == [LabeledPair("农业", '水稻, "杂交"', 1.0), LabeledPair("法\n律", "宪法", 0.0)]
+    assert found.skipped == 1 and found.line == 4  # where the row begins
+    for bad, reason in (
+        ('a,b,1\n"c,d,1\n', "line 2: a quote that is never closed"),
+        (b"a,b,1\nc,\xff,0\n", "line 2: byte 0xff at position 3"),
+        ("a\tb\t1\n", r"separated by ','; with --separator tab it has 3"),
+        ("a,b,0.5\n", "the label 0.5 is a fraction"),
+    ):
+        with pytest.raises(DataError, match=reason):
+            read_records(file(tmp_path, bad), LabeledPair, comma)
+
+
+@pytest.mark.parametrize(("separator", "works"), [(";", True), ("tab", True), (",,", False), ('"', False), ("", False)])
+def test_separators(tmp_path: Path, separator: str, works: bool) -> None:
+    if not works:
+        with pytest.raises(UsageError, match="--separator"):
+            RowOptions(separator=separator)
+        return
+    between = "\t" if separator == "tab" else separator
+    path = file(tmp_path, f'a"b{between}c\n'.replace('"', '"' if separator == "tab" else ""))
+    assert len(read_records(path, Pair, RowOptions(separator=separator))) == 1
+
+
+@pytest.mark.parametrize("name", ["random.parquet", "random.gz", "random.tsv.gz", "random.tsv"])
+def test_random_bytes_are_not_taken_for_gbk(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(np.random.RandomState(0).bytes(4096).replace(b"\n", b"x"))
+    with pytest.raises(DataError) as refused:
+        read_records(path, LabeledPair)
+    what = {"random.parquet": "its name says Parquet", "random.tsv": "binary data"}.get(name, "its name says gzip")
+    assert what in str(refused.value) and "GBK" not in str(refused.value)
+
+
+def test_gbk_in_gzip_still_gets_its_hint(tmp_path: Path) -> None:
+    path = tmp_path / "gbk.tsv.gz"
+    path.write_bytes(gzip.compress("农业\t水稻\t1\n".encode("gbk")))
+    with pytest.raises(DataError, match="iconv -f GB18030"):
+        read_records(path, LabeledPair)
+
+
+def test_data_that_is_named_twice_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, copy, link, other = (tmp_path / name for name in ("one.tsv", "copy.tsv", "link.tsv", "other.tsv"))
+    one.write_text("a\tb\t1\n")
+    copy.write_text("a\tb\t1\n")
+    other.write_text("a\tb\t0\n")
+    os.link(one, link)
+    for again, how in ((one, "the same file"), (link, "the same file"), (copy, "the same content")):
+        warn_of_same_data({"train_set": str(one), "test_file": str(again)})
+        assert f"warning: --test_file {again} is --train_set {one} ({how})" in capsys.readouterr().err
+    warn_of_same_data({"train_set": str(one), "test_file": str(other), "qrels": None})
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,72 @@
+"""Labels: whole numbers from 0 up. Fractions may be the scores of a recall stage, and are refused unless asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Optional
+
+from paddle_ranker.errors import DataError
+
+LARGEST = 1000  # what is above it is a count, an id or a date; gains and grades end far below
+
+
+class LabelError(Exception):
+    """Why a number is no label."""
+
+
+class FractionError(Exception):
+    """A fraction where a whole number should stand: the file is not what it is taken for, whatever its other rows."""
+
+
+def number_of(value: Any) -> Optional[float]:
+    """Return a cell as a finite number, None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    if isinstance(value, str) and "_" in value:  # Python reads "1_0" as 10
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def looks_numeric(value: Any) -> bool:
+    """Return whether a cell is a number, nan and infinity among them."""
+    try:
+        float(value)
+    except (ValueError, TypeError, OverflowError):
+        return False
+    return True
+
+
+def checked_label(number: float, *, fractions: bool = False) -> float:
+    """Return a label; raises `FractionError` for a fraction that is not allowed, `LabelError` out of the range."""
+    if not fractions and not number.is_integer():
+        raise FractionError(f"{number:g}")
+    if not 0 <= number <= LARGEST:
+        raise LabelError(f"the label {number:g} is not from 0 to {LARGEST:,}: labels are 0 and 1, or grades")
+    return number
+
+
+def fraction_refusal(path: str, line: int, label: str, following: Sequence[Any], *, named: bool) -> DataError:
+    """Return the error about a fraction as a label: what the file looks like, and what to do.
+
+    Args:
+        following: the label cells of the rows after it.
+        named: the file itself says that they are labels.
+    """
+    numbers = [number for number in map(number_of, following) if number is not None]
+    fractions = 1 + sum(not number.is_integer() for number in numbers)
+    if 2 * fractions >= 1 + len(numbers) and not named:
+        looks = (
+            f": {fractions} of {1 + len(numbers)} rows hold one, so this looks like a file of pairs to score with "
+            "their recall scores (query, title, recall_score), which prediction and rank take"
+        )
+    else:
+        looks = f" ({fractions} of {1 + len(numbers)} rows hold one)"
+    return DataError(
+        f"{path}, line {line}: the label {label} is a fraction, and labels are whole numbers from 0 up{looks}. Give a "
+        "file of query, title, label; if the fractions are graded labels, type --fractional_labels true"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Optional, Union
+from typing import Callable, Optional, Union
 
 import numpy as np
 
@@ -24,6 +24,7 @@ class DecodedImages:
         limits: of what is decoded.
         places: where each stands, for messages (default: `pair 3, image_1`).
         skip_bad: let a broken image be a missing one, noted in `bad`; else it is an `ImageError`.
+        before_each: called in the pool before each image; where it raises, no further image is decoded.
     """
 
     def __init__(
@@ -35,9 +36,11 @@ class DecodedImages:
         *,
         places: Optional[Sequence[str]] = None,
         skip_bad: bool = False,
+        before_each: Optional[Callable[[], None]] = None,
     ):
         self._images, self._size, self._pool, self._limits = images, size, pool, limits
         self._places, self._skip_bad = places, skip_bad
+        self._before_each = before_each
         self.bad: list[str] = []
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -58,6 +61,8 @@ class DecodedImages:
         image = self._images[index]
         if image is None:
             return None
+        if self._before_each is not None:
+            self._before_each()
         try:
             return load_image(image, self._size, self._limits).transpose(2, 0, 1)
         except ImageError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
@@ -9,13 +10,13 @@ from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Optional
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import Response
 
 from multimodal_entailment.served import EntailmentService, Post
-from paddle_ranker.serving.core.apart import apart
+from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, UNAVAILABLE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import check_json, json_bounds
 from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refusal
@@ -62,7 +63,8 @@ class EntailmentRoute:
         body = await read_body(request, self._service.limits.request_bytes)
         reads_texts = self._service.reads_texts  # here it is known whether there is a model
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "multipart/form-data":
-            posts = [await self._posted_form(request, body)]
+            form = _posted_form(request.headers, body)
+            posts = [await form if len(body) <= MUCH_BYTES else await apart(len(body), asyncio.run, form)]
         else:
             posts = await apart(len(body), self._posted_json, body)
         state = request.scope["state"]
@@ -101,28 +103,6 @@ class EntailmentRoute:
             posts.append(Post((pair.text_1, pair.text_2), (images[0], images[1]), place))
         return posts
 
-    async def _posted_form(self, request: Request, body: bytes) -> Post:
-        """Read a form; it lies in memory as a whole, and no part of it goes to a disk."""
-
-        async def stream() -> AsyncGenerator[bytes, None]:
-            yield body
-            yield b""
-
-        parser = MultiPartParser(
-            request.headers, stream(), max_files=len(_FIELDS), max_fields=len(_FIELDS), max_part_size=len(body) + 1
-        )
-        parser.spool_max_size = len(body) + 1
-        try:
-            form = await parser.parse()
-        except MultiPartException as error:
-            raise Fault(INVALID, f"is not a form ({error.message})", field="body") from error
-        except (KeyError, ValueError) as error:  # a header without a boundary, bytes that are no text
-            raise Fault(INVALID, f"is not a form ({type(error).__name__}: {error})", field="body") from error
-        try:
-            return await _post_of(form)
-        finally:
-            await form.close()
-
     def _check(self, posts: list[Post], reads_texts: bool) -> None:
         for post in posts:
             for name, text in zip(_TEXTS, post.texts):
@@ -147,6 +127,29 @@ def _unpacked(image: Optional[str], place: str, most: int) -> Optional[bytes]:
     except (binascii.Error, ValueError) as error:
         hint = "; addresses are not fetched, send the image itself" if "://" in image[:10] else ""
         raise Fault(UNPROCESSABLE, f"is not base64 ({error}){hint}", field=place) from error
+
+
+async def _posted_form(headers: Headers, body: bytes) -> Post:
+    """Read a form; it lies in memory as a whole, and no part of it goes to a disk."""
+
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield body
+        yield b""
+
+    parser = MultiPartParser(
+        headers, stream(), max_files=len(_FIELDS), max_fields=len(_FIELDS), max_part_size=len(body) + 1
+    )
+    parser.spool_max_size = len(body) + 1
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise Fault(INVALID, f"is not a form ({error.message})", field="body") from error
+    except (KeyError, ValueError) as error:  # a header without a boundary, bytes that are no text
+        raise Fault(INVALID, f"is not a form ({type(error).__name__}: {error})", field="body") from error
+    try:
+        return await _post_of(form)
+    finally:
+        await form.close()
 
 
 async def _post_of(form: FormData) -> Post:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional, Union
+from typing import TYPE_CHECKING, Callable, Optional, Union
 
 import numpy as np
 from scipy.special import softmax
@@ -137,13 +137,16 @@ class Entailment:
             print(f"{len(bad):,} images taken for missing ({bad[0]}{'; …' if len(bad) > 1 else ''})", file=sys.stderr)
         return probabilities
 
-    def _posts(self, given: GivenPosts, skip_bad: bool = False) -> Posts:
+    def _posts(
+        self, given: GivenPosts, skip_bad: bool = False, before_each: Optional[Callable[[], None]] = None
+    ) -> Posts:
         encoder, images = self._pair_encoder, None
         if self.info.image_size is not None:
             both = [*given.images[0], *given.images[1]]
             images = DecodedImages(
-                both, self.info.image_size, self._pool, self._limits, places=given.places, skip_bad=skip_bad
-            )
+                both, self.info.image_size, self._pool, self._limits, places=given.places, skip_bad=skip_bad,
+                before_each=before_each,
+            )  # fmt: skip
         texts = None if encoder is None else encoder.encode(*given.texts)
         return Posts(len(given), texts, images)
 
@@ -152,9 +155,12 @@ class Entailment:
         nothing = [None] * len(texts_1)
         return self.encode_posts(GivenPosts((texts_1, texts_2), (nothing, nothing)))
 
-    def encode_posts(self, given: GivenPosts) -> Posts:
-        """Encode texts and decode images, as `logits_of` takes them; errors as of `predict`."""
-        return self._posts(given).held()
+    def encode_posts(self, given: GivenPosts, before_each: Optional[Callable[[], None]] = None) -> Posts:
+        """Encode texts and decode images, as `logits_of` takes them; errors as of `predict`.
+
+        `before_each` is called before each image; where it raises, that ends the work.
+        """
+        return self._posts(given, before_each=before_each).held()
 
     def logits_of(self, posts: Columns, rows: np.ndarray) -> np.ndarray:
         """Return the logits of the pairs `rows` `[m]` of what was encoded, `[m, 3]`, computed as one batch."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Optional
 
@@ -18,6 +18,7 @@ from multimodal_entailment.entailment_scorer import Entailment, GivenPosts
 from multimodal_entailment.images import ImageError, ImageLimits, ImageTooLargeError
 from multimodal_entailment.posts import Posts
 from multimodal_entailment.serve_options import PostLimits
+from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
@@ -25,7 +26,9 @@ from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import OVERLOADED, TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.model_slot import ModelSlot, computed
 from paddle_ranker.serving.core.models import TOLERANCES
+from paddle_ranker.serving.core.stoppable import Caller, StoppableWork
 
+_LEAST_THREADS = 4  # requests whose images are decoded at a time: small ones need not wait for a large one
 _TEXTS = ("a", "two words", "深度学习", "一段很长的话" * 40)
 
 
@@ -113,7 +116,15 @@ class EntailmentService(ModelSlot[ServedEntailment]):
 
     def __init__(self, limits: PostLimits):
         super().__init__(limits, "model")
-        self._decoding = 0  # pairs of posts that are on their way into the queue
+        # Not those of rankings: images take long, and those of many requests would keep rankings waiting.
+        self._decoding = StoppableWork(
+            max(_LEAST_THREADS, runtime.usable_cores()), name="posts", what="the images were decoded"
+        )
+
+    @property
+    def decoding_pairs(self) -> int:
+        """Pairs of posts on their way into the queue; those whose callers have left are among them until that ends."""
+        return self._decoding.under_way
 
     @property
     def reads_texts(self) -> bool:
@@ -126,33 +137,29 @@ class EntailmentService(ModelSlot[ServedEntailment]):
         Args:
             deadline: when, on `time.monotonic()`'s clock, nobody waits for the answer any more.
 
-        Raises `Fault`: over a limit, an image that cannot be decoded, overloaded, too late, or not ready. Cancelled, it
-        takes its pairs off the queue.
+        Raises `Fault`: over a limit, an image that cannot be decoded, overloaded, too late, or not ready. Cancelled, or
+        at the deadline, it takes its pairs off the queue, and no further image is decoded.
         """
         served, size, end = self.ready(), len(posts), self.deadline(deadline)
-        waiting = self.queued_pairs + self._decoding
+        waiting = self.queued_pairs + self.decoding_pairs
         if waiting + size > self.limits.queue_posts:
             raise Fault(
                 OVERLOADED,
                 f"{waiting} pairs of posts wait, {size} more would be above {self.limits.queue_posts}",
                 retry_after=1.0,
             )
-        self._decoding += size
-        try:
-            encoded = await asyncio.get_running_loop().run_in_executor(None, _encoded, served.model, posts)
-        finally:
-            self._decoding -= size
+        encoded = await self._decoding.run(size, end, partial(_encoded, served.model, posts))
         logits = await computed(served.batcher, size, end, pairs=encoded)
         probabilities: np.ndarray = softmax(logits, axis=1)
         return probabilities
 
 
-def _encoded(model: Entailment, posts: Sequence[Post]) -> Posts:
+def _encoded(model: Entailment, posts: Sequence[Post], caller: Caller) -> Posts:
     places = [f"{post.place}image_{number}" for number in (1, 2) for post in posts]
     texts = [post.texts[0] or "" for post in posts], [post.texts[1] or "" for post in posts]
     images = [post.images[0] for post in posts], [post.images[1] for post in posts]
     try:
-        return model.encode_posts(GivenPosts(texts, images, places))
+        return model.encode_posts(GivenPosts(texts, images, places), before_each=caller.check)
     except ImageError as error:
         kind = TOO_LARGE if isinstance(error, ImageTooLargeError) else UNPROCESSABLE
         raise Fault(kind, error.message, field=error.place) from error

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -334,7 +335,7 @@ def test_too_much_at_once_and_too_late_are_said(model: ServedEntailment) -> None
     assert [fault.kind for fault in faults] == [OVERLOADED] and faults[0].retry_after
     (late,) = asyncio.run(outcomes(service.probabilities([one], deadline=time.monotonic() - 1)))
     assert isinstance(late, Fault) and late.kind is TIMED_OUT
-    assert service._decoding == 0 and model.batcher.queued_pairs == 0
+    assert service.decoding_pairs == 0 and model.batcher.queued_pairs == 0
 
 
 @pytest.mark.parity
@@ -374,6 +375,45 @@ def test_the_server_says_what_it_has(site: Site, model: ServedEntailment) -> Non
         served_by(ServeConfig())
 
 
+def processor_seconds(pid: int) -> float:
+    """Return what a server's workers have computed."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    stats = [Path(f"/proc/{child}/stat").read_text(encoding="ascii").rpartition(")")[2].split() for child in children]
+    return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
+
+
+def ends_images_that_nobody_waits_for(pid: int, port: int) -> None:
+    """Ask for 80 large images in vain: the server must not decode them all. Counted in what one of them costs."""
+    stream = io.BytesIO()
+    Image.new("RGB", (4000, 4000)).save(stream, "PNG", compress_level=6)
+    large = packed(stream.getvalue())
+    one = {"text_1": "a", "text_2": "z", "image_1": large}
+    before = processor_seconds(pid)
+    assert post(port, "/v1/entailment", one)[0] == 200
+    cost = processor_seconds(pid) - before
+    body = json.dumps({"pairs": [{**one, "image_2": large}] * 8}).encode()
+    head = f"POST /v1/entailment HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    late = socket.create_connection(("127.0.0.1", port), timeout=SECONDS)
+    gone = [socket.create_connection(("127.0.0.1", port), timeout=SECONDS) for _ in range(4)]
+    late.sendall(f"{head}X-Request-Timeout-Ms: {max(50, int(2000 * cost))}\r\n\r\n".encode() + body)
+    before = processor_seconds(pid)
+    for connection in gone:
+        connection.sendall(f"{head}\r\n".encode() + body)
+    while processor_seconds(pid) < before + 2 * cost:  # some are being decoded
+        time.sleep(0.02)
+    for connection in gone:
+        connection.close()
+    with late:
+        assert late.recv(65536).startswith(b"HTTP/1.1 504 ")
+    assert post(port, "/v1/entailment", {"text_1": "a", "text_2": "z", "image_1": packed(noise(9, 9))})[0] == 200
+    while True:  # until the workers rest
+        done = processor_seconds(pid)
+        time.sleep(0.5)
+        if processor_seconds(pid) - done < 0.1:
+            break
+    assert processor_seconds(pid) - before < 16 * cost, (before, processor_seconds(pid), cost)
+
+
 @pytest.mark.server
 def test_one_server_ranks_and_judges_and_takes_new_models(
     folder: Path, images: dict[str, bytes], tmp_path: Path
@@ -399,6 +439,7 @@ def test_one_server_ranks_and_judges_and_takes_new_models(
         wanted = Ranker.load(ranker).score(["a"], ["a b"])[0]
         assert status == 200 and abs(ranked["results"][0]["relevance_score"] - wanted) < 1e-5
 
+        ends_images_that_nobody_waits_for(process.process.pid, port)
         export_model(make_parts(tmp_path / "other", seed=9), posts)
         after = Entailment.load(posts).predict(*pairs)[0]
         assert np.abs(after - before).max() > 1e-3
@@ -406,6 +447,6 @@ def test_one_server_ranks_and_judges_and_takes_new_models(
         process.until(lambda: process.output.count('"switched"') == 2)
         np.testing.assert_allclose(judged(), after, atol=1e-5)
         figures = str(get(port, "/metrics")[1])
-        assert "entailment_pairs_total 2.0" in figures and "ranker_pairs_total 1.0" in figures
+        assert "entailment_pairs_total 4.0" in figures and "ranker_pairs_total 1.0" in figures
         process.process.send_signal(signal.SIGTERM)
         assert process.process.wait(SECONDS) == 0, process.output[-2000:]

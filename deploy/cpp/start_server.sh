@@ -22,13 +22,24 @@ if ! wants_help "$@" && ! has_option --model "$@"; then
     cd "$ROOT" # the launcher puts the model's path into commands of the shell as it is; this one is a plain word
     options+=(--model serving_server)
 fi
+model="$(option_value --model ${options[@]+"${options[@]}"} "$@")"
+if [ -n "$model" ] && [ ! -d "$model" ]; then
+    complain "start_server.sh: error: --model $model: there is no such folder; bash $ROOT/scripts/export_to_serving.sh makes one"
+    exit 2
+fi
 has_option --port "$@" || options+=(--port 8600)
 has_option --thread "$@" || options+=(--thread 5)
 has_option --ir_optim "$@" || options+=(--ir_optim True)
 if "$PYTHON" -c 'import importlib.util as u; raise SystemExit(u.find_spec("paddle_serving_server") is None)'; then
     export PADDLE_RANKER_PYTHON="$PYTHON"
+    if [ -n "$model" ] && [ ! -f "$model/serving_server_conf.prototxt" ]; then
+        complain "start_server.sh: error: --model $model: is not made for Paddle Serving; bash" \
+            "$ROOT/scripts/export_to_serving.sh --dirname $model makes a folder of it that is (its --server_path)"
+        exit 2
+    fi
     # Quoted: the launcher puts it into a command of the shell as it is.
     export SERVING_BIN="${SERVING_BIN:-$(printf '%q' "$ROOT/deploy/cpp/serving")}"
-    exec "$PYTHON" -u -m paddle_serving_server.serve ${options[@]+"${options[@]}"} "$@"
+    # Its package imports the module that runpy then runs: a warning about that is not the user's.
+    exec "$PYTHON" -u -W ignore::RuntimeWarning:runpy -m paddle_serving_server.serve ${options[@]+"${options[@]}"} "$@"
 fi
 exec "$PYTHON" -u -m paddle_ranker.serving.vendor.brpc_server ${options[@]+"${options[@]}"} "$@"

@@ -5,8 +5,10 @@ On the complete stack Paddle Serving's own pipeline server runs it, on the moder
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.errors import UsageError
+from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options, option, run_command
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.vendor.brpc_server import EVERY_ADDRESS, HOST_VARIABLE
@@ -50,9 +52,24 @@ def serve(options: WebServiceOptions) -> int:
             f"{config.model}: there is no such folder; bash scripts/export_to_serving.sh makes the demo's, python -m "
             "paddle_ranker export-serving yours; --model_dir, or model_config in --config, names it"
         )
+    require_free_ports(config)
     if importlib.util.find_spec("paddle_serving_server") is None:
         return serve_here(config)
     return serve_by_paddle_serving(config)
+
+
+def require_free_ports(config: PipelineConfig) -> None:
+    """Raise `RankerError` where another program has a port, with the option that names another one."""
+    names = {"grpc": "rpc_port", "http": "http_port"}
+    for protocol, port in config.ports.items():
+        with socket.socket() as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else a port rests a minute after a server
+            try:
+                one.bind((os.environ.get(HOST_VARIABLE) or EVERY_ADDRESS, port))
+                one.listen()
+            except OSError as error:
+                reason = "another program listens there already" if error.errno == errno.EADDRINUSE else str(error)
+                raise RankerError(f"--{names[protocol]} {port}: {reason}; choose another one") from error
 
 
 def serve_by_paddle_serving(config: PipelineConfig) -> int:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +60,34 @@ def test_the_service_starts_the_server_with_options_that_it_has() -> None:
     assert options.host == "127.0.0.1"
     stop_seconds = float(re.findall(r"^TimeoutStopSec=(.*)$", text, re.M)[0])
     assert stop_seconds > options.drain_seconds  # or requests in flight would be cut off
+
+
+def start_server(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(REPOSITORY / "deploy/cpp/start_server.sh"), *arguments]
+    environment = {**os.environ, "PADDLE_RANKER_PYTHON": sys.executable}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_a_model_that_is_not_there_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    done = start_server(tmp_path, "--model", "none")
+    assert done.returncode == 2 and "--model none: there is no such folder; bash " in done.stderr, done.stderr
+    assert "scripts/export_to_serving.sh" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    if importlib.util.find_spec("paddle_serving_server") is not None:  # the launcher takes its own folders alone
+        done = start_server(tmp_path, f"--model={tmp_path}")
+        assert done.returncode == 2 and f"export_to_serving.sh --dirname {tmp_path} makes" in done.stderr
+
+
+def test_a_port_of_the_pipeline_that_is_taken_is_named_by_its_option(tmp_path: Path) -> None:
+    command = [sys.executable, str(REPOSITORY / "deploy/python/web_service.py"), "--model_dir", str(tmp_path)]
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        ports = ["--rpc_port", str(taken.getsockname()[1])]
+        done = subprocess.run(
+            [*command, *ports], capture_output=True, text=True, timeout=300,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        )  # fmt: skip
+        assert done.returncode == 1 and f"--rpc_port {ports[1]}: another program listens there already" in done.stderr
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.vendor import brpc_server
-from paddle_ranker.serving.vendor.brpc_flags import Launch, read_launch
+from paddle_ranker.serving.vendor.brpc_flags import KNOWN, Launch, read_launch
 from paddle_ranker.serving.vendor.brpc_server import EVERY_ADDRESS, HOST_VARIABLE, serve_config
 from tests.conftest import REPOSITORY
 
@@ -52,6 +53,13 @@ def write_workdir(folder: Path, *, engines: int = 1, gpu: int = -1, streams: int
     more = f'general_model_path: "{folder}"\ngeneral_model_file: "general_infer_0/general_model.prototxt"\n'
     (folder / "resource.prototxt").write_text(resource + more)
     return folder
+
+
+@pytest.mark.parametrize("asked", ["--help", "-h"])
+def test_the_help_names_options_that_are_known(asked: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert brpc_server.main(["--port", "8600", asked]) == 0
+    shown = re.findall(r"(?<!\S)--([a-z_]+)", capsys.readouterr().out)
+    assert {"model", "port", "thread"} <= set(shown) <= set(KNOWN)
 
 
 def test_the_launcher_s_line(tmp_path: Path) -> None:

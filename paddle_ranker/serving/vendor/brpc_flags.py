@@ -21,7 +21,7 @@ from paddle_ranker.serving.paddle.messages import messages
 
 PORT, THREADS, PROMETHEUS_PORT, RELOAD_SECONDS, BATCH_SIZE = 9393, 4, 19393, 10, 32  # the launcher's own defaults
 # By name: whether the flag is a switch, whose value may be left out.
-_KNOWN = {
+KNOWN = {
     **dict.fromkeys(("port", "num_threads", "thread", "precision", "max_body_size", "prometheus_port"), False),
     **dict.fromkeys(("resource_path", "resource_file", "model", "gpu_id", "gpu_ids", "reload_interval_s"), False),
     **dict.fromkeys(("runtime_thread_num", "batch_infer_size", "max_concurrency", "request_cache_size"), False),
@@ -108,13 +108,13 @@ def _read_flags(arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[st
             continue
         values = [value] if equals else []
         while not equals and place < len(arguments) and not _is_flag(arguments[place]):
-            if _KNOWN.get(name) and arguments[place].lower() not in (*_TRUE, *_FALSE):
+            if KNOWN.get(name) and arguments[place].lower() not in (*_TRUE, *_FALSE):
                 break
             values.append(arguments[place])
             place += 1
-        if name not in _KNOWN:
+        if name not in KNOWN:
             notes.append(f"-{' '.join([name, *values])}: not known here, passed over")
-        elif not values and not _KNOWN[name]:
+        elif not values and not KNOWN[name]:
             raise UsageError(f"-{name}: give it a value")
         else:
             flags[name] = values or ["true"]

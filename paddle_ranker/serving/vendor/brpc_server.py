@@ -19,10 +19,25 @@ from typing import Optional
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError
 from paddle_ranker.serving.core.config import MOST_STREAMS, ServeConfig
+from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.vendor.brpc_flags import Launch, read_launch
 
 HOST_VARIABLE = "PADDLE_RANKER_SERVING_HOST"
 EVERY_ADDRESS = "0.0.0.0"
+HELP = f"""usage: deploy/cpp/start_server.sh --model FOLDER [--port 8600] [--thread 5] [...]
+
+Serve a ranker in the place of Paddle Serving's C++ server, with its launcher's options.
+
+  --model FOLDER           what export_to_serving.sh wrote for servers; an exported or a trained ranker, too
+  --port INT               port of every protocol
+  --thread INT             batches that are computed at once
+  --gpu_ids INT            the GPU to use; the CPU where Paddle finds none
+  --precision NAME         fp32, fp16, bf16 or int8
+  --max_body_size INT      bytes of a request's body
+  --enable_prometheus, --prometheus_port INT   metrics on a port of their own, too
+  {HOST_VARIABLE}=127.0.0.1 in the environment narrows who can connect; {API_KEY_VARIABLE} asks callers for a key
+
+What else the launcher has is taken, and noted where it has no meaning here. python -m paddle_ranker serve has more."""
 _LOOK_SECONDS = 0.2  # between two looks at who started this process
 
 
@@ -53,8 +68,12 @@ def serve_config(launch: Launch) -> ServeConfig:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Serve until a signal comes or whoever started the process ends; return the exit status."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if {"--help", "-h"} & set(arguments):
+        print(HELP)
+        return 0
     try:
-        launch = read_launch(sys.argv[1:] if argv is None else argv)
+        launch = read_launch(arguments)
         for note in launch.notes:
             _note(note)
         config = serve_config(launch)

@@ -20,6 +20,7 @@ from paddle_ranker.errors import RankerError, UsageError
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _MOST_PIXELS = 178_956_970  # beyond which Pillow itself refuses
 _WHITE = (255, 255, 255)
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk, with its length and its checksum
 _ORIENTATION = 0x0112  # EXIF's tag
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -75,7 +76,8 @@ def load_image(source: Union[str, Path, bytes], size: int, limits: ImageLimits =
     EXIF's orientation is applied, transparency lies on white, of an animation the first frame is taken, and of 16 bits
     a pixel the upper 8.
 
-    Raises `ImageError` for anything that is not such an image, before decoding it where it is beyond the limits.
+    Raises `ImageError` for anything that is not such an image, before decoding it where it is beyond the limits. A file
+    that is cut short lacks pixels, or its end; other damage shows where the format has checksums, which is PNG.
     """
     name = "the image" if isinstance(source, bytes) else str(source)
     data = source if isinstance(source, bytes) else read_image(source, limits)
@@ -84,6 +86,10 @@ def load_image(source: Union[str, Path, bytes], size: int, limits: ImageLimits =
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _check_pixels(name, image, limits)
+            image.verify()  # checksums: of PNG alone, whose pixels are decoded without a look at them
+            if image.format == "PNG" and _PNG_END not in data:
+                raise ImageError(f"{name}: damaged or cut short (it has no end); get it again")
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             # JPEG decodes straight to a half, a quarter or an eighth; twice the wanted size loses nothing to the eye.
             longest = max(image.size)
             image.draft(None, (2 * size * image.width // longest, 2 * size * image.height // longest))

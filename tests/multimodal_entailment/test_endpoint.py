@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import dataclasses
 import io
 import json
@@ -175,9 +176,22 @@ def bomb() -> bytes:
     return stream.getvalue()
 
 
+def damaged_png() -> bytes:
+    """Return a PNG whose pixels decode although a byte of them was changed."""
+    whole = io.BytesIO()
+    Image.linear_gradient("L").resize((64, 48)).convert("RGB").save(whole, "PNG")
+    for place in range(whole.getvalue().index(b"IDAT") + 8, len(whole.getvalue()) - 16):
+        data = bytearray(whole.getvalue())
+        data[place] ^= 1
+        with contextlib.suppress(Exception), Image.open(io.BytesIO(data)) as image:
+            image.load()
+            return bytes(data)
+    raise AssertionError("this Pillow finds the damage in every byte")
+
+
 BAD_JSON: dict[str, tuple[Any, int, str]] = {
     "no JSON": (b"{", 400, "body: is not JSON"),
-    "deep": (b"[" * 100_000, 400, "body: is not JSON"),
+    "deep": (b"[" * 100_000, 400, "body: is nested too deeply"),
     "a list": ([1], 422, "body: is list"),
     "no pairs": ({"pairs": []}, 400, "pairs: holds nothing"),
     "too many": ({"pairs": [{"text_1": "a", "text_2": "b"}] * 5}, 413, "pairs: holds 5, at most 4"),
@@ -194,6 +208,12 @@ BAD_JSON: dict[str, tuple[Any, int, str]] = {
     ),
     "empty image": ({"text_1": "", "text_2": "", "image_1": ""}, 422, "image_1: "),
     "cut short": ({"text_1": "", "text_2": "", "image_1": packed(noise(60, 60)[:900])}, 422, "image_1: .*damaged"),
+    "damaged": ({"text_1": "", "text_2": "", "image_2": packed(damaged_png())}, 422, "image_2: .*damaged"),
+    "cut by its end": ({"text_1": "", "text_2": "", "image_1": packed(noise(9, 9)[:-3])}, 422, "image_1: .*damaged"),
+    "half a character": (
+        {"pairs": [{"text_1": "a", "text_2": "b"}, {"text_1": "a", "text_2": "b\ud800"}]},
+        400, r"pairs\[1\]\.text_2: holds half of a surrogate pair",
+    ),
     "many bytes": ({"text_1": "", "text_2": "", "image_1": packed(noise(200, 200))}, 413, "image_1: .*20,000 bytes"),
     "many pixels": ({"text_1": "", "text_2": "", "image_1": packed(bomb())}, 413, "image_1: .*1,000 x 1,000 pixels"),
     "a large request": (b" " * 200_001, 413, "body: "),

@@ -209,3 +209,28 @@ def test_missing_folder_and_file(tmp_path: Path) -> None:
     path.write_bytes(encoded(two_halves()))
     with pytest.raises(ImageError, match=r"large\.png: .* more than the limit of 20"):
         load_image(path, 8, ImageLimits(max_bytes=20))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_what_is_cut_short_anywhere_is_refused_or_has_all_its_pixels(kind: str) -> None:
+    random = np.random.RandomState(0)
+    whole = encoded(Image.fromarray(random.randint(0, 256, (20, 30, 3)).astype(np.uint8)), kind)
+    shown, refused = load_image(whole, 32), 0
+    ends = sorted({*range(1, len(whole), max(1, len(whole) // 100)), *range(len(whole) - 25, len(whole))})
+    for end in ends:
+        try:
+            pixels = load_image(whole[:end], 32)
+        except ImageError:
+            refused += 1
+        else:
+            assert kind != "PNG" and (pixels == shown).all(), end
+    assert refused >= len(ends) - 4  # a GIF's last two bytes say that it ends, and a TIFF's may be padding
+
+
+def test_damage_anywhere_in_a_png_is_found() -> None:
+    whole = encoded(Image.linear_gradient("L").resize((24, 16)).convert("RGB"))
+    for place in range(len(whole)):
+        data = bytearray(whole)
+        data[place] ^= 4
+        with pytest.raises(ImageError):
+            load_image(bytes(data), 32)

@@ -97,12 +97,17 @@ class Limits(Options):
         return texts
 
     def check_text(self, text: object, field: str) -> None:
-        """Raise `Fault` where `text` is none, or too long."""
+        """Raise `Fault` where `text` is none, no Unicode, or too long."""
         if not isinstance(text, str):
             raise Fault(INVALID, f"is {type(text).__name__}, expected a text", field=field)
         if len(text) > self.characters:
             problem = f"has {len(text):,} characters, at most {self.characters:,} are allowed"
             raise Fault(TOO_LARGE, problem, field=field)
+        if not text.isascii():
+            try:
+                text.encode("utf-8")
+            except UnicodeEncodeError:
+                raise Fault(INVALID, "holds half of a surrogate pair", field=field) from None
 
 
 def check_queue(name: str, waiting: int, pairs: int) -> None:

@@ -15,7 +15,9 @@ from pretraining.corpus import DOCUMENTS, DOCUMENTS_HELP
 class TrainMlmOptions(TrainingOptions):
     MAY_CHANGE = TrainingOptions.MAY_CHANGE | {"init_from", "config", "cache_dir", "train_files", "eval_files"}
 
-    train_files: tuple[str, ...] = option(help=f"files to train on: {DOCUMENTS_HELP}", name="train", files=True)
+    train_files: tuple[str, ...] = option(
+        help=f"files to train on: {DOCUMENTS_HELP}", name="train", aliases=("--train_file",), files=True
+    )
     eval_files: tuple[str, ...] = option(
         (),
         help="files to evaluate on (default: documents held out of the training files, --eval_share)",

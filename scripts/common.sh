@@ -151,7 +151,16 @@ run_python() {
         # options crash it, it joins CPU processes by gloo.
         # Where no GPU is to be seen the variable goes too: set to nothing, it crashes the launcher.
         if [ -z "${CUDA_VISIBLE_DEVICES-unset}" ]; then unset CUDA_VISIBLE_DEVICES; fi
-        "$PYTHON" -u -m paddle.distributed.launch --nproc_per_node "$processes" "$@"
+        # The launcher takes --train, also of the command behind it, for the beginning of two options of its own.
+        local argument arguments=()
+        for argument in "$@"; do
+            case "$argument" in
+                --train) argument=--train_file ;;
+                --train=*) argument="--train_file=${argument#*=}" ;;
+            esac
+            arguments+=("$argument")
+        done
+        "$PYTHON" -u -m paddle.distributed.launch --nproc_per_node "$processes" "${arguments[@]}"
     else
         run_single "$@"
     fi

@@ -254,6 +254,10 @@ LAUNCH = "-u -m paddle.distributed.launch --nproc_per_node"
     [
         ("--epochs 1", {}, "-u train.py --epochs 1"),
         ("--epochs 1", {"PADDLE_RANKER_NPROC": "2"}, f"{LAUNCH} 2 train.py --epochs 1"),
+        # The launcher refuses --train, which could be the beginning of two options of its own.
+        ("--train a --test b", {"PADDLE_RANKER_NPROC": "2"}, f"{LAUNCH} 2 train.py --train_file a --test b"),
+        ("--train=a --test b", {"PADDLE_RANKER_NPROC": "2"}, f"{LAUNCH} 2 train.py --train_file=a --test b"),
+        ("--train a --test b", {}, "-u train.py --train a --test b"),
         ("", {"CUDA_VISIBLE_DEVICES": "0,1,3"}, f"{LAUNCH} 3 train.py"),
         ("", {"CUDA_VISIBLE_DEVICES": "0"}, "-u train.py"),
         ("", {"CUDA_VISIBLE_DEVICES": "-1"}, "-u train.py"),
@@ -265,6 +269,31 @@ LAUNCH = "-u -m paddle.distributed.launch --nproc_per_node"
 def test_launch_line(checkout: Checkout, arguments: str, environment: dict[str, str], expected: str) -> None:
     done = run_python(checkout, arguments, **environment)
     assert (done.stdout.strip(), done.returncode) == (expected, 7), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        # What a user names wins over the demo's, under whichever name.
+        ("train_demo pairwise --train_file a b c '' --train my --output x", "train_pairwise.py --train my --output x"),
+        ("train_demo pairwise --train_file a b c '' --train_file=mine", "train_pairwise.py --train_file=mine"),
+        ("score_demo pairwise evaluate.py --test_file a --init_from_ckpt --test b --model m", "--test b --model m"),
+        ("export_demo pairwise output --model m --output o", "export_model.py --model m --output o"),
+        ("value_of '--output --save_dir' mine --epochs 1 --save_dir=yours", "yours"),
+        ("value_of '--output --save_dir' mine --epochs 1", "mine"),
+    ],
+)  # fmt: skip
+def test_the_scripts_know_every_name_of_an_option(checkout: Checkout, call: str, expected: str) -> None:
+    python = script(checkout.root.parent / "own python", '#!/bin/sh\n[ "$1" = -c ] && exit 0\necho "$@"\n')
+    shutil.copy(REPOSITORY / "scripts" / "demo.sh", checkout.root / "scripts" / "demo.sh")
+    done = subprocess.run(
+        ["bash", "-c", f". '{checkout.root}/scripts/demo.sh'; {call}"],
+        env={**checkout.environment, "PADDLE_RANKER_PYTHON": str(python)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip().endswith(expected) and done.returncode == 0, done.stderr
 
 
 def test_bad_settings_are_errors(checkout: Checkout) -> None:

@@ -103,7 +103,7 @@ def _errors(folder: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def started_server(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def started_server(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Start `python -m paddle_ranker serve` on two tiny models; yield its process and its port."""
     from tests.entailment_cases import write_model
     from tests.tiny import write_ranker
@@ -127,6 +127,7 @@ def started_server(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
                 "--port",
                 "0",
                 *patience,
+                *options,
             ],
             env={**os.environ, "PYTHONPATH": path},
             stdout=subprocess.PIPE,

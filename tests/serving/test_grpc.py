@@ -7,6 +7,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -100,6 +101,30 @@ def test_what_is_malformed_is_refused_and_the_server_goes_on(channel: Any) -> No
         assert call(channel, request_bytes())
     assert refused(channel, request_bytes(), f"/{GENERAL_SERVICE}/train").code() is Code.UNIMPLEMENTED
     assert refused(channel, request_bytes(), key="wrong").code() is Code.UNAUTHENTICATED
+
+
+def test_the_key_is_looked_at_before_the_message_comes(live: LiveService, channel: Any) -> None:
+    never, asked = threading.Event(), live.counts("grpc").get("unauthorized", 0)
+
+    def messages_to_come() -> Iterator[bytes]:
+        never.wait(SECONDS)
+        yield request_bytes()
+
+    method = channel.stream_unary(f"/{GENERAL_SERVICE}/inference")
+    try:
+        with pytest.raises(grpc.RpcError) as caught:
+            method(messages_to_come(), metadata=(("x-api-key", "wrong"),), timeout=SECONDS)
+    finally:
+        never.set()
+    assert caught.value.code() is Code.UNAUTHENTICATED
+    assert live.counts("grpc")["unauthorized"] == asked + 1
+
+
+def test_gzip_becomes_no_more_than_a_message_may_have(channel: Any) -> None:
+    unpacked = messages().Request(log_id=4, fetch_var_names=["x" * 50_000_000]).SerializeToString()
+    error = refused(channel, unpacked, compression=grpc.Compression.Gzip)
+    # Old versions of grpcio unpack first, so there it is not taken at all.
+    assert error.code() in (Code.RESOURCE_EXHAUSTED, Code.UNIMPLEMENTED), error
 
 
 def test_faults_have_their_status(live: LiveService, channel: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from types import TracebackType
 from typing import Optional
@@ -9,6 +10,8 @@ from typing import Optional
 from paddle_ranker.serving.core.faults import UNAVAILABLE, Fault
 
 _RETRY_SECONDS = 1.0
+_SMALL = 64 * 1024  # bytes of a request that may use all of the budget
+_LARGE_SHARE = 0.75  # that larger ones may use: who holds it leaves room for the small ones
 
 
 class ByteBudget:
@@ -24,6 +27,12 @@ class ByteBudget:
         self.most = most
         self.held = 0
         self._lock = threading.Lock()
+
+    def room(self, size: int) -> float:
+        """Return how many bytes may be held in all, that a request of so many is one of them."""
+        if self.most is None:
+            return math.inf
+        return self.most if size <= _SMALL else _LARGE_SHARE * self.most
 
     def share(self) -> Share:
         """Return the part of one request or connection, which holds nothing yet."""
@@ -58,8 +67,8 @@ class Share:
     def set(self, size: int) -> bool:
         """Hold `size` bytes from now on; return False, with nothing changed, where the budget has no room."""
         with self._lock:
-            after, most = self._budget.held + size - self.held, self._budget.most
-            if self._is_over or (size > self.held and most is not None and after > most):
+            after = self._budget.held + size - self.held
+            if self._is_over or (size > self.held and after > self._budget.room(size)):
                 return False
             self._budget.held, self.held = after, size
             return True

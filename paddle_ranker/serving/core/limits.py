@@ -50,9 +50,11 @@ class Limits(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_queue("queue_pairs", self.queue_pairs, self.pairs)
-        if self.buffered < 2 * self.request_bytes:
-            problem = f"a request may have {self.request_bytes} bytes, and as many again until it is unpacked"
-            raise UsageError(f"--buffered_bytes {self.buffered}: {problem}; give {2 * self.request_bytes} or more")
+        if self.buffered < 3 * self.request_bytes:
+            problem = (
+                f"a request may have {self.request_bytes} bytes, as many again until it is unpacked, and others too"
+            )
+            raise UsageError(f"--buffered_bytes {self.buffered}: {problem}; give {3 * self.request_bytes} or more")
 
     @property
     def buffered(self) -> int:
@@ -157,7 +159,8 @@ def unpack(data: bytes, method: str, limit: int, share: Optional[Share] = None) 
             while goes_on:
                 part = unpacker.decompress(piece, min(_UNPACKED_SLICE, limit + 1 - size))
                 piece = unpacker.unconsumed_tail
-                goes_on = bool(piece) or len(part) == _UNPACKED_SLICE  # a full part: there may be more within
+                # A full part: there may be more within. At the end, what follows stays in `unconsumed_tail`.
+                goes_on = not unpacker.eof and (bool(piece) or len(part) == _UNPACKED_SLICE)
                 size += len(part)
                 if size > limit:
                     raise Fault(TOO_LARGE, f"unpacks to more than the {limit:,} bytes of a request", field="body")

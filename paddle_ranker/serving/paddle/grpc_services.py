@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable
-from contextlib import nullcontext
+from collections.abc import Awaitable, Mapping
+from contextlib import nullcontext, suppress
 from typing import Any, Callable, Optional
 
 import grpc
@@ -13,6 +13,7 @@ import grpc.aio
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.serving.core.apart import apart
+from paddle_ranker.serving.core.budget import ByteBudget
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import Limits, require_key
 from paddle_ranker.serving.core.scores import Counting, ScoringService
@@ -45,6 +46,7 @@ async def start_grpc(
     api_key: Optional[str] = None,
     names: Optional[PipelineNames] = None,
     counting: Counting = nullcontext,
+    budget: Optional[ByteBudget] = None,
 ) -> GrpcServer:
     """Serve gRPC at `address`: `127.0.0.1:8601`, port 0 for a free one, or `unix:/path`.
 
@@ -52,6 +54,7 @@ async def start_grpc(
         limits: default: the service's own.
         api_key: what callers must show in the metadata `authorization: Bearer KEY` or `x-api-key: KEY`.
         counting: counts requests, those among them that are refused before they are read.
+        budget: of the bytes of all requests.
 
     Raises `RankerError` where it cannot listen there.
     """
@@ -64,16 +67,15 @@ async def start_grpc(
         ("grpc.max_concurrent_streams", limits.connections),
         ("grpc.so_reuseport", 0),  # a port that is taken is an error
     ]
+    if not _unpacks_within_limits(grpc.__version__):
+        options.append(("grpc.compression_enabled_algorithms_bitset", 1))  # none: 16 MiB of gzip become 16 GiB
     server = grpc.aio.server(options=options)
-    calls = _Calls(service, limits, api_key, names or PipelineNames(), counting)
+    calls = _Calls(service, limits, api_key, names or PipelineNames(), counting, budget or ByteBudget())
     for name, methods in (
         (GENERAL_SERVICE, {"inference": calls.general, "debug": calls.profiled}),
         (PIPELINE_SERVICE, {"inference": calls.pipeline}),
     ):
-        handlers = {
-            name: grpc.unary_unary_rpc_method_handler(calls.handler(method)) for name, method in methods.items()
-        }
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+        server.add_generic_rpc_handlers((_Service(name, methods, calls),))
     try:
         port = server.add_insecure_port(address)
         listens = bool(port)
@@ -85,8 +87,35 @@ async def start_grpc(
     return GrpcServer(server, 0 if address.startswith("unix:") else port)
 
 
+def _unpacks_within_limits(version: str) -> bool:
+    """Return whether grpcio stops to unpack a message that gets too large; 1.33 looks at what has become of it."""
+    return tuple(map(int, version.split(".")[:2])) >= (1, 85)  # with which it was measured
+
+
 class _PipelineFault(Fault):
     """A fault that the pipeline answers with numbers of its own; the call has succeeded."""
+
+
+class _Service(grpc.GenericRpcHandler):
+    """The methods of a service. What cannot be answered is refused before its message is read."""
+
+    def __init__(self, name: str, methods: Mapping[str, Method], calls: _Calls) -> None:
+        self._calls = calls
+        self._handlers = {
+            f"/{name}/{method}": grpc.unary_unary_rpc_method_handler(calls.handler(work))
+            for method, work in methods.items()
+        }
+
+    def service(self, handler_call_details: Any) -> Any:
+        """Return what handles a call; None: it is not of this service."""
+        handler = self._handlers.get(handler_call_details.method)
+        if handler is None:
+            return None
+        try:
+            self._calls.check_key(handler_call_details.invocation_metadata)
+        except Fault as fault:
+            return grpc.stream_stream_rpc_method_handler(self._calls.refuser(fault))
+        return handler
 
 
 class _Calls:
@@ -99,9 +128,10 @@ class _Calls:
         api_key: Optional[str],
         names: PipelineNames,
         counting: Counting,
+        budget: ByteBudget,
     ) -> None:
         self._service = service
-        self._counting = counting
+        self._counting, self._budget = counting, budget
         self._limits = limits
         self._api_key = api_key
         self._names = names
@@ -132,12 +162,27 @@ class _Calls:
 
         return answer
 
+    def check_key(self, metadata: Any) -> None:
+        """Raise `Fault` where a call's metadata show another key than is asked for, or none."""
+        require_key(self._api_key, _shown_key(metadata))
+
+    def refuser(self, fault: Fault) -> Callable[[Any, Any], Awaitable[None]]:
+        """Return what refuses a call without reading its message."""
+
+        async def refuse(messages: Any, context: Any) -> None:
+            with suppress(Fault), self._counting(self._service):
+                raise fault
+            await _abort(context, fault)
+
+        return refuse
+
     async def _answer(self, method: Method, data: bytes, context: Any) -> bytes:
         """Return what a method answers; abort the call where it is refused."""
         self._active += 1
         try:
-            with self._counting(self._service) as service:
-                self._check(data, context)
+            with self._counting(self._service) as service, self._budget.share() as share:
+                self._check(data)
+                share.hold(len(data))
                 response = await method(data, service, time.monotonic() + self._seconds(context))
                 return bytes(response.SerializeToString())
         except _PipelineFault as fault:
@@ -149,14 +194,11 @@ class _Calls:
             refused = Fault(INTERNAL, "internal error; see the server's log")
         finally:
             self._active -= 1
-        after = refused.retry_after
-        trailing = () if after is None else (("retry-after", f"{after:g}"),)
-        await context.abort(grpc.StatusCode[refused.kind.grpc], str(refused), trailing)
+        await _abort(context, refused)
         raise refused  # not reached: abort raises
 
-    def _check(self, data: bytes, context: Any) -> None:
+    def _check(self, data: bytes) -> None:
         """Raise `Fault` for a call that is not worked on."""
-        require_key(self._api_key, _shown_key(context))
         if self._active > self._limits.connections:  # of a call, not of a connection: grpc does not show these
             raise Fault(OVERLOADED, f"{self._limits.connections:,} calls are in flight", retry_after=1)
         if len(data) > self._limits.request_bytes:
@@ -171,6 +213,12 @@ class _Calls:
         return float(remaining)
 
 
-def _shown_key(context: Any) -> Optional[str]:
-    shown = {name.lower(): value for name, value in context.invocation_metadata() or ()}
+async def _abort(context: Any, fault: Fault) -> None:
+    after = fault.retry_after
+    trailing = () if after is None else (("retry-after", f"{after:g}"),)
+    await context.abort(grpc.StatusCode[fault.kind.grpc], str(fault), trailing)
+
+
+def _shown_key(metadata: Any) -> Optional[str]:
+    shown = {name.lower(): value for name, value in metadata or ()}
     return shown.get("x-api-key") or shown.get("authorization")

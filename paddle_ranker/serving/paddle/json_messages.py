@@ -13,6 +13,8 @@ import json
 import math
 import re
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Optional
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -21,6 +23,7 @@ from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.json_text import JsonBounds, parse_json
 from paddle_ranker.serving.paddle.messages import Message
 
+_DIGITS = re.compile("-?[0-9]{1,20}")  # of an integer that is written as a string
 _SPECIAL = {"nan": math.nan, "infinity": math.inf, "-infinity": -math.inf}
 _INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: "a 32-bit integer",
@@ -90,37 +93,49 @@ def _checked(items: list[Any], field: FieldDescriptor, path: str, numbered: bool
         if -largest <= min(items) and max(items) <= largest:
             return list(map(float, items))
     converted = []
+    convert = _converter(field)
     for place, item in enumerate(items):
         try:
-            converted.append(_converted(item, field))
+            converted.append(convert(item))
         except ValueError as error:
             where = f"{path}[{place}]" if numbered else path
             raise Fault(INVALID, f"is {_kind(item)}, expected {error}", field=where) from error
     return converted
 
 
-def _converted(item: Any, field: FieldDescriptor) -> Any:
-    """Return a scalar as the field takes it; raises `ValueError` that says what it takes."""
+def _converter(field: FieldDescriptor) -> Callable[[Any], Any]:
+    """Return what gives a scalar as the field takes it, and raises `ValueError` that says what it takes."""
     kind = field.cpp_type
     if kind in _INTEGERS:
         low, high = _bounds(kind)
-        if kind in _WIDE and isinstance(item, str) and re.fullmatch("-?[0-9]{1,20}", item):
-            item = int(item)
-        if type(item) is int and low <= item <= high:
-            return item
-        raise ValueError(_INTEGERS[kind])
+        return partial(_integer, low=low, high=high, is_wide=kind in _WIDE, expected=_INTEGERS[kind])
     if kind in _FLOATS:
-        if isinstance(item, str) and item.lower() in _SPECIAL:
-            return _SPECIAL[item.lower()]
-        largest = _LARGEST_FLOAT32 if kind == FieldDescriptor.CPPTYPE_FLOAT else _LARGEST_DOUBLE
-        if type(item) in (int, float) and abs(item) <= largest:
-            return float(item)
-        raise ValueError(f"a number up to {largest}")
+        return partial(_float, largest=_LARGEST_FLOAT32 if kind == FieldDescriptor.CPPTYPE_FLOAT else _LARGEST_DOUBLE)
     if kind == FieldDescriptor.CPPTYPE_BOOL:
-        if isinstance(item, bool):
-            return item
-        raise ValueError("true or false")
-    return _text_or_bytes(item, field)
+        return _boolean
+    return partial(_text_or_bytes, field=field)
+
+
+def _integer(item: Any, low: int, high: int, is_wide: bool, expected: str) -> int:
+    if is_wide and isinstance(item, str) and _DIGITS.fullmatch(item):
+        item = int(item)
+    if type(item) is int and low <= item <= high:
+        return item
+    raise ValueError(expected)
+
+
+def _float(item: Any, largest: float) -> float:
+    if isinstance(item, str) and item.lower() in _SPECIAL:
+        return _SPECIAL[item.lower()]
+    if type(item) in (int, float) and abs(item) <= largest:
+        return float(item)
+    raise ValueError(f"a number up to {largest}")
+
+
+def _boolean(item: Any) -> bool:
+    if isinstance(item, bool):
+        return item
+    raise ValueError("true or false")
 
 
 def _text_or_bytes(item: Any, field: FieldDescriptor) -> Any:

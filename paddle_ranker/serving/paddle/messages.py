@@ -91,8 +91,10 @@ def _check_fields(data: bytes, most: int) -> None:
         count += 1
         if count > most:
             raise Fault(TOO_LARGE, f"holds more than the {most:,} fields of a request", field="message")
-        kind, place = _varint(data, place)
-        kind &= 7
+        tag, place = _varint(data, place)
+        if tag < 8:  # there is no field 0
+            return
+        kind = tag & 7
         if kind == _LENGTH:
             size, place = _varint(data, place)
             place += size

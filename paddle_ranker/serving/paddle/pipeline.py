@@ -160,9 +160,10 @@ def read_printed_dict(text: str) -> dict[str, str]:
     # From left to right, so that a quote after two backslashes ends the string; what is left of quotes does end one.
     quotes = text.replace("\\\\", "\0\0").replace("\\'", "\0\0").replace('\\"', "\0\0")
     found: dict[str, str] = {}
-    place, end = 1, len(text) - 1
+    entries, place, end = 0, 1, len(text) - 1
     while place < end:
-        if len(found) == _MOST_ENTRIES:
+        entries += 1
+        if entries > _MOST_ENTRIES:
             raise ValueError("too many entries")
         key, place = _string(text, quotes, place, ":")
         value, place = _string(text, quotes, place, ",}")

@@ -224,6 +224,7 @@ async def _start_grpc(context: ServerContext) -> ProtocolHandler:
         api_key=config.api_key,
         names=PipelineNames(config.pipeline_service, config.pipeline_method),
         counting=context.counting("grpc"),
+        budget=context.connections.budget,
     )
     make = partial(Relay, path, context.connections, config.rpc_idle_seconds, config.body_seconds)
     return _GrpcHandler(make, server, folder)

@@ -1,0 +1,190 @@
+"""What requests cost that are made to be expensive: `python -m tests.robustness.costs` prints it.
+
+A server is started on a tiny ranker and a tiny model of pairs of posts. Each attack is sent on a connection of its own,
+and meanwhile others ask a good request again and again. A failure is memory or processor time beyond the options'
+limits, a good request that is not answered, or no answer at all to the attack; the exit status is 1 where there was
+one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Optional
+
+import requests
+
+from paddle_ranker.options import Options, option, run_command
+from tests.robustness.costly_inputs import attacks, half_sent
+from tests.robustness.fuzz_server import started_server
+
+_MEGABYTE = 1024 * 1024
+_SECONDS = 120.0  # for what takes moments, on a machine that has much else to do
+_TICKS = os.sysconf("SC_CLK_TCK")
+GOOD = {"query": "深度", "documents": ["深度学习", "ab"]}
+
+
+@dataclass(frozen=True)
+class CostOptions(Options):
+    """Options of `python -m tests.robustness.costs`."""
+
+    unpacked_mb: float = option(15.0, help="of an attack, once it is unpacked", above=0, maximum=15.5)
+    connections: int = option(100, help="that send half a request each, and wait", minimum=1)
+    buffered_mb: int = option(64, help="of the server's budget of bytes", minimum=48)
+    most_mb: int = option(500, help="by which an attack may raise the server's memory", minimum=1)
+    most_seconds: float = option(10.0, help="of processor time that an attack may take", above=0)
+
+
+@dataclass
+class Cost:
+    """What an attack took: bytes sent and unpacked, processor seconds, MB, how long others waited, what came back."""
+
+    name: str
+    sent: int
+    unpacked: int
+    seconds: float
+    megabytes: float
+    longest_wait: float
+    answer: str
+
+
+class Server:
+    """The server's process, as the kernel sees it."""
+
+    def __init__(self, pid: int, port: int):
+        self.pid, self.port = pid, port
+
+    def processor_seconds(self) -> float:
+        """Return what it has used until now."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+    def forget_peak(self) -> None:
+        """Let the peak of its memory begin anew."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="ascii")
+
+    def megabytes(self, name: str = "VmHWM") -> float:
+        """Return its peak; "VmRSS": what it holds now."""
+        found = re.search(rf"^{name}:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text("utf-8"), re.M)
+        assert found is not None
+        return int(found.group(1)) / 1024
+
+    def ask(self) -> None:
+        """Ask a good request; raises where it is not answered rightly."""
+        answer = requests.post(f"http://127.0.0.1:{self.port}/v1/rerank", json=GOOD, timeout=_SECONDS)
+        answer.raise_for_status()
+        assert len(answer.json()["results"]) == len(GOOD["documents"])
+
+    def measure(self, name: str, sent: int, unpacked: int, attack: Callable[[], str]) -> Cost:
+        """Run an attack beside good requests."""
+        self.forget_peak()
+        before, began = self.megabytes("VmRSS"), self.processor_seconds()
+        waits, over, failures = [0.0], threading.Event(), list[str]()
+
+        def others() -> None:
+            while not over.is_set():
+                since = time.monotonic()
+                try:
+                    self.ask()
+                except Exception as error:
+                    failures[:] = [f"a good request failed: {error}"]
+                waits.append(time.monotonic() - since)
+                over.wait(0.02)
+
+        asking = threading.Thread(target=others)
+        asking.start()
+        try:
+            answer = attack()
+        except OSError as error:
+            answer = f"none ({error})"
+        finally:
+            over.set()
+            asking.join()
+        used = self.processor_seconds() - began
+        return Cost(name, sent, unpacked, used, self.megabytes() - before, max(waits), *(failures or [answer]))
+
+
+def send(port: int, data: bytes) -> str:
+    """Send a request; return the beginning of what comes back."""
+    with socket.create_connection(("127.0.0.1", port), timeout=_SECONDS) as connection:
+        connection.sendall(data)
+        answer = connection.recv(65536)
+    status, _, rest = answer.partition(b"\r\n")
+    body = rest.rpartition(b"\r\n\r\n")[2] if status.startswith(b"HTTP/") else answer[12:]
+    return f"{status[9:12].decode() if status.startswith(b'HTTP/') else ''} {_readable(body)}".strip()
+
+
+def _readable(data: bytes) -> str:
+    return "".join(character for character in data.decode("utf-8", "replace") if character.isprintable())[:90]
+
+
+def hold_half(port: int, protocol: str, connections: int) -> str:
+    """Send half a request on each of many connections; return how many of them are refused or closed."""
+    data, refused = half_sent(protocol, 4 * _MEGABYTE), 0
+    with contextlib.ExitStack() as stack:
+        for _ in range(connections):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=_SECONDS))
+            try:
+                connection.sendall(data)
+                connection.settimeout(0.05)
+                refused += connection.recv(1000) != b"?"  # an answer, or the end
+            except socket.timeout:
+                continue
+            except OSError:
+                refused += 1
+    return f"{refused} of {connections} refused"
+
+
+def measure(options: CostOptions) -> int:
+    """Start a server, attack it, print the table; return 1 where something cost too much."""
+    costs: list[Cost] = []
+    budget = ["--buffered_bytes", str(options.buffered_mb * _MEGABYTE), "--body_seconds", "30"]
+    with tempfile.TemporaryDirectory() as folder, started_server(Path(folder), *budget) as (process, port):
+        server = Server(process.pid, port)
+        server.ask()
+        for attack in attacks(int(options.unpacked_mb * _MEGABYTE)):
+            run = lambda data=attack.data: send(port, data)  # noqa: E731
+            costs.append(server.measure(attack.name, len(attack.data), attack.unpacked, run))
+        for protocol in ("http", "baidu_std"):
+            size = 4 * _MEGABYTE * options.connections
+            hold = lambda protocol=protocol: hold_half(port, protocol, options.connections)  # noqa: E731
+            costs.append(server.measure(f"half of many requests, {protocol}", size, size, hold))
+        ended = process.poll() is not None
+    print(_table(costs))
+    failures = [cost.name for cost in costs if _is_too_much(cost, options)]
+    print(f"failures: {len(failures) + ended}" + "".join(f"\n  {name}" for name in failures))
+    return int(bool(failures) or ended)
+
+
+def _is_too_much(cost: Cost, options: CostOptions) -> bool:
+    is_unanswered = not cost.answer or cost.answer.startswith(("none", "a good request"))
+    return is_unanswered or cost.megabytes > options.most_mb or cost.seconds > options.most_seconds
+
+
+def _table(costs: Sequence[Cost]) -> str:
+    lines = ["| attack | KB sent | MB unpacked | processor s | MB more | longest wait of others s | answer |"]
+    lines.append("| --- | ---: | ---: | ---: | ---: | ---: | --- |")
+    for cost in costs:
+        lines.append(
+            f"| {cost.name} | {cost.sent / 1024:,.0f} | {cost.unpacked / _MEGABYTE:.1f} | {cost.seconds:.2f} | "
+            f"{cost.megabytes:.0f} | {cost.longest_wait:.2f} | {cost.answer} |"
+        )
+    return "\n".join(lines)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return the exit status."""
+    return run_command(measure, CostOptions, argv, description="Send requests that are made to be expensive.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,339 @@
+"""What a request costs: in proportion to its bytes, counted before it is read, and beside the event loop.
+
+`python -m tests.robustness.costs` sends such requests to a server and prints what they cost it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import random
+import re
+import threading
+import time
+import tracemalloc
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Any, Callable
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from paddle_ranker.errors import UsageError
+from paddle_ranker.serving.core import apart
+from paddle_ranker.serving.core.budget import ByteBudget
+from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, UNAVAILABLE, Fault
+from paddle_ranker.serving.core.json_text import check_json, json_bounds, parse_json
+from paddle_ranker.serving.core.limits import Limits, unpack
+from paddle_ranker.serving.http.rerank import RerankRequest, _validated
+from paddle_ranker.serving.paddle.json_messages import read_message
+from paddle_ranker.serving.paddle.messages import messages, parse
+from paddle_ranker.serving.paddle.pipeline import read_pairs, read_printed_dict
+from paddle_ranker.serving.process.http2_streams import OpenStreams
+from tests.live_service import SECONDS, LiveService
+from tests.robustness.costly_inputs import http_bodies, post
+
+unit, server = pytest.mark.unit, pytest.mark.server
+SIZE = 600_000
+BOUNDS = json_bounds(1000)
+LIMITS = Limits()
+
+
+def quietly(work: Callable[[], Any]) -> None:
+    with suppress(Fault, ValueError):
+        work()
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Return the least processor time of two calls."""
+    taken = []
+    for _ in range(2):
+        began = time.thread_time()
+        quietly(work)
+        taken.append(time.thread_time() - began)
+    return min(taken)
+
+
+def printed(part: str, size: int) -> str:
+    return "{'query': '" + part * (size // len(part)) + "', 'title': 'b'}"
+
+
+def pipeline_request(count: int) -> Any:
+    pair = '{"query":"a","title":"b"}'
+    return messages().PipelineRequest(key=[str(number) for number in range(count)], value=[pair] * count)
+
+
+def streams(size: int) -> bytes:
+    return bytes(24) + (b"\0\0\0\1\4\0\0\0\1" + b"\0\0\0\3\0\0\0\0\1") * (size // 18)
+
+
+def chance(size: int) -> bytes:
+    return gzip.compress(np.random.default_rng(0).bytes(size))
+
+
+MANY = Limits(pairs=10**6, queue_pairs=10**6)
+# What is read, made for a size in bytes, and what reads it.
+WORKS: dict[str, tuple[Callable[[int], Any], Callable[[Any], Any]]] = {
+    "printed escapes": (lambda size: printed("\\\\", size), read_printed_dict),
+    "printed quotes": (lambda size: printed("\\'", size), read_printed_dict),
+    "printed without an end": (lambda size: "{'a': '" + "\\'" * (size // 2) + "}", read_printed_dict),
+    "printed spaces": (lambda size: "{'a'" + " " * size + "'}", read_printed_dict),
+    "printed entries": (lambda size: "{" + "'a': 'b'," * (size // 9) + "}", read_printed_dict),
+    "digits in texts": (lambda size: b'"' + (b"1" * 399 + b"a") * (size // 400) + b'"', parse_json),
+    "long numbers": (lambda size: b"[" + (b"1" * 399 + b",") * (size // 400) + b"1]", parse_json),
+    "one number": (lambda size: b"1" * size, parse_json),
+    "escaped quotes": (lambda size: b'"' + b'\\"' * (size // 2) + b'"', lambda data: parse_json(data, BOUNDS)),
+    "open strings": (lambda size: b'["' * (size // 2), lambda data: parse_json(data, BOUNDS)),
+    "gzip of nothing": (lambda size: gzip.compress(bytes(8 * size)), lambda data: unpack(data, "gzip", 10**8)),
+    "gzip of chance": (lambda size: chance(2 * size), lambda data: unpack(data, "gzip", 10**8)),
+    "keys": (lambda size: pipeline_request(size // 40), lambda request: read_pairs(request, MANY)),
+    "fields": (lambda size: b"\x0a\x00" * (size // 2), lambda data: parse(messages().Request, data, 10**9)),
+    "streams": (streams, lambda data: OpenStreams().sent(data, 0.0)),
+}
+
+
+@unit
+@pytest.mark.parametrize("name", WORKS)
+def test_twice_the_bytes_take_twice_the_time(name: str) -> None:
+    make, read = WORKS[name]
+    once, twice = (seconds(partial(read, make(size))) for size in (SIZE // 4, SIZE // 2))
+    assert twice < 4 * once + 0.05, (once, twice)
+
+
+@unit
+def test_digits_are_looked_at_once_and_not_from_each_of_them() -> None:
+    parts = b"a" * 400, b"1" * 399 + b"a"
+    harmless, digits = (seconds(partial(parse_json, b'"' + part * (SIZE // 400) + b'"')) for part in parts)
+    assert digits < 30 * harmless + 0.1, (harmless, digits)  # 400 times, from each
+
+
+@unit
+@pytest.mark.parametrize("part", ["\\\\", "\\'", "\\n", "a"])
+def test_a_printed_dictionary_is_read_in_a_few_times_its_memory(part: str) -> None:
+    text = printed(part, 200_000)
+    tracemalloc.start()
+    try:
+        quietly(partial(read_printed_dict, text))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 60 * len(text), peak / len(text)
+
+
+@unit
+def test_printed_dictionaries_are_read_as_python_prints_them() -> None:
+    generator = random.Random(0)
+    for _ in range(500):
+        texts = ["".join(generator.choices("ab'\"\\\n \t{},:\0é深😀", k=generator.randrange(8))) for _ in range(4)]
+        values = dict(zip(texts[:2], texts[2:]))
+        assert read_printed_dict(str(values)) == values
+    for text in ("{'a': 'b' 'c'}", "{'a'}", "{'a': }", "{'a': 'b\\'}", "{\\'a': 'b'}", "{'a': \"b'}", "{'a': 'b'}}"):
+        with pytest.raises(ValueError):
+            read_printed_dict(text)
+
+
+@unit
+def test_long_numbers_are_found_where_an_expression_finds_them() -> None:
+    generator = random.Random(1)
+    for _ in range(300):
+        parts = [b"1" * generator.choice([1, 50, 398, 399, 400, 401]), b"a", b",", b" "]
+        text = b"[" + b"".join(generator.choices(parts, k=12)) + b"]"
+        is_long = re.search(rb"[0-9]{400}", text) is not None
+        with pytest.raises(Fault) as caught:  # none of them is JSON
+            parse_json(text + b"?")
+        assert ("400 digits" in str(caught.value)) == is_long, text
+    assert parse_json(b'{"a": "' + b"1" * 1000 + b'"}') == {"a": "1" * 1000}  # a text
+
+
+@unit
+@pytest.mark.parametrize(
+    ("begin", "part", "end", "what"),
+    [
+        ('{"a":[', "[],", "0]}", "arrays and objects"),
+        ('{"a":[', "{},", "0]}", "arrays and objects"),
+        ("{", '"":0,', '"a":0}', "names of values"),
+        ("[", "1,", "1]", "values"),
+        ("[", '"\\"",', "1]", "values"),
+    ],
+)
+def test_what_json_holds_is_counted_before_it_is_read(begin: str, part: str, end: str, what: str) -> None:
+    bounds = json_bounds(1)
+    most = dict(zip(("arrays and objects", "names of values", "values"), bounds))[what]
+    within, beyond = ((begin + part * count + end).encode() for count in (most - 8, most + 8))
+    check_json(within, bounds)
+    with pytest.raises(Fault, match=f"holds more than the {most:,} {what}") as caught:
+        check_json(beyond, bounds)
+    assert caught.value.kind is TOO_LARGE
+    texts = ('{"query": "' + part.replace('"', "'") * 100_000 + '"}').encode()
+    check_json(texts, bounds)  # of texts there may be any
+    with pytest.raises(Fault, match="nested too deeply") as caught:
+        check_json(b"[" * 100_000, bounds)
+    assert caught.value.kind is INVALID
+
+
+@unit
+def test_of_wrong_documents_the_first_is_told() -> None:
+    body = http_bodies(400_000)["wrong documents"][2]
+    adapter = TypeAdapter(RerankRequest)
+    with pytest.raises(ValidationError) as caught:
+        adapter.validate_json(body)
+    assert caught.value.error_count() <= 2  # neither a text nor an object
+    with pytest.raises(Fault) as fault:
+        _validated(adapter, body, LIMITS)
+    assert fault.value.field == "documents[0]"
+    with pytest.raises(Fault, match="documents: holds 1,001, at most 1,000") as fault:
+        _validated(adapter, ('{"query":"a","documents":[' + '"a",' * 1000 + '"a"]}').encode(), LIMITS)
+    assert fault.value.kind is TOO_LARGE
+
+
+@unit
+def test_the_pipeline_counts_before_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> Any:
+        raise AssertionError("a value was read")
+
+    monkeypatch.setattr("paddle_ranker.serving.paddle.pipeline.parse_json", never)
+    with pytest.raises(Fault, match="value: holds 1,001, at most 1,000 are allowed"):
+        read_pairs(pipeline_request(1001), LIMITS)
+    with pytest.raises(AssertionError):
+        read_pairs(pipeline_request(1000), LIMITS)
+
+
+@unit
+def test_a_message_has_only_so_many_fields() -> None:
+    request = messages().Request(fetch_var_names=["x" * 30] * 5000)
+    data = request.SerializeToString()
+    assert len(data) > 64 * 1024 and parse(messages().Request, data, 5000) == request
+    with pytest.raises(Fault, match="holds more than the 4,999 fields"):
+        parse(messages().Request, data, 4999)
+    for broken in (b"\xff" * 100_000, b"\x0a\xff\xff\xff\xff\x0f" * 20_000, b"\x0b" * 100_000, data[:-1]):
+        with pytest.raises(Fault):
+            parse(messages().Request, broken, 10**6)
+
+
+@unit
+def test_numbers_are_converted_as_one_by_one() -> None:
+    data = b'{"tensor":[{"float_data":[1,2.5,-3e5],"int64_data":["7",-8],"float64_data":[1e300,"NaN"]}]}'
+    (tensor,) = read_message(data, messages().Request, BOUNDS).tensor
+    assert list(tensor.float_data) == [1, 2.5, -3e5] and list(tensor.int64_data) == [7, -8]
+    assert tensor.float64_data[0] == 1e300 and np.isnan(tensor.float64_data[1])
+    for wrong in (b"1e39", b"true", b'"x"', b"1" + b"0" * 39):
+        with pytest.raises(Fault, match=r"float_data\[1\]: is .*, expected a number up to"):
+            read_message(b'{"tensor":[{"float_data":[1,%b]}]}' % wrong, messages().Request)
+
+
+@unit
+def test_unpacking_takes_from_the_budget_as_it_goes() -> None:
+    budget = ByteBudget(10_000_000)
+    data = gzip.compress(bytes(9_000_000))
+    with budget.share() as share:
+        share.hold(len(data))
+        with pytest.raises(Fault) as caught:
+            unpack(data, "gzip", 10**8, share)
+        assert caught.value.kind is UNAVAILABLE and budget.held <= 7_500_000
+    assert budget.held == 0
+    for method, packed in (("gzip", data), ("zlib", zlib.compress(bytes(9_000_000)))):
+        with ByteBudget(40_000_000).share() as share:
+            assert unpack(packed, method, 9_000_000, share) == bytes(9_000_000) and share.held == 9_000_000
+        with pytest.raises(Fault, match="unpacks to more than the 8,999,999 bytes"):
+            unpack(packed, method, 8_999_999)
+        with pytest.raises(Fault, match="goes on for 200,003 bytes"):
+            unpack(packed + b"abc" + bytes(200_000), method, 9_000_000)
+        with pytest.raises(Fault, match="ends in the middle"):
+            unpack(packed[:-9], method, 9_000_000)
+
+
+@unit
+def test_a_budget_is_shared_and_small_requests_have_the_last_of_it() -> None:
+    budget = ByteBudget(1_000_000)
+    with budget.share() as large, budget.share() as small:
+        assert large.set(750_000) and not large.set(750_001) and large.held == 750_000
+        with pytest.raises(Fault, match="have the 1,000,000 bytes") as caught:
+            small.hold(70_000)
+        assert caught.value.retry_after
+        small.hold(60_000)
+        assert budget.held == 810_000
+        large.set(1)
+        small.hold(70_000)
+    assert budget.held == 0 and not small.set(1)  # a thread that still reads it finds no room
+    assert Limits().buffered == 256 * 1024 * 1024 == Limits().values()["buffered_bytes"]
+    assert Limits(request_bytes=10**9).buffered == 4 * 10**9
+    with pytest.raises(UsageError, match=r"--buffered_bytes 29: .*give 30 or more"):
+        Limits(request_bytes=10, buffered_bytes=29)
+
+
+@unit
+def test_streams_hold_what_is_sent_until_they_are_answered() -> None:
+    def head(kind: int, flags: int, stream: int, size: int = 0) -> bytes:
+        return size.to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + bytes(size)
+
+    sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + head(4, 0, 0, 6) + head(1, 4, 1, 50) + head(0, 0, 1, 1000)
+    sent += head(1, 4, 3, 20) + head(0, 1, 3, 500)
+    for step in (1, 7, len(sent)):
+        streams = OpenStreams()
+        for place in range(0, len(sent), step):
+            streams.sent(sent[place : place + step], now=place)
+        assert streams.held == 50 + 1000 + 20 + 500 + 4 * 9
+        assert streams.half_sent_since() is not None  # stream 1
+        streams.answered(head(4, 0, 0) + head(1, 4, 3, 30) + head(0, 0, 3, 40))
+        assert streams.held == 50 + 1000 + 20 + 500 + 4 * 9
+        streams.answered(head(1, 5, 3, 30))  # its end
+        assert streams.held == 50 + 1000 + 2 * 9
+        streams.sent(head(3, 0, 1, 4), 0)  # the client takes it back
+        assert streams.held == 0 and streams.half_sent_since() is None
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[LiveService]:
+    with LiveService() as running:
+        yield running
+
+
+def ask(live: LiveService, path: str, body: bytes, content_type: str) -> tuple[int, bytes]:
+    data = post(path, body, content_type)
+    connection = http.client.HTTPConnection("127.0.0.1", live.http, timeout=SECONDS)
+    connection.connect()
+    assert connection.sock is not None
+    connection.sock.sendall(data)
+    response = http.client.HTTPResponse(connection.sock)
+    response.begin()
+    answer = response.read()
+    connection.close()
+    return response.status, answer
+
+
+@server
+def test_what_is_large_is_read_beside_the_event_loop(live: LiveService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costly request of the ports is read in a thread of the readers, and others are answered meanwhile."""
+    threads: set[str] = set()
+    entered, leave = threading.Event(), threading.Event()
+    real = parse_json
+
+    def slow(data: bytes, *bounds: Any) -> Any:
+        if len(data) > apart.MUCH_BYTES:
+            threads.add(threading.current_thread().name)
+            entered.set()
+            assert leave.wait(SECONDS)
+        return real(data, *bounds)
+
+    monkeypatch.setattr("paddle_ranker.serving.paddle.json_messages.parse_json", slow)
+    body = b'{"key": ["0"], "value": ["' + b" " * 100_000 + b'"]}'
+    asking = threading.Thread(target=ask, args=(live, "/ernie/prediction", body, "application/json"))
+    asking.start()
+    try:
+        assert entered.wait(SECONDS)
+        assert ask(live, "/ernie/prediction", b'{"key": ["0"], "value": ["?"]}', "application/json")[0] == 200
+    finally:
+        leave.set()
+        asking.join()
+    assert all(name.startswith("reader") for name in threads)
+
+
+@server
+@pytest.mark.parametrize("name", [name for name, (path, *_) in http_bodies(100).items() if path[1] in "eG"])
+def test_what_is_costly_is_refused(live: LiveService, name: str) -> None:
+    path, content_type, body = http_bodies(1_500_000)[name]
+    status, answer = ask(live, path, body, content_type)
+    assert (status in (400, 413)) or b'"err_no":5000' in answer, answer[:200]

@@ -93,13 +93,17 @@ def test_the_key_and_the_limits_hold_there(server: TwoPorts) -> None:
 def test_no_other_protocol_and_no_more_connections(server: TwoPorts) -> None:
     eventually(lambda: server.figure("ranker_connections") == 1)  # that which asks
     with server.connect_http(b"PRPC" + b"\0" * 8 + b"\r\n\r\n") as connection:
-        assert read_all(connection).startswith(b"HTTP/1.1 400 ")
+        answer = read_all(connection)
+    assert answer.startswith(b"HTTP/1.1 400 ") and json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
     request = b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n"
     with contextlib.ExitStack() as stack:
         held = [stack.enter_context(server.connect_http(request)) for _ in range(8)]
         statuses = [connection.recv(65536)[:13] for connection in held]
-        statuses.append(stack.enter_context(server.connect_http(request)).recv(65536)[:13])
-    assert statuses[0] == b"HTTP/1.1 200 " and statuses[-1] == b"HTTP/1.1 503 "
+        answer = read_all(stack.enter_context(server.connect_http(request)))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert statuses[0] == b"HTTP/1.1 200 " and answer[:13] == b"HTTP/1.1 503 "
+    assert b"content-type: application/json" in head and b"retry-after: 1" in head
+    assert json.loads(body)["error"] == "8 connections are open, which is the limit"
     eventually(lambda: server.post(server.http_port, **{"X-API-Key": KEY}).status_code == 200)
 
 

@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 
 from paddle_ranker.serving.core.peers import look_at
 from paddle_ranker.serving.http.middleware import cancel_work
-from paddle_ranker.serving.http.writes import JoinedWrites, refusal
+from paddle_ranker.serving.http.writes import JoinedWrites, full, refusal
 
 WAITING, HEAD, BODY = range(3)  # what has come of the request that is being read: nothing, or up to somewhere in it
 _LOOK_SECONDS, _LONGEST_LOOK = 0.25, 2.0  # between looks whether a client is still there; they grow
@@ -70,7 +70,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read requests."""
-        if self.ending or self.joined.has_ended:
+        if self._is_over():
             return
         self._unset_keepalive_if_required()
         left: Any = data
@@ -83,6 +83,8 @@ class HttpConnection(HttpToolsProtocol):
                     left = memoryview(left)[upgrade.args[0] :]
                     self._read_again_without_upgrade()
         except httptools.HttpParserError:
+            if self._is_over():
+                return
             if self._is_last and self.phase == WAITING:
                 self.end_with(b"")
                 return
@@ -133,6 +135,10 @@ class HttpConnection(HttpToolsProtocol):
                 raise _NoRequest
             self._offers_upgrade = True  # `data_received` comes next
             return
+        if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
+            # uvicorn's own refusal is no JSON, and does not say when to come again
+            self.end_with(full(f"{self.limit_concurrency - 1} connections are open, which is the limit"))
+            raise _NoRequest
         previous = self.cycle
         super().on_headers_complete()
         self.phase = BODY
@@ -182,6 +188,10 @@ class HttpConnection(HttpToolsProtocol):
         self.parser.feed_data(b"\r\n".join([*lines, b"", b""]))
 
     # Whether the client is there
+
+    def _is_over(self) -> bool:
+        """Return whether what comes is thrown away."""
+        return self.ending or self.joined.has_ended
 
     def _is_sending(self) -> bool:
         return (self.ending or self.phase == BODY) and not self._sent_all

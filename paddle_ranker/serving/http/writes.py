@@ -68,3 +68,8 @@ def refusal(status: bytes, message: str, *headers: bytes) -> bytes:
     body = b'{"error": "%s", "message": "%s"}' % (message.encode(), message.encode())
     lines = [b"HTTP/1.1 " + status, b"content-type: application/json", b"content-length: %d" % len(body)]
     return b"\r\n".join([*lines, b"connection: close", *headers, b"", body])
+
+
+def full(message: str) -> bytes:
+    """Return the response to a connection above the limit."""
+    return refusal(b"503 Service Unavailable", message, b"retry-after: 1")

@@ -184,9 +184,9 @@ async def _start_baidu_std(context: ServerContext) -> ProtocolHandler:
 
 class _HttpHandler(ProtocolHandler):
     def refusal(self, message: str) -> bytes:
-        from paddle_ranker.serving.http.writes import refusal
+        from paddle_ranker.serving.http.writes import full
 
-        return refusal(b"503 Service Unavailable", message, b"retry-after: 1")
+        return full(message)
 
 
 async def _start_http(context: ServerContext) -> ProtocolHandler:

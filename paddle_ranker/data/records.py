@@ -102,7 +102,7 @@ class RecordFile(Generic[T]):
             one.path = path
             for record in one._of_one():
                 self.kept += 1
-                self.line = f"{one.line} of {path}"
+                self.line, self.has_header = f"{one.line} of {path}", one.has_header
                 yield record
             self._skips.include(path, one._skips)
 

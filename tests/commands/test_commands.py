@@ -6,13 +6,22 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from paddle_ranker.__main__ import main
+from paddle_ranker.commands.blend import BlendOptions
+from paddle_ranker.commands.calibrate import CalibrateOptions
+from paddle_ranker.commands.distill import DistillOptions
 from paddle_ranker.commands.registry import BY_KIND, COMMANDS
+from paddle_ranker.errors import UsageError
+from paddle_ranker.files import paths_of
+from paddle_ranker.option_fields import Options, fields_of
+from paddle_ranker.option_fields import help_of as help_of_field
+from paddle_ranker.options import parse_options
 from tests.conftest import REPOSITORY, load_script
 from tests.entailment_cases import write_data, write_model
 from tests.tiny import PAIRS, write_ranker
@@ -20,6 +29,7 @@ from tests.tiny import PAIRS, write_ranker
 pytestmark = pytest.mark.unit
 COMMANDS.load_plugins()
 RECIPES = ("ernie_matching", "cross_encoder", "pretraining", "multimodal_entailment")
+PACKAGES = (*RECIPES, "paddle_ranker", "deploy", "datasets")
 FILES = sorted(
     path.relative_to(REPOSITORY).as_posix()
     for folder in (
@@ -135,6 +145,43 @@ def test_a_model_of_posts_is_measured_and_exported_by_the_same_commands(
     posts, model = write_data(tmp_path, 20), write_model(tmp_path / "model")
     assert "macro_f1" in score(capsys, "evaluate", "--model", model, "--test", posts, "--resamples", 100)
     assert score(capsys, "predict", "--model", model, "--input", posts).startswith("id_1,id_2,label,")
+
+
+def test_every_option_that_takes_a_file_takes_several() -> None:
+    for name in FILES:
+        load_script(name)
+    for command in COMMANDS.values():
+        command.load()
+    single = []
+    for options_class in every(Options):
+        for field in fields_of(options_class) if options_class.__module__.split(".")[0] in PACKAGES else []:
+            reads = re.search(r"_files?$|^(files|corpus|queries|documents|qrels|candidates)$", field.name)
+            writes = re.search(r"\bwrites?\b|^keep the scores", help_of_field(field))
+            if reads and not writes and not field.metadata["files"] and not field.metadata["choices"]:
+                single.append(f"{options_class.__name__}.{field.name}")
+    assert single == []
+
+
+def every(options_class: type[Options]) -> Iterator[type[Options]]:
+    for found in options_class.__subclasses__():
+        yield found
+        yield from every(found)
+
+
+def test_files_without_a_name_may_be_several(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.tsv").touch()
+    pattern, both = str(tmp_path / "*.tsv"), (str(tmp_path / "a.tsv"), str(tmp_path / "b.tsv"))
+    for given in ([pattern], both):
+        calibrate = parse_options(CalibrateOptions, ["ranker", *given, "--method", "platt"], "calibrate", "")
+        assert calibrate.ranker == "ranker" and paths_of(calibrate.dev_file or "") == both
+        blend = parse_options(BlendOptions, ["ranker", *given, "target", "--with", "other"], "blend", "")
+        assert (blend.ranker, paths_of(blend.dev_file), blend.target) == ("ranker", both, "target")
+        distill = parse_options(DistillOptions, ["teacher", *given, "scored.tsv"], "distill", "")
+        assert paths_of(distill.data_file) == both and distill.output_file == "scored.tsv"
+    assert parse_options(CalibrateOptions, ["ranker", "--remove"], "calibrate", "").dev_file is None
+    with pytest.raises(UsageError, match="OUTPUT_FILE must be another file than DATA_FILE"):
+        parse_options(DistillOptions, ["teacher", pattern, both[1]], "distill", "")
 
 
 def test_a_name_that_is_none_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         print(f"paddle-ranker: error: unknown command {name!r}{hint}; see paddle-ranker --help", file=sys.stderr)
         return 2
     sys.argv[0] = f"paddle-ranker {arguments[0]}"  # the name that the command's own help and errors show
-    status: int = COMMANDS[name].load().main(arguments[1:])
+    try:
+        command = COMMANDS[name].load()
+    except KeyboardInterrupt:
+        print(f"{sys.argv[0]}: interrupted", file=sys.stderr)
+        return 130
+    status: int = command.main(arguments[1:])
     return status
 
 

@@ -18,16 +18,15 @@ otherwise, as the published tutorial calls it, declares that as its `name`; its 
 from __future__ import annotations
 
 import os
-import signal
 import stat
 import sys
-import threading
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, NoReturn, Optional, TypeVar, Union
+from typing import Any, Callable, Optional, TypeVar, Union
 
 from paddle_ranker.errors import RankerError, UsageError, did_you_mean, error_on_its_way, is_full, one_line
+from paddle_ranker.interrupts import Interrupted, Interrupts, is_first_process, resume_line
 from paddle_ranker.option_fields import REQUIRED, Options, fields_of, names_of
 from paddle_ranker.option_fields import option as option
 from paddle_ranker.option_fields import redeclare as redeclare
@@ -150,38 +149,46 @@ def run_command(
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     prog = prog or os.path.basename(sys.argv[0])
-    debug = "--debug" in arguments
-    try:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, _raise_interrupt)
-        load_named_plugins()
-        found = options_class if isinstance(options_class, type) else options_class()
-        options: Any = parse_options(found, arguments, prog, description)
-        debug = options.debug
-        status = run(options) or 0
-        sys.stdout.flush()  # what goes wrong with the last of the output is an error like any other
-        return status
-    except BrokenPipeError:  # the reader (`head`) has enough
-        _forget_unwritten_output()
-        return 0
-    except KeyboardInterrupt as interrupt:
-        if debug:
-            traceback.print_exc()
-        error = error_on_its_way(interrupt)
-        if error:
-            print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
-            return error.exit_status
-        print(f"{prog}: interrupted{f' ({interrupt})' if str(interrupt) else ''}", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if isinstance(error, OSError):
+    with Interrupts().taken() as interrupts:
+        debug = "--debug" in arguments
+        try:
+            load_named_plugins()
+            found = options_class if isinstance(options_class, type) else options_class()
+            options: Any = parse_options(found, arguments, prog, description)
+            debug = options.debug
+            status = run(options) or 0
+            sys.stdout.flush()  # what goes wrong with the last of the output is an error like any other
+            return status
+        except BrokenPipeError:  # the reader (`head`) has enough
             _forget_unwritten_output()
-            if is_full(error) and error.filename is None and _output_can_be_full():
-                error.filename = "standard output"
-        if debug:
-            traceback.print_exc()
-        print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
-        return error.exit_status if isinstance(error, RankerError) else 1
+            return 0
+        except KeyboardInterrupt as interrupt:
+            if debug:
+                traceback.print_exc()
+            error = error_on_its_way(interrupt)
+            return _report(prog, error) if error else _report_interrupt(prog, arguments, interrupt)
+        except Exception as error:
+            if isinstance(error, OSError):
+                _forget_unwritten_output()
+                if is_full(error) and error.filename is None and _output_can_be_full():
+                    error.filename = "standard output"
+            if debug:
+                traceback.print_exc()
+            # What an interruption broke, or what library code made of it, is no error.
+            return _report_interrupt(prog, arguments, error) if interrupts.received else _report(prog, error)
+
+
+def _report(prog: str, error: Exception) -> int:
+    print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
+    return error.exit_status if isinstance(error, RankerError) else 1
+
+
+def _report_interrupt(prog: str, arguments: Sequence[str], interrupt: BaseException) -> int:
+    where = str(interrupt) if isinstance(interrupt, KeyboardInterrupt) else ""
+    print(f"{prog}: interrupted{f' ({where})' if where else ''}", file=sys.stderr)
+    if isinstance(interrupt, Interrupted) and is_first_process():
+        print(f"to go on: {resume_line(prog, arguments)}", file=sys.stderr)
+    return 130
 
 
 def _forget_unwritten_output() -> None:
@@ -199,8 +206,3 @@ def _output_can_be_full() -> bool:
         return stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and not sys.stdout.isatty())
     except (OSError, ValueError):
         return False
-
-
-def _raise_interrupt(signum: int, frame: Any) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a launcher sends it thrice, and what is being cleaned up would stop
-    raise KeyboardInterrupt("SIGTERM")

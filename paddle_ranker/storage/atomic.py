@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Union
 
@@ -76,11 +76,39 @@ def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def made_once(target: Path) -> Iterator[bool]:
-    """Hold a lock beside `target`; yield whether it is still to be made. Of several processes one makes it."""
-    make_folder(target.parent)
-    with (target.parent / f".{target.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield not target.exists()
+    """Hold a lock beside `target`; yield whether it is still to be made. Of several processes one makes it.
+
+    Where it was not made, and its folder holds nothing else, neither the lock nor the folder stays.
+    """
+    path = target.parent / f".{target.name}.lock"
+    with locked(path, wait=True):
+        try:
+            yield not target.exists()
+        finally:
+            with suppress(OSError):
+                if os.listdir(path.parent) == [path.name]:
+                    path.unlink()
+                    path.parent.rmdir()
+
+
+def locked(path: Path, *, wait: bool) -> IO[str]:
+    """Return an open file that no other process has a lock on until it is closed; whoever has it may remove the file.
+
+    Raises `BlockingIOError` where another has it and `wait` is not asked for, `RankerError` where it cannot be made.
+    """
+    while True:
+        make_folder(path.parent)
+        lock = path.open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                return lock
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            lock.close()
+            raise
+        lock.close()  # it was removed before it was locked
 
 
 @contextmanager

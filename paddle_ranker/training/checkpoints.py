@@ -6,14 +6,16 @@ that. A kill at any moment leaves checkpoints that load, pointers that point to 
 
 from __future__ import annotations
 
-import fcntl
+import atexit
+import os
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Callable, Optional, Union
 
 from paddle_ranker.errors import RankerError
-from paddle_ranker.storage.atomic import make_folder, new_folder, point, remove_unfinished
+from paddle_ranker.storage.atomic import locked, make_folder, new_folder, point, remove_unfinished
 from paddle_ranker.training.curve import METRICS_FILE, PICTURE_FILE
 from paddle_ranker.training.log import TrainingLog
 from paddle_ranker.training.options import TrainingOptions
@@ -21,22 +23,38 @@ from paddle_ranker.training.state import Progress, SavedState
 
 _POINTERS = ("best", "last")
 _OF_A_RUN = re.compile(r"(model|state)_(\d+)")
+_LOCK = ".lock"
 _RUN_FILES = (METRICS_FILE, PICTURE_FILE)
 
 
 def require_free(save_dir: Union[str, Path]) -> None:
-    """Raise `RankerError` where another training writes into the folder: what is read there may vanish meanwhile."""
-    _locked(make_folder(save_dir)).close()
+    """Raise `RankerError` where another training writes into the folder: what is read there may vanish meanwhile.
+
+    The folder is made where it is not there; the process that ends before anything was written into it removes it.
+    """
+    folder = Path(save_dir)
+    if not folder.exists():
+        atexit.register(_remove_empty, folder.absolute())
+    _unlock(folder, _locked(folder))
 
 
 def _locked(folder: Path) -> IO[str]:
-    lock = (folder / ".lock").open("w")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return locked(folder / _LOCK, wait=False)
     except BlockingIOError as error:
-        lock.close()
         raise RankerError(f"{folder}: another training writes there; choose another --save_dir") from error
-    return lock
+
+
+def _unlock(folder: Path, lock: IO[str]) -> None:
+    """Let another training have the folder; a lock in a folder with nothing else is removed."""
+    with lock, suppress(OSError):
+        if os.listdir(folder) == [_LOCK]:
+            (folder / _LOCK).unlink()
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 class CheckpointKeeper:
@@ -60,7 +78,7 @@ class CheckpointKeeper:
 
     def close(self) -> None:
         """Let another training have the folder."""
-        self._lock.close()
+        _unlock(self.folder, self._lock)
 
     def scheduled_with(self, step: int) -> list[int]:
         """Return the steps of the scheduled checkpoints that stay when `step` is one more."""

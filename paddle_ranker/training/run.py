@@ -17,7 +17,6 @@ import paddle
 from paddle_ranker import __version__, runtime
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.errors import UsageError
-from paddle_ranker.storage.atomic import make_folder
 from paddle_ranker.training.checkpoints import require_free
 from paddle_ranker.training.options import TrainingOptions
 from paddle_ranker.training.state import SavedState, find_state
@@ -72,11 +71,10 @@ def start_run(options: TrainingOptions) -> Run:
     Raises `RankerError` for a folder that cannot be written to, or that another training writes into.
     """
     device = runtime.select_device(options.device)
-    make_folder(options.save_dir)  # what cannot be saved need not be trained
     processes = ProcessGroup()
     runtime.set_seed(options.seed)
     if processes.is_first:
-        require_free(options.save_dir)
+        require_free(options.save_dir)  # what cannot be saved need not be trained
     run = Run(options, processes, find_state(options.save_dir) if options.resume else None, device)
     if options.resume and not run.resumed:
         run.report(f"{options.save_dir} holds no run to resume: begin one")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.batching import BatchPlan, count_batches, training_batches
 from paddle_ranker.errors import RankerError, is_interrupt
+from paddle_ranker.interrupts import Interrupted, StopRequest
 from paddle_ranker.training.checkpoints import RunFolder
 from paddle_ranker.training.log import Clock
 from paddle_ranker.training.optimizer import gradient_norm, gradients_of, make_optimizer, scale_gradients
@@ -55,28 +57,34 @@ def fit(
     Raises:
         RankerError: the loss is NaN or infinite (with the step, the rows and the last good checkpoint); every step was
             skipped; what is to be resumed was started otherwise.
-        KeyboardInterrupt: passed on, with the last checkpoint in its message.
+        KeyboardInterrupt: at the first Ctrl-C or SIGTERM, as `Interrupted`, after the step has ended and is saved; at
+            the second at once. With the last checkpoint in its message.
     """
-    trainer = _Trainer(task, options, processes, resumed)
-    try:
-        return trainer.train()
-    except BaseException as interrupt:
-        if not is_interrupt(interrupt):
-            raise
-        place = f"at step {trainer.done.step + 1} of {trainer.total_steps}"
-        last_good = f"; {trainer.folder.last_good}" if trainer.folder else ""
-        raise KeyboardInterrupt(place + last_good) from interrupt
-    finally:
-        trainer.close()
+    with StopRequest().awaited() as stop:
+        trainer = _Trainer(task, options, processes, resumed, stop)
+        try:
+            return trainer.train()
+        except BaseException as interrupt:
+            if isinstance(interrupt, Interrupted) or not is_interrupt(interrupt):
+                raise
+            raise trainer.interrupted(trainer.done.step + 1) from interrupt
+        finally:
+            trainer.close()
 
 
 class _Trainer:
-    """A training in its process; the arguments are those of `fit`. Attribute: `done`, where it stands."""
+    """A training in its process; the arguments are those of `fit`, and `stop`. Attribute: `done`, where it stands."""
 
     def __init__(
-        self, task: Task, options: TrainingOptions, processes: ProcessGroup, resumed: Optional[SavedState]
+        self,
+        task: Task,
+        options: TrainingOptions,
+        processes: ProcessGroup,
+        resumed: Optional[SavedState],
+        stop: StopRequest,
     ) -> None:
         self.task, self.options, self.processes = task, options, processes
+        self.stop, self._all_stop = stop, False
         parts = processes.size * options.gradient_accumulation_steps
         self.plan = BatchPlan(options.batch_size, parts, options.max_tokens, options.seed)
         self.total_steps = self._count_steps()
@@ -137,9 +145,13 @@ class _Trainer:
             out_of_time = options.max_minutes > 0 and self.processes.any(
                 self.clock.seconds_here() >= 60 * options.max_minutes
             )
-            stop, scheduled = done.finished or out_of_time, done.step % options.save_step == 0
+            interrupted = self._is_interrupted()
+            stop, scheduled = done.finished or out_of_time or interrupted, done.step % options.save_step == 0
             if stop or scheduled or improved:
                 self._save(scheduled)
+            if interrupted and not done.finished:
+                self._await_the_save()
+                raise self.interrupted(done.step)
             if stop:
                 break
             if scheduled or improved:
@@ -155,6 +167,22 @@ class _Trainer:
             examples_per_second=(done.examples - examples_before) / max(self.clock.training_seconds(), 1e-9),
             skipped=self.precision.skipped,
         )
+
+    def interrupted(self, step: int) -> KeyboardInterrupt:
+        """Return what says that the training was interrupted at a step, and where it can go on from."""
+        place = f"at step {step} of {self.total_steps}"
+        last_good = f"; {self.folder.last_good}" if self.folder else ""
+        can_go_on = self.folder is None or self.folder.keeper.last is not None
+        return (Interrupted if can_go_on else KeyboardInterrupt)(place + last_good)
+
+    def _is_interrupted(self) -> bool:
+        """Return whether a signal came, to any of the processes: the same answer in all of them."""
+        return self._all_stop or (self.processes.size == 1 and self.stop.asked)
+
+    def _await_the_save(self) -> None:
+        """Wait for the first process to have saved: the launcher ends all of them when one has ended."""
+        with nullcontext() if self.processes.is_first else suppress(RankerError):  # the first may be gone already
+            self.processes.wait()
 
     def close(self) -> None:
         """Finish the log, and take what the training put into the network out of it."""
@@ -189,7 +217,7 @@ class _Trainer:
         """
         examples, network, processes, step = self.task.examples, self.task.network, self.processes, self.done.step + 1
         whole = sum(examples.weight(part) for part in batch if len(part))
-        sums, names = np.zeros(_MOST_MEANS), ["loss"]
+        sums, names = np.zeros(_MOST_MEANS + 1), ["loss"]
         for place in range(processes.rank, len(batch), processes.size):
             part = batch[place]
             if not len(part):
@@ -204,7 +232,10 @@ class _Trainer:
             names = ["loss", *means]
             sums[: len(names)] += share * np.array([float(loss), *means.values()])
         processes.sum_gradients(network)
-        return dict(zip(names, processes.sum(sums).tolist()))
+        sums[-1] = self.stop.asked  # so that all processes stop after the same step, at no cost
+        sums = processes.sum(sums)
+        self._all_stop = bool(sums[-1])
+        return dict(zip(names, sums.tolist()))
 
     def _step(self, batch: list[np.ndarray], loss: float) -> tuple[float, float, float]:
         """Make the optimizer's step with the gradients; return the learning rate, the gradient's norm, the loss scale.

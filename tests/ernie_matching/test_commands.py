@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -242,8 +243,11 @@ def test_an_interrupted_training_keeps_its_checkpoints(data: Path, tmp_path: Pat
     process.send_signal(signal_number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert re.search(r"interrupted \(at step \d+ of 50000; the last good checkpoint is .*model_\d+\)", errors)
+    found = re.search(r"interrupted \(at step (\d+) of 50000; the last good checkpoint is .*model_(\d+)\)", errors)
+    assert found and found[1] == found[2] and (tmp_path / "checkpoint" / f"state_{found[1]}").is_dir()
     assert "Traceback" not in errors
+    to_go_on = shlex.split(errors.splitlines()[-1])
+    assert to_go_on[:3] == ["to", "go", "on:"] and to_go_on[-1] == "--resume"
     assert Ranker.load(tmp_path / "checkpoint" / "last").score(["深"], ["深"]).shape == (1,)
 
 

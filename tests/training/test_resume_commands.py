@@ -178,8 +178,11 @@ def test_sigterm_then_resume_without_the_encoder_it_began_with(data: Path, tmp_p
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "interrupted (at step" in errors, errors
     shutil.rmtree(own / "encoder")
-    done = run(training(save_dir, "--resume"), own)
+    line = next(line for line in errors.splitlines() if line.startswith("to go on: ")).removeprefix("to go on: ")
+    done = subprocess.run(line, shell=True, cwd=own, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
+    reached = re.findall(r"interrupted \(at step (\d+) of", errors)
+    assert re.findall(r"resume after step (\d+),", done.stdout) == reached  # not one step is lost
     assert differences(unbroken, save_dir) == []
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import pytest
 
 from ernie_matching.model import PairwiseExamples
 from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.interrupts import Interrupted
 from paddle_ranker.model.network import RankerNetwork
 from paddle_ranker.training.curve import read_metrics
 from paddle_ranker.training.options import TrainingOptions
@@ -155,6 +159,42 @@ def test_an_interrupt_names_the_last_checkpoint(tmp_path: Path, examples: Pairwi
         "last",
         "model_2",
     ]
+
+
+class _Signalled(_Poisoned):
+    """Examples whose fourth loss is computed while `signals` come."""
+
+    def __init__(self, examples: PairwiseExamples, signals: int):
+        super().__init__(examples)
+        self.signals = signals
+
+    def loss(self, network: Any, indices: np.ndarray) -> Any:
+        self.calls += 1
+        for _ in range(self.signals if self.calls == 4 else 0):
+            os.kill(os.getpid(), signal.SIGINT)
+        return self.examples.loss(network, indices)
+
+
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Let the process heed Ctrl-C, which a shell's background job ignores."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_first_interrupt_ends_the_step_and_saves_it(
+    tmp_path: Path, examples: PairwiseExamples, heeded: None
+) -> None:
+    with pytest.raises(Interrupted, match=r"at step 4 of 6; the last good checkpoint is .*model_4"):
+        run(tmp_path, _Signalled(examples, signals=1))
+    assert (tmp_path / "checkpoint" / "state_4" / "optimizer.npz").exists()
+
+
+def test_the_second_interrupt_ends_at_once(tmp_path: Path, examples: PairwiseExamples, heeded: None) -> None:
+    with pytest.raises(KeyboardInterrupt, match=r"at step 4 of 6; the last good checkpoint is .*model_2"):
+        run(tmp_path, _Signalled(examples, signals=2))
+    assert not (tmp_path / "checkpoint" / "model_4").exists()
 
 
 def test_an_interrupt_inside_a_backward_pass_is_one_too(

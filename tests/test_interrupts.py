@@ -1,0 +1,148 @@
+"""Ctrl-C and SIGTERM at any moment of a command: one line, 130, and nothing half-made."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paddle_ranker.interrupts import Interrupts, StopRequest
+from tests.conftest import REPOSITORY
+from tests.entailment_cases import write_data
+from tests.tiny import write_encoder
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.fixture(autouse=True)
+def heeded() -> Iterator[None]:
+    """Let the process heed both signals, which a shell's background job ignores, and put back what was."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.unit
+def test_what_is_imported_is_imported_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "interrupted_module.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nfor _ in range(1000): pass\nWHOLE = True\n",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with Interrupts().taken() as interrupts:
+        with pytest.raises(KeyboardInterrupt):
+            import interrupted_module
+
+            time.sleep(60)  # it comes in a moment
+        assert interrupts.received
+    assert sys.modules["interrupted_module"] is interrupted_module and interrupted_module.WHOLE
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("first", SIGNALS)
+def test_the_first_signal_asks_and_the_second_ends(first: signal.Signals, capfd: pytest.CaptureFixture[str]) -> None:
+    with Interrupts().taken() as interrupts, StopRequest().awaited() as stop:
+        send(first)
+        assert (stop.asked, interrupts.received) == (True, False)
+        assert "this step is finished and saved for --resume; once more ends at once" in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)
+        assert interrupts.received
+
+
+@pytest.mark.unit
+def test_a_launcher_that_insists_is_not_a_second_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    with StopRequest().awaited() as stop:
+        for _ in range(3):
+            send(signal.SIGTERM)
+        assert stop.asked
+
+
+@pytest.mark.unit
+def test_an_interrupt_that_was_lost_still_stops_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: lost.append(unraisable.exc_type))
+
+    class Deleted:
+        def __del__(self) -> None:
+            send(signal.SIGINT)  # Python drops what this raises
+
+    with Interrupts().taken():
+        Deleted()
+        assert lost == [KeyboardInterrupt]
+        with StopRequest().awaited() as stop:
+            assert stop.asked
+
+
+@pytest.mark.unit
+def test_what_is_ignored_stays_ignored() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Interrupts().taken(), StopRequest().awaited() as stop:
+        send(signal.SIGINT)
+        assert not stop.asked
+
+
+PAIRWISE = ("ernie_matching/train_pairwise.py", "--train_file", "t.tsv", "--test_file", "d.tsv",
+            "--model_name_or_path", "encoder")  # fmt: skip
+ENTAILMENT = ("multimodal_entailment/train.py", "--train_file", "posts.csv", "--modalities", "image", "--image_size",
+              "16", "--test_share", "0", "--validation_share", "0.4")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the trainings are started with."""
+    folder = tmp_path_factory.mktemp("data")
+    write_encoder(folder / "encoder")
+    (folder / "t.tsv").write_text("".join(f"q{n}\ta{n}\tb{n}\n" for n in range(20)), encoding="utf-8")
+    (folder / "d.tsv").write_text("".join(f"q{n}\ta{n}\t{n % 2}\nq{n}\tb{n}\t{1 - n % 2}\n" for n in range(9)))
+    write_data(folder, 30)
+    return folder
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    ("command", "at", "inside"),
+    [  # a module that is imported at the moment, and the compiled one that imports it
+        (PAIRWISE, "datetime", "paddle.base.libpaddle"),  # Paddle's compiled part is being initialised
+        (ENTAILMENT, "multimodal_entailment.vision", ""),  # the folder has been made
+        (("-m", "paddle_ranker", "rank", "--params_path", "encoder", "--input_file", "d.tsv"), "paddle", ""),
+    ],
+)
+def test_an_interrupt_in_the_first_seconds(
+    command: tuple[str, ...], at: str, inside: str, data: Path, tmp_path: Path
+) -> None:
+    script = [str(REPOSITORY / command[0]), *command[1:]] if command[0].endswith(".py") else list(command)
+    more = [] if command[0] == "-m" else ["--save_dir", str(tmp_path / "run")]
+    done = subprocess.run(
+        [sys.executable, *script, "--device", "cpu", "--cpu_threads", "1", *more],
+        cwd=data,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(REPOSITORY),
+            "PADDLE_RANKER_PLUGINS": "tests.interrupting",
+            "INTERRUPT_AT": at,
+            "INTERRUPT_INSIDE": inside,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    name = "paddle-ranker rank" if command[0] == "-m" else Path(command[0]).name
+    assert (done.returncode, done.stderr) == (130, f"{name}: interrupted\n")
+    assert not (tmp_path / "run").exists()

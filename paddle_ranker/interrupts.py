@@ -127,6 +127,14 @@ def _is_launched() -> bool:
     return int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1
 
 
+def take_back_signals() -> None:
+    """Give SIGTERM back to the handler Python knows: importing Paddle puts a C++ one in its place."""
+    handler = signal.getsignal(signal.SIGTERM)
+    # Only the main thread may set one, and only it set one that could be lost.
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
+
+
 @contextmanager
 def _handled_by(handler: Any) -> Iterator[dict[int, Any]]:
     """Let `handler` have the signals, but those that are ignored; yield who had them before, and gets them back."""

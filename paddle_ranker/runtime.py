@@ -12,7 +12,6 @@ import gc
 import os
 import platform
 import random
-import signal
 import sys
 import threading
 import warnings
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Optional
 
 from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.interrupts import take_back_signals
 from paddle_ranker.options import AUTO_DEVICE
 
 MATH_VARIABLE = "MKL_DEBUG_CPU_TYPE"  # read by the MKL of 2019 that Paddle bundles
@@ -279,7 +279,7 @@ def select_device(name: str) -> str:
     """
     import paddle
 
-    _take_back_signals()
+    take_back_signals()
     if name == AUTO_DEVICE:
         found = find_device()
         found.report()
@@ -303,14 +303,6 @@ def select_device(name: str) -> str:
     except (ValueError, RuntimeError, OSError) as error:
         raise RankerError(f"--device {name}: Paddle cannot use it ({str(error).splitlines()[0]}); {remedy}") from error
     return str(paddle.device.get_device())
-
-
-def _take_back_signals() -> None:
-    """Give SIGTERM back to the handler Python knows: importing Paddle puts a C++ one in its place."""
-    handler = signal.getsignal(signal.SIGTERM)
-    # Only the main thread may set one, and only it set one that could be lost.
-    if handler is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
 
 
 def set_seed(seed: int) -> None:

@@ -88,6 +88,7 @@ async def _read_nothing(port: int, request: bytes) -> bool:
         await loop.sock_connect(one, (HOST, port))
         try:
             await asyncio.wait_for(loop.sock_sendall(one, request), _DEADLINE)
+            await asyncio.wait_for(loop.sock_recv(one, 1), _DEADLINE)  # the answer has begun
             await asyncio.sleep(BODY_SECONDS + 2)  # the server looks at its connections now and then
             while await asyncio.wait_for(loop.sock_recv(one, 1 << 16), _DEADLINE):
                 pass

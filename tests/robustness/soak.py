@@ -27,6 +27,8 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.exported import is_exported
 from paddle_ranker.options import Options, option, run_command
+from tests.entailment_cases import write_model
+from tests.robustness.soak_attacks import Attacker
 from tests.robustness.soak_faults import (
     BODY_SECONDS,
     HEADER_SECONDS,
@@ -41,7 +43,8 @@ from tests.robustness.soak_memory import Growth, growth
 from tests.robustness.soak_traffic import Client, Question, Tally, flood, good_round, make_questions, steady
 
 FAULTS = ("idle", "slow", "half_open", "worker", "disk")
-CONNECTIONS, QUEUE_PAIRS, PAIRS = 1200, 2000, 100  # the server's limits
+CONNECTIONS, QUEUE_PAIRS, PAIRS, DEADLINE_SECONDS = 1200, 2000, 100, 30  # the server's limits
+_ATTACK_EVERY = (0.2, 45.0)  # seconds between two attacks, and between two reloads
 _CAPACITY_SECONDS, _CAPACITY_CLIENTS = 2.0, 8
 _SHARE = 0.5  # of the capacity found, below the limits
 _BELOW, _ABOVE = (1, 10), (50, 50)  # titles a request
@@ -57,6 +60,7 @@ class SoakOptions(Options):
     above_seconds: float = option(60.0, help="of load above the limits", above=0)
     rate: float = option(0.0, help="requests a second below the limits; 0: half of what the server can do", minimum=0)
     growth: float = option(1.0, help="percent of its memory that the server may grow by in that time", minimum=0)
+    attacks: bool = option(True, help="attack the server and reload its models beside the load below the limits")
     faults: str = option("all", help=f"comma-separated, from {', '.join(FAULTS)}; none: none")
     model: Optional[str] = option(None, help="an exported ranker's folder (default: a tiny one with random weights)")
     workers: int = option(1, help="processes of the server", minimum=1)
@@ -95,11 +99,16 @@ def run(options: SoakOptions) -> int:
         folder = Path(name)
         model = Path(options.model) if options.model else _tiny(folder)
         questions = make_questions(model, options.seed, _BELOW)
-        with started("server", _command(options, model), folder, options.threads) as server:
+        posts = write_model(folder)
+        with started("server", _command(options, model, posts), folder, options.threads) as server:
             rate = options.rate or asyncio.run(_capacity(server, questions)) * _SHARE
-            below, grown = asyncio.run(_below(options, server, questions, rate))
+            attacker = Attacker(options.seed, *_ATTACK_EVERY)
+            below, grown = asyncio.run(_below(options, server, questions, rate, attacker))
             print(_table(below), flush=True)
-            failures = below.failures()
+            print(f"attacks: {attacker.said() or 'none'}", flush=True)
+            failures = below.failures() + [f"{text} ({count} times)" for text, count in attacker.failures.items()]
+            if max(below.seconds, default=0.0) > DEADLINE_SECONDS:
+                failures.append(f"an answer came after {max(below.seconds):.0f} s")
             if not grown.is_flat(options.growth / 100 * grown.held):
                 failures.append(f"memory grows: {grown}")
             end("below the limits", f"{rate:.0f} requests a second, {below.latency()}; memory {grown}", failures)
@@ -138,8 +147,9 @@ def _tiny(folder: Path) -> Path:
     return exported.folder
 
 
-def _command(options: SoakOptions, model: Path) -> list[str]:
-    limits = {"connections": CONNECTIONS, "queue_pairs": QUEUE_PAIRS, "pairs": PAIRS, "deadline_seconds": 60,
+def _command(options: SoakOptions, model: Path, posts: Path) -> list[str]:
+    limits = {"connections": CONNECTIONS, "queue_pairs": QUEUE_PAIRS, "pairs": PAIRS,
+              "deadline_seconds": DEADLINE_SECONDS, "entailment_model": posts,
               "header_seconds": HEADER_SECONDS, "body_seconds": BODY_SECONDS, "workers": options.workers,
               "cpu_threads": options.threads}  # fmt: skip
     return serve_command(model, *(part for name, value in limits.items() for part in (f"--{name}", str(value))))
@@ -161,7 +171,7 @@ async def _capacity(server: ServerProcess, questions: Sequence[Question]) -> flo
 
 
 async def _below(
-    options: SoakOptions, server: ServerProcess, questions: Sequence[Question], rate: float
+    options: SoakOptions, server: ServerProcess, questions: Sequence[Question], rate: float, attacker: Attacker
 ) -> tuple[Tally, Growth]:
     seconds = 60 * options.minutes
     samples: list[tuple[float, float]] = []
@@ -172,12 +182,19 @@ async def _below(
             await asyncio.sleep(seconds / _SAMPLES)
 
     client = Client(server.port, Tally())
-    sampling = asyncio.ensure_future(sample())
+    beside = [asyncio.ensure_future(sample())]
+    if options.attacks:
+        beside.append(asyncio.ensure_future(attacker.go_on(server)))
     try:
         await steady(client, questions, rate, seconds, options.seed)
     finally:
-        sampling.cancel()
+        for task in beside:
+            task.cancel()
+        ended = await asyncio.gather(*beside, return_exceptions=True)
         await client.close()
+    for error in ended:
+        if isinstance(error, Exception):
+            raise error
     return client.tally, growth(samples)
 
 

@@ -1,0 +1,222 @@
+"""What an attacker sends while others are served: requests that cost more than their size, half ones, abandoned ones.
+
+Each attack returns what the server did wrong, nothing where it held: refused, answered the good part, or closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import io
+import json
+import os
+import random
+import signal
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.serving_dialects import http
+from benchmarks.serving_peers import ServerProcess
+from tests.robustness.soak_traffic import HOST
+
+_PATIENCE = 60.0  # for an answer, on a machine that has much else to do
+_REFUSED = (400, 408, 413, 422, 429, 431, 503)
+_ASKED = json.dumps({"query": "深度", "documents": ["学习", "水稻"]}).encode()
+_HIDDEN = b"POST /admin/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+Attack = Callable[[int, random.Random], Coroutine[Any, Any, Optional[str]]]
+
+
+async def _send(port: int, *parts: bytes, half_close: bool = False) -> bytes:
+    """Send parts one after another, each in packets of its own, and return all that comes until it is quiet."""
+    reader, writer = await asyncio.open_connection(HOST, port)
+    answer = b""
+    try:
+        with suppress(ConnectionError):
+            for part in parts:
+                writer.write(part)
+                await writer.drain()
+                await asyncio.sleep(0.02)
+            if half_close:
+                writer.write_eof()
+        with suppress(ConnectionError, asyncio.TimeoutError):
+            answer = await asyncio.wait_for(reader.read(1 << 16), _PATIENCE)
+            while more := await asyncio.wait_for(reader.read(1 << 16), 0.3):
+                answer += more
+    finally:
+        writer.close()
+    return answer
+
+
+async def _leave(port: int, data: bytes, seconds: float) -> None:
+    """Send, wait for a while, and be gone without a goodbye."""
+    _, writer = await asyncio.open_connection(HOST, port)
+    with suppress(ConnectionError, asyncio.TimeoutError):
+        writer.write(data)
+        await asyncio.wait_for(writer.drain(), seconds)
+        await asyncio.sleep(seconds)
+    writer.transport.abort()
+
+
+def _statuses(answer: bytes) -> list[int]:
+    """Return the status of each HTTP answer among the bytes."""
+    return [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]]
+
+
+def _wrong(name: str, answer: bytes, expected: tuple[int, ...]) -> Optional[str]:
+    statuses = _statuses(answer)
+    if len(statuses) == 1 and statuses[0] in expected:
+        return None
+    return f"{name}: answered {statuses or answer[:60]!r}"
+
+
+async def upgrade(port: int, dice: random.Random) -> Optional[str]:
+    """Ask for another protocol with a body that looks like a request: only the body of the one may be read."""
+    protocol = dice.choice(["h2c", "websocket"])
+    headers = ["Connection: Upgrade, HTTP2-Settings", f"Upgrade: {protocol}", "HTTP2-Settings: AAMAAABkAAQAAP__"]
+    request = http("/v1/rerank", _ASKED, "application/json", *headers)
+    at = request.index(b"\r\n\r\n") + 4
+    good = _wrong("upgrade", await _send(port, request[:at], request[at:]), (200,))
+    hidden = http("/v1/rerank", _HIDDEN, "application/json", *headers)
+    at = hidden.index(b"\r\n\r\n") + 4
+    return good or _wrong("a request in a body", await _send(port, hidden[:at], hidden[at:]), (400,))
+
+
+async def _pipeline(port: int, value: str, *, name: str) -> Optional[str]:
+    """Send a value to the pipeline's door, packed: it is answered 200 with an error, or refused."""
+    body = gzip.compress(json.dumps({"key": ["0"], "value": [value]}).encode())
+    request = http("/ernie/prediction", body, "application/json", "Content-Encoding: gzip")
+    answer = await _send(port, request)
+    return _wrong(name, answer, (200, *_REFUSED))
+
+
+async def quotes(port: int, dice: random.Random) -> Optional[str]:
+    """Send 15 KB that unpack to 15 MB of a dictionary as Python prints it, which never ends."""
+    return await _pipeline(port, "{'query': '" + "a\\\\'" * dice.randint(1, 5_000_000), name="quotes")
+
+
+async def digits(port: int, dice: random.Random) -> Optional[str]:
+    """Send a number of very many digits."""
+    return await _pipeline(port, "{'query': " + "7" * dice.randint(50_000, 5_000_000) + "}", name="digits")
+
+
+async def keys(port: int, dice: random.Random) -> Optional[str]:
+    """Send a dictionary of 250,000 keys."""
+    value = "{" + ", ".join(f"'{number}': 1" for number in range(dice.randint(1000, 250_000))) + "}"
+    return await _pipeline(port, value, name="keys")
+
+
+async def half_frames(port: int, dice: random.Random) -> Optional[str]:
+    """Promise large frames of baidu_std on several connections, send a part and go."""
+    frame = b"PRPC" + struct.pack(">II", 15_000_000, 20) + b"\0" * dice.randint(1000, 1_000_000)
+    await asyncio.gather(*(_leave(port, frame, 1.0) for _ in range(20)))
+    return None
+
+
+async def packed_frame(port: int, dice: random.Random) -> Optional[str]:
+    """Send a frame of baidu_std whose payload unpacks to a thousand times its size."""
+    payload = zlib.compress(b"\0" * dice.randint(1_000_000, 200_000_000), 9)
+    meta = b"\x0a\x0b\x0a\x01x\x12\x06method\x18\x03\x20\x01"
+    await _leave(port, b"PRPC" + struct.pack(">II", len(meta) + len(payload), len(meta)) + meta + payload, 0.5)
+    return None
+
+
+async def abandoned(port: int, dice: random.Random) -> Optional[str]:
+    """Ask for many pairs with a body above 64 KiB, and leave."""
+    body = json.dumps({"query": "深度", "documents": ["学习" * 400] * 90}).encode()
+    await asyncio.gather(*(_leave(port, http("/v1/rerank", body), dice.random() / 5) for _ in range(8)))
+    return None
+
+
+def _image(side: int) -> bytes:
+    pixels = np.random.RandomState(side).randint(0, 256, (side // 8, side // 8, 3)).repeat(8, 0).repeat(8, 1)
+    stream = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+_LARGE = _image(1600)
+
+
+async def abandoned_images(port: int, dice: random.Random) -> Optional[str]:
+    """Send posts with large images, and leave before they are decoded."""
+    image = base64.b64encode(_LARGE).decode()
+    pair = {"text_1": "a", "image_1": image, "text_2": "b", "image_2": image}
+    request = http("/v1/entailment", json.dumps({"pairs": [pair] * dice.randint(1, 8)}).encode())
+    await asyncio.gather(*(_leave(port, request, dice.random() / 5) for _ in range(4)))
+    return None
+
+
+async def damaged_image(port: int, dice: random.Random) -> Optional[str]:
+    """Send a picture that ends early."""
+    image = base64.b64encode(_LARGE[: dice.randint(100, len(_LARGE) - 100)]).decode()
+    body = json.dumps({"pairs": [{"text_1": "a", "image_1": image, "text_2": "b", "image_2": None}]}).encode()
+    return _wrong("damaged image", await _send(port, http("/v1/entailment", body)), _REFUSED)
+
+
+async def surrogates(port: int, dice: random.Random) -> Optional[str]:
+    """Send half of a character."""
+    body = b'{"pairs": [{"text_1": "a\\ud800", "text_2": "b"}]}'
+    wrong = _wrong("lone surrogate", await _send(port, http("/v1/entailment", body)), (400, 422))
+    body = b'{"query": "a\\udfff", "documents": ["b"]}'
+    return wrong or _wrong("lone surrogate", await _send(port, http("/v1/rerank", body)), (400, 422))
+
+
+async def half_closed(port: int, dice: random.Random) -> Optional[str]:
+    """Say that nothing more comes right after a request: the answer comes nevertheless."""
+    return _wrong("half closed", await _send(port, http("/v1/rerank", _ASKED), half_close=True), (200,))
+
+
+async def garbage_after(port: int, dice: random.Random) -> Optional[str]:
+    """Send a request and garbage behind it: the request is answered."""
+    answer = _statuses(await _send(port, http("/v1/rerank", _ASKED) + dice.randbytes(200)))
+    return None if answer[:1] == [200] else f"garbage after a request: answered {answer}"
+
+
+ATTACKS: dict[str, Attack] = {
+    attack.__name__: attack
+    for attack in (
+        upgrade, quotes, digits, keys, half_frames, packed_frame, abandoned, abandoned_images, damaged_image,
+        surrogates, half_closed, garbage_after,
+    )
+}  # fmt: skip
+
+
+@dataclass
+class Attacker:
+    """Attacks in turns, and reloads now and then; what was tried, and what the server did wrong."""
+
+    seed: int
+    seconds_between: float
+    reload_every: float
+    counts: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+
+    async def go_on(self, server: ServerProcess) -> None:
+        """Attack until it is cancelled."""
+        dice = random.Random(self.seed)
+        clock = asyncio.get_running_loop().time
+        last_reload = clock()
+        while True:
+            for name, attack in ATTACKS.items():
+                wrong = await attack(server.port, dice)
+                self.counts[name] += 1
+                if wrong:
+                    self.failures[wrong] += 1
+                await asyncio.sleep(self.seconds_between)
+            if clock() - last_reload >= self.reload_every:
+                last_reload = clock()
+                os.kill(server.process.pid, signal.SIGHUP)
+                self.counts["reload"] += 1
+
+    def said(self) -> str:
+        """Return how often what was tried."""
+        return ", ".join(f"{name} {count}" for name, count in self.counts.items())

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.checkout import IS_MODERN, copy_checkout
 from tests.conftest import REPOSITORY
+from tests.robustness.doc_blocks import blocks, missing
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]  # trains for a minute or two
 
@@ -19,28 +20,7 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]  # trains for a minute or tw
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout, without anything made in it, in a folder whose name has a space."""
-    copy = tmp_path_factory.mktemp("a checkout")
-    shutil.copytree(
-        REPOSITORY,
-        copy,
-        dirs_exist_ok=True,
-        ignore=shutil.ignore_patterns(
-            ".git",
-            ".venv*",
-            "__pycache__",
-            "checkpoint",
-            "output",
-            "output_ce",
-            "serving_server*",
-            "serving_client*",
-            "sort",
-            "recall",
-            "milvus",
-            "literature_search_rank",
-            ".demo.json",
-        ),
-    )
-    return copy
+    return copy_checkout(tmp_path_factory.mktemp("a checkout"))
 
 
 def script(checkout: Path, name: str, *arguments: str, shell: str = "bash") -> subprocess.CompletedProcess[str]:
@@ -61,6 +41,9 @@ def test_from_nothing_to_a_ranked_list(checkout: Path) -> None:
     assert best >= 0.88  # 0.90 and more over three seeds: python -m benchmarks.demo
     assert done.stdout.count("   1. 0.") == 3  # three queries
     assert "bash scripts/evaluate.sh" in done.stdout
+    if IS_MODERN:  # whose output the README shows, which begins with a set-up that a test has behind it
+        [sample] = [block for block in blocks(REPOSITORY / "README.md", "README.md") if block.text.startswith("setup:")]
+        assert missing(sample.text.split("\n", 1)[1], done.stdout, within=0.05) == []
 
     evaluated = script(checkout, "evaluate.sh", shell="sh")
     assert evaluated.returncode == 0, evaluated.stderr

@@ -8,8 +8,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
+import numpy as np
 import pytest
 
 from paddle_ranker.__main__ import main
@@ -19,6 +20,8 @@ from paddle_ranker.commands.distill import DistillOptions
 from paddle_ranker.commands.registry import BY_KIND, COMMANDS
 from paddle_ranker.errors import UsageError
 from paddle_ranker.files import paths_of
+from paddle_ranker.model.kinds import stated_kind
+from paddle_ranker.model.parameters import save_arrays
 from paddle_ranker.option_fields import Options, fields_of
 from paddle_ranker.option_fields import help_of as help_of_field
 from paddle_ranker.options import parse_options
@@ -137,6 +140,16 @@ def test_predict_and_evaluate_go_by_the_kind_of_the_folder(
     assert "eval_dev auc:" in measured and ("margin_loss" in measured) is (kind == "pairwise")
     assert main(["predict", "--model", str(ranker), "--input", str(tmp_path / "none-*.tsv")]) == 2
     assert "none-*.tsv: no file matches" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"), [("similarity.weight", "pairwise"), ("classifier.weight", "cross_encoder"), ("other", None)]
+)
+def test_a_published_checkpoint_says_its_kind_by_its_head(head: str, kind: Optional[str], tmp_path: Path) -> None:
+    parameters = tmp_path / "model_state.pdparams"
+    save_arrays({head: np.zeros((2, 1), np.float32)}, parameters)
+    assert stated_kind(tmp_path) == stated_kind(parameters) == kind
+    assert stated_kind(tmp_path / "nothing") is None
 
 
 def test_a_model_of_posts_is_measured_and_exported_by_the_same_commands(

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from paddle_ranker.serving.core.limits import Limits
+from paddle_ranker.serving.http.connection import HttpConnection
 from tests.live_service import SECONDS, LiveService, until
 
 pytestmark = pytest.mark.server
@@ -189,6 +190,26 @@ def test_requests_before_garbage_are_answered_first(live: LiveService, garbage: 
         assert statuses(read_all(connection)) == [200, 200, 400]
     with connect(live, garbage) as connection:
         assert statuses(read_all(connection)) == [400]
+
+
+def test_of_many_requests_in_a_packet_few_are_read_at_a_time(
+    live: LiveService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What becomes of a request in memory has a hundred times its bytes."""
+    waiting = []
+    feed = HttpConnection.feed
+
+    def watched(self: HttpConnection, data: bytes) -> None:
+        feed(self, data)
+        waiting.append(len(self.pipeline))
+
+    monkeypatch.setattr(HttpConnection, "feed", watched)
+    least = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    for sent in (least * 2000 + REQUEST, least * 300 + request(LARGE) + least * 300 + REQUEST):
+        wanted = [method == b"POST" for method in re.findall(rb"GET|POST", sent)]
+        found = [status for status in statuses_of(live, sent) if status != 100]  # with which it is seen who has left
+        assert [status == 200 for status in found] == wanted
+    assert 0 < max(waiting) < 400
 
 
 def test_who_has_sent_all_and_closes_his_side_is_answered(live: LiveService) -> None:

@@ -23,6 +23,8 @@ from paddle_ranker.serving.http.writes import JoinedWrites, full, refusal
 
 WAITING, HEAD, BODY = range(3)  # what has come of the request that is being read: nothing, or up to somewhere in it
 _LOOK_SECONDS, _LONGEST_LOOK = 0.25, 2.0  # between looks whether a client is still there; they grow
+_MOST_WAITING = 32  # requests that are read before those before them are answered
+_HEAD_SLICE, _BODY_SLICE = 4 * 1024, 16 * 1024  # bytes that are read at a time: they may be many requests
 _PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -39,6 +41,7 @@ class HttpConnection(HttpToolsProtocol):
         self.ending = False  # what comes is thrown away; closed when the requests that came whole are answered
         self._last_answer = b""  # sent then
         self._sent_all = False  # the client has closed its side
+        self._to_read = bytearray()  # what has come of requests that have to wait
         self._running: Optional[RequestResponseCycle] = None  # the request that is worked on; others wait for it
         self._offers_upgrade = False
         self._is_last = False  # the request that was read last ends the connection
@@ -58,21 +61,40 @@ class HttpConnection(HttpToolsProtocol):
         if self._running is not None:
             _abandon(self._running)
         self.pipeline.clear()
+        self._to_read.clear()
 
     def eof_received(self) -> Optional[bool]:  # type: ignore[override]  # uvicorn's always closes
         """Return True, which keeps the connection open, where there are answers to give."""
         self._sent_all = True
-        self.end_with(b"")
+        if not self._to_read:
+            self.end_with(b"")
         if self._running is None or self.joined.has_ended:
             return None
         self._watch_client()
         return True
 
     def data_received(self, data: bytes) -> None:
-        """Read requests."""
-        if self._is_over():
-            return
+        """Read requests, as many as may wait; of others the bytes are kept, which is less than what becomes of them."""
+        if not self._is_over():
+            self._to_read += data
+            self._read_on()
+
+    def _read_on(self) -> None:
         self._unset_keepalive_if_required()
+        while self._to_read and len(self.pipeline) < _MOST_WAITING:
+            size = _BODY_SLICE if self.phase == BODY else _HEAD_SLICE
+            data = bytes(self._to_read[:size])
+            del self._to_read[:size]
+            self.feed(data)
+            if self._is_over():
+                self._to_read.clear()
+        if self._to_read:
+            self.flow.pause_reading()
+        elif self._sent_all:
+            self.end_with(b"")
+
+    def feed(self, data: bytes) -> None:
+        """Read some bytes of requests."""
         left: Any = data
         try:
             while True:
@@ -174,6 +196,8 @@ class HttpConnection(HttpToolsProtocol):
         super().on_response_complete()
         if self.ending and self._running is None:
             self._close()
+        elif self._to_read and not self.ending:
+            self._read_on()
 
     def _read_again_without_upgrade(self) -> None:
         """Give the head that was just read to a new parser, as if it had not offered an upgrade."""

@@ -87,10 +87,10 @@ class WatchedHttpProtocol(HttpConnection):
             self._since = time.monotonic()
         super().on_response_complete()
 
-    def data_received(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
         """Take bytes. A header that does not end is not shown to `on_header`, so bytes are counted as well."""
         begun, self._ended_one = self.phase == HEAD, False
-        super().data_received(data)
+        super().feed(data)
         if begun and self.phase == HEAD and not (self._ended_one or self.ending):  # all of it is of one head
             self._head_bytes += len(data)
             if self._head_bytes > 2 * self._limits.limits.header_bytes:  # each byte counts twice at the most

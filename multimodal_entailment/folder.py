@@ -19,7 +19,7 @@ from multimodal_entailment.model import EntailmentNetwork, TextEncoder
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import make_pair_encoder, read_config, write_config
-from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays, set_parameters
+from paddle_ranker.model.parameters import PARAMETERS_FILE, count, load_arrays, save_arrays, set_parameters
 
 
 @dataclass(frozen=True)
@@ -52,20 +52,22 @@ def load_entailment(folder: Path, *, tokenizer: str = "auto") -> EntailmentParts
     if not (folder / PARAMETERS_FILE).is_file():
         remedy = "predict.py runs it" if info.export else "copy it again"
         raise CheckpointError(f"{folder}: there is no {PARAMETERS_FILE} in it; {remedy}")
+    path = folder / PARAMETERS_FILE
+    arrays = load_arrays(path)
     text = pair_encoder = vision = None
     if info.max_seq_length is not None:
         pair_encoder = load_pair_encoder(folder, info, tokenizer)
         config = read_config(folder)
         assert config is not None
+        config.require_fits(*count(arrays))
         text = TextEncoder(config, never_match_ids(pair_encoder) if info.shape.match_embeddings else None)
     if info.vision is not None:
         from multimodal_entailment.vision import make_vision_encoder
 
         vision = make_vision_encoder(info.vision, None)
     network = EntailmentNetwork(text, vision, info.shape)
-    path = folder / PARAMETERS_FILE
     try:
-        set_parameters(network, load_arrays(path))
+        set_parameters(network, arrays)
     except CheckpointError as error:
         wrong = "a parameter is missing, left over or of another shape"
         raise CheckpointError(f"{path}: {wrong} ({error}): copy the folder again") from error

@@ -11,11 +11,13 @@ from typing import Any, Optional
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.recognised import recognise
 from paddle_ranker.storage.atomic import new_file
+from paddle_ranker.storage.untrusted import read_json
 
 LABELS = ("Contradictory", "Implies", "NoEntailment")
 FORMAT_VERSION = 1
 INFO_FILE = "entailment.json"
 KIND = "entailment"
+_MOST_PIXELS = 4096  # a side: an image of a batch has three bytes for each of them
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class EntailmentInfo:
                 hint = f"it is {there.what}; {there.use}"
             raise CheckpointError(f"{folder}: holds no model of pairs of posts ({INFO_FILE}): {hint}")
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path)
             if values["format_version"] > FORMAT_VERSION:
                 raise CheckpointError(f"{path}: a newer version of the toolkit wrote this: update the toolkit")
             if tuple(values["labels"]) != LABELS:
@@ -91,6 +93,9 @@ class EntailmentInfo:
             ) from error
         if info.max_seq_length is None and info.vision is None:
             raise CheckpointError(f"{path}: damaged (a model of neither texts nor images)")
+        size = info.image_size
+        if info.vision is not None and not (isinstance(size, int) and 1 <= size <= _MOST_PIXELS):
+            raise CheckpointError(f"{path}: damaged (image_size is {str(size)[:40]}, expected 1 to {_MOST_PIXELS})")
         return info
 
     def write(self, folder: Path) -> None:

@@ -16,7 +16,7 @@ from paddle_ranker.model.config import EncoderConfig, read_config
 from paddle_ranker.model.encoder import Encoder
 from paddle_ranker.model.masked_lm import HEAD, masked_lm_head
 from paddle_ranker.model.network import name_parameters
-from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, set_parameters
+from paddle_ranker.model.parameters import PARAMETERS_FILE, count, load_arrays, set_parameters
 from paddle_ranker.model.recognised import require_parameters
 
 MODEL_TYPES = ("ernie", "bert")
@@ -135,6 +135,7 @@ def load_masked_lm(folder: Path, *, model_config: Optional[EncoderConfig] = None
     require_parameters(folder, "a masked language model" if need_head else "an encoder")
     arrays = load_arrays(folder / PARAMETERS_FILE)
     try:
+        config.require_fits(*count(arrays))
         encoder = {
             name[len(_ENCODER) :]: array for name, array in name_parameters(arrays).items() if name.startswith(_ENCODER)
         }

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.storage.untrusted import read_json
+
+_MAY_BE_0 = frozenset({"type_vocab_size", "task_type_vocab_size", "task_id", "pad_token_id"})
+_ALLOWANCE, _SMALL = 2, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,43 @@ class EncoderConfig:
     model_type: str = "ernie"
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, kind = getattr(self, field.name), type(field.default)
+            least = 0 if field.name in _MAY_BE_0 else 1
+            if field.name == "vocab_size" or kind is int:
+                if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                    raise CheckpointError(f"{field.name} is {str(value)[:40]}, expected a whole number from {least} up")
+            elif kind is float and not (isinstance(value, (int, float)) and math.isfinite(value)):
+                raise CheckpointError(f"{field.name} is {str(value)[:40]}, expected a number")
         if self.hidden_size % self.num_attention_heads:
             raise CheckpointError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+
+    @property
+    def least_parameters(self) -> int:
+        """How many numbers such an encoder has at least."""
+        kinds = self.type_vocab_size + (self.task_type_vocab_size if self.use_task_id else 0)
+        layer = 4 * self.hidden_size + 2 * self.intermediate_size
+        rows = self.vocab_size + self.max_position_embeddings + kinds + self.num_hidden_layers * layer
+        return self.hidden_size * rows
+
+    def require_fits(self, numbers: int, tensors: Optional[int] = None) -> None:
+        """Raise `CheckpointError` where a parameter file cannot hold such an encoder: nothing is to be made of it.
+
+        A network is made before parameters are copied into it, and one of a thousand million layers never would be. By
+        how little a file does not fit, is found when they are copied.
+
+        Args:
+            numbers: in the file, at the most.
+            tensors: in the file; None: not known.
+        """
+        few_layers = tensors is None or self.num_hidden_layers <= tensors
+        if self.least_parameters > _ALLOWANCE * numbers + _SMALL or not few_layers:
+            raise CheckpointError(
+                f"config.json describes an encoder of {self.least_parameters:,} parameters ({self.num_hidden_layers:,} "
+                f"layers, {self.hidden_size:,} wide, {self.vocab_size:,} word pieces, {self.max_position_embeddings:,} "
+                f"positions), and the parameter file has {numbers:,}: they are not of one model; copy the folder again"
             )
 
     @property
@@ -101,7 +140,7 @@ def read_config(folder: Path) -> Optional[EncoderConfig]:
         path = folder / name
         if path.is_file():
             try:
-                values = json.loads(path.read_text(encoding="utf-8"))
+                values = read_json(path)
                 return EncoderConfig.from_dict(_flatten(values))
             except (ValueError, TypeError, AttributeError, CheckpointError) as error:
                 raise CheckpointError(f"{path}: not a usable encoder configuration ({error})") from error

@@ -25,6 +25,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.recognised import STATIC_PARAMETERS, recognise
 from paddle_ranker.model.recognised import is_exported as is_exported
 from paddle_ranker.model.signature import RANKER, Signature
+from paddle_ranker.storage.untrusted import check_file, memory_bytes
 
 INPUTS, OUTPUTS = RANKER.input_names, RANKER.output_names
 GRAPH_FORMATS = ("json", "pdmodel")
@@ -89,11 +90,14 @@ class ExportedFolder:
             path = folder / name
             if not path.is_file():
                 raise CheckpointError(f"{path}: is missing; copy the folder again, or export it again")
-            if path.stat().st_size != size:
+            if check_file(path, memory_bytes()) != size:
                 raise CheckpointError(
                     f"{path}: has {path.stat().st_size:,} bytes, {size:,} were written; copy the folder again, or "
                     "export it again"
                 )
+        numbers = check_file(exported.parameters, memory_bytes())  # a byte each at the least
+        for config in exported.configs:
+            config.require_fits(numbers)
         return exported
 
     @property

@@ -25,7 +25,7 @@ from paddle_ranker.model.info import INFO_FILE as INFO_FILE
 from paddle_ranker.model.info import RankerInfo as RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.network import RankerNetwork, has_two_class_head, load_parameters, name_parameters
-from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
+from paddle_ranker.model.parameters import PARAMETERS_FILE, count, load_arrays, save_arrays
 from paddle_ranker.model.recognised import RANKER_WANTED, headless_refusal, require_parameters
 
 DEFAULTS = LoadOptions()
@@ -111,6 +111,7 @@ def _load(source: Union[str, Path], options: LoadOptions, fresh: Optional[Fresh]
     if published_kind and not info:
         require_kind(parameters, published_kind, options.expected_kind)
     try:
+        config.require_fits(*count(arrays))
         named = name_parameters(arrays)
     except CheckpointError as error:
         raise CheckpointError(f"{parameters}: {error}") from error

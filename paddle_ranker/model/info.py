@@ -13,6 +13,7 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.storage.atomic import new_file
+from paddle_ranker.storage.untrusted import read_json
 
 FORMAT_VERSION = 1
 INFO_FILE = "ranker.json"
@@ -45,7 +46,7 @@ class RankerInfo:
         if not path.is_file():
             return None
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path)
             version = int(values["format_version"])
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from error

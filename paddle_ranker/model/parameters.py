@@ -14,6 +14,7 @@ import numpy as np
 
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.safe_pickle import RefusedError, SafeUnpickler, Sealed, end_of_pickle
+from paddle_ranker.storage.untrusted import memory_bytes, read_file
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -60,7 +61,7 @@ def load_arrays(path: Union[str, Path]) -> dict[str, np.ndarray]:
         raise CheckpointError(f"{path}: there is no such parameter file")
     try:
         # The encoding reads the arrays of a file that Python 2 wrote.
-        data = path.read_bytes()
+        data = read_file(path, memory_bytes())
         end_of_pickle(data)
         content = SafeUnpickler(data, _allowed(), encoding="latin1").load()
     except RefusedError as error:
@@ -68,7 +69,7 @@ def load_arrays(path: Union[str, Path]) -> dict[str, np.ndarray]:
             f"{path}: refused, {error}; a parameter file holds only arrays and plain containers, "
             "so do not load this file elsewhere either unless you wrote it"
         ) from error
-    except MemoryError:
+    except (MemoryError, CheckpointError):
         raise
     except Exception as error:  # a damaged pickle raises almost anything
         raise CheckpointError(
@@ -87,6 +88,11 @@ def load_arrays(path: Union[str, Path]) -> dict[str, np.ndarray]:
     if not arrays:
         raise CheckpointError(f"{path}: holds no parameters")
     return arrays
+
+
+def count(arrays: dict[str, np.ndarray]) -> tuple[int, int]:
+    """Return how many numbers and how many arrays there are, as `EncoderConfig.require_fits` asks."""
+    return sum(array.size for array in arrays.values()), len(arrays)
 
 
 def float32_of_bfloat16(bits: np.ndarray) -> np.ndarray:

@@ -348,6 +348,10 @@ def test_a_new_model_is_taken_without_losing_a_request_and_a_broken_one_is_not(m
             status, answer = reload(server)
             assert (status, answer["error_type"]) == (409, "not_switched")
             assert "the old model goes on" in answer["error"]
+            (served / "vocab.txt").unlink()
+            os.mkfifo(served / "vocab.txt")  # nobody writes into it: a reader would wait for ever
+            status, answer = reload(server)
+            assert status == 409 and "vocab.txt: is no regular file" in answer["error"]
             replace(served, model)
             status, answer = reload(server)
             assert (status, answer["status"]) == (200, "switched")

@@ -9,11 +9,13 @@ from typing import Any
 
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.storage.untrusted import read_file, read_json
 
 VOCABULARY_FILE = "vocab.txt"
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 ADDED_TOKENS_FILE = "added_tokens.json"
+_MOST_TOKENS = 4_000_000  # several times the largest vocabulary there is
 ROLES = {  # of special tokens, and the token of each where nothing else is said
     "unk_token": "[UNK]",
     "sep_token": "[SEP]",
@@ -80,11 +82,13 @@ class TokenizerFiles:
 def _read_vocabulary(folder: Path) -> tuple[bytes, dict[str, int], int]:
     path = folder / VOCABULARY_FILE
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except FileNotFoundError:
         raise CheckpointError(
             f"{path} is not there: a model folder needs its vocabulary, one token a line; copy it beside the parameters"
         ) from None
+    if content.count(b"\n") > _MOST_TOKENS:
+        raise CheckpointError(f"{path}: has more than {_MOST_TOKENS:,} lines: it is no vocabulary")
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -100,7 +104,7 @@ def _read_vocabulary(folder: Path) -> tuple[bytes, dict[str, int], int]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_bytes())
+        values = read_json(path)
     except FileNotFoundError:
         return {}
     except ValueError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -14,6 +13,7 @@ from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.hugging_face.names import to_ours
 from paddle_ranker.model.hugging_face.weights import WEIGHT_FILES, read_weights
 from paddle_ranker.model.masked_lm import HEAD, is_whole_head
+from paddle_ranker.storage.untrusted import read_json
 
 MODEL_TYPES = ("bert", "ernie", "roberta")
 # Functions that both sides have: transformers' name -> Paddle's. Both `gelu` are x * Phi(x), by erf.
@@ -45,7 +45,7 @@ def find_encoder(folder: Path) -> Optional[Path]:
     candidates = [folder]
     if (folder / "modules.json").is_file():
         try:
-            first = json.loads((folder / "modules.json").read_text(encoding="utf-8"))[0]["path"]
+            first = read_json(folder / "modules.json")[0]["path"]
         except (ValueError, LookupError, TypeError) as error:
             raise CheckpointError(f"{folder / 'modules.json'}: damaged ({type(error).__name__}: {error})") from error
         if isinstance(first, str) and Path(first).name == first:
@@ -102,7 +102,7 @@ def _configuration(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file; a transformers folder holds its shape in it")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except ValueError as error:
         raise CheckpointError(f"{path}: damaged ({error}); copy it again") from error
     if not isinstance(values, dict):

@@ -21,6 +21,7 @@ from paddle_ranker.encoding.tokenizers.folder import (
 )
 from paddle_ranker.encoding.vocabulary import write_vocabulary
 from paddle_ranker.errors import CheckpointError, DependencyError
+from paddle_ranker.storage.untrusted import read_file, read_json
 
 TOKENIZER_FILE = "tokenizer.json"
 # Its normalizer's settings -> tokenizer_config.json's.
@@ -44,7 +45,7 @@ def bring_tokenizer(source: Path, target: Path) -> dict[str, Any]:
     settings = _json(source / CONFIG_FILE)
     described = _json(source / TOKENIZER_FILE)
     if (source / VOCABULARY_FILE).is_file():
-        (target / VOCABULARY_FILE).write_bytes((source / VOCABULARY_FILE).read_bytes())
+        (target / VOCABULARY_FILE).write_bytes(read_file(source / VOCABULARY_FILE))
     elif described:
         write_vocabulary(target, _vocabulary(described, source / TOKENIZER_FILE))
     else:
@@ -64,7 +65,7 @@ def bring_tokenizer(source: Path, target: Path) -> dict[str, Any]:
     (target / CONFIG_FILE).write_text(json.dumps(kept, ensure_ascii=False), encoding="utf-8")
     for name in (SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE):
         if (source / name).is_file():
-            (target / name).write_bytes((source / name).read_bytes())
+            (target / name).write_bytes(read_file(source / name))
     TokenizerFiles.read(target).write(target)  # checks them; what is written says all that the defaults left unsaid
     (target / ADDED_TOKENS_FILE).unlink(missing_ok=True)  # nothing beyond vocab.txt, or it would have been refused
     return settings
@@ -129,7 +130,7 @@ def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        values = json.loads(path.read_bytes())
+        values = read_json(path)
     except ValueError as error:
         raise CheckpointError(f"{path} is not JSON ({error}): copy it again") from None
     if not isinstance(values, dict):

@@ -19,6 +19,7 @@ import numpy as np
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.parameters import float32_of_bfloat16
 from paddle_ranker.model.safe_pickle import RefusedError, SafeUnpickler, Sealed, end_of_pickle
+from paddle_ranker.storage.untrusted import memory_bytes, read_file
 
 # torch's name of a storage's type: how its bytes are read, and what they become.
 _BFLOAT16 = "BFloat16Storage"
@@ -223,7 +224,7 @@ def _read_archive(path: Path) -> Any:
 
 def _read_stream(path: Path) -> Any:
     """Read the format of before PyTorch 1.6."""
-    data = path.read_bytes()
+    data = read_file(path, memory_bytes())
     pickles = _consecutive_pickles(data)
     storages: dict[str, _Storage] = {}
 

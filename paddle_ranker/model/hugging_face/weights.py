@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from paddle_ranker.errors import CheckpointError, DependencyError
 from paddle_ranker.model.hugging_face.torch_files import load_torch_arrays
 from paddle_ranker.model.parameters import float32_of_bfloat16
+from paddle_ranker.storage.untrusted import memory_bytes, read_file, read_json
 
 SAFETENSORS_FILE = "model.safetensors"
 TORCH_FILE = "pytorch_model.bin"
@@ -70,7 +70,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     library = _safetensors()
     try:
         # Not safetensors.numpy.load_file: it knows no bfloat16.
-        described = library.deserialize(path.read_bytes())
+        described = library.deserialize(read_file(path, memory_bytes()))
     except (library.SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: damaged or not a safetensors file ({error}); copy it again") from error
     arrays = {}
@@ -90,7 +90,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 def _read_shards(index: Path) -> dict[str, np.ndarray]:
     """Read the files that an index distributes a model over: `{"weight_map": {parameter: file}}`."""
     try:
-        places = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+        places = dict(read_json(index)["weight_map"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{index}: damaged ({type(error).__name__}: {error}); copy it again") from error
     arrays: dict[str, np.ndarray] = {}

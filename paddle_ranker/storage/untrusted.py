@@ -1,0 +1,57 @@
+"""Read files of folders that come from elsewhere: regular ones alone, of bounded size.
+
+A pipe would be waited for, for ever, a device such as /dev/zero never ends, and a file that is mostly a hole states any
+size at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from paddle_ranker.errors import CheckpointError
+
+TEXT_BYTES = 32 * 1024 * 1024  # of a vocabulary or a description: those of the largest models have some
+
+
+def memory_bytes() -> int:
+    """Return how much memory this machine has: a larger file can be no model that runs here."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def check_file(path: Path, most: int) -> int:
+    """Return how many bytes a file has.
+
+    Raises `CheckpointError` where it is no regular file or has more than `most`, `OSError` where it is not there.
+    """
+    return _check(path, os.stat(path), most)
+
+
+def read_file(path: Path, most: int = TEXT_BYTES) -> bytes:
+    """Return what a file holds; raises as `check_file` does."""
+    check_file(path, most)  # before it is opened: a device may do something then
+    # It may be another one by now.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        return stream.read(_check(path, os.fstat(stream.fileno()), most))
+
+
+def read_json(path: Path) -> Any:
+    """Return what a file of JSON holds; raises as `read_file` does, and `ValueError` where it is no such file."""
+    try:
+        return json.loads(read_file(path))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _check(path: Path, found: os.stat_result, most: int) -> int:
+    if not stat.S_ISREG(found.st_mode):
+        raise CheckpointError(f"{path}: is no regular file but a folder, pipe or device; copy the model's folder again")
+    if found.st_size > most:
+        raise CheckpointError(
+            f"{path}: has {found.st_size:,} bytes, more than the {most:,} that are read; it is no such file of a model "
+            "that runs here"
+        )
+    return found.st_size

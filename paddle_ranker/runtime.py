@@ -6,21 +6,18 @@ Paddle after it. Importing this module imports neither Paddle nor PaddleNLP.
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import gc
 import os
 import platform
 import random
 import sys
-import threading
 import warnings
-from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
+from paddle_ranker.allocator import keep_freed_memory
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.interrupts import take_back_signals
 from paddle_ranker.options import AUTO_DEVICE
@@ -28,10 +25,6 @@ from paddle_ranker.options import AUTO_DEVICE
 MATH_VARIABLE = "MKL_DEBUG_CPU_TYPE"  # read by the MKL of 2019 that Paddle bundles
 MATH_CHOICE = "PADDLE_RANKER_MATH"
 DEVICES = ("cpu", "gpu", "xpu", "npu")
-
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
-_NEVER, _TRIM_BYTES = -1, 128 * 1024  # the second is what glibc begins with
-_KEEPS_MEMORY = threading.Event()  # what this process's allocator was told, which cannot be asked
 
 # What MKL takes a code path to need. A processor without these dies of an illegal instruction on that path.
 _AVX2 = frozenset({"avx2", "fma"})
@@ -170,37 +163,7 @@ def prepare_command(threads: int) -> None:
     price for a command that ends, but one for a program that happens to import the toolkit.
     """
     prepare(threads)
-    if _is_glibc():
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, _NEVER)
-        _KEEPS_MEMORY.set()
-
-
-@contextmanager
-def memory_given_back() -> Iterator[None]:
-    """Give what is freed within the block back to the system, whatever `prepare_command` has asked for.
-
-    To be entered where a model takes another's place: memory that one thread's models leave free would be kept beside
-    what the next ones take in other threads' parts of the heap.
-    """
-    libc = ctypes.CDLL(None) if _is_glibc() else None
-    keeps = _KEEPS_MEMORY.is_set()
-    # Else the end of such a part is kept: `malloc_trim` looks between what is in use there, and not behind it.
-    if libc is not None and keeps:
-        libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
-    try:
-        yield
-    finally:
-        gc.collect()
-        if libc is not None:
-            libc.malloc_trim(0)
-            if keeps:
-                libc.mallopt(_M_TRIM_THRESHOLD, _NEVER)
-
-
-def _is_glibc() -> bool:
-    return platform.libc_ver()[0] == "glibc"
+    keep_freed_memory()
 
 
 def usable_cores() -> int:

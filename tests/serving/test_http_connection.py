@@ -25,7 +25,7 @@ UPGRADES = {
     "h2c": (b"Connection: Upgrade, HTTP2-Settings", b"HTTP2-Settings: AAEAAEAAAAIAAAAB", b"Upgrade: h2c"),
     "h2c_alone": (b"Connection: Upgrade", b"Upgrade: h2c"),
     "websocket": (b"Upgrade: websocket", b"Connection: keep-alive, Upgrade", b"Sec-WebSocket-Version: 13"),
-    "twice": (b"Connection: upgrade", b"Connection: keep-alive", b"Upgrade: TLS/1.3", b"Upgrade: h2c"),
+    "twice": (b"Connection: upgrade", b"X:", b"Connection: keep-alive", b"Upgrade: TLS/1.3", b"Upgrade: h2c"),
 }
 
 

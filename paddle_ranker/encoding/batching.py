@@ -19,6 +19,8 @@ import numpy as np
 from paddle_ranker.encoding.columns import offsets_of, ragged_positions
 
 WINDOW = 50  # batches a window; at 50 nearly all padding is gone and an epoch of 6,000 triples still mixes 4 windows
+PACKING = 2  # how groups are packed, see `_fill`; an interrupted training goes on as it began
+_OPEN = 8  # micro-batches that a group is tried in: more fill no better, and a short group would be padded to long ones
 ROUNDS = 8  # of `permuted`; even three examples come in each of their six orders equally often
 
 Batch = list[np.ndarray]  # the indices of each micro-batch
@@ -30,13 +32,14 @@ class BatchPlan:
 
     `batch_size`: examples a micro-batch, at most. `parts`: micro-batches a batch, processes times accumulation steps.
     `max_tokens`: padded tokens a micro-batch, at most (an example of its own may be longer); 0: no limit.
-    `seed`: decides the order, together with the epoch.
+    `seed`: decides the order, together with the epoch. `packing`: how groups are packed: 2, or 1 as once.
     """
 
     batch_size: int
     parts: int = 1
     max_tokens: int = 0
     seed: int = 0
+    packing: int = PACKING
 
     def most_examples(self, longest: int, rows_each: int) -> int:
         """Return how many examples a micro-batch holds whose longest pair has `longest` tokens; at least one."""
@@ -125,6 +128,14 @@ def count_batches(examples: Batchable, plan: BatchPlan, epoch: int) -> int:
     return sum(len(batches) for _, batches in _windows(_HeldLengths(examples), plan, epoch))
 
 
+def mean_fill(examples: Batchable, plan: BatchPlan, epoch: int = 1) -> tuple[float, float]:
+    """Return how many examples and how many groups a micro-batch of the epoch holds on average."""
+    windows = _windows(_HeldLengths(examples), plan, epoch)
+    count = sum(1 for _, batches in windows for batch in batches for part in batch if len(part))
+    groups = len(examples) if examples.groups is None else len(examples.groups)
+    return len(examples) / max(1, count), groups / max(1, count)
+
+
 class _HeldLengths:
     """The lengths of examples, read in their order: on a disk that is much faster than in a random one."""
 
@@ -178,22 +189,42 @@ def _cut(examples: Batchable, chosen: np.ndarray, plan: BatchPlan) -> list[Batch
 
 
 def _pack(examples: Batchable, groups: Groups, chosen: np.ndarray, plan: BatchPlan) -> list[Batch]:
-    """Fill micro-batch after micro-batch with whole groups, from the one with the longest pair down."""
+    """Fill micro-batches with whole groups, from the one with the longest pair down."""
     sizes = groups.offsets[chosen + 1] - groups.offsets[chosen]
     members = groups.members[ragged_positions(groups.offsets[chosen], sizes)]
     offsets = offsets_of(sizes)
     longest = np.maximum.reduceat(examples.lengths(members), offsets[:-1])
-    micro_batches: list[list[np.ndarray]] = []
-    room = 0
-    for group in np.argsort(-longest, kind="stable"):
-        if sizes[group] > room:
-            micro_batches.append([])
-            room = plan.most_examples(int(longest[group]), examples.rows_each)
-        micro_batches[-1].append(members[offsets[group] : offsets[group + 1]])
-        room -= sizes[group]
-    parts = [np.concatenate(held) for held in micro_batches]
+    order = np.argsort(-longest, kind="stable")
+    room = [plan.most_examples(int(length), examples.rows_each) for length in longest[order]]
+    held = _fill(sizes[order].tolist(), room, _OPEN if plan.packing > 1 else 1)
+    parts = [
+        np.concatenate([members[offsets[group] : offsets[group + 1]] for group in order[places]]) for places in held
+    ]
     parts += [members[:0]] * (-len(parts) % plan.parts)
     return [parts[start : start + plan.parts] for start in range(0, len(parts), plan.parts)]
+
+
+def _fill(sizes: Sequence[int], room: Sequence[int], tried: int) -> list[list[int]]:
+    """Return which groups each micro-batch holds: a group goes where it leaves the least room.
+
+    Args:
+        sizes: examples of each group, the longest group first.
+        room: examples of a micro-batch that begins with that group.
+        tried: of so many micro-batches, the last that were begun: 1 fills one after another, as version 1 did.
+    """
+    held: list[list[int]] = []
+    left: list[int] = []
+    for group, size in enumerate(sizes):
+        recent = range(max(0, len(held) - tried), len(held))
+        fitting = [(left[place] - size, place) for place in recent if left[place] >= size]
+        if fitting:
+            place = min(fitting)[1]
+            held[place].append(group)
+            left[place] -= size
+        else:
+            held.append([group])
+            left.append(room[group] - size)
+    return held
 
 
 def permuted(positions: np.ndarray, n: int, key: Sequence[int]) -> np.ndarray:

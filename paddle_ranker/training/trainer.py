@@ -14,7 +14,7 @@ import paddle
 from tqdm import tqdm
 
 from paddle_ranker.distributed import ProcessGroup
-from paddle_ranker.encoding.batching import BatchPlan, count_batches, training_batches
+from paddle_ranker.encoding.batching import PACKING, BatchPlan, count_batches, mean_fill, training_batches
 from paddle_ranker.errors import RankerError, is_interrupt
 from paddle_ranker.interrupts import Interrupted, StopRequest
 from paddle_ranker.training.checkpoints import RunFolder
@@ -86,7 +86,10 @@ class _Trainer:
         self.task, self.options, self.processes = task, options, processes
         self.stop, self._all_stop = stop, False
         parts = processes.size * options.gradient_accumulation_steps
-        self.plan = BatchPlan(options.batch_size, parts, options.max_tokens, options.seed)
+        grouped = task.examples.groups is not None
+        # As it began: runs of before groups were packed as now do not say how they were.
+        packing = int(resumed.identity.get("packing", 1)) if resumed else PACKING
+        self.plan = BatchPlan(options.batch_size, parts, options.max_tokens, options.seed, packing)
         self.total_steps = self._count_steps()
         self.part_factors = dict(resumed.part_factors if resumed else task.part_factors)
         self.optimizer, self.schedule = make_optimizer(
@@ -103,6 +106,8 @@ class _Trainer:
             task.network, use_amp=options.use_amp, dtype=options.amp_dtype, scale_loss=options.scale_loss
         )
         self.identity = {**task.identity, "total_steps": self.total_steps, "processes": processes.size}
+        if grouped and packing > 1:
+            self.identity["packing"] = packing
         self.done, self.is_stopped = Progress(), False
         if resumed:
             if not options.force_resume:
@@ -115,6 +120,8 @@ class _Trainer:
         self.folder = RunFolder(options, resumed) if processes.is_first else None
         if self.folder and self.precision.report:
             self.folder.log.report(self.precision.report)
+        if self.folder and grouped:
+            self.folder.log.report(self._describe_batches())
         self.clock = Clock(self.done.step, self.done.seconds)
         hidden = None if self.folder else True
         self.bar = tqdm(total=self.total_steps, initial=self.done.step, desc="train", unit="step", disable=hidden)
@@ -198,6 +205,13 @@ class _Trainer:
             if 0 < self.options.max_steps <= steps:
                 return self.options.max_steps
         return steps
+
+    def _describe_batches(self) -> str:
+        examples, queries = mean_fill(self.task.examples, self.plan)
+        return (
+            f"a batch holds {examples:.1f} examples of {queries:.1f} queries on average, of {self.plan.batch_size} "
+            "at the most: the titles of a query stay together"
+        )
 
     def _batches(self) -> Iterator[tuple[int, int, list[np.ndarray]]]:
         """Yield (epoch, batch in the epoch, the batch's parts), counted from 1, after those that are done."""

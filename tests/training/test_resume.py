@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from ernie_matching.model import PairwiseExamples
+from paddle_ranker.encoding.batching import Groups
 from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.storage.digest import content_digest
+from paddle_ranker.training import trainer
 from paddle_ranker.training.state import find_state
 from tests.tiny import make_network
 from tests.training_runs import names, parameters, run
@@ -49,6 +51,34 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, examples: PairwiseExample
     folder = tmp_path_factory.mktemp("unbroken")
     _, network = run(folder, examples, aucs=AUCS, **SETTINGS)
     return parameters(network), folder / "checkpoint"
+
+
+class _Grouped(_Mortal):
+    """The same in groups of one to five, which share a micro-batch."""
+
+    def __init__(self, examples: PairwiseExamples, step: int = 0):
+        super().__init__(examples, step)
+        self.groups = Groups.of(np.repeat(np.arange(8), [5, 1, 4, 2, 1, 4, 2, 5]))
+
+
+def test_a_run_goes_on_in_the_order_of_batches_it_began_with(
+    tmp_path: Path, examples: PairwiseExamples, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings: dict[str, Any] = {"epochs": 3, "batch_size": 6, "save_step": 2, "eval_step": 100, "max_steps": 11}
+    _, now = run(tmp_path / "now", _Grouped(examples), **settings)
+    assert "a batch holds 4.8 examples of 1.6 queries on average, of 6 at the most" in capsys.readouterr().out
+    monkeypatch.setattr(trainer, "PACKING", 1)  # as versions before, which knew no other
+    _, before = run(tmp_path / "before", _Grouped(examples), **settings)
+    with pytest.raises(_Killed):
+        run(tmp_path / "killed", _Grouped(examples, 8), **settings)
+    saved = find_state(tmp_path / "killed" / "checkpoint")
+    assert saved is not None and "packing" not in saved.identity
+    monkeypatch.undo()
+    _, resumed = run(tmp_path / "killed", _Grouped(examples), resume=True, **settings)
+    np.testing.assert_array_equal(parameters(resumed), parameters(before))
+    assert not np.array_equal(parameters(now), parameters(before))
+    ended = find_state(tmp_path / "now" / "checkpoint")
+    assert ended is not None and ended.identity["packing"] == 2
 
 
 AUCS = [0.6, 0.8, 0.7, 0.75, 0.9]

@@ -7,6 +7,7 @@ paddle-ranker blend checkpoint/best dev.tsv blended --with other/best
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,9 +97,10 @@ def blend(options: BlendOptions) -> list[str]:
     _write(options, parts, added, average, dict(zip(names, average.alone)))
     return [
         f"{options.dev_file}: {source.report()} pairs of {len(set(queries)):,} queries",
-        *_table([*names, "blend"], [*average.alone, average.blend]),
+        *_table([*names, "blend", "equal weights"], [*average.alone, average.blend, average.equal]),
         f"(the blend's measures are cross-validated: weights of the other queries, in {options.folds} parts)",
         *_weights_in_words(target, names, average.weights),
+        average.says(len(set(queries))),
     ]
 
 
@@ -133,6 +135,8 @@ def _write(
         "dev_file": options.dev_file,
         "weights": weights.weights.tolist(),
         "bias": weights.bias,
+        "pull_to_equal": average.pull if math.isfinite(average.pull) else "equal",
+        "equal_weights": average.equal,
         "alone": alone,
     }
     results = {**average.blend, "measured": f"cross-validated over the queries of {base_names(options.dev_file)}"}

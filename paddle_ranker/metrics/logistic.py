@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Callable, Optional
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paddle_ranker.errors import DataError, DependencyError
 from paddle_ranker.metrics.ranking import RELEVANT, Floats, number_queries
 
 SEED = 1000
+Rows = NDArray[np.bool_]  # which of n rows
 PENALTY = 0.01  # of a squared weight of a standardised feature, against the mean cross-entropy of a pair
 
 
@@ -34,25 +37,43 @@ def fit_logistic(inputs: Floats, labels: Floats, penalty: float = PENALTY) -> Li
     what it finds does not depend on how many pairs there are. Raises `DataError` where all pairs are relevant or none
     is, `DependencyError` without scikit-learn.
     """
-    try:
-        from sklearn.linear_model import LogisticRegression
-    except ImportError as error:
-        raise DependencyError("blending needs scikit-learn: pip install scikit-learn") from error
-    inputs, relevant = np.asarray(inputs, np.float64), np.asarray(labels) >= RELEVANT
+    inputs, relevant = np.asarray(inputs, np.float64), relevant_of(labels)
+    mean, deviation = inputs.mean(axis=0), inputs.std(axis=0)
+    deviation = np.where(deviation > 1e-6, deviation, 1.0)
+    found, bias = regress((inputs - mean) / deviation, relevant, penalty)
+    weights = found / deviation
+    return LinearModel(weights, float(bias - weights @ mean))
+
+
+def relevant_of(labels: Floats) -> Rows:
+    """Return which labels are relevant, `[n] bool`; raises `DataError` where all are, or none is."""
+    relevant: Rows = np.asarray(labels) >= RELEVANT
     if relevant.all() or not relevant.any():
         raise DataError(
             f"{int(relevant.sum()):,} of the {len(relevant):,} pairs to learn from are relevant (label >= 1): "
             "give both kinds"
         )
-    mean, deviation = inputs.mean(axis=0), inputs.std(axis=0)
-    deviation = np.where(deviation > 1e-6, deviation, 1.0)
+    return relevant
+
+
+def regress(inputs: Floats, relevant: Rows, penalty: float) -> tuple[Floats, float]:
+    """Return weights, `[k]`, and bias of a logistic regression on inputs `[n, k]` as they are; see `fit_logistic`."""
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise DependencyError("blending needs scikit-learn: pip install scikit-learn") from error
     model = LogisticRegression(C=1.0 / (penalty * len(inputs)), max_iter=1000)
-    model.fit((inputs - mean) / deviation, relevant)
-    weights = model.coef_[0].astype(np.float64) / deviation
-    return LinearModel(weights, float(model.intercept_[0] - weights @ mean))
+    model.fit(inputs, relevant)
+    return model.coef_[0].astype(np.float64), float(model.intercept_[0])
 
 
-def out_of_fold(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> Floats:
+def out_of_fold(
+    members: Floats,
+    labels: Floats,
+    queries: Sequence[str],
+    folds: int,
+    fit: Optional[Callable[[Rows], LinearModel]] = None,
+) -> Floats:
     """Return the logits of blends that never saw the query they score, `[n]` float64.
 
     Args:
@@ -60,6 +81,7 @@ def out_of_fold(members: Floats, labels: Floats, queries: Sequence[str], folds: 
         labels: `[n]`.
         queries: `[n]` texts; a query's rows are all in one fold.
         folds: at most as many as there are queries.
+        fit: from the rows to learn from, `[n] bool`, to a blend; None: `fit_logistic`.
 
     Raises `DataError` for a single query, and where the queries outside a fold have titles of one kind only.
     """
@@ -71,5 +93,6 @@ def out_of_fold(members: Floats, labels: Floats, queries: Sequence[str], folds: 
     logits = np.empty(len(members))
     for fold in np.unique(fold_of):
         held_out = fold_of == fold
-        logits[held_out] = fit_logistic(members[~held_out], labels[~held_out]).logits(members[held_out])
+        model = fit(~held_out) if fit else fit_logistic(members[~held_out], labels[~held_out])
+        logits[held_out] = model.logits(members[held_out])
     return logits

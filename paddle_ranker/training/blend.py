@@ -11,8 +11,10 @@ import numpy as np
 from paddle_ranker.data.records import LabeledPair, Triple, read_records
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.errors import DataError
-from paddle_ranker.metrics.logistic import LinearModel, fit_logistic, out_of_fold
-from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking
+from paddle_ranker.metrics.average import EQUAL, averages_out_of_fold, choose_pull, fit_average
+from paddle_ranker.metrics.intervals import Interval
+from paddle_ranker.metrics.logistic import LinearModel, fit_logistic
+from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking, ranking_intervals
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.folder import RankerParts, with_lexical_features
 from paddle_ranker.options import RowOptions
@@ -22,22 +24,53 @@ from paddle_ranker.scoring.scorer import Scorer
 
 @dataclass(frozen=True)
 class Average:
-    """The weights of two members, and the measures of either alone and of the blend (on queries it never saw)."""
+    """The weights of two members, and measures.
+
+    pull: what draws the weights towards equal ones; EQUAL: they are
+    alone: of either member
+    blend, equal: on queries that the weights never saw, with learned and with equal weights
+    better: how much better learned weights are than equal ones there, over draws of queries
+    """
 
     weights: LinearModel
+    pull: float
     alone: list[dict[str, float]]
     blend: dict[str, float]
+    equal: dict[str, float]
+    better: dict[str, Interval]
+
+    def says(self, queries: int) -> str:
+        """Say in a line whether learned weights are better than equal ones."""
+        name, found = next(iter(self.better.items()))
+        difference = f"{name} {found:+.4f} against equal weights, over draws of {queries:,} queries"
+        if self.pull == EQUAL:
+            return f"equal weights: {queries:,} queries do not tell better ones ({difference})"
+        if found.low > 0:
+            return f"learned weights are better than equal ones: {difference}"
+        return f"note: that learned weights are better than equal ones is not established: {difference}"
 
 
 def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> Average:
-    """Learn how to average the members' logits, `[n, 2]`, from labels `[n]`; raises `DataError` as `out_of_fold`."""
+    """Learn how to average the members' logits, `[n, 2]`, from labels `[n]`; raises `DataError` as `out_of_fold`.
+
+    The weights are drawn towards equal ones: see `paddle_ranker.metrics.average`.
+    """
 
     def measure(logits: Floats) -> dict[str, float]:
         measured = evaluate_ranking(queries, labels, logits)
         return {name: measured[name] for name in HEADLINES if name in measured}
 
-    unseen = out_of_fold(members, labels, queries, folds)
-    return Average(fit_logistic(members, labels), [measure(column) for column in members.T], measure(unseen))
+    learned, equal = averages_out_of_fold(members, labels, queries, folds)
+    pull = choose_pull(members, labels, queries, folds)
+    blend = measure(learned)
+    return Average(
+        fit_average(members, labels, pull),
+        pull,
+        [measure(column) for column in members.T],
+        blend,
+        measure(equal),
+        ranking_intervals(queries, labels, learned, equal, measures=list(blend)),
+    )
 
 
 def add_linear(parts: RankerParts, weights: LinearModel, linear: LinearModel) -> None:

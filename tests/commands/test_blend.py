@@ -13,8 +13,13 @@ from scipy.special import expit
 from ernie_matching.predict_pairwise import main as predict
 from paddle_ranker import Ranker
 from paddle_ranker.commands.blend import BlendOptions, blend, main
+from paddle_ranker.data.records import LabeledPair, read_records
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
+from paddle_ranker.lexical import BM25, LexicalLogistic
+from paddle_ranker.metrics.auc import roc_auc
+from paddle_ranker.metrics.average import EQUAL, averages_out_of_fold, choose_pull, fit_average
 from paddle_ranker.metrics.logistic import PENALTY, fit_logistic, out_of_fold
+from paddle_ranker.metrics.ranking import number_queries
 from paddle_ranker.model.folder import Fresh, RankerParts, start_ranker
 from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
@@ -80,6 +85,76 @@ def test_a_query_has_no_part_in_the_weights_it_is_measured_with() -> None:
     assert (after != before).any()  # it has one in others'
     with pytest.raises(DataError, match="one query only"):
         out_of_fold(members, labels, ["q"] * 100, 4)
+
+
+def drawn(queries: int, seed: int, strength: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return two members' logits, labels and queries of 6 titles; `strength`: what either tells of relevance."""
+    random = np.random.RandomState(seed)
+    truth = random.randn(6 * queries)
+    members = np.stack([factor * truth + random.randn(6 * queries) for factor in strength], axis=1)
+    hardness = np.repeat(random.randn(queries), 6)
+    labels = (random.rand(6 * queries) < expit(1.5 * truth + hardness)).astype(float)
+    return members, labels, [f"q{number // 6}" for number in range(6 * queries)]
+
+
+def test_the_pull_leads_from_a_regression_to_equal_weights() -> None:
+    members, labels, _ = drawn(300, 0, (1.0, 0.2))
+    gaps = []
+    for pull in (PENALTY, 0.1, 1.0, 100.0):
+        first, second = fit_average(members, labels, pull).weights
+        gaps.append(first - second)
+    assert gaps == sorted(gaps, reverse=True) and gaps[-1] < 0.02 * gaps[0]
+    equal = fit_average(members, labels, EQUAL)
+    assert equal.weights[0] == pytest.approx(equal.weights[1], rel=1e-9)
+    spread = members / members.std(axis=0)  # of one deviation, where both are the same regression
+    np.testing.assert_allclose(
+        fit_average(spread, labels, PENALTY).weights, fit_logistic(spread, labels).weights, rtol=1e-3
+    )
+
+
+def test_few_queries_keep_equal_weights_and_many_may_leave_them() -> None:
+    alike = [choose_pull(*drawn(60, seed, (1.0, 1.0)), 5) for seed in range(5)]
+    assert alike.count(EQUAL) >= 4  # a standard error is what chance passes now and then
+    assert choose_pull(*drawn(600, 1, (1.5, 0.0)), 5) < EQUAL
+    assert choose_pull(np.eye(2), np.array([1.0, 0.0]), ["a", "b"], 5) == EQUAL  # nothing to part
+
+
+def test_drawn_weights_are_better_on_other_queries_than_a_plain_regressions() -> None:
+    plain: list[float] = []
+    pulled: list[float] = []
+    for seed in range(12):
+        members, labels, queries = drawn(20, seed, (1.0, 1.0))
+        others, other_labels, _ = drawn(400, 1000 + seed, (1.0, 1.0))
+        for found, model in (
+            (plain, fit_logistic(members, labels)),
+            (pulled, fit_average(members, labels, choose_pull(members, labels, queries, 5))),
+        ):
+            found.append(roc_auc(other_labels, model.logits(others)))
+    assert np.mean(pulled) > np.mean(plain) and min(np.subtract(pulled, plain)) > -0.005
+
+
+def test_learned_and_equal_averages_never_saw_the_query_they_score() -> None:
+    members, labels, queries = drawn(30, 2, (1.0, 0.0))
+    before = averages_out_of_fold(members, labels, queries, 5)
+    turned = labels.copy()
+    turned[:6] = 1 - turned[:6]
+    after = averages_out_of_fold(members, turned, queries, 5)
+    for one, other in zip(before, after):
+        np.testing.assert_array_equal(one[:6], other[:6])
+        assert (one != other).any()
+
+
+def test_a_difference_that_is_not_established_is_said(files: Path, tmp_path: Path) -> None:
+    lines = blend(options(files, tmp_path / "blend", other=str(files / "two")))
+    assert any(line.startswith("equal weights  ") for line in lines)
+    assert "against equal weights, over draws of 20 queries" in lines[-1]
+    assert lines[-1].startswith(
+        ("equal weights: 20 queries do not tell better ones (auc ", "note: that learned weights")
+    )
+    facts = json.loads((tmp_path / "blend" / "ranker.json").read_text(encoding="utf-8"))["training"]
+    assert facts["pull_to_equal"] == "equal" or facts["pull_to_equal"] > 0
+    if facts["pull_to_equal"] == "equal":
+        assert facts["weights"][0] == pytest.approx(facts["weights"][1], rel=1e-9)
 
 
 def test_with_the_linear_model_it_is_one_network(files: Path, tmp_path: Path, capsys: Any) -> None:
@@ -175,3 +250,31 @@ def test_wrong_usage_is_refused(files: Path, tmp_path: Path) -> None:
     with pytest.raises(RankerError, match="is there already"):
         blend(options(files, files, train_file=str(files / "train.tsv")))
     assert not (tmp_path / "blend").exists()
+
+
+@pytest.mark.real_data
+def test_on_real_data_weights_of_few_queries_do_no_harm(real_data: Path) -> None:
+    """On QBQTC, a linear lexical model and BM25: weights of 20 queries, measured on all that were kept aside."""
+    pairs = read_records(real_data / "qbqtc" / "train.tsv", LabeledPair)
+    numbers = number_queries([pair.query for pair in pairs])
+    order = np.random.RandomState(0).permutation(numbers.max() + 1)
+    learned_from = np.isin(numbers, order[: len(order) // 2])
+    train, rest = [[pair for pair, own in zip(pairs, learned_from) if own == is_own] for is_own in (True, False)]
+    linear, bm25 = LexicalLogistic(), BM25("bigram")
+    queries, titles, labels = ([getattr(pair, name) for pair in rest] for name in ("query", "title", "label"))
+    linear.fit([pair.query for pair in train], [pair.title for pair in train], [pair.label for pair in train])
+    bm25.fit([], [pair.title for pair in train])
+    scores = np.stack([linear.score(queries, titles), bm25.score(queries, titles)], axis=1)
+    relevant, own = np.array(labels), number_queries(queries)
+    gains = []
+    for seed in range(6):
+        chosen = np.isin(own, np.random.RandomState(seed).permutation(own.max() + 1)[:20])
+        few = scores[chosen], relevant[chosen]
+        pull = choose_pull(*few, [query for query, is_in in zip(queries, chosen) if is_in], 5)
+        aucs = [
+            roc_auc(relevant[~chosen], model.logits(scores[~chosen]))
+            for model in (fit_logistic(*few), fit_average(*few, pull))
+        ]
+        print(f"seed {seed}: plain {aucs[0]:.4f}, drawn to equal {aucs[1]:.4f} (pull {pull:g})")
+        gains.append(aucs[1] - aucs[0])
+    assert np.mean(gains) > 0 and min(gains) > -0.005

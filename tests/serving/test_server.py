@@ -418,12 +418,29 @@ def test_a_signal_ends_all_workers(two_workers: Server) -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
 
-def test_workers_end_when_the_one_that_started_them_is_killed(model: Path, tmp_path: Path) -> None:
+def test_workers_end_when_the_one_that_started_them_is_killed_and_the_next_start_clears_up(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+
+    def folders() -> set[Path]:
+        return set(temporary.glob("paddle_ranker_*"))
+
     with serving(model, tmp_path / "run", "--workers", "2") as server:
         workers = children(server.pid)
         server.command.process.kill()
         server.command.process.wait(SECONDS)
         eventually(lambda: not any(_runs(pid) for pid in workers))
+    left = folders()
+    assert left
+    with serving(model, tmp_path / "again") as server:
+        held = folders()
+        assert held and not held & left
+        server.command.process.terminate()
+        assert server.command.process.wait(SECONDS) == 0
+    assert not folders()
 
 
 def _runs(pid: int) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from paddle_ranker.registry import Registry
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.process.relay import Relay
+from paddle_ranker.storage.temporary import TemporaryFolder
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -201,7 +201,7 @@ async def _start_http(context: ServerContext) -> ProtocolHandler:
 class _GrpcHandler(ProtocolHandler):
     """Relays to a gRPC server of this process, on a Unix socket that nobody else sees."""
 
-    def __init__(self, make: Callable[[], Any], server: GrpcServer, folder: tempfile.TemporaryDirectory[str]):
+    def __init__(self, make: Callable[[], Any], server: GrpcServer, folder: TemporaryFolder):
         super().__init__(make)
         self._server, self._folder = server, folder
 
@@ -214,7 +214,7 @@ async def _start_grpc(context: ServerContext) -> ProtocolHandler:
     from paddle_ranker.serving.paddle.grpc_services import start_grpc
     from paddle_ranker.serving.paddle.pipeline import PipelineNames
 
-    folder = tempfile.TemporaryDirectory(prefix="paddle_ranker_")  # mode 0700
+    folder = TemporaryFolder()
     path = os.path.join(folder.name, "grpc")
     config = context.config
     server = await start_grpc(

@@ -11,7 +11,6 @@ import select
 import signal
 import socket
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from typing import Callable, NoReturn
 from paddle_ranker.errors import RankerError
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.metrics import MULTIPROCESS_VARIABLE
+from paddle_ranker.storage.temporary import TemporaryFolder
 
 _SOON = 10.0  # seconds: who dies within them is started with a growing delay
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0
@@ -48,7 +48,7 @@ def supervise(config: ServeConfig, sockets: Sequence[socket.socket], announce: C
 
     Raises `RankerError` where a worker cannot even be started once: the reason is on standard error.
     """
-    with tempfile.TemporaryDirectory(prefix="paddle_ranker_metrics_") as folder:
+    with TemporaryFolder() as folder:
         os.environ[MULTIPROCESS_VARIABLE] = folder
         try:
             return _Supervisor(config, sockets, announce).run()

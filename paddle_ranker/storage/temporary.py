@@ -1,0 +1,66 @@
+"""Temporary folders that a kill leaves behind until the next start: each holds a lock as long as its process lives."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Optional
+
+PREFIX = "paddle_ranker_"
+_LOCK = ".paddle_ranker.lock"
+_UNNAMED = "new_paddle_ranker_"  # until it is locked: what nobody has locked is removed
+
+
+class TemporaryFolder:
+    """A folder in the system's temporary one, for its owner alone; to be used in a `with`, or removed by `cleanup`.
+
+    Made, it first removes those of this kind and user whose processes are gone. Their lock says so, not a process
+    number, which another process may have by then; what forked processes share is gone when all of them are.
+
+    Attributes: `name`, its path.
+    """
+
+    def __init__(self) -> None:
+        remove_abandoned()
+        made = Path(tempfile.mkdtemp(prefix=_UNNAMED))  # mode 0700
+        self._lock: Optional[int] = os.open(made / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        named = made.with_name(PREFIX + made.name[len(_UNNAMED) :])
+        made.rename(named)
+        self.name = str(named)
+
+    def __enter__(self) -> str:
+        return self.name
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self.cleanup()
+
+    def cleanup(self) -> None:
+        """Remove it, with what is in it."""
+        if self._lock is not None:
+            shutil.rmtree(self.name, ignore_errors=True)
+            os.close(self._lock)
+            self._lock = None
+
+
+def remove_abandoned() -> None:
+    """Remove the temporary folders of this user whose processes are gone; others', and other folders, stay."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):  # it is another user's, or has gone meanwhile
+            found = folder.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                continue
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # `BlockingIOError`: its process lives
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paddle_ranker.metrics.calibration import sigmoid
-from paddle_ranker.serving.core.faults import OVERLOADED, Fault
+from paddle_ranker.serving.core.budget import ByteBudget
+from paddle_ranker.serving.core.faults import NO_METHOD, NOT_FOUND, OVERLOADED, UNAUTHORIZED, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.baidu_std_server import BaiduStdProtocol
@@ -398,3 +399,59 @@ def test_mutated_frames_get_a_reply_or_an_end(data: st.DataObject) -> None:
         assert (await (await connect()).ask(frame()))[1].outputs
 
     serve(check, body_seconds=0.05)
+
+
+def half(payload: bytes, sent: int, **fields: Any) -> tuple[bytes, bytes]:
+    """Return the head of a frame with `sent` bytes of its body, and the rest of it."""
+    whole = frame(payload, **fields)
+    cut = len(whole) - len(payload) + sent
+    return whole[:cut], whole[cut:]
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"authentication_data": b"wrong"}, UNAUTHORIZED.brpc),
+        ({"authentication_data": b"right", "service": "none"}, NOT_FOUND.brpc),
+        ({"authentication_data": b"right", "method": "none"}, NO_METHOD.brpc),
+    ],
+)
+def test_what_the_meta_says_is_answered_before_the_body_comes(fields: dict[str, Any], code: int) -> None:
+    async def check(connect: Any, service: FakeService, protocols: list[BaiduStdProtocol]) -> None:
+        connection = await connect()
+        begin, rest = half(bytes(3_000_000), 1000, **fields)
+        connection.writer.write(begin)
+        meta, _ = await connection.reply()
+        assert (meta.response.error_code, meta.correlation_id) == (code, 7)
+        for place in range(0, len(rest), 100_000):  # is thrown away as it comes
+            connection.writer.write(rest[place : place + 100_000])
+            await connection.writer.drain()
+            assert len(protocols[0]._buffer) == 0
+        meta, response = await connection.ask(frame(authentication_data=b"right", correlation_id=8))
+        assert meta.correlation_id == 8 and response is not None
+
+    serve(check, api_key="right")
+
+
+def test_frames_above_the_budget_are_refused_and_the_others_answered() -> None:
+    budget = ByteBudget(4_000_000)
+
+    async def check(connect: Any, service: FakeService, protocols: list[BaiduStdProtocol]) -> None:
+        begin, rest = half(bytes(2_000_000), 990_000)
+        held = [await connect() for _ in range(3)]  # three quarters of the budget
+        for connection in held:
+            connection.writer.write(begin)
+        await until(lambda: budget.held > 2_900_000)
+        one_more = await connect()
+        one_more.writer.write(begin)
+        meta, _ = await one_more.reply()
+        assert meta.response.error_code == UNAVAILABLE.brpc and "4,000,000 bytes" in meta.response.error_text
+        assert budget.held < 3_100_000
+        one_more.writer.write(rest)
+        meta, response = await one_more.ask(frame(correlation_id=9))  # a small one has room
+        assert meta.correlation_id == 9 and response is not None
+        for connection in held:
+            connection.writer.close()
+        await until(lambda: budget.held == 0)
+
+    serve(check, budget=budget)

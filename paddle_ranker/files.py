@@ -6,12 +6,13 @@ records show it, and what reads files asks `paths_of`.
 
 from __future__ import annotations
 
+import difflib
 import glob
 import os
 from collections.abc import Iterable, Sequence
 from typing import Union
 
-from paddle_ranker.errors import UsageError
+from paddle_ranker.errors import DataError, UsageError
 
 _PATTERN = frozenset("*?[")
 _SHOWN = 3
@@ -85,3 +86,17 @@ def _matches(pattern: str, option: str) -> list[str]:
     if not found:
         raise UsageError(f"{option} {pattern}: no file matches; check the path")
     return found
+
+
+def require_file(path: str) -> None:
+    """Raise `DataError`, with the nearest name there is, for a file that is not there."""
+    if not os.path.exists(path):
+        raise DataError(f"{path}: no such file{_nearest(path)}")
+
+
+def _nearest(path: str) -> str:
+    folder, name = os.path.split(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        return f" (nor is there a folder {folder})"
+    close = difflib.get_close_matches(name, os.listdir(folder), n=1)
+    return f"; did you mean {os.path.join(os.path.dirname(path), close[0])}?" if close else "; check the path"

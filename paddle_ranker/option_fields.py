@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional, Union, cast
 
 from paddle_ranker.errors import UsageError, did_you_mean
-from paddle_ranker.files import find_files, join_files
+from paddle_ranker.files import find_files, join_files, paths_of, require_file
 
 REQUIRED: Any = object()
 # So that NaN holds none of them.
@@ -138,6 +138,15 @@ def _typed(field: dataclasses.Field[Any], annotation: Any, value: Any) -> Any:
     if kind in _KINDS and (not isinstance(value, kind) or is_bool != (kind is bool)):
         raise UsageError(f"{name} {value!r}: expected {_KINDS[kind]}")
     return value
+
+
+def require_inputs(options: Options) -> None:
+    """Raise `DataError` for an option's file that is not there: before a model is loaded or another file is read."""
+    for field in fields_of(type(options)):
+        value = getattr(options, field.name) if field.metadata["files"] else None
+        for name in value if isinstance(value, tuple) else (value,):
+            for path in () if name in (None, "-") else paths_of(name):
+                require_file(path)
 
 
 def help_of(field: dataclasses.Field[Any]) -> str:

@@ -27,7 +27,7 @@ from typing import Any, Callable, Optional, TypeVar, Union
 
 from paddle_ranker.errors import RankerError, UsageError, did_you_mean, error_on_its_way, is_full, one_line
 from paddle_ranker.interrupts import Interrupted, Interrupts, is_first_process, resume_line
-from paddle_ranker.option_fields import REQUIRED, Options, fields_of, names_of
+from paddle_ranker.option_fields import REQUIRED, Options, fields_of, names_of, require_inputs
 from paddle_ranker.option_fields import option as option
 from paddle_ranker.option_fields import redeclare as redeclare
 from paddle_ranker.option_parser import build_parser
@@ -156,6 +156,7 @@ def run_command(
             found = options_class if isinstance(options_class, type) else options_class()
             options: Any = parse_options(found, arguments, prog, description)
             debug = options.debug
+            require_inputs(options)
             status = run(options) or 0
             sys.stdout.flush()  # what goes wrong with the last of the output is an error like any other
             return status

@@ -20,6 +20,7 @@ from typing import Optional
 from paddle_ranker.allocator import keep_freed_memory
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.interrupts import take_back_signals
+from paddle_ranker.notes import note
 from paddle_ranker.options import AUTO_DEVICE
 
 MATH_VARIABLE = "MKL_DEBUG_CPU_TYPE"  # read by the MKL of 2019 that Paddle bundles
@@ -202,21 +203,12 @@ class FoundDevice:
 
     def report(self) -> None:
         """Say it in one line on standard error: once a process, and of several that train together in the first."""
-        if os.environ.get("PADDLE_TRAINER_ID", "0") == "0":
-            _report_device(f"device: {self.name} ({self.reason})")
+        _report_device(f"device: {self.name} ({self.reason})")
 
 
 @functools.cache
 def _report_device(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def has_cuda_device() -> bool:
-    """Return whether a process started here would see a GPU of NVIDIA's, without asking any library."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and (not visible or visible.startswith("-1") or visible == "NoDevFiles"):
-        return False
-    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()  # the latter under Windows
+    note(line)
 
 
 def find_device() -> FoundDevice:

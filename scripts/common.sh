@@ -160,7 +160,8 @@ run_python() {
             esac
             arguments+=("$argument")
         done
-        "$PYTHON" -u -m paddle.distributed.launch --nproc_per_node "$processes" "${arguments[@]}"
+        # Paddle's import, in the launcher as in ours, would advise to install a compiler's cache.
+        PYTHONWARNINGS="ignore:No ccache found,${PYTHONWARNINGS:-}" "$PYTHON" -u -m paddle.distributed.launch --nproc_per_node "$processes" "${arguments[@]}"
     else
         run_single "$@"
     fi

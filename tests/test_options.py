@@ -308,3 +308,38 @@ def test_debug_with_a_value(asked: str, shown: bool, capsys: pytest.CaptureFixtu
 def test_success_is_zero_and_a_status_is_passed_on() -> None:
     assert run_command(lambda options: None, Sample, ["--train_file", "f"], "", prog="sample") == 0
     assert run_command(lambda options: 3, Sample, ["--train_file", "f"], "", prog="sample") == 3
+
+
+@dataclass(frozen=True)
+class _WithFiles(Options):
+    """One file, several, and none."""
+
+    train: str = option(help="a file", files=True)
+    tests: tuple[str, ...] = option((), help="files", files=True)
+    more: Optional[str] = option(None, help="a file", files=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing"),
+    [
+        (["--train", "here.tsv"], None),
+        (["--train", "-"], None),  # standard input
+        (["--train", "nowhere.tsv"], "nowhere.tsv"),
+        (["--train", "here.tsv", "--tests", "here.tsv", "there.tsv"], "there.tsv"),
+        (["--train", "here.tsv", "--more", "none.tsv"], "none.tsv"),
+    ],
+)
+def test_every_file_is_looked_for_before_the_command_works(
+    arguments: list[str],
+    missing: Optional[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.tsv").touch()
+    worked: list[object] = []
+    status = run_command(worked.append, _WithFiles, arguments, "", prog="sample")
+    assert (status, len(worked)) == ((0, 1) if missing is None else (1, 0))
+    if missing is not None:
+        assert capsys.readouterr().err.startswith(f"sample: error: {missing}: no such file")

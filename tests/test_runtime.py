@@ -153,6 +153,7 @@ def test_the_device_found_is_said_once_and_by_the_first_process(
     monkeypatch.setenv("PADDLE_TRAINER_ID", "1")
     assert runtime.select_device("auto") == "cpu"
     assert capsys.readouterr().err == ""
+    runtime._report_device.cache_clear()
     monkeypatch.setenv("PADDLE_TRAINER_ID", "0")
     assert [runtime.select_device("auto") for _ in range(2)] == ["cpu", "cpu"]
     reason = "Paddle finds no GPU here" if paddle_knows_gpus() else "this Paddle is the CPU build"

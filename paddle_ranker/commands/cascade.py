@@ -13,6 +13,7 @@ from typing import Optional
 from paddle_ranker import runtime
 from paddle_ranker.evaluation.options import MeasuringOptions
 from paddle_ranker.evaluation.report.text import comparison_json, systems_table
+from paddle_ranker.notes import note
 from paddle_ranker.options import option, run_command
 
 
@@ -46,8 +47,8 @@ def cascade(options: CascadeOptions) -> None:
         shown["milliseconds"] = {one.name: {"mean": one.mean, "median": one.median} for one in timings}
         print(json.dumps(shown, ensure_ascii=False, indent=2))
         return
-    for note in comparison.pairs.notes:
-        print(note)
+    for line in comparison.pairs.notes:
+        note(line)
     count = f"{measured.titles:,} titles of {measured.queries:,} queries"
     print(f"large: {options.large}; small: {small}; {comparison.pairs.source}: {count}")
     print("\n".join(systems_table(comparison)))

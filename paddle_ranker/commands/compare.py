@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Optional
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
 from paddle_ranker.evaluation.options import MeasuringOptions
+from paddle_ranker.files import require_file
 from paddle_ranker.metrics.measures import MEASURES
+from paddle_ranker.notes import note
 from paddle_ranker.options import option, run_command
 
 if TYPE_CHECKING:
@@ -58,6 +60,8 @@ def run(options: CompareOptions) -> None:
     from paddle_ranker.storage.atomic import check_writable
 
     named = name_systems(options.systems)
+    for system in named.values():
+        require_file(system)
     for path in (options.report, options.plot, options.per_query):
         if path is not None:
             check_writable(path)
@@ -95,8 +99,8 @@ def _print(options: CompareOptions, pairs: MeasuredPairs, comparison: Comparison
     from paddle_ranker.evaluation.report.text import comparison_json, systems_table, verdict
     from paddle_ranker.evaluation.systems import messages
 
-    for note in pairs.notes:
-        print(note, file=messages(options))
+    for line in pairs.notes:
+        note(line)
     if options.format == "json":
         print(json.dumps(comparison_json(comparison), ensure_ascii=False, indent=2))
     else:

@@ -6,7 +6,6 @@ Formats are in the registry `FORMATS`. What the rows mean (columns, header, role
 
 from __future__ import annotations
 
-import difflib
 import gzip
 import io
 import json
@@ -21,6 +20,7 @@ from typing import IO, Any, Optional, Union, cast
 from paddle_ranker.data.text import BOM, EMPTY_LINE, lines_of, refuse_binary, separated_rows
 from paddle_ranker.data.text import BadRow as BadRow
 from paddle_ranker.errors import DataError, DependencyError
+from paddle_ranker.files import require_file
 from paddle_ranker.options import TAB
 from paddle_ranker.registry import Registry
 from paddle_ranker.storage.atomic import check_writable, new_file
@@ -113,8 +113,7 @@ def _open(path: str) -> Iterator[io.BufferedReader]:
     """Open `path` for reading bytes, through gzip where its first bytes say so."""
     if os.path.isdir(path):
         raise DataError(f"{path}: a folder, expected a file; name one of the files in it")
-    if not os.path.exists(path):
-        raise DataError(f"{path}: no such file{_nearest(path)}")
+    require_file(path)
     with open(path, "rb") as raw:
         if _peek(raw).startswith(b"\x1f\x8b"):
             # GzipFile reads only as `peek` asks, so gzip of a pipe works as well
@@ -128,14 +127,6 @@ def _peek(stream: io.BufferedReader) -> bytes:
         return stream.peek(4096)
     except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"{stream.name}: damaged or cut short ({error}); make or download the file again") from error
-
-
-def _nearest(path: str) -> str:
-    folder, name = os.path.split(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        return f" (nor is there a folder {folder})"
-    close = difflib.get_close_matches(name, os.listdir(folder), n=1)
-    return f"; did you mean {os.path.join(os.path.dirname(path), close[0])}?" if close else "; check the path"
 
 
 def _tab_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, Row]]:

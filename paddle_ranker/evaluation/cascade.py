@@ -11,7 +11,7 @@ import numpy as np
 
 from paddle_ranker.evaluation.comparison import Comparison, System, compare_systems
 from paddle_ranker.evaluation.options import MeasuringOptions
-from paddle_ranker.evaluation.systems import messages, read_measured_pairs
+from paddle_ranker.evaluation.systems import read_measured_pairs
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.scoring.by_query import options_of_small
 from paddle_ranker.scoring.cascade import chosen, rerank
@@ -67,7 +67,7 @@ def measure_cascade(
         parts = open_ranker(path, given.load_options())
         scorers.append(scorer_for(parts, given))
         logits.append(scorers[-1].logits(scorers[-1].encode(queries, titles)))
-        report_truncated(parts.pair_encoder, scorers[-1].windows, file=messages(options))
+        report_truncated(parts.pair_encoder, scorers[-1].windows)
     rows_of: dict[str, list[int]] = {}
     for row, query in enumerate(query for query, is_one in zip(pairs.query_ids, pairs.candidates) if is_one):
         rows_of.setdefault(query, []).append(row)

@@ -14,8 +14,9 @@ from paddle_ranker.evaluation.options import EvaluateOptions
 from paddle_ranker.evaluation.pairs import MeasuredPairs
 from paddle_ranker.evaluation.report.text import measured_json, systems_table
 from paddle_ranker.evaluation.score_files import write_scores
-from paddle_ranker.evaluation.systems import baseline_systems, messages, read_measured_pairs, score_with_model
+from paddle_ranker.evaluation.systems import baseline_systems, read_measured_pairs, score_with_model
 from paddle_ranker.metrics.ranking import Floats
+from paddle_ranker.notes import note
 from paddle_ranker.storage.atomic import check_writable
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def score_measured_pairs(
         if path is not None:
             check_writable(path)
     pairs = read_measured_pairs(options, {})
-    for note in pairs.notes:
-        print(note, file=messages(options), flush=True)
+    for line in pairs.notes:
+        note(line)
     parts, logits = score_with_model(options.init_from_ckpt, options, pairs, expected_kind)
     return parts, pairs, logits
 
@@ -53,8 +54,8 @@ def print_evaluation(
         others, notes = baseline_systems(pairs, options)
         systems += others
     comparison = compare_systems(pairs, systems, ties=options.ties, resamples=options.resamples, seed=options.seed)
-    for note in notes:
-        print(note, file=messages(options))
+    for line in notes:
+        note(line)
     if options.scores_file is not None:
         write_scores(options.scores_file, pairs, systems[0].scores, name)
     if options.qrels_file is not None:

@@ -77,7 +77,7 @@ def score_with_model(
     parts = open_ranker(source, options.load_options(expected_kind))
     scorer = scorer_for(parts, options)
     logits = scorer.logits(scorer.encode(queries, titles))
-    report_truncated(parts.pair_encoder, scorer.windows, file=messages(options))
+    report_truncated(parts.pair_encoder, scorer.windows)
     return parts, logits
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import tempfile
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -88,10 +87,10 @@ def jieba_segmenter() -> Any:
         raise DependencyError("words need jieba: pip install jieba (or take the tokenizer bigram)") from error
     jieba.setLogLevel("ERROR")
     tokenizer = jieba.Tokenizer()
-    # jieba keeps its dictionary in a marshal file of the shared temporary folder, where anyone could put one.
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.tmp_dir = folder
-        tokenizer.initialize()
+    # As its `initialize` does, but for the cache: a marshal file in the shared temporary folder, where anyone could put
+    # one, and whose writing ends in a traceback where that folder is full.
+    tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
+    tokenizer.initialized = True
     return tokenizer
 
 

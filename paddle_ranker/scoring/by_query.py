@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional, TypeVar
@@ -84,7 +83,7 @@ def _cascade_by_query(
             ]
             yield query, [title for title in ranked if cut.keeps(title.probability)]
     cut.report()
-    report_truncated(parts.pair_encoder, scorer.windows, file=sys.stderr)
+    report_truncated(parts.pair_encoder, scorer.windows)
 
 
 def options_of_small(options: OptionsT, source: str) -> OptionsT:

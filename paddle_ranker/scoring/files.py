@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
-from typing import Any, Optional, TextIO
+from typing import Any, Optional
 
 import numpy as np
 from tqdm import tqdm
@@ -15,6 +14,7 @@ from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.pair_encoder import RowEncoder
 from paddle_ranker.encoding.windows import Windows, make_windows
 from paddle_ranker.metrics.calibration import sigmoid
+from paddle_ranker.notes import note
 from paddle_ranker.scoring.loading import LoadedModel, open_ranker
 from paddle_ranker.scoring.options import FileOptions, PredictOptions, ScoringOptions
 from paddle_ranker.scoring.scorer import Scorer, chunks
@@ -42,10 +42,9 @@ def windows_for(parts: LoadedModel, options: ScoringOptions) -> Optional[Windows
     if parts.info.calibration:
         fitted, now = parts.info.calibration.fitted_on.get("scored"), scored_with(parts.pair_encoder, windows)
         if fitted and fitted != now:
-            print(
+            note(
                 f"note: the ranker was calibrated with {_shown(fitted)}; with {_shown(now)} its probabilities are less "
-                "sure (calibrate with the same options)",
-                file=sys.stderr,
+                "sure (calibrate with the same options)"
             )
     return windows
 
@@ -95,8 +94,8 @@ def score_pairs(parts: LoadedModel, options: FileOptions) -> Iterator[tuple[Pair
             progress.update(len(part))
             yield from zip(part, probabilities.tolist())
     if source.skipped:
-        print(f"{options.input_file}: {source.report()}", file=sys.stderr)
-    report_truncated(parts.pair_encoder, scorer.windows, file=sys.stderr)
+        note(f"{options.input_file}: {source.report()}")
+    report_truncated(parts.pair_encoder, scorer.windows)
 
 
 class CutOff:
@@ -114,16 +113,11 @@ class CutOff:
 
     def report(self) -> None:
         if self.left_out:
-            print(
-                f"{self.left_out:,} of {self.seen:,} pairs are below --min_probability {self.minimum:g} and left out",
-                file=sys.stderr,
-            )
+            note(f"{self.left_out:,} of {self.seen:,} pairs are below --min_probability {self.minimum:g} and left out")
 
 
-def report_truncated(
-    pair_encoder: RowEncoder, windows: Optional[Windows] = None, file: Optional[TextIO] = None
-) -> None:
-    """Say how many pairs were longer than the ranker's length, if any were, and what became of them."""
+def report_truncated(pair_encoder: RowEncoder, windows: Optional[Windows] = None) -> None:
+    """Say how many pairs were longer than the ranker's length, if any were, and what became of them: in a note."""
     length = pair_encoder.max_seq_length
     lines = []
     if pair_encoder.truncated:
@@ -135,7 +129,7 @@ def report_truncated(
     if windows is not None and windows.cut:
         lines.append(f"{windows.cut:,} queries were cut to leave room for titles")
     for line in lines:
-        print(line, file=file, flush=True)
+        note(line)
 
 
 def shown_probability(probability: float) -> float:

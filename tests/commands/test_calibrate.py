@@ -324,12 +324,14 @@ def test_evaluation_in_windows(folder: Path, tmp_path: Path, capsys: pytest.Capt
     path = tmp_path / "dev.tsv"
     path.write_text("".join(f"{q}\t{t}\t{label}\n" for q, t, label in rows), encoding="utf-8")
     arguments = ["--init_from_ckpt", str(folder), "--test_file", str(path), *CPU]
-    printed = []
+    printed, noted = [], []
     for more in ([], ["--windows", "max"]):
         assert evaluate.main([*arguments, *more]) == 0
-        printed.append(capsys.readouterr().out)
-    assert "40 pairs were cut to 32 tokens" in printed[0]
-    assert "40 pairs were scored in windows of 32 tokens that share 8" in printed[1]
+        out, err = capsys.readouterr()
+        printed.append(out)
+        noted.append(err)
+    assert "40 pairs were cut to 32 tokens" in noted[0]  # where prediction says it, too
+    assert "40 pairs were scored in windows of 32 tokens that share 8" in noted[1]
     from sklearn.metrics import roc_auc_score
 
     scores = Ranker.load(folder, windows="max").score([r[0] for r in rows], [r[1] for r in rows])

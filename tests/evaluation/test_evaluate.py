@@ -205,7 +205,8 @@ def test_the_compare_command_with_models_and_a_run(data: Path, collection: Path)
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert f"{collection}/bm25.run: 1 of the 3 judged queries are not in it; they count 0" in lines
+    noted = done.stderr.splitlines()
+    assert f"{collection}/bm25.run: 1 of the 3 judged queries are not in it; they count 0" in noted
     assert f"{collection}/qrels: 8 judged pairs of 3 queries" in lines
     assert [line.split("  ")[1] for line in lines[lines.index("nDCG@10") + 1 :][:4]] == [
         "bm25.run", "pairwise", "BM25 (words)", "BM25 (bigrams)",
@@ -223,8 +224,8 @@ def test_bad_input(data: Path, collection: Path, capsys: pytest.CaptureFixture[s
     status, _, err = run(evaluate_pairwise.main, capsys, *ranker, "--test_file", two)
     assert status == 1 and err.count("\n") == 1
     assert "two.tsv: one query and title with several labels (lines 1 and 3: labels 1 and 0): correct the rows" in err
-    status, out, _ = run(evaluate_pairwise.main, capsys, *ranker, "--test_file", two, "--skip_bad_rows")
-    assert status == 0 and "left out 2 rows" in out and "pairs: 3\n" in out
+    status, out, err = run(evaluate_pairwise.main, capsys, *ranker, "--test_file", two, "--skip_bad_rows")
+    assert status == 0 and "left out 2 rows" in err and "pairs: 3\n" in out
     (collection / "other.run").write_text("x Q0 D0 1 2 tag\n")
     for arguments, message in (
         ([*texts(collection), "--candidates", collection / "other.run"], "share no query"),

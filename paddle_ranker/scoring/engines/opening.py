@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.notes import note
 from paddle_ranker.options import AUTO_DEVICE
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.engines.registry import AUTO, DEFAULT, ENGINES, exported_engines, is_installed
@@ -81,7 +81,7 @@ def open_fastest(folder: ExportedFolder, options: LoadOptions) -> Engine:
 
 def _report(folder: Path, chosen: str, reasons: list[str]) -> None:
     left_out = f"; left out: {'; '.join(reasons)}" if reasons else ""
-    print(f"engine for {folder}: {chosen}{left_out}", file=sys.stderr)
+    note(f"engine for {folder}: {chosen}{left_out}")
 
 
 def time_engines(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker.registry import Registry
-from paddle_ranker.runtime import FoundDevice, find_device, has_cuda_device
+from paddle_ranker.runtime import FoundDevice, find_device
 
 if TYPE_CHECKING:
     from paddle_ranker.model.exported import ExportedFolder
@@ -71,6 +73,14 @@ def _class(module: str, name: str) -> Open:
         return engine
 
     return opened
+
+
+def has_cuda_device() -> bool:
+    """Return whether a process started here would see a GPU of NVIDIA's, without asking any library."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and (not visible or visible.startswith("-1") or visible == "NoDevFiles"):
+        return False
+    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()  # the latter under Windows
 
 
 def _paddle_device() -> FoundDevice:

@@ -18,8 +18,7 @@ from paddle_ranker.training.losses.expression import RankingLoss
 from paddle_ranker.training.options import RankerTrainingOptions
 
 if TYPE_CHECKING:
-    from paddle_ranker.training.task import OnEvaluation
-    from paddle_ranker.training.trainer import FitResult
+    from paddle_ranker.training.task import FitResult, OnEvaluation
 
 
 @dataclass(frozen=True)

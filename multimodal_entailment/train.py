@@ -13,8 +13,7 @@ from paddle_ranker import runtime
 from paddle_ranker.options import run_command
 
 if TYPE_CHECKING:
-    from paddle_ranker.training.task import OnEvaluation
-    from paddle_ranker.training.trainer import FitResult
+    from paddle_ranker.training.task import FitResult, OnEvaluation
 
 
 def train(options: TrainEntailmentOptions, on_evaluation: Optional[OnEvaluation] = None) -> FitResult:

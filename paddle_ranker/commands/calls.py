@@ -9,8 +9,7 @@ from paddle_ranker.errors import UsageError, did_you_mean
 from paddle_ranker.options import options_from
 
 if TYPE_CHECKING:
-    from paddle_ranker.training.task import OnEvaluation
-    from paddle_ranker.training.trainer import FitResult
+    from paddle_ranker.training.task import FitResult, OnEvaluation
 
 _PREFIX = "train-"
 

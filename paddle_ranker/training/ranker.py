@@ -19,8 +19,7 @@ from paddle_ranker.storage.same import warn_of_same_data
 from paddle_ranker.training.examples import RankingExamples
 from paddle_ranker.training.options import RankerTrainingOptions
 from paddle_ranker.training.run import Run, start_run
-from paddle_ranker.training.task import OnEvaluation, Task
-from paddle_ranker.training.trainer import FitResult
+from paddle_ranker.training.task import FitResult, OnEvaluation, Task
 
 FOLDED_HEAD_FACTOR = 2.0  # two opposite rows become one, which moves half as far a step
 

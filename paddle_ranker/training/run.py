@@ -20,8 +20,8 @@ from paddle_ranker.errors import UsageError
 from paddle_ranker.training.checkpoints import require_free
 from paddle_ranker.training.options import TrainingOptions
 from paddle_ranker.training.state import SavedState, find_state
-from paddle_ranker.training.task import Task
-from paddle_ranker.training.trainer import FitResult, fit
+from paddle_ranker.training.task import FitResult, Task
+from paddle_ranker.training.trainer import fit
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a training asks of what is trained: the interfaces of examples and of a task."""
+"""What a training asks of what is trained, the interfaces of examples and of a task; and what it returns."""
 
 from __future__ import annotations
 
@@ -70,3 +70,22 @@ class Task:
     begin_epoch: Callable[[int], None] = lambda epoch: None
     describe: Callable[[dict[str, float]], dict[str, float]] = dict
     on_evaluation: Optional[OnEvaluation] = None
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Where a training ended: its steps, the best and the last evaluation (`step` and measures), and its checkpoints.
+
+    `finished`: it is done; False: it ran out of `max_minutes`, and `resume` goes on.
+    `skipped`: those of its steps that changed nothing, because their gradients overflowed in mixed precision.
+    """
+
+    steps: int
+    finished: bool
+    best: dict[str, float]
+    last: dict[str, float]
+    best_checkpoint: Optional[Path]
+    last_checkpoint: Optional[Path]
+    seconds: float
+    examples_per_second: float
+    skipped: int = 0

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Optional
 
 import numpy as np
@@ -23,26 +21,7 @@ from paddle_ranker.training.optimizer import gradient_norm, gradients_of, make_o
 from paddle_ranker.training.options import TrainingOptions
 from paddle_ranker.training.precision import Precision
 from paddle_ranker.training.state import Progress, SavedState, check_identity, refuse_differences, write_state
-from paddle_ranker.training.task import Task
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """Where a training ended: its steps, the best and the last evaluation (`step` and measures), and its checkpoints.
-
-    `finished`: it is done; False: it ran out of `max_minutes`, and `resume` goes on.
-    `skipped`: those of its steps that changed nothing, because their gradients overflowed in mixed precision.
-    """
-
-    steps: int
-    finished: bool
-    best: dict[str, float]
-    last: dict[str, float]
-    best_checkpoint: Optional[Path]
-    last_checkpoint: Optional[Path]
-    seconds: float
-    examples_per_second: float
-    skipped: int = 0
+from paddle_ranker.training.task import FitResult, Task
 
 
 def fit(

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
+import runpy
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Optional
 
@@ -11,8 +15,10 @@ from tokenizers import Tokenizer
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.hugging_face.tokenizer import bring_tokenizer, write_tokenizer
+from paddle_ranker.model.hugging_face.tokenizer import _library_tokenizer, bring_tokenizer, write_tokenizer
+from tests.conftest import REPOSITORY
 from tests.tiny import PAIRS, VOCABULARY
 
 pytestmark = pytest.mark.unit
@@ -141,6 +147,20 @@ def test_a_token_beyond_the_vocabulary_is_refused(tmp_path: Path) -> None:
         brought(source, tmp_path / "ours")
 
 
+def words_by_library(library: Any, text: str) -> list[str]:
+    normalized = library.normalizer.normalize_str(text)
+    return [word for word, _ in library.pre_tokenizer.pre_tokenize_str(normalized)]
+
+
+def differing_characters(codes: Iterable[int], folder: Path) -> list[str]:
+    """Return the code points that the written tokenizer splits otherwise than ours, by ERNIE's rules."""
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
+    files = TokenizerFiles.read(folder)
+    library, splitter = _library_tokenizer(files), WordSplitter(files.rules)
+    texts = {code: f"{chr(code)} a{chr(code)}b" for code in codes if not 0xD800 <= code < 0xE000}
+    return [hex(code) for code, text in texts.items() if words_by_library(library, text) != splitter.split(text)]
+
+
 @pytest.mark.parametrize("do_lower_case", [False, True])
 def test_the_written_tokenizer_gives_our_ids(tmp_path: Path, do_lower_case: bool) -> None:
     files = brought(source_folder(tmp_path / "hf", settings={"do_lower_case": do_lower_case}), tmp_path / "ours")
@@ -156,6 +176,66 @@ def test_the_written_tokenizer_gives_our_ids(tmp_path: Path, do_lower_case: bool
         assert encoded.type_ids == types[0].tolist(), text
     settings = json.loads((tmp_path / "back" / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert (settings["model_max_length"], settings["split_special_tokens"]) == (64, True)
+
+
+def test_the_written_tokenizer_splits_every_rare_character_as_ours(tmp_path: Path) -> None:
+    assert differing_characters(range(0x3500), tmp_path) == []
+    for first, last in ((0xFA00, 0x10000), (0x10780, 0x107C0), (0x11930, 0x11940), (0x1E000, 0x20010)):
+        assert differing_characters(range(first, last), tmp_path) == []
+    for code in (0x2B820, 0x2CEA1, 0x2EBF0, 0x30000, 0xE0001, 0xF0000, 0x111C9, 0xE000, 0xD7FF):
+        assert differing_characters(range(code, code + 1), tmp_path) == []
+
+
+@pytest.mark.slow
+def test_the_written_tokenizer_splits_every_character_as_ours(tmp_path: Path) -> None:
+    assert differing_characters(range(sys.maxunicode + 1), tmp_path) == []
+
+
+def test_sequences_of_rare_characters_are_split_as_ours(tmp_path: Path) -> None:
+    files = brought(source_folder(tmp_path / "hf", settings={"do_lower_case": True}), tmp_path / "ours")
+    library, splitter = _library_tokenizer(files), WordSplitter(files.rules)
+    generator = random.Random(5)
+    for _ in range(500):
+        text = "".join(generator.choices("aΣİ中豈，＋ \t\n\u0301\u0323≠\u200b🫠🫨\u1734Ⱟe\u0300ﬁÅ\U00011938", k=9))
+        assert words_by_library(library, text) == splitter.split(text), ascii(text)
+
+
+def test_what_transformers_saves_again_comes_back(tmp_path: Path) -> None:
+    # It writes tokenizer.json and tokenizer_config.json, without vocab.txt and without our settings.
+    files = brought(source_folder(tmp_path / "hf", settings={"do_lower_case": True}), tmp_path / "ours")
+    (tmp_path / "back").mkdir()
+    write_tokenizer(files, tmp_path / "back", 64)
+    (tmp_path / "back" / "vocab.txt").unlink()
+    (tmp_path / "back" / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    again = brought(tmp_path / "back", tmp_path / "again")
+    assert (again.rules.do_lower_case, again.rules.strips_accents, again.vocabulary) == (True, True, files.vocabulary)
+    described = json.loads((tmp_path / "back" / "tokenizer.json").read_text(encoding="utf-8"))
+    described["normalizer"]["normalizers"][0]["pattern"] = {"Regex": "[a-z]"}
+    (tmp_path / "back" / "tokenizer.json").write_text(json.dumps(described))
+    with pytest.raises(CheckpointError, match="normalizer is a Sequence"):
+        brought(tmp_path / "back", tmp_path / "refused")
+
+
+@pytest.mark.parametrize("length", [9, 10, 16, 17])
+def test_the_advice_cuts_pairs_as_we_do(tmp_path: Path, length: int) -> None:
+    # The lines of docs/convert.md, with the library's tokenizer in the place of transformers' around it.
+    files = brought(source_folder(tmp_path / "hf"), tmp_path / "ours")
+    library, ours = _library_tokenizer(files), PairEncoder(files, length)
+    block = (REPOSITORY / "docs" / "convert.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    (tmp_path / "advice.py").write_text(block)
+    encode = runpy.run_path(str(tmp_path / "advice.py"))["encode"]
+
+    class Tokenizer:
+        cls_token_id, sep_token_id = library.token_to_id("[CLS]"), library.token_to_id("[SEP]")
+
+        def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
+            return {"input_ids": library.encode(text, add_special_tokens=add_special_tokens).ids}
+
+    for first in range(12):
+        for second in range(12):
+            query, title = "a " * first, "b " * second
+            expected = [column[0].tolist() for column in ours.encode([query], [title]).pad([0]).values()]
+            assert list(encode(Tokenizer(), query, title, length)) == expected[:2], (first, second)
 
 
 def test_no_special_token_beyond_the_vocabulary_is_written(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Optional
 from paddle_ranker.encoding.unicode.table import INVISIBLE, MARK, SPACE, SYMBOL, UNASSIGNED, unicode_table
 
 _SPACES = " \t\n\r"
-_CJK_RANGES = (
+CJK_RANGES = (
     (0x4E00, 0x9FFF),
     (0x3400, 0x4DBF),
     (0x20000, 0x2A6DF),
@@ -25,7 +25,7 @@ _CJK_RANGES = (
     (0x2F800, 0x2FA1F),
 )
 # Isolated by PaddleNLP although Unicode calls them letters, numbers or format characters.
-_SYMBOLS_BY_NAME = frozenset("\u00ad\u00b2\u00ba\u3007\u00b5\u00d8\u014b\u01b1")
+SYMBOLS_BY_NAME = frozenset("\u00ad\u00b2\u00ba\u3007\u00b5\u00d8\u014b\u01b1")
 # A character that no split text can hold: the rules remove every non-character.
 _DEPENDS_ON_CONTEXT = "\uffff"
 
@@ -97,7 +97,7 @@ class WordSplitter:
         """Whether `char` is a word of its own: punctuation (all of ASCII's non-alphanumerics) or a symbol."""
         if "!" <= char <= "~":
             return not char.isalnum()
-        return self._unicode.kind(char) == SYMBOL or char in _SYMBOLS_BY_NAME
+        return self._unicode.kind(char) == SYMBOL or char in SYMBOLS_BY_NAME
 
     def replacement(self, char: str) -> str:
         """Return what stands for `char` in every normalized text, or `_DEPENDS_ON_CONTEXT`."""
@@ -127,4 +127,4 @@ class _CharacterTable(dict[int, str]):
 
 def is_chinese(code_point: int) -> bool:
     """Return whether a character is an ideograph, which the rules make a word of its own."""
-    return any(first <= code_point <= last for first, last in _CJK_RANGES)
+    return any(first <= code_point <= last for first, last in CJK_RANGES)

@@ -10,8 +10,10 @@ that this package runs on: they stand in the table too.
 from __future__ import annotations
 
 import json
+import sys
 import unicodedata
 from bisect import bisect_right
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -50,6 +52,11 @@ class UnicodeTable:
         self._lower = {chr(int(code, 16)): facts["lower"] for code, facts in young.items() if "lower" in facts}
         self._compatible = {chr(int(code, 16)): facts["nfkc"] for code, facts in young.items() if "nfkc" in facts}
         self._combining = {chr(int(code, 16)): int(facts["ccc"]) for code, facts in young.items() if "ccc" in facts}
+
+    def runs(self) -> Iterator[tuple[str, int, int]]:
+        """Yield each run of code points of one kind: the kind, the first one and the last one."""
+        ends = [start - 1 for start in self._starts[1:]] + [sys.maxunicode]
+        yield from zip(self._kinds, self._starts, ends)
 
     def kind(self, char: str) -> str:
         """Return the kind of a character: one of the letters above."""

@@ -19,8 +19,10 @@ from paddle_ranker.encoding.tokenizers.folder import (
     VOCABULARY_FILE,
     TokenizerFiles,
 )
+from paddle_ranker.encoding.tokenizers.text_rules import TextRules
 from paddle_ranker.encoding.vocabulary import write_vocabulary
 from paddle_ranker.errors import CheckpointError, DependencyError
+from paddle_ranker.model.hugging_face.patterns import YOUNG_DECOMPOSITIONS, Patterns
 from paddle_ranker.storage.untrusted import read_file, read_json
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -32,9 +34,6 @@ _SETTINGS = {
 }
 _KEPT = (*_SETTINGS.values(), "do_basic_tokenize", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _KEPT += ("added_tokens_decoder",)
-# Characters that our rules (PaddleNLP's) make words of their own and BERT's do not: symbols outside ASCII, and some
-# that Unicode counts as letters, numbers or format characters (text_rules.py).
-_SYMBOLS = r"[\p{S}\u00ad\u00b2\u00ba\u3007\u00b5\u00d8\u014b\u01b1]"
 
 
 def bring_tokenizer(source: Path, target: Path) -> dict[str, Any]:
@@ -105,14 +104,23 @@ def _library_tokenizer(files: TokenizerFiles) -> Any:
     tokenizer = Tokenizer(
         wordpiece(vocabulary, unk_token=special["unk_token"], max_input_chars_per_word=MAX_WORD_CHARACTERS)
     )
-    tokenizer.normalizer = normalizers.BertNormalizer(
+    patterns = Patterns.of(rules)
+    # By our own table of characters: the library's is another one, and does not isolate symbols.
+    steps = [normalizers.Replace(Regex(patterns.dropped), "")]
+    if rules.do_lower_case:  # first: a capital's small letter may be one with an accent
+        steps.append(normalizers.Lowercase())
+    if rules.strips_accents:
+        young = [normalizers.Replace(char, parts) for char, parts in YOUNG_DECOMPOSITIONS.items()]
+        steps += [normalizers.NFD(), *young, normalizers.Replace(Regex(patterns.accents), "")]
+    bert = normalizers.BertNormalizer(
         clean_text=True,
         handle_chinese_chars=rules.tokenize_chinese_chars,
-        strip_accents=rules.strip_accents,
+        strip_accents=False,
         lowercase=rules.do_lower_case,
     )
+    tokenizer.normalizer = normalizers.Sequence([*steps, bert])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(_SYMBOLS), "isolated"), pre_tokenizers.BertPreTokenizer()]
+        [pre_tokenizers.Split(Regex(patterns.isolated), "isolated"), pre_tokenizers.WhitespaceSplit()]
     )
     cls, sep = special["cls_token"], special["sep_token"]
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -174,7 +182,29 @@ def _filler(token_id: int) -> str:
 
 def _normalizer_settings(described: dict[str, Any], path: Path) -> dict[str, Any]:
     normalizer: Optional[dict[str, Any]] = described.get("normalizer")
+    if normalizer and normalizer.get("type") == "Sequence":
+        return _settings_of_ours(normalizer, path)
     if not normalizer or normalizer.get("type") != "BertNormalizer" or normalizer.get("clean_text") is False:
         kind = normalizer.get("type") if normalizer else "none"
         raise CheckpointError(f"{path}: its normalizer is {kind}; only BERT's (BertNormalizer) is done here")
     return {ours: normalizer[theirs] for theirs, ours in _SETTINGS.items() if normalizer.get(theirs) is not None}
+
+
+def _settings_of_ours(sequence: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the settings of a normalizer that `write_tokenizer` wrote; raises `CheckpointError` for another one."""
+    steps: list[dict[str, Any]] = sequence.get("normalizers") or []
+    kinds = [step.get("type") for step in steps]
+    strips = "NFD" in kinds
+    lowers = bool(steps) and bool(steps[-1].get("lowercase"))
+    patterns = Patterns.of(TextRules(do_lower_case=lowers, strip_accents=strips))
+    found = [step["pattern"] for step in steps if step.get("type") == "Replace"]
+    ours = [{"Regex": patterns.dropped}]
+    if strips:
+        ours += [*({"String": young} for young in YOUNG_DECOMPOSITIONS), {"Regex": patterns.accents}]
+    if found != ours or kinds[-1] != "BertNormalizer":
+        raise CheckpointError(f"{path}: its normalizer is a Sequence; only BERT's (BertNormalizer) is done here")
+    return {
+        "do_lower_case": lowers,
+        "strip_accents": strips,
+        "tokenize_chinese_chars": bool(steps[-1].get("handle_chinese_chars")),
+    }

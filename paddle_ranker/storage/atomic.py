@@ -6,18 +6,21 @@ What is no regular file (a device, a FIFO, `/dev/stdout`) is written to as it is
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
+import resource
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Union
+from typing import IO, Any, Optional, Union
 
-from paddle_ranker.errors import DataError, RankerError
+from paddle_ranker.errors import DataError, RankerError, is_full
 from paddle_ranker.storage.streams import is_stream, naming_the_file, open_stream
 
+_ALMOST_NOTHING = 1 << 16  # bytes
 UNFINISHED = ".unfinished-"  # how the names of temporary files and folders begin
 
 
@@ -69,9 +72,22 @@ def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
             _exchange(temporary, target)
             shutil.rmtree(temporary, ignore_errors=True)
         _sync(target.parent)
-    except BaseException:
+    except BaseException as error:
+        # Paddle's own code writes what it can, says nothing, and fails at what it reads.
+        full = None if is_full(error) or not isinstance(error, Exception) else _full(temporary)
         shutil.rmtree(temporary, ignore_errors=True)
+        if full is not None:
+            raise OSError(full, os.strerror(full), str(target)) from error
         raise
+
+
+def _full(folder: Path) -> Optional[int]:
+    """Return the error's number where a file has reached the size that files may have, or the disk is full."""
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    if most != resource.RLIM_INFINITY and max(sizes, default=0) >= most:
+        return errno.EFBIG
+    return errno.ENOSPC if shutil.disk_usage(folder).free < _ALMOST_NOTHING else None
 
 
 @contextmanager

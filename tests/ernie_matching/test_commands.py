@@ -251,6 +251,17 @@ def test_an_interrupted_training_keeps_its_checkpoints(data: Path, tmp_path: Pat
     assert Ranker.load(tmp_path / "checkpoint" / "last").score(["深"], ["深"]).shape == (1,)
 
 
+def test_an_export_that_runs_out_of_space_says_so(trained: tuple[Path, str], tmp_path: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+    arguments = ["--params_path", trained[0] / "last", "--output_path", tmp_path / "export"]
+    done = run("export_model", *arguments, cwd=tmp_path, preexec_fn=limit)
+    assert done.returncode == 1
+    assert done.stderr.endswith(f"{tmp_path}/export: larger than files may be here (ulimit -f); raise that limit\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_hostile_checkpoint_is_refused(data: Path, tmp_path: Path) -> None:
     folder = write_ranker(tmp_path / "ranker")
     mark = tmp_path / "executed"

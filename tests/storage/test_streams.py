@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Callable
 
@@ -124,6 +125,20 @@ def test_a_full_disk_has_a_name(name: str, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left") as failed:
         DOORS[name](tmp_path / name)
     assert failed.value.filename == str(tmp_path / name)
+
+
+def test_what_ran_out_of_space_unnoticed_is_named(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as failed, new_folder(tmp_path / "export") as folder:
+            with suppress(OSError), (folder / "parameters").open("wb", buffering=0) as stream:
+                stream.write(bytes(4096))  # as Paddle does, whose next write fails without a word
+                stream.write(b"more")
+            int("Cannot read tensor desc size")  # raises, and so does what reads the half of the file
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert failed.value.filename == str(tmp_path / "export") and os.listdir(tmp_path) == []
 
 
 def test_what_cannot_be_written_to_is_found_before_the_work(tmp_path: Path) -> None:

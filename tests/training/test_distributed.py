@@ -253,6 +253,22 @@ def test_killing_the_first_process_ends_all(data: Path, tmp_path: Path) -> None:
     kill_one(Launched(data, tmp_path / "log", SCRIPT, *training(tmp_path / "checkpoint")), rank=0)
 
 
+@server
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_after_the_same_step(data: Path, tmp_path: Path) -> None:
+    launched = Launched(data, tmp_path / "log", SCRIPT, *training(tmp_path / "checkpoint", "--epochs", 4000))
+    try:
+        launched.wait_for_step(4)
+        os.kill(launched.processes()[1], signal.SIGTERM)
+        assert launched.wait(60) != 0
+    finally:
+        launched.end()
+    steps = [re.findall(r"interrupted \(at step (\d+) of", launched.log(rank)) for rank in (0, 1)]
+    assert len(steps[0]) == 1 and steps[0] == steps[1], launched.log(0) + launched.log(1)
+    assert (tmp_path / "checkpoint" / f"state_{steps[0][0]}" / "optimizer.npz").exists()
+    assert re.search(r"^to go on: .*paddle\.distributed\.launch .* --resume$", launched.log(0), re.M)
+
+
 def kill_one(launched: Launched, rank: int) -> None:
     """Kill one of two processes in the middle of training; see that all end, and that the other says why."""
     try:

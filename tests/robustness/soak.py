@@ -102,11 +102,14 @@ def run(options: SoakOptions) -> int:
         posts = write_model(folder)
         with started("server", _command(options, model, posts), folder, options.threads) as server:
             rate = options.rate or asyncio.run(_capacity(server, questions)) * _SHARE
-            attacker = Attacker(options.seed, *_ATTACK_EVERY)
-            below, grown = asyncio.run(_below(options, server, questions, rate, attacker))
+            attacker = Attacker(server, options.seed, *_ATTACK_EVERY) if options.attacks else None
+            below, grown = asyncio.run(_below(options, server, questions, rate))
             print(_table(below), flush=True)
-            print(f"attacks: {attacker.said() or 'none'}", flush=True)
-            failures = below.failures() + [f"{text} ({count} times)" for text, count in attacker.failures.items()]
+            failures = below.failures()
+            if attacker is not None:
+                attacker.stop()
+                print(f"attacks: {attacker.said()}", flush=True)
+                failures += [f"{text} ({count} times)" for text, count in attacker.failures.items()]
             if max(below.seconds, default=0.0) > DEADLINE_SECONDS:
                 failures.append(f"an answer came after {max(below.seconds):.0f} s")
             if not grown.is_flat(options.growth / 100 * grown.held):
@@ -171,7 +174,7 @@ async def _capacity(server: ServerProcess, questions: Sequence[Question]) -> flo
 
 
 async def _below(
-    options: SoakOptions, server: ServerProcess, questions: Sequence[Question], rate: float, attacker: Attacker
+    options: SoakOptions, server: ServerProcess, questions: Sequence[Question], rate: float
 ) -> tuple[Tally, Growth]:
     seconds = 60 * options.minutes
     samples: list[tuple[float, float]] = []
@@ -182,19 +185,12 @@ async def _below(
             await asyncio.sleep(seconds / _SAMPLES)
 
     client = Client(server.port, Tally())
-    beside = [asyncio.ensure_future(sample())]
-    if options.attacks:
-        beside.append(asyncio.ensure_future(attacker.go_on(server)))
+    sampling = asyncio.ensure_future(sample())
     try:
         await steady(client, questions, rate, seconds, options.seed)
     finally:
-        for task in beside:
-            task.cancel()
-        ended = await asyncio.gather(*beside, return_exceptions=True)
+        sampling.cancel()
         await client.close()
-    for error in ended:
-        if isinstance(error, Exception):
-            raise error
     return client.tally, growth(samples)
 
 

@@ -1,6 +1,7 @@
 """What an attacker sends while others are served: requests that cost more than their size, half ones, abandoned ones.
 
-Each attack returns what the server did wrong, nothing where it held: refused, answered the good part, or closed.
+Each attack returns what the server did wrong, nothing where it held: refused, answered the good part, or closed. They
+run in a process of their own, whose work at making them holds up nobody who asks what is right.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import os
 import random
 import signal
 import struct
+import subprocess
+import sys
+import threading
+import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, Optional
 
 import numpy as np
@@ -36,7 +40,10 @@ Attack = Callable[[int, random.Random], Coroutine[Any, Any, Optional[str]]]
 
 
 async def _send(port: int, *parts: bytes, half_close: bool = False) -> bytes:
-    """Send parts one after another, each in packets of its own, and return all that comes until it is quiet."""
+    """Send parts one after another, each in packets of its own, and return all that comes until it is quiet.
+
+    After a `half_close`, to the end: the server has nothing to wait for.
+    """
     reader, writer = await asyncio.open_connection(HOST, port)
     answer = b""
     try:
@@ -49,7 +56,7 @@ async def _send(port: int, *parts: bytes, half_close: bool = False) -> bytes:
                 writer.write_eof()
         with suppress(ConnectionError, asyncio.TimeoutError):
             answer = await asyncio.wait_for(reader.read(1 << 16), _PATIENCE)
-            while more := await asyncio.wait_for(reader.read(1 << 16), 0.3):
+            while more := await asyncio.wait_for(reader.read(1 << 16), _PATIENCE if half_close else 0.3):
                 answer += more
     finally:
         writer.close()
@@ -67,8 +74,8 @@ async def _leave(port: int, data: bytes, seconds: float) -> None:
 
 
 def _statuses(answer: bytes) -> list[int]:
-    """Return the status of each HTTP answer among the bytes."""
-    return [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]]
+    """Return the status of each HTTP answer among the bytes; that a server goes on (100) is none."""
+    return [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:] if not part.startswith(b"100 ")]
 
 
 def _wrong(name: str, answer: bytes, expected: tuple[int, ...]) -> Optional[str]:
@@ -190,33 +197,52 @@ ATTACKS: dict[str, Attack] = {
 }  # fmt: skip
 
 
-@dataclass
+async def attack(port: int, pid: int, seed: int, wait: float, reload_every: float) -> None:
+    """Attack in turns, and reload now and then, for as long as the parent wants; print a line of JSON for each."""
+    dice = random.Random(seed)
+    last_reload = time.monotonic()
+    while True:
+        for name, one in ATTACKS.items():
+            print(json.dumps([name, await one(port, dice)]), flush=True)
+            await asyncio.sleep(wait)
+        if time.monotonic() - last_reload >= reload_every:
+            last_reload = time.monotonic()
+            os.kill(pid, signal.SIGHUP)
+            print(json.dumps(["reload", None]), flush=True)
+
+
 class Attacker:
-    """Attacks in turns, and reloads now and then; what was tried, and what the server did wrong."""
+    """The process that attacks. Attributes: `counts` of what was tried, `failures`, what the server did wrong."""
 
-    seed: int
-    seconds_between: float
-    reload_every: float
-    counts: Counter[str] = field(default_factory=Counter)
-    failures: Counter[str] = field(default_factory=Counter)
+    def __init__(self, server: ServerProcess, seed: int, wait: float, reload_every: float):
+        self.counts: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
+        numbers = map(str, (server.port, server.process.pid, seed, wait, reload_every))
+        command = [sys.executable, "-m", "tests.robustness.soak_attacks", *numbers]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
-    async def go_on(self, server: ServerProcess) -> None:
-        """Attack until it is cancelled."""
-        dice = random.Random(self.seed)
-        clock = asyncio.get_running_loop().time
-        last_reload = clock()
-        while True:
-            for name, attack in ATTACKS.items():
-                wrong = await attack(server.port, dice)
-                self.counts[name] += 1
-                if wrong:
-                    self.failures[wrong] += 1
-                await asyncio.sleep(self.seconds_between)
-            if clock() - last_reload >= self.reload_every:
-                last_reload = clock()
-                os.kill(server.process.pid, signal.SIGHUP)
-                self.counts["reload"] += 1
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            name, wrong = json.loads(line)
+            self.counts[name] += 1
+            if wrong:
+                self.failures[wrong] += 1
+
+    def stop(self) -> None:
+        """End the attacks; that they had ended by themselves is a failure."""
+        if self._process.poll() is not None:
+            self.failures[f"the attacker ended with status {self._process.returncode}"] += 1
+        self._process.kill()
+        self._process.wait()
+        self._reader.join()
 
     def said(self) -> str:
         """Return how often what was tried."""
         return ", ".join(f"{name} {count}" for name, count in self.counts.items())
+
+
+if __name__ == "__main__":
+    asyncio.run(attack(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), float(sys.argv[5])))

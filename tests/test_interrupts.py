@@ -15,7 +15,7 @@ import pytest
 from paddle_ranker.interrupts import Interrupts, StopRequest
 from tests.conftest import REPOSITORY
 from tests.entailment_cases import write_data
-from tests.tiny import write_encoder
+from tests.tiny import write_encoder, write_ranker
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -107,6 +107,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the trainings are started with."""
     folder = tmp_path_factory.mktemp("data")
     write_encoder(folder / "encoder")
+    write_ranker(folder / "ranker")
     (folder / "t.tsv").write_text("".join(f"q{n}\ta{n}\tb{n}\n" for n in range(20)), encoding="utf-8")
     (folder / "d.tsv").write_text("".join(f"q{n}\ta{n}\t{n % 2}\nq{n}\tb{n}\t{1 - n % 2}\n" for n in range(9)))
     write_data(folder, 30)
@@ -119,7 +120,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [  # a module that is imported at the moment, and the compiled one that imports it
         (PAIRWISE, "datetime", "paddle.base.libpaddle"),  # Paddle's compiled part is being initialised
         (ENTAILMENT, "multimodal_entailment.vision", ""),  # the folder has been made
-        (("-m", "paddle_ranker", "rank", "--params_path", "encoder", "--input_file", "d.tsv"), "paddle", ""),
+        (("-m", "paddle_ranker", "rank", "--params_path", "ranker", "--input_file", "d.tsv"), "paddle", ""),
     ],
 )
 def test_an_interrupt_in_the_first_seconds(

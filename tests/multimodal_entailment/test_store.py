@@ -126,8 +126,9 @@ def test_a_killed_write_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(image_store, "load_image", stop)
         ImageStore([str(folder / "0.png")], SIZE, cache_dir=folder / "cache", workers=1)
-    assert [path for path in (folder / "cache").iterdir() if path.is_dir()] == []
+    assert [path for path in folder.glob("cache/*") if path.is_dir()] == []
     ImageStore([str(folder / "0.png")], SIZE, cache_dir=folder / "cache")
+    assert [path for path in folder.glob("cache/*") if path.is_dir()] != []
 
 
 def test_images_of_pairs_come_first_ones_first() -> None:

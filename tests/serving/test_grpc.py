@@ -161,6 +161,8 @@ def test_a_deadline_frees_the_work_as_leaving_does(live: LiveService, channel: A
 def test_a_port_that_is_taken_is_said(live: LiveService) -> None:
     with pytest.raises(RankerError, match=f"127.0.0.1:{live.grpc}: gRPC cannot listen there"):
         live.run(start_grpc(FakeService(), f"127.0.0.1:{live.grpc}"))
+    with pytest.raises(RankerError, match="107 characters at most; set TMPDIR to a folder with a shorter name"):
+        live.run(start_grpc(FakeService(), f"unix:/{'long/' * 30}socket"))
 
 
 def test_a_unix_socket(live: LiveService, tmp_path: Any) -> None:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -421,8 +422,7 @@ def test_a_signal_ends_all_workers(two_workers: Server) -> None:
 def test_workers_end_when_the_one_that_started_them_is_killed_and_the_next_start_clears_up(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
+    temporary = Path(tempfile.mkdtemp())  # tmp_path's name is longer than a socket's may be
     monkeypatch.setenv("TMPDIR", str(temporary))
 
     def folders() -> set[Path]:
@@ -441,6 +441,7 @@ def test_workers_end_when_the_one_that_started_them_is_killed_and_the_next_start
         server.command.process.terminate()
         assert server.command.process.wait(SECONDS) == 0
     assert not folders()
+    shutil.rmtree(temporary)
 
 
 def _runs(pid: int) -> bool:

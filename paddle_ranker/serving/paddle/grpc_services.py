@@ -22,6 +22,7 @@ from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERV
 from paddle_ranker.serving.paddle.pipeline import PipelineNames
 
 _LOG = logging.getLogger(__name__)
+_LONGEST_PATH = 107  # of a Unix socket
 _FRAMING_BYTES = 64 * 1024  # so that the services, not grpc, refuse what is a little too large, and say so
 Method = Callable[[bytes, ScoringService, float], Awaitable[Message]]  # (request, service, deadline) -> answer
 
@@ -82,7 +83,10 @@ async def start_grpc(
     except RuntimeError:
         listens = False
     if not listens:
-        raise RankerError(f"{address}: gRPC cannot listen there; is the port taken? choose another")
+        why = "is the port taken? choose another"
+        if address.startswith("unix:"):
+            why = f"a socket's path has {_LONGEST_PATH} characters at most; set TMPDIR to a folder with a shorter name"
+        raise RankerError(f"{address}: gRPC cannot listen there; {why}")
     await server.start()
     return GrpcServer(server, 0 if address.startswith("unix:") else port)
 

@@ -48,14 +48,18 @@ def option(
     several: one value or more, side by side, and the field is a `tuple[str, ...]`: `compare A B C`, `--sizes A B C`
     files: files that are read: one or more, side by side or by patterns, see `paddle_ranker.files`. The field is one
         name for all of them, or a tuple
+    claims: of arguments without a name, a function: whether one that stands behind an option's files is such an
+        argument, and not one more of these files
     shared: by many commands: stands below a command's own options in its help
     """
     flags = {flag: bool(more.pop(flag, False)) for flag in _FLAGS}
+    claims = more.pop("claims", None)
     unknown = set(more) - set(_BOUNDS)
     if unknown:
-        raise TypeError(f"option() has no {', '.join(sorted(unknown))}: there are {', '.join([*_FLAGS, *_BOUNDS])}")
+        there = ", ".join([*_FLAGS, "claims", *_BOUNDS])
+        raise TypeError(f"option() has no {', '.join(sorted(unknown))}: there are {there}")
     metadata = {"help": help, "name": name, "choices": choices, "aliases": tuple(aliases), "bounds": more, **flags}
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata={**metadata, "claims": claims})
 
 
 def redeclare(options_class: type[Options], name: str, default: Any = REQUIRED, **changes: Any) -> Any:

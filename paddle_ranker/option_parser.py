@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import re
 import textwrap
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from paddle_ranker.errors import UsageError
@@ -65,6 +67,41 @@ def build_parser(
         _add_argument(group, field, value_type(annotations[field.name]), side_by_side)
     groups["options"].add_argument("-h", "--help", action="help", help="show this help")
     return parser
+
+
+def set_claimed_apart(options_class: type[Options], arguments: Sequence[str]) -> list[str]:
+    """Return the arguments so that an option's files end before what an argument without a name claims.
+
+    `compare A --test dev.tsv B` has always compared A with B; `compare A B --test dev.tsv more.tsv` has two test files.
+    """
+    claims = next((field.metadata["claims"] for field in fields_of(options_class) if field.metadata["claims"]), None)
+    of_files = {name for field in fields_of(options_class) if field.metadata["files"] for name in names_of(field)}
+    made: list[str] = []
+    rest = list(arguments)
+    while rest:
+        made.append(rest.pop(0))
+        if claims is None or made[-1] not in of_files:
+            continue
+        count = next((place for place, text in enumerate(rest) if _is_option(text)), len(rest))
+        kept = next((place for place in range(1, count) if claims(rest[place])), count)
+        if kept < count:
+            made[-1] += "=" + os.pathsep.join(rest[:kept])
+            del rest[:kept]
+    return made
+
+
+def takes_side_by_side(options_class: type[Options], arguments: Sequence[str]) -> bool:
+    """Return whether an option takes all the files that follow it: `--test a.tsv b.tsv`.
+
+    Not where arguments without a name must follow: `blend --train a.tsv RANKER DEV_FILE TARGET`.
+    """
+    needed = sum(field.metadata["positional"] and field.default is REQUIRED for field in fields_of(options_class))
+    leading = next((place for place, text in enumerate(arguments) if _is_option(text)), len(arguments))
+    return leading >= needed
+
+
+def _is_option(text: str) -> bool:
+    return text.startswith("-") and text != "-"
 
 
 def _in_order(options_class: type[Options]) -> list[dataclasses.Field[Any]]:

@@ -27,10 +27,10 @@ from typing import Any, Callable, Optional, TypeVar, Union
 
 from paddle_ranker.errors import RankerError, UsageError, did_you_mean, error_on_its_way, is_full, one_line
 from paddle_ranker.interrupts import Interrupted, Interrupts, is_first_process, resume_line
-from paddle_ranker.option_fields import REQUIRED, Options, fields_of, names_of, require_inputs
+from paddle_ranker.option_fields import Options, fields_of, names_of, require_inputs
 from paddle_ranker.option_fields import option as option
 from paddle_ranker.option_fields import redeclare as redeclare
-from paddle_ranker.option_parser import build_parser
+from paddle_ranker.option_parser import build_parser, set_claimed_apart, takes_side_by_side
 from paddle_ranker.registry import load_named_plugins
 
 TAB = "tab"  # what stands between the columns of a text file where nothing else is said
@@ -91,7 +91,10 @@ def parse_options(
     Raises `UsageError` for anything that is not understood. `--help` prints and exits with 0.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = build_parser(options_class, prog, description, side_by_side=_is_side_by_side(options_class, arguments))
+    side_by_side = takes_side_by_side(options_class, arguments)
+    parser = build_parser(options_class, prog, description, side_by_side=side_by_side)
+    if side_by_side:
+        arguments = set_claimed_apart(options_class, arguments)
     # Intermixed: else one that may be left out is, where an option stands between it and the one before.
     namespace, unknown = parser.parse_known_intermixed_args(arguments)
     if unknown:
@@ -105,16 +108,6 @@ def parse_options(
         if isinstance(value, list):
             values[name] = tuple(value) or None
     return options_class(**values)
-
-
-def _is_side_by_side(options_class: type[Options], arguments: Sequence[str]) -> bool:
-    """Return whether an option takes all the files that follow it: `--test a.tsv b.tsv`.
-
-    Not where arguments without a name may follow: `blend --train a.tsv RANKER DEV_FILE TARGET`.
-    """
-    needed = sum(field.metadata["positional"] and field.default is REQUIRED for field in fields_of(options_class))
-    leading = next((place for place, text in enumerate(arguments) if text.startswith("-")), len(arguments))
-    return leading >= needed
 
 
 def options_from(options_class: type[OptionsT], **values: Any) -> OptionsT:

@@ -27,6 +27,16 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".svg", ".pdf")
 
 
+def _is_system(argument: str) -> bool:
+    """Return whether what stands behind an option's files is a system to compare, and not one more of the files."""
+    if not os.path.isfile(argument):
+        return os.path.exists(argument) or bool(_named(argument)[0])
+    from paddle_ranker.evaluation.score_files import has_scores
+    from paddle_ranker.evaluation.systems import is_model
+
+    return is_model(argument) or has_scores(argument)
+
+
 @dataclass(frozen=True)
 class CompareOptions(MeasuringOptions):
     """What a comparison accepts."""
@@ -35,6 +45,7 @@ class CompareOptions(MeasuringOptions):
         help="what to compare: model folders, TREC runs, files with a score a row (jsonl, tsv); name=PATH names one",
         positional=True,
         several=True,
+        claims=_is_system,
     )
     baselines: bool = option(True, help="compare BM25 and a linear model on lexical features too")
     reference: str = option("first", help="what the others are compared with: first, best, or a system's name")
@@ -58,6 +69,7 @@ def run(options: CompareOptions) -> None:
     from paddle_ranker.evaluation.comparison import compare_systems
     from paddle_ranker.evaluation.systems import baseline_systems, is_model, named_systems, read_measured_pairs
     from paddle_ranker.storage.atomic import check_writable
+    from paddle_ranker.storage.streams import output_free_for
 
     named = name_systems(options.systems)
     for system in named.values():
@@ -92,7 +104,8 @@ def run(options: CompareOptions) -> None:
     pairs.notes.extend(notes)
     measure = options.measure if options.measure in comparison.measures else comparison.measures[0]
     _write_files(options, comparison, measure)  # first: whoever reads what is printed may have enough of it
-    _print(options, pairs, comparison, measure)
+    with output_free_for(options.report, options.plot, options.per_query):
+        _print(options, pairs, comparison, measure)
 
 
 def _print(options: CompareOptions, pairs: MeasuredPairs, comparison: Comparison, measure: str) -> None:
@@ -145,10 +158,9 @@ def name_systems(arguments: Sequence[str]) -> dict[str, str]:
     names: list[Optional[str]] = []
     paths = []
     for argument in arguments:
-        name, separator, path = argument.partition("=")
-        is_named = bool(separator and name and path) and os.sep not in name and not os.path.exists(argument)
-        names.append(name if is_named else None)
-        paths.append(path if is_named else argument)
+        name, path = _named(argument)
+        names.append(name)
+        paths.append(path)
     unnamed = [path for path, name in zip(paths, names) if name is None]
     for path in unnamed:
         if unnamed.count(path) > 1:
@@ -162,6 +174,13 @@ def name_systems(arguments: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"two systems are named {name}: give each a name of its own, as in mine={path}")
         found[name] = path
     return found
+
+
+def _named(argument: str) -> tuple[Optional[str], str]:
+    """Return the name that an argument gives its path, and the path."""
+    name, separator, path = argument.partition("=")
+    is_named = bool(separator and name and path) and os.sep not in name and not os.path.exists(argument)
+    return (name, path) if is_named else (None, argument)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

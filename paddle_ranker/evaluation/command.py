@@ -18,6 +18,7 @@ from paddle_ranker.evaluation.systems import baseline_systems, read_measured_pai
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.notes import note
 from paddle_ranker.storage.atomic import check_writable
+from paddle_ranker.storage.streams import output_free_for
 
 if TYPE_CHECKING:
     from paddle_ranker.scoring.loading import LoadedModel
@@ -63,10 +64,11 @@ def print_evaluation(
         write_qrels(
             options.qrels_file, ((query, document, label) for query, document, label, is_known in known if is_known)
         )
-    if options.format == "json":
-        print(json.dumps(_as_json(comparison, name, more), ensure_ascii=False, indent=2))
-    else:
-        _print_text(comparison, name, more)
+    with output_free_for(options.scores_file, options.qrels_file):
+        if options.format == "json":
+            print(json.dumps(_as_json(comparison, name, more), ensure_ascii=False, indent=2))
+        else:
+            _print_text(comparison, name, more)
     return comparison
 
 

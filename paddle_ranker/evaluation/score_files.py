@@ -38,6 +38,25 @@ def read_scores(path: str, pairs: MeasuredPairs, *, skip_bad_rows: bool = False)
     return _by_row(path, pairs), []
 
 
+def has_scores(path: str) -> bool:
+    """Return whether a file's first row is one of scores: of a TREC run, or a row with a score and no label alone."""
+    try:
+        first = next((row for _, row in read_rows(path)), None)
+        if is_run(path):
+            return True
+    except DataError:
+        return False
+    if not isinstance(first, (list, dict)):
+        return False
+    if _score_of_names(first) is not None or isinstance(first, dict):
+        return _score_of_names(first) is not None
+    try:
+        score = float(first[-1])
+    except ValueError:
+        return False
+    return len(first) == 1 or (len(first) == 3 and not score.is_integer())  # whole numbers are labels
+
+
 def write_scores(path: str, pairs: MeasuredPairs, scores: Floats, tag: str) -> None:
     """Write scores, all digits: a row a pair where the extension is .jsonl, .tsv, .csv or .parquet, else a TREC run.
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Optional, Union
 
 from paddle_ranker.errors import DataError, RankerError, is_full
-from paddle_ranker.storage.streams import is_stream, naming_the_file, open_stream
+from paddle_ranker.storage.streams import is_standard_output, is_stream, naming_the_file, open_stream
 
 _ALMOST_NOTHING = 1 << 16  # bytes
 UNFINISHED = ".unfinished-"  # how the names of temporary files and folders begin
@@ -160,7 +160,7 @@ def new_file(target: Union[str, Path], mode: str = "w", **arguments: Any) -> Ite
 def check_writable(path: Union[str, Path]) -> None:
     """Raise `DataError` where no file can be written, for commands to find out before they work for long."""
     if is_stream(path):
-        if not os.access(path, os.W_OK):
+        if not (is_standard_output(path) or os.access(path, os.W_OK)):
             raise DataError(f"{path}: cannot be written to; name a file that can")
         return
     target = os.path.realpath(path)

@@ -1,5 +1,7 @@
 """Outputs that are no regular files: devices, FIFOs, and this process's own open files under their names in `/dev`.
 
+`-` is standard output; `./-` is a file of that name.
+
 A file of that kind cannot be replaced by another one without being destroyed, so what is meant for it goes into it.
 """
 
@@ -19,6 +21,7 @@ from typing import IO, Any, Optional, Union
 
 from paddle_ranker.errors import is_full
 
+_STANDARD_OUTPUT = "-"
 _MOST_LINKS = 40  # in a row, as Linux follows them
 
 
@@ -96,6 +99,8 @@ class _Counting(io.RawIOBase):
 def _open_file(path: Union[str, Path]) -> Optional[tuple[int, int]]:
     """Return process and number of the open file that `path` names: `/dev/stdout`, `/dev/fd/3`, `/proc/self/fd/3`."""
     name = os.fspath(path)
+    if name == _STANDARD_OUTPUT:
+        return os.getpid(), 1
     for _ in range(_MOST_LINKS):
         folder, last = os.path.split(os.path.abspath(name))
         folder = os.path.realpath(folder)

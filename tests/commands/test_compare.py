@@ -16,14 +16,17 @@ import numpy as np
 import pytest
 
 from paddle_ranker.commands import compare
+from paddle_ranker.commands.compare import CompareOptions
 from paddle_ranker.data.trec import write_run
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.comparison import Comparison, System, compare_systems, measurable
 from paddle_ranker.evaluation.pairs import MeasuredPairs, read_labelled
 from paddle_ranker.evaluation.report.per_query import best_titles, query_differences, query_text
 from paddle_ranker.evaluation.report.text import comparison_json, verdict
+from paddle_ranker.files import paths_of
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.significance import randomisation_test
+from paddle_ranker.options import parse_options
 from tests.evaluation.test_evaluate import TREC_EVAL
 
 pytestmark = pytest.mark.unit
@@ -202,6 +205,31 @@ def test_baselines_names_and_files(dev: Path, tmp_path: Path, capsys: pytest.Cap
     for line in lines:
         assert line["difference"] == pytest.approx(line["value"] - line["reference_value"])
     assert files["--plot"].read_bytes().startswith(b"\x89PNG")
+
+
+def test_systems_may_stand_behind_the_files_of_an_option(dev: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "bm25.trec").write_text("1 Q0 d1 1 0.5 bm25\n", encoding="utf-8")
+    (tmp_path / "one.txt").write_text("0.5\n", encoding="utf-8")
+    (tmp_path / "named.tsv").write_text("query\ttitle\tlabel\tscore\nq\tt\t1\t2\n", encoding="utf-8")
+    (tmp_path / "rows.jsonl").write_text('{"query": "q", "title": "t", "score": 1}\n', encoding="utf-8")
+    (tmp_path / "label.jsonl").write_text('{"query": "q", "title": "t", "label": 1}\n', encoding="utf-8")
+    (tmp_path / "bare.tsv").write_text("q\tt\t1\n", encoding="utf-8")
+    systems = [str(tmp_path / name) for name in ("model", "bm25.trec", "one.txt", "named.tsv", "rows.jsonl")]
+    more = [str(tmp_path / name) for name in ("label.jsonl", "bare.tsv")]
+
+    def parsed(*arguments: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        options = parse_options(CompareOptions, arguments, "compare", "")
+        return options.systems, paths_of(options.test_file or "")
+
+    test = str(dev)
+    for system in [*systems, f"mine={systems[0]}"]:
+        assert parsed("first", "--test_file", test, system) == (("first", system), (test,))
+    assert parsed("first", "--test", test, systems[0], "--seed", "1", "z") == (("first", systems[0], "z"), (test,))
+    assert parsed("first", "--test", test, *more) == (("first",), (test, *more))
+    assert parsed("first", "--test", test, *more, *systems) == (("first", *systems), (test, *more))
+    assert parsed("first", "--train", test, systems[0], "--test", test) == (("first", systems[0]), (test,))
+    assert parsed("--test", test, "first", systems[0]) == (("first", systems[0]), (test,))
 
 
 class _Page(html.parser.HTMLParser):

@@ -103,6 +103,7 @@ def test_an_open_file_is_gone_on_with_where_it_stands(tmp_path: Path) -> None:
     rows = [b"query\ttitle\tlabel", b"q\tt\t1"] * 3
     assert (tmp_path / "log").read_bytes().splitlines() == [b"before", *rows, b"after"]
     assert is_standard_output("/dev/stdout") and not is_standard_output(tmp_path / "log")
+    assert is_standard_output("-") and not is_standard_output("./-")
 
 
 def test_a_folder_is_not_exchanged_for_what_is_none(tmp_path: Path) -> None:
@@ -166,6 +167,9 @@ def test_make_triples_writes_to_standard_output_and_into_devices(graded: Path, t
     lines = made.stdout.splitlines()
     assert len(lines) == 201 and lines[0] == "query\ttitle\tneg_title"
     assert made.stderr == "wrote 200 triples to /dev/stdout (queries: 200)\n"  # beside what was written, not in it
+
+    dashed = command("make-triples", "--input_file", graded, "--output_file", "-", stdout=subprocess.PIPE)
+    assert (dashed.returncode, dashed.stdout) == (0, made.stdout) and not (REPOSITORY / "-").exists()
 
     with (tmp_path / "made.tsv").open("w", encoding="utf-8") as out:
         out.write("first\n")

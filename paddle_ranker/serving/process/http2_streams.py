@@ -70,6 +70,7 @@ class OpenStreams:
         self.held = 0
         self._sent: dict[int, int] = {}
         self._half_sent: dict[int, float] = {}  # since when, the oldest first
+        self._newest = 0  # a stream has a higher number than those before it; heads of an older one begin none
         self._from_client, self._from_server = FrameHeads(len(PREFACE)), FrameHeads()
 
     def sent(self, data: bytes, now: float) -> None:
@@ -80,7 +81,8 @@ class OpenStreams:
                 continue
             if frame.kind not in (_DATA, _HEADERS, _CONTINUATION):
                 continue
-            if frame.kind == _HEADERS and frame.stream not in self._sent:
+            if frame.kind == _HEADERS and frame.stream > self._newest:
+                self._newest = frame.stream
                 self._sent[frame.stream] = 0
                 self._half_sent[frame.stream] = now
             if frame.stream in self._sent:

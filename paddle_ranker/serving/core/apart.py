@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Callable, TypeVar
 
 R = TypeVar("R")
@@ -19,4 +20,15 @@ async def apart(size: int, work: Callable[..., R], *arguments: Any) -> R:
     """
     if size <= MUCH_BYTES:
         return work(*arguments)
-    return await asyncio.get_running_loop().run_in_executor(_READERS, work, *arguments)
+    return await asyncio.wrap_future(submit(_READERS, partial(work, *arguments)))
+
+
+def submit(threads: ThreadPoolExecutor, work: Callable[[], R]) -> Future[R]:
+    """Call `work()` in a thread; cancelled before it began, what it holds is free at once.
+
+    The threads' own queue keeps what was cancelled until its turn comes: bodies that no budget counts any more.
+    """
+    held = [work]
+    running = threads.submit(lambda: held.pop()())
+    running.add_done_callback(lambda _: held.clear())
+    return running

@@ -10,8 +10,10 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Callable, TypeVar
 
+from paddle_ranker.serving.core.apart import submit
 from paddle_ranker.serving.core.faults import TIMED_OUT, Fault
 
 R = TypeVar("R")
@@ -70,7 +72,7 @@ class StoppableWork:
         caller, too_late = Caller(deadline), f"the deadline passed before {self._what}"
         with self._lock:
             self._under_way += size
-        running = self._threads.submit(self._checked, work, caller)
+        running = submit(self._threads, partial(self._checked, work, caller))
         running.add_done_callback(lambda _: self._ended(size))  # before the caller hears of it
         try:
             return await asyncio.wait_for(asyncio.wrap_future(running), max(0.0, deadline - time.monotonic()))

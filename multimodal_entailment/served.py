@@ -140,7 +140,7 @@ class EntailmentService(ModelSlot[ServedEntailment]):
         Raises `Fault`: over a limit, an image that cannot be decoded, overloaded, too late, or not ready. Cancelled, or
         at the deadline, it takes its pairs off the queue, and no further image is decoded.
         """
-        served, size, end = self.ready(), len(posts), self.deadline(deadline)
+        size, end = len(posts), self.deadline(deadline)
         waiting = self.queued_pairs + self.decoding_pairs
         if waiting + size > self.limits.queue_posts:
             raise Fault(
@@ -148,7 +148,11 @@ class EntailmentService(ModelSlot[ServedEntailment]):
                 f"{waiting} pairs of posts wait, {size} more would be above {self.limits.queue_posts}",
                 retry_after=1.0,
             )
-        encoded = await self._decoding.run(size, end, partial(_encoded, served.model, posts))
+        while True:
+            served = self.ready()
+            encoded = await self._decoding.run(size, end, partial(_encoded, served.model, posts))
+            if served is self.model:  # else it was replaced meanwhile, and takes no more
+                break
         logits = await computed(served.batcher, size, end, pairs=encoded)
         probabilities: np.ndarray = softmax(logits, axis=1)
         return probabilities

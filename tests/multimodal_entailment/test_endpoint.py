@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from multimodal_entailment import served
 from multimodal_entailment.entailment_scorer import Entailment
 from multimodal_entailment.folder import load_entailment
 from multimodal_entailment.plugin import PATH
@@ -31,6 +32,7 @@ from multimodal_entailment.served import EntailmentService, Post, ServedEntailme
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.scoring.ranker import Ranker
+from paddle_ranker.serving.core.batcher import Batcher
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, Fault
 from paddle_ranker.serving.core.metrics import Metrics
@@ -356,6 +358,29 @@ def test_too_much_at_once_and_too_late_are_said(model: ServedEntailment) -> None
     (late,) = asyncio.run(outcomes(service.probabilities([one], deadline=time.monotonic() - 1)))
     assert isinstance(late, Fault) and late.kind is TIMED_OUT
     assert service.decoding_pairs == 0 and model.batcher.queued_pairs == 0
+
+
+@pytest.mark.parity
+def test_a_model_that_is_replaced_while_images_are_decoded_leaves_nobody_without_an_answer(
+    model: ServedEntailment, images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, decoded = EntailmentService(LIMITS), []
+    before = dataclasses.replace(model, batcher=Batcher(model.model))
+    service.switch(before)
+    encode = served._encoded
+
+    def replaced_meanwhile(*given: Any) -> Any:
+        decoded.append(given[0])
+        if service.switch(model) is before:
+            before.batcher.close()
+        return encode(*given)
+
+    monkeypatch.setattr(served, "_encoded", replaced_meanwhile)
+    asked = Post(TEXTS, (images["r"], None), "")
+    found = asyncio.run(service.probabilities([asked]))
+    assert len(decoded) == 2  # the models may differ in what they look at
+    expected = model.model.predict([TEXTS[0]], [images["r"]], [TEXTS[1]], [None])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @pytest.mark.parity

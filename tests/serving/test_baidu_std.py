@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import time
 import zlib
 from collections.abc import Awaitable
 from typing import Any, Callable, Optional
@@ -324,6 +325,26 @@ def test_a_client_that_never_reads_its_replies_is_cut_off() -> None:
             assert not protocols or protocols[0]._transport.get_write_buffer_size() < 2**20
 
     serve(check, body_seconds=0.2)
+
+
+def test_a_client_that_never_reads_its_last_replies_is_cut_off() -> None:
+    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
+        connection = await connect()
+        connection.writer.transport.pause_reading()
+        await until(lambda: bool(protocols) and hasattr(protocols[0], "_transport"))
+        transport = protocols[0]._transport
+        while not transport.get_write_buffer_size():
+            transport.write(bytes(10_000))  # too little to be told that the client does not keep up
+        now = time.monotonic()
+        protocols[0].check(now + 601)  # idle
+        assert transport.is_closing()
+        protocols[0].check(now + 602)
+        protocols[0].check(now + 603)
+        assert transport.get_write_buffer_size()
+        protocols[0].check(now + 633)
+        assert not transport.get_write_buffer_size()
+
+    serve(check)
 
 
 def test_deadlines_and_faults_have_brpc_numbers(caplog: pytest.LogCaptureFixture) -> None:

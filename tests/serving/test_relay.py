@@ -105,3 +105,22 @@ def test_a_request_that_does_not_come_whole_is_not_waited_for(tmp_path: Path) ->
         writer.close()
 
     relayed(tmp_path, ByteBudget(), check)
+
+
+def test_a_client_that_is_sent_away_and_reads_nothing_holds_nothing(tmp_path: Path) -> None:
+    budget = ByteBudget(400_000)
+
+    async def check(connect: Any, received: bytearray, relays: list[Relay]) -> None:
+        _, writer = await connect()
+        writer.write(PREFACE + frame(HEADERS, 1, 50, 4) + frame(DATA, 1, 16_000) * 10)
+        await until(lambda: budget.held > 160_000)
+        relays[0].returned(bytes(32_000_000))  # more than the system takes for a client that does not read
+        relays[0].check(time.monotonic() + 11)
+        assert relays[0].transport.is_closing() and budget.held == 0
+        relays[0].check(time.monotonic() + 12)
+        assert relays[0].transport.get_write_buffer_size()  # it may be reading
+        relays[0].check(time.monotonic() + 23)
+        assert not relays[0].transport.get_write_buffer_size()
+        writer.close()
+
+    relayed(tmp_path, budget, check)

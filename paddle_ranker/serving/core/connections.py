@@ -26,6 +26,28 @@ class Connection(Protocol):
         """Close at once."""
 
 
+class Closing:
+    """End a connection that was closed, but whose last bytes the other side does not take.
+
+    Args:
+        seconds: that it has for them.
+    """
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+        self._since: Optional[float] = None
+
+    def check(self, transport: asyncio.Transport, now: float) -> bool:
+        """Return whether it was closed; end it where that was long ago."""
+        if not transport.is_closing():
+            return False
+        if self._since is None:
+            self._since = now
+        elif now - self._since > self._seconds:
+            transport.abort()
+        return True
+
+
 class Connections:
     """Count and watch connections.
 

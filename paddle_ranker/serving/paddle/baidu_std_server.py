@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional, Union, cast
 
 from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.budget import ByteBudget, Share
+from paddle_ranker.serving.core.connections import Closing
 from paddle_ranker.serving.core.faults import INTERNAL, INVALID, NO_METHOD, NOT_FOUND, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import require_key
 from paddle_ranker.serving.core.peers import look_at
@@ -59,7 +60,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._counting = counting
         self._most_in_flight = in_flight
         self._body_seconds, self._idle_seconds = body_seconds, idle_seconds
-        self._asked = time.monotonic()
+        self._asked, self._closing = time.monotonic(), Closing(body_seconds)
         self._limit = service.limits.request_bytes
         self._tasks: set[asyncio.Task[None]] = set()
         self._budget = budget or ByteBudget()
@@ -115,9 +116,11 @@ class BaiduStdProtocol(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """See `Connection`."""
+        if self._closing.check(self._transport, now):
+            return
         if now - self._asked > self._idle_seconds and not self.in_flight:
             self.shutdown()
-        elif not self._reading and not self._transport.is_closing() and look_at(self._transport).sent_all:
+        elif not self._reading and look_at(self._transport).sent_all:
             self._transport.abort()  # as where it is read from: who closes his side has left
 
     def abort(self) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Optional, cast
 
-from paddle_ranker.serving.core.connections import Connections
+from paddle_ranker.serving.core.connections import Closing, Connections
 from paddle_ranker.serving.core.peers import look_at
 from paddle_ranker.serving.process.http2_streams import ENHANCE_YOUR_CALM, OpenStreams, goaway
 
@@ -28,6 +28,7 @@ class Relay(asyncio.Protocol):
         self._idle_seconds, self._body_seconds = idle_seconds, body_seconds
         self._streams, self._buffered = OpenStreams(), connections.budget.share()
         self._moved = time.monotonic()
+        self._closing = Closing(body_seconds)
         self._stopping: Optional[float] = None  # since when
         self._owed: set[int] = set()  # streams that had begun then
         self._waiting = bytearray()  # until the other side is connected
@@ -82,7 +83,7 @@ class Relay(asyncio.Protocol):
         """See `Connection`."""
         if now - self._moved > self._idle_seconds:
             self.transport.abort()
-        if self.transport.is_closing():
+        if self._closing.check(self.transport, now):
             return
         if not self.transport.is_reading() and look_at(self.transport).sent_all:
             self.transport.abort()  # as where it is read from: who closes his side has left
@@ -121,6 +122,7 @@ class Relay(asyncio.Protocol):
         if not self.transport.is_closing():
             self.transport.write(goaway(ENHANCE_YOUR_CALM, reason))
             self.transport.close()
+        self._buffered.end()
         if self._other is not None:
             self._other.abort()  # what it has read of the requests is forgotten
 

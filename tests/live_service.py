@@ -14,6 +14,7 @@ from typing import Any, Callable, Optional
 import uvicorn
 from starlette.routing import Router
 
+from paddle_ranker.serving.core.budget import ByteBudget
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.limits import Limits
@@ -30,7 +31,10 @@ SECONDS = 30  # for what takes milliseconds, on a machine that has much else to 
 
 
 class LiveService:
-    """Ports of 127.0.0.1: `baidu_std`, `http`, `grpc`; `service` answers, `metrics` counts. Use it in a `with`."""
+    """Ports of 127.0.0.1: `baidu_std`, `http`, `grpc`; `service` answers, `metrics` counts. Use it in a `with`.
+
+    Attributes: `budget`, of what waits in HTTP's connections; without an end until its `most` is set.
+    """
 
     def __init__(self, limits: Optional[Limits] = None, api_key: Optional[str] = None) -> None:
         self._limits = limits
@@ -38,6 +42,7 @@ class LiveService:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self.metrics = Metrics()
+        self.budget = ByteBudget()  # of HTTP's connections
 
     def __enter__(self) -> LiveService:
         self._thread.start()
@@ -94,7 +99,7 @@ class LiveService:
         )
         self.baidu_std = self._baidu.sockets[0].getsockname()[1]
         app = Middleware(Router(routes(self.service)), self.metrics)
-        http: Any = _http  # called as the class is that uvicorn expects
+        http: Any = partial(_http, self.budget)  # called as the class is that uvicorn expects
         config = uvicorn.Config(app, host="127.0.0.1", port=0, http=http, log_config=None, lifespan="off")
         self._uvicorn = uvicorn.Server(config)
         self._uvicorn.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # of uvicorn before 0.29
@@ -114,8 +119,8 @@ class LiveService:
         await self._grpc.stop(1.0)
 
 
-def _http(config: Any, server_state: Any, **others: Any) -> WatchedHttpProtocol:
-    return WatchedHttpProtocol(config, server_state, ServeConfig(), Connections(100, server_state))
+def _http(budget: ByteBudget, config: Any, server_state: Any, **others: Any) -> WatchedHttpProtocol:
+    return WatchedHttpProtocol(config, server_state, ServeConfig(), Connections(100, server_state, budget))
 
 
 def until(condition: Callable[[], bool]) -> None:

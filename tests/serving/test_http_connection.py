@@ -212,6 +212,34 @@ def test_of_many_requests_in_a_packet_few_are_read_at_a_time(
     assert 0 < max(waiting) < 400
 
 
+def test_requests_that_wait_for_another_are_of_the_budget(live: LiveService, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[bytes] = []
+    end_with = HttpConnection.end_with
+
+    def watched(self: HttpConnection, answer: bytes) -> None:
+        ended.append(answer)
+        end_with(self, answer)
+
+    monkeypatch.setattr(HttpConnection, "end_with", watched)
+    live.hold()
+    behind = request(LARGE) + REQUEST
+    with connect(live, REQUEST) as first, connect(live, REQUEST) as second:
+        until(lambda: live.service.waiting == 2)
+        first.sendall(behind)
+        until(lambda: live.budget.held > 64 * 1024)  # then it is not read from for now
+        with monkeypatch.context() as patch:
+            patch.setattr(live.budget, "most", 100_000)
+            second.sendall(behind)
+            until(lambda: bool(ended))
+        live.release()
+        found = read_all(second)
+        assert [status for status in statuses(found) if status != 100] == [200, 503]
+        assert b"retry-after: 1" in found and b"100,000 bytes" in found
+        first.shutdown(socket.SHUT_WR)
+        assert [status for status in statuses(read_all(first)) if status != 100] == [200, 200, 200]
+    until(lambda: live.budget.held == 0)
+
+
 def test_who_has_sent_all_and_closes_his_side_is_answered(live: LiveService) -> None:
     live.hold()
     with connect(live, REQUEST, request(LARGE), REQUEST[:-5]) as connection:  # the last one is not whole

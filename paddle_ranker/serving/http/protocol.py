@@ -1,4 +1,4 @@
-"""Limits of an HTTP connection that uvicorn has none of: for slow clients, and large heads."""
+"""Limits of an HTTP connection that uvicorn has none of: for slow clients, large heads, and requests that wait."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uvicorn.config import Config
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.http.connection import BODY, HEAD, WAITING, HttpConnection
-from paddle_ranker.serving.http.writes import refusal
+from paddle_ranker.serving.http.writes import full, refusal
 
 
 class HeadTooLarge(Exception):
@@ -30,6 +30,7 @@ class WatchedHttpProtocol(HttpConnection):
         super().__init__(config, server_state, app_state={})
         self._limits = serve_config
         self._watched = connections
+        self._waiting = connections.budget.share()
         self._since = time.monotonic()
         self._head_bytes = 0
         self._ended_one = False  # a request, with the bytes that came last
@@ -39,6 +40,7 @@ class WatchedHttpProtocol(HttpConnection):
     def connection_lost(self, exc: Optional[Exception]) -> None:
         """Forget the connection."""
         self._watched.discard(self)
+        self._waiting.end()
         super().connection_lost(exc)
 
     def check(self, now: float) -> None:
@@ -86,6 +88,8 @@ class WatchedHttpProtocol(HttpConnection):
         if self.phase == WAITING:
             self._since = time.monotonic()
         super().on_response_complete()
+        if self._waiting.held:
+            self._hold_waiting()
 
     def feed(self, data: bytes) -> None:
         """Take bytes. A header that does not end is not shown to `on_header`, so bytes are counted as well."""
@@ -103,6 +107,20 @@ class WatchedHttpProtocol(HttpConnection):
             self.end_with(refusal(b"431 Request Header Fields Too Large", f"the head has more than {most:,} bytes"))
         else:
             super().send_400_response(msg)
+
+    def _read_on(self) -> None:
+        super()._read_on()
+        if self._to_read or self.pipeline:
+            self._hold_waiting()
+
+    def _hold_waiting(self) -> None:
+        """Count what has come of requests that wait for one before them; where there is no room, refuse them."""
+        size = len(self._to_read) + sum(len(cycle.body) for cycle, _ in self.pipeline)
+        if not self._waiting.set(size) and not self.ending:
+            self._to_read.clear()
+            self.pipeline.clear()
+            self._waiting.set(0)
+            self.end_with(full(str(self._waiting.refusal())))
 
     def _count(self, size: int) -> None:
         self._head_bytes += size

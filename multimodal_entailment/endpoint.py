@@ -63,8 +63,10 @@ class EntailmentRoute:
         body = await read_body(request, self._service.limits.request_bytes)
         reads_texts = self._service.reads_texts  # here it is known whether there is a model
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "multipart/form-data":
-            form = _posted_form(request.headers, body)
-            posts = [await form if len(body) <= MUCH_BYTES else await apart(len(body), asyncio.run, form)]
+            if len(body) <= MUCH_BYTES:
+                posts = [await _posted_form(request.headers, body)]
+            else:
+                posts = [await apart(len(body), _posted_form_apart, request.headers, body)]
         else:
             posts = await apart(len(body), self._posted_json, body)
         state = request.scope["state"]
@@ -150,6 +152,11 @@ async def _posted_form(headers: Headers, body: bytes) -> Post:
         return await _post_of(form)
     finally:
         await form.close()
+
+
+def _posted_form_apart(headers: Headers, body: bytes) -> Post:
+    # The coroutine is made here: of a caller who left before, none would be.
+    return asyncio.run(_posted_form(headers, body))
 
 
 async def _post_of(form: FormData) -> Post:

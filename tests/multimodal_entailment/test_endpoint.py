@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import dataclasses
+import gc
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import re
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +25,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multimodal_entailment import served
+from multimodal_entailment import endpoint, served
 from multimodal_entailment.entailment_scorer import Entailment
 from multimodal_entailment.folder import load_entailment
 from multimodal_entailment.plugin import PATH
@@ -32,6 +34,7 @@ from multimodal_entailment.served import EntailmentService, Post, ServedEntailme
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.scoring.ranker import Ranker
+from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.batcher import Batcher
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, Fault
@@ -154,6 +157,37 @@ def test_a_form_with_image_files_is_answered_alike(site: Site, images: dict[str,
     np.testing.assert_allclose(
         rows(site.form(without, text_1="a", text_2="深度学习")), rows(site.post(asked)), atol=1e-6
     )
+
+
+@pytest.mark.parity
+def test_of_a_large_form_whose_sender_leaves_before_it_is_read_nothing_is_left(
+    site: Site, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    gate, waits = threading.Event(), threading.Event()
+
+    async def seen(size: int, work: Callable[..., Any], *arguments: Any) -> Any:
+        waits.set()
+        return await apart(size, work, *arguments)
+
+    async def leave() -> None:
+        readers = [asyncio.ensure_future(apart(10**6, gate.wait, SECONDS)) for _ in range(2)]
+        await asyncio.sleep(0)
+        transport = httpx.ASGITransport(app=site.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            asked = asyncio.ensure_future(client.post(PATH, files={"image_1": bytes(100_000)}))
+            end = time.monotonic() + SECONDS
+            while not waits.is_set():
+                assert time.monotonic() < end
+                await asyncio.sleep(0.01)
+            asked.cancel()
+            await asyncio.wait({asked})
+        gate.set()
+        await asyncio.gather(*readers)
+
+    monkeypatch.setattr(endpoint, "apart", seen)
+    asyncio.run(leave())
+    gc.collect()
+    assert not [str(one.message) for one in recwarn if "never awaited" in str(one.message)]
 
 
 @pytest.mark.parity

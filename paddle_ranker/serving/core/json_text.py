@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, NamedTuple, NoReturn, Optional
 
 import numpy as np
@@ -27,6 +28,7 @@ class JsonBounds(NamedTuple):
     values: int
 
 
+@cache
 def json_bounds(pairs: int) -> JsonBounds:
     """Return what JSON of so many pairs may hold: far more than any client sends, far less than fits into its bytes.
 

@@ -8,6 +8,8 @@ Ranker.load(result.best_checkpoint).rank("query", titles, top_k=10)
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,3 +35,20 @@ def __getattr__(name: str) -> Any:
 
         return train
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _is_command() -> bool:
+    """Return whether this process runs one of the toolkit's commands: the installed one, or a script of a checkout."""
+    started = sys.argv[0] if sys.argv else ""
+    if started == "-m" or os.path.basename(started) == "paddle-ranker":  # -m: of a module that is only looked for yet
+        return True
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    folders = os.path.relpath(os.path.abspath(started), root).split(os.sep)
+    is_script = started.endswith(".py") and len(folders) in (2, 3) and folders[0] != os.pardir
+    return is_script and os.path.isfile(os.path.join(root, "pyproject.toml"))
+
+
+if _is_command():  # before all that it imports: there Ctrl-C would end in a traceback, and with another status
+    from paddle_ranker.interrupts import wait_for_imports
+
+    wait_for_imports()

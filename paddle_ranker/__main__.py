@@ -14,6 +14,15 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command that `argv` (default: the process's own arguments) names; return its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        name = sys.argv[0] if sys.argv[0].startswith("paddle-ranker ") else "paddle-ranker"
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: list[str]) -> int:
+    try:
         if not arguments or arguments[0] in ("-h", "--help"):
             COMMANDS.load_plugins()  # those of recipes and of other packages
             print(_help())
@@ -28,12 +37,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         print(f"paddle-ranker: error: unknown command {name!r}{hint}; see paddle-ranker --help", file=sys.stderr)
         return 2
     sys.argv[0] = f"paddle-ranker {arguments[0]}"  # the name that the command's own help and errors show
-    try:
-        command = COMMANDS[name].load()
-    except KeyboardInterrupt:
-        print(f"{sys.argv[0]}: interrupted", file=sys.stderr)
-        return 130
-    status: int = command.main(arguments[1:])
+    status: int = COMMANDS[name].load().main(arguments[1:])
     return status
 
 

@@ -63,6 +63,13 @@ class Interrupts:
             _thread.interrupt_main()
 
 
+def wait_for_imports() -> None:
+    """Let Ctrl-C wait, from now on, for what is being imported: for a process in which a command is about to run."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, Interrupts())
+
+
 class StopRequest:
     """Whether a training was asked to stop: while `awaited`, the first signal asks for that, a second one ends it.
 

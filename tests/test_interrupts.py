@@ -147,3 +147,31 @@ def test_an_interrupt_in_the_first_seconds(
     name = "paddle-ranker rank" if command[0] == "-m" else Path(command[0]).name
     assert (done.returncode, done.stderr) == (130, f"{name}: interrupted\n")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("command", "at", "name"),
+    [
+        (("ernie_matching/train_pairwise.py", "--help"), "numpy", "train_pairwise.py"),
+        (("-m", "paddle_ranker", "train-pairwise", "--help"), "numpy", "paddle-ranker train-pairwise"),
+        (("-m", "paddle_ranker", "rank", "--help"), "paddle_ranker.registry", "paddle-ranker"),
+    ],
+)
+def test_an_interrupt_before_the_command_has_begun(
+    command: tuple[str, ...], at: str, name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import tests.interrupting\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{REPOSITORY}", "INTERRUPT_AT": at},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert "Traceback" not in done.stderr and done.returncode in (130, 0)
+    if done.returncode:  # else the help was printed and the process gone before the signal came again
+        assert done.stderr.splitlines()[-1].endswith(": interrupted") and name in done.stderr

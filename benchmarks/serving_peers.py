@@ -66,7 +66,9 @@ class ServerProcess:
         raise RankerError(f"the server of {name} did not start: {self.said()[-500:].strip() or 'it said nothing'}")
 
     def said(self) -> str:
-        """Return what it wrote on standard error."""
+        """Return what it wrote on standard error; nothing where that is no file: /dev/full has no end."""
+        if not self._log.is_file():
+            return ""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def processes(self) -> list[int]:

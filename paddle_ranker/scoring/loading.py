@@ -40,14 +40,18 @@ def open_ranker(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> L
 
     Raises `CheckpointError` for any other folder too: what it is, and which command takes it.
     """
-    folder = Path(source)
+    require_ranker(Path(source))
+    return load_model(source, options)
+
+
+def require_ranker(folder: Path) -> None:
+    """Raise `CheckpointError` for a folder that says, without being loaded, that no ranker is in it."""
     if folder.is_dir():
         kind = kind_of(folder)
         is_ranker = kind.signature(kind.read_info(folder)) == RANKER
         has_model = kind.name == BLEND or is_exported(folder) or (folder / PARAMETERS_FILE).is_file()
         if not (is_ranker and has_model):
             raise refusal(folder, "a ranker", "" if has_model else f"there is no {PARAMETERS_FILE} in it")
-    return load_model(source, options)
 
 
 def load_model(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> LoadedModel:

@@ -232,6 +232,16 @@ def test_systems_may_stand_behind_the_files_of_an_option(dev: Path, tmp_path: Pa
     assert parsed("--test", test, "first", systems[0]) == (("first", systems[0]), (test,))
 
 
+def test_a_folder_without_a_ranker_is_named_before_another_system_is_read(
+    dev: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "short.tsv").write_text("0.5\n", encoding="utf-8")
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "vocab.txt").write_text("[PAD]\n", encoding="utf-8")
+    status, _, err = run(capsys, tmp_path / "short.tsv", tmp_path / "words", "--test_file", dev)
+    assert status == 1 and "words: is a tokenizer without a model, not a ranker" in err
+
+
 class _Page(html.parser.HTMLParser):
     """What a browser would fetch or run, and whether every element is closed."""
 

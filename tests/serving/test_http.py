@@ -127,6 +127,27 @@ def test_tokens_that_were_scored_are_counted_as_voyage_and_jina_do(site: Site, m
     assert site.post("/v2/rerank", long).json()["usage"]["total_tokens"] == encoder.max_seq_length
 
 
+def test_results_are_written_once_for_all_their_names(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    dumps = json.dumps
+
+    def watched(content: Any, **how: Any) -> str:
+        written.append(dumps(content, **how))
+        return written[-1]
+
+    title = '","data":null,"results":null,"'
+    asked = {"query": "a", "documents": [title, "深度学习"], "return_documents": True}
+    monkeypatch.setattr(json, "dumps", watched)
+    answer = site.post("/rerank", asked)
+    monkeypatch.undo()
+    assert sum(part.count("深度学习") for part in written) == 1
+    found = answer.json()
+    assert found["data"] == found["results"]
+    assert {result["document"]["text"] for result in found["results"]} == {title, "深度学习"}
+    assert answer.text == dumps(found, ensure_ascii=False, separators=(",", ":"))
+    assert list(found) == ["id", "model", "results", "meta", "usage", "object", "data"]
+
+
 def test_null_is_as_good_as_nothing(site: Site) -> None:
     asked = {"query": QUERY, "documents": TITLES, "top_n": None, "return_documents": None, "model": None, "top_k": None}
     assert len(site.post("/v1/rerank", asked).json()["results"]) == len(TITLES)

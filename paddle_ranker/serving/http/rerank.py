@@ -123,14 +123,15 @@ class Reranker:
         content = {
             "id": request.scope["state"]["request_id"],
             "model": self._service.name,
-            "results": results,
+            "results": None,
             "meta": {"api_version": {"version": "1" if request.url.path.startswith("/v1") else "2"}},
             "usage": {"prompt_tokens": scores.tokens, "total_tokens": scores.tokens},
         }
         if request.url.path != _OF_COHERE_ALONE:  # Voyage's clients read their own names, and do not say who they are
-            content.update({"object": "list", "data": results})
+            content.update({"object": "list", "data": None})
         returned = sum(map(len, titles)) if asked.return_documents else 0
-        return await _json(request, content, returned)
+        encoded = await apart(returned, _with_results, content, results)
+        return answer(request, encoded, "application/json")
 
     async def _rank_texts(self, request: Request, asked: TextsRequest, deadline: Optional[float]) -> Response:
         request.scope["state"]["protocol"] = "tei"
@@ -143,7 +144,8 @@ class Reranker:
             ranked.append({"index": i, "score": shown[i]})
             if asked.return_text:
                 ranked[-1]["text"] = asked.texts[i]
-        return await _json(request, ranked, sum(map(len, asked.texts)) if asked.return_text else 0)
+        returned = sum(map(len, asked.texts)) if asked.return_text else 0
+        return answer(request, await apart(returned, _encoded, ranked), "application/json")
 
     async def _score(
         self, request: Request, query: str, titles: list[str], field: str, deadline: Optional[float]
@@ -195,14 +197,20 @@ def _validated(adapter: TypeAdapter[Any], body: bytes, limits: Limits) -> Any:
     return asked
 
 
-async def _json(request: Request, content: object, characters: int) -> Response:
-    """Answer with JSON that holds so many characters of texts."""
-    encoded = await apart(characters, _encoded, content)
-    return answer(request, encoded, "application/json")
-
-
 def _encoded(content: object) -> bytes:
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return _written(content).encode("utf-8", "replace")
+
+
+def _with_results(content: dict[str, Any], results: list[dict[str, Any]]) -> bytes:
+    """Return `content` as JSON, with the results, which are nearly all of it and written once, in the place of None."""
+    written, frame = _written(results), _written(content)
+    for name in ("results", "data"):  # a name and its colon stand in no string: the quotes in one are escaped
+        frame = frame.replace(f'"{name}":null', f'"{name}":{written}')
+    return frame.encode("utf-8", "replace")
+
+
+def _written(content: object) -> str:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
 def routes(service: RerankService, *, keep_texts: bool = False) -> list[BaseRoute]:

@@ -74,6 +74,8 @@ def refusal(folder: Path, wanted: str, why: str = "") -> CheckpointError:
     `why` says what it lacks.
     """
     found = recognise(folder)
+    if not folder.exists():
+        return CheckpointError(f"{folder}: is {found.what}; {found.use}")
     return CheckpointError(f"{folder}: is {found.what}, not {wanted}{f' ({why})' if why else ''}; {found.use}")
 
 

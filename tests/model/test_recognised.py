@@ -16,7 +16,7 @@ from multimodal_entailment import export_model as export_entailment
 from multimodal_entailment import predict as predict_entailment
 from paddle_ranker.commands import blend, calibrate, compare, convert, distill, export_serving, quantize, rank, serve
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.recognised import recognise
+from paddle_ranker.model.recognised import recognise, refusal
 from paddle_ranker.scoring.loading import open_ranker
 from pretraining import fill_mask, train_mlm
 from tests.tiny import write_encoder, write_ranker, write_tokenizer
@@ -169,6 +169,12 @@ def test_a_server_names_the_kind(
         open_ranker(folders / name)
     assert serve.main(["--model", str(folders / name), "--port", "0"]) == 1
     assert f"{name}: is {TO_SCORE[name]}" in capfd.readouterr().err
+
+
+def test_what_is_not_there_is_not_said_to_lack_a_file(folders: Path) -> None:
+    assert str(refusal(folders / "nowhere", "a ranker", "there is no x in it")) == (
+        f"{folders / 'nowhere'}: is not there; check the path"
+    )
 
 
 def failed(main: Main, line: str, folders: Path, name: str, monkeypatch: Any, capsys: Any) -> str:

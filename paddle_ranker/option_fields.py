@@ -122,6 +122,8 @@ def _typed(field: dataclasses.Field[Any], annotation: Any, value: Any) -> Any:
     is_tuple = typing.get_origin(kind) is tuple
     if field.metadata["files"]:
         given = value if isinstance(value, (list, tuple)) else (value,)
+        if not given and field.default == ():
+            return ()
         if not given or not all(isinstance(one, (str, os.PathLike)) for one in given):
             raise UsageError(f"{name} {value!r}: expected the name of a file, or several")
         found = find_files(given, name)

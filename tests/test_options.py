@@ -184,7 +184,7 @@ def test_values_from_python_are_those_of_the_command_line() -> None:
     assert made == parse("--steps", "3", "--rate", "0.25", "--name", "x")
     assert type(made.steps) is int and type(made.rate) is float and type(made.train_file) is str
     assert options_from(Sample, train_file="f", name=None).name is None
-    assert options_from(OfFiles, train_file="f", eval_files=[]).eval_files == ()  # given as what it is without being given
+    assert options_from(OfFiles, train_file="f", eval_files=[]).eval_files == ()  # the default, given
 
 
 def test_the_help_begins_with_what_is_required_and_ends_with_examples(capsys: pytest.CaptureFixture[str]) -> None:

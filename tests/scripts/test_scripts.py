@@ -43,7 +43,7 @@ def test_from_nothing_to_a_ranked_list(checkout: Path) -> None:
     assert "bash scripts/evaluate.sh" in done.stdout
     if IS_MODERN:  # whose output the README shows, which begins with a set-up that a test has behind it
         [sample] = [block for block in blocks(REPOSITORY / "README.md", "README.md") if block.text.startswith("setup:")]
-        assert missing(sample.text.split("\n", 1)[1], done.stdout, within=0.05) == []
+        assert missing(sample.text.split("\n", 1)[1], done.stdout + done.stderr, within=0.05) == []
 
     evaluated = script(checkout, "evaluate.sh", shell="sh")
     assert evaluated.returncode == 0, evaluated.stderr

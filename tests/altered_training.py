@@ -40,8 +40,8 @@ def main(arguments: Sequence[str]) -> int:
     elif alteration == "unreadable" and second:
         original = records.RecordFile.__init__
 
-        def open_file(self: Any, path: Any, record: Any, **keywords: Any) -> None:
-            original(self, "unreadable.csv" if record is records.Triple else path, record, **keywords)
+        def open_file(self: Any, path: Any, record: Any, *more: Any, **keywords: Any) -> None:
+            original(self, "unreadable.csv" if record is records.Triple else path, record, *more, **keywords)
 
         patch.object(records.RecordFile, "__init__", open_file).start()
     elif alteration == "raising" and second:

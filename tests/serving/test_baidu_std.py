@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
 import time
 import zlib
@@ -347,7 +348,13 @@ def test_a_client_that_never_reads_its_last_replies_is_cut_off() -> None:
     serve(check)
 
 
-def test_deadlines_and_faults_have_brpc_numbers(caplog: pytest.LogCaptureFixture) -> None:
+def test_deadlines_and_faults_have_brpc_numbers(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("paddle_ranker", "paddle_ranker.serving.paddle.baidu_std_server"):  # whatever libraries did to loggers
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+        monkeypatch.setattr(logging.getLogger(name), "disabled", False)
+
     async def check(connect: Any, service: FakeService, protocols: Any) -> None:
         connection = await connect()
         service.gate = asyncio.Event()

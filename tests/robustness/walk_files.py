@@ -34,7 +34,7 @@ def write_texts(folder: Path) -> None:
     # Two queries have one label only, which the losses over lists say.
     labelled += [("老年人护理历史", "经济增长年鉴", 0), ("法律教育历史", "深度学习年鉴", 0)]
     _write(folder / "mine.tsv", ((query, good, bad) for query, good, *others in known for bad in others))
-    for name in ("dev.tsv", "held_out.tsv", "DEV_FILE"):
+    for name in ("dev.tsv", "DEV_FILE"):
         _write(folder / name, labelled)
     for name in ("train.tsv", "labelled.tsv", "TRAIN_FILE"):
         _write(folder / name, ((query + "论文", title, label) for query, title, label in labelled))
@@ -100,6 +100,12 @@ def name_rankers(folder: Path, python: str, environment: dict[str, str]) -> None
         write_case(folder / name, kind="cross_encoder")
     (folder / "checkpoint_ce" / "best").symlink_to("model_1")
     command = [python, "ernie_matching/evaluate.py", "--init_from_ckpt", str(best), "--test_file", "dev.tsv"]
-    command += ["--scores_file", "bm25.trec"]
-    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True)
+    for scores in ("bm25.trec", "scores.jsonl"):
+        whole = [*command, "--scores_file", scores]
+        subprocess.run(whole, cwd=folder, env=environment, check=True, capture_output=True, text=True)
+    # Labels that agree with the ranker for the most part, or there would be nothing to calibrate.
+    rows = [json.loads(line) for line in (folder / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows.sort(key=lambda row: row["score"])
+    labels = [int((place > len(rows) / 2) != (place % 5 == 0)) for place in range(len(rows))]
+    _write(folder / "held_out.tsv", ((row["query"], row["title"], label) for row, label in zip(rows, labels)))
     assert json.loads((best / "ranker.json").read_text(encoding="utf-8")), "the README's training left no ranker"

@@ -56,11 +56,11 @@ class Interrupts:
 
     def _again(self, signum: int) -> None:
         self._is_postponed = False
-        if signum == signal.SIGINT or sys.version_info < (3, 10):
-            # To the main thread itself: what it waits in ends.
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        else:  # not a signal of the system's: Paddle, once imported, has a handler of its own for SIGTERM
+        # Not a signal of the system's: Paddle, once imported, has a handler of its own for SIGTERM.
+        if sys.version_info >= (3, 10):
             _thread.interrupt_main(signum)
+        else:
+            _thread.interrupt_main()
 
 
 def wait_for_imports() -> None:

@@ -45,7 +45,8 @@ def test_what_is_imported_is_imported_to_its_end(tmp_path: Path, monkeypatch: py
         with pytest.raises(KeyboardInterrupt):
             import interrupted_module
 
-            time.sleep(60)  # it comes in a moment
+            for _ in range(600):  # it comes in a moment, between two of these: it ends no sleep
+                time.sleep(0.1)
         assert interrupts.received
     assert sys.modules["interrupted_module"] is interrupted_module and interrupted_module.WHOLE
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -145,7 +146,9 @@ def test_an_interrupt_in_the_first_seconds(
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     name = "paddle-ranker rank" if command[0] == "-m" else Path(command[0]).name
-    assert (done.returncode, done.stderr) == (130, f"{name}: interrupted\n")
+    # A bar of images may have begun.
+    lines = [line for line in done.stderr.splitlines() if line and not line.startswith("images:")]
+    assert (done.returncode, lines) == (130, [f"{name}: interrupted"])
     assert not (tmp_path / "run").exists()
 
 

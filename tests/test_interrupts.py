@@ -148,7 +148,10 @@ def test_an_interrupt_in_the_first_seconds(
     name = "paddle-ranker rank" if command[0] == "-m" else Path(command[0]).name
     # A bar of images may have begun.
     lines = [line for line in done.stderr.splitlines() if line and not line.startswith("images:")]
-    assert (done.returncode, lines) == (130, [f"{name}: interrupted"])
+    assert done.returncode == 130 and "Error" not in done.stderr, done.stderr
+    if any("saved for --resume" in line for line in lines):
+        return  # all imports were over before it came, and the training had begun: test_trainer looks at that
+    assert lines == [f"{name}: interrupted"]
     assert not (tmp_path / "run").exists()
 
 

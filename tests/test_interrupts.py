@@ -121,7 +121,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [  # a module that is imported at the moment, and the compiled one that imports it
         (PAIRWISE, "datetime", "paddle.base.libpaddle"),  # Paddle's compiled part is being initialised
         (ENTAILMENT, "multimodal_entailment.vision", ""),  # the folder has been made
-        (("-m", "paddle_ranker", "rank", "--params_path", "ranker", "--input_file", "d.tsv"), "paddle", ""),
     ],
 )
 def test_an_interrupt_in_the_first_seconds(

@@ -15,11 +15,11 @@ from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION
 from paddle_ranker.encoding.tokenizers.folder import VOCABULARY_FILE, TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter
 from paddle_ranker.errors import CheckpointError, DataError, UsageError, did_you_mean
-from paddle_ranker.files import join_files
 from paddle_ranker.model.config import EncoderConfig, read_config, write_config
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.recognised import require_parameters
+from paddle_ranker.options.files import join_files
 from paddle_ranker.storage.same import warn_of_same_data
 from paddle_ranker.training.run import Run, start_run
 from pretraining.corpus import Corpus

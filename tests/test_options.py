@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
-from paddle_ranker.files import SeveralFiles, paths_of
 from paddle_ranker.options import Options, option, options_from, parse_options, run_command
+from paddle_ranker.options.files import SeveralFiles, paths_of
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit

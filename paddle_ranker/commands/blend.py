@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 from paddle_ranker import runtime
 from paddle_ranker.encoding.options import TokenizerOptions
 from paddle_ranker.errors import DataError, RankerError, UsageError
-from paddle_ranker.files import base_names
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import DeviceOptions, LabelOptions, option, run_command
+from paddle_ranker.options.files import base_names
 from paddle_ranker.scoring.options import BatchOptions
 from paddle_ranker.storage.digest import content_digest
 

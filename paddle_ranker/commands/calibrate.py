@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
-from paddle_ranker.files import base_names
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import LabelOptions, option, run_command
+from paddle_ranker.options.files import base_names
 from paddle_ranker.scoring.options import RankerOptions
 from paddle_ranker.storage.digest import content_digest
 

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from paddle_ranker.data.records import Record, RecordFile, Triple, write_records
 from paddle_ranker.errors import UsageError
-from paddle_ranker.files import paths_of
 from paddle_ranker.options import LabelOptions, option, run_command
+from paddle_ranker.options.files import paths_of
 from paddle_ranker.scoring.options import ScoringOptions
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for

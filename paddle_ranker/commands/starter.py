@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import DataError, RankerError
-from paddle_ranker.files import paths_of
 from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.options.files import paths_of
 from paddle_ranker.registry import Registry
 from paddle_ranker.storage.atomic import made_once, make_folder
 from paddle_ranker.storage.cache import cache_folder

@@ -20,8 +20,8 @@ from typing import IO, Any, Optional, Union, cast
 from paddle_ranker.data.text import BOM, EMPTY_LINE, lines_of, refuse_binary, separated_rows
 from paddle_ranker.data.text import BadRow as BadRow
 from paddle_ranker.errors import DataError, DependencyError
-from paddle_ranker.files import require_file
 from paddle_ranker.options import TAB
+from paddle_ranker.options.files import require_file
 from paddle_ranker.registry import Registry
 from paddle_ranker.storage.atomic import check_writable, new_file
 

@@ -38,8 +38,8 @@ from paddle_ranker.data.roles import Triple as Triple
 from paddle_ranker.data.skips import Skips
 from paddle_ranker.data.text import other_columns
 from paddle_ranker.errors import DataError
-from paddle_ranker.files import paths_of
 from paddle_ranker.options import TAB, LabelOptions, RowOptions
+from paddle_ranker.options.files import paths_of
 
 FIRST_ROWS = 20  # so many rows are looked at before a file is taken for one of another role
 T = TypeVar("T", bound=Record)

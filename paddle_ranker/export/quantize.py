@@ -21,7 +21,6 @@ from paddle_ranker.errors import DataError, DependencyError, RankerError
 from paddle_ranker.evaluation.evaluate import EvaluationSet
 from paddle_ranker.export.options import QuantizeOptions
 from paddle_ranker.export.quantizer import Product, Quantizer, require_packages
-from paddle_ranker.files import base_names
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking, ranking_intervals
 from paddle_ranker.metrics.ranking import Floats
@@ -29,6 +28,7 @@ from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.recognised import refusal
 from paddle_ranker.model.signature import RANKER
+from paddle_ranker.options.files import base_names
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.engines.opening import open_engine, time_engines
 from paddle_ranker.scoring.engines.precisions import has_int8

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Union
 
 from paddle_ranker.errors import RankerError
-from paddle_ranker.files import paths_of
+from paddle_ranker.options.files import paths_of
 
 _DIGITS = 16
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import Optional
 
-from paddle_ranker.files import paths_of
+from paddle_ranker.options.files import paths_of
 from paddle_ranker.storage.digest import content_digest
 
 

@@ -19,12 +19,12 @@ from paddle_ranker.commands.calibrate import CalibrateOptions
 from paddle_ranker.commands.distill import DistillOptions
 from paddle_ranker.commands.registry import BY_KIND, COMMANDS
 from paddle_ranker.errors import UsageError
-from paddle_ranker.files import paths_of
 from paddle_ranker.model.kinds import stated_kind
 from paddle_ranker.model.parameters import save_arrays
-from paddle_ranker.option_fields import Options, fields_of
-from paddle_ranker.option_fields import help_of as help_of_field
 from paddle_ranker.options import parse_options
+from paddle_ranker.options.declare import Options, fields_of
+from paddle_ranker.options.declare import help_of as help_of_field
+from paddle_ranker.options.files import paths_of
 from tests.conftest import REPOSITORY, load_script
 from tests.entailment_cases import write_data, write_model
 from tests.tiny import PAIRS, write_ranker

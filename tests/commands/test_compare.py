@@ -23,10 +23,10 @@ from paddle_ranker.evaluation.comparison import Comparison, System, compare_syst
 from paddle_ranker.evaluation.pairs import MeasuredPairs, read_labelled
 from paddle_ranker.evaluation.report.per_query import best_titles, query_differences, query_text
 from paddle_ranker.evaluation.report.text import comparison_json, verdict
-from paddle_ranker.files import paths_of
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.significance import randomisation_test
 from paddle_ranker.options import parse_options
+from paddle_ranker.options.files import paths_of
 from tests.evaluation.test_evaluate import TREC_EVAL
 
 pytestmark = pytest.mark.unit

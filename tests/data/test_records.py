@@ -25,8 +25,8 @@ from paddle_ranker.data.records import (
     write_records,
 )
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.files import SeveralFiles
 from paddle_ranker.options import LabelOptions, RowOptions
+from paddle_ranker.options.files import SeveralFiles
 from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.storage.same import warn_of_same_data
 from paddle_ranker.training.mining import JUDGED_KINDS, open_as_one_of

@@ -12,8 +12,8 @@ from paddle_ranker.data.trec import is_run, read_qrels, read_run, read_texts, wr
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.pairs import judged_runs, read_labelled
 from paddle_ranker.evaluation.score_files import read_scores, write_scores
-from paddle_ranker.files import SeveralFiles
 from paddle_ranker.metrics.ranking import NOT_RETURNED
+from paddle_ranker.options.files import SeveralFiles
 
 pytestmark = pytest.mark.unit
 

@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any, Callable, Optional, Union, cast
 
 from paddle_ranker.errors import UsageError, did_you_mean
-from paddle_ranker.files import find_files, join_files, paths_of, require_file
+from paddle_ranker.options.files import find_files, join_files, paths_of, require_file
 
 REQUIRED: Any = object()
+TAB = "tab"  # what stands between the columns of a text file where nothing else is said
+AUTO_DEVICE = "auto"  # a GPU where there is one, else the CPU: `runtime.find_device`
+DEVICE_HELP = "auto: a GPU where there is one, else the CPU; or cpu, gpu, xpu, npu"
 # So that NaN holds none of them.
 _BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "minimum": (operator.ge, "at least"),
@@ -46,8 +49,8 @@ def option(
     positional: given without its name, in the order of the fields: `convert SOURCE TARGET`; with a default it may be
         left out
     several: one value or more, side by side, and the field is a `tuple[str, ...]`: `compare A B C`, `--sizes A B C`
-    files: files that are read: one or more, side by side or by patterns, see `paddle_ranker.files`. The field is one
-        name for all of them, or a tuple
+    files: files that are read: one or more, side by side or by patterns, see `files.py`. The field is one name for all
+        of them, or a tuple
     claims: of arguments without a name, a function: whether one that stands behind an option's files is such an
         argument, and not one more of these files
     shared: by many commands: stands below a command's own options in its help
@@ -179,3 +182,45 @@ def value_type(annotation: Any) -> Any:
     if typing.get_origin(annotation) is Union:  # Optional[T]
         return next(arg for arg in typing.get_args(annotation) if arg is not type(None))
     return annotation
+
+
+@dataclass(frozen=True)
+class ThreadOptions(Options):
+    """What every command accepts that computes on a CPU."""
+
+    cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0, shared=True)
+
+
+@dataclass(frozen=True)
+class DeviceOptions(ThreadOptions):
+    """What every command accepts that computes on a device of the user's choice."""
+
+    device: str = option(AUTO_DEVICE, help=DEVICE_HELP, shared=True)
+
+
+@dataclass(frozen=True)
+class RowOptions(Options):
+    """What every command accepts that reads rows."""
+
+    skip_bad_rows: bool = option(
+        False, help="leave out malformed rows and count them, instead of stopping", shared=True
+    )
+    separator: str = option(
+        TAB,
+        help="between the columns of text files: tab, or one character, such as a comma, which turns quoting on",
+        shared=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.separator != TAB and (len(self.separator) != 1 or self.separator in '"\r\n\0'):
+            raise UsageError(f"--separator {self.separator!r}: give tab, or one character, as in --separator ,")
+
+
+@dataclass(frozen=True)
+class LabelOptions(RowOptions):
+    """What every command accepts that reads labels."""
+
+    fractional_labels: bool = option(
+        False, help="take fractions for graded labels; they are refused otherwise: scores are no labels", shared=True
+    )

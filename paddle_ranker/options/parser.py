@@ -6,12 +6,13 @@ import argparse
 import dataclasses
 import os
 import re
+import sys
 import textwrap
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Optional, TypeVar
 
-from paddle_ranker.errors import UsageError
-from paddle_ranker.option_fields import (
+from paddle_ranker.errors import UsageError, did_you_mean
+from paddle_ranker.options.declare import (
     REQUIRED,
     Options,
     annotations_of,
@@ -22,9 +23,55 @@ from paddle_ranker.option_fields import (
     value_type,
 )
 
+OptionsT = TypeVar("OptionsT", bound=Options)
 _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
 _EXAMPLE = re.compile(r"^\s*((?:paddle-ranker|python) .*)$", re.M)
 _WIDTH = 100  # of the text above and below the options
+
+
+def parse_options(
+    options_class: type[OptionsT], argv: Optional[Sequence[str]], prog: str, description: str
+) -> OptionsT:
+    """Parse `argv` (default: the process's own arguments) into `options_class`.
+
+    Raises `UsageError` for anything that is not understood. `--help` prints and exits with 0.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    side_by_side = takes_side_by_side(options_class, arguments)
+    parser = build_parser(options_class, prog, description, side_by_side=side_by_side)
+    if side_by_side:
+        arguments = set_claimed_apart(options_class, arguments)
+    # Intermixed: else one that may be left out is, where an option stands between it and the one before.
+    namespace, unknown = parser.parse_known_intermixed_args(arguments)
+    if unknown:
+        known = [name for action in parser._actions for name in action.option_strings]
+        raise UsageError(
+            f"unknown option {unknown[0]}{did_you_mean(unknown[0].split('=')[0], known)}; see {prog} --help"
+        )
+    values = vars(namespace)
+    values.pop("_given", None)
+    for name, value in values.items():
+        if isinstance(value, list):
+            values[name] = tuple(value) or None
+    return options_class(**values)
+
+
+def options_from(options_class: type[OptionsT], **values: Any) -> OptionsT:
+    """Return the options of a call from Python, by any of the names that the command line has for each.
+
+    Raises `UsageError` as the command does: for an unknown name, one option under two names, a wrong value.
+    """
+    fields = {name[2:]: field for field in fields_of(options_class) for name in names_of(field)}
+    given: dict[str, Any] = {}
+    named: dict[str, str] = {}
+    for name, value in values.items():
+        if name not in fields:
+            raise UsageError(f"unknown option {name}{did_you_mean(name, list(fields))}")
+        field = fields[name].name
+        if field in given and given[field] != value:
+            raise UsageError(f"{named[field]} {given[field]} and {name} {value} are one option: give one value")
+        given[field], named[field] = value, name
+    return options_class(**given)
 
 
 class _Parser(argparse.ArgumentParser):

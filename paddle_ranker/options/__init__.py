@@ -1,0 +1,30 @@
+"""Make a command's parser, help and checks from one frozen dataclass.
+
+    @dataclass(frozen=True)
+    class EvaluateOptions(Options):
+        test_file: str = option(help="file to evaluate on")
+        batch_size: int = option(32, help="pairs a batch", minimum=1)
+
+    def main(argv: Optional[Sequence[str]] = None) -> int:
+        return run_command(evaluate, EvaluateOptions, argv, description="Evaluate a ranker.")
+
+An option without a default is required. `Options.__post_init__` checks types, ranges and choices and finds the files
+that patterns stand for, so that a caller from Python meets the same errors as one from the command line.
+
+One idea has one name in all commands: `--train`, `--test`, `--input`, `--model`, `--output`. A field that is called
+otherwise, as the published tutorial calls it, declares that as its `name`; its own stays as an alias.
+"""
+
+from paddle_ranker.options.command import run_command as run_command
+from paddle_ranker.options.declare import AUTO_DEVICE as AUTO_DEVICE
+from paddle_ranker.options.declare import DEVICE_HELP as DEVICE_HELP
+from paddle_ranker.options.declare import TAB as TAB
+from paddle_ranker.options.declare import DeviceOptions as DeviceOptions
+from paddle_ranker.options.declare import LabelOptions as LabelOptions
+from paddle_ranker.options.declare import Options as Options
+from paddle_ranker.options.declare import RowOptions as RowOptions
+from paddle_ranker.options.declare import ThreadOptions as ThreadOptions
+from paddle_ranker.options.declare import option as option
+from paddle_ranker.options.declare import redeclare as redeclare
+from paddle_ranker.options.parser import options_from as options_from
+from paddle_ranker.options.parser import parse_options as parse_options

@@ -1,0 +1,90 @@
+"""Run a command: from its arguments to an exit status."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, Callable, Optional, Union
+
+from paddle_ranker.errors import RankerError, error_on_its_way, is_full, one_line
+from paddle_ranker.interrupts import Interrupted, Interrupts, is_first_process, resume_line
+from paddle_ranker.options.declare import require_inputs
+from paddle_ranker.options.parser import OptionsT, parse_options
+from paddle_ranker.registry import load_named_plugins
+
+
+def run_command(
+    run: Callable[[OptionsT], Optional[int]],
+    options_class: Union[type[OptionsT], Callable[[], type[OptionsT]]],
+    argv: Optional[Sequence[str]],
+    description: str,
+    prog: Optional[str] = None,
+) -> int:
+    """Parse the options, call `run` with them, and turn every error into one line and an exit status.
+
+    0: done; 1: failed; 2: wrong usage; 130: interrupted. `--debug` shows the traceback as well. `options_class` may be
+    a function that returns the class, where plugins add options.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    prog = prog or os.path.basename(sys.argv[0])
+    with Interrupts().taken() as interrupts:
+        debug = "--debug" in arguments
+        try:
+            load_named_plugins()
+            found = options_class if isinstance(options_class, type) else options_class()
+            options: Any = parse_options(found, arguments, prog, description)
+            debug = options.debug
+            require_inputs(options)
+            status = run(options) or 0
+            sys.stdout.flush()  # what goes wrong with the last of the output is an error like any other
+            return status
+        except BrokenPipeError:  # the reader (`head`) has enough
+            _forget_unwritten_output()
+            return 0
+        except KeyboardInterrupt as interrupt:
+            if debug:
+                traceback.print_exc()
+            error = error_on_its_way(interrupt)
+            return _report(prog, error) if error else _report_interrupt(prog, arguments, interrupt)
+        except Exception as error:
+            if isinstance(error, OSError):
+                _forget_unwritten_output()
+                if is_full(error) and error.filename is None and _output_can_be_full():
+                    error.filename = "standard output"
+            if debug:
+                traceback.print_exc()
+            # What an interruption broke, or what library code made of it, is no error.
+            return _report_interrupt(prog, arguments, error) if interrupts.received else _report(prog, error)
+
+
+def _report(prog: str, error: Exception) -> int:
+    print(f"{prog}: error: {one_line(error)}", file=sys.stderr)
+    return error.exit_status if isinstance(error, RankerError) else 1
+
+
+def _report_interrupt(prog: str, arguments: Sequence[str], interrupt: BaseException) -> int:
+    where = str(interrupt) if isinstance(interrupt, KeyboardInterrupt) else ""
+    print(f"{prog}: interrupted{f' ({where})' if where else ''}", file=sys.stderr)
+    if isinstance(interrupt, Interrupted) and is_first_process():
+        print(f"to go on: {resume_line(prog, arguments)}", file=sys.stderr)
+    return 130
+
+
+def _forget_unwritten_output() -> None:
+    """Keep Python from trying once more, at its exit, to write what could not be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _output_can_be_full() -> bool:
+    """Return whether standard output is a file or a device: all else that is written names its file in an error."""
+    try:
+        mode = os.fstat(sys.stdout.fileno()).st_mode
+        return stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and not sys.stdout.isatty())
+    except (OSError, ValueError):
+        return False

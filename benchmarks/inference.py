@@ -23,7 +23,7 @@ from typing import Optional
 import numpy as np
 
 from benchmarks.harness.figures import write_report
-from benchmarks.harness.workers import Worker, Workers, leave_out, missing_packages, require_some
+from benchmarks.harness.workers import BEFORE, Worker, Workers, leave_out, missing_packages, require_some, with_baseline
 from benchmarks.inference_report import Measured, goals, shown_tables, values_of, write_plot
 from benchmarks.inference_systems import EXPORT_PACKAGES, SYSTEMS, System
 from benchmarks.inputs import ROOT, PeerOptions, chosen, graded_pairs_and_vocabulary, parse_numbers
@@ -114,7 +114,9 @@ def available(options: InferenceBenchmarkOptions) -> list[System]:
         return sorted(found)
 
     found = leave_out(wanted, lacks)
-    return require_some([s for s in found if not s.name.endswith("_match")]) if options.model else found
+    if options.model:
+        found = require_some([s for s in found if not s.name.endswith("_match")])
+    return with_baseline(found, options.baseline)
 
 
 def prepare(
@@ -285,8 +287,8 @@ def _starts(options: InferenceBenchmarkOptions, result: Run, folder: Path, title
 def start_worker(system: System, folder: Path, threads: int, peer_python: str) -> Worker:
     """Start a system's process; its first answer says that it is ready."""
     python = peer_python if system.peer else sys.executable
-    command = [python, "-m", "benchmarks.peers.inference_worker", system.name, str(folder)]
-    return Worker(system.name, command, threads, folder / f"{system.name}.log")
+    command = [python, "-m", "benchmarks.peers.inference_worker", system.name.removeprefix(BEFORE), str(folder)]
+    return Worker(system.name, command, threads, folder / f"{system.name}.log", checkout=system.checkout)
 
 
 def start_matrix_products(folder: Path, threads: int, peer_python: str) -> Optional[Worker]:

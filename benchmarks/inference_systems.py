@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Optional
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class System:
     slow_start: compiling takes its time; it is started once
     texts: encoding the texts is part of what is timed
     baseline: this toolkit has to be faster by a factor; None: it is shown, no more
+    checkout: whose code runs; None: this one's
     """
 
     name: str
@@ -29,6 +31,7 @@ class System:
     slow_start: bool = False
     texts: bool = False
     baseline: bool = False
+    checkout: Optional[str] = None
 
     @property
     def ours(self) -> bool:

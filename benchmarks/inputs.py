@@ -25,7 +25,16 @@ class GradedPairsOptions(Options):
 
 
 @dataclass(frozen=True)
-class PeerOptions(GradedPairsOptions):
+class BaselineOptions(GradedPairsOptions):
+    """And another checkout of this project."""
+
+    baseline: Optional[str] = option(
+        None, help="folder of another checkout of this project, whose systems take turns with those of this one"
+    )
+
+
+@dataclass(frozen=True)
+class PeerOptions(BaselineOptions):
     """And beside whom."""
 
     model: Optional[str] = option(

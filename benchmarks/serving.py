@@ -23,7 +23,7 @@ from typing import Optional
 import numpy as np
 
 from benchmarks.harness.figures import write_report
-from benchmarks.harness.workers import Worker, leave_out, missing_packages
+from benchmarks.harness.workers import Worker, leave_out, missing_packages, with_baseline
 from benchmarks.inputs import PeerOptions, chosen, parse_numbers
 from benchmarks.serving_connections import connect
 from benchmarks.serving_dialects import DIALECTS, OK
@@ -40,7 +40,7 @@ from paddle_ranker.scoring.engines.registry import exported_engines
 TOLERANCE = 1e-5
 _HOST = "127.0.0.1"
 _WARM_UP_SECONDS = 2.0  # of each load, before the rounds
-_OURS = "ours"
+_OURS, _BEFORE = "ours", "before"
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ def available(options: ServingBenchmarkOptions) -> list[System]:
     wanted = [system for system in SYSTEMS if system.name in names]
     needed = sorted({package for system in wanted for package in system.packages})
     missing = missing_packages(options.peer_python, needed) if needed else set()
-    return leave_out(wanted, lambda system: sorted(missing & set(system.packages)))
+    found = leave_out(wanted, lambda system: sorted(missing & set(system.packages)))
+    return with_baseline(found, options.baseline)
 
 
 def measure(
@@ -137,7 +138,7 @@ def measure(
             key = server_of(system)
             if key not in servers:
                 command = _command(options, system, folder, threads)
-                servers[key] = stack.enter_context(started(key, command, folder, threads))
+                servers[key] = stack.enter_context(started(key, command, folder, threads, checkout=system.checkout))
         engine = _engine_alone(options, folder, threads)
         stack.callback(engine.close)
         engine.answer()
@@ -150,12 +151,14 @@ def measure(
 
 
 def server_of(system: System) -> str:
-    """Return which server answers a system's requests: ours speaks all of its dialects."""
+    """Return which server answers a system's requests: ours speaks all of its dialects, as that of before does."""
+    if system.checkout:
+        return _BEFORE
     return _OURS if system.ours else system.name
 
 
 def _command(options: ServingBenchmarkOptions, system: System, folder: Path, threads: int) -> list[str]:
-    if not system.ours:
+    if system.module is not None:
         return peer_command(system, options.peer_python, folder, threads)
     how = ["--engine", options.engine, "--cpu_threads", str(threads), "--workers", str(options.workers)]
     return serve_command(folder / EXPORTED, *how, "--log_requests", "false")

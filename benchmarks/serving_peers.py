@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from benchmarks.inputs import ROOT
-from paddle_ranker import runtime
+from benchmarks.harness.workers import process_environment
 from paddle_ranker.errors import RankerError
 
 _ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)")
@@ -27,6 +26,7 @@ class System:
     dialect: how it is asked
     module: of a peer's server; None: this toolkit's
     packages: that the peer's environment must have
+    checkout: whose code runs; None: this one's
     """
 
     name: str
@@ -34,10 +34,11 @@ class System:
     dialect: str = "rerank"
     module: Optional[str] = None
     packages: tuple[str, ...] = ()
+    checkout: Optional[str] = None
 
     @property
     def ours(self) -> bool:
-        return self.module is None
+        return self.module is None and self.checkout is None
 
 
 SYSTEMS = (
@@ -106,19 +107,25 @@ def _memory_mb(pid: int) -> float:
 
 @contextmanager
 def started(
-    name: str, command: Sequence[str], folder: Path, threads: int, stderr: Optional[Path] = None
+    name: str,
+    command: Sequence[str],
+    folder: Path,
+    threads: int,
+    stderr: Optional[Path] = None,
+    checkout: Optional[str] = None,
 ) -> Iterator[ServerProcess]:
     """Start a server's command, wait until it says where it answers, and end it with the block.
 
     Args:
         stderr: where its log goes; default: a file in `folder`.
+        checkout: the folder of the checkout whose code runs; default: this one.
     """
-    variables = {"PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false", "GLOG_minloglevel": "2"}
-    environment = {**os.environ, **variables, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    environment.pop(runtime.MATH_VARIABLE, None)  # as installed: ours chooses by itself
+    environment = process_environment(threads, checkout)
     log = stderr or folder / f"{name}.log"
     with log.open("ab" if stderr else "wb") as stream:
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=stream, text=True)
+        process = subprocess.Popen(
+            command, env=environment, cwd=checkout, stdout=subprocess.PIPE, stderr=stream, text=True
+        )
     try:
         yield ServerProcess(name, process, log)
     finally:

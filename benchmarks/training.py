@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 from benchmarks.harness.figures import Speeds, print_speeds
-from benchmarks.harness.workers import Worker, Workers, require_some
-from benchmarks.inputs import GradedPairsOptions, chosen, graded_pairs_and_vocabulary
+from benchmarks.harness.workers import BEFORE, Worker, Workers, current, require_some, with_baseline
+from benchmarks.inputs import BaselineOptions, chosen, graded_pairs_and_vocabulary
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option, run_command
@@ -59,6 +59,11 @@ class System:
     title: str
     fast_math: bool = False  # tell Paddle's math library which code path to take; this toolkit does it by itself
     padded: bool = False  # every batch costs the same
+    checkout: Optional[str] = None  # whose code runs; None: this one's
+
+    @property
+    def ours(self) -> bool:
+        return self.name.startswith("ours")
 
 
 SYSTEMS = [
@@ -73,7 +78,7 @@ SYSTEMS = [
 
 
 @dataclass(frozen=True)
-class TrainingBenchmarkOptions(GradedPairsOptions):
+class TrainingBenchmarkOptions(BaselineOptions):
     """Options of `python -m benchmarks.training`."""
 
     shapes: str = option("nano,medium", help=f"encoders, comma-separated, from {', '.join(SHAPES)}")
@@ -93,12 +98,14 @@ def run(options: TrainingBenchmarkOptions) -> None:
     if find_spec("torch") is None and any(system.name.startswith("torch") for system in systems):
         print(f"PyTorch is not installed, so its rows are left out; to have them: {TORCH_INSTALL}")
         systems = [system for system in systems if not system.name.startswith("torch")]
-    require_some(systems)
+    systems = with_baseline(require_some(systems), options.baseline)
+    compared = {s.title: now.title for s in systems for now in [current(systems, s)] if now}
     for shape in shapes:
         with tempfile.TemporaryDirectory() as folder:
             work = prepare(options, shape, Path(folder))
             print(f"{shape}: {work}, threads: {options.threads}, rounds: {options.rounds}", flush=True)
-            print_speeds(measure(systems, options, Path(folder)), "triples", width=40, digits=1)
+            speeds = measure(systems, options, Path(folder))
+            print_speeds(speeds, "triples", width=40, digits=1, compared=compared)
 
 
 def prepare(options: TrainingBenchmarkOptions, shape: str, folder: Path) -> str:
@@ -153,7 +160,7 @@ def measure(systems: Sequence[System], options: TrainingBenchmarkOptions, folder
             environment: dict[str, str] = {}
             if system.fast_math:
                 runtime.choose_math_path(environment, loaded={})
-            workers.add(start_worker(system.name, folder, options.threads, environment))
+            workers.add(start_worker(system.name, folder, options.threads, environment, system.checkout))
         for number in range(options.rounds + 1):  # the first one is the warm-up
             for name, answer in workers.take_turns(lambda name: 1 if by_name[name].padded else options.steps):
                 if number:
@@ -161,7 +168,9 @@ def measure(systems: Sequence[System], options: TrainingBenchmarkOptions, folder
     return speeds
 
 
-def start_worker(system: str, folder: Path, threads: int, environment: Mapping[str, str]) -> Worker:
+def start_worker(
+    system: str, folder: Path, threads: int, environment: Mapping[str, str], checkout: Optional[str] = None
+) -> Worker:
     """Start a process that trains as a system does; it answers once when it is ready, and then after each round.
 
     An answer holds the round's `triples`, `seconds` and `cpu_seconds`.
@@ -171,14 +180,16 @@ def start_worker(system: str, folder: Path, threads: int, environment: Mapping[s
         folder: where its work is.
         threads: of its matrix products.
         environment: further variables.
+        checkout: the folder of the checkout whose code runs; default: this one.
     """
     return Worker(
         system,
-        [sys.executable, "-m", "benchmarks.peers.training_worker", system, str(folder)],
+        [sys.executable, "-m", "benchmarks.peers.training_worker", system.removeprefix(BEFORE), str(folder)],
         threads,
         folder / f"{system}_{threads}.log",
         environment,
         hint="leave it out with --systems, or free some memory",
+        checkout=checkout,
     )
 
 

@@ -56,12 +56,17 @@ def median_and_range(values: Sequence[float], digits: int) -> str:
     return f"{statistics.median(values):.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
 
 
-def print_speeds(speeds: Mapping[str, Speeds], unit: str, *, width: int, digits: int) -> None:
-    """Print the speeds of systems by title, and how many times as fast the first one is, round by round."""
+def print_speeds(
+    speeds: Mapping[str, Speeds], unit: str, *, width: int, digits: int, compared: Mapping[str, str] = {}
+) -> None:
+    """Print the speeds of systems by title, and how many times as fast the first one is, round by round.
+
+    `compared` names rows that another one than the first is compared with.
+    """
     titles = list(speeds)
-    first = speeds[titles[0]]
     print(f"{'':{width}}{unit + '/s':>24}{'ratio':>20}{'a processor s':>16}{'ratio':>8}")
     for title, own in speeds.items():
+        first = speeds[compared.get(title, titles[0])]
         ratios = [a / b for a, b in zip(first.by_clock, own.by_clock)]
         of_processor = statistics.median(a / b for a, b in zip(first.by_processor, own.by_processor))
         print(
@@ -69,6 +74,8 @@ def print_speeds(speeds: Mapping[str, Speeds], unit: str, *, width: int, digits:
             f"{statistics.median(own.by_processor):>16,.{digits}f}{of_processor:>8.2f}"
         )
     print(f"ratio: {titles[0]} against the row; above 1 it is the faster one")
+    if compared:
+        print("ratio of a row of the other checkout: the same system of this one against it")
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Protocol, TypeVar
+from typing import Any, Callable, ClassVar, Optional, Protocol, TypeVar
 
 from benchmarks.inputs import ROOT
 from paddle_ranker import runtime
@@ -18,14 +19,63 @@ from paddle_ranker.errors import RankerError, UsageError
 INSTALL = "python -m venv PEERS && PEERS/bin/python -m pip install -r requirements/peers.in"
 
 
-class Named(Protocol):
-    """A system that is measured, a row of a table."""
+BEFORE = "before_"  # begins the names of the systems of another checkout
+
+
+class System(Protocol):
+    """A system that is measured, a row of a table: a frozen dataclass.
+
+    Its `checkout` is the folder of another checkout of this project that it runs from; None: this one.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def checkout(self) -> Optional[str]: ...
+    @property
+    def ours(self) -> bool: ...
 
 
-S = TypeVar("S", bound=Named)
+S = TypeVar("S", bound=System)
+
+
+def with_baseline(systems: Sequence[S], checkout: Optional[str]) -> list[S]:
+    """Return the systems, each of this toolkit's followed by the same one of another checkout, `before_NAME`.
+
+    Raises `UsageError` where the folder `checkout` is none; adds nothing where it is None.
+    """
+    if checkout is None:
+        return list(systems)
+    folder = Path(checkout).resolve()
+    if not all((folder / part / "__init__.py").is_file() for part in ("paddle_ranker", "benchmarks")):
+        raise UsageError(f"--baseline {checkout}: no checkout of this project; name the folder of its README.md")
+    found = []
+    for system in systems:
+        found.append(system)
+        if system.ours:
+            title = f"before: {system.title.removeprefix('ours: ')}"
+            found.append(replace(system, name=BEFORE + system.name, title=title, checkout=str(folder)))
+    return found
+
+
+def current(systems: Sequence[S], system: S) -> Optional[S]:
+    """Return the system of this checkout that one of another checkout is compared with; None for others."""
+    return next((s for s in systems if system.checkout and BEFORE + s.name == system.name), None)
+
+
+def process_environment(threads: int, checkout: Optional[str] = None) -> dict[str, str]:
+    """Return the variables of a process with so many threads that runs this checkout's code, or another's.
+
+    `python -m` looks into the current folder first, so a process of another checkout has to start in its folder.
+    """
+    own = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    own.pop(runtime.MATH_VARIABLE, None)  # as installed: this toolkit's processes choose the math library's path
+    own.update({"GLOG_minloglevel": "2", "PYTHONPATH": checkout or str(ROOT), "TOKENIZERS_PARALLELISM": "false"})
+    return own
 
 
 class Worker:
@@ -37,6 +87,7 @@ class Worker:
         log: a file for what else it says.
         environment: further variables.
         hint: what to do where it ends too early.
+        checkout: the folder of the checkout whose code runs; default: this one.
     """
 
     def __init__(
@@ -48,17 +99,16 @@ class Worker:
         environment: Mapping[str, str] = {},
         *,
         hint: str = "leave it out with --systems",
+        checkout: Optional[str] = None,
     ):
         self.name, self._hint = name, hint
-        own = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        # As installed: this toolkit's own processes choose the math library's path by themselves.
-        own.pop(runtime.MATH_VARIABLE, None)
-        own.update({"GLOG_minloglevel": "2", "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false", **environment})
+        own = {**process_environment(threads, checkout), **environment}
         self._log = log.open("w+", encoding="utf-8")
         self.started = time.perf_counter()
         self._process = subprocess.Popen(
-            list(command), env=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
-        )
+            list(command), env=own, cwd=checkout, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
+            text=True,
+        )  # fmt: skip
 
     def begin(self, what: object) -> None:
         """Send a line: a value as it is printed, a dictionary as JSON."""

@@ -80,6 +80,7 @@ def test_only_the_package_and_its_facts(installed: Environment) -> None:
     package = installed.packages / "paddle_ranker"
     assert (package / "py.typed").is_file() and (package / "serving/paddle/protos/descriptors.binpb").is_file()
     assert (package / "encoding/unicode/table.json").is_file()
+    assert (package / "evaluation/report/page.html.j2").is_file()
 
 
 def test_holds_every_recipe_and_imports_none_from_a_checkout(installed: Environment) -> None:

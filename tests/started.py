@@ -1,4 +1,4 @@
-"""Servers as their users start them: a command in a process group of its own, its output kept, ended with the block."""
+"""Commands as their users start them: run to their end, or in a process group that ends with the block."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Callable
+
+from tests.conftest import REPOSITORY
 
 SECONDS = 180  # for what takes some seconds, on a machine that has much else to do
 
@@ -50,6 +53,12 @@ class Started:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def run_script(script: str, *arguments: object, cwd: Path, **keywords: Any) -> subprocess.CompletedProcess[str]:
+    """Run a Python file of the checkout in `cwd`, with arguments of any type, and return its end."""
+    line = [sys.executable, str(REPOSITORY / script), *map(str, arguments)]
+    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=SECONDS, **keywords)
 
 
 @contextlib.contextmanager

@@ -19,16 +19,10 @@ from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from paddle_ranker import Ranker
 from tests.conftest import REPOSITORY, Call
+from tests.started import run_script
 from tests.tiny import HAN, draw_words, write_encoder, write_ranker
 
 pytestmark = pytest.mark.server  # real processes: seconds each
-
-
-def run(command: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run `python cross_encoder/<command>.py` in `cwd`."""
-    script = REPOSITORY / "cross_encoder" / f"{command}.py"
-    line = [sys.executable, str(script), *map(str, arguments)]
-    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=180)
 
 
 @pytest.fixture
@@ -67,7 +61,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     """The save folder of a training through the command, and what it printed."""
     folder = tmp_path_factory.mktemp("trained")
     steps = ["--valid_steps", 10, "--save_steps", 5, "--logging_steps", 10]
-    done = run("train_ce", *training(data, *steps), cwd=folder)
+    done = run_script("cross_encoder/train_ce.py", *training(data, *steps), cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "checkpoint", done.stdout
 
@@ -90,7 +84,7 @@ def test_evaluation_agrees_with_scikit_learn_and_with_training(
 ) -> None:
     checkpoint, printed = trained
     arguments = ["--init_from_ckpt", checkpoint / "last", "--test_file", data / "dev.csv", "--device", "cpu"]
-    done = run("evaluate", *arguments, cwd=tmp_path)
+    done = run_script("cross_encoder/evaluate.py", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = [line.split("\t") for line in (data / "dev.csv").read_text(encoding="utf-8").splitlines()[1:]]
     scores = Ranker.load(checkpoint / "last").score([row[0] for row in rows], [row[1] for row in rows])
@@ -110,7 +104,7 @@ def parse(printed: str) -> list[dict[str, Any]]:
 def test_prediction_prints_the_best_titles_of_each_query(trained: tuple[Path, str], data: Path, tmp_path: Path) -> None:
     checkpoint, _ = trained
     files = ["--params_path", checkpoint / "best", "--test_set", data / "test.csv", "--device", "cpu"]
-    done = run("predict", *files, "--topk", 3, cwd=tmp_path)
+    done = run_script("cross_encoder/predict.py", *files, "--topk", 3, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = parse(done.stdout)
     assert [list(line) for line in lines] == [["text_a", "text_b", "recall_score", "pred_prob"]] * 18
@@ -202,12 +196,6 @@ def test_two_processes_train_on_whole_queries_what_one_would(data: Path, tmp_pat
     scores = [Ranker.load(tmp_path / name / "last").score(queries, titles) for name in ("alone", "together")]
     np.testing.assert_allclose(scores[1], scores[0], atol=1e-5)
     assert np.ptp(scores[0]) > 0.1
-
-
-def test_two_names_of_one_option_with_two_values(data: Path, tmp_path: Path) -> None:
-    done = run("train_ce", *training(data, "--valid_steps", 5, "--eval_step", 6), cwd=tmp_path)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "--valid_steps 5 and --eval_step 6 are one option: give one value" in done.stderr
 
 
 def test_bad_input_ends_in_one_line(data: Path, tmp_path: Path, call: Call) -> None:

@@ -90,6 +90,7 @@ def test_a_file_larger_than_a_chunk_is_read_whole(
     assert split.labels is not None and data.labels is not None
     assert split.labels.tolist() == data.labels.tolist() and split.queries.tolist() == data.queries.tolist()
     assert split.pairs.ids.tolist() == data.pairs.ids.tolist()
+    assert split.highest_label == data.highest_label == 2.0
 
 
 @pytest.mark.parametrize("text", ["bce", "ranknet_bce", "listnet+margin_mse"])
@@ -177,14 +178,6 @@ def test_a_teacher_alone_needs_no_two_classes(pair_encoder: PairEncoder) -> None
     assert len(encode_labels(rows, pair_encoder, loss=parse_loss("margin_mse"))) == 2
     with pytest.raises(DataError, match="one class only"):
         encode_labels(rows, pair_encoder, loss=parse_loss("margin_mse+bce"))
-
-
-def test_the_highest_label_is_that_of_the_whole_file(
-    data: EncodedExamples, pair_encoder: PairEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert data.highest_label == 2.0
-    monkeypatch.setattr("cross_encoder.data.chunks", lambda source: ([row] for row in source))
-    assert encode_labels(ROWS, pair_encoder).highest_label == 2.0
 
 
 def grouped(pair_encoder: PairEncoder, *labels: list[float]) -> EncodedExamples:

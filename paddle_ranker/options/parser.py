@@ -9,6 +9,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any, NoReturn, Optional, TypeVar
 
 from paddle_ranker.errors import UsageError, did_you_mean
@@ -36,20 +37,17 @@ def parse_options(
 
     Raises `UsageError` for anything that is not understood. `--help` prints and exits with 0.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    side_by_side = takes_side_by_side(options_class, arguments)
-    parser = build_parser(options_class, prog, description, side_by_side=side_by_side)
-    if side_by_side:
-        arguments = set_claimed_apart(options_class, arguments)
+    parser = build_parser(options_class, prog, description)
+    arguments = _end_files(options_class, sys.argv[1:] if argv is None else argv)
     # Intermixed: else one that may be left out is, where an option stands between it and the one before.
     namespace, unknown = parser.parse_known_intermixed_args(arguments)
     if unknown:
-        known = [name for action in parser._actions for name in action.option_strings]
+        named = [field for field in fields_of(options_class) if not field.metadata["positional"]]
+        known = ["--help", *(name for field in named for name in names_of(field))]
         raise UsageError(
             f"unknown option {unknown[0]}{did_you_mean(unknown[0].split('=')[0], known)}; see {prog} --help"
         )
     values = vars(namespace)
-    values.pop("_given", None)
     for name, value in values.items():
         if isinstance(value, list):
             values[name] = tuple(value) or None
@@ -88,13 +86,33 @@ def _parse_bool(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
 
 
-def build_parser(
-    options_class: type[Options], prog: str, description: str, *, side_by_side: bool = True
-) -> argparse.ArgumentParser:
+class _OneValue(argparse.Action):
+    """Store an option's value: two names of one option with different values are an error, not "the last wins"."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **declared: Any) -> None:
+        super().__init__(option_strings, dest, **declared)
+        self._given: dict[Optional[str], Any] = {}
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: Optional[str] = None,
+    ) -> None:
+        for other, value in self._given.items():
+            if other != option_string and value != values:
+                first, second = (" ".join(one) if isinstance(one, list) else one for one in (value, values))
+                raise UsageError(f"{other} {first} and {option_string} {second} are one option: give one value")
+        self._given[option_string] = values
+        setattr(namespace, self.dest, values)
+
+
+def build_parser(options_class: type[Options], prog: str, description: str) -> argparse.ArgumentParser:
     """Return the argparse parser of `options_class`: one `--name`, or one argument in order, for each of its fields.
 
-    In the help stand what is required, the command's own options, those shared by many, and at the end the examples:
-    the lines of the `description` that are commands. Without `side_by_side` an option takes one file or pattern.
+    The help shows what is required, the command's own options, those shared by many, and at the end the examples: the
+    lines of the `description` that are commands.
     """
     about = textwrap.fill(" ".join(description.partition("\n\n")[0].split()), _WIDTH)
     examples = "\n".join(f"  {line}" for line in _EXAMPLE.findall(description))
@@ -110,45 +128,34 @@ def build_parser(
     annotations = annotations_of(options_class)
     groups = {title: parser.add_argument_group(title) for title in ("required", "options")}
     for field in _in_order(options_class):
-        group = groups["required" if field.default is REQUIRED else "options"]
-        _add_argument(group, field, value_type(annotations[field.name]), side_by_side)
+        names, declared = _argument_of(field, value_type(annotations[field.name]))
+        groups["required" if field.default is REQUIRED else "options"].add_argument(*names, **declared)
     groups["options"].add_argument("-h", "--help", action="help", help="show this help")
     return parser
 
 
-def set_claimed_apart(options_class: type[Options], arguments: Sequence[str]) -> list[str]:
-    """Return the arguments so that an option's files end before what an argument without a name claims.
+def _end_files(options_class: type[Options], arguments: Sequence[str]) -> list[str]:
+    """End an option's files before the arguments without a name: `--test a.tsv b.tsv B` as `--test=a.tsv:b.tsv B`.
 
-    `compare A --test dev.tsv B` has always compared A with B; `compare A B --test dev.tsv more.tsv` has two test files.
+    argparse gives an option all that follows up to the next one, and cannot be told where to stop. An option takes one
+    file where arguments that are required do not all stand before the options: `blend --train a.tsv RANKER DEV_FILE
+    TARGET`; else it stops at what such an argument claims: `compare A --test dev.tsv B` compares A with B.
     """
-    claims = next((field.metadata["claims"] for field in fields_of(options_class) if field.metadata["claims"]), None)
-    of_files = {name for field in fields_of(options_class) if field.metadata["files"] for name in names_of(field)}
-    made: list[str] = []
-    rest = list(arguments)
-    while rest:
-        made.append(rest.pop(0))
-        if claims is None or made[-1] not in of_files:
-            continue
-        count = next((place for place, text in enumerate(rest) if _is_option(text)), len(rest))
-        kept = next((place for place in range(1, count) if claims(rest[place])), count)
-        if kept < count:
-            made[-1] += "=" + os.pathsep.join(rest[:kept])
-            del rest[:kept]
+    fields, made = fields_of(options_class), list(arguments)
+    of_files = {name for field in fields if field.metadata["files"] for name in names_of(field)}
+    needed = sum(field.metadata["positional"] and field.default is REQUIRED for field in fields)
+    claims = next((field.metadata["claims"] for field in fields if field.metadata["claims"]), lambda text: False)
+    one_file = len(list(takewhile(_is_value, made))) < needed
+    for place in reversed([place for place, text in enumerate(made) if text in of_files]):
+        files = list(takewhile(_is_value, made[place + 1 :]))
+        kept = next((count for count in range(1, len(files)) if one_file or claims(files[count])), len(files))
+        if kept < len(files):
+            made[place : place + 1 + kept] = [f"{made[place]}={os.pathsep.join(files[:kept])}"]
     return made
 
 
-def takes_side_by_side(options_class: type[Options], arguments: Sequence[str]) -> bool:
-    """Return whether an option takes all the files that follow it: `--test a.tsv b.tsv`.
-
-    Not where arguments without a name must follow: `blend --train a.tsv RANKER DEV_FILE TARGET`.
-    """
-    needed = sum(field.metadata["positional"] and field.default is REQUIRED for field in fields_of(options_class))
-    leading = next((place for place, text in enumerate(arguments) if _is_option(text)), len(arguments))
-    return leading >= needed
-
-
-def _is_option(text: str) -> bool:
-    return text.startswith("-") and text != "-"
+def _is_value(text: str) -> bool:
+    return text == "-" or not text.startswith("-")
 
 
 def _in_order(options_class: type[Options]) -> list[dataclasses.Field[Any]]:
@@ -172,42 +179,25 @@ def _usage(options_class: type[Options], prog: str) -> str:
     return " ".join([prog, *parts, "[options]"])
 
 
-def _add_argument(group: argparse._ArgumentGroup, field: dataclasses.Field[Any], kind: Any, side_by_side: bool) -> None:
-    """Add the argument of one field."""
+def _argument_of(field: dataclasses.Field[Any], kind: Any) -> tuple[list[str], dict[str, Any]]:
+    """Return what argparse's `add_argument` is given for one field: its names, and the rest."""
     required, of_files = field.default is REQUIRED, field.metadata["files"]
+    many = of_files or field.metadata["several"]
     text = help_of(field).replace("%", "%%") + (" (one or more; patterns)" if of_files else "")
-    choices = list(map(str, field.metadata["choices"]))
     if field.metadata["positional"]:
-        many: dict[str, Any] = {"type": str, "nargs": "+"} if field.metadata["several"] or of_files else {"type": kind}
-        if not required:
-            many.update(nargs="*" if of_files else "?", default=field.default)
-        group.add_argument(field.name, help=text, metavar=shown_name(field), **many)
-        return
+        nargs = ("+" if required else "*") if many else (None if required else "?")
+        default = None if required else field.default
+        declared = {"type": str if many else kind, "nargs": nargs, "default": default, "metavar": shown_name(field)}
+        return [field.name], {"help": text, **declared}
     if not required and field.default not in (None, ()):
         text += f" (default: {str(field.default).replace('%', '%%')})"
-    arguments: dict[str, Any] = {"dest": field.name, "help": text, "default": field.default, "required": required}
     if kind is bool:  # `--flag` alone means true; `--flag false` works too
-        arguments.update(type=_parse_bool, nargs="?", const=True, metavar="true|false")
-    elif of_files:
-        arguments.update(type=str, nargs="+" if side_by_side else None, metavar="FILE")
-    elif field.metadata["several"]:
-        arguments.update(type=str, nargs="+")
+        declared = {"type": _parse_bool, "nargs": "?", "const": True, "metavar": "true|false"}
+    elif many:
+        declared = {"nargs": "+", "metavar": "FILE" if of_files else None}
     else:
-        arguments.update(type=kind, metavar=kind.__name__.upper())
-    if choices:
-        arguments["metavar"] = "{" + ",".join(choices) + "}"
-    names = names_of(field)
-    action = group.add_argument(*names, **arguments)
-    if len(names) > 1:  # two names of one option with different values are an error, not "the last wins"
-        action.__class__ = _OneValue
-
-
-class _OneValue(argparse._StoreAction):
-    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
-        given = namespace.__dict__.setdefault("_given", {}).setdefault(self.dest, {})
-        for other, value in given.items():
-            if other != option_string and value != values:
-                first, second = (" ".join(one) if isinstance(one, list) else one for one in (value, values))
-                raise UsageError(f"{other} {first} and {option_string} {second} are one option: give one value")
-        given[option_string] = values
-        setattr(namespace, self.dest, values)
+        declared = {"type": kind, "metavar": kind.__name__.upper()}
+    if field.metadata["choices"]:
+        declared["metavar"] = "{" + ",".join(map(str, field.metadata["choices"])) + "}"
+    stored = {"action": _OneValue, "dest": field.name, "default": field.default, "required": required}
+    return names_of(field), {"help": text, **stored, **declared}

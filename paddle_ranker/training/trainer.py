@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
-from typing import Optional
+from enum import Enum, auto
+from typing import NamedTuple, Optional
 
 import numpy as np
 import paddle
@@ -15,6 +16,7 @@ from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.batching import PACKING, BatchPlan, count_batches, mean_fill, training_batches
 from paddle_ranker.errors import RankerError, is_interrupt
 from paddle_ranker.interrupts import Interrupted, StopRequest
+from paddle_ranker.metrics.ranking import Integers
 from paddle_ranker.training.checkpoints import RunFolder
 from paddle_ranker.training.log import Clock
 from paddle_ranker.training.optimizer import gradient_norm, gradients_of, make_optimizer, scale_gradients
@@ -22,6 +24,8 @@ from paddle_ranker.training.options import TrainingOptions
 from paddle_ranker.training.precision import Precision
 from paddle_ranker.training.state import Progress, SavedState, check_identity, refuse_differences, write_state
 from paddle_ranker.training.task import FitResult, Task
+
+MOST_MEANS = 8  # beside the loss: processes whose part of a batch is empty do not know how many there are
 
 
 def fit(
@@ -51,6 +55,32 @@ def fit(
             trainer.close()
 
 
+class _Stop(Enum):
+    """Why a training stops after a step. The first three finish it; `--resume` goes on after the other two.
+
+    A training that has diverged stops with an error.
+    """
+
+    STEPS_DONE = auto()  # all of them, of the epochs or of --max_steps
+    NO_IMPROVEMENT = auto()  # --early_stopping
+    OBSERVER = auto()  # what watches the evaluations, `Task.on_evaluation`, says so
+    INTERRUPTED = auto()  # by a signal, to any of the processes
+    OUT_OF_TIME = auto()  # --max_minutes
+
+    @property
+    def finishes(self) -> bool:
+        """Whether there is nothing left to go on with."""
+        return self in (_Stop.STEPS_DONE, _Stop.NO_IMPROVEMENT, _Stop.OBSERVER)
+
+
+class _AfterStep(NamedTuple):
+    """What to do after a step."""
+
+    save: bool
+    scheduled: bool  # what is saved is a scheduled checkpoint
+    stop: Optional[_Stop]  # None: go on
+
+
 class _Trainer:
     """A training in its process; the arguments are those of `fit`, and `stop`. Attribute: `done`, where it stands."""
 
@@ -63,7 +93,9 @@ class _Trainer:
         stop: StopRequest,
     ) -> None:
         self.task, self.options, self.processes = task, options, processes
-        self.stop, self._all_stop = stop, False
+        self._stop_request = stop
+        self._signal_in_any_process = False
+        self._observer_says_stop = False
         parts = processes.size * options.gradient_accumulation_steps
         grouped = task.examples.groups is not None
         # As it began: runs of before groups were packed as now do not say how they were.
@@ -87,7 +119,7 @@ class _Trainer:
         self.identity = {**task.identity, "total_steps": self.total_steps, "processes": processes.size}
         if grouped and packing > 1:
             self.identity["packing"] = packing
-        self.done, self.is_stopped = Progress(), False
+        self.done = Progress()
         if resumed:
             if not options.force_resume:
                 refuse_differences(resumed, check_identity(resumed, self.identity))
@@ -107,40 +139,32 @@ class _Trainer:
 
     def train(self) -> FitResult:
         """Train until the steps are done, the options say stop, or something goes wrong; return where it ended."""
-        task, options, done, examples_before = self.task, self.options, self.done, self.done.examples
-        task.network.train()
+        done = self.done
+        examples_before = done.examples
+        self.task.network.train()
         for epoch, number, batch in self._batches():
             means = self._backward(batch)
-            learning_rate, norm, scale = self._step(batch, means["loss"])
-            done.step, done.epoch, done.batches = done.step + 1, epoch, number
+            rates = self._update(batch, means["loss"])
+            done.step += 1
+            done.epoch = epoch
+            done.batches = number
             done.examples += sum(map(len, batch))
             self.bar.update()
-
-            if self.folder and done.step % options.logging_steps == 0:
-                more = {"learning_rate": learning_rate, "gradient_norm": norm, "loss_scale": scale,
-                        "examples": done.examples, "seconds": self.clock.seconds()}  # fmt: skip
+            if self.folder and done.step % self.options.logging_steps == 0:
+                more = {**rates, "examples": done.examples, "seconds": self.clock.seconds()}
                 speed = self.clock.rate(done.step)
-                self.folder.log.step(done.step, epoch, number, shown=task.describe(means), more=more, speed=speed)
+                shown = self.task.describe(means)
+                self.folder.log.step(done.step, epoch, number, shown=shown, more=more, speed=speed)
 
-            final = done.step >= self.total_steps
-            improved = (final or done.step % options.eval_step == 0) and self._evaluate()
-            done.finished = final or self.is_stopped or 0 < options.early_stopping <= done.without_improvement
-            if done.finished and self.precision.skipped == done.step:
-                raise RankerError(self._nothing_learned())
-            # Without an evaluation of its own: a run in several pieces ends as one in a single piece.
-            out_of_time = options.max_minutes > 0 and self.processes.any(
-                self.clock.seconds_here() >= 60 * options.max_minutes
-            )
-            interrupted = self._is_interrupted()
-            stop, scheduled = done.finished or out_of_time or interrupted, done.step % options.save_step == 0
-            if stop or scheduled or improved:
-                self._save(scheduled)
-            if interrupted and not done.finished:
+            after = self._after_step()
+            if after.save:
+                self._save(after.scheduled)
+            if after.stop is _Stop.INTERRUPTED:
                 self._await_the_save()
                 raise self.interrupted(done.step)
-            if stop:
+            if after.stop:
                 break
-            if scheduled or improved:
+            if after.save:
                 self.processes.wait()  # while the first one writes a checkpoint, which may take a slow disk minutes
         return FitResult(
             steps=done.step,
@@ -154,21 +178,138 @@ class _Trainer:
             skipped=self.precision.skipped,
         )
 
+    def _batches(self) -> Iterator[tuple[int, int, list[Integers]]]:
+        """Yield (epoch, batch in the epoch, the batch's parts), counted from 1, after those that are done."""
+        if self.done.finished or self.done.step >= self.total_steps:
+            return
+        skip = self.done.batches
+        for epoch in range(self.done.epoch, self.options.epochs + 1):
+            self.task.begin_epoch(epoch)
+            for number, batch in enumerate(training_batches(self.task.examples, self.plan, epoch, skip), skip + 1):
+                yield epoch, number, batch
+            skip = 0
+
+    def _backward(self, batch: list[Integers]) -> dict[str, float]:
+        """Compute the gradients of the batch's mean loss, times the loss scale; return that loss and further means.
+
+        Each process computes its parts of the batch one after another; the gradients of all parts are summed, and so
+        are the means, and with them whether a signal came: all processes stop after the same step, at no cost.
+        """
+        examples, network, step = self.task.examples, self.task.network, self.done.step + 1
+        whole = sum(examples.weight(part) for part in batch if len(part))
+        names = ["loss"]
+        sums = np.zeros(2 + MOST_MEANS)  # how many processes had a signal; the loss; further means
+        for place in range(self.processes.rank, len(batch), self.processes.size):
+            part = batch[place]
+            if not len(part):
+                continue
+            # Dropout follows from the seed, the step and the part alone: not from what was drawn before, and not from
+            # which process computes the part.
+            paddle.seed(int(np.random.SeedSequence([self.options.seed, step, place]).generate_state(1)[0]))
+            with self.precision.forward():
+                loss, means = examples.loss(network, part)
+            if len(means) > MOST_MEANS:
+                raise ValueError(f"{len(means)} means beside the loss ({', '.join(means)}): at most {MOST_MEANS} fit")
+            share = examples.weight(part) / whole
+            (loss * (share * self.precision.scale)).backward()
+            names = ["loss", *means]
+            sums[1 : 1 + len(names)] += share * np.array([float(loss), *means.values()])
+        self.processes.sum_gradients(network)
+        sums[0] = self._stop_request.asked
+        sums = self.processes.sum(sums)
+        self._signal_in_any_process = bool(sums[0])
+        return dict(zip(names, sums[1:].tolist()))
+
+    def _update(self, batch: list[Integers], loss: float) -> dict[str, float]:
+        """Make the optimizer's step with the gradients; return its learning rate, gradient norm and loss scale.
+
+        Raises `RankerError` where the loss or the gradient is NaN or infinite.
+        """
+        if not math.isfinite(loss):
+            raise RankerError(self._not_finite("loss", loss, batch))
+        gradients = gradients_of(self.task.network)
+        scale, most = self.precision.scale, self.options.max_grad_norm
+        norm = gradient_norm(gradients) / scale
+        if self.precision.update(norm):
+            scale_gradients(gradients, (min(1.0, most / norm) if most and norm else 1.0) / scale)
+            self.optimizer.step()
+        elif self.precision.diverged:
+            raise RankerError(self._not_finite("gradient's norm", norm, batch))
+        learning_rate = self.schedule.get_lr()
+        self.schedule.step()
+        self.optimizer.clear_grad()
+        return {"learning_rate": learning_rate, "gradient_norm": norm, "loss_scale": scale}
+
+    def _after_step(self) -> _AfterStep:
+        """Evaluate where it is time; return what to do next, the same in every process."""
+        step = self.done.step
+        evaluate = step >= self.total_steps or step % self.options.eval_step == 0
+        is_best = evaluate and self._evaluate()
+        stop = self._why_stop()
+        self.done.finished = stop is not None and stop.finishes
+        if self.done.finished and self.precision.skipped == step:
+            raise RankerError(self._nothing_learned())
+        # No stop is an evaluation of its own: a run in several pieces ends as one in a single piece.
+        scheduled = step % self.options.save_step == 0
+        return _AfterStep(save=scheduled or is_best or stop is not None, scheduled=scheduled, stop=stop)
+
+    def _why_stop(self) -> Optional[_Stop]:
+        done, options, clock = self.done, self.options, self.clock
+        if done.step >= self.total_steps:
+            return _Stop.STEPS_DONE
+        if 0 < options.early_stopping <= done.without_improvement:
+            return _Stop.NO_IMPROVEMENT
+        if self._observer_says_stop:
+            return _Stop.OBSERVER
+        # A signal to one of several processes counts once all of them know of it.
+        if self._stop_request.asked if self.processes.size == 1 else self._signal_in_any_process:
+            return _Stop.INTERRUPTED
+        if options.max_minutes > 0 and self.processes.any(clock.seconds_here() >= 60 * options.max_minutes):
+            return _Stop.OUT_OF_TIME
+        return None
+
+    def _evaluate(self) -> bool:
+        """Evaluate; return whether it is the best evaluation so far."""
+        done, metric, sign = self.done, self.task.metric, -1.0 if self.task.lower_is_better else 1.0
+        with self.clock.paused():
+            done.last = {"step": done.step, **self.task.evaluate()}
+        improved = sign * done.last[metric] > (sign * done.best[metric] if done.best else -math.inf)
+        done.best = done.last if improved else done.best
+        done.without_improvement = 0 if improved else done.without_improvement + 1
+        if self.folder:
+            self.folder.log.evaluation(done.step, metric, done.last, lower_is_better=self.task.lower_is_better)
+        if self.task.on_evaluation is not None:
+            measures = {name: value for name, value in done.last.items() if name != "step"}
+            with self.clock.paused():
+                asked = bool(self.folder and self.task.on_evaluation(done.step, measures))
+            self._observer_says_stop = self.processes.any(asked)
+        return improved
+
+    def _save(self, scheduled: bool) -> None:
+        """Write a checkpoint and its state, in the first process."""
+        if not self.folder:
+            return
+        task, done = self.task, self.done
+        with self.clock.paused():
+            done.seconds, done.precision = self.clock.seconds(), self.precision.state()
+            self.folder.checkpoint(
+                done,
+                lambda path: task.save(path, done.last),
+                lambda path: write_state(path, task.network, self.optimizer, done, self.identity, self.part_factors),
+                scheduled=scheduled,
+            )
+
+    def _await_the_save(self) -> None:
+        """Wait for the first process to have saved: the launcher ends all of them when one has ended."""
+        with nullcontext() if self.processes.is_first else suppress(RankerError):  # the first may be gone already
+            self.processes.wait()
+
     def interrupted(self, step: int) -> KeyboardInterrupt:
         """Return what says that the training was interrupted at a step, and where it can go on from."""
         place = f"at step {step} of {self.total_steps}"
         last_good = f"; {self.folder.last_good}" if self.folder else ""
         can_go_on = self.folder is None or self.folder.keeper.last is not None
         return (Interrupted if can_go_on else KeyboardInterrupt)(place + last_good)
-
-    def _is_interrupted(self) -> bool:
-        """Return whether a signal came, to any of the processes: the same answer in all of them."""
-        return self._all_stop or (self.processes.size == 1 and self.stop.asked)
-
-    def _await_the_save(self) -> None:
-        """Wait for the first process to have saved: the launcher ends all of them when one has ended."""
-        with nullcontext() if self.processes.is_first else suppress(RankerError):  # the first may be gone already
-            self.processes.wait()
 
     def close(self) -> None:
         """Finish the log, and take what the training put into the network out of it."""
@@ -192,94 +333,6 @@ class _Trainer:
             "at the most: the titles of a query stay together"
         )
 
-    def _batches(self) -> Iterator[tuple[int, int, list[np.ndarray]]]:
-        """Yield (epoch, batch in the epoch, the batch's parts), counted from 1, after those that are done."""
-        if self.done.finished or self.done.step >= self.total_steps:
-            return
-        skip = self.done.batches
-        for epoch in range(self.done.epoch, self.options.epochs + 1):
-            self.task.begin_epoch(epoch)
-            for number, batch in enumerate(training_batches(self.task.examples, self.plan, epoch, skip), skip + 1):
-                yield epoch, number, batch
-            skip = 0
-
-    def _backward(self, batch: list[np.ndarray]) -> dict[str, float]:
-        """Compute the gradients of the batch's mean loss, times the loss scale; return that loss and further means.
-
-        Each process computes its parts of the batch one after another; the gradients of all parts are summed.
-        """
-        examples, network, processes, step = self.task.examples, self.task.network, self.processes, self.done.step + 1
-        whole = sum(examples.weight(part) for part in batch if len(part))
-        sums, names = np.zeros(_MOST_MEANS + 1), ["loss"]
-        for place in range(processes.rank, len(batch), processes.size):
-            part = batch[place]
-            if not len(part):
-                continue
-            # Dropout follows from the seed, the step and the part alone: not from what was drawn before, and not from
-            # which process computes the part.
-            paddle.seed(int(np.random.SeedSequence([self.options.seed, step, place]).generate_state(1)[0]))
-            with self.precision.forward():
-                loss, means = examples.loss(network, part)
-            share = examples.weight(part) / whole
-            (loss * (share * self.precision.scale)).backward()
-            names = ["loss", *means]
-            sums[: len(names)] += share * np.array([float(loss), *means.values()])
-        processes.sum_gradients(network)
-        sums[-1] = self.stop.asked  # so that all processes stop after the same step, at no cost
-        sums = processes.sum(sums)
-        self._all_stop = bool(sums[-1])
-        return dict(zip(names, sums.tolist()))
-
-    def _step(self, batch: list[np.ndarray], loss: float) -> tuple[float, float, float]:
-        """Make the optimizer's step with the gradients; return the learning rate, the gradient's norm, the loss scale.
-
-        Raises `RankerError` where the loss or the gradient is NaN or infinite.
-        """
-        if not math.isfinite(loss):
-            raise RankerError(self._not_finite("loss", loss, batch))
-        gradients, scale = gradients_of(self.task.network), self.precision.scale
-        norm, most = gradient_norm(gradients) / scale, self.options.max_grad_norm
-        if self.precision.update(norm):
-            scale_gradients(gradients, (min(1.0, most / norm) if most and norm else 1.0) / scale)
-            self.optimizer.step()
-        elif self.precision.diverged:
-            raise RankerError(self._not_finite("gradient's norm", norm, batch))
-        learning_rate = self.schedule.get_lr()
-        self.schedule.step()
-        self.optimizer.clear_grad()
-        return learning_rate, norm, scale
-
-    def _evaluate(self) -> bool:
-        """Evaluate; return whether it is the best evaluation so far."""
-        done, metric, sign = self.done, self.task.metric, -1.0 if self.task.lower_is_better else 1.0
-        with self.clock.paused():
-            done.last = {"step": done.step, **self.task.evaluate()}
-        improved = sign * done.last[metric] > (sign * done.best[metric] if done.best else -math.inf)
-        done.best = done.last if improved else done.best
-        done.without_improvement = 0 if improved else done.without_improvement + 1
-        if self.folder:
-            self.folder.log.evaluation(done.step, metric, done.last, lower_is_better=self.task.lower_is_better)
-        if self.task.on_evaluation is not None:
-            measures = {name: value for name, value in done.last.items() if name != "step"}
-            with self.clock.paused():
-                asked = bool(self.folder and self.task.on_evaluation(done.step, measures))
-            self.is_stopped = self.processes.any(asked)
-        return improved
-
-    def _save(self, scheduled: bool) -> None:
-        """Write a checkpoint and its state, in the first process."""
-        if not self.folder:
-            return
-        task, done = self.task, self.done
-        with self.clock.paused():
-            done.seconds, done.precision = self.clock.seconds(), self.precision.state()
-            self.folder.checkpoint(
-                done,
-                lambda path: task.save(path, done.last),
-                lambda path: write_state(path, task.network, self.optimizer, done, self.identity, self.part_factors),
-                scheduled=scheduled,
-            )
-
     def _nothing_learned(self) -> str:
         return (
             f"all {self.done.step} steps were skipped, and the model is what it was: gradients overflowed at every "
@@ -287,7 +340,7 @@ class _Trainer:
             "--scale_loss, --amp_dtype bfloat16, or more steps: the scale halves at each"
         )
 
-    def _not_finite(self, what: str, value: float, batch: list[np.ndarray]) -> str:
+    def _not_finite(self, what: str, value: float, batch: list[Integers]) -> str:
         records = sorted(int(index) + 1 for part in batch for index in part)
         rows = ", ".join(map(str, records[:8])) + (", ..." if len(records) > 8 else "")
         last_good = f" {self.folder.last_good};" if self.folder else ""
@@ -295,6 +348,3 @@ class _Trainer:
             f"the {what} is {value} at step {self.done.step + 1} (training records {rows});{last_good} "
             "try a lower --learning_rate, or --warmup_proportion 0.1"
         )
-
-
-_MOST_MEANS = 8  # room for so many: processes whose part of a batch is empty do not know how many there are

@@ -16,6 +16,7 @@ import paddle
 import pytest
 
 from ernie_matching.model import PairwiseExamples
+from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.interrupts import Interrupted
 from paddle_ranker.model.network import RankerNetwork
@@ -159,6 +160,49 @@ def test_an_interrupt_names_the_last_checkpoint(tmp_path: Path, examples: Pairwi
         "last",
         "model_2",
     ]
+
+
+class _WithMeans(_Poisoned):
+    """Examples with further means, 1, 2, ..., beside the loss."""
+
+    def __init__(self, examples: PairwiseExamples, means: int):
+        super().__init__(examples)
+        self.means = {f"mean{number}": float(number) for number in range(1, means + 1)}
+
+    def loss(self, network: Any, indices: np.ndarray) -> Any:
+        return self.examples.loss(network, indices)[0], self.means
+
+
+class _FirstOfTwo(ProcessGroup):
+    """The first of two processes; the second one adds nothing but a signal, at its third step."""
+
+    def __init__(self) -> None:
+        self.size, self.rank, self.steps = 2, 0, 0
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        self.steps += 1
+        return values + (np.arange(len(values)) == 0) * (self.steps == 3)
+
+    def sum_gradients(self, network: Any) -> None: ...
+
+    broadcast = sum_gradients
+
+    def wait(self) -> None: ...
+
+
+def test_means_and_signals_are_summed_side_by_side(
+    tmp_path: Path, examples: PairwiseExamples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[dict[str, float]] = []
+    changes = {"hooks": {"describe": lambda means: logged.append(means) or means}, "logging_steps": 1}
+    run(tmp_path / "alone", _WithMeans(examples, 8), **changes)
+    assert [[*means.values()][1:] for means in logged] == [pytest.approx(list(range(1, 9)))] * 6
+    with pytest.raises(ValueError, match=r"9 means beside the loss \(mean1, .*\): at most 8 fit"):
+        run(tmp_path / "more", _WithMeans(examples, 9), **changes)
+    monkeypatch.setattr("tests.training_runs.ProcessGroup", _FirstOfTwo)
+    with pytest.raises(Interrupted, match="at step 3 of"):
+        run(tmp_path / "two", _WithMeans(examples, 8), **changes)
+    assert [means["mean8"] / means["mean1"] for means in logged[6:]] == [pytest.approx(8)] * 3
 
 
 class _Signalled(_Poisoned):

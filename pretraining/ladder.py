@@ -1,19 +1,42 @@
-"""A ladder of trainings for a compute budget: which sizes read how many tokens, and what that costs."""
+"""A ladder of trainings for a compute budget: its options, which sizes read how many tokens, and their results.
+
+The runs differ in size, steps and seed alone. What is planned and what is done is kept in the output folder, and a
+second call goes on there.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
 
-from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
+from paddle_ranker.options import DeviceOptions, option
+from paddle_ranker.storage.atomic import new_file, new_folder, remove_unfinished
+from pretraining.corpus import DOCUMENTS, DOCUMENTS_HELP, Corpus
+from pretraining.power_law import FEWEST_LEVELS
+
+if TYPE_CHECKING:
+    from paddle_ranker.training.task import FitResult
+    from pretraining.mlm_options import TrainMlmOptions
 
 FEWEST_STEPS = 20  # of the shortest run; below that a run is all warm-up
 HELD_OUT_TOKENS = 2  # times the largest count of the ladder
 _BERT_WIDTH, _BERT_DEVIATION = 768, 0.02
 _HEAD_WIDTH = 32
 _SIZE = re.compile(r"([1-9]\d{0,2})x([1-9]\d{0,4})")
+_PLAN, _RESULT = "plan.json", "result.json"
+_MEASURED_STEPS = 30
+_FEWEST_STEPS_TO_SAVE = 200
+# What a ladder that is gone on with may be called with otherwise: it changes none of its losses.
+MAY_CHANGE = frozenset({"debug", "output_dir", "train_files", "eval_files", "tokenizer", "resamples", "device",
+                        "cpu_threads"})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,6 +89,61 @@ class Size:
             "max_position_embeddings": positions,
             "initializer_range": round(_BERT_DEVIATION * (_BERT_WIDTH / self.width) ** 0.5, 6),
         }
+
+
+@dataclass(frozen=True)
+class ScalingLawOptions(DeviceOptions):
+    train_files: tuple[str, ...] = option(help=f"files to train on: {DOCUMENTS_HELP}", name="train", files=True)
+    eval_files: tuple[str, ...] = option(
+        (), help="files to measure the loss on (default: documents held out, --eval_share)", name="test", files=True
+    )
+    eval_share: float = option(
+        0.05, help="share of the documents held out where there are no --eval_files", above=0, maximum=0.5
+    )
+    tokenizer: Optional[str] = option(None, help="folder of a tokenizer (default: one is made, --vocab_size)")
+    vocab_size: int = option(8000, help="word pieces of a tokenizer that is made here", minimum=10)
+    output_dir: str = option("./checkpoint/scaling_law", help="where runs, results and the picture go", name="output")
+    budget_minutes: Optional[float] = option(
+        None, help="what all runs may take on this machine, the held-out one included", above=0
+    )
+    budget_flops: Optional[float] = option(None, help="the same in floating-point operations", above=0)
+    sizes: tuple[str, ...] = option(
+        ("2x64", "2x96", "2x128", "4x128"), help="encoders of the ladder, LAYERSxWIDTH", several=True
+    )
+    held_out_size: str = option("4x192", help="the larger encoder whose loss is predicted, then measured")
+    token_counts: int = option(
+        3, help="token counts of each size, each twice the one before", minimum=FEWEST_LEVELS, maximum=12
+    )
+    seeds: int = option(1, help="runs of each size and token count, each with another seed", minimum=1)
+    seed: int = option(1000, help="the first seed, of initial parameters, order and masks", minimum=0)
+    allow_repeats: bool = option(False, help="read the files more than once where the budget asks for more tokens")
+    max_seq_length: int = option(64, help="tokens of a sequence", minimum=8, maximum=512)
+    mlm_probability: float = option(0.2, help="share of the tokens that are masked", above=0, below=1)
+    batch_size: int = option(8, help="sequences of a step", minimum=1)
+    learning_rate: float = option(
+        1e-3, help="maximum learning rate of all sizes; it falls to 0 within each run", above=0
+    )
+    warmup_proportion: float = option(0.06, help="share of a run's steps over which it rises", minimum=0, below=1)
+    documents: str = option(
+        "lines",
+        help="a document of a .txt file: lines (each), blank_lines (parted by them), titles (WikiText's ' = Title = ')",
+        choices=DOCUMENTS,
+    )
+    skip_bad_rows: bool = option(False, help="leave out what is not UTF-8 and count it, instead of stopping")
+    resamples: int = option(200, help="draws of runs behind an interval", minimum=20)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.budget_minutes is None) == (self.budget_flops is None):
+            raise UsageError("give --budget_minutes or --budget_flops, one of the two: what all runs may cost together")
+        sizes = [Size.parse(text) for text in self.sizes]
+        if len({size.parameters for size in sizes}) < max(FEWEST_LEVELS, len(sizes)):
+            raise UsageError(
+                f"--sizes {' '.join(self.sizes)}: too few to fit a law to; give at least {FEWEST_LEVELS}, all different"
+            )
+        largest = max(sizes, key=lambda size: size.parameters)
+        if Size.parse(self.held_out_size).parameters <= largest.parameters:
+            raise UsageError(f"--held_out_size {self.held_out_size}: must be larger than {largest} of --sizes")
 
 
 @dataclass(frozen=True)
@@ -158,3 +236,236 @@ def refuse_repeats(ladder: Ladder, sequences: int, batch_size: int, tokens: int)
             "times as many: tokens would repeat, and the law is of new ones; give more text, a smaller budget or "
             "larger --sizes, or --allow_repeats true"
         )
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Trainings that differ in size, steps and seed alone, on the same tokens; made by `open_runs`."""
+
+    folder: Path
+    options: ScalingLawOptions
+    training: TrainMlmOptions  # of a run, but for what differs
+    sequences: int
+    tokens: int  # in those sequences, without special ones
+    vocab_size: int
+    identity: dict[str, Any]  # what the losses follow from, as JSON holds it
+
+    def plan(self, started: float) -> Ladder:
+        """Return the ladder that the budget allows, the one of an earlier call where there was one.
+
+        Args:
+            started: when the command began, by `time.monotonic`: the budget's minutes count from there.
+        """
+        options, path = self.options, self.folder / _PLAN
+        if path.exists():
+            rungs = [Rung(Size.parse(size), steps, seed) for size, steps, seed in _read(path)["rungs"]]
+            return Ladder(tuple(rungs[:-1]), rungs[-1])
+        sizes, held_out = [Size.parse(text) for text in options.sizes], Size.parse(options.held_out_size)
+        seeds = range(options.seed, options.seed + options.seeds)
+        if options.budget_flops is not None:
+            costs = {size: Cost(self.flops(Rung(size, 1, 0))) for size in (*sizes, held_out)}
+            budget = Budget(options.budget_flops, "operations")
+        else:
+            assert options.budget_minutes is not None
+            costs = {size: self._measure(size) for size in (*sizes, held_out)}
+            budget = Budget(60 * options.budget_minutes, "minutes", 1 / 60, spent=time.monotonic() - started)
+        ladder = plan_ladder(sizes, held_out, costs, budget, token_counts=options.token_counts, seeds=seeds)
+        if not options.allow_repeats:
+            refuse_repeats(ladder, self.sequences, options.batch_size, self.tokens)
+        with new_file(path) as stream:
+            rungs = [*ladder.rungs, ladder.held_out]
+            planned = [(str(rung.size), rung.steps, rung.seed) for rung in rungs]
+            json.dump({"options": self.identity, "rungs": planned}, stream, indent=1)
+        return ladder
+
+    def result(self, rung: Rung) -> dict[str, Any]:
+        """Train, or go on with what was killed, or find what is done; return the run's metrics."""
+        folder = self.folder / "runs" / rung.name
+        if (folder / _RESULT).exists():
+            kept: dict[str, Any] = _read(folder / _RESULT)
+            return kept
+        trained = self._train(rung, folder, resume=folder.exists())
+        metrics = {
+            **self.facts(rung),
+            "steps": trained.steps,
+            "seed": rung.seed,
+            **{name: trained.last[name] for name in ("loss", "accuracy")},
+            "seconds": trained.seconds,
+        }
+        with new_file(folder / _RESULT) as stream:
+            json.dump(metrics, stream, indent=1)
+        return metrics
+
+    def facts(self, rung: Rung) -> dict[str, Any]:
+        """Return what is known of a run before it is trained."""
+        return {
+            "name": rung.name,
+            "size": str(rung.size),
+            "parameters": rung.size.parameters,
+            "tokens": self.tokens_read(rung),
+            "flops": self.flops(rung),
+        }
+
+    def tokens_read(self, rung: Rung) -> float:
+        """Return D: the tokens that a run reads, special ones not counted."""
+        return rung.steps * self.options.batch_size * self.tokens / self.sequences
+
+    def flops(self, rung: Rung) -> float:
+        """Return C: the floating-point operations of a run."""
+        options = self.options
+        each = rung.size.flops_per_token(options.max_seq_length, self.vocab_size, options.mlm_probability)
+        return self.tokens_read(rung) * each
+
+    def _measure(self, size: Size) -> Cost:
+        """Return the seconds that a size takes, by a short training."""
+        print(f"how fast is {size}?", flush=True)
+        with tempfile.TemporaryDirectory(prefix="speed_", dir=self.folder) as folder:
+            start = time.monotonic()
+            trained = self._train(Rung(size, _MEASURED_STEPS, self.options.seed), Path(folder), resume=False)
+            whole = time.monotonic() - start
+        step = self.options.batch_size / trained.examples_per_second
+        return Cost(step, max(0.0, whole - trained.steps * step))
+
+    def _train(self, rung: Rung, folder: Path, resume: bool) -> FitResult:
+        from pretraining import train_mlm
+
+        shape = self.folder / "shapes" / f"{rung.size}.json"
+        shape.parent.mkdir(exist_ok=True)
+        with new_file(shape) as stream:
+            json.dump(rung.size.shape(self.options.max_seq_length), stream)
+        options = replace(
+            self.training,
+            config=str(shape),
+            save_dir=str(folder),
+            max_steps=rung.steps,
+            # One more epoch than is needed: which documents meet in a sequence is the seed's, and with it their number.
+            epochs=1 + -(-rung.steps * self.options.batch_size // self.sequences),
+            eval_step=rung.steps,
+            save_step=max(_FEWEST_STEPS_TO_SAVE, rung.steps // 4),
+            logging_steps=max(1, rung.steps // 4),
+            seed=rung.seed,
+            resume=resume,
+        )
+        return train_mlm.train(options)
+
+
+def open_runs(options: ScalingLawOptions, folder: Path) -> Runs:
+    """Hold out text, make a tokenizer and the tokens, or find those of an earlier call.
+
+    Raises `RankerError` where the folder holds a ladder of other options or other text, `DataError` for bad files.
+    """
+    from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+    from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_new_tokenizer
+    from pretraining.mlm_options import TrainMlmOptions
+    from pretraining.mlm_start import open_data
+
+    identity = _identity(options)
+    _require_same(identity, folder)
+    remove_unfinished(folder)
+    train_files, eval_files, documents = options.train_files, options.eval_files, options.documents
+    made = _digest(identity["content"], identity["tokenizer"], documents, options.eval_share, options.skip_bad_rows)
+    if not eval_files:
+        text = folder / f"text_{made}"
+        if not text.exists():
+            _hold_out(Corpus(train_files, documents, options.skip_bad_rows), options.eval_share, text)
+        train_files, eval_files, documents = (str(text / "train.txt"),), (str(text / "eval.txt"),), "lines"
+    tokenizer = Path(options.tokenizer or folder / f"tokenizer_{_digest(made, options.vocab_size)}")
+    if options.tokenizer is None and not tokenizer.exists():
+        texts = (text for _, text in Corpus(train_files, documents, options.skip_bad_rows))
+        tokens = train_wordpiece_vocabulary(texts, options.vocab_size)
+        with new_folder(tokenizer) as temporary:
+            write_new_tokenizer(temporary, tokens, lowercase=True)
+    training = TrainMlmOptions(
+        train_files=train_files,
+        eval_files=eval_files,
+        documents=documents,
+        skip_bad_rows=options.skip_bad_rows,
+        tokenizer=str(tokenizer),
+        save_dir=str(folder),
+        cache_dir=str(folder / "tokens"),
+        dropout=0.0,  # for data seen many times; within one epoch it only slows learning
+        mlm_probability=options.mlm_probability,
+        max_seq_length=options.max_seq_length,
+        batch_size=options.batch_size,
+        gradient_accumulation_steps=1,
+        learning_rate=options.learning_rate,
+        warmup_proportion=options.warmup_proportion,
+        keep=1,
+        seed=options.seed,
+        device=options.device,
+        cpu_threads=options.cpu_threads,
+    )
+    files = TokenizerFiles.read(tokenizer)
+    facts = open_data(training, files).facts
+    return Runs(folder, options, training, facts["sequences"], facts["tokens"], files.vocab_size, identity)
+
+
+def _identity(options: ScalingLawOptions) -> dict[str, Any]:
+    from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+    from pretraining.token_store import digests_of
+
+    tokenizer = None
+    if options.tokenizer is not None:
+        files = TokenizerFiles.read(Path(options.tokenizer))
+        tokenizer = _digest(files.vocabulary.decode("utf-8", "replace"), files.config)
+    values: dict[str, Any] = {name: value for name, value in asdict(options).items() if name not in MAY_CHANGE}
+    values["tokenizer"] = tokenizer
+    values["content"] = [digests_of(list(options.train_files)), digests_of(list(options.eval_files))]
+    kept: dict[str, Any] = json.loads(json.dumps(values))  # with lists for tuples, as it will be read again
+    return kept
+
+
+def _require_same(identity: dict[str, Any], folder: Path) -> None:
+    if not (folder / _PLAN).exists():
+        return
+    begun = _read(folder / _PLAN)["options"]
+    different = sorted(name for name in identity if identity[name] != begun.get(name))
+    if different:
+        names = ", ".join("the files' content" if name == "content" else f"--{name}" for name in different)
+        raise RankerError(
+            f"{folder}: holds a ladder that was begun with another {names}; choose another --output_dir, or type what "
+            "it was begun with"
+        )
+
+
+def _digest(*values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _hold_out(corpus: Corpus, share: float, target: Path) -> None:
+    """Copy documents into `train.txt` and `eval.txt` of a new folder, one a line, evenly spread over the corpus.
+
+    The runs differ in their seeds, by which `train_mlm.py` holds out: their losses must be of the same text.
+    """
+    every = max(2, round(1 / share))
+    number = held = 0
+    with new_folder(target) as folder:
+        with (folder / "train.txt").open("w", encoding="utf-8") as kept, \
+             (folder / "eval.txt").open("w", encoding="utf-8") as apart:  # fmt: skip
+            for document in _documents(corpus):
+                number += 1
+                held += number % every == 0
+                (kept if number % every else apart).write(document + "\n")
+        if not held:
+            raise DataError(
+                f"{', '.join(corpus.files)}: {number} documents, of which --eval_share {share} holds out none; give "
+                "--eval_files, a larger share, or say what parts the documents with --documents"
+            )
+
+
+def _documents(corpus: Corpus) -> Iterable[str]:
+    texts: list[str] = []
+    for begins, text in corpus:
+        if begins and texts:
+            yield " ".join(texts)
+            texts = []
+        texts += text.split()
+    if texts:
+        yield " ".join(texts)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged ({error}); remove it, it will be made again") from error

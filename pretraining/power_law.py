@@ -129,10 +129,10 @@ def gamma_interval(
 def envelope(compute: ArrayLike, losses: ArrayLike) -> np.ndarray:
     """Return which runs no run of at most their compute beats or equals, `[runs]` bool."""
     c, loss = np.asarray(compute, np.float64), np.asarray(losses, np.float64)
-    kept, lowest = np.zeros(len(c), bool), np.inf
-    for place in np.lexsort((loss, c)):
-        if loss[place] < lowest:
-            kept[place], lowest = True, float(loss[place])
+    order = np.lexsort((loss, c))
+    lowest_before = np.minimum.accumulate(np.concatenate([[np.inf], loss[order]]))[:-1]
+    kept = np.empty(len(c), bool)
+    kept[order] = loss[order] < lowest_before
     return kept
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from paddle_ranker.errors import DataError, UsageError
 from pretraining import scaling_law
-from pretraining.ladder import Budget, Cost, Rung, Size, plan_ladder, refuse_repeats
+from pretraining.ladder import Budget, Cost, Rung, ScalingLawOptions, Size, plan_ladder, refuse_repeats
 from pretraining.mlm_options import TrainMlmOptions
 from pretraining.power_law import (
     LossLaw,
@@ -26,7 +26,6 @@ from pretraining.power_law import (
     forecast,
     gamma_interval,
 )
-from pretraining.scaling_options import ScalingLawOptions
 from tests.pretraining_runs import write_corpus
 
 unit = pytest.mark.unit
@@ -233,7 +232,8 @@ def test_tokens_that_would_repeat_are_refused() -> None:
 
 @unit
 def test_minutes_become_steps_by_the_speed_that_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pretraining import scaling_runs
+    from pretraining import ladder as ladders
+    from pretraining import train_mlm
 
     speeds = {"2x64": 800.0, "2x96": 400.0, "2x128": 200.0, "4x128": 100.0, "4x192": 50.0}  # sequences a second
     clock = [100.0]
@@ -243,17 +243,17 @@ def test_minutes_become_steps_by_the_speed_that_is_measured(tmp_path: Path, monk
         clock[0] += options.max_steps * options.batch_size / speed + 0.5
         return SimpleNamespace(steps=options.max_steps, examples_per_second=speed)
 
-    monkeypatch.setattr(scaling_runs, "train", train)
-    monkeypatch.setattr(scaling_runs.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(train_mlm, "train", train)
+    monkeypatch.setattr(ladders.time, "monotonic", lambda: clock[0])
     options = ScalingLawOptions(train_files=("a.txt",), budget_minutes=4.0)
     training = TrainMlmOptions(train_files=("a.txt",), tokenizer="tokenizer", batch_size=8)
-    runs = scaling_runs.Runs(tmp_path, options, training, sequences=10**6, tokens=10**8, vocab_size=100, identity={})
+    runs = ladders.Runs(tmp_path, options, training, sequences=10**6, tokens=10**8, vocab_size=100, identity={})
     ladder = runs.plan(started=90.0)
     measuring = 10 + 30 * 8 * (1 / 800 + 1 / 400 + 1 / 200 + 1 / 100 + 1 / 50) + 5 * 0.5
     # A step of the shortest: 8 sequences, 7 times for the counts of the ladder, 8 times for the held-out run.
     a_step = 8 * (7 * (1 / 800 + 1 / 400 + 1 / 200 + 1 / 100) + 8 / 50)
     assert ladder.rungs[0].steps == int((240 - measuring - 13 * 0.5) / a_step)
-    monkeypatch.setattr(scaling_runs, "train", None)
+    monkeypatch.setattr(train_mlm, "train", None)
     assert runs.plan(started=0.0) == ladder  # what was planned once stays, whatever the machine does now
 
 
@@ -287,7 +287,7 @@ def test_a_launcher_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], same_process: None
 ) -> None:
-    from pretraining import scaling_runs
+    from pretraining import train_mlm
 
     monkeypatch.chdir(write_corpus(tmp_path, documents=1000))
     handler = signal.getsignal(signal.SIGTERM)
@@ -304,7 +304,7 @@ def test_the_command(
                 raise KeyboardInterrupt
             return train_really(options)
 
-        monkeypatch.setattr(scaling_runs, "train", train)
+        monkeypatch.setattr(train_mlm, "train", train)
         values = [
             "--train_files", "corpus.txt", "--vocab_size", "100", "--sizes", "1x16", "1x24", "2x24",
             "--held_out_size", "2x32", "--max_seq_length", "32", "--batch_size", "4", "--budget_flops", "6.9e9",
@@ -316,7 +316,7 @@ def test_the_command(
             signal.signal(signal.SIGTERM, handler)
         return (status, *capfd.readouterr())
 
-    train_really = scaling_runs.train
+    train_really = train_mlm.train
     status, _, errors = call("--budget_flops", "1e8")
     assert status == 2 and "too small" in errors and not trained
     status, _, errors = call("--budget_flops", "4e10")

@@ -194,7 +194,12 @@ def test_means_and_signals_are_summed_side_by_side(
     tmp_path: Path, examples: PairwiseExamples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logged: list[dict[str, float]] = []
-    changes = {"hooks": {"describe": lambda means: logged.append(means) or means}, "logging_steps": 1}
+
+    def describe(means: dict[str, float]) -> dict[str, float]:
+        logged.append(means)
+        return means
+
+    changes: dict[str, Any] = {"hooks": {"describe": describe}, "logging_steps": 1}
     run(tmp_path / "alone", _WithMeans(examples, 8), **changes)
     assert [[*means.values()][1:] for means in logged] == [pytest.approx(list(range(1, 9)))] * 6
     with pytest.raises(ValueError, match=r"9 means beside the loss \(mean1, .*\): at most 8 fit"):

@@ -20,7 +20,7 @@ from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
 from paddle_ranker.errors import UsageError
 from paddle_ranker.export.parity import CHECKS
-from paddle_ranker.export.serving_files import FLOAT32, INT64, SERVING_VARIABLE, Variable, config_bytes, config_text
+from paddle_ranker.export.serving_files import FLOAT32, INT64, SERVING_VARIABLE, Variable, write_configs
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.info import RankerInfo
@@ -66,24 +66,33 @@ def paths(folder: Path) -> list[str]:
     return ["--server_path", str(folder / "server"), "--client_path", str(folder / "client")]
 
 
-def test_the_text_and_the_bytes_are_of_one_message() -> None:
+def written(folder: Path, feeds: list[Variable], fetches: list[Variable]) -> tuple[str, bytes]:
+    """Return the text and the bytes that are written of what a model takes and returns."""
+    write_configs(folder, "server", feeds, fetches)
+    names = "serving_server_conf.prototxt", "serving_server_conf.stream.prototxt"
+    return (folder / names[0]).read_text(encoding="ascii"), (folder / names[1]).read_bytes()
+
+
+def test_the_text_and_the_bytes_are_of_one_message(tmp_path: Path) -> None:
     feeds, fetches = [Variable("input_ids", "ids", INT64)], [Variable(SERVING_VARIABLE, "predict", FLOAT32, (1,))]
-    assert config_text(feeds, fetches) == TEXT
+    text, binary = written(tmp_path, feeds, fetches)
+    assert text == TEXT
     # By hand: tag 1 << 3 | 2, a length; then in it tags 1, 2 of strings, 3, 4, 5 of numbers.
     feed = b"\x0a\x09input_ids\x12\x03ids\x18\x00\x20\x00"
     fetch = b"\x0a\x0fsigmoid_2.tmp_0\x12\x07predict\x18\x00\x20\x01\x28\x01"
-    assert config_bytes(feeds, fetches) == b"\x0a\x14" + feed + b"\x12\x20" + fetch
-    long = config_bytes([Variable("n" * 300, "a", INT64, (70_000,))], [])
+    assert binary == b"\x0a\x14" + feed + b"\x12\x20" + fetch
+    _, long = written(tmp_path, [Variable("n" * 300, "a", INT64, (70_000,))], [])
     assert long[:3] == b"\x0a\xba\x02" and long.endswith(b"\x28\xf0\xa2\x04")  # 314 = 0b10 0111010, and 70,000
 
 
-def test_protobuf_reads_both_alike() -> None:
+def test_protobuf_reads_both_alike(tmp_path: Path) -> None:
     message = config_message()
     feeds = [Variable("input_ids", "input_ids", INT64), Variable("token_type_ids", "t", INT64, (3, 300))]
     fetches = [Variable(SERVING_VARIABLE, "predict", FLOAT32, (1,))]
-    read = message.FromString(config_bytes(feeds, fetches))
-    assert read == text_format.Parse(config_text(feeds, fetches), message())
-    assert str(read) == config_text(feeds, fetches)
+    text, binary = written(tmp_path, feeds, fetches)
+    read = message.FromString(binary)
+    assert read == text_format.Parse(text, message())
+    assert str(read) == text
     assert list(read.feed_var[1].shape) == [3, 300]
 
 

@@ -14,9 +14,10 @@ from google.protobuf import json_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paddle_ranker.protos import DESCRIPTORS
 from paddle_ranker.serving.core.faults import Fault
 from paddle_ranker.serving.paddle.json_messages import read_message, write_message
-from paddle_ranker.serving.paddle.messages import DESCRIPTORS, messages, parse
+from paddle_ranker.serving.paddle.messages import messages, parse
 from paddle_ranker.serving.paddle.pipeline import read_printed_dict
 from tests.conftest import REPOSITORY
 
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.unit
 
 def test_the_descriptors_are_what_protoc_makes_of_the_proto_files() -> None:
     pytest.importorskip("grpc_tools", reason="needs grpcio-tools, which the complete stack has")
-    from paddle_ranker.serving.paddle.protos.build import compile_descriptors
+    from paddle_ranker.protos.build import compile_descriptors
 
     assert compile_descriptors() == DESCRIPTORS.read_bytes()
 

@@ -1,19 +1,14 @@
-"""The messages of the vendor's servers, as classes of protobuf 3.20 and of 7 alike.
-
-They live in a pool of their own: the vendor's packages register the same names in protobuf's default pool, and may be
-imported in the same process.
-"""
+"""The messages of Paddle Serving's servers: their classes, and how what comes over a wire is parsed."""
 
 from __future__ import annotations
 
 import warnings
 from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
+from paddle_ranker.protos import Message, message_class
 from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, Fault
 
 GENERAL_MODEL = "baidu.paddle_serving.predictor.general_model"
@@ -23,9 +18,6 @@ PIPELINE = "baidu.paddle_serving.pipeline_serving"
 PIPELINE_SERVICE = f"{PIPELINE}.PipelineService"
 CONFIGURE = "baidu.paddle_serving.configure"
 _FEW_BYTES = 64 * 1024  # of which no number of fields takes long
-DESCRIPTORS = Path(__file__).resolve().parent / "protos" / "descriptors.binpb"
-
-Message = Any  # protobuf makes the classes when it reads the descriptors; no type checker knows their fields
 
 
 class Messages(NamedTuple):
@@ -45,22 +37,14 @@ class Messages(NamedTuple):
 @cache
 def messages() -> Messages:
     """Return the classes, made at the first call."""
-    pool = descriptor_pool.DescriptorPool()
-    for file in descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes()).file:
-        pool.AddSerializedFile(file.SerializeToString())
-    make: Any
-    if hasattr(message_factory, "GetMessageClass"):
-        make = message_factory.GetMessageClass
-    else:  # protobuf 3.20
-        make = message_factory.MessageFactory(pool).GetPrototype
     names = [f"{GENERAL_MODEL}.{name}" for name in ("Tensor", "Request", "Response")]
     names += [f"{PIPELINE}.{name}" for name in ("Tensor", "Request", "Response")]
     names.append("brpc.policy.RpcMeta")
     names += [f"{CONFIGURE}.{name}" for name in ("ResourceConf", "ModelToolkitConf")]
-    return Messages(*(make(pool.FindMessageTypeByName(name)) for name in names))
+    return Messages(*map(message_class, names))
 
 
-def parse(message_class: Message, data: bytes, most_fields: Optional[int] = None) -> Message:
+def parse(expected: Message, data: bytes, most_fields: Optional[int] = None) -> Message:
     """Return the message that `data` holds; raises `Fault(INVALID)` where it holds none.
 
     Args:
@@ -73,12 +57,12 @@ def parse(message_class: Message, data: bytes, most_fields: Optional[int] = None
         # protobuf 3.20 only warns of the end of a group that has not begun, and ignores what follows it.
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always", RuntimeWarning)
-            message = message_class.FromString(data)
+            message = expected.FromString(data)
         if not warned:
             return message
     except (DecodeError, ValueError):  # ValueError: a string that is not UTF-8
         pass
-    raise Fault(INVALID, f"the {len(data):,} bytes are not a {message_class.DESCRIPTOR.full_name} message")
+    raise Fault(INVALID, f"the {len(data):,} bytes are not a {expected.DESCRIPTOR.full_name} message")
 
 
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # how the wire says where a field ends

@@ -1,4 +1,4 @@
-"""Compile the .proto files here into one set of descriptors: `python -m paddle_ranker.serving.paddle.protos.build`.
+"""Compile the .proto files here into one set of descriptors: `python -m paddle_ranker.protos.build`.
 
 Needs grpcio-tools, which the complete stack has; its protoc wrote the file in the repository.
 """
@@ -14,16 +14,13 @@ from typing import Optional
 
 from paddle_ranker.errors import DependencyError, RankerError
 from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.protos import DESCRIPTORS, FOLDER, SOURCES
 from paddle_ranker.storage.atomic import new_file
-
-FOLDER = Path(__file__).resolve().parent
-DESCRIPTORS = "descriptors.binpb"
-SOURCES = ("baidu_std.proto", "general_model.proto", "pipeline.proto", "server_configure.proto")
 
 
 @dataclass(frozen=True)
 class BuildOptions(Options):
-    output_file: str = option(str(FOLDER / DESCRIPTORS), help="where to write the descriptors")
+    output_file: str = option(str(DESCRIPTORS), help="where to write the descriptors")
 
 
 def compile_descriptors() -> bytes:
@@ -33,7 +30,7 @@ def compile_descriptors() -> bytes:
     except ImportError as error:
         raise DependencyError("compiling .proto files needs protoc: python -m pip install grpcio-tools") from error
     with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / DESCRIPTORS
+        target = Path(folder) / DESCRIPTORS.name
         status = protoc.main(["protoc", f"--proto_path={FOLDER}", f"--descriptor_set_out={target}", *SOURCES])
         if status:
             raise RankerError(f"protoc failed with status {status}; what is wrong stands above")

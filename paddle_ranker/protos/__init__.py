@@ -1,0 +1,44 @@
+"""Paddle Serving's messages: .proto files, their descriptors, and the classes that protobuf 3.20 and 7 make of them.
+
+The classes live in a pool of their own: Paddle Serving's packages register the same names in protobuf's default pool,
+and may be imported in the same process.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent
+DESCRIPTORS = FOLDER / "descriptors.binpb"
+SOURCES = (
+    "baidu_std.proto",
+    "general_model.proto",
+    "general_model_config.proto",
+    "pipeline.proto",
+    "server_configure.proto",
+)
+
+Message = Any  # protobuf makes the classes when it reads the descriptors; no type checker knows their fields
+
+
+@cache
+def message_class(name: str) -> Message:
+    """Return the class of a message by its full name."""
+    from google.protobuf import message_factory
+
+    descriptor = _pool().FindMessageTypeByName(name)
+    if hasattr(message_factory, "GetMessageClass"):
+        return message_factory.GetMessageClass(descriptor)
+    return message_factory.MessageFactory(_pool()).GetPrototype(descriptor)  # protobuf 3.20
+
+
+@cache
+def _pool() -> Any:
+    from google.protobuf import descriptor_pb2, descriptor_pool
+
+    pool = descriptor_pool.DescriptorPool()
+    for file in descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes()).file:
+        pool.AddSerializedFile(file.SerializeToString())
+    return pool

@@ -1,1 +1,0 @@
-"""The messages of the vendor's servers: .proto files, and the descriptors that `serving.messages` reads."""

@@ -23,10 +23,10 @@ from typing import Optional
 import numpy as np
 
 from benchmarks.harness.figures import write_report
+from benchmarks.harness.rankers import SHAPES, export_peers, export_rankers, prepare_ranker
 from benchmarks.harness.workers import BEFORE, Worker, Workers, leave_out, missing_packages, require_some, with_baseline
 from benchmarks.inference_report import Measured, goals, shown_tables, values_of, write_plot
-from benchmarks.inference_systems import EXPORT_PACKAGES, SYSTEMS, System
-from benchmarks.inputs import ROOT, PeerOptions, chosen, graded_pairs_and_vocabulary, parse_numbers
+from benchmarks.inputs import PeerOptions, chosen, parse_numbers
 from benchmarks.peers.inference_work import (
     InferenceWork,
     Pairs,
@@ -35,7 +35,8 @@ from benchmarks.peers.inference_work import (
     save_inference_work,
     sigmoid,
 )
-from benchmarks.training import PUBLISHED_LENGTH, SHAPES
+from benchmarks.training import PUBLISHED_LENGTH
+from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import option, run_command
 
@@ -43,6 +44,87 @@ TOLERANCE = 1e-5
 PARTS = ("offline", "latency", "start")
 PADDED_PAIRS = 32  # one batch
 FIRST_TITLES = 10  # whose scores end a start
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of the table.
+
+    precision: rows are compared with this toolkit's of the same precision
+    packages: modules that its environment must have
+    exact: its probabilities must be the network's to 1e-5
+    peer: it runs in the environment of `--peer_python`
+    padded: every pair costs the same, so few are enough
+    slow_start: compiling takes its time; it is started once
+    texts: encoding the texts is part of what is timed
+    baseline: this toolkit has to be faster by a factor; None: it is shown, no more
+    checkout: whose code runs; None: this one's
+    """
+
+    name: str
+    title: str
+    precision: str = "fp32"
+    packages: tuple[str, ...] = ()
+    exact: bool = True
+    peer: bool = False
+    padded: bool = False
+    slow_start: bool = False
+    texts: bool = False
+    baseline: bool = False
+    checkout: Optional[str] = None
+
+    @property
+    def ours(self) -> bool:
+        return self.name.startswith("ours")
+
+    @property
+    def needs_onnx(self) -> bool:
+        """It is one of this toolkit's that reads the exported ONNX file."""
+        return self.name.startswith(("ours_onnx", "ours_openvino"))
+
+    @property
+    def contender(self) -> bool:
+        """One of this toolkit's that a peer is compared with: the plain model, of which the peers have the same."""
+        return self.ours and not self.texts and not self.name.endswith(("_match", "_dygraph"))
+
+
+_PADDLE, _NLP = ("paddle",), ("paddle", "paddlenlp")
+_TORCH, _ST = ("torch", "transformers"), ("torch", "sentence_transformers")
+_ORT, _OV = ("onnxruntime",), ("openvino",)
+
+SYSTEMS = [
+    System("ours_inference", "ours: Paddle Inference", packages=_PADDLE),
+    System("ours_onnx", "ours: ONNX Runtime", packages=_ORT),
+    System("ours_openvino", "ours: OpenVINO", packages=_OV),
+    System("ours_inference_bf16", "ours: Paddle Inference bf16", "bf16", _PADDLE, exact=False),
+    System("ours_openvino_bf16", "ours: OpenVINO bf16", "bf16", _OV, exact=False),
+    System("ours_onnx_int8", "ours: ONNX Runtime int8", "int8", _ORT, exact=False),
+    System("ours_openvino_int8", "ours: OpenVINO int8", "int8", _OV, exact=False),
+    System("ours_dygraph", "ours: dygraph", packages=_PADDLE),
+    System("ours_inference_match", "ours: Paddle Inference, match embeddings", packages=_PADDLE, exact=False),
+    System("ours_openvino_match", "ours: OpenVINO, match embeddings", packages=_OV, exact=False),
+    System("ours_inference_texts", "ours: Paddle Inference, from texts", packages=_PADDLE, texts=True),
+    System("ours_openvino_texts", "ours: OpenVINO, from texts", packages=_OV, texts=True),
+    System("published", "published: eager, padded", packages=_NLP, padded=True),
+    System("published_inference", "published model in Paddle Inference, padded", packages=_NLP, padded=True),
+    System("torch", "transformers, eager", packages=_TORCH, peer=True, baseline=True),
+    System("torch_compiled", "transformers, compiled and frozen", packages=_TORCH, peer=True, slow_start=True,
+           baseline=True),
+    System("sentence_transformers", "sentence-transformers, from texts", packages=_ST, peer=True, texts=True,
+           baseline=True),
+    System("onnxruntime", "transformers' ONNX in ONNX Runtime", packages=_ORT, peer=True, baseline=True),
+    System("openvino", "transformers' ONNX in OpenVINO", packages=_OV, peer=True, baseline=True),
+    System("torch_bf16", "transformers bf16, eager", "bf16", _TORCH, exact=False, peer=True, baseline=True),
+    System("torch_compiled_bf16", "transformers bf16, compiled and frozen", "bf16", _TORCH, exact=False, peer=True,
+           slow_start=True, baseline=True),
+    System("sentence_transformers_bf16", "sentence-transformers bf16, from texts", "bf16", _ST, exact=False, peer=True,
+           texts=True, baseline=True),
+    System("openvino_bf16", "transformers' ONNX in OpenVINO bf16", "bf16", _OV, exact=False, peer=True, baseline=True),
+    System("onnxruntime_int8", "transformers' ONNX in ONNX Runtime, dynamic int8", "int8", _ORT, exact=False,
+           peer=True, baseline=True),
+]  # fmt: skip
+
+EXPORT_PACKAGES = ("torch", "transformers", "onnx", "onnxruntime")  # what writing the peers' ONNX files needs
 
 
 @dataclass(frozen=True)
@@ -123,23 +205,14 @@ def prepare(
     options: InferenceBenchmarkOptions, shape: str, folder: Path, titles: int, systems: Sequence[System]
 ) -> None:
     """Write what the workers score, and with what, into `folder`: a ranker, its exports, the peers' model."""
-    from paddle_ranker import runtime
-
     runtime.prepare_command(0)
-    from benchmarks.inference_models import copy_ranker, export_rankers, write_rankers
-    from paddle_ranker.data.records import LabeledPair, RecordFile
-
-    path, vocab = graded_pairs_and_vocabulary(options.file, options.vocab)
-    graded = list(RecordFile(path, LabeledPair))
+    found = prepare_ranker(options, shape, options.seed, folder)
+    graded, pair_encoder = found.graded, found.pair_encoder
     needed = options.pairs + options.queries
     if len(graded) < needed:
-        raise UsageError(f"{path} holds {len(graded)} pairs, fewer than --pairs and --queries together: {needed}")
+        raise UsageError(f"{found.file} holds {len(graded)} pairs, fewer than --pairs and --queries together: {needed}")
     order = np.random.default_rng(options.seed).permutation(len(graded))
     offline = [graded[row] for row in order[: options.pairs]]
-    if options.model:
-        pair_encoder, fields = copy_ranker(folder, Path(options.model))
-    else:
-        pair_encoder, fields = write_rankers(folder, SHAPES[shape], vocab, graded, options.seed)
     queries, texts = [pair.query for pair in offline], [pair.title for pair in offline]
     for number in range(options.queries):
         # A query's own titles are few: those of others make up the list.
@@ -148,7 +221,7 @@ def prepare(
         queries += [query] * titles
         texts += [graded[row].title for row in drawn]
     work = InferenceWork(
-        shape=fields,
+        shape=found.config,
         pad_id=pair_encoder.pad_id,
         max_seq_length=PUBLISHED_LENGTH,
         batch_size=options.batch_size,
@@ -163,15 +236,6 @@ def prepare(
     export_rankers(folder, encoded, onnx=any(system.needs_onnx for system in systems))
     if any(system.peer for system in systems) and not missing_packages(options.peer_python, EXPORT_PACKAGES):
         export_peers(options.peer_python, folder)
-
-
-def export_peers(python: str, folder: Path) -> None:
-    """Write the ONNX file of `hf` in `folder` by the peers' Python; raises `RankerError` where it cannot."""
-    command = [python, "-m", "benchmarks.peers.inference_export", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise RankerError(f"the peers' ONNX file could not be written ({last}): leave them out with --systems")
 
 
 def measure(

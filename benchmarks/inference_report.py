@@ -14,12 +14,11 @@ import numpy as np
 
 from benchmarks.harness.figures import Goal, Timed, format_table, goal_values, ratio
 from benchmarks.harness.workers import current
-from benchmarks.inference_systems import System
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.storage.picture import new_picture
 
 if TYPE_CHECKING:
-    from benchmarks.inference import InferenceBenchmarkOptions, Run
+    from benchmarks.inference import InferenceBenchmarkOptions, Run, System
 
 FASTER_THAN_BASELINES = {"fp32": 1.15, "bf16": 1.0, "int8": 1.0}
 FASTER_THAN_PUBLISHED = {"fp32": 25.0, "bf16": 40.0}

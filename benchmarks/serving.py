@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import statistics
 import sys
 import tempfile
@@ -23,24 +24,58 @@ from typing import Optional
 import numpy as np
 
 from benchmarks.harness.figures import write_report
+from benchmarks.harness.rankers import SHAPES, export_peers, export_rankers, prepare_ranker
+from benchmarks.harness.servers import ServerProcess, serve_command, started
 from benchmarks.harness.workers import Worker, leave_out, missing_packages, with_baseline
 from benchmarks.inputs import PeerOptions, chosen, parse_numbers
-from benchmarks.serving_connections import connect
-from benchmarks.serving_dialects import DIALECTS, OK
-from benchmarks.serving_load import Request, closed_loop, open_loop
-from benchmarks.serving_peers import SYSTEMS, ServerProcess, System, peer_command, serve_command, started
+from benchmarks.serving_client import DIALECTS, OK, Asked, Dialect, Request, closed_loop, connect, open_loop
 from benchmarks.serving_report import WAYS, Measured, Run, goals, shown_tables, values_of
-from benchmarks.serving_work import EXPORTED, Work, make_work, requests
-from benchmarks.training import SHAPES
 from paddle_ranker import runtime
+from paddle_ranker.data.records import LabeledPair
+from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import option, run_command
 from paddle_ranker.scoring.engines.registry import exported_engines
 
+_WEB = ("fastapi", "uvicorn", "uvloop", "httptools")
 TOLERANCE = 1e-5
 _HOST = "127.0.0.1"
 _WARM_UP_SECONDS = 2.0  # of each load, before the rounds
 _OURS, _BEFORE = "ours", "before"
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of the tables.
+
+    dialect: how it is asked
+    module: of a peer's server; None: this toolkit's
+    packages: that the peer's environment must have
+    checkout: whose code runs; None: this one's
+    """
+
+    name: str
+    title: str
+    dialect: str = "rerank"
+    module: Optional[str] = None
+    packages: tuple[str, ...] = ()
+    checkout: Optional[str] = None
+
+    @property
+    def ours(self) -> bool:
+        return self.module is None and self.checkout is None
+
+
+SYSTEMS = (
+    System("ours_rerank", "ours: /v1/rerank"),
+    System("ours_baidu_std", "ours: baidu_std, tensors", "baidu_std"),
+    System("ours_json", "ours: HTTP, JSON tensors", "json"),
+    System("ours_grpc", "ours: gRPC, tensors", "grpc"),
+    System("sentence_transformers", "sentence-transformers, FastAPI", module="fastapi_sentence_transformers",
+           packages=("torch", "sentence_transformers", *_WEB)),
+    System("onnxruntime", "ONNX Runtime, dynamic batching", module="fastapi_onnx",
+           packages=("torch", "transformers", "onnx", "onnxruntime", "orjson", *_WEB)),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,18 +108,7 @@ def run(options: ServingBenchmarkOptions) -> None:
     for shape in shapes:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            work = make_work(
-                folder,
-                shape=shape,
-                model=options.model,
-                file=options.file,
-                vocab=options.vocab,
-                queries=options.queries,
-                titles=options.titles,
-                seed=options.seed,
-                peer_python=options.peer_python if any(s.name == "onnxruntime" for s in systems) else None,
-                onnx=options.engine in ("onnx", "openvino", "auto"),
-            )
+            work = make_work(options, shape, systems, folder)
             gc.freeze()  # what stays is not looked through while latencies are taken
             for count in threads:
                 runs.append(measure(options, shape, count, systems, shares, work, folder))
@@ -115,6 +139,60 @@ def available(options: ServingBenchmarkOptions) -> list[System]:
     missing = missing_packages(options.peer_python, needed) if needed else set()
     found = leave_out(wanted, lambda system: sorted(missing & set(system.packages)))
     return with_baseline(found, options.baseline)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Queries, each with its titles; the same pairs one by one are the single-title requests."""
+
+    asked: list[Asked]
+    description: str
+
+    @property
+    def single(self) -> list[Asked]:
+        """Each pair as a request of its own."""
+        return [
+            Asked(one.query, [title], one.pairs.take(np.array([row])), one.pad_id)
+            for one in self.asked
+            for row, title in enumerate(one.titles)
+        ]
+
+
+def make_work(options: ServingBenchmarkOptions, shape: str, systems: Sequence[System], folder: Path) -> Work:
+    """Write the model into `folder`, exported and for the peers, and the pairs; return the requests."""
+    found = prepare_ranker(options, shape, options.seed, folder)
+    asked = draw(found.graded, found.pair_encoder, options.queries, options.titles, options.seed)
+    flat = [[one.query for one in asked for _ in one.titles], [title for one in asked for title in one.titles]]
+    (folder / "pairs.json").write_text(json.dumps(flat), encoding="utf-8")
+    pairs = found.pair_encoder.encode(*flat)
+    export_rankers(folder, pairs, onnx=options.engine in ("onnx", "openvino", "auto"))
+    if any(system.name == "onnxruntime" for system in systems):
+        export_peers(options.peer_python, folder)
+    tokens = f"{pairs.lengths.mean():.1f} tokens a pair"
+    return Work(asked, f"{len(asked)} queries of {found.file.name} with {options.titles} titles each, {tokens}")
+
+
+def draw(graded: Sequence[LabeledPair], encoder: PairEncoder, queries: int, titles: int, seed: int) -> list[Asked]:
+    """Draw queries, each with its own titles first; they are few, so those of others make up the list."""
+    own: dict[str, list[str]] = {}
+    for pair in graded:
+        own.setdefault(pair.query, []).append(pair.title)
+    if len(own) < queries:
+        raise UsageError(f"the file has {len(own)} queries, fewer than --queries {queries}")
+    random = np.random.default_rng(seed)
+    chosen = random.permutation(len(own))[:queries].tolist()
+    texts, asked = list(own), []
+    for number in chosen:
+        query = texts[number]
+        others = [graded[row].title for row in random.integers(len(graded), size=titles).tolist()]
+        listed = (own[query] + others)[:titles]
+        asked.append(Asked(query, listed, encoder.encode([query] * titles, listed), encoder.pad_id))
+    return asked
+
+
+def requests(dialect: Dialect, asked: Sequence[Asked]) -> list[Request]:
+    """Return the bytes that ask for these titles."""
+    return [Request(dialect.write(one), len(one.titles)) for one in asked]
 
 
 def measure(
@@ -159,9 +237,9 @@ def server_of(system: System) -> str:
 
 def _command(options: ServingBenchmarkOptions, system: System, folder: Path, threads: int) -> list[str]:
     if system.module is not None:
-        return peer_command(system, options.peer_python, folder, threads)
+        return [options.peer_python, "-m", f"benchmarks.peers.{system.module}", str(folder), str(threads)]
     how = ["--engine", options.engine, "--cpu_threads", str(threads), "--workers", str(options.workers)]
-    return serve_command(folder / EXPORTED, *how, "--log_requests", "false")
+    return serve_command(folder / "exported", *how, "--log_requests", "false")
 
 
 def _engine_alone(options: ServingBenchmarkOptions, folder: Path, threads: int) -> Worker:

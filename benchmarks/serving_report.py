@@ -6,13 +6,15 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from benchmarks.harness.figures import Goal, format_table, goal_values, median_and_range, ratio
 from benchmarks.harness.workers import current
-from benchmarks.serving_load import Load
-from benchmarks.serving_peers import System
+from benchmarks.serving_client import Load
 from paddle_ranker.metrics.intervals import Interval
+
+if TYPE_CHECKING:
+    from benchmarks.serving import System
 
 OF_THE_ENGINE = 0.9  # of what the engine does alone
 OF_THE_GAIN = 0.8  # of what batches of 32 gain it over pairs one by one

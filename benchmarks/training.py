@@ -18,9 +18,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 from benchmarks.harness.figures import Speeds, print_speeds
+from benchmarks.harness.rankers import SHAPES
 from benchmarks.harness.workers import BEFORE, Worker, Workers, current, require_some, with_baseline
 from benchmarks.inputs import BaselineOptions, chosen, graded_pairs_and_vocabulary
 from paddle_ranker import runtime
@@ -29,26 +30,6 @@ from paddle_ranker.options import option, run_command
 
 PUBLISHED_LENGTH = 128
 TORCH_INSTALL = "python -m pip install -r requirements/bench.in"
-
-_ERNIE_3 = {
-    "vocab_size": 40_000,  # whatever the vocabulary file: the optimizer's work hangs on it
-    "num_attention_heads": 12,
-    "hidden_act": "gelu",
-    "hidden_dropout_prob": 0.1,
-    "attention_probs_dropout_prob": 0.1,
-    "max_position_embeddings": 2048,
-    "type_vocab_size": 4,
-    "use_task_id": True,
-    "task_type_vocab_size": 16,
-    "pad_token_id": 0,
-    "initializer_range": 0.02,
-    "layer_norm_eps": 1e-12,
-}
-SHAPES: dict[str, dict[str, Any]] = {
-    "tiny": {**_ERNIE_3, "num_hidden_layers": 2, "hidden_size": 24, "intermediate_size": 96},  # to try the command
-    "nano": {**_ERNIE_3, "num_hidden_layers": 4, "hidden_size": 312, "intermediate_size": 1248},
-    "medium": {**_ERNIE_3, "num_hidden_layers": 6, "hidden_size": 768, "intermediate_size": 3072},
-}
 
 
 @dataclass(frozen=True)

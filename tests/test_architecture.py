@@ -24,7 +24,6 @@ MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_PARAMETERS = 500, 60, 8
 LONGER = {
     "benchmarks/from_nothing.py train_from_nothing": "a training from random parameters, top to bottom",
     "benchmarks/peers/transformers_mlm_worker.py main": "runs without this project's package, as one script",
-    "benchmarks/serving_work.py make_work": "its parameters are the numbers that a load is made of",
 }
 
 

@@ -45,8 +45,8 @@ def test_links_resolve(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_files_that_are_named_exist(page: Path) -> None:
     folders = "|".join(path.name for path in REPOSITORY.iterdir() if path.is_dir() and not path.name.startswith("."))
-    text = page.read_text(encoding="utf-8")
-    for name in re.findall(rf"(?<![\w./-])((?:{folders})/[\w./]+\.(?:py|sh|md|in|txt|yml|service))\b", text):
+    text = page.read_text(encoding="utf-8")  # COMMIT:FILE is a file of that commit
+    for name in re.findall(rf"(?<![\w./:-])((?:{folders})/[\w./]+\.(?:py|sh|md|in|txt|yml|service))\b", text):
         assert (REPOSITORY / name).is_file(), f"{name} is not there"
 
 

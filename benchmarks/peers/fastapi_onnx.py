@@ -21,7 +21,7 @@ from fastapi import FastAPI, Request, Response
 from transformers import AutoTokenizer
 
 from benchmarks.peers.fastapi_server import MAX_SEQ_LENGTH, RerankRequest, results, serve
-from benchmarks.peers.inference_graphs import FILE
+from benchmarks.peers.inference_work import ONNX_FILE
 
 BATCH_TOKENS, BATCH_ROWS = 4096, 128  # padded tokens, and pairs, a batch
 ROUND = 4  # batches that are sorted together
@@ -62,7 +62,9 @@ class Model:
         options.intra_op_num_threads = threads
         # Threads that wait busily would take the processor from the event loop and the client.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(str(folder / FILE), options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(
+            str(folder / ONNX_FILE), options, providers=["CPUExecutionProvider"]
+        )
         self._waiting: deque[Pair] = deque()
         self._news = asyncio.Event()
         self._tokenizing = ThreadPoolExecutor(1)

@@ -6,7 +6,6 @@ The peers run in an environment of their own, so nothing here imports Paddle, or
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from benchmarks.peers.answers import Stopwatch
 from paddle_ranker.encoding.columns import EncodedPairs
 
+ONNX_FILE, ONNX_INT8_FILE = "peer.onnx", "peer.int8.onnx"  # what `inference_worker export` writes
 LOGISTIC_LIMIT = 60.0  # exp of more overflows float32; sigmoid is 0 or 1 in float64 long before
 
 
@@ -163,9 +163,3 @@ def matrix_product_operations(shape: dict[str, Any], lengths: np.ndarray) -> flo
     per_token = 2 * (4 * size * size + 2 * size * inner)
     attention = 2 * 2 * size * tokens * tokens
     return float((shape["num_hidden_layers"] * (per_token * tokens + attention)).sum())
-
-
-def main_arguments() -> tuple[str, Path]:
-    """Return the system's name and the work's folder from the command line."""
-    system, folder = sys.argv[1:]
-    return system, Path(folder)

@@ -1,17 +1,53 @@
-"""One system of the inference benchmark: `python -m benchmarks.peers.inference_worker SYSTEM FOLDER`."""
+"""One system of the inference benchmark: `python -m benchmarks.peers.inference_worker SYSTEM FOLDER`.
+
+With `export` as the system it writes the ONNX files that a user of transformers would. Each framework is imported by
+its own systems alone: a process is to hold what its users' processes hold.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from benchmarks.peers.answers import answer_commands, take_stdout
-from benchmarks.peers.inference_work import InferenceWork, Pairs, System, answer_as, load_inference_work, main_arguments
+from benchmarks.peers.inference_work import (
+    ONNX_FILE,
+    ONNX_INT8_FILE,
+    BatchedSystem,
+    Forward,
+    InferenceWork,
+    Pairs,
+    System,
+    answer_as,
+    load_inference_work,
+)
+
+_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+# System -> engine, precision, the exported folder
+ENGINES = {
+    "ours_inference": ("inference", "fp32", "exported"),
+    "ours_inference_bf16": ("inference", "bf16", "exported"),
+    "ours_onnx": ("onnx", "fp32", "exported"),
+    "ours_openvino": ("openvino", "fp32", "exported"),
+    "ours_openvino_bf16": ("openvino", "bf16", "exported"),
+    "ours_onnx_int8": ("onnx", "int8", "exported"),
+    "ours_openvino_int8": ("openvino", "int8", "exported"),
+    "ours_inference_match": ("inference", "fp32", "exported_match"),
+    "ours_openvino_match": ("openvino", "fp32", "exported_match"),
+    "ours_inference_texts": ("inference", "fp32", "exported"),
+    "ours_openvino_texts": ("openvino", "fp32", "exported"),
+}
 
 
 def main() -> int:
     """Load SYSTEM with the model of FOLDER, and score as the standard input says."""
-    system, folder = main_arguments()
+    system, folder = sys.argv[1], Path(sys.argv[2])
+    if system == "export":
+        export(folder)
+        return 0
     answers = take_stdout()
     work, pairs = load_inference_work(folder)
     answer_commands(answers, answer_as(_open(system, folder, work, pairs), work), sys.stdin)
@@ -19,22 +55,196 @@ def main() -> int:
 
 
 def _open(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> System:
-    # Each framework is imported by its own systems alone: a process is to hold what its users' processes hold.
     if system.startswith("ours"):
-        from benchmarks.peers import inference_ours
-
-        return inference_ours.open_system(system, folder, work, pairs)
+        return _ours(system, folder, work, pairs)
     if system.startswith("published"):
-        from benchmarks.peers import inference_published
+        from benchmarks.peers.published import open_system
 
-        return inference_published.open_system(system, folder, work, pairs)
+        return open_system(system, folder, work, pairs)
     if system.startswith(("torch", "sentence_transformers")):
-        from benchmarks.peers import inference_torch
+        return _torch(system, folder, work, pairs)
+    return _graph(system, folder, work, pairs)
 
-        return inference_torch.open_system(system, folder, work, pairs)
-    from benchmarks.peers import inference_graphs
 
-    return inference_graphs.open_system(system, folder, work, pairs)
+def _ours(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> System:
+    """Return a system by name: `ours_dygraph`, or one of `ENGINES`; `_texts` encodes too."""
+    from paddle_ranker import runtime
+
+    runtime.prepare_command(work.threads)
+    from paddle_ranker.model.exported import ExportedFolder
+    from paddle_ranker.model.load_options import LoadOptions
+    from paddle_ranker.scoring.engines.opening import open_engine
+    from paddle_ranker.scoring.scorer import Scorer
+
+    if system == "ours_dygraph":
+        from paddle_ranker.model.kinds import load_ranker
+        from paddle_ranker.scoring.engines.dygraph import DygraphEngine
+
+        parts = load_ranker(folder / "ranker")
+        return _OwnScorer(Scorer(DygraphEngine(parts.network), parts.pair_encoder), pairs, texts=False)
+    engine, precision, name = ENGINES[system]
+    exported = ExportedFolder.open(folder / name)
+    opened = open_engine(exported, LoadOptions(engine=engine, device="cpu", precision=precision, threads=work.threads))
+    scorer = Scorer(opened, exported.pair_encoder(LoadOptions(max_seq_length=work.max_seq_length)))
+    return _OwnScorer(scorer, pairs, texts=system.endswith("_texts"))
+
+
+class _OwnScorer:
+    def __init__(self, scorer: Any, pairs: Pairs, texts: bool):
+        self._scorer, self._pairs, self._texts = scorer, pairs, texts
+
+    def score(self, rows: np.ndarray) -> np.ndarray:
+        """Return the logits of the pairs at `rows` [n], `[n]`."""
+        if not self._texts:
+            return self._scorer.logits(self._pairs.encoded.take(rows))
+        queries, titles = ([texts[row] for row in rows] for texts in (self._pairs.queries, self._pairs.titles))
+        return self._scorer.logits(self._scorer.encode(queries, titles))
+
+
+def _torch(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> System:
+    """Return a system by name: `torch` or `sentence_transformers`, and what its name says more."""
+    import torch
+
+    torch.set_num_threads(work.threads)
+    precision = torch.bfloat16 if system.endswith("_bf16") else torch.float32
+    if system.startswith("sentence_transformers"):
+        return _CrossEncoder(folder / "hf", pairs, work, precision)
+    return BatchedSystem(_transformers(folder / "hf", precision, "compiled" in system), pairs, work)
+
+
+def _transformers(folder: Path, precision: Any, compiled: bool) -> Forward:
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=precision).eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    run = model
+    if compiled:
+        from torch._inductor import config as inductor
+
+        inductor.freezing = True  # weights become constants, packed for the processor
+        run = torch.compile(model, dynamic=True)
+
+    def forward(input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
+        ids = torch.from_numpy(input_ids)
+        with torch.no_grad():
+            output = run(
+                input_ids=ids, token_type_ids=torch.from_numpy(token_type_ids), attention_mask=(ids != 0).long()
+            )
+        logits: np.ndarray = output.logits.float().numpy()
+        return logits
+
+    return forward
+
+
+class _CrossEncoder:
+    """`CrossEncoder.predict`, which tokenizes and sorts by itself."""
+
+    def __init__(self, folder: Path, pairs: Pairs, work: InferenceWork, precision: Any):
+        from sentence_transformers import CrossEncoder
+
+        self._model = CrossEncoder(
+            str(folder), max_length=work.max_seq_length, device="cpu", model_kwargs={"dtype": precision}
+        )
+        self._pairs, self._batch_size = pairs, work.batch_size
+
+    def score(self, rows: np.ndarray) -> np.ndarray:
+        """Return the logits of the pairs at `rows` [n], `[n]`."""
+        import torch
+
+        logits = self._model.predict(
+            [(self._pairs.queries[row], self._pairs.titles[row]) for row in rows],
+            batch_size=self._batch_size,
+            activation_fn=torch.nn.Identity(),
+            show_progress_bar=False,
+        )
+        return np.asarray(logits, dtype=np.float64).reshape(-1)
+
+
+def _graph(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> System:
+    """Return `onnxruntime`, `onnxruntime_int8`, `openvino` or `openvino_bf16`."""
+    if system.startswith("onnxruntime"):
+        forward = _onnx_runtime(folder / (ONNX_INT8_FILE if system.endswith("int8") else ONNX_FILE), work.threads)
+    else:
+        forward = _openvino(folder / ONNX_FILE, work.threads, "bf16" if system.endswith("bf16") else "f32")
+    return BatchedSystem(forward, pairs, work)
+
+
+def _inputs(input_ids: np.ndarray, token_type_ids: np.ndarray) -> dict[str, Any]:
+    mask = (input_ids != 0).astype(np.int64)
+    return {"input_ids": input_ids, "token_type_ids": token_type_ids, "attention_mask": mask}
+
+
+def _onnx_runtime(file: Path, threads: int) -> Forward:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Threads that wait busily would take the processor from the other systems of this benchmark.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+    def forward(input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
+        logits: np.ndarray = session.run(None, _inputs(input_ids, token_type_ids))[0]
+        return logits
+
+    return forward
+
+
+def _openvino(file: Path, threads: int, precision: str) -> Forward:
+    import openvino
+
+    compiled = openvino.Core().compile_model(
+        str(file),
+        "CPU",
+        {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": precision,
+        },
+    )
+    request = compiled.create_infer_request()
+
+    def forward(input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
+        request.infer(_inputs(input_ids, token_type_ids), share_inputs=True)
+        logits: np.ndarray = request.get_output_tensor(0).data.copy()
+        return logits
+
+    return forward
+
+
+def export(folder: Path) -> None:
+    """Export `hf` of the folder by PyTorch, and quantize the result to dynamic int8 by ONNX Runtime."""
+    import torch
+    from torch import nn
+    from transformers import AutoModelForSequenceClassification
+
+    class Logits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = AutoModelForSequenceClassification.from_pretrained(folder / "hf", dtype=torch.float32)
+
+        def forward(self, *tensors: Any) -> Any:
+            return self.model(**dict(zip(_INPUTS, tensors))).logits
+
+    ids = torch.randint(5, 50, (2, 16))
+    with torch.no_grad():
+        torch.onnx.export(
+            Logits().eval(),
+            (ids, torch.zeros_like(ids), torch.ones_like(ids)),
+            str(folder / ONNX_FILE),
+            input_names=list(_INPUTS),
+            output_names=["logits"],
+            opset_version=17,
+            dynamic_axes={name: {0: "batch", 1: "length"} for name in _INPUTS},
+            # The older exporter: its graph was the faster one in both engines when this was written.
+            dynamo=False,
+        )
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(folder / ONNX_FILE, folder / ONNX_INT8_FILE, weight_type=QuantType.QInt8)
 
 
 if __name__ == "__main__":

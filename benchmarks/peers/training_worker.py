@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
+
+from benchmarks.peers.answers import Pace, take_stdout
+from benchmarks.peers.work import BenchmarkTriples, TrainingWork, load_work
+
+if TYPE_CHECKING:
+    import numpy as np
+    from paddle import Tensor, nn
+
+FOREVER = 1_000_000
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Train as SYSTEM does on the work of FOLDER, step by step as the standard input says."""
     system, folder = sys.argv[1:] if argv is None else argv
-    from benchmarks.peers.answers import Pace, take_stdout
-    from benchmarks.peers.work import load_work
-
     pace = Pace(sys.stdin, take_stdout(), "triples")
     work, triples = load_work(Path(folder))
     # Each framework is imported by its own systems alone: both bring OpenMP, and two in one process disagree.
@@ -22,18 +29,55 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
         bf16, fused = system == "torch_bf16", system == "torch_fused"
         torch_training.train(work, triples, pace, bf16=bf16, fused_optimizer=fused)
+    elif system.startswith("published"):
+        from benchmarks.peers import published
+
+        published.train(work, triples, pace)
     else:
-        if system.startswith("ours"):
-            from paddle_ranker import runtime
-
-            runtime.prepare_command(threads=0)  # as the training commands do; MKL_NUM_THREADS, if set, stays
-        from benchmarks.peers import paddle_training
-
-        if system.startswith("published"):
-            paddle_training.published(work, triples, pace)
-        else:
-            paddle_training.ours(work, triples, pace, match_embeddings=system == "ours")
+        train(work, triples, pace, match_embeddings=system == "ours")
     return 0
+
+
+def train(work: TrainingWork, triples: BenchmarkTriples, pace: Pace, *, match_embeddings: bool) -> None:
+    """Run this toolkit's trainer as `train_pairwise.py` does, until the pace ends it."""
+    from paddle_ranker import runtime
+
+    runtime.prepare_command(threads=0)  # as the training commands do; MKL_NUM_THREADS, if set, stays
+    from ernie_matching.data import join_triples
+    from ernie_matching.model import PairwiseExamples
+    from paddle_ranker.distributed import ProcessGroup
+    from paddle_ranker.model.config import EncoderConfig
+    from paddle_ranker.model.network import RankerNetwork
+    from paddle_ranker.training.losses.expression import RankingLoss
+    from paddle_ranker.training.options import TrainingOptions
+    from paddle_ranker.training.task import Task
+    from paddle_ranker.training.trainer import fit
+
+    class Paced(PairwiseExamples):
+        """Examples whose every step waits for the pace: the trainer itself stays as it is."""
+
+        def loss(self, network: nn.Layer, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
+            pace.tick(len(indices))
+            return super().loss(network, indices)
+
+    network = RankerNetwork(EncoderConfig(**work.shape), work.never_match if match_embeddings else None)
+    encoded = join_triples(triples.positives, triples.negatives)
+    examples = Paced(encoded, RankingLoss("margin_logit"))
+    factors = {"head": 10.0, "match_embeddings": 10.0}
+    with tempfile.TemporaryDirectory() as folder:
+        options = TrainingOptions(
+            save_dir=folder,
+            batch_size=work.batch_size,
+            learning_rate=work.learning_rate,
+            max_grad_norm=work.max_grad_norm,
+            epochs=FOREVER,
+            eval_step=FOREVER,
+            save_step=FOREVER,
+            seed=work.seed,
+            device="cpu",
+        )
+        task = Task(network, examples, dict, lambda path, results: None, "auc", part_factors=factors)
+        fit(task, options, ProcessGroup())
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ import pytest
 from benchmarks import inference, training
 from benchmarks.harness.figures import Speeds, print_speeds
 from benchmarks.harness.workers import Workers, current, with_baseline
-from benchmarks.inference_systems import SYSTEMS
+from benchmarks.inference import SYSTEMS
+from benchmarks.serving import SYSTEMS as SERVERS
 from benchmarks.serving import server_of
-from benchmarks.serving_peers import SYSTEMS as SERVERS
 from paddle_ranker.errors import UsageError
 
 pytestmark = pytest.mark.unit

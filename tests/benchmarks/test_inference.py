@@ -16,9 +16,8 @@ import pytest
 from benchmarks import inference
 from benchmarks.harness.figures import ratio
 from benchmarks.harness.workers import missing_packages
-from benchmarks.inference import Run
+from benchmarks.inference import EXPORT_PACKAGES, SYSTEMS, Run, System
 from benchmarks.inference_report import Measured, best_own_system, goals, shown_tables, write_plot
-from benchmarks.inference_systems import EXPORT_PACKAGES, SYSTEMS, System
 from benchmarks.peers.answers import answer_commands
 from benchmarks.peers.inference_work import (
     BatchedSystem,

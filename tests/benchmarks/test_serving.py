@@ -15,10 +15,24 @@ import numpy as np
 import pytest
 
 from benchmarks import serving
-from benchmarks.serving_connections import CLOSED, LATE, Answer, StreamConnection, split_baidu_std, split_http
-from benchmarks.serving_dialects import BAIDU_STD, DIALECTS, HTTP, OK, Asked
-from benchmarks.serving_load import Load, Request, closed_loop, open_loop
-from benchmarks.serving_peers import SYSTEMS
+from benchmarks.serving import SYSTEMS
+from benchmarks.serving_client import (
+    BAIDU_STD,
+    CLOSED,
+    DIALECTS,
+    HTTP,
+    LATE,
+    OK,
+    Answer,
+    Asked,
+    Load,
+    Request,
+    StreamConnection,
+    closed_loop,
+    open_loop,
+    split_baidu_std,
+    split_http,
+)
 from benchmarks.serving_report import Loop, Measured, Run, goals, shown_tables
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.errors import RankerError, UsageError

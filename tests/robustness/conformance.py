@@ -23,8 +23,8 @@ from typing import Any, Optional
 import numpy as np
 
 from benchmarks.harness.figures import format_table, write_report
+from benchmarks.harness.servers import serve_command, started
 from benchmarks.inputs import ROOT
-from benchmarks.serving_peers import serve_command, started
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.exported import is_exported

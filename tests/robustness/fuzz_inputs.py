@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from benchmarks.serving_dialects import http
+from benchmarks.serving_client import http
 from multimodal_entailment.plugin import PATH as ENTAILMENT_PATH
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.json_messages import write_message

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from benchmarks.harness.figures import format_table, write_report
+from benchmarks.harness.servers import ServerProcess, serve_command, started
 from benchmarks.inputs import chosen
-from benchmarks.serving_dialects import DIALECTS, OK
-from benchmarks.serving_peers import ServerProcess, serve_command, started
+from benchmarks.serving_client import DIALECTS, OK
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError
 from paddle_ranker.model.exported import is_exported

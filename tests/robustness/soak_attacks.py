@@ -28,8 +28,8 @@ from typing import Any, Optional
 import numpy as np
 from PIL import Image
 
-from benchmarks.serving_dialects import http
-from benchmarks.serving_peers import ServerProcess
+from benchmarks.harness.servers import ServerProcess
+from benchmarks.serving_client import http
 from tests.robustness.soak_traffic import HOST
 
 _PATIENCE = 60.0  # for an answer, on a machine that has much else to do

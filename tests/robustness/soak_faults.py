@@ -18,8 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Optional
 
-from benchmarks.serving_dialects import http
-from benchmarks.serving_peers import ServerProcess, serve_command, started
+from benchmarks.harness.servers import ServerProcess, serve_command, started
+from benchmarks.serving_client import http
 from tests.robustness.soak_traffic import HOST, Client, Question, Tally, good_round, steady
 
 HEADER_SECONDS = BODY_SECONDS = 5.0  # the server's patience, which a busy machine's client must keep as well

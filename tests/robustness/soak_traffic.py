@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.serving_connections import Answer, Connection, connect
-from benchmarks.serving_dialects import DIALECTS, OK, Asked, Dialect
+from benchmarks.serving_client import DIALECTS, OK, Answer, Asked, Connection, Dialect, connect
 from paddle_ranker.model.load_options import LoadOptions
 
 WRONG = "wrong scores"

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.serving_connections import CLOSED, Answer
-from benchmarks.serving_dialects import DIALECTS, OK
+from benchmarks.serving_client import CLOSED, DIALECTS, OK, Answer
 from tests.robustness import soak
 from tests.robustness.soak_memory import growth
 from tests.robustness.soak_traffic import WRONG, Question, Tally

@@ -1,24 +1,65 @@
-"""The models of the inference benchmark: a ranker with random weights, as every system wants it."""
+"""The ranker of the speed benchmarks, random weights of a shape or a given one, as every system wants it."""
 
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
 
-from paddle_ranker.data.records import LabeledPair
+from benchmarks.inputs import ROOT, PeerOptions, graded_pairs_and_vocabulary
+from paddle_ranker.data.records import LabeledPair, RecordFile
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_vocabulary
-from paddle_ranker.errors import UsageError
+from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.model.config import EncoderConfig
 
+_ERNIE_3 = {
+    "vocab_size": 40_000,  # whatever the vocabulary file: the optimizer's work hangs on it
+    "num_attention_heads": 12,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 2048,
+    "type_vocab_size": 4,
+    "use_task_id": True,
+    "task_type_vocab_size": 16,
+    "pad_token_id": 0,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-12,
+}
+SHAPES: dict[str, dict[str, Any]] = {
+    "tiny": {**_ERNIE_3, "num_hidden_layers": 2, "hidden_size": 24, "intermediate_size": 96},  # to try the command
+    "nano": {**_ERNIE_3, "num_hidden_layers": 4, "hidden_size": 312, "intermediate_size": 1248},
+    "medium": {**_ERNIE_3, "num_hidden_layers": 6, "hidden_size": 768, "intermediate_size": 3072},
+}
 MAX_SEQ_LENGTH = 128
 TRAINED_VOCABULARY = 12_000
 CALIBRATION_PAIRS = 512
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The graded pairs of a file, and the ranker that scores them: its encoder of pairs and its configuration."""
+
+    file: Path
+    graded: list[LabeledPair]
+    pair_encoder: PairEncoder
+    config: dict[str, Any]
+
+
+def prepare_ranker(options: PeerOptions, shape: str, seed: int, folder: Path) -> Prepared:
+    """Read the pairs, and write the ranker of the options into `folder`: `--model`, or random weights of a shape."""
+    path, vocab = graded_pairs_and_vocabulary(options.file, options.vocab)
+    graded = list(RecordFile(path, LabeledPair))
+    if options.model:
+        return Prepared(path, graded, *copy_ranker(folder, Path(options.model)))
+    return Prepared(path, graded, *write_rankers(folder, SHAPES[shape], vocab, graded, seed))
 
 
 def write_rankers(
@@ -97,3 +138,12 @@ def export_rankers(folder: Path, pairs: EncodedPairs, *, onnx: bool) -> None:
     batches = [sample.pad(rows) for rows in scoring_batches(sample.lengths, 4096, 4096)]
     model = quantizer.quantize(quantizer.calibrate(batches), full_range=has_int8())
     exported.onnx.with_suffix(".int8.onnx").write_bytes(model.SerializeToString())
+
+
+def export_peers(python: str, folder: Path) -> None:
+    """Write the ONNX file of `hf` in `folder` by the peers' Python; raises `RankerError` where it cannot."""
+    command = [python, "-m", "benchmarks.peers.inference_worker", "export", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise RankerError(f"the peers' ONNX file could not be written ({last}): leave them out with --systems")

@@ -1,4 +1,4 @@
-"""The servers of the load test: what is asked of each, how it is started, and what its process uses."""
+"""Servers that are measured: how one is started, what its process uses, and how it ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
@@ -16,41 +15,6 @@ from benchmarks.harness.workers import process_environment
 from paddle_ranker.errors import RankerError
 
 _ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)")
-_WEB = ("fastapi", "uvicorn", "uvloop", "httptools")
-
-
-@dataclass(frozen=True)
-class System:
-    """One row of the tables.
-
-    dialect: how it is asked
-    module: of a peer's server; None: this toolkit's
-    packages: that the peer's environment must have
-    checkout: whose code runs; None: this one's
-    """
-
-    name: str
-    title: str
-    dialect: str = "rerank"
-    module: Optional[str] = None
-    packages: tuple[str, ...] = ()
-    checkout: Optional[str] = None
-
-    @property
-    def ours(self) -> bool:
-        return self.module is None and self.checkout is None
-
-
-SYSTEMS = (
-    System("ours_rerank", "ours: /v1/rerank"),
-    System("ours_baidu_std", "ours: baidu_std, tensors", "baidu_std"),
-    System("ours_json", "ours: HTTP, JSON tensors", "json"),
-    System("ours_grpc", "ours: gRPC, tensors", "grpc"),
-    System("sentence_transformers", "sentence-transformers, FastAPI", module="fastapi_sentence_transformers",
-           packages=("torch", "sentence_transformers", *_WEB)),
-    System("onnxruntime", "ONNX Runtime, dynamic batching", module="fastapi_onnx",
-           packages=("torch", "transformers", "onnx", "onnxruntime", "orjson", *_WEB)),
-)  # fmt: skip
 
 
 class ServerProcess:
@@ -138,8 +102,3 @@ def started(
 def serve_command(model: Path, *more: str) -> list[str]:
     """Return the command of this toolkit's server on a free port."""
     return [sys.executable, "-m", "paddle_ranker", "serve", "--model", str(model), "--port", "0", *more]
-
-
-def peer_command(system: System, python: str, folder: Path, threads: int) -> list[str]:
-    """Return the command of a peer's server."""
-    return [python, "-m", f"benchmarks.peers.{system.module}", str(folder), str(threads)]

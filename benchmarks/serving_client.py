@@ -1,0 +1,492 @@
+"""A client that puts load on a server and costs little itself: requests made beforehand, keep-alive connections, loads.
+
+Requests are written in each way of asking a server; `OK` is an answer with scores, every other one is called by the
+protocol's own number or name for what went wrong. A connection has one request at a time; an answer is found by its
+length. Closed loop: so many clients, each of which asks again as soon as it is answered. Open loop: requests come when
+they come, at a rate, whether the earlier ones are answered or not; a request's latency counts from when it was due, so
+that what waits for a slow server is not left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Optional, Union
+
+import numpy as np
+
+from paddle_ranker.encoding.columns import Columns
+from paddle_ranker.errors import RankerError
+from paddle_ranker.serving.paddle import baidu_std
+from paddle_ranker.serving.paddle.json_messages import write_message
+from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, Message, messages
+
+OK = "ok"
+HTTP, BAIDU_STD, GRPC = "HTTP", "baidu_std", "gRPC"  # transports
+_INFERENCE, _GATEWAY = "/GeneralModelService/inference", "/ernie/prediction"
+
+CLOSED, LATE = "closed", "late"  # no answer came: the connection ended; it took longer than patience lasts
+_HEAD_END, _LENGTH = b"\r\n\r\n", b"content-length:"
+_LONGEST_SECONDS, _LOOK_SECONDS = 120.0, 0.02  # of a closed loop that gets few answers, between looks at it
+_MOST_CONNECTIONS = 512  # of an open loop: what comes above waits at the client, and its time counts
+
+
+def http(path: str, body: bytes, content_type: str = "application/json", *headers: str) -> bytes:
+    """Return a valid HTTP request."""
+    head = [f"POST {path} HTTP/1.1", "Host: ranker", f"Content-Type: {content_type}", f"Content-Length: {len(body)}"]
+    return "\r\n".join([*head, *headers, "", ""]).encode() + body
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One query with its titles, as texts and as ids."""
+
+    query: str
+    titles: list[str]
+    pairs: Columns
+    pad_id: int
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return ids and token types, `[titles, length]` int64 each."""
+        input_ids, token_type_ids = self.pairs.pad(np.arange(len(self.pairs))).values()
+        return input_ids, token_type_ids
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """A way of asking.
+
+    write: a request's bytes; of gRPC the message
+    read: what the body of an answer that is `OK` to the transport says, and the probabilities in it, `[titles]`
+    method: of gRPC
+    busy: what the server says of a request that is to come again
+    """
+
+    name: str
+    transport: str
+    write: Callable[[Asked], bytes]
+    read: Callable[[bytes, int], tuple[str, np.ndarray]]
+    busy: frozenset[str]
+    method: str = ""
+
+
+def _rerank(asked: Asked) -> bytes:
+    body = json.dumps({"query": asked.query, "documents": asked.titles}, ensure_ascii=False)
+    return http("/v1/rerank", body.encode())
+
+
+def _read_rerank(body: bytes, count: int) -> tuple[str, np.ndarray]:
+    return _by_index(json.loads(body)["results"], "relevance_score", count)
+
+
+def _tei(asked: Asked) -> bytes:
+    body = {"query": asked.query, "texts": asked.titles, "truncate": True}
+    return http("/rerank", json.dumps(body, ensure_ascii=False).encode())
+
+
+def _read_tei(body: bytes, count: int) -> tuple[str, np.ndarray]:
+    return _by_index(json.loads(body), "score", count)
+
+
+def _by_index(results: Sequence[dict[str, Any]], name: str, count: int) -> tuple[str, np.ndarray]:
+    probabilities = np.full(count, np.nan)
+    for result in results:
+        probabilities[result["index"]] = result[name]
+    return OK, probabilities
+
+
+def _tokens(asked: Asked) -> Message:
+    request = messages().Request(fetch_var_names=["predict"])
+    for name, values in zip(("input_ids", "token_type_ids"), asked.arrays()):
+        tensor = request.tensor.add(name=name, alias_name=name, elem_type=0, shape=values.shape)
+        tensor.int64_data.extend(values.ravel().tolist())
+    return request
+
+
+def _texts(asked: Asked) -> Message:
+    request = messages().Request(fetch_var_names=["predict"])
+    request.tensor.add(name="query", elem_type=20, data=[asked.query], shape=[1])
+    request.tensor.add(name="title", elem_type=20, data=asked.titles, shape=[len(asked.titles)])
+    return request
+
+
+def _json(asked: Asked) -> bytes:
+    return http(_INFERENCE, write_message(_tokens(asked)))
+
+
+def _read_json(body: bytes, count: int) -> tuple[str, np.ndarray]:
+    [output] = json.loads(body)["outputs"]
+    [tensor] = output["tensor"]
+    return OK, np.array(tensor["float_data"])
+
+
+def _proto(asked: Asked) -> bytes:
+    return http(_INFERENCE, _texts(asked).SerializeToString(), "application/proto")
+
+
+def _message(asked: Asked) -> bytes:
+    return bytes(_tokens(asked).SerializeToString())
+
+
+def _baidu_std(asked: Asked) -> bytes:
+    meta = messages().RpcMeta(correlation_id=1)
+    meta.request.service_name, meta.request.method_name = GENERAL_SERVICE, "inference"
+    return baidu_std.write_frame(meta, _message(asked))
+
+
+def _read_message(body: bytes, count: int) -> tuple[str, np.ndarray]:
+    response = messages().Response.FromString(body)
+    if response.err_no:
+        return str(response.err_no), np.empty(0)
+    return OK, np.array(response.outputs[0].tensor[0].float_data)
+
+
+def _pipeline_message(asked: Asked) -> Message:
+    values = [json.dumps({"query": asked.query, "title": title}, ensure_ascii=False) for title in asked.titles]
+    return messages().PipelineRequest(key=[str(place) for place in range(len(values))], value=values)
+
+
+def _pipeline(asked: Asked) -> bytes:
+    return bytes(_pipeline_message(asked).SerializeToString())
+
+
+def _read_pipeline(body: bytes, count: int) -> tuple[str, np.ndarray]:
+    response = messages().PipelineResponse.FromString(body)
+    return _printed(response.err_no, response.value)
+
+
+def _gateway(asked: Asked) -> bytes:
+    return http(_GATEWAY, write_message(_pipeline_message(asked)))
+
+
+def _read_gateway(body: bytes, count: int) -> tuple[str, np.ndarray]:
+    answer = json.loads(body)
+    return _printed(answer.get("err_no", 0), answer.get("value", ()))
+
+
+def _printed(number: int, values: Sequence[str]) -> tuple[str, np.ndarray]:
+    if number:
+        return str(number), np.empty(0)
+    return OK, np.array(json.loads(values[0])).reshape(-1)
+
+
+_HTTP_BUSY = frozenset({"429", "503"})
+_GRPC_BUSY = frozenset({"RESOURCE_EXHAUSTED", "UNAVAILABLE"})
+_RPC_BUSY = frozenset({"2003", "2004"})  # brpc: logged off, over a limit
+_PIPELINE_BUSY = frozenset({"3001"})  # closed
+
+DIALECTS = {
+    dialect.name: dialect
+    for dialect in (
+        Dialect("rerank", HTTP, _rerank, _read_rerank, _HTTP_BUSY),
+        Dialect("tei", HTTP, _tei, _read_tei, _HTTP_BUSY),
+        Dialect("json", HTTP, _json, _read_json, _HTTP_BUSY),
+        Dialect("proto", HTTP, _proto, _read_message, _HTTP_BUSY),
+        Dialect("baidu_std", BAIDU_STD, _baidu_std, _read_message, _RPC_BUSY),
+        Dialect("grpc", GRPC, _message, _read_message, _GRPC_BUSY, f"/{GENERAL_SERVICE}/inference"),
+        Dialect("pipeline_http", HTTP, _gateway, _read_gateway, _PIPELINE_BUSY | _HTTP_BUSY),
+        Dialect("pipeline_grpc", GRPC, _pipeline, _read_pipeline, _PIPELINE_BUSY, f"/{PIPELINE_SERVICE}/inference"),
+    )
+}
+
+
+class Answer(NamedTuple):
+    """`code` is `OK`, `CLOSED`, `LATE`, or the protocol's own for an error; `body` what came."""
+
+    code: str
+    body: bytes
+
+
+def split_http(buffer: bytearray) -> Optional[Answer]:
+    """Return the answer at the beginning of `buffer`, None until all of it is there."""
+    end = buffer.find(_HEAD_END)
+    if end < 0:
+        return None
+    head = bytes(buffer[:end]).lower()
+    place = head.find(_LENGTH)
+    if place < 0:
+        raise RankerError(f"the server's answer has no Content-Length: {head[:200]!r}")
+    length = int(head[place + len(_LENGTH) :].split(b"\r\n", 1)[0])
+    if len(buffer) < end + 4 + length:
+        return None
+    status = head[9:12].decode("ascii", "replace")
+    return Answer(OK if status == "200" else status, bytes(buffer[end + 4 : end + 4 + length]))
+
+
+def split_baidu_std(buffer: bytearray) -> Optional[Answer]:
+    """Return the payload of the frame at the beginning of `buffer`, None until all of it is there."""
+    if len(buffer) < baidu_std.HEAD_BYTES:
+        return None
+    head = baidu_std.read_head(buffer)
+    begin = baidu_std.HEAD_BYTES + head.meta_size
+    if len(buffer) < baidu_std.HEAD_BYTES + head.body_size:
+        return None
+    meta = baidu_std.read_meta(bytes(buffer[baidu_std.HEAD_BYTES : begin]))
+    payload = bytes(buffer[begin : baidu_std.HEAD_BYTES + head.body_size])
+    return Answer(str(meta.response.error_code) if meta.response.error_code else OK, payload)
+
+
+class _Stream(asyncio.Protocol):
+    """One connection, one request at a time."""
+
+    def __init__(self, split: Any) -> None:
+        self._split = split
+        self._buffer = bytearray()
+        self._asked: Optional[asyncio.Future[Answer]] = None
+        self.transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        try:
+            answer = self._split(self._buffer)
+        except Exception as error:  # no answer of the protocol's: the run is to end with it
+            if self._asked and not self._asked.done():
+                self._asked.set_exception(error)
+            return
+        if answer is not None:
+            self._buffer.clear()
+            self._finish(answer)
+
+    def connection_lost(self, exc: Optional[Exception]) -> None:
+        self.transport = None
+        self._finish(Answer(CLOSED, b""))
+
+    async def ask(self, data: bytes, patience: float) -> Answer:
+        loop = asyncio.get_running_loop()
+        self._asked = loop.create_future()
+        timer = loop.call_later(patience, self._give_up)
+        self.transport.write(data)
+        try:
+            return await self._asked
+        finally:
+            timer.cancel()
+
+    def _give_up(self) -> None:
+        self._finish(Answer(LATE, b""))
+        if self.transport is not None:
+            self.transport.abort()
+            self.transport = None  # at once: what is asked next is to have another connection
+
+    def _finish(self, answer: Answer) -> None:
+        if self._asked is not None and not self._asked.done():
+            self._asked.set_result(answer)
+
+
+class StreamConnection:
+    """A connection of HTTP or baidu_std, opened anew where it has ended."""
+
+    def __init__(self, host: str, port: int, transport: str, patience: float) -> None:
+        self._host, self._port, self._patience = host, port, patience
+        self._split = split_baidu_std if transport == BAIDU_STD else split_http
+        self._stream: Optional[_Stream] = None
+
+    async def ask(self, data: bytes) -> Answer:
+        """Send a request and return what is answered."""
+        if self._stream is None or self._stream.transport is None:
+            try:
+                _, self._stream = await asyncio.get_running_loop().create_connection(
+                    lambda: _Stream(self._split), self._host, self._port
+                )
+            except OSError:
+                return Answer(CLOSED, b"")
+        return await self._stream.ask(data, self._patience)
+
+    async def close(self) -> None:
+        """End the connection."""
+        if self._stream is not None and self._stream.transport is not None:
+            self._stream.transport.abort()
+
+
+class GrpcConnection:
+    """A channel with a connection of its own."""
+
+    def __init__(self, host: str, port: int, method: str, patience: float) -> None:
+        import grpc
+        import grpc.aio
+
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
+        options.append(("grpc.initial_reconnect_backoff_ms", 100))
+        self._channel = grpc.aio.insecure_channel(f"{host}:{port}", options=options)
+        self._call = self._channel.unary_unary(method)
+        self._error = grpc.aio.AioRpcError
+        self._patience = patience
+
+    async def ask(self, data: bytes) -> Answer:
+        """Call the method and return what is answered."""
+        try:
+            return Answer(OK, await self._call(data, timeout=self._patience))
+        except self._error as error:
+            code: str = error.code().name
+            return Answer(LATE if code == "DEADLINE_EXCEEDED" else code, (error.details() or "").encode())
+
+    async def close(self) -> None:
+        """End the connection."""
+        await self._channel.close(None)
+
+
+Connection = Union[StreamConnection, GrpcConnection]
+
+
+def connect(dialect: Dialect, host: str, port: int, patience: float = 60.0) -> Connection:
+    """Return a connection that is opened at its first request; `patience`: seconds that an answer may take."""
+    if dialect.transport == GRPC:
+        return GrpcConnection(host, port, dialect.method, patience)
+    return StreamConnection(host, port, dialect.transport, patience)
+
+
+class Request(NamedTuple):
+    """Bytes of a dialect that ask for so many pairs."""
+
+    data: bytes
+    pairs: int
+
+
+@dataclass
+class Load:
+    """What came of some load.
+
+    seconds: that were measured
+    whole_seconds: with those before and after
+    pairs: that were scored in the measured seconds
+    codes: answers, by their code
+    latencies: seconds that each answered request took
+    client_seconds: of processor time that this client used, in the whole
+    """
+
+    seconds: float = 0.0
+    whole_seconds: float = 0.0
+    pairs: int = 0
+    codes: Counter[str] = field(default_factory=Counter)
+    latencies: list[float] = field(default_factory=list)
+    client_seconds: float = 0.0
+
+    @property
+    def pairs_per_second(self) -> float:
+        return self.pairs / self.seconds if self.seconds else 0.0
+
+    @property
+    def requests_per_second(self) -> float:
+        return self.codes[OK] / self.seconds if self.seconds else 0.0
+
+    @property
+    def failures(self) -> int:
+        return sum(self.codes.values()) - self.codes[OK]
+
+    def milliseconds(self, percent: float) -> float:
+        """Return a percentile of the latencies."""
+        return 1000 * float(np.percentile(self.latencies, percent)) if self.latencies else float("nan")
+
+
+async def closed_loop(
+    dialect: Dialect, host: str, port: int, requests: Sequence[Request], clients: int, seconds: float
+) -> Load:
+    """Let so many clients ask at once, and measure from when each has had its first answer.
+
+    What is measured holds at least as many answers as there are clients. It ends, as it begins, with an answer: a
+    batch's answers come together, and half of them would count double or not at all.
+    """
+    load, queue = Load(), itertools.cycle(requests)
+    start, processor = time.perf_counter(), time.process_time()
+    done: list[tuple[float, Answer, int, float]] = []  # when, what, pairs, seconds
+    begun = asyncio.get_running_loop().create_future()
+    waiting, stopped = clients, False
+
+    async def client(connection: Connection) -> None:
+        nonlocal waiting
+        first = True
+        while not stopped:
+            request = next(queue)
+            sent = time.perf_counter()
+            answer = await connection.ask(request.data)
+            now = time.perf_counter()
+            done.append((now, answer, request.pairs, now - sent))
+            if first:
+                first, waiting = False, waiting - 1
+                if not waiting:
+                    begun.set_result((now, len(done)))
+
+    connections = [connect(dialect, host, port) for _ in range(clients)]
+    tasks = [asyncio.ensure_future(client(connection)) for connection in connections]
+    try:
+        await asyncio.wait({begun, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():
+                task.result()
+        begin, before = begun.result()
+        await asyncio.sleep(seconds)
+        # A server that answers in bursts further apart than that would seem to stand still.
+        while len(done) - before < clients and time.perf_counter() - begin < _LONGEST_SECONDS:
+            await asyncio.sleep(_LOOK_SECONDS)
+        counted, stopped = done[before:] or done[-1:], True
+        await asyncio.gather(*tasks)
+    finally:
+        stopped = True
+        for connection in connections:
+            await connection.close()
+    load.whole_seconds, load.client_seconds = time.perf_counter() - start, time.process_time() - processor
+    _count(load, counted, begin)
+    return load
+
+
+async def open_loop(
+    dialect: Dialect,
+    host: str,
+    port: int,
+    requests: Sequence[Request],
+    rate: float,
+    seconds: float,
+    seed: int,
+) -> Load:
+    """Let `rate` requests a second come, at random (Poisson) times; measure all of them until the last is answered."""
+    loop = asyncio.get_running_loop()
+    gaps = np.random.default_rng(seed).exponential(1 / rate, size=max(1, int(2 * rate * seconds) + 10))
+    due = [moment for moment in np.cumsum(gaps).tolist() if moment < seconds] or [0.0]
+    queue, idle = itertools.cycle(requests), deque[Connection]()
+    everyone: list[Connection] = []
+    free = asyncio.Semaphore(_MOST_CONNECTIONS)
+    done: list[tuple[float, Answer, int, float]] = []
+
+    async def one(request: Request, moment: float) -> None:
+        async with free:
+            if not idle:
+                idle.append(connect(dialect, host, port))
+                everyone.append(idle[-1])
+            connection = idle.pop()
+            answer = await connection.ask(request.data)
+            idle.append(connection)
+        now = time.perf_counter()
+        done.append((now, answer, request.pairs, now - moment))
+
+    tasks = []
+    processor = time.process_time()
+    begin = time.perf_counter()
+    try:
+        for moment in due:
+            wait = begin + moment - time.perf_counter()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            tasks.append(loop.create_task(one(next(queue), begin + moment)))
+        await asyncio.gather(*tasks)
+    finally:
+        for connection in everyone:
+            await connection.close()
+    load = Load(whole_seconds=time.perf_counter() - begin, client_seconds=time.process_time() - processor)
+    _count(load, done, begin)
+    return load
+
+
+def _count(load: Load, done: Sequence[tuple[float, Answer, int, float]], begin: float) -> None:
+    for _, answer, pairs, seconds in done:
+        load.codes[answer.code] += 1
+        if answer.code == OK:
+            load.pairs += pairs
+            load.latencies.append(seconds)
+    load.seconds = max(moment for moment, *_ in done) - begin

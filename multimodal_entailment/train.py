@@ -29,7 +29,7 @@ def train(options: TrainEntailmentOptions, on_evaluation: Optional[OnEvaluation]
     from multimodal_entailment.losses import ClassLoss, class_weights
     from multimodal_entailment.start import describe_data, labels_of, make_posts, open_data, start_entailment
     from paddle_ranker.scoring.files import report_truncated
-    from paddle_ranker.training.trainer import Task
+    from paddle_ranker.training.task import Task
 
     data = open_data(options)
     split, labels = data.split, labels_of(data.split.train)

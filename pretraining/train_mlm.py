@@ -23,7 +23,7 @@ def train(options: TrainMlmOptions, on_evaluation: Optional[OnEvaluation] = None
     `accuracy` of the held-out text; the lowest loss makes the best checkpoint.
     """
     runtime.prepare(options.cpu_threads)
-    from paddle_ranker.training.trainer import Task
+    from paddle_ranker.training.task import Task
     from pretraining.examples import HeldOut, MaskedExamples, perplexity
     from pretraining.mlm_start import describe_data, make_masking, open_data, start_mlm
 

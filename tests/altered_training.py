@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from ernie_matching import model, train_pairwise
     from paddle_ranker.data import records
-    from paddle_ranker.training import ranker as ranker_training
+    from paddle_ranker.model import folder
     from paddle_ranker.training import trainer
 
     alteration, *options = arguments
@@ -55,13 +55,13 @@ def main(arguments: Sequence[str]) -> int:
 
         patch.object(model.PairwiseExamples, "loss", raise_in_step_3).start()
     elif alteration == "slow_disk":
-        save, seconds = ranker_training.save_ranker, [35, 0]
+        save, seconds = folder.save_ranker, [35, 0]
 
         def save_slowly(*arguments: Any) -> None:
             time.sleep(seconds.pop(0))
             save(*arguments)
 
-        patch.object(ranker_training, "save_ranker", save_slowly).start()
+        patch("paddle_ranker.training.ranker.save_ranker", save_slowly).start()
     return train_pairwise.main(options)
 
 

@@ -17,8 +17,8 @@ from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.training.losses.expression import RankingLoss
 from paddle_ranker.training.options import TrainingOptions
 from paddle_ranker.training.state import find_state
-from paddle_ranker.training.task import Task
-from paddle_ranker.training.trainer import FitResult, fit
+from paddle_ranker.training.task import FitResult, Task
+from paddle_ranker.training.trainer import fit
 from tests.tiny import PAIRS, make_network, write_tokenizer
 
 

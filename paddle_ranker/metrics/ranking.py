@@ -23,6 +23,8 @@ NOT_RETURNED = -np.inf  # the score of a judged document that a system did not r
 UNRANKED = np.iinfo(np.int64).max // 2  # its position
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
+Numbers = NDArray[Union[np.bool_, np.int64, np.float32, np.float64]]  # what labels, queries and scores come as
 Queries = Union[Sequence[str], NDArray[Any]]
 
 

@@ -108,10 +108,11 @@ def learn_linear(parts: RankerParts, train: Sequence[LabeledPair]) -> Learned:
 
 
 def _encode(parts: RankerParts, pairs: Sequence[LabeledPair]) -> EncodedPairs:
-    return parts.pair_encoder.encode([pair.query for pair in pairs], [pair.title for pair in pairs])
+    encoded: EncodedPairs = parts.pair_encoder.encode([pair.query for pair in pairs], [pair.title for pair in pairs])
+    return encoded
 
 
-def _features(parts: RankerParts, pairs: Sequence[LabeledPair]) -> np.ndarray:
+def _features(parts: RankerParts, pairs: Sequence[LabeledPair]) -> Floats:
     assert parts.network.lexical is not None
     return parts.network.lexical.of_pairs(_encode(parts, pairs), np.arange(len(pairs)), standardise=True)
 
@@ -130,7 +131,7 @@ def training_pairs(path: str, rules: RowOptions) -> list[LabeledPair]:
     return [LabeledPair(*texts, label) for texts, label in {**others, **relevant}.items()]
 
 
-def logits_of(parts: RankerParts, pairs: list[LabeledPair], batch_size: int) -> np.ndarray:
+def logits_of(parts: RankerParts, pairs: list[LabeledPair], batch_size: int) -> Floats:
     """Return the ranker's logits before any calibration, `[n]` float64."""
     scorer = Scorer(DygraphEngine(parts.network), parts.pair_encoder, batch_size)
     return scorer.logits(scorer.encode([pair.query for pair in pairs], [pair.title for pair in pairs]))

@@ -11,11 +11,12 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Optional, TypedDict, cast
 
 import numpy as np
 
 from paddle_ranker.errors import DataError
+from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.storage.picture import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, YELLOW, new_picture
 
 if TYPE_CHECKING:
@@ -30,13 +31,32 @@ _MOST_POINTS = 5000
 _MOST_EPOCHS = 20  # above that, their marks would hide the curves
 
 
-def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+class MetricsLine(TypedDict, total=False):
+    """A line of `metrics.jsonl`: of a progress line all but the last three, and further means of its task by name."""
+
+    step: int
+    time: float
+    epoch: int
+    batch: int
+    loss: Optional[float]
+    learning_rate: Optional[float]
+    gradient_norm: Optional[float]
+    loss_scale: float
+    examples: int
+    seconds: float
+    steps_per_second: float
+    evaluation: dict[str, Optional[float]]
+    metric: str
+    lower_is_better: bool
+
+
+def read_metrics(path: Path) -> Iterator[MetricsLine]:
     """Yield the records of a `metrics.jsonl`, leaving out what is no record: a line that a kill has cut."""
     for _, record in metric_lines(path):
         yield record
 
 
-def metric_lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+def metric_lines(path: Path) -> Iterator[tuple[bytes, MetricsLine]]:
     """Yield the lines of a `metrics.jsonl` that are records, as they stand there and as what they say."""
     with path.open("rb") as stream:
         for line in stream:
@@ -45,7 +65,7 @@ def metric_lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
             except ValueError:  # UnicodeDecodeError, for a cut character, is one too
                 continue
             if isinstance(record, dict) and isinstance(record.get("step"), int) and line.endswith(b"\n"):
-                yield line, record
+                yield line, cast(MetricsLine, record)
 
 
 @dataclass(frozen=True)
@@ -61,12 +81,12 @@ class Curve:
     """
 
     name: str
-    steps: np.ndarray
-    loss: np.ndarray
-    learning_rate: np.ndarray
-    epochs: np.ndarray
-    evaluated: np.ndarray
-    metrics: dict[str, np.ndarray]
+    steps: Floats
+    loss: Floats
+    learning_rate: Floats
+    epochs: Floats
+    evaluated: Floats
+    metrics: dict[str, Floats]
     metric: Optional[str]
     lower_is_better: bool = False
 
@@ -107,11 +127,11 @@ def read_curve(path: Path, name: str) -> Curve:
 _LINE_COLUMNS = {"steps": "step", "loss": "loss", "learning_rate": "learning_rate", "epochs": "epoch"}
 
 
-def _number(value: Optional[float]) -> float:
-    return math.nan if value is None else float(value)
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else math.nan
 
 
-def smooth(values: np.ndarray, width: int) -> np.ndarray:
+def smooth(values: Floats, width: int) -> Floats:
     """Return the means over `width` (odd) neighbours of each value, fewer at the ends; NaN counts as no value.
 
     Args:
@@ -123,7 +143,8 @@ def smooth(values: np.ndarray, width: int) -> np.ndarray:
     place = np.arange(len(values))
     first, end = np.maximum(place - width // 2, 0), np.minimum(place + width // 2 + 1, len(values))
     with np.errstate(invalid="ignore"):
-        return (sums[end] - sums[first]) / (counts[end] - counts[first])
+        means: Floats = (sums[end] - sums[first]) / (counts[end] - counts[first])
+    return means
 
 
 def draw_learning_curve(metrics: Path, picture: Path) -> None:
@@ -174,8 +195,8 @@ def _draw_losses(panel: Axes, curves: Sequence[Curve]) -> None:
         else:
             label = names[1] or names[0]
             panel.plot(curve.steps, curve.loss, color=color, linewidth=1.5, marker="o", markersize=3, label=label)
-        lows.append(np.nanmin(curve.loss))
-        tops.append(max(np.nanpercentile(curve.loss, 99), np.nanmax(smoothed)))
+        lows.append(float(np.nanmin(curve.loss)))
+        tops.append(float(max(np.nanpercentile(curve.loss, 99), np.nanmax(smoothed))))
     if not tops:
         _show_empty(panel, "no progress line yet")
         return
@@ -234,7 +255,7 @@ def _draw_other_metrics(panel: Axes, curve: Curve) -> None:
         panel.plot(curve.evaluated, values, color=color, linewidth=1.1, marker=".", label=_shown(name))
 
 
-def _is_share(values: np.ndarray) -> bool:
+def _is_share(values: Floats) -> bool:
     """Return whether a metric lies between 0 and 1, as AUC and nDCG do; counts would need an axis of their own."""
     known = values[np.isfinite(values)]
     return bool(len(known)) and bool(((known >= 0) & (known <= 1)).all())
@@ -252,7 +273,7 @@ def _draw_learning_rates(panel: Axes, curves: Sequence[Curve]) -> None:
     panel.set_ylim(bottom=0)
 
 
-def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _thinned(steps: Floats, values: Floats) -> tuple[Floats, Floats]:
     """Return as many of the points as the picture can show: matplotlib gives up on a path of a million."""
     every = len(steps) // _MOST_POINTS + 1
     return steps[::every], values[::every]

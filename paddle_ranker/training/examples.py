@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paddle_ranker.encoding.batching import Groups
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.errors import DataError
+from paddle_ranker.metrics.ranking import Integers, Numbers
 from paddle_ranker.storage.arrays import gather
 from paddle_ranker.training.losses.expression import RankingLoss
 
@@ -30,19 +32,19 @@ class EncodedExamples:
     """
 
     pairs: EncodedPairs
-    labels: Optional[np.ndarray] = None
-    queries: Optional[np.ndarray] = None
-    teacher: Optional[np.ndarray] = None
+    labels: Optional[NDArray[np.float32]] = None
+    queries: Optional[Integers] = None
+    teacher: Optional[NDArray[np.float32]] = None
     highest_label: float = 1.0
     rows_each: int = 1
 
     def __len__(self) -> int:
         return len(self.pairs) // self.rows_each
 
-    def lengths(self, indices: np.ndarray) -> np.ndarray:
+    def lengths(self, indices: Integers) -> Integers:
         """Return the tokens of the longest pair of each of the examples `indices`, both `[m]`: its cost in a batch."""
         rows = self.rows_each * indices[:, None] + np.arange(self.rows_each)
-        longest: np.ndarray = self.pairs.lengths_of(rows).max(axis=1)
+        longest: Integers = self.pairs.lengths_of(rows).max(axis=1)
         return longest
 
 
@@ -69,31 +71,33 @@ class RankingExamples(ABC):
     def __len__(self) -> int:
         return len(self._data)
 
-    def lengths(self, indices: np.ndarray) -> np.ndarray:
+    def lengths(self, indices: Integers) -> Integers:
         """Return the tokens of the longest pair of each of the examples `indices`, both `[m]`."""
         return self._data.lengths(indices)
 
-    def weight(self, indices: np.ndarray) -> float:
+    def weight(self, indices: Integers) -> float:
         """Return what the loss of `indices` is a mean over: their number."""
         return float(len(indices))
 
-    def pair_labels(self, rows: np.ndarray) -> np.ndarray:
+    def pair_labels(self, rows: Integers) -> Numbers:
         """Return the labels of the pairs `rows`, both `[m]`; without labels an example's first has 1, the others 0."""
         if self._data.labels is None:
-            return (rows % self.rows_each == 0).astype(np.float64)
-        return gather(self._data.labels, rows)
+            is_first: Numbers = rows % self.rows_each == 0
+            return is_first.astype(np.float64)
+        labels: Numbers = gather(self._data.labels, rows)
+        return labels
 
     @abstractmethod
-    def loss(self, network: nn.Layer, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, network: nn.Layer, indices: Integers) -> tuple[Tensor, dict[str, float]]:
         """Return the mean loss of the examples `indices`, and further means for the progress line."""
 
-    def logits(self, network: nn.Layer, rows: np.ndarray) -> Tensor:
+    def logits(self, network: nn.Layer, rows: Integers) -> Tensor:
         """Return the network's logits of the pairs `rows` [m], `[m]` float32."""
         import paddle
 
         return network(*map(paddle.to_tensor, self.pairs.pad(rows).values())).astype("float32")
 
-    def loss_of(self, logits: Tensor, rows: np.ndarray, queries: Optional[np.ndarray] = None) -> Tensor:
+    def loss_of(self, logits: Tensor, rows: Integers, queries: Optional[Integers] = None) -> Tensor:
         """Return the mean loss of the `logits` of pairs `rows`, with their `queries` where the data have none: [m]."""
         data = self._data
         queries = gather(data.queries, rows) if data.queries is not None else queries
@@ -103,7 +107,7 @@ class RankingExamples(ABC):
 
 def teacher_column(
     name: str, losses: Sequence[str], scores: Sequence[Optional[float]], first: int = 0, column: str = "teacher_score"
-) -> np.ndarray:
+) -> NDArray[np.float32]:
     """Return a teacher's logits [m], from a column of training data, as float32.
 
     Raises `DataError` where one is missing, naming the file, the record (the first of these is `first`, from 0) and

@@ -21,14 +21,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional, cast
 
 from tqdm import tqdm
 
 from paddle_ranker.errors import DependencyError, RankerError
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.training import curve
-from paddle_ranker.training.curve import METRICS_FILE, PICTURE_FILE, metric_lines, read_metrics
+from paddle_ranker.training.curve import METRICS_FILE, PICTURE_FILE, MetricsLine, metric_lines, read_metrics
 
 
 class TrainingLog:
@@ -116,15 +116,15 @@ class TrainingLog:
         except Exception as error:  # whatever it is, the training itself is done and saved
             self._warn(str(self.picture), error)
 
-    def _record(self, record: dict[str, Any]) -> None:
-        record["time"] = round(time.time(), 3)
+    def _record(self, values: dict[str, object]) -> None:
+        record = cast(MetricsLine, {**values, "time": round(time.time(), 3)})
         try:
             self._lines.append(json.dumps(record, ensure_ascii=False, allow_nan=False))
         except OSError as error:
             self._warn(str(self.metrics), error)
         self._add_scalars(record)
 
-    def _add_scalars(self, record: dict[str, Any]) -> None:
+    def _add_scalars(self, record: MetricsLine) -> None:
         if self._scalars:
             try:
                 self._scalars.add(record)
@@ -147,7 +147,7 @@ def _keep_lines(path: Path, resumed_step: Optional[int]) -> None:
             stream.writelines(line for line, record in metric_lines(path) if record["step"] <= resumed_step)
 
 
-def _plain(metrics: dict[str, Any]) -> dict[str, Any]:
+def _plain(metrics: dict[str, float]) -> dict[str, Optional[float]]:
     """Return metrics as what JSON holds: NumPy's numbers as Python's, NaN and infinities as None."""
     plain = {name: value.item() if hasattr(value, "item") else value for name, value in metrics.items()}
     return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in plain.items()}
@@ -195,27 +195,24 @@ class _VisualDL:
         except OSError as error:
             raise RankerError(f"--log_dir {folder}: cannot write there ({error.strerror})") from error
 
-    def add(self, record: dict[str, Any]) -> None:
+    def add(self, record: MetricsLine) -> None:
         """Add the numbers of one line of `metrics.jsonl`, with its own time."""
         step, milliseconds = record["step"], round(1000 * record.get("time", 0))
         for tag, value in _tagged(record):
-            if value is not None:
-                self._writer.add_scalar(tag=tag, value=value, step=step, walltime=milliseconds)
+            self._writer.add_scalar(tag=tag, value=value, step=step, walltime=milliseconds)
 
     def close(self) -> None:
         """Write what is still waiting."""
         self._writer.close()
 
 
-def _tagged(record: dict[str, Any]) -> Iterator[tuple[str, Optional[float]]]:
+def _tagged(record: MetricsLine) -> Iterator[tuple[str, float]]:
     if "evaluation" in record:
-        yield from ((f"dev/{name}", value) for name, value in record["evaluation"].items())
+        yield from ((f"dev/{name}", value) for name, value in record["evaluation"].items() if value is not None)
         return
     for name, value in record.items():
-        if name == "steps_per_second":
-            yield "train/speed", value
-        elif name not in ("step", "batch", "time"):
-            yield f"train/{name}", value
+        if name not in ("step", "batch", "time") and isinstance(value, (int, float)):
+            yield "train/speed" if name == "steps_per_second" else f"train/{name}", value
 
 
 class Clock:

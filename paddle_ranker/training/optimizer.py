@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable
+from typing import Callable
 
 import paddle
 from paddle import Tensor, nn
@@ -77,7 +77,7 @@ def make_optimizer(
     )
     trained = [(name, p) for name, p in network.named_parameters() if not p.stop_gradient]
     depths = [int(match.group(1)) for name, _ in trained if (match := _LAYER.search(name))]
-    groups: dict[float, list[Any]] = {}
+    groups: dict[float, list[Tensor]] = {}
     for name, parameter in trained:
         prefix = next((part for part in part_factors if name.startswith(f"{part}.")), None)
         factor = layer_factor(name, max(depths, default=-1) + 1, layer_decay)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Optional
+from typing import ClassVar, Optional
 
 from paddle_ranker.encoding.options import TokenizerOptions
 from paddle_ranker.errors import UsageError, did_you_mean
@@ -93,11 +93,11 @@ class TrainingOptions(DeviceOptions):
         if self.force_resume and not self.resume:
             raise UsageError("--force_resume true says how to resume: add --resume, or leave it out to begin a new run")
 
-    def recorded(self) -> dict[str, Any]:
+    def recorded(self) -> dict[str, object]:
         """Return the options that belong to what was trained, and not to the machine or the moment."""
         return {name: value for name, value in asdict(self).items() if name not in self._NOT_RECORDED}
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """Return the options that a run must be resumed with."""
         return {name: value for name, value in asdict(self).items() if name not in self.MAY_CHANGE}
 
@@ -109,7 +109,7 @@ class RankerTrainingOptions(TokenizerOptions, LabelOptions, TrainingOptions):
     LISTWISE: ClassVar[bool] = True
 
     # Of runs that were begun before there were these options: not part of what they are resumed with.
-    _OF_OLDER_RUNS: ClassVar[dict[str, Any]] = {"separator": TAB, "fractional_labels": False}
+    _OF_OLDER_RUNS: ClassVar[dict[str, object]] = {"separator": TAB, "fractional_labels": False}
 
     loss: str = option("bce", help=loss_help)
     margin: Optional[float] = option(None, help=margin_help, minimum=0)
@@ -147,7 +147,7 @@ class RankerTrainingOptions(TokenizerOptions, LabelOptions, TrainingOptions):
             )
         self.expression.margins(self.margin)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """Return the options that a run must be resumed with."""
         of_older = self._OF_OLDER_RUNS.items()
         return {name: value for name, value in super().identity().items() if (name, value) not in of_older}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Callable, Optional
 
 import paddle
 from paddle import Tensor, nn
@@ -38,17 +38,17 @@ class Precision:
         self.skipped = 0
         self._good_steps = 0
         self._emulated = use_amp and on_cpu
-        self._hooks: list[Any] = []
+        self._remove_hooks: list[Callable[[], None]] = []
         if self._emulated:
             for layer in network.sublayers():
                 if isinstance(layer, nn.Linear):
-                    self._hooks.append(layer.register_forward_pre_hook(self._round_inputs))
-                    self._hooks.append(layer.register_forward_post_hook(self._round_output))
+                    self._remove_hooks.append(layer.register_forward_pre_hook(self._round_inputs).remove)
+                    self._remove_hooks.append(layer.register_forward_post_hook(self._round_output).remove)
 
     def close(self) -> None:
         """Take the rounding of a CPU's mixed precision out of the network."""
-        for hook in self._hooks:
-            hook.remove()
+        for remove in self._remove_hooks:
+            remove()
 
     @property
     def report(self) -> str:
@@ -96,8 +96,8 @@ class Precision:
         # Casting there and back rounds the gradient on its way back as well.
         return tensor.astype(self.dtype).astype("float32")
 
-    def _round_inputs(self, layer: nn.Layer, inputs: tuple[Tensor, ...]) -> Any:
+    def _round_inputs(self, layer: nn.Layer, inputs: tuple[Tensor, ...]) -> Optional[tuple[Tensor, ...]]:
         return tuple(self._round(tensor) for tensor in inputs) if layer.training else None
 
-    def _round_output(self, layer: nn.Layer, inputs: Any, output: Tensor) -> Any:
+    def _round_output(self, layer: nn.Layer, inputs: tuple[Tensor, ...], output: Tensor) -> Optional[Tensor]:
         return self._round(output) if layer.training else None

@@ -15,10 +15,10 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Optional, Union
 
 import numpy as np
 import paddle
@@ -57,10 +57,21 @@ class SavedState:
     folder: Path  # state_<step>
     model: Path  # model_<step>
     progress: Progress
-    identity: dict[str, Any]
+    identity: dict[str, object]  # what JSON holds
     part_factors: dict[str, float]
 
-    def restore(self, network: nn.Layer, optimizer: paddle.optimizer.AdamW, step_of_schedule: Any) -> None:
+    @property
+    def packing(self) -> int:
+        """How groups were packed into batches: runs of before groups were packed as now do not say."""
+        packing = self.identity.get("packing", 1)
+        return packing if isinstance(packing, int) else 1
+
+    def restore(
+        self,
+        network: nn.Layer,
+        optimizer: paddle.optimizer.AdamW,
+        schedule: paddle.optimizer.lr.LRScheduler,
+    ) -> None:
         """Put back the parameters, the optimizer's moments and the schedule's place.
 
         Raises `CheckpointError` where a file is damaged or does not fit.
@@ -71,7 +82,7 @@ class SavedState:
             raise CheckpointError(
                 f"{self.model}: is of another network ({error}); start anew without --resume"
             ) from error
-        step_of_schedule.step(self.progress.step)
+        schedule.step(self.progress.step)
         if self.progress.finished:  # there is no step left to make
             return
         path = self.folder / OPTIMIZER_FILE
@@ -87,7 +98,7 @@ class SavedState:
             if structured not in names:
                 raise CheckpointError(f"{path}: holds {key}, which this network has not; start anew without --resume")
             state[f"{names[structured]}_{accumulator}"] = paddle.to_tensor(array)
-        optimizer.set_state_dict({**state, "LR_Scheduler": step_of_schedule.state_dict()})
+        optimizer.set_state_dict({**state, "LR_Scheduler": schedule.state_dict()})
 
 
 def write_state(
@@ -95,7 +106,7 @@ def write_state(
     network: nn.Layer,
     optimizer: paddle.optimizer.AdamW,
     progress: Progress,
-    identity: dict[str, Any],
+    identity: Mapping[str, object],
     part_factors: dict[str, float],
 ) -> None:
     """Write a state into an existing folder; wrap it in `atomic.new_folder`."""
@@ -146,7 +157,7 @@ def find_state(save_dir: Union[str, Path]) -> Optional[SavedState]:
         ) from error
 
 
-def check_identity(state: SavedState, identity: dict[str, Any]) -> list[str]:
+def check_identity(state: SavedState, identity: Mapping[str, object]) -> list[str]:
     """Return what differs between what the saved run was started with and what this one is, in words."""
     flat, saved = _flatten(identity), _flatten(state.identity)
     return [
@@ -167,8 +178,8 @@ def refuse_differences(state: SavedState, differences: Sequence[str]) -> None:
         )
 
 
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
     for name, value in values.items():
         if isinstance(value, dict):
             flat.update(_flatten(value, f"{prefix}{name} "))
@@ -177,6 +188,6 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

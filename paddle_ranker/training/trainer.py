@@ -98,8 +98,7 @@ class _Trainer:
         self._observer_says_stop = False
         parts = processes.size * options.gradient_accumulation_steps
         grouped = task.examples.groups is not None
-        # As it began: runs of before groups were packed as now do not say how they were.
-        packing = int(resumed.identity.get("packing", 1)) if resumed else PACKING
+        packing = resumed.packing if resumed else PACKING
         self.plan = BatchPlan(options.batch_size, parts, options.max_tokens, options.seed, packing)
         self.total_steps = self._count_steps()
         self.part_factors = dict(resumed.part_factors if resumed else task.part_factors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_training_learns_and_keeps_the_lowest_loss(trained: Path) -> None:
-    records = list(read_metrics(trained / "metrics.jsonl"))
+    records: list[Any] = list(read_metrics(trained / "metrics.jsonl"))
     evaluations = [record for record in records if "evaluation" in record]
     losses = [record["evaluation"]["loss"] for record in evaluations]
     assert losses[0] < np.log(len(VOCABULARY)) and min(losses) < losses[0] - 0.2
@@ -106,9 +106,8 @@ def test_it_goes_on_from_an_encoder_of_ours_and_of_a_ranker(
     status, printed, errors = call(train_mlm.main, *typed(tmp_path / "a", *begin, "--init_from", trained / "best"))
     assert status == 0, errors
     assert f"start from {trained / 'best'}\n" in printed
-    mean = float(
-        np.mean([r["evaluation"]["loss"] for r in read_metrics(tmp_path / "a" / "metrics.jsonl") if "evaluation" in r])
-    )
+    records: list[Any] = list(read_metrics(tmp_path / "a" / "metrics.jsonl"))
+    mean = float(np.mean([record["evaluation"]["loss"] for record in records if "evaluation" in record]))
     told = json.loads((trained / "best" / "pretraining.json").read_text(encoding="utf-8"))
     assert mean == pytest.approx(told["results"]["loss"], abs=1e-5)  # the head went along
 
@@ -177,7 +176,7 @@ def test_bad_input_is_an_error_of_one_line(
     assert "Traceback" not in errors and not list((tmp_path / "a").glob("model_*"))
 
 
-def losses_of(save_dir: Path) -> list[float]:
+def losses_of(save_dir: Path) -> list[Any]:
     return [record["loss"] for record in read_metrics(save_dir / "metrics.jsonl") if "loss" in record]
 
 

@@ -30,7 +30,7 @@ from benchmarks.inputs import ROOT
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.options import Options, option, run_command
-from paddle_ranker.training.curve import METRICS_FILE, read_metrics
+from paddle_ranker.training.curve import METRICS_FILE, MetricsLine, read_metrics
 
 SAVE_STEP, EVAL_STEP, BATCH_SIZE, EPOCHS = 3, 7, 8, 3
 OF_THE_CLOCK = {"time", "seconds", "steps_per_second"}  # numbers in metrics.jsonl that differ from run to run
@@ -275,7 +275,7 @@ def _checkpoint_differences(expected: Path, actual: Path) -> list[str]:
     return found
 
 
-def _lasting(record: dict[str, Any]) -> dict[str, Any]:
+def _lasting(record: MetricsLine) -> dict[str, Any]:
     return {name: value for name, value in record.items() if name not in OF_THE_CLOCK}
 
 

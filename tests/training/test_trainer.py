@@ -321,4 +321,5 @@ def test_a_figure_may_be_better_the_lower_it_is(tmp_path: Path, examples: Pairwi
     assert told == [1, 2]
     metrics = tmp_path / "checkpoint" / "metrics.jsonl"
     assert read_curve(metrics, "run").best == 1
-    assert all(record["twice"] == 2 * record["loss"] for record in read_metrics(metrics) if "loss" in record)
+    records: list[Any] = list(read_metrics(metrics))
+    assert all(record["twice"] == 2 * record["loss"] for record in records if "loss" in record)

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Optional, Union
-
-import numpy as np
+from typing import TYPE_CHECKING, Optional, Union
 
 from paddle_ranker.errors import UsageError, did_you_mean
-from paddle_ranker.metrics.ranking import RELEVANT
+from paddle_ranker.metrics.ranking import RELEVANT, Numbers
 from paddle_ranker.training.losses.registry import LOSSES, OTHER_NAMES, Comparison, Loss
 
 if TYPE_CHECKING:
@@ -169,9 +167,9 @@ class RankingLoss:
     def __call__(
         self,
         logits: Tensor,
-        labels: np.ndarray,
-        queries: Optional[np.ndarray] = None,
-        teacher: Optional[np.ndarray] = None,
+        labels: Numbers,
+        queries: Optional[Numbers] = None,
+        teacher: Optional[Numbers] = None,
     ) -> Tensor:
         """Return the weighted sum of the losses of n titles in whole queries, a scalar.
 
@@ -183,11 +181,11 @@ class RankingLoss:
             raise ValueError(f"--loss {self.expression.text} compares the titles of one query: give the queries")
         if teacher is None and self.expression.of_teacher:
             raise ValueError(f"--loss {self.expression.text} learns from a teacher: give its logits")
-        known: dict[str, Any] = {"labels": labels, "relevant": labels >= RELEVANT, "queries": queries}
+        known: dict[str, object] = {"labels": labels, "relevant": labels >= RELEVANT, "queries": queries}
         known.update(logits=logits, teacher=teacher, highest=self._highest)
-        total: Any = 0.0
+        losses = []
         for term in self.expression.terms:
             arguments = {**known, "margin": self._margins.get(term.name)}
             values = {name: arguments[name] for name in term.loss.arguments}
-            total = term.factor * term.loss.function(**values) + total
-        return total
+            losses.append(term.factor * term.loss.function(**values))
+        return sum(losses)

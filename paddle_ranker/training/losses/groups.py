@@ -7,22 +7,24 @@ add up to the batch.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from paddle_ranker.metrics.ranking import Booleans, Floats, Integers, Numbers
 
 if TYPE_CHECKING:
     from paddle import Tensor
 
 
-def constant(values: Union[np.ndarray, list[float]], like: Tensor) -> Tensor:
+def constant(values: Numbers, like: Tensor) -> Tensor:
     """Return values as a tensor of the type of `like`."""
     import paddle
 
     return paddle.to_tensor(np.asarray(values), dtype=like.dtype)
 
 
-def differences(values: Tensor, first: np.ndarray, second: np.ndarray) -> Tensor:
+def differences(values: Tensor, first: Integers, second: Integers) -> Tensor:
     """Return values[first] - values[second], `[pairs]` each, at least one."""
     import paddle
 
@@ -40,31 +42,31 @@ class Queries:
     Attributes: `codes` [n] int64, the query of each title, from 0; `titles` [queries], how many each query has.
     """
 
-    def __init__(self, queries: np.ndarray):
+    def __init__(self, queries: Numbers):
         _, self.codes = np.unique(queries, return_inverse=True)
         self.titles = np.bincount(self.codes)
 
-    def pairs(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def pairs(self, labels: Numbers) -> tuple[Integers, Integers]:
         """Return the pairs of titles of one query with different labels, the higher one first: `[pairs]` each."""
         higher, lower = np.nonzero(self._together() & (labels[:, None] > labels[None, :]))
         return higher, lower
 
-    def all_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+    def all_pairs(self) -> tuple[Integers, Integers]:
         """Return all pairs of two titles of one query, each once: `[pairs]` each."""
         first, second = np.nonzero(np.triu(self._together(), 1))
         return first, second
 
-    def _together(self) -> np.ndarray:
-        same: np.ndarray = self.codes[:, None] == self.codes[None, :]
+    def _together(self) -> Booleans:
+        same: Booleans = self.codes[:, None] == self.codes[None, :]
         return same
 
-    def share_of_pairs(self, first: np.ndarray) -> np.ndarray:
+    def share_of_pairs(self, first: Integers) -> Floats:
         """Return, for pairs by their `first` title, 1 over how many of them are of that pair's query."""
         of_query = self.codes[first]
-        share: np.ndarray = 1.0 / np.bincount(of_query)[of_query]
+        share: Floats = 1.0 / np.bincount(of_query)[of_query]
         return share
 
-    def mean_over_titles(self, logits: Tensor, values: Tensor, codes: np.ndarray, share: np.ndarray) -> Tensor:
+    def mean_over_titles(self, logits: Tensor, values: Tensor, codes: Integers, share: Floats) -> Tensor:
         """Return the mean over all titles of what their queries come to: of each, the sum of share * value.
 
         Args:
@@ -75,20 +77,20 @@ class Queries:
         weights = share * self.titles[codes] / len(self.codes)
         return (values * constant(weights, logits)).sum() + zero(logits)
 
-    def ranks(self, order: np.ndarray) -> np.ndarray:
+    def ranks(self, order: Integers) -> Integers:
         """Return each title's place within its query, [n] from 0, of all titles in an order that goes by query."""
         starts = np.cumsum(self.titles) - self.titles
         places = np.empty(len(order), np.int64)
         places[order] = np.arange(len(order)) - starts[self.codes[order]]
         return places
 
-    def gains(self, labels: np.ndarray) -> np.ndarray:
+    def gains(self, labels: Numbers) -> Floats:
         """Return each title's gain 2^label - 1 over its query's best possible discounted sum of them, [n]."""
-        labels = np.maximum(labels, 0.0).astype(np.float64)
+        grades = np.maximum(labels, 0.0).astype(np.float64)
         highest = np.zeros(len(self.titles))
-        np.maximum.at(highest, self.codes, labels)
+        np.maximum.at(highest, self.codes, grades)
         # Over 2^highest, which the quotient does not see: the power of a label of thousands is infinite.
-        gains = np.exp2(labels - highest[self.codes]) - np.exp2(-highest[self.codes])
+        gains = np.exp2(grades - highest[self.codes]) - np.exp2(-highest[self.codes])
         ideal = gains / np.log2(2.0 + self.ranks(np.lexsort((-gains, self.codes))))
         best = np.bincount(self.codes, weights=ideal)[self.codes]
         return np.divide(gains, best, out=np.zeros_like(gains), where=best > 0)
@@ -101,9 +103,9 @@ class Grid:
     `codes` [queries] are the queries of the rows.
     """
 
-    places: np.ndarray
-    there: np.ndarray
-    codes: np.ndarray
+    places: Integers
+    there: Booleans
+    codes: Integers
 
     @classmethod
     def of(cls, queries: Queries) -> Grid:
@@ -117,16 +119,16 @@ class Grid:
     def __len__(self) -> int:
         return len(self.places)
 
-    def rows(self, chosen: np.ndarray) -> Grid:
+    def rows(self, chosen: Booleans) -> Grid:
         """Return the rows for which `chosen` [queries] is true."""
         return replace(self, places=self.places[chosen], there=self.there[chosen], codes=self.codes[chosen])
 
-    def values(self, values: np.ndarray, padding: float) -> np.ndarray:
+    def values(self, values: Numbers, padding: float) -> Floats:
         """Return values [n] in rows: `[queries, longest]`."""
-        laid_out: np.ndarray = np.where(self.there, values[self.places], padding)
+        laid_out: Floats = np.where(self.there, values[self.places], padding)
         return laid_out
 
-    def logits(self, logits: Tensor, kept: np.ndarray) -> Tensor:
+    def logits(self, logits: Tensor, kept: Booleans) -> Tensor:
         """Return logits [n] in rows: `[queries, longest]`, with exp(logit) = 0 where `kept` of that shape is false."""
         import paddle
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 
+from paddle_ranker.metrics.ranking import Numbers
 from paddle_ranker.training.losses.groups import Grid, Queries, constant, differences, zero
 from paddle_ranker.training.losses.registry import LABELS, LOSSES, RELEVANCE, TITLES, Loss
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from paddle import Tensor
 
 
-def binary_cross_entropy(logits: Tensor, relevant: np.ndarray) -> Tensor:
+def binary_cross_entropy(logits: Tensor, relevant: Numbers) -> Tensor:
     """Return mean(log(1 + exp(l)) - y l) of logits l and `relevant` y.
 
     The cross-entropy of two classes whose logits differ by l: the published cross-encoder's loss, its head folded.
@@ -37,7 +38,7 @@ def binary_cross_entropy(logits: Tensor, relevant: np.ndarray) -> Tensor:
     return (F.softplus(logits) - constant(relevant, logits) * logits).mean()
 
 
-def mean_squared_error(logits: Tensor, labels: np.ndarray, highest: float) -> Tensor:
+def mean_squared_error(logits: Tensor, labels: Numbers, highest: float) -> Tensor:
     """Return mean((sigmoid(l) - y / highest)^2) of logits l and labels y, cut to between 0 and `highest`.
 
     With labels 0 and 1 the Brier score (Brier, 1950).
@@ -47,7 +48,7 @@ def mean_squared_error(logits: Tensor, labels: np.ndarray, highest: float) -> Te
     return ((F.sigmoid(logits) - constant(np.clip(labels / highest, 0.0, 1.0), logits)) ** 2).mean()
 
 
-def margin_on_logits(logits: Tensor, labels: np.ndarray, queries: np.ndarray, margin: float) -> Tensor:
+def margin_on_logits(logits: Tensor, labels: Numbers, queries: Numbers, margin: float) -> Tensor:
     """Return the mean of max(0, margin - (l+ - l-)) over a query's pairs of titles with different labels.
 
     Unlike on probabilities, the gradient of a violated pair does not vanish where the scores are far from 0.
@@ -55,7 +56,7 @@ def margin_on_logits(logits: Tensor, labels: np.ndarray, queries: np.ndarray, ma
     return _over_pairs(logits, labels, queries, lambda ahead: _hinge(margin - ahead))
 
 
-def margin_on_probabilities(logits: Tensor, labels: np.ndarray, queries: np.ndarray, margin: float) -> Tensor:
+def margin_on_probabilities(logits: Tensor, labels: Numbers, queries: Numbers, margin: float) -> Tensor:
     """Return the mean of max(0, margin - (p+ - p-)), p = sigmoid(l), over a query's pairs with different labels.
 
     On triples the published pairwise ranker's loss.
@@ -65,7 +66,7 @@ def margin_on_probabilities(logits: Tensor, labels: np.ndarray, queries: np.ndar
     return _over_pairs(F.sigmoid(logits), labels, queries, lambda ahead: _hinge(margin - ahead))
 
 
-def rank_net(logits: Tensor, labels: np.ndarray, queries: np.ndarray, margin: float = 0.0) -> Tensor:
+def rank_net(logits: Tensor, labels: Numbers, queries: Numbers, margin: float = 0.0) -> Tensor:
     """Return the mean of log(1 + exp(margin - (l+ - l-))) over a query's pairs of titles with different labels.
 
     RankNet for margin 0 (Burges et al., "Learning to Rank using Gradient Descent", ICML 2005).
@@ -75,9 +76,7 @@ def rank_net(logits: Tensor, labels: np.ndarray, queries: np.ndarray, margin: fl
     return _over_pairs(logits, labels, queries, lambda ahead: F.softplus(margin - ahead))
 
 
-def _over_pairs(
-    scores: Tensor, labels: np.ndarray, queries: np.ndarray, loss_of_lead: Callable[[Tensor], Tensor]
-) -> Tensor:
+def _over_pairs(scores: Tensor, labels: Numbers, queries: Numbers, loss_of_lead: Callable[[Tensor], Tensor]) -> Tensor:
     """Return the mean over a query's pairs with different labels of a loss of how far the higher one is ahead."""
     found = Queries(queries)
     higher, lower = found.pairs(labels)
@@ -93,7 +92,7 @@ def _hinge(x: Tensor) -> Tensor:
     return paddle.clip(x, min=0.0)  # not relu, which turns NaN into 0
 
 
-def list_net(logits: Tensor, labels: np.ndarray, queries: np.ndarray) -> Tensor:
+def list_net(logits: Tensor, labels: Numbers, queries: Numbers) -> Tensor:
     """Return a query's cross-entropy -sum(softmax(y) log softmax(l)) of its titles' logits l and labels y.
 
     ListNet with top-one probabilities (Cao et al., "Learning to Rank: From Pairwise Approach to Listwise Approach",
@@ -117,7 +116,7 @@ def list_net(logits: Tensor, labels: np.ndarray, queries: np.ndarray) -> Tensor:
     return found.mean_over_titles(logits, values, grid.codes, np.ones(len(grid)))
 
 
-def softmax_cross_entropy(logits: Tensor, relevant: np.ndarray, queries: np.ndarray) -> Tensor:
+def softmax_cross_entropy(logits: Tensor, relevant: Numbers, queries: Numbers) -> Tensor:
     """Return the mean over a query's relevant titles of -log(exp(l) / (exp(l) + sum of its irrelevant ones' exp)).
 
     Localized contrastive estimation (Gao, Dai and Callan, "Rethink Training of BERT Rerankers in Multi-Stage
@@ -140,7 +139,7 @@ def softmax_cross_entropy(logits: Tensor, relevant: np.ndarray, queries: np.ndar
     return found.mean_over_titles(logits, surprise, grid.codes[row], 1.0 / chosen.sum(axis=1)[row])
 
 
-def lambda_rank(logits: Tensor, labels: np.ndarray, queries: np.ndarray) -> Tensor:
+def lambda_rank(logits: Tensor, labels: Numbers, queries: Numbers) -> Tensor:
     """Return a query's sum of |G+ - G-| |1/D+ - 1/D-| log2(1 + exp(-(l+ - l-))) over pairs with different labels.
 
     LambdaRank's weights, which are what nDCG changes by when the two titles change places, as a loss: LambdaLoss with
@@ -162,12 +161,12 @@ def lambda_rank(logits: Tensor, labels: np.ndarray, queries: np.ndarray) -> Tens
     return found.mean_over_titles(logits, F.softplus(-ahead), found.codes[higher], weights / math.log(2.0))
 
 
-def teacher_mse(logits: Tensor, teacher: np.ndarray) -> Tensor:
+def teacher_mse(logits: Tensor, teacher: Numbers) -> Tensor:
     """Return mean((l - t)^2) of logits l and a teacher's logits t (Ba and Caruana, NIPS 2014)."""
     return ((logits - constant(teacher, logits)) ** 2).mean()
 
 
-def margin_mse(logits: Tensor, queries: np.ndarray, teacher: np.ndarray) -> Tensor:
+def margin_mse(logits: Tensor, queries: Numbers, teacher: Numbers) -> Tensor:
     """Return the mean of ((l1 - l2) - (t1 - t2))^2 over all pairs of a query's titles, t a teacher's logits.
 
     MarginMSE (Hofstätter et al., "Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Callable, Optional
 
-import numpy as np
-
-from paddle_ranker.metrics.ranking import RELEVANT
+from paddle_ranker.metrics.ranking import RELEVANT, Booleans, Integers, Numbers
 from paddle_ranker.registry import Registry
 
 if TYPE_CHECKING:
@@ -31,7 +29,7 @@ class Comparison:
     """
 
     lacking: str
-    lacks: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+    lacks: Callable[[Numbers, Numbers, Integers], Booleans]
 
 
 LABELS = Comparison("one label only", lambda lowest, highest, titles: lowest == highest)
@@ -43,7 +41,7 @@ TITLES = Comparison("one title only", lambda lowest, highest, titles: titles == 
 
 
 @dataclass(frozen=True)
-class Loss:
+class Loss:  # type: ignore[explicit-any]  # a function whose own parameters say what it is given
     """A ranking loss.
 
     function: returns the mean over n titles, a scalar. It is given what its parameters name: `logits`, `labels`,
@@ -56,7 +54,7 @@ class Loss:
     on_probabilities: it compares probabilities, not logits.
     """
 
-    function: Callable[..., Tensor]
+    function: Callable[..., Tensor]  # type: ignore[explicit-any]
     formula: str
     suits: str
     compares: Optional[Comparison] = None

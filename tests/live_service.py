@@ -11,7 +11,6 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Callable, Optional
 
-import uvicorn
 from starlette.routing import Router
 
 from paddle_ranker.serving.core.budget import ByteBudget
@@ -20,11 +19,12 @@ from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.scores import CountedRequest, Counting
+from paddle_ranker.serving.http.connection import HttpConnection
 from paddle_ranker.serving.http.middleware import Middleware
-from paddle_ranker.serving.http.protocol import WatchedHttpProtocol
 from paddle_ranker.serving.paddle.baidu_std_server import BaiduStdProtocol
 from paddle_ranker.serving.paddle.grpc_services import start_grpc
 from paddle_ranker.serving.paddle.http import routes
+from paddle_ranker.serving.process.protocols import ProtocolHandler, SniffingProtocol
 from tests.fake_service import FakeService
 
 SECONDS = 30  # for what takes milliseconds, on a machine that has much else to do
@@ -99,28 +99,22 @@ class LiveService:
         )
         self.baidu_std = self._baidu.sockets[0].getsockname()[1]
         app = Middleware(Router(routes(self.service)), self.metrics)
-        http: Any = partial(_http, self.budget)  # called as the class is that uvicorn expects
-        config = uvicorn.Config(app, host="127.0.0.1", port=0, http=http, log_config=None, lifespan="off")
-        self._uvicorn = uvicorn.Server(config)
-        self._uvicorn.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # of uvicorn before 0.29
-        self._serving = self._loop.create_task(
-            self._uvicorn._serve() if hasattr(self._uvicorn, "_serve") else self._uvicorn.serve()
+        config, self._connections = ServeConfig(), Connections(100, self.budget)
+        handler = ProtocolHandler(partial(HttpConnection, app, config, self._connections))
+        self._http = await self._loop.create_server(
+            lambda: SniffingProtocol(config, self._connections, [(b"", handler)]), "127.0.0.1", 0
         )
-        while not self._uvicorn.started:
-            await asyncio.sleep(0.005)
-        self.http = self._uvicorn.servers[0].sockets[0].getsockname()[1]
+        self.http = self._http.sockets[0].getsockname()[1]
+        self._watching = self._loop.create_task(self._connections.watch())
 
     async def _stop(self) -> None:
         if self.service.gate is not None:
             self.service.gate.set()
-        self._uvicorn.should_exit = True
-        await self._serving
+        self._http.close()
+        await self._connections.drain(SECONDS)
+        self._watching.cancel()
         self._baidu.close()
         await self._grpc.stop(1.0)
-
-
-def _http(budget: ByteBudget, config: Any, server_state: Any, **others: Any) -> WatchedHttpProtocol:
-    return WatchedHttpProtocol(config, server_state, ServeConfig(), Connections(100, server_state, budget))
 
 
 def until(condition: Callable[[], bool]) -> None:

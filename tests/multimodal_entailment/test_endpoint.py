@@ -41,7 +41,7 @@ from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, Fault
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.service import EngineService
 from paddle_ranker.serving.http.endpoints import served_by
-from paddle_ranker.serving.process.http_app import make_app
+from paddle_ranker.serving.process.worker import make_app
 from tests.conftest import REPOSITORY
 from tests.entailment_cases import make_parts, write_data, write_model
 from tests.export_cases import write_case

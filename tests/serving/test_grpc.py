@@ -15,7 +15,6 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from uvicorn.server import ServerState
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.metrics.calibration import sigmoid
@@ -175,7 +174,7 @@ def test_a_unix_socket(live: LiveService, tmp_path: Any) -> None:
 
 def test_who_ignores_goaway_holds_nothing_up_and_calls_in_flight_are_answered(tmp_path: Any) -> None:
     with LiveService(Limits()) as live:
-        connections = Connections(10, ServerState())
+        connections = Connections(10)
         path, relays = str(tmp_path / "grpc"), []
 
         def make() -> Relay:

@@ -8,7 +8,6 @@ import html
 import json
 import os
 import re
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any, Optional
 import httpx
 import numpy as np
 import pytest
-import uvicorn
 
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.serving.core.config import ServeConfig
@@ -27,7 +25,7 @@ from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.models import ServedModel, load_served_model
 from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.service import EngineService
-from paddle_ranker.serving.process.http_app import make_app
+from paddle_ranker.serving.process.worker import make_app
 from tests.conftest import REPOSITORY
 from tests.export_cases import write_case
 from tests.serving_cases import SECONDS
@@ -492,9 +490,3 @@ def test_a_log_that_cannot_be_written_fails_no_request(site: Site, broken: str) 
         assert site.log.lost == 1
     finally:
         os.close(descriptor)
-
-
-def test_uvicorn_is_the_version_whose_protocol_is_subclassed() -> None:
-    # `WatchedHttpProtocol` and `HttpPort` override what uvicorn does not promise to keep: read them against its changes
-    # before these numbers, and those of pyproject.toml, are raised.
-    assert uvicorn.__version__ == ("0.54.0" if sys.version_info >= (3, 10) else "0.39.0")

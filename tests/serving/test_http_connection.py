@@ -19,7 +19,7 @@ from tests.live_service import SECONDS, LiveService, until
 pytestmark = pytest.mark.server
 PATH = b"/GeneralModelService/inference"
 BODY = b'{"tensor":[{"name":"query","elem_type":20,"data":["a"]},{"name":"title","elem_type":20,"data":["b"]}]}'
-LARGE = BODY + b" " * 200_000  # above the 64 KiB at which uvicorn stops reading
+LARGE = BODY + b" " * 200_000  # above the 64 KiB of a body at which reading stops
 UPGRADES = {
     # JDK's HttpClient sends the first, `curl --http2` the second
     "h2c": (b"Connection: Upgrade, HTTP2-Settings", b"HTTP2-Settings: AAEAAEAAAAIAAAAB", b"Upgrade: h2c"),
@@ -201,7 +201,7 @@ def test_of_many_requests_in_a_packet_few_are_read_at_a_time(
 
     def watched(self: HttpConnection, data: bytes) -> None:
         feed(self, data)
-        waiting.append(len(self.pipeline))
+        waiting.append(len(self._queue))
 
     monkeypatch.setattr(HttpConnection, "feed", watched)
     least = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

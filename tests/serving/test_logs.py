@@ -33,8 +33,8 @@ def test_what_libraries_log_is_a_line_without_the_texts_of_users(tmp_path: Path)
                 try:
                     raise ValueError("secret")
                 except ValueError:
-                    logging.getLogger("uvicorn.error").exception("request %s failed", 7)
-                logging.getLogger("uvicorn.error").info("not worth a line")
+                    logging.getLogger("asyncio").exception("request %s failed", 7)
+                logging.getLogger("asyncio").info("not worth a line")
                 logging.getLogger("grpc").warning("%d calls", 3)
             finally:
                 for logger, (handlers, propagate, level) in zip(loggers, before):
@@ -42,7 +42,7 @@ def test_what_libraries_log_is_a_line_without_the_texts_of_users(tmp_path: Path)
                     logger.setLevel(level)
             log.close(60)
         failed, calls = map(json.loads, (tmp_path / "log").read_text(encoding="utf-8").splitlines())
-        assert (failed["event"], failed["level"], failed["logger"]) == ("log", "error", "uvicorn.error")
+        assert (failed["event"], failed["level"], failed["logger"]) == ("log", "error", "asyncio")
         assert failed["message"] == shown and "test_logs.py" in failed["where"][0]
         assert calls["message"] == "3 calls" and "where" not in calls
 

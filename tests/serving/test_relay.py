@@ -46,7 +46,7 @@ def relayed(folder: Path, budget: ByteBudget, test: Callable[..., Awaitable[None
             writer.close()
 
         def make() -> Relay:
-            relays.append(Relay(path, Connections(100, None, budget), 600.0, 10.0))
+            relays.append(Relay(path, Connections(100, budget), 600.0, 10.0))
             return relays[-1]
 
         behind = await asyncio.start_unix_server(other, path)

@@ -38,7 +38,7 @@ class ServeConfig(Limits):
     more_ports: tuple[Union[int, str], ...] = option((), several=True, help="further ports; each speaks every protocol")
     http_port: Optional[int] = option(
         None,
-        help="a further port, of HTTP alone and served by uvicorn's own server: for proxies and clouds; 0: a free one",
+        help="a further port, of HTTP alone: for proxies and clouds; 0: a free one",
         minimum=0,
         maximum=65535,
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from email.utils import formatdate
-from typing import Any, Optional, Protocol
+from contextlib import suppress
+from typing import Optional, Protocol
 
 from paddle_ranker.serving.core.budget import ByteBudget
 
 _LOOK_SECONDS = 0.5  # between checks of all connections: a timer for each would be more expensive
+_LINGER_SECONDS = 1.0
 _REFUSED_AT_ONCE = 64  # connections above the limit that are open to hear so; as many as the limit, where that is more
 
 
@@ -24,6 +25,16 @@ class Connection(Protocol):
 
     def abort(self) -> None:
         """Close at once."""
+
+
+def close_lingering(transport: asyncio.Transport) -> None:
+    """Close a connection whose client may still be sending, a moment after the last answer.
+
+    Closed with bytes unread, the kernel would reset it, and the answer be lost on its way. The protocol discards input.
+    """
+    with suppress(OSError):  # the client was quicker
+        transport.write_eof()
+    asyncio.get_running_loop().call_later(_LINGER_SECONDS, transport.close)
 
 
 class Closing:
@@ -48,22 +59,40 @@ class Closing:
         return True
 
 
+class Unread:
+    """End a connection whose client takes none of the bytes that are sent to it.
+
+    Args:
+        seconds: that it may take for the next of them.
+    """
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+        self._size, self._since = 0, 0.0
+
+    def check(self, transport: asyncio.Transport, now: float) -> None:
+        """Look how many are left."""
+        size = transport.get_write_buffer_size()
+        if not size or not self._size or size < self._size:
+            self._size, self._since = size, now
+        elif now - self._since > self._seconds:
+            transport.abort()
+
+
 class Connections:
     """Count and watch connections.
 
     Args:
         most: that may be open.
-        server_state: uvicorn's, whose date header is kept up.
         budget: of the bytes that all of them hold; default: without an end.
     """
 
-    def __init__(self, most: int, server_state: Any, budget: Optional[ByteBudget] = None):
+    def __init__(self, most: int, budget: Optional[ByteBudget] = None):
         self.most = most
         self.budget = budget or ByteBudget()
         self.stopping = False
         self._open: set[Connection] = set()
         self._refused: set[Connection] = set()  # of these, those above the limit
-        self._server_state = server_state
 
     def __len__(self) -> int:
         return len(self._open)
@@ -96,7 +125,6 @@ class Connections:
     async def watch(self) -> None:
         """Look after all connections, until cancelled."""
         while True:
-            self._server_state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
             now = time.monotonic()
             for connection in list(self._open):
                 connection.check(now)

@@ -18,7 +18,7 @@ from typing import Any, Optional
 
 _MOST_WAITING = 10_000  # lines
 _WRITE_EVERY = 0.1  # seconds
-LOGGERS = ("paddle_ranker", "uvicorn", "asyncio", "grpc")
+LOGGERS = ("paddle_ranker", "asyncio", "grpc")
 
 
 class _Event(logging.LogRecord):

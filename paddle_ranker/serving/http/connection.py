@@ -1,8 +1,14 @@
-"""HTTP/1.1 on a connection: uvicorn's protocol, mended where it mistakes what a client says or where it has gone.
+"""HTTP/1.1 on a connection: httptools reads requests, an ASGI application answers them in order, all within limits.
 
-- An upgrade (h2c, websocket) that nobody here asked for is ignored (RFC 9110, 7.8): uvicorn's parser skips such a
-  request's body, and reads it as the next request.
-- What is no HTTP is refused at its turn, after the requests before it are answered.
+Every byte that a client sends passes `HttpConnection.feed`; every byte of an answer is sent by an `Exchange`.
+
+- A head has at most so many bytes and fields, trailers among them; it comes in time, and so does a body. An answer is
+  taken in time. A connection on which nothing is asked is closed.
+- Requests are answered in order. Few of those that wait are read, and their bytes are of the worker's budget.
+- Where a body ends is never guessed: there is one length, or one coding, which is `chunked`.
+- An upgrade (h2c, websocket) that nobody here asked for is ignored (RFC 9110, 7.8): the parser would skip such a
+  request's body, and read it as the next request. CONNECT is refused.
+- Invalid HTTP is refused after the requests before it are answered.
 - A client that has sent all, and says so by closing its side, gets its answers; one that has left is noticed, whether
   or not it is being read from, and the work on its request ends.
 """
@@ -10,68 +16,90 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
+import urllib.parse
+from collections import deque
 from typing import Any, Optional, cast
 
 import httptools
-from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
+from starlette.types import ASGIApp, Scope
 
+from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.connections import Connections, Unread, close_lingering
 from paddle_ranker.serving.core.peers import look_at
-from paddle_ranker.serving.http.middleware import cancel_work
-from paddle_ranker.serving.http.writes import JoinedWrites, full, refusal
+from paddle_ranker.serving.http.asgi import Exchange, full, refusal
 
 WAITING, HEAD, BODY = range(3)  # what has come of the request that is being read: nothing, or up to somewhere in it
-_LOOK_SECONDS, _LONGEST_LOOK = 0.25, 2.0  # between looks whether a client is still there; they grow
+_MOST_FIELDS = 100  # of a head
 _MOST_WAITING = 32  # requests that are read before those before them are answered
+_MOST_UNREAD = 64 * 1024  # bytes of a body that the application has not taken, above which no more is read
 _HEAD_SLICE, _BODY_SLICE = 4 * 1024, 16 * 1024  # bytes that are read at a time: they may be many requests
-_PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_BAD, _LATE, _LARGE = b"400 Bad Request", b"408 Request Timeout", b"431 Request Header Fields Too Large"
+_ONCE = frozenset((b"host", b"transfer-encoding"))  # fields that may be there once
+_ASGI = {"version": "3.0", "spec_version": "2.3"}
+_LOG = logging.getLogger(__name__)
 
 
 class _NoRequest(Exception):
-    """What comes is not read as a request: it follows one that ends the connection, or asks for a tunnel."""
+    """What comes is not read as a request: the parser stops."""
 
 
-class HttpConnection(HttpToolsProtocol):
-    """One connection."""
+class HttpConnection(asyncio.Protocol):
+    """One connection.
 
-    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None):
-        super().__init__(config, server_state, app_state, _loop)
-        self.phase = HEAD
-        self.ending = False  # what comes is thrown away; closed when the requests that came whole are answered
-        self._last_answer = b""  # sent then
-        self._sent_all = False  # the client has closed its side
+    Args:
+        app: answers the requests.
+        config: says how long a head, a body and an answer may take, and how large a head may be.
+        connections: watches this one.
+    """
+
+    def __init__(self, app: ASGIApp, config: ServeConfig, connections: Connections):
+        self._app, self._config, self._connections = app, config, connections
+        self._held = connections.budget.share()
+        self._most_head = config.limits.header_bytes
+        self._tasks: set[asyncio.Task[None]] = set()
+        # What is read
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)  # `on_message_begin` refuses it
+        self._phase, self._since = HEAD, time.monotonic()
         self._to_read = bytearray()  # what has come of requests that have to wait
-        self._running: Optional[RequestResponseCycle] = None  # the request that is worked on; others wait for it
-        self._offers_upgrade = False
+        self._is_reading = True  # from the client
+        self._sent_all = False  # the client has closed its side
         self._is_last = False  # the request that was read last ends the connection
-        self._look: Optional[asyncio.TimerHandle] = None
-        self._look_seconds = _LOOK_SECONDS
+        self._head_bytes = 0  # of the request's head and trailers, those fields that came whole
+        self._unfinished = 0  # bytes since the parser has called last: of a field that does not end
+        self._refusal = b""  # why the parser was stopped
+        # What is answered
+        self._read: Optional[Exchange] = None  # the request that is being read, or was read last
+        self._running: Optional[Exchange] = None  # the request that is worked on; others wait for it
+        self._queue: deque[Exchange] = deque()
+        self.ending = False  # further input is discarded; closed when the requests that came whole are answered
+        self._last_answer = b""  # sent then
+        self._has_ended = False  # nothing more is written; closed soon
+        self._unread = Unread(config.body_seconds)
+
+    # What the transport calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin; what is written goes out in few packets."""
-        self.joined = JoinedWrites(cast(asyncio.Transport, transport), self._is_sending)
-        super().connection_made(cast(asyncio.Transport, self.joined))
+        self.transport = cast(asyncio.Transport, transport)
+        self._loop = asyncio.get_running_loop()
+        self._server, self._client = (
+            address and address[:2] for address in map(transport.get_extra_info, ("sockname", "peername"))
+        )
+        self.writable = asyncio.Event()
+        self.writable.set()
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
         """End the work on a request: nobody waits for it."""
-        if self._look is not None:
-            self._look.cancel()
-        super().connection_lost(exc)
-        if self._running is not None:
-            _abandon(self._running)
-        self.pipeline.clear()
+        self._connections.discard(self)
+        self._held.end()
+        self.ending = self._has_ended = True
+        self._queue.clear()
         self._to_read.clear()
-
-    def eof_received(self) -> Optional[bool]:  # type: ignore[override]  # uvicorn's always closes
-        """Return True, which keeps the connection open, where there are answers to give."""
-        self._sent_all = True
-        if not self._to_read:
-            self.end_with(b"")
-        if self._running is None or self.joined.has_ended:
-            return None
-        self._watch_client()
-        return True
+        if self._running is not None:
+            self._running.abandon()
+        self.writable.set()
 
     def data_received(self, data: bytes) -> None:
         """Read requests, as many as may wait; of others the bytes are kept, which is less than what becomes of them."""
@@ -79,48 +107,75 @@ class HttpConnection(HttpToolsProtocol):
             self._to_read += data
             self._read_on()
 
+    def eof_received(self) -> bool:
+        """Return True, which keeps the connection open, where there are answers to give."""
+        self._sent_all = True
+        if not self._to_read:
+            self.end_with(b"")
+        return self._running is not None and not self._has_ended
+
+    def pause_writing(self) -> None:
+        self.writable.clear()
+
+    def resume_writing(self) -> None:
+        self.writable.set()
+
+    # What `Connections` calls
+
+    def check(self, now: float) -> None:
+        """See `Connection`."""
+        self._check_reading(now)
+        self._unread.check(self.transport, now)
+        self._look_after_client()
+
+    def shutdown(self) -> None:
+        """See `Connection`."""
+        self._is_last = True
+        if self._running is None:
+            self._close()
+        else:
+            (self._queue[-1] if self._queue else self._running).keep_alive = False
+
+    def abort(self) -> None:
+        """See `Connection`."""
+        self.transport.abort()
+
+    # Reading
+
     def _read_on(self) -> None:
-        self._unset_keepalive_if_required()
-        while self._to_read and len(self.pipeline) < _MOST_WAITING:
-            size = _BODY_SLICE if self.phase == BODY else _HEAD_SLICE
+        while self._to_read and len(self._queue) < _MOST_WAITING and not self._is_over():
+            size = _BODY_SLICE if self._phase == BODY else _HEAD_SLICE
             data = bytes(self._to_read[:size])
             del self._to_read[:size]
             self.feed(data)
-            if self._is_over():
-                self._to_read.clear()
-        if self._to_read:
-            self.flow.pause_reading()
-        elif self._sent_all:
+        if self._is_over():
+            self._to_read.clear()
+        elif self._sent_all and not self._to_read:
             self.end_with(b"")
+        self._hold_what_waits()
+        self.read_or_pause()
 
     def feed(self, data: bytes) -> None:
-        """Read some bytes of requests."""
+        """Read some bytes of requests. A field that does not end is not shown to `on_header`: its bytes count too."""
+        self._unfinished += len(data)
         left: Any = data
         try:
             while True:
                 try:
-                    self.parser.feed_data(left)
-                    return
+                    self._parser.feed_data(left)
+                    break
                 except httptools.HttpParserUpgrade as upgrade:
                     left = memoryview(left)[upgrade.args[0] :]
                     self._read_again_without_upgrade()
-        except httptools.HttpParserError:
+            self._check_head()
+        except (httptools.HttpParserError, _NoRequest):
             if self._is_over():
                 return
-            if self._is_last and self.phase == WAITING:
+            if self._is_last and self._phase == WAITING:  # it follows a request that ends the connection
                 self.end_with(b"")
                 return
-            self.logger.warning("Invalid HTTP request received.")
-            self.send_400_response("")
-
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP."""
-        self.end_with(refusal(b"400 Bad Request", "this is not HTTP/1.1"))
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no request is worked on."""
-        return self._running is None
+            _LOG.warning("Invalid HTTP request received.")
+            self.end_with(self._refusal or refusal(_BAD, "this is not HTTP/1.1"))
 
     def end_with(self, answer: bytes) -> None:
         """Read nothing more; when the requests that have come whole are answered, send `answer` and close.
@@ -130,131 +185,226 @@ class HttpConnection(HttpToolsProtocol):
         if self.ending:
             return
         self.ending, self._last_answer = True, answer
-        if self.phase == BODY:  # it will never be whole
-            if self.cycle.response_started:
+        if self._phase == BODY and self._read is not None:  # it will never be whole
+            if self._read.has_written:
                 self._last_answer = b""
-            if self.cycle is self._running:
+            if self._read is self._running:
                 self._running = None
-                _abandon(self.cycle)
-            elif self.pipeline and self.pipeline[0][0] is self.cycle:
-                self.pipeline.popleft()
+                self._read.abandon()
+            elif self._queue and self._queue[-1] is self._read:
+                self._queue.pop()
         if self._running is None:
             self._close()
+        self.read_or_pause()
+
+    def read_or_pause(self) -> None:
+        """Let the system hold back a client whose requests wait; one that is thrown away is read, to see it leave."""
+        is_behind = self._phase == BODY and self._read is not None and len(self._read.body) > _MOST_UNREAD
+        wanted = self._is_over() or not (self._to_read or self._queue or is_behind)
+        if wanted == self._is_reading or self.transport.is_closing():
+            return
+        self._is_reading = wanted
+        if wanted:
+            self.transport.resume_reading()
+        else:
+            self.transport.pause_reading()
+
+    def _hold_what_waits(self) -> None:
+        """Count half a head, and requests that wait for one before them; where there is no room, refuse them."""
+        if not (self._to_read or self._queue or self._held.held or self._phase == HEAD):
+            return
+        size = len(self._to_read) + sum(one.head_bytes + len(one.body) for one in self._queue)
+        if self._phase == HEAD:
+            size += self._head_bytes + self._unfinished
+        if not self._held.set(size) and not self.ending:
+            self._to_read.clear()
+            self._queue.clear()
+            self._held.set(0)
+            self.end_with(full(str(self._held.refusal())))
+
+    def _is_over(self) -> bool:
+        """Return whether further input is discarded."""
+        return self.ending or self._has_ended
 
     # What the parser calls
 
     def on_message_begin(self) -> None:
-        """Note that a request begins."""
         if self._is_last:
             raise _NoRequest
-        super().on_message_begin()
-        self.phase, self._offers_upgrade = HEAD, False
+        self._phase, self._since = HEAD, time.monotonic()
+        self._head_bytes = self._unfinished = 0
+        self._url = b""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._once: set[bytes] = set()
+        self._expects_continue = self._offers_upgrade = False
+
+    def on_url(self, url: bytes) -> None:
+        self._unfinished = 0
+        self._head_bytes += len(url)
+        self._check_head()
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field of the head; trailers count, and are thrown away."""
+        self._unfinished = 0
+        self._head_bytes += len(name) + len(value) + 4
+        self._check_head()
+        if self._phase != HEAD:
+            return
+        name = name.lower()
+        self._fields.append((name, value))
+        if len(self._fields) > _MOST_FIELDS:
+            self._stop_reading(_LARGE, f"the head has more than {_MOST_FIELDS} fields")
+        if name in _ONCE:
+            if name in self._once:
+                self._stop_reading(_BAD, f"{name.decode()} is there twice")
+            if name == b"transfer-encoding" and value.strip(b" \t").lower() != b"chunked":
+                self._stop_reading(_BAD, "transfer-encoding is another than chunked")
+            self._once.add(name)
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self._expects_continue = True
 
     def on_headers_complete(self) -> None:
         """Begin with the request, or put it behind those before it."""
-        if self.parser.should_upgrade():
-            if self.parser.get_method() == b"CONNECT":
+        self._unfinished, self._since = 0, time.monotonic()
+        parser = self._parser
+        method, version = parser.get_method(), parser.get_http_version()
+        if parser.should_upgrade():
+            if method == b"CONNECT":
                 raise _NoRequest
-            self._offers_upgrade = True  # `data_received` comes next
+            self._offers_upgrade = True  # `feed` goes on
             return
-        if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
-            # uvicorn's own refusal is no JSON, and does not say when to come again
-            self.end_with(full(f"{self.limit_concurrency - 1} connections are open, which is the limit"))
-            raise _NoRequest
-        previous = self.cycle
-        super().on_headers_complete()
-        self.phase = BODY
-        if not self.parser.should_keep_alive():
-            self.cycle.keep_alive = False
-        self._is_last = not self.cycle.keep_alive
-        if previous is None or previous.response_complete:
-            self._running = self.cycle
+        if version != "1.0" and b"host" not in self._once:
+            self._stop_reading(_BAD, "host is missing")
+        url = httptools.parse_url(self._url)
+        scope: Scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "server": self._server,
+            "client": self._client,
+            "scheme": "http",
+            "method": method.decode("ascii"),
+            "root_path": "",
+            "path": urllib.parse.unquote(url.path.decode("ascii")),
+            "raw_path": url.path,
+            "query_string": url.query or b"",
+            "headers": self._fields,
+            "state": {},
+        }
+        keep_alive = version != "1.0" and parser.should_keep_alive()
+        self._read = Exchange(self, scope, keep_alive, self._expects_continue, self._head_bytes)
+        self._phase, self._is_last = BODY, not keep_alive
+        if self._running is None:
+            self._begin(self._read)
         else:
-            self._watch_client()  # reading is paused
+            self._queue.append(self._read)
+
+    def on_chunk_header(self) -> None:
+        self._unfinished = 0  # what may stand in it has come whole
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of a body."""
-        super().on_body(body)
-        if self.flow.read_paused:
-            self._watch_client()
+        self._unfinished = 0
+        assert self._read is not None
+        self._read.take(body)
 
     def on_message_complete(self) -> None:
-        """Note that all of a request is there, and read on, if only to see the client leave."""
-        if self._offers_upgrade:
-            return
-        self.phase = WAITING
-        super().on_message_complete()
-        if not self.pipeline:
-            self.flow.resume_reading()
+        self._unfinished = 0
+        if not self._offers_upgrade:
+            self._phase, self._since = WAITING, time.monotonic()
+            assert self._read is not None
+            self._read.take(b"", is_end=True)
 
-    def on_response_complete(self) -> None:
-        """Go on with the next request, or close."""
-        self.joined.flush()
-        if self.joined.has_ended:
-            self.pipeline.clear()
-        self._running = self.pipeline[-1][0] if self.pipeline else None
-        super().on_response_complete()
-        if self.ending and self._running is None:
-            self._close()
-        elif self._to_read and not self.ending:
-            self._read_on()
+    def _check_head(self) -> None:
+        if self._head_bytes + self._unfinished > self._most_head:
+            self._stop_reading(_LARGE, f"the head has more than {self._most_head:,} bytes")
+
+    def _stop_reading(self, status: bytes, message: str) -> None:
+        """Stop the parser, which makes what is raised its own error."""
+        self._refusal = refusal(status, message)
+        raise _NoRequest
 
     def _read_again_without_upgrade(self) -> None:
         """Give the head that was just read to a new parser, as if it had not offered an upgrade."""
-        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
-        for name, value in self.headers:
+        parser = self._parser
+        lines = [b"%b %b HTTP/%b" % (parser.get_method(), self._url, parser.get_http_version().encode())]
+        for name, value in self._fields:
             if name == b"connection":
                 value = b", ".join(part for part in value.split(b",") if part.strip().lower() != b"upgrade")
             if name != b"upgrade":
                 lines.append(name + b": " + value)
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
-        self.parser.feed_data(b"\r\n".join([*lines, b"", b""]))
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._parser.feed_data(b"\r\n".join([*lines, b"", b""]))
 
-    # Whether the client is there
+    # Answering
 
-    def _is_over(self) -> bool:
-        """Return whether what comes is thrown away."""
-        return self.ending or self.joined.has_ended
+    def _begin(self, exchange: Exchange) -> None:
+        self._running = exchange
+        task = self._loop.create_task(exchange.run(self._app))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    def _is_sending(self) -> bool:
-        return (self.ending or self.phase == BODY) and not self._sent_all
+    def answered(self, exchange: Exchange) -> None:
+        """Go on with the next request, or close."""
+        if exchange is not self._running:
+            return
+        self._running = None
+        if self._phase == WAITING:
+            self._since = time.monotonic()
+        if not exchange.keep_alive:
+            self._close()
+        elif self._queue:
+            self._begin(self._queue.popleft())
+        elif self.ending:
+            self._close()
+        if self._to_read and not self._is_over():
+            self._read_on()
+        else:
+            self._hold_what_waits()
+            self.read_or_pause()
 
-    def _watch_client(self) -> None:
-        """Look after a client that cannot be seen to leave, as long as its request is worked on."""
-        if self._look is None:
-            self._look_seconds = _LOOK_SECONDS
-            self._look = self.loop.call_later(self._look_seconds, self._look_after_client)
+    def _close(self) -> None:
+        """Send the last answer and close. Of a client that may still be sending, further input is discarded first."""
+        if self._has_ended:
+            return
+        self._has_ended = True
+        self._queue.clear()
+        self._to_read.clear()
+        if self._last_answer:
+            self.transport.write(self._last_answer)
+        if (self.ending or self._phase == BODY) and not self._sent_all:
+            close_lingering(self.transport)
+        else:
+            self.transport.close()
+
+    # Time
+
+    def _check_reading(self, now: float) -> None:
+        """Refuse what does not come in time."""
+        if self.ending:
+            return
+        if not self._is_reading:  # it is not the client who is slow
+            self._since = now
+        config, waited = self._config, now - self._since
+        if self._phase == HEAD and waited > config.header_seconds:
+            self.end_with(refusal(_LATE, f"no request came in {config.header_seconds:g} seconds"))
+        elif self._phase == BODY and waited > config.body_seconds:
+            self.end_with(refusal(_LATE, f"the body took more than {config.body_seconds:g} seconds"))
+        elif self._phase == WAITING and self._running is None and waited > config.idle_seconds:
+            self.end_with(b"")
 
     def _look_after_client(self) -> None:
-        """End the connection where the client has gone.
+        """End the connection where a client has gone that cannot be seen to leave, while its request is worked on.
 
         One that has closed both sides cannot be told from one that has closed its own, until it is sent something:
         that it answers with a reset. An interim response says nothing, and HTTP/1.1 allows any number of them.
         """
-        self._look = None
         running = self._running
-        if running is None or not (self._sent_all or self.flow.read_paused) or self.transport.is_closing():
+        if running is None or not (self._sent_all or not self._is_reading) or self.transport.is_closing():
             return
         peer = look_at(self.transport)
         if peer.left:
             self.transport.abort()
-            return
-        has_sent_all = self._sent_all or peer.sent_all
-        if has_sent_all and running.scope["http_version"] == "1.1" and not running.response_started:
-            self.transport.write(_PROBE)
-        self._look_seconds = min(2 * self._look_seconds, _LONGEST_LOOK)
-        self._look = self.loop.call_later(self._look_seconds, self._look_after_client)
-
-    def _close(self) -> None:
-        if self._last_answer and not self.joined.has_ended:
-            self.transport.write(self._last_answer)
-        self._last_answer = b""
-        self.transport.close()
-
-
-def _abandon(cycle: RequestResponseCycle) -> None:
-    """End the work on a request."""
-    cycle.disconnected = True
-    cycle.message_event.set()
-    cancel_work(cast(Any, cycle.scope))
+        elif self._sent_all or peer.sent_all:
+            running.tell_to_wait()

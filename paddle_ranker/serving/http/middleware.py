@@ -28,7 +28,7 @@ from paddle_ranker.serving.http.exchange import SHARE
 REQUEST_ID = "x-request-id"
 OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/metrics", "/docs", "/openapi.json"})  # need no key
 ADMIN_PATHS = OPEN_PATHS | {"/info", "/admin/reload"}
-CLIENT_LEFT = 499
+CLIENT_LEFT = 499  # nginx's number, for the log: nobody reads the answer
 OUTCOMES = {
     400: "invalid_request",
     401: "unauthorized",

@@ -10,7 +10,7 @@ from typing import Any, Callable, Optional, Union, cast
 
 from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.budget import ByteBudget, Share
-from paddle_ranker.serving.core.connections import Closing
+from paddle_ranker.serving.core.connections import Closing, close_lingering
 from paddle_ranker.serving.core.faults import INTERNAL, INVALID, NO_METHOD, NOT_FOUND, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import require_key
 from paddle_ranker.serving.core.peers import look_at
@@ -20,7 +20,6 @@ from paddle_ranker.serving.paddle.general_model import MOST_FIELDS, infer
 from paddle_ranker.serving.paddle.messages import GENERAL_METHODS, GENERAL_SERVICE, Message, messages, parse
 
 _SERVICES = (GENERAL_SERVICE, GENERAL_SERVICE.rpartition(".")[2])
-_LINGER_SECONDS = 1.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -72,7 +71,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._ending = False  # no further frame is read; closed when what is in flight is answered
         self._write_paused = False
         self._reading = True
-        self._linger = 0.0
+        self._lingers = False  # the client may still be sending when the connection is closed
         self._frame_timer: Optional[asyncio.TimerHandle] = None
         self._write_timer: Optional[asyncio.TimerHandle] = None
 
@@ -273,18 +272,15 @@ class BaiduStdProtocol(asyncio.Protocol):
         with contextlib.suppress(Fault), self._counting(self._service):
             raise fault
         self._transport.write(baidu_std.reply(correlation_id, error=(fault.kind.brpc, str(fault))))
-        self._linger = _LINGER_SECONDS
+        self._lingers = True
         self.shutdown()
 
     def _close_if_done(self) -> None:
         if not self._ending or self._tasks or self._transport.is_closing():
             return
-        if self._linger and self._transport.can_write_eof():
-            # Closed with bytes unread, the kernel would reset the connection, and the error be lost on its way.
-            with contextlib.suppress(OSError):  # the client was quicker
-                self._transport.write_eof()
-            self._loop.call_later(self._linger, self._transport.close)
-            self._linger = 0.0
+        if self._lingers:
+            self._lingers = False
+            close_lingering(self._transport)
         else:
             self._transport.close()
 

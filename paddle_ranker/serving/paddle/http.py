@@ -18,6 +18,7 @@ from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import ERROR_HEADER, INTERNAL, NO_METHOD, NOT_FOUND, Fault
 from paddle_ranker.serving.core.scores import ScoringService
 from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body
+from paddle_ranker.serving.http.middleware import CLIENT_LEFT
 from paddle_ranker.serving.paddle import general_model, pipeline
 from paddle_ranker.serving.paddle.json_messages import read_message, write_message
 from paddle_ranker.serving.paddle.messages import GENERAL_METHODS, GENERAL_SERVICE, messages, parse
@@ -25,7 +26,6 @@ from paddle_ranker.serving.paddle.pipeline import PipelineNames
 
 JSON = "application/json"
 PROTO = ("application/proto", "application/x-protobuf")
-CLIENT_LEFT = 499  # nginx's number, for the log: nobody reads it
 _LOG = logging.getLogger(__name__)
 _VERSION = re.compile("v[0-9]+")  # /v1/embeddings is nobody's pipeline
 Endpoint = Callable[[Request], Awaitable[Response]]

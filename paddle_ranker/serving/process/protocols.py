@@ -8,17 +8,18 @@ in a module that `PADDLE_RANKER_PLUGINS` names adds one; `start_echo` returns it
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import socket
 import time
 from collections.abc import Awaitable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Optional, cast
 
 from paddle_ranker.registry import Registry
 from paddle_ranker.serving.core.config import ServeConfig
-from paddle_ranker.serving.core.connections import Connections
+from paddle_ranker.serving.core.connections import Connections, close_lingering
 from paddle_ranker.serving.process.relay import Relay
 from paddle_ranker.storage.temporary import TemporaryFolder
 
@@ -31,8 +32,68 @@ if TYPE_CHECKING:
     from paddle_ranker.serving.core.scores import Counting, ScoringService
     from paddle_ranker.serving.paddle.grpc_services import GrpcServer
 
+BACKLOG = 2048  # connections that wait to be accepted
+_FULL_SECONDS = 0.02  # until the next look whether there is room
+_FAILED_SECONDS = 1.0  # after the system had no descriptor, or no memory
 _REFUSED_SECONDS = 1.0  # that a connection above the limit has to say which protocol it speaks
-_LINGER_SECONDS = 1.0
+_LOG = logging.getLogger(__name__)
+
+
+class Acceptor:
+    """Accept connections on a socket, as long as there is room; others wait in the system's queue.
+
+    Args:
+        listener: is closed with it.
+        make: returns the protocol of a connection, which adds itself to `connections`.
+        at_a_time: connections that are accepted in one go. Several processes that share a socket take one each: the
+            first would have them all.
+    """
+
+    def __init__(self, listener: socket.socket, make: Callable[[], Any], connections: Connections, at_a_time: int):
+        self._listener, self._make, self._connections = listener, make, connections
+        self._at_a_time = at_a_time
+        self._loop: Any = asyncio.get_running_loop()  # typeshed has `connect_accepted_socket` elsewhere
+        self._beginning: set[asyncio.Task[Any]] = set()  # accepted, and not yet among the connections
+        self._pause: Optional[asyncio.TimerHandle] = None
+        self._start()
+
+    def close(self) -> None:
+        """Accept nothing more."""
+        self._loop.remove_reader(self._listener)
+        if self._pause is not None:
+            self._pause.cancel()
+        self._listener.close()
+
+    def _start(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._listener, self._accept)
+
+    def _stop_for(self, seconds: float) -> None:
+        self._loop.remove_reader(self._listener)
+        self._pause = self._loop.call_later(seconds, self._start)
+
+    def _accept(self) -> None:
+        for _ in range(self._at_a_time):
+            if self._connections.room <= len(self._beginning):
+                self._stop_for(_FULL_SECONDS)
+                return
+            try:
+                accepted, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                _LOG.warning("no connection can be accepted (%s)", error.strerror)
+                self._stop_for(_FAILED_SECONDS)
+                return
+            accepted.setblocking(False)
+            task = self._loop.create_task(self._loop.connect_accepted_socket(self._make, accepted))
+            self._beginning.add(task)
+            task.add_done_callback(self._begun)
+
+    def _begun(self, task: asyncio.Task[Any]) -> None:
+        self._beginning.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _LOG.error("a connection could not begin", exc_info=task.exception())
 
 
 @dataclass(frozen=True)
@@ -43,7 +104,6 @@ class ServerContext:
     services: of all served models, by the name of their endpoint
     app: the HTTP application
     log: of requests; None: they are not logged
-    server_state: uvicorn's
     """
 
     config: ServeConfig
@@ -52,7 +112,6 @@ class ServerContext:
     services: Mapping[str, ModelSlot[Any]]
     metrics: Metrics
     app: ASGIApp
-    server_state: Any
     log: Optional[JsonLog] = None
 
     def counting(self, protocol: str) -> Counting:
@@ -145,16 +204,14 @@ class SniffingProtocol(asyncio.Protocol):
             self._transport.abort()
 
     def _refuse(self, handler: ProtocolHandler) -> None:
-        """Say why, and close when that has arrived: closed with bytes unread, the kernel would reset the connection."""
+        """Say why, and close."""
         self._ended = True
         answer = handler.refusal(f"{self._connections.most} connections are open, which is the limit")
         if not answer:
             self._transport.close()
             return
         self._transport.write(answer)
-        with suppress(OSError):  # the client was quicker
-            self._transport.write_eof()
-        asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._transport.close)
+        close_lingering(self._transport)
 
     def shutdown(self) -> None:
         """See `Connection`."""
@@ -184,18 +241,15 @@ async def _start_baidu_std(context: ServerContext) -> ProtocolHandler:
 
 class _HttpHandler(ProtocolHandler):
     def refusal(self, message: str) -> bytes:
-        from paddle_ranker.serving.http.writes import full
+        from paddle_ranker.serving.http.asgi import full
 
         return full(message)
 
 
 async def _start_http(context: ServerContext) -> ProtocolHandler:
-    from paddle_ranker.serving.http.protocol import WatchedHttpProtocol
-    from paddle_ranker.serving.process.http_app import uvicorn_config
+    from paddle_ranker.serving.http.connection import HttpConnection
 
-    config = uvicorn_config(context.app, context.config)
-    config.load()
-    return _HttpHandler(partial(WatchedHttpProtocol, config, context.server_state, context.config, context.connections))
+    return _HttpHandler(partial(HttpConnection, context.app, context.config, context.connections))
 
 
 class _GrpcHandler(ProtocolHandler):

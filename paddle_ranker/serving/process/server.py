@@ -15,10 +15,9 @@ from paddle_ranker.registry import load_named_plugins
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.http.endpoints import served_by
-from paddle_ranker.serving.process.protocols import PROTOCOLS
+from paddle_ranker.serving.process.protocols import BACKLOG, PROTOCOLS
 
-_BACKLOG = 2048
-_PACKAGES = ("starlette", "uvicorn", "httptools", "pydantic", "prometheus_client", "grpc", "google")  # google.protobuf
+_PACKAGES = ("starlette", "httptools", "pydantic", "prometheus_client", "grpc", "google")  # google.protobuf
 
 
 def run(config: ServeConfig) -> int:
@@ -79,7 +78,7 @@ def listen(config: ServeConfig) -> list[socket.socket]:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else a port rests a minute after a server
             _keep_alive(listener)
             listener.bind(address)
-            listener.listen(_BACKLOG)
+            listener.listen(BACKLOG)
         except OSError as error:
             for opened in sockets:
                 opened.close()

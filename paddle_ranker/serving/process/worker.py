@@ -7,23 +7,80 @@ import importlib
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Callable, Optional
 
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from paddle_ranker.serving.core.budget import ByteBudget
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.connections import Connections
+from paddle_ranker.serving.core.faults import NOT_FOUND, Fault
 from paddle_ranker.serving.core.logs import JsonLog, route_logging
 from paddle_ranker.serving.core.metrics import Metrics
+from paddle_ranker.serving.core.model_slot import ModelSlot
 from paddle_ranker.serving.core.reload import Part, Reloader
 from paddle_ranker.serving.core.service import EngineService
-from paddle_ranker.serving.http.admin import Controls
-from paddle_ranker.serving.http.endpoints import RANKER, served_by
-from paddle_ranker.serving.process.acceptor import Acceptor
-from paddle_ranker.serving.process.http_app import BACKLOG, HttpPort, make_app
-from paddle_ranker.serving.process.protocols import PROTOCOLS, ProtocolHandler, ServerContext, SniffingProtocol
+from paddle_ranker.serving.http.admin import AdminRoutes, Controls
+from paddle_ranker.serving.http.endpoints import ENDPOINTS, RANKER, Endpoint, served_by
+from paddle_ranker.serving.http.middleware import Middleware
+from paddle_ranker.serving.paddle.http import routes as paddle_routes
+from paddle_ranker.serving.paddle.pipeline import PipelineNames
+from paddle_ranker.serving.process.protocols import (
+    BACKLOG,
+    PROTOCOLS,
+    Acceptor,
+    ProtocolHandler,
+    ServerContext,
+    SniffingProtocol,
+)
+
+
+def make_app(
+    services: Mapping[str, ModelSlot[Any]],
+    config: ServeConfig,
+    metrics: Metrics,
+    *,
+    log: Optional[JsonLog] = None,
+    controls: Optional[Controls] = None,
+    budget: Optional[ByteBudget] = None,
+) -> ASGIApp:
+    """Return the application: the middleware around the routes of every endpoint, admin's and Paddle Serving's.
+
+    Args:
+        services: of each served model, by the name of its endpoint; the routes of others say that there is no model.
+        budget: of the bytes of all requests.
+    """
+    routes: list[BaseRoute] = []
+    for name, endpoint in ENDPOINTS.items():
+        routes += endpoint.routes(services[name], config) if name in services else _without_model(endpoint)
+    routes += AdminRoutes(services, metrics, config, controls or Controls()).routes()
+    ranker: Any = services.get(RANKER) or EngineService(config.limits, is_served=False)
+    routes += paddle_routes(ranker, PipelineNames(config.pipeline_service, config.pipeline_method))
+    return Middleware(
+        Router(routes, redirect_slashes=False, default=_not_found),
+        metrics,
+        api_key=config.api_key,
+        log=log if config.log_requests else None,
+        log_texts=config.log_texts,
+        budget=budget,
+    )
+
+
+def _without_model(endpoint: Endpoint) -> list[BaseRoute]:
+    async def missing(request: Request) -> Response:
+        raise Fault(NOT_FOUND, f"this server has no {endpoint.what}: start it with --{endpoint.option}")
+
+    return [Route(path, missing, methods=["POST"]) for path in endpoint.paths]
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    raise Fault(NOT_FOUND, f"{scope['method']} {scope['path'][:120]!r} is nothing here; see /docs")
 
 
 class Worker:
@@ -59,7 +116,6 @@ class Worker:
         self._reloader = Reloader(self._parts(), self._metrics, self._log, self._handle_signals)
         self._acceptors: list[Acceptor] = []
         self._handlers: list[tuple[bytes, ProtocolHandler]] = []
-        self._http: Optional[HttpPort] = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def run(self) -> int:
@@ -84,24 +140,20 @@ class Worker:
         return parts
 
     async def _serve(self) -> None:
-        from uvicorn.server import ServerState
-
-        config, state = self._config, ServerState()
+        config = self._config
         self._stop = asyncio.Event()
-        self._connections = Connections(config.limits.connections, state, ByteBudget(config.limits.buffered))
+        self._connections = Connections(config.limits.connections, ByteBudget(config.limits.buffered))
         log = self._log if config.log_requests else None
         controls = Controls(
             reload=self._reload,
             stopping=lambda: self._connections.stopping,
-            connections=lambda: len(self._connections) + (self._http.connections if self._http else 0),
+            connections=lambda: len(self._connections),
             protocols=list(PROTOCOLS),
         )
         app = make_app(
             self._services, config, self._metrics, log=log, controls=controls, budget=self._connections.budget
         )
-        if config.http_port is not None:
-            self._http = HttpPort(app, config)
-        context = ServerContext(config, self._connections, self._ranker, self._services, self._metrics, app, state, log)
+        context = ServerContext(config, self._connections, self._ranker, self._services, self._metrics, app, log)
         self._handle_signals()
         watching = asyncio.ensure_future(self._connections.watch())
         try:
@@ -109,10 +161,10 @@ class Worker:
                 self._handlers.append((protocol.begins, await protocol.start(context)))
             self._handlers.sort(key=lambda item: -len(item[0]))
             if self._early:
-                await self._listen()
+                self._listen()
             if await self._load():
                 if not self._early:
-                    await self._listen()
+                    self._listen()
                 self._on_ready()
                 await self._stop.wait()
         finally:
@@ -131,15 +183,14 @@ class Worker:
         loading.result()
         return True
 
-    async def _listen(self) -> None:
-        config = self._config
-        make = partial(SniffingProtocol, config, self._connections, self._handlers)
-        ports = len(config.ports)
+    def _listen(self) -> None:
+        """Accept connections. On the port of HTTP alone, the last one, any beginning is HTTP's."""
+        config, http = self._config, self._handlers[-1:]
         at_a_time = BACKLOG if config.workers == 1 else 1
-        for listener in self._sockets[:ports]:
+        for number, listener in enumerate(self._sockets):
+            spoken = self._handlers if number < len(config.ports) else http
+            make = partial(SniffingProtocol, config, self._connections, spoken)
             self._acceptors.append(Acceptor(listener, make, self._connections, at_a_time))
-        if self._http is not None:
-            await self._http.begin(self._sockets[ports])
 
     async def _end(self) -> None:
         """Accept nothing more, finish what is in flight, unload the models."""
@@ -148,8 +199,6 @@ class Worker:
             acceptor.close()
         seconds = self._config.drain_seconds
         ending: list[Any] = [handler.stop(seconds) for _, handler in self._handlers]
-        if self._http is not None and self._http.started:
-            ending.append(self._http.end())
         aborted, *_ = await asyncio.gather(self._connections.drain(seconds), *ending)
         if aborted:
             self._log.write("stop", message=f"{aborted} connections were cut off after {seconds:g} seconds")

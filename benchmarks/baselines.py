@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from paddle_ranker.lexical.features import relevant_of
 from paddle_ranker.lexical.tokens import normalise
+from paddle_ranker.metrics.logistic import relevant_of
 
 HASH_BITS = 20
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from paddle_ranker.errors import DataError, DependencyError
+from paddle_ranker.errors import DependencyError
 from paddle_ranker.lexical.bm25 import BM25
 from paddle_ranker.lexical.tokens import Collection, letters, normalise
-from paddle_ranker.metrics.ranking import RELEVANT
+from paddle_ranker.metrics.logistic import relevant_of
 
 FEATURES = (
     "bm25_words",
@@ -191,12 +191,3 @@ def _standardised_logistic(strength: float) -> Any:
     except ImportError as error:
         raise DependencyError("logistic baselines need scikit-learn: pip install scikit-learn") from error
     return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
-
-
-def relevant_of(labels: ArrayLike) -> NDArray[np.bool_]:
-    """Return which pairs to learn from are relevant, `[pairs] bool`; raises `DataError` where all are, or none is."""
-    relevant = np.asarray(labels, np.float64) >= RELEVANT
-    if relevant.all() or not relevant.any():
-        which = "all" if len(relevant) and relevant.all() else "none"
-        raise DataError(f"{which} of the {len(relevant):,} pairs to learn from are relevant (label >= 1): give both")
-    return relevant

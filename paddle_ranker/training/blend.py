@@ -11,9 +11,15 @@ import numpy as np
 from paddle_ranker.data.records import LabeledPair, Triple, read_records
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.errors import DataError
-from paddle_ranker.metrics.average import EQUAL, averages_out_of_fold, choose_pull, fit_average
 from paddle_ranker.metrics.intervals import Interval
-from paddle_ranker.metrics.logistic import LinearModel, fit_logistic
+from paddle_ranker.metrics.logistic import (
+    EQUAL,
+    LinearModel,
+    averages_out_of_fold,
+    choose_pull,
+    fit_average,
+    fit_logistic,
+)
 from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking, ranking_intervals
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.folder import RankerParts, with_lexical_features
@@ -53,7 +59,7 @@ class Average:
 def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> Average:
     """Learn how to average the members' logits, `[n, 2]`, from labels `[n]`; raises `DataError` as `out_of_fold`.
 
-    The weights are drawn towards equal ones: see `paddle_ranker.metrics.average`.
+    The weights are drawn towards equal ones: see `paddle_ranker.metrics.logistic`.
     """
 
     def measure(logits: Floats) -> dict[str, float]:

@@ -18,9 +18,16 @@ from paddle_ranker.data.records import LabeledPair, read_records
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
 from paddle_ranker.lexical import BM25, LexicalLogistic
 from paddle_ranker.metrics.auc import roc_auc
-from paddle_ranker.metrics.average import EQUAL, averages_out_of_fold, choose_pull, fit_average
 from paddle_ranker.metrics.intervals import Interval
-from paddle_ranker.metrics.logistic import PENALTY, fit_logistic, out_of_fold
+from paddle_ranker.metrics.logistic import (
+    EQUAL,
+    PENALTY,
+    averages_out_of_fold,
+    choose_pull,
+    fit_average,
+    fit_logistic,
+    out_of_fold,
+)
 from paddle_ranker.metrics.ranking import number_queries
 from paddle_ranker.model.folder import Fresh, RankerParts, start_ranker
 from paddle_ranker.model.kinds import load_ranker

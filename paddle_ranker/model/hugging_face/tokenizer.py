@@ -7,7 +7,8 @@ too, or all of it in `tokenizer.json` (the format of the tokenizers library), or
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -19,10 +20,10 @@ from paddle_ranker.encoding.tokenizers.folder import (
     VOCABULARY_FILE,
     TokenizerFiles,
 )
-from paddle_ranker.encoding.tokenizers.text_rules import TextRules
+from paddle_ranker.encoding.tokenizers.text_rules import CJK_RANGES, SYMBOLS_BY_NAME, TextRules
+from paddle_ranker.encoding.unicode.table import INVISIBLE, MARK, SYMBOL, UNASSIGNED, unicode_table
 from paddle_ranker.encoding.vocabulary import write_vocabulary
 from paddle_ranker.errors import CheckpointError, DependencyError
-from paddle_ranker.model.hugging_face.patterns import YOUNG_DECOMPOSITIONS, Patterns
 from paddle_ranker.storage.untrusted import read_file, read_json
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -34,6 +35,13 @@ _SETTINGS = {
 }
 _KEPT = (*_SETTINGS.values(), "do_basic_tokenize", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _KEPT += ("added_tokens_decoder",)
+# Canonical decompositions of Unicode 13 and later; the library knows those of 12.
+_YOUNG_DECOMPOSITIONS = {"\U00011938": "\U00011935\U00011930"}
+_SPACES = (0x09, 0x0A, 0x0D)  # control characters that are not dropped
+_SURROGATES = (0xD800, 0xDFFF)  # no text of the library holds any, and no pattern may
+_REPLACEMENT = (0xFFFD, 0xFFFD)  # dropped as well
+
+_Range = tuple[int, int]  # of code points, with the last
 
 
 def bring_tokenizer(source: Path, target: Path) -> dict[str, Any]:
@@ -104,13 +112,13 @@ def _library_tokenizer(files: TokenizerFiles) -> Any:
     tokenizer = Tokenizer(
         wordpiece(vocabulary, unk_token=special["unk_token"], max_input_chars_per_word=MAX_WORD_CHARACTERS)
     )
-    patterns = Patterns.of(rules)
+    patterns = _Patterns.of(rules)
     # By our own table of characters: the library's is another one, and does not isolate symbols.
     steps = [normalizers.Replace(Regex(patterns.dropped), "")]
     if rules.do_lower_case:  # first: a capital's small letter may be one with an accent
         steps.append(normalizers.Lowercase())
     if rules.strips_accents:
-        young = [normalizers.Replace(char, parts) for char, parts in YOUNG_DECOMPOSITIONS.items()]
+        young = [normalizers.Replace(char, parts) for char, parts in _YOUNG_DECOMPOSITIONS.items()]
         steps += [normalizers.NFD(), *young, normalizers.Replace(Regex(patterns.accents), "")]
     bert = normalizers.BertNormalizer(
         clean_text=True,
@@ -196,11 +204,11 @@ def _settings_of_ours(sequence: dict[str, Any], path: Path) -> dict[str, Any]:
     kinds = [step.get("type") for step in steps]
     strips = "NFD" in kinds
     lowers = bool(steps) and bool(steps[-1].get("lowercase"))
-    patterns = Patterns.of(TextRules(do_lower_case=lowers, strip_accents=strips))
+    patterns = _Patterns.of(TextRules(do_lower_case=lowers, strip_accents=strips))
     found = [step["pattern"] for step in steps if step.get("type") == "Replace"]
     ours = [{"Regex": patterns.dropped}]
     if strips:
-        ours += [*({"String": young} for young in YOUNG_DECOMPOSITIONS), {"Regex": patterns.accents}]
+        ours += [*({"String": young} for young in _YOUNG_DECOMPOSITIONS), {"Regex": patterns.accents}]
     if found != ours or kinds[-1] != "BertNormalizer":
         raise CheckpointError(f"{path}: its normalizer is a Sequence; only BERT's (BertNormalizer) is done here")
     return {
@@ -208,3 +216,45 @@ def _settings_of_ours(sequence: dict[str, Any], path: Path) -> dict[str, Any]:
         "strip_accents": strips,
         "tokenize_chinese_chars": bool(steps[-1].get("handle_chinese_chars")),
     }
+
+
+@dataclass(frozen=True)
+class _Patterns:
+    """Our rules of splitting as patterns of the tokenizers library, for every code point there is.
+
+    Classes of characters: `dropped`, `accents`, which are dropped where accents are, and `isolated` ones.
+    """
+
+    dropped: str
+    accents: str
+    isolated: str
+
+    @classmethod
+    def of(cls, rules: TextRules) -> _Patterns:
+        """Return the classes that `rules` make of every character."""
+        ranges: dict[str, list[_Range]] = {}
+        for kind, first, last in unicode_table().runs():
+            ranges.setdefault(kind, []).append((first, last))
+        gone = [*_without_spaces(ranges[INVISIBLE]), *ranges[UNASSIGNED], _REPLACEMENT]
+        alone = [*ranges[SYMBOL], *((ord(char), ord(char)) for char in SYMBOLS_BY_NAME)]
+        if rules.tokenize_chinese_chars:
+            alone += CJK_RANGES
+        return cls(_class(gone), _class(ranges[MARK]), _class(alone))
+
+
+def _without_spaces(ranges: Iterable[_Range]) -> list[_Range]:
+    """Return the ranges without spaces and surrogates."""
+    found: list[_Range] = []
+    for first, last in ranges:
+        kept_before = first
+        for hole_first, hole_last in (*((code, code) for code in _SPACES), _SURROGATES):
+            if kept_before <= hole_first <= last:
+                found += [(kept_before, hole_first - 1)] if kept_before < hole_first else []
+                kept_before = hole_last + 1
+        found += [(kept_before, last)] if kept_before <= last else []
+    return found
+
+
+def _class(ranges: Iterable[_Range]) -> str:
+    """Return a character class of Oniguruma's, which the library reads."""
+    return "[" + "".join(f"\\x{{{first:x}}}-\\x{{{last:x}}}" for first, last in sorted(ranges)) + "]"

@@ -95,6 +95,8 @@ for argument in "$@"; do
 done
 
 cd "$ROOT" || exit 1
+# Small products gain nothing from threads, which wait for each other where every core has work.
+export OPENBLAS_NUM_THREADS="${OPENBLAS_NUM_THREADS:-1}"
 test_stack modern ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}
 if [ "$ALL" = yes ] && [ "$LINT_ONLY" = no ]; then
     test_stack complete ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}

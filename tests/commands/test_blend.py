@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,20 +85,6 @@ def test_the_weights_solve_the_equations_of_the_penalised_likelihood() -> None:
         fit_logistic(inputs, labels * 0)
 
 
-def test_a_query_has_no_part_in_the_weights_it_is_measured_with() -> None:
-    random = np.random.RandomState(1)
-    queries = [f"q{i // 5}" for i in range(100)]
-    members, labels = random.randn(100, 2), random.randint(0, 2, 100).astype(float)
-    before = out_of_fold(members, labels, queries, 4)
-    turned = labels.copy()
-    turned[:5] = 1 - turned[:5]
-    after = out_of_fold(members, turned, queries, 4)
-    np.testing.assert_array_equal(after[:5], before[:5])
-    assert (after != before).any()  # it has one in others'
-    with pytest.raises(DataError, match="one query only"):
-        out_of_fold(members, labels, ["q"] * 100, 4)
-
-
 def drawn(queries: int, seed: int, strength: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Return two members' logits, labels and queries of 6 titles; `strength`: what either tells of relevance."""
     random = np.random.RandomState(seed)
@@ -143,22 +131,28 @@ def test_drawn_weights_are_better_on_other_queries_than_a_plain_regressions() ->
     assert np.mean(pulled) > np.mean(plain) and min(np.subtract(pulled, plain)) > -0.005
 
 
-def test_learned_and_equal_averages_never_saw_the_query_they_score() -> None:
+@pytest.mark.parametrize("score", [out_of_fold, averages_out_of_fold])
+def test_a_query_has_no_part_in_the_weights_it_is_measured_with(score: Callable[..., Any]) -> None:
     members, labels, queries = drawn(30, 2, (1.0, 0.0))
-    before = averages_out_of_fold(members, labels, queries, 5)
-    turned = labels.copy()
-    turned[:6] = 1 - turned[:6]
-    after = averages_out_of_fold(members, turned, queries, 5)
-    for one, other in zip(before, after):
-        np.testing.assert_array_equal(one[:6], other[:6])
-        assert (one != other).any()
+    turned = np.where(np.arange(len(labels)) < 6, 1 - labels, labels)  # of the first query
+    before, after = (np.atleast_2d(score(members, own, queries, 5)) for own in (labels, turned))
+    np.testing.assert_array_equal(after[:, :6], before[:, :6])
+    assert (after != before).any(axis=1).all()  # it has one in others'
+    with pytest.raises(DataError, match="one query only"):
+        score(members, labels, ["q"] * len(labels), 4)
 
 
-def test_it_is_said_whether_learned_weights_are_better(files: Path, tmp_path: Path) -> None:
-    lines = blend(options(files, tmp_path / "blend", other=str(files / "two")))
+@pytest.fixture(scope="module")
+def of_two(files: Path) -> tuple[Path, list[str]]:
+    """A blend of the two rankers, and what was printed of it."""
+    return files / "of_two", blend(options(files, files / "of_two", other=str(files / "two")))
+
+
+def test_it_is_said_whether_learned_weights_are_better(of_two: tuple[Path, list[str]]) -> None:
+    folder, lines = of_two
     assert any(line.startswith("equal weights  ") for line in lines)
     assert "against equal weights, over draws of 20 queries" in lines[-1]
-    facts = json.loads((tmp_path / "blend" / "ranker.json").read_text(encoding="utf-8"))["training"]
+    facts = json.loads((folder / "ranker.json").read_text(encoding="utf-8"))["training"]
     same = facts["weights"][0] == pytest.approx(facts["weights"][1], rel=1e-9)
     assert same == (facts["pull_to_equal"] == "equal") == lines[-1].startswith("equal weights: ")
 
@@ -201,7 +195,7 @@ def test_with_the_linear_model_it_is_one_network(files: Path, tmp_path: Path, ca
     assert start_ranker(target, Fresh("pairwise")).new_parts == []  # and it trains on
 
     again = tmp_path / "again"
-    blend(options(files, again, ranker=str(target), train_file=str(files / "train.tsv")))  # onto its own features
+    blend(options(files, again, ranker=str(target), train_file=str(files / "train.tsv"), folds=2))  # onto its own
     assert load_ranker(again).info.lexical_features
 
 
@@ -209,14 +203,15 @@ def test_triples_teach_the_linear_model_too(files: Path, tmp_path: Path) -> None
     rows = [line.split("\t") for line in (files / "train.tsv").read_text(encoding="utf-8").splitlines()]
     triples = [f"{a[0]}\t{a[1]}\t{c[1]}\n" for a, c in zip(rows[::3], rows[2::3])]
     (tmp_path / "triples.csv").write_text("query\ttitle\tneg_title\n" + "".join(triples), encoding="utf-8")
-    blend(options(files, tmp_path / "blend", train_file=str(tmp_path / "triples.csv")))
+    blend(options(files, tmp_path / "blend", train_file=str(tmp_path / "triples.csv"), folds=2))
     facts = json.loads((tmp_path / "blend" / "ranker.json").read_text(encoding="utf-8"))
     assert facts["training"]["blend"]["weights"][1] > 0
 
 
-def test_with_another_ranker_each_tokenizes_by_itself(files: Path, tmp_path: Path, capsys: Any) -> None:
-    target = tmp_path / "blend"
-    lines = blend(options(files, target, other=str(files / "two")))
+def test_with_another_ranker_each_tokenizes_by_itself(
+    files: Path, of_two: tuple[Path, list[str]], tmp_path: Path, capsys: Any
+) -> None:
+    target, lines = of_two
     assert any(line.startswith("other") for line in lines)
     one, two, blended = load_ranker(files / "one"), load_ranker(files / "two"), load_ranker(target)
     assert blended.info.blend is not None
@@ -238,9 +233,8 @@ def test_with_another_ranker_each_tokenizes_by_itself(files: Path, tmp_path: Pat
     np.testing.assert_allclose(probabilities, expit(expected), atol=1e-6)
 
 
-def test_what_a_blend_of_two_cannot_do_is_said(files: Path, tmp_path: Path) -> None:
-    target = tmp_path / "blend"
-    blend(options(files, target, other=str(files / "two")))
+def test_what_a_blend_of_two_cannot_do_is_said(files: Path, of_two: tuple[Path, list[str]], tmp_path: Path) -> None:
+    target = Path(shutil.copytree(of_two[0], tmp_path / "blend"))
     with pytest.raises(CheckpointError, match="cannot be trained"):
         start_ranker(target, Fresh("pairwise"))
     with pytest.raises(CheckpointError, match="blend of rankers already"):

@@ -18,7 +18,7 @@ from ernie_matching import evaluate, predict_pairwise, train_pairwise
 from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
 from paddle_ranker.errors import UsageError
-from paddle_ranker.metrics.calibration import Calibration, calibration_measures, fit, fit_out_of_fold
+from paddle_ranker.metrics.calibration import calibration_measures, fit, fit_out_of_fold
 from paddle_ranker.metrics.logistic import LinearModel
 from paddle_ranker.model.blend import save_blend
 from paddle_ranker.model.info import RankerInfo
@@ -234,11 +234,6 @@ def test_transformers_get_it_folded_into_the_head(tmp_path: Path, capsys: pytest
     back = Ranker.load(tmp_path / "back")
     assert back.info.calibration is None and back.info.training["folded into the head"] == "sigmoid(0.25 * logit + 1.5)"
     np.testing.assert_allclose(back.score(queries, titles), Ranker.load(folder).score(queries, titles), atol=1e-6)
-
-
-def test_folding_by_hand() -> None:
-    weight, bias = Calibration("platt", 2.0, -1.0).fold(np.array([[1.5]], np.float32), np.array([0.25], np.float32))
-    assert (weight.tolist(), bias.tolist(), str(weight.dtype)) == ([[3.0]], [-0.5], "float32")
 
 
 @pytest.fixture(scope="module")

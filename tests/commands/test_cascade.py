@@ -64,10 +64,7 @@ def test_probabilities_fall_as_they_are_printed() -> None:
     assert (order.tolist(), probabilities.tolist()) == ([0, 1, 2], [0, 0, 0])
     empty = rerank(np.zeros(0), chosen(np.zeros(0), 3), np.zeros(0))
     assert [len(part) for part in empty] == [0, 0]
-
-
-@pytest.mark.unit
-def test_deep_enough_it_is_the_large_ranker() -> None:
+    # deep enough it is the large ranker
     small, large = np.random.default_rng(1).random((2, 12))
     order, scores = rerank(small, chosen(small, 12), large)
     assert order.tolist() == np.argsort(-large).tolist() and scores.tolist() == sorted(large, reverse=True)

@@ -52,13 +52,8 @@ def random_weights(config: Mapping[str, Any], prefix: str, labels: int = 0) -> d
     def matrix(*shape: int) -> np.ndarray:
         return (0.4 * draw.randn(*shape)).astype("float32")
 
-    weights = {}
-    for name, table in (
-        ("word", "vocab_size"),
-        ("position", "max_position_embeddings"),
-        ("token_type", "type_vocab_size"),
-    ):
-        weights[f"embeddings.{name}_embeddings.weight"] = matrix(config[table], WIDTH)
+    tables = {"word": "vocab_size", "position": "max_position_embeddings", "token_type": "type_vocab_size"}
+    weights = {f"embeddings.{name}_embeddings.weight": matrix(config[rows], WIDTH) for name, rows in tables.items()}
     if config.get("use_task_id"):
         weights["embeddings.task_type_embeddings.weight"] = matrix(config["task_type_vocab_size"], WIDTH)
     norms = ["embeddings.LayerNorm"]
@@ -135,11 +130,12 @@ ARCHITECTURES = [
 ]
 
 
-@pytest.mark.parametrize("format", ["safetensors", "zip", "legacy"])
-@pytest.mark.parametrize(("model_type", "name", "changes"), ARCHITECTURES)
-def test_a_ranker_scores_the_same(
-    tmp_path: Path, model_type: str, name: str, changes: dict[str, Any], format: str
-) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "format"),
+    [*((one, "safetensors") for one in ARCHITECTURES), (ARCHITECTURES[0], "zip"), (ARCHITECTURES[4], "legacy")],
+)
+def test_a_ranker_scores_the_same(tmp_path: Path, architecture: tuple[str, str, dict[str, Any]], format: str) -> None:
+    model_type, name, changes = architecture
     architectures = [f"{name}ForSequenceClassification"]
     config = {**BASE, **changes, "model_type": model_type, "architectures": architectures}
     weights = random_weights(config, f"{model_type}.", labels=1)
@@ -180,10 +176,8 @@ def hidden_states(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 @pytest.mark.parametrize("old_names", [False, True])
 def test_a_bare_encoder(tmp_path: Path, prefix: str, old_names: bool) -> None:
     weights = random_weights(BASE, prefix)
-    if old_names:
-        renamed = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
-        for new, old in renamed.items():
-            weights = {name.replace(new, old): array for name, array in weights.items()}
+    for new, old in (("Norm.weight", "Norm.gamma"), ("Norm.bias", "Norm.beta")) if old_names else ():
+        weights = {name.replace(new, old): array for name, array in weights.items()}
     weights[f"{prefix}embeddings.position_ids"] = np.arange(64)[None]
     weights["cls.predictions.bias"] = np.zeros(BASE["vocab_size"], "float32")
     lines = to_paddle(write_hf(tmp_path / "hf", weights, BASE), tmp_path / "ours")
@@ -369,16 +363,13 @@ def test_a_checkpoint_of_another_architecture(tmp_path: Path, changes: dict[str,
     assert os.listdir(tmp_path) == ["hf"]
 
 
-def test_three_labels_are_no_ranker(tmp_path: Path) -> None:
+def test_three_labels_and_a_tagger_s_are_no_ranking_head(tmp_path: Path) -> None:
     config = {**BASE, "architectures": ["BertForSequenceClassification"]}
     source = write_hf(tmp_path / "hf", random_weights(config, "bert.", labels=3), config)
     with pytest.raises(CheckpointError, match=r"shape \[16, 3\]"):
         to_paddle(source, tmp_path / "ours")
-
-
-def test_a_tagger_has_no_ranking_head(tmp_path: Path) -> None:
     config = {**BASE, "architectures": ["BertForTokenClassification"]}
-    source = write_hf(tmp_path / "hf", random_weights(config, "bert.", labels=2), config)
+    source = write_hf(tmp_path / "tagger", random_weights(config, "bert.", labels=2), config)
     assert "classifier.weight" in to_paddle(source, tmp_path / "ours")[-1]
     assert not (tmp_path / "ours" / "ranker.json").exists()
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -11,38 +11,29 @@ from cross_encoder import evaluate as evaluate_ce
 from cross_encoder import train_ce
 from ernie_matching import evaluate, train_pairwise
 from paddle_ranker.commands import blend, calibrate, cascade, compare, distill, make_triples, mine
+from tests.conftest import Call
 from tests.tiny import write_encoder, write_ranker
 
 pytestmark = pytest.mark.parity
 
 RECALL = "深度\t深度学习\t0.93\n深度\t水稻\t0.41\n农业\t农业教育\t1.0\n农业\t语言\t0.87\n"
 DEV = "深度\t深度学习\t1\n深度\t水稻\t0\n农业\t农业教育\t1\n农业\t语言\t0\n"
-Main = Callable[[Sequence[str]], int]
-COMMANDS: tuple[tuple[Main, str], ...] = (
-    (evaluate.main, "--init_from_ckpt pairwise --test_file recall.csv"),
-    (evaluate_ce.main, "--init_from_ckpt cross --test_file recall.csv"),
-    (compare.main, "pairwise --test_file recall.csv"),
-    (compare.main, "pairwise --test_file dev.csv --train_file recall.csv"),
-    (cascade.main, "pairwise cross:2 --test_file recall.csv"),
-    (calibrate.main, "pairwise recall.csv --output made"),
-    (blend.main, "pairwise recall.csv made --other cross"),
-    (blend.main, "pairwise dev.csv made --train_file recall.csv"),
-    (
-        train_ce.main,
-        "--train_set recall.csv --test_file dev.csv --model_name_or_path encoder --save_dir made --max_seq_length 32",
-    ),
-    (
-        train_ce.main,
-        "--train_set dev.csv --test_file recall.csv --model_name_or_path encoder --save_dir made --max_seq_length 32",
-    ),
-    (
-        train_pairwise.main,
-        "--train_file triples.csv --test_file recall.csv --model_name_or_path encoder --save_dir made "
-        "--max_seq_length 32",
-    ),
-    (mine.main, "--queries recall.csv --corpus corpus.txt --output_file made.tsv"),
-    (distill.main, "pairwise recall.csv made.tsv"),
-    (make_triples.main, "--input_file recall.csv --output_file made.tsv"),
+TRAINING = "--model_name_or_path encoder --save_dir made --max_seq_length 32"
+COMMANDS = (
+    (evaluate, "--init_from_ckpt pairwise --test_file recall.csv"),
+    (evaluate_ce, "--init_from_ckpt cross --test_file recall.csv"),
+    (compare, "pairwise --test_file recall.csv"),
+    (compare, "pairwise --test_file dev.csv --train_file recall.csv"),
+    (cascade, "pairwise cross:2 --test_file recall.csv"),
+    (calibrate, "pairwise recall.csv --output made"),
+    (blend, "pairwise recall.csv made --other cross"),
+    (blend, "pairwise dev.csv made --train_file recall.csv"),
+    (train_ce, f"--train_set recall.csv --test_file dev.csv {TRAINING}"),
+    (train_ce, f"--train_set dev.csv --test_file recall.csv {TRAINING}"),
+    (train_pairwise, f"--train_file triples.csv --test_file recall.csv {TRAINING}"),
+    (mine, "--queries recall.csv --corpus corpus.txt --output_file made.tsv"),
+    (distill, "pairwise recall.csv made.tsv"),
+    (make_triples, "--input_file recall.csv --output_file made.tsv"),
 )
 
 
@@ -63,11 +54,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("command", range(len(COMMANDS)))
-def test_recall_scores_do_not_pass_for_labels(folder: Path, command: int, capsys: pytest.CaptureFixture[str]) -> None:
-    main, line = COMMANDS[command]
-    device = [] if main is make_triples.main else ["--device", "cpu"]
-    assert main([*line.split(), *device, "--skip_bad_rows"]) == 1
+@pytest.mark.parametrize(("command", "line"), COMMANDS)
+def test_recall_scores_do_not_pass_for_labels(
+    folder: Path, command: ModuleType, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = "" if command is make_triples else "--device cpu"
+    assert command.main(f"{line} {device} --skip_bad_rows".split()) == 1
     printed = capsys.readouterr()
     assert (
         "recall.csv, line 1: the label 0.93 is a fraction, and labels are whole numbers from 0 up: 3 of 4 rows hold one"
@@ -88,16 +80,19 @@ def test_fractions_that_are_labels_are_taken_where_they_are_asked_for(
     assert "--fractional_labels goes with --test_file" in capsys.readouterr().err
 
 
-def test_a_run_is_no_file_of_labels(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for text, message in (
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
         ("q 0 d 0.5\n", "the label '0.5' is not a whole number"),
         ("q 0 d 1e300\n", "the label '1e300' is not a whole number from -1,000 to 1,000"),
         ("q Q0 d 1 2.5 bm25\n", "6 fields, expected query 0 document label"),
-    ):
-        (folder / "qrels").write_text(text)
-        line = "--init_from_ckpt pairwise --qrels qrels --queries dev.csv --documents dev.csv --device cpu"
-        assert evaluate.main(line.split()) == 1
-        assert message in capsys.readouterr().err
+    ],
+)
+def test_a_run_is_no_file_of_labels(folder: Path, call: Call, text: str, message: str) -> None:
+    (folder / "qrels").write_text(text)
+    line = "--init_from_ckpt pairwise --qrels qrels --queries dev.csv --documents dev.csv --device cpu"
+    status, _, errors = call(evaluate.main, *line.split())
+    assert status == 1 and message in errors
 
 
 def test_a_file_with_commas_is_measured_as_one_with_tabs_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

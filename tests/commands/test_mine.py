@@ -13,7 +13,7 @@ import pytest
 
 from paddle_ranker.commands.mine import MineOptions, main
 from paddle_ranker.data.records import LabeledPair, Pair, Record, Triple, read_records, write_records
-from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.errors import DataError
 from paddle_ranker.lexical.index import BM25Index
 from paddle_ranker.training.mining import (
     ITSELF,
@@ -276,6 +276,7 @@ def test_the_command_says_what_it_did(tmp_path: Path, capsys: Any) -> None:
         ("q\ta\t1\n", ["--output_file", "no/out.tsv"], "cannot be written there"),
         ("q\ta\t1\n", ["--rank_from", "9", "--rank_to", "3"], "--rank_from 9 is above --rank_to 3"),
         ("q\ta\t1\n", ["--margin", "0.1"], "--margin is about a ranker's scores"),
+        ("q\ta\t1\n", ["--max_score_ratio", "0.9"], "--max_score_ratio is about a ranker's scores"),
         ("q\ta\t1\n", ["--rerank", "10", "--ranker", "x"], "--rerank 10 is below --rank_to 50"),
     ],
 )
@@ -289,12 +290,6 @@ def test_errors(
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt", "in.tsv"]
-
-
-@unit
-def test_options_that_conflict() -> None:
-    with pytest.raises(UsageError, match="--max_score_ratio is about a ranker's scores"):
-        options(max_score_ratio=0.9)
 
 
 @pytest.mark.parity

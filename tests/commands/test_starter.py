@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from paddle_ranker.commands.starter import StarterOptions, make_starter
-from paddle_ranker.errors import CheckpointError, RankerError
+from paddle_ranker.errors import RankerError
 from paddle_ranker.model.config import read_config
 from paddle_ranker.model.folder import Fresh, start_ranker
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.parameters import load_arrays
-from paddle_ranker.model.pretrained import resolve_model
 
 pytestmark = pytest.mark.unit
 
@@ -48,22 +46,16 @@ def test_it_is_made_once_and_anew_for_another_corpus_or_shape(options: StarterOp
     mark = (folder / "model_state.pdparams").stat().st_mtime_ns
     assert make_starter(options) == folder
     assert (folder / "model_state.pdparams").stat().st_mtime_ns == mark
-    wider = StarterOptions(corpus=options.corpus, vocab_size=200, hidden_size=32)
-    assert make_starter(wider) != folder
+    assert make_starter(dataclasses.replace(options, hidden_size=32)) != folder
     with Path(options.corpus).open("a", encoding="utf-8") as corpus:
         corpus.write("经济\t经济增长\n")
     assert make_starter(options) != folder
 
 
 def test_the_same_corpus_and_seed_give_the_same_encoder(options: StarterOptions, tmp_path: Path) -> None:
-    first = make_starter(
-        StarterOptions(corpus=options.corpus, vocab_size=200, hidden_size=16, output_dir=str(tmp_path / "a"))
-    )
-    second = make_starter(
-        StarterOptions(corpus=options.corpus, vocab_size=200, hidden_size=16, output_dir=str(tmp_path / "b"))
-    )
-    other = make_starter(
-        StarterOptions(corpus=options.corpus, vocab_size=200, hidden_size=16, output_dir=str(tmp_path / "c"), seed=2)
+    first, second, other = (
+        make_starter(dataclasses.replace(options, output_dir=str(tmp_path / name), **more))
+        for name, more in (("a", {}), ("b", {}), ("c", {"seed": 2}))
     )
     assert (first / "vocab.txt").read_bytes() == (second / "vocab.txt").read_bytes()
     arrays = [load_arrays(folder / "model_state.pdparams") for folder in (first, second, other)]
@@ -72,24 +64,12 @@ def test_the_same_corpus_and_seed_give_the_same_encoder(options: StarterOptions,
     assert not np.array_equal(arrays[0][name], arrays[2][name])
 
 
-def test_a_folder_of_ones_own_is_not_overwritten(options: StarterOptions, tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    with pytest.raises(RankerError, match="there already"):
-        make_starter(StarterOptions(corpus=options.corpus, output_dir=str(tmp_path / "mine")))
-
-
-def test_a_corpus_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RankerError, match=r"nothing\.txt"):
-        make_starter(StarterOptions(corpus=str(tmp_path / "nothing.txt")))
-
-
-def test_local_folders_and_files_need_no_name(options: StarterOptions) -> None:
-    folder = make_starter(options)
-    assert resolve_model(str(folder)) == folder
-    with pytest.raises(CheckpointError, match="no such model folder"):
-        resolve_model(f"{folder}{os.sep}nowhere")
-    with pytest.raises(CheckpointError, match="neither a local folder nor a model name"):
-        resolve_model("ernie-3.0-meduim-zh")
+def test_a_folder_of_ones_own_stays_and_a_corpus_that_is_not_there_is_named(
+    options: StarterOptions, tmp_path: Path
+) -> None:
+    for changes, message in (({"output_dir": str(tmp_path)}, "there already"), ({"corpus": "none.txt"}, r"none\.txt")):
+        with pytest.raises(RankerError, match=message):
+            make_starter(dataclasses.replace(options, **changes))
 
 
 def test_pretraining_reads_the_texts_and_keeps_the_shape(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,14 @@ def load_script(path: str) -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def run_python(code: str, *arguments: object, **variables: str) -> str:
+    """Run code in a Python of its own, in the checkout, with these variables too; return what it printed."""
+    line = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(line, cwd=REPOSITORY, env={**os.environ, **variables}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="session")

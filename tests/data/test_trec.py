@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gzip
 import math
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from paddle_ranker.data.trec import is_run, read_qrels, read_run, read_texts, write_qrels, write_run
 from paddle_ranker.errors import DataError
-from paddle_ranker.evaluation.pairs import judged_runs, read_labelled
+from paddle_ranker.evaluation.pairs import MeasuredPairs, judged_runs, read_labelled
 from paddle_ranker.evaluation.score_files import read_scores, write_scores
 from paddle_ranker.metrics.ranking import NOT_RETURNED
 from paddle_ranker.options.files import SeveralFiles
@@ -40,33 +42,29 @@ def test_qrels_of_trec_and_of_beir(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("read", "text", "message"),
     [
-        ("q1 Q0 d1 1 2.0 a\nq1 Q0 d2 1 b\n", "line 2: 5 fields, expected query Q0 document rank score tag"),
-        ("q1 Q0 d1 1 nan a\n", "line 1: the score 'nan' is not a finite number"),
-        ("q1 Q0 d1 1 1_0 a\n", "line 1: the score '1_0' is not a finite number"),
-        ("q1 Q0 d1 1 2.0 a\nq2 Q0 d1 1 2 a\nq1 Q0 d1 2 1 a\n", "line 3: query q1 lists document d1 again, as line 1"),
-        ('{"a": 1}\n', "line 1: JSON, expected"),
-        ("", "no line that can be used"),
+        (read_run, "q1 Q0 d1 1 2.0 a\nq1 Q0 d2 1 b\n", "line 2: 5 fields, expected query Q0 document rank score tag"),
+        (read_run, "q1 Q0 d1 1 nan a\n", "line 1: the score 'nan' is not a finite number"),
+        (read_run, "q1 Q0 d1 1 1_0 a\n", "line 1: the score '1_0' is not a finite number"),
+        (
+            read_run,
+            "q1 Q0 d1 1 2.0 a\nq2 Q0 d1 1 2 a\nq1 Q0 d1 2 1 a\n",
+            "line 3: query q1 lists document d1 again, as",
+        ),
+        (read_run, '{"a": 1}\n', "line 1: JSON, expected"),
+        (read_run, "", "no line that can be used"),
+        (read_qrels, "q1 0 d1 1\nq1 0 d1 0\n", "line 2: label 0 for query q1 and document d1, but 1 in line 1"),
+        (read_qrels, "q1 0 d1 0.5\n", "line 1: the label '0.5' is not a whole number"),
+        (read_qrels, "q1 d1 1\n", "line 1: 3 fields, expected query 0 document label"),
     ],
 )
-def test_what_is_no_run_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(DataError) as caught:
-        read_run(write(tmp_path / "a.run", text))
-    assert "a.run" in str(caught.value) and message in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("q1 0 d1 1\nq1 0 d1 0\n", "line 2: label 0 for query q1 and document d1, but 1 in line 1"),
-        ("q1 0 d1 0.5\n", "line 1: the label '0.5' is not a whole number"),
-        ("q1 d1 1\n", "line 1: 3 fields, expected query 0 document label"),
-    ],
-)
-def test_what_is_no_qrels_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        read_qrels(write(tmp_path / "qrels", text))
+def test_what_is_no_run_and_no_qrels_is_named_with_its_line(
+    tmp_path: Path, read: Callable[[str], object], text: str, message: str
+) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        read(write(tmp_path / "a.run", text))
+    assert "a.run" in str(caught.value)
 
 
 def test_bad_lines_may_be_skipped_and_are_counted(tmp_path: Path) -> None:
@@ -138,11 +136,13 @@ def test_one_pair_with_several_labels_is_an_error_or_left_out(tmp_path: Path) ->
         read_labelled(write(tmp_path / "all.tsv", "a\tb\t1\na\tb\t0\n"), skip_bad_rows=True)
 
 
-@pytest.mark.parametrize("name", ["s.jsonl", "s.tsv", "s.trec", "s.jsonl.gz"])
-def test_scores_are_kept_digit_by_digit(tmp_path: Path, name: str) -> None:
-    import numpy as np
+@pytest.fixture
+def pairs(tmp_path: Path) -> MeasuredPairs:
+    return read_labelled(write(tmp_path / "dev.tsv", DEV))
 
-    pairs = read_labelled(write(tmp_path / "dev.tsv", DEV))
+
+@pytest.mark.parametrize("name", ["s.jsonl", "s.tsv", "s.trec", "s.jsonl.gz"])
+def test_scores_are_kept_digit_by_digit(tmp_path: Path, pairs: MeasuredPairs, name: str) -> None:
     scores = np.array([1 / 3, -1e-17, 2.0, 123456789.123456789])
     write_scores(str(tmp_path / name), pairs, scores, "mine")
     found, notes = read_scores(str(tmp_path / name), pairs)
@@ -161,24 +161,23 @@ def test_scores_are_kept_digit_by_digit(tmp_path: Path, name: str) -> None:
         ("q1 Q0 d77 1 2 tag\n", "1 of its rows are none of"),
     ],
 )
-def test_scores_that_are_not_the_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
-    pairs = read_labelled(write(tmp_path / "dev.tsv", DEV))
+def test_scores_that_are_not_of_the_file(tmp_path: Path, pairs: MeasuredPairs, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_scores(write(tmp_path / "scores", text), pairs)
 
 
-def test_scores_by_several_names_in_file_order(tmp_path: Path) -> None:
-    pairs = read_labelled(write(tmp_path / "dev.tsv", DEV))
-    for text in (
+@pytest.mark.parametrize(
+    "text",
+    [
         "4\n3\n2\n1\n",
         "score\n4\n3\n2\n1\n",
         "a\tone\t4\nb\tone\t3\na\ttwo\t2\na\tone\t1\n",
         "pred_prob\ttext_a\n4\ta\n3\tb\n2\ta\n1\ta\n",
-        "".join(
-            f'{{"logit": {value}, "title": "{t}"}}\n' for value, t in zip((4, 3, 2, 1), ("one", "one", "two", "one"))
-        ),
-    ):
-        assert read_scores(write(tmp_path / "s", text), pairs)[0].tolist() == [4, 3, 2, 1]
+        '{"logit": 4, "title": "one"}\n{"logit": 3}\n{"logit": 2, "title": "two"}\n{"logit": 1}\n',
+    ],
+)
+def test_scores_by_several_names_in_file_order(tmp_path: Path, pairs: MeasuredPairs, text: str) -> None:
+    assert read_scores(write(tmp_path / "s", text), pairs)[0].tolist() == [4, 3, 2, 1]
 
 
 def test_qrels_and_runs_make_pairs(tmp_path: Path) -> None:
@@ -214,5 +213,5 @@ def test_several_files_are_one(tmp_path: Path) -> None:
     found = read_qrels(both, skip_bad_rows=True)
     assert found.qrels == {"q1": {"d2": 0}}  # d1 has two labels
     assert f"{second}, line 2: the label 'x'" in found.notes[0] and f"but 1 in line 2 of {first}" in found.notes[0]
-    texts = SeveralFiles([write(tmp_path / "c", "id\ttext\nd1\tone\n"), write(tmp_path / "d", "id\ttext\nd2\ttwo\n")])
-    assert read_texts(texts, ["d1", "d2"]) == {"d1": "one", "d2": "two"}
+    texts = SeveralFiles([write(tmp_path / name, f"id\ttext\nd{name}\t{name}\n") for name in "12"])
+    assert read_texts(texts, ["d1", "d2"]) == {"d1": "1", "d2": "2"}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -19,13 +17,13 @@ from paddle_ranker.encoding.vocabulary import (
     write_vocabulary,
 )
 from paddle_ranker.errors import DataError, DependencyError, UsageError
+from tests.conftest import run_python
 
+pytest.importorskip("tokenizers")
 pytestmark = pytest.mark.unit
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_merges_by_hand() -> None:
-    pytest.importorskip("tokenizers")
     texts = ["ab " * 5, "ABC abc，abc", "cd ef " * 4]
     tokens = train_wordpiece_vocabulary(texts, vocab_size=100)
     # a+b 8 times; c+d and e+f 4 times each, first come first; ab+c 3 times; nothing else stands together.
@@ -35,14 +33,12 @@ def test_merges_by_hand() -> None:
 
 
 def test_words_are_split_as_the_encoder_splits_them() -> None:
-    pytest.importorskip("tokenizers")
     tokens = train_wordpiece_vocabulary(["中文中文中文", "x＋y x＋y", "É É", "\u200bq" + "w" * 101], vocab_size=50)
     assert tokens == [*SPECIAL_TOKENS, "e", "x", "y", "中", "文", "＋"]
     assert "É" in train_wordpiece_vocabulary(["É É"], vocab_size=50, lowercase=False)
 
 
 def test_characters_are_in_it_whether_or_not_a_text_holds_them() -> None:
-    pytest.importorskip("tokenizers")
     tokens = train_wordpiece_vocabulary(["ab 中"], vocab_size=50, characters="中国B9b")
     # An ideograph is a word of its own, so nothing of it goes on.
     assert tokens == [*SPECIAL_TOKENS, "9", "a", "b", "中", "国", "##9", "##b"]
@@ -79,7 +75,6 @@ def textbook(words: Counter[str], alphabet: list[str], vocab_size: int) -> list[
 
 @pytest.mark.parametrize("seed", range(8))
 def test_merges_equal_the_textbook(seed: int) -> None:
-    pytest.importorskip("tokenizers")
     generator = random.Random(seed)
     words = Counter(
         "".join(generator.choices("abcd", k=generator.randint(1, 6))) for _ in range(generator.randint(20, 300))
@@ -91,21 +86,14 @@ def test_merges_equal_the_textbook(seed: int) -> None:
 
 
 def test_the_same_texts_give_the_same_vocabulary() -> None:
-    pytest.importorskip("tokenizers")
     code = (
         "import random, hashlib; from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary as train;"
         "g = random.Random(1);"
         "texts = [' '.join(''.join(g.choices('abcdefghij', k=g.randint(1, 8))) for _ in range(20)) for _ in range(99)];"
         "print(hashlib.sha256(repr(train(texts, 400)).encode()).hexdigest())"
     )
-    digests = set()
-    for seed, threads in (("0", "1"), ("1", "1"), ("2", "2"), ("random", "4")):
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "RAYON_NUM_THREADS": threads}
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-        )
-        digests.add(done.stdout)
-    assert len(digests) == 1
+    ways = (("0", "1"), ("1", "2"), ("random", "4"))
+    assert len({run_python(code, PYTHONHASHSEED=seed, RAYON_NUM_THREADS=threads) for seed, threads in ways}) == 1
 
 
 def test_unusable_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +108,6 @@ def test_unusable_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_written_vocabulary_encodes(tmp_path: Path) -> None:
-    pytest.importorskip("tokenizers")
     tokens = train_wordpiece_vocabulary(["search ranking", "search 中"], 60)
     assert write_vocabulary(tmp_path / "model", tokens) == tmp_path / "model" / "vocab.txt"
     encoder = PairEncoder.from_folder(tmp_path / "model", 16)

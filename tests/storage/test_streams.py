@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import stat
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.storage.atomic import check_writable, new_file, new_folder
 from paddle_ranker.storage.picture import new_picture
 from paddle_ranker.storage.streams import is_standard_output, is_stream
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, largest_file
 
 pytestmark = pytest.mark.unit
 ROWS = [("q", "t", "n"), ("q", "t2", "n")]
@@ -129,17 +128,13 @@ def test_a_full_disk_has_a_name(name: str, tmp_path: Path) -> None:
 
 
 def test_what_ran_out_of_space_unnoticed_is_named(tmp_path: Path) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    try:
-        with pytest.raises(OSError, match="File too large") as failed, new_folder(tmp_path / "export") as folder:
-            with suppress(OSError), (folder / "parameters").open("wb", buffering=0) as stream:
-                stream.write(bytes(4096))  # as Paddle does, whose next write fails without a word
-                stream.write(b"more")
-            int("Cannot read tensor desc size")  # raises, and so does what reads the half of the file
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert failed.value.filename == str(tmp_path / "export") and os.listdir(tmp_path) == []
+    target = tmp_path / "export"
+    with largest_file(4096), pytest.raises(OSError, match="File too large") as failed, new_folder(target) as folder:
+        with suppress(OSError), (folder / "parameters").open("wb", buffering=0) as stream:
+            stream.write(bytes(4096))  # as Paddle does, whose next write fails without a word
+            stream.write(b"more")
+        int("Cannot read tensor desc size")  # raises, and so does what reads the half of the file
+    assert failed.value.filename == str(target) and os.listdir(tmp_path) == []
 
 
 def test_what_cannot_be_written_to_is_found_before_the_work(tmp_path: Path) -> None:
@@ -190,17 +185,10 @@ def test_a_closed_pipe_ends_quietly_and_after_the_files(graded: Path, tmp_path: 
         assert (done.returncode, done.stderr) == (0, "")
         scores = tmp_path / "one.tsv"
         scores.write_text("score\n" + "".join(f"{n % 7}\n" for n in range(400)), encoding="utf-8")
-        arguments = [
-            scores,
-            "--test_file",
-            graded,
-            "--report",
-            tmp_path / "report.html",
-            "--per_query",
-            tmp_path / "q.tsv",
-        ]
+        files = ["--test_file", graded, "--report", tmp_path / "report.html", "--per_query", tmp_path / "q.tsv"]
+        few = ["--resamples", 100, "--permutations", 100, "--baselines", "false"]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}  # the first line that is printed fails
-        done = command("compare", *arguments, "--resamples", 100, "--permutations", 100, stdout=closed, env=environment)
+        done = command("compare", scores, *files, *few, stdout=closed, env=environment)
         assert done.returncode == 0 and "Traceback" not in done.stderr
     assert (tmp_path / "report.html").exists() and (tmp_path / "q.tsv").exists()
 

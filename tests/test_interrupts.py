@@ -15,7 +15,7 @@ import pytest
 from paddle_ranker.interrupts import Interrupts, StopRequest
 from tests.conftest import REPOSITORY
 from tests.entailment_cases import write_data
-from tests.tiny import write_encoder, write_ranker
+from tests.tiny import write_encoder
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -97,10 +97,24 @@ def test_what_is_ignored_stays_ignored() -> None:
         assert not stop.asked
 
 
-PAIRWISE = ("ernie_matching/train_pairwise.py", "--train_file", "t.tsv", "--test_file", "d.tsv",
-            "--model_name_or_path", "encoder")  # fmt: skip
-ENTAILMENT = ("multimodal_entailment/train.py", "--train_file", "posts.csv", "--modalities", "image", "--image_size",
-              "16", "--test_share", "0", "--validation_share", "0.4")  # fmt: skip
+PAIRWISE = "ernie_matching/train_pairwise.py --train_file t.tsv --test_file d.tsv --model_name_or_path encoder"
+ENTAILMENT = (
+    "multimodal_entailment/train.py --train_file posts.csv --modalities image --image_size 16 --test_share 0 "
+    "--validation_share 0.4"
+)
+
+
+def interrupted(command: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command whose process heeds SIGINT, and interrupts itself."""
+    return subprocess.run(
+        [sys.executable, *command.split()],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +122,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the trainings are started with."""
     folder = tmp_path_factory.mktemp("data")
     write_encoder(folder / "encoder")
-    write_ranker(folder / "ranker")
     (folder / "t.tsv").write_text("".join(f"q{n}\ta{n}\tb{n}\n" for n in range(20)), encoding="utf-8")
     (folder / "d.tsv").write_text("".join(f"q{n}\ta{n}\t{n % 2}\nq{n}\tb{n}\t{1 - n % 2}\n" for n in range(9)))
     write_data(folder, 30)
@@ -123,34 +136,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (ENTAILMENT, "multimodal_entailment.vision", ""),  # the folder has been made
     ],
 )
-def test_an_interrupt_in_the_first_seconds(
-    command: tuple[str, ...], at: str, inside: str, data: Path, tmp_path: Path
-) -> None:
-    script = [str(REPOSITORY / command[0]), *command[1:]] if command[0].endswith(".py") else list(command)
-    more = [] if command[0] == "-m" else ["--save_dir", str(tmp_path / "run")]
-    done = subprocess.run(
-        [sys.executable, *script, "--device", "cpu", "--cpu_threads", "1", *more],
-        cwd=data,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(REPOSITORY),
-            "PADDLE_RANKER_PLUGINS": "tests.interrupting",
-            "INTERRUPT_AT": at,
-            "INTERRUPT_INSIDE": inside,
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    name = "paddle-ranker rank" if command[0] == "-m" else Path(command[0]).name
+def test_an_interrupt_in_the_first_seconds(command: str, at: str, inside: str, data: Path, tmp_path: Path) -> None:
+    line = f"{REPOSITORY / command} --device cpu --cpu_threads 1 --save_dir {tmp_path / 'run'}"
+    plugin = {"PADDLE_RANKER_PLUGINS": "tests.interrupting", "INTERRUPT_AT": at, "INTERRUPT_INSIDE": inside}
+    done = interrupted(line, data, **plugin)
     # A bar of images may have begun.
     lines = [line for line in done.stderr.splitlines() if line and not line.startswith("images:")]
     assert done.returncode == 130 and "Error" not in done.stderr, done.stderr
     if any("saved for --resume" in line for line in lines):
         return  # all imports were over before it came, and the training had begun: test_trainer looks at that
-    assert lines == [f"{name}: interrupted"]
+    assert lines == [f"{Path(command.split()[0]).name}: interrupted"]
     assert not (tmp_path / "run").exists()
 
 
@@ -158,25 +153,14 @@ def test_an_interrupt_in_the_first_seconds(
 @pytest.mark.parametrize(
     ("command", "at", "name"),
     [
-        (("ernie_matching/train_pairwise.py", "--help"), "numpy", "train_pairwise.py"),
-        (("-m", "paddle_ranker", "train-pairwise", "--help"), "numpy", "paddle-ranker train-pairwise"),
-        (("-m", "paddle_ranker", "rank", "--help"), "paddle_ranker.registry", "paddle-ranker"),
+        ("ernie_matching/train_pairwise.py --help", "numpy", "train_pairwise.py"),
+        ("-m paddle_ranker train-pairwise --help", "numpy", "paddle-ranker train-pairwise"),
+        ("-m paddle_ranker rank --help", "paddle_ranker.registry", "paddle-ranker"),
     ],
 )
-def test_an_interrupt_before_the_command_has_begun(
-    command: tuple[str, ...], at: str, name: str, tmp_path: Path
-) -> None:
+def test_an_interrupt_before_the_command_has_begun(command: str, at: str, name: str, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import tests.interrupting\n", encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{REPOSITORY}", "INTERRUPT_AT": at},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    done = interrupted(command, REPOSITORY, PYTHONPATH=f"{tmp_path}{os.pathsep}{REPOSITORY}", INTERRUPT_AT=at)
     assert "Traceback" not in done.stderr and done.returncode in (130, 0)
     if done.returncode:  # else the help was printed and the process gone before the signal came again
         assert done.stderr.splitlines()[-1].endswith(": interrupted") and name in done.stderr

@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
-import subprocess
-import sys
 
 import pytest
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options
-from paddle_ranker.runtime import MathPath, choose_math_path, decide_math_path, processor_fields
-from tests.conftest import REPOSITORY
+from paddle_ranker.runtime import choose_math_path, decide_math_path, processor_fields
+from tests.conftest import REPOSITORY, run_python
 
 pytestmark = pytest.mark.unit
 AVX2 = "fpu sse2 avx fma avx2"
@@ -27,23 +25,23 @@ def cpuinfo(vendor: str, flags: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("vendor", "flags", "expected"),
+    ("vendor", "flags", "choice", "expected"),
     [
-        ("AuthenticAMD", AVX512, "7"),
-        ("HygonGenuine", AVX2, "5"),
-        ("AuthenticAMD", AVX2, "5"),
-        ("AuthenticAMD", AVX512.replace(" avx512vl", ""), "5"),  # one of five is not enough
-        ("AuthenticAMD", AVX2.replace("fma ", ""), None),
-        ("AuthenticAMD", "fpu sse2 avx", None),
-        ("GenuineIntel", AVX512, None),
+        ("AuthenticAMD", AVX512, "auto", "7"),
+        ("HygonGenuine", AVX2, "auto", "5"),
+        ("AuthenticAMD", AVX2, "auto", "5"),
+        ("AuthenticAMD", AVX512.replace(" avx512vl", ""), "auto", "5"),  # one of five is not enough
+        ("AuthenticAMD", AVX2.replace("fma ", ""), "auto", None),
+        ("AuthenticAMD", "fpu sse2 avx", "auto", None),
+        ("GenuineIntel", AVX512, "auto", None),
+        ("AuthenticAMD", AVX512, "avx2", "5"),
+        ("GenuineIntel", AVX512, "avx512", "7"),
+        ("AuthenticAMD", AVX512, "off", None),
     ],
 )
-def test_path_follows_vendor_and_flags(vendor: str, flags: str, expected: str | None) -> None:
-    assert decide_math_path(cpuinfo(vendor, flags)).value == expected
-
-
-def test_no_report_leaves_the_choice_to_the_library() -> None:
-    assert decide_math_path("").value is None
+def test_path_follows_vendor_flags_and_choice(vendor: str, flags: str, choice: str, expected: str | None) -> None:
+    assert decide_math_path(cpuinfo(vendor, flags), choice).value == expected
+    assert decide_math_path("").value is None  # no report leaves the choice to the library
 
 
 def test_fields_are_those_of_the_first_processor() -> None:
@@ -52,53 +50,44 @@ def test_fields_are_those_of_the_first_processor() -> None:
     assert fields["model name"] == "Some CPU @ 2: fast"
 
 
-def test_a_choice_is_kept_or_refused() -> None:
-    assert decide_math_path(cpuinfo("AuthenticAMD", AVX512), "avx2").value == "5"
-    assert decide_math_path(cpuinfo("GenuineIntel", AVX512), "avx512").value == "7"
-    assert decide_math_path(cpuinfo("AuthenticAMD", AVX512), "off").value is None
+def test_a_choice_that_cannot_be_is_refused() -> None:
     with pytest.raises(UsageError, match="does not report avx512bw, avx512cd, avx512dq, avx512f, avx512vl;"):
         decide_math_path(cpuinfo("AuthenticAMD", AVX2), "avx512")
     with pytest.raises(UsageError, match="PADDLE_RANKER_MATH=sse: choose from auto, avx2, avx512, off"):
         decide_math_path(cpuinfo("AuthenticAMD", AVX2), "sse")
 
 
-def test_the_environment_is_set_once_and_the_users_value_stays() -> None:
-    report = cpuinfo("AuthenticAMD", AVX512)
-    environment = {"PADDLE_RANKER_MATH": "avx2"}
-    assert choose_math_path(environment, cpuinfo=report, loaded={}).value == "5"
-    assert environment["MKL_DEBUG_CPU_TYPE"] == "5"
-    environment = {"MKL_DEBUG_CPU_TYPE": "4"}
-    assert choose_math_path(environment, cpuinfo=report, loaded={}) == MathPath(
-        "4", "MKL_DEBUG_CPU_TYPE=4 is set in the environment"
-    )
-    assert environment == {"MKL_DEBUG_CPU_TYPE": "4"}
-
-
-def test_off_and_too_late_set_nothing() -> None:
-    environment = {"PADDLE_RANKER_MATH": "off"}
-    report = cpuinfo("AuthenticAMD", AVX512)
-    assert choose_math_path(environment, cpuinfo=report, loaded={}).value is None
-    late: dict[str, str] = {}
-    path = choose_math_path(late, cpuinfo=report, loaded={"paddle": object()})
-    assert path.value is None
-    assert path.reason.startswith("too late: paddle was imported before")
-    assert late == {}
-    assert environment == {"PADDLE_RANKER_MATH": "off"}
+@pytest.mark.parametrize(
+    ("before", "loaded", "value", "reason", "added"),
+    [
+        ({"PADDLE_RANKER_MATH": "avx2"}, {}, "5", "", {"MKL_DEBUG_CPU_TYPE": "5"}),
+        ({"MKL_DEBUG_CPU_TYPE": "4"}, {}, "4", "MKL_DEBUG_CPU_TYPE=4 is set in the environment", {}),
+        ({"PADDLE_RANKER_MATH": "off"}, {}, None, "", {}),
+        ({}, {"paddle": object()}, None, "too late: paddle was imported before", {}),
+    ],
+)
+def test_the_environment_is_set_once_and_the_users_value_stays(
+    before: dict[str, str], loaded: dict[str, object], value: str | None, reason: str, added: dict[str, str]
+) -> None:
+    environment = dict(before)
+    path = choose_math_path(environment, cpuinfo=cpuinfo("AuthenticAMD", AVX512), loaded=loaded)
+    assert path.value == value and path.reason.startswith(reason)
+    assert environment == {**before, **added}
 
 
 def test_importing_runtime_does_nothing() -> None:
-    code = (
+    run_python(
         "import os, sys; before = dict(os.environ); import paddle_ranker.runtime\n"
         "assert dict(os.environ) == before and not {'paddle', 'numpy', 'paddlenlp'} & set(sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 PRODUCT = """
+import os
+os.dup2(1, 2)
 from paddle_ranker import runtime
 path = runtime.prepare(threads=1)
-import os, numpy, paddle
+import numpy, paddle
 runtime.select_device("cpu")
 random = numpy.random.default_rng(5)
 left, right = (random.integers(-8, 9, shape).astype("float32") for shape in ((256, 768), (768, 512)))
@@ -110,20 +99,12 @@ print("value", path.value, "environment", os.environ.get("MKL_DEBUG_CPU_TYPE"))
 
 
 @pytest.mark.parametrize("choice", ["auto", "off"])
-def test_products_are_right_on_the_path_taken(choice: str) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "MKL_DEBUG_CPU_TYPE"}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PRODUCT],
-        env={**environment, "PADDLE_RANKER_MATH": choice},
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+def test_products_are_right_on_the_path_taken(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MKL_DEBUG_CPU_TYPE", raising=False)
+    shown = run_python(PRODUCT, PADDLE_RANKER_MATH=choice, PYTHONWARNINGS="ignore")
     expected = choose_math_path({"PADDLE_RANKER_MATH": choice}, loaded={}).value
-    assert done.stdout.split() == ["value", str(expected), "environment", str(expected)]
-    assert "OMP_NUM_THREADS" not in done.stderr
+    assert shown.split()[-4:] == ["value", str(expected), "environment", str(expected)]
+    assert "OMP_NUM_THREADS" not in shown
 
 
 def test_unknown_and_absent_devices_say_what_is_there() -> None:
@@ -214,21 +195,23 @@ print(os.environ["MKL_NUM_THREADS"])
 """
 
 
+CORES = len(os.sched_getaffinity(0))
+
+
 @pytest.mark.parametrize(
     ("asked", "variables", "threads"),
     [
         (3, {"MKL_NUM_THREADS": "7"}, 3),
         (0, {"MKL_NUM_THREADS": "7"}, 7),
-        (0, {}, len(os.sched_getaffinity(0))),
-        (0, {"PADDLE_TRAINERS_NUM": str(len(os.sched_getaffinity(0)))}, 1),
+        (0, {}, CORES),
+        (0, {"PADDLE_TRAINERS_NUM": str(CORES)}, 1),
         (0, {"PADDLE_TRAINERS_NUM": "999"}, 1),
     ],
 )
-def test_threads(asked: int, variables: dict[str, str], threads: int) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
-    command = [sys.executable, "-c", THREADS, str(asked)]
-    done = subprocess.run(command, env={**environment, **variables}, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str(threads)
+def test_threads(asked: int, variables: dict[str, str], threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.endswith("_NUM_THREADS")]:
+        monkeypatch.delenv(name)
+    assert run_python(THREADS, asked, **variables) == f"{threads}\n"
 
 
 STEPS = """
@@ -259,17 +242,8 @@ print(hashlib.sha256(b"".join(p.numpy().tobytes() for p in network.parameters())
 
 
 @pytest.mark.parity
-def test_what_a_command_prepares_changes_no_bit_of_a_training() -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("FLAGS_")}
-    digests = [
-        subprocess.run(
-            [sys.executable, "-c", STEPS, way],
-            cwd=REPOSITORY,
-            env={**environment, "MKL_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.split()[-1]
-        for way in ("command", "plain")
-    ]
+def test_what_a_command_prepares_changes_no_bit_of_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("FLAGS_")]:
+        monkeypatch.delenv(name)
+    digests = [run_python(STEPS, way, MKL_NUM_THREADS="1").split()[-1] for way in ("command", "plain")]
     assert digests[0] == digests[1] and len(digests[0]) == 64

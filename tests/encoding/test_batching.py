@@ -79,20 +79,15 @@ PLANS = [
 
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("in_groups", [False, True])
-def test_every_example_comes_once_an_epoch(grouped: Lengths, plan: BatchPlan, in_groups: bool) -> None:
+def test_every_example_comes_once_an_epoch_and_a_resume_leaves_out_the_first_batches(
+    grouped: Lengths, plan: BatchPlan, in_groups: bool
+) -> None:
     examples = grouped if in_groups else replace(grouped, groups=None)
-    batches = all_batches(examples, plan)
+    batches = all_batches(examples, plan, epoch=2)
     assert sorted(np.concatenate([joined(batch) for batch in batches])) == list(range(5003))
     assert {len(batch) for batch in batches} == {plan.parts}
     assert all(len(joined(batch)) for batch in batches)
-    assert count_batches(examples, plan, 1) == len(batches)
-
-
-@pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize("in_groups", [False, True])
-def test_skipping_leaves_out_the_first_batches(grouped: Lengths, plan: BatchPlan, in_groups: bool) -> None:
-    examples = grouped if in_groups else replace(grouped, groups=None)
-    batches = all_batches(examples, plan, epoch=2)
+    assert count_batches(examples, plan, 2) == len(batches)
     for skip in (0, 1, WINDOW - 1, WINDOW, WINDOW + 3, len(batches) - 1, len(batches), len(batches) + 60):
         assert_equal_batches(all_batches(examples, plan, epoch=2, skip=skip), batches[skip:])
 
@@ -108,52 +103,42 @@ def test_fewer_examples_than_a_batch_needs(n: int, plan: BatchPlan) -> None:
         assert all(len(batch) == plan.parts for batch in batches)
 
 
-def test_one_example_leaves_the_later_parts_empty() -> None:
-    assert_equal_batches(
-        all_batches(Lengths(np.array([9])), BatchPlan(4, parts=3)), [[np.array([0]), np.array([]), np.array([])]]
-    )
+def test_one_example_leaves_the_later_parts_empty_and_no_pairs_make_no_batches() -> None:
+    batches = all_batches(Lengths(np.array([9])), BatchPlan(4, parts=3))
+    assert_equal_batches(batches, [[np.array([0]), np.array([]), np.array([])]])
+    assert list(scoring_batches(np.array([], dtype=np.int64), 640, 40)) == []
+    assert permuted(np.arange(0), 0, (1,)).tolist() == []
 
 
-def test_without_a_token_budget_only_the_last_batch_is_smaller(lengths: np.ndarray) -> None:
-    for plan in (BatchPlan(32), BatchPlan(8, parts=4)):
-        sizes = Counter(len(joined(batch)) for batch in all_batches(Lengths(lengths), plan))
-        assert sizes == {32: 156, 11: 1}  # 5,003 = 156 * 32 + 11
-
-
-def test_the_split_into_parts_does_not_change_the_batches(lengths: np.ndarray) -> None:
+def test_parts_are_alike_and_change_no_batch_of_which_only_the_last_is_smaller(lengths: np.ndarray) -> None:
     alone, apart = (all_batches(Lengths(lengths), plan) for plan in (BatchPlan(32), BatchPlan(8, parts=4)))
+    assert Counter(len(joined(batch)) for batch in apart) == {32: 156, 11: 1}  # 5,003 = 156 * 32 + 11
     assert [sorted(joined(batch)) for batch in alone] == [sorted(joined(batch)) for batch in apart]
-
-
-def test_parts_are_alike(lengths: np.ndarray) -> None:
-    batches = all_batches(Lengths(lengths), BatchPlan(8, parts=4))
-    for batch in batches:
+    for batch in apart:
         sizes = [len(part) for part in batch]
         assert max(sizes) - min(sizes) <= 1
-    means = np.array([[lengths[part].mean() for part in batch] for batch in batches])
+    means = np.array([[lengths[part].mean() for part in batch] for batch in apart])
     assert np.ptp(means.mean(axis=0)) < 0.5  # of about 37 tokens
 
 
 def test_the_seed_and_the_epoch_decide_the_order(lengths: np.ndarray) -> None:
-    first = all_batches(Lengths(lengths), BatchPlan(32, seed=1))
-    assert_equal_batches(first, all_batches(Lengths(lengths), BatchPlan(32, seed=1)))
-    for other in (
-        all_batches(Lengths(lengths), BatchPlan(32, seed=2)),
-        all_batches(Lengths(lengths), BatchPlan(32, seed=1), epoch=2),
-    ):
+    examples = Lengths(lengths)
+    first = all_batches(examples, BatchPlan(32, seed=1))
+    assert_equal_batches(first, all_batches(examples, BatchPlan(32, seed=1)))
+    for plan, epoch in ((BatchPlan(32, seed=2), 1), (BatchPlan(32, seed=1), 2)):
+        other = all_batches(examples, plan, epoch)
         assert any(len(a[0]) != len(b[0]) or (a[0] != b[0]).any() for a, b in zip(first, other))
 
 
-def padded(lengths: np.ndarray, parts: list[np.ndarray]) -> int:
-    return sum(int(lengths[part].max()) * len(part) for part in parts if len(part))
+def padded(lengths: np.ndarray, batches: list[Batch]) -> int:
+    return sum(int(lengths[part].max()) * len(part) for batch in batches for part in batch if len(part))
 
 
 def test_buckets_save_padding(lengths: np.ndarray) -> None:
     shuffled = np.random.RandomState(1).permutation(5003)
-    plain = padded(lengths, [shuffled[i : i + 32] for i in range(0, 5003, 32)])
+    plain = padded(lengths, [[shuffled[i : i + 32] for i in range(0, 5003, 32)]])
     for plan in (BatchPlan(32), BatchPlan(8, parts=4), BatchPlan(64, max_tokens=1000)):
-        parts = [part for batch in all_batches(Lengths(lengths), plan) for part in batch]
-        assert padded(lengths, parts) < 1.05 * lengths.sum() < plain / 1.3
+        assert padded(lengths, all_batches(Lengths(lengths), plan)) < 1.05 * lengths.sum() < plain / 1.3
 
 
 def test_buckets_keep_the_order_random(lengths: np.ndarray) -> None:
@@ -171,9 +156,7 @@ def test_buckets_keep_the_order_random(lengths: np.ndarray) -> None:
 
 @pytest.mark.parametrize("rows_each", [1, 2])
 @pytest.mark.parametrize("parts", [1, 3])
-def test_the_token_budget_holds_for_every_micro_batch_and_is_used(
-    lengths: np.ndarray, rows_each: int, parts: int
-) -> None:
+def test_the_token_budget_holds_and_is_used(lengths: np.ndarray, rows_each: int, parts: int) -> None:
     examples = Lengths(np.append(lengths, 2000), rows_each)
     plan = BatchPlan(batch_size=64, parts=parts, max_tokens=1600)
     micro = [part for batch in all_batches(examples, plan) for part in batch if len(part)]
@@ -249,19 +232,12 @@ def test_batches_are_fuller_than_they_were() -> None:
     sizes = np.random.RandomState(3).choice([8, 17, 18, 19, 20], 790, p=[0.05, 0.2, 0.1, 0.05, 0.6])
     keys = np.repeat(np.arange(790), sizes)
     examples = Lengths(np.random.RandomState(4).randint(10, 64, len(keys)), groups=Groups.of(keys))
-    share = {packing: mean_fill(examples, BatchPlan(38, packing=packing))[0] / 38 for packing in (1, 2)}
-    assert share[2] > share[1] + 0.04
+    first, second = (BatchPlan(38, packing=packing) for packing in (1, 2))
+    assert mean_fill(examples, second)[0] > mean_fill(examples, first)[0] + 0.04 * 38
     assert mean_fill(examples, BatchPlan(40))[0] > 0.9 * 40
     # What is paid for it in padding.
-    padded = {
-        packing: sum(
-            len(part) * int(examples.values[part].max())
-            for batch in all_batches(examples, BatchPlan(38, packing=packing))
-            for part in batch
-        )
-        for packing in (1, 2)
-    }
-    assert padded[2] < 1.03 * padded[1]
+    before, after = (padded(examples.values, all_batches(examples, plan)) for plan in (first, second))
+    assert after < 1.03 * before
 
 
 def test_the_first_packing_stays_as_it_was(grouped: Lengths) -> None:
@@ -275,10 +251,9 @@ def test_the_first_packing_stays_as_it_was(grouped: Lengths) -> None:
 
 
 def test_groups_meet_others_in_each_epoch(grouped: Lengths) -> None:
-    def mates(epoch: int) -> set[int]:
-        return set(next(b[0] for b in all_batches(grouped, BatchPlan(64), epoch) if 0 in b[0]))
-
-    assert len({frozenset(mates(epoch)) for epoch in range(1, 7)}) > 3
+    epochs = (all_batches(grouped, BatchPlan(64), epoch) for epoch in range(1, 7))
+    mates = [next(frozenset(batch[0]) for batch in batches if 0 in batch[0]) for batches in epochs]
+    assert len(set(mates)) > 3
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 100, 65_536, 1_000_003])
@@ -291,10 +266,6 @@ def test_a_permutation_gives_every_number_once(n: int) -> None:
     if n >= 100:
         assert (permuted(np.arange(n), n, (1, 3)) != whole).mean() > 0.9
         assert (permuted(np.arange(n), n, (2, 2)) != whole).mean() > 0.9
-
-
-def test_no_positions_of_nothing() -> None:
-    assert permuted(np.arange(0), 0, (1,)).tolist() == []
 
 
 def test_a_permutation_looks_random() -> None:
@@ -320,7 +291,3 @@ def test_scoring_batches_respect_their_limits_and_lose_nothing(lengths: np.ndarr
     assert sorted(np.concatenate(batches)) == list(range(5004))
     assert batches[0].tolist() == [5003]
     assert all(lengths[batch].max() * len(batch) <= 640 and len(batch) <= 40 for batch in batches[1:])
-
-
-def test_no_pairs_make_no_batches() -> None:
-    assert list(scoring_batches(np.array([], dtype=np.int64), 640, 40)) == []

@@ -122,13 +122,11 @@ def test_pooling_by_hand() -> None:
         ((64, "none", None, 4), "--window_top_k 4 is of no use without --windows"),
     ],
 )
-def test_windows_that_cannot_be(arguments: tuple[int, str, Optional[int], Optional[int]], message: str) -> None:
+def test_windows_that_cannot_be_and_defaults(
+    arguments: tuple[int, str, Optional[int], Optional[int]], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         make_windows(*arguments)
-
-
-@unit
-def test_defaults() -> None:
     assert make_windows(64, "none", None, None) is None
     windows = make_windows(64, "mean_top_k", None, None)
     assert windows and windows.facts() == {"pooling": "mean_top_k", "overlap": 16, "top_k": 2}
@@ -152,14 +150,16 @@ QUERIES, TITLES = [list(column) for column in zip(*LONG)]
 
 @parity
 @pytest.mark.parametrize(("pooling", "top_k"), [("max", None), ("mean_top_k", None), ("mean_top_k", 3)])
-def test_scores_are_those_of_windows_scored_one_at_a_time(folder: Path, pooling: str, top_k: Optional[int]) -> None:
+def test_scores_are_those_of_windows_scored_one_at_a_time(
+    folder: Path, pooling: str, top_k: Optional[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     ranker = Ranker.load(folder, windows=pooling, window_overlap=3, window_top_k=top_k)
     encoder = ranker.pair_encoder
     expected = []
-    for query, title in LONG:
-        parts = [ids.tolist() for ids in encoder.encode_texts([query, title])]
+    for pair in LONG:
+        query, title = (ids.tolist() for ids in encoder.encode_texts(pair))
         logits = []
-        for row in windows_by_hand(parts[0], parts[1], 20, 3):
+        for row in windows_by_hand(query, title, 20, 3):
             row = [{CLS: encoder.cls_id, SEP: encoder.sep_id}.get(t, t) for t in row]
             types = np.zeros(len(row), np.int64)
             types[row.index(encoder.sep_id) + 1 :] = 1
@@ -169,6 +169,10 @@ def test_scores_are_those_of_windows_scored_one_at_a_time(folder: Path, pooling:
     np.testing.assert_allclose(ranker.score(QUERIES, TITLES), expected, atol=1e-5)
     assert ranker.windows and ranker.windows.windowed == 5
     assert encoder.truncated == 0
+    monkeypatch.setattr("paddle_ranker.scoring.scorer.CHUNK", 3)  # which changes nothing
+    np.testing.assert_allclose(ranker.score(QUERIES, TITLES), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="one process"):
+        ranker.scorer.logits(ranker.scorer.encode(QUERIES, TITLES), 0, 2)
 
 
 @parity
@@ -182,13 +186,3 @@ def test_pairs_that_fit_score_as_without_windows_and_others_do_not(folder: Path)
     assert (with_windows >= without - 1e-6).all()  # the first window is what truncation keeps
     assert np.ptp(with_windows - without) > 1e-3
     assert plain.pair_encoder.truncated == windowed.windows.windowed  # type: ignore[union-attr]
-
-
-@parity
-def test_chunks_change_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ranker = Ranker.load(folder, windows="max")
-    reference = ranker.score(QUERIES, TITLES)
-    monkeypatch.setattr("paddle_ranker.scoring.scorer.CHUNK", 3)
-    np.testing.assert_allclose(ranker.score(QUERIES, TITLES), reference, atol=1e-6)
-    with pytest.raises(ValueError, match="one process"):
-        ranker.scorer.logits(ranker.scorer.encode(QUERIES, TITLES), 0, 2)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Callable
 
@@ -15,6 +13,8 @@ from sklearn.metrics import roc_auc_score
 from cross_encoder import evaluate as evaluate_ce
 from ernie_matching import evaluate as evaluate_pairwise
 from paddle_ranker import Ranker
+from paddle_ranker.commands import compare
+from paddle_ranker.data.records import LabeledPair, read_records
 from paddle_ranker.data.trec import write_qrels, write_run
 from paddle_ranker.evaluation.comparison import System, compare_systems
 from paddle_ranker.evaluation.evaluate import EvaluationSet
@@ -23,21 +23,14 @@ from paddle_ranker.evaluation.score_files import read_scores, write_scores
 from paddle_ranker.evaluation.systems import bm25
 from paddle_ranker.metrics.measures import evaluate_ranking
 from paddle_ranker.storage.digest import content_digest
-from tests.conftest import REPOSITORY
+from tests.conftest import Call
 from tests.tiny import draw_words, write_ranker
 
 pytestmark = pytest.mark.parity
 
 Main = Callable[[list[str]], int]
-TREC_EVAL = {
-    "nDCG@10": "ndcg@10",
-    "AP": "map",
-    "P@1": "p@1",
-    "P@5": "p@5",
-    "P@10": "p@10",
-    "R@10": "r@10",
-    "RR": "mrr@10",
-}
+NAMES = ["nDCG@10", "AP", "P@1", "P@5", "P@10", "R@10", "RR"]
+TREC_EVAL = dict(zip(NAMES, ["ndcg@10", "map", "p@1", "p@5", "p@10", "r@10", "mrr@10"]))
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +49,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(main: Main, capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    status = main([*map(str, arguments), "--device", "cpu", "--resamples", "200"])
-    printed = capsys.readouterr()
-    return status, printed.out, printed.err
+def run(call: Call, main: Main, *arguments: object) -> tuple[int, str, str]:
+    return call(main, *arguments, "--device", "cpu", "--resamples", 200)
 
 
 def reference_values(qrels: Path, scores: Path) -> dict[str, float]:
@@ -75,32 +66,28 @@ def reference_values(qrels: Path, scores: Path) -> dict[str, float]:
 
 @pytest.mark.parametrize(("main", "kind"), [(evaluate_pairwise.main, "pairwise"), (evaluate_ce.main, "cross_encoder")])
 def test_values_are_ir_measures_and_scikit_learns(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], main: Main, kind: str
+    data: Path, tmp_path: Path, call: Call, main: Main, kind: str
 ) -> None:
     files = ["--scores_file", tmp_path / "mine.trec", "--qrels_file", tmp_path / "qrels"]
-    arguments = ["--init_from_ckpt", data / kind, "--test_file", data / "dev.tsv", "--ties", "trec_eval", *files]
-    status, out, err = run(main, capsys, *arguments, "--format", "json", "--baselines")
+    arguments = ["--init_from_ckpt", data / kind, "--test_file", data / "dev.tsv"]
+    status, out, err = run(call, main, *arguments, "--ties", "trec_eval", *files, "--format", "json", "--baselines")
     assert status == 0, err
     found = json.loads(out)
     for name, value in reference_values(tmp_path / "qrels", tmp_path / "mine.trec").items():
         assert found["measures"][name]["value"] == pytest.approx(value, abs=1e-9), name
-    rows = [line.split("\t") for line in (data / "dev.tsv").read_text(encoding="utf-8").splitlines()[1:]]
+    pairs = read_records(data / "dev.tsv", LabeledPair)
     ranker = Ranker.load(data / kind)
-    queries, titles, labels = (
-        [row[0] for row in rows],
-        [row[1] for row in rows],
-        np.array([int(row[2]) for row in rows]),
-    )
-    logits = ranker.scorer.logits(ranker.scorer.encode(queries, titles))
-    assert found["measures"]["auc"]["value"] == pytest.approx(roc_auc_score(labels >= 1, logits), abs=1e-9)
-    assert found["pairs"] == len(rows) and "1 row repeats another's" in found["notes"][0]
+    queries, titles, labels = zip(*((pair.query, pair.title, pair.label) for pair in pairs))
+    logits = ranker.score(queries, titles, logits=True)
+    assert found["measures"]["auc"]["value"] == pytest.approx(roc_auc_score(np.array(labels) >= 1, logits), abs=1e-9)
+    assert found["pairs"] == len(pairs) and "1 row repeats another's" in found["notes"][0]
     assert list(found["baselines"]) == ["BM25 (words)", "BM25 (bigrams)", "linear (lexical)"]
     low, high = (found["measures"]["ndcg@10"][bound] for bound in ("low", "high"))
     assert low < found["measures"]["ndcg@10"]["value"] < high
     assert ("margin_loss" in found, "accuracy" in found) == (kind == "pairwise", kind == "cross_encoder")
 
     # As text, ties against the ranker: the published line, then training's metrics, each with its interval.
-    status, out, err = run(main, capsys, "--init_from_ckpt", data / kind, "--test_file", data / "dev.tsv")
+    status, out, err = run(call, main, *arguments)
     expected = evaluate_ranking(queries, labels, logits)
     lines = [line for line in out.splitlines() if not line.startswith(str(data))]
     assert lines[0] == f"eval_dev auc:{expected['auc']:.3f}"
@@ -111,21 +98,16 @@ def test_values_are_ir_measures_and_scikit_learns(
     assert {"p@1", "p@5", "p@10", "r@10"} <= metrics.keys()
 
 
-def test_kept_scores_are_the_rankers_and_compare_as_it_does(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from paddle_ranker.commands.compare import main as compare
-
+def test_kept_scores_are_the_rankers_and_compare_as_it_does(data: Path, tmp_path: Path, call: Call) -> None:
     arguments = ["--init_from_ckpt", data / "pairwise", "--test_file", data / "dev.tsv"]
-    assert run(evaluate_pairwise.main, capsys, *arguments, "--scores_file", tmp_path / "kept.jsonl")[0] == 0
+    assert run(call, evaluate_pairwise.main, *arguments, "--scores_file", tmp_path / "kept.jsonl")[0] == 0
     pairs = read_labelled(str(data / "dev.tsv"))
-    ranker = Ranker.load(data / "pairwise")
     kept, _ = read_scores(str(tmp_path / "kept.jsonl"), pairs)
-    expected = ranker.scorer.logits(ranker.scorer.encode(*pairs.texts("")))
+    expected = Ranker.load(data / "pairwise").score(*pairs.texts(""), logits=True)
     np.testing.assert_allclose(kept, expected, atol=1e-6)
     systems = [data / "pairwise", data / "cross_encoder", f"kept={tmp_path / 'kept.jsonl'}"]
     report = ["--report", tmp_path / "r.html", "--format", "json", "--permutations", 200]
-    status, out, err = run(compare, capsys, *systems, "--test_file", data / "dev.tsv", *report)
+    status, out, err = run(call, compare.main, *systems, "--test_file", data / "dev.tsv", *report)
     assert status == 0, err
     found = json.loads(out)["systems"]
     assert list(found)[:3] == ["pairwise", "cross_encoder", "kept"] and len(found) == 6
@@ -139,47 +121,27 @@ def test_kept_scores_are_the_rankers_and_compare_as_it_does(
 @pytest.fixture
 def collection(tmp_path: Path) -> Path:
     """A small English collection: texts by id, qrels, and a run that misses a document and a query."""
-    queries = {"10": "a cat", "20": "the dog barks", "30": "rice field"}
-    documents = {
-        f"D{i}": text
-        for i, text in enumerate(["cat on a mat", "a dog", "rice grows", "field mouse", "barks", "cat dog"])
-    }
-    (tmp_path / "queries.tsv").write_text("".join(f"{i}\t{text}\n" for i, text in queries.items()))
-    (tmp_path / "docs.jsonl").write_text(
-        "".join(json.dumps({"_id": i, "text": t}) + "\n" for i, t in documents.items())
-    )
+    (tmp_path / "queries.tsv").write_text("10\ta cat\n20\tthe dog barks\n30\trice field\n")
+    documents = ["cat on a mat", "a dog", "rice grows", "field mouse", "barks", "cat dog"]
+    lines = [json.dumps({"_id": f"D{i}", "text": text}) + "\n" for i, text in enumerate(documents)]
+    (tmp_path / "docs.jsonl").write_text("".join(lines))
     qrels = {"10": {"D0": 1, "D5": 1, "D1": 0}, "20": {"D1": 2, "D4": 1, "D2": 0}, "30": {"D2": 1, "D0": 0}}
     lines = [f"{query} 0 {document} {label}\n" for query, of in qrels.items() for document, label in of.items()]
     (tmp_path / "qrels").write_text("".join(lines))
-    rows = [
-        ("10", "D0", 3.0),
-        ("10", "D1", 3.0),
-        ("10", "D3", 1.0),
-        ("20", "D2", 9.0),
-        ("20", "D1", 8.0),
-        ("99", "D0", 1.0),
-    ]
+    listed = {"10": {"D0": 3.0, "D1": 3.0, "D3": 1.0}, "20": {"D2": 9.0, "D1": 8.0}, "99": {"D0": 1.0}}
+    rows = [(query, document, score) for query, of in listed.items() for document, score in of.items()]
     write_run(str(tmp_path / "bm25.run"), rows, "bm25")
     return tmp_path
 
 
-def texts(collection: Path) -> list[Any]:
-    return [
-        "--qrels",
-        collection / "qrels",
-        "--queries",
-        collection / "queries.tsv",
-        "--documents",
-        collection / "docs.jsonl",
-    ]
+def texts(folder: Path) -> list[Any]:
+    return ["--qrels", folder / "qrels", "--queries", folder / "queries.tsv", "--documents", folder / "docs.jsonl"]
 
 
-def test_a_run_of_an_english_collection_is_reranked(
-    data: Path, collection: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_of_an_english_collection_is_reranked(data: Path, collection: Path, call: Call) -> None:
     files = ["--candidates", collection / "bm25.run", "--scores_file", collection / "mine.run"]
-    arguments = ["--init_from_ckpt", data / "pairwise", *texts(collection), *files]
-    status, out, err = run(evaluate_pairwise.main, capsys, *arguments, "--format", "json")
+    arguments = ["--init_from_ckpt", data / "pairwise", *texts(collection), "--format", "json"]
+    status, out, err = run(call, evaluate_pairwise.main, *arguments, *files)
     assert status == 0, err
     found = json.loads(out)
     listed = [line.split()[::2][:2] for line in (collection / "mine.run").read_text().splitlines()]
@@ -188,52 +150,42 @@ def test_a_run_of_an_english_collection_is_reranked(
         assert found["measures"][name]["value"] == pytest.approx(value, abs=1e-9), name
     assert found["queries"] == 3 and found["measures"]["r@10"]["value"] == pytest.approx((1 / 2 + 1 / 2 + 0) / 3)
     # without candidates the judged documents are ranked
-    status, out, err = run(evaluate_pairwise.main, capsys, *arguments[:-4], "--format", "json")
+    status, out, err = run(call, evaluate_pairwise.main, *arguments)
     assert json.loads(out)["measures"]["r@10"]["value"] == 1.0
 
 
-def test_the_compare_command_with_models_and_a_run(data: Path, collection: Path) -> None:
-    arguments = [collection / "bm25.run", data / "pairwise", *texts(collection), "--device", "cpu", "--resamples", 200]
-    files = ["--report", collection / "report.html", "--plot", collection / "plot.svg", "--per_query", "wins.tsv"]
-    done = subprocess.run(
-        [sys.executable, "-m", "paddle_ranker", "compare", *map(str, [*arguments, *files])],
-        cwd=collection,
-        env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    noted = done.stderr.splitlines()
-    assert f"{collection}/bm25.run: 1 of the 3 judged queries are not in it; they count 0" in noted
+def test_the_compare_command_with_models_and_a_run(data: Path, collection: Path, call: Call) -> None:
+    files = ["--report", collection / "report.html", "--plot", collection / "plot.svg"]
+    files += ["--per_query", collection / "wins.tsv"]
+    status, out, err = run(call, compare.main, collection / "bm25.run", data / "pairwise", *texts(collection), *files)
+    assert status == 0, err
+    lines = out.splitlines()
+    assert f"{collection}/bm25.run: 1 of the 3 judged queries are not in it; they count 0" in err.splitlines()
     assert f"{collection}/qrels: 8 judged pairs of 3 queries" in lines
-    assert [line.split("  ")[1] for line in lines[lines.index("nDCG@10") + 1 :][:4]] == [
-        "bm25.run", "pairwise", "BM25 (words)", "BM25 (bigrams)",
-    ]  # fmt: skip
+    named = [line.split("  ")[1] for line in lines[lines.index("nDCG@10") + 1 :][:4]]
+    assert named == ["bm25.run", "pairwise", "BM25 (words)", "BM25 (bigrams)"]
     report = (collection / "report.html").read_text(encoding="utf-8")
     assert "the dog barks" in report and "document id, descending" in report
     differences = [line for line in lines if line.startswith("  ") and "  p " in line]
     assert (collection / "wins.tsv").read_text().count("\n") == 1 + 3 * len(differences) / 9  # of nine measures one
 
 
-def test_bad_input(data: Path, collection: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input(data: Path, collection: Path, call: Call) -> None:
     ranker = ["--init_from_ckpt", data / "pairwise"]
     two = collection / "two.tsv"
     two.write_text("深\t深\t1\n学\t学\t0\n深\t深\t0\n深\t水\t0\n深\t稻\t1\n", encoding="utf-8")
-    status, _, err = run(evaluate_pairwise.main, capsys, *ranker, "--test_file", two)
-    assert status == 1 and err.count("\n") == 1
-    assert "two.tsv: one query and title with several labels (lines 1 and 3: labels 1 and 0): correct the rows" in err
-    status, out, err = run(evaluate_pairwise.main, capsys, *ranker, "--test_file", two, "--skip_bad_rows")
+    status, out, err = run(call, evaluate_pairwise.main, *ranker, "--test_file", two, "--skip_bad_rows")
     assert status == 0 and "left out 2 rows" in err and "pairs: 3\n" in out
     (collection / "other.run").write_text("x Q0 D0 1 2 tag\n")
+    several = "two.tsv: one query and title with several labels (lines 1 and 3: labels 1 and 0): correct the rows"
     for arguments, message in (
+        (["--test_file", two], several),
         ([*texts(collection), "--candidates", collection / "other.run"], "share no query"),
         (["--qrels", collection / "qrels"], "--qrels needs --queries and --documents"),
         ([], "--test_file (query, title, label) is required"),
         ([*texts(collection)[:-1], collection / "queries.tsv"], "no text for"),
     ):
-        status, _, err = run(evaluate_pairwise.main, capsys, *ranker, *arguments)
+        status, _, err = run(call, evaluate_pairwise.main, *ranker, *arguments)
         assert status != 0 and message in err and err.count("\n") == 1, err
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from paddle.static import InputSpec
 
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.encoding.pair_encoder import PairEncoder
@@ -17,7 +16,6 @@ from paddle_ranker.lexical.graph import GRAPH_FEATURES, LONGEST_RUN, lexical_fea
 from paddle_ranker.lexical.head import LexicalHead, count_titles
 from paddle_ranker.model.folder import Fresh, save_ranker, start_ranker
 from paddle_ranker.model.hugging_face.write import parameters_to_write
-from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.network import RankerNetwork
 from tests.model.test_match import SPECIALS, build
@@ -118,8 +116,10 @@ def draw(count: int, longest: int = 12) -> list[tuple[list[int], list[int]]]:
     return rows
 
 
+LONG = [5 + i % 31 for i in range(70)]  # 31 is odd to every doubling
 ROWS = [
     *draw(200),
+    *((LONG[:length], [39, *LONG[:length]]) for length in (31, 33, 63, 64, 70)),  # runs up to and beyond the limit
     ([10, 11, 12], [20, 10, 11, 12, 11]),
     ([10], [10]),  # one token each
     ([10], [11, 10]),
@@ -133,7 +133,7 @@ ROWS = [
 
 def test_random_pairs_equal_plain_loops() -> None:
     expected = np.array([oracle(*row) for row in ROWS])
-    found = compute(ROWS, 48)
+    found = compute(ROWS, 150)
     assert found.dtype == np.float32
     assert np.isfinite(found).all()
     for number, name in enumerate(GRAPH_FEATURES):
@@ -144,20 +144,24 @@ def test_random_pairs_equal_plain_loops() -> None:
 def test_by_hand() -> None:
     a, b, c, d = (float(value) for value in IDF[[10, 11, 12, 20]])
     named = dict(zip(GRAPH_FEATURES, compute([([10, 11, 12], [20, 10, 11])], 16)[0].tolist()))
-    norm = 1.2 * (0.25 + 0.75 * 3 / 6)
-    assert named["bm25_tokens"] == pytest.approx((a + b) * 2.2 / (1 + norm), rel=1e-5)
-    assert named["bm25_tokens_normalised"] == pytest.approx((a + b) / (a + b + c), rel=1e-5)  # lengths are equal
-    assert named["bm25_bigrams"] == pytest.approx((a + b) * 2.2 / (1 + norm), rel=1e-5)
-    assert named["coverage_bigrams"] == pytest.approx((a + b) / (a + b + b + c), rel=1e-5)
-    assert named["longest_run"] == pytest.approx(2 / 3, rel=1e-5)
-    assert named["whole_query"] == 0.0
-    assert named["jaccard_tokens"] == pytest.approx(2 / 4, rel=1e-5)
-    assert named["jaccard_bigrams"] == pytest.approx(1 / 3, rel=1e-5)
-    assert named["first_match"] == named["last_match"] == pytest.approx(1 / 2, rel=1e-5)
-    assert named["match_span"] == pytest.approx(2 / 3, rel=1e-5)
-    assert named["rarest_missing_token"] == pytest.approx(c, rel=1e-5)
-    assert named["rarest_missing_bigram"] == pytest.approx(b + c, rel=1e-5)
-    assert named["title_matched"] == pytest.approx((a + b) / (a + b + d), rel=1e-5)
+    bm25 = (a + b) * 2.2 / (1 + 1.2 * (0.25 + 0.75 * 3 / 6))
+    expected = {
+        "bm25_tokens": bm25,
+        "bm25_tokens_normalised": (a + b) / (a + b + c),  # lengths are equal
+        "bm25_bigrams": bm25,
+        "coverage_bigrams": (a + b) / (a + b + b + c),
+        "longest_run": 2 / 3,
+        "whole_query": 0.0,
+        "jaccard_tokens": 2 / 4,
+        "jaccard_bigrams": 1 / 3,
+        "first_match": 1 / 2,
+        "last_match": 1 / 2,
+        "match_span": 2 / 3,
+        "rarest_missing_token": c,
+        "rarest_missing_bigram": b + c,
+        "title_matched": (a + b) / (a + b + d),
+    }
+    assert {name: named[name] for name in expected} == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_pair_alone_in_a_batch_and_padded_has_the_same_features() -> None:
@@ -169,40 +173,13 @@ def test_a_pair_alone_in_a_batch_and_padded_has_the_same_features() -> None:
         np.testing.assert_allclose(tight, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_runs_are_counted_up_to_a_limit() -> None:
-    text = [5 + i % 31 for i in range(70)]  # 31 is odd to every doubling
-    place = GRAPH_FEATURES.index("longest_run")
-    for length in (1, 2, 31, 33, 63, 64, 70):
-        query = text[:length]
-        found = compute([(query, [39, *query])], 150)[0]
-        assert found[place] == pytest.approx(min(length, LONGEST_RUN) / length)
-
-
-def learned_head(folder: Path) -> tuple[LexicalHead, PairEncoder, EncodedPairs]:
-    write_tokenizer(folder)
-    encoder = PairEncoder.from_folder(folder, 32)
-    pairs = encoder.encode(QUERIES, TITLES)
+@pytest.fixture
+def learned(tmp_path: Path) -> tuple[LexicalHead, EncodedPairs]:
+    write_tokenizer(tmp_path / "tokenizer")
+    pairs = PairEncoder.from_folder(tmp_path / "tokenizer", 32).encode(QUERIES, TITLES)
     head = LexicalHead(CONFIG.vocab_size, SPECIALS)
     head.learn(pairs)
-    return head, encoder, pairs
-
-
-def test_the_export_gives_the_same_values(tmp_path: Path) -> None:
-    head, _encoder, pairs = learned_head(tmp_path)
-    head.weight.set_value(np.linspace(-1, 1, len(GRAPH_FEATURES)).astype("float32"))
-    network = RankerNetwork(CONFIG, SPECIALS, head)
-    network.eval()
-    batches = [[paddle.to_tensor(a) for a in pairs.pad(rows).values()] for rows in ([0, 1, 2, 3, 4, 5], [2])]
-    expected = [network(*batch).numpy() for batch in batches]
-    inputs = [InputSpec([None, None], "int64", name) for name in ("input_ids", "token_type_ids")]
-    static = paddle.jit.to_static(network, input_spec=inputs, full_graph=True)
-    for batch, logits in zip(batches, expected):
-        np.testing.assert_allclose(static(*batch).numpy(), logits, rtol=1e-5, atol=1e-5)
-    paddle.jit.save(static, str(tmp_path / "exported"))
-    loaded = paddle.jit.load(str(tmp_path / "exported"))
-    loaded.eval()
-    for batch, logits in zip(batches, expected):
-        np.testing.assert_allclose(loaded(*batch).numpy(), logits, rtol=1e-5, atol=1e-5)
+    return head, pairs
 
 
 def pairs_of(*titles: list[int]) -> EncodedPairs:
@@ -224,56 +201,47 @@ def test_titles_count_once_each() -> None:
         count_titles(EncodedPairs.concat([]), 20, SPECIALS)
 
 
-def test_features_are_standardised_over_the_training_pairs(tmp_path: Path) -> None:
-    head, _encoder, pairs = learned_head(tmp_path)
+def test_features_are_standardised_over_the_training_pairs(learned: tuple[LexicalHead, EncodedPairs]) -> None:
+    head, pairs = learned
     rows = np.arange(len(pairs))
     values = head.of_pairs(pairs, rows, standardise=True)
     np.testing.assert_allclose(values.mean(axis=0), 0.0, atol=1e-5)
     deviation = values.std(axis=0)
     assert np.allclose(deviation[deviation > 1e-3], 1.0, atol=1e-4)
-    raw = head.of_pairs(pairs, rows)
-    np.testing.assert_allclose(
-        raw[4], head.features(*map(paddle.to_tensor, pairs.pad([4]).values())).numpy()[0], atol=1e-6
-    )
-    assert head.has_learned
-    assert not LexicalHead(CONFIG.vocab_size, SPECIALS).has_learned
+    alone = head.features(*map(paddle.to_tensor, pairs.pad([4]).values())).numpy()
+    np.testing.assert_allclose(head.of_pairs(pairs, rows)[4], alone[0], atol=1e-6)
+    assert head.has_learned and not LexicalHead(CONFIG.vocab_size, SPECIALS).has_learned
 
 
 def test_a_new_head_adds_nothing_and_a_saved_one_comes_back(tmp_path: Path) -> None:
     plain = write_ranker(tmp_path / "plain")
     expected = load_ranker(plain)
-    assert expected.info.lexical_features is False
-    assert expected.network.lexical is None
+    assert expected.info.lexical_features is False and expected.network.lexical is None
     parts = start_ranker(plain, Fresh("pairwise", lexical_features=True))
-    assert parts.new_parts == ["lexical"]
-    assert parts.network.lexical is not None
+    assert parts.new_parts == ["lexical"] and parts.network.lexical is not None
     pairs = parts.pair_encoder.encode(QUERIES, TITLES)
     parts.network.lexical.learn(pairs)
-    parts.network.eval()
-    expected.network.eval()
     batch = [paddle.to_tensor(a) for a in pairs.pad(range(len(pairs))).values()]
-    np.testing.assert_array_equal(parts.network(*batch).numpy(), expected.network(*batch).numpy())
 
+    def logits(network: RankerNetwork) -> np.ndarray:
+        network.eval()
+        return np.asarray(network(*batch).numpy())
+
+    np.testing.assert_array_equal(logits(parts.network), logits(expected.network))
     parts.network.lexical.weight.set_value(np.linspace(-1, 1, len(GRAPH_FEATURES)).astype("float32"))
-    moved = parts.network(*batch).numpy()
-    assert np.abs(moved - expected.network(*batch).numpy()).max() > 0.1
+    moved = logits(parts.network)
+    assert np.abs(moved - logits(expected.network)).max() > 0.1
     (tmp_path / "saved").mkdir()
     save_ranker(tmp_path / "saved", parts.network, parts.pair_encoder, parts.info)
-    info = RankerInfo.read(tmp_path / "saved")
-    assert info is not None
-    assert info.lexical_features is True
-    loaded = load_ranker(tmp_path / "saved").network
-    loaded.eval()
-    np.testing.assert_array_equal(loaded(*batch).numpy(), moved)
+    loaded = load_ranker(tmp_path / "saved")
+    assert loaded.info.lexical_features is True
+    np.testing.assert_array_equal(logits(loaded.network), moved)
     again = start_ranker(tmp_path / "saved", Fresh("cross_encoder"))  # the option's default leaves them there
-    assert again.new_parts == []
-    assert again.network.lexical is not None
-    assert again.network.lexical.has_learned
+    assert again.new_parts == [] and again.network.lexical is not None and again.network.lexical.has_learned
 
 
-def test_transformers_has_no_place_for_it(tmp_path: Path) -> None:
-    head, _, _ = learned_head(tmp_path)
-    network = RankerNetwork(CONFIG, None, head)
+def test_transformers_has_no_place_for_it(learned: tuple[LexicalHead, EncodedPairs]) -> None:
+    network = RankerNetwork(CONFIG, None, learned[0])
     named = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     with pytest.raises(CheckpointError, match="lexical features"):
         parameters_to_write(named, CONFIG, drop_match_embeddings=False)

@@ -13,7 +13,6 @@ from cross_encoder.model import LabeledExamples
 from cross_encoder.train_ce import TrainCeOptions
 from cross_encoder.train_ce import train as train_ce
 from ernie_matching.train_pairwise import TrainPairwiseOptions, train
-from paddle_ranker import runtime
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.lexical.head import LexicalHead
 from paddle_ranker.model.kinds import load_ranker
@@ -21,6 +20,7 @@ from paddle_ranker.model.parameters import load_arrays
 from paddle_ranker.training.examples import EncodedExamples
 from paddle_ranker.training.options import RankerTrainingOptions
 from paddle_ranker.training.ranker import start_training
+from tests.conftest import commands_here
 from tests.model.test_match import SPECIALS
 from tests.tiny import CONFIG, draw_words, write_encoder, write_ranker, write_tokenizer
 from tests.training.test_distributed import SCRIPT, Launched, run_alone
@@ -36,8 +36,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _, words = draw_words(24)
     triples = [f"{word}\t论{word}\t{other}的研究\n" for word, other in zip(words, words[1:] + words[:1])]
     pairs = [f"{word}\t{title}\t{label}\n" for word in words for title, label in ((f"论{word}", 1), ("研究文化", 0))]
-    (folder / "triples.csv").write_text("".join(triples), encoding="utf-8")
-    (folder / "pairs.csv").write_text("".join(pairs), encoding="utf-8")
+    for name, lines in (("triples", triples), ("pairs", pairs), ("others", triples[:10])):
+        (folder / f"{name}.csv").write_text("".join(lines), encoding="utf-8")
     return folder
 
 
@@ -59,24 +59,26 @@ def pairwise(files: Path, save_dir: Path, **changes: Any) -> dict[str, np.ndarra
 
 
 @pytest.fixture(scope="module")
-def plain(files: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtime, "prepare_command", lambda threads: None)
-        patch.setattr(runtime, "prepare", lambda threads=None: None)
-        return pairwise(files, tmp_path_factory.mktemp("plain"))
+def run(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training that was not interrupted."""
+    folder = tmp_path_factory.mktemp("plain")
+    with commands_here():
+        pairwise(files, folder)
+    return folder
 
 
-def test_it_is_saved_with_the_parameters(files: Path, tmp_path: Path) -> None:
-    arrays = pairwise(files, tmp_path)
-    assert arrays["lexical.idf"].shape == (CONFIG.vocab_size,)
-    assert arrays["lexical.idf"].max() > 1
-    assert not arrays["lexical.idf"][SPECIALS].any()
-    assert arrays["lexical.weight"].any()
-    description = json.loads((tmp_path / "last" / "ranker.json").read_text(encoding="utf-8"))
-    assert description["lexical_features"] is True
-    network = load_ranker(tmp_path / "last").network
-    assert network.lexical is not None
-    np.testing.assert_array_equal(network.lexical.idf.numpy(), arrays["lexical.idf"])
+@pytest.fixture(scope="module")
+def plain(run: Path) -> dict[str, np.ndarray]:
+    return load_arrays(run / "last" / "model_state.pdparams")
+
+
+def test_it_is_saved_with_the_parameters(run: Path, plain: dict[str, np.ndarray]) -> None:
+    assert plain["lexical.idf"].shape == (CONFIG.vocab_size,)
+    assert plain["lexical.idf"].max() > 1 and not plain["lexical.idf"][SPECIALS].any()
+    assert plain["lexical.weight"].any()
+    ranker = load_ranker(run / "last")
+    assert ranker.info.lexical_features is True and ranker.network.lexical is not None
+    np.testing.assert_array_equal(ranker.network.lexical.idf.numpy(), plain["lexical.idf"])
 
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been(files: Path, tmp_path: Path, plain: dict[str, np.ndarray]) -> None:
@@ -100,15 +102,9 @@ def test_with_other_options(files: Path, tmp_path: Path, plain: dict[str, np.nda
     assert np.isfinite(arrays["lexical.weight"]).all()
 
 
-def test_a_checkpoints_own_table_stays(files: Path, tmp_path: Path, plain: dict[str, np.ndarray]) -> None:
-    pairwise(files, tmp_path / "first")
-    other = tmp_path / "other.csv"
-    lines = (files / "triples.csv").read_text(encoding="utf-8").splitlines(keepends=True)
-    other.write_text("".join(lines[:10]), encoding="utf-8")
-    more = pairwise(
-        files, tmp_path / "more", init_from_ckpt=str(tmp_path / "first" / "last"), train_file=str(other),
-        lexical_features=False,
-    )  # fmt: skip
+def test_a_checkpoints_own_table_stays(files: Path, tmp_path: Path, run: Path, plain: dict[str, np.ndarray]) -> None:
+    others = str(files / "others.csv")
+    more = pairwise(files, tmp_path, init_from_ckpt=str(run / "last"), train_file=others, lexical_features=False)
     for name in ("idf", "mean", "deviation", "average_length"):
         np.testing.assert_array_equal(more[f"lexical.{name}"], plain[f"lexical.{name}"])
 

@@ -92,6 +92,9 @@ def test_the_unit_of_logits_is_of_no_consequence(unit: float) -> None:
 def test_what_has_no_fit_is_refused(method: str, labels: list[float], logits: list[float], message: str) -> None:
     with pytest.raises(DataError, match=message):
         fit(method, np.array(labels, float), np.array(logits, float))
+    # so is a fold, by name
+    with pytest.raises(DataError, match="of 2: the ranker tells relevant pairs from others"):
+        fit_out_of_fold("platt", [*"aaabbb"], np.array([1, 0, 0, 0, 1, 0.0]), np.array([3, 2, 1, 3, 2, 1.0]), 2)
 
 
 def test_the_calibration_error_by_hand() -> None:
@@ -124,12 +127,6 @@ def test_out_of_fold_no_pair_is_judged_by_a_fit_to_its_query() -> None:
         np.testing.assert_allclose(found[alone], expected, atol=1e-9)
     with pytest.raises(DataError, match="20 queries are too few for 21 folds"):
         fit_out_of_fold("platt", queries, labels, logits, folds=21)
-
-
-def test_a_fold_that_cannot_be_fitted_is_named() -> None:
-    queries = ["a", "a", "a", "b", "b", "b"]
-    with pytest.raises(DataError, match="of 2: the ranker tells relevant pairs from others"):
-        fit_out_of_fold("platt", queries, np.array([1, 0, 0, 0, 1, 0.0]), np.array([3, 2, 1, 3, 2, 1.0]), 2)
 
 
 @settings(max_examples=50, deadline=None)

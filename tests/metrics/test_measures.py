@@ -28,46 +28,29 @@ pytestmark = pytest.mark.unit
 QUERIES = ["a", "b", "a", "b", "a"]
 LABELS = [2, 0, 1, 1, 0]
 SCORES = [0.5, 0.1, 0.2, 0.9, 0.8]
+Judged = tuple[list[str], np.ndarray, np.ndarray]
 
 
 def test_values_worked_out_by_hand() -> None:
     ranking = rank(QUERIES, LABELS, SCORES)
     log = math.log2
-    assert metrics.ndcg_at(ranking, 10) == pytest.approx([(2 / log(3) + 1 / log(4)) / (2 + 1 / log(3)), 1.0])
+    ndcg = (2 / log(3) + 1 / log(4)) / (2 + 1 / log(3))
+    assert metrics.ndcg_at(ranking, 10) == pytest.approx([ndcg, 1.0])
     assert metrics.ndcg_at(ranking, 2) == pytest.approx([(2 / log(3)) / (2 + 1 / log(3)), 1.0])
     assert metrics.reciprocal_rank_at(ranking, 10).tolist() == [0.5, 1.0]
     assert metrics.reciprocal_rank_at(ranking, 1).tolist() == [0.0, 1.0]
     assert metrics.average_precision(ranking) == pytest.approx([(1 / 2 + 2 / 3) / 2, 1.0])
     assert metrics.precision_at(ranking, 2).tolist() == [0.5, 0.5]
     assert metrics.recall_at(ranking, 2).tolist() == [0.5, 1.0]
-    # relevant scores 0.5, 0.2, 0.9 against 0.1, 0.8: of six pairs, 1 + 1 + 2 are in order
-    assert roc_auc(LABELS, SCORES) == 4 / 6
+    # AUC: relevant scores 0.5, 0.2, 0.9 against 0.1, 0.8: of six pairs, 1 + 1 + 2 are in order
     # within queries: (2,1) in order, (2,0) and (1,0) not, and b's one pair in order
-    assert MEASURES["pairs_ordered"].value(Scored(QUERIES, LABELS, SCORES)) == 2 / 4
+    values = {"auc": 4 / 6, "mrr@10": 0.75, "ndcg@10": (ndcg + 1) / 2, "map": (7 / 12 + 1) / 2, "pairs_ordered": 2 / 4}
+    counts = {"queries": 2, "queries_with_positive": 2, "pairs": 5}
+    assert evaluate_ranking(QUERIES, LABELS, SCORES) == pytest.approx({**values, **counts})
 
 
-def test_evaluation_names_every_measure() -> None:
-    found = evaluate_ranking(QUERIES, LABELS, SCORES)
-    log = math.log2
-    assert found == pytest.approx(
-        {
-            "auc": 4 / 6,
-            "mrr@10": 0.75,
-            "ndcg@10": ((2 / log(3) + 1 / log(4)) / (2 + 1 / log(3)) + 1) / 2,
-            "map": (7 / 12 + 1) / 2,
-            "pairs_ordered": 0.5,
-            "queries": 2,
-            "queries_with_positive": 2,
-            "pairs": 5,
-        }
-    )
-
-
-def test_measures_within_queries_need_queries_with_several_titles() -> None:
+def test_measures_within_queries_need_an_order_to_check() -> None:
     assert evaluate_ranking(["a", "b"], [1, 0], [0.3, 0.7]) == {"auc": 0.0, "pairs": 2}
-
-
-def test_no_order_to_check_leaves_the_share_of_ordered_pairs_out() -> None:
     found = evaluate_ranking(["a", "a", "b", "b"], [1, 1, 0, 0], [4, 3, 2, 1])
     assert "pairs_ordered" not in found
     assert (found["queries"], found["queries_with_positive"], found["map"]) == (2, 1, 0.5)
@@ -89,7 +72,7 @@ def statistics_of(scored: Scored) -> dict[str, Any]:
 
 
 @st.composite
-def judged(draw: Any) -> tuple[list[str], np.ndarray, np.ndarray]:
+def judged(draw: Any) -> Judged:
     """Rows of few queries, with few distinct labels and scores, so that ties are frequent."""
     rows = draw(
         st.lists(st.tuples(st.sampled_from("abc"), st.integers(-1, 3), st.integers(-3, 3)), min_size=1, max_size=25)
@@ -100,7 +83,7 @@ def judged(draw: Any) -> tuple[list[str], np.ndarray, np.ndarray]:
 
 @settings(max_examples=200, deadline=None)
 @given(judged())
-def test_auc_is_scikit_learns(data: tuple[list[str], np.ndarray, np.ndarray]) -> None:
+def test_auc_is_scikit_learns(data: Judged) -> None:
     from sklearn.metrics import roc_auc_score
 
     _, labels, scores = data
@@ -113,7 +96,7 @@ def test_auc_is_scikit_learns(data: tuple[list[str], np.ndarray, np.ndarray]) ->
 
 @settings(max_examples=200, deadline=None)
 @given(judged())
-def test_the_share_of_ordered_pairs_is_that_of_counting_each(data: tuple[list[str], np.ndarray, np.ndarray]) -> None:
+def test_the_share_of_ordered_pairs_is_that_of_counting_each(data: Judged) -> None:
     queries, labels, scores = data
     points = [
         0.5 * (scores[i] >= scores[j]) + 0.5 * (scores[i] > scores[j])
@@ -152,7 +135,7 @@ def trec_eval(
 
 @settings(max_examples=100, deadline=None)
 @given(judged())
-def test_measures_of_a_query_are_trec_evals(data: tuple[list[str], np.ndarray, np.ndarray]) -> None:
+def test_measures_of_a_query_are_trec_evals(data: Judged) -> None:
     queries, labels, scores = data
     ranking = rank(queries, labels, scores)
     ours = {
@@ -201,18 +184,9 @@ def test_a_judged_document_that_was_not_returned_is_missed() -> None:
     # returned: label 0, then 1; not returned: labels 2 and 1
     labels, scores = [0, 1, 2, 1], [0.9, 0.8, -math.inf, -math.inf]
     found = {name: values[0] for name, values in means_by_query(Scored(["q"] * 4, labels, scores)).items()}
-    ideal = 2 + 1 / math.log2(3) + 1 / 2
-    assert found == pytest.approx(
-        {
-            "mrr@10": 1 / 2,
-            "ndcg@10": (1 / math.log2(3)) / ideal,
-            "map": (1 / 2) / 3,
-            "p@1": 0,
-            "p@5": 1 / 5,
-            "p@10": 1 / 10,
-            "r@10": 1 / 3,
-        }
-    )
+    ndcg = (1 / math.log2(3)) / (2 + 1 / math.log2(3) + 1 / 2)
+    first = {"p@1": 0, "p@5": 1 / 5, "p@10": 1 / 10, "r@10": 1 / 3}
+    assert found == pytest.approx({"mrr@10": 1 / 2, "ndcg@10": ndcg, "map": (1 / 2) / 3, **first})
     # below all that was returned, and level with each other: of three pairs with the label 0, none is in order
     assert roc_auc(labels, scores) == 0.0
     assert roc_auc([0, 1, 0], [0.5, -math.inf, -math.inf]) == (0 + 0.5) / 2
@@ -238,9 +212,7 @@ def test_auc_over_judged_pairs_only() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(judged(), st.randoms(use_true_random=False))
-def test_neither_order_nor_a_monotone_change_of_scores_matters(
-    data: tuple[list[str], np.ndarray, np.ndarray], random: Any
-) -> None:
+def test_neither_order_nor_a_monotone_change_of_scores_matters(data: Judged, random: Any) -> None:
     queries, labels, scores = data
     if len(set(labels >= 1)) < 2:
         return
@@ -252,7 +224,7 @@ def test_neither_order_nor_a_monotone_change_of_scores_matters(
 
 @settings(max_examples=100, deadline=None)
 @given(judged())
-def test_the_labels_themselves_rank_best(data: tuple[list[str], np.ndarray, np.ndarray]) -> None:
+def test_the_labels_themselves_rank_best(data: Judged) -> None:
     queries, labels, _ = data
     ranking = rank(queries, labels, labels)
     positive = np.minimum(ranking.sum_by_query(ranking.relevant), 1.0)
@@ -274,9 +246,6 @@ def test_the_labels_themselves_rank_best(data: tuple[list[str], np.ndarray, np.n
 def test_what_cannot_be_measured_is_an_error(labels: list[float], scores: list[float], message: str) -> None:
     with pytest.raises(DataError, match=message):
         evaluate_ranking(["a"] * len(labels), labels, scores)
-
-
-def test_a_query_for_each_pair() -> None:
     with pytest.raises(DataError, match="1 queries and 2 scores"):
         evaluate_ranking(["a"], [1, 0], [0.5, 0.4])
 

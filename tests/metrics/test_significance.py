@@ -14,17 +14,20 @@ from paddle_ranker.metrics.significance import holm, randomisation_test, swap_te
 pytestmark = pytest.mark.unit
 
 
-def test_three_queries_counted_by_hand() -> None:
-    # |sums| of the 8 sign patterns of 3, 2, 1: 6 4 2 0 0 2 4 6; two of them reach 6
-    assert randomisation_test(np.array([3.0, 2.0, 1.0])) == 2 / 8
-    # 3 - 2 + 1 = 2: six of the eight reach it
-    assert randomisation_test(np.array([3.0, -2.0, 1.0])) == 6 / 8
-    assert randomisation_test(np.array([3.0, 0.0, 2.0, 1.0, 0.0])) == 2 / 8  # no difference changes nothing
-
-
-def test_systems_without_a_difference_are_not_told_apart() -> None:
-    assert randomisation_test(np.zeros(5)) == 1.0
-    assert randomisation_test(np.array([])) == 1.0
+@pytest.mark.parametrize(
+    ("values", "share"),
+    [
+        ([3, 2, 1], 2 / 8),  # |sums| of the 8 sign patterns of 3, 2, 1: 6 4 2 0 0 2 4 6; two of them reach 6
+        ([3, -2, 1], 6 / 8),  # 3 - 2 + 1 = 2: six of the eight reach it
+        ([3, 0, 2, 1, 0], 2 / 8),  # no difference changes nothing
+        ([0] * 5, 1),
+        ([], 1),
+        ([0.1, 0.2, -0.3], 1),  # tied sums in another order count as equal: 0.1 + 0.2 is not 0.3 in binary
+        ([0.1, 0.2, 0.3, 0.1 + 0.2], 2 / 16),
+    ],
+)
+def test_counted_by_hand(values: list[float], share: float) -> None:
+    assert randomisation_test(np.array(values, float)) == share
 
 
 @pytest.mark.parametrize("queries", [4, 9, 12])
@@ -45,12 +48,6 @@ def test_drawn_patterns_are_near_scipys_and_reproducible() -> None:
     assert ours == pytest.approx(theirs, abs=0.02)
     assert ours == randomisation_test(values) != randomisation_test(values, seed=2)
     assert randomisation_test(np.ones(200)) == 1 / 10_001  # never 0
-
-
-def test_tied_sums_in_another_order_count_as_equal() -> None:
-    values = np.array([0.1, 0.2, 0.3, 0.1 + 0.2])  # 0.1 + 0.2 is not 0.3 in binary
-    assert randomisation_test(np.array([0.1, 0.2, -0.3])) == 1.0
-    assert randomisation_test(values) == 2 / 16
 
 
 @pytest.mark.parametrize("cells", [20_000_000, 0])  # by counts of queries' pairs, and by sorting all pairs

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -20,8 +19,10 @@ import pytest
 
 from paddle_ranker.data.demo.files import write_demo
 from tests.conftest import REPOSITORY, load_script
+from tests.started import free_ports
 
 pytestmark = pytest.mark.unit
+SET, ARCHIVE = "literature_search_rank", "/literature_search_rank.zip"
 TEXTS = {
     "data/train.csv": "委婉语\t委婉语,文化,跨文化交际\t1\n" * 3000,
     "data/dev_pairwise.csv": "query\ttitle\tlabel\n" + "委婉语\t委婉语\t1\n",
@@ -83,7 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Server]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     http = _Server(("127.0.0.1", 0), _Handler)
-    http.content = {"/literature_search_rank.zip": make_zip(TEXTS)}
+    http.content = {ARCHIVE: make_zip(TEXTS)}
     http.cut_after, http.etag, http.ranges = [], '"one"', []
     thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
     thread.start()
@@ -93,7 +94,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Server]:
     thread.join()
 
 
-def run(server: _Server, folder: Path, *more: str, dataset: str = "literature_search_rank") -> int:
+def run(server: _Server, folder: Path, *more: str, dataset: str = SET) -> int:
     """Run the command on `server`; return its exit status."""
     base = f"http://127.0.0.1:{server.server_address[1]}"
     return int(script.main(["--dataset", dataset, "--output_dir", str(folder), "--base_url", base, *more]))
@@ -113,105 +114,91 @@ def names(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def test_unpacks_under_the_right_name_and_leaves_nothing_else(server: _Server, tmp_path: Path) -> None:
+def read(folder: Path, name: str = "test.csv") -> str:
+    return (folder / SET / name).read_text(encoding="utf-8")
+
+
+def test_unpacks_under_the_right_name_once_and_leaves_nothing_else(server: _Server, tmp_path: Path) -> None:
     assert run(server, tmp_path) == 0
-    wanted = [name.replace("data/", "literature_search_rank/") for name in TEXTS]
+    wanted = [name.replace("data/", f"{SET}/") for name in TEXTS]
     assert names(tmp_path) == sorted([".downloads.json", *wanted])
-    text = (tmp_path / "literature_search_rank/train.csv").read_text(encoding="utf-8")
-    assert text == TEXTS["data/train.csv"]
-
-
-def test_a_finished_set_is_not_fetched_twice_but_an_incomplete_one_is(server: _Server, tmp_path: Path) -> None:
-    run(server, tmp_path)
-    assert run(server, tmp_path) == 0 and len(server.ranges) == 1
-    (tmp_path / "literature_search_rank/test.csv").unlink()
-    assert run(server, tmp_path) == 0 and len(server.ranges) == 2
-    assert (tmp_path / "literature_search_rank/test.csv").exists()
+    assert read(tmp_path, "train.csv") == TEXTS["data/train.csv"]
+    assert run(server, tmp_path) == 0 and len(server.ranges) == 1  # it is not fetched twice
+    (tmp_path / SET / "test.csv").unlink()
+    assert run(server, tmp_path) == 0 and len(server.ranges) == 2  # but an incomplete one is
+    assert read(tmp_path) == TEXTS["data/test.csv"]
 
 
 def test_a_file_that_the_user_changed_is_kept(
     server: _Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(server, tmp_path)
-    (tmp_path / "literature_search_rank/test.csv").write_text("mine")
+    (tmp_path / SET / "test.csv").write_text("mine")
     assert run(server, tmp_path) == 1
-    assert "--force" in one_error(capsys)
-    assert (tmp_path / "literature_search_rank/test.csv").read_text() == "mine"
+    assert "--force" in one_error(capsys) and read(tmp_path) == "mine"
     assert run(server, tmp_path, "--force") == 0
-    assert (tmp_path / "literature_search_rank/test.csv").read_text(encoding="utf-8") == TEXTS["data/test.csv"]
+    assert read(tmp_path) == TEXTS["data/test.csv"]
 
 
 def test_all_fetches_both_archives_also_from_within_a_folder(server: _Server, tmp_path: Path) -> None:
     inner = {f"literature_search_data/{name}/x.csv": name for name in ("milvus", "recall", "sort")}
     server.content["/literature_search_data.zip"] = make_zip(inner)
     assert run(server, tmp_path, dataset="all") == 0
-    assert (tmp_path / "recall/x.csv").read_text() == "recall"
-    assert (tmp_path / "literature_search_rank/test.csv").exists()
+    assert (tmp_path / "recall/x.csv").read_text() == "recall" and read(tmp_path)
 
 
 def test_a_transfer_that_stops_is_taken_up_where_it_stopped(server: _Server, tmp_path: Path) -> None:
     server.cut_after = [2 * BLOCK, BLOCK]
     assert run(server, tmp_path) == 0
     assert server.ranges == ["", f"bytes={2 * BLOCK}-", f"bytes={3 * BLOCK}-"]
-    assert (tmp_path / "literature_search_rank/train.csv").read_text(encoding="utf-8") == TEXTS["data/train.csv"]
+    assert read(tmp_path, "train.csv") == TEXTS["data/train.csv"]
 
 
 def test_a_truncated_transfer_is_an_error_and_the_next_run_goes_on(
     server: _Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.cut_after = [BLOCK]
-    assert run(server, tmp_path, "--attempts", "1") == 1
-    assert f"stopped after {BLOCK:,} bytes" in one_error(capsys)
-    assert not (tmp_path / "literature_search_rank").exists()
-    assert run(server, tmp_path) == 0
-    assert server.ranges[-1] == f"bytes={BLOCK}-"
-
-
-def test_a_file_that_changed_on_the_server_is_fetched_from_its_start(server: _Server, tmp_path: Path) -> None:
-    server.cut_after = [BLOCK]
-    run(server, tmp_path, "--attempts", "1")
-    server.etag = '"two"'
-    server.content["/literature_search_rank.zip"] = make_zip({"data/test.csv": "new"})
-    assert run(server, tmp_path) == 0
-    assert (tmp_path / "literature_search_rank/test.csv").read_text() == "new"
+    for folder in (tmp_path / "as it was", tmp_path / "changed"):
+        server.cut_after = [BLOCK]
+        assert run(server, folder, "--attempts", "1") == 1
+        assert f"stopped after {BLOCK:,} bytes" in one_error(capsys) and not (folder / SET).exists()
+        if folder.name == "changed":  # on the server: it is fetched from its start
+            server.etag, server.content[ARCHIVE] = '"two"', make_zip({"data/test.csv": "new"})
+        assert run(server, folder) == 0 and server.ranges[-1] == f"bytes={BLOCK}-"
+        assert read(folder) == ("new" if folder.name == "changed" else TEXTS["data/test.csv"])
 
 
 def test_a_part_that_is_whole_already_is_fetched_again(server: _Server, tmp_path: Path) -> None:
-    body = server.content["/literature_search_rank.zip"]
-    url = f"http://127.0.0.1:{server.server_address[1]}/literature_search_rank.zip"
-    (tmp_path / "literature_search_rank.zip.part").write_bytes(body)
-    about = {"url": url, "validator": server.etag}
-    (tmp_path / "literature_search_rank.zip.part.json").write_text(json.dumps(about))
+    body = server.content[ARCHIVE]
+    (tmp_path / f"{SET}.zip.part").write_bytes(body)
+    about = {"url": f"http://127.0.0.1:{server.server_address[1]}{ARCHIVE}", "validator": server.etag}
+    (tmp_path / f"{SET}.zip.part.json").write_text(json.dumps(about))
     assert run(server, tmp_path) == 0
     assert server.ranges == [f"bytes={len(body)}-", ""]
 
 
 def test_checksums(server: _Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    true = hashlib.sha256(server.content["/literature_search_rank.zip"]).hexdigest()
+    true = hashlib.sha256(server.content[ARCHIVE]).hexdigest()
     assert run(server, tmp_path, "--sha256", "0" * 64) == 1
     message = one_error(capsys)
     assert true in message and "0" * 64 in message
     assert names(tmp_path) == []
     assert run(server, tmp_path, "--sha256", true.upper()) == 0
     # The first download's checksum is what a later one is held to.
-    server.content["/literature_search_rank.zip"] = make_zip({"data/test.csv": "new"})
+    server.content[ARCHIVE] = make_zip({"data/test.csv": "new"})
     assert run(server, tmp_path, "--force") == 1
-    assert f"expected {true}" in one_error(capsys)
-    assert (tmp_path / "literature_search_rank/train.csv").exists()
+    assert f"expected {true}" in one_error(capsys) and read(tmp_path, "train.csv")
+    assert script.main(["--sha256", "0" * 64]) == 2  # one checksum for two archives
+    assert "--dataset" in one_error(capsys)
 
 
-def test_not_found_names_the_address(server: _Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_found_and_where_nobody_listens_is_named(
+    server: _Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(server, tmp_path, dataset="literature_search_data") == 1
     assert "literature_search_data.zip: HTTP 404" in one_error(capsys)
-
-
-def test_no_network_fails_within_seconds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
     began = time.monotonic()
-    arguments = ["--dataset", "literature_search_rank", "--output_dir", str(tmp_path)]
-    assert script.main([*arguments, "--base_url", f"http://127.0.0.1:{port}"]) == 1
+    address = f"http://127.0.0.1:{free_ports(1)[0]}"
+    assert script.main(["--dataset", SET, "--output_dir", str(tmp_path), "--base_url", address]) == 1
     assert time.monotonic() - began < 10
     message = one_error(capsys)
     assert "cannot be reached" in message and "make_demo.py" in message
@@ -253,48 +240,40 @@ def test_archives_that_are_refused(
     server: _Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], body: bytes, words: str
 ) -> None:
     folder = tmp_path / "datasets"
-    server.content["/literature_search_rank.zip"] = body
+    server.content[ARCHIVE] = body
     assert run(server, folder) == 1
     assert words in one_error(capsys)
     assert names(tmp_path) == []
 
 
-def test_no_space_on_the_disk(
+def test_no_space_on_the_disk_and_a_file_for_a_folder(
     server: _Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "file").write_text("")
+    assert run(server, tmp_path / "file") == 1
+    assert "--output_dir" in one_error(capsys)
     usage = script.shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(script.shutil, "disk_usage", lambda path: usage)
     assert run(server, tmp_path) == 1
     assert "no space" in one_error(capsys)
 
 
-def test_an_output_folder_that_is_a_file(server: _Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "file").write_text("")
-    assert run(server, tmp_path / "file") == 1
-    assert "--output_dir" in one_error(capsys)
-
-
 def test_demo_data_gives_way_and_other_data_does_not(
     server: _Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_demo(tmp_path, seed=7, size=100, queries=20)
-    dev = tmp_path / "literature_search_rank/dev_pairwise.csv"
-    (tmp_path / "literature_search_rank/test.csv.orig").write_text("mine")
+    folder = tmp_path / SET
+    (folder / "test.csv.orig").write_text("mine")
     assert run(server, tmp_path) == 1
     assert "other data" in one_error(capsys)
-    (tmp_path / "literature_search_rank/test.csv.orig").rename(tmp_path / "literature_search_rank/test.csv.part")
-    with dev.open("a", encoding="utf-8") as stream:
+    (folder / "test.csv.orig").rename(folder / "test.csv.part")
+    with (folder / "dev_pairwise.csv").open("a", encoding="utf-8") as stream:
         stream.write("a row of my own\tx\t1\n")
     assert run(server, tmp_path) == 1
     assert "other data" in one_error(capsys) and server.ranges == []
     write_demo(tmp_path, seed=7, size=100, queries=20)
     assert run(server, tmp_path) == 0
-    assert dev.read_text(encoding="utf-8") == TEXTS["data/dev_pairwise.csv"]
-
-
-def test_one_checksum_for_two_archives_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    assert script.main(["--sha256", "0" * 64]) == 2
-    assert "--dataset" in one_error(capsys)
+    assert read(tmp_path, "dev_pairwise.csv") == TEXTS["data/dev_pairwise.csv"]
 
 
 def test_runs_as_a_script_from_another_folder(tmp_path: Path) -> None:

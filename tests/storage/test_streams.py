@@ -115,6 +115,9 @@ def test_a_folder_is_not_exchanged_for_what_is_none(tmp_path: Path) -> None:
     with new_folder(tmp_path / "link", replace=True) as folder:
         (folder / "new").touch()
     assert (tmp_path / "link").is_symlink() and (tmp_path / "old" / "new").exists()
+    for name in (tmp_path, tmp_path / "nowhere" / "file"):
+        with pytest.raises(DataError, match="cannot be written there"):
+            check_writable(name)
     assert sorted(os.listdir(tmp_path)) == ["fifo", "link", "old"]
 
 
@@ -137,12 +140,6 @@ def test_what_ran_out_of_space_unnoticed_is_named(tmp_path: Path) -> None:
     assert failed.value.filename == str(target) and os.listdir(tmp_path) == []
 
 
-def test_what_cannot_be_written_to_is_found_before_the_work(tmp_path: Path) -> None:
-    for name in (tmp_path, tmp_path / "nowhere" / "file"):
-        with pytest.raises(DataError, match="cannot be written there"):
-            check_writable(name)
-
-
 def command(*arguments: object, **keywords: object) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", "paddle_ranker", *map(str, arguments)]
     return subprocess.run(line, cwd=REPOSITORY, text=True, timeout=120, stderr=subprocess.PIPE, **keywords)  # type: ignore[call-overload]
@@ -156,24 +153,28 @@ def graded(tmp_path: Path) -> Path:
     return path
 
 
+def make_triples(graded: Path, output: str, **keywords: object) -> subprocess.CompletedProcess[str]:
+    return command("make-triples", "--input_file", graded, "--output_file", output, **keywords)
+
+
 def test_make_triples_writes_to_standard_output_and_into_devices(graded: Path, tmp_path: Path) -> None:
-    made = command("make-triples", "--input_file", graded, "--output_file", "/dev/stdout", stdout=subprocess.PIPE)
+    made = make_triples(graded, "/dev/stdout", stdout=subprocess.PIPE)
     assert made.returncode == 0, made.stderr
     lines = made.stdout.splitlines()
     assert len(lines) == 201 and lines[0] == "query\ttitle\tneg_title"
     assert made.stderr == "wrote 200 triples to /dev/stdout (queries: 200)\n"  # beside what was written, not in it
 
-    dashed = command("make-triples", "--input_file", graded, "--output_file", "-", stdout=subprocess.PIPE)
+    dashed = make_triples(graded, "-", stdout=subprocess.PIPE)
     assert (dashed.returncode, dashed.stdout) == (0, made.stdout) and not (REPOSITORY / "-").exists()
 
     with (tmp_path / "made.tsv").open("w", encoding="utf-8") as out:
         out.write("first\n")
         out.flush()
-        done = command("make-triples", "--input_file", graded, "--output_file", "/dev/stdout", stdout=out)
+        done = make_triples(graded, "/dev/stdout", stdout=out)
     assert done.returncode == 0
     assert (tmp_path / "made.tsv").read_text(encoding="utf-8").splitlines() == ["first", *lines]
 
-    done = command("make-triples", "--input_file", graded, "--output_file", "/dev/null", stdout=subprocess.PIPE)
+    done = make_triples(graded, "/dev/null", stdout=subprocess.PIPE)
     assert done.returncode == 0 and stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
@@ -181,25 +182,23 @@ def test_a_closed_pipe_ends_quietly_and_after_the_files(graded: Path, tmp_path: 
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "wb") as closed:
-        done = command("make-triples", "--input_file", graded, "--output_file", "/dev/stdout", stdout=closed)
+        done = make_triples(graded, "/dev/stdout", stdout=closed)
         assert (done.returncode, done.stderr) == (0, "")
-        scores = tmp_path / "one.tsv"
-        scores.write_text("score\n" + "".join(f"{n % 7}\n" for n in range(400)), encoding="utf-8")
+        scores = [tmp_path / "one.tsv", tmp_path / "two.tsv"]
+        for every, path in zip((7, 3), scores):
+            path.write_text("score\n" + "".join(f"{n % every}\n" for n in range(400)), encoding="utf-8")
         files = ["--test_file", graded, "--report", tmp_path / "report.html", "--per_query", tmp_path / "q.tsv"]
         few = ["--resamples", 100, "--permutations", 100, "--baselines", "false"]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}  # the first line that is printed fails
-        done = command("compare", scores, *files, *few, stdout=closed, env=environment)
+        done = command("compare", *scores, *files, *few, stdout=closed, env=environment)
         assert done.returncode == 0 and "Traceback" not in done.stderr
     assert (tmp_path / "report.html").exists() and (tmp_path / "q.tsv").exists()
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full, which Linux has")
-def test_a_full_output_is_named(graded: Path) -> None:
-    done = command("make-triples", "--input_file", graded, "--output_file", "/dev/full", stdout=subprocess.PIPE)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "no space left on the disk of /dev/full" in done.stderr
+@pytest.mark.parametrize(("output", "named"), [("/dev/full", "/dev/full"), ("/dev/null", "standard output")])
+def test_a_full_output_is_named(graded: Path, output: str, named: str) -> None:
     with open("/dev/full", "w", encoding="utf-8") as full:
-        arguments = ["make-triples", "--input_file", graded, "--output_file", "/dev/null"]
-        done = command(*arguments, stdout=full)
+        done = make_triples(graded, output, stdout=full)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "no space left on the disk of standard output" in done.stderr
+    assert f"no space left on the disk of {named}" in done.stderr

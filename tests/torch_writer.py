@@ -100,9 +100,14 @@ def write_legacy(path: Path, body: bytes, storages: Mapping[str, np.ndarray], li
     return path
 
 
+def write(path: Path, body: bytes, storages: Mapping[str, np.ndarray], *, legacy: bool) -> Path:
+    """Write a file of either format."""
+    if legacy:
+        return write_legacy(path, body, storages)
+    return write_zip(path, body, {key: array.tobytes() for key, array in storages.items()})
+
+
 def save(path: Path, arrays: Mapping[str, np.ndarray], *, legacy: bool = False) -> Path:
     """Write a whole file of contiguous arrays (uint16 stands for bfloat16)."""
     numbered = {str(key): array for key, array in enumerate(arrays.values())}
-    if legacy:
-        return write_legacy(path, described(arrays, legacy=True), numbered)
-    return write_zip(path, described(arrays), {key: array.tobytes() for key, array in numbered.items()})
+    return write(path, described(arrays, legacy=legacy), numbered, legacy=legacy)

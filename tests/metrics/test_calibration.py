@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from paddle_ranker.metrics.calibration import (
 from paddle_ranker.model.folder import Fresh, start_ranker
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.kinds import load_ranker
-from tests.tiny import write_ranker
+from tests.tiny import change_json, write_ranker
 
 pytestmark = pytest.mark.unit
 LN3 = math.log(3)
@@ -142,9 +141,7 @@ def test_the_order_is_kept(scale: float, shift: float, logits: list[int]) -> Non
 def stored(folder: Path, **changes: Any) -> Path:
     """Write a ranker whose `ranker.json` holds a calibration, changed."""
     write_ranker(folder)
-    values = json.loads((folder / "ranker.json").read_text())
-    values["calibration"] = {"method": "platt", "scale": 0.5, "shift": -2.0, **changes}
-    (folder / "ranker.json").write_text(json.dumps(values))
+    change_json(folder / "ranker.json", calibration={"method": "platt", "scale": 0.5, "shift": -2.0, **changes})
     return folder
 
 

@@ -15,27 +15,21 @@ from tokenizers import Tokenizer
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
-from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter
+from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.hugging_face.tokenizer import _library_tokenizer, bring_tokenizer, write_tokenizer
 from tests.conftest import REPOSITORY
-from tests.tiny import PAIRS, VOCABULARY
+from tests.tiny import PAIRS, VOCABULARY, change_json
 
 pytestmark = pytest.mark.unit
 
 WORDPIECE = {
-    "type": "WordPiece",
-    "unk_token": "[UNK]",
-    "continuing_subword_prefix": "##",
-    "max_input_chars_per_word": 100,
-}
+    "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
+}  # fmt: skip
 NORMALIZER = {
-    "type": "BertNormalizer",
-    "clean_text": True,
-    "handle_chinese_chars": False,
-    "strip_accents": False,
+    "type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": False, "strip_accents": False,
     "lowercase": False,
-}
+}  # fmt: skip
 TEXTS = [
     *(text for pair in PAIRS for text in pair),
     "note１０＋使用 20℃ a²b µm 🙂x ÀÉ naïve ΑΣ",
@@ -44,20 +38,13 @@ TEXTS = [
 ]
 
 
-def source_folder(
-    folder: Path,
-    *,
-    settings: Optional[dict[str, Any]] = None,
-    tokenizer: Optional[dict[str, Any]] = None,
-    vocab: bool = True,
-) -> Path:
+def source_folder(folder: Path, *, settings: Any = None, tokenizer: Any = None, vocab: bool = True) -> Path:
     folder.mkdir()
     if vocab:
         (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
-    if settings is not None:
-        (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    if tokenizer is not None:
-        (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    for name, content in (("tokenizer_config.json", settings), ("tokenizer.json", tokenizer)):
+        if content is not None:
+            (folder / name).write_text(json.dumps(content), encoding="utf-8")
     return folder
 
 
@@ -65,6 +52,12 @@ def brought(source: Path, target: Path) -> TokenizerFiles:
     target.mkdir()
     bring_tokenizer(source, target)
     return TokenizerFiles.read(target)
+
+
+def written(files: TokenizerFiles, folder: Path) -> Path:
+    folder.mkdir()
+    write_tokenizer(files, folder, 64)
+    return folder
 
 
 def described(**model: Any) -> dict[str, Any]:
@@ -78,34 +71,31 @@ def described(**model: Any) -> dict[str, Any]:
 def test_the_settings_survive(
     tmp_path: Path, do_lower_case: bool, strip_accents: Optional[bool], tokenize_chinese_chars: bool
 ) -> None:
-    settings = {
+    rules = {
         "do_lower_case": do_lower_case,
         "strip_accents": strip_accents,
         "tokenize_chinese_chars": tokenize_chinese_chars,
+    }
+    settings = {
+        **rules,
         "tokenizer_class": "BertTokenizerFast",
         "unk_token": {"content": "[UNK]", "lstrip": False},
         "added_tokens_decoder": {"0": {"content": "[PAD]"}},
     }
     files = brought(source_folder(tmp_path / "hf", settings=settings), tmp_path / "ours")
-    assert (files.rules.do_lower_case, files.rules.strip_accents) == (do_lower_case, strip_accents)
-    assert files.rules.tokenize_chinese_chars is tokenize_chinese_chars
+    assert files.rules == TextRules(**rules)
     assert (files.config["tokenizer_class"], files.special_tokens["unk_token"]) == ("BertTokenizer", "[UNK]")
     assert files.vocabulary == (tmp_path / "hf" / "vocab.txt").read_bytes()
-    (tmp_path / "back").mkdir()
-    write_tokenizer(files, tmp_path / "back", 64)
-    assert brought(tmp_path / "back", tmp_path / "again").rules == files.rules
+    assert brought(written(files, tmp_path / "back"), tmp_path / "again").rules == files.rules
 
 
-def test_a_vocabulary_from_tokenizer_json_alone(tmp_path: Path) -> None:
-    files = brought(source_folder(tmp_path / "hf", tokenizer=described(), vocab=False), tmp_path / "ours")
+@pytest.mark.parametrize("lower", [False, True])
+def test_a_vocabulary_from_tokenizer_json_alone(tmp_path: Path, lower: bool) -> None:
+    settings = {"do_lower_case": True} if lower else None  # what tokenizer_config says counts more
+    source = source_folder(tmp_path / "hf", tokenizer=described(), vocab=False, settings=settings)
+    files = brought(source, tmp_path / "ours")
     assert files.vocabulary.decode().splitlines() == VOCABULARY
-    assert (files.rules.do_lower_case, files.rules.strip_accents, files.rules.tokenize_chinese_chars) == (False,) * 3
-
-
-def test_what_tokenizer_config_says_counts_more(tmp_path: Path) -> None:
-    source = source_folder(tmp_path / "hf", tokenizer=described(), vocab=False, settings={"do_lower_case": True})
-    rules = brought(source, tmp_path / "ours").rules
-    assert (rules.do_lower_case, rules.strip_accents, rules.tokenize_chinese_chars) == (True, False, False)
+    assert files.rules == TextRules(do_lower_case=lower, strip_accents=False, tokenize_chinese_chars=False)
 
 
 def test_a_gap_among_the_ids_is_filled_with_what_no_text_holds(tmp_path: Path) -> None:
@@ -164,17 +154,15 @@ def differing_characters(codes: Iterable[int], folder: Path) -> list[str]:
 @pytest.mark.parametrize("do_lower_case", [False, True])
 def test_the_written_tokenizer_gives_our_ids(tmp_path: Path, do_lower_case: bool) -> None:
     files = brought(source_folder(tmp_path / "hf", settings={"do_lower_case": do_lower_case}), tmp_path / "ours")
-    (tmp_path / "back").mkdir()
-    write_tokenizer(files, tmp_path / "back", 64)
-    theirs = Tokenizer.from_file(str(tmp_path / "back" / "tokenizer.json"))
+    back = written(files, tmp_path / "back")
+    theirs = Tokenizer.from_file(str(back / "tokenizer.json"))
     theirs.encode_special_tokens = True  # what split_special_tokens asks transformers to do
     ours = PairEncoder(files, 200)
     for text in TEXTS:
-        encoded, pair = theirs.encode(text, "a b"), ours.encode([text], ["a b"])
-        ids, types = pair.pad([0]).values()
-        assert encoded.ids == ids[0].tolist(), text
-        assert encoded.type_ids == types[0].tolist(), text
-    settings = json.loads((tmp_path / "back" / "tokenizer_config.json").read_text(encoding="utf-8"))
+        encoded = theirs.encode(text, "a b")
+        ids, types = ours.encode([text], ["a b"]).pad([0]).values()
+        assert encoded.ids == ids[0].tolist() and encoded.type_ids == types[0].tolist(), text
+    settings = json.loads((back / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert (settings["model_max_length"], settings["split_special_tokens"]) == (64, True)
 
 
@@ -203,17 +191,16 @@ def test_sequences_of_rare_characters_are_split_as_ours(tmp_path: Path) -> None:
 def test_what_transformers_saves_again_comes_back(tmp_path: Path) -> None:
     # It writes tokenizer.json and tokenizer_config.json, without vocab.txt and without our settings.
     files = brought(source_folder(tmp_path / "hf", settings={"do_lower_case": True}), tmp_path / "ours")
-    (tmp_path / "back").mkdir()
-    write_tokenizer(files, tmp_path / "back", 64)
-    (tmp_path / "back" / "vocab.txt").unlink()
-    (tmp_path / "back" / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
-    again = brought(tmp_path / "back", tmp_path / "again")
+    back = written(files, tmp_path / "back")
+    (back / "vocab.txt").unlink()
+    (back / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    again = brought(back, tmp_path / "again")
     assert (again.rules.do_lower_case, again.rules.strips_accents, again.vocabulary) == (True, True, files.vocabulary)
-    described = json.loads((tmp_path / "back" / "tokenizer.json").read_text(encoding="utf-8"))
-    described["normalizer"]["normalizers"][0]["pattern"] = {"Regex": "[a-z]"}
-    (tmp_path / "back" / "tokenizer.json").write_text(json.dumps(described))
+    normalizer = json.loads((back / "tokenizer.json").read_text(encoding="utf-8"))["normalizer"]
+    normalizer["normalizers"][0]["pattern"] = {"Regex": "[a-z]"}
+    change_json(back / "tokenizer.json", normalizer=normalizer)
     with pytest.raises(CheckpointError, match="normalizer is a Sequence"):
-        brought(tmp_path / "back", tmp_path / "refused")
+        brought(back, tmp_path / "refused")
 
 
 @pytest.mark.parametrize("length", [9, 10, 16, 17])
@@ -242,19 +229,16 @@ def test_no_special_token_beyond_the_vocabulary_is_written(tmp_path: Path) -> No
     source = source_folder(tmp_path / "hf")
     tokens = [token for token in VOCABULARY if token != "[MASK]"]
     (source / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
-    (tmp_path / "back").mkdir()
-    write_tokenizer(TokenizerFiles.read(source), tmp_path / "back", 64)
-    assert Tokenizer.from_file(str(tmp_path / "back" / "tokenizer.json")).get_vocab_size() == len(tokens)
+    back = written(TokenizerFiles.read(source), tmp_path / "back")
+    assert Tokenizer.from_file(str(back / "tokenizer.json")).get_vocab_size() == len(tokens)
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        assert "[MASK]" not in (tmp_path / "back" / name).read_text(encoding="utf-8")
+        assert "[MASK]" not in (back / name).read_text(encoding="utf-8")
 
 
 def test_a_token_that_stands_twice(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     source = source_folder(tmp_path / "hf")
     (source / "vocab.txt").write_text("\n".join([*VOCABULARY, "a", "z"]) + "\n", encoding="utf-8")
-    files = TokenizerFiles.read(source)
-    (tmp_path / "back").mkdir()
-    write_tokenizer(files, tmp_path / "back", 64)
-    theirs = Tokenizer.from_file(str(tmp_path / "back" / "tokenizer.json"))
+    back = written(TokenizerFiles.read(source), tmp_path / "back")
+    theirs = Tokenizer.from_file(str(back / "tokenizer.json"))
     assert theirs.encode("a z", add_special_tokens=False).ids == [len(VOCABULARY), len(VOCABULARY) + 1]
     assert capfd.readouterr().err == ""  # the library warns of holes on its own

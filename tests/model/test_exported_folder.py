@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import paddle
 import pytest
@@ -20,7 +16,7 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.export.static_model import StaticModel, write_probability_model
 from paddle_ranker.model.exported import ExportedFolder, is_exported, require_readable
 from paddle_ranker.model.load_options import LoadOptions
-from tests.conftest import REPOSITORY
+from tests.conftest import Call, commands_here, largest_file, run_python
 from tests.export_cases import write_case, write_two_classes
 
 pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("same_process")]
@@ -32,59 +28,65 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported pairwise ranker; the ranker lies beside it in `ranker`."""
     folder = tmp_path_factory.mktemp("exported")
     write_case(folder / "ranker", num_hidden_layers=1)
-    pytest.MonkeyPatch().setattr("paddle_ranker.runtime.prepare_command", lambda threads: None)
-    assert main(["export", "--params_path", str(folder / "ranker"), "--output_path", str(folder / "output")]) == 0
+    with commands_here():
+        assert main(["export", "--params_path", str(folder / "ranker"), "--output_path", str(folder / "output")]) == 0
     return folder / "output"
 
 
 @pytest.fixture
 def copy(output: Path, tmp_path: Path) -> Path:
-    shutil.copytree(output, tmp_path / "output")
-    return tmp_path / "output"
+    return Path(shutil.copytree(output, tmp_path / "output"))
 
 
-def test_the_commands_write_the_contracts_names(output: Path, tmp_path: Path, capsys: Any) -> None:
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_commands_write_the_contracts_names(output: Path, tmp_path: Path, call: Call) -> None:
     made = {"config.json", "ranker.json", "README.md", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json"}
-    assert {path.name for path in output.iterdir()} == made | {
-        f"inference.predict.{FORMAT}",
-        "inference.predict.pdiparams",
-    }
+    graph = f"inference.predict.{FORMAT}"
+    assert set(contents(output)) == made | {graph, "inference.predict.pdiparams"}
     exported = ExportedFolder.open(output)
     export = exported.info.export
     assert export is not None and export["format"] == FORMAT and export["paddle"] == paddle.__version__
-    assert export["files"][f"inference.predict.{FORMAT}"] == exported.program.stat().st_size
+    assert export["files"][graph] == exported.program.stat().st_size
     assert 0 <= export["parity"]["paddle_inference"]["predict"] <= 1e-5
-    assert (
-        exported.pair_encoder().max_seq_length == 32
-        and exported.pair_encoder(LoadOptions(max_seq_length=16)).max_seq_length == 16
-    )
+    assert exported.pair_encoder().max_seq_length == 32
+    assert exported.pair_encoder(LoadOptions(max_seq_length=16)).max_seq_length == 16
     assert is_exported(output) and not is_exported(output.parent / "ranker") and not is_exported(tmp_path / "nowhere")
 
-    published = str(write_two_classes(tmp_path / "published") / "model_state.pdparams")
-    target = ["--params_path", published, "--output_path", str(tmp_path / "ce"), "--max_seq_length", "20"]
-    assert export_ce.main(target) == 0
-    assert "parity with the ranker, paddle_inference: largest difference" in capsys.readouterr().out
+    published = write_two_classes(tmp_path / "published") / "model_state.pdparams"
+    target = ["--params_path", published, "--output_path", tmp_path / "ce", "--max_seq_length", 20]
+    status, printed, _ = call(export_ce.main, *target)
+    assert status == 0 and "parity with the ranker, paddle_inference: largest difference" in printed
     folder = ExportedFolder.open(tmp_path / "ce")
     assert folder.program.name == f"inference.{FORMAT}" and folder.info.kind == "cross_encoder"
     assert folder.pair_encoder().max_seq_length == 20
 
-    assert export_model.main(target) == 1
-    assert "is a cross_encoder ranker" in capsys.readouterr().err
-    # Another kind, and foreign files, are not overwritten.
-    ranker = ["--params_path", str(output.parent / "ranker")]
-    assert export_model.main([*ranker, "--output_path", str(tmp_path / "ce")]) == 1
-    assert "holds an exported cross_encoder ranker" in capsys.readouterr().err
-    before = sorted(path.name for path in (output.parent / "ranker").iterdir())
-    assert export_model.main([*ranker, "--output_path", str(output.parent / "ranker")]) == 1
-    assert "holds model_state.pdparams" in capsys.readouterr().err
-    assert sorted(path.name for path in (output.parent / "ranker").iterdir()) == before
-    assert export_model.main([*ranker, "--output_path", str(output), "--max_seq_length", "9999"]) == 1
-    assert "above the 64 positions" in capsys.readouterr().err and ExportedFolder.open(output)
+    # Another kind, foreign files and what cannot be leave what there is.
+    ranker = ["--params_path", output.parent / "ranker", "--output_path"]
+    before = contents(output.parent / "ranker")
+    for arguments, message in (
+        (target, "is a cross_encoder ranker"),
+        ([*ranker, tmp_path / "ce"], "holds an exported cross_encoder ranker"),
+        ([*ranker, output.parent / "ranker"], "holds model_state.pdparams"),
+        ([*ranker, output, "--max_seq_length", 9999], "above the 64 positions"),
+    ):
+        status, _, error = call(export_model.main, *arguments)
+        assert status == 1 and message in error
+    assert contents(output.parent / "ranker") == before and ExportedFolder.open(output)
 
 
-def test_a_new_export_takes_the_place_of_the_old_one(copy: Path, output: Path) -> None:
-    command = ["--params_path", str(output.parent / "ranker"), "--output_path", str(copy)]
-    assert export_model.main([*command, "--max_seq_length", "24"]) == 0
+def test_a_new_export_takes_the_place_of_the_old_one_but_not_on_a_full_disk(
+    copy: Path, output: Path, call: Call
+) -> None:
+    command = ["--params_path", output.parent / "ranker", "--output_path", copy, "--max_seq_length", 24]
+    before = contents(copy)
+    with largest_file(5000):  # writing the graph fails part of the way
+        status, _, error = call(export_model.main, *command)
+    assert status == 1 and "error: " in error and "Traceback" not in error
+    assert contents(copy) == before and [path.name for path in copy.parent.iterdir()] == ["output"]
+    assert call(export_model.main, *command)[0] == 0
     assert ExportedFolder.open(copy).info.max_seq_length == 24
     assert [path.name for path in copy.parent.iterdir()] == ["output"]
 
@@ -142,28 +144,10 @@ def test_a_graph_of_the_other_stack(copy: Path, monkeypatch: pytest.MonkeyPatch)
         write_probability_model(ExportedFolder.open(copy), copy.parent / "alone")
 
 
-def test_a_disk_that_fills_up_leaves_the_old_export(copy: Path, output: Path) -> None:
-    # A limit on file sizes stands in for a full disk: writing the graph fails part of the way.
-    before = {path.name: path.read_bytes() for path in copy.iterdir()}
-    script = str(REPOSITORY / "ernie_matching" / "export_model.py")
-    command = [sys.executable, script, "--params_path", str(output.parent / "ranker"), "--output_path", str(copy)]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)),
-    )
-    assert done.returncode == 1 and "error: " in done.stderr and "Traceback" not in done.stderr, done.stderr
-    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
-    assert [path.name for path in copy.parent.iterdir()] == ["output"]
-
-
 def test_opening_a_folder_and_its_tokenizer_needs_no_paddle(output: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from paddle_ranker.model.exported import ExportedFolder;"
         "ExportedFolder.open(Path(sys.argv[1])).pair_encoder().encode(['a'], ['b']);"
         "print(sorted({'paddle', 'paddlenlp'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(output)], cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.stdout == "[]\n", done.stderr
+    assert run_python(code, output) == "[]\n"

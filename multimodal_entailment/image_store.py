@@ -24,8 +24,7 @@ from tqdm import tqdm
 
 from multimodal_entailment.images import ImageError, ImageLimits, load_image, read_image
 from paddle_ranker.errors import CheckpointError, RankerError
-from paddle_ranker.storage.atomic import made_once, new_folder, remove_unfinished
-from paddle_ranker.storage.cache import cache_folder
+from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder, remove_unfinished
 
 if TYPE_CHECKING:
     from multimodal_entailment.vision import VisionEncoder

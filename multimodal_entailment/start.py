@@ -20,8 +20,7 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.model.folder import Fresh, start_ranker
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.storage.digest import content_digest
-from paddle_ranker.storage.same import warn_of_same_data
+from paddle_ranker.storage.digest import content_digest, warn_of_same_data
 from paddle_ranker.training.run import Run, start_run
 
 

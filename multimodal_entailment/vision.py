@@ -124,8 +124,7 @@ def _fetch(name: str) -> Path:
     """Return the file of the parameters that Paddle publishes for a network, fetched where it is not there yet."""
     from paddle.vision.models import resnet
 
-    from paddle_ranker.storage.atomic import made_once
-    from paddle_ranker.storage.cache import cache_folder
+    from paddle_ranker.storage.atomic import cache_folder, made_once
     from paddle_ranker.storage.download import fetch, forget
 
     if name not in resnet.model_urls:

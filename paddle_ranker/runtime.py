@@ -6,22 +6,24 @@ Paddle after it. Importing this module imports neither Paddle nor PaddleNLP.
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import gc
 import os
 import platform
 import random
 import sys
+import threading
 import warnings
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from paddle_ranker.allocator import keep_freed_memory
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.interrupts import take_back_signals
-from paddle_ranker.notes import note
-from paddle_ranker.options import AUTO_DEVICE
+from paddle_ranker.options import AUTO_DEVICE, note
 
 MATH_VARIABLE = "MKL_DEBUG_CPU_TYPE"  # read by the MKL of 2019 that Paddle bundles
 MATH_CHOICE = "PADDLE_RANKER_MATH"
@@ -274,3 +276,43 @@ def set_seed(seed: int) -> None:
     random.seed(seed)
     numpy.random.seed(seed)
     paddle.seed(seed)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
+_NEVER, _TRIM_BYTES = -1, 128 * 1024  # the second is what glibc begins with
+_KEEPS_MEMORY = threading.Event()  # what this process's allocator was told, which cannot be asked
+
+
+def keep_freed_memory() -> None:
+    """Give no freed memory back to the system, and take large pieces from what was kept; of glibc alone."""
+    if _is_glibc():
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, _NEVER)
+        _KEEPS_MEMORY.set()
+
+
+@contextmanager
+def memory_given_back() -> Iterator[None]:
+    """Give what is freed within the block back to the system, whatever `keep_freed_memory` has asked for.
+
+    To be entered where a model takes another's place: memory that one thread's models leave free would be kept beside
+    what the next ones take in other threads' parts of the heap.
+    """
+    libc = ctypes.CDLL(None) if _is_glibc() else None
+    keeps = _KEEPS_MEMORY.is_set()
+    # Else the end of such a part is kept: `malloc_trim` looks between what is in use there, and not behind it.
+    if libc is not None and keeps:
+        libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
+    try:
+        yield
+    finally:
+        gc.collect()
+        if libc is not None:
+            libc.malloc_trim(0)
+            if keeps:
+                libc.mallopt(_M_TRIM_THRESHOLD, _NEVER)
+
+
+def _is_glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"

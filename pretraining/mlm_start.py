@@ -20,7 +20,7 @@ from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.recognised import require_parameters
 from paddle_ranker.options.files import join_files
-from paddle_ranker.storage.same import warn_of_same_data
+from paddle_ranker.storage.digest import warn_of_same_data
 from paddle_ranker.training.run import Run, start_run
 from pretraining.corpus import Corpus
 from pretraining.examples import Masking

@@ -269,6 +269,16 @@ def test_output_that_cannot_be_written(where: str, status: int, errors: str) -> 
     assert errors in done.stderr and done.stderr.count("\n") == (1 if errors else 0)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_note_that_cannot_be_written_is_lost_and_nothing_else() -> None:
+    code = "from paddle_ranker.options import note\nnote('one')\nnote('two')\nprint('done')"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=full, text=True, timeout=60
+        )
+    assert (done.returncode, done.stdout) == (0, "done\n")
+
+
 SIGNALLED = """
 import os, signal, sys, time
 from paddle_ranker.errors import RankerError

@@ -13,8 +13,7 @@ from typing import Optional
 from paddle_ranker import runtime
 from paddle_ranker.evaluation.options import MeasuringOptions
 from paddle_ranker.evaluation.report.text import comparison_json, systems_table
-from paddle_ranker.notes import note
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import note, option, run_command
 
 
 @dataclass(frozen=True)

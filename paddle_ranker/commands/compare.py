@@ -16,8 +16,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
 from paddle_ranker.evaluation.options import MeasuringOptions
 from paddle_ranker.metrics.measures import MEASURES
-from paddle_ranker.notes import note
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import note, option, run_command
 from paddle_ranker.options.files import require_file
 
 if TYPE_CHECKING:

@@ -24,8 +24,7 @@ from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.options import Options, option, run_command
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.registry import Registry
-from paddle_ranker.storage.atomic import made_once, make_folder
-from paddle_ranker.storage.cache import cache_folder
+from paddle_ranker.storage.atomic import cache_folder, made_once, make_folder
 
 if TYPE_CHECKING:
     from paddle_ranker.model.config import EncoderConfig

@@ -18,7 +18,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain, islice
-from typing import Any, Generic, Optional, TypeVar, Union
+from typing import Any, ClassVar, Generic, Optional, TypeVar, Union
 
 from paddle_ranker.data.formats import BadRow, Row, read_rows, write_rows
 from paddle_ranker.data.labels import (
@@ -29,17 +29,110 @@ from paddle_ranker.data.labels import (
     looks_numeric,
     number_of,
 )
-from paddle_ranker.data.roles import KINDS, NUMBERS, OTHER_NAMES, Record, expected_columns, header_of, looks_like
-from paddle_ranker.data.roles import LabeledPair as LabeledPair
-from paddle_ranker.data.roles import Pair as Pair
-from paddle_ranker.data.roles import Text as Text
-from paddle_ranker.data.roles import TitleRow as TitleRow
-from paddle_ranker.data.roles import Triple as Triple
-from paddle_ranker.data.skips import Skips
 from paddle_ranker.data.text import other_columns
 from paddle_ranker.errors import DataError
 from paddle_ranker.options import TAB, LabelOptions, RowOptions
 from paddle_ranker.options.files import paths_of
+
+COLUMNS = (
+    "id", "query", "title", "neg_title", "label", "recall_score", "teacher_score", "neg_teacher_score", "text"
+)  # fmt: skip
+OTHER_NAMES = {"text_a": "query", "text_b": "title"}
+NUMBERS = ("label", "recall_score", "teacher_score", "neg_teacher_score")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row. `layouts` are the columns by position: those of a file without a header, one tuple for each width."""
+
+    role: ClassVar[str]
+    layouts: ClassVar[tuple[tuple[str, ...], ...]]
+
+
+@dataclass(frozen=True)
+class Triple(Record):
+    """A query, a title that answers it, and one that answers it less; a teacher's logits of both, where it has them."""
+
+    role = "training triples"
+    layouts = (
+        ("query", "title", "neg_title"),
+        ("query", "title", "neg_title", "teacher_score", "neg_teacher_score"),
+    )
+    query: str
+    title: str
+    neg_title: str
+    teacher_score: Optional[float] = None
+    neg_teacher_score: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class LabeledPair(Record):
+    """A query, a title, and how relevant it is: 0 is not at all, higher is more; a teacher's logit, where it has it."""
+
+    role = "labelled pairs"
+    layouts = (("query", "title", "label"), ("query", "title", "label", "teacher_score"))
+    query: str
+    title: str
+    label: float
+    teacher_score: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class Pair(Record):
+    """A query and a title to score; the score of the recall stage is carried through."""
+
+    role = "pairs to score"
+    layouts = (("query", "title"), ("query", "title", "recall_score"))
+    query: str
+    title: str
+    recall_score: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class Text(Record):
+    """One text of a corpus."""
+
+    role = "texts"
+    layouts = (("text",),)
+    text: str
+
+
+@dataclass(frozen=True)
+class TitleRow(Record):
+    """A title of a collection, with its number or name where the file has one."""
+
+    role = "titles"
+    layouts = (("title",), ("id", "title"))
+    title: str
+    id: Optional[str] = None
+
+
+KINDS: tuple[type[Record], ...] = (Triple, LabeledPair, Pair, TitleRow, Text)
+
+
+def header_of(row: Row) -> Optional[list[str]]:
+    """Return the column names of a header, or None for a row of data.
+
+    A header is made of known column names; two of them are enough, so that a misnamed column is found.
+    """
+    if not isinstance(row, list):
+        return None
+    names = [OTHER_NAMES.get(cell.strip().lower(), cell.strip().lower()) for cell in row]
+    known = [name for name in names if name in COLUMNS]
+    return names if len(known) == len(names) or len(set(known)) >= 2 else None
+
+
+def expected_columns(kind: type[Record]) -> str:
+    return f"{kind.role} ({' or '.join(', '.join(layout) for layout in kind.layouts)})"
+
+
+def looks_like(columns: Sequence[str], expected: type[Record]) -> str:
+    for kind in KINDS:
+        if kind is not expected and set(kind.layouts[0]) <= set(columns):
+            hint = "; make triples of it with make-triples" if (kind, expected) == (LabeledPair, Triple) else ""
+            return f"; this looks like a file of {kind.role} ({', '.join(kind.layouts[0])}){hint}"
+    return ""
+
 
 FIRST_ROWS = 20  # so many rows are looked at before a file is taken for one of another role
 T = TypeVar("T", bound=Record)
@@ -301,3 +394,38 @@ def _storable(text: str) -> bool:
         return b"\0" not in text.encode("utf-8")
     except UnicodeEncodeError:
         return False
+
+
+REASONS_SHOWN = 3
+
+
+class Skips:
+    """Bad rows, and the reasons of the first few.
+
+    allowed: whether they may be left out (`--skip_bad_rows`)
+    name_files: the reasons name files, too: those of several files
+    """
+
+    def __init__(self, allowed: bool, *, name_files: bool = False) -> None:
+        self.allowed, self.count, self._name_files = allowed, 0, name_files
+        self.reasons: list[str] = []
+
+    def add(self, path: str, line: int, reason: str) -> None:
+        """Count a bad row; raises `DataError`, naming it, where none may be left out."""
+        if not self.allowed:
+            raise DataError(
+                f"{path}, line {line}: {reason}; correct the row, or leave bad rows out with --skip_bad_rows"
+            )
+        self.count += 1
+        if len(self.reasons) < REASONS_SHOWN:
+            self.reasons.append(f"{f'{path}, ' if self._name_files else ''}line {line}: {reason}")
+
+    def include(self, path: str, others: Skips) -> None:
+        """Count the bad rows of one of several files."""
+        self.count += others.count
+        self.reasons = [*self.reasons, *(f"{path}, {reason}" for reason in others.reasons)][:REASONS_SHOWN]
+
+    def report(self) -> str:
+        """Return what was left out: `skipped 2 (line 17: 2 columns, expected 3; …)`; empty where nothing was."""
+        more = "; …" if self.count > len(self.reasons) else ""
+        return f"skipped {self.count:,} ({'; '.join(self.reasons)}{more})" if self.count else ""

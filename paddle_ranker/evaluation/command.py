@@ -16,7 +16,7 @@ from paddle_ranker.evaluation.report.text import measured_json, systems_table
 from paddle_ranker.evaluation.score_files import write_scores
 from paddle_ranker.evaluation.systems import baseline_systems, read_measured_pairs, score_with_model
 from paddle_ranker.metrics.ranking import Floats
-from paddle_ranker.notes import note
+from paddle_ranker.options import note
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
 

@@ -21,8 +21,7 @@ from paddle_ranker.evaluation.pairs import MeasuredPairs, judged_runs, read_labe
 from paddle_ranker.evaluation.score_files import read_scores
 from paddle_ranker.lexical import BM25, LexicalLogistic
 from paddle_ranker.metrics.ranking import RELEVANT, Floats, number_queries
-from paddle_ranker.storage.digest import content_digest
-from paddle_ranker.storage.same import warn_of_same_data
+from paddle_ranker.storage.digest import content_digest, warn_of_same_data
 
 if TYPE_CHECKING:
     from paddle_ranker.scoring.loading import LoadedModel

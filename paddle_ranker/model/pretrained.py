@@ -11,8 +11,7 @@ from paddle_ranker.encoding.tokenizers.folder import CONFIG_FILE
 from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.model.config import published_model, write_config
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
-from paddle_ranker.storage.atomic import made_once, make_folder, new_file
-from paddle_ranker.storage.cache import cache_folder
+from paddle_ranker.storage.atomic import cache_folder, made_once, make_folder, new_file
 
 
 def resolve_model(name_or_path: str) -> Path:

@@ -15,6 +15,7 @@ One idea has one name in all commands: `--train`, `--test`, `--input`, `--model`
 otherwise, as the published tutorial calls it, declares that as its `name`; its own stays as an alias.
 """
 
+from paddle_ranker.options.command import note as note
 from paddle_ranker.options.command import run_command as run_command
 from paddle_ranker.options.declare import AUTO_DEVICE as AUTO_DEVICE
 from paddle_ranker.options.declare import DEVICE_HELP as DEVICE_HELP

@@ -1,4 +1,4 @@
-"""Run a command: from its arguments to an exit status."""
+"""Run a command, from its arguments to an exit status, and print notes beside its results."""
 
 from __future__ import annotations
 
@@ -88,3 +88,17 @@ def _output_can_be_full() -> bool:
         return stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and not sys.stdout.isatty())
     except (OSError, ValueError):
         return False
+
+
+def note(text: str) -> None:
+    """Print a line on standard error: what was cut, left out, or chosen for the user. Only the first process prints.
+
+    Where it cannot be written (a full disk, a reader that has gone) it is lost, and so are later ones: a note must not
+    cost the work that it is about.
+    """
+    if is_first_process():
+        try:
+            print(text, file=sys.stderr, flush=True)
+        except OSError:
+            # What was not written would be tried again at the end, and make the exit status 120.
+            sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115

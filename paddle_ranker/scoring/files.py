@@ -14,7 +14,7 @@ from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.encoding.pair_encoder import RowEncoder
 from paddle_ranker.encoding.windows import Windows, make_windows
 from paddle_ranker.metrics.calibration import sigmoid
-from paddle_ranker.notes import note
+from paddle_ranker.options import note
 from paddle_ranker.scoring.loading import LoadedModel, open_ranker
 from paddle_ranker.scoring.options import FileOptions, PredictOptions, ScoringOptions
 from paddle_ranker.scoring.scorer import Scorer, chunks

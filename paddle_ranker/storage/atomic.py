@@ -1,6 +1,7 @@
 """Write files and folders so that a reader, or a kill at any moment, finds the old or the new one, never a half.
 
-What is no regular file (a device, a FIFO, `/dev/stdout`) is written to as it is: see `streams.py`.
+What is no regular file (a device, a FIFO, `/dev/stdout`) is written to as it is: see `streams.py`. Files made or
+fetched once are kept in `cache_folder`.
 """
 
 from __future__ import annotations
@@ -206,3 +207,10 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def cache_folder(*parts: str) -> Path:
+    """Return a folder of the user's cache: under `PADDLE_RANKER_CACHE`, else `XDG_CACHE_HOME`, else `~/.cache`."""
+    own = os.environ.get("PADDLE_RANKER_CACHE")
+    root = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paddle_ranker"
+    return root.joinpath(*parts)

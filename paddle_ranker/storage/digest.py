@@ -1,10 +1,14 @@
-"""Digests, by which a file or a folder is known again."""
+"""Digests, by which a file or a folder is known again, and a warning where two options name the same data."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
+from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.options.files import paths_of
@@ -36,3 +40,30 @@ def content_digest(path: Union[str, Path]) -> str:
     except OSError as error:
         raise RankerError(f"{path}: cannot read it ({error.strerror})") from error
     return found.hexdigest()[:_DIGITS]
+
+
+def warn_of_same_data(files: Mapping[str, Optional[str]]) -> None:
+    """Print a warning for each two options that name one file, or files of one content; None names nothing.
+
+    files: by the option's name without dashes, its file or files
+    """
+    given = [(option, path) for option, paths in files.items() if paths is not None for path in paths_of(paths)]
+    for (one, first), (other, second) in combinations(given, 2):
+        how = _shared(first, second) if one != other else None
+        if how is not None:
+            print(
+                f"warning: --{other} {second} is --{one} {first} ({how}): what is measured on what was learned from "
+                "says nothing about new queries",
+                file=sys.stderr,
+            )
+
+
+def _shared(first: str, second: str) -> Optional[str]:
+    if not (os.path.exists(first) and os.path.exists(second)):
+        return None
+    if os.path.samefile(first, second):
+        return "the same file"
+    is_same_size = (
+        os.path.isfile(first) and os.path.isfile(second) and os.path.getsize(first) == os.path.getsize(second)
+    )
+    return "the same content" if is_same_size and content_digest(first) == content_digest(second) else None

@@ -14,8 +14,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.files import report_truncated
-from paddle_ranker.storage.digest import content_digest
-from paddle_ranker.storage.same import warn_of_same_data
+from paddle_ranker.storage.digest import content_digest, warn_of_same_data
 from paddle_ranker.training.examples import RankingExamples
 from paddle_ranker.training.options import RankerTrainingOptions
 from paddle_ranker.training.run import Run, start_run

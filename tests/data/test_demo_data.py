@@ -23,19 +23,21 @@ from paddle_ranker.commands.starter import StarterOptions
 from paddle_ranker.data.demo import files, phrases
 from paddle_ranker.data.demo.dice import Dice
 from paddle_ranker.data.demo.files import HEADERS, MANIFEST, write_demo
-from paddle_ranker.data.demo.rows import Group, groups, triples
+from paddle_ranker.data.demo.phrases import FIELDS, SPLITS
 from paddle_ranker.data.demo.scenes import (
     HELD_OUT_SCENES,
     TRAIN_SCENES,
     Author,
+    Group,
     Scene,
     Title,
     background,
     contrast,
     contrast_new,
+    groups,
     part,
+    triples,
 )
-from paddle_ranker.data.demo.vocabulary import FIELDS, SPLITS
 from paddle_ranker.metrics.auc import roc_auc
 from paddle_ranker.options import parse_options
 from tests.conftest import REPOSITORY, Call, load_script

@@ -26,8 +26,7 @@ from paddle_ranker.data.records import (
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.options import LabelOptions, RowOptions
 from paddle_ranker.options.files import SeveralFiles
-from paddle_ranker.storage.digest import content_digest
-from paddle_ranker.storage.same import warn_of_same_data
+from paddle_ranker.storage.digest import content_digest, warn_of_same_data
 from paddle_ranker.training.mining import JUDGED_KINDS, open_as_one_of
 
 pytestmark = pytest.mark.unit

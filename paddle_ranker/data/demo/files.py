@@ -16,7 +16,7 @@ from typing import IO, Any, Optional
 from tqdm import tqdm
 
 from paddle_ranker.data.demo.dice import Dice
-from paddle_ranker.data.demo.rows import Group, groups, triples
+from paddle_ranker.data.demo.scenes import Group, groups, triples
 from paddle_ranker.errors import DataError, RankerError
 
 # Raise it with every change that alters a byte of the output.

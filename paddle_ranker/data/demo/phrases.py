@@ -1,10 +1,134 @@
-"""The wording of the demo world: how queries and titles are phrased, and which words mean the same.
+"""The words of the demo world: subjects, how queries and titles are phrased, and which words mean the same.
+
+A topic is a modifier followed by a head. The heads of train, dev and test are disjoint, so every topic of dev and test
+is new. The modifiers are shared: their combinations are what is new.
 
 A tuple that is common to all splits holds words whose meaning can be learned in training; a dictionary by split holds
 wording that dev and test do not share with training.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class Field:
+    """One branch of knowledge: its modifiers, its heads by split, and the general words its papers use as keywords."""
+
+    name: str
+    modifiers: tuple[str, ...]
+    heads: dict[str, tuple[str, ...]]
+    tags: tuple[str, ...]
+
+
+def _field(name: str, modifiers: str, train: str, dev: str, test: str, tags: str) -> Field:
+    heads = {"train": tuple(train.split()), "dev": tuple(dev.split()), "test": tuple(test.split())}
+    return Field(name, tuple(modifiers.split()), heads, tuple(tags.split()))
+
+
+FIELDS = (
+    _field(
+        "医学",
+        "慢性 急性 重症 顽固性 原发性 复发性 轻度 术后",
+        "糖尿病 高血压 胃溃疡 哮喘 偏头痛 贫血 肺炎 湿疹 肾衰竭 失眠症 骨质疏松 冠心病 咽炎 痛风",
+        "胰腺炎 癫痫 白内障 肝硬化 鼻窦炎",
+        "甲状腺结节 心律失常 荨麻疹 脑卒中 关节炎",
+        "临床观察 护理 用药 疗效 预后 随访",
+    ),
+    _field(
+        "法学",
+        "跨境 网络 民事 格式 隐名 劳动 商业 行政",
+        "合同 侵权责任 仲裁 证据规则 担保 知识产权 诉讼时效 股权转让 缔约过失 调解 处罚 公证 代理 管辖",
+        "破产重整 不当得利 举证责任 名誉权 赔偿",
+        "居住权 善意取得 违约金 听证 强制执行",
+        "立法 司法解释 案例 法律适用 判决 比较法",
+    ),
+    _field(
+        "教育",
+        "双语 混合式 小班化 远程 项目式 个性化 职业 校本",
+        "阅读教学 课堂评价 作业设计 课程开发 班级管理 德育 实验教学 "
+        "写作训练 教材编写 家校合作 翻转课堂 思维培养 学习动机 听力教学",
+        "劳动教育 口语测评 美育 校园欺凌 导师制",
+        "生涯规划 教学督导 研学旅行 词汇习得 社团活动",
+        "问卷 课例 核心素养 师资 学业成绩 反思",
+    ),
+    _field(
+        "计算机",
+        "分布式 轻量级 多模态 端到端 自监督 实时 异构 可解释",
+        "图像分割 目标检测 机器翻译 语音识别 推荐系统 入侵检测 路径规划 "
+        "知识图谱 情感分析 负载均衡 人脸识别 数据库 缓存 加密算法",
+        "文本摘要 点云配准 区块链 联邦学习 代码补全",
+        "行人重识别 问答系统 手势识别 边缘计算 隐写术",
+        "算法 数据集 神经网络 精度 复杂度 仿真",
+    ),
+    _field(
+        "农学",
+        "设施 旱作 有机 转基因 间作 滴灌 盐碱地 早熟",
+        "水稻 玉米 大豆 小麦 番茄 棉花 苹果 马铃薯 茶树 花生 油菜 黄瓜 葡萄 甘蔗",
+        "草莓 谷子 辣椒 柑橘 向日葵",
+        "高粱 甜瓜 枸杞 芝麻 西兰花",
+        "田间试验 土壤 养分 品种 栽培 虫害",
+    ),
+    _field(
+        "材料",
+        "纳米 多孔 复合 柔性 梯度 超薄 定向 耐热",
+        "陶瓷 钛合金 石墨烯 水凝胶 混凝土 涂层 纤维 薄膜 镁合金 橡胶 玻璃 焊料 催化剂 磁体",
+        "气凝胶 钙钛矿 不锈钢 沥青 泡沫铝",
+        "聚酰亚胺 铜箔 硬质合金 生物炭 隔膜",
+        "微观结构 力学性能 制备 表征 腐蚀 热处理",
+    ),
+    _field(
+        "经济",
+        "绿色 数字 普惠 县域 跨国 家族 出口 小微",
+        "信贷 供应链 产业集群 税收 并购 物流 保险 债券 股利政策 创业 消费 品牌 租赁 审计",
+        "期货 众筹 薪酬激励 营商环境 存货管理",
+        "碳交易 养老金 关税 风险投资 零售",
+        "面板数据 实证 政策 市场 企业 回归",
+    ),
+    _field(
+        "心理",
+        "内隐 社会 网络 延迟 共情 自我 消极 集体",
+        "焦虑 攻击行为 孤独感 决策偏差 依恋 注意力 自尊 拖延 归因 记忆 幸福感 认同 恐惧 信任",
+        "嫉妒 羞耻感 心理韧性 创造力 冷漠",
+        "内疚 职业倦怠 好奇心 偏见 抑郁",
+        "量表 问卷 中介效应 干预 实验 访谈",
+    ),
+    _field(
+        "环境",
+        "工业 城镇 近海 湖泊 矿区 大气 地下 流域",
+        "污水 重金属 噪声 固体废物 臭氧 富营养化 微塑料 碳排放 抗生素 生态补偿 石油污染 粉尘 湿地 氨氮",
+        "黑臭水体 赤潮 酸雨 二噁英 渗滤液",
+        "沙尘暴 余热 农药残留 藻华 放射性废物",
+        "监测 吸附 修复 排放标准 治理 风险",
+    ),
+    _field(
+        "历史",
+        "明代 清末 民国 唐代 江南 西北 边疆 宋代",
+        "漕运 科举 盐政 书院 茶马贸易 户籍 驿站 宗族 报刊 铁路 瓷器 移民 赋役 寺院",
+        "海禁 壁画 会馆 钱庄 屯田",
+        "里甲 碑刻 学堂 织造 商帮",
+        "史料 考证 地方志 制度 社会变迁 档案",
+    ),
+    _field(
+        "语言文学",
+        "英汉 当代 古典 网络 方言 口语 乡土 女性",
+        "委婉语 隐喻 小说 诗歌 量词 语气词 散文 流行语 叙事 戏曲 称谓语 成语 翻译 童话",
+        "歇后语 歧义句 神话 话语标记 传记",
+        "谚语 双关 寓言 语码转换 挽歌",
+        "文化 语用 语料库 修辞 文本 审美",
+    ),
+    _field(
+        "工程",
+        "大跨度 装配式 高速 微型 智能 低温 双馈 液压",
+        "桥梁 隧道 轴承 电机 齿轮 起重机 风力发电机 锅炉 机器人 泵站 变压器 边坡 管道 压缩机",
+        "盾构机 换热器 离合器 挡土墙 光伏电站",
+        "减速器 钻井平台 水轮机 桩基 电梯",
+        "有限元 振动 故障 优化设计 可靠性 施工",
+    ),
+)
 
 
 def _by_split(train: str, dev: str, test: str) -> dict[str, tuple[str, ...]]:

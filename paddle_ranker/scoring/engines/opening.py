@@ -15,8 +15,7 @@ from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.notes import note
-from paddle_ranker.options import AUTO_DEVICE
+from paddle_ranker.options import AUTO_DEVICE, note
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.engines.registry import AUTO, DEFAULT, ENGINES, exported_engines, is_installed
 

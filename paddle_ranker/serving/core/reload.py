@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional, TypeVar
 
-from paddle_ranker.allocator import memory_given_back
 from paddle_ranker.errors import RankerError
+from paddle_ranker.runtime import memory_given_back
 from paddle_ranker.serving.core.faults import Fault, FaultKind
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics

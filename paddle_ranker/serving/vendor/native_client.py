@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from paddle_ranker.errors import DependencyError
-from paddle_ranker.storage.atomic import made_once, new_folder
-from paddle_ranker.storage.cache import cache_folder
+from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder
 
 OPENSSL_FOLDER = "openssl10"  # in the environment's own folder
 _SETUP = "bash scripts/setup.sh complete"

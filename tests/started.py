@@ -61,6 +61,14 @@ def run_script(script: str, *arguments: object, cwd: Path, **keywords: Any) -> s
     return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=SECONDS, **keywords)
 
 
+def until(condition: Callable[[], Any]) -> None:
+    """Wait until the condition holds; fail where that takes very long."""
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.005)
+
+
 @contextlib.contextmanager
 def started(command: Sequence[str], folder: Path, **environment: str) -> Iterator[Started]:
     """Start a command in `folder`, which is made, with variables beside those of the test's own."""

@@ -16,7 +16,7 @@ import pytest
 
 from paddle_ranker.options import parse_options
 from paddle_ranker.serving.core.config import ServeConfig
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, Call, load_script
 
 DOCKERFILE = REPOSITORY / "deploy" / "docker" / "Dockerfile"
 UNIT = REPOSITORY / "deploy" / "systemd" / "paddle-ranker.service"
@@ -77,17 +77,16 @@ def test_a_model_that_is_not_there_is_refused_before_anything_starts(tmp_path: P
         assert done.returncode == 2 and f"export_to_serving.sh --dirname {tmp_path} makes" in done.stderr
 
 
-def test_a_port_of_the_pipeline_that_is_taken_is_named_by_its_option(tmp_path: Path) -> None:
-    command = [sys.executable, str(REPOSITORY / "deploy/python/web_service.py"), "--model_dir", str(tmp_path)]
+def test_the_web_service_names_a_model_that_is_missing_and_a_port_that_is_taken(tmp_path: Path, call: Call) -> None:
+    main = load_script("deploy/python/web_service.py").main
+    status, _, errors = call(main, "--model_dir", tmp_path / "none")
+    assert status == 2 and "none: there is no such folder; bash scripts/export_to_serving.sh" in errors
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", 0))
         taken.listen()
-        ports = ["--rpc_port", str(taken.getsockname()[1])]
-        done = subprocess.run(
-            [*command, *ports], capture_output=True, text=True, timeout=300,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        )  # fmt: skip
-        assert done.returncode == 1 and f"--rpc_port {ports[1]}: another program listens there already" in done.stderr
+        port = taken.getsockname()[1]
+        status, _, errors = call(main, "--model_dir", tmp_path, "--rpc_port", port)
+        assert status == 1 and f"--rpc_port {port}: another program listens there already" in errors
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")

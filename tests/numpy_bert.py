@@ -44,6 +44,9 @@ class NumpyBert:
     def _norm(self, x: Array, name: str) -> Array:
         weight = self.inner[f"{name}.weight" if f"{name}.weight" in self.inner else f"{name}.gamma"]
         bias = self.inner[f"{name}.bias" if f"{name}.bias" in self.inner else f"{name}.beta"]
+        return self._normal(x, weight, bias)
+
+    def _normal(self, x: Array, weight: np.ndarray, bias: np.ndarray) -> Array:
         centred = x - x.mean(axis=-1, keepdims=True)
         deviation = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + self.config["layer_norm_eps"])
         return centred / deviation * weight + bias
@@ -94,3 +97,14 @@ class NumpyBert:
             return pooled @ self.weights["classifier.out_proj.weight"].T + self.weights["classifier.out_proj.bias"]
         pooled = np.tanh(self._linear(first, "pooler.dense"))
         return pooled @ self.weights["classifier.weight"].T + self.weights["classifier.bias"]
+
+    def masked_logits(self, input_ids: np.ndarray, places: np.ndarray) -> Array:
+        """Return the logits of a masked language model, `[m, vocab]`, at places of the flattened ids; 0 is padding."""
+        hidden = self.hidden(input_ids, np.zeros_like(input_ids), input_ids != 0)
+        x = hidden.reshape(-1, self.config["hidden_size"])[places]
+        head = {
+            name[len("cls.predictions.") :]: array for name, array in self.weights.items() if name.startswith("cls.")
+        }
+        x = _gelu(x @ head["transform.dense.weight"].T + head["transform.dense.bias"])
+        x = self._normal(x, head["transform.LayerNorm.weight"], head["transform.LayerNorm.bias"])
+        return np.asarray(x @ self.inner["embeddings.word_embeddings.weight"].T + head["bias"])

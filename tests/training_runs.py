@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 
@@ -30,6 +30,28 @@ def make_examples(folder: Path) -> PairwiseExamples:
     titles = [title for _, title in PAIRS] * 4
     triples = join_triples(encoder.encode(queries, titles), encoder.encode(queries, titles[1:] + titles[:1]))
     return PairwiseExamples(triples, RankingLoss("margin_logit"))
+
+
+class Altered:
+    """Examples with another loss: `alter(call, loss, means)` returns what takes its place, calls counted from 1."""
+
+    def __init__(self, examples: PairwiseExamples, alter: Callable[[int, Any, Any], Any], groups: Any = None):
+        self.examples, self.alter, self.calls = examples, alter, 0
+        self.rows_each, self.lengths, self.weight = examples.rows_each, examples.lengths, examples.weight
+        self.groups = groups or examples.groups
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def loss(self, network: Any, indices: np.ndarray) -> Any:
+        self.calls += 1
+        self.indices = indices
+        return self.alter(self.calls, *self.examples.loss(network, indices))
+
+
+def at(step: int, act: Callable[[], object]) -> Callable[[int, Any, Any], Any]:
+    """Return what does something in a step and alters nothing."""
+    return lambda call, loss, means: (loss, means) if call != step else (act(), (loss, means))[1]
 
 
 def run(

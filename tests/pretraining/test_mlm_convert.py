@@ -7,31 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.special import erf
 
 from paddle_ranker.commands import convert
-from paddle_ranker.model.hugging_face.weights import read_weights
+from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from pretraining.model import load_masked_lm
 from tests.numpy_bert import NumpyBert
 from tests.pretraining.test_mlm_model import IDS, PLACES, make, write
 
 pytestmark = pytest.mark.parity
-
-
-def logits_in_numpy(folder: Path) -> np.ndarray:
-    """Return the logits at PLACES, `[m, vocab]`, by BERT's formulas, of a folder in transformers' names."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    _, weights = read_weights(folder)
-    hidden = NumpyBert(weights, config).hidden(IDS, np.zeros_like(IDS), IDS != 0)
-    x = hidden.reshape(-1, config["hidden_size"])[PLACES]
-    head = {name[len("cls.predictions.") :]: array for name, array in weights.items() if name.startswith("cls.")}
-    x = x @ head["transform.dense.weight"].T + head["transform.dense.bias"]
-    x = x * 0.5 * (1 + erf(x / np.sqrt(2)))
-    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + config["layer_norm_eps"])
-    x = x * head["transform.LayerNorm.weight"] + head["transform.LayerNorm.bias"]
-    words = weights[f"{config['model_type']}.embeddings.word_embeddings.weight"]
-    return np.asarray(x @ words.T + head["bias"])
 
 
 @pytest.mark.parametrize("model_type", ["ernie", "bert"])
@@ -41,9 +25,11 @@ def test_there_and_back(model_type: str, tmp_path: Path, capsys: pytest.CaptureF
     assert convert.main([str(ours), str(tmp_path / "hf"), "--to", "hf"]) == 0
     name = {"ernie": "ErnieForMaskedLM", "bert": "BertForMaskedLM"}[model_type]
     assert f"for transformers' {name}, " in capsys.readouterr().out
-    assert json.loads((tmp_path / "hf" / "config.json").read_text())["architectures"] == [name]
+    config = json.loads((tmp_path / "hf" / "config.json").read_text(encoding="utf-8"))
+    assert config["architectures"] == [name]
     expected = network(IDS, PLACES).numpy()
-    np.testing.assert_allclose(logits_in_numpy(tmp_path / "hf"), expected, atol=2e-4)
+    in_numpy = NumpyBert(read_weights(tmp_path / "hf")[1], config)
+    np.testing.assert_allclose(in_numpy.masked_logits(IDS, PLACES), expected, atol=2e-4)
     assert np.ptp(expected) > 1
 
     assert convert.main([str(tmp_path / "hf"), str(tmp_path / "back")]) == 0
@@ -55,8 +41,6 @@ def test_there_and_back(model_type: str, tmp_path: Path, capsys: pytest.CaptureF
 
 def test_a_head_that_is_not_whole_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     convert.main([str(write(tmp_path / "ours", make())), str(tmp_path / "hf"), "--to", "hf"])
-    from paddle_ranker.model.hugging_face.weights import write_weights
-
     _, weights = read_weights(tmp_path / "hf")
     write_weights(tmp_path / "hf", {n: a for n, a in weights.items() if "transform.dense" not in n})
     capsys.readouterr()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,20 +46,9 @@ def write(folder: Path, network: MaskedLanguageModel) -> Path:
 
 def logits_by_numpy(network: MaskedLanguageModel, ids: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Return the logits, `[m, vocab]` float64, by the formulas of the papers."""
-    state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     kind = network.config.model_type
-    encoder = {f"encoder.{n[len(kind) + 1 :]}": a for n, a in state.items() if n.startswith(f"{kind}.")}
-    bert = NumpyBert(to_theirs(encoder, kind), dataclasses.asdict(network.config))
-    hidden = bert.hidden(ids, np.zeros_like(ids), ids != 0).reshape(-1, network.config.hidden_size)[places]
-    head = {name.split(".", 2)[2]: a.astype(np.float64) for name, a in state.items() if name.startswith("cls.")}
-    from scipy.special import erf
-
-    inner = hidden @ head["transform.weight"] + head["transform.bias"]
-    inner = inner * 0.5 * (1 + erf(inner / np.sqrt(2)))
-    centred = inner - inner.mean(-1, keepdims=True)
-    inner = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + network.config.layer_norm_eps)
-    inner = inner * head["layer_norm.weight"] + head["layer_norm.bias"]
-    return np.asarray(inner @ state[f"{kind}.embeddings.word_embeddings.weight"].T + head["decoder_bias"])
+    state = {re.sub(rf"^{kind}\.", "encoder.", name): tensor.numpy() for name, tensor in network.state_dict().items()}
+    return NumpyBert(to_theirs(state, kind), dataclasses.asdict(network.config)).masked_logits(ids, places)
 
 
 @pytest.mark.unit

@@ -43,23 +43,23 @@ def save(
     keeper.save(step, write(content), write(f"state of {content}"), scheduled=steps, best_step=best)
 
 
-def test_best_and_last_and_scheduled_stay_and_one_state(tmp_path: Path) -> None:
-    keeper = start(tmp_path, keep=2)
-    for step, scheduled, best in [(1, True, 1), (2, False, 2), (3, True, 2), (4, True, 2), (5, False, 2)]:
+@pytest.mark.parametrize(
+    ("keep", "saves", "stay"),  # of a save: is it a scheduled one, and which is the best so far
+    [
+        (2, [(True, 1), (False, 2), (True, 2), (True, 2), (False, 2)], ["model_2", "model_3", "model_4", "model_5"]),
+        (0, [(True, None), (False, 2), (False, 3)], ["model_1", "model_3"]),  # 0: all scheduled ones
+    ],
+)
+def test_best_and_last_and_scheduled_stay_and_one_state(
+    tmp_path: Path, keep: int, saves: list[tuple[bool, Optional[int]]], stay: list[str]
+) -> None:
+    keeper = start(tmp_path, keep=keep)
+    for step, (scheduled, best) in enumerate(saves, 1):
         save(keeper, step, str(step), scheduled, best)
-    assert names(tmp_path) == ["best", "last", "model_2", "model_3", "model_4", "model_5", "state_5"]
-    assert (tmp_path / "best" / "file").read_text() == "2"
-    assert (tmp_path / "last" / "file").read_text() == "5"
-    assert (tmp_path / "state_5" / "file").read_text() == "state of 5"
-
-
-def test_keep_zero_keeps_every_scheduled_one_and_drops_the_superseded_best(tmp_path: Path) -> None:
-    keeper = start(tmp_path, keep=0)
-    save(keeper, 1, "1", scheduled=True)
-    save(keeper, 2, "2", best=2)
-    save(keeper, 3, "3", best=3)
-    assert names(tmp_path) == ["best", "last", "model_1", "model_3", "state_3"]
-    assert (tmp_path / "model_3" / "file").read_text() == "3"
+    assert names(tmp_path) == ["best", "last", *stay, f"state_{len(saves)}"]
+    assert (tmp_path / "best" / "file").read_text() == str(best)
+    assert (tmp_path / "last" / "file").read_text() == str(len(saves))
+    assert (tmp_path / f"state_{len(saves)}" / "file").read_text() == f"state of {len(saves)}"
 
 
 def test_an_earlier_run_is_set_aside_whole(tmp_path: Path) -> None:

@@ -200,15 +200,6 @@ def test_only_the_first_process_prints_and_writes(together: tuple[Path, Launched
 
 
 @server
-def test_two_processes_train_the_model_that_one_would(data: Path, tmp_path: Path) -> None:
-    still = ["--model_name_or_path", "./still"]
-    assert run_alone(data, *training(tmp_path / "alone", *still, "--batch_size", 2 * BATCH_SIZE)) == 0
-    launched = Launched(data, tmp_path / "log", SCRIPT, *training(tmp_path / "together", *still))
-    assert launched.wait() == 0, launched.output
-    np.testing.assert_allclose(scores(tmp_path / "together"), scores(tmp_path / "alone"), atol=1e-5)
-
-
-@server
 def test_gradient_descent_in_two_processes_gives_the_parameters_of_one(data: Path, tmp_path: Path) -> None:
     # 20 steps without dropout. Small gradients are not clipped and large ones are, by the norm of them all together.
     more = ["--model_name_or_path", "./still", "--learning_rate", 0.05, "--max_grad_norm", 2, "--max_steps", 20]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import paddle
@@ -53,6 +54,65 @@ def by_query(first: float, second: float) -> float:
     return (3 * first + 2 * second) / 6
 
 
+def cross_entropy(labels: list[float], logits: list[float]) -> float:
+    target, model = ([math.exp(x) / sum(map(math.exp, row)) for x in row] for row in (labels, logits))
+    return -sum(t * math.log(m) for t, m in zip(target, model))
+
+
+DISCOUNTS = [1.0, 1 / math.log2(3), 0.5]
+BEST = 3 + 1 / math.log2(3)  # of the labels 2, 1, 0: gains 3, 1, 0
+# Query 7, labels 2, 0, 1 at ranks 1, 2, 3. Query 8: label 1 at rank 1, 0 at rank 2; gains 1 and 0 over 1.
+LAMBDA = (3 / BEST * (DISCOUNTS[0] - DISCOUNTS[1]) * softplus(-1) + 2 / BEST * (1.0 - 0.5) * softplus(-2)
+          + 1 / BEST * (DISCOUNTS[1] - 0.5) * softplus(1), (1.0 - DISCOUNTS[1]) * softplus(-2))  # fmt: skip
+# Of a triple: differences of three positive and three negative titles.
+POSITIVE, NEGATIVE = [2.0, 0.0, -1.0], [0.5, 0.0, 1.0]
+ORDER = sum(softplus(-d) for d in (1.5, 0.0, -2.0)) / 3
+JUDGED = sum(softplus(-p) + softplus(n) for p, n in zip(POSITIVE, NEGATIVE)) / 6
+PROBABILITIES = [sigmoid(p) - sigmoid(n) for p, n in zip(POSITIVE, NEGATIVE)]
+SIX, TITLES = (LOGITS, LABELS, QUERIES), (POSITIVE + NEGATIVE, [1.0, 1.0, 1.0, 0.0, 0.0, 0.0], [0, 1, 2, 0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("loss", "arguments", "expected"),
+    [
+        # Labels over the highest of the file, 3: targets 2/3, 0 and 1/3; one below 0 counts as 0.
+        (mean_squared_error, ([1.0, -2.0, 0.0], [2.0, -1.0, 1.0], 3.0),
+         ((sigmoid(1) - 2 / 3) ** 2 + sigmoid(-2) ** 2 + (0.5 - 1 / 3) ** 2) / 3),
+        # Query 7: (2 > 0), (2 > 1), (1 > 0) -> differences 1, 2, -1; query 8: 5 - 3.
+        (rank_net, SIX, by_query((softplus(-1) + softplus(-2) + softplus(1)) / 3, softplus(-2))),
+        (rank_net, (*SIX, 0.5), by_query((softplus(-0.5) + softplus(-1.5) + softplus(1.5)) / 3, softplus(-1.5))),
+        (margin_on_probabilities, (*SIX, 0.3),
+         by_query(sum(max(0.0, 0.3 - d) for d in (sigmoid(1) - 0.5, sigmoid(1) - sigmoid(-1), sigmoid(-1) - 0.5)) / 3,
+                  max(0.0, 0.3 - (sigmoid(5) - sigmoid(3))))),
+        (list_net, SIX, by_query(cross_entropy([2, 0, 1], [1, 0, -1]), cross_entropy([0, 1], [3, 5]))),
+        # Query 7 has two relevant titles (1 and -1) against 0; query 8 has 5 against 3.
+        (softmax_cross_entropy, (LOGITS, LABELS >= 1, QUERIES),
+         by_query((softplus(0 - 1) + softplus(0 + 1)) / 2, softplus(3 - 5))),
+        (softmax_cross_entropy, ([0.5, 1.0, -1.0], [1, 0, 0], [0, 0, 0]),
+         -math.log(math.exp(0.5) / (math.exp(0.5) + math.e + 1 / math.e))),
+        (lambda_rank, SIX, by_query(*LAMBDA) / math.log(2)),
+        # 2^5000 is no number, nor is 2^-5000 more than 0: gains 1 and 0 over 1.
+        (lambda_rank, ([1.0, 2.0], [5000.0, 0.0], [0, 0]), (1.0 - DISCOUNTS[1]) * softplus(1) / math.log(2)),
+        (lambda_rank, ([1.0, 2.0], [0.0, -1.0], [0, 0]), 0.0),
+        (teacher_mse, (LOGITS, TEACHER), (1 + 4 + 1 + 2.25 + 1 + 1) / 6),
+        # Query 7, logits 1, 0, -1, the teacher's 2, -1, 0: (1 - 3)^2, (2 - 2)^2, (1 + 1)^2; query 8: (3 - 5) - (1 - 4).
+        (margin_mse, (LOGITS, QUERIES, TEACHER), by_query((4 + 0 + 4) / 3, 1.0)),
+        # A triple is a query of two titles.
+        (RankingLoss("ranknet"), TITLES, ORDER),
+        (RankingLoss("ranknet_bce"), TITLES, ORDER + JUDGED),
+        (RankingLoss("softmax"), TITLES, ORDER),
+        (RankingLoss("margin_logit"), TITLES, 4 / 3),
+        (RankingLoss("margin_probability"), TITLES, sum(max(0.0, 0.2 - d) for d in PROBABILITIES) / 3),
+        # The teacher is ahead by 3, 0 and 2.
+        (RankingLoss("margin_mse"), (*TITLES, [3.0, 1.0, 1.0, 0.0, 1.0, -1.0]), (1.5**2 + 0 + 4.0**2) / 3),
+    ],
+)  # fmt: skip
+def test_by_hand(loss: Any, arguments: tuple[Any, ...], expected: float) -> None:
+    logits, *rest = arguments
+    rest = [np.asarray(values) if isinstance(values, list) else values for values in rest]
+    assert float(loss(tensor(logits), *rest)) == pytest.approx(expected, abs=1e-6)
+
+
 def test_binary_cross_entropy() -> None:
     logits = tensor([2.0, -1.0, 0.5])
     loss = binary_cross_entropy(logits, np.array([True, False, True]))
@@ -74,35 +134,12 @@ def test_the_cross_entropy_of_two_classes_is_that_of_the_folded_logit() -> None:
     np.testing.assert_allclose(two.grad.numpy(), np.stack([-folded.grad.numpy(), folded.grad.numpy()], 1), atol=1e-6)
 
 
-def test_mean_squared_error() -> None:
-    # Labels over the highest of the file, 3: targets 2/3, 0 and 1/3; one below 0 counts as 0.
-    loss = mean_squared_error(tensor([1.0, -2.0, 0.0]), np.array([2.0, -1.0, 1.0]), 3.0)
-    expected = ((sigmoid(1) - 2 / 3) ** 2 + sigmoid(-2) ** 2 + (0.5 - 1 / 3) ** 2) / 3
-    assert float(loss) == pytest.approx(expected, abs=1e-6)
-
-
-def test_rank_net() -> None:
-    # Query 7: (2 > 0), (2 > 1), (1 > 0) -> differences 1, 2, -1; query 8: 5 - 3.
-    first, second = (softplus(-1) + softplus(-2) + softplus(1)) / 3, softplus(-2)
-    assert float(rank_net(tensor(LOGITS), LABELS, QUERIES)) == pytest.approx(by_query(first, second), abs=1e-6)
-    first, second = (softplus(-0.5) + softplus(-1.5) + softplus(1.5)) / 3, softplus(-1.5)
-    assert float(rank_net(tensor(LOGITS), LABELS, QUERIES, 0.5)) == pytest.approx(by_query(first, second), abs=1e-6)
-
-
 def test_margin_on_logits() -> None:
     logits = tensor(LOGITS)
     loss = margin_on_logits(logits, LABELS, QUERIES, 1.5)  # short of the margin: 0.5, 0, 2.5; 0
     assert float(loss) == pytest.approx(by_query(3.0 / 3, 0.0), abs=1e-6)
     loss.backward()  # of each pair that is short 3/6 of a third: 0 ahead of 2, and 5 ahead of 2
     assert logits.grad.numpy().tolist() == pytest.approx([-1 / 6, 0, 2 / 6, 0, 0, -1 / 6], abs=1e-6)
-
-
-def test_margin_on_probabilities() -> None:
-    differences = [sigmoid(1) - 0.5, sigmoid(1) - sigmoid(-1), sigmoid(-1) - 0.5]
-    first = sum(max(0.0, 0.3 - d) for d in differences) / 3
-    second = max(0.0, 0.3 - (sigmoid(5) - sigmoid(3)))
-    loss = margin_on_probabilities(tensor(LOGITS), LABELS, QUERIES, 0.3)
-    assert float(loss) == pytest.approx(by_query(first, second), abs=1e-6)
 
 
 def test_only_the_margin_on_probabilities_loses_its_gradient_where_scores_saturate() -> None:
@@ -126,82 +163,19 @@ def test_list_net_where_logits_lie_far_apart(apart: float) -> None:
     assert logits.grad.numpy().tolist() == pytest.approx([-target[0], 1 - target[1], -target[2]], abs=1e-6)
 
 
-def test_list_net() -> None:
-    def cross_entropy(labels: list[float], logits: list[float]) -> float:
-        target, model = ([math.exp(x) / sum(map(math.exp, row)) for x in row] for row in (labels, logits))
-        return -sum(t * math.log(m) for t, m in zip(target, model))
-
-    expected = by_query(cross_entropy([2, 0, 1], [1, 0, -1]), cross_entropy([0, 1], [3, 5]))
-    assert float(list_net(tensor(LOGITS), LABELS, QUERIES)) == pytest.approx(expected, abs=1e-6)
-
-
 def test_list_net_is_at_its_least_where_logits_are_labels() -> None:
     logits = tensor(LABELS + 3.0)
     list_net(logits, LABELS, QUERIES).backward()
     np.testing.assert_allclose(logits.grad.numpy(), 0.0, atol=1e-7)
 
 
-def test_softmax_cross_entropy() -> None:
-    # Query 7 has two relevant titles (1 and -1) against 0; query 8 has 5 against 3.
-    first, second = (softplus(0 - 1) + softplus(0 + 1)) / 2, softplus(3 - 5)
-    relevant = LABELS >= 1
-    assert float(softmax_cross_entropy(tensor(LOGITS), relevant, QUERIES)) == pytest.approx(by_query(first, second))
-    # One relevant title against two others.
-    several = softmax_cross_entropy(tensor([0.5, 1.0, -1.0]), np.array([1, 0, 0]), np.zeros(3))
-    expected = -math.log(math.exp(0.5) / (math.exp(0.5) + math.e + 1 / math.e))
-    assert float(several) == pytest.approx(expected, abs=1e-6)
-
-
-def test_lambda_rank() -> None:
-    # Query 7, labels 2, 0, 1 at ranks 1, 2, 3; gains 3, 0, 1 over 3 / log2(2) + 1 / log2(3). Query 8: label 1 at rank
-    # 1, 0 at rank 2; gains 1 and 0 over 1.
-    best, d = 3 + 1 / math.log2(3), [1.0, 1 / math.log2(3), 0.5]
-    first = 3 / best * (d[0] - d[1]) * softplus(-1) + 2 / best * (d[0] - d[2]) * softplus(-2)
-    first += 1 / best * (d[1] - d[2]) * softplus(1)
-    expected = by_query(first, (d[0] - d[1]) * softplus(-2)) / math.log(2)
-    assert float(lambda_rank(tensor(LOGITS), LABELS, QUERIES)) == pytest.approx(expected, abs=1e-6)
-
-
 def test_lambda_rank_weighs_equal_logits_the_less_relevant_title_first_whatever_their_order() -> None:
     # Ranks 1, 2, 3 of labels 0, 1, 2.
-    d, best = [1.0, 1 / math.log2(3), 0.5], 3 + 1 / math.log2(3)
-    weights = 1 / best * (d[0] - d[1]) + 3 / best * (d[0] - d[2]) + 2 / best * (d[1] - d[2])
+    d = DISCOUNTS
+    weights = (1 * (d[0] - d[1]) + 3 * (d[0] - d[2]) + 2 * (d[1] - d[2])) / BEST
     for labels in ([2.0, 0.0, 1.0], [0.0, 1.0, 2.0], [1.0, 2.0, 0.0]):
         found = float(lambda_rank(tensor([0.5, 0.5, 0.5]), np.array(labels), np.zeros(3)))
         assert found == pytest.approx(weights, abs=1e-6)  # log2(1 + exp(0)) is 1
-
-
-def test_lambda_rank_takes_any_labels() -> None:
-    # 2^5000 is no number, nor is 2^-5000 more than 0: gains 1 and 0 over 1.
-    huge = float(lambda_rank(tensor([1.0, 2.0]), np.array([5000.0, 0.0]), np.zeros(2)))
-    assert huge == pytest.approx((1 - 1 / math.log2(3)) * softplus(1) / math.log(2), abs=1e-6)
-    assert float(lambda_rank(tensor([1.0, 2.0]), np.array([0.0, -1.0]), np.zeros(2))) == 0.0
-
-
-def test_teacher_mse() -> None:
-    assert float(teacher_mse(tensor(LOGITS), TEACHER)) == pytest.approx((1 + 4 + 1 + 2.25 + 1 + 1) / 6, abs=1e-6)
-
-
-def test_margin_mse() -> None:
-    # Query 7, logits 1, 0, -1 and the teacher's 2, -1, 0: (1 - 3)^2, (2 - 2)^2, (1 + 1)^2; query 8: (3 - 5) - (1 - 4).
-    first, second = (4 + 0 + 4) / 3, 1.0
-    assert float(margin_mse(tensor(LOGITS), QUERIES, TEACHER)) == pytest.approx(by_query(first, second), abs=1e-6)
-
-
-def test_a_triple_is_a_query_of_two_titles() -> None:
-    positive, negative = [2.0, 0.0, -1.0], [0.5, 0.0, 1.0]
-    titles = tensor(positive + negative), np.repeat([1.0, 0.0], 3), np.tile(np.arange(3), 2)
-    order = sum(softplus(-d) for d in (1.5, 0.0, -2.0)) / 3
-    judged = sum(softplus(-p) + softplus(n) for p, n in zip(positive, negative)) / 6
-    assert float(RankingLoss("ranknet")(*titles)) == pytest.approx(order, abs=1e-6)
-    assert float(RankingLoss("ranknet_bce")(*titles)) == pytest.approx(order + judged, abs=1e-6)
-    assert float(RankingLoss("softmax")(*titles)) == pytest.approx(order, abs=1e-6)
-    assert float(RankingLoss("margin_logit")(*titles)) == pytest.approx(4 / 3, abs=1e-6)
-    differences = [sigmoid(p) - sigmoid(n) for p, n in zip(positive, negative)]
-    expected = sum(max(0.0, 0.2 - d) for d in differences) / 3
-    assert float(RankingLoss("margin_probability")(*titles)) == pytest.approx(expected, abs=1e-6)
-    teacher = np.array([3.0, 1.0, 1.0, 0.0, 1.0, -1.0])  # ahead by 3, 0 and 2
-    assert float(RankingLoss("margin_mse")(*titles, teacher)) == pytest.approx((1.5**2 + 0 + 4.0**2) / 3, abs=1e-6)
 
 
 def made(count: int = 40, queries: int = 9) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

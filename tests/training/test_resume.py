@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import pytest
 
 from ernie_matching.model import PairwiseExamples
 from paddle_ranker.encoding.batching import Groups
-from paddle_ranker.errors import CheckpointError, RankerError
-from paddle_ranker.storage.digest import content_digest
+from paddle_ranker.errors import CheckpointError
 from paddle_ranker.training import trainer
 from paddle_ranker.training.state import find_state
 from tests.tiny import make_network
-from tests.training_runs import names, parameters, run
+from tests.training_runs import Altered, at, names, parameters, run
 
 pytestmark = pytest.mark.unit
 
@@ -28,24 +27,6 @@ class _Killed(BaseException):
     """Stands for kill -9: nothing may catch it and save something."""
 
 
-class _Mortal:
-    """Examples in the middle of whose step the process dies."""
-
-    def __init__(self, examples: PairwiseExamples, step: int):
-        self.examples, self.left = examples, step
-        self.rows_each, self.groups = examples.rows_each, examples.groups
-        self.lengths, self.weight = examples.lengths, examples.weight
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def loss(self, network: Any, indices: np.ndarray) -> Any:
-        self.left -= 1
-        if not self.left:
-            raise _Killed
-        return self.examples.loss(network, indices)
-
-
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory, examples: PairwiseExamples) -> tuple[np.ndarray, Path]:
     folder = tmp_path_factory.mktemp("unbroken")
@@ -53,28 +34,29 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, examples: PairwiseExample
     return parameters(network), folder / "checkpoint"
 
 
-class _Grouped(_Mortal):
-    """The same in groups of one to five, which share a micro-batch."""
-
-    def __init__(self, examples: PairwiseExamples, step: int = 0):
-        super().__init__(examples, step)
-        self.groups = Groups.of(np.repeat(np.arange(8), [5, 1, 4, 2, 1, 4, 2, 5]))
+def die() -> None:
+    raise _Killed
 
 
 def test_a_run_goes_on_in_the_order_of_batches_it_began_with(
     tmp_path: Path, examples: PairwiseExamples, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings: dict[str, Any] = {"epochs": 3, "batch_size": 6, "save_step": 2, "eval_step": 100, "max_steps": 11}
-    _, now = run(tmp_path / "now", _Grouped(examples), **settings)
+
+    def grouped(dies: int = 0) -> Altered:
+        """Return them in groups of one to five, which share a micro-batch."""
+        return Altered(examples, at(dies, die), Groups.of(np.repeat(np.arange(8), [5, 1, 4, 2, 1, 4, 2, 5])))
+
+    _, now = run(tmp_path / "now", grouped(), **settings)
     assert "a batch holds 4.8 examples of 1.6 queries on average, of 6 at the most" in capsys.readouterr().out
     monkeypatch.setattr(trainer, "PACKING", 1)  # as versions before, which knew no other
-    _, before = run(tmp_path / "before", _Grouped(examples), **settings)
+    _, before = run(tmp_path / "before", grouped(), **settings)
     with pytest.raises(_Killed):
-        run(tmp_path / "killed", _Grouped(examples, 8), **settings)
+        run(tmp_path / "killed", grouped(8), **settings)
     saved = find_state(tmp_path / "killed" / "checkpoint")
     assert saved is not None and "packing" not in saved.identity
     monkeypatch.undo()
-    _, resumed = run(tmp_path / "killed", _Grouped(examples), resume=True, **settings)
+    _, resumed = run(tmp_path / "killed", grouped(), resume=True, **settings)
     np.testing.assert_array_equal(parameters(resumed), parameters(before))
     assert not np.array_equal(parameters(now), parameters(before))
     ended = find_state(tmp_path / "now" / "checkpoint")
@@ -89,7 +71,7 @@ def test_a_killed_run_resumes_to_the_same_parameters(
     tmp_path: Path, examples: PairwiseExamples, unbroken: tuple[np.ndarray, Path], step: int
 ) -> None:
     with pytest.raises(_Killed):
-        run(tmp_path, _Mortal(examples, step), aucs=AUCS, **SETTINGS)
+        run(tmp_path, Altered(examples, at(step, die)), aucs=AUCS, **SETTINGS)
     state = find_state(tmp_path / "checkpoint")
     evaluated = 0 if state is None else state.progress.step // 4
     result, network = run(
@@ -120,52 +102,25 @@ def test_a_finished_run_is_not_trained_again(
     assert not list((tmp_path / "checkpoint").glob("state_*/optimizer.npz"))  # it is of no use any more
 
 
-def interrupted(tmp_path: Path, examples: Any, **changes: Any) -> None:
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("optimizer.npz", None, r"optimizer.npz: missing or damaged"),
+        ("state.json", "{", r"state.json: damaged"),
+        ("state.json", '{"format_version": 99}', "newer version"),
+        (None, None, "is of another network"),
+    ],
+)
+def test_what_cannot_be_gone_on_with_is_named(
+    tmp_path: Path, examples: PairwiseExamples, file: Optional[str], content: Optional[str], message: str
+) -> None:
     with pytest.raises(_Killed):
-        run(tmp_path, _Mortal(examples, 8), aucs=AUCS, **{**SETTINGS, **changes})
-
-
-def test_other_options_are_named_and_refused_unless_forced(tmp_path: Path, examples: PairwiseExamples) -> None:
-    interrupted(tmp_path, examples)
-    other = {**SETTINGS, "learning_rate": 5e-3, "resume": True}
-    with pytest.raises(RankerError, match=r"learning_rate was 0.001, is 0.005: .*--force_resume true"):
-        run(tmp_path, examples, aucs=AUCS, **other)
-    assert "model_6" in names(tmp_path / "checkpoint")  # a refusal loses nothing
-    with pytest.raises(RankerError, match=r"total_steps was 20, is 25"):
-        run(tmp_path, examples, aucs=AUCS, **{**SETTINGS, "epochs": 5, "resume": True})
-    result, _ = run(tmp_path, examples, aucs=AUCS, force_resume=True, **other)
-    assert result.finished and result.steps == 20
-
-
-def test_another_number_of_processes_is_named(tmp_path: Path, examples: PairwiseExamples) -> None:
-    interrupted(tmp_path, examples)
-    path = tmp_path / "checkpoint" / "state_6" / "state.json"
-    content = json.loads(path.read_text())
-    content["identity"]["processes"] = 4
-    path.write_text(json.dumps(content))
-    with pytest.raises(RankerError, match="processes was 4, is 1"):
-        run(tmp_path, examples, resume=True, **SETTINGS)
-
-
-def test_a_damaged_state_is_an_error_that_says_so(tmp_path: Path, examples: PairwiseExamples) -> None:
-    interrupted(tmp_path, examples)
-    state = tmp_path / "checkpoint" / "state_6"
-    whole = (state / "optimizer.npz").read_bytes()
-    (state / "optimizer.npz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CheckpointError, match=r"optimizer.npz: missing or damaged"):
-        run(tmp_path, examples, resume=True, **SETTINGS)
-    (state / "state.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"state.json: damaged"):
-        find_state(tmp_path / "checkpoint")
-    (state / "state.json").write_text('{"format_version": 99}')
-    with pytest.raises(CheckpointError, match="newer version"):
-        find_state(tmp_path / "checkpoint")
-
-
-def test_a_state_of_another_network_is_refused(tmp_path: Path, examples: PairwiseExamples) -> None:
-    interrupted(tmp_path, examples)
-    with pytest.raises(CheckpointError, match="is of another network"):
-        run(tmp_path, examples, network=make_network(hidden_size=32), resume=True, **SETTINGS)
+        run(tmp_path, Altered(examples, at(8, die)), aucs=AUCS, **SETTINGS)
+    if file:
+        path = tmp_path / "checkpoint" / "state_6" / file
+        path.write_bytes(content.encode() if content else path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match=message):
+        run(tmp_path, examples, network=make_network(hidden_size=16 if file else 32), resume=True, **SETTINGS)
 
 
 def test_a_time_limit_stops_with_a_checkpoint_to_go_on_from(
@@ -185,14 +140,8 @@ def test_early_stopping_counts_across_a_resume(tmp_path: Path, examples: Pairwis
     result, _ = run(tmp_path / "a", examples, aucs=falling, **settings)
     assert result.steps == 4 and result.finished and result.best == {"step": 1, "auc": 0.9}
     with pytest.raises(_Killed):
-        run(tmp_path / "b", _Mortal(examples, 4), aucs=falling, **settings)
+        run(tmp_path / "b", Altered(examples, at(4, die)), aucs=falling, **settings)
     result, _ = run(tmp_path / "b", examples, aucs=falling[3:], resume=True, **settings)
     assert result.steps == 4 and result.best["step"] == 1
     result, _ = run(tmp_path / "b", examples, resume=True, **settings)  # stopped early is finished
     assert result.steps == 4 and result.finished
-
-
-def test_the_digest_is_of_the_content(tmp_path: Path) -> None:
-    for name, content in (("a", "x" * 3_000_000), ("b", "x" * 3_000_000), ("c", "x" * 2_999_999 + "y")):
-        (tmp_path / name).write_text(content)
-    assert content_digest(tmp_path / "a") == content_digest(tmp_path / "b") != content_digest(tmp_path / "c")

@@ -114,22 +114,6 @@ def test_resume_begins_a_run_where_there_is_none(tmp_path: Path, call: Call) -> 
     assert "global step 1, epoch: 1, batch: 1," in printed and (tmp_path / "new" / "last").is_symlink()
 
 
-def test_a_time_limit_stops_and_resume_goes_on_to_the_same_end(
-    data: Path, tmp_path: Path, unbroken: Path, call: Call
-) -> None:
-    save_dir = tmp_path / "limited"
-    stopped(save_dir, call)
-    assert (save_dir / "last").resolve().name == "model_1"
-    done = run(training(save_dir, "--resume"), data)
-    assert done.returncode == 0, done.stderr
-    assert f"resume after step 1, from {save_dir}/model_1\n" in done.stdout and "global step 1," not in done.stdout
-    assert f"trained {STEPS} steps" in done.stdout
-    # The limit made an evaluation of its own; all else is as it would have been.
-    evaluated = [problem for problem in differences(unbroken, save_dir) if "is off by" in problem]
-    assert evaluated == []
-    assert sorted(p.name for p in save_dir.glob("model_*")) == sorted(p.name for p in unbroken.glob("model_*"))
-
-
 def test_another_learning_rate_or_file_is_refused_by_name_unless_forced(
     data: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

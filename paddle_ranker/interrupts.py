@@ -40,7 +40,7 @@ class Interrupts:
             yield self
 
     def __call__(self, signum: int, frame: Optional[FrameType]) -> None:
-        """Raise `KeyboardInterrupt`, or see to it that the signal comes again in a moment."""
+        """Raise `KeyboardInterrupt`, or send the signal again in a moment."""
         if _is_importing(frame):
             if not self._is_postponed:
                 self._is_postponed = True
@@ -64,14 +64,14 @@ class Interrupts:
 
 
 def wait_for_imports() -> None:
-    """Let Ctrl-C wait, from now on, for what is being imported: for a process in which a command is about to run."""
+    """Make Ctrl-C wait for imports in progress, from now on: for a process that is about to run a command."""
     is_main = threading.current_thread() is threading.main_thread()
     if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, Interrupts())
 
 
 class StopRequest:
-    """Whether a training was asked to stop: while `awaited`, the first signal asks for that, a second one ends it.
+    """A request to stop a training: while `awaited`, the first signal makes it, a second one ends the process.
 
     Attribute: `asked`.
     """
@@ -91,7 +91,7 @@ class StopRequest:
             yield self
 
     def __call__(self, signum: int, frame: Optional[FrameType]) -> None:
-        """Note the first signal; hand a second one to who had it before."""
+        """Record the first signal; pass a second one to the earlier handler."""
         if not self.asked:
             self.asked = True
             if is_first_process():
@@ -106,7 +106,7 @@ class StopRequest:
 
 
 def is_first_process() -> bool:
-    """Return whether this is the process that prints, of several that a launcher started, or the only one."""
+    """Return whether this process prints: the only one, or the first that a launcher started."""
     return os.environ.get("PADDLE_TRAINER_ID", "0") == "0"
 
 
@@ -135,7 +135,7 @@ def _is_launched() -> bool:
 
 
 def take_back_signals() -> None:
-    """Give SIGTERM back to the handler Python knows: importing Paddle puts a C++ one in its place."""
+    """Restore Python's handler of SIGTERM: importing Paddle replaces it by a C++ one."""
     handler = signal.getsignal(signal.SIGTERM)
     # Only the main thread may set one, and only it set one that could be lost.
     if handler is not None and threading.current_thread() is threading.main_thread():
@@ -144,7 +144,7 @@ def take_back_signals() -> None:
 
 @contextmanager
 def _handled_by(handler: Any) -> Iterator[dict[int, Any]]:
-    """Let `handler` have the signals, but those that are ignored; yield who had them before, and gets them back."""
+    """Install `handler` for the signals that are not ignored; yield the earlier handlers, and restore them."""
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.getsignal(number) for number in SIGNALS}

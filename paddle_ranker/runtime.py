@@ -39,7 +39,7 @@ _SLOWED_VENDORS = frozenset({"AuthenticAMD", "HygonGenuine"})
 
 @dataclass(frozen=True)
 class MathPath:
-    """The code path that the math library is told to take (`None`: it chooses itself), and why."""
+    """The math library's code path (`None`: its own choice), and why."""
 
     value: Optional[str]
     reason: str
@@ -102,9 +102,9 @@ def choose_math_path(
     cpuinfo: Optional[str] = None,
     loaded: Optional[Mapping[str, object]] = None,
 ) -> MathPath:
-    """Tell Paddle's math library which code path to take, through the environment, and return what was decided.
+    """Choose the code path of Paddle's math library, set it in the environment, and return the choice.
 
-    The bundled MKL runs single-precision products several times slower than need be on AMD processors, unless told.
+    The bundled MKL runs single-precision products several times slower than necessary on AMD processors by default.
     A variable that is set already is left alone, and nothing is set once Paddle is loaded: it has been read by then.
 
     Args:
@@ -128,7 +128,7 @@ def choose_math_path(
 
 
 def prepare(threads: Optional[int] = None) -> MathPath:
-    """Make this process ready for Paddle; every command calls it before it imports Paddle.
+    """Prepare this process for Paddle; every command calls it before importing Paddle.
 
     Args:
         threads: how many threads a matrix product may use; 0: one a core that this process may use, shared among
@@ -159,11 +159,11 @@ def prepare(threads: Optional[int] = None) -> MathPath:
 
 
 def prepare_command(threads: int) -> None:
-    """Make a process that runs one command and ends ready for Paddle: `prepare`, and keep freed memory.
+    """Prepare a process that runs one command and ends: `prepare`, and keep freed memory.
 
     By default glibc maps each large activation anew and gives it back to the system, so that every batch faults its
-    pages in again: a fifth of a training step of a small model. Kept, the process stays at its peak, which is no
-    price for a command that ends, but one for a program that happens to import the toolkit.
+    pages in again: a fifth of a training step of a small model. With freed memory kept, the process
+    stays at its maximum: that costs a command nothing, but would cost a program that only imports the toolkit.
     """
     prepare(threads)
     keep_freed_memory()
@@ -198,13 +198,13 @@ def available_devices() -> list[str]:
 
 @dataclass(frozen=True)
 class FoundDevice:
-    """What `--device auto` comes to, `cpu` or `gpu`, and why."""
+    """The device that `--device auto` chose, `cpu` or `gpu`, and why."""
 
     name: str
     reason: str
 
     def report(self) -> None:
-        """Say it in one line on standard error: once a process, and of several that train together in the first."""
+        """Print it as a note, once a process; only the first of several processes prints."""
         _report_device(f"device: {self.name} ({self.reason})")
 
 
@@ -284,7 +284,7 @@ _KEEPS_MEMORY = threading.Event()  # what this process's allocator was told, whi
 
 
 def keep_freed_memory() -> None:
-    """Give no freed memory back to the system, and take large pieces from what was kept; of glibc alone."""
+    """Keep freed memory in the process and reuse it for large allocations; glibc only."""
     if _is_glibc():
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_MAX, 0)
@@ -294,7 +294,7 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def memory_given_back() -> Iterator[None]:
-    """Give what is freed within the block back to the system, whatever `keep_freed_memory` has asked for.
+    """Return memory that is freed within the block to the system, even after `keep_freed_memory`.
 
     To be entered where a model takes another's place: memory that one thread's models leave free would be kept beside
     what the next ones take in other threads' parts of the heap.

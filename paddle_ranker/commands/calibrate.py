@@ -155,7 +155,7 @@ def _print_judged(judged: Judged, method: str, folds: int, queries: int) -> None
 
 
 def store(options: CalibrateOptions, parts: RankerParts, calibration: Optional[Calibration]) -> Path:
-    """Write the ranker's facts with `calibration` into its folder, or all of it into `options.output`; return which.
+    """Save the calibration in the ranker's folder, or a calibrated copy in `options.output`; return that folder.
 
     Raises `CheckpointError` where the folder to be changed has no `ranker.json`, `RankerError` where the new one is
     there already.

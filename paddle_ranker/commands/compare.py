@@ -27,7 +27,7 @@ PICTURES = (".png", ".svg", ".pdf")
 
 
 def _is_system(argument: str) -> bool:
-    """Return whether what stands behind an option's files is a system to compare, and not one more of the files."""
+    """Return whether an argument after an option's files is a system to compare, not one more file."""
     if not os.path.isfile(argument):
         return os.path.exists(argument) or bool(_named(argument)[0])
     from paddle_ranker.evaluation.score_files import has_scores
@@ -38,7 +38,7 @@ def _is_system(argument: str) -> bool:
 
 @dataclass(frozen=True)
 class CompareOptions(MeasuringOptions):
-    """What a comparison accepts."""
+    """Options of `compare`."""
 
     systems: tuple[str, ...] = option(
         help="what to compare: model folders, TREC runs, files with a score a row (jsonl, tsv); name=PATH names one",
@@ -153,7 +153,7 @@ def by_query_measure(comparison: Comparison, measure: str) -> str:
 
 
 def name_systems(arguments: Sequence[str]) -> dict[str, str]:
-    """Return the paths by name: what stands before `=`, or what tells the paths apart."""
+    """Return the paths by name: the text before `=`, or the part in which the paths differ."""
     from paddle_ranker.commands.curve import names_of
 
     names: list[Optional[str]] = []
@@ -178,7 +178,7 @@ def name_systems(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _named(argument: str) -> tuple[Optional[str], str]:
-    """Return the name that an argument gives its path, and the path."""
+    """Split `name=PATH` into name and path."""
     name, separator, path = argument.partition("=")
     is_named = bool(separator and name and path) and os.sep not in name and not os.path.exists(argument)
     return (name, path) if is_named else (None, argument)

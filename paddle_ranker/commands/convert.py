@@ -40,7 +40,7 @@ class ConvertOptions(Options):
 
 
 def convert(options: ConvertOptions) -> list[str]:
-    """Convert a folder as the options say; return lines that say what became of it.
+    """Convert a folder; return a report, line by line.
 
     The new folder appears whole or not at all.
 
@@ -64,7 +64,7 @@ def convert(options: ConvertOptions) -> list[str]:
 
 @contextmanager
 def _source_named(temporary: Path, source: Path) -> Iterator[None]:
-    """Let errors about files that were copied as they are name the source, where the user can mend them."""
+    """Name the source in errors about copied files: the user can mend it there."""
     try:
         yield
     except CheckpointError as error:
@@ -190,7 +190,7 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
 
 
 def _length(settings: dict[str, Any]) -> int:
-    """Return the longest pair that a tokenizer's settings state, in tokens."""
+    """Return the maximum length of a pair in a tokenizer's settings, in tokens."""
     stated = settings.get("model_max_length")
     return int(stated) if isinstance(stated, (int, float)) and 5 <= stated < 1e6 else _FALLBACK_LENGTH
 
@@ -203,7 +203,7 @@ def _facts(config: EncoderConfig) -> str:
 
 
 def run(options: ConvertOptions) -> None:
-    """Convert, and print what became of it."""
+    """Convert, and print the report."""
     print(*convert(options), sep="\n")
 
 

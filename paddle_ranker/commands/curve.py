@@ -27,7 +27,7 @@ class CurveOptions(Options):
 
 
 def run(options: CurveOptions) -> None:
-    """Draw the trainings, and print where the picture is. One that still runs may be drawn too."""
+    """Draw the trainings, running ones too, and print where the picture is."""
     with output_free_for(options.output):
         _run(options)
 

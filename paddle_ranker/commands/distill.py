@@ -58,7 +58,7 @@ def open_data(options: DistillOptions) -> list[RecordFile[Record]]:
 
 
 def run(options: DistillOptions) -> None:
-    """Score, write, and say what was written."""
+    """Score, write, and print what was written."""
     with output_free_for(options.output_file):
         _run(options)
 

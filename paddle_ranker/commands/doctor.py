@@ -45,7 +45,7 @@ print(json.dumps({"devices": f"{', '.join(available_devices())} ({build})", "one
 
 
 class Package(NamedTuple):
-    """A package to look for: its name in the registry, what to run to see that it works, what it is for."""
+    """A package to look for: its name on PyPI, code that runs where it works, its purpose."""
 
     name: str
     code: str

@@ -23,7 +23,7 @@ _PARAMETERS = "pdiparams"
 
 @dataclass(frozen=True)
 class ExportServingOptions(Options):
-    """What the commands that export for Paddle Serving accept."""
+    """Options of the commands that export for Paddle Serving."""
 
     dirname: str = option("output", help="the folder of an exported ranker", name="model")
     model_filename: Optional[str] = option(
@@ -66,7 +66,7 @@ def export_serving(options: ExportServingOptions, expected_kind: Optional[str] =
 
 
 def aliases(name: str, given: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
-    """Return one alias for each of `names`: those that are given, separated by commas or spaces, or the names.
+    """Return an alias for each of `names`: those given, separated by commas or spaces, else the names themselves.
 
     Raises `UsageError` for another number of them, one that is given twice, or one that is another variable's name.
     """
@@ -85,7 +85,7 @@ def aliases(name: str, given: Sequence[str], names: Sequence[str]) -> tuple[str,
 def find_exported(
     folder: Path, model: Optional[str], parameters: Optional[str], *, expected_kind: Optional[str] = None
 ) -> ExportedFolder:
-    """Open the static model whose files are named so; a name that is None follows the ranker's kind.
+    """Open the static model with files of these names; None stands for the name that the ranker's kind has.
 
     A `.pdmodel` that is not there, while its `.json` is, is taken as that (and the other way round), and said so.
     Raises `CheckpointError` for a file that is missing or another kind of ranker, `UsageError` for names that do not

@@ -46,7 +46,7 @@ class MakeTriplesOptions(LabelOptions):
 
 
 def group_by_query(pairs: Iterable[LabeledPair]) -> Groups:
-    """Return the pairs of each query, in the order in which queries and pairs first occur."""
+    """Group pairs by query; queries and pairs keep the order of the file."""
     groups: Groups = {}
     for pair in pairs:
         groups.setdefault(pair.query, []).append(pair)
@@ -54,7 +54,7 @@ def group_by_query(pairs: Iterable[LabeledPair]) -> Groups:
 
 
 def make_triples(pairs: Sequence[LabeledPair], per_positive: int, seed: int) -> Iterator[Triple]:
-    """Yield, for each title of one query, up to `per_positive` triples against titles with a lower label.
+    """Yield up to `per_positive` triples for each title of a query, against titles with a lower label.
 
     Titles are drawn without replacement, and by the seed and the query alone: neither the order of a file's queries
     nor what other queries it has changes them. A title that occurs with two labels is never paired with itself.
@@ -68,7 +68,7 @@ def make_triples(pairs: Sequence[LabeledPair], per_positive: int, seed: int) -> 
 
 
 def hold_out(queries: Sequence[str], share: float, seed: int) -> set[str]:
-    """Draw that share of the queries, at least one and never all; raises `DataError` for fewer than two."""
+    """Draw a share of the queries at random, at least one and never all; raises `DataError` for fewer than two."""
     if len(queries) < 2:
         raise DataError(f"{len(queries)} query: holding some out needs at least 2")
     count = min(max(round(share * len(queries)), 1), len(queries) - 1)
@@ -76,7 +76,7 @@ def hold_out(queries: Sequence[str], share: float, seed: int) -> set[str]:
 
 
 def run(options: MakeTriplesOptions) -> None:
-    """Read graded pairs, write triples (and held-out pairs), and say how many."""
+    """Read graded pairs, write triples (and held-out pairs), and print how many."""
     with output_free_for(options.output_file, options.dev_file):
         _run(options)
 

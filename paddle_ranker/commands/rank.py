@@ -24,7 +24,7 @@ class RankOptions(RankingOptions):
 
 
 def rank(options: RankOptions) -> None:
-    """Print the best `top_k` titles of every query, in the order in which the queries first stand in the file."""
+    """Print the best `top_k` titles of every query; queries keep the order of the file."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.scoring.by_query import rank_by_query
     from paddle_ranker.scoring.files import shown_probability

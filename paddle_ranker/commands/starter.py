@@ -64,7 +64,7 @@ class StarterOptions(Options):
 
 
 def make_starter(options: StarterOptions) -> Path:
-    """Make the encoder, or find it in the cache; return its folder.
+    """Return the encoder's folder, from the cache where it is there.
 
     Raises `DataError` for a corpus without text, `RankerError` where `output_dir` is there already.
     """
@@ -132,7 +132,7 @@ def _build(files: Sequence[Path], options: StarterOptions, folder: Path) -> None
 
 
 def _texts(files: Sequence[Path]) -> Iterator[str]:
-    """Yield every text of every column; a vocabulary needs no roles, so any data file serves."""
+    """Yield every text of every column: a vocabulary can be learned from any data file."""
     from paddle_ranker.data.formats import BadRow, read_rows
 
     for path in files:

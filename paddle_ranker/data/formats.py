@@ -34,7 +34,7 @@ Row = Union[list[str], dict[str, Any], BadRow]
 
 @dataclass(frozen=True)
 class FileFormat:
-    """How rows stand in a file; gzip around it is taken care of elsewhere.
+    """A file format: how it is recognised, read and written. Gzip around it is handled outside.
 
     is_in: tells of a file's lower-case name (without `.gz`) and first bytes whether it is in this format
     read: yields (number from 1, row) of a path, for messages, and its open stream
@@ -70,8 +70,8 @@ def _first(fits: Callable[[FileFormat], bool]) -> Optional[FileFormat]:
 def read_rows(path: str, separator: str = TAB) -> Iterator[tuple[int, Row]]:
     """Yield (number, row) of a file, numbered from 1; for text these are the numbers of its lines.
 
-    The format is told by content: gzip and Parquet by their magic numbers, JSON lines by the extension `.jsonl` or
-    by a first line that is a JSON object; everything else is text, with tabs between its columns or `separator`.
+    Content tells the format: gzip and Parquet by their magic numbers, JSON lines by the extension `.jsonl` or by a
+    first line that is a JSON object; everything else is text, with tabs between its columns or `separator`.
     Raises `DataError` for a file that is missing, a folder, damaged, or of a format not known here.
     """
     with _open(path) as stream:

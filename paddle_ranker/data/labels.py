@@ -12,15 +12,15 @@ LARGEST = 1000  # what is above it is a count, an id or a date; gains and grades
 
 
 class LabelError(Exception):
-    """Why a number is no label."""
+    """A number that is not a valid label, and why."""
 
 
 class FractionError(Exception):
-    """A fraction where a whole number should stand: the file is not what it is taken for, whatever its other rows."""
+    """A fraction in place of a whole number: the whole file may be of another role, so no row is skipped for it."""
 
 
 def number_of(value: Any) -> Optional[float]:
-    """Return a cell as a finite number, None where it is none."""
+    """Return a cell as a finite number; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
     if isinstance(value, str) and "_" in value:  # Python reads "1_0" as 10

@@ -51,7 +51,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Triple(Record):
-    """A query, a title that answers it, and one that answers it less; a teacher's logits of both, where it has them."""
+    """A query, a title that answers it, and one that answers it less; optionally a teacher's logits of both."""
 
     role = "training triples"
     layouts = (
@@ -67,7 +67,7 @@ class Triple(Record):
 
 @dataclass(frozen=True)
 class LabeledPair(Record):
-    """A query, a title, and how relevant it is: 0 is not at all, higher is more; a teacher's logit, where it has it."""
+    """A query, a title and its relevance: 0 is none, higher is more; optionally a teacher's logit."""
 
     role = "labelled pairs"
     layouts = (("query", "title", "label"), ("query", "title", "label", "teacher_score"))
@@ -99,7 +99,7 @@ class Text(Record):
 
 @dataclass(frozen=True)
 class TitleRow(Record):
-    """A title of a collection, with its number or name where the file has one."""
+    """A title of a collection, with its id where the file has one."""
 
     role = "titles"
     layouts = (("title",), ("id", "title"))
@@ -147,7 +147,7 @@ class _Layout:
 
 
 class RecordFile(Generic[T]):
-    """The records of a file, streamed anew by every `for` loop over it; of several files, of one after the other.
+    """The records of a file, or of several files in turn; every `for` loop streams them anew.
 
     Raises `DataError`, naming file, line and what was found, when the file is missing, empty or damaged, when a column
     is missing, and for a bad row: a wrong number of columns, undecodable bytes, an empty text, a label that is not
@@ -164,7 +164,7 @@ class RecordFile(Generic[T]):
         *,
         skip_bad_rows: bool = False,
     ) -> None:
-        """Open nothing yet; `rules` are a command's options, and `skip_bad_rows` alone stands for its like."""
+        """Open nothing yet. `rules` are a command's options; `skip_bad_rows` is for callers that have none."""
         self.path = os.fspath(path)
         self.kind = kind
         rules = rules or RowOptions(skip_bad_rows=skip_bad_rows)
@@ -319,7 +319,7 @@ class RecordFile(Generic[T]):
         return row[place] if isinstance(row, list) and place is not None and place < len(row) else None
 
     def _refuse_other_separator(self, row: Row, *, skipping: bool = False) -> None:
-        """Raise `DataError` where the first row is one cell that another separator makes a row of.
+        """Raise `DataError` where the first row is a single cell that another separator would split.
 
         With `skip_bad_rows` that is said where it is all there is: the first row alone may be the bad one.
         """
@@ -341,7 +341,7 @@ class RecordFile(Generic[T]):
 
 
 class _BadRowError(Exception):
-    """Why a row is not a record."""
+    """A row that is not a record, and why."""
 
 
 def read_records(

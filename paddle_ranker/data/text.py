@@ -1,4 +1,4 @@
-"""Lines and columns of text files, and what is no text.
+"""Lines and columns of text files; refuse binary data.
 
 Tab-separated text has no quoting: `"` is an ordinary character. Text with any other separator is read as Python's csv
 module does: a quoted cell may hold the separator and line ends.
@@ -35,7 +35,7 @@ EMPTY_LINE = BadRow("an empty line")
 
 
 def refuse_binary(path: str, name: str, start: bytes) -> None:
-    """Raise `DataError` where a file begins as no text does; its lower-case `name` may say that it is in a format."""
+    """Raise `DataError` for a file that begins with binary data; its lower-case `name` may suggest a format."""
     if _is_utf8(start):
         return
     named = next((what for ending, what in _NAMED.items() if name.endswith(ending)), None)
@@ -112,11 +112,11 @@ def separated_rows(path: str, stream: IO[bytes], separator: str) -> Iterator[tup
 
 
 class _BadLineError(Exception):
-    """Why a line is no text."""
+    """A line that is not text, and why."""
 
 
 class _CsvLines:
-    """Lines for the csv module; one that is no text ends the row, since a quote in it may begin or end a cell."""
+    """Lines for the csv module. An undecodable line ends the row: a quote in it may begin or end a cell."""
 
     def __init__(self, lines: Iterator[tuple[int, Union[str, BadRow]]]):
         self._lines = lines
@@ -135,7 +135,7 @@ class _CsvLines:
 
 
 def other_columns(line: str, separator: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield the separators other than `separator` that a line has, and the cells that each makes of it."""
+    """Yield the other separators that a line has, and the cells into which each splits it."""
     for other in {"\t": TAB, ",": ",", ";": ";", "|": "|"}.items():
         if other[1] != separator:
             with suppress(csv.Error):  # a quoted cell that goes on in the next line

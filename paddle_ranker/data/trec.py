@@ -37,7 +37,7 @@ Labels = dict[str, dict[str, int]]
 
 @dataclass(frozen=True)
 class Run:
-    """What a system returned: by query and document its score; its tag, and what was left out (`notes`)."""
+    """A run: scores by query and document, the system's tag, and what was left out (`notes`)."""
 
     run: Scores
     tag: str
@@ -46,14 +46,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Qrels:
-    """What was judged: by query and document its label; and what was left out (`notes`)."""
+    """Judgements: labels by query and document, and what was left out (`notes`)."""
 
     qrels: Labels
     notes: list[str]
 
 
 def _rows(path: str) -> Iterator[tuple[str, int, Row]]:
-    """Yield (file, number of the row in it, row) of a file, or of several one after the other."""
+    """Yield (file, row number, row) of one file or several in turn."""
     for file in paths_of(path):
         for number, row in read_rows(file):
             yield file, number, row
@@ -65,7 +65,7 @@ def _line(path: str, file: str, number: int) -> str:
 
 
 def is_run(path: str) -> bool:
-    """Say whether a file's first line is one of a TREC run."""
+    """Return whether a file's first line is one of a TREC run."""
     first = next((row for _, row in read_rows(path)), None)
     fields = _fields(first)
     return fields is not None and len(fields) == RUN_COLUMNS and _number(fields[4]) is not None

@@ -1,4 +1,4 @@
-"""Arrays that lie in files: some of their values are read at a time, and none stays in memory."""
+"""Arrays in memory-mapped files: read some values at a time, and keep none in memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _GAP = 16  # values that are read in vain rather than asking the system once mor
 
 
 def map_file(file: IO[bytes], dtype: np.dtype) -> np.memmap:
-    """Return all of an open file, which has a value at least, as an array [n] of `dtype`, read-only.
+    """Map an open, non-empty file as a read-only array [n] of `dtype`.
 
     It is an array like any other. But reading a value of a memory-mapped file can bring two megabytes around it into
     the process's memory (Linux maps as much as its cache holds in one piece), so `gather` reads the file itself.

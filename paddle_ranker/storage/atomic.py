@@ -83,7 +83,7 @@ def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
 
 
 def _full(folder: Path) -> Optional[int]:
-    """Return the error's number where a file has reached the size that files may have, or the disk is full."""
+    """Return EFBIG where a file has reached the limit on sizes, ENOSPC where the disk is full, else None."""
     most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     if most != resource.RLIM_INFINITY and max(sizes, default=0) >= most:
@@ -109,7 +109,7 @@ def made_once(target: Path) -> Iterator[bool]:
 
 
 def locked(path: Path, *, wait: bool) -> IO[str]:
-    """Return an open file that no other process has a lock on until it is closed; whoever has it may remove the file.
+    """Open a file and lock it until it is closed; its holder may remove it.
 
     Raises `BlockingIOError` where another has it and `wait` is not asked for, `RankerError` where it cannot be made.
     """
@@ -159,7 +159,7 @@ def new_file(target: Union[str, Path], mode: str = "w", **arguments: Any) -> Ite
 
 
 def check_writable(path: Union[str, Path]) -> None:
-    """Raise `DataError` where no file can be written, for commands to find out before they work for long."""
+    """Raise `DataError` for a path that cannot be written: commands check before long work."""
     if is_stream(path):
         if not (is_standard_output(path) or os.access(path, os.W_OK)):
             raise DataError(f"{path}: cannot be written to; name a file that can")
@@ -179,7 +179,7 @@ def point(link: Path, target: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> None:
-    """Let two folders change names: at once where the system can, else in two steps."""
+    """Exchange the names of two folders: atomically where the system can, else in steps."""
     here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
     if rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0:

@@ -1,4 +1,4 @@
-"""Digests, by which a file or a folder is known again, and a warning where two options name the same data."""
+"""Digests of files and folders, and a warning where two options name the same data."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ _DIGITS = 16
 
 
 def content_digest(path: Union[str, Path]) -> str:
-    """Return the first 16 digits of a file's SHA-256, of a folder's that of its files' names and digests.
+    """Return the first 16 digits of a file's SHA-256.
 
-    That of several files is one of their digests, in their order.
-
+    A folder's digest is made from its files' names and digests, that of several files from theirs in order.
     Raises `RankerError` for a file that cannot be read.
     """
     paths, found = paths_of(path), hashlib.sha256()
@@ -43,7 +42,7 @@ def content_digest(path: Union[str, Path]) -> str:
 
 
 def warn_of_same_data(files: Mapping[str, Optional[str]]) -> None:
-    """Print a warning for each two options that name one file, or files of one content; None names nothing.
+    """Print a warning for each two options that name the same file, or files of the same content.
 
     files: by the option's name without dashes, its file or files
     """

@@ -1,4 +1,4 @@
-"""Pictures, drawn by matplotlib into files that appear whole or not at all."""
+"""Draw pictures with matplotlib, into files that appear whole or not at all."""
 
 from __future__ import annotations
 

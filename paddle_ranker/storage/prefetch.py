@@ -1,4 +1,4 @@
-"""Prefetch: make the next items in a second thread while this one is busy with the last."""
+"""Prefetch: compute the next items in a second thread while this one works on the last."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WAIT = 2.0  # seconds for the thread to end: it may be waiting for a pipe
 
 @contextmanager
 def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[Iterator[T]]:
-    """Yield an iterator over `items`, which a second thread makes, at most `depth` of them before they are taken.
+    """Yield an iterator over `items` that a second thread computes, at most `depth` of them ahead.
 
         with prefetch(tokenized(chunks)) as items:
             for chunk in items:

@@ -1,8 +1,8 @@
-"""Outputs that are no regular files: devices, FIFOs, and this process's own open files under their names in `/dev`.
+"""Write to devices, FIFOs, and this process's own open files under their names in `/dev`.
 
 `-` is standard output; `./-` is a file of that name.
 
-A file of that kind cannot be replaced by another one without being destroyed, so what is meant for it goes into it.
+Such a file must not be replaced by another, so output goes into it directly.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ def is_standard_output(path: Union[str, Path]) -> bool:
 
 
 def output_free_for(*paths: Optional[str]) -> AbstractContextManager[object]:
-    """Return a block in which what is printed goes to standard error, where one of the files is standard output."""
+    """Return a context that prints to standard error where one of the files is standard output."""
     if any(path is not None and is_standard_output(path) for path in paths):
         return contextlib.redirect_stdout(sys.stderr)
     return contextlib.nullcontext()
 
 
 def open_stream(path: Union[str, Path], mode: str, **arguments: Any) -> IO[Any]:
-    """Open what `is_stream` for writing, as `open` does with `w` or `wb`; what stands in it is left alone."""
+    """Open a stream (see `is_stream`) for writing, in mode `w` or `wb`, without truncating it."""
     found = _open_file(path)
     if found is not None and found[0] == os.getpid():
         # The same open file and place in it, not the file anew from its beginning: the shell may have more to write.
@@ -64,7 +64,7 @@ def open_stream(path: Union[str, Path], mode: str, **arguments: Any) -> IO[Any]:
 
 @contextmanager
 def naming_the_file(path: Union[str, Path]) -> Iterator[None]:
-    """Give an error that says that a disk or a file is full the name of what was written."""
+    """Add the file's name to errors of a full disk or file."""
     try:
         yield
     except OSError as error:
@@ -74,7 +74,7 @@ def naming_the_file(path: Union[str, Path]) -> Iterator[None]:
 
 
 class _Counting(io.RawIOBase):
-    """A file that cannot be sought, and that knows all the same how much has been written: Parquet and PDF ask."""
+    """A file without seeking that counts the bytes written: Parquet and PDF ask for the position."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor, self._written = descriptor, 0

@@ -1,4 +1,4 @@
-"""Temporary folders that a kill leaves behind until the next start: each holds a lock as long as its process lives."""
+"""Temporary folders that survive a kill only until the next start: their process holds a lock on each."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _UNNAMED = "new_paddle_ranker_"  # until it is locked: what nobody has locked is
 
 
 class TemporaryFolder:
-    """A folder in the system's temporary one, for its owner alone; to be used in a `with`, or removed by `cleanup`.
+    """A folder in the system's temporary one, private to its user: a context manager, or removed by `cleanup`.
 
-    Made, it first removes those of this kind and user whose processes are gone. Their lock says so, not a process
-    number, which another process may have by then; what forked processes share is gone when all of them are.
+    Creating one first removes those whose processes are gone. The lock tells, not a process number, which another
+    process may have by then. Forked processes share a folder; it is removed when all of them are gone.
 
     Attributes: `name`, its path.
     """
@@ -52,7 +52,7 @@ class TemporaryFolder:
 
 
 def remove_abandoned() -> None:
-    """Remove the temporary folders of this user whose processes are gone; others', and other folders, stay."""
+    """Remove this user's temporary folders whose processes are gone."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError):  # it is another user's, or has gone meanwhile
             found = folder.lstat()

@@ -1,7 +1,6 @@
-"""Read files of folders that come from elsewhere: regular ones alone, of bounded size.
+"""Read files of untrusted folders: only regular files of bounded size.
 
-A pipe would be waited for, for ever, a device such as /dev/zero never ends, and a file that is mostly a hole states any
-size at all.
+A pipe would block for ever, a device such as /dev/zero never ends, and a sparse file can state any size.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def check_file(path: Path, most: int) -> int:
 
 
 def read_file(path: Path, most: int = TEXT_BYTES) -> bytes:
-    """Return what a file holds; raises as `check_file` does."""
+    """Return a file's bytes; raises as `check_file` does."""
     check_file(path, most)  # before it is opened: a device may do something then
     # It may be another one by now.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
@@ -39,7 +38,7 @@ def read_file(path: Path, most: int = TEXT_BYTES) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """Return what a file of JSON holds; raises as `read_file` does, and `ValueError` where it is no such file."""
+    """Parse a JSON file; raises as `read_file` does, and `ValueError` for invalid JSON."""
     try:
         return json.loads(read_file(path))
     except RecursionError:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import shutil
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from typing import Any
 
 import pytest
 
+from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.http.connection import HttpConnection
 from tests.live_service import SECONDS, LiveService, until
@@ -131,6 +136,9 @@ SMUGGLED = {
     "a length after a carriage return": (b"X: a\rContent-Length: %d" % len(REQUEST), b""),
     "an unknown coding": (b"Transfer-Encoding: xchunked", b""),
     "a coding after chunked": (b"Transfer-Encoding: chunked, identity", b"0\r\n\r\n"),
+    "a coding before chunked": (b"Transfer-Encoding: gzip, chunked", b"0\r\n\r\n"),
+    "a coding in a field before chunked": (b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked", b"0\r\n\r\n"),
+    "chunked twice": (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", b"0\r\n\r\n"),
     "two codings": (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity", b"0\r\n\r\n"),
     "a coding after a blank": (b"Transfer-Encoding : chunked", b"0\r\n\r\n"),
     "a folded coding": (b"Transfer-Encoding:\r\n chunked", b"0\r\n\r\n"),
@@ -155,6 +163,41 @@ def test_where_a_body_ends_is_never_guessed(live: LiveService, name: str) -> Non
     for upgrade in (b"Connection: Upgrade\r\nUpgrade: h2c\r\n", b"Connection: Upgrade\r\nUpgrade: websocket\r\n"):
         assert statuses_of(live, head[:-2] + upgrade + b"\r\n", body + REQUEST) == [400]
     assert live.service.calls == []
+
+
+CHUNKED = request(b"", b"Transfer-Encoding: chunked", length=False)
+HEADS = {
+    "100 fields": (request(BODY, *[b"X: a"] * 98), 200),  # with Host and Content-Length
+    "101 fields": (request(BODY, *[b"X: a"] * 99), 431),
+    "101 fields and an upgrade": (request(BODY, *[b"X: a"] * 97, *UPGRADES["h2c_alone"]), 431),
+    "a long target": (REQUEST.replace(PATH, PATH + b"?" + b"a" * 70_000), 431),
+    "a field without an end": (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 100_000, 431),
+    "blank lines without an end": (b"\r\n" * 50_000, 431),
+    "trailers": (CHUNKED + chunked(BODY)[:-2] + b"X: a\r\nY: b\r\n\r\n", 200),
+    "large trailers": (CHUNKED + chunked(BODY)[:-2] + (b"X: " + b"a" * 1000 + b"\r\n") * 70 + b"\r\n", 431),
+    "a trailer without an end": (CHUNKED + chunked(BODY)[:-2] + b"X: " + b"a" * 100_000, 431),
+    "a chunk's extension without an end": (CHUNKED + b"2;" + b"a" * 100_000, 431),
+    "no host": (REQUEST.replace(b"Host: x\r\n", b""), 400),
+    "no host, HTTP/1.0": (REQUEST.replace(b"Host: x\r\n", b"").replace(b"HTTP/1.1", b"HTTP/1.0"), 200),
+    "two hosts": (request(BODY, b"Host: x"), 400),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_and_its_trailers_are_within_limits(live: LiveService, name: str) -> None:
+    sent, status = HEADS[name]
+    assert statuses_of(live, sent) == [status]
+    assert statuses_of(live, REQUEST, sent) == [200, status]
+    assert len(live.service.calls) == (3 if status == 200 else 1)
+
+
+def test_half_a_head_is_of_the_budget(live: LiveService) -> None:
+    line, rest = REQUEST.split(b"\r\n", 1)
+    with connect(live, line + b"\r\nX: " + b"a" * 20_000) as connection:
+        until(lambda: live.budget.held > 15_000)
+        connection.sendall(b"\r\n" + rest)
+        assert statuses(connection.recv(65536)) == [200]
+        until(lambda: live.budget.held == 0)
 
 
 @pytest.mark.parametrize("target", [PATH, b"example.com:80"])
@@ -287,3 +330,115 @@ def test_who_leaves_is_noticed(live: LiveService, how: str) -> None:
                 connection.shutdown(socket.SHUT_WR)
     until(lambda: live.service.waiting == 0)
     assert live.service.cancelled == len(live.service.calls) == len(LEAVING)
+
+
+App = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+def answering(*messages: dict[str, Any]) -> App:
+    """Return an application that sends these messages, and expects that its client takes the whole answer."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["type"] == "http.request"
+        for message in messages:
+            await send(message)
+        if messages and not messages[-1].get("more_body"):
+            assert (await receive())["type"] == "http.disconnect"
+
+    return app
+
+
+def start(*headers: tuple[bytes, bytes], status: int = 200) -> dict[str, Any]:
+    return {"type": "http.response.start", "status": status, "headers": list(headers)}
+
+
+def part(body: bytes, more_body: bool = False) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": body, "more_body": more_body}
+
+
+def answers_of(app: App, sent: bytes) -> bytes:
+    """Return what a client is answered that sends this and closes its side."""
+
+    async def run() -> bytes:
+        connections = Connections(10)
+        make = partial(HttpConnection, app, ServeConfig(), connections)
+        server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
+        writer.write(sent)
+        writer.write_eof()
+        answer = await asyncio.wait_for(reader.read(), SECONDS)
+        writer.close()
+        server.close()
+        return answer
+
+    return asyncio.run(run())
+
+
+LENGTH = (b"content-length", b"4")
+ANSWERS: dict[str, tuple[App, bytes]] = {
+    "with a length": (answering(start(LENGTH), part(b"a", True), part(b"bcd")), b"content-length: 4||abcd"),
+    "in chunks": (
+        answering(start(), part(b"a" * 18, True), part(b"", True), part(b"b", True), part(b"")),
+        b"transfer-encoding: chunked||12|" + b"a" * 18 + b"|1|b|0||",
+    ),
+    "without a body": (answering(start(status=204), part(b"")), b""),
+    "that ends the connection": (answering(start(LENGTH, (b"connection", b"close")), part(b"abcd")), b"close||abcd"),
+    "that is none": (answering(), b"server's log\"}"),
+    "that is an error": (answering(part(b"abcd")), b"server's log\"}"),
+    "with a line break in its head": (answering(start((b"x", b"a\r\ny: b")), part(b"")), b"server's log\"}"),
+    "longer than it says": (answering(start(LENGTH), part(b"ab", True), part(b"cde")), b"content-length: 4||ab"),
+    "shorter than it says": (answering(start(LENGTH), part(b"ab", True), part(b"c")), b"content-length: 4||ab"),
+    "twice": (answering(start(LENGTH), part(b"abcd"), part(b"abcd")), b"content-length: 4||abcd"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_answer_is_framed_as_its_application_says(name: str) -> None:
+    app, wanted = ANSWERS[name]
+    sent = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    head, _, body = answers_of(app, sent).partition(b"\r\n\r\n")
+    status = int(head.split()[1])
+    assert status == (500 if b"log" in wanted else 204 if not wanted else 200)
+    assert (head + b"\r\n\r\n" + body).replace(b"\r\n", b"|").endswith(wanted or b"||")
+    assert head.count(b"\r\ndate: ") == (status != 500)
+    goes_on = name in ("with a length", "in chunks", "without a body", "twice")
+    twice = answers_of(app, sent + sent)
+    assert len(statuses(twice)) == (2 if goes_on else 1)
+
+
+def test_what_http_1_0_and_head_are_answered() -> None:
+    chunks = answering(start(), part(b"a", True), part(b"b"))
+    old = answers_of(chunks, b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" * 2)
+    assert old.endswith(b"connection: close\r\n\r\nab") and b"chunked" not in old
+    head = answers_of(answering(start(LENGTH), part(b"abcd")), b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+    assert head.count(b"content-length: 4\r\n") == 2 and head.endswith(b"\r\n\r\n") and b"abcd" not in head
+
+
+def test_an_answer_waits_for_a_client_that_does_not_keep_up() -> None:
+    size, parts = 1 << 20, 40
+    written = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(start())
+        for number in range(parts):
+            await send(part(bytes(size), more_body=True))
+            written.append(number)
+        await send(part(b""))
+
+    async def run() -> None:
+        make = partial(HttpConnection, app, ServeConfig(), Connections(10))
+        server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        while not written:
+            await asyncio.sleep(0.01)
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+        assert len(written) < parts  # what the system takes, and no more
+        found = 0
+        while found < size * parts:
+            found += len(await asyncio.wait_for(reader.read(1 << 20), SECONDS))
+        writer.close()
+        server.close()
+
+    asyncio.run(run())

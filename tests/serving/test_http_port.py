@@ -1,4 +1,4 @@
-"""The port of HTTP alone, `--http_port`: what the port of every protocol answers, served by uvicorn's own server."""
+"""The port of HTTP alone, `--http_port`: what the port of every protocol answers; its limits are in `test_server`."""
 
 from __future__ import annotations
 
@@ -29,24 +29,18 @@ ASKED = {"query": "深度学习", "documents": ["深度学习研究", "老年人
 class TwoPorts(Server):
     """A server with a port of HTTP alone, `http_port`."""
 
-    def __init__(self, server: Server):
-        super().__init__(server.command)
-        self.http_port = int(self.command.output.split("http://127.0.0.1:")[2].split()[0])
-
     def post(self, port: int, body: Any = None, path: str = "/v1/rerank", **headers: str) -> requests.Response:
         data = json.dumps(ASKED if body is None else body) if not isinstance(body, bytes) else body
         return requests.post(f"http://127.0.0.1:{port}{path}", data=data, headers=headers, timeout=SECONDS)
 
     def connect_http(self, data: bytes = b"") -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", self.http_port), timeout=SECONDS)
-        connection.sendall(data)
-        return connection
+        return self.connect(data, "http_port")
 
 
 @contextlib.contextmanager
 def two_ports(model: Path, folder: Path, *options: str, key: Optional[str] = None) -> Iterator[TwoPorts]:
     with serving(model, folder, "--http_port", "0", *options, key=key) as server:
-        yield TwoPorts(server)
+        yield TwoPorts(server.command)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Optional
 
@@ -42,7 +43,9 @@ class Server:
 
     def __init__(self, command: Started):
         self.command = command
-        self.port = int(command.output.split("http://127.0.0.1:")[1].split()[0])
+        # The port of every protocol; that of HTTP alone, where there is one.
+        self.port, *others = map(int, re.findall(r"http://127\.0\.0\.1:(\d+)", command.output))
+        self.http_port = others[0] if others else 0
 
     @property
     def pid(self) -> int:
@@ -57,8 +60,8 @@ class Server:
         text = get(self.port, "/metrics")[1]
         return sum(float(line.split()[-1]) for line in str(text).splitlines() if line.startswith(name))
 
-    def connect(self, data: bytes = b"") -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS)
+    def connect(self, data: bytes = b"", port: str = "port") -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", getattr(self, port)), timeout=SECONDS)
         connection.sendall(data)
         return connection
 
@@ -96,8 +99,17 @@ def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         "--request_bytes",
         "2000000",
     ]
-    with serving(model, tmp_path_factory.mktemp("server") / "run", *options, *LARGE) as one:
+    with serving(model, tmp_path_factory.mktemp("server") / "run", "--http_port", "0", *options, *LARGE) as one:
         yield one
+
+
+Connect = Callable[..., socket.socket]
+
+
+@pytest.fixture(params=["port", "http_port"])
+def connect(server: Server, request: pytest.FixtureRequest) -> Connect:
+    """Return what connects to either port of the server: HTTP has the same limits on both."""
+    return functools.partial(server.connect, port=request.param)
 
 
 def many(count: int = MANY) -> bytes:
@@ -142,26 +154,36 @@ def test_one_port_speaks_every_protocol_with_the_scores_of_the_ranker(server: Se
         assert f'ranker_requests_total{{outcome="ok",protocol="{protocol}"}}' in figures
 
 
-def test_a_head_that_does_not_come_is_not_waited_for(server: Server) -> None:
-    with server.connect(b"POST /v1/rerank HTTP/1.1\r\nHost:") as connection:
+def test_a_head_that_does_not_come_is_not_waited_for(server: Server, connect: Connect) -> None:
+    with connect(b"POST /v1/rerank HTTP/1.1\r\nHost:") as connection:
         assert read_all(connection).startswith(b"HTTP/1.1 408 ")
-    with server.connect(b"PR") as connection:
+    with connect() as connection:
         assert read_all(connection) == b""
-    with server.connect() as connection:
+    with server.connect(b"PR") as connection:  # of which protocol it is
         assert read_all(connection) == b""
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(server: Server) -> None:
-    with server.connect(b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{") as connection:
+def test_silent_connections_shut_nobody_out(server: Server, connect: Connect) -> None:
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(connect()) for _ in range(40)]
+        for connection in silent:
+            answer = read_all(connection)
+            assert answer == b"" or answer.startswith(b"HTTP/1.1 503 ")
+        with connect(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(connect: Connect) -> None:
+    with connect(b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{") as connection:
         assert read_all(connection).startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_connection_that_is_idle_is_closed(server: Server) -> None:
-    with server.connect(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
+def test_a_connection_that_is_idle_is_closed(connect: Connect) -> None:
+    with connect(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
         answered = read_all(connection)
     assert answered.startswith(b"HTTP/1.1 200 ")
     assert b"connection: close" not in answered.lower()
-    with server.connect(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
+    with connect(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
         connection.recv(65536)
         connection.sendall(b"\r\n")  # which begins no request
         assert read_all(connection) == b""
@@ -176,8 +198,8 @@ def test_a_connection_that_is_idle_is_closed(server: Server) -> None:
         b"GET /live HTTP/1.1\r\nA: " + b"a" * 20_000,
     ],
 )
-def test_a_head_that_is_too_large_is_refused(server: Server, head: bytes) -> None:
-    with server.connect(head) as connection:
+def test_a_head_that_is_too_large_is_refused(connect: Connect, head: bytes) -> None:
+    with connect(head) as connection:
         assert read_all(connection).startswith(b"HTTP/1.1 431 ")
 
 
@@ -187,24 +209,24 @@ def test_what_is_no_protocol_is_refused(server: Server) -> None:
     server.scores()
 
 
-def test_too_many_connections_are_told_so_and_the_others_go_on(server: Server) -> None:
+def test_too_many_connections_are_told_so_and_the_others_go_on(server: Server, connect: Connect) -> None:
     request = b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n"
     with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(server.connect(request)) for _ in range(24)]
+        held = [stack.enter_context(connect(request)) for _ in range(24)]
         for connection in held:
             assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
-        with server.connect(request) as refused:
+        with connect(request) as refused:
             answer = read_all(refused)
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"retry-after: 1" in answer
         upload = b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 1500000\r\n\r\n" + b" " * 1_500_000
-        with server.connect(upload) as refused:
+        with connect(upload) as refused:
             assert read_all(refused) == answer
         held[0].sendall(request)
         assert held[0].recv(65536).startswith(b"HTTP/1.1 200 ")
         # More than are refused at a time, some silent: the others wait until they are accepted, to be refused.
         answers = []
-        for refused in [server.connect(request if number % 50 else b"") for number in range(200)]:
+        for refused in [connect(request if number % 50 else b"") for number in range(200)]:
             answers.append(refused.recv(65536))
             refused.close()
     assert {found[:13] for found in answers} <= {
@@ -215,39 +237,39 @@ def test_too_many_connections_are_told_so_and_the_others_go_on(server: Server) -
     eventually(lambda: get(server.port, "/live")[0] == 200)
 
 
-def test_a_body_above_the_limit_is_refused_before_it_is_sent(server: Server) -> None:
-    with server.connect(b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n") as connection:
+def test_a_body_above_the_limit_is_refused_before_it_is_sent(connect: Connect) -> None:
+    with connect(b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n") as connection:
         assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
 
 
-def test_who_sends_all_of_a_large_body_hears_that_it_is_too_large(server: Server) -> None:
+def test_who_sends_all_of_a_large_body_hears_that_it_is_too_large(connect: Connect) -> None:
     body = b" " * 3_000_000
-    with server.connect(b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n" + body) as connection:
+    with connect(b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n" + body) as connection:
         answer = read_all(connection)
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert answer.count(b"HTTP/1.1") == 1
 
 
-def test_requests_in_one_packet_are_answered_in_order(server: Server) -> None:
+def test_requests_in_one_packet_are_answered_in_order(connect: Connect) -> None:
     requests = [b"GET /live HTTP/1.1\r\nHost: x\r\nX-Request-Id: r%d\r\n\r\n" % number for number in range(5)]
-    with server.connect(b"".join(requests)) as connection:
+    with connect(b"".join(requests)) as connection:
         answered = read_all(connection).lower()
     places = [answered.index(b"x-request-id: r%d" % number) for number in range(5)]
     assert places == sorted(places)
 
 
-def test_a_client_that_leaves_frees_its_work(server: Server) -> None:
+def test_a_client_that_leaves_frees_its_work(server: Server, connect: Connect) -> None:
     cancelled = 'ranker_requests_total{outcome="cancelled",protocol="rerank"}'
     before, cancelled_before = server.figure("ranker_pairs_total"), server.figure(cancelled)
-    with server.connect(many()):
+    with connect(many()):
         eventually(lambda: server.figure("ranker_queue_pairs") > 0)
     eventually(lambda: server.figure("ranker_queue_pairs") == 0)
     assert server.figure("ranker_pairs_total") - before < MANY
     assert server.figure(cancelled) - cancelled_before == 1
 
 
-def test_a_request_is_answered_although_the_next_one_does_not_come(server: Server) -> None:
-    with server.connect(many(3000) + b"GET /live HTTP/1.1\r\nHost:") as connection:
+def test_a_request_is_answered_although_the_next_one_does_not_come(connect: Connect) -> None:
+    with connect(many(3000) + b"GET /live HTTP/1.1\r\nHost:") as connection:
         answers = read_all(connection)
     assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200", b"408"]
 

@@ -18,15 +18,15 @@ _ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)")
 
 
 class ServerProcess:
-    """A server that runs. Attributes: `port`; `process`."""
+    """A server that runs. Attributes: `port`, the first of its `ports`; `process`."""
 
     def __init__(self, name: str, process: subprocess.Popen[str], log: Path) -> None:
         self.name, self.process, self._log = name, process, log
         assert process.stdout is not None
         for line in process.stdout:
-            found = _ADDRESS.search(line)
-            if found:
-                self.port = int(found.group(1))
+            self.ports = list(map(int, _ADDRESS.findall(line)))
+            if self.ports:
+                self.port = self.ports[0]
                 return
         raise RankerError(f"the server of {name} did not start: {self.said()[-500:].strip() or 'it said nothing'}")
 

@@ -148,16 +148,16 @@ def measure(options: CostOptions) -> int:
     """Start a server, attack it, print the table; return 1 where something cost too much."""
     costs: list[Cost] = []
     budget = ["--buffered_bytes", str(options.buffered_mb * _MEGABYTE), "--body_seconds", "30"]
-    with tempfile.TemporaryDirectory() as folder, started_server(Path(folder), *budget) as (process, port):
+    with tempfile.TemporaryDirectory() as folder, started_server(Path(folder), *budget) as (process, (port, http_port)):
         server = Server(process.pid, port)
         server.ask()
         for attack in attacks(int(options.unpacked_mb * _MEGABYTE)):
             run = lambda data=attack.data: send(port, data)  # noqa: E731
             costs.append(server.measure(attack.name, len(attack.data), attack.unpacked, run))
-        for protocol in ("http", "baidu_std"):
+        for name, one in (("http", port), ("http (--http_port)", http_port), ("baidu_std", port)):
             size = 4 * _MEGABYTE * options.connections
-            hold = lambda protocol=protocol: hold_half(port, protocol, options.connections)  # noqa: E731
-            costs.append(server.measure(f"half of many requests, {protocol}", size, size, hold))
+            hold = lambda name=name, one=one: hold_half(one, name.split()[0], options.connections)  # noqa: E731
+            costs.append(server.measure(f"half of many requests, {name}", size, size, hold))
         ended = process.poll() is not None
     print(_table(costs))
     failures = [cost.name for cost in costs if _is_too_much(cost, options)]

@@ -3,10 +3,11 @@
 python -m tests.robustness.fuzz_server [--address 127.0.0.1:8600] [--seconds 120] [--requests 100000] [--seed 0]
 
 Mutations of valid baidu_std frames, protobuf messages, HTTP requests, JSON bodies, forms, images and HTTP/2, and HTTP
-requests in the bodies of others, go to one port; without an address, to a server of this project's that is started on a
-tiny ranker and a tiny model of pairs of posts. A failure is an answer that is none, an internal error, a body that is
-taken for a request, a connection that neither answers nor ends, a good request that does not get its scores, an error
-in the started server's log, or a server that has ended. The exit status is 1 where there was one; --seed repeats a run.
+requests in the bodies of others, go to one port; without an address, to both ports of a server of this project's, which
+is started on a tiny ranker and a tiny model of pairs of posts. A failure is an answer that is none, an internal error,
+a body that is taken for a request, a connection that neither answers nor ends, a good request that does not get its
+scores, an error in the started server's log, or a server that has ended. The exit status is 1 where there was one;
+--seed repeats a run.
 """
 
 from __future__ import annotations
@@ -81,9 +82,9 @@ def fuzz(options: FuzzOptions) -> int:
         host, _, digits = options.address.rpartition(":")
         if not host or not digits.isdecimal():
             raise UsageError(f"--address {options.address}: give host:port")
-        return _report(_fuzz_at(host, int(digits), options, lambda: True))
-    with tempfile.TemporaryDirectory() as folder, started_server(Path(folder)) as (process, port):
-        tally = _fuzz_at("127.0.0.1", port, options, lambda: process.poll() is None)
+        return _report(_fuzz_at(host, [int(digits)], options, lambda: True))
+    with tempfile.TemporaryDirectory() as folder, started_server(Path(folder)) as (process, ports):
+        tally = _fuzz_at("127.0.0.1", ports, options, lambda: process.poll() is None)
         process.send_signal(signal.SIGTERM)
         try:
             status = process.wait(60)
@@ -103,8 +104,8 @@ def _errors(folder: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def started_server(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Start `python -m paddle_ranker serve` on two tiny models; yield its process and its port."""
+def started_server(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """Start `python -m paddle_ranker serve` on two tiny models; yield its process, its port and that of HTTP alone."""
     from tests.entailment_cases import write_model
     from tests.tiny import write_ranker
 
@@ -126,6 +127,8 @@ def started_server(folder: Path, *options: str) -> Iterator[tuple[subprocess.Pop
                 str(posts),
                 "--port",
                 "0",
+                "--http_port",
+                "0",
                 *patience,
                 *options,
             ],
@@ -137,24 +140,25 @@ def started_server(folder: Path, *options: str) -> Iterator[tuple[subprocess.Pop
     try:
         assert process.stdout is not None
         for line in process.stdout:
-            found = re.search(r"http://127\.0\.0\.1:(\d+)", line)
-            if found:
+            ports = list(map(int, re.findall(r"http://127\.0\.0\.1:(\d+)", line)))
+            if ports:
                 break
         else:
             said = (folder / _LOG).read_text(encoding="utf-8", errors="replace")
             raise RankerError(f"the server did not start: {said[-500:]}")
-        yield process, int(found.group(1))
+        yield process, ports
     finally:
         process.kill()
         process.wait()
 
 
-def _fuzz_at(host: str, port: int, options: FuzzOptions, is_alive: Callable[[], bool]) -> Tally:
+def _fuzz_at(host: str, ports: Sequence[int], options: FuzzOptions, is_alive: Callable[[], bool]) -> Tally:
+    port = ports[0]
     clients: list[ScoringClient] = [
         client(host, port, timeout=options.patience, retries=0) for client in (BaiduStdClient, HttpClient, GrpcClient)
     ]
     clients.append(PipelineClient(host, port, protocol="http", timeout=options.patience, retries=0))
-    reranker = RerankClient(host, port, timeout=options.patience, retries=0)
+    reranker = RerankClient(host, ports[-1], timeout=options.patience, retries=0)
     with contextlib.ExitStack() as stack:
         for client in (*clients, reranker):
             stack.enter_context(client)
@@ -174,7 +178,7 @@ def _fuzz_at(host: str, port: int, options: FuzzOptions, is_alive: Callable[[], 
                 raise ServerError(f"a good pair of posts got {judgment}, expected {judged}")
 
         async def run() -> Tally:
-            return await _Fuzzer(host, port, options, is_alive, good_ones).run()
+            return await _Fuzzer(host, ports, options, is_alive, good_ones).run()
 
         return asyncio.run(run())
 
@@ -196,9 +200,14 @@ class _Fuzzer:
     """To be made where an event loop runs, which Python 3.9 asks of its lock."""
 
     def __init__(
-        self, host: str, port: int, options: FuzzOptions, is_alive: Callable[[], bool], good_ones: Callable[[], None]
+        self,
+        host: str,
+        ports: Sequence[int],
+        options: FuzzOptions,
+        is_alive: Callable[[], bool],
+        good_ones: Callable[[], None],
     ) -> None:
-        self._host, self._port, self._options = host, port, options
+        self._host, self._ports, self._options = host, ports, options
         self._is_alive, self._good_ones = is_alive, good_ones
         self._makers = list(makers().items())
         self._numbers = itertools.count()
@@ -221,19 +230,17 @@ class _Fuzzer:
             name, make = self._makers[number % len(self._makers)]
             # Of the number alone: the same request again, whatever the order in which the answers came.
             data = make(random.Random(self._options.seed * 2**40 + number))
-            outcome = await self._send(data)
+            outcome = await self._send(self._ports[number // len(self._makers) % len(self._ports)], data)
             self._tally.counts[name][outcome] += 1
             if outcome not in ("answered", "closed"):
                 self._fail(f"request {number} ({name}): {outcome}; it begins {data[:120]!r}")
             if number % self._options.good_every == self._options.good_every - 1:
                 await self._check()
 
-    async def _send(self, data: bytes) -> str:
+    async def _send(self, port: int, data: bytes) -> str:
         """Send what is nearly a request on a connection of its own; return what came of it."""
         try:
-            reader, writer = await asyncio.wait_for(
-                asyncio.open_connection(self._host, self._port), self._options.patience
-            )
+            reader, writer = await asyncio.wait_for(asyncio.open_connection(self._host, port), self._options.patience)
         except (OSError, asyncio.TimeoutError) as error:
             return f"no connection ({error or type(error).__name__})"
         try:

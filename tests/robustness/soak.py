@@ -154,7 +154,7 @@ def _command(options: SoakOptions, model: Path, posts: Path) -> list[str]:
     limits = {"connections": CONNECTIONS, "queue_pairs": QUEUE_PAIRS, "pairs": PAIRS,
               "deadline_seconds": DEADLINE_SECONDS, "entailment_model": posts,
               "header_seconds": HEADER_SECONDS, "body_seconds": BODY_SECONDS, "workers": options.workers,
-              "cpu_threads": options.threads}  # fmt: skip
+              "cpu_threads": options.threads, "http_port": 0}  # fmt: skip
     return serve_command(model, *(part for name, value in limits.items() for part in (f"--{name}", str(value))))
 
 

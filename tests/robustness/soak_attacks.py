@@ -21,7 +21,7 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, Optional
 
@@ -197,13 +197,13 @@ ATTACKS: dict[str, Attack] = {
 }  # fmt: skip
 
 
-async def attack(port: int, pid: int, seed: int, wait: float, reload_every: float) -> None:
-    """Attack in turns, and reload now and then, for as long as the parent wants; print a line of JSON for each."""
+async def attack(ports: Sequence[int], pid: int, seed: int, wait: float, reload_every: float) -> None:
+    """Attack one port or the other, and reload now and then, as long as the parent wants; print JSON lines."""
     dice = random.Random(seed)
     last_reload = time.monotonic()
     while True:
         for name, one in ATTACKS.items():
-            print(json.dumps([name, await one(port, dice)]), flush=True)
+            print(json.dumps([name, await one(dice.choice(ports), dice)]), flush=True)
             await asyncio.sleep(wait)
         if time.monotonic() - last_reload >= reload_every:
             last_reload = time.monotonic()
@@ -217,7 +217,7 @@ class Attacker:
     def __init__(self, server: ServerProcess, seed: int, wait: float, reload_every: float):
         self.counts: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
-        numbers = map(str, (server.port, server.process.pid, seed, wait, reload_every))
+        numbers = map(str, (server.process.pid, seed, wait, reload_every, *server.ports))
         command = [sys.executable, "-m", "tests.robustness.soak_attacks", *numbers]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -245,4 +245,5 @@ class Attacker:
 
 
 if __name__ == "__main__":
-    asyncio.run(attack(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), float(sys.argv[5])))
+    pid, seed, wait, reload_every, *ports = sys.argv[1:]
+    asyncio.run(attack(list(map(int, ports)), int(pid), int(seed), float(wait), float(reload_every)))

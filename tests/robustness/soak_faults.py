@@ -6,6 +6,7 @@ Each returns what the server did wrong: nothing, where it went on.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -47,11 +48,12 @@ async def idle_connections(server: ServerProcess, questions: Sequence[Question])
 async def slow_clients(server: ServerProcess, questions: Sequence[Question]) -> list[str]:
     """Send heads and bodies a byte at a time, and read no answers: all are to be cut off, and delay nobody."""
     begin = http("/v1/rerank", b"{" * 1000)
-    slow = [asyncio.ensure_future(_send_slowly(server.port, begin[:40], begin[40:])) for _ in range(_SLOW // 2)]
     body = begin.index(b"\r\n\r\n") + 8
-    slow += [asyncio.ensure_future(_send_slowly(server.port, begin[:body], begin[body:])) for _ in range(_SLOW // 2)]
     large = json.dumps({"query": "a", "documents": ["b" * 50_000] * 100, "return_documents": True}).encode()
-    slow += [asyncio.ensure_future(_read_nothing(server.port, http("/v1/rerank", large))) for _ in range(_SLOW_READERS)]
+    ports = itertools.cycle(server.ports)
+    begun = [_send_slowly(next(ports), begin[:place], begin[place:]) for place in (40, body) for _ in range(_SLOW // 2)]
+    begun += [_read_nothing(next(ports), http("/v1/rerank", large)) for _ in range(_SLOW_READERS)]
+    slow = list(map(asyncio.ensure_future, begun))
     failures = await good_round(server.port, questions)
     kept = sum(not done for done in await asyncio.gather(*slow))
     if kept:

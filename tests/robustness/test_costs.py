@@ -23,6 +23,6 @@ def test_a_server_pays_little_for_expensive_requests(capsys: pytest.CaptureFixtu
     assert costs.main([*small, "--most_seconds", "20"]) == 0, capsys.readouterr().out
     printed = capsys.readouterr().out
     assert "failures: 0" in printed and "| wrong documents | " in printed
-    for protocol in ("http", "baidu_std"):
-        (line,) = (line for line in printed.splitlines() if f"half of many requests, {protocol} " in line)
+    for protocol in ("http", "http (--http_port)", "baidu_std"):
+        (line,) = (line for line in printed.splitlines() if f"half of many requests, {protocol} |" in line)
         assert " of 24 refused" in line and "| 0 of 24" not in line

@@ -45,7 +45,7 @@ def fuzz_against(answer: Answer, good_ones: Callable[[], None] = lambda: None, a
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         options = FuzzOptions(requests=30, connections=10, patience=0.3, seconds=60)
-        tally = await fuzz_server._Fuzzer("127.0.0.1", port, options, lambda: alive, good_ones).run()
+        tally = await fuzz_server._Fuzzer("127.0.0.1", [port], options, lambda: alive, good_ones).run()
         server.close()
         return tally
 

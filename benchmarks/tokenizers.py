@@ -19,9 +19,11 @@ from typing import Any, Optional
 from benchmarks.inputs import GradedPairsOptions, graded_pairs_and_vocabulary, parse_numbers
 from paddle_ranker.data.records import Pair, read_records
 from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_vocabulary
 from paddle_ranker.errors import DependencyError, UsageError
 from paddle_ranker.options import option, run_command
+from tests.tokenizer_oracles import TOKENIZERS
 
 _TRAINED_VOCAB_SIZE = 12_000
 
@@ -122,16 +124,16 @@ def _ways(folder: str, options: BenchmarkOptions) -> list[_Way]:
     ways = [_Way("PaddleNLP's ErnieTokenizer (Python)", lambda: paddle_encode, lambda encoded: encoded["input_ids"])]
     ways += _libraries_as_shipped(folder, length)
     for backend in ("builtin", "tokenizers", "fast_tokenizer"):
-        try:
-            encoder = PairEncoder.from_folder(folder, length, backend)
-        except DependencyError:
-            continue
-        ways.append(_Way(f"PairEncoder, backend {backend}", _always(encoder.encode), _pair_ids))
-    builtin = PairEncoder.from_folder(folder, length, "builtin")
+        with suppress(ImportError):
+            tokenizer = TOKENIZERS[backend](TokenizerFiles.read(Path(folder)))
+            encoder = PairEncoder.from_folder(folder, length)
+            encoder._tokenizer = tokenizer  # in place of the built-in one
+            ways.append(_Way(f"PairEncoder, backend {backend}", _always(encoder.encode), _pair_ids))
+    builtin = PairEncoder.from_folder(folder, length)
     ways += [
         _Way(
             "PairEncoder, backend builtin, with empty caches",
-            lambda: PairEncoder.from_folder(folder, length, "builtin").encode,
+            lambda: PairEncoder.from_folder(folder, length).encode,
             _pair_ids,
         ),
         _Way(

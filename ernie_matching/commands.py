@@ -12,7 +12,7 @@ COMMANDS.add(
 )
 COMMANDS.add(
     "predict-fast",
-    Command(f"{__package__}.predict_pairwise_fast", "what predict does, by a fast tokenizer library, or an error"),
+    Command(f"{__package__}.predict_pairwise_fast", "what predict does, by the fast tokenizer: the same one"),
 )
 BY_KIND["evaluate"].add(KIND, f"{__package__}.evaluate")
 BY_KIND["predict"].add(KIND, f"{__package__}.predict_pairwise")

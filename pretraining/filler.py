@@ -11,8 +11,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from paddle_ranker.encoding.tokenizers.backends import make_backend
-from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION
+from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, Tokenizer
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.model.config import read_config
@@ -67,7 +66,7 @@ class MaskFiller:
             self._files.token_to_id[self._files.special_tokens[f"{name}_token"]]
             for name in ("mask", "cls", "sep", "pad")
         )
-        _, self._backend = make_backend("auto", self._files)
+        self._tokenizer = Tokenizer(self._files)
         self._tokens = {token_id: token for token, token_id in self._files.token_to_id.items()}
 
     def fill(self, sentences: Sequence[str], top_k: int) -> list[Filled]:
@@ -94,7 +93,7 @@ class MaskFiller:
         parts = sentence.split(self.mask)
         if len(parts) == 1:
             raise DataError(f"{_short(sentence)}: has no {self.mask}; write {self.mask} where a word piece is missing")
-        ids, lengths = self._backend.encode(parts)
+        ids, lengths = self._tokenizer.encode(parts)
         row, start = [self._cls_id], 0
         for number, length in enumerate(lengths.tolist()):
             row += [self._mask_id] * (number > 0) + ids[start : start + length].tolist()

@@ -14,8 +14,7 @@ from typing import Any, Optional
 import numpy as np
 from tqdm import tqdm
 
-from paddle_ranker.encoding.tokenizers.backends import make_backend
-from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION
+from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, Tokenizer
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter, is_chinese
 from paddle_ranker.errors import CheckpointError, DataError, DependencyError, RankerError
@@ -75,7 +74,7 @@ def tokenised(corpus: Corpus, digests: list[str], files: TokenizerFiles, folder:
 
 
 def _write(folder: Path, corpus: Corpus, files: TokenizerFiles, starts: WordStarts) -> None:
-    _, backend = make_backend("auto", files)
+    tokenizer = Tokenizer(files)
     dtype = np.dtype(np.uint16 if files.vocab_size <= 1 << 16 else np.int32)
     unknown_id, unknown, total, document, documents = files.token_to_id[files.special_tokens["unk_token"]], 0, 0, 0, 0
     with (
@@ -86,7 +85,7 @@ def _write(folder: Path, corpus: Corpus, files: TokenizerFiles, starts: WordStar
     ):
         for chunk in _chunks(iter(corpus)):
             texts = [text for _, text in chunk]
-            ids, lengths = backend.encode(texts)
+            ids, lengths = tokenizer.encode(texts)
             ids_file.write(ids.astype(dtype).tobytes())
             starts_file.write(starts.of(texts, ids, lengths).tobytes())
             unknown += int((ids == unknown_id).sum())

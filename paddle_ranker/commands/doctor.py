@@ -64,8 +64,8 @@ OPTIONAL = (
     Package("scikit-learn", "import sklearn.linear_model", "the linear model to compare with"),
     Package("jieba", "import jieba", "BM25 over words"),
     Package("pyarrow", "import pyarrow.parquet", ".parquet files", "<22" if PYTHON < (3, 10) else "<20"),
-    Package("tokenizers", "import tokenizers", "Hugging Face's tokenizer, a backend"),
-    Package("fast-tokenizer-python", "import fast_tokenizer", "a backend", "==1.0.2", (3, 10)),
+    Package("tokenizers", "import tokenizers", "training of vocabularies"),
+    Package("fast-tokenizer-python", "import fast_tokenizer", "tests of the tokenizer", "==1.0.2", (3, 10)),
     Package("paddle-serving-client", "import paddle_serving_client", "Paddle Serving", "==0.9.0", (3, 9)),
     Package("paddle-serving-server", "import paddle_serving_server", "Paddle Serving", "==0.9.0", (3, 9)),
     Package("paddle-serving-app", "import paddle_serving_app", "Paddle Serving", "==0.9.0", (3, 9)),
@@ -161,13 +161,10 @@ def examine() -> list[Finding]:
     with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1)) as pool:
         probed = list(pool.map(probe_package, [*ESSENTIAL, *OPTIONAL]))
     facts = json.loads(probed[0][1] or "{}")  # Paddle's
-    working = [finding.name for finding, _ in probed if finding.status == "ok"]
     cpuinfo = read_cpuinfo()
     processor = processor_fields(cpuinfo)
     model = processor.get("model name") or platform.processor() or platform.machine()
     bf16 = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in processor.get("flags", "").split()]
-    backends = {"builtin": "", "tokenizers": "tokenizers", "fast_tokenizer": "fast-tokenizer-python"}
-    usable = [name for name, package in backends.items() if package in ("", *working)]
     known = "; ".join(f"{name}: paddlepaddle {one}, paddlenlp {two}" for name, (one, two) in STACKS.items())
     names = {versions: name for name, versions in STACKS.items()}
     stack = names.get((_version("paddlepaddle"), _version("paddlenlp")), f"other (tried together: {known})")
@@ -185,7 +182,7 @@ def examine() -> list[Finding]:
         Finding("machine", "memory", "ok", _memory()),
         Finding("machine", "devices", "ok" if facts else "missing", facts.get("devices", "unknown without Paddle")),
         _math_library(cpuinfo),
-        Finding("fast paths", "fast tokenizer", "on", f"backends: {', '.join(usable)}"),
+        Finding("fast paths", "fast tokenizer", "on", "built in"),
         Finding("fast paths", "oneDNN", *onednn),
         Finding("fast paths", "bf16", "on" if bf16 else "off", ", ".join(bf16) or "not in this processor"),
         *(finding for finding, _ in probed if not finding.essential),

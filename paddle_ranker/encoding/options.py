@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from paddle_ranker.encoding import POOLINGS, TOP_K
-from paddle_ranker.encoding.tokenizers.backends import BACKENDS
+from paddle_ranker.encoding import POOLINGS, TOKENIZER_NAMES, TOP_K
 from paddle_ranker.options import Options, option
 
 
@@ -15,7 +14,10 @@ class TokenizerOptions(Options):
     """What every command accepts that turns text into ids."""
 
     tokenizer: str = option(
-        "auto", help="what turns text into ids; all give the same, auto is the fastest", choices=BACKENDS, shared=True
+        "auto",
+        help="accepted as before: each name stands for the built-in tokenizer, which gives the ids of all of them",
+        choices=TOKENIZER_NAMES,
+        shared=True,
     )
 
 

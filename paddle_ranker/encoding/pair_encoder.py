@@ -12,6 +12,7 @@ from typing import Protocol, Union
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.encoding import TOKENIZER_NAMES
 from paddle_ranker.encoding.columns import (
     Columns,
     EncodedPairs,
@@ -20,7 +21,7 @@ from paddle_ranker.encoding.columns import (
     offsets_of,
     ragged_positions,
 )
-from paddle_ranker.encoding.tokenizers.backends import make_backend
+from paddle_ranker.encoding.tokenizers.builtin import Tokenizer
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.errors import CheckpointError, InputError, UsageError
 
@@ -67,7 +68,11 @@ class PairEncoder:
     `backend` (what turns words into ids), `truncated`.
     """
 
+    backend = "builtin"
+
     def __init__(self, files: TokenizerFiles, max_seq_length: int, backend: str = "auto") -> None:
+        if backend not in TOKENIZER_NAMES:
+            raise UsageError(f"unknown tokenizer backend {backend!r}: choose from {', '.join(TOKENIZER_NAMES)}")
         if max_seq_length < _SHORTEST_PAIR:
             raise UsageError(
                 f"max_seq_length {max_seq_length}: must be at least {_SHORTEST_PAIR}, "
@@ -76,8 +81,8 @@ class PairEncoder:
         self.max_seq_length = max_seq_length
         self.vocab_size = files.vocab_size
         self.truncated = 0
-        self.backend, self._backend = make_backend(backend, files)
         self._files = files
+        self._tokenizer = Tokenizer(files)
         self._truncated_lock = threading.Lock()
         self.pad_id = self._special_id("pad_token")
         self.cls_id = self._special_id("cls_token")
@@ -90,9 +95,8 @@ class PairEncoder:
     ) -> PairEncoder:
         """Load `vocab.txt` and the optional `tokenizer_config.json` and `special_tokens_map.json` of `folder`.
 
-        `backend`: auto (the fastest), builtin, tokenizers, fast_tokenizer or python (PaddleNLP's own classes).
-        Raises `CheckpointError` for unusable files, `DependencyError` for a backend that is not installed, `UsageError`
-        for an unknown backend or a `max_seq_length` below 5.
+        `backend`: one of `TOKENIZER_NAMES`, which all stand for the built-in tokenizer. Raises `CheckpointError` for
+        unusable files, `UsageError` for another name or a `max_seq_length` below 5.
         """
         return cls(TokenizerFiles.read(Path(folder)), max_seq_length, backend)
 
@@ -156,12 +160,12 @@ class PairEncoder:
             dtype=np.int64,
             count=2 * len(queries),
         )
-        flat, text_lengths = self._backend.encode(list(index_of))
+        flat, text_lengths = self._tokenizer.encode(list(index_of))
         return flat, text_lengths, places[: len(queries)], places[len(queries) :]
 
     def encode_single(self, texts: Sequence[str]) -> EncodedTexts:
         """Encode single texts as `[CLS] text [SEP]`, cut at their end to `max_seq_length`; `truncated` counts them."""
-        flat, text_lengths = self._backend.encode(texts)
+        flat, text_lengths = self._tokenizer.encode(texts)
         kept = np.minimum(text_lengths, self.max_seq_length - SPECIAL_TOKENS_A_TEXT)
         self._count_truncated(kept < text_lengths)
         offsets = offsets_of(kept + SPECIAL_TOKENS_A_TEXT)
@@ -182,7 +186,7 @@ class PairEncoder:
 
     def encode_texts(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Return the ids of each text, [length] int32, whole and without special tokens."""
-        flat, lengths = self._backend.encode(texts)
+        flat, lengths = self._tokenizer.encode(texts)
         offsets = offsets_of(lengths).tolist()
         return [flat[start:end] for start, end in zip(offsets, offsets[1:])]
 

@@ -13,14 +13,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from paddle_ranker.encoding.tokenizers.backends import BACKENDS, make_backend
-from paddle_ranker.encoding.tokenizers.builtin import CachedWords, WordPiece, _WordCache
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.encoding.tokenizers.builtin import Tokenizer, WordPiece, _WordCache
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
 from paddle_ranker.encoding.unicode.table import kind_of_category, unicode_table
-from paddle_ranker.errors import CheckpointError, DependencyError, UsageError
+from paddle_ranker.errors import CheckpointError, UsageError
 from tests.conftest import run_python
-from tests.tokenizer_cases import FAST_BACKENDS, NASTY_TEXTS, SPECIAL
+from tests.tokenizer_cases import FAST_TOKENIZERS, NASTY_TEXTS, SPECIAL
+from tests.tokenizer_oracles import TOKENIZERS, PaddlePython
 
 # Blocks whose characters are all treated alike: ideographs, syllables, private use, unassigned.
 UNIFORM = (
@@ -53,8 +54,8 @@ def make_files(folder: Path, tokens: Sequence[str], config: Any = None) -> Token
     return TokenizerFiles.read(folder)
 
 
-def rows_of(backend: Any, texts: Sequence[str]) -> list[list[int]]:
-    ids, lengths = backend.encode(texts)
+def rows_of(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    ids, lengths = tokenizer.encode(texts)
     iterator = iter(ids.tolist())
     return [[next(iterator) for _ in range(length)] for length in lengths.tolist()]
 
@@ -175,52 +176,44 @@ def test_special_tokens_come_from_either_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.unit
-def test_backends_and_what_to_do_where_one_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = make_files(tmp_path, SPECIAL)
-    assert set(BACKENDS) == {"auto", "builtin", "tokenizers", "fast_tokenizer", "python"}  # all are tested here
-    name, backend = make_backend("auto", files)
-    assert name == "builtin" and isinstance(backend, CachedWords)
-    with pytest.raises(UsageError, match="choose from auto, builtin"):
-        make_backend("quick", files)
-    for name, package, hint in (
-        ("tokenizers", "tokenizers", "pip install tokenizers"),
-        ("fast_tokenizer", "fast_tokenizer", "pip install fast-tokenizer-python"),
-        ("python", "paddlenlp.transformers", "pip install paddlenlp"),
-    ):
-        monkeypatch.setitem(sys.modules, package, None)  # makes the import fail
-        monkeypatch.setitem(sys.modules, package.split(".")[0], None)
-        with pytest.raises(DependencyError, match=hint):
-            make_backend(name, files)
+def test_every_name_stands_for_the_builtin_tokenizer(tmp_path: Path) -> None:
+    make_files(tmp_path, [*SPECIAL, "机", "note", "##10"])
+    expected = [1, 6, 7, 2, 5, 2]
+    for name in ("auto", "builtin", "tokenizers", "fast_tokenizer", "python"):
+        encoder = PairEncoder.from_folder(tmp_path, 16, name)
+        assert encoder.encode(["Note10"], ["机"])[0].tolist() == expected
+        assert encoder.backend == "builtin"
+    with pytest.raises(UsageError, match="'quick': choose from auto, builtin, tokenizers, fast_tokenizer, python"):
+        PairEncoder.from_folder(tmp_path, 16, "quick")
 
 
 @pytest.mark.unit
-def test_the_default_backend_imports_no_heavy_package() -> None:
+def test_the_tokenizer_imports_no_heavy_package() -> None:
     heavy = "('paddle', 'paddlenlp', 'tokenizers', 'fast_tokenizer')"
     code = f"import sys, paddle_ranker.encoding.pair_encoder; print([n for n in {heavy} if n in sys.modules])"
     assert run_python(code) == "[]\n"
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize("name", FAST_BACKENDS)
-def test_backends_by_hand(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", FAST_TOKENIZERS)
+def test_ids_by_hand(tmp_path: Path, name: str) -> None:
     tokens = [*SPECIAL, "[", "]", "cls", "机", "note", "##10", "＋", "д", "##д", "##x", "w"]
-    backend = make_backend(name, make_files(tmp_path, tokens))[1]
+    tokenizer = TOKENIZERS[name](make_files(tmp_path, tokens))
     texts = ["Note10＋机", "", "[CLS]", "机器", "д" * 100, "д" * 101, "w x ##10", "10"]
     expected = [[9, 10, 11, 8], [], [5, 7, 6], [8, 4], [12] + [13] * 99, [4], [15, 4, 4, 4, 4], [4]]
-    assert rows_of(backend, texts) == expected
-    assert rows_of(backend, []) == []
+    assert rows_of(tokenizer, texts) == expected
+    assert rows_of(tokenizer, []) == []
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize("name", FAST_BACKENDS)
-def test_backends_can_be_shared_by_threads(tmp_path: Path, name: str) -> None:
+def test_threads_can_share_a_tokenizer(tmp_path: Path) -> None:
     files = make_files(tmp_path, [*SPECIAL, *"abcdefgh", *(f"##{c}" for c in "abcdefgh")])
     generator = random.Random(3)
     texts = [" ".join("".join(generator.choices("abcdefghi", k=5)) for _ in range(8)) for _ in range(400)]
-    expected = rows_of(make_backend(name, files)[1], texts)
-    backend = make_backend(name, files)[1]
+    expected = rows_of(Tokenizer(files), texts)
+    tokenizer = Tokenizer(files)
     with ThreadPoolExecutor(6) as pool:
-        parts = [pool.submit(rows_of, backend, texts[i : i + 20]) for _ in range(6) for i in range(0, 400, 20)]
+        parts = [pool.submit(rows_of, tokenizer, texts[i : i + 20]) for _ in range(6) for i in range(0, 400, 20)]
     assert [row for part in parts for row in part.result()] == expected * 6
 
 
@@ -289,15 +282,15 @@ def every(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     pieces = sorted({char for kept_char in kept for word in splitter.split(kept_char) for char in word} | {*"ab"})
     files = make_files(tmp_path_factory.mktemp("every"), [*SPECIAL, *pieces, *(f"##{char}" for char in pieces)])
     texts = [" ".join(f"{char} a{char}b" for char in kept[i : i + 256]) for i in range(0, len(kept), 256)]
-    reference = make_backend("python", files)[1]
+    reference = PaddlePython(files)
     expected = rows_of(reference, texts)
     assert max(map(max, expected)) > len(pieces)
     return EveryCharacter(texts, files, expected, rows_of(reference, NASTY_TEXTS))
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("name", FAST_BACKENDS)
+@pytest.mark.parametrize("name", FAST_TOKENIZERS)
 def test_ids_equal_paddlenlp_for_every_character(every: EveryCharacter, name: str) -> None:
-    fast = make_backend(name, every.files)[1]
+    fast = TOKENIZERS[name](every.files)
     assert [i for i, row in enumerate(rows_of(fast, every.texts)) if row != every.expected[i]] == []
     assert rows_of(fast, NASTY_TEXTS) == every.nasty

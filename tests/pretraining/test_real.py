@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paddle_ranker.encoding.tokenizers.backends import make_backend
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from pretraining import train_tokenizer
 from pretraining.corpus import Corpus
 from pretraining.packing import pack
 from pretraining.token_store import digests_of, tokenised
+from tests.tokenizer_oracles import HuggingFace
 
 pytestmark = [pytest.mark.real_data, pytest.mark.parity]
 
@@ -26,8 +26,7 @@ def test_a_real_corpus_becomes_full_sequences(real_data: Path, tmp_path: Path) -
     assert len(store) == 19_595
     assert store.facts["unknown"] <= 1  # every character is in the vocabulary; one word has over 100
     texts = [text for _, text in Corpus([path])]
-    _, reference = make_backend("tokenizers", files)
-    ids, lengths = reference.encode(texts)
+    ids, lengths = HuggingFace(files).encode(texts)
     np.testing.assert_array_equal(store.ids, ids)
     np.testing.assert_array_equal(np.diff(store.offsets), lengths)
 

@@ -1,4 +1,4 @@
-"""The default backend: WordPiece with two dictionaries that the interpreter looks up in C, of characters and words."""
+"""WordPiece with two dictionaries that the interpreter looks up in C: of characters, and of words."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class _WordCache(dict[str, bytes]):
         return ids
 
 
-class CachedWords:
-    """`builtin`: a table of characters and a cache of words, both dictionaries that the interpreter looks up in C."""
+class Tokenizer:
+    """Texts to ids, without special tokens; may be called from several threads at once."""
 
     def __init__(self, files: TokenizerFiles) -> None:
         self._normalize = WordSplitter(files.rules).normalize
@@ -40,6 +40,7 @@ class CachedWords:
         ).__getitem__
 
     def encode(self, texts: Sequence[str]) -> FlatIds:
+        """Return the ids of `texts`."""
         normalize, ids_of_word = self._normalize, self._ids_of_word
         rows = [b"".join(map(ids_of_word, normalize(text).split())) for text in texts]
         lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)) // np.dtype(np.int32).itemsize
@@ -81,10 +82,3 @@ class WordPiece:
 
 # Ids of all texts, one after another, [total] int32; tokens of each text, [n] int64.
 FlatIds = tuple[NDArray[np.int32], NDArray[np.int64]]
-
-
-def flatten(rows: Sequence[Sequence[int]]) -> FlatIds:
-    """Join the ids of each text."""
-    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-    flat = np.fromiter((i for row in rows for i in row), dtype=np.int32, count=int(lengths.sum()))
-    return flat, lengths

@@ -1,7 +1,7 @@
-"""Backends over other people's libraries: the reference, and the two fast ones, with the ids of the reference.
+"""The tokenizer by other people's libraries: PaddleNLP's classes, which say what its ids are, and two fast libraries.
 
-Both fast libraries split symbols unlike the reference, and carry Unicode tables of another version than Python's, so
-they are handed words that are split already.
+The fast ones split symbols unlike PaddleNLP, and carry Unicode tables of another version than Python's, so they are
+handed words that are split already. Each raises `ImportError` where its package is not installed.
 """
 
 from __future__ import annotations
@@ -9,22 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from paddle_ranker.encoding.tokenizers.builtin import MAX_WORD_CHARACTERS, FlatIds, flatten
+import numpy as np
+
+from paddle_ranker.encoding.tokenizers.builtin import MAX_WORD_CHARACTERS, FlatIds, Tokenizer
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter
-from paddle_ranker.errors import DependencyError
 
 
 class HuggingFace:
-    """`tokenizers`: our word splitting, then the WordPiece of Hugging Face's library."""
+    """Our word splitting, then the WordPiece of Hugging Face's tokenizers."""
 
     def __init__(self, files: TokenizerFiles) -> None:
-        try:
-            from tokenizers import Tokenizer, models, pre_tokenizers
-        except ImportError as error:
-            raise DependencyError(
-                f"the backend tokenizers needs its package ({error}): pip install tokenizers"
-            ) from None
+        from tokenizers import Tokenizer, models, pre_tokenizers
+
         self._normalize = WordSplitter(files.rules).normalize
         wordpiece: Any = models.WordPiece
         self._tokenizer = Tokenizer(
@@ -38,20 +35,15 @@ class HuggingFace:
 
     def encode(self, texts: Sequence[str]) -> FlatIds:
         encodings = self._tokenizer.encode_batch_fast(list(map(self._normalize, texts)), add_special_tokens=False)
-        return flatten([encoding.ids for encoding in encodings])
+        return _flatten([encoding.ids for encoding in encodings])
 
 
 class PaddleFast:
-    """`fast_tokenizer`: our word splitting, then the WordPiece of Paddle's library."""
+    """Our word splitting, then the WordPiece of Paddle's FastTokenizer."""
 
     def __init__(self, files: TokenizerFiles) -> None:
-        try:
-            from fast_tokenizer import Tokenizer, models, normalizers, pretokenizers
-        except ImportError as error:
-            raise DependencyError(
-                f"the backend fast_tokenizer needs its package ({error}): pip install fast-tokenizer-python "
-                "(Python 3.10 or older)"
-            ) from None
+        from fast_tokenizer import Tokenizer, models, normalizers, pretokenizers
+
         self._normalize = WordSplitter(files.rules).normalize
         self._tokenizer = Tokenizer(
             models.WordPiece(
@@ -68,20 +60,18 @@ class PaddleFast:
 
     def encode(self, texts: Sequence[str]) -> FlatIds:
         encodings = self._tokenizer.encode_batch(list(map(self._normalize, texts)), add_special_tokens=False)
-        return flatten([encoding.ids for encoding in encodings])
+        return _flatten([encoding.ids for encoding in encodings])
 
 
 class PaddlePython:
-    """`python`: PaddleNLP's own classes, the reference for every other backend.
+    """PaddleNLP's own classes, the reference for all.
 
     They ask Python what a character is: those that Unicode's version there and the toolkit's do not both know differ.
     """
 
     def __init__(self, files: TokenizerFiles) -> None:
-        try:
-            from paddlenlp.transformers import BasicTokenizer, WordpieceTokenizer
-        except ImportError as error:
-            raise DependencyError(f"the backend python needs PaddleNLP ({error}): pip install paddlenlp") from None
+        from paddlenlp.transformers import BasicTokenizer, WordpieceTokenizer
+
         self._do_lower_case = files.rules.do_lower_case
         self._basic = BasicTokenizer(
             do_lower_case=files.rules.do_lower_case,
@@ -92,10 +82,22 @@ class PaddlePython:
         self._token_to_id = files.token_to_id
 
     def encode(self, texts: Sequence[str]) -> FlatIds:
-        return flatten([self._ids(text) for text in texts])
+        return _flatten([self._ids(text) for text in texts])
 
     def _ids(self, text: str) -> list[int]:
         if self._do_lower_case:  # one character at a time, as PretrainedTokenizer.tokenize does first
             text = "".join(char.lower() for char in text)
         words = self._basic.tokenize(text)
         return [self._token_to_id[piece] for word in words for piece in self._wordpiece.tokenize(word)]
+
+
+TOKENIZERS: dict[str, Any] = {
+    "builtin": Tokenizer, "tokenizers": HuggingFace, "fast_tokenizer": PaddleFast, "python": PaddlePython
+}  # fmt: skip
+
+
+def _flatten(rows: Sequence[Sequence[int]]) -> FlatIds:
+    """Join the ids of each text."""
+    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    flat = np.fromiter((i for row in rows for i in row), dtype=np.int32, count=int(lengths.sum()))
+    return flat, lengths

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from benchmarks.fold_runs import LINEAR, FoldRunOptions, Harness
 from benchmarks.harness.figures import format_table, write_report
 from benchmarks.harness.quality import SHOWN, compare, print_comparison, report
-from benchmarks.inputs import parse_numbers
+from benchmarks.pretrained import LINEAR, FoldRunOptions, Systems
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import option, run_command
@@ -25,7 +24,7 @@ from paddle_ranker.options import option, run_command
 
 @dataclass(frozen=True)
 class Change:
-    """A line of the ablation: two systems of `benchmarks.fold_runs` that differ in one thing."""
+    """A line of the ablation: two systems of `benchmarks.pretrained` that differ in one thing."""
 
     what: str
     with_it: str
@@ -58,15 +57,14 @@ def run(options: AblationOptions) -> None:
     for name in chosen:
         if name not in CHANGES:
             raise UsageError(f"--changes {name}: choose from {', '.join(CHANGES)}")
-    seeds = parse_numbers(options.seeds, "seeds")
     changes = [CHANGES[name] for name in chosen]
-    runtime.prepare_command(options.threads)
+    seeds = options.begin()
     runtime.select_device("cpu")
     names = dict.fromkeys(name for change in changes for name in (change.without, change.with_it))
     with tempfile.TemporaryDirectory() as work:
-        harness = Harness(options, Path(work))
-        systems = {name: harness.run(name, seeds) for name in names}
-    queries, labels = [pair.query for pair in harness.measured], [pair.label for pair in harness.measured]
+        rows_of = Systems(options, Path(work))
+        systems = {name: rows_of.run(name, seeds) for name in names}
+    queries, labels = rows_of.harness.queries, rows_of.harness.labels
 
     head = (f"{options.data}, {options.protocol}, from {Path(options.model).name}: {len(queries):,} pairs of "
             f"{len(set(queries)):,} queries")  # fmt: skip

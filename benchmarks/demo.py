@@ -17,22 +17,28 @@ from typing import Optional
 
 import numpy as np
 
-from benchmarks.baselines import Baseline, NgramLogistic
 from benchmarks.harness.figures import Goal, format_table, write_report
 from benchmarks.harness.quality import mean_auc, print_comparison, report
-from benchmarks.harness.runs import QualityOptions, Run, RunStore, System, file_digest
-from benchmarks.inputs import ROOT, parse_numbers
+from benchmarks.harness.runs import (
+    LEXICAL,
+    QualityOptions,
+    Run,
+    RunStore,
+    System,
+    chosen_systems,
+    file_digest,
+    fit_baseline,
+    score_file,
+)
+from benchmarks.inputs import ROOT
 from benchmarks.script_commands import arguments_after, script_commands
-from paddle_ranker import runtime
 from paddle_ranker.data.records import LabeledPair, Triple, read_records, write_records
-from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.lexical import BM25, LexicalLogistic
+from paddle_ranker.errors import DataError
 from paddle_ranker.options import option, parse_options, run_command
-from paddle_ranker.storage.atomic import check_writable
 
 SCRIPT = ROOT / "scripts" / "train_pairwise.sh"
 TRAIN, DEV, KINDS = "sort/train_pairwise.csv", "sort/dev_pairwise.csv", "sort/dev_kinds.csv"
-BASELINES = ("bm25_words", "bm25_bigrams", "ngrams", "features")
+BASELINES = tuple(LEXICAL)
 SHUFFLES = ("shuffled", "shuffled, mirrored")
 SYSTEMS = ",".join([*BASELINES, "shuffled", "ranker"])
 GOAL_AUC, GOAL_AHEAD = 0.90, 0.15
@@ -94,9 +100,6 @@ def train_as_the_script(data: Path, system: str, seed: int, recipe: str, folder:
     """
     from ernie_matching.train_pairwise import TrainPairwiseOptions, train
     from paddle_ranker.commands.starter import StarterOptions, make_starter
-    from paddle_ranker.evaluation.evaluate import EvaluationSet
-    from paddle_ranker.model.kinds import load_ranker
-    from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 
     commands = [
         [argument.replace(str(ROOT / "datasets"), str(data)) for argument in command]
@@ -121,23 +124,16 @@ def train_as_the_script(data: Path, system: str, seed: int, recipe: str, folder:
     began = time.perf_counter()
     train(parse_options(TrainPairwiseOptions, arguments, "train_pairwise.py", ""))
     seconds = time.perf_counter() - began
-    parts = load_ranker(folder / "ranker" / "last")
-    return EvaluationSet(data / DEV, parts.pair_encoder, 64).logits(DygraphEngine(parts.network)), seconds
+    return score_file(folder / "ranker" / "last", data / DEV), seconds
 
 
 def train_baseline(name: str, data: Path) -> Run:
     """Fit a lexical baseline on the pairs of the training triples, and score the dev file."""
-    baselines: dict[str, Baseline] = {
-        "bm25_words": BM25("jieba"), "bm25_bigrams": BM25("bigram"), "ngrams": NgramLogistic(),
-        "features": LexicalLogistic(),
-    }  # fmt: skip
     triples, dev = read_records(data / TRAIN, Triple), read_records(data / DEV, LabeledPair)
-    pairs = [(t.query, title, label) for t in triples for title, label in ((t.title, 1.0), (t.neg_title, 0.0))]
-    queries, titles, labels = zip(*pairs)
-    began = time.perf_counter()
-    baselines[name].fit(queries, titles, labels)
-    seconds = time.perf_counter() - began
-    return baselines[name].score([pair.query for pair in dev], [pair.title for pair in dev]), seconds
+    pairs = [
+        LabeledPair(t.query, title, label) for t in triples for title, label in ((t.title, 1.0), (t.neg_title, 0.0))
+    ]
+    return fit_baseline(name, pairs, dev)
 
 
 def run_system(name: str, data: Path, options: DemoOptions, seeds: Sequence[int]) -> System:
@@ -205,13 +201,8 @@ def goals_of(systems: dict[str, dict[str, float]]) -> list[Goal]:
 
 def run(options: DemoOptions) -> None:
     """Print the table of all systems, the AUC by kind, and what was reached."""
-    if options.json:
-        check_writable(options.json)
-    seeds = parse_numbers(options.seeds, "seeds")
-    names = options.systems.split(",")
-    if not set(names) <= set(SYSTEMS.split(",")) or len(set(names)) < len(names):
-        raise UsageError(f"--systems {options.systems}: choose from {SYSTEMS.replace(',', ', ')}, each once")
-    runtime.prepare_command(options.threads)
+    names = chosen_systems(options.systems, SYSTEMS.split(","))
+    seeds = options.begin()
     with demo_data(options) as data:
         dev = read_records(data / DEV, LabeledPair)
         systems = [run_system(name, data, options, seeds) for name in names]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Optional
 
 from benchmarks.harness.runs import Run
-from benchmarks.small_rankers import FoldsOptions, Harness, Recipe, run_systems
+from benchmarks.mining import FoldsOptions, Recipe, SmallRankers, run_systems
 from paddle_ranker.data.records import LabeledPair, read_records, write_records
 from paddle_ranker.options import option, run_command
 
@@ -35,62 +35,62 @@ class DistillationOptions(FoldsOptions):
 
 
 class Distillation:
-    """The rows of the table: each trains (and makes, where it is missing, what it needs) in the harness of a fold."""
+    """The rows of the table: each trains (and makes, where it is missing, what it needs) in the folder of a fold."""
 
     def __init__(self, options: DistillationOptions) -> None:
         self.options = options
 
-    def teacher(self, harness: Harness) -> Run:
+    def teacher(self, rankers: SmallRankers) -> Run:
         """The large ranker, on labels."""
         o = self.options
         more = (f"--loss={o.label_loss}", *o.teacher_options.split())
         recipe = Recipe(o.teacher_layers, o.teacher_hidden_size, o.teacher_learning_rate, o.epochs, more)
-        return harness.train("teacher", harness.learn, recipe)
+        return rankers.train("teacher", rankers.learn, recipe)
 
-    def student(self, harness: Harness) -> Run:
+    def student(self, rankers: SmallRankers) -> Run:
         """The small one, on the same labels."""
-        return harness.train("student", harness.learn, self._recipe(self.options.label_loss))
+        return rankers.train("student", rankers.learn, self._recipe(self.options.label_loss))
 
-    def student_longer(self, harness: Harness) -> Run:
+    def student_longer(self, rankers: SmallRankers) -> Run:
         """The small one, on the same labels, for twice as many epochs: what the steps alone are worth."""
-        return harness.train("student_longer", harness.learn, self._recipe(self.options.label_loss, 2))
+        return rankers.train("student_longer", rankers.learn, self._recipe(self.options.label_loss, 2))
 
-    def student_tenth(self, harness: Harness) -> Run:
+    def student_tenth(self, rankers: SmallRankers) -> Run:
         """The small one, with labels of a tenth of the queries, for as many steps."""
-        rows = read_records(harness.learn, LabeledPair)
+        rows = read_records(rankers.learn, LabeledPair)
         queries = sorted({pair.query for pair in rows})
-        few = set(random.Random(harness.seed).sample(queries, max(len(queries) // 10, 1)))
-        tenth = harness.folder / "tenth.tsv"
+        few = set(random.Random(rankers.seed).sample(queries, max(len(queries) // 10, 1)))
+        tenth = rankers.folder / "tenth.tsv"
         write_records(tenth, (pair for pair in rows if pair.query in few))
-        return harness.train("student_tenth", tenth, self._recipe(self.options.label_loss, 10))
+        return rankers.train("student_tenth", tenth, self._recipe(self.options.label_loss, 10))
 
-    def student_taught(self, harness: Harness) -> Run:
+    def student_taught(self, rankers: SmallRankers) -> Run:
         """The small one, on the teacher's scores of the same pairs, without their labels."""
-        taught = self._scored(harness, "taught.tsv", str(harness.learn))
-        return harness.train("student_taught", taught, self._recipe(self.options.teacher_loss))
+        taught = self._scored(rankers, "taught.tsv", str(rankers.learn))
+        return rankers.train("student_taught", taught, self._recipe(self.options.teacher_loss))
 
-    def student_taught_mined(self, harness: Harness) -> Run:
+    def student_taught_mined(self, rankers: SmallRankers) -> Run:
         """The small one, on the teacher's scores of the same pairs and of mined ones that nobody has labelled."""
         from paddle_ranker.commands.mine import main as mine
 
-        mined = harness.file(
-            "mined.tsv", mine, "--queries", str(harness.learn), "--output_file", "{out}", "--format", "pairs",
-            "--negatives", str(self.options.negatives), "--seed", str(harness.seed),
+        mined = rankers.file(
+            "mined.tsv", mine, "--queries", str(rankers.learn), "--output_file", "{out}", "--format", "pairs",
+            "--negatives", str(self.options.negatives), "--seed", str(rankers.seed),
             *self.options.mine_options.split(),
         )  # fmt: skip
-        taught = self._scored(harness, "taught_mined.tsv", str(mined))
-        return harness.train("student_taught_mined", taught, self._recipe(self.options.teacher_loss))
+        taught = self._scored(rankers, "taught_mined.tsv", str(mined))
+        return rankers.train("student_taught_mined", taught, self._recipe(self.options.teacher_loss))
 
     def _recipe(self, loss: str, times: int = 1) -> Recipe:
         o = self.options
         return Recipe(o.layers, o.hidden_size, o.learning_rate, times * o.epochs, (f"--loss={loss}",))
 
-    def _scored(self, harness: Harness, name: str, data: str) -> Path:
+    def _scored(self, rankers: SmallRankers, name: str, data: str) -> Path:
         from paddle_ranker.commands.distill import main as distill
 
-        self.teacher(harness)
-        teacher, threads = str(harness.ranker("teacher")), str(self.options.threads)
-        return harness.file(name, distill, teacher, data, "{out}", "--device", "cpu", "--cpu_threads", threads)
+        self.teacher(rankers)
+        teacher, threads = str(rankers.ranker("teacher")), str(self.options.threads)
+        return rankers.file(name, distill, teacher, data, "{out}", "--device", "cpu", "--cpu_threads", threads)
 
 
 def run(options: DistillationOptions) -> None:

@@ -21,18 +21,22 @@ from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
-from benchmarks.harness.figures import write_report
-from benchmarks.harness.quality import print_comparison, report
-from benchmarks.harness.runs import QualityOptions, Run, RunStore, System, file_digest
-from benchmarks.inputs import parse_numbers, real_data_file
-from paddle_ranker import runtime
+from benchmarks.harness.quality import publish
+from benchmarks.harness.runs import (
+    QualityOptions,
+    Run,
+    RunStore,
+    System,
+    file_digest,
+    train_cross_encoder,
+)
+from benchmarks.inputs import real_data_file
 from paddle_ranker.data.records import LabeledPair, write_records
 from paddle_ranker.encoding.windows import SplitPairs, Windows
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical import BM25
 from paddle_ranker.lexical.index import BM25Index
 from paddle_ranker.options import option, run_command
-from paddle_ranker.storage.atomic import check_writable
 
 if TYPE_CHECKING:
     from paddle_ranker import Ranker
@@ -148,8 +152,6 @@ def candidates_of(papers: Sequence[Paper], keywords: int, count: int) -> tuple[l
 
 def train(options: LongTextsOptions, papers: Sequence[Paper], seed: int, folder: Path) -> Path:
     """Train a ranker from nothing through the cross-encoder's command; return its folder."""
-    from cross_encoder.train_ce import TrainCeOptions
-    from cross_encoder.train_ce import train as train_ce
     from paddle_ranker.commands.starter import StarterOptions, make_starter
 
     corpus = folder / "corpus.jsonl"
@@ -166,32 +168,20 @@ def train(options: LongTextsOptions, papers: Sequence[Paper], seed: int, folder:
         seed=seed,
     )
     write_records(folder / "train.tsv", training_pairs(papers, options.keywords, options.negatives, seed))
-    # The command asks for a file to evaluate on; nothing is chosen by it, since the last checkpoint is what is taken.
+    # The command asks for a file to evaluate on.
     write_records(folder / "seen.tsv", training_pairs(papers[:20], options.keywords, options.negatives, seed))
-    train_ce(
-        TrainCeOptions(
-            train_set=str(folder / "train.tsv"),
-            test_file=str(folder / "seen.tsv"),
-            model_name_or_path=str(make_starter(starter)),
-            save_dir=str(folder / "checkpoint"),
-            loss="ranknet_bce",
-            max_seq_length=options.max_seq_length,
-            learning_rate=5e-4,
-            new_parts_factor=1.0,
-            warmup_proportion=0.06,
-            epochs=options.epochs,
-            eval_step=_NEVER,
-            save_step=_NEVER,
-            logging_steps=_NEVER,
-            seed=seed,
-            device="cpu",
-            cpu_threads=options.threads,
-        )
-    )
+    values = {
+        "loss": "ranknet_bce",
+        "max_seq_length": options.max_seq_length,
+        "learning_rate": 5e-4,
+        "new_parts_factor": 1,
+        "epochs": options.epochs,
+        "seed": seed,
+        "cpu_threads": options.threads,
+    }
+    typed = [f"--{key}={value}" for key, value in values.items()]
+    train_cross_encoder(folder / "train.tsv", folder / "seen.tsv", make_starter(starter), folder / "checkpoint", *typed)
     return folder / "checkpoint" / "last"
-
-
-_NEVER = 10**9
 
 
 class Harness:
@@ -283,10 +273,7 @@ class Trained:
 
 def run(options: LongTextsOptions) -> None:
     """Print the table: nDCG@10 and MRR@10 of each way, and how far windows are ahead."""
-    if options.json:
-        check_writable(options.json)
-    seeds = parse_numbers(options.seeds, "seeds")
-    runtime.prepare_command(options.threads)
+    seeds = options.begin()
     harness = Harness(options)
     if not harness.labels.any():
         raise DataError("no query has a paper to find")
@@ -297,10 +284,7 @@ def run(options: LongTextsOptions) -> None:
         f"among BM25's best {options.candidates}; {options.max_seq_length} tokens a pair"
     )
     measures = ("ndcg@10", "mrr@10")
-    figures = print_comparison(options, harness.queries, harness.labels, systems, REFERENCE, head, measures=measures)
-    write_report(
-        options.json, report(options, systems, figures, [], queries=len(set(harness.queries)), pairs=len(harness.pairs))
-    )
+    publish(options, harness.queries, harness.labels, systems, REFERENCE, head, measures=measures)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -5,18 +5,141 @@ python -m benchmarks.mining
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Optional
 
-from benchmarks.harness.runs import Run
-from benchmarks.small_rankers import FoldsOptions, Harness, Recipe, run_systems
+from benchmarks.harness.quality import publish
+from benchmarks.harness.runs import (
+    Harness,
+    QualityOptions,
+    Run,
+    Split,
+    chosen_systems,
+    score_file,
+    train_cross_encoder,
+)
 from paddle_ranker.data.records import LabeledPair, read_records, write_records
+from paddle_ranker.errors import RankerError
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.options import option, run_command
 
 REFERENCE = "mined"
+
+
+@dataclass(frozen=True)
+class FoldsOptions(QualityOptions):
+    """What both benchmarks accept."""
+
+    folds: int = option(
+        3, help="folds of QBQTC's train queries; each is measured by runs that have not seen it", minimum=2
+    )
+    systems: Optional[str] = option(None, help="comma-separated rows of the table (default: all)")
+    layers: int = option(1, help="layers of the ranker that is measured (the student)", minimum=1)
+    hidden_size: int = option(64, help="its width", minimum=8)
+    learning_rate: float = option(1e-3, help="its peak learning rate", above=0)
+    epochs: int = option(2, help="passes over the training pairs", minimum=1)
+    max_seq_length: int = option(64, help="longest pair in tokens", minimum=16)
+    max_steps: int = option(0, help="stop every training after so many steps; 0: after the epochs", minimum=0)
+    mine_options: str = option("", help="further options of every mining, as one argument")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An encoder from nothing, and how it is trained; `more` are further options of train_ce.py."""
+
+    layers: int
+    hidden_size: int
+    learning_rate: float
+    epochs: int
+    more: tuple[str, ...] = ()
+
+
+class SmallRankers:
+    """A folder in which the files and small rankers of one split and seed are made, each once."""
+
+    def __init__(self, folder: Path, split: Split, held_out: Sequence[LabeledPair], options: FoldsOptions, seed: int):
+        self.folder, self.seed, self._options = folder, seed, options
+        self.learn, self.held_out = folder / "learn.tsv", folder / "held_out.tsv"
+        write_records(self.learn, split.pairs)
+        write_records(self.held_out, held_out)
+        self._runs: dict[str, Run] = {}
+
+    def train(self, name: str, file: Path, recipe: Recipe) -> Run:
+        """Train the ranker `name` on `file`; return how its last checkpoint scores what is held out, and the seconds.
+
+        Word pieces are trained on the texts learned from.
+        """
+        if name not in self._runs:
+            self._runs[name] = self._train(name, file, recipe)
+        return self._runs[name]
+
+    def _train(self, name: str, file: Path, recipe: Recipe) -> Run:
+        from paddle_ranker.commands.starter import StarterOptions, make_starter
+
+        starter = StarterOptions(
+            corpus=str(self.learn),
+            output_dir=str(self.folder / f"{name}_starter"),
+            num_hidden_layers=recipe.layers,
+            hidden_size=recipe.hidden_size,
+            num_attention_heads=max(recipe.hidden_size // 32, 1),
+            max_position_embeddings=self._options.max_seq_length,
+            seed=self.seed,
+        )
+        values = {
+            "max_seq_length": self._options.max_seq_length,
+            "learning_rate": recipe.learning_rate,
+            "epochs": recipe.epochs,
+            "max_steps": self._options.max_steps,
+            "seed": self.seed,
+            "skip_bad_rows": "true",
+            "new_parts_factor": 1,
+            "weight_decay": 0.01,
+        }
+        typed = [*(f"--{key}={value}" for key, value in values.items()), *recipe.more]
+        seconds = train_cross_encoder(file, self.held_out, make_starter(starter), self.folder / name, *typed)
+        return score_file(self.ranker(name), self.held_out), seconds
+
+    def ranker(self, name: str) -> Path:
+        """Return the folder of a trained ranker."""
+        return self.folder / name / "last"
+
+    def file(self, name: str, command: Callable[[Sequence[str]], int], *arguments: str) -> Path:
+        """Return the file that a command writes; `{out}` in its arguments is where."""
+        path = self.folder / name
+        if not path.exists() and command([argument.replace("{out}", str(path)) for argument in arguments]):
+            raise RankerError(f"{name} could not be made: see above")
+        return path
+
+
+def run_systems(
+    options: FoldsOptions, systems: Mapping[str, Callable[[SmallRankers], Run]], reference: str, head: str
+) -> None:
+    """Train every system on every fold and seed, and print the table and how far `reference` is ahead of each.
+
+    `head` is what stands above the table.
+    """
+    names = chosen_systems(options.systems, list(systems), reference)
+    seeds = options.begin()
+    harness = Harness(options, "qbqtc", "cv", options.folds)
+    made: dict[tuple[str, int], SmallRankers] = {}
+    with tempfile.TemporaryDirectory() as work:
+
+        def train(name: str, split: Split, seed: int) -> Run:
+            if (split.name, seed) not in made:  # one system may use what another one has made
+                folder = Path(work) / str(len(made))
+                folder.mkdir()
+                made[split.name, seed] = SmallRankers(folder, split, harness.of(split), options, seed)
+            return systems[name](made[split.name, seed])
+
+        facts = {**options.facts(), "benchmark": head}
+        done = [harness.run(name, seeds, {**facts, "system": name}, partial(train, name)) for name in names]
+    count = len(set(harness.queries))
+    head += f"; measured on {len(harness.measured):,} pairs of {count:,} queries, each by runs that have not seen it"
+    publish(options, harness.queries, harness.labels, done, reference, head)
 
 
 @dataclass(frozen=True)
@@ -34,45 +157,45 @@ class Mining:
     def __init__(self, options: MiningOptions) -> None:
         self.options = options
 
-    def random(self, harness: Harness) -> Run:
+    def random(self, rankers: SmallRankers) -> Run:
         """Titles at random."""
-        return self._train("random", harness, self._mine("random", harness, "--method", "random"))
+        return self._train("random", rankers, self._mine("random", rankers, "--method", "random"))
 
-    def mined(self, harness: Harness) -> Run:
+    def mined(self, rankers: SmallRankers) -> Run:
         """Titles that BM25 ranks from 1 to 50."""
-        return self._train("mined", harness, self._mine("mined", harness))
+        return self._train("mined", rankers, self._mine("mined", rankers))
 
-    def mined_top(self, harness: Harness) -> Run:
+    def mined_top(self, rankers: SmallRankers) -> Run:
         """The titles that BM25 ranks best."""
-        return self._train("mined_top", harness, self._mine("mined_top", harness, "--sample", "top"))
+        return self._train("mined_top", rankers, self._mine("mined_top", rankers, "--sample", "top"))
 
-    def mined_again(self, harness: Harness) -> Run:
+    def mined_again(self, rankers: SmallRankers) -> Run:
         """Titles of a ranker's order, guarded by its scores; the ranker is that of `mined`."""
-        self.mined(harness)
-        ranker = str(harness.ranker("mined"))
+        self.mined(rankers)
+        ranker = str(rankers.ranker("mined"))
         scoring = ("--ranker", ranker, "--device", "cpu", "--cpu_threads", str(self.options.threads))
-        file = self._mine("mined_again", harness, *scoring, *self.options.guard.split())
-        return self._train("mined_again", harness, file)
+        file = self._mine("mined_again", rankers, *scoring, *self.options.guard.split())
+        return self._train("mined_again", rankers, file)
 
-    def judged(self, harness: Harness) -> Run:
+    def judged(self, rankers: SmallRankers) -> Run:
         """The titles that people judged irrelevant: what mining stands in for."""
-        return self._train("judged", harness, harness.learn)
+        return self._train("judged", rankers, rankers.learn)
 
-    def _mine(self, name: str, harness: Harness, *arguments: str) -> Path:
+    def _mine(self, name: str, rankers: SmallRankers, *arguments: str) -> Path:
         from paddle_ranker.commands.mine import main as mine
 
-        positives = harness.folder / "positives.tsv"
-        pairs = read_records(harness.learn, LabeledPair)
+        positives = rankers.folder / "positives.tsv"
+        pairs = read_records(rankers.learn, LabeledPair)
         write_records(positives, (pair for pair in pairs if pair.label >= RELEVANT))
-        return harness.file(
-            f"{name}.tsv", mine, "--queries", str(positives), "--corpus", str(harness.learn), "--output_file", "{out}",
-            "--format", "pairs", "--negatives", str(self.options.negatives), "--seed", str(harness.seed),
+        return rankers.file(
+            f"{name}.tsv", mine, "--queries", str(positives), "--corpus", str(rankers.learn), "--output_file", "{out}",
+            "--format", "pairs", "--negatives", str(self.options.negatives), "--seed", str(rankers.seed),
             *self.options.mine_options.split(), *arguments,
         )  # fmt: skip
 
-    def _train(self, name: str, harness: Harness, file: Path) -> Run:
+    def _train(self, name: str, rankers: SmallRankers, file: Path) -> Run:
         o = self.options
-        return harness.train(
+        return rankers.train(
             name, file, Recipe(o.layers, o.hidden_size, o.learning_rate, o.epochs, (f"--loss={o.loss}",))
         )
 

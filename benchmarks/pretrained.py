@@ -10,19 +10,116 @@ sentence-transformers. All train on the same rows of the same folds. A run takes
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
-from benchmarks.fold_runs import SYSTEMS, FoldRunOptions, Harness, parse_systems
-from benchmarks.harness.figures import write_report
-from benchmarks.harness.quality import print_comparison, report
-from benchmarks.inputs import parse_numbers
+import numpy as np
+
+from benchmarks.harness.quality import publish
+from benchmarks.harness.runs import (
+    FILES,
+    LEXICAL,
+    Harness,
+    QualityOptions,
+    Run,
+    Split,
+    System,
+    chosen_systems,
+    converted_encoder,
+    file_digest,
+    score_file,
+    texts_of,
+    train_cross_encoder,
+)
+from benchmarks.inputs import ROOT, real_data_file
 from paddle_ranker import runtime
-from paddle_ranker.errors import UsageError
+from paddle_ranker.data.records import LabeledPair, read_records, write_records
+from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.options import option, run_command
+
+NOTHING = "nothing"  # the model whose parameters are random
+LINEAR = "linear_on_ids"
+# The same with --model nothing: word pieces are learned from the texts, whatever the model of the others.
+FROM_NOTHING = {"linear_on_own_pieces": LINEAR, "small": "match_ranknet_lexical"}
+BLENDED = {"ranker_and_linear": ("match", LINEAR), "all_and_small": ("match_ranknet_lexical", "small")}
+_WORKER = Path(__file__).resolve().parent / "peers" / "sentence_transformers_worker.py"
+_SMALL_FILE = 400  # rows that training evaluates on at its end; the measures come from all
+
+_WHOLE_QUERIES = ["--loss", "ranknet_bce", "--batch_size", "38"]
+_PEERS_RECIPE = ["--new_parts_factor", "1", "--match_embeddings", "false"]
+# Options of train_ce.py; what all have in common is in `_train`.
+OURS = {
+    "plain": [*_PEERS_RECIPE, "--epochs", "1"],
+    "plain_2_epochs": [*_PEERS_RECIPE, "--epochs", "2"],
+    "match": ["--epochs", "1"],
+    "match_lexical": ["--epochs", "1", "--lexical_features", "true"],
+    "match_ranknet": ["--epochs", "1", *_WHOLE_QUERIES],
+    "match_ranknet_lexical": ["--epochs", "1", *_WHOLE_QUERIES, "--lexical_features", "true"],
+}
+# The stages of the peer's training: (data, epochs); "train" is the fold's own.
+PEERS = {
+    "peer_1_epoch": [("train", 1)],
+    "peer_2_epochs": [("train", 2)],
+    "peer_after_kuake": [("kuake", 1), ("train", 1)],
+}
+SYSTEMS = (*LEXICAL, LINEAR, *PEERS, *OURS, *FROM_NOTHING, *BLENDED)
+
+
+@dataclass(frozen=True)
+class FoldRunOptions(QualityOptions):
+    """What this benchmark and the ablation accept."""
+
+    model: str = option(
+        help="folder of an encoder as transformers has it (benchmarks.convert_real fetches m3e-small), or as "
+        f"pretraining writes it, or {NOTHING}: 2 layers, 128 wide, random, with word pieces of the texts learned from"
+    )
+    data: str = option("qbqtc", help="what to learn and to measure", choices=tuple(FILES))
+    protocol: str = option(
+        "cv",
+        help="cv: every query of the training file, by a run that has not seen it; dev: qbqtc/dev.tsv, once",
+        choices=("cv", "dev"),
+    )
+    folds: int = option(3, help="folds of --protocol cv", minimum=2)
+    peer_python: str = option(sys.executable, help="a Python with what requirements/peers.in names")
+    peer_bf16: bool = option(True, help="train the peer in bfloat16, which is faster where the processor has it")
+    max_seq_length: int = option(64, help="longest pair in tokens", minimum=16)
+    batch_size: int = option(32, help="pairs a batch, where a system does not say otherwise", minimum=1)
+    learning_rate: float = option(
+        0.0, help="peak learning rate; 0: 1e-4 for pretrained weights, 5e-4 from nothing", minimum=0
+    )
+    new_parts_factor: float = option(
+        0.0, help="the head's learning rate over the encoder's; 0: 10 for pretrained weights, 1 from nothing", minimum=0
+    )
+    max_steps: int = option(0, help="stop our trainings after so many steps; 0: after the epochs", minimum=0)
+    threads: int = option(1, help="threads of training", minimum=1)
+
+    @property
+    def peak(self) -> float:
+        """The peak learning rate."""
+        return self.learning_rate or (5e-4 if self.model == NOTHING else 1e-4)
+
+    @property
+    def heads_factor(self) -> float:
+        """The learning rate of the parts that are not pretrained, over the encoder's."""
+        return self.new_parts_factor or (1 if self.model == NOTHING else 10)
+
+    @property
+    def model_name(self) -> str:
+        """What tells one model from another: its folder's name, of an encoder made here also its parameters."""
+        parameters = Path(self.model) / PARAMETERS_FILE
+        name = Path(self.model).name
+        return f"{name} {file_digest(parameters)}" if parameters.is_file() else name
 
 
 @dataclass(frozen=True)
@@ -36,22 +133,152 @@ class PretrainedOptions(FoldRunOptions):
     reference: Optional[str] = option(None, help="system the others are compared to (default: the last)")
 
 
+class Systems:
+    """The rows of both benchmarks, over splits and seeds: ours and the peer, the linear models, and averages."""
+
+    def __init__(self, options: FoldRunOptions, work: Path) -> None:
+        self.options, self.work = options, work
+        scores_dir = options.scores_dir or str(work / "scores")
+        self.harness = Harness(options, options.data, options.protocol, options.folds, scores_dir)
+
+    def run(self, name: str, seeds: Sequence[int]) -> System:
+        """Return the scores of all measured pairs, joined over the splits, once for each seed."""
+        if name in BLENDED:
+            return self._blended(name, [self.run(member, seeds) for member in BLENDED[name]])
+        if name in FROM_NOTHING:
+            options = dataclasses.replace(self.options, model=NOTHING, learning_rate=0.0, new_parts_factor=0.0)
+            return dataclasses.replace(Systems(options, self.work).run(FROM_NOTHING[name], seeds), name=name)
+        if name in LEXICAL:
+            return self.harness.baseline(name)
+        if name == LINEAR:
+            return self.harness.run(name, [0], self._facts(name), self._linear)  # it draws nothing
+        train = partial(self._peer if name in PEERS else self._ours, name)
+        return self.harness.run(name, seeds, self._facts(name), train)
+
+    def _blended(self, name: str, members: Sequence[System]) -> System:
+        """Average the members' scores, those of a split with mean 0 and deviation 1: no label is looked at."""
+        runs = []
+        for number in range(max(len(member.runs) for member in members)):
+            scores = np.zeros(len(self.harness.measured))
+            for split in self.harness.splits:
+                for member in members:
+                    own = member.runs[min(number, len(member.runs) - 1)][split.rows]
+                    scores[split.rows] += (own - own.mean()) / own.std()
+            runs.append(scores)
+        return System(name, tuple(runs), tuple(map(sum, zip(*(_repeated(m.seconds, len(runs)) for m in members)))))
+
+    def _facts(self, name: str) -> dict[str, Any]:
+        told = ("data", "protocol", "folds", "max_seq_length", "batch_size", "peer_bf16", "max_steps")
+        values = {key: getattr(self.options, key) for key in told}
+        how: Any = OURS.get(name) or PEERS.get(name)
+        return {**values, "system": name, "how": how, "model": self.options.model_name, "peak": self.options.peak,
+                "heads_factor": self.options.heads_factor}  # fmt: skip
+
+    def _linear(self, split: Split, seed: int) -> Run:
+        """The linear model on the 18 features that are computed from ids, as `blend` fits it."""
+        from paddle_ranker.encoding.pair_encoder import PairEncoder
+        from paddle_ranker.lexical.head import LexicalHead
+        from paddle_ranker.metrics.logistic import fit_logistic
+        from paddle_ranker.model.folder import never_match_ids
+
+        with tempfile.TemporaryDirectory(dir=self.work) as temporary:
+            folder = Path(temporary)
+            write_records(folder / "train.jsonl", split.pairs)
+            pair_encoder = PairEncoder.from_folder(self._start(folder, seed), self.options.max_seq_length)
+        began = time.perf_counter()
+        learn, score = (pair_encoder.encode(*texts_of(pairs)) for pairs in (split.pairs, self.harness.of(split)))
+        head = LexicalHead(pair_encoder.vocab_size, never_match_ids(pair_encoder))
+        head.learn(learn)
+        inputs, measured = (head.of_pairs(pairs, np.arange(len(pairs)), standardise=True) for pairs in (learn, score))
+        linear = fit_logistic(inputs, np.array([pair.label for pair in split.pairs]))
+        return linear.logits(measured), time.perf_counter() - began
+
+    def _peer(self, name: str, split: Split, seed: int) -> Run:
+        options = self.options
+        if options.model == NOTHING:
+            raise UsageError(f"--model {NOTHING}: {name} starts from pretrained weights; name their folder")
+        with tempfile.TemporaryDirectory(dir=self.work) as temporary:
+            folder = Path(temporary)
+            write_records(folder / "train.jsonl", split.pairs)
+            write_records(folder / "score.jsonl", self.harness.of(split))
+            kuake = real_data_file(options.data_dir, FILES["kuake"])
+            write_records(folder / "kuake.jsonl", read_records(kuake, LabeledPair))
+            work = {
+                "model": str(Path(options.model).resolve()),
+                "stages": [
+                    {"pairs": str(folder / f"{data}.jsonl"), "epochs": epochs, "learning_rate": options.peak}
+                    for data, epochs in PEERS[name]
+                ],
+                "score": str(folder / "score.jsonl"),
+                "output": str(folder / "output.npz"),
+                "threads": options.threads,
+                "seed": seed,
+                "max_seq_length": options.max_seq_length,
+                "batch_size": options.batch_size,
+                "bf16": options.peer_bf16,
+            }
+            (folder / "work.json").write_text(json.dumps(work), encoding="utf-8")
+            environment = {**os.environ, "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
+            command = [options.peer_python, str(_WORKER), str(folder / "work.json")]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True)
+            if done.returncode:
+                last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+                raise RankerError(f"the peer's training failed ({last}): {' '.join(command[:2])}")
+            with np.load(folder / "output.npz", allow_pickle=False) as output:
+                return output["scores"], float(output["seconds"])
+
+    def _ours(self, name: str, split: Split, seed: int) -> Run:
+        options = self.options
+        values = {
+            "max_seq_length": options.max_seq_length,
+            "batch_size": options.batch_size,
+            "learning_rate": options.peak,
+            "new_parts_factor": options.heads_factor,
+            "max_steps": options.max_steps,
+            "weight_decay": 0.01,
+            "seed": seed,
+            "cpu_threads": options.threads,
+        }
+        with tempfile.TemporaryDirectory(dir=self.work) as temporary:
+            folder, held_out = Path(temporary), self.harness.of(split)
+            train_file, few, all_of_it = (folder / f"{part}.jsonl" for part in ("train", "few", "all"))
+            for file, pairs in ((train_file, split.pairs), (few, held_out[:_SMALL_FILE]), (all_of_it, held_out)):
+                write_records(file, pairs)
+            typed = [*(f"--{key}={value}" for key, value in values.items()), *OURS[name]]
+            seconds = train_cross_encoder(train_file, few, self._start(folder, seed), folder / "run", *typed)
+            return score_file(folder / "run" / "last", all_of_it), seconds
+
+    def _start(self, folder: Path, seed: int) -> Path:
+        """Return the encoder to start from: as it is, converted, or a random one for the texts learned from."""
+        from paddle_ranker.commands.starter import StarterOptions, make_starter
+
+        if self.options.model == NOTHING:
+            starter = StarterOptions(
+                corpus=str(folder / "train.jsonl"),
+                output_dir=str(folder / "starter"),
+                dropout=0.2,
+                max_position_embeddings=self.options.max_seq_length,
+                seed=seed,
+            )
+            return make_starter(starter)
+        return converted_encoder(Path(self.options.model), self.work / "converted")
+
+
+def _repeated(seconds: tuple[float, ...], count: int) -> tuple[float, ...]:
+    return seconds if len(seconds) == count else seconds * count
+
+
 def run(options: PretrainedOptions) -> None:
     """Print the table of all systems."""
-    names = parse_systems(options.systems)
-    reference = options.reference or names[-1]
-    if reference not in names:
-        raise UsageError(f"--reference {reference}: is not among the systems {', '.join(names)}")
-    seeds = parse_numbers(options.seeds, "seeds")
-    runtime.prepare_command(options.threads)
+    names = chosen_systems(options.systems, SYSTEMS, options.reference)
+    seeds = options.begin()
     runtime.select_device("cpu")
     with tempfile.TemporaryDirectory() as work:
-        harness = Harness(options, Path(work))
-        systems = [harness.run(name, seeds) for name in names]
-    queries, labels = [pair.query for pair in harness.measured], [pair.label for pair in harness.measured]
+        rows = Systems(options, Path(work))
+        systems = [rows.run(name, seeds) for name in names]
+    queries, labels = rows.harness.queries, rows.harness.labels
     head = f"{options.data}, {options.protocol}: {len(queries):,} pairs of {len(set(queries)):,} queries"
-    figures = print_comparison(options, queries, labels, systems, reference, head)
-    write_report(options.json, report(options, systems, figures, [], pairs=len(queries), reference=reference))
+    publish(options, queries, labels, systems, options.reference or names[-1], head)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -9,46 +9,30 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
-from benchmarks.baselines import Baseline, NgramLogistic
-from benchmarks.from_nothing import Recipe, train_from_nothing
-from benchmarks.harness.figures import Goal, write_report
-from benchmarks.harness.quality import SHOWN, print_comparison, report
-from benchmarks.harness.runs import (
-    QualityOptions,
-    Run,
-    RunStore,
-    Split,
-    System,
-    file_digest,
-    make_splits,
-    run_over_splits,
-    texts_of,
-)
-from benchmarks.inputs import parse_numbers, real_data_file
+from benchmarks.harness.figures import Goal
+from benchmarks.harness.quality import SHOWN, Figure, publish
+from benchmarks.harness.runs import LEXICAL, NEVER, Harness, QualityOptions, Run, Split, System
+from benchmarks.inputs import real_data_file
 from paddle_ranker import runtime
-from paddle_ranker.data.records import LabeledPair, write_records
+from paddle_ranker.data.records import write_records
 from paddle_ranker.errors import UsageError
-from paddle_ranker.lexical import BM25, LexicalLogistic
-from paddle_ranker.options import option, run_command
-from paddle_ranker.storage.atomic import check_writable
+from paddle_ranker.options import Options, option, run_command
 from paddle_ranker.training.losses.expression import margin_of
+from paddle_ranker.training.options import TrainingOptions
 
 if TYPE_CHECKING:
+    from ernie_matching.model import PairwiseExamples
     from paddle_ranker.encoding.pair_encoder import PairEncoder
+    from paddle_ranker.model.network import RankerNetwork
 
-LEXICAL: dict[str, Callable[[], Baseline]] = {
-    "bm25_words": lambda: BM25("jieba"),
-    "bm25_bigrams": lambda: BM25("bigram"),
-    "features": LexicalLogistic,
-    "ngrams": NgramLogistic,
-}
 RANKERS = ("ranker", "ranker_without_match", "ranker_with_lexical")
 SYSTEMS = "bm25_words,bm25_bigrams,features,ranker_without_match,ranker"
 LOSSES = (
@@ -59,6 +43,34 @@ WITH_MARGIN = ("margin_logit", "margin_probability", "ranknet", "ranknet_bce")
 # What a ranker from nothing is to reach on dev, training on two cores.
 GOALS = {"auc": 0.78, "ndcg@10": 0.86}
 GOAL_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class Recipe(Options):
+    """The shape of the encoder, and how it is trained."""
+
+    layers: int = option(2, help="layers", minimum=1)
+    hidden_size: int = option(128, help="width", minimum=8)
+    heads: int = option(4, help="attention heads; divides the width", minimum=1)
+    dropout: float = option(0.2, help="dropout in training", minimum=0, below=1)
+    normalize_before: bool = option(True, help="LayerNorm before each part of a layer")
+    max_seq_length: int = option(64, help="longest pair in tokens", minimum=5)
+    learning_rate: float = option(5e-4, help="peak learning rate", above=0)
+    weight_decay: float = option(0.01, help="weight decay", minimum=0)
+    warmup_proportion: float = option(0.06, help="share of the steps with a rising learning rate", minimum=0, below=1)
+    max_grad_norm: float = option(1.0, help="clip the gradient's norm there; 0: don't", minimum=0)
+    batch_size: int = option(16, help="triples a batch", minimum=1)
+    epochs: int = option(1, help="passes over the triples", minimum=1)
+    max_steps: int = option(0, help="stop after so many steps; 0: after the epochs", minimum=0)
+
+    def training_options(self, save_dir: Path, seed: int) -> TrainingOptions:
+        """Return the options of the trainer, which neither evaluates nor saves on the way."""
+        return TrainingOptions(
+            save_dir=str(save_dir), seed=seed, device="cpu", eval_step=NEVER, save_step=NEVER, logging_steps=NEVER,
+            batch_size=self.batch_size, learning_rate=self.learning_rate, weight_decay=self.weight_decay,
+            epochs=self.epochs, max_steps=self.max_steps, warmup_proportion=self.warmup_proportion,
+            max_grad_norm=self.max_grad_norm,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,31 +108,30 @@ class QbqtcOptions(Recipe, QualityOptions):
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A row of the table: a lexical baseline, or the ranker with a loss, with or without what it is given of words."""
+class Row:
+    """A row of the table: a lexical baseline, which has no loss, or the ranker with one, and what it sees of words."""
 
     name: str
-    baseline: Optional[Callable[[], Baseline]] = None
     loss: str = ""
     margin: float = 0.0
     match_embeddings: bool = True
     lexical_features: bool = False
 
 
-def contenders(options: QbqtcOptions) -> list[Contender]:
+def rows_of(options: QbqtcOptions) -> list[Row]:
     """Return the systems that the options name; raises `UsageError` for an unknown one."""
     names = (options.systems or (LOSSES if options.train == "simclue" else SYSTEMS)).split(",")
     found = []
     for name in names:
         loss, _, margin = name.partition(":")
         if name in LEXICAL:
-            found.append(Contender(name, LEXICAL[name]))
+            found.append(Row(name))
         elif name in RANKERS:
             own = margin_of(options.loss, options.margin)[0]
             lexical = name == "ranker_with_lexical"
-            found.append(Contender(name, None, options.loss, own, name != "ranker_without_match", lexical))
+            found.append(Row(name, options.loss, own, name != "ranker_without_match", lexical))
         elif loss in WITH_MARGIN and _is_number(margin):
-            found.append(Contender(name, None, loss, float(margin)))
+            found.append(Row(name, loss, float(margin)))
         else:
             known = ", ".join([*LEXICAL, *RANKERS])
             raise UsageError(f"--systems {name}: choose from {known}, or name a loss as in margin_logit:1")
@@ -136,72 +147,65 @@ def _is_number(text: str) -> bool:
         return False
 
 
-class Harness:
-    """Run systems over splits and seeds, with one line a finished run."""
+def train_from_nothing(options: QbqtcOptions, row: Row, harness: Harness, split: Split, seed: int) -> Run:
+    """Train a ranker of random parameters; return how the last step scores what is held out, and the seconds.
 
-    def __init__(self, options: QbqtcOptions, measured: list[LabeledPair], splits: list[Split]) -> None:
-        self.options, self.measured, self.splits = options, measured, splits
-        self.store = RunStore(options.scores_dir)
-        used = ["qbqtc/train.tsv", "qbqtc/dev.tsv", "simclue/train_pairwise.tsv"]
-        root = real_data_file(options.data_dir, "qbqtc/train.tsv").parent.parent
-        self.digests = [file_digest(root / name) for name in used if (root / name).is_file()]
+    These are the seconds from making the word pieces to the last step.
+    """
+    from ernie_matching.data import encode_triples
+    from ernie_matching.model import PairwiseExamples
+    from paddle_ranker.distributed import ProcessGroup
+    from paddle_ranker.evaluation.evaluate import EvaluationSet
+    from paddle_ranker.metrics.auc import roc_auc
+    from paddle_ranker.scoring.engines.dygraph import DygraphEngine
+    from paddle_ranker.training.losses.expression import RankingLoss
+    from paddle_ranker.training.task import Task
+    from paddle_ranker.training.trainer import fit
 
-    def run(self, contender: Contender, seeds: Sequence[int]) -> System:
-        """Return the scores of all measured pairs, joined over the splits, once for each seed."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, began = Path(name), time.perf_counter()
+        pair_encoder = make_pair_encoder(options, split, folder)
+        runtime.select_device("cpu")
+        runtime.set_seed(seed)
+        encoded = encode_triples(split.triples_for(options.per_positive, seed), pair_encoder)
+        examples = PairwiseExamples(encoded, RankingLoss(row.loss, row.margin))
+        network = make_network(options, row, pair_encoder, examples)
+        write_records(folder / "held_out.tsv", harness.of(split))
+        evaluation, found = EvaluationSet(folder / "held_out.tsv", pair_encoder, 64), []
 
-        def run(split: Split, seed: int) -> Run:
-            began = time.perf_counter()
-            found = self.store.get(self._facts(contender, split, seed), lambda: self._train(contender, split, seed))
-            seeded = "" if contender.baseline else f", seed {seed}"
-            print(f"{contender.name}, {split.name}{seeded}: {time.perf_counter() - began:.0f} s", flush=True)
-            return found
-
-        drawn = seeds if contender.baseline is None else [0]  # a baseline draws nothing
-        return run_over_splits(contender.name, len(self.measured), self.splits, drawn, run)
-
-    def _facts(self, contender: Contender, split: Split, seed: int) -> dict[str, Any]:
-        told = {key: value for key, value in self.options.facts().items() if key not in ("loss", "margin")}
-        how = {"loss": contender.loss, "margin": contender.margin, "match": contender.match_embeddings}
-        how["lexical"] = contender.lexical_features
-        name = contender.name if contender.baseline else "ranker"
-        return {**told, **how, "system": name, "split": split.name, "seed": seed, "data": self.digests}
-
-    def _train(self, contender: Contender, split: Split, seed: int) -> Run:
-        if contender.baseline is None:
-            return self._ranker(contender, split, seed)
-        return fit_baseline(contender.baseline(), split.pairs, [self.measured[row] for row in split.rows])
-
-    def _ranker(self, contender: Contender, split: Split, seed: int) -> Run:
-        from paddle_ranker.evaluation.evaluate import EvaluationSet
-
-        options = self.options
-        with tempfile.TemporaryDirectory() as folder:
-            began = time.perf_counter()
-            pair_encoder = make_pair_encoder(options, split, Path(folder))
-            triples = split.triples_for(options.per_positive, seed)
+        def evaluate() -> dict[str, float]:  # after the last step alone: the best one would flatter
             seconds = time.perf_counter() - began
-            held_out = Path(folder) / "held_out.tsv"
-            write_records(held_out, (self.measured[row] for row in split.rows))
-            trained = train_from_nothing(
-                triples,
-                EvaluationSet(held_out, pair_encoder, 64),
-                pair_encoder,
-                options,
-                loss=contender.loss,
-                margin=contender.margin,
-                match_embeddings=contender.match_embeddings,
-                lexical_features=contender.lexical_features,
-                seed=seed,
-            )
-        return trained.logits, seconds + trained.seconds
+            found.append((evaluation.logits(DygraphEngine(network)), seconds))
+            return {"auc": roc_auc(evaluation.labels, found[-1][0])}
+
+        task = Task(network, examples, evaluate, lambda folder, results: None, "auc")
+        fit(task, options.training_options(folder / "checkpoint", seed), ProcessGroup())
+        return found[-1]
 
 
-def fit_baseline(baseline: Baseline, learn: Sequence[LabeledPair], held_out: Sequence[LabeledPair]) -> Run:
-    """Fit a lexical baseline; return how it scores what is held out, and the seconds."""
-    began = time.perf_counter()
-    baseline.fit(*texts_of(learn), [pair.label for pair in learn])
-    seconds = time.perf_counter() - began
-    return baseline.score(*texts_of(held_out)), seconds
+def make_network(
+    options: QbqtcOptions, row: Row, pair_encoder: PairEncoder, examples: PairwiseExamples
+) -> RankerNetwork:
+    """Return a ranker of random parameters; its lexical features, where it has them, have learned from the examples."""
+    from paddle_ranker.lexical.head import LexicalHead
+    from paddle_ranker.model.config import EncoderConfig
+    from paddle_ranker.model.folder import never_match_ids
+    from paddle_ranker.model.network import RankerNetwork
+
+    config = EncoderConfig.small(
+        pair_encoder.vocab_size,
+        layers=options.layers,
+        hidden_size=options.hidden_size,
+        heads=options.heads,
+        dropout=options.dropout,
+        positions=options.max_seq_length,
+        normalize_before=options.normalize_before,
+    )
+    never_match, lexical = never_match_ids(pair_encoder), None
+    if row.lexical_features:
+        lexical = LexicalHead(config.vocab_size, never_match)
+        lexical.learn(examples.pairs, examples.pair_labels)
+    return RankerNetwork(config, never_match if row.match_embeddings else None, lexical)
 
 
 def make_pair_encoder(options: QbqtcOptions, split: Split, folder: Path) -> PairEncoder:
@@ -220,34 +224,34 @@ def make_pair_encoder(options: QbqtcOptions, split: Split, folder: Path) -> Pair
 
 def run(options: QbqtcOptions) -> None:
     """Print the table of all systems, and what was reached."""
-    if options.json:
-        check_writable(options.json)
-    seeds = parse_numbers(options.seeds, "seeds")
-    runtime.prepare_command(options.threads)
-    rows = contenders(options)
-    names = [contender.name for contender in rows]
+    rows = rows_of(options)
+    names = [row.name for row in rows]
     reference = options.reference or ("ranker" if "ranker" in names else names[0])
     if reference not in names:
         raise UsageError(f"--reference {reference}: is not among the systems {', '.join(names)}")
+    seeds = options.begin()
+    harness = Harness(options, options.train, options.protocol, options.folds)
+    told = {key: value for key, value in options.facts().items() if key not in ("loss", "margin")}
 
-    measured, splits = make_splits(options.data_dir, options.train, options.protocol, options.folds)
-    harness = Harness(options, measured, splits)
-    systems = [harness.run(contender, seeds) for contender in rows]
+    def system(row: Row) -> System:
+        if not row.loss:
+            return harness.baseline(row.name)
+        facts = {**told, **asdict(row), "name": "ranker"}  # the same ranker by another name is no new run
+        return harness.run(row.name, seeds, facts, partial(train_from_nothing, options, row, harness))
 
-    queries, labels = [pair.query for pair in measured], [pair.label for pair in measured]
-    head = (f"trained on {options.train}, {options.vocabulary} vocabulary; measured on {len(measured):,} pairs of "
-            f"{len(set(queries)):,} queries ({options.protocol})")  # fmt: skip
-    figures = print_comparison(options, queries, labels, systems, reference, head)
-    goals = []
-    if (options.train, options.protocol) == ("qbqtc", "dev") and "ranker" in names:
-        goals = [
+    def goals(figures: Mapping[str, Mapping[str, Figure]]) -> list[Goal]:
+        if (options.train, options.protocol) != ("qbqtc", "dev") or "ranker" not in names:
+            return []
+        found = [
             Goal(f"ranker's {SHOWN[name]}", figures["ranker"][name].interval.estimate, GOALS[name]) for name in GOALS
         ]
         slowest = max(systems[names.index("ranker")].seconds)
-        goals.append(Goal("seconds of training", slowest, GOAL_SECONDS, at_most=True))
-        print("\n" + "\n".join(map(str, goals)))
-    facts = {"pairs": len(measured), "queries": len(set(queries)), "reference": reference}
-    write_report(options.json, report(options, systems, figures, goals, **facts))
+        return [*found, Goal("seconds of training", slowest, GOAL_SECONDS, at_most=True)]
+
+    systems = [system(row) for row in rows]
+    head = (f"trained on {options.train}, {options.vocabulary} vocabulary; measured on {len(harness.measured):,} pairs "
+            f"of {len(set(harness.queries)):,} queries ({options.protocol})")  # fmt: skip
+    publish(options, harness.queries, harness.labels, systems, reference, head, goals=goals)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -19,10 +19,9 @@ import numpy as np
 
 from benchmarks.entailment import class_table, measure
 from benchmarks.harness.figures import format_table, write_report
-from benchmarks.harness.runs import Run, RunStore, file_digest
+from benchmarks.harness.runs import Run, RunStore, converted_encoder, file_digest
 from benchmarks.inputs import parse_numbers, real_data_file
 from paddle_ranker import runtime
-from paddle_ranker.errors import RankerError
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.options import Options, option, parse_options, run_command
 from paddle_ranker.storage.atomic import make_folder
@@ -70,7 +69,7 @@ class Harness:
         self.digests = [file_digest(path) for path in files]
         splitter = StratifiedKFold(options.folds, shuffle=True, random_state=_FOLDS_SEED)
         self.folds = list(splitter.split(self.labels, self.labels))
-        self.encoder = _converted(Path(options.model), self.work / "encoder")
+        self.encoder = converted_encoder(Path(options.model), self.work / "encoder")
         self.store = RunStore(str(self.work / "runs"))
 
     def model(self, seed: int) -> Run:
@@ -139,19 +138,6 @@ def overlap_features(one: str, two: str) -> list[float]:
     shared = len(first & second)
     of_each = [shared / max(1, len(words)) for words in (first, second)]
     return [shared / max(1, len(first | second)), *of_each, float(len(first)), float(len(second))]
-
-
-def _converted(source: Path, target: Path) -> Path:
-    """Return a folder of ours: the source where it is one, else what convert makes of it."""
-    if (source / PARAMETERS_FILE).is_file():
-        return source
-    if not (target / PARAMETERS_FILE).is_file():
-        from paddle_ranker.commands.convert import ConvertOptions, convert
-
-        if target.exists():
-            raise RankerError(f"{target}: holds no encoder; remove it")
-        convert(ConvertOptions(source=str(source), target=str(target)))
-    return target
 
 
 def run(options: TweetsBenchmarkOptions) -> None:

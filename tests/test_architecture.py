@@ -22,7 +22,6 @@ Function = Union[ast.FunctionDef, ast.AsyncFunctionDef]
 MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_PARAMETERS = 500, 60, 8
 # What is longer, and why. Nothing joins this list that could be two things with names of their own.
 LONGER = {
-    "benchmarks/from_nothing.py train_from_nothing": "a training from random parameters, top to bottom",
     "benchmarks/peers/transformers_mlm_worker.py main": "runs without this project's package, as one script",
 }
 

@@ -8,12 +8,12 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from benchmarks.harness.figures import Goal, format_table, goal_values
+from benchmarks.harness.figures import Goal, format_table, goal_values, write_report
 from benchmarks.harness.runs import QualityOptions, System
 from paddle_ranker.metrics.auc import roc_auc
 from paddle_ranker.metrics.intervals import Interval, Statistic, bootstrap_interval, difference
@@ -144,6 +144,26 @@ def print_comparison(
     print(f"\n{head}; means over seeds {options.seeds}, 95% bootstrap intervals over queries\n")
     print(figures_table(systems, figures, reference))
     return figures
+
+
+def publish(
+    options: QualityOptions,
+    queries: Sequence[str],
+    labels: ArrayLike,
+    systems: Sequence[System],
+    reference: str,
+    head: str,
+    *,
+    measures: Sequence[str] = ("auc", "ndcg@10"),
+    goals: Callable[[Mapping[str, Mapping[str, Figure]]], Sequence[Goal]] = lambda figures: (),
+) -> None:
+    """Print the comparison and what was reached, and write everything as JSON where the options name a file."""
+    figures = print_comparison(options, queries, labels, systems, reference, head, measures=measures)
+    reached = goals(figures)
+    if reached:
+        print("\n" + "\n".join(map(str, reached)))
+    counts = {"pairs": len(queries), "queries": len(set(queries)), "reference": reference}
+    write_report(options.json, report(options, systems, figures, reached, **counts))
 
 
 def mean_auc(labels: Floats, runs: Sequence[Floats]) -> float:

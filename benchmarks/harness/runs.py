@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Protocol
 
 import numpy as np
 
-from benchmarks.inputs import real_data_file
+from benchmarks.inputs import parse_numbers, real_data_file
+from paddle_ranker import runtime
 from paddle_ranker.commands.make_triples import group_by_query, make_triples
 from paddle_ranker.data.records import LabeledPair, Triple, read_records
-from paddle_ranker.errors import UsageError
+from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.lexical import BM25, LexicalLogistic
 from paddle_ranker.metrics.ranking import Floats, Integers
-from paddle_ranker.options import Options, option
-from paddle_ranker.storage.atomic import make_folder, new_file
+from paddle_ranker.model.parameters import PARAMETERS_FILE
+from paddle_ranker.options import Options, option, parse_options
+from paddle_ranker.storage.atomic import check_writable, make_folder, new_file
 
 Run = tuple[Floats, float]  # a score a pair, `[pairs] float64`, and seconds of training
+TRIPLES = "simclue/train_pairwise.tsv"
 FILES = {"qbqtc": "qbqtc/train.tsv", "kuake": "kuake_qtr/train.tsv"}
+NEVER = 10**9
 # Options that change no score.
 _NOT_FACTS = {"debug", "data_dir", "systems", "reference", "seeds", "threads", "resamples", "scores_dir", "json"}
 
@@ -43,6 +50,14 @@ class QualityOptions(Options):
     def facts(self) -> dict[str, Any]:
         """Return the options that decide a score."""
         return {key: value for key, value in asdict(self).items() if key not in _NOT_FACTS}
+
+    def begin(self) -> list[int]:
+        """Check that the results can be written, prepare the threads and the processor; return the seeds."""
+        if self.json:
+            check_writable(self.json)
+        seeds = parse_numbers(self.seeds, "seeds")
+        runtime.prepare_command(self.threads)
+        return seeds
 
 
 @dataclass(frozen=True)
@@ -92,7 +107,7 @@ def make_splits(
     measured = read_records(real_data_file(data_dir, "qbqtc/dev.tsv" if protocol == "dev" else file), LabeledPair)
     everything = np.arange(len(measured))
     if train_on == "simclue":
-        triples = read_records(real_data_file(data_dir, "simclue/train_pairwise.tsv"), Triple)
+        triples = read_records(real_data_file(data_dir, TRIPLES), Triple)
         pairs = [
             LabeledPair(t.query, title, label) for t in triples for title, label in ((t.title, 1), (t.neg_title, 0))
         ]
@@ -105,21 +120,6 @@ def make_splits(
         Split(f"fold {number} of {folds}", [measured[row] for row in learn], score)
         for number, (learn, score) in enumerate(parts, 1)
     ]
-
-
-def run_over_splits(
-    name: str, pairs: int, splits: Sequence[Split], seeds: Sequence[int], run: Callable[[Split, int], Run]
-) -> System:
-    """Return the scores of all measured pairs, joined over the splits, once for each seed."""
-    runs, seconds = [], []
-    for seed in seeds:
-        scores, spent = np.empty(pairs), 0.0
-        for split in splits:
-            scores[split.rows], took = run(split, seed)
-            spent += took
-        runs.append(scores)
-        seconds.append(spent / len(splits))
-    return System(name, tuple(runs), tuple(seconds))
 
 
 def texts_of(pairs: Sequence[LabeledPair]) -> tuple[list[str], list[str]]:
@@ -158,3 +158,132 @@ class RunStore:
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file: the fact that says what data it holds."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class Harness:
+    """A data set's queries in splits, and systems that run over them, with one line a finished run.
+
+    Attributes: `measured`, the pairs; `queries` and `labels` of them; `splits`; `digests` of the files.
+    """
+
+    def __init__(
+        self, options: QualityOptions, train_on: str, protocol: str, folds: int, scores_dir: Optional[str] = None
+    ) -> None:
+        self.measured, self.splits = make_splits(options.data_dir, train_on, protocol, folds)
+        self.queries = [pair.query for pair in self.measured]
+        self.labels = np.array([pair.label for pair in self.measured])
+        self.store = RunStore(scores_dir or options.scores_dir)
+        root = real_data_file(options.data_dir, FILES.get(train_on, FILES["qbqtc"])).parent.parent
+        used = dict.fromkeys([FILES.get(train_on, TRIPLES), FILES["qbqtc"], "qbqtc/dev.tsv"])
+        self.digests = [file_digest(root / name) for name in used if (root / name).is_file()]
+
+    def run(
+        self, name: str, seeds: Sequence[int], facts: Mapping[str, Any], train: Callable[[Split, int], Run]
+    ) -> System:
+        """Return the scores of all measured pairs, joined over the splits, once for each seed.
+
+        Args:
+            facts: what decides a run beside split, seed and data.
+            train: makes a run where none is kept.
+        """
+        runs, seconds = [], []
+        for seed in seeds:
+            scores, spent = np.empty(len(self.measured)), 0.0
+            for split in self.splits:
+                own = {**facts, "split": split.name, "seed": seed, "data": self.digests}
+                scores[split.rows], took = self.store.get(own, partial(train, split, seed))
+                print(f"{name}, {split.name}, seed {seed}: {took:.0f} s of training", flush=True)
+                spent += took
+            runs.append(scores)
+            seconds.append(spent / len(self.splits))
+        return System(name, tuple(runs), tuple(seconds))
+
+    def baseline(self, name: str) -> System:
+        """Return the scores of a lexical baseline, fitted on each split; it draws nothing."""
+        return self.run(
+            name, [0], {"system": name}, lambda split, seed: fit_baseline(name, split.pairs, self.of(split))
+        )
+
+    def of(self, split: Split) -> list[LabeledPair]:
+        """Return the pairs that a run over the split scores."""
+        return [self.measured[row] for row in split.rows]
+
+
+class Baseline(Protocol):
+    """Something that learns from graded pairs and scores pairs, each by itself."""
+
+    def fit(self, queries: Sequence[str], titles: Sequence[str], labels: Sequence[float]) -> None:
+        """Learn from pairs, one label each."""
+
+    def score(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
+        """Return one score a pair, `[pairs] float64`; higher is more relevant."""
+
+
+LEXICAL: dict[str, Callable[[], Baseline]] = {
+    "bm25_words": lambda: BM25("jieba"),
+    "bm25_bigrams": lambda: BM25("bigram"),
+    "features": LexicalLogistic,
+}
+
+
+def fit_baseline(name: str, learn: Sequence[LabeledPair], held_out: Sequence[LabeledPair]) -> Run:
+    """Fit a lexical baseline; return how it scores what is held out, and the seconds."""
+    baseline = LEXICAL[name]()
+    began = time.perf_counter()
+    baseline.fit(*texts_of(learn), [pair.label for pair in learn])
+    seconds = time.perf_counter() - began
+    return baseline.score(*texts_of(held_out)), seconds
+
+
+def train_cross_encoder(train_file: Path, test_file: Path, encoder: Path, folder: Path, *more: str) -> float:
+    """Train with the function of `train_ce.py` into `folder`; return the seconds. `more` are options of the command.
+
+    Take the checkpoint `last`: the best one is that which did best on the file that is measured, which flatters.
+    """
+    from cross_encoder.train_ce import TrainCeOptions, train
+
+    files = {"train_set": train_file, "test_file": test_file, "model_name_or_path": encoder, "save_dir": folder}
+    typed = [f"--{name}={path}" for name, path in files.items()]
+    typed += [f"--{step}={NEVER}" for step in ("eval_step", "save_step", "logging_steps")]
+    began = time.perf_counter()
+    train(parse_options(TrainCeOptions, [*typed, "--device=cpu", "--warmup_proportion=0.06", *more], "train_ce.py", ""))
+    return time.perf_counter() - began
+
+
+def score_file(ranker: Path, file: Path) -> Floats:
+    """Return the logits of all pairs of a file, those that contradict each other too."""
+    from paddle_ranker.evaluation.evaluate import EvaluationSet
+    from paddle_ranker.model.kinds import load_ranker
+    from paddle_ranker.scoring.engines.dygraph import DygraphEngine
+
+    parts = load_ranker(ranker)
+    return EvaluationSet(file, parts.pair_encoder, 64).logits(DygraphEngine(parts.network))
+
+
+def converted_encoder(source: Path, target: Path) -> Path:
+    """Return the folder of an encoder of ours: the source where it is one, else the target, where convert writes it."""
+    from paddle_ranker.commands.convert import ConvertOptions, convert
+
+    if (source / PARAMETERS_FILE).is_file():
+        return source
+    if not (target / PARAMETERS_FILE).is_file():
+        if target.exists():
+            raise RankerError(f"{target}: holds no encoder; remove it")
+        convert(ConvertOptions(source=str(source), target=str(target)))
+    return target
+
+
+def chosen_systems(given: Optional[str], known: Sequence[str], reference: Optional[str] = None) -> list[str]:
+    """Return the comma-separated names, all that are known where none are given.
+
+    Raises `UsageError` for one that is unknown or stands twice, or where `reference` is not among them.
+    """
+    names = given.split(",") if given else list(known)
+    for name in names:
+        if name not in known:
+            raise UsageError(f"--systems {name}: choose from {', '.join(known)}")
+    if len(set(names)) < len(names):
+        raise UsageError(f"--systems {given}: name each system once")
+    if reference and reference not in names:
+        raise UsageError(f"--reference {reference}: is not among the systems {', '.join(names)}")
+    return names

@@ -19,39 +19,15 @@ from benchmarks.inputs import ROOT, parse_numbers
 from benchmarks.script_commands import arguments_after, script_commands
 from ernie_matching.train_pairwise import TrainPairwiseOptions
 from paddle_ranker.commands.starter import StarterOptions
-from paddle_ranker.data.records import LabeledPair, Triple, read_records, write_records
+from paddle_ranker.data.records import LabeledPair, Triple, read_records
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.metrics.measures import evaluate_ranking, ndcg_at
 from paddle_ranker.metrics.ranking import rank
 from paddle_ranker.options import parse_options
+from tests.benchmarks.conftest import graded_pairs
 
 unit = pytest.mark.unit
 slow = pytest.mark.slow
-WORDS = "深度学习神经网络语言文化差异农业水稻病害诊断老年人护理经济增长教育法律"
-
-
-def graded_pairs(queries: int, seed: int) -> list[LabeledPair]:
-    """Make pairs that word overlap solves: titles share two, one or no pair of characters with their query."""
-    dice, pairs = random.Random(seed), []
-    for number in range(queries):
-        query = "".join(dice.sample(WORDS, 4)) + f"{number} rice"
-        for label in (2, 1, 0, 0):
-            pairs.append(LabeledPair(query, query[: 2 * label] + "".join(dice.sample(WORDS, 6)), float(label)))
-    return pairs
-
-
-@pytest.fixture
-def tiny_data(tmp_path: Path) -> Path:
-    """A folder that looks like the real data, with 12 train and 6 dev queries."""
-    for name, pairs in (("train", graded_pairs(12, 1)), ("dev", graded_pairs(6, 2))):
-        (tmp_path / "data" / "qbqtc").mkdir(parents=True, exist_ok=True)
-        write_records(tmp_path / "data" / "qbqtc" / f"{name}.tsv", pairs)
-    (tmp_path / "data" / "simclue").mkdir()
-    triples = [Triple(p.query, p.title, n.title) for p, n in zip(graded_pairs(8, 3)[::4], graded_pairs(8, 3)[3::4])]
-    write_records(tmp_path / "data" / "simclue" / "train_pairwise.tsv", triples)
-    return tmp_path / "data"
-
-
 TINY_RECIPE = ["--layers=1", "--hidden_size=16", "--heads=2", "--batch_size=8", "--resamples=50", "--max_seq_length=24"]
 
 
@@ -232,23 +208,6 @@ def test_a_script_that_fails_is_an_error(tmp_path: Path) -> None:
 
 
 @unit
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["--systems", "bm25"], "--systems bm25: choose from"),
-        (["--systems", "margin_logit:x"], "--systems margin_logit:x: choose from"),
-        (["--systems", "ranker,ranker"], "name each system once"),
-        (["--systems", "features", "--reference", "ranker"], "--reference ranker: is not among"),
-        (["--seeds", "a"], "--seeds a: give whole numbers"),
-        (["--protocol", "test"], "--protocol test: choose from dev, cv"),
-    ],
-)
-def test_wrong_options(arguments: list[str], message: str, tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert qbqtc.main([f"--data_dir={tiny_data}", *arguments]) == 2
-    assert message in capsys.readouterr().err
-
-
-@unit
 def test_missing_data_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert qbqtc.main([f"--data_dir={tmp_path}", "--systems=features"]) == 1
     assert f"{tmp_path}/qbqtc/dev.tsv: not there" in capsys.readouterr().err
@@ -339,7 +298,7 @@ def test_demo_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     found_file = tmp_path / "found.json"
     assert demo.main([
         "--size=200", "--queries=20", "--seeds=1", "--recipe=--max_steps 3", "--resamples=50", f"--json={found_file}",
-        "--systems=bm25_words,bm25_bigrams,ngrams,features,shuffled,ranker",
+        "--systems=bm25_words,bm25_bigrams,features,shuffled,ranker",
     ]) == 0  # fmt: skip
     found = json.loads(found_file.read_text(encoding="utf-8"))
     assert [system["name"] for system in found["systems"]] == demo.SYSTEMS.split(",")

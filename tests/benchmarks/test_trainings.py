@@ -1,0 +1,186 @@
+"""The benchmarks of trainings over folds: averages by hand, who learns from what, and the commands on tiny data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import ablation, distillation, mining, pretrained, qbqtc
+from benchmarks.harness.runs import Harness, Split, System
+from benchmarks.mining import FoldsOptions, Recipe, SmallRankers
+from benchmarks.pretrained import LINEAR, NOTHING, Systems
+from paddle_ranker.data.records import LabeledPair, read_records, write_records
+from paddle_ranker.errors import RankerError
+from tests.benchmarks.conftest import graded_pairs
+from tests.tiny import write_encoder
+
+unit, slow = pytest.mark.unit, pytest.mark.slow
+MODEL = [f"--model={NOTHING}"]
+TINY = ["--folds=2", "--hidden_size=16", "--max_steps=2", "--max_seq_length=24", "--resamples=50"]
+TINY += ["--mine_options=--method=random"]  # so few titles share no words
+
+
+@unit
+def test_the_average_counts_each_member_alike_and_looks_at_no_other_fold(tiny_data: Path, tmp_path: Path) -> None:
+    options = pretrained.PretrainedOptions(model=NOTHING, data_dir=str(tiny_data), folds=2)
+    rows = Systems(options, tmp_path)
+    first, second = rows.harness.splits[0].rows, rows.harness.splits[1].rows
+    one, two = np.zeros(48), np.zeros(48)
+    one[first[0]], one[second[:2]] = 100.0, 3.0
+    two[first[-1]], two[second[-2:]] = -0.01, 5.0
+    blended = rows._blended("average", [System("one", (one,), (1.0,)), System("two", (two, two), (2.0, 3.0))])
+    assert blended.seconds == (3.0, 4.0) and len(blended.runs) == 2
+    # One of 24 is away from the rest: mean x/24, deviation x sqrt(23)/24.
+    away, rest = 23 / 23**0.5, -1 / 23**0.5
+    assert blended.runs[0][first[0]] == pytest.approx(away - rest)
+    assert blended.runs[0][first[-1]] == pytest.approx(rest - away)
+    assert blended.runs[1][first[1]] == pytest.approx(0)
+
+
+@unit
+def test_what_is_from_nothing_does_not_hang_on_the_model(tiny_data: Path, tmp_path: Path) -> None:
+    write_encoder(tmp_path / "encoder")
+    other, nothing = (
+        Systems(pretrained.PretrainedOptions(model=model, data_dir=str(tiny_data), folds=2), tmp_path)
+        for model in (str(tmp_path / "encoder"), NOTHING)
+    )
+    own, same, on_ids = other.run("linear_on_own_pieces", [1, 2]), nothing.run(LINEAR, [1]), other.run(LINEAR, [1])
+    assert own.name == "linear_on_own_pieces" and len(own.runs) == 1
+    np.testing.assert_array_equal(own.runs[0], same.runs[0])
+    assert np.abs(own.runs[0] - on_ids.runs[0]).max() > 1e-3
+
+
+@slow
+def test_the_ablation_pairs_every_change(tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        f"--model={NOTHING}", f"--data_dir={tiny_data}", "--folds=2", "--max_steps=2", "--resamples=50",
+        "--changes=match,blend_linear", f"--scores_dir={tmp_path / 'runs'}", f"--json={tmp_path / 'found.json'}",
+    ]  # fmt: skip
+    assert ablation.main(arguments) == 0
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    figures = {s["name"]: s["measures"]["auc"]["interval"]["estimate"] for s in found["systems"]}
+    assert list(figures) == ["plain", "match", LINEAR, "ranker_and_linear"]
+    for change in found["changes"]:
+        assert change["auc"][0] == pytest.approx(figures[change["with"]] - figures[change["without"]])
+    assert [change["with"] for change in found["changes"]] == ["match", "ranker_and_linear"]
+    assert figures[LINEAR] > 0.95  # the tiny data is made for it
+    assert "| match embeddings " in capsys.readouterr().out
+    # two folds of plain, match and the linear model, each computed once
+    assert len(list((tmp_path / "runs").iterdir())) == 6
+    assert pretrained.main([*arguments[:5], *arguments[6:], "--systems=plain,bm25_bigrams", "--reference=plain"]) == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 8
+
+
+def rankers_of(data: Path, folder: Path) -> tuple[SmallRankers, Split]:
+    options = FoldsOptions(data_dir=str(data))
+    harness = Harness(options, "qbqtc", "cv", 2)
+    folder.mkdir()
+    return SmallRankers(folder, harness.splits[0], harness.of(harness.splits[0]), options, seed=1), harness.splits[0]
+
+
+@unit
+def test_what_is_held_out_is_not_learned_from(tiny_data: Path, tmp_path: Path) -> None:
+    rankers, split = rankers_of(tiny_data, tmp_path / "w")
+    learned, held_out = read_records(rankers.learn, LabeledPair), read_records(rankers.held_out, LabeledPair)
+    assert not {pair.query for pair in learned} & {pair.query for pair in held_out}
+    assert len(held_out) == len(split.rows) and len(learned) + len(held_out) == 48
+
+
+@unit
+def test_a_file_is_made_once_and_a_failed_command_is_an_error(tiny_data: Path, tmp_path: Path) -> None:
+    rankers, _ = rankers_of(tiny_data, tmp_path / "w")
+    calls = []
+
+    def command(arguments: object) -> int:
+        calls.append(arguments)
+        Path(list(arguments)[1]).write_text("x")  # type: ignore[call-overload]
+        return 0
+
+    path = rankers.file("a.tsv", command, "--out", "{out}")
+    assert rankers.file("a.tsv", command, "--out", "{out}") == path and calls == [["--out", str(path)]]
+    with pytest.raises(RankerError, match=r"b\.tsv could not be made"):
+        rankers.file("b.tsv", lambda arguments: 1)
+
+
+@unit
+def test_mined_files_hold_the_same_positives_and_no_judged_negative_row(tiny_data: Path, tmp_path: Path) -> None:
+    rankers, _ = rankers_of(tiny_data, tmp_path / "w")
+    rows = mining.Mining(mining.MiningOptions(mine_options="--words=bigram"))
+    positives = [pair for pair in read_records(rankers.learn, LabeledPair) if pair.label >= 1]
+    for name, more in (("random", ["--method", "random"]), ("mined", []), ("mined_top", ["--sample", "top"])):
+        found = read_records(rows._mine(name, rankers, *more), LabeledPair)
+        assert [pair for pair in found if pair.label >= 1] == positives
+        answers = {(pair.query, pair.title) for pair in positives}
+        assert not {(pair.query, pair.title) for pair in found if pair.label == 0} & answers
+
+
+@slow
+def test_a_ranker_is_trained_once_and_its_last_checkpoint_scores(tiny_data: Path, tmp_path: Path) -> None:
+    rankers, split = rankers_of(tiny_data, tmp_path / "w")
+    recipe = Recipe(1, 16, 1e-3, 1, ("--loss=bce", "--max_steps=2"))
+    scores, seconds = rankers.train("a", rankers.learn, recipe)
+    assert scores.shape == (len(split.rows),) and seconds > 0
+    assert rankers.train("a", rankers.learn, recipe)[0] is scores
+    assert (rankers.ranker("a") / "ranker.json").is_file()
+
+
+@slow
+@pytest.mark.parametrize(
+    "module, count, more",
+    [
+        (mining, 5, ["--guard=--max_score_ratio=1"]),
+        (distillation, 6, ["--teacher_layers=1", "--teacher_hidden_size=32"]),
+    ],
+)
+def test_commands(
+    module: object, count: int, more: list[str], tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found_file = tmp_path / "found.json"
+    arguments = [f"--data_dir={tiny_data}", *TINY, *more, f"--scores_dir={tmp_path / 'runs'}", f"--json={found_file}"]
+    assert module.main(arguments) == 0  # type: ignore[attr-defined]
+    found = json.loads(found_file.read_text(encoding="utf-8"))
+    assert (found["pairs"], found["queries"], len(found["systems"])) == (48, 12, count)
+    first = capsys.readouterr().out
+    assert f"{module.REFERENCE} ahead, nDCG@10" in first and "on 48 pairs of 12 queries" in first  # type: ignore[attr-defined]
+
+    assert module.main(arguments) == 0  # type: ignore[attr-defined]  # from what was kept
+    assert json.loads(found_file.read_text(encoding="utf-8")) == found
+    assert "global step" not in capsys.readouterr().out
+
+
+@unit
+@pytest.mark.parametrize(
+    ("main", "arguments", "message"),
+    [
+        (qbqtc.main, ["--systems=bm25"], "--systems bm25: choose from"),
+        (qbqtc.main, ["--systems=margin_logit:x"], "--systems margin_logit:x: choose from"),
+        (qbqtc.main, ["--systems=ranker,ranker"], "name each system once"),
+        (qbqtc.main, ["--systems=features", "--reference=ranker"], "--reference ranker: is not among"),
+        (qbqtc.main, ["--seeds=a"], "--seeds a: give whole numbers"),
+        (qbqtc.main, ["--protocol=test"], "--protocol test: choose from dev, cv"),
+        (ablation.main, [*MODEL, "--changes=size"], "--changes size: choose from match, "),
+        (pretrained.main, [*MODEL, "--systems=plane"], "--systems plane: choose from bm25_words, "),
+        (pretrained.main, [*MODEL, "--systems=plain,plain"], "--systems plain,plain: name each system once"),
+        (pretrained.main, [*MODEL, "--systems=plain", "--reference=match"], "--reference match: is not among the"),
+        (pretrained.main, [*MODEL, "--systems=peer_1_epoch"], "--model nothing: peer_1_epoch starts from pretrained"),
+        (pretrained.main, [*MODEL, "--data=kuake", "--protocol=dev"], "--protocol dev: kuake has no dev file; take cv"),
+        (mining.main, ["--systems=random,nothing"], "--systems nothing: choose from random, mined"),
+        (mining.main, ["--systems=random"], "--reference mined: is not among the systems random"),
+        (distillation.main, ["--systems=random,nothing"], "--systems random: choose from teacher, "),
+    ],
+)
+def test_wrong_options(
+    main: Callable[[list[str]], int],
+    arguments: list[str],
+    message: str,
+    tiny_data: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tiny_data / "kuake_qtr").mkdir()
+    write_records(tiny_data / "kuake_qtr" / "train.tsv", graded_pairs(4, 3))
+    assert main([f"--data_dir={tiny_data}", "--folds=2", *arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -188,7 +188,10 @@ def test_files_without_a_name_may_be_several(tmp_path: Path) -> None:
         parse_options(DistillOptions, ["teacher", pattern, both[1]], "distill", "")
 
 
-def test_a_name_that_is_none_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_are_listed_and_suggested(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    listed = capsys.readouterr().out
+    assert all(re.search(rf"^  {name} ", listed, re.M) for name in COMMANDS)
     assert main(["train-pairwize"]) == 2
     assert "unknown command 'train-pairwize' (did you mean train-pairwise?)" in capsys.readouterr().err
 

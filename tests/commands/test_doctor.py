@@ -12,13 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from paddle_ranker.__main__ import main
 from paddle_ranker.commands import doctor
 from paddle_ranker.commands.doctor import Package, probe_package
-from paddle_ranker.commands.registry import COMMANDS
+from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def run_doctor(python: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -83,11 +81,3 @@ def test_the_doctors_versions_are_those_of_the_requirements() -> None:
         assert f"paddlenlp=={paddlenlp}" in lines
         for needed in doctor.PADDLENLP_NEEDS:
             assert needed in lines
-
-
-def test_commands_are_listed_and_suggested(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 0
-    listed = capsys.readouterr().out
-    assert all(re.search(rf"^  {name} ", listed, re.M) for name in COMMANDS)
-    assert main(["doctro"]) == 2
-    assert "did you mean doctor?" in capsys.readouterr().err

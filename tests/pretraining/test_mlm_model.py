@@ -103,15 +103,6 @@ def test_gradients_reach_all_but_the_pooler() -> None:
 
 
 @pytest.mark.unit
-def test_a_folder_gives_back_what_went_in(tmp_path: Path) -> None:
-    network = make()
-    loaded = load_masked_lm(write(tmp_path / "a", network), need_head=True)
-    assert loaded.new_parts == [] and loaded.network.has_pooler
-    for name, tensor in network.state_dict().items():
-        np.testing.assert_array_equal(loaded.network.state_dict()[name].numpy(), tensor.numpy(), err_msg=name)
-
-
-@pytest.mark.unit
 def test_a_pooler_that_was_never_trained_is_in_no_checkpoint(tmp_path: Path) -> None:
     network = MaskedLanguageModel(CONFIG)
     write(tmp_path / "a", network)
@@ -175,6 +166,7 @@ def test_logits_are_those_of_paddlenlp(model_type: str, tmp_path: Path) -> None:
     expected = reference(ids, paddle.zeros_like(ids))
     expected = (expected if isinstance(expected, paddle.Tensor) else expected[0]).reshape([-1, CONFIG.vocab_size])
     loaded = load_masked_lm(folder, need_head=True)
+    assert loaded.new_parts == [] and loaded.network.has_pooler
     loaded.network.eval()
     ours = loaded.network(IDS, PLACES).numpy()
     np.testing.assert_allclose(ours, expected.numpy()[PLACES], atol=1e-5)

@@ -63,10 +63,3 @@ def test_ideographs_are_word_pieces_of_their_own(made: Path) -> None:
     ideographs = [token for token in tokens if any("\u4e00" <= char <= "\u9fff" for char in token)]
     assert sorted(ideographs) == sorted("深度学习使用语言")
     assert "##ing" in tokens and ("Deep" in tokens) != ("deep" in tokens)
-
-
-def test_the_same_files_give_the_same_bytes(made: Path, tmp_path: Path) -> None:
-    cased = "false" if '"do_lower_case": false' in (made / "tokenizer_config.json").read_text() else "true"
-    files = ["--files", str(made.parent / "a.txt"), str(made.parent / "b.txt.gz"), "--vocab_size", "160"]
-    assert train_tokenizer.main([*files, "--output_dir", str(tmp_path / "again"), "--lowercase", cased]) == 0
-    assert (tmp_path / "again" / "vocab.txt").read_bytes() == (made / "vocab.txt").read_bytes()

@@ -78,13 +78,6 @@ def test_the_option_reaches_the_parameters(
     assert changed.shape != plain.shape or not np.array_equal(changed, plain)
 
 
-def test_the_loss_scale_reaches_the_training(tmp_path: Path, files: dict[str, str]) -> None:
-    settings: dict[str, Any] = {"use_amp": True, "amp_dtype": "float16", "logging_steps": 1, "epochs": 1}
-    trained(tmp_path, files, scale_loss=1024.0, **settings)
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert lines[0]["loss_scale"] == 1024.0
-
-
 def test_data_on_the_disk_train_the_same_parameters(
     tmp_path: Path, files: dict[str, str], plain: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:

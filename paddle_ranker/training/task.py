@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Optional, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Callable, Optional, Protocol
 
 from paddle_ranker.encoding.batching import Groups
+from paddle_ranker.metrics.ranking import Integers
 
 if TYPE_CHECKING:
     from paddle import Tensor, nn
@@ -30,15 +29,15 @@ class Examples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def lengths(self, indices: np.ndarray) -> np.ndarray:
+    def lengths(self, indices: Integers) -> Integers:
         """Return the tokens of the longest pair of each of the examples `indices`, both `[m]`."""
         ...
 
-    def weight(self, indices: np.ndarray) -> float:
+    def weight(self, indices: Integers) -> float:
         """Return what the mean of the loss over the examples `indices` is taken over: their number, mostly."""
         ...
 
-    def loss(self, network: nn.Layer, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, network: nn.Layer, indices: Integers) -> tuple[Tensor, dict[str, float]]:
         """Return the mean loss over the examples `indices`, and further means for the progress line."""
         ...
 
@@ -62,11 +61,11 @@ class Task:
     network: nn.Layer
     examples: Examples
     evaluate: Callable[[], dict[str, float]]
-    save: Callable[[Path, dict[str, Any]], None]
+    save: Callable[[Path, dict[str, float]], None]
     metric: str
     lower_is_better: bool = False
     part_factors: Mapping[str, float] = field(default_factory=dict)
-    identity: Mapping[str, Any] = field(default_factory=dict)
+    identity: Mapping[str, object] = field(default_factory=dict)
     begin_epoch: Callable[[int], None] = lambda epoch: None
     describe: Callable[[dict[str, float]], dict[str, float]] = dict
     on_evaluation: Optional[OnEvaluation] = None

@@ -16,8 +16,14 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.vendor import brpc_server
-from paddle_ranker.serving.vendor.brpc_flags import KNOWN, Launch, read_launch
-from paddle_ranker.serving.vendor.brpc_server import EVERY_ADDRESS, HOST_VARIABLE, serve_config
+from paddle_ranker.serving.vendor.brpc_server import (
+    EVERY_ADDRESS,
+    HOST_VARIABLE,
+    KNOWN,
+    Launch,
+    read_launch,
+    serve_config,
+)
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit

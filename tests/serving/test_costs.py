@@ -32,7 +32,7 @@ from paddle_ranker.serving.http.rerank import RerankRequest, _validated
 from paddle_ranker.serving.paddle.json_messages import read_message
 from paddle_ranker.serving.paddle.messages import messages, parse
 from paddle_ranker.serving.paddle.pipeline import read_pairs, read_printed_dict
-from paddle_ranker.serving.process.http2_streams import OpenStreams
+from paddle_ranker.serving.process.relay import OpenStreams
 from tests.live_service import SECONDS, LiveService
 from tests.robustness.costly_inputs import http_bodies, post
 

@@ -23,8 +23,7 @@ from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, UNAVAILABLE
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.paddle.grpc_services import start_grpc
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, messages
-from paddle_ranker.serving.process.http2_streams import PREFACE
-from paddle_ranker.serving.process.relay import Relay
+from paddle_ranker.serving.process.relay import PREFACE, Relay
 from tests.conftest import REPOSITORY
 from tests.fake_service import FakeService, logit_of
 from tests.live_service import SECONDS, LiveService, until

@@ -13,8 +13,7 @@ import pytest
 
 from paddle_ranker.serving.core.budget import ByteBudget
 from paddle_ranker.serving.core.connections import Connections
-from paddle_ranker.serving.process.http2_streams import PREFACE
-from paddle_ranker.serving.process.relay import Relay
+from paddle_ranker.serving.process.relay import PREFACE, Relay
 
 pytestmark = pytest.mark.unit
 SECONDS = 60

@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from paddle_ranker.serving.clients.baidu_std import BaiduStdClient as BaiduStdClient
     from paddle_ranker.serving.clients.grpc import GrpcClient as GrpcClient
     from paddle_ranker.serving.clients.http import HttpClient as HttpClient
+    from paddle_ranker.serving.clients.http import RerankClient as RerankClient
     from paddle_ranker.serving.clients.pipeline import PipelineClient as PipelineClient
-    from paddle_ranker.serving.clients.rerank import RerankClient as RerankClient
 
 _MODULES = {
     "BaiduStdClient": "baidu_std",
     "GrpcClient": "grpc",
     "HttpClient": "http",
     "PipelineClient": "pipeline",
-    "RerankClient": "rerank",
+    "RerankClient": "http",
 }
 __all__ = ["BaiduStdClient", "GrpcClient", "HttpClient", "PipelineClient", "RerankClient"]
 

@@ -3,6 +3,11 @@
 `deploy/cpp/serving` runs it; `python -m paddle_serving_server.serve` does where SERVING_BIN names that file. It ends
 with the launcher, which passes no signal on. As the vendor's it listens on every address, unless
 PADDLE_RANKER_SERVING_HOST names one.
+
+    serving -enable_model_toolkit -num_threads 5 -port 8600 -use_calib=False -resource_path workdir_8600 ...
+    python -m paddle_serving_server.serve --model serving_server --port 8600 --thread 5 --ir_optim True
+
+A flag has one dash or two; its value follows, or stands after `=`. What is not known is passed over, and noted.
 """
 
 from __future__ import annotations
@@ -13,14 +18,17 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
+
+from google.protobuf import text_format
 
 from paddle_ranker import runtime
-from paddle_ranker.errors import RankerError
+from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.serving.core.config import MOST_STREAMS, ServeConfig
-from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
-from paddle_ranker.serving.vendor.brpc_flags import Launch, read_launch
+from paddle_ranker.serving.core.limits import API_KEY_VARIABLE, Limits
+from paddle_ranker.serving.paddle.messages import messages
 
 HOST_VARIABLE = "PADDLE_RANKER_SERVING_HOST"
 EVERY_ADDRESS = "0.0.0.0"
@@ -39,6 +47,171 @@ Serve a ranker in the place of Paddle Serving's C++ server, with its launcher's 
 
 What else the launcher has is taken, and noted where it has no meaning here. python -m paddle_ranker serve has more."""
 _LOOK_SECONDS = 0.2  # between two looks at who started this process
+
+PORT, THREADS, PROMETHEUS_PORT, RELOAD_SECONDS, BATCH_SIZE = 9393, 4, 19393, 10, 32  # the launcher's own defaults
+# By name: whether the flag is a switch, whose value may be left out.
+KNOWN = {
+    **dict.fromkeys(("port", "num_threads", "thread", "precision", "max_body_size", "prometheus_port"), False),
+    **dict.fromkeys(("resource_path", "resource_file", "model", "gpu_id", "gpu_ids", "reload_interval_s"), False),
+    **dict.fromkeys(("runtime_thread_num", "batch_infer_size", "max_concurrency", "request_cache_size"), False),
+    **dict.fromkeys(("enable_prometheus", "use_calib", "use_trt"), True),
+    # Of how the C++ server computes, or where its files lie; there is nothing of the kind here.
+    **dict.fromkeys(("inferservice_path", "inferservice_file", "workflow_path", "workflow_file", "workdir"), False),
+    **dict.fromkeys(("enable_model_toolkit", "ir_optim", "mem_optim_off", "use_mkl"), True),
+    **dict.fromkeys(("bthread_concurrency",), False),
+}
+# That ask for something this server has not, unless they have this value.
+_WITHOUT = {"max_concurrency": "0", "request_cache_size": "0", "use_calib": "false", "use_trt": "false"}
+_LAUNCHERS_BODY = 512 * 1024 * 1024  # that the launcher passes, whatever was typed, unless another number was
+_TRUE, _FALSE = ("true", "1", "yes", "t", "y"), ("false", "0", "no", "f", "n")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What the server is started for.
+
+    model: the folder
+    threads: how many batches may be computed at once
+    gpu: the number of the GPU that is asked for, None: the CPU
+    request_bytes: of a request's body; the launcher's own 512 MiB, which nobody asked for, do not count
+    prometheus_port: that metrics are to be read at as well, None: none
+    reload_file: whenever its time changes, the model is reloaded; looked at every `reload_seconds`
+    notes: what was asked for and is not there, for the user to read
+    """
+
+    model: Path
+    port: int = PORT
+    threads: int = THREADS
+    precision: str = "fp32"
+    gpu: Optional[int] = None
+    batch_size: int = BATCH_SIZE
+    request_bytes: int = Limits().request_bytes
+    prometheus_port: Optional[int] = None
+    reload_file: Optional[Path] = None
+    reload_seconds: float = RELOAD_SECONDS
+    notes: tuple[str, ...] = ()
+
+
+def read_launch(arguments: Sequence[str]) -> Launch:
+    """Read a command line, and the files that it names.
+
+    Raises `UsageError` for a value that is none, or where no model is named, `CheckpointError` for files of the
+    launcher's that are missing or name another number of models than one.
+    """
+    flags, notes = _read_flags(arguments)
+    for name, harmless in _WITHOUT.items():
+        given = flags.get(name, [harmless])[-1].lower()
+        if given != harmless and not (harmless == "false" and given in _FALSE):
+            notes.append(f"-{name} {given}: this server has none, and does without")
+    engine = _engine(flags)
+    threads = _number(flags, "num_threads", _number(flags, "thread", THREADS, 1), 1)
+    return Launch(
+        model=Path(engine.model_dir),
+        port=_number(flags, "port", PORT, 0, 65535),
+        # How many batches of its own queue the C++ server computes at once; without, one a request.
+        threads=_number(flags, "runtime_thread_num", engine.runtime_thread_num, 0) or threads,
+        precision=flags.get("precision", ["fp32"])[-1].lower(),
+        gpu=_gpu(flags, engine),
+        batch_size=_number(flags, "batch_infer_size", engine.batch_infer_size or BATCH_SIZE, 1),
+        request_bytes=_request_bytes(flags),
+        prometheus_port=_number(flags, "prometheus_port", PROMETHEUS_PORT, 1, 65535)
+        if _is_on(flags, "enable_prometheus")
+        else None,
+        reload_file=Path(engine.reloadable_meta) if engine.reloadable_meta else None,
+        reload_seconds=_number(flags, "reload_interval_s", RELOAD_SECONDS, 1),
+        notes=tuple(notes),
+    )
+
+
+def _read_flags(arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the values of every known flag, and notes of what is not known."""
+    flags: dict[str, list[str]] = {}
+    notes = []
+    place = 0
+    while place < len(arguments):
+        name, equals, value = arguments[place].lstrip("-").partition("=")
+        is_flag = arguments[place].startswith("-")
+        place += 1
+        if not is_flag:
+            notes.append(f"{name}: not a flag, passed over")
+            continue
+        values = [value] if equals else []
+        while not equals and place < len(arguments) and not _is_flag(arguments[place]):
+            if KNOWN.get(name) and arguments[place].lower() not in (*_TRUE, *_FALSE):
+                break
+            values.append(arguments[place])
+            place += 1
+        if name not in KNOWN:
+            notes.append(f"-{' '.join([name, *values])}: not known here, passed over")
+        elif not values and not KNOWN[name]:
+            raise UsageError(f"-{name}: give it a value")
+        else:
+            flags[name] = values or ["true"]
+    return flags, notes
+
+
+def _is_flag(word: str) -> bool:
+    return word.startswith("-") and not word[1:].isdigit()
+
+
+def _is_on(flags: dict[str, list[str]], name: str) -> bool:
+    value = flags.get(name, ["false"])[-1].lower()
+    if value not in (*_TRUE, *_FALSE):
+        raise UsageError(f"-{name} {value}: give true or false")
+    return value in _TRUE
+
+
+def _number(flags: dict[str, list[str]], name: str, default: int, least: int, most: Optional[int] = None) -> int:
+    if name not in flags:
+        return default
+    value = flags[name][-1]
+    if not value.isdigit() or int(value) < least or (most is not None and int(value) > most):
+        raise UsageError(f"-{name} {value}: give a number, {least} {f'to {most}' if most else 'or more'}")
+    return int(value)
+
+
+def _request_bytes(flags: dict[str, list[str]]) -> int:
+    """Return how many bytes a request may have: those of every server, unless somebody asked for another number."""
+    given = _number(flags, "max_body_size", _LAUNCHERS_BODY, 1)
+    return Launch.request_bytes if given == _LAUNCHERS_BODY else given
+
+
+def _engine(flags: dict[str, list[str]]) -> Any:
+    """Return the EngineDesc of the launcher's files, or one of the folder that the flags name."""
+    if "model" in flags:
+        if len(flags["model"]) != 1:
+            raise UsageError(f"--model {' '.join(flags['model'])}: this server has one model; start one for each")
+        return messages().ModelToolkitConf().engines.add(model_dir=flags["model"][0])
+    if "resource_path" not in flags:
+        raise UsageError("names no model: give --model FOLDER, or -resource_path and -resource_file of the launcher")
+    folder = Path(flags["resource_path"][-1])
+    resource = _read(folder / flags.get("resource_file", ["resource.prototxt"])[-1], messages().ResourceConf())
+    paths = list(zip(resource.model_toolkit_path, resource.model_toolkit_file))
+    engines = [engine for path in paths for engine in _read(Path(*path), messages().ModelToolkitConf()).engines]
+    if len(engines) != 1:
+        raise CheckpointError(
+            f"{folder}: its files name {len(engines)} models; this server has one: start one for each"
+        )
+    if not engines[0].model_dir:
+        raise CheckpointError(f"{folder / paths[0][1]}: names no model_dir; start it with the launcher again")
+    return engines[0]
+
+
+def _read(path: Path, message: Any) -> Any:
+    try:
+        return text_format.Parse(path.read_text(encoding="utf-8"), message, allow_unknown_field=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: is not there; start the server with its launcher, which writes it") from error
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: is not what the launcher writes ({error})") from error
+
+
+def _gpu(flags: dict[str, list[str]], engine: Any) -> Optional[int]:
+    given = [number for value in flags.get("gpu_ids", flags.get("gpu_id", [])) for number in value.split(",") if number]
+    if any(not number.lstrip("-").isdigit() for number in given):
+        raise UsageError(f"--gpu_ids {' '.join(given)}: give numbers of GPUs")
+    numbers = [int(number) for number in given] or (list(engine.gpu_ids) if engine.use_gpu else [])
+    return numbers[0] if numbers and numbers[0] >= 0 else None
 
 
 def serve_config(launch: Launch) -> ServeConfig:

@@ -43,9 +43,9 @@ class TokenizerFiles:
         Raises `CheckpointError` where a file is missing, unreadable, or asks for something that is not done here.
         """
         vocabulary, token_to_id, vocab_size = _read_vocabulary(folder)
-        config = _read_json(folder / CONFIG_FILE)
+        config = read_settings(folder / CONFIG_FILE)
         special_tokens = dict(ROLES)
-        for source in (_read_json(folder / SPECIAL_TOKENS_FILE), config):
+        for source in (read_settings(folder / SPECIAL_TOKENS_FILE), config):
             for role in ROLES:
                 if source.get(role) is not None:
                     special_tokens[role] = _token_text(source[role], role, folder)
@@ -102,13 +102,14 @@ def _read_vocabulary(folder: Path) -> tuple[bytes, dict[str, int], int]:
     return content, {token: i for i, token in enumerate(lines)}, len(lines)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_settings(path: Path, remedy: str = "restore it, or remove it to use the defaults") -> dict[str, Any]:
+    """Return the object of a JSON file, an empty one where there is no such file; raises `CheckpointError`."""
     try:
         values = read_json(path)
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON ({error}): restore it, or remove it to use the defaults") from None
+        raise CheckpointError(f"{path} is not JSON ({error}): {remedy}") from None
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} holds a {type(values).__name__}, expected an object of settings")
     return values
@@ -138,7 +139,7 @@ def _refuse_what_is_not_done(config: dict[str, Any], vocab_size: int, folder: Pa
             f"{folder / CONFIG_FILE}: do_basic_tokenize false is not supported; set it to true where the model was "
             "trained with word splitting"
         )
-    added = {**_read_json(folder / ADDED_TOKENS_FILE), **_ids_of_added_tokens(config)}
+    added = {**read_settings(folder / ADDED_TOKENS_FILE), **_ids_of_added_tokens(config)}
     beyond = [token for token, token_id in added.items() if not isinstance(token_id, int) or token_id >= vocab_size]
     if beyond:
         raise CheckpointError(

@@ -19,12 +19,13 @@ from paddle_ranker.encoding.tokenizers.folder import (
     SPECIAL_TOKENS_FILE,
     VOCABULARY_FILE,
     TokenizerFiles,
+    read_settings,
 )
 from paddle_ranker.encoding.tokenizers.text_rules import CJK_RANGES, SYMBOLS_BY_NAME, TextRules
 from paddle_ranker.encoding.unicode.table import INVISIBLE, MARK, SYMBOL, UNASSIGNED, unicode_table
 from paddle_ranker.encoding.vocabulary import write_vocabulary
 from paddle_ranker.errors import CheckpointError, DependencyError
-from paddle_ranker.storage.untrusted import read_file, read_json
+from paddle_ranker.storage.untrusted import read_file
 
 TOKENIZER_FILE = "tokenizer.json"
 # Its normalizer's settings -> tokenizer_config.json's.
@@ -49,8 +50,7 @@ def bring_tokenizer(source: Path, target: Path) -> dict[str, Any]:
 
     Raises `CheckpointError` for a tokenizer that is not WordPiece, or splits otherwise than BERT's.
     """
-    settings = _json(source / CONFIG_FILE)
-    described = _json(source / TOKENIZER_FILE)
+    settings, described = (read_settings(source / name, "copy it again") for name in (CONFIG_FILE, TOKENIZER_FILE))
     if (source / VOCABULARY_FILE).is_file():
         (target / VOCABULARY_FILE).write_bytes(read_file(source / VOCABULARY_FILE))
     elif described:
@@ -140,18 +140,6 @@ def _library_tokenizer(files: TokenizerFiles) -> Any:
     tokens = dict.fromkeys(special.values())
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in tokens])
     return tokenizer
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        values = read_json(path)
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON ({error}): copy it again") from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} holds a {type(values).__name__}, expected an object")
-    return values
 
 
 def _vocabulary(described: dict[str, Any], path: Path) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -78,6 +79,19 @@ def started(command: Sequence[str], folder: Path, **environment: str) -> Iterato
         yield command_that_runs
     finally:
         command_that_runs.end()
+
+
+@contextlib.contextmanager
+def started_server(
+    model: Path, folder: Path, *options: object, **environment: str
+) -> Iterator[tuple[Started, list[int]]]:
+    """Start `paddle_ranker serve` in `folder`, which is made; yield it, its port and that of HTTP alone, if any."""
+    command = [sys.executable, "-m", "paddle_ranker", "serve", "--model", str(model), "--port", "0"]
+    environment.setdefault("PYTHONPATH", str(REPOSITORY))
+    with started([*command, *map(str, options)], folder, **environment) as server:
+        server.until(lambda: "serving " in server.output)
+        [line] = [line for line in server.output.splitlines() if line.startswith("serving ")]
+        yield server, [int(port) for port in re.findall(r"http://127\.0\.0\.1:(\d+)", line)]
 
 
 def free_ports(count: int) -> list[int]:

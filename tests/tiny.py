@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
+from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.config import EncoderConfig, write_config
 from paddle_ranker.model.encoder import Encoder
 from paddle_ranker.model.folder import save_ranker
 from paddle_ranker.model.info import RankerInfo
+from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.network import RankerNetwork
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 
@@ -75,6 +78,12 @@ def write_ranker(
     info = RankerInfo(kind=kind, max_seq_length=max_seq_length, match_embeddings=match)
     save_ranker(folder, network, pair_encoder, info)
     return folder
+
+
+def write_exported(folder: Path, **changes: Any) -> Path:
+    """Write a ranker with random parameters into `folder`, and export it there; return the export's folder."""
+    exported, _ = export_model(load_ranker(write_ranker(folder / "ranker", **changes)), folder / "exported")
+    return exported.folder
 
 
 PAIRS = [

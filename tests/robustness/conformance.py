@@ -4,12 +4,13 @@ python -m tests.robustness.conformance [--model FOLDER] [--peer_python PYTHON] [
 
 The server is this project's, on one port, with an exported ranker (without --model a tiny one with random weights) and
 --auto_truncate: some clients of Text Embeddings Inference cannot ask for long texts to be cut.
-Every client is a process of its own; one that is not installed is a row that says so. The exit status is 1 where a
+Clients of one module share a process; one that is not installed is a row that says so. The exit status is 1 where a
 client fails, or is off by more than 1e-5.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -30,6 +31,7 @@ from paddle_ranker.errors import RankerError
 from paddle_ranker.model.exported import is_exported
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import Options, option, run_command
+from tests.tiny import write_exported
 
 TOLERANCE = 1e-5
 OWN, PEER, COMPLETE = "own", "peer", "complete"  # whose Python runs a client
@@ -38,7 +40,7 @@ INSTALL = {
     PEER: "pip install -r requirements/peers.in, and name its Python with --peer_python",
     COMPLETE: "bash scripts/setup.sh complete, and name its Python with --complete_python",
 }
-_SECONDS = 300  # that a client may take; some import much
+_SECONDS = 300  # that the clients of a module may take; some import much
 
 
 @dataclass(frozen=True)
@@ -120,24 +122,15 @@ def run(options: ConformanceOptions) -> int:
     runtime.prepare_command(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = Path(options.model) if options.model else _tiny(folder)
+        model = Path(options.model) if options.model else write_exported(folder, max_seq_length=48)
         expected, given = _given(model, folder)
         command = serve_command(model, "--cpu_threads", "1", "--log_requests", "false", "--auto_truncate", "true")
         with started("server", command, folder, 1) as server:
             given.update(host="127.0.0.1", port=server.port)
-            rows = [_row(client, _python(client, options), given, expected) for client in CLIENTS]
+            rows = _rows(options, given, expected)
     print(shown(rows))
     write_report(options.json, {"rows": [{**asdict(row), "ok": row.ok} for row in rows]})
     return 1 if any(not row.ok and not row.missing for row in rows) else 0
-
-
-def _tiny(folder: Path) -> Path:
-    from paddle_ranker.export.static_graph import export_model
-    from paddle_ranker.model.kinds import load_ranker
-    from tests.tiny import write_ranker
-
-    exported, _ = export_model(load_ranker(write_ranker(folder / "ranker", max_seq_length=48)), folder / "exported")
-    return exported.folder
 
 
 def _given(model: Path, folder: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
@@ -162,42 +155,46 @@ def _given(model: Path, folder: Path) -> tuple[list[np.ndarray], dict[str, Any]]
     return expected, {"groups": groups, "serving_client": str(client)}
 
 
-def _python(client: Client, options: ConformanceOptions) -> Optional[str]:
-    return {OWN: sys.executable, PEER: options.peer_python, COMPLETE: options.complete_python}[client.python]
+def _rows(options: ConformanceOptions, given: dict[str, Any], expected: Sequence[np.ndarray]) -> list[Row]:
+    """Let the clients score, those of a module in one process."""
+    pythons = {OWN: sys.executable, PEER: options.peer_python, COMPLETE: options.complete_python}
+    rows = []
+    for (module, whose), group in itertools.groupby(CLIENTS, lambda client: (client.module, client.python)):
+        clients, python = list(group), pythons[whose]
+        found = _answers(python, module, [client.name for client in clients], given) if python else {}
+        for client in clients:
+            row = Row(client.title, client.protocol)
+            answer = found.get(client.name, found)
+            if python is None:
+                row.missing = INSTALL[whose]
+            elif "missing" in answer:
+                row.missing = f"{answer['missing']}: {INSTALL[whose]}"
+            elif "problem" in answer:
+                row.problem = answer["problem"]
+            else:
+                judge(row, answer, expected)
+            rows.append(row)
+    return rows
 
 
-def _row(client: Client, python: Optional[str], given: dict[str, Any], expected: Sequence[np.ndarray]) -> Row:
-    row = Row(client.title, client.protocol)
-    if python is None:
-        row.missing = INSTALL[client.python]
-        return row
+def _answers(python: str, module: str, names: list[str], given: dict[str, Any]) -> dict[str, Any]:
+    """Return what each client of a module has found, or what is wrong with all."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         environment.pop(name, None)  # the server is here
+    command = [python, "-m", f"tests.robustness.clients.{module}", *names]
     try:
         done = subprocess.run(
-            [python, "-m", f"tests.robustness.clients.{client.module}", client.name],
-            input=json.dumps(given),
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=False,
+            command, input=json.dumps(given), env=environment, capture_output=True, text=True, timeout=_SECONDS
         )
     except OSError as error:
         raise RankerError(f"{python}: cannot be run ({error}); name a Python interpreter") from None
     except subprocess.TimeoutExpired:
-        row.problem = f"no answer within {_SECONDS} seconds"
-        return row
+        return {"problem": f"no answers within {_SECONDS} seconds"}
     if done.returncode:
-        row.problem = (done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"])[-1]
-        return row
-    found = json.loads(done.stdout)
-    if "missing" in found:
-        row.missing = f"{found['missing']}: {INSTALL[client.python]}"
-        return row
-    judge(row, found, expected)
-    return row
+        return {"problem": (done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"])[-1]}
+    answers: dict[str, Any] = json.loads(done.stdout)
+    return answers
 
 
 def judge(row: Row, found: dict[str, Any], expected: Sequence[np.ndarray]) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
-import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from paddle_ranker.serving.paddle import baidu_std
-from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, messages
+from benchmarks.serving_client import http
+from tests.robustness.fuzz_inputs import frame
 
 UNPACKED = 15 * 1024 * 1024  # bytes, below --request_bytes
 JSON, PROTO = "application/json", "application/proto"
-_HEAD = "POST {} HTTP/1.1\r\nHost: x\r\nContent-Type: {}\r\nContent-Length: {}\r\n{}\r\n"
 
 
 class Attack(NamedTuple):
@@ -22,13 +20,6 @@ class Attack(NamedTuple):
     name: str
     data: bytes
     unpacked: int
-
-
-def post(path: str, body: bytes, content_type: str = JSON, packed: bool = True) -> bytes:
-    """Return an HTTP request; its body is packed with gzip unless told otherwise."""
-    sent = gzip.compress(body, 6) if packed else body
-    encoding = "Content-Encoding: gzip\r\n" if packed else ""
-    return _HEAD.format(path, content_type, len(sent), encoding).encode() + sent
 
 
 def filled(begin: str, part: str, end: str, size: int = UNPACKED) -> bytes:
@@ -40,13 +31,6 @@ def pipeline_value(begin: str, part: str, end: str, size: int = UNPACKED) -> byt
     """Return a request of the pipeline with one value."""
     value = filled(begin, part, end, size // 2).decode()
     return json.dumps({"key": ["0"], "value": [value]}).encode()
-
-
-def frame(payload: bytes, **meta_fields: int) -> bytes:
-    """Return a baidu_std frame of a request."""
-    meta = messages().RpcMeta(correlation_id=1, **meta_fields)
-    meta.request.service_name, meta.request.method_name = GENERAL_SERVICE, "inference"
-    return baidu_std.write_frame(meta, payload)
 
 
 def http_bodies(size: int = UNPACKED) -> dict[str, tuple[str, str, bytes]]:
@@ -75,19 +59,20 @@ def http_bodies(size: int = UNPACKED) -> dict[str, tuple[str, str, bytes]]:
     }
 
 
+def packed_post(path: str, body: bytes, content_type: str = JSON) -> bytes:
+    """Return an HTTP request whose body is packed with gzip."""
+    return http(path, gzip.compress(body, 6), content_type, "Content-Encoding: gzip")
+
+
 def attacks(size: int = UNPACKED) -> Iterator[Attack]:
     """Yield all that is sent whole."""
     for name, (path, content_type, body) in http_bodies(size).items():
-        yield Attack(name, post(path, body, content_type), len(body))
+        yield Attack(name, packed_post(path, body, content_type), len(body))
     tensors = b"\x0a\x00" * (size // 2)
     yield Attack("empty tensors, baidu_std", frame(tensors, compress_type=2), len(tensors))
 
 
 def half_sent(protocol: str, size: int) -> bytes:
     """Return `size` bytes of a request that does not end: "http" or "baidu_std"."""
-    if protocol == "http":
-        return (_HEAD.format("/v1/rerank", JSON, size + 1, "").encode()).ljust(size, b" ")
-    meta = messages().RpcMeta(correlation_id=1)
-    meta.request.service_name, meta.request.method_name = GENERAL_SERVICE, "inference"
-    head = meta.SerializeToString()
-    return (struct.pack(">4sII", baidu_std.MAGIC, size + 1, len(head)) + head).ljust(size, b"\x00")
+    whole = http("/v1/rerank", b" " * size) if protocol == "http" else frame(bytes(size))
+    return whole[:size]

@@ -25,7 +25,7 @@ import requests
 
 from paddle_ranker.options import Options, option, run_command
 from tests.robustness.costly_inputs import attacks, half_sent
-from tests.robustness.fuzz_server import started_server
+from tests.robustness.fuzz_server import serve_tiny
 
 _MEGABYTE = 1024 * 1024
 _SECONDS = 120.0  # for what takes moments, on a machine that has much else to do
@@ -148,8 +148,8 @@ def measure(options: CostOptions) -> int:
     """Start a server, attack it, print the table; return 1 where something cost too much."""
     costs: list[Cost] = []
     budget = ["--buffered_bytes", str(options.buffered_mb * _MEGABYTE), "--body_seconds", "30"]
-    with tempfile.TemporaryDirectory() as folder, started_server(Path(folder), *budget) as (process, (port, http_port)):
-        server = Server(process.pid, port)
+    with tempfile.TemporaryDirectory() as folder, serve_tiny(Path(folder), *budget) as (started, (port, http_port)):
+        server = Server(started.process.pid, port)
         server.ask()
         for attack in attacks(int(options.unpacked_mb * _MEGABYTE)):
             run = lambda data=attack.data: send(port, data)  # noqa: E731
@@ -158,7 +158,7 @@ def measure(options: CostOptions) -> int:
             size = 4 * _MEGABYTE * options.connections
             hold = lambda name=name, one=one: hold_half(one, name.split()[0], options.connections)  # noqa: E731
             costs.append(server.measure(f"half of many requests, {name}", size, size, hold))
-        ended = process.poll() is not None
+        ended = started.process.poll() is not None
     print(_table(costs))
     failures = [cost.name for cost in costs if _is_too_much(cost, options)]
     print(f"failures: {len(failures) + ended}" + "".join(f"\n  {name}" for name in failures))

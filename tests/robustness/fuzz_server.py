@@ -15,9 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -33,7 +31,7 @@ import numpy as np
 import requests
 
 from multimodal_entailment.plugin import PATH as ENTAILMENT_PATH
-from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.errors import UsageError
 from paddle_ranker.options import Options, option, run_command
 from paddle_ranker.serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient, RerankClient
 from paddle_ranker.serving.clients.base import ScoringClient
@@ -41,11 +39,11 @@ from paddle_ranker.serving.clients.errors import ServerError
 from paddle_ranker.serving.core.faults import INTERNAL
 from paddle_ranker.serving.paddle.messages import messages
 from tests.robustness.fuzz_inputs import SMUGGLED, TITLES, makers, picture, posts_of
+from tests.started import Started, started_server
 
 _ANSWERS = (b"HTTP/1.1 ", b"PRPC", b"\x00\x00")  # an HTTP/2 frame begins with its length, which is small
 _QUIET_SECONDS = 0.02  # without an answer for so long the client says that it has sent all
 _SHOWN = 5
-_LOG = "server.log"
 
 
 @dataclass(frozen=True)
@@ -83,73 +81,35 @@ def fuzz(options: FuzzOptions) -> int:
         if not host or not digits.isdecimal():
             raise UsageError(f"--address {options.address}: give host:port")
         return _report(_fuzz_at(host, [int(digits)], options, lambda: True))
-    with tempfile.TemporaryDirectory() as folder, started_server(Path(folder)) as (process, ports):
-        tally = _fuzz_at("127.0.0.1", ports, options, lambda: process.poll() is None)
-        process.send_signal(signal.SIGTERM)
+    with tempfile.TemporaryDirectory() as folder, serve_tiny(Path(folder)) as (server, ports):
+        tally = _fuzz_at("127.0.0.1", ports, options, lambda: server.process.poll() is None)
+        server.process.send_signal(signal.SIGTERM)
         try:
-            status = process.wait(60)
+            status = server.process.wait(60)
         except subprocess.TimeoutExpired:
             tally.failures.append("the server does not end after SIGTERM")
         else:
             if status:
                 tally.failures.append(f"the server ended with status {status}")
-        tally.failures += [f"the server's log: {line}" for line in _errors(Path(folder))]
+        # What a caller does wrong is no error of the server's.
+        tally.failures += [
+            f"the server's log: {line[:400]}"
+            for line in server.output.splitlines()
+            if '"level": "error"' in line or line.startswith("Traceback")
+        ]
         return _report(tally)
 
 
-def _errors(folder: Path) -> list[str]:
-    """Return the errors that the server wrote of itself: what a caller does wrong is none."""
-    lines = (folder / _LOG).read_text(encoding="utf-8", errors="replace").splitlines()
-    return [line[:400] for line in lines if '"level": "error"' in line or line.startswith("Traceback")]
-
-
 @contextlib.contextmanager
-def started_server(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
-    """Start `python -m paddle_ranker serve` on two tiny models; yield its process, its port and that of HTTP alone."""
+def serve_tiny(folder: Path, *options: str) -> Iterator[tuple[Started, list[int]]]:
+    """Start a server on two tiny models; yield it, its port and that of HTTP alone."""
     from tests.entailment_cases import write_model
     from tests.tiny import write_ranker
 
-    write_ranker(folder / "ranker")
-    posts = write_model(folder)
-    root = Path(__file__).resolve().parent.parent
-    path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+    posts = ["--entailment_model", write_model(folder), "--http_port", "0"]
     patience = ["--header_seconds", "3", "--body_seconds", "3", "--log_requests", "false"]
-    with (folder / _LOG).open("wb") as log:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "paddle_ranker",
-                "serve",
-                "--model",
-                str(folder / "ranker"),
-                "--entailment_model",
-                str(posts),
-                "--port",
-                "0",
-                "--http_port",
-                "0",
-                *patience,
-                *options,
-            ],
-            env={**os.environ, "PYTHONPATH": path},
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            ports = list(map(int, re.findall(r"http://127\.0\.0\.1:(\d+)", line)))
-            if ports:
-                break
-        else:
-            said = (folder / _LOG).read_text(encoding="utf-8", errors="replace")
-            raise RankerError(f"the server did not start: {said[-500:]}")
-        yield process, ports
-    finally:
-        process.kill()
-        process.wait()
+    with started_server(write_ranker(folder / "ranker"), folder / "run", *posts, *patience, *options) as found:
+        yield found
 
 
 def _fuzz_at(host: str, ports: Sequence[int], options: FuzzOptions, is_alive: Callable[[], bool]) -> Tally:

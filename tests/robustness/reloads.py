@@ -23,9 +23,8 @@ from benchmarks.inputs import chosen
 from paddle_ranker import runtime
 from paddle_ranker.options import Options, option, run_command
 from paddle_ranker.serving.core.config import API_KEY_VARIABLE
-from tests.started import SECONDS, Started, is_open, started
+from tests.started import SECONDS, Started, is_open, started_server
 
-ROOT = Path(__file__).resolve().parents[2]
 ENGINES = ("dygraph", "inference", "onnx", "openvino")
 MOST_GROWTH = 1.3
 _KEY = "a-key"
@@ -69,10 +68,8 @@ def _calm(folder: Path) -> None:
 class ReloadedServer:
     """A server that is asked to reload. Attributes: `port`, `held`, megabytes at the start and after each reload."""
 
-    def __init__(self, process: Started):
-        self._process = process
-        process.until(lambda: "serving " in process.output)
-        self.port = int(process.output.split("http://127.0.0.1:")[1].split()[0])
+    def __init__(self, process: Started, ports: list[int]):
+        self._process, self.port = process, ports[0]
         self.ask()
         self.held = [self._megabytes()]
 
@@ -132,8 +129,7 @@ def _post(path: str, body: bytes) -> bytes:
 
 def serve(model: Path, folder: Path, *options: str) -> Any:
     """Start a server in `folder`, which is made; to be used in a `with`."""
-    command = [sys.executable, "-m", "paddle_ranker", "serve", "--model", str(model), "--port", "0", *options]
-    return started(command, folder, PYTHONPATH=str(ROOT), **{API_KEY_VARIABLE: _KEY})
+    return started_server(model, folder, *options, **{API_KEY_VARIABLE: _KEY})
 
 
 def run(options: ReloadOptions) -> int:
@@ -153,8 +149,8 @@ def run(options: ReloadOptions) -> int:
         for engine in engines:
             model = trained if engine == "dygraph" else Path(name) / "output"
             given = () if engine == "dygraph" else ("--engine", engine)
-            with serve(model, Path(name) / engine, *given) as process:
-                server = ReloadedServer(process)
+            with serve(model, Path(name) / engine, *given) as started:
+                server = ReloadedServer(*started)
                 for number in range(options.reloads):
                     server.reload(leave=number % 2 == 1)
                 grown = server.held[-1] / server.held[2]

@@ -19,12 +19,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+import numpy as np
+
 from benchmarks.harness.figures import format_table, write_report
 from benchmarks.harness.servers import ServerProcess, serve_command, started
 from benchmarks.inputs import chosen
 from benchmarks.serving_client import DIALECTS, OK
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError
+from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.model.exported import is_exported
 from paddle_ranker.options import Options, option, run_command
 from tests.entailment_cases import write_model
@@ -39,8 +42,8 @@ from tests.robustness.soak_faults import (
     slow_clients,
     stop,
 )
-from tests.robustness.soak_memory import Growth, growth
 from tests.robustness.soak_traffic import Client, Question, Tally, flood, good_round, make_questions, steady
+from tests.tiny import write_exported
 
 FAULTS = ("idle", "slow", "half_open", "worker", "disk")
 CONNECTIONS, QUEUE_PAIRS, PAIRS, DEADLINE_SECONDS = 1200, 2000, 100, 30  # the server's limits
@@ -50,6 +53,8 @@ _SHARE = 0.5  # of the capacity found, below the limits
 _BELOW, _ABOVE = (1, 10), (50, 50)  # titles a request
 _FLOOD = 128  # clients: with 50 titles each, three times what may wait
 _SAMPLES = 600
+_WARM_UP = 0.25  # of the time: caches fill, and the allocator finds its size
+_BLOCKS = 20  # means of neighbouring samples, which are too alike to count each
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ def run(options: SoakOptions) -> int:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = Path(options.model) if options.model else _tiny(folder)
+        model = Path(options.model) if options.model else write_exported(folder)
         questions = make_questions(model, options.seed, _BELOW)
         posts = write_model(folder)
         with started("server", _command(options, model, posts), folder, options.threads) as server:
@@ -141,21 +146,56 @@ _ON_THE_SERVER: dict[str, Callable[[ServerProcess, Sequence[Question]], Any]] = 
 }
 
 
-def _tiny(folder: Path) -> Path:
-    from paddle_ranker.export.static_graph import export_model
-    from paddle_ranker.model.kinds import load_ranker
-    from tests.tiny import write_ranker
-
-    exported, _ = export_model(load_ranker(write_ranker(folder / "ranker")), folder / "exported")
-    return exported.folder
-
-
 def _command(options: SoakOptions, model: Path, posts: Path) -> list[str]:
     limits = {"connections": CONNECTIONS, "queue_pairs": QUEUE_PAIRS, "pairs": PAIRS,
               "deadline_seconds": DEADLINE_SECONDS, "entailment_model": posts,
               "header_seconds": HEADER_SECONDS, "body_seconds": BODY_SECONDS, "workers": options.workers,
               "cpu_threads": options.threads, "http_port": 0}  # fmt: skip
     return serve_command(model, *(part for name, value in limits.items() for part in (f"--{name}", str(value))))
+
+
+@dataclass(frozen=True)
+class Growth:
+    """MB by which memory grew over so many seconds after the warm-up, with its 95% interval; MB held at the end."""
+
+    megabytes: Interval
+    seconds: float
+    held: float
+
+    def is_flat(self, allowed: float) -> bool:
+        """Return whether a growth of no more than `allowed` MB explains what was seen."""
+        return self.megabytes.low <= allowed
+
+    def __str__(self) -> str:
+        found = self.megabytes
+        return (
+            f"{found.estimate:+.2f} MB [{found.low:+.2f}, {found.high:+.2f}] in {self.seconds:.0f} seconds, "
+            f"{self.held:.0f} MB held"
+        )
+
+
+def growth(samples: Sequence[tuple[float, float]]) -> Growth:
+    """Fit a line to samples (seconds, MB) by least squares, the warm-up left out.
+
+    Raises `ValueError` where there are too few of them.
+    """
+    from scipy import stats
+
+    times, megabytes = np.asarray(samples, dtype=np.float64).T
+    kept = times >= times[0] + _WARM_UP * (times[-1] - times[0])
+    times, megabytes = times[kept], megabytes[kept]
+    blocks = min(_BLOCKS, len(times))
+    if blocks < 3:
+        raise ValueError(f"{len(times)} samples after the warm-up are too few for a line")
+    x = np.array([part.mean() for part in np.array_split(times, blocks)])
+    y = np.array([part.mean() for part in np.array_split(megabytes, blocks)])
+    seconds = float(times[-1] - times[0])
+    distances = x - x.mean()
+    slope = float(distances @ y / (distances @ distances))
+    left_over = y - y.mean() - slope * distances
+    error = float(np.sqrt(left_over @ left_over / (blocks - 2) / (distances @ distances)))
+    grown, half = slope * seconds, float(stats.t.ppf(0.975, blocks - 2)) * error * seconds
+    return Growth(Interval(grown, grown - half, grown + half), seconds, float(megabytes[-1]))
 
 
 async def _capacity(server: ServerProcess, questions: Sequence[Question]) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import gzip
+import functools
 import io
 import json
 import os
@@ -30,13 +30,14 @@ from PIL import Image
 
 from benchmarks.harness.servers import ServerProcess
 from benchmarks.serving_client import http
+from tests.robustness.costly_inputs import Attack, attacks
 from tests.robustness.soak_traffic import HOST
 
 _PATIENCE = 60.0  # for an answer, on a machine that has much else to do
 _REFUSED = (400, 408, 413, 422, 429, 431, 503)
 _ASKED = json.dumps({"query": "深度", "documents": ["学习", "水稻"]}).encode()
 _HIDDEN = b"POST /admin/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
-Attack = Callable[[int, random.Random], Coroutine[Any, Any, Optional[str]]]
+Attacking = Callable[[int, random.Random], Coroutine[Any, Any, Optional[str]]]
 
 
 async def _send(port: int, *parts: bytes, half_close: bool = False) -> bytes:
@@ -97,28 +98,15 @@ async def upgrade(port: int, dice: random.Random) -> Optional[str]:
     return good or _wrong("a request in a body", await _send(port, hidden[:at], hidden[at:]), (400,))
 
 
-async def _pipeline(port: int, value: str, *, name: str) -> Optional[str]:
-    """Send a value to the pipeline's door, packed: it is answered 200 with an error, or refused."""
-    body = gzip.compress(json.dumps({"key": ["0"], "value": [value]}).encode())
-    request = http("/ernie/prediction", body, "application/json", "Content-Encoding: gzip")
-    answer = await _send(port, request)
-    return _wrong(name, answer, (200, *_REFUSED))
+@functools.lru_cache(None)
+def _expensive() -> list[Attack]:
+    return [attack for attack in attacks() if attack.data.startswith(b"POST")]
 
 
-async def quotes(port: int, dice: random.Random) -> Optional[str]:
-    """Send 15 KB that unpack to 15 MB of a dictionary as Python prints it, which never ends."""
-    return await _pipeline(port, "{'query': '" + "a\\\\'" * dice.randint(1, 5_000_000), name="quotes")
-
-
-async def digits(port: int, dice: random.Random) -> Optional[str]:
-    """Send a number of very many digits."""
-    return await _pipeline(port, "{'query': " + "7" * dice.randint(50_000, 5_000_000) + "}", name="digits")
-
-
-async def keys(port: int, dice: random.Random) -> Optional[str]:
-    """Send a dictionary of 250,000 keys."""
-    value = "{" + ", ".join(f"'{number}': 1" for number in range(dice.randint(1000, 250_000))) + "}"
-    return await _pipeline(port, value, name="keys")
+async def expensive(port: int, dice: random.Random) -> Optional[str]:
+    """Send some KB that unpack to 15 MB of what takes long to read: they are answered or refused."""
+    one = dice.choice(_expensive())
+    return _wrong(one.name, await _send(port, one.data), (200, *_REFUSED))
 
 
 async def half_frames(port: int, dice: random.Random) -> Optional[str]:
@@ -188,10 +176,10 @@ async def garbage_after(port: int, dice: random.Random) -> Optional[str]:
     return None if answer[:1] == [200] else f"garbage after a request: answered {answer}"
 
 
-ATTACKS: dict[str, Attack] = {
+ATTACKS: dict[str, Attacking] = {
     attack.__name__: attack
     for attack in (
-        upgrade, quotes, digits, keys, half_frames, packed_frame, abandoned, abandoned_images, damaged_image,
+        upgrade, expensive, half_frames, packed_frame, abandoned, abandoned_images, damaged_image,
         surrogates, half_closed, garbage_after,
     )
 }  # fmt: skip

@@ -10,7 +10,6 @@ import pytest
 
 from benchmarks.serving_client import CLOSED, DIALECTS, OK, Answer
 from tests.robustness import soak
-from tests.robustness.soak_memory import growth
 from tests.robustness.soak_traffic import WRONG, Question, Tally
 
 unit, server, slow = pytest.mark.unit, pytest.mark.server, pytest.mark.slow
@@ -20,15 +19,15 @@ unit, server, slow = pytest.mark.unit, pytest.mark.server, pytest.mark.slow
 def test_memory_that_grows_is_told_from_noise() -> None:
     noise = np.random.RandomState(0).standard_normal(400)
     times = np.arange(400.0)
-    flat = growth(list(zip(times, 500 + noise)))
+    flat = soak.growth(list(zip(times, 500 + noise)))
     assert flat.is_flat(0.5) and abs(flat.megabytes.estimate) < 1 and flat.seconds == pytest.approx(299)
     # A tenth of a MB a second, 30 MB in the 299 seconds after the warm-up.
-    grown = growth(list(zip(times, 500 + 0.1 * times + noise)))
+    grown = soak.growth(list(zip(times, 500 + 0.1 * times + noise)))
     assert grown.megabytes.low < 29.9 < grown.megabytes.high and not grown.is_flat(5)
-    warm = growth(list(zip(times, np.where(times < 90, times, 500))))
+    warm = soak.growth(list(zip(times, np.where(times < 90, times, 500))))
     assert warm.is_flat(0) and warm.held == 500
     with pytest.raises(ValueError, match="too few"):
-        growth([(0.0, 1.0), (1.0, 1.0)])
+        soak.growth([(0.0, 1.0), (1.0, 1.0)])
 
 
 @unit

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import re
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Callable, Union
@@ -38,9 +35,10 @@ from paddle_ranker.serving.clients.errors import (
 from paddle_ranker.serving.core.faults import OVERLOADED, UNPROCESSABLE, Fault
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.messages import messages
-from tests.conftest import REPOSITORY, load_script
+from tests.conftest import REPOSITORY, Call, load_script
 from tests.fake_service import logit_of, logits_of_tokens
 from tests.live_service import SECONDS, LiveService
+from tests.started import run_script
 from tests.tiny import write_ranker
 
 pytestmark = pytest.mark.server
@@ -66,38 +64,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_ranker(tmp_path_factory.mktemp("ranker") / "ranker")
 
 
-def make_baidu(live: LiveService, **options: Any) -> BaiduStdClient:
-    return BaiduStdClient(port=live.baidu_std, timeout=SECONDS, **options)
+MAKERS: dict[str, Maker] = {
+    "baidu_std": BaiduStdClient,
+    "http": HttpClient,
+    "proto": partial(HttpClient, proto=True, gzip=True),
+    "grpc": GrpcClient,
+    "pipeline": PipelineClient,
+    "gateway": partial(PipelineClient, protocol="http"),
+}
+ALL, GENERAL = list(MAKERS), list(MAKERS)[:4]
 
 
-def make_http(live: LiveService, **options: Any) -> HttpClient:
-    return HttpClient(port=live.http, timeout=SECONDS, **options)
+def connect(live: LiveService, name: str, timeout: float = SECONDS, **options: Any) -> Any:
+    """Return a client of that name of the live server."""
+    port = live.baidu_std if name == "baidu_std" else live.grpc if name in ("grpc", "pipeline") else live.http
+    return MAKERS[name](port=port, timeout=timeout, **options)
 
 
-def make_proto(live: LiveService, **options: Any) -> HttpClient:
-    return HttpClient(port=live.http, timeout=SECONDS, proto=True, gzip=True, **options)
-
-
-def make_grpc(live: LiveService, **options: Any) -> GrpcClient:
-    return GrpcClient(port=live.grpc, timeout=SECONDS, **options)
-
-
-def make_pipeline(live: LiveService, **options: Any) -> PipelineClient:
-    return PipelineClient(port=live.grpc, timeout=SECONDS, **options)
-
-
-def make_gateway(live: LiveService, **options: Any) -> PipelineClient:
-    return PipelineClient(port=live.http, timeout=SECONDS, protocol="http", **options)
-
-
-GENERAL: list[Maker] = [make_baidu, make_http, make_proto, make_grpc]
-ALL: list[Maker] = [*GENERAL, make_pipeline, make_gateway]
-
-
-@pytest.mark.parametrize("make", ALL)
-def test_texts_are_scored_in_their_order_in_several_requests(live: LiveService, make: Maker) -> None:
+@pytest.mark.parametrize("name", ALL)
+def test_texts_are_scored_in_their_order_in_several_requests(live: LiveService, name: str) -> None:
     expected = sigmoid([logit_of(query, title) for query, title in zip(QUERIES, TITLES)])
-    with make(live, batch_size=2) as client:
+    with connect(live, name, batch_size=2) as client:
         live.service.calls.clear()
         assert np.allclose(client.score(QUERIES, TITLES), expected, atol=1e-6)
         assert live.service.calls == [2, 1]
@@ -106,18 +93,18 @@ def test_texts_are_scored_in_their_order_in_several_requests(live: LiveService, 
             client.score(["a"], ["b", "c"])
 
 
-@pytest.mark.parametrize("make", GENERAL)
-def test_tokens_are_those_of_the_folder(live: LiveService, folder: Path, make: Maker) -> None:
+@pytest.mark.parametrize("name", GENERAL)
+def test_tokens_are_those_of_the_folder(live: LiveService, folder: Path, name: str) -> None:
     pair_encoder = PairEncoder.from_folder(folder, 32)
     pairs = pair_encoder.encode(QUERIES, TITLES)
     expected = sigmoid(logits_of_tokens(*pairs.pad([0, 1, 2]).values()))
-    with make(live, model_dir=folder) as client:
+    with connect(live, name, model_dir=folder) as client:
         assert np.allclose(client.score(QUERIES, TITLES), expected, atol=1e-6)
 
 
 def test_the_compressions_of_baidu_std(live: LiveService) -> None:
     for compression in ("gzip", "zlib"):
-        with make_baidu(live, compression=compression) as client:
+        with connect(live, "baidu_std", compression=compression) as client:
             assert client.score(["a"], ["b"]).tolist() == [0.5]
 
 
@@ -127,10 +114,10 @@ def test_folders_that_have_a_tokenizer(folder: Path, tmp_path: Path) -> None:
         load_pair_encoder(tmp_path)
 
 
-@pytest.mark.parametrize("make", ALL)
-def test_what_the_server_refuses_is_an_error_at_once(live: LiveService, make: Maker) -> None:
+@pytest.mark.parametrize("name", ALL)
+def test_what_the_server_refuses_is_an_error_at_once(live: LiveService, name: str) -> None:
     live.service.failure = Fault(UNPROCESSABLE, "is too long", field="title")
-    with make(live) as client:
+    with connect(live, name) as client:
         live.service.calls.clear()
         with pytest.raises(RefusedError, match=r"127.0.0.1:\d+: .*title: is too long"):
             client.score(["a"], ["b"])
@@ -139,10 +126,10 @@ def test_what_the_server_refuses_is_an_error_at_once(live: LiveService, make: Ma
         assert client.score(["a"], ["b"]).tolist() == [0.5]
 
 
-@pytest.mark.parametrize("make", ALL)
-def test_a_busy_server_is_asked_again(live: LiveService, make: Maker) -> None:
+@pytest.mark.parametrize("name", ALL)
+def test_a_busy_server_is_asked_again(live: LiveService, name: str) -> None:
     live.service.failure = Fault(OVERLOADED, "the queue is full", retry_after=0.01)
-    with make(live, retries=1) as client:
+    with connect(live, name, retries=1) as client:
         live.service.calls.clear()
         with pytest.raises(OverloadedError, match="the queue is full"):
             client.score(["a"], ["b"])
@@ -151,37 +138,29 @@ def test_a_busy_server_is_asked_again(live: LiveService, make: Maker) -> None:
 
 def test_a_server_that_asks_for_too_much_patience_is_not_waited_for(live: LiveService) -> None:
     live.service.failure = Fault(OVERLOADED, "come back tomorrow", retry_after=86400)
-    with make_http(live, retries=5) as client:
+    with connect(live, "http", retries=5) as client:
         live.service.calls.clear()
         with pytest.raises(OverloadedError, match="tomorrow"):
             client.score(["a"], ["b"])
         assert len(live.service.calls) == 1
 
 
-@pytest.mark.parametrize(
-    "client_class", [BaiduStdClient, HttpClient, GrpcClient, PipelineClient, "gateway", RerankClient]
-)
-def test_no_server_is_said(client_class: Any) -> None:
+@pytest.mark.parametrize("name", ["baidu_std", "http", "grpc", "pipeline", "gateway", "rerank"])
+def test_no_server_is_said(name: str) -> None:
+    make: Maker = {**MAKERS, "rerank": RerankClient}[name]
     with socket.socket() as taken:  # bound and not listening: nobody else gets the port
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        options: dict[str, Any] = {"port": port, "timeout": SECONDS, "retries": 1}
-        if client_class == "gateway":
-            client: Any = PipelineClient(protocol="http", **options)
-        else:
-            client = client_class(**options)
+        client = make(port=port, timeout=SECONDS, retries=1)
         with client, pytest.raises(UnreachableError, match=rf"127.0.0.1:{port}: .*(refused|onnect)"):
             client.score(["a"], ["b"])
 
 
-@pytest.mark.parametrize("make", ALL)
-def test_no_answer_in_time_is_said_and_not_asked_again(live: LiveService, make: Maker) -> None:
+@pytest.mark.parametrize("name", ALL)
+def test_no_answer_in_time_is_said_and_not_asked_again(live: LiveService, name: str) -> None:
     live.hold()
     try:
-        client = make(live, retries=5)
-        client.close()
-        options = {"protocol": "http"} if make is make_gateway else {}
-        late = type(client)(port=client.port, timeout=0.1, retries=5, **options)
+        late = connect(live, name, timeout=0.1, retries=5)
         live.service.calls.clear()
         with late, pytest.raises(LateError):
             late.score(["a"], ["b"])
@@ -191,7 +170,7 @@ def test_no_answer_in_time_is_said_and_not_asked_again(live: LiveService, make: 
 
 
 def test_a_connection_that_broke_is_made_anew(live: LiveService) -> None:
-    with make_baidu(live) as client:
+    with connect(live, "baidu_std") as client:
         assert client.score(["a"], ["b"]).tolist() == [0.5]
         assert client._socket is not None
         client._socket.shutdown(socket.SHUT_RDWR)
@@ -200,10 +179,10 @@ def test_a_connection_that_broke_is_made_anew(live: LiveService) -> None:
 
 def test_the_key_is_shown() -> None:
     with LiveService(api_key="right") as guarded:
-        for make in (make_baidu, make_grpc):
-            with make(guarded, api_key="right") as client:
+        for name in ("baidu_std", "grpc"):
+            with connect(guarded, name, api_key="right") as client:
                 assert client.score(["a"], ["b"]).tolist() == [0.5]
-            with make(guarded, api_key="wrong") as client, pytest.raises(RefusedError, match="key is wrong"):
+            with connect(guarded, name, api_key="wrong") as client, pytest.raises(RefusedError, match="key is wrong"):
                 client.score(["a"], ["b"])
 
 
@@ -335,14 +314,10 @@ def test_rerank_servers_that_fail(status: int, content: bytes, error: type[Excep
         assert len(asked) == (2 if error is OverloadedError else 1)
 
 
-def run(script: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(REPOSITORY / "deploy" / script), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=180,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
-    )
+@pytest.fixture
+def run(call: Call) -> Call:
+    """What calls a script of `deploy/`; returns its status, output and errors."""
+    return lambda script, *arguments: call(load_script(f"deploy/{script}").main, *arguments)
 
 
 def shown(probabilities: np.ndarray) -> list[str]:
@@ -360,60 +335,71 @@ def shown(probabilities: np.ndarray) -> list[str]:
     ],
 )
 def test_the_scripts_print_the_contract_s_lines(
-    live: LiveService, folder: Path, tmp_path: Path, script: str, arguments: list[str], port: str, tokens: bool
-) -> None:
+    live: LiveService, folder: Path, tmp_path: Path, run: Call,
+    script: str, arguments: list[str], port: str, tokens: bool,
+) -> None:  # fmt: skip
     rows = tmp_path / "pairs.tsv"
     rows.write_text("深度\t深度学习\nabc\tx\n深度\t教育\n", encoding="utf-8")
     queries, titles = ["深度", "abc", "深度"], ["深度学习", "x", "教育"]
-    model = ["--model_dir", folder] if tokens else []
+    expected = sigmoid([logit_of(query, title) for query, title in zip(queries, titles)])
     if tokens:
-        pair_encoder = PairEncoder.from_folder(folder, 32)
-        pairs = pair_encoder.encode(queries, titles)
+        arguments = ["--model_dir", str(folder), *arguments]
+        pairs = PairEncoder.from_folder(folder, 32).encode(queries, titles)
         batches = [pairs.pad([0, 1]).values(), pairs.pad([2]).values()]
         expected = sigmoid(np.concatenate([logits_of_tokens(*batch) for batch in batches]))
+    arguments = ["--port", getattr(live, port), *arguments, "--input_file", rows, "--batch_size", 2]
+    if script.startswith("cpp/rpc"):  # as its users start it; the others in this process
+        done = run_script(f"deploy/{script}", *arguments, cwd=tmp_path)
+        status, printed, errors = done.returncode, done.stdout, done.stderr
     else:
-        expected = sigmoid([logit_of(query, title) for query, title in zip(queries, titles)])
-    found = run(script, "--port", getattr(live, port), *model, *arguments, "--input_file", rows, "--batch_size", 2)
-    assert found.returncode == 0, found.stderr
-    timing, *lines = found.stdout.splitlines()
+        status, printed, errors = run(script, *arguments)
+    assert status == 0, errors
+    timing, *lines = printed.splitlines()
     assert re.fullmatch(r"time to cost :\d+\.\d{4} seconds", timing)
     assert np.allclose([json.loads(line)[0] for line in lines], expected, atol=1e-6)
     assert lines == shown(np.array([json.loads(line)[0] for line in lines]))
 
 
-def test_a_script_without_arguments_asks_what_the_tutorial_asks(live: LiveService) -> None:
-    found = run("python/rpc_client.py", "--port", live.grpc)
+def test_a_script_without_arguments_asks_what_the_tutorial_asks(live: LiveService, tmp_path: Path) -> None:
+    found = run_script("deploy/python/rpc_client.py", "--port", live.grpc, cwd=tmp_path)
     expected = shown(sigmoid([logit_of(QUERY, TITLE)]).astype(np.float32))
     assert found.returncode == 0 and found.stdout.splitlines()[1:] == expected, found.stderr
 
 
-def test_scripts_say_what_went_wrong_in_a_line(live: LiveService, tmp_path: Path) -> None:
-    for script, arguments, status, words in (
+@pytest.mark.parametrize(
+    ("script", "arguments", "status", "words"),
+    [
         ("cpp/http_client.py", ["--query", "a"], 2, "--query and --title belong together"),
-        ("cpp/rpc_client.py", ["--model_dir", tmp_path], 1, "has no ranker.json"),
-        ("cpp/rpc_client.py", ["--client", "native", "--model_dir", tmp_path], 2, "give --model_dir serving_client"),
-        ("python/rpc_client.py", ["--port", live.grpc, "--service", "ernie", "--input_file", "no"], 1, "no"),
-    ):
-        found = run(script, *arguments)
-        assert found.returncode == status and words in found.stderr and "Traceback" not in found.stderr, found.stderr
+        ("cpp/rpc_client.py", ["--model_dir", "."], 1, "has no ranker.json"),
+        ("cpp/rpc_client.py", ["--client", "native", "--model_dir", "."], 2, "give --model_dir serving_client"),
+        ("python/rpc_client.py", ["--service", "ernie", "--input_file", "no"], 1, "no"),
+    ],
+)
+def test_scripts_say_what_went_wrong_in_a_line(
+    run: Call,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    arguments: list[str],
+    status: int,
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found, _, errors = run(script, *arguments)
+    assert found == status and words in errors and errors.count("\n") == 1
 
 
 @pytest.mark.parametrize("script", ["cpp/rpc_client.py", "cpp/http_client.py"])
 def test_the_project_s_output_is_found_from_elsewhere(
-    live: LiveService,
-    serving_client: Path,
-    script: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    live: LiveService, serving_client: Path, script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     command = load_script(f"deploy/{script}")
     monkeypatch.setattr(command, "PROJECT", serving_client.parent)  # its `output` is what was exported
     monkeypatch.chdir(tmp_path)
     port = live.baidu_std if script.startswith("cpp/rpc") else live.http
-    assert command.main(["--port", str(port), "--timeout", "60"]) == 0
-    found = capsys.readouterr()
-    assert found.out.startswith("time to cost :") and f"taking {serving_client.parent / 'output'}" in found.err
+    status, printed, errors = call(command.main, "--port", port, "--timeout", 60)
+    assert status == 0 and printed.startswith("time to cost :")
+    assert f"taking {serving_client.parent / 'output'}" in errors
 
 
 @pytest.mark.parametrize(
@@ -426,16 +412,15 @@ def test_the_project_s_output_is_found_from_elsewhere(
     ],
 )
 def test_scripts_without_a_server_say_how_to_start_one(
-    folder: Path, script: str, arguments: list[str], start: str
+    run: Call, folder: Path, script: str, arguments: list[str], start: str
 ) -> None:
     model = [] if script.startswith("python") else ["--model_dir", folder]
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        found = run(script, "--port", port, *model, *arguments, "--retries", 0)
-    assert found.returncode == 1 and f"127.0.0.1:{port}: " in found.stderr
-    assert f"{start} starts one" in found.stderr and f"serve --model FOLDER --port {port};" in found.stderr
-    assert "--host" in found.stderr and len(found.stderr.strip().splitlines()) == 1
+        status, _, errors = run(script, "--port", port, *model, *arguments, "--retries", 0)
+    assert status == 1 and f"127.0.0.1:{port}: " in errors and errors.count("\n") == 1
+    assert f"{start} starts one" in errors and f"serve --model FOLDER --port {port};" in errors and "--host" in errors
     assert (REPOSITORY / start).is_file()
 
 
@@ -451,28 +436,28 @@ def serving_client(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.mark.parametrize("client", ["auto", "own", "native"])
-def test_rpc_with_a_serving_client_folder(live: LiveService, serving_client: Path, client: str) -> None:
-    if client == "native" and importlib.util.find_spec("paddle_serving_client") is None:
-        pytest.skip("needs the complete stack (paddle-serving-client)")
-    pair_encoder = load_pair_encoder(serving_client)
-    pairs = pair_encoder.encode(QUERIES[:2], TITLES[:2])
+def test_rpc_with_a_serving_client_folder(live: LiveService, serving_client: Path, client: str, tmp_path: Path) -> None:
+    if client == "native":
+        pytest.importorskip("paddle_serving_client", reason="needs the complete stack (paddle-serving-client)")
+    pairs = load_pair_encoder(serving_client).encode(QUERIES[:2], TITLES[:2])
     expected = sigmoid(logits_of_tokens(*pairs.pad([0, 1]).values()))
-    rows = serving_client.parent / "rows.tsv"
+    rows = tmp_path / "rows.tsv"
     rows.write_text("".join(f"{query}\t{title}\n" for query, title in zip(QUERIES[:2], TITLES[:2])), encoding="utf-8")
-    model = ["--model_dir", serving_client, "--client", client]
-    found = run("cpp/rpc_client.py", "--port", live.baidu_std, "--input_file", rows, *model)
+    arguments = ["--port", live.baidu_std, "--input_file", rows, "--model_dir", serving_client, "--client", client]
+    found = run_script(
+        "deploy/cpp/rpc_client.py", *arguments, cwd=tmp_path
+    )  # the native one needs a process of its own
     assert found.returncode == 0, found.stderr
     timing, *lines = found.stdout.splitlines()[-3:]
     assert timing.startswith("time to cost :")
     assert np.allclose([json.loads(line)[0] for line in lines], expected, atol=1e-6)
 
 
-def test_the_native_client_without_a_server_is_an_error(serving_client: Path) -> None:
-    if importlib.util.find_spec("paddle_serving_client") is None:
-        pytest.skip("needs the complete stack (paddle-serving-client)")
+def test_the_native_client_without_a_server_is_an_error(serving_client: Path, tmp_path: Path) -> None:
+    pytest.importorskip("paddle_serving_client", reason="needs the complete stack (paddle-serving-client)")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         model = ["--model_dir", serving_client, "--client", "native", "--retries", 1]
-        found = run("cpp/rpc_client.py", "--port", taken.getsockname()[1], *model)
+        found = run_script("deploy/cpp/rpc_client.py", "--port", taken.getsockname()[1], *model, cwd=tmp_path)
     assert found.returncode == 1 and "no scores; what the native client says" in found.stderr, found.stderr
     assert "deploy/cpp/start_server.sh starts one" in found.stderr

@@ -34,7 +34,7 @@ from paddle_ranker.serving.paddle.messages import messages, parse
 from paddle_ranker.serving.paddle.pipeline import read_pairs, read_printed_dict
 from paddle_ranker.serving.process.relay import OpenStreams
 from tests.live_service import SECONDS, LiveService
-from tests.robustness.costly_inputs import http_bodies, post
+from tests.robustness.costly_inputs import http_bodies, packed_post
 
 unit, server = pytest.mark.unit, pytest.mark.server
 SIZE = 600_000
@@ -294,7 +294,7 @@ def live() -> Iterator[LiveService]:
 
 
 def ask(live: LiveService, path: str, body: bytes, content_type: str) -> tuple[int, bytes]:
-    data = post(path, body, content_type)
+    data = packed_post(path, body, content_type)
     connection = http.client.HTTPConnection("127.0.0.1", live.http, timeout=SECONDS)
     connection.connect()
     assert connection.sock is not None

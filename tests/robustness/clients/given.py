@@ -1,8 +1,8 @@
 """What a client of the conformance table is given and gives back; nothing here needs more than Python.
 
 Its process reads one JSON object: `host`, `port`, `groups` (each a `query`, its `titles`, and `input_ids` and
-`token_type_ids` of the pairs) and `serving_client`, a folder. It writes one line: `version` and `probabilities`, a list
-for each group; or `missing`, what is not installed.
+`token_type_ids` of the pairs) and `serving_client`, a folder. It writes one line, an object a client: `version` and
+`probabilities`, a list for each group; or `missing`, what is not installed; or `problem`.
 """
 
 from __future__ import annotations
@@ -11,26 +11,27 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Mapping
 from typing import Any, Callable
 
 Scores = list[list[float]]
 Client = Callable[[dict[str, Any]], tuple[str, Scores]]
 
 
-def run(clients: Mapping[str, Client]) -> int:
-    """Let the client that the command line names score what the standard input holds."""
+def run(*clients: Client, **named: Client) -> int:
+    """Let the clients that the command line names score what the standard input holds."""
+    by_name = {**{client.__name__: client for client in clients}, **named}
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer
-    given = json.load(sys.stdin)
-    try:
-        version, probabilities = clients[sys.argv[1]](given)
-        found: dict[str, Any] = {"version": version, "probabilities": probabilities}
-    except ImportError as error:
-        found = {"missing": str(error)}
-    except Exception:
-        traceback.print_exc()
-        return 1
+    given, found = json.load(sys.stdin), dict[str, Any]()
+    for name in sys.argv[1:]:
+        try:
+            version, probabilities = by_name[name](given)
+            found[name] = {"version": version, "probabilities": probabilities}
+        except ImportError as error:
+            found[name] = {"missing": str(error)}
+        except Exception as error:
+            traceback.print_exc()
+            found[name] = {"problem": f"{type(error).__name__}: {error}"}
     print(json.dumps(found), file=answers, flush=True)
     return 0
 

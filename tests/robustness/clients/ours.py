@@ -49,14 +49,5 @@ def rerank(given: dict[str, Any]) -> tuple[str, Scores]:
         return __version__, [client.score(group["query"], group["titles"]).tolist() for group in given["groups"]]
 
 
-CLIENTS = {
-    "baidu_std": baidu_std,
-    "http": http,
-    "grpc": grpc,
-    "pipeline_grpc": pipeline_grpc,
-    "pipeline_http": pipeline_http,
-    "rerank": rerank,
-}
-
 if __name__ == "__main__":
-    sys.exit(run(CLIENTS))
+    sys.exit(run(baidu_std, http, grpc, pipeline_grpc, pipeline_http, rerank))

@@ -93,13 +93,5 @@ def _call(given: dict[str, Any], method: str, write: Any, read: Any) -> tuple[st
         return grpc.__version__, [read(call(write(group), timeout=_SECONDS)) for group in given["groups"]]
 
 
-CLIENTS = {
-    "curl": curl,
-    "requests_proto": requests_proto,
-    "requests_pipeline": requests_pipeline,
-    "grpcio": grpcio,
-    "grpcio_pipeline": grpcio_pipeline,
-}
-
 if __name__ == "__main__":
-    sys.exit(run(CLIENTS))
+    sys.exit(run(curl, requests_proto, requests_pipeline, grpcio, grpcio_pipeline))

@@ -9,7 +9,7 @@ from functools import partial
 from importlib import metadata
 from typing import Any
 
-from tests.robustness.clients.given import Client, Scores, by_index, run, url
+from tests.robustness.clients.given import Scores, by_index, run, url
 
 _KEY = "no key is asked for"
 
@@ -92,18 +92,13 @@ def litellm(service: str, path: str, given: dict[str, Any]) -> tuple[str, Scores
     return metadata.version("litellm"), found
 
 
-CLIENTS: dict[str, Client] = {
-    "cohere_v1": cohere_v1,
-    "cohere_v2": cohere_v2,
-    "langchain": langchain,
+LITELLM = {
     "litellm_cohere": partial(litellm, "cohere", ""),
     "litellm_jina": partial(litellm, "jina_ai", "/v1/rerank"),
     "litellm_tei": partial(litellm, "huggingface", ""),
     "litellm_vllm": partial(litellm, "hosted_vllm", ""),
     "litellm_voyage": partial(litellm, "voyage", ""),
-    "tei": tei,
-    "voyage": voyage,
 }
 
 if __name__ == "__main__":
-    sys.exit(run(CLIENTS))
+    sys.exit(run(cohere_v1, cohere_v2, langchain, tei, voyage, **LITELLM))

@@ -47,7 +47,5 @@ def pipeline(given: dict[str, Any]) -> tuple[str, Scores]:
     return metadata.version("paddle-serving-server"), found
 
 
-CLIENTS = {"native": native, "pipeline": pipeline}
-
 if __name__ == "__main__":
-    sys.exit(run(CLIENTS))
+    sys.exit(run(native, pipeline))

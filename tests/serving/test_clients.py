@@ -147,7 +147,7 @@ def test_a_server_that_asks_for_too_much_patience_is_not_waited_for(live: LiveSe
 
 @pytest.mark.parametrize("name", ["baidu_std", "http", "grpc", "pipeline", "gateway", "rerank"])
 def test_no_server_is_said(name: str) -> None:
-    make: Maker = {**MAKERS, "rerank": RerankClient}[name]
+    make = MAKERS.get(name, RerankClient)
     with socket.socket() as taken:  # bound and not listening: nobody else gets the port
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -347,7 +347,7 @@ def test_the_scripts_print_the_contract_s_lines(
         pairs = PairEncoder.from_folder(folder, 32).encode(queries, titles)
         batches = [pairs.pad([0, 1]).values(), pairs.pad([2]).values()]
         expected = sigmoid(np.concatenate([logits_of_tokens(*batch) for batch in batches]))
-    arguments = ["--port", getattr(live, port), *arguments, "--input_file", rows, "--batch_size", 2]
+    arguments = ["--port", str(getattr(live, port)), *arguments, "--input_file", str(rows), "--batch_size", "2"]
     if script.startswith("cpp/rpc"):  # as its users start it; the others in this process
         done = run_script(f"deploy/{script}", *arguments, cwd=tmp_path)
         status, printed, errors = done.returncode, done.stdout, done.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -15,10 +14,9 @@ from numpy.typing import ArrayLike
 
 from benchmarks.harness.figures import Goal, format_table, goal_values, write_report
 from benchmarks.harness.runs import QualityOptions, System
-from paddle_ranker.metrics.auc import roc_auc
 from paddle_ranker.metrics.intervals import Interval, Statistic, bootstrap_interval, difference
 from paddle_ranker.metrics.measures import MEASURES
-from paddle_ranker.metrics.ranking import RELEVANT, Floats, Scored
+from paddle_ranker.metrics.ranking import Scored
 
 SHOWN = {"auc": "AUC", "ndcg@10": "nDCG@10", "mrr@10": "MRR@10", "map": "MAP"}
 
@@ -164,11 +162,3 @@ def publish(
         print("\n" + "\n".join(map(str, reached)))
     counts = {"pairs": len(queries), "queries": len(set(queries)), "reference": reference}
     write_report(options.json, report(options, systems, figures, reached, **counts))
-
-
-def mean_auc(labels: Floats, runs: Sequence[Floats]) -> float:
-    """Return the mean AUC of runs on `labels`; NaN where all labels are of one class."""
-    relevant = labels >= RELEVANT
-    if relevant.all() or not relevant.any():
-        return math.nan
-    return float(np.mean([roc_auc(labels, scores) for scores in runs]))

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import demo, qbqtc
 from benchmarks.harness.figures import Goal, format_table
-from benchmarks.harness.quality import compare, figures_table
+from benchmarks.harness.quality import Figure, compare, figures_table
 from benchmarks.harness.runs import Run, RunStore, System, grouped_folds, make_splits
 from benchmarks.inputs import ROOT, parse_numbers
 from benchmarks.script_commands import arguments_after, script_commands
@@ -21,6 +21,7 @@ from ernie_matching.train_pairwise import TrainPairwiseOptions
 from paddle_ranker.commands.starter import StarterOptions
 from paddle_ranker.data.records import LabeledPair, Triple, read_records
 from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.measures import evaluate_ranking, ndcg_at
 from paddle_ranker.metrics.ranking import rank
 from paddle_ranker.options import parse_options
@@ -137,35 +138,10 @@ def test_tables_goals_and_numbers() -> None:
 
 
 @unit
-def test_demo_goals_take_the_better_bm25_and_the_stray_on_either_side() -> None:
-    values = {"bm25_words": 0.7, "bm25_bigrams": 0.8, "ranker": 0.94, "shuffled": 0.44}
-    goals = demo.goals_of({name: {"auc": value} for name, value in values.items()})
-    assert [round(goal.value, 6) for goal in goals] == [0.94, 0.14, 0.06]
-    assert [goal.reached for goal in goals] == [True, False, False]
-
-
-@unit
-def test_shuffled_labels_keep_every_text_and_swap_half() -> None:
-    triples = [Triple(f"q{n}", f"t{n}", f"n{n}") for n in range(1000)]
-    shuffled = demo.shuffle_labels(triples, 1, mirrored=False)
-    swapped = [new for old, new in zip(triples, shuffled) if new != old]
-    assert all(new.title[0] == "n" and new.title[1:] == new.query[1:] == new.neg_title[1:] for new in swapped)
-    assert 430 < len(swapped) < 570  # 4.4 standard deviations of 1,000 fair coins
-    mirrored = demo.shuffle_labels(triples, 1, mirrored=True)
-    assert [t for t in triples if t in mirrored] == [t for t in triples if t not in shuffled]
-    assert len(set(mirrored) & set(shuffled)) == 0
-    assert demo.shuffle_labels(triples, 1, mirrored=False) == shuffled
-    assert demo.shuffle_labels(triples, 2, mirrored=False) != shuffled
-
-
-@unit
-def test_auc_by_kind() -> None:
-    labels = np.array([1, 0, 1, 0, 0])
-    system = System("s", (np.array([2.0, 1.0, 1.0, 2.0, 0.0]), np.array([2.0, 1.0, 2.0, 1.0, 0.0])), (0.0, 0.0))
-    found = demo.auc_by_kind(["a", "a", "b", "b", "c"], labels, ["q", "q", "r", "s", "t"], [system])
-    assert found["a"] == {"queries": 1, "s": 1.0}
-    assert found["b"] == {"queries": 2, "s": 0.5}  # wrong in one run, right in the other
-    assert math.isnan(found["c"]["s"])
+def test_demo_goals_take_the_better_bm25() -> None:
+    values = {"bm25_words": 0.7, "bm25_bigrams": 0.8, "ranker": 0.94}
+    figures = {name: {"auc": Figure(Interval(auc, auc, auc), (auc,), None)} for name, auc in values.items()}
+    assert [(round(goal.value, 6), goal.reached) for goal in demo.goals_of(figures)] == [(0.94, True), (0.14, False)]
 
 
 @unit
@@ -298,18 +274,13 @@ def test_demo_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     found_file = tmp_path / "found.json"
     assert demo.main([
         "--size=200", "--queries=20", "--seeds=1", "--recipe=--max_steps 3", "--resamples=50", f"--json={found_file}",
-        "--systems=bm25_words,bm25_bigrams,features,shuffled,ranker",
+        "--systems=bm25_words,bm25_bigrams,features,ranker",
     ]) == 0  # fmt: skip
     found = json.loads(found_file.read_text(encoding="utf-8"))
     assert [system["name"] for system in found["systems"]] == demo.SYSTEMS.split(",")
     assert (found["pairs"], found["queries"]) == (200, 20)
-    assert sum(kind["queries"] for kind in found["auc_by_kind"].values()) == 20
-    assert [goal["target"] for goal in found["goals"]] == [0.90, 0.15, 0.05]
-    by_name = {system["name"]: system["measures"]["auc"] for system in found["systems"]}
-    assert by_name["ranker"]["runs"] != by_name["shuffled"]["runs"]
-    printed = capsys.readouterr().out
-    assert "AUC by kind of relevance" in printed
-    assert "goal >= 0.9" in printed
+    assert [goal["target"] for goal in found["goals"]] == [0.90, 0.15]
+    assert "goal >= 0.9" in capsys.readouterr().out
 
 
 @unit

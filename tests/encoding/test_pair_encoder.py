@@ -6,7 +6,6 @@ import dataclasses
 import filecmp
 import json
 import random
-import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -227,7 +226,7 @@ def test_ids_equal_paddlenlp_on_real_rows(tmp_path: Path, real_data: Path) -> No
 @pytest.mark.parity
 def test_the_benchmark_counts_rows_with_other_ids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("paddlenlp")
-    from benchmarks.tokenizers import cores, main
+    from benchmarks.tokenizers import main
 
     (tmp_path / "vocab.txt").write_text("".join(f"{token}\n" for token in [*SPECIAL, "a", "b", "note", "##10", "＋"]))
     (tmp_path / "pairs.tsv").write_text("a\ta b\nnote10＋a\tb\nc\td\n")
@@ -237,12 +236,4 @@ def test_the_benchmark_counts_rows_with_other_ids(tmp_path: Path, capsys: pytest
     assert "3 pairs in batches of 2" in lines[0]
     differing = {line[:54].strip(): line.split("x  ")[1] for line in lines[2:]}
     assert differing["PairEncoder, backend builtin"] == "0 of 3"
-    as_shipped = [count for name, count in differing.items() if name.endswith("as shipped")]
-    assert set(as_shipped) <= {"1 of 3"}  # the row with a symbol, by either library
     assert main([*arguments[:2], "--vocab", str(tmp_path / "none.txt")]) == 2
-    before = cores()
-    assert main([*arguments, "--threads", f"1,{len(before) + 1}"]) == 2
-    if len(before) > 1:
-        assert main([*arguments, "--threads", "2,1"]) == 0
-        assert re.findall(r"\d cores?", capsys.readouterr().out) == ["2 cores", "1 core"]
-    assert cores() == before

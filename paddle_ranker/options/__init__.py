@@ -8,11 +8,11 @@
     def main(argv: Optional[Sequence[str]] = None) -> int:
         return run_command(evaluate, EvaluateOptions, argv, description="Evaluate a ranker.")
 
-An option without a default is required. `Options.__post_init__` checks types, ranges and choices and finds the files
-that patterns stand for, so that a caller from Python meets the same errors as one from the command line.
+An option without a default is required. `Options.__post_init__` checks types, ranges and choices and expands patterns
+of files, so that a call from Python raises the same errors as the command line.
 
-One idea has one name in all commands: `--train`, `--test`, `--input`, `--model`, `--output`. A field that is called
-otherwise, as the published tutorial calls it, declares that as its `name`; its own stays as an alias.
+One idea has one name in all commands: `--train`, `--test`, `--input`, `--model`, `--output`. A field that keeps the
+published tutorial's name declares the common one as its `name`; its own stays as an alias.
 """
 
 from paddle_ranker.options.command import note as note

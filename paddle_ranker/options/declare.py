@@ -20,7 +20,7 @@ REQUIRED: Any = object()
 TAB = "tab"  # what stands between the columns of a text file where nothing else is said
 AUTO_DEVICE = "auto"  # a GPU where there is one, else the CPU: `runtime.find_device`
 DEVICE_HELP = "auto: a GPU where there is one, else the CPU; or cpu, gpu, xpu, npu"
-# So that NaN holds none of them.
+# Written so that NaN fails them all.
 _BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "minimum": (operator.ge, "at least"),
     "maximum": (operator.le, "at most"),
@@ -42,18 +42,18 @@ def option(
 ) -> Any:
     """Declare one option of a command.
 
-    `name` is the one that is shown, without `--`; the field's own is then another. `choices`, and a `help` that is a
-    function, are read when they are needed: a registry may grow. `more` are bounds, inclusive (`minimum`, `maximum`) or
-    exclusive (`above`, `below`), and flags:
+    `name`, without `--`, is shown in place of the field's own, which stays an alias. `choices`, and a `help` that is a
+    function, are evaluated when they are needed: a registry may grow. `more` are bounds, inclusive (`minimum`,
+    `maximum`) or exclusive (`above`, `below`), and flags:
 
     positional: given without its name, in the order of the fields: `convert SOURCE TARGET`; with a default it may be
         left out
     several: one value or more, side by side, and the field is a `tuple[str, ...]`: `compare A B C`, `--sizes A B C`
     files: files that are read: one or more, side by side or by patterns, see `files.py`. The field is one name for all
         of them, or a tuple
-    claims: of arguments without a name, a function: whether one that stands behind an option's files is such an
-        argument, and not one more of these files
-    shared: by many commands: stands below a command's own options in its help
+    claims: a function, for positional arguments: whether a value after an option's files is such an argument, and not
+        one more file
+    shared: with many commands: the help shows it below a command's own options
     """
     flags = {flag: bool(more.pop(flag, False)) for flag in _FLAGS}
     claims = more.pop("claims", None)
@@ -74,7 +74,7 @@ def redeclare(options_class: type[Options], name: str, default: Any = REQUIRED, 
 
 @dataclass(frozen=True)
 class Options:
-    """What every command accepts."""
+    """Options of every command."""
 
     debug: bool = option(False, help="show the traceback of an error")
 
@@ -118,7 +118,7 @@ def shown_name(field: dataclasses.Field[Any]) -> str:
 
 
 def _typed(field: dataclasses.Field[Any], annotation: Any, value: Any) -> Any:
-    """Return a value as its field has it, patterns as the files that match; raises `UsageError` for another type."""
+    """Convert a value to its field's type, patterns to the matching files; raises `UsageError` for another type."""
     kind, name = value_type(annotation), shown_name(field)
     if value is None and kind is not annotation:  # Optional[T]
         return None
@@ -150,7 +150,7 @@ def _typed(field: dataclasses.Field[Any], annotation: Any, value: Any) -> Any:
 
 
 def require_inputs(options: Options) -> None:
-    """Raise `DataError` for an option's file that is not there: before a model is loaded or another file is read."""
+    """Raise `DataError` for a missing file, before a model is loaded or another file is read."""
     for field in fields_of(type(options)):
         value = getattr(options, field.name) if field.metadata["files"] else None
         for name in value if isinstance(value, tuple) else (value,):
@@ -159,7 +159,7 @@ def require_inputs(options: Options) -> None:
 
 
 def help_of(field: dataclasses.Field[Any]) -> str:
-    """Return what the help says of an option."""
+    """Return the help text of an option."""
     text = field.metadata["help"]
     return str(text() if callable(text) else text)
 
@@ -186,21 +186,21 @@ def value_type(annotation: Any) -> Any:
 
 @dataclass(frozen=True)
 class ThreadOptions(Options):
-    """What every command accepts that computes on a CPU."""
+    """Options of every command that computes on a CPU."""
 
     cpu_threads: int = option(0, help="threads of a matrix product on a CPU; 0: one a core", minimum=0, shared=True)
 
 
 @dataclass(frozen=True)
 class DeviceOptions(ThreadOptions):
-    """What every command accepts that computes on a device of the user's choice."""
+    """Options of every command that computes on a device of the user's choice."""
 
     device: str = option(AUTO_DEVICE, help=DEVICE_HELP, shared=True)
 
 
 @dataclass(frozen=True)
 class RowOptions(Options):
-    """What every command accepts that reads rows."""
+    """Options of every command that reads rows."""
 
     skip_bad_rows: bool = option(
         False, help="leave out malformed rows and count them, instead of stopping", shared=True
@@ -219,7 +219,7 @@ class RowOptions(Options):
 
 @dataclass(frozen=True)
 class LabelOptions(RowOptions):
-    """What every command accepts that reads labels."""
+    """Options of every command that reads labels."""
 
     fractional_labels: bool = option(
         False, help="take fractions for graded labels; they are refused otherwise: scores are no labels", shared=True

@@ -1,7 +1,7 @@
 """The files that one option names: one or several, side by side or by a pattern.
 
-What names several files is one text, as every other name of a file is, with `os.pathsep` between them: messages and
-records show it, and what reads files asks `paths_of`.
+Several files are one string, as a single file's name is: their names with `os.pathsep` between them. Messages and
+records show it; code that reads files calls `paths_of`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SHOWN = 3
 
 
 class SeveralFiles(str):
-    """Several files as one text; `paths` are their names. In a message only the first is shown of many."""
+    """Several files as one string; `paths` are their names. A message shows only the first of many."""
 
     paths: tuple[str, ...]
 

@@ -39,7 +39,7 @@ def parse_options(
     """
     parser = build_parser(options_class, prog, description)
     arguments = _end_files(options_class, sys.argv[1:] if argv is None else argv)
-    # Intermixed: else one that may be left out is, where an option stands between it and the one before.
+    # Intermixed: plain parsing takes an optional positional argument for absent where an option precedes it.
     namespace, unknown = parser.parse_known_intermixed_args(arguments)
     if unknown:
         named = [field for field in fields_of(options_class) if not field.metadata["positional"]]
@@ -159,7 +159,7 @@ def _is_value(text: str) -> bool:
 
 
 def _in_order(options_class: type[Options]) -> list[dataclasses.Field[Any]]:
-    """Return the fields as the help shows them: what is required, the command's own, what many share, `--debug`."""
+    """Return the fields in the order of the help: required, the command's own, shared ones, `--debug`."""
     return sorted(
         fields_of(options_class),
         key=lambda field: (field.default is not REQUIRED, field.name == "debug", field.metadata["shared"]),
@@ -167,7 +167,7 @@ def _in_order(options_class: type[Options]) -> list[dataclasses.Field[Any]]:
 
 
 def _usage(options_class: type[Options], prog: str) -> str:
-    """Return the line that shows what a command needs, without its many options."""
+    """Return the usage line: what is required, and `[options]` for the rest."""
     parts = []
     for field in _in_order(options_class):
         required, many = field.default is REQUIRED, field.metadata["several"] or field.metadata["files"]
@@ -180,7 +180,7 @@ def _usage(options_class: type[Options], prog: str) -> str:
 
 
 def _argument_of(field: dataclasses.Field[Any], kind: Any) -> tuple[list[str], dict[str, Any]]:
-    """Return what argparse's `add_argument` is given for one field: its names, and the rest."""
+    """Return the names and keyword arguments of argparse's `add_argument` for one field."""
     required, of_files = field.default is REQUIRED, field.metadata["files"]
     many = of_files or field.metadata["several"]
     text = help_of(field).replace("%", "%%") + (" (one or more; patterns)" if of_files else "")

@@ -85,11 +85,13 @@ def read_rows(path: str, separator: str = TAB) -> Iterator[tuple[int, Row]]:
 def read_lines(path: str) -> Iterator[tuple[int, Union[str, BadRow]]]:
     """Yield (number, line) of a text file, plain or in gzip, whatever its lines hold; an empty line is "".
 
-    Raises `DataError` as `read_rows` does, and for Parquet.
+    Raises `DataError` as `read_rows` does, and for formats that are no text, such as Parquet.
     """
     with _open(path) as stream:
-        if not _recognise(path, stream).is_text:
-            raise DataError(f"{path}: Parquet data, expected text; name the file .parquet")
+        found = _recognise(path, stream)
+        if not found.is_text:
+            name = next(name for name, one in FORMATS.items() if one is found)
+            raise DataError(f"{path}: {name.capitalize()} data, expected text; name the file {found.extensions[0]}")
         for number, line in lines_of(path, stream):
             yield number, "" if line == EMPTY_LINE else line
 

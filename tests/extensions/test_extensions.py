@@ -87,8 +87,8 @@ def test_a_measure_has_a_value_an_interval_and_a_test() -> None:
 
 
 @pytest.mark.unit
-def test_a_format_is_read_written_and_named_in_errors(tmp_path: Path) -> None:
-    from paddle_ranker.data.formats import read_lines, write_rows
+def test_a_format_is_read_written_and_named_in_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from paddle_ranker.data.formats import FORMATS, read_lines, write_rows
     from paddle_ranker.data.records import LabeledPair, RecordFile
 
     write_rows(str(tmp_path / "pairs.psv"), ("query", "title", "label"), [("a", "b", 1), ("c", "d e", 0)], True)
@@ -99,6 +99,9 @@ def test_a_format_is_read_written_and_named_in_errors(tmp_path: Path) -> None:
     (tmp_path / "bad.psv").write_text("query|title|label\na|b\n")
     with pytest.raises(DataError, match=r"bad\.psv, line 2"):
         list(RecordFile(str(tmp_path / "bad.psv"), LabeledPair))
+    monkeypatch.setitem(FORMATS._items, "psv", dataclasses.replace(FORMATS["psv"], is_text=False))
+    with pytest.raises(DataError, match=r"bad\.psv: Psv data, expected text; name the file \.psv"):
+        list(read_lines(str(tmp_path / "bad.psv")))
 
 
 @pytest.mark.parity

@@ -1,4 +1,4 @@
-"""Which examples go together: batches of similar length, so that little is spent on padding.
+"""Form batches of examples of similar length, so that little is spent on padding.
 
 A batch costs what its longest pair costs. Scoring sorts by length outright; training shuffles first and sorts only
 inside windows of many batches, so that which examples meet in a batch stays random from epoch to epoch.
@@ -76,7 +76,7 @@ class Groups:
 
 
 class Batchable(Protocol):
-    """What forming batches asks of the examples."""
+    """What batching needs to know of the examples."""
 
     @property
     def rows_each(self) -> int:
@@ -175,7 +175,7 @@ def _windows(examples: Batchable, plan: BatchPlan, epoch: int, first: int = 0) -
 
 
 def _cut(examples: Batchable, chosen: np.ndarray, plan: BatchPlan) -> list[Batch]:
-    """Cut examples into batches, from the longest down: the first of a batch tells what it costs."""
+    """Cut examples into batches, the longest first: the first example of a batch decides its padded length."""
     lengths = examples.lengths(chosen)
     order = np.argsort(-lengths, kind="stable")
     batches: list[Batch] = []

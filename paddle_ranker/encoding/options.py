@@ -1,4 +1,4 @@
-"""Options of how texts become ids and what becomes of long ones; read before NumPy is imported."""
+"""Options of the tokenizer and of long texts; read before NumPy is imported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paddle_ranker.options import Options, option
 
 @dataclass(frozen=True)
 class TokenizerOptions(Options):
-    """What every command accepts that turns text into ids."""
+    """Options of every command that turns texts into ids."""
 
     tokenizer: str = option(
         "auto",
@@ -23,7 +23,7 @@ class TokenizerOptions(Options):
 
 @dataclass(frozen=True)
 class WindowOptions(Options):
-    """What every command accepts that scores pairs which may be too long."""
+    """Options of every command that scores pairs which may be too long."""
 
     windows: str = option(
         "none",

@@ -1,4 +1,4 @@
-"""Where encoded pairs lie that may be too many for memory: there, or in temporary files that are read in place.
+"""Collect encoded pairs in memory or, where they are too many, in temporary files that are read in place.
 
     collector = PairCollector(folder, max_bytes=1 << 30)
     for ...:

@@ -75,7 +75,7 @@ class Windows:
         self._lock = threading.Lock()
 
     def facts(self) -> dict[str, Any]:
-        """Return what decides the scores, to be told and compared."""
+        """Return the settings that decide the scores, to be logged and compared."""
         return {"pooling": self.pooling, "overlap": self.overlap, "top_k": self.top_k}
 
     def split(self, pairs: EncodedPairs) -> SplitPairs:

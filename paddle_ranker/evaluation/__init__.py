@@ -1,1 +1,1 @@
-"""How good rankers are: sets, comparisons, baselines, reports."""
+"""Measure rankers: evaluation sets, comparisons, baselines, reports."""

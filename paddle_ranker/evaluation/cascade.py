@@ -1,4 +1,4 @@
-"""What a cascade of a small and a large ranker costs in ranking quality, and how much faster it is."""
+"""Measure what a cascade of a small and a large ranker loses in ranking quality, and how much faster it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the evaluation commands of both rankers have in common: score, measure, print, keep the scores."""
+"""What the evaluation commands of all kinds of rankers share: score, measure, print, write the scores."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class Comparison:
 
 
 def default_ties(pairs: MeasuredPairs) -> str:
-    """Return how equal scores are ordered unless one asks: as trec_eval does where the documents have ids of theirs."""
+    """Return how equal scores are ordered by default: as trec_eval does where the documents have ids."""
     return "trec_eval" if pairs.has_ids else "against"
 
 
@@ -206,7 +206,7 @@ def _intervals(wanted: Mapping[str, Statistic], queries: int, resamples: int, se
 
 
 def _correct(measured: dict[str, dict[str, Measured]], others: Sequence[str], names: Sequence[str]) -> None:
-    """Put Holm's corrected p-values in, of one measure over the systems that are compared with the reference."""
+    """Correct the p-values of one measure by Holm's method, over all systems compared with the reference."""
     for name in names:
         found = [measured[other][name] for other in others]
         p_values = [one.p_value for one in found if one.p_value is not None]  # of all systems, or of none

@@ -14,7 +14,7 @@ TIES = ("against", "trec_eval")
 
 @dataclass(frozen=True)
 class MeasuringOptions(LabelOptions, ScoringOptions):
-    """What evaluation and comparison accept: the pairs to measure on, and how."""
+    """Options of evaluation and comparison: the pairs to measure on, and how."""
 
     test_file: Optional[str] = option(
         None, help="labelled pairs: query, title, label; or give --qrels", name="test", files=True
@@ -64,7 +64,7 @@ class MeasuringOptions(LabelOptions, ScoringOptions):
 
 @dataclass(frozen=True)
 class EvaluateOptions(MeasuringOptions):
-    """What evaluation accepts."""
+    """Options of evaluation."""
 
     init_from_ckpt: str = option(help="the ranker: a model folder, or its model_state.pdparams", name="model")
     baselines: bool = option(False, help="measure BM25 and a linear model on lexical features beside the ranker")

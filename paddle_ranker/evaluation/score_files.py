@@ -39,7 +39,7 @@ def read_scores(path: str, pairs: MeasuredPairs, *, skip_bad_rows: bool = False)
 
 
 def has_scores(path: str) -> bool:
-    """Return whether a file's first row is one of scores: of a TREC run, or a row with a score and no label alone."""
+    """Return whether a file's first row holds a score: a row of a TREC run, or one with a score, not only a label."""
     try:
         first = next((row for _, row in read_rows(path)), None)
         if is_run(path):

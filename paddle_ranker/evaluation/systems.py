@@ -1,4 +1,4 @@
-"""Where the scores that are compared come from: models, score files, and the baselines that each is measured beside.
+"""The systems that are compared: models, score files, and the baselines measured beside them.
 
 The baselines are BM25 of words and of bigrams, and a linear model on lexical features.
 """
@@ -107,7 +107,7 @@ def messages(options: MeasuringOptions) -> TextIO:
 
 
 def baseline_systems(pairs: MeasuredPairs, options: MeasuringOptions) -> tuple[list[System], list[str]]:
-    """Return BM25 of words and of bigrams and the linear model, and why one of them is left out, if one is."""
+    """Return the baselines (BM25 of words and of bigrams, the linear model), and why one is left out, if one is."""
     if pairs.titles is None:
         return [], ["no baselines: BM25 and the linear model need texts (--queries and --documents)"]
     queries, titles = pairs.texts("a baseline")

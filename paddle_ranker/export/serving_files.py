@@ -1,4 +1,4 @@
-"""The files beside a model of Paddle Serving that say what it takes and returns, to its servers and clients.
+"""The files that tell Paddle Serving's servers and clients a model's inputs and outputs.
 
 Each is a `GeneralModelConfig` (`protos/general_model_config.proto`), once as text (`serving_server_conf.prototxt`) and
 once in binary (`serving_server_conf.stream.prototxt`), alike for server and client.

@@ -1,4 +1,4 @@
-"""The two folders of Paddle Serving: for its servers the model with the probability alone, for clients its names."""
+"""Write Paddle Serving's two folders: the model, with the probability alone, for servers; its names for clients."""
 
 from __future__ import annotations
 

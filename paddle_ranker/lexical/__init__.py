@@ -1,4 +1,4 @@
-"""Words and no meaning: BM25, lexical features, and the linear model on them that any ranker is measured beside.
+"""Match words, not meaning: BM25, lexical features, and the linear model on them, the baselines of every ranker.
 
 baseline = BM25("bigram")
 baseline.fit(train_queries, train_titles, train_labels)

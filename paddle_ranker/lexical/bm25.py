@@ -1,4 +1,4 @@
-"""BM25 of given pairs, with what it needs to know about tokens learned from a collection of titles."""
+"""Score given pairs by BM25; how rare tokens are is learned from a collection of titles."""
 
 from __future__ import annotations
 

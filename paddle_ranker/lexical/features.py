@@ -1,4 +1,4 @@
-"""24 numbers that say how the words of a query stand in a title, and a logistic regression on them.
+"""24 features of how a query's words stand in a title, and a logistic regression on them.
 
 The regression is what a ranker must beat to have learned anything.
 """

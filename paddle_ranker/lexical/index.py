@@ -1,4 +1,4 @@
-"""The best titles of a large collection by BM25: an inverted index, as one sparse matrix."""
+"""Find the best titles of a large collection by BM25: an inverted index, as one sparse matrix."""
 
 from __future__ import annotations
 

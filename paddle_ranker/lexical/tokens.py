@@ -1,4 +1,4 @@
-"""Words and character bigrams of a text, and what a collection of titles says about them."""
+"""Words and character bigrams of a text, and how rare they are in a collection of titles."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Measures of ranking quality, how sure they are, and fits of one line."""
+"""Measures of ranking quality, intervals and tests, calibration and logistic regressions."""

@@ -1,4 +1,4 @@
-"""Calibration: one line through the logits that turns their sigmoid into a probability that can be believed.
+"""Calibration: scale and shift logits so that their sigmoid is a probability that can be believed.
 
 probability = sigmoid(scale * logit + shift), scale > 0. A temperature T is scale = 1 / T without a shift (Guo, Pleiss,
 Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017); with a shift it is Platt scaling (Platt,
@@ -26,7 +26,7 @@ BINS = 15  # of Guo et al. 2017
 
 @dataclass(frozen=True)
 class Calibration:
-    """What turns a ranker's logits into calibrated ones, and where that comes from; stored in `ranker.json`.
+    """Scale and shift that calibrate a ranker's logits, and what they were fitted on; stored in `ranker.json`.
 
     method: one of `METHODS`
     scale, shift: calibrated logit = scale * logit + shift; scale > 0

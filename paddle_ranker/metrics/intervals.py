@@ -1,4 +1,4 @@
-"""How sure a measure is: bootstrap intervals over queries.
+"""Bootstrap confidence intervals over queries.
 
 Titles of one query share its difficulty, so queries are drawn, not pairs. The difference of two systems is taken
 within each draw (paired): what makes a query hard for both falls out of it.
@@ -33,7 +33,7 @@ class Interval:
     high: float
 
     def excludes_zero(self) -> bool:
-        """Say whether a difference is established."""
+        """Return whether a difference is established."""
         return self.low > 0 or self.high < 0
 
     def __format__(self, spec: str) -> str:

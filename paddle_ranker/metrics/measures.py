@@ -45,12 +45,12 @@ class Measure(ABC):
         self.higher_is_better, self.in_training = higher_is_better, in_training
 
     def applies(self, scored: Scored) -> bool:
-        """Say whether there is something to measure; where there is one title a query, there is nothing to rank."""
+        """Return whether there is something to measure: with one title a query there is nothing to rank."""
         return scored.ranking.queries < len(scored.ranking.query)
 
     @property
     def sign(self) -> float:
-        """1.0, or -1.0 where lower is better: a change times it is above 0 where it is an improvement."""
+        """1.0, or -1.0 where lower is better: an improvement times the sign is positive."""
         return 1.0 if self.higher_is_better else -1.0
 
     @abstractmethod

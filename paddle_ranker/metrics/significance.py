@@ -1,4 +1,4 @@
-"""Whether one system is better than another: paired randomisation tests over queries, and Holm's correction.
+"""Test whether one system is better than another: paired randomisation tests over queries, and Holm's correction.
 
     p = randomisation_test(ndcg_of_a - ndcg_of_b)        # one difference a query
     adjusted = holm([p, other_p])

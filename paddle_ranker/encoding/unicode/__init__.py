@@ -1,1 +1,1 @@
-"""Which characters are letters, marks, punctuation: by one version of Unicode, whatever version Python has."""
+"""The kinds of characters (letters, marks, punctuation) by one version of Unicode, whatever version Python has."""

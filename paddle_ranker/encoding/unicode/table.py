@@ -37,13 +37,13 @@ def kind_of_category(category: str) -> str:
 
 
 class UnicodeTable:
-    """What is known of characters by one version of Unicode.
+    """Kinds, lower case and decompositions of characters by one version of Unicode.
 
     Attributes: `version`, of Unicode; `oldest`, the version that the oldest supported Python knows.
     """
 
     def __init__(self, content: dict[str, object]) -> None:
-        """Take what `table.json` holds: `build.py` says what that is."""
+        """Take the content of `table.json`; `make_table` in `build.py` describes it."""
         self.version, self.oldest = str(content["unicode"]), str(content["oldest"])
         runs = str(content["kinds"]).split()
         self._kinds = [run[0] for run in runs]

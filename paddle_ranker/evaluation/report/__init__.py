@@ -1,1 +1,1 @@
-"""What a comparison looks like: as text, as JSON, as a list by query, as pictures and as a page."""
+"""Show a comparison: as text, as JSON, as a list by query, as pictures and as a page."""

@@ -1,4 +1,4 @@
-"""Query by query: who is ahead, and which lists of titles that comes from."""
+"""Differences query by query, and the ranked titles that they come from."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class QueryDifference:
 
     @property
     def outcome(self) -> str:
-        """win, loss or tie: the system's."""
+        """The system's: win, loss or tie."""
         if abs(self.difference) <= 1e-12:
             return "tie"
         return "win" if self.sign * self.difference > 0 else "loss"
@@ -43,7 +43,7 @@ class QueryDifference:
 
 @dataclass(frozen=True)
 class ListedTitle:
-    """A title where a system put it; the text is the document's id where there is no text."""
+    """A title in a system's ranking; its text is the document's id where there is no text."""
 
     text: str
     label: float

@@ -1,1 +1,1 @@
-"""Folders of Hugging Face's transformers: read one as a model folder's parts, and write one."""
+"""Read and write model folders of Hugging Face's transformers."""

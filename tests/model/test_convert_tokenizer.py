@@ -71,7 +71,7 @@ def described(**model: Any) -> dict[str, Any]:
 def test_the_settings_survive(
     tmp_path: Path, do_lower_case: bool, strip_accents: Optional[bool], tokenize_chinese_chars: bool
 ) -> None:
-    rules = {
+    rules: dict[str, Any] = {
         "do_lower_case": do_lower_case,
         "strip_accents": strip_accents,
         "tokenize_chinese_chars": tokenize_chinese_chars,

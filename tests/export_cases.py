@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,9 @@ from paddle_ranker.model.network import RankerNetwork
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from tests.tiny import CONFIG, write_tokenizer
 
+IS_MODERN = not paddle.__version__.startswith("2.")
+WRITES_ONNX = IS_MODERN and importlib.util.find_spec("paddle2onnx") is not None
+WITH_ONNX = {"match levels", "LayerNorm before", "blend", "everything"}  # cases
 CALIBRATION = Calibration("platt", 0.5, -0.25)
 CASES: dict[str, dict[str, Any]] = {
     "plain": {"match": False},
@@ -130,7 +134,8 @@ class Exports:
         if name not in self._made:
             folder = self._folder / f"{len(self._made)}"
             parts = load_case(folder, name)
-            self._made[name] = CaseExport(parts, *export_model(parts, folder / "output"))
+            onnx = WRITES_ONNX and name in WITH_ONNX
+            self._made[name] = CaseExport(parts, *export_model(parts, folder / "output", onnx=onnx))
         return self._made[name]
 
     def copy(self, name: str, target: Path) -> Path:

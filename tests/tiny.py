@@ -94,6 +94,7 @@ PAIRS = [
     ("经济增长", "x"),
     ("rice", "深度学习神经网络语言文化差异研究农业水稻病害诊断老年人护理经济增长教育法律"),
 ]
+QUERIES, TITLES = [list(column) for column in zip(*PAIRS)]
 
 
 def draw_words(count: int = 40, length: int = 3) -> tuple[np.random.RandomState, list[str]]:

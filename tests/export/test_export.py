@@ -12,18 +12,20 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from paddle_ranker.encoding import samples
+from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import DependencyError, RankerError
+from paddle_ranker.export.parity import compare
 from paddle_ranker.export.serving_files import SERVING_VARIABLE
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.export.static_model import StaticModel, write_probability_model
 from paddle_ranker.model.exported import INPUTS, OUTPUTS, ExportedFolder
 from paddle_ranker.model.folder import RankerParts
-from tests.export_cases import CALIBRATION, CASES, Exports, load_case, network_logits
-from tests.tiny import PAIRS, VOCABULARY
+from paddle_ranker.model.signature import RANKER
+from tests.export_cases import CALIBRATION, CASES, IS_MODERN, WRITES_ONNX, Exports, network_logits
+from tests.tiny import PAIRS, QUERIES, TITLES, VOCABULARY
 
 pytestmark = pytest.mark.parity
-QUERIES, TITLES = [list(column) for column in zip(*PAIRS)]
-IS_PADDLE_2 = paddle.__version__.startswith("2.")
+Made = tuple[RankerParts, ExportedFolder, StaticModel]
 
 # Of drawn weights, so the same on every stack and machine: the logits of PAIRS.
 GOLDEN = {
@@ -44,7 +46,7 @@ def static_model(exported: ExportedFolder) -> StaticModel:
 
 
 @pytest.fixture(scope="module")
-def ranker(exports: Exports) -> tuple[RankerParts, ExportedFolder, StaticModel]:
+def ranker(exports: Exports) -> Made:
     """A ranker with match levels and lexical features, calibrated, and what it was exported to."""
     parts, exported, _ = exports["everything"]
     return parts, exported, static_model(exported)
@@ -53,7 +55,8 @@ def ranker(exports: Exports) -> tuple[RankerParts, ExportedFolder, StaticModel]:
 @pytest.mark.parametrize("name", [*CASES, "blend", "two classes"])
 def test_every_kind_of_ranker_scores_as_its_network(name: str, exports: Exports) -> None:
     parts, exported, parities = exports[name]
-    assert set(parities) == {"paddle_inference"} and parities["paddle_inference"].pairs == samples.PAIRS
+    assert set(parities) == {"paddle_inference", *(["onnxruntime"] if exported.onnx else [])}
+    assert parities["paddle_inference"].pairs == samples.PAIRS
     model, encoder = static_model(exported), exported.pair_encoder()
     pairs = encoder.encode(QUERIES, TITLES)
     for rows in (np.arange(len(pairs)), np.array([3, 0]), np.array([5])):
@@ -71,9 +74,7 @@ def test_every_kind_of_ranker_scores_as_its_network(name: str, exports: Exports)
 
 @settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_a_score_depends_on_its_pair_alone(
-    ranker: tuple[RankerParts, ExportedFolder, StaticModel], data: st.DataObject
-) -> None:
+def test_a_score_depends_on_its_pair_alone(ranker: Made, data: st.DataObject) -> None:
     parts, _, model = ranker
     words = st.text(st.sampled_from("".join(token for token in VOCABULARY if len(token) == 1)), min_size=1, max_size=40)
     texts = data.draw(st.lists(st.tuples(words, words), min_size=1, max_size=7))
@@ -91,41 +92,33 @@ def test_a_score_depends_on_its_pair_alone(
         np.testing.assert_allclose(together[0][place], alone[0][0], atol=1e-5)
 
 
-def test_the_second_input_is_token_types_and_not_a_second_text(
-    ranker: tuple[RankerParts, ExportedFolder, StaticModel],
-) -> None:
+def test_the_second_input_is_token_types_and_not_a_second_text(ranker: Made) -> None:
     # The published pairwise graph takes (input_ids, token_type_ids) for a text and its negative.
     parts, _, model = ranker
     ids, types = parts.pair_encoder.encode(QUERIES[:1], TITLES[:1]).pad(np.array([0])).values()
-    scores = [float(outputs(model, ids, given)[1][0, 0]) for given in (types, np.zeros_like(types), 1 - types)]
-    wanted = [float(network_logits(parts, ids, given)[0]) for given in (types, np.zeros_like(types), 1 - types)]
-    np.testing.assert_allclose(scores, wanted, atol=1e-5, rtol=1e-5)
+    given = (types, np.zeros_like(types), 1 - types)
+    scores = [float(outputs(model, ids, one)[1][0, 0]) for one in given]
+    np.testing.assert_allclose(scores, [network_logits(parts, ids, one)[0] for one in given], atol=1e-5, rtol=1e-5)
     assert len({round(score, 3) for score in scores}) == 3
 
 
-def test_a_typed_pad_is_text_and_padding_is_nothing(ranker: tuple[RankerParts, ExportedFolder, StaticModel]) -> None:
+def test_a_typed_pad_is_text_and_padding_is_nothing(ranker: Made) -> None:
     parts, _, model = ranker
     typed, plain = (parts.pair_encoder.encode(["a [PAD] b"], [title]) for title in ("[PAD] b", "b"))
     assert 0 not in typed.pad(np.array([0]))["input_ids"]
     scores = [float(outputs(model, *pairs.pad(np.array([0])).values())[1][0, 0]) for pairs in (typed, plain)]
     assert abs(scores[0] - scores[1]) > 1e-3
-    ids, types = typed.pad(np.array([0])).values()
-    inside = (
-        np.insert(ids, 4, 0, axis=1),
-        np.insert(types, 4, 0, axis=1),
-    )  # a client that pads in the middle: masked too
+    # A client that pads in the middle: masked too.
+    inside = [np.insert(array, 4, 0, axis=1) for array in typed.pad(np.array([0])).values()]
     np.testing.assert_allclose(outputs(model, *inside)[1][0], network_logits(parts, *inside), atol=1e-5, rtol=1e-5)
 
 
-def test_one_output_alone_under_the_name_that_clients_ask_for(
-    ranker: tuple[RankerParts, ExportedFolder, StaticModel], tmp_path: Path
-) -> None:
+def test_one_output_alone_under_the_name_that_clients_ask_for(ranker: Made, tmp_path: Path) -> None:
     parts, exported, model = ranker
-    ending = ".pdmodel" if IS_PADDLE_2 else ".json"
     inputs = parts.pair_encoder.encode(QUERIES, TITLES).pad(np.arange(len(PAIRS))).values()
     for name, variable in (("named", SERVING_VARIABLE), ("plain", None)):
         program = write_probability_model(exported, tmp_path / name, variable)
-        assert program == tmp_path / f"{name}{ending}" and paddle.in_dynamic_mode()
+        assert program == tmp_path / f"{name}.{'json' if IS_MODERN else 'pdmodel'}" and paddle.in_dynamic_mode()
         alone = StaticModel(program, tmp_path / f"{name}.pdiparams")
         [predict] = outputs(alone, *inputs)
         np.testing.assert_array_equal(predict, outputs(model, *inputs)[0])
@@ -136,16 +129,11 @@ def test_one_output_alone_under_the_name_that_clients_ask_for(
 
 
 @pytest.mark.parametrize("name", ["match levels", "LayerNorm before", "blend"])
-def test_the_onnx_file_scores_as_the_network(name: str, tmp_path: Path) -> None:
-    parts = load_case(tmp_path, name)
-    if IS_PADDLE_2:
-        with pytest.raises(DependencyError, match="needs Paddle 3"):
-            export_model(parts, tmp_path / "output", onnx=True)
-        assert not (tmp_path / "output").exists()
-        return
-    pytest.importorskip("paddle2onnx", reason="needs paddle2onnx")
+def test_the_onnx_file_scores_as_the_network(name: str, exports: Exports) -> None:
+    if not WRITES_ONNX:
+        pytest.skip("needs Paddle 3 and paddle2onnx, which write ONNX files")
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
-    exported, parities = export_model(parts, tmp_path / "output", onnx=True)
+    parts, exported, parities = exports[name]
     assert parities["onnxruntime"].differences["logit"] <= 1e-4 and exported.onnx is not None
     session = onnxruntime.InferenceSession(str(exported.onnx))
     assert [value.name for value in session.get_inputs()] == list(INPUTS)
@@ -157,20 +145,40 @@ def test_the_onnx_file_scores_as_the_network(name: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(logit, network_logits(parts, *inputs), atol=1e-5, rtol=1e-5)
 
 
+def test_paddle_2_writes_no_onnx_file(tmp_path: Path, exports: Exports) -> None:
+    if IS_MODERN:
+        pytest.skip("needs Paddle 2")
+    with pytest.raises(DependencyError, match="needs Paddle 3"):
+        export_model(exports["plain"].parts, tmp_path / "output", onnx=True)
+    assert not (tmp_path / "output").exists()
+
+
 def test_what_scores_otherwise_is_not_written(
     tmp_path: Path, exports: Exports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = exports["plain"].parts
-    exports.copy("plain", tmp_path / "output")
-    before = {path.name: path.read_bytes() for path in (tmp_path / "output").iterdir()}
+    output = exports.copy("plain", tmp_path / "output")
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
     run = StaticModel.run
-    for change in (lambda array: array + 2e-5, lambda array: array * np.nan, lambda array: array[:, 0]):
-        monkeypatch.setattr(
-            StaticModel,
-            "run",
-            lambda self, arrays, change=change: {name: change(a) for name, a in run(self, arrays).items()},
-        )
-        with pytest.raises(RankerError, match="does not score as the ranker does"):
-            export_model(parts, tmp_path / "output")
-        assert {path.name: path.read_bytes() for path in (tmp_path / "output").iterdir()} == before
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["output"]
+
+    def slightly_wrong(self: StaticModel, arrays: Arrays) -> Arrays:
+        return {name: array + 2e-5 for name, array in run(self, arrays).items()}
+
+    monkeypatch.setattr(StaticModel, "run", slightly_wrong)
+    with pytest.raises(RankerError, match="does not score as the ranker does"):
+        export_model(parts, output)
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["output"]
+
+
+def test_what_differs_by_little_is_no_number_or_of_another_shape_is_seen() -> None:
+    expected = {name: np.array([[0.25], [0.5]], np.float32) for name in OUTPUTS}
+    batch = {name: np.ones((2, 3), np.int64) for name in INPUTS}
+    found: tuple[Arrays, ...] = (
+        {name: array + 2e-5 for name, array in expected.items()},
+        {name: array * np.nan for name, array in expected.items()},
+        {name: array[:, 0] for name, array in expected.items()},
+    )
+    for arrays in found:
+        with pytest.raises(RankerError, match="it does not score as the ranker does"):
+            compare([expected], [batch], lambda given, arrays=arrays: arrays, RANKER, "it")  # type: ignore[misc]

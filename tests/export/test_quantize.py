@@ -14,6 +14,7 @@ from scipy.special import logit
 
 from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
+from paddle_ranker.data.records import LabeledPair, read_records
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.export import quantize as quantized
 from paddle_ranker.export.quantizer import Calibrated, Quantizer, activation_scale, quantize_weight
@@ -22,6 +23,7 @@ from paddle_ranker.model.exported import INPUTS, ExportedFolder
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.scoring.engines import onnx_files
 from paddle_ranker.scoring.engines.precisions import has_int8
+from tests.conftest import Call
 from tests.tiny import HAN, draw_words, write_ranker
 
 unit, parity = pytest.mark.unit, pytest.mark.parity
@@ -30,15 +32,17 @@ OLD = "vendor_id\t: GenuineIntel\nflags\t\t: avx2 avx512f"
 
 
 @unit
-def test_activations_spread_over_a_byte() -> None:
-    def found(lowest: float, highest: float) -> tuple[float, int]:
-        scale, zero = activation_scale(lowest, highest)
-        return pytest.approx(float(scale)), int(zero)
-
-    assert found(-1.0, 4.0) == (5 / 255, 51)
-    assert found(2.0, 4.0) == (4 / 255, 0)  # 0 must be there: it is what padding becomes
-    assert found(-4.0, -2.0) == (4 / 255, 255)
-    assert found(0.0, 0.0) == (1.0, 0)
+@pytest.mark.parametrize(
+    ("lowest", "highest", "scale", "zero"),
+    [
+        (-1.0, 4.0, 5 / 255, 51),
+        (2.0, 4.0, 4 / 255, 0),  # 0 must be there: it is what padding becomes
+        (-4.0, -2.0, 4 / 255, 255),
+        (0.0, 0.0, 1.0, 0),
+    ],
+)
+def test_activations_spread_over_a_byte(lowest: float, highest: float, scale: float, zero: int) -> None:
+    assert activation_scale(lowest, highest) == (pytest.approx(scale), zero)
 
 
 @unit
@@ -162,67 +166,70 @@ def dev(exported: Path) -> Path:
     return path
 
 
-def command(folder: Path, dev: Path, *more: str) -> int:
-    files = ["--calibration_file", str(dev), "--eval_file", str(dev), "--seconds", "0.1", "--cpu_threads", "1"]
-    return main(["quantize", "--model_dir", str(folder), *files, *more])
-
-
-def columns(dev: Path) -> tuple[list[str], list[str], np.ndarray]:
-    rows = [line.split("\t") for line in dev.read_text(encoding="utf-8").splitlines()[1:]]
-    return [row[0] for row in rows], [row[1] for row in rows], np.array([float(row[2]) for row in rows])
+def command(call: Call, folder: Path, dev: Path, *more: object) -> tuple[int, str, str]:
+    files = ["--calibration_file", dev, "--eval_file", dev, "--seconds", 0.1, "--cpu_threads", 1]
+    return call(main, "quantize", "--model_dir", folder, *files, *more)
 
 
 @pytest.fixture
-def folder(exported: Path, tmp_path: Path, same_process: None) -> Path:
+def folder(exported: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported, tmp_path / "exported"))
 
 
+def facts_of(folder: Path) -> dict[str, Any]:
+    info = RankerInfo.read(folder)
+    assert info and info.export
+    return dict(info.export["int8"])
+
+
 @parity
-def test_the_command_writes_measures_and_records(folder: Path, dev: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(folder, dev, "--max_loss", "1", "--calibration_pairs", "100") == 0
-    printed = capsys.readouterr().out
+def test_the_command_writes_measures_and_records(folder: Path, dev: Path, call: Call) -> None:
+    status, printed, _ = command(call, folder, dev, "--max_loss", 1, "--calibration_pairs", 100)
+    assert status == 0
     opened = ExportedFolder.open(folder)
-    assert opened.int8 is not None and opened.info.export is not None
-    assert f"quantized: {opened.int8}" in printed and "6 of 6 products" in printed
-    facts = opened.info.export["int8"]
+    assert f"quantized: {opened.int8}" in printed and opened.int8 and "6 of 6 products" in printed
+    facts = facts_of(folder)
     assert (facts["products"], facts["left_out"], facts["calibration"]["pairs"]) == (6, [], 100)  # of the first layer
     assert (facts["evaluation"]["pairs"], facts["evaluation"]["queries"]) == (240, 30)
-    queries, titles, labels = columns(dev)
-    int8 = Ranker.load(folder, engine="onnx", precision="int8")
-    probabilities = int8.score(queries, titles)
+    pairs = read_records(dev, LabeledPair)
+    queries, titles, labels = zip(*((pair.query, pair.title, pair.label) for pair in pairs))
+    int8, fp32 = (Ranker.load(folder, engine="onnx", precision=name) for name in ("int8", "fp32"))
+    probabilities, before = (ranker.score(queries, titles) for ranker in (int8, fp32))
     figures = evaluate_ranking(queries, labels, logit(probabilities))
     rows = {(row["engine"], row["measure"]): row for row in facts["quality"]}
     for measure in ("auc", "ndcg@10"):
         assert rows["onnx", measure]["after"] == pytest.approx(figures[measure], abs=1e-3)
     assert rows["onnx", "auc"]["before"] == 1.0 > rows["onnx", "auc"]["after"] > 0.9
     assert f"AUC      1.0000 in fp32, {rows['onnx', 'auc']['after']:.4f} in int8 (onnx): -0.0" in printed
-    before = logit(Ranker.load(folder, engine="onnx").score(queries, titles))
-    moved = np.sqrt(np.mean((logit(probabilities) - before) ** 2)) / np.std(before)
+    moved = np.sqrt(np.mean((logit(probabilities) - logit(before)) ** 2)) / np.std(logit(before))
     assert rows["onnx", "auc"]["moved"] == pytest.approx(moved, rel=1e-3) and f"onnx {moved:.1%}" in printed
     speeds = {(row["engine"], row["precision"]) for row in facts["speed"]}
     assert {("onnx", "fp32"), ("onnx", "int8"), ("inference", "fp32")} <= speeds
-    fp32 = Ranker.load(folder, engine="onnx").score(queries, titles)
-    assert 1e-5 < np.abs(probabilities - fp32).max() < 0.3
+    assert 1e-5 < np.abs(probabilities - before).max() < 0.3
     alone = [float(int8.score([query], [title])[0]) for query, title in zip(queries[:9], titles[:9])]
     assert alone == pytest.approx(probabilities[:9].tolist(), abs=1e-5)
     assert not list(folder.glob(".unfinished*"))
-    assert command(folder, dev, "--max_loss", "1", "--weight_bits", "7") == 0  # again: it is replaced
-    again = RankerInfo.read(folder)
-    assert again and again.export and again.export["int8"]["weight_bits"] == 7
+    assert command(call, folder, dev, "--max_loss", 1, "--weight_bits", 7)[0] == 0  # again: it is replaced
+    assert facts_of(folder)["weight_bits"] == 7
 
 
 @parity
-def test_a_loss_beyond_the_limit_is_refused(folder: Path, dev: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_loss_beyond_the_limit_is_refused_and_a_missing_package_named(
+    folder: Path, dev: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert command(folder, dev, "--max_loss", "0") == 1
-    error = capsys.readouterr().err
-    assert "more than --max_loss 0; nothing was written" in error and "falls from 1.0000" in error
+    status, _, error = command(call, folder, dev, "--max_loss", 0)
+    assert status == 1 and "more than --max_loss 0; nothing was written" in error and "falls from 1.0000" in error
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    status, _, error = command(call, folder, dev)
+    assert status == 1
+    assert "quantizing needs the package onnx; install it with: python -m pip install onnx" in error
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @parity
 def test_products_are_left_out_until_the_loss_is_small(
-    folder: Path, dev: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, dev: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
     losses = iter([0.5, 0.5, 0.0])
 
@@ -232,51 +239,36 @@ def test_products_are_left_out_until_the_loss_is_small(
 
     monkeypatch.setattr(quantized, "measure", measured)
     monkeypatch.setattr(quantized, "int8_engines", lambda: ("onnx",))
-    assert command(folder, dev) == 0
-    info = RankerInfo.read(folder)
-    assert info and info.export and len(info.export["int8"]["left_out"]) == 2  # a quarter of six, after an eighth
-    assert "4 of 6 products" in capsys.readouterr().out
+    status, printed, _ = command(call, folder, dev)
+    assert status == 0 and "4 of 6 products" in printed
+    assert len(facts_of(folder)["left_out"]) == 2  # a quarter of six, after an eighth
 
 
 @parity
-def test_a_missing_onnx_file_is_made(folder: Path, dev: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_onnx_file_is_made(folder: Path, dev: Path, call: Call) -> None:
     opened = ExportedFolder.open(folder)
     assert opened.onnx is not None and opened.info.export is not None
     opened.onnx.unlink()
     files = {name: size for name, size in opened.info.export["files"].items() if not name.endswith(".onnx")}
     opened.info.export["files"] = files
     opened.info.write(folder, opened.config)
-    assert command(folder, dev, "--max_loss", "1") == 0
-    assert "made, largest difference" in capsys.readouterr().out
+    status, printed, _ = command(call, folder, dev, "--max_loss", 1)
+    assert status == 0 and "made, largest difference" in printed
     again = ExportedFolder.open(folder)
     assert again.onnx and again.int8
 
 
 @parity
-def test_a_missing_package_is_named(
-    folder: Path, dev: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    assert command(folder, dev) == 1
-    assert "quantizing needs the package onnx; install it with: python -m pip install onnx" in capsys.readouterr().err
+def test_what_int8_cannot_do_is_said(folder: Path, dev: Path, monkeypatch: pytest.MonkeyPatch, call: Call) -> None:
+    def failed(result: tuple[int, str, str], status: int, message: str) -> None:
+        assert result[0] == status and message in result[2]
 
-
-@parity
-def test_what_int8_cannot_do_is_said(
-    folder: Path, dev: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rank = ["rank", "--params_path", str(folder), "--input_file", str(dev), "--device", "cpu", "--precision", "int8"]
-    assert main([*rank, "--engine", "onnx"]) == 1
-    assert "quantize --model_dir" in capsys.readouterr().err
-    assert main([*rank, "--engine", "inference"]) == 2
-    assert "int8 is for the engines onnx and openvino" in capsys.readouterr().err
-    assert command(folder, dev, "--max_loss", "1", "--weight_bits", "8") == 0
-    assert main([*rank, "--engine", "onnx"]) == 0
-    capsys.readouterr()
+    rank = ["rank", "--params_path", folder, "--input_file", dev, "--device", "cpu", "--precision", "int8"]
+    failed(call(main, *rank, "--engine", "onnx"), 1, "quantize --model_dir")
+    failed(call(main, *rank, "--engine", "inference"), 2, "int8 is for the engines onnx and openvino")
+    assert command(call, folder, dev, "--max_loss", 1, "--weight_bits", 8)[0] == 0
+    assert call(main, *rank, "--engine", "onnx")[0] == 0
     monkeypatch.setattr(onnx_files, "has_int8", lambda: False)
-    assert main([*rank, "--engine", "onnx"]) == 1
-    assert "--weight_bits 7" in capsys.readouterr().err
-    assert command(folder, dev, "--eval_file", str(dev.with_name("nothing.tsv"))) == 1
-    assert "nothing.tsv" in capsys.readouterr().err
-    assert command(folder.parent, dev) == 1
-    assert "there is no static model in it" in capsys.readouterr().err
+    failed(call(main, *rank, "--engine", "onnx"), 1, "--weight_bits 7")
+    failed(command(call, folder, dev, "--eval_file", dev.with_name("nothing.tsv")), 1, "nothing.tsv")
+    failed(command(call, folder.parent, dev), 1, "there is no static model in it")

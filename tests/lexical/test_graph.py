@@ -19,13 +19,12 @@ from paddle_ranker.model.hugging_face.write import parameters_to_write
 from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.network import RankerNetwork
 from tests.model.test_match import SPECIALS, build
-from tests.tiny import CONFIG, PAIRS, write_ranker, write_tokenizer
+from tests.tiny import CONFIG, QUERIES, TITLES, write_ranker, write_tokenizer
 
 pytestmark = pytest.mark.unit
 K1, B = 1.2, 0.75
 IDF = np.where(np.arange(40) < 5, 0.0, np.random.RandomState(3).uniform(0.5, 6.0, 40)).astype(np.float32)
 AVERAGE = 6.0
-QUERIES, TITLES = [list(column) for column in zip(*PAIRS)]
 
 
 def oracle(query: list[int], title: list[int]) -> list[float]:

@@ -22,7 +22,8 @@ from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.scorer import Scorer
 from tests.tiny import (
     CONFIG,
-    PAIRS,
+    QUERIES,
+    TITLES,
     VOCABULARY,
     change_json,
     make_network,
@@ -33,7 +34,6 @@ from tests.tiny import (
 
 pytestmark = pytest.mark.unit
 Change = Callable[[dict[str, Any]], Any]
-QUERIES, TITLES = [list(column) for column in zip(*PAIRS)]
 
 
 def probabilities(parts: RankerParts) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import shutil
-import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +20,7 @@ from hypothesis import strategies as st
 from paddle_ranker import Ranker
 from paddle_ranker.errors import CheckpointError, DataError, DependencyError, RankerError, UsageError
 from paddle_ranker.export.static_graph import export_model
-from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.exported import ExportedFolder
-from paddle_ranker.model.folder import with_lexical_features
 from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.signature import RANKER
@@ -35,11 +32,14 @@ from paddle_ranker.scoring.engines.opening import open_engine, time_engines
 from paddle_ranker.scoring.engines.precisions import has_bf16, require_precision
 from paddle_ranker.scoring.engines.registry import exported_engines
 from paddle_ranker.scoring.scorer import Scorer
+from tests.conftest import run_python
 from tests.engine_calls import logits_of
+from tests.export_cases import Exports
 from tests.tiny import CONFIG, PAIRS, write_ranker
 
 parity, unit = pytest.mark.parity, pytest.mark.unit
-QUERIES, TITLES = [list(column) for column in zip(*PAIRS)]
+ASKED = [*PAIRS, ("深度", "")]  # with an empty title
+QUERIES, TITLES = [list(column) for column in zip(*ASKED)]
 IS_MODERN = not paddle.__version__.startswith("2.")
 # An ONNX file can be written with Paddle 3 alone; it is read on either stack.
 RUNNABLE = [name for name in exported_engines() if name == "inference" or IS_MODERN]
@@ -63,10 +63,10 @@ def trained(folders: tuple[Path, Path]) -> Ranker:
 
 @pytest.fixture(scope="module")
 def rankers(folders: tuple[Path, Path]) -> dict[str, Ranker]:
-    return {name: _load(folders[1], name) for name in RUNNABLE}
+    return {name: loaded(folders[1], name) for name in RUNNABLE}
 
 
-def _load(folder: Path, engine: str, **arguments: Any) -> Ranker:
+def loaded(folder: Path, engine: str, **arguments: Any) -> Ranker:
     try:
         return Ranker.load(folder, engine=engine, threads=1, **arguments)
     except DependencyError as error:
@@ -77,11 +77,10 @@ def _load(folder: Path, engine: str, **arguments: Any) -> Ranker:
 @parity
 @pytest.mark.parametrize("engine", RUNNABLE)
 @settings(max_examples=20, deadline=None)
-@given(rows=st.lists(st.integers(0, len(PAIRS) - 1), min_size=1, max_size=60), batch_size=st.integers(1, 9))
+@given(rows=st.lists(st.integers(0, len(ASKED) - 1), min_size=1, max_size=60), batch_size=st.integers(1, 9))
 def test_every_engine_gives_the_network_s_scores_in_any_batch(
-    folders: tuple[Path, Path], trained: Ranker, rankers: dict[str, Ranker], engine: str, rows: list[int],
-    batch_size: int,
-) -> None:  # fmt: skip
+    trained: Ranker, rankers: dict[str, Ranker], engine: str, rows: list[int], batch_size: int
+) -> None:
     scorer = rankers[engine].scorer
     scorer.max_tokens, scorer.max_rows = 32 * batch_size, 4 * batch_size
     reference = trained.score(QUERIES, TITLES)
@@ -114,7 +113,7 @@ def test_eight_threads_score_as_one_does(rankers: dict[str, Ranker], trained: Ra
     reference = trained.score(QUERIES, TITLES)
 
     def score(seed: int) -> float:
-        rows = np.random.default_rng(seed).integers(0, len(PAIRS), 25)
+        rows = np.random.default_rng(seed).integers(0, len(ASKED), 25)
         scores = rankers[engine].score([QUERIES[i] for i in rows], [TITLES[i] for i in rows])
         return float(np.abs(scores - reference[rows]).max())
 
@@ -124,17 +123,18 @@ def test_eight_threads_score_as_one_does(rankers: dict[str, Ranker], trained: Ra
 
 @parity
 @pytest.mark.parametrize("engine", RUNNABLE)
-def test_two_processes_at_once_give_the_same_numbers(folders: tuple[Path, Path], engine: str) -> None:
+def test_two_processes_at_once_give_the_same_numbers_and_load_no_more_than_they_need(
+    folders: tuple[Path, Path], engine: str
+) -> None:
     code = (
         f"import sys; from paddle_ranker import Ranker; both = {(QUERIES, TITLES)!r};"
-        "print(Ranker.load(sys.argv[1], engine=sys.argv[2], threads=1).score(*both).tolist())"
+        "print(Ranker.load(sys.argv[1], engine=sys.argv[2], threads=1).score(*both).tolist());"
+        "print(sorted({'paddle', 'paddlenlp'} & set(sys.modules)))"
     )
-    started = [
-        subprocess.Popen([sys.executable, "-c", code, str(folders[1]), engine], stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    first, second = (process.communicate(timeout=100)[0] for process in started)
-    assert first == second and first.startswith("[0.")
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: run_python(code, folders[1], engine).splitlines(), range(2))
+    assert first == second and first[0].startswith("[0.")
+    assert first[1] == ("['paddle']" if engine == "inference" else "[]")
 
 
 @parity
@@ -144,41 +144,22 @@ def test_bf16_is_close_and_is_not_fp32(folders: tuple[Path, Path], trained: Rank
         pytest.skip("needs a processor with bfloat16 products")
     if engine == "onnx":
         with pytest.raises(UsageError, match="--precision bf16: the engine onnx does not compute in it on cpu"):
-            _load(folders[1], engine, precision="bf16")
+            loaded(folders[1], engine, precision="bf16")
         return
-    ranker = _load(folders[1], engine, precision="bf16")
+    ranker = loaded(folders[1], engine, precision="bf16")
     assert ranker.scorer.engine.precision == "bf16"
     differences = np.abs(ranker.score(QUERIES, TITLES) - trained.score(QUERIES, TITLES))
     assert 1e-5 < differences.max() < 0.05
 
 
 @parity
-def test_a_calibrated_ranker_with_lexical_features_scores_alike_through_every_engine(tmp_path: Path) -> None:
-    parts = load_ranker(write_ranker(tmp_path / "ranker", seed=3, kind="cross_encoder"))
-    info = dataclasses.replace(parts.info, calibration=Calibration("platt", 0.5, -0.25), lexical_features=True)
-    parts = dataclasses.replace(parts, network=with_lexical_features(parts), info=info)
-    export_model(parts, tmp_path / "exported", onnx=IS_MODERN)
-    raw = load_ranker(tmp_path / "ranker")
-    scorer = Scorer(DygraphEngine(raw.network), raw.pair_encoder, calibration=info.calibration)
+def test_a_calibrated_ranker_with_lexical_features_scores_alike_through_every_engine(exports: Exports) -> None:
+    parts, exported, _ = exports["everything"]
+    scorer = Scorer(DygraphEngine(parts.network), parts.pair_encoder, calibration=parts.info.calibration)
     reference = scorer.score(QUERIES, TITLES)
     for engine in RUNNABLE:
-        np.testing.assert_allclose(
-            _load(tmp_path / "exported", engine).score(QUERIES, TITLES), reference, atol=1e-5, err_msg=engine
-        )
-
-
-@parity
-@pytest.mark.parametrize(("engine", "forbidden"), [("onnx", "paddle"), ("openvino", "paddle"), ("inference", "nlp")])
-def test_an_engine_loads_no_more_than_it_needs(folders: tuple[Path, Path], engine: str, forbidden: str) -> None:
-    if engine not in RUNNABLE:
-        pytest.skip("needs an ONNX file, which Paddle 3 writes")
-    code = (
-        "import sys; from paddle_ranker import Ranker\n"
-        "Ranker.load(sys.argv[1], engine=sys.argv[2]).rank('深度', ['学习', '农业'])\n"
-        "print('paddle' in sys.modules, 'paddlenlp' in sys.modules)"
-    )
-    shown = subprocess.check_output([sys.executable, "-c", code, str(folders[1]), engine], text=True)
-    assert shown.split() == [str(forbidden == "nlp"), "False"]
+        scores = loaded(exported.folder, engine).score(QUERIES, TITLES)
+        np.testing.assert_allclose(scores, reference, atol=1e-5, err_msg=engine)
 
 
 @parity
@@ -203,35 +184,26 @@ def test_what_a_graph_does_not_take_is_refused_and_the_next_batch_is_scored(
 
 
 @parity
-@pytest.mark.parametrize("engine", RUNNABLE)
-def test_an_empty_title_has_a_score(rankers: dict[str, Ranker], trained: Ranker, engine: str) -> None:
-    np.testing.assert_allclose(rankers[engine].score(["深度"], [""]), trained.score(["深度"], [""]), atol=1e-5)
-
-
-@parity
-def test_a_folder_and_an_engine_that_do_not_fit(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_folder_and_an_engine_that_do_not_fit(folders: tuple[Path, Path]) -> None:
     trained, exported = folders
-    with pytest.raises(CheckpointError, match="has not been exported, which --engine onnx needs; export it first"):
-        Ranker.load(trained, engine="onnx")
-    with pytest.raises(UsageError, match=r"--precision bf16 needs an exported ranker"):
-        Ranker.load(trained, precision="bf16")
-    with pytest.raises(UsageError, match=r"--engine onxx: choose from .* \(did you mean onnx\?\)"):
-        Ranker.load(exported, engine="onxx")
-    with pytest.raises(CheckpointError, match="which the engine dygraph does not run: choose from inference"):
-        Ranker.load(exported, engine="dygraph")
-    with pytest.raises(UsageError, match="fp16 needs --device gpu"):
-        Ranker.load(exported, precision="fp16")
-    with pytest.raises(UsageError, match="int8 is for the engines onnx and openvino"):
-        Ranker.load(exported, precision="int8")
+    cases: list[tuple[type[Exception], str, Path, dict[str, str]]] = [
+        (CheckpointError, "not been exported, which --engine onnx needs; export it first", trained, {"engine": "onnx"}),
+        (UsageError, r"--precision bf16 needs an exported ranker", trained, {"precision": "bf16"}),
+        (UsageError, r"--engine onxx: choose from .* \(did you mean onnx\?\)", exported, {"engine": "onxx"}),
+        (CheckpointError, "which the engine dygraph does not run: choose from", exported, {"engine": "dygraph"}),
+        (UsageError, "fp16 needs --device gpu", exported, {"precision": "fp16"}),
+        (UsageError, "int8 is for the engines onnx and openvino", exported, {"precision": "int8"}),
+        (RankerError, "--device xpu: no xpu here", exported, {"device": "xpu"}),
+        (UsageError, "--device npu: the engine inference runs on cpu, gpu, xpu", exported, {"device": "npu"}),
+    ]
+    if IS_MODERN:
+        int8 = {"engine": "onnx", "precision": "int8"}
+        cases.append((CheckpointError, r"no inference\.predict\.int8\.onnx in it", exported, int8))
+    for error, message, folder, options in cases:
+        with pytest.raises(error, match=message):
+            Ranker.load(folder, **options)
     with pytest.raises(UsageError, match="--tensorrt needs --device gpu, not cpu"):
         open_engine(ExportedFolder.open(exported), LoadOptions(tensorrt=True))
-    with pytest.raises(RankerError, match="--device xpu: no xpu here"):
-        Ranker.load(exported, device="xpu")
-    with pytest.raises(UsageError, match="--device npu: the engine inference runs on cpu, gpu, xpu"):
-        Ranker.load(exported, device="npu")
-    if IS_MODERN:
-        with pytest.raises(CheckpointError, match=r"no inference\.predict\.int8\.onnx in it"):
-            Ranker.load(exported, engine="onnx", precision="int8")
 
 
 @parity
@@ -308,23 +280,19 @@ def test_each_engine_finds_a_device_of_its_own(
 
 @unit
 @pytest.mark.parametrize(
-    ("precision", "offered", "device", "cpuinfo", "message"),
+    ("precision", "offered", "cpuinfo", "message"),
     [
-        ("bf16", ("fp32", "bf16"), "cpu", OLD, "neither avx512_bf16 nor amx_bf16; supported here: fp32"),
-        ("bf16", ("fp32", "int8"), "cpu", ZEN, "does not compute in it on cpu; supported here: fp32, int8"),
-        ("fp64", ("fp32",), "cpu", ZEN, "choose from fp32, bf16, fp16, int8"),
-        ("int8", ("fp32", "bf16"), "cpu", ZEN, r"supported here: fp32, bf16 \(int8 is for"),
+        ("bf16", ("fp32", "bf16"), OLD, "neither avx512_bf16 nor amx_bf16; supported here: fp32"),
+        ("bf16", ("fp32", "int8"), ZEN, "does not compute in it on cpu; supported here: fp32, int8"),
+        ("fp64", ("fp32",), ZEN, "choose from fp32, bf16, fp16, int8"),
+        ("int8", ("fp32", "bf16"), ZEN, r"supported here: fp32, bf16 \(int8 is for"),
     ],
 )
 def test_a_precision_that_is_not_there_is_refused(
-    precision: str, offered: tuple[str, ...], device: str, cpuinfo: str, message: str
+    precision: str, offered: tuple[str, ...], cpuinfo: str, message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        require_precision("e", precision, offered, device=device, cpuinfo=cpuinfo)
-
-
-@unit
-def test_a_precision_that_is_there_is_accepted() -> None:
+        require_precision("e", precision, offered, cpuinfo=cpuinfo)
     require_precision("e", "bf16", ("fp32", "bf16"), cpuinfo=ZEN)
     require_precision("e", "bf16", ("fp32", "bf16"), device="gpu", cpuinfo=OLD)  # a GPU has its own
 
@@ -352,9 +320,7 @@ def test_a_pool_makes_no_more_than_are_in_use() -> None:
         with pool.lend():
             together.wait(10)
 
-    threads = [threading.Thread(target=use) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as threads:
+        for end in [threads.submit(use) for _ in range(4)]:
+            end.result()
     assert len(made) == 4

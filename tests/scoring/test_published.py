@@ -17,7 +17,7 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.training.examples import EncodedExamples
-from tests.tiny import PAIRS, write_tokenizer
+from tests.tiny import PAIRS, QUERIES, TITLES, write_tokenizer
 
 pytestmark = pytest.mark.parity
 
@@ -37,44 +37,44 @@ class PublishedPairwise(paddle.nn.Layer):
         return paddle.nn.functional.sigmoid(self.similarity(cls_embedding))
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
-    """The checkpoint's folder, and the probabilities of PAIRS as the published script computes them, pair by pair."""
-    from paddlenlp.transformers import ErnieConfig, ErnieModel, ErnieTokenizer
-    from paddlenlp.transformers.ernie.configuration import ERNIE_PRETRAINED_INIT_CONFIGURATION
+def published_folder(folder: Path, model: Any) -> tuple[Any, list[list[paddle.Tensor]]]:
+    """Save a model as the published scripts do, parameters and tokenizer; return the latter, and PAIRS as inputs."""
+    from paddlenlp.transformers import ErnieTokenizer
 
-    folder = tmp_path_factory.mktemp("model_10000")
     write_tokenizer(folder / "source")
     tokenizer = ErnieTokenizer(str(folder / "source" / "vocab.txt"))
-    paddle.seed(0)
-    model = PublishedPairwise(ErnieModel(ErnieConfig(**ERNIE_PRETRAINED_INIT_CONFIGURATION[NAME])))
-    model.similarity.weight.set_value(0.1 * paddle.randn([312, 1]))  # far enough apart to see a difference
     model.eval()
     paddle.save(model.state_dict(), str(folder / "model_state.pdparams"))
     tokenizer.save_pretrained(str(folder))
-    rows = []
-    for query, title in PAIRS:
-        encoded = tokenizer(text=query, text_pair=title, max_length=128)
-        inputs = [paddle.to_tensor([encoded[name]]) for name in ("input_ids", "token_type_ids")]
-        rows.append(float(model.predict(*inputs)))
-    return folder, np.array(rows)
+    encoded = [tokenizer(text=query, text_pair=title, max_length=128) for query, title in PAIRS]
+    inputs = [[paddle.to_tensor([pair[name]]) for name in ("input_ids", "token_type_ids")] for pair in encoded]
+    return tokenizer, inputs
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """The checkpoint's folder, and the probabilities of PAIRS as the published script computes them, pair by pair."""
+    from paddlenlp.transformers import ErnieConfig, ErnieModel
+    from paddlenlp.transformers.ernie.configuration import ERNIE_PRETRAINED_INIT_CONFIGURATION
+
+    folder = tmp_path_factory.mktemp("model_10000")
+    paddle.seed(0)
+    model = PublishedPairwise(ErnieModel(ErnieConfig(**ERNIE_PRETRAINED_INIT_CONFIGURATION[NAME])))
+    model.similarity.weight.set_value(0.1 * paddle.randn([312, 1]))  # far enough apart to see a difference
+    _, inputs = published_folder(folder, model)
+    return folder, np.array([float(model.predict(*pair)) for pair in inputs])
 
 
 def scores(parts: Any) -> np.ndarray:
-    queries, titles = [list(column) for column in zip(*PAIRS)]
-    return Scorer(DygraphEngine(parts.network), parts.pair_encoder).score(queries, titles)
+    return Scorer(DygraphEngine(parts.network), parts.pair_encoder).score(QUERIES, TITLES)
 
 
-def test_it_scores_the_same_by_name_and_parameter_file(published: tuple[Path, np.ndarray]) -> None:
+def test_it_scores_the_same_and_training_starts_from_there(published: tuple[Path, np.ndarray]) -> None:
     folder, expected = published
     parts = load_ranker(folder / "model_state.pdparams", LoadOptions(model_name=NAME))
     np.testing.assert_allclose(scores(parts), expected, atol=1e-5)
     assert np.ptp(expected) > 1e-3  # a hundred times the tolerance
     assert parts.info.max_seq_length == 128
-
-
-def test_training_starts_from_the_same_scores(published: tuple[Path, np.ndarray]) -> None:
-    folder, expected = published
     parts = start_ranker(folder, Fresh("pairwise"), LoadOptions(model_name=NAME))
     assert parts.new_parts == ["match_embeddings"]
     np.testing.assert_allclose(scores(parts), expected, atol=1e-5)
@@ -96,25 +96,18 @@ class TwoClasses:
 
 @pytest.fixture(scope="module")
 def two_classes(tmp_path_factory: pytest.TempPathFactory) -> TwoClasses:
-    from paddlenlp.transformers import ErnieConfig, ErnieForSequenceClassification, ErnieTokenizer
+    from paddlenlp.transformers import ErnieConfig, ErnieForSequenceClassification
     from paddlenlp.transformers.ernie.configuration import ERNIE_PRETRAINED_INIT_CONFIGURATION
 
     folder = tmp_path_factory.mktemp("rocketqa")
-    write_tokenizer(folder / "source")
-    tokenizer = ErnieTokenizer(str(folder / "source" / "vocab.txt"))
     paddle.seed(0)
     values = {**ERNIE_PRETRAINED_INIT_CONFIGURATION[CROSS_ENCODER], "num_labels": 2}
     model = ErnieForSequenceClassification(ErnieConfig(**values))
     model.classifier.weight.set_value(0.1 * paddle.randn([312, 2]))  # far enough apart to see a difference
     model.classifier.bias.set_value(paddle.to_tensor([0.4, -0.3]))
-    model.eval()
+    tokenizer, inputs = published_folder(folder, model)
     model.save_pretrained(str(folder / "paddlenlp"))
     tokenizer.save_pretrained(str(folder / "paddlenlp"))
-    # The published training script's own checkpoint: parameters and tokenizer, no configuration.
-    paddle.save(model.state_dict(), str(folder / "model_state.pdparams"))
-    tokenizer.save_pretrained(str(folder))
-    encoded = [tokenizer(text=query, text_pair=title, max_length=128) for query, title in PAIRS]
-    inputs = [[paddle.to_tensor([pair[name]]) for name in ("input_ids", "token_type_ids")] for pair in encoded]
     rows = [float(paddle.nn.functional.softmax(model(*pair))[0, 1]) for pair in inputs]
     return TwoClasses(folder, model, inputs, np.array(rows))
 
@@ -132,8 +125,7 @@ def test_the_folded_head_trains_the_encoder_as_two_classes_do(two_classes: TwoCl
     parts = start_ranker(two_classes.folder, Fresh("cross_encoder"), LoadOptions(model_name=CROSS_ENCODER))
     assert parts.new_parts == ["match_embeddings"]
     parts.network.eval()  # no dropout
-    queries, titles = [list(column) for column in zip(*PAIRS)]
-    pairs = EncodedExamples(parts.pair_encoder.encode(queries, titles), LABELS, None)
+    pairs = EncodedExamples(parts.pair_encoder.encode(QUERIES, TITLES), LABELS, None)
     loss, figures = LabeledExamples(pairs).loss(parts.network, np.arange(len(PAIRS)))
     loss.backward()
 

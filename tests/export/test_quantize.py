@@ -42,7 +42,8 @@ OLD = "vendor_id\t: GenuineIntel\nflags\t\t: avx2 avx512f"
     ],
 )
 def test_activations_spread_over_a_byte(lowest: float, highest: float, scale: float, zero: int) -> None:
-    assert activation_scale(lowest, highest) == (pytest.approx(scale), zero)
+    found: tuple[Any, Any] = activation_scale(lowest, highest)
+    assert found == (pytest.approx(scale), zero)
 
 
 @unit

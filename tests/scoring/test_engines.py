@@ -186,7 +186,7 @@ def test_what_a_graph_does_not_take_is_refused_and_the_next_batch_is_scored(
 @parity
 def test_a_folder_and_an_engine_that_do_not_fit(folders: tuple[Path, Path]) -> None:
     trained, exported = folders
-    cases: list[tuple[type[Exception], str, Path, dict[str, str]]] = [
+    cases: list[tuple[type[Exception], str, Path, dict[str, Any]]] = [
         (CheckpointError, "not been exported, which --engine onnx needs; export it first", trained, {"engine": "onnx"}),
         (UsageError, r"--precision bf16 needs an exported ranker", trained, {"precision": "bf16"}),
         (UsageError, r"--engine onxx: choose from .* \(did you mean onnx\?\)", exported, {"engine": "onxx"}),

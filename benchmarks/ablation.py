@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from benchmarks.harness.figures import format_table, write_report
 from benchmarks.harness.quality import SHOWN, compare, print_comparison, report
+from benchmarks.harness.report import format_table, write_report
 from benchmarks.pretrained import LINEAR, FoldRunOptions, Systems
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
@@ -69,8 +69,8 @@ def run(options: AblationOptions) -> None:
     head = (f"{options.data}, {options.protocol}, from {Path(options.model).name}: {len(queries):,} pairs of "
             f"{len(set(queries)):,} queries")  # fmt: skip
     reference = changes[-1].with_it
-    figures = print_comparison(options, queries, labels, list(systems.values()), reference, head)
-    measures = list(figures[reference])
+    measured = print_comparison(options, queries, labels, list(systems.values()), reference, head)
+    measures = list(measured[reference])
     header, rows, facts = ["change", *(SHOWN.get(measure, measure) for measure in measures)], [], []
     for change in changes:
         two = [systems[change.with_it], systems[change.without]]
@@ -80,8 +80,8 @@ def run(options: AblationOptions) -> None:
         facts.append({"change": change.what, "with": change.with_it, "without": change.without,
                       **{m: [gap.estimate, gap.low, gap.high] for m, gap in zip(measures, gaps) if gap}})  # fmt: skip
     print("", format_table(header, rows), sep="\n")
-    told = {"pairs": len(queries), "reference": reference, "changes": facts}
-    write_report(options.json, report(options, list(systems.values()), figures, [], **told))
+    more = {"pairs": len(queries), "reference": reference, "changes": facts}
+    write_report(options.json, report(options, list(systems.values()), measured, [], **more))
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

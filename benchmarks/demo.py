@@ -16,8 +16,8 @@ from typing import Optional
 
 import numpy as np
 
-from benchmarks.harness.figures import Goal
-from benchmarks.harness.quality import Figure, publish
+from benchmarks.harness.quality import Measure, publish
+from benchmarks.harness.report import Goal
 from benchmarks.harness.runs import (
     LEXICAL,
     QualityOptions,
@@ -132,9 +132,9 @@ def run_system(name: str, data: Path, options: DemoOptions, seeds: Sequence[int]
     return System(name, tuple(scores for scores, _ in runs), tuple(seconds for _, seconds in runs))
 
 
-def goals_of(figures: Mapping[str, Mapping[str, Figure]]) -> list[Goal]:
+def goals_of(measured: Mapping[str, Mapping[str, Measure]]) -> list[Goal]:
     """Return the goals that the AUCs of the systems tell of."""
-    auc = {name: own["auc"].interval.estimate for name, own in figures.items()}
+    auc = {name: own["auc"].interval.estimate for name, own in measured.items()}
     if "ranker" not in auc:
         return []
     goals = [Goal("ranker's AUC", auc["ranker"], GOAL_AUC)]

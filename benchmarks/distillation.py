@@ -25,7 +25,7 @@ class DistillationOptions(FoldsOptions):
 
     teacher_layers: int = option(2, help="layers of the teacher", minimum=1)
     teacher_hidden_size: int = option(128, help="its width", minimum=8)
-    teacher_learning_rate: float = option(5e-4, help="its peak learning rate", above=0)
+    teacher_learning_rate: float = option(5e-4, help="the maximum of its learning rate", above=0)
     teacher_options: str = option("--lexical_features=true", help="further options of its training, as one argument")
     label_loss: str = option("ranknet_bce", help="loss of the teacher and of the student that has none")
     teacher_loss: str = option("teacher_mse", help="loss of the students that learn from the teacher")

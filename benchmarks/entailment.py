@@ -16,8 +16,8 @@ from typing import Any, Optional
 
 import numpy as np
 
-from benchmarks.harness.figures import Goal, format_table, write_report
 from benchmarks.harness.quality import mean_statistic
+from benchmarks.harness.report import Goal, format_table, write_report
 from benchmarks.harness.runs import Run, RunStore, file_digest
 from benchmarks.inputs import ROOT, parse_numbers
 from benchmarks.script_commands import arguments_after, script_commands
@@ -153,7 +153,7 @@ def _without_places(arguments: Sequence[str]) -> list[str]:
 def measure(
     labels: np.ndarray, runs: dict[str, list[Run]], reference: str, resamples: int
 ) -> tuple[dict[str, dict[str, Interval]], dict[str, Interval]]:
-    """Return every row's figures, means over seeds with intervals over pairs; and how far `reference` is ahead.
+    """Return every row's measures, means over seeds with intervals over pairs; and how far `reference` is ahead.
 
     The second is in accuracy, paired: both are measured on the same draws of the test pairs.
     """
@@ -162,8 +162,8 @@ def measure(
     means: dict[str, dict[str, Statistic]] = {}
     for name, found in runs.items():
         of_seeds = [class_statistics(labels, probabilities) for probabilities, _ in found]
-        means[name] = {figure: mean_statistic([run[figure] for run in of_seeds]) for figure in of_seeds[0]}
-    figures = {
+        means[name] = {which: mean_statistic([run[which] for run in of_seeds]) for which in of_seeds[0]}
+    measures = {
         name: bootstrap_intervals(statistics, len(labels), resamples=resamples) for name, statistics in means.items()
     }
     ahead = {
@@ -171,13 +171,13 @@ def measure(
         for name, statistics in means.items()
         if name != reference
     }
-    return figures, bootstrap_intervals(ahead, len(labels), resamples=resamples) if ahead else {}
+    return measures, bootstrap_intervals(ahead, len(labels), resamples=resamples) if ahead else {}
 
 
 def overall_table(
-    harness: Harness, runs: dict[str, list[Run]], figures: dict[str, dict[str, Interval]], ahead: dict[str, Interval]
+    harness: Harness, runs: dict[str, list[Run]], measures: dict[str, dict[str, Interval]], ahead: dict[str, Interval]
 ) -> str:
-    """Return the table of overall figures, a row for each option."""
+    """Return the table of overall measures, a row for each option."""
     header = ["system", "options", "best possible", "accuracy", "macro-F1", "AUC", "multimodal ahead, accuracy",
               "accuracy of each seed", "training, s"]  # fmt: skip
     rows = []
@@ -191,7 +191,7 @@ def overall_table(
             name,
             " ".join(SYSTEMS.get(name, ())),
             f"{possible:.3f}",
-            *(str(figures[name][figure]) for figure in _OVERALL),
+            *(str(measures[name][which]) for which in _OVERALL),
             "" if gap is None else f"{gap:+.3f}",
             " ".join(f"{value:.3f}" for value in accuracies),
             "" if name in WITHOUT_IMAGE_2 else " ".join(f"{seconds:.0f}" for _, seconds in found),
@@ -199,12 +199,12 @@ def overall_table(
     return format_table(header, rows)
 
 
-def class_table(figures: dict[str, dict[str, Interval]]) -> str:
+def class_table(measures: dict[str, dict[str, Interval]]) -> str:
     """Return the table of each class's precision, recall and AUC."""
     from multimodal_entailment.info import LABELS
 
-    names = [f"{label} {figure}" for label in LABELS for figure in ("precision", "recall", "auc")]
-    return format_table(["system", *names], [[name, *(str(own[f]) for f in names)] for name, own in figures.items()])
+    names = [f"{label} {which}" for label in LABELS for which in ("precision", "recall", "auc")]
+    return format_table(["system", *names], [[name, *(str(own[f]) for f in names)] for name, own in measures.items()])
 
 
 def run(options: EntailmentBenchmarkOptions) -> int:
@@ -218,9 +218,9 @@ def run(options: EntailmentBenchmarkOptions) -> int:
     chosen = options.systems.split(",")
     chosen += [name for name, system in WITHOUT_IMAGE_2.items() if system in chosen]
     runs = {name: harness.runs(name, seeds) for name in chosen}
-    figures, ahead = measure(harness.labels, runs, REFERENCE, options.resamples)
+    measures, ahead = measure(harness.labels, runs, REFERENCE, options.resamples)
     print(f"\n{len(harness.test):,} test pairs; means over seeds {options.seeds}, 95% bootstrap intervals over pairs\n")
-    print(overall_table(harness, runs, figures, ahead), class_table(figures), sep="\n\n")
+    print(overall_table(harness, runs, measures, ahead), class_table(measures), sep="\n\n")
     for name, found in runs.items():
         matrix = confusion_matrix(harness.labels, found[0][0].argmax(axis=1), labels=[0, 1, 2])
         write_confusion_plot(str(harness.work / f"confusion_{name.replace(', ', '_').replace(' ', '_')}.png"), matrix,
@@ -231,7 +231,7 @@ def run(options: EntailmentBenchmarkOptions) -> int:
     print(*goals, sep="\n")
     values: dict[str, Any] = {
         "truth": harness.truth,
-        "figures": {name: {key: vars(i) for key, i in own.items()} for name, own in figures.items()},
+        "figures": {name: {key: vars(i) for key, i in own.items()} for name, own in measures.items()},
         "ahead": {name: vars(interval) for name, interval in ahead.items()},
         "seconds": {name: [seconds for _, seconds in found] for name, found in runs.items()},
     }

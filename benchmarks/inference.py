@@ -22,8 +22,8 @@ from typing import Optional
 
 import numpy as np
 
-from benchmarks.harness.figures import write_report
 from benchmarks.harness.rankers import SHAPES, export_peers, export_rankers, prepare_ranker
+from benchmarks.harness.report import write_report
 from benchmarks.harness.workers import BEFORE, Worker, Workers, leave_out, missing_packages, require_some, with_baseline
 from benchmarks.inference_report import Measured, goals, shown_tables, values_of, write_plot
 from benchmarks.inputs import PeerOptions, chosen, parse_numbers
@@ -83,7 +83,7 @@ class System:
         return self.name.startswith(("ours_onnx", "ours_openvino"))
 
     @property
-    def contender(self) -> bool:
+    def is_compared(self) -> bool:
         """One of this toolkit's that a peer is compared with: the plain model, of which the peers have the same."""
         return self.ours and not self.texts and not self.name.endswith(("_match", "_dygraph"))
 

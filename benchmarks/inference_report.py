@@ -1,4 +1,4 @@
-"""The inference benchmark's figures: ratios with intervals, tables, goals, a plot, and the same as JSON."""
+"""The inference benchmark's results: ratios with intervals, tables, goals, a plot, and the same as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
-from benchmarks.harness.figures import Goal, Timed, format_table, goal_values, ratio
+from benchmarks.harness.report import Goal, Timed, format_table, goal_values, ratio
 from benchmarks.harness.workers import current
 from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.storage.picture import new_picture
@@ -30,7 +30,7 @@ class Measured(Timed):
     """What one system did.
 
     difference: largest absolute difference of a probability; None: not compared
-    by_clock, by_processor: pairs a second, a figure a round
+    by_clock, by_processor: pairs a second, one a round
     latencies: milliseconds for each query, by the number of its titles
     starts: seconds from the start of a process to its first score
     """
@@ -52,7 +52,7 @@ class Measured(Timed):
 
 def best_own_system(systems: Sequence[Measured], precision: str) -> Optional[Measured]:
     """Return the fastest of this toolkit's systems of a precision, None where it has none."""
-    own = [m for m in systems if m.system.contender and m.system.precision == precision and m.by_clock]
+    own = [m for m in systems if m.system.is_compared and m.system.precision == precision and m.by_clock]
     return max(own, key=lambda measured: measured.speed, default=None)
 
 

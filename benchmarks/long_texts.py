@@ -63,7 +63,7 @@ class LongTextsOptions(QualityOptions):
     negatives: int = option(7, help="titles of other papers for each query of training", minimum=1)
     max_seq_length: int = option(64, help="longest pair in tokens: abstracts are longer", minimum=16)
     window_overlap: int = option(16, help="tokens that neighbouring windows share", minimum=0)
-    epochs: int = option(3, help="passes over the training pairs", minimum=1)
+    epochs: int = option(3, help="epochs", minimum=1)
     layers: int = option(2, help="layers", minimum=1)
     hidden_size: int = option(128, help="width", minimum=8)
     heads: int = option(4, help="attention heads; divides the width", minimum=1)

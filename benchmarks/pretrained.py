@@ -96,7 +96,7 @@ class FoldRunOptions(QualityOptions):
     max_seq_length: int = option(64, help="longest pair in tokens", minimum=16)
     batch_size: int = option(32, help="pairs a batch, where a system does not say otherwise", minimum=1)
     learning_rate: float = option(
-        0.0, help="peak learning rate; 0: 1e-4 for pretrained weights, 5e-4 from nothing", minimum=0
+        0.0, help="maximum of the learning rate; 0: 1e-4 for pretrained weights, 5e-4 from nothing", minimum=0
     )
     new_parts_factor: float = option(
         0.0, help="the head's learning rate over the encoder's; 0: 10 for pretrained weights, 1 from nothing", minimum=0
@@ -105,8 +105,8 @@ class FoldRunOptions(QualityOptions):
     threads: int = option(1, help="threads of training", minimum=1)
 
     @property
-    def peak(self) -> float:
-        """The peak learning rate."""
+    def max_rate(self) -> float:
+        """The maximum of the learning rate."""
         return self.learning_rate or (5e-4 if self.model == NOTHING else 1e-4)
 
     @property
@@ -168,10 +168,10 @@ class Systems:
         return System(name, tuple(runs), tuple(map(sum, zip(*(_repeated(m.seconds, len(runs)) for m in members)))))
 
     def _facts(self, name: str) -> dict[str, Any]:
-        told = ("data", "protocol", "folds", "max_seq_length", "batch_size", "peer_bf16", "max_steps")
-        values = {key: getattr(self.options, key) for key in told}
+        names = ("data", "protocol", "folds", "max_seq_length", "batch_size", "peer_bf16", "max_steps")
+        values = {key: getattr(self.options, key) for key in names}
         how: Any = OURS.get(name) or PEERS.get(name)
-        return {**values, "system": name, "how": how, "model": self.options.model_name, "peak": self.options.peak,
+        return {**values, "system": name, "how": how, "model": self.options.model_name, "peak": self.options.max_rate,
                 "heads_factor": self.options.heads_factor}  # fmt: skip
 
     def _linear(self, split: Split, seed: int) -> Run:
@@ -206,7 +206,7 @@ class Systems:
             work = {
                 "model": str(Path(options.model).resolve()),
                 "stages": [
-                    {"pairs": str(folder / f"{data}.jsonl"), "epochs": epochs, "learning_rate": options.peak}
+                    {"pairs": str(folder / f"{data}.jsonl"), "epochs": epochs, "learning_rate": options.max_rate}
                     for data, epochs in PEERS[name]
                 ],
                 "score": str(folder / "score.jsonl"),
@@ -232,7 +232,7 @@ class Systems:
         values = {
             "max_seq_length": options.max_seq_length,
             "batch_size": options.batch_size,
-            "learning_rate": options.peak,
+            "learning_rate": options.max_rate,
             "new_parts_factor": options.heads_factor,
             "max_steps": options.max_steps,
             "weight_decay": 0.01,

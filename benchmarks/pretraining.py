@@ -3,7 +3,7 @@
 python -m benchmarks.pretraining --peer_python PATH [--file FILE] [--config nano] [--rounds 6] [--steps 10]
 
 All systems start from the same weights (made here, taken to transformers by `convert --to hf`) and make the same steps:
-the same batches with the same tokens hidden, AdamW, schedule, clipping and weight decay. Each is a process of its own;
+the same batches with the same tokens masked, AdamW, schedule, clipping and weight decay. Each is a process of its own;
 they take turns, a round of steps each, so that a busy moment of the machine hits all of them. After each round each
 measures its loss on the same held-out tokens, which is not timed. `transformers` computes the logits of every token, as
 its `BertForMaskedLM` does when it is given labels; `transformers_gathered` those of the masked tokens alone, as a user
@@ -24,7 +24,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from benchmarks.harness.figures import Speeds, print_speeds
+from benchmarks.harness.report import Speeds, print_speeds
 from benchmarks.harness.workers import Worker, Workers
 from benchmarks.inputs import ROOT
 from paddle_ranker import runtime
@@ -48,13 +48,13 @@ class PretrainingBenchmarkOptions(Options):
     vocab_size: int = option(8000, help="word pieces, trained on the text", minimum=100)
     max_seq_length: int = option(128, help="tokens of a sequence", minimum=8)
     batch_size: int = option(32, help="sequences a step", minimum=1)
-    learning_rate: float = option(5e-4, help="peak learning rate", above=0)
+    learning_rate: float = option(5e-4, help="maximum of the learning rate", above=0)
     dropout: float = option(0.1, help="dropout", minimum=0, below=1)
     rounds: int = option(6, help="rounds; the first one is not in the speeds", minimum=2)
     steps: int = option(10, help="steps a round", minimum=1)
     threads: int = option(1, help="threads of every system", minimum=1)
     seed: int = option(1000, help="random seed", minimum=0)
-    json: Optional[str] = option(None, help="write all figures there")
+    json: Optional[str] = option(None, help="write all measures there")
 
 
 def run(options: PretrainingBenchmarkOptions) -> None:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
-from benchmarks.harness.figures import Goal
-from benchmarks.harness.quality import SHOWN, Figure, publish
+from benchmarks.harness.quality import SHOWN, Measure, publish
+from benchmarks.harness.report import Goal
 from benchmarks.harness.runs import LEXICAL, NEVER, Harness, QualityOptions, Run, Split, System
 from benchmarks.inputs import real_data_file
 from paddle_ranker import runtime
@@ -55,12 +55,12 @@ class Recipe(Options):
     dropout: float = option(0.2, help="dropout in training", minimum=0, below=1)
     normalize_before: bool = option(True, help="LayerNorm before each part of a layer")
     max_seq_length: int = option(64, help="longest pair in tokens", minimum=5)
-    learning_rate: float = option(5e-4, help="peak learning rate", above=0)
+    learning_rate: float = option(5e-4, help="maximum of the learning rate", above=0)
     weight_decay: float = option(0.01, help="weight decay", minimum=0)
     warmup_proportion: float = option(0.06, help="share of the steps with a rising learning rate", minimum=0, below=1)
     max_grad_norm: float = option(1.0, help="clip the gradient's norm there; 0: don't", minimum=0)
     batch_size: int = option(16, help="triples a batch", minimum=1)
-    epochs: int = option(1, help="passes over the triples", minimum=1)
+    epochs: int = option(1, help="epochs", minimum=1)
     max_steps: int = option(0, help="stop after so many steps; 0: after the epochs", minimum=0)
 
     def training_options(self, save_dir: Path, seed: int) -> TrainingOptions:
@@ -231,19 +231,19 @@ def run(options: QbqtcOptions) -> None:
         raise UsageError(f"--reference {reference}: is not among the systems {', '.join(names)}")
     seeds = options.begin()
     harness = Harness(options, options.train, options.protocol, options.folds)
-    told = {key: value for key, value in options.facts().items() if key not in ("loss", "margin")}
+    kept = {key: value for key, value in options.facts().items() if key not in ("loss", "margin")}
 
     def system(row: Row) -> System:
         if not row.loss:
             return harness.baseline(row.name)
-        facts = {**told, **asdict(row), "name": "ranker"}  # the same ranker by another name is no new run
+        facts = {**kept, **asdict(row), "name": "ranker"}  # the same ranker by another name is no new run
         return harness.run(row.name, seeds, facts, partial(train_from_nothing, options, row, harness))
 
-    def goals(figures: Mapping[str, Mapping[str, Figure]]) -> list[Goal]:
+    def goals(measured: Mapping[str, Mapping[str, Measure]]) -> list[Goal]:
         if (options.train, options.protocol) != ("qbqtc", "dev") or "ranker" not in names:
             return []
         found = [
-            Goal(f"ranker's {SHOWN[name]}", figures["ranker"][name].interval.estimate, GOALS[name]) for name in GOALS
+            Goal(f"ranker's {SHOWN[name]}", measured["ranker"][name].interval.estimate, GOALS[name]) for name in GOALS
         ]
         slowest = max(systems[names.index("ranker")].seconds)
         return [*found, Goal("seconds of training", slowest, GOAL_SECONDS, at_most=True)]

@@ -23,8 +23,8 @@ from typing import Optional
 
 import numpy as np
 
-from benchmarks.harness.figures import write_report
 from benchmarks.harness.rankers import SHAPES, export_peers, export_rankers, prepare_ranker
+from benchmarks.harness.report import write_report
 from benchmarks.harness.servers import ServerProcess, serve_command, started
 from benchmarks.harness.workers import Worker, leave_out, missing_packages, with_baseline
 from benchmarks.inputs import PeerOptions, chosen, parse_numbers

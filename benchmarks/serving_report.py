@@ -1,4 +1,4 @@
-"""The load test's figures: tables, goals, and the same as JSON."""
+"""The load test's results: tables, goals, and the same as JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Optional
 
-from benchmarks.harness.figures import Goal, format_table, goal_values, median_and_range, ratio
+from benchmarks.harness.report import Goal, format_table, goal_values, median_and_range, ratio
 from benchmarks.harness.workers import current
 from benchmarks.serving_client import Load
 from paddle_ranker.metrics.intervals import Interval
@@ -41,7 +41,7 @@ class Measured:
     closed: by loop, a load a round
     open: by the share of the capacity that is offered, a load a round
     offered: requests a second of each share
-    cores: processor seconds a second of the server, by loop, a figure a round
+    cores: processor seconds a second of the server, by loop, one a round
     memory_mb: at the end
     """
 
@@ -54,13 +54,13 @@ class Measured:
     memory_mb: float = math.nan
 
     def speeds(self, loop: Loop) -> list[float]:
-        """Return pairs a second, a figure a round."""
+        """Return pairs a second, one a round."""
         return [load.pairs_per_second for load in self.closed[loop]]
 
 
 @dataclass
 class Run:
-    """One table: a shape and a number of threads. `engine`: pairs a second of it alone, by way, a figure a round."""
+    """One table: a shape and a number of threads. `engine`: pairs a second of it alone, by way, one a round."""
 
     shape: str
     threads: int

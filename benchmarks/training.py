@@ -5,7 +5,7 @@ python -m benchmarks.training [--shapes nano,medium] [--threads 1] [--rounds 3] 
 Every system is a process of its own that trains the same triples; they take turns, round after round, so that a busy
 moment hits all of them. A round is one pass over a few batches that stand for a whole window of training batches;
 where a system pads to a fixed length, all batches cost the same and one of them is enough. Encoding is not timed;
-start-up and a warm-up round are left out. Beside the clock's figure stands the one by processor time (triples a second
+start-up and a warm-up round are left out. Beside the clock's speed stands the one by processor time (triples a second
 of processor time), which hardly moves on a machine that is shared with others; it says little with several threads,
 which may wait busily.
 """
@@ -20,8 +20,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Optional
 
-from benchmarks.harness.figures import Speeds, print_speeds
 from benchmarks.harness.rankers import SHAPES
+from benchmarks.harness.report import Speeds, print_speeds
 from benchmarks.harness.workers import BEFORE, Worker, Workers, current, require_some, with_baseline
 from benchmarks.inputs import BaselineOptions, chosen, graded_pairs_and_vocabulary
 from paddle_ranker import runtime

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Optional
 import numpy as np
 
 from benchmarks.entailment import class_table, measure
-from benchmarks.harness.figures import format_table, write_report
+from benchmarks.harness.report import format_table, write_report
 from benchmarks.harness.runs import Run, RunStore, converted_encoder, file_digest
 from benchmarks.inputs import parse_numbers, real_data_file
 from paddle_ranker import runtime
@@ -149,19 +149,19 @@ def run(options: TweetsBenchmarkOptions) -> None:
         OVERLAP: [harness.overlap()],
         MAJORITY: [harness.majority()],
     }
-    figures, ahead = measure(harness.labels, runs, MODEL, options.resamples)
+    measures, ahead = measure(harness.labels, runs, MODEL, options.resamples)
     counts = np.bincount(harness.labels, minlength=3).tolist()
     print(f"\n{len(harness.pairs):,} pairs of tweets {counts}, texts alone, {options.folds} folds; "
           f"seeds {options.seeds}; 95% bootstrap intervals over pairs\n")  # fmt: skip
     header = ["system", "accuracy", "macro-F1", "AUC", f"{MODEL} ahead, accuracy", "training, s"]
     rows = []
     for name, found in runs.items():
-        gap, own = ahead.get(name), figures[name]
+        gap, own = ahead.get(name), measures[name]
         shown = "" if gap is None else f"{gap:+.3f}"
         seconds = " ".join(f"{spent:.0f}" for _, spent in found)
-        rows.append([name, *(str(own[figure]) for figure in ("accuracy", "macro_f1", "auc")), shown, seconds])
-    print(format_table(header, rows), class_table(figures), sep="\n\n")
-    values = {name: {key: vars(interval) for key, interval in own.items()} for name, own in figures.items()}
+        rows.append([name, *(str(own[which]) for which in ("accuracy", "macro_f1", "auc")), shown, seconds])
+    print(format_table(header, rows), class_table(measures), sep="\n\n")
+    values = {name: {key: vars(interval) for key, interval in own.items()} for name, own in measures.items()}
     write_report(options.json, {"figures": values, "pairs": len(harness.pairs), "classes": counts})
 
 

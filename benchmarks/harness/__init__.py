@@ -1,1 +1,1 @@
-"""The harness of all benchmarks: workers that take turns, trainings over folds, figures with intervals, tables."""
+"""The harness of all benchmarks: workers that take turns, trainings over folds, measures with intervals, tables."""

@@ -12,7 +12,7 @@ from typing import Any, Callable, Optional
 import numpy as np
 from numpy.typing import ArrayLike
 
-from benchmarks.harness.figures import Goal, format_table, goal_values, write_report
+from benchmarks.harness.report import Goal, format_table, goal_values, write_report
 from benchmarks.harness.runs import QualityOptions, System
 from paddle_ranker.metrics.intervals import Interval, Statistic, bootstrap_interval, difference
 from paddle_ranker.metrics.measures import MEASURES
@@ -22,7 +22,7 @@ SHOWN = {"auc": "AUC", "ndcg@10": "nDCG@10", "mrr@10": "MRR@10", "map": "MAP"}
 
 
 @dataclass(frozen=True)
-class Figure:
+class Measure:
     """One measure of one system.
 
     interval: the mean over runs, and its bootstrap interval over queries (the seeds' spread is not in it)
@@ -43,7 +43,7 @@ def compare(
     *,
     measures: Sequence[str] = ("auc", "ndcg@10"),
     resamples: int = 2000,
-) -> dict[str, dict[str, Figure]]:
+) -> dict[str, dict[str, Measure]]:
     """Return every system's measures by name, with 95% intervals and paired differences to the system `reference`."""
     statistics = {
         system.name: [_statistics(Scored(queries, labels, scores), measures) for scores in system.runs]
@@ -51,20 +51,20 @@ def compare(
     }
     count = len(set(queries))
     everything = np.ones((1, count))
-    figures: dict[str, dict[str, Figure]] = {}
+    measured: dict[str, dict[str, Measure]] = {}
     for name, runs in statistics.items():
-        figures[name] = {}
+        measured[name] = {}
         for measure in measures:
             mean = mean_statistic([run[measure] for run in runs])
             other = mean_statistic([run[measure] for run in statistics[reference]])
-            figures[name][measure] = Figure(
+            measured[name][measure] = Measure(
                 interval=bootstrap_interval(mean, count, resamples=resamples),
                 runs=tuple(float(run[measure](everything)[0]) for run in runs),
                 difference=None
                 if name == reference
                 else bootstrap_interval(difference(other, mean), count, resamples=resamples),
             )
-    return figures
+    return measured
 
 
 def _statistics(scored: Scored, measures: Sequence[str]) -> dict[str, Statistic]:
@@ -76,9 +76,9 @@ def mean_statistic(statistics: Sequence[Statistic]) -> Statistic:
     return lambda drawn: np.mean([statistic(drawn) for statistic in statistics], axis=0)
 
 
-def figures_table(systems: Sequence[System], figures: Mapping[str, Mapping[str, Figure]], reference: str) -> str:
+def measures_table(systems: Sequence[System], measured: Mapping[str, Mapping[str, Measure]], reference: str) -> str:
     """Return a table with one row a system: measures, paired differences, spread over runs, seconds of training."""
-    measures = list(figures[reference])
+    measures = list(measured[reference])
     several = any(len(system.runs) > 1 for system in systems)
     shown = [SHOWN.get(measure, measure) for measure in measures]
     header = ["system", *shown, *(f"{reference} ahead, {name}" for name in shown)]
@@ -86,7 +86,7 @@ def figures_table(systems: Sequence[System], figures: Mapping[str, Mapping[str, 
     header.append("training, s")
     rows = []
     for system in systems:
-        own = figures[system.name]
+        own = measured[system.name]
         row = [system.name, *(str(own[m].interval) for m in measures), *(_shown_difference(own[m]) for m in measures)]
         if several:
             row += [" ".join(f"{value:.3f}" for value in own[m].runs) if len(system.runs) > 1 else "" for m in measures]
@@ -95,21 +95,21 @@ def figures_table(systems: Sequence[System], figures: Mapping[str, Mapping[str, 
     return format_table(header, rows)
 
 
-def _shown_difference(figure: Figure) -> str:
-    if figure.difference is None:
+def _shown_difference(measure: Measure) -> str:
+    if measure.difference is None:
         return ""
-    gap = figure.difference
+    gap = measure.difference
     return f"{gap:+.3f}{'' if gap.excludes_zero() else ' (0 is inside)'}"
 
 
 def report(
     options: Any,
     systems: Sequence[System],
-    figures: Mapping[str, Mapping[str, Figure]],
+    measured: Mapping[str, Mapping[str, Measure]],
     goals: Sequence[Goal],
     **facts: Any,
 ) -> dict[str, Any]:
-    """Return everything a benchmark found as JSON-ready values: options, versions, figures, goals and `facts`."""
+    """Return everything a benchmark found as JSON-ready values: options, versions, measures, goals and `facts`."""
     return {
         "options": asdict(options),
         "versions": {name: metadata.version(name) for name in ("paddlepaddle", "numpy")},
@@ -119,7 +119,7 @@ def report(
             {
                 "name": system.name,
                 "training_seconds": list(system.seconds),
-                "measures": {measure: asdict(figure) for measure, figure in figures[system.name].items()},
+                "measures": {name: asdict(measure) for name, measure in measured[system.name].items()},
             }
             for system in systems
         ],
@@ -136,12 +136,12 @@ def print_comparison(
     head: str,
     *,
     measures: Sequence[str] = ("auc", "ndcg@10"),
-) -> dict[str, dict[str, Figure]]:
-    """Print `head`, how the figures were taken, and the table of the systems; return the figures."""
-    figures = compare(queries, labels, systems, reference, measures=measures, resamples=options.resamples)
+) -> dict[str, dict[str, Measure]]:
+    """Print `head`, how the measures were taken, and the table of the systems; return the measures."""
+    measured = compare(queries, labels, systems, reference, measures=measures, resamples=options.resamples)
     print(f"\n{head}; means over seeds {options.seeds}, 95% bootstrap intervals over queries\n")
-    print(figures_table(systems, figures, reference))
-    return figures
+    print(measures_table(systems, measured, reference))
+    return measured
 
 
 def publish(
@@ -153,12 +153,12 @@ def publish(
     head: str,
     *,
     measures: Sequence[str] = ("auc", "ndcg@10"),
-    goals: Callable[[Mapping[str, Mapping[str, Figure]]], Sequence[Goal]] = lambda figures: (),
+    goals: Callable[[Mapping[str, Mapping[str, Measure]]], Sequence[Goal]] = lambda measured: (),
 ) -> None:
     """Print the comparison and what was reached, and write everything as JSON where the options name a file."""
-    figures = print_comparison(options, queries, labels, systems, reference, head, measures=measures)
-    reached = goals(figures)
+    measured = print_comparison(options, queries, labels, systems, reference, head, measures=measures)
+    reached = goals(measured)
     if reached:
         print("\n" + "\n".join(map(str, reached)))
     counts = {"pairs": len(queries), "queries": len(set(queries)), "reference": reference}
-    write_report(options.json, report(options, systems, figures, reached, **counts))
+    write_report(options.json, report(options, systems, measured, reached, **counts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,7 +58,7 @@ def with_baseline(systems: Sequence[S], checkout: Optional[str]) -> list[S]:
     for system in systems:
         found.append(system)
         if system.ours:
-            title = f"before: {system.title.removeprefix('ours: ')}"
+            title = re.sub("^(ours|this toolkit)[:,] ", "before: ", system.title)
             found.append(replace(system, name=BEFORE + system.name, title=title, checkout=str(folder)))
     return found
 

@@ -82,7 +82,7 @@ class Pace:
         """Return the size of this round so far, and what it took."""
         return {self._unit: self._size, **self._watch.took()}
 
-    def answer(self, figures: dict[str, Any]) -> None:
+    def answer(self, measures: dict[str, Any]) -> None:
         """Answer a round."""
-        send(self._answers, figures)
+        send(self._answers, measures)
         self._size = 0

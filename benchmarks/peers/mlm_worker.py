@@ -41,14 +41,14 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
     def evaluate() -> dict[str, float]:
         took = pace.took()
-        figures = held_out.measure(start.network, start.run.processes)
-        pace.answer({**took, "losses": losses, "eval_loss": figures["loss"]})
+        measures = held_out.measure(start.network, start.run.processes)
+        pace.answer({**took, "losses": losses, "eval_loss": measures["loss"]})
         losses.clear()
-        return figures
+        return measures
 
-    def note(figures: dict[str, float]) -> dict[str, float]:
-        losses.append(figures["loss"])
-        return figures
+    def note(measures: dict[str, float]) -> dict[str, float]:
+        losses.append(measures["loss"])
+        return measures
 
     examples = Paced(data.train, masking)
     task = Task(

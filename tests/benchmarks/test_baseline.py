@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import inference, training
-from benchmarks.harness.figures import Speeds, print_speeds
+from benchmarks.harness.report import Speeds, print_speeds
 from benchmarks.harness.workers import Workers, current, with_baseline
 from benchmarks.inference import SYSTEMS
 from benchmarks.serving import SYSTEMS as SERVERS
@@ -39,9 +39,10 @@ def test_each_own_system_is_followed_by_that_of_the_other_checkout(checkout: Pat
     names = ["ours_onnx", "before_ours_onnx", "ours_openvino_match", "before_ours_openvino_match", "torch"]
     assert [system.name for system in found] == names
     assert found[1].title == "before: ONNX Runtime" and found[1].checkout == str(checkout)
-    assert not found[1].ours and not found[1].contender and found[1].precision == "fp32"
+    assert not found[1].ours and not found[1].is_compared and found[1].precision == "fp32"
     assert current(found, found[1]) is found[0] and current(found, found[0]) is None
     assert with_baseline(wanted, None) == wanted
+    assert with_baseline(training.SYSTEMS[1:2], str(checkout))[1].title == "before: --match_embeddings false"
     servers = with_baseline(SERVERS, str(checkout))
     assert {server_of(server) for server in servers} == {"ours", "before", "sentence_transformers", "onnxruntime"}
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks import inference
-from benchmarks.harness.figures import ratio
+from benchmarks.harness.report import ratio
 from benchmarks.harness.workers import missing_packages
 from benchmarks.inference import EXPORT_PACKAGES, SYSTEMS, Run, System
 from benchmarks.inference_report import Measured, best_own_system, goals, shown_tables, write_plot
@@ -184,7 +184,7 @@ def test_systems_are_named_once_and_a_python_is_asked_for_packages() -> None:
     with pytest.raises(RankerError, match="--peer_python /no/python: cannot be run"):
         missing_packages("/no/python", ["numpy"])
     plain = System("ours_x", "")
-    assert plain.contender and not System("ours_x_match", "").contender and not System("x", "").contender
+    assert plain.is_compared and not System("ours_x_match", "").is_compared and not System("x", "").is_compared
 
 
 @unit

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from benchmarks import demo, qbqtc
-from benchmarks.harness.figures import Goal, format_table
-from benchmarks.harness.quality import Figure, compare, figures_table
+from benchmarks.harness.quality import Measure, compare, measures_table
+from benchmarks.harness.report import Goal, format_table
 from benchmarks.harness.runs import Run, RunStore, System, grouped_folds, make_splits
 from benchmarks.inputs import ROOT, parse_numbers
 from benchmarks.script_commands import arguments_after, script_commands
@@ -115,7 +115,7 @@ def test_figures_equal_those_computed_one_draw_at_a_time() -> None:
         expected = mean_measures(best)[name] - mean_measures(other)[name]
         assert found.estimate == pytest.approx(expected, abs=1e-12)
 
-    table = figures_table([best, other], figures, "best").splitlines()
+    table = measures_table([best, other], figures, "best").splitlines()
     assert len({len(line) for line in table}) == 1
     assert f"{figures['best']['auc'].runs[1]:.3f}" in table[2]
     assert str(figures["other"]["auc"].interval) in table[3]
@@ -140,7 +140,7 @@ def test_tables_goals_and_numbers() -> None:
 @unit
 def test_demo_goals_take_the_better_bm25() -> None:
     values = {"bm25_words": 0.7, "bm25_bigrams": 0.8, "ranker": 0.94}
-    figures = {name: {"auc": Figure(Interval(auc, auc, auc), (auc,), None)} for name, auc in values.items()}
+    figures = {name: {"auc": Measure(Interval(auc, auc, auc), (auc,), None)} for name, auc in values.items()}
     assert [(round(goal.value, 6), goal.reached) for goal in demo.goals_of(figures)] == [(0.94, True), (0.14, False)]
 
 

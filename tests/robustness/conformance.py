@@ -23,7 +23,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from benchmarks.harness.figures import format_table, write_report
+from benchmarks.harness.report import format_table, write_report
 from benchmarks.harness.servers import serve_command, started
 from benchmarks.inputs import ROOT
 from paddle_ranker import runtime

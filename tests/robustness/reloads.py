@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from benchmarks.harness.figures import format_table
+from benchmarks.harness.report import format_table
 from benchmarks.inputs import chosen
 from paddle_ranker import runtime
 from paddle_ranker.options import Options, option, run_command

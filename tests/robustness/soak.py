@@ -21,7 +21,7 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from benchmarks.harness.figures import format_table, write_report
+from benchmarks.harness.report import format_table, write_report
 from benchmarks.harness.servers import ServerProcess, serve_command, started
 from benchmarks.inputs import chosen
 from benchmarks.serving_client import DIALECTS, OK

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
 
-from benchmarks.harness.figures import format_table
+from benchmarks.harness.report import format_table
 from paddle_ranker.options import Options, option, run_command
 from tests.checkout import IS_MODERN, copy_checkout
 from tests.conftest import REPOSITORY

@@ -1,4 +1,4 @@
-"""Figures of a benchmark: speeds and their ratios with intervals, goals, tables, and the same as JSON."""
+"""What a benchmark reports: speeds and their ratios with intervals, goals, tables, and the same as JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _T95 = [math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262
 
 
 class Timed:
-    """What has speeds, a figure a round: by the clock, and by processor time, which hardly moves on a busy machine."""
+    """What has speeds, one a round: by the clock, and by processor time, which hardly moves on a busy machine."""
 
     by_clock: list[float]
     by_processor: list[float]
@@ -40,7 +40,7 @@ class Speeds(Timed):
 def ratio(own: Sequence[float], others: Sequence[float]) -> Interval:
     """Return how many times as fast the first is: the geometric mean over rounds, with its 95% t interval.
 
-    Both lists hold a figure a round; what slows a whole round down leaves its ratio alone.
+    Both lists hold a speed a round; what slows a whole round down leaves its ratio alone.
     """
     logarithms = np.log(np.asarray(own) / np.asarray(others))
     mean, count = float(logarithms.mean()), len(logarithms)
@@ -80,7 +80,7 @@ def print_speeds(
 
 @dataclass(frozen=True)
 class Goal:
-    """A figure to reach; NaN is not reached."""
+    """A value to reach; NaN is not reached."""
 
     what: str
     value: float

@@ -78,38 +78,50 @@ class Connection:
         return await asyncio.wait_for(self.reader.read(), SECONDS)
 
 
-def serve(
-    test: Callable[[Callable[[], Awaitable[Connection]], FakeService, list[BaiduStdProtocol]], Awaitable[None]],
-    limits: Optional[Limits] = None,
-    **options: Any,
-) -> None:
-    """Run `test(connect, service, protocols)` against a server on a free port."""
+class Server:
+    """The server's end. Attributes: `service`, which answers; `protocols`, one a connection."""
 
-    async def run() -> None:
-        service, protocols = FakeService(limits), []
+    def __init__(self, limits: Optional[Limits], options: dict[str, Any]) -> None:
+        self.service, self.protocols = FakeService(limits), list[BaiduStdProtocol]()
+        self._options, self._writers = options, list[asyncio.StreamWriter]()
 
-        def make() -> BaiduStdProtocol:
-            protocols.append(BaiduStdProtocol(service, **options))
-            return protocols[-1]
-
-        server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        writers = []
-
-        async def connect() -> Connection:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writers.append(writer)
-            return Connection(reader, writer)
-
+    async def run(self, check: Check) -> None:
+        """Run the check while a free port is served."""
+        listening = await asyncio.get_running_loop().create_server(self._accept, "127.0.0.1", 0)
+        self._port = listening.sockets[0].getsockname()[1]
         try:
-            await test(connect, service, protocols)
+            await check(self)
         finally:
-            for writer in writers:
+            for writer in self._writers:
                 writer.close()
-            server.close()
-            await server.wait_closed()
+            listening.close()
+            await listening.wait_closed()
+
+    def _accept(self) -> BaiduStdProtocol:
+        self.protocols.append(BaiduStdProtocol(self.service, **self._options))
+        return self.protocols[-1]
+
+    async def connect(self) -> Connection:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers.append(writer)
+        return Connection(reader, writer)
+
+
+Check = Callable[[Server], Awaitable[None]]
+
+
+def serve(check: Check, limits: Optional[Limits] = None, **options: Any) -> None:
+    """Run `check(server)` against a server on a free port."""
+
+    async def run() -> None:  # the service is made where the loop runs, which Python 3.9 asks for
+        await Server(limits, options).run(check)
 
     asyncio.run(run())
+
+
+def served(limits: Optional[Limits] = None, **options: Any) -> Callable[[Check], Callable[[], None]]:
+    """Make a test of a coroutine: see `serve`."""
+    return lambda check: lambda: serve(check, limits, **options)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -131,45 +143,41 @@ def test_a_frame_is_its_head_then_its_parts() -> None:
     assert baidu_std.read_body(meta, written[12 + meta_size :], 100)[1:] == (b"payload", b"attached")
 
 
-def test_a_request_gets_its_scores() -> None:
-    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
-        connection = await connect()
-        meta, response = await connection.ask(frame(request_bytes("abc", ("abcdefgh", "x"), log_id=5)))
-        assert meta.correlation_id == 7 and meta.HasField("response") and meta.response.error_code == 0
-        assert response.log_id == 5 and not response.profile_time
-        tensor = response.outputs[0].tensor[0]
-        assert (tensor.name, tensor.alias_name, list(tensor.shape)) == ("sigmoid_2.tmp_0", "predict", [2, 1])
-        expected = sigmoid([logit_of("abc", "abcdefgh"), logit_of("abc", "x")])
-        assert np.allclose(tensor.float_data, expected, atol=1e-7)
-        assert protocols[0].in_flight == 0
-
-    serve(check)
+@served()
+async def test_a_request_gets_its_scores(server: Server) -> None:
+    connection = await server.connect()
+    meta, response = await connection.ask(frame(request_bytes("abc", ("abcdefgh", "x"), log_id=5)))
+    assert meta.correlation_id == 7 and meta.HasField("response") and meta.response.error_code == 0
+    assert response.log_id == 5 and not response.profile_time
+    tensor = response.outputs[0].tensor[0]
+    assert (tensor.name, tensor.alias_name, list(tensor.shape)) == ("sigmoid_2.tmp_0", "predict", [2, 1])
+    expected = sigmoid([logit_of("abc", "abcdefgh"), logit_of("abc", "x")])
+    assert np.allclose(tensor.float_data, expected, atol=1e-7)
+    assert server.protocols[0].in_flight == 0
 
 
 @pytest.mark.parametrize("compress_type", [0, 2, 3])
 def test_packed_payloads_and_attachments(compress_type: int) -> None:
-    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
-        connection = await connect()
+    async def check(server: Server) -> None:
+        connection = await server.connect()
         meta, response = await connection.ask(frame(attachment=b"not for us", compress_type=compress_type))
         assert meta.response.error_code == 0 and response.outputs
 
     serve(check)
 
 
-def test_replies_come_in_any_order_under_their_ids() -> None:
-    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
-        connection = await connect()
-        service.gate = asyncio.Event()
-        connection.writer.write(frame(request_bytes("a", ("b",)), correlation_id=1))
-        await until(lambda: service.waiting == 1)
-        # Refused at once: it does not wait for the one before it.
-        meta, _ = await connection.ask(frame(b"", correlation_id=2))
-        assert (meta.correlation_id, meta.response.error_code) == (2, 1003)
-        service.gate.set()
-        meta, response = await connection.reply()
-        assert meta.correlation_id == 1 and response.outputs
-
-    serve(check)
+@served()
+async def test_replies_come_in_any_order_under_their_ids(server: Server) -> None:
+    connection = await server.connect()
+    server.service.gate = asyncio.Event()
+    connection.writer.write(frame(request_bytes("a", ("b",)), correlation_id=1))
+    await until(lambda: server.service.waiting == 1)
+    # Refused at once: it does not wait for the one before it.
+    meta, _ = await connection.ask(frame(b"", correlation_id=2))
+    assert (meta.correlation_id, meta.response.error_code) == (2, 1003)
+    server.service.gate.set()
+    meta, response = await connection.reply()
+    assert meta.correlation_id == 1 and response.outputs
 
 
 MALFORMED = [
@@ -185,17 +193,15 @@ MALFORMED = [
 ]
 
 
-def test_each_malformed_request_gets_an_error_and_the_next_good_one_its_scores() -> None:
-    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
-        connection = await connect()
-        for data, code, words in MALFORMED:
-            meta, _ = await connection.ask(data)
-            assert (meta.correlation_id, meta.response.error_code) == (7, code), meta
-            assert words in meta.response.error_text
-            meta, response = await connection.ask(frame())
-            assert meta.response.error_code == 0 and response.outputs
-
-    serve(check)
+@served()
+async def test_each_malformed_request_gets_an_error_and_the_next_good_one_its_scores(server: Server) -> None:
+    connection = await server.connect()
+    for data, code, words in MALFORMED:
+        meta, _ = await connection.ask(data)
+        assert (meta.correlation_id, meta.response.error_code) == (7, code), meta
+        assert words in meta.response.error_text
+        meta, response = await connection.ask(frame())
+        assert meta.response.error_code == 0 and response.outputs
 
 
 @pytest.mark.parametrize(
@@ -209,143 +215,130 @@ def test_each_malformed_request_gets_an_error_and_the_next_good_one_its_scores()
     ],
 )
 def test_after_garbage_there_is_an_error_and_an_end(garbage: bytes, words: str) -> None:
-    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
-        connection = await connect()
+    async def check(server: Server) -> None:
+        connection = await server.connect()
         meta, _ = await connection.ask(garbage)
         assert meta.response.error_code == 1003 and words in meta.response.error_text
         assert await connection.ended() == b""
-        meta, response = await (await connect()).ask(frame())
+        meta, response = await (await server.connect()).ask(frame())
         assert response.outputs
 
     serve(check)
 
 
-def test_a_frame_that_is_too_large_is_refused_before_it_arrives() -> None:
-    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
-        connection = await connect()
-        meta = messages().RpcMeta(correlation_id=9).SerializeToString()
-        # A gigabyte is announced; of it only the RpcMeta comes.
-        refused, _ = await connection.ask(struct.pack(">4sII", b"PRPC", 2**30, len(meta)) + meta)
-        assert (refused.correlation_id, refused.response.error_code) == (9, 1003)
-        assert "above the 1,000" in refused.response.error_text
-        assert await connection.ended() == b""
+@served(Limits(request_bytes=1000))
+async def test_a_frame_that_is_too_large_is_refused_before_it_arrives(server: Server) -> None:
+    connection = await server.connect()
+    meta = messages().RpcMeta(correlation_id=9).SerializeToString()
+    # A gigabyte is announced; of it only the RpcMeta comes.
+    refused, _ = await connection.ask(struct.pack(">4sII", b"PRPC", 2**30, len(meta)) + meta)
+    assert (refused.correlation_id, refused.response.error_code) == (9, 1003)
+    assert "above the 1,000" in refused.response.error_text
+    assert await connection.ended() == b""
 
-        connection = await connect()
-        bomb = messages().RpcMeta(correlation_id=9, compress_type=3)
-        bomb.request.service_name, bomb.request.method_name = GENERAL_SERVICE, "inference"
-        head, packed = bomb.SerializeToString(), zlib.compress(bytes(10**6))
-        assert len(packed) < 2000
-        sizes = struct.pack(">4sII", b"PRPC", len(head) + len(packed), len(head))
-        refused, _ = await connection.ask(sizes + head + packed)
-        assert refused.response.error_code == 1003 and "unpacks to more than" in refused.response.error_text
-
-    serve(check, Limits(request_bytes=1000))
+    connection = await server.connect()
+    bomb = messages().RpcMeta(correlation_id=9, compress_type=3)
+    bomb.request.service_name, bomb.request.method_name = GENERAL_SERVICE, "inference"
+    head, packed = bomb.SerializeToString(), zlib.compress(bytes(10**6))
+    assert len(packed) < 2000
+    sizes = struct.pack(">4sII", b"PRPC", len(head) + len(packed), len(head))
+    refused, _ = await connection.ask(sizes + head + packed)
+    assert refused.response.error_code == 1003 and "unpacks to more than" in refused.response.error_text
 
 
-def test_a_frame_may_come_in_pieces_and_several_at_once() -> None:
-    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
-        connection = await connect()
-        data = frame(correlation_id=1) + frame(correlation_id=2) + frame(correlation_id=3)
-        for start in range(0, len(data), 5):
-            connection.writer.write(data[start : start + 5])
-            await connection.writer.drain()
-            await asyncio.sleep(0)
-        assert {(await connection.reply())[0].correlation_id for _ in range(3)} == {1, 2, 3}
-
-    serve(check)
+@served()
+async def test_a_frame_may_come_in_pieces_and_several_at_once(server: Server) -> None:
+    connection = await server.connect()
+    data = frame(correlation_id=1) + frame(correlation_id=2) + frame(correlation_id=3)
+    for start in range(0, len(data), 5):
+        connection.writer.write(data[start : start + 5])
+        await connection.writer.drain()
+        await asyncio.sleep(0)
+    assert {(await connection.reply())[0].correlation_id for _ in range(3)} == {1, 2, 3}
 
 
-def test_a_frame_that_never_ends_is_given_up() -> None:
-    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
-        connection = await connect()
-        meta, _ = await connection.ask(frame()[:-1])
-        assert meta.response.error_code == 1003 and "did not arrive within 0.05 seconds" in meta.response.error_text
-        assert await connection.ended() == b""
-
-    serve(check, body_seconds=0.05)
+@served(body_seconds=0.05)
+async def test_a_frame_that_never_ends_is_given_up(server: Server) -> None:
+    connection = await server.connect()
+    meta, _ = await connection.ask(frame()[:-1])
+    assert meta.response.error_code == 1003 and "did not arrive within 0.05 seconds" in meta.response.error_text
+    assert await connection.ended() == b""
 
 
-def test_an_idle_connection_stays_open() -> None:
-    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
-        connection = await connect()
-        for _ in range(2):
-            assert (await connection.ask(frame()))[1].outputs
-            await asyncio.sleep(0.2)
+@served(body_seconds=0.05)
+async def test_an_idle_connection_stays_open(server: Server) -> None:
+    connection = await server.connect()
+    for _ in range(2):
         assert (await connection.ask(frame()))[1].outputs
-
-    serve(check, body_seconds=0.05)
+        server.protocols[0].check(time.monotonic() + 599)
+        await asyncio.sleep(0.1)  # twice what a frame may take
+    assert (await connection.ask(frame()))[1].outputs
 
 
 @pytest.mark.parametrize("in_flight", [64, 2])  # at 2 no more is read
 def test_a_client_that_goes_away_frees_its_work(in_flight: int) -> None:
-    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
-        service.gate = asyncio.Event()
-        connection = await connect()
+    async def check(server: Server) -> None:
+        server.service.gate = asyncio.Event()
+        connection = await server.connect()
         connection.writer.write(frame() + frame())
-        await until(lambda: service.waiting == 2)
+        await until(lambda: server.service.waiting == 2)
         connection.writer.close()
 
         def is_noticed() -> bool:
-            protocols[0].check(0.0)
-            return service.cancelled == 2
+            server.protocols[0].check(0.0)
+            return server.service.cancelled == 2
 
         await until(is_noticed)
-        await until(lambda: protocols[0].in_flight == 0)
+        await until(lambda: server.protocols[0].in_flight == 0)
 
     closed: list[Any] = []
     serve(check, on_close=closed.append, in_flight=in_flight)
     assert len(closed) == 1
 
 
-def test_no_more_is_read_than_is_worked_on() -> None:
-    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
-        service.gate = asyncio.Event()
-        connection = await connect()
-        for number in range(10):
-            connection.writer.write(frame(correlation_id=number))
-        await until(lambda: service.waiting == 3)
-        await asyncio.sleep(0.05)
-        assert service.waiting == protocols[0].in_flight == 3
-        service.gate.set()
-        assert {(await connection.reply())[0].correlation_id for _ in range(10)} == set(range(10))
-
-    serve(check, in_flight=3)
+@served(in_flight=3)
+async def test_no_more_is_read_than_is_worked_on(server: Server) -> None:
+    server.service.gate = asyncio.Event()
+    connection = await server.connect()
+    for number in range(10):
+        connection.writer.write(frame(correlation_id=number))
+    await until(lambda: server.service.waiting == 3)
+    await asyncio.sleep(0.05)
+    assert server.service.waiting == server.protocols[0].in_flight == 3
+    server.service.gate.set()
+    assert {(await connection.reply())[0].correlation_id for _ in range(10)} == set(range(10))
 
 
-def test_a_client_that_never_reads_its_replies_is_cut_off() -> None:
-    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
-        connection = await connect()
-        connection.writer.transport.pause_reading()
-        payload = request_bytes("q", tuple("t" * 1000))
-        sent = 0
-        while protocols == [] or not protocols[0]._transport.is_closing():
-            connection.writer.write(frame(payload))
-            sent += 1
-            await asyncio.sleep(0.001)
-            assert sent < 20_000
-            assert not protocols or protocols[0]._transport.get_write_buffer_size() < 2**20
-
-    serve(check, body_seconds=0.2)
+@served(body_seconds=0.2)
+async def test_a_client_that_never_reads_its_replies_is_cut_off(server: Server) -> None:
+    connection = await server.connect()
+    connection.writer.transport.pause_reading()
+    payload = request_bytes("q", tuple("t" * 1000))
+    sent = 0
+    while server.protocols == [] or not server.protocols[0]._transport.is_closing():
+        connection.writer.write(frame(payload))
+        sent += 1
+        await asyncio.sleep(0.001)
+        assert sent < 20_000
+        assert not server.protocols or server.protocols[0]._transport.get_write_buffer_size() < 2**20
 
 
-def test_a_client_that_never_reads_its_last_replies_is_cut_off() -> None:
-    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
-        connection = await connect()
-        connection.writer.transport.pause_reading()
-        await until(lambda: bool(protocols) and hasattr(protocols[0], "_transport"))
-        transport = protocols[0]._transport
-        while not transport.get_write_buffer_size():
-            transport.write(bytes(10_000))  # too little to be told that the client does not keep up
-        now = time.monotonic()
-        protocols[0].check(now + 601)  # idle
-        assert transport.is_closing()
-        protocols[0].check(now + 602)
-        protocols[0].check(now + 603)
-        assert transport.get_write_buffer_size()
-        protocols[0].check(now + 633)
-        assert not transport.get_write_buffer_size()
-
-    serve(check)
+@served()
+async def test_a_client_that_never_reads_its_last_replies_is_cut_off(server: Server) -> None:
+    connection = await server.connect()
+    connection.writer.transport.pause_reading()
+    await until(lambda: bool(server.protocols) and hasattr(server.protocols[0], "_transport"))
+    transport = server.protocols[0]._transport
+    while not transport.get_write_buffer_size():
+        transport.write(bytes(10_000))  # too little to be told that the client does not keep up
+    now = time.monotonic()
+    server.protocols[0].check(now + 601)  # idle
+    assert transport.is_closing()
+    server.protocols[0].check(now + 602)
+    server.protocols[0].check(now + 603)
+    assert transport.get_write_buffer_size()
+    server.protocols[0].check(now + 633)
+    assert not transport.get_write_buffer_size()
 
 
 def test_deadlines_and_faults_have_brpc_numbers(
@@ -355,15 +348,15 @@ def test_deadlines_and_faults_have_brpc_numbers(
         monkeypatch.setattr(logging.getLogger(name), "propagate", True)
         monkeypatch.setattr(logging.getLogger(name), "disabled", False)
 
-    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
-        connection = await connect()
-        service.gate = asyncio.Event()
+    async def check(server: Server) -> None:
+        connection = await server.connect()
+        server.service.gate = asyncio.Event()
         meta, _ = await connection.ask(frame(timeout_ms=30))
         assert meta.response.error_code == 1008
-        service.failure = Fault(OVERLOADED, "the queue is full", retry_after=1)
+        server.service.failure = Fault(OVERLOADED, "the queue is full", retry_after=1)
         meta, _ = await connection.ask(frame())
         assert (meta.response.error_code, meta.response.error_text) == (2004, "the queue is full")
-        service.failure = RuntimeError("a secret of the server")
+        server.service.failure = RuntimeError("a secret of the server")
         meta, _ = await connection.ask(frame())
         assert meta.response.error_code == 2001 and "secret" not in meta.response.error_text
 
@@ -371,36 +364,32 @@ def test_deadlines_and_faults_have_brpc_numbers(
     assert "a secret of the server" in caplog.text
 
 
-def test_the_key_is_asked_for() -> None:
-    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
-        connection = await connect()
-        for data in (frame(), frame(authentication_data=b"wrong")):
-            meta, _ = await connection.ask(data)
-            assert meta.response.error_code == 1004
-        meta, response = await connection.ask(frame(authentication_data=b"right"))
-        assert response.outputs
-
-    serve(check, api_key="right")
+@served(api_key="right")
+async def test_the_key_is_asked_for(server: Server) -> None:
+    connection = await server.connect()
+    for data in (frame(), frame(authentication_data=b"wrong")):
+        meta, _ = await connection.ask(data)
+        assert meta.response.error_code == 1004
+    meta, response = await connection.ask(frame(authentication_data=b"right"))
+    assert response.outputs
 
 
-def test_shutdown_answers_what_is_in_flight_and_closes() -> None:
-    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
-        service.gate = asyncio.Event()
-        idle, busy = await connect(), await connect()
-        busy.writer.write(frame())
-        await until(lambda: service.waiting == 1 and len(protocols) == 2)
-        for protocol in protocols:
-            protocol.shutdown()
-        assert await idle.ended() == b""
-        busy.writer.write(frame(correlation_id=8))  # too late
-        await asyncio.sleep(0.01)
-        service.gate.set()
-        meta, response = await busy.reply()
-        assert meta.correlation_id == 7 and response.outputs
-        assert await busy.ended() == b""
-        assert service.calls == [1]
-
-    serve(check)
+@served()
+async def test_shutdown_answers_what_is_in_flight_and_closes(server: Server) -> None:
+    server.service.gate = asyncio.Event()
+    idle, busy = await server.connect(), await server.connect()
+    busy.writer.write(frame())
+    await until(lambda: server.service.waiting == 1 and len(server.protocols) == 2)
+    for protocol in server.protocols:
+        protocol.shutdown()
+    assert await idle.ended() == b""
+    busy.writer.write(frame(correlation_id=8))  # too late
+    await asyncio.sleep(0.01)
+    server.service.gate.set()
+    meta, response = await busy.reply()
+    assert meta.correlation_id == 7 and response.outputs
+    assert await busy.ended() == b""
+    assert server.service.calls == [1]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -419,12 +408,12 @@ def test_mutated_frames_get_a_reply_or_an_end(data: st.DataObject) -> None:
         if not good:
             good = bytearray(b"P")
 
-    async def check(connect: Any, service: FakeService, protocols: Any) -> None:
-        connection = await connect()
+    async def check(server: Server) -> None:
+        connection = await server.connect()
         connection.writer.write(bytes(good))
         first = await asyncio.wait_for(connection.reader.read(12), SECONDS)
         assert first == b"" or first.startswith(b"PRPC")
-        assert (await (await connect()).ask(frame()))[1].outputs
+        assert (await (await server.connect()).ask(frame()))[1].outputs
 
     serve(check, body_seconds=0.05)
 
@@ -445,8 +434,8 @@ def half(payload: bytes, sent: int, **fields: Any) -> tuple[bytes, bytes]:
     ],
 )
 def test_what_the_meta_says_is_answered_before_the_body_comes(fields: dict[str, Any], code: int) -> None:
-    async def check(connect: Any, service: FakeService, protocols: list[BaiduStdProtocol]) -> None:
-        connection = await connect()
+    async def check(server: Server) -> None:
+        connection = await server.connect()
         begin, rest = half(bytes(3_000_000), 1000, **fields)
         connection.writer.write(begin)
         meta, _ = await connection.reply()
@@ -454,7 +443,7 @@ def test_what_the_meta_says_is_answered_before_the_body_comes(fields: dict[str, 
         for place in range(0, len(rest), 100_000):  # is thrown away as it comes
             connection.writer.write(rest[place : place + 100_000])
             await connection.writer.drain()
-            assert len(protocols[0]._buffer) == 0
+            assert len(server.protocols[0]._buffer) == 0
         meta, response = await connection.ask(frame(authentication_data=b"right", correlation_id=8))
         assert meta.correlation_id == 8 and response is not None
 
@@ -464,13 +453,13 @@ def test_what_the_meta_says_is_answered_before_the_body_comes(fields: dict[str, 
 def test_frames_above_the_budget_are_refused_and_the_others_answered() -> None:
     budget = ByteBudget(4_000_000)
 
-    async def check(connect: Any, service: FakeService, protocols: list[BaiduStdProtocol]) -> None:
+    async def check(server: Server) -> None:
         begin, rest = half(bytes(2_000_000), 990_000)
-        held = [await connect() for _ in range(3)]  # three quarters of the budget
+        held = [await server.connect() for _ in range(3)]  # three quarters of the budget
         for connection in held:
             connection.writer.write(begin)
         await until(lambda: budget.held > 2_900_000)
-        one_more = await connect()
+        one_more = await server.connect()
         one_more.writer.write(begin)
         meta, _ = await one_more.reply()
         assert meta.response.error_code == UNAVAILABLE.brpc and "4,000,000 bytes" in meta.response.error_text

@@ -175,14 +175,15 @@ def test_json_there_and_back_and_as_google_s_own_parser_reads_it(tensors: list[d
 
 
 def test_long_arrays_are_read_quickly() -> None:
-    # json_format needs about a second for these; 20 times that is still fast enough not to fail on a busy machine.
+    # json_format needs about a second for these. Of the processor: what else the machine does is no part of it.
     text = json.dumps({"tensor": [{"int64_data": list(range(500_000))}]}).encode()
-    began = time.perf_counter()
+    began = time.process_time()
     message = read_message(text, messages().Request)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
     assert np.array_equal(message.tensor[0].int64_data, np.arange(500_000))
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(), st.text(), min_size=1))
 def test_a_printed_dict_is_read_as_python_printed_it(values: dict[str, str]) -> None:
     assert read_printed_dict(f" {values}\n") == values

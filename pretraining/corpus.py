@@ -53,7 +53,7 @@ class Corpus:
 
     @property
     def rules(self) -> dict[str, object]:
-        """How it is read: what, beside the files' content, its texts follow from."""
+        """The settings that decide its texts, beside the files' content."""
         return {"documents": self._documents, "skip_bad_rows": self._skip}
 
     def report(self) -> str:

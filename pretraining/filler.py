@@ -1,4 +1,4 @@
-"""A trained masked language model, asked what stands at its masks."""
+"""Predict the masked word pieces of sentences with a trained masked language model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Filled:
-    """A sentence, the candidates for each of its masks, best first, and it with the best ones in their places."""
+    """A sentence, the same with its masks filled by the best candidates, and each mask's candidates, best first."""
 
     sentence: str
     filled: str

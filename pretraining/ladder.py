@@ -75,7 +75,7 @@ class Size:
         return 3 * (2 * self.parameters + attention + head)
 
     def shape(self, positions: int) -> dict[str, Any]:
-        """Return the fields of `config.json` that say this size.
+        """Return the fields of `config.json` for this size.
 
         First weights have BERT's deviation, 0.02 at 768 wide, times sqrt(768 / width): a product's result then has the
         same deviation at every width.
@@ -170,9 +170,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Budget:
-    """What all trainings may cost together; too small a one is reported in `unit`, of which a number is `scale`.
+    """What all trainings may cost together.
 
-    `spent` is gone already.
+    amount, spent: as costs are counted; `spent` is used up already
+    unit, scale: of messages; an amount times `scale` is in that unit
     """
 
     amount: float
@@ -279,7 +280,7 @@ class Runs:
         return ladder
 
     def result(self, rung: Rung) -> dict[str, Any]:
-        """Train, or go on with what was killed, or find what is done; return the run's metrics."""
+        """Train a run, resume it, or read its kept result; return its metrics."""
         folder = self.folder / "runs" / rung.name
         if (folder / _RESULT).exists():
             kept: dict[str, Any] = _read(folder / _RESULT)

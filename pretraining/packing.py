@@ -27,7 +27,7 @@ _SLACK = 64  # tokens before a sequence's end among which a word's beginning is 
 
 @dataclass(frozen=True)
 class Sequences:
-    """n sequences as places in the token store; some 30 bytes a document in memory.
+    """n sequences, as ranges of the token store: some 30 bytes a document in memory.
 
     Sequence i is the pieces `offsets[i]` to `offsets[i + 1]` ([n + 1] int64), each followed by [SEP]. Piece j is
     `piece_lengths[j]` tokens ([pieces] int32) of the store from `piece_starts[j]` on ([pieces] int64).

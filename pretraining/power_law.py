@@ -72,7 +72,7 @@ class ComputeLaw:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What the law says with its intervals: each constant's, by name, and that of the loss of another run."""
+    """Intervals of a law's constants, by name, and of the loss that it predicts for another run."""
 
     constants: dict[str, Interval]
     loss: Interval
@@ -117,7 +117,7 @@ def gamma_interval(
     seed: int = 1000,
     delta: float = DELTA,
 ) -> Optional[Interval]:
-    """Return the percentile interval of a fit's gamma over draws of the runs, None where few draws can be fitted."""
+    """Return the bootstrap percentile interval of gamma; None where too few draws of the runs can be fitted."""
     c, loss = _checked(compute, losses)
     generator = np.random.default_rng(seed)
     draws = [generator.integers(len(c), size=len(c)) for _ in range(resamples)]
@@ -127,7 +127,7 @@ def gamma_interval(
 
 
 def envelope(compute: ArrayLike, losses: ArrayLike) -> np.ndarray:
-    """Return which runs no run of at most their compute beats or equals, `[runs]` bool."""
+    """Return the lower envelope, `[runs]` bool: runs with a lower loss than all that cost no more."""
     c, loss = np.asarray(compute, np.float64), np.asarray(losses, np.float64)
     order = np.lexsort((loss, c))
     lowest_before = np.minimum.accumulate(np.concatenate([[np.inf], loss[order]]))[:-1]
@@ -185,7 +185,7 @@ def _interval(estimate: float, draws: np.ndarray, confidence: float) -> Interval
 
 
 def _draws(n: Floats, d: Floats, resamples: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yield the places of runs, drawn with replacement, so that what is drawn can be fitted."""
+    """Yield indices of runs drawn with replacement; skip draws with too few levels to fit."""
     yielded = 0
     for _ in range(_MOST_DRAWS * resamples):
         drawn = generator.integers(len(n), size=len(n))

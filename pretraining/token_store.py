@@ -46,7 +46,7 @@ class TokenStore:
 
 
 def tokenised(corpus: Corpus, digests: list[str], files: TokenizerFiles, folder: Path, whole_words: bool) -> TokenStore:
-    """Return the tokens of a corpus, from `folder` where they are there, made there where they are not.
+    """Return the tokens of a corpus: those cached in `folder`, else make them there.
 
     Args:
         digests: of the content of the corpus's files.

@@ -28,7 +28,7 @@ _RUN_FILES = (METRICS_FILE, PICTURE_FILE)
 
 
 def require_free(save_dir: Union[str, Path]) -> None:
-    """Raise `RankerError` where another training writes into the folder: what is read there may vanish meanwhile.
+    """Raise `RankerError` where another training writes into the folder: it may move what is read there.
 
     The folder is made where it is not there; the process that ends before anything was written into it removes it.
     """
@@ -46,7 +46,7 @@ def _locked(folder: Path) -> IO[str]:
 
 
 def _unlock(folder: Path, lock: IO[str]) -> None:
-    """Let another training have the folder; a lock in a folder with nothing else is removed."""
+    """Release the folder's lock; remove it where nothing else is in the folder."""
     with lock, suppress(OSError):
         if os.listdir(folder) == [_LOCK]:
             (folder / _LOCK).unlink()
@@ -77,15 +77,15 @@ class CheckpointKeeper:
         remove_unfinished(self.folder)
 
     def close(self) -> None:
-        """Let another training have the folder."""
+        """Release the folder's lock: another training may write there now."""
         _unlock(self.folder, self._lock)
 
     def scheduled_with(self, step: int) -> list[int]:
-        """Return the steps of the scheduled checkpoints that stay when `step` is one more."""
+        """Return the steps of the scheduled checkpoints to keep once `step` is one of them."""
         return [*self.scheduled, step][-self.keep if self.keep else 0 :]
 
     def start(self) -> None:
-        """Begin a run of its own: set an earlier one aside."""
+        """Begin a new run: move an earlier one aside."""
         pointers = [path for path in map(self.folder.joinpath, _POINTERS) if path.is_symlink()]
         files = [path for path in map(self.folder.joinpath, _RUN_FILES) if path.exists()]
         folders = self._folders()
@@ -104,7 +104,7 @@ class CheckpointKeeper:
         self.set_aside = aside
 
     def resume(self, step: int, best_step: Optional[int], scheduled: list[int]) -> None:
-        """Take up the run whose state of `step` is here; drop what it wrote after that, and what it need not keep."""
+        """Resume the run from its state of `step`: remove later checkpoints, and those that need not be kept."""
         self.scheduled = list(scheduled)
         self._move_pointers(step, best_step)
         self._drop_superseded()
@@ -118,7 +118,7 @@ class CheckpointKeeper:
         scheduled: list[int],
         best_step: Optional[int] = None,
     ) -> Path:
-        """Write checkpoint `model_<step>` and its state, move the pointers, and drop what need not stay.
+        """Write checkpoint `model_<step>` and its state, move the pointers, and remove what need not be kept.
 
         Args:
             write, write_state: write the files of the model and of the state into the folder they are given.
@@ -204,6 +204,6 @@ class RunFolder:
         return f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
 
     def close(self) -> None:
-        """Finish the log, and let another training have the folder."""
+        """Finish the log, and release the folder's lock."""
         self.log.close()
         self.keeper.close()

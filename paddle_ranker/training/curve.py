@@ -32,7 +32,7 @@ _MOST_EPOCHS = 20  # above that, their marks would hide the curves
 
 
 class MetricsLine(TypedDict, total=False):
-    """A line of `metrics.jsonl`: of a progress line all but the last three, and further means of its task by name."""
+    """A line of `metrics.jsonl`. Evaluations have the last three fields, progress lines their task's means."""
 
     step: int
     time: float
@@ -51,13 +51,13 @@ class MetricsLine(TypedDict, total=False):
 
 
 def read_metrics(path: Path) -> Iterator[MetricsLine]:
-    """Yield the records of a `metrics.jsonl`, leaving out what is no record: a line that a kill has cut."""
+    """Yield the records of a `metrics.jsonl`; skip lines that are none, such as one that a kill has cut."""
     for _, record in metric_lines(path):
         yield record
 
 
 def metric_lines(path: Path) -> Iterator[tuple[bytes, MetricsLine]]:
-    """Yield the lines of a `metrics.jsonl` that are records, as they stand there and as what they say."""
+    """Yield each record of a `metrics.jsonl`, as bytes and parsed; skip lines that are none."""
     with path.open("rb") as stream:
         for line in stream:
             try:
@@ -158,7 +158,7 @@ def draw_learning_curve(metrics: Path, picture: Path) -> None:
 
 
 def draw_learning_curves(curves: Sequence[Curve], picture: Path) -> None:
-    """Draw trainings over each other, one colour each; of one training, draw all its development metrics.
+    """Draw several trainings in one picture, a colour each; for a single one, draw all its development metrics.
 
     Raises `DependencyError` where matplotlib is not installed.
     """
@@ -274,7 +274,7 @@ def _draw_learning_rates(panel: Axes, curves: Sequence[Curve]) -> None:
 
 
 def _thinned(steps: Floats, values: Floats) -> tuple[Floats, Floats]:
-    """Return as many of the points as the picture can show: matplotlib gives up on a path of a million."""
+    """Return every n-th point, as many as the picture can show: matplotlib fails on a path of a million."""
     every = len(steps) // _MOST_POINTS + 1
     return steps[::every], values[::every]
 
@@ -298,7 +298,7 @@ def _title(curves: Sequence[Curve]) -> str:
 
 
 def _printable(name: str) -> str:
-    """Return the name without what matplotlib's own font lacks."""
+    """Return the name in ASCII: matplotlib's own font lacks other characters."""
     return name.encode("ascii", "replace").decode()
 
 

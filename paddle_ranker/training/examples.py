@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncodedExamples:
-    """n encoded pairs; an example is `rows_each` of them, which lie side by side.
+    """n encoded pairs. Every `rows_each` adjacent ones are an example.
 
     labels: `[n]` float32, 1 and above is relevant; None: of each example's pairs the first one alone is
     queries: `[n]` int64, the same number for all pairs of a query, wherever they stand; None: not distinguished
@@ -98,7 +98,7 @@ class RankingExamples(ABC):
         return network(*map(paddle.to_tensor, self.pairs.pad(rows).values())).astype("float32")
 
     def loss_of(self, logits: Tensor, rows: Integers, queries: Optional[Integers] = None) -> Tensor:
-        """Return the mean loss of the `logits` of pairs `rows`, with their `queries` where the data have none: [m]."""
+        """Return the mean loss of `logits` of the pairs `rows`, `[m]` each; `queries`: where the data have none."""
         data = self._data
         queries = gather(data.queries, rows) if data.queries is not None else queries
         teacher = None if data.teacher is None else gather(data.teacher, rows)

@@ -148,7 +148,7 @@ def _keep_lines(path: Path, resumed_step: Optional[int]) -> None:
 
 
 def _plain(metrics: dict[str, float]) -> dict[str, Optional[float]]:
-    """Return metrics as what JSON holds: NumPy's numbers as Python's, NaN and infinities as None."""
+    """Convert metrics for JSON: NumPy's numbers to Python's, NaN and infinities to None."""
     plain = {name: value.item() if hasattr(value, "item") else value for name, value in metrics.items()}
     return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in plain.items()}
 
@@ -202,7 +202,7 @@ class _VisualDL:
             self._writer.add_scalar(tag=tag, value=value, step=step, walltime=milliseconds)
 
     def close(self) -> None:
-        """Write what is still waiting."""
+        """Write what is still buffered."""
         self._writer.close()
 
 
@@ -244,7 +244,7 @@ class Clock:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave out what happens inside."""
+        """Stop the clock within the block."""
         start = time.perf_counter()
         yield
         pause = time.perf_counter() - start

@@ -32,7 +32,7 @@ TITLE_KINDS: tuple[type[Record], ...] = (Triple, LabeledPair, TitleRow, Text)
 
 
 def text_key(text: str) -> str:
-    """Return what two texts share that are the same to a reader: letters and digits, full-width and case folded."""
+    """Return a key that texts share which a reader takes for the same: letters and digits, width and case folded."""
     return letters(text) or normalise(text).strip()
 
 
@@ -85,7 +85,7 @@ def _ends_in_number(record: Record) -> bool:
 
 
 def judged_pairs(records: Iterable[Record]) -> Iterator[LabeledPair]:
-    """Yield labelled pairs of labelled pairs, of triples (1 and 0), or of pairs, which all count as 1."""
+    """Convert records to labelled pairs: triples to a 1 and a 0, pairs to a 1."""
     for record in records:
         if isinstance(record, LabeledPair):
             yield LabeledPair(record.query, record.title, record.label)
@@ -97,7 +97,7 @@ def judged_pairs(records: Iterable[Record]) -> Iterator[LabeledPair]:
 
 
 def group_judgments(pairs: Iterable[LabeledPair]) -> list[JudgedQuery]:
-    """Return the queries in the order in which they first occur; spellings of one `text_key` are one query."""
+    """Group judged pairs by query, in order of first occurrence; queries with the same `text_key` are one."""
     groups: dict[str, JudgedQuery] = {}
     for pair in pairs:
         groups.setdefault(text_key(pair.query), JudgedQuery(pair.query)).add(pair)
@@ -122,7 +122,7 @@ class Index(Protocol):
 
 
 class RandomTitles:
-    """Draw titles without looking at the query but to seed the draw: what mined negatives must be better than."""
+    """Draw titles at random, seeded by the query: the baseline that mined negatives must beat."""
 
     def __init__(self, size: int, seed: int) -> None:
         self.size, self.seed = size, seed

@@ -94,7 +94,7 @@ class TrainingOptions(DeviceOptions):
             raise UsageError("--force_resume true says how to resume: add --resume, or leave it out to begin a new run")
 
     def recorded(self) -> dict[str, object]:
-        """Return the options that belong to what was trained, and not to the machine or the moment."""
+        """Return the options to save with the model: all but those of the machine or the moment."""
         return {name: value for name, value in asdict(self).items() if name not in self._NOT_RECORDED}
 
     def identity(self) -> dict[str, object]:

@@ -46,7 +46,7 @@ class Precision:
                     self._remove_hooks.append(layer.register_forward_post_hook(self._round_output).remove)
 
     def close(self) -> None:
-        """Take the rounding of a CPU's mixed precision out of the network."""
+        """Remove the hooks that emulate mixed precision on a CPU."""
         for remove in self._remove_hooks:
             remove()
 
@@ -88,7 +88,7 @@ class Precision:
         return {"scale": self.scale, "good_steps": self._good_steps, "skipped": self.skipped}
 
     def restore(self, state: dict[str, float]) -> None:
-        """Go on as the training that `state` was taken of."""
+        """Continue from what `state` returned."""
         self.scale, self._good_steps = float(state["scale"]), int(state["good_steps"])
         self.skipped = int(state.get("skipped", 0))  # older versions did not count them
 

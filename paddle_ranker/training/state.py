@@ -158,7 +158,7 @@ def find_state(save_dir: Union[str, Path]) -> Optional[SavedState]:
 
 
 def check_identity(state: SavedState, identity: Mapping[str, object]) -> list[str]:
-    """Return what differs between what the saved run was started with and what this one is, in words."""
+    """Return the differences between what the saved run was started with and this one, in words."""
     flat, saved = _flatten(identity), _flatten(state.identity)
     return [
         f"{name} was {_short(saved.get(name))}, is {_short(flat.get(name))}"

@@ -1,4 +1,4 @@
-"""What a training asks of what is trained, the interfaces of examples and of a task; and what it returns."""
+"""Interfaces between a training and what is trained: `Examples`, `Task`; and its result, `FitResult`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Examples(Protocol):
         ...
 
     def weight(self, indices: Integers) -> float:
-        """Return what the mean of the loss over the examples `indices` is taken over: their number, mostly."""
+        """Return how much the mean loss of the examples `indices` weighs in a batch: their number, mostly."""
         ...
 
     def loss(self, network: nn.Layer, indices: Integers) -> tuple[Tensor, dict[str, float]]:

@@ -311,7 +311,7 @@ class _Trainer:
         return (Interrupted if can_go_on else KeyboardInterrupt)(place + last_good)
 
     def close(self) -> None:
-        """Finish the log, and take what the training put into the network out of it."""
+        """Finish the log, and remove the training's hooks from the network."""
         self.bar.close()
         self.precision.close()
         if self.folder:

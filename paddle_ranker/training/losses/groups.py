@@ -25,7 +25,7 @@ def constant(values: Numbers, like: Tensor) -> Tensor:
 
 
 def differences(values: Tensor, first: Integers, second: Integers) -> Tensor:
-    """Return values[first] - values[second], `[pairs]` each, at least one."""
+    """Return values[first] - values[second], `[pairs]`; there must be a pair."""
     import paddle
 
     return paddle.gather(values, paddle.to_tensor(first)) - paddle.gather(values, paddle.to_tensor(second))
@@ -61,13 +61,13 @@ class Queries:
         return same
 
     def share_of_pairs(self, first: Integers) -> Floats:
-        """Return, for pairs by their `first` title, 1 over how many of them are of that pair's query."""
+        """Return 1 / (pairs of the same query) for each pair, given the pairs' `first` titles."""
         of_query = self.codes[first]
         share: Floats = 1.0 / np.bincount(of_query)[of_query]
         return share
 
     def mean_over_titles(self, logits: Tensor, values: Tensor, codes: Integers, share: Floats) -> Tensor:
-        """Return the mean over all titles of what their queries come to: of each, the sum of share * value.
+        """Return the mean over all titles of their query's loss, which is the sum of share * value over its values.
 
         Args:
             logits: of all titles, also of queries without a value: NaN is to show.
@@ -78,7 +78,7 @@ class Queries:
         return (values * constant(weights, logits)).sum() + zero(logits)
 
     def ranks(self, order: Integers) -> Integers:
-        """Return each title's place within its query, [n] from 0, of all titles in an order that goes by query."""
+        """Return each title's rank within its query, [n] from 0; `order` sorts all titles by query, then by rank."""
         starts = np.cumsum(self.titles) - self.titles
         places = np.empty(len(order), np.int64)
         places[order] = np.arange(len(order)) - starts[self.codes[order]]

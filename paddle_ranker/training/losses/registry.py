@@ -64,7 +64,7 @@ class Loss:  # type: ignore[explicit-any]  # a function whose own parameters say
 
     @cached_property
     def arguments(self) -> tuple[str, ...]:
-        """The names of what the function looks at."""
+        """The names of the function's parameters."""
         return tuple(inspect.signature(self.function).parameters)
 
     @property
@@ -74,7 +74,7 @@ class Loss:  # type: ignore[explicit-any]  # a function whose own parameters say
 
     @property
     def shift_invariant(self) -> bool:
-        """Whether the same number added to all logits leaves it as it is."""
+        """Whether it stays the same when a number is added to all logits."""
         return self.compares is not None and not self.on_probabilities
 
 

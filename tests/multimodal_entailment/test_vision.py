@@ -233,7 +233,7 @@ def converted(lite: Path) -> VisionEncoder:
 
 @pytest.mark.parity
 def test_efficientnet_lite_gives_pytorchs_features(converted: VisionEncoder) -> None:
-    """The numbers are those of benchmarks/peers/efficientnet_lite_worker.py in PyTorch 2.13 on this file and image."""
+    """The numbers are those of efficientnet_lite_worker.py in PyTorch 2.13 on this file and image."""
     features = features_of(converted, images(1, 64))[0]
     np.testing.assert_allclose([features.mean(), features.std()], GOLDEN_MOMENTS, rtol=1e-4)
     np.testing.assert_allclose(features[:, 100:1200:100], GOLDEN, atol=2e-4)
@@ -247,7 +247,7 @@ def test_efficientnet_lite_beside_pytorch(converted: VisionEncoder, lite: Path, 
     if not python:
         pytest.skip(f"needs {REFERENCE_PYTHON}: a Python whose environment has torch")
     np.savez(tmp_path / "inputs.npz", images=converted.normalise(images(2, size)).numpy())
-    worker = Path(__file__).resolve().parents[2] / "benchmarks" / "peers" / "efficientnet_lite_worker.py"
+    worker = Path(__file__).resolve().parent / "efficientnet_lite_worker.py"
     files = [str(path) for path in (lite, tmp_path / "inputs.npz", tmp_path / "outputs.npz")]
     subprocess.run([python, str(worker), *files], check=True)
     theirs = np.load(tmp_path / "outputs.npz")["images"].reshape(2, 1280, -1).transpose(0, 2, 1)

@@ -18,6 +18,7 @@ from paddle_ranker.model.exported import ExportedFolder, is_exported, require_re
 from paddle_ranker.model.load_options import LoadOptions
 from tests.conftest import Call, commands_here, largest_file, run_python
 from tests.export_cases import write_case, write_two_classes
+from tests.tiny import change_json
 
 pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("same_process")]
 FORMAT = "pdmodel" if paddle.__version__.startswith("2.") else "json"
@@ -92,38 +93,32 @@ def test_a_new_export_takes_the_place_of_the_old_one_but_not_on_a_full_disk(
 
 
 def test_damaged_folders_say_what_is_wrong(copy: Path, output: Path, tmp_path: Path) -> None:
-    parameters = copy / "inference.predict.pdiparams"
+    def refused(folder: Path, message: str, *prefix: str) -> None:
+        with pytest.raises(CheckpointError, match=message):
+            ExportedFolder.open(folder, *prefix)
+
+    parameters, program = copy / "inference.predict.pdiparams", copy / f"inference.predict.{FORMAT}"
     content = parameters.read_bytes()
     parameters.write_bytes(content[:-10])
-    with pytest.raises(CheckpointError, match=rf"has {len(content) - 10:,} bytes, {len(content):,} were written"):
-        ExportedFolder.open(copy)
+    refused(copy, rf"has {len(content) - 10:,} bytes, {len(content):,} were written")
     parameters.write_bytes(content)
     assert ExportedFolder.open(copy).parameters == parameters
-    with pytest.raises(CheckpointError, match=r"no inference.pdiparams.*paddle_ranker export"):
-        ExportedFolder.open(copy, "inference")
-    for folder, message in (
-        (output.parent / "ranker", r"no static model in it; make it with: python -m paddle_ranker export"),
-        (tmp_path / "nowhere", r"no such folder; make it with"),
-    ):
-        with pytest.raises(CheckpointError, match=message):
-            ExportedFolder.open(folder)
-    program = copy / f"inference.predict.{FORMAT}"
+    refused(copy, r"no inference.pdiparams.*paddle_ranker export", "inference")
+    refused(output.parent / "ranker", r"no static model in it; make it with: python -m paddle_ranker export")
+    refused(tmp_path / "nowhere", r"no such folder; make it with")
     program.rename(copy / "away")
-    with pytest.raises(CheckpointError, match=r"no inference.predict.json and no inference.predict.pdmodel"):
-        ExportedFolder.open(copy)
+    refused(copy, r"no inference.predict.json and no inference.predict.pdmodel")
     (copy / "away").rename(program)
 
-    values = json.loads((copy / "ranker.json").read_text(encoding="utf-8"))
-    for change, message in (
-        ({"files": {"../x": 1}}, "damaged"),
-        ({"inputs": ["ids"]}, "damaged"),
-        ({"prefix": 3}, "damaged"),
+    export = json.loads((copy / "ranker.json").read_text(encoding="utf-8"))["export"]
+    for damaged, message in (
+        ({**export, "files": {"../x": 1}}, "damaged"),
+        ({**export, "inputs": ["ids"]}, "damaged"),
+        ({**export, "prefix": 3}, "damaged"),
         (None, "does not say what"),
     ):
-        changed = {**values, "export": change and {**values["export"], **change}}
-        (copy / "ranker.json").write_text(json.dumps(changed), encoding="utf-8")
-        with pytest.raises(CheckpointError, match=message):
-            ExportedFolder.open(copy)
+        change_json(copy / "ranker.json", export=damaged)
+        refused(copy, message)
 
 
 def test_a_graph_with_other_inputs_is_refused(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     served.clear()
     folder = write_encoder(tmp_path / "published")
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()  # ends as soon as told
     address = f"http://127.0.0.1:{server.server_address[1]}"
     files = ("model_state.pdparams", "vocab.txt")
     monkeypatch.setattr(pretrained, "_addresses", lambda name: {file: f"{address}/{file}" for file in files})
@@ -85,7 +85,7 @@ def test_paddlenlps_own_copy_is_taken(published: Path, tmp_path: Path) -> None:
     assert served == []
 
 
-def test_names_of_bert_are_fetched_with_their_settings(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_bert_are_fetched_with_their_settings(published: Path) -> None:
     folder = pretrained.resolve_model("bert-base-chinese")
     assert read_config(folder) == config_by_name("bert-base-chinese")
     assert not TokenizerFiles.read(folder).rules.do_lower_case  # as PaddleNLP's BertTokenizer has it

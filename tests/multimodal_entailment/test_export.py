@@ -46,16 +46,25 @@ def saved(folder: Path, **changes: Any) -> Path:
     return target
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_model_saved_and_exported_predicts_the_same(name: str, tmp_path: Path) -> None:
-    folder = saved(tmp_path, **CASES[name])
-    parts = load_entailment(folder)
-    exported, parities = export_model(parts, tmp_path / "output")
-    parity, files = parities["paddle_inference"], (exported.program, exported.parameters)
+WITH_ONNX = sys.version_info >= (3, 10)  # the modern stack
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, dict[str, Any]]:
+    """The name of a case, a folder with its `model` and what was exported of it as `output`, and the parities."""
+    folder = tmp_path_factory.mktemp("case")
+    parts = load_entailment(saved(folder, **CASES[request.param]))
+    exported, parities = export_model(parts, folder / "written", onnx=WITH_ONNX)
+    assert exported.program.is_file() and exported.parameters.is_file()
+    shutil.move(str(folder / "written"), folder / "output")  # nothing else is needed
+    return request.param, folder, parities
+
+
+def test_a_model_saved_and_exported_predicts_the_same(case: tuple[str, Path, dict[str, Any]], tmp_path: Path) -> None:
+    name, folder, parities = case[0], case[1] / "model", case[2]
+    parts, parity = load_entailment(folder), parities["paddle_inference"]
     assert parity.pairs >= 48 and parity.differences["probabilities"] < 1e-5
-    assert all(path.is_file() for path in files)
-    moved = tmp_path / "moved"
-    shutil.move(str(tmp_path / "output"), moved)  # nothing else is needed
+    moved = case[1] / "output"
     pairs = read_posts(write_data(tmp_path / "data", 20))
     theirs, ours = Entailment.load(moved), Entailment.load(folder, batch_size=3)
     assert (theirs.engine, ours.engine) == ("paddle_inference", "dygraph")
@@ -157,17 +166,16 @@ def test_a_difference_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch
     assert not (tmp_path / "output").exists() and paddle.in_dynamic_mode()
 
 
-@pytest.mark.skipif(sys.version_info < (3, 10), reason="needs the modern stack, which writes ONNX files")
-@pytest.mark.parametrize("name", CASES)
-def test_every_engine_predicts_the_same_from_several_threads(name: str, tmp_path: Path) -> None:
+@pytest.mark.skipif(not WITH_ONNX, reason="needs the modern stack, which writes ONNX files")
+def test_every_engine_predicts_the_same_from_several_threads(
+    case: tuple[str, Path, dict[str, Any]], tmp_path: Path
+) -> None:
     pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install onnxruntime")
     pytest.importorskip("openvino", reason="needs openvino: pip install openvino")
-    parts = load_entailment(saved(tmp_path, **CASES[name]))
-    export_model(parts, tmp_path / "output", onnx=True)
     pairs = read_posts(write_data(tmp_path / "data", 12))
-    wanted = Entailment.load(tmp_path / "model").predict_posts(pairs)
+    wanted = Entailment.load(case[1] / "model").predict_posts(pairs)
     for engine in ("inference", "onnx", "openvino"):
-        model = Entailment.load(tmp_path / "output", LoadOptions(engine=engine, threads=1), batch_size=4)
+        model = Entailment.load(case[1] / "output", LoadOptions(engine=engine, threads=1), batch_size=4)
         with ThreadPoolExecutor(4) as pool:
             for found in pool.map(lambda _, model=model: model.predict_posts(pairs), range(8)):
                 np.testing.assert_allclose(found, wanted, atol=1e-5)

@@ -58,6 +58,7 @@ class Connection:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
+        self.transport: Any = writer.transport
 
     async def ask(self, data: bytes) -> tuple[Any, Any]:
         self.writer.write(data)
@@ -312,7 +313,7 @@ async def test_no_more_is_read_than_is_worked_on(server: Server) -> None:
 @served(body_seconds=0.2)
 async def test_a_client_that_never_reads_its_replies_is_cut_off(server: Server) -> None:
     connection = await server.connect()
-    connection.writer.transport.pause_reading()
+    connection.transport.pause_reading()
     payload = request_bytes("q", tuple("t" * 1000))
     sent = 0
     while server.protocols == [] or not server.protocols[0]._transport.is_closing():
@@ -326,7 +327,7 @@ async def test_a_client_that_never_reads_its_replies_is_cut_off(server: Server) 
 @served()
 async def test_a_client_that_never_reads_its_last_replies_is_cut_off(server: Server) -> None:
     connection = await server.connect()
-    connection.writer.transport.pause_reading()
+    connection.transport.pause_reading()
     await until(lambda: bool(server.protocols) and hasattr(server.protocols[0], "_transport"))
     transport = server.protocols[0]._transport
     while not transport.get_write_buffer_size():

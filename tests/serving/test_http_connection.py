@@ -11,12 +11,12 @@ import struct
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from paddle_ranker.serving.core.config import ServeConfig
-from paddle_ranker.serving.core.connections import Connections
+from paddle_ranker.serving.core.connections import Connections, Unread
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.http.connection import HttpConnection
 from tests.live_service import SECONDS, LiveService, until
@@ -442,3 +442,32 @@ def test_an_answer_waits_for_a_client_that_does_not_keep_up() -> None:
         server.close()
 
     asyncio.run(run())
+
+
+def test_who_takes_nothing_of_an_answer_is_cut_off() -> None:
+    class Transport:
+        aborted, size = False, 0
+
+        def abort(self) -> None:
+            self.aborted = True
+
+        def get_write_buffer_size(self) -> int:
+            return self.size
+
+    unread, transport = Unread(10.0), Transport()
+    # By the second: it grows, is taken slowly though never below what it was, is all taken, and then stays.
+    for now, transport.size in (
+        (0, 100),
+        (9, 900),
+        (12, 800),
+        (21, 700),
+        (30, 600),
+        (31, 0),
+        (60, 500),
+        (69, 500),
+        (70, 500),
+    ):
+        unread.check(cast(Any, transport), now)
+        assert not transport.aborted, now
+    unread.check(cast(Any, transport), 71)
+    assert transport.aborted

@@ -74,9 +74,10 @@ class Unread:
         """Look how many are left."""
         size = transport.get_write_buffer_size()
         if not size or not self._size or size < self._size:
-            self._size, self._since = size, now
+            self._since = now
         elif now - self._since > self._seconds:
             transport.abort()
+        self._size = size
 
 
 class Connections:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-import time
 from collections.abc import Coroutine
 from functools import partial
 from types import TracebackType
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 from starlette.routing import Router
 
@@ -115,11 +114,3 @@ class LiveService:
         self._watching.cancel()
         self._baidu.close()
         await self._grpc.stop(1.0)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until the condition holds."""
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come about"
-        time.sleep(0.005)

@@ -23,6 +23,7 @@ from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.baidu_std_server import BaiduStdProtocol
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, messages
 from tests.fake_service import FakeService, logit_of
+from tests.started import until_in_loop
 
 pytestmark = pytest.mark.unit
 SECONDS = 20  # for what takes milliseconds, on a machine that has much else to do
@@ -125,15 +126,6 @@ def served(limits: Optional[Limits] = None, **options: Any) -> Callable[[Check],
     return lambda check: lambda: serve(check, limits, **options)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop run until the condition holds."""
-    for _ in range(SECONDS * 1000):
-        if condition():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("the condition did not come about")
-
-
 def test_a_frame_is_its_head_then_its_parts() -> None:
     written = frame(b"payload", attachment=b"attached")
     magic, body_size, meta_size = struct.unpack(">4sII", written[:12])
@@ -172,7 +164,7 @@ async def test_replies_come_in_any_order_under_their_ids(server: Server) -> None
     connection = await server.connect()
     server.service.gate = asyncio.Event()
     connection.writer.write(frame(request_bytes("a", ("b",)), correlation_id=1))
-    await until(lambda: server.service.waiting == 1)
+    await until_in_loop(lambda: server.service.waiting == 1)
     # Refused at once: it does not wait for the one before it.
     meta, _ = await connection.ask(frame(b"", correlation_id=2))
     assert (meta.correlation_id, meta.response.error_code) == (2, 1003)
@@ -282,15 +274,15 @@ def test_a_client_that_goes_away_frees_its_work(in_flight: int) -> None:
         server.service.gate = asyncio.Event()
         connection = await server.connect()
         connection.writer.write(frame() + frame())
-        await until(lambda: server.service.waiting == 2)
+        await until_in_loop(lambda: server.service.waiting == 2)
         connection.writer.close()
 
         def is_noticed() -> bool:
             server.protocols[0].check(0.0)
             return server.service.cancelled == 2
 
-        await until(is_noticed)
-        await until(lambda: server.protocols[0].in_flight == 0)
+        await until_in_loop(is_noticed)
+        await until_in_loop(lambda: server.protocols[0].in_flight == 0)
 
     closed: list[Any] = []
     serve(check, on_close=closed.append, in_flight=in_flight)
@@ -303,7 +295,7 @@ async def test_no_more_is_read_than_is_worked_on(server: Server) -> None:
     connection = await server.connect()
     for number in range(10):
         connection.writer.write(frame(correlation_id=number))
-    await until(lambda: server.service.waiting == 3)
+    await until_in_loop(lambda: server.service.waiting == 3)
     await asyncio.sleep(0.05)
     assert server.service.waiting == server.protocols[0].in_flight == 3
     server.service.gate.set()
@@ -328,7 +320,7 @@ async def test_a_client_that_never_reads_its_replies_is_cut_off(server: Server) 
 async def test_a_client_that_never_reads_its_last_replies_is_cut_off(server: Server) -> None:
     connection = await server.connect()
     connection.transport.pause_reading()
-    await until(lambda: bool(server.protocols) and hasattr(server.protocols[0], "_transport"))
+    await until_in_loop(lambda: bool(server.protocols) and hasattr(server.protocols[0], "_transport"))
     transport = server.protocols[0]._transport
     while not transport.get_write_buffer_size():
         transport.write(bytes(10_000))  # too little to be told that the client does not keep up
@@ -380,7 +372,7 @@ async def test_shutdown_answers_what_is_in_flight_and_closes(server: Server) -> 
     server.service.gate = asyncio.Event()
     idle, busy = await server.connect(), await server.connect()
     busy.writer.write(frame())
-    await until(lambda: server.service.waiting == 1 and len(server.protocols) == 2)
+    await until_in_loop(lambda: server.service.waiting == 1 and len(server.protocols) == 2)
     for protocol in server.protocols:
         protocol.shutdown()
     assert await idle.ended() == b""
@@ -459,7 +451,7 @@ def test_frames_above_the_budget_are_refused_and_the_others_answered() -> None:
         held = [await server.connect() for _ in range(3)]  # three quarters of the budget
         for connection in held:
             connection.writer.write(begin)
-        await until(lambda: budget.held > 2_900_000)
+        await until_in_loop(lambda: budget.held > 2_900_000)
         one_more = await server.connect()
         one_more.writer.write(begin)
         meta, _ = await one_more.reply()
@@ -470,6 +462,6 @@ def test_frames_above_the_budget_are_refused_and_the_others_answered() -> None:
         assert meta.correlation_id == 9 and response is not None
         for connection in held:
             connection.writer.close()
-        await until(lambda: budget.held == 0)
+        await until_in_loop(lambda: budget.held == 0)
 
     serve(check, budget=budget)

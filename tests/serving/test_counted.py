@@ -21,7 +21,8 @@ from paddle_ranker.serving.core.scores import CountedRequest
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, messages
 from tests.fake_service import FakeService
-from tests.live_service import SECONDS, LiveService, until
+from tests.live_service import SECONDS, LiveService
+from tests.started import until
 
 KEY = "right"
 

@@ -26,7 +26,8 @@ from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERV
 from paddle_ranker.serving.process.relay import PREFACE, Relay
 from tests.conftest import REPOSITORY
 from tests.fake_service import FakeService, logit_of
-from tests.live_service import SECONDS, LiveService, until
+from tests.live_service import SECONDS, LiveService
+from tests.started import until
 
 pytestmark = pytest.mark.server
 Code = grpc.StatusCode

@@ -19,7 +19,8 @@ from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.connections import Connections, Unread
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.http.connection import HttpConnection
-from tests.live_service import SECONDS, LiveService, until
+from tests.live_service import SECONDS, LiveService
+from tests.started import until
 
 pytestmark = pytest.mark.server
 PATH = b"/GeneralModelService/inference"

@@ -22,7 +22,8 @@ from paddle_ranker.serving.core.faults import OVERLOADED, Fault
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.paddle.messages import messages
 from tests.fake_service import logit_of, logits_of_tokens
-from tests.live_service import SECONDS, LiveService, until
+from tests.live_service import SECONDS, LiveService
+from tests.started import until
 
 pytestmark = pytest.mark.server
 # The contract's line; only the port is another.

@@ -14,6 +14,7 @@ import pytest
 from paddle_ranker.serving.core.budget import ByteBudget
 from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.process.relay import PREFACE, Relay
+from tests.started import until_in_loop
 
 pytestmark = pytest.mark.unit
 SECONDS = 60
@@ -22,13 +23,6 @@ HEADERS, DATA, END_STREAM, GOAWAY = 1, 0, 1, 7
 
 def frame(kind: int, stream: int, size: int, flags: int = 0) -> bytes:
     return size.to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + bytes(size)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.01)
 
 
 def relayed(folder: Path, budget: ByteBudget, test: Callable[..., Awaitable[None]]) -> None:
@@ -66,17 +60,17 @@ def test_what_is_not_answered_yet_is_of_the_budget(tmp_path: Path) -> None:
         reader, writer = await connect()
         sent = begin + frame(DATA, 1, 16_000) * 10
         writer.write(sent)
-        await until(lambda: len(received) == len(sent))
+        await until_in_loop(lambda: len(received) == len(sent))
         assert budget.held == len(sent) - len(PREFACE)
         writer.write(frame(DATA, 1, 0, END_STREAM))
         assert await reader.readexactly(29) == frame(HEADERS, 1, 20, END_STREAM)
-        await until(lambda: budget.held == 0)
+        await until_in_loop(lambda: budget.held == 0)
 
         greedy, end = await connect()
         end.write(begin + frame(DATA, 1, 16_000) * 20)  # above three quarters
         answer = await greedy.read()
         assert answer[3] == GOAWAY and b"have the 400,000 bytes" in answer
-        await until(lambda: budget.held == 0)
+        await until_in_loop(lambda: budget.held == 0)
         for other in (writer, end):
             other.close()
 
@@ -87,10 +81,10 @@ def test_a_request_that_does_not_come_whole_is_not_waited_for(tmp_path: Path) ->
     async def check(connect: Any, received: bytearray, relays: list[Relay]) -> None:
         reader, writer = await connect()
         writer.write(PREFACE + frame(HEADERS, 1, 50, 4))
-        await until(lambda: len(received) > len(PREFACE))
+        await until_in_loop(lambda: len(received) > len(PREFACE))
         relays[0].check(time.monotonic() + 9)
         writer.write(frame(DATA, 1, 10))  # still not whole
-        await until(lambda: received.endswith(frame(DATA, 1, 10)))
+        await until_in_loop(lambda: received.endswith(frame(DATA, 1, 10)))
         relays[0].check(time.monotonic() + 11)
         answer = await reader.read()
         assert answer[3] == GOAWAY and b"did not arrive within 10 seconds" in answer
@@ -112,7 +106,7 @@ def test_a_client_that_is_sent_away_and_reads_nothing_holds_nothing(tmp_path: Pa
     async def check(connect: Any, received: bytearray, relays: list[Relay]) -> None:
         _, writer = await connect()
         writer.write(PREFACE + frame(HEADERS, 1, 50, 4) + frame(DATA, 1, 16_000) * 10)
-        await until(lambda: budget.held > 160_000)
+        await until_in_loop(lambda: budget.held > 160_000)
         relays[0].returned(frame(DATA, 1, 16_000_000) * 2)  # more than the system takes for who does not read
         relays[0].check(time.monotonic() + 11)
         assert relays[0].transport.is_closing() and budget.held == 0

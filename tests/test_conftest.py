@@ -12,26 +12,19 @@ from tests.conftest import REPOSITORY
 
 TESTS = """
 import pytest
-
 @pytest.mark.unit
-def test_a():
-    pass
-
-def test_b():
-    pass
-
+def test_a(): pass
+def test_b(): pass
 @pytest.mark.parametrize("x", [1, 2])
-def test_c(x):
-    pass
+def test_c(x): pass
 """
 
 
 @pytest.mark.server
-@pytest.mark.parametrize("chosen", [[], ["-m", "unit"]])
-def test_a_test_without_a_marker_fails_the_collection(tmp_path: Path, chosen: list[str]) -> None:
+def test_a_test_without_a_marker_fails_the_collection_before_a_choice_of_markers(tmp_path: Path) -> None:
     (tmp_path / "test_some.py").write_text(TESTS, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-c", str(REPOSITORY / "pyproject.toml")]
-    done = subprocess.run([*command, *chosen, str(tmp_path)], cwd=REPOSITORY, capture_output=True, text=True)
+    done = subprocess.run([*command, "-m", "unit", str(tmp_path)], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout + done.stderr
     message = next(line for line in done.stderr.splitlines() if line.startswith("ERROR: "))
     said, _, tests = message.rpartition(": ")

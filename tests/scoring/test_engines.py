@@ -19,23 +19,19 @@ from hypothesis import strategies as st
 
 from paddle_ranker import Ranker
 from paddle_ranker.errors import CheckpointError, DataError, DependencyError, RankerError, UsageError
-from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.exported import ExportedFolder
-from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.signature import RANKER
 from paddle_ranker.scoring.engines import registry
 from paddle_ranker.scoring.engines.base import Pool
-from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.engines.inputs import InputLimits
 from paddle_ranker.scoring.engines.opening import open_engine, time_engines
 from paddle_ranker.scoring.engines.precisions import has_bf16, require_precision
 from paddle_ranker.scoring.engines.registry import exported_engines
-from paddle_ranker.scoring.scorer import Scorer
 from tests.conftest import run_python
 from tests.engine_calls import logits_of
 from tests.export_cases import Exports
-from tests.tiny import CONFIG, PAIRS, write_ranker
+from tests.tiny import CONFIG, PAIRS
 
 parity, unit = pytest.mark.parity, pytest.mark.unit
 ASKED = [*PAIRS, ("深度", "")]  # with an empty title
@@ -48,12 +44,10 @@ OLD = "vendor_id\t: AuthenticAMD\nflags\t\t: avx2 fma"
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A trained ranker and its export."""
-    folder = tmp_path_factory.mktemp("engines")
-    write_ranker(folder / "ranker")
-    export_model(load_ranker(folder / "ranker"), folder / "exported", onnx=IS_MODERN)
-    return folder / "ranker", folder / "exported"
+def folders(exports: Exports) -> tuple[Path, Path]:
+    """A trained ranker, with match levels and lexical features and calibrated, and its export."""
+    exported = exports["everything"].exported.folder
+    return exported.parent / "ranker", exported
 
 
 @pytest.fixture(scope="module")
@@ -150,16 +144,6 @@ def test_bf16_is_close_and_is_not_fp32(folders: tuple[Path, Path], trained: Rank
     assert ranker.scorer.engine.precision == "bf16"
     differences = np.abs(ranker.score(QUERIES, TITLES) - trained.score(QUERIES, TITLES))
     assert 1e-5 < differences.max() < 0.05
-
-
-@parity
-def test_a_calibrated_ranker_with_lexical_features_scores_alike_through_every_engine(exports: Exports) -> None:
-    parts, exported, _ = exports["everything"]
-    scorer = Scorer(DygraphEngine(parts.network), parts.pair_encoder, calibration=parts.info.calibration)
-    reference = scorer.score(QUERIES, TITLES)
-    for engine in RUNNABLE:
-        scores = loaded(exported.folder, engine).score(QUERIES, TITLES)
-        np.testing.assert_allclose(scores, reference, atol=1e-5, err_msg=engine)
 
 
 @parity

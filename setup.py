@@ -9,13 +9,14 @@ same imports say so.
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 from setuptools.command.editable_wheel import editable_wheel
 
-RECIPES = ("ernie_matching", "cross_encoder", "pretraining", "multimodal_entailment")
+RECIPES = runpy.run_path(str(Path("paddle_ranker", "recipes", "__init__.py")))["RECIPES"]
 CHECKOUT_ONLY = ("benchmarks",)
 IMPORT = re.compile(rf"\bfrom ({'|'.join(RECIPES)})((?:\.\w+)*) import\b")
 

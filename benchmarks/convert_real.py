@@ -126,7 +126,7 @@ def make_ranker(encoder: Path, target: Path) -> None:
     runtime.set_seed(1)
     parts = start_ranker(encoder, Fresh("cross_encoder", match_embeddings=False))
     with new_folder(target) as temporary:
-        save_ranker(temporary, parts.network, parts.pair_encoder, parts.info)
+        save_ranker(temporary, parts.network, parts.row_encoder, parts.info)
 
 
 def our_outputs(encoder: Path, ranker: Path, pairs: Sequence[tuple[str, str]]) -> tuple[Inputs, np.ndarray, np.ndarray]:
@@ -137,7 +137,7 @@ def our_outputs(encoder: Path, ranker: Path, pairs: Sequence[tuple[str, str]]) -
     from paddle_ranker.model.kinds import load_ranker
 
     parts = start_ranker(encoder, Fresh("cross_encoder", match_embeddings=False))
-    encoded = parts.pair_encoder.encode([query for query, _ in pairs], [title for _, title in pairs])
+    encoded = parts.row_encoder.encode([query for query, _ in pairs], [title for _, title in pairs])
     input_ids, token_type_ids = encoded.pad(range(len(pairs))).values()
     mask = (np.arange(input_ids.shape[1]) < encoded.lengths[:, None]).astype(np.int64)
     parts.network.eval()

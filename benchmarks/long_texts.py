@@ -258,15 +258,16 @@ class Trained:
     @cached_property
     def _cut(self) -> Floats:
         ranker, harness = self._ranker, self.harness
-        logits = ranker.scorer.logits(ranker.pair_encoder.encode(harness.queries, harness.texts))
-        print(f"seed {self.seed}: {ranker.pair_encoder.truncated:,} of {len(logits):,} pairs are too long", flush=True)
+        logits = ranker.scorer.logits(ranker.row_encoder.encode(harness.queries, harness.texts))
+        print(f"seed {self.seed}: {ranker.row_encoder.truncated:,} of {len(logits):,} pairs are too long", flush=True)
         return logits
 
     @cached_property
     def _windows(self) -> tuple[SplitPairs, Floats]:
         ranker, harness = self._ranker, self.harness
         windows = Windows(harness.options.max_seq_length, overlap=harness.options.window_overlap)
-        split = windows.split(ranker.pair_encoder.encode(harness.queries, harness.texts, truncate=False))
+        (encoder,) = ranker.row_encoder.members
+        split = windows.split(encoder.encode(harness.queries, harness.texts, truncate=False))
         print(f"seed {self.seed}: {len(split.pairs):,} windows", flush=True)
         return split, ranker.scorer.logits(split.pairs)
 

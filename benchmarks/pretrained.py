@@ -176,10 +176,9 @@ class Systems:
 
     def _linear(self, split: Split, seed: int) -> Run:
         """The linear model on the 18 features that are computed from ids, as `blend` fits it."""
-        from paddle_ranker.encoding.pair_encoder import PairEncoder
+        from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
         from paddle_ranker.lexical.head import LexicalHead
         from paddle_ranker.metrics.logistic import fit_logistic
-        from paddle_ranker.model.folder import never_match_ids
 
         with tempfile.TemporaryDirectory(dir=self.work) as temporary:
             folder = Path(temporary)

@@ -88,7 +88,7 @@ def prepare(options: PretrainingBenchmarkOptions, folder: Path) -> str:
     from paddle_ranker.commands.convert import ConvertOptions, convert
     from paddle_ranker.encoding.batching import BatchPlan, scoring_batches, training_batches
     from pretraining.examples import MaskedExamples
-    from pretraining.mlm_start import make_masking, open_data, start_mlm
+    from pretraining.mlm_start import make_masking, open_data, save_mlm, start_mlm
     from pretraining.train_tokenizer import TrainTokenizerOptions, train_tokenizer
 
     path = _text(options.file)
@@ -100,10 +100,10 @@ def prepare(options: PretrainingBenchmarkOptions, folder: Path) -> str:
     (folder / "options.json").write_text(json.dumps(dataclasses.asdict(training)), encoding="utf-8")
     start = start_mlm(dataclasses.replace(training, init_from=None))
     (folder / "first").mkdir()
-    start.save(folder / "first", {}, {})
+    save_mlm(folder / "first", start.model, start.run.describe({}, {}))
     convert(ConvertOptions(source=str(folder / "first"), target=str(folder / "hf"), to="hf"))
 
-    data, masking = open_data(training, start.tokenizer), make_masking(training, start.tokenizer)
+    data, masking = open_data(training, start.model.tokenizer), make_masking(training, start.model.tokenizer)
     examples = MaskedExamples(data.train, masking)
     total, step, tokens = options.rounds * options.steps, 0, 0
     plan = BatchPlan(options.batch_size, 1, 0, options.seed)

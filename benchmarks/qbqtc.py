@@ -187,9 +187,9 @@ def make_network(
     options: QbqtcOptions, row: Row, pair_encoder: PairEncoder, examples: PairwiseExamples
 ) -> RankerNetwork:
     """Return a ranker of random parameters; its lexical features, where it has them, have learned from the examples."""
+    from paddle_ranker.encoding.pair_encoder import never_match_ids
     from paddle_ranker.lexical.head import LexicalHead
     from paddle_ranker.model.config import EncoderConfig
-    from paddle_ranker.model.folder import never_match_ids
     from paddle_ranker.model.network import RankerNetwork
 
     config = EncoderConfig.small(

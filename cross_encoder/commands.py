@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from paddle_ranker.commands.registry import BY_KIND, COMMANDS, Command
-
-KIND = "cross_encoder"
+from paddle_ranker.commands.registry import COMMANDS, OF_KIND, Command
 
 COMMANDS.add(
     "train-ce", Command(f"{__package__}.train_ce", "train the cross-encoder on labelled pairs", "TrainCeOptions")
 )
-BY_KIND["evaluate"].add(KIND, f"{__package__}.evaluate")
-BY_KIND["predict"].add(KIND, f"{__package__}.predict")
+OF_KIND.add("evaluate cross_encoder", f"{__package__}.evaluate")
+OF_KIND.add("predict cross_encoder", f"{__package__}.predict")

@@ -65,14 +65,14 @@ def train(options: TrainCeOptions, on_evaluation: Optional[OnEvaluation] = None)
     from paddle_ranker.training.ranker import open_evaluation, start_training, train_ranker
 
     start = start_training(options, "cross_encoder")
-    parts = start.parts
+    model = start.model
 
     # The small file first: what is wrong with it shows before the large one is read.
     evaluation = open_evaluation(start, options.test_file, options)
     source = RecordFile(options.train_set, LabeledPair, options)
     data = encode_labels(
         source,
-        parts.pair_encoder,
+        model.row_encoder,
         Path(options.save_dir),
         options.data_memory_mb << 20,
         with_queries=options.groups,
@@ -84,7 +84,7 @@ def train(options: TrainCeOptions, on_evaluation: Optional[OnEvaluation] = None)
         for line in uncompared:
             print(f"{options.train_set}: {line}")
 
-    parts.network.head.bias.stop_gradient = options.expression.shift_invariant
+    model.network.head.bias.stop_gradient = options.expression.shift_invariant
     loss = RankingLoss(options.expression, options.margin, data.highest_label)
     examples = LabeledExamples(data, loss)
     facts = {"group_by_query": options.groups, "margin": loss.margin, "examples": len(examples)}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from paddle_ranker.commands.registry import BY_KIND, COMMANDS, Command
-
-KIND = "pairwise"
+from paddle_ranker.commands.registry import COMMANDS, OF_KIND, Command
 
 COMMANDS.add(
     "train-pairwise",
@@ -14,5 +12,5 @@ COMMANDS.add(
     "predict-fast",
     Command(f"{__package__}.predict_pairwise_fast", "what predict does, by the fast tokenizer: the same one"),
 )
-BY_KIND["evaluate"].add(KIND, f"{__package__}.evaluate")
-BY_KIND["predict"].add(KIND, f"{__package__}.predict_pairwise")
+OF_KIND.add("evaluate pairwise", f"{__package__}.evaluate")
+OF_KIND.add("predict pairwise", f"{__package__}.predict_pairwise")

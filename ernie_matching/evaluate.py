@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import Optional, cast
 
 from paddle_ranker import runtime
 from paddle_ranker.evaluation.options import EvaluateOptions
@@ -30,8 +30,9 @@ def evaluate(options: EvaluatePairwiseOptions) -> None:
 
     parts, pairs, logits = score_measured_pairs(options, "pairwise")
     queries, _ = pairs.texts("the margin loss")
-    loss = parts.info.training.get("loss", "margin_probability")  # that of the published checkpoints
-    trained_with = parts.info.training.get("margin")
+    training = parts.info.training
+    loss = str(training.get("loss", "margin_probability"))  # that of the published checkpoints
+    trained_with = cast(Optional[float], training.get("margin"))
     margin, on_probabilities = margin_of(loss, trained_with if options.margin is None else options.margin)
     labels = pairs.labels[pairs.candidates]
     # Of the logits that the margin was trained on, not of calibrated ones.

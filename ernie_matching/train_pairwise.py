@@ -45,17 +45,17 @@ def train(options: TrainPairwiseOptions, on_evaluation: Optional[OnEvaluation] =
     from paddle_ranker.training.ranker import open_evaluation, start_training, train_ranker
 
     start = start_training(options, "pairwise")
-    parts = start.parts
+    model = start.model
 
     # The small file first: what is wrong with it shows before the large one is read.
     evaluation = open_evaluation(start, options.test_file, options)
     source = RecordFile(options.train_file, Triple, options)
     memory, expression = options.data_memory_mb << 20, options.expression
-    triples = encode_triples(source, parts.pair_encoder, Path(options.save_dir), memory, loss=expression)
+    triples = encode_triples(source, model.row_encoder, Path(options.save_dir), memory, loss=expression)
     if start.run.processes.is_first:
         print(f"{options.train_file}: {source.report()} triples; {options.test_file}: {evaluation.report} pairs")
 
-    parts.network.head.bias.stop_gradient = expression.shift_invariant
+    model.network.head.bias.stop_gradient = expression.shift_invariant
     loss = RankingLoss(expression, options.margin)
     examples = PairwiseExamples(triples, loss)
     facts = {"margin": loss.margin, "examples": len(examples)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from multimodal_entailment.info import KIND
-from paddle_ranker.commands.registry import BY_KIND, COMMANDS, Command
+from paddle_ranker.commands.registry import COMMANDS, OF_KIND, Command
 
 COMMANDS.add(
     "train-entailment",
@@ -14,5 +14,6 @@ COMMANDS.add(
     "convert-image-weights",
     Command(f"{__package__}.convert_image_weights", "bring an image network's parameters from PyTorch"),
 )
-for _command, _module in {"evaluate": "evaluate", "predict": "predict", "export": "export_model"}.items():
-    BY_KIND[_command].add(KIND, f"{__package__}.{_module}")
+OF_KIND.add(f"evaluate {KIND}", f"{__package__}.evaluate")
+OF_KIND.add(f"predict {KIND}", f"{__package__}.predict")
+OF_KIND.add(f"export {KIND}", f"{__package__}.export_model")

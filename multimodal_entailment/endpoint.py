@@ -15,9 +15,9 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import Response
 
-from multimodal_entailment.served import EntailmentService, Post
+from multimodal_entailment.served import EntailmentSlot, Post
 from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
-from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, UNAVAILABLE, UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import check_json, json_bounds
 from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refusal
 from paddle_ranker.serving.http.openapi import NUMBER, operation, results_schema, schemas_of
@@ -54,7 +54,7 @@ class EntailmentRoute:
         keep_texts: leave the texts where the log finds them.
     """
 
-    def __init__(self, service: EntailmentService, *, keep_texts: bool = False):
+    def __init__(self, service: EntailmentSlot, *, keep_texts: bool = False):
         self._service, self._keep_texts = service, keep_texts
 
     async def answer(self, request: Request) -> Response:
@@ -177,24 +177,6 @@ async def _post_of(form: FormData) -> Post:
             expected = "a text" if name in texts else "a file" if name in images else "no field of this name"
             raise Fault(UNPROCESSABLE, f"expected {expected}", field=name[:80])
     return Post((texts["text_1"], texts["text_2"]), (images["image_1"], images["image_2"]), "")
-
-
-def info(service: EntailmentService) -> dict[str, Any]:
-    """Return what `/info` shows of the model."""
-    served = service.model
-    if served is None:
-        raise Fault(UNAVAILABLE, "the model of pairs of posts is not loaded yet", retry_after=1.0)
-    found = served.model.info
-    return {
-        "model_id": served.name,
-        "labels": list(service.labels),
-        "max_input_length": found.max_seq_length,
-        "vision": found.vision,
-        "image_size": found.image_size,
-        "loaded_at": served.loaded_at,
-        "engine": served.model.engine,
-        "batch_pairs": served.model.max_rows,
-    }
 
 
 def describe() -> tuple[dict[str, Any], dict[str, Any]]:

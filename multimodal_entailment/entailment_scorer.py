@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Optional, Union
+from typing import Callable, Optional, Union, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import softmax
 
 from multimodal_entailment import kind  # noqa: F401  # registers the kind of model
@@ -21,19 +22,17 @@ from multimodal_entailment.data import PostPair, images_of
 from multimodal_entailment.decoded import DecodedImages, Image
 from multimodal_entailment.images import ImageLimits
 from multimodal_entailment.info import LABELS, EntailmentInfo
-from multimodal_entailment.posts import Posts
+from multimodal_entailment.posts import PostEncoder, Posts
 from paddle_ranker import runtime
 from paddle_ranker.encoding.batching import scoring_batches
-from paddle_ranker.encoding.columns import Columns
+from paddle_ranker.encoding.columns import Arrays, Columns
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.scoring.loading import LoadedModel, load_model
+from paddle_ranker.scoring.loading import ScoringModel, open_model
 from paddle_ranker.scoring.scorer import BatchRunner
 
-if TYPE_CHECKING:
-    from paddle_ranker.encoding.pair_encoder import PairEncoder
-
 _DEFAULTS = LoadOptions()
+ScoringPosts = ScoringModel[EntailmentInfo, PostEncoder]
 
 
 @dataclass(frozen=True)
@@ -69,13 +68,13 @@ class Entailment:
 
     labels = LABELS
 
-    def __init__(self, loaded: LoadedModel, *, batch_size: int = 32, workers: int, limits: ImageLimits):
-        self.info: EntailmentInfo = loaded.info
+    def __init__(self, model: ScoringPosts, *, batch_size: int = 32, workers: int, limits: ImageLimits):
+        self.info = model.info
         # Under this name answers have shown it since before there were others.
-        self.engine = {"inference": "paddle_inference"}.get(loaded.engine.name, loaded.engine.name)
-        self.precision = loaded.engine.precision
-        self._pair_encoder: Optional[PairEncoder] = loaded.pair_encoder
-        self._runner = BatchRunner(loaded.engine, "logits", self.info.max_seq_length or 1, batch_size)
+        self.engine = {"inference": "paddle_inference"}.get(model.engine.name, model.engine.name)
+        self.precision = model.engine.precision
+        self._texts = model.row_encoder.texts
+        self._runner = BatchRunner(model.engine, self.info.max_seq_length or 1, batch_size)
         self._limits = limits
         self.max_rows, self.max_tokens = batch_size, self._runner.max_tokens  # images take memory, whatever the texts
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
@@ -98,13 +97,13 @@ class Entailment:
             workers: threads that decode images; 0: one a core.
             limits: of images that are decoded.
 
-        Raises `CheckpointError` for a folder that is neither, or is damaged, and what `load_model` raises.
+        Raises `CheckpointError` for a folder that is neither, or is damaged, and what `open_model` raises.
         """
         EntailmentInfo.read(Path(folder))  # another kind of model ends here
         runtime.prepare()
-        loaded = load_model(folder, options)
+        model = cast(ScoringPosts, open_model(folder, options))
         return cls(
-            loaded, batch_size=batch_size, workers=workers or runtime.usable_cores(), limits=limits or ImageLimits()
+            model, batch_size=batch_size, workers=workers or runtime.usable_cores(), limits=limits or ImageLimits()
         )
 
     def predict(
@@ -140,7 +139,7 @@ class Entailment:
     def _posts(
         self, given: GivenPosts, skip_bad: bool = False, before_each: Optional[Callable[[], None]] = None
     ) -> Posts:
-        encoder, images = self._pair_encoder, None
+        encoder, images = self._texts, None
         if self.info.image_size is not None:
             both = [*given.images[0], *given.images[1]]
             images = DecodedImages(
@@ -150,26 +149,21 @@ class Entailment:
         texts = None if encoder is None else encoder.encode(*given.texts)
         return Posts(len(given), texts, images)
 
-    def encode(self, texts_1: Sequence[str], texts_2: Sequence[str]) -> Posts:
-        """Encode pairs of posts without images."""
-        nothing = [None] * len(texts_1)
-        return self.encode_posts(GivenPosts((texts_1, texts_2), (nothing, nothing)))
-
     def encode_posts(self, given: GivenPosts, before_each: Optional[Callable[[], None]] = None) -> Posts:
-        """Encode texts and decode images, as `logits_of` takes them; errors as of `predict`.
+        """Encode texts and decode images, as `compute` takes them; errors as of `predict`.
 
         `before_each` is called before each image; where it raises, that ends the work.
         """
         return self._posts(given, before_each=before_each).held()
 
-    def logits_of(self, posts: Columns, rows: np.ndarray) -> np.ndarray:
-        """Return the logits of the pairs `rows` `[m]` of what was encoded, `[m, 3]`, computed as one batch."""
-        return self._runner.logits_of(posts, rows)
+    def compute(self, posts: Columns, rows: NDArray[np.int64]) -> Arrays:
+        """Return the `logits`, `[m, 3]`, of the pairs `rows` `[m]` of what was encoded, computed as one batch."""
+        return self._runner.compute(posts, rows)
 
     def probabilities(self, posts: Posts) -> np.ndarray:
         """Return the same of pairs that are encoded already, `[n, 3]` float64."""
         logits = np.zeros((len(posts), len(LABELS)))
         for rows in scoring_batches(posts.lengths, self.max_tokens, self.max_rows):
-            logits[rows] = self.logits_of(posts, rows)
+            logits[rows] = self.compute(posts, rows)["logits"]
         probabilities: np.ndarray = softmax(logits, axis=1)
         return probabilities

@@ -12,40 +12,39 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
-from multimodal_entailment.info import EntailmentInfo
+from multimodal_entailment.info import EntailmentInfo, signature_of
 from multimodal_entailment.model import EntailmentNetwork, TextEncoder
-from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
+from multimodal_entailment.posts import PostEncoder
+from paddle_ranker.encoding.pair_encoder import never_match_ids
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import make_pair_encoder, read_config, write_config
+from paddle_ranker.model.opened import TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, count, load_arrays, save_arrays, set_parameters
 
 
 @dataclass(frozen=True)
-class EntailmentParts:
-    """A model in memory; `pair_encoder` is None where it does not look at texts."""
+class EntailmentModel(TrainedModel[EntailmentInfo, PostEncoder]):
+    """A model in memory."""
 
     network: EntailmentNetwork
-    pair_encoder: Optional[PairEncoder]
-    info: EntailmentInfo
 
 
-def save_entailment(folder: Path, parts: EntailmentParts) -> None:
-    """Write a model into an existing folder; wrap it in `atomic.new_folder`."""
-    save_arrays(parts.network.state_dict(), folder / PARAMETERS_FILE)
-    write_descriptions(folder, parts)
-    parts.info.write(folder)
+def save_entailment(folder: Path, model: EntailmentModel, info: EntailmentInfo) -> None:
+    """Write a model, which `info` describes, into an existing folder; wrap it in `atomic.new_folder`."""
+    save_arrays(model.network.state_dict(), folder / PARAMETERS_FILE)
+    write_descriptions(folder, model.network, model.row_encoder)
+    info.write(folder)
 
 
-def write_descriptions(folder: Path, parts: EntailmentParts) -> None:
+def write_descriptions(folder: Path, network: EntailmentNetwork, encoder: PostEncoder) -> None:
     """Write the text encoder's shape and tokenizer into an existing folder, where the model has one."""
-    if parts.network.text is not None and parts.pair_encoder is not None:
-        write_config(folder, parts.network.text.config)
-        parts.pair_encoder.save(folder)
+    if network.text is not None:
+        write_config(folder, network.text.config)
+    encoder.save(folder)
 
 
-def load_entailment(folder: Path, *, tokenizer: str = "auto") -> EntailmentParts:
+def load_entailment(folder: Path, *, tokenizer: str = "auto") -> EntailmentModel:
     """Load a model; raises `CheckpointError` where anything that predictions depend on is missing or does not fit."""
     folder = Path(folder)
     info = EntailmentInfo.read(folder)
@@ -54,13 +53,13 @@ def load_entailment(folder: Path, *, tokenizer: str = "auto") -> EntailmentParts
         raise CheckpointError(f"{folder}: there is no {PARAMETERS_FILE} in it; {remedy}")
     path = folder / PARAMETERS_FILE
     arrays = load_arrays(path)
-    text = pair_encoder = vision = None
-    if info.max_seq_length is not None:
-        pair_encoder = load_pair_encoder(folder, info, tokenizer)
+    text = vision = None
+    encoder = post_encoder(folder, info, tokenizer)
+    if encoder.texts is not None:
         config = read_config(folder)
         assert config is not None
         config.require_fits(*count(arrays))
-        text = TextEncoder(config, never_match_ids(pair_encoder) if info.shape.match_embeddings else None)
+        text = TextEncoder(config, never_match_ids(encoder.texts) if info.shape.match_embeddings else None)
     if info.vision is not None:
         from multimodal_entailment.vision import make_vision_encoder
 
@@ -71,16 +70,17 @@ def load_entailment(folder: Path, *, tokenizer: str = "auto") -> EntailmentParts
     except CheckpointError as error:
         wrong = "a parameter is missing, left over or of another shape"
         raise CheckpointError(f"{path}: {wrong} ({error}): copy the folder again") from error
-    return EntailmentParts(network, pair_encoder, info)
+    return EntailmentModel(info, encoder, signature_of(info), network)
 
 
-def load_pair_encoder(folder: Path, info: EntailmentInfo, tokenizer: str = "auto") -> PairEncoder:
-    """Return the pair encoder of a model that looks at texts."""
+def post_encoder(folder: Path, info: EntailmentInfo, tokenizer: str = "auto") -> PostEncoder:
+    """Return what encodes pairs of posts; raises `CheckpointError` where the tokenizer's files do not fit."""
+    if info.max_seq_length is None:
+        return PostEncoder(None, info.image_size)
     config = read_config(folder)
     if config is None:
         raise CheckpointError(f"{folder}: has no config.json; copy the folder again")
-    assert info.max_seq_length is not None
     try:
-        return make_pair_encoder(folder, config, info.max_seq_length, tokenizer)
+        return PostEncoder(make_pair_encoder(folder, config, info.max_seq_length, tokenizer), info.image_size)
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from error

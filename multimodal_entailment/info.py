@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Optional
 
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.opened import ExportFacts
 from paddle_ranker.model.recognised import recognise
+from paddle_ranker.model.signature import TOKENS, ArraySpec, Signature
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import read_json
 
@@ -53,7 +55,7 @@ class EntailmentInfo:
     training: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
-    export: Optional[dict[str, Any]] = None
+    export: Optional[ExportFacts] = None
     format_version: int = FORMAT_VERSION
 
     @property
@@ -100,11 +102,26 @@ class EntailmentInfo:
 
     def write(self, folder: Path) -> None:
         """Write `entailment.json` and the card made from it into an existing folder."""
-        values = dataclasses.asdict(self)
+        values = dataclasses.asdict(dataclasses.replace(self, format_version=FORMAT_VERSION))
         with new_file(folder / INFO_FILE) as stream:
             stream.write(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
         with new_file(folder / "README.md") as stream:
             stream.write(_card(self))
+
+
+def signature_of(info: EntailmentInfo) -> Signature:
+    """Return the inputs that a model looks at, and its outputs."""
+    pixels = (None, 3, info.image_size, info.image_size)
+    images = (
+        ArraySpec("image_1", "uint8", pixels),
+        ArraySpec("image_2", "uint8", pixels),
+        ArraySpec("present", "float32", (None, 2)),
+    )
+    outputs = (
+        ArraySpec("probabilities", "float32", (None, len(LABELS)), tolerance=1e-5),
+        ArraySpec("logits", "float32", (None, len(LABELS))),
+    )
+    return Signature((TOKENS if info.max_seq_length else ()) + (images if info.vision else ()), outputs, ("logits",))
 
 
 def _card(info: EntailmentInfo) -> str:

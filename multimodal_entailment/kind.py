@@ -13,27 +13,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from multimodal_entailment.info import INFO_FILE, KIND, LABELS, EntailmentInfo
+from multimodal_entailment.info import INFO_FILE, KIND, EntailmentInfo, signature_of
+from multimodal_entailment.posts import PostEncoder
 from paddle_ranker.encoding.columns import Arrays
-from paddle_ranker.encoding.samples import PAIRS, sample_batches
+from paddle_ranker.encoding.samples import PAIRS, sample_batches, timing_batches
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.kinds import KINDS, ModelKind
+from paddle_ranker.model.kinds import ModelKind, add_kind
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.recognised import FOLDERS, FolderKind
-from paddle_ranker.model.signature import TOKENS, ArraySpec, Signature
+from paddle_ranker.model.opened import TrainedModel
+from paddle_ranker.model.signature import Signature
+
+if TYPE_CHECKING:
+    from paddle import nn
 
 _ROWS = 6  # pairs of a batch of images to compare on
 
 
-class EntailmentKind(ModelKind):
+class EntailmentKind(ModelKind[EntailmentInfo, PostEncoder]):
     """Models of pairs of posts: texts, images or both in, a logit for each class out."""
 
     name = KIND
     info_file = INFO_FILE
+    what = "a model of pairs of posts (entailment)"
+    use = (
+        "multimodal_entailment/predict.py, evaluate.py and export_model.py take it as --model, and serve as "
+        "--entailment_model"
+    )
 
     def read_info(self, folder: Path) -> EntailmentInfo:
         """Read `entailment.json`."""
@@ -41,64 +50,58 @@ class EntailmentKind(ModelKind):
 
     def signature(self, info: EntailmentInfo) -> Signature:
         """Return the inputs that a model looks at, and its outputs."""
-        pixels = (None, 3, info.image_size, info.image_size)
-        images = (
-            ArraySpec("image_1", "uint8", pixels),
-            ArraySpec("image_2", "uint8", pixels),
-            ArraySpec("present", "float32", (None, 2)),
-        )
-        outputs = (
-            ArraySpec("probabilities", "float32", (None, len(LABELS)), tolerance=1e-5),
-            ArraySpec("logits", "float32", (None, len(LABELS))),
-        )
-        return Signature((TOKENS if info.max_seq_length else ()) + (images if info.vision else ()), outputs, "logits")
+        return signature_of(info)
 
     def configs(self, folder: Path, info: EntailmentInfo) -> tuple[EncoderConfig, ...]:
         """Return the text encoder's shape, where there is one."""
         return super().configs(folder, info) if info.max_seq_length else ()
 
-    def encoder(self, folder: Path, info: EntailmentInfo, options: LoadOptions) -> Optional[Any]:
-        """Return the pair encoder of a model that looks at texts."""
-        return super().encoder(folder, info, options) if info.max_seq_length else None
+    def row_encoder(self, folder: Path, info: EntailmentInfo, options: LoadOptions) -> PostEncoder:
+        """Return what encodes pairs of posts."""
+        from multimodal_entailment.folder import post_encoder
 
-    def load(self, source: Path, options: LoadOptions) -> Any:
-        """Load a trained model, an `EntailmentParts`."""
+        return post_encoder(folder, info, options.tokenizer)
+
+    def load(self, source: Path, options: LoadOptions) -> TrainedModel[EntailmentInfo, PostEncoder]:
+        """Load a trained model, an `EntailmentModel`."""
         from multimodal_entailment.folder import load_entailment
 
         return load_entailment(source, tokenizer=options.tokenizer)
 
-    def scoring_network(self, parts: Any) -> tuple[Any, tuple[str, ...]]:
+    def scoring_network(self, model: TrainedModel[EntailmentInfo, PostEncoder]) -> tuple[nn.Layer, tuple[str, ...]]:
         """Return the network from pixels to probabilities."""
-        return self.static_network(parts), self.signature(parts.info).output_names
+        return self.static_network(model), model.signature.output_names
 
-    def static_network(self, parts: Any) -> Any:
+    def static_network(self, model: TrainedModel[EntailmentInfo, PostEncoder]) -> nn.Layer:
         """Return the network from pixels to probabilities, of the inputs that it looks at."""
         from multimodal_entailment.model import pixels_to_probabilities
 
-        return pixels_to_probabilities(parts.network)
+        return pixels_to_probabilities(model.network)
 
-    def sample_inputs(self, parts: Any) -> Iterator[Arrays]:
+    def sample_inputs(self, encoder: PostEncoder, info: EntailmentInfo) -> Iterator[Arrays]:
         """Yield texts of many lengths and images, some of them missing."""
-        texts = [{}] * (PAIRS // _ROWS) if parts.pair_encoder is None else sample_batches(parts.pair_encoder)
+        texts = [{}] * (PAIRS // _ROWS) if encoder.texts is None else sample_batches(encoder.texts)
         random = np.random.default_rng(0)
         for batch in texts:
             rows = len(batch["input_ids"]) if batch else _ROWS
-            yield {**batch, **(_drawn_images(random, rows, parts.info.image_size) if parts.info.image_size else {})}
+            yield {**batch, **(_drawn_images(random, rows, info.image_size) if info.image_size else {})}
 
-    def timing_inputs(self, folder: Path, info: EntailmentInfo, shapes: Sequence[tuple[int, int]]) -> Iterator[Arrays]:
+    def timing_inputs(
+        self, encoder: PostEncoder, info: EntailmentInfo, shapes: Sequence[tuple[int, int]]
+    ) -> Iterator[Arrays]:
         """Yield made-up texts and images."""
         random = np.random.default_rng(0)
-        texts = super().timing_inputs(folder, info, shapes) if info.max_seq_length else iter([{}] * len(shapes))
+        texts = iter([{}] * len(shapes)) if encoder.texts is None else timing_batches(encoder.texts, shapes)
         for (rows, _), batch in zip(shapes, texts):
             yield {**batch, **(_drawn_images(random, rows, info.image_size) if info.image_size else {})}
 
-    def write_descriptions(self, folder: Path, parts: Any) -> None:
+    def write_descriptions(self, folder: Path, model: TrainedModel[EntailmentInfo, PostEncoder]) -> None:
         """Write the text encoder's shape and tokenizer, where the model has one."""
         from multimodal_entailment.folder import write_descriptions
 
-        write_descriptions(folder, parts)
+        write_descriptions(folder, model.network, model.row_encoder)
 
-    def write_info(self, folder: Path, parts: Any, info: EntailmentInfo) -> None:
+    def write_info(self, folder: Path, info: EntailmentInfo) -> None:
         """Write `entailment.json` and the card."""
         info.write(folder)
 
@@ -112,13 +115,4 @@ def _drawn_images(random: np.random.Generator, rows: int, size: int) -> Arrays:
     return {"image_1": first, "image_2": second, "present": present}
 
 
-ENTAILMENT = KINDS.add(KIND, EntailmentKind())
-FOLDERS.add(
-    KIND,
-    FolderKind(
-        ENTAILMENT.is_in,
-        "a model of pairs of posts (entailment)",
-        "multimodal_entailment/predict.py, evaluate.py and export_model.py take it as --model, and serve as "
-        "--entailment_model",
-    ),
-)
+add_kind(EntailmentKind())

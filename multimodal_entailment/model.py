@@ -25,12 +25,13 @@ class TextEncoder(nn.Layer):
     Args:
         config: the encoder's shape.
         never_match: ids that carry no text; None leaves out the match embeddings.
+        encoder: one of that shape, pretrained; None: it starts from random parameters.
     """
 
-    def __init__(self, config: EncoderConfig, never_match: Optional[Sequence[int]]):
+    def __init__(self, config: EncoderConfig, never_match: Optional[Sequence[int]], encoder: Optional[Encoder] = None):
         super().__init__()
         self.config, self.never_match = config, never_match
-        self.encoder = Encoder(config)
+        self.encoder = Encoder(config) if encoder is None else encoder
         if never_match is not None:
             self.match_embeddings = nn.Embedding(
                 LEVELS, config.hidden_size, weight_attr=paddle.ParamAttr(initializer=nn.initializer.Constant(0.0))

@@ -117,7 +117,7 @@ class TrainEntailmentOptions(TokenizerOptions, TrainingOptions):
 class ModelOptions(ThreadOptions):
     """What the commands accept that run a trained model."""
 
-    model: str = option(help="a model's folder: a checkpoint, or what export_model.py wrote")
+    model: str = option(help="a model's folder: a checkpoint, or what export_model.py wrote", leads=True)
     image_folder: Optional[str] = option(None, help="what image paths start from (default: the file's folder)")
     skip_bad_rows: bool = option(False, help="leave out malformed rows, take broken images for missing, count both")
     batch_size: int = option(32, help="pairs a batch", minimum=1)
@@ -172,7 +172,7 @@ class PredictEntailmentOptions(ModelOptions):
 
 @dataclass(frozen=True)
 class ExportEntailmentOptions(ThreadOptions):
-    model: str = option(help="a model's folder: a checkpoint of train.py")
+    model: str = option(help="a model's folder: a checkpoint of train.py", leads=True)
     output_dir: str = option(
         "./output_entailment", help="folder to write; an older export there is replaced", name="output"
     )

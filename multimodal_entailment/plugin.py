@@ -1,52 +1,44 @@
-"""What this recipe adds to `paddle_ranker`: importing the module registers it, and imports nothing large."""
+"""What this recipe adds to the server: importing the module registers it, and imports nothing large."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from multimodal_entailment.info import KIND
 from multimodal_entailment.serve_options import LIMITS, PostLimits
 from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.slot_kinds import SLOTS, SlotKind
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, Endpoint
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
-    from paddle_ranker.serving.core.batcher import BatchObserver
-    from paddle_ranker.serving.core.model_slot import ModelSlot, Served
+    from paddle_ranker.serving.core.slots import Served, Slot, Slots
 
-PATH = "/v1/entailment"
+NAME, PATH = "entailment", "/v1/entailment"
 
 
-class EntailmentModel(Endpoint):
-    """Models of pairs of posts: `POST /v1/entailment`."""
+def _slot(config: ServeConfig) -> Slot[Served]:
+    from multimodal_entailment.served import EntailmentSlot
 
-    name, what, option = "entailment", "model of pairs of posts", "entailment_model"
-    options, limits = PostLimits, LIMITS
+    return EntailmentSlot(config, config if isinstance(config, PostLimits) else PostLimits())
+
+
+class Entailments(Endpoint):
+    """Whether one post follows from another: `POST /v1/entailment`."""
+
+    slots = (NAME,)
     paths: ClassVar[Mapping[str, str]] = {PATH: "entailment"}
 
-    def service(self, config: ServeConfig) -> ModelSlot[Any]:
-        from multimodal_entailment.served import EntailmentService
-
-        return EntailmentService(self.given(config))
-
-    def load(self, config: ServeConfig, observer: BatchObserver) -> Served:
-        from multimodal_entailment.served import load_entailment_model
-
-        return load_entailment_model(config, self.given(config), observer)
-
-    def routes(self, service: Any, config: ServeConfig) -> list[BaseRoute]:
+    def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:
         from starlette.routing import Route
 
         from multimodal_entailment.endpoint import EntailmentRoute
+        from multimodal_entailment.served import EntailmentSlot
 
-        route = EntailmentRoute(service, keep_texts=config.log_texts)
+        route = EntailmentRoute(slots.of(NAME, EntailmentSlot), keep_texts=config.log_texts)
         return [Route(PATH, route.answer, methods=["POST"])]
-
-    def info(self, service: Any, config: ServeConfig) -> dict[str, Any]:
-        from multimodal_entailment.endpoint import info
-
-        return info(service)
 
     def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
         from multimodal_entailment.endpoint import describe
@@ -55,4 +47,5 @@ class EntailmentModel(Endpoint):
         return {PATH: paths}, schemas
 
 
-ENDPOINTS.add(EntailmentModel.name, EntailmentModel())
+SLOTS.add(NAME, SlotKind("model of pairs of posts", "entailment_model", PostLimits, _slot, (KIND,), LIMITS))
+ENDPOINTS.add(NAME, Entailments())

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional, Protocol
+from typing import Optional, Protocol, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.encoding.columns import Arrays, Columns, EncodedPairs, Indices
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+
+
+@dataclass(frozen=True)
+class PostEncoder:
+    """What turns pairs of posts into columns.
+
+    texts: encodes the two texts; None for models that do not look at texts
+    image_size: what images are made, in pixels a side; None for models that do not look at images
+    """
+
+    texts: Optional[PairEncoder]
+    image_size: Optional[int]
+
+    def save(self, folder: Union[str, os.PathLike[str]]) -> None:
+        """Write the tokenizer's files into `folder`, where there is one."""
+        if self.texts is not None:
+            self.texts.save(folder)
 
 
 class Images(Protocol):

@@ -23,9 +23,9 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
-from paddle_ranker.serving.core.faults import OVERLOADED, TOO_LARGE, UNPROCESSABLE, Fault
-from paddle_ranker.serving.core.model_slot import ModelSlot, computed
-from paddle_ranker.serving.core.models import TOLERANCES
+from paddle_ranker.serving.core.faults import OVERLOADED, TOO_LARGE, UNAVAILABLE, UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.jobs import no_texts
+from paddle_ranker.serving.core.slots import TOLERANCES, ServedModel, Slot, computed
 from paddle_ranker.serving.core.stoppable import Caller, StoppableWork
 
 _LEAST_THREADS = 4  # requests whose images are decoded at a time: small ones need not wait for a large one
@@ -47,40 +47,10 @@ class Post:
 
 
 @dataclass(frozen=True)
-class ServedEntailment:
-    """A model that answers; `name` is how `/info` and the answers show it."""
+class ServedEntailment(ServedModel):
+    """A model that answers."""
 
-    name: str
-    folder: Path
     model: Entailment
-    batcher: Batcher[Entailment]
-    loaded_at: float  # seconds since 1970
-
-
-def load_entailment_model(
-    config: ServeConfig, limits: PostLimits, observer: Optional[BatchObserver] = None
-) -> ServedEntailment:
-    """Load the model of `limits.entailment_model`, which it has, run batches through it, and check its answers.
-
-    Raises `CheckpointError` where they are not numbers or depend on a pair's neighbours, and what `Entailment.load`
-    raises.
-    """
-    assert limits.entailment_model is not None
-    folder = Path(limits.entailment_model)
-    model = Entailment.load(
-        folder,
-        LoadOptions(
-            engine=limits.entailment_engine,
-            precision=limits.entailment_precision,
-            device=config.device,
-            threads=config.cpu_threads,
-        ),
-        batch_size=config.batch_size,
-        limits=ImageLimits(limits.image_bytes, limits.image_pixels),
-    )
-    _check(model, folder)
-    batcher = Batcher(model, queue_pairs=limits.queue_posts, max_wait_us=config.max_wait_us, observer=observer)
-    return ServedEntailment(folder.resolve().name, folder, model, batcher, time.time())
 
 
 def _check(model: Entailment, folder: Path) -> None:
@@ -91,8 +61,9 @@ def _check(model: Entailment, folder: Path) -> None:
     texts = [_TEXTS[row % len(_TEXTS)] for row in rows]
     images = [[None if row % 3 == missing else colours.getvalue() for row in rows] for missing in (0, 1)]
     posts = model.encode_posts(GivenPosts((texts, texts[::-1]), (images[0], images[1])))
-    together = model.logits_of(posts, rows)
-    alone = np.concatenate([model.logits_of(posts, rows[row : row + 1]) for row in range(min(len(rows), 12))])
+    together = model.compute(posts, rows)["logits"]
+    each = [model.compute(posts, rows[row : row + 1])["logits"] for row in range(min(len(rows), 12))]
+    alone = np.concatenate(each)
     if not (np.isfinite(together).all() and np.isfinite(alone).all()):
         raise CheckpointError(f"{folder}: the model gives probabilities that are not numbers; export it again")
     gap = float(np.abs(softmax(together[: len(alone)], axis=1) - softmax(alone, axis=1)).max())
@@ -104,22 +75,67 @@ def _check(model: Entailment, folder: Path) -> None:
         )
 
 
-class EntailmentService(ModelSlot[ServedEntailment]):
-    """Answer with probabilities; to be used in one event loop.
-
-    Attributes: `limits`; `model`, None until `switch` gives one.
-    """
+class EntailmentSlot(Slot[ServedEntailment]):
+    """Answer with probabilities; to be used in one event loop."""
 
     labels = Entailment.labels
 
     limits: PostLimits
 
-    def __init__(self, limits: PostLimits):
-        super().__init__(limits, "model")
+    def __init__(self, config: ServeConfig, limits: PostLimits):
+        folder = None if limits.entailment_model is None else Path(limits.entailment_model)
+        super().__init__(limits, "model", folder)
+        self._config = config
         # Not those of rankings: images take long, and those of many requests would keep rankings waiting.
         self._decoding = StoppableWork(
             max(_LEAST_THREADS, runtime.usable_cores()), name="posts", what="the images were decoded"
         )
+
+    def load(self, observer: Optional[BatchObserver] = None) -> ServedEntailment:
+        """Load the model, run batches through it, and check its answers.
+
+        Raises `CheckpointError` where they are not numbers or depend on a pair's neighbours, and what
+        `Entailment.load` raises.
+        """
+        limits, folder = self.limits, self.folder
+        assert folder is not None
+        model = Entailment.load(
+            folder,
+            LoadOptions(
+                engine=limits.entailment_engine,
+                precision=limits.entailment_precision,
+                device=self._config.device,
+                threads=self._config.cpu_threads,
+            ),
+            batch_size=self._config.batch_size,
+            limits=ImageLimits(limits.image_bytes, limits.image_pixels),
+        )
+        _check(model, folder)
+        batcher = Batcher(
+            model,
+            no_texts,
+            queue_rows=limits.queue_posts,
+            max_wait_us=self._config.max_wait_us,
+            observer=observer,
+        )
+        return ServedEntailment(folder.resolve().name, folder, batcher, time.time(), model)
+
+    def describe(self) -> dict[str, object]:
+        """Return what `/info` shows of the model."""
+        served = self.model
+        if served is None:
+            raise Fault(UNAVAILABLE, "the model of pairs of posts is not loaded yet", retry_after=1.0)
+        found = served.model.info
+        return {
+            "model_id": served.name,
+            "labels": list(self.labels),
+            "max_input_length": found.max_seq_length,
+            "vision": found.vision,
+            "image_size": found.image_size,
+            "loaded_at": served.loaded_at,
+            "engine": served.model.engine,
+            "batch_pairs": served.model.max_rows,
+        }
 
     @property
     def decoding_pairs(self) -> int:
@@ -141,7 +157,7 @@ class EntailmentService(ModelSlot[ServedEntailment]):
         at the deadline, it takes its pairs off the queue, and no further image is decoded.
         """
         size, end = len(posts), self.deadline(deadline)
-        waiting = self.queued_pairs + self.decoding_pairs
+        waiting = self.queued_rows + self.decoding_pairs
         if waiting + size > self.limits.queue_posts:
             raise Fault(
                 OVERLOADED,
@@ -153,8 +169,8 @@ class EntailmentService(ModelSlot[ServedEntailment]):
             encoded = await self._decoding.run(size, end, partial(_encoded, served.model, posts))
             if served is self.model:  # else it was replaced meanwhile, and takes no more
                 break
-        logits = await computed(served.batcher, size, end, pairs=encoded)
-        probabilities: np.ndarray = softmax(logits, axis=1)
+        job = await computed(served.batcher, size, end, columns=encoded)
+        probabilities: np.ndarray = softmax(job.outputs["logits"].astype(np.float64), axis=1)
         return probabilities
 
 

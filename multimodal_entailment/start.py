@@ -12,41 +12,28 @@ import numpy as np
 
 from multimodal_entailment.data import PostPair, Split, class_counts, images_of, read_posts, split_posts
 from multimodal_entailment.examples import Posts
-from multimodal_entailment.folder import EntailmentInfo, EntailmentParts, load_entailment, save_entailment
+from multimodal_entailment.folder import EntailmentModel, load_entailment
 from multimodal_entailment.image_store import ImageStore
+from multimodal_entailment.info import EntailmentInfo, signature_of
 from multimodal_entailment.model import EntailmentNetwork, Shape, TextEncoder
 from multimodal_entailment.options import TrainEntailmentOptions
-from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.model.folder import Fresh, start_ranker
-from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.pretrained import resolve_model
+from multimodal_entailment.posts import PostEncoder
+from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
+from paddle_ranker.model.encoders import load_encoder
+from paddle_ranker.model.folder import has_match_embeddings
 from paddle_ranker.storage.digest import content_digest, warn_of_same_data
-from paddle_ranker.training.run import Run, start_run
+from paddle_ranker.training.run import Start, start_run
 
 
-@dataclass(frozen=True)
-class EntailmentStart:
-    """A model to train, and how: `part_factors` as `Task` takes them."""
-
-    run: Run
-    parts: EntailmentParts
-    part_factors: dict[str, float]
-
-    def save(self, folder: Path, facts: dict[str, Any], results: dict[str, Any]) -> None:
-        """Write a checkpoint into an existing folder."""
-        info = dataclasses.replace(self.parts.info, **self.run.describe(facts, results))
-        save_entailment(folder, dataclasses.replace(self.parts, info=info))
-
-
-def start_entailment(options: TrainEntailmentOptions) -> EntailmentStart:
+def start_entailment(options: TrainEntailmentOptions) -> Start[EntailmentModel]:
     """Select the device, seed everything, and load the encoders or the interrupted run to start from."""
     run = start_run(options)
     frozen = {"frozen_text": options.freeze_text, "frozen_vision": options.freeze_vision}
     if run.resumed:
-        parts = load_entailment(run.resumed.model, tokenizer=options.tokenizer)
-        network = EntailmentNetwork(parts.network.text, parts.network.vision, parts.info.shape, **frozen)
-        parts = dataclasses.replace(parts, network=network)  # its parameters come with the state
-        return EntailmentStart(run, parts, run.resumed.part_factors)
+        model = load_entailment(run.resumed.model, tokenizer=options.tokenizer)
+        network = EntailmentNetwork(model.network.text, model.network.vision, model.info.shape, **frozen)
+        # Its parameters come with the state.
+        return Start(run, dataclasses.replace(model, network=network), run.resumed.part_factors)
     text = pair_encoder = vision = None
     factors = {"fusion": options.new_parts_factor}
     if options.modalities != "image":
@@ -72,29 +59,26 @@ def start_entailment(options: TrainEntailmentOptions) -> EntailmentStart:
         vision=options.vision_encoder if vision is not None else None,
         image_size=options.image_size if vision is not None else None,
     )
-    parts = EntailmentParts(EntailmentNetwork(text, vision, shape, **frozen), pair_encoder, info)
-    return EntailmentStart(run, parts, factors)
+    encoder, network = PostEncoder(pair_encoder, info.image_size), EntailmentNetwork(text, vision, shape, **frozen)
+    return Start(run, EntailmentModel(info, encoder, signature_of(info), network), factors)
 
 
 def _text_encoder(options: TrainEntailmentOptions) -> tuple[TextEncoder, PairEncoder, list[str]]:
     """Return the text encoder, how texts become its ids, and the parts of it that start from nothing."""
     assert options.model_name_or_path is not None
-    source = resolve_model(options.model_name_or_path)
-    ranker = start_ranker(
-        source,
-        Fresh("cross_encoder", match_embeddings=options.match_embeddings),
-        LoadOptions(max_seq_length=options.max_seq_length, tokenizer=options.tokenizer),
-    )
-    is_new = [part for part in ranker.new_parts if part.startswith(("encoder.", "match_embeddings"))]
-    never_match = ranker.network.never_match
-    if options.freeze_text and "match_embeddings" in is_new:
-        never_match, is_new = None, [part for part in is_new if part != "match_embeddings"]  # they would stay zeros
-    text = TextEncoder(ranker.network.config, never_match)
-    state = ranker.network.state_dict()
-    for name, tensor in text.state_dict().items():
-        tensor.set_value(state[name])
+    loaded = load_encoder(options.model_name_or_path)
+    encoder, is_new = loaded.pair_encoder(options.max_seq_length, options.tokenizer), list(loaded.new_parts)
+    trained = loaded.checkpoint.arrays.get("match_embeddings.weight")
+    with_match = has_match_embeddings(loaded.checkpoint, options.match_embeddings)
+    if options.freeze_text and trained is None:
+        with_match = False  # they would stay zeros
+    text = TextEncoder(loaded.config, never_match_ids(encoder) if with_match else None, loaded.network)
+    if with_match and trained is not None:
+        text.match_embeddings.weight.set_value(trained.astype("float32"))
+    elif with_match:
+        is_new.append("match_embeddings")
     text.encoder.gradient_checkpointing = options.gradient_checkpointing
-    return text, ranker.pair_encoder, is_new
+    return text, encoder, is_new
 
 
 @dataclass(frozen=True)
@@ -147,23 +131,23 @@ def labels_of(pairs: Sequence[PostPair]) -> np.ndarray:
     return np.array([pair.label for pair in pairs], np.int64)
 
 
-def make_posts(pairs: Sequence[PostPair], parts: EntailmentParts, options: TrainEntailmentOptions) -> Posts:
+def make_posts(pairs: Sequence[PostPair], model: EntailmentModel, options: TrainEntailmentOptions) -> Posts:
     """Encode the texts of pairs and decode their images, as far as the model looks at them.
 
     Of a frozen vision encoder the features are kept in place of pixels. With `skip_bad_rows` a broken image is a
     missing one, and a line says how many are; else it is an `ImageError` that names the row.
     """
     texts, images = None, None
-    if parts.pair_encoder is not None:
-        texts = parts.pair_encoder.encode([pair.text_1 for pair in pairs], [pair.text_2 for pair in pairs])
-    if parts.info.image_size is not None:
+    if model.row_encoder.texts is not None:
+        texts = model.row_encoder.texts.encode([pair.text_1 for pair in pairs], [pair.text_2 for pair in pairs])
+    if model.info.image_size is not None:
         paths, places = images_of(pairs)
         images = ImageStore(
             paths,
-            parts.info.image_size,
+            model.info.image_size,
             workers=options.image_workers,
             cache_dir=options.cache_dir or Path(options.save_dir) / "images",
-            encoder=parts.network.vision if options.freeze_vision else None,
+            encoder=model.network.vision if options.freeze_vision else None,
             skip_bad=options.skip_bad_rows,
             places=places,
         )

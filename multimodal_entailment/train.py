@@ -5,7 +5,9 @@ paddle-ranker train-entailment --train posts.csv --model starter --output checkp
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from multimodal_entailment.options import TrainEntailmentOptions
@@ -25,6 +27,7 @@ def train(options: TrainEntailmentOptions, on_evaluation: Optional[OnEvaluation]
     import numpy as np
 
     from multimodal_entailment.examples import HeldOut, PostExamples
+    from multimodal_entailment.folder import save_entailment
     from multimodal_entailment.info import LABELS
     from multimodal_entailment.losses import ClassLoss, class_weights
     from multimodal_entailment.start import describe_data, labels_of, make_posts, open_data, start_entailment
@@ -36,19 +39,23 @@ def train(options: TrainEntailmentOptions, on_evaluation: Optional[OnEvaluation]
     weights = class_weights(options.class_weights, np.bincount(labels, minlength=len(LABELS)).tolist())
 
     start = start_entailment(options)
-    parts, run = start.parts, start.run
-    train_posts, validation_posts = (make_posts(pairs, parts, options) for pairs in (split.train, split.validation))
+    model, run = start.model, start.run
+    train_posts, validation_posts = (make_posts(pairs, model, options) for pairs in (split.train, split.validation))
     run.report(describe_data(split))
-    if run.processes.is_first and parts.pair_encoder is not None:
-        report_truncated(parts.pair_encoder)
+    if run.processes.is_first and model.row_encoder.texts is not None:
+        report_truncated(model.row_encoder.texts)
 
     held_out = HeldOut(validation_posts, labels_of(split.validation), options.batch_size)
     facts = {**data.facts(), "weights_of_classes": weights.tolist()}
+
+    def save(folder: Path, results: dict[str, float]) -> None:
+        save_entailment(folder, model, dataclasses.replace(model.info, **run.describe(facts, results)))
+
     task = Task(
-        parts.network,
+        model.network,
         PostExamples(train_posts, labels, ClassLoss(weights, options.gamma)),
-        evaluate=lambda: held_out.measure(parts.network, run.processes),
-        save=lambda folder, results: start.save(folder, facts, results),
+        evaluate=lambda: held_out.measure(model.network, run.processes),
+        save=save,
         metric=options.metric,
         lower_is_better=options.metric == "loss",
         part_factors=start.part_factors,

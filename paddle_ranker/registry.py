@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import glob
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ class Registry(Generic[T]):
     Args:
         what: an item is called in messages, "engine".
         option: where a user names one, "--engine"; "" where there is no such option.
-        recipes: the module, by name, that imports what this project's recipes add, of which this package knows nothing.
+        recipes: name of the module in which a recipe of this project adds its items; those without one add none.
     """
 
     def __init__(self, what: str, option: str = "", *, recipes: str = ""):
@@ -52,13 +53,14 @@ class Registry(Generic[T]):
         del self._items[name]
 
     def load_plugins(self) -> None:
-        """Import what the recipes add, and what installed packages offer in the entry-point group of plugins.
+        """Import the plugins: those that the environment names, those of installed packages, what the recipes add.
 
         Called where a name is not known. Raises `DependencyError` where one cannot be imported.
         """
+        load_named_plugins()
         loaders = _entry_points()
-        if self._recipes:
-            loaders[self._recipes] = partial(importlib.import_module, self._recipes)
+        for module in _modules_of_recipes(self._recipes) if self._recipes else ():
+            loaders[module] = partial(importlib.import_module, module)
         for name, load in loaders.items():
             if name in _loaded:
                 continue
@@ -111,6 +113,16 @@ def load_named_plugins() -> None:
                 f"{VARIABLE}={os.environ[VARIABLE]}: {name} cannot be imported ({error}): install it, add its folder "
                 "to PYTHONPATH, or unset the variable"
             ) from error
+
+
+def _modules_of_recipes(name: str) -> list[str]:
+    """Return the modules of that name in this project's recipes, which this package knows by their names alone."""
+    recipes = importlib.import_module("paddle_ranker.recipes")
+    return [
+        f"{package}.{name}"
+        for package in map(recipes.package_of, recipes.RECIPES)
+        if importlib.util.find_spec(f"{package}.{name}") is not None
+    ]
 
 
 _loaded: set[str] = set()  # plugins that were loaded: each is once

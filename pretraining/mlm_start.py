@@ -15,17 +15,17 @@ from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION
 from paddle_ranker.encoding.tokenizers.folder import VOCABULARY_FILE, TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter
 from paddle_ranker.errors import CheckpointError, DataError, UsageError, did_you_mean
-from paddle_ranker.model.config import EncoderConfig, read_config, write_config
+from paddle_ranker.model.config import EncoderConfig, require_tokenizer_fits, write_config
+from paddle_ranker.model.encoders import read_checkpoint
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.model.recognised import require_parameters
 from paddle_ranker.options.files import join_files
 from paddle_ranker.storage.digest import warn_of_same_data
-from paddle_ranker.training.run import Run, start_run
+from paddle_ranker.training.run import Description, Start, start_run
 from pretraining.corpus import Corpus
 from pretraining.examples import Masking
 from pretraining.mlm_options import TrainMlmOptions
-from pretraining.model import MaskedLanguageModel, load_masked_lm
+from pretraining.model import MaskedLanguageModel, MaskedLm, masked_lm_of
 from pretraining.packing import Sequences, pack
 from pretraining.token_store import TokenStore, digests_of, tokenised
 
@@ -36,64 +36,59 @@ POSITIONS = 512
 _MOST_UNKNOWN = 0.05  # share of the tokens
 
 
-@dataclass(frozen=True)
-class MlmStart:
-    """A network to train, and how: `part_factors` as `Task` takes them."""
+def save_mlm(folder: Path, model: MaskedLm, description: Description) -> None:
+    """Write a checkpoint into an existing folder: an encoder folder as `--model_name_or_path` takes it.
 
-    run: Run
-    network: MaskedLanguageModel
-    tokenizer: TokenizerFiles
-    part_factors: dict[str, float]
-
-    def save(self, folder: Path, facts: dict[str, Any], results: dict[str, Any]) -> None:
-        """Write a checkpoint into an existing folder: an encoder folder as `--model_name_or_path` takes it."""
-        save_arrays(self.network.state_dict(), folder / PARAMETERS_FILE)
-        self.tokenizer.write(folder)
-        write_config(folder, self.network.config)
-        info = self.run.describe(facts, results)
-        (folder / INFO_FILE).write_text(json.dumps(info, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    Args:
+        description: how it was trained, as `Run.describe` returns it.
+    """
+    save_arrays(model.network.state_dict(), folder / PARAMETERS_FILE)
+    model.tokenizer.write(folder)
+    write_config(folder, model.network.config)
+    (folder / INFO_FILE).write_text(json.dumps(description, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def start_mlm(options: TrainMlmOptions) -> MlmStart:
+def start_mlm(options: TrainMlmOptions) -> Start[MaskedLm]:
     """Select the device, seed everything, and make or load the network.
 
     Raises `CheckpointError` for a tokenizer that is not the checkpoint's, `UsageError` for sequences longer than the
     network has positions.
     """
     run = start_run(options)
-    resumed = run.resumed
-    source = resumed.model if resumed else resolve_model(options.init_from) if options.init_from else None
-    if source is not None:
-        folder = source.parent if source.is_file() else source
-        require_parameters(folder, "an encoder to train")
-        tokenizer = TokenizerFiles.read(folder)
-        if options.tokenizer is not None:
-            _require_same(TokenizerFiles.read(_folder(options.tokenizer)), tokenizer, options.tokenizer, folder)
-        config = read_config(folder)
-        if config is None:
-            raise CheckpointError(f"{folder}: has no config.json, which says how its parameters are put together")
-        require_fit(tokenizer, config, folder)
-        loaded = load_masked_lm(folder, model_config=_with_dropout(config, options), need_head=False)
-        network, factors = loaded.network, dict.fromkeys(loaded.new_parts, options.new_parts_factor)
-    else:
-        if options.tokenizer is None:
-            raise UsageError(f"{options.save_dir} holds no run to resume: give --tokenizer to begin one")
-        tokenizer = TokenizerFiles.read(_folder(options.tokenizer))
-        pad_id = tokenizer.token_to_id[tokenizer.special_tokens["pad_token"]]
-        config = config_named(options.config, tokenizer.vocab_size, pad_id, options.model_type)
-        config = dataclasses.replace(config, normalize_before=options.normalize_before or config.normalize_before)
-        network, factors = MaskedLanguageModel(_with_dropout(config, options)), {}
-    if options.max_seq_length > config.longest_pair:
+    source = run.resumed.model if run.resumed else resolve_model(options.init_from) if options.init_from else None
+    model = _from_nothing(options) if source is None else _from_checkpoint(source, options)
+    network, special = model.network, model.tokenizer.special_tokens
+    if options.max_seq_length > network.config.longest_pair:
         raise UsageError(
-            f"--max_seq_length {options.max_seq_length}: the model has {config.longest_pair} positions; give at most "
-            "that, or a configuration with a larger max_position_embeddings"
+            f"--max_seq_length {options.max_seq_length}: the model has {network.config.longest_pair} positions; give "
+            "at most that, or a configuration with a larger max_position_embeddings"
         )
     if options.packing == "pack" and options.attention == "document":
-        network.separator = tokenizer.token_to_id[tokenizer.special_tokens["sep_token"]]
+        network.separator = model.tokenizer.token_to_id[special["sep_token"]]
     network.encoder.gradient_checkpointing = options.gradient_checkpointing
-    if options.init_from and not resumed:
-        run.report(f"start from {source}" + (f"; new: {', '.join(factors)}" if factors else ""))
-    return MlmStart(run, network, tokenizer, factors)
+    if options.init_from and not run.resumed:
+        run.report(f"start from {source}" + (f"; new: {', '.join(model.new_parts)}" if model.new_parts else ""))
+    return Start(run, model, dict.fromkeys(model.new_parts, options.new_parts_factor))
+
+
+def _from_checkpoint(source: Path, options: TrainMlmOptions) -> MaskedLm:
+    folder = source.parent if source.is_file() else source
+    checkpoint = read_checkpoint(folder, wanted="an encoder to train")
+    tokenizer, config = checkpoint.tokenizer(), checkpoint.config
+    if options.tokenizer is not None:
+        _require_same(TokenizerFiles.read(_folder(options.tokenizer)), tokenizer, options.tokenizer, folder)
+    require_fit(tokenizer, config, folder)
+    return masked_lm_of(checkpoint, folder, model_config=_with_dropout(config, options), need_head=False)
+
+
+def _from_nothing(options: TrainMlmOptions) -> MaskedLm:
+    if options.tokenizer is None:
+        raise UsageError(f"{options.save_dir} holds no run to resume: give --tokenizer to begin one")
+    tokenizer = TokenizerFiles.read(_folder(options.tokenizer))
+    pad_id = tokenizer.token_to_id[tokenizer.special_tokens["pad_token"]]
+    config = config_named(options.config, tokenizer.vocab_size, pad_id, options.model_type)
+    config = dataclasses.replace(config, normalize_before=options.normalize_before or config.normalize_before)
+    return MaskedLm(MaskedLanguageModel(_with_dropout(config, options)), tokenizer, [])
 
 
 def config_named(name: str, vocab_size: int, pad_id: int, model_type: str) -> EncoderConfig:
@@ -158,14 +153,11 @@ def _require_same(given: TokenizerFiles, own: TokenizerFiles, name: str, folder:
 
 def require_fit(tokenizer: TokenizerFiles, config: EncoderConfig, folder: Path) -> None:
     """Raise `CheckpointError` where the tokenizer of a folder is not its model's."""
-    if tokenizer.vocab_size > config.vocab_size:
-        raise CheckpointError(
-            f"{folder}: the vocabulary has ids up to {tokenizer.vocab_size - 1} but the model has {config.vocab_size} "
-            "word embeddings: vocab.txt is another model's"
-        )
     pad_id = tokenizer.token_to_id[tokenizer.special_tokens["pad_token"]]
-    if pad_id != config.pad_token_id:
-        raise CheckpointError(f"{folder}: the vocabulary's [PAD] is id {pad_id}, the model's {config.pad_token_id}")
+    try:
+        require_tokenizer_fits(tokenizer.vocab_size, pad_id, config)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
 
 
 @dataclass(frozen=True)

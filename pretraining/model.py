@@ -11,16 +11,16 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.config import EncoderConfig, read_config
+from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.encoder import Encoder
+from paddle_ranker.model.encoders import Checkpoint, encoder_of, read_checkpoint
 from paddle_ranker.model.masked_lm import HEAD, masked_lm_head
-from paddle_ranker.model.network import name_parameters
-from paddle_ranker.model.parameters import PARAMETERS_FILE, count, load_arrays, set_parameters
-from paddle_ranker.model.recognised import require_parameters
+from paddle_ranker.model.parameters import set_parameters
 
 MODEL_TYPES = ("ernie", "bert")
-_ENCODER, _POOLER = "encoder.", "pooler."
+_POOLER = "pooler."
 
 
 class _Predictions(nn.Layer):
@@ -56,7 +56,7 @@ class MaskedLanguageModel(nn.Layer):
     goes into no checkpoint: a ranker adds one of its own.
     """
 
-    def __init__(self, config: EncoderConfig, has_pooler: bool = False):
+    def __init__(self, config: EncoderConfig, has_pooler: bool = False, encoder: Optional[Encoder] = None):
         super().__init__()
         if config.model_type not in MODEL_TYPES:
             raise CheckpointError(
@@ -64,7 +64,7 @@ class MaskedLanguageModel(nn.Layer):
                 f"known: {', '.join(MODEL_TYPES)}"
             )
         self.config, self.has_pooler = config, has_pooler
-        setattr(self, config.model_type, Encoder(config))
+        setattr(self, config.model_type, Encoder(config) if encoder is None else encoder)
         self.cls = _Head(config)
         self.separator: Optional[int] = None  # the id of [SEP] where attention stays within its documents
         for parameter in self.encoder.pooler.parameters():
@@ -113,15 +113,27 @@ def _by_row(shape: tuple[int, ...], places: np.ndarray) -> tuple[np.ndarray, np.
 
 
 @dataclass(frozen=True)
-class LoadedModel:
-    """A masked language model in memory; `new_parts` are those that were not in the checkpoint (`cls`, or none)."""
+class MaskedLm:
+    """A masked language model in memory.
+
+    new_parts: those that were not in the checkpoint (`cls`, or none)
+    """
 
     network: MaskedLanguageModel
+    tokenizer: TokenizerFiles
     new_parts: list[str]
 
 
-def load_masked_lm(folder: Path, *, model_config: Optional[EncoderConfig] = None, need_head: bool) -> LoadedModel:
-    """Load an encoder folder, ours or PaddleNLP's, and the head of a masked language model where it has one.
+def load_masked_lm(folder: Path, *, model_config: Optional[EncoderConfig] = None, need_head: bool) -> MaskedLm:
+    """Load an encoder's folder, and the head of a masked language model where it has one; see `masked_lm_of`."""
+    checkpoint = read_checkpoint(folder, wanted="a masked language model" if need_head else "an encoder")
+    return masked_lm_of(checkpoint, folder, model_config=model_config, need_head=need_head)
+
+
+def masked_lm_of(
+    checkpoint: Checkpoint, folder: Path, *, model_config: Optional[EncoderConfig] = None, need_head: bool
+) -> MaskedLm:
+    """Return the masked language model of a checkpoint that was read from a folder.
 
     Args:
         model_config: takes the place of the folder's; its shape is the folder's, its dropout may be another.
@@ -129,29 +141,20 @@ def load_masked_lm(folder: Path, *, model_config: Optional[EncoderConfig] = None
 
     Raises `CheckpointError` where a file is missing or damaged, or the parameters do not fit the configuration.
     """
-    config = model_config or read_config(folder)
-    if config is None:
-        raise CheckpointError(f"{folder}: has no config.json, which says how its parameters are put together")
-    require_parameters(folder, "a masked language model" if need_head else "an encoder")
-    arrays = load_arrays(folder / PARAMETERS_FILE)
     try:
-        config.require_fits(*count(arrays))
-        encoder = {
-            name[len(_ENCODER) :]: array for name, array in name_parameters(arrays).items() if name.startswith(_ENCODER)
-        }
+        head = masked_lm_head(checkpoint.unnamed)
     except CheckpointError as error:
-        raise CheckpointError(f"{folder}: {error}") from error
-    head = masked_lm_head(arrays)
+        raise CheckpointError(f"{checkpoint.file}: {error}") from error
     if need_head and not head:
         raise CheckpointError(
             f"{folder}: has no head of a masked language model ({HEAD}.*), only an encoder: train one from it with "
             "pretraining/train_mlm.py --init_from"
         )
-    has_pooler = any(name.startswith(_POOLER) for name in encoder)
-    network = MaskedLanguageModel(config, has_pooler)
-    named = {f"{config.model_type}.{name}": array for name, array in encoder.items()}
+    encoder, new_parts = encoder_of(checkpoint, model_config)
+    network = MaskedLanguageModel(encoder.config, not new_parts, encoder)
+    encoder_name = f"{encoder.config.model_type}."
     try:
-        set_parameters(network, {**named, **head}, may_lack=() if head else (f"{HEAD}.",))
+        set_parameters(network, head, may_lack=(encoder_name,) if head else (encoder_name, f"{HEAD}."))
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}; is config.json this model's?") from error
-    return LoadedModel(network, [] if head else ["cls"])
+    return MaskedLm(network, checkpoint.tokenizer(), [] if head else ["cls"])

@@ -25,20 +25,21 @@ def train(options: TrainMlmOptions, on_evaluation: Optional[OnEvaluation] = None
     runtime.prepare(options.cpu_threads)
     from paddle_ranker.training.task import Task
     from pretraining.examples import HeldOut, MaskedExamples, perplexity
-    from pretraining.mlm_start import describe_data, make_masking, open_data, start_mlm
+    from pretraining.mlm_start import describe_data, make_masking, open_data, save_mlm, start_mlm
 
     start = start_mlm(options)
-    data = open_data(options, start.tokenizer)
-    start.run.report(describe_data(data, options, start.network))
+    run, model = start.run, start.model
+    data = open_data(options, model.tokenizer)
+    run.report(describe_data(data, options, model.network))
 
-    masking = make_masking(options, start.tokenizer)
+    masking = make_masking(options, model.tokenizer)
     examples = MaskedExamples(data.train, masking)
     held_out = HeldOut(data.held_out, masking, options.batch_size)
     task = Task(
-        start.network,
+        model.network,
         examples,
-        evaluate=lambda: held_out.measure(start.network, start.run.processes),
-        save=lambda folder, results: start.save(folder, data.facts, results),
+        evaluate=lambda: held_out.measure(model.network, run.processes),
+        save=lambda folder, results: save_mlm(folder, model, run.describe(data.facts, results)),
         metric="loss",
         lower_is_better=True,
         part_factors=start.part_factors,
@@ -47,7 +48,7 @@ def train(options: TrainMlmOptions, on_evaluation: Optional[OnEvaluation] = None
         describe=lambda means: {**means, "perplexity": perplexity(means["loss"])},
         on_evaluation=on_evaluation,
     )
-    return start.run.train(task)
+    return run.train(task)
 
 
 def run(options: TrainMlmOptions) -> None:

@@ -10,8 +10,10 @@ import paddle
 from PIL import Image
 
 from multimodal_entailment.data import PostPair, write_posts
-from multimodal_entailment.folder import EntailmentInfo, EntailmentParts, save_entailment
+from multimodal_entailment.folder import EntailmentModel, save_entailment
+from multimodal_entailment.info import EntailmentInfo, signature_of
 from multimodal_entailment.model import EntailmentNetwork, Shape, TextEncoder
+from multimodal_entailment.posts import PostEncoder
 from multimodal_entailment.vision import make_vision_encoder
 from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from tests.tiny import CONFIG, write_tokenizer
@@ -48,7 +50,7 @@ def make_parts(
     frozen_text: bool = False,
     frozen_vision: bool = False,
     seed: int = 1,
-) -> EntailmentParts:
+) -> EntailmentModel:
     """Return a model with random parameters, match embeddings included."""
     write_tokenizer(folder)
     encoder = PairEncoder.from_folder(folder, LENGTH)
@@ -70,14 +72,16 @@ def make_parts(
         vision="small" if images else None,
         image_size=SIZE if images else None,
     )
-    return EntailmentParts(network, encoder if texts else None, info)
+    rows = PostEncoder(encoder if texts else None, info.image_size)
+    return EntailmentModel(info, rows, signature_of(info), network)
 
 
 def write_model(folder: Path, **changes: Any) -> Path:
     """Write a model as `make_parts` makes it; return its folder."""
     target = folder / "posts"
     target.mkdir(parents=True)
-    save_entailment(target, make_parts(folder / "tokenizer", **changes))
+    model = make_parts(folder / "tokenizer", **changes)
+    save_entailment(target, model, model.info)
     return target
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import importlib.util
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import paddle
@@ -19,10 +19,10 @@ from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.metrics.logistic import LinearModel
 from paddle_ranker.model.blend import save_blend
 from paddle_ranker.model.config import write_config
-from paddle_ranker.model.exported import ExportedFolder
-from paddle_ranker.model.folder import RankerParts, save_ranker
+from paddle_ranker.model.exported import ExportedRanker
+from paddle_ranker.model.folder import load_single, save_ranker
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.model.kinds import load_ranker
+from paddle_ranker.model.kinds import TrainedRanker, load_ranker
 from paddle_ranker.model.network import RankerNetwork
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from tests.tiny import CONFIG, write_tokenizer
@@ -86,8 +86,8 @@ def write_case(
 def write_two_members(folder: Path) -> Path:
     """Write a blend of two rankers of different lengths."""
     members = [
-        load_ranker(write_case(folder.parent / "first")),
-        load_ranker(write_case(folder.parent / "second", lexical=True, max_seq_length=20, seed=4)),
+        load_single(write_case(folder.parent / "first")),
+        load_single(write_case(folder.parent / "second", lexical=True, max_seq_length=20, seed=4)),
     ]
     folder.mkdir()
     save_blend(folder, members, LinearModel(np.array([0.75, 0.5]), 0.25), {}, {})
@@ -108,7 +108,7 @@ def write_two_classes(folder: Path) -> Path:
     return folder
 
 
-def load_case(folder: Path, name: str) -> RankerParts:
+def load_case(folder: Path, name: str) -> TrainedRanker:
     """Write and load the ranker of that name."""
     writers = {"blend": write_two_members, "two classes": write_two_classes}
     path = writers[name](folder / "ranker") if name in writers else write_case(folder / "ranker", **CASES[name])
@@ -118,8 +118,8 @@ def load_case(folder: Path, name: str) -> RankerParts:
 class CaseExport(NamedTuple):
     """An exported case: the ranker, what it was exported to, and how equal they are by engine."""
 
-    parts: RankerParts
-    exported: ExportedFolder
+    parts: TrainedRanker
+    exported: ExportedRanker
     parities: dict[str, Parity]
 
 
@@ -135,7 +135,8 @@ class Exports:
             folder = self._folder / f"{len(self._made)}"
             parts = load_case(folder, name)
             onnx = WRITES_ONNX and name in WITH_ONNX
-            self._made[name] = CaseExport(parts, *export_model(parts, folder / "output", onnx=onnx))
+            exported, parities = export_model(parts, folder / "output", onnx=onnx)
+            self._made[name] = CaseExport(parts, cast(ExportedRanker, exported), parities)
         return self._made[name]
 
     def copy(self, name: str, target: Path) -> Path:
@@ -143,7 +144,7 @@ class Exports:
         return Path(shutil.copytree(self[name].exported.folder, target))
 
 
-def network_logits(parts: RankerParts, input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
+def network_logits(parts: TrainedRanker, input_ids: np.ndarray, token_type_ids: np.ndarray) -> np.ndarray:
     """Return the logits of the dygraph network, `[batch]` float32."""
     parts.network.eval()
     with paddle.no_grad():

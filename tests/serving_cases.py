@@ -49,7 +49,7 @@ def write_letters(folder: Path) -> PairEncoder:
 
 def expected(scorer: Scorer, queries: list[str], titles: list[str]) -> list[float]:
     """Return what the gated engine says of pairs, worked out apart from the queue."""
-    pairs: Any = scorer.pair_encoder.encode(queries, titles)
+    pairs: Any = scorer.row_encoder.encode(queries, titles)
     return [
         float(pairs[i].sum()) + 1000.0 * float(pairs.lengths[i] - pairs.second_starts[i]) for i in range(len(pairs))
     ]
@@ -73,7 +73,8 @@ class Submitted:
         assert self.finished.wait(SECONDS), "nothing came of the job"
         if self.job.fault is not None:
             raise self.job.fault
-        return self.job.logits
+        logits: list[float] = self.job.outputs["logit"].tolist()
+        return logits
 
 
 def until(condition: Callable[[], Any]) -> None:

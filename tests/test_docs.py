@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from paddle_ranker.commands.registry import BY_KIND, COMMANDS
+from paddle_ranker.commands.registry import COMMANDS, OF_KIND
 from tests.conftest import REPOSITORY, load_script
 
 pytestmark = pytest.mark.unit
@@ -67,7 +67,8 @@ def test_commands_and_their_options_exist(page: Path, capsys: pytest.CaptureFixt
         if (module == "paddle_ranker" or found["installed"]) and command:
             assert command in COMMANDS, found[0]
             runs = [COMMANDS[command].load().main]
-            runs += [importlib.import_module(module).main for module in BY_KIND.get(command, {}).values()]
+            of_kinds = [module for name, module in OF_KIND.items() if name.split()[0] == command]
+            runs += [importlib.import_module(module).main for module in of_kinds]
         elif file and file.split("/")[0] in (*RECIPES, "deploy", "datasets"):
             runs = [load_script(file).main]
         elif module and module.split(".")[0] in ("benchmarks", "tests"):

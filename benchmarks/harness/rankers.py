@@ -96,10 +96,9 @@ def copy_ranker(folder: Path, source: Path) -> tuple[PairEncoder, dict[str, Any]
 
     Raises `UsageError` where it is more than an encoder with a head, which is all that transformers has.
     """
-    from paddle_ranker.model.folder import save_ranker
-    from paddle_ranker.model.kinds import load_ranker
+    from paddle_ranker.model.folder import load_single, save_ranker
 
-    parts = load_ranker(source)
+    parts = load_single(source)
     plain = isinstance(parts.info.match_embeddings, bool) and not parts.info.match_embeddings
     if not plain or parts.network.lexical is not None or parts.info.calibration is not None:
         raise UsageError(
@@ -107,8 +106,8 @@ def copy_ranker(folder: Path, source: Path) -> tuple[PairEncoder, dict[str, Any]
             "plain ranker (--match_embeddings false)"
         )
     (folder / "ranker").mkdir()
-    save_ranker(folder / "ranker", parts.network, parts.pair_encoder, parts.info)
-    return parts.pair_encoder, dataclasses.asdict(parts.network.config)
+    save_ranker(folder / "ranker", parts.network, parts.row_encoder, parts.info)
+    return parts.row_encoder, dataclasses.asdict(parts.network.config)
 
 
 def export_rankers(folder: Path, pairs: EncodedPairs, *, onnx: bool) -> None:

@@ -257,7 +257,7 @@ def score_file(ranker: Path, file: Path) -> Floats:
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 
     parts = load_ranker(ranker)
-    return EvaluationSet(file, parts.pair_encoder, 64).logits(DygraphEngine(parts.network))
+    return EvaluationSet(file, parts.row_encoder, 64).logits(DygraphEngine(parts.network))
 
 
 def converted_encoder(source: Path, target: Path) -> Path:

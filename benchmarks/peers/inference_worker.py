@@ -71,7 +71,7 @@ def _ours(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> Syste
     from paddle_ranker import runtime
 
     runtime.prepare_command(work.threads)
-    from paddle_ranker.model.exported import ExportedFolder
+    from paddle_ranker.model.exported import open_exported_ranker
     from paddle_ranker.model.load_options import LoadOptions
     from paddle_ranker.scoring.engines.opening import open_engine
     from paddle_ranker.scoring.scorer import Scorer
@@ -81,11 +81,11 @@ def _ours(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> Syste
         from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 
         parts = load_ranker(folder / "ranker")
-        return _OwnScorer(Scorer(DygraphEngine(parts.network), parts.pair_encoder), pairs, texts=False)
+        return _OwnScorer(Scorer(DygraphEngine(parts.network), parts.row_encoder), pairs, texts=False)
     engine, precision, name = ENGINES[system]
-    exported = ExportedFolder.open(folder / name)
+    exported = open_exported_ranker(folder / name)
     opened = open_engine(exported, LoadOptions(engine=engine, device="cpu", precision=precision, threads=work.threads))
-    scorer = Scorer(opened, exported.pair_encoder(LoadOptions(max_seq_length=work.max_seq_length)))
+    scorer = Scorer(opened, exported.row_encoder(LoadOptions(max_seq_length=work.max_seq_length)))
     return _OwnScorer(scorer, pairs, texts=system.endswith("_texts"))
 
 

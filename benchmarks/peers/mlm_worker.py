@@ -30,7 +30,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     given: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
     options = TrainMlmOptions(**given)
     start = start_mlm(options)
-    data, masking = open_data(options, start.tokenizer), make_masking(options, start.tokenizer)
+    data, masking = open_data(options, start.model.tokenizer), make_masking(options, start.model.tokenizer)
     held_out = HeldOut(data.held_out, masking, options.batch_size)
     pace, losses = Pace(sys.stdin, answers, "tokens"), []  # type: Pace, list[float]
 
@@ -41,7 +41,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
     def evaluate() -> dict[str, float]:
         took = pace.took()
-        measures = held_out.measure(start.network, start.run.processes)
+        measures = held_out.measure(start.model.network, start.run.processes)
         pace.answer({**took, "losses": losses, "eval_loss": measures["loss"]})
         losses.clear()
         return measures
@@ -52,7 +52,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
     examples = Paced(data.train, masking)
     task = Task(
-        start.network,
+        start.model.network,
         examples,
         evaluate,
         save=lambda path, results: None,

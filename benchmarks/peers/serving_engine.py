@@ -24,11 +24,11 @@ def main() -> int:
     folder, engine, threads = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     answers = take_stdout()
     runtime.prepare_command(threads)
-    from paddle_ranker.scoring.loading import load_model
+    from paddle_ranker.scoring.loading import open_ranker
     from paddle_ranker.scoring.scorer import Scorer
 
-    loaded = load_model(folder / "exported", LoadOptions(engine=engine, threads=threads))
-    scorer = Scorer(loaded.engine, loaded.pair_encoder)
+    loaded = open_ranker(folder / "exported", LoadOptions(engine=engine, threads=threads))
+    scorer = Scorer(loaded.engine, loaded.row_encoder)
     queries, titles = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
     encoded = scorer.encode(queries, titles)
     order = np.argsort(encoded.lengths, kind="stable")
@@ -38,7 +38,7 @@ def main() -> int:
             count = len(order) // size
             start = turn % count * size if count else 0
             rows = order[start : start + size]
-            scorer.batch_logits(encoded.pad(rows))
+            scorer.compute(encoded, rows)
             return len(rows)
 
         return score
@@ -55,7 +55,7 @@ def main() -> int:
         for start in range(0, len(order), size):
             rows = order[start : start + size]
             if size > 1 or not start or encoded.lengths[rows[0]] != encoded.lengths[order[start - 1]]:
-                scorer.batch_logits(encoded.pad(rows))
+                scorer.compute(encoded, rows)
 
     def answer(command: dict[str, Any]) -> dict[str, float]:
         return _timed(ways[command["way"]], command["seconds"], command["seed"])

@@ -24,7 +24,7 @@ from paddle_ranker.storage.digest import content_digest
 
 if TYPE_CHECKING:
     from paddle_ranker.metrics.logistic import LinearModel
-    from paddle_ranker.model.folder import RankerParts
+    from paddle_ranker.model.folder import RankerModel
     from paddle_ranker.training.blend import Average, Learned
 
 
@@ -86,7 +86,7 @@ def blend(options: BlendOptions) -> list[str]:
                 "what it learned from: give another --train_file"
             )
         learned = learn_linear(parts, training_pairs(options.train_file, options))
-        added: Union[Learned, RankerParts] = learned
+        added: Union[Learned, RankerModel] = learned
         parts, names, second = learned.parts, ["ranker", "linear model"], learned.logits(dev)
     else:
         assert options.other is not None
@@ -104,27 +104,27 @@ def blend(options: BlendOptions) -> list[str]:
     ]
 
 
-def _member(source: str, options: BlendOptions) -> RankerParts:
+def _member(source: str, options: BlendOptions) -> RankerModel:
     from paddle_ranker.errors import CheckpointError
-    from paddle_ranker.model.folder import BLEND
+    from paddle_ranker.model.folder import RankerModel
     from paddle_ranker.model.kinds import load_ranker
 
-    parts = load_ranker(source, LoadOptions(tokenizer=options.tokenizer))
-    if parts.info.kind == BLEND:
+    model = load_ranker(source, LoadOptions(tokenizer=options.tokenizer))
+    if not isinstance(model, RankerModel):
         raise CheckpointError(f"{source}: is a blend of rankers already: blend its members")
-    return parts
+    return model
 
 
 def _write(
     options: BlendOptions,
-    parts: RankerParts,
-    added: Union[Learned, RankerParts],
+    parts: RankerModel,
+    added: Union[Learned, RankerModel],
     average: Average,
     alone: dict[str, dict[str, float]],
 ) -> None:
     """Write the folder: one network with the linear model in it, or both rankers."""
     from paddle_ranker.model.blend import save_blend
-    from paddle_ranker.model.folder import RankerParts, save_ranker
+    from paddle_ranker.model.folder import RankerModel, save_ranker
     from paddle_ranker.storage.atomic import make_folder, new_folder, remove_unfinished
     from paddle_ranker.training.blend import add_linear
 
@@ -142,7 +142,7 @@ def _write(
     results = {**average.blend, "measured": f"cross-validated over the queries of {base_names(options.dev_file)}"}
     remove_unfinished(make_folder(target.parent))
     with new_folder(target) as temporary:
-        if isinstance(added, RankerParts):
+        if isinstance(added, RankerModel):
             save_blend(temporary, [parts, added], weights, facts, results)
             return
         add_linear(parts, weights, added.linear)
@@ -153,7 +153,7 @@ def _write(
             training={**parts.info.training, "blend": facts},
             results=results,
         )
-        save_ranker(temporary, parts.network, parts.pair_encoder, info)
+        save_ranker(temporary, parts.network, parts.row_encoder, info)
 
 
 def _table(names: Sequence[str], measures: Sequence[dict[str, float]]) -> list[str]:

@@ -24,7 +24,7 @@ from paddle_ranker.storage.digest import content_digest
 
 if TYPE_CHECKING:
     from paddle_ranker.metrics.calibration import Calibration, Judged
-    from paddle_ranker.model.folder import RankerParts
+    from paddle_ranker.model.kinds import TrainedRanker
 
 LEAST_QUERIES, LEAST_PAIRS = 10, 10  # pairs of either class
 FEW_QUERIES = 100
@@ -84,7 +84,7 @@ def calibrate(options: CalibrateOptions) -> None:
     print(f"uncalibrated: {store(options, parts, None)}")
 
 
-def fit_to_file(options: CalibrateOptions, parts: RankerParts) -> Calibration:
+def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
     """Score the dev file without any calibration, fit one, and print what it changes.
 
     Raises `DataError` for a file of one class, one with too few queries or pairs, and what `calibration.fit` refuses.
@@ -96,7 +96,7 @@ def fit_to_file(options: CalibrateOptions, parts: RankerParts) -> Calibration:
     from paddle_ranker.scoring.files import report_truncated, scored_with
 
     assert options.dev_file is not None
-    encoder = parts.pair_encoder
+    encoder = parts.row_encoder
     windows = make_windows(encoder.max_seq_length, options.windows, options.window_overlap, options.window_top_k)
     dev = EvaluationSet(options.dev_file, encoder, options.batch_size, rules=options, windows=windows)
     relevant, queries = int((dev.labels >= RELEVANT).sum()), len(set(dev.queries))
@@ -154,13 +154,14 @@ def _print_judged(judged: Judged, method: str, folds: int, queries: int) -> None
     print(f"{method}: probability = {judged.calibration}")
 
 
-def store(options: CalibrateOptions, parts: RankerParts, calibration: Optional[Calibration]) -> Path:
+def store(options: CalibrateOptions, parts: TrainedRanker, calibration: Optional[Calibration]) -> Path:
     """Save the calibration in the ranker's folder, or a calibrated copy in `options.output`; return that folder.
 
     Raises `CheckpointError` where the folder to be changed has no `ranker.json`, `RankerError` where the new one is
     there already.
     """
-    from paddle_ranker.model.folder import INFO_FILE, RankerInfo, save_ranker
+    from paddle_ranker.model.folder import save_ranker
+    from paddle_ranker.model.info import INFO_FILE, RankerInfo
     from paddle_ranker.storage.atomic import UNFINISHED, make_folder, new_folder
 
     source = Path(options.ranker)
@@ -172,7 +173,7 @@ def store(options: CalibrateOptions, parts: RankerParts, calibration: Optional[C
         make_folder(target.parent)
         with new_folder(target) as temporary:
             if own is None:  # a checkpoint of the published scripts: in our own form
-                save_ranker(temporary, parts.network, parts.pair_encoder, info)
+                save_ranker(temporary, parts.network, parts.row_encoder.members[0], info)
             else:
                 shutil.copytree(folder, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns(f"{UNFINISHED}*"))
                 info.write(temporary, parts.network.config)

@@ -7,7 +7,6 @@ paddle-ranker convert checkpoint/best HF_FOLDER --to hf
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -135,23 +134,21 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
     from paddle_ranker.model.hugging_face.write import parameters_to_write, write_model
     from paddle_ranker.model.info import INFO_FILE, RankerInfo
-    from paddle_ranker.model.kinds import kind_of
+    from paddle_ranker.model.kinds import is_ranker
     from paddle_ranker.model.masked_lm import masked_lm_head
     from paddle_ranker.model.network import RankerNetwork, load_parameters, name_parameters
     from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
     from paddle_ranker.model.recognised import recognise, refusal
-    from paddle_ranker.model.signature import RANKER
 
     if not (source / PARAMETERS_FILE).is_file():
-        already = find_encoder(source) is not None
         there = recognise(source)
         hint = (
             "it is a Hugging Face folder already"
-            if already
+            if find_encoder(source) is not None
             else f"give the folder of a ranker or an encoder: it is {there.what}; {there.use}"
         )
         raise CheckpointError(f"{source}: has no {PARAMETERS_FILE}; {hint}")
-    if kind_of(source).signature(kind_of(source).read_info(source)) != RANKER:
+    if not is_ranker(source):
         raise refusal(source, "a ranker or an encoder")
     config, info = read_config(source), RankerInfo.read(source)
     if config is None:
@@ -179,8 +176,8 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     if has_head and info:  # what a ranker was, and how well it did, for its way back
         training = {**info.training, "folded into the head": str(calibration)} if calibration else info.training
         results = {} if changed else info.results
-        facts = dataclasses.asdict(dataclasses.replace(info, results=results, training=training, calibration=None))
-        (temporary / INFO_FILE).write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        was = dataclasses.replace(info, results=results, training=training, calibration=None)
+        (temporary / INFO_FILE).write_text(was.to_json(), encoding="utf-8")
     lines = [f"TARGET: for transformers' {architecture}, {_facts(config)}"]
     if calibration:
         lines.append(f"folded the calibration into the head: its sigmoid is what {calibration} was")

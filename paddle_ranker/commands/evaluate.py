@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.commands.registry import module_for
+from paddle_ranker.commands.registry import run_for_kind
 from paddle_ranker.evaluation.options import EvaluateOptions
 from paddle_ranker.options import run_command
 
@@ -27,8 +27,7 @@ def evaluate(options: EvaluateOptions) -> None:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command of the model's kind, or this one, which is any ranker's; return its exit status."""
-    module = module_for("evaluate", argv)
-    if module is not None:
-        status: int = module.main(argv)
+    status = run_for_kind("evaluate", argv)
+    if status is not None:
         return status
     return run_command(evaluate, EvaluateOptions, argv, description=__doc__ or "")

@@ -1,4 +1,4 @@
-"""Write a ranker as a static model that an engine or a server loads without its code.
+"""Write a model as a static model that an engine or a server loads without its code.
 
 paddle-ranker export --model checkpoint/best --output output --onnx
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.commands.registry import module_for
+from paddle_ranker.commands.registry import run_for_kind
 from paddle_ranker.encoding.options import TokenizerOptions
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import ThreadOptions, option, run_command
@@ -21,7 +21,7 @@ from paddle_ranker.options import ThreadOptions, option, run_command
 class ExportOptions(TokenizerOptions, ThreadOptions):
     """What the commands that export accept."""
 
-    params_path: str = option(help="the ranker: a model folder, or its model_state.pdparams", name="model")
+    params_path: str = option(help="the model: a folder, or its model_state.pdparams", name="model", leads=True)
     output_path: str = option("./output", help="folder to write; an older export there is replaced", name="output")
     model_name_or_path: Optional[str] = option(
         None, help="the model whose configuration a bare parameter file takes; a folder's own configuration wins"
@@ -37,13 +37,15 @@ class ExportOptions(TokenizerOptions, ThreadOptions):
 
 
 def export(options: ExportOptions, expected_kind: Optional[str] = None) -> None:
-    """Load the ranker, write its static model, and print what was written and how exactly it scores."""
+    """Load the model, write its static model, and print what was written and how exactly it scores."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.export.static_graph import export_model
-    from paddle_ranker.model.kinds import load_ranker
+    from paddle_ranker.model.kinds import load_ranker, load_trained
+    from paddle_ranker.model.signature import RANKER
 
     runtime.select_device("cpu")  # a static model is of no device; each engine chooses its own
-    parts = load_ranker(
+    load = load_trained if expected_kind is None else load_ranker  # the rankers' tutorials refuse other kinds
+    model = load(
         options.params_path,
         LoadOptions(
             model_name=options.model_name_or_path,
@@ -52,12 +54,18 @@ def export(options: ExportOptions, expected_kind: Optional[str] = None) -> None:
             expected_kind=expected_kind,
         ),
     )
-    exported, parities = export_model(parts, Path(options.output_path), onnx=options.onnx)
+    exported, parities = export_model(model, Path(options.output_path), onnx=options.onnx)
     for engine, parity in parities.items():
-        predict, logit = parity.differences.values()
+        if model.signature == RANKER:
+            what, rows = "the ranker", "pairs"
+            differences = [f"{parity.differences['predict']:.1e} of a probability"]
+            differences.append(f"{parity.differences['logit']:.1e} of a logit")
+        else:
+            what, rows = "the model", "rows"
+            differences = [f"{value:.1e} of {name}" for name, value in parity.differences.items()]
         print(
-            f"parity with the ranker, {engine}: largest difference {predict:.1e} of a probability, {logit:.1e} of a "
-            f"logit ({parity.pairs} pairs in {parity.batches} batches, and alone)"
+            f"parity with {what}, {engine}: largest difference {', '.join(differences)} ({parity.pairs} {rows} in "
+            f"{parity.batches} batches, and alone)"
         )
     files = [exported.program, exported.parameters, *([exported.onnx] if exported.onnx else [])]
     sizes = ", ".join(f"{path.name} ({path.stat().st_size / 1e6:.1f} MB)" for path in files)
@@ -65,9 +73,8 @@ def export(options: ExportOptions, expected_kind: Optional[str] = None) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command of the model's kind, or this one, which is any ranker's; return its exit status."""
-    module = module_for("export", argv)
-    if module is not None:
-        status: int = module.main(argv)
+    """Run the command of the model's kind, or this one, which takes all kinds; return its exit status."""
+    status = run_for_kind("export", argv)
+    if status is not None:
         return status
     return run_command(export, ExportOptions, argv, description=__doc__ or "")

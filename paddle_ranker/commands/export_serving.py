@@ -14,7 +14,7 @@ from typing import Optional
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.export.serving_files import variables_of
-from paddle_ranker.model.exported import GRAPH_FORMATS, INPUTS, OUTPUTS, ExportedFolder, prefix_of
+from paddle_ranker.model.exported import GRAPH_FORMATS, INPUTS, OUTPUTS, ExportedRanker, open_exported_ranker, prefix_of
 from paddle_ranker.model.info import RankerInfo, require_kind
 from paddle_ranker.options import Options, option, run_command
 
@@ -84,7 +84,7 @@ def aliases(name: str, given: Sequence[str], names: Sequence[str]) -> tuple[str,
 
 def find_exported(
     folder: Path, model: Optional[str], parameters: Optional[str], *, expected_kind: Optional[str] = None
-) -> ExportedFolder:
+) -> ExportedRanker:
     """Open the static model with files of these names; None stands for the name that the ranker's kind has.
 
     A `.pdmodel` that is not there, while its `.json` is, is taken as that (and the other way round), and said so.
@@ -100,7 +100,7 @@ def find_exported(
         raise UsageError(f"--model_filename {model}: must end in .pdmodel or .json")
     if parameters is not None and parameters != f"{prefix}.{_PARAMETERS}":
         raise UsageError(f"--params_filename {parameters}: the parameters of {model} are in {prefix}.{_PARAMETERS}")
-    exported = ExportedFolder.open(folder, prefix)
+    exported = open_exported_ranker(folder, prefix)
     if exported.outputs != OUTPUTS:
         raise CheckpointError(f"{folder}: is made for Paddle Serving already; give the folder that it was made from")
     if model is not None and exported.program.name != model:

@@ -17,6 +17,7 @@ from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.tokens import TOKENIZERS
 from paddle_ranker.options import LabelOptions, option, run_command
 from paddle_ranker.options.files import paths_of
+from paddle_ranker.retrieval.indexes import INDEXES, Document, IndexOptions
 from paddle_ranker.scoring.options import ScoringOptions
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
@@ -24,9 +25,7 @@ from paddle_ranker.training.mining import (
     JUDGED_KINDS,
     TITLE_KINDS,
     Choice,
-    Index,
     Miner,
-    RandomTitles,
     distinct_titles,
     group_judgments,
     judged_pairs,
@@ -55,7 +54,7 @@ class MineOptions(LabelOptions, ScoringOptions):
     )
     negatives: int = option(4, help="most negatives of one positive", minimum=1)
     positive_label: float = option(1.0, help="titles with this label or a higher one get negatives", above=0)
-    method: str = option("bm25", help="how candidates are found; random: at random", choices=("bm25", "random"))
+    method: str = option("bm25", help="how candidates are found; random: at random", choices=INDEXES)
     words: str = option("jieba", help="what BM25 compares: words, or character bigrams", choices=tuple(TOKENIZERS))
     rank_from: int = option(1, help="best rank of a negative; above 1 skips the likeliest false negatives", minimum=1)
     rank_to: int = option(50, help="worst rank of a negative", minimum=1)
@@ -143,7 +142,10 @@ def _run(options: MineOptions) -> None:
     )
 
     ranker = Teachers(options.ranker, options) if options.ranker else None
-    miner = Miner(titles, _index(options, titles), options.choice, ranker, options.queries)
+    shown = tqdm(titles, desc="index", unit="title", disable=None if options.method != "random" else True)
+    documents = (Document(str(number), title) for number, title in enumerate(shown))
+    index = INDEXES[options.method].build(documents, IndexOptions(options.words, options.seed))
+    miner = Miner(index, options.choice, ranker, options.queries)
     with tqdm(desc="mine", unit="query", total=len(queries), disable=None) as progress:
         rows = write_records(options.output_file, miner.mine(queries, progress))
     what = "triples" if options.format == "triples" else "pairs"
@@ -152,14 +154,6 @@ def _run(options: MineOptions) -> None:
     print(f"left out or not found: {miner.report()}")
     if ranker:
         ranker.report_truncated()
-
-
-def _index(options: MineOptions, titles: Sequence[str]) -> Index:
-    if options.method == "random":
-        return RandomTitles(len(titles), options.seed)
-    from paddle_ranker.lexical.index import BM25Index
-
-    return BM25Index(tqdm(titles, desc="index", unit="title", disable=None), options.words)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

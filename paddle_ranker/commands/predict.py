@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.commands.registry import module_for
+from paddle_ranker.commands.registry import run_for_kind
 from paddle_ranker.options import run_command
 from paddle_ranker.scoring.options import PredictOptions
 
@@ -26,8 +26,7 @@ def predict(options: PredictOptions, expected_kind: Optional[str] = None) -> Non
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command of the model's kind, or this one, which is any ranker's; return its exit status."""
-    module = module_for("predict", argv)
-    if module is not None:
-        status: int = module.main(argv)
+    status = run_for_kind("predict", argv)
+    if status is not None:
         return status
     return run_command(predict, PredictOptions, argv, description=__doc__ or "")

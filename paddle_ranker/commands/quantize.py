@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.export.options import QuantizeOptions
+from paddle_ranker.export.gates import QuantizeOptions
 from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.options import run_command
 
 if TYPE_CHECKING:
-    from paddle_ranker.export.quantize import Quality, Speed
+    from paddle_ranker.export.quantize import Gate, Quality, Speed
 
 
 def quantize(options: QuantizeOptions) -> None:
@@ -26,22 +26,19 @@ def quantize(options: QuantizeOptions) -> None:
     from paddle_ranker.export.quantize import quantize_folder
 
     made = quantize_folder(options)
-    print_quality(made.quality)
+    print_quality(made.quality, made.gate)
     print_speed(made.speed)
     print(f"quantized: {made.path} ({made.path.stat().st_size / 1e6:.1f} MB, {made.share})")
 
 
-def print_quality(quality: Sequence[Quality]) -> None:
+def print_quality(quality: Sequence[Quality], gate: Gate) -> None:
     """Print each engine's measures before and after, and their differences."""
-
     for row in quality:
-        print(
-            f"{MEASURES[row.measure].title:8} {row.before:.4f} in fp32, {row.after:.4f} in int8 ({row.engine}): "
-            f"{row.difference:+.4f}"
-        )
+        name = MEASURES[row.measure].title if row.measure in MEASURES else row.measure
+        print(f"{name:8} {row.before:.4f} in fp32, {row.after:.4f} in int8 ({row.engine}): {row.difference:+.4f}")
     moved = ", ".join(f"{name} {share:.1%}" for name, share in {row.engine: row.moved for row in quality}.items())
-    print(f"logits move by, in parts of their standard deviation: {moved}")
-    print("[ ]: 95% bootstrap intervals of the paired differences, over queries")
+    print(f"{gate.outputs} move by, in parts of their standard deviation: {moved}")
+    print(f"[ ]: 95% bootstrap intervals of the paired differences, over {gate.draws}")
 
 
 def print_speed(speed: Sequence[Speed]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import sys
 from collections.abc import Sequence
@@ -10,9 +11,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from paddle_ranker.errors import RankerError
-from paddle_ranker.registry import Registry
-
-_RECIPES = "paddle_ranker.recipes.commands"
+from paddle_ranker.registry import Registry, load_named_plugins
 
 
 @dataclass(frozen=True)
@@ -33,11 +32,10 @@ class Command:
         return importlib.import_module(self.module)
 
 
-COMMANDS: Registry[Command] = Registry("command", recipes=_RECIPES)
-# One command for all kinds of models, with what is particular to a kind in a module of the recipe's: by kind.
-BY_KIND: dict[str, Registry[str]] = {
-    name: Registry("kind of model", recipes=_RECIPES) for name in ("evaluate", "predict", "export")
-}
+COMMANDS: Registry[Command] = Registry("command", recipes="commands")
+# Modules with a `main(argv)` that do what a command does for models of one kind, by both names: "evaluate pairwise". A
+# command without one does the same for all kinds, or refuses those it cannot take.
+OF_KIND: Registry[str] = Registry("command of a kind of model", recipes="commands")
 OTHER_NAMES = {"export-to-serving": "export-serving"}
 _MODEL_OPTIONS = ("--model", "--init_from_ckpt", "--params_path", "--model_dir")
 
@@ -54,6 +52,7 @@ for _name, _help in {
     "mine": "mine hard negatives with BM25, and with a trained ranker",
     "distill": "write a large ranker's scores into training data for a small one",
     "convert": "bring a checkpoint from Hugging Face's transformers, or take one there",
+    "info": "say what a folder is: its kind, what it takes and returns, how it was trained and exported",
     "export": "write a model as a static model, and as ONNX, for engines and servers",
     "export-serving": "write an exported ranker as the two folders of Paddle Serving",
     "quantize": "compute an exported ranker's matrix products in 8-bit integers, where that costs little",
@@ -64,26 +63,23 @@ for _name, _help in {
     COMMANDS.add(_name, Command(f"paddle_ranker.commands.{_name.replace('-', '_')}", _help))
 
 
-def module_for(command: str, argv: Optional[Sequence[str]]) -> Optional[Any]:
-    """Return the recipe's module for the kind of the model that `argv` names; None where it has none.
+def run_for_kind(command: str, argv: Optional[Sequence[str]]) -> Optional[int]:
+    """Run the command of the kind of the model that `argv` names, and return its exit status.
 
-    Neither Paddle nor the model is loaded. `argv` is the process's own by default.
+    None: the kind has no such command of its own. Neither Paddle nor the model is loaded to find that out. `argv` is
+    the process's own by default.
     """
     from paddle_ranker.model.kinds import stated_kind
 
-    source = _model_in(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument(*_MODEL_OPTIONS, dest="model")
     try:
+        arguments = sys.argv[1:] if argv is None else argv
+        is_first = bool(arguments) and not arguments[0].startswith("-")
+        source = arguments[0] if is_first else parser.parse_known_args(arguments)[0].model
+        load_named_plugins()
         kind = stated_kind(Path(source)) if source is not None else None
-        is_known = kind is not None and kind in BY_KIND[command]
-    except RankerError:  # of a damaged folder: whoever loads it says so
+    except (RankerError, argparse.ArgumentError):  # whoever parses them all, or loads the folder, says what is wrong
         return None
-    return importlib.import_module(BY_KIND[command][kind]) if kind is not None and is_known else None
-
-
-def _model_in(argv: Sequence[str]) -> Optional[str]:
-    found = None
-    for place, text in enumerate(argv):
-        name, separator, value = text.partition("=")
-        if name in _MODEL_OPTIONS:
-            found = value if separator else next(iter(argv[place + 1 : place + 2]), None)
-    return found
+    name = f"{command} {kind}"
+    return int(importlib.import_module(OF_KIND[name]).main(argv)) if name in OF_KIND else None

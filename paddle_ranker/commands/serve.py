@@ -1,6 +1,7 @@
 """Serve models on one port: rankers by Paddle Serving's protocols and by /rerank of today's clients, others by HTTP.
 
 paddle-ranker serve --model output --port 8600
+paddle-ranker serve output_entailment
 """
 
 from __future__ import annotations
@@ -11,23 +12,24 @@ from typing import Optional
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import run_command
 from paddle_ranker.serving.core.config import ServeConfig
-from paddle_ranker.serving.http.endpoints import ENDPOINTS, serve_options, served_by
+from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_folder_in_slot
 
 
 def serve(config: ServeConfig) -> int:
     """Serve until a signal ends it."""
     from paddle_ranker.serving.process.server import run
 
-    for endpoint in served_by(config).values():
-        folder = endpoint.folder(config)
+    config = with_folder_in_slot(config)
+    for kind in served_by(config).values():
+        folder = kind.folder(config)
         if folder is not None and not folder.exists():
-            raise UsageError(f"--{endpoint.option} {folder}: there is no such folder; train or export a model first")
+            raise UsageError(f"--{kind.option} {folder}: there is no such folder; train or export a model first")
     return run(config)
 
 
 def options_class() -> type[ServeConfig]:
     """Return the options, with those of served models that installed plugins add."""
-    ENDPOINTS.load_plugins()
+    SLOTS.load_plugins()
     return serve_options()
 
 

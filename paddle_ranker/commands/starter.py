@@ -33,7 +33,7 @@ _VERSION = 1  # of the recipe; part of the name in the cache
 
 # From (texts, the encoder's shape, its tokenizer's folder, steps, seed) to parameters; recipes add theirs.
 Pretraining = Callable[[Iterable[str], "EncoderConfig", Path, int, int], dict[str, Any]]
-PRETRAINING: Registry[Pretraining] = Registry("pretraining", recipes="paddle_ranker.recipes.starters")
+PRETRAINING: Registry[Pretraining] = Registry("pretraining", recipes="starter")
 
 
 @dataclass(frozen=True)

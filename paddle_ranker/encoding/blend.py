@@ -50,7 +50,7 @@ class BlendedPairs(Columns):
 
 
 class BlendedPairEncoder:
-    """Encode every pair once for each member: a `RowEncoder`."""
+    """Encode every pair once for each member: a `PairRowEncoder`."""
 
     def __init__(self, members: Sequence[PairEncoder]):
         self.members = tuple(members)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from paddle_ranker.storage.arrays import gather
 
 Indices = Union[Sequence[int], NDArray[np.int64], NDArray[np.int32]]
-Arrays = dict[str, NDArray[Any]]  # a padded batch, by the names of a model's inputs
+Array = NDArray[Any]  # of whatever type a model takes or returns
+Arrays = dict[str, Array]  # a padded batch by the names of a model's inputs, or what it returns by its outputs'
 
 C = TypeVar("C", bound="Columns")
 

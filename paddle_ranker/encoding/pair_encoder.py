@@ -30,7 +30,7 @@ SPECIAL_TOKENS_A_TEXT = 2
 _SHORTEST_PAIR = SPECIAL_TOKENS_A_PAIR + 2  # room for one token of either side
 
 
-class RowEncoder(Protocol):
+class PairRowEncoder(Protocol):
     """What turns pairs of texts into columns: one tokenizer's `PairEncoder`, or the encoders of several as one.
 
     Attributes: `max_seq_length`; `vocab_size`; `backend`; `truncated`, how many pairs were cut; `members`, the

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from paddle_ranker.encoding.columns import Arrays
-from paddle_ranker.encoding.pair_encoder import RowEncoder
+from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 
 PAIRS = 48
 _LARGEST_BATCH = 8
 
 
-def sample_batches(encoder: RowEncoder, seed: int = 0) -> Iterator[Arrays]:
+def sample_batches(encoder: PairRowEncoder, seed: int = 0) -> Iterator[Arrays]:
     """Yield encoded pairs of words of the ranker's vocabulary: short and cut ones, alone and together, with padding.
 
     Titles share words with their queries, so that match levels and lexical features have something to see.
@@ -39,7 +39,7 @@ def sample_batches(encoder: RowEncoder, seed: int = 0) -> Iterator[Arrays]:
         start += len(rows)
 
 
-def timing_batches(encoder: RowEncoder, shapes: Sequence[tuple[int, int]]) -> Iterator[Arrays]:
+def timing_batches(encoder: PairRowEncoder, shapes: Sequence[tuple[int, int]]) -> Iterator[Arrays]:
     """Yield a batch of made-up Chinese texts for each (pairs, tokens a pair) of `shapes`."""
     random = np.random.default_rng(0)
     for rows, length in shapes:

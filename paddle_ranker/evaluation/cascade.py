@@ -67,7 +67,7 @@ def measure_cascade(
         parts = open_ranker(path, given.load_options())
         scorers.append(scorer_for(parts, given))
         logits.append(scorers[-1].logits(scorers[-1].encode(queries, titles)))
-        report_truncated(parts.pair_encoder, scorers[-1].windows)
+        report_truncated(parts.row_encoder, scorers[-1].windows)
     rows_of: dict[str, list[int]] = {}
     for row, query in enumerate(query for query, is_one in zip(pairs.query_ids, pairs.candidates) if is_one):
         rows_of.setdefault(query, []).append(row)

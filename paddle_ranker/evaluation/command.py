@@ -21,14 +21,14 @@ from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
 
 if TYPE_CHECKING:
-    from paddle_ranker.scoring.loading import LoadedModel
+    from paddle_ranker.scoring.loading import ScoringRanker
 
 Value = Union[int, float]
 
 
 def score_measured_pairs(
     options: EvaluateOptions, expected_kind: Optional[str] = None
-) -> tuple[LoadedModel, MeasuredPairs, Floats]:
+) -> tuple[ScoringRanker, MeasuredPairs, Floats]:
     """Return the ranker, the pairs and its logits of the candidates among them (`[candidates] float64`).
 
     Says what was left out and cut. Raises `DataError` for a malformed file or one of one class only, `CheckpointError`

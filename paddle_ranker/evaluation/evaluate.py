@@ -9,7 +9,7 @@ import numpy as np
 
 from paddle_ranker.data.records import LabeledPair, RecordFile
 from paddle_ranker.distributed import ProcessGroup
-from paddle_ranker.encoding.pair_encoder import RowEncoder
+from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.encoding.windows import Windows
 from paddle_ranker.evaluation.pairs import require_both_classes, without_contradictions
 from paddle_ranker.metrics.calibration import Calibration, sigmoid
@@ -31,7 +31,7 @@ class EvaluationSet:
     def __init__(
         self,
         path: Union[str, Path],
-        pair_encoder: RowEncoder,
+        pair_encoder: PairRowEncoder,
         batch_size: int,
         *,
         rules: Optional[RowOptions] = None,

@@ -66,7 +66,9 @@ class MeasuringOptions(LabelOptions, ScoringOptions):
 class EvaluateOptions(MeasuringOptions):
     """Options of evaluation."""
 
-    init_from_ckpt: str = option(help="the ranker: a model folder, or its model_state.pdparams", name="model")
+    init_from_ckpt: str = option(
+        help="the ranker: a model folder, or its model_state.pdparams", name="model", leads=True
+    )
     baselines: bool = option(False, help="measure BM25 and a linear model on lexical features beside the ranker")
     scores_file: Optional[str] = option(
         None, help="keep the scores: .jsonl, .tsv or .parquet, a row a pair; any other name: a TREC run"

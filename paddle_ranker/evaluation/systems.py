@@ -24,7 +24,7 @@ from paddle_ranker.metrics.ranking import RELEVANT, Floats, number_queries
 from paddle_ranker.storage.digest import content_digest, warn_of_same_data
 
 if TYPE_CHECKING:
-    from paddle_ranker.scoring.loading import LoadedModel
+    from paddle_ranker.scoring.loading import ScoringRanker
 
 BM25_WORDS, BM25_BIGRAMS, LINEAR = "BM25 (words)", "BM25 (bigrams)", "linear (lexical)"
 FOLDS = 5
@@ -64,7 +64,7 @@ def read_measured_pairs(options: MeasuringOptions, runs: Mapping[str, Scores]) -
 
 def score_with_model(
     source: str, options: MeasuringOptions, pairs: MeasuredPairs, expected_kind: Optional[str] = None
-) -> tuple[LoadedModel, Floats]:
+) -> tuple[ScoringRanker, Floats]:
     """Return a ranker and its logits of the candidates (`[candidates] float64`); say what was cut.
 
     Raises `CheckpointError` for a ranker of another kind, `DataError` where there are no texts.
@@ -76,7 +76,7 @@ def score_with_model(
     parts = open_ranker(source, options.load_options(expected_kind))
     scorer = scorer_for(parts, options)
     logits = scorer.logits(scorer.encode(queries, titles))
-    report_truncated(parts.pair_encoder, scorer.windows)
+    report_truncated(parts.row_encoder, scorer.windows)
     return parts, logits
 
 

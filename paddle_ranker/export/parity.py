@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Callable
 
 import numpy as np
 import paddle
@@ -12,6 +12,7 @@ from paddle import nn
 
 from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import RankerError
+from paddle_ranker.model.opened import Check
 from paddle_ranker.model.signature import Signature
 
 CHECKS = 4  # pairs that an exported folder names the probabilities of
@@ -25,7 +26,7 @@ class Parity:
     batches: int
     differences: dict[str, float]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, float]:
         """Return the numbers, JSON-ready."""
         return {"pairs": self.pairs, "batches": self.batches, **self.differences}
 
@@ -39,12 +40,12 @@ def network_outputs(network: nn.Layer, batches: Sequence[Arrays], signature: Sig
     return [{name: array.numpy() for name, array in zip(signature.output_names, arrays)} for arrays in outputs]
 
 
-def checks_of(batches: Sequence[Arrays], expected: Sequence[Arrays], pad_id: int) -> list[dict[str, Any]]:
+def checks_of(batches: Sequence[Arrays], expected: Sequence[Arrays], pad_id: int) -> list[Check]:
     """Return the shortest pairs and their probabilities, JSON-ready, to see by that a loaded model is the one exported.
 
     Each is `{"input_ids": [...], "token_type_ids": [...], "probability": p}`, without padding.
     """
-    checks = []
+    checks: list[Check] = []
     for batch, outputs in zip(batches, expected):
         for row, ids in enumerate(batch["input_ids"]):
             length = int(np.flatnonzero(ids != pad_id)[-1]) + 1

@@ -1,63 +1,95 @@
-"""Quantize an exported ranker, measure what it costs and gains, and store it in the ranker's folder."""
+"""Quantize an exported model: its matrix products in 8-bit integers, where a gate finds that this costs little.
+
+Weights become int8, symmetric, with a scale for each column; what is multiplied by them becomes uint8, with a scale and
+a zero point found beforehand on calibration rows (Jacob et al., CVPR 2018), so that a row's output does not depend on
+the rows beside it, as it does where ranges are those of each batch. Everything else stays as it is: embeddings,
+LayerNorm, softmax, the residual sums, the products of the last layer that are of one token a row, and the head.
+
+`onnxruntime.quantization` writes the result, as QuantizeLinear and DequantizeLinear around the products, which ONNX
+Runtime and OpenVINO fuse into integer products, and others may compute as it stands. Which products, and over which
+ranges, is decided in `paddle_ranker.export.quantizer`; whether the result is good enough, by a `Gate` of the model's
+kind. It is measured and stored in the model's folder here.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Callable, Optional, cast
 
 import numpy as np
 
 from paddle_ranker.data.records import Pair, RecordFile
 from paddle_ranker.encoding.batching import scoring_batches
 from paddle_ranker.encoding.columns import Arrays, Columns
-from paddle_ranker.encoding.pair_encoder import RowEncoder
+from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import DataError, DependencyError, RankerError
 from paddle_ranker.evaluation.evaluate import EvaluationSet
-from paddle_ranker.export.options import QuantizeOptions
+from paddle_ranker.export.gates import GATES, Gate, Quality, QuantizeOptions, file_facts
 from paddle_ranker.export.quantizer import Product, Quantizer, require_packages
-from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking, ranking_intervals
 from paddle_ranker.metrics.ranking import Floats
-from paddle_ranker.model.exported import ExportedFolder
+from paddle_ranker.model.exported import ExportedFolder, ExportedRanker
+from paddle_ranker.model.info import BLEND, RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.opened import ExportFacts, with_export
 from paddle_ranker.model.recognised import refusal
 from paddle_ranker.model.signature import RANKER
-from paddle_ranker.options.files import base_names
 from paddle_ranker.scoring.engines.base import Engine
+from paddle_ranker.scoring.engines.inputs import InputLimits
 from paddle_ranker.scoring.engines.opening import open_engine, time_engines
 from paddle_ranker.scoring.engines.precisions import has_int8
 from paddle_ranker.scoring.engines.registry import exported_engines, int8_engines, is_installed
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, remove_unfinished
-from paddle_ranker.storage.digest import content_digest
 
 _PRECISIONS = ("fp32", "bf16", "int8")
 _SHARES_LEFT_OUT = (0, 1 / 8, 1 / 4, 1 / 2)  # of the products: the ones with the largest errors, until it is good
 
 
-@dataclass(frozen=True)
-class Quality:
-    """One measure in fp32 and in int8 by one engine, and the difference with its interval.
+class RankingGate:
+    """AUC and nDCG@10 on labelled pairs.
 
-    moved: root mean square of the logits' changes, over the logits' standard deviation
+    Raises `DataError` for files that cannot be calibrated or measured on.
     """
 
-    engine: str
-    measure: str
-    before: float
-    after: float
-    difference: Interval
-    moved: float
+    rows, outputs, draws = "pair", "logits", "queries"
+
+    def __init__(self, folder: ExportedFolder, options: QuantizeOptions):
+        how = LoadOptions(max_seq_length=options.max_seq_length, tokenizer=options.tokenizer)
+        encoder = cast(ExportedRanker, folder).row_encoder(how)
+        self._dev = EvaluationSet(options.eval_file, encoder, options.batch_size, rules=options)
+        pairs = read_calibration(options, encoder)
+        max_tokens = options.batch_size * encoder.max_seq_length
+        self.calibration = [pairs.pad(rows) for rows in scoring_batches(pairs.lengths, max_tokens, max_tokens)]
+        self.facts: dict[str, object] = {
+            "calibration": file_facts(options.calibration_file, len(pairs)),
+            "evaluation": {
+                **file_facts(options.eval_file, len(self._dev.labels)),
+                "queries": len(set(self._dev.queries)),
+            },
+            "max_seq_length": encoder.max_seq_length,
+        }
+        self._before: Optional[Floats] = None
+
+    def judge(self, fp32: Engine, int8: Engine) -> list[Quality]:
+        """Return AUC and, where the file has several titles a query, nDCG@10, before and after."""
+        if self._before is None:
+            self._before = self._dev.logits(fp32)
+        return measure(self._dev, int8, self._before)
+
+
+for _kind in ("pairwise", "cross_encoder", BLEND):
+    GATES.add(_kind, RankingGate)
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What one engine scores in one precision."""
+    """What one engine computes in one precision, in rows a second."""
 
     engine: str
     precision: str
@@ -69,6 +101,7 @@ class Quantized:
     """What was written: the file, which products are in integers, what that costs and how fast it is."""
 
     path: Path
+    gate: Gate
     products: int
     left_out: list[Product]
     quality: list[Quality]
@@ -81,56 +114,52 @@ class Quantized:
 
 
 def quantize_folder(options: QuantizeOptions) -> Quantized:
-    """Do what the options say; the folder gets its file, and `ranker.json` what was measured, at the end or not at all.
+    """Do what the options say; the folder gets its file, and says what was measured, at the end or not at all.
 
-    Raises `DependencyError` where a package is missing, `CheckpointError` for a folder without a sound static model,
-    `DataError` for files that cannot be calibrated or measured on, `RankerError` where the loss passes the limit.
+    Raises `DependencyError` where a package is missing, `CheckpointError` for a folder without a sound static model or
+    of a kind without a gate, `RankerError` where the loss passes the limit, and what the gate raises for its files.
     """
     folder = ExportedFolder.open(Path(options.model_dir))
-    if folder.signature != RANKER:
-        raise refusal(folder.folder, "an exported ranker")
+    if folder.info.kind not in GATES:
+        raise refusal(folder.folder, "an exported ranker", f"nothing judges models of the kind {folder.info.kind}")
     require_packages()
     make_folder(folder.folder)
-    pair_encoder = folder.pair_encoder(LoadOptions(max_seq_length=options.max_seq_length, tokenizer=options.tokenizer))
-    dev = EvaluationSet(options.eval_file, pair_encoder, options.batch_size, rules=options)
-    pairs = read_calibration(options, pair_encoder)
-    folder = with_onnx(folder, pair_encoder)
+    gate = GATES[folder.info.kind](folder, options)
+    # Columns may be padded to more arrays than the model takes.
+    batches = [{name: batch[name] for name in folder.signature.input_names} for batch in gate.calibration]
+    folder = with_onnx(folder)
     assert folder.onnx is not None
-    max_tokens = options.batch_size * pair_encoder.max_seq_length
-    batches = [pairs.pad(rows) for rows in scoring_batches(pairs.lengths, max_tokens, max_tokens)]
     bits = options.weight_bits or (8 if has_int8() else 7)
     with _beside(folder) as trial:
         quantizer = Quantizer(folder.onnx, trial.folder)
         written = trial.folder / f"{folder.prefix}.int8.onnx"
-        fp32 = dev.logits(open_engine(folder, LoadOptions(engine="onnx", threads=options.cpu_threads)))
+        fp32 = open_engine(folder, LoadOptions(engine="onnx", threads=options.cpu_threads))
 
         def judge() -> list[Quality]:
             opened = [
                 open_engine(trial, LoadOptions(engine=name, precision="int8", threads=options.cpu_threads))
                 for name in filter(is_installed, int8_engines())
             ]
-            return [row for engine in opened for row in measure(dev, engine, fp32)]
+            return [row for engine in opened for row in gate.judge(fp32, engine)]
 
         left_out, quality = _quantize(quantizer, batches, written, judge, full_range=bits == 8, limit=options.max_loss)
         speed = measure_speed(folder, trial, batches, options)
-        facts = {
+        facts: dict[str, object] = {
             "weight_bits": bits,
             "products": len(quantizer.products),
             "left_out": [product.weight for product in left_out],
-            "calibration": _file_facts(options.calibration_file, len(pairs)),
-            "evaluation": {**_file_facts(options.eval_file, len(dev.labels)), "queries": len(set(dev.queries))},
-            "max_seq_length": pair_encoder.max_seq_length,
+            **gate.facts,
             "max_loss": options.max_loss,
             "quality": [asdict(row) for row in quality],
             "speed": [asdict(row) for row in speed],
         }
         path = store(folder, written, facts)
-    return Quantized(path, len(quantizer.products), left_out, quality, speed)
+    return Quantized(path, gate, len(quantizer.products), left_out, quality, speed)
 
 
 def _quantize(
     quantizer: Quantizer,
-    batches: list[Arrays],
+    batches: Sequence[Arrays],
     written: Path,
     judge: Callable[[], list[Quality]],
     *,
@@ -140,7 +169,7 @@ def _quantize(
     """Write the file with as many products in integers as the limit allows; return the others, and the loss.
 
     Args:
-        batches: the calibration pairs.
+        batches: the calibration rows.
         judge: measures what was written.
     """
     calibrated = quantizer.calibrate(batches)
@@ -159,11 +188,7 @@ def _quantize(
     raise _too_much(quality, limit, count)
 
 
-def _file_facts(path: str, pairs: int) -> dict[str, Any]:
-    return {"file": base_names(path), "sha256": content_digest(path), "pairs": pairs}
-
-
-def read_calibration(options: QuantizeOptions, pair_encoder: RowEncoder) -> Columns:
+def read_calibration(options: QuantizeOptions, pair_encoder: PairRowEncoder) -> Columns:
     """Return `calibration_pairs` pairs of the file, drawn at random, or all where there are fewer."""
     source = RecordFile(options.calibration_file, Pair, options)
     random = np.random.default_rng(options.seed)
@@ -180,7 +205,7 @@ def read_calibration(options: QuantizeOptions, pair_encoder: RowEncoder) -> Colu
     return pair_encoder.encode([pair.query for pair in drawn], [pair.title for pair in drawn])
 
 
-def with_onnx(folder: ExportedFolder, pair_encoder: RowEncoder) -> ExportedFolder:
+def with_onnx(folder: ExportedFolder) -> ExportedFolder:
     """Return the folder with its ONNX file, which is made of the static model where it is missing.
 
     Raises `DependencyError`, with the line to type, where it cannot be made here.
@@ -189,7 +214,6 @@ def with_onnx(folder: ExportedFolder, pair_encoder: RowEncoder) -> ExportedFolde
         return folder
     export = f"python -m paddle_ranker export --onnx --params_path RANKER --output_path {folder.folder}"
     try:
-        from paddle_ranker.encoding.samples import sample_batches
         from paddle_ranker.export.onnx import require_onnx, write_onnx
         from paddle_ranker.export.static_model import StaticModel
 
@@ -201,11 +225,15 @@ def with_onnx(folder: ExportedFolder, pair_encoder: RowEncoder) -> ExportedFolde
             f"{folder.folder}: has no {folder.prefix}.onnx, which cannot be made here ({error}): {export}"
         ) from error
     target = folder.folder / f"{folder.prefix}.onnx"
-    batches = list(sample_batches(pair_encoder))
-    model = StaticModel(folder.program, folder.parameters)
+    batches = list(folder.kind.sample_inputs(folder.row_encoder(), folder.info))
+    model = StaticModel(folder.program, folder.parameters, folder.signature)
     parity = write_onnx(folder.program, target, folder.signature, batches, [model.run(batch) for batch in batches])
-    print(f"{target}: made, largest difference {parity.differences['predict']:.1e} of a probability")
-    return _with_facts(folder, {}, target)
+    if folder.signature == RANKER:
+        largest = f"{parity.differences['predict']:.1e} of a probability"
+    else:
+        largest = f"{max(parity.differences.values()):.1e}"
+    print(f"{target}: made, largest difference {largest}")
+    return _with_facts(folder, target)
 
 
 @contextmanager
@@ -213,10 +241,12 @@ def _beside(folder: ExportedFolder) -> Iterator[ExportedFolder]:
     """Yield a temporary folder inside `folder`, to be opened as it is: with its descriptions, but files of its own."""
     remove_unfinished(folder.folder)
     with tempfile.TemporaryDirectory(prefix=f"{UNFINISHED}{os.getpid()}-", dir=folder.folder) as temporary:
-        for name in (folder.info.blend or {}).get("members", ()):
-            (Path(temporary) / name).symlink_to((folder.folder / name).resolve())
-        info = dataclasses.replace(folder.info, export={**(folder.info.export or {}), "int8": None})
-        yield dataclasses.replace(folder, folder=Path(temporary), info=info)
+        if isinstance(folder.info, RankerInfo) and folder.info.blend:
+            for name in folder.info.blend["members"]:
+                (Path(temporary) / name).symlink_to((folder.folder / name).resolve())
+        facts = _facts_of(folder)
+        facts["int8"] = None
+        yield dataclasses.replace(folder, folder=Path(temporary), info=with_export(folder.info, facts))
 
 
 def measure(dev: EvaluationSet, engine: Engine, fp32: Floats) -> list[Quality]:
@@ -242,9 +272,9 @@ def _too_much(quality: list[Quality], limit: float, left_out: int) -> RankerErro
 
 
 def measure_speed(
-    folder: ExportedFolder, trial: ExportedFolder, batches: list[Arrays], options: QuantizeOptions
+    folder: ExportedFolder, trial: ExportedFolder, batches: Sequence[Arrays], options: QuantizeOptions
 ) -> list[Speed]:
-    """Time all engines and precisions that work here on the calibration pairs, in turns."""
+    """Time all engines and precisions that work here on the calibration rows, in turns."""
     opened: list[Engine] = []
     for name in filter(is_installed, exported_engines()):
         for precision in _PRECISIONS:
@@ -256,26 +286,38 @@ def measure_speed(
             except RankerError:
                 continue  # not for this engine, or not on this processor
     seconds = time_engines(opened, batches, options.seconds)
-    pairs = sum(len(batch["input_ids"]) for batch in batches)
+    pairs = sum(map(InputLimits.rows, batches))
     return [Speed(engine.name, engine.precision, pairs / taken) for engine, taken in zip(opened, seconds)]
 
 
-def store(folder: ExportedFolder, written: Path, facts: dict[str, Any]) -> Path:
-    """Move the file into the folder and say so in `ranker.json`; killed between the two, the folder still opens."""
+def store(folder: ExportedFolder, written: Path, int8: dict[str, object]) -> Path:
+    """Move the file into the folder and say so there; killed between the two, the folder still opens."""
     target = folder.folder / f"{folder.prefix}.int8.onnx"
-    _with_facts(folder, {"int8": None}, forget=target)
+    _with_facts(folder, forget=target)
     os.replace(written, target)
-    _with_facts(folder, {"int8": facts}, target)
+    _with_facts(folder, target, int8=int8)
     return target
 
 
+def _facts_of(folder: ExportedFolder) -> ExportFacts:
+    assert folder.info.export is not None  # or it would not have been opened
+    return folder.info.export.copy()
+
+
 def _with_facts(
-    folder: ExportedFolder, facts: dict[str, Any], file: Optional[Path] = None, forget: Optional[Path] = None
+    folder: ExportedFolder,
+    file: Optional[Path] = None,
+    *,
+    forget: Optional[Path] = None,
+    int8: Optional[dict[str, object]] = None,
 ) -> ExportedFolder:
-    export = dict(folder.info.export or {})
-    files = {name: size for name, size in export["files"].items() if forget is None or name != forget.name}
+    """Let the folder say that it has a file more, or one less, and what quantizing has measured."""
+    facts = _facts_of(folder)
+    facts["files"] = {name: size for name, size in facts["files"].items() if forget is None or name != forget.name}
     if file is not None:
-        files[file.name] = file.stat().st_size
-    info = dataclasses.replace(folder.info, export={**export, **facts, "files": files})
-    info.write(folder.folder, folder.config)
+        facts["files"][file.name] = file.stat().st_size
+    if forget is not None or int8 is not None:
+        facts["int8"] = int8
+    info = with_export(folder.info, facts)
+    folder.kind.write_info(folder.folder, info)
     return dataclasses.replace(folder, info=info)

@@ -1,14 +1,4 @@
-"""Turn a ranker's ONNX file into one whose matrix products are computed in 8-bit integers.
-
-Weights become int8, symmetric, with a scale for each column; what is multiplied by them becomes uint8, with a scale and
-a zero point found beforehand on calibration pairs (Jacob et al., CVPR 2018), so that a pair's score does not depend on
-the pairs beside it, as it does where ranges are those of each batch. Everything else stays as it is: embeddings,
-LayerNorm, softmax, the residual sums, the products of the last layer that are of one token a pair, and the head.
-
-`onnxruntime.quantization` writes the result, as QuantizeLinear and DequantizeLinear around the products, which ONNX
-Runtime and OpenVINO fuse into integer products, and others may compute as it stands. Which products, and over which
-ranges, is decided here.
-"""
+"""Find the ranges of an ONNX file's matrix products, and write the file with these in 8-bit integers."""
 
 from __future__ import annotations
 
@@ -21,6 +11,7 @@ import numpy as np
 
 from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import CheckpointError, DependencyError
+from paddle_ranker.scoring.engines.inputs import InputLimits
 
 if TYPE_CHECKING:
     import onnx
@@ -124,7 +115,7 @@ class Quantizer:
         for batch in batches:
             for name, values in zip(names, session.run(names, batch)):
                 rows = values.reshape(-1, values.shape[-1])
-                if len(rows) == len(batch["input_ids"]):
+                if len(rows) == InputLimits.rows(batch):
                     of_one_token.add(name)
                 found.lowest[name] = min(found.lowest[name], float(rows.min()))
                 found.highest[name] = max(found.highest[name], float(rows.max()))

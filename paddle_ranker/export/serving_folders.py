@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +14,9 @@ from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.export.parity import compare
 from paddle_ranker.export.serving_files import Variable, conf_names, variables_of, write_configs
 from paddle_ranker.export.static_model import StaticModel, write_probability_model
-from paddle_ranker.model.exported import OUTPUTS, ExportedFolder
+from paddle_ranker.model.exported import OUTPUTS, ExportedRanker, open_exported_ranker
 from paddle_ranker.model.info import INFO_FILE, RankerInfo
+from paddle_ranker.model.opened import ExportFacts, with_export
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, new_folder, remove_unfinished
 
 _DESCRIPTIONS = ("config.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
@@ -24,8 +24,8 @@ _TOUCHED = "fluid_time_file"  # Paddle Serving's launcher makes it in the folder
 
 
 def write_serving(
-    exported: ExportedFolder, server: Path, client: Path, feeds: Sequence[str], fetches: Sequence[str]
-) -> tuple[ExportedFolder, Path, float]:
+    exported: ExportedRanker, server: Path, client: Path, feeds: Sequence[str], fetches: Sequence[str]
+) -> tuple[ExportedRanker, Path, float]:
     """Write the folders `server` and `client`, each whole or not at all.
 
     Args:
@@ -41,7 +41,7 @@ def write_serving(
     server, client = server.resolve(), client.resolve()
     if server == client or server in client.parents or client in server.parents:
         raise UsageError(f"--server_path {server} and --client_path {client}: give two folders, side by side")
-    members = tuple((exported.info.blend or {}).get("members", ()))
+    members = tuple(exported.info.blend["members"]) if exported.info.blend else ()
     for folder, side in ((server, "server"), (client, "client")):
         _require_replaceable(folder, side, members)
         remove_unfinished(make_folder(folder.parent))
@@ -56,32 +56,30 @@ def write_serving(
         for folder, side, files in ((for_server, "server", sizes), (for_client, "client", {})):
             write_configs(folder, side, *variables)
             _copy_descriptions(exported.folder, folder, members)
-            info = dataclasses.replace(exported.info, export={**facts, "files": files})
-            info.write(folder, exported.config)
-    return ExportedFolder.open(server), client, difference
+            described = facts.copy()
+            described["files"] = files
+            exported.kind.write_info(folder, with_export(exported.info, described))
+    return open_exported_ranker(server), client, difference
 
 
-def _largest_difference(exported: ExportedFolder, reference: Any, alone: Any) -> float:
-    batches = list(sample_batches(exported.pair_encoder()))
+def _largest_difference(exported: ExportedRanker, reference: Any, alone: Any) -> float:
+    batches = list(sample_batches(exported.row_encoder()))
     expected = [{OUTPUTS[0]: reference.run(batch)[OUTPUTS[0]]} for batch in batches]
     parity = compare(expected, batches, alone.run, exported.signature, "the model for Paddle Serving")
     return parity.differences[OUTPUTS[0]]
 
 
 def _facts(
-    exported: ExportedFolder, ending: str, variables: tuple[list[Variable], list[Variable]], difference: float
-) -> dict[str, Any]:
+    exported: ExportedRanker, ending: str, variables: tuple[list[Variable], list[Variable]], difference: float
+) -> ExportFacts:
     """Return what `ranker.json` says of the export: as of the one that it was made from, but for the outputs."""
     assert exported.info.export is not None
-    return {
-        **exported.info.export,
-        "prefix": exported.prefix,
-        "format": ending,
-        "paddle": paddle.__version__,
-        "outputs": list(OUTPUTS[:1]),
-        "aliases": {variable.name: variable.alias for part in variables for variable in part},
-        "parity": {"exported": {"predict": difference}},
-    }
+    facts = exported.info.export.copy()
+    facts["prefix"], facts["format"], facts["paddle"] = exported.prefix, ending, paddle.__version__
+    facts["outputs"] = list(OUTPUTS[:1])
+    facts["aliases"] = {variable.name: variable.alias for part in variables for variable in part}
+    facts["parity"] = {"exported": {"predict": difference}}
+    return facts
 
 
 def _copy_descriptions(source: Path, target: Path, members: Sequence[str]) -> None:
@@ -103,11 +101,12 @@ def _require_replaceable(folder: Path, side: str, members: Sequence[str]) -> Non
     if not folder.is_dir():
         raise RankerError(f"{folder}: is a file; {remedy}")
     info = RankerInfo.read(folder)
-    export = (info.export if info else None) or {}
-    if export.get("files") and tuple(export.get("outputs", ())) != OUTPUTS[:1]:
+    export = info.export if info else None
+    files = export["files"] if export else {}
+    if export and files and tuple(export["outputs"]) != OUTPUTS[:1]:
         raise RankerError(f"{folder}: holds an exported ranker, which would be lost; {remedy}")
-    own = {"README.md", INFO_FILE, _TOUCHED, *_DESCRIPTIONS, *conf_names(side), *members, *export.get("files", {})}
-    own |= set(((info.blend if info else None) or {}).get("members", ()))
+    own = {"README.md", INFO_FILE, _TOUCHED, *_DESCRIPTIONS, *conf_names(side), *members, *files}
+    own |= set(info.blend["members"] if info and info.blend else ())
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in own and UNFINISHED not in path.name)
     if foreign:
         raise RankerError(f"{folder}: holds {foreign[0]}, which is not of this command and would be lost; {remedy}")

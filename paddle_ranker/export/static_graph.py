@@ -8,10 +8,9 @@ Inference from the written files, and leaves nothing behind where they differ.
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional, cast
 
 import paddle
 from paddle import nn
@@ -21,18 +20,24 @@ from paddle_ranker.errors import RankerError
 from paddle_ranker.export.parity import Parity, checks_of, compare, network_outputs
 from paddle_ranker.export.static_model import StaticModel, name_outputs
 from paddle_ranker.model.exported import GRAPH_FORMATS, ExportedFolder
-from paddle_ranker.model.kinds import KINDS, ModelKind, kind_of
+from paddle_ranker.model.kinds import KINDS, EncoderT, InfoT, ModelKind, kind_of
+from paddle_ranker.model.opened import ExportFacts, TrainedModel, with_export
 from paddle_ranker.model.signature import RANKER, Signature
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, new_folder, remove_unfinished
 
 
 def export_model(
-    parts: Any, output: Path, prefix: Optional[str] = None, *, onnx: bool = False, option: str = "--output_path"
+    model: TrainedModel[InfoT, EncoderT],
+    output: Path,
+    prefix: Optional[str] = None,
+    *,
+    onnx: bool = False,
+    option: str = "--output_path",
 ) -> tuple[ExportedFolder, dict[str, Parity]]:
     """Write a model's static model into the folder `output`, which appears whole or not at all.
 
     Args:
-        parts: a loaded model of any kind; its `info.max_seq_length` becomes the exported folder's.
+        model: of any kind; its `info.max_seq_length` becomes the exported folder's.
         output: the folder; an older export there is replaced once the new one is complete.
         prefix: what the files' names begin with; default: the contract's for the kind.
         onnx: write `<prefix>.onnx` as well.
@@ -47,34 +52,35 @@ def export_model(
         from paddle_ranker.export.onnx import require_onnx, write_onnx
 
         require_onnx()
-    kind = KINDS[parts.info.kind]
-    signature, prefix = kind.signature(parts.info), prefix or kind.prefix
+    kind = cast(ModelKind[InfoT, EncoderT], KINDS[model.info.kind])
+    signature, prefix = model.signature, prefix or kind.prefix
     output = output.resolve()
-    _require_replaceable(output, kind, option)
+    _require_replaceable(output, kind.name, kind.info_file, option)
     remove_unfinished(make_folder(output.parent))
-    was_training = parts.network.training
-    parts.network.eval()
+    was_training = model.network.training
+    model.network.eval()
     try:
         with new_folder(output, replace=True) as temporary:
             names = signature.input_names
-            batches = [{name: batch[name] for name in names} for batch in kind.sample_inputs(parts)]
-            expected = network_outputs(kind.static_network(parts), batches, signature)
+            samples = kind.sample_inputs(model.row_encoder, model.info)
+            batches = [{name: batch[name] for name in names} for batch in samples]
+            expected = network_outputs(kind.static_network(model), batches, signature)
             # Another one: what Paddle has made static once computes by its graph ever after.
-            write_static_model(kind.static_network(parts), temporary / prefix, signature)
-            kind.write_descriptions(temporary, parts)
-            model = StaticModel(program_file(temporary, prefix), temporary / f"{prefix}.pdiparams", signature)
-            parities = {"paddle_inference": compare(expected, batches, model.run, signature, "the static model")}
+            write_static_model(kind.static_network(model), temporary / prefix, signature)
+            kind.write_descriptions(temporary, model)
+            static = StaticModel(program_file(temporary, prefix), temporary / f"{prefix}.pdiparams", signature)
+            parities = {"paddle_inference": compare(expected, batches, static.run, signature, "the static model")}
             if onnx:
                 parities["onnxruntime"] = write_onnx(
                     program_file(temporary, prefix), temporary / f"{prefix}.onnx", signature, batches, expected
                 )
             facts = _facts(temporary, prefix, signature, parities)
             if signature == RANKER:
-                facts["checks"] = checks_of(batches, expected, parts.network.configs[0].pad_token_id)
-            kind.write_info(temporary, parts, dataclasses.replace(parts.info, export=facts))
+                facts["checks"] = checks_of(batches, expected, model.network.configs[0].pad_token_id)
+            kind.write_info(temporary, with_export(model.info, facts))
     finally:
         if was_training:
-            parts.network.train()
+            model.network.train()
     return ExportedFolder.open(output, prefix), parities
 
 
@@ -98,7 +104,7 @@ def program_file(folder: Path, prefix: str) -> Path:
     return next(path for path in (folder / f"{prefix}.{format}" for format in GRAPH_FORMATS) if path.is_file())
 
 
-def _facts(folder: Path, prefix: str, signature: Signature, parities: dict[str, Parity]) -> dict[str, Any]:
+def _facts(folder: Path, prefix: str, signature: Signature, parities: dict[str, Parity]) -> ExportFacts:
     program = program_file(folder, prefix)
     names = [path.name for path in sorted(folder.glob(f"{prefix}.*")) if path.is_file()]
     return {
@@ -115,7 +121,7 @@ def _facts(folder: Path, prefix: str, signature: Signature, parities: dict[str, 
 _OWN_FILES = {"README.md", "config.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json"}
 
 
-def _require_replaceable(output: Path, kind: ModelKind, option: str) -> None:
+def _require_replaceable(output: Path, kind: str, info_file: str, option: str) -> None:
     """Raise `RankerError` where `output` holds another kind of model, or what an export does not write."""
     if not output.exists():
         return
@@ -123,12 +129,12 @@ def _require_replaceable(output: Path, kind: ModelKind, option: str) -> None:
         raise RankerError(f"{output}: is a file; choose another {option}")
     there = kind_of(output)
     info = there.read_info(output) if (output / there.info_file).is_file() else None
-    own = {*_OWN_FILES, kind.info_file}
+    own = {*_OWN_FILES, info_file}
     if info and info.export:
-        if info.kind != kind.name:
+        if info.kind != kind:
             raise RankerError(f"{output}: holds an exported {info.kind} ranker; choose another {option}")
-        prefix = str(info.export.get("prefix"))
-        own |= {*info.export.get("files", {}), *(f"{prefix}.{ending}" for ending in _ENDINGS)}
+        prefix = info.export["prefix"]
+        own |= {*info.export["files"], *(f"{prefix}.{ending}" for ending in _ENDINGS)}
         own |= set((getattr(info, "blend", None) or {}).get("members", ()))
     foreign = sorted(path.name for path in output.iterdir() if path.name not in own and UNFINISHED not in path.name)
     if foreign:

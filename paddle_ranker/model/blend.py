@@ -8,8 +8,8 @@ the members' ids side by side, and the token types say whose they are, 0 and 1 o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import paddle
 from paddle import Tensor, nn
@@ -17,10 +17,12 @@ from paddle import Tensor, nn
 from paddle_ranker.encoding.blend import TYPES, BlendedPairEncoder
 from paddle_ranker.metrics.logistic import LinearModel
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.folder import RankerParts, load_single, save_ranker
-from paddle_ranker.model.info import BLEND, RankerInfo, blend_weights
+from paddle_ranker.model.folder import RankerModel, load_single, save_ranker, write_encoder
+from paddle_ranker.model.info import BLEND, RankerInfo, blend_of
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.network import RankerNetwork
+from paddle_ranker.model.opened import TrainedModel
+from paddle_ranker.model.signature import RANKER
 
 
 class BlendedNetwork(RankerNetwork):
@@ -50,18 +52,26 @@ class BlendedNetwork(RankerNetwork):
         return paddle.cast(logits, "float32")
 
 
+@dataclass(frozen=True)
+class BlendModel(TrainedModel[RankerInfo, BlendedPairEncoder]):
+    """A blend in memory, and the rankers that it is made of."""
+
+    network: BlendedNetwork
+    members: tuple[RankerModel, ...]
+
+
 def save_blend(
     folder: Path,
-    members: Sequence[RankerParts],
+    members: Sequence[RankerModel],
     weights: LinearModel,
-    facts: dict[str, Any],
-    results: dict[str, Any],
+    facts: dict[str, object],
+    results: dict[str, object],
 ) -> None:
     """Write a blend and its members into an existing folder; wrap it in `atomic.new_folder`."""
     names = [f"member_{number}" for number in range(1, len(members) + 1)]
     for name, member in zip(names, members):
         (folder / name).mkdir()
-        save_ranker(folder / name, member.network, member.pair_encoder, member.info)
+        save_ranker(folder / name, member.network, member.row_encoder, member.info)
     info = RankerInfo(
         kind=BLEND,
         max_seq_length=max(member.info.max_seq_length for member in members),
@@ -74,14 +84,21 @@ def save_blend(
     info.write(folder, members[0].network.config)
 
 
-def load_blend(folder: Path, options: LoadOptions) -> RankerParts:
+def load_blend(folder: Path, options: LoadOptions) -> BlendModel:
     """Load a blend and its members for scoring; raises `CheckpointError` where it is damaged or a member is missing."""
     info = RankerInfo.read(folder)
     assert info is not None
-    assert info.blend is not None
-    weights, bias = blend_weights(folder, info)
+    names, weights, bias = blend_of(folder, info)
     options = LoadOptions(max_seq_length=options.max_seq_length, tokenizer=options.tokenizer)
-    members = [load_single(folder / name, options) for name in info.blend["members"]]
+    members = [load_single(folder / name, options) for name in names]
     network = BlendedNetwork([member.network for member in members], weights, bias)
-    encoder = BlendedPairEncoder([member.pair_encoder for member in members])
-    return RankerParts(network, encoder, info, [], members=tuple(members))
+    encoder = BlendedPairEncoder([member.row_encoder for member in members])
+    return BlendModel(info, encoder, RANKER, network, tuple(members))
+
+
+def write_members(folder: Path, blend: BlendModel) -> None:
+    """Write what an exported blend needs of its members into folders of their own: tokenizers and shapes."""
+    for name, member in zip(blend_of(folder, blend.info).members, blend.members):
+        (folder / name).mkdir()
+        write_encoder(folder / name, member.network, member.row_encoder)
+        member.info.write(folder / name, member.network.config)

@@ -7,11 +7,11 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.storage.untrusted import read_json
+from paddle_ranker.storage.untrusted import UncheckedObject, read_json
 
 _MAY_BE_0 = frozenset({"type_vocab_size", "task_type_vocab_size", "task_id", "pad_token_id"})
 _ALLOWANCE, _SMALL = 2, 1 << 20
@@ -115,7 +115,7 @@ class EncoderConfig:
         )
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> EncoderConfig:
+    def from_dict(cls, values: UncheckedObject) -> EncoderConfig:
         """Take the fields that are known from a parsed `config.json`; the defaults are PaddleNLP's for that type."""
         known = {field.name for field in dataclasses.fields(cls)}
         chosen = {name: value for name, value in values.items() if name in known and value is not None}
@@ -125,7 +125,7 @@ class EncoderConfig:
             chosen["layer_norm_eps"] = 1e-5  # what PaddleNLP's ErnieGramModel sets; its ErnieModel sets 1e-12
         return cls(**chosen)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> UncheckedObject:
         """Return what `config.json` holds; PaddleNLP's `AutoModel` reads it as the plain encoder."""
         architecture = {"ernie": "ErnieModel", "ernie_gram": "ErnieGramModel"}.get(self.model_type, "BertModel")
         return {**dataclasses.asdict(self), "architectures": [architecture]}
@@ -155,10 +155,10 @@ def write_config(folder: Path, config: EncoderConfig) -> None:
 _ARCHITECTURES = {"ErnieGram": "ernie_gram", "Ernie": "ernie", "Bert": "bert", "Roberta": "roberta"}
 
 
-def _flatten(values: dict[str, Any]) -> dict[str, Any]:
+def _flatten(values: UncheckedObject) -> UncheckedObject:
     """Merge the nested `init_args` of PaddleNLP 2.x's `model_config.json`, and derive `model_type` from the class."""
     architecture = str(values.get("init_class") or (values.get("architectures") or [""])[0])
-    flat: dict[str, Any] = {}
+    flat: UncheckedObject = {}
     for part in values.get("init_args", []):
         if isinstance(part, dict):
             flat.update(_flatten(part))
@@ -178,7 +178,7 @@ class Published:
     config: EncoderConfig
     parameters: Optional[str]  # the address; None where PaddleNLP holds none
     vocabulary: Optional[str]
-    tokenizer: dict[str, Any]
+    tokenizer: UncheckedObject
 
 
 def published_model(name: str) -> Published:
@@ -227,11 +227,16 @@ def make_pair_encoder(folder: Path, config: EncoderConfig, max_seq_length: int, 
             f"max_seq_length {max_seq_length} is above the {config.longest_pair} positions of this model"
         )
     pair_encoder = PairEncoder.from_folder(folder, max_seq_length, backend=tokenizer)
-    if pair_encoder.vocab_size > config.vocab_size:
+    require_tokenizer_fits(pair_encoder.vocab_size, pair_encoder.pad_id, config)
+    return pair_encoder
+
+
+def require_tokenizer_fits(vocab_size: int, pad_id: int, config: EncoderConfig) -> None:
+    """Raise `CheckpointError` where a tokenizer of so many word pieces and that padding is another model's."""
+    if vocab_size > config.vocab_size:
         raise CheckpointError(
-            f"the vocabulary has ids up to {pair_encoder.vocab_size - 1} but the model has {config.vocab_size} "
+            f"the vocabulary has ids up to {vocab_size - 1} but the model has {config.vocab_size} "
             "word embeddings: vocab.txt is another model's"
         )
-    if pair_encoder.pad_id != config.pad_token_id:
-        raise CheckpointError(f"the vocabulary's [PAD] is id {pair_encoder.pad_id}, the model's {config.pad_token_id}")
-    return pair_encoder
+    if pad_id != config.pad_token_id:
+        raise CheckpointError(f"the vocabulary's [PAD] is id {pad_id}, the model's {config.pad_token_id}")

@@ -6,13 +6,18 @@ value). Here a value costs 16 bits of a fast generator and a comparison.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
+
+from paddle_ranker.encoding.columns import Array
+
+if TYPE_CHECKING:
+    from paddle.autograd import PyLayerContext
 
 _STEPS = 1 << 16  # a probability is rounded to so many
 
@@ -42,16 +47,16 @@ class _Masked(PyLayer):
     """Multiply by a mask that is kept for the way back in one byte a value; a product would keep both its factors."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, kept: np.ndarray, scale: float) -> Tensor:
+    def forward(ctx: PyLayerContext, hidden: Tensor, kept: Array, scale: float) -> Tensor:
         ctx.kept, ctx.scale = kept, scale
         return hidden * _mask(kept, scale, hidden)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: PyLayerContext, gradient: Tensor) -> Tensor:
         return gradient * _mask(ctx.kept, ctx.scale, gradient)
 
 
-def _mask(kept: np.ndarray, scale: float, like: Tensor) -> Tensor:
+def _mask(kept: Array, scale: float, like: Tensor) -> Tensor:
     return paddle.to_tensor((kept * np.float32(scale)).reshape(like.shape))
 
 

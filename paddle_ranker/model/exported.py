@@ -16,13 +16,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Generic, Optional, cast
 
+from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import EncoderConfig
-from paddle_ranker.model.kinds import EXPORT, KINDS, ModelKind, kind_of
+from paddle_ranker.model.info import RankerInfo
+from paddle_ranker.model.kinds import EXPORT, KINDS, AnyKind, ModelKind, kind_of
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.recognised import STATIC_PARAMETERS, recognise
+from paddle_ranker.model.opened import EncoderT, ExportFacts, InfoT, ModelInfo, RowEncoder
+from paddle_ranker.model.recognised import STATIC_PARAMETERS, recognise, refusal
 from paddle_ranker.model.recognised import is_exported as is_exported
 from paddle_ranker.model.signature import RANKER, Signature
 from paddle_ranker.storage.untrusted import check_file, memory_bytes
@@ -40,7 +43,7 @@ def prefix_of(kind: str) -> str:
 
 
 @dataclass(frozen=True)
-class ExportedFolder:
+class Exported(Generic[InfoT, EncoderT]):
     """A static model on disk.
 
     prefix: what its files' names begin with
@@ -50,13 +53,13 @@ class ExportedFolder:
 
     folder: Path
     prefix: str
-    kind: ModelKind
-    info: Any
+    kind: ModelKind[InfoT, EncoderT]
+    info: InfoT
     signature: Signature
     configs: tuple[EncoderConfig, ...]
 
-    @classmethod
-    def open(cls, folder: Path, prefix: Optional[str] = None) -> ExportedFolder:
+    @staticmethod
+    def open(folder: Path, prefix: Optional[str] = None) -> ExportedFolder:
         """Find the static model in `folder`, and see that its files are the ones that were written.
 
         Raises `CheckpointError` where there is none, or a file of it is missing or not as long as it was.
@@ -83,7 +86,7 @@ class ExportedFolder:
                 f"{folder}: its {kind.info_file} does not say what {prefix}{STATIC_PARAMETERS} is; export it again: "
                 f"{EXPORT} FOLDER"
             )
-        exported = cls(folder, prefix, kind, info, kind.signature(info), kind.configs(folder, info))
+        exported = ExportedFolder(folder, prefix, kind, info, kind.signature(info), kind.configs(folder, info))
         if not any((folder / f"{prefix}.{format}").is_file() for format in GRAPH_FORMATS):
             raise CheckpointError(f"{folder}: there is no {prefix}.json and no {prefix}.pdmodel in it; copy it again")
         for name, size in export["files"].items():
@@ -103,13 +106,14 @@ class ExportedFolder:
     @property
     def outputs(self) -> tuple[str, ...]:
         """What the static model returns: what its kind does; the first alone in a folder for Paddle Serving."""
-        return tuple((self.info.export or {}).get("outputs", self.signature.output_names))
+        export = self.info.export
+        return tuple(export["outputs"]) if export else self.signature.output_names
 
     @property
-    def read(self) -> tuple[int, str]:
-        """The place and the name of the output that scores are made of; the first output where that is not there."""
-        name = self.signature.read
-        return (self.outputs.index(name), name) if name in self.outputs else (0, self.outputs[0])
+    def read(self) -> dict[str, int]:
+        """The outputs that are asked of an engine, names and places; the first one where they are not there."""
+        there = {name: self.outputs.index(name) for name in self.signature.read if name in self.outputs}
+        return there or {self.outputs[0]: 0}
 
     @property
     def config(self) -> EncoderConfig:
@@ -145,9 +149,22 @@ class ExportedFolder:
         path = self.folder / f"{self.prefix}.{ending}"
         return path if path.is_file() else None
 
-    def pair_encoder(self, options: LoadOptions = DEFAULTS) -> Any:
+    def row_encoder(self, options: LoadOptions = DEFAULTS) -> EncoderT:
         """Return the model's own encoder; raises `CheckpointError` where its files are missing or another model's."""
-        return self.kind.encoder(self.folder, self.info, options)
+        return self.kind.row_encoder(self.folder, self.info, options)
+
+
+ExportedFolder = Exported[ModelInfo, RowEncoder]
+ExportedRanker = Exported[RankerInfo, PairRowEncoder]
+
+
+def open_exported_ranker(folder: Path, prefix: Optional[str] = None) -> ExportedRanker:
+    """Open a ranker's static model; raises `CheckpointError` for any other, and what `ExportedFolder.open` does."""
+    found = ExportedFolder.open(folder, prefix)
+    if found.signature != RANKER:
+        raise refusal(found.folder, "an exported ranker")
+    # All kinds with a ranker's signature have its info, and encode pairs.
+    return cast(ExportedRanker, found)
 
 
 def require_readable(program: Path, paddle_version: str) -> None:
@@ -166,14 +183,14 @@ def exporting_again(folder: Path, paddle_version: str) -> str:
     """Return the advice to export what is in `folder` with this Paddle, beside the other stack's, which needs that."""
     beside = f"output_paddle{paddle_version.partition('.')[0]}"
     info = kind_of(folder).read_info(folder)
-    outputs = ((info.export if info else None) or {}).get("outputs", ())
-    then = f" && {EXPORT_SERVING} {beside} --server_path {folder}" if len(outputs) == 1 else ""
+    serves = info is not None and info.export is not None and len(info.export["outputs"]) == 1
+    then = f" && {EXPORT_SERVING} {beside} --server_path {folder}" if serves else ""
     return f"export the ranker again with this Paddle, beside this one, and give that: {EXPORT} {beside}{then}"
 
 
-def _checked_export(folder: Path, kind: ModelKind, info: Any) -> Optional[dict[str, Any]]:
+def _checked_export(folder: Path, kind: AnyKind, info: Optional[ModelInfo]) -> Optional[ExportFacts]:
     export = info.export if info else None
-    if export is None:
+    if info is None or export is None:
         return None
     try:
         sizes = {name: int(size) for name, size in export["files"].items()}
@@ -190,4 +207,6 @@ def _checked_export(folder: Path, kind: ModelKind, info: Any) -> Optional[dict[s
         raise CheckpointError(
             f"{folder / kind.info_file}: damaged (export is {str(export)[:80]}); export it again: {EXPORT} FOLDER"
         ) from error
-    return {**export, "files": sizes}
+    checked = export.copy()
+    checked["files"] = sizes
+    return checked

@@ -7,17 +7,26 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import NamedTuple, Optional, TypedDict
 
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.config import EncoderConfig
+from paddle_ranker.model.opened import ExportFacts
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import read_json
 
 FORMAT_VERSION = 1
 INFO_FILE = "ranker.json"
 BLEND = "blend"  # the kind of a folder that holds several rankers: `paddle_ranker.model.blend`
+
+
+class BlendFacts(TypedDict):
+    """What `ranker.json` says of a blend: the folders of the rankers in it, their weights, and the bias."""
+
+    members: list[str]
+    weights: list[float]
+    bias: float
 
 
 @dataclass(frozen=True)
@@ -27,14 +36,14 @@ class RankerInfo:
     kind: str  # pairwise | cross_encoder | blend
     max_seq_length: int
     match_embeddings: bool
-    training: dict[str, Any] = field(default_factory=dict)
-    results: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, object] = field(default_factory=dict)
+    results: dict[str, object] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     calibration: Optional[Calibration] = None  # probability = sigmoid(logit) without one
     format_version: int = FORMAT_VERSION
     lexical_features: bool = False
-    blend: Optional[dict[str, Any]] = None  # of several rankers: their folders, their weights, and the bias
-    export: Optional[dict[str, Any]] = None  # of a static model: `paddle_ranker.model.exported`
+    blend: Optional[BlendFacts] = None
+    export: Optional[ExportFacts] = None  # of a static model: `paddle_ranker.model.exported`
 
     @classmethod
     def read(cls, folder: Path) -> Optional[RankerInfo]:
@@ -68,13 +77,17 @@ class RankerInfo:
                 raise CheckpointError(f"{path}: damaged ({name} is {getattr(info, name)!r})")
         return info
 
+    def to_json(self) -> str:
+        """Return the text of `ranker.json`; whatever format it was read from, it has the fields of today's."""
+        values = dataclasses.asdict(dataclasses.replace(self, format_version=FORMAT_VERSION))
+        return json.dumps(values, ensure_ascii=False, indent=2) + "\n"
+
     def write(self, folder: Path, config: EncoderConfig) -> None:
         """Write `ranker.json`, and the model card made from it, into `folder`: each whole or not at all."""
-        values = dataclasses.asdict(self)
         with new_file(folder / INFO_FILE) as stream:
-            stream.write(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
+            stream.write(self.to_json())
         with new_file(folder / "README.md") as stream:
-            stream.write(model_card(values, config))
+            stream.write(model_card(self, config))
 
 
 # The heads of checkpoints that the published scripts wrote, which say nothing else of their kind.
@@ -91,30 +104,38 @@ def require_kind(source: Path, kind: str, expected: Optional[str]) -> None:
         )
 
 
-def blend_weights(folder: Path, info: RankerInfo) -> tuple[list[float], float]:
-    """Return the weights and the bias of a blend; raises `CheckpointError` where its `ranker.json` is damaged."""
+class Blend(NamedTuple):
+    """The folders of a blend's members, by name, their weights, and the bias."""
+
+    members: tuple[str, ...]
+    weights: tuple[float, ...]
+    bias: float
+
+
+def blend_of(folder: Path, info: RankerInfo) -> Blend:
+    """Return what a blend is made of; raises `CheckpointError` where its `ranker.json` is damaged."""
     try:
         assert info.blend is not None
         names, weights, bias = info.blend["members"], info.blend["weights"], info.blend["bias"]
-        numbers = [float(number) for number in (*weights, bias)]
+        found = Blend(tuple(names), tuple(map(float, weights)), float(bias))
         # A name, not a path: a folder from elsewhere must not reach outside itself.
         sound = len(names) == len(weights) > 0 and all(Path(name).name == name for name in names)
-        if not (sound and all(map(math.isfinite, numbers))):
+        if not (sound and all(map(math.isfinite, (*found.weights, found.bias)))):
             raise ValueError("names and weights do not fit")
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / INFO_FILE}: damaged (blend is {str(info.blend)[:80]})") from error
-    return numbers[:-1], numbers[-1]
+    return found
 
 
-def model_card(info: dict[str, Any], config: EncoderConfig) -> str:
+def model_card(info: RankerInfo, config: EncoderConfig) -> str:
     """Return the card of a ranker: what it is, how to use it, how it was trained, on what, with what result."""
-    kind = info["kind"].replace("_", "-")
+    kind = info.kind.replace("_", "-")
     lines = [
         f"# {kind} ranker",
         "",
         f"Scores how well a title answers a query. {config.num_hidden_layers} layers, {config.hidden_size} wide, "
-        f"{config.vocab_size:,} word pieces, pairs of up to {info['max_seq_length']} tokens"
-        f"{', exact-match embeddings' if info['match_embeddings'] else ''}.",
+        f"{config.vocab_size:,} word pieces, pairs of up to {info.max_seq_length} tokens"
+        f"{', exact-match embeddings' if info.match_embeddings else ''}.",
         "",
         "```python",
         "from paddle_ranker import Ranker",
@@ -122,24 +143,24 @@ def model_card(info: dict[str, Any], config: EncoderConfig) -> str:
         'Ranker.load("this folder").rank("a query", ["a title", "another title"], top_k=1)',
         "```",
         "",
-        _probability(info.get("calibration")),
+        _probability(info.calibration),
     ]
-    for title, values in (("Results", info["results"]), ("Training", info["training"]), ("Versions", info["versions"])):
+    for title, values in (("Results", info.results), ("Training", info.training), ("Versions", info.versions)):
         if values:
             lines += ["", f"## {title}", "", "| | |", "| --- | --- |"]
             lines += [f"| {name} | {_cell(value)} |" for name, value in values.items()]
     return "\n".join(lines) + "\n"
 
 
-def _probability(calibration: Optional[dict[str, Any]]) -> str:
+def _probability(calibration: Optional[Calibration]) -> str:
     """Say what a score of this ranker is."""
-    if not calibration:
+    if calibration is None:
         return (
             "Not calibrated: a score orders titles, and need not be the share of relevant ones among titles that score "
             "like it. `python -m paddle_ranker calibrate` makes it so."
         )
-    data, figures = calibration["fitted_on"], calibration["figures"]
-    text = f"Calibrated ({calibration['method']}): probability = {Calibration.from_dict(calibration)}"
+    data, figures = calibration.fitted_on, calibration.figures
+    text = f"Calibrated ({calibration.method}): probability = {calibration}"
     if {"pairs", "queries"} <= set(data):
         text += f", fitted on {data['pairs']:,} pairs of {data['queries']:,} queries"
     if {"as_trained", "out_of_fold"} <= set(figures):
@@ -151,6 +172,6 @@ def _probability(calibration: Optional[dict[str, Any]]) -> str:
     return text + "."
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     text = f"{value:.5g}" if isinstance(value, float) else str(value)
     return text.replace("|", "\\|")

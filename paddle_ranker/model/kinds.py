@@ -1,6 +1,6 @@
 """Kinds of models by name: how a folder of each is recognised, read, loaded, exported and fed.
 
-The rankers are registered here; recipes and plugins register theirs from their side. Everything that opens, exports,
+The rankers are registered here; recipes and plugins register theirs by `add_kind`. Everything that opens, exports,
 runs or serves a model asks its kind, and knows no other difference.
 """
 
@@ -9,58 +9,54 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Optional, Protocol, Union
+from typing import TYPE_CHECKING, Generic, Optional, TypeVar, Union, cast
 
 from paddle_ranker.encoding.blend import BlendedPairEncoder
 from paddle_ranker.encoding.columns import Arrays
-from paddle_ranker.encoding.pair_encoder import RowEncoder
+from paddle_ranker.encoding.pair_encoder import PairEncoder, PairRowEncoder
 from paddle_ranker.encoding.samples import sample_batches, timing_batches
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.config import EncoderConfig, make_pair_encoder, read_config
-from paddle_ranker.model.info import BLEND, INFO_FILE, PUBLISHED_HEADS, RankerInfo, blend_weights
+from paddle_ranker.model.info import BLEND, INFO_FILE, PUBLISHED_HEADS, RankerInfo, blend_of
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.opened import ModelInfo, RowEncoder, TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
+from paddle_ranker.model.recognised import FOLDERS, FolderKind
 from paddle_ranker.model.signature import RANKER, Signature
 from paddle_ranker.registry import Registry
+
+if TYPE_CHECKING:
+    from paddle import nn
 
 _DEFAULTS = LoadOptions()
 EXPORT = "python -m paddle_ranker export --params_path RANKER --output_path"
 
-
-class ModelInfo(Protocol):
-    """What a folder says of itself: a frozen dataclass. `export` is what its static model is, None where it is none."""
-
-    @property
-    def kind(self) -> str: ...
-
-    @property
-    def max_seq_length(self) -> Optional[int]: ...
-
-    @property
-    def calibration(self) -> Optional[Calibration]: ...
-
-    @property
-    def export(self) -> Optional[dict[str, Any]]: ...
+InfoT = TypeVar("InfoT", bound=ModelInfo)
+EncoderT = TypeVar("EncoderT", bound=RowEncoder)
 
 
-class ModelKind(ABC):
-    """A kind of model.
+class ModelKind(ABC, Generic[InfoT, EncoderT]):
+    """A kind of model: of what its folder says (`InfoT`) and of what encodes its rows (`EncoderT`).
 
-    Attributes: `name`; `prefix`, what the names of its static model's files begin with; `info_file`, which says in a
-    folder what it is.
+    Attributes:
+        name: in `KINDS`, and in what its folders say of themselves.
+        prefix: what the names of its static model's files begin with.
+        info_file: says in a folder what it is.
+        what, use: what a folder of it is called in messages, and what to do with it (see `FolderKind`).
     """
 
     name: str
     prefix = "inference"
     info_file = INFO_FILE
+    what = ""
+    use = ""
 
-    def read_info(self, folder: Path) -> Optional[Any]:
-        """Return what the folder says of itself, a `ModelInfo`; None where it says nothing.
+    @abstractmethod
+    def read_info(self, folder: Path) -> Optional[InfoT]:
+        """Return what the folder says of itself; None where it says nothing.
 
         Raises `CheckpointError` for a damaged one.
         """
-        return RankerInfo.read(folder)
 
     def is_in(self, folder: Path) -> bool:
         """Return whether a folder says that it holds a model of this kind."""
@@ -70,56 +66,74 @@ class ModelKind(ABC):
         return info is not None and info.kind == self.name
 
     @abstractmethod
-    def signature(self, info: Any) -> Signature:
+    def signature(self, info: InfoT) -> Signature:
         """Return what a model takes and returns."""
 
-    def configs(self, folder: Path, info: Any) -> tuple[EncoderConfig, ...]:
+    def configs(self, folder: Path, info: InfoT) -> tuple[EncoderConfig, ...]:
         """Return the shapes of the text encoders in it; raises `CheckpointError` where one is missing."""
         return (_read_config(folder),)
 
-    def encoder(self, folder: Path, info: Any, options: LoadOptions) -> Any:
+    @abstractmethod
+    def row_encoder(self, folder: Path, info: InfoT, options: LoadOptions) -> EncoderT:
         """Return what turns rows into columns, without Paddle; raises `CheckpointError` where it does not fit."""
-        return _pair_encoder(folder, options.max_seq_length or info.max_seq_length, options.tokenizer)
 
     @abstractmethod
-    def load(self, source: Path, options: LoadOptions) -> Any:
-        """Load a trained model: an object with the fields `network`, `pair_encoder` (see `encoder`) and `info`."""
+    def load(self, source: Path, options: LoadOptions) -> TrainedModel[InfoT, EncoderT]:
+        """Load a trained model: a folder, or the parameter file in it."""
 
-    def scoring_network(self, parts: Any) -> tuple[Any, tuple[str, ...]]:
+    def scoring_network(self, model: TrainedModel[InfoT, EncoderT]) -> tuple[nn.Layer, tuple[str, ...]]:
         """Return what runs a trained model as it is, and the names of what it returns, in order."""
-        return parts.network, (self.signature(parts.info).read,)
+        return model.network, model.signature.read
 
-    @abstractmethod
-    def static_network(self, parts: Any) -> Any:
+    def static_network(self, model: TrainedModel[InfoT, EncoderT]) -> nn.Layer:
         """Return what is exported: a layer that takes and returns what the signature says, in that order."""
-
-    def sample_inputs(self, parts: Any) -> Iterator[Arrays]:
-        """Yield batches of many lengths, to see by that an exported model computes what the network does."""
-        return sample_batches(parts.pair_encoder)
-
-    def timing_inputs(self, folder: Path, info: Any, shapes: Sequence[tuple[int, int]]) -> Iterator[Arrays]:
-        """Yield a batch for each (rows, tokens) of `shapes`, to time engines on: made-up texts of an exported model."""
-        return timing_batches(self.encoder(folder, info, _DEFAULTS), shapes)
+        return model.network
 
     @abstractmethod
-    def write_descriptions(self, folder: Path, parts: Any) -> None:
+    def sample_inputs(self, encoder: EncoderT, info: InfoT) -> Iterator[Arrays]:
+        """Yield batches of many lengths, to see by that an exported model computes what the network does."""
+
+    def timing_inputs(self, encoder: EncoderT, info: InfoT, shapes: Sequence[tuple[int, int]]) -> Iterator[Arrays]:
+        """Yield batches to time engines on, where it can be one for each (rows, tokens) of `shapes`."""
+        return self.sample_inputs(encoder, info)
+
+    @abstractmethod
+    def write_descriptions(self, folder: Path, model: TrainedModel[InfoT, EncoderT]) -> None:
         """Write the files that an exported model needs beside its graph: the tokenizer's, the encoder's shape."""
 
     @abstractmethod
-    def write_info(self, folder: Path, parts: Any, info: Any) -> None:
-        """Write `info_file`, and the card made from it."""
+    def write_info(self, folder: Path, info: InfoT) -> None:
+        """Write `info_file`, and the card made from it, into a folder that has its descriptions."""
 
 
-KINDS: Registry[ModelKind] = Registry("kind of model", recipes="paddle_ranker.recipes.kinds")
+# Of a kind that is found by name nothing more is known than this; `add_kind` says why that is safe.
+AnyKind = ModelKind[ModelInfo, RowEncoder]
+
+KINDS: Registry[AnyKind] = Registry("kind of model", recipes="kind")
 
 
-def kind_of(folder: Path) -> ModelKind:
+def add_kind(kind: ModelKind[InfoT, EncoderT]) -> None:
+    """Register a kind, so that every command and the server open its folders."""
+    # A model's info and encoder come from its own kind and go back to that alone, whatever their types.
+    KINDS.add(kind.name, cast(AnyKind, kind))
+    if kind.what:
+        FOLDERS.add(kind.name, FolderKind(kind.is_in, kind.what, kind.use))
+
+
+def kind_of(folder: Path) -> AnyKind:
     """Return the kind of the model in a folder; a folder that says nothing is a checkpoint of the published rankers."""
     found = _kind_in(folder)
     if found is None and any(folder.glob("*.json")):
         KINDS.load_plugins()
         found = _kind_in(folder)
     return found or KINDS["pairwise"]
+
+
+def is_ranker(folder: Path) -> bool:
+    """Return whether a folder is of a kind that ranks, or says nothing, as published rankers and encoders do."""
+    kind = kind_of(folder)
+    info = kind.read_info(folder)
+    return info is None or kind.signature(info) == RANKER
 
 
 def stated_kind(source: Path) -> Optional[str]:
@@ -142,59 +156,79 @@ def stated_kind(source: Path) -> Optional[str]:
     return next((kind for head, kind in PUBLISHED_HEADS.items() if head in arrays), None)
 
 
-def _kind_in(folder: Path) -> Optional[ModelKind]:
+def _kind_in(folder: Path) -> Optional[AnyKind]:
     return next((kind for kind in KINDS.values() if kind.is_in(folder)), None)
 
 
-class RankerKind(ModelKind):
-    """A ranker of one network: pairs of texts in, one logit out."""
+PairEncoderT = TypeVar("PairEncoderT", bound=PairRowEncoder)
+
+
+class _ScoresPairs(ModelKind[RankerInfo, PairEncoderT]):
+    """What all rankers have in common: pairs of texts in, one logit out."""
 
     def __init__(self, name: str, prefix: str):
         self.name, self.prefix = name, prefix
+
+    def read_info(self, folder: Path) -> Optional[RankerInfo]:
+        """Read `ranker.json`."""
+        return RankerInfo.read(folder)
 
     def signature(self, info: RankerInfo) -> Signature:
         """Return what every ranker takes and returns."""
         return RANKER
 
-    def load(self, source: Path, options: LoadOptions) -> Any:
-        """Load a trained ranker, a `RankerParts`."""
+    def static_network(self, model: TrainedModel[RankerInfo, PairEncoderT]) -> nn.Layer:
+        """Return the network with the probability, calibrated where the ranker is, beside the logit."""
+        from paddle_ranker.model.network import ScoringNetwork
+
+        return ScoringNetwork(model.network, model.info.calibration)
+
+    def sample_inputs(self, encoder: PairEncoderT, info: RankerInfo) -> Iterator[Arrays]:
+        """Yield pairs of made-up texts, short and cut ones."""
+        return sample_batches(encoder)
+
+    def timing_inputs(
+        self, encoder: PairEncoderT, info: RankerInfo, shapes: Sequence[tuple[int, int]]
+    ) -> Iterator[Arrays]:
+        """Yield a batch of made-up Chinese texts for each (pairs, tokens a pair) of `shapes`."""
+        return timing_batches(encoder, shapes)
+
+    def write_info(self, folder: Path, info: RankerInfo) -> None:
+        """Write `ranker.json` and the card."""
+        info.write(folder, self.configs(folder, info)[0])
+
+
+class RankerKind(_ScoresPairs[PairEncoder]):
+    """A ranker of one network."""
+
+    def row_encoder(self, folder: Path, info: RankerInfo, options: LoadOptions) -> PairEncoder:
+        """Return the ranker's tokenizer, at its length or the options'."""
+        return _pair_encoder(folder, options.max_seq_length or info.max_seq_length, options.tokenizer)
+
+    def load(self, source: Path, options: LoadOptions) -> TrainedModel[RankerInfo, PairEncoder]:
+        """Load a trained ranker, a `RankerModel`."""
         from paddle_ranker.model.folder import load_single
 
         return load_single(source, options)
 
-    def static_network(self, parts: Any) -> Any:
-        """Return the network with the probability, calibrated where the ranker is, beside the logit."""
-        from paddle_ranker.model.network import ScoringNetwork
-
-        return ScoringNetwork(parts.network, parts.info.calibration)
-
-    def write_descriptions(self, folder: Path, parts: Any) -> None:
+    def write_descriptions(self, folder: Path, model: TrainedModel[RankerInfo, PairEncoder]) -> None:
         """Write the encoder's shape and the tokenizer."""
-        from paddle_ranker.model.config import write_config
+        from paddle_ranker.model.folder import write_encoder
 
-        write_config(folder, parts.network.config)
-        parts.pair_encoder.save(folder)
-
-    def write_info(self, folder: Path, parts: Any, info: RankerInfo) -> None:
-        """Write `ranker.json` and the card."""
-        info.write(folder, parts.network.config)
+        write_encoder(folder, model.network, model.row_encoder)
 
 
-class BlendKind(RankerKind):
+class BlendKind(_ScoresPairs[BlendedPairEncoder]):
     """Several rankers as one; each lies in a folder of its own in the blend's."""
 
     def configs(self, folder: Path, info: RankerInfo) -> tuple[EncoderConfig, ...]:
         """Return the shapes of the members' encoders."""
-        blend_weights(folder, info)  # checks that the members' names are names
-        assert info.blend is not None
-        return tuple(_read_config(folder / name) for name in info.blend["members"])
+        return tuple(_read_config(folder / name) for name in blend_of(folder, info).members)
 
-    def encoder(self, folder: Path, info: RankerInfo, options: LoadOptions) -> RowEncoder:
+    def row_encoder(self, folder: Path, info: RankerInfo, options: LoadOptions) -> BlendedPairEncoder:
         """Return the encoders of all members as one."""
-        blend_weights(folder, info)
-        assert info.blend is not None
         members = []
-        for name in info.blend["members"]:
+        for name in blend_of(folder, info).members:
             member = RankerInfo.read(folder / name)
             if member is None:
                 raise CheckpointError(f"{folder / name}: has no {INFO_FILE}; copy the folder again, or export it again")
@@ -202,33 +236,45 @@ class BlendKind(RankerKind):
             members.append(_pair_encoder(folder / name, length, options.tokenizer))
         return BlendedPairEncoder(members)
 
-    def load(self, source: Path, options: LoadOptions) -> Any:
-        """Load a blend and its members."""
+    def load(self, source: Path, options: LoadOptions) -> TrainedModel[RankerInfo, BlendedPairEncoder]:
+        """Load a blend and its members, a `BlendModel`."""
         from paddle_ranker.model.blend import load_blend
 
         return load_blend(source, options)
 
-    def write_descriptions(self, folder: Path, parts: Any) -> None:
+    def write_descriptions(self, folder: Path, model: TrainedModel[RankerInfo, BlendedPairEncoder]) -> None:
         """Write those of every member into a folder of its own."""
-        for name, member in zip(parts.info.blend["members"], parts.members):
-            (folder / name).mkdir()
-            super().write_descriptions(folder / name, member)
-            member.info.write(folder / name, member.network.config)
+        from paddle_ranker.model.blend import BlendModel, write_members
+
+        assert isinstance(model, BlendModel)
+        write_members(folder, model)
 
 
-def load_ranker(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> Any:
-    """Load a trained ranker or blend for scoring, a `RankerParts`; see `model.folder.load_single`."""
+def load_trained(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> TrainedModel[ModelInfo, RowEncoder]:
+    """Load a trained model of whatever kind its folder says, with its network.
+
+    Raises what the kind's `load` raises: `CheckpointError` for a folder that it cannot be loaded from.
+    """
     source = Path(source)
-    kind = KINDS[BLEND] if source.is_dir() and KINDS[BLEND].is_in(source) else KINDS["pairwise"]
-    return kind.load(source, options)
+    return kind_of(source.parent if source.is_file() else source).load(source, options)
 
 
-for _kind in (
-    RankerKind("pairwise", "inference.predict"),
-    RankerKind("cross_encoder", "inference"),
-    BlendKind(BLEND, "inference.predict"),
-):
-    KINDS.add(_kind.name, _kind)
+TrainedRanker = TrainedModel[RankerInfo, PairRowEncoder]
+
+
+def load_ranker(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> TrainedRanker:
+    """Load a trained ranker or blend; raises `CheckpointError` for a folder of anything else."""
+    source = Path(source)
+    if source.is_dir() and BLEND_KIND.is_in(source):
+        return BLEND_KIND.load(source, options)
+    return PAIRWISE.load(source, options)
+
+
+PAIRWISE = RankerKind("pairwise", "inference.predict")
+BLEND_KIND = BlendKind(BLEND, "inference.predict")
+add_kind(PAIRWISE)
+add_kind(RankerKind("cross_encoder", "inference"))
+add_kind(BLEND_KIND)
 
 
 def _read_config(folder: Path) -> EncoderConfig:
@@ -238,7 +284,7 @@ def _read_config(folder: Path) -> EncoderConfig:
     return config
 
 
-def _pair_encoder(folder: Path, max_seq_length: int, tokenizer: str) -> Any:
+def _pair_encoder(folder: Path, max_seq_length: int, tokenizer: str) -> PairEncoder:
     try:
         return make_pair_encoder(folder, _read_config(folder), max_seq_length, tokenizer)
     except CheckpointError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import CheckpointError
 
 HEAD = "cls.predictions"
@@ -13,13 +14,13 @@ _WORDS = "embeddings.word_embeddings.weight"
 _PARTS = ("transform.weight", "transform.bias", "layer_norm.weight", "layer_norm.bias")
 
 
-def is_whole_head(arrays: dict[str, np.ndarray]) -> bool:
+def is_whole_head(arrays: dict[str, Array]) -> bool:
     """Return whether a checkpoint's arrays hold all of the head, under our names."""
     has_bias = f"{HEAD}.decoder_bias" in arrays or f"{HEAD}.decoder.bias" in arrays
     return has_bias and all(f"{HEAD}.{part}" in arrays for part in _PARTS)
 
 
-def masked_lm_head(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def masked_lm_head(arrays: dict[str, Array]) -> dict[str, Array]:
     """Return the head's arrays, each once, empty where there is no head.
 
     PaddleNLP's checkpoints hold two under a second name: the word embeddings as `decoder.weight`, and the bias.

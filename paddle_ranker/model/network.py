@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Optional
 
 import numpy as np
@@ -10,6 +10,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.lexical.head import LexicalHead
 from paddle_ranker.metrics.calibration import Calibration
@@ -28,14 +29,20 @@ class RankerNetwork(nn.Layer):
         never_match: ids of special tokens, padding and [UNK], which have no match level; None leaves out the
             match-level embeddings.
         lexical: what adds lexical features to the logit; None for none.
+        encoder: one of that shape, pretrained; None: it starts from random parameters.
     """
 
     def __init__(
-        self, config: EncoderConfig, never_match: Optional[Sequence[int]], lexical: Optional[LexicalHead] = None
+        self,
+        config: EncoderConfig,
+        never_match: Optional[Sequence[int]],
+        lexical: Optional[LexicalHead] = None,
+        *,
+        encoder: Optional[Encoder] = None,
     ):
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
+        self.encoder = Encoder(config) if encoder is None else encoder
         self.never_match = None if never_match is None else sorted(never_match)
         if self.never_match is not None:
             # Zeros leave the scores of a pretrained checkpoint as they are until training moves them.
@@ -80,11 +87,12 @@ class ScoringNetwork(nn.Layer):
         return F.sigmoid(logit * self.scale + self.shift), logit
 
 
+ENCODER = "encoder."  # before the names of the encoder's parameters
 _HEADS = ("head", "similarity", "classifier")  # ours, the published pairwise ranker's, the published cross-encoder's
 _WORDS = "embeddings.word_embeddings.weight"
 
 
-def name_parameters(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def name_parameters(arrays: dict[str, Array]) -> dict[str, Array]:
     """Rename a checkpoint's arrays to `RankerNetwork`'s, and fold a two-class head into one logit.
 
     The encoder's arrays are found by their word embeddings, under whatever prefix they have (`ptm.`, `ernie.`,
@@ -116,7 +124,7 @@ def name_parameters(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return named
 
 
-def has_two_class_head(arrays: dict[str, np.ndarray]) -> bool:
+def has_two_class_head(arrays: dict[str, Array]) -> bool:
     """Return whether the head of a checkpoint's arrays is one that `name_parameters` folds."""
     return any(f"{head}.weight" in arrays and arrays[f"{head}.weight"].shape[1:] == (2,) for head in _HEADS)
 
@@ -124,7 +132,7 @@ def has_two_class_head(arrays: dict[str, np.ndarray]) -> bool:
 _MAY_BE_NEW = ("head.", "match_embeddings.", "lexical.", "encoder.pooler.")
 
 
-def load_parameters(network: RankerNetwork, named: dict[str, np.ndarray], *, allow_new: bool) -> list[str]:
+def load_parameters(network: RankerNetwork, named: dict[str, Array], *, allow_new: bool) -> list[str]:
     """Copy arrays named as by `name_parameters` into `network`; return the parts that were not among them.
 
     With `allow_new` (training), the head, the match embeddings, the lexical features and the pooler may be missing and
@@ -133,4 +141,16 @@ def load_parameters(network: RankerNetwork, named: dict[str, np.ndarray], *, all
     Raises `CheckpointError`, naming the tensors, where one is missing, left over, or of another shape.
     """
     missing = set_parameters(network, named, may_lack=_MAY_BE_NEW if allow_new else ())
-    return sorted({".".join(name.split(".")[:-1]) for name in missing})
+    return parts_of(missing)
+
+
+def load_heads(network: RankerNetwork, named: dict[str, Array], *, allow_new: bool) -> list[str]:
+    """Do what `load_parameters` does with all but the encoder's parameters, which stay as they are."""
+    heads = {name: array for name, array in named.items() if not name.startswith(ENCODER)}
+    missing = set_parameters(network, heads, may_lack=(ENCODER, *(_MAY_BE_NEW if allow_new else ())))
+    return parts_of(name for name in missing if not name.startswith(ENCODER))
+
+
+def parts_of(parameters: Iterable[str]) -> list[str]:
+    """Return the parts of a network, sorted, that parameters are of: `head` of `head.weight`."""
+    return sorted({name.rpartition(".")[0] for name in parameters})

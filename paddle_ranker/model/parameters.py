@@ -7,14 +7,16 @@ containers are built; anything else in the stream is refused.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 
+from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.safe_pickle import RefusedError, SafeUnpickler, Sealed, end_of_pickle
-from paddle_ranker.storage.untrusted import memory_bytes, read_file
+from paddle_ranker.storage.untrusted import Unchecked, memory_bytes, read_file
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -38,7 +40,7 @@ class _Latin1Bytes(Sealed):
         return text.encode("latin1")
 
 
-def _allowed() -> dict[tuple[str, str], Any]:
+def _allowed() -> dict[tuple[str, str], Unchecked]:
     return {
         ("collections", "OrderedDict"): OrderedDict,
         ("numpy", "ndarray"): np.ndarray,
@@ -51,7 +53,7 @@ def _allowed() -> dict[tuple[str, str], Any]:
     }
 
 
-def load_arrays(path: Union[str, Path]) -> dict[str, np.ndarray]:
+def load_arrays(path: Union[str, Path]) -> dict[str, Array]:
     """Return the arrays of a `.pdparams` file by parameter name.
 
     Raises `CheckpointError` where the file is missing, damaged, or holds anything but named arrays.
@@ -90,41 +92,44 @@ def load_arrays(path: Union[str, Path]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def count(arrays: dict[str, np.ndarray]) -> tuple[int, int]:
+def count(arrays: dict[str, Array]) -> tuple[int, int]:
     """Return how many numbers and how many arrays there are, as `EncoderConfig.require_fits` asks."""
     return sum(array.size for array in arrays.values()), len(arrays)
 
 
-def float32_of_bfloat16(bits: np.ndarray) -> np.ndarray:
+def float32_of_bfloat16(bits: Array) -> Array:
     """Return float32 of bfloat16, which NumPy lacks and Paddle stores as uint16: the upper half of a float32."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
-def save_arrays(state: dict[str, Any], path: Union[str, Path]) -> None:
+def save_arrays(state: Mapping[str, object], path: Union[str, Path]) -> None:
     """Write tensors or arrays by name as a `.pdparams` file that `paddle.load` and `load_arrays` read."""
     import paddle
 
     paddle.save(state, str(path))
 
 
-def set_parameters(network: nn.Layer, arrays: dict[str, np.ndarray], *, may_lack: tuple[str, ...] = ()) -> list[str]:
+def set_parameters(
+    network: nn.Layer, arrays: dict[str, Array], *, may_lack: tuple[str, ...] = (), prefix: str = ""
+) -> list[str]:
     """Copy arrays into the network's parameters of the same names; return the names that were not among the arrays.
 
     Args:
         may_lack: how the names begin of parameters that may be missing, and keep the values they have.
+        prefix: stands before the names in messages and in what is returned.
 
     Raises `CheckpointError`, naming the parameters, where one is missing, left over, or of another shape.
     """
     state = network.state_dict()
     missing = [name for name in state if name not in arrays]
     misfits = [
-        f"{name} is {list(array.shape)}, the configuration says {list(state[name].shape)}"
+        f"{prefix}{name} is {list(array.shape)}, the configuration says {list(state[name].shape)}"
         for name, array in sorted(arrays.items())
         if name in state and list(array.shape) != list(state[name].shape)
     ]
     for problem, names in (
-        ("missing", [name for name in missing if not name.startswith(may_lack)]),
-        ("not in this architecture", [name for name in arrays if name not in state]),
+        ("missing", [prefix + name for name in missing if not name.startswith(may_lack)]),
+        ("not in this architecture", [prefix + name for name in arrays if name not in state]),
         ("of another shape", misfits),
     ):
         if names:
@@ -132,4 +137,4 @@ def set_parameters(network: nn.Layer, arrays: dict[str, np.ndarray], *, may_lack
             raise CheckpointError(f"parameters {problem}: {'; '.join(names[:3])}{more}")
     for name, array in arrays.items():
         state[name].set_value(array.astype(str(state[name].dtype).rpartition(".")[2]))
-    return missing
+    return [prefix + name for name in missing]

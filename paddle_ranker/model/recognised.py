@@ -41,7 +41,7 @@ class FolderKind:
 
 
 # From the general to the particular: the last one is asked first, so that what plugins add comes before all of these.
-FOLDERS: Registry[FolderKind] = Registry("kind of folder", recipes="paddle_ranker.recipes.kinds")
+FOLDERS: Registry[FolderKind] = Registry("kind of folder", recipes="kind")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import io
 import pickle
 import pickletools
 from collections.abc import Mapping
-from typing import Any
+
+from paddle_ranker.storage.untrusted import Unchecked
 
 # The slot of the unpickler's memory that an opcode fills; it makes room for all the slots below, too.
 _MEMO_OPCODES = ("PUT", "BINPUT", "LONG_BINPUT")
@@ -21,7 +22,7 @@ class Sealed:
 
     __slots__ = ()
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: Unchecked) -> None:
         raise RefusedError(f"it changes a {type(self).__name__.strip('_')}")
 
 
@@ -31,16 +32,16 @@ class SafeUnpickler(pickle.Unpickler):
     `allowed` maps (module, name) to what stands for it; a stand-in written in Python is a `Sealed` instance.
     """
 
-    def __init__(self, data: bytes, allowed: Mapping[tuple[str, str], Any], encoding: str = "ASCII"):
+    def __init__(self, data: bytes, allowed: Mapping[tuple[str, str], Unchecked], encoding: str = "ASCII"):
         super().__init__(io.BytesIO(data), encoding=encoding)
         self._allowed = allowed
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> Unchecked:
         if (module, name) not in self._allowed:
             raise RefusedError(f"it asks for {module}.{name}")
         return self._allowed[module, name]
 
-    def persistent_load(self, pid: Any) -> Any:
+    def persistent_load(self, pid: Unchecked) -> Unchecked:
         raise RefusedError("it refers to objects outside the file")
 
 

@@ -24,12 +24,12 @@ class ArraySpec:
 class Signature:
     """The inputs and the outputs of a model, in the order in which its network takes and returns them.
 
-    `read` is the output that scores are made of.
+    `read` are the outputs that are asked of an engine; the others are for users of the static model.
     """
 
     inputs: tuple[ArraySpec, ...]
     outputs: tuple[ArraySpec, ...]
-    read: str
+    read: tuple[str, ...]
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -44,9 +44,11 @@ class Signature:
 
 TOKENS = (ArraySpec("input_ids", "int64", (None, None)), ArraySpec("token_type_ids", "int64", (None, None)))
 
+LOGIT = "logit"
+
 # A ranker returns the probability, calibrated where it is, and the logit as the network has it.
 RANKER = Signature(
     TOKENS,
-    (ArraySpec("predict", "float32", (None, 1), tolerance=1e-5), ArraySpec("logit", "float32", (None, 1))),
-    read="logit",
+    (ArraySpec("predict", "float32", (None, 1), tolerance=1e-5), ArraySpec(LOGIT, "float32", (None, 1))),
+    read=(LOGIT,),
 )

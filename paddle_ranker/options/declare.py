@@ -27,7 +27,7 @@ _BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "above": (operator.gt, "above"),
     "below": (operator.lt, "below"),
 }
-_FLAGS = ("positional", "several", "files", "shared")
+_FLAGS = ("positional", "leads", "several", "files", "shared")
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -48,6 +48,7 @@ def option(
 
     positional: given without its name, in the order of the fields: `convert SOURCE TARGET`; with a default it may be
         left out
+    leads: may be given without its name as the first argument of all: `export RANKER --onnx`
     several: one value or more, side by side, and the field is a `tuple[str, ...]`: `compare A B C`, `--sizes A B C`
     files: files that are read: one or more, side by side or by patterns, see `files.py`. The field is one name for all
         of them, or a tuple

@@ -38,7 +38,7 @@ def parse_options(
     Raises `UsageError` for anything that is not understood. `--help` prints and exits with 0.
     """
     parser = build_parser(options_class, prog, description)
-    arguments = _end_files(options_class, sys.argv[1:] if argv is None else argv)
+    arguments = _end_files(options_class, _name_first(options_class, sys.argv[1:] if argv is None else argv))
     # Intermixed: plain parsing takes an optional positional argument for absent where an option precedes it.
     namespace, unknown = parser.parse_known_intermixed_args(arguments)
     if unknown:
@@ -132,6 +132,14 @@ def build_parser(options_class: type[Options], prog: str, description: str) -> a
         groups["required" if field.default is REQUIRED else "options"].add_argument(*names, **declared)
     groups["options"].add_argument("-h", "--help", action="help", help="show this help")
     return parser
+
+
+def _name_first(options_class: type[Options], arguments: Sequence[str]) -> list[str]:
+    """Give the first argument the name of the option that leads, where it has none."""
+    leads = next((field for field in fields_of(options_class) if field.metadata["leads"]), None)
+    if leads is None or not arguments or not _is_value(arguments[0]):
+        return list(arguments)
+    return [shown_name(leads), *arguments]
 
 
 def _end_files(options_class: type[Options], arguments: Sequence[str]) -> list[str]:

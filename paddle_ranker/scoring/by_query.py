@@ -83,7 +83,7 @@ def _cascade_by_query(
             ]
             yield query, [title for title in ranked if cut.keeps(title.probability)]
     cut.report()
-    report_truncated(parts.pair_encoder, scorer.windows)
+    report_truncated(parts.row_encoder, scorer.windows)
 
 
 def options_of_small(options: OptionsT, source: str) -> OptionsT:

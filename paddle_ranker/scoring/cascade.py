@@ -12,11 +12,14 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
+from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import UsageError
 from paddle_ranker.scoring.ranker import RankedTitle, Ranker, best_titles, require_cut
 from paddle_ranker.scoring.texts import list_texts, require_text
 
 DEPTH = 20  # titles of a query that the large ranker scores, where nothing else is said
+
+Precision = Union[type[np.float32], type[np.float64]]
 
 
 def parse_cascade(text: str) -> tuple[str, int]:
@@ -31,14 +34,12 @@ def parse_cascade(text: str) -> tuple[str, int]:
     return found[1], depth
 
 
-def chosen(small: np.ndarray, depth: int) -> np.ndarray:
+def chosen(small: Array, depth: int) -> Array:
     """Return the places of the `depth` titles of one query with the best scores, in the order given; `small`: `[n]`."""
     return np.sort(np.argsort(-small, kind="stable")[:depth])
 
 
-def rerank(
-    small: np.ndarray, best: np.ndarray, large: np.ndarray, precision: type[np.floating] = np.float64
-) -> tuple[np.ndarray, np.ndarray]:
+def rerank(small: Array, best: Array, large: Array, precision: Precision = np.float64) -> tuple[Array, Array]:
     """Return the places of one query's titles, best first, `[n]`, and their scores in that order, `[n]`.
 
     Those of `best` stand first, by falling `large`. The others follow by falling `small`; each one's score is the small
@@ -62,7 +63,7 @@ def rerank(
     return np.concatenate([best[top], rest]), scores
 
 
-def rerank_probabilities(small: np.ndarray, best: np.ndarray, large: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def rerank_probabilities(small: Array, best: Array, large: Array) -> tuple[Array, Array]:
     """Do as `rerank` with probabilities, returned in single precision, as they are printed.
 
     At 0, which a probability does not pass, titles may tie; they stand in the small ranker's order.
@@ -92,7 +93,9 @@ class Cascade:
         self.large, self.small, self.depth = large, small, depth
 
     @classmethod
-    def load(cls, large: Union[str, Path], small: Union[str, Path], depth: int = DEPTH, **arguments: Any) -> Cascade:
+    def load(  # type: ignore[explicit-any]  # those of `Ranker.load`, each of a type of its own
+        cls, large: Union[str, Path], small: Union[str, Path], depth: int = DEPTH, **arguments: Any
+    ) -> Cascade:
         """Load both rankers; `arguments` are those of `Ranker.load`, the same for both."""
         return cls(Ranker.load(large, **arguments), Ranker.load(small, **arguments), depth)
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 from tqdm import tqdm
 
 from paddle_ranker.data.records import Pair, RecordFile
 from paddle_ranker.encoding.columns import Columns
-from paddle_ranker.encoding.pair_encoder import RowEncoder
+from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.encoding.windows import Windows, make_windows
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.options import note
-from paddle_ranker.scoring.loading import LoadedModel, open_ranker
+from paddle_ranker.scoring.loading import ScoringRanker, open_ranker
 from paddle_ranker.scoring.options import FileOptions, PredictOptions, ScoringOptions
 from paddle_ranker.scoring.scorer import Scorer, chunks
 from paddle_ranker.storage.prefetch import prefetch
@@ -23,24 +23,24 @@ from paddle_ranker.storage.prefetch import prefetch
 _STANDARD_INPUT = "/dev/stdin"  # not sys.stdin: a thread that reads it when the process ends would be in its way
 
 
-def scorer_for(parts: LoadedModel, options: ScoringOptions) -> Scorer:
+def scorer_for(parts: ScoringRanker, options: ScoringOptions) -> Scorer:
     """Return what scores with a ranker as it is calibrated, long titles as the options ask for."""
     return Scorer(
         parts.engine,
-        parts.pair_encoder,
+        parts.row_encoder,
         options.batch_size,
         calibration=parts.info.calibration,
         windows=windows_for(parts, options),
     )
 
 
-def windows_for(parts: LoadedModel, options: ScoringOptions) -> Optional[Windows]:
+def windows_for(parts: ScoringRanker, options: ScoringOptions) -> Optional[Windows]:
     """Return what the options ask for; say where a calibration was fitted to scores of another kind."""
     windows = make_windows(
-        parts.pair_encoder.max_seq_length, options.windows, options.window_overlap, options.window_top_k
+        parts.row_encoder.max_seq_length, options.windows, options.window_overlap, options.window_top_k
     )
     if parts.info.calibration:
-        fitted, now = parts.info.calibration.fitted_on.get("scored"), scored_with(parts.pair_encoder, windows)
+        fitted, now = parts.info.calibration.fitted_on.get("scored"), scored_with(parts.row_encoder, windows)
         if fitted and fitted != now:
             note(
                 f"note: the ranker was calibrated with {_shown(fitted)}; with {_shown(now)} its probabilities are less "
@@ -49,12 +49,12 @@ def windows_for(parts: LoadedModel, options: ScoringOptions) -> Optional[Windows
     return windows
 
 
-def scored_with(pair_encoder: RowEncoder, windows: Optional[Windows]) -> dict[str, Any]:
+def scored_with(pair_encoder: PairRowEncoder, windows: Optional[Windows]) -> dict[str, object]:
     """Return what a pair's logit depends on beside the ranker, JSON-ready."""
     return {"max_seq_length": pair_encoder.max_seq_length, "windows": windows.facts() if windows else None}
 
 
-def _shown(scored: dict[str, Any]) -> str:
+def _shown(scored: dict[str, object]) -> str:
     windows = scored["windows"]
     length = f"pairs of up to {scored['max_seq_length']} tokens"
     return f"{length}, cut" if windows is None else f"{length}, windows of {json.dumps(windows)}"
@@ -68,7 +68,7 @@ def predict_pairs(options: PredictOptions, expected_kind: Optional[str] = None) 
     yield from predict_with(open_ranker(options.params_path, options.load_options(expected_kind)), options)
 
 
-def predict_with(parts: LoadedModel, options: FileOptions) -> Iterator[tuple[Pair, float]]:
+def predict_with(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[Pair, float]]:
     """Do what `predict_pairs` does with a ranker that is loaded."""
     cut = CutOff(options.min_probability)
     for pair, probability in score_pairs(parts, options):
@@ -77,7 +77,7 @@ def predict_with(parts: LoadedModel, options: FileOptions) -> Iterator[tuple[Pai
     cut.report()
 
 
-def score_pairs(parts: LoadedModel, options: FileOptions) -> Iterator[tuple[Pair, float]]:
+def score_pairs(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[Pair, float]]:
     """Yield every pair of the input file with its probability, and report what was skipped and cut at the end."""
     scorer = scorer_for(parts, options)
     path = _STANDARD_INPUT if options.input_file == "-" else options.input_file
@@ -95,7 +95,7 @@ def score_pairs(parts: LoadedModel, options: FileOptions) -> Iterator[tuple[Pair
             yield from zip(part, probabilities.tolist())
     if source.skipped:
         note(f"{options.input_file}: {source.report()}")
-    report_truncated(parts.pair_encoder, scorer.windows)
+    report_truncated(parts.row_encoder, scorer.windows)
 
 
 class CutOff:
@@ -116,7 +116,7 @@ class CutOff:
             note(f"{self.left_out:,} of {self.seen:,} pairs are below --min_probability {self.minimum:g} and left out")
 
 
-def report_truncated(pair_encoder: RowEncoder, windows: Optional[Windows] = None) -> None:
+def report_truncated(pair_encoder: PairRowEncoder, windows: Optional[Windows] = None) -> None:
     """Say how many pairs were longer than the ranker's length, if any were, and what became of them: in a note."""
     length = pair_encoder.max_seq_length
     lines = []

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union
+from typing import Union, cast
 
+from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.exported import ExportedFolder, is_exported
-from paddle_ranker.model.info import BLEND, require_kind
-from paddle_ranker.model.kinds import ModelKind, kind_of
+from paddle_ranker.model.info import BLEND, RankerInfo, require_kind
+from paddle_ranker.model.kinds import is_ranker, kind_of
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.opened import EncoderT, InfoT, Model, ModelInfo, RowEncoder
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.model.recognised import refusal
-from paddle_ranker.model.signature import RANKER
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.engines.opening import open_engine
 from paddle_ranker.scoring.engines.registry import DYGRAPH, ENGINES
@@ -22,39 +23,34 @@ _DEFAULTS = LoadOptions()
 
 
 @dataclass(frozen=True)
-class LoadedModel:
-    """What scores with a model needs.
-
-    pair_encoder: what turns its rows into columns: of a ranker a `RowEncoder`, else what its kind has
-    info: what its folder says of it
-    """
+class ScoringModel(Model[InfoT, EncoderT]):
+    """A model with an engine, to score with."""
 
     engine: Engine
-    pair_encoder: Any
-    info: Any
-    kind: ModelKind
 
 
-def open_ranker(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> LoadedModel:
-    """Open a ranker, trained or exported, as `load_model` does.
+ScoringRanker = ScoringModel[RankerInfo, PairRowEncoder]
+
+
+def open_ranker(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> ScoringRanker:
+    """Open a ranker, trained or exported, as `open_model` does.
 
     Raises `CheckpointError` for any other folder too: what it is, and which command takes it.
     """
     require_ranker(Path(source))
-    return load_model(source, options)
+    # All kinds with a ranker's signature have its info, and encode pairs.
+    return cast(ScoringRanker, open_model(source, options))
 
 
 def require_ranker(folder: Path) -> None:
     """Raise `CheckpointError` for a folder that says, without being loaded, that no ranker is in it."""
     if folder.is_dir():
-        kind = kind_of(folder)
-        is_ranker = kind.signature(kind.read_info(folder)) == RANKER
-        has_model = kind.name == BLEND or is_exported(folder) or (folder / PARAMETERS_FILE).is_file()
-        if not (is_ranker and has_model):
+        has_model = kind_of(folder).name == BLEND or is_exported(folder) or (folder / PARAMETERS_FILE).is_file()
+        if not (is_ranker(folder) and has_model):
             raise refusal(folder, "a ranker", "" if has_model else f"there is no {PARAMETERS_FILE} in it")
 
 
-def load_model(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> LoadedModel:
+def open_model(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> ScoringModel[ModelInfo, RowEncoder]:
     """Open a model: a trained one runs as it is, an exported one in one of the engines for it.
 
     `source` is a model folder, its `model_state.pdparams`, the folder of an exported model, or a file of that.
@@ -77,11 +73,11 @@ def load_model(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> Lo
         return _load_trained(Path(source), options)
     opened = ExportedFolder.open(folder)
     require_kind(folder, opened.info.kind, options.expected_kind)
-    encoder = opened.pair_encoder(options)
-    return LoadedModel(open_engine(opened, options), encoder, opened.info, opened.kind)
+    encoder = opened.row_encoder(options)
+    return ScoringModel(opened.info, encoder, opened.signature, open_engine(opened, options))
 
 
-def _load_trained(source: Path, options: LoadOptions) -> LoadedModel:
+def _load_trained(source: Path, options: LoadOptions) -> ScoringModel[ModelInfo, RowEncoder]:
     if options.precision != "fp32" or options.tensorrt:
         asked = "--tensorrt" if options.tensorrt else f"--precision {options.precision}"
         raise UsageError(
@@ -92,7 +88,7 @@ def _load_trained(source: Path, options: LoadOptions) -> LoadedModel:
 
     select_device(options.device)
     kind = kind_of(source.parent if source.is_file() else source)
-    parts = kind.load(source, options)
-    network, outputs = kind.scoring_network(parts)
-    engine = DygraphEngine(network, kind.signature(parts.info), outputs)
-    return LoadedModel(engine, parts.pair_encoder, parts.info, kind)
+    model = kind.load(source, options)
+    network, outputs = kind.scoring_network(model)
+    engine = DygraphEngine(network, model.signature, outputs)
+    return ScoringModel(model.info, model.row_encoder, model.signature, engine)

@@ -88,7 +88,9 @@ class PredictOptions(FileOptions):
     """What prediction accepts."""
 
     params_path: str = option(
-        help="the ranker: a model folder, its model_state.pdparams, or the folder of an exported ranker", name="model"
+        help="the ranker: a model folder, its model_state.pdparams, or the folder of an exported ranker",
+        name="model",
+        leads=True,
     )
 
 

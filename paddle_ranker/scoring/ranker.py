@@ -9,12 +9,13 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
+from paddle_ranker.encoding.columns import Array
 from paddle_ranker.encoding.windows import make_windows
 from paddle_ranker.errors import UsageError, did_you_mean
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.scoring.loading import LoadedModel, open_ranker
+from paddle_ranker.scoring.loading import ScoringRanker, open_ranker
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.scoring.texts import list_searches, list_texts, require_text
 
@@ -46,7 +47,7 @@ class Ranker:
 
     def __init__(
         self,
-        loaded: LoadedModel,
+        loaded: ScoringRanker,
         batch_size: int = 32,
         *,
         windows: str = "none",
@@ -54,18 +55,18 @@ class Ranker:
         window_top_k: Optional[int] = None,
     ):
         self.info: RankerInfo = loaded.info
-        self.pair_encoder = loaded.pair_encoder
-        self.windows = make_windows(loaded.pair_encoder.max_seq_length, windows, window_overlap, window_top_k)
+        self.row_encoder = loaded.row_encoder
+        self.windows = make_windows(loaded.row_encoder.max_seq_length, windows, window_overlap, window_top_k)
         self.scorer = Scorer(
             loaded.engine,
-            loaded.pair_encoder,
+            loaded.row_encoder,
             batch_size,
             calibration=loaded.info.calibration,
             windows=self.windows,
         )
 
     @classmethod
-    def load(
+    def load(  # type: ignore[explicit-any]  # each field of `LoadOptions` has a type of its own
         cls,
         source: Union[str, Path],
         *,
@@ -95,7 +96,7 @@ class Ranker:
         loaded = open_ranker(source, LoadOptions(**how))
         return cls(loaded, batch_size, windows=windows, window_overlap=window_overlap, window_top_k=window_top_k)
 
-    def score(self, queries: Iterable[str], titles: Iterable[str], *, logits: bool = False) -> np.ndarray:
+    def score(self, queries: Iterable[str], titles: Iterable[str], *, logits: bool = False) -> Array:
         """Return the probability of every (queries[i], titles[i]), or with `logits` its logit, `[n]` float64.
 
         probability = sigmoid(logit), calibrated where the ranker is. Raises `UsageError` for what are not as many
@@ -143,7 +144,7 @@ class Ranker:
         """
         return self._rank(list_searches(searches, "searches"), top_k, min_probability, logits)
 
-    def _logits(self, queries: list[str], titles: list[str]) -> np.ndarray:
+    def _logits(self, queries: list[str], titles: list[str]) -> Array:
         return self.scorer.logits(self.scorer.encode(queries, titles))
 
     def _rank(
@@ -168,11 +169,11 @@ class Ranker:
 
 def best_titles(
     titles: Sequence[str],
-    order: np.ndarray,
-    probabilities: np.ndarray,
+    order: Array,
+    probabilities: Array,
     top_k: Optional[int],
     min_probability: Optional[float],
-    logits: Optional[np.ndarray] = None,
+    logits: Optional[Array] = None,
 ) -> list[RankedTitle]:
     """Return the beginning of a ranked list: `top_k` titles at most, with at least `min_probability`.
 

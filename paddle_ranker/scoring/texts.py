@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from paddle_ranker.errors import UsageError
 
 
-def require_text(given: Any, name: str) -> str:
+def require_text(given: object, name: str) -> str:
     """Return a text; raises `UsageError`, naming the argument, for anything else."""
     if not isinstance(given, str):
         raise UsageError(f"{name} is {_shown(given)}: expected text")
     return given
 
 
-def list_texts(given: Any, name: str) -> list[str]:
+def list_texts(given: object, name: str) -> list[str]:
     """Return the texts of any iterable, a generator or a column of a table, say.
 
     Raises `UsageError`, naming the argument, for a single text, whose letters would be taken for texts, for what is no
@@ -32,7 +31,7 @@ def list_texts(given: Any, name: str) -> list[str]:
     return texts
 
 
-def list_searches(given: Any, name: str) -> list[tuple[str, list[str]]]:
+def list_searches(given: object, name: str) -> list[tuple[str, list[str]]]:
     """Return queries and the titles of each: of pairs (query, titles), or of a mapping from queries to titles.
 
     Raises `UsageError`, naming the argument, for anything else.
@@ -52,7 +51,7 @@ def list_searches(given: Any, name: str) -> list[tuple[str, list[str]]]:
     return searches
 
 
-def _shown(given: Any) -> str:
+def _shown(given: object) -> str:
     if given is None:
         return "None"
     if isinstance(given, str):

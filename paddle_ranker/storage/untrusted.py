@@ -16,6 +16,10 @@ from paddle_ranker.errors import CheckpointError
 TEXT_BYTES = 32 * 1024 * 1024  # of a vocabulary or a description: those of the largest models have some
 
 
+Unchecked = Any  # what a file from elsewhere holds: of any type, until it has been looked at
+UncheckedObject = dict[str, Any]  # a JSON object of such a file
+
+
 def memory_bytes() -> int:
     """Return how much memory this machine has: a larger file can be no model that runs here."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -37,7 +41,7 @@ def read_file(path: Path, most: int = TEXT_BYTES) -> bytes:
         return stream.read(_check(path, os.fstat(stream.fileno()), most))
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> Unchecked:
     """Parse a JSON file; raises as `read_file` does, and `ValueError` for invalid JSON."""
     try:
         return json.loads(read_file(path))

@@ -22,7 +22,7 @@ from paddle_ranker.metrics.logistic import (
 )
 from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking, ranking_intervals
 from paddle_ranker.metrics.ranking import Floats
-from paddle_ranker.model.folder import RankerParts, with_lexical_features
+from paddle_ranker.model.folder import RankerModel, with_lexical_features
 from paddle_ranker.options import RowOptions
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.scorer import Scorer
@@ -79,7 +79,7 @@ def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds
     )
 
 
-def add_linear(parts: RankerParts, weights: LinearModel, linear: LinearModel) -> None:
+def add_linear(parts: RankerModel, weights: LinearModel, linear: LinearModel) -> None:
     """Make the network compute weights[0] * logit + weights[1] * linear logit + bias, exactly, in place."""
     network, (own, added) = parts.network, weights.weights
     assert network.lexical is not None
@@ -94,7 +94,7 @@ def add_linear(parts: RankerParts, weights: LinearModel, linear: LinearModel) ->
 class Learned:
     """A ranker with lexical features at its head, and a linear model on them."""
 
-    parts: RankerParts
+    parts: RankerModel
     linear: LinearModel
 
     def logits(self, pairs: Sequence[LabeledPair]) -> Floats:
@@ -102,7 +102,7 @@ class Learned:
         return self.linear.logits(_features(self.parts, pairs))
 
 
-def learn_linear(parts: RankerParts, train: Sequence[LabeledPair]) -> Learned:
+def learn_linear(parts: RankerModel, train: Sequence[LabeledPair]) -> Learned:
     """Give a ranker lexical features (its own ones stay), and learn a linear model on them."""
     network = with_lexical_features(parts)
     assert network.lexical is not None
@@ -113,12 +113,11 @@ def learn_linear(parts: RankerParts, train: Sequence[LabeledPair]) -> Learned:
     return Learned(parts, fit_logistic(_features(parts, train), labels))
 
 
-def _encode(parts: RankerParts, pairs: Sequence[LabeledPair]) -> EncodedPairs:
-    encoded: EncodedPairs = parts.pair_encoder.encode([pair.query for pair in pairs], [pair.title for pair in pairs])
-    return encoded
+def _encode(parts: RankerModel, pairs: Sequence[LabeledPair]) -> EncodedPairs:
+    return parts.row_encoder.encode([pair.query for pair in pairs], [pair.title for pair in pairs])
 
 
-def _features(parts: RankerParts, pairs: Sequence[LabeledPair]) -> Floats:
+def _features(parts: RankerModel, pairs: Sequence[LabeledPair]) -> Floats:
     assert parts.network.lexical is not None
     return parts.network.lexical.of_pairs(_encode(parts, pairs), np.arange(len(pairs)), standardise=True)
 
@@ -137,7 +136,7 @@ def training_pairs(path: str, rules: RowOptions) -> list[LabeledPair]:
     return [LabeledPair(*texts, label) for texts, label in {**others, **relevant}.items()]
 
 
-def logits_of(parts: RankerParts, pairs: list[LabeledPair], batch_size: int) -> Floats:
+def logits_of(parts: RankerModel, pairs: list[LabeledPair], batch_size: int) -> Floats:
     """Return the ranker's logits before any calibration, `[n]` float64."""
-    scorer = Scorer(DygraphEngine(parts.network), parts.pair_encoder, batch_size)
+    scorer = Scorer(DygraphEngine(parts.network), parts.row_encoder, batch_size)
     return scorer.logits(scorer.encode([pair.query for pair in pairs], [pair.title for pair in pairs]))

@@ -12,14 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Optional, Protocol
 
-import numpy as np
-
 from paddle_ranker.data.labels import looks_numeric
 from paddle_ranker.data.records import LabeledPair, Pair, Record, RecordFile, Text, TitleRow, Triple
 from paddle_ranker.errors import DataError
 from paddle_ranker.lexical.tokens import letters, normalise
-from paddle_ranker.metrics.ranking import Floats, Integers
+from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.options import RowOptions
+from paddle_ranker.retrieval.indexes import Index
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -113,27 +112,6 @@ def titles_of(records: Iterable[Record]) -> Iterator[str]:
                 yield title
 
 
-class Index(Protocol):
-    """What finds candidates."""
-
-    def search(self, queries: Sequence[str], top: int) -> list[tuple[Integers, Floats]]:
-        """Return, for each query, the numbers and scores of up to `top` titles, best first."""
-        ...
-
-
-class RandomTitles:
-    """Draw titles at random, seeded by the query: the baseline that mined negatives must beat."""
-
-    def __init__(self, size: int, seed: int) -> None:
-        self.size, self.seed = size, seed
-
-    def search(self, queries: Sequence[str], top: int) -> list[tuple[Integers, Floats]]:
-        """Return `top` different titles of each query, all with score 0."""
-        count = min(top, self.size)
-        draws = (random.Random(f"{self.seed}\t{query}").sample(range(self.size), count) for query in queries)
-        return [(np.array(drawn, np.int64), np.zeros(count)) for drawn in draws]
-
-
 @dataclass(frozen=True)
 class Candidate:
     """A title that may become a negative; its probability where a ranker has scored it."""
@@ -220,10 +198,8 @@ class Judge(Protocol):
 class Miner:
     """Mine the negatives of judged queries of a file `source`; `counts` says what became of candidates and queries."""
 
-    def __init__(
-        self, titles: Sequence[str], index: Index, choice: Choice, ranker: Optional[Judge] = None, source: str = ""
-    ) -> None:
-        self._titles, self._index, self._ranker = titles, index, ranker
+    def __init__(self, index: Index, choice: Choice, ranker: Optional[Judge] = None, source: str = "") -> None:
+        self._index, self._ranker = index, ranker
         self._choice, self._source = choice, source
         self.counts: Counter[str] = Counter()
 
@@ -237,8 +213,8 @@ class Miner:
             # Answers that are found cost a place each, the query itself one, whatever the window asks for.
             top = self._choice.candidates + max(len(judged.answers) for judged in part) + 1
             candidates = [
-                self._choice.unknown(judged, [self._titles[number] for number in found], self.counts)
-                for judged, (found, _) in zip(part, self._index.search([judged.query for judged in part], top))
+                self._choice.unknown(judged, [self._index.document(id).text for id in found.ids], self.counts)
+                for judged, found in zip(part, self._index.search([judged.query for judged in part], top))
             ]
             candidates = [titles[: self._choice.candidates] for titles in candidates]
             positives = [judged.positives(self._choice.positive_label) for judged in part]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 from paddle_ranker.errors import DataError
 from paddle_ranker.evaluation.evaluate import EvaluationSet
 from paddle_ranker.metrics.measures import MEASURES
-from paddle_ranker.model.folder import Fresh, RankerInfo, RankerParts, save_ranker, start_ranker
+from paddle_ranker.model.folder import Fresh, RankerModel, save_ranker, start_ranker
+from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
@@ -17,22 +18,13 @@ from paddle_ranker.scoring.files import report_truncated
 from paddle_ranker.storage.digest import content_digest, warn_of_same_data
 from paddle_ranker.training.examples import RankingExamples
 from paddle_ranker.training.options import RankerTrainingOptions
-from paddle_ranker.training.run import Run, start_run
+from paddle_ranker.training.run import Start, start_run
 from paddle_ranker.training.task import FitResult, OnEvaluation, Task
 
 FOLDED_HEAD_FACTOR = 2.0  # two opposite rows become one, which moves half as far a step
 
 
-@dataclass(frozen=True)
-class RankerStart:
-    """What the training of a ranker begins with; `part_factors` are as `Task` takes them."""
-
-    run: Run
-    parts: RankerParts
-    part_factors: dict[str, float]
-
-
-def start_training(options: RankerTrainingOptions, kind: str) -> RankerStart:
+def start_training(options: RankerTrainingOptions, kind: str) -> Start[RankerModel]:
     """Select the device, seed everything, and load the ranker, the encoder or the interrupted run to start from."""
     run = start_run(options)
     if run.resumed:
@@ -41,7 +33,7 @@ def start_training(options: RankerTrainingOptions, kind: str) -> RankerStart:
         source, name = Path(options.init_from_ckpt), options.model_name_or_path
     else:
         source, name = resolve_model(options.model_name_or_path), None
-    parts = start_ranker(
+    model = start_ranker(
         source,
         Fresh(kind, match_embeddings=options.match_embeddings, lexical_features=options.lexical_features),
         LoadOptions(
@@ -51,38 +43,38 @@ def start_training(options: RankerTrainingOptions, kind: str) -> RankerStart:
             expected_kind=kind if run.resumed or options.init_from_ckpt else None,
         ),
     )
-    parts.network.encoder.gradient_checkpointing = options.gradient_checkpointing
-    if parts.new_parts:
-        run.report(f"start from {source}; new: {', '.join(parts.new_parts)}")
-    if parts.dropped_calibration:
+    model.network.encoder.gradient_checkpointing = options.gradient_checkpointing
+    if model.new_parts:
+        run.report(f"start from {source}; new: {', '.join(model.new_parts)}")
+    if model.dropped_calibration:
         run.report(f"the calibration of {source} is left out: calibrate what comes out of the training")
-    return RankerStart(run, parts, _part_factors(parts, options))
+    return Start(run, model, _part_factors(model, options))
 
 
-def _part_factors(parts: RankerParts, options: RankerTrainingOptions) -> dict[str, float]:
-    factors = dict.fromkeys(parts.new_parts, options.new_parts_factor)
+def _part_factors(model: RankerModel, options: RankerTrainingOptions) -> dict[str, float]:
+    factors = dict.fromkeys(model.new_parts, options.new_parts_factor)
     if "head" in factors:
         factors.pop("lexical", None)  # it starts from a logistic regression, not from nothing
-    if parts.folded_head:
+    if model.folded_head:
         factors["head"] = FOLDED_HEAD_FACTOR
     if options.head_learning_rate is not None:
         factors["head"] = options.head_learning_rate / options.learning_rate
     return factors
 
 
-def open_evaluation(start: RankerStart, test_file: str, options: RankerTrainingOptions) -> EvaluationSet:
+def open_evaluation(start: Start[RankerModel], test_file: str, options: RankerTrainingOptions) -> EvaluationSet:
     """Return the file to evaluate on during training, encoded; pairs with several labels are left out of it."""
-    return EvaluationSet(test_file, start.parts.pair_encoder, options.batch_size, rules=options, one_label=True)
+    return EvaluationSet(test_file, start.model.row_encoder, options.batch_size, rules=options, one_label=True)
 
 
 def train_ranker(
-    start: RankerStart,
+    start: Start[RankerModel],
     examples: RankingExamples,
     evaluation: EvaluationSet,
     options: RankerTrainingOptions,
     *,
     files: dict[str, str],
-    facts: dict[str, Any],
+    facts: Mapping[str, object],
     on_evaluation: Optional[OnEvaluation] = None,
 ) -> FitResult:
     """Train, evaluate as it goes, keep the best checkpoint by `options.metric`, and print where it ended.
@@ -92,15 +84,15 @@ def train_ranker(
         facts: what belongs into `ranker.json` beside the options (the loss's margin, the number of examples).
         on_evaluation: see `Task`.
     """
-    run, parts = start.run, start.parts
+    run, model = start.run, start.model
     if run.processes.is_first:
         warn_of_same_data(files)
-        report_truncated(parts.pair_encoder)
-    lexical = parts.network.lexical
+        report_truncated(model.row_encoder)
+    lexical = model.network.lexical
     if lexical is not None and not lexical.has_learned:
-        new_head = "head" in parts.new_parts
+        new_head = "head" in model.new_parts
         lexical.learn(examples.pairs, examples.pair_labels if new_head else None)
-    engine = DygraphEngine(parts.network)
+    engine = DygraphEngine(model.network)
 
     def evaluate() -> dict[str, float]:
         metrics = evaluation.measure(engine, run.processes)
@@ -110,21 +102,21 @@ def train_ranker(
             )
         return metrics
 
-    def save(folder: Path, results: dict[str, Any]) -> None:
+    def save(folder: Path, results: dict[str, float]) -> None:
         info = RankerInfo(
-            kind=parts.info.kind,
-            max_seq_length=parts.info.max_seq_length,
-            match_embeddings=parts.info.match_embeddings,
-            lexical_features=parts.info.lexical_features,
+            kind=model.info.kind,
+            max_seq_length=model.info.max_seq_length,
+            match_embeddings=model.info.match_embeddings,
+            lexical_features=model.info.lexical_features,
             **run.describe(facts, results),
         )
-        save_ranker(folder, parts.network, parts.pair_encoder, info)
+        save_ranker(folder, model.network, model.row_encoder, info)
 
-    own = {**options.identity(), "max_seq_length": parts.info.max_seq_length}  # a default that the checkpoint decides
+    own = {**options.identity(), "max_seq_length": model.info.max_seq_length}  # a default that the checkpoint decides
     content = {name: content_digest(path) for name, path in files.items()}
     identity = {"options": own, "content": content}
     task = Task(
-        parts.network,
+        model.network,
         examples,
         evaluate,
         save,

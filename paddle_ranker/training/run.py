@@ -1,16 +1,18 @@
 """One way to start a training, to resume it, and to say what came of it, whatever is trained.
 
-run = start_run(options)                              # device, processes, seed, the interrupted run to resume
-network, examples = ...                               # the task's own; from run.resumed.model where there is one
-run.train(Task(network, examples, evaluate, save, metric="auc", identity=...))
+run = start_run(options)                       # device, processes, seed, the interrupted run to resume
+model = ...                                    # from run.resumed.model where there is one, else from `load_encoder`
+start = Start(run, model, part_factors)
+start.run.train(Task(model.network, examples, evaluate, save, metric="auc", identity=...))
 """
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, Optional
+from typing import Generic, Optional, TypedDict, TypeVar
 
 import paddle
 
@@ -22,6 +24,14 @@ from paddle_ranker.training.options import TrainingOptions
 from paddle_ranker.training.state import SavedState, find_state
 from paddle_ranker.training.task import FitResult, Task
 from paddle_ranker.training.trainer import fit
+
+
+class Description(TypedDict):
+    """What a checkpoint says of how it was trained: the options and facts, the measures, versions of packages."""
+
+    training: dict[str, object]
+    results: dict[str, object]
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,7 @@ class Run:
         if self.processes.is_first:
             print(line, flush=True)
 
-    def describe(self, facts: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
+    def describe(self, facts: Mapping[str, object], results: Mapping[str, object]) -> Description:
         """Return what a checkpoint says of how it was trained: `training`, `results` and `versions`.
 
         Args:
@@ -46,7 +56,7 @@ class Run:
             results: of the evaluation.
         """
         recorded = {**self.options.recorded(), "device": self.device}
-        return {"training": {**recorded, **facts}, "results": results, "versions": versions()}
+        return {"training": {**recorded, **facts}, "results": dict(results), "versions": versions()}
 
     def train(self, task: Task) -> FitResult:
         """Train, and print where it ended. Raises what `fit` raises."""
@@ -63,6 +73,21 @@ class Run:
         best = f"best: step {result.best['step']} ({metrics}) -> {result.best_checkpoint}; " if result.best else ""
         self.report(f"{best}last: {result.last_checkpoint}")
         return result
+
+
+ModelT = TypeVar("ModelT")
+
+
+@dataclass(frozen=True)
+class Start(Generic[ModelT]):
+    """What a training begins with: the run, the model, and how fast its parts learn.
+
+    part_factors: learning rates of parts, times the maximum, as `Task` takes them
+    """
+
+    run: Run
+    model: ModelT
+    part_factors: dict[str, float]
 
 
 def start_run(options: TrainingOptions) -> Run:

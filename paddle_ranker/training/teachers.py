@@ -54,7 +54,7 @@ class Teachers:
         from paddle_ranker.scoring.files import report_truncated
 
         for scorer in self._rankers:
-            report_truncated(scorer.pair_encoder, scorer.windows)
+            report_truncated(scorer.row_encoder, scorer.windows)
 
 
 class Scoring:

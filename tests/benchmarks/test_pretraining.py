@@ -48,7 +48,8 @@ def test_the_peer_gets_the_batches_that_are_trained_here(tmp_path: Path, monkeyp
     pretraining.prepare(options, work)
     training = pretraining.training_options(options, tmp_path / "corpus.txt", work)
     start = start_mlm(training)
-    examples = MaskedExamples(open_data(training, start.tokenizer).train, make_masking(training, start.tokenizer))
+    tokenizer = start.model.tokenizer
+    examples = MaskedExamples(open_data(training, tokenizer).train, make_masking(training, tokenizer))
     step = 0
     for epoch in (1, 2):
         examples.begin_epoch(epoch)

@@ -31,8 +31,8 @@ from paddle_ranker.metrics.logistic import (
     out_of_fold,
 )
 from paddle_ranker.metrics.ranking import number_queries
-from paddle_ranker.model.folder import Fresh, RankerParts, start_ranker
-from paddle_ranker.model.kinds import load_ranker
+from paddle_ranker.model.folder import Fresh, start_ranker
+from paddle_ranker.model.kinds import TrainedRanker, load_ranker
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.training.blend import learn_average
@@ -62,8 +62,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def logits(parts: RankerParts, queries: list[str] = QUERIES, titles: list[str] = TITLES) -> np.ndarray:
-    return Scorer(DygraphEngine(parts.network), parts.pair_encoder).logits(parts.pair_encoder.encode(queries, titles))
+def logits(parts: TrainedRanker, queries: list[str] = QUERIES, titles: list[str] = TITLES) -> np.ndarray:
+    return Scorer(DygraphEngine(parts.network), parts.row_encoder).logits(parts.row_encoder.encode(queries, titles))
 
 
 def options(files: Path, target: Path, **changes: Any) -> BlendOptions:
@@ -180,7 +180,7 @@ def test_with_the_linear_model_it_is_one_network(files: Path, tmp_path: Path, ca
     assert facts["lexical_features"] is True
     rows = [line.split("\t") for line in (files / "train.tsv").read_text(encoding="utf-8").splitlines()]
     fresh = start_ranker(files / "one", Fresh("pairwise", lexical_features=True))
-    head, encoder = fresh.network.lexical, fresh.pair_encoder
+    head, encoder = fresh.network.lexical, fresh.row_encoder
     assert head is not None
     train = encoder.encode([row[0] for row in rows], [row[1] for row in rows])
     head.learn(train)

@@ -21,8 +21,8 @@ from paddle_ranker.errors import UsageError
 from paddle_ranker.metrics.calibration import calibration_measures, fit, fit_out_of_fold
 from paddle_ranker.metrics.logistic import LinearModel
 from paddle_ranker.model.blend import save_blend
+from paddle_ranker.model.folder import load_single
 from paddle_ranker.model.info import RankerInfo
-from paddle_ranker.model.kinds import load_ranker
 from tests.tiny import HAN, PAIRS, draw_words, write_ranker
 
 pytestmark = pytest.mark.parity
@@ -355,7 +355,7 @@ def test_a_calibration_of_other_scores_is_noted(
 def test_a_blend_is_calibrated_like_a_ranker(tmp_path: Path) -> None:
     for number in (1, 2):
         write_ranker(tmp_path / str(number), seed=number)
-    members = [load_ranker(tmp_path / str(number)) for number in (1, 2)]
+    members = [load_single(tmp_path / str(number)) for number in (1, 2)]
     blend = tmp_path / "blend"
     blend.mkdir()
     save_blend(blend, members, LinearModel(np.array([0.5, 0.25]), 0.1), {}, {})

@@ -17,7 +17,7 @@ from paddle_ranker.__main__ import main
 from paddle_ranker.commands.blend import BlendOptions
 from paddle_ranker.commands.calibrate import CalibrateOptions
 from paddle_ranker.commands.distill import DistillOptions
-from paddle_ranker.commands.registry import BY_KIND, COMMANDS
+from paddle_ranker.commands.registry import COMMANDS, OF_KIND
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.kinds import stated_kind
 from paddle_ranker.model.parameters import save_arrays
@@ -66,7 +66,7 @@ def help_of(run: Any, capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_every_recipes_command_is_one_of_the_installed_ones() -> None:
     modules = {command.module for command in COMMANDS.values()}
-    modules |= {module for kinds in BY_KIND.values() for module in kinds.values()}
+    modules |= set(OF_KIND.values())
     # `export` and `export-serving` are those of both rankers, whatever their kind.
     shared = {f"{folder}.{name}" for folder in RECIPES[:2] for name in ("export_model", "export_to_serving")}
     recipes = {name.removesuffix(".py").replace("/", ".") for name in FILES if name.startswith(RECIPES)}

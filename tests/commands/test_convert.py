@@ -110,7 +110,7 @@ def to_hf(source: Path, target: Path, **options: Any) -> list[str]:
 
 def oracle(folder: Path, weights: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> np.ndarray:
     """Return the logits `[pairs, labels]` of PAIRS, tokenized by the converted folder, one pair at a time."""
-    encoder = load_ranker(folder).pair_encoder
+    encoder = load_ranker(folder).row_encoder
     encoded, bert = encoder.encode(QUERIES, TITLES), NumpyBert(weights, config)
     rows = []
     for i in range(len(PAIRS)):
@@ -164,7 +164,7 @@ def hidden_states(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     import paddle
 
     parts = start_ranker(folder, Fresh("pairwise", match_embeddings=False))
-    encoded = parts.pair_encoder.encode(QUERIES, TITLES)
+    encoded = parts.row_encoder.encode(QUERIES, TITLES)
     ids, types = encoded.pad(range(len(PAIRS))).values()
     parts.network.eval()
     mask = np.arange(ids.shape[1]) < encoded.lengths[:, None]
@@ -306,7 +306,7 @@ def test_match_embeddings_that_are_zero_are_left_out(tmp_path: Path) -> None:
     write_encoder(tmp_path / "encoder")
     parts = start_ranker(tmp_path / "encoder", Fresh("pairwise"))
     (tmp_path / "ours").mkdir()
-    save_ranker(tmp_path / "ours", parts.network, parts.pair_encoder, parts.info)
+    save_ranker(tmp_path / "ours", parts.network, parts.row_encoder, parts.info)
     assert "equal scores" in to_hf(tmp_path / "ours", tmp_path / "hf")[-1]
     to_paddle(tmp_path / "hf", tmp_path / "back")
     ours, back = Ranker.load(tmp_path / "ours"), Ranker.load(tmp_path / "back")
@@ -433,7 +433,7 @@ def test_a_sentence_transformers_folder(tmp_path: Path) -> None:
     modules = [{"idx": 0, "path": "0_Transformer", "type": "Transformer"}, {"idx": 1, "path": "1_Pooling"}]
     (tmp_path / "hf" / "modules.json").write_text(json.dumps(modules))
     to_paddle(tmp_path / "hf", tmp_path / "ours")
-    assert start_ranker(tmp_path / "ours", Fresh("pairwise")).pair_encoder.vocab_size == len(VOCABULARY)
+    assert start_ranker(tmp_path / "ours", Fresh("pairwise")).row_encoder.vocab_size == len(VOCABULARY)
     (tmp_path / "hf" / "modules.json").write_text(json.dumps([{"path": "../hf/0_Transformer"}]))
     with pytest.raises(CheckpointError, match="holds no"):
         to_paddle(tmp_path / "hf", tmp_path / "other")

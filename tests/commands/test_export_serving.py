@@ -26,7 +26,7 @@ from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.scoring.engines.opening import logit_of
-from paddle_ranker.scoring.loading import load_model
+from paddle_ranker.scoring.loading import open_ranker
 from paddle_ranker.storage import atomic
 from tests.engine_calls import logits_of
 from tests.export_cases import CALIBRATION, Exports, write_case
@@ -110,9 +110,9 @@ def test_the_commands_write_folders_that_need_nothing_else(
     served = Ranker.load(server)
     np.testing.assert_allclose(served.score(QUERIES, TITLES), reference, atol=1e-6)
     assert served.info.kind == kind and served.info.calibration == CALIBRATION
-    alone = load_model(server, LoadOptions(threads=1))
-    with_logit = load_model(exported[kind], LoadOptions(threads=1))
-    inputs = alone.pair_encoder.encode(QUERIES, TITLES).pad(np.arange(len(PAIRS))).values()
+    alone = open_ranker(server, LoadOptions(threads=1))
+    with_logit = open_ranker(exported[kind], LoadOptions(threads=1))
+    inputs = alone.row_encoder.encode(QUERIES, TITLES).pad(np.arange(len(PAIRS))).values()
     np.testing.assert_allclose(logits_of(alone.engine, *inputs), logits_of(with_logit.engine, *inputs), atol=1e-4)
     assert ExportedFolder.open(server).outputs == ("predict",)
     info = RankerInfo.read(client)
@@ -203,12 +203,12 @@ def test_an_export_names_the_probabilities_of_some_pairs(name: str, tmp_path: Pa
     output = exports[name].exported.folder
     assert main(["export-serving", "--dirname", str(output), *paths(tmp_path)]) == 0
     for folder in (output, tmp_path / "server"):
-        loaded = load_model(folder, LoadOptions(threads=1))
+        loaded = open_ranker(folder, LoadOptions(threads=1))
         assert loaded.info.export is not None
         checks = loaded.info.export["checks"]
         assert len(checks) == CHECKS and len({check["probability"] for check in checks}) == CHECKS
         for check in checks:
-            ids, types = (np.array([check[key]]) for key in ("input_ids", "token_type_ids"))
+            ids, types = np.array([check["input_ids"]]), np.array([check["token_type_ids"]])
             logit = logits_of(loaded.engine, ids, types)[0]
             if loaded.info.calibration:
                 logit = loaded.info.calibration.apply(logit)
@@ -230,13 +230,13 @@ def test_logits_of_probabilities() -> None:
 def test_engines_that_have_no_file_there_say_so(exported: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
     assert export_to_serving.main(["--dirname", str(exported["pairwise"]), *paths(tmp_path)]) == 0
     with pytest.raises(Exception, match="--engine inference, or give the folder that it was made from"):
-        load_model(tmp_path / "server", LoadOptions(engine="onnx"))
+        open_ranker(tmp_path / "server", LoadOptions(engine="onnx"))
     path = tmp_path / "server/ranker.json"
     values = json.loads(path.read_text())
     values["export"]["outputs"] = ["predict", "logit"]  # what the graph has not
     path.write_text(json.dumps(values))
     with pytest.raises(Exception, match="has 1 output, expected predict, logit"):
-        load_model(tmp_path / "server")
+        open_ranker(tmp_path / "server")
 
 
 _VENDORS_WRITER = """

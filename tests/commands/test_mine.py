@@ -14,7 +14,7 @@ import pytest
 from paddle_ranker.commands.mine import MineOptions, main
 from paddle_ranker.data.records import LabeledPair, Pair, Record, Triple, read_records, write_records
 from paddle_ranker.errors import DataError
-from paddle_ranker.lexical.index import BM25Index
+from paddle_ranker.retrieval.indexes import INDEXES, Document, IndexOptions
 from paddle_ranker.training.mining import (
     ITSELF,
     KNOWN,
@@ -22,7 +22,6 @@ from paddle_ranker.training.mining import (
     Candidate,
     Choice,
     Miner,
-    RandomTitles,
     group_judgments,
     judged_pairs,
     open_as_one_of,
@@ -53,7 +52,9 @@ class FakeRanker:
 
 def mine(pairs: list[LabeledPair], corpus: list[str], scorer: Any = None, **changes: Any) -> tuple[list[Any], Counter]:
     chosen = options(**changes)
-    miner = Miner(corpus, BM25Index(corpus, "bigram"), chosen.choice, scorer)
+    documents = (Document(f"d{number}", title) for number, title in enumerate(corpus))
+    index = INDEXES["bm25"].build(documents, IndexOptions("bigram"))
+    miner = Miner(index, chosen.choice, scorer)
     return list(miner.mine(group_judgments(pairs))), miner.counts
 
 
@@ -205,10 +206,15 @@ def test_draws_follow_the_seed_and_stay_in_the_window() -> None:
 
 @unit
 def test_random_titles_are_different_ones_and_follow_seed_and_query() -> None:
-    (first, _), (again, _), (other, _) = RandomTitles(50, 1).search(["q", "q", "r"], 20)
-    assert list(first) == list(again) != list(other) and len(set(first)) == 20
-    assert list(RandomTitles(50, 2).search(["q"], 20)[0][0]) != list(first)
-    assert sorted(RandomTitles(3, 1).search(["q"], 20)[0][0]) == [0, 1, 2]
+    def draw(queries: list[str], size: int = 50, seed: int = 1) -> list[list[str]]:
+        documents = [Document(str(number), f"title {number}") for number in range(size)]
+        index = INDEXES["random"].build(documents, IndexOptions(seed=seed))
+        return [found.ids for found in index.search(queries, 20)]
+
+    first, again, other = draw(["q", "q", "r"])
+    assert first == again != other and len(set(first)) == 20
+    assert draw(["q"], seed=2) != [first]
+    assert sorted(draw(["q"], size=3)[0]) == ["0", "1", "2"]
 
 
 @unit

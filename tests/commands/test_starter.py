@@ -36,8 +36,8 @@ def test_it_starts_a_ranker(options: StarterOptions) -> None:
     parts = start_ranker(folder, Fresh("pairwise"), LoadOptions(max_seq_length=32))
     assert parts.new_parts == ["head", "match_embeddings"]
     config = read_config(folder)
-    assert config is not None and config.vocab_size == parts.pair_encoder.vocab_size
-    assert parts.pair_encoder.unk_id not in parts.pair_encoder.encode(["深度学习"], ["deep 水稻"]).ids
+    assert config is not None and config.vocab_size == parts.row_encoder.vocab_size
+    assert parts.row_encoder.unk_id not in parts.row_encoder.encode(["深度学习"], ["deep 水稻"]).ids
 
 
 def test_it_is_made_once_and_anew_for_another_corpus_or_shape(options: StarterOptions, cache: Path) -> None:
@@ -96,7 +96,7 @@ def test_pretraining_reads_the_texts_and_keeps_the_shape(
 
 def test_common_characters_are_known_though_no_text_holds_them(options: StarterOptions) -> None:
     def unknown(folder: Path) -> bool:
-        pair_encoder = start_ranker(folder, Fresh("pairwise"), LoadOptions(max_seq_length=32)).pair_encoder
+        pair_encoder = start_ranker(folder, Fresh("pairwise"), LoadOptions(max_seq_length=32)).row_encoder
         return pair_encoder.unk_id in pair_encoder.encode(["癫痫 Quiz9"], ["齄"]).ids
 
     assert unknown(make_starter(options))

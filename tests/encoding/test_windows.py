@@ -154,7 +154,7 @@ def test_scores_are_those_of_windows_scored_one_at_a_time(
     folder: Path, pooling: str, top_k: Optional[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ranker = Ranker.load(folder, windows=pooling, window_overlap=3, window_top_k=top_k)
-    encoder = ranker.pair_encoder
+    (encoder,) = ranker.row_encoder.members
     expected = []
     for pair in LONG:
         query, title = (ids.tolist() for ids in encoder.encode_texts(pair))
@@ -179,10 +179,10 @@ def test_scores_are_those_of_windows_scored_one_at_a_time(
 def test_pairs_that_fit_score_as_without_windows_and_others_do_not(folder: Path) -> None:
     plain, windowed = Ranker.load(folder), Ranker.load(folder, windows="max")
     without, with_windows = plain.score(QUERIES, TITLES), windowed.score(QUERIES, TITLES)
-    lengths = windowed.pair_encoder.encode(QUERIES, TITLES, truncate=False).lengths
+    lengths = windowed.row_encoder.encode(QUERIES, TITLES, truncate=False).lengths
     fits = lengths <= 20
     assert 0 < fits.sum() < len(LONG)
     np.testing.assert_allclose(with_windows[fits], without[fits], atol=1e-6)
     assert (with_windows >= without - 1e-6).all()  # the first window is what truncation keeps
     assert np.ptp(with_windows - without) > 1e-3
-    assert plain.pair_encoder.truncated == windowed.windows.windowed  # type: ignore[union-attr]
+    assert plain.row_encoder.truncated == windowed.windows.windowed  # type: ignore[union-attr]

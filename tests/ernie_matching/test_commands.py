@@ -20,6 +20,7 @@ from sklearn.metrics import roc_auc_score
 
 from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
+from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.storage import atomic
 from tests.conftest import REPOSITORY, Call
 from tests.started import run_script
@@ -65,6 +66,18 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     done = run_script("ernie_matching/train_pairwise.py", *training(data), cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "checkpoint", done.stdout
+
+
+def test_training_starts_from_a_folder_of_transformers_as_from_ours(data: Path, tmp_path: Path, call: Call) -> None:
+    theirs = tmp_path / "theirs"
+    convert(ConvertOptions(source=str(data / "encoder"), target=str(theirs), to="hf"))
+    found = []
+    for name, encoder in (("from_ours", data / "encoder"), ("from_theirs", theirs)):
+        more = ["--model_name_or_path", encoder, "--max_steps", 2, "--save_dir", tmp_path / name]
+        status, _, errors = call("train_pairwise", *training(data, *more))
+        assert status == 0, errors
+        found.append(Ranker.load(tmp_path / name / "last").score(["深度学习"] * 2, ["深度学习的研究", "NA"]))
+    np.testing.assert_allclose(found[1], found[0], atol=1e-6)
 
 
 def test_training_prints_the_published_lines_and_leaves_the_published_files(trained: tuple[Path, str]) -> None:

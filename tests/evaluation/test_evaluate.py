@@ -190,7 +190,7 @@ def test_bad_input(data: Path, collection: Path, call: Call) -> None:
 
 
 def test_training_leaves_contradicting_rows_out_and_says_so(data: Path, tmp_path: Path) -> None:
-    pair_encoder = Ranker.load(data / "pairwise").pair_encoder
+    pair_encoder = Ranker.load(data / "pairwise").row_encoder
     path = tmp_path / "dev.tsv"
     path.write_text("深\t水\t1\n深\t稻\t0\n深\t水\t0\n学\t学\t1\n", encoding="utf-8")
     assert len(EvaluationSet(path, pair_encoder, 8).labels) == 4

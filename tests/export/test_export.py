@@ -18,14 +18,14 @@ from paddle_ranker.export.parity import compare
 from paddle_ranker.export.serving_files import SERVING_VARIABLE
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.export.static_model import StaticModel, write_probability_model
-from paddle_ranker.model.exported import INPUTS, OUTPUTS, ExportedFolder
-from paddle_ranker.model.folder import RankerParts
+from paddle_ranker.model.exported import INPUTS, OUTPUTS, ExportedRanker
+from paddle_ranker.model.kinds import TrainedRanker
 from paddle_ranker.model.signature import RANKER
 from tests.export_cases import CALIBRATION, CASES, IS_MODERN, WRITES_ONNX, Exports, network_logits
 from tests.tiny import PAIRS, QUERIES, TITLES, VOCABULARY
 
 pytestmark = pytest.mark.parity
-Made = tuple[RankerParts, ExportedFolder, StaticModel]
+Made = tuple[TrainedRanker, ExportedRanker, StaticModel]
 
 # Of drawn weights, so the same on every stack and machine: the logits of PAIRS.
 GOLDEN = {
@@ -41,7 +41,7 @@ def outputs(model: StaticModel, input_ids: np.ndarray, token_type_ids: np.ndarra
     return list(model.run({"input_ids": input_ids, "token_type_ids": token_type_ids}).values())
 
 
-def static_model(exported: ExportedFolder) -> StaticModel:
+def static_model(exported: ExportedRanker) -> StaticModel:
     return StaticModel(exported.program, exported.parameters)
 
 
@@ -57,7 +57,7 @@ def test_every_kind_of_ranker_scores_as_its_network(name: str, exports: Exports)
     parts, exported, parities = exports[name]
     assert set(parities) == {"paddle_inference", *(["onnxruntime"] if exported.onnx else [])}
     assert parities["paddle_inference"].pairs == samples.PAIRS
-    model, encoder = static_model(exported), exported.pair_encoder()
+    model, encoder = static_model(exported), exported.row_encoder()
     pairs = encoder.encode(QUERIES, TITLES)
     for rows in (np.arange(len(pairs)), np.array([3, 0]), np.array([5])):
         inputs = [*pairs.pad(rows).values()]
@@ -78,7 +78,7 @@ def test_a_score_depends_on_its_pair_alone(ranker: Made, data: st.DataObject) ->
     parts, _, model = ranker
     words = st.text(st.sampled_from("".join(token for token in VOCABULARY if len(token) == 1)), min_size=1, max_size=40)
     texts = data.draw(st.lists(st.tuples(words, words), min_size=1, max_size=4))
-    pairs = parts.pair_encoder.encode(*[list(column) for column in zip(*texts)])
+    pairs = parts.row_encoder.encode(*[list(column) for column in zip(*texts)])
     order = np.array(data.draw(st.permutations(range(len(texts)))))
     together = outputs(model, *pairs.pad(order).values())
     for place, row in enumerate(order):
@@ -95,7 +95,7 @@ def test_a_score_depends_on_its_pair_alone(ranker: Made, data: st.DataObject) ->
 def test_the_second_input_is_token_types_and_not_a_second_text(ranker: Made) -> None:
     # The published pairwise graph takes (input_ids, token_type_ids) for a text and its negative.
     parts, _, model = ranker
-    ids, types = parts.pair_encoder.encode(QUERIES[:1], TITLES[:1]).pad(np.array([0])).values()
+    ids, types = parts.row_encoder.encode(QUERIES[:1], TITLES[:1]).pad(np.array([0])).values()
     given = (types, np.zeros_like(types), 1 - types)
     scores = [float(outputs(model, ids, one)[1][0, 0]) for one in given]
     np.testing.assert_allclose(scores, [network_logits(parts, ids, one)[0] for one in given], atol=1e-5, rtol=1e-5)
@@ -104,7 +104,7 @@ def test_the_second_input_is_token_types_and_not_a_second_text(ranker: Made) -> 
 
 def test_a_typed_pad_is_text_and_padding_is_nothing(ranker: Made) -> None:
     parts, _, model = ranker
-    typed, plain = (parts.pair_encoder.encode(["a [PAD] b"], [title]) for title in ("[PAD] b", "b"))
+    typed, plain = (parts.row_encoder.encode(["a [PAD] b"], [title]) for title in ("[PAD] b", "b"))
     assert 0 not in typed.pad(np.array([0]))["input_ids"]
     scores = [float(outputs(model, *pairs.pad(np.array([0])).values())[1][0, 0]) for pairs in (typed, plain)]
     assert abs(scores[0] - scores[1]) > 1e-3
@@ -115,7 +115,7 @@ def test_a_typed_pad_is_text_and_padding_is_nothing(ranker: Made) -> None:
 
 def test_one_output_alone_under_the_name_that_clients_ask_for(ranker: Made, tmp_path: Path) -> None:
     parts, exported, model = ranker
-    inputs = parts.pair_encoder.encode(QUERIES, TITLES).pad(np.arange(len(PAIRS))).values()
+    inputs = parts.row_encoder.encode(QUERIES, TITLES).pad(np.arange(len(PAIRS))).values()
     for name, variable in (("named", SERVING_VARIABLE), ("plain", None)):
         program = write_probability_model(exported, tmp_path / name, variable)
         assert program == tmp_path / f"{name}.{'json' if IS_MODERN else 'pdmodel'}" and paddle.in_dynamic_mode()
@@ -138,7 +138,7 @@ def test_the_onnx_file_scores_as_the_network(name: str, exports: Exports) -> Non
     session = onnxruntime.InferenceSession(str(exported.onnx))
     assert [value.name for value in session.get_inputs()] == list(INPUTS)
     assert [value.name for value in session.get_outputs()] == list(OUTPUTS)
-    pairs = parts.pair_encoder.encode(QUERIES, TITLES)
+    pairs = parts.row_encoder.encode(QUERIES, TITLES)
     for rows in (np.arange(len(pairs)), np.array([2]), np.array([4, 1, 1])):
         inputs = [*pairs.pad(rows).values()]
         logit = session.run(["logit"], dict(zip(INPUTS, inputs)))[0][:, 0]

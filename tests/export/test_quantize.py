@@ -18,6 +18,7 @@ from paddle_ranker.data.records import LabeledPair, read_records
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.export import quantize as quantized
 from paddle_ranker.export.quantizer import Calibrated, Quantizer, activation_scale, quantize_weight
+from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.measures import evaluate_ranking
 from paddle_ranker.model.exported import INPUTS, ExportedFolder
 from paddle_ranker.model.info import RankerInfo
@@ -179,7 +180,7 @@ def folder(exported: Path, tmp_path: Path) -> Path:
 
 def facts_of(folder: Path) -> dict[str, Any]:
     info = RankerInfo.read(folder)
-    assert info and info.export
+    assert info and info.export and info.export["int8"]
     return dict(info.export["int8"])
 
 
@@ -236,7 +237,7 @@ def test_products_are_left_out_until_the_loss_is_small(
 
     def measured(*_: Any) -> list[quantized.Quality]:
         loss = next(losses)
-        return [quantized.Quality("onnx", "auc", 1.0, 1.0 - loss, quantized.Interval(-loss, -loss, -loss), 0.1)]
+        return [quantized.Quality("onnx", "auc", 1.0, 1.0 - loss, Interval(-loss, -loss, -loss), 0.1)]
 
     monkeypatch.setattr(quantized, "measure", measured)
     monkeypatch.setattr(quantized, "int8_engines", lambda: ("onnx",))
@@ -252,7 +253,7 @@ def test_a_missing_onnx_file_is_made(folder: Path, dev: Path, call: Call) -> Non
     opened.onnx.unlink()
     files = {name: size for name, size in opened.info.export["files"].items() if not name.endswith(".onnx")}
     opened.info.export["files"] = files
-    opened.info.write(folder, opened.config)
+    opened.kind.write_info(folder, opened.info)
     status, printed, _ = command(call, folder, dev, "--max_loss", 1)
     assert status == 0 and "made, largest difference" in printed
     again = ExportedFolder.open(folder)

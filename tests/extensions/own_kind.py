@@ -1,35 +1,31 @@
-"""A kind of model of one's own: single texts in, one vector out, `POST /v1/embeddings`; trained in own_training.py."""
+"""A kind of model of one's own: single texts in, one vector out. Its training is in own_training.py, its commands in
+own_commands.py, its slot and its routes in own_endpoints.py."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Optional
+from typing import Optional, cast
 
 import numpy as np
 
-from paddle_ranker.encoding.columns import Arrays, Columns
-from paddle_ranker.model.kinds import KINDS, ModelKind
+from paddle_ranker.data.records import Text, read_records
+from paddle_ranker.encoding.columns import Arrays
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.export.gates import GATES, Quality, QuantizeOptions, file_facts
+from paddle_ranker.metrics.intervals import bootstrap_interval, mean_of
+from paddle_ranker.model.config import make_pair_encoder, read_config
+from paddle_ranker.model.exported import Exported, ExportedFolder
+from paddle_ranker.model.kinds import ModelKind, add_kind
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.opened import ExportFacts, TrainedModel
 from paddle_ranker.model.signature import TOKENS, ArraySpec, Signature
-from paddle_ranker.options import Options, option
-from paddle_ranker.scoring.loading import LoadedModel, load_model
-from paddle_ranker.scoring.scorer import BatchRunner
-from paddle_ranker.serving.core.config import ServeConfig
-from paddle_ranker.serving.http.endpoints import ENDPOINTS, Endpoint
+from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.storage.atomic import new_file
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.responses import Response
-    from starlette.routing import BaseRoute
-
-    from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
-    from paddle_ranker.serving.core.model_slot import ModelSlot, Served
 
 _TEXTS = ("a", "深度学习", "two words", "一段很长的话" * 20)
 
@@ -40,118 +36,83 @@ class VectorInfo:
 
     max_seq_length: int
     size: int
-    training: dict[str, Any] = field(default_factory=dict)
-    export: Optional[dict[str, Any]] = None
+    training: dict[str, object] = field(default_factory=dict)
+    export: Optional[ExportFacts] = None
+    kind: str = "vectors"
+    calibration: None = None
 
-    kind: ClassVar[str] = "vectors"
-    calibration: ClassVar[None] = None
+
+VectorModel = TrainedModel[VectorInfo, PairEncoder]
 
 
-class VectorKind(ModelKind):
+def signature_of(info: VectorInfo) -> Signature:
+    return Signature(TOKENS[:1], (ArraySpec("vector", "float32", (None, info.size)),), read=("vector",))
+
+
+class VectorKind(ModelKind[VectorInfo, PairEncoder]):
     """Models that make a vector of a text."""
 
     name, info_file = "vectors", "vectors.json"
+    what, use = "a model of vectors", "evaluate, export and serve take it"
 
     def read_info(self, folder: Path) -> VectorInfo:
         return VectorInfo(**json.loads((folder / self.info_file).read_text(encoding="utf-8")))
 
     def signature(self, info: VectorInfo) -> Signature:
-        return Signature(TOKENS[:1], (ArraySpec("vector", "float32", (None, info.size)),), read="vector")
+        return signature_of(info)
 
-    def load(self, source: Path, options: LoadOptions) -> Any:
+    def row_encoder(self, folder: Path, info: VectorInfo, options: LoadOptions) -> PairEncoder:
+        config = read_config(folder)
+        if config is None:
+            raise CheckpointError(f"{folder}: has no config.json; copy the folder again")
+        return make_pair_encoder(folder, config, options.max_seq_length or info.max_seq_length, options.tokenizer)
+
+    def load(self, source: Path, options: LoadOptions) -> VectorModel:
         from tests.extensions.own_training import load_vectors
 
-        return load_vectors(source, self.read_info(source), self.encoder(source, self.read_info(source), options))
+        info = self.read_info(source)
+        return load_vectors(source, info, self.row_encoder(source, info, options))
 
-    def static_network(self, parts: Any) -> Any:
-        return parts.network
-
-    def sample_inputs(self, parts: Any) -> Iterator[Arrays]:
-        columns = parts.pair_encoder.encode_single(_TEXTS)
+    def sample_inputs(self, encoder: PairEncoder, info: VectorInfo) -> Iterator[Arrays]:
+        columns = encoder.encode_single(_TEXTS)
         yield from (columns.pad(rows) for rows in ([0, 1, 2, 3], [2, 0], [1]))
 
-    def write_descriptions(self, folder: Path, parts: Any) -> None:
+    def write_descriptions(self, folder: Path, model: VectorModel) -> None:
         from paddle_ranker.model.config import write_config
 
-        write_config(folder, parts.network.config)
-        parts.pair_encoder.save(folder)
+        write_config(folder, model.network.config)
+        model.row_encoder.save(folder)
 
-    def write_info(self, folder: Path, parts: Any, info: VectorInfo) -> None:
+    def write_info(self, folder: Path, info: VectorInfo) -> None:
         with new_file(folder / self.info_file) as stream:
             stream.write(json.dumps(dataclasses.asdict(info), indent=2) + "\n")
 
 
-@dataclass(frozen=True)
-class VectorOptions(Options):
-    vector_model: Optional[str] = option(None, help="a model of vectors: it answers POST /v1/embeddings")
+class CosineGate:
+    """How near vectors in integers are to the others: the mean cosine, 1 before."""
+
+    rows, outputs, draws = "text", "vectors", "texts"
+
+    def __init__(self, folder: ExportedFolder, options: QuantizeOptions):
+        encoder = cast(Exported[VectorInfo, PairEncoder], folder).row_encoder()
+
+        def batches(path: str) -> list[Arrays]:
+            columns = encoder.encode_single([row.text for row in read_records(path, Text, options)])
+            return [part.pad(np.arange(len(part))) for _, part in columns.chunks(options.batch_size)]
+
+        self.calibration, self._dev = batches(options.calibration_file), batches(options.eval_file)
+        texts = sum(len(batch["input_ids"]) for batch in self._dev)
+        self.facts: dict[str, object] = {"evaluation": file_facts(options.eval_file, texts)}
+
+    def judge(self, fp32: Engine, int8: Engine) -> list[Quality]:
+        before, after = (
+            np.concatenate([engine.run(batch)["vector"] for batch in self._dev]) for engine in (fp32, int8)
+        )
+        cosines = (before * after).sum(axis=1).astype(np.float64)
+        moved = float(np.sqrt(np.square(after - before).mean()) / before.std())
+        lost = bootstrap_interval(mean_of(cosines - 1.0), len(cosines))
+        return [Quality(int8.name, "cosine", 1.0, float(cosines.mean()), lost, moved)]
 
 
-class VectorRunner(BatchRunner):
-    """Vectors of texts in batches, encoded in the queue's own thread."""
-
-    def __init__(self, loaded: LoadedModel, batch_size: int):
-        super().__init__(loaded.engine, "vector", loaded.info.max_seq_length, batch_size)
-        self._encoder = loaded.pair_encoder
-
-    def encode(self, texts: Sequence[str], same: Sequence[str]) -> Columns:
-        return self._encoder.encode_single(texts)
-
-
-@dataclass(frozen=True)
-class ServedVectors:
-    name: str
-    batcher: Batcher[VectorRunner]
-
-
-class Vectors(Endpoint):
-    """Vectors of texts over HTTP: requests share batches."""
-
-    name, what, option, options = "vectors", "model of vectors", "vector_model", VectorOptions
-    paths: ClassVar[Mapping[str, str]] = {"/v1/embeddings": "embeddings"}
-
-    def service(self, config: ServeConfig) -> ModelSlot[Any]:
-        from paddle_ranker.serving.core.model_slot import ModelSlot
-
-        return ModelSlot(config.limits, self.what)
-
-    def load(self, config: ServeConfig, observer: BatchObserver) -> Served:
-        from paddle_ranker.serving.core.batcher import Batcher
-
-        folder = self.folder(config)
-        assert folder is not None
-        runner = VectorRunner(load_model(folder, config.load_options()), config.batch_size)
-        runner.run(runner.encode(_TEXTS, _TEXTS))  # to warm it up
-        return ServedVectors(folder.name, Batcher(runner, queue_pairs=config.queue_pairs, observer=observer))
-
-    def routes(self, service: Any, config: ServeConfig) -> list[BaseRoute]:
-        from starlette.routing import Route
-
-        return [Route(path, partial(_answer, service), methods=["POST"]) for path in self.paths]
-
-    def info(self, service: Any, config: ServeConfig) -> dict[str, Any]:
-        return {"name": service.name}
-
-    def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {"/v1/embeddings": {"post": {"summary": "Vectors of texts"}}}, {}
-
-
-async def _answer(service: Any, request: Request) -> Response:
-    from starlette.responses import JSONResponse
-
-    from paddle_ranker.serving.core.faults import INVALID, Fault
-    from paddle_ranker.serving.core.model_slot import computed
-    from paddle_ranker.serving.http.exchange import deadline_of, read_body
-
-    try:
-        texts = json.loads(await read_body(request, service.limits.request_bytes))["input"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise Fault(INVALID, 'expected {"input": [texts]}', field="body") from error
-    service.limits.check_pairs(len(texts), "input")
-    service.limits.check_texts(texts, "input")
-    model, end = service.ready(), service.deadline(deadline_of(request))
-    vectors = await computed(model.batcher, len(texts), end, texts=(texts, texts))
-    return JSONResponse({"model": model.name, "data": [{"embedding": row.tolist()} for row in np.asarray(vectors)]})
-
-
-KINDS.add(VectorKind.name, VectorKind())
-ENDPOINTS.add(Vectors.name, Vectors())
+add_kind(VectorKind())
+GATES.add(VectorKind.name, CosineGate)

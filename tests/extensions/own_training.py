@@ -1,63 +1,67 @@
-"""The network of own_kind.py and its training: texts of one row are to be nearer than those of others."""
+"""The network of own_kind.py and its training: texts that mean the same are to be nearer than those of other rows.
+
+paddle-ranker train-vectors --train pairs.tsv --model_name_or_path encoder --output checkpoint
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
-import paddle
-import paddle.nn.functional as F
-from paddle import Tensor, nn
 
-from paddle_ranker.encoding.batching import Groups
-from paddle_ranker.encoding.columns import EncodedTexts
-from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.model.config import EncoderConfig, read_config
-from paddle_ranker.model.encoder import Encoder
-from paddle_ranker.model.kinds import KINDS
-from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
+from paddle_ranker import runtime
+from paddle_ranker.options import option, run_command
 from paddle_ranker.training.options import TrainingOptions
-from paddle_ranker.training.run import start_run
-from paddle_ranker.training.task import Task
-from tests.extensions.own_kind import VectorInfo
+from tests.extensions.own_kind import VectorInfo, VectorKind, VectorModel, signature_of
+
+if TYPE_CHECKING:
+    from paddle import Tensor, nn
+
+    from paddle_ranker.encoding.batching import Groups
+    from paddle_ranker.encoding.columns import EncodedTexts
+    from paddle_ranker.encoding.pair_encoder import PairEncoder
+    from paddle_ranker.model.encoder import Encoder
+    from paddle_ranker.training.run import Run, Start
+    from paddle_ranker.training.task import FitResult
 
 
-class VectorNetwork(nn.Layer):
-    """The first token's output, made one long."""
+def vector_network(encoder: Encoder) -> nn.Layer:
+    """Return the first token's output of an encoder, made one long."""
+    import paddle
+    import paddle.nn.functional as F
+    from paddle import nn
 
-    def __init__(self, config: EncoderConfig):
-        super().__init__()
-        self.config, self.configs = config, (config,)
-        self.encoder = Encoder(config)
+    class VectorNetwork(nn.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.config, self.configs = encoder.config, (encoder.config,)
+            self.encoder = encoder
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """Return the vectors, `[batch, size]` float32, of `[batch, length]` int64 ids."""
-        return F.normalize(self.encoder.pooled(input_ids, paddle.zeros_like(input_ids)), axis=-1)
+        def forward(self, input_ids: Tensor) -> Tensor:
+            """Return the vectors, `[batch, size]` float32, of `[batch, length]` int64 ids."""
+            return F.normalize(self.encoder.pooled(input_ids, paddle.zeros_like(input_ids)), axis=-1)
 
-
-@dataclass(frozen=True)
-class VectorParts:
-    network: VectorNetwork
-    pair_encoder: PairEncoder
-    info: VectorInfo
-
-
-def save_vectors(folder: Path, parts: VectorParts) -> None:
-    """Write a model into an existing folder."""
-    save_arrays(parts.network.state_dict(), folder / PARAMETERS_FILE)
-    KINDS["vectors"].write_descriptions(folder, parts)
-    KINDS["vectors"].write_info(folder, parts, parts.info)
+    return VectorNetwork()
 
 
-def load_vectors(folder: Path, info: VectorInfo, encoder: PairEncoder) -> VectorParts:
-    """Load a model for scoring."""
-    config = read_config(folder)
-    assert config is not None
-    network = VectorNetwork(config)
-    network.set_state_dict({name: paddle.to_tensor(a) for name, a in load_arrays(folder / PARAMETERS_FILE).items()})
-    return VectorParts(network, encoder, info)
+def save_vectors(folder: Path, model: VectorModel, info: VectorInfo) -> None:
+    """Write a model, which `info` describes, into an existing folder."""
+    from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
+
+    save_arrays(model.network.state_dict(), folder / PARAMETERS_FILE)
+    VectorKind().write_descriptions(folder, model)
+    VectorKind().write_info(folder, info)
+
+
+def load_vectors(folder: Path, info: VectorInfo, encoder: PairEncoder) -> VectorModel:
+    """Load a model: its encoder is found in it as in any other's folder."""
+    from paddle_ranker.model.encoders import load_encoder
+
+    return VectorModel(info, encoder, signature_of(info), vector_network(load_encoder(folder).network))
 
 
 class TextPairs:
@@ -81,24 +85,80 @@ class TextPairs:
 
     def loss(self, network: nn.Layer, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
         """Return the cross-entropy over the rows of the batch, of cosines times 20."""
+        import paddle
+        import paddle.nn.functional as F
+
         batch = self._texts.pad(np.concatenate([2 * indices, 2 * indices + 1]))
         first, second = paddle.split(network(paddle.to_tensor(batch["input_ids"])), 2)
         cosines = 20.0 * paddle.matmul(first, second, transpose_y=True)
         return F.cross_entropy(cosines, paddle.arange(len(indices))), {}
 
 
-def train_vectors(parts: VectorParts, texts: list[str], options: TrainingOptions) -> Any:
-    """Train on texts, of which two neighbours mean the same; checkpoints go to `options.save_dir`."""
+@dataclass(frozen=True)
+class TrainVectorsOptions(TrainingOptions):
+    train_file: str = option(help="pairs of texts that mean the same", name="train", files=True)
+    model_name_or_path: str = option(help="the encoder to start from, as load_encoder takes it", name="model")
+    max_seq_length: int = option(24, help="longest text in tokens", minimum=3)
+
+
+def start_vectors(run: Run, options: TrainVectorsOptions) -> Start[VectorModel]:
+    """Load the encoder, or the interrupted run, to start from."""
+    from paddle_ranker.model.encoders import load_encoder
+    from paddle_ranker.model.load_options import LoadOptions
+    from paddle_ranker.training.run import Start
+
+    if run.resumed:
+        return Start(run, VectorKind().load(run.resumed.model, LoadOptions()), run.resumed.part_factors)
+    loaded = load_encoder(options.model_name_or_path)
+    info = VectorInfo(options.max_seq_length, loaded.config.hidden_size)
+    encoder, network = loaded.pair_encoder(info.max_seq_length), vector_network(loaded.network)
+    return Start(run, VectorModel(info, encoder, signature_of(info), network), {})
+
+
+def train(options: TrainVectorsOptions) -> FitResult:
+    """Train; checkpoints go to `options.save_dir`."""
+    from paddle_ranker.data.records import Pair, read_records
+    from paddle_ranker.storage.digest import content_digest
+    from paddle_ranker.training.run import start_run
+    from paddle_ranker.training.task import Task
+
     run = start_run(options)
-    examples = TextPairs(parts.pair_encoder.encode_single(texts))
+    start = start_vectors(run, options)
+    model = start.model
+    pairs = read_records(options.train_file, Pair)
+    examples = TextPairs(model.row_encoder.encode_single([text for pair in pairs for text in (pair.query, pair.title)]))
 
     def evaluate() -> dict[str, float]:
-        parts.network.eval()
-        loss = float(examples.loss(parts.network, np.arange(len(examples)))[0])
-        parts.network.train()
+        model.network.eval()
+        loss = float(examples.loss(model.network, np.arange(len(examples)))[0])
+        model.network.train()
         return {"loss": loss}
 
-    def save(folder: Path, results: dict[str, Any]) -> None:
-        save_vectors(folder, parts)
+    def save(folder: Path, results: dict[str, float]) -> None:
+        described = run.describe({}, results)["training"]
+        save_vectors(folder, model, dataclasses.replace(model.info, training=described))
 
-    return run.train(Task(parts.network, examples, evaluate, save, metric="loss", lower_is_better=True))
+    task = Task(
+        model.network,
+        examples,
+        evaluate,
+        save,
+        metric="loss",
+        lower_is_better=True,
+        part_factors=start.part_factors,
+        identity={"options": options.identity(), "content": content_digest(options.train_file)},
+    )
+    return run.train(task)
+
+
+def run(options: TrainVectorsOptions) -> None:
+    runtime.prepare_command(options.cpu_threads)
+    train(options)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    return run_command(run, TrainVectorsOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -14,19 +14,25 @@ from typing import Any
 import numpy as np
 import pytest
 
+from paddle_ranker.commands.registry import COMMANDS, OF_KIND
 from paddle_ranker.data.formats import FORMATS
 from paddle_ranker.errors import DataError
+from paddle_ranker.export.gates import GATES
 from paddle_ranker.metrics.measures import MEASURES, Scored
 from paddle_ranker.model.kinds import KINDS
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.recognised import FOLDERS
 from paddle_ranker.scoring.engines.registry import ENGINES, exported_engines, is_installed
+from paddle_ranker.serving.core.slot_kinds import SLOTS
 from paddle_ranker.serving.http.endpoints import ENDPOINTS
 from paddle_ranker.training.losses.registry import LOSSES
 from tests.conftest import REPOSITORY
 from tests.started import free_ports, get, post, started
-from tests.tiny import CONFIG, PAIRS, draw_words, write_encoder, write_ranker, write_tokenizer
+from tests.tiny import CONFIG, PAIRS, draw_words, write_encoder, write_ranker
 
-MODULES = ("own_loss", "own_measure", "own_engine", "own_format", "own_kind")
+MODULES = ("own_loss", "own_measure", "own_engine", "own_format", "own_kind", "own_endpoints", "own_commands")
+PLUGINS = "own_kind own_endpoints own_commands"
+AS_MODULES = ",".join(f"tests.extensions.{name}" for name in PLUGINS.split())
 IS_MODERN = sys.version_info >= (3, 10)
 
 
@@ -40,17 +46,19 @@ def extensions() -> Iterator[None]:
     yield
     for registry, name in (
         (LOSSES, "squared_hinge"), (MEASURES, "success@1"), (ENGINES, "jit"), (FORMATS, "psv"), (KINDS, "vectors"),
-        (ENDPOINTS, "vectors"),
+        (FOLDERS, "vectors"), (GATES, "vectors"), (SLOTS, "vectors"), (ENDPOINTS, "embeddings"), (ENDPOINTS, "nearest"),
+        (COMMANDS, "train-vectors"), (OF_KIND, "evaluate vectors"),
     ):  # fmt: skip
         registry.remove(name)
-    for name in (*MODULES, "own_training"):
+    for name in (*MODULES, "own_training", "own_evaluation"):
         sys.modules.pop(f"tests.extensions.{name}", None)
 
 
 def run(*arguments: str, plugins: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run Python with plugins, as a user does who names them in the environment."""
+    # The launcher crashes where CUDA_VISIBLE_DEVICES is set to nothing, as it is where a GPU must not be used.
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"},
         "PADDLE_RANKER_PLUGINS": ",".join(f"tests.extensions.{name}" for name in plugins.split()),
         "PYTHONPATH": str(REPOSITORY),
     }
@@ -142,87 +150,173 @@ def test_commands_take_what_plugins_add(tmp_path: Path) -> None:
     assert without.returncode == 2 and "'squared_hinge' is no loss" in without.stderr
 
 
+TRAINED = ("--batch_size", "8", "--learning_rate", "1e-3", "--device", "cpu", "--eval_step", "50", "--save_step", "5")
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, list[str]]:
-    """A model of vectors after a few steps: its folder, its parts, and what it was trained on."""
-    import paddle
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Texts that mean the same (of which the words stand in another order), and encoders to start from."""
+    from paddle_ranker.__main__ import main
 
-    from paddle_ranker.encoding.pair_encoder import PairEncoder
-    from paddle_ranker.training.options import TrainingOptions
-    from tests.extensions.own_kind import VectorInfo
-    from tests.extensions.own_training import TextPairs, VectorNetwork, VectorParts, train_vectors
-
-    folder = tmp_path_factory.mktemp("vectors")
-    write_tokenizer(folder / "tokenizer")
+    folder = tmp_path_factory.mktemp("data")
     random, words = draw_words()
-    texts = []
-    for _ in range(16):
-        known = list(random.choice(words, 3))
-        texts += [" ".join(known), " ".join(known[::-1])]
-    paddle.seed(1)
-    config = dataclasses.replace(CONFIG, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    parts = VectorParts(
-        VectorNetwork(config),
-        PairEncoder.from_folder(folder / "tokenizer", 24),
-        VectorInfo(max_seq_length=24, size=config.hidden_size),
-    )
-    options = TrainingOptions(
-        save_dir=str(folder / "run"), batch_size=8, epochs=6, learning_rate=1e-3, device="cpu", eval_step=6
-    )
-    before = float(TextPairs(parts.pair_encoder.encode_single(texts)).loss(parts.network, np.arange(16))[0])
-    result = train_vectors(parts, texts, options)
-    assert result.steps == 12 and result.best_checkpoint is not None
-    assert result.last["loss"] < 0.8 * before  # it learns
-    return result.last_checkpoint, parts, texts
+    rows = [list(random.choice(words, 3)) for _ in range(16)]
+    lines = [f"{' '.join(known)}\t{' '.join(known[::-1])}" for known in rows]
+    (folder / "pairs.tsv").write_text("query\ttitle\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "texts.tsv").write_text("text\n" + "\n".join(" ".join(known) for known in rows) + "\n", encoding="utf-8")
+    write_encoder(folder / "encoder", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    assert main(["convert", str(folder / "encoder"), str(folder / "hugging_face"), "--to", "hf"]) == 0
+    return folder
 
 
-def vectors_of(loaded: Any, texts: list[str]) -> np.ndarray:
+def train_line(data: Path, output: Path, *more: str, model: str = "encoder") -> list[str]:
+    # --train is another option of the launcher's.
+    files = ("--train_file", data / "pairs.tsv", "--model", data / model, "--output", output)
+    return ["train-vectors", *map(str, files), *TRAINED, *more]
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training by the plugin's command, 200 steps: a process that knows it by the environment alone."""
+    folder = tmp_path_factory.mktemp("vectors") / "run"
+    done = run("-m", "paddle_ranker", *train_line(data, folder, "--epochs", "100"), plugins=PLUGINS, cwd=data)
+    assert done.returncode == 0, done.stderr
+    assert "trained 200 steps" in done.stdout
+    return folder
+
+
+def arrays_of(folder: Path) -> dict[str, np.ndarray]:
+    from paddle_ranker.model.parameters import load_arrays
+
+    return load_arrays(folder / "model_state.pdparams")
+
+
+def vectors_of(model: Any, texts: list[str]) -> np.ndarray:
     from paddle_ranker.scoring.scorer import BatchRunner
 
-    runner = BatchRunner(loaded.engine, "vector", loaded.info.max_seq_length, 4)
-    return runner.run(loaded.pair_encoder.encode_single(texts))
+    runner = BatchRunner(model.engine, model.info.max_seq_length, 4)
+    return runner.run(model.row_encoder.encode_single(texts))["vector"]
+
+
+def texts_in(data: Path) -> list[str]:
+    return (data / "texts.tsv").read_text(encoding="utf-8").splitlines()[1:]
+
+
+@pytest.mark.server
+def test_commands_of_a_plugin_are_found_where_the_environment_names_it(tmp_path: Path) -> None:
+    shown = run("-m", "paddle_ranker", "--help", plugins="own_commands", cwd=tmp_path)
+    assert "train-vectors" in shown.stdout and "evaluate" in shown.stdout, shown.stderr
+    own = run("-m", "paddle_ranker", "train-vectors", "--help", plugins="own_commands", cwd=tmp_path)
+    assert own.returncode == 0 and "--max_seq_length" in own.stdout, own.stderr
+    unknown = run("-m", "paddle_ranker", "train-vectors", plugins="", cwd=tmp_path)
+    assert unknown.returncode == 2 and "unknown command 'train-vectors'" in unknown.stderr
+
+
+@pytest.mark.server
+def test_a_training_starts_from_hugging_face_s_folder_as_from_ours(data: Path, tmp_path: Path) -> None:
+    from paddle_ranker.__main__ import main
+
+    for model in ("encoder", "hugging_face"):
+        assert main(train_line(data, tmp_path / model, "--max_steps", "3", model=model)) == 0
+    ours, theirs = arrays_of(tmp_path / "encoder" / "last"), arrays_of(tmp_path / "hugging_face" / "last")
+    assert ours.keys() == theirs.keys()
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, theirs[name], err_msg=name)
+
+
+@pytest.mark.server
+def test_a_training_that_was_killed_goes_on_to_the_same_end(data: Path, trained: Path, tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "paddle_ranker", *train_line(data, tmp_path / "run", "--epochs", "100")]
+    with started(line, tmp_path / "killed", PADDLE_RANKER_PLUGINS=AS_MODULES, PYTHONPATH=str(REPOSITORY)) as killed:
+        killed.until(lambda: bool(list((tmp_path / "run").glob("state_*"))))
+    assert "trained" not in killed.output
+    done = run(*line[1:], "--resume", plugins=PLUGINS, cwd=data)
+    assert done.returncode == 0, done.stderr
+    assert "resume" in done.stdout
+    for name, array in arrays_of(trained / "last").items():
+        np.testing.assert_array_equal(array, arrays_of(tmp_path / "run" / "last")[name], err_msg=name)
+
+
+@pytest.mark.server
+def test_two_processes_train_as_one_that_adds_up_two_batches(data: Path, tmp_path: Path) -> None:
+    line = train_line(data, tmp_path / "two", "--epochs", "4")
+    script = str(REPOSITORY / "tests" / "extensions" / "own_training.py")
+    launch = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", str(tmp_path / "log"), script]
+    done = run(*launch, *line[1:], plugins=PLUGINS, cwd=data)
+    assert done.returncode == 0, done.stdout + done.stderr
+    alone = train_line(data, tmp_path / "one", "--epochs", "4", "--gradient_accumulation_steps", "2")
+    from paddle_ranker.__main__ import main
+
+    assert main(alone) == 0
+    for name, array in arrays_of(tmp_path / "one" / "last").items():
+        np.testing.assert_allclose(arrays_of(tmp_path / "two" / "last")[name], array, atol=2e-5, err_msg=name)
 
 
 @pytest.fixture(scope="module")
-def exported(trained: tuple[Path, Any, list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from paddle_ranker.export.static_graph import export_model
-    from paddle_ranker.model.kinds import kind_of
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from paddle_ranker.__main__ import main
 
-    folder, _, _ = trained
-    parts = kind_of(folder).load(folder, LoadOptions())
     output = tmp_path_factory.mktemp("exported") / "output"
-    _, parities = export_model(parts, output, onnx=IS_MODERN)
-    assert all(parity.differences["vector"] <= 4e-5 for parity in parities.values())
+    more = ["--onnx"] if IS_MODERN else []
+    assert main(["export", str(trained / "best"), "--output", str(output), *more]) == 0
     return output
+
+
+@pytest.mark.parity
+def test_the_commands_take_a_plugin_s_kind(
+    data: Path, trained: Path, exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from paddle_ranker.__main__ import main
+
+    def printed(*arguments: str) -> str:
+        assert main(list(arguments)) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    test = ("--test", str(data / "pairs.tsv"))
+    found = printed("evaluate", str(trained / "best"), *test)
+    assert found == printed("evaluate", "--model", str(exported), *test)
+    assert float(found.split()[1]) > 0.9  # it learned: by chance it were 0.06
+    told = printed("info", str(trained / "best"))
+    assert "a model of vectors; evaluate, export and serve take it" in told
+    assert "kind: vectors" in told and "takes: input_ids int64 [any, any]" in told and "[any, 16]" in told
+    assert "exported with Paddle" in printed("info", str(exported))
+    if not (IS_MODERN and is_installed("onnx")):
+        return
+    calibrate = ("--calibration_file", str(data / "texts.tsv"), "--test", str(data / "texts.tsv"))
+    quantized = printed("quantize", str(exported), *calibrate, "--max_loss", "0.01", "--seconds", "0.1")
+    assert "cosine   1.0000 in fp32" in quantized and "over texts" in quantized
+    assert "int8, onnx: cosine 1.0000 before" in printed("info", str(exported))
+    assert main(["quantize", str(exported), *calibrate, "--max_loss", "0", "--seconds", "0.1"]) == 1
+    assert "cosine falls from 1.0000" in capsys.readouterr().err
 
 
 @pytest.mark.parity
 @pytest.mark.parametrize("engine", ["dygraph", "inference", "onnx", "openvino", "jit"])
 def test_a_kind_of_model_gives_its_vectors_in_every_engine(
-    trained: tuple[Path, Any, list[str]], exported: Path, engine: str
+    data: Path, trained: Path, exported: Path, engine: str
 ) -> None:
     import paddle
 
-    from paddle_ranker.scoring.loading import load_model
+    from paddle_ranker.scoring.loading import open_model
 
     if engine in ("onnx", "openvino") and not (IS_MODERN and is_installed(engine)):
         pytest.skip(f"needs the modern stack with {engine}")
-    folder, parts, texts = trained
-    loaded = load_model(folder if engine == "dygraph" else exported, LoadOptions(engine=engine, threads=1))
-    found = vectors_of(loaded, texts)
-    parts.network.eval()
-    batch = parts.pair_encoder.encode_single(texts).pad(range(len(texts)))
-    wanted = parts.network(paddle.to_tensor(batch["input_ids"])).numpy()
+    texts = texts_in(data)
+    opened = open_model(trained / "best" if engine == "dygraph" else exported, LoadOptions(engine=engine, threads=1))
+    found = vectors_of(opened, texts)
+    model: Any = KINDS["vectors"].load(trained / "best", LoadOptions())
+    model.network.eval()
+    batch = model.row_encoder.encode_single(texts).pad(range(len(texts)))
+    wanted = model.network(paddle.to_tensor(batch["input_ids"])).numpy()
     np.testing.assert_allclose(found, wanted, atol=2e-5)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-5)
-    assert loaded.kind.name == "vectors"
-    assert vectors_of(loaded, []).shape == (0, loaded.info.size)
+    assert opened.info.kind == "vectors"
+    assert vectors_of(opened, []).shape == (0, CONFIG.hidden_size)
 
 
 @pytest.mark.parity
-def test_single_texts_are_cut_padded_and_joined(trained: tuple[Path, Any, list[str]]) -> None:
-    _, parts, _ = trained
-    encoder = parts.pair_encoder
+def test_single_texts_are_cut_padded_and_joined(trained: Path) -> None:
+    encoder: Any = KINDS["vectors"].load(trained / "best", LoadOptions()).row_encoder
     before = encoder.truncated
     columns = encoder.encode_single(["a", "b " * 40, ""])
     assert columns.lengths.tolist() == [3, 24, 2] and encoder.truncated == before + 1
@@ -243,14 +337,14 @@ def ask_line(port: int, line: str) -> str:
 @pytest.mark.server
 def test_a_kind_of_model_and_a_protocol_are_asked_on_the_server_s_port(exported: Path, tmp_path: Path) -> None:
     from paddle_ranker import Ranker
-    from paddle_ranker.scoring.loading import load_model
+    from paddle_ranker.scoring.loading import open_model
 
     ranker, (port,) = write_ranker(tmp_path / "ranker"), free_ports(1)
     command = [
-        sys.executable, "-m", "paddle_ranker", "serve", "--model", str(ranker), "--vector_model", str(exported),
-        "--port", str(port), "--cpu_threads", "1",
+        sys.executable, "-m", "paddle_ranker", "serve", str(exported), "--model", str(ranker), "--port", str(port),
+        "--cpu_threads", "1",
     ]  # fmt: skip
-    plugins = "tests.extensions.own_kind,tests.extensions.own_protocol"
+    plugins = f"{AS_MODULES},tests.extensions.own_protocol"
     with started(command, tmp_path / "server", PADDLE_RANKER_PLUGINS=plugins, PYTHONPATH=str(REPOSITORY)) as server:
         server.until(lambda: get(port, "/ready")[0] == 200)
         assert "(baidu_std, HTTP, gRPC, lines)" in server.output
@@ -258,11 +352,36 @@ def test_a_kind_of_model_and_a_protocol_are_asked_on_the_server_s_port(exported:
         status, answer = post(port, "/v1/embeddings", {"input": texts})
         assert (status, answer["model"]) == (200, "output")
         found = np.array([row["embedding"] for row in answer["data"]])
-        np.testing.assert_allclose(found, vectors_of(load_model(exported), texts), atol=1e-5)
-        assert post(port, "/v1/embeddings", {"texts": texts})[0] == 400
+        wanted = vectors_of(open_model(exported), texts)
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+        damaged: list[Any] = [{"texts": texts}, {"input": 5}, {"input": "abc"}, {"input": [1]}, [], 7]
+        for malformed in damaged:
+            assert post(port, "/v1/embeddings", malformed)[0] == 400
         assert get(port, "/info")[1]["vectors"] == {"name": "output"}
         assert "vectors_batch_pairs" in get(port, "/metrics")[1]
-        wanted = Ranker.load(ranker).score(["深度"], ["深度学习"])[0]
-        assert float(ask_line(port, "RANK 深度\t深度学习\n")) == pytest.approx(wanted, abs=2e-6)
+        score = Ranker.load(ranker).score
+        assert float(ask_line(port, "RANK 深度\t深度学习\n")) == pytest.approx(
+            score(["深度"], ["深度学习"])[0], abs=2e-6
+        )
         assert ask_line(port, "RANK one text\n").startswith("error: ")
+        # One request asks both models: the two nearest by their vectors, ranked.
+        documents = [texts[0], texts[1], "老年人护理", "经济增长"]
+        status, answer = post(port, "/v1/nearest", {"query": texts[2], "documents": documents})
+        vectors = vectors_of(open_model(exported), [texts[2], *documents])
+        near = [documents[place] for place in np.argsort(-(vectors[1:] @ vectors[0]), kind="stable")[:2]]
+        scores = dict(zip(near, score([texts[2]] * 2, near).tolist()))
+        assert (status, answer["models"]) == (200, ["output", "ranker"])
+        assert [row["document"] for row in answer["results"]] == sorted(near, key=lambda text: -scores[text])
+        for row in answer["results"]:
+            assert row["score"] == pytest.approx(scores[row["document"]], abs=2e-6)
         assert get(port, "/ready")[0] == 200
+
+
+@pytest.mark.server
+def test_an_endpoint_without_one_of_its_slots_says_which(exported: Path, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "paddle_ranker", "serve", str(exported), "--port", str(port), "--cpu_threads", "1"]
+    with started(command, tmp_path / "server", PADDLE_RANKER_PLUGINS=AS_MODULES, PYTHONPATH=str(REPOSITORY)) as server:
+        server.until(lambda: get(port, "/ready")[0] == 200)
+        status, answer = post(port, "/v1/nearest", {"query": "a", "documents": ["b"]})
+        assert status == 404 and "this server has no ranker: start it with --model" in str(answer)

@@ -218,7 +218,7 @@ def test_a_new_head_adds_nothing_and_a_saved_one_comes_back(tmp_path: Path) -> N
     assert expected.info.lexical_features is False and expected.network.lexical is None
     parts = start_ranker(plain, Fresh("pairwise", lexical_features=True))
     assert parts.new_parts == ["lexical"] and parts.network.lexical is not None
-    pairs = parts.pair_encoder.encode(QUERIES, TITLES)
+    pairs = parts.row_encoder.encode(QUERIES, TITLES)
     parts.network.lexical.learn(pairs)
     batch = [paddle.to_tensor(a) for a in pairs.pad(range(len(pairs))).values()]
 
@@ -231,7 +231,7 @@ def test_a_new_head_adds_nothing_and_a_saved_one_comes_back(tmp_path: Path) -> N
     moved = logits(parts.network)
     assert np.abs(moved - logits(expected.network)).max() > 0.1
     (tmp_path / "saved").mkdir()
-    save_ranker(tmp_path / "saved", parts.network, parts.pair_encoder, parts.info)
+    save_ranker(tmp_path / "saved", parts.network, parts.row_encoder, parts.info)
     loaded = load_ranker(tmp_path / "saved")
     assert loaded.info.lexical_features is True
     np.testing.assert_array_equal(logits(loaded.network), moved)

@@ -14,8 +14,9 @@ import pytest
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import write_config
 from paddle_ranker.model.encoder import Encoder
-from paddle_ranker.model.folder import Fresh, RankerParts, start_ranker
-from paddle_ranker.model.kinds import load_ranker
+from paddle_ranker.model.folder import Fresh, start_ranker
+from paddle_ranker.model.info import FORMAT_VERSION, RankerInfo
+from paddle_ranker.model.kinds import TrainedRanker, load_ranker
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.parameters import load_arrays, save_arrays
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
@@ -36,8 +37,8 @@ pytestmark = pytest.mark.unit
 Change = Callable[[dict[str, Any]], Any]
 
 
-def probabilities(parts: RankerParts) -> np.ndarray:
-    return Scorer(DygraphEngine(parts.network), parts.pair_encoder).score(QUERIES, TITLES)
+def probabilities(parts: TrainedRanker) -> np.ndarray:
+    return Scorer(DygraphEngine(parts.network), parts.row_encoder).score(QUERIES, TITLES)
 
 
 def published(folder: Path, prefix: str, head: str, classes: int) -> Path:
@@ -53,12 +54,12 @@ def published(folder: Path, prefix: str, head: str, classes: int) -> Path:
 def test_a_saved_ranker_scores_the_same_when_loaded(tmp_path: Path) -> None:
     parts = load_ranker(write_ranker(tmp_path / "ranker"))
     reference = make_network()
-    encoded = parts.pair_encoder.encode(QUERIES, TITLES)
+    encoded = parts.row_encoder.encode(QUERIES, TITLES)
     ids, types = (paddle.to_tensor(x) for x in encoded.pad(range(len(QUERIES))).values())
     expected = 1 / (1 + np.exp(-reference(ids, types).numpy()))
     np.testing.assert_allclose(probabilities(parts), expected, atol=1e-6)
     assert np.ptp(expected) > 0.1  # the scores differ, so agreement says something
-    assert parts.info.max_seq_length == parts.pair_encoder.max_seq_length == 32
+    assert parts.info.max_seq_length == parts.row_encoder.max_seq_length == 32
 
 
 def test_the_folders_own_configuration_wins(tmp_path: Path) -> None:
@@ -151,6 +152,17 @@ def test_a_damaged_folder_is_named(tmp_path: Path, name: str, content: Any, mess
         (folder / name).write_text(content, encoding="utf-8")
     with pytest.raises(CheckpointError, match=message):
         load_ranker(folder)
+
+
+def test_an_older_folder_that_is_written_again_has_todays_format(tmp_path: Path) -> None:
+    folder = write_ranker(tmp_path / "ranker")
+    stated = json.loads((folder / "ranker.json").read_text(encoding="utf-8"))
+    (folder / "ranker.json").write_text(json.dumps({**stated, "format_version": 0}), encoding="utf-8")
+    info = RankerInfo.read(folder)
+    assert info is not None and info.format_version == 0
+    info.write(folder, CONFIG)
+    again = RankerInfo.read(folder)
+    assert again == dataclasses.replace(info, format_version=FORMAT_VERSION)
 
 
 def test_lengths_and_match_embeddings_that_cannot_be(tmp_path: Path) -> None:

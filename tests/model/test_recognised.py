@@ -125,7 +125,6 @@ OTHERS: tuple[tuple[Main, str, str, str], ...] = (
     (calibrate.main, f"FOLDER dev.tsv {CPU}", "export", f"is an exported ranker, {TRAINED}"),
     (blend.main, f"FOLDER dev.tsv out --other ranker {CPU}", "transformers", CONVERT),
     (train_pairwise.main, f"--init_from_ckpt FOLDER {TRAIN}", "export", "is an exported ranker, not a ranker or an en"),
-    (train_pairwise.main, f"--model_name_or_path FOLDER {TRAIN}", "transformers", CONVERT),
     (
         quantize.main,
         QUANTIZE,
@@ -137,7 +136,12 @@ OTHERS: tuple[tuple[Main, str, str, str], ...] = (
     (convert.main, "FOLDER converted", "export", "to convert: it is an exported ranker; prediction, evaluation"),
     (convert.main, "FOLDER converted --to hf", "entailment", "is a model of pairs of posts (entailment), not a ranker"),
     (fill_mask.main, f"深[MASK] --model FOLDER {CPU}", "export", "is an exported ranker, not a masked language model"),
-    (train_mlm.main, f"--init_from FOLDER --train_files pairs.tsv --save_dir out {CPU}", "transformers", CONVERT),
+    (
+        train_mlm.main,
+        f"--init_from FOLDER --train_files pairs.tsv --save_dir out {CPU}",
+        "export",
+        "is an exported ranker, not an",
+    ),
     (predict_entailment.main, f"--model FOLDER --input_file dev.tsv {CPU}", "starter", "(entailment.json): it is an "),
     (export_entailment.main, "--model FOLDER", "ranker", "holds no model of pairs of posts (entailment.json): it is a"),
     (predict_pairwise.main, SCORING[0][1], "dev.tsv", "is not a parameter file; give"),

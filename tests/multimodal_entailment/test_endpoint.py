@@ -30,7 +30,8 @@ from multimodal_entailment.entailment_scorer import Entailment
 from multimodal_entailment.folder import load_entailment
 from multimodal_entailment.plugin import PATH
 from multimodal_entailment.serve_options import PostLimits
-from multimodal_entailment.served import EntailmentService, Post, ServedEntailment, load_entailment_model
+from multimodal_entailment.served import EntailmentSlot, Post, ServedEntailment
+from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.scoring.ranker import Ranker
@@ -38,9 +39,11 @@ from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.batcher import Batcher
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, Fault
+from paddle_ranker.serving.core.jobs import no_texts
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.service import EngineService
-from paddle_ranker.serving.http.endpoints import served_by
+from paddle_ranker.serving.core.ranker_slot import RankerSlot
+from paddle_ranker.serving.core.slot_kinds import served_by
+from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.process.worker import make_app
 from tests.conftest import REPOSITORY
 from tests.entailment_cases import make_parts, write_data, write_model
@@ -67,7 +70,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Iterator[ServedEntailment]:
-    loaded = load_entailment_model(ServeConfig(), limits_of(folder))
+    loaded = EntailmentSlot(ServeConfig(), limits_of(folder)).load()
     yield loaded
     assert loaded.batcher.close(SECONDS)
 
@@ -85,10 +88,10 @@ class Site:
     """The application without a network; there is no ranker in it."""
 
     def __init__(self, model: Optional[ServedEntailment], **options: Any):
-        self.service = EntailmentService(LIMITS)
+        self.service = EntailmentSlot(ServeConfig(), LIMITS)
         self.service.switch(model)
         config = PostsConfig(**vars(limits_of(Path("posts"))), **options)
-        self.app = make_app({"entailment": self.service}, config, Metrics())
+        self.app = make_app(Slots({"entailment": self.service}), config, Metrics())
 
     def ask(self, method: str, path: str, **request: Any) -> httpx.Response:
         async def ask() -> httpx.Response:
@@ -320,7 +323,7 @@ def test_damaged_bodies_are_refused_and_never_end_in_an_internal_error(site: Sit
 @pytest.mark.parity
 def test_a_model_of_images_alone_needs_no_text(tmp_path: Path, images: dict[str, bytes]) -> None:
     export_model(load_entailment(write_model(tmp_path, texts=False)), tmp_path / "output")
-    model = load_entailment_model(ServeConfig(), limits_of(tmp_path / "output"))
+    model = EntailmentSlot(ServeConfig(), limits_of(tmp_path / "output")).load()
     asked = [{"image_1": packed(images[one]), "image_2": packed(images[two])} for one, two in zip("rgr", "gbr")]
     found = rows(Site(model).post({"pairs": asked}))
     wanted = Entailment.load(tmp_path / "output").predict(
@@ -336,7 +339,7 @@ def test_the_engine_is_the_one_that_is_asked_for(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install onnxruntime")
     export_model(load_entailment(write_model(tmp_path)), tmp_path / "output", onnx=True)
     limits = dataclasses.replace(limits_of(tmp_path / "output"), entailment_engine="onnx")
-    model = load_entailment_model(ServeConfig(), limits)
+    model = EntailmentSlot(ServeConfig(), limits).load()
     assert model.model.engine == "onnx"
     wanted = Entailment.load(tmp_path / "posts").predict(["a"], [None], ["b"], [None])
     np.testing.assert_allclose(model.model.predict(["a"], [None], ["b"], [None]), wanted, atol=1e-5)
@@ -347,7 +350,7 @@ def test_the_engine_is_the_one_that_is_asked_for(tmp_path: Path) -> None:
 def test_requests_share_batches_and_get_what_they_would_get_alone(
     model: ServedEntailment, folder: Path, images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = EntailmentService(dataclasses.replace(LIMITS, queue_posts=64))
+    service = EntailmentSlot(ServeConfig(), dataclasses.replace(LIMITS, queue_posts=64))
     service.switch(model)
     posts = [
         Post(
@@ -356,14 +359,14 @@ def test_requests_share_batches_and_get_what_they_would_get_alone(
         for number in range(6)
     ]
     sizes: list[int] = []
-    honest = model.model.logits_of
+    honest = model.model.compute
 
-    def slow(pairs: Any, rows: np.ndarray) -> np.ndarray:
+    def slow(pairs: Any, rows: np.ndarray) -> Arrays:
         sizes.append(len(rows))
         time.sleep(0.05)  # others come meanwhile
         return honest(pairs, rows)
 
-    monkeypatch.setattr(model.model, "logits_of", slow)
+    monkeypatch.setattr(model.model, "compute", slow)
 
     async def all_at_once() -> list[np.ndarray]:
         return await asyncio.gather(*(service.probabilities([one]) for one in posts))
@@ -379,7 +382,7 @@ def test_requests_share_batches_and_get_what_they_would_get_alone(
 
 @pytest.mark.parity
 def test_too_much_at_once_and_too_late_are_said(model: ServedEntailment) -> None:
-    service = EntailmentService(LIMITS)
+    service = EntailmentSlot(ServeConfig(), LIMITS)
     service.switch(model)
     one = Post(TEXTS, (None, None), "")
 
@@ -391,15 +394,15 @@ def test_too_much_at_once_and_too_late_are_said(model: ServedEntailment) -> None
     assert [fault.kind for fault in faults] == [OVERLOADED] and faults[0].retry_after
     (late,) = asyncio.run(outcomes(service.probabilities([one], deadline=time.monotonic() - 1)))
     assert isinstance(late, Fault) and late.kind is TIMED_OUT
-    assert service.decoding_pairs == 0 and model.batcher.queued_pairs == 0
+    assert service.decoding_pairs == 0 and model.batcher.queued_rows == 0
 
 
 @pytest.mark.parity
 def test_a_model_that_is_replaced_while_images_are_decoded_leaves_nobody_without_an_answer(
     model: ServedEntailment, images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service, decoded = EntailmentService(LIMITS), []
-    before = dataclasses.replace(model, batcher=Batcher(model.model))
+    service, decoded = EntailmentSlot(ServeConfig(), LIMITS), []
+    before = dataclasses.replace(model, batcher=Batcher(model.model, no_texts))
     service.switch(before)
     encode = served._encoded
 
@@ -419,14 +422,18 @@ def test_a_model_that_is_replaced_while_images_are_decoded_leaves_nobody_without
 
 @pytest.mark.parity
 def test_a_model_that_cannot_be_believed_is_not_served(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = Entailment.logits_of
-    for spoilt, words in (
-        (lambda *given: honest(*given) * np.nan, "not numbers"),
-        (lambda *given: honest(*given) * (1 + 0.1 * (len(given[2]) > 1)), "alone and in a batch"),
+    honest = Entailment.compute
+    for factor, words in (
+        (lambda rows: np.nan, "not numbers"),
+        (lambda rows: 1 + 0.1 * (len(rows) > 1), "alone and in a batch"),
     ):
-        monkeypatch.setattr(Entailment, "logits_of", spoilt)
+
+        def computed(model: Entailment, pairs: Any, rows: np.ndarray, factor: Any = factor) -> Arrays:
+            return {"logits": honest(model, pairs, rows)["logits"] * factor(rows)}
+
+        monkeypatch.setattr(Entailment, "compute", computed)
         with pytest.raises(CheckpointError, match=words):
-            load_entailment_model(ServeConfig(), limits_of(folder))
+            EntailmentSlot(ServeConfig(), limits_of(folder)).load()
 
 
 @pytest.mark.parity
@@ -446,7 +453,7 @@ def test_the_server_says_what_it_has(site: Site, model: ServedEntailment) -> Non
     empty = Site(None)
     for path, method in (("/ready", "GET"), ("/info", "GET"), ("/v1/entailment", "POST")):
         assert empty.ask(method, path).status_code == 503, path
-    ranker_alone = make_app({"ranker": EngineService(LIMITS)}, ServeConfig(model=Path("ranker")), Metrics())
+    ranker_alone = make_app(Slots({"ranker": RankerSlot(ServeConfig(model=Path("ranker")))}), ServeConfig(), Metrics())
     empty.app = ranker_alone
     missing = empty.post({"text_1": "a", "text_2": "b"})
     assert missing.status_code == 404 and "--entailment_model" in missing.json()["error"]

@@ -17,8 +17,7 @@ from multimodal_entailment.data import read_posts
 from multimodal_entailment.entailment_scorer import Entailment
 from multimodal_entailment.folder import load_entailment, save_entailment
 from multimodal_entailment.images import ImageError
-from multimodal_entailment.info import INFO_FILE
-from multimodal_entailment.kind import ENTAILMENT
+from multimodal_entailment.info import FORMAT_VERSION, INFO_FILE, EntailmentInfo, signature_of
 from multimodal_entailment.model import Shape
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.export.static_graph import export_model
@@ -42,7 +41,7 @@ def saved(folder: Path, **changes: Any) -> Path:
     parts = make_parts(folder / "tokenizer", **changes)
     target = folder / "model"
     target.mkdir()
-    save_entailment(target, parts)
+    save_entailment(target, parts, parts.info)
     return target
 
 
@@ -77,7 +76,7 @@ def test_a_model_saved_and_exported_predicts_the_same(case: tuple[str, Path, dic
     text, images = ("input_ids", "token_type_ids"), ("image_1", "image_2", "present")
     inputs = {"texts": text, "images": images}.get(name, text + images)
     assert (
-        ENTAILMENT.signature(parts.info).input_names
+        signature_of(parts.info).input_names
         == inputs
         == tuple(json.loads((moved / INFO_FILE).read_text())["export"]["inputs"])
     )
@@ -88,7 +87,7 @@ def test_each_tensor_reaches_its_own_branch_of_the_static_model(tmp_path: Path) 
     export_model(parts, tmp_path / "output")
     exported = ExportedFolder.open(tmp_path / "output")
     model = StaticModel(exported.program, exported.parameters, exported.signature)
-    encoder = parts.pair_encoder
+    encoder = parts.row_encoder.texts
     assert encoder is not None
     texts = encoder.encode(["a b"], ["c d"]).pad(np.arange(1))
     one, two = draw_images(2)[:, None]
@@ -143,6 +142,14 @@ def test_a_broken_folder_is_refused(tmp_path: Path) -> None:
     (folder / INFO_FILE).write_text(json.dumps({**values, "shape": {**values["shape"], "fusion": "multihead"}}))
     with pytest.raises(CheckpointError, match="missing, left over or of another shape"):
         load_entailment(folder)
+
+
+def test_an_older_folder_that_is_written_again_has_todays_format(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    values = json.loads((folder / INFO_FILE).read_text())
+    (folder / INFO_FILE).write_text(json.dumps({**values, "format_version": 0}))
+    EntailmentInfo.read(folder).write(folder)
+    assert json.loads((folder / INFO_FILE).read_text()) == {**values, "format_version": FORMAT_VERSION}
 
 
 def test_an_export_replaces_an_export_and_nothing_else(tmp_path: Path) -> None:

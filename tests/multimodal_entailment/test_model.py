@@ -43,7 +43,7 @@ class Batch:
 
 
 def batch_of(parts: Any, images: np.ndarray, present: np.ndarray) -> Batch:
-    encoder = parts.pair_encoder
+    encoder = parts.row_encoder.texts
     ids, types = encoder.encode(*zip(*TEXTS)).pad(np.arange(len(TEXTS))).values()
     return Batch(ids, types, images, present)
 
@@ -189,7 +189,7 @@ def test_without_the_joint_layer_parts_only_add_up(tmp_path: Path) -> None:
         present = np.ones((1, 2), np.float32)
 
         def f(one: int, two: int, parts: Any = parts, images: Any = images, present: Any = present) -> np.ndarray:
-            ids, types = parts.pair_encoder.encode(["a"], ["b"]).pad(np.arange(1)).values()
+            ids, types = parts.row_encoder.texts.encode(["a"], ["b"]).pad(np.arange(1)).values()
             return logits(parts.network, Batch(ids, types, images[[one, two]], present))
 
         interaction = np.abs((f(0, 2) - f(1, 2)) - (f(0, 3) - f(1, 3))).max()

@@ -13,6 +13,7 @@ import pytest
 from cross_encoder import train_ce
 from ernie_matching import train_pairwise
 from paddle_ranker import Ranker
+from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.model.config import read_config
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.training.curve import read_metrics
@@ -103,13 +104,16 @@ def test_it_goes_on_from_an_encoder_of_ours_and_of_a_ranker(
     trained: Path, data: Path, call: Call, tmp_path: Path
 ) -> None:
     begin = ["--max_steps", 1, "--learning_rate", 1e-9]
-    status, printed, errors = call(train_mlm.main, *typed(tmp_path / "a", *begin, "--init_from", trained / "best"))
-    assert status == 0, errors
-    assert f"start from {trained / 'best'}\n" in printed
-    records: list[Any] = list(read_metrics(tmp_path / "a" / "metrics.jsonl"))
-    mean = float(np.mean([record["evaluation"]["loss"] for record in records if "evaluation" in record]))
     told = json.loads((trained / "best" / "pretraining.json").read_text(encoding="utf-8"))
-    assert mean == pytest.approx(told["results"]["loss"], abs=1e-5)  # the head went along
+    theirs = tmp_path / "theirs"  # a folder of transformers is taken as it is
+    convert(ConvertOptions(source=str(trained / "best"), target=str(theirs), to="hf"))
+    for source, target in ((trained / "best", tmp_path / "a"), (theirs, tmp_path / "from_theirs")):
+        status, printed, errors = call(train_mlm.main, *typed(target, *begin, "--init_from", source))
+        assert status == 0, errors
+        assert f"start from {source}\n" in printed
+        records: list[Any] = list(read_metrics(target / "metrics.jsonl"))
+        mean = float(np.mean([record["evaluation"]["loss"] for record in records if "evaluation" in record]))
+        assert mean == pytest.approx(told["results"]["loss"], abs=1e-5)  # the head went along
 
     encoder = write_encoder(tmp_path / "encoder")
     status, printed, errors = call(train_mlm.main, *typed(tmp_path / "b", *begin, "--init_from", encoder))

@@ -136,19 +136,19 @@ def run(options: ConformanceOptions) -> int:
 def _given(model: Path, folder: Path) -> tuple[list[np.ndarray], dict[str, Any]]:
     """Return the scorer's probabilities of each group, and what the clients are given."""
     from paddle_ranker.export.serving_folders import write_serving
-    from paddle_ranker.model.exported import INPUTS, OUTPUTS, ExportedFolder
-    from paddle_ranker.scoring.loading import load_model
+    from paddle_ranker.model.exported import INPUTS, OUTPUTS, open_exported_ranker
+    from paddle_ranker.scoring.loading import open_ranker
     from paddle_ranker.scoring.scorer import Scorer
 
     client = folder / "serving_client"
-    write_serving(ExportedFolder.open(model), folder / "serving_server", client, INPUTS, OUTPUTS[:1])
-    loaded = load_model(model, LoadOptions(threads=1))
-    scorer = Scorer(loaded.engine, loaded.pair_encoder, calibration=loaded.info.calibration)
+    write_serving(open_exported_ranker(model), folder / "serving_server", client, INPUTS, OUTPUTS[:1])
+    loaded = open_ranker(model, LoadOptions(threads=1))
+    scorer = Scorer(loaded.engine, loaded.row_encoder, calibration=loaded.info.calibration)
     expected, groups = [], []
     for query, titles in GROUPS:
         queries = [query] * len(titles)
         expected.append(scorer.score(queries, titles))
-        pairs = loaded.pair_encoder.encode(queries, titles)
+        pairs = loaded.row_encoder.encode(queries, titles)
         ids, types = pairs.pad(np.arange(len(titles))).values()
         tokens = {"input_ids": ids.tolist(), "token_type_ids": types.tolist()}
         groups.append({"query": query, "titles": titles, **tokens})

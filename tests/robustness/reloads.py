@@ -22,7 +22,7 @@ from benchmarks.harness.report import format_table
 from benchmarks.inputs import chosen
 from paddle_ranker import runtime
 from paddle_ranker.options import Options, option, run_command
-from paddle_ranker.serving.core.config import API_KEY_VARIABLE
+from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from tests.started import SECONDS, Started, is_open, started_server
 
 ENGINES = ("dygraph", "inference", "onnx", "openvino")

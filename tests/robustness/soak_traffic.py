@@ -90,11 +90,12 @@ class Tally:
 
 def make_questions(model: Path, seed: int, titles: tuple[int, int]) -> list[Question]:
     """Return questions of every dialect about an exported ranker, of from so many to so many titles."""
-    from paddle_ranker.scoring.loading import load_model
+    from paddle_ranker.scoring.loading import open_ranker
     from paddle_ranker.scoring.scorer import Scorer
 
-    loaded = load_model(model, LoadOptions(threads=1))
-    scorer = Scorer(loaded.engine, loaded.pair_encoder, calibration=loaded.info.calibration)
+    loaded = open_ranker(model, LoadOptions(threads=1))
+    scorer = Scorer(loaded.engine, loaded.row_encoder, calibration=loaded.info.calibration)
+    (encoder,) = scorer.row_encoder.members
     dice = random.Random(seed)
 
     def text(most: int) -> str:
@@ -107,7 +108,7 @@ def make_questions(model: Path, seed: int, titles: tuple[int, int]) -> list[Ques
             listed = [text(60) for _ in range(dice.randint(*titles))]
             queries = [query] * len(listed)
             pairs = scorer.encode(queries, listed)
-            asked = Asked(query, listed, pairs, loaded.pair_encoder.pad_id)
+            asked = Asked(query, listed, pairs, encoder.pad_id)
             questions.append(Question(dialect, dialect.write(asked), scorer.score(queries, listed)))
     dice.shuffle(questions)
     return questions

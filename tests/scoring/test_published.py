@@ -66,7 +66,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarra
 
 
 def scores(parts: Any) -> np.ndarray:
-    return Scorer(DygraphEngine(parts.network), parts.pair_encoder).score(QUERIES, TITLES)
+    return Scorer(DygraphEngine(parts.network), parts.row_encoder).score(QUERIES, TITLES)
 
 
 def test_it_scores_the_same_and_training_starts_from_there(published: tuple[Path, np.ndarray]) -> None:
@@ -125,7 +125,7 @@ def test_the_folded_head_trains_the_encoder_as_two_classes_do(two_classes: TwoCl
     parts = start_ranker(two_classes.folder, Fresh("cross_encoder"), LoadOptions(model_name=CROSS_ENCODER))
     assert parts.new_parts == ["match_embeddings"]
     parts.network.eval()  # no dropout
-    pairs = EncodedExamples(parts.pair_encoder.encode(QUERIES, TITLES), LABELS, None)
+    pairs = EncodedExamples(parts.row_encoder.encode(QUERIES, TITLES), LABELS, None)
     loss, figures = LabeledExamples(pairs).loss(parts.network, np.arange(len(PAIRS)))
     loss.backward()
 

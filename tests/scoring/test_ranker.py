@@ -119,7 +119,7 @@ def test_the_device_is_the_commands(ranker: Ranker, tmp_path: Path, capsys: pyte
 def test_alone_in_any_batch_and_in_any_order(ranker: Ranker, rows: list[int], batch_size: int) -> None:
     reference = np.array([ranker.score([query], [title])[0] for query, title in PAIRS])
     assert np.ptp(reference) > 0.1
-    scorer = Scorer(ranker.scorer.engine, ranker.pair_encoder, batch_size)
+    scorer = Scorer(ranker.scorer.engine, ranker.row_encoder, batch_size)
     scores = scorer.score([QUERIES[i] for i in rows], [TITLES[i] for i in rows])
     np.testing.assert_allclose(scores, reference[rows], atol=1e-5)
 

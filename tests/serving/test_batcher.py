@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -11,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paddle_ranker.encoding.columns import GivenArrays, given_pairs
-from paddle_ranker.scoring.loading import LoadedModel, load_model
+from paddle_ranker.encoding.columns import Arrays, Columns, EncodedTexts, GivenArrays, given_pairs
+from paddle_ranker.errors import DataError
+from paddle_ranker.scoring.loading import open_ranker
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.serving.core.batcher import Batcher
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TIMED_OUT, UNAVAILABLE, Fault
-from paddle_ranker.serving.core.jobs import Job
+from paddle_ranker.serving.core.jobs import Job, no_texts
 from tests.serving_cases import SECONDS, TOKENIZER, GatedEngine, Submitted, expected, until, write_letters
 
 
@@ -31,7 +34,9 @@ class Queue:
 
     def open(self, batch_size: int = 4, **options: Any) -> Batcher:
         self.scorer = Scorer(self.engine, self.encoder, batch_size)
-        self.opened.append(Batcher(self.scorer, **options))
+        # Looked up at each call: tests replace it.
+        encode = lambda *texts: self.scorer.encode(*texts)  # noqa: E731
+        self.opened.append(Batcher(self.scorer, encode, **options))
         return self.opened[-1]
 
     def hold(self, batcher: Batcher) -> Submitted:
@@ -98,16 +103,16 @@ def test_a_dropped_job_costs_nothing_and_leaves_the_queue_at_once(queue: Queue) 
     busy = queue.hold(batcher)
     dropped = Submitted(batcher, ["x"] * 3, ["x"] * 3)
     kept = Submitted(batcher, ["a"], ["b"])
-    assert batcher.queued_pairs == 4
+    assert batcher.queued_rows == 4
     batcher.drop(dropped.job)
-    assert batcher.queued_pairs == 1
+    assert batcher.queued_rows == 1
     queue.engine.gate.set()
     busy.result()
     assert kept.result() == expected(queue.scorer, ["a"], ["b"])
     x = TOKENIZER.index("x")
     assert not any((batch == x).any() for batch in queue.engine.batches)
     assert not dropped.finished.is_set()
-    assert batcher.queued_pairs == 0
+    assert batcher.queued_rows == 0
 
 
 @pytest.mark.unit
@@ -121,7 +126,7 @@ def test_a_job_whose_batches_are_begun_can_be_dropped_too(queue: Queue) -> None:
     after = Submitted(batcher, ["a"], ["b"])
     after.result()
     assert [len(batch) for batch in queue.engine.batches] == [4, 1]
-    assert batcher.queued_pairs == 0
+    assert batcher.queued_rows == 0
 
 
 @pytest.mark.unit
@@ -137,12 +142,12 @@ def test_a_job_whose_deadline_passes_in_the_queue_is_not_computed(queue: Queue) 
         late.result()
     assert raised.value.kind is TIMED_OUT
     assert len(queue.engine.batches) == 1
-    assert batcher.queued_pairs == 0
+    assert batcher.queued_rows == 0
 
 
 @pytest.mark.unit
 def test_a_full_queue_refuses_and_says_when_to_come_again(queue: Queue) -> None:
-    batcher = queue.open(queue_pairs=10)
+    batcher = queue.open(queue_rows=10)
     busy = queue.hold(batcher)
     waiting = Submitted(batcher, ["a"] * 8, ["b"] * 8)
     with pytest.raises(Fault, match="8 pairs wait") as raised:
@@ -153,10 +158,10 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(queue: Queue) -> None:
     queue.engine.gate.set()
     for job in (busy, waiting, fits):
         job.result()
-    batcher.pairs_per_second = 2.0
+    batcher.rows_per_second = 2.0
     queue.engine.gate.clear()
     busy = Submitted(batcher, ["a"], ["b"])
-    until(lambda: batcher.queued_pairs == 0)
+    until(lambda: batcher.queued_rows == 0)
     Submitted(batcher, ["a"] * 9, ["b"] * 9)
     with pytest.raises(Fault) as raised:
         Submitted(batcher, ["a"] * 2, ["b"] * 2)
@@ -171,7 +176,7 @@ def test_a_pair_that_breaks_the_engine_fails_its_own_request_alone(queue: Queue)
 
     def refuse_x(ids: np.ndarray) -> None:
         if (ids == x).any():
-            raise RuntimeError("x")
+            raise DataError("x")
 
     queue.engine.before = refuse_x
     good = [Submitted(batcher, ["a"], ["b"]), Submitted(batcher, ["a", "c"], ["c", "d"])]
@@ -185,10 +190,79 @@ def test_a_pair_that_breaks_the_engine_fails_its_own_request_alone(queue: Queue)
     with pytest.raises(Fault) as raised:
         bad.result()
     assert raised.value.kind is INTERNAL
-    assert "RuntimeError" in str(raised.value)
+    assert "DataError" in str(raised.value)
     assert len(queue.engine.batches[1]) == 6  # all were in one batch
     assert Submitted(batcher, ["a"], ["b"]).result() == expected(queue.scorer, ["a"], ["b"])
-    assert batcher.queued_pairs == 0
+    assert batcher.queued_rows == 0
+
+
+@pytest.mark.unit
+def test_an_engine_that_fails_fails_its_batch_and_is_logged_whole_once(
+    queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    batcher = queue.open()
+    busy = queue.hold(batcher)
+
+    def run_out(ids: np.ndarray) -> None:
+        if len(queue.engine.batches) == 2:
+            raise RuntimeError("no memory is left")
+
+    queue.engine.before = run_out
+    jobs = [Submitted(batcher, ["a"], ["b"]), Submitted(batcher, ["a", "c"], ["c", "d"])]
+    queue.engine.gate.set()
+    busy.result()
+    for job in jobs:
+        with pytest.raises(Fault, match=r"the engine failed \(RuntimeError\)"):
+            job.result()
+    assert len(queue.engine.batches) == 2  # no row was tried alone
+    (record,) = caplog.records
+    assert record.name == "paddle_ranker.serving" and record.exc_info is not None
+    assert str(record.exc_info[1]) == "no memory is left"
+    assert Submitted(batcher, ["a"], ["b"]).result() == expected(queue.scorer, ["a"], ["b"])
+
+
+@pytest.mark.unit
+def test_an_observer_that_fails_costs_no_answer(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def batch(self, rows: int, tokens: int, padded_tokens: int, seconds: float) -> None:
+            raise ZeroDivisionError("of the observer")
+
+    batcher = queue.open(observer=Broken())
+    assert Submitted(batcher, ["a"], ["b"]).result() == expected(queue.scorer, ["a"], ["b"])
+    assert "of the observer" in caplog.text
+
+
+class VectorRunner:
+    """Vectors of 256 whose first number is the text's first id, and a number beside them."""
+
+    max_tokens, max_rows = 1 << 20, 1 << 14
+
+    def compute(self, columns: Columns, rows: np.ndarray) -> Arrays:
+        firsts = columns.pad(rows)["input_ids"][:, 0]
+        vectors = np.zeros((len(rows), 256), np.float32)
+        vectors[:, 0] = firsts
+        return {"vector": vectors, "number": firsts.astype(np.int32)}
+
+
+@pytest.mark.unit
+def test_a_million_vectors_come_as_arrays_by_name_and_cost_no_object_each() -> None:
+    count = 1_000_000
+    texts = EncodedTexts(np.arange(2 * count, dtype=np.int32), np.arange(0, 2 * count + 1, 2))
+    batcher, finished = Batcher(VectorRunner(), no_texts, queue_rows=count), threading.Event()
+    before = len(gc.get_objects())
+    job = Job(count, lambda _: finished.set(), columns=texts)
+    try:
+        batcher.submit(job)
+        assert finished.wait(SECONDS)
+    finally:
+        assert batcher.close(SECONDS)
+    assert job.outputs["vector"].shape == (count, 256) and job.outputs["number"].dtype == np.int32
+    np.testing.assert_array_equal(job.outputs["vector"][:, 0], 2 * np.arange(count))
+    np.testing.assert_array_equal(job.outputs["number"], 2 * np.arange(count))
+    assert len(gc.get_objects()) - before < 10_000
+    blocks = sys.getallocatedblocks()
+    del job
+    assert blocks - sys.getallocatedblocks() < 10_000
 
 
 @pytest.mark.unit
@@ -306,7 +380,7 @@ def test_many_threads_get_their_own_scores(queue: Queue) -> None:
         thread.join(SECONDS)
     wanted = {number: expected(queue.scorer, ["a b"] * len(t), t) for number, t in enumerate(requests)}
     assert results == wanted
-    assert batcher.queued_pairs == 0
+    assert batcher.queued_rows == 0
 
 
 @pytest.mark.unit
@@ -338,10 +412,6 @@ def test_token_types_that_are_no_pairs_stay_as_they_are(types: list[list[int]], 
     np.testing.assert_array_equal(found_types, types)
 
 
-def score(batcher: Batcher, job_texts: tuple[list[str], list[str]]) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.array(Submitted(batcher, *job_texts).result())))
-
-
 @pytest.mark.parity
 @pytest.mark.parametrize("kind", ["plain", "match levels", "calibrated", "lexical features", "blend"])
 def test_scores_are_those_of_the_ranker(tmp_path: Path, kind: str) -> None:
@@ -353,27 +423,33 @@ def test_scores_are_those_of_the_ranker(tmp_path: Path, kind: str) -> None:
         write_two_members(folder)
     else:
         write_case(folder, **CASES[kind])
-    loaded: LoadedModel = load_model(folder)
+    loaded = open_ranker(folder)
     random, words = draw_words()
     pairs = [*PAIRS, *(("".join(random.choice(words, 2)), "".join(random.choice(words, 6))) for _ in range(50))]
     queries, titles = [query for query, _ in pairs], [title for _, title in pairs]
     wanted = Ranker(loaded).score(queries, titles)
-    scorer = Scorer(loaded.engine, loaded.pair_encoder, 4, calibration=loaded.info.calibration)
-    batcher = Batcher(scorer)
+    scorer = Scorer(loaded.engine, loaded.row_encoder, 4, calibration=loaded.info.calibration)
+    batcher = Batcher(scorer, scorer.encode)
+
+    def probabilities(*jobs: Job) -> np.ndarray:
+        return np.concatenate([1 / (1 + np.exp(-scorer.logits_in(job.outputs))) for job in jobs])
+
     try:
-        np.testing.assert_allclose(score(batcher, (queries, titles)), wanted, atol=1e-6)
-        jobs = [Submitted(batcher, [query], [title]) for query, title in pairs]
-        alone = 1 / (1 + np.exp(-np.array([job.result()[0] for job in jobs])))
-        np.testing.assert_allclose(alone, wanted, atol=1e-6)
-        ids, types = loaded.pair_encoder.encode(queries, titles).pad(np.arange(len(pairs))).values()
+        together = Submitted(batcher, queries, titles)
+        each = [Submitted(batcher, [query], [title]) for query, title in pairs]
+        for one in (together, *each):
+            one.result()
+        np.testing.assert_allclose(probabilities(together.job), wanted, atol=1e-6)
+        np.testing.assert_allclose(probabilities(*(one.job for one in each)), wanted, atol=1e-6)
+        ids, types = loaded.row_encoder.encode(queries, titles).pad(np.arange(len(pairs))).values()
         given = (
             GivenArrays({"input_ids": ids, "token_type_ids": types}) if kind == "blend" else given_pairs(ids, types, 0)
         )
         finished = threading.Event()
-        job = Job(len(pairs), lambda _: finished.set(), pairs=given)
+        job = Job(len(pairs), lambda _: finished.set(), columns=given)
         batcher.submit(job)
         assert finished.wait(SECONDS)
-        np.testing.assert_allclose(1 / (1 + np.exp(-np.array(job.logits))), wanted, atol=1e-6)
+        np.testing.assert_allclose(probabilities(job), wanted, atol=1e-6)
     finally:
         assert batcher.close(SECONDS)
 

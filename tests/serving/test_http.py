@@ -22,9 +22,9 @@ from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import OVERLOADED, Fault
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.models import ServedModel, load_served_model
+from paddle_ranker.serving.core.ranker_slot import RankerSlot, ServedRanker
 from paddle_ranker.serving.core.scores import Scores
-from paddle_ranker.serving.core.service import EngineService
+from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.process.worker import make_app
 from tests.conftest import REPOSITORY
 from tests.export_cases import write_case
@@ -38,15 +38,15 @@ KEY = "a key of many bytes"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedModel]:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedRanker]:
     folder = write_case(tmp_path_factory.mktemp("served") / "ranker")
-    loaded = load_served_model(ServeConfig(model=folder, **LIMITS))
+    loaded = RankerSlot(ServeConfig(model=folder, **LIMITS)).load()
     yield loaded
     assert loaded.batcher.close(SECONDS)
 
 
 @pytest.fixture(scope="module")
-def probabilities(model: ServedModel) -> list[float]:
+def probabilities(model: ServedRanker) -> list[float]:
     scores: list[float] = Ranker.load(model.folder).score([QUERY] * len(TITLES), TITLES).tolist()
     return scores
 
@@ -54,15 +54,15 @@ def probabilities(model: ServedModel) -> list[float]:
 class Site:
     """The application without a network; a request is answered when the call returns."""
 
-    def __init__(self, model: Optional[ServedModel], **options: Any):
+    def __init__(self, model: Optional[ServedRanker], **options: Any):
         self.config = ServeConfig(model=Path("ranker"), **LIMITS, **options)
-        self.service = EngineService(self.config.limits)
+        self.service = RankerSlot(self.config)
         self.service.switch(model)
         self.metrics = Metrics()
         self.log: Optional[JsonLog] = None
 
     def ask(self, method: str, path: str, **request: Any) -> httpx.Response:
-        app = make_app({"ranker": self.service}, self.config, self.metrics, log=self.log)
+        app = make_app(Slots({"ranker": self.service}), self.config, self.metrics, log=self.log)
 
         async def ask() -> httpx.Response:
             transport = httpx.ASGITransport(app=app)
@@ -80,7 +80,7 @@ class Site:
 
 
 @pytest.fixture
-def site(model: ServedModel) -> Site:
+def site(model: ServedRanker) -> Site:
     return Site(model)
 
 
@@ -113,8 +113,8 @@ def test_voyage_reads_its_own_names(site: Site, probabilities: list[float]) -> N
     assert answer["object"] == "list"
 
 
-def test_tokens_that_were_scored_are_counted_as_voyage_and_jina_do(site: Site, model: ServedModel) -> None:
-    encoder = model.loaded.pair_encoder
+def test_tokens_that_were_scored_are_counted_as_voyage_and_jina_do(site: Site, model: ServedRanker) -> None:
+    encoder = model.model.row_encoder
     tokens = int(encoder.encode([QUERY] * len(TITLES), TITLES).lengths.sum())
     ways: tuple[dict[str, Any], ...] = ({}, {"top_k": None}, {"top_n": 1, "return_documents": True})
     for asked in ways:
@@ -162,7 +162,7 @@ def test_texts_are_answered_as_text_embeddings_inference_does(site: Site, probab
     assert [result["text"] for result in raw] == [TITLES[i] for i in best_first(probabilities)]
 
 
-def test_a_pair_that_would_be_cut_is_refused_unless_told_to_cut(site: Site, model: ServedModel) -> None:
+def test_a_pair_that_would_be_cut_is_refused_unless_told_to_cut(site: Site, model: ServedRanker) -> None:
     long = "深度学习" * 12
     refused = site.post("/rerank", {"query": QUERY, "texts": [TITLES[0], long]})
     assert (refused.status_code, refused.json()["field"]) == (413, "texts[1]")
@@ -173,7 +173,7 @@ def test_a_pair_that_would_be_cut_is_refused_unless_told_to_cut(site: Site, mode
 
 
 @pytest.mark.parametrize("truncate", [None, False, True])
-def test_a_server_that_truncates_refuses_no_text_for_its_length(model: ServedModel, truncate: Optional[bool]) -> None:
+def test_a_server_that_truncates_refuses_no_text_for_its_length(model: ServedRanker, truncate: Optional[bool]) -> None:
     site = Site(model, auto_truncate=True)
     long, endless = "深度学习" * 12, "文化" * 40  # of more tokens than are scored, of more characters than are read
     texts = [TITLES[0], long, endless]
@@ -261,7 +261,7 @@ def test_a_packed_body_is_unpacked_within_the_limit(site: Site) -> None:
     assert site.post("/v1/rerank", b"no gzip", **{"content-encoding": "gzip"}).status_code == 400
 
 
-def test_the_key_is_asked_for_and_compared_whole(model: ServedModel) -> None:
+def test_the_key_is_asked_for_and_compared_whole(model: ServedRanker) -> None:
     site = Site(model, api_key=KEY)
     asked = {"query": QUERY, "documents": TITLES}
     refused = site.post("/v1/rerank", asked)
@@ -394,14 +394,14 @@ def constants(value: Any, name: str = "") -> Any:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:9123", "ranker.internal", "[::1]:8600"])
-def test_the_page_s_example_asks_the_server_that_shows_it(model: ServedModel, host: str) -> None:
+def test_the_page_s_example_asks_the_server_that_shows_it(model: ServedRanker, host: str) -> None:
     page = html.unescape(Site(model, api_key=KEY).get("/docs", host=host).text)
     assert f'curl -H "X-API-Key: $PADDLE_RANKER_API_KEY" http://{host}/v1/rerank' in page
     for odd in ("x;rm -rf $HOME", "a b", "<b>"):
         assert odd not in html.unescape(Site(model).get("/docs", host=odd).text)
 
 
-def test_reloading_needs_a_key(site: Site, model: ServedModel) -> None:
+def test_reloading_needs_a_key(site: Site, model: ServedRanker) -> None:
     assert site.post("/admin/reload", b"").status_code == 404
     assert Site(model, api_key=KEY).post("/admin/reload", b"").status_code == 401
 
@@ -472,7 +472,7 @@ def test_the_log_has_ids_and_numbers_and_no_text_of_a_user(site: Site, tmp_path:
     assert "深度" not in json.dumps([scored, refused, nowhere], ensure_ascii=False)
 
 
-def test_the_log_has_texts_where_that_is_asked_for(model: ServedModel, tmp_path: Path) -> None:
+def test_the_log_has_texts_where_that_is_asked_for(model: ServedRanker, tmp_path: Path) -> None:
     assert read_log(Site(model, log_texts=True), tmp_path)[0]["texts"] == {"query": QUERY, "documents": TITLES}
 
 

@@ -24,7 +24,7 @@ import pytest
 
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient, RerankClient
-from paddle_ranker.serving.core.config import API_KEY_VARIABLE
+from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from tests.conftest import REPOSITORY
 from tests.export_cases import write_case
 from tests.started import Started, get, post, started

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, TOO_LARGE, UNAVAILABLE, Fault, FaultKind
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.models import check, load_served_model
-from paddle_ranker.serving.core.service import EngineService
+from paddle_ranker.serving.core.ranker_slot import RankerSlot, check
 from tests.engine_calls import logits_of
 from tests.export_cases import Exports, write_case, write_two_members
 from tests.serving_cases import SECONDS, until
@@ -35,9 +35,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def service(folder: Path) -> Iterator[EngineService]:
-    made = EngineService(LIMITS)
-    model = load_served_model(ServeConfig(model=folder, **vars(LIMITS)))
+def service(folder: Path) -> Iterator[RankerSlot]:
+    made = RankerSlot(ServeConfig(model=folder, **vars(LIMITS)))
+    model = made.load()
     made.switch(model)
     yield made
     assert model.batcher.close(SECONDS)
@@ -54,19 +54,19 @@ def arrays(ids: Any, types: Any = None) -> tuple[np.ndarray, np.ndarray]:
     return given, np.zeros_like(given) if types is None else np.array(types, np.int64)
 
 
-def test_scores_are_those_of_the_ranker(service: EngineService, folder: Path) -> None:
+def test_scores_are_those_of_the_ranker(service: RankerSlot, folder: Path) -> None:
     ranker = Ranker.load(folder)
     scores = asyncio.run(service.score_pairs(QUERIES, TITLES))
     wanted = ranker.score(QUERIES, TITLES)
     np.testing.assert_allclose(scores.probabilities, wanted, atol=1e-6)
     np.testing.assert_allclose(1 / (1 + np.exp(-scores.logits)), wanted, atol=1e-6)
-    ids, types = ranker.pair_encoder.encode(QUERIES, TITLES).pad(range(len(QUERIES))).values()
+    ids, types = ranker.row_encoder.encode(QUERIES, TITLES).pad(range(len(QUERIES))).values()
     np.testing.assert_allclose(asyncio.run(service.score_tokens(ids, types)).probabilities, wanted, atol=1e-6)
     assert service.info.kind == "pairwise"
     assert service.name == "ranker"
 
 
-def test_token_types_that_are_no_pair_have_the_scores_of_the_network(service: EngineService, folder: Path) -> None:
+def test_token_types_that_are_no_pair_have_the_scores_of_the_network(service: RankerSlot, folder: Path) -> None:
     ids, types = arrays([[1, 7, 8, 9, 2, 10]], [[1, 0, 1, 0, 0, 1]])
     logit = logits_of(Ranker.load(folder).scorer.engine, ids, types)
     np.testing.assert_allclose(asyncio.run(service.score_tokens(ids, types)).logits, logit, atol=1e-5)
@@ -85,7 +85,7 @@ def test_token_types_that_are_no_pair_have_the_scores_of_the_network(service: En
     ],
 )
 def test_pairs_are_refused(
-    service: EngineService, queries: list[Any], titles: list[Any], kind: FaultKind, field: str
+    service: RankerSlot, queries: list[Any], titles: list[Any], kind: FaultKind, field: str
 ) -> None:
     fault = fault_of(service.score_pairs(queries, titles))
     assert (fault.kind, fault.field) == (kind, field)
@@ -108,41 +108,41 @@ def test_pairs_are_refused(
         ([[[1, 5, 2]]], None, "pairs, tokens"),
     ],
 )
-def test_token_arrays_are_refused(service: EngineService, ids: Any, types: Any, words: str) -> None:
+def test_token_arrays_are_refused(service: RankerSlot, ids: Any, types: Any, words: str) -> None:
     asking = service.score_tokens(*arrays(ids, types))
     with pytest.raises(Fault, match=words) as raised:
         asyncio.run(asking)
     assert raised.value.kind is INVALID
 
 
-def test_tokens_that_are_no_integers_are_refused(service: EngineService) -> None:
+def test_tokens_that_are_no_integers_are_refused(service: RankerSlot) -> None:
     fault = fault_of(service.score_tokens(np.array([[1.5, 2]]), np.array([[0, 0]])))
     assert (fault.kind, fault.field) == (INVALID, "input_ids")
 
 
-def test_more_rows_than_allowed_are_refused(service: EngineService) -> None:
+def test_more_rows_than_allowed_are_refused(service: RankerSlot) -> None:
     assert fault_of(service.score_tokens(*arrays([[5, 5]] * 9))).kind is TOO_LARGE
 
 
-def test_a_deadline_that_has_passed_is_said(service: EngineService) -> None:
+def test_a_deadline_that_has_passed_is_said(service: RankerSlot) -> None:
     assert fault_of(service.score_pairs(["a"], ["b"], deadline=time.monotonic() - 1)).kind is TIMED_OUT
 
 
 def test_a_deadline_that_passes_while_the_engine_computes_is_said_then(
-    service: EngineService, monkeypatch: pytest.MonkeyPatch
+    service: RankerSlot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert service.model is not None
-    scorer = service.model.batcher.scorer
-    honest = scorer.batch_logits
+    scorer = service.model.scorer
+    honest = scorer.compute
     answered: list[float] = []
 
-    def slow(*arrays: Any) -> np.ndarray:
+    def slow(*given: Any) -> Arrays:
         end = time.monotonic() + SECONDS
         while not answered and time.monotonic() < end:
             time.sleep(0.001)
-        return honest(*arrays)
+        return honest(*given)
 
-    monkeypatch.setattr(scorer, "batch_logits", slow)
+    monkeypatch.setattr(scorer, "compute", slow)
     fault = fault_of(service.score_pairs(["a"], ["b"], deadline=time.monotonic() + 0.05))
     answered.append(1)
     assert fault.kind is TIMED_OUT
@@ -151,23 +151,24 @@ def test_a_deadline_that_passes_while_the_engine_computes_is_said_then(
 
 
 def test_a_caller_that_is_cancelled_takes_its_pairs_off_the_queue(
-    service: EngineService, monkeypatch: pytest.MonkeyPatch
+    service: RankerSlot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert service.model is not None
     batcher = service.model.batcher
-    honest = batcher.scorer.batch_logits
+    scorer = service.model.scorer
+    honest = scorer.compute
     go: list[int] = []
 
-    def slow(*arrays: Any) -> np.ndarray:
+    def slow(*given: Any) -> Arrays:
         end = time.monotonic() + SECONDS
         while not go and time.monotonic() < end:
             time.sleep(0.001)
-        return honest(*arrays)
+        return honest(*given)
 
-    monkeypatch.setattr(batcher.scorer, "batch_logits", slow)
+    monkeypatch.setattr(scorer, "compute", slow)
 
     async def queue_is(pairs: int, computing: int) -> None:
-        while (batcher.queued_pairs, batcher._computing) != (pairs, computing):
+        while (batcher.queued_rows, batcher._computing) != (pairs, computing):
             await asyncio.sleep(0.001)
 
     async def ask() -> None:
@@ -185,13 +186,13 @@ def test_a_caller_that_is_cancelled_takes_its_pairs_off_the_queue(
 
 
 def test_without_a_model_callers_are_told_to_come_again() -> None:
-    empty = EngineService(LIMITS)
+    empty = RankerSlot(ServeConfig(model=Path("ranker")))
     fault = fault_of(empty.score_pairs(["a"], ["b"]))
     assert fault.kind is UNAVAILABLE
     assert fault.retry_after is not None
 
 
-def test_lengths_are_those_before_cutting(service: EngineService) -> None:
+def test_lengths_are_those_before_cutting(service: RankerSlot) -> None:
     lengths, most = service.pair_lengths(["学", "学"], ["习", "深度学习" * 10])
     assert lengths.tolist() == [5, 44]
     assert most == 32
@@ -200,13 +201,13 @@ def test_lengths_are_those_before_cutting(service: EngineService) -> None:
 def test_a_blend_takes_the_arrays_that_its_graph_takes(tmp_path: Path) -> None:
     folder = write_two_members(tmp_path / "blend")
     ranker = Ranker.load(folder)
-    service = EngineService(LIMITS)
-    model = load_served_model(ServeConfig(model=folder, **vars(LIMITS)))
+    service = RankerSlot(ServeConfig(model=folder, **vars(LIMITS)))
+    model = service.load()
     service.switch(model)
     try:
         wanted = ranker.score(QUERIES, TITLES)
         np.testing.assert_allclose(asyncio.run(service.score_pairs(QUERIES, TITLES)).probabilities, wanted, atol=1e-6)
-        ids, types = ranker.pair_encoder.encode(QUERIES, TITLES).pad(range(len(QUERIES))).values()
+        ids, types = ranker.row_encoder.encode(QUERIES, TITLES).pad(range(len(QUERIES))).values()
         np.testing.assert_allclose(asyncio.run(service.score_tokens(ids, types)).probabilities, wanted, atol=1e-6)
         for wrong in (types[:, ::-1], types % 2, np.where(np.arange(len(types))[:, None] == 1, types[:, ::-1], types)):
             fault = fault_of(service.score_tokens(ids, wrong))
@@ -217,27 +218,27 @@ def test_a_blend_takes_the_arrays_that_its_graph_takes(tmp_path: Path) -> None:
 
 def test_a_ranker_whose_scores_are_not_those_of_its_export_is_not_served(tmp_path: Path, exports: Exports) -> None:
     folder = exports.copy("match levels", tmp_path / "exported")
-    model = load_served_model(ServeConfig(model=folder))
+    model = RankerSlot(ServeConfig(model=folder)).load()
     assert model.batcher.close(SECONDS)
     info = json.loads((folder / "ranker.json").read_text(encoding="utf-8"))
     info["export"]["checks"][0]["probability"] += 0.01
     (folder / "ranker.json").write_text(json.dumps(info), encoding="utf-8")
     with pytest.raises(CheckpointError, match="noted at its export"):
-        load_served_model(ServeConfig(model=folder))
+        RankerSlot(ServeConfig(model=folder)).load()
 
 
 @pytest.mark.parametrize(("spoil", "words"), [("nan", "not numbers"), ("neighbours", "alone and in a batch")])
 def test_a_ranker_with_scores_that_cannot_be_believed_is_not_served(
-    service: EngineService, monkeypatch: pytest.MonkeyPatch, spoil: str, words: str
+    service: RankerSlot, monkeypatch: pytest.MonkeyPatch, spoil: str, words: str
 ) -> None:
     assert service.model is not None
-    scorer = service.model.batcher.scorer
-    honest = scorer.batch_logits
+    scorer = service.model.scorer
+    honest = scorer.compute
 
-    def spoilt(arrays: Any) -> np.ndarray:
-        logits = honest(arrays)
-        return logits * np.nan if spoil == "nan" else logits - logits.mean()
+    def spoilt(*given: Any) -> Arrays:
+        logits = honest(*given)["logit"]
+        return {"logit": logits * np.nan if spoil == "nan" else logits - logits.mean()}
 
-    monkeypatch.setattr(scorer, "batch_logits", spoilt)
+    monkeypatch.setattr(scorer, "compute", spoilt)
     with pytest.raises(CheckpointError, match=words):
-        check(scorer, service.model.loaded, service.model.folder)
+        check(scorer, service.model.model, service.model.folder)

@@ -183,7 +183,7 @@ def test_an_evaluation_in_two_processes_prints_what_one_would(
     for pointer in ("best", "last"):
         results = json.loads((together[0] / pointer / "ranker.json").read_text(encoding="utf-8"))["results"]
         ranker = Ranker.load(together[0] / pointer)
-        evaluation = EvaluationSet(data / "dev.csv", ranker.scorer.pair_encoder, BATCH_SIZE)
+        evaluation = EvaluationSet(data / "dev.csv", ranker.scorer.row_encoder, BATCH_SIZE)
         measured = evaluation.measure(ranker.scorer.engine)
         assert len(measured) > 3 and results == {"step": results["step"], **measured}  # all digits
 
@@ -353,7 +353,7 @@ def evaluation(data: Path, tmp_path: Path) -> tuple[EvaluationSet, _Counting]:
     ranker = Ranker.load(write_ranker(tmp_path / "ranker"))
     engine = ranker.scorer.engine
     assert isinstance(engine, DygraphEngine)
-    return EvaluationSet(data / "dev.csv", ranker.scorer.pair_encoder, 4), _Counting(engine.network)
+    return EvaluationSet(data / "dev.csv", ranker.scorer.row_encoder, 4), _Counting(engine.network)
 
 
 @pytest.mark.unit

@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 
+from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.masked_lm import HEAD
 
@@ -57,7 +58,7 @@ _WORDS = "embeddings.word_embeddings.weight"
 _ROBERTA_HEAD = {"classifier.dense": "pooler.dense", "classifier.out_proj": "classifier"}
 
 
-def to_ours(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
+def to_ours(arrays: dict[str, Array]) -> tuple[dict[str, Array], list[str]]:
     """Rename and transpose a transformers checkpoint; also return the names that a ranker has no use for.
 
     The encoder's names keep whatever prefix they have (`bert.`, none); `model.name_parameters` takes it off. A ranker's
@@ -100,7 +101,7 @@ def to_ours(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[
     return ours, left_over
 
 
-def to_theirs(named: dict[str, np.ndarray], model_type: str) -> dict[str, np.ndarray]:
+def to_theirs(named: dict[str, Array], model_type: str) -> dict[str, Array]:
     """Rename and transpose `RankerNetwork`'s parameters (`encoder.*`, and `head.*` where there is a head) back.
 
     With a head, names are those of `BertForSequenceClassification` (or its ERNIE or RoBERTa fellow), with that of a

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 
+from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.hugging_face.names import to_ours
 from paddle_ranker.model.hugging_face.weights import WEIGHT_FILES, read_weights
 from paddle_ranker.model.masked_lm import HEAD, is_whole_head
-from paddle_ranker.storage.untrusted import read_json
+from paddle_ranker.storage.untrusted import UncheckedObject, read_json
 
 MODEL_TYPES = ("bert", "ernie", "roberta")
 # Functions that both sides have: transformers' name -> Paddle's. Both `gelu` are x * Phi(x), by erf.
@@ -31,7 +32,7 @@ class HuggingFaceModel:
     """
 
     config: EncoderConfig
-    arrays: dict[str, np.ndarray]
+    arrays: dict[str, Array]
     left_over: list[str]
     file: str
 
@@ -58,7 +59,7 @@ def read_model(folder: Path) -> HuggingFaceModel:
 
     Raises `CheckpointError` for an architecture that is not BERT's, and for weights that are damaged or hostile.
     """
-    values = _configuration(folder / "config.json")
+    values = read_configuration(folder / "config.json")
     config = _encoder_config(values, folder / "config.json")
     file, theirs = read_weights(folder)
     _check_size(config, theirs, folder)
@@ -81,7 +82,7 @@ def read_model(folder: Path) -> HuggingFaceModel:
     return HuggingFaceModel(config, arrays, left_over, file)
 
 
-def _check_size(config: EncoderConfig, arrays: dict[str, np.ndarray], folder: Path) -> None:
+def _check_size(config: EncoderConfig, arrays: dict[str, Array], folder: Path) -> None:
     """Refuse a configuration far beyond its weights before memory is taken for it; what nearly fits is named later."""
     there = sum(array.size for array in arrays.values())
     rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size + config.intermediate_size
@@ -93,12 +94,13 @@ def _check_size(config: EncoderConfig, arrays: dict[str, np.ndarray], folder: Pa
         )
 
 
-def _two_types(name: str, array: np.ndarray) -> np.ndarray:
+def _two_types(name: str, array: Array) -> Array:
     """Give both texts of a pair RoBERTa's one token type, which leaves every score as it is."""
     return np.repeat(array, 2, axis=0) if name.endswith("token_type_embeddings.weight") else array
 
 
-def _configuration(path: Path) -> dict[str, Any]:
+def read_configuration(path: Path) -> UncheckedObject:
+    """Return what a `config.json` holds; raises `CheckpointError` where it is missing or no JSON object."""
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file; a transformers folder holds its shape in it")
     try:
@@ -110,7 +112,7 @@ def _configuration(path: Path) -> dict[str, Any]:
     return values
 
 
-def _encoder_config(values: dict[str, Any], path: Path) -> EncoderConfig:
+def _encoder_config(values: UncheckedObject, path: Path) -> EncoderConfig:
     values = {name: value for name, value in values.items() if value is not None}
     model_type = values.get("model_type")
     if model_type not in MODEL_TYPES:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, MAX_WORD_CHARACTERS
 from paddle_ranker.encoding.tokenizers.folder import (
@@ -25,7 +25,7 @@ from paddle_ranker.encoding.tokenizers.text_rules import CJK_RANGES, SYMBOLS_BY_
 from paddle_ranker.encoding.unicode.table import INVISIBLE, MARK, SYMBOL, UNASSIGNED, unicode_table
 from paddle_ranker.encoding.vocabulary import write_vocabulary
 from paddle_ranker.errors import CheckpointError, DependencyError
-from paddle_ranker.storage.untrusted import read_file
+from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, read_file
 
 TOKENIZER_FILE = "tokenizer.json"
 # Its normalizer's settings -> tokenizer_config.json's.
@@ -45,7 +45,7 @@ _REPLACEMENT = (0xFFFD, 0xFFFD)  # dropped as well
 _Range = tuple[int, int]  # of code points, with the last
 
 
-def bring_tokenizer(source: Path, target: Path) -> dict[str, Any]:
+def bring_tokenizer(source: Path, target: Path) -> UncheckedObject:
     """Write `source`'s tokenizer into the folder `target` as PaddleNLP's and our files; return its settings.
 
     Raises `CheckpointError` for a tokenizer that is not WordPiece, or splits otherwise than BERT's.
@@ -99,7 +99,7 @@ def write_tokenizer(files: TokenizerFiles, target: Path, max_length: int) -> Non
     (target / CONFIG_FILE).write_text(json.dumps(settings, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def _library_tokenizer(files: TokenizerFiles) -> Any:
+def _library_tokenizer(files: TokenizerFiles) -> Unchecked:
     try:
         from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     except ImportError as error:
@@ -108,7 +108,7 @@ def _library_tokenizer(files: TokenizerFiles) -> Any:
     by_id = {token_id: token for token, token_id in files.token_to_id.items()}
     # A token that stands twice leaves a hole, of which the library would warn.
     vocabulary = {by_id.get(token_id, _filler(token_id)): token_id for token_id in range(files.vocab_size)}
-    wordpiece: Any = models.WordPiece
+    wordpiece: Unchecked = models.WordPiece
     tokenizer = Tokenizer(
         wordpiece(vocabulary, unk_token=special["unk_token"], max_input_chars_per_word=MAX_WORD_CHARACTERS)
     )
@@ -142,9 +142,9 @@ def _library_tokenizer(files: TokenizerFiles) -> Any:
     return tokenizer
 
 
-def _vocabulary(described: dict[str, Any], path: Path) -> list[str]:
+def _vocabulary(described: UncheckedObject, path: Path) -> list[str]:
     """Return the tokens of a `tokenizer.json` in the order of their ids."""
-    model: dict[str, Any] = described.get("model") or {}
+    model: UncheckedObject = described.get("model") or {}
     # Files of before the library named models have no type; only WordPiece has this setting.
     kind = model.get("type") or ("WordPiece" if "max_input_chars_per_word" in model else "unknown")
     if kind != "WordPiece":
@@ -176,8 +176,8 @@ def _filler(token_id: int) -> str:
     return f"[id {token_id} has no token]"
 
 
-def _normalizer_settings(described: dict[str, Any], path: Path) -> dict[str, Any]:
-    normalizer: Optional[dict[str, Any]] = described.get("normalizer")
+def _normalizer_settings(described: UncheckedObject, path: Path) -> UncheckedObject:
+    normalizer: Optional[UncheckedObject] = described.get("normalizer")
     if normalizer and normalizer.get("type") == "Sequence":
         return _settings_of_ours(normalizer, path)
     if not normalizer or normalizer.get("type") != "BertNormalizer" or normalizer.get("clean_text") is False:
@@ -186,9 +186,9 @@ def _normalizer_settings(described: dict[str, Any], path: Path) -> dict[str, Any
     return {ours: normalizer[theirs] for theirs, ours in _SETTINGS.items() if normalizer.get(theirs) is not None}
 
 
-def _settings_of_ours(sequence: dict[str, Any], path: Path) -> dict[str, Any]:
+def _settings_of_ours(sequence: UncheckedObject, path: Path) -> UncheckedObject:
     """Return the settings of a normalizer that `write_tokenizer` wrote; raises `CheckpointError` for another one."""
-    steps: list[dict[str, Any]] = sequence.get("normalizers") or []
+    steps: list[UncheckedObject] = sequence.get("normalizers") or []
     kinds = [step.get("type") for step in steps]
     strips = "NFD" in kinds
     lowers = bool(steps) and bool(steps[-1].get("lowercase"))

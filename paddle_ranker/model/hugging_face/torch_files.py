@@ -12,14 +12,15 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, Callable, Union
+from typing import Callable, Union
 
 import numpy as np
 
+from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.parameters import float32_of_bfloat16
 from paddle_ranker.model.safe_pickle import RefusedError, SafeUnpickler, Sealed, end_of_pickle
-from paddle_ranker.storage.untrusted import memory_bytes, read_file
+from paddle_ranker.storage.untrusted import Unchecked, memory_bytes, read_file
 
 # torch's name of a storage's type: how its bytes are read, and what they become.
 _BFLOAT16 = "BFloat16Storage"
@@ -39,7 +40,7 @@ _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _MOST_PICKLED_BYTES = 64 << 20  # the names and shapes of a model's tensors take some hundred kilobytes
 
 
-def load_torch_arrays(path: Union[str, Path]) -> dict[str, np.ndarray]:
+def load_torch_arrays(path: Union[str, Path]) -> dict[str, Array]:
     """Return the tensors of a file that `torch.save(state_dict)` wrote, by name; bfloat16 becomes float32.
 
     Raises `CheckpointError` where the file is missing, damaged, holds anything but named tensors, asks for anything
@@ -65,7 +66,7 @@ def load_torch_arrays(path: Union[str, Path]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _named_arrays(content: Any) -> dict[str, np.ndarray]:
+def _named_arrays(content: Unchecked) -> dict[str, Array]:
     if not isinstance(content, dict):
         raise RefusedError(f"it holds {_short(content)}, not parameters by name")
     for name, value in content.items():
@@ -100,10 +101,10 @@ class _Tensor(Sealed):
 
     __slots__ = ("_offset", "_shape", "_storage", "_strides")
 
-    def __init__(self, storage: Any, offset: Any, shape: Any, strides: Any):
+    def __init__(self, storage: Unchecked, offset: Unchecked, shape: Unchecked, strides: Unchecked):
         self._storage, self._offset, self._shape, self._strides = storage, offset, shape, strides
 
-    def array(self, name: str) -> np.ndarray:
+    def array(self, name: str) -> Array:
         """Return the view; raises `RefusedError` where it is not within its storage."""
         if not isinstance(self._storage, _Storage):
             raise RefusedError(f"its tensor {_short(name)} is made of {_short(self._storage)}, not of a storage")
@@ -132,7 +133,9 @@ class _RebuildTensor(Sealed):
 
     __slots__ = ()
 
-    def __call__(self, storage: Any, offset: Any, shape: Any, strides: Any, *unused: Any) -> _Tensor:
+    def __call__(
+        self, storage: Unchecked, offset: Unchecked, shape: Unchecked, strides: Unchecked, *unused: Unchecked
+    ) -> _Tensor:
         return _Tensor(storage, offset, shape, strides)  # unused: requires_grad, hooks, metadata
 
 
@@ -149,7 +152,7 @@ class _TensorUnpickler(SafeUnpickler):
     """Build the tensors of a state dict; `find` returns the storage of a reference's (kind, key, count)."""
 
     def __init__(self, data: bytes, find: Callable[[str, str, int], _Storage]):
-        allowed: dict[tuple[str, str], Any] = {
+        allowed: dict[tuple[str, str], Unchecked] = {
             ("collections", "OrderedDict"): OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
             **{("torch", name): _StorageType(name) for name in _STORAGE_TYPES},
@@ -157,7 +160,7 @@ class _TensorUnpickler(SafeUnpickler):
         super().__init__(data, allowed)
         self._find = find
 
-    def persistent_load(self, pid: Any) -> Any:
+    def persistent_load(self, pid: Unchecked) -> Unchecked:
         # ("storage", type, key, device, count); the older format adds a view of another storage, or None.
         if not (isinstance(pid, tuple) and len(pid) in (5, 6) and isinstance(pid[0], str) and pid[0] == "storage"):
             raise RefusedError(f"it refers to {_short(pid)} outside the file")
@@ -169,7 +172,7 @@ class _TensorUnpickler(SafeUnpickler):
         return self._find(kind.name, key, count)
 
 
-def _short(value: Any) -> str:
+def _short(value: Unchecked) -> str:
     """Say what a value is; never all of it, since a small file can describe a value whose text has no end."""
     simple = isinstance(value, (str, int)) or (isinstance(value, list) and all(type(item) is int for item in value))
     if not simple or (isinstance(value, int) and value.bit_length() > 100) or (isinstance(value, str) and not value):
@@ -186,7 +189,7 @@ def _one_of(storages: dict[str, _Storage], kind: str, key: str, count: int) -> _
     return storage
 
 
-def _read_archive(path: Path) -> Any:
+def _read_archive(path: Path) -> Unchecked:
     """Read the zip format. Nothing is unpacked to the disk, and no entry is larger than the archive."""
     with zipfile.ZipFile(path) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
@@ -222,13 +225,13 @@ def _read_archive(path: Path) -> Any:
         return _TensorUnpickler(data, find).load()
 
 
-def _read_stream(path: Path) -> Any:
+def _read_stream(path: Path) -> Unchecked:
     """Read the format of before PyTorch 1.6."""
     data = read_file(path, memory_bytes())
     pickles = _consecutive_pickles(data)
     storages: dict[str, _Storage] = {}
 
-    def header() -> Any:
+    def header() -> Unchecked:
         return SafeUnpickler(next(pickles)[0], {}).load()
 
     magic = header()

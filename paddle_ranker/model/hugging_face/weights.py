@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import CheckpointError, DependencyError
 from paddle_ranker.model.hugging_face.torch_files import load_torch_arrays
 from paddle_ranker.model.parameters import float32_of_bfloat16
-from paddle_ranker.storage.untrusted import memory_bytes, read_file, read_json
+from paddle_ranker.storage.untrusted import Unchecked, memory_bytes, read_file, read_json
 
 SAFETENSORS_FILE = "model.safetensors"
 TORCH_FILE = "pytorch_model.bin"
@@ -32,7 +32,7 @@ _TYPES = {
 }
 
 
-def read_weights(folder: Path) -> tuple[str, dict[str, np.ndarray]]:
+def read_weights(folder: Path) -> tuple[str, dict[str, Array]]:
     """Return the name of the file that was read, and its arrays under their own names and in their own layout.
 
     Raises `CheckpointError` where there is none that can be read, or one is damaged or hostile.
@@ -46,14 +46,14 @@ def read_weights(folder: Path) -> tuple[str, dict[str, np.ndarray]]:
     raise CheckpointError(f"{folder}: has no {SAFETENSORS_FILE} and no {TORCH_FILE}{found}")
 
 
-def write_weights(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+def write_weights(folder: Path, arrays: dict[str, Array]) -> None:
     """Write `model.safetensors`; arrays are contiguous."""
     from_numpy = _safetensors("numpy")
     # transformers refuses a file that does not say whose layout its arrays have.
     (folder / SAFETENSORS_FILE).write_bytes(from_numpy.save(arrays, metadata={"format": "pt"}))
 
 
-def _safetensors(module: str = "") -> Any:
+def _safetensors(module: str = "") -> Unchecked:
     try:
         import safetensors
         import safetensors.numpy
@@ -62,11 +62,11 @@ def _safetensors(module: str = "") -> Any:
     return safetensors.numpy if module == "numpy" else safetensors
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _read(path: Path) -> dict[str, Array]:
     return load_torch_arrays(path) if path.suffix == ".bin" else _read_safetensors(path)
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+def _read_safetensors(path: Path) -> dict[str, Array]:
     library = _safetensors()
     try:
         # Not safetensors.numpy.load_file: it knows no bfloat16.
@@ -87,13 +87,13 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _read_shards(index: Path) -> dict[str, np.ndarray]:
+def _read_shards(index: Path) -> dict[str, Array]:
     """Read the files that an index distributes a model over: `{"weight_map": {parameter: file}}`."""
     try:
         places = dict(read_json(index)["weight_map"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{index}: damaged ({type(error).__name__}: {error}); copy it again") from error
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Array] = {}
     suffix = Path(index.name[: -len(_INDEX)]).suffix
     for file in sorted(set(map(str, places.values()))):
         if Path(file).name != file or Path(file).suffix != suffix:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.hugging_face.names import to_theirs
 from paddle_ranker.model.hugging_face.read import ACTIVATIONS
 from paddle_ranker.model.hugging_face.weights import write_weights
 from paddle_ranker.model.masked_lm import HEAD
+from paddle_ranker.storage.untrusted import UncheckedObject
 
 # Ours -> transformers' model_type, and how its classes' names begin. ERNIE-Gram's fine-tuned form is ERNIE's.
 _MODEL_TYPES = {"bert": "bert", "ernie": "ernie", "ernie_gram": "ernie", "roberta": "roberta"}
@@ -23,8 +22,8 @@ _MATCH = "match_embeddings.weight"
 
 
 def parameters_to_write(
-    named: Mapping[str, np.ndarray], config: EncoderConfig, *, drop_match_embeddings: bool
-) -> dict[str, np.ndarray]:
+    named: Mapping[str, Array], config: EncoderConfig, *, drop_match_embeddings: bool
+) -> dict[str, Array]:
     """Return the parameters, named as in `RankerNetwork`, that a transformers folder of this model holds.
 
     Raises `CheckpointError` for what transformers has no place for, lexical features among it. Match embeddings that
@@ -56,14 +55,14 @@ def parameters_to_write(
     return {name: array for name, array in named.items() if name != _MATCH}
 
 
-def write_model(folder: Path, named: Mapping[str, np.ndarray], config: EncoderConfig) -> str:
+def write_model(folder: Path, named: Mapping[str, Array], config: EncoderConfig) -> str:
     """Write `config.json` and `model.safetensors` into an existing folder; return the name of transformers' class."""
     model_type = _MODEL_TYPES[config.model_type]
     is_ranker = "head.weight" in named
     is_masked_lm = any(name.startswith(f"{HEAD}.") for name in named)
     task = "ForSequenceClassification" if is_ranker else "ForMaskedLM" if is_masked_lm else "Model"
     architecture = _CLASSES[model_type] + task
-    values: dict[str, Any] = {
+    values: UncheckedObject = {
         "architectures": [architecture],
         "model_type": model_type,
         **{

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-import numpy as np
-
 from paddle_ranker.encoding.columns import Arrays
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ class Engine(Protocol):
     precision: str
     limits: InputLimits
 
-    def run(self, arrays: Arrays) -> dict[str, np.ndarray]:
+    def run(self, arrays: Arrays) -> Arrays:
         """Return the outputs, by name, of one padded batch, as `Columns.pad` makes it.
 
         Raises `DataError` for inputs that the model does not take, where it would otherwise read outside its memory.

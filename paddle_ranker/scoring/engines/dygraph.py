@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Optional
 
-import numpy as np
 import paddle
+from paddle import nn
 
 from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.model.signature import RANKER, Signature
@@ -20,19 +20,19 @@ class DygraphEngine:
         network: takes the signature's inputs in their order; returns one tensor or several. Its `configs` are those of
             the encoders in it.
         signature: what it takes.
-        outputs: what it returns, in its order; default: the output that scores are made of alone.
+        outputs: what it returns, in its order; default: the outputs that the model is read by.
     """
 
     name = "dygraph"
     precision = "fp32"
 
-    def __init__(self, network: Any, signature: Signature = RANKER, outputs: Optional[Sequence[str]] = None):
+    def __init__(self, network: nn.Layer, signature: Signature = RANKER, outputs: Optional[Sequence[str]] = None):
         self.network = network
         self.limits = InputLimits(signature, network.configs)
         self._inputs = signature.input_names
-        self._outputs = tuple(outputs or (signature.read,))
+        self._outputs = tuple(outputs or signature.read)
 
-    def run(self, arrays: Arrays) -> dict[str, np.ndarray]:
+    def run(self, arrays: Arrays) -> Arrays:
         """Return the network's outputs by name."""
         training = self.network.training
         self.network.eval()

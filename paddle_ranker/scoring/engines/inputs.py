@@ -7,7 +7,7 @@ from typing import Optional
 
 import numpy as np
 
-from paddle_ranker.encoding.columns import Arrays
+from paddle_ranker.encoding.columns import Array, Arrays
 from paddle_ranker.errors import CheckpointError, DataError
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.signature import ArraySpec, Signature
@@ -51,6 +51,11 @@ class InputLimits:
             for spec in self.signature.outputs
         }
 
+    def typed(self, outputs: Arrays) -> Arrays:
+        """Return outputs by name as arrays of the signature's types: some engines have others."""
+        types = {spec.name: spec.dtype for spec in self.signature.outputs}
+        return {name: np.asarray(array, types[name]) for name, array in outputs.items()}
+
     def check(self, arrays: Arrays) -> Arrays:
         """Return the inputs, C-contiguous and of their types; raise `DataError` for what the graph does not take."""
         try:
@@ -65,7 +70,7 @@ class InputLimits:
             _check_shape(spec, checked[spec.name], rows)
         return checked
 
-    def _check_tokens(self, ids: np.ndarray, types: Optional[np.ndarray]) -> None:
+    def _check_tokens(self, ids: Array, types: Optional[Array]) -> None:
         shapes = f"input_ids {list(ids.shape)}"
         alike = "must be [batch, length]"
         if types is not None:
@@ -92,7 +97,7 @@ class InputLimits:
             raise DataError(f"input_ids[{row}, {column}] is {ids[row, column]}: the vocabulary's ids are 0 to {most}")
 
 
-def _check_shape(spec: ArraySpec, array: np.ndarray, rows: int) -> None:
+def _check_shape(spec: ArraySpec, array: Array, rows: int) -> None:
     fits = array.ndim == len(spec.shape) and len(array) == rows
     if not fits or any(size not in (None, found) for size, found in zip(spec.shape[1:], array.shape[1:])):
         wanted = [rows, *("any" if size is None else size for size in spec.shape[1:])]

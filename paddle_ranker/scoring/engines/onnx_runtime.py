@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
+from typing import Union
 
 from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import CheckpointError, DependencyError, RankerError, UsageError
@@ -43,7 +41,7 @@ class OnnxRuntimeEngine:
             import onnxruntime
         except ImportError as error:
             raise DependencyError(f"the engine onnx needs ONNX Runtime ({error}): pip install onnxruntime") from error
-        providers: list[Any] = ["CPUExecutionProvider"]
+        providers: list[Union[str, tuple[str, dict[str, int]]]] = ["CPUExecutionProvider"]
         if kind == "gpu":
             if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
                 raise RankerError(
@@ -67,17 +65,16 @@ class OnnxRuntimeEngine:
         outputs = [output.name for output in self._session.get_outputs()]
         inputs = [given.name for given in self._session.get_inputs()]
         check_names(path, inputs, len(outputs), folder.signature, len(folder.outputs))
-        place, self._name = folder.read
-        self._output = outputs[place : place + 1]
+        self._outputs = {name: outputs[place] for name, place in folder.read.items()}
         self.precision = precision
         if kind == "cpu":
             self.batch_tokens = CPU_BATCH_TOKENS * thread_count(threads)
         self.limits = InputLimits(folder.signature, folder.configs)
 
-    def run(self, arrays: Arrays) -> dict[str, np.ndarray]:
-        """Return the output that scores are made of, by its name, float32."""
+    def run(self, arrays: Arrays) -> Arrays:
+        """Return the outputs that the model is read by, by their names."""
         checked = self.limits.check(arrays)
         if not self.limits.rows(checked):
             return self.limits.empty()
-        (found,) = self._session.run(self._output, checked)
-        return {self._name: np.asarray(found, np.float32)}
+        found = self._session.run(list(self._outputs.values()), checked)
+        return self.limits.typed(dict(zip(self._outputs, found)))

@@ -10,14 +10,15 @@ from typing import Optional
 
 import numpy as np
 
-from paddle_ranker.encoding.columns import Arrays
+from paddle_ranker.encoding.columns import Array, Arrays
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import AUTO_DEVICE, note
 from paddle_ranker.scoring.engines.base import Engine
-from paddle_ranker.scoring.engines.registry import AUTO, DEFAULT, ENGINES, exported_engines, is_installed
+from paddle_ranker.scoring.engines.precisions import require_precision
+from paddle_ranker.scoring.engines.registry import AUTO, DEFAULT, DYGRAPH, ENGINES, exported_engines, is_installed
 
 _SECONDS = 1.0  # of timing, shared among the engines
 _SHAPES = ((32, 24), (32, 40), (4, 64))  # pairs, and about how many tokens each
@@ -33,11 +34,20 @@ def open_engine(folder: ExportedFolder, options: LoadOptions) -> Engine:
         found = find_device()
         found.report()
         options = replace(options, device=found.name)
+    _require_offered(name, options)
     engine = ENGINES[name].open(folder, options)
-    wanted = folder.signature.read
     # A folder for Paddle Serving has the probability alone.
-    is_there = wanted in folder.outputs or name == AUTO
+    is_there = set(folder.signature.read) <= set(folder.outputs) or name == AUTO
     return engine if is_there else LogitOfProbability(engine, folder.info.calibration)
+
+
+def _require_offered(name: str, options: LoadOptions) -> None:
+    """Raise `UsageError` for a precision that an engine does not say it has, whatever it would make of it."""
+    if name in (AUTO, DYGRAPH) or options.precision in ENGINES[name].precisions:
+        return
+    device = options.device.partition(":")[0]
+    offered = [one for one in ENGINES[name].precisions if one != "fp16" or device != "cpu"]
+    require_precision(name, options.precision, tuple(offered), device=device)
 
 
 def refuse_dygraph(folder: ExportedFolder, options: LoadOptions) -> Engine:
@@ -107,7 +117,7 @@ def time_engines(
 
 def _batches(folder: ExportedFolder) -> list[Arrays]:
     """Return batches to time engines on: made-up texts, in the shapes that web queries and titles have."""
-    return list(folder.kind.timing_inputs(folder.folder, folder.info, _SHAPES))
+    return list(folder.kind.timing_inputs(folder.row_encoder(), folder.info, _SHAPES))
 
 
 # Float32 goes down to 1e-38 at the one end, and has no number between this one and 1 at the other.
@@ -123,13 +133,13 @@ class LogitOfProbability:
         if hasattr(engine, "batch_tokens"):
             self.batch_tokens = engine.batch_tokens
 
-    def run(self, arrays: Arrays) -> dict[str, np.ndarray]:
+    def run(self, arrays: Arrays) -> Arrays:
         """Return `predict` and `logit`."""
         outputs = self._engine.run(arrays)
         return {**outputs, "logit": logit_of(outputs["predict"], self._calibration)}
 
 
-def logit_of(probability: np.ndarray, calibration: Optional[Calibration]) -> np.ndarray:
+def logit_of(probability: Array, calibration: Optional[Calibration]) -> Array:
     """Return the ranker's own logit, float32, of a probability that its calibration has made.
 
     A probability that float32 rounds to 0 or 1 becomes the logit of its nearest neighbour.

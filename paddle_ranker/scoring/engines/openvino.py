@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from paddle_ranker.scoring.engines.base import CPU_BATCH_TOKENS, Pool
 from paddle_ranker.scoring.engines.inputs import InputLimits, check_names
 from paddle_ranker.scoring.engines.onnx_files import onnx_file
 from paddle_ranker.scoring.engines.precisions import require_precision
+
+if TYPE_CHECKING:
+    from openvino import InferRequest
 
 HINTS = ("latency", "throughput")
 
@@ -61,21 +64,23 @@ class OpenVinoEngine:
         # An input has all the names that a cast of it has, or any optimized-away operation.
         known = [_name(given.names, folder.signature.input_names) for given in self._model.inputs]
         check_names(path, known, len(self._model.outputs), folder.signature, len(folder.outputs))
-        self._place, self._name = folder.read
+        self._read = folder.read
         self.precision = precision
         self.batch_tokens = CPU_BATCH_TOKENS * thread_count(threads)
         self.limits = InputLimits(folder.signature, folder.configs)
-        self._requests: Pool[Any] = Pool(self._model.create_infer_request)
+        self._requests: Pool[InferRequest] = Pool(self._model.create_infer_request)
 
-    def run(self, arrays: Arrays) -> dict[str, np.ndarray]:
-        """Return the output that scores are made of, by its name, float32."""
+    def run(self, arrays: Arrays) -> Arrays:
+        """Return the outputs that the model is read by, by their names."""
         checked = self.limits.check(arrays)
         if not self.limits.rows(checked):
             return self.limits.empty()
         with self._requests.lend() as request:
             request.infer(checked, share_inputs=True)
-            # A copy: the request's own memory is written again by the next batch.
-            return {self._name: np.array(request.get_output_tensor(self._place).data, np.float32)}
+            # Copies: the request's own memory is written again by the next batch.
+            return self.limits.typed(
+                {name: np.array(request.get_output_tensor(place).data) for name, place in self._read.items()}
+            )
 
 
 def _name(names: set[str], known: Sequence[str]) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, Optional
+from collections.abc import Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 
@@ -15,6 +17,9 @@ from paddle_ranker.runtime import select_device, thread_count
 from paddle_ranker.scoring.engines.base import CPU_BATCH_TOKENS, Pool
 from paddle_ranker.scoring.engines.inputs import InputLimits, check_names
 from paddle_ranker.scoring.engines.precisions import require_precision
+
+if TYPE_CHECKING:
+    from paddle.inference import Config, PrecisionType, Predictor
 
 _GPU_MEMORY_MB = 256  # that the process takes at first; it grows as needed
 # What Paddle 2.6 computes in bfloat16 without breaking: with all that it offers (the default) a graph with comparisons
@@ -52,24 +57,24 @@ class PaddleInferenceEngine:
         self._inference = importlib.import_module("paddle.inference")
         self.precision = precision
         self.limits = InputLimits(folder.signature, folder.configs)
-        self._place, self._name = folder.read
+        self._read = folder.read
         self._folder = folder
         self._device, self._threads, self._tensorrt = device, thread_count(options.threads), tensorrt
         if kind == "cpu":
             self.batch_tokens = CPU_BATCH_TOKENS * self._threads
         predictor = self._load(folder)
         # Clones share its parameters. It computes no more itself: one that does cannot be cloned meanwhile.
-        self._predictors: Pool[Any] = Pool(predictor.clone)
+        self._predictors: Pool[Predictor] = Pool(predictor.clone)
 
-    def run(self, arrays: Arrays) -> dict[str, np.ndarray]:
-        """Return the output that scores are made of, by its name, float32."""
+    def run(self, arrays: Arrays) -> Arrays:
+        """Return the outputs that the model is read by, by their names."""
         checked = self.limits.check(arrays)
         if not self.limits.rows(checked):
             return self.limits.empty()
         with self._predictors.lend() as predictor:
-            return {self._name: _run(predictor, checked, self._place)}
+            return self.limits.typed(_run(predictor, checked, self._read))
 
-    def _load(self, folder: ExportedFolder) -> Any:
+    def _load(self, folder: ExportedFolder) -> Predictor:
         """Return a predictor that has been seen to compute."""
         # Either set of operations in bfloat16 works on one version of Paddle and breaks on the other.
         attempts: list[Optional[frozenset[str]]] = [None]
@@ -81,7 +86,7 @@ class PaddleInferenceEngine:
                 outputs = len(predictor.get_output_names())
                 names = predictor.get_input_names()
                 check_names(folder.program, names, outputs, folder.signature, len(folder.outputs))
-                tried = _run(predictor, self.limits.smallest(), self._place)
+                tried = _run(predictor, self.limits.smallest(), self._read)
             except (RuntimeError, ValueError, TypeError, OSError, NotImplementedError) as error:
                 if number == len(attempts):
                     raise CheckpointError(
@@ -89,11 +94,11 @@ class PaddleInferenceEngine:
                         f"({_first_line(error)}); copy the folder again, or export it again with this Paddle"
                     ) from error
                 continue
-            if np.isfinite(tried).all() or number == len(attempts):
+            if all(np.isfinite(array).all() for array in tried.values()) or number == len(attempts):
                 return predictor
         raise AssertionError("the last attempt returns or raises")
 
-    def _config(self, folder: ExportedFolder, bf16_operations: Optional[frozenset[str]]) -> Any:
+    def _config(self, folder: ExportedFolder, bf16_operations: Optional[frozenset[str]]) -> Config:
         config = self._inference.Config(str(folder.program), str(folder.parameters))
         config.disable_glog_info()
         kind, _, number = self._device.partition(":")
@@ -120,7 +125,7 @@ class PaddleInferenceEngine:
         config.enable_memory_optim()
         return config
 
-    def _enable_tensorrt(self, config: Any, precision: Any) -> None:
+    def _enable_tensorrt(self, config: Config, precision: PrecisionType) -> None:
         config.enable_tensorrt_engine(1 << 30, 256, 3, precision, False, False)
         longest = self._folder.config.longest_pair if self._folder.configs else 1
         ranges = [
@@ -131,19 +136,20 @@ class PaddleInferenceEngine:
         config.set_trt_dynamic_shape_info(*ranges)
 
 
-def _run(predictor: Any, arrays: Arrays, output: int) -> np.ndarray:
+def _run(predictor: Predictor, arrays: Arrays, read: Mapping[str, int]) -> Arrays:
+    """Return the outputs at the places in `read`, by the names there."""
     for name, values in arrays.items():
         handle = predictor.get_input_handle(name)
         handle.reshape(values.shape)
         handle.copy_from_cpu(values)
     predictor.run()
-    handle = predictor.get_output_handle(predictor.get_output_names()[output])
-    return np.asarray(handle.copy_to_cpu(), np.float32)
+    names = predictor.get_output_names()
+    return {name: predictor.get_output_handle(names[place]).copy_to_cpu() for name, place in read.items()}
 
 
-def _import_paddle(folder: ExportedFolder) -> Any:
+def _import_paddle(folder: ExportedFolder) -> ModuleType:
     try:
-        import paddle
+        paddle: ModuleType = importlib.import_module("paddle")
     except ImportError as error:
         raise DependencyError(f"the engine inference needs Paddle ({error}): pip install paddlepaddle") from error
     require_readable(folder.program, paddle.__version__)

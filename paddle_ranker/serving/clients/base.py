@@ -10,10 +10,10 @@ from typing import Any, Optional, TypeVar, Union
 
 import numpy as np
 
-from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import make_pair_encoder, read_config
-from paddle_ranker.model.exported import ExportedFolder, is_exported
+from paddle_ranker.model.exported import is_exported, open_exported_ranker
 from paddle_ranker.model.info import BLEND, INFO_FILE, RankerInfo
 from paddle_ranker.serving.clients.errors import ServerError, asking_again
 from paddle_ranker.serving.core.faults import Fault
@@ -25,14 +25,14 @@ ClientT = TypeVar("ClientT", bound="Client")
 LARGEST_ANSWER = 256 * 1024 * 1024  # bytes; more than any request can ask for, and fewer than would fill the memory
 
 
-def load_pair_encoder(folder: Folder) -> PairEncoder:
+def load_pair_encoder(folder: Folder) -> PairRowEncoder:
     """Return the pair encoder of an exported ranker, a `serving_client` folder or a trained ranker.
 
     Raises `CheckpointError` where the folder does not say what tokenizer and length it has.
     """
     path = Path(folder)
     if is_exported(path):
-        return ExportedFolder.open(path).pair_encoder()
+        return open_exported_ranker(path).row_encoder()
     info = RankerInfo.read(path)
     config = read_config(path)
     if info is None or (config is None and info.kind != BLEND):

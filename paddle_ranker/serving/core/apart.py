@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, Callable, TypeVar
+from typing import Callable, TypeVar
 
 R = TypeVar("R")
 MUCH_BYTES = 64 * 1024  # above which reading a request takes longer than handing it to a thread
 _READERS = ThreadPoolExecutor(2, thread_name_prefix="reader")  # what is read at once is bounded, too
 
 
-async def apart(size: int, work: Callable[..., R], *arguments: Any) -> R:
+async def apart(size: int, work: Callable[..., R], *arguments: object) -> R:  # type: ignore[explicit-any]  # of any
     """Return `work(*arguments)`, called in a thread where there is much to do.
 
     Args:

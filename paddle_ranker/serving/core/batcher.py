@@ -1,10 +1,10 @@
-"""One queue before the engine: the pairs of all requests, of every protocol, share its batches.
+"""One queue before the engine: the rows of all requests, of every protocol, share its batches.
 
-    waiting jobs -> encoded pieces -> batches -> logits, back to their jobs
+    waiting jobs -> encoded pieces -> batches -> outputs by name, back to their jobs
 
 Batches are formed as late as can be, when the engine is free, so that they hold all that has come until then. While it
 computes, a thread of the queue's own encodes what comes in; where it is idle, the engine's thread does that itself, and
-a lone request waits for nobody.
+a lone request waits for nobody. What rows and outputs mean is the business of those who ask.
 """
 
 from __future__ import annotations
@@ -13,30 +13,31 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Generic, Optional, Protocol, TypeVar
+from typing import Optional, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_ranker.encoding.columns import Columns
+from paddle_ranker.encoding.columns import Arrays, Columns
+from paddle_ranker.errors import DataError
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TIMED_OUT, UNAVAILABLE, Fault
-from paddle_ranker.serving.core.jobs import Batch, Job, Piece, batches_of, encoded_pieces
+from paddle_ranker.serving.core.jobs import LOG, Batch, Encode, Job, Piece, batches_of, encoded_pieces
 
 _ROUND = 4  # batches that are formed at once: their rows are sorted by length, and no request waits for more than them
-_ENCODED_AHEAD = 2 * _ROUND  # batches' worth of pairs that are encoded before the engine has asked for them
-_GATHER_SECONDS = 0.002  # that pairs wait for others before they are encoded, while the engine is busy anyway
-_RATE_MEMORY = 0.9  # of the measured pairs a second, kept at each batch
+_ENCODED_AHEAD = 2 * _ROUND  # batches' worth of rows that are encoded before the engine has asked for them
+_GATHER_SECONDS = 0.002  # that rows wait for others before they are encoded, while the engine is busy anyway
+_RATE_MEMORY = 0.9  # of the measured rows a second, kept at each batch
 _LONGEST_RETRY = 60.0
 
 
 class BatchObserver(Protocol):
     """What records every batch."""
 
-    def batch(self, pairs: int, tokens: int, padded_tokens: int, seconds: float) -> None: ...
+    def batch(self, rows: int, tokens: int, padded_tokens: int, seconds: float, /) -> None: ...
 
 
-class BatchScorer(Protocol):
-    """What a batcher asks of what it feeds; `Scorer` is one.
+class RowRunner(Protocol):
+    """What computes a batch; `BatchRunner` is one.
 
     Attributes: `max_tokens`, `max_rows`, the largest batch.
     """
@@ -44,52 +45,52 @@ class BatchScorer(Protocol):
     max_tokens: int
     max_rows: int
 
-    def encode(self, first: Sequence[str], second: Sequence[str], /) -> Columns:
-        """Encode pairs of texts."""
+    def compute(self, columns: Columns, rows: NDArray[np.int64], /) -> Arrays:
+        """Return the outputs, by name, `[batch, ...]` each, for the rows `rows` `[batch]`.
+
+        Raises `DataError` where one of the rows is at fault: each is then computed alone. Other errors fail them all.
+        """
         ...
 
-    def logits_of(self, pairs: Columns, rows: NDArray[np.int64], /) -> np.ndarray:
-        """Return the logits of the pairs `rows` `[batch]`: `[batch]`, or `[batch, classes]`."""
-        ...
 
-
-S = TypeVar("S", bound=BatchScorer)
-
-
-class Batcher(Generic[S]):
-    """Score jobs in batches that they share; safe to call from any thread.
+class Batcher:
+    """Compute jobs in batches that they share; safe to call from any thread.
 
     Args:
-        scorer: encodes texts, says how large batches are, and computes them.
-        queue_pairs: that may wait; more are refused.
+        runner: says how large batches are, and computes them.
+        encode: turns the texts of jobs into columns, called with the fields of many jobs at once.
+        queue_rows: that may wait; more are refused.
         streams: batches that are computed at once.
         max_wait_us: that a job may wait for others while the engine is idle.
         observer: records every batch.
+        what: the model is called in messages.
     """
 
     def __init__(
         self,
-        scorer: S,
+        runner: RowRunner,
+        encode: Encode,
         *,
-        queue_pairs: int = 8192,
+        queue_rows: int = 8192,
         streams: int = 1,
         max_wait_us: int = 0,
         observer: Optional[BatchObserver] = None,
+        what: str = "ranker",
     ):
-        self.scorer = scorer
-        self.pairs_per_second = 0.0  # of one stream, measured; 0: not yet
-        self._queue_pairs, self._streams, self._max_wait = queue_pairs, streams, max_wait_us / 1e6
-        self._observer = observer
+        self.runner, self._encode_texts = runner, encode
+        self.rows_per_second = 0.0  # of one stream, measured; 0: not yet
+        self._queue_rows, self._streams, self._max_wait = queue_rows, streams, max_wait_us / 1e6
+        self._observer, self._what = observer, what
         self._lock = threading.RLock()
         self._work = threading.Condition(self._lock)  # for the engine's threads
         self._ahead = threading.Condition(self._lock)  # for the thread that encodes while they are busy
         self._ahead_sleeps = False
         self._waiting: deque[Job] = deque()
-        self._waiting_pairs = 0
+        self._waiting_rows = 0
         self._pieces: deque[Piece] = deque()  # encoded
-        self._encoded_pairs = 0
+        self._encoded_rows = 0
         self._batches: deque[Batch] = deque()
-        self._queued = 0  # pairs that were accepted, and are in no batch that was begun
+        self._queued = 0  # rows that were accepted, and are in no batch that was begun
         self._encoding = False  # one thread at a time, so that jobs stay in their order
         self._computing = 0
         self._stopping = False
@@ -100,8 +101,8 @@ class Batcher(Generic[S]):
             thread.start()
 
     @property
-    def queued_pairs(self) -> int:
-        """Pairs that wait for the engine."""
+    def queued_rows(self) -> int:
+        """Rows that wait for the engine."""
         return self._queued
 
     def submit(self, job: Job) -> None:
@@ -111,19 +112,19 @@ class Batcher(Generic[S]):
         """
         with self._lock:
             if self._stopping:
-                raise Fault(UNAVAILABLE, "the ranker is being unloaded", retry_after=1.0)
-            if self._queued + job.size > self._queue_pairs:
+                raise Fault(UNAVAILABLE, f"the {self._what} is being unloaded", retry_after=1.0)
+            if self._queued + job.size > self._queue_rows:
                 raise Fault(
                     OVERLOADED,
-                    f"{self._queued} pairs wait for the engine, {job.size} more would be above {self._queue_pairs}",
+                    f"{self._queued} pairs wait for the engine, {job.size} more would be above {self._queue_rows}",
                     retry_after=self._retry_after(),
                 )
             self._queued += job.size
-            self._waiting_pairs += job.size
+            self._waiting_rows += job.size
             self._waiting.append(job)
             if self._computing < self._streams:
                 self._work.notify()
-            elif self._ahead_sleeps or self._waiting_pairs >= self.scorer.max_rows:
+            elif self._ahead_sleeps or self._waiting_rows >= self.runner.max_rows:
                 self._ahead.notify()
 
     def drop(self, job: Job) -> None:
@@ -149,9 +150,9 @@ class Batcher(Generic[S]):
         return not any(thread.is_alive() for thread in self._threads)
 
     def _retry_after(self) -> float:
-        if not self.pairs_per_second:
+        if not self.rows_per_second:
             return 1.0
-        return min(_LONGEST_RETRY, max(0.1, self._queued / (self.pairs_per_second * self._streams)))
+        return min(_LONGEST_RETRY, max(0.1, self._queued / (self.rows_per_second * self._streams)))
 
     def _fail(self, job: Job, fault: Fault) -> None:
         with self._lock:
@@ -170,16 +171,16 @@ class Batcher(Generic[S]):
     # Encoding
 
     def _encode_ahead(self) -> None:
-        most = _ENCODED_AHEAD * self.scorer.max_rows
+        most = _ENCODED_AHEAD * self.runner.max_rows
         while True:
             with self._lock:
                 while True:
                     if self._stopping and not self._waiting:
                         return
                     busy = self._computing == self._streams
-                    if self._waiting and busy and not self._encoding and self._encoded_pairs < most:
+                    if self._waiting and busy and not self._encoding and self._encoded_rows < most:
                         patience = _GATHER_SECONDS - (time.monotonic() - self._waiting[0].arrived)
-                        if patience <= 0 or self._waiting_pairs >= self.scorer.max_rows:
+                        if patience <= 0 or self._waiting_rows >= self.runner.max_rows:
                             break
                         self._ahead.wait(patience)
                     else:
@@ -192,13 +193,13 @@ class Batcher(Generic[S]):
     def _take_waiting(self) -> list[Job]:
         """Take the oldest jobs to encode; the caller holds the lock, and calls `_encode` next."""
         self._encoding = True
-        most, count = _ROUND * self.scorer.max_rows, 0
+        most, count = _ROUND * self.runner.max_rows, 0
         taken: list[Job] = []
         while self._waiting and (not taken or count + self._waiting[0].size <= most):
             job = self._waiting.popleft()
             taken.append(job)
             count += job.size
-        self._waiting_pairs -= count
+        self._waiting_rows -= count
         if self._stopping and not self._waiting:
             self._ahead.notify()  # it may sleep although the batcher stops: jobs waited still, and were not its work
         return taken
@@ -208,12 +209,12 @@ class Batcher(Generic[S]):
         pieces: list[Piece] = []
         try:
             now = time.monotonic()
-            pieces = encoded_pieces(self.scorer.encode, [job for job in jobs if self._is_wanted(job, now)], self._fail)
+            pieces = encoded_pieces(self._encode_texts, [job for job in jobs if self._is_wanted(job, now)], self._fail)
         finally:
             with self._lock:
                 self._encoding = False
                 self._pieces.extend(pieces)
-                self._encoded_pairs += sum(piece.count for piece in pieces)
+                self._encoded_rows += sum(piece.count for piece in pieces)
                 if self._computing < self._streams:
                     self._work.notify_all()
 
@@ -245,7 +246,7 @@ class Batcher(Generic[S]):
                         self._work.notify(len(self._batches) - 1)  # streams that are idle
                     elif self._waiting and not self._encoding:
                         patience = self._max_wait - (time.monotonic() - self._waiting[0].arrived)
-                        if patience <= 0 or self._waiting_pairs >= self.scorer.max_rows or self._stopping:
+                        if patience <= 0 or self._waiting_rows >= self.runner.max_rows or self._stopping:
                             jobs = self._take_waiting()
                         else:
                             self._work.wait(patience)
@@ -258,22 +259,22 @@ class Batcher(Generic[S]):
     def _form_round(self) -> list[Batch]:
         """Form some batches of the oldest pieces; the caller holds the lock."""
         now = time.monotonic()
-        left = _ROUND * self.scorer.max_tokens
+        left = _ROUND * self.runner.max_tokens
         taken: list[Piece] = []
         while self._pieces and left > 0:
             piece = self._pieces[0]
             if self._is_wanted(piece.job, now):
-                if taken and not taken[0].pairs.can_join(piece.pairs):
+                if taken and not taken[0].columns.can_join(piece.columns):
                     break
                 count, tokens = piece.rows_within(left)
                 left -= tokens
                 taken.append(piece.split(count))
             else:
                 count, piece.count = piece.count, 0
-            self._encoded_pairs -= count
+            self._encoded_rows -= count
             if not piece.count:
                 self._pieces.popleft()
-        return batches_of(taken, self.scorer.max_tokens, self.scorer.max_rows) if taken else []
+        return batches_of(taken, self.runner.max_tokens, self.runner.max_rows) if taken else []
 
     def _begin(self, batch: Batch) -> bool:
         """Take a batch's pairs off the queue, leave out unwanted jobs, and return whether there is work left.
@@ -281,14 +282,12 @@ class Batcher(Generic[S]):
         The caller holds the lock.
         """
         now = time.monotonic()
-        is_wanted = [self._is_wanted(piece.job, now) for piece in batch.pieces]
-        if not all(is_wanted):
-            kept = np.asarray(is_wanted)[batch.owners]
-            batch.rows, batch.owners, batch.places = batch.rows[kept], batch.owners[kept], batch.places[kept]
+        wanted = batch.keep([self._is_wanted(piece.job, now) for piece in batch.pieces])
+        batch.rows, batch.owners, batch.places = wanted.rows, wanted.owners, wanted.places
         if not len(batch.rows):
             return False
-        for job in batch.jobs():
-            job.queued -= 1
+        for job, places in batch.by_job():
+            job.queued -= len(places)
         self._queued -= len(batch.rows)
         self._computing += 1
         if self._waiting and self._computing == self._streams:
@@ -298,32 +297,49 @@ class Batcher(Generic[S]):
     def _compute(self, batch: Batch) -> None:
         start = time.perf_counter()
         try:
-            logits = self.scorer.logits_of(batch.pairs, batch.rows)
-            seconds = time.perf_counter() - start
-            if self._observer is not None:
-                lengths = batch.pairs.lengths_of(batch.rows)
-                self._observer.batch(len(lengths), int(lengths.sum()), len(lengths) * int(lengths.max()), seconds)
-        except Exception as error:
-            if len(batch.rows) > 1:  # one row may be at fault: the others are not to fail with it
+            outputs = self.runner.compute(batch.columns, batch.rows)
+        except DataError as error:
+            if len(batch.rows) > 1:  # one row is at fault: the others are not to fail with it
                 for row in batch.alone():
                     self._compute(row)
                 return
-            self._fail(batch.jobs()[0], Fault(INTERNAL, f"the engine failed ({type(error).__name__})"))
+            self._fail_all(batch, error)
             return
-        rate, known = len(batch.rows) / max(seconds, 1e-9), self.pairs_per_second
-        self.pairs_per_second = _RATE_MEMORY * known + (1 - _RATE_MEMORY) * rate if known else rate
-        self._deliver(batch, logits)
+        except Exception as error:
+            self._fail_all(batch, error)
+            return
+        seconds = time.perf_counter() - start
+        rate, known = len(batch.rows) / max(seconds, 1e-9), self.rows_per_second
+        self.rows_per_second = _RATE_MEMORY * known + (1 - _RATE_MEMORY) * rate if known else rate
+        self._observe(batch, seconds)
+        self._deliver(batch, outputs)
 
-    def _deliver(self, batch: Batch, logits: np.ndarray) -> None:
-        """Give the rows' logits to their jobs; those that have all are done."""
+    def _fail_all(self, batch: Batch, error: Exception) -> None:
+        LOG.error("the engine failed on a batch of %d rows", len(batch.rows), exc_info=error)
+        for job, _ in batch.by_job():
+            self._fail(job, Fault(INTERNAL, f"the engine failed ({type(error).__name__})"))
+
+    def _observe(self, batch: Batch, seconds: float) -> None:
+        """Count a batch; what goes wrong there is logged, and costs no answer."""
+        if self._observer is None:
+            return
+        try:
+            lengths = batch.columns.lengths_of(batch.rows)
+            self._observer.batch(len(lengths), int(lengths.sum()), len(lengths) * int(lengths.max()), seconds)
+        except Exception:
+            LOG.exception("a batch was computed, but not counted")
+
+    def _deliver(self, batch: Batch, outputs: Arrays) -> None:
+        """Give the rows' outputs to their jobs; those that have all are done."""
         finished: list[Job] = []
-        are_numbers = np.isfinite(logits).reshape(len(logits), -1).all(axis=1).tolist()
+        sound = np.ones(len(batch.rows), bool)
+        for array in outputs.values():
+            sound &= np.isfinite(array).reshape(len(array), -1).all(axis=1)
         with self._lock:  # two streams may hold rows of one job
-            for job, place, logit, is_number in zip(batch.jobs(), batch.places.tolist(), logits.tolist(), are_numbers):
-                if not is_number:
-                    self._fail(job, Fault(INTERNAL, "the ranker gave a score that is not a number"))
-                job.logits[place] = logit
-                job.left -= 1
+            for job, rows in batch.by_job():
+                if not sound[rows].all():
+                    self._fail(job, Fault(INTERNAL, f"the {self._what} gave a score that is not a number"))
+                job.take(outputs, rows, batch.places[rows])
                 if not job.left and not job.dropped:
                     finished.append(job)
         for job in finished:

@@ -13,6 +13,7 @@ from paddle_ranker.options import option, redeclare
 from paddle_ranker.scoring.options import ScoringOptions
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE, Limits
 
+RANKER = "ranker"  # the slot of the model that most servers have
 MOST_STREAMS = 64
 _LOOPBACK = ("127.", "::1", "localhost")
 
@@ -30,6 +31,9 @@ class ServeConfig(Limits):
     api_key: what callers must show; None: nothing. It comes from the environment, where no list of processes shows it
     """
 
+    folder: Optional[Path] = option(  # noqa: RUF009
+        None, positional=True, help="a model of any kind that is served: the same as the option that is named for it"
+    )
     model: Optional[Path] = option(  # noqa: RUF009
         None, help="the ranker: a trained one's folder, an exported one's, or one for Paddle Serving"
     )

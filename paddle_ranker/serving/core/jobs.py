@@ -1,34 +1,43 @@
-"""The pairs of one request on their way through the engine, and batches of several requests' pairs."""
+"""The rows of one request on their way through the engine, and batches of several requests' rows."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.encoding.batching import scoring_batches
-from paddle_ranker.encoding.columns import Columns
+from paddle_ranker.encoding.columns import Arrays, Columns
 from paddle_ranker.serving.core.faults import INTERNAL, Fault
 
-Encode = Callable[[Sequence[str], Sequence[str]], Columns]
+Texts = tuple[Sequence[str], ...]  # of rows, field by field: queries and titles; texts alone
+Encode = Callable[..., Columns]  # type: ignore[explicit-any]  # called with as many fields as the rows have
+
+LOG = logging.getLogger("paddle_ranker.serving")
+
+
+def no_texts() -> Columns:
+    """Stand for the encoder of a queue whose jobs come encoded."""
+    raise ValueError("the rows of this queue come encoded")
 
 
 class Job:
-    """The pairs of one request.
+    """The rows of one request.
 
     Args:
         size: how many.
-        done: called once, from any thread, when `logits` or `fault` is there; not called for a job that was dropped.
-        texts: queries and titles; or
-        pairs: already encoded.
+        done: called once, from any thread, when `outputs` or `fault` is there; not called for a job that was dropped.
+        texts: of the rows, field by field; or
+        columns: the rows, already encoded.
         deadline: on `time.monotonic()`'s clock.
 
-    Attributes: `logits`, `size` floats, or lists of them where there are several classes; complete when `left` is 0.
-    `tokens`, of all its pairs, known once they are encoded.
+    Attributes: `outputs`, what the model returns for the rows, by name, `[size, ...]` each; complete when `left` is 0.
+    `tokens`, of all its rows, known once they are encoded.
     """
 
     def __init__(
@@ -36,48 +45,54 @@ class Job:
         size: int,
         done: Callable[[Job], None],
         *,
-        texts: Optional[tuple[Sequence[str], Sequence[str]]] = None,
-        pairs: Optional[Columns] = None,
+        texts: Optional[Texts] = None,
+        columns: Optional[Columns] = None,
         deadline: Optional[float] = None,
     ):
         self.size, self.left, self.queued = size, size, size
         self.done = done
-        self.texts, self.pairs = texts, pairs
+        self.texts, self.columns = texts, columns
         self.deadline = deadline
         self.arrived = time.monotonic()
-        self.logits: list[Any] = [0.0] * size
+        self.outputs: Arrays = {}
         self.tokens = 0
         self.fault: Optional[Fault] = None
         self.dropped = False  # nobody waits for it any more
 
+    def take(self, outputs: Arrays, rows: NDArray[np.int64], places: NDArray[np.int64]) -> None:
+        """Copy the outputs of a batch's `rows` to the job's rows at `places`, `[m]` each."""
+        for name, array in outputs.items():
+            if name not in self.outputs:
+                self.outputs[name] = np.empty((self.size, *array.shape[1:]), array.dtype)
+            self.outputs[name][places] = array[rows]
+        self.left -= len(rows)
+
 
 @dataclass
 class Piece:
-    """Rows of encoded pairs that belong to one job.
+    """Encoded rows that belong to one job.
 
-    pairs: rows `first` to `first + count` are the job's rows `at` to `at + count`
-    lengths: of all of `pairs`
+    columns: rows `first` to `first + count` are the job's rows `at` to `at + count`
+    lengths: of all of `columns`, `[n]`
     """
 
     job: Job
-    pairs: Columns
-    lengths: list[int]
+    columns: Columns
+    lengths: NDArray[np.int64]
     first: int
     at: int
     count: int
 
     def rows_within(self, tokens: int) -> tuple[int, int]:
         """Return how many of its rows, one at least, reach or stay within so many tokens, and what they have."""
-        total = 0
-        for count, length in enumerate(self.lengths[self.first : self.first + self.count], 1):
-            total += length
-            if total >= tokens:
-                return count, total
-        return self.count, total
+        most = min(self.count, max(1, tokens))  # a row has a token at the least
+        totals = np.cumsum(self.lengths[self.first : self.first + most])
+        count = min(int(np.searchsorted(totals, tokens)) + 1, most)
+        return count, int(totals[count - 1])
 
     def split(self, count: int) -> Piece:
         """Take the first `count` rows away, and return them."""
-        taken = Piece(self.job, self.pairs, self.lengths, self.first, self.at, count)
+        taken = Piece(self.job, self.columns, self.lengths, self.first, self.at, count)
         self.first, self.at, self.count = self.first + count, self.at + count, self.count - count
         return taken
 
@@ -89,7 +104,7 @@ class Batch:
     owners, places: `[batch]` int64, of each row the piece of `pieces` and the row of its job
     """
 
-    pairs: Columns
+    columns: Columns
     rows: NDArray[np.int64]
     pieces: list[Piece]
     owners: NDArray[np.int64]
@@ -98,12 +113,21 @@ class Batch:
     def alone(self) -> Iterator[Batch]:
         """Yield every row as a batch of its own."""
         for number in range(len(self.rows)):
-            row = slice(number, number + 1)
-            yield Batch(self.pairs, self.rows[row], self.pieces, self.owners[row], self.places[row])
+            yield self._some(np.array([number]))
 
-    def jobs(self) -> list[Job]:
-        """Return the job of every row."""
-        return [self.pieces[owner].job for owner in self.owners.tolist()]
+    def keep(self, is_wanted: Sequence[bool]) -> Batch:
+        """Return the rows of the pieces that are wanted."""
+        return self if all(is_wanted) else self._some(np.flatnonzero(np.asarray(is_wanted)[self.owners]))
+
+    def by_job(self) -> Iterator[tuple[Job, NDArray[np.int64]]]:
+        """Yield each job that has rows in the batch, and the places of these in the batch."""
+        order = np.argsort(self.owners, kind="stable")
+        owners, starts = np.unique(self.owners[order], return_index=True)
+        for owner, places in zip(owners.tolist(), np.split(order, starts[1:])):
+            yield self.pieces[owner].job, places
+
+    def _some(self, chosen: NDArray[np.int64]) -> Batch:
+        return Batch(self.columns, self.rows[chosen], self.pieces, self.owners[chosen], self.places[chosen])
 
 
 def encoded_pieces(encode: Encode, jobs: Sequence[Job], fail: Callable[[Job, Fault], None]) -> list[Piece]:
@@ -112,25 +136,26 @@ def encoded_pieces(encode: Encode, jobs: Sequence[Job], fail: Callable[[Job, Fau
     Args:
         fail: called with a job that failed, and its fault.
     """
-    queries = [text for job in jobs if job.texts for text in job.texts[0]]
-    titles = [text for job in jobs if job.texts for text in job.texts[1]]
+    fields = zip(*(job.texts for job in jobs if job.texts))
+    texts = [[text for part in field for text in part] for field in fields]
     try:
-        encoded = encode(queries, titles) if queries else None
+        encoded = encode(*texts) if texts else None
     except Exception as error:
         if len(jobs) > 1:
             return [piece for job in jobs for piece in encoded_pieces(encode, [job], fail)]
+        LOG.exception("the texts of a request could not be encoded")
         fail(jobs[0], Fault(INTERNAL, f"the texts could not be encoded ({type(error).__name__})"))
         return []
-    lengths = encoded.lengths.tolist() if encoded is not None else []
+    lengths = encoded.lengths if encoded is not None else np.empty(0, np.int64)
     pieces, first = [], 0
     for job in jobs:
-        if job.pairs is not None:
-            given = job.pairs.lengths.tolist()
-            job.tokens = sum(given)
-            pieces.append(Piece(job, job.pairs, given, 0, 0, job.size))
+        if job.columns is not None:
+            given = job.columns.lengths
+            job.tokens = int(given.sum())
+            pieces.append(Piece(job, job.columns, given, 0, 0, job.size))
             continue
         assert encoded is not None
-        job.tokens = sum(lengths[first : first + job.size])
+        job.tokens = int(lengths[first : first + job.size].sum())
         pieces.append(Piece(job, encoded, lengths, first, 0, job.size))
         first += job.size
         job.texts = None
@@ -138,29 +163,30 @@ def encoded_pieces(encode: Encode, jobs: Sequence[Job], fail: Callable[[Job, Fau
 
 
 def batches_of(pieces: list[Piece], max_tokens: int, max_rows: int) -> list[Batch]:
-    """Return batches of the rows of `pieces`, whose pairs are of one kind, by falling length."""
+    """Return batches of the rows of `pieces`, which can join one another, by falling length."""
     parts: list[Columns] = []
     start = 0
     while start < len(pieces):  # pieces that were encoded together stand together
         end = start + 1
-        while end < len(pieces) and pieces[end].pairs is pieces[start].pairs:
+        while end < len(pieces) and pieces[end].columns is pieces[start].columns:
             end += 1
-        source = pieces[start].pairs
+        source = pieces[start].columns
         rows = _ranges([piece.first for piece in pieces[start:end]], [piece.count for piece in pieces[start:end]])
         whole = len(rows) == len(source) and bool((rows == np.arange(len(rows))).all())
         parts.append(source if whole else source.take(rows))
         start = end
-    pairs: Any = parts[0] if len(parts) == 1 else type(parts[0]).concat(parts)
+    columns = parts[0] if len(parts) == 1 else type(parts[0]).concat(parts)
     counts = [piece.count for piece in pieces]
     owners = np.repeat(np.arange(len(pieces)), counts)
     places = _ranges([piece.at for piece in pieces], counts)
     return [
-        Batch(pairs, rows, pieces, owners[rows], places[rows])
-        for rows in scoring_batches(pairs.lengths, max_tokens, max_rows)
+        Batch(columns, rows, pieces, owners[rows], places[rows])
+        for rows in scoring_batches(columns.lengths, max_tokens, max_rows)
     ]
 
 
 def _ranges(starts: Sequence[int], counts: Sequence[int]) -> NDArray[np.int64]:
     if len(starts) == 1:
         return np.arange(starts[0], starts[0] + counts[0], dtype=np.int64)
-    return np.concatenate([np.arange(start, start + count) for start, count in zip(starts, counts)]).astype(np.int64)
+    ranges = [np.arange(start, start + count, dtype=np.int64) for start, count in zip(starts, counts)]
+    return np.concatenate(ranges)

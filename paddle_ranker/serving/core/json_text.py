@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, NamedTuple, NoReturn, Optional
+from typing import NamedTuple, NoReturn, Optional
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, Fault
+from paddle_ranker.storage.untrusted import Unchecked
 
 _DIGITS = b"0123456789"
 _LONG = 400  # digits of a number: longer than any double; Python needs time for huge integers
@@ -64,7 +65,7 @@ def check_json(data: bytes, bounds: JsonBounds) -> None:
                 raise Fault(TOO_LARGE, f"holds more than the {most:,} {what} of a request", field="body")
 
 
-def parse_json(data: bytes, bounds: Optional[JsonBounds] = None) -> Any:
+def parse_json(data: bytes, bounds: Optional[JsonBounds] = None) -> Unchecked:
     """Return the JSON value that `data` holds in UTF-8; raises `Fault(INVALID)` that says where it goes wrong.
 
     Args:

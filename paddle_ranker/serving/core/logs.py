@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from logging.handlers import QueueHandler, QueueListener
-from typing import Any, Optional
+from typing import Optional
 
 _MOST_WAITING = 10_000  # lines
 _WRITE_EVERY = 0.1  # seconds
@@ -24,7 +24,7 @@ LOGGERS = ("paddle_ranker", "asyncio", "grpc")
 class _Event(logging.LogRecord):
     """An event of the server: without the process, the thread and the file, whose names take three times as long."""
 
-    def __init__(self, event: str, fields: dict[str, Any]):
+    def __init__(self, event: str, fields: dict[str, object]):
         self.created = time.time()
         self.fields = {"event": event, **fields}
 
@@ -46,7 +46,7 @@ class JsonFormatter(logging.Formatter):
         kept = {name: value for name, value in line.items() if value is not None}
         return json.dumps(kept, ensure_ascii=False, default=str)
 
-    def _logged(self, record: logging.LogRecord) -> dict[str, Any]:
+    def _logged(self, record: logging.LogRecord) -> dict[str, object]:
         where = None
         message = record.getMessage() if self._with_texts or not record.exc_info else str(record.msg)
         if record.exc_info and record.exc_info[1] is not None:
@@ -65,7 +65,7 @@ class JsonLog(QueueHandler):
     """
 
     def __init__(self, descriptor: int = 2, *, with_texts: bool = False):
-        self._lines: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._lines: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
         super().__init__(self._lines)
         self.setLevel(logging.WARNING)
         self.lost = 0
@@ -74,7 +74,7 @@ class JsonLog(QueueHandler):
         self._listener: Optional[QueueListener] = _Listener(self._lines, writer)
         self._listener.start()
 
-    def write(self, event: str, **fields: Any) -> None:
+    def write(self, event: str, **fields: object) -> None:
         """Log an event; fields that are None are left out."""
         self.enqueue(_Event(event, fields))
 
@@ -100,7 +100,7 @@ class JsonLog(QueueHandler):
 
 
 class _Listener(QueueListener):
-    queue: queue.SimpleQueue[Any]
+    queue: queue.SimpleQueue[logging.LogRecord]
 
     def dequeue(self, block: bool) -> logging.LogRecord:
         """Return the next record; not woken for each of them, which would take the event loop's time."""

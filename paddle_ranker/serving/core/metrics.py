@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -74,7 +74,7 @@ class Metrics:
             "ranker_connections", "Open connections", multiprocess_mode="livesum", registry=registry
         )
         self._reloads = Counter("ranker_reloads", "Times the model was loaded anew", ["outcome"], registry=registry)
-        self._children: dict[tuple[str, str], tuple[Any, Any]] = {}
+        self._children: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         self._batches: dict[str, BatchMetrics] = {}
 
     def request(self, protocol: str, outcome: str, seconds: float) -> None:
@@ -109,5 +109,5 @@ class Metrics:
             from prometheus_client.multiprocess import MultiProcessCollector
 
             registry = CollectorRegistry()
-            MultiProcessCollector(registry)
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry), CONTENT_TYPE_LATEST

@@ -8,15 +8,15 @@ import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Callable, Optional, TypeVar
+from typing import Callable, Optional, TypeVar
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.runtime import memory_given_back
+from paddle_ranker.serving.core.batcher import BatchObserver
 from paddle_ranker.serving.core.faults import Fault, FaultKind
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.model_slot import Served
+from paddle_ranker.serving.core.slots import Served, Slot
 
 T = TypeVar("T")
 
@@ -25,17 +25,11 @@ NOT_SWITCHED = FaultKind("not_switched", 409, "FAILED_PRECONDITION", 2001)
 
 
 @dataclass(frozen=True)
-class Part:
-    """A model of the server.
+class Reloadable:
+    """A slot, and what records the batches of its model."""
 
-    folder: for messages
-    load: returns it, warmed up and checked; called in a thread
-    switch: gives requests to it, and returns the one before
-    """
-
-    folder: Path
-    load: Callable[[], Served]
-    switch: Callable[[Any], Optional[Served]]
+    slot: Slot[Served]
+    observer: Optional[BatchObserver]
 
 
 class Reloader:
@@ -46,18 +40,18 @@ class Reloader:
     """
 
     def __init__(
-        self, parts: Sequence[Part], metrics: Metrics, log: JsonLog, on_loaded: Callable[[], None] = lambda: None
+        self, slots: Sequence[Reloadable], metrics: Metrics, log: JsonLog, on_loaded: Callable[[], None] = lambda: None
     ):
-        self._parts, self._metrics, self._log, self._on_loaded = parts, metrics, log, on_loaded
+        self._slots, self._metrics, self._log, self._on_loaded = slots, metrics, log, on_loaded
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._loading = False
-        self._reloads: set[asyncio.Task[dict[str, Any]]] = set()
+        self._reloads: set[asyncio.Task[dict[str, object]]] = set()
 
     async def load(self) -> None:
         """Load the first models. Raises what their `load` raises."""
         self._switch(await self._load(self._load_all))
 
-    async def reload(self) -> dict[str, Any]:
+    async def reload(self) -> dict[str, object]:
         """Reload and switch; return what happened. Requests that wait in an old model's queue get its scores.
 
         Cancelled, it goes on: only who asked for it does not hear of it.
@@ -75,20 +69,20 @@ class Reloader:
     async def close(self, seconds: float) -> None:
         """Unload the models when their queues are empty, or after so many seconds."""
         closing = [
-            asyncio.get_running_loop().run_in_executor(None, model.batcher.close, seconds)
-            for model in self._switch([None] * len(self._parts))
+            asyncio.get_running_loop().run_in_executor(None, model.close, seconds)
+            for model in self._switch([None] * len(self._slots))
         ]
         await asyncio.gather(*closing)
         self._thread.shutdown(wait=False)
 
-    def _forget(self, reloading: asyncio.Task[dict[str, Any]]) -> None:
+    def _forget(self, reloading: asyncio.Task[dict[str, object]]) -> None:
         self._reloads.discard(reloading)
         if not reloading.cancelled():
             reloading.exception()  # the log has it; who asked may have left
 
-    async def _reload(self) -> dict[str, Any]:
+    async def _reload(self) -> dict[str, object]:
         began = time.monotonic()
-        folders = " and ".join(str(part.folder) for part in self._parts)
+        folders = " and ".join(str(part.slot.folder) for part in self._slots)
         models, reason = await self._load(self._try_to_load)
         if reason is not None:
             self._metrics.reload(False)
@@ -102,7 +96,7 @@ class Reloader:
         return {"status": "switched", "model": " and ".join(model.name for model in models), "seconds": seconds}
 
     def _switch(self, models: Sequence[Optional[Served]]) -> list[Served]:
-        previous = [part.switch(model) for part, model in zip(self._parts, models)]
+        previous = [part.slot.switch(model) for part, model in zip(self._slots, models)]
         return [model for model in previous if model is not None]
 
     async def _load(self, load: Callable[[], T]) -> T:
@@ -126,11 +120,11 @@ class Reloader:
     def _load_all(self) -> list[Served]:
         loaded: list[Served] = []
         try:
-            for part in self._parts:
-                loaded.append(part.load())
+            for part in self._slots:
+                loaded.append(part.slot.load(part.observer))
         except BaseException:
             for model in loaded:  # their threads would never end
-                model.batcher.close()
+                model.close()
             raise
         return loaded
 
@@ -140,7 +134,7 @@ def _unload(models: list[Served]) -> None:
     with memory_given_back():
         alive = [weakref.ref(model) for model in models]
         while models:
-            models.pop().batcher.close()
+            models.pop().close()
         end = time.monotonic() + _LETTING_GO_SECONDS
         # Requests that were answered by them hold them until the event loop has come to each.
         while any(model() is not None for model in alive) and time.monotonic() < end:

@@ -7,10 +7,9 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Callable, NamedTuple, Optional, Protocol
+from typing import Callable, NamedTuple, Optional, Protocol
 
-import numpy as np
-
+from paddle_ranker.encoding.columns import Array
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.serving.core.faults import INTERNAL, Fault
 from paddle_ranker.serving.core.limits import Limits
@@ -24,8 +23,8 @@ class Scores(NamedTuple):
     tokens: that were computed for all of them, special tokens too
     """
 
-    probabilities: np.ndarray
-    logits: np.ndarray
+    probabilities: Array
+    logits: Array
     tokens: int = 0
 
 
@@ -54,7 +53,7 @@ class ScoringService(Protocol):
         ...
 
     async def score_tokens(
-        self, input_ids: np.ndarray, token_type_ids: np.ndarray, *, deadline: Optional[float] = None
+        self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
     ) -> Scores:
         """Score pairs given as int64 `[n, length]` ids and token types, padded with the ranker's own padding id.
 
@@ -89,7 +88,7 @@ class CountedRequest:
         self._service, self._protocol, self._metrics = service, protocol, metrics
         self._log, self._log_texts = log, log_texts
         self._pairs: Optional[int] = None
-        self._texts: Optional[dict[str, Any]] = None
+        self._texts: Optional[dict[str, list[str]]] = None
         self._began = 0.0
 
     def __enter__(self) -> ScoringService:
@@ -131,7 +130,7 @@ class CountedRequest:
         return await self._service.score_pairs(queries, titles, deadline=deadline)
 
     async def score_tokens(
-        self, input_ids: np.ndarray, token_type_ids: np.ndarray, *, deadline: Optional[float] = None
+        self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
     ) -> Scores:
         """See `ScoringService`."""
         self._pairs = len(input_ids)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
@@ -13,12 +13,13 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from paddle_ranker import __version__
-from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.config import RANKER, ServeConfig
 from paddle_ranker.serving.core.faults import NOT_FOUND, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.model_slot import ModelSlot
-from paddle_ranker.serving.http.endpoints import ENDPOINTS, RANKER
+from paddle_ranker.serving.core.slot_kinds import SLOTS
+from paddle_ranker.serving.core.slots import Slots
+from paddle_ranker.serving.http.endpoints import ENDPOINTS, Endpoint
 from paddle_ranker.serving.http.openapi import docs_page, openapi
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
@@ -45,17 +46,17 @@ class AdminRoutes:
     """The handlers of the routes.
 
     Args:
-        services: of each served model, by the name of its endpoint.
+        slots: of the server.
     """
 
     def __init__(
         self,
-        services: Mapping[str, ModelSlot[Any]],
+        slots: Slots,
         metrics: Metrics,
         config: ServeConfig,
         controls: Controls,
     ):
-        self._services, self._metrics = services, metrics
+        self._slots, self._metrics = slots, metrics
         self._config, self._controls = config, controls
 
     def routes(self) -> list[BaseRoute]:
@@ -77,17 +78,17 @@ class AdminRoutes:
     async def ready(self, request: Request) -> Response:
         if self._controls.stopping():
             raise Fault(UNAVAILABLE, "the server is stopping", retry_after=1.0)
-        return _json({"status": "ready", "model": " and ".join(service.name for service in self._services.values())})
+        return _json({"status": "ready", "model": " and ".join(slot.name for slot in self._slots.values())})
 
     async def metrics(self, request: Request) -> Response:
-        for name, service in self._services.items():
-            self._metrics.batches(name).queue(service.queued_pairs)
+        for name, slot in self._slots.items():
+            self._metrics.batches(name).queue(slot.queued_rows)
         self._metrics.connections(self._controls.connections())
         content, content_type = self._metrics.render()
         return Response(content, headers={"content-type": content_type})
 
     async def info(self, request: Request) -> Response:
-        return _json(describe(self._services, self._config, self._controls.protocols))
+        return _json(describe(self._slots, self._config, self._controls.protocols))
 
     async def openapi(self, request: Request) -> Response:
         return _json(self._openapi())
@@ -95,14 +96,18 @@ class AdminRoutes:
     async def docs(self, request: Request) -> Response:
         key = f'curl -H "X-API-Key: ${API_KEY_VARIABLE}" ' if self._config.api_key else "curl "
         examples = [
-            ENDPOINTS[name].example.replace("SERVER", address_of(request)).replace("curl ", key, 1)
-            for name in self._services
-            if ENDPOINTS[name].example
+            endpoint.example.replace("SERVER", address_of(request)).replace("curl ", key, 1)
+            for endpoint in self._endpoints()
+            if endpoint.example
         ]
         return HTMLResponse(docs_page(self._openapi(), examples))
 
     def _openapi(self) -> dict[str, Any]:
-        return openapi(ENDPOINTS[name].describe() for name in self._services)
+        return openapi(endpoint.describe() for endpoint in self._endpoints())
+
+    def _endpoints(self) -> list[Endpoint]:
+        """Return the endpoints that this server has the slots for."""
+        return [endpoint for endpoint in ENDPOINTS.values() if self._slots.keys() >= set(endpoint.slots)]
 
     async def reload(self, request: Request) -> Response:
         """Reload the models; only where callers must show a key."""
@@ -121,14 +126,14 @@ def address_of(request: Request) -> str:
     return f"{request.url.scheme}://{named}"
 
 
-def describe(services: Mapping[str, ModelSlot[Any]], config: ServeConfig, protocols: Sequence[str]) -> dict[str, Any]:
+def describe(slots: Slots, config: ServeConfig, protocols: Sequence[str]) -> dict[str, Any]:
     """Return what `/info` shows; a ranker's part is not under a name, for Text Embeddings Inference has it so."""
     shown: dict[str, Any] = {"version": __version__}
     limits = config.limits.values()
-    for name, endpoint in ENDPOINTS.items():
-        limits.update((limit, getattr(endpoint.given(config), limit)) for limit in endpoint.limits)
-        if name in services:
-            found = endpoint.info(services[name], config)
+    for name, kind in SLOTS.items():
+        limits.update((limit, getattr(kind.given(config), limit)) for limit in kind.limits)
+        if name in slots:
+            found = slots[name].describe()
             shown.update(found if name == RANKER else {name: found})
     settings = ("device", "workers", "streams", "cpu_threads", "max_wait_us")
     timeouts = ("header_seconds", "body_seconds", "idle_seconds", "drain_seconds")

@@ -12,14 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from paddle_ranker import __version__
 from paddle_ranker.serving.core.apart import apart
-from paddle_ranker.serving.core.config import ServeConfig
-from paddle_ranker.serving.core.faults import TOO_LARGE, UNAVAILABLE, Fault
+from paddle_ranker.serving.core.faults import TOO_LARGE, Fault
 from paddle_ranker.serving.core.json_text import check_json
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import Scores, ScoringService
-from paddle_ranker.serving.core.service import EngineService
 from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refusal
 from paddle_ranker.serving.http.openapi import NUMBER, operation, results_schema, schemas_of
 
@@ -221,31 +218,6 @@ def routes(service: RerankService, *, keep_texts: bool = False) -> list[BaseRout
         Route("/v2/rerank", reranker.ranked, methods=["POST"]),
         Route("/rerank", reranker.any_shape, methods=["POST"]),
     ]
-
-
-def info(service: EngineService, config: ServeConfig) -> dict[str, Any]:
-    """Return what `/info` shows of a ranker; the first names are those of Text Embeddings Inference."""
-    model = service.model
-    if model is None:
-        raise Fault(UNAVAILABLE, "the ranker is not loaded yet", retry_after=1.0)
-    loaded, scorer = model.loaded, model.batcher.scorer
-    calibration = loaded.info.calibration
-    return {
-        "model_id": model.name,
-        "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
-        "max_input_length": loaded.pair_encoder.max_seq_length,
-        "max_client_batch_size": config.limits.pairs,
-        "auto_truncate": config.limits.auto_truncate,
-        "version": __version__,
-        "kind": loaded.info.kind,
-        "calibrated": None if calibration is None else calibration.method,
-        "loaded_at": model.loaded_at,
-        "engine": loaded.engine.name,
-        "precision": loaded.engine.precision,
-        "tokenizer": loaded.pair_encoder.backend,
-        "batch_tokens": scorer.max_tokens,
-        "batch_pairs": scorer.max_rows,
-    }
 
 
 _RANKED = results_schema(

@@ -52,7 +52,8 @@ async def infer(request: Message, service: ScoringService, *, deadline: Optional
     Raises `Fault`, which names the field, for anything malformed; and what the service raises.
     """
     began = _microseconds()
-    aliases = (service.info.export or {}).get("aliases", {})
+    export = service.info.export
+    aliases = export.get("aliases", {}) if export else {}
     fetched = _fetched(request, aliases.get(PROBABILITY))
     feeds = _feeds(request, {aliases[name]: name for name in TOKENS if name in aliases})
     scores, read = await _scores(feeds, service, request.ByteSize(), deadline)

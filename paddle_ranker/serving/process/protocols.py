@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Optional, cast
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from paddle_ranker.serving.core.logs import JsonLog
     from paddle_ranker.serving.core.metrics import Metrics
-    from paddle_ranker.serving.core.model_slot import ModelSlot
     from paddle_ranker.serving.core.scores import Counting, ScoringService
+    from paddle_ranker.serving.core.slots import Slots
     from paddle_ranker.serving.paddle.grpc_services import GrpcServer
 
 BACKLOG = 2048  # connections that wait to be accepted
@@ -101,7 +101,7 @@ class ServerContext:
     """What a worker's protocols are made with.
 
     ranker: answers Paddle Serving's protocols
-    services: of all served models, by the name of their endpoint
+    slots: of the server
     app: the HTTP application
     log: of requests; None: they are not logged
     """
@@ -109,7 +109,7 @@ class ServerContext:
     config: ServeConfig
     connections: Connections
     ranker: ScoringService
-    services: Mapping[str, ModelSlot[Any]]
+    slots: Slots
     metrics: Metrics
     app: ASGIApp
     log: Optional[JsonLog] = None

@@ -14,7 +14,7 @@ from paddle_ranker.errors import DependencyError, RankerError
 from paddle_ranker.registry import load_named_plugins
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
-from paddle_ranker.serving.http.endpoints import served_by
+from paddle_ranker.serving.core.slot_kinds import served_by
 from paddle_ranker.serving.process.protocols import BACKLOG, PROTOCOLS
 
 _PACKAGES = ("starlette", "httptools", "pydantic", "prometheus_client", "grpc", "google")  # google.protobuf
@@ -94,7 +94,7 @@ def announce(config: ServeConfig, sockets: list[socket.socket]) -> None:
     """Say on standard output what is served, and where."""
     places = [_url(listener.getsockname()) for listener in sockets]
     count = len(config.ports)
-    served = " and ".join(str(endpoint.folder(config)) for endpoint in served_by(config).values())
+    served = " and ".join(str(kind.folder(config)) for kind in served_by(config).values())
     titles = ", ".join(protocol.title for protocol in PROTOCOLS.values())
     alone = "".join(f" and {place} (HTTP)" for place in places[count:])
     print(f"serving {served} on {' and '.join(places[:count])} ({titles}){alone}", flush=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import importlib
 import os
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Callable, Optional
@@ -18,16 +19,17 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from paddle_ranker.serving.core.budget import ByteBudget
-from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.config import RANKER, ServeConfig
 from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.faults import NOT_FOUND, Fault
 from paddle_ranker.serving.core.logs import JsonLog, route_logging
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.core.model_slot import ModelSlot
-from paddle_ranker.serving.core.reload import Part, Reloader
-from paddle_ranker.serving.core.service import EngineService
+from paddle_ranker.serving.core.ranker_slot import RankerSlot
+from paddle_ranker.serving.core.reload import Reloadable, Reloader
+from paddle_ranker.serving.core.slot_kinds import SLOTS, served_by
+from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.http.admin import AdminRoutes, Controls
-from paddle_ranker.serving.http.endpoints import ENDPOINTS, RANKER, Endpoint, served_by
+from paddle_ranker.serving.http.endpoints import ENDPOINTS, Endpoint
 from paddle_ranker.serving.http.middleware import Middleware
 from paddle_ranker.serving.paddle.http import routes as paddle_routes
 from paddle_ranker.serving.paddle.pipeline import PipelineNames
@@ -42,7 +44,7 @@ from paddle_ranker.serving.process.protocols import (
 
 
 def make_app(
-    services: Mapping[str, ModelSlot[Any]],
+    slots: Slots,
     config: ServeConfig,
     metrics: Metrics,
     *,
@@ -53,15 +55,15 @@ def make_app(
     """Return the application: the middleware around the routes of every endpoint, admin's and Paddle Serving's.
 
     Args:
-        services: of each served model, by the name of its endpoint; the routes of others say that there is no model.
+        slots: of the server; the routes of endpoints that ask others say that there is no such model.
         budget: of the bytes of all requests.
     """
     routes: list[BaseRoute] = []
-    for name, endpoint in ENDPOINTS.items():
-        routes += endpoint.routes(services[name], config) if name in services else _without_model(endpoint)
-    routes += AdminRoutes(services, metrics, config, controls or Controls()).routes()
-    ranker: Any = services.get(RANKER) or EngineService(config.limits, is_served=False)
-    routes += paddle_routes(ranker, PipelineNames(config.pipeline_service, config.pipeline_method))
+    for endpoint in ENDPOINTS.values():
+        missing = [name for name in endpoint.slots if name not in slots]
+        routes += _without_slot(endpoint, missing[0]) if missing else endpoint.routes(slots, config)
+    routes += AdminRoutes(slots, metrics, config, controls or Controls()).routes()
+    routes += paddle_routes(ranker_of(slots, config), PipelineNames(config.pipeline_service, config.pipeline_method))
     return Middleware(
         Router(routes, redirect_slashes=False, default=_not_found),
         metrics,
@@ -72,9 +74,14 @@ def make_app(
     )
 
 
-def _without_model(endpoint: Endpoint) -> list[BaseRoute]:
+def ranker_of(slots: Slots, config: ServeConfig) -> RankerSlot:
+    """Return the slot of the ranker; of a server without one, a slot that refuses its requests."""
+    return slots.of(RANKER, RankerSlot) if RANKER in slots else RankerSlot(dataclasses.replace(config, model=None))
+
+
+def _without_slot(endpoint: Endpoint, name: str) -> list[BaseRoute]:
     async def missing(request: Request) -> Response:
-        raise Fault(NOT_FOUND, f"this server has no {endpoint.what}: start it with --{endpoint.option}")
+        raise Fault(NOT_FOUND, f"this server has no {SLOTS[name].what}: start it with --{SLOTS[name].option}")
 
     return [Route(path, missing, methods=["POST"]) for path in endpoint.paths]
 
@@ -109,18 +116,18 @@ class Worker:
         self._log = JsonLog(with_texts=config.log_texts)
         route_logging(self._log)
         self._metrics = Metrics()
-        self._endpoints = served_by(config)
-        self._services = {name: endpoint.service(config) for name, endpoint in self._endpoints.items()}
-        self._ranker: Any = self._services.get(RANKER) or EngineService(config.limits, is_served=False)
+        self._kinds = served_by(config)
+        self._slots = Slots({name: kind.make(config) for name, kind in self._kinds.items()})
+        reloadable = [Reloadable(slot, self._metrics.batches(name)) for name, slot in self._slots.items()]
         # What an engine imports may take the signals' handlers.
-        self._reloader = Reloader(self._parts(), self._metrics, self._log, self._handle_signals)
+        self._reloader = Reloader(reloadable, self._metrics, self._log, self._handle_signals)
         self._acceptors: list[Acceptor] = []
         self._handlers: list[tuple[bytes, ProtocolHandler]] = []
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def run(self) -> int:
         """Serve until a signal; return the exit status. Raises what loading the models raises."""
-        if any(endpoint.needs_paddle(self._config) for endpoint in self._endpoints.values()):
+        if any(kind.needs_paddle(self._config) for kind in self._kinds.values()):
             # Here, because it takes the signals' handlers, which only this thread gets back.
             with suppress(ImportError):
                 importlib.import_module("paddle")
@@ -129,15 +136,6 @@ class Worker:
         finally:
             self._log.close()
         return 0
-
-    def _parts(self) -> list[Part]:
-        """Return what is served, none of it loaded yet."""
-        parts = []
-        for name, endpoint in self._endpoints.items():
-            folder, observer = endpoint.folder(self._config), self._metrics.batches(name)
-            assert folder is not None
-            parts.append(Part(folder, partial(endpoint.load, self._config, observer), self._services[name].switch))
-        return parts
 
     async def _serve(self) -> None:
         config = self._config
@@ -150,10 +148,9 @@ class Worker:
             connections=lambda: len(self._connections),
             protocols=list(PROTOCOLS),
         )
-        app = make_app(
-            self._services, config, self._metrics, log=log, controls=controls, budget=self._connections.budget
-        )
-        context = ServerContext(config, self._connections, self._ranker, self._services, self._metrics, app, log)
+        app = make_app(self._slots, config, self._metrics, log=log, controls=controls, budget=self._connections.budget)
+        ranker = ranker_of(self._slots, config)
+        context = ServerContext(config, self._connections, ranker, self._slots, self._metrics, app, log)
         self._handle_signals()
         watching = asyncio.ensure_future(self._connections.watch())
         try:

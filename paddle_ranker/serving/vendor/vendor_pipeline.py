@@ -20,7 +20,7 @@ from paddle_serving_server.web_service import Op, WebService
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.export.serving_files import SERVING_VARIABLE
-from paddle_ranker.model.exported import EXPORT_SERVING, INPUTS, ExportedFolder, exporting_again
+from paddle_ranker.model.exported import EXPORT_SERVING, INPUTS, exporting_again, open_exported_ranker
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.paddle.messages import messages
@@ -63,7 +63,7 @@ class RankerOp(Op):
 
     def init_op(self) -> None:
         """Load the tokenizer, in the process that computes."""
-        self._encoder = ExportedFolder.open(self._config.model).pair_encoder()
+        self._encoder = open_exported_ranker(self._config.model).row_encoder()
 
     def preprocess(self, input_dicts: dict[str, Any], data_id: int, log_id: int) -> tuple[Any, bool, Any, str]:
         """Return the model's inputs, whether to pass it over, and the number and text of an error."""
@@ -80,7 +80,7 @@ class RankerOp(Op):
         if self._batch_size > 1:  # requests are joined, for which they must be of one length
             missing = self._encoder.max_seq_length - arrays[0].shape[1]
             ids, types = (np.pad(array, ((0, 0), (0, missing))) for array in arrays)
-            ids[:, ids.shape[1] - missing :] = self._encoder.pad_id
+            ids[:, ids.shape[1] - missing :] = self._encoder.members[0].pad_id
             arrays = ids, types
         return dict(zip(INPUTS, arrays)), False, None, ""
 
@@ -115,7 +115,7 @@ class RankerService(WebService):
 
 def check_model(config: PipelineConfig) -> None:
     """Raise `CheckpointError` where the local predictor would fail later: it kills its processes then."""
-    folder = ExportedFolder.open(config.model)
+    folder = open_exported_ranker(config.model)
     if folder.program.suffix != ".pdmodel" or folder.outputs != ("predict",):
         import paddle
 
@@ -127,7 +127,7 @@ def check_model(config: PipelineConfig) -> None:
             f"{folder.folder}: the pipeline runs what export_to_serving.py writes with this Paddle, and this is "
             f"{folder.program.name} with {', '.join(folder.outputs)}: {remedy}"
         )
-    aliases = (folder.info.export or {}).get("aliases", {})
+    aliases = folder.info.export.get("aliases", {}) if folder.info.export else {}
     renamed = [aliases[name] for name in INPUTS if aliases.get(name, name) != name]
     if renamed:
         raise CheckpointError(

@@ -1,0 +1,107 @@
+"""What decides whether a model in 8-bit integers is good enough: a gate for each kind of model, and the options.
+
+Read before Paddle is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Optional, Protocol
+
+from paddle_ranker.encoding.columns import Arrays
+from paddle_ranker.encoding.options import TokenizerOptions
+from paddle_ranker.options import LabelOptions, ThreadOptions, option
+from paddle_ranker.options.files import base_names
+from paddle_ranker.registry import Registry
+from paddle_ranker.scoring.options import BatchOptions
+from paddle_ranker.storage.digest import content_digest
+
+if TYPE_CHECKING:
+    from paddle_ranker.metrics.intervals import Interval
+    from paddle_ranker.model.exported import ExportedFolder
+    from paddle_ranker.scoring.engines.base import Engine
+
+
+@dataclass(frozen=True)
+class QuantizeOptions(BatchOptions, TokenizerOptions, LabelOptions, ThreadOptions):
+    """Options of `quantize`."""
+
+    model_dir: str = option(
+        help="folder of an exported ranker; the result is written into it", name="model", leads=True
+    )
+    calibration_file: str = option(
+        help="pairs that the ranges are found on, like those to be scored: query, title", files=True
+    )
+    eval_file: str = option(
+        help="labelled pairs that the loss is measured on: query, title, label", name="test", files=True
+    )
+    max_loss: float = option(
+        0.005, help="write nothing where AUC or nDCG@10 falls by more than this", minimum=0.0, maximum=1.0
+    )
+    calibration_pairs: int = option(512, help="so many pairs of the calibration file are drawn", minimum=1)
+    weight_bits: Optional[int] = option(
+        None,
+        help="8, or 7, which processors without VNNI need (default: what this one takes)",
+        choices=(7, 8),
+    )
+    seconds: float = option(10.0, help="time for measuring the speed, shared among engines and precisions", above=0)
+    max_seq_length: Optional[int] = option(
+        None, help="longest pair in tokens (default: the exported ranker's own)", minimum=5, aliases=("--max_seq_len",)
+    )
+    seed: int = option(1000, help="seed of the draws", minimum=0)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """One measure in fp32 and in int8 by one engine, and the difference with its interval.
+
+    moved: root mean square of the outputs' changes, over the outputs' standard deviation
+    """
+
+    engine: str
+    measure: str
+    before: float
+    after: float
+    difference: Interval
+    moved: float
+
+
+class Gate(Protocol):
+    """What decides whether a model in integers is good enough: how much worse each measure may be is the user's word.
+
+    Attributes:
+        calibration: batches that the ranges are found on.
+        rows: what one row is called in messages, "pair".
+        outputs: what `Quality.moved` is about, "logits".
+        draws: what the intervals are over, "queries".
+        facts: what the folder keeps beside the measures: the files, the longest row.
+    """
+
+    @property
+    def calibration(self) -> Sequence[Arrays]: ...
+
+    @property
+    def rows(self) -> str: ...
+
+    @property
+    def outputs(self) -> str: ...
+
+    @property
+    def draws(self) -> str: ...
+
+    @property
+    def facts(self) -> dict[str, object]: ...
+
+    def judge(self, fp32: Engine, int8: Engine) -> list[Quality]:
+        """Return the measures of an engine in integers beside those of one that computes the model as it is."""
+        ...
+
+
+# How a gate is made of a folder and the command's options, by the kind of the model.
+GATES: Registry[Callable[[ExportedFolder, QuantizeOptions], Gate]] = Registry("gate of a kind of model", recipes="kind")
+
+
+def file_facts(path: str, pairs: int) -> dict[str, object]:
+    """Return what a folder keeps of a file that it was quantized by."""
+    return {"file": base_names(path), "sha256": content_digest(path), "pairs": pairs}

@@ -1,0 +1,1 @@
+"""Find candidates in a collection: indexes of documents by name."""

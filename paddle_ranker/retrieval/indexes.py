@@ -1,0 +1,133 @@
+"""Indexes of documents by name: what finds candidates for a query, whatever it compares.
+
+index = INDEXES["bm25"].build(documents, IndexOptions(words="bigram"))
+for hit_id in index.search(["query"], 10)[0].ids:
+    print(index.document(hit_id).text)
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from paddle_ranker.errors import DataError
+from paddle_ranker.lexical.index import BM25Index
+from paddle_ranker.metrics.ranking import Floats
+from paddle_ranker.registry import Registry
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text of a collection.
+
+    id: names it in the collection and in every answer
+    fields: what else is known of it, by name
+    version: 1, and one more each time it is replaced
+    """
+
+    id: str
+    text: str
+    fields: Mapping[str, object] = field(default_factory=dict)
+    version: int = 1
+
+
+class Hits(NamedTuple):
+    """The documents found for a query, best first: their ids, and their scores `[found]`."""
+
+    ids: list[str]
+    scores: Floats
+
+
+class Index(Protocol):
+    """Documents that can be searched."""
+
+    def __len__(self) -> int: ...
+
+    def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
+        """Return, for each query, up to `top_k` documents, best first."""
+        ...
+
+    def document(self, id: str) -> Document:
+        """Return the document of an id; raises `KeyError` where there is none."""
+        ...
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    """How an index is built.
+
+    words: what indexes of words compare: `jieba` words, or character `bigram`s
+    seed: of what is drawn at random
+    """
+
+    words: str = "jieba"
+    seed: int = 1000
+
+
+@dataclass(frozen=True)
+class IndexKind:
+    """An index as it is chosen.
+
+    build: makes one of documents
+    what: how it finds them, for help texts
+    """
+
+    build: Callable[[Iterable[Document], IndexOptions], Index]
+    what: str
+
+
+INDEXES: Registry[IndexKind] = Registry("index", "--method")
+
+
+class _Documents:
+    """Documents by id, in the order given; raises `DataError` for an id that is there twice."""
+
+    def __init__(self, documents: Iterable[Document]):
+        self._by_id: dict[str, Document] = {}
+        for document in documents:
+            if document.id in self._by_id:
+                raise DataError(f"document {document.id}: there are two of this id; give each its own")
+            self._by_id[document.id] = document
+        self._ids = list(self._by_id)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def document(self, id: str) -> Document:
+        """Return the document of an id; raises `KeyError` where there is none."""
+        return self._by_id[id]
+
+
+class WordIndex(_Documents):
+    """Find documents by BM25 over their words; those that share no word with a query are not found."""
+
+    def __init__(self, documents: Iterable[Document], options: IndexOptions):
+        super().__init__(documents)
+        self._index = BM25Index((document.text for document in self._by_id.values()), options.words)
+
+    def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
+        """Return, for each query, up to `top_k` documents, best first; equal scores in the order given."""
+        found = self._index.search(queries, top_k)
+        return [Hits([self._ids[number] for number in numbers.tolist()], scores) for numbers, scores in found]
+
+
+class RandomIndex(_Documents):
+    """Draw documents, the query no more than a seed: what every other index must be better than."""
+
+    def __init__(self, documents: Iterable[Document], options: IndexOptions):
+        super().__init__(documents)
+        self._seed = options.seed
+
+    def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
+        """Return `top_k` different documents for each query, all with score 0."""
+        count = min(top_k, len(self))
+        draws = (random.Random(f"{self._seed}\t{query}").sample(range(len(self)), count) for query in queries)
+        return [Hits([self._ids[number] for number in drawn], np.zeros(count)) for drawn in draws]
+
+
+INDEXES.add("bm25", IndexKind(WordIndex, "by the words that they share with the query"))
+INDEXES.add("random", IndexKind(RandomIndex, "at random"))

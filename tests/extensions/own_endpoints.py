@@ -1,0 +1,140 @@
+"""A slot of one's own in the server and two endpoints: `/v1/embeddings` asks the slot, `/v1/nearest` the ranker too."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Optional, cast
+
+import numpy as np
+
+from paddle_ranker.options import Options, option
+from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
+from paddle_ranker.serving.core.config import RANKER, ServeConfig
+from paddle_ranker.serving.core.faults import INVALID, Fault
+from paddle_ranker.serving.core.slot_kinds import SLOTS, SlotKind
+from paddle_ranker.serving.core.slots import ServedModel, Slot, Slots, computed
+from paddle_ranker.serving.http.endpoints import ENDPOINTS, Endpoint
+from tests.extensions.own_kind import _TEXTS, VectorInfo
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import BaseRoute
+
+NAME = "vectors"
+
+
+@dataclass(frozen=True)
+class VectorOptions(Options):
+    vector_model: Optional[str] = option(None, help="a model of vectors: it answers POST /v1/embeddings")
+
+
+class VectorSlot(Slot[ServedModel]):
+    """Vectors of texts: requests share batches."""
+
+    def __init__(self, config: ServeConfig):
+        super().__init__(config.limits, "model of vectors", SLOTS[NAME].folder(config))
+        self._config = config
+
+    def load(self, observer: Optional[BatchObserver] = None) -> ServedModel:
+        from paddle_ranker.encoding.pair_encoder import PairEncoder
+        from paddle_ranker.scoring.loading import ScoringModel, open_model
+        from paddle_ranker.scoring.scorer import BatchRunner
+
+        config, folder = self._config, self.folder
+        assert folder is not None
+        model = cast(ScoringModel[VectorInfo, PairEncoder], open_model(folder, config.load_options()))
+        runner, encode = BatchRunner(model.engine, model.info.max_seq_length), model.row_encoder.encode_single
+        runner.run(encode(_TEXTS))  # to warm it up
+        batcher = Batcher(runner, encode, queue_rows=config.queue_pairs, observer=observer, what=self.what)
+        return ServedModel(folder.name, folder, batcher, time.time())
+
+    def describe(self) -> dict[str, object]:
+        return {"name": self.name}
+
+    async def vectors(self, texts: list[str], deadline: float) -> np.ndarray:
+        """Return the vectors of texts, `[n, size]` float32."""
+        self.limits.check_pairs(len(texts), "input")
+        self.limits.check_texts(texts, "input")
+        return (await computed(self.ready().batcher, len(texts), deadline, texts=(texts,))).outputs["vector"]
+
+
+class Embeddings(Endpoint):
+    """Vectors of texts over HTTP."""
+
+    slots = (NAME,)
+    paths: ClassVar[Mapping[str, str]] = {"/v1/embeddings": "embeddings"}
+
+    def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:
+        from starlette.routing import Route
+
+        answer = partial(_embeddings, slots.of(NAME, VectorSlot))
+        return [Route(path, answer, methods=["POST"]) for path in self.paths]
+
+    def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"/v1/embeddings": {"post": {"summary": "Vectors of texts"}}}, {}
+
+
+class Nearest(Endpoint):
+    """The documents nearest to a query by their vectors, ranked: two models in one request, under one deadline."""
+
+    slots = (NAME, RANKER)
+    paths: ClassVar[Mapping[str, str]] = {"/v1/nearest": "nearest"}
+
+    def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:
+        from starlette.routing import Route
+
+        return [Route("/v1/nearest", partial(_nearest, slots), methods=["POST"])]
+
+    def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {"/v1/nearest": {"post": {"summary": "Documents near to a query, ranked"}}}, {}
+
+
+async def _texts_of(request: Request, slot: Slot[ServedModel], name: str) -> tuple[dict[str, Any], list[str]]:
+    from paddle_ranker.serving.http.exchange import read_body
+
+    try:
+        body = json.loads(await read_body(request, slot.limits.request_bytes))
+        texts = body[name]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Fault(INVALID, f"expected {name}: a list of texts", field="body") from error
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise Fault(INVALID, "expected a list of texts", field=name)
+    return body, texts
+
+
+async def _embeddings(slot: VectorSlot, request: Request) -> Response:
+    from starlette.responses import JSONResponse
+
+    from paddle_ranker.serving.http.exchange import deadline_of
+
+    _, texts = await _texts_of(request, slot, "input")
+    vectors = await slot.vectors(texts, slot.deadline(deadline_of(request)))
+    return JSONResponse({"model": slot.name, "data": [{"embedding": row.tolist()} for row in vectors]})
+
+
+async def _nearest(slots: Slots, request: Request) -> Response:
+    from starlette.responses import JSONResponse
+
+    from paddle_ranker.serving.core.ranker_slot import RankerSlot
+    from paddle_ranker.serving.http.exchange import deadline_of
+
+    tower, ranker = slots.of(NAME, VectorSlot), slots.of(RANKER, RankerSlot)
+    body, documents = await _texts_of(request, tower, "documents")
+    end = tower.deadline(deadline_of(request))
+    vectors = await tower.vectors([str(body.get("query", "")), *documents], end)
+    near = np.argsort(-(vectors[1:] @ vectors[0]), kind="stable")[:2]
+    titles = [documents[place] for place in near.tolist()]
+    scores = await ranker.score_pairs([str(body.get("query", ""))] * len(titles), titles, deadline=end)
+    order = np.argsort(-scores.probabilities, kind="stable").tolist()
+    ranked = [{"document": titles[place], "score": float(scores.probabilities[place])} for place in order]
+    return JSONResponse({"models": [tower.name, ranker.name], "results": ranked})
+
+
+SLOTS.add(NAME, SlotKind("model of vectors", "vector_model", VectorOptions, VectorSlot, kinds=("vectors",)))
+ENDPOINTS.add("embeddings", Embeddings())
+ENDPOINTS.add("nearest", Nearest())

@@ -1,0 +1,44 @@
+"""Measure a model of vectors on pairs of texts that mean the same: how often the second is the nearest of all seconds.
+
+paddle-ranker evaluate --model vectors --test pairs.tsv
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional, cast
+
+import numpy as np
+
+from paddle_ranker import runtime
+from paddle_ranker.data.records import Pair, read_records
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.options import option, run_command
+from paddle_ranker.scoring.loading import ScoringModel, open_model
+from paddle_ranker.scoring.options import ScoringOptions
+from paddle_ranker.scoring.scorer import BatchRunner
+from tests.extensions.own_kind import VectorInfo
+
+
+@dataclass(frozen=True)
+class EvaluateVectorsOptions(ScoringOptions):
+    params_path: str = option(help="the model's folder", name="model", leads=True)
+    test_file: str = option(help="pairs of texts that mean the same", name="test", files=True)
+
+
+def evaluate(options: EvaluateVectorsOptions) -> None:
+    runtime.prepare_command(options.cpu_threads)
+    model = cast(ScoringModel[VectorInfo, PairEncoder], open_model(options.params_path, options.load_options()))
+    pairs = read_records(options.test_file, Pair, options)
+    runner = BatchRunner(model.engine, model.info.max_seq_length, options.batch_size)
+    first, second = (
+        runner.run(model.row_encoder.encode_single(texts))["vector"]
+        for texts in ([pair.query for pair in pairs], [pair.title for pair in pairs])
+    )
+    nearest = (first @ second.T).argmax(axis=1) == np.arange(len(pairs))
+    print(f"accuracy: {nearest.mean():.4f} ({len(pairs)} pairs)")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    return run_command(evaluate, EvaluateVectorsOptions, argv, description=__doc__ or "")

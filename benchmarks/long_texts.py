@@ -35,7 +35,7 @@ from paddle_ranker.data.records import LabeledPair, write_records
 from paddle_ranker.encoding.windows import SplitPairs, Windows
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical import BM25
-from paddle_ranker.lexical.index import BM25Index
+from paddle_ranker.lexical.bm25 import BM25Index
 from paddle_ranker.options import option, run_command
 
 if TYPE_CHECKING:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.opened import ExportFacts
+from paddle_ranker.model.opened import TOKENS, ArraySpec, ExportFacts, Signature
 from paddle_ranker.model.recognised import recognise
-from paddle_ranker.model.signature import TOKENS, ArraySpec, Signature
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import read_json
 

@@ -24,8 +24,7 @@ from paddle_ranker.encoding.samples import PAIRS, sample_batches, timing_batches
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.kinds import ModelKind, add_kind
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.opened import TrainedModel
-from paddle_ranker.model.signature import Signature
+from paddle_ranker.model.opened import Signature, TrainedModel
 
 if TYPE_CHECKING:
     from paddle import nn

@@ -41,7 +41,7 @@ def export(options: ExportOptions, expected_kind: Optional[str] = None) -> None:
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.export.static_graph import export_model
     from paddle_ranker.model.kinds import load_ranker, load_trained
-    from paddle_ranker.model.signature import RANKER
+    from paddle_ranker.model.opened import RANKER
 
     runtime.select_device("cpu")  # a static model is of no device; each engine chooses its own
     load = load_trained if expected_kind is None else load_ranker  # the rankers' tutorials refuse other kinds

@@ -226,6 +226,41 @@ class GivenArrays(Columns):
         return self is other
 
 
+TYPES = 2  # token types of one member
+
+
+@dataclass(frozen=True)
+class BlendedPairs(Columns):
+    """Pairs that every member has encoded for itself; `members` are theirs, of n pairs each."""
+
+    members: tuple[EncodedPairs, ...]
+
+    def __len__(self) -> int:
+        return len(self.members[0])
+
+    def lengths_of(self, indices: Indices) -> NDArray[np.int64]:
+        """Return the tokens of the pairs at `indices` [m] over all members, [m] int64: what they cost in a batch."""
+        return np.sum([member.lengths_of(indices) for member in self.members], axis=0, dtype=np.int64)
+
+    def take(self, indices: Indices) -> BlendedPairs:
+        """Return the pairs at `indices` [m], in that order."""
+        return BlendedPairs(tuple(member.take(indices) for member in self.members))
+
+    @classmethod
+    def concat(cls, parts: Sequence[BlendedPairs]) -> BlendedPairs:
+        """Join pairs of one blend, in order."""
+        return cls(tuple(EncodedPairs.concat(encoded) for encoded in zip(*(part.members for part in parts))))
+
+    def pad(self, indices: Indices) -> Arrays:
+        """Return the members' `input_ids` side by side and, in the token types, whose they are."""
+        padded = [member.pad(indices) for member in self.members]
+        types = [TYPES * number + arrays["token_type_ids"] for number, arrays in enumerate(padded)]
+        return {
+            "input_ids": np.concatenate([arrays["input_ids"] for arrays in padded], axis=1),
+            "token_type_ids": np.concatenate(types, axis=1),
+        }
+
+
 def given_pairs(input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64], pad_id: int) -> Columns:
     """Return `[n, length]` arrays as pairs that share batches with others; as `GivenArrays` where they cannot.
 

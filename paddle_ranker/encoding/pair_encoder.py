@@ -1,4 +1,4 @@
-"""Pairs of texts to ids: the one place that knows segments, truncation and special tokens."""
+"""Pairs of texts to ids, for one ranker or a blend: segments, truncation and special tokens."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 
 from paddle_ranker.encoding import TOKENIZER_NAMES
 from paddle_ranker.encoding.columns import (
+    TYPES,
+    BlendedPairs,
     Columns,
     EncodedPairs,
     EncodedTexts,
+    GivenArrays,
     given_pairs,
     offsets_of,
     ragged_positions,
@@ -208,6 +211,51 @@ class PairEncoder:
         if count:
             with self._truncated_lock:
                 self.truncated += count
+
+
+class BlendedPairEncoder:
+    """Encode every pair once for each member: a `PairRowEncoder`."""
+
+    def __init__(self, members: Sequence[PairEncoder]):
+        self.members = tuple(members)
+        self.max_seq_length = sum(member.max_seq_length for member in members)  # tokens of a pair in a batch
+        self.backend = ", ".join(member.backend for member in members)
+        self.vocab_size = max(member.vocab_size for member in members)
+
+    @property
+    def truncated(self) -> int:
+        """Pairs that a member has cut, of the member that cut most."""
+        return max(member.truncated for member in self.members)
+
+    @truncated.setter
+    def truncated(self, count: int) -> None:
+        for member in self.members:
+            member.truncated = count
+
+    def encode(self, queries: Sequence[str], titles: Sequence[str], *, truncate: bool = True) -> BlendedPairs:
+        """Encode the pairs for every member; raises `UsageError` for whole ones, which windows ask for."""
+        if not truncate:
+            raise UsageError("a blend of two rankers cannot score windows: use --windows none, or one of its members")
+        return BlendedPairs(tuple(member.encode(queries, titles) for member in self.members))
+
+    def given(self, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> Columns:
+        """Return arrays that hold every member's columns side by side, as `BlendedPairs.pad` does, `[n, length]` each.
+
+        Raises `InputError` where they are not every member's own, one after another, alike in all rows.
+        """
+        owners = token_type_ids // TYPES
+        first = owners[0]
+        sound = (owners == first).all() and (np.diff(first) >= 0).all()
+        if not (sound and np.array_equal(np.unique(first), np.arange(len(self.members)))):
+            raise InputError(
+                "token_type_ids",
+                "of a blend, token types 0 and 1 are the first ranker's, 2 and 3 the second's, in columns of their "
+                f"own: all {len(self.members)} must be there, in this order, alike in every row",
+            )
+        return GivenArrays({"input_ids": input_ids, "token_type_ids": token_type_ids})
+
+    def save(self, folder: Union[str, os.PathLike[str]]) -> None:
+        """Do nothing: the tokenizers are the members', and lie in their folders."""
 
 
 def truncated_lengths(

@@ -20,7 +20,7 @@ import paddle
 from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import DependencyError, RankerError
 from paddle_ranker.export.parity import Parity, compare
-from paddle_ranker.model.signature import RANKER, Signature
+from paddle_ranker.model.opened import RANKER, Signature
 
 OPSET = 17  # the first with LayerNormalization as one node
 # In a process of its own: where it meets an operator that it does not know, it aborts the process.

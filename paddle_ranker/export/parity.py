@@ -12,8 +12,7 @@ from paddle import nn
 
 from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import RankerError
-from paddle_ranker.model.opened import Check
-from paddle_ranker.model.signature import Signature
+from paddle_ranker.model.opened import Check, Signature
 
 CHECKS = 4  # pairs that an exported folder names the probabilities of
 

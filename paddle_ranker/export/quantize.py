@@ -37,9 +37,8 @@ from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.model.exported import ExportedFolder, ExportedRanker
 from paddle_ranker.model.info import BLEND, RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.opened import ExportFacts, with_export
+from paddle_ranker.model.opened import RANKER, ExportFacts, with_export
 from paddle_ranker.model.recognised import refusal
-from paddle_ranker.model.signature import RANKER
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.engines.inputs import InputLimits
 from paddle_ranker.scoring.engines.opening import open_engine, time_engines

@@ -21,8 +21,7 @@ from paddle_ranker.export.parity import Parity, checks_of, compare, network_outp
 from paddle_ranker.export.static_model import StaticModel, name_outputs
 from paddle_ranker.model.exported import GRAPH_FORMATS, ExportedFolder
 from paddle_ranker.model.kinds import KINDS, EncoderT, InfoT, ModelKind, kind_of
-from paddle_ranker.model.opened import ExportFacts, TrainedModel, with_export
-from paddle_ranker.model.signature import RANKER, Signature
+from paddle_ranker.model.opened import RANKER, ExportFacts, Signature, TrainedModel, with_export
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, new_folder, remove_unfinished
 
 

@@ -16,7 +16,7 @@ from paddle import inference
 from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.exported import INPUTS, ExportedFolder, exporting_again, require_readable
-from paddle_ranker.model.signature import RANKER, Signature
+from paddle_ranker.model.opened import RANKER, Signature
 
 _FETCHED = re.compile(r'"fetch_name_(\d+)"')
 

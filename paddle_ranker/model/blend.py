@@ -14,15 +14,15 @@ from pathlib import Path
 import paddle
 from paddle import Tensor, nn
 
-from paddle_ranker.encoding.blend import TYPES, BlendedPairEncoder
+from paddle_ranker.encoding.columns import TYPES
+from paddle_ranker.encoding.pair_encoder import BlendedPairEncoder
 from paddle_ranker.metrics.logistic import LinearModel
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.folder import RankerModel, load_single, save_ranker, write_encoder
 from paddle_ranker.model.info import BLEND, RankerInfo, blend_of
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.network import RankerNetwork
-from paddle_ranker.model.opened import TrainedModel
-from paddle_ranker.model.signature import RANKER
+from paddle_ranker.model.opened import RANKER, TrainedModel
 
 
 class BlendedNetwork(RankerNetwork):

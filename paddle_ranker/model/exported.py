@@ -24,10 +24,9 @@ from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.kinds import EXPORT, KINDS, AnyKind, ModelKind, kind_of
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.opened import EncoderT, ExportFacts, InfoT, ModelInfo, RowEncoder
+from paddle_ranker.model.opened import RANKER, EncoderT, ExportFacts, InfoT, ModelInfo, RowEncoder, Signature
 from paddle_ranker.model.recognised import STATIC_PARAMETERS, recognise, refusal
 from paddle_ranker.model.recognised import is_exported as is_exported
-from paddle_ranker.model.signature import RANKER, Signature
 from paddle_ranker.storage.untrusted import check_file, memory_bytes
 
 INPUTS, OUTPUTS = RANKER.input_names, RANKER.output_names

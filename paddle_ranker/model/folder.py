@@ -25,10 +25,9 @@ from paddle_ranker.model.info import BLEND, PUBLISHED_HEADS, RankerInfo, require
 from paddle_ranker.model.info import INFO_FILE as INFO_FILE
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.network import RankerNetwork, has_two_class_head, load_heads, load_parameters
-from paddle_ranker.model.opened import TrainedModel
+from paddle_ranker.model.opened import RANKER, TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.recognised import RANKER_WANTED, headless_refusal, require_parameters
-from paddle_ranker.model.signature import RANKER
 
 DEFAULTS = LoadOptions()
 PUBLISHED_MAX_SEQ_LENGTH = 128  # of checkpoints that do not say

@@ -11,18 +11,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Optional, TypeVar, Union, cast
 
-from paddle_ranker.encoding.blend import BlendedPairEncoder
 from paddle_ranker.encoding.columns import Arrays
-from paddle_ranker.encoding.pair_encoder import PairEncoder, PairRowEncoder
+from paddle_ranker.encoding.pair_encoder import BlendedPairEncoder, PairEncoder, PairRowEncoder
 from paddle_ranker.encoding.samples import sample_batches, timing_batches
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import EncoderConfig, make_pair_encoder, read_config
 from paddle_ranker.model.info import BLEND, INFO_FILE, PUBLISHED_HEADS, RankerInfo, blend_of
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.opened import ModelInfo, RowEncoder, TrainedModel
+from paddle_ranker.model.opened import RANKER, ModelInfo, RowEncoder, Signature, TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.model.recognised import FOLDERS, FolderKind
-from paddle_ranker.model.signature import RANKER, Signature
 from paddle_ranker.registry import Registry
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from paddle_ranker.errors import DataError
-from paddle_ranker.lexical.index import BM25Index
+from paddle_ranker.lexical.bm25 import BM25Index
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.registry import Registry
 

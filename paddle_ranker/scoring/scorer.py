@@ -15,7 +15,7 @@ from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.encoding.windows import Windows
 from paddle_ranker.metrics.calibration import Calibration, sigmoid
 from paddle_ranker.metrics.ranking import Floats
-from paddle_ranker.model.signature import LOGIT
+from paddle_ranker.model.opened import LOGIT
 from paddle_ranker.scoring.engines.base import Engine
 
 CHUNK = 8192  # pairs held at once when a file is streamed; enough to sort by length well

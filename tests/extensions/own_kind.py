@@ -22,8 +22,7 @@ from paddle_ranker.model.config import make_pair_encoder, read_config
 from paddle_ranker.model.exported import Exported, ExportedFolder
 from paddle_ranker.model.kinds import ModelKind, add_kind
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.opened import ExportFacts, TrainedModel
-from paddle_ranker.model.signature import TOKENS, ArraySpec, Signature
+from paddle_ranker.model.opened import TOKENS, ArraySpec, ExportFacts, Signature, TrainedModel
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.storage.atomic import new_file
 

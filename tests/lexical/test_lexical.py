@@ -14,8 +14,8 @@ from benchmarks.harness.runs import Baseline
 from paddle_ranker.data.records import LabeledPair, read_records
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical import BM25, FEATURES, LexicalFeatures, LexicalLogistic
+from paddle_ranker.lexical.bm25 import QUERIES_AT_ONCE, BM25Index
 from paddle_ranker.lexical.features import longest_shared_run
-from paddle_ranker.lexical.index import QUERIES_AT_ONCE, BM25Index
 from paddle_ranker.lexical.tokens import bigrams, words
 from paddle_ranker.metrics.measures import evaluate_ranking
 from tests.conftest import run_python

@@ -21,7 +21,7 @@ from paddle_ranker import Ranker
 from paddle_ranker.errors import CheckpointError, DataError, DependencyError, RankerError, UsageError
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.signature import RANKER
+from paddle_ranker.model.opened import RANKER
 from paddle_ranker.scoring.engines import registry
 from paddle_ranker.scoring.engines.base import Pool
 from paddle_ranker.scoring.engines.inputs import InputLimits

@@ -9,7 +9,7 @@ import paddle
 from paddle import nn
 
 from paddle_ranker.encoding.columns import Arrays
-from paddle_ranker.model.signature import RANKER, Signature
+from paddle_ranker.model.opened import RANKER, Signature
 from paddle_ranker.scoring.engines.inputs import InputLimits
 
 

@@ -18,7 +18,8 @@ from multimodal_entailment.model import EntailmentNetwork, TextEncoder
 from multimodal_entailment.posts import PostEncoder
 from paddle_ranker.encoding.pair_encoder import never_match_ids
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.config import make_pair_encoder, read_config, write_config
+from paddle_ranker.model.config import read_config, write_config
+from paddle_ranker.model.families import family_of, make_pair_encoder
 from paddle_ranker.model.opened import TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, count, load_arrays, save_arrays, set_parameters
 
@@ -59,7 +60,8 @@ def load_entailment(folder: Path, *, tokenizer: str = "auto") -> EntailmentModel
         config = read_config(folder)
         assert config is not None
         config.require_fits(*count(arrays))
-        text = TextEncoder(config, never_match_ids(encoder.texts) if info.shape.match_embeddings else None)
+        never_match = never_match_ids(encoder.texts) if info.shape.match_embeddings else None
+        text = TextEncoder(config, never_match, family_of(config.model_type).network(config))
     if info.vision is not None:
         from multimodal_entailment.vision import make_vision_encoder
 

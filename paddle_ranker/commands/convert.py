@@ -71,7 +71,8 @@ def _source_named(temporary: Path, source: Path) -> Iterator[None]:
 
 
 def _to_paddle(source: Path, temporary: Path) -> list[str]:
-    from paddle_ranker.model.config import make_pair_encoder, write_config
+    from paddle_ranker.model.config import write_config
+    from paddle_ranker.model.families import make_pair_encoder
     from paddle_ranker.model.folder import save_ranker
     from paddle_ranker.model.hugging_face.read import find_encoder, read_model
     from paddle_ranker.model.hugging_face.tokenizer import bring_tokenizer
@@ -129,7 +130,8 @@ def _to_paddle(source: Path, temporary: Path) -> list[str]:
 
 def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
-    from paddle_ranker.model.config import make_pair_encoder, read_config
+    from paddle_ranker.model.config import read_config
+    from paddle_ranker.model.families import make_pair_encoder
     from paddle_ranker.model.hugging_face.read import find_encoder
     from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
     from paddle_ranker.model.hugging_face.write import parameters_to_write, write_model

@@ -35,6 +35,7 @@ from paddle_ranker.training.teachers import Teachers
 
 RERANKED = 100
 SCORE_RATIO = 0.95  # the best of those that NV-Retriever (2024) compares
+_METHODS = "; ".join(f"{name}, {kind.what}" for name, kind in INDEXES.items())
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class MineOptions(LabelOptions, ScoringOptions):
     )
     negatives: int = option(4, help="most negatives of one positive", minimum=1)
     positive_label: float = option(1.0, help="titles with this label or a higher one get negatives", above=0)
-    method: str = option("bm25", help="how candidates are found; random: at random", choices=INDEXES)
+    method: str = option("bm25", help=f"how candidates are found: {_METHODS}", choices=INDEXES)
     words: str = option("jieba", help="what BM25 compares: words, or character bigrams", choices=tuple(TOKENIZERS))
     rank_from: int = option(1, help="best rank of a negative; above 1 skips the likeliest false negatives", minimum=1)
     rank_to: int = option(50, help="worst rank of a negative", minimum=1)
@@ -142,7 +143,7 @@ def _run(options: MineOptions) -> None:
     )
 
     ranker = Teachers(options.ranker, options) if options.ranker else None
-    shown = tqdm(titles, desc="index", unit="title", disable=None if options.method != "random" else True)
+    shown = tqdm(titles, desc="index", unit="title", disable=None)
     documents = (Document(str(number), title) for number, title in enumerate(shown))
     index = INDEXES[options.method].build(documents, IndexOptions(options.words, options.seed))
     miner = Miner(index, options.choice, ranker, options.queries)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import IO, Any, Optional, Union, cast
+from typing import IO, Any, Union, cast
 
 from paddle_ranker.data.text import BOM, EMPTY_LINE, lines_of, refuse_binary, separated_rows
 from paddle_ranker.data.text import BadRow as BadRow
@@ -56,15 +56,16 @@ _TABS = "tsv"  # what is in none of the others
 
 def _format_of(path: str, start: bytes) -> FileFormat:
     name = path.lower().removesuffix(".gz")
-    found = _first(lambda one: one.is_in(name, start))
+    return _first(name, lambda one: one.is_in(name, start))
+
+
+def _first(name: str, fits: Callable[[FileFormat], bool]) -> FileFormat:
+    """Return the first format that fits a file of that name, else tab-separated text."""
+    found = next(filter(fits, FORMATS.values()), None)
     if found is None and not name.endswith(FORMATS[_TABS].extensions):
         FORMATS.load_plugins()  # an installed package may know it
-        found = _first(lambda one: one.is_in(name, start))
+        found = next(filter(fits, FORMATS.values()), None)
     return found or FORMATS[_TABS]
-
-
-def _first(fits: Callable[[FileFormat], bool]) -> Optional[FileFormat]:
-    return next((found for found in FORMATS.values() if fits(found)), None)
 
 
 def read_rows(path: str, separator: str = TAB) -> Iterator[tuple[int, Row]]:
@@ -189,7 +190,7 @@ def write_rows(path: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ..
     check_writable(path)
     name = path.lower()
     plain = name.removesuffix(".gz")
-    chosen = _first(lambda one: plain.endswith(one.extensions)) or FORMATS[_TABS]
+    chosen = _first(plain, lambda one: plain.endswith(one.extensions))
     with new_file(path, "wb") as raw:
         if name != plain:
             # No name and no time in the header: the same records give the same bytes.

@@ -108,6 +108,7 @@ def default_ties(pairs: MeasuredPairs) -> str:
 def measurable(pairs: MeasuredPairs) -> list[str]:
     """Return the names of the measures that these pairs allow, in the order of `MEASURES`."""
     scored = Scored(pairs.query_ids, pairs.labels, pairs.labels, judged=pairs.judged)  # by the labels: no scores matter
+    MEASURES.load_plugins()  # an installed package may add some
     return [name for name, measure in MEASURES.items() if measure.applies(scored)]
 
 

@@ -1,4 +1,4 @@
-"""The shape of an encoder: read from `config.json`, the older `model_config.json` or a known name; its pair encoder."""
+"""The shape of an encoder: read from `config.json`, the older `model_config.json` or a known name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.storage.untrusted import UncheckedObject, read_json
 
@@ -218,17 +217,6 @@ def published_model(name: str) -> Published:
 def config_by_name(name: str) -> EncoderConfig:
     """Return the configuration that PaddleNLP holds built in for a model name; raises as `published_model` does."""
     return published_model(name).config
-
-
-def make_pair_encoder(folder: Path, config: EncoderConfig, max_seq_length: int, tokenizer: str = "auto") -> PairEncoder:
-    """Return the pair encoder of a folder; raises `CheckpointError` where it does not belong to `config`'s model."""
-    if max_seq_length > config.longest_pair:
-        raise CheckpointError(
-            f"max_seq_length {max_seq_length} is above the {config.longest_pair} positions of this model"
-        )
-    pair_encoder = PairEncoder.from_folder(folder, max_seq_length, backend=tokenizer)
-    require_tokenizer_fits(pair_encoder.vocab_size, pair_encoder.pad_id, config)
-    return pair_encoder
 
 
 def require_tokenizer_fits(vocab_size: int, pad_id: int, config: EncoderConfig) -> None:

@@ -14,52 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Union
 
-from paddle_ranker.encoding.columns import Array
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.config import EncoderConfig, config_by_name, read_config, require_tokenizer_fits
+from paddle_ranker.model.config import EncoderConfig, config_by_name, read_config
 from paddle_ranker.model.encoder import Encoder
-from paddle_ranker.model.hugging_face.read import HuggingFaceModel, find_encoder, read_configuration, read_model
-from paddle_ranker.model.hugging_face.tokenizer import bring_tokenizer
-from paddle_ranker.model.network import ENCODER, name_parameters, parts_of
+from paddle_ranker.model.families import EncoderFamily, Named, family_of, pair_encoder_of
+from paddle_ranker.model.hugging_face.read import find_encoder, read_configuration
+from paddle_ranker.model.network import ENCODER, parts_of
 from paddle_ranker.model.parameters import PARAMETERS_FILE, count, load_arrays, set_parameters
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.recognised import require_parameters
-from paddle_ranker.registry import Registry
 
-Named = dict[str, Array]  # arrays by parameter name
 TO_TRAIN = "a ranker or an encoder to train"
 _POOLER = "pooler."
-
-
-@dataclass(frozen=True)
-class EncoderFamily:
-    """Encoders of one architecture.
-
-    network: makes one of a configuration, with random parameters; it returns states and a pooled state as `Encoder`
-    name_parameters: names a checkpoint's arrays as the network does, after `encoder.`, and the heads beside it
-    read_hugging_face: reads a transformers folder: the configuration, and arrays as `name_parameters` takes them
-    bring_tokenizer: writes the tokenizer of a transformers folder into a folder, as `TokenizerFiles` reads it
-    pair_encoder: makes of a tokenizer, a length and a backend what encodes pairs and texts by the family's template
-    """
-
-    network: Callable[[EncoderConfig], Encoder]
-    name_parameters: Callable[[Named], Named]
-    read_hugging_face: Callable[[Path], HuggingFaceModel]
-    bring_tokenizer: Callable[[Path, Path], object]
-    pair_encoder: Callable[[TokenizerFiles, int, str], PairEncoder]
-
-
-FAMILIES: Registry[EncoderFamily] = Registry("family of encoders")
-BERT = EncoderFamily(Encoder, name_parameters, read_model, bring_tokenizer, PairEncoder)
-for _type in ("ernie", "ernie_gram", "bert", "roberta"):
-    FAMILIES.add(_type, BERT)
-
-
-def family_of(model_type: object) -> EncoderFamily:
-    """Return the family of a `model_type` in a configuration; what none claims is tried as BERT's."""
-    return FAMILIES[model_type] if isinstance(model_type, str) and model_type in FAMILIES else BERT
 
 
 @dataclass(frozen=True)
@@ -85,13 +53,7 @@ class Checkpoint:
 
     def pair_encoder(self, max_seq_length: int, backend: str = "auto") -> PairEncoder:
         """Return what encodes pairs and texts; raises `CheckpointError` where the tokenizer is another model's."""
-        if max_seq_length > self.config.longest_pair:
-            raise CheckpointError(
-                f"max_seq_length {max_seq_length} is above the {self.config.longest_pair} positions of this model"
-            )
-        encoder = self.family.pair_encoder(self.tokenizer(), max_seq_length, backend)
-        require_tokenizer_fits(encoder.vocab_size, encoder.pad_id, self.config)
-        return encoder
+        return pair_encoder_of(self.tokenizer(), self.config, max_seq_length, backend)
 
 
 def read_checkpoint(source: Union[str, Path], model_name: Optional[str] = None, wanted: str = TO_TRAIN) -> Checkpoint:

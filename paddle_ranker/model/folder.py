@@ -163,6 +163,7 @@ def with_lexical_features(model: RankerModel) -> RankerNetwork:
     if old.lexical is not None:
         return old
     never_match = never_match_ids(model.row_encoder)
-    network = RankerNetwork(old.config, old.never_match, LexicalHead(old.config.vocab_size, never_match))
+    lexical = LexicalHead(old.config.vocab_size, never_match)
+    network = RankerNetwork(old.config, old.never_match, lexical, encoder=old.encoder)
     load_parameters(network, {name: value.numpy() for name, value in old.state_dict().items()}, allow_new=True)
     return network

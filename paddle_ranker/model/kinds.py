@@ -15,7 +15,8 @@ from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.encoding.pair_encoder import BlendedPairEncoder, PairEncoder, PairRowEncoder
 from paddle_ranker.encoding.samples import sample_batches, timing_batches
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.config import EncoderConfig, make_pair_encoder, read_config
+from paddle_ranker.model.config import EncoderConfig, read_config
+from paddle_ranker.model.families import make_pair_encoder
 from paddle_ranker.model.info import BLEND, INFO_FILE, PUBLISHED_HEADS, RankerInfo, blend_of
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.opened import RANKER, ModelInfo, RowEncoder, Signature, TrainedModel

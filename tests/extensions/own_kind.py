@@ -18,8 +18,9 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.export.gates import GATES, Quality, QuantizeOptions, file_facts
 from paddle_ranker.metrics.intervals import bootstrap_interval, mean_of
-from paddle_ranker.model.config import make_pair_encoder, read_config
+from paddle_ranker.model.config import read_config
 from paddle_ranker.model.exported import Exported, ExportedFolder
+from paddle_ranker.model.families import make_pair_encoder
 from paddle_ranker.model.kinds import ModelKind, add_kind
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.opened import TOKENS, ArraySpec, ExportFacts, Signature, TrainedModel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import os
 import socket
@@ -19,6 +20,7 @@ from paddle_ranker.data.formats import FORMATS
 from paddle_ranker.errors import DataError
 from paddle_ranker.export.gates import GATES
 from paddle_ranker.metrics.measures import MEASURES, Scored
+from paddle_ranker.model.families import FAMILIES
 from paddle_ranker.model.kinds import KINDS
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.recognised import FOLDERS
@@ -30,7 +32,8 @@ from tests.conftest import REPOSITORY
 from tests.started import free_ports, get, post, started
 from tests.tiny import CONFIG, PAIRS, draw_words, write_encoder, write_ranker
 
-MODULES = ("own_loss", "own_measure", "own_engine", "own_format", "own_kind", "own_endpoints", "own_commands")
+MODULES = ("own_loss", "own_measure", "own_engine", "own_format", "own_kind", "own_family", "own_endpoints",
+           "own_commands")  # fmt: skip
 PLUGINS = "own_kind own_endpoints own_commands"
 AS_MODULES = ",".join(f"tests.extensions.{name}" for name in PLUGINS.split())
 IS_MODERN = sys.version_info >= (3, 10)
@@ -46,7 +49,8 @@ def extensions() -> Iterator[None]:
     yield
     for registry, name in (
         (LOSSES, "squared_hinge"), (MEASURES, "success@1"), (ENGINES, "jit"), (FORMATS, "psv"), (KINDS, "vectors"),
-        (FOLDERS, "vectors"), (GATES, "vectors"), (SLOTS, "vectors"), (ENDPOINTS, "embeddings"), (ENDPOINTS, "nearest"),
+        (FOLDERS, "vectors"), (FAMILIES, "mean"), (GATES, "vectors"), (SLOTS, "vectors"), (ENDPOINTS, "embeddings"),
+        (ENDPOINTS, "nearest"),
         (COMMANDS, "train-vectors"), (OF_KIND, "evaluate vectors"),
     ):  # fmt: skip
         registry.remove(name)
@@ -110,6 +114,47 @@ def test_a_format_is_read_written_and_named_in_errors(tmp_path: Path, monkeypatc
     monkeypatch.setitem(FORMATS._items, "psv", dataclasses.replace(FORMATS["psv"], is_text=False))
     with pytest.raises(DataError, match=r"bad\.psv: Psv data, expected text; name the file \.psv"):
         list(read_lines(str(tmp_path / "bad.psv")))
+
+
+@pytest.mark.parity
+def test_a_family_s_network_and_template_are_those_of_training_export_and_commands(tmp_path: Path) -> None:
+    from paddle_ranker.encoding.pair_encoder import PairEncoder
+    from paddle_ranker.export.static_graph import export_model
+    from paddle_ranker.model.folder import Fresh, save_ranker, start_ranker
+    from paddle_ranker.model.kinds import load_ranker
+    from paddle_ranker.scoring.loading import open_ranker
+    from paddle_ranker.scoring.scorer import Scorer
+
+    encoder = write_encoder(tmp_path / "encoder", model_type="mean")
+    started = start_ranker(encoder, Fresh("pairwise"), LoadOptions(max_seq_length=16))
+    (tmp_path / "ranker").mkdir()
+    save_ranker(tmp_path / "ranker", started.network, started.row_encoder, started.info)
+    trained = load_ranker(tmp_path / "ranker")
+    export_model(trained, tmp_path / "exported")
+    queries, titles = ["深度学习", "a b"], ["水稻病害", "c"]
+    reversed_ids = PairEncoder.from_folder(encoder, 16).encode(titles, queries).ids
+    import paddle
+
+    def by_hand(query: str, title: str) -> float:
+        row = PairEncoder.from_folder(encoder, 16).encode([title], [query]).pad(np.arange(1))
+        ids, types = (paddle.to_tensor(row[name]) for name in ("input_ids", "token_type_ids"))
+        network = trained.network
+        network.eval()
+        return float(network.head(network.encoder(ids, types).mean(1)))
+
+    wanted = [by_hand(*pair) for pair in zip(queries, titles)]
+    for folder, engine in ((tmp_path / "ranker", "dygraph"), (tmp_path / "exported", "inference")):
+        ranker = open_ranker(folder, LoadOptions(engine=engine))
+        columns = ranker.row_encoder.encode(queries, titles)
+        np.testing.assert_array_equal(columns.ids, reversed_ids)
+        np.testing.assert_allclose(Scorer(ranker.engine, ranker.row_encoder).logits(columns), wanted, atol=1e-6)
+    (tmp_path / "pairs.tsv").write_text("query\ttitle\n" + "".join(f"{q}\t{t}\n" for q, t in zip(queries, titles)))
+    found = run(
+        "-m", "paddle_ranker", "predict", "exported", "--input", "pairs.tsv", plugins="own_family", cwd=tmp_path
+    )
+    assert found.returncode == 0, found.stderr
+    scored = [ast.literal_eval(line)["pred_prob"] for line in found.stdout.splitlines() if line.startswith("{")]
+    np.testing.assert_allclose(scored, 1 / (1 + np.exp(-np.array(wanted))), atol=1e-4)
 
 
 @pytest.mark.parity

@@ -12,7 +12,7 @@ from paddle_ranker.commands.convert import ConvertOptions, convert
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.export.static_graph import export_model
-from paddle_ranker.model.encoders import FAMILIES, EncoderFamily, load_encoder
+from paddle_ranker.model.encoders import load_encoder
 from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.network import name_parameters
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
@@ -108,20 +108,3 @@ def of_another_architecture(folder: Path) -> Path:
 def test_what_has_no_encoder_is_named(tmp_path: Path, source: Any, words: str) -> None:
     with pytest.raises(CheckpointError, match=words):
         load_encoder(source(tmp_path))
-
-
-@pytest.mark.unit
-def test_a_family_of_one_s_own_reads_its_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bert, asked = FAMILIES["bert"], []
-
-    def named(arrays: Any) -> Any:
-        asked.append(len(arrays))
-        return bert.name_parameters(arrays)
-
-    family = EncoderFamily(bert.network, named, bert.read_hugging_face, bert.bring_tokenizer, bert.pair_encoder)
-    FAMILIES.add("own", family)
-    try:
-        assert load_encoder(write_encoder(tmp_path, model_type="own")).checkpoint.family is family
-    finally:
-        FAMILIES.remove("own")
-    assert len(asked) == 1

@@ -12,8 +12,9 @@ import numpy as np
 
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.config import make_pair_encoder, read_config
+from paddle_ranker.model.config import read_config
 from paddle_ranker.model.exported import is_exported, open_exported_ranker
+from paddle_ranker.model.families import make_pair_encoder
 from paddle_ranker.model.info import BLEND, INFO_FILE, RankerInfo
 from paddle_ranker.serving.clients.errors import ServerError, asking_again
 from paddle_ranker.serving.core.faults import Fault

@@ -91,6 +91,13 @@ class Limits(Options):
                 self.check_text(text, f"{field}[{place}]")
                 previous = text
 
+    def scored_text(self, text: str, field: str) -> str:
+        """Return the text that is scored, as `scored_texts` does."""
+        if self.auto_truncate and isinstance(text, str):
+            text = text[: self.characters]
+        self.check_text(text, field)
+        return text
+
     def scored_texts(self, texts: Sequence[str], field: str) -> Sequence[str]:
         """Return the texts that are scored: with `auto_truncate` cut to the limit; else raise as `check_texts` does."""
         if self.auto_truncate and any(isinstance(text, str) and len(text) > self.characters for text in texts):

@@ -158,10 +158,7 @@ class Reranker:
         """Return what is scored of a request; raises `Fault` where that is above a limit."""
         limits = self._service.limits
         limits.check_pairs(len(titles), field)
-        if limits.auto_truncate:
-            query = query[: limits.characters]
-        limits.check_text(query, "query")
-        return query, limits.scored_texts(titles, field)
+        return limits.scored_text(query, "query"), limits.scored_texts(titles, field)
 
     async def _refuse_long(self, asked: TextsRequest) -> None:
         """Raise `Fault` for a pair that would be cut, as Text Embeddings Inference does without `truncate`."""

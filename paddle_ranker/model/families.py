@@ -1,0 +1,99 @@
+"""Families of encoders: what differs between architectures, found by the `model_type` of a configuration.
+
+Importing it does not import Paddle: servers without it make their pair encoders here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from paddle_ranker.encoding.columns import Array
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.config import EncoderConfig, require_tokenizer_fits
+from paddle_ranker.registry import Registry
+
+if TYPE_CHECKING:
+    from paddle_ranker.model.encoder import Encoder
+    from paddle_ranker.model.hugging_face.read import HuggingFaceModel
+
+Named = dict[str, Array]  # arrays by parameter name
+
+
+@dataclass(frozen=True)
+class EncoderFamily:
+    """Encoders of one architecture.
+
+    network: makes an encoder with random parameters from a configuration; a subclass of `Encoder`, say
+    name_parameters: renames a checkpoint's arrays to the network's names, after `encoder.`, and the heads beside it
+    read_hugging_face: reads a transformers folder: the configuration, and arrays as `name_parameters` takes them
+    bring_tokenizer: converts the tokenizer of a transformers folder (first path) to `TokenizerFiles` in the second
+    pair_encoder: makes the encoder of pairs and texts, with the family's template, from a tokenizer, a maximum
+        length in tokens and a backend's name
+    """
+
+    network: Callable[[EncoderConfig], Encoder]
+    name_parameters: Callable[[Named], Named]
+    read_hugging_face: Callable[[Path], HuggingFaceModel]
+    bring_tokenizer: Callable[[Path, Path], object]
+    pair_encoder: Callable[[TokenizerFiles, int, str], PairEncoder]
+
+
+def _network(config: EncoderConfig) -> Encoder:
+    from paddle_ranker.model.encoder import Encoder
+
+    return Encoder(config)
+
+
+def _name_parameters(arrays: Named) -> Named:
+    from paddle_ranker.model.network import name_parameters
+
+    return name_parameters(arrays)
+
+
+def _read_hugging_face(folder: Path) -> HuggingFaceModel:
+    from paddle_ranker.model.hugging_face.read import read_model
+
+    return read_model(folder)
+
+
+def _bring_tokenizer(source: Path, target: Path) -> object:
+    from paddle_ranker.model.hugging_face.tokenizer import bring_tokenizer
+
+    return bring_tokenizer(source, target)
+
+
+FAMILIES: Registry[EncoderFamily] = Registry("family of encoders")
+BERT = EncoderFamily(_network, _name_parameters, _read_hugging_face, _bring_tokenizer, PairEncoder)
+for _type in ("ernie", "ernie_gram", "bert", "roberta"):
+    FAMILIES.add(_type, BERT)
+
+
+def family_of(model_type: object) -> EncoderFamily:
+    """Return the family of a configuration's `model_type`; an unknown type is tried as BERT's."""
+    return FAMILIES[model_type] if isinstance(model_type, str) and model_type in FAMILIES else BERT
+
+
+def pair_encoder_of(
+    files: TokenizerFiles, config: EncoderConfig, max_seq_length: int, tokenizer: str = "auto"
+) -> PairEncoder:
+    """Return the pair encoder of a tokenizer and a configuration, with its family's template.
+
+    Raises `CheckpointError` if the model has too few positions for `max_seq_length`, or the tokenizer is another's.
+    """
+    if max_seq_length > config.longest_pair:
+        raise CheckpointError(
+            f"max_seq_length {max_seq_length} is above the {config.longest_pair} positions of this model"
+        )
+    encoder = family_of(config.model_type).pair_encoder(files, max_seq_length, tokenizer)
+    require_tokenizer_fits(encoder.vocab_size, encoder.pad_id, config)
+    return encoder
+
+
+def make_pair_encoder(folder: Path, config: EncoderConfig, max_seq_length: int, tokenizer: str = "auto") -> PairEncoder:
+    """Return the pair encoder of a folder's tokenizer; raises as `pair_encoder_of`, and for unusable files."""
+    return pair_encoder_of(TokenizerFiles.read(folder), config, max_seq_length, tokenizer)

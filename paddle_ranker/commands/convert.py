@@ -43,8 +43,8 @@ def convert(options: ConvertOptions) -> list[str]:
 
     The new folder appears whole or not at all.
 
-    Raises `CheckpointError` for a source that is missing, damaged, hostile, or more than the other side can hold, and
-    `RankerError` where the target is there already.
+    Raises `CheckpointError` for a source that is missing, damaged or malicious, or that the other format cannot
+    represent, and `RankerError` if the target exists already.
     """
     from paddle_ranker.storage.atomic import make_folder, new_folder, remove_unfinished
 
@@ -63,7 +63,7 @@ def convert(options: ConvertOptions) -> list[str]:
 
 @contextmanager
 def _source_named(temporary: Path, source: Path) -> Iterator[None]:
-    """Name the source in errors about copied files: the user can mend it there."""
+    """Name the source folder in errors about copied files, since the user can correct the files there."""
     try:
         yield
     except CheckpointError as error:

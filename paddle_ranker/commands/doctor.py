@@ -2,8 +2,8 @@
 
     paddle-ranker doctor
 
-Each package is imported in a process of its own: one that is broken, or that dies of an illegal instruction, is a line
-in the report and not its end. Nothing here needs a package to be installed.
+Each package is imported in a process of its own, so that a package that is broken, or dies of an illegal instruction,
+becomes a line in the report and does not end it. This module needs no package to be installed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ print(json.dumps({"devices": f"{', '.join(available_devices())} ({build})", "one
 
 
 class Package(NamedTuple):
-    """A package to look for: its name on PyPI, code that runs where it works, its purpose."""
+    """A package to look for: its name on PyPI, code that runs if the package works, its purpose."""
 
     name: str
     code: str
@@ -93,7 +93,7 @@ class DoctorOptions(Options):
 
 
 def probe_package(package: Package) -> tuple[Finding, str]:
-    """Import a package in a process of its own; return the finding and what its code printed last."""
+    """Import a package in a process of its own; return the finding and the last line that its code printed."""
     version = _version(package.name)
     essential, status, said = package in ESSENTIAL, "broken", ""
     path = os.pathsep.join(filter(None, [str(ROOT), os.getenv("PYTHONPATH")]))
@@ -157,7 +157,7 @@ def _math_library(cpuinfo: str) -> Finding:
 
 
 def examine() -> list[Finding]:
-    """Return the whole report."""
+    """Return all findings of the report, in order."""
     with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1)) as pool:
         probed = list(pool.map(probe_package, [*ESSENTIAL, *OPTIONAL]))
     facts = json.loads(probed[0][1] or "{}")  # Paddle's
@@ -190,7 +190,7 @@ def examine() -> list[Finding]:
 
 
 def doctor(options: DoctorOptions) -> int:
-    """Print the report; return 1 where an essential part is missing or broken."""
+    """Print the report; return 1 if an essential package is missing or broken, else 0."""
     findings = examine()
     bad = [finding.name for finding in findings if finding.essential and finding.status in ("missing", "broken")]
     if options.json:

@@ -1,9 +1,9 @@
 """The words of the demo world: subjects, how queries and titles are phrased, and which words mean the same.
 
 A topic is a modifier followed by a head. The heads of train, dev and test are disjoint, so every topic of dev and test
-is new. The modifiers are shared: their combinations are what is new.
+is new. The modifiers are shared: only their combinations with heads are new.
 
-A tuple that is common to all splits holds words whose meaning can be learned in training; a dictionary by split holds
+A tuple is common to all splits and holds words whose meaning can be learned in training; a dict keyed by split holds
 wording that dev and test do not share with training.
 """
 
@@ -159,8 +159,8 @@ TITLE_FRAMES = _by_split(
     "{0}的思考 浅论{0} {0}若干问题分析 关于{0}研究的综述 {0}的探讨 {0}实验分析 我国{0}的若干进展",
 )
 
-# Background: {0} is only the setting (the title says it twice), {1} is what the paper is about. The words that make
-# {0} a setting are common; how they are put together is each split's own.
+# Background: {0} is only the setting (the title says so twice), {1} is the paper's subject. All splits share the words
+# that mark {0} as the setting; each split combines them in its own way.
 BACKGROUND_FRAMES = _by_split(
     "{0}背景下的{1}：{0}的启示 借鉴{0}的{1}——以{0}为鉴 {0}启发的{1}：{0}的经验 除{0}以外的{1}——与{0}对照 "
     "参照{0}的{1}：{0}的启示 {0}时代的{1}——借鉴{0} {0}经验下的{1}：参照{0}",

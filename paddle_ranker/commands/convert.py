@@ -100,7 +100,7 @@ def _to_paddle(source: Path, temporary: Path) -> list[str]:
         raise CheckpointError(f"{folder / model.file}: {error}") from error
     facts = _facts(model.config)
     if model.has_head:
-        # What a ranker of ours was before it went to transformers, it is again.
+        # A ranker of ours that was converted to transformers gets its former info back.
         info = RankerInfo.read(folder) or RankerInfo("cross_encoder", length, match_embeddings=False)
         training = info.training or {"converted from": source.resolve().name}
         info = dataclasses.replace(info, max_seq_length=length, match_embeddings=False, training=training)
@@ -112,7 +112,7 @@ def _to_paddle(source: Path, temporary: Path) -> list[str]:
             state = {name: value for name, value in state.items() if not name.startswith("pooler.")}
         write_config(temporary, model.config)
         head = masked_lm_head(model.arrays)
-        # All of one kind: paddle.save writes tensors beside arrays in a form that is not read back.
+        # All as arrays: paddle.save writes tensors beside arrays in a form that is not read back.
         arrays = {name: tensor.numpy() for name, tensor in state.items()}
         save_arrays({**arrays, **head}, temporary / PARAMETERS_FILE)
         pooler = (

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHON, IMPORT_SECONDS = sys.version_info[:2], 180
 STACKS = {"modern": ("3.3.1", "3.0.0b4"), "complete": ("2.6.2", "2.8.1")}  # Paddle and PaddleNLP: requirements/*.in
 STACK = STACKS["complete" if PYTHON < (3, 10) else "modern"]
-# What paddlenlp does not say about its dependencies: later releases of them dropped what it imports.
+# Versions of dependencies that paddlenlp does not pin although it imports what their later releases dropped.
 PADDLENLP_NEEDS = ("aistudio-sdk==0.2.6", "huggingface-hub<1", "setuptools<80", "numpy==1.26.4")
 _PADDLE = """
 import json, paddle
@@ -123,7 +123,7 @@ def install_line(package: Package) -> str:
     """Return the line that installs `package` for this Python."""
     if package.purpose == "Paddle Serving" or package.newest_python < PYTHON:
         return "bash scripts/setup.sh complete" + ("" if (ROOT / "scripts").is_dir() else "   (in a checkout)")
-    # Its dependencies are pinned to versions that clash with other packages' if it chooses them itself.
+    # Without --no-deps it would install dependencies pinned to versions that clash with other packages.
     without = "--no-deps " if package.name == "fast-tokenizer-python" else ""
     needed = shlex.join([package.name + package.pin, *(PADDLENLP_NEEDS if package.name == "paddlenlp" else ())])
     python = shlex.quote(sys.executable)

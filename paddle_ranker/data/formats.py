@@ -111,7 +111,7 @@ def _recognise(path: str, stream: io.BufferedReader) -> FileFormat:
 
 @contextmanager
 def _open(path: str) -> Iterator[io.BufferedReader]:
-    """Open `path` for reading bytes, through gzip where its first bytes say so."""
+    """Open `path` for reading bytes, through gzip if its first bytes are gzip's."""
     if os.path.isdir(path):
         raise DataError(f"{path}: a folder, expected a file; name one of the files in it")
     require_file(path)
@@ -167,7 +167,7 @@ def _parquet_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, R
         raise DependencyError(f"{path}: reading Parquet needs pyarrow; install it with pip install pyarrow") from error
     number = 0
     try:
-        # Parquet is read from its end: what cannot seek cheaply (gzip, a pipe) is held in memory.
+        # Parquet is read from its end, so a stream that cannot seek cheaply (gzip, a pipe) is held in memory.
         source: IO[bytes] = (
             stream if isinstance(stream.raw, io.FileIO) and stream.seekable() else io.BytesIO(stream.read())
         )
@@ -191,7 +191,7 @@ def write_rows(path: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ..
     chosen = _first(lambda one: plain.endswith(one.extensions)) or FORMATS[_TABS]
     with new_file(path, "wb") as raw:
         if name != plain:
-            # No name and no time in the header: the same records give the same bytes.
+            # The header has no name and no time, so that the same records give the same bytes.
             with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as stream:
                 chosen.write(cast(IO[bytes], stream), columns, rows, header)
         else:

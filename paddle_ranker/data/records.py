@@ -367,7 +367,7 @@ def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record],
     first = next(stream, None)
     if first is None:
         raise DataError(f"{os.fspath(path)}: no records to write")
-    # The longest layout whose columns this record fills: an optional column is there for all rows or for none.
+    # The longest layout whose columns this record fills: either all rows have an optional column, or none has.
     columns = max(
         (layout for layout in first.layouts if all(getattr(first, column) is not None for column in layout)), key=len
     )

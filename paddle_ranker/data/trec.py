@@ -159,7 +159,7 @@ def run_lines(by_query: Scores, tag: str) -> Iterator[str]:
 
 
 def write_qrels(path: str, rows: Iterable[tuple[str, str, float]]) -> None:
-    """Write (query, document, label) as qrels, atomically; raises `DataError` for a label that is no whole number."""
+    """Write (query, document, label) rows as qrels, atomically; raises `DataError` for an invalid label or id."""
     check_writable(path)
     with new_file(path) as stream:
         for query, document, label in rows:

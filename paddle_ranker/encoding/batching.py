@@ -113,7 +113,7 @@ def training_batches(examples: Batchable, plan: BatchPlan, epoch: int, skip: int
         first_window, skip = divmod(skip, WINDOW)
     for number, batches in _windows(examples, plan, epoch, first_window):
         if skip < len(batches):
-            # From 1: NumPy takes [seed, epoch] and [seed, epoch, 0] for the same seed.
+            # Numbered from 1, since [seed, epoch] and [seed, epoch, 0] are the same seed to NumPy.
             order = np.random.default_rng([plan.seed, epoch, number + 1]).permutation(len(batches))
             for place in order[skip:]:
                 yield batches[place]

@@ -109,7 +109,7 @@ class _Column:
             left = left[self._file.write(left) :]
 
     def move_to(self, folder: Path) -> None:
-        # Unbuffered: a buffer that cannot be written would complain again when the file is closed.
+        # Unbuffered, since a buffer that cannot be written would raise again when the file is closed.
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
         chunks, self._chunks, self.nbytes = self._chunks, [], 0
         for values in chunks:

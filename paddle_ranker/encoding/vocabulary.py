@@ -15,9 +15,9 @@ from paddle_ranker.encoding.tokenizers.folder import CONFIG_FILE, VOCABULARY_FIL
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
 from paddle_ranker.errors import DataError, DependencyError, UsageError
 
-# The first four stand first in ERNIE's vocabularies too; its [UNK] is the last token instead.
+# The first four are the first in ERNIE's vocabularies too; there, [UNK] is the last token.
 SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")
-# A piece that stands once in a corpus says nothing about the next text.
+# A piece that occurs once in a corpus says nothing about other texts.
 _LEAST_COUNT = 2
 _WORDS_A_LINE = 1_000
 
@@ -43,7 +43,7 @@ def train_wordpiece_vocabulary(
     counts = _count_words(texts, splitter)
     if not counts:
         raise DataError("the texts to make a vocabulary from hold no word: give a corpus with text in it")
-    # Twice each: what follows itself within a word is a letter or a digit, and what cannot is a word of its own.
+    # Each character twice: letters and digits then form one word and get a `##` piece, too; others form two words.
     spelled = [*counts, *(word for char in characters for word in splitter.split(char + char))]
     initial = sorted({char for word in spelled for char in word})
     continued = [CONTINUATION + char for char in sorted({char for word in spelled for char in word[1:]})]
@@ -59,7 +59,7 @@ def train_wordpiece_vocabulary(
 
 def common_characters() -> str:
     """Return ASCII's letters and digits and the 6,763 ideographs of GB 2312, which are common in written Chinese."""
-    # Both levels stand in rows 0xB0 to 0xF7; the five places that are empty decode to nothing.
+    # Both levels are in rows 0xB0 to 0xF7; the five unused codes decode to nothing.
     rows = bytes(byte for high in range(0xB0, 0xF8) for low in range(0xA1, 0xFF) for byte in (high, low))
     return string.ascii_lowercase + string.ascii_uppercase + string.digits + rows.decode("gb2312", "ignore")
 

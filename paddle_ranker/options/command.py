@@ -56,7 +56,7 @@ def run_command(
                     error.filename = "standard output"
             if debug:
                 traceback.print_exc()
-            # What an interruption broke, or what library code made of it, is no error.
+            # After an interruption, an exception that it caused in other code is not an error.
             return _report_interrupt(prog, arguments, error) if interrupts.received else _report(prog, error)
 
 
@@ -100,5 +100,5 @@ def note(text: str) -> None:
         try:
             print(text, file=sys.stderr, flush=True)
         except OSError:
-            # What was not written would be tried again at the end, and make the exit status 120.
+            # Python would try to write the rest again at its exit, and make the exit status 120.
             sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115

@@ -73,7 +73,7 @@ def _parts(path: str) -> list[str]:
     parts = path.split(os.pathsep)
     if len(parts) == 1 or os.path.exists(path) or not all(parts):
         return [path]
-    # A file that is not there may have the separator in its name: the error should name it as it was typed.
+    # A missing file may have the separator in its name; the error should then name it as it was typed.
     return parts if any(_is_pattern(part) or os.path.exists(part) for part in parts) else [path]
 
 

@@ -39,7 +39,7 @@ def parse_options(
     """
     parser = build_parser(options_class, prog, description)
     arguments = _end_files(options_class, _name_first(options_class, sys.argv[1:] if argv is None else argv))
-    # Intermixed: plain parsing takes an optional positional argument for absent where an option precedes it.
+    # Intermixed, since plain parsing takes an optional positional argument after an option for absent.
     namespace, unknown = parser.parse_known_intermixed_args(arguments)
     if unknown:
         named = [field for field in fields_of(options_class) if not field.metadata["positional"]]

@@ -60,7 +60,7 @@ def _cascade_by_query(
     """
     assert options.cascade is not None
     source, depth = parse_cascade(options.cascade)
-    # First the large one: what is wrong with it is said before the small one has scored the file.
+    # Open the large ranker first, so that its errors come before the small ranker has scored the file.
     parts = open_ranker(options.params_path, options.load_options(expected_kind))
     scorer = scorer_for(parts, options)
     first_stage = dataclasses.replace(

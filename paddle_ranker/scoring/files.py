@@ -87,7 +87,7 @@ def score_pairs(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[Pa
         for part in chunks(source):
             yield part, scorer.encode([pair.query for pair in part], [pair.title for pair in part])
 
-    # The engine leaves Python's lock alone while it computes, so that the next pairs are read and tokenized meanwhile.
+    # The engine releases Python's lock while it computes, so the next pairs are read and tokenized meanwhile.
     with prefetch(encoded()) as waiting, tqdm(desc="score", unit="pair", disable=None) as progress:
         for part, pairs in waiting:
             probabilities = sigmoid(scorer.logits(pairs))

@@ -99,7 +99,7 @@ class Author:
             keywords.append(other)
             grade = 1
         text = dice.pick(phrases.TITLE_FRAMES[self.split]).format(body) if framed else body
-        # Mostly a general word comes first, so that the subjects stand between commas and not glued to the title.
+        # Mostly a general word comes first, so that commas separate the subjects from the title.
         glued = [tags.pop()] if dice.chance(0.75) else []
         return Title(text + ",".join(glued + dice.shuffled(keywords + tags)), grade)
 
@@ -275,7 +275,7 @@ def attachment(author: Author) -> Scene:
     return Scene("attachment", frozenset(heads), (side(0), side(1)))
 
 
-# How many of 50 scenes are of each kind, in training and in the files that measure.
+# How many of 50 scenes are of each kind, in train, and in dev and test.
 TRAIN_SCENES: dict[Callable[[Author], Scene], int] = {
     part: 5, background: 7, direction: 5, contrast: 10, synonym: 8, synonym_far: 2, source: 5, abbreviation: 5,
     attachment: 3,
@@ -297,7 +297,7 @@ def scenes(author: Author) -> Iterator[Scene]:
 
 TITLES_PER_QUERY = 10
 HARD_PER_QUERY = 6
-# At least as many as hard negatives, for scenes of two sides.
+# At least `HARD_PER_QUERY`: in a scene of two sides, all hard negatives come from the other side.
 TITLES_PER_SIDE = 6
 # Easy negatives are titles of this many recent sides; the number is fixed, so memory does not grow with the rows.
 _RECENT_SIDES = 200

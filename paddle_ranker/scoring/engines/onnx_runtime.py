@@ -54,7 +54,7 @@ class OnnxRuntimeEngine:
         settings.inter_op_num_threads = 1
         settings.log_severity_level = _ERRORS_ONLY
         settings.enable_mem_pattern = False  # it plans memory for each shape that it has seen, and keeps the plan
-        # Threads that wait would else spin, on the core that the next batch's texts are tokenized on.
+        # Waiting threads would otherwise spin on the core that tokenizes the next batch's texts.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(str(path), settings, providers=providers)

@@ -77,7 +77,7 @@ class OpenVinoEngine:
             return self.limits.empty()
         with self._requests.lend() as request:
             request.infer(checked, share_inputs=True)
-            # Copies: the request's own memory is written again by the next batch.
+            # Copies, since the next batch overwrites the request's own memory.
             return self.limits.typed(
                 {name: np.array(request.get_output_tensor(place).data) for name, place in self._read.items()}
             )

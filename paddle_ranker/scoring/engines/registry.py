@@ -1,4 +1,4 @@
-"""The engines by name. This module comes before NumPy, so an engine's module is imported when the engine is opened."""
+"""The engines by name. NumPy is not imported here; an engine's module is imported only when the engine is opened."""
 
 from __future__ import annotations
 

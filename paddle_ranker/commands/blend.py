@@ -59,10 +59,10 @@ class BlendOptions(BatchOptions, TokenizerOptions, LabelOptions, DeviceOptions):
 
 
 def blend(options: BlendOptions) -> list[str]:
-    """Learn the weights, write the folder, and return lines that say what was measured.
+    """Learn the weights, write the folder, and return lines that report the measures and the weights.
 
-    Raises `CheckpointError` for a ranker that cannot be read, `DataError` for files that cannot be learned from, and
-    `RankerError` where the target is there already.
+    Raises `CheckpointError` for a ranker that cannot be read, `DataError` for files that nothing can be learned from,
+    and `RankerError` if the target exists already.
     """
     import numpy as np
 

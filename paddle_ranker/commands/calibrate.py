@@ -61,7 +61,7 @@ class CalibrateOptions(LabelOptions, RankerOptions):
 
 
 def calibrate(options: CalibrateOptions) -> None:
-    """Fit, print the measures before and after, and store the calibration in the ranker's folder or a new one."""
+    """Fit a calibration, print the measures before and after, and store it in the ranker's folder or a new folder."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.model.kinds import load_ranker
 
@@ -85,9 +85,9 @@ def calibrate(options: CalibrateOptions) -> None:
 
 
 def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
-    """Score the dev file without any calibration, fit one, and print what it changes.
+    """Score the dev file without any calibration, fit a calibration, and print how it changes the measures.
 
-    Raises `DataError` for a file of one class, one with too few queries or pairs, and what `calibration.fit` refuses.
+    Raises `DataError` for a file with one class or too few queries or pairs, and where `fit_and_judge` does.
     """
     from paddle_ranker.encoding.windows import make_windows
     from paddle_ranker.evaluation.evaluate import EvaluationSet
@@ -157,8 +157,7 @@ def _print_judged(judged: Judged, method: str, folds: int, queries: int) -> None
 def store(options: CalibrateOptions, parts: TrainedRanker, calibration: Optional[Calibration]) -> Path:
     """Save the calibration in the ranker's folder, or a calibrated copy in `options.output`; return that folder.
 
-    Raises `CheckpointError` where the folder to be changed has no `ranker.json`, `RankerError` where the new one is
-    there already.
+    Raises `CheckpointError` if the folder to change has no `ranker.json`, `RankerError` if the new folder exists.
     """
     from paddle_ranker.model.folder import save_ranker
     from paddle_ranker.model.info import INFO_FILE, RankerInfo

@@ -27,7 +27,7 @@ PICTURES = (".png", ".svg", ".pdf")
 
 
 def _is_system(argument: str) -> bool:
-    """Return whether an argument after an option's files is a system to compare, not one more file."""
+    """Return whether an argument after an option's files is a system to compare rather than another file."""
     if not os.path.isfile(argument):
         return os.path.exists(argument) or bool(_named(argument)[0])
     from paddle_ranker.evaluation.score_files import has_scores
@@ -63,7 +63,7 @@ class CompareOptions(MeasuringOptions):
 
 
 def run(options: CompareOptions) -> None:
-    """Score, measure, compare; print the table and write what was asked for."""
+    """Score, measure and compare the systems; print the table and write the requested files."""
     from paddle_ranker.data.trec import is_run, read_run
     from paddle_ranker.evaluation.comparison import compare_systems
     from paddle_ranker.evaluation.systems import baseline_systems, is_model, named_systems, read_measured_pairs
@@ -143,7 +143,7 @@ def _write_files(options: CompareOptions, comparison: Comparison, measure: str) 
 
 
 def by_query_measure(comparison: Comparison, measure: str) -> str:
-    """Return the measure for lists by query: `measure`, or nDCG@10 for AUC, which is not a mean over queries."""
+    """Return the measure to list per query: `measure`, or nDCG@10 instead of AUC, which is not a mean over queries."""
     by_query = comparison.by_query[comparison.reference]
     if measure in by_query:
         return measure
@@ -153,7 +153,10 @@ def by_query_measure(comparison: Comparison, measure: str) -> str:
 
 
 def name_systems(arguments: Sequence[str]) -> dict[str, str]:
-    """Return the paths by name: the text before `=`, or the part in which the paths differ."""
+    """Return a dict from system name to path.
+
+    The name is the text before `=`, else the part of the path that differs from the others.
+    """
     from paddle_ranker.commands.curve import names_of
 
     names: list[Optional[str]] = []
@@ -178,7 +181,7 @@ def name_systems(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _named(argument: str) -> tuple[Optional[str], str]:
-    """Split `name=PATH` into name and path."""
+    """Split `name=PATH` into name and path; without a name, return None and `argument`."""
     name, separator, path = argument.partition("=")
     is_named = bool(separator and name and path) and os.sep not in name and not os.path.exists(argument)
     return (name, path) if is_named else (None, argument)

@@ -43,8 +43,8 @@ def convert(options: ConvertOptions) -> list[str]:
 
     The new folder appears whole or not at all.
 
-    Raises `CheckpointError` for a source that is missing, damaged, hostile, or more than the other side can hold, and
-    `RankerError` where the target is there already.
+    Raises `CheckpointError` for a source that is missing, damaged or malicious, or that the other format cannot
+    represent, and `RankerError` if the target exists already.
     """
     from paddle_ranker.storage.atomic import make_folder, new_folder, remove_unfinished
 
@@ -63,7 +63,7 @@ def convert(options: ConvertOptions) -> list[str]:
 
 @contextmanager
 def _source_named(temporary: Path, source: Path) -> Iterator[None]:
-    """Name the source in errors about copied files: the user can mend it there."""
+    """Name the source folder in errors about copied files, since the user can correct the files there."""
     try:
         yield
     except CheckpointError as error:
@@ -101,7 +101,7 @@ def _to_paddle(source: Path, temporary: Path) -> list[str]:
         raise CheckpointError(f"{folder / model.file}: {error}") from error
     facts = _facts(model.config)
     if model.has_head:
-        # What a ranker of ours was before it went to transformers, it is again.
+        # A ranker of ours that was converted to transformers gets its former info back.
         info = RankerInfo.read(folder) or RankerInfo("cross_encoder", length, match_embeddings=False)
         training = info.training or {"converted from": source.resolve().name}
         info = dataclasses.replace(info, max_seq_length=length, match_embeddings=False, training=training)
@@ -113,7 +113,7 @@ def _to_paddle(source: Path, temporary: Path) -> list[str]:
             state = {name: value for name, value in state.items() if not name.startswith("pooler.")}
         write_config(temporary, model.config)
         head = masked_lm_head(model.arrays)
-        # All of one kind: paddle.save writes tensors beside arrays in a form that is not read back.
+        # All as arrays: paddle.save writes tensors beside arrays in a form that is not read back.
         arrays = {name: tensor.numpy() for name, tensor in state.items()}
         save_arrays({**arrays, **head}, temporary / PARAMETERS_FILE)
         pooler = (

@@ -27,7 +27,7 @@ class CurveOptions(Options):
 
 
 def run(options: CurveOptions) -> None:
-    """Draw the trainings, running ones too, and print where the picture is."""
+    """Draw the learning curves, also of trainings that still run, and print the picture's path."""
     with output_free_for(options.output):
         _run(options)
 
@@ -44,7 +44,7 @@ def _run(options: CurveOptions) -> None:
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
-    """Return a short name for each folder: their paths without the parts that all of them share at either end."""
+    """Return a short name for each folder: its path without the leading and trailing parts that all folders share."""
     parts = [Path(os.path.abspath(folder)).parts for folder in folders]  # `best` stays best, wherever it points
     if len(parts) == 1:
         return [parts[0][-1]]

@@ -49,7 +49,7 @@ class DistillOptions(LabelOptions, ScoringOptions):
 
 
 def open_data(options: DistillOptions) -> list[RecordFile[Record]]:
-    """Return the data files; raises `UsageError` where some hold triples and others pairs."""
+    """Return the data files; raises `UsageError` if some hold triples and others pairs."""
     sources = [open_as_one_of(path, JUDGED_KINDS, options) for path in paths_of(options.data_file)]
     if len({source.kind is Triple for source in sources}) > 1:
         kinds = "; ".join(f"{source.path}: {source.kind.role}" for source in sources)

@@ -2,8 +2,8 @@
 
     paddle-ranker doctor
 
-Each package is imported in a process of its own: one that is broken, or that dies of an illegal instruction, is a line
-in the report and not its end. Nothing here needs a package to be installed.
+Each package is imported in a process of its own, so that a package that is broken, or dies of an illegal instruction,
+becomes a line in the report and does not end it. This module needs no package to be installed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHON, IMPORT_SECONDS = sys.version_info[:2], 180
 STACKS = {"modern": ("3.3.1", "3.0.0b4"), "complete": ("2.6.2", "2.8.1")}  # Paddle and PaddleNLP: requirements/*.in
 STACK = STACKS["complete" if PYTHON < (3, 10) else "modern"]
-# What paddlenlp does not say about its dependencies: later releases of them dropped what it imports.
+# Versions of dependencies that paddlenlp does not pin although it imports what their later releases dropped.
 PADDLENLP_NEEDS = ("aistudio-sdk==0.2.6", "huggingface-hub<1", "setuptools<80", "numpy==1.26.4")
 _PADDLE = """
 import json, paddle
@@ -45,7 +45,7 @@ print(json.dumps({"devices": f"{', '.join(available_devices())} ({build})", "one
 
 
 class Package(NamedTuple):
-    """A package to look for: its name on PyPI, code that runs where it works, its purpose."""
+    """A package to look for: its name on PyPI, code that runs if the package works, its purpose."""
 
     name: str
     code: str
@@ -93,7 +93,7 @@ class DoctorOptions(Options):
 
 
 def probe_package(package: Package) -> tuple[Finding, str]:
-    """Import a package in a process of its own; return the finding and what its code printed last."""
+    """Import a package in a process of its own; return the finding and the last line that its code printed."""
     version = _version(package.name)
     essential, status, said = package in ESSENTIAL, "broken", ""
     path = os.pathsep.join(filter(None, [str(ROOT), os.getenv("PYTHONPATH")]))
@@ -123,7 +123,7 @@ def install_line(package: Package) -> str:
     """Return the line that installs `package` for this Python."""
     if package.purpose == "Paddle Serving" or package.newest_python < PYTHON:
         return "bash scripts/setup.sh complete" + ("" if (ROOT / "scripts").is_dir() else "   (in a checkout)")
-    # Its dependencies are pinned to versions that clash with other packages' if it chooses them itself.
+    # Without --no-deps it would install dependencies pinned to versions that clash with other packages.
     without = "--no-deps " if package.name == "fast-tokenizer-python" else ""
     needed = shlex.join([package.name + package.pin, *(PADDLENLP_NEEDS if package.name == "paddlenlp" else ())])
     python = shlex.quote(sys.executable)
@@ -157,7 +157,7 @@ def _math_library(cpuinfo: str) -> Finding:
 
 
 def examine() -> list[Finding]:
-    """Return the whole report."""
+    """Return all findings of the report, in order."""
     with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1)) as pool:
         probed = list(pool.map(probe_package, [*ESSENTIAL, *OPTIONAL]))
     facts = json.loads(probed[0][1] or "{}")  # Paddle's
@@ -190,7 +190,7 @@ def examine() -> list[Finding]:
 
 
 def doctor(options: DoctorOptions) -> int:
-    """Print the report; return 1 where an essential part is missing or broken."""
+    """Print the report; return 1 if an essential package is missing or broken, else 0."""
     findings = examine()
     bad = [finding.name for finding in findings if finding.essential and finding.status in ("missing", "broken")]
     if options.json:

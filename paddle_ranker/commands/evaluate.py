@@ -26,7 +26,7 @@ def evaluate(options: EvaluateOptions) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command of the model's kind, or this one, which is any ranker's; return its exit status."""
+    """Run the command for the model's kind, else this command, which takes any ranker; return the exit status."""
     status = run_for_kind("evaluate", argv)
     if status is not None:
         return status

@@ -19,7 +19,7 @@ from paddle_ranker.options import ThreadOptions, option, run_command
 
 @dataclass(frozen=True)
 class ExportOptions(TokenizerOptions, ThreadOptions):
-    """What the commands that export accept."""
+    """Options of the commands that export."""
 
     params_path: str = option(help="the model: a folder, or its model_state.pdparams", name="model", leads=True)
     output_path: str = option("./output", help="folder to write; an older export there is replaced", name="output")
@@ -37,7 +37,7 @@ class ExportOptions(TokenizerOptions, ThreadOptions):
 
 
 def export(options: ExportOptions, expected_kind: Optional[str] = None) -> None:
-    """Load the model, write its static model, and print what was written and how exactly it scores."""
+    """Load the model, write its static model, and print what was written and how much its outputs differ."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.export.static_graph import export_model
     from paddle_ranker.model.kinds import load_ranker, load_trained
@@ -73,7 +73,7 @@ def export(options: ExportOptions, expected_kind: Optional[str] = None) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command of the model's kind, or this one, which takes all kinds; return its exit status."""
+    """Run the command for the model's kind, else this command, which takes all kinds; return the exit status."""
     status = run_for_kind("export", argv)
     if status is not None:
         return status

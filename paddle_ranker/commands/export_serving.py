@@ -47,7 +47,7 @@ class ExportServingOptions(Options):
 
 
 def export_serving(options: ExportServingOptions, expected_kind: Optional[str] = None) -> None:
-    """Write both folders, and print what was written and how exactly it scores."""
+    """Write both folders; print what was written and how much its probabilities differ from the exported ranker's."""
     feeds = aliases("--feed_alias_names", options.feed_alias_names, INPUTS)
     fetches = aliases("--fetch_alias_names", options.fetch_alias_names, OUTPUTS[:1])
     exported = find_exported(
@@ -66,9 +66,10 @@ def export_serving(options: ExportServingOptions, expected_kind: Optional[str] =
 
 
 def aliases(name: str, given: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
-    """Return an alias for each of `names`: those given, separated by commas or spaces, else the names themselves.
+    """Return an alias for each of `names`: those in `given`, separated by commas or spaces, else the names themselves.
 
-    Raises `UsageError` for another number of them, one that is given twice, or one that is another variable's name.
+    Raises `UsageError` if the number of aliases differs from the number of names, an alias repeats, or it names a
+    different variable.
     """
     words = tuple(word for text in given for word in re.split(r"[,\s]+", text) if word)
     if given and (len(words) != len(names) or len(set(words)) != len(words)):
@@ -85,11 +86,11 @@ def aliases(name: str, given: Sequence[str], names: Sequence[str]) -> tuple[str,
 def find_exported(
     folder: Path, model: Optional[str], parameters: Optional[str], *, expected_kind: Optional[str] = None
 ) -> ExportedRanker:
-    """Open the static model with files of these names; None stands for the name that the ranker's kind has.
+    """Open the static model with the given file names; None means the default name for the ranker's kind.
 
-    A `.pdmodel` that is not there, while its `.json` is, is taken as that (and the other way round), and said so.
-    Raises `CheckpointError` for a file that is missing or another kind of ranker, `UsageError` for names that do not
-    belong together.
+    If the file `model` is missing but the graph is there in the other format (`.pdmodel` or `.json`), that is opened
+    instead, and a line says so. Raises `CheckpointError` for a missing file, another kind of ranker or a folder made
+    for Paddle Serving, `UsageError` for file names that do not belong together.
     """
     info = RankerInfo.read(folder)
     if info and expected_kind:

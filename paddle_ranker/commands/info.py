@@ -51,7 +51,7 @@ def _size(size: Optional[int]) -> str:
 
 
 def _facts(info: object) -> Iterator[str]:
-    """Yield a line for each of the things that the folder says of itself beside its kind."""
+    """Yield a line for each fact that the folder's info states beside its kind."""
     for name in ("max_seq_length", "calibration", "blend", "results", "training", "versions"):
         value = getattr(info, name, None)
         if isinstance(value, dict):

@@ -56,8 +56,8 @@ def group_by_query(pairs: Iterable[LabeledPair]) -> Groups:
 def make_triples(pairs: Sequence[LabeledPair], per_positive: int, seed: int) -> Iterator[Triple]:
     """Yield up to `per_positive` triples for each title of a query, against titles with a lower label.
 
-    Titles are drawn without replacement, and by the seed and the query alone: neither the order of a file's queries
-    nor what other queries it has changes them. A title that occurs with two labels is never paired with itself.
+    Lower titles are drawn without replacement. The draw depends on the seed and the query's own pairs, not on the other
+    queries in the file or their order. A title that occurs with two labels is never paired with itself.
     """
     # A string seeds Python's generator through SHA-512: the same everywhere, which hash() is not.
     generator = random.Random(f"{seed}\t{pairs[0].query}") if pairs else random.Random(seed)

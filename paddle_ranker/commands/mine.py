@@ -118,7 +118,7 @@ class MineOptions(LabelOptions, ScoringOptions):
 
 
 def run(options: MineOptions) -> None:
-    """Mine, write, and say what was left out."""
+    """Mine negatives, write them, and print how many candidates were left out and why."""
     with output_free_for(options.output_file):
         _run(options)
 

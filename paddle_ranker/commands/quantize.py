@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def quantize(options: QuantizeOptions) -> None:
-    """Quantize, measure, print, and write `<prefix>.int8.onnx` beside the other files where the loss allows it.
+    """Quantize and measure a model; write `<prefix>.int8.onnx` beside its other files if the loss is small enough.
 
-    Raises `RankerError` where AUC or nDCG@10 falls by more than `max_loss`, whichever products are left out.
+    Raises `RankerError` if AUC or nDCG@10 falls by more than `max_loss`, whichever matrix products stay in fp32.
     """
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.export.quantize import quantize_folder
@@ -42,7 +42,7 @@ def print_quality(quality: Sequence[Quality], gate: Gate) -> None:
 
 
 def print_speed(speed: Sequence[Speed]) -> None:
-    """Print what each engine scores in a second in each precision, the fastest first."""
+    """Print the pairs that each engine scores per second in each precision, the fastest first."""
     print(f"{'engine':10} precision  pairs/s  times fp32 of the same engine")
     base = {row.engine: row.pairs_per_second for row in speed if row.precision == "fp32"}
     for row in sorted(speed, key=lambda row: -row.pairs_per_second):

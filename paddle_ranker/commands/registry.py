@@ -1,4 +1,4 @@
-"""The commands there are: `paddle-ranker NAME`. Those of recipes are added by the recipes."""
+"""The registry of commands, `paddle-ranker NAME`. Recipes add their own commands."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class Command:
 
     module: has `main(argv)`; imported when the command runs
     help: what it does, in a line
-    options: of a training, the class of its options in that module, which has `train(options, on_evaluation)`, too
+    options: for a training command, the name of its options class in that module, which also has
+        `train(options, on_evaluation)`
     """
 
     module: str
@@ -33,8 +34,8 @@ class Command:
 
 
 COMMANDS: Registry[Command] = Registry("command", recipes="commands")
-# Modules with a `main(argv)` that do what a command does for models of one kind, by both names: "evaluate pairwise". A
-# command without one does the same for all kinds, or refuses those it cannot take.
+# Modules whose `main(argv)` runs a command for one kind of model, keyed by both names: "evaluate pairwise". A command
+# without such a module treats all kinds alike, or refuses the kinds that it cannot take.
 OF_KIND: Registry[str] = Registry("command of a kind of model", recipes="commands")
 OTHER_NAMES = {"export-to-serving": "export-serving"}
 _MODEL_OPTIONS = ("--model", "--init_from_ckpt", "--params_path", "--model_dir")
@@ -64,10 +65,10 @@ for _name, _help in {
 
 
 def run_for_kind(command: str, argv: Optional[Sequence[str]]) -> Optional[int]:
-    """Run the command of the kind of the model that `argv` names, and return its exit status.
+    """Run the command for the kind of the model that `argv` names, and return its exit status.
 
-    None: the kind has no such command of its own. Neither Paddle nor the model is loaded to find that out. `argv` is
-    the process's own by default.
+    Returns None if that kind has no such command of its own; neither Paddle nor the model is loaded to find that out.
+    `argv` defaults to the process's arguments.
     """
     from paddle_ranker.model.kinds import stated_kind
 

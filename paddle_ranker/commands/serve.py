@@ -16,7 +16,7 @@ from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_b
 
 
 def serve(config: ServeConfig) -> int:
-    """Serve until a signal ends it."""
+    """Serve until a signal ends the server; return the exit status."""
     from paddle_ranker.serving.process.server import run
 
     config = with_folder_in_slot(config)
@@ -28,7 +28,7 @@ def serve(config: ServeConfig) -> int:
 
 
 def options_class() -> type[ServeConfig]:
-    """Return the options, with those of served models that installed plugins add."""
+    """Return the options class, with the options of model kinds that installed plugins serve."""
     SLOTS.load_plugins()
     return serve_options()
 

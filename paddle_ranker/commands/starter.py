@@ -2,9 +2,9 @@
 
     paddle-ranker starter --corpus mine.tsv --output starter
 
-Its WordPiece vocabulary is learned from the texts it is given; its parameters are random, or, with `pretrain_steps`,
-what `pretraining` makes of them on the same texts. Made once, it is kept in the user's cache under a name that says
-what it was made from.
+The WordPiece vocabulary is learned from the corpus. The parameters are random or, with `pretrain_steps`, pretrained on
+the corpus as a masked language model. Without `--output` the encoder is made once and kept in the user's cache; the
+folder's name is a digest of the corpus and the options.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ class StarterOptions(Options):
 
 
 def make_starter(options: StarterOptions) -> Path:
-    """Return the encoder's folder, from the cache where it is there.
+    """Make the encoder and return its folder; without `output_dir`, an encoder in the cache is used again.
 
-    Raises `DataError` for a corpus without text, `RankerError` where `output_dir` is there already.
+    Raises `DataError` for a corpus without text, `RankerError` if `output_dir` exists already.
     """
     files = [Path(name) for name in paths_of(options.corpus)]
     if options.output_dir is None:
@@ -143,7 +143,7 @@ def _texts(files: Sequence[Path]) -> Iterator[str]:
 
 
 def run(options: StarterOptions) -> None:
-    """Print the folder of the starter encoder, making it where it is missing."""
+    """Print the folder of the starter encoder, after making it if necessary."""
     print(make_starter(options))
 
 

@@ -1,1 +1,1 @@
-"""Rows of every role and format."""
+"""Read and write data files: rows of every role, in every file format."""

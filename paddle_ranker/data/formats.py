@@ -1,7 +1,6 @@
 """Turn a file's bytes into rows: tab-separated text, JSON lines or Parquet, each of them plain or in gzip.
 
-Formats are in the registry `FORMATS`. What the rows mean (columns, header, roles) is the matter of
-`paddle_ranker.data.records`.
+`FORMATS` is the registry of formats. `paddle_ranker.data.records` interprets the rows (columns, header, roles).
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ Row = Union[list[str], dict[str, Any], BadRow]
 class FileFormat:
     """A file format: how it is recognised, read and written. Gzip around it is handled outside.
 
-    is_in: tells of a file's lower-case name (without `.gz`) and first bytes whether it is in this format
-    read: yields (number from 1, row) of a path, for messages, and its open stream
-    write: writes columns and rows, with a header where it is asked for and the format has one
-    extensions: of files that are written in it
+    is_in: returns whether a file with this lower-case name (without `.gz`) and these first bytes is in this format
+    read: yields (number from 1, row) from an open stream; the path is for messages
+    write: writes columns and rows, with a header if requested and if the format has headers
+    extensions: file name extensions that select this format for writing
     is_text: whether `read_lines` may read it line by line
     """
 
@@ -69,11 +68,11 @@ def _first(name: str, fits: Callable[[FileFormat], bool]) -> FileFormat:
 
 
 def read_rows(path: str, separator: str = TAB) -> Iterator[tuple[int, Row]]:
-    """Yield (number, row) of a file, numbered from 1; for text these are the numbers of its lines.
+    """Yield (number, row) of a file, numbered from 1; in text files the numbers are line numbers.
 
-    Content tells the format: gzip and Parquet by their magic numbers, JSON lines by the extension `.jsonl` or by a
-    first line that is a JSON object; everything else is text, with tabs between its columns or `separator`.
-    Raises `DataError` for a file that is missing, a folder, damaged, or of a format not known here.
+    Gzip and Parquet are recognised by their magic numbers, JSON lines by the extension (`.jsonl`, `.ndjson`, `.json`)
+    or a first line that is a JSON object. A file in none of the formats is text with `separator` between its columns.
+    Raises `DataError` if the path is missing or a folder, or the file is damaged or not text.
     """
     with _open(path) as stream:
         found = _recognise(path, stream)
@@ -86,7 +85,7 @@ def read_rows(path: str, separator: str = TAB) -> Iterator[tuple[int, Row]]:
 def read_lines(path: str) -> Iterator[tuple[int, Union[str, BadRow]]]:
     """Yield (number, line) of a text file, plain or in gzip, whatever its lines hold; an empty line is "".
 
-    Raises `DataError` as `read_rows` does, and for formats that are no text, such as Parquet.
+    Raises `DataError` as `read_rows` does, and for formats that are not text, such as Parquet.
     """
     with _open(path) as stream:
         found = _recognise(path, stream)
@@ -98,7 +97,7 @@ def read_lines(path: str) -> Iterator[tuple[int, Union[str, BadRow]]]:
 
 
 def _recognise(path: str, stream: io.BufferedReader) -> FileFormat:
-    """Return the format of an open file; raises `DataError` for what is in none."""
+    """Return the format of an open file; raises `DataError` for UTF-16, zip and other binary data."""
     start = _peek(stream)
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{path}: UTF-16 text, expected UTF-8; convert it with iconv -f UTF-16 -t UTF-8")
@@ -113,7 +112,7 @@ def _recognise(path: str, stream: io.BufferedReader) -> FileFormat:
 
 @contextmanager
 def _open(path: str) -> Iterator[io.BufferedReader]:
-    """Open `path` for reading bytes, through gzip where its first bytes say so."""
+    """Open `path` for reading bytes, through gzip if its first bytes are gzip's."""
     if os.path.isdir(path):
         raise DataError(f"{path}: a folder, expected a file; name one of the files in it")
     require_file(path)
@@ -169,7 +168,7 @@ def _parquet_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, R
         raise DependencyError(f"{path}: reading Parquet needs pyarrow; install it with pip install pyarrow") from error
     number = 0
     try:
-        # Parquet is read from its end: what cannot seek cheaply (gzip, a pipe) is held in memory.
+        # Parquet is read from its end, so a stream that cannot seek cheaply (gzip, a pipe) is held in memory.
         source: IO[bytes] = (
             stream if isinstance(stream.raw, io.FileIO) and stream.seekable() else io.BytesIO(stream.read())
         )
@@ -183,9 +182,9 @@ def _parquet_rows(path: str, stream: io.BufferedReader) -> Iterator[tuple[int, R
 
 
 def write_rows(path: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]], header: bool) -> None:
-    """Write rows atomically in the format that the extension names; anything but the known ones is tab-separated.
+    """Write rows atomically in the format that the extension names; an unknown extension means tab-separated text.
 
-    Raises `DataError` for a cell that tab-separated text cannot hold. Whatever fails, `path` is not half-written.
+    Raises `DataError` for a cell that tab-separated text cannot hold. `path` is never left half-written.
     """
     check_writable(path)
     name = path.lower()
@@ -193,7 +192,7 @@ def write_rows(path: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ..
     chosen = _first(plain, lambda one: plain.endswith(one.extensions))
     with new_file(path, "wb") as raw:
         if name != plain:
-            # No name and no time in the header: the same records give the same bytes.
+            # The header has no name and no time, so that the same records give the same bytes.
             with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as stream:
                 chosen.write(cast(IO[bytes], stream), columns, rows, header)
         else:

@@ -1,4 +1,4 @@
-"""Labels: whole numbers from 0 up. Fractions may be the scores of a recall stage, and are refused unless asked for."""
+"""Labels: whole numbers from 0 to 1,000. Fractions may be retrieval scores, so they are refused unless allowed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class LabelError(Exception):
 
 
 class FractionError(Exception):
-    """A fraction in place of a whole number: the whole file may be of another role, so no row is skipped for it."""
+    """A fraction instead of a whole number: the whole file may have another role, so the row is not just skipped."""
 
 
 def number_of(value: Any) -> Optional[float]:
@@ -33,7 +33,7 @@ def number_of(value: Any) -> Optional[float]:
 
 
 def looks_numeric(value: Any) -> bool:
-    """Return whether a cell is a number, nan and infinity among them."""
+    """Return whether a cell is a number, including nan and infinity."""
     try:
         float(value)
     except (ValueError, TypeError, OverflowError):
@@ -42,7 +42,7 @@ def looks_numeric(value: Any) -> bool:
 
 
 def checked_label(number: float, *, fractions: bool = False) -> float:
-    """Return a label; raises `FractionError` for a fraction that is not allowed, `LabelError` out of the range."""
+    """Return `number`; raises `FractionError` for a fraction that is not allowed, `LabelError` outside 0 to 1,000."""
     if not fractions and not number.is_integer():
         raise FractionError(f"{number:g}")
     if not 0 <= number <= LARGEST:
@@ -51,11 +51,11 @@ def checked_label(number: float, *, fractions: bool = False) -> float:
 
 
 def fraction_refusal(path: str, line: int, label: str, following: Sequence[Any], *, named: bool) -> DataError:
-    """Return the error about a fraction as a label: what the file looks like, and what to do.
+    """Return the error for a fractional label; it says what the file looks like and what to do.
 
     Args:
-        following: the label cells of the rows after it.
-        named: the file itself says that they are labels.
+        following: the label cells of the following rows.
+        named: whether the file itself names the column `label`.
     """
     numbers = [number for number in map(number_of, following) if number is not None]
     fractions = 1 + sum(not number.is_integer() for number in numbers)

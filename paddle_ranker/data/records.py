@@ -5,9 +5,9 @@
     pairs = read_records("test_pairwise.csv", Pair)
     write_records("triples.tsv", triples)
 
-Text files are tab-separated UTF-8 whatever their extension says, and not quoted, unless another separator is asked
-for; JSON lines, Parquet and gzip of any of them are read too. Columns go by name where the first row is a header, else
-by position.
+Text files are tab-separated UTF-8 without quoting, whatever their extension, unless another separator is given. JSON
+lines and Parquet are read too, and gzip of any format. Columns are found by name if the first row is a header, else by
+position.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ NUMBERS = ("label", "recall_score", "teacher_score", "neg_teacher_score")
 
 @dataclass(frozen=True)
 class Record:
-    """One row. `layouts` are the columns by position: those of a file without a header, one tuple for each width."""
+    """One row. `layouts` are the columns of a file without a header: one tuple for each possible number of columns."""
 
     role: ClassVar[str]
     layouts: ClassVar[tuple[tuple[str, ...], ...]]
@@ -51,7 +51,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Triple(Record):
-    """A query, a title that answers it, and one that answers it less; optionally a teacher's logits of both."""
+    """A query, a title that answers it, and a title that answers it less; optionally a teacher's logits for both."""
 
     role = "training triples"
     layouts = (
@@ -67,7 +67,7 @@ class Triple(Record):
 
 @dataclass(frozen=True)
 class LabeledPair(Record):
-    """A query, a title and its relevance: 0 is none, higher is more; optionally a teacher's logit."""
+    """A query, a title and its relevance (0: not relevant, higher: more relevant); optionally a teacher's logit."""
 
     role = "labelled pairs"
     layouts = (("query", "title", "label"), ("query", "title", "label", "teacher_score"))
@@ -79,7 +79,7 @@ class LabeledPair(Record):
 
 @dataclass(frozen=True)
 class Pair(Record):
-    """A query and a title to score; the score of the recall stage is carried through."""
+    """A query and a title to score; `recall_score`, the first-stage retrieval score, is passed through unchanged."""
 
     role = "pairs to score"
     layouts = (("query", "title"), ("query", "title", "recall_score"))
@@ -99,7 +99,7 @@ class Text(Record):
 
 @dataclass(frozen=True)
 class TitleRow(Record):
-    """A title of a collection, with its id where the file has one."""
+    """A title of a collection, with its id if the file has ids."""
 
     role = "titles"
     layouts = (("title",), ("id", "title"))
@@ -113,7 +113,8 @@ KINDS: tuple[type[Record], ...] = (Triple, LabeledPair, Pair, TitleRow, Text)
 def header_of(row: Row) -> Optional[list[str]]:
     """Return the column names of a header, or None for a row of data.
 
-    A header is made of known column names; two of them are enough, so that a misnamed column is found.
+    A row is a header if all its cells are known column names. Two different ones suffice, so that a misnamed column is
+    reported.
     """
     if not isinstance(row, list):
         return None
@@ -140,7 +141,7 @@ T = TypeVar("T", bound=Record)
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the wanted columns stand in a file of tab-separated text, and how many columns each of its rows has."""
+    """The positions of the wanted columns in a text file, and how many columns each of its rows has."""
 
     width: int
     positions: dict[str, int]
@@ -151,8 +152,8 @@ class RecordFile(Generic[T]):
 
     Raises `DataError`, naming file, line and what was found, when the file is missing, empty or damaged, when a column
     is missing, and for a bad row: a wrong number of columns, undecodable bytes, an empty text, a label that is not
-    a whole number from 0 up. With `skip_bad_rows` bad rows are left out and counted instead (`kept`, `skipped`,
-    `report()`, all about the last loop); a file without one good row stays an error, and so does one with fractions as
+    a whole number from 0 to 1,000. With `skip_bad_rows` bad rows are skipped and counted instead (`kept`, `skipped` and
+    `report()` are about the last loop). A file without a good row is still an error, and so is a file with fractional
     labels, which may be scores, unless the rules allow them.
     """
 
@@ -164,7 +165,7 @@ class RecordFile(Generic[T]):
         *,
         skip_bad_rows: bool = False,
     ) -> None:
-        """Open nothing yet. `rules` are a command's options; `skip_bad_rows` is for callers that have none."""
+        """Open no file yet. `rules` are a command's options; `skip_bad_rows` is for callers without such options."""
         self.path = os.fspath(path)
         self.kind = kind
         rules = rules or RowOptions(skip_bad_rows=skip_bad_rows)
@@ -177,11 +178,11 @@ class RecordFile(Generic[T]):
 
     @property
     def skipped(self) -> int:
-        """How many bad rows were left out."""
+        """How many bad rows were skipped."""
         return self._skips.count
 
     def report(self) -> str:
-        """Return what was kept: `kept 9,998; skipped 2 (line 17: 2 columns, expected 3; …)`."""
+        """Return how many rows were kept and skipped: `kept 9,998; skipped 2 (line 17: 2 columns, expected 3; …)`."""
         return "; ".join(filter(None, (f"kept {self.kept:,}", self._skips.report())))
 
     def __iter__(self) -> Iterator[T]:
@@ -319,9 +320,9 @@ class RecordFile(Generic[T]):
         return row[place] if isinstance(row, list) and place is not None and place < len(row) else None
 
     def _refuse_other_separator(self, row: Row, *, skipping: bool = False) -> None:
-        """Raise `DataError` where the first row is a single cell that another separator would split.
+        """Raise `DataError` if the first row is a single cell that another separator would split.
 
-        With `skip_bad_rows` that is said where it is all there is: the first row alone may be the bad one.
+        With `skip_bad_rows` this is raised only after all rows were bad, as the first row may be the only bad one.
         """
         if not isinstance(row, list) or len(row) != 1 or (self.skip_bad_rows and not skipping):
             return
@@ -351,22 +352,22 @@ def read_records(
     *,
     skip_bad_rows: bool = False,
 ) -> list[T]:
-    """Return all records of a file; raises `DataError` as `RecordFile` does and prints nothing."""
+    """Return all records of a file as a list; raises `DataError` as `RecordFile` does."""
     return list(RecordFile(path, kind, rules, skip_bad_rows=skip_bad_rows))
 
 
 def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record], header: bool = True) -> int:
-    """Write records of one kind, streaming, and return how many there were.
+    """Write records of one kind, streaming, and return their number.
 
-    The extension names the format: `.jsonl`, `.parquet`, gzip where it ends in `.gz`, else tab-separated text.
-    The file appears whole or not at all. Raises `DataError` when there is nothing to write, when kinds are mixed, and
-    for a text with a tab or a line end in it that is to go into tab-separated text.
+    The extension selects the format: `.jsonl` or `.parquet`, else tab-separated text; a final `.gz` adds gzip. The file
+    is written atomically. Raises `DataError` if there are no records, if their kinds or columns differ, and for a text
+    with a tab or a line end that would go into tab-separated text.
     """
     stream = iter(records)
     first = next(stream, None)
     if first is None:
         raise DataError(f"{os.fspath(path)}: no records to write")
-    # The longest layout whose columns this record fills: an optional column is there for all rows or for none.
+    # The longest layout whose columns this record fills: either all rows have an optional column, or none has.
     columns = max(
         (layout for layout in first.layouts if all(getattr(first, column) is not None for column in layout)), key=len
     )
@@ -400,10 +401,10 @@ REASONS_SHOWN = 3
 
 
 class Skips:
-    """Bad rows, and the reasons of the first few.
+    """The number of bad rows, and the reasons for the first few.
 
-    allowed: whether they may be left out (`--skip_bad_rows`)
-    name_files: the reasons name files, too: those of several files
+    allowed: whether bad rows may be skipped (`--skip_bad_rows`)
+    name_files: whether the reasons name the file, too, for rows of several files
     """
 
     def __init__(self, allowed: bool, *, name_files: bool = False) -> None:
@@ -411,7 +412,7 @@ class Skips:
         self.reasons: list[str] = []
 
     def add(self, path: str, line: int, reason: str) -> None:
-        """Count a bad row; raises `DataError`, naming it, where none may be left out."""
+        """Count a bad row; raises `DataError`, naming the row, if bad rows may not be skipped."""
         if not self.allowed:
             raise DataError(
                 f"{path}, line {line}: {reason}; correct the row, or leave bad rows out with --skip_bad_rows"
@@ -421,11 +422,11 @@ class Skips:
             self.reasons.append(f"{f'{path}, ' if self._name_files else ''}line {line}: {reason}")
 
     def include(self, path: str, others: Skips) -> None:
-        """Count the bad rows of one of several files."""
+        """Add the bad rows of one of several files."""
         self.count += others.count
         self.reasons = [*self.reasons, *(f"{path}, {reason}" for reason in others.reasons)][:REASONS_SHOWN]
 
     def report(self) -> str:
-        """Return what was left out: `skipped 2 (line 17: 2 columns, expected 3; …)`; empty where nothing was."""
+        """Return the number and reasons: `skipped 2 (line 17: 2 columns, expected 3; …)`; empty without bad rows."""
         more = "; …" if self.count > len(self.reasons) else ""
         return f"skipped {self.count:,} ({'; '.join(self.reasons)}{more})" if self.count else ""

@@ -1,4 +1,4 @@
-"""Lines and columns of text files; refuse binary data.
+"""Split text files into lines and columns, and refuse binary data.
 
 Tab-separated text has no quoting: `"` is an ordinary character. Text with any other separator is read as Python's csv
 module does: a quoted cell may hold the separator and line ends.
@@ -35,7 +35,7 @@ EMPTY_LINE = BadRow("an empty line")
 
 
 def refuse_binary(path: str, name: str, start: bytes) -> None:
-    """Raise `DataError` for a file that begins with binary data; its lower-case `name` may suggest a format."""
+    """Raise `DataError` if `start`, a file's first bytes, is binary; the lower-case `name` may suggest a format."""
     if _is_utf8(start):
         return
     named = next((what for ending, what in _NAMED.items() if name.endswith(ending)), None)
@@ -54,7 +54,7 @@ def _is_utf8(start: bytes) -> bool:
 
 
 def lines_of(path: str, stream: IO[bytes]) -> Iterator[tuple[int, Union[str, BadRow]]]:
-    """Yield the number, from 1, and each line without its end.
+    """Yield (number from 1, line without its line end), with a `BadRow` for a line that is not UTF-8 text.
 
     Bytes are split at `\\n` alone: `str.splitlines` would also split at U+2028, U+0085 and vertical tabs, which occur
     inside titles. Empty lines count as bad rows, except at the end of the file.
@@ -93,7 +93,7 @@ def _decode(raw: bytes) -> Union[str, BadRow]:
 
 
 def separated_rows(path: str, stream: IO[bytes], separator: str) -> Iterator[tuple[int, Union[list[str], BadRow]]]:
-    """Yield (number of the first line, cells) of each row of text with quoting; a row may have many lines."""
+    """Yield (number of its first line, cells) for each row of text with quoting; a row may span many lines."""
     lines = _CsvLines(lines_of(path, stream))
     reader = csv.reader(lines, delimiter=separator, strict=True)
     while True:
@@ -135,7 +135,7 @@ class _CsvLines:
 
 
 def other_columns(line: str, separator: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield the other separators that a line has, and the cells into which each splits it."""
+    """Yield (separator, cells) for each other separator that splits the line into several cells."""
     for other in {"\t": TAB, ",": ",", ";": ";", "|": "|"}.items():
         if other[1] != separator:
             with suppress(csv.Error):  # a quoted cell that goes on in the next line

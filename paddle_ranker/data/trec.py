@@ -5,7 +5,7 @@
 
 | file | a line |
 | --- | --- |
-| run | `query Q0 document rank score tag`, separated by spaces or tabs; the score orders, the rank is not looked at |
+| run | `query Q0 document rank score tag`, separated by spaces or tabs; the order is by score, the rank is ignored |
 | qrels | `query 0 document label`; or BEIR's: a header `query-id corpus-id score`, then three columns |
 | texts | `id<tab>text`, `id<tab>title<tab>text`, or JSON lines with `_id` (or `id`), `text` and perhaps `title` |
 
@@ -37,7 +37,7 @@ Labels = dict[str, dict[str, int]]
 
 @dataclass(frozen=True)
 class Run:
-    """A run: scores by query and document, the system's tag, and what was left out (`notes`)."""
+    """A run: scores as `run[query][document]`, the system's tag, and `notes` about skipped lines."""
 
     run: Scores
     tag: str
@@ -46,33 +46,33 @@ class Run:
 
 @dataclass(frozen=True)
 class Qrels:
-    """Judgements: labels by query and document, and what was left out (`notes`)."""
+    """Judgements: labels as `qrels[query][document]`, and `notes` about skipped lines."""
 
     qrels: Labels
     notes: list[str]
 
 
 def _rows(path: str) -> Iterator[tuple[str, int, Row]]:
-    """Yield (file, row number, row) of one file or several in turn."""
+    """Yield (file, row number, row) for each row of one or several files."""
     for file in paths_of(path):
         for number, row in read_rows(file):
             yield file, number, row
 
 
 def _line(path: str, file: str, number: int) -> str:
-    """Return the name of a line of one file, or of one of the several that `path` names."""
+    """Return a line's name for messages; it includes the file if `path` names several files."""
     return f"line {number}" if file == path else f"line {number} of {file}"
 
 
 def is_run(path: str) -> bool:
-    """Return whether a file's first line is one of a TREC run."""
+    """Return whether a file's first line is a line of a TREC run."""
     first = next((row for _, row in read_rows(path)), None)
     fields = _fields(first)
     return fields is not None and len(fields) == RUN_COLUMNS and _number(fields[4]) is not None
 
 
 def read_run(path: str, *, skip_bad_rows: bool = False) -> Run:
-    """Read a run. Raises `DataError`, naming file and line, for what is not one, and for a document listed twice."""
+    """Read a run; raises `DataError`, naming file and line, for an invalid line or a document listed twice."""
     skips = Skips(skip_bad_rows, name_files=len(paths_of(path)) > 1)
     run: Scores = {}
     lines: dict[tuple[str, str], str] = {}
@@ -98,9 +98,9 @@ def read_run(path: str, *, skip_bad_rows: bool = False) -> Run:
 def read_qrels(path: str, *, skip_bad_rows: bool = False) -> Qrels:
     """Read qrels.
 
-    Raises `DataError`, naming file and line, for what is not one, and for a document with two labels for one query:
-    with `skip_bad_rows` that is counted, and the document counts as not judged. A line that stands there twice counts
-    once.
+    Raises `DataError`, naming file and line, for an invalid line and for a document with two labels for one query. With
+    `skip_bad_rows` such lines are counted instead, and a document with two labels counts as not judged. A repeated line
+    counts once.
     """
     skips = Skips(skip_bad_rows, name_files=len(paths_of(path)) > 1)
     qrels: Labels = {}
@@ -137,9 +137,9 @@ def read_qrels(path: str, *, skip_bad_rows: bool = False) -> Qrels:
 
 
 def write_run(path: str, rows: Iterable[tuple[str, str, float]], tag: str) -> None:
-    """Write (query, document, score) as a run, atomically; ranks follow the scores, equal ones trec_eval's order.
+    """Write (query, document, score) rows as a run, atomically; ranks are by score, and ties in trec_eval's order.
 
-    Raises `DataError` for an id with a space in it.
+    Raises `DataError` for an id that is empty or holds a space.
     """
     by_query: Scores = {}
     for query, document, score in rows:
@@ -151,7 +151,7 @@ def write_run(path: str, rows: Iterable[tuple[str, str, float]], tag: str) -> No
 
 
 def run_lines(by_query: Scores, tag: str) -> Iterator[str]:
-    """Yield the lines of a run, best first; equal scores in trec_eval's order, the later id first."""
+    """Yield the lines of a run, best first; ties are in trec_eval's order, the greater id first."""
     for query, scores in by_query.items():
         best = sorted(scores, key=lambda document: (scores[document], document.encode()), reverse=True)
         for place, document in enumerate(best, start=1):
@@ -159,7 +159,7 @@ def run_lines(by_query: Scores, tag: str) -> Iterator[str]:
 
 
 def write_qrels(path: str, rows: Iterable[tuple[str, str, float]]) -> None:
-    """Write (query, document, label) as qrels, atomically; raises `DataError` for a label that is no whole number."""
+    """Write (query, document, label) rows as qrels, atomically; raises `DataError` for an invalid label or id."""
     check_writable(path)
     with new_file(path) as stream:
         for query, document, label in rows:
@@ -169,9 +169,9 @@ def write_qrels(path: str, rows: Iterable[tuple[str, str, float]]) -> None:
 
 
 def read_texts(path: str, wanted: Collection[str], *, skip_bad_rows: bool = False) -> dict[str, str]:
-    """Return the texts of the `wanted` ids; the file may be far larger than memory.
+    """Return a dict from each of the `wanted` ids to its text; the file may be far larger than memory.
 
-    Raises `DataError` for a line that is no text, for an id with two texts, and where a wanted id is not there.
+    Raises `DataError` for a line without an id and a text, and for a wanted id with two texts or none.
     """
     skips = Skips(skip_bad_rows, name_files=len(paths_of(path)) > 1)
     wanted = set(wanted)

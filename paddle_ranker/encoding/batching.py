@@ -1,10 +1,11 @@
 """Form batches of examples of similar length, so that little is spent on padding.
 
-A batch costs what its longest pair costs. Scoring sorts by length outright; training shuffles first and sorts only
-inside windows of many batches, so that which examples meet in a batch stays random from epoch to epoch.
+All pairs of a batch are padded to its longest pair. Scoring sorts all pairs by length; training shuffles first and
+sorts only within windows of many batches, so that the examples that share a batch stay random from epoch to epoch.
 
-An epoch of training is never materialised as a whole: its order is a function of (seed, epoch), so ten million examples
-cost what a thousand do, and a resumed training goes straight to the window where it stopped.
+The order of an epoch is a function of (seed, epoch) and is never held in memory as a whole, so ten million examples
+cost what a thousand do. A resumed training starts at the window where it stopped, or, with `max_tokens` or groups,
+forms the earlier windows again to find it.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ Batch = list[np.ndarray]  # the indices of each micro-batch
 class BatchPlan:
     """How batches are formed.
 
-    `batch_size`: examples a micro-batch, at most. `parts`: micro-batches a batch, processes times accumulation steps.
-    `max_tokens`: padded tokens a micro-batch, at most (an example of its own may be longer); 0: no limit.
-    `seed`: decides the order, together with the epoch. `packing`: how groups are packed: 2, or 1 as once.
+    `batch_size`: most examples in a micro-batch. `parts`: micro-batches in a batch, processes times accumulation steps.
+    `max_tokens`: most padded tokens in a micro-batch (a single example may have more); 0: no limit.
+    `seed`: decides the order, together with the epoch. `packing`: version of the packing of groups, 2 or the older 1.
     """
 
     batch_size: int
@@ -42,7 +43,7 @@ class BatchPlan:
     packing: int = PACKING
 
     def most_examples(self, longest: int, rows_each: int) -> int:
-        """Return how many examples a micro-batch holds whose longest pair has `longest` tokens; at least one."""
+        """Return how many examples fit into a micro-batch whose longest pair has `longest` tokens; at least one."""
         if not self.max_tokens:
             return self.batch_size
         return max(1, min(self.batch_size, self.max_tokens // (rows_each * max(1, longest))))
@@ -50,9 +51,9 @@ class BatchPlan:
 
 @dataclass(frozen=True)
 class Groups:
-    """Examples that must share a micro-batch: group g holds `members[offsets[g]:offsets[g + 1]]`, at least one.
+    """Examples that must share a micro-batch: group g holds `members[offsets[g]:offsets[g + 1]]`, at least one example.
 
-    `offsets` [groups + 1] int64; `members` [n] int64, every example once.
+    `offsets` [groups + 1] int64; `members` [n] int64, the index of every example once.
     """
 
     offsets: np.ndarray
@@ -76,42 +77,43 @@ class Groups:
 
 
 class Batchable(Protocol):
-    """What batching needs to know of the examples."""
+    """What batching needs to know about the examples."""
 
     @property
     def rows_each(self) -> int:
-        """Pairs that one example puts into a batch."""
+        """Number of pairs that one example adds to a batch."""
         ...
 
     @property
     def groups(self) -> Optional[Groups]:
-        """Examples that must share a micro-batch; None: each on its own."""
+        """Examples that must share a micro-batch; None: no two examples must."""
         ...
 
     def __len__(self) -> int: ...
 
     def lengths(self, indices: np.ndarray) -> np.ndarray:
-        """Return the tokens of the longest pair of each example of `indices` [m], `[m]`."""
+        """Return the token count of the longest pair of each example in `indices` [m], `[m]`."""
         ...
 
 
 def training_batches(examples: Batchable, plan: BatchPlan, epoch: int, skip: int = 0) -> Iterator[Batch]:
-    """Yield one epoch of batches: a random order, length-bucketed in windows, the batches of a window shuffled.
+    """Yield one epoch of batches: shuffled examples, sorted by length within windows; a window's batches are shuffled.
 
-    A batch is a list of exactly `plan.parts` index arrays, whose sizes differ by at most one where there are no
-    groups; where examples run short the later ones are empty. Without `max_tokens` and groups, the examples of a batch
-    depend on `batch_size * parts` alone. A group stays whole: larger than a micro-batch, it makes one of its own.
+    A batch is a list of exactly `plan.parts` index arrays. Without groups their sizes differ by at most one; if there
+    are too few examples, the later arrays are empty. Without `max_tokens` and groups, which examples share a batch
+    depends on the product `batch_size * parts` only. A group is never split: if it is larger than a micro-batch, it
+    gets a micro-batch of its own.
 
     Args:
-        epoch: decides the order, together with the seed; the same two give the same batches.
-        skip: batches of the epoch to leave out, from its beginning.
+        epoch: decides the order, together with the seed; equal seeds and epochs give equal batches.
+        skip: number of batches to skip at the beginning of the epoch.
     """
     first_window = 0
     if _are_uniform(examples, plan):
         first_window, skip = divmod(skip, WINDOW)
     for number, batches in _windows(examples, plan, epoch, first_window):
         if skip < len(batches):
-            # From 1: NumPy takes [seed, epoch] and [seed, epoch, 0] for the same seed.
+            # Numbered from 1, since [seed, epoch] and [seed, epoch, 0] are the same seed to NumPy.
             order = np.random.default_rng([plan.seed, epoch, number + 1]).permutation(len(batches))
             for place in order[skip:]:
                 yield batches[place]
@@ -121,7 +123,7 @@ def training_batches(examples: Batchable, plan: BatchPlan, epoch: int, skip: int
 def count_batches(examples: Batchable, plan: BatchPlan, epoch: int) -> int:
     """Return how many batches `training_batches` yields for the epoch.
 
-    With `max_tokens` or groups this takes all lengths, four bytes each, and seconds for ten million examples.
+    With `max_tokens` or groups this holds all lengths, four bytes each, and takes seconds for ten million examples.
     """
     if _are_uniform(examples, plan):
         return math.ceil(len(examples) / (plan.batch_size * plan.parts))
@@ -137,7 +139,7 @@ def mean_fill(examples: Batchable, plan: BatchPlan, epoch: int = 1) -> tuple[flo
 
 
 class _HeldLengths:
-    """The lengths of examples, read in their order: on a disk that is much faster than in a random one."""
+    """The lengths of all examples in memory; reading them in file order is much faster on a disk than random order."""
 
     def __init__(self, examples: Batchable):
         self.rows_each, self.groups = examples.rows_each, examples.groups
@@ -175,7 +177,7 @@ def _windows(examples: Batchable, plan: BatchPlan, epoch: int, first: int = 0) -
 
 
 def _cut(examples: Batchable, chosen: np.ndarray, plan: BatchPlan) -> list[Batch]:
-    """Cut examples into batches, the longest first: the first example of a batch decides its padded length."""
+    """Divide examples into batches, the longest first: the first example of a batch decides its padded length."""
     lengths = examples.lengths(chosen)
     order = np.argsort(-lengths, kind="stable")
     batches: list[Batch] = []
@@ -189,7 +191,7 @@ def _cut(examples: Batchable, chosen: np.ndarray, plan: BatchPlan) -> list[Batch
 
 
 def _pack(examples: Batchable, groups: Groups, chosen: np.ndarray, plan: BatchPlan) -> list[Batch]:
-    """Fill micro-batches with whole groups, from the one with the longest pair down."""
+    """Fill micro-batches with whole groups, beginning with the group that has the longest pair."""
     sizes = groups.offsets[chosen + 1] - groups.offsets[chosen]
     members = groups.members[ragged_positions(groups.offsets[chosen], sizes)]
     offsets = offsets_of(sizes)
@@ -205,12 +207,12 @@ def _pack(examples: Batchable, groups: Groups, chosen: np.ndarray, plan: BatchPl
 
 
 def _fill(sizes: Sequence[int], room: Sequence[int], tried: int) -> list[list[int]]:
-    """Return which groups each micro-batch holds: a group goes where it leaves the least room.
+    """Return the groups of each micro-batch, by best fit: a group goes into the micro-batch that it fills most.
 
     Args:
-        sizes: examples of each group, the longest group first.
-        room: examples of a micro-batch that begins with that group.
-        tried: of so many micro-batches, the last that were begun: 1 fills one after another, as version 1 did.
+        sizes: number of examples in each group, the group with the longest pair first.
+        room: number of examples that fit into a micro-batch that begins with this group.
+        tried: how many micro-batches, the latest ones begun, are tried; 1 fills one after another, as version 1 did.
     """
     held: list[list[int]] = []
     left: list[int] = []
@@ -228,14 +230,14 @@ def _fill(sizes: Sequence[int], room: Sequence[int], tried: int) -> list[list[in
 
 
 def permuted(positions: np.ndarray, n: int, key: Sequence[int]) -> np.ndarray:
-    """Return what stands at `positions` [m] of a pseudo-random order of `range(n)`, without making the order.
+    """Return the values at `positions` [m] of a pseudo-random permutation of `range(n)`, without making all of it.
 
     A generalised Feistel network over a x b >= n cells, each round adding a hash of one coordinate to the other, with
-    cycle walking (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002, methods 2 and 3). For
-    batches, not for secrets.
+    cycle walking (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002, methods 2 and 3). It is not
+    cryptographically secure.
 
-    NumPy's `Generator.permutation` of ten million takes 0.5 s and 76 MB an epoch, this 1.5 s and none (measured on one
-    core). Its order is another one: a training that was interrupted could not go on with it as if nothing had happened.
+    For ten million numbers, NumPy's `Generator.permutation` takes 0.5 s and 76 MB an epoch, this function 1.5 s and no
+    memory (measured on one core). NumPy's order differs, so an interrupted training could not continue with it.
 
     Args:
         key: non-negative numbers that decide the order.
@@ -271,7 +273,7 @@ def _hashed(values: np.ndarray, key: np.uint64) -> np.ndarray:
 def scoring_batches(lengths: np.ndarray, max_tokens: int, max_rows: int) -> Iterator[np.ndarray]:
     """Yield index batches sorted by length, each of at most `max_tokens` padded tokens and `max_rows` rows.
 
-    A pair longer than `max_tokens` makes a batch of its own. Every index of `lengths` (`[n]`) comes exactly once.
+    A pair longer than `max_tokens` gets a batch of its own. Every index of `lengths` (`[n]`) occurs exactly once.
     """
     order = np.argsort(-lengths, kind="stable")  # longest first: memory peaks at once, not at the end
     start = 0

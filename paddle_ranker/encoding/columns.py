@@ -1,7 +1,8 @@
-"""Everything encoded, in columns with a length per row: what batching, the engines and the trainer see of it.
+"""Encoded rows in columns, with a length per row, as batching, the engines and the trainer use them.
 
-`Columns` is the interface; pairs, single texts, pairs given as arrays, and what recipes and plugins add are instances.
-Millions of rows cost little more than their ids, or nothing where they lie on a disk (`paddle_ranker.encoding.store`).
+`Columns` is the interface; pairs, single texts and pairs given as arrays implement it, and so do classes of recipes and
+plugins. Millions of rows take little more memory than their ids, or none if they are on a disk
+(`paddle_ranker.encoding.store`).
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ C = TypeVar("C", bound="Columns")
 
 
 class Columns(ABC):
-    """n rows that a model takes, each of a length that says what it costs in a batch."""
+    """n rows of model inputs; the length of each row is its cost in a batch."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def lengths_of(self, indices: Indices) -> NDArray[np.int64]:
-        """Return the tokens of the rows at `indices` [m], [m] int64."""
+        """Return the token count of each row at `indices` [m], [m] int64."""
 
     @abstractmethod
     def take(self: C, indices: Indices) -> C:
@@ -39,16 +40,16 @@ class Columns(ABC):
 
     @abstractmethod
     def pad(self, indices: Indices) -> Arrays:
-        """Return the rows at `indices` [batch] as the model's inputs by name, padded to the longest of them."""
+        """Return a dict from input name to array for the rows at `indices` [batch], padded to the longest row."""
 
     @classmethod
     @abstractmethod
     def concat(cls: type[C], parts: Sequence[C]) -> C:
-        """Join `parts`, which `can_join` one another, in order."""
+        """Join `parts` in order; `can_join` must be true for them."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each row, [n] int64."""
+        """Token count of each row, [n] int64."""
         return self.lengths_of(np.arange(len(self)))
 
     def can_join(self, other: Columns) -> bool:
@@ -56,14 +57,14 @@ class Columns(ABC):
         return type(self) is type(other)
 
     def chunks(self: C, size: int) -> Iterator[tuple[NDArray[np.int64], C]]:
-        """Yield the rows in their order, `size` at a time at most: their indices, and themselves."""
+        """Yield (indices, rows) of at most `size` rows at a time, in order."""
         for start in range(0, len(self), size):
             rows = np.arange(start, min(len(self), start + size))
             yield rows, self.take(rows)
 
 
 def offsets_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return where each of the ragged rows of `lengths` [n] starts, and the total: [n + 1] int64."""
+    """Return the start of each ragged row with these `lengths` [n], and their total, as one array [n + 1] int64."""
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
@@ -77,7 +78,7 @@ def ragged_positions(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> N
 
 
 class _Ragged(Columns):
-    """Rows of ids in one array: row i is `ids[offsets[i]:offsets[i + 1]]`, and `pad_id` fills up a batch."""
+    """Rows of ids in one array: row i is `ids[offsets[i]:offsets[i + 1]]`; `pad_id` pads the rows of a batch."""
 
     ids: NDArray[np.int32]
     offsets: NDArray[np.int64]
@@ -94,11 +95,11 @@ class _Ragged(Columns):
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each row, [n] int64."""
+        """Token count of each row, [n] int64."""
         return np.diff(self.offsets)
 
     def lengths_of(self, indices: Indices) -> NDArray[np.int64]:
-        """Return the tokens of the rows at `indices` [m], [m] int64."""
+        """Return the token count of each row at `indices` [m], [m] int64."""
         return self._spans(np.asarray(indices, dtype=np.int64))[1]
 
     def _spans(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -112,7 +113,7 @@ class _Ragged(Columns):
         return gather(self.ids, ragged_positions(starts, lengths)), offsets_of(lengths)
 
     def _padded(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return `[batch, length]` ids, as long as the longest chosen row, and where there is a token."""
+        """Return ids padded to the longest chosen row, and whether each is a token, `[batch, length]` each."""
         starts, lengths = self._spans(chosen)
         is_token = np.arange(lengths.max(initial=0)) < lengths[:, None]
         input_ids = np.full(is_token.shape, self.pad_id, dtype=np.int64)
@@ -121,7 +122,7 @@ class _Ragged(Columns):
 
 
 def _joined(parts: Sequence[_Ragged]) -> tuple[NDArray[np.int32], NDArray[np.int64], int]:
-    """Return the ids, the offsets and the padding of all rows of `parts`, in order."""
+    """Return the ids, the offsets and the padding id of all rows of `parts`, in order."""
     lengths = [np.empty(0, np.int64), *(part.lengths for part in parts)]
     ids = np.concatenate([np.empty(0, np.int32), *(part.ids for part in parts)])
     return ids, offsets_of(np.concatenate(lengths)), parts[0].pad_id if parts else 0
@@ -155,10 +156,10 @@ class EncodedPairs(_Ragged):
     """n pairs `[CLS] query [SEP] title [SEP]`.
 
     `ids` [total] int32; `offsets` [n + 1] int64: pair i is `ids[offsets[i]:offsets[i + 1]]`;
-    `second_starts` [n] int32: the place within the pair where the title (token type 1) starts.
+    `second_starts` [n] int32: the index within the pair at which the title (token type 1) starts.
 
-    The arrays may be memory-mapped files (`paddle_ranker.encoding.store`): `take`, `pad` and `lengths_of` read what
-    they are asked for and leave nothing of it in memory. The other ways in read all, or keep what they have read.
+    The arrays may be memory-mapped files (`paddle_ranker.encoding.store`). `take`, `pad` and `lengths_of` then read the
+    requested rows only, and keep nothing of the files in memory. Other access reads everything, or keeps it in memory.
     """
 
     ids: NDArray[np.int32]
@@ -191,9 +192,9 @@ class EncodedPairs(_Ragged):
 
 @dataclass(frozen=True)
 class GivenArrays(Columns):
-    """n rows given as padded arrays, kept as they are: they share no batch with other rows.
+    """n rows given as padded arrays, which are kept unchanged and share no batch with other rows.
 
-    `arrays`: the model's inputs by name, `[n, length]` each.
+    `arrays`: a dict from the names of the model's inputs to arrays, `[n, length]` each.
     """
 
     arrays: Arrays
@@ -202,7 +203,7 @@ class GivenArrays(Columns):
         return len(next(iter(self.arrays.values())))
 
     def lengths_of(self, indices: Indices) -> NDArray[np.int64]:
-        """Return the arrays' length for each of `indices` [m], [m] int64."""
+        """Return the arrays' padded length once for each of `indices` [m], [m] int64."""
         return np.full(len(indices), next(iter(self.arrays.values())).shape[1], np.int64)
 
     def take(self, indices: Indices) -> GivenArrays:
@@ -210,19 +211,19 @@ class GivenArrays(Columns):
         return GivenArrays(self.pad(indices))
 
     def pad(self, indices: Indices) -> Arrays:
-        """Return the rows at `indices`, all of one length as they are."""
+        """Return the rows at `indices` unchanged; all have the same length."""
         rows = np.asarray(indices, dtype=np.int64)
         return {name: array[rows] for name, array in self.arrays.items()}
 
     @classmethod
     def concat(cls, parts: Sequence[GivenArrays]) -> GivenArrays:
-        """Return the only part; raises `ValueError` for several, which may be of different lengths."""
+        """Return the only part; raises `ValueError` for several parts, whose lengths may differ."""
         if len(parts) != 1:
             raise ValueError("rows given as arrays are not joined")
         return parts[0]
 
     def can_join(self, other: Columns) -> bool:
-        """Return False but for the rows themselves."""
+        """Return whether `other` is this object: other rows cannot join."""
         return self is other
 
 
@@ -231,7 +232,7 @@ TYPES = 2  # token types of one member
 
 @dataclass(frozen=True)
 class BlendedPairs(Columns):
-    """Pairs that every member has encoded for itself; `members` are theirs, of n pairs each."""
+    """n pairs that each member of a blend has encoded; `members` holds the n pairs of each member."""
 
     members: tuple[EncodedPairs, ...]
 
@@ -239,7 +240,7 @@ class BlendedPairs(Columns):
         return len(self.members[0])
 
     def lengths_of(self, indices: Indices) -> NDArray[np.int64]:
-        """Return the tokens of the pairs at `indices` [m] over all members, [m] int64: what they cost in a batch."""
+        """Return the token count over all members of each pair at `indices` [m], [m] int64: its cost in a batch."""
         return np.sum([member.lengths_of(indices) for member in self.members], axis=0, dtype=np.int64)
 
     def take(self, indices: Indices) -> BlendedPairs:
@@ -252,7 +253,7 @@ class BlendedPairs(Columns):
         return cls(tuple(EncodedPairs.concat(encoded) for encoded in zip(*(part.members for part in parts))))
 
     def pad(self, indices: Indices) -> Arrays:
-        """Return the members' `input_ids` side by side and, in the token types, whose they are."""
+        """Return the members' `input_ids` side by side; member k (from 0) has the token types 2k and 2k + 1."""
         padded = [member.pad(indices) for member in self.members]
         types = [TYPES * number + arrays["token_type_ids"] for number, arrays in enumerate(padded)]
         return {
@@ -262,9 +263,9 @@ class BlendedPairs(Columns):
 
 
 def given_pairs(input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64], pad_id: int) -> Columns:
-    """Return `[n, length]` arrays as pairs that share batches with others; as `GivenArrays` where they cannot.
+    """Return `[n, length]` arrays as `EncodedPairs`, which share batches with others, or else as `GivenArrays`.
 
-    Padding at a row's end is taken off: the ranker does not see it, whatever its token types.
+    `EncodedPairs` are without the padding at a row's end: the ranker ignores it, whatever its token types.
     """
     columns = np.arange(input_ids.shape[1])
     is_token = input_ids != pad_id

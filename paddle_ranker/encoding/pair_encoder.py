@@ -1,4 +1,4 @@
-"""Pairs of texts to ids, for one ranker or a blend: segments, truncation and special tokens."""
+"""Turn pairs of texts into ids, for one ranker or a blend: segments, truncation and special tokens."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _SHORTEST_PAIR = SPECIAL_TOKENS_A_PAIR + 2  # room for one token of either side
 
 
 class PairRowEncoder(Protocol):
-    """What turns pairs of texts into columns: one tokenizer's `PairEncoder`, or the encoders of several as one.
+    """Turns pairs of texts into columns: a `PairEncoder` with one tokenizer, or a blend's encoder with several.
 
-    Attributes: `max_seq_length`; `vocab_size`; `backend`; `truncated`, how many pairs were cut; `members`, the
-    encoders it is made of (itself, where it is one).
+    Attributes: `max_seq_length`; `vocab_size`; `backend`; `truncated`, the number of truncated pairs; `members`, the
+    encoders of which a blend's encoder consists (a `PairEncoder` has itself).
     """
 
     max_seq_length: int
@@ -49,11 +49,11 @@ class PairRowEncoder(Protocol):
     def members(self) -> tuple[PairEncoder, ...]: ...
 
     def encode(self, queries: Sequence[str], titles: Sequence[str], *, truncate: bool = True) -> Columns:
-        """Encode the pairs (queries[i], titles[i]); without `truncate` they are whole."""
+        """Encode the pairs (queries[i], titles[i]); without `truncate` they keep their full length."""
         ...
 
     def given(self, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> Columns:
-        """Return pairs that somebody else has encoded, `[n, length]` each; raises `InputError` where they are none."""
+        """Return columns of pairs that the caller has encoded, `[n, length]` each; raises `InputError` if invalid."""
         ...
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
@@ -98,30 +98,30 @@ class PairEncoder:
     ) -> PairEncoder:
         """Load `vocab.txt` and the optional `tokenizer_config.json` and `special_tokens_map.json` of `folder`.
 
-        `backend`: one of `TOKENIZER_NAMES`, which all stand for the built-in tokenizer. Raises `CheckpointError` for
+        `backend`: one of `TOKENIZER_NAMES`, which all select the built-in tokenizer. Raises `CheckpointError` for
         unusable files, `UsageError` for another name or a `max_seq_length` below 5.
         """
         return cls(TokenizerFiles.read(Path(folder)), max_seq_length, backend)
 
     @property
     def members(self) -> tuple[PairEncoder, ...]:
-        """This one alone; of a blend's encoder, those of the rankers in it."""
+        """This encoder only; the encoder of a blend has one member for each ranker."""
         return (self,)
 
     @property
     def token_to_id(self) -> dict[str, int]:
-        """The vocabulary; of a token that stands there twice the last id, as in PaddleNLP."""
+        """A dict from token to id; a token that the vocabulary repeats has its last id, as in PaddleNLP."""
         return self._files.token_to_id
 
     @property
     def mask_id(self) -> int:
-        """Id of the mask token; raises `CheckpointError` where the vocabulary has none."""
+        """Id of the mask token; raises `CheckpointError` if the vocabulary has none."""
         return self._special_id("mask_token")
 
     def encode(self, queries: Sequence[str], titles: Sequence[str], *, truncate: bool = True) -> EncodedPairs:
         """Encode the pairs (queries[i], titles[i]); a text that repeats within the call is tokenized once.
 
-        Without `truncate` they are whole, for `paddle_ranker.encoding.windows`: an engine may not take them so long.
+        Without `truncate` they keep their full length, for `paddle_ranker.encoding.windows`; engines may refuse that.
         """
         flat, text_lengths, first, second = self._tokenized(queries, titles)
         text_starts = offsets_of(text_lengths)[:-1]
@@ -143,9 +143,9 @@ class PairEncoder:
         return EncodedPairs(ids, offsets, second_starts.astype(np.int32), self.pad_id)
 
     def whole_lengths(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.int64]:
-        """Return how many tokens each pair has before it is cut, special tokens among them, `[n]`.
+        """Return each pair's token count before truncation, including special tokens, `[n]`.
 
-        No pair is made: a long query beside many titles would need its length times their number.
+        No pair is built: a long query with many titles would take memory for its length times their number.
         """
         _, text_lengths, first, second = self._tokenized(queries, titles)
         lengths: NDArray[np.int64] = text_lengths[first] + text_lengths[second] + SPECIAL_TOKENS_A_PAIR
@@ -154,7 +154,7 @@ class PairEncoder:
     def _tokenized(
         self, queries: Sequence[str], titles: Sequence[str]
     ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return the ids of all texts, each once, their lengths, and of each pair the places of its two among them."""
+        """Return the ids of all distinct texts, their lengths, and the index of each pair's query and title in them."""
         if len(queries) != len(titles):
             raise ValueError(f"{len(queries)} queries and {len(titles)} titles: give one title for each query")
         index_of: dict[str, int] = {}
@@ -167,7 +167,7 @@ class PairEncoder:
         return flat, text_lengths, places[: len(queries)], places[len(queries) :]
 
     def encode_single(self, texts: Sequence[str]) -> EncodedTexts:
-        """Encode single texts as `[CLS] text [SEP]`, cut at their end to `max_seq_length`; `truncated` counts them."""
+        """Encode texts as `[CLS] text [SEP]`, truncated to `max_seq_length`; `truncated` counts those that were."""
         flat, text_lengths = self._tokenizer.encode(texts)
         kept = np.minimum(text_lengths, self.max_seq_length - SPECIAL_TOKENS_A_TEXT)
         self._count_truncated(kept < text_lengths)
@@ -178,9 +178,9 @@ class PairEncoder:
         return EncodedTexts(ids, offsets, self.pad_id)
 
     def given(self, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> Columns:
-        """Return pairs that somebody else has encoded, `[n, length]` each, padded with `pad_id`.
+        """Return columns of pairs that the caller has encoded, `[n, length]` each, padded with `pad_id`.
 
-        Raises `InputError`, which names the row, where one holds nothing but padding.
+        Raises `InputError`, which names the row, if a row holds nothing but padding.
         """
         is_empty = (input_ids == self.pad_id).all(axis=1)
         if is_empty.any():
@@ -188,7 +188,7 @@ class PairEncoder:
         return given_pairs(input_ids, token_type_ids, self.pad_id)
 
     def encode_texts(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        """Return the ids of each text, [length] int32, whole and without special tokens."""
+        """Return the ids of each text, [length] int32, not truncated and without special tokens."""
         flat, lengths = self._tokenizer.encode(texts)
         offsets = offsets_of(lengths).tolist()
         return [flat[start:end] for start, end in zip(offsets, offsets[1:])]
@@ -214,7 +214,7 @@ class PairEncoder:
 
 
 class BlendedPairEncoder:
-    """Encode every pair once for each member: a `PairRowEncoder`."""
+    """A `PairRowEncoder` that encodes every pair once for each member of a blend."""
 
     def __init__(self, members: Sequence[PairEncoder]):
         self.members = tuple(members)
@@ -224,7 +224,7 @@ class BlendedPairEncoder:
 
     @property
     def truncated(self) -> int:
-        """Pairs that a member has cut, of the member that cut most."""
+        """Number of pairs truncated by the member that truncated most."""
         return max(member.truncated for member in self.members)
 
     @truncated.setter
@@ -233,15 +233,15 @@ class BlendedPairEncoder:
             member.truncated = count
 
     def encode(self, queries: Sequence[str], titles: Sequence[str], *, truncate: bool = True) -> BlendedPairs:
-        """Encode the pairs for every member; raises `UsageError` for whole ones, which windows ask for."""
+        """Encode the pairs for every member; raises `UsageError` without `truncate`, which windows ask for."""
         if not truncate:
             raise UsageError("a blend of two rankers cannot score windows: use --windows none, or one of its members")
         return BlendedPairs(tuple(member.encode(queries, titles) for member in self.members))
 
     def given(self, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> Columns:
-        """Return arrays that hold every member's columns side by side, as `BlendedPairs.pad` does, `[n, length]` each.
+        """Return columns of arrays with the members' tokens side by side, as in `BlendedPairs.pad`, `[n, length]` each.
 
-        Raises `InputError` where they are not every member's own, one after another, alike in all rows.
+        Raises `InputError` unless all members are there, in order, and at the same positions in every row.
         """
         owners = token_type_ids // TYPES
         first = owners[0]
@@ -255,16 +255,16 @@ class BlendedPairEncoder:
         return GivenArrays({"input_ids": input_ids, "token_type_ids": token_type_ids})
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
-        """Do nothing: the tokenizers are the members', and lie in their folders."""
+        """Do nothing: the tokenizer files are in the members' folders."""
 
 
 def truncated_lengths(
     first: NDArray[np.int64], second: NDArray[np.int64], budget: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return how many tokens [n] each side keeps so that both fit into `budget` >= 2 tokens, longest first.
+    """Return how many tokens [n] each side keeps so that both fit into `budget` >= 2 tokens.
 
-    The closed form of removing one token at a time from the longer side, from the second where they are equal
-    (PaddleNLP's `truncate_sequences`): a side is cut only to its half, or to what the other leaves over.
+    This is the closed form of removing one token at a time from the longer side, or from the second if both are equal
+    (PaddleNLP's `truncate_sequences`): a truncated side keeps half of the budget, or all that the other side leaves.
     """
     kept_first = np.minimum(first, np.maximum(budget - budget // 2, budget - second))
     kept_second = np.minimum(second, np.maximum(budget // 2, budget - first))

@@ -1,4 +1,4 @@
-"""Made-up pairs of a vocabulary's own words, to compare two ways of computing one model on."""
+"""Made-up pairs of a vocabulary's words, for comparing two ways of computing the same model."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _LARGEST_BATCH = 8
 
 
 def sample_batches(encoder: PairRowEncoder, seed: int = 0) -> Iterator[Arrays]:
-    """Yield encoded pairs of words of the ranker's vocabulary: short and cut ones, alone and together, with padding.
+    """Yield padded batches of 1 to 8 short or truncated pairs, made of words from the ranker's vocabulary.
 
-    Titles share words with their queries, so that match levels and lexical features have something to see.
+    Titles share words with their queries, so that match levels and lexical features are not all zero.
     """
     random = np.random.default_rng(seed)
     first = encoder.members[0]

@@ -1,11 +1,11 @@
-"""Collect encoded pairs in memory or, where they are too many, in temporary files that are read in place.
+"""Collect encoded pairs in memory or, if they are too many, in memory-mapped temporary files.
 
     collector = PairCollector(folder, max_bytes=1 << 30)
     for ...:
         collector.append(pair_encoder.encode(queries, titles), labels=labels)
     pairs, columns = collector.finish()
 
-Either way a batch is the same.
+Batches are the same either way.
 """
 
 from __future__ import annotations
@@ -27,16 +27,15 @@ _IDS, _OFFSETS, _SECOND_STARTS = "pairs.ids", "pairs.offsets", "pairs.second_sta
 
 
 class PairCollector:
-    """Collect encoded pairs, in memory up to `max_bytes`, beyond that all of them in temporary files.
+    """Collect encoded pairs in memory; once they exceed `max_bytes`, put all of them into temporary files.
 
     The files have no name: they vanish with the arrays that read them, and with the process even if it is killed.
-    What is read from them is the same, and nothing of it stays in memory; what stays in memory needs twice its bytes
-    for a moment in `finish`.
+    Pairs in files take no memory. Pairs in memory take twice their bytes for a moment in `finish`.
 
     Args:
-        folder: where the files go: on a disk, with room for four bytes a token, twelve a pair and the further columns.
-            None: the system's folder for temporary files, which on some systems is memory itself.
-        max_bytes: how much is kept in memory.
+        folder: for the files; its disk needs four bytes a token, twelve bytes a pair, and room for further columns.
+            None: the system's folder for temporary files, which on some systems is in memory.
+        max_bytes: how many bytes are kept in memory.
     """
 
     def __init__(self, folder: Optional[Path] = None, max_bytes: int = MAX_BYTES):
@@ -47,9 +46,9 @@ class PairCollector:
         self._columns: dict[str, _Column] = {}
 
     def append(self, pairs: EncodedPairs, **columns: np.ndarray) -> None:
-        """Add pairs [m], and the [m] values of each of `columns`: in every call the same ones, of the same types.
+        """Add pairs [m] and the values [m] of further `columns`, whose names and types are the same in every call.
 
-        Raises `RankerError` where the folder cannot hold them, `ValueError` for columns unlike those before.
+        Raises `RankerError` if the folder cannot hold them, `ValueError` for other columns than before.
         """
         for name, values in columns.items():
             if len(values) != len(pairs):
@@ -70,7 +69,7 @@ class PairCollector:
                     column.move_to(self._folder)
 
     def finish(self) -> tuple[EncodedPairs, dict[str, np.ndarray]]:
-        """Return all pairs and columns, and forget them here; large columns are read with `encoded_pairs.gather`."""
+        """Return all pairs and columns, and forget them here; read large columns with `storage.arrays.gather`."""
         if not self._columns:
             return EncodedPairs.concat([]), {}
         with self._disk_errors():
@@ -110,7 +109,7 @@ class _Column:
             left = left[self._file.write(left) :]
 
     def move_to(self, folder: Path) -> None:
-        # Unbuffered: a buffer that cannot be written would complain again when the file is closed.
+        # Unbuffered, since a buffer that cannot be written would raise again when the file is closed.
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
         chunks, self._chunks, self.nbytes = self._chunks, [], 0
         for values in chunks:

@@ -15,9 +15,9 @@ from paddle_ranker.encoding.tokenizers.folder import CONFIG_FILE, VOCABULARY_FIL
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
 from paddle_ranker.errors import DataError, DependencyError, UsageError
 
-# The first four stand first in ERNIE's vocabularies too; its [UNK] is the last token instead.
+# The first four are the first in ERNIE's vocabularies too; there, [UNK] is the last token.
 SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")
-# A piece that stands once in a corpus says nothing about the next text.
+# A piece that occurs once in a corpus says nothing about other texts.
 _LEAST_COUNT = 2
 _WORDS_A_LINE = 1_000
 
@@ -31,19 +31,19 @@ def train_wordpiece_vocabulary(
 ) -> list[str]:
     """Return at most `vocab_size` tokens: special ones, characters, `##` characters, then merged pieces by rank.
 
-    `characters` are in it whether or not a text holds them. `texts` is read once, in constant memory but for its
-    distinct words, which are split as `PairEncoder` splits them.
+    The vocabulary contains `characters` whether or not a text does. `texts` is read once, and only its distinct words
+    are held in memory, split as `PairEncoder` splits them.
     Frequent neighbours are merged first, as in byte-pair encoding, until the size is reached or no pair occurs twice.
     The same texts give the same tokens in the same order, whatever the hash seed or the number of threads.
 
-    Raises `DataError` for texts without a word, `UsageError` where the characters alone exceed `vocab_size`, and
+    Raises `DataError` for texts without a word, `UsageError` if the characters alone exceed `vocab_size`, and
     `DependencyError` without Hugging Face's `tokenizers`.
     """
     splitter = WordSplitter(TextRules(do_lower_case=lowercase))
     counts = _count_words(texts, splitter)
     if not counts:
         raise DataError("the texts to make a vocabulary from hold no word: give a corpus with text in it")
-    # Twice each: what follows itself within a word is a letter or a digit, and what cannot is a word of its own.
+    # Each character twice: letters and digits then form one word and get a `##` piece, too; others form two words.
     spelled = [*counts, *(word for char in characters for word in splitter.split(char + char))]
     initial = sorted({char for word in spelled for char in word})
     continued = [CONTINUATION + char for char in sorted({char for word in spelled for char in word[1:]})]
@@ -58,8 +58,8 @@ def train_wordpiece_vocabulary(
 
 
 def common_characters() -> str:
-    """Return ASCII's letters and digits and the 6,763 ideographs of GB 2312, the common ones of written Chinese."""
-    # Both levels stand in rows 0xB0 to 0xF7; the five places that are empty decode to nothing.
+    """Return ASCII's letters and digits and the 6,763 ideographs of GB 2312, which are common in written Chinese."""
+    # Both levels are in rows 0xB0 to 0xF7; the five unused codes decode to nothing.
     rows = bytes(byte for high in range(0xB0, 0xF8) for low in range(0xA1, 0xFF) for byte in (high, low))
     return string.ascii_lowercase + string.ascii_uppercase + string.digits + rows.decode("gb2312", "ignore")
 
@@ -67,7 +67,7 @@ def common_characters() -> str:
 def write_vocabulary(folder: Union[str, os.PathLike[str]], tokens: Sequence[str]) -> Path:
     """Write `tokens` as `vocab.txt`, one a line in UTF-8, into `folder` (made if missing); return its path.
 
-    Raises `DataError` for a token that is empty, stands twice or holds a line break: it could not be read back.
+    Raises `DataError` for a token that is empty, repeated or holds a line break: it could not be read back.
     """
     repeated = [token for token, count in Counter(tokens).items() if count > 1]
     unreadable = [token for token in tokens if not token or "\n" in token or "\r" in token]
@@ -81,7 +81,7 @@ def write_vocabulary(folder: Union[str, os.PathLike[str]], tokens: Sequence[str]
 
 
 def write_new_tokenizer(folder: Path, tokens: Sequence[str], *, lowercase: bool) -> TokenizerFiles:
-    """Write the tokenizer files of a new vocabulary into `folder`, which exists; return what they say.
+    """Write the tokenizer files of a new vocabulary into `folder`, which must exist; return their content.
 
     Raises `DataError` for a token that could not be read back.
     """
@@ -125,7 +125,7 @@ def _merged_pieces(counts: Counter[str], alphabet: Sequence[str], vocab_size: in
 
 
 def _lines_of(counts: Counter[str]) -> Iterator[str]:
-    """Yield lines in which each word that has pieces stands as often as in the corpus."""
+    """Yield lines that hold each word of several characters as often as the corpus does."""
     for word, count in sorted(counts.items()):
         if len(word) > 1:
             for start in range(0, count, _WORDS_A_LINE):

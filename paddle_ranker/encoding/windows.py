@@ -1,10 +1,10 @@
-"""Texts longer than the ranker's length: overlapping windows over the title, each scored with the query, and pooled.
+"""Score pairs that are too long in overlapping windows over the title, each with the query, and pool the logits.
 
     windows = Windows(max_seq_length=64, pooling="max", overlap=16)
     split = windows.split(pair_encoder.encode(queries, titles, truncate=False))
     logits = windows.pool(engine_logits_of(split.pairs), split.offsets)
 
-This works on ids, so every engine gets it.
+Windows consist of ids, so they work with every engine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from paddle_ranker.errors import UsageError
 
 @dataclass(frozen=True)
 class SplitPairs:
-    """The windows of n pairs, each a pair of its own: those of pair i are `offsets[i]` to `offsets[i + 1]` (excluded).
+    """The windows of n pairs, as pairs: pair i has the windows from `offsets[i]` to `offsets[i + 1]` (excluded).
 
     `offsets` [n + 1] int64; every pair has at least one window.
     """
@@ -36,20 +36,22 @@ class SplitPairs:
 class Windows:
     """Split pairs that are too long into windows, and pool the windows' logits into one a pair.
 
-    A pair that fits is its own window. Of any other the first window is what truncation keeps: the query whole, or cut
-    to half the room where it is longer than that, and as much of the title as fits. The next windows move on over the
-    title, each repeating the last `overlap` tokens of the one before, until its end: the last may be shorter.
+    A pair that fits is its own window. The first window of a longer pair is what truncation keeps: the query, truncated
+    if it is longer than half of a window's text tokens, and as much of the title as fits. The next windows continue
+    over the title to its end; each repeats the last `overlap` title tokens of the window before. The last window may be
+    shorter.
 
     Args:
-        max_seq_length: tokens of a window, the three special ones among them.
-        pooling: max, or mean_top_k: the mean of the best `top_k` (of all, where there are fewer).
+        max_seq_length: tokens in a window, including the three special tokens.
+        pooling: max; or mean_top_k, the mean of the best `top_k` logits (of all logits, if there are fewer).
         overlap: tokens that two neighbouring windows share; default: a quarter of `max_seq_length`.
         top_k: default: 2.
 
-    Attributes: `windowed`, how many pairs had several windows, and `cut`, how many queries were cut. Safe to call from
-    several threads.
+    Attributes: `windowed`, the number of pairs with several windows, and `cut`, the number of truncated queries. Safe
+    to call from several threads.
 
-    Raises `UsageError` for an overlap that leaves a window nothing new beside a long query, and a `top_k` with max.
+    Raises `UsageError` for an overlap with which a window beside a long query would hold no new title tokens, for a
+    `top_k` with max, and for an unknown pooling.
     """
 
     def __init__(
@@ -75,11 +77,11 @@ class Windows:
         self._lock = threading.Lock()
 
     def facts(self) -> dict[str, Any]:
-        """Return the settings that decide the scores, to be logged and compared."""
+        """Return the settings that scores depend on, for logging and comparison."""
         return {"pooling": self.pooling, "overlap": self.overlap, "top_k": self.top_k}
 
     def split(self, pairs: EncodedPairs) -> SplitPairs:
-        """Return the windows of `pairs`, which were encoded without truncation."""
+        """Return the windows of `pairs`, which must be encoded without truncation."""
         lengths, second_starts = pairs.lengths, pairs.second_starts.astype(np.int64)
         queries, titles = second_starts - 2, lengths - second_starts - 1
         kept, size = truncated_lengths(queries, titles, self._room)
@@ -106,7 +108,7 @@ class Windows:
         return SplitPairs(EncodedPairs(ids, starts, (kept + 2).astype(np.int32), pairs.pad_id), offsets)
 
     def pool(self, logits: NDArray[np.float64], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return one logit a pair, `[n]` float64, of the logits of its windows `[offsets[-1]]`."""
+        """Return one logit per pair, `[n]` float64, pooled from the logits of all windows, `[offsets[-1]]`."""
         counts = np.diff(offsets)
         if not len(counts):
             return np.zeros(0)
@@ -123,9 +125,9 @@ class Windows:
 
 
 def make_windows(max_seq_length: int, windows: str, overlap: Optional[int], top_k: Optional[int]) -> Optional[Windows]:
-    """Return what the options `--windows`, `--window_overlap`, `--window_top_k` ask for; None for none.
+    """Return the windows that the options `--windows`, `--window_overlap` and `--window_top_k` ask for, None for none.
 
-    Raises `UsageError` where they do not fit together.
+    Raises `UsageError` for options that are invalid or contradict each other.
     """
     if windows == "none":
         for name, value in (("window_overlap", overlap), ("window_top_k", top_k)):

@@ -8,11 +8,11 @@
     def main(argv: Optional[Sequence[str]] = None) -> int:
         return run_command(evaluate, EvaluateOptions, argv, description="Evaluate a ranker.")
 
-An option without a default is required. `Options.__post_init__` checks types, ranges and choices and expands patterns
-of files, so that a call from Python raises the same errors as the command line.
+An option without a default is required. `Options.__post_init__` checks types, ranges and choices and expands file
+patterns, so that a call from Python raises the same errors as the command line.
 
 One idea has one name in all commands: `--train`, `--test`, `--input`, `--model`, `--output`. A field that keeps the
-published tutorial's name declares the common one as its `name`; its own stays as an alias.
+published tutorial's name declares the common name as its `name`; the field's own name stays as an alias.
 """
 
 from paddle_ranker.options.command import note as note

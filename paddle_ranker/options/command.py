@@ -25,8 +25,8 @@ def run_command(
 ) -> int:
     """Parse the options, call `run` with them, and turn every error into one line and an exit status.
 
-    0: done; 1: failed; 2: wrong usage; 130: interrupted. `--debug` shows the traceback as well. `options_class` may be
-    a function that returns the class, where plugins add options.
+    The exit status is 0 if done, 1 if failed, 2 for wrong usage and 130 if interrupted. `--debug` shows the traceback
+    as well. `options_class` may be a function that returns the class, if plugins add options.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     prog = prog or os.path.basename(sys.argv[0])
@@ -56,7 +56,7 @@ def run_command(
                     error.filename = "standard output"
             if debug:
                 traceback.print_exc()
-            # What an interruption broke, or what library code made of it, is no error.
+            # After an interruption, an exception that it caused in other code is not an error.
             return _report_interrupt(prog, arguments, error) if interrupts.received else _report(prog, error)
 
 
@@ -74,7 +74,7 @@ def _report_interrupt(prog: str, arguments: Sequence[str], interrupt: BaseExcept
 
 
 def _forget_unwritten_output() -> None:
-    """Keep Python from trying once more, at its exit, to write what could not be written."""
+    """Keep Python from trying again, at its exit, to write the output that could not be written."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -82,7 +82,7 @@ def _forget_unwritten_output() -> None:
 
 
 def _output_can_be_full() -> bool:
-    """Return whether standard output is a file or a device: all else that is written names its file in an error."""
+    """Return whether standard output is a file or a device other than a terminal, so that it can be full."""
     try:
         mode = os.fstat(sys.stdout.fileno()).st_mode
         return stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and not sys.stdout.isatty())
@@ -91,14 +91,14 @@ def _output_can_be_full() -> bool:
 
 
 def note(text: str) -> None:
-    """Print a line on standard error: what was cut, left out, or chosen for the user. Only the first process prints.
+    """Print a note on standard error: what was truncated, skipped or chosen. Only the first process prints.
 
-    Where it cannot be written (a full disk, a reader that has gone) it is lost, and so are later ones: a note must not
-    cost the work that it is about.
+    If the note cannot be written (a full disk, a closed pipe), it is lost, and so are later notes: a note must not
+    stop the work that it is about.
     """
     if is_first_process():
         try:
             print(text, file=sys.stderr, flush=True)
         except OSError:
-            # What was not written would be tried again at the end, and make the exit status 120.
+            # Python would try to write the rest again at its exit, and make the exit status 120.
             sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115

@@ -42,19 +42,19 @@ def option(
 ) -> Any:
     """Declare one option of a command.
 
-    `name`, without `--`, is shown in place of the field's own, which stays an alias. `choices`, and a `help` that is a
-    function, are evaluated when they are needed: a registry may grow. `more` are bounds, inclusive (`minimum`,
+    `name`, without `--`, is shown instead of the field's name, which stays an alias. `choices`, and a `help` that is a
+    function, are evaluated when they are needed, since a registry may grow. `more` are bounds, inclusive (`minimum`,
     `maximum`) or exclusive (`above`, `below`), and flags:
 
-    positional: given without its name, in the order of the fields: `convert SOURCE TARGET`; with a default it may be
-        left out
-    leads: may be given without its name as the first argument of all: `export RANKER --onnx`
-    several: one value or more, side by side, and the field is a `tuple[str, ...]`: `compare A B C`, `--sizes A B C`
-    files: files that are read: one or more, side by side or by patterns, see `files.py`. The field is one name for all
-        of them, or a tuple
-    claims: a function, for positional arguments: whether a value after an option's files is such an argument, and not
-        one more file
-    shared: with many commands: the help shows it below a command's own options
+    positional: given without its name, in the order of the fields: `convert SOURCE TARGET`; optional if it has a
+        default
+    leads: may be given without its name as the very first argument: `export RANKER --onnx`
+    several: takes one or more values, and the field is a `tuple[str, ...]`: `compare A B C`, `--sizes A B C`
+    files: takes one or more names or patterns of files to read, see `files.py`. The field is one string for all of
+        them, or a tuple
+    claims: for positional arguments, a function that returns whether a value after an option's files is such an
+        argument rather than another file
+    shared: many commands have it; the help shows it below a command's own options
     """
     flags = {flag: bool(more.pop(flag, False)) for flag in _FLAGS}
     claims = more.pop("claims", None)
@@ -67,7 +67,7 @@ def option(
 
 
 def redeclare(options_class: type[Options], name: str, default: Any = REQUIRED, **changes: Any) -> Any:
-    """Declare an inherited option anew, with another default, `help` or `aliases`; the rest of it stays."""
+    """Declare an inherited option again with another default, `help` or `aliases`; the rest is unchanged."""
     (field,) = (field for field in dataclasses.fields(options_class) if field.name == name)
     default = field.default if default is REQUIRED else default
     return dataclasses.field(default=default, metadata={**field.metadata, **changes})
@@ -92,12 +92,12 @@ class Options:
 
 
 def fields_of(options_class: type[Options]) -> list[dataclasses.Field[Any]]:
-    """Return the fields that are options; others are set by the program."""
+    """Return the fields that are options; the program sets the others."""
     return [field for field in dataclasses.fields(options_class) if "help" in field.metadata]
 
 
 def annotations_of(options_class: type[Options]) -> Mapping[str, Any]:
-    """Return the types of a class's fields, by name."""
+    """Return a mapping from the names of a class's fields to their types."""
     return _types(cast(Any, options_class))  # mypy holds a dataclass's class for unhashable
 
 
@@ -107,7 +107,7 @@ def _types(options_class: Any) -> Mapping[str, Any]:
 
 
 def names_of(field: dataclasses.Field[Any]) -> list[str]:
-    """Return the names of an option on the command line, the one that is shown first."""
+    """Return the names of an option on the command line; the first is the name shown in messages."""
     own = f"--{field.name}"
     given = [f"--{field.metadata['name']}"] if field.metadata["name"] else []
     return list(dict.fromkeys([*given, own, *field.metadata["aliases"]]))
@@ -119,7 +119,7 @@ def shown_name(field: dataclasses.Field[Any]) -> str:
 
 
 def _typed(field: dataclasses.Field[Any], annotation: Any, value: Any) -> Any:
-    """Convert a value to its field's type, patterns to the matching files; raises `UsageError` for another type."""
+    """Convert a value to its field's type, and patterns to file names; raises `UsageError` if that is impossible."""
     kind, name = value_type(annotation), shown_name(field)
     if value is None and kind is not annotation:  # Optional[T]
         return None
@@ -151,7 +151,7 @@ def _typed(field: dataclasses.Field[Any], annotation: Any, value: Any) -> Any:
 
 
 def require_inputs(options: Options) -> None:
-    """Raise `DataError` for a missing file, before a model is loaded or another file is read."""
+    """Raise `DataError` for a missing input file, before any model is loaded or file is read."""
     for field in fields_of(type(options)):
         value = getattr(options, field.name) if field.metadata["files"] else None
         for name in value if isinstance(value, tuple) else (value,):

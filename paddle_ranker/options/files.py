@@ -1,7 +1,7 @@
-"""The files that one option names: one or several, side by side or by a pattern.
+"""The files that one option names: one or several, by names or patterns.
 
-Several files are one string, as a single file's name is: their names with `os.pathsep` between them. Messages and
-records show it; code that reads files calls `paths_of`.
+Several files are one string, like the name of a single file: their names joined by `os.pathsep`. Messages and records
+show this string; code that reads files calls `paths_of`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SHOWN = 3
 
 
 class SeveralFiles(str):
-    """Several files as one string; `paths` are their names. A message shows only the first of many."""
+    """Several files as one string; `paths` are their names. Messages shorten more than three names."""
 
     paths: tuple[str, ...]
 
@@ -30,36 +30,36 @@ class SeveralFiles(str):
         return made
 
     def __str__(self) -> str:
-        """Return all of a few names, and the first of many with how many more there are."""
+        """Return up to three names in full; of more, the first name and the number of the others."""
         if len(self.paths) <= _SHOWN:
             return os.pathsep.join(self.paths)
         return f"{self.paths[0]} and {len(self.paths) - 1} more"
 
     def __getnewargs__(self) -> tuple[tuple[str, ...]]:  # type: ignore[override]
-        """Return what a copy is made of."""
+        """Return the arguments of `__new__` that make a copy."""
         return (self.paths,)
 
 
 def paths_of(name: Union[str, os.PathLike[str]]) -> tuple[str, ...]:
-    """Return the files that a name stands for: those of `SeveralFiles`, else itself."""
+    """Return the paths of all files in `name`: the `paths` of `SeveralFiles`, else `name` itself."""
     return name.paths if isinstance(name, SeveralFiles) else (os.fspath(name),)
 
 
 def base_names(name: Union[str, os.PathLike[str]]) -> str:
-    """Return the names of the files without their folders, for records that outlive these."""
+    """Return the names of the files without their folders, for records that outlive the folders."""
     return ", ".join(os.path.basename(path) for path in paths_of(name))
 
 
 def join_files(paths: Sequence[str]) -> str:
-    """Return one name for one file or several."""
+    """Return one string for one file or several."""
     return paths[0] if len(paths) == 1 else SeveralFiles(paths)
 
 
 def find_files(names: Iterable[Union[str, os.PathLike[str]]], option: str) -> list[str]:
-    """Return the files that names and patterns stand for, in the order given, those of a pattern sorted.
+    """Return the files that names and patterns stand for, in the given order; the files of one pattern are sorted.
 
-    A pattern is `*`, `?`, `[abc]`, and `**` for any folders; a file of that very name comes first. `os.pathsep` stands
-    between files, too. Raises `UsageError`, naming the option, for a pattern that no file matches.
+    Patterns use `*`, `?`, `[abc]`, and `**` for any folders; a name that exists is not taken for a pattern.
+    `os.pathsep` may separate files, too. Raises `UsageError`, naming the option, for a pattern that no file matches.
     """
     found = []
     for name in names:
@@ -73,7 +73,7 @@ def _parts(path: str) -> list[str]:
     parts = path.split(os.pathsep)
     if len(parts) == 1 or os.path.exists(path) or not all(parts):
         return [path]
-    # A file that is not there may have the separator in its name: the error should name it as it was typed.
+    # A missing file may have the separator in its name; the error should then name it as it was typed.
     return parts if any(_is_pattern(part) or os.path.exists(part) for part in parts) else [path]
 
 
@@ -89,7 +89,7 @@ def _matches(pattern: str, option: str) -> list[str]:
 
 
 def require_file(path: str) -> None:
-    """Raise `DataError`, with the nearest name there is, for a file that is not there."""
+    """Raise `DataError` if a file does not exist; the message suggests the most similar name."""
     if not os.path.exists(path):
         raise DataError(f"{path}: no such file{_nearest(path)}")
 

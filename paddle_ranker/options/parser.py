@@ -39,7 +39,7 @@ def parse_options(
     """
     parser = build_parser(options_class, prog, description)
     arguments = _end_files(options_class, _name_first(options_class, sys.argv[1:] if argv is None else argv))
-    # Intermixed: plain parsing takes an optional positional argument for absent where an option precedes it.
+    # Intermixed, since plain parsing takes an optional positional argument after an option for absent.
     namespace, unknown = parser.parse_known_intermixed_args(arguments)
     if unknown:
         named = [field for field in fields_of(options_class) if not field.metadata["positional"]]
@@ -55,9 +55,9 @@ def parse_options(
 
 
 def options_from(options_class: type[OptionsT], **values: Any) -> OptionsT:
-    """Return the options of a call from Python, by any of the names that the command line has for each.
+    """Return the options for a call from Python; each may be given by any of its names on the command line.
 
-    Raises `UsageError` as the command does: for an unknown name, one option under two names, a wrong value.
+    Raises `UsageError` as the command does: for an unknown name, a wrong value, or two values for one option.
     """
     fields = {name[2:]: field for field in fields_of(options_class) for name in names_of(field)}
     given: dict[str, Any] = {}
@@ -87,7 +87,7 @@ def _parse_bool(text: str) -> bool:
 
 
 class _OneValue(argparse.Action):
-    """Store an option's value: two names of one option with different values are an error, not "the last wins"."""
+    """Store an option's value; different values under two names of one option are an error, not "the last wins"."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, **declared: Any) -> None:
         super().__init__(option_strings, dest, **declared)
@@ -109,10 +109,10 @@ class _OneValue(argparse.Action):
 
 
 def build_parser(options_class: type[Options], prog: str, description: str) -> argparse.ArgumentParser:
-    """Return the argparse parser of `options_class`: one `--name`, or one argument in order, for each of its fields.
+    """Return the argparse parser of `options_class`, with an option or a positional argument for each field.
 
-    The help shows what is required, the command's own options, those shared by many, and at the end the examples: the
-    lines of the `description` that are commands.
+    The help shows required options, the command's own options, options shared by many commands, and at the end the
+    examples: the lines of the `description` that are commands.
     """
     about = textwrap.fill(" ".join(description.partition("\n\n")[0].split()), _WIDTH)
     examples = "\n".join(f"  {line}" for line in _EXAMPLE.findall(description))
@@ -135,7 +135,7 @@ def build_parser(options_class: type[Options], prog: str, description: str) -> a
 
 
 def _name_first(options_class: type[Options], arguments: Sequence[str]) -> list[str]:
-    """Give the first argument the name of the option that leads, where it has none."""
+    """Insert the name of the option that `leads` before the first argument, if that is a value without a name."""
     leads = next((field for field in fields_of(options_class) if field.metadata["leads"]), None)
     if leads is None or not arguments or not _is_value(arguments[0]):
         return list(arguments)
@@ -143,11 +143,12 @@ def _name_first(options_class: type[Options], arguments: Sequence[str]) -> list[
 
 
 def _end_files(options_class: type[Options], arguments: Sequence[str]) -> list[str]:
-    """End an option's files before the arguments without a name: `--test a.tsv b.tsv B` as `--test=a.tsv:b.tsv B`.
+    """Separate an option's files from positional arguments: `--test a.tsv b.tsv B` becomes `--test=a.tsv:b.tsv B`.
 
-    argparse gives an option all that follows up to the next one, and cannot be told where to stop. An option takes one
-    file where arguments that are required do not all stand before the options: `blend --train a.tsv RANKER DEV_FILE
-    TARGET`; else it stops at what such an argument claims: `compare A --test dev.tsv B` compares A with B.
+    argparse gives an option all values up to the next option, and cannot be told where to stop. Here an option takes
+    only one file unless all required positional arguments come before the options: `blend --train a.tsv RANKER DEV_FILE
+    TARGET`. Otherwise its files end at the first value that a positional argument claims: `compare A --test dev.tsv B`
+    compares A with B.
     """
     fields, made = fields_of(options_class), list(arguments)
     of_files = {name for field in fields if field.metadata["files"] for name in names_of(field)}
@@ -175,7 +176,7 @@ def _in_order(options_class: type[Options]) -> list[dataclasses.Field[Any]]:
 
 
 def _usage(options_class: type[Options], prog: str) -> str:
-    """Return the usage line: what is required, and `[options]` for the rest."""
+    """Return the usage line: positional arguments and required options, and `[options]` for the rest."""
     parts = []
     for field in _in_order(options_class):
         required, many = field.default is REQUIRED, field.metadata["several"] or field.metadata["files"]

@@ -23,11 +23,11 @@ OptionsT = TypeVar("OptionsT", bound=ScoringOptions)
 def rank_by_query(
     options: RankingOptions, top_k: int, expected_kind: Optional[str] = None
 ) -> Iterator[tuple[str, list[RankedTitle]]]:
-    """Yield every query of the input file with its best `top_k` titles, best first; ties as they stand in the file.
+    """Yield every query of the input file with its best `top_k` titles, best first; ties keep the file's order.
 
-    Titles below `options.min_probability` are left out: a query may be left with none. The rows of a query need not
-    stand together, so all queries are held until the file is read; of each only the best `top_k` titles are.
-    With `options.cascade` a small ranker scores all titles, and this one the best of each query.
+    Titles below `options.min_probability` are omitted, so a query may have no titles. The rows of a query need not be
+    adjacent, so all queries are held in memory until the file is read, with at most 2 * `top_k` + 64 titles each.
+    With `options.cascade` a small ranker scores all titles, and this ranker only the best titles of each query.
     """
     if options.cascade is not None:
         yield from _cascade_by_query(options, top_k, expected_kind)
@@ -54,13 +54,13 @@ def _best_first(titles: list[RankedTitle]) -> list[RankedTitle]:
 def _cascade_by_query(
     options: RankingOptions, top_k: int, expected_kind: Optional[str] = None
 ) -> Iterator[tuple[str, list[RankedTitle]]]:
-    """Do as `rank_by_query` does, in the order and with the probabilities of `options.cascade`.
+    """Do the same as `rank_by_query`, with the order and the probabilities of the cascade `options.cascade`.
 
-    The small ranker may be of another kind. Of each query the titles are held that either stage needs.
+    The small ranker may be of another kind. Memory holds, for each query, the titles that either stage needs.
     """
     assert options.cascade is not None
     source, depth = parse_cascade(options.cascade)
-    # First the large one: what is wrong with it is said before the small one has scored the file.
+    # Open the large ranker first, so that its errors come before the small ranker has scored the file.
     parts = open_ranker(options.params_path, options.load_options(expected_kind))
     scorer = scorer_for(parts, options)
     first_stage = dataclasses.replace(
@@ -87,7 +87,7 @@ def _cascade_by_query(
 
 
 def options_of_small(options: OptionsT, source: str) -> OptionsT:
-    """Return the options that the small ranker at `source` is loaded with: a trained one has no engine to choose."""
+    """Return the options to load the small ranker at `source` with; a trained ranker has no engine to choose."""
     options = dataclasses.replace(options, model_name_or_path=None)
     if is_exported(Path(source)):
         return options

@@ -1,4 +1,4 @@
-"""Rank with a small model, and the best titles of each query once more with a large one.
+"""Rank all titles with a small model, then rerank the best titles of each query with a large one.
 
 Most titles of a query are plainly irrelevant, and a small ranker sees that for a fraction of what a large one costs.
 """
@@ -23,7 +23,7 @@ Precision = Union[type[np.float32], type[np.float64]]
 
 
 def parse_cascade(text: str) -> tuple[str, int]:
-    """Return the small ranker's path and the depth of `PATH:DEPTH`, or of `PATH` alone, whose depth is 20.
+    """Return the small ranker's path and the depth from `PATH:DEPTH`, or from `PATH` with the default depth 20.
 
     Raises `UsageError` for anything else.
     """
@@ -35,22 +35,22 @@ def parse_cascade(text: str) -> tuple[str, int]:
 
 
 def chosen(small: Array, depth: int) -> Array:
-    """Return the places of the `depth` titles of one query with the best scores, in the order given; `small`: `[n]`."""
+    """Return the indices of the `depth` best scores in `small` `[n]`, one query's scores, in ascending order."""
     return np.sort(np.argsort(-small, kind="stable")[:depth])
 
 
 def rerank(small: Array, best: Array, large: Array, precision: Precision = np.float64) -> tuple[Array, Array]:
-    """Return the places of one query's titles, best first, `[n]`, and their scores in that order, `[n]`.
+    """Return the indices of one query's titles, best first, `[n]`, and their scores in that order, `[n]`.
 
-    Those of `best` stand first, by falling `large`. The others follow by falling `small`; each one's score is the small
-    ranker's where that is below the score above it, else the next lower number: whoever sorts by the scores finds this
-    order. Titles with one score stand in the order given.
+    The titles in `best` come first, by descending `large` score. The others follow by descending `small` score; a
+    `small` score that is not below the score ranked above it is replaced by the next lower number, so that sorting by
+    the returned scores gives this order. Titles with equal scores keep the given order.
 
     Args:
         small: the small ranker's scores of all titles, `[n] float64`.
-        best: the places of those that the large one scored, `[k]`.
-        large: its scores of these, `[k] float64`.
-        precision: of the scores returned.
+        best: indices of the titles that the large ranker scored, `[k]`.
+        large: the large ranker's scores of these titles, `[k] float64`.
+        precision: the type of the returned scores.
     """
     top = np.argsort(-large, kind="stable")
     is_rest = np.ones(len(small), bool)
@@ -64,16 +64,16 @@ def rerank(small: Array, best: Array, large: Array, precision: Precision = np.fl
 
 
 def rerank_probabilities(small: Array, best: Array, large: Array) -> tuple[Array, Array]:
-    """Do as `rerank` with probabilities, returned in single precision, as they are printed.
+    """Do the same as `rerank` for probabilities, and return them in single precision, as they are printed.
 
-    At 0, which a probability does not pass, titles may tie; they stand in the small ranker's order.
+    Probabilities cannot fall below 0, so titles may tie at 0; these are in the small ranker's order.
     """
     order, probabilities = rerank(small, best, large, np.float32)
     return order, np.maximum(probabilities, np.float32(0))
 
 
 class Cascade:
-    """Rank by a small ranker, then the best by a large one.
+    """Rank all titles by a small ranker, then the best titles by a large one.
 
         cascade = Cascade(Ranker.load("large"), Ranker.load("small"), depth=20)
         cascade.rank("query", titles, top_k=10)
@@ -83,8 +83,8 @@ class Cascade:
         small: scores all titles.
         depth: titles of a query that the large ranker scores.
 
-    The probability of a title that the large ranker scored is the large ranker's, and depends on its pair alone. That
-    of another is the small ranker's, lowered as far as it must be to stand below those above it.
+    A title that the large ranker scored has the large ranker's probability, which depends on its pair alone. Any other
+    title has the small ranker's probability, lowered if necessary to stay below the probabilities ranked above it.
     """
 
     def __init__(self, large: Ranker, small: Ranker, depth: int = DEPTH):
@@ -107,11 +107,11 @@ class Cascade:
         *,
         min_probability: Optional[float] = None,
     ) -> list[RankedTitle]:
-        """Return the titles in the cascade's order, with probabilities that never rise.
+        """Return the titles in the cascade's order, with probabilities that never increase.
 
         Args:
-            top_k: only so many.
-            min_probability: only those with at least this probability.
+            top_k: return at most this many titles.
+            min_probability: return only titles with at least this probability.
 
         Raises `UsageError` as `Ranker.rank` does.
         """

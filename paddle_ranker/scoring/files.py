@@ -1,4 +1,4 @@
-"""What the commands that score with a trained ranker have in common."""
+"""Functions shared by the commands that score a file with a ranker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STANDARD_INPUT = "/dev/stdin"  # not sys.stdin: a thread that reads it when the
 
 
 def scorer_for(parts: ScoringRanker, options: ScoringOptions) -> Scorer:
-    """Return what scores with a ranker as it is calibrated, long titles as the options ask for."""
+    """Return a scorer with the ranker's calibration and with the windows that the options ask for."""
     return Scorer(
         parts.engine,
         parts.row_encoder,
@@ -35,7 +35,7 @@ def scorer_for(parts: ScoringRanker, options: ScoringOptions) -> Scorer:
 
 
 def windows_for(parts: ScoringRanker, options: ScoringOptions) -> Optional[Windows]:
-    """Return what the options ask for; say where a calibration was fitted to scores of another kind."""
+    """Return the windows that the options ask for; note if the calibration was fitted with other settings."""
     windows = make_windows(
         parts.row_encoder.max_seq_length, options.windows, options.window_overlap, options.window_top_k
     )
@@ -50,7 +50,7 @@ def windows_for(parts: ScoringRanker, options: ScoringOptions) -> Optional[Windo
 
 
 def scored_with(pair_encoder: PairRowEncoder, windows: Optional[Windows]) -> dict[str, object]:
-    """Return what a pair's logit depends on beside the ranker, JSON-ready."""
+    """Return the settings that a pair's logit depends on beside the ranker, as a JSON-ready dict."""
     return {"max_seq_length": pair_encoder.max_seq_length, "windows": windows.facts() if windows else None}
 
 
@@ -61,15 +61,15 @@ def _shown(scored: dict[str, object]) -> str:
 
 
 def predict_pairs(options: PredictOptions, expected_kind: Optional[str] = None) -> Iterator[tuple[Pair, float]]:
-    """Yield every pair of the input file with its probability, in order, in memory that does not grow with the file.
+    """Yield each pair of the input file with its probability, in order; memory does not grow with the file.
 
-    Pairs below `options.min_probability` are left out, and counted at the end.
+    Pairs below `options.min_probability` are omitted, and their number is noted at the end.
     """
     yield from predict_with(open_ranker(options.params_path, options.load_options(expected_kind)), options)
 
 
 def predict_with(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[Pair, float]]:
-    """Do what `predict_pairs` does with a ranker that is loaded."""
+    """Do what `predict_pairs` does, with a ranker that is already loaded."""
     cut = CutOff(options.min_probability)
     for pair, probability in score_pairs(parts, options):
         if cut.keeps(probability):
@@ -78,7 +78,7 @@ def predict_with(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[P
 
 
 def score_pairs(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[Pair, float]]:
-    """Yield every pair of the input file with its probability, and report what was skipped and cut at the end."""
+    """Yield each pair of the input file with its probability; note skipped rows and truncated pairs at the end."""
     scorer = scorer_for(parts, options)
     path = _STANDARD_INPUT if options.input_file == "-" else options.input_file
     source = RecordFile(path, Pair, options)
@@ -87,7 +87,7 @@ def score_pairs(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[Pa
         for part in chunks(source):
             yield part, scorer.encode([pair.query for pair in part], [pair.title for pair in part])
 
-    # The engine leaves Python's lock alone while it computes, so that the next pairs are read and tokenized meanwhile.
+    # The engine releases Python's lock while it computes, so the next pairs are read and tokenized meanwhile.
     with prefetch(encoded()) as waiting, tqdm(desc="score", unit="pair", disable=None) as progress:
         for part, pairs in waiting:
             probabilities = sigmoid(scorer.logits(pairs))
@@ -99,7 +99,7 @@ def score_pairs(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[Pa
 
 
 class CutOff:
-    """Where a ranked list ends: below `minimum`; None: nowhere."""
+    """Tell which probabilities are at least `minimum` (None: all of them), and count the others."""
 
     def __init__(self, minimum: Optional[float]):
         self.minimum = minimum
@@ -117,7 +117,7 @@ class CutOff:
 
 
 def report_truncated(pair_encoder: PairRowEncoder, windows: Optional[Windows] = None) -> None:
-    """Say how many pairs were longer than the ranker's length, if any were, and what became of them: in a note."""
+    """Note how many pairs were longer than the ranker's maximum length, and whether they were truncated or windowed."""
     length = pair_encoder.max_seq_length
     lines = []
     if pair_encoder.truncated:
@@ -133,7 +133,7 @@ def report_truncated(pair_encoder: PairRowEncoder, windows: Optional[Windows] = 
 
 
 def shown_probability(probability: float) -> float:
-    """Return the probability with the digits that single precision has: 0.89284337, not 0.8928433656692505."""
+    """Return the probability rounded to the digits of single precision: 0.89284337, not 0.8928433656692505."""
     return float(str(np.float32(probability)))
 
 
@@ -144,6 +144,6 @@ def shown_pair(
     recall_score: Optional[float],
     names: tuple[str, str] = ("query", "title"),
 ) -> dict[str, object]:
-    """Return what prediction prints of a pair: its texts under `names`, its recall score if it has one, `pred_prob`."""
+    """Return the dict that prediction prints for a pair: its texts under `names`, any `recall_score`, `pred_prob`."""
     recalled = {} if recall_score is None else {"recall_score": recall_score}
     return {names[0]: query, names[1]: title, **recalled, "pred_prob": shown_probability(probability)}

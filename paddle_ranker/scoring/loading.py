@@ -1,4 +1,4 @@
-"""Open a model for scoring, trained or exported, with the engine that is asked for."""
+"""Open a trained or exported model for scoring, with the requested engine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DEFAULTS = LoadOptions()
 
 @dataclass(frozen=True)
 class ScoringModel(Model[InfoT, EncoderT]):
-    """A model with an engine, to score with."""
+    """A model with the engine that computes its outputs."""
 
     engine: Engine
 
@@ -33,9 +33,9 @@ ScoringRanker = ScoringModel[RankerInfo, PairRowEncoder]
 
 
 def open_ranker(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> ScoringRanker:
-    """Open a ranker, trained or exported, as `open_model` does.
+    """Open a trained or exported ranker, as `open_model` does.
 
-    Raises `CheckpointError` for any other folder too: what it is, and which command takes it.
+    Raises `CheckpointError` for any other folder, too; the message says what the folder is and which command takes it.
     """
     require_ranker(Path(source))
     # All kinds with a ranker's signature have its info, and encode pairs.
@@ -43,7 +43,7 @@ def open_ranker(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> S
 
 
 def require_ranker(folder: Path) -> None:
-    """Raise `CheckpointError` for a folder that says, without being loaded, that no ranker is in it."""
+    """Raise `CheckpointError` if a folder's files show that it holds no ranker; nothing is loaded."""
     if folder.is_dir():
         has_model = kind_of(folder).name == BLEND or is_exported(folder) or (folder / PARAMETERS_FILE).is_file()
         if not (is_ranker(folder) and has_model):
@@ -51,12 +51,13 @@ def require_ranker(folder: Path) -> None:
 
 
 def open_model(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> ScoringModel[ModelInfo, RowEncoder]:
-    """Open a model: a trained one runs as it is, an exported one in one of the engines for it.
+    """Open a model: a trained model runs in dygraph, an exported model in the engine that `options` name.
 
-    `source` is a model folder, its `model_state.pdparams`, the folder of an exported model, or a file of that.
+    `source` is a model folder, its `model_state.pdparams`, the folder of an exported model, or a file in that folder.
 
-    Neither Paddle nor PaddleNLP is imported where the engine does without. Raises what `ModelKind.load` and
-    `open_engine` do, and `UsageError` where engine and folder do not fit.
+    Paddle and PaddleNLP are imported only if the engine needs them. Raises what `ModelKind.load` and `open_engine`
+    raise, `CheckpointError` if the engine needs an exported model and `source` is a trained one, and `UsageError` for
+    TensorRT or a precision other than fp32 with a trained model.
     """
     if options.engine is not None:
         ENGINES[options.engine]  # an unknown one ends here

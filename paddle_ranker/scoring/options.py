@@ -1,4 +1,4 @@
-"""The options of commands that score with a trained ranker; read before Paddle is imported."""
+"""The options of commands that score with a ranker; this module is imported before Paddle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paddle_ranker.scoring.engines.registry import ENGINES, exported_engines
 
 
 def engine_help() -> str:
-    """Return the help of `--engine`, made of the engines there are."""
+    """Return the help text of `--engine`, built from the registered engines."""
     exported = ", ".join(f"{name} ({ENGINES[name].runs})" for name in exported_engines())
     return (
         f"what computes: dygraph, {ENGINES['dygraph'].runs}; {exported}, of an exported one; auto, "
@@ -23,14 +23,14 @@ def engine_help() -> str:
 
 @dataclass(frozen=True)
 class BatchOptions(Options):
-    """What every command accepts that scores pairs in batches."""
+    """Options of every command that scores pairs in batches."""
 
     batch_size: int = option(32, help="pairs of full length that are scored at once", minimum=1, shared=True)
 
 
 @dataclass(frozen=True)
 class RankerOptions(WindowOptions, BatchOptions, TokenizerOptions, RowOptions, DeviceOptions):
-    """What every command accepts that scores with a ranker, whichever engine it does that with."""
+    """Options of every command that scores with a ranker, in any engine."""
 
     model_name_or_path: Optional[str] = option(
         None, help="the model whose configuration a bare parameter file takes; a folder's own configuration wins"
@@ -45,7 +45,7 @@ class RankerOptions(WindowOptions, BatchOptions, TokenizerOptions, RowOptions, D
 
 @dataclass(frozen=True)
 class ScoringOptions(RankerOptions):
-    """What evaluation and prediction accept."""
+    """Options of evaluation and prediction."""
 
     engine: Optional[str] = option(None, help=engine_help, choices=ENGINES)
     precision: str = option(
@@ -54,7 +54,7 @@ class ScoringOptions(RankerOptions):
     tensorrt: bool = option(False, help="let Paddle Inference compile an exported ranker with TensorRT, on a GPU")
 
     def load_options(self, expected_kind: Optional[str] = None) -> LoadOptions:
-        """Return how the ranker is opened; one of another kind than expected is refused."""
+        """Return the options to open the ranker with; a ranker of another kind than `expected_kind` is refused."""
         return LoadOptions(
             engine=self.engine,
             device=self.device,
@@ -70,7 +70,7 @@ class ScoringOptions(RankerOptions):
 
 @dataclass(frozen=True)
 class FileOptions(ScoringOptions):
-    """What scoring a file accepts."""
+    """Options of commands that score a file."""
 
     input_file: str = option(
         help="pairs to score: query, title; - for standard input",
@@ -85,7 +85,7 @@ class FileOptions(ScoringOptions):
 
 @dataclass(frozen=True)
 class PredictOptions(FileOptions):
-    """What prediction accepts."""
+    """Options of prediction."""
 
     params_path: str = option(
         help="the ranker: a model folder, its model_state.pdparams, or the folder of an exported ranker",
@@ -102,6 +102,6 @@ CASCADE_HELP = (
 
 @dataclass(frozen=True)
 class RankingOptions(PredictOptions):
-    """What prediction accepts that ranks the titles of each query."""
+    """Options of commands that rank the titles of each query."""
 
     cascade: Optional[str] = option(None, help=CASCADE_HELP)

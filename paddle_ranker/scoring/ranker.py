@@ -22,9 +22,9 @@ from paddle_ranker.scoring.texts import list_searches, list_texts, require_text
 
 @dataclass(frozen=True)
 class RankedTitle:
-    """A title in a ranked list: its place in what was given, its text, its probability.
+    """A title in a ranked list: its index in the input, its text and its probability.
 
-    Its recall score where the file has one, and its logit where it was asked for.
+    `recall_score` is set if the input file has first-stage retrieval scores, `logit` if logits were requested.
     """
 
     index: int
@@ -41,8 +41,8 @@ class Ranker:
         ranker.rank("query", titles, top_k=10)
         ranker.rank_many([("query", titles), ("another", others)], top_k=10)
 
-    The probability of a pair depends on that pair alone. It is calibrated where the ranker is (`info.calibration`);
-    where not, it orders titles and need not be the share of relevant ones.
+    A pair's probability depends on that pair alone. It is calibrated if the ranker is (`info.calibration`); otherwise
+    it orders titles, but need not match the share of relevant titles.
     """
 
     def __init__(
@@ -79,15 +79,16 @@ class Ranker:
         """Load a model folder (or the parameter file in it), or the folder of an exported ranker.
 
         Args:
-            batch_size: pairs of full length that are scored at once.
-            windows: what becomes of pairs that are too long: none, they are cut; max or mean_top_k, see
-                `paddle_ranker.encoding.windows`, as for `window_overlap` and `window_top_k`.
-            how: the fields of `LoadOptions`: engine (onnx and openvino need no Paddle, and start in less time),
-                precision, threads, device (auto, as in the commands: a GPU where there is one, else the CPU),
-                model_name, max_seq_length, tokenizer.
+            batch_size: pairs of maximum length that are scored at once.
+            windows: how pairs longer than `max_seq_length` are scored: none truncates them; max and mean_top_k pool
+                the logits of overlapping windows, see `paddle_ranker.encoding.windows`, which also explains
+                `window_overlap` and `window_top_k`.
+            how: fields of `LoadOptions`, such as engine (onnx and openvino need no Paddle and start faster),
+                precision, threads, device (default auto: a GPU if there is one, else the CPU), model_name,
+                max_seq_length, tokenizer.
 
-        Raises `CheckpointError` where anything the score depends on is missing, `UsageError` for impossible windows and
-        for a precision that is not there, `DependencyError` where the engine's package is missing.
+        Raises `CheckpointError` if anything that the scores depend on is missing, `UsageError` for an unknown argument,
+        impossible windows or an unavailable precision, `DependencyError` if the engine's package is missing.
         """
         known = [field.name for field in fields(LoadOptions)]
         for name in how:
@@ -97,10 +98,10 @@ class Ranker:
         return cls(loaded, batch_size, windows=windows, window_overlap=window_overlap, window_top_k=window_top_k)
 
     def score(self, queries: Iterable[str], titles: Iterable[str], *, logits: bool = False) -> Array:
-        """Return the probability of every (queries[i], titles[i]), or with `logits` its logit, `[n]` float64.
+        """Return the probability of each pair (queries[i], titles[i]), or with `logits` its logit, `[n]` float64.
 
-        probability = sigmoid(logit), calibrated where the ranker is. Raises `UsageError` for what are not as many
-        queries as titles, all of them texts.
+        probability = sigmoid(logit); both are calibrated if the ranker is. Raises `UsageError` if the numbers of
+        queries and titles differ, or one of them is not text.
         """
         wanted, given = list_texts(queries, "queries"), list_texts(titles, "titles")
         if len(wanted) != len(given):
@@ -117,14 +118,15 @@ class Ranker:
         min_probability: Optional[float] = None,
         logits: bool = False,
     ) -> list[RankedTitle]:
-        """Return the titles by falling probability, ties in the order given.
+        """Return the titles by descending probability; ties keep the given order.
 
         Args:
-            top_k: only so many.
-            min_probability: only those with at least this probability.
-            logits: give each its `logit`, too.
+            top_k: return at most this many titles.
+            min_probability: return only titles with at least this probability.
+            logits: set the `logit` of each title, too.
 
-        Raises `UsageError`, naming it, for what is no text, no iterable of texts, or no probability.
+        Raises `UsageError`, naming the argument, if `query` is not text, `titles` is not an iterable of texts, or
+        `top_k` or `min_probability` is out of range.
         """
         searches = [(require_text(query, "query"), list_texts(titles, "titles"))]
         return self._rank(searches, top_k, min_probability, logits)[0]
@@ -137,10 +139,10 @@ class Ranker:
         min_probability: Optional[float] = None,
         logits: bool = False,
     ) -> list[list[RankedTitle]]:
-        """Do as `rank` for many queries, whose pairs share batches; return a list for each, in the order given.
+        """Rank the titles of many queries as `rank` does, in shared batches; return one list per query, in order.
 
         Args:
-            searches: pairs of a query and its titles, or a mapping from queries to titles.
+            searches: (query, titles) pairs, or a mapping from query to titles.
         """
         return self._rank(list_searches(searches, "searches"), top_k, min_probability, logits)
 
@@ -175,11 +177,11 @@ def best_titles(
     min_probability: Optional[float],
     logits: Optional[Array] = None,
 ) -> list[RankedTitle]:
-    """Return the beginning of a ranked list: `top_k` titles at most, with at least `min_probability`.
+    """Return the best titles: at most `top_k`, each with at least `min_probability`.
 
     Args:
-        order: places in `titles`, `[n]`, the best first.
-        probabilities, logits: of the titles in that order, `[n]`.
+        order: indices into `titles`, best first, `[n]`.
+        probabilities, logits: values of the titles in that order, `[n]` each.
     """
     return [
         RankedTitle(
@@ -191,7 +193,7 @@ def best_titles(
 
 
 def require_cut(top_k: Optional[int], min_probability: Optional[float]) -> None:
-    """Raise `UsageError` for a number of titles below 1, and for a cut-off that is no probability; None is none."""
+    """Raise `UsageError` unless `top_k` is a whole number >= 1 and `min_probability` is in [0, 1]; None: no limit."""
     if top_k is not None and (top_k < 1 or int(top_k) != top_k):
         raise UsageError(f"top_k {top_k}: must be a whole number from 1 on")
     if min_probability is not None and not 0 <= min_probability <= 1:

@@ -1,4 +1,4 @@
-"""Scoring: pairs in, probabilities out, in the order they came; everything that scores goes through here."""
+"""Turn pairs into probabilities, in the given order; all scoring goes through this module."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class BatchRunner:
     """Run columns through an engine in batches of similar length.
 
     Args:
-        engine: what computes.
-        max_seq_length: tokens of the longest row.
-        batch_size: a batch holds at most `batch_size` rows of full length, or as many shorter ones as cost the same;
-            fewer where the engine has `batch_tokens`, the padded tokens at which it is fastest.
+        engine: computes the outputs.
+        max_seq_length: token count of the longest row.
+        batch_size: most rows of that length in a batch. Shorter rows fill a batch up to the same number of padded
+            tokens, or to the engine's `batch_tokens`, at which it is fastest, if that is lower.
 
-    Attributes: `max_tokens`, `max_rows`, the largest batch.
+    Attributes: `max_tokens` and `max_rows`, the size of the largest batch in padded tokens and in rows.
     """
 
     def __init__(self, engine: Engine, max_seq_length: int, batch_size: int = 32):
@@ -42,9 +42,9 @@ class BatchRunner:
         self.max_rows = 4 * batch_size
 
     def run(self, columns: Columns, share: int = 0, shares: int = 1) -> Arrays:
-        """Return the engine's outputs for every row, by name, `[n, ...]` each, in the rows' order.
+        """Return a dict from output name to the engine's outputs for all rows, `[n, ...]`, in the rows' order.
 
-        Of several `shares` one is computed, every n-th batch; the other rows are 0.
+        With several `shares` only the batches `share`, `share + shares`, ... are computed; the other rows are 0.
         """
         found: Arrays = {}
         batches = scoring_batches(columns.lengths, self.max_tokens, self.max_rows)
@@ -56,23 +56,23 @@ class BatchRunner:
         return found or _zeros(self.engine.limits.empty(), len(columns))  # no rows, or fewer batches than shares
 
     def compute(self, columns: Columns, rows: NDArray[np.int64]) -> Arrays:
-        """Return the outputs, by name, for the rows at `rows` `[batch]`, computed as one batch."""
+        """Return a dict from output name to the outputs for the rows at `rows` `[batch]`, computed as one batch."""
         return self.engine.run(columns.pad(rows))
 
 
 def _zeros(outputs: Arrays, rows: int) -> Arrays:
-    """Return arrays of zeros, by the names, types and shapes of outputs, for so many rows."""
+    """Return arrays of zeros with the names, types and shapes of `outputs`, but `rows` rows."""
     return {name: np.zeros((rows, *array.shape[1:]), array.dtype) for name, array in outputs.items()}
 
 
 class Scorer(BatchRunner):
-    """Score pairs in batches of similar length: probability = sigmoid(logit), the logit calibrated where it can be.
+    """Score pairs in batches of similar length: probability = sigmoid(logit).
 
     Args:
-        engine, batch_size: as of `BatchRunner`.
-        row_encoder: the ranker's own.
-        calibration: the ranker's own; None: the engine's logits as they are.
-        windows: what pairs that are too long become; None: they are cut.
+        engine, batch_size: as for `BatchRunner`.
+        row_encoder: the ranker's encoder.
+        calibration: the ranker's calibration, applied to the logits; None: the engine's logits are used unchanged.
+        windows: splits pairs that are too long; None: they are truncated.
     """
 
     def __init__(
@@ -90,13 +90,13 @@ class Scorer(BatchRunner):
         self.windows = windows
 
     def encode(self, queries: Sequence[str], titles: Sequence[str]) -> Columns:
-        """Encode pairs as `logits` takes them: whole where windows cut them later."""
+        """Encode pairs for `logits`: truncated, or at full length if windows split them later."""
         return self.row_encoder.encode(queries, titles, truncate=self.windows is None)
 
     def logits(self, pairs: Columns, share: int = 0, shares: int = 1) -> Floats:
         """Return the logits of encoded pairs, `[n]` float64, in their order.
 
-        Shares are those of `run`; windows cannot be shared.
+        `share` and `shares` are as in `run`; with windows, several shares raise `ValueError`.
         """
         if self.windows is None:
             return self.logits_in(self.run(pairs, share, shares))
@@ -109,7 +109,7 @@ class Scorer(BatchRunner):
         return logits
 
     def logits_in(self, outputs: Arrays) -> Floats:
-        """Return the logits in what a ranker's engine has returned, `[n]` float64, calibrated where they can be."""
+        """Return the logits in a ranker engine's outputs, `[n]` float64, calibrated if there is a calibration."""
         logits = outputs[LOGIT].reshape(-1).astype(np.float64)
         return logits if self.calibration is None else self.calibration.apply(logits)
 
@@ -119,7 +119,7 @@ class Scorer(BatchRunner):
 
 
 def chunks(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
-    """Yield lists of up to `size` items: the way to score a file larger than memory."""
+    """Yield lists of up to `size` items, so that a file larger than memory can be scored."""
     iterator = iter(items)
     while part := list(islice(iterator, size)):
         yield part

@@ -1,4 +1,4 @@
-"""The texts that a caller from Python gives: any iterable of them, and an error that names anything else."""
+"""Check the texts that a Python caller gives: accept any iterable of texts, and name anything else in an error."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from paddle_ranker.errors import UsageError
 
 
 def require_text(given: object, name: str) -> str:
-    """Return a text; raises `UsageError`, naming the argument, for anything else."""
+    """Return `given` if it is text; otherwise raise `UsageError`, naming the argument."""
     if not isinstance(given, str):
         raise UsageError(f"{name} is {_shown(given)}: expected text")
     return given
 
 
 def list_texts(given: object, name: str) -> list[str]:
-    """Return the texts of any iterable, a generator or a column of a table, say.
+    """Return the texts of any iterable, such as a generator or a table's column, as a list.
 
-    Raises `UsageError`, naming the argument, for a single text, whose letters would be taken for texts, for what is no
-    iterable, and for anything in it that is no text.
+    Raises `UsageError`, naming the argument, if it is a single text (its letters would be taken for texts), is not
+    iterable, or holds anything but texts.
     """
     if isinstance(given, str):
         raise UsageError(f"{name} is {_shown(given)}: expected several texts, as in [{given[:40]!r}]")
@@ -32,7 +32,7 @@ def list_texts(given: object, name: str) -> list[str]:
 
 
 def list_searches(given: object, name: str) -> list[tuple[str, list[str]]]:
-    """Return queries and the titles of each: of pairs (query, titles), or of a mapping from queries to titles.
+    """Return a list of (query, titles), from an iterable of such pairs or from a mapping of queries to titles.
 
     Raises `UsageError`, naming the argument, for anything else.
     """

@@ -19,10 +19,10 @@ from paddle_ranker.data.demo.dice import Dice
 from paddle_ranker.data.demo.scenes import Group, groups, triples
 from paddle_ranker.errors import DataError, RankerError
 
-# Raise it with every change that alters a byte of the output.
+# Increase it with every change that alters a byte of the output.
 GENERATOR_VERSION = 1
 MANIFEST = ".demo.json"
-# The searched collection holds every title of dev and test, and titles of train up to this number.
+# The collection to search holds every title of dev and test, and at most this many titles of train.
 CORPUS_TRAIN_TITLES = 20_000
 
 HEADERS: dict[str, tuple[str, ...]] = {
@@ -50,9 +50,10 @@ _BYTES_A_TRIPLE, _BYTES_A_QUERY = 700, 20_000
 
 @dataclass(frozen=True)
 class Manifest:
-    """What made the demo data that lies in a folder.
+    """The generator's version and settings for the demo data in a folder, and the size and checksum of each file.
 
-    `replaced` is empty but while files are renamed: a run killed then leaves some of `files`, some of `replaced`.
+    `replaced`, the same facts of older files, is not empty only while files are renamed: a run that is killed then
+    leaves some of `files` and some of `replaced`.
     """
 
     version: int
@@ -64,7 +65,7 @@ class Manifest:
 
 
 class _Files:
-    """The temporary files of one run; rows go to names that the run was asked to write, others are dropped."""
+    """The temporary files of one run; rows for files that the run was not asked to write are dropped."""
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self.folder = folder
@@ -87,7 +88,7 @@ class _Files:
             self.digests[name].update(line.encode("utf-8"))
 
     def finish(self) -> dict[str, dict[str, Any]]:
-        """Sync and close every file; return size and checksum of each."""
+        """Sync and close every file; return a dict from file name to size and checksum."""
         for stream in self.streams.values():
             stream.flush()
             os.fsync(stream.fileno())
@@ -98,7 +99,7 @@ class _Files:
         return facts
 
     def publish(self) -> None:
-        """Rename every file to its name."""
+        """Rename every temporary file to its final name."""
         for name in self.streams:
             os.replace(self.temporary(name), self.folder / name)
 
@@ -111,7 +112,7 @@ class _Files:
 
 
 def read_manifest(folder: Path) -> Optional[Manifest]:
-    """Return what made the demo data of `folder`; None where there is none. Raise `DataError` for a damaged one."""
+    """Return the manifest of the demo data in `folder`, or None without one; raise `DataError` if it is damaged."""
     path = folder / MANIFEST
     try:
         return Manifest(**json.loads(path.read_text(encoding="utf-8")))
@@ -122,7 +123,7 @@ def read_manifest(folder: Path) -> Optional[Manifest]:
 
 
 def _matches(path: Path, facts: Optional[dict[str, Any]], content: bool) -> bool:
-    """Tell whether the file at `path` has the size, and with `content` the checksum, of `facts`."""
+    """Tell whether the file at `path` has the size in `facts` and, with `content`, also the checksum."""
     if facts is None or not path.is_file() or path.stat().st_size != facts["bytes"]:
         return False
     if not content:
@@ -142,7 +143,7 @@ def _is_ours(folder: Path, name: str, manifest: Optional[Manifest]) -> bool:
 
 
 def foreign_files(folder: Path) -> list[str]:
-    """Return the files at the demo data's names that the generator did not write, or that were changed since."""
+    """Return the files with names of demo data that the generator did not write, or that were changed since."""
     manifest = read_manifest(folder)
     return [name for name in HEADERS if (folder / name).exists() and not _is_ours(folder, name, manifest)]
 
@@ -157,7 +158,7 @@ def has_only_demo_files(folder: Path, name: str) -> bool:
 
 
 def is_current(folder: Path, names: Sequence[str]) -> bool:
-    """Tell whether the files `names` are there as this version of the generator wrote them (sizes are compared)."""
+    """Tell whether the files `names` are as this version of the generator wrote them; only sizes are compared."""
     manifest = read_manifest(folder)
     if manifest is None or manifest.version != GENERATOR_VERSION:
         return False
@@ -167,7 +168,8 @@ def is_current(folder: Path, names: Sequence[str]) -> bool:
 def write_demo(folder: Path, seed: int, size: int, queries: int, names: Sequence[str] = tuple(HEADERS)) -> Manifest:
     """Write the files `names` of the demo data to `folder`: `size` triples, `queries` queries each in dev and test.
 
-    Nothing is replaced before everything is written. Raises `RankerError` where the folder cannot take them.
+    No old file is replaced before all new files are written. Raises `RankerError` if the folder cannot be written or
+    the disk has too little room.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -231,7 +233,7 @@ def _write_group(files: _Files, split: str, group: Group) -> None:
 
 
 def _recall_score(query: str, title: str) -> float:
-    """Return the share of the query's characters that stand in the title: a stand-in for a recall stage's score."""
+    """Return the share of the query's characters that occur in the title, instead of a first-stage retrieval score."""
     characters = set(query) - {" "}
     return len(characters & set(title)) / len(characters)
 

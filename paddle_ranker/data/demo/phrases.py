@@ -1,9 +1,9 @@
 """The words of the demo world: subjects, how queries and titles are phrased, and which words mean the same.
 
 A topic is a modifier followed by a head. The heads of train, dev and test are disjoint, so every topic of dev and test
-is new. The modifiers are shared: their combinations are what is new.
+is new. The modifiers are shared: only their combinations with heads are new.
 
-A tuple that is common to all splits holds words whose meaning can be learned in training; a dictionary by split holds
+A tuple is common to all splits and holds words whose meaning can be learned in training; a dict keyed by split holds
 wording that dev and test do not share with training.
 """
 
@@ -135,7 +135,7 @@ def _by_split(train: str, dev: str, test: str) -> dict[str, tuple[str, ...]]:
     return {"train": tuple(train.split()), "dev": tuple(dev.split()), "test": tuple(test.split())}
 
 
-# Queries: {0} is what is asked for. These are neutral, so they are common to all splits.
+# Queries: {0} is the subject asked for. The wording is neutral, so all splits share it.
 QUERY_FRAMES = (
     "{0}",
     "{0}",
@@ -151,7 +151,7 @@ QUERY_FRAMES = (
     "{0} 综述",
 )
 
-# Titles: {0} is the body. Every split has its own whole wording, made of words that all splits use.
+# Titles: {0} is the body. Every split has its own phrases, made of words that all splits use.
 TITLE_FRAMES = _by_split(
     "{0}研究 {0}的研究 {0}分析 {0}探讨 试论{0} 浅析{0} {0}的若干问题 {0}初步探讨 我国{0}研究 {0}研究进展 关于{0}的思考 "
     "{0}的实验研究 {0}综述",
@@ -159,8 +159,8 @@ TITLE_FRAMES = _by_split(
     "{0}的思考 浅论{0} {0}若干问题分析 关于{0}研究的综述 {0}的探讨 {0}实验分析 我国{0}的若干进展",
 )
 
-# Background: {0} is only the setting (the title says it twice), {1} is what the paper is about. The words that make
-# {0} a setting are common; how they are put together is each split's own.
+# Background: {0} is only the setting (the title says so twice), {1} is the paper's subject. All splits share the words
+# that mark {0} as the setting; each split combines them in its own way.
 BACKGROUND_FRAMES = _by_split(
     "{0}背景下的{1}：{0}的启示 借鉴{0}的{1}——以{0}为鉴 {0}启发的{1}：{0}的经验 除{0}以外的{1}——与{0}对照 "
     "参照{0}的{1}：{0}的启示 {0}时代的{1}——借鉴{0} {0}经验下的{1}：参照{0}",
@@ -168,7 +168,7 @@ BACKGROUND_FRAMES = _by_split(
     "参照{0}的{1}——{0}的经验 以{0}为鉴的{1}——{0}的启示 {0}时代的{1}：与{0}对照 除{0}以外的{1}：借鉴{0}",
 )
 
-# Direction: {0} acts on {1}. The verbs of each split are its own; the grammar (对 … 的, 受 … 的) is common.
+# Direction: {0} acts on {1}. Each split has its own verbs; the grammar (对 … 的, 受 … 的) is common.
 DIRECTION_VERBS = _by_split(
     "影响 调节 促进作用 抑制作用 冲击 贡献 改造",
     "制约 推动作用 干扰 塑造",
@@ -195,7 +195,7 @@ def _sets(text: str) -> tuple[SynonymSet, ...]:
     )
 
 
-# Words of one meaning share the character that carries it; words of the meaning beside it share the others.
+# Words of one meaning share the character that carries it; other characters are often shared by excluding meanings.
 SETTINGS = _sets("""
 老年人/老龄人群/老人 青年人/青壮年人群/青年 幼年人/幼儿人群/幼童
 农村/农家村落/务农地区 城市/城镇/都市城区
@@ -213,7 +213,7 @@ ASPECTS = _sets("""
 历史/史略/发展史 前景/前途/发展前瞻
 成本/本钱/工本 收益/效益/增益
 """)
-# Words of one meaning that share nothing: known only from having been seen together.
+# Words of one meaning that share no character: a model knows them only from seeing them together.
 FAR_SYNONYMS = _sets("""
 高校/大学 小学/初等学堂
 医生/杏林人士 护士/看护人员

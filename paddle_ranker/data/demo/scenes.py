@@ -2,7 +2,7 @@
 
 A scene is a handful of subjects that are easily mistaken for each other. Each side of a scene can write queries for
 its own subject and titles about it. A title is relevant to the queries of its own side and to no others, so every
-title is relevant to one query of its scene and irrelevant to the rest: a title alone tells nothing.
+title is relevant to one query of its scene and irrelevant to the rest: a title alone does not reveal its label.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from paddle_ranker.data.demo.phrases import FIELDS, Field, SynonymSet
 
 @dataclass(frozen=True)
 class Title:
-    """A title with its glued keywords, and how well it serves its own side: 2 wholly, 1 among other subjects."""
+    """A title with its keywords appended, and its grade for its own side: 2, or 1 if it treats another subject, too."""
 
     text: str
     grade: int
@@ -42,7 +42,7 @@ class Scene:
 
 
 class Author:
-    """Draws subjects and words them in one split's way."""
+    """Draws subjects, and writes queries and titles in the wording of one split."""
 
     def __init__(self, dice: Dice, split: str) -> None:
         self.dice = dice
@@ -61,7 +61,7 @@ class Author:
         return self.dice.pick(field.modifiers) + head if self.dice.chance(0.75) else head
 
     def ask(self, subject: str) -> str:
-        """Return a query for `subject`, one time in five with the name of whoever is meant to have written on it."""
+        """Return a query for `subject`, one time in five with the name of an author or institution to find it by."""
         asked = self.dice.pick(phrases.QUERY_FRAMES).format(subject)
         return self.under(self.name(), asked) if self.dice.chance(0.2) else asked
 
@@ -84,9 +84,9 @@ class Author:
     def write(
         self, field: Field, body: str, keywords: list[str], avoid: tuple[str, ...] = (), framed: bool = True
     ) -> Title:
-        """Return a title around `body`, with its keywords and one or two general ones glued on.
+        """Return a title around `body`, with `keywords` and one or two general ones appended.
 
-        One title in four treats a second subject beside it (grade 1), which is none of `avoid`.
+        One title in four treats a second subject, too (grade 1), whose head is not in `avoid`.
         """
         dice = self.dice
         tags = dice.some(field.tags, 1 + dice.below(2))
@@ -99,7 +99,7 @@ class Author:
             keywords.append(other)
             grade = 1
         text = dice.pick(phrases.TITLE_FRAMES[self.split]).format(body) if framed else body
-        # Mostly a general word comes first, so that the subjects stand between commas and not glued to the title.
+        # Mostly a general word comes first, so that commas separate the subjects from the title.
         glued = [tags.pop()] if dice.chance(0.75) else []
         return Title(text + ",".join(glued + dice.shuffled(keywords + tags)), grade)
 
@@ -125,7 +125,7 @@ def part(author: Author) -> Scene:
 
 
 def background(author: Author) -> Scene:
-    """What a paper is about, against what it only sets out from: the keywords name the former alone."""
+    """Tell a paper's subject from its mere background; the keywords name only the subject."""
     field, dice = author.field(), author.dice
     heads = author.heads(field, 2)
     first, second = (author.topic(field, head) for head in heads)
@@ -143,7 +143,7 @@ def background(author: Author) -> Scene:
 
 
 def direction(author: Author) -> Scene:
-    """A acts on B, against B acts on A."""
+    """Tell "A acts on B" from "B acts on A"."""
     field, dice = author.field(), author.dice
     heads = author.heads(field, 2)
     first, second = (author.topic(field, head) for head in heads)
@@ -174,12 +174,12 @@ def _contrast(author: Author, kind: str, markers: tuple[str, ...]) -> Scene:
 
 
 def contrast(author: Author) -> Scene:
-    """A subject against one that a small word turns into another (非X, X教材)."""
+    """Tell a subject X from one that a small word turns into another (非X, X教材)."""
     return _contrast(author, "contrast", phrases.MARKERS)
 
 
 def contrast_new(author: Author) -> Scene:
-    """The same with words that training never shows: that some word turns the subject is all there is to know."""
+    """Do as `contrast`, with words that training never shows: it shows only that some words change the subject."""
     return _contrast(author, "contrast_new", phrases.NEW_MARKERS[author.split])
 
 
@@ -202,24 +202,24 @@ def _synonym(author: Author, kind: str, meanings: SynonymSet, template: str) -> 
 
 
 def synonym(author: Author) -> Scene:
-    """The same in other words (夏季, 夏天), against a word that excludes it (冬季): one shared character decides."""
+    """Tell a synonym (夏季, 夏天) from a word that excludes it (冬季); one shared character decides."""
     if author.dice.chance(0.5):
         return _synonym(author, "synonym", author.dice.pick(phrases.SETTINGS), "{1}{0}")
     return _synonym(author, "synonym", author.dice.pick(phrases.ASPECTS), "{0}的{1}")
 
 
 def synonym_far(author: Author) -> Scene:
-    """The same with synonyms that share no character (高校, 大学): training shows each pair with other topics."""
+    """Do as `synonym`, with synonyms that share no character (高校, 大学); training has them with other topics."""
     return _synonym(author, "synonym_far", author.dice.pick(phrases.FAR_SYNONYMS), "{0}的{1}")
 
 
 def synonym_new(author: Author) -> Scene:
-    """Sets of synonyms that training never shows: shared characters help, which of them counts is not known."""
+    """Do as `synonym`, with sets that training never shows: shared characters help, but which one counts is unknown."""
     return _synonym(author, "synonym_new", author.dice.pick(phrases.NEW_SYNONYMS[author.split]), "{1}{0}")
 
 
 def source(author: Author) -> Scene:
-    """A person or institution as the source of papers on a topic, against papers about that person or institution."""
+    """Tell papers on a topic by a person or institution from papers about that person or institution."""
     field, dice = author.field(), author.dice
     head = author.heads(field, 1)[0]
     topic = author.topic(field, head)
@@ -242,7 +242,7 @@ def source(author: Author) -> Scene:
 
 
 def abbreviation(author: Author) -> Scene:
-    """A topic shortened to the first characters of its parts, against topics that share one of the two."""
+    """Tell a topic shortened to the first characters of its two parts from topics that share one of the parts."""
     field, dice = author.field(), author.dice
     head, other = author.heads(field, 2)
     modifier, second = dice.some(field.modifiers, 2)
@@ -258,7 +258,7 @@ def abbreviation(author: Author) -> Scene:
 
 
 def attachment(author: Author) -> Scene:
-    """Two modifiers and two heads: which belongs to which."""
+    """Tell which of two modifiers belongs to which of two heads."""
     field, dice = author.field(), author.dice
     heads = author.heads(field, 2)
     modifiers = dice.some(field.modifiers, 2)
@@ -275,7 +275,7 @@ def attachment(author: Author) -> Scene:
     return Scene("attachment", frozenset(heads), (side(0), side(1)))
 
 
-# How many of 50 scenes are of each kind, in training and in the files that measure.
+# How many of 50 scenes are of each kind, in train, and in dev and test.
 TRAIN_SCENES: dict[Callable[[Author], Scene], int] = {
     part: 5, background: 7, direction: 5, contrast: 10, synonym: 8, synonym_far: 2, source: 5, abbreviation: 5,
     attachment: 3,
@@ -287,7 +287,7 @@ HELD_OUT_SCENES: dict[Callable[[Author], Scene], int] = {
 
 
 def scenes(author: Author) -> Iterator[Scene]:
-    """Yield scenes without end, in their shares in every run of 50."""
+    """Yield scenes endlessly; each run of 50 holds every kind as often as the split's table says."""
     shares = TRAIN_SCENES if author.split == "train" else HELD_OUT_SCENES
     plan = [make for make, count in shares.items() for _ in range(count)]
     while True:
@@ -297,9 +297,9 @@ def scenes(author: Author) -> Iterator[Scene]:
 
 TITLES_PER_QUERY = 10
 HARD_PER_QUERY = 6
-# At least as many as hard negatives, for scenes of two sides.
+# At least `HARD_PER_QUERY`: in a scene of two sides, all hard negatives come from the other side.
 TITLES_PER_SIDE = 6
-# Easy negatives are titles of recent sides: a fixed number of them, so that memory does not grow with the rows.
+# Easy negatives are titles of this many recent sides; the number is fixed, so memory does not grow with the rows.
 _RECENT_SIDES = 200
 
 
@@ -316,7 +316,7 @@ class Group:
 class _Recent:
     """Titles of recent sides, from which a title on an unrelated subject can be drawn.
 
-    Every side is as likely as any other, as it is among the relevant titles: else the kind of a title would tell.
+    All sides are equally likely, as they are among relevant titles: otherwise a title's kind would reveal its label.
     """
 
     def __init__(self, dice: Dice) -> None:
@@ -364,9 +364,10 @@ def _scenes_with_titles(author: Author, per_side: int, recent: _Recent) -> Itera
 
 
 def triples(seed: int, hard_share: float = 0.7) -> Iterator[tuple[str, str, str]]:
-    """Yield (query, title, negative title) without end.
+    """Yield (query, title, negative title) endlessly.
 
-    Every title of a scene is the relevant one of one triple and, as often, the hard negative of another.
+    Every title of a scene is the relevant title of one triple and, with probability `hard_share`, the hard negative of
+    another. The other triples have a title on an unrelated subject as their negative.
     """
     dice = Dice(seed, "train")
     author, recent = Author(dice, "train"), _Recent(dice)
@@ -379,7 +380,7 @@ def triples(seed: int, hard_share: float = 0.7) -> Iterator[tuple[str, str, str]
 
 
 def groups(seed: int, split: str) -> Iterator[Group]:
-    """Yield queries of `split` ("dev" or "test") without end, each with its titles in random order."""
+    """Yield queries of `split` ("dev" or "test") endlessly, each with its titles in random order."""
     dice = Dice(seed, split)
     author, recent = Author(dice, split), _Recent(dice)
     for scene, titles in _scenes_with_titles(author, TITLES_PER_SIDE, recent):

@@ -1,4 +1,4 @@
-"""WordPiece with two dictionaries that the interpreter looks up in C: of characters, and of words."""
+"""WordPiece with two dicts, of characters and of words, in which the interpreter looks texts up in C."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class WordPiece:
         self._unk_id = unk_id
 
     def ids(self, word: str) -> list[int]:
-        """Return the ids of `word`'s pieces; one unknown id where no pieces make it up or it is over 100 characters."""
+        """Return the ids of `word`'s pieces; only the unknown id if no pieces form it or it exceeds 100 characters."""
         if len(word) > MAX_WORD_CHARACTERS:
             return [self._unk_id]
         ids: list[int] = []

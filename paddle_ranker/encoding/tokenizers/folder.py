@@ -1,4 +1,4 @@
-"""The tokenizer files of a model folder: read them, and write them so that PaddleNLP reads the same."""
+"""Read the tokenizer files of a model folder, and write them so that PaddleNLP reads the same tokenizer."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TokenizerFiles:
     def read(cls, folder: Path) -> TokenizerFiles:
         """Read `vocab.txt` and, where they exist, `tokenizer_config.json` and `special_tokens_map.json`.
 
-        Raises `CheckpointError` where a file is missing, unreadable, or asks for something that is not done here.
+        Raises `CheckpointError` if a file is missing or unreadable, or asks for something that is not supported.
         """
         vocabulary, token_to_id, vocab_size = _read_vocabulary(folder)
         config = read_settings(folder / CONFIG_FILE)
@@ -73,7 +73,7 @@ class TokenizerFiles:
         )
 
     def write(self, folder: Path) -> None:
-        """Write the three files into `folder`, which exists."""
+        """Write the three files into `folder`, which must exist."""
         (folder / VOCABULARY_FILE).write_bytes(self.vocabulary)
         _write_json(folder / CONFIG_FILE, self.config)
         _write_json(folder / SPECIAL_TOKENS_FILE, self.special_tokens)
@@ -103,7 +103,7 @@ def _read_vocabulary(folder: Path) -> tuple[bytes, dict[str, int], int]:
 
 
 def read_settings(path: Path, remedy: str = "restore it, or remove it to use the defaults") -> dict[str, Any]:
-    """Return the object of a JSON file, an empty one where there is no such file; raises `CheckpointError`."""
+    """Return the object in a JSON file, or {} if there is no file; raises `CheckpointError` for other content."""
     try:
         values = read_json(path)
     except FileNotFoundError:

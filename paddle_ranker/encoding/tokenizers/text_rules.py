@@ -2,8 +2,8 @@
 
 The rules are those of PaddleNLP's `PretrainedTokenizer.tokenize` followed by its `BasicTokenizer`: models were trained
 with them. They differ from the original BERT rules in two ways that change ids: symbols (`＋`, `℃`, emoji) are isolated
-like punctuation, and text is lowercased one character at a time, so that Σ at a word's end becomes σ. What a character
-is follows from the toolkit's own table, not from Python's: the same text has the same words on every Python.
+like punctuation, and text is lowercased one character at a time, so that Σ at a word's end becomes σ. The kind of a
+character comes from the toolkit's own table, not from Python's, so a text has the same words on every Python.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class WordSplitter:
         return normalized
 
     def split_by_rules(self, text: str) -> list[str]:
-        """Return what `split` returns, by applying each rule to the whole text: the definition, and slow."""
+        """Return what `split` returns, by applying each rule to the whole text: slow, but it defines the result."""
         return [word for token in self._clean(text).split() for word in self._fold(token).split()]
 
     def _clean(self, text: str) -> str:
@@ -100,9 +100,9 @@ class WordSplitter:
         return self._unicode.kind(char) == SYMBOL or char in SYMBOLS_BY_NAME
 
     def replacement(self, char: str) -> str:
-        """Return what stands for `char` in every normalized text, or `_DEPENDS_ON_CONTEXT`."""
+        """Return the replacement of `char` in every normalized text, or `_DEPENDS_ON_CONTEXT`."""
         cleaned = self._clean(char)
-        # Decomposing puts combining marks in canonical order; of those only the ones that are kept can be seen moving.
+        # Decomposing puts combining marks in canonical order, which matters only for marks that are not stripped.
         if self.rules.strips_accents and any(
             self._unicode.combining(mark) and self._unicode.kind(mark) != MARK
             for mark in self._unicode.decompose(cleaned)

@@ -1,7 +1,7 @@
 """Make the table of characters: `python3.11 -m paddle_ranker.encoding.unicode.build --oldest python3.9`.
 
-It has the Unicode version of the Python that runs this. Another version gives some texts other tokens: take one where
-that is wanted, and say so in the release's notes.
+The table has the Unicode version of the Python that runs this command. Another version changes the tokens of some
+texts: change it only on purpose, and say so in the release notes.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class BuildOptions(Options):
 
 
 def make_table(oldest: str, assigned: set[int]) -> dict[str, Any]:
-    """Return what the table's file holds.
+    """Return the content of the table's file.
 
     | name | holds |
     | --- | --- |
     | `unicode`, `oldest` | the Unicode versions of this Python and of the oldest one |
-    | `kinds` | runs of code points of one kind: its letter, then the first one, hexadecimal |
-    | `young` | characters that the oldest Python lacks: lower case, NFKC, combining class, where they have one |
+    | `kinds` | runs of code points of one kind: the kind's letter, then the first code point, hexadecimal |
+    | `young` | lower case, NFKC and combining class, if any, of characters that the oldest Python lacks |
 
     Args:
         oldest, assigned: the oldest Python's Unicode version, and the code points that it knows.

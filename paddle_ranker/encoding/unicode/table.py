@@ -1,10 +1,10 @@
 """The kinds of characters by one version of Unicode: the same tokens on every Python.
 
-`unicodedata` and `str` know the Unicode version of the Python they belong to: 13.0 in Python 3.9, 15.0 in 3.12. A
-character that is an emoji to one is unassigned to another. `table.json`, which `build.py` makes, says for every code
-point what kind of character it is. What Unicode promises never to change for an assigned character (its decomposition,
-its combining class, its lower case) is left to Python, but for the characters that are younger than the oldest Python
-that this package runs on: they stand in the table too.
+`unicodedata` and `str` follow the Unicode version of their Python: 13.0 in Python 3.9, 15.0 in 3.12. A character that
+is an emoji in one version is unassigned in another. `table.json`, which `build.py` makes, gives the kind of every code
+point. Python gives the properties of an assigned character that Unicode promises never to change: its decomposition,
+its combining class, its lower case. For young characters, which the oldest supported Python does not know, the table
+holds what differs.
 """
 
 from __future__ import annotations
@@ -63,18 +63,18 @@ class UnicodeTable:
         return self._kinds[bisect_right(self._starts, ord(char)) - 1]
 
     def lower(self, char: str) -> str:
-        """Return a character in lower case; a character that is unassigned as it is."""
+        """Return a character in lower case; an unassigned character is returned unchanged."""
         if char.isascii():
             return char.lower()
         return char if self.kind(char) == UNASSIGNED else self._lower.get(char) or char.lower()
 
     def combining(self, char: str) -> int:
-        """Return the combining class of an assigned character; 0 where it starts anew."""
+        """Return the combining class of an assigned character; 0 for a character that marks are not moved across."""
         return self._combining.get(char) or unicodedata.combining(char)
 
     def decompose(self, text: str) -> str:
         """Return a text of assigned characters in canonical decomposition (NFD)."""
-        # No young character decomposes; what is left for the table is the order of marks.
+        # No young character decomposes, so the table matters only for the order of marks.
         decomposed = "".join(unicodedata.normalize("NFD", char) for char in text)
         result: list[str] = []
         marks: list[str] = []
@@ -87,10 +87,10 @@ class UnicodeTable:
         return "".join(result + sorted(marks, key=self.combining))
 
     def settle(self, char: str) -> str:
-        """Return what every Python normalises (NFKC) and lowers as this version of Unicode does.
+        """Return text that every Python normalises (NFKC) and lowercases as this version of Unicode does `char`.
 
-        Nearly always `char`. A young one stands as what it becomes; U+FFFD stands for unassigned ones and young marks,
-        whose place among other marks an older Python does not know.
+        It is nearly always `char` itself. A young character is replaced by its normalised, lower-case form. U+FFFD
+        replaces unassigned characters, and young marks, whose place among other marks an older Python does not know.
         """
         if self.kind(char) == UNASSIGNED or char in self._combining:
             return "\ufffd"
@@ -100,5 +100,5 @@ class UnicodeTable:
 
 @lru_cache(maxsize=1)
 def unicode_table() -> UnicodeTable:
-    """Return the one table that all tokens are made by."""
+    """Return the table that all tokenizers use."""
     return UnicodeTable(json.loads(FILE.read_text(encoding="ascii")))

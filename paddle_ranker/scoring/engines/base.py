@@ -1,4 +1,4 @@
-"""The interface of engines, and a pool of objects, one per thread, for those that need one."""
+"""The interface of engines, and a pool for engines that need an object per thread."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from paddle_ranker.encoding.columns import Arrays
 if TYPE_CHECKING:
     from paddle_ranker.scoring.engines.inputs import InputLimits
 
-# Padded tokens a thread has at once: a layer's activations then stay in its processor's caches. Twice as many cost 3%,
-# eight times as many a third of the speed (4 layers, 312 wide, with 1 MB of second-level cache).
+# Padded tokens of a batch per thread, so that a layer's activations stay in the processor's caches. Twice as many
+# tokens cost 3% of the speed, eight times as many a third (4 layers, 312 wide, with 1 MB of second-level cache).
 CPU_BATCH_TOKENS = 512
 
 
 class Engine(Protocol):
-    """What computes a model's outputs; may be called from several threads at once.
+    """An engine computes a model's outputs; several threads may call it at once.
 
-    Attributes: `name`, as `--engine` has it; `precision`, of the matrix products; `limits`, which inputs it takes. One
-    that is fastest at some number of padded tokens a batch has it as `batch_tokens`.
+    Attributes: `name`, as in `--engine`; `precision` of the matrix products; `limits`, which inputs it takes. An engine
+    may also have `batch_tokens`, the number of padded tokens in a batch at which it is fastest.
     """
 
     name: str
@@ -29,9 +29,9 @@ class Engine(Protocol):
     limits: InputLimits
 
     def run(self, arrays: Arrays) -> Arrays:
-        """Return the outputs, by name, of one padded batch, as `Columns.pad` makes it.
+        """Return a dict from output name to array for one padded batch, as made by `Columns.pad`.
 
-        Raises `DataError` for inputs that the model does not take, where it would otherwise read outside its memory.
+        Raises `DataError` for inputs that would otherwise make the engine read outside its memory.
         """
         ...
 
@@ -40,11 +40,11 @@ T = TypeVar("T")
 
 
 class Pool(Generic[T]):
-    """Pool of objects, one per thread that computes, which are expensive to create.
+    """Pool of objects that are expensive to create; each is used by one thread at a time.
 
     Args:
-        make: creates one more; never called by two threads at once.
-        first: those that are there already.
+        make: creates another object; never called by two threads at once.
+        first: objects that exist already.
     """
 
     def __init__(self, make: Callable[[], T], *first: T):
@@ -54,7 +54,7 @@ class Pool(Generic[T]):
 
     @contextmanager
     def lend(self) -> Iterator[T]:
-        """Yield one that no other thread has. The last that came back goes out first: its memory is warm."""
+        """Yield an object that no other thread uses. The last one returned is lent first: its memory is warm."""
         try:
             one = self._idle.pop()
         except IndexError:

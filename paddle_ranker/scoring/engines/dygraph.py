@@ -1,4 +1,4 @@
-"""The network as it is, run by Paddle operation by operation: for training, and where nothing was exported."""
+"""The network itself, which Paddle runs operation by operation: in training, and for models that are not exported."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from paddle_ranker.scoring.engines.inputs import InputLimits
 
 
 class DygraphEngine:
-    """Run the network as it is, without dropout and gradients.
+    """Run the network itself, without dropout and gradients.
 
     Args:
-        network: takes the signature's inputs in their order; returns one tensor or several. Its `configs` are those of
-            the encoders in it.
-        signature: what it takes.
-        outputs: what it returns, in its order; default: the outputs that the model is read by.
+        network: takes the signature's inputs in their order; returns one tensor or several. Its `configs` are the
+            configurations of its encoders.
+        signature: names the network's inputs.
+        outputs: names of the tensors that the network returns, in their order; default: `signature.read`.
     """
 
     name = "dygraph"
@@ -33,7 +33,7 @@ class DygraphEngine:
         self._outputs = tuple(outputs or signature.read)
 
     def run(self, arrays: Arrays) -> Arrays:
-        """Return the network's outputs by name."""
+        """Return a dict from output name to array."""
         training = self.network.training
         self.network.eval()
         try:

@@ -1,4 +1,4 @@
-"""What an exported graph must not be fed: a runtime reads outside its memory, or dies, where the network would say."""
+"""Refuse inputs that make the runtime of an exported graph crash or read outside its memory, without a message."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _IDS, _TYPE_IDS = "input_ids", "token_type_ids"
 
 
 class InputLimits:
-    """The arrays that a model takes: their names, types and shapes, and of tokens the ids and lengths.
+    """The inputs that a model takes: the arrays' names, types and shapes, and which token ids and lengths.
 
     Args:
-        configs: of the encoder, or of each member of a blend; none for a model that does not look at texts.
+        configs: the configuration of the encoder, or of each member of a blend; empty for a model without texts.
     """
 
     def __init__(self, signature: Signature, configs: Sequence[EncoderConfig]):
@@ -29,7 +29,7 @@ class InputLimits:
         self._longest = sum(config.longest_pair for config in configs)
 
     def smallest(self) -> Arrays:
-        """Return a batch that any such graph takes: a blend's must hold something for each member."""
+        """Return a small batch that any graph with these inputs takes; for a blend it holds tokens for each member."""
         types = [_TYPES * member + side for member in range(len(self._vocabulary)) for side in (0, 0, 0, 1, 1)]
         arrays: Arrays = {}
         for spec in self.signature.inputs:
@@ -45,19 +45,19 @@ class InputLimits:
         return len(next(iter(arrays.values())))
 
     def empty(self) -> Arrays:
-        """Return the outputs of a batch without rows, which runtimes do not take."""
+        """Return the outputs for a batch without rows, since runtimes do not take such a batch."""
         return {
             spec.name: np.zeros((0, *(size or 0 for size in spec.shape[1:])), spec.dtype)
             for spec in self.signature.outputs
         }
 
     def typed(self, outputs: Arrays) -> Arrays:
-        """Return outputs by name as arrays of the signature's types: some engines have others."""
+        """Return `outputs` as arrays of the signature's types; some engines return other types."""
         types = {spec.name: spec.dtype for spec in self.signature.outputs}
         return {name: np.asarray(array, types[name]) for name, array in outputs.items()}
 
     def check(self, arrays: Arrays) -> Arrays:
-        """Return the inputs, C-contiguous and of their types; raise `DataError` for what the graph does not take."""
+        """Return the inputs, C-contiguous and of the signature's types; raise `DataError` if the graph refuses them."""
         try:
             checked = {spec.name: np.ascontiguousarray(arrays[spec.name], spec.dtype) for spec in self.signature.inputs}
         except KeyError as error:
@@ -105,7 +105,7 @@ def _check_shape(spec: ArraySpec, array: Array, rows: int) -> None:
 
 
 def check_names(source: object, inputs: Sequence[str], outputs: int, signature: Signature, expected: int) -> None:
-    """Raise `CheckpointError` where a graph's inputs are not the model's, or it has not `expected` outputs."""
+    """Raise `CheckpointError` if a graph's inputs are not the model's, or it does not have `expected` outputs."""
     if tuple(inputs) != signature.input_names:
         raise CheckpointError(
             f"{source}: takes {', '.join(inputs)}, expected {', '.join(signature.input_names)}: it is not a graph of "

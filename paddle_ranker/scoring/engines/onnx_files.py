@@ -1,4 +1,4 @@
-"""Which ONNX file of a folder holds a precision."""
+"""Find the ONNX file of a folder for a precision."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ QUANTIZE = "python -m paddle_ranker quantize --model_dir"
 
 
 def onnx_file(folder: ExportedFolder, precision: str) -> Path:
-    """Return the ONNX file for a precision; raises `CheckpointError` where the folder has none that fits here."""
+    """Return the ONNX file for a precision; raises `CheckpointError` if the folder has none that works here."""
     if folder.outputs != folder.signature.output_names:
         raise CheckpointError(
             f"{folder.folder}: is made for Paddle Serving, and holds no ONNX file: type --engine inference, or give "

@@ -1,4 +1,4 @@
-"""The exported graph in ONNX Runtime, without Paddle: the fastest start."""
+"""The exported graph in ONNX Runtime, without Paddle: the engine that starts fastest."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _ERRORS_ONLY = 3
 
 
 class OnnxRuntimeEngine:
-    """Run a ranker's ONNX file.
+    """Run a model's ONNX file.
 
     Args:
-        folder: where it lies; `export --onnx` writes it, `quantize` the one in int8.
-        options: the device is cpu, or gpu with ONNX Runtime's own package for it; the precision fp32 or int8.
+        folder: the folder of the file; `export --onnx` writes the fp32 file, `quantize` the int8 file.
+        options: the device is cpu, or gpu with the package onnxruntime-gpu; the precision is fp32 or int8.
 
-    Raises `DependencyError` without ONNX Runtime, `CheckpointError` where the folder has no such file or it is damaged,
-    `UsageError` for another precision or device.
+    Raises `DependencyError` without ONNX Runtime, `CheckpointError` if the file is missing or damaged, `UsageError` for
+    another precision or device, `RankerError` for a gpu that this ONNX Runtime does not support.
     """
 
     name = "onnx"
@@ -54,7 +54,7 @@ class OnnxRuntimeEngine:
         settings.inter_op_num_threads = 1
         settings.log_severity_level = _ERRORS_ONLY
         settings.enable_mem_pattern = False  # it plans memory for each shape that it has seen, and keeps the plan
-        # Threads that wait would else spin, on the core that the next batch's texts are tokenized on.
+        # Waiting threads would otherwise spin on the core that tokenizes the next batch's texts.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(str(path), settings, providers=providers)
@@ -72,7 +72,7 @@ class OnnxRuntimeEngine:
         self.limits = InputLimits(folder.signature, folder.configs)
 
     def run(self, arrays: Arrays) -> Arrays:
-        """Return the outputs that the model is read by, by their names."""
+        """Return a dict from name to array of the outputs in `signature.read`."""
         checked = self.limits.check(arrays)
         if not self.limits.rows(checked):
             return self.limits.empty()

@@ -1,4 +1,4 @@
-"""Open an engine over an exported model: by name, or the fastest here."""
+"""Open an engine for an exported model, by name or the fastest on this machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SHAPES = ((32, 24), (32, 40), (4, 64))  # pairs, and about how many tokens each
 
 
 def open_engine(folder: ExportedFolder, options: LoadOptions) -> Engine:
-    """Open the engine that the options say, or the default, over a static model; raises as `EngineKind.open` does."""
+    """Open the engine that the options name, or the default, for a static model; raises as `EngineKind.open` does."""
     name = options.engine or DEFAULT
     if options.tensorrt and name != "inference":
         raise UsageError(f"--tensorrt belongs to --engine inference, not {name}")
@@ -36,13 +36,13 @@ def open_engine(folder: ExportedFolder, options: LoadOptions) -> Engine:
         options = replace(options, device=found.name)
     _require_offered(name, options)
     engine = ENGINES[name].open(folder, options)
-    # A folder for Paddle Serving has the probability alone.
+    # The graph in a folder for Paddle Serving returns the probability only.
     is_there = set(folder.signature.read) <= set(folder.outputs) or name == AUTO
     return engine if is_there else LogitOfProbability(engine, folder.info.calibration)
 
 
 def _require_offered(name: str, options: LoadOptions) -> None:
-    """Raise `UsageError` for a precision that an engine does not say it has, whatever it would make of it."""
+    """Raise `UsageError` for a precision that is not among the engine's registered precisions."""
     if name in (AUTO, DYGRAPH) or options.precision in ENGINES[name].precisions:
         return
     device = options.device.partition(":")[0]
@@ -51,7 +51,7 @@ def _require_offered(name: str, options: LoadOptions) -> None:
 
 
 def refuse_dygraph(folder: ExportedFolder, options: LoadOptions) -> Engine:
-    """Raise `CheckpointError`: the engine of trained models runs no exported one."""
+    """Raise `CheckpointError`: dygraph, the engine of trained models, does not run exported models."""
     raise CheckpointError(
         f"{folder.folder}: holds an exported ranker, which the engine dygraph does not run: choose from "
         f"{', '.join(exported_engines())}, auto, or give the folder that it was exported from"
@@ -59,9 +59,9 @@ def refuse_dygraph(folder: ExportedFolder, options: LoadOptions) -> Engine:
 
 
 def open_fastest(folder: ExportedFolder, options: LoadOptions) -> Engine:
-    """Open the fastest of the engines that are installed, that the folder has a file for, and that have the precision.
+    """Open the fastest installed engine that the folder has a file for and that offers the precision.
 
-    They are timed for a second; which it is, is said on standard error.
+    The engines are timed for about a second; the choice is noted on standard error.
     """
     opened: list[Engine] = []
     reasons: list[str] = []
@@ -99,7 +99,7 @@ def time_engines(
     seconds: float = _SECONDS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[float]:
-    """Return each engine's seconds for all batches: the best of interleaved rounds, as many as fit into `seconds`."""
+    """Return each engine's best time for all batches, in seconds; rounds alternate engines until `seconds` pass."""
     for engine in engines:  # the first time, memory is found and kernels are chosen
         for batch in batches:
             engine.run(batch)
@@ -116,16 +116,16 @@ def time_engines(
 
 
 def _batches(folder: ExportedFolder) -> list[Arrays]:
-    """Return batches to time engines on: made-up texts, in the shapes that web queries and titles have."""
+    """Return batches to time engines on: made-up texts with the lengths of web queries and titles."""
     return list(folder.kind.timing_inputs(folder.row_encoder(), folder.info, _SHAPES))
 
 
-# Float32 goes down to 1e-38 at the one end, and has no number between this one and 1 at the other.
+# The smallest normal float32 above 0, about 1e-38, and the largest float32 below 1.
 _LEAST, _MOST = float(np.finfo(np.float32).tiny), 1.0 - 2.0**-24
 
 
 class LogitOfProbability:
-    """An engine that adds the output `logit`, not calibrated, to one that has `predict` alone."""
+    """An engine that adds the uncalibrated output `logit` to an engine that returns only `predict`."""
 
     def __init__(self, engine: Engine, calibration: Optional[Calibration]):
         self._engine, self._calibration = engine, calibration
@@ -140,9 +140,9 @@ class LogitOfProbability:
 
 
 def logit_of(probability: Array, calibration: Optional[Calibration]) -> Array:
-    """Return the ranker's own logit, float32, of a probability that its calibration has made.
+    """Return the ranker's uncalibrated logit, float32, for a calibrated probability.
 
-    A probability that float32 rounds to 0 or 1 becomes the logit of its nearest neighbour.
+    A probability that float32 rounds to 0 or 1 is first clipped to the nearest normal float32 between them.
     """
     clipped = np.clip(probability.astype(np.float64), _LEAST, _MOST)
     logit = np.log(clipped) - np.log1p(-clipped)

@@ -24,16 +24,16 @@ HINTS = ("latency", "throughput")
 
 
 class OpenVinoEngine:
-    """Run a ranker's ONNX file.
+    """Run a model's ONNX file.
 
     Args:
-        folder: where it lies; `export --onnx` writes it, `quantize` the one in int8.
-        options: the device is cpu; the precision fp32, really so (by itself OpenVINO takes bf16 where there is any),
-            bf16 where the processor has it, or int8; the threads are of all that computes.
-        hint: latency, all threads on one batch; throughput, several batches at once, for several threads that score.
+        folder: the folder of the file; `export --onnx` writes the fp32 file, `quantize` the int8 file.
+        options: the device is cpu. The precision is int8, bf16 if the processor has it, or true fp32 (OpenVINO itself
+            would use bf16 where it can). All inferences together use `threads` threads.
+        hint: latency: all threads compute one batch; throughput: several batches at once, for several calling threads.
 
-    Raises `DependencyError` without OpenVINO, `CheckpointError` where the folder has no such file or it is damaged,
-    `UsageError` for another precision or device.
+    Raises `DependencyError` without OpenVINO, `CheckpointError` if the file is missing or damaged, `UsageError` for
+    another precision, device or hint.
     """
 
     name = "openvino"
@@ -61,7 +61,7 @@ class OpenVinoEngine:
             raise CheckpointError(
                 f"{path}: OpenVINO cannot load it ({' '.join(str(error).split())[:200]}); export the ranker again"
             ) from error
-        # An input has all the names that a cast of it has, or any optimized-away operation.
+        # An input also has the names of its casts and of operations that were optimized away.
         known = [_name(given.names, folder.signature.input_names) for given in self._model.inputs]
         check_names(path, known, len(self._model.outputs), folder.signature, len(folder.outputs))
         self._read = folder.read
@@ -71,13 +71,13 @@ class OpenVinoEngine:
         self._requests: Pool[InferRequest] = Pool(self._model.create_infer_request)
 
     def run(self, arrays: Arrays) -> Arrays:
-        """Return the outputs that the model is read by, by their names."""
+        """Return a dict from name to array of the outputs in `signature.read`."""
         checked = self.limits.check(arrays)
         if not self.limits.rows(checked):
             return self.limits.empty()
         with self._requests.lend() as request:
             request.infer(checked, share_inputs=True)
-            # Copies: the request's own memory is written again by the next batch.
+            # Copies, since the next batch overwrites the request's own memory.
             return self.limits.typed(
                 {name: np.array(request.get_output_tensor(place).data) for name, place in self._read.items()}
             )

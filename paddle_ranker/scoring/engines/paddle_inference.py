@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from paddle.inference import Config, PrecisionType, Predictor
 
 _GPU_MEMORY_MB = 256  # that the process takes at first; it grows as needed
-# What Paddle 2.6 computes in bfloat16 without breaking: with all that it offers (the default) a graph with comparisons
-# of ids asks for kernels that are not there.
+# Operations that Paddle 2.6 can compute in bfloat16. By default it takes all operations that it offers, and then a
+# graph that compares ids needs kernels that do not exist.
 _BF16_OPERATIONS = frozenset(
     {"fc", "matmul_v2", "fused_matmul", "gelu", "softmax", "elementwise_add", "layer_norm", "reshape2", "transpose2"}
 )
@@ -34,12 +34,12 @@ class PaddleInferenceEngine:
     """Run a static model.
 
     Args:
-        folder: where it lies.
-        options: the device is cpu, gpu or xpu, with or without a number; the precision fp32, bf16 on a CPU that has it
-            and on a GPU, or fp16 on a GPU; TensorRT is for a GPU.
+        folder: the static model's folder.
+        options: the device is cpu, gpu or xpu, with or without a number. The precision is fp32, bf16 on a GPU or on a
+            CPU that has it, or fp16 on a GPU or an XPU. TensorRT needs a GPU.
 
     Raises `DependencyError` without Paddle, `CheckpointError` for a graph that this Paddle cannot load, `UsageError`
-    for a precision that this device has not, `RankerError` for a device that is not here.
+    for a precision that this device lacks, `RankerError` for a device that this machine lacks.
     """
 
     name = "inference"
@@ -63,11 +63,11 @@ class PaddleInferenceEngine:
         if kind == "cpu":
             self.batch_tokens = CPU_BATCH_TOKENS * self._threads
         predictor = self._load(folder)
-        # Clones share its parameters. It computes no more itself: one that does cannot be cloned meanwhile.
+        # Clones share its parameters. It computes nothing more itself: a predictor cannot be cloned while it computes.
         self._predictors: Pool[Predictor] = Pool(predictor.clone)
 
     def run(self, arrays: Arrays) -> Arrays:
-        """Return the outputs that the model is read by, by their names."""
+        """Return a dict from name to array of the outputs in `signature.read`."""
         checked = self.limits.check(arrays)
         if not self.limits.rows(checked):
             return self.limits.empty()
@@ -75,7 +75,7 @@ class PaddleInferenceEngine:
             return self.limits.typed(_run(predictor, checked, self._read))
 
     def _load(self, folder: ExportedFolder) -> Predictor:
-        """Return a predictor that has been seen to compute."""
+        """Return a predictor that has computed a test batch."""
         # Either set of operations in bfloat16 works on one version of Paddle and breaks on the other.
         attempts: list[Optional[frozenset[str]]] = [None]
         if self.precision == "bf16" and folder.program.suffix == ".pdmodel":
@@ -137,7 +137,7 @@ class PaddleInferenceEngine:
 
 
 def _run(predictor: Predictor, arrays: Arrays, read: Mapping[str, int]) -> Arrays:
-    """Return the outputs at the places in `read`, by the names there."""
+    """Return a dict from each name in `read` to the output at that name's index."""
     for name, values in arrays.items():
         handle = predictor.get_input_handle(name)
         handle.reshape(values.shape)

@@ -1,4 +1,4 @@
-"""Which precisions there are, and which of them this processor computes in."""
+"""The precisions of matrix products, and which of them this processor supports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def require_precision(
     """Raise `UsageError` for a precision that the engine does not offer, or this processor lacks.
 
     Args:
-        offered: what the engine computes in on this device.
+        offered: the precisions that the engine offers on this device.
         cpuinfo: text in the form of `/proc/cpuinfo`; read from the system by default.
     """
     if precision not in PRECISIONS:
@@ -41,15 +41,15 @@ def require_precision(
 
 
 def has_bf16(cpuinfo: Optional[str] = None) -> bool:
-    """Return whether the processor multiplies bfloat16 matrices by itself; elsewhere it would be slower than fp32."""
+    """Return whether the processor has bfloat16 instructions; without them bf16 would be slower than fp32."""
     flags = processor_fields(read_cpuinfo() if cpuinfo is None else cpuinfo).get("flags", "").split()
     return any(flag in flags for flag in _BF16)
 
 
 def has_int8(cpuinfo: Optional[str] = None) -> bool:
-    """Return whether the processor adds up products of bytes in 32 bits, so that weights may use all 8.
+    """Return whether the processor sums products of bytes in 32 bits, so that weights may use all 8 bits.
 
-    x86 processors without such instructions add two products in 16 bits, where they saturate, unless weights have 7.
+    x86 processors without such instructions sum two products in 16 bits, which saturates unless weights use 7 bits.
     """
     fields = processor_fields(read_cpuinfo() if cpuinfo is None else cpuinfo)
     return not fields or any(flag in fields.get("flags", "").split() for flag in _INT8)

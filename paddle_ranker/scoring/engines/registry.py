@@ -1,4 +1,4 @@
-"""The engines by name; read before NumPy is imported, so their modules are imported where one is opened."""
+"""The engines by name. NumPy is not imported here; an engine's module is imported only when the engine is opened."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Open = Callable[["ExportedFolder", "LoadOptions"], "Engine"]
 
 @dataclass(frozen=True)
 class EngineKind:
-    """An engine as it is chosen.
+    """What is known of an engine before it is opened.
 
-    open: makes one over an exported model; raises `UsageError` for a device or precision that it has not,
-        `CheckpointError` where the folder lacks its file, `DependencyError` where its package is missing
+    open: opens the engine for an exported model; raises `UsageError` for a device or precision that it lacks,
+        `CheckpointError` if the folder lacks its file, `DependencyError` if its package is missing
     runs: what it is, for help texts
-    package: what it needs, as it is imported; None: nothing
+    package: import name of the package that it needs; None: none
     needs_paddle: whether it imports Paddle
-    precisions: of matrix products, which it computes in on some device
-    find_device: what `--device auto` is for it; None: it passes that on
+    precisions: precisions of matrix products that it offers on at least one device
+    find_device: finds the device for `--device auto`; None: `auto` is passed on
     """
 
     open: Open
@@ -58,13 +58,13 @@ def int8_engines() -> list[str]:
 
 
 def is_installed(engine: str) -> bool:
-    """Return whether the package that an engine needs is installed; it is not imported."""
+    """Return whether the package that an engine needs is installed, without importing it."""
     package = ENGINES[engine].package
     return package is None or importlib.util.find_spec(package) is not None
 
 
 def _class(module: str, name: str) -> Open:
-    """Return what opens an engine of this package, whose module is imported no sooner."""
+    """Return a function that imports an engine's module and opens the engine."""
 
     def opened(folder: ExportedFolder, options: LoadOptions) -> Engine:
         engine: Engine = getattr(importlib.import_module(f"paddle_ranker.scoring.engines.{module}"), name)(
@@ -76,7 +76,7 @@ def _class(module: str, name: str) -> Open:
 
 
 def has_cuda_device() -> bool:
-    """Return whether a process started here would see a GPU of NVIDIA's, without asking any library."""
+    """Return whether a process started here would see an NVIDIA GPU; no library is asked."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and (not visible or visible.startswith("-1") or visible == "NoDevFiles"):
         return False

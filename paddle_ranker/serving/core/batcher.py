@@ -163,7 +163,7 @@ class Batcher:
         job.done(job)
 
     def _is_wanted(self, job: Job, now: float) -> bool:
-        """Return whether someone waits for a job; fail it where its deadline has passed."""
+        """Return whether someone waits for a job; fail the job if its deadline has passed."""
         if job.deadline is not None and job.deadline <= now:
             self._fail(job, Fault(TIMED_OUT, "the deadline passed before the pairs were scored"))
         return not job.dropped
@@ -232,7 +232,7 @@ class Batcher:
                     self._computing -= 1
 
     def _next_batch(self) -> Optional[Batch]:
-        """Return the next batch, which the caller computes; None: there will be no more."""
+        """Return the next batch, which the caller computes; None if there will be no more."""
         while True:
             with self._lock:
                 jobs: list[Job] = []

@@ -1,4 +1,4 @@
-"""Lines of JSON on standard error, written by a thread: what requests do, and what libraries log.
+"""Lines of JSON on standard error, written by a thread: one for each request, and what libraries log.
 
 A line that cannot be written (a full disk, a closed pipe, a reader that has stopped) is lost and counted, and fails or
 delays no request.

@@ -115,7 +115,7 @@ class ServerContext:
     log: Optional[JsonLog] = None
 
     def counting(self, protocol: str) -> Counting:
-        """Return what counts and logs the requests of a protocol."""
+        """Return the maker of `CountedRequest`s, which count and log the requests of a protocol."""
         from paddle_ranker.serving.core.scores import CountedRequest
 
         log_texts = self.config.log_texts

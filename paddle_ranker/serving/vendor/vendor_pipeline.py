@@ -62,7 +62,7 @@ class RankerOp(Op):
         self._limits = Limits()
 
     def init_op(self) -> None:
-        """Load the tokenizer, in the process that computes."""
+        """Load the tokenizer; called in the process that computes."""
         self._encoder = open_exported_ranker(self._config.model).row_encoder()
 
     def preprocess(self, input_dicts: dict[str, Any], data_id: int, log_id: int) -> tuple[Any, bool, Any, str]:

@@ -1,7 +1,7 @@
-"""Paddle Serving's messages: .proto files, their descriptors, and the classes that protobuf 3.20 and 7 make of them.
+"""Paddle Serving's messages: .proto files, their descriptors, and the classes that protobuf 3.20 and 7 make from them.
 
-The classes live in a pool of their own: Paddle Serving's packages register the same names in protobuf's default pool,
-and may be imported in the same process.
+The classes are in a descriptor pool of their own, because Paddle Serving's packages, which may be imported in the same
+process, register the same names in protobuf's default pool.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Message = Any  # protobuf makes the classes when it reads the descriptors; no ty
 
 @cache
 def message_class(name: str) -> Message:
-    """Return the class of a message by its full name."""
+    """Return the class of the message with this full name."""
     from google.protobuf import message_factory
 
     descriptor = _pool().FindMessageTypeByName(name)

@@ -24,7 +24,7 @@ class BuildOptions(Options):
 
 
 def compile_descriptors() -> bytes:
-    """Return the serialized FileDescriptorSet of the .proto files; the same bytes whenever the same protoc makes it."""
+    """Return the serialized FileDescriptorSet of the .proto files; the same protoc always makes the same bytes."""
     try:
         from grpc_tools import protoc
     except ImportError as error:

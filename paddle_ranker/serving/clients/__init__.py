@@ -1,4 +1,4 @@
-"""Clients of ranking servers, this project's and the vendor's.
+"""Clients of this project's server and of the vendor's, Paddle Serving's C++ server and its pipeline.
 
     from paddle_ranker.serving.clients import BaiduStdClient
 
@@ -13,7 +13,7 @@
 | `PipelineClient` | the pipeline's server, gRPC or its HTTP gateway | texts |
 | `RerankClient` | this project's server and others that have `/v1/rerank` | texts |
 
-Without `model_dir` the first three send texts too, which this project's server takes and the vendor's does not.
+Without `model_dir` the first three send texts instead, which only this project's server accepts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["BaiduStdClient", "GrpcClient", "HttpClient", "PipelineClient", "Rera
 
 
 def __getattr__(name: str) -> Any:
-    """Import what a client needs when it is first asked for: one for HTTP needs no grpcio."""
+    """Import a client's module on first access, so that an HTTP client does not need grpcio."""
     if name in _MODULES:
         return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

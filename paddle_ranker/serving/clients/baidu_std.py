@@ -25,10 +25,10 @@ _LOGGED_OFF = 2003  # brpc: the server is stopping
 
 
 class BaiduStdClient(GeneralModelClient):
-    """Ask over one connection, one request at a time; safe to share among threads, which then wait for each other.
+    """Send requests over one connection, one at a time; threads can share the client, and then wait for each other.
 
     Args:
-        compression: of what is sent: none, gzip or zlib.
+        compression: compression of requests: none, gzip or zlib.
     """
 
     def __init__(self, *arguments: Any, compression: str = "none", **options: Any) -> None:
@@ -69,7 +69,7 @@ class BaiduStdClient(GeneralModelClient):
         return baidu_std.write_frame(meta, request.SerializeToString())
 
     def _exchange(self, frame: bytes, end: float) -> tuple[Message, bytes]:
-        """Send a frame and return the RpcMeta and the payload of what answers it; raises `OSError`, `ServerError`."""
+        """Send a frame; return the RpcMeta and the payload of the reply. Raises `OSError` or `ServerError`."""
         if self._socket is None:
             self._socket = socket.create_connection((self.host, self.port), self.timeout)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

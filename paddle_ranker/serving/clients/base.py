@@ -1,4 +1,4 @@
-"""What the clients have in common: pairs to requests, requests to a server, answers to probabilities."""
+"""Base classes of the clients: they turn pairs into requests, send these, and turn answers into probabilities."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LARGEST_ANSWER = 256 * 1024 * 1024  # bytes; more than any request can ask for, 
 def load_pair_encoder(folder: Folder) -> PairRowEncoder:
     """Return the pair encoder of an exported ranker, a `serving_client` folder or a trained ranker.
 
-    Raises `CheckpointError` where the folder does not say what tokenizer and length it has.
+    Raises `CheckpointError` if the folder does not record a tokenizer and a maximum length, or is an unexported blend.
     """
     path = Path(folder)
     if is_exported(path):
@@ -48,14 +48,14 @@ def load_pair_encoder(folder: Folder) -> PairRowEncoder:
 
 
 class Client:
-    """A client of one server, to be used in a `with` or closed.
+    """A client of one server; use it in a `with` statement, or close it.
 
     Args:
-        timeout: seconds for one attempt, the connection included.
-        retries: further attempts where the connection fails or the server has too much to do.
-        api_key: what the server asks for; None: nothing.
+        timeout: seconds for one attempt, including connecting; over HTTP, for connecting and for each read.
+        retries: further attempts if the connection fails or the server is overloaded.
+        api_key: key to send; None: no key.
 
-    Raises `ServerError` (a `RankerError`) where a server does not answer with scores.
+    Methods raise `ServerError`, a `RankerError`, if the server does not answer with scores.
     """
 
     _calls: Any  # what is open: closed with the client
@@ -74,7 +74,7 @@ class Client:
 
     @property
     def address(self) -> str:
-        """Where the server is, as errors name it."""
+        """The server's `host:port`, as errors show it."""
         return f"{self.host}:{self.port}"
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ class ScoringClient(Client, ABC):
     """A client that asks for the probabilities of pairs.
 
     Args:
-        batch_size: pairs a request.
+        batch_size: pairs per request.
         options: see `Client`.
     """
 
@@ -101,11 +101,11 @@ class ScoringClient(Client, ABC):
         self.batch_size = batch_size
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> np.ndarray:
-        """Return the probability of every (queries[i], titles[i]), `[n]` float32, in several requests where need be."""
+        """Return the probability of each pair (queries[i], titles[i]), `[n]` float32; may send several requests."""
         return self.ask_all(self.requests(queries, titles))
 
     def requests(self, queries: Sequence[str], titles: Sequence[str]) -> list[tuple[Message, int]]:
-        """Return the messages that ask for these pairs, and how many pairs each asks for."""
+        """Return (message, pair count) of each request for these pairs; raises `ValueError` if the lengths differ."""
         if len(queries) != len(titles):
             raise ValueError(f"{len(queries)} queries and {len(titles)} titles: give one title for each query")
         made = []
@@ -115,7 +115,7 @@ class ScoringClient(Client, ABC):
         return made
 
     def ask_all(self, requests: Sequence[tuple[Message, int]]) -> np.ndarray:
-        """Return the probabilities that the messages of `requests` ask for, `[n]` float32."""
+        """Send `requests` in order and return the probabilities of all their pairs, `[n]` float32."""
         found = [np.empty(0, np.float32)]
         for request, count in requests:
             found.append(self._probabilities(asking_again(lambda: self._answer(request), self.retries), count))  # noqa: B023
@@ -132,7 +132,7 @@ class ScoringClient(Client, ABC):
 
     @abstractmethod
     def _ask(self, request: Message) -> Message:
-        """Send one request and return the response; raises `ServerError`, or `Fault` for what cannot be read."""
+        """Send one request and return the response; raises `ServerError`, or `Fault` for an unreadable response."""
 
     @abstractmethod
     def _probabilities(self, response: Message, count: int) -> np.ndarray: ...
@@ -145,11 +145,11 @@ class ScoringClient(Client, ABC):
 
 
 class GeneralModelClient(ScoringClient):
-    """A client of GeneralModelService.
+    """A client of GeneralModelService, the service of Paddle Serving's C++ server.
 
     Args:
-        model_dir: whose tokenizer makes the tensors that are sent; None: the texts are sent, which this project's
-            server takes.
+        model_dir: folder whose tokenizer encodes the pairs; None: the texts themselves are sent, which only this
+            project's server accepts.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the clients' scripts in `deploy/` have in common."""
+"""Options and output that the client scripts in `deploy/` share."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ MODEL_DIR_HELP = (
 
 @dataclass(frozen=True)
 class ClientOptions(Options):
-    """What every client's script accepts. A key that the server asks for comes from PADDLE_RANKER_API_KEY.
+    """Options of every client script. The API key comes from the environment variable PADDLE_RANKER_API_KEY.
 
-    server: the command that starts a server which the script asks
+    server: a command that starts a server for the script
     """
 
     server: ClassVar[str] = "bash deploy/cpp/start_server.sh"
@@ -60,7 +60,7 @@ class ClientOptions(Options):
         return [record.query for record in records], [record.title for record in records]
 
     def client_options(self) -> dict[str, Any]:
-        """Return what these options say to a `ScoringClient`."""
+        """Return keyword arguments for a `ScoringClient`."""
         return {
             "timeout": self.timeout,
             "retries": self.retries,
@@ -70,9 +70,9 @@ class ClientOptions(Options):
 
 
 def print_scores(client: ScoringClient, options: ClientOptions) -> None:
-    """Score the pairs and print the time that the server took, then a line for each pair, `[0.96249247]`.
+    """Score the pairs; print how long the requests took, then a line for each pair, `[0.96249247]`.
 
-    The time is that of the requests, without the tokenizer's.
+    The time does not include tokenization.
     """
     with client, saying_what_next(options, client.port):
         requests = client.requests(*options.pairs())
@@ -81,7 +81,7 @@ def print_scores(client: ScoringClient, options: ClientOptions) -> None:
 
 @contextmanager
 def saying_what_next(options: ClientOptions, port: int) -> Iterator[None]:
-    """Add to an error of a server that cannot be reached, or is late, what the user can do."""
+    """Within the block, add what the user can do to an `UnreachableError` or a `LateError`."""
     try:
         yield
     except UnreachableError as error:
@@ -95,7 +95,7 @@ def saying_what_next(options: ClientOptions, port: int) -> Iterator[None]:
 
 
 def print_timed(ask: Callable[[], np.ndarray]) -> None:
-    """Print how long `ask` takes, and the probabilities that it returns, one a line."""
+    """Print how long `ask` takes, then the probabilities that it returns, one per line."""
     began = time.perf_counter()
     probabilities = ask()
     print(f"time to cost :{time.perf_counter() - began:.4f} seconds")
@@ -103,5 +103,5 @@ def print_timed(ask: Callable[[], np.ndarray]) -> None:
 
 
 def lines_of(probabilities: np.ndarray) -> list[str]:
-    """Return the line of each probability, with the digits that single precision has."""
+    """Return each probability as a line, `[0.96249247]`, with the digits of float32."""
     return [f"[{np.float32(probability)!s}]" for probability in probabilities]

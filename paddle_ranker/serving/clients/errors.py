@@ -1,4 +1,4 @@
-"""What can go wrong between a client and a server, and when it helps to ask again."""
+"""Errors between a client and a server, and when a client retries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _backoff = wait_random_exponential(multiplier=0.1, max=5.0)
 
 
 class ServerError(RankerError):
-    """A server did not answer with scores; `code` is the protocol's own number or name, None where there is none."""
+    """A server did not answer with scores; `code` is the protocol's error number or name, or None."""
 
     def __init__(self, message: str, code: Optional[object] = None) -> None:
         super().__init__(message)
@@ -23,12 +23,11 @@ class ServerError(RankerError):
 
 
 class UnreachableError(ServerError):
-    """No connection, or one that broke before the answer was complete. Scoring changes nothing, so asking again is
-    safe."""
+    """The connection failed, or broke before the answer was complete. Scoring changes nothing: retrying is safe."""
 
 
 class OverloadedError(ServerError):
-    """The server has too much to do, and did not begin; `retry_after` seconds later it may have less."""
+    """The server is overloaded and did not begin; `retry_after` is the seconds it asks to wait, None if not stated."""
 
     def __init__(self, message: str, code: Optional[object] = None, retry_after: Optional[float] = None) -> None:
         super().__init__(message, code)
@@ -36,18 +35,18 @@ class OverloadedError(ServerError):
 
 
 class LateError(ServerError):
-    """There was no answer in time. Asking again would make a busy server busier."""
+    """No answer came in time. It is not retried: that would make a busy server busier."""
 
 
 class RefusedError(ServerError):
-    """The server says that the request is wrong, or that it failed."""
+    """The server answered that the request is wrong, or that the server failed."""
 
 
 def asking_again(ask: Callable[[], T], retries: int) -> T:
-    """Return what `ask` returns, calling it up to `retries` times more.
+    """Return what `ask` returns; call it again up to `retries` times after some errors.
 
-    Again after a connection that failed, and after "too much to do", as long as the server asks to wait; not after
-    anything else. Raises what the last call raised.
+    These are `UnreachableError`, and `OverloadedError` unless the server asks to wait longer than `LONGEST_WAIT`.
+    Waits as long as the server asks, plus a random backoff. Raises what the last call raised.
     """
     retrying = Retrying(
         stop=stop_after_attempt(retries + 1), wait=_seconds, retry=retry_if_exception(_is_worth_it), reraise=True

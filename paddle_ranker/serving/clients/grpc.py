@@ -1,4 +1,4 @@
-"""gRPC: calls with the errors that all clients share, and a client of the C++ server."""
+"""gRPC: calls that raise the errors of `clients.errors`, and a client of the C++ server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, Message, mess
 
 
 class GrpcCalls:
-    """A channel to one server; no proxy of the environment is used."""
+    """A channel to one server; ignores the environment's proxy settings."""
 
     def __init__(self, host: str, port: int, timeout: float, api_key: Optional[str]) -> None:
         try:
@@ -36,7 +36,7 @@ class GrpcCalls:
         self._channel.close()
 
     def call(self, method: str, data: bytes) -> bytes:
-        """Return what the method answers; raises `ServerError`."""
+        """Call `method` with a serialized request and return the serialized response; raises `ServerError`."""
         try:
             answered: bytes = self._channel.unary_unary(method)(data, timeout=self._timeout, metadata=self._metadata)
             return answered
@@ -64,7 +64,7 @@ def _seconds(text: str) -> Optional[float]:
 
 
 class GrpcClient(GeneralModelClient):
-    """Ask over one channel; safe to share among threads."""
+    """Send requests over one channel; safe to share among threads."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

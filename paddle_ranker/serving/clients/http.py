@@ -1,4 +1,4 @@
-"""HTTP: calls with the errors that all clients share; clients of the C++ server, and of `/v1/rerank`."""
+"""HTTP: calls that raise the errors of `clients.errors`, and clients of the C++ server and of `/v1/rerank`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PATH = f"/{GENERAL_SERVICE.rpartition('.')[2]}/inference"
 
 
 class HttpCalls:
-    """A connection to one server, kept open; no proxy of the environment is used."""
+    """A connection to one server, kept open; ignores the environment's proxy settings."""
 
     def __init__(self, host: str, port: int, timeout: float, api_key: Optional[str]) -> None:
         self.address = f"{host}:{port}"
@@ -44,7 +44,7 @@ class HttpCalls:
         self._session.close()
 
     def post(self, path: str, body: bytes, **headers: str) -> bytes:
-        """Return the body of what is answered with status 200; raises `ServerError` where anything else comes."""
+        """Return the body of a response with status 200; raises `ServerError` for any other outcome."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         try:
             with self._session.post(
@@ -88,7 +88,7 @@ class HttpCalls:
 
 
 def _reason(error: Exception) -> str:
-    """Return what requests wraps, and urllib3 wraps again, in a line."""
+    """Return on one line the error that urllib3, and then requests, has wrapped."""
     inner: object = error.args[0] if error.args else error
     inner = getattr(inner, "reason", inner)
     text = " ".join(str(inner).split())
@@ -96,11 +96,11 @@ def _reason(error: Exception) -> str:
 
 
 class HttpClient(GeneralModelClient):
-    """Ask with JSON, or with protobuf.
+    """Send requests as JSON or as protobuf.
 
     Args:
-        proto: send and take protobuf.
-        gzip: pack what is sent; packed answers are taken in any case.
+        proto: send and accept protobuf.
+        gzip: compress requests; compressed answers are accepted in any case.
     """
 
     def __init__(self, *arguments: Any, proto: bool = False, gzip: bool = False, **options: Any) -> None:
@@ -119,10 +119,10 @@ class HttpClient(GeneralModelClient):
 
 
 class RerankClient(Client):
-    """Rank titles for a query by `/v1/rerank`, as this project's server and many others have it.
+    """Rank titles for a query with `/v1/rerank`, which this project's server and many others provide.
 
     Args:
-        model: its name, which servers of several models want to know.
+        model: name of the model; servers of several models need it.
         options: see `Client`.
     """
 
@@ -134,7 +134,7 @@ class RerankClient(Client):
         self._model = model
 
     def rank(self, query: str, titles: Sequence[str], top_k: Optional[int] = None) -> list[RankedTitle]:
-        """Return the titles, best first; the best `top_k` of them, where given."""
+        """Return the titles, best first; only the best `top_k` if given."""
         if not titles:
             return []
         asked: dict[str, Any] = {"query": query, "documents": list(titles)}
@@ -159,7 +159,7 @@ class RerankClient(Client):
         return ranked
 
     def score(self, query: str, titles: Sequence[str]) -> np.ndarray:
-        """Return the probability of every title, `[n]` float64, in their order."""
+        """Return each title's probability, `[n]` float64, in the order of `titles`."""
         probabilities = np.zeros(len(titles))
         for title in self.rank(query, titles):
             probabilities[title.index] = title.probability

@@ -1,4 +1,4 @@
-"""A client of the pipeline's server, over gRPC or its HTTP gateway."""
+"""A client of Paddle Serving's pipeline server, over gRPC or its HTTP gateway."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class PipelineClient(ScoringClient):
 
     Args:
         protocol: grpc or http; their ports differ (`rpc_port` and `http_port` of config_nlp.yml).
-        names: what the service and its method are called.
+        names: names of the service and its method.
     """
 
     def __init__(

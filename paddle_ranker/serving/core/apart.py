@@ -1,4 +1,4 @@
-"""Work on what a caller sent, beside the event loop where it is much: nobody else waits for it."""
+"""Work on what a caller sent: in a thread if that is large, so that the event loop does not wait for it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _READERS = ThreadPoolExecutor(2, thread_name_prefix="reader")  # what is read at
 
 
 async def apart(size: int, work: Callable[..., R], *arguments: object) -> R:  # type: ignore[explicit-any]  # of any
-    """Return `work(*arguments)`, called in a thread where there is much to do.
+    """Return `work(*arguments)`, called in a thread if `size` is above `MUCH_BYTES`.
 
     Args:
-        size: bytes or characters that it goes through; its time must be in proportion to them.
+        size: bytes or characters that `work` goes through; its time must be proportional to them.
     """
     if size <= MUCH_BYTES:
         return work(*arguments)
@@ -24,9 +24,9 @@ async def apart(size: int, work: Callable[..., R], *arguments: object) -> R:  # 
 
 
 def submit(threads: ThreadPoolExecutor, work: Callable[[], R]) -> Future[R]:
-    """Call `work()` in a thread; cancelled before it began, what it holds is free at once.
+    """Call `work()` in a thread. If it is cancelled before it begins, what it holds is freed at once.
 
-    The threads' own queue keeps what was cancelled until its turn comes: bodies that no budget counts any more.
+    The executor's own queue would keep cancelled work until its turn, with request bodies that no budget counts.
     """
     held = [work]
     running = threads.submit(lambda: held.pop()())

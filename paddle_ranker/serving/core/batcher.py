@@ -1,10 +1,10 @@
 """One queue before the engine: the rows of all requests, of every protocol, share its batches.
 
-    waiting jobs -> encoded pieces -> batches -> outputs by name, back to their jobs
+    waiting jobs -> encoded pieces -> batches -> outputs, copied back to their jobs
 
-Batches are formed as late as can be, when the engine is free, so that they hold all that has come until then. While it
-computes, a thread of the queue's own encodes what comes in; where it is idle, the engine's thread does that itself, and
-a lone request waits for nobody. What rows and outputs mean is the business of those who ask.
+Batches are formed as late as possible, when the engine is free, so that they hold all rows that have arrived by then.
+While the engine computes, a separate thread encodes new rows. While the engine is idle, its own thread encodes them, so
+that a lone request does not wait. The queue does not need to know what rows and outputs mean.
 """
 
 from __future__ import annotations
@@ -31,39 +31,39 @@ _LONGEST_RETRY = 60.0
 
 
 class BatchObserver(Protocol):
-    """What records every batch."""
+    """Records every batch."""
 
     def batch(self, rows: int, tokens: int, padded_tokens: int, seconds: float, /) -> None: ...
 
 
 class RowRunner(Protocol):
-    """What computes a batch; `BatchRunner` is one.
+    """Computes a batch; `BatchRunner` is one implementation.
 
-    Attributes: `max_tokens`, `max_rows`, the largest batch.
+    Attributes: `max_tokens` and `max_rows`, the limits of a batch.
     """
 
     max_tokens: int
     max_rows: int
 
     def compute(self, columns: Columns, rows: NDArray[np.int64], /) -> Arrays:
-        """Return the outputs, by name, `[batch, ...]` each, for the rows `rows` `[batch]`.
+        """Return a dict of outputs keyed by name, `[batch, ...]` each, for the rows with the indices `rows`, `[batch]`.
 
-        Raises `DataError` where one of the rows is at fault: each is then computed alone. Other errors fail them all.
+        Raises `DataError` if one row is at fault: each row is then computed alone. Other errors fail the whole batch.
         """
         ...
 
 
 class Batcher:
-    """Compute jobs in batches that they share; safe to call from any thread.
+    """Computes jobs in shared batches; safe to call from any thread.
 
     Args:
-        runner: says how large batches are, and computes them.
-        encode: turns the texts of jobs into columns, called with the fields of many jobs at once.
-        queue_rows: that may wait; more are refused.
-        streams: batches that are computed at once.
-        max_wait_us: that a job may wait for others while the engine is idle.
+        runner: computes batches, and says how large they may be.
+        encode: turns texts into columns; called with one list for each field, of many jobs at once.
+        queue_rows: rows that may wait; further jobs are refused.
+        streams: number of batches that are computed at once.
+        max_wait_us: microseconds that a job may wait for others while the engine is idle.
         observer: records every batch.
-        what: the model is called in messages.
+        what: name of the model in messages.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Batcher:
     def submit(self, job: Job) -> None:
         """Put a job into the queue.
 
-        Raises `Fault`: OVERLOADED where the queue is full, UNAVAILABLE once it is closed.
+        Raises `Fault(OVERLOADED)` if the queue is full, `Fault(UNAVAILABLE)` once it is closed.
         """
         with self._lock:
             if self._stopping:
@@ -136,9 +136,9 @@ class Batcher:
                 job.queued = 0
 
     def close(self, seconds: Optional[float] = None) -> bool:
-        """Accept nothing more, finish what was accepted, and end the threads.
+        """Accept no more jobs, finish the accepted ones, and end the threads.
 
-        Returns whether all was finished within `seconds`; None: however long it takes.
+        Returns whether that was done within `seconds`; None: waits as long as it takes.
         """
         with self._lock:
             self._stopping = True
@@ -163,7 +163,7 @@ class Batcher:
         job.done(job)
 
     def _is_wanted(self, job: Job, now: float) -> bool:
-        """Return whether someone waits for a job; fail it where its deadline has passed."""
+        """Return whether someone waits for a job; fail the job if its deadline has passed."""
         if job.deadline is not None and job.deadline <= now:
             self._fail(job, Fault(TIMED_OUT, "the deadline passed before the pairs were scored"))
         return not job.dropped
@@ -232,7 +232,7 @@ class Batcher:
                     self._computing -= 1
 
     def _next_batch(self) -> Optional[Batch]:
-        """Return the next batch, which the caller computes; None: there will be no more."""
+        """Return the next batch, which the caller computes; None if there will be no more."""
         while True:
             with self._lock:
                 jobs: list[Job] = []
@@ -277,7 +277,7 @@ class Batcher:
         return batches_of(taken, self.runner.max_tokens, self.runner.max_rows) if taken else []
 
     def _begin(self, batch: Batch) -> bool:
-        """Take a batch's pairs off the queue, leave out unwanted jobs, and return whether there is work left.
+        """Remove unwanted jobs' rows from a batch, and its rows from the queue; return whether any rows are left.
 
         The caller holds the lock.
         """
@@ -320,7 +320,7 @@ class Batcher:
             self._fail(job, Fault(INTERNAL, f"the engine failed ({type(error).__name__})"))
 
     def _observe(self, batch: Batch, seconds: float) -> None:
-        """Count a batch; what goes wrong there is logged, and costs no answer."""
+        """Report a batch to the observer; an error of the observer is logged and fails no request."""
         if self._observer is None:
             return
         try:
@@ -330,7 +330,7 @@ class Batcher:
             LOG.exception("a batch was computed, but not counted")
 
     def _deliver(self, batch: Batch, outputs: Arrays) -> None:
-        """Give the rows' outputs to their jobs; those that have all are done."""
+        """Copy a batch's outputs to its jobs; finish the jobs that have all their outputs."""
         finished: list[Job] = []
         sound = np.ones(len(batch.rows), bool)
         for array in outputs.values():

@@ -1,4 +1,4 @@
-"""What a server is started with, by whichever command; read before Paddle is imported."""
+"""Configuration of a server, whichever command starts it; read before Paddle is imported."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def _key_of_environment() -> Optional[str]:
 
 @dataclass(frozen=True)
 class ServeConfig(Limits):
-    """A server: options of `python -m paddle_ranker serve`, which other commands make from theirs.
+    """Options of `python -m paddle_ranker serve`; other commands that serve make them from their own.
 
-    Further kinds of served models add the options of their `Endpoint`.
+    Further kinds of served models add the options of their `SlotKind`.
 
-    api_key: what callers must show; None: nothing. It comes from the environment, where no list of processes shows it
+    api_key: key that callers must send; None: no key. It comes from the environment, which process lists do not show
     """
 
     folder: Optional[Path] = option(  # noqa: RUF009
@@ -81,7 +81,7 @@ class ServeConfig(Limits):
             raise UsageError(f"{API_KEY_VARIABLE} is set and empty: give a key, or unset it")
 
     def load_options(self) -> LoadOptions:
-        """Return how the ranker is opened."""
+        """Return the options with which the ranker is opened."""
         return LoadOptions(
             engine=self.engine,
             device=self.device,
@@ -93,12 +93,12 @@ class ServeConfig(Limits):
 
     @property
     def limits(self) -> Limits:
-        """What requests may ask for."""
+        """The limits of requests."""
         return self
 
     @property
     def ports(self) -> tuple[int, ...]:
-        """Every port that speaks every protocol, each once."""
+        """The ports that speak every protocol, without duplicates."""
         return tuple(dict.fromkeys((self.port, *map(int, self._more_ports()))))
 
     @property

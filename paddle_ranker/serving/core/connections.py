@@ -1,4 +1,4 @@
-"""The open connections of the server, of all protocols: how many there may be, and how long they may be slow."""
+"""The server's open connections, of all protocols: limits on their number and on how long they may be slow."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _REFUSED_AT_ONCE = 64  # connections above the limit that are open to hear so; a
 
 
 class Connection(Protocol):
-    """What is watched."""
+    """A connection that `Connections` watches."""
 
     def check(self, now: float) -> None:
-        """Close the connection where it has been slow or idle for too long; `now` as `time.monotonic()` has it."""
+        """Close the connection if it has been slow or idle for too long; `now` is the time of `time.monotonic()`."""
 
     def shutdown(self) -> None:
-        """Begin nothing new; close when what is in flight is answered."""
+        """Begin no new request; close when those in flight are answered."""
 
     def abort(self) -> None:
         """Close at once."""
@@ -30,7 +30,8 @@ class Connection(Protocol):
 def close_lingering(transport: asyncio.Transport) -> None:
     """Close a connection whose client may still be sending, a moment after the last answer.
 
-    Closed with bytes unread, the kernel would reset it, and the answer be lost on its way. The protocol discards input.
+    If it were closed with bytes unread, the kernel would reset it and the answer could be lost. Until then the protocol
+    must discard input.
     """
     with suppress(OSError):  # the client was quicker
         transport.write_eof()
@@ -38,10 +39,10 @@ def close_lingering(transport: asyncio.Transport) -> None:
 
 
 class Closing:
-    """End a connection that was closed, but whose last bytes the other side does not take.
+    """Aborts a connection that was closed if the other side does not take its last bytes.
 
     Args:
-        seconds: that it has for them.
+        seconds: seconds that the other side has to take them.
     """
 
     def __init__(self, seconds: float):
@@ -49,7 +50,7 @@ class Closing:
         self._since: Optional[float] = None
 
     def check(self, transport: asyncio.Transport, now: float) -> bool:
-        """Return whether it was closed; end it where that was long ago."""
+        """Return whether the connection was closed; abort it if that was first seen more than `seconds` ago."""
         if not transport.is_closing():
             return False
         if self._since is None:
@@ -60,10 +61,10 @@ class Closing:
 
 
 class Unread:
-    """End a connection whose client takes none of the bytes that are sent to it.
+    """Aborts a connection whose client takes none of the bytes that are sent to it.
 
     Args:
-        seconds: that it may take for the next of them.
+        seconds: seconds that the client may leave the bytes untouched.
     """
 
     def __init__(self, seconds: float):
@@ -71,7 +72,7 @@ class Unread:
         self._size, self._since = 0, 0.0
 
     def check(self, transport: asyncio.Transport, now: float) -> None:
-        """Look how many are left."""
+        """Compare the bytes left with those of the last check; abort after `seconds` without progress."""
         size = transport.get_write_buffer_size()
         if not size or not self._size or size < self._size:
             self._since = now
@@ -84,8 +85,8 @@ class Connections:
     """Count and watch connections.
 
     Args:
-        most: that may be open.
-        budget: of the bytes that all of them hold; default: without an end.
+        most: connections that may be open.
+        budget: budget of the bytes that all connections hold; default: no limit.
     """
 
     def __init__(self, most: int, budget: Optional[ByteBudget] = None):
@@ -112,7 +113,7 @@ class Connections:
         self._refused.discard(connection)
 
     def replace(self, old: Connection, new: Connection) -> None:
-        """Watch `new` in place of `old`: the protocol is known."""
+        """Watch `new` in place of `old`, once the protocol is known."""
         self._open.discard(old)
         self._open.add(new)
         if self.stopping:
@@ -120,11 +121,11 @@ class Connections:
 
     @property
     def room(self) -> int:
-        """How many more may be accepted, those among them that are refused."""
+        """How many more connections may be accepted, including those that are accepted only to be refused."""
         return self.most + max(self.most, _REFUSED_AT_ONCE) - len(self._open)
 
     async def watch(self) -> None:
-        """Look after all connections, until cancelled."""
+        """Check all connections again and again, until cancelled."""
         while True:
             now = time.monotonic()
             for connection in list(self._open):
@@ -132,7 +133,7 @@ class Connections:
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def drain(self, seconds: float) -> int:
-        """Let what is in flight finish, for so long; abort the rest and return how many connections that were."""
+        """Let requests in flight finish for at most `seconds`; abort the connections left and return their number."""
         self.stopping = True
         for connection in list(self._open):
             connection.shutdown()

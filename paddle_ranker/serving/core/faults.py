@@ -1,4 +1,4 @@
-"""What a server answers when it does not answer with scores; every protocol has its own code for each."""
+"""Faults: what a server answers instead of scores. Every protocol has its own code for each kind of fault."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ INTERNAL = FaultKind("internal", 500, "INTERNAL", 2001)
 
 
 class Fault(RankerError):
-    """A request that is refused.
+    """The reason why a request is refused.
 
     Attributes:
-        kind: which code each protocol gives it.
-        field: where in the request the fault lies, `documents[3]`, or None.
-        retry_after: seconds after which it may be tried again, or None.
+        kind: kind of the fault, which has its codes.
+        field: place of the fault in the request, `documents[3]`, or None.
+        retry_after: seconds after which the request may be tried again, or None.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The rows of one request on their way through the engine, and batches of several requests' rows."""
+"""Jobs: the rows of one request (its pairs, for a ranker) on their way through the engine; batches of several jobs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from paddle_ranker.encoding.batching import scoring_batches
 from paddle_ranker.encoding.columns import Arrays, Columns
 from paddle_ranker.serving.core.faults import INTERNAL, Fault
 
-Texts = tuple[Sequence[str], ...]  # of rows, field by field: queries and titles; texts alone
+Texts = tuple[Sequence[str], ...]  # of rows, one sequence for each field: (queries, titles), or (texts,)
 Encode = Callable[..., Columns]  # type: ignore[explicit-any]  # called with as many fields as the rows have
 
 LOG = logging.getLogger("paddle_ranker.serving")
 
 
 def no_texts() -> Columns:
-    """Stand for the encoder of a queue whose jobs come encoded."""
+    """Replace the encoder of a queue whose jobs come encoded; raises `ValueError`."""
     raise ValueError("the rows of this queue come encoded")
 
 
@@ -30,14 +30,14 @@ class Job:
     """The rows of one request.
 
     Args:
-        size: how many.
-        done: called once, from any thread, when `outputs` or `fault` is there; not called for a job that was dropped.
-        texts: of the rows, field by field; or
+        size: number of rows.
+        done: called once, from any thread, when the job has all its outputs or a fault; not called for a dropped job.
+        texts: the rows' texts, one sequence for each field; or
         columns: the rows, already encoded.
-        deadline: on `time.monotonic()`'s clock.
+        deadline: time on `time.monotonic()`'s clock; None: no deadline.
 
-    Attributes: `outputs`, what the model returns for the rows, by name, `[size, ...]` each; complete when `left` is 0.
-    `tokens`, of all its rows, known once they are encoded.
+    Attributes: `outputs`, a dict of the model's outputs keyed by name, `[size, ...]` each, complete when `left` is 0;
+    `tokens`, the token count of all rows together, set when they are encoded.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class Job:
 class Piece:
     """Encoded rows that belong to one job.
 
-    columns: rows `first` to `first + count` are the job's rows `at` to `at + count`
-    lengths: of all of `columns`, `[n]`
+    columns: their rows `first` to `first + count` are the job's rows `at` to `at + count`
+    lengths: token counts of all rows of `columns`, `[n]`
     """
 
     job: Job
@@ -84,14 +84,14 @@ class Piece:
     count: int
 
     def rows_within(self, tokens: int) -> tuple[int, int]:
-        """Return how many of its rows, one at least, reach or stay within so many tokens, and what they have."""
+        """Return how many leading rows it takes to reach `tokens` tokens (all if too few), and their token count."""
         most = min(self.count, max(1, tokens))  # a row has a token at the least
         totals = np.cumsum(self.lengths[self.first : self.first + most])
         count = min(int(np.searchsorted(totals, tokens)) + 1, most)
         return count, int(totals[count - 1])
 
     def split(self, count: int) -> Piece:
-        """Take the first `count` rows away, and return them."""
+        """Remove the first `count` rows from the piece and return them as a piece."""
         taken = Piece(self.job, self.columns, self.lengths, self.first, self.at, count)
         self.first, self.at, self.count = self.first + count, self.at + count, self.count - count
         return taken
@@ -101,7 +101,9 @@ class Piece:
 class Batch:
     """Rows that the engine computes at once.
 
-    owners, places: `[batch]` int64, of each row the piece of `pieces` and the row of its job
+    rows: each row's index in `columns`, `[batch]` int64
+    owners: index in `pieces` of each row's piece, `[batch]` int64
+    places: each row's index in its job, `[batch]` int64
     """
 
     columns: Columns
@@ -116,11 +118,11 @@ class Batch:
             yield self._some(np.array([number]))
 
     def keep(self, is_wanted: Sequence[bool]) -> Batch:
-        """Return the rows of the pieces that are wanted."""
+        """Return a batch of the rows whose piece is wanted; `is_wanted` has one value for each of `pieces`."""
         return self if all(is_wanted) else self._some(np.flatnonzero(np.asarray(is_wanted)[self.owners]))
 
     def by_job(self) -> Iterator[tuple[Job, NDArray[np.int64]]]:
-        """Yield each job that has rows in the batch, and the places of these in the batch."""
+        """Yield each job that has rows in the batch, and the indices of these rows in the batch."""
         order = np.argsort(self.owners, kind="stable")
         owners, starts = np.unique(self.owners[order], return_index=True)
         for owner, places in zip(owners.tolist(), np.split(order, starts[1:])):
@@ -131,10 +133,10 @@ class Batch:
 
 
 def encoded_pieces(encode: Encode, jobs: Sequence[Job], fail: Callable[[Job, Fault], None]) -> list[Piece]:
-    """Return the pieces of jobs, whose texts are encoded in one call; what cannot be encoded fails alone.
+    """Encode the texts of all jobs in one call; return a piece for each job. A job that cannot be encoded fails alone.
 
     Args:
-        fail: called with a job that failed, and its fault.
+        fail: called with a failed job and its fault.
     """
     fields = zip(*(job.texts for job in jobs if job.texts))
     texts = [[text for part in field for text in part] for field in fields]
@@ -163,7 +165,7 @@ def encoded_pieces(encode: Encode, jobs: Sequence[Job], fail: Callable[[Job, Fau
 
 
 def batches_of(pieces: list[Piece], max_tokens: int, max_rows: int) -> list[Batch]:
-    """Return batches of the rows of `pieces`, which can join one another, by falling length."""
+    """Return batches of the rows of `pieces`, longest rows first; the columns of all pieces must be joinable."""
     parts: list[Columns] = []
     start = 0
     while start < len(pieces):  # pieces that were encoded together stand together

@@ -1,4 +1,4 @@
-"""JSON that callers send: how much of it there is, is counted before it is read."""
+"""Reading JSON that callers send; the values in it are counted before it is parsed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _QUOTE = ord('"')
 
 
 class JsonBounds(NamedTuple):
-    """How many there may be: arrays and objects, names of values in objects, values of any kind."""
+    """The most that JSON may hold: arrays and objects together, names in objects, values of any kind."""
 
     containers: int
     names: int
@@ -31,19 +31,19 @@ class JsonBounds(NamedTuple):
 
 @cache
 def json_bounds(pairs: int) -> JsonBounds:
-    """Return what JSON of so many pairs may hold: far more than any client sends, far less than fits into its bytes.
+    """Return the bounds for JSON of `pairs` pairs: far more than any client sends, far less than fits into its bytes.
 
-    Documents may carry fields that nobody reads, and a pair's tokens are values.
+    Documents may carry fields that nobody reads, and each token of a pair is a value.
     """
     pairs = max(pairs, _LEAST_PAIRS)
     return JsonBounds(containers=64 * pairs, names=256 * pairs, values=4096 * pairs)
 
 
 def check_json(data: bytes, bounds: JsonBounds) -> None:
-    """Raise `Fault(TOO_LARGE)` where JSON holds more than `bounds`; what it takes grows with its length alone.
+    """Raise `Fault(TOO_LARGE)` if JSON holds more than `bounds`, `Fault(INVALID)` if it is nested too deeply.
 
-    An empty array has two bytes and becomes sixty; what is wrong with a value has a hundred times its bytes. So they
-    are counted where they lie. What is no JSON may pass.
+    Counts in the unparsed bytes, in linear time: an empty array of two bytes becomes sixty when parsed, and an error
+    about a value a hundred times its bytes. Bytes that are not JSON may pass.
     """
     if len(data) <= bounds.containers:
         return
@@ -66,10 +66,10 @@ def check_json(data: bytes, bounds: JsonBounds) -> None:
 
 
 def parse_json(data: bytes, bounds: Optional[JsonBounds] = None) -> Unchecked:
-    """Return the JSON value that `data` holds in UTF-8; raises `Fault(INVALID)` that says where it goes wrong.
+    """Return the JSON value that `data` holds in UTF-8; raises `Fault(INVALID)`, which says what is wrong.
 
     Args:
-        bounds: raises `Fault(TOO_LARGE)` beyond them, before it is read.
+        bounds: JSON beyond these bounds is not parsed: `Fault(TOO_LARGE)` is raised.
     """
     if bounds is not None:
         check_json(data, bounds)
@@ -90,9 +90,9 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _has_long_run(data: bytes) -> bool:
-    """Return whether 400 digits follow each other, in strings or not.
+    """Return whether there are 400 digits in a row, in strings or not.
 
-    One of them is at a place that 400 divides, so only those are looked at.
+    Such a run includes at least one of the bytes 399, 799, ..., so only the runs around these bytes are looked at.
     """
     samples = data[_LONG - 1 :: _LONG]
     if len(samples.translate(None, _DIGITS)) == len(samples):
@@ -108,7 +108,7 @@ def _has_long_run(data: bytes) -> bool:
 
 
 def _has_long_number(data: bytes) -> bool:
-    """Return whether 400 digits follow each other outside of strings."""
+    """Return whether there are 400 digits in a row outside of strings."""
     run = 0  # digits at the end of what was looked at
     for outside in _outside_strings(data):
         others = np.flatnonzero((outside < ord("0")) | (outside > ord("9")))
@@ -125,7 +125,7 @@ def _has_long_number(data: bytes) -> bool:
 
 
 def _outside_strings(data: bytes) -> Iterator[NDArray[np.uint8]]:
-    """Yield the bytes that are in no string, chunk by chunk; of a string its last quote is left."""
+    """Yield the bytes outside of strings, chunk by chunk; the closing quotes of strings are among them."""
     if b"\\" in data:  # from left to right, so that a quote after two backslashes ends the string
         data = data.replace(b"\\\\", b"__").replace(b'\\"', b"__")
     in_string = False

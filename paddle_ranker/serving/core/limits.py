@@ -1,4 +1,4 @@
-"""What every protocol checks of a request: its key, its sizes, and what it unpacks to."""
+"""What every protocol checks of a request: its API key, its sizes, and its size once decompressed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, UNAUTHORIZED, 
 from paddle_ranker.serving.core.json_text import JsonBounds, json_bounds
 
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "zlib": zlib.MAX_WBITS}
-_PACKED_SLICE, _UNPACKED_SLICE = 64 * 1024, 1024 * 1024  # bytes that are unpacked, and that become of them, at a time
+_PACKED_SLICE, _UNPACKED_SLICE = 64 * 1024, 1024 * 1024  # bytes that go in and come out at a time
 _LEAST_BUFFERED = 256 * 1024 * 1024
 TIMEOUT_HEADER = "x-request-timeout-ms"  # how long the caller of an HTTP request waits
 API_KEY_VARIABLE = "PADDLE_RANKER_API_KEY"
@@ -25,7 +25,7 @@ API_KEY_VARIABLE = "PADDLE_RANKER_API_KEY"
 
 @dataclass(frozen=True)
 class Limits(Options):
-    """Of the server; `/info` shows them."""
+    """Limits of the server, which `/info` shows."""
 
     request_bytes: int = option(16 * 1024 * 1024, help="of a request's body, unpacked", minimum=1)
     buffered_bytes: Optional[int] = option(
@@ -58,33 +58,33 @@ class Limits(Options):
 
     @property
     def buffered(self) -> int:
-        """Bytes of all requests that a worker holds at a time."""
+        """Most bytes of requests that a worker holds at a time."""
         if self.buffered_bytes is None:
             return max(_LEAST_BUFFERED, 4 * self.request_bytes)
         return self.buffered_bytes
 
     @property
     def json_bounds(self) -> JsonBounds:
-        """How much JSON of a request may hold."""
+        """Bounds of what a request's JSON may hold."""
         return json_bounds(self.pairs)
 
     def values(self) -> dict[str, float]:
-        """Return the limits by name, for `/info`."""
+        """Return a dict of the limits keyed by name, for `/info`."""
         others = ("debug", "auto_truncate")
         names = [field.name for field in dataclasses.fields(Limits) if field.name not in others]
         return {**{name: getattr(self, name) for name in names}, "buffered_bytes": self.buffered}
 
     def check_pairs(self, count: int, field: str) -> None:
-        """Raise `Fault` where a request's `field` holds no pairs, or too many."""
+        """Raise `Fault` if a request's `field` holds no pairs or too many."""
         check_count(count, self.pairs, field)
 
     def check_most(self, count: int, field: str) -> None:
-        """Raise `Fault` where a request's `field` holds too many pairs; none is another fault, found later."""
+        """Raise `Fault` if a request's `field` holds too many pairs; an empty one is refused later."""
         if count:
             self.check_pairs(count, field)
 
     def check_texts(self, texts: Sequence[object], field: str) -> None:
-        """Raise `Fault`, which names `field[3]`, for one that is no text or too long."""
+        """Raise `Fault`, which names the place, `field[3]`, for the first item that `check_text` refuses."""
         previous = object()  # none of them
         for place, text in enumerate(texts):
             if text is not previous:  # one query stands beside all of its titles
@@ -99,14 +99,14 @@ class Limits(Options):
         return text
 
     def scored_texts(self, texts: Sequence[str], field: str) -> Sequence[str]:
-        """Return the texts that are scored: with `auto_truncate` cut to the limit; else raise as `check_texts` does."""
+        """Return the texts to score, truncated to the limit with `auto_truncate`; raises what `check_texts` raises."""
         if self.auto_truncate and any(isinstance(text, str) and len(text) > self.characters for text in texts):
             texts = [text[: self.characters] if isinstance(text, str) else text for text in texts]
         self.check_texts(texts, field)
         return texts
 
     def check_text(self, text: object, field: str) -> None:
-        """Raise `Fault` where `text` is none, no Unicode, or too long."""
+        """Raise `Fault` if `text` is not a string, not valid Unicode or too long."""
         if not isinstance(text, str):
             raise Fault(INVALID, f"is {type(text).__name__}, expected a text", field=field)
         if len(text) > self.characters:
@@ -120,13 +120,13 @@ class Limits(Options):
 
 
 def check_queue(name: str, waiting: int, pairs: int) -> None:
-    """Raise `UsageError` where a request of so many pairs, which may be, could never wait in the queue."""
+    """Raise `UsageError` if a queue for `waiting` pairs is shorter than an allowed request of `pairs` pairs."""
     if waiting < pairs:
         raise UsageError(f"--{name} {waiting}: a request may have {pairs} pairs, and could never wait")
 
 
 def check_count(count: int, most: int, field: str) -> None:
-    """Raise `Fault` where a request's `field` holds nothing, or more than `most`."""
+    """Raise `Fault` if a request's `field` is empty or holds more than `most` items."""
     if not count:
         raise Fault(INVALID, "holds nothing to score", field=field)
     if count > most:
@@ -134,9 +134,9 @@ def check_count(count: int, most: int, field: str) -> None:
 
 
 def require_key(api_key: Optional[str], shown: Union[str, bytes, None]) -> None:
-    """Raise `Fault(UNAUTHORIZED)` where a key is asked for and another one, or none, is shown.
+    """Raise `Fault(UNAUTHORIZED)` if there is an API key and the key that the caller sent, `shown`, differs from it.
 
-    Takes the same time however much of it is right. `shown` may begin with `Bearer `.
+    The comparison takes the same time wherever the two keys differ. `shown` may begin with `Bearer `.
     """
     if api_key is None:
         return
@@ -148,10 +148,10 @@ def require_key(api_key: Optional[str], shown: Union[str, bytes, None]) -> None:
 
 
 def unpack(data: bytes, method: str, limit: int, share: Optional[Share] = None) -> bytes:
-    """Return what `data` holds, packed with `method` (gzip or zlib), at most `limit` bytes.
+    """Return `data`, which `method` (gzip or zlib) compressed, decompressed to at most `limit` bytes.
 
     Args:
-        share: what `data` has of the worker's budget; what it becomes is added piece by piece.
+        share: share of the worker's byte budget that counts `data`; decompressed bytes are added piece by piece.
 
     Raises `Fault`: `TOO_LARGE` above the limit, `INVALID` for damaged data, `UNAVAILABLE` above the budget.
     """
@@ -187,5 +187,5 @@ def unpack(data: bytes, method: str, limit: int, share: Optional[Share] = None) 
 
 
 def pack(data: bytes, method: str) -> bytes:
-    """Return `data`, packed with `method`: gzip (the same bytes at any time) or zlib."""
+    """Return `data` compressed with `method`: gzip (without a timestamp) or zlib."""
     return gzip.compress(data, compresslevel=1, mtime=0) if method == "gzip" else zlib.compress(data, 1)

@@ -1,4 +1,4 @@
-"""Lines of JSON on standard error, written by a thread: what requests do, and what libraries log.
+"""Lines of JSON on standard error, written by a thread: one for each request, and what libraries log.
 
 A line that cannot be written (a full disk, a closed pipe, a reader that has stopped) is lost and counted, and fails or
 delays no request.
@@ -22,7 +22,7 @@ LOGGERS = ("paddle_ranker", "asyncio", "grpc")
 
 
 class _Event(logging.LogRecord):
-    """An event of the server: without the process, the thread and the file, whose names take three times as long."""
+    """An event of the server, without process, thread and file: looking these up would take three times as long."""
 
     def __init__(self, event: str, fields: dict[str, object]):
         self.created = time.time()
@@ -30,9 +30,10 @@ class _Event(logging.LogRecord):
 
 
 class JsonFormatter(logging.Formatter):
-    """Return a record as a line of JSON: an event with its fields, or what a library logged.
+    """Formats a record as a line of JSON: an event with its fields, or what a library logged.
 
-    Of an exception the kind and the place are shown; its message, which may quote a user's text, `with_texts` alone.
+    For an exception, the line has its type and place. It has the message, which may quote a user's text, only
+    `with_texts`.
     """
 
     def __init__(self, with_texts: bool = False):
@@ -59,9 +60,9 @@ class JsonFormatter(logging.Formatter):
 
 
 class JsonLog(QueueHandler):
-    """Write lines to a file descriptor (2: standard error); as a handler, those that libraries log too.
+    """Writes lines to a file descriptor (2: standard error); it is also the handler of what libraries log.
 
-    Attributes: `lost`, lines that could not be written.
+    Attributes: `lost`, the number of lines that could not be written.
     """
 
     def __init__(self, descriptor: int = 2, *, with_texts: bool = False):
@@ -75,7 +76,7 @@ class JsonLog(QueueHandler):
         self._listener.start()
 
     def write(self, event: str, **fields: object) -> None:
-        """Log an event; fields that are None are left out."""
+        """Log an event; fields that are None are omitted."""
         self.enqueue(_Event(event, fields))
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
@@ -90,7 +91,7 @@ class JsonLog(QueueHandler):
             self.lost += 1
 
     def close(self, seconds: float = 1.0) -> None:
-        """Write what waits, for so long at most."""
+        """Write the waiting lines, for at most `seconds`."""
         listener, self._listener = self._listener, None
         if listener is not None:
             ending = threading.Thread(target=listener.stop, daemon=True)
@@ -103,7 +104,7 @@ class _Listener(QueueListener):
     queue: queue.SimpleQueue[logging.LogRecord]
 
     def dequeue(self, block: bool) -> logging.LogRecord:
-        """Return the next record; not woken for each of them, which would take the event loop's time."""
+        """Return the next record; polls an empty queue: waking up for each record would take the event loop's time."""
         if self.queue.empty():
             time.sleep(_WRITE_EVERY)
         return super().dequeue(block)
@@ -115,7 +116,7 @@ class _Writer(logging.Handler):
         self._log, self._descriptor = log, descriptor
 
     def createLock(self) -> None:
-        """Make none: a write that hangs would hold it, and the process's end wait for it."""
+        """Make no lock: a write that hangs would hold it, and the process's end would wait for it."""
         self.lock = None
 
     def emit(self, record: logging.LogRecord) -> None:

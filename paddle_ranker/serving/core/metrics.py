@@ -33,7 +33,7 @@ class BatchMetrics:
         self._padding = Counter(f"{model}_padding_tokens", "Padding that was computed beside them", registry=registry)
 
     def batch(self, pairs: int, tokens: int, padded_tokens: int, seconds: float) -> None:
-        """Count a batch that the engine has computed in so many seconds."""
+        """Count a batch that the engine has computed in `seconds`."""
         self._batch_pairs.observe(pairs)
         self._batch_tokens.observe(padded_tokens)
         self._engine.inc(seconds)
@@ -47,9 +47,9 @@ class BatchMetrics:
 
 
 class Metrics:
-    """Count requests; and batches, in `batches`.
+    """Counts requests; `batches` returns what counts a model's batches.
 
-    With the environment's PROMETHEUS_MULTIPROC_DIR the metrics of all workers that share it are shown as one.
+    If the environment sets PROMETHEUS_MULTIPROC_DIR, the metrics of all workers that share that folder are added up.
     """
 
     def __init__(self) -> None:
@@ -87,13 +87,13 @@ class Metrics:
         found[1].observe(seconds)
 
     def batches(self, model: str) -> BatchMetrics:
-        """Return the metrics of a model's batches, whose names begin with `model`."""
+        """Return the metrics of a model's batches; the metrics' names begin with `model`."""
         if model not in self._batches:
             self._batches[model] = BatchMetrics(model, self._registry)
         return self._batches[model]
 
     def reload(self, succeeded: bool) -> None:
-        """Count a reload of the models, or one that failed."""
+        """Count a reload of the models, successful or failed."""
         self._reloads.labels("ok" if succeeded else "failed").inc()
 
     def connections(self, count: int) -> None:

@@ -1,5 +1,6 @@
-"""Whether the other side of a connection is there, seen without reading from it: a client that is not read from at the
-moment, since enough of its requests wait, cannot be seen to leave otherwise.
+"""Find out whether the other side of a connection is still there, without reading from the connection.
+
+While enough of a client's requests wait, the server does not read from it, and would not see otherwise that it leaves.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ _SENT_ALL = getattr(select, "POLLRDHUP", 0)  # Linux has it
 class Peer(NamedTuple):
     """What the system knows of the other side.
 
-    sent_all: it has closed its side; one that has left and one that waits for answers look the same
-    left: it has reset the connection
+    sent_all: the other side sends nothing more: it has left, or it waits for answers, which looks the same
+    left: the other side has reset the connection
     """
 
     sent_all: bool
@@ -24,7 +25,7 @@ class Peer(NamedTuple):
 
 
 def look_at(transport: asyncio.BaseTransport) -> Peer:
-    """Look at the other side of an open transport."""
+    """Return the state of the other side of an open transport."""
     poll = select.poll()
     poll.register(transport.get_extra_info("socket").fileno(), _SENT_ALL)
     state = next((events for _, events in poll.poll(0)), 0)

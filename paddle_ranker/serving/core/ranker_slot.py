@@ -1,4 +1,4 @@
-"""The ranker of a server: loaded, warmed up and seen to score as it should; its scores go through the shared queue."""
+"""The slot of a server's ranker: loads it, warms it up and checks its scores; pairs go through the shared queue."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _TITLES = ("b", "how search engines rank documents", "深度学习在水稻病�
 
 @dataclass(frozen=True)
 class ServedRanker(ServedModel):
-    """A ranker that answers.
+    """A loaded ranker.
 
-    tokens: checks what comes as token arrays
+    tokens: checks requests that consist of token arrays
     """
 
     model: ScoringRanker
@@ -41,10 +41,10 @@ class ServedRanker(ServedModel):
 
 
 class RankerSlot(Slot[ServedRanker]):
-    """The `ScoringService` of a ranker: limits and texts are checked here, then the queue has them.
+    """The `ScoringService` of a ranker: checks limits and texts, then puts the pairs into the queue.
 
     Args:
-        config: whose `model` is the ranker; None: requests are refused, this server has none.
+        config: its `model` is the ranker's folder; if that is None, requests are refused.
     """
 
     def __init__(self, config: ServeConfig):
@@ -52,10 +52,10 @@ class RankerSlot(Slot[ServedRanker]):
         self._config = config
 
     def load(self, observer: Optional[BatchObserver] = None) -> ServedRanker:
-        """Load the ranker, run some shapes through it, and check its scores.
+        """Load the ranker, warm it up and check its scores.
 
-        Raises `CheckpointError` where it gives scores that are not numbers, that depend on a pair's neighbours, or that
-        are not those that the export noted, and what `open_model` raises.
+        Raises `CheckpointError` if scores are not numbers, depend on a pair's neighbours in the batch or, in fp32,
+        differ from those that the export noted; and what `open_ranker` raises.
         """
         config = self._config
         assert config.model is not None
@@ -74,18 +74,18 @@ class RankerSlot(Slot[ServedRanker]):
         return ServedRanker(name, config.model, batcher, time.time(), model, scorer, tokens)
 
     def ready(self) -> ServedRanker:
-        """Return the ranker. Raises `Fault` where there is none, or not yet."""
+        """Return the ranker. Raises `Fault` if this server has none or has not loaded it yet."""
         if self.folder is None:
             raise Fault(NOT_FOUND, "this server has no ranker: start it with --model")
         return super().ready()
 
     @property
     def info(self) -> RankerInfo:
-        """What the ranker is. Raises `Fault(UNAVAILABLE)` until it is loaded."""
+        """The ranker's description. Raises `Fault` as `ready` does."""
         return self.ready().model.info
 
     def describe(self) -> dict[str, object]:
-        """Return what `/info` shows of a ranker; the first names are those of Text Embeddings Inference."""
+        """Return what `/info` shows of a ranker; the first keys are those of Text Embeddings Inference."""
         served = self.ready()
         model, scorer = served.model, served.scorer
         calibration = model.info.calibration
@@ -107,9 +107,9 @@ class RankerSlot(Slot[ServedRanker]):
         }
 
     def pair_lengths(self, queries: Sequence[str], titles: Sequence[str]) -> tuple[Array, int]:
-        """Return how many tokens each pair has before it is cut, `[n]` int64, and to how many it is cut.
+        """Return each pair's token count before truncation, `[n]` int64, and the length to which pairs are truncated.
 
-        Of a blend, those of the member that cuts most.
+        For a blend, both are those of the member that truncates most.
         """
         encoder = self.ready().model.row_encoder
         lengths = [(member.whole_lengths(queries, titles), member.max_seq_length) for member in encoder.members]
@@ -154,7 +154,7 @@ class RankerSlot(Slot[ServedRanker]):
 
 
 def check(scorer: Scorer, model: ScoringRanker, folder: Path) -> None:
-    """Score pairs of several lengths, alone and together; raises `CheckpointError` where a score is not right."""
+    """Score pairs of several lengths, each alone and all in a batch; raises `CheckpointError` if a score is wrong."""
     truncated = scorer.row_encoder.truncated
     pairs = scorer.encode(_QUERIES, _TITLES)
     together = scorer.logits(pairs)
@@ -188,7 +188,7 @@ def check(scorer: Scorer, model: ScoringRanker, folder: Path) -> None:
 
 
 def _warm_up(scorer: Scorer) -> None:
-    """Compute a full batch of the longest pairs, and one of short ones: memory is taken and kernels are made now."""
+    """Score a full batch of the longest pairs and one of short pairs, to allocate memory and build kernels now."""
     longest = scorer.encode([_TITLES[-1] * 40], [_TITLES[-1] * 40])
     rows = max(1, min(scorer.max_rows, scorer.max_tokens // int(longest.lengths[0])))
     scorer.logits(longest.take([0] * rows))
@@ -197,13 +197,13 @@ def _warm_up(scorer: Scorer) -> None:
 
 
 class TokenInputs:
-    """Check token arrays and turn them into pairs."""
+    """Checks token arrays and turns them into encoded pairs."""
 
     def __init__(self, model: ScoringRanker):
         self._limits, self._encoder = model.engine.limits, model.row_encoder
 
     def pairs(self, input_ids: Array, token_type_ids: Array) -> Columns:
-        """Return `[n, length]` arrays as pairs; raises `Fault(INVALID)`, which names the place, where they are none."""
+        """Return `[n, length]` arrays as encoded pairs; raises `Fault(INVALID)` if they are not valid pairs."""
         try:
             arrays = self._limits.check({"input_ids": input_ids, "token_type_ids": token_type_ids})
             return self._encoder.given(**arrays)

@@ -1,4 +1,4 @@
-"""Reload models beside those that answer, and switch where the new ones pass their checks."""
+"""Load new models while the old ones answer, and switch to the new ones if all pass their checks."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ NOT_SWITCHED = FaultKind("not_switched", 409, "FAILED_PRECONDITION", 2001)
 
 @dataclass(frozen=True)
 class Reloadable:
-    """A slot, and what records the batches of its model."""
+    """A slot, and the observer that records the batches of its model."""
 
     slot: Slot[Served]
     observer: Optional[BatchObserver]
 
 
 class Reloader:
-    """Load all models of a server in a thread, one at a time; to be used in one event loop.
+    """Loads all models of a server in a thread, one after another; use it in one event loop only.
 
     Args:
-        on_loaded: called in the event loop whenever loading has ended, well or not.
+        on_loaded: called in the event loop after every load, successful or not.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class Reloader:
         self._reloads: set[asyncio.Task[dict[str, object]]] = set()
 
     async def load(self) -> None:
-        """Load the first models. Raises what their `load` raises."""
+        """Load the models for the first time. Raises what `Slot.load` raises."""
         self._switch(await self._load(self._load_all))
 
     async def reload(self) -> dict[str, object]:
-        """Reload and switch; return what happened. Requests that wait in an old model's queue get its scores.
+        """Reload all models, switch to them and return the outcome. Requests already queued get the old models' scores.
 
-        Cancelled, it goes on: only who asked for it does not hear of it.
+        If cancelled, the reload still finishes; only its caller does not get the outcome.
 
-        Raises `Fault` where another load is under way, or a new model is not taken: the old ones go on then.
+        Raises `Fault` if another load is under way or a new model cannot be served; the old models then stay.
         """
         if self._loading:
             raise Fault(NOT_SWITCHED, "the model is being loaded already", retry_after=5.0)
@@ -67,7 +67,7 @@ class Reloader:
         return await asyncio.shield(reloading)
 
     async def close(self, seconds: float) -> None:
-        """Unload the models when their queues are empty, or after so many seconds."""
+        """Unload the models when their queues are empty, or after `seconds`."""
         closing = [
             asyncio.get_running_loop().run_in_executor(None, model.close, seconds)
             for model in self._switch([None] * len(self._slots))
@@ -108,7 +108,7 @@ class Reloader:
             self._on_loaded()
 
     def _try_to_load(self) -> tuple[list[Served], Optional[str]]:
-        """Return the models, or why there are none; what a failed load has taken is free again."""
+        """Return the models and None, or an empty list and the error; a failed load's memory is freed."""
         with memory_given_back():
             try:
                 return self._load_all(), None
@@ -130,7 +130,7 @@ class Reloader:
 
 
 def _unload(models: list[Served]) -> None:
-    """Take all models from a list that nobody else has, answer what is in their queues, and free their memory."""
+    """Empty `models`, the only list that holds them, answer the requests in their queues, and free their memory."""
     with memory_given_back():
         alive = [weakref.ref(model) for model in models]
         while models:

@@ -1,4 +1,4 @@
-"""What every protocol asks for scores, and the count and log line of a request where no middleware makes them."""
+"""The scoring service that every protocol calls, and a wrapper that counts and logs requests outside of HTTP."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from paddle_ranker.serving.core.metrics import Metrics
 
 
 class Scores(NamedTuple):
-    """Of every pair its probability and its logit (calibrated where the ranker is), `[n]` float64 each.
+    """Each pair's probability and logit, `[n]` float64 each; both are calibrated if the ranker is.
 
-    tokens: that were computed for all of them, special tokens too
+    tokens: token count of all pairs together, including special tokens
     """
 
     probabilities: Array
@@ -29,9 +29,9 @@ class Scores(NamedTuple):
 
 
 class ScoringService(Protocol):
-    """Score pairs; to be awaited in the server's event loop, whatever the number of callers.
+    """Scores pairs; await its methods in the server's event loop, any number of calls at once.
 
-    Attributes: `info`, what the ranker is; `limits`, what a request may ask for.
+    Attributes: `info`, the ranker's description; `limits`, the limits of requests.
     """
 
     @property
@@ -43,37 +43,38 @@ class ScoringService(Protocol):
     async def score_pairs(
         self, queries: Sequence[str], titles: Sequence[str], *, deadline: Optional[float] = None
     ) -> Scores:
-        """Score (queries[i], titles[i]).
+        """Return the scores of the pairs (queries[i], titles[i]).
 
         Args:
-            deadline: when, on `time.monotonic()`'s clock, nobody waits for the answer any more.
+            deadline: time on `time.monotonic()`'s clock after which the scores are useless; None: the limits' default.
 
-        Raises `Fault`: over a limit, overloaded, too late, or not ready. Cancelled, it takes its pairs off the queue.
+        Raises `Fault` if the request is invalid or above a limit, the queue is full, the deadline passes or no ranker
+        is loaded. If cancelled, removes its pairs from the queue.
         """
         ...
 
     async def score_tokens(
         self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
     ) -> Scores:
-        """Score pairs given as int64 `[n, length]` ids and token types, padded with the ranker's own padding id.
+        """Return the scores of encoded pairs: int64 `[n, length]` ids and token types, padded with the ranker's pad id.
 
-        Raises as `score_pairs` does; `Fault(INVALID)` for an id or a token type that the ranker does not have, and
-        for pairs longer than its positions.
+        Raises what `score_pairs` raises, and `Fault(INVALID)` for an id or a token type that the ranker does not have
+        or for pairs longer than its positions.
         """
         ...
 
 
-# Makes of a service what one request asks for scores: entered when the request is there, left when it is answered, with
-# the fault where that is the answer. `contextlib.nullcontext` counts nothing.
+# Wraps a service in a context manager for one request: entered when the request arrives, left when it is answered, with
+# the fault as exception if it is refused. `contextlib.nullcontext` counts nothing.
 Counting = Callable[[ScoringService], AbstractContextManager[ScoringService]]
 
 
 class CountedRequest:
-    """What one request asks for scores. Left, it counts the request under `protocol` and writes its line in the log.
+    """A `ScoringService` for one request. On exit it counts the request under `protocol` and writes its log line.
 
     Args:
-        log: None: requests are not logged.
-        log_texts: with their texts.
+        log: log for the line; None: no line is written.
+        log_texts: include the request's texts in the line.
     """
 
     def __init__(

@@ -1,9 +1,11 @@
 """Registry of slots: which models and indexes a server may have, and the options of `serve` that name their folders.
 
+A module that `PADDLE_RANKER_PLUGINS` names can add one. This gives `serve` the option `--vector_model FOLDER`:
+
     SLOTS.add("vectors", SlotKind("model of vectors", "vector_model", VectorOptions, VectorSlot))
 
-in a module that `PADDLE_RANKER_PLUGINS` names gives `serve` the option `--vector_model FOLDER`. Endpoints name the
-slots that they ask (`paddle_ranker.serving.http.endpoints`): one may ask several in a request, under one deadline.
+Endpoints name the slots that they use (`paddle_ranker.serving.http.endpoints`). A request to one endpoint may use
+several slots, under one deadline.
 """
 
 from __future__ import annotations
@@ -30,16 +32,16 @@ if TYPE_CHECKING:
 class SlotKind:
     """A slot that a server may have.
 
-    Modules that define one are imported before the options are read: what takes long to import, `make` and the slot's
-    methods import.
+    Modules that define slots are imported before the options are read, so `make` and the slot's methods must import
+    whatever takes long to import.
 
-    what: it is called in error texts, "ranker"
-    option: of `serve`, names the folder; its value is an attribute of `options`
-    options: what `serve` accepts for it
-    make: makes the slot of its own options and the server's; its model comes later
-    kinds: of models that it takes: `serve FOLDER` finds the slot by the kind of the model in the folder
-    limits: those of the options that are limits, for `/info`
-    needs_paddle: whether Paddle is imported with the model
+    what: name of the model in error texts, "ranker"
+    option: the option of `serve` that names the folder, a field of `options`
+    options: class of the options that `serve` accepts for the slot
+    make: makes the slot from a server's options; the model is loaded later
+    kinds: kinds of models that the slot accepts; `serve FOLDER` finds the slot by the kind of the folder's model
+    limits: names of the options that `/info` shows as limits
+    needs_paddle: whether loading the model imports Paddle
     """
 
     what: str
@@ -51,11 +53,11 @@ class SlotKind:
     needs_paddle: Callable[[ServeConfig], bool] = lambda config: True
 
     def given(self, config: ServeConfig) -> Union[ServeConfig, Options]:
-        """Return the slot's own options: `config` itself where it has them, else their defaults."""
+        """Return the slot's own options: `config` if it is an instance of their class, else their defaults."""
         return config if isinstance(config, self.options) else self.options()
 
     def folder(self, config: ServeConfig) -> Optional[Path]:
-        """Return the folder; None: this server has no such slot."""
+        """Return the model's folder; None if this server does not have the slot."""
         found = getattr(self.given(config), self.option)
         return None if found is None else Path(found)
 
@@ -64,31 +66,31 @@ SLOTS: Registry[SlotKind] = Registry("served model", recipes="plugin")
 
 
 def serve_options() -> type[ServeConfig]:
-    """Return the class of `serve`'s options: `ServeConfig` with those of every slot that is registered."""
+    """Return the class of `serve`'s options: `ServeConfig` plus the options of every registered slot."""
     others = dict.fromkeys(kind.options for kind in SLOTS.values() if not issubclass(ServeConfig, kind.options))
     return dataclasses.make_dataclass("ServeOptions", [], bases=(*others, ServeConfig), frozen=True)
 
 
 def with_folder_in_slot(config: ServeConfig) -> ServeConfig:
-    """Return the configuration with its `folder` in the option of the slot that takes models of its kind.
+    """Return the configuration with its `folder` moved to the option of the slot that accepts the folder's model.
 
-    Raises `UsageError` where the option names another one, `CheckpointError` for a damaged folder.
+    Raises `UsageError` if that option is given too, `CheckpointError` for a damaged folder.
     """
     if config.folder is None:
         return config
     name = stated_kind(config.folder) if config.folder.exists() else None
-    # What is no model of a slot is refused as a ranker is that cannot be loaded.
+    # A folder that no slot accepts goes to the ranker's slot, which refuses it when it loads.
     slot = next((kind for kind in SLOTS.values() if name in kind.kinds), SLOTS[RANKER])
     if slot.folder(config) is not None:
         raise UsageError(
             f"{config.folder} and --{slot.option} {slot.folder(config)} are both the {slot.what}: give one"
         )
-    # mypy knows the options of a class that is made of all slots' as little as we do.
+    # mypy cannot know the fields of a class that is made of all slots' options.
     return dataclasses.replace(config, folder=None, **{slot.option: str(config.folder)})  # type: ignore[arg-type]
 
 
 def served_by(config: ServeConfig) -> dict[str, SlotKind]:
-    """Return the slots that this server has, by name; raises `UsageError` where there are none."""
+    """Return the slots that this server has, a dict keyed by name; raises `UsageError` if it has none."""
     found = {name: kind for name, kind in SLOTS.items() if kind.folder(config) is not None}
     if not found:
         options = " or ".join(f"--{kind.option}" for kind in SLOTS.values())

@@ -1,6 +1,6 @@
-"""Slots of a server: each holds a model or an index with its folder and its queue, and loads another one beside it.
+"""Slots of a server: each holds one model or index, its folder and its queue, and can load a replacement meanwhile.
 
-Which slots there are: `paddle_ranker.serving.core.slot_kinds`.
+`paddle_ranker.serving.core.slot_kinds` says which slots a server may have.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from paddle_ranker.serving.core.faults import TIMED_OUT, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.jobs import Job, Texts
 from paddle_ranker.serving.core.limits import Limits
 
-# In probability: of a pair alone and in a batch, and, in fp32, of what was noted at the export. The other precisions
-# round in sums that a batch's shape puts in another order.
+# Allowed differences in probability: between a pair alone and in a batch and, in fp32, from the value noted at export.
+# The other precisions round in sums whose order depends on a batch's shape.
 TOLERANCES = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-3, "int8": 5e-2}
 _LOAD_SECONDS = 5.0  # after which a caller may ask again while the model is loaded
 
 
 class Served(Protocol):
-    """What answers in a slot; `name` is how answers and `/info` call it."""
+    """A loaded model or index in a slot; `name` is its name in answers and in `/info`."""
 
     @property
     def name(self) -> str: ...
@@ -35,13 +35,13 @@ class Served(Protocol):
     def queued_rows(self) -> int: ...
 
     def close(self, seconds: Optional[float] = None) -> bool:
-        """Accept nothing more, and finish what was accepted; return whether that was done within `seconds`."""
+        """Accept no more requests and finish the accepted ones; return whether that was done within `seconds`."""
         ...
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model that answers, and the queue before its engine; further kinds have fields of their own."""
+    """A loaded model and its queue; subclasses add fields."""
 
     name: str
     folder: Path
@@ -62,14 +62,14 @@ M = TypeVar("M", bound=Served, covariant=True)
 
 
 class Slot(ABC, Generic[M]):
-    """A slot and what answers in it; to be used in one event loop.
+    """A slot and the model or index in it; use it in one event loop only.
 
     Args:
-        limits: of requests.
-        what: it is called in messages: "ranker".
-        folder: of the model or the index.
+        limits: limits of requests.
+        what: name of the model in messages: "ranker".
+        folder: folder of the model or index.
 
-    Attributes: `limits`, `folder`; `model`, None until `switch` gives one.
+    Attributes: `limits`, `folder`; `model`, None until `switch` sets it.
     """
 
     def __init__(self, limits: Limits, what: str, folder: Optional[Path]):
@@ -78,18 +78,18 @@ class Slot(ABC, Generic[M]):
 
     @abstractmethod
     def load(self, observer: Optional[BatchObserver] = None) -> M:
-        """Return what lies in the folder, warmed up and checked; called in a thread, at the start and at each reload.
+        """Load the folder's model, warm it up and check it; called in a thread, at the start and at each reload.
 
-        Raises `CheckpointError` and the like where it cannot be served.
+        Raises `CheckpointError` and the like if the model cannot be served.
         """
 
     @abstractmethod
     def describe(self) -> dict[str, object]:
-        """Return what `/info` shows of it; raises `Fault(UNAVAILABLE)` until it is loaded."""
+        """Return what `/info` shows of the model; raises `Fault(UNAVAILABLE)` until it is loaded."""
 
     @property
     def name(self) -> str:
-        """What the model is called. Raises `Fault(UNAVAILABLE)` until it is loaded."""
+        """The model's name. Raises `Fault(UNAVAILABLE)` until the model is loaded."""
         return self.ready().name
 
     @property
@@ -98,21 +98,21 @@ class Slot(ABC, Generic[M]):
         return 0 if self.model is None else self.model.queued_rows
 
     def switch(self, model: Optional[Served]) -> Optional[Served]:
-        """Give every request from now on to `model`, which `load` returned, and return the one that was there before.
+        """Send all further requests to `model`, which `load` returned, and return the previous model.
 
-        That one has requests in its queue still: close it outside the event loop.
+        The previous model may still have requests in its queue: close it outside the event loop.
         """
         previous, self.model = self.model, cast(Optional[M], model)
         return previous
 
     def ready(self) -> M:
-        """Return what answers. Raises `Fault(UNAVAILABLE)` until it is loaded."""
+        """Return the model. Raises `Fault(UNAVAILABLE)` until it is loaded."""
         if self.model is None:
             raise Fault(UNAVAILABLE, f"the {self.what} is not loaded yet", retry_after=_LOAD_SECONDS)
         return self.model
 
     def deadline(self, stated: Optional[float]) -> float:
-        """Return when nobody waits for an answer any more, on `time.monotonic()`'s clock: as stated, or the limit."""
+        """Return a request's deadline on `time.monotonic()`'s clock: `stated`, or the limits' default from now."""
         return time.monotonic() + self.limits.deadline_seconds if stated is None else stated
 
 
@@ -120,10 +120,10 @@ SlotT = TypeVar("SlotT")
 
 
 class Slots(dict[str, Slot[Served]]):
-    """The slots of a server by name."""
+    """A dict of a server's slots keyed by name."""
 
     def of(self, name: str, kind: type[SlotT]) -> SlotT:
-        """Return the slot of that name, which is of a `kind` of its own."""
+        """Return the slot of that name, which must be of the class `kind`."""
         found = self[name]
         assert isinstance(found, kind)
         return found
@@ -137,14 +137,14 @@ async def computed(
     texts: Optional[Texts] = None,
     columns: Optional[Columns] = None,
 ) -> Job:
-    """Return a request's `size` rows when the engine has computed them: `outputs` by name, `[size, ...]` each.
+    """Queue a request's `size` rows and return their job when the engine has computed them.
 
     Args:
-        deadline: when, on `time.monotonic()`'s clock, nobody waits for them any more.
-        texts: of the rows, field by field; or
+        deadline: time on `time.monotonic()`'s clock after which nobody waits for the rows.
+        texts: the rows' texts, one sequence for each field; or
         columns: the rows, already encoded.
 
-    Raises `Fault`. Cancelled, it takes the rows off the queue.
+    Raises `Fault`. If cancelled, removes the rows from the queue.
     """
     loop = asyncio.get_running_loop()
     now = time.monotonic()

@@ -1,7 +1,7 @@
-"""Long work in threads of its own that ends early where nobody waits for it any more.
+"""Long work in threads of its own, which ends early if nobody waits for it any more.
 
-A thread cannot be ended from outside. So the work asks between its steps whether someone still waits; its share of what
-may be under way comes back when it has ended, not when the caller has left.
+A thread cannot be ended from outside, so the work asks between its steps whether someone still waits. It counts as
+under way until it has ended, even if its caller left earlier.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ class Abandoned(Exception):
 
 
 class Caller:
-    """Whoever waits for some work; safe to ask from any thread.
+    """The caller who waits for some work; safe to use from any thread.
 
     Args:
-        deadline: when, on `time.monotonic()`'s clock, they wait no more.
+        deadline: time on `time.monotonic()`'s clock until which the caller waits.
     """
 
     def __init__(self, deadline: float):
         self._deadline, self._left = deadline, False
 
     def leave(self) -> None:
-        """Wait no more."""
+        """Note that the caller waits no more."""
         self._left = True
 
     def check(self) -> None:
-        """Raise `Abandoned` where they have left, or the deadline has passed."""
+        """Raise `Abandoned` if the caller has left or the deadline has passed."""
         if self._left or time.monotonic() >= self._deadline:
             raise Abandoned
 
@@ -47,9 +47,9 @@ class StoppableWork:
     """Threads for one kind of work.
 
     Args:
-        threads: how many.
-        name: of the threads.
-        what: the work is called in messages: "the images were decoded".
+        threads: number of threads.
+        name: name of the threads.
+        what: end of the message "the deadline passed before ...": "the images were decoded".
     """
 
     def __init__(self, threads: int, *, name: str, what: str):
@@ -60,14 +60,14 @@ class StoppableWork:
 
     @property
     def under_way(self) -> int:
-        """The sizes of all work that has not ended, in sum; that of callers who have left is among it."""
+        """Total size of all work that has not ended, including work whose caller has left."""
         return self._under_way
 
     async def run(self, size: int, deadline: float, work: Callable[[Caller], R]) -> R:
-        """Return `work(caller)`, called in a thread; it asks `caller.check` between its steps.
+        """Return `work(caller)`, called in a thread; `work` must call `caller.check` between its steps.
 
-        Raises what the work raises, and `Fault(TIMED_OUT)` at the deadline. Cancelled, it lets the work end at its next
-        step, or never begin.
+        Raises what the work raises, and `Fault(TIMED_OUT)` at the deadline. If cancelled, the work ends at its next
+        check, or never begins.
         """
         caller, too_late = Caller(deadline), f"the deadline passed before {self._what}"
         with self._lock:

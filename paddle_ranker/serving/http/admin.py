@@ -28,12 +28,12 @@ Reload = Callable[[], Awaitable[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Controls:
-    """What admin's routes ask of the process.
+    """What the admin routes need from the process.
 
-    reload: reloads the models and returns what became of it; raises `Fault` where it did not take them
-    stopping: whether the server stops, and wants no more requests
-    connections: how many are open
-    protocols: of the server's port
+    reload: reloads the models and returns the outcome; raises `Fault` if the new models were not accepted
+    stopping: returns whether the server is stopping and accepts no more requests
+    connections: returns the number of open connections
+    protocols: names of the protocols of the server's port
     """
 
     reload: Optional[Reload] = None
@@ -46,7 +46,7 @@ class AdminRoutes:
     """The handlers of the routes.
 
     Args:
-        slots: of the server.
+        slots: slots of the server.
     """
 
     def __init__(
@@ -106,11 +106,11 @@ class AdminRoutes:
         return openapi(endpoint.describe() for endpoint in self._endpoints())
 
     def _endpoints(self) -> list[Endpoint]:
-        """Return the endpoints that this server has the slots for."""
+        """Return the endpoints whose slots this server has."""
         return [endpoint for endpoint in ENDPOINTS.values() if self._slots.keys() >= set(endpoint.slots)]
 
     async def reload(self, request: Request) -> Response:
-        """Reload the models; only where callers must show a key."""
+        """Reload the models; refused on a server without an API key."""
         if self._config.api_key is None or self._controls.reload is None:
             raise Fault(NOT_FOUND, f"needs an API key: start the server with {API_KEY_VARIABLE} set, or send it SIGHUP")
         outcome = await self._controls.reload()
@@ -118,7 +118,7 @@ class AdminRoutes:
 
 
 def address_of(request: Request) -> str:
-    """Return where the request has found this server, `http://127.0.0.1:8600`; of its socket, where `Host` is odd."""
+    """Return this server's URL, `http://127.0.0.1:8600`, from the request's `Host`, or the socket's if that is odd."""
     named = request.headers.get("host", "")
     host, port = request.scope.get("server") or ("127.0.0.1", None)
     if not _HOST.fullmatch(named):
@@ -127,7 +127,7 @@ def address_of(request: Request) -> str:
 
 
 def describe(slots: Slots, config: ServeConfig, protocols: Sequence[str]) -> dict[str, Any]:
-    """Return what `/info` shows; a ranker's part is not under a name, for Text Embeddings Inference has it so."""
+    """Return what `/info` shows; a ranker's values are at the top level, as in Text Embeddings Inference."""
     shown: dict[str, Any] = {"version": __version__}
     limits = config.limits.values()
     for name, kind in SLOTS.items():

@@ -1,4 +1,4 @@
-"""A request and its answer, as an ASGI application sees them; and answers that no application gives."""
+"""A request and its answer, as an ASGI application sees them; and answers that are sent without the application."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _LOG = logging.getLogger(__name__)
 
 
 class Connection(Protocol):
-    """What an exchange asks of its connection.
+    """What an exchange needs from its connection.
 
-    Attributes: `writable`, set while the client takes what is sent.
+    Attributes: `writable`, set while the client keeps up with what is sent.
     """
 
     transport: asyncio.Transport
     writable: asyncio.Event
 
     def read_or_pause(self) -> None:
-        """Read on where the application has taken enough of the body."""
+        """Resume reading if the application has taken enough of the body."""
 
     def answered(self, exchange: Exchange) -> None:
         """Go on with the next request, or close."""
@@ -39,10 +39,10 @@ class Exchange:
     """A request and its answer, as an ASGI application sees them.
 
     Attributes:
-        body: what has come of the request's, and was not taken by the application.
-        head_bytes: of the request.
+        body: bytes of the request's body that have arrived and the application has not taken.
+        head_bytes: size of the request's head.
         keep_alive: whether another request may follow.
-        has_written: whether something of the answer is on its way.
+        has_written: whether a part of the answer was sent.
     """
 
     def __init__(self, connection: Connection, scope: Scope, keep_alive: bool, expects: bool, head_bytes: int):
@@ -59,7 +59,7 @@ class Exchange:
         self._owed: Optional[int] = None  # bytes of the answer that are to come; None: the application does not say
 
     async def run(self, app: ASGIApp) -> None:
-        """Let the application answer; where it does not, close."""
+        """Run the application; if it does not complete its answer, close the connection."""
         try:
             await app(self._scope, self.receive, self.send)
         except Exception:
@@ -71,7 +71,7 @@ class Exchange:
                 self._complete(keep_alive=False)
 
     def take(self, body: bytes, is_end: bool = False) -> None:
-        """Take a part of the request's body; nobody wants it once the answer is complete."""
+        """Store a part of the request's body; discard it if the answer is already complete."""
         self._has_all = is_end
         if not self._is_complete:
             self.body += body
@@ -84,12 +84,12 @@ class Exchange:
         cancel_work(self._scope)
 
     def tell_to_wait(self) -> None:
-        """Send an interim response, which says nothing, where one can be sent."""
+        """Send an interim response, 100 Continue, if one can be sent."""
         if not self.has_written and self._scope["http_version"] == "1.1":
             self._connection.transport.write(_CONTINUE)
 
     async def receive(self) -> Message:
-        """Return what has come of the body, as ASGI has it; when all of it was returned, wait for the end."""
+        """ASGI's `receive`: return what has arrived of the body; once all was returned, wait until the request ends."""
         if self._expects_continue:
             self._expects_continue = False
             self.tell_to_wait()
@@ -104,7 +104,7 @@ class Exchange:
         return {"type": "http.request", "body": body, "more_body": not self._has_all}
 
     async def send(self, message: Message) -> None:
-        """Write a part of the answer, as ASGI has it, when the client has taken enough of those before it."""
+        """ASGI's `send`: write a part of the answer when the client has taken enough of the earlier parts."""
         await self._connection.writable.wait()
         if self._is_abandoned:
             return
@@ -164,14 +164,14 @@ class Exchange:
 
 
 def refusal(status: bytes, message: str, *headers: bytes) -> bytes:
-    """Return a whole HTTP response that ends the connection."""
+    """Return a complete HTTP error response that ends the connection."""
     body = b'{"error": "%s", "message": "%s"}' % (message.encode(), message.encode())
     lines = [b"HTTP/1.1 " + status, b"content-type: application/json", b"content-length: %d" % len(body)]
     return b"\r\n".join([*lines, b"connection: close", *headers, b"", body])
 
 
 def full(message: str) -> bytes:
-    """Return the response where there is no room for a connection, or for its requests."""
+    """Return the 503 response to a connection above the limit, or with requests above the byte budget."""
     return refusal(b"503 Service Unavailable", message, b"retry-after: 1")
 
 

@@ -1,16 +1,17 @@
 """HTTP/1.1 on a connection: httptools reads requests, an ASGI application answers them in order, all within limits.
 
-Every byte that a client sends passes `HttpConnection.feed`; every byte of an answer is sent by an `Exchange`.
+Every byte of a request is read by `HttpConnection.feed`; every byte of the application's answers is sent by an
+`Exchange`.
 
-- A head has at most so many bytes and fields, trailers among them; it comes in time, and so does a body. An answer is
-  taken in time. A connection on which nothing is asked is closed.
-- Requests are answered in order. Few of those that wait are read, and their bytes are of the worker's budget.
-- Where a body ends is never guessed: there is one length, or one coding, which is `chunked`.
-- An upgrade (h2c, websocket) that nobody here asked for is ignored (RFC 9110, 7.8): the parser would skip such a
-  request's body, and read it as the next request. CONNECT is refused.
+- A head is limited in bytes, trailers included, and in fields. Head and body must arrive in time, and the client must
+  take its answer in time. An idle connection is closed.
+- Requests are answered in order. Only a few waiting requests are read, and their bytes count in the worker's budget.
+- The end of a body is never guessed: a request has one length, or one transfer coding, which must be `chunked`.
+- An offered upgrade (h2c, websocket) is ignored (RFC 9110, 7.8): the parser would skip such a request's body, and read
+  it as the next request. CONNECT is refused.
 - Invalid HTTP is refused after the requests before it are answered.
-- A client that has sent all, and says so by closing its side, gets its answers; one that has left is noticed, whether
-  or not it is being read from, and the work on its request ends.
+- A client that has sent all requests and closed its side still gets its answers. A client that has left is noticed,
+  even while it is not being read from, and the work on its request ends.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ _LOG = logging.getLogger(__name__)
 
 
 class _NoRequest(Exception):
-    """What comes is not read as a request: the parser stops."""
+    """The parser is to stop: the bytes are not read as a request."""
 
 
 class HttpConnection(asyncio.Protocol):
-    """One connection.
+    """One HTTP connection.
 
     Args:
         app: answers the requests.
@@ -102,13 +103,13 @@ class HttpConnection(asyncio.Protocol):
         self.writable.set()
 
     def data_received(self, data: bytes) -> None:
-        """Read requests, as many as may wait; of others the bytes are kept, which is less than what becomes of them."""
+        """Read as many requests as may wait; keep the rest as bytes, which take less memory than read requests."""
         if not self._is_over():
             self._to_read += data
             self._read_on()
 
     def eof_received(self) -> bool:
-        """Return True, which keeps the connection open, where there are answers to give."""
+        """Return True, which keeps the connection open, if there are answers still to send."""
         self._sent_all = True
         if not self._to_read:
             self.end_with(b"")
@@ -156,7 +157,7 @@ class HttpConnection(asyncio.Protocol):
         self.read_or_pause()
 
     def feed(self, data: bytes) -> None:
-        """Read some bytes of requests. A field that does not end is not shown to `on_header`: its bytes count too."""
+        """Read some bytes of requests. Bytes of an unfinished field count in the head's limit before `on_header`."""
         self._unfinished += len(data)
         left: Any = data
         try:
@@ -178,9 +179,9 @@ class HttpConnection(asyncio.Protocol):
             self.end_with(self._refusal or refusal(_BAD, "this is not HTTP/1.1"))
 
     def end_with(self, answer: bytes) -> None:
-        """Read nothing more; when the requests that have come whole are answered, send `answer` and close.
+        """Read nothing more; when all complete requests are answered, send `answer` and close.
 
-        It is for the request that is being read, and not sent where that has its answer.
+        `answer` is for the request that is being read; it is not sent if an answer to that request has begun.
         """
         if self.ending:
             return
@@ -198,7 +199,7 @@ class HttpConnection(asyncio.Protocol):
         self.read_or_pause()
 
     def read_or_pause(self) -> None:
-        """Let the system hold back a client whose requests wait; one that is thrown away is read, to see it leave."""
+        """Stop reading from a client whose requests wait; where input is discarded, read on to see it leave."""
         is_behind = self._phase == BODY and self._read is not None and len(self._read.body) > _MOST_UNREAD
         wanted = self._is_over() or not (self._to_read or self._queue or is_behind)
         if wanted == self._is_reading or self.transport.is_closing():
@@ -210,7 +211,7 @@ class HttpConnection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def _hold_what_waits(self) -> None:
-        """Count half a head, and requests that wait for one before them; where there is no room, refuse them."""
+        """Count an unfinished head and waiting requests in the worker's byte budget; if it has no room, refuse them."""
         if not (self._to_read or self._queue or self._held.held or self._phase == HEAD):
             return
         size = len(self._to_read) + sum(one.head_bytes + len(one.body) for one in self._queue)
@@ -245,7 +246,7 @@ class HttpConnection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a field of the head; trailers count, and are thrown away."""
+        """Store a field of the head; trailers are counted and discarded."""
         self._unfinished = 0
         self._head_bytes += len(name) + len(value) + 4
         self._check_head()
@@ -265,7 +266,7 @@ class HttpConnection(asyncio.Protocol):
             self._expects_continue = True
 
     def on_headers_complete(self) -> None:
-        """Begin with the request, or put it behind those before it."""
+        """Start work on the request, or queue it behind those before it."""
         self._unfinished, self._since = 0, time.monotonic()
         parser = self._parser
         method, version = parser.get_method(), parser.get_http_version()
@@ -320,12 +321,12 @@ class HttpConnection(asyncio.Protocol):
             self._stop_reading(_LARGE, f"the head has more than {self._most_head:,} bytes")
 
     def _stop_reading(self, status: bytes, message: str) -> None:
-        """Stop the parser, which makes what is raised its own error."""
+        """Stop the parser by an exception, which the parser turns into an error of its own."""
         self._refusal = refusal(status, message)
         raise _NoRequest
 
     def _read_again_without_upgrade(self) -> None:
-        """Give the head that was just read to a new parser, as if it had not offered an upgrade."""
+        """Feed the head that was just read to a new parser, without its offer of an upgrade."""
         parser = self._parser
         lines = [b"%b %b HTTP/%b" % (parser.get_method(), self._url, parser.get_http_version().encode())]
         for name, value in self._fields:
@@ -365,7 +366,7 @@ class HttpConnection(asyncio.Protocol):
             self.read_or_pause()
 
     def _close(self) -> None:
-        """Send the last answer and close. Of a client that may still be sending, further input is discarded first."""
+        """Send the last answer and close; if the client may still be sending, discard its input for a moment first."""
         if self._has_ended:
             return
         self._has_ended = True
@@ -381,7 +382,7 @@ class HttpConnection(asyncio.Protocol):
     # Time
 
     def _check_reading(self, now: float) -> None:
-        """Refuse what does not come in time."""
+        """Refuse a head or body that does not arrive in time, and close an idle connection."""
         if self.ending:
             return
         if not self._is_reading:  # it is not the client who is slow
@@ -395,10 +396,10 @@ class HttpConnection(asyncio.Protocol):
             self.end_with(b"")
 
     def _look_after_client(self) -> None:
-        """End the connection where a client has gone that cannot be seen to leave, while its request is worked on.
+        """End the connection if the client has left while its request is worked on, even if that was not reported.
 
-        One that has closed both sides cannot be told from one that has closed its own, until it is sent something:
-        that it answers with a reset. An interim response says nothing, and HTTP/1.1 allows any number of them.
+        A client that has left cannot be told from one that has only finished sending, until it is sent something: if
+        it has left, a reset comes back. An interim response serves for that; HTTP/1.1 allows any number of them.
         """
         running = self._running
         if running is None or not (self._sent_all or not self._is_reading) or self.transport.is_closing():

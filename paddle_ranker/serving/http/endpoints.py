@@ -1,4 +1,6 @@
-"""Registry of endpoints: the HTTP routes of a server, and the slots that they ask.
+"""Registry of endpoints: the HTTP routes of a server, and the slots (models and indexes) that they use.
+
+A module that `PADDLE_RANKER_PLUGINS` names can add one:
 
     class Vectors(Endpoint):
         slots = ("vectors",)
@@ -7,7 +9,7 @@
 
     ENDPOINTS.add("embeddings", Vectors())
 
-in a module that `PADDLE_RANKER_PLUGINS` names gives the server the path, where it has the slot `vectors`.
+A server with the slot `vectors` then answers at this path; any other server says that it has no such model.
 """
 
 from __future__ import annotations
@@ -26,14 +28,15 @@ if TYPE_CHECKING:
 
 
 class Endpoint(ABC):
-    """Routes over HTTP that ask one slot of the server or several, in one request and under one deadline.
+    """HTTP routes that use one or several slots of the server; one request may use several, under one deadline.
 
-    Modules that define one are imported before the options are read: what takes long to import, its methods import.
+    Modules that define endpoints are imported before the options are read, so the methods must import whatever takes
+    long to import.
 
     Attributes:
-        slots: names in `SLOTS` of those that it asks; a server without one of them says so.
-        paths: of its routes, and what the log and the metrics call their requests.
-        example: a command line for `/docs`, with `SERVER` where the server's address belongs, http://127.0.0.1:8600.
+        slots: names in `SLOTS` of the slots that it uses; a server that lacks one of them refuses the requests.
+        paths: dict from each route's path to the name of its requests in the log and the metrics.
+        example: a command line for `/docs`, with `SERVER` in place of the server's address, http://127.0.0.1:8600.
     """
 
     slots: tuple[str, ...]
@@ -42,15 +45,15 @@ class Endpoint(ABC):
 
     @abstractmethod
     def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:
-        """Return the routes, one for each of `paths`; of the `slots` it takes those that it names."""
+        """Return the routes, one for each of `paths`; `slots` holds all slots of the server."""
 
     @abstractmethod
     def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the routes' OpenAPI descriptions by path, and the schemas that they refer to by name."""
+        """Return two dicts: the routes' OpenAPI descriptions keyed by path, and their schemas keyed by name."""
 
 
 class _Rerank(Endpoint):
-    """`/rerank` in the shapes of today's clients; Paddle Serving's protocols ask the same slot."""
+    """`/rerank` in the formats of today's clients; Paddle Serving's protocols use the same slot."""
 
     slots = (RANKER,)
     paths: ClassVar[Mapping[str, str]] = {"/v1/rerank": "rerank", "/v2/rerank": "rerank", "/rerank": "rerank"}

@@ -1,4 +1,4 @@
-"""A request's body within limits, its deadline, what is wrong with its JSON, and an answer compressed where asked."""
+"""Read a request's body within limits, and its deadline; report errors in its JSON; compress answers on request."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ SHARE = "share"  # in a request's state: what it has of the worker's budget of b
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Return a request's body, unpacked, of at most `limit` bytes.
+    """Return a request's body, decompressed, of at most `limit` bytes.
 
-    Raises `Fault` above the limit or the worker's budget, as soon as that is known, for an encoding other than gzip,
-    and for damaged gzip; `ClientDisconnect` where the client left.
+    Raises `Fault` as soon as the body exceeds the limit or the worker's byte budget, and for an encoding other than
+    gzip or damaged gzip; raises `ClientDisconnect` if the client left.
     """
     share: Optional[Share] = request.scope.get("state", {}).get(SHARE)
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
@@ -50,9 +50,9 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 def deadline_of(request: Request) -> Optional[float]:
-    """Return when, on `time.monotonic()`'s clock, the caller stops waiting, as its `X-Request-Timeout-Ms` says.
+    """Return the deadline on `time.monotonic()`'s clock that the header `X-Request-Timeout-Ms` sets, None without it.
 
-    None where it says nothing. Raises `Fault` for what is no number of milliseconds.
+    Raises `Fault` if the header is not a number of milliseconds, is 0 or is above an hour.
     """
     stated = request.headers.get(TIMEOUT_HEADER)
     if stated is None:
@@ -65,7 +65,7 @@ def deadline_of(request: Request) -> Optional[float]:
 
 
 def answer(request: Request, content: bytes, content_type: str, status: int = 200, **headers: str) -> Response:
-    """Return a response, packed with gzip where the client takes that and it is worth it."""
+    """Return a response, compressed with gzip if the client accepts that and the content is large enough."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     made = Response
     if len(content) >= _WORTH_PACKING and _takes_gzip(request.headers.get("accept-encoding", "")):
@@ -80,7 +80,7 @@ def answer(request: Request, content: bytes, content_type: str, status: int = 20
 
 
 class _PackedLater(Response):
-    """A response whose content is packed when it is sent, beside the event loop: it is large."""
+    """A response with large content, which is compressed in a thread when it is sent."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.body = await apart(len(self.body), pack, self.body, "gzip")
@@ -97,10 +97,10 @@ def _takes_gzip(accepted: str) -> bool:
 
 
 def refusal(error: ValidationError, union_tags: Collection[str] = ()) -> Fault:
-    """Return the fault of the first thing that is wrong; its field is `documents[3].text`, or `body`.
+    """Return the fault of the first validation error; its field is a path, `documents[3].text`, or `body`.
 
     Args:
-        union_tags: which of a union's types pydantic tried: they stand in its locations, and in no request.
+        union_tags: names of a union's types, which pydantic adds to locations and the field omits.
     """
     first = error.errors(include_url=False, include_input=False)[0]
     if first["type"] == "json_invalid":

@@ -1,4 +1,4 @@
-"""What every HTTP request passes: a request id, the API key, errors as JSON, a line in the log, a count."""
+"""Middleware around every HTTP request: a request id, the API key, errors as JSON, a line in the log, a count."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ _LOG = logging.getLogger(__name__)
 class Middleware:
     """An ASGI application around the server's own.
 
-    A handler leaves in `scope["state"]` what the log is to say: `protocol`, `pairs`, `texts`; and `outcome`, where its
-    protocol has errors that the status does not show.
+    A handler can set in `scope["state"]` what the log says: `protocol`, `pairs`, `texts`; and `outcome`, if its
+    protocol has errors that the HTTP status does not show.
 
     Args:
-        api_key: what callers must show, but for `OPEN_PATHS`; None: nothing.
-        log: None: requests are not logged.
-        log_texts: with the texts that a handler left.
-        budget: of the bytes of all requests; default: without an end.
+        api_key: key that callers must send, except to `OPEN_PATHS`; None: no key.
+        log: log of requests; None: requests are not logged.
+        log_texts: log the texts that a handler set.
+        budget: budget of the bytes of all requests; default: no limit.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Middleware:
         self._own_ids = (f"{begin}-{number}" for number in itertools.count(1))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; what is no HTTP request is ignored."""
+        """Answer one request; ASGI scopes other than HTTP are ignored."""
         if scope["type"] != "http":
             return
         began = time.perf_counter()
@@ -141,7 +141,7 @@ class Middleware:
             )
 
     def _protocol(self, path: str) -> str:
-        """Return what the metrics call a request whose handler has not said."""
+        """Return the protocol's name, for the log and the metrics, of a request whose handler has set none."""
         if path in self._protocols:
             return self._protocols[path]
         first, _, rest = path[1:].partition("/")
@@ -151,14 +151,14 @@ class Middleware:
 
 
 def cancel_work(scope: MutableMapping[str, Any]) -> None:
-    """End the work on a request whose client has left; a no-op where it has not begun, or is done."""
+    """Cancel the work on a request whose client has left; does nothing if the work has not begun or is done."""
     work: Optional[asyncio.Task[None]] = scope["state"].pop(_WORK, None)
     if work is not None:
         work.cancel()
 
 
 def _fault_of(error: HTTPException, scope: Scope) -> Fault:
-    """Return the fault of what Starlette's router refuses."""
+    """Return the fault for an error that Starlette's router raised."""
     if error.status_code != NOT_ALLOWED.http:
         return Fault(INVALID, error.detail)
     allowed = ", ".join(sorted((error.headers or {})["Allow"].split(", ")))
@@ -170,7 +170,7 @@ def _fault_of(error: HTTPException, scope: Scope) -> Fault:
 async def send_fault(
     fault: Fault, request_id: str, send: Send, more_headers: Optional[Mapping[str, str]] = None
 ) -> None:
-    """Answer with a fault: `error` and `error_type` as Text Embeddings Inference has them, `message` as Cohere."""
+    """Answer with a fault: `error` and `error_type` as in Text Embeddings Inference, `message` as in Cohere's API."""
     content: dict[str, Any] = {
         "error": str(fault),
         "error_type": fault.kind.name,

@@ -1,4 +1,4 @@
-"""The server's OpenAPI description, and a page that shows it and needs nothing from elsewhere."""
+"""The server's OpenAPI description, and an HTML page that shows it without loading anything from elsewhere."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NUMBER = {"type": "number"}
 
 
 def results_schema(order: str, **parts: Any) -> dict[str, Any]:
-    """Return the schema of an answer whose results have `parts`, of which the first two are always there."""
+    """Return the schema of an answer whose results have the properties `parts`; the first two are required."""
     result = {"type": "object", "required": list(parts)[:2], "properties": parts}
     return {
         "type": "object",
@@ -59,7 +59,7 @@ def openapi(parts: Iterable[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str,
     """Return the server's description, JSON-ready.
 
     Args:
-        parts: of each served model, what `Endpoint.describe` returns.
+        parts: what `Endpoint.describe` returns, for each endpoint.
     """
     schemas: dict[str, Any] = {"Error": _error_schema()}
     paths: dict[str, Any] = {}
@@ -86,7 +86,7 @@ def openapi(parts: Iterable[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str,
 
 
 def schemas_of(*models: Any) -> dict[str, Any]:
-    """Return the schemas of pydantic's classes, by name."""
+    """Return the schemas of pydantic's classes, a dict keyed by name."""
     schemas: dict[str, Any] = {}
     for model in models:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
@@ -96,7 +96,7 @@ def schemas_of(*models: Any) -> dict[str, Any]:
 
 
 def operation(summary: str, takes: list[str], gives: list[str]) -> dict[str, Any]:
-    """Return the description of a `POST` of JSON: the schemas of its bodies and of its answers, by name."""
+    """Return the description of a `POST` of JSON; `takes` and `gives` name the schemas of bodies and answers."""
     headers = {
         "X-Request-Id": "comes back with the answer, and stands in the log",
         "X-Request-Timeout-Ms": "milliseconds after which nobody waits for the answer",
@@ -132,7 +132,7 @@ def _error_schema() -> dict[str, Any]:
 
 
 def docs_page(description: dict[str, Any], examples: Iterable[str]) -> str:
-    """Return what `openapi` returns as a page of HTML, with example commands."""
+    """Return an HTML page of `description`, which `openapi` returned, with example commands."""
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>paddle_ranker</title>",
         "<style>body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"

@@ -1,4 +1,4 @@
-"""`POST /rerank`, `/v1/rerank`, `/v2/rerank`: in the shape of Cohere and Jina, or of Text Embeddings Inference."""
+"""`POST /v1/rerank`, `/v2/rerank` in Cohere's and Jina's format; `/rerank` in Text Embeddings Inference's, too."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _OF_COHERE_ALONE = "/v2/rerank"
 
 
 class RerankService(ScoringService, Protocol):
-    """What these routes ask of the server beside scores."""
+    """What these routes need from the server: scores, the model's name and the pairs' lengths."""
 
     @property
     def name(self) -> str: ...
 
     def pair_lengths(self, queries: Sequence[str], titles: Sequence[str]) -> tuple[np.ndarray, int]:
-        """Return how many tokens each pair has before it is cut, `[n]`, and how many one may have."""
+        """Return each pair's token count before truncation, `[n]`, and the length to which pairs are truncated."""
         ...
 
 
@@ -79,7 +79,7 @@ class Reranker:
 
     Args:
         service: gives the scores.
-        keep_texts: leave the texts where the log finds them.
+        keep_texts: put the texts into the request's state, for the log.
     """
 
     def __init__(self, service: RerankService, *, keep_texts: bool = False):
@@ -89,13 +89,13 @@ class Reranker:
         self._texts = TypeAdapter(TextsRequest)
 
     async def ranked(self, request: Request) -> Response:
-        """Answer in Cohere's and Jina's shape."""
+        """Answer in Cohere's and Jina's format."""
         deadline = deadline_of(request)
         body = await read_body(request, self._service.limits.request_bytes)
         return await self._rank_documents(request, await self._parse(self._documents, body), deadline)
 
     async def any_shape(self, request: Request) -> Response:
-        """Answer in the shape of the request: with `texts` it is one of Text Embeddings Inference."""
+        """Answer in the format of the request: Text Embeddings Inference's if it has `texts`, else Cohere's."""
         deadline = deadline_of(request)
         body = await read_body(request, self._service.limits.request_bytes)
         if b'"texts"' not in body:  # most often that settles it; a document may hold the word, too
@@ -155,13 +155,13 @@ class Reranker:
         return await self._service.score_pairs([query] * len(taken), taken, deadline=deadline)
 
     def _checked(self, query: str, titles: Sequence[str], field: str) -> tuple[str, Sequence[str]]:
-        """Return what is scored of a request; raises `Fault` where that is above a limit."""
+        """Return the query and the titles to score, truncated with `auto_truncate`; raises `Fault` above a limit."""
         limits = self._service.limits
         limits.check_pairs(len(titles), field)
         return limits.scored_text(query, "query"), limits.scored_texts(titles, field)
 
     async def _refuse_long(self, asked: TextsRequest) -> None:
-        """Raise `Fault` for a pair that would be cut, as Text Embeddings Inference does without `truncate`."""
+        """Raise `Fault` if a pair would be truncated, as Text Embeddings Inference does without `truncate`."""
         self._checked(asked.query, asked.texts, "texts")
         queries = [asked.query] * len(asked.texts)
         much = _DEAR_TEXT * (len(asked.query) * len(queries) + sum(map(len, asked.texts)))
@@ -196,7 +196,7 @@ def _encoded(content: object) -> bytes:
 
 
 def _with_results(content: dict[str, Any], results: list[dict[str, Any]]) -> bytes:
-    """Return `content` as JSON, with the results, which are nearly all of it and written once, in the place of None."""
+    """Return `content` as JSON with the results in place of None; they are nearly all of it, and are encoded once."""
     written, frame = _written(results), _written(content)
     for name in ("results", "data"):  # a name and its colon stand in no string: the quotes in one are escaped
         frame = frame.replace(f'"{name}":null', f'"{name}":{written}')

@@ -28,14 +28,14 @@ _NAMES = {1: "snappy", 4: "lz4"}
 
 
 class Head(NamedTuple):
-    """Sizes of a frame, in bytes: of what follows the head, and of the RpcMeta at its beginning."""
+    """Sizes in bytes: `body_size` of all that follows a frame's head, `meta_size` of the RpcMeta in it."""
 
     body_size: int
     meta_size: int
 
 
 class Frame(NamedTuple):
-    """A frame's parts; the payload is unpacked."""
+    """A frame's parts; the payload is decompressed."""
 
     meta: Message
     payload: bytes
@@ -45,7 +45,7 @@ class Frame(NamedTuple):
 def read_head(data: bytes) -> Head:
     """Return the sizes that the first 12 bytes of `data` state.
 
-    Raises `Fault(INVALID)` where they are no head of a frame: nothing after them can be trusted.
+    Raises `Fault` if they are not a frame's head or the RpcMeta is too large: nothing after them can be trusted.
     """
     magic, body_size, meta_size = _HEAD.unpack_from(data)
     if magic != MAGIC:
@@ -58,18 +58,18 @@ def read_head(data: bytes) -> Head:
 
 
 def read_meta(data: bytes) -> Message:
-    """Return the RpcMeta in `data`; raises `Fault(INVALID)` where there is none."""
+    """Return the RpcMeta that `data` holds; raises `Fault(INVALID)` if it holds none."""
     return parse(messages().RpcMeta, data)
 
 
 def read_body(meta: Message, body: bytes, limit: int, share: Optional[Share] = None) -> Frame:
-    """Split what follows the RpcMeta into the payload, unpacked, and the attachment.
+    """Split `body`, which follows the RpcMeta, into the payload, decompressed, and the attachment.
 
     Args:
-        limit: bytes that the payload may have once unpacked.
-        share: what the request has of the worker's budget of bytes.
+        limit: bytes that the decompressed payload may have.
+        share: the request's share of the worker's byte budget.
 
-    Raises `Fault`: sizes that do not fit, a compression that is not known here, damaged data, too much of it.
+    Raises `Fault` for sizes that do not fit, an unknown compression, damaged data, and data above the limit.
     """
     size = meta.attachment_size
     if not 0 <= size <= len(body):
@@ -87,7 +87,7 @@ def read_body(meta: Message, body: bytes, limit: int, share: Optional[Share] = N
 
 
 def write_frame(meta: Message, payload: bytes = b"", attachment: bytes = b"") -> bytes:
-    """Return the bytes of a frame; the payload is packed as `meta.compress_type` says, `meta.attachment_size` set."""
+    """Return the bytes of a frame; compresses the payload as `meta.compress_type` says, sets `meta.attachment_size`."""
     if meta.compress_type in _METHODS:
         payload = pack(payload, _METHODS[meta.compress_type])
     if attachment:

@@ -24,21 +24,21 @@ _LOG = logging.getLogger(__name__)
 
 
 class BaiduStdProtocol(asyncio.Protocol):
-    """One connection.
+    """One baidu_std connection.
 
-    Where many requests are in flight, or replies are not read, it stops reading. A request that cannot be answered
-    with scores is answered with an error; after bytes that are no frame the connection is closed: where the
-    next one begins is not known. What can be said of a request when its RpcMeta is there is said then (its key is
-    wrong, the server has no room for it), and its body is thrown away as it comes.
+    It stops reading while many requests are in flight, or the client does not read its replies. A request that cannot
+    be scored is answered with an error. After bytes that are not a frame the connection is closed, because nobody knows
+    where the next frame begins. If the RpcMeta is enough to refuse a request (its key is wrong, the server has no room
+    for it), the request is refused at once, and its body is discarded as it arrives.
 
     Args:
-        api_key: what a request must carry in its `authentication_data`; None: nothing.
+        api_key: key that a request must carry in its `authentication_data`; None: no key.
         on_close: called once, with this protocol, when the connection is gone.
-        counting: counts requests, frames that cannot be read among them.
-        in_flight: requests of this connection that are worked on at a time.
-        body_seconds: that a begun frame may take to arrive, and replies to be read.
-        idle_seconds: after which `check` closes a connection on which nothing is asked.
-        budget: of the bytes of all requests; default: without an end.
+        counting: counts requests, including frames that cannot be read.
+        in_flight: most requests of this connection that are worked on at a time.
+        body_seconds: seconds in which a begun frame must arrive, and in which replies must be read.
+        idle_seconds: seconds after which `check` closes a connection without requests.
+        budget: budget of the bytes of all requests; default: no limit.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._close_if_done()
 
     def _read_frames(self) -> None:
-        """Start work on every complete frame, as long as there may be more work."""
+        """Start work on every complete frame, as long as more requests may be in flight."""
         while not self._ending and self._may_read() and self._read_frame():
             pass
         if not self._ending and not self._buffered.set(len(self._buffer)):
@@ -182,7 +182,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         return True
 
     def _is_unwanted(self, meta: Message) -> bool:
-        """Refuse a frame whose body has not come, where its RpcMeta says enough; return whether it did."""
+        """Refuse a frame whose body has not arrived yet if its RpcMeta is wrong; return whether it was refused."""
         try:
             self._check(meta)
         except Fault as fault:
@@ -191,10 +191,10 @@ class BaiduStdProtocol(asyncio.Protocol):
         return False
 
     def _refuse_the_frame(self, fault: Optional[Fault] = None) -> None:
-        """Answer the frame that is being read with an error, and throw its body away.
+        """Answer the frame that is being read with an error, and discard its body.
 
         Args:
-            fault: default: there is no room for it.
+            fault: the error; default: the byte budget has no room for the frame.
         """
         fault = fault or self._buffered.refusal()
         if self._head is None or self._meta is None:  # many frames at once, or half an RpcMeta
@@ -236,7 +236,7 @@ class BaiduStdProtocol(asyncio.Protocol):
             self._transport.write(written)
 
     def _check(self, meta: Message) -> None:
-        """Raise `Fault` for a request that is not answered, whatever its body holds."""
+        """Raise `Fault` for a request that is refused whatever its body holds."""
         require_key(self._api_key, meta.authentication_data)
         if not meta.HasField("request"):
             raise Fault(INVALID, "is missing", field="request")
@@ -268,7 +268,7 @@ class BaiduStdProtocol(asyncio.Protocol):
             self._read_frames()
 
     def _end_with(self, fault: Fault, correlation_id: int) -> None:
-        """Answer with an error, then close: where the next frame begins is not known."""
+        """Answer with an error, then close, because nobody knows where the next frame begins."""
         with contextlib.suppress(Fault), self._counting(self._service):
             raise fault
         self._transport.write(baidu_std.reply(correlation_id, error=(fault.kind.brpc, str(fault))))
@@ -285,7 +285,7 @@ class BaiduStdProtocol(asyncio.Protocol):
             self._transport.close()
 
     def _read_or_pause(self) -> None:
-        """Let the kernel hold back the sender where no more is wanted."""
+        """Stop reading, so that the kernel holds back the sender, while no more is wanted; else read on."""
         wanted = self._ending or self._may_read()  # an ending one reads on, to see the client leave
         if wanted == self._reading or self._transport.is_closing():
             return
@@ -296,7 +296,7 @@ class BaiduStdProtocol(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _time_the_frame(self) -> None:
-        """Close the connection where a frame that has begun does not arrive in time."""
+        """Start or stop the timer that closes the connection if a begun frame does not arrive in time."""
         has_begun = bool(self._buffer or self._skip)
         if has_begun and self._frame_timer is None and self._reading and not self._ending:
             self._frame_timer = self._loop.call_later(self._body_seconds, self._frame_is_late)

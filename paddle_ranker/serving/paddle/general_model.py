@@ -1,4 +1,4 @@
-"""GeneralModelService, over any protocol: a Request of tensors or of texts in, a Response of scores out."""
+"""GeneralModelService, for any protocol: takes a Request of tensors or texts, returns a Response of scores."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOKENS = ("input_ids", "token_type_ids")
 TEXTS = ("query", "title")
 _FETCHED = {"predict": (PROBABILITY, "predict"), PROBABILITY: (PROBABILITY, "predict"), "logit": ("logit", "logit")}
 INT64, FLOAT32, INT32, STRING = 0, 1, 2, 20  # elem_type
-# Where the elements of each accepted type may be, and what they are in tensor_content: little-endian, as NumPy has it.
+# By elem_type: the field that may hold the elements, and their NumPy type (little-endian) in tensor_content.
 _INTEGERS = {INT64: ("int64_data", "<i8"), INT32: ("int_data", "<i4")}
 _DATA_FIELDS = (
     "int64_data",
@@ -39,17 +39,17 @@ _DATA_FIELDS = (
 
 
 async def infer(request: Message, service: ScoringService, *, deadline: Optional[float] = None) -> Message:
-    """Answer a Request.
+    """Return the Response to a Request.
 
-    Feeds, by name or alias: `input_ids` and `token_type_ids`, int64 or int32 `[n, length]`; or `query` and `title`,
-    n strings each, or one query for all titles. Fetches: `predict` or `sigmoid_2.tmp_0`, the probability; `logit`;
-    nothing: the probability. Each comes as float32 `[n, 1]`. An export for Paddle Serving may have given tokens and
-    probability further aliases.
+    It feeds, by name or alias, either `input_ids` and `token_type_ids`, int64 or int32 `[n, length]`, or `query` and
+    `title`, n strings each, or one query for all titles. It fetches `predict` or `sigmoid_2.tmp_0`, both the
+    probability, or `logit`; if it fetches nothing, it gets the probability. Each output is float32 `[n, 1]`. An export
+    for Paddle Serving may have given the token inputs and the probability further aliases.
 
     Args:
         deadline: see `ScoringService`.
 
-    Raises `Fault`, which names the field, for anything malformed; and what the service raises.
+    Raises `Fault`, which names the field, if the Request is malformed, and what the service raises.
     """
     began = _microseconds()
     export = service.info.export
@@ -69,10 +69,10 @@ async def infer(request: Message, service: ScoringService, *, deadline: Optional
 async def _scores(
     feeds: dict[str, tuple[str, Message]], service: ScoringService, size: int, deadline: Optional[float]
 ) -> tuple[Scores, int]:
-    """Return the scores of what is fed, and when it had been read, in microseconds.
+    """Return the scores of the fed pairs, and the time at which they had been read, in microseconds since 1970.
 
     Args:
-        size: of the request in bytes.
+        size: size of the request in bytes.
     """
     if "query" in feeds:
         queries, titles = await apart(size, _texts, feeds, service.limits)
@@ -93,10 +93,10 @@ def _response(request: Message, fetched: list[tuple[str, str]], scores: Scores) 
 
 
 def _fetched(request: Message, alias: Optional[str]) -> list[tuple[str, str]]:
-    """Return the name and the alias of every output that is asked for, in the order asked.
+    """Return (name, alias) of every output that the Request fetches, in its order.
 
     Args:
-        alias: of the probability, where the export gave it one.
+        alias: alias of the probability, if the export gave it one.
     """
     outputs = _FETCHED
     if alias:
@@ -113,10 +113,10 @@ def _fetched(request: Message, alias: Optional[str]) -> list[tuple[str, str]]:
 
 
 def _feeds(request: Message, names: Mapping[str, str]) -> dict[str, tuple[str, Message]]:
-    """Return the tensor of every feed, and how an error names it; they are those of tokens or those of texts.
+    """Return a dict from each feed's name to (its name in errors, its tensor); the feeds are all tokens or all texts.
 
     Args:
-        names: of the aliases that the export gave the tokens.
+        names: dict from the aliases that the export gave the token inputs to the inputs' names.
     """
     feeds: dict[str, tuple[str, Message]] = {}
     for place, tensor in enumerate(request.tensor):
@@ -169,10 +169,10 @@ def integer_matrix(tensor: Message, field: str, limits: Limits) -> np.ndarray:
     """Return a tensor's elements, `[rows, columns]` int64.
 
     Args:
-        field: what an error names, `tensor[0] (input_ids)`.
+        field: name of the tensor in errors, `tensor[0] (input_ids)`.
 
     Raises `Fault(INVALID)` for another type or rank, for a shape that does not match the data, and for data in a field
-    of another type, `Fault(TOO_LARGE)` for too many rows.
+    of another type; raises `Fault(TOO_LARGE)` for too many rows.
     """
     if tensor.elem_type not in _INTEGERS:
         raise Fault(INVALID, f"is {tensor.elem_type}, expected 0 (int64) or 2 (int32)", field=f"{field}.elem_type")
@@ -203,7 +203,7 @@ def integer_matrix(tensor: Message, field: str, limits: Limits) -> np.ndarray:
 
 
 def text_column(tensor: Message, field: str) -> list[str]:
-    """Return a tensor's strings; its shape is `[n]` or `[n, 1]`, or left out. Raises as `integer_matrix` does."""
+    """Return a tensor's strings; raises `Fault(INVALID)` unless its shape is `[n]`, `[n, 1]` or missing."""
     if tensor.elem_type != STRING:
         raise Fault(INVALID, f"is {tensor.elem_type}, expected 20 (string)", field=f"{field}.elem_type")
     _one_field(tensor, field, ("data",))
@@ -223,7 +223,7 @@ def fill_column(tensor: Message, name: str, alias_name: str, values: np.ndarray)
 
 
 def _one_field(tensor: Message, field: str, allowed: Sequence[str]) -> str:
-    """Return which of the `allowed` fields holds the data, and see that no other one does."""
+    """Return which of the `allowed` fields holds the data; raises `Fault` if none does, or another field does too."""
     held = [name for name in _DATA_FIELDS if len(getattr(tensor, name))]
     if not held:
         raise Fault(INVALID, "holds no data", field=f"{field}.{allowed[0]}")

@@ -28,14 +28,14 @@ Method = Callable[[bytes, ScoringService, float], Awaitable[Message]]  # (reques
 
 
 class GrpcServer:
-    """A gRPC server that runs in this event loop; `port` is what it listens on, 0 of a Unix socket."""
+    """A gRPC server that runs in this event loop; `port` is the port on which it listens, 0 for a Unix socket."""
 
     def __init__(self, server: Any, port: int) -> None:
         self._server = server
         self.port = port
 
     async def stop(self, grace_seconds: float) -> None:
-        """Refuse further calls, wait so long for those in flight, cancel the rest."""
+        """Refuse further calls, wait `grace_seconds` for those in flight, cancel the rest."""
         await self._server.stop(grace_seconds)
 
 
@@ -52,12 +52,12 @@ async def start_grpc(
     """Serve gRPC at `address`: `127.0.0.1:8601`, port 0 for a free one, or `unix:/path`.
 
     Args:
-        limits: default: the service's own.
-        api_key: what callers must show in the metadata `authorization: Bearer KEY` or `x-api-key: KEY`.
-        counting: counts requests, those among them that are refused before they are read.
-        budget: of the bytes of all requests.
+        limits: limits of requests; default: the service's own.
+        api_key: key that callers must send in the metadata `authorization: Bearer KEY` or `x-api-key: KEY`.
+        counting: counts requests, including those that are refused before they are read.
+        budget: budget of the bytes of all requests; default: no limit.
 
-    Raises `RankerError` where it cannot listen there.
+    Raises `RankerError` if it cannot listen at the address.
     """
     limits = limits or service.limits
     most = limits.request_bytes + _FRAMING_BYTES
@@ -92,16 +92,16 @@ async def start_grpc(
 
 
 def _unpacks_within_limits(version: str) -> bool:
-    """Return whether grpcio stops to unpack a message that gets too large; 1.33 looks at what has become of it."""
+    """Return whether grpcio stops decompressing a message that gets too large; 1.33 checks the size only afterwards."""
     return tuple(map(int, version.split(".")[:2])) >= (1, 85)  # with which it was measured
 
 
 class _PipelineFault(Fault):
-    """A fault that the pipeline answers with numbers of its own; the call has succeeded."""
+    """A fault that the pipeline answers with an err_no of its own; the gRPC call itself succeeds."""
 
 
 class _Service(grpc.GenericRpcHandler):
-    """The methods of a service. What cannot be answered is refused before its message is read."""
+    """The methods of a service. A call without the right key is refused before its message is read."""
 
     def __init__(self, name: str, methods: Mapping[str, Method], calls: _Calls) -> None:
         self._calls = calls
@@ -111,7 +111,7 @@ class _Service(grpc.GenericRpcHandler):
         }
 
     def service(self, handler_call_details: Any) -> Any:
-        """Return what handles a call; None: it is not of this service."""
+        """Return the handler of a call; None if the call is not for this service."""
         handler = self._handlers.get(handler_call_details.method)
         if handler is None:
             return None
@@ -123,7 +123,7 @@ class _Service(grpc.GenericRpcHandler):
 
 
 class _Calls:
-    """The methods, from bytes to bytes: what cannot be parsed gets an answer that says so."""
+    """The methods, from bytes to bytes; a request that cannot be parsed gets an error that says so."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class _Calls:
             raise _PipelineFault(fault.kind, str(fault)) from fault
 
     def handler(self, method: Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
-        """Return what answers the calls of a method: a coroutine function, for which grpcio 1.33 takes no partial."""
+        """Return a coroutine function that answers the calls of a method; grpcio 1.33 accepts no `partial` instead."""
 
         async def answer(data: bytes, context: Any) -> bytes:
             return await self._answer(method, data, context)
@@ -167,11 +167,11 @@ class _Calls:
         return answer
 
     def check_key(self, metadata: Any) -> None:
-        """Raise `Fault` where a call's metadata show another key than is asked for, or none."""
+        """Raise `Fault` if the key in a call's metadata is missing or wrong."""
         require_key(self._api_key, _shown_key(metadata))
 
     def refuser(self, fault: Fault) -> Callable[[Any, Any], Awaitable[None]]:
-        """Return what refuses a call without reading its message."""
+        """Return a coroutine function that refuses a call without reading its message."""
 
         async def refuse(messages: Any, context: Any) -> None:
             with suppress(Fault), self._counting(self._service):
@@ -181,7 +181,7 @@ class _Calls:
         return refuse
 
     async def _answer(self, method: Method, data: bytes, context: Any) -> bytes:
-        """Return what a method answers; abort the call where it is refused."""
+        """Return a method's answer in bytes; abort the call if the request is refused."""
         self._active += 1
         try:
             with self._counting(self._service) as service, self._budget.share() as share:
@@ -202,7 +202,7 @@ class _Calls:
         raise refused  # not reached: abort raises
 
     def _check(self, data: bytes) -> None:
-        """Raise `Fault` for a call that is not worked on."""
+        """Raise `Fault` if too many calls are in flight or the message is too large."""
         if self._active > self._limits.connections:  # of a call, not of a connection: grpc does not show these
             raise Fault(OVERLOADED, f"{self._limits.connections:,} calls are in flight", retry_after=1)
         if len(data) > self._limits.request_bytes:
@@ -210,7 +210,7 @@ class _Calls:
             raise Fault(TOO_LARGE, problem, field="message")
 
     def _seconds(self, context: Any) -> float:
-        """Return the caller's timeout; grpcio 1.33 does not show it, and cancels the call when it is over."""
+        """Return the caller's timeout, else the default; grpcio 1.33 hides the timeout, but cancels the call then."""
         remaining = context.time_remaining() if hasattr(context, "time_remaining") else None
         if remaining is None or remaining > 1e6:  # no deadline is years
             return self._limits.deadline_seconds

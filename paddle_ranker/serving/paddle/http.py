@@ -32,7 +32,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def routes(service: ScoringService, names: Optional[PipelineNames] = None) -> list[BaseRoute]:
-    """Return the routes; the last takes `POST` at any path of two parts, so they come after all others."""
+    """Return the routes; the last one takes `POST` at any path of two parts, so place them after all other routes."""
     names = names or PipelineNames()
     made: list[BaseRoute] = []
     for called in (GENERAL_SERVICE.rpartition(".")[2], GENERAL_SERVICE):
@@ -44,7 +44,7 @@ def routes(service: ScoringService, names: Optional[PipelineNames] = None) -> li
 
 
 class _AnyPipeline(Route):
-    """The gateway's route: every path of two parts; at one under a version nothing is, however it is asked."""
+    """The gateway's route: every path of two parts. A path under a version, `/v1/...`, is not found for any method."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, found = super().matches(scope)
@@ -125,7 +125,7 @@ def _content_type(request: Request) -> str:
 
 
 def _general_error(request: Request, fault: Fault) -> Response:
-    """Answer as brpc does: the status, the number in a header, the reason as text."""
+    """Answer as brpc does: an HTTP status, brpc's error number in a header, the reason as text."""
     return answer(
         request,
         str(fault).encode("utf-8", "replace"),
@@ -136,12 +136,12 @@ def _general_error(request: Request, fault: Fault) -> Response:
     )
 
 
-# Of grpc-gateway, which the pipeline's HTTP is: numbers of google.rpc.Code.
+# Numbers of google.rpc.Code, as grpc-gateway answers them, which is the pipeline's HTTP server.
 _CODES = {"INVALID_ARGUMENT": 3, "DEADLINE_EXCEEDED": 4, "RESOURCE_EXHAUSTED": 8, "UNIMPLEMENTED": 12, "INTERNAL": 13}
 
 
 def _gateway_error(request: Request, fault: Fault) -> Response:
-    """Answer what is no pipeline request as grpc-gateway does."""
+    """Answer a request that is no pipeline request as grpc-gateway does."""
     content: dict[str, Any] = {
         "error": str(fault),
         "code": _CODES.get(fault.kind.grpc, 2),

@@ -1,8 +1,8 @@
 """Messages as JSON, by the rules of brpc's json2pb.
 
-Field names as the .proto has them, integers of 64 bits as numbers, float32 printed as the double it widens to, unset
-fields left out, unknown keys ignored, bytes in base64. protobuf's own json_format prints int64 as strings and float32
-shortened, and cannot be told otherwise; it converts arrays element by element, in Python.
+Field names are those of the .proto, 64-bit integers are numbers, float32 is printed as the double it widens to, unset
+fields are omitted, unknown keys are ignored, and bytes are base64. protobuf's own json_format always prints int64 as
+strings and shortens float32; it also converts arrays element by element, in Python.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LARGEST_DOUBLE = sys.float_info.max
 
 
 def read_message(data: bytes, message_class: Message, bounds: Optional[JsonBounds] = None) -> Message:
-    """Return the message that a JSON object in `data` describes; raises `Fault(INVALID)` that names the field.
+    """Return the message that a JSON object in `data` describes; raises `Fault(INVALID)`, which names the field.
 
     Args:
         bounds: see `parse_json`.
@@ -49,7 +49,7 @@ def read_message(data: bytes, message_class: Message, bounds: Optional[JsonBound
 
 
 def write_message(message: Message, *, defaults: bool = False) -> bytes:
-    """Return the message as JSON in UTF-8; with `defaults` unset fields too, as the pipeline's gateway prints them."""
+    """Return the message as JSON in UTF-8; `defaults` adds unset fields, which the pipeline's gateway prints."""
     return json.dumps(_plain(message, defaults), ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
 
@@ -81,7 +81,7 @@ def _fill_array(target: Any, field: FieldDescriptor, items: list[Any], path: str
 
 
 def _checked(items: list[Any], field: FieldDescriptor, path: str, numbered: bool = False) -> list[Any]:
-    """Return `items` as the field takes them; raises `Fault` that names the first one that it does not take."""
+    """Return `items` converted for the field; raises `Fault`, which names the first item that does not fit."""
     kind = field.cpp_type
     if kind in _INTEGERS:
         low, high = _bounds(kind)
@@ -104,7 +104,7 @@ def _checked(items: list[Any], field: FieldDescriptor, path: str, numbered: bool
 
 
 def _converter(field: FieldDescriptor) -> Callable[[Any], Any]:
-    """Return what gives a scalar as the field takes it, and raises `ValueError` that says what it takes."""
+    """Return a function that converts a scalar for the field; its `ValueError` says what the field takes."""
     kind = field.cpp_type
     if kind in _INTEGERS:
         low, high = _bounds(kind)
@@ -163,7 +163,7 @@ def _bounds(kind: int) -> tuple[int, int]:
 
 
 def _kind(value: Any) -> str:
-    """Say what a JSON value is, with the value where it is short."""
+    """Return a description of a JSON value for messages: its kind, or the value, shortened."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):

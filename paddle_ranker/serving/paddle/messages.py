@@ -1,4 +1,4 @@
-"""The messages of Paddle Serving's servers: their classes, and how what comes over a wire is parsed."""
+"""The protobuf messages of Paddle Serving's servers: their classes, and parsing of received bytes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ GENERAL_METHODS = ("inference", "debug")
 PIPELINE = "baidu.paddle_serving.pipeline_serving"
 PIPELINE_SERVICE = f"{PIPELINE}.PipelineService"
 CONFIGURE = "baidu.paddle_serving.configure"
-_FEW_BYTES = 64 * 1024  # of which no number of fields takes long
+_FEW_BYTES = 64 * 1024  # data of at most this size is parsed without counting its fields
 
 
 class Messages(NamedTuple):
-    """The classes: of the C++ server, of the pipeline, of a baidu_std frame, and of what starts the C++ server."""
+    """Message classes of the C++ server, the pipeline, baidu_std's frames and the C++ server's launch files."""
 
     Tensor: Message
     Request: Message
@@ -45,11 +45,11 @@ def messages() -> Messages:
 
 
 def parse(expected: Message, data: bytes, most_fields: Optional[int] = None) -> Message:
-    """Return the message that `data` holds; raises `Fault(INVALID)` where it holds none.
+    """Return the message of class `expected` that `data` holds; raises `Fault(INVALID)` if it holds none.
 
     Args:
-        most_fields: raises `Fault(TOO_LARGE)` where it has more, each element of a repeated one counted, those of its
-            tensors not: an empty tensor has two bytes, and becomes a hundred.
+        most_fields: with more fields in over 64 KiB, `Fault(TOO_LARGE)` is raised: an empty tensor of two bytes becomes
+            a hundred when parsed. Each element of a repeated field counts; fields of nested messages do not.
     """
     if most_fields is not None and len(data) > _FEW_BYTES:
         _check_fields(data, most_fields)
@@ -69,7 +69,7 @@ _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # how the wire says wh
 
 
 def _check_fields(data: bytes, most: int) -> None:
-    """Raise `Fault(TOO_LARGE)` where a message has more fields; what is no message may pass."""
+    """Raise `Fault(TOO_LARGE)` if a message has more than `most` fields; bytes that are no message may pass."""
     place = count = 0
     while place < len(data):
         count += 1
@@ -90,7 +90,7 @@ def _check_fields(data: bytes, most: int) -> None:
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """Return the number at `place`, and the place after it; of one that does not end, the end of the data."""
+    """Return the varint at `place` and the place after it; for one that does not end, 0 and the end of the data."""
     number = shift = 0
     for byte in data[place : place + 10]:
         place += 1

@@ -1,4 +1,4 @@
-"""The pipeline's service, over gRPC or its HTTP gateway: texts under keys in, probabilities printed as a list out."""
+"""The pipeline's service, for gRPC and its HTTP gateway: takes texts under keys, returns a printed list of scores."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _NUMBERS = {
 
 
 class PipelineNames(NamedTuple):
-    """What the tutorial's service is called: `POST /ernie/prediction`."""
+    """Names of the service and its method; the defaults are the tutorial's, `POST /ernie/prediction`."""
 
     service: str = "ernie"
     method: str = "prediction"
 
 
 def error_number(kind: FaultKind) -> int:
-    """Return the err_no of a fault."""
+    """Return the err_no of a kind of fault."""
     return _NUMBERS.get(kind, UNKNOWN)
 
 
@@ -55,13 +55,13 @@ async def infer(
     *,
     deadline: Optional[float] = None,
 ) -> Message:
-    """Answer a pipeline Request.
+    """Return the answer to a pipeline Request.
 
-    Each value is `{"query": ..., "title": ...}` in JSON, a list of such objects, or one as Python prints a dict. Keys
-    that are numbers, "0", "1", ..., say the order of the pairs. The answer's key is `predict`, its value the
-    probabilities as the tutorial's server prints them: `[[0.85], [0.79]]`.
+    Each value is a JSON object `{"query": ..., "title": ...}`, a list of such objects, or such a dict as Python prints
+    it. If the keys are the numbers "0", "1", ..., they give the order of the pairs. The answer's key is `predict`; its
+    value is the probabilities as the tutorial's server prints them: `[[0.85], [0.79]]`.
 
-    Raises `Fault`, which `refusal` makes an answer of.
+    Raises `Fault`, which `refusal` turns into an answer.
     """
     names = names or PipelineNames()
     if request.name and request.name != names.service:
@@ -86,8 +86,7 @@ def most_fields(limits: Limits) -> int:
 def read_pairs(request: Message, limits: Limits) -> list[tuple[str, str]]:
     """Return the pairs (query, title) of a pipeline Request.
 
-    Raises `Fault(INVALID)`, which names the value, and `Fault(TOO_LARGE)` as soon as it is known that there are too
-    many.
+    Raises `Fault(INVALID)`, which names the value, and `Fault(TOO_LARGE)` as soon as there are too many pairs.
     """
     if len(request.tensors):
         raise Fault(INVALID, 'is not taken: send {"query": ..., "title": ...} as a value', field="tensors")
@@ -150,9 +149,9 @@ def _pair(item: Any, field: str) -> tuple[str, str]:
 
 
 def read_printed_dict(text: str) -> dict[str, str]:
-    """Return the dict that `str` printed as `text`; raises `ValueError` where it is anything else.
+    """Return the dict of strings that `str` printed as `text`; raises `ValueError` for any other text.
 
-    What it takes grows with the text's length alone: no expression goes back in it.
+    Takes time in proportion to the text's length: no regular expression backtracks.
     """
     text = text.strip()
     if not (text.startswith("{") and text.endswith("}")):
@@ -174,10 +173,10 @@ def read_printed_dict(text: str) -> dict[str, str]:
 
 
 def _string(text: str, quotes: str, place: int, ends: str) -> tuple[str, int]:
-    """Return the string literal at `place`, and the place after the character of `ends` that follows it.
+    """Return the value of the string literal at `place`, and the place after the character of `ends` that follows it.
 
     Args:
-        quotes: `text` with something else in the place of its escaped quotes.
+        quotes: `text` with its escaped quotes replaced by other characters.
     """
     begin = _after_space(text, place)
     quote = quotes[begin : begin + 1]

@@ -1,8 +1,8 @@
 """Protocols of the server's port: the first bytes of a connection say which handler gets it.
 
-    PROTOCOLS.add("echo", PortProtocol("echo", b"ECHO", start_echo))
+A module that `PADDLE_RANKER_PLUGINS` names can add one; `start_echo` returns its `ProtocolHandler`:
 
-in a module that `PADDLE_RANKER_PLUGINS` names adds one; `start_echo` returns its `ProtocolHandler`.
+    PROTOCOLS.add("echo", PortProtocol("echo", b"ECHO", start_echo))
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _LOG = logging.getLogger(__name__)
 
 
 class Acceptor:
-    """Accept connections on a socket, as long as there is room; others wait in the system's queue.
+    """Accepts connections on a socket, as long as `connections` has room; others wait in the system's queue.
 
     Args:
-        listener: is closed with it.
-        make: returns the protocol of a connection, which adds itself to `connections`.
-        at_a_time: connections that are accepted in one go. Several processes that share a socket take one each: the
-            first would have them all.
+        listener: the socket; `close` closes it.
+        make: returns the `asyncio.Protocol` of a connection, which adds itself to `connections`.
+        at_a_time: connections that are accepted in one go; 1 where several processes share a socket, else the first
+            process would take them all.
     """
 
     def __init__(self, listener: socket.socket, make: Callable[[], Any], connections: Connections, at_a_time: int):
@@ -101,9 +101,9 @@ class ServerContext:
     """What a worker's protocols are made with.
 
     ranker: answers Paddle Serving's protocols
-    slots: of the server
+    slots: slots of the server
     app: the HTTP application
-    log: of requests; None: they are not logged
+    log: log of requests; None: requests are not logged
     """
 
     config: ServeConfig
@@ -115,7 +115,7 @@ class ServerContext:
     log: Optional[JsonLog] = None
 
     def counting(self, protocol: str) -> Counting:
-        """Return what counts and logs the requests of a protocol."""
+        """Return the maker of `CountedRequest`s, which count and log the requests of a protocol."""
         from paddle_ranker.serving.core.scores import CountedRequest
 
         log_texts = self.config.log_texts
@@ -126,26 +126,27 @@ class ProtocolHandler:
     """A protocol in one worker.
 
     Args:
-        make: returns an `asyncio.Protocol` that is a `Connection` for each connection; it gets the first bytes again.
+        make: returns for each connection an `asyncio.Protocol` that is also a `Connection`; it gets the bytes from the
+            first one on.
     """
 
     def __init__(self, make: Callable[[], Any]):
         self.connection = make
 
     def refusal(self, message: str) -> bytes:
-        """Return what is sent to a connection above the limit before it is closed."""
+        """Return the bytes to send to a connection above the limit before it is closed."""
         return b""
 
     async def stop(self, seconds: float) -> None:
-        """End what was started beside the connections; it has so long for requests in flight."""
+        """End what the handler started besides connections, giving requests in flight `seconds` to finish."""
 
 
 @dataclass(frozen=True)
 class PortProtocol:
-    """A protocol.
+    """A protocol of the server's port.
 
-    title: as the server's first line names it
-    begins: the first bytes of its connections; none: those that no other protocol begins with
+    title: its name in the server's first line
+    begins: the first bytes of its connections; empty: it gets the connections of no other protocol
     start: makes its handler, in every worker
     """
 
@@ -158,7 +159,7 @@ class SniffingProtocol(asyncio.Protocol):
     """A connection whose protocol is not known yet.
 
     Args:
-        handlers: by the bytes that their connections begin with, the longest first.
+        handlers: (first bytes, handler) of each protocol, sorted by falling length of the first bytes.
     """
 
     def __init__(
@@ -175,7 +176,7 @@ class SniffingProtocol(asyncio.Protocol):
         self._refused = not self._connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """Give the connection to the handler of the protocol that begins so."""
+        """Give the connection to the handler for its first bytes, once these say which one that is."""
         if self._ended:
             return
         begin = self._begin = self._begin + data
@@ -204,7 +205,7 @@ class SniffingProtocol(asyncio.Protocol):
             self._transport.abort()
 
     def _refuse(self, handler: ProtocolHandler) -> None:
-        """Say why, and close."""
+        """Send the reason, and close."""
         self._ended = True
         answer = handler.refusal(f"{self._connections.most} connections are open, which is the limit")
         if not answer:
@@ -253,7 +254,7 @@ async def _start_http(context: ServerContext) -> ProtocolHandler:
 
 
 class _GrpcHandler(ProtocolHandler):
-    """Relays to a gRPC server of this process, on a Unix socket that nobody else sees."""
+    """Relays connections to a gRPC server of this process, on a private Unix socket."""
 
     def __init__(self, make: Callable[[], Any], server: GrpcServer, folder: TemporaryFolder):
         super().__init__(make)

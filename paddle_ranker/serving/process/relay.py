@@ -1,6 +1,6 @@
-"""Hand a connection on to another server of this process: gRPC has its own, on a Unix socket that nobody else sees.
+"""Relay connections to another server of this process: gRPC has its own, on a private Unix socket.
 
-What a client has sent of its HTTP/2 streams that are not answered yet is seen from outside: frames' heads are enough.
+The relay counts the bytes of HTTP/2 streams that are not answered yet. For that it reads only the heads of frames:
 
 | bytes | hold |
 | --- | --- |
@@ -32,7 +32,7 @@ _GOODBYE_SECONDS = 1.0  # that a client has to go by itself when the server stop
 
 
 class Frame(NamedTuple):
-    """The head of a frame, and its bytes, head and payload."""
+    """The head of an HTTP/2 frame; `size` is the bytes of head and payload."""
 
     kind: int
     flags: int
@@ -41,7 +41,7 @@ class Frame(NamedTuple):
 
 
 class FrameHeads:
-    """Find the frames' heads in what passes.
+    """Finds the heads of frames in the bytes that pass.
 
     Args:
         skip: bytes that come before the first frame.
@@ -69,9 +69,9 @@ class FrameHeads:
 
 
 class OpenStreams:
-    """The streams of one connection.
+    """The unanswered HTTP/2 streams of one connection.
 
-    Attributes: `held`, bytes that the client has sent of those that are not answered.
+    Attributes: `held`, bytes that the client has sent on these streams.
     """
 
     def __init__(self) -> None:
@@ -107,11 +107,11 @@ class OpenStreams:
                 self._end(frame.stream)
 
     def unanswered(self) -> set[int]:
-        """Return the streams that are not answered, sent whole or not."""
+        """Return the numbers of the streams that are not answered, complete or not."""
         return set(self._sent)
 
     def half_sent_since(self) -> Optional[float]:
-        """Return when the oldest request that has not come whole began; None: there is none."""
+        """Return when the oldest incomplete request began; None if there is none."""
         return next(iter(self._half_sent.values()), None)
 
     def _end(self, stream: int) -> None:
@@ -120,18 +120,18 @@ class OpenStreams:
 
 
 def goaway(code: int, reason: str) -> bytes:
-    """Return the frame that ends a connection, whatever of its streams is answered, and says why."""
+    """Return the GOAWAY frame, which ends a connection and says why."""
     payload = _NUMBERS.pack(0x7FFFFFFF, code) + reason.encode("utf-8")
     return len(payload).to_bytes(3, "big") + bytes((_GOAWAY, 0)) + bytes(4) + payload
 
 
 class Relay(asyncio.Protocol):
-    """The client's side. Above the budget of bytes that all connections have, it is closed.
+    """The client's side of a relayed connection. It is closed if the byte budget of all connections has no room.
 
     Args:
-        path: of the Unix socket.
-        idle_seconds: after which a connection on which nothing moves is closed.
-        body_seconds: that a request may take to arrive.
+        path: path of the Unix socket.
+        idle_seconds: seconds without any bytes after which the connection is closed.
+        body_seconds: seconds in which a request must arrive.
     """
 
     def __init__(self, path: str, connections: Connections, idle_seconds: float, body_seconds: float):
@@ -173,7 +173,7 @@ class Relay(asyncio.Protocol):
             self.transport.write(data)
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
-        """Leave the server, too."""
+        """Close the connection to the other server, too."""
         self._connections.discard(self)
         self._buffered.end()
         if self._task is not None:
@@ -187,7 +187,7 @@ class Relay(asyncio.Protocol):
             self._other.pause_reading()
 
     def resume_writing(self) -> None:
-        """Read on."""
+        """Read from the server again."""
         if self._other is not None:
             self._other.resume_reading()
 
@@ -206,7 +206,7 @@ class Relay(asyncio.Protocol):
             self.transport.close()
 
     def shutdown(self) -> None:
-        """Wait for what is in flight. gRPC's server says GOAWAY; for a client that does not go it would wait long."""
+        """Wait for requests in flight; then `check` closes the connection of a client that ignores gRPC's GOAWAY."""
         if self._stopping is None:
             self._stopping, self._owed = time.monotonic(), self._streams.unanswered()
 
@@ -215,7 +215,7 @@ class Relay(asyncio.Protocol):
         self.transport.abort()
 
     def _is_owed(self) -> bool:
-        """Return whether an answer is to come of what had begun when the server was stopped."""
+        """Return whether a request that had begun when the server was stopped is still unanswered."""
         return bool(self._owed & self._streams.unanswered())
 
     async def _connect(self) -> None:
@@ -230,7 +230,7 @@ class Relay(asyncio.Protocol):
         self.transport.resume_reading()
 
     def _end(self, reason: str) -> None:
-        """Close the connection, and say why."""
+        """Tell the client why, and close the connection."""
         if not self.transport.is_closing():
             self.transport.write(goaway(ENHANCE_YOUR_CALM, reason))
             self.transport.close()

@@ -23,11 +23,11 @@ _PACKAGES = ("starlette", "httptools", "pydantic", "prometheus_client", "grpc", 
 def run(config: ServeConfig) -> int:
     """Serve until a signal ends it; return the exit status.
 
-    SIGTERM and SIGINT: stop accepting, answer what is in flight, return 0; a second one ends the process at once.
-    SIGHUP: reload the models, and switch to those that pass their checks.
+    SIGTERM and SIGINT stop accepting, answer requests in flight and return 0; a second one ends the process at once.
+    SIGHUP reloads the models, and switches to the new ones if all pass their checks.
 
-    Raises `RankerError` where a port is taken, `DependencyError` where a package is missing, `CheckpointError` and the
-    like where the model cannot be loaded.
+    Raises `RankerError` if a port is taken, `DependencyError` if a package is missing, `CheckpointError` and the like
+    if a model cannot be loaded.
     """
     require_packages()
     load_named_plugins()  # once more: not every command that ends here has done so
@@ -57,16 +57,16 @@ def run(config: ServeConfig) -> int:
 
 
 def require_packages() -> None:
-    """Raise `DependencyError` where something is not installed that the server is built on."""
+    """Raise `DependencyError` if a package that the server needs is not installed."""
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise DependencyError(f"serving needs {', '.join(missing)}: pip install 'paddle-ranker[serving]'")
 
 
 def listen(config: ServeConfig) -> list[socket.socket]:
-    """Return a listening socket for each port, that of HTTP alone, where there is one, last.
+    """Return a listening socket for each port; that of `http_port`, if given, comes last.
 
-    Raises `RankerError` where one cannot be had.
+    Raises `RankerError` if it cannot listen on a port.
     """
     sockets: list[socket.socket] = []
     for port in (*config.ports, *(() if config.http_port is None else (config.http_port,))):
@@ -91,7 +91,7 @@ def listen(config: ServeConfig) -> list[socket.socket]:
 
 
 def announce(config: ServeConfig, sockets: list[socket.socket]) -> None:
-    """Say on standard output what is served, and where."""
+    """Print what is served, and where."""
     places = [_url(listener.getsockname()) for listener in sockets]
     count = len(config.ports)
     served = " and ".join(str(kind.folder(config)) for kind in served_by(config).values())
@@ -106,7 +106,7 @@ def _url(address: tuple[str, int]) -> str:
 
 
 def allow_open_files(wanted: int) -> None:
-    """Raise the number of files that this process may have open, as far as the system lets it."""
+    """Raise the limit of open files of this process to `wanted`, as far as the system allows."""
     with suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -120,7 +120,7 @@ _SILENCE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}  # second
 
 
 def _keep_alive(listener: socket.socket) -> None:
-    """Let the system ask peers that are silent whether they are still there; accepted sockets inherit it."""
+    """Enable TCP keep-alive, which asks silent peers whether they are still there; accepted sockets inherit it."""
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _SILENCE.items():
         if hasattr(socket, name):

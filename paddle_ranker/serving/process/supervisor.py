@@ -1,4 +1,4 @@
-"""Several processes on one port: each has a model of its own, the system gives each connection to one of them.
+"""Several processes on one port: each has a model of its own, and the system gives each connection to one of them.
 
 This process imports no engine, so that it can fork a new worker at any time: it waits, replaces workers that have died,
 and passes signals on.
@@ -32,7 +32,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @dataclass
 class _Slot:
-    """A worker: its process, or when the next one is started."""
+    """One of the workers: its process, or when its next process is started."""
 
     pid: int = 0
     started: float = 0.0
@@ -46,7 +46,7 @@ def supervise(config: ServeConfig, sockets: Sequence[socket.socket], announce: C
     Args:
         announce: called once, when all workers are ready.
 
-    Raises `RankerError` where a worker cannot even be started once: the reason is on standard error.
+    Raises `RankerError` if a worker fails at the first start, before it is ready; the reason is on standard error.
     """
     with TemporaryFolder() as folder:
         os.environ[MULTIPROCESS_VARIABLE] = folder
@@ -216,7 +216,7 @@ def _send_ready(descriptor: int) -> None:
 
 
 def _remove_gauges(pid: int) -> None:
-    """Take a dead worker's gauges out of the metrics; its counts stay."""
+    """Remove a dead worker's gauges from the metrics; its counts stay."""
     folder = os.environ[MULTIPROCESS_VARIABLE]
     for name in os.listdir(folder):
         if name.startswith("gauge_live") and name.endswith(f"_{pid}.db"):

@@ -52,11 +52,11 @@ def make_app(
     controls: Optional[Controls] = None,
     budget: Optional[ByteBudget] = None,
 ) -> ASGIApp:
-    """Return the application: the middleware around the routes of every endpoint, admin's and Paddle Serving's.
+    """Return the ASGI application: the middleware around the routes of all endpoints, of admin and of Paddle Serving.
 
     Args:
-        slots: of the server; the routes of endpoints that ask others say that there is no such model.
-        budget: of the bytes of all requests.
+        slots: slots of the server; endpoints that need other slots answer that there is no such model.
+        budget: budget of the bytes of all requests; default: no limit.
     """
     routes: list[BaseRoute] = []
     for endpoint in ENDPOINTS.values():
@@ -75,7 +75,7 @@ def make_app(
 
 
 def ranker_of(slots: Slots, config: ServeConfig) -> RankerSlot:
-    """Return the slot of the ranker; of a server without one, a slot that refuses its requests."""
+    """Return the ranker's slot; for a server without a ranker, a slot that refuses all requests."""
     return slots.of(RANKER, RankerSlot) if RANKER in slots else RankerSlot(dataclasses.replace(config, model=None))
 
 
@@ -91,13 +91,13 @@ async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class Worker:
-    """Serve on sockets that listen.
+    """Serves on listening sockets.
 
     Args:
-        early: accept connections before the model is loaded: they are answered with 503.
-        on_ready: called once, when the model answers.
-        pass_on_reload: asks whoever started this process to let all of its kind reload; None: it is alone.
-        parent: a pipe from whoever started this process: at its end, this one ends too.
+        early: accept connections before the models are loaded; until then requests are answered with 503.
+        on_ready: called once, when the models are loaded and the server accepts connections.
+        pass_on_reload: asks the supervisor to make all workers reload; None: this is the only worker.
+        parent: a pipe from the supervisor; when it ends, the worker ends too.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class Worker:
             watching.cancel()
 
     async def _load(self) -> bool:
-        """Load the model; return False where the server is stopped meanwhile."""
+        """Load the models; return False if the server is stopped meanwhile."""
         loading = asyncio.ensure_future(self._reloader.load())
         stopping = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -181,7 +181,7 @@ class Worker:
         return True
 
     def _listen(self) -> None:
-        """Accept connections. On the port of HTTP alone, the last one, any beginning is HTTP's."""
+        """Accept connections. On `http_port`, the last socket, every connection is HTTP."""
         config, http = self._config, self._handlers[-1:]
         at_a_time = BACKLOG if config.workers == 1 else 1
         for number, listener in enumerate(self._sockets):
@@ -190,7 +190,7 @@ class Worker:
             self._acceptors.append(Acceptor(listener, make, self._connections, at_a_time))
 
     async def _end(self) -> None:
-        """Accept nothing more, finish what is in flight, unload the models."""
+        """Accept no more connections, finish requests in flight, unload the models."""
         await asyncio.sleep(0.01)  # who connected before the signal is accepted still
         for acceptor in self._acceptors:
             acceptor.close()

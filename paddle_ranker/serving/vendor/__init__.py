@@ -1,1 +1,1 @@
-"""What drives Paddle Serving's own packages."""
+"""Code that runs with Paddle Serving's own packages, or in place of its C++ server."""

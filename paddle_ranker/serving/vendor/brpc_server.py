@@ -1,13 +1,13 @@
-"""The server in the place of Paddle Serving's C++ one: takes its command line, and answers on its port.
+"""The server in place of Paddle Serving's C++ server: takes its command line, and answers on its port.
 
-`deploy/cpp/serving` runs it; `python -m paddle_serving_server.serve` does where SERVING_BIN names that file. It ends
-with the launcher, which passes no signal on. As the vendor's it listens on every address, unless
-PADDLE_RANKER_SERVING_HOST names one.
+`deploy/cpp/serving` runs it, and so does `python -m paddle_serving_server.serve`, the launcher, if SERVING_BIN names
+that file. It ends when the launcher ends, which passes no signal on. Like the vendor's server it listens on every
+address, unless PADDLE_RANKER_SERVING_HOST names one.
 
     serving -enable_model_toolkit -num_threads 5 -port 8600 -use_calib=False -resource_path workdir_8600 ...
     python -m paddle_serving_server.serve --model serving_server --port 8600 --thread 5 --ir_optim True
 
-A flag has one dash or two; its value follows, or stands after `=`. What is not known is passed over, and noted.
+A flag has one dash or two; its value follows, or stands after `=`. Unknown flags are ignored, and noted.
 """
 
 from __future__ import annotations
@@ -68,15 +68,15 @@ _TRUE, _FALSE = ("true", "1", "yes", "t", "y"), ("false", "0", "no", "f", "n")
 
 @dataclass(frozen=True)
 class Launch:
-    """What the server is started for.
+    """What a command line asks for.
 
-    model: the folder
-    threads: how many batches may be computed at once
-    gpu: the number of the GPU that is asked for, None: the CPU
-    request_bytes: of a request's body; the launcher's own 512 MiB, which nobody asked for, do not count
-    prometheus_port: that metrics are to be read at as well, None: none
-    reload_file: whenever its time changes, the model is reloaded; looked at every `reload_seconds`
-    notes: what was asked for and is not there, for the user to read
+    model: folder of the model
+    threads: number of batches that may be computed at once
+    gpu: number of the requested GPU; None: the CPU
+    request_bytes: limit of a request's body; the launcher's default of 512 MiB does not count
+    prometheus_port: a further port for metrics; None: none
+    reload_file: the model is reloaded whenever this file's time changes, which is checked every `reload_seconds`
+    notes: messages to the user about requests that this server cannot meet
     """
 
     model: Path
@@ -95,8 +95,8 @@ class Launch:
 def read_launch(arguments: Sequence[str]) -> Launch:
     """Read a command line, and the files that it names.
 
-    Raises `UsageError` for a value that is none, or where no model is named, `CheckpointError` for files of the
-    launcher's that are missing or name another number of models than one.
+    Raises `UsageError` for an invalid value or if no model is named, `CheckpointError` if the launcher's files are
+    missing or damaged, or do not name exactly one model.
     """
     flags, notes = _read_flags(arguments)
     for name, harmless in _WITHOUT.items():
@@ -124,7 +124,7 @@ def read_launch(arguments: Sequence[str]) -> Launch:
 
 
 def _read_flags(arguments: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Return the values of every known flag, and notes of what is not known."""
+    """Return a dict from each known flag to its values, and notes about the unknown ones."""
     flags: dict[str, list[str]] = {}
     notes = []
     place = 0
@@ -171,13 +171,13 @@ def _number(flags: dict[str, list[str]], name: str, default: int, least: int, mo
 
 
 def _request_bytes(flags: dict[str, list[str]]) -> int:
-    """Return how many bytes a request may have: those of every server, unless somebody asked for another number."""
+    """Return how many bytes a request may have: the default of all servers, unless the user gave another number."""
     given = _number(flags, "max_body_size", _LAUNCHERS_BODY, 1)
     return Launch.request_bytes if given == _LAUNCHERS_BODY else given
 
 
 def _engine(flags: dict[str, list[str]]) -> Any:
-    """Return the EngineDesc of the launcher's files, or one of the folder that the flags name."""
+    """Return the EngineDesc in the launcher's files, or a new one for the folder that `--model` names."""
     if "model" in flags:
         if len(flags["model"]) != 1:
             raise UsageError(f"--model {' '.join(flags['model'])}: this server has one model; start one for each")
@@ -215,7 +215,7 @@ def _gpu(flags: dict[str, list[str]], engine: Any) -> Optional[int]:
 
 
 def serve_config(launch: Launch) -> ServeConfig:
-    """Return what the server is started with; a GPU that is not here becomes the CPU, and is noted."""
+    """Return the server's configuration; if Paddle does not find the requested GPU, print a note and use the CPU."""
     device = "cpu"
     if launch.gpu is not None:
         runtime.prepare()
@@ -240,7 +240,7 @@ def serve_config(launch: Launch) -> ServeConfig:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Serve until a signal comes or whoever started the process ends; return the exit status."""
+    """Serve until a signal comes or the process that started this one ends; return the exit status."""
     arguments = sys.argv[1:] if argv is None else argv
     if {"--help", "-h"} & set(arguments):
         print(HELP)
@@ -274,9 +274,9 @@ def _end_with_the_launcher(started_by: tuple[int, ...]) -> None:
 
 
 def _ancestors() -> tuple[int, ...]:
-    """Return this process's parent and, where that is the shell that runs this command alone, the parent's parent.
+    """Return the id of this process's parent and, if the parent is a shell run with `-c`, the id of its parent.
 
-    The kernel gives the children of a process that ends to another one, so these numbers change when either ends.
+    When a process ends, the kernel gives its children another parent, so these ids change when either ends.
     """
     parent = os.getppid()
     try:

@@ -1,9 +1,9 @@
-"""Paddle Serving's own native client, on systems that lack what it was linked with.
+"""Paddle Serving's own native client, on systems that lack the libraries it was linked with.
 
-`paddle_serving_client.Client` is a compiled module of 2022. It wants OpenSSL 1.0, which `scripts/setup.sh complete`
-unpacks into the environment's folder `openssl10`; a symbol that glibc hid in 2.34; and, where Python is no shared
-library, the name of one. This OpenSSL has had no security fixes since 2019: load it in a process of its own, to talk to
-servers on this machine and to test against. `paddle_ranker.serving.clients` needs none of it.
+`paddle_serving_client.Client` is a compiled module of 2022. It needs OpenSSL 1.0, which `scripts/setup.sh complete`
+unpacks into the environment's folder `openssl10`; a symbol that glibc hid in 2.34; and a library with the name of
+Python's shared library, even if Python has none. This OpenSSL has had no security fixes since 2019: load it only in a
+process of its own, for servers on this machine and for tests. `paddle_ranker.serving.clients` needs none of these.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder
 OPENSSL_FOLDER = "openssl10"  # in the environment's own folder
 _SETUP = "bash scripts/setup.sh complete"
 _EXTENSION = "paddle_serving_client.serving_client"
-# The names that the extension is linked with. The libraries with their contents are called otherwise.
+# The library names that the extension is linked with. OpenSSL's unpacked libraries have other names.
 _NAMES = ("libcrypto.so.10", "libssl.so.10")
 _FORWARDER = """\
 #define _GNU_SOURCE
@@ -35,9 +35,9 @@ void *_dl_sym(void *handle, const char *name, void *caller) { (void)caller; retu
 
 
 def native_client() -> Any:
-    """Return the class `paddle_serving_client.Client`, loading what it needs into this process.
+    """Return the class `paddle_serving_client.Client`, loading the libraries it needs into this process.
 
-    Raises `DependencyError` where the package, its OpenSSL or a C compiler is missing, with what installs it.
+    Raises `DependencyError`, which says what to install, if the package, its OpenSSL or a C compiler is missing.
     """
     try:
         client: Any = importlib.import_module("paddle_serving_client").Client
@@ -70,7 +70,7 @@ def _load_libraries() -> None:
 
 
 def _load_all(libraries: list[Path]) -> None:
-    """Load libraries that need each other, in whatever order that goes; what others must see of them is OpenSSL."""
+    """Load libraries that need each other, in any order that works; only OpenSSL's symbols become visible to others."""
     while libraries:
         left, reason = [], None
         for library in libraries:
@@ -86,7 +86,7 @@ def _load_all(libraries: list[Path]) -> None:
 
 
 def _stand_ins() -> list[Path]:
-    """Compile, once, libraries that bear the names that are asked for; one of them has glibc's hidden symbol."""
+    """Compile, once, libraries with the names that the extension needs; if glibc hides its symbol, they define it."""
     names = [*_NAMES]
     python = f"libpython{sys.version_info[0]}.{sys.version_info[1]}.so.1.0"
     if not _is_loaded(python):

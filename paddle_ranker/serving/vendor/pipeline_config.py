@@ -14,7 +14,7 @@ from paddle_ranker.serving.core.config import MOST_STREAMS, ServeConfig
 
 CPU, GPU, TENSORRT, XPU = 0, 1, 2, 4  # device_type; -1: as `devices` says
 _PORTS = ("rpc_port", "http_port")
-# What this project's server follows too; of what else stands in a file it says that it has no meaning there.
+# The values that this project's server follows, too; of all other values it says that they have no meaning there.
 _FOLLOWED = (
     *_PORTS,
     "op.*.concurrency",
@@ -31,12 +31,12 @@ _ALWAYS = ("op.*.local_service_conf.ir_optim", "op.*.local_service_conf.mem_opti
 class PipelineConfig:
     """A pipeline with one op, the ranker.
 
-    values: what stands in the file, with the model's folder as an absolute path, the ports as they were asked for, and
-        the CPU where there is no GPU: for the vendor's server
-    service: the op's name, which the service has too
-    model: its folder
+    values: the file's values for the vendor's server, with the model's folder as an absolute path, the requested ports,
+        and the CPU if there is no GPU
+    service: name of the op and of the service
+    model: folder of the model
     device: cpu, gpu:0, ...
-    notes: what stands in the file and cannot be, for the user to read
+    notes: messages to the user about values that cannot be followed
     """
 
     values: Mapping[str, Any]
@@ -47,16 +47,16 @@ class PipelineConfig:
 
     @property
     def op(self) -> Mapping[str, Any]:
-        """What stands under the op's name."""
+        """The values under the op's name."""
         return self.values["op"][self.service]
 
     @property
     def ports(self) -> dict[str, int]:
-        """Where it listens, by protocol: grpc, http, or one of them."""
+        """The ports to listen on, a dict keyed by protocol: grpc, http, or one of them."""
         return {name: int(self.values[port]) for name, port in zip(("grpc", "http"), _PORTS) if self.values.get(port)}
 
     def serve_config(self, host: str, api_key: Optional[str]) -> ServeConfig:
-        """Return what this project's server is started with."""
+        """Return the configuration of this project's server."""
         local = self.op["local_service_conf"]
         ports = list(self.ports.values())
         timeout = self.op.get("timeout", -1)
@@ -80,7 +80,7 @@ class PipelineConfig:
         )
 
     def of_no_meaning(self) -> list[str]:
-        """Return what stands in the file and this project's server does not follow, `dag.tracer.interval_s`."""
+        """Return the names of values that this project's server does not follow, such as `dag.tracer.interval_s`."""
         followed = set(_FOLLOWED) | {name for name in _ALWAYS if _at(self.values, name, self.service)}
         if self.values.get("build_dag_each_worker"):
             followed |= {"worker_num", "build_dag_each_worker"}
@@ -95,12 +95,12 @@ def read_pipeline_config(
     http_port: Optional[int] = None,
     has_gpu: bool = False,
 ) -> PipelineConfig:
-    """Read a file, with what is given here in place of what stands there.
+    """Read a configuration file; `model`, `rpc_port` and `http_port`, if given, replace the file's values.
 
     Args:
-        has_gpu: whether Paddle finds one.
+        has_gpu: whether Paddle finds a GPU.
 
-    Raises `CheckpointError` for a file that is no such configuration, with the name of the value.
+    Raises `UsageError` if there is no such file, `CheckpointError`, which names the value, if it is no configuration.
     """
     values = _load(path)
     for name, given in zip(_PORTS, (rpc_port, http_port)):
@@ -158,7 +158,7 @@ def _only_op(values: dict[str, Any], path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _check(values: dict[str, Any], path: Path, name: str, kind: Any, default: Any) -> None:
-    """See that `values[name]` is a `kind`, and a number that can be; put `default` where it is missing."""
+    """Raise `CheckpointError` unless `values[name]` is a `kind` and in range; if it is missing, set it to `default`."""
     value = values.get(name)
     if value is None:
         if default is not None:
@@ -174,7 +174,7 @@ def _check(values: dict[str, Any], path: Path, name: str, kind: Any, default: An
 
 
 def _model_folder(path: Path, local: dict[str, Any], given: Optional[Path]) -> Path:
-    """Return the model's folder: what is given, else what stands in the file, from there, else from here."""
+    """Return the model's folder: `given`, else the file's, relative to the file or, if only there, to this folder."""
     if given is not None:
         return given.resolve()
     named = local.get("model_config")

@@ -1,7 +1,7 @@
-"""Paddle Serving's own pipeline server with a ranker in it: pairs of texts in, probabilities out.
+"""Paddle Serving's own pipeline server with a ranker in it: takes pairs of texts, returns probabilities.
 
-Importing it imports paddle_serving_server, which only the complete stack has, and which makes a folder
-`PipelineServingLogs` where it is (SERVING_LOG_PATH says where else).
+This module imports paddle_serving_server, which only the complete stack has. That package makes a folder
+`PipelineServingLogs` in the current folder, or where SERVING_LOG_PATH says.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _PATIENCE, _PAUSE = 600.0, 0.2  # seconds: that a request waits while the model 
 
 
 class TextRequestOp(vendor.RequestOp):
-    """Takes requests apart. The vendor's own unpickles what a tensor of type 13 holds; this one takes no tensors."""
+    """Unpacks requests. The vendor's own op unpickles the contents of tensors of type 13; this op refuses tensors."""
 
     def unpack_request_package(self, request: Any) -> tuple[dict[str, Any], int, Any, str]:
-        """Return the texts of a request, its id in logs, and the number and text of an error."""
+        """Return a dict with the pairs of a request, the request's id in logs, and an error's number and text."""
         own = messages().PipelineRequest(key=request.key, value=request.value)
         try:
             if len(request.tensors):
@@ -50,10 +50,10 @@ class TextRequestOp(vendor.RequestOp):
 
 
 class RankerOp(Op):
-    """Encodes pairs, has them scored by the vendor's local predictor, and prints the probabilities.
+    """Encodes pairs, lets the vendor's local predictor score them, and prints the probabilities as text.
 
     Args:
-        config: where the model lies, and what it is called.
+        config: names the model's folder and the service.
     """
 
     def __init__(self, config: PipelineConfig, **arguments: Any):
@@ -62,11 +62,11 @@ class RankerOp(Op):
         self._limits = Limits()
 
     def init_op(self) -> None:
-        """Load the tokenizer, in the process that computes."""
+        """Load the tokenizer; called in the process that computes."""
         self._encoder = open_exported_ranker(self._config.model).row_encoder()
 
     def preprocess(self, input_dicts: dict[str, Any], data_id: int, log_id: int) -> tuple[Any, bool, Any, str]:
-        """Return the model's inputs, whether to pass it over, and the number and text of an error."""
+        """Return the model's inputs, whether to skip the model, and an error's number and text."""
         ((_, given),) = input_dicts.items()
         queries, titles = (list(column) for column in zip(*given[_REQUEST]))
         try:
@@ -87,7 +87,7 @@ class RankerOp(Op):
     def postprocess(
         self, input_dicts: dict[str, Any], fetch_dict: dict[str, Any], data_id: int, log_id: int
     ) -> tuple[dict[str, str], None, str]:
-        """Return what clients read: `{"predict": "[[0.85], [0.79]]"}`."""
+        """Return the values for the client, `{"predict": "[[0.85], [0.79]]"}`, and no error."""
         return {name: str(values.tolist()) for name, values in fetch_dict.items()}, None, ""
 
 
@@ -103,7 +103,7 @@ class RankerService(WebService):
         return RankerOp(self._config, input_ops=[read_op])
 
     def prepare(self) -> None:
-        """Check the model and build the pipeline; as `prepare_pipeline_config`, with an op of our own in front.
+        """Check the model and build the pipeline: `prepare_pipeline_config` with `TextRequestOp` as the first op.
 
         Raises `CheckpointError` for a model that the vendor's local predictor does not run.
         """
@@ -114,7 +114,7 @@ class RankerService(WebService):
 
 
 def check_model(config: PipelineConfig) -> None:
-    """Raise `CheckpointError` where the local predictor would fail later: it kills its processes then."""
+    """Raise `CheckpointError` if the local predictor would fail on the model later and kill its processes."""
     folder = open_exported_ranker(config.model)
     if folder.program.suffix != ".pdmodel" or folder.outputs != ("predict",):
         import paddle
@@ -148,7 +148,7 @@ def run(config: PipelineConfig) -> None:
     os.register_at_fork(after_in_child=_end_with_the_parent)
     service = RankerService(config)
     service.prepare()
-    # A process of its own, begun before gRPC is: what has threads of gRPC must not fork, and the vendor's server does.
+    # A separate process, started before gRPC: a process with gRPC's threads must not fork, as the vendor's server does.
     multiprocessing.get_context("fork").Process(target=_announce, args=(config,), daemon=True).start()
     try:
         service.run_service()
@@ -158,7 +158,7 @@ def run(config: PipelineConfig) -> None:
 
 
 def _announce(config: PipelineConfig) -> None:
-    """Ask every port until it answers with a score, and say on standard output what is served, and where."""
+    """Ask every port until it answers with a score, then print what is served, and where."""
     from paddle_ranker.serving.clients import PipelineClient
     from paddle_ranker.serving.clients.errors import ServerError
 
@@ -177,7 +177,7 @@ def _announce(config: PipelineConfig) -> None:
 
 
 def _end_with_the_parent() -> None:
-    """Have a new process ignore Ctrl-C, which its parent handles, and killed when that one ends, however it does."""
+    """Make a new process ignore Ctrl-C, which its parent handles, and be killed when its parent ends in any way."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(_DIE_WITH_THE_PARENT, signal.SIGKILL, 0, 0, 0)

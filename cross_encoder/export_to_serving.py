@@ -13,7 +13,7 @@ from paddle_ranker.options import run_command
 
 
 def export_to_serving(options: ExportServingOptions) -> None:
-    """Write the servers' model, with the probability as its only output, and the clients' files; print its error."""
+    """Write both folders, the model with the probability as its only output; print its scores' largest difference."""
     export_serving(options, "cross_encoder")
 
 

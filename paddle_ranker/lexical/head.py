@@ -50,7 +50,7 @@ class LexicalHead(nn.Layer):
         self.weight = self.create_parameter([count], default_initializer=nn.initializer.Constant(0.0))
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return the features' part of the logits, `[batch]` float32; ids and token types are `[batch, length]` int64."""
+        """Return the features' part of the logits, `[batch]` float32, for ids and types `[batch, length]` int64."""
         # Not a matrix product, because mixed precision would compute it in half precision.
         return (self.standardised(input_ids, token_type_ids) * self.weight).sum(axis=1)
 
@@ -98,7 +98,7 @@ class LexicalHead(nn.Layer):
         start = 0
         with paddle.no_grad():
             while start < len(order):
-                # Pairs are sorted, so a batch's last one is its longest; twice the length allows a quarter of the pairs.
+                # Pairs are sorted, so a batch's last is its longest; twice that length allows a quarter of the pairs.
                 longest = lengths[order[start : start + _CHUNK]]
                 fits = np.arange(1, len(longest) + 1) * longest.astype(np.int64) ** 2 <= _BATCH_SQUARES
                 rows = order[start : start + max(1, int(fits.sum()))]

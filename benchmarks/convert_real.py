@@ -190,7 +190,7 @@ def comparison_pairs(count: int) -> list[tuple[str, str]]:
 
 
 def run(options: ConvertBenchmarkOptions) -> int:
-    """Print the differences; return an exit status that says whether one is above the tolerance."""
+    """Print the differences; return the exit status, 1 if a difference is above the tolerance."""
     reference = options.reference_python if has_transformers(options.reference_python) else ""
     if not reference and options.reference_python != sys.executable:
         raise DependencyError(

@@ -208,7 +208,7 @@ def class_table(measures: dict[str, dict[str, Interval]]) -> str:
 
 
 def run(options: EntailmentBenchmarkOptions) -> int:
-    """Print the tables; fail unless `multimodal` is established to be ahead of `text_only` and `image_only`."""
+    """Print the tables; return 1 if `multimodal` is not established to be ahead of `text_only` and `image_only`."""
     runtime.prepare_command(options.threads)
     from sklearn.metrics import confusion_matrix
 

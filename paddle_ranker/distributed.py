@@ -18,7 +18,7 @@ from paddle.base import core
 
 from paddle_ranker.errors import RankerError
 
-BUCKET = 1 << 24  # most values summed at once: 64 MB of float32, in addition to the gradients themselves
+BUCKET = 1 << 24  # most values of several parameters summed at once: 64 MB of float32 beside the gradients
 
 
 class ProcessGroup:

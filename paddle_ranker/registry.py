@@ -1,4 +1,4 @@
-"""Registries: each maps names to the losses, measures, engines, kinds of models and so on that are declared for it.
+"""Registries: each maps names to items of one sort, such as losses, measures, engines or kinds of models.
 
     ENGINES: Registry[EngineKind] = Registry("engine", "--engine")
     ENGINES.add("onnx", EngineKind(...))

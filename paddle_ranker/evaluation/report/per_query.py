@@ -82,7 +82,10 @@ def best_titles(comparison: Comparison, system: System, row: int, count: int) ->
 
 
 def write_per_query(path: str, comparison: Comparison, measure: str) -> None:
-    """Write each query's difference, for every system but the reference, largest loss first, in the path's format."""
+    """Write each query's difference for every system but the reference, from the largest loss to the largest win.
+
+    The file is JSON lines or Parquet if the extension says so, else tab-separated.
+    """
 
     def rows() -> Iterator[tuple[object, ...]]:
         for system in comparison.others:

@@ -1,1 +1,1 @@
-"""Speed and quality against peers: each module is a command that prints a table."""
+"""Benchmarks of speed and quality beside other systems (peers); most modules are commands that print a table."""

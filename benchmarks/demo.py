@@ -58,7 +58,7 @@ class DemoOptions(QualityOptions):
 
 @contextmanager
 def demo_data(options: DemoOptions) -> Iterator[Path]:
-    """Yield the folder of the demo data, made where none was named."""
+    """Yield the folder of the demo data; if the options name none, it is made in a temporary folder."""
     if options.data_dir is not None:
         for name in (TRAIN, DEV):
             if not (Path(options.data_dir) / name).is_file():
@@ -75,7 +75,7 @@ def demo_data(options: DemoOptions) -> Iterator[Path]:
 def train_as_the_script(data: Path, seed: int, recipe: str, folder: Path) -> Run:
     """Train with the options of `scripts/train_pairwise.sh` and score the dev file with the last checkpoint.
 
-    The starter encoder gets the seed too. The last checkpoint, since the best is the one that did best on this file.
+    The starter encoder gets the same seed. The best checkpoint is not used, because it is chosen on the dev file.
     """
     from ernie_matching.train_pairwise import TrainPairwiseOptions, train
     from paddle_ranker.commands.starter import StarterOptions, make_starter
@@ -112,7 +112,7 @@ def train_baseline(name: str, data: Path) -> Run:
 
 
 def run_system(name: str, data: Path, options: DemoOptions, seeds: Sequence[int]) -> System:
-    """Return a system's scores of the dev file, for each seed where it draws anything."""
+    """Return a system's scores of the dev file, one run per seed if the system uses random numbers, else one run."""
     store = RunStore(options.scores_dir)
     digests = [file_digest(data / TRAIN), file_digest(data / DEV)]
     facts = {"benchmark": "demo", "data": digests, "system": name}
@@ -133,7 +133,7 @@ def run_system(name: str, data: Path, options: DemoOptions, seeds: Sequence[int]
 
 
 def goals_of(measured: Mapping[str, Mapping[str, Measure]]) -> list[Goal]:
-    """Return the goals that the AUCs of the systems tell of."""
+    """Return the goals for the AUCs of the systems that were measured."""
     auc = {name: own["auc"].interval.estimate for name, own in measured.items()}
     if "ranker" not in auc:
         return []
@@ -145,7 +145,7 @@ def goals_of(measured: Mapping[str, Mapping[str, Measure]]) -> list[Goal]:
 
 
 def run(options: DemoOptions) -> None:
-    """Print the table of all systems, and what was reached."""
+    """Print the table of all systems, and the goals reached or missed."""
     names = chosen_systems(options.systems, SYSTEMS.split(","))
     seeds = options.begin()
     with demo_data(options) as data:

@@ -35,28 +35,28 @@ class DistillationOptions(FoldsOptions):
 
 
 class Distillation:
-    """The rows of the table: each trains (and makes, where it is missing, what it needs) in the folder of a fold."""
+    """The rows of the table; each method trains a ranker in the folder of a fold, after making the files it lacks."""
 
     def __init__(self, options: DistillationOptions) -> None:
         self.options = options
 
     def teacher(self, rankers: SmallRankers) -> Run:
-        """The large ranker, on labels."""
+        """Train the large ranker on labels."""
         o = self.options
         more = (f"--loss={o.label_loss}", *o.teacher_options.split())
         recipe = Recipe(o.teacher_layers, o.teacher_hidden_size, o.teacher_learning_rate, o.epochs, more)
         return rankers.train("teacher", rankers.learn, recipe)
 
     def student(self, rankers: SmallRankers) -> Run:
-        """The small one, on the same labels."""
+        """Train the small ranker on the same labels."""
         return rankers.train("student", rankers.learn, self._recipe(self.options.label_loss))
 
     def student_longer(self, rankers: SmallRankers) -> Run:
-        """The small one, on the same labels, for twice as many epochs: what the steps alone are worth."""
+        """Train the small ranker on the same labels for twice as many epochs, to see what more steps alone gain."""
         return rankers.train("student_longer", rankers.learn, self._recipe(self.options.label_loss, 2))
 
     def student_tenth(self, rankers: SmallRankers) -> Run:
-        """The small one, with labels of a tenth of the queries, for as many steps."""
+        """Train the small ranker on the labels of a tenth of the queries, for about as many steps."""
         rows = read_records(rankers.learn, LabeledPair)
         queries = sorted({pair.query for pair in rows})
         few = set(random.Random(rankers.seed).sample(queries, max(len(queries) // 10, 1)))
@@ -65,12 +65,12 @@ class Distillation:
         return rankers.train("student_tenth", tenth, self._recipe(self.options.label_loss, 10))
 
     def student_taught(self, rankers: SmallRankers) -> Run:
-        """The small one, on the teacher's scores of the same pairs, without their labels."""
+        """Train the small ranker on the teacher's scores of the same pairs, without their labels."""
         taught = self._scored(rankers, "taught.tsv", str(rankers.learn))
         return rankers.train("student_taught", taught, self._recipe(self.options.teacher_loss))
 
     def student_taught_mined(self, rankers: SmallRankers) -> Run:
-        """The small one, on the teacher's scores of the same pairs and of mined ones that nobody has labelled."""
+        """Train the small ranker on the teacher's scores of the same pairs and of mined pairs without labels."""
         from paddle_ranker.commands.mine import main as mine
 
         mined = rankers.file(

@@ -2,8 +2,8 @@
 
 python -m benchmarks.entailment --work_dir FOLDER [--seeds 1,2,3] [--systems multimodal,text_only,...]
 
-Every row is a training as scripts/train_entailment.sh does it, with one option changed, measured on posts whose scenes
-and phrasings are in no training pair.
+Every row is a training with the options of scripts/train_entailment.sh, of which one is changed. It is measured on
+posts whose scenes and phrasings are in no training pair.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from paddle_ranker.storage.atomic import make_folder
 
 SCRIPT = ROOT / "scripts" / "train_entailment.sh"
 REFERENCE = "multimodal"
-# What is typed after the script's options.
+# Options that follow the script's.
 SYSTEMS: dict[str, tuple[str, ...]] = {
     REFERENCE: (),
     "text_only": ("--modalities", "text", "--fusion", "concat"),
@@ -46,7 +46,7 @@ SYSTEMS: dict[str, tuple[str, ...]] = {
     "frozen_vision": ("--freeze_vision", "true"),
     "frozen_text": ("--freeze_text", "true"),
 }
-# The same models when image two of every test pair is missing.
+# Rows that measure the same models on test pairs without image two.
 WITHOUT_IMAGE_2 = {f"{name}, image two missing": name for name in (REFERENCE, "modality_dropout")}
 _SEES = {"text_only": "text_1+text_2", "image_only": "image_1+image_2"}
 _OVERALL = ("accuracy", "macro_f1", "auc")
@@ -78,7 +78,7 @@ class EntailmentBenchmarkOptions(Options):
 
 
 class Harness:
-    """The demo posts, and the trainings on them."""
+    """The demo posts, and the trainings of the rows on them."""
 
     def __init__(self, options: EntailmentBenchmarkOptions):
         from multimodal_entailment.data import read_posts
@@ -95,7 +95,7 @@ class Harness:
         self.recipe = _without_places(arguments_after(script_commands(SCRIPT), "train.py"))
 
     def runs(self, name: str, seeds: Sequence[int]) -> list[Run]:
-        """Return the probabilities of the test pairs, `[n, 3]`, and seconds of training, of a row for each seed."""
+        """Return for each seed a row's probabilities of the test pairs, `[n, 3]`, and its seconds of training."""
         system, missing = WITHOUT_IMAGE_2.get(name, name), name in WITHOUT_IMAGE_2
         found = []
         for seed in seeds:
@@ -113,11 +113,11 @@ class Harness:
         return found
 
     def _options(self, system: str) -> list[str]:
-        """Return the options of a row; the later ones win."""
+        """Return the options of a row; later options override earlier ones."""
         return [*self.recipe, *self.options.recipe.split(), *SYSTEMS[system]]
 
     def _train(self, system: str, seed: int) -> Run:
-        """Train, and predict the test pairs as they are, and with image two missing: `[2, n, 3]`."""
+        """Train a row; return its probabilities of the test pairs, with and without image two, `[2, n, 3]`."""
         import dataclasses
 
         from multimodal_entailment.entailment_scorer import Entailment
@@ -138,7 +138,7 @@ class Harness:
 
 
 def _without_places(arguments: Sequence[str]) -> list[str]:
-    """Return a recipe without the files and folders in it."""
+    """Return the options of a recipe without those that name files, folders or the device."""
     kept, skip = [], False
     for argument in arguments:
         if skip:
@@ -153,9 +153,9 @@ def _without_places(arguments: Sequence[str]) -> list[str]:
 def measure(
     labels: np.ndarray, runs: dict[str, list[Run]], reference: str, resamples: int
 ) -> tuple[dict[str, dict[str, Interval]], dict[str, Interval]]:
-    """Return every row's measures, means over seeds with intervals over pairs; and how far `reference` is ahead.
+    """Return every row's measures, as means over seeds with intervals over pairs, and the lead of `reference`.
 
-    The second is in accuracy, paired: both are measured on the same draws of the test pairs.
+    The lead is the difference in accuracy to each other row, paired: both are measured on the same draws of test pairs.
     """
     from multimodal_entailment.measures import class_statistics
 
@@ -177,7 +177,7 @@ def measure(
 def overall_table(
     harness: Harness, runs: dict[str, list[Run]], measures: dict[str, dict[str, Interval]], ahead: dict[str, Interval]
 ) -> str:
-    """Return the table of overall measures, a row for each option."""
+    """Return the table of overall measures, with one row per system."""
     header = ["system", "options", "best possible", "accuracy", "macro-F1", "AUC", "multimodal ahead, accuracy",
               "accuracy of each seed", "training, s"]  # fmt: skip
     rows = []
@@ -208,7 +208,7 @@ def class_table(measures: dict[str, dict[str, Interval]]) -> str:
 
 
 def run(options: EntailmentBenchmarkOptions) -> int:
-    """Print the tables; fail where the model of both is not ahead of the models of either beyond the interval."""
+    """Print the tables; return 1 if `multimodal` is not established to be ahead of `text_only` and `image_only`."""
     runtime.prepare_command(options.threads)
     from sklearn.metrics import confusion_matrix
 

@@ -2,8 +2,9 @@
 
 python -m benchmarks.entailment_images [--images 400] [--vision_encoder efficientnet_lite0] [--workers 2]
 
-Two kinds of files: the demo's pictures (PNG, about 160 x 120), and photographs (JPEG, 1200 x 800), cut at random from
-the two that scikit-learn ships. The encoder's parameters are random: they take the same time as any others.
+There are two kinds of files: the demo's pictures (PNG, about 160 x 120), and photographs (JPEG, 1200 x 800), which are
+cut at random from scikit-learn's two sample images. The encoder's parameters are random, which does not change its
+speed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from multimodal_entailment.vision import VisionEncoder
 
 _PHOTO = (1200, 800)
-_CHUNK = 8  # images that a process is given at once
+_CHUNK = 8  # images in one task of a process
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class ImageBenchmarkOptions(Options):
 
 
 def run(options: ImageBenchmarkOptions) -> None:
-    """Print a table for each kind of files."""
+    """Print a table for each kind of file."""
     runtime.prepare_command(1)
     from multimodal_entailment.vision import make_vision_encoder
 
@@ -98,7 +99,7 @@ def _make_photographs(folder: Path, count: int, seed: int) -> list[Path]:
 
 
 def _print_rates(paths: Sequence[Path], options: ImageBenchmarkOptions) -> None:
-    """Time decoding: in one thread, in several, and in processes, which have to send the pixels back."""
+    """Time decoding in one thread, in several threads, and in processes, which have to send the pixels back."""
     from multimodal_entailment.images import load_image
 
     load = partial(load_image, size=options.size)
@@ -124,7 +125,7 @@ def _print_rates(paths: Sequence[Path], options: ImageBenchmarkOptions) -> None:
 
 
 def _print_epochs(paths: Sequence[Path], options: ImageBenchmarkOptions, encoder: VisionEncoder, folder: Path) -> None:
-    """Time what the images cost in an epoch: up to the features of every image, in shuffled batches."""
+    """Time the images of an epoch, from files to the features of every image, in shuffled batches."""
     from multimodal_entailment.image_store import ImageStore
 
     names = [str(path) for path in paths]
@@ -175,7 +176,7 @@ def _encode(encoder: VisionEncoder, pixels: np.ndarray) -> np.ndarray:
 
 
 def _timed(work: Iterable[object]) -> float:
-    """Return the seconds that it takes to get all of what is made on the way."""
+    """Return the seconds that it takes to iterate over all of `work`."""
     began = time.perf_counter()
     for _ in work:
         pass

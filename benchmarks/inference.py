@@ -2,9 +2,9 @@
 
 python -m benchmarks.inference [--shapes nano,medium] [--threads 1,2] [--peer_python PYTHON] [--plot FILE.png]
 
-All systems have the same weights and score the same pairs; their probabilities are compared first. Every system is a
-process of its own. They take turns, round after round, so that a busy moment of the machine hits all of them, and a
-system is compared with another round by round. Where it is not said otherwise, texts are encoded before.
+All systems have the same weights and score the same pairs; their probabilities are compared first. Every system runs
+in a separate process. The systems take turns in rounds, so that a busy moment of the machine affects all of them, and
+are compared within each round. Unless a row says otherwise, texts are encoded beforehand.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ FIRST_TITLES = 10  # whose scores end a start
 
 @dataclass(frozen=True)
 class System:
-    """One row of the table.
+    """A measured system, one row of the table.
 
-    precision: rows are compared with this toolkit's of the same precision
-    packages: modules that its environment must have
-    exact: its probabilities must be the network's to 1e-5
+    precision: a peer is compared with this toolkit's systems of the same precision
+    packages: modules that the system's environment must have
+    exact: its probabilities may differ from those of the other exact systems by rounding only
     peer: it runs in the environment of `--peer_python`
-    padded: every pair costs the same, so few are enough
-    slow_start: compiling takes its time; it is started once
-    texts: encoding the texts is part of what is timed
-    baseline: this toolkit has to be faster by a factor; None: it is shown, no more
-    checkout: whose code runs; None: this one's
+    padded: every pair costs the same, so a few pairs are enough
+    slow_start: compiling takes long, so it is started only once
+    texts: the encoding of the texts is timed too
+    baseline: whether the goals say that this toolkit must be faster; otherwise the system is only shown
+    checkout: folder of the checkout whose code runs; None for this checkout
     """
 
     name: str
@@ -79,12 +79,12 @@ class System:
 
     @property
     def needs_onnx(self) -> bool:
-        """It is one of this toolkit's that reads the exported ONNX file."""
+        """Whether it is a system of this toolkit that reads the exported ONNX file."""
         return self.name.startswith(("ours_onnx", "ours_openvino"))
 
     @property
     def is_compared(self) -> bool:
-        """One of this toolkit's that a peer is compared with: the plain model, of which the peers have the same."""
+        """Whether peers are compared with it: it is this toolkit's, and runs the same plain model as the peers."""
         return self.ours and not self.texts and not self.name.endswith(("_match", "_dygraph"))
 
 
@@ -147,7 +147,7 @@ class InferenceBenchmarkOptions(PeerOptions):
 
 @dataclass
 class Run:
-    """One table: a shape and a number of threads."""
+    """The results for a shape and a number of threads, shown in one table."""
 
     shape: str
     threads: int
@@ -180,7 +180,7 @@ def run(options: InferenceBenchmarkOptions) -> None:
 
 
 def available(options: InferenceBenchmarkOptions) -> list[System]:
-    """Return the systems asked for whose packages are installed, and say which others are left out."""
+    """Return the chosen systems whose packages are installed, and print which ones are ignored."""
     names = chosen("systems", options.systems, [system.name for system in SYSTEMS])
     wanted = [system for system in SYSTEMS if system.name in names]
     needed = sorted({package for system in wanted for package in system.packages} | set(EXPORT_PACKAGES))
@@ -188,7 +188,7 @@ def available(options: InferenceBenchmarkOptions) -> list[System]:
                ((True, options.peer_python), (False, sys.executable))}  # fmt: skip
 
     def lacks(system: System) -> list[str]:
-        # The peers' ONNX files are made on the spot, which takes more than running them.
+        # The peers' ONNX files are made here, which needs more packages than running them.
         from_file = system.peer and system.name.startswith(("onnxruntime", "openvino"))
         found = set(system.packages + (EXPORT_PACKAGES if from_file else ())) & missing[system.peer]
         if system.needs_onnx and metadata.version("paddlepaddle").startswith("2."):
@@ -204,7 +204,7 @@ def available(options: InferenceBenchmarkOptions) -> list[System]:
 def prepare(
     options: InferenceBenchmarkOptions, shape: str, folder: Path, titles: int, systems: Sequence[System]
 ) -> None:
-    """Write what the workers score, and with what, into `folder`: a ranker, its exports, the peers' model."""
+    """Write the workers' input into `folder`: the pairs, a ranker, its exports, and the peers' model."""
     runtime.prepare_command(0)
     found = prepare_ranker(options, shape, options.seed, folder)
     graded, pair_encoder = found.graded, found.pair_encoder
@@ -249,7 +249,7 @@ def measure(
 ) -> Run:
     """Measure the systems on the work in `folder`.
 
-    Raises `RankerError` where a process ends, or the probabilities of a system that should be exact are not.
+    Raises `RankerError` if a process ends, or if the probabilities of a system that should be exact are not.
     """
     work, pairs = _with_threads(folder, threads)
     lengths = pairs.encoded.lengths[: work.offline]
@@ -288,7 +288,7 @@ def _with_threads(folder: Path, threads: int) -> tuple[InferenceWork, Pairs]:
 
 
 def _compare_scores(result: Run, workers: dict[str, Worker], work: InferenceWork) -> None:
-    """Fill in how far each system's probabilities are from the exact systems' median, the pairs in every process."""
+    """Set each system's largest difference in probability from the median of the exact systems."""
     found = {}
     for measured in result.systems:
         count = min(work.offline, PADDED_PAIRS) if measured.system.padded else work.offline
@@ -349,14 +349,14 @@ def _starts(options: InferenceBenchmarkOptions, result: Run, folder: Path, title
 
 
 def start_worker(system: System, folder: Path, threads: int, peer_python: str) -> Worker:
-    """Start a system's process; its first answer says that it is ready."""
+    """Start a system's process; its first answer is that it is ready."""
     python = peer_python if system.peer else sys.executable
     command = [python, "-m", "benchmarks.peers.inference_worker", system.name.removeprefix(BEFORE), str(folder)]
     return Worker(system.name, command, threads, folder / f"{system.name}.log", checkout=system.checkout)
 
 
 def start_matrix_products(folder: Path, threads: int, peer_python: str) -> Optional[Worker]:
-    """Start the process that measures what the processor can do; None where no library for it is at hand."""
+    """Start the process that measures the processor's matrix products; return None if it has no library for them."""
     process = Worker(
         "matrix products",
         [peer_python, "-m", "benchmarks.peers.matrix_products", str(threads)],
@@ -370,7 +370,7 @@ def start_matrix_products(folder: Path, threads: int, peer_python: str) -> Optio
 
 
 def seconds_to_first_score(system: System, folder: Path, threads: int, peer_python: str, titles: int) -> float:
-    """Return the seconds from the start of a new process to the scores of one query's first titles."""
+    """Return the seconds from the start of a new process until it has scored the first `titles` of one query."""
     worker = start_worker(system, folder, threads, peer_python)
     try:
         worker.answer()
@@ -381,7 +381,7 @@ def seconds_to_first_score(system: System, folder: Path, threads: int, peer_pyth
 
 
 def seconds_of_import(module: str) -> float:
-    """Return the seconds of a new process that imports a module and ends."""
+    """Return the seconds that a new process takes to import a module and end."""
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True, check=True)
     return time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""The inference benchmark's results: ratios with intervals, tables, goals, a plot, and the same as JSON."""
+"""Results of the inference benchmark: ratios with intervals, tables, goals, a plot, and the same as JSON."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ PUBLISHED_GOAL_SHAPE = "nano"
 
 @dataclass
 class Measured(Timed):
-    """What one system did.
+    """The results of one system.
 
-    difference: largest absolute difference of a probability; None: not compared
-    by_clock, by_processor: pairs a second, one a round
-    latencies: milliseconds for each query, by the number of its titles
-    starts: seconds from the start of a process to its first score
+    first_start: seconds from the start of the process of the timed rounds to its first scores
+    difference: largest absolute difference of a probability from the exact systems'; None if not compared
+    by_clock, by_processor: pairs per second, one value per round
+    latencies: dict from a query's number of titles to the milliseconds of each query
+    starts: seconds from the start of a process to its first scores, one value per process
     """
 
     system: System
@@ -46,18 +47,18 @@ class Measured(Timed):
 
     @property
     def speed(self) -> float:
-        """The median of the rounds."""
+        """Pairs per second by the clock, the median of the rounds."""
         return statistics.median(self.by_clock)
 
 
 def best_own_system(systems: Sequence[Measured], precision: str) -> Optional[Measured]:
-    """Return the fastest of this toolkit's systems of a precision, None where it has none."""
+    """Return the fastest of this toolkit's compared systems of a precision, or None if there is none."""
     own = [m for m in systems if m.system.is_compared and m.system.precision == precision and m.by_clock]
     return max(own, key=lambda measured: measured.speed, default=None)
 
 
 def goals(run: Run) -> Iterator[Goal]:
-    """Yield what is to be reached: our best against the best baseline of its precision, and the published way."""
+    """Yield the goals: this toolkit's best system must be faster than the best baseline and the published code."""
     where = f"{run.shape}, {run.threads} thread{'s' if run.threads > 1 else ''}"
     published = next((m for m in run.systems if m.system.name == "published" and m.by_clock), None)
     for precision, target in FASTER_THAN_BASELINES.items():
@@ -81,7 +82,7 @@ def _interval(found: Interval) -> str:
 
 
 def shown_tables(run: Run) -> str:
-    """Return one table with what was measured, and a line on what it was measured on."""
+    """Return the table of the results, and a line on the pairs and the machine."""
     peak = ", ".join(f"{speed:,.0f} GFLOP/s {precision}" for precision, speed in sorted(run.peak.items()))
     first = f"\n{run.shape}: {run.pairs}; threads: {run.threads}" + (f"; matrix products: {peak}" if peak else "")
     titles = sorted({count for measured in run.systems for count in measured.latencies})
@@ -127,7 +128,7 @@ def _share_of_peak(measured: Measured, run: Run) -> str:
 
 
 def values_of(options: InferenceBenchmarkOptions, runs: Sequence[Run]) -> dict[str, Any]:
-    """Return everything as JSON-ready values."""
+    """Return all results as a dict for JSON."""
     return {
         "options": dataclasses.asdict(options),
         "runs": [
@@ -143,9 +144,9 @@ def values_of(options: InferenceBenchmarkOptions, runs: Sequence[Run]) -> dict[s
 
 
 def write_plot(path: Path, runs: Sequence[Run]) -> None:
-    """Draw a panel a table: pairs a second of each system as bars, ours dark; raises `DependencyError`.
+    """Draw a panel per table, with a bar for each system's pairs per second, dark for this toolkit's.
 
-    The ends of a line on a bar are the slowest and the fastest round.
+    The line on a bar spans the slowest to the fastest round. Raises `DependencyError` without matplotlib.
     """
     rows = max(len(run.systems) for run in runs)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a benchmark is given: real data where it is there, else the demo data, else what the user names; lists typed."""
+"""Inputs of the benchmarks: files that the user names, else real data, else the demo data; and lists in options."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEMO_FILE = ROOT / "datasets" / "sort" / "dev_pairwise.csv"
 
 @dataclass(frozen=True)
 class GradedPairsOptions(Options):
-    """What a speed benchmark runs on."""
+    """Options for the data of a speed benchmark."""
 
     file: Optional[str] = option(None, help="pairs: query, title, label (default: QBQTC's, else the demo's)")
     vocab: Optional[str] = option(None, help="vocab.txt (default: ERNIE 3.0's, else one trained on the file)")
@@ -26,7 +26,7 @@ class GradedPairsOptions(Options):
 
 @dataclass(frozen=True)
 class BaselineOptions(GradedPairsOptions):
-    """And another checkout of this project."""
+    """Options of a speed benchmark that can also measure another checkout of this project."""
 
     baseline: Optional[str] = option(
         None, help="folder of another checkout of this project, whose systems take turns with those of this one"
@@ -35,7 +35,7 @@ class BaselineOptions(GradedPairsOptions):
 
 @dataclass(frozen=True)
 class PeerOptions(BaselineOptions):
-    """And beside whom."""
+    """Options of a speed benchmark that also measures peers, which are systems of other projects."""
 
     model: Optional[str] = option(
         None, help="a ranker's folder, without match embeddings, which the peers lack; instead of --shapes"
@@ -45,18 +45,18 @@ class PeerOptions(BaselineOptions):
 
 
 def real_data_folder(chosen: Optional[str] = None) -> Path:
-    """Return the folder of the real data: `chosen`, else `PADDLE_RANKER_REAL_DATA`, else beside the checkout."""
+    """Return the folder of the real data: `chosen`, else `PADDLE_RANKER_REAL_DATA`, else ../shared/data."""
     return Path(chosen or os.environ.get("PADDLE_RANKER_REAL_DATA") or ROOT.parent / "shared" / "data")
 
 
 def graded_pairs_and_vocabulary(file: Optional[str], vocab: Optional[str]) -> tuple[Path, Optional[Path]]:
-    """Return the file of labelled pairs and the vocabulary to use; no vocabulary where one is to be trained.
+    """Return the paths of the labelled pairs and of the vocabulary; the latter is None if one must be trained.
 
-    Raises `UsageError` where there is no file, or the named vocabulary is not one.
+    Raises `UsageError` if no file is named or found, or if the named vocabulary is not a file.
     """
     real = real_data_folder()
     real_file = real / "qbqtc" / "train.tsv"
-    # A file that was named and is not there is the reader's to say: it knows the nearest name.
+    # A named file is not checked here: the code that reads it reports a missing file and suggests a similar name.
     found = Path(file) if file else next((path for path in (real_file, DEMO_FILE) if path.is_file()), None)
     if found is None:
         raise UsageError(
@@ -70,7 +70,7 @@ def graded_pairs_and_vocabulary(file: Optional[str], vocab: Optional[str]) -> tu
 
 
 def real_data_file(folder: Optional[str], name: str) -> Path:
-    """Return the path of a file of the real data, under `folder`, else `PADDLE_RANKER_REAL_DATA`, else beside us."""
+    """Return the path of a file in `real_data_folder(folder)`; raises `DataError` if it does not exist."""
     chosen = real_data_folder(folder)
     if not (chosen / name).is_file():
         raise DataError(f"{chosen / name}: not there; name the folder that holds {name} with --data_dir")
@@ -78,7 +78,7 @@ def real_data_file(folder: Optional[str], name: str) -> Path:
 
 
 def chosen(name: str, given: str, known: Sequence[str]) -> list[str]:
-    """Return the parts of a comma-separated option, all of `known` for "all"; raises `UsageError` for another name."""
+    """Return the names in a comma-separated option, all of `known` for "all"; `UsageError` for an unknown name."""
     wanted = list(known) if given == "all" else [part.strip() for part in given.split(",")]
     for part in wanted:
         if part not in known:
@@ -87,7 +87,10 @@ def chosen(name: str, given: str, known: Sequence[str]) -> list[str]:
 
 
 def parse_numbers(text: str, name: str) -> list[int]:
-    """Return the comma-separated whole numbers of an option; raises `UsageError` where one is none, or stands twice."""
+    """Return the comma-separated whole numbers of an option.
+
+    Raises `UsageError` if a part is not a whole number of at least 0, or repeats.
+    """
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:

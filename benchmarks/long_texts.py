@@ -2,10 +2,10 @@
 
 python -m benchmarks.long_texts --seeds 1,2,3
 
-A small ranker is trained from nothing on keywords -> title of one part of the papers, through the training command, and
-re-ranks what BM25 finds among the papers of the other part, by title and abstract: cut to its length, and in windows. A
-query is one keyword of a paper (all of them together are too easy: everything finds the paper), and relevant is each
-paper that has it among its keywords.
+The training command trains a small ranker from random weights on one part of the papers: keywords are queries, titles
+are relevant. It re-ranks the papers that BM25 finds in the other part, by title and abstract, which are truncated to
+its length or scored in windows. A measured query is one keyword of a paper (with all keywords together every system
+finds the paper), and all papers with that keyword are relevant.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from paddle_ranker import Ranker
     from paddle_ranker.metrics.ranking import Floats
 
-# name: windows, top_k
+# From a way's name to its windows and top_k.
 WAYS: dict[str, tuple[str, Optional[int]]] = {
     "cut": ("none", None),
     "windows_max": ("max", None),
@@ -81,12 +81,12 @@ class Paper:
 
     @property
     def text(self) -> str:
-        """Title and abstract."""
+        """The title, followed by the abstract."""
         return f"{self.title}。{self.abstract}"
 
 
 def read_papers(path: Path) -> list[Paper]:
-    """Return the papers of a JSON-lines file that have keywords, a title and an abstract, each title once."""
+    """Return a JSON-lines file's papers that have keywords, a title and an abstract, one paper for each title."""
     papers: dict[str, Paper] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
@@ -97,7 +97,7 @@ def read_papers(path: Path) -> list[Paper]:
 
 
 def split_papers(papers: Sequence[Paper], train: int) -> tuple[list[Paper], list[Paper]]:
-    """Return the papers to train on and those to rank, the same for every seed."""
+    """Return the papers to train on and the papers to rank; the split is the same for every seed."""
     if train > len(papers) - 2:
         raise UsageError(f"--train_papers {train}: of {len(papers)} papers too few are left to rank")
     order = np.random.default_rng(1000).permutation(len(papers))
@@ -105,15 +105,16 @@ def split_papers(papers: Sequence[Paper], train: int) -> tuple[list[Paper], list
 
 
 def draw_keywords(paper: Paper, count: int, random: np.random.Generator) -> tuple[str, ...]:
-    """Return `count` keywords of a paper (0: all), drawn, in the paper's order."""
+    """Draw `count` keywords of a paper (0: all), and return them in the paper's order."""
     drawn = random.permutation(len(paper.keywords))[: count or None]
     return tuple(paper.keywords[i] for i in sorted(drawn))
 
 
 def training_pairs(papers: Sequence[Paper], keywords: int, negatives: int, seed: int) -> list[LabeledPair]:
-    """Return queries with their paper's title (1) and with titles of its category that lack the keywords (0).
+    """Return pairs of a query with its paper's title (label 1), and with titles of other papers (label 0).
 
-    A paper gives two queries: all its keywords, and as many drawn ones as the measured queries have.
+    A paper gives two queries: all its keywords, and `keywords` of them drawn at random, as in the measured queries. The
+    other papers, at most `negatives` per query, are of the same category and lack some of the query's keywords.
     """
     random = np.random.default_rng([seed, 1])
     pairs: dict[tuple[str, str], LabeledPair] = {}
@@ -132,10 +133,10 @@ def training_pairs(papers: Sequence[Paper], keywords: int, negatives: int, seed:
 
 
 def candidates_of(papers: Sequence[Paper], keywords: int, count: int) -> tuple[list[LabeledPair], list[str]]:
-    """Return pairs of a query and a paper's title with abstract, and the papers' titles.
+    """Return pairs of a query and a paper's text (title and abstract), and the papers' titles in the same order.
 
-    Each distinct query comes with all papers that have its keywords, and the best others by BM25 (character bigrams),
-    `count` together or as many as are relevant.
+    Each distinct query is paired with all papers that have its keywords (relevant), and then with the best other papers
+    by BM25 (character bigrams), up to `count` papers in total, or more if more are relevant.
     """
     random = np.random.default_rng(1001)
     queries = dict.fromkeys(draw_keywords(paper, keywords, random) for paper in papers)
@@ -151,7 +152,7 @@ def candidates_of(papers: Sequence[Paper], keywords: int, count: int) -> tuple[l
 
 
 def train(options: LongTextsOptions, papers: Sequence[Paper], seed: int, folder: Path) -> Path:
-    """Train a ranker from nothing through the cross-encoder's command; return its folder."""
+    """Train a ranker from random weights with the cross-encoder's command; return its folder."""
     from paddle_ranker.commands.starter import StarterOptions, make_starter
 
     corpus = folder / "corpus.jsonl"
@@ -185,7 +186,7 @@ def train(options: LongTextsOptions, papers: Sequence[Paper], seed: int, folder:
 
 
 class Harness:
-    """Train one ranker a seed, and score the candidates in each of the ways."""
+    """Train one ranker per seed, and score the candidates in each of the ways."""
 
     def __init__(self, options: LongTextsOptions) -> None:
         path = real_data_file(options.data_dir, "csl/papers.jsonl")
@@ -197,7 +198,7 @@ class Harness:
         self.store = RunStore(options.scores_dir)
 
     def systems(self, seeds: Sequence[int]) -> list[System]:
-        """Return the rows of the table: the ranker in each way, and BM25 over words and over bigrams."""
+        """Return the rows of the table: the ranker in each way, BM25 of words, and BM25 of bigrams."""
         by_seed = [self._of_seed(seed) for seed in seeds]
         runs = {name: [found[name] for found in by_seed] for name in WAYS}
         found = [
@@ -231,14 +232,14 @@ class Harness:
 
 
 class Trained:
-    """A ranker of one seed, trained when it is first asked for, and its logits of windows, computed once."""
+    """The ranker of one seed, which is trained on first use, and its logits of windows, which are computed once."""
 
     def __init__(self, harness: Harness, seed: int, folder: Path) -> None:
         self.harness, self.seed, self.folder = harness, seed, folder
         self.seconds = 0.0
 
     def run(self, name: str) -> Run:
-        """Return the candidates' logits in one of the ways, and the seconds of training."""
+        """Return the candidates' logits in the way `name`, and the seconds of training."""
         windows, top_k = WAYS[name]
         if windows == "none":
             return self._cut, self.seconds
@@ -273,7 +274,7 @@ class Trained:
 
 
 def run(options: LongTextsOptions) -> None:
-    """Print the table: nDCG@10 and MRR@10 of each way, and how far windows are ahead."""
+    """Print the table: nDCG@10 and MRR@10 of each way, and their differences from the reference."""
     seeds = options.begin()
     harness = Harness(options)
     if not harness.labels.any():

@@ -32,7 +32,7 @@ REFERENCE = "mined"
 
 @dataclass(frozen=True)
 class FoldsOptions(QualityOptions):
-    """What both benchmarks accept."""
+    """Options of both `benchmarks.mining` and `benchmarks.distillation`."""
 
     folds: int = option(
         3, help="folds of QBQTC's train queries; each is measured by runs that have not seen it", minimum=2
@@ -49,7 +49,7 @@ class FoldsOptions(QualityOptions):
 
 @dataclass(frozen=True)
 class Recipe:
-    """An encoder from nothing, and how it is trained; `more` are further options of train_ce.py."""
+    """The shape of an encoder with random weights, and its training; `more` are further options of train_ce.py."""
 
     layers: int
     hidden_size: int
@@ -59,7 +59,7 @@ class Recipe:
 
 
 class SmallRankers:
-    """A folder in which the files and small rankers of one split and seed are made, each once."""
+    """A folder for the files and small rankers of one split and seed; each is made once, on first use."""
 
     def __init__(self, folder: Path, split: Split, held_out: Sequence[LabeledPair], options: FoldsOptions, seed: int):
         self.folder, self.seed, self._options = folder, seed, options
@@ -69,9 +69,9 @@ class SmallRankers:
         self._runs: dict[str, Run] = {}
 
     def train(self, name: str, file: Path, recipe: Recipe) -> Run:
-        """Train the ranker `name` on `file`; return how its last checkpoint scores what is held out, and the seconds.
+        """Train the ranker `name` on `file`; return its last checkpoint's logits of held-out pairs, and the seconds.
 
-        Word pieces are trained on the texts learned from.
+        Its word-piece vocabulary is trained on the texts of the split's training pairs.
         """
         if name not in self._runs:
             self._runs[name] = self._train(name, file, recipe)
@@ -108,7 +108,10 @@ class SmallRankers:
         return self.folder / name / "last"
 
     def file(self, name: str, command: Callable[[Sequence[str]], int], *arguments: str) -> Path:
-        """Return the file that a command writes; `{out}` in its arguments is where."""
+        """Return the path of the file `name`, made by `command` on first use; `{out}` in its arguments is the path.
+
+        Raises `RankerError` if the command fails.
+        """
         path = self.folder / name
         if not path.exists() and command([argument.replace("{out}", str(path)) for argument in arguments]):
             raise RankerError(f"{name} could not be made: see above")
@@ -118,9 +121,9 @@ class SmallRankers:
 def run_systems(
     options: FoldsOptions, systems: Mapping[str, Callable[[SmallRankers], Run]], reference: str, head: str
 ) -> None:
-    """Train every system on every fold and seed, and print the table and how far `reference` is ahead of each.
+    """Train every system on every fold and seed, and print a table with the differences from `reference`.
 
-    `head` is what stands above the table.
+    `head` is printed above the table.
     """
     names = chosen_systems(options.systems, list(systems), reference)
     seeds = options.begin()
@@ -152,25 +155,25 @@ class MiningOptions(FoldsOptions):
 
 
 class Mining:
-    """The rows of the table: one ranker, the same positives, and negatives from different places."""
+    """The rows of the table; each method trains the same ranker on the same positives, with different negatives."""
 
     def __init__(self, options: MiningOptions) -> None:
         self.options = options
 
     def random(self, rankers: SmallRankers) -> Run:
-        """Titles at random."""
+        """Train with random titles as negatives."""
         return self._train("random", rankers, self._mine("random", rankers, "--method", "random"))
 
     def mined(self, rankers: SmallRankers) -> Run:
-        """Titles that BM25 ranks from 1 to 50."""
+        """Train with titles that BM25 ranks from 1 to 50 as negatives."""
         return self._train("mined", rankers, self._mine("mined", rankers))
 
     def mined_top(self, rankers: SmallRankers) -> Run:
-        """The titles that BM25 ranks best."""
+        """Train with the titles that BM25 ranks best as negatives."""
         return self._train("mined_top", rankers, self._mine("mined_top", rankers, "--sample", "top"))
 
     def mined_again(self, rankers: SmallRankers) -> Run:
-        """Titles of a ranker's order, guarded by its scores; the ranker is that of `mined`."""
+        """Train with negatives mined with the ranker of `mined`; options of `guard` exclude titles with high scores."""
         self.mined(rankers)
         ranker = str(rankers.ranker("mined"))
         scoring = ("--ranker", ranker, "--device", "cpu", "--cpu_threads", str(self.options.threads))
@@ -178,7 +181,7 @@ class Mining:
         return self._train("mined_again", rankers, file)
 
     def judged(self, rankers: SmallRankers) -> Run:
-        """The titles that people judged irrelevant: what mining stands in for."""
+        """Train with titles that people judged irrelevant as negatives; mining is a substitute for these."""
         return self._train("judged", rankers, rankers.learn)
 
     def _mine(self, name: str, rankers: SmallRankers, *arguments: str) -> Path:
@@ -201,7 +204,7 @@ class Mining:
 
 
 def run(options: MiningOptions) -> None:
-    """Print the measures of rankers that differ in their negatives alone."""
+    """Print the measures of rankers that differ only in their negatives."""
     rows = Mining(options)
     names = ("random", REFERENCE, "mined_top", "mined_again", "judged")
     head = f"mining: ranker {options.layers} x {options.hidden_size}, {options.negatives} negatives of each positive"

@@ -2,10 +2,10 @@
 
 python -m benchmarks.pretrained --model FOLDER --protocol cv --seeds 1,2,3 --peer_python PATH --scores_dir FOLDER
 
-The weights are m3e-small's (`python -m benchmarks.convert_real` fetches them), converted for this toolkit and as they
-are for the peer. Ours train through `cross_encoder/train_ce.py`; the peer in a process of `--peer_python`, which has
-sentence-transformers. All train on the same rows of the same folds. A run takes minutes to tens of them: with
-`--scores_dir` a stopped benchmark goes on where it was.
+The weights are m3e-small's (`python -m benchmarks.convert_real` fetches them); they are converted for this toolkit,
+and the peer loads them as they are. Our rankers are trained with `cross_encoder/train_ce.py`, and the peer in a process
+of `--peer_python`, which has sentence-transformers. All are trained on the same rows of the same folds. A run takes a
+few minutes to some tens of minutes; with `--scores_dir` an interrupted benchmark keeps its finished runs.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.options import option, run_command
 
-NOTHING = "nothing"  # the model whose parameters are random
+NOTHING = "nothing"  # value of --model for random parameters
 LINEAR = "linear_on_ids"
-# The same with --model nothing: word pieces are learned from the texts, whatever the model of the others.
+# Rows that are the named system with --model nothing: word pieces are learned from the texts, whatever --model is.
 FROM_NOTHING = {"linear_on_own_pieces": LINEAR, "small": "match_ranknet_lexical"}
 BLENDED = {"ranker_and_linear": ("match", LINEAR), "all_and_small": ("match_ranknet_lexical", "small")}
 _WORKER = Path(__file__).resolve().parent / "peers" / "sentence_transformers_worker.py"
-_SMALL_FILE = 400  # rows that training evaluates on at its end; the measures come from all
+_SMALL_FILE = 400  # rows on which training itself evaluates at its end; the measures use all rows
 
 _WHOLE_QUERIES = ["--loss", "ranknet_bce", "--batch_size", "38"]
 _PEERS_RECIPE = ["--new_parts_factor", "1", "--match_embeddings", "false"]
-# Options of train_ce.py; what all have in common is in `_train`.
+# Options of train_ce.py for each system; the options that all share are in `_ours`.
 OURS = {
     "plain": [*_PEERS_RECIPE, "--epochs", "1"],
     "plain_2_epochs": [*_PEERS_RECIPE, "--epochs", "2"],
@@ -67,7 +67,7 @@ OURS = {
     "match_ranknet": ["--epochs", "1", *_WHOLE_QUERIES],
     "match_ranknet_lexical": ["--epochs", "1", *_WHOLE_QUERIES, "--lexical_features", "true"],
 }
-# The stages of the peer's training: (data, epochs); "train" is the fold's own.
+# The stages of the peer's training, (data, epochs) each; "train" is the fold's training data.
 PEERS = {
     "peer_1_epoch": [("train", 1)],
     "peer_2_epochs": [("train", 2)],
@@ -78,7 +78,7 @@ SYSTEMS = (*LEXICAL, LINEAR, *PEERS, *OURS, *FROM_NOTHING, *BLENDED)
 
 @dataclass(frozen=True)
 class FoldRunOptions(QualityOptions):
-    """What this benchmark and the ablation accept."""
+    """Options of both this benchmark and `benchmarks.ablation`."""
 
     model: str = option(
         help="folder of an encoder as transformers has it (benchmarks.convert_real fetches m3e-small), or as "
@@ -106,17 +106,17 @@ class FoldRunOptions(QualityOptions):
 
     @property
     def max_rate(self) -> float:
-        """The maximum of the learning rate."""
+        """The maximum learning rate: the option, or a default that depends on the model."""
         return self.learning_rate or (5e-4 if self.model == NOTHING else 1e-4)
 
     @property
     def heads_factor(self) -> float:
-        """The learning rate of the parts that are not pretrained, over the encoder's."""
+        """The ratio of the learning rate of parts that are not pretrained to the encoder's learning rate."""
         return self.new_parts_factor or (1 if self.model == NOTHING else 10)
 
     @property
     def model_name(self) -> str:
-        """What tells one model from another: its folder's name, of an encoder made here also its parameters."""
+        """An identifier of the model: its folder's name, and for an encoder of this toolkit its parameters' digest."""
         parameters = Path(self.model) / PARAMETERS_FILE
         name = Path(self.model).name
         return f"{name} {file_digest(parameters)}" if parameters.is_file() else name
@@ -134,7 +134,7 @@ class PretrainedOptions(FoldRunOptions):
 
 
 class Systems:
-    """The rows of both benchmarks, over splits and seeds: ours and the peer, the linear models, and averages."""
+    """The rows of both benchmarks, over splits and seeds: our rankers, the peer, lexical baselines, and averages."""
 
     def __init__(self, options: FoldRunOptions, work: Path) -> None:
         self.options, self.work = options, work
@@ -142,7 +142,7 @@ class Systems:
         self.harness = Harness(options, options.data, options.protocol, options.folds, scores_dir)
 
     def run(self, name: str, seeds: Sequence[int]) -> System:
-        """Return the scores of all measured pairs, joined over the splits, once for each seed."""
+        """Return the scores of all measured pairs, joined over the splits, in one run per seed."""
         if name in BLENDED:
             return self._blended(name, [self.run(member, seeds) for member in BLENDED[name]])
         if name in FROM_NOTHING:
@@ -156,7 +156,7 @@ class Systems:
         return self.harness.run(name, seeds, self._facts(name), train)
 
     def _blended(self, name: str, members: Sequence[System]) -> System:
-        """Average the members' scores, those of a split with mean 0 and deviation 1: no label is looked at."""
+        """Average the members' scores after scaling each split's to mean 0 and deviation 1, which needs no labels."""
         runs = []
         for number in range(max(len(member.runs) for member in members)):
             scores = np.zeros(len(self.harness.measured))
@@ -175,7 +175,7 @@ class Systems:
                 "heads_factor": self.options.heads_factor}  # fmt: skip
 
     def _linear(self, split: Split, seed: int) -> Run:
-        """The linear model on the 18 features that are computed from ids, as `blend` fits it."""
+        """Fit the linear model on the 18 lexical features of token ids, as `blend` fits it, and score the split."""
         from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
         from paddle_ranker.lexical.head import LexicalHead
         from paddle_ranker.metrics.logistic import fit_logistic
@@ -248,7 +248,7 @@ class Systems:
             return score_file(folder / "run" / "last", all_of_it), seconds
 
     def _start(self, folder: Path, seed: int) -> Path:
-        """Return the encoder to start from: as it is, converted, or a random one for the texts learned from."""
+        """Return the folder of the initial encoder: `--model` as it is or converted, or a random one for `nothing`."""
         from paddle_ranker.commands.starter import StarterOptions, make_starter
 
         if self.options.model == NOTHING:

@@ -2,12 +2,13 @@
 
 python -m benchmarks.pretraining --peer_python PATH [--file FILE] [--config nano] [--rounds 6] [--steps 10]
 
-All systems start from the same weights (made here, taken to transformers by `convert --to hf`) and make the same steps:
-the same batches with the same tokens masked, AdamW, schedule, clipping and weight decay. Each is a process of its own;
-they take turns, a round of steps each, so that a busy moment of the machine hits all of them. After each round each
-measures its loss on the same held-out tokens, which is not timed. `transformers` computes the logits of every token, as
-its `BertForMaskedLM` does when it is given labels; `transformers_gathered` those of the masked tokens alone, as a user
-may write it. With `--dropout 0` the curves differ by rounding only; with dropout by other draws as well.
+All systems start from the same weights (made here, and converted for transformers by `convert --to hf`) and make the
+same steps: the same batches with the same masked tokens, AdamW, schedule, clipping and weight decay. Each system runs
+in a separate process. They take turns, a round of steps each, so that a busy moment of the machine affects all of them.
+After each round every system measures its loss on the same held-out tokens, which is not timed. `transformers` computes
+the logits of every token, as its `BertForMaskedLM` does if it is given labels; `transformers_gathered` computes only
+those of the masked tokens, as a user may write it. With `--dropout 0` the loss curves differ by rounding only; with
+dropout they also differ by random draws.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def run(options: PretrainingBenchmarkOptions) -> None:
 
 
 def speeds_of(answers: dict[str, list[dict[str, Any]]]) -> dict[str, Speeds]:
-    """Return each system's tokens a second, the first round left out."""
+    """Return each system's tokens per second, without the first round."""
     speeds = {name: Speeds() for name in answers}
     for name, rounds in answers.items():
         for answer in rounds[1:]:
@@ -84,7 +85,10 @@ def speeds_of(answers: dict[str, list[dict[str, Any]]]) -> dict[str, Speeds]:
 
 
 def prepare(options: PretrainingBenchmarkOptions, folder: Path) -> str:
-    """Write the tokenizer, the first weights in both forms, and the peer's batches into `folder`; describe them."""
+    """Write the tokenizer, the initial weights in both formats, and the peer's batches into `folder`.
+
+    Returns a line that describes the work.
+    """
     from paddle_ranker.commands.convert import ConvertOptions, convert
     from paddle_ranker.encoding.batching import BatchPlan, scoring_batches, training_batches
     from pretraining.examples import MaskedExamples
@@ -139,7 +143,7 @@ def prepare(options: PretrainingBenchmarkOptions, folder: Path) -> str:
 
 
 def training_options(options: PretrainingBenchmarkOptions, path: Path, folder: Path) -> TrainMlmOptions:
-    """Return how this toolkit trains: `train_mlm.py`'s own options."""
+    """Return the options of `train_mlm.py` with which this toolkit trains."""
     return TrainMlmOptions(
         train_files=(str(path),),
         tokenizer=str(folder / "tokenizer"),
@@ -176,7 +180,7 @@ def _text(file: Optional[str]) -> Path:
 
 
 def _keep(path: Path, batch: Any) -> int:
-    """Write a batch; return its tokens, padding included."""
+    """Write a batch; return its token count, including padding."""
     np.savez(path, ids=batch.ids, places=batch.places, labels=batch.labels)
     return int(batch.ids.size)
 
@@ -184,7 +188,7 @@ def _keep(path: Path, batch: Any) -> int:
 def measure(
     systems: Sequence[str], options: PretrainingBenchmarkOptions, folder: Path
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return each system's answers, one a round; raises `RankerError` where a process ends early."""
+    """Return each system's answers, one per round; raises `RankerError` if a process ends early."""
     answers: dict[str, list[dict[str, Any]]] = {name: [] for name in systems}
     with Workers() as workers:
         for name in systems:
@@ -196,7 +200,7 @@ def measure(
 
 
 def _start_worker(name: str, options: PretrainingBenchmarkOptions, folder: Path) -> Worker:
-    """Start a process that trains as a system does: it answers when it is ready, and after each round."""
+    """Start the process that trains the system `name`; it answers when it is ready, and after each round."""
     ours = [sys.executable, "-m", "benchmarks.peers.mlm_worker", str(folder)]
     theirs = [options.peer_python, str(_PEER), str(folder), name]
     return Worker(
@@ -204,14 +208,14 @@ def _start_worker(name: str, options: PretrainingBenchmarkOptions, folder: Path)
         ours if name == "ours" else theirs,
         options.threads,
         folder / f"{name}.log",
-        # The peer's file imports nothing of this project: what lies in the checkout is not to be found by it.
+        # The peer's file imports nothing of this project, so the checkout's folders must not be importable.
         {} if name == "ours" else {"PYTHONPATH": ""},
         hint="leave it out with --systems, or give --peer_python an environment with torch and transformers",
     )
 
 
 def print_curve(answers: dict[str, list[dict[str, Any]]]) -> None:
-    """Print the held-out loss after each round, and how far the systems are apart."""
+    """Print the held-out loss after each round, and how much the systems' losses differ."""
     names = list(answers)
     print(f"{'tokens seen':>14}" + "".join(f"{name:>24}" for name in names) + f"{'largest difference':>20}")
     tokens = 0

@@ -40,14 +40,14 @@ LOSSES = (
     "margin_logit:0.5,margin_logit:1,margin_logit:2,ranknet:0"
 )  # fmt: skip
 WITH_MARGIN = ("margin_logit", "margin_probability", "ranknet", "ranknet_bce")
-# What a ranker from nothing is to reach on dev, training on two cores.
+# Goals for a ranker from random weights on dev, trained on two cores.
 GOALS = {"auc": 0.78, "ndcg@10": 0.86}
 GOAL_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
 class Recipe(Options):
-    """The shape of the encoder, and how it is trained."""
+    """Options for the shape of the encoder, and for its training."""
 
     layers: int = option(2, help="layers", minimum=1)
     hidden_size: int = option(128, help="width", minimum=8)
@@ -64,7 +64,7 @@ class Recipe(Options):
     max_steps: int = option(0, help="stop after so many steps; 0: after the epochs", minimum=0)
 
     def training_options(self, save_dir: Path, seed: int) -> TrainingOptions:
-        """Return the options of the trainer, which neither evaluates nor saves on the way."""
+        """Return the trainer's options, with which it neither evaluates nor saves before the end."""
         return TrainingOptions(
             save_dir=str(save_dir), seed=seed, device="cpu", eval_step=NEVER, save_step=NEVER, logging_steps=NEVER,
             batch_size=self.batch_size, learning_rate=self.learning_rate, weight_decay=self.weight_decay,
@@ -109,7 +109,7 @@ class QbqtcOptions(Recipe, QualityOptions):
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: a lexical baseline, which has no loss, or the ranker with one, and what it sees of words."""
+    """A row of the table: a lexical baseline (`loss` is ""), or the ranker with its loss and its lexical inputs."""
 
     name: str
     loss: str = ""
@@ -119,7 +119,7 @@ class Row:
 
 
 def rows_of(options: QbqtcOptions) -> list[Row]:
-    """Return the systems that the options name; raises `UsageError` for an unknown one."""
+    """Return the rows that the options name; raises `UsageError` for a name that is unknown or repeats."""
     names = (options.systems or (LOSSES if options.train == "simclue" else SYSTEMS)).split(",")
     found = []
     for name in names:
@@ -148,9 +148,9 @@ def _is_number(text: str) -> bool:
 
 
 def train_from_nothing(options: QbqtcOptions, row: Row, harness: Harness, split: Split, seed: int) -> Run:
-    """Train a ranker of random parameters; return how the last step scores what is held out, and the seconds.
+    """Train a ranker from random parameters; return its logits of the held-out pairs after the last step, and seconds.
 
-    These are the seconds from making the word pieces to the last step.
+    The seconds are from the making of the word pieces to the last step.
     """
     from ernie_matching.data import encode_triples
     from ernie_matching.model import PairwiseExamples
@@ -173,7 +173,7 @@ def train_from_nothing(options: QbqtcOptions, row: Row, harness: Harness, split:
         write_records(folder / "held_out.tsv", harness.of(split))
         evaluation, found = EvaluationSet(folder / "held_out.tsv", pair_encoder, 64), []
 
-        def evaluate() -> dict[str, float]:  # after the last step alone: the best one would flatter
+        def evaluate() -> dict[str, float]:  # only after the last step: choosing the best one would bias the result
             seconds = time.perf_counter() - began
             found.append((evaluation.logits(DygraphEngine(network)), seconds))
             return {"auc": roc_auc(evaluation.labels, found[-1][0])}
@@ -186,7 +186,7 @@ def train_from_nothing(options: QbqtcOptions, row: Row, harness: Harness, split:
 def make_network(
     options: QbqtcOptions, row: Row, pair_encoder: PairEncoder, examples: PairwiseExamples
 ) -> RankerNetwork:
-    """Return a ranker of random parameters; its lexical features, where it has them, have learned from the examples."""
+    """Return a ranker of random parameters; its lexical features, if it has any, have learned from the examples."""
     from paddle_ranker.encoding.pair_encoder import never_match_ids
     from paddle_ranker.lexical.head import LexicalHead
     from paddle_ranker.model.config import EncoderConfig
@@ -209,7 +209,7 @@ def make_network(
 
 
 def make_pair_encoder(options: QbqtcOptions, split: Split, folder: Path) -> PairEncoder:
-    """Return an encoder with ERNIE's vocabulary, or with one trained on the texts of the split; uses `folder`."""
+    """Write ERNIE's vocabulary, or one trained on the texts of the split, into `folder`; return its pair encoder."""
     from paddle_ranker.encoding.pair_encoder import PairEncoder
     from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_vocabulary
 
@@ -223,7 +223,7 @@ def make_pair_encoder(options: QbqtcOptions, split: Split, folder: Path) -> Pair
 
 
 def run(options: QbqtcOptions) -> None:
-    """Print the table of all systems, and what was reached."""
+    """Print the table of all systems, and the goals reached or missed."""
     rows = rows_of(options)
     names = [row.name for row in rows]
     reference = options.reference or ("ranker" if "ranker" in names else names[0])
@@ -236,7 +236,7 @@ def run(options: QbqtcOptions) -> None:
     def system(row: Row) -> System:
         if not row.loss:
             return harness.baseline(row.name)
-        facts = {**kept, **asdict(row), "name": "ranker"}  # the same ranker by another name is no new run
+        facts = {**kept, **asdict(row), "name": "ranker"}  # so that the same ranker under another name is not run again
         return harness.run(row.name, seeds, facts, partial(train_from_nothing, options, row, harness))
 
     def goals(measured: Mapping[str, Mapping[str, Measure]]) -> list[Goal]:

@@ -1,6 +1,6 @@
-"""What a script of `scripts/` would run, found by running it with a Python that writes its arguments down.
+"""Find the commands that a script of `scripts/` would run, by running it with a fake Python that records its arguments.
 
-A script is the one home of the demo's recipe; whoever wants to measure that recipe asks the script.
+The options of the demo's trainings are only in these scripts, so benchmarks that measure the demo read them from there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from paddle_ranker.errors import RankerError
 
-# It answers `starter` with the name of a folder, and everything else with silence.
+# For the command `starter` the fake Python prints the name of a folder; for all others it prints nothing.
 _RECORDER = """#!/bin/sh
 for argument in "$@"; do printf '%s\\0' "$argument"; done >>{log}
 printf '\\n' >>{log}
@@ -23,9 +23,9 @@ for argument in "$@"; do if [ "$argument" = starter ]; then printf 'STARTER\\n';
 
 
 def script_commands(script: Path, arguments: Sequence[str] = ()) -> list[list[str]]:
-    """Return the arguments of each Python command that `script` runs when called with `arguments`; none is run.
+    """Return the arguments of each Python command that `script` runs with `arguments`, without running the commands.
 
-    Raises `RankerError` where the script fails.
+    Raises `RankerError` if the script fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         recorder, log = Path(folder) / "python", Path(folder) / "log"
@@ -43,9 +43,9 @@ def script_commands(script: Path, arguments: Sequence[str] = ()) -> list[list[st
 
 
 def arguments_after(commands: Sequence[Sequence[str]], name: str) -> list[str]:
-    """Return what follows the argument that ends in `name` in the first command that has one.
+    """Return the arguments after the one that ends in `name`, in the first command that has such an argument.
 
-    Raises `RankerError` where no command does.
+    Raises `RankerError` if no command has one.
     """
     for command in commands:
         for place, argument in enumerate(command):

@@ -2,9 +2,9 @@
 
 python -m benchmarks.serving [--shapes nano] [--threads 2] [--seconds 5] [--rounds 5] [--peer_python PYTHON]
 
-Each server is a process of its own, has the same weights and is asked for the same pairs; the client runs on the same
-machine. Servers and the engine alone take turns, round after round, so that a busy moment of the machine hits all of
-them. The probabilities of all are compared first.
+Each server runs in a separate process, has the same weights and gets requests for the same pairs; the client runs on
+the same machine. The servers and the engine without a server take turns in rounds, so that a busy moment of the machine
+affects all of them. The servers' probabilities are compared first.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ from paddle_ranker.scoring.engines.registry import exported_engines
 _WEB = ("fastapi", "uvicorn", "uvloop", "httptools")
 TOLERANCE = 1e-5
 _HOST = "127.0.0.1"
-_WARM_UP_SECONDS = 2.0  # of each load, before the rounds
+_WARM_UP_SECONDS = 2.0  # most seconds of each load in the warm-up, before the rounds
 _OURS, _BEFORE = "ours", "before"
 
 
 @dataclass(frozen=True)
 class System:
-    """One row of the tables.
+    """A server and a way to send it requests, one row of the tables.
 
-    dialect: how it is asked
-    module: of a peer's server; None: this toolkit's
-    packages: that the peer's environment must have
-    checkout: whose code runs; None: this one's
+    dialect: name of the way in which requests are sent, see `serving_client.DIALECTS`
+    module: module of a peer's server; None for this toolkit's server
+    packages: packages that the peer's environment must have
+    checkout: folder of the checkout whose code runs; None for this checkout
     """
 
     name: str
@@ -109,7 +109,7 @@ def run(options: ServingBenchmarkOptions) -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             work = make_work(options, shape, systems, folder)
-            gc.freeze()  # what stays is not looked through while latencies are taken
+            gc.freeze()  # the collector skips existing objects while latencies are measured
             for count in threads:
                 runs.append(measure(options, shape, count, systems, shares, work, folder))
                 print(shown_tables(runs[-1]), flush=True)
@@ -119,7 +119,7 @@ def run(options: ServingBenchmarkOptions) -> None:
 
 
 def parse_shares(text: str) -> list[float]:
-    """Return the comma-separated shares of `--load`; raises `UsageError` where one is none."""
+    """Return the comma-separated shares of `--load`, [] for "none"; `UsageError` if one is no number above 0."""
     if text == "none":
         return []
     try:
@@ -132,7 +132,7 @@ def parse_shares(text: str) -> list[float]:
 
 
 def available(options: ServingBenchmarkOptions) -> list[System]:
-    """Return the systems asked for whose packages are installed, and say which others are left out."""
+    """Return the chosen systems whose packages are installed, and print which ones are ignored."""
     names = chosen("systems", options.systems, [system.name for system in SYSTEMS])
     wanted = [system for system in SYSTEMS if system.name in names]
     needed = sorted({package for system in wanted for package in system.packages})
@@ -143,14 +143,14 @@ def available(options: ServingBenchmarkOptions) -> list[System]:
 
 @dataclass(frozen=True)
 class Work:
-    """Queries, each with its titles; the same pairs one by one are the single-title requests."""
+    """The requests of the benchmark: queries with several titles each, or the same pairs as single-title requests."""
 
     asked: list[Asked]
     description: str
 
     @property
     def single(self) -> list[Asked]:
-        """Each pair as a request of its own."""
+        """Each pair as a separate request."""
         return [
             Asked(one.query, [title], one.pairs.take(np.array([row])), one.pad_id)
             for one in self.asked
@@ -159,7 +159,7 @@ class Work:
 
 
 def make_work(options: ServingBenchmarkOptions, shape: str, systems: Sequence[System], folder: Path) -> Work:
-    """Write the model into `folder`, exported and for the peers, and the pairs; return the requests."""
+    """Write the exported model, the peers' model and the pairs into `folder`; return the requests."""
     found = prepare_ranker(options, shape, options.seed, folder)
     asked = draw(found.graded, found.pair_encoder, options.queries, options.titles, options.seed)
     flat = [[one.query for one in asked for _ in one.titles], [title for one in asked for title in one.titles]]
@@ -173,7 +173,7 @@ def make_work(options: ServingBenchmarkOptions, shape: str, systems: Sequence[Sy
 
 
 def draw(graded: Sequence[LabeledPair], encoder: PairEncoder, queries: int, titles: int, seed: int) -> list[Asked]:
-    """Draw queries, each with its own titles first; they are few, so those of others make up the list."""
+    """Draw queries with `titles` titles each: the query's own first, then as needed random titles of all queries."""
     own: dict[str, list[str]] = {}
     for pair in graded:
         own.setdefault(pair.query, []).append(pair.title)
@@ -191,7 +191,7 @@ def draw(graded: Sequence[LabeledPair], encoder: PairEncoder, queries: int, titl
 
 
 def requests(dialect: Dialect, asked: Sequence[Asked]) -> list[Request]:
-    """Return the bytes that ask for these titles."""
+    """Return a request in this dialect for each query."""
     return [Request(dialect.write(one), len(one.titles)) for one in asked]
 
 
@@ -206,7 +206,7 @@ def measure(
 ) -> Run:
     """Measure the servers on the work in `folder`.
 
-    Raises `RankerError` where a process ends, or a server's probabilities are not the engine's.
+    Raises `RankerError` if a process ends, or if a server's probabilities differ from the servers' median.
     """
     result = Run(shape, threads, options.engine, work.description, options.titles, options.clients)
     result.systems = [Measured(system) for system in systems]
@@ -229,7 +229,7 @@ def measure(
 
 
 def server_of(system: System) -> str:
-    """Return which server answers a system's requests: ours speaks all of its dialects, as that of before does."""
+    """Return the name of the server for a system: all dialects of a checkout of this toolkit share one server."""
     if system.checkout:
         return _BEFORE
     return _OURS if system.ours else system.name
@@ -248,7 +248,10 @@ def _engine_alone(options: ServingBenchmarkOptions, folder: Path, threads: int) 
 
 
 def _compare_scores(result: Run, servers: dict[str, ServerProcess], work: Work) -> None:
-    """Fill in how far each system's probabilities are from the median of all, over some of the requests."""
+    """Set each system's largest difference in probability from the median of all systems, over some requests.
+
+    Raises `RankerError` if a difference exceeds `TOLERANCE`.
+    """
     some = work.asked[:20]
 
     async def scores(measured: Measured) -> np.ndarray:

@@ -1,10 +1,10 @@
-"""A client that puts load on a server and costs little itself: requests made beforehand, keep-alive connections, loads.
+"""A client that puts load on a server with little cost of its own: requests made beforehand, keep-alive connections.
 
-Requests are written in each way of asking a server; `OK` is an answer with scores, every other one is called by the
-protocol's own number or name for what went wrong. A connection has one request at a time; an answer is found by its
-length. Closed loop: so many clients, each of which asks again as soon as it is answered. Open loop: requests come when
-they come, at a rate, whether the earlier ones are answered or not; a request's latency counts from when it was due, so
-that what waits for a slow server is not left out.
+A dialect is a way to write requests and read answers. An answer with scores has the code `OK`; any other has the
+protocol's number or name of the error. A connection has one request at a time, and an answer ends by its stated length.
+In a closed loop, a fixed number of clients each send the next request once the last is answered. In an open loop,
+requests are sent at a rate, whether earlier ones are answered or not. A request's latency then counts from the time it
+was due, so that it includes waiting for a slow server.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ OK = "ok"
 HTTP, BAIDU_STD, GRPC = "HTTP", "baidu_std", "gRPC"  # transports
 _INFERENCE, _GATEWAY = "/GeneralModelService/inference", "/ernie/prediction"
 
-CLOSED, LATE = "closed", "late"  # no answer came: the connection ended; it took longer than patience lasts
+CLOSED, LATE = "closed", "late"  # no answer came, because the connection ended, or within the time limit
 _HEAD_END, _LENGTH = b"\r\n\r\n", b"content-length:"
-_LONGEST_SECONDS, _LOOK_SECONDS = 120.0, 0.02  # of a closed loop that gets few answers, between looks at it
-_MOST_CONNECTIONS = 512  # of an open loop: what comes above waits at the client, and its time counts
+_LONGEST_SECONDS, _LOOK_SECONDS = 120.0, 0.02  # longest closed loop with few answers, and interval between checks of it
+_MOST_CONNECTIONS = 512  # of an open loop; requests beyond that wait in the client, which counts in their latency
 
 
 def http(path: str, body: bytes, content_type: str = "application/json", *headers: str) -> bytes:
-    """Return a valid HTTP request."""
+    """Return the bytes of an HTTP POST request."""
     head = [f"POST {path} HTTP/1.1", "Host: ranker", f"Content-Type: {content_type}", f"Content-Length: {len(body)}"]
     return "\r\n".join([*head, *headers, "", ""]).encode() + body
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One query with its titles, as texts and as ids."""
+    """One query with its titles, both as texts and as token ids."""
 
     query: str
     titles: list[str]
@@ -59,12 +59,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Dialect:
-    """A way of asking.
+    """A way to send requests to a server.
 
-    write: a request's bytes; of gRPC the message
-    read: what the body of an answer that is `OK` to the transport says, and the probabilities in it, `[titles]`
-    method: of gRPC
-    busy: what the server says of a request that is to come again
+    write: returns a request's bytes; for gRPC the message
+    read: returns the code and the probabilities `[titles]` in the body of an answer that the transport calls `OK`
+    method: name of the gRPC method
+    busy: codes with which the server asks to send the request again later
     """
 
     name: str
@@ -177,8 +177,8 @@ def _printed(number: int, values: Sequence[str]) -> tuple[str, np.ndarray]:
 
 _HTTP_BUSY = frozenset({"429", "503"})
 _GRPC_BUSY = frozenset({"RESOURCE_EXHAUSTED", "UNAVAILABLE"})
-_RPC_BUSY = frozenset({"2003", "2004"})  # brpc: logged off, over a limit
-_PIPELINE_BUSY = frozenset({"3001"})  # closed
+_RPC_BUSY = frozenset({"2003", "2004"})  # brpc's codes for a server that is closing and for an exceeded limit
+_PIPELINE_BUSY = frozenset({"3001"})  # the pipeline's code for a server that is closing
 
 DIALECTS = {
     dialect.name: dialect
@@ -196,14 +196,14 @@ DIALECTS = {
 
 
 class Answer(NamedTuple):
-    """`code` is `OK`, `CLOSED`, `LATE`, or the protocol's own for an error; `body` what came."""
+    """An answer: `code` is `OK`, `CLOSED`, `LATE` or the protocol's error code, `body` the bytes received."""
 
     code: str
     body: bytes
 
 
 def split_http(buffer: bytearray) -> Optional[Answer]:
-    """Return the answer at the beginning of `buffer`, None until all of it is there."""
+    """Return the HTTP answer at the beginning of `buffer`, or None if it is not complete yet."""
     end = buffer.find(_HEAD_END)
     if end < 0:
         return None
@@ -219,7 +219,7 @@ def split_http(buffer: bytearray) -> Optional[Answer]:
 
 
 def split_baidu_std(buffer: bytearray) -> Optional[Answer]:
-    """Return the payload of the frame at the beginning of `buffer`, None until all of it is there."""
+    """Return the answer in the baidu_std frame at the beginning of `buffer`, or None if it is not complete yet."""
     if len(buffer) < baidu_std.HEAD_BYTES:
         return None
     head = baidu_std.read_head(buffer)
@@ -232,7 +232,7 @@ def split_baidu_std(buffer: bytearray) -> Optional[Answer]:
 
 
 class _Stream(asyncio.Protocol):
-    """One connection, one request at a time."""
+    """A connection with one request at a time."""
 
     def __init__(self, split: Any) -> None:
         self._split = split
@@ -247,7 +247,7 @@ class _Stream(asyncio.Protocol):
         self._buffer += data
         try:
             answer = self._split(self._buffer)
-        except Exception as error:  # no answer of the protocol's: the run is to end with it
+        except Exception as error:  # the answer violates the protocol, which must end the run
             if self._asked and not self._asked.done():
                 self._asked.set_exception(error)
             return
@@ -273,7 +273,7 @@ class _Stream(asyncio.Protocol):
         self._finish(Answer(LATE, b""))
         if self.transport is not None:
             self.transport.abort()
-            self.transport = None  # at once: what is asked next is to have another connection
+            self.transport = None  # now, so that the next request opens another connection
 
     def _finish(self, answer: Answer) -> None:
         if self._asked is not None and not self._asked.done():
@@ -281,7 +281,7 @@ class _Stream(asyncio.Protocol):
 
 
 class StreamConnection:
-    """A connection of HTTP or baidu_std, opened anew where it has ended."""
+    """A connection over HTTP or baidu_std; `ask` opens it, and opens a new one if it has ended."""
 
     def __init__(self, host: str, port: int, transport: str, patience: float) -> None:
         self._host, self._port, self._patience = host, port, patience
@@ -289,7 +289,7 @@ class StreamConnection:
         self._stream: Optional[_Stream] = None
 
     async def ask(self, data: bytes) -> Answer:
-        """Send a request and return what is answered."""
+        """Send a request and return the answer."""
         if self._stream is None or self._stream.transport is None:
             try:
                 _, self._stream = await asyncio.get_running_loop().create_connection(
@@ -306,7 +306,7 @@ class StreamConnection:
 
 
 class GrpcConnection:
-    """A channel with a connection of its own."""
+    """A gRPC channel that shares its connection with no other channel."""
 
     def __init__(self, host: str, port: int, method: str, patience: float) -> None:
         import grpc
@@ -320,7 +320,7 @@ class GrpcConnection:
         self._patience = patience
 
     async def ask(self, data: bytes) -> Answer:
-        """Call the method and return what is answered."""
+        """Call the method and return the answer."""
         try:
             return Answer(OK, await self._call(data, timeout=self._patience))
         except self._error as error:
@@ -336,14 +336,14 @@ Connection = Union[StreamConnection, GrpcConnection]
 
 
 def connect(dialect: Dialect, host: str, port: int, patience: float = 60.0) -> Connection:
-    """Return a connection that is opened at its first request; `patience`: seconds that an answer may take."""
+    """Return a connection that opens at its first request; an answer may take `patience` seconds."""
     if dialect.transport == GRPC:
         return GrpcConnection(host, port, dialect.method, patience)
     return StreamConnection(host, port, dialect.transport, patience)
 
 
 class Request(NamedTuple):
-    """Bytes of a dialect that ask for so many pairs."""
+    """A request's bytes in a dialect, and the number of pairs that it asks to score."""
 
     data: bytes
     pairs: int
@@ -351,14 +351,14 @@ class Request(NamedTuple):
 
 @dataclass
 class Load:
-    """What came of some load.
+    """The results of a load on a server.
 
-    seconds: that were measured
-    whole_seconds: with those before and after
-    pairs: that were scored in the measured seconds
-    codes: answers, by their code
-    latencies: seconds that each answered request took
-    client_seconds: of processor time that this client used, in the whole
+    seconds: length of the measured period
+    whole_seconds: the same, with the time before and after it
+    pairs: number of pairs scored in the measured period
+    codes: number of answers by code
+    latencies: seconds of each request that was answered `OK`
+    client_seconds: processor time of this client in `whole_seconds`
     """
 
     seconds: float = 0.0
@@ -381,17 +381,17 @@ class Load:
         return sum(self.codes.values()) - self.codes[OK]
 
     def milliseconds(self, percent: float) -> float:
-        """Return a percentile of the latencies."""
+        """Return a percentile of the latencies in milliseconds, NaN if there are none."""
         return 1000 * float(np.percentile(self.latencies, percent)) if self.latencies else float("nan")
 
 
 async def closed_loop(
     dialect: Dialect, host: str, port: int, requests: Sequence[Request], clients: int, seconds: float
 ) -> Load:
-    """Let so many clients ask at once, and measure from when each has had its first answer.
+    """Run `clients` clients at once, and measure from the time when each has received its first answer.
 
-    What is measured holds at least as many answers as there are clients. It ends, as it begins, with an answer: a
-    batch's answers come together, and half of them would count double or not at all.
+    The measured period lasts until there are as many answers as clients, at most `_LONGEST_SECONDS`. It begins and ends
+    with an answer, because a batch's answers come together, and must not be divided by the end of the period.
     """
     load, queue = Load(), itertools.cycle(requests)
     start, processor = time.perf_counter(), time.process_time()
@@ -422,7 +422,7 @@ async def closed_loop(
                 task.result()
         begin, before = begun.result()
         await asyncio.sleep(seconds)
-        # A server that answers in bursts further apart than that would seem to stand still.
+        # Without this, a server that answers in bursts further apart than `seconds` would seem to answer nothing.
         while len(done) - before < clients and time.perf_counter() - begin < _LONGEST_SECONDS:
             await asyncio.sleep(_LOOK_SECONDS)
         counted, stopped = done[before:] or done[-1:], True
@@ -445,7 +445,7 @@ async def open_loop(
     seconds: float,
     seed: int,
 ) -> Load:
-    """Let `rate` requests a second come, at random (Poisson) times; measure all of them until the last is answered."""
+    """Send `rate` requests per second at random (Poisson) times for `seconds`, and measure until all are answered."""
     loop = asyncio.get_running_loop()
     gaps = np.random.default_rng(seed).exponential(1 / rate, size=max(1, int(2 * rate * seconds) + 10))
     due = [moment for moment in np.cumsum(gaps).tolist() if moment < seconds] or [0.0]

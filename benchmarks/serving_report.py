@@ -1,4 +1,4 @@
-"""The load test's results: tables, goals, and the same as JSON."""
+"""Results of the serving benchmark: tables, goals, and the same as JSON."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from paddle_ranker.metrics.intervals import Interval
 if TYPE_CHECKING:
     from benchmarks.serving import System
 
-OF_THE_ENGINE = 0.9  # of what the engine does alone
-OF_THE_GAIN = 0.8  # of what batches of 32 gain it over pairs one by one
+OF_THE_ENGINE = 0.9  # goal for the server's speed over that of the engine alone
+OF_THE_GAIN = 0.8  # goal for the server's gain over pairs one by one, relative to the engine's gain by batches of 32
 WAYS = {"scorer": "in the scorer's batches", "texts": "the same, from texts", "batch_32": "in batches of 32",
         "batch_1": "one by one"}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Loop:
-    """A closed loop: so many clients, each with requests of so many titles."""
+    """A closed loop: the number of clients, and the number of titles of each request."""
 
     clients: int
     titles: int
@@ -35,14 +35,14 @@ class Loop:
 
 @dataclass
 class Measured:
-    """What one server did.
+    """The results of one system.
 
-    difference: largest absolute difference of a probability
-    closed: by loop, a load a round
-    open: by the share of the capacity that is offered, a load a round
-    offered: requests a second of each share
-    cores: processor seconds a second of the server, by loop, one a round
-    memory_mb: at the end
+    difference: largest absolute difference of a probability from the systems' median
+    closed: by closed loop, one load per round
+    open: by share of the server's capacity, one open-loop load per round
+    offered: by share, the requests per second that were sent
+    cores: by closed loop, the server's processor seconds per second, one value per round
+    memory_mb: the server's memory at the end
     """
 
     system: System
@@ -54,13 +54,16 @@ class Measured:
     memory_mb: float = math.nan
 
     def speeds(self, loop: Loop) -> list[float]:
-        """Return pairs a second, one a round."""
+        """Return pairs per second in a closed loop, one value per round."""
         return [load.pairs_per_second for load in self.closed[loop]]
 
 
 @dataclass
 class Run:
-    """One table: a shape and a number of threads. `engine`: pairs a second of it alone, by way, one a round."""
+    """The results for a shape and a number of threads, shown in one set of tables.
+
+    `engine` maps each of `WAYS` to pairs per second of the engine without a server, one value per round.
+    """
 
     shape: str
     threads: int
@@ -85,12 +88,12 @@ class Run:
 
     @property
     def loops(self) -> list[Loop]:
-        """The closed loops: many titles, one title, and one client with either."""
+        """The closed loops: all clients with many titles or one, and a single client with one title or many."""
         return list(dict.fromkeys((self.many, self.single, self.alone, Loop(1, self.titles))))
 
 
 def shown_tables(run: Run) -> str:
-    """Return the tables with what was measured, and lines on what it was measured on."""
+    """Return the tables of the results, and lines that explain them."""
     lines = [f"\n{run.shape}, engine {run.engine_name}, threads: {run.threads}; {run.work}"]
     lines.append("the engine alone, pairs/s: " + "; ".join(
         f"{WAYS[way]} {median_and_range(speeds, 0)}" for way, speeds in run.engine.items()))  # fmt: skip
@@ -169,12 +172,12 @@ def _shown(found: Optional[Interval]) -> str:
 
 
 def ours(run: Run) -> Optional[Measured]:
-    """Return the row that the peers are compared with: the same requests; None where it is left out."""
+    """Return the row `ours_rerank`, which gets the same requests as the peers, or None if it was not measured."""
     return next((measured for measured in run.systems if measured.system.name == "ours_rerank"), None)
 
 
 def goals(run: Run) -> Iterator[Goal]:
-    """Yield what is to be reached: a share of the engine's own rate, a share of what batches gain it, no errors."""
+    """Yield the goals: a share of the engine's own speed, a share of its gain from batches, and no errors."""
     where = f"{run.shape}, {run.threads} thread{'s' if run.threads > 1 else ''}"
     own = ours(run)
     if own is not None:
@@ -194,7 +197,7 @@ def goals(run: Run) -> Iterator[Goal]:
 
 
 def values_of(options: Any, runs: Sequence[Run]) -> dict[str, Any]:
-    """Return everything as JSON-ready values."""
+    """Return all results as a dict for JSON."""
     return {
         "options": asdict(options),
         "runs": [

@@ -26,7 +26,7 @@ from tests.tokenizer_oracles import TOKENIZERS
 
 _TRAINED_VOCAB_SIZE = 12_000
 
-# A batch of queries and titles -> the ids of each pair.
+# A function from a batch of queries and titles to the ids of each pair.
 Encode = Callable[[list[str], list[str]], Any]
 
 
@@ -42,7 +42,7 @@ class BenchmarkOptions(GradedPairsOptions):
 
 @dataclass
 class _Way:
-    """One row of the table; `ids` turns what was encoded into lists."""
+    """One row of the table: a way to encode pairs; `ids` turns its output into lists."""
 
     name: str
     encode: Encode
@@ -51,7 +51,7 @@ class _Way:
 
 
 def run(options: BenchmarkOptions) -> None:
-    """Print pairs a second, the ratio to PaddleNLP's Python tokenizer and the number of differing rows."""
+    """Print pairs per second, the ratio to PaddleNLP's Python tokenizer, and the number of differing rows."""
     path, vocab = graded_pairs_and_vocabulary(options.file, options.vocab)
     pairs = read_records(path, Pair)[: options.rows]
     queries, titles = [pair.query for pair in pairs], [pair.title for pair in pairs]
@@ -64,7 +64,7 @@ def run(options: BenchmarkOptions) -> None:
             (Path(folder) / "vocab.txt").write_bytes(vocab.read_bytes())
         ways = _ways(Path(folder), options.max_seq_length)
     batches = list(_batches(queries, titles, options.batch_size))
-    for _ in range(options.repetitions):  # one after another, so that a busy moment hits all of them
+    for _ in range(options.repetitions):  # the ways take turns, so that a busy moment affects all of them
         for way in ways:
             start = time.perf_counter()
             for batch in batches:

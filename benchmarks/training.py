@@ -2,12 +2,11 @@
 
 python -m benchmarks.training [--shapes nano,medium] [--threads 1] [--rounds 3] [--steps 4] [--systems ours,torch]
 
-Every system is a process of its own that trains the same triples; they take turns, round after round, so that a busy
-moment hits all of them. A round is one pass over a few batches that stand for a whole window of training batches;
-where a system pads to a fixed length, all batches cost the same and one of them is enough. Encoding is not timed;
-start-up and a warm-up round are left out. Beside the clock's speed stands the one by processor time (triples a second
-of processor time), which hardly moves on a machine that is shared with others; it says little with several threads,
-which may wait busily.
+Every system trains on the same triples in a separate process. The systems take turns in rounds, so that a busy moment
+affects all of them. A round is one pass over a few batches that represent a whole window of training batches; if a
+system pads to a fixed length, all batches cost the same and a round is one batch. Encoding, start-up and a warm-up
+round are not timed. Beside the speed by the clock the table shows triples per second of processor time, which hardly
+changes on a shared machine. With several threads it says little, because threads may busy-wait.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ class System:
 
     name: str
     title: str
-    fast_math: bool = False  # tell Paddle's math library which code path to take; this toolkit does it by itself
+    fast_math: bool = False  # set the code path of Paddle's math library, which this toolkit's systems do themselves
     padded: bool = False  # every batch costs the same
-    checkout: Optional[str] = None  # whose code runs; None: this one's
+    checkout: Optional[str] = None  # folder of the checkout whose code runs; None for this checkout
 
     @property
     def ours(self) -> bool:
@@ -90,7 +89,7 @@ def run(options: TrainingBenchmarkOptions) -> None:
 
 
 def prepare(options: TrainingBenchmarkOptions, shape: str, folder: Path) -> str:
-    """Write what the workers train into `folder`; return a line that describes it."""
+    """Write the workers' triples and settings into `folder`; return a line that describes them."""
     from benchmarks.peers.work import BenchmarkTriples, TrainingWork, save_work, typical_batches
     from paddle_ranker.commands.make_triples import group_by_query, make_triples
     from paddle_ranker.data.records import LabeledPair, RecordFile
@@ -133,7 +132,7 @@ def prepare(options: TrainingBenchmarkOptions, shape: str, folder: Path) -> str:
 
 
 def measure(systems: Sequence[System], options: TrainingBenchmarkOptions, folder: Path) -> dict[str, Speeds]:
-    """Return each system's speeds by title, on the work in `folder`; `RankerError` where a system's process ends."""
+    """Return a dict from title to a system's speeds on the work in `folder`; `RankerError` if a process ends."""
     by_name = {system.name: system for system in systems}
     speeds = {system.title: Speeds() for system in systems}
     with Workers() as workers:
@@ -152,15 +151,15 @@ def measure(systems: Sequence[System], options: TrainingBenchmarkOptions, folder
 def start_worker(
     system: str, folder: Path, threads: int, environment: Mapping[str, str], checkout: Optional[str] = None
 ) -> Worker:
-    """Start a process that trains as a system does; it answers once when it is ready, and then after each round.
+    """Start the process that trains a system; it answers once when it is ready, and then after each round.
 
     An answer holds the round's `triples`, `seconds` and `cpu_seconds`.
 
     Args:
         system: a name of `SYSTEMS`.
-        folder: where its work is.
-        threads: of its matrix products.
-        environment: further variables.
+        folder: the folder with its work.
+        threads: number of threads of its matrix products.
+        environment: further environment variables.
         checkout: the folder of the checkout whose code runs; default: this one.
     """
     return Worker(

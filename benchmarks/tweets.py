@@ -55,7 +55,7 @@ class TweetsBenchmarkOptions(Options):
 
 
 class Harness:
-    """The tweets, their folds, and what is trained on them."""
+    """The tweets, their folds, and the trainings on them."""
 
     def __init__(self, options: TweetsBenchmarkOptions):
         from sklearn.model_selection import StratifiedKFold
@@ -73,7 +73,7 @@ class Harness:
         self.store = RunStore(str(self.work / "runs"))
 
     def model(self, seed: int) -> Run:
-        """Return the probabilities of all pairs, each by a run that has not seen it, and seconds of training."""
+        """Return each pair's probabilities, from a run that has not seen the pair, and the seconds of training."""
         probabilities, spent = np.zeros((len(self.pairs), 3)), 0.0
         for number, (learn, score) in enumerate(self.folds, 1):
             facts = {
@@ -106,19 +106,19 @@ class Harness:
                      *self.options.recipe.split()]  # fmt: skip
             result = train(parse_options(TrainEntailmentOptions, [*map(str, typed)], "benchmarks.tweets", ""))
             assert result.last_checkpoint is not None
-            # The last step's, not the best's: too few pairs are held out in training to choose by.
+            # The last checkpoint, because too few pairs are held out in training to choose the best one.
             model = Entailment.load(result.last_checkpoint)
             return model.predict_posts([self.pairs[row] for row in score]), result.seconds
 
     def majority(self) -> Run:
-        """Return the classes' shares among the pairs learned from, for every pair."""
+        """Return, as every pair's probabilities, the classes' shares among the training pairs of its fold."""
         probabilities = np.zeros((len(self.pairs), 3))
         for learn, score in self.folds:
             probabilities[score] = np.bincount(self.labels[learn], minlength=3) / len(learn)
         return probabilities, 0.0
 
     def overlap(self) -> Run:
-        """Return what a logistic regression, classes balanced, says of how much the texts' words overlap."""
+        """Return each pair's probabilities by a class-balanced logistic regression on the overlap of its texts."""
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
@@ -133,7 +133,7 @@ class Harness:
 
 
 def overlap_features(one: str, two: str) -> list[float]:
-    """Return the Jaccard overlap of two texts' distinct words, the shares of either's in the other, and lengths."""
+    """Return the Jaccard overlap of two texts' distinct words, the share of each text's in the other, and lengths."""
     first, second = (set(_WORD.findall(text.lower())) for text in (one, two))
     shared = len(first & second)
     of_each = [shared / max(1, len(words)) for words in (first, second)]

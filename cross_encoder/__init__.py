@@ -1,1 +1,1 @@
-"""The cross-encoder: trained on pairs of a query and a title that are labelled relevant or not."""
+"""The cross-encoder, trained on pairs of a query and a title with a label of relevance."""

@@ -1,4 +1,4 @@
-"""The cross-encoder's commands: importing the module registers them, and imports nothing large."""
+"""The cross-encoder's commands; importing this module registers them, and is fast."""
 
 from __future__ import annotations
 

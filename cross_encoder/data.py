@@ -1,4 +1,4 @@
-"""Training data of the cross-encoder: labelled pairs, encoded once."""
+"""Training data of the cross-encoder: labelled pairs, which are encoded once."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def encode_labels(
     with_queries: bool = False,
     loss: Optional[LossExpression] = None,
 ) -> EncodedExamples:
-    """Encode all labelled pairs, of a list or of a file that is read as it goes.
+    """Encode all labelled pairs of `source`, a list or a file that is read in chunks.
 
-    Beyond `max_bytes` in memory they lie in unnamed temporary files in `folder` (None: the system's for such files).
-    Raises `DataError` for a bad row, where the `loss` needs a teacher's scores and one is missing, and, unless it
-    learns from these alone, where all pairs are relevant, or none is: there is nothing to learn.
+    Pairs beyond `max_bytes` of memory go to unnamed temporary files in `folder` (None: the system's temporary folder).
+    Raises `DataError` for a bad row of a file; if a teacher's score that the `loss` needs is missing; and, if the loss
+    needs labels, if all pairs are relevant or none is.
     """
     name = source.path if isinstance(source, RecordFile) else "the training pairs"
     by_teacher = loss.of_teacher if loss else ()
@@ -57,9 +57,9 @@ def encode_labels(
 
 
 def left_out(name: str, data: EncodedExamples, loss: LossExpression) -> list[str]:
-    """Return what to say of queries that have nothing to compare, one line for each way of being so.
+    """Return notes on queries that a loss ignores because their titles cannot be compared, one line per reason.
 
-    Raises `DataError` where no query has anything for any loss of the sum.
+    Raises `DataError` if every loss of the sum ignores all queries.
     """
     if data.queries is None or data.labels is None:
         return []
@@ -86,5 +86,5 @@ def left_out(name: str, data: EncodedExamples, loss: LossExpression) -> list[str
 
 
 def _query_number(query: str) -> int:
-    # Not hash(), which differs from process to process; 64 bits keep ten million queries apart.
+    # Not hash(), which differs between processes; 64 bits distinguish ten million queries.
     return int.from_bytes(blake2b(query.encode("utf-8"), digest_size=8).digest(), "little", signed=True)

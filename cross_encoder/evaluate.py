@@ -14,7 +14,7 @@ from paddle_ranker.options import run_command
 
 
 def evaluate(options: EvaluateOptions) -> None:
-    """Print the AUC, the measures by query with their intervals, the accuracy and the cross-entropy."""
+    """Print the AUC and the measures per query, with intervals, the accuracy and the cross-entropy."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.evaluation.command import print_evaluation, score_measured_pairs
     from paddle_ranker.evaluation.evaluate import classification_metrics

@@ -13,7 +13,7 @@ from paddle_ranker.options import run_command
 
 
 def export_model(options: ExportOptions) -> None:
-    """Write the static model and the tokenizer into the output folder, and print how exactly it scores."""
+    """Write the static model and the tokenizer into the output folder, and print its scores' largest differences."""
     export(options, "cross_encoder")
 
 

@@ -13,7 +13,7 @@ from paddle_ranker.options import run_command
 
 
 def export_to_serving(options: ExportServingOptions) -> None:
-    """Write the model with the probability as its only output, what clients need, and print how exactly it scores."""
+    """Write both folders, the model with the probability as its only output; print its scores' largest difference."""
     export_serving(options, "cross_encoder")
 
 

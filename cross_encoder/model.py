@@ -1,4 +1,4 @@
-"""The cross-encoder in training: one network scores each pair, and learns whether it is relevant."""
+"""The cross-encoder in training: a network scores each pair and learns whether it is relevant."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from paddle_ranker.training.examples import RankingExamples
 
 
 class LabeledExamples(RankingExamples):
-    """Labelled pairs as the trainer takes them."""
+    """Training examples from labelled pairs."""
 
     def loss(self, network: nn.Layer, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
-        """Return the mean loss of the pairs `indices`, and the `accuracy`: the share that is rightly told apart."""
+        """Return the mean loss of the pairs at `indices`, and their `accuracy`, the share classified correctly."""
         logits = self.logits(network, indices)
         right = (logits.numpy() > 0) == (self.pair_labels(indices) >= RELEVANT)
         return self.loss_of(logits, indices), {"accuracy": float(right.mean())}

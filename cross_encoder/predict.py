@@ -23,7 +23,7 @@ class PredictCeOptions(RankingOptions):
 def predict(options: PredictCeOptions) -> None:
     """Print `{'text_a': ..., 'text_b': ..., 'pred_prob': ...}` for the best `topk` titles of every query.
 
-    Queries come in the order in which they first stand in the file.
+    Queries are in the order of their first occurrence in the file.
     """
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.scoring.by_query import rank_by_query

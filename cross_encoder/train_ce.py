@@ -49,14 +49,14 @@ class TrainCeOptions(RankerTrainingOptions):
 
     @property
     def groups(self) -> bool:
-        """Whether a query's titles share a batch."""
+        """Whether all titles of a query are put into one batch."""
         return self.expression.compares_titles if self.group_by_query is None else self.group_by_query
 
 
 def train(options: TrainCeOptions, on_evaluation: Optional[OnEvaluation] = None) -> FitResult:
-    """Train as the options say; checkpoints go to `options.save_dir`. Return where it ended.
+    """Train with these options, write checkpoints to `options.save_dir`, and return the result.
 
-    `on_evaluation` is called with the step and the measures of each evaluation; True ends the training there.
+    `on_evaluation` is called after each evaluation with the step and the measures; if it returns True, training stops.
     """
     runtime.prepare(options.cpu_threads)
     from cross_encoder.data import encode_labels, left_out
@@ -67,7 +67,7 @@ def train(options: TrainCeOptions, on_evaluation: Optional[OnEvaluation] = None)
     start = start_training(options, "cross_encoder")
     model = start.model
 
-    # The small file first: what is wrong with it shows before the large one is read.
+    # Read the small file first, so that its errors show before the large file is read.
     evaluation = open_evaluation(start, options.test_file, options)
     source = RecordFile(options.train_set, LabeledPair, options)
     data = encode_labels(
@@ -93,7 +93,7 @@ def train(options: TrainCeOptions, on_evaluation: Optional[OnEvaluation] = None)
 
 
 def run(options: TrainCeOptions) -> None:
-    """Train, and print where it ended."""
+    """Run the training command."""
     runtime.prepare_command(options.cpu_threads)
     train(options)
 

@@ -1,1 +1,1 @@
-"""The pairwise ranker: trained on triples of a query, a title that answers it and one that answers it less."""
+"""The pairwise ranker, trained on triples: a query, a title that answers it, and a title that answers it less well."""

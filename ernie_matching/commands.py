@@ -1,4 +1,4 @@
-"""The pairwise ranker's commands: importing the module registers them, and imports nothing large."""
+"""The pairwise ranker's commands; importing this module registers them, and is fast."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training data of the pairwise ranker: triples, encoded once."""
+"""Training data of the pairwise ranker: triples, which are encoded once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from paddle_ranker.training.losses.expression import LossExpression
 
 
 def join_triples(positives: EncodedPairs, negatives: EncodedPairs) -> EncodedExamples:
-    """Return triples of encoded pairs: those with the titles [n], and those with the neg_titles [n]."""
+    """Return triples made of the encoded pairs (query, title) [n] and (query, neg_title) [n]."""
     both = np.arange(2 * len(positives)).reshape(2, -1)
     return EncodedExamples(EncodedPairs.concat([positives, negatives]).take(both.T.ravel()), rows_each=2)
 
@@ -31,12 +31,12 @@ def encode_triples(
     *,
     loss: Optional[LossExpression] = None,
 ) -> EncodedExamples:
-    """Encode all triples, of a list or of a file that is read as it goes (which raises `DataError` for a bad row).
+    """Encode all triples of `source`, a list or a file that is read in chunks.
 
-    (query, title) of triple i is the pair 2i, (query, neg_title) the pair 2i + 1.
+    Of triple i, (query, title) becomes pair 2i, and (query, neg_title) pair 2i + 1.
 
-    Beyond `max_bytes` in memory they lie in unnamed temporary files in `folder` (None: the system's for such files).
-    Raises `DataError` where the `loss` needs a teacher's scores and one is missing.
+    Pairs beyond `max_bytes` of memory go to unnamed temporary files in `folder` (None: the system's temporary folder).
+    Raises `DataError` for a bad row of a file, and if a teacher's score that the `loss` needs is missing.
     """
     name = source.path if isinstance(source, RecordFile) else "the triples"
     by_teacher = loss.of_teacher if loss else ()

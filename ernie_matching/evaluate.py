@@ -22,7 +22,7 @@ class EvaluatePairwiseOptions(EvaluateOptions):
 
 
 def evaluate(options: EvaluatePairwiseOptions) -> None:
-    """Print the AUC, the measures by query with their intervals, and the margin loss."""
+    """Print the AUC and the measures per query, with intervals, and the margin loss."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.evaluation.command import print_evaluation, score_measured_pairs
     from paddle_ranker.evaluation.evaluate import mean_margin_loss
@@ -31,11 +31,11 @@ def evaluate(options: EvaluatePairwiseOptions) -> None:
     parts, pairs, logits = score_measured_pairs(options, "pairwise")
     queries, _ = pairs.texts("the margin loss")
     training = parts.info.training
-    loss = str(training.get("loss", "margin_probability"))  # that of the published checkpoints
+    loss = str(training.get("loss", "margin_probability"))  # the default is the published checkpoints' loss
     trained_with = cast(Optional[float], training.get("margin"))
     margin, on_probabilities = margin_of(loss, trained_with if options.margin is None else options.margin)
     labels = pairs.labels[pairs.candidates]
-    # Of the logits that the margin was trained on, not of calibrated ones.
+    # Undo the calibration: the margin was trained on logits that were not calibrated.
     trained = parts.info.calibration.undo(logits) if parts.info.calibration else logits
     margin_loss = mean_margin_loss(queries, labels, trained, margin, probabilities=on_probabilities)
     print_evaluation(options, pairs, logits, {"margin_loss": margin_loss})

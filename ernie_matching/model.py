@@ -1,4 +1,4 @@
-"""The pairwise ranker in training: one network scores both titles of a triple, in one forward pass."""
+"""The pairwise ranker in training: one network scores both titles of each triple in one forward pass."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from paddle_ranker.training.examples import RankingExamples
 
 
 class PairwiseExamples(RankingExamples):
-    """Triples as the trainer takes them: each is a query of two titles, labelled 1 and 0."""
+    """Training examples from triples: each triple is a query with two titles, labelled 1 and 0."""
 
     def loss(self, network: nn.Layer, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
-        """Return the mean loss of the triples `indices`."""
+        """Return the mean loss of the triples at `indices`, and an empty dict of further measures."""
         rows = np.concatenate([2 * indices, 2 * indices + 1])  # positives, then their negatives
         triples = np.tile(np.arange(len(indices)), 2)
         return self.loss_of(self.logits(network, rows), rows, queries=triples), {}

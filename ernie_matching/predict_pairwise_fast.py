@@ -25,7 +25,7 @@ class PredictFastOptions(PredictOptions):
 
 
 def predict_fast(options: PredictFastOptions) -> None:
-    """Print what `predict_pairwise` prints."""
+    """Print the same as `predict_pairwise`."""
     predict(dataclasses.replace(options, tokenizer="fast_tokenizer"))
 
 

@@ -34,9 +34,9 @@ class TrainPairwiseOptions(RankerTrainingOptions):
 
 
 def train(options: TrainPairwiseOptions, on_evaluation: Optional[OnEvaluation] = None) -> FitResult:
-    """Train as the options say; checkpoints go to `options.save_dir`. Return where it ended.
+    """Train with these options, write checkpoints to `options.save_dir`, and return the result.
 
-    `on_evaluation` is called with the step and the measures of each evaluation; True ends the training there.
+    `on_evaluation` is called after each evaluation with the step and the measures; if it returns True, training stops.
     """
     runtime.prepare(options.cpu_threads)
     from ernie_matching.data import encode_triples
@@ -47,7 +47,7 @@ def train(options: TrainPairwiseOptions, on_evaluation: Optional[OnEvaluation] =
     start = start_training(options, "pairwise")
     model = start.model
 
-    # The small file first: what is wrong with it shows before the large one is read.
+    # Read the small file first, so that its errors show before the large file is read.
     evaluation = open_evaluation(start, options.test_file, options)
     source = RecordFile(options.train_file, Triple, options)
     memory, expression = options.data_memory_mb << 20, options.expression
@@ -64,7 +64,7 @@ def train(options: TrainPairwiseOptions, on_evaluation: Optional[OnEvaluation] =
 
 
 def run(options: TrainPairwiseOptions) -> None:
-    """Train, and print where it ended."""
+    """Run the training command."""
     runtime.prepare_command(options.cpu_threads)
     train(options)
 

@@ -34,18 +34,18 @@ def __getattr__(name: str) -> Any:
 
 
 def train(what: str, *, on_evaluation: Optional[OnEvaluation] = None, **options: Any) -> FitResult:
-    """Train as the command of that name does; return where it ended.
+    """Train as the command of that name does, and return its result.
 
         result = train("pairwise", train="mine.tsv", test="dev.tsv", output="checkpoint", epochs=1)
         result.best_checkpoint, result.best["step"], result.best["auc"]
 
     Args:
-        what: pairwise, ce, entailment or pretrain: the command `train-pairwise` and so on.
-        on_evaluation: called with the step and the measures of each evaluation, {"auc": 0.79, ...}; what returns True
-            ends the training there, as --early_stopping does. Of several processes the first one calls it.
-        options: those of the command, by any of its names for them.
+        what: the command's name, with or without `train-`: pairwise, ce, entailment or pretrain.
+        on_evaluation: called after each evaluation with the step and the measures, {"auc": 0.79, ...}; if it returns
+            True, training stops there, as with --early_stopping. Only the first of several processes calls it.
+        options: the command's options, under any name that the command accepts for them.
 
-    Raises `UsageError` as the command does, and what else ends it: a `RankerError`, whose message says what to do.
+    Raises the errors of the command: `UsageError` or another `RankerError`, whose message says what to do.
     """
     from paddle_ranker.commands.registry import COMMANDS
     from paddle_ranker.errors import UsageError, did_you_mean
@@ -68,7 +68,7 @@ def train(what: str, *, on_evaluation: Optional[OnEvaluation] = None, **options:
 
 
 def _is_command() -> bool:
-    """Return whether this process runs one of the toolkit's commands: the installed one, or a script of a checkout."""
+    """Return whether this process runs a command of the toolkit: `paddle-ranker`, `-m`, or a script of a checkout."""
     started = sys.argv[0] if sys.argv else ""
     if started == "-m" or os.path.basename(started) == "paddle-ranker":  # -m: of a module that is only looked for yet
         return True

@@ -1,7 +1,7 @@
-"""Several processes that train one model: every process gets a share of each batch, and gradients are summed.
+"""Train one model in several processes: each process gets a share of every batch, and the gradients are summed.
 
-`python -m paddle.distributed.launch` starts the processes and tells them apart by environment variables. Each step
-equals one process with the union of the batches: a share's gradient counts by its weight in the whole batch.
+`python -m paddle.distributed.launch` starts the processes and numbers them in environment variables. A step equals the
+step of a single process on the whole batch: each share's gradient is weighted by its part of the batch.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from paddle.base import core
 
 from paddle_ranker.errors import RankerError
 
-BUCKET = 1 << 24  # values of an exchange: 64 MB of float32, beside the gradients themselves
+BUCKET = 1 << 24  # most values of several parameters summed at once: 64 MB of float32 beside the gradients
 
 
 class ProcessGroup:
-    """The processes of this training; one where the launcher started no more."""
+    """The processes of this training; a single process if the launcher started no others."""
 
     def __init__(self) -> None:
         self.size = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
@@ -38,11 +38,11 @@ class ProcessGroup:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Wait until every process is here, however long that takes.
+        """Wait until every process has called this method, however long that takes.
 
-        Everything else here gives up on a process that is 30 s behind: gloo's limit, which Paddle leaves as it is. So
-        wait wherever one process may take that long over what the others do not do. The processes meet at the store
-        through which they found each other, which costs some 0.1 s.
+        The other methods fail if a process is 30 s behind, which is gloo's timeout; Paddle does not change it. So call
+        `wait` wherever one process may spend that long on work that the others skip. The processes meet through the
+        TCP store by which they found each other; a call costs about 0.1 s.
         """
         if self.size == 1:
             return
@@ -55,7 +55,7 @@ class ProcessGroup:
                 here = store.add(place, 0)
 
     def broadcast(self, network: nn.Layer) -> None:
-        """Give every process the first one's parameters."""
+        """Copy the first process's parameters to every process."""
         if self.size > 1:
             with _naming_the_cause():
                 for tensor in network.state_dict().values():
@@ -65,7 +65,7 @@ class ProcessGroup:
         """Replace every gradient by its sum over the processes."""
         if self.size == 1:
             return
-        # Many at once: an exchange costs a millisecond or two whatever its size, and a small model has 70 parameters.
+        # Many at once: each all-reduce costs 1 to 2 ms whatever its size, and a small model has 70 parameters.
         for bucket in _buckets([p for p in network.parameters() if not p.stop_gradient]):
             gradients = [p.grad if p.grad is not None else paddle.zeros_like(p) for p in bucket]
             total = paddle.concat([gradient.reshape([-1]) for gradient in gradients])

@@ -9,9 +9,9 @@ from typing import Optional
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Return whether an error is an interruption, maybe one that Paddle turned into another.
+    """Return whether an error is an interruption, even if Paddle has turned it into another error.
 
-    It comes as an `OSError` where it hit Python code that Paddle's own code had called: a backward pass, say.
+    Paddle raises an `OSError` if the interruption hit Python code that Paddle itself called, such as a backward pass.
     """
     return isinstance(error, KeyboardInterrupt) or "KeyboardInterrupt" in str(error)
 
@@ -22,7 +22,7 @@ def is_full(error: BaseException) -> bool:
 
 
 class RankerError(Exception):
-    """A failure: the message says what was found, where, and what to do next."""
+    """A failure whose message says what was found, where it was found, and what to do next."""
 
     exit_status = 1
 
@@ -34,11 +34,11 @@ class UsageError(RankerError):
 
 
 class DataError(RankerError):
-    """A file's content is not what its role asks for; the message names file and line."""
+    """A file's content does not fit the use of the file; the message names file and line."""
 
 
 class InputError(DataError):
-    """An array that a caller gave is not what a model takes; `field` is which, `problem` what is wrong with it."""
+    """An array from the caller does not fit a model's input; `field` names the array, `problem` says what is wrong."""
 
     def __init__(self, field: str, problem: str):
         super().__init__(f"{field}: {problem}")
@@ -54,15 +54,15 @@ class DependencyError(RankerError):
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """Return ` (did you mean ...?)` with the closest known word, or nothing where none is close."""
+    """Return ` (did you mean ...?)` with the closest known word, or "" if no known word is close."""
     close = difflib.get_close_matches(word, known, n=1)
     return f" (did you mean {close[0]}?)" if close else ""
 
 
 def error_on_its_way(interrupt: BaseException) -> Optional[RankerError]:
-    """Return the error whose cleaning-up was interrupted: a launcher ends the processes that another one's end broke.
+    """Return the `RankerError` that was being handled when `interrupt` came, or None if there was none.
 
-    None where there was no such error.
+    When a process fails, the launcher interrupts the others, while they may already handle the broken connection.
     """
     context = interrupt.__context__
     while context is not None and not isinstance(context, RankerError):
@@ -71,7 +71,7 @@ def error_on_its_way(interrupt: BaseException) -> Optional[RankerError]:
 
 
 def one_line(error: Exception) -> str:
-    """Return what a command prints of an error."""
+    """Return the line that a command prints for an error."""
     if isinstance(error, RankerError):
         return " ".join(str(error).split("\n"))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a command ends on the first; a training finishes its step, and saves, before it does."""
+"""Ctrl-C and SIGTERM: a command ends on the first signal; a training first finishes its step and saves."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _LATER_SECONDS = 0.05
 
 
 class Interrupted(KeyboardInterrupt):
-    """A training was interrupted, and has left what `--resume` goes on from."""
+    """A training was interrupted, and has saved the state from which `--resume` continues."""
 
 
 class Interrupts:
-    """The signals that end a command: while `taken`, one of them raises `KeyboardInterrupt` where the command stands.
+    """A handler for the signals that end a command: within `taken`, SIGINT and SIGTERM raise `KeyboardInterrupt`.
 
-    Attribute: `received`, whether it did. What is being imported at that moment is imported to its end first: in the
-    middle of a compiled module the exception becomes an ImportError, and Paddle says that its files are damaged.
+    Attribute: `received`, whether a signal has raised it. A signal during an import waits until the import has ended:
+    inside a compiled module the exception would become an ImportError, and Paddle would report damaged files.
     """
 
     def __init__(self) -> None:
@@ -35,12 +35,12 @@ class Interrupts:
 
     @contextmanager
     def taken(self) -> Iterator[Interrupts]:
-        """Take the signals, in the main thread, until the block ends; one that is ignored stays so."""
+        """Handle the signals until the block ends, in the main thread only; ignored signals stay ignored."""
         with _handled_by(self):
             yield self
 
     def __call__(self, signum: int, frame: Optional[FrameType]) -> None:
-        """Raise `KeyboardInterrupt`, or send the signal again in a moment."""
+        """Raise `KeyboardInterrupt`, or during an import send the signal again in a moment."""
         if _is_importing(frame):
             if not self._is_postponed:
                 self._is_postponed = True
@@ -50,13 +50,13 @@ class Interrupts:
             return
         self.received = True
         if signum == signal.SIGTERM:
-            signal.signal(signum, signal.SIG_IGN)  # a launcher sends it thrice: what is being cleaned up would stop
+            signal.signal(signum, signal.SIG_IGN)  # a launcher sends SIGTERM three times: others would stop a clean-up
             raise KeyboardInterrupt("SIGTERM")
         raise KeyboardInterrupt
 
     def _again(self, signum: int) -> None:
         self._is_postponed = False
-        # Not a signal of the system's: Paddle, once imported, has a handler of its own for SIGTERM.
+        # Not by a signal of the operating system: Paddle, once imported, has its own C++ handler for SIGTERM.
         if sys.version_info >= (3, 10):
             _thread.interrupt_main(signum)
         else:
@@ -64,16 +64,16 @@ class Interrupts:
 
 
 def wait_for_imports() -> None:
-    """Make Ctrl-C wait for imports in progress, from now on: for a process that is about to run a command."""
+    """From now on delay Ctrl-C until an import in progress has ended; for a process that is about to run a command."""
     is_main = threading.current_thread() is threading.main_thread()
     if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, Interrupts())
 
 
 class StopRequest:
-    """A request to stop a training: while `awaited`, the first signal makes it, a second one ends the process.
+    """A request to stop a training: within `awaited`, the first signal sets `asked`, a second one ends the process.
 
-    Attribute: `asked`.
+    Attribute: `asked`, whether a signal has asked for the stop.
     """
 
     def __init__(self) -> None:
@@ -82,36 +82,36 @@ class StopRequest:
 
     @contextmanager
     def awaited(self) -> Iterator[StopRequest]:
-        """Take the signals, in the main thread, until the block ends."""
+        """Handle the signals until the block ends, in the main thread only."""
         with _handled_by(self) as self._before:
-            # One may have come that was lost: Python drops what is raised while it deletes an object.
-            for number in self._before:  # else it breaks what waits for another process, in Paddle's own code
+            for number in self._before:  # else a signal breaks Paddle's C++ code that waits for another process
                 signal.siginterrupt(number, False)
+            # An earlier signal may have had no effect: Python drops exceptions raised while it deletes an object.
             self.asked = any(isinstance(old, Interrupts) and old.received for old in self._before.values())
             yield self
 
     def __call__(self, signum: int, frame: Optional[FrameType]) -> None:
-        """Record the first signal; pass a second one to the earlier handler."""
+        """Record the first signal; pass later ones to the earlier handler, but ignore a launcher's repeated SIGTERM."""
         if not self.asked:
             self.asked = True
             if is_first_process():
-                # Not by print: the signal may have come in the middle of one.
+                # `print` would raise if the signal came in the middle of another `print`.
                 os.write(2, b"\ninterrupted: this step is finished and saved for --resume; once more ends at once\n")
         elif signum == signal.SIGINT or not _is_launched():
             before = self._before.get(signum)
             if not callable(before):
                 raise KeyboardInterrupt
             before(signum, frame)
-        # Else it is the launcher, which sends SIGTERM thrice, and also where Ctrl-C has reached this process already.
+        # Else the launcher sent it: it sends SIGTERM three times, even if Ctrl-C has already reached this process.
 
 
 def is_first_process() -> bool:
-    """Return whether this process prints: the only one, or the first that a launcher started."""
+    """Return whether this process prints: it is the only process, or the first that a launcher started."""
     return os.environ.get("PADDLE_TRAINER_ID", "0") == "0"
 
 
 def resume_line(prog: str, arguments: Sequence[str]) -> str:
-    """Return the line that goes on with the interrupted training that was started with these arguments."""
+    """Return the command line that resumes an interrupted training, which was started with these arguments."""
     words = [prog, *arguments]
     if sys.argv[len(sys.argv) - len(arguments) :] == list(arguments):  # they are this process's own
         typed = sys.argv if sys.argv[0].endswith(".py") else [*sys.argv[0].split(), *sys.argv[1:]]
@@ -120,7 +120,7 @@ def resume_line(prog: str, arguments: Sequence[str]) -> str:
 
 
 def _launcher() -> list[str]:
-    """Return the command line of `paddle.distributed.launch` where that started this process, else nothing."""
+    """Return the command line of `paddle.distributed.launch` if it started this process, else an empty list."""
     if not _is_launched():
         return []
     try:
@@ -135,16 +135,16 @@ def _is_launched() -> bool:
 
 
 def take_back_signals() -> None:
-    """Restore Python's handler of SIGTERM: importing Paddle replaces it by a C++ one."""
+    """Restore Python's handler of SIGTERM, which importing Paddle replaces with a C++ handler."""
     handler = signal.getsignal(signal.SIGTERM)
-    # Only the main thread may set one, and only it set one that could be lost.
+    # Only the main thread may set a handler, so only its handler can have been replaced.
     if handler is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager
 def _handled_by(handler: Any) -> Iterator[dict[int, Any]]:
-    """Install `handler` for the signals that are not ignored; yield the earlier handlers, and restore them."""
+    """Install `handler` for the signals that are not ignored; yield a dict of the earlier handlers and restore them."""
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.getsignal(number) for number in SIGNALS}

@@ -1,11 +1,12 @@
-"""Registries: losses, measures, engines, kinds of models and the like by name, each declared in one place.
+"""Registries: each maps names to items of one sort, such as losses, measures, engines or kinds of models.
 
     ENGINES: Registry[EngineKind] = Registry("engine", "--engine")
     ENGINES.add("onnx", EngineKind(...))
 
-Choices, help texts, tables of the documentation and error texts are made from them. Code outside this package adds to
-them when it is imported; it is imported where the environment variable `PADDLE_RANKER_PLUGINS` names its modules
-(separated by commas), or where it is installed with an entry point in the group `paddle_ranker.plugins`.
+Option choices, help texts, tables of the documentation and error texts are made from registries. A plugin is code
+outside this package that adds items when it is imported. A plugin is imported if the environment variable
+`PADDLE_RANKER_PLUGINS` names its module (separated by commas), or if its package is installed with an entry point in
+the group `paddle_ranker.plugins`.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ class Registry(Generic[T]):
     """Items by name, in the order in which they were added.
 
     Args:
-        what: an item is called in messages, "engine".
-        option: where a user names one, "--engine"; "" where there is no such option.
-        recipes: name of the module in which a recipe of this project adds its items; those without one add none.
+        what: what messages call an item, such as "engine".
+        option: the command-line option that names an item, such as "--engine"; "" if there is none.
+        recipes: name of the module in which a recipe of this project adds its items; recipes without it add none.
     """
 
     def __init__(self, what: str, option: str = "", *, recipes: str = ""):
@@ -42,20 +43,20 @@ class Registry(Generic[T]):
         self._items: dict[str, T] = {}
 
     def add(self, name: str, item: T) -> T:
-        """Add an item and return it; raises `ValueError` where the name is taken."""
+        """Add an item and return it; raises `ValueError` if the name is taken."""
         if name in self._items:
             raise ValueError(f"{self.what} {name}: there is one of that name; choose another")
         self._items[name] = item
         return item
 
     def remove(self, name: str) -> None:
-        """Take an item out again, for tests."""
+        """Remove an item, for tests."""
         del self._items[name]
 
     def load_plugins(self) -> None:
-        """Import the plugins: those that the environment names, those of installed packages, what the recipes add.
+        """Import all plugins: modules that the environment names, entry points of packages, modules of the recipes.
 
-        Called where a name is not known. Raises `DependencyError` where one cannot be imported.
+        Called when a name is unknown. Raises `DependencyError` if a plugin cannot be imported.
         """
         load_named_plugins()
         loaders = _entry_points()
@@ -78,7 +79,7 @@ class Registry(Generic[T]):
         return name in self._items
 
     def __getitem__(self, name: str) -> T:
-        """Return an item; raises `UsageError`, with the names there are, where there is none of that name."""
+        """Return an item; raises `UsageError`, which lists the known names, if the name is unknown."""
         if name not in self:
             raise UsageError(
                 f"{self.option or self.what} {name}: choose from {', '.join(self)}{did_you_mean(name, list(self))}"
@@ -92,7 +93,7 @@ class Registry(Generic[T]):
         return len(self._items)
 
     def items(self) -> Iterator[tuple[str, T]]:
-        """Yield names and items, in the order in which they were added."""
+        """Yield (name, item) pairs in the order in which they were added."""
         return iter(self._items.items())
 
     def values(self) -> Iterator[T]:
@@ -103,7 +104,7 @@ class Registry(Generic[T]):
 def load_named_plugins() -> None:
     """Import the modules that `PADDLE_RANKER_PLUGINS` names.
 
-    Raises `DependencyError` where one cannot be imported.
+    Raises `DependencyError` if a module cannot be imported.
     """
     for name in filter(None, (part.strip() for part in os.environ.get(VARIABLE, "").split(","))):
         try:
@@ -116,7 +117,7 @@ def load_named_plugins() -> None:
 
 
 def _modules_of_recipes(name: str) -> list[str]:
-    """Return the modules of that name in this project's recipes, which this package knows by their names alone."""
+    """Return the full names of the recipes' modules called `name`; recipes without such a module are ignored."""
     recipes = importlib.import_module("paddle_ranker.recipes")
     return [
         f"{package}.{name}"
@@ -125,12 +126,12 @@ def _modules_of_recipes(name: str) -> list[str]:
     ]
 
 
-_loaded: set[str] = set()  # plugins that were loaded: each is once
+_loaded: set[str] = set()  # names of the plugins loaded so far: each is loaded once
 
 
 def _entry_points() -> dict[str, Callable[[], object]]:
-    """Return what loads each entry point of the group, by its module's name."""
-    # Parsing every package's metadata takes tens of milliseconds, looking for the group's name in it a few.
+    """Return a dict from the module name of each entry point of the group to the function that loads it."""
+    # Parsing every package's metadata takes tens of milliseconds; searching it for the group's name takes a few.
     files = (file for folder in sys.path for file in glob.iglob(os.path.join(folder, "*-info", "entry_points.txt")))
     if not any(GROUP.encode() in Path(file).read_bytes() for file in files):
         return {}

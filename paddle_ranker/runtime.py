@@ -1,7 +1,7 @@
-"""Make the process ready for Paddle: the math library's code path, its threads, its noise, the device, the seed.
+"""Prepare the process for Paddle: set the math library's code path and threads, log levels, the device and the seed.
 
-What is decided here must be in the environment before Paddle is loaded, so commands call `prepare` first and import
-Paddle after it. Importing this module imports neither Paddle nor PaddleNLP.
+Paddle reads environment variables when it is loaded, so commands call `prepare` first and import Paddle after it.
+Importing this module imports neither Paddle nor PaddleNLP.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ MATH_VARIABLE = "MKL_DEBUG_CPU_TYPE"  # read by the MKL of 2019 that Paddle bund
 MATH_CHOICE = "PADDLE_RANKER_MATH"
 DEVICES = ("cpu", "gpu", "xpu", "npu")
 
-# What MKL takes a code path to need. A processor without these dies of an illegal instruction on that path.
+# The processor flags that each MKL code path needs: without them the path ends in an illegal instruction.
 _AVX2 = frozenset({"avx2", "fma"})
 _AVX512 = frozenset({"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd"}) | _AVX2
 _PATHS = {"avx512": ("7", _AVX512), "avx2": ("5", _AVX2)}  # best first
-# MKL picks a path well on Intel's own processors; on these it picks the slowest.
+# MKL picks a good path on Intel's own processors; on processors of these vendors it picks the slowest.
 _SLOWED_VENDORS = frozenset({"AuthenticAMD", "HygonGenuine"})
 
 
 @dataclass(frozen=True)
 class MathPath:
-    """The math library's code path (`None`: its own choice), and why."""
+    """The math library's code path (`None`: the library chooses by itself), and why it was chosen."""
 
     value: Optional[str]
     reason: str
@@ -49,10 +49,10 @@ def decide_math_path(cpuinfo: str, choice: str = "auto") -> MathPath:
     """Decide which code path the math library should take on the processor that `cpuinfo` describes.
 
     Args:
-        cpuinfo: text in the form of Linux's `/proc/cpuinfo`; empty where there is none.
+        cpuinfo: text in the form of Linux's `/proc/cpuinfo`; empty if the system has no such file.
         choice: `auto`, `off`, `avx2` or `avx512` (the values of PADDLE_RANKER_MATH).
     Raises:
-        UsageError: an unknown choice, or one whose instructions the processor does not report.
+        UsageError: the choice is unknown, or the processor does not report the instructions it needs.
     """
     if choice == "off":
         return MathPath(None, f"switched off by {MATH_CHOICE}=off")
@@ -87,7 +87,7 @@ def processor_fields(cpuinfo: str) -> dict[str, str]:
 
 
 def read_cpuinfo() -> str:
-    """Return the text of `/proc/cpuinfo` on x86-64 Linux, and nothing elsewhere."""
+    """Return the text of `/proc/cpuinfo` on x86-64 Linux, and "" elsewhere or if it cannot be read."""
     if platform.system() != "Linux" or platform.machine() not in ("x86_64", "AMD64"):
         return ""
     try:
@@ -105,14 +105,14 @@ def choose_math_path(
     """Choose the code path of Paddle's math library, set it in the environment, and return the choice.
 
     The bundled MKL runs single-precision products several times slower than necessary on AMD processors by default.
-    A variable that is set already is left alone, and nothing is set once Paddle is loaded: it has been read by then.
+    A variable that is already set is kept. Nothing is set once Paddle is loaded, as MKL has read the variable by then.
 
     Args:
         environment: variables to read and set; the process's own by default.
         cpuinfo: what the processor reports; read from the system by default.
-        loaded: modules by name; `sys.modules` by default.
+        loaded: dict keyed by the names of loaded modules; `sys.modules` by default.
     Raises:
-        UsageError: PADDLE_RANKER_MATH asks for what there is not.
+        UsageError: PADDLE_RANKER_MATH is unknown, or names instructions that the processor does not report.
     """
     environment = os.environ if environment is None else environment
     if environment.get(MATH_VARIABLE):
@@ -131,11 +131,11 @@ def prepare(threads: Optional[int] = None) -> MathPath:
     """Prepare this process for Paddle; every command calls it before importing Paddle.
 
     Args:
-        threads: how many threads a matrix product may use; 0: one a core that this process may use, shared among
-            the processes that the launcher started; `None` leaves Paddle's own choice, which is 1 unless
-            MKL_NUM_THREADS or OMP_NUM_THREADS says otherwise. A variable that is set wins over 0.
+        threads: how many threads a matrix product may use. 0: MKL_NUM_THREADS if it is set, else the cores that this
+            process may use, divided by the number of processes that the launcher started. `None`: Paddle's own
+            choice, which is 1 unless MKL_NUM_THREADS or OMP_NUM_THREADS says otherwise.
     Raises:
-        UsageError: a negative number, or PADDLE_RANKER_MATH asks for what there is not.
+        UsageError: a negative number, or as `choose_math_path`.
     """
     path = choose_math_path()
     # Paddle's C++ side logs each step of start-up; errors still show.
@@ -153,17 +153,17 @@ def prepare(threads: Optional[int] = None) -> MathPath:
         else:
             processes = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
             os.environ.setdefault("MKL_NUM_THREADS", str(max(1, usable_cores() // processes)))
-    # Without strided tensors a transpose is a real copy, which is several times as fast as Paddle's strided one.
+    # Without strided tensors a transpose copies its data, which is several times as fast as Paddle's strided transpose.
     os.environ.setdefault("FLAGS_use_stride_kernel", "0")
     return path
 
 
 def prepare_command(threads: int) -> None:
-    """Prepare a process that runs one command and ends: `prepare`, and keep freed memory.
+    """Prepare a process that runs one command and ends: call `prepare`, and keep freed memory for reuse.
 
-    By default glibc maps each large activation anew and gives it back to the system, so that every batch faults its
-    pages in again: a fifth of a training step of a small model. With freed memory kept, the process
-    stays at its maximum: that costs a command nothing, but would cost a program that only imports the toolkit.
+    By default glibc maps new memory for each large activation and returns it to the system afterwards, so that every
+    batch causes page faults again: a fifth of a training step of a small model. A process that keeps freed memory
+    stays at its maximum size. That costs a command nothing, but would cost a program that only imports the toolkit.
     """
     prepare(threads)
     keep_freed_memory()
@@ -175,7 +175,10 @@ def usable_cores() -> int:
 
 
 def thread_count(threads: int) -> int:
-    """Return how many threads an engine may use: 0 becomes what `prepare` decided on, or else one a core."""
+    """Return how many threads an engine may use: for 0, the number that `prepare` set, or else one per core.
+
+    Raises `UsageError` for a negative number.
+    """
     if threads < 0:
         raise UsageError(f"{threads} threads: give 1 or more, or 0 for one a core")
     decided = os.environ.get("MKL_NUM_THREADS", "")
@@ -191,20 +194,20 @@ def available_devices() -> list[str]:
         found.append("gpu")
     if paddle.device.is_compiled_with_xpu():
         found.append("xpu")
-    # A plug-in for another kind of device registers under its own name.
+    # A Paddle plug-in for another kind of device registers that kind under its own name.
     found += [kind for kind in paddle.device.get_all_custom_device_type() if kind not in found]
     return found
 
 
 @dataclass(frozen=True)
 class FoundDevice:
-    """The device that `--device auto` chose, `cpu` or `gpu`, and why."""
+    """The device that `--device auto` chose, `cpu` or `gpu`, and the reason."""
 
     name: str
     reason: str
 
     def report(self) -> None:
-        """Print it as a note, once a process; only the first of several processes prints."""
+        """Print device and reason as a note, once per process; only the first of several processes prints."""
         _report_device(f"device: {self.name} ({self.reason})")
 
 
@@ -214,7 +217,7 @@ def _report_device(line: str) -> None:
 
 
 def find_device() -> FoundDevice:
-    """Return the device that Paddle takes where none is named: a GPU where there is one, else the CPU."""
+    """Return the device that `--device auto` means: a GPU if Paddle finds one, else the CPU."""
     import paddle
 
     if "gpu" in available_devices():
@@ -225,14 +228,14 @@ def find_device() -> FoundDevice:
 
 
 def select_device(name: str) -> str:
-    """Make `name` the device of everything that follows, and return it in Paddle's form (`cpu`, `gpu:0`, ...).
+    """Set Paddle's current device, and return its name in Paddle's form (`cpu`, `gpu:0`, ...).
 
     Args:
-        name: `cpu`, `gpu`, `xpu` or `npu`, with or without a number (`gpu:1`); or `auto`, and what that comes to is
-            said in a line.
+        name: `cpu`, or `gpu`, `xpu` or `npu` with or without a number (`gpu:1`); or `auto`, for which the chosen
+            device is printed.
     Raises:
-        UsageError: not the name of a device.
-        RankerError: that device is not here; the message names what is.
+        UsageError: `name` is not the name of a device.
+        RankerError: the device is not available or Paddle cannot use it; the message lists the available devices.
     """
     import paddle
 
@@ -266,7 +269,7 @@ def set_seed(seed: int) -> None:
     """Seed the random generators of Python, NumPy and Paddle.
 
     Raises:
-        UsageError: a seed that not all three take (0 to 2**32 - 1).
+        UsageError: the seed is not between 0 and 2**32 - 1, the range that all three accept.
     """
     if not 0 <= seed < 2**32:
         raise UsageError(f"--seed {seed}: give a number from 0 to {2**32 - 1}")
@@ -279,8 +282,8 @@ def set_seed(seed: int) -> None:
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from malloc.h
-_NEVER, _TRIM_BYTES = -1, 128 * 1024  # the second is what glibc begins with
-_KEEPS_MEMORY = threading.Event()  # what this process's allocator was told, which cannot be asked
+_NEVER, _TRIM_BYTES = -1, 128 * 1024  # the second is glibc's default
+_KEEPS_MEMORY = threading.Event()  # set by `keep_freed_memory`: glibc has no call that returns the setting
 
 
 def keep_freed_memory() -> None:
@@ -296,12 +299,12 @@ def keep_freed_memory() -> None:
 def memory_given_back() -> Iterator[None]:
     """Return memory that is freed within the block to the system, even after `keep_freed_memory`.
 
-    To be entered where a model takes another's place: memory that one thread's models leave free would be kept beside
-    what the next ones take in other threads' parts of the heap.
+    Use it where one model replaces another: otherwise the memory freed by models of one thread stays in that thread's
+    arena of the heap, and the next models, in other threads, allocate more in their own arenas.
     """
     libc = ctypes.CDLL(None) if _is_glibc() else None
     keeps = _KEEPS_MEMORY.is_set()
-    # Else the end of such a part is kept: `malloc_trim` looks between what is in use there, and not behind it.
+    # Without this the free end of an arena is kept: `malloc_trim` releases only the gaps between allocated blocks.
     if libc is not None and keeps:
         libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
     try:

@@ -1,1 +1,1 @@
-"""The harness of all benchmarks: workers that take turns, trainings over folds, measures with intervals, tables."""
+"""Parts that the benchmarks share: workers that take turns, trainings over folds, measures with intervals, tables."""

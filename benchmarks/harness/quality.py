@@ -25,9 +25,9 @@ SHOWN = {"auc": "AUC", "ndcg@10": "nDCG@10", "mrr@10": "MRR@10", "map": "MAP"}
 class Measure:
     """One measure of one system.
 
-    interval: the mean over runs, and its bootstrap interval over queries (the seeds' spread is not in it)
+    interval: the mean over runs, and its bootstrap interval over queries (which excludes the variation between seeds)
     runs: the measure of each run
-    difference: the reference's mean less this system's, paired over queries; None for the reference
+    difference: the reference's mean minus this system's, paired over queries; None for the reference
     """
 
     interval: Interval
@@ -44,7 +44,7 @@ def compare(
     measures: Sequence[str] = ("auc", "ndcg@10"),
     resamples: int = 2000,
 ) -> dict[str, dict[str, Measure]]:
-    """Return every system's measures by name, with 95% intervals and paired differences to the system `reference`."""
+    """Return a dict keyed by system, then by measure, of values with 95% intervals and differences to `reference`."""
     statistics = {
         system.name: [_statistics(Scored(queries, labels, scores), measures) for scores in system.runs]
         for system in systems
@@ -72,12 +72,12 @@ def _statistics(scored: Scored, measures: Sequence[str]) -> dict[str, Statistic]
 
 
 def mean_statistic(statistics: Sequence[Statistic]) -> Statistic:
-    """Make the statistic "mean over runs", every run measured on the same draw of queries."""
+    """Make the statistic "mean over runs", which measures all runs on the same draw of queries."""
     return lambda drawn: np.mean([statistic(drawn) for statistic in statistics], axis=0)
 
 
 def measures_table(systems: Sequence[System], measured: Mapping[str, Mapping[str, Measure]], reference: str) -> str:
-    """Return a table with one row a system: measures, paired differences, spread over runs, seconds of training."""
+    """Return a table with one row per system: measures, paired differences, each run's measures, training seconds."""
     measures = list(measured[reference])
     several = any(len(system.runs) > 1 for system in systems)
     shown = [SHOWN.get(measure, measure) for measure in measures]
@@ -109,7 +109,7 @@ def report(
     goals: Sequence[Goal],
     **facts: Any,
 ) -> dict[str, Any]:
-    """Return everything a benchmark found as JSON-ready values: options, versions, measures, goals and `facts`."""
+    """Return a benchmark's results as a dict for JSON: options, versions, measures, goals and `facts`."""
     return {
         "options": asdict(options),
         "versions": {name: metadata.version(name) for name in ("paddlepaddle", "numpy")},
@@ -137,7 +137,7 @@ def print_comparison(
     *,
     measures: Sequence[str] = ("auc", "ndcg@10"),
 ) -> dict[str, dict[str, Measure]]:
-    """Print `head`, how the measures were taken, and the table of the systems; return the measures."""
+    """Print `head`, the seeds and intervals used, and the table of the systems; return the measures."""
     measured = compare(queries, labels, systems, reference, measures=measures, resamples=options.resamples)
     print(f"\n{head}; means over seeds {options.seeds}, 95% bootstrap intervals over queries\n")
     print(measures_table(systems, measured, reference))
@@ -155,7 +155,7 @@ def publish(
     measures: Sequence[str] = ("auc", "ndcg@10"),
     goals: Callable[[Mapping[str, Mapping[str, Measure]]], Sequence[Goal]] = lambda measured: (),
 ) -> None:
-    """Print the comparison and what was reached, and write everything as JSON where the options name a file."""
+    """Print the comparison and the goals reached or missed; write the results as JSON if the options name a file."""
     measured = print_comparison(options, queries, labels, systems, reference, head, measures=measures)
     reached = goals(measured)
     if reached:

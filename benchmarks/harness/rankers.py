@@ -1,4 +1,4 @@
-"""The ranker of the speed benchmarks, random weights of a shape or a given one, as every system wants it."""
+"""Make the ranker of the speed benchmarks, with random weights or from a folder, in the formats that systems load."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.model.config import EncoderConfig
 
 _ERNIE_3 = {
-    "vocab_size": 40_000,  # whatever the vocabulary file: the optimizer's work hangs on it
+    "vocab_size": 40_000,  # fixed for any vocabulary file, because the optimizer's work depends on it
     "num_attention_heads": 12,
     "hidden_act": "gelu",
     "hidden_dropout_prob": 0.1,
@@ -45,7 +45,7 @@ CALIBRATION_PAIRS = 512
 
 @dataclass(frozen=True)
 class Prepared:
-    """The graded pairs of a file, and the ranker that scores them: its encoder of pairs and its configuration."""
+    """The graded pairs of a file, and the encoder and configuration of the ranker that scores them."""
 
     file: Path
     graded: list[LabeledPair]
@@ -54,7 +54,7 @@ class Prepared:
 
 
 def prepare_ranker(options: PeerOptions, shape: str, seed: int, folder: Path) -> Prepared:
-    """Read the pairs, and write the ranker of the options into `folder`: `--model`, or random weights of a shape."""
+    """Read the pairs, and write a ranker into `folder`: that of `--model`, else one of `shape` with random weights."""
     path, vocab = graded_pairs_and_vocabulary(options.file, options.vocab)
     graded = list(RecordFile(path, LabeledPair))
     if options.model:
@@ -65,7 +65,7 @@ def prepare_ranker(options: PeerOptions, shape: str, seed: int, folder: Path) ->
 def write_rankers(
     folder: Path, shape: dict[str, Any], vocab: Optional[Path], graded: Sequence[LabeledPair], seed: int
 ) -> tuple[PairEncoder, dict[str, Any]]:
-    """Write `ranker` and `ranker_match`, the same with match embeddings; return their encoder and configuration."""
+    """Write rankers `ranker`, and `ranker_match` with match embeddings; return their encoder and configuration."""
     import paddle
 
     from paddle_ranker.model.folder import save_ranker
@@ -82,7 +82,7 @@ def write_rankers(
     for name, match in (("ranker", False), ("ranker_match", True)):
         paddle.seed(seed)
         network = RankerNetwork(config, never_match_ids(encoder) if match else None)
-        # Larger than a head begins with: probabilities that all were near 0.5 would agree whatever computed them.
+        # Larger than a new head's weights: probabilities near 0.5 would agree even if they were computed wrongly.
         network.head.weight.set_value(network.head.weight * np.float32(20))
         network.eval()
         info = RankerInfo(kind="pairwise", max_seq_length=MAX_SEQ_LENGTH, match_embeddings=match)
@@ -94,7 +94,7 @@ def write_rankers(
 def copy_ranker(folder: Path, source: Path) -> tuple[PairEncoder, dict[str, Any]]:
     """Write the ranker of `source` as `ranker` into `folder`; return its encoder and configuration.
 
-    Raises `UsageError` where it is more than an encoder with a head, which is all that transformers has.
+    Raises `UsageError` if it is more than an encoder with a head, because transformers supports nothing else.
     """
     from paddle_ranker.model.folder import load_single, save_ranker
 
@@ -111,10 +111,10 @@ def copy_ranker(folder: Path, source: Path) -> tuple[PairEncoder, dict[str, Any]
 
 
 def export_rankers(folder: Path, pairs: EncodedPairs, *, onnx: bool) -> None:
-    """Write what the engines and the peers load: `exported`, `exported_match` and `hf`.
+    """Write the folders that the engines and the peers load: `exported`, `exported_match` and `hf`.
 
-    With `onnx` the first two get ONNX files, and `exported` one of 8-bit integers, calibrated on as many of `pairs` as
-    `quantize` takes.
+    With `onnx` the first two get ONNX files, and `exported` also an int8 one, calibrated on the first
+    `CALIBRATION_PAIRS` of `pairs`.
     """
     from paddle_ranker.commands.convert import ConvertOptions, convert
     from paddle_ranker.encoding.batching import scoring_batches
@@ -140,7 +140,7 @@ def export_rankers(folder: Path, pairs: EncodedPairs, *, onnx: bool) -> None:
 
 
 def export_peers(python: str, folder: Path) -> None:
-    """Write the ONNX file of `hf` in `folder` by the peers' Python; raises `RankerError` where it cannot."""
+    """Export `hf` in `folder` to ONNX files with the interpreter `python` of the peers; `RankerError` if that fails."""
     command = [python, "-m", "benchmarks.peers.inference_worker", "export", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     if done.returncode:

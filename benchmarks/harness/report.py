@@ -1,4 +1,4 @@
-"""What a benchmark reports: speeds and their ratios with intervals, goals, tables, and the same as JSON."""
+"""Reports of benchmarks: speeds and their ratios with intervals, goals, tables, and the same as JSON."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ import numpy as np
 
 from paddle_ranker.metrics.intervals import Interval
 
-# Of Student's t distribution, for 95% on both sides, by degrees of freedom; from 12 on the next one serves.
+# Two-sided 95% quantiles of Student's t distribution by degrees of freedom; above 12 that of 12 is used.
 _T95 = [math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179]
 
 
 class Timed:
-    """What has speeds, one a round: by the clock, and by processor time, which hardly moves on a busy machine."""
+    """Speeds of each round, by the clock and by processor time, which hardly changes on a busy machine."""
 
     by_clock: list[float]
     by_processor: list[float]
 
     def add(self, answer: Mapping[str, Any], unit: str) -> None:
-        """Take in a worker's answer to a round: so many `unit`, in `seconds` and `cpu_seconds`."""
+        """Add the speeds of a round from a worker's answer: its number of `unit` over `seconds` and `cpu_seconds`."""
         self.by_clock.append(answer[unit] / answer["seconds"])
         self.by_processor.append(answer[unit] / answer["cpu_seconds"])
 
 
 @dataclass
 class Speeds(Timed):
-    """What one system did a second, nothing else."""
+    """The speeds of one system, without further results."""
 
     by_clock: list[float] = field(default_factory=list)
     by_processor: list[float] = field(default_factory=list)
 
 
 def ratio(own: Sequence[float], others: Sequence[float]) -> Interval:
-    """Return how many times as fast the first is: the geometric mean over rounds, with its 95% t interval.
+    """Return how many times as fast `own` is as `others`: the geometric mean over rounds, with its 95% t interval.
 
-    Both lists hold a speed a round; what slows a whole round down leaves its ratio alone.
+    Both lists hold one speed per round; a disturbance that slows both in a round does not change its ratio.
     """
     logarithms = np.log(np.asarray(own) / np.asarray(others))
     mean, count = float(logarithms.mean()), len(logarithms)
@@ -51,7 +51,7 @@ def ratio(own: Sequence[float], others: Sequence[float]) -> Interval:
 
 
 def median_and_range(values: Sequence[float], digits: int) -> str:
-    """Return the median of the rounds, and the slowest and fastest one."""
+    """Return the median with the lowest and highest value, as `12.3 (11.0-13.1)`."""
     low, high = min(values), max(values)
     return f"{statistics.median(values):.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
 
@@ -59,9 +59,9 @@ def median_and_range(values: Sequence[float], digits: int) -> str:
 def print_speeds(
     speeds: Mapping[str, Speeds], unit: str, *, width: int, digits: int, compared: Mapping[str, str] = {}
 ) -> None:
-    """Print the speeds of systems by title, and how many times as fast the first one is, round by round.
+    """Print each system's speed, and how many times as fast the first system is, from ratios per round.
 
-    `compared` names rows that another one than the first is compared with.
+    `speeds` is keyed by title. `compared` maps a row's title to that of the system it is compared with instead.
     """
     titles = list(speeds)
     print(f"{'':{width}}{unit + '/s':>24}{'ratio':>20}{'a processor s':>16}{'ratio':>8}")
@@ -80,7 +80,7 @@ def print_speeds(
 
 @dataclass(frozen=True)
 class Goal:
-    """A value to reach; NaN is not reached."""
+    """A measured value and its target; NaN counts as missed."""
 
     what: str
     value: float
@@ -97,19 +97,19 @@ class Goal:
 
 
 def goal_values(goals: Iterable[Goal]) -> list[dict[str, Any]]:
-    """Return goals as JSON-ready values."""
+    """Return goals as dicts for JSON."""
     return [{**asdict(goal), "reached": goal.reached} for goal in goals]
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table, its columns padded to read well as plain text."""
+    """Return a Markdown table, with columns padded so that it is readable as plain text."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in lines)
 
 
 def write_report(path: Optional[str], values: Mapping[str, Any]) -> None:
-    """Write `values` as JSON, NaN as null; does nothing where `path` is None."""
+    """Write `values` as JSON, NaN as null, and print the path; does nothing if `path` is None."""
     if path is None:
         return
     from paddle_ranker.storage.atomic import new_file

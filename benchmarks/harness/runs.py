@@ -1,4 +1,4 @@
-"""Trainings that a quality benchmark compares: its options, folds of queries, and finished runs kept on the disk."""
+"""Trainings that a quality benchmark compares: their options, folds of queries, and finished runs kept on disk."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.options import Options, option, parse_options
 from paddle_ranker.storage.atomic import check_writable, make_folder, new_file
 
-Run = tuple[Floats, float]  # a score a pair, `[pairs] float64`, and seconds of training
+Run = tuple[Floats, float]  # one score per pair, `[pairs] float64`, and the seconds of training
 TRIPLES = "simclue/train_pairwise.tsv"
 FILES = {"qbqtc": "qbqtc/train.tsv", "kuake": "kuake_qtr/train.tsv"}
 NEVER = 10**9
-# Options that change no score.
+# Options that do not affect scores.
 _NOT_FACTS = {"debug", "data_dir", "systems", "reference", "seeds", "threads", "resamples", "scores_dir", "json"}
 
 
@@ -48,11 +48,11 @@ class QualityOptions(Options):
     json: Optional[str] = option(None, help="file for the results as JSON")
 
     def facts(self) -> dict[str, Any]:
-        """Return the options that decide a score."""
+        """Return a dict of the options that affect scores."""
         return {key: value for key, value in asdict(self).items() if key not in _NOT_FACTS}
 
     def begin(self) -> list[int]:
-        """Check that the results can be written, prepare the threads and the processor; return the seeds."""
+        """Check that the results can be written, prepare the process for Paddle, and return the seeds."""
         if self.json:
             check_writable(self.json)
         seeds = parse_numbers(self.seeds, "seeds")
@@ -62,7 +62,7 @@ class QualityOptions(Options):
 
 @dataclass(frozen=True)
 class System:
-    """What ranked the pairs: for each run (seed) a score a pair, `[pairs] float64`, and the seconds of training."""
+    """A system's results: for each run (seed) one score per pair, `[pairs] float64`, and the seconds of training."""
 
     name: str
     runs: tuple[Floats, ...]
@@ -71,21 +71,21 @@ class System:
 
 @dataclass(frozen=True)
 class Split:
-    """What one run learns from, and the rows (of all that is measured) that it scores."""
+    """The training data of one run, and the indices of the measured pairs that the run scores."""
 
     name: str
     pairs: list[LabeledPair]
     rows: Integers
-    triples: list[Triple] = field(default_factory=list)  # given ones; without them they are made of the pairs
+    triples: list[Triple] = field(default_factory=list)  # if empty, `triples_for` makes triples from the pairs
 
     def triples_for(self, per_positive: int, seed: int) -> list[Triple]:
-        """Return the triples to train on."""
+        """Return the given triples, or else triples made from the pairs, `per_positive` for each positive."""
         groups = group_by_query(self.pairs).values()
         return self.triples or [triple for group in groups for triple in make_triples(group, per_positive, seed)]
 
 
 def grouped_folds(queries: Sequence[str], folds: int) -> Iterator[tuple[Integers, Integers]]:
-    """Yield (rows to learn from, rows to score) of each fold; a query's rows are all on one side."""
+    """Yield (rows to learn from, rows to score) for each fold; all rows of a query are on the same side."""
     from sklearn.model_selection import GroupKFold
 
     if len(set(queries)) < folds:
@@ -96,10 +96,10 @@ def grouped_folds(queries: Sequence[str], folds: int) -> Iterator[tuple[Integers
 def make_splits(
     data_dir: Optional[str], train_on: str, protocol: str, folds: int
 ) -> tuple[list[LabeledPair], list[Split]]:
-    """Return the measured pairs, and the splits that together score each of them once.
+    """Return the measured pairs, and the splits that together score each measured pair once.
 
-    `protocol`: "dev" measures on qbqtc/dev.tsv, "cv" on the training file (`FILES`). Trained on "simclue" there are no
-    folds: no query of QBQTC has been seen.
+    `protocol`: "dev" measures on qbqtc/dev.tsv, "cv" on the training file (see `FILES`). Training on "simclue" needs no
+    folds, because it has no query of QBQTC; "cv" then measures on QBQTC's training file.
     """
     if protocol == "dev" and train_on == "kuake":
         raise UsageError(f"--protocol dev: {train_on} has no dev file; take cv")
@@ -123,21 +123,21 @@ def make_splits(
 
 
 def texts_of(pairs: Sequence[LabeledPair]) -> tuple[list[str], list[str]]:
-    """Return the queries, and the titles."""
+    """Return the pairs' queries and titles."""
     return [pair.query for pair in pairs], [pair.title for pair in pairs]
 
 
 class RunStore:
-    """Keep each run under a name made from the facts that decide it; without a folder nothing is kept.
+    """Keep finished runs in a folder, under names made from the facts that determine them; None keeps nothing.
 
-    The facts are options and data: after a change of the code, take another folder.
+    Facts are options and digests of data. They do not include the code, so use a new folder after changing it.
     """
 
     def __init__(self, folder: Optional[str]) -> None:
         self.folder = make_folder(folder) if folder is not None else None
 
     def get(self, facts: Mapping[str, Any], compute: Callable[[], Run]) -> Run:
-        """Return the run of these facts, from the disk where it is there, else computed and kept."""
+        """Return the run of these facts from the disk; if it is not there, compute and keep it."""
         if self.folder is None:
             return compute()
         path = self._path(facts)
@@ -156,14 +156,14 @@ class RunStore:
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file: the fact that says what data it holds."""
+    """Return the SHA-256 of a file, which identifies its data in the facts of a run."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class Harness:
-    """A data set's queries in splits, and systems that run over them, with one line a finished run.
+    """A data set's splits, over which systems are run; each finished run prints a line.
 
-    Attributes: `measured`, the pairs; `queries` and `labels` of them; `splits`; `digests` of the files.
+    Attributes: `measured`, the measured pairs; their `queries` and `labels`; `splits`; `digests` of the files used.
     """
 
     def __init__(
@@ -180,11 +180,11 @@ class Harness:
     def run(
         self, name: str, seeds: Sequence[int], facts: Mapping[str, Any], train: Callable[[Split, int], Run]
     ) -> System:
-        """Return the scores of all measured pairs, joined over the splits, once for each seed.
+        """Run a system on all splits for each seed; return its scores of all measured pairs, and seconds per split.
 
         Args:
-            facts: what decides a run beside split, seed and data.
-            train: makes a run where none is kept.
+            facts: what determines a run besides split, seed and data.
+            train: computes the run of a split and a seed if none is kept.
         """
         runs, seconds = [], []
         for seed in seeds:
@@ -199,24 +199,24 @@ class Harness:
         return System(name, tuple(runs), tuple(seconds))
 
     def baseline(self, name: str) -> System:
-        """Return the scores of a lexical baseline, fitted on each split; it draws nothing."""
+        """Return the scores of a lexical baseline fitted on each split, in one run, as it draws nothing at random."""
         return self.run(
             name, [0], {"system": name}, lambda split, seed: fit_baseline(name, split.pairs, self.of(split))
         )
 
     def of(self, split: Split) -> list[LabeledPair]:
-        """Return the pairs that a run over the split scores."""
+        """Return the pairs that a run on the split scores."""
         return [self.measured[row] for row in split.rows]
 
 
 class Baseline(Protocol):
-    """Something that learns from graded pairs and scores pairs, each by itself."""
+    """A model that learns from graded pairs, and scores each pair independently."""
 
     def fit(self, queries: Sequence[str], titles: Sequence[str], labels: Sequence[float]) -> None:
         """Learn from pairs, one label each."""
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
-        """Return one score a pair, `[pairs] float64`; higher is more relevant."""
+        """Return one score per pair, `[pairs] float64`; higher is more relevant."""
 
 
 LEXICAL: dict[str, Callable[[], Baseline]] = {
@@ -227,7 +227,7 @@ LEXICAL: dict[str, Callable[[], Baseline]] = {
 
 
 def fit_baseline(name: str, learn: Sequence[LabeledPair], held_out: Sequence[LabeledPair]) -> Run:
-    """Fit a lexical baseline; return how it scores what is held out, and the seconds."""
+    """Fit a lexical baseline on `learn`; return its scores of `held_out`, and the seconds of the fit."""
     baseline = LEXICAL[name]()
     began = time.perf_counter()
     baseline.fit(*texts_of(learn), [pair.label for pair in learn])
@@ -236,9 +236,9 @@ def fit_baseline(name: str, learn: Sequence[LabeledPair], held_out: Sequence[Lab
 
 
 def train_cross_encoder(train_file: Path, test_file: Path, encoder: Path, folder: Path, *more: str) -> float:
-    """Train with the function of `train_ce.py` into `folder`; return the seconds. `more` are options of the command.
+    """Train with `train_ce.train` into `folder`, with `more` options of the command; return the seconds.
 
-    Take the checkpoint `last`: the best one is that which did best on the file that is measured, which flatters.
+    Use the checkpoint `last`: the best one is chosen on the measured file, so its scores would be too good.
     """
     from cross_encoder.train_ce import TrainCeOptions, train
 
@@ -251,7 +251,7 @@ def train_cross_encoder(train_file: Path, test_file: Path, encoder: Path, folder
 
 
 def score_file(ranker: Path, file: Path) -> Floats:
-    """Return the logits of all pairs of a file, those that contradict each other too."""
+    """Return the ranker's logits of all pairs of a file, including pairs with contradicting labels."""
     from paddle_ranker.evaluation.evaluate import EvaluationSet
     from paddle_ranker.model.kinds import load_ranker
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
@@ -261,7 +261,7 @@ def score_file(ranker: Path, file: Path) -> Floats:
 
 
 def converted_encoder(source: Path, target: Path) -> Path:
-    """Return the folder of an encoder of ours: the source where it is one, else the target, where convert writes it."""
+    """Return a folder with this toolkit's encoder: `source` if it is one, else `target`, into which it is converted."""
     from paddle_ranker.commands.convert import ConvertOptions, convert
 
     if (source / PARAMETERS_FILE).is_file():
@@ -274,9 +274,9 @@ def converted_encoder(source: Path, target: Path) -> Path:
 
 
 def chosen_systems(given: Optional[str], known: Sequence[str], reference: Optional[str] = None) -> list[str]:
-    """Return the comma-separated names, all that are known where none are given.
+    """Return the comma-separated names in `given`, or all `known` names if it is empty.
 
-    Raises `UsageError` for one that is unknown or stands twice, or where `reference` is not among them.
+    Raises `UsageError` if a name is unknown or repeats, or if `reference` is not among the names.
     """
     names = given.split(",") if given else list(known)
     for name in names:

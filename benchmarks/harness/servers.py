@@ -1,4 +1,4 @@
-"""Servers that are measured: how one is started, what its process uses, and how it ends."""
+"""Servers that are measured: start a server, read its process's resources, and end it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)")
 
 
 class ServerProcess:
-    """A server that runs. Attributes: `port`, the first of its `ports`; `process`."""
+    """A running server; raises `RankerError` if it does not start.
+
+    Attributes: `ports`; `port`, the first of them; `process`.
+    """
 
     def __init__(self, name: str, process: subprocess.Popen[str], log: Path) -> None:
         self.name, self.process, self._log = name, process, log
@@ -31,13 +34,13 @@ class ServerProcess:
         raise RankerError(f"the server of {name} did not start: {self.said()[-500:].strip() or 'it said nothing'}")
 
     def said(self) -> str:
-        """Return what it wrote on standard error; nothing where that is no file: /dev/full has no end."""
+        """Return what the server wrote to its log; "" if the log is no regular file, as /dev/full has no end."""
         if not self._log.is_file():
             return ""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def processes(self) -> list[int]:
-        """Return its process id, and those of its children."""
+        """Return the process ids of the server and its children."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         try:
             return [self.process.pid, *map(int, children.read_text().split())]
@@ -45,11 +48,11 @@ class ServerProcess:
             return [self.process.pid]
 
     def processor_seconds(self) -> float:
-        """Return the processor time that it has used, 0 where the system does not say."""
+        """Return the processor time in seconds that the server's processes have used, 0 if the system does not say."""
         return sum(_processor_seconds(pid) for pid in self.processes())
 
     def memory_mb(self) -> float:
-        """Return the memory that it holds at present, NaN where the system does not say."""
+        """Return the resident memory of the server's processes in MiB, NaN if the system does not say."""
         return sum(_memory_mb(pid) for pid in self.processes())
 
 
@@ -78,10 +81,10 @@ def started(
     stderr: Optional[Path] = None,
     checkout: Optional[str] = None,
 ) -> Iterator[ServerProcess]:
-    """Start a server's command, wait until it says where it answers, and end it with the block.
+    """Start a server's command, wait until it prints its address, and kill it at the end of the block.
 
     Args:
-        stderr: where its log goes; default: a file in `folder`.
+        stderr: the file of its log; default: a file in `folder`.
         checkout: the folder of the checkout whose code runs; default: this one.
     """
     environment = process_environment(threads, checkout)
@@ -100,5 +103,5 @@ def started(
 
 
 def serve_command(model: Path, *more: str) -> list[str]:
-    """Return the command of this toolkit's server on a free port."""
+    """Return the command line of this toolkit's server on a free port, with `more` options."""
     return [sys.executable, "-m", "paddle_ranker", "serve", "--model", str(model), "--port", "0", *more]

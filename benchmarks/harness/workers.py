@@ -1,4 +1,4 @@
-"""Worker processes of the speed benchmarks: they read commands and write answers, a line each, and take turns."""
+"""Worker processes of the speed benchmarks, which take turns; they read one command and write one answer per line."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from paddle_ranker.errors import RankerError, UsageError
 INSTALL = "python -m venv PEERS && PEERS/bin/python -m pip install -r requirements/peers.in"
 
 
-BEFORE = "before_"  # begins the names of the systems of another checkout
+BEFORE = "before_"  # prefix of the names of another checkout's systems
 
 
 class System(Protocol):
-    """A system that is measured, a row of a table: a frozen dataclass.
+    """A measured system, a row of a table; it must be a frozen dataclass.
 
-    Its `checkout` is the folder of another checkout of this project that it runs from; None: this one.
+    `checkout` is the folder of another checkout of this project whose code the system runs; None means this checkout.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -45,9 +45,9 @@ S = TypeVar("S", bound=System)
 
 
 def with_baseline(systems: Sequence[S], checkout: Optional[str]) -> list[S]:
-    """Return the systems, each of this toolkit's followed by the same one of another checkout, `before_NAME`.
+    """Return the systems, each of this toolkit's followed by the same system of another checkout, `before_NAME`.
 
-    Raises `UsageError` where the folder `checkout` is none; adds nothing where it is None.
+    If `checkout` is None, nothing is added. Raises `UsageError` if it is not the folder of a checkout.
     """
     if checkout is None:
         return list(systems)
@@ -64,14 +64,14 @@ def with_baseline(systems: Sequence[S], checkout: Optional[str]) -> list[S]:
 
 
 def current(systems: Sequence[S], system: S) -> Optional[S]:
-    """Return the system of this checkout that one of another checkout is compared with; None for others."""
+    """Return this checkout's system with which `system` of another checkout is compared; None for other systems."""
     return next((s for s in systems if system.checkout and BEFORE + s.name == system.name), None)
 
 
 def process_environment(threads: int, checkout: Optional[str] = None) -> dict[str, str]:
-    """Return the variables of a process with so many threads that runs this checkout's code, or another's.
+    """Return the environment of a process with `threads` threads that runs the code of `checkout`, None for this one.
 
-    `python -m` looks into the current folder first, so a process of another checkout has to start in its folder.
+    `python -m` looks into the current folder first, so a process of another checkout must start in its folder.
     """
     own = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     own.pop(runtime.MATH_VARIABLE, None)  # as installed: this toolkit's processes choose the math library's path
@@ -80,14 +80,14 @@ def process_environment(threads: int, checkout: Optional[str] = None) -> dict[st
 
 
 class Worker:
-    """A running command that reads commands and writes answers, a line each.
+    """A running process that reads one command and writes one answer per line.
 
     Args:
-        name: what messages call it.
-        threads: of its matrix products.
-        log: a file for what else it says.
-        environment: further variables.
-        hint: what to do where it ends too early.
+        name: the name that messages use.
+        threads: number of threads of its matrix products.
+        log: file for its standard error.
+        environment: further environment variables.
+        hint: what the error message advises if the process ends too early.
         checkout: the folder of the checkout whose code runs; default: this one.
     """
 
@@ -112,14 +112,14 @@ class Worker:
         )  # fmt: skip
 
     def begin(self, what: object) -> None:
-        """Send a line: a value as it is printed, a dictionary as JSON."""
+        """Send a line without waiting for the answer: a dict as JSON, any other value as `str`."""
         assert self._process.stdin
-        with suppress(BrokenPipeError):  # why it ended is in its log
+        with suppress(BrokenPipeError):  # the process has ended: `answer` raises an error with its log
             self._process.stdin.write((json.dumps(what) if isinstance(what, dict) else str(what)) + "\n")
             self._process.stdin.flush()
 
     def answer(self) -> dict[str, Any]:
-        """Wait for the next answer; raises `RankerError`, with the last line of its log, where it has ended."""
+        """Wait for the next answer; raises `RankerError`, with the log's last line, if the process has ended."""
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
@@ -146,22 +146,22 @@ class Worker:
 
 
 class Workers(ExitStack):
-    """The workers of a benchmark, which stay alive and take turns, and end with the `with` block."""
+    """The workers of a benchmark, which take turns and are ended at the end of the `with` block."""
 
     def __init__(self) -> None:
         super().__init__()
         self.by_name: dict[str, Worker] = {}
 
     def add(self, worker: Worker) -> dict[str, Any]:
-        """Take a worker in, wait until it is ready, and return its first answer, which says so."""
+        """Add a worker, wait until it is ready, and return its first answer, `{"ready": ...}`."""
         self.callback(worker.close)
         self.by_name[worker.name] = worker
         return worker.answer()
 
     def take_turns(self, command: Callable[[str], object]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the name and the answer of each worker to `command(name)`, one after the other: a round.
+        """Run one round: send `command(name)` to each worker in turn, and yield its name and answer.
 
-        What slows the machine down for a while hits all of them, round by round.
+        In rounds, something that slows the machine for a while affects all workers.
         """
         for name, worker in self.by_name.items():
             worker.begin(command(name))
@@ -169,9 +169,9 @@ class Workers(ExitStack):
 
 
 def missing_packages(python: str, names: Sequence[str]) -> set[str]:
-    """Return those of the modules `names` that the interpreter `python` does not find.
+    """Return the modules of `names` that the interpreter `python` does not find.
 
-    Raises `RankerError` where it cannot be run.
+    Raises `RankerError` if the interpreter cannot be run.
     """
     code = "import sys, json, importlib.util as u; print(json.dumps([n for n in sys.argv[1:] if not u.find_spec(n)]))"
     try:
@@ -182,7 +182,7 @@ def missing_packages(python: str, names: Sequence[str]) -> set[str]:
 
 
 def leave_out(systems: Sequence[S], lacks: Callable[[S], Sequence[str]]) -> list[S]:
-    """Return the systems that lack no package, and say which others are left out; `UsageError` where none is left."""
+    """Return the systems that lack no package, and print which are ignored; raises `UsageError` if none remains."""
     lacking = {system.name: sorted(lacks(system)) for system in systems}
     left_out = [f"{name} ({', '.join(packages)})" for name, packages in lacking.items() if packages]
     if left_out:
@@ -192,7 +192,7 @@ def leave_out(systems: Sequence[S], lacks: Callable[[S], Sequence[str]]) -> list
 
 
 def require_some(systems: list[S]) -> list[S]:
-    """Return the systems; raises `UsageError` where there are none."""
+    """Return the systems; raises `UsageError` if the list is empty."""
     if not systems:
         raise UsageError("no system is left to measure: choose others with --systems")
     return systems

@@ -1,1 +1,1 @@
-"""Systems that the benchmarks measure, each in a process of its own."""
+"""Systems that the benchmarks measure, each in a separate process."""

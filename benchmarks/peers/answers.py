@@ -1,7 +1,7 @@
-"""How a worker of a speed benchmark reads commands and answers them, a line each, as `benchmarks.harness.workers` asks.
+"""The worker's side of `benchmarks.harness.workers`: read one command and write one answer per line.
 
-A worker says that it is ready when it is, answers every line that it reads, and ends at the end of its input. Nothing
-here imports more than the standard library: peers run in environments of their own.
+A worker sends `{"ready": ...}` as soon as it is ready, answers every line that it reads, and ends at the end of its
+input. This module imports only the standard library, because peers run in separate environments.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 
 def take_stdout() -> TextIO:
-    """Return the standard output for answers alone, and send what anything else prints to the standard error."""
+    """Return a stream to standard output for answers only; everything else that prints goes to standard error."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     sys.stdout = sys.stderr
@@ -23,38 +23,38 @@ def take_stdout() -> TextIO:
 
 
 def send(answers: TextIO, answer: object) -> None:
-    """Write an answer."""
+    """Write an answer as a line of JSON."""
     print(json.dumps(answer), file=answers, flush=True)
 
 
 class Stopwatch:
-    """Seconds since it was made, by the clock and of the processor."""
+    """A watch that measures clock seconds and processor seconds since its creation."""
 
     def __init__(self) -> None:
         self._start, self._cpu_start = time.perf_counter(), time.process_time()
 
     @property
     def seconds(self) -> float:
-        """Seconds by the clock."""
+        """Clock seconds since creation."""
         return time.perf_counter() - self._start
 
     def took(self) -> dict[str, float]:
-        """Return both as an answer has them."""
+        """Return clock and processor seconds as the keys `seconds` and `cpu_seconds` of an answer."""
         return {"seconds": self.seconds, "cpu_seconds": time.process_time() - self._cpu_start}
 
 
 def answer_commands(answers: TextIO, answer: Callable[[Any], object], commands: TextIO, ready: object = True) -> None:
-    """Say that this worker is ready, then answer each command, a value in JSON, until there are no more."""
+    """Send that this worker is ready, then answer each command, a JSON value on a line, until the input ends."""
     send(answers, {"ready": ready})
     for line in commands:
         send(answers, answer(json.loads(line)))
 
 
 class Pace:
-    """Make a training loop stop and go at another process's word: each line that it sends is a number of steps.
+    """Let another process control a training loop: each line that it sends is the number of steps of the next round.
 
-    `unit` is what a step's size counts. A round is answered with its size and what it took: where it ends, by
-    `answer`, or else when the next one begins.
+    `unit` names what a step's size counts. A round's answer holds its size and its times; it is sent by `answer`, or
+    else when the next round begins.
     """
 
     def __init__(self, commands: TextIO, answers: TextIO, unit: str) -> None:
@@ -64,7 +64,7 @@ class Pace:
         self._ready = False
 
     def tick(self, size: int) -> None:
-        """Begin a step of such a size; call it first in every step. Raises `SystemExit` at the end."""
+        """Begin a step of this size; call it first in every step. Raises `SystemExit` when there are no more rounds."""
         if self._left == 0:
             if not self._ready:
                 self._ready = True
@@ -79,10 +79,10 @@ class Pace:
         self._size += size
 
     def took(self) -> dict[str, Any]:
-        """Return the size of this round so far, and what it took."""
+        """Return the size of this round so far, and its seconds, as a dict."""
         return {self._unit: self._size, **self._watch.took()}
 
     def answer(self, measures: dict[str, Any]) -> None:
-        """Answer a round."""
+        """Send `measures` as the answer to the round."""
         send(self._answers, measures)
         self._size = 0

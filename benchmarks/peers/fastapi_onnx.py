@@ -1,8 +1,8 @@
 """A server in the manner of Text Embeddings Inference over ONNX Runtime: `... fastapi_onnx FOLDER THREADS`.
 
-Requests are tokenized by a thread of their own while the model computes. When it is free, it takes what has come, in
-the order it came, up to some batches' worth of tokens, sorted by length, so that little is padding; a batch ends with
-its budget of padded tokens.
+Requests are tokenized in a separate thread while the model computes. When the model is free, it takes pairs in order of
+arrival, up to the tokens of several batches, and sorts them by length, which saves padding. Batches are filled up to
+`BATCH_TOKENS` padded tokens or `BATCH_ROWS` pairs.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from transformers import AutoTokenizer
 from benchmarks.peers.fastapi_server import MAX_SEQ_LENGTH, RerankRequest, results, serve
 from benchmarks.peers.inference_work import ONNX_FILE
 
-BATCH_TOKENS, BATCH_ROWS = 4096, 128  # padded tokens, and pairs, a batch
-ROUND = 4  # batches that are sorted together
+BATCH_TOKENS, BATCH_ROWS = 4096, 128  # most padded tokens, and most pairs, in a batch
+ROUND = 4  # number of batches whose pairs are sorted together
 
 
 class Waiting:
-    """A request whose pairs are not all scored."""
+    """A request of which some pairs are not scored yet."""
 
     __slots__ = ("done", "left", "probabilities")
 
@@ -37,7 +37,7 @@ class Waiting:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def take(self, place: int, probability: float) -> None:
-        """Note one pair's probability."""
+        """Store the probability of the pair at `place`; the last one completes the request."""
         self.probabilities[place] = probability
         self.left -= 1
         if not self.left and not self.done.done():
@@ -45,7 +45,7 @@ class Waiting:
 
 
 class Pair(NamedTuple):
-    """A tokenized pair, and its place in its request."""
+    """A tokenized pair, its request, and its place in the request."""
 
     ids: list[int]
     types: list[int]
@@ -54,13 +54,13 @@ class Pair(NamedTuple):
 
 
 class Model:
-    """Tokenizer, session and the queue between them."""
+    """The tokenizer, the ONNX Runtime session, and the queue of tokenized pairs between them."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(folder / "hf")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        # Threads that wait busily would take the processor from the event loop and the client.
+        # Busy-waiting threads would take processor time from the event loop and the client.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
             str(folder / ONNX_FILE), options, providers=["CPUExecutionProvider"]
@@ -85,7 +85,7 @@ class Model:
         return self._tokenizer([query] * len(titles), titles, truncation=True, max_length=MAX_SEQ_LENGTH)
 
     async def compute(self) -> None:
-        """Compute batch after batch, for ever."""
+        """Compute batches of waiting pairs, for ever."""
         loop = asyncio.get_running_loop()
         while True:
             await self._news.wait()

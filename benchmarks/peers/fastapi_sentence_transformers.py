@@ -1,6 +1,6 @@
 """sentence-transformers behind FastAPI, as tutorials have it: `... fastapi_sentence_transformers FOLDER THREADS`.
 
-The handler is a plain function, which FastAPI runs in its pool of threads; each request is a `predict` of its own.
+The handler is a plain function, which FastAPI runs in its thread pool; each request is a separate `predict` call.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the peers' servers share: the request of `/v1/rerank`, and uvicorn on a free port that is printed."""
+"""Parts that the peers' servers share: the request of `/v1/rerank`, and uvicorn on a free port, which is printed."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class RerankRequest(BaseModel):
 
 
 def results(probabilities: list[float], top_n: Optional[int]) -> dict[str, Any]:
-    """Return the answer, best first."""
+    """Return the answer's JSON object, with the best `top_n` titles first; None means all."""
     best = sorted(range(len(probabilities)), key=lambda place: -probabilities[place])
     return {"results": [{"index": i, "relevance_score": probabilities[i]} for i in best[:top_n]]}
 
 
 def serve(app: Any) -> None:
-    """Serve until a signal; the address is printed as soon as requests are answered."""
+    """Serve until a signal ends the server; print the address once requests are answered."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", 0))

@@ -1,6 +1,6 @@
-"""What the inference benchmark hands its processes: pairs, batches, and the commands they all obey.
+"""The inference benchmark's input for its processes: pairs, batches, and the commands that all of them answer.
 
-The peers run in an environment of their own, so nothing here imports Paddle, or anything beside NumPy.
+The peers run in a separate environment, so this module imports no third-party package but NumPy.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from benchmarks.peers.answers import Stopwatch
 from paddle_ranker.encoding.columns import EncodedPairs
 
 ONNX_FILE, ONNX_INT8_FILE = "peer.onnx", "peer.int8.onnx"  # what `inference_worker export` writes
-LOGISTIC_LIMIT = 60.0  # exp of more overflows float32; sigmoid is 0 or 1 in float64 long before
+LOGISTIC_LIMIT = 60.0  # logits are clipped to this size; beyond it sigmoid is 0 or 1 to within 1e-26
 
 
 @dataclass(frozen=True)
 class InferenceWork:
-    """What every system scores. Of the pairs, `offline` come first, then `latency_titles` for each of `queries`."""
+    """The work of every system. The pairs are `offline` ones first, then `latency_titles` for each of `queries`."""
 
     shape: dict[str, Any]  # fields of EncoderConfig
     pad_id: int
@@ -37,7 +37,7 @@ class InferenceWork:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pairs as texts, and as ids."""
+    """The pairs, both as texts and as token ids."""
 
     queries: list[str]
     titles: list[str]
@@ -45,10 +45,10 @@ class Pairs:
 
 
 class System(Protocol):
-    """A system that is measured."""
+    """A measured system."""
 
     def score(self, rows: np.ndarray) -> np.ndarray:
-        """Return the logits of the pairs at `rows` [n], in their order, `[n]`."""
+        """Return the logits of the pairs at `rows` [n], in that order, `[n]`."""
         ...
 
 
@@ -62,8 +62,8 @@ class BatchedSystem:
     """Score in batches of a fixed number of pairs.
 
     Args:
-        padded_length: pad every batch to so many tokens, in the order given, as the published way does; 0: sort by
-            length first, and pad to the longest pair of the batch.
+        padded_length: pad every batch to this many tokens, in the order given, as the published code does; 0: sort
+            pairs by length first, and pad to the batch's longest pair.
     """
 
     def __init__(self, forward: Forward, pairs: Pairs, work: InferenceWork, padded_length: int = 0):
@@ -90,14 +90,14 @@ class BatchedSystem:
 
 
 def save_inference_work(folder: Path, work: InferenceWork, pairs: Pairs) -> None:
-    """Write what `load_inference_work` reads."""
+    """Write work and pairs into `folder`, for `load_inference_work`."""
     (folder / "work.json").write_text(json.dumps(asdict(work)), encoding="utf-8")
     (folder / "texts.json").write_text(json.dumps([pairs.queries, pairs.titles]), encoding="utf-8")
     np.savez(folder / "pairs.npz", **vars(pairs.encoded))
 
 
 def load_inference_work(folder: Path) -> tuple[InferenceWork, Pairs]:
-    """Return what `save_inference_work` wrote."""
+    """Read the work and the pairs that `save_inference_work` wrote."""
     work = InferenceWork(**json.loads((folder / "work.json").read_text(encoding="utf-8")))
     queries, titles = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
     with np.load(folder / "pairs.npz", allow_pickle=False) as arrays:
@@ -106,11 +106,11 @@ def load_inference_work(folder: Path) -> tuple[InferenceWork, Pairs]:
 
 
 def answer_as(system: System, work: InferenceWork) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Return what answers the commands of the inference benchmark.
+    """Return a function that answers the commands of the inference benchmark.
 
-    `{"do": "offline", "pairs": n}`: score the first n pairs. `{"do": "latency", "query": q, "titles": k}`: score the
-    first k titles of latency query q. Both answer `pairs`, `seconds` and `cpu_seconds`. `{"do": "scores", "pairs": n}`
-    answers `logits`, `{"do": "memory"}` `peak_mb` (None where the system does not say).
+    `{"do": "offline", "pairs": n}` scores the first n pairs; `{"do": "latency", "query": q, "titles": k}` scores the
+    first k titles of latency query q. Both return `pairs`, `seconds` and `cpu_seconds`. `{"do": "scores", "pairs": n}`
+    also returns `logits`. `{"do": "memory"}` returns `peak_mb` (None if the system does not say).
     """
 
     def answer(command: dict[str, Any]) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def answer_as(system: System, work: InferenceWork) -> Callable[[dict[str, Any]],
 
 
 def rows_of(command: dict[str, Any], work: InferenceWork) -> np.ndarray:
-    """Return which pairs a command is about."""
+    """Return the indices of the pairs that a command scores, `[n]`."""
     if command["do"] == "latency":
         start = work.offline + command["query"] * work.latency_titles
         return np.arange(start, start + command["titles"])
@@ -135,11 +135,11 @@ def rows_of(command: dict[str, Any], work: InferenceWork) -> np.ndarray:
 
 
 def peak_memory() -> Optional[float]:
-    """Return the most memory this process has held at once, in MB, where Linux tells."""
+    """Return the peak resident memory of this process in MiB, or None if the system is not Linux."""
     status = Path("/proc/self/status")
     if not status.is_file():
         return None
-    # Not getrusage: it begins with what the parent held.
+    # Not getrusage, whose peak includes the parent process's memory.
     for line in status.read_text(encoding="ascii").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
@@ -153,10 +153,10 @@ def sigmoid(logits: Sequence[float]) -> np.ndarray:
 
 
 def matrix_product_operations(shape: dict[str, Any], lengths: np.ndarray) -> float:
-    """Return the additions and multiplications of all matrix products over pairs of `lengths` [n], padding left out.
+    """Return the number of additions and multiplications in all matrix products over pairs of `lengths` [n].
 
-    Those of the plain encoder, every layer whole: a system that is spared some of them may pass what the processor
-    can do.
+    Padding is not counted. All layers count in full, so a system that skips a part of them may seem to exceed the
+    processor's peak.
     """
     size, inner = shape["hidden_size"], shape["intermediate_size"]
     tokens = lengths.astype(np.float64)

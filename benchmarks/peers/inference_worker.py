@@ -1,7 +1,7 @@
 """One system of the inference benchmark: `python -m benchmarks.peers.inference_worker SYSTEM FOLDER`.
 
-With `export` as the system it writes the ONNX files that a user of transformers would. Each framework is imported by
-its own systems alone: a process is to hold what its users' processes hold.
+With `export` as SYSTEM it writes the ONNX files that a user of transformers would write. Only the systems of a
+framework import it, so that a process's memory is the same as in its users' processes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from benchmarks.peers.inference_work import (
 )
 
 _INPUTS = ("input_ids", "token_type_ids", "attention_mask")
-# System -> engine, precision, the exported folder
+# From a system's name to its engine, precision and exported folder.
 ENGINES = {
     "ours_inference": ("inference", "fp32", "exported"),
     "ours_inference_bf16": ("inference", "bf16", "exported"),
@@ -43,7 +43,7 @@ ENGINES = {
 
 
 def main() -> int:
-    """Load SYSTEM with the model of FOLDER, and score as the standard input says."""
+    """Load SYSTEM with the model of FOLDER, and answer the commands on standard input."""
     system, folder = sys.argv[1], Path(sys.argv[2])
     if system == "export":
         export(folder)
@@ -67,7 +67,7 @@ def _open(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> Syste
 
 
 def _ours(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> System:
-    """Return a system by name: `ours_dygraph`, or one of `ENGINES`; `_texts` encodes too."""
+    """Return `ours_dygraph` or a system of `ENGINES`; a name that ends in `_texts` includes the encoding of texts."""
     from paddle_ranker import runtime
 
     runtime.prepare_command(work.threads)
@@ -102,7 +102,7 @@ class _OwnScorer:
 
 
 def _torch(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> System:
-    """Return a system by name: `torch` or `sentence_transformers`, and what its name says more."""
+    """Return a system `torch...` or `sentence_transformers...`, compiled or in bf16 if its name says so."""
     import torch
 
     torch.set_num_threads(work.threads)
@@ -139,7 +139,7 @@ def _transformers(folder: Path, precision: Any, compiled: bool) -> Forward:
 
 
 class _CrossEncoder:
-    """`CrossEncoder.predict`, which tokenizes and sorts by itself."""
+    """sentence-transformers' `CrossEncoder.predict`, which tokenizes texts and sorts them by length itself."""
 
     def __init__(self, folder: Path, pairs: Pairs, work: InferenceWork, precision: Any):
         from sentence_transformers import CrossEncoder
@@ -163,7 +163,7 @@ class _CrossEncoder:
 
 
 def _graph(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> System:
-    """Return `onnxruntime`, `onnxruntime_int8`, `openvino` or `openvino_bf16`."""
+    """Return the system `onnxruntime`, `onnxruntime_int8`, `openvino` or `openvino_bf16`."""
     if system.startswith("onnxruntime"):
         forward = _onnx_runtime(folder / (ONNX_INT8_FILE if system.endswith("int8") else ONNX_FILE), work.threads)
     else:
@@ -181,7 +181,7 @@ def _onnx_runtime(file: Path, threads: int) -> Forward:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Threads that wait busily would take the processor from the other systems of this benchmark.
+    # Busy-waiting threads would take processor time from the other systems of this benchmark.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
@@ -216,7 +216,7 @@ def _openvino(file: Path, threads: int, precision: str) -> Forward:
 
 
 def export(folder: Path) -> None:
-    """Export `hf` of the folder by PyTorch, and quantize the result to dynamic int8 by ONNX Runtime."""
+    """Export `hf` in `folder` to ONNX with PyTorch, and quantize the result to dynamic int8 with ONNX Runtime."""
     import torch
     from torch import nn
     from transformers import AutoModelForSequenceClassification

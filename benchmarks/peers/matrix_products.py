@@ -1,6 +1,6 @@
-"""How fast the processor multiplies matrices: `python -m benchmarks.peers.matrix_products THREADS`.
+"""Measure how fast the processor multiplies matrices: `python -m benchmarks.peers.matrix_products THREADS`.
 
-Reads lines, and answers each with the best GFLOP/s by precision of one large product, over the libraries at hand.
+Answers each line of input with the GFLOP/s of a large matrix product, for each precision with the fastest library.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 
 from benchmarks.peers.answers import answer_commands, take_stdout
 
-ROWS, INNER, COLUMNS = 2048, 768, 3072  # the feed-forward of a medium encoder over a batch
+ROWS, INNER, COLUMNS = 2048, 768, 3072  # the feed-forward product of a medium encoder for a batch
 
 Product = Callable[[], object]
 
 
 def main(threads: int) -> None:
-    """Answer until there are no more lines."""
+    """Answer lines until the input ends."""
     answers = take_stdout()
     products = {**_of_torch(threads), **_of_openvino(threads)}
     for product in products.values():

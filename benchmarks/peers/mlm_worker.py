@@ -14,7 +14,7 @@ from benchmarks.peers.answers import Pace, take_stdout
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Train by `trainer.fit` as `train_mlm.py` does, a round of steps at a time."""
+    """Train with `trainer.fit` as `train_mlm.py` does, one round of steps per line of standard input."""
     (folder,) = map(Path, sys.argv[1:] if argv is None else argv)
     answers = take_stdout()
     from paddle_ranker import runtime

@@ -1,4 +1,4 @@
-"""The published pairwise ranker, as its users have it: PaddleNLP's ERNIE, every pair padded to the same length."""
+"""The published pairwise ranker as its users run it: PaddleNLP's ERNIE, with every pair padded to the same length."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 class PublishedRanker(nn.Layer):
     """PaddleNLP's ERNIE under a linear head, as the published pairwise ranker is built.
 
-    Its sigmoid is left out: who wants probabilities takes it of the logits.
+    Its sigmoid is omitted; callers apply it to the logits if they need probabilities.
     """
 
     def __init__(self, shape: dict[str, object]):
@@ -38,7 +38,7 @@ class PublishedRanker(nn.Layer):
 
 
 def train(work: TrainingWork, triples: BenchmarkTriples, pace: Pace) -> None:
-    """Train as published: padded to a fixed length, one forward pass for each title, AdamW without clipping."""
+    """Train as the published code does: padded to a fixed length, a forward pass per title, AdamW without clipping."""
     paddle.set_device("cpu")
     paddle.seed(work.seed)
     network = PublishedRanker(work.shape)
@@ -65,7 +65,7 @@ def _padded(pairs: EncodedPairs, indices: np.ndarray, work: TrainingWork) -> tup
 
 
 def open_system(system: str, folder: Path, work: InferenceWork, pairs: Pairs) -> System:
-    """Return `published` (eager), or `published_inference`: its static graph in Paddle Inference."""
+    """Return the system `published` (eager) or `published_inference` (its static graph in Paddle Inference)."""
     paddle.set_device("cpu")
     network = PublishedRanker(work.shape)
     network.set_state_dict(_published_names(load_arrays(folder / "ranker" / PARAMETERS_FILE)))
@@ -75,7 +75,7 @@ def open_system(system: str, folder: Path, work: InferenceWork, pairs: Pairs) ->
 
 
 def _published_names(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Rename a ranker's parameters: `encoder.` becomes `ptm.`, and `head.` `similarity.`."""
+    """Rename a ranker's parameters to the published names: `encoder.` to `ptm.`, and `head.` to `similarity.`."""
     renamed = {}
     for name, array in arrays.items():
         part, _, rest = name.partition(".")

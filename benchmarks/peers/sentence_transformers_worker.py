@@ -1,7 +1,7 @@
 """Train sentence-transformers' CrossEncoder and score with it: `python sentence_transformers_worker.py WORK.json`.
 
-A file of its own, which imports nothing of this project: it runs in whatever environment has sentence-transformers. The
-work is `{"model": folder, "stages": [{"pairs": file, "epochs": 2, "learning_rate": 1e-4}, ...], "score": file,
+This file imports nothing of this project, so that it runs in any environment with sentence-transformers. WORK.json is
+`{"model": folder, "stages": [{"pairs": file, "epochs": 2, "learning_rate": 1e-4}, ...], "score": file,
 "output": file, ...}`; a file of pairs holds JSON lines of query, title and label.
 """
 
@@ -25,7 +25,7 @@ def read(path: str) -> dict[str, list[Any]]:
 
 
 def main(work_file: str) -> None:
-    """Train stage after stage; write the logits, `[pairs]`, and the seconds of training."""
+    """Train in the stages of the work; write the logits of its pairs to score, `[pairs]`, and the training seconds."""
     import torch
     from sentence_transformers import CrossEncoder
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments

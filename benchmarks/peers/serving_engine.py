@@ -1,7 +1,7 @@
 """The server's engine without the server: `python -m benchmarks.peers.serving_engine FOLDER ENGINE THREADS`.
 
-It scores the pairs of the requests, all of them known beforehand: in the batches of the scorer, from ids or from texts;
-in batches of 32 pairs of similar length; one by one.
+It scores the pairs of all requests at once, in one of these ways: in the scorer's batches, from ids or from texts; in
+batches of 32 pairs of similar length; or one by one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from paddle_ranker.model.load_options import LoadOptions
 
 
 def main() -> int:
-    """Load the exported ranker, and score as the standard input says."""
+    """Load the exported ranker, and answer the commands on standard input."""
     folder, engine, threads = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     answers = take_stdout()
     runtime.prepare_command(threads)
@@ -50,7 +50,7 @@ def main() -> int:
         return len(scorer.score(queries, titles))
 
     ways = {"scorer": all_pairs, "texts": all_texts, "batch_32": batches(32), "batch_1": batches(1)}
-    all_pairs(0)  # every shape once: an engine prepares for a new one
+    all_pairs(0)  # every shape once, because an engine prepares for each new shape
     for size in (1, 32):
         for start in range(0, len(order), size):
             rows = order[start : start + size]
@@ -65,7 +65,7 @@ def main() -> int:
 
 
 def _timed(score: Callable[[int], int], seconds: float, seed: int) -> dict[str, float]:
-    """Score for so long, the batches drawn at random, so that short and long ones balance."""
+    """Score for `seconds`, in batches drawn at random, so that short and long pairs balance."""
     turns = np.random.default_rng(seed).permutation(1 << 16)
     watch, pairs = Stopwatch(), 0
     for turn in turns.tolist():

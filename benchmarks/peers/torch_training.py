@@ -1,4 +1,4 @@
-"""The same training loop in PyTorch: same shapes, same batches, dynamic padding, one forward pass, clipping."""
+"""This toolkit's training loop in PyTorch: same shapes and batches, dynamic padding, one forward pass, clipping."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MARGIN = 1.0
 
 
 class TorchRanker(nn.Module):
-    """ERNIE with a one-logit head over `torch.nn`'s own encoder layer."""
+    """ERNIE with a head of one logit, made of `torch.nn`'s own encoder layers."""
 
     def __init__(self, shape: dict[str, Any]):
         super().__init__()
@@ -49,7 +49,7 @@ class TorchRanker(nn.Module):
                 nn.init.trunc_normal_(parameter, std=shape["initializer_range"])
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return the logits, `[batch]`, of `[batch, length]` int64 ids and token types."""
+        """Return the logits, `[batch]`, for `[batch, length]` int64 ids and token types."""
         positions = torch.arange(input_ids.shape[1])
         hidden = self.words(input_ids) + self.positions(positions) + self.types(token_type_ids)
         if self.tasks is not None:
@@ -66,7 +66,7 @@ class TorchRanker(nn.Module):
 def train(
     work: TrainingWork, triples: BenchmarkTriples, pace: Pace, *, bf16: bool = False, fused_optimizer: bool = False
 ) -> None:
-    """Train until the pace ends it; `fused_optimizer` is an option of AdamW that is off by default."""
+    """Train until `pace` ends the training; `fused_optimizer` sets an option of AdamW that is off by default."""
     torch.set_num_threads(work.threads)
     torch.manual_seed(work.seed)
     network = TorchRanker(work.shape)

@@ -19,11 +19,11 @@ FOREVER = 1_000_000
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Train as SYSTEM does on the work of FOLDER, step by step as the standard input says."""
+    """Train as SYSTEM does on the work of FOLDER, one round of steps per line of standard input."""
     system, folder = sys.argv[1:] if argv is None else argv
     pace = Pace(sys.stdin, take_stdout(), "triples")
     work, triples = load_work(Path(folder))
-    # Each framework is imported by its own systems alone: both bring OpenMP, and two in one process disagree.
+    # A process imports only the framework of its system: both bring an OpenMP runtime, and two of them conflict.
     if system.startswith("torch"):
         from benchmarks.peers import torch_training
 
@@ -39,7 +39,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def train(work: TrainingWork, triples: BenchmarkTriples, pace: Pace, *, match_embeddings: bool) -> None:
-    """Run this toolkit's trainer as `train_pairwise.py` does, until the pace ends it."""
+    """Run this toolkit's trainer as `train_pairwise.py` does, until `pace` ends the training."""
     from paddle_ranker import runtime
 
     runtime.prepare_command(threads=0)  # as the training commands do; MKL_NUM_THREADS, if set, stays
@@ -54,7 +54,7 @@ def train(work: TrainingWork, triples: BenchmarkTriples, pace: Pace, *, match_em
     from paddle_ranker.training.trainer import fit
 
     class Paced(PairwiseExamples):
-        """Examples whose every step waits for the pace: the trainer itself stays as it is."""
+        """Examples in which every step waits for `pace`, so that the trainer needs no change."""
 
         def loss(self, network: nn.Layer, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
             pace.tick(len(indices))

@@ -1,6 +1,6 @@
 """transformers in the pretraining benchmark: `python transformers_mlm_worker.py FOLDER SYSTEM`.
 
-A file of its own, which imports nothing of this project: it runs in whatever environment has torch and transformers.
+This file imports nothing of this project, so that it runs in any environment with torch and transformers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 
 def main(folder_name: str, system: str) -> None:
-    """Make the steps that the standard input asks for on the batches of the folder; answer on the standard output."""
+    """Train on the batches of the folder, in rounds of as many steps as each input line says; print an answer each."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     import torch

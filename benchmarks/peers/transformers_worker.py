@@ -1,6 +1,6 @@
 """Run a folder in transformers: `python transformers_worker.py FOLDER INPUTS.npz OUTPUTS.npz`.
 
-A file of its own, which imports nothing of this project: it runs in whatever environment has torch and transformers.
+This file imports nothing of this project, so that it runs in any environment with torch and transformers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def main(folder: str, inputs_file: str, outputs_file: str) -> None:
-    """Write the hidden states (of a bare encoder) or logits (of a ranker), and the ids of the texts."""
+    """Write a bare encoder's hidden states or a ranker's logits, and the ids of the pairs' texts."""
     import torch
     from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 

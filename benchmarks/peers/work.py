@@ -1,6 +1,6 @@
-"""What a training benchmark hands its processes: one set of encoded triples, and how batches are made of them.
+"""A training benchmark's input for its processes: encoded triples, and the way in which batches are made of them.
 
-Nothing here imports Paddle: PyTorch's processes must not load it, and ours only after `runtime.prepare`.
+This module does not import Paddle: PyTorch's processes must not load it, and ours only after `runtime.prepare`.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from paddle_ranker.encoding.columns import EncodedPairs
 
 @dataclass(frozen=True)
 class BenchmarkTriples:
-    """The pairs (query, title) and (query, neg_title) of n triples, each side by itself."""
+    """The pairs (query, title) of n triples, and separately their pairs (query, neg_title)."""
 
     positives: EncodedPairs
     negatives: EncodedPairs
 
     @property
     def lengths(self) -> np.ndarray:
-        """`[n]` tokens of the longer pair of each triple."""
+        """Token count of the longer pair of each triple, `[n]`."""
         return np.maximum(self.positives.lengths, self.negatives.lengths)
 
 
 @dataclass(frozen=True)
 class TrainingWork:
-    """What every system trains: an encoder's shape, and how its batches are made."""
+    """The settings of every system's training: the encoder's shape, and how its batches are made."""
 
     shape: dict[str, Any]  # fields of EncoderConfig
     pad_id: int
@@ -47,7 +47,7 @@ class TrainingWork:
 
 
 class BenchmarkExamples:
-    """Triples as the batches ask about them: what they cost."""
+    """Examples from triples with the interface that `training_batches` needs: their lengths."""
 
     rows_each = 2
     groups: Optional[Groups] = None
@@ -59,13 +59,13 @@ class BenchmarkExamples:
         return len(self._lengths)
 
     def lengths(self, indices: np.ndarray) -> np.ndarray:
-        """Return the tokens of the longer pair of each triple of `indices`."""
+        """Return the token count of the longer pair of each triple at `indices`."""
         chosen: np.ndarray = self._lengths[indices]
         return chosen
 
 
 def batches_forever(work: TrainingWork, triples: BenchmarkTriples) -> Iterator[np.ndarray]:
-    """Yield the indices of batch after batch, epoch after epoch, as this toolkit's trainer forms them."""
+    """Yield the indices of each batch, over endless epochs, as this toolkit's trainer forms batches."""
     examples, plan = BenchmarkExamples(triples.lengths), BatchPlan(work.batch_size, seed=work.seed)
     for epoch in count(1):
         for (indices,) in training_batches(examples, plan, epoch):
@@ -73,7 +73,7 @@ def batches_forever(work: TrainingWork, triples: BenchmarkTriples) -> Iterator[n
 
 
 def save_work(folder: Path, work: TrainingWork, triples: BenchmarkTriples) -> None:
-    """Write what `load_work` reads."""
+    """Write work and triples into `folder`, for `load_work`."""
     (folder / "work.json").write_text(json.dumps(asdict(work)), encoding="utf-8")
     arrays = {
         f"{side}_{name}": value
@@ -84,7 +84,7 @@ def save_work(folder: Path, work: TrainingWork, triples: BenchmarkTriples) -> No
 
 
 def load_work(folder: Path) -> tuple[TrainingWork, BenchmarkTriples]:
-    """Return what `save_work` wrote."""
+    """Read the work and the triples that `save_work` wrote."""
     work = TrainingWork(**json.loads((folder / "work.json").read_text(encoding="utf-8")))
     with np.load(folder / "triples.npz", allow_pickle=False) as arrays:
         sides = [
@@ -95,16 +95,16 @@ def load_work(folder: Path) -> tuple[TrainingWork, BenchmarkTriples]:
 
 
 def typical_batches(lengths: np.ndarray, batch_size: int, count: int, seed: int) -> np.ndarray:
-    """Choose the examples of `count` batches that stand for a whole window of length-bucketed training batches.
+    """Choose the examples of `count` batches that represent a window of training batches, which are sorted by length.
 
-    A window is drawn at random and sorted into batches as in training; batches are taken from it at equal distances.
-    The trainer, given these examples alone, forms the same batches again (up to examples of equal length).
+    A window is drawn at random and sorted into batches as in training, and batches are taken from it at equal
+    distances. Given only these examples, the trainer forms the same batches again (but for examples of equal length).
 
     Args:
-        lengths: `[n]` tokens of each example.
+        lengths: token count of each example, `[n]`.
 
     Returns:
-        `[count * batch_size]` indices; fewer where the examples are.
+        Indices, `[count * batch_size]`; fewer if there are not enough examples.
     """
     window = np.random.default_rng(seed).permutation(len(lengths))[: batch_size * WINDOW]
     window = window[np.argsort(lengths[window], kind="stable")]

@@ -23,7 +23,7 @@ class HttpClientOptions(ClientOptions):
 
 
 def ask(options: HttpClientOptions) -> None:
-    """Print the probabilities."""
+    """Print the probabilities that the server returns for the pairs."""
     from paddle_ranker.serving.clients import HttpClient
 
     client = HttpClient(

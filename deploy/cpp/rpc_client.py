@@ -44,7 +44,7 @@ class RpcClientOptions(ClientOptions):
 
 
 def ask(options: RpcClientOptions) -> None:
-    """Print the probabilities."""
+    """Print the probabilities that the server returns for the pairs."""
     options = dataclasses.replace(options, model_dir=output_folder(options.model_dir, PROJECT))
     if options.client == "native" or (options.client == "auto" and _native_can_be(options)):
         ask_natively(options)
@@ -68,7 +68,7 @@ def _native_can_be(options: RpcClientOptions) -> bool:
 
 
 def ask_natively(options: RpcClientOptions) -> None:
-    """Print the probabilities that Paddle Serving's own client gets."""
+    """Print the probabilities of the pairs, requested through Paddle Serving's own client."""
     from paddle_ranker.serving.clients.base import load_pair_encoder
     from paddle_ranker.serving.clients.errors import UnreachableError, asking_again
     from paddle_ranker.serving.vendor.native_client import native_client
@@ -90,7 +90,7 @@ def ask_natively(options: RpcClientOptions) -> None:
     def ask_one(batch: Arrays) -> np.ndarray:
         feed = dict(zip(client.feed_names_, batch.values()))
         fetched = client.predict(feed=feed, fetch=client.fetch_names_[:1], batch=True)
-        if not fetched:  # it does not say whether it is worth asking again; it is safe
+        if not fetched:  # the client does not say whether a retry makes sense, but a retry is safe
             address = f"{options.host}:{options.port}"
             raise UnreachableError(f"{address}: no scores; what the native client says of it stands above")
         probabilities: np.ndarray = next(iter(fetched.values())).reshape(-1)

@@ -5,7 +5,7 @@
 #   bash deploy/cpp/start_server.sh [--model FOLDER] [--port 8600] [--thread 5] [...]
 #
 # On the complete stack Paddle Serving's own launcher starts the server: the executable that SERVING_BIN names, or this
-# project's where it is not set. On the modern stack this project's server takes the same options.
+# project's if SERVING_BIN is not set. On the modern stack this project's server is started with the same options.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -euo pipefail
 # shellcheck source=scripts/demo.sh

@@ -48,7 +48,7 @@ class DeployPredictOptions(FileOptions):
 
 
 def predict(options: DeployPredictOptions) -> None:
-    """Write the probability of every pair of the input file, in order; as a run, of every query's titles best first."""
+    """Write the probability of every pair of the input file, in order; in a TREC run each query's best titles first."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.scoring.files import predict_with
     from paddle_ranker.scoring.loading import open_ranker
@@ -75,7 +75,7 @@ def predict(options: DeployPredictOptions) -> None:
 
 
 def published_line(pair: Pair, probability: float, brackets: bool) -> str:
-    """Return `Data: {...}<tab>prob: [0.92894065]`; without brackets `prob: 0.01956`, as of a cross-encoder."""
+    """Return `Data: {...}<tab>prob: [0.92894065]`, or without `brackets` `prob: 0.01956`, as for a cross-encoder."""
     from paddle_ranker.scoring.files import shown_probability
 
     shown = f"[{shown_probability(probability)}]" if brackets else f"{probability:.5f}"
@@ -83,7 +83,7 @@ def published_line(pair: Pair, probability: float, brackets: bool) -> str:
 
 
 def json_line(scored: tuple[Pair, float]) -> str:
-    """Return a JSON object: query, title, recall_score where the file has one, probability."""
+    """Return a line of JSON: an object with query, title, recall_score (if the file has one) and probability."""
     from paddle_ranker.scoring.files import shown_probability
 
     pair, probability = scored
@@ -91,9 +91,9 @@ def json_line(scored: tuple[Pair, float]) -> str:
 
 
 def run_of(scored: Iterable[tuple[Pair, float]], tag: str) -> Iterator[str]:
-    """Yield the lines of a TREC run: query q1 is the file's first, document d1 its first pair.
+    """Yield the lines of a TREC run, in which query q1 is the file's first query and document d1 its first pair.
 
-    Of the pairs only the scores are held until the file is read.
+    Only scores, ids and query texts are kept in memory until the whole file is read.
     """
     from paddle_ranker.data.trec import run_lines
 
@@ -106,7 +106,7 @@ def run_of(scored: Iterable[tuple[Pair, float]], tag: str) -> Iterator[str]:
 
 
 def run_of_cascade(options: DeployPredictOptions, tag: str) -> Iterator[str]:
-    """Yield the lines of the TREC run that a cascade makes, with ids as `run_of` has them."""
+    """Yield the lines of the TREC run of a cascade, with the same ids as `run_of`."""
     from paddle_ranker.data.trec import run_lines
     from paddle_ranker.scoring.by_query import rank_by_query
 
@@ -122,7 +122,7 @@ def run_of_cascade(options: DeployPredictOptions, tag: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def output(path: Optional[str]) -> Iterator[IO[Any]]:
-    """Yield standard output, or a file that appears under its name when the block ends well."""
+    """Yield standard output if `path` is None, else a new file that replaces `path` if the block succeeds."""
     if path is None:
         yield sys.stdout
         return

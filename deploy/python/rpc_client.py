@@ -29,7 +29,7 @@ class PipelineClientOptions(ClientOptions):
 
 
 def ask(options: PipelineClientOptions) -> None:
-    """Print the probabilities."""
+    """Print the probabilities that the server returns for the pairs."""
     from paddle_ranker.serving.clients import PipelineClient
     from paddle_ranker.serving.paddle.pipeline import PipelineNames
 

@@ -36,7 +36,7 @@ class WebServiceOptions(Options):
 
 
 def serve(options: WebServiceOptions) -> int:
-    """Serve until a signal comes."""
+    """Serve until a signal ends the server; return the exit status."""
     runtime.prepare()
     config = read_pipeline_config(
         Path(options.config),
@@ -59,11 +59,11 @@ def serve(options: WebServiceOptions) -> int:
 
 
 def require_free_ports(config: PipelineConfig) -> None:
-    """Raise `RankerError` where another program has a port, with the option that names another one."""
+    """Raise `RankerError` if a port cannot be opened; the message names the option that chooses another port."""
     names = {"grpc": "rpc_port", "http": "http_port"}
     for protocol, port in config.ports.items():
         with socket.socket() as one:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else a port rests a minute after a server
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else a port is blocked a minute after a server
             try:
                 one.bind((os.environ.get(HOST_VARIABLE) or EVERY_ADDRESS, port))
                 one.listen()
@@ -73,7 +73,7 @@ def require_free_ports(config: PipelineConfig) -> None:
 
 
 def serve_by_paddle_serving(config: PipelineConfig) -> int:
-    """Run Paddle Serving's pipeline server, which listens on every address and asks for no key."""
+    """Run Paddle Serving's pipeline server, which listens on every address and requires no API key."""
     for name in (HOST_VARIABLE, API_KEY_VARIABLE):
         if os.environ.get(name):
             say(f"{name} is set, which Paddle Serving's pipeline knows nothing of: it listens on every address")
@@ -84,7 +84,7 @@ def serve_by_paddle_serving(config: PipelineConfig) -> int:
 
 
 def serve_here(config: PipelineConfig) -> int:
-    """Run this project's server: every port takes gRPC, HTTP and every other protocol."""
+    """Run this project's server, which accepts gRPC, HTTP and its other protocols on every port."""
     unused = config.of_no_meaning()
     if unused:
         say(f"without a meaning for this server: {', '.join(unused)}")

@@ -1,4 +1,4 @@
-"""Measure what a cascade of a small and a large ranker loses in ranking quality, and how much faster it is."""
+"""Measure how much ranking quality a cascade of a small and a large ranker loses, and how much faster it is."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from paddle_ranker.scoring.loading import open_ranker
 
 SHOWN = ("auc", "mrr@10", "ndcg@10")
 
-# Scores the titles of one query, whose rows are given as `[n] int64`.
+# A function that scores the titles of one query, given their row numbers, `[n] int64`.
 Way = Callable[[np.ndarray], object]
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What one way of ranking takes: mean and median milliseconds a query, and titles a second."""
+    """The speed of one way of ranking: mean and median milliseconds per query, and titles per second."""
 
     name: str
     mean: float
@@ -36,10 +36,10 @@ class Timing:
 
 @dataclass(frozen=True)
 class MeasuredCascade:
-    """The large ranker, the small one and the cascade of both: their measures and their times, in this order.
+    """Measures and timings of the large ranker, the small ranker and the cascade of both, in this order.
 
-    titles, queries: how many were scored
-    seen: how many of the titles the large ranker scores in the cascade
+    titles, queries: how many titles and queries were scored
+    seen: how many of these titles the large ranker scores in the cascade
     """
 
     comparison: Comparison
@@ -52,12 +52,12 @@ class MeasuredCascade:
 def measure_cascade(
     options: MeasuringOptions, large: str, small: str, depth: int, *, rounds: int, timed_queries: int
 ) -> MeasuredCascade:
-    """Score the pairs that the options name with both rankers, and compare and time three ways of ranking them.
+    """Score the pairs of the options' files with both rankers; compare and time both rankers and their cascade.
 
     Args:
         large, small: paths of the rankers.
-        depth: titles of a query that the large one scores.
-        rounds: how often each way is timed; the best counts.
+        depth: how many titles of a query the large ranker scores in the cascade.
+        rounds: how often each query is timed; its shortest time counts.
         timed_queries: how many queries are timed.
     """
     pairs = read_measured_pairs(options, {})
@@ -94,7 +94,7 @@ def cascade_scores(groups: Sequence[np.ndarray], large: Floats, small: Floats, d
     """Return scores that order each query's titles as the cascade does, `[n] float64`.
 
     Args:
-        groups: the rows of each query.
+        groups: each query's row numbers.
         large, small: both rankers' logits of all rows, `[n] float64`.
     """
     scores = np.empty(len(small), np.float64)
@@ -111,10 +111,10 @@ def time_ways(
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[Timing]:
-    """Time each way on each query, all ways in turns; of the rounds the best of each query counts."""
+    """Time every way of ranking on each query, taking turns; each query's shortest time over the rounds counts."""
     best = {name: np.full(len(groups), np.inf) for name in ways}
     for way in ways.values():
-        way(groups[0])  # the first time, kernels are chosen
+        way(groups[0])  # the first call is slower, because it chooses kernels
     for _ in range(rounds):
         for place, rows in enumerate(groups):
             for name, way in ways.items():

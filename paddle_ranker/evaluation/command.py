@@ -1,4 +1,4 @@
-"""What the evaluation commands of all kinds of rankers share: score, measure, print, write the scores."""
+"""Steps that the evaluation commands of all kinds of rankers share: score, measure, print, write the scores."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ Value = Union[int, float]
 def score_measured_pairs(
     options: EvaluateOptions, expected_kind: Optional[str] = None
 ) -> tuple[ScoringRanker, MeasuredPairs, Floats]:
-    """Return the ranker, the pairs and its logits of the candidates among them (`[candidates] float64`).
+    """Return the ranker, the pairs, and the ranker's logits of the candidate pairs (`[candidates] float64`).
 
-    Says what was left out and cut. Raises `DataError` for a malformed file or one of one class only, `CheckpointError`
-    for a ranker of another kind, before anything is scored.
+    Prints notes on rows ignored and texts truncated. Before anything is scored, raises `DataError` for a file that is
+    malformed or has one class only, `CheckpointError` for a ranker of another kind.
     """
     for path in (options.scores_file, options.qrels_file):
         if path is not None:
@@ -47,7 +47,7 @@ def score_measured_pairs(
 def print_evaluation(
     options: EvaluateOptions, pairs: MeasuredPairs, logits: Floats, more: Mapping[str, Value]
 ) -> Comparison:
-    """Print all measures with 95% intervals over queries, `more` after them; write the files that the options name."""
+    """Print all measures with 95% intervals over queries, then `more`; write the files that the options name."""
     name = Path(options.init_from_ckpt).resolve().name
     systems = [System(name, pairs.spread(logits), "model")]
     notes: list[str] = []

@@ -1,4 +1,4 @@
-"""Measure systems on the same pairs: values with intervals, paired differences, and whether they are established.
+"""Measure systems on the same pairs: values with intervals, paired differences, and which differences are established.
 
 comparison = compare_systems(pairs, [System("mine", scores), System("bm25", others)])
 comparison.measured["bm25"]["ndcg@10"].difference       # Interval(-0.031 [-0.044, -0.017])
@@ -19,8 +19,8 @@ from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.metrics.ranking import RELEVANT, Floats, Scored
 from paddle_ranker.metrics.significance import PERMUTATIONS, holm
 
-CERTAIN = 0.05  # a corrected p-value below it, with an interval without zero, establishes a difference
-_LEVEL = 1e-12  # values of a query that differ by no more are level
+CERTAIN = 0.05  # a difference is established if its corrected p-value is below this and its interval excludes zero
+_LEVEL = 1e-12  # two values of a query that differ by at most this are a tie
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class System:
     """Something that scored the pairs.
 
     Attributes:
-        name: as tables show it.
-        scores: `[n] float64`, one a pair, `metrics.NOT_RETURNED` where it returned none.
+        name: the name that tables show.
+        scores: `[n] float64`, one per pair; `metrics.NOT_RETURNED` for a pair that the system did not return.
         what: model, scores or baseline.
-        facts: what a report says about where the scores are from.
+        facts: where the scores are from, for the report: a dict from label to text.
     """
 
     name: str
@@ -46,10 +46,12 @@ class Measured:
 
     Attributes:
         interval: the value, with bounds.
-        difference: this system's less the reference's, paired over queries; None for the reference.
-        p_value: of the test of that difference, where the measure has one; `corrected` by Holm for as many systems.
-        wins, losses: queries in which this system is better, or worse; None for a measure that is not one of queries.
-        verdict: better or worse than the reference, or "": no difference is established.
+        difference: this system's value minus the reference's, paired over queries; None for the reference.
+        p_value: p-value of the difference; None for the reference, or if the measure has no test.
+        corrected: `p_value` after Holm's correction for the number of systems compared with the reference.
+        wins, losses: number of queries on which this system is better, or worse, than the reference; None for the
+            reference, and for a measure without values per query.
+        verdict: "better" or "worse" than the reference, or "" if no difference is established.
     """
 
     interval: Interval
@@ -67,12 +69,12 @@ class Comparison:
 
     Attributes:
         systems: in the order given.
-        reference: the name of the one that the others are compared with.
-        measures: which there are: no AUC without judged pairs of both classes, and so on.
-        measured: by system and measure.
-        by_query: by system and measure, `[queries] float64`; NaN where a query has nothing to measure.
+        reference: the name of the system that the others are compared with.
+        measures: names of the measures that the pairs allow: AUC needs judged pairs of both classes, and so on.
+        measured: results by system name, then by measure.
+        by_query: values by system name, then by measure, `[queries] float64`; NaN if a query has nothing to measure.
         query_ids: `[queries]`.
-        ties: how equal scores are ordered.
+        ties: how equal scores are ordered, see `compare_systems`.
     """
 
     pairs: MeasuredPairs
@@ -91,7 +93,7 @@ class Comparison:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many pairs and queries there are, and queries with something to find."""
+        """The number of judged pairs, of queries, and of queries with a relevant title, as a dict."""
         relevant = {q for q, label in zip(self.pairs.query_ids, self.pairs.labels) if label >= RELEVANT}
         return {
             "pairs": int(self.pairs.judged.sum()),
@@ -101,13 +103,13 @@ class Comparison:
 
 
 def default_ties(pairs: MeasuredPairs) -> str:
-    """Return how equal scores are ordered by default: as trec_eval does where the documents have ids."""
+    """Return the default order of equal scores: "trec_eval" if the documents have ids, else "against"."""
     return "trec_eval" if pairs.has_ids else "against"
 
 
 def measurable(pairs: MeasuredPairs) -> list[str]:
     """Return the names of the measures that these pairs allow, in the order of `MEASURES`."""
-    scored = Scored(pairs.query_ids, pairs.labels, pairs.labels, judged=pairs.judged)  # by the labels: no scores matter
+    scored = Scored(pairs.query_ids, pairs.labels, pairs.labels, judged=pairs.judged)  # scores are irrelevant here
     MEASURES.load_plugins()  # an installed package may add some
     return [name for name, measure in MEASURES.items() if measure.applies(scored)]
 
@@ -123,15 +125,15 @@ def compare_systems(
     permutations: int = PERMUTATIONS,
     seed: int = 1000,
 ) -> Comparison:
-    """Measure systems, and each against the reference.
+    """Measure systems, and compare each with the reference.
 
     Args:
-        reference: a system's name; `best`: the best by `measure`; None: the first.
-        ties: against | trec_eval, see `metrics.rank`; None: `default_ties`.
-        resamples: draws of a bootstrap interval.
-        permutations: draws of a randomisation test.
+        reference: a system's name; "best" for the best system by `measure`; None for the first system.
+        ties: "against" or "trec_eval", see `metrics.rank`; None for `default_ties`.
+        resamples: number of draws for a bootstrap interval.
+        permutations: number of draws for a randomisation test.
 
-    Raises `DataError` where nothing can be measured, `UsageError` for two systems of one name or an unknown reference.
+    Raises `DataError` if nothing can be measured, `UsageError` for two systems of one name or an unknown reference.
     """
     names = [system.name for system in systems]
     if len(set(names)) < len(names):
@@ -160,7 +162,7 @@ def compare_systems(
 
 
 class _Values:
-    """One system's scores, and by measure their statistic and, where the measure has them, the values by query."""
+    """One system's scores, and for each measure its statistic and, if it has them, its values per query."""
 
     def __init__(self, pairs: MeasuredPairs, scores: Floats, names: Sequence[str], ties: str) -> None:
         ids = pairs.document_ids if ties == "trec_eval" else None
@@ -170,14 +172,14 @@ class _Values:
         self.by_query = {name: values for name, values in found.items() if values is not None}
 
     def estimate(self, name: str) -> float:
-        """Return a measure of the pairs as they are."""
+        """Return a measure of all pairs, each query counting once."""
         return float(self.statistics[name](np.ones((1, self.scored.ranking.queries)))[0])
 
 
 def _measure(
     ours: _Values, base: Optional[_Values], resamples: int, permutations: int, seed: int
 ) -> dict[str, Measured]:
-    """Measure a system, and its differences to `base` on the same draws of queries; p-values are not corrected yet."""
+    """Measure a system and its differences from `base` on the same draws of queries; p-values are not yet corrected."""
     wanted = dict(ours.statistics)
     if base is not None:
         wanted.update(
@@ -202,12 +204,12 @@ def _measure(
 def _intervals(wanted: Mapping[str, Statistic], queries: int, resamples: int, seed: int) -> dict[str, Interval]:
     if queries > 1:
         return bootstrap_intervals(wanted, queries, resamples=resamples, seed=seed)
-    once = np.ones((1, 1))  # of one query there is no interval
+    once = np.ones((1, 1))  # one query has no interval
     return {name: Interval(float(s(once)[0]), float("nan"), float("nan")) for name, s in wanted.items()}
 
 
 def _correct(measured: dict[str, dict[str, Measured]], others: Sequence[str], names: Sequence[str]) -> None:
-    """Correct the p-values of one measure by Holm's method, over all systems compared with the reference."""
+    """Correct each measure's p-values by Holm's method, over all systems but the reference, and set the verdicts."""
     for name in names:
         found = [measured[other][name] for other in others]
         p_values = [one.p_value for one in found if one.p_value is not None]  # of all systems, or of none

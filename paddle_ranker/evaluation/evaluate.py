@@ -23,9 +23,9 @@ _BLOCK = 256
 
 
 class EvaluationSet:
-    """A labelled file, read and encoded once, to be measured as often as wanted.
+    """A labelled file that is read and encoded once, so that models can be measured on it repeatedly.
 
-    Attributes: `queries` and `labels` of its rows; `report`, what was read, and `skipped`, how many rows were not.
+    Attributes: `queries` and `labels` of its rows; `report`, a text on the rows read; `skipped`, the count of others.
     """
 
     def __init__(
@@ -38,9 +38,10 @@ class EvaluationSet:
         windows: Optional[Windows] = None,
         one_label: bool = False,
     ):
-        """Read and encode the file; with `one_label` pairs with several labels are left out, and `report` says so.
+        """Read and encode the file; with `one_label`, pairs with several labels are ignored, and `report` says so.
 
-        Not an error as in the evaluate commands: what a training prints is no reason to refuse a user's old file.
+        The evaluate commands raise an error for such pairs. A training does not: its evaluations should not refuse a
+        file that was accepted before.
         """
         source = RecordFile(path, LabeledPair, rules)
         records, lines = [], []
@@ -64,23 +65,27 @@ class EvaluationSet:
     def logits(
         self, engine: Engine, processes: Optional[ProcessGroup] = None, calibration: Optional[Calibration] = None
     ) -> np.ndarray:
-        """Return the logits of all rows, `[n]` float64; with `processes`, each computes a share and all get all."""
+        """Return the logits of all rows, `[n]` float64; with `processes`, each computes a share and gets all logits."""
         scorer = Scorer(engine, self._pair_encoder, self._batch_size, calibration=calibration, windows=self._windows)
         if processes is None:
             return scorer.logits(self._pairs)
-        # The batches of one process, dealt out: what is no process's own is 0, so that the sum is every row's logit.
+        # The batches are dealt out to the processes. Rows of other processes are 0, so the sum is each row's logit.
         return processes.sum(scorer.logits(self._pairs, processes.rank, processes.size))
 
     def measure(self, engine: Engine, processes: Optional[ProcessGroup] = None) -> dict[str, float]:
-        """Return `auc` and, where the file has several titles a query, the measures by query; the same everywhere."""
-        # Logits rather than probabilities: they order alike, and do not tie where a probability rounds to 1.
+        """Return the measures of `evaluate_ranking`: `auc`, and query measures if a query has several titles.
+
+        With `processes`, all of them return the same.
+        """
+        # Logits give the same order as probabilities, but do not tie where a probability rounds to 1.
         return evaluate_ranking(self.queries, self.labels, self.logits(engine, processes))
 
 
 def classification_metrics(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """Return `accuracy` and the mean binary `cross_entropy` of logits against `labels >= 1`, `[n]` each.
+    """Return `accuracy` and mean binary `cross_entropy` of logits, with `labels >= 1` as the truth, `[n]` each.
 
-    A pair counts as relevant above a probability of 0.5. The cross-entropy is log(1 + exp(l)) - y l of a logit l.
+    A pair is predicted relevant if its probability is above 0.5. The cross-entropy of a pair with logit l and truth y
+    is log(1 + exp(l)) - y l.
     """
     relevant = labels >= RELEVANT
     return {
@@ -92,13 +97,15 @@ def classification_metrics(labels: np.ndarray, logits: np.ndarray) -> dict[str, 
 def mean_margin_loss(
     queries: list[str], labels: np.ndarray, logits: np.ndarray, margin: float, *, probabilities: bool
 ) -> float:
-    """Return the mean of max(0, margin - (s+ - s-)) over the pairs of one query's titles with different labels.
+    """Return the mean of max(0, margin - (s+ - s-)) over all pairs of titles of one query with different labels.
+
+    s+ is the score of the title with the higher label, s- that of the other.
 
     Args:
         queries, labels, logits: `[n]` each.
-        probabilities: s is sigmoid(logit), as in the published pairwise ranker, rather than the logit.
+        probabilities: whether a score s is sigmoid(logit), as in the published pairwise ranker, or else the logit.
 
-    Returns NaN where no query has titles with different labels.
+    Returns NaN if no query has titles with different labels.
     """
     scores = sigmoid(logits) if probabilities else logits
     numbers = number_queries(queries)
@@ -106,7 +113,7 @@ def mean_margin_loss(
     bounds = np.flatnonzero(np.diff(numbers[order])) + 1
     total, count = 0.0, 0
     for rows in np.split(order, bounds):
-        for start in range(0, len(rows), _BLOCK):  # a query may have more titles than fit into a square
+        for start in range(0, len(rows), _BLOCK):  # a matrix of all title pairs of a query may not fit in memory
             block = rows[start : start + _BLOCK]
             higher = labels[block][:, None] > labels[rows][None, :]
             violation = np.maximum(0.0, margin - (scores[block][:, None] - scores[rows][None, :]))

@@ -1,4 +1,4 @@
-"""The pairs that rankers are measured on: of a labelled file, or of TREC's qrels and the runs to be measured."""
+"""The pairs on which rankers are measured: those of a labelled file, or of TREC qrels and the runs to be measured."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class MeasuredPairs:
-    """Pairs, one a row, with what was judged of them.
+    """Query-title pairs, one per row, with their judgements.
 
     Attributes:
-        source: the file they are from, for messages.
-        query_ids, document_ids: `[n]`; of a labelled file the query's and the row's number.
-        labels: `[n] float64`; 0 where nobody judged.
-        judged: `[n] bool`.
-        candidates: `[n] bool`, the pairs that a ranker is to score.
-        queries, titles: `[n]` texts, or None where ids alone are known; empty for what is no candidate.
-        has_ids: the ids are the data's own: a labelled file has none.
-        notes: what was left out, one line each.
+        source: the file of the pairs, for messages.
+        query_ids, document_ids: `[n]`; for a labelled file "q" with the query's number and "d" with the row's number.
+        labels: `[n] float64`; 0 for pairs that nobody judged.
+        judged: `[n] bool`, whether the pair was judged.
+        candidates: `[n] bool`, whether a ranker is to score the pair.
+        queries, titles: `[n]` texts, or None if only ids are known; qrels pairs that are no candidates may have "".
+        has_ids: whether the ids are from the data, as in qrels; a labelled file has none.
+        notes: which rows were ignored or repeated, one line each.
     """
 
     source: str
@@ -49,20 +49,23 @@ class MeasuredPairs:
         return len(self.labels)
 
     def texts(self, needed_by: str) -> tuple[list[str], list[str]]:
-        """Return queries and titles of the candidates; raises `DataError` where there are no texts."""
+        """Return queries and titles of the candidates; raises `DataError` if only ids are known."""
         if self.queries is None or self.titles is None:
             raise DataError(f"{needed_by} needs texts: name the files of the ids with --queries and --documents")
         rows = np.flatnonzero(self.candidates)
         return [self.queries[row] for row in rows], [self.titles[row] for row in rows]
 
     def spread(self, scores: Floats) -> Floats:
-        """Return the candidates' scores as scores of all pairs, `[n] float64`: the others were not returned."""
+        """Expand the candidates' scores to all pairs, `[n] float64`; the other pairs get `NOT_RETURNED`."""
         spread = np.full(len(self), NOT_RETURNED)
         spread[self.candidates] = scores
         return spread
 
     def of_run(self, run: Scores, name: str) -> tuple[Floats, list[str]]:
-        """Return a run's scores, `[n] float64`, and what to say about it; raises `DataError` if no query is shared."""
+        """Return a run's scores of the pairs, `[n] float64`, and notes on queries missing from or ignored in the run.
+
+        Raises `DataError` if the run shares no query with the pairs, or has rows that are not in a labelled file.
+        """
         scores = np.full(len(self), NOT_RETURNED)
         for row, (query, document) in enumerate(zip(self.query_ids, self.document_ids)):
             scores[row] = run.get(query, {}).get(document, NOT_RETURNED)
@@ -86,10 +89,10 @@ class MeasuredPairs:
 
 
 def read_labelled(path: str, rules: Optional[RowOptions] = None, *, skip_bad_rows: bool = False) -> MeasuredPairs:
-    """Read a labelled file: all pairs are judged, all are candidates.
+    """Read a labelled file; all its pairs are judged, and all are candidates.
 
-    A row that stands there twice counts twice, as in scikit-learn. Raises `DataError` for a malformed file and, naming
-    the lines, for a query and title with several labels; with `skip_bad_rows` all rows of such a pair are left out.
+    A repeated row counts each time, as in scikit-learn. Raises `DataError` for a malformed file, and for a query and
+    title with several labels, naming the lines; with `skip_bad_rows` all rows of such a pair are ignored instead.
     """
     source = RecordFile(path, LabeledPair, rules, skip_bad_rows=skip_bad_rows)
     records, lines = [], []
@@ -106,7 +109,7 @@ def read_labelled(path: str, rules: Optional[RowOptions] = None, *, skip_bad_row
         notes.append(f"{path}: {rows} another's query, title and label; each counts")
     queries = [record.query for record in records]
     numbers = number_queries(queries) + 1
-    # Of equal width, so that ids are in the order of the rows whoever sorts them.
+    # Zero-padded to equal width, so that sorting ids as text gives the order of the rows.
     width, row_width = len(str(numbers.max())), len(str(len(records)))
     everything = np.ones(len(records), bool)
     return MeasuredPairs(
@@ -123,7 +126,7 @@ def read_labelled(path: str, rules: Optional[RowOptions] = None, *, skip_bad_row
 
 
 def require_both_classes(path: Union[str, Path], labels: Floats, needed_by: str) -> None:
-    """Raise `DataError` where all pairs of a file are relevant, or none is; `needed_by` says what asks for both."""
+    """Raise `DataError` if all pairs of a file are relevant or none is; `needed_by` names what needs both classes."""
     relevant = int((labels >= RELEVANT).sum())
     if relevant in (0, len(labels)):
         raise DataError(
@@ -135,9 +138,9 @@ def require_both_classes(path: Union[str, Path], labels: Floats, needed_by: str)
 def without_contradictions(
     path: Union[str, Path], records: Sequence[LabeledPair], lines: Sequence[Union[int, str]], *, skip_bad_rows: bool
 ) -> tuple[list[LabeledPair], str]:
-    """Return the records without those whose query and title have several labels, and what to say about these.
+    """Return the records whose query and title have one label, and a note on the removed records ("" for none).
 
-    Raises `DataError`, naming lines, where there are some that may not be skipped, or where nothing is left.
+    Raises `DataError`, naming lines, if records would be removed but `skip_bad_rows` is false, or if none remains.
     """
     first: dict[tuple[str, str], int] = {}
     labels: dict[tuple[str, str], set[float]] = {}
@@ -174,15 +177,15 @@ def judged_runs(
     documents_file: Optional[str] = None,
     skip_bad_rows: bool = False,
 ) -> MeasuredPairs:
-    """Return the pairs of qrels together with those that the runs returned for the same queries.
+    """Return the pairs of qrels together with the pairs that the runs returned for the same queries.
 
     Args:
         source: the qrels' file, for messages.
-        runs: by name, all that will be measured.
-        candidates: the run whose documents a ranker is to score; None: what was judged.
-        queries_file, documents_file: the texts by id, see `paddle_ranker.data.trec`.
+        runs: dict keyed by name, of all runs that will be measured.
+        candidates: the run whose documents a ranker is to score; None for the judged documents.
+        queries_file, documents_file: files of the texts by id, see `paddle_ranker.data.trec`.
 
-    Raises `DataError` where a run (or the candidates) and the qrels share no query, or where a text is missing.
+    Raises `DataError` if a run (or the candidates) shares no query with the qrels, or if a text is missing.
     """
     named = {**runs, **({} if candidates is None else {"the candidates": candidates})}
     for name, run in named.items():

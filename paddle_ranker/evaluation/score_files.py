@@ -1,4 +1,4 @@
-"""Scores of measured pairs on disk: TREC runs, or one score a row of the labelled file, as JSON lines or tab-separated.
+"""Score files of measured pairs: TREC runs, or one score per row of the labelled file, as JSON lines or a table.
 
 scores, notes = read_scores("bm25.trec", pairs)
 write_scores("mine.jsonl", pairs, scores, tag="mine")
@@ -24,10 +24,10 @@ COLUMNS = ("query", "title", "label", "score")
 
 
 def read_scores(path: str, pairs: MeasuredPairs, *, skip_bad_rows: bool = False) -> tuple[Floats, list[str]]:
-    """Return a file's scores of the pairs, `[n] float64`, and what to say about it, one line each.
+    """Return a file's scores of the pairs, `[n] float64`, and notes on the file, one line each.
 
-    A pair that a run does not list has the score `metrics.NOT_RETURNED`. Raises `DataError` where the file is not one
-    of scores, holds another number of rows than the labelled file, other texts, or shares no query with the qrels.
+    A pair that a run does not list has the score `metrics.NOT_RETURNED`. Raises `DataError` if the file has no scores,
+    differs from the labelled file in its number of rows or its texts, or shares no query with the qrels.
     """
     if is_run(path):
         found = read_run(path, skip_bad_rows=skip_bad_rows)
@@ -39,7 +39,7 @@ def read_scores(path: str, pairs: MeasuredPairs, *, skip_bad_rows: bool = False)
 
 
 def has_scores(path: str) -> bool:
-    """Return whether a file's first row holds a score: a row of a TREC run, or one with a score, not only a label."""
+    """Return whether a file has scores: it is a TREC run, or its first row has a score and not only a label."""
     try:
         first = next((row for _, row in read_rows(path)), None)
         if is_run(path):
@@ -58,9 +58,9 @@ def has_scores(path: str) -> bool:
 
 
 def write_scores(path: str, pairs: MeasuredPairs, scores: Floats, tag: str) -> None:
-    """Write scores, all digits: a row a pair where the extension is .jsonl, .tsv, .csv or .parquet, else a TREC run.
+    """Write scores with all digits: one row per pair for an extension of `BY_ROW`, else a TREC run.
 
-    Raises `DataError` where rows cannot be told by their texts (there are none) and a run was not asked for.
+    Raises `DataError` if the extension asks for rows but the pairs are from qrels.
     """
     returned = scores != NOT_RETURNED
     if not path.lower().removesuffix(".gz").endswith(BY_ROW):

@@ -32,12 +32,13 @@ SEED = 1000
 
 
 def read_measured_pairs(options: MeasuringOptions, runs: Mapping[str, Scores]) -> MeasuredPairs:
-    """Read what the options name: a labelled file, or qrels, the texts and the candidates of the models.
+    """Read the pairs from the options' files: a labelled file, or qrels with texts and a run of candidates.
 
     Args:
-        runs: by name, the runs that will be measured; the first one's documents are the candidates by default.
+        runs: dict keyed by name, of the runs to be measured. The candidates are the documents of `--candidates`, else
+            those of the first run, else the judged ones.
 
-    Raises `DataError` for what cannot be read, and for a labelled file of one class only.
+    Raises `DataError` for a file that cannot be read, and for a labelled file of one class only.
     """
     if options.test_file is not None:
         labelled = read_labelled(options.test_file, options)
@@ -65,9 +66,9 @@ def read_measured_pairs(options: MeasuringOptions, runs: Mapping[str, Scores]) -
 def score_with_model(
     source: str, options: MeasuringOptions, pairs: MeasuredPairs, expected_kind: Optional[str] = None
 ) -> tuple[ScoringRanker, Floats]:
-    """Return a ranker and its logits of the candidates (`[candidates] float64`); say what was cut.
+    """Return a ranker and its logits of the candidates (`[candidates] float64`); print how many were truncated.
 
-    Raises `CheckpointError` for a ranker of another kind, `DataError` where there are no texts.
+    Raises `CheckpointError` for a ranker of another kind, `DataError` if the pairs have no texts.
     """
     from paddle_ranker.scoring.files import report_truncated, scorer_for
     from paddle_ranker.scoring.loading import open_ranker
@@ -83,9 +84,10 @@ def score_with_model(
 def named_systems(
     named: Mapping[str, str], options: MeasuringOptions, pairs: MeasuredPairs
 ) -> tuple[list[System], list[str]]:
-    """Return the systems at these paths, by name, and what to say about them.
+    """Score the pairs with each named system; return the systems, and notes on their score files.
 
-    A path is a model's (`is_model`) or that of a file with scores.
+    Args:
+        named: dict from system name to path, which is a model's (see `is_model`) or that of a file of scores.
     """
     systems, notes = [], []
     for name, path in named.items():
@@ -102,12 +104,12 @@ def named_systems(
 
 
 def messages(options: MeasuringOptions) -> TextIO:
-    """Return where notes are printed: beside the measures as text, on standard error when those are JSON."""
+    """Return the stream for notes: standard error if the measures are printed as JSON, else standard output."""
     return sys.stderr if options.format == "json" else sys.stdout
 
 
 def baseline_systems(pairs: MeasuredPairs, options: MeasuringOptions) -> tuple[list[System], list[str]]:
-    """Return the baselines (BM25 of words and of bigrams, the linear model), and why one is left out, if one is."""
+    """Return the baselines (BM25 of words, BM25 of bigrams, linear model), and notes on why any is missing."""
     if pairs.titles is None:
         return [], ["no baselines: BM25 and the linear model need texts (--queries and --documents)"]
     queries, titles = pairs.texts("a baseline")
@@ -132,7 +134,7 @@ def baseline_systems(pairs: MeasuredPairs, options: MeasuringOptions) -> tuple[l
 
 
 def bm25(tokenizer: str, queries: Sequence[str], titles: Sequence[str], collection: Sequence[str]) -> Floats:
-    """Return BM25's scores of the pairs, `[n] float64`; rarity and length are those of the titles of `collection`."""
+    """Return BM25's scores of the pairs, `[n] float64`; the titles of `collection` give word rarity and mean length."""
     baseline = BM25(tokenizer)
     baseline.fit([], collection)
     return baseline.score(queries, titles)
@@ -143,8 +145,9 @@ def linear(
 ) -> Floats:
     """Return the logits of a logistic regression on lexical features, `[n] float64`.
 
-    It learns from `train`; without, each fifth of the queries is scored by what the other four fifths' labels teach:
-    no query's own labels have a part in its scores. Raises `DataError` where there is nothing to learn from.
+    The model learns from `train`. Without `train`, each fifth of the queries is scored by a model fitted to the labels
+    of the other four fifths, so no query's own labels affect its scores. Raises `DataError` if there is too little to
+    learn from: one query, or one class outside a fifth.
     """
     if train is not None:
         model = LexicalLogistic()
@@ -162,12 +165,12 @@ def linear(
 
 
 def is_model(path: str) -> bool:
-    """Say whether a path is a model's: a folder, or a parameter file."""
+    """Return whether a path is a model's: a folder, or a parameter file."""
     return os.path.isdir(path) or path.endswith((".pdparams", ".pdiparams"))
 
 
 def data_facts(options: MeasuringOptions) -> dict[str, str]:
-    """Return the data files that a comparison is made of, with their digests, for a report."""
+    """Return the data files of a comparison for its report: a dict from option name to path and digest."""
     named = ("test_file", "qrels", "queries", "documents", "candidates", "train_file")
     paths = {name: getattr(options, name) for name in named}
     return {name: f"{path} (sha256 {content_digest(path)})" for name, path in paths.items() if path is not None}

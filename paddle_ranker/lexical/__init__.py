@@ -1,4 +1,4 @@
-"""Match words, not meaning: BM25, lexical features, and the linear model on them, the baselines of every ranker.
+"""Baselines that match words, not meaning: BM25, lexical features, and a linear model on these features.
 
 baseline = BM25("bigram")
 baseline.fit(train_queries, train_titles, train_labels)

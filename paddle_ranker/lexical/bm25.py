@@ -1,4 +1,4 @@
-"""BM25: score given pairs, or find the best titles of a large collection by an inverted index."""
+"""BM25: score given pairs, or find the best titles of a large collection with an inverted index."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from paddle_ranker.lexical.tokens import Collection, rarity_of, tokenizer_named
 if TYPE_CHECKING:
     from paddle_ranker.metrics.ranking import Floats, Integers
 
-QUERIES_AT_ONCE = 32  # searched together: with 100,000 titles at most 40 MB of scores
+QUERIES_AT_ONCE = 32  # queries searched together: with 100,000 titles their scores take at most 40 MB
 
 
 class BM25:
-    """Score pairs by Okapi BM25 (Robertson and Zaragoza 2009), a baseline that learns from no label.
+    """Score pairs by Okapi BM25 (Robertson and Zaragoza 2009), a baseline that needs no labels.
 
-    tokenizer: `jieba` words or character `bigram`s
-    normalised: divide by the score of a title that is the query itself, so that scores of different queries compare
-    k1, b: saturation of repeated tokens and weight of the title's length, by default Lucene's
+    tokenizer: "jieba" for words, or "bigram" for pairs of neighbouring characters
+    normalised: divide by the score of a title equal to the query, so that scores of different queries are comparable
+    k1, b: saturation of repeated tokens, and weight of the title's length; the defaults are Lucene's
     """
 
     def __init__(self, tokenizer: str = "jieba", normalised: bool = True, *, k1: float = 1.2, b: float = 0.75) -> None:
@@ -35,13 +35,13 @@ class BM25:
         self.collection = Collection([])
 
     def fit(self, queries: Sequence[str], titles: Sequence[str], labels: Optional[Sequence[float]] = None) -> None:
-        """Learn token rarity and mean length from the distinct titles; queries and labels are not looked at."""
+        """Learn token rarity and mean title length from the distinct titles; queries and labels are ignored."""
         self.collection = Collection(self.tokenize(title) for title in dict.fromkeys(titles))
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.float64]:
-        """Return one score a pair, `[pairs] float64`, at least 0; where normalised, 1 is the query itself.
+        """Return one score per pair, `[pairs] float64`, at least 0; if normalised, a title equal to the query has 1.
 
-        Raises `DataError` before `fit`.
+        Raises `DataError` before `fit`, or after it without titles.
         """
         if not self.collection.size:
             raise DataError("BM25 knows no titles: call fit with some before score")
@@ -50,7 +50,7 @@ class BM25:
         return np.fromiter(scores, np.float64, len(queries))
 
     def score_tokens(self, query: Sequence[str], title: Sequence[str]) -> float:
-        """Score one tokenized pair."""
+        """Return the score of one tokenized pair, normalised if `self.normalised`."""
         score = self._score(query, title)
         best = self._score(query, query) if self.normalised and score else 1.0
         return score / best
@@ -66,13 +66,13 @@ class BM25:
 
 
 class BM25Index:
-    """Find titles by the same formula, and with the same scores, as `BM25(tokenizer, normalised=False)`.
+    """Find titles with the same formula, and the same scores, as `BM25(tokenizer, normalised=False)`.
 
-    Entry (token, title) of the matrix is what that token of a query adds to the title's score, so that a search is
-    a sparse product: it costs as much as the lists of the query's tokens are long.
+    Entry (token, title) of a sparse matrix is the part of the title's score that the token contributes if the query
+    has it. A search is a sparse product, whose cost is proportional to the number of titles with the query's tokens.
 
-    titles: the collection, without duplicates (each counts in the tokens' rarity)
-    tokenizer: `jieba` words or character `bigram`s
+    titles: the collection, without duplicates (a duplicate would count twice in the tokens' rarity)
+    tokenizer: "jieba" for words, or "bigram" for pairs of neighbouring characters
     """
 
     def __init__(self, titles: Iterable[str], tokenizer: str = "jieba", *, k1: float = 1.2, b: float = 0.75) -> None:
@@ -104,7 +104,8 @@ class BM25Index:
     def search(self, queries: Sequence[str], top: int) -> list[tuple[Integers, Floats]]:
         """Return, for each query, the numbers and scores of its best `top` titles, `[found]` each, best first.
 
-        Titles that share no token with the query are not among them; equal scores stand in the collection's order.
+        A title's number is its position in the collection, from 0. Titles that share no token with the query are not
+        returned; titles with equal scores are in the collection's order.
         """
         found = []
         for start in range(0, len(queries), QUERIES_AT_ONCE):
@@ -115,7 +116,7 @@ class BM25Index:
         return found
 
     def _tokens_of(self, queries: Sequence[str]) -> Any:
-        """Return how often each known token stands in each query, `[queries, tokens]` sparse."""
+        """Return how often each known token occurs in each query, as a sparse matrix `[queries, tokens]`."""
         from scipy.sparse import csr_matrix
 
         entries = [
@@ -125,7 +126,7 @@ class BM25Index:
             if token in self._numbers
         ]
         rows, columns = np.array(entries, np.int64).reshape(-1, 2).T
-        # Entries of one place are added up: a token that a query has twice counts twice.
+        # csr_matrix sums duplicate entries, so a token that a query has twice counts twice.
         return csr_matrix((np.ones(len(entries)), (rows, columns)), shape=(len(queries), len(self._numbers)))
 
 

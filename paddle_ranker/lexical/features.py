@@ -1,6 +1,6 @@
-"""24 features of how a query's words stand in a title, and a logistic regression on them.
+"""24 features of how a query's words occur in a title, and a logistic regression on these features.
 
-The regression is what a ranker must beat to have learned anything.
+The regression is a baseline: a ranker that does not beat it has learned nothing useful.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _LATIN = re.compile(r"[a-z]+")
 
 @dataclass(frozen=True)
 class _Text:
-    """One text in all the forms that features are made of."""
+    """One text in all the forms from which features are computed."""
 
     words: list[str]
     bigrams: list[str]
@@ -62,7 +62,7 @@ class _Text:
 
 
 class LexicalFeatures:
-    """Make the features of pairs; token rarity is learned from a collection of titles."""
+    """Compute the features of pairs; token rarity is learned from a collection of titles."""
 
     def __init__(self) -> None:
         self._words = BM25("jieba", normalised=False)
@@ -74,7 +74,7 @@ class LexicalFeatures:
         self._bigrams.fit([], titles)
 
     def transform(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.float64]:
-        """Return `[pairs, 24] float64` in the order of `FEATURES`."""
+        """Return the features of the pairs, `[pairs, 24] float64`, in the order of `FEATURES`."""
         read = lru_cache(maxsize=4096)(self._read)  # a query comes with many titles
         rows = [self._pair(read(query), self._read(title)) for query, title in zip(queries, titles)]
         return np.array(rows, np.float64).reshape(len(rows), len(FEATURES))
@@ -130,7 +130,7 @@ class LexicalFeatures:
 
 
 def longest_shared_run(query: str, title: str) -> int:
-    """Return the length of the longest run of characters that stands in both texts."""
+    """Return the length in characters of the longest substring that both texts contain."""
     best = 0
     for start in range(len(query)):
         while start + best < len(query) and query[start : start + best + 1] in title:
@@ -148,28 +148,31 @@ def _jaccard(first: set[str], second: set[str]) -> float:
 
 
 class LexicalLogistic:
-    """Rank by a logistic regression on the 24 lexical features, standardised; relevant is label >= 1."""
+    """Rank by a logistic regression on the 24 standardised lexical features; a pair is relevant if label >= 1."""
 
     def __init__(self, *, strength: float = 1.0) -> None:
         self.features = LexicalFeatures()
         self._model = _standardised_logistic(strength)
 
     def fit(self, queries: Sequence[str], titles: Sequence[str], labels: ArrayLike) -> None:
-        """Learn token rarity from the titles and 24 weights from the labels."""
+        """Learn token rarity from the titles, and the regression's weights from the labels.
+
+        Raises `DataError` if all pairs are relevant or none is.
+        """
         relevant = relevant_of(labels)
         self.features.fit(titles)
         self._model.fit(self.features.transform(queries, titles), relevant)
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.float64]:
-        """Return one logit a pair: `[pairs] float64`."""
+        """Return one logit per pair, `[pairs] float64`."""
         return np.asarray(self._model.decision_function(self.features.transform(queries, titles)), np.float64)
 
     def cross_fit(
         self, queries: Sequence[str], titles: Sequence[str], labels: ArrayLike, folds: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """Return each pair's logit by the weights that the other folds' labels teach: `[pairs] float64`.
+        """Return each pair's logit with weights learned from the labels of the other folds, `[pairs] float64`.
 
-        Token rarity is that of all titles, which takes no label. `folds` is `[pairs]`, from 0.
+        Token rarity is learned from all titles, because it needs no labels. `folds` is each pair's fold, `[pairs]`.
         """
         labels = np.asarray(labels, np.float64)
         self.features.fit(titles)
@@ -183,7 +186,7 @@ class LexicalLogistic:
 
 
 def _standardised_logistic(strength: float) -> Any:
-    """Make the model; `strength` is scikit-learn's C, the inverse of the penalty."""
+    """Make a standardising logistic regression; `strength` is scikit-learn's C, the inverse of the penalty."""
     try:
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline

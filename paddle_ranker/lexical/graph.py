@@ -1,13 +1,13 @@
-"""Lexical features of a pair of texts as ids: what BM25 and its kin see, computed inside the model.
+"""Lexical features of a pair, such as BM25, computed from token ids inside the model.
 
-They are a function of `input_ids`, `token_type_ids` and one table, the tokens' inverse document frequencies, and of
-nothing else: an exported graph keeps its two inputs, and no client has to tokenize a second time. Every step is a
-tensor operation of fixed depth, so the graph exports with free batch and length.
+The features depend only on `input_ids`, `token_type_ids`, and the stored inverse document frequencies and mean title
+length. So an exported graph keeps its two inputs, and no client has to tokenize a second time. Every step is a tensor
+operation of fixed depth, so the graph exports with dynamic batch size and length.
 
-Tokens are the model's own (for Chinese mostly characters), so a word is seen as a bigram of them. Only tokens have
-stored frequencies; a bigram counts as rare as its two tokens together, idf(ab) = idf(a) + idf(b), which is what its
-frequency would say if tokens stood independently of each other. Special tokens, padding and [UNK] are no part of
-either text: they match nothing, count nowhere, and end a bigram or a run.
+Tokens are the model's own (mostly characters in Chinese), so bigrams of tokens stand for words. Frequencies are stored
+for tokens only. The idf of a bigram is the sum of its tokens', idf(ab) = idf(a) + idf(b), which would be right if
+tokens occurred independently. Special tokens, padding and [UNK] belong to neither text: they match nothing, do not
+count, and interrupt bigrams and runs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 K1, B = 1.2, 0.75  # BM25's saturation and length weight: Lucene's
-LONGEST_RUN = 64  # a longer shared run counts as one of so many tokens; a power of two
+LONGEST_RUN = 64  # tokens, a power of two; a longer shared run counts as this long
 _TINY = 1e-6
 
 GRAPH_FEATURES = (
@@ -49,17 +49,17 @@ def lexical_features(
 ) -> Tensor:
     """Return the features of every pair.
 
-    A query of one token has no bigram: its token stands for one.
+    A query of one token has no bigram, so the token's features stand in for those of bigrams.
 
     Args:
         input_ids: `[batch, length]` int64.
         token_type_ids: `[batch, length]` int64, 0 in the query and 1 in the title.
         idf: `[vocab_size]` float32, the tokens' inverse document frequencies.
-        average_length: `[1]` float32, tokens of a title.
+        average_length: `[1]` float32, mean number of tokens of a title.
         never_match: ids of the special tokens, padding and [UNK].
 
     Returns:
-        `[batch, 18]` float32 in the order of `GRAPH_FEATURES`; finite, and dependent on the pair alone.
+        `[batch, 18]` float32 in the order of `GRAPH_FEATURES`; finite, and independent of the batch's other pairs.
     """
     tokens, bigrams, shared = _grams_of(input_ids, token_type_ids, idf, never_match)
     query_length, title_length = _sum(tokens.query), _sum(tokens.title)
@@ -105,7 +105,7 @@ def lexical_features(
 def _grams_of(
     input_ids: Tensor, token_type_ids: Tensor, idf: Tensor, never_match: Sequence[int]
 ) -> tuple[_Grams, _Grams, Tensor]:
-    """Return the tokens, the bigrams, and which token of the query is which of the title, `[batch, length, length]`."""
+    """Return the tokens, the bigrams, and whether query token i is title token j, `[batch, length, length]` float32."""
     special = paddle.zeros_like(input_ids).astype("bool")
     for token in never_match:
         special = paddle.logical_or(special, input_ids == token)
@@ -113,31 +113,31 @@ def _grams_of(
     title = text * token_type_ids.astype("float32")
     query = text - title
     weight = F.embedding(input_ids, idf.unsqueeze(1)).squeeze(-1) * text
-    pair_starts = text * _later(text)  # neighbouring texts are parted by a special token
+    pair_starts = text * _later(text)  # a special token separates query and title, so no bigram spans both
     query_pairs, title_pairs = query * pair_starts, title * pair_starts
     pair_weight = (weight + _later(weight)) * pair_starts
 
-    # Comparing is most of the work, so each token gets a number that says what it may equal: what is not of the text
-    # in question -1 or -2, and for what may equal within a text, the title's numbers are beyond the query's.
+    # Comparing is most of the work, so a single comparison must suffice: tokens outside the text in question become -1
+    # or -2, which equal nothing there. For comparisons within a text, the title's ids are shifted beyond the query's.
     ids, is_title = input_ids.astype("int32"), token_type_ids.astype("int32")
     in_query, in_title = query > 0.5, title > 0.5
     of_query = paddle.where(in_query, ids, paddle.full_like(ids, -1))
     of_title = paddle.where(in_title, ids, paddle.full_like(ids, -2))
     of_either = paddle.where(special, paddle.full_like(ids, -1), ids + is_title * idf.shape[0])
     shared = _equal(of_query, of_title)  # [batch, query place, title place]
-    within = _equal(of_either, of_either)  # of special tokens too, which no sum counts
+    within = _equal(of_either, of_either)  # also 1 between special tokens, but no sum counts those
     shared_pairs, within_pairs = shared * _diagonal(shared, 1), within * _diagonal(within, 1)
     tokens = _Grams(query, title, weight, shared, within)
     return tokens, _Grams(query_pairs, title_pairs, pair_weight, shared_pairs, within_pairs), shared
 
 
 class _Grams:
-    """The n-grams of both texts, each at the place of its first token, and sums over them, `[batch]` each.
+    """The n-grams of both texts, indexed by the position of their first token, and sums over them, `[batch]` each.
 
     query, title: `[batch, length]` float32, 1 where an n-gram of that text starts
-    weight: `[batch, length]`, its rarity
-    shared: `[batch, length, length]`, 1 where the query's n-gram i is the title's j; within: where both are of one
-        text and the same
+    weight: `[batch, length]`, the n-gram's rarity
+    shared: `[batch, length, length]`, 1 if n-gram i is in the query, j in the title, and both are the same
+    within: `[batch, length, length]`, 1 if n-grams i and j are in the same text and are the same
     """
 
     def __init__(self, query: Tensor, title: Tensor, weight: Tensor, shared: Tensor, within: Tensor):
@@ -147,7 +147,7 @@ class _Grams:
             (count > 0.5).astype("float32") for count in (self.frequency, shared.sum(axis=1))
         )
         self.own_frequency = within.sum(axis=2)
-        # An n-gram that stands there n times counts as 1/n each time: sums are over the distinct ones.
+        # Each of n occurrences of an n-gram in a text counts 1/n, so that sums are over distinct n-grams.
         once = paddle.reciprocal(self.own_frequency.clip(min=1.0))  # 1.0 / x is an operator that ONNX lacks
         self.query, self.title = query, title
         self.distinct_query, self.distinct_title = query * once, title * once
@@ -172,7 +172,10 @@ class _Grams:
         return common / (_sum(self.distinct_query) + _sum(self.distinct_title) - common).clip(min=1.0)
 
     def matches(self, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return whether any matches, and the places of the first and the last in the title, of `count` from 0."""
+        """Return whether any title n-gram is in the query, and the first and last such n-gram's places, `[batch]` each.
+
+        Places number the title's n-grams from 0; without a match both are `count`, the number of the title's n-grams.
+        """
         places = paddle.cumsum(self.title, axis=1) - 1.0
         any_match = self.in_query.max(axis=1)
         first = any_match * (count - (self.in_query * (count.unsqueeze(1) - places)).max(axis=1))
@@ -184,7 +187,7 @@ class _Grams:
 
 
 def _equal(rows: Tensor, columns: Tensor) -> Tensor:
-    """Return 1 where rows[i] is columns[j], `[batch, length, length]` float32."""
+    """Return 1 where rows[i] equals columns[j], else 0, `[batch, length, length]` float32."""
     return (rows.unsqueeze(2) == columns.unsqueeze(1)).astype("float32")
 
 
@@ -193,15 +196,15 @@ def _sum(values: Tensor) -> Tensor:
 
 
 def _later(values: Tensor) -> Tensor:
-    """Return, in `[batch, length]`, what stood one place later; a zero comes in."""
+    """Shift `[batch, length]` so that i holds the value of i + 1; the last becomes zero."""
     return paddle.concat([values[:, 1:], paddle.zeros_like(values[:, :1])], axis=1)
 
 
 def _diagonal(matrix: Tensor, steps: int) -> Tensor:
-    """Shift `[batch, length, length]` so that (i, j) holds what (i + steps, j + steps) held; zeros come in.
+    """Shift `[batch, length, length]` so that (i, j) holds the value of (i + steps, j + steps), or else zero.
 
-    Widened before it is cut: `steps` may be more than the length. Not by `pad`: Paddle Inference's oneDNN kernel for it
-    writes beyond its memory.
+    The matrix is extended before it is sliced, because `steps` may exceed the length. `pad` is not used: its oneDNN
+    kernel in Paddle Inference writes beyond its memory.
     """
     rows = paddle.zeros_like(matrix[:, :1]).tile([1, steps, 1])
     longer = paddle.concat([matrix, rows], axis=1)[:, steps:]
@@ -210,10 +213,10 @@ def _diagonal(matrix: Tensor, steps: int) -> Tensor:
 
 
 def _longest_run(shared: Tensor) -> Tensor:
-    """Return the length of the longest diagonal run of ones, `[batch]`, up to `LONGEST_RUN`.
+    """Return the length of the longest diagonal run of ones, `[batch]`, at most `LONGEST_RUN`.
 
-    By doubling: the run that starts at (i, j), counted up to 2n, is that up to n, plus, where it is n long, that up to
-    n which starts n further.
+    Uses doubling. With r_n(i, j) the length of the run that starts at (i, j), counted up to n: r_2n(i, j) is
+    r_n(i, j), plus r_n(i + n, j + n) if r_n(i, j) = n.
     """
     run, size = shared, 1
     while size < LONGEST_RUN:

@@ -1,9 +1,10 @@
 """Lexical features as a part of a ranker's head: logit = head(pooled) + linear(standardised features).
 
-The table of inverse document frequencies, the mean length of a title, and the features' means and deviations are
-learned from the training pairs before training; they are saved with the parameters, and stay as they are from then on.
-Under a head that is new as well, the weights start as those of a logistic regression on the training pairs: from zero
-they come to less in the time that an encoder takes (`python -m benchmarks.qbqtc --systems ranker_with_lexical`).
+The inverse document frequencies, the mean title length, and the features' means and standard deviations are learned
+from the training pairs before training. They are saved with the parameters and do not change afterwards. If the
+ranker's head is new too, the features' weights start as those of a logistic regression on the training pairs: weights
+that start at zero gain less in the steps that an encoder needs (`python -m benchmarks.qbqtc --systems
+ranker_with_lexical`).
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from paddle_ranker.lexical.graph import GRAPH_FEATURES, lexical_features
 from paddle_ranker.metrics.logistic import fit_logistic
 from paddle_ranker.metrics.ranking import RELEVANT
 
-SAMPLE = 20_000  # training pairs that means and deviations are measured on
+SAMPLE = 20_000  # number of training pairs on which means and deviations are measured
 _CHUNK = 4096
-_BATCH_SQUARES = 1 << 20  # values of a square matrix over a batch's tokens
-_CONSTANT = 1e-6  # a feature that deviates less is the same in all pairs
+_BATCH_SQUARES = 1 << 20  # most values of a `[batch, length, length]` matrix
+_CONSTANT = 1e-6  # a feature with a smaller deviation counts as constant
 
 
 class LexicalHead(nn.Layer):
-    """Turn the lexical features of pairs into a share of their logits.
+    """Compute the part of a pair's logit that comes from its lexical features.
 
-    New, it adds nothing: its weights are zero. `learn` gives it its tables, and weights to start from.
+    A new head adds nothing, because its weights are zero. `learn` sets its tables, and weights to start from.
 
     Args:
-        vocab_size: tokens of the model.
+        vocab_size: number of tokens in the model's vocabulary.
         never_match: ids of the special tokens, padding and [UNK].
     """
 
@@ -49,29 +50,29 @@ class LexicalHead(nn.Layer):
         self.weight = self.create_parameter([count], default_initializer=nn.initializer.Constant(0.0))
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return what the features add to the logits, `[batch]` float32, of `[batch, length]` int64 ids and types."""
-        # A product and a sum rather than a matrix product, which mixed precision would compute in half precision.
+        """Return the features' part of the logits, `[batch]` float32, for ids and types `[batch, length]` int64."""
+        # Not a matrix product, because mixed precision would compute it in half precision.
         return (self.standardised(input_ids, token_type_ids) * self.weight).sum(axis=1)
 
     def standardised(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return the features with mean 0 and deviation 1 over the training pairs, `[batch, 18]` float32."""
+        """Return the features, scaled to mean 0 and deviation 1 over the training pairs, `[batch, 18]` float32."""
         return (self.features(input_ids, token_type_ids) - self.mean) / self.deviation
 
     def features(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return the features as they are, `[batch, 18]` float32."""
+        """Return the features without standardisation, `[batch, 18]` float32."""
         return lexical_features(input_ids, token_type_ids, self.idf, self.average_length, self.never_match)
 
     def learn(self, pairs: EncodedPairs, labels_of: Optional[Callable[[np.ndarray], np.ndarray]] = None) -> None:
-        """Learn tables, means and deviations from the training pairs, each title counting once.
+        """Learn frequencies from the distinct titles of the training pairs, and the features' means and deviations.
 
-        Titles are counted as they stand in the pairs: cut to the ranker's length. With `labels_of`, which returns the
+        Titles count as they are in the pairs, truncated to the ranker's length. With `labels_of`, which returns the
         labels `[n]` of the pairs at indices `[n]`, the weights become those of a logistic regression; they stay zero
-        where the labels are all of one kind. Raises `DataError` without pairs.
+        if all labels are of one class. Raises `DataError` without pairs.
         """
         idf, average_length = count_titles(pairs, self.idf.shape[0], self.never_match)
         self.idf.set_value(idf)
         self.average_length.set_value(np.array([average_length], dtype=np.float32))
-        # Of a seed of its own, so that every process draws the same.
+        # A fixed seed, so that every process draws the same sample.
         draw = np.random.default_rng(0).choice(len(pairs), min(SAMPLE, len(pairs)), replace=False)
         sample = np.sort(draw).astype(np.int64)
         features = self.of_pairs(pairs, sample).astype(np.float64)
@@ -85,11 +86,11 @@ class LexicalHead(nn.Layer):
 
     @property
     def has_learned(self) -> bool:
-        """Whether it has its tables."""
+        """Whether the frequencies have been learned or loaded."""
         return bool((self.idf > 0).any())
 
     def of_pairs(self, pairs: EncodedPairs, indices: np.ndarray, *, standardise: bool = False) -> np.ndarray:
-        """Return the features of the pairs `indices` [n], `[n, 18]` float32, in their order."""
+        """Return the features of the pairs at `indices` [n], in that order, `[n, 18]` float32."""
         features = np.empty((len(indices), len(GRAPH_FEATURES)), dtype=np.float32)
         lengths = pairs.lengths_of(indices)
         order = np.argsort(lengths, kind="stable")
@@ -97,7 +98,7 @@ class LexicalHead(nn.Layer):
         start = 0
         with paddle.no_grad():
             while start < len(order):
-                # The longest of a batch is its last; a batch twice as long would hold a quarter of the pairs.
+                # Pairs are sorted, so a batch's last is its longest; twice that length allows a quarter of the pairs.
                 longest = lengths[order[start : start + _CHUNK]]
                 fits = np.arange(1, len(longest) + 1) * longest.astype(np.int64) ** 2 <= _BATCH_SQUARES
                 rows = order[start : start + max(1, int(fits.sum()))]
@@ -108,11 +109,11 @@ class LexicalHead(nn.Layer):
 
 
 def count_titles(pairs: EncodedPairs, vocab_size: int, never_match: Sequence[int]) -> tuple[np.ndarray, float]:
-    """Return the inverse document frequency of each token, `[vocab_size]` float32, and the mean length of a title.
+    """Return the inverse document frequency of each token, `[vocab_size]` float32, and the mean title length in tokens.
 
-    Over the distinct titles of `pairs`, read a part at a time; idf = log(1 + (N - n + 0.5) / (n + 0.5)) for a token
-    that stands in n of N titles, as Lucene's BM25. The ids of `never_match` are 0 and have no length.
-    Raises `DataError` where there is no title.
+    Both are computed over the distinct titles of `pairs`, which are read in parts. As in Lucene's BM25, the idf is
+    log(1 + (N - n + 0.5) / (n + 0.5)) for a token that occurs in n of N titles. Ids of `never_match` have idf 0 and
+    do not count in the length, which is at least 1. Raises `DataError` if there are no pairs.
     """
     frequency, total, seen = np.zeros(vocab_size, dtype=np.int64), 0, set()
     excluded = np.zeros(vocab_size, dtype=bool)
@@ -121,7 +122,7 @@ def count_titles(pairs: EncodedPairs, vocab_size: int, never_match: Sequence[int
         part = pairs.take(np.arange(start, min(start + _CHUNK, len(pairs))))
         for number, second in enumerate(part.second_starts.tolist()):
             title = part[number][second:]
-            # 8 bytes keep a hundred million titles apart, at a fraction of their memory.
+            # A digest of 8 bytes distinguishes a hundred million titles, at a fraction of their memory.
             digest = blake2b(title.tobytes(), digest_size=8).digest()
             if digest not in seen:
                 seen.add(digest)

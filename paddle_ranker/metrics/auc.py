@@ -1,4 +1,4 @@
-"""The area under the ROC curve over all pairs: its value, its interval and its test."""
+"""The area under the ROC curve (AUC) over all pairs: its value, its confidence interval and its test."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from paddle_ranker.metrics.intervals import Statistic
 from paddle_ranker.metrics.ranking import RELEVANT, Floats, Integers, changes, check_scores, ordered_pairs
 from paddle_ranker.metrics.significance import Difference
 
-_MATRIX_CELLS = 20_000_000  # queries x pairs whose counts are held in memory
+_MATRIX_CELLS = 20_000_000  # up to this many queries x pairs, counts are held in memory
 
 
 def count_relevant(labels: Floats) -> int:
-    """Return how many pairs are relevant; raises `DataError` where all are, or none is: AUC needs both."""
+    """Return how many pairs are relevant; raises `DataError` if all are or none is, as AUC needs both classes."""
     count = int((labels >= RELEVANT).sum())
     if count in (0, len(labels)):
         what = "none" if count == 0 else "each"
@@ -26,9 +26,9 @@ def count_relevant(labels: Floats) -> int:
 
 
 def roc_auc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Return the area under the ROC curve: how often a relevant pair outscores another, ties counting a half.
+    """Return the AUC: how often a relevant pair scores above a non-relevant one, a tie counting a half.
 
-    Exact (the Mann-Whitney statistic of ranks). Raises `DataError` where all pairs are relevant, or none is.
+    The value is exact (the Mann-Whitney statistic of ranks). Raises `DataError` if all pairs are relevant or none is.
     """
     labels, scores = check_scores(labels, scores)
     count = count_relevant(labels)
@@ -37,9 +37,12 @@ def roc_auc(labels: ArrayLike, scores: ArrayLike) -> float:
 
 
 def auc_of(numbers: Integers, labels: Floats, scores: Floats) -> Statistic:
-    """Make the statistic "AUC over all pairs", each counting as often as its query, `numbers`, was drawn (`[pairs]`).
+    """Make the statistic "AUC over all pairs", in which a pair counts as often as its query was drawn.
 
-    Pairs are sorted once; a draw then costs two cumulative sums over the pairs.
+    Pairs are sorted once; a draw then costs a few sums over the pairs.
+
+    Args:
+        numbers, labels, scores: `[pairs]`: each pair's query number from 0, label and score.
     """
     order = np.argsort(scores, kind="stable")
     numbers, relevant = numbers[order], labels[order] >= RELEVANT
@@ -57,21 +60,21 @@ def auc_of(numbers: Integers, labels: Floats, scores: Floats) -> Statistic:
 
 
 def _starts(values: Floats) -> Integers:
-    """Return where runs of equal values start in `values`, `[n]`, which are sorted."""
+    """Return the indices at which runs of equal values start in the sorted `values`, `[n]`."""
     is_new = changes(values)
     is_new[:1] = True
     return np.flatnonzero(is_new)
 
 
 def auc_difference(numbers: Integers, labels: Floats, scores: tuple[Floats, Floats]) -> Difference:
-    """Make the difference of two systems' AUC over all pairs.
+    """Make the function that computes the difference of two systems' AUC after swaps, for `swap_test`.
 
-    The systems' scores need not have one scale, so a query's pairs change places by their rank among all pairs of
-    their system: AUC depends on ranks alone.
+    The systems' scores may have different scales, so each score is replaced by its rank among all pairs of its
+    system before a query's results are swapped: AUC depends on ranks alone.
 
     Args:
-        numbers, labels: `[pairs]`, each pair's query from 0, and label.
-        scores: `[pairs]` of either system.
+        numbers, labels: `[pairs]`, each pair's query number from 0, and its label.
+        scores: the first and the second system's scores, `[pairs]` each.
     """
     from scipy.stats import rankdata
 
@@ -85,7 +88,7 @@ def auc_difference(numbers: Integers, labels: Floats, scores: tuple[Floats, Floa
     counts = _ordered_counts(query + queries * second, relevant, both, 2 * queries) / total
 
     def all_at_once(swapped: NDArray[np.bool_]) -> Floats:
-        first = np.hstack([~swapped, swapped]).astype(np.float64)  # whose results are called the first system's
+        first = np.hstack([~swapped, swapped]).astype(np.float64)  # 1 for results that now count as the first system's
         other = 1.0 - first
         found = np.einsum("bi,bi->b", first @ counts, first) - np.einsum("bi,bi->b", other @ counts, other)
         return np.asarray(found, np.float64)
@@ -94,7 +97,10 @@ def auc_difference(numbers: Integers, labels: Floats, scores: tuple[Floats, Floa
 
 
 def _ordered_counts(groups: Integers, relevant: NDArray[np.bool_], ranks: Floats, count: int) -> Floats:
-    """Count, for each two groups, the relevant pairs of one above the others of the other; ties count a half."""
+    """Count, for groups i and j, how often a relevant pair of i ranks above a non-relevant pair of j, `[count, count]`.
+
+    Ties count a half.
+    """
     owners, above = groups[relevant], ranks[relevant]
     order = np.lexsort((ranks[~relevant], groups[~relevant]))
     below, bounds = ranks[~relevant][order], np.searchsorted(groups[~relevant][order], np.arange(count + 1))
@@ -109,7 +115,7 @@ def _ordered_counts(groups: Integers, relevant: NDArray[np.bool_], ranks: Floats
 def _auc_by_sorting(
     query: Integers, second: NDArray[np.bool_], relevant: NDArray[np.bool_], ranks: Floats, total: float
 ) -> Difference:
-    """Make the same for many queries, whose counts would not fit into memory: a pass over all pairs each time."""
+    """Do the same as `auc_difference` without a matrix of counts, for many queries: each swap passes over all pairs."""
     order = np.argsort(ranks, kind="stable")
     query, second, relevant = query[order], second[order], relevant[order]
     starts = _starts(ranks[order])

@@ -1,8 +1,8 @@
-"""Calibration: scale and shift logits so that their sigmoid is a probability that can be believed.
+"""Calibration: scale and shift logits so that their sigmoid is a reliable probability.
 
 probability = sigmoid(scale * logit + shift), scale > 0. A temperature T is scale = 1 / T without a shift (Guo, Pleiss,
 Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017); with a shift it is Platt scaling (Platt,
-"Probabilistic Outputs for Support Vector Machines", 1999). Either keeps the order of every pair of scores.
+"Probabilistic Outputs for Support Vector Machines", 1999). Both methods keep the order of scores.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ BINS = 15  # of Guo et al. 2017
 
 @dataclass(frozen=True)
 class Calibration:
-    """Scale and shift that calibrate a ranker's logits, and what they were fitted on; stored in `ranker.json`.
+    """The scale and shift that calibrate a ranker's logits, and the data of their fit; stored in `ranker.json`.
 
     method: one of `METHODS`
     scale, shift: calibrated logit = scale * logit + shift; scale > 0
-    fitted_on: the file it was fitted on: name, digest, pairs, queries, relevant pairs, and how it was scored
-    figures: `calibration_measures` as trained, of the fit, and out of fold
+    fitted_on: the file of the fit: name, digest, numbers of pairs, queries and relevant pairs, and how it was scored
+    figures: `calibration_measures` before calibration, on the pairs of the fit, and out of fold
 
-    Raises `CheckpointError` for a scale or shift that is no finite number, and a scale that would turn the order round.
+    Raises `CheckpointError` if scale or shift is not a finite number, or scale is not above 0.
     """
 
     method: str
@@ -54,22 +54,22 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, values: Any) -> Calibration:
-        """Make one of what `ranker.json` holds; raises `CheckpointError` where that is no calibration."""
+        """Make a calibration from its JSON object in `ranker.json`; raises `CheckpointError` if it is malformed."""
         if not isinstance(values, Mapping) or not {"method", "scale", "shift"} <= set(values):
             raise CheckpointError(f"calibration: {str(values)[:80]!r} has not method, scale and shift")
         kept = {name: values[name] for name in ("fitted_on", "figures") if isinstance(values.get(name), dict)}
         return cls(str(values["method"]), values["scale"], values["shift"], **kept)
 
     def apply(self, logits: NDArray[Any]) -> Floats:
-        """Return the calibrated logits of a ranker's logits, of any shape, float64."""
+        """Calibrate a ranker's logits, of any shape; returns float64."""
         return self.scale * np.asarray(logits, np.float64) + self.shift
 
     def undo(self, logits: NDArray[Any]) -> Floats:
-        """Return the ranker's own logits of calibrated ones, of any shape, float64."""
+        """Return the ranker's own logits from calibrated logits, of any shape; returns float64."""
         return (np.asarray(logits, np.float64) - self.shift) / self.scale
 
     def fold(self, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return a linear head's weight and bias, of any shape, that give the calibrated logits by themselves."""
+        """Return new weight and bias of a linear head, of any shape, with which it computes calibrated logits."""
         return (self.scale * weight.astype(np.float64)).astype(weight.dtype), self.apply(bias).astype(bias.dtype)
 
     def __str__(self) -> str:
@@ -78,9 +78,9 @@ class Calibration:
 
 
 def sigmoid(logits: ArrayLike) -> Floats:
-    """Return 1 / (1 + exp(-logits)), of any shape, float64, to full precision at both ends.
+    """Return 1 / (1 + exp(-logits)), of any shape, float64, accurate for large logits of either sign.
 
-    SciPy has it too, in a module that takes longer to load than a small ranker.
+    SciPy's `expit` is the same, but its module takes longer to load than a small ranker.
     """
     return np.asarray(np.exp(-np.logaddexp(0.0, -np.asarray(logits, np.float64))))
 
@@ -88,9 +88,9 @@ def sigmoid(logits: ArrayLike) -> Floats:
 def fit(method: str, labels: Floats, logits: Floats) -> Calibration:
     """Fit a calibration to labelled logits (`[n]` each, relevant: label >= 1) by maximum likelihood.
 
-    Minimises the mean binary cross-entropy, which is convex, by Newton's method. Raises `DataError` where no finite
-    scale above 0 does: one class only, logits that are all alike, that separate the classes, or that order them the
-    wrong way round.
+    Minimises the mean binary cross-entropy, which is convex, by Newton's method. Raises `DataError` if no finite scale
+    above 0 is the minimum: there is one class only, or the logits are all alike, separate the classes, or order the
+    classes the wrong way round.
     """
     from scipy.optimize import minimize
 
@@ -98,7 +98,7 @@ def fit(method: str, labels: Floats, logits: Floats) -> Calibration:
     _require_solution(method, relevant, logits)
     centre, unit = (logits.mean(), logits.std()) if method == "platt" else (0.0, np.sqrt((logits**2).mean()))
     columns = [(logits - centre) / unit, np.ones(len(logits))][: 2 if method == "platt" else 1]
-    design = np.stack(columns, axis=1)  # of numbers around 1, so that Newton's steps are as good as they get
+    design = np.stack(columns, axis=1)  # values around 1, so that Newton's steps are well conditioned
 
     def loss(weights: Floats) -> tuple[float, Floats]:
         z = design @ weights
@@ -117,7 +117,7 @@ def fit(method: str, labels: Floats, logits: Floats) -> Calibration:
 
 
 def _require_solution(method: str, relevant: NDArray[np.bool_], logits: Floats) -> None:
-    """Raise `DataError` where the likelihood has no maximum at a finite scale."""
+    """Raise `DataError` if the likelihood has no maximum at a finite scale above 0."""
     if relevant.all() or not relevant.any():
         raise DataError(f"one class only, {int(relevant.sum()):,} of {len(relevant):,} pairs are relevant: give both")
     positive, negative = logits[relevant], logits[~relevant]
@@ -152,9 +152,9 @@ def _wrong_way(method: str) -> str:
 
 
 def fit_out_of_fold(method: str, queries: Sequence[str], labels: Floats, logits: Floats, folds: int) -> Floats:
-    """Return logits, `[n] float64`, each calibrated by a fit to the other folds of queries: what new queries would get.
+    """Return logits, `[n] float64`, each calibrated by a fit to the other folds of queries, as for new queries.
 
-    Raises `DataError` as `fit` does, and where there are fewer queries than folds.
+    Raises `DataError` as `fit` does, and if there are fewer queries than folds.
     """
     from sklearn.model_selection import GroupKFold
 
@@ -171,13 +171,13 @@ def fit_out_of_fold(method: str, queries: Sequence[str], labels: Floats, logits:
 
 @dataclass(frozen=True)
 class Judged:
-    """A fitted calibration and what it changes on its pairs.
+    """A fitted calibration and its effect on the pairs of the fit.
 
-    calibration: the one that was fitted to all of them
-    measures: `calibration_measures` by how the logits were calibrated: `as_trained`, `fitted` (to these very pairs),
-        `out_of_fold`, and, named as itself, the other method out of fold, where that fits too
-    change: of the mean cross-entropy out of fold, less that as trained, with its interval over queries
-    better: the other method where it does better, and that is established
+    calibration: the calibration fitted to all pairs
+    measures: dict from the kind of logits to their `calibration_measures`: `as_trained` (not calibrated), `fitted` (by
+        the fit to these very pairs), `out_of_fold`, and, if it can be fitted, the other method's name (out of fold too)
+    change: the mean cross-entropy out of fold minus that of the logits as trained, with its interval over queries
+    better: the other method's name if its cross-entropy out of fold is established to be lower, else None
     """
 
     calibration: Calibration
@@ -187,7 +187,7 @@ class Judged:
 
 
 def fit_and_judge(method: str, queries: Sequence[str], labels: Floats, logits: Floats, folds: int) -> Judged:
-    """Fit a calibration to labelled logits (`[n]` each) and measure it, out of fold too.
+    """Fit a calibration to labelled logits (`[n]` each), and measure it on the same pairs and out of fold.
 
     Raises `DataError` as `fit` and `fit_out_of_fold` do.
     """
@@ -214,9 +214,9 @@ def fit_and_judge(method: str, queries: Sequence[str], labels: Floats, logits: F
 
 
 def calibration_measures(labels: Floats, logits: Floats) -> dict[str, float]:
-    """Return `calibration_error`, `brier` and `cross_entropy` of logits against labels, `[n]` each.
+    """Return a dict of `calibration_error`, `brier` and `cross_entropy` for labels and logits, `[n]` each.
 
-    Relevant is a label of at least 1. Brier score: the mean squared distance of probability and 0 or 1.
+    A pair is relevant if its label is at least 1. The Brier score is the mean of (probability - relevant)^2.
     """
     relevant = np.asarray(labels) >= RELEVANT
     probabilities = sigmoid(logits)
@@ -238,11 +238,11 @@ def _cross_entropy(relevant: NDArray[np.bool_], logits: Floats) -> float:
 
 
 def expected_calibration_error(relevant: NDArray[np.bool_], probabilities: Floats, bins: int = BINS) -> float:
-    """Return the mean distance of stated probability and share of relevant pairs, over bins of probability.
+    """Return the mean over bins of the distance between mean probability and share of relevant pairs.
 
-    The bins are of equal width over the probability of relevance, ((m - 1) / bins, m / bins], 0 being in the first,
-    each weighted by its pairs: equation 3 of Guo et al. 2017, for the probability of one class rather than the
-    confidence in the likelier one. On few pairs it is above 0 even for true probabilities.
+    The bins ((m - 1) / bins, m / bins] have equal width, 0 belongs to the first, and a bin's weight is its number of
+    pairs. This is equation 3 of Guo et al. 2017, applied to the probability of relevance instead of the confidence in
+    the likelier class. On few pairs it is above 0 even for true probabilities.
     """
     number = np.clip(np.ceil(probabilities * bins).astype(np.int64) - 1, 0, bins - 1)
     gaps = np.bincount(number, weights=probabilities - relevant, minlength=bins)

@@ -1,7 +1,7 @@
 """Bootstrap confidence intervals over queries.
 
-Titles of one query share its difficulty, so queries are drawn, not pairs. The difference of two systems is taken
-within each draw (paired): what makes a query hard for both falls out of it.
+Titles of one query share the query's difficulty, so queries are drawn, not pairs. The difference of two systems is
+taken within each draw (paired), which cancels the difficulty that a query has for both systems.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import numpy as np
 from paddle_ranker.errors import DataError
 from paddle_ranker.metrics.ranking import Floats
 
-# From how often each query was drawn, [draws, queries], to the measure of each draw, [draws].
+# A function from the counts of how often each query was drawn, [draws, queries], to each draw's measure, [draws].
 Statistic = Callable[[Floats], Floats]
-CELLS_AT_ONCE = 4_000_000  # draws x queries (or pairs) held in memory together
+CELLS_AT_ONCE = 4_000_000  # most draws x queries held in memory at once
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A measure of the data as given, and the bounds that hold it with the stated confidence; NaN: there are none.
+    """A measure's value on the data as given, and the bounds of its confidence interval; NaN bounds mean no interval.
 
-    Formatted as a number is: `f"{interval:+.3f}"` is `+0.031 [-0.017, +0.044]`, or the value alone without bounds.
+    A format applies to all three: `f"{interval:+.3f}"` is `+0.031 [-0.017, +0.044]`, or only the value without bounds.
     """
 
     estimate: float
@@ -33,7 +33,7 @@ class Interval:
     high: float
 
     def excludes_zero(self) -> bool:
-        """Return whether a difference is established."""
+        """Return whether both bounds are above zero or both are below it."""
         return self.low > 0 or self.high < 0
 
     def __format__(self, spec: str) -> str:
@@ -49,8 +49,8 @@ def bootstrap_interval(
 ) -> Interval:
     """Return the percentile interval (Efron 1979) of `statistic` over draws of `queries` queries with replacement.
 
-    Draws for which the statistic is NaN (an AUC of one class) are left out. The same seed draws the same queries, so
-    intervals of several measures are of the same draws.
+    Draws whose statistic is NaN (such as an AUC of one class) are ignored. The same seed draws the same queries, so
+    several measures can be compared on the same draws. Raises `DataError` for fewer than 2 queries.
     """
     one = {"": statistic}
     return bootstrap_intervals(one, queries, confidence=confidence, resamples=resamples, seed=seed)[""]
@@ -64,7 +64,7 @@ def bootstrap_intervals(
     resamples: int = 2000,
     seed: int = 1000,
 ) -> dict[str, Interval]:
-    """Return the intervals of several statistics over the same draws, as `bootstrap_interval` each."""
+    """Return a dict of the intervals of several statistics over the same draws; see `bootstrap_interval`."""
     if queries < 2:
         raise DataError(f"{queries} query: an interval over queries needs at least 2")
     generator = np.random.default_rng(seed)
@@ -89,7 +89,7 @@ def mean_of(values: Floats) -> Statistic:
 
 
 def ratio_of(numerators: Floats, denominators: Floats) -> Statistic:
-    """Make the statistic "sum over sum" of two values a query (both `[queries] float64`)."""
+    """Make the statistic "sum of numerators / sum of denominators" over queries (both `[queries] float64`)."""
 
     def statistic(drawn: Floats) -> Floats:
         with np.errstate(invalid="ignore"):
@@ -99,5 +99,5 @@ def ratio_of(numerators: Floats, denominators: Floats) -> Statistic:
 
 
 def difference(statistic: Statistic, baseline: Statistic) -> Statistic:
-    """Make the statistic of the paired difference: both are taken of the same draws."""
+    """Make the statistic "`statistic` minus `baseline`", both computed on the same draws."""
     return lambda drawn: statistic(drawn) - baseline(drawn)

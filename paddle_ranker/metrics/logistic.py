@@ -1,9 +1,9 @@
-"""How to average the logits of rankers: a logistic regression on labelled pairs, measured on unseen queries.
+"""Learn how to average the logits of rankers: a logistic regression on labelled pairs, measured on unseen queries.
 
-A few dozen labelled queries do not tell weights apart: a logistic regression on them finds 1.15 and 0.07 where equal
-weights are better on other queries. So an average's weights are drawn towards equal ones: their differences have a
-penalty of their own. How strong it is, the queries decide by cross-validation, where the stronger has a standard
-error's benefit of the doubt (Breiman et al. 1984, Classification and Regression Trees).
+A few dozen labelled queries are too few to learn free weights: a logistic regression on them finds 1.15 and 0.07 where
+equal weights are better on other queries. So differences between the weights have a penalty of their own, the pull
+towards equal weights. Cross-validation over queries chooses the strongest pull whose loss is within one standard error
+of the lowest (Breiman et al. 1984, Classification and Regression Trees).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from paddle_ranker.errors import DataError, DependencyError
 from paddle_ranker.metrics.ranking import RELEVANT, Floats, add_by_query, number_queries
 
 SEED = 1000
-Rows = NDArray[np.bool_]  # which of n rows
-PENALTY = 0.01  # of a squared weight of a standardised feature, against the mean cross-entropy of a pair
+Rows = NDArray[np.bool_]  # a mask of rows, [n]
+PENALTY = 0.01  # factor of a standardised input's squared weight / 2, which is added to the mean cross-entropy
 EQUAL = float("inf")
-PULLS = (PENALTY, 0.03, 0.1, 0.3, 1.0, 3.0, EQUAL)  # from next to none to equal weights
+PULLS = (PENALTY, 0.03, 0.1, 0.3, 1.0, 3.0, EQUAL)  # from almost free weights to equal weights
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,12 @@ class LinearModel:
 
 
 def fit_logistic(inputs: Floats, labels: Floats, penalty: float = PENALTY) -> LinearModel:
-    """Fit a logistic regression (relevant: label >= 1) to inputs `[n, k]`, standardised in the fit and not after it.
+    """Fit a logistic regression (relevant: label >= 1) to inputs `[n, k]`.
 
-    Minimises the mean cross-entropy plus half the penalty times the squared weights of the standardised inputs: so
-    what it finds does not depend on how many pairs there are. Raises `DataError` where all pairs are relevant or none
-    is, `DependencyError` without scikit-learn.
+    The inputs are standardised during the fit; the returned weights are for inputs that are not. Minimises the mean
+    cross-entropy plus half the penalty times the squared weights of the standardised inputs, so that the penalty does
+    not weaken with more pairs. Raises `DataError` if all pairs are relevant or none is, `DependencyError` without
+    scikit-learn.
     """
     inputs, relevant = np.asarray(inputs, np.float64), relevant_of(labels)
     mean, deviation = inputs.mean(axis=0), inputs.std(axis=0)
@@ -54,7 +55,7 @@ def fit_logistic(inputs: Floats, labels: Floats, penalty: float = PENALTY) -> Li
 
 
 def relevant_of(labels: ArrayLike) -> Rows:
-    """Return which labels are relevant, `[n] bool`; raises `DataError` where all are, or none is."""
+    """Return whether each label is relevant (at least 1), `[n] bool`; raises `DataError` if all are or none is."""
     relevant: Rows = np.asarray(labels) >= RELEVANT
     if relevant.all() or not relevant.any():
         raise DataError(
@@ -65,7 +66,7 @@ def relevant_of(labels: ArrayLike) -> Rows:
 
 
 def regress(inputs: Floats, relevant: Rows, penalty: float) -> tuple[Floats, float]:
-    """Return weights, `[k]`, and bias of a logistic regression on inputs `[n, k]` as they are; see `fit_logistic`."""
+    """Return weights, `[k]`, and bias of a logistic regression on inputs `[n, k]`, which are not standardised."""
     try:
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:
@@ -82,16 +83,16 @@ def out_of_fold(
     folds: int,
     fit: Optional[Callable[[Rows], LinearModel]] = None,
 ) -> Floats:
-    """Return the logits of blends that never saw the query they score, `[n]` float64.
+    """Return each pair's blended logit, `[n]` float64, from a model fitted to the other folds of queries.
 
     Args:
-        members: `[n, k]`, each member's logits.
+        members: `[n, k]`, the logits of the k rankers that are blended.
         labels: `[n]`.
-        queries: `[n]` texts; a query's rows are all in one fold.
-        folds: at most as many as there are queries.
-        fit: from the rows to learn from, `[n] bool`, to a blend; None: `fit_logistic`.
+        queries: `[n]` texts; all rows of a query are in one fold.
+        folds: number of folds; if there are fewer queries, one fold per query.
+        fit: a function from the mask of rows to learn from, `[n] bool`, to a model; None: `fit_logistic`.
 
-    Raises `DataError` for a single query, and where the queries outside a fold have titles of one kind only.
+    Raises `DataError` for a single query, and if the queries outside a fold have titles of one class only.
     """
     numbers = number_queries(queries)
     count = int(numbers.max()) + 1
@@ -107,11 +108,11 @@ def out_of_fold(
 
 
 def fit_average(members: Floats, labels: Floats, pull: float) -> LinearModel:
-    """Fit a logistic regression to the members' logits, `[n, k]`, whose weights are drawn towards equal ones.
+    """Fit a logistic regression to the members' logits, `[n, k]`, with weights that are pulled towards equality.
 
-    The logits, all divided by one deviation, are turned (Helmert) into their sum and k - 1 contrasts. The sum's weight
-    has the penalty of `fit_logistic`, those of the contrasts have `pull`; with EQUAL all weights are the same. Raises
-    `DataError` and `DependencyError` as `fit_logistic` does.
+    The logits are centred, divided by their mean standard deviation, and transformed by a Helmert matrix into a sum
+    and k - 1 contrasts. The sum's weight has the penalty of `fit_logistic`, the contrasts' weights have the penalty
+    `pull`; with EQUAL all weights are the same. Raises `DataError` and `DependencyError` as `fit_logistic` does.
     """
     relevant = relevant_of(labels)
     from scipy.linalg import helmert
@@ -125,10 +126,10 @@ def fit_average(members: Floats, labels: Floats, pull: float) -> LinearModel:
 
 
 def choose_pull(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> float:
-    """Return the strongest of `PULLS` whose loss on queries out of the fit is within a standard error of the least.
+    """Return the strongest of `PULLS` whose loss on held-out queries is within one standard error of the lowest loss.
 
-    The loss is the mean cross-entropy of a pair, the standard error that of its difference over queries. EQUAL where
-    the queries are too few to be parted.
+    The loss is the cross-entropy summed over a query's pairs. The standard error is that of its difference from the
+    best pull's loss, over queries. Returns EQUAL if the queries are too few to be divided into folds.
     """
     numbers = number_queries(queries)
     count = int(numbers.max()) + 1
@@ -144,9 +145,9 @@ def choose_pull(members: Floats, labels: Floats, queries: Sequence[str], folds: 
 
 
 def averages_out_of_fold(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> tuple[Floats, Floats]:
-    """Return logits `[n]` of averages that never saw the query they score: with learned weights, and with equal ones.
+    """Return each pair's logit by an average fitted to other folds: with learned weights `[n]`, with equal ones `[n]`.
 
-    The pull is chosen anew for each fold, on the queries outside it. Raises `DataError` as `out_of_fold` does.
+    For each fold the pull is chosen anew, on the queries outside the fold. Raises `DataError` as `out_of_fold` does.
     """
 
     def learn(rows: Rows) -> LinearModel:

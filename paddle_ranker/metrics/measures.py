@@ -4,10 +4,10 @@
     values = ndcg_at(rank(queries, labels, scores), k=10)           # one value a query
     MEASURES["map"].value(Scored(queries, labels, scores))          # any of them by its name
 
-A measure is an object of `MEASURES`, and adding one there is all: intervals, comparisons and their tests, the choices
-of options and the tables take it from there. Measures of one query are trec_eval's, a query without a relevant title
-counting 0, and means are over all queries. How titles are ordered is in `paddle_ranker.metrics.ranking`; AUC and the
-share of ordered pairs count a tie as a half.
+A new measure only has to be added to `MEASURES`: intervals, comparisons and their tests, option choices and tables
+read that registry. Measures per query are trec_eval's: a query without a relevant title counts 0, and means are over
+all queries. `paddle_ranker.metrics.ranking` says how titles are ordered; AUC and the share of ordered pairs count a
+tie as a half.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ from paddle_ranker.metrics.significance import randomisation_test, swap_test
 from paddle_ranker.registry import Registry
 
 FEWEST_PERMUTATIONS = 1000
-_AUC_CELLS = 400_000_000  # permutations x pairs of an AUC's test: half a minute
+_AUC_CELLS = 400_000_000  # most permutations x pairs of an AUC's test, which take half a minute
 
 
 class Measure(ABC):
     """One number for a system's scores of labelled pairs.
 
     Args:
-        title: as tables and pictures show it.
+        title: the name that tables and pictures show.
         what: one line of documentation.
-        higher_is_better: of two values.
-        in_training: a training's evaluations print it, and its best checkpoint may be chosen by it (`--metric`).
+        higher_is_better: whether the higher of two values is better.
+        in_training: whether a training's evaluations print the measure and `--metric` may choose the best checkpoint
+            by it.
     """
 
     def __init__(self, title: str, what: str, *, higher_is_better: bool = True, in_training: bool = False):
@@ -45,7 +46,7 @@ class Measure(ABC):
         self.higher_is_better, self.in_training = higher_is_better, in_training
 
     def applies(self, scored: Scored) -> bool:
-        """Return whether there is something to measure: with one title a query there is nothing to rank."""
+        """Return whether the measure can be computed; by default, if some query has at least two titles to rank."""
         return scored.ranking.queries < len(scored.ranking.query)
 
     @property
@@ -55,23 +56,23 @@ class Measure(ABC):
 
     @abstractmethod
     def value(self, scored: Scored) -> float:
-        """Return the measure of all pairs; raises `DataError` where it does not apply."""
+        """Return the measure over all pairs; may raise `DataError` if it does not apply (see `applies`)."""
 
     @abstractmethod
     def statistic(self, scored: Scored) -> Statistic:
         """Return the measure as a function of how often each query was drawn, for intervals."""
 
     def by_query(self, scored: Scored) -> Optional[Floats]:
-        """Return one value a query, `[queries] float64`, NaN where it has none; None for a measure of all pairs."""
+        """Return one value per query, `[queries] float64`, NaN if a query has none; None if the measure has none."""
         return None
 
     def p_value(self, ours: Scored, theirs: Scored, permutations: int, seed: int) -> Optional[float]:
-        """Return the two-sided p-value of the paired difference of two systems; None where there is no test."""
+        """Return the two-sided p-value of the paired difference of two systems; None if the measure has no test."""
         return None
 
 
 class QueryMean(Measure):
-    """The mean over queries of `of_queries(ranking, *arguments)`, `[queries] float64`; flags as `Measure` has them."""
+    """The mean over queries of `of_queries(ranking, *arguments)`, `[queries] float64`; `flags` are as in `Measure`."""
 
     def __init__(self, title: str, what: str, of_queries: Callable[..., Floats], *arguments: int, **flags: bool):
         super().__init__(title, what, **flags)
@@ -110,7 +111,7 @@ class AreaUnderCurve(Measure):
 
 
 class OrderedPairs(Measure):
-    """The share of rightly ordered pairs of judged titles among those of one query with different labels."""
+    """Among the pairs of judged titles of one query with different labels, the share that is ordered correctly."""
 
     def applies(self, scored: Scored) -> bool:
         return bool(scored.comparable.any())
@@ -128,15 +129,15 @@ class OrderedPairs(Measure):
         return np.divide(scored.ordered, total, out=np.full(len(total), np.nan), where=total > 0)
 
     def p_value(self, ours: Scored, theirs: Scored, permutations: int, seed: int) -> float:
-        # A sum over a sum that is the same for both: the sums above are what differs.
+        # Both systems have the same denominator, so it is enough to test the numerators.
         return randomisation_test(ours.ordered - theirs.ordered, permutations=permutations, seed=seed)
 
 
 def ndcg_at(ranking: Ranking, k: int) -> Floats:
-    """Return normalised discounted cumulative gain of the best `k`: `[queries] float64`.
+    """Return the normalised discounted cumulative gain of the first `k` titles: `[queries] float64`.
 
-    The gain is the label (negative ones count 0), the discount log2(position + 2) with positions from 0, and the
-    ideal order that of the query's own labels (Järvelin and Kekäläinen 2002, as trec_eval's ndcg_cut).
+    A title's gain is its label (0 if negative), and its discount is log2(position + 2), with positions from 0. The
+    ideal order sorts the query's own labels (Järvelin and Kekäläinen 2002; the same as trec_eval's ndcg_cut).
     """
     gains = np.maximum(ranking.labels, 0.0)
     ideal = gains[np.lexsort((-gains, ranking.query))]
@@ -148,7 +149,7 @@ def ndcg_at(ranking: Ranking, k: int) -> Floats:
 
 
 def reciprocal_rank_at(ranking: Ranking, k: int) -> Floats:
-    """Return 1 / place of the first relevant title, 0 if it is not among the best `k`: `[queries] float64`."""
+    """Return 1 / place of the first relevant title, 0 if it is not among the first `k`: `[queries] float64`."""
     values = np.zeros(ranking.queries)
     hits = ranking.relevant & (ranking.position < k)
     np.maximum.at(values, ranking.query[hits], 1.0 / (ranking.position[hits] + 1.0))
@@ -156,7 +157,7 @@ def reciprocal_rank_at(ranking: Ranking, k: int) -> Floats:
 
 
 def average_precision(ranking: Ranking) -> Floats:
-    """Return the mean of the precisions at each relevant title's place: `[queries] float64`."""
+    """Return the mean of the precisions at the places of the relevant titles: `[queries] float64`."""
     relevant = ranking.relevant
     before: Integers = np.cumsum(relevant) - relevant
     first = np.flatnonzero(ranking.place == 0)
@@ -166,23 +167,23 @@ def average_precision(ranking: Ranking) -> Floats:
 
 
 def precision_at(ranking: Ranking, k: int) -> Floats:
-    """Return how many of the best `k` are relevant, over `k` even where there are fewer: `[queries] float64`."""
+    """Return the number of relevant titles among the first `k`, over `k` even for fewer titles: `[queries] float64`."""
     return ranking.sum_by_query(ranking.relevant & (ranking.position < k)) / k
 
 
 def recall_at(ranking: Ranking, k: int) -> Floats:
-    """Return the share of the query's relevant titles that is among the best `k`: `[queries] float64`."""
+    """Return the share of the query's relevant titles that is among the first `k`: `[queries] float64`."""
     hits = ranking.sum_by_query(ranking.relevant & (ranking.position < k))
     return _divide(hits, ranking.sum_by_query(ranking.relevant))
 
 
 def _divide(numerator: Floats, denominator: Floats) -> Floats:
-    """Divide where the denominator is not 0; a query without anything to find counts 0."""
+    """Divide; the result is 0 where the denominator is 0, for a query without a relevant title."""
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
 
 
 MEASURES: Registry[Measure] = Registry("measure", "--measure")
-HEADLINES = ("auc", "ndcg@10")  # where two must do
+HEADLINES = ("auc", "ndcg@10")  # the measures shown where there is space for two only
 
 _FIRST = "relevant ones among the first {0}, over {0} even where there are fewer"
 for _name, _measure in {
@@ -214,15 +215,15 @@ for _name, _measure in {
 
 
 def training_measures() -> list[str]:
-    """Return the names of the measures that a training's evaluations print, and may choose its checkpoint by."""
+    """Return the names of the measures that are `in_training`, see `Measure`."""
     return [name for name, measure in MEASURES.items() if measure.in_training]
 
 
 def evaluate_ranking(queries: Queries, labels: ArrayLike, scores: ArrayLike) -> dict[str, float]:
-    """Return the measures `in_training` by name, as far as they apply, and how much was measured.
+    """Return a dict of the `in_training` measures that apply, and of how much was measured.
 
-    Always `auc` and `pairs` (how many); where some query has two titles or more, also the measures by query, `queries`
-    and `queries_with_positive`. Raises `DataError` as `roc_auc` and `rank` do.
+    `auc` and `pairs` (their number) are always there. If some query has two titles or more, so are the measures per
+    query, `queries` and `queries_with_positive`. Raises `DataError` as `roc_auc` and `rank` do.
     """
     scored = Scored(queries, labels, scores)
     count_relevant(scored.labels)
@@ -248,7 +249,7 @@ def ranking_intervals(
     resamples: int = 2000,
     seed: int = 1000,
 ) -> dict[str, Interval]:
-    """Return each measure's interval; with `baseline_scores` that of the paired difference `scores - baseline`."""
+    """Return a dict of each measure's interval; with `baseline_scores`, of the interval of the paired difference."""
     scored = Scored(queries, labels, scores)
     statistics = {name: MEASURES[name].statistic(scored) for name in measures}
     if baseline_scores is not None:

@@ -1,9 +1,9 @@
-"""Labelled pairs in the order of a system's scores: what every measure of ranking quality reads.
+"""Labelled pairs in the order of a system's scores, which is the input of every measure of ranking quality.
 
-Conventions. A title is relevant when its label is at least 1. Queries are grouped by their text, wherever their rows
-stand. Equal scores are ordered against the system, the less relevant title first: so no measure depends on the order of
-the rows, and a system that scores everything alike gains nothing; where documents have ids, trec_eval's order can be
-asked for (`rank`).
+Conventions: a title is relevant if its label is at least 1. Rows with the same query text are one query, wherever they
+are in the file. Equal scores are ordered against the system, the less relevant title first, so that no measure depends
+on the order of the rows, and a system that scores everything alike gains nothing. If documents have ids, `rank` can
+order equal scores as trec_eval does.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from paddle_ranker.errors import DataError
 
 RELEVANT = 1.0
 NOT_RETURNED = -np.inf  # the score of a judged document that a system did not return
-UNRANKED = np.iinfo(np.int64).max // 2  # its position
+UNRANKED = np.iinfo(np.int64).max // 2  # the position of such a document
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
-Numbers = NDArray[Union[np.bool_, np.int64, np.float32, np.float64]]  # what labels, queries and scores come as
+Numbers = NDArray[Union[np.bool_, np.int64, np.float32, np.float64]]  # types of labels, query numbers and scores
 Queries = Union[Sequence[str], NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Pairs in the order of a ranking: query by query (as they first occur), best score first.
+    """Pairs sorted by query (in order of first occurrence), then by score, best first.
 
     query: `[pairs] int64`, number of the pair's query, ascending
     position: `[pairs] int64`, place within the query, from 0
     labels: `[pairs] float64`
-    queries: how many queries there are
+    queries: number of queries
 
-    A document that was not returned has the position `UNRANKED`: it counts as one to be found, and is not found.
+    A document that the system did not return has the position `UNRANKED`: if it is relevant, it counts as missed.
     """
 
     query: Integers
@@ -52,30 +52,30 @@ class Ranking:
 
     @property
     def place(self) -> Integers:
-        """Each row's place within its query, from 0, returned or not: `[pairs] int64`."""
+        """Each pair's place within its query, from 0, whether the document was returned or not: `[pairs] int64`."""
         starts = np.flatnonzero(np.diff(self.query, prepend=-1))
         return np.arange(len(self.query)) - starts[self.query]
 
     def sum_by_query(self, values: Any) -> Floats:
-        """Add `values` (`[pairs]`) up within each query: `[queries] float64`."""
+        """Sum `values` (`[pairs]`) within each query: `[queries] float64`."""
         return add_by_query(self.query, values, self.queries).astype(np.float64)
 
 
 def number_queries(queries: Queries) -> Integers:
-    """Return each row's query as a number, `[pairs] int64`, numbered from 0 as they first occur."""
+    """Return each row's query number, `[pairs] int64`; queries are numbered from 0 in order of first occurrence."""
     numbers: dict[Any, int] = {}
     return np.fromiter((numbers.setdefault(query, len(numbers)) for query in queries), np.int64, len(queries))
 
 
 def add_by_query(numbers: Integers, values: Any, queries: int) -> Floats:
-    """Add `values` (`[pairs]`) up for each query number: `[queries] float64`."""
+    """Sum `values` (`[pairs]`) for each query number: `[queries] float64`."""
     return np.bincount(numbers, weights=values, minlength=queries).astype(np.float64, copy=False)
 
 
 def check_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
-    """Return both as `[pairs] float64`; raises `DataError` if lengths differ, none is there, or one is not finite.
+    """Return labels and scores as float64, `[pairs]`.
 
-    A score may be `NOT_RETURNED`.
+    Raises `DataError` if lengths differ, they are empty or a value is not finite; a score may be `NOT_RETURNED`.
     """
     checked = np.asarray(labels, np.float64), np.asarray(scores, np.float64)
     if checked[0].ndim != 1 or checked[0].shape != checked[1].shape:
@@ -93,7 +93,10 @@ def check_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def check_pairs(queries: Queries, labels: ArrayLike, scores: ArrayLike) -> tuple[Integers, Floats, Floats]:
-    """Return query numbers, labels and scores (each `[pairs]`), checked as `check_scores` does."""
+    """Return query numbers, labels and scores (each `[pairs]`) after the checks of `check_scores`.
+
+    Also raises `DataError` if the number of queries differs.
+    """
     checked = check_scores(labels, scores)
     if len(queries) != len(checked[0]):
         raise DataError(f"{len(queries):,} queries and {len(checked[0]):,} scores: give one of each a pair")
@@ -106,10 +109,10 @@ def rank(
     scores: ArrayLike,
     ids: Optional[Sequence[str]] = None,
 ) -> Ranking:
-    """Order the pairs of each query by score; raises `DataError` for lengths that differ and values not finite.
+    """Order the pairs of each query by score; raises `DataError` if lengths differ or a value is not finite.
 
-    Equal scores: the lower label first. With `ids` (of the documents, one a pair) as trec_eval orders them: scores
-    compared in single precision, the higher id first.
+    Among equal scores the lower label comes first. With `ids` (the documents' ids, one per pair) the order is that of
+    trec_eval: scores are compared in single precision, and among equal ones the higher id comes first.
     """
     return _ranking(*check_pairs(queries, labels, scores), ids)
 
@@ -123,7 +126,7 @@ def _ranking(numbers: Integers, labels: Floats, scores: Floats, ids: Optional[Se
 
 
 def ranking_order(numbers: Integers, labels: Floats, scores: Floats, ids: Optional[Sequence[str]] = None) -> Integers:
-    """Return the rows by query number and place, as `rank` orders them: `[pairs] int64`; not returned ones last."""
+    """Return row indices by query number, then in the order of `rank`, `[pairs] int64`; not returned ones are last."""
     returned = scores != NOT_RETURNED
     ties: Any = labels
     if ids is not None:
@@ -137,16 +140,16 @@ class Scored:
     """One system's scores of labelled pairs.
 
     Args:
-        queries, labels, scores: one a pair.
-        ids: the documents' ids: equal scores in trec_eval's order (`rank`).
-        judged: `[pairs] bool`, which pairs somebody judged (default: all).
+        queries, labels, scores: one of each per pair.
+        ids: the documents' ids; if given, equal scores are in trec_eval's order (see `rank`).
+        judged: `[pairs] bool`, whether somebody judged the pair (default: all).
 
     Attributes:
         ranking: all pairs, best first.
-        numbers, labels, scores: `[judged]`, of the judged pairs, in the order given: the query's number, from 0, the
-            label and the score.
+        numbers, labels, scores: `[judged]`, query number from 0, label and score of the judged pairs, as ordered in
+            the arguments.
 
-    Raises `DataError` for lengths that differ and values not finite.
+    Raises `DataError` if lengths differ or a value is not finite.
     """
 
     def __init__(
@@ -165,20 +168,23 @@ class Scored:
 
     @cached_property
     def ordered(self) -> Floats:
-        """How many pairs of a query's judged titles with different labels are in order: `[queries] float64`."""
+        """How many pairs of judged titles with different labels each query has in order: `[queries] float64`.
+
+        A tie counts a half.
+        """
         counts = ordered_pairs(self.numbers, self.labels, self.scores)
         return add_by_query(self.numbers, counts, self.ranking.queries)
 
     @cached_property
     def comparable(self) -> Floats:
-        """How many pairs of a query's judged titles have different labels: `[queries] float64`."""
+        """How many pairs of judged titles with different labels each query has: `[queries] float64`."""
         return add_by_query(self.numbers, comparable_pairs(self.numbers, self.labels), self.ranking.queries)
 
 
 def ordered_pairs(groups: Integers, labels: NDArray[Any], scores: Floats) -> Floats:
     """Count, for each row, the rows of its group with a lower label and a lower score: `[rows] float64`.
 
-    Equal scores count a half. One sort, then one pass for each distinct label.
+    Equal scores count a half. The cost is one sort, then one pass per distinct label.
     """
     order = np.lexsort((scores, groups))
     groups, labels, scores = groups[order], labels[order], scores[order]
@@ -198,7 +204,7 @@ def ordered_pairs(groups: Integers, labels: NDArray[Any], scores: Floats) -> Flo
 
 
 def changes(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Say which values differ from the one before, `[n] bool`; the first does not. Infinite ones may be equal too."""
+    """Return whether each value differs from the one before it, `[n] bool`; False for the first. inf equals inf."""
     return np.concatenate((np.zeros(min(1, len(values)), bool), values[1:] != values[:-1]))
 
 

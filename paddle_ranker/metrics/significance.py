@@ -3,8 +3,8 @@
     p = randomisation_test(ndcg_of_a - ndcg_of_b)        # one difference a query
     adjusted = holm([p, other_p])
 
-A randomisation test asks how often a difference at least as large comes up when, for each query, a coin decides which
-system's result is called whose. It assumes nothing about how the differences are distributed.
+A randomisation test asks how often a difference at least as large occurs if, for each query, a coin decides whether the
+two systems' results are swapped. It assumes nothing about the distribution of the differences.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from paddle_ranker.metrics.ranking import Floats
 
 PERMUTATIONS = 10_000
 _CELLS_AT_ONCE = 4_000_000
-# Sums of the same terms in another order differ by rounding: such a difference counts as equal.
+# The sum of the same terms in another order differs by rounding: sums this close, relatively, count as equal.
 _ROUNDING = 1e-9
 
-# From which queries' results change places, [permutations, queries] bool, to the difference then, [permutations].
+# A function from a mask of queries whose results are swapped, [permutations, queries] bool, to the differences after
+# the swaps, [permutations].
 Difference = Callable[[NDArray[np.bool_]], Floats]
 
 
@@ -30,16 +31,16 @@ def randomisation_test(differences: Floats, *, permutations: int = PERMUTATIONS,
     """Return the two-sided p-value of Fisher's randomisation test of a mean difference (Smucker et al. 2007).
 
     Args:
-        differences: `[queries] float64`, one system's value less the other's.
-        permutations: how many of the 2^queries ways to change signs are drawn; all are gone through where they are
-            not more. Drawn ones give p = (1 + as extreme) / (1 + drawn), which is never 0.
+        differences: `[queries] float64`, one system's value minus the other's.
+        permutations: how many of the 2^queries sign changes are drawn. If there are no more than this, all of them are
+            used. With drawn ones p = (1 + number as extreme) / (1 + number drawn), which is never 0.
     """
-    moved = differences[differences != 0]  # a query without a difference has none either way
+    moved = differences[differences != 0]  # a difference of 0 is the same with either sign
     return swap_test(lambda swapped: np.where(swapped, -moved, moved).sum(axis=1), len(moved), permutations, seed)
 
 
 def swap_test(difference: Difference, queries: int, permutations: int = PERMUTATIONS, seed: int = 1000) -> float:
-    """Return the two-sided p-value of `difference` when, for each query, two systems' results may change places."""
+    """Return the two-sided p-value of `difference` when two systems' results are swapped at random for each query."""
     observed = abs(float(difference(np.zeros((1, queries), bool))[0]))
     limit = observed - _ROUNDING * max(observed, 1e-3)
     exact = queries < 63 and 2**queries <= permutations
@@ -57,9 +58,9 @@ def swap_test(difference: Difference, queries: int, permutations: int = PERMUTAT
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for how many there are (Holm 1979): the chance of any false alarm stays below each.
+    """Return p-values after Holm's correction (1979), which bounds the chance of any false alarm among all tests.
 
-    The smallest is multiplied by their number, the next by one less, and none falls below the one before.
+    The smallest of m is multiplied by m, the next by m - 1, and so on; none becomes smaller than the one before it.
     """
     order = np.argsort(p_values, kind="stable")
     steps = np.array(p_values, np.float64)[order] * np.arange(len(order), 0, -1)

@@ -1,10 +1,11 @@
-"""The recipes of this project; nothing else in this package knows of them.
+"""The list of this project's recipes; no other module of this package names them.
 
-In a checkout they are top-level folders. In an installed wheel setup.py puts them here:
+In a checkout recipes are top-level folders. In an installed wheel they are in this folder, where setup.py puts them:
 `python -m paddle_ranker.recipes.ernie_matching.train_pairwise`.
 
-What a recipe adds to a registry stands in a module of its own: its commands in `commands.py`, a kind of model in
-`kind.py`, slots and endpoints of the server in `plugin.py`, a way to pretrain a starter in `starter.py`.
+A recipe adds items to registries in separate modules: its commands in `commands.py`, a kind of model in `kind.py`, the
+server's slots (models or indexes that it holds) and endpoints in `plugin.py`, a way to pretrain a starter in
+`starter.py`.
 """
 
 from __future__ import annotations
@@ -15,5 +16,5 @@ RECIPES = ("ernie_matching", "cross_encoder", "pretraining", "multimodal_entailm
 
 
 def package_of(recipe: str) -> str:
-    """Return the package of a recipe: inside this one in a wheel, a top-level folder in a checkout."""
+    """Return a recipe's package name: inside this package in an installed wheel, top-level in a checkout."""
     return f"{__name__}.{recipe}" if (Path(__file__).parent / recipe).is_dir() else recipe

@@ -1,1 +1,1 @@
-"""Find candidates in a collection: indexes of documents by name."""
+"""Retrieve candidate documents for a query from a collection."""

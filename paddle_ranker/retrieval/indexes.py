@@ -1,4 +1,4 @@
-"""Indexes of documents by name: what finds candidates for a query, whatever it compares.
+"""Indexes, which retrieve candidate documents for a query; each kind of index is registered by name in `INDEXES`.
 
 index = INDEXES["bm25"].build(documents, IndexOptions(words="bigram"))
 for hit_id in index.search(["query"], 10)[0].ids:
@@ -24,9 +24,9 @@ from paddle_ranker.registry import Registry
 class Document:
     """A text of a collection.
 
-    id: names it in the collection and in every answer
-    fields: what else is known of it, by name
-    version: 1, and one more each time it is replaced
+    id: unique in the collection; hits refer to the document by it
+    fields: dict of further values, keyed by name
+    version: 1 at first, and 1 more after each replacement
     """
 
     id: str
@@ -36,14 +36,14 @@ class Document:
 
 
 class Hits(NamedTuple):
-    """The documents found for a query, best first: their ids, and their scores `[found]`."""
+    """The ids and scores, `[found]` each, of the documents found for a query, best first."""
 
     ids: list[str]
     scores: Floats
 
 
 class Index(Protocol):
-    """Documents that can be searched."""
+    """A collection of documents that can be searched."""
 
     def __len__(self) -> int: ...
 
@@ -52,16 +52,16 @@ class Index(Protocol):
         ...
 
     def document(self, id: str) -> Document:
-        """Return the document of an id; raises `KeyError` where there is none."""
+        """Return the document with this id; raises `KeyError` if there is none."""
         ...
 
 
 @dataclass(frozen=True)
 class IndexOptions:
-    """How an index is built.
+    """Options for building an index.
 
-    words: what indexes of words compare: `jieba` words, or character `bigram`s
-    seed: of what is drawn at random
+    words: tokenizer of indexes that compare words: "jieba" for words, or "bigram" for pairs of characters
+    seed: random seed of indexes that draw at random
     """
 
     words: str = "jieba"
@@ -70,10 +70,10 @@ class IndexOptions:
 
 @dataclass(frozen=True)
 class IndexKind:
-    """An index as it is chosen.
+    """A kind of index that users can choose.
 
-    build: makes one of documents
-    what: how it finds them, for help texts
+    build: makes an index from documents and options
+    what: how the index finds documents, for help texts
     """
 
     build: Callable[[Iterable[Document], IndexOptions], Index]
@@ -84,7 +84,7 @@ INDEXES: Registry[IndexKind] = Registry("index", "--method")
 
 
 class _Documents:
-    """Documents by id, in the order given; raises `DataError` for an id that is there twice."""
+    """Documents by id, in the order given; raises `DataError` if two have the same id."""
 
     def __init__(self, documents: Iterable[Document]):
         self._by_id: dict[str, Document] = {}
@@ -98,32 +98,32 @@ class _Documents:
         return len(self._ids)
 
     def document(self, id: str) -> Document:
-        """Return the document of an id; raises `KeyError` where there is none."""
+        """Return the document with this id; raises `KeyError` if there is none."""
         return self._by_id[id]
 
 
 class WordIndex(_Documents):
-    """Find documents by BM25 over their words; those that share no word with a query are not found."""
+    """Find documents by BM25; documents that share no token with a query are not found."""
 
     def __init__(self, documents: Iterable[Document], options: IndexOptions):
         super().__init__(documents)
         self._index = BM25Index((document.text for document in self._by_id.values()), options.words)
 
     def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
-        """Return, for each query, up to `top_k` documents, best first; equal scores in the order given."""
+        """Return, for each query, up to `top_k` documents, best first; equal scores keep the documents' order."""
         found = self._index.search(queries, top_k)
         return [Hits([self._ids[number] for number in numbers.tolist()], scores) for numbers, scores in found]
 
 
 class RandomIndex(_Documents):
-    """Draw documents, the query no more than a seed: what every other index must be better than."""
+    """Draw documents at random, with the query only as a seed; a baseline for other indexes."""
 
     def __init__(self, documents: Iterable[Document], options: IndexOptions):
         super().__init__(documents)
         self._seed = options.seed
 
     def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
-        """Return `top_k` different documents for each query, all with score 0."""
+        """Return `top_k` different documents for each query, or all if there are fewer, each with score 0."""
         count = min(top_k, len(self))
         draws = (random.Random(f"{self._seed}\t{query}").sample(range(len(self)), count) for query in queries)
         return [Hits([self._ids[number] for number in drawn], np.zeros(count)) for drawn in draws]

@@ -1,1 +1,1 @@
-"""Files: written whole or not at all, cached, downloaded, read ahead."""
+"""Files: write them atomically, cache them, download them, and read ahead."""

@@ -1,4 +1,4 @@
-"""Arrays in memory-mapped files: read some values at a time, and keep none in memory."""
+"""Arrays in memory-mapped files: read a few values at a time without keeping the file in memory."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from typing import IO
 
 import numpy as np
 
-_GAP = 16  # values that are read in vain rather than asking the system once more
+_GAP = 16  # unneeded values up to this many are read along, to save a system call
 
 
 def map_file(file: IO[bytes], dtype: np.dtype) -> np.memmap:
     """Map an open, non-empty file as a read-only array [n] of `dtype`.
 
-    It is an array like any other. But reading a value of a memory-mapped file can bring two megabytes around it into
-    the process's memory (Linux maps as much as its cache holds in one piece), so `gather` reads the file itself.
+    The array works like any other. But reading a value of a memory-mapped file can bring two megabytes around it into
+    the process's memory (Linux maps as much as its cache holds in one piece), so use `gather`, which reads the file.
     """
     array = np.memmap(file, dtype=dtype, mode="r")
     descriptor = os.dup(file.fileno())
     weakref.finalize(array, os.close, descriptor)
-    array.descriptor = descriptor  # type: ignore[attr-defined]  # which a view of the array does not have
+    array.descriptor = descriptor  # type: ignore[attr-defined]  # views of the array lack this attribute
     return array
 
 
 def gather(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """Return `array[indices]` of non-negative indices, without bringing more of a mapped file into memory."""
+    """Return `array[indices]` for non-negative indices; of a mapped file (`map_file`) only values nearby are read."""
     descriptor = getattr(array, "descriptor", None)
     if descriptor is None:
         return array[indices]
     if not indices.size:
         return np.empty(indices.shape, array.dtype)
-    # Runs of neighbours, the tokens of a pair most of all, are read at once, with what lies between them.
+    # Neighbouring indices, such as those of a pair's tokens, are read at once, together with small gaps between them.
     places, size = indices.reshape(-1), array.itemsize
     steps = np.diff(places)
     starts = np.append(0, np.flatnonzero((steps < 0) | (steps > _GAP)) + 1)

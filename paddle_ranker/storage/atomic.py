@@ -1,7 +1,7 @@
-"""Write files and folders so that a reader, or a kill at any moment, finds the old or the new one, never a half.
+"""Write files and folders atomically: a reader finds the old or the new content, never a part, even after a kill.
 
-What is no regular file (a device, a FIFO, `/dev/stdout`) is written to as it is: see `streams.py`. Files made or
-fetched once are kept in `cache_folder`.
+A path that is no regular file (a device, a FIFO, `/dev/stdout`) is written to directly: see `streams.py`. Files that
+are made or fetched once are kept in `cache_folder`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import IO, Any, Optional, Union
 from paddle_ranker.errors import DataError, RankerError, is_full
 from paddle_ranker.storage.streams import is_standard_output, is_stream, naming_the_file, open_stream
 
-_ALMOST_NOTHING = 1 << 16  # bytes
-UNFINISHED = ".unfinished-"  # how the names of temporary files and folders begin
+_ALMOST_NOTHING = 1 << 16  # bytes; a disk with less free space counts as full
+UNFINISHED = ".unfinished-"  # prefix of the names of temporary files and folders
 
 
 def make_folder(folder: Union[str, Path]) -> Path:
-    """Create a folder (and its parents) that can be written to; raises `RankerError` where that is not possible."""
+    """Create a folder and its parents, if missing; raises `RankerError` if it cannot be created or written to."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def make_folder(folder: Union[str, Path]) -> Path:
 
 
 def remove_unfinished(parent: Path) -> None:
-    """Delete what killed processes left behind in `parent`; leave alone what a living process is writing."""
+    """Delete the unfinished files and folders in `parent`, except those of other processes that are alive."""
     for entry in parent.glob(f"{UNFINISHED}*"):
         process = entry.name[len(UNFINISHED) :].split("-")[0]
         if not (process.isdigit() and Path(f"/proc/{process}").exists() and int(process) != os.getpid()):
@@ -47,12 +47,12 @@ def remove_unfinished(parent: Path) -> None:
 
 @contextmanager
 def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `target` when the block ends well, and vanishes when it does not.
+    """Yield a temporary folder that becomes `target` if the block succeeds, and is deleted if it raises.
 
-    Every file is synced to the disk before the rename. `target` must not exist, unless it may be replaced: then the old
-    folder is there until the new one is complete, and is deleted after that. An error of a full disk names `target`.
+    Every file is synced to the disk before the rename. With `replace`, an existing `target` stays until the new folder
+    is complete, and is then deleted. The error of a full disk names `target`.
 
-    Raises `RankerError` where `target` is there already, or is no folder.
+    Raises `RankerError` if `target` exists: without `replace` in any case, with it if it is no folder.
     """
     if replace:
         target = Path(os.path.realpath(target))
@@ -74,7 +74,7 @@ def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         _sync(target.parent)
     except BaseException as error:
-        # Paddle's own code writes what it can, says nothing, and fails at what it reads.
+        # On a full disk Paddle's code truncates files without an error, and fails later when it reads them.
         full = None if is_full(error) or not isinstance(error, Exception) else _full(temporary)
         shutil.rmtree(temporary, ignore_errors=True)
         if full is not None:
@@ -83,7 +83,7 @@ def new_folder(target: Path, replace: bool = False) -> Iterator[Path]:
 
 
 def _full(folder: Path) -> Optional[int]:
-    """Return EFBIG where a file has reached the limit on sizes, ENOSPC where the disk is full, else None."""
+    """Return EFBIG if a file has reached the process's file size limit, ENOSPC if the disk is full, else None."""
     most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     if most != resource.RLIM_INFINITY and max(sizes, default=0) >= most:
@@ -93,9 +93,9 @@ def _full(folder: Path) -> Optional[int]:
 
 @contextmanager
 def made_once(target: Path) -> Iterator[bool]:
-    """Hold a lock beside `target`; yield whether it is still to be made. Of several processes one makes it.
+    """Hold a lock beside `target`, and yield whether `target` still has to be made: only one of several processes does.
 
-    Where it was not made, and its folder holds nothing else, neither the lock nor the folder stays.
+    Afterwards, if the folder of `target` holds nothing but the lock, both are removed.
     """
     path = target.parent / f".{target.name}.lock"
     with locked(path, wait=True):
@@ -109,9 +109,10 @@ def made_once(target: Path) -> Iterator[bool]:
 
 
 def locked(path: Path, *, wait: bool) -> IO[str]:
-    """Open a file and lock it until it is closed; its holder may remove it.
+    """Create the file `path` if missing, and return it open and locked; closing it releases the lock.
 
-    Raises `BlockingIOError` where another has it and `wait` is not asked for, `RankerError` where it cannot be made.
+    The holder of the lock may delete the file. Raises `BlockingIOError` if another process holds the lock and `wait` is
+    false, `RankerError` if the folder cannot be written to.
     """
     while True:
         make_folder(path.parent)
@@ -125,18 +126,18 @@ def locked(path: Path, *, wait: bool) -> IO[str]:
         except BaseException:
             lock.close()
             raise
-        lock.close()  # it was removed before it was locked
+        lock.close()  # the file was deleted before it was locked: try again
 
 
 @contextmanager
 def new_file(target: Union[str, Path], mode: str = "w", **arguments: Any) -> Iterator[IO[Any]]:
-    """Yield an open temporary file that replaces `target` when the block ends well.
+    """Yield an open temporary file that replaces `target` if the block succeeds.
 
-    A symbolic link stays one: the file that it points to is replaced. Anything that exists and is no regular file is
-    written to directly. An error of a full disk names `target`.
+    If `target` is a symbolic link, the file that it points to is replaced. A device, FIFO or other stream (see
+    `streams.is_stream`) is written to directly. The error of a full disk names `target`.
 
     Args:
-        mode: `w`, text, UTF-8 where no `encoding` is given, or `wb`.
+        mode: `w` for text, in UTF-8 unless `encoding` is given, or `wb`.
     """
     if mode == "w":
         arguments.setdefault("encoding", "utf-8")
@@ -159,7 +160,7 @@ def new_file(target: Union[str, Path], mode: str = "w", **arguments: Any) -> Ite
 
 
 def check_writable(path: Union[str, Path]) -> None:
-    """Raise `DataError` for a path that cannot be written: commands check before long work."""
+    """Raise `DataError` if a file cannot be written to `path`; commands call this before long work."""
     if is_stream(path):
         if not (is_standard_output(path) or os.access(path, os.W_OK)):
             raise DataError(f"{path}: cannot be written to; name a file that can")
@@ -170,7 +171,7 @@ def check_writable(path: Union[str, Path]) -> None:
 
 
 def point(link: Path, target: Path) -> None:
-    """Make `link` a symbolic link to its sibling `target`, replacing an older link atomically."""
+    """Make `link` a symbolic link to `target` in the same folder, atomically replacing an older link."""
     temporary = link.with_name(f"{UNFINISHED}{os.getpid()}-{link.name}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target.name)
@@ -179,7 +180,7 @@ def point(link: Path, target: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> None:
-    """Exchange the names of two folders: atomically where the system can, else in steps."""
+    """Exchange the names of two folders, atomically if the system supports it, else in three renames."""
     here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
     if rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0:
@@ -210,7 +211,10 @@ def _sync(path: Path) -> None:
 
 
 def cache_folder(*parts: str) -> Path:
-    """Return a folder of the user's cache: under `PADDLE_RANKER_CACHE`, else `XDG_CACHE_HOME`, else `~/.cache`."""
+    """Return the path of a cache folder: `PADDLE_RANKER_CACHE`, else `paddle_ranker` in `XDG_CACHE_HOME` or `~/.cache`.
+
+    The `parts` are appended; the folder is not created.
+    """
     own = os.environ.get("PADDLE_RANKER_CACHE")
     root = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "paddle_ranker"
     return root.joinpath(*parts)

@@ -1,4 +1,4 @@
-"""Digests of files and folders, and a warning where two options name the same data."""
+"""Digests of files and folders, and a warning if two options name the same data."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _DIGITS = 16
 
 
 def content_digest(path: Union[str, Path]) -> str:
-    """Return the first 16 digits of a file's SHA-256.
+    """Return the first 16 hexadecimal digits of a file's SHA-256.
 
-    A folder's digest is made from its files' names and digests, that of several files from theirs in order.
-    Raises `RankerError` for a file that cannot be read.
+    A folder's digest is made from the names and digests of its files; the digest of a path that stands for several
+    files is made from their digests in order. Raises `RankerError` for a file that cannot be read.
     """
     paths, found = paths_of(path), hashlib.sha256()
     if len(paths) > 1:
@@ -42,9 +42,9 @@ def content_digest(path: Union[str, Path]) -> str:
 
 
 def warn_of_same_data(files: Mapping[str, Optional[str]]) -> None:
-    """Print a warning for each two options that name the same file, or files of the same content.
+    """Print a warning to standard error for every two options that name the same file, or files of the same content.
 
-    files: by the option's name without dashes, its file or files
+    files: dict from an option's name, without dashes, to its file or files
     """
     given = [(option, path) for option, paths in files.items() if paths is not None for path in paths_of(paths)]
     for (one, first), (other, second) in combinations(given, 2):

@@ -1,4 +1,4 @@
-"""Download a file over HTTP, going on where an earlier transfer stopped, and unpack zip archives."""
+"""Download a file over HTTP, resuming an earlier transfer, and unpack zip archives."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from paddle_ranker.errors import DataError, RankerError
 from paddle_ranker.storage.atomic import new_file
 
 _CONNECT_SECONDS, _READ_SECONDS = 5, 20
-# Small: what has arrived of a block when the connection breaks is lost.
+# Bytes; small, because a block that is incomplete when the connection breaks is lost.
 BLOCK = 1 << 14
 
 
 def _session() -> requests.Session:
-    # PaddleNLP turns every library's warnings on; what matters of a retry is in the error that ends it.
+    # PaddleNLP turns every library's warnings on; a failed retry ends in an error that says enough.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     session = requests.Session()
     retry = Retry(total=2, backoff_factor=0.2, status_forcelist=(502, 503, 504), respect_retry_after_header=False)
@@ -36,10 +36,10 @@ def _session() -> requests.Session:
 
 
 def fetch(url: str, part: Path, attempts: int = 3) -> None:
-    """Download `url` to `part`, going on where an earlier transfer stopped if the file is still the same one there.
+    """Download `url` to `part`, resuming an earlier transfer if the file on the server has not changed.
 
-    Raises `RankerError`: host out of reach, an HTTP error status, or a transfer that stops `attempts` times. What
-    has arrived stays in `part`.
+    Raises `RankerError` if the host cannot be reached, for an HTTP error status, if the disk has too little space, or
+    if the transfer stops `attempts` times. The bytes received stay in `part`.
     """
     with _session() as session:
         for attempt in range(attempts):
@@ -50,7 +50,7 @@ def fetch(url: str, part: Path, attempts: int = 3) -> None:
             except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ReadTimeout):
                 total = None
             except requests.RequestException as error:
-                # A connection that breaks within the body arrives as ConnectionError, too: then some bytes are there.
+                # A connection that breaks within the body raises ConnectionError, too; then `part` holds some bytes.
                 if attempt + 1 == attempts or not part.exists():
                     raise RankerError(
                         f"{url}: cannot be reached ({type(error).__name__}); check the network and the proxy settings"
@@ -67,19 +67,19 @@ def _status(error: requests.HTTPError) -> str:
 
 
 def _fetch_once(session: requests.Session, url: str, part: Path) -> Optional[int]:
-    """Fetch what is missing of `url`; return the length of the whole as the server states it."""
+    """Fetch the missing bytes of `url`; return the file's length as the server states it, else the length of `part`."""
     about = part.with_name(part.name + ".json")
     validator = None
     with contextlib.suppress(OSError, ValueError, AttributeError):
         known = json.loads(about.read_text(encoding="utf-8"))
         validator = known.get("validator") if known.get("url") == url else None
     held = part.stat().st_size if validator and part.exists() else 0
-    # identity: a compressed transfer's length and offsets are not the file's.
+    # identity: with compression, length and offsets would be those of the compressed data.
     headers = {"Accept-Encoding": "identity"}
     if held:
         headers.update({"Range": f"bytes={held}-", "If-Range": str(validator)})
     with session.get(url, headers=headers, stream=True, timeout=(_CONNECT_SECONDS, _READ_SECONDS)) as answer:
-        if answer.status_code == 416:  # all of it was there, or it shrank: start again
+        if answer.status_code == 416:  # `part` was complete already, or the file on the server shrank: start again
             part.unlink()
             return _fetch_once(session, url, part)
         answer.raise_for_status()
@@ -110,12 +110,12 @@ def _fetch_once(session: requests.Session, url: str, part: Path) -> Optional[int
 
 
 def forget(part: Path) -> None:
-    """Delete a partial download and what is known about it."""
+    """Delete a partial download and the JSON file with its metadata."""
     for path in (part, part.with_name(part.name + ".json")):
         path.unlink(missing_ok=True)
 
 
-# An archive of texts stays far below these; one that does not is refused before it fills the disk.
+# Limits far above those of an archive of texts; an archive that exceeds one is refused before it fills the disk.
 MAX_ENTRIES, MAX_UNPACKED_BYTES, MAX_RATIO = 10_000, 50 * 1000**3, 200
 _BLOCK = 1 << 20
 
@@ -123,8 +123,8 @@ _BLOCK = 1 << 20
 def unpack(archive: Path, target: Path) -> None:
     """Unpack the zip `archive` into the empty folder `target`, checking names, sizes and every file's CRC.
 
-    Raises `DataError` for a damaged archive and for one that would write outside `target`, holds links, or unpacks
-    to more than an archive of texts can.
+    Raises `DataError` if the archive is damaged, would write outside `target`, holds links, or exceeds the limits
+    `MAX_ENTRIES`, `MAX_UNPACKED_BYTES` and `MAX_RATIO`; `RankerError` if the disk has too little space.
     """
     try:
         with zipfile.ZipFile(archive) as source:

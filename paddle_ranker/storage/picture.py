@@ -1,4 +1,4 @@
-"""Draw pictures with matplotlib, into files that appear whole or not at all."""
+"""Draw pictures with matplotlib, and write their files atomically."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paddle_ranker.storage.atomic import new_file
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which people with any colour vision tell apart.
+# Okabe and Ito's colours, which can be told apart with any colour vision.
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 YELLOW, SKY, BLACK = "#E69F00", "#56B4E9", "#000000"
 
@@ -23,17 +23,17 @@ YELLOW, SKY, BLACK = "#E69F00", "#56B4E9", "#000000"
 def new_picture(
     path: Union[str, Path], width: float, height: float, dots_per_inch: int, what: str = "a picture"
 ) -> Iterator[Figure]:
-    """Yield an empty figure of that size in inches, which is written to `path` when the block ends well.
+    """Yield an empty figure of `width` x `height` inches, which is written to `path` if the block succeeds.
 
-    The file is SVG or PDF where it is named so, else PNG. Raises `DependencyError`, naming `what` needs it, where
-    matplotlib is not installed.
+    The format is SVG or PDF if the extension says so, else PNG. Raises `DependencyError` if matplotlib is missing; the
+    message begins with `what`, the thing that needs it.
     """
-    # What it says of its caches would come in the middle of a training's progress.
+    # matplotlib's messages about its caches would interrupt the progress lines of a training.
     logger = logging.getLogger("matplotlib")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        # Not pyplot: it would choose a backend for the whole process, and keep the figure.
+        # Not pyplot, which would choose a backend for the whole process and keep the figure in memory.
         from matplotlib.figure import Figure
     except ImportError as error:
         raise DependencyError(f"{what} needs matplotlib ({error}): pip install matplotlib") from error

@@ -1,4 +1,4 @@
-"""Prefetch: compute the next items in a second thread while this one works on the last."""
+"""Prefetch: compute the next items in a second thread while the calling thread works on the current one."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[Iterator[T]]:
             for chunk in items:
                 compute(chunk)
 
-    The order stays, and an error comes where the item would have come. Leaving the block, by an error or an
-    interruption as well, ends the thread after the item that it is at; a thread that waits for input is left behind and
-    does not keep the process.
+    The order is kept, and an error of `items` is raised in place of the item. Leaving the block, even by an error or
+    an interruption, ends the thread after its current item. A thread that is still busy after 2 seconds, because it
+    waits for input, is abandoned; it does not keep the process alive.
     """
     made: queue.Queue[tuple[Any, Any]] = queue.Queue(depth)
     stopped = threading.Event()
@@ -42,7 +42,7 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[Iterator[T]]:
                 if stopped.is_set():
                     break
             put(_END, None)
-        except BaseException as error:  # whatever it is, it belongs to who waits for the item
+        except BaseException as error:  # any error is raised in the thread that waits for the item
             put(None, error)
         finally:
             close = getattr(iterator, "close", None)  # of a generator: it may hold a file open

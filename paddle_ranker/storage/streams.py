@@ -1,8 +1,7 @@
-"""Write to devices, FIFOs, and this process's own open files under their names in `/dev`.
+"""Write to streams: devices, FIFOs, and a process's open files under names such as `/dev/stdout`.
 
-`-` is standard output; `./-` is a file of that name.
-
-Such a file must not be replaced by another, so output goes into it directly.
+A stream must not be replaced by a new file, so output is written into it directly. The path `-` means standard output;
+`./-` is a file of that name.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing import IO, Any, Optional, Union
 from paddle_ranker.errors import is_full
 
 _STANDARD_OUTPUT = "-"
-_MOST_LINKS = 40  # in a row, as Linux follows them
+_MOST_LINKS = 40  # symbolic links followed in a row, the same limit as in Linux
 
 
 def is_stream(path: Union[str, Path]) -> bool:
@@ -37,12 +36,12 @@ def is_stream(path: Union[str, Path]) -> bool:
 
 
 def is_standard_output(path: Union[str, Path]) -> bool:
-    """Return whether `path` is another name of this process's standard output, as `/dev/stdout` is."""
+    """Return whether `path` names this process's standard output, as `-` and `/dev/stdout` do."""
     return _open_file(path) == (os.getpid(), 1)
 
 
 def output_free_for(*paths: Optional[str]) -> AbstractContextManager[object]:
-    """Return a context that prints to standard error where one of the files is standard output."""
+    """Return a context in which `print` writes to standard error if one of `paths` is standard output."""
     if any(path is not None and is_standard_output(path) for path in paths):
         return contextlib.redirect_stdout(sys.stderr)
     return contextlib.nullcontext()
@@ -52,7 +51,7 @@ def open_stream(path: Union[str, Path], mode: str, **arguments: Any) -> IO[Any]:
     """Open a stream (see `is_stream`) for writing, in mode `w` or `wb`, without truncating it."""
     found = _open_file(path)
     if found is not None and found[0] == os.getpid():
-        # The same open file and place in it, not the file anew from its beginning: the shell may have more to write.
+        # Duplicate the open file to keep its position; opening the path again would overwrite from the beginning.
         if sys.__stdout__ is not None:
             sys.__stdout__.flush()
         descriptor = os.dup(found[1])
@@ -64,7 +63,7 @@ def open_stream(path: Union[str, Path], mode: str, **arguments: Any) -> IO[Any]:
 
 @contextmanager
 def naming_the_file(path: Union[str, Path]) -> Iterator[None]:
-    """Add the file's name to errors of a full disk or file."""
+    """Add the file's name to an `OSError` that says that a disk, a quota or a file is full."""
     try:
         yield
     except OSError as error:
@@ -74,7 +73,7 @@ def naming_the_file(path: Union[str, Path]) -> Iterator[None]:
 
 
 class _Counting(io.RawIOBase):
-    """A file without seeking that counts the bytes written: Parquet and PDF ask for the position."""
+    """A file that cannot seek, but counts written bytes to report its position, which Parquet and PDF writers need."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor, self._written = descriptor, 0
@@ -97,7 +96,7 @@ class _Counting(io.RawIOBase):
 
 
 def _open_file(path: Union[str, Path]) -> Optional[tuple[int, int]]:
-    """Return process and number of the open file that `path` names: `/dev/stdout`, `/dev/fd/3`, `/proc/self/fd/3`."""
+    """Return (process id, descriptor) if `path` names an open file, as `/dev/stdout` or `/dev/fd/3` does, else None."""
     name = os.fspath(path)
     if name == _STANDARD_OUTPUT:
         return os.getpid(), 1

@@ -1,4 +1,4 @@
-"""Temporary folders that survive a kill only until the next start: their process holds a lock on each."""
+"""Temporary folders that the next start removes if their process was killed: a lock shows whether it is alive."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import Optional
 
 PREFIX = "paddle_ranker_"
 _LOCK = ".paddle_ranker.lock"
-_UNNAMED = "new_paddle_ranker_"  # until it is locked: what nobody has locked is removed
+_UNNAMED = "new_paddle_ranker_"  # prefix until the folder is locked, because unlocked folders with PREFIX are removed
 
 
 class TemporaryFolder:
-    """A folder in the system's temporary one, private to its user: a context manager, or removed by `cleanup`.
+    """A new folder in the system's temporary folder, readable by its user only; `cleanup` or leaving `with` removes it.
 
-    Creating one first removes those whose processes are gone. The lock tells, not a process number, which another
-    process may have by then. Forked processes share a folder; it is removed when all of them are gone.
+    Creating one first removes abandoned folders, whose processes are gone. A lock shows that, not a process id, which
+    another process may have by then. Forked processes share a folder, which counts as abandoned when all are gone.
 
-    Attributes: `name`, its path.
+    Attributes: `name`, the folder's path.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class TemporaryFolder:
         self.cleanup()
 
     def cleanup(self) -> None:
-        """Remove it, with what is in it."""
+        """Remove the folder and its contents."""
         if self._lock is not None:
             shutil.rmtree(self.name, ignore_errors=True)
             os.close(self._lock)
@@ -54,7 +54,7 @@ class TemporaryFolder:
 def remove_abandoned() -> None:
     """Remove this user's temporary folders whose processes are gone."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with suppress(OSError):  # it is another user's, or has gone meanwhile
+        with suppress(OSError):  # the folder is locked, another user's, or gone meanwhile
             found = folder.lstat()
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
                 continue

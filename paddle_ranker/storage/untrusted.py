@@ -1,6 +1,6 @@
-"""Read files of untrusted folders: only regular files of bounded size.
+"""Read files in untrusted folders: only regular files of bounded size.
 
-A pipe would block for ever, a device such as /dev/zero never ends, and a sparse file can state any size.
+Reading a pipe could block for ever, a device such as /dev/zero never ends, and a sparse file can have any size.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from typing import Any
 
 from paddle_ranker.errors import CheckpointError
 
-TEXT_BYTES = 32 * 1024 * 1024  # of a vocabulary or a description: those of the largest models have some
+TEXT_BYTES = 32 * 1024 * 1024  # most bytes of a vocabulary or description; the largest models have a few megabytes
 
 
-Unchecked = Any  # what a file from elsewhere holds: of any type, until it has been looked at
-UncheckedObject = dict[str, Any]  # a JSON object of such a file
+Unchecked = Any  # a value from an untrusted file, whose type has not been checked
+UncheckedObject = dict[str, Any]  # a JSON object from an untrusted file
 
 
 def memory_bytes() -> int:
-    """Return how much memory this machine has: a larger file can be no model that runs here."""
+    """Return the machine's memory in bytes: a model in a larger file cannot run here."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def check_file(path: Path, most: int) -> int:
-    """Return how many bytes a file has.
+    """Return a file's size in bytes.
 
-    Raises `CheckpointError` where it is no regular file or has more than `most`, `OSError` where it is not there.
+    Raises `CheckpointError` if it is no regular file or larger than `most`, `OSError` if it does not exist.
     """
     return _check(path, os.stat(path), most)
 
 
 def read_file(path: Path, most: int = TEXT_BYTES) -> bytes:
     """Return a file's bytes; raises as `check_file` does."""
-    check_file(path, most)  # before it is opened: a device may do something then
-    # It may be another one by now.
+    check_file(path, most)  # before opening: opening a device can have effects
+    # Checked again once open: the path may name another file by now.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
         return stream.read(_check(path, os.fstat(stream.fileno()), most))
 

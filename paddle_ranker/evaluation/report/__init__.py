@@ -1,1 +1,1 @@
-"""Show a comparison: as text, as JSON, as a list by query, as pictures and as a page."""
+"""Show a comparison as text, as JSON, as a list of queries, as pictures or as an HTML page."""

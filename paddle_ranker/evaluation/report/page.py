@@ -1,4 +1,4 @@
-"""A comparison as one HTML file that opens offline: no scripts, no fonts or pictures from elsewhere."""
+"""A comparison as one HTML file that opens offline: it has no scripts, and loads no fonts or pictures."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ TITLES_SHOWN = 5  # of each list
 
 
 def write_report(path: str, comparison: Comparison, measure: str, data: Mapping[str, str]) -> None:
-    """Write the page, atomically.
+    """Write the HTML page atomically.
 
     Args:
-        measure: the one that pictures, wins and losses are about.
-        data: what the report says about the data, by name.
+        measure: the measure that the pictures and the examples of wins and losses show.
+        data: dict from a data file's option name to its description.
 
-    Raises `DependencyError` without Jinja2.
+    Raises `DependencyError` if Jinja2 or matplotlib is missing.
     """
     by_query = comparison.by_query[comparison.reference]
     listed = measure if measure in by_query else ("ndcg@10" if by_query else None)
@@ -76,7 +76,7 @@ def _best_value(comparison: Comparison, measure: str) -> float:
 
 
 def _query_by_query(comparison: Comparison, system: System, measure: str) -> dict[str, Any]:
-    """Return a system with the picture of its differences, and the queries with the largest ones."""
+    """Return a system, the picture of its differences, and the queries with the largest differences, for the page."""
     differences = query_differences(comparison, system.name, measure)
     return {
         "system": system,
@@ -87,5 +87,5 @@ def _query_by_query(comparison: Comparison, system: System, measure: str) -> dic
 
 
 def _picture(svg: str) -> str:
-    """Return a picture as the address of an image of its own: two pictures' element names cannot clash."""
+    """Return an SVG picture as a data URL; as a separate image its element ids cannot clash with another picture's."""
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode('utf-8')).decode('ascii')}"

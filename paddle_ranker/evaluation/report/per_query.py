@@ -1,4 +1,4 @@
-"""Differences query by query, and the ranked titles that they come from."""
+"""Differences between systems per query, and the ranked titles that cause them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ COLUMNS = ("query_id", "query", "system", "reference", "measure", "value", "refe
 
 @dataclass(frozen=True)
 class QueryDifference:
-    """One system against the reference on one query.
+    """One system's value on one query beside the reference's.
 
-    row: the query's place in `Comparison.query_ids`
-    sign: that of an improvement of the measure
+    row: the query's index in `Comparison.query_ids`
+    sign: 1 if higher values of the measure are better, else -1
     """
 
     row: int
@@ -30,12 +30,12 @@ class QueryDifference:
 
     @property
     def difference(self) -> float:
-        """The system's value less the reference's."""
+        """The system's value minus the reference's."""
         return self.value - self.reference_value
 
     @property
     def outcome(self) -> str:
-        """The system's: win, loss or tie."""
+        """The system's outcome: "win", "loss" or "tie"."""
         if abs(self.difference) <= 1e-12:
             return "tie"
         return "win" if self.sign * self.difference > 0 else "loss"
@@ -43,7 +43,7 @@ class QueryDifference:
 
 @dataclass(frozen=True)
 class ListedTitle:
-    """A title in a system's ranking; its text is the document's id where there is no text."""
+    """A title in a system's ranking; `text` is the document's id if the title's text is unknown."""
 
     text: str
     label: float
@@ -51,7 +51,10 @@ class ListedTitle:
 
 
 def query_differences(comparison: Comparison, system: str, measure: str) -> list[QueryDifference]:
-    """Return every query's difference to the reference, the largest loss first, the largest win last."""
+    """Return each query's difference from the reference, from the largest loss to the largest win.
+
+    Queries without a value (NaN) are ignored.
+    """
     ours, theirs = comparison.by_query[system][measure], comparison.by_query[comparison.reference][measure]
     sign = MEASURES[measure].sign
     rows = [row for row in range(len(ours)) if not np.isnan(ours[row])]
@@ -60,14 +63,14 @@ def query_differences(comparison: Comparison, system: str, measure: str) -> list
 
 
 def query_text(comparison: Comparison, row: int) -> str:
-    """Return a query's text, or its id where there is no text."""
+    """Return a query's text, or its id if the text is unknown."""
     pairs = comparison.pairs
     place = pairs.query_ids.index(comparison.query_ids[row])
     return (pairs.queries[place] if pairs.queries is not None else "") or comparison.query_ids[row]
 
 
 def best_titles(comparison: Comparison, system: System, row: int, count: int) -> list[ListedTitle]:
-    """Return a system's best titles of a query, in the order in which they are measured."""
+    """Return a system's first `count` titles of a query, in the order that the measures use."""
     pairs = comparison.pairs
     rows = np.flatnonzero(np.array(pairs.query_ids, object) == comparison.query_ids[row])
     ids = [pairs.document_ids[i] for i in rows] if comparison.ties == "trec_eval" else None
@@ -79,7 +82,10 @@ def best_titles(comparison: Comparison, system: System, row: int, count: int) ->
 
 
 def write_per_query(path: str, comparison: Comparison, measure: str) -> None:
-    """Write all queries of all systems but the reference, the largest loss first: tab-separated, .jsonl or .parquet."""
+    """Write each query's difference for every system but the reference, from the largest loss to the largest win.
+
+    The file is JSON lines or Parquet if the extension says so, else tab-separated.
+    """
 
     def rows() -> Iterator[tuple[object, ...]]:
         for system in comparison.others:

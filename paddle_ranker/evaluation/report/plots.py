@@ -1,4 +1,4 @@
-"""Pictures of a comparison: values and differences with their intervals, and differences query by query."""
+"""Pictures of a comparison: values and differences with their intervals, and differences per query."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ _SETTINGS = {
 
 
 def intervals_svg(comparison: Comparison, measures: Sequence[str]) -> str:
-    """Return the picture of values and differences as SVG, a row of panels for each measure."""
+    """Return the picture of values and differences as SVG, with one row of panels per measure."""
     with _matplotlib():
         return _svg(_draw_intervals(comparison, measures))
 
 
 def queries_svg(comparison: Comparison, differences: Sequence[QueryDifference], measure: str) -> str:
-    """Return the picture of one system's differences query by query as SVG, wins first."""
+    """Return the picture of one system's differences per query as SVG, wins first."""
     with _matplotlib():
         return _svg(_draw_queries(comparison, differences, measure))
 
@@ -106,7 +106,7 @@ def _draw_intervals(comparison: Comparison, measures: Sequence[str]) -> Figure:
 
 
 def color_of(measured: Measured) -> str:
-    """Return the colour of a difference: grey where none is established."""
+    """Return the colour of a difference: grey if no difference is established."""
     return {"better": BETTER, "worse": WORSE}.get(measured.verdict, UNKNOWN)
 
 
@@ -169,5 +169,5 @@ def _draw_queries(comparison: Comparison, differences: Sequence[QueryDifference]
 
 
 def _escaped(name: str) -> str:
-    """Return a name that matplotlib takes for text, not for a formula."""
+    """Escape a name so that matplotlib shows it as text, not as a formula."""
     return name.replace("$", r"\$")

@@ -17,7 +17,7 @@ TIES_IN_WORDS = {
 
 
 def systems_table(comparison: Comparison) -> list[str]:
-    """Return the lines of a table: for each measure every system, its interval and its difference to the reference."""
+    """Return a table's lines: under each measure, every system's interval and its difference from the reference."""
     width = max(_columns(system.name) for system in comparison.systems)
     lines = []
     for measure in comparison.measures:
@@ -37,12 +37,12 @@ def systems_table(comparison: Comparison) -> list[str]:
 
 
 def _columns(text: str) -> int:
-    """Return how many columns of a terminal a text takes: an ideograph takes two."""
+    """Return how many columns a text takes in a terminal: a wide character such as an ideograph takes two."""
     return sum(2 if unicodedata.east_asian_width(character) in "FW" else 1 for character in text)
 
 
 def difference_text(measured: Measured) -> str:
-    """Return a difference with its p-value and the queries won and lost; nothing for the reference."""
+    """Return a difference with its p-value and the counts of queries won and lost; "" for the reference."""
     if measured.difference is None:
         return ""
     tested = f"  p {p_text(measured.corrected)}" if measured.corrected is not None else ""
@@ -51,14 +51,14 @@ def difference_text(measured: Measured) -> str:
 
 
 def p_text(p_value: Optional[float]) -> str:
-    """Return a p-value with the digits that matter."""
+    """Return a p-value with three decimals, "<0.001" below that, "" for None."""
     if p_value is None:
         return ""
     return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def verdict(comparison: Comparison, name: str, measure: str) -> str:
-    """Say in one sentence what is known about a system and the reference."""
+    """Return a sentence that says whether a system is better or worse than the reference in a measure."""
     measured, reference = comparison.measured[name][measure], comparison.reference
     assert measured.difference is not None
     gap = f"{MEASURES[measure].title} {measured.difference:+.3f}"
@@ -68,7 +68,7 @@ def verdict(comparison: Comparison, name: str, measure: str) -> str:
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
-    """Return a comparison JSON-ready, with all digits."""
+    """Return a comparison as a dict for JSON, with all digits."""
     return {
         **comparison.counts,
         "reference": comparison.reference,
@@ -86,7 +86,7 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def measured_json(measured: Measured) -> dict[str, Any]:
-    """Return one measure of a system JSON-ready."""
+    """Return one measure of a system as a dict for JSON."""
     found: dict[str, Any] = _interval_json(measured.interval)
     if measured.difference is not None:
         found["difference"] = _interval_json(measured.difference)

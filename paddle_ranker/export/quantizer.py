@@ -144,7 +144,7 @@ class Quantizer:
         return sorted(self.products, key=lambda product: -errors[product.node])
 
     def quantize(self, calibrated: Calibrated, *, left_out: Sequence[Product] = (), full_range: bool = True) -> Any:
-        """Return the ONNX model with all products but `left_out` in integers; weights of 8 bits if `full_range`, else 7."""
+        """Return the ONNX model with all products but `left_out` in integers; weights of 8 bits (`full_range`) or 7."""
         import onnx
         from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
         from onnxruntime.quantization.calibrate import TensorsData

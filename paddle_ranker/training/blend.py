@@ -57,9 +57,9 @@ class Average:
 
 
 def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> Average:
-    """Learn the weights to average the members' logits, `[n, 2]`, from labels `[n]`; raises `DataError` as `out_of_fold`.
+    """Learn the weights that average the members' logits, `[n, 2]`, from labels `[n]`.
 
-    The weights are regularised towards equal ones: see `paddle_ranker.metrics.logistic`.
+    The weights are regularised towards equal ones; raises `DataError` as `paddle_ranker.metrics.logistic` does.
     """
 
     def measure(logits: Floats) -> dict[str, float]:

@@ -32,7 +32,7 @@ _MOST_EPOCHS = 20  # above that, their marks would hide the curves
 
 
 class MetricsLine(TypedDict, total=False):
-    """A line of `metrics.jsonl`. Evaluations have the last three fields; progress lines also have their task's means."""
+    """A line of `metrics.jsonl`. Evaluations have the last three fields; progress lines also hold the task's means."""
 
     step: int
     time: float
@@ -158,7 +158,7 @@ def draw_learning_curve(metrics: Path, picture: Path) -> None:
 
 
 def draw_learning_curves(curves: Sequence[Curve], picture: Path) -> None:
-    """Plot several trainings in one picture, a colour each; a single training is plotted with all its metrics in 0..1.
+    """Plot several trainings in one picture, a colour each; a single one also with its other metrics between 0 and 1.
 
     Raises `DependencyError` if matplotlib is not installed.
     """

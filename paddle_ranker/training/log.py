@@ -6,7 +6,7 @@ Each line of `metrics.jsonl` is a progress line or an evaluation:
     {"step": 200, "metric": "auc", "evaluation": {"auc": 0.791, "ndcg@10": 0.84}, "time": ...}
 
 `time` is in seconds since 1970; NaN and infinities are null. VisualDL's file and the picture are made from these lines
-alone. A log that cannot be written does not stop a training of days: the failure is reported once, and training goes on.
+alone. A log that cannot be written does not stop a training of days: the failure is reported once.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ Arguments that several functions have, `[n]` each: `labels`, graded, 0 is not re
 a number that the titles of one query share; `teacher`, a teacher's logits. A logit that is NaN makes every loss NaN,
 so that a failed training does not look like one that has nothing left to learn.
 
-In the formulas, l is a logit, p = sigmoid(l), y a label, t a teacher's logit; + marks a pair's higher label, - its lower.
+In the formulas, l is a logit, p = sigmoid(l), y a label, t a teacher's logit; of a pair, + has the higher label.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def list_net(logits: Tensor, labels: Numbers, queries: Numbers) -> Tensor:
 
 
 def softmax_cross_entropy(logits: Tensor, relevant: Numbers, queries: Numbers) -> Tensor:
-    """Return the mean over a query's relevant titles of -log(exp(l) / (exp(l) + sum of exp(l) of its irrelevant titles)).
+    """Return the mean over a query's relevant titles of -log(exp(l) / (exp(l) + S)), S = sum(exp) of its irrelevant.
 
     Localized contrastive estimation (Gao, Dai and Callan, "Rethink Training of BERT Rerankers in Multi-Stage
     Retrieval Pipeline", ECIR 2021). Queries without a relevant title, or without an irrelevant one, count 0.

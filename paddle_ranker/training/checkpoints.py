@@ -85,7 +85,7 @@ class CheckpointKeeper:
         return [*self.scheduled, step][-self.keep if self.keep else 0 :]
 
     def start(self) -> None:
-        """Begin a new run: move an earlier run's files to `previous_<n>`."""
+        """Begin a new run: move an earlier run to `previous_<n>`; remove the log of a run without checkpoints."""
         pointers = [path for path in map(self.folder.joinpath, _POINTERS) if path.is_symlink()]
         files = [path for path in map(self.folder.joinpath, _RUN_FILES) if path.exists()]
         folders = self._folders()

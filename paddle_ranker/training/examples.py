@@ -98,7 +98,7 @@ class RankingExamples(ABC):
         return network(*map(paddle.to_tensor, self.pairs.pad(rows).values())).astype("float32")
 
     def loss_of(self, logits: Tensor, rows: Integers, queries: Optional[Integers] = None) -> Tensor:
-        """Return the mean loss of the pairs `rows` with `logits`, `[m]` each; `queries` are used if the data lack them."""
+        """Return the mean loss of the pairs `rows` with `logits`, `[m]` each; `queries` serve if the data have none."""
         data = self._data
         queries = gather(data.queries, rows) if data.queries is not None else queries
         teacher = None if data.teacher is None else gather(data.teacher, rows)

@@ -15,7 +15,7 @@ from paddle_ranker.training.losses.registry import loss_help, margin_help
 
 @dataclass(frozen=True)
 class TrainingOptions(DeviceOptions):
-    """What every training command accepts."""
+    """The options of every training command."""
 
     # Options that may change when a run is resumed: they do not affect the parameters, or only when the run stops and
     # what it keeps; and files, whose content is compared instead.

@@ -110,7 +110,7 @@ class Exported(Generic[InfoT, EncoderT]):
 
     @property
     def read(self) -> dict[str, int]:
-        """A dict from name to index of the outputs that engines are asked for; of the first one if these are missing."""
+        """A dict from name to index of the outputs that engines are asked for; if these are missing, of the first."""
         there = {name: self.outputs.index(name) for name in self.signature.read if name in self.outputs}
         return there or {self.outputs[0]: 0}
 

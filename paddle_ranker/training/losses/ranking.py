@@ -117,7 +117,7 @@ def list_net(logits: Tensor, labels: Numbers, queries: Numbers) -> Tensor:
 
 
 def softmax_cross_entropy(logits: Tensor, relevant: Numbers, queries: Numbers) -> Tensor:
-    """Return the mean over a query's relevant titles of -log(exp(l) / (exp(l) + S)), S = sum(exp(l)) of the others.
+    """Return the mean over a query's relevant titles of -log(exp(l) / (exp(l) + sum of exp of the irrelevant logits)).
 
     Localized contrastive estimation (Gao, Dai and Callan, "Rethink Training of BERT Rerankers in Multi-Stage
     Retrieval Pipeline", ECIR 2021). Queries without a relevant title, or without an irrelevant one, count 0.

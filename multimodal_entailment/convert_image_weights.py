@@ -44,7 +44,7 @@ class ConvertImageWeightsOptions(Options):
 
 
 def converted_names(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return parameters of a PyTorch network under their names here; what only its training counts is left out.
+    """Return the arrays of a PyTorch network under our names, without its counters of training batches.
 
     Raises `CheckpointError` for a name within EfficientNet's blocks that has no counterpart.
     """
@@ -63,10 +63,10 @@ def converted_names(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def convert(options: ConvertImageWeightsOptions) -> str:
-    """Write the target; return a line on what it holds. The file appears whole or not at all.
+    """Convert the source; write the target atomically and return a line that describes it.
 
-    Raises `CheckpointError` for a source that is missing, damaged, hostile or another network's, and `RankerError`
-    where the target is there already.
+    Raises `CheckpointError` if the source is missing, damaged, hostile or another network's, and `RankerError` if the
+    target exists.
     """
     import paddle
 

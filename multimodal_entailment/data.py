@@ -1,9 +1,9 @@
-"""Pairs of posts in CSV files, and their split into training, validation and test rows.
+"""Read pairs of posts from CSV files, write them, and split them into training, validation and test pairs.
 
     pairs = read_posts("posts.csv", image_folder="images")
     split = split_posts(pairs)
 
-These are true CSV files (a quoted field may hold commas and line ends), plain or in gzip, with a header.
+The files are proper CSV (a quoted field may hold commas and line ends), plain or in gzip, with a header.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _LABEL_COLUMNS = ("label", "label_idx")
 
 @dataclass(frozen=True)
 class PostPair:
-    """Two posts, each a text and maybe an image (a path), and whether the second follows from the first.
+    """Two posts, each a text and an optional image (a path), and the label: whether the second follows from the first.
 
-    `label` is an index into `LABELS`; `row` is the line of the file on which the row begins, from 1; of several files
-    `7 of b.csv`.
+    `label` is an index into `LABELS`; `row` is the line number at which the pair's row begins, from 1, or `7 of b.csv`
+    when several files are read.
     """
 
     id_1: str
@@ -49,7 +49,7 @@ class PostPair:
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of each role."""
+    """The pairs for training, validation and test."""
 
     train: list[PostPair]
     validation: list[PostPair]
@@ -67,21 +67,22 @@ def read_posts(
     skip_bad_rows: bool = False,
     images: bool = True,
 ) -> list[PostPair]:
-    """Return the pairs of posts of a CSV file, or of several, one after the other.
+    """Return the pairs of posts of one or several CSV files, in order.
 
-    Columns go by name, in any order; others are ignored. `image_1_path` and `image_2_path` come before `image_1` and
-    `image_2`, which hold addresses in files that have both. A label is a name of `LABELS`, in any case, or its index.
+    Columns are found by name, in any order; other columns are ignored. `image_1_path` and `image_2_path` are preferred
+    to `image_1` and `image_2`, which hold URLs in files that have both. A label is a name in `LABELS`, in upper or
+    lower case, or its index.
 
     Args:
-        image_folder: where relative image paths begin (default: the CSV file's own folder).
-        need_labels: refuse rows without a label; else these have the label None.
-        skip_bad_rows: leave bad rows out; one line on stderr says how many and why.
-        images: read the images' paths; else the file needs no such columns, and every image is None.
+        image_folder: the folder of relative image paths (default: the CSV file's own folder).
+        need_labels: refuse rows without a label; if False, they have the label None.
+        skip_bad_rows: skip bad rows; one line on stderr says how many and why.
+        images: read the images' paths; if False, the file needs no such columns, and every image is None.
 
-    Raises `DataError`, naming file, line and what was found, for a missing or damaged file, one that is not UTF-8
-    throughout (also with `skip_bad_rows`), missing columns, a bad row (a wrong number of cells, a quote that is never
-    closed, an unknown label, neither text nor image, an image that is a web address), and a file without one good row.
-    Whether an image is there is seen where it is opened.
+    Raises `DataError`, naming file, line and what was found, for a missing or damaged file, a file that is not all
+    UTF-8 (also with `skip_bad_rows`), missing columns, a bad row (a wrong number of cells, a quote that is never
+    closed, an unknown label, neither text nor image, an image that is a web address), and a file without a good row.
+    It does not check whether the image files exist.
     """
     several = paths_of(path)
     if len(several) > 1:
@@ -112,7 +113,7 @@ def read_posts(
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Yield the lines for the csv module; one that is no text ends it, since a quote in it may begin or end a row."""
+    """Yield the lines for the csv module; raise `DataError` at a line that is not text, as it may hold quotes."""
     for number, line in read_lines(str(path)):
         if isinstance(line, BadRow):
             raise DataError(f"{path}, line {number}: {line.reason}")
@@ -121,7 +122,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _Columns:
-    """Where the wanted columns stand; `width` is how many cells a row has."""
+    """The indices of the wanted columns; `width` is how many cells a row has."""
 
     width: int
     places: dict[str, int]
@@ -197,7 +198,7 @@ def _label(values: dict[str, str], need_labels: bool) -> Optional[int]:
 
 
 def label_index(name: str) -> Optional[int]:
-    """Return the index of a label given by name, in any case, or by index; None for anything else."""
+    """Return the index of a label given by name, in upper or lower case, or by index; None for anything else."""
     names = [label.lower() for label in LABELS]
     if name.lower() in names:
         return names.index(name.lower())
@@ -205,7 +206,7 @@ def label_index(name: str) -> Optional[int]:
 
 
 def write_posts(path: Union[str, Path], pairs: Iterable[PostPair]) -> None:
-    """Write pairs as a CSV file that `read_posts` reads; the file appears whole or not at all."""
+    """Write pairs atomically as a CSV file that `read_posts` reads."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -220,11 +221,11 @@ def write_posts(path: Union[str, Path], pairs: Iterable[PostPair]) -> None:
 def split_posts(
     pairs: Sequence[PostPair], test_share: float = 0.1, validation_share: float = 0.05, seed: int = 42
 ) -> Split:
-    """Split labelled pairs so that each part has the labels in the same shares.
+    """Split labelled pairs into parts with the same shares of the labels.
 
     Args:
-        test_share: of all pairs, in [0, 1).
-        validation_share: of the pairs that are left, in [0, 1).
+        test_share: the share of all pairs for test, in [0, 1).
+        validation_share: the share of the remaining pairs for validation, in [0, 1).
 
     Raises `DataError` for unlabelled pairs and for a label with too few of them.
     """
@@ -254,15 +255,15 @@ def split_posts(
 
 
 def class_counts(pairs: Iterable[PostPair]) -> dict[str, int]:
-    """Return how many pairs each label has, by name; unlabelled ones are left out."""
+    """Return a dict from a label's name to its number of pairs; unlabelled pairs are not counted."""
     labels = [pair.label for pair in pairs]
     return {name: labels.count(index) for index, name in enumerate(LABELS)}
 
 
 def images_of(pairs: Sequence[PostPair]) -> tuple[list[Optional[str]], list[str]]:
-    """Return the image paths of `n` pairs and where each stands, for an `ImageStore` and its errors.
+    """Return the image paths of n pairs for an `ImageStore`, and each path's place (`line 17, image_1`) for its errors.
 
-    Both have 2n entries: pair i's first image is entry i, its second one is entry n + i.
+    Both have 2n entries: entry i is the first image of pair i, entry n + i its second image.
     """
     paths = [pair.image_1 for pair in pairs] + [pair.image_2 for pair in pairs]
     return paths, [f"line {pair.row}, image_{number}" for number in (1, 2) for pair in pairs]

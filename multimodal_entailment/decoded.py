@@ -1,4 +1,4 @@
-"""Images that are decoded when their batch comes, and not kept: for predictions, which see each image once."""
+"""Images that are decoded when their batch is computed, and not kept: for predictions, which use each image once."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class DecodedImages:
     """The images of n pairs of posts: image one of every pair, then image two of every pair.
 
     Args:
-        images: 2n of them; None is a missing one.
+        images: 2n images; None is a missing image.
         size: pixels a side.
-        pool: threads that read and decode.
-        limits: of what is decoded.
-        places: where each stands, for messages (default: `pair 3, image_1`).
-        skip_bad: let a broken image be a missing one, noted in `bad`; else it is an `ImageError`.
-        before_each: called in the pool before each image; where it raises, no further image is decoded.
+        pool: the threads that read and decode.
+        limits: the largest image that is decoded.
+        places: what messages call each image (default: `pair 3, image_1`).
+        skip_bad: treat a broken image as missing, and note it in `bad`; if False, it raises `ImageError`.
+        before_each: called in the pool before each image; if it raises, no further image is decoded.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class DecodedImages:
         self.bad: list[str] = []
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the pixels `[m, 3, size, size]` uint8 of the images `indices` `[m]`, and which are there, `[m]`."""
+        """Return the pixels `[m, 3, size, size]` uint8 of the images `indices` `[m]`, and which exist, `[m]` bool."""
         pixels = np.zeros((len(indices), 3, self._size, self._size), np.uint8)
         present = np.zeros(len(indices), bool)
         for place, (index, decoded) in enumerate(zip(indices, self._pool.map(self._decode, indices.tolist()))):

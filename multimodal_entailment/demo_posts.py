@@ -1,7 +1,7 @@
 """Make pairs of posts, each a text about a place and a picture of it, whose labels follow from how they were made.
 
 Scenes (a place with a kind of things in it) and phrasings of the test pairs occur in no training or validation pair,
-but every word and every kind of thing does. What can be known of the labels is in `demo_truth`.
+but every word and every kind of thing does. `demo_truth` computes the best accuracy that is possible.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ CLAIMS = {
 
 @dataclass(frozen=True)
 class DemoPair:
-    """The posts of a pair: texts, what their pictures show (place, things, number, colour), and their relations."""
+    """A pair's texts, what its pictures show (place, things, number, colour), and how the posts relate."""
 
     texts: tuple[str, str]
     pictures: tuple[tuple[str, str, int, str], tuple[str, str, int, str]]
@@ -82,7 +82,7 @@ class DemoPair:
 
 
 def scenes(part: str) -> list[tuple[str, str]]:
-    """Return the (place, things) of one part: five eighths of them all, one eighth, and two eighths."""
+    """Return the (place, things) of a part: 5/8 of all for train, 1/8 for validation, 2/8 for test."""
     sides = len(PLACES)
     chosen = {"train": range(5), "validation": range(5, 6), "test": range(6, 8)}[part]
     pairs = product(enumerate(PLACES), enumerate(THINGS))
@@ -90,7 +90,7 @@ def scenes(part: str) -> list[tuple[str, str]]:
 
 
 def demo_pairs(part: str, seed: int) -> Iterator[DemoPair]:
-    """Yield pairs of posts of one of `PARTS` without end; the same seed gives the same ones."""
+    """Yield endless pairs of posts for one of `PARTS`; the same seed gives the same pairs."""
     dice = Dice(seed, f"posts of {part}")
     relations, edges = list(all_relations()), [float(edge) for edge in _edges()]
     while True:
@@ -129,13 +129,13 @@ def _fact(dice: Dice, part: str, place: str, state: str) -> str:
 
 
 def make_demo_posts(folder: Path, size: int, seed: int) -> dict[str, Any]:
-    """Write `train.csv`, `validation.csv`, `test.csv`, their `images/`, and `truth.json`, which is returned.
+    """Write `train.csv`, `validation.csv`, `test.csv`, their `images/` and `truth.json`; return what the last holds.
 
-    There are `size` training pairs, a fifth as many validation pairs and half as many test pairs. The truth holds the
-    best possible accuracy of each subset of the inputs: `best_accuracy`, from the construction, over all pairs that
-    could be drawn; `best_guesses_on_test`, what the same guesses get right of the test pairs that were drawn.
+    There are `size` training pairs, a fifth as many validation pairs and half as many test pairs. The truth holds for
+    each subset of the inputs `best_accuracy`, the best possible accuracy over all pairs that could be drawn, and
+    `best_guesses_on_test`, the accuracy of the same guesses on the test pairs that were drawn.
 
-    Raises `RankerError` where the folder is there already or cannot be written; it appears whole or not at all.
+    The folder is written atomically. Raises `RankerError` if it exists or cannot be written.
     """
     if folder.exists():
         raise RankerError(f"{folder}: is there already; choose another --output_dir, or remove it")

@@ -1,14 +1,14 @@
-"""What the demo's pairs of posts are about, what follows from what, and the best accuracy that is possible.
+"""The relations between the demo's posts, the label that they give, and the best accuracy that is possible.
 
-Three relations between two posts, each of them seen in other inputs, make the label:
+Three relations between two posts, each visible in different inputs, determine the label:
 
-* what the texts say of the place: the same, its opposite, or something else (text one with text two);
+* what the texts say of the place: the same, the opposite, or something else (text one with text two);
 * what text two claims about the things in picture one: nothing, their colour, another colour (text two with image one);
 * how many things the pictures show: picture two fewer, more, or none at all (image one with image two).
 
-A contradiction anywhere makes the pair contradictory. Without one, anything that post two adds makes it not entailed.
-Everything else in texts and pictures is drawn independently of these relations. So a few numbers are all that a subset
-of the inputs tells about the label, and the best guess from it can be worked out exactly, as a fraction.
+A contradiction in any relation makes the pair contradictory. Otherwise, anything that post two adds makes it not
+entailed. Everything else in texts and pictures is drawn independently of these relations. So a few numbers are all that
+a subset of the inputs tells about the label, and the accuracy of the best guess is computed exactly, as a fraction.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Relations:
 
     @property
     def pictures(self) -> int:
-        """What picture two does to picture one."""
+        """How picture two relates to picture one."""
         if not self.things_2:
             return CONTRADICTS
         return ADDS if self.things_2 > self.things_1 else FOLLOWS
@@ -55,7 +55,7 @@ class Relations:
         return LABELS.index("NoEntailment" if ADDS in (self.texts, self.pictures) else "Implies")
 
     def seen(self, inputs: Sequence[str]) -> tuple[object, ...]:
-        """Return all that some of the `INPUTS` tell about the relations."""
+        """Return everything that a subset of `INPUTS` tells about the relations."""
         claim: object = None
         if "text_2" in inputs:  # by itself it tells whether there is a claim
             claim = self.claim if "image_1" in inputs else self.claim != NO_CLAIM
@@ -68,7 +68,7 @@ class Relations:
 
 
 def numbers_of_things(pictures: int) -> list[tuple[int, int]]:
-    """Return the numbers of things in both pictures, all equally likely, between which there is this relation."""
+    """Return the pairs of numbers of things in the two pictures, all equally likely, for this relation."""
     if pictures == CONTRADICTS:
         return [(number, 0) for number in _NUMBERS]
     pairs = [(more, fewer) for more, fewer in product(_NUMBERS, _NUMBERS) if more - fewer >= _APART]
@@ -76,7 +76,7 @@ def numbers_of_things(pictures: int) -> list[tuple[int, int]]:
 
 
 def all_relations() -> dict[Relations, Fraction]:
-    """Return all relations that occur, with their probabilities, which sum to 1."""
+    """Return a dict from each possible `Relations` to its probability; the probabilities sum to 1."""
     found = {}
     for (texts, p), (claim, q), (pictures, r) in product(_TEXTS.items(), _CLAIMS.items(), _PICTURES.items()):
         numbers = numbers_of_things(pictures)
@@ -86,7 +86,7 @@ def all_relations() -> dict[Relations, Fraction]:
 
 
 def class_shares() -> dict[str, Fraction]:
-    """Return the share of each label, by name."""
+    """Return a dict from a label's name to its share."""
     shares = dict.fromkeys(LABELS, Fraction(0))
     for relations, probability in all_relations().items():
         shares[LABELS[relations.label]] += probability
@@ -99,7 +99,7 @@ def subsets() -> list[tuple[str, ...]]:
 
 
 def best_guesses(inputs: Sequence[str]) -> tuple[Fraction, dict[tuple[object, ...], int]]:
-    """Return the best possible accuracy from some of the inputs, and the label to guess for each thing seen."""
+    """Return the best possible accuracy from some of the inputs, and a dict from what they show to the best label."""
     labels: dict[tuple[object, ...], dict[int, Fraction]] = defaultdict(lambda: defaultdict(Fraction))
     for relations, probability in all_relations().items():
         labels[relations.seen(inputs)][relations.label] += probability
@@ -108,7 +108,7 @@ def best_guesses(inputs: Sequence[str]) -> tuple[Fraction, dict[tuple[object, ..
 
 
 def accuracy_of_best_guesses(inputs: Sequence[str], drawn: Iterable[Relations]) -> Fraction:
-    """Return the share of some pairs, drawn at random, that the best guesses from some of the inputs get right."""
+    """Return the accuracy, on the pairs in `drawn`, of the best guesses from some of the inputs."""
     _, guesses = best_guesses(inputs)
     right = [guesses[relations.seen(inputs)] == relations.label for relations in drawn]
     return Fraction(sum(right), len(right))

@@ -17,7 +17,7 @@ _EPSILON = 1e-3  # of the batch normalisation, TensorFlow's
 
 
 class _Stage(NamedTuple):
-    """Blocks one after another; the first of them has the stride and changes the number of channels."""
+    """A sequence of blocks; the first has the stride and changes the number of channels."""
 
     blocks: int
     kernel: int
@@ -38,7 +38,7 @@ _STAGES = (
 
 
 class _Convolution(nn.Layer):
-    """A convolution padded as TensorFlow's SAME (a stride of 2 gets the odd one below and to the right), normalised."""
+    """A convolution with TensorFlow's SAME padding (odd padding goes below and to the right), then normalisation."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1):
         super().__init__()
@@ -51,7 +51,7 @@ class _Convolution(nn.Layer):
 
 
 class _Block(nn.Layer):
-    """Many channels, filtered each by itself, then few again; the input is added where it has the output's shape."""
+    """An inverted residual: expand, depthwise convolution, project; plus the input if it has the output's shape."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int):
         super().__init__()
@@ -70,7 +70,7 @@ class _Block(nn.Layer):
 
 
 class EfficientNetLite0(nn.Layer):
-    """From images `[n, 3, s, s] float32` to maps of features `[n, WIDTH, s / 32, s / 32]`."""
+    """The network from images `[n, 3, s, s]` float32 to feature maps `[n, WIDTH, s / 32, s / 32]`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,5 +86,5 @@ class EfficientNetLite0(nn.Layer):
         self.active = nn.ReLU6()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the maps of features."""
+        """Return the feature maps."""
         return self.active(self.head(self.blocks(self.active(self.stem(images)))))

@@ -50,15 +50,15 @@ class EntailmentRoute:
     """The handler of the route.
 
     Args:
-        service: gives the probabilities.
-        keep_texts: leave the texts where the log finds them.
+        service: computes the probabilities.
+        keep_texts: store the texts in the request's state, for the log.
     """
 
     def __init__(self, service: EntailmentSlot, *, keep_texts: bool = False):
         self._service, self._keep_texts = service, keep_texts
 
     async def answer(self, request: Request) -> Response:
-        """Answer with the class and all probabilities of each pair."""
+        """Answer with the likeliest class and all probabilities of each pair."""
         deadline = deadline_of(request)
         body = await read_body(request, self._service.limits.request_bytes)
         reads_texts = self._service.reads_texts  # here it is known whether there is a model
@@ -115,7 +115,7 @@ class EntailmentRoute:
 
 
 def _unpacked(image: Optional[str], place: str, most: int) -> Optional[bytes]:
-    """Return the bytes of an image in base64; raises `Fault` for anything else."""
+    """Decode an image from base64, None if there is no image; raises `Fault` if it is not base64 or too large."""
     if image is None:
         return None
     if image.startswith("data:"):
@@ -132,7 +132,7 @@ def _unpacked(image: Optional[str], place: str, most: int) -> Optional[bytes]:
 
 
 async def _posted_form(headers: Headers, body: bytes) -> Post:
-    """Read a form; it lies in memory as a whole, and no part of it goes to a disk."""
+    """Read a form in memory; no part of it is written to a disk."""
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body

@@ -37,13 +37,13 @@ ScoringPosts = ScoringModel[EntailmentInfo, PostEncoder]
 
 @dataclass(frozen=True)
 class GivenPosts:
-    """n pairs of posts as they come.
+    """The texts and images of n pairs of posts, not yet encoded.
 
-    texts: of the first posts, `[n]`; of the second
-    images: likewise, files or their bytes; None: it is missing
-    places: of the images of the first posts, then of the second, `[2 n]`, for messages; None: pairs are counted from 1
+    texts: the first posts' texts, `[n]`, and the second posts'
+    images: the first posts' images and the second posts', files or their bytes; None: a missing image
+    places: what messages call the images of the first posts, then of the second, `[2 n]`; None: `pair 3, image_1`
 
-    Raises `UsageError` where they are not equally many.
+    Raises `UsageError` if their numbers differ.
     """
 
     texts: tuple[Sequence[str], Sequence[str]]
@@ -60,10 +60,10 @@ class GivenPosts:
 
 
 class Entailment:
-    """Say for pairs of posts whether the second follows from the first. Safe to call from several threads.
+    """Predict for pairs of posts whether the second follows from the first. Safe to call from several threads.
 
-    Attributes: `labels`, the classes in the order of the probabilities; `info`, what the model is; `engine`, what
-    computes, and its `precision`; `max_rows` pairs and `max_tokens` tokens are computed at once.
+    Attributes: `labels`, the classes in the order of the probabilities; `info`, the contents of the model's info file;
+    the names of the `engine` and its `precision`; `max_rows` and `max_tokens`, the most pairs and tokens of a batch.
     """
 
     labels = LABELS
@@ -89,15 +89,15 @@ class Entailment:
         workers: int = 0,
         limits: Optional[ImageLimits] = None,
     ) -> Entailment:
-        """Load a model: a checkpoint's folder, run as it is, or an exported one, in any of the engines for it.
+        """Load a model from a checkpoint's folder or from an exported one, for any engine that runs it.
 
         Args:
             options: engine, precision, threads and so on.
-            batch_size: pairs that are computed at once.
-            workers: threads that decode images; 0: one a core.
-            limits: of images that are decoded.
+            batch_size: pairs a batch.
+            workers: number of threads that decode images; 0: one a core.
+            limits: the largest image that is decoded.
 
-        Raises `CheckpointError` for a folder that is neither, or is damaged, and what `open_model` raises.
+        Raises `CheckpointError` if the folder is neither or is damaged, and what `open_model` raises.
         """
         EntailmentInfo.read(Path(folder))  # another kind of model ends here
         runtime.prepare()
@@ -115,16 +115,16 @@ class Entailment:
     ) -> np.ndarray:
         """Return the probability of each class for each pair of posts, `[n, 3]` float64, in the order of `labels`.
 
-        Images are files or their bytes; None is a missing one. What the model does not look at is not opened.
+        Images are files or their bytes; None is a missing image. A model without images does not open them.
 
-        Raises `ImageError`, naming the pair (from 1), for an image that cannot be decoded or is beyond the limits.
+        Raises `ImageError`, naming the pair (from 1), if an image cannot be decoded or exceeds the limits.
         """
         return self.probabilities(self._posts(GivenPosts((texts_1, texts_2), (images_1, images_2))))
 
     def predict_posts(self, pairs: Sequence[PostPair], skip_bad_images: bool = False) -> np.ndarray:
-        """Return the same of pairs from a file, `[n, 3]` float64; messages name the lines.
+        """Return the probabilities of pairs from a file, as `predict` does; messages name the lines.
 
-        With `skip_bad_images` a broken image is a missing one, and one line on stderr says how many were.
+        With `skip_bad_images`, a broken image counts as missing, and one line on stderr says how many there were.
         """
         paths, places = images_of(pairs)
         half = len(pairs)
@@ -150,18 +150,18 @@ class Entailment:
         return Posts(len(given), texts, images)
 
     def encode_posts(self, given: GivenPosts, before_each: Optional[Callable[[], None]] = None) -> Posts:
-        """Encode texts and decode images, as `compute` takes them; errors as of `predict`.
+        """Encode texts and decode images for `compute`; raises as `predict` does.
 
-        `before_each` is called before each image; where it raises, that ends the work.
+        `before_each` is called before each image; if it raises, the work ends.
         """
         return self._posts(given, before_each=before_each).held()
 
     def compute(self, posts: Columns, rows: NDArray[np.int64]) -> Arrays:
-        """Return the `logits`, `[m, 3]`, of the pairs `rows` `[m]` of what was encoded, computed as one batch."""
+        """Return `logits`, `[m, 3]`, of the pairs `rows` `[m]` of `posts`, computed as one batch."""
         return self._runner.compute(posts, rows)
 
     def probabilities(self, posts: Posts) -> np.ndarray:
-        """Return the same of pairs that are encoded already, `[n, 3]` float64."""
+        """Return the probabilities of encoded pairs, `[n, 3]` float64, in the order of `labels`."""
         logits = np.zeros((len(posts), len(LABELS)))
         for rows in scoring_batches(posts.lengths, self.max_tokens, self.max_rows):
             logits[rows] = self.compute(posts, rows)["logits"]

@@ -48,9 +48,9 @@ def evaluate(options: EvaluateEntailmentOptions) -> None:
 
 
 def measured_pairs(options: EvaluateEntailmentOptions, info: EntailmentInfo) -> list[PostPair]:
-    """Return the rows that the options name.
+    """Return the pairs of the file, or its test or validation part (`options.part`).
 
-    Raises `DataError` where rows kept from training are asked for and the file is not the one that was split.
+    Raises `DataError` if a part is asked for but the file is not the one that the model's training split.
     """
     looks = info.vision is not None
     pairs = read_posts(options.test_file, options.image_folder, skip_bad_rows=options.skip_bad_rows, images=looks)
@@ -73,7 +73,7 @@ def measured_pairs(options: EvaluateEntailmentOptions, info: EntailmentInfo) -> 
 
 
 def as_text(found: Evaluation, pairs: Sequence[PostPair]) -> str:
-    """Return the measures in lines: the overall ones, a table of the classes, the confusion matrix."""
+    """Format the measures as lines: the overall measures, a table of the classes, the confusion matrix."""
     intervals = found.intervals
     lines = [
         f"accuracy: {_shown(intervals['accuracy'])}",

@@ -1,4 +1,4 @@
-"""Pairs of posts as the network and the trainer take them: encoded texts, images, labels."""
+"""Labelled pairs of posts, encoded, for training and evaluation; and the network's logits for them."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def logits_of(network: EntailmentNetwork, batch: Arrays) -> Tensor:
 
 
 def regions_of(network: EntailmentNetwork, images: np.ndarray, is_there: np.ndarray) -> Tensor:
-    """Return the features of images, `[m, regions, width]`; zeros where `is_there` `[m]` says that there is none.
+    """Return the features of images, `[m, regions, width]`; zeros where `is_there` `[m]` is False.
 
-    Only images that are there go through the vision encoder: in training, its batch statistics are theirs alone.
+    Only images that exist go through the vision encoder, so that missing ones do not affect its batch statistics.
     """
     assert network.vision is not None
     if not is_there.any():
@@ -49,7 +49,7 @@ def regions_of(network: EntailmentNetwork, images: np.ndarray, is_there: np.ndar
 
 
 class PostExamples:
-    """Labelled pairs of posts to train on; the loss is a mean in which each counts as much as its class weighs."""
+    """Labelled pairs of posts to train on; the loss is a mean weighted by the pairs' classes."""
 
     rows_each = 1
     groups: Optional[Groups] = None
@@ -61,15 +61,15 @@ class PostExamples:
         return len(self.posts)
 
     def lengths(self, indices: np.ndarray) -> np.ndarray:
-        """Return the tokens of the pairs `indices`, `[m]`."""
+        """Return the token count of each pair in `indices`, `[m]`."""
         return self.posts.lengths_of(indices)
 
     def weight(self, indices: np.ndarray) -> float:
-        """Return what the mean of the loss over `indices` is taken over: the weights of their classes."""
+        """Return the sum of the class weights of the pairs `indices`, by which their mean loss is divided."""
         return self._loss.weight(self.labels[indices])
 
     def loss(self, network: EntailmentNetwork, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
-        """Return the mean loss over the pairs `indices`, and no further means."""
+        """Return the mean loss of the pairs `indices`, and an empty dict of further means."""
         return self._loss(logits_of(network, self.posts.pad(indices)), self.labels[indices]), {}
 
 
@@ -89,7 +89,7 @@ class HeldOut:
     def measure(self, network: EntailmentNetwork, processes: ProcessGroup) -> dict[str, float]:
         """Return `loss` (cross-entropy, nats), `accuracy` and `macro_f1`.
 
-        Each process does its share of the batches; all get the same metrics.
+        Each process computes its share of the batches; all get the same metrics.
         """
         logits = network_logits(network, self._posts, self._batches[processes.rank :: processes.size])
         processes.wait()  # one may be long behind

@@ -1,4 +1,4 @@
-"""What a prediction hangs on: how much less likely the predicted class is once a part of the posts is taken away."""
+"""Explain a prediction: by how much the predicted class's probability falls when a part of the posts is removed."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 def explain(
     model: Entailment, pairs: Sequence[PostPair], probabilities: np.ndarray, skip_bad_images: bool = False
 ) -> dict[str, np.ndarray]:
-    """Return by part (`texts`, `image_1`, `image_2`) the fall of the predicted class's probability without it, `[n]`.
+    """Return a dict from part to the fall, `[n]`, of the predicted class's probability without that part.
 
-    Texts become empty ones, images missing ones (occlusion: Zeiler and Fergus, 2014). A negative fall: the part spoke
-    against the prediction. A model that looks at images alone has no `texts`.
+    The parts are `texts`, which are emptied, and `image_1` and `image_2`, which become missing (occlusion: Zeiler and
+    Fergus, 2014). A negative fall means that the part spoke against the prediction. A model without text input has no
+    part `texts`.
 
     Args:
-        probabilities: what the model says of the whole pairs, `[n, 3]`.
+        probabilities: the model's for the complete pairs, `[n, 3]`.
 
-    Raises `UsageError` for a model of texts alone: without them there is nothing to predict from.
+    Raises `UsageError` for a model of texts alone: without texts there is nothing to predict from.
     """
     if model.info.vision is None:
         raise UsageError("--explain takes away texts and images by turns: this model looks at texts alone")

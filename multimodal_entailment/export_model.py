@@ -15,7 +15,7 @@ from paddle_ranker.options import run_command
 
 
 def export(options: ExportEntailmentOptions) -> None:
-    """Load the model, write its static model, and print what was written and how exactly it predicts."""
+    """Load the model, write its static model, and print what was written and how far its predictions differ."""
     runtime.prepare_command(options.cpu_threads)
     from multimodal_entailment.folder import load_entailment
     from paddle_ranker.export.static_graph import export_model

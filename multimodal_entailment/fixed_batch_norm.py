@@ -1,4 +1,4 @@
-"""Batch normalisation by the statistics that came with pretrained parameters, also in training."""
+"""Batch normalisation with the statistics of the pretrained parameters, also in training."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from paddle import Tensor, nn
 
 
 class FixedBatchNorm(nn.BatchNorm2D):
-    """Normalise each image by itself, by stored statistics, which training leaves as they are.
+    """Normalise each image by stored statistics, which training does not change.
 
     Parameters and statistics have the names that `nn.BatchNorm2D` gives them. That layer's own `use_global_stats`
     warns at each call in training that it changes the statistics.
     """
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return `[n, channels, h, w]` of `[n, channels, h, w]`."""
+        """Return the normalised images; input and output are `[n, channels, h, w]`."""
         return F.batch_norm(
             images, self._mean, self._variance, self.weight, self.bias, training=False, epsilon=self._epsilon
         )
 
 
 def fix_batch_norms(network: nn.Layer) -> None:
-    """Replace every batch normalisation within a network that has not yet got its parameters."""
+    """Replace every batch normalisation in a network; call it before the network's parameters are loaded."""
     for parent in [network, *network.sublayers()]:
         for name, child in list(parent.named_children()):
             if type(child) is nn.BatchNorm2D:

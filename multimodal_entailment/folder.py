@@ -1,11 +1,11 @@
-"""A trained model's folder: everything that evaluation, prediction and export need, and nothing else.
+"""Save and load a trained model's folder, which holds what evaluation, prediction and export need, and nothing else.
 
 | file | holds |
 | --- | --- |
-| `model_state.pdparams` | the parameters, of both encoders too |
-| `entailment.json` | what the model looks at and how it is put together, how it was trained and with what result |
-| `config.json`, `vocab.txt`, ... | the text encoder's shape and tokenizer, where it looks at texts |
-| `README.md` | the same for people |
+| `model_state.pdparams` | the parameters, including both encoders' |
+| `entailment.json` | the model's inputs and network, how it was trained and with what result |
+| `config.json`, `vocab.txt`, ... | the text encoder's shape and tokenizer, if the model takes texts |
+| `README.md` | the model card: the same facts, to be read by people |
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ class EntailmentModel(TrainedModel[EntailmentInfo, PostEncoder]):
 
 
 def save_entailment(folder: Path, model: EntailmentModel, info: EntailmentInfo) -> None:
-    """Write a model, which `info` describes, into an existing folder; wrap it in `atomic.new_folder`."""
+    """Write a model, which `info` describes, into an existing folder; call it inside `atomic.new_folder`."""
     save_arrays(model.network.state_dict(), folder / PARAMETERS_FILE)
     write_descriptions(folder, model.network, model.row_encoder)
     info.write(folder)
 
 
 def write_descriptions(folder: Path, network: EntailmentNetwork, encoder: PostEncoder) -> None:
-    """Write the text encoder's shape and tokenizer into an existing folder, where the model has one."""
+    """Write the text encoder's shape and tokenizer, if the model has one, into an existing folder."""
     if network.text is not None:
         write_config(folder, network.text.config)
     encoder.save(folder)
 
 
 def load_entailment(folder: Path, *, tokenizer: str = "auto") -> EntailmentModel:
-    """Load a model; raises `CheckpointError` where anything that predictions depend on is missing or does not fit."""
+    """Load a model; raises `CheckpointError` if anything that predictions depend on is missing or does not fit."""
     folder = Path(folder)
     info = EntailmentInfo.read(folder)
     if not (folder / PARAMETERS_FILE).is_file():
@@ -76,7 +76,7 @@ def load_entailment(folder: Path, *, tokenizer: str = "auto") -> EntailmentModel
 
 
 def post_encoder(folder: Path, info: EntailmentInfo, tokenizer: str = "auto") -> PostEncoder:
-    """Return what encodes pairs of posts; raises `CheckpointError` where the tokenizer's files do not fit."""
+    """Return the encoder of pairs of posts; raises `CheckpointError` if its files are missing or do not fit."""
     if info.max_seq_length is None:
         return PostEncoder(None, info.image_size)
     config = read_config(folder)

@@ -1,4 +1,4 @@
-"""From text and image features to logits: projections, attention between text and images, and a classifier."""
+"""Compute logits from text and image features: projections, attention between text and images, and a classifier."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HEADS = 4
 
 
 class Projection(nn.Layer):
-    """Features of any width to `WIDTH`: dense, GELU, dense, dropout, the sum with the first dense, LayerNorm."""
+    """Project features of any width to `WIDTH`: x = dense(features), LayerNorm(x + dropout(dense(GELU(x))))."""
 
     def __init__(self, width: int, dropout: float, masks: Masks):
         super().__init__()
@@ -28,52 +28,52 @@ class Projection(nn.Layer):
         self.norm = nn.LayerNorm(WIDTH)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return `[..., WIDTH]` of `[..., width]`."""
+        """Project `[..., width]` to `[..., WIDTH]`."""
         projected = self.first(features)
         return self.norm(projected + self.dropout(self.second(F.gelu(projected))))
 
 
 class DotAttention(nn.Layer):
-    """Attention by plain products of states, with one learned scale (Luong et al., 2015, "dot")."""
+    """Attention by dot products of unprojected states, with one learned scale (Luong et al., 2015, "dot")."""
 
     def __init__(self) -> None:
         super().__init__()
         self.scale = self.create_parameter([1], default_initializer=nn.initializer.Constant(1.0 / math.sqrt(WIDTH)))
 
     def forward(self, query: Tensor, states: Tensor, mask: Tensor) -> Tensor:
-        """Return `[batch, queries, WIDTH]`; arguments as `Attention.forward` has them."""
+        """Return `[batch, queries, WIDTH]`; the arguments are those of `Attention.forward`."""
         products = paddle.matmul(query, states, transpose_y=True) * self.scale
         return paddle.matmul(F.softmax(products + mask.squeeze(1).astype(products.dtype)), states)
 
 
 class Missing(nn.Layer):
-    """A learned vector that stands for features that are not there."""
+    """A learned vector that replaces missing features."""
 
     def __init__(self, width: int):
         super().__init__()
         self.vector = self.create_parameter([width], default_initializer=nn.initializer.Normal(0.0, 0.02))
 
     def forward(self, features: Tensor, present: Tensor) -> Tensor:
-        """Return `[batch, n, width]` features where `present` `[batch]` is 1, the vector where it is 0."""
+        """Return `features` `[batch, n, width]`, replaced by the vector where `present` `[batch]` is 0."""
         kept = present.reshape([-1, 1, 1]).astype(features.dtype)
         return features * kept + self.vector.astype(features.dtype) * (1.0 - kept)
 
 
 class Fusion(nn.Layer):
-    """Classify a pair of posts by features of its texts, of image one and of image two.
+    """Classify a pair of posts by the features of its texts, of image one and of image two.
 
-    Each is projected by layers of its own, so that image one is not image two. With attention, the text looks at the
-    regions of either image and either image at the tokens of the texts; what they find stands beside the projections.
-    All is concatenated; a further projection lets the parts meet, and a dense layer gives the logits.
+    Each has its own projection, so that image one differs from image two. With attention, the text attends to the
+    regions of each image, and each image to the tokens of the texts; the results are added to the list of projections.
+    All are concatenated; a further projection combines them, and a dense layer gives the logits.
 
     Args:
-        text_width, image_width: of the features; None: there are none of that kind.
-        classes: logits.
-        attention: concat, dot_attention or multihead; attention needs both kinds of features.
-        joint: the further projection; without it logits are sums of what each part says by itself.
-        compare_images: a part made of the difference and the product of the two images' features.
-        modality_dropout: in training, the share of the examples that lose their texts or, as often, both images; of
-            use where there are both kinds.
+        text_width, image_width: the widths of the features; None: the model has none of that kind.
+        classes: number of logits.
+        attention: concat (none), dot_attention or multihead; attention needs both kinds of features.
+        joint: add the further projection; without it, the logits are a sum of what each part says by itself.
+        compare_images: add a part made of the difference and the product of the two images' features.
+        modality_dropout: in training, the share of the examples that lose either their texts or both images, equally
+            often; it has an effect only if there are both kinds.
     """
 
     def __init__(
@@ -126,8 +126,8 @@ class Fusion(nn.Layer):
         """Return the logits, `[batch, classes]` float32.
 
         Args:
-            text: `[batch, text_width]`, of the pair of texts.
-            tokens: `[batch, length, text_width]`, of its tokens; needed for attention alone.
+            text: `[batch, text_width]`, the pooled features of the pair of texts.
+            tokens: `[batch, length, text_width]`, the tokens' features; needed only for attention.
             padding: `[batch, length]`, 1 where a token is padding.
             images: features of the images' regions, `[batch, regions, image_width]` each.
             present: `[batch, 2]`, 1 where there is an image.
@@ -165,7 +165,7 @@ class Fusion(nn.Layer):
     def _without_some(
         self, text: Optional[Tensor], tokens: Optional[Tensor], present: Optional[Tensor]
     ) -> tuple[Optional[Tensor], Optional[Tensor], Optional[Tensor]]:
-        """Take the texts or the images from some examples; what is drawn follows from Paddle's random state."""
+        """Remove the texts or the images of some examples, drawn from Paddle's random state (modality dropout)."""
         if not self.modality_dropout or text is None or present is None:
             return text, tokens, present
         drawn = paddle.rand([text.shape[0]])

@@ -1,4 +1,4 @@
-"""Images decoded once, or the features of a frozen encoder computed once, in files that every later epoch reads.
+"""Decode images once, or compute a frozen encoder's features once, and keep them in files that later epochs read.
 
 paths, places = images_of(pairs)
 store = ImageStore(paths, 128, places=places)
@@ -39,20 +39,20 @@ R = TypeVar("R")
 
 
 class ImageStore:
-    """The images of some rows, as pixels or as features; equal images are kept once.
+    """The images of a list of rows, as pixels or as features; equal images are stored once.
 
     Args:
-        paths: of each row's image; None where it has none.
+        paths: the path of each row's image; None if the row has none.
         size: pixels a side.
-        workers: threads that read and decode (Pillow decodes outside of Python's lock); None: one a core.
-        cache_dir: where the files are kept, and found by a later run (default: in the user's cache). Their name is made
-            from the content of the images, the size, and the encoder's parameters.
-        encoder: a frozen one, whose features are kept in place of pixels.
-        limits: of what is decoded.
-        skip_bad: let a row with a bad image be one without an image, counted in `bad`; else it is an error.
-        places: where each row stands, `line 17, image_1`, for the messages.
+        workers: number of threads that read and decode (Pillow decodes without Python's lock); None: one a core.
+        cache_dir: the folder of the files, where a later run finds them (default: in the user's cache). Their names
+            depend on the content of the images, the size, and the encoder's parameters.
+        encoder: a frozen encoder, whose features are stored instead of pixels.
+        limits: the largest image that is decoded.
+        skip_bad: treat a bad image as missing, and note it in `bad`; if False, it is an error.
+        places: what messages call each row: `line 17, image_1`.
 
-    Raises `ImageError` with the row of the first image that is missing, damaged or too large.
+    Raises `ImageError`, naming the row, at the first image that does not exist, is damaged or is too large.
     """
 
     def __init__(
@@ -92,11 +92,11 @@ class ImageStore:
 
     @property
     def distinct(self) -> int:
-        """How many different images there are."""
+        """The number of different images."""
         return len(self._array)
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return what is kept of the rows `indices` [m], and which of them have an image, `[m] bool`.
+        """Return the images of the rows `indices` `[m]`, and which of them have an image, `[m]` bool.
 
         Pixels are `[m, 3, size, size] uint8`, features `[m, regions, width] float32`; without an image they are 0.
         """
@@ -107,7 +107,7 @@ class ImageStore:
         return taken, present
 
     def report(self) -> str:
-        """Say what was left out: `2 images left out (line 17, image_1: ...)`; empty where nothing was."""
+        """Return a line on bad images, `2 images left out (line 17, image_1: ...)`; empty if there are none."""
         if not self.bad:
             return ""
         reasons = "; ".join(islice(self.bad.values(), _REASONS_SHOWN))
@@ -120,7 +120,7 @@ class ImageStore:
         self.bad[row] = str(error)
 
     def _digests(self) -> list[Optional[str]]:
-        """Return a digest of each row's image file; None where there is none."""
+        """Return a digest of each row's image file; None for a row without a good image."""
 
         def digest(path: str) -> Union[str, ImageError]:
             try:
@@ -142,7 +142,7 @@ class ImageStore:
     def _kept(
         self, folder: Path, order: list[str], rows: list[int], encoder: Optional[VisionEncoder]
     ) -> tuple[np.ndarray, dict[str, str]]:
-        """Return the array of the images `order`, made where it is not there, and why some could not be decoded."""
+        """Return the stored array of the images `order`, made if it is missing, and why some could not be decoded."""
         kind = "pixels" if encoder is None else "features"
         key = [_FORMAT, order, self.size, PIL.__version__, self._limits.max_bytes, self._limits.max_pixels]
         if encoder is not None:
@@ -189,7 +189,7 @@ class ImageStore:
         (folder / _FACTS).write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
     def _parallel(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-        """Yield `function` of each item in order, some of them ahead of time in other threads."""
+        """Yield `function(item)` for each item in order; other threads compute some of them ahead."""
         with ThreadPoolExecutor(self._workers) if self._workers > 1 else nullcontext() as pool:
             if pool is None:
                 yield from map(function, items)

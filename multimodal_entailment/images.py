@@ -1,7 +1,7 @@
 """Decode an image of any common kind into a square of pixels, and refuse what is damaged, huge or no image.
 
-The whole picture is kept: it is scaled to fit the square, and white fills the rest. Whether one post follows from
-another can hang on something at a picture's edge, which a crop would cut away.
+The picture is not cropped: it is scaled to fit the square, and white fills the rest. Whether one post follows from
+another can depend on something at a picture's edge.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TURNS = {
 class ImageError(RankerError):
     """An image is missing, damaged, of an unknown kind, or larger than the limits.
 
-    Attributes: `message`, what is wrong with it; `place`, where it stands, or None.
+    Attributes: `message`, what is wrong with it; `place`, what messages call the image (`line 17, image_1`), or None.
     """
 
     def __init__(self, message: str, place: Optional[str] = None):
@@ -44,7 +44,7 @@ class ImageError(RankerError):
         self.message, self.place = message, place
 
     def at(self, place: str) -> ImageError:
-        """Return the same error of an image that stands there."""
+        """Return the same error with this place."""
         return type(self)(self.message, place)
 
 
@@ -73,8 +73,8 @@ _DEFAULT_LIMITS = ImageLimits()
 def load_image(source: Union[str, Path, bytes], size: int, limits: ImageLimits = _DEFAULT_LIMITS) -> np.ndarray:
     """Return an image, a file or its bytes, as RGB pixels `[size, size, 3] uint8`.
 
-    EXIF's orientation is applied, transparency lies on white, of an animation the first frame is taken, and of 16 bits
-    a pixel the upper 8.
+    EXIF's orientation is applied, and transparency becomes white. Only an animation's first frame is read, and only the
+    upper 8 of 16 bits a pixel.
 
     Raises `ImageError` for anything that is not such an image, before decoding it where it is beyond the limits. A file
     that is cut short lacks pixels, or its end; other damage shows where the format has checksums, which is PNG.
@@ -110,7 +110,7 @@ def load_image(source: Union[str, Path, bytes], size: int, limits: ImageLimits =
 
 
 def read_image(path: Union[str, Path], limits: ImageLimits = _DEFAULT_LIMITS) -> bytes:
-    """Return the bytes of an image file; raises `ImageError` where it is missing, no file, empty or too large."""
+    """Return the bytes of an image file; raises `ImageError` if it is missing, not a file, empty or too large."""
     path = Path(path)
     try:
         if not path.exists():

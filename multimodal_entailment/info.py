@@ -1,4 +1,4 @@
-"""What `entailment.json` holds: what a model looks at, how it is put together and how it came about."""
+"""The contents of `entailment.json`: a model's inputs, its network and how it was trained."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST_PIXELS = 4096  # a side: an image of a batch has three bytes for each of t
 
 @dataclass(frozen=True)
 class Shape:
-    """What makes a network beside its two encoders; stored in the model's folder."""
+    """The options of the network above its two encoders, as stored in the model's folder."""
 
     fusion: str = "concat"
     joint: bool = True
@@ -39,11 +39,11 @@ class Shape:
 
 @dataclass(frozen=True)
 class EntailmentInfo:
-    """What `entailment.json` holds.
+    """The contents of `entailment.json`.
 
-    max_seq_length: tokens of the pair of texts; None: the model does not look at texts
-    vision: the vision encoder's name; None: it does not look at images
-    image_size: what images are made, in pixels
+    max_seq_length: the maximum length of a pair of texts in tokens; None: the model does not take texts
+    vision: the vision encoder's name; None: the model does not take images
+    image_size: the size that images are scaled to, in pixels a side; None: the model does not take images
     """
 
     shape: Shape
@@ -64,11 +64,11 @@ class EntailmentInfo:
 
     @property
     def calibration(self) -> None:
-        """None: probabilities are those of the network."""
+        """None, since these models have no calibration."""
 
     @classmethod
     def read(cls, folder: Path) -> EntailmentInfo:
-        """Read a folder's `entailment.json`; raises `CheckpointError` where there is none, or it is not usable."""
+        """Read a folder's `entailment.json`; raises `CheckpointError` if it is missing or not usable."""
         path = folder / INFO_FILE
         if not path.is_file():
             inside = sorted(found.parent.name for found in folder.glob(f"*/{INFO_FILE}"))
@@ -109,7 +109,7 @@ class EntailmentInfo:
 
 
 def signature_of(info: EntailmentInfo) -> Signature:
-    """Return the inputs that a model looks at, and its outputs."""
+    """Return the inputs that a model takes, and its outputs."""
     pixels = (None, 3, info.image_size, info.image_size)
     images = (
         ArraySpec("image_1", "uint8", pixels),

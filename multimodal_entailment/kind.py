@@ -1,12 +1,12 @@
-"""Pairs of posts as a kind of model: what the core needs to open, export, run and serve one.
+"""The kind of model that takes pairs of posts: what the core needs to open, export, run and serve such a model.
 
 | input | is |
 | --- | --- |
-| `input_ids`, `token_type_ids` | int64 `[batch, length]`; of models that look at texts |
-| `image_1`, `image_2` | uint8 `[batch, 3, size, size]`, RGB as decoded; of models that look at images |
+| `input_ids`, `token_type_ids` | int64 `[batch, length]`; only for models that take texts |
+| `image_1`, `image_2` | uint8 `[batch, 3, size, size]`, RGB as decoded; only for models that take images |
 | `present` | float32 `[batch, 2]`, 1 where there is an image |
 
-It returns `probabilities` and `logits`, float32 `[batch, 3]`. Scaling and normalising pixels is part of the graph.
+The model returns `probabilities` and `logits`, float32 `[batch, 3]`. The graph itself normalises the pixels.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ROWS = 6  # pairs of a batch of images to compare on
 
 
 class EntailmentKind(ModelKind[EntailmentInfo, PostEncoder]):
-    """Models of pairs of posts: texts, images or both in, a logit for each class out."""
+    """The kind of models that take texts, images or both of a pair of posts and return a logit for each class."""
 
     name = KIND
     info_file = INFO_FILE
@@ -48,15 +48,15 @@ class EntailmentKind(ModelKind[EntailmentInfo, PostEncoder]):
         return EntailmentInfo.read(folder)
 
     def signature(self, info: EntailmentInfo) -> Signature:
-        """Return the inputs that a model looks at, and its outputs."""
+        """Return the inputs that a model takes, and its outputs."""
         return signature_of(info)
 
     def configs(self, folder: Path, info: EntailmentInfo) -> tuple[EncoderConfig, ...]:
-        """Return the text encoder's shape, where there is one."""
+        """Return the text encoder's shape in a tuple; empty if the model has none."""
         return super().configs(folder, info) if info.max_seq_length else ()
 
     def row_encoder(self, folder: Path, info: EntailmentInfo, options: LoadOptions) -> PostEncoder:
-        """Return what encodes pairs of posts."""
+        """Return the encoder of pairs of posts."""
         from multimodal_entailment.folder import post_encoder
 
         return post_encoder(folder, info, options.tokenizer)
@@ -68,17 +68,17 @@ class EntailmentKind(ModelKind[EntailmentInfo, PostEncoder]):
         return load_entailment(source, tokenizer=options.tokenizer)
 
     def scoring_network(self, model: TrainedModel[EntailmentInfo, PostEncoder]) -> tuple[nn.Layer, tuple[str, ...]]:
-        """Return the network from pixels to probabilities."""
+        """Return the network from the inputs to probabilities and logits, and the names of these outputs."""
         return self.static_network(model), model.signature.output_names
 
     def static_network(self, model: TrainedModel[EntailmentInfo, PostEncoder]) -> nn.Layer:
-        """Return the network from pixels to probabilities, of the inputs that it looks at."""
+        """Return the network from the model's inputs, with pixels for images, to probabilities and logits."""
         from multimodal_entailment.model import pixels_to_probabilities
 
         return pixels_to_probabilities(model.network)
 
     def sample_inputs(self, encoder: PostEncoder, info: EntailmentInfo) -> Iterator[Arrays]:
-        """Yield texts of many lengths and images, some of them missing."""
+        """Yield batches of texts of many lengths and of random images, some of them missing."""
         texts = [{}] * (PAIRS // _ROWS) if encoder.texts is None else sample_batches(encoder.texts)
         random = np.random.default_rng(0)
         for batch in texts:
@@ -88,14 +88,14 @@ class EntailmentKind(ModelKind[EntailmentInfo, PostEncoder]):
     def timing_inputs(
         self, encoder: PostEncoder, info: EntailmentInfo, shapes: Sequence[tuple[int, int]]
     ) -> Iterator[Arrays]:
-        """Yield made-up texts and images."""
+        """Yield a batch of made-up texts and images for each (rows, tokens) of `shapes`."""
         random = np.random.default_rng(0)
         texts = iter([{}] * len(shapes)) if encoder.texts is None else timing_batches(encoder.texts, shapes)
         for (rows, _), batch in zip(shapes, texts):
             yield {**batch, **(_drawn_images(random, rows, info.image_size) if info.image_size else {})}
 
     def write_descriptions(self, folder: Path, model: TrainedModel[EntailmentInfo, PostEncoder]) -> None:
-        """Write the text encoder's shape and tokenizer, where the model has one."""
+        """Write the text encoder's shape and tokenizer, if the model has one."""
         from multimodal_entailment.folder import write_descriptions
 
         write_descriptions(folder, model.network, model.row_encoder)
@@ -107,7 +107,7 @@ class EntailmentKind(ModelKind[EntailmentInfo, PostEncoder]):
 
 def _drawn_images(random: np.random.Generator, rows: int, size: int) -> Arrays:
     shape = (2, rows, 3, size, size)
-    # Of many contrasts: plain noise looks the same to a network everywhere.
+    # The images differ in contrast, since plain noise looks the same to a network everywhere.
     levels = random.integers(0, 256, (2, rows, 3, 1, 1)) + random.normal(0, 40, shape)
     present = random.integers(0, 2, (rows, 2)).astype(np.float32)
     first, second = levels.clip(0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Losses of three classes: cross-entropy and focal loss, each with weights of the classes."""
+"""Losses for classification: cross-entropy and focal loss, both with class weights."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _APART = -1e4  # exp(-1e4) is exactly 0 in float32
 def focal_losses(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
     """Return -(1 - p)^gamma log p of each example, `[n]`, p being the probability of its class (Lin et al., 2017).
 
-    With `gamma` 0 it is cross-entropy. 1 - p is computed from the other classes' logits: its logarithm keeps all its
-    digits and its gradient stays finite where p rounds to 1.
+    With `gamma` 0, it is cross-entropy. 1 - p is computed from the other classes' logits, so that its logarithm keeps
+    its digits and its gradient stays finite even if p rounds to 1.
 
     Args:
         logits: `[n, classes]` float32.
@@ -36,13 +36,13 @@ def focal_losses(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
 
 
 def class_weights(text: str, counts: Sequence[int]) -> np.ndarray:
-    """Return the weight of each class, `[classes]` float64, of what `--class_weights` says.
+    """Return the weight of each class, `[classes]` float64, as `--class_weights` says.
 
     Args:
-        text: see `WEIGHTS_HELP`. Balanced: examples / (classes x examples of the class), as scikit-learn has it.
-        counts: examples of each class.
+        text: see `WEIGHTS_HELP`. "balanced" is examples / (classes x examples of the class), as in scikit-learn.
+        counts: the number of examples of each class.
 
-    Raises `UsageError` for a text that says nothing of the kind, `DataError` for a class to balance without examples.
+    Raises `UsageError` if the text is none of these, `DataError` if a class to balance has no examples.
     """
     if text == "none":
         return np.ones(len(counts))
@@ -60,18 +60,18 @@ def class_weights(text: str, counts: Sequence[int]) -> np.ndarray:
 
 
 class ClassLoss:
-    """The mean loss over examples, each counting as much as its class weighs.
+    """The mean loss over examples, weighted by their classes.
 
     Args:
         weights: `[classes]`, all above 0.
-        gamma: of the focal loss; 0 is cross-entropy.
+        gamma: the focal loss's gamma; 0 is cross-entropy.
     """
 
     def __init__(self, weights: Union[Sequence[float], np.ndarray], gamma: float = 0.0):
         self.weights, self.gamma = np.asarray(weights, np.float64), gamma
 
     def weight(self, labels: np.ndarray) -> float:
-        """Return what the mean over examples of `labels` `[n]` is taken over: the sum of their weights."""
+        """Return the sum of the weights of examples with `labels` `[n]`, by which their mean is divided."""
         return float(self.weights[labels].sum())
 
     def __call__(self, logits: Tensor, labels: np.ndarray) -> Tensor:

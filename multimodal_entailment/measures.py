@@ -1,4 +1,4 @@
-"""How good predictions of classes are, with bootstrap intervals over pairs of posts; computed by scikit-learn."""
+"""Measures of predicted classes, computed with scikit-learn, with bootstrap intervals over pairs of posts."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def quick_measures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, f
 
 
 def all_measures(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Return accuracy, macro-F1, and of each class precision, recall, F1 and ROC AUC one-vs-rest, by name.
+    """Return a dict of loss, accuracy, macro-F1, and each class's precision, recall, F1 and one-vs-rest ROC AUC.
 
-    `auc` is the mean of the classes' (macro). A class without examples has no recall and no AUC: NaN; one that is never
-    predicted has a precision of 0.
+    `auc` is the mean of the classes' AUCs (macro). Recall and AUC are NaN for a class without examples; precision is 0
+    for a class that is never predicted.
     """
     predicted = probabilities.argmax(axis=1)
     measures = quick_measures(labels, probabilities)
@@ -67,14 +67,14 @@ def _auc(is_class: np.ndarray, probabilities: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures by name with their 95% intervals, and the confusion matrix: rows are the truth, columns predictions."""
+    """A dict from measure to value with 95% interval, and the confusion matrix (rows: truth, columns: predictions)."""
 
     count: int
     intervals: dict[str, Interval]
     confusion: np.ndarray
 
     def to_dict(self) -> dict[str, object]:
-        """Return everything, JSON-ready; what is not defined is null."""
+        """Return the evaluation, JSON-ready; undefined values are None."""
         return {
             "pairs": self.count,
             "labels": list(LABELS),
@@ -89,7 +89,7 @@ class Evaluation:
 def evaluate_predictions(
     labels: np.ndarray, probabilities: np.ndarray, *, resamples: int = 2000, seed: int = 1000
 ) -> Evaluation:
-    """Measure predictions of `[n]` labels by `[n, classes]` probabilities; the intervals are over draws of pairs."""
+    """Measure `probabilities` `[n, classes]` against `labels` `[n]`; the intervals are over draws of pairs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of a figure that no draw defines
         found = bootstrap_intervals(
@@ -102,9 +102,9 @@ def evaluate_predictions(
 
 
 def class_statistics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Statistic]:
-    """Return the measures of `all_measures`, except the loss, as functions of how often each pair was drawn.
+    """Return the measures of `all_measures`, except the loss, as functions of how often each pair is drawn.
 
-    scikit-learn would take minutes for thousands of draws: here a draw's confusion matrix is one product.
+    Here a draw's confusion matrix is one product; scikit-learn would take minutes for thousands of draws.
     """
     size = len(_CLASSES)
     cells = np.eye(size * size)[labels * size + probabilities.argmax(axis=1)]
@@ -128,7 +128,7 @@ def class_statistics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str,
 
 
 def _share(counts: Floats, number: int, axis: int, undefined: float) -> Floats:
-    """Return a class's cell on the diagonal over the sum of its column (axis 1) or row (axis 2), for each draw."""
+    """Return, for each draw, a class's diagonal cell divided by the sum of its column (axis 1) or row (axis 2)."""
     whole = counts.sum(axis=axis)[:, number]
     return np.where(whole > 0, counts[:, number, number] / np.maximum(whole, 1.0), undefined)
 

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class TextEncoder(nn.Layer):
-    """An encoder over `[CLS] text one [SEP] text two [SEP]`, told which tokens stand in both texts.
+    """An encoder over `[CLS] text one [SEP] text two [SEP]`, with match embeddings of tokens that are in both texts.
 
     Args:
         config: the encoder's shape.
-        never_match: ids that carry no text; None leaves out the match embeddings.
-        encoder: one of that shape, pretrained; None: it starts from random parameters.
+        never_match: ids of special tokens, padding and [UNK]; None: no match embeddings.
+        encoder: a pretrained encoder of that shape; None: a new one with random parameters.
     """
 
     def __init__(self, config: EncoderConfig, never_match: Optional[Sequence[int]], encoder: Optional[Encoder] = None):
@@ -38,7 +38,7 @@ class TextEncoder(nn.Layer):
             )
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor, need_tokens: bool) -> tuple[Tensor, Optional[Tensor]]:
-        """Return the pooled output `[batch, hidden]`, and where needed the tokens' states `[batch, length, hidden]`."""
+        """Return the pooled output `[batch, hidden]`, and the tokens' states `[batch, length, hidden]` if needed."""
         extra = None
         if self.never_match is not None:
             extra = self.match_embeddings(match_levels(input_ids, token_type_ids, self.never_match))
@@ -49,13 +49,13 @@ class TextEncoder(nn.Layer):
 
 
 class EntailmentNetwork(nn.Layer):
-    """Logits of the classes for pairs of posts.
+    """The network from the inputs of pairs of posts to a logit for each class.
 
     Args:
-        text: None: texts are not looked at.
-        vision: None: images are not looked at.
-        shape: of what stands above the encoders.
-        frozen_text, frozen_vision: the encoder's parameters stay as they are, and it computes as in evaluation.
+        text: the text encoder; None: the network takes no texts.
+        vision: the vision encoder; None: the network takes no images.
+        shape: the options of the network above the encoders.
+        frozen_text, frozen_vision: keep the encoder's parameters, and run it in evaluation mode.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class EntailmentNetwork(nn.Layer):
         )
 
     def train(self) -> None:
-        """Switch to training; frozen encoders go on computing as in evaluation."""
+        """Switch to training mode; frozen encoders stay in evaluation mode."""
         super().train()
         for part in self.frozen:
             part.eval()
@@ -112,7 +112,7 @@ class EntailmentNetwork(nn.Layer):
         Args:
             input_ids, token_type_ids: `[batch, length]` int64; None for a network without texts.
             images: `regions` of image one and of image two, `[batch, regions, width]` each; None without images.
-            present: `[batch, 2]` float32, 1 where there is an image; where not, the features are of no account.
+            present: `[batch, 2]` float32, 1 where there is an image; where it is 0, the features are ignored.
         """
         text = tokens = padding = None
         if self.text is not None:
@@ -123,7 +123,7 @@ class EntailmentNetwork(nn.Layer):
 
 
 class _FromPixels(nn.Layer):
-    """The network from pixels to probabilities: what is exported, and what runs a trained model as it is."""
+    """The network from pixels to probabilities and logits, which is exported and which runs a trained model."""
 
     def __init__(self, network: EntailmentNetwork):
         super().__init__()
@@ -131,7 +131,7 @@ class _FromPixels(nn.Layer):
 
     @property
     def configs(self) -> tuple[EncoderConfig, ...]:
-        """The text encoder's shape, where there is one."""
+        """The text encoder's shape in a tuple; empty if there is none."""
         return () if self.network.text is None else (self.network.text.config,)
 
     def _outputs(

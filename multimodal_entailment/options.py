@@ -115,7 +115,7 @@ class TrainEntailmentOptions(TokenizerOptions, TrainingOptions):
 
 @dataclass(frozen=True)
 class ModelOptions(ThreadOptions):
-    """What the commands accept that run a trained model."""
+    """The options of the commands that run a trained model."""
 
     model: str = option(help="a model's folder: a checkpoint, or what export_model.py wrote", leads=True)
     image_folder: Optional[str] = option(None, help="what image paths start from (default: the file's folder)")
@@ -129,7 +129,7 @@ class ModelOptions(ThreadOptions):
     )
 
     def load_options(self) -> LoadOptions:
-        """Return how the model is opened; an exported one runs on the CPU."""
+        """Return the options that open the model; an exported model runs on the CPU."""
         device = "cpu" if is_exported(Path(self.model)) else self.device
         return LoadOptions(engine=self.engine, device=device, precision=self.precision, threads=self.cpu_threads)
 

@@ -1,4 +1,4 @@
-"""What this recipe adds to the server: importing the module registers it, and imports nothing large."""
+"""This recipe's endpoint of the server; importing the module registers it, and imports nothing large."""
 
 from __future__ import annotations
 

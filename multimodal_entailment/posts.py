@@ -1,4 +1,4 @@
-"""Pairs of posts in columns: encoded texts beside images that are decoded when their batch comes, or kept."""
+"""Pairs of posts in columns: encoded texts, and images that are in memory or are decoded for each batch."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder
 
 @dataclass(frozen=True)
 class PostEncoder:
-    """What turns pairs of posts into columns.
+    """Encodes pairs of posts as columns.
 
-    texts: encodes the two texts; None for models that do not look at texts
-    image_size: what images are made, in pixels a side; None for models that do not look at images
+    texts: encodes the two texts; None for models without texts
+    image_size: the size that images are scaled to, in pixels a side; None for models without images
     """
 
     texts: Optional[PairEncoder]
     image_size: Optional[int]
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
-        """Write the tokenizer's files into `folder`, where there is one."""
+        """Write the tokenizer's files, if there is a tokenizer, into `folder`."""
         if self.texts is not None:
             self.texts.save(folder)
 
 
 class Images(Protocol):
-    """Images by their place in a list; several places may hold one image, or none."""
+    """A list of images; several entries may hold the same image, or none."""
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return what is at `indices` `[m]`, and whether there is an image, `[m]` bool.
+        """Return the images at `indices` `[m]`, and which entries have an image, `[m]` bool.
 
         Pixels are uint8 `[m, 3, size, size]`, stored features of a frozen encoder float32 `[m, regions, width]`.
         """
@@ -44,19 +44,19 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class HeldImages:
-    """Images in memory: `pixels` `[m, 3, size, size]` uint8, 0 where one is missing; `present` `[m]` bool."""
+    """Images in memory: `pixels` `[m, 3, size, size]` uint8, 0 for a missing image; `present` `[m]` bool."""
 
     pixels: np.ndarray
     present: np.ndarray
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return what is at `indices` `[m]`, and whether there is an image."""
+        """Return the pixels at `indices` `[m]`, and which entries have an image, `[m]` bool."""
         return self.pixels[indices], self.present[indices]
 
 
 @dataclass(frozen=True)
 class _Chosen:
-    """Some places of a list of images, as a list of their own."""
+    """A sublist of a list of images: the entries at `places`."""
 
     images: Images
     places: np.ndarray
@@ -69,9 +69,9 @@ class _Chosen:
 class Posts(Columns):
     """Pairs of posts.
 
-    count: how many
-    texts: encoded pairs of texts; None: texts are not looked at
-    images: 2 x count places: image one of every pair, then image two of every pair; None: images are not looked at
+    count: the number of pairs
+    texts: encoded pairs of texts; None: the model takes no texts
+    images: 2 x count entries: image one of every pair, then image two of every pair; None: the model takes no images
     """
 
     count: int
@@ -82,7 +82,7 @@ class Posts(Columns):
         return self.count
 
     def lengths_of(self, indices: Indices) -> NDArray[np.int64]:
-        """Return the tokens of the pairs `indices`, `[m]`; without texts they are all of one length."""
+        """Return the token count of each pair in `indices`, `[m]`; 1 without texts."""
         return np.ones(len(indices), np.int64) if self.texts is None else self.texts.lengths_of(indices)
 
     def take(self, indices: Indices) -> Posts:
@@ -94,7 +94,7 @@ class Posts(Columns):
 
     @classmethod
     def concat(cls, parts: Sequence[Posts]) -> Posts:
-        """Join `parts`, of which all have images or none has; the images are brought into memory."""
+        """Join `parts`, of which all have images or none has; the images are loaded into memory."""
         texts = [part.texts for part in parts if part.texts is not None]
         held = [part.held() for part in parts]
         images = None
@@ -105,7 +105,7 @@ class Posts(Columns):
         return cls(sum(map(len, parts)), EncodedPairs.concat(texts) if texts else None, images)
 
     def held(self) -> Posts:
-        """Return the pairs with their images in memory: what is broken shows now."""
+        """Return the pairs with their images in memory; broken images raise now."""
         if self.images is None or isinstance(self.images, HeldImages):
             return self
         return Posts(self.count, self.texts, HeldImages(*self.images.take(np.arange(2 * self.count))))
@@ -113,7 +113,7 @@ class Posts(Columns):
     def pad(self, indices: Indices) -> Arrays:
         """Return the model's inputs (`kind.signature_of`) for the pairs `indices` `[batch]`.
 
-        Of a frozen encoder's stored features `image_1` and `image_2` are float32 `[batch, regions, width]`.
+        If the images are a frozen encoder's features, `image_1` and `image_2` are float32 `[batch, regions, width]`.
         """
         rows = np.asarray(indices, dtype=np.int64)
         arrays: Arrays = {} if self.texts is None else self.texts.pad(rows)
@@ -128,6 +128,6 @@ class Posts(Columns):
 
 
 def _first_then_second(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Join `[2 x n, ...]` arrays, each of which holds first ones and then second ones, into one that does."""
+    """Join `[2 x n, ...]` arrays, each with all first images before all second images, into one with that order."""
     halves = [(part[: len(part) // 2], part[len(part) // 2 :]) for part in parts]
     return np.concatenate([*(first for first, _ in halves), *(second for _, second in halves)])

@@ -56,7 +56,7 @@ def predict(options: PredictEntailmentOptions) -> None:
 
 
 def given_pairs(options: PredictEntailmentOptions, info: EntailmentInfo) -> list[PostPair]:
-    """Return the pairs of the file, or the one of the command line."""
+    """Return the pairs of the file, or the single pair of the command line."""
     if options.input_file is None:
         texts = options.text_1 or "", options.text_2 or ""
         return [PostPair("1", texts[0], options.image_1, "2", texts[1], options.image_2, None, 1)]

@@ -15,7 +15,7 @@ LIMITS = ("posts", "queue_posts", "image_bytes", "image_pixels")
 
 @dataclass(frozen=True)
 class PostLimits(Limits):
-    """What is served, and what its requests may ask for beside the limits of all requests."""
+    """The options of the served model, and the limits of its requests beside those of all requests."""
 
     entailment_model: Optional[str] = option(
         None, help="a model of pairs of posts, trained or exported: it answers POST /v1/entailment"
@@ -36,5 +36,5 @@ class PostLimits(Limits):
         check_queue("queue_posts", self.queue_posts, self.posts)
 
     def check_posts(self, count: int, field: str) -> None:
-        """Raise `Fault` where a request's `field` holds no pairs of posts, or too many."""
+        """Raise `Fault` if a request's `field` holds no pairs of posts, or too many."""
         check_count(count, self.posts, field)

@@ -1,4 +1,4 @@
-"""A model of pairs of posts in the server: loaded, warmed up, seen to answer as it should; requests share batches."""
+"""Serve a model of pairs of posts: load it, warm it up, check its answers; requests share batches."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _TEXTS = ("a", "two words", "深度学习", "一段很长的话" * 40)
 
 @dataclass(frozen=True)
 class Post:
-    """A pair of posts as it was asked for.
+    """A pair of posts of a request.
 
-    texts: None: there is none, and the model does not look at texts
-    images: the bytes of image one and image two; None: it is missing
-    place: in the request, `pairs[3].`
+    texts: None only if the model takes no texts
+    images: the bytes of image one and image two; None: a missing image
+    place: where the pair stands in the request, `pairs[3].`
     """
 
     texts: tuple[Optional[str], Optional[str]]
@@ -48,13 +48,13 @@ class Post:
 
 @dataclass(frozen=True)
 class ServedEntailment(ServedModel):
-    """A model that answers."""
+    """A loaded model that answers requests."""
 
     model: Entailment
 
 
 def _check(model: Entailment, folder: Path) -> None:
-    """Compute a full batch, images missing and there, and every pair of it alone."""
+    """Raise `CheckpointError` if probabilities are not finite, or differ between a pair alone and in a batch."""
     colours = io.BytesIO()
     Image.effect_noise((64, 48), 80.0).convert("RGB").save(colours, "PNG")
     rows = np.arange(model.max_rows)
@@ -76,7 +76,7 @@ def _check(model: Entailment, folder: Path) -> None:
 
 
 class EntailmentSlot(Slot[ServedEntailment]):
-    """Answer with probabilities; to be used in one event loop."""
+    """The server's place for this model, which answers with probabilities; to be used in one event loop."""
 
     labels = Entailment.labels
 
@@ -86,7 +86,7 @@ class EntailmentSlot(Slot[ServedEntailment]):
         folder = None if limits.entailment_model is None else Path(limits.entailment_model)
         super().__init__(limits, "model", folder)
         self._config = config
-        # Not those of rankings: images take long, and those of many requests would keep rankings waiting.
+        # Not the threads of rankings: images take long, and many of them would keep rankings waiting.
         self._decoding = StoppableWork(
             max(_LEAST_THREADS, runtime.usable_cores()), name="posts", what="the images were decoded"
         )
@@ -94,7 +94,7 @@ class EntailmentSlot(Slot[ServedEntailment]):
     def load(self, observer: Optional[BatchObserver] = None) -> ServedEntailment:
         """Load the model, run batches through it, and check its answers.
 
-        Raises `CheckpointError` where they are not numbers or depend on a pair's neighbours, and what
+        Raises `CheckpointError` if the answers are not numbers or depend on a pair's neighbours, and what
         `Entailment.load` raises.
         """
         limits, folder = self.limits, self.folder
@@ -139,22 +139,23 @@ class EntailmentSlot(Slot[ServedEntailment]):
 
     @property
     def decoding_pairs(self) -> int:
-        """Pairs of posts on their way into the queue; those whose callers have left are among them until that ends."""
+        """The number of pairs being decoded, before the queue; a pair whose caller has left counts until that ends."""
         return self._decoding.under_way
 
     @property
     def reads_texts(self) -> bool:
-        """Whether the model looks at texts. Raises as `name` does."""
+        """Whether the model takes texts. Raises as `name` does."""
         return self.ready().model.info.max_seq_length is not None
 
     async def probabilities(self, posts: Sequence[Post], *, deadline: Optional[float] = None) -> np.ndarray:
         """Return the probability of each class for each pair of posts, `[n, 3]` float64, in the order of `labels`.
 
         Args:
-            deadline: when, on `time.monotonic()`'s clock, nobody waits for the answer any more.
+            deadline: the time, on `time.monotonic()`'s clock, after which nobody waits for the answer.
 
-        Raises `Fault`: over a limit, an image that cannot be decoded, overloaded, too late, or not ready. Cancelled, or
-        at the deadline, it takes its pairs off the queue, and no further image is decoded.
+        Raises `Fault` if the request is over a limit or too late, an image cannot be decoded, or the server is
+        overloaded or not ready. When it is cancelled or at the deadline, its pairs leave the queue, and no further
+        image is decoded.
         """
         size, end = len(posts), self.deadline(deadline)
         waiting = self.queued_rows + self.decoding_pairs

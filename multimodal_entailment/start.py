@@ -1,4 +1,4 @@
-"""What a training of an entailment model begins with: its encoders, its pairs of posts, and how it saves itself."""
+"""Prepare the training of an entailment model: load its encoders and its pairs of posts."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def start_entailment(options: TrainEntailmentOptions) -> Start[EntailmentModel]:
 
 
 def _text_encoder(options: TrainEntailmentOptions) -> tuple[TextEncoder, PairEncoder, list[str]]:
-    """Return the text encoder, how texts become its ids, and the parts of it that start from nothing."""
+    """Return the text encoder, its pair encoder, and the names of its parts that are new."""
     assert options.model_name_or_path is not None
     loaded = load_encoder(options.model_name_or_path)
     encoder, is_new = loaded.pair_encoder(options.max_seq_length, options.tokenizer), list(loaded.new_parts)
@@ -83,21 +83,21 @@ def _text_encoder(options: TrainEntailmentOptions) -> tuple[TextEncoder, PairEnc
 
 @dataclass(frozen=True)
 class EntailmentData:
-    """The pairs of posts of a training, and digests of the files that they came from."""
+    """The pairs of posts of a training, and a dict from option to the digest of the file that it names."""
 
     split: Split
     content: dict[str, str]
 
     def facts(self) -> dict[str, Any]:
-        """Return what belongs into `entailment.json`: which file they came from, and how many of each class."""
+        """Return the facts for `entailment.json`: the files' digests, and how many pairs each class has."""
         train, validation = (class_counts(part) for part in (self.split.train, self.split.validation))
         return {"content": self.content, "train_counts": train, "validation_counts": validation}
 
 
 def open_data(options: TrainEntailmentOptions) -> EntailmentData:
-    """Read the file or files, and split the one file where there is no other.
+    """Read the training and validation files; without a validation file, split the training file.
 
-    Raises `DataError` for malformed rows, and for too few of a class to split.
+    Raises `DataError` for malformed rows, or if a class has too few pairs to split.
     """
 
     def read(path: str) -> list[PostPair]:
@@ -116,7 +116,7 @@ def open_data(options: TrainEntailmentOptions) -> EntailmentData:
 
 
 def describe_data(split: Split) -> str:
-    """Say how many pairs of each class each part has, in a line each."""
+    """Return a line for each part that says how many pairs it has of each class."""
     lines = []
     for name in ("train", "validation", "test"):
         pairs = getattr(split, name)
@@ -132,10 +132,10 @@ def labels_of(pairs: Sequence[PostPair]) -> np.ndarray:
 
 
 def make_posts(pairs: Sequence[PostPair], model: EntailmentModel, options: TrainEntailmentOptions) -> Posts:
-    """Encode the texts of pairs and decode their images, as far as the model looks at them.
+    """Encode the pairs' texts and decode their images, if the model takes them.
 
-    Of a frozen vision encoder the features are kept in place of pixels. With `skip_bad_rows` a broken image is a
-    missing one, and a line says how many are; else it is an `ImageError` that names the row.
+    With a frozen vision encoder, its features are kept instead of pixels. With `skip_bad_rows`, a broken image counts
+    as missing, and a printed line says how many there are; otherwise it raises an `ImageError` that names the row.
     """
     texts, images = None, None
     if model.row_encoder.texts is not None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def train(options: TrainEntailmentOptions, on_evaluation: Optional[OnEvaluation] = None) -> FitResult:
-    """Train as the options say; checkpoints go to `options.save_dir`. Return where it ended.
+    """Train as the options say, with checkpoints in `options.save_dir`; return the result.
 
     The metrics are `loss` (nats), `accuracy` and `macro_f1` of the validation pairs.
     """
@@ -66,7 +66,7 @@ def train(options: TrainEntailmentOptions, on_evaluation: Optional[OnEvaluation]
 
 
 def command(options: TrainEntailmentOptions) -> None:
-    """Train, and print where it ended."""
+    """Train, and print the result."""
     runtime.prepare_command(options.cpu_threads)
     train(options)
 

@@ -1,6 +1,6 @@
 """Networks that turn an image into features of its regions.
 
-`small` is made to be trained from nothing on a CPU; the others are worth their time with pretrained parameters.
+`small` is made to be trained from scratch on a CPU; the others are worth their time only with pretrained parameters.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class VisionEncoder(nn.Layer):
     """A network from images to the features of their regions.
 
     Args:
-        network: from `[n, 3, s, s]` to a map of features `[n, width, h, w]`.
-        width: features of a region.
-        mean, std: of each colour, in [0, 1]: what the network's inputs are normalised by.
+        network: from `[n, 3, s, s]` to a feature map `[n, width, h, w]`.
+        width: the number of features of a region.
+        mean, std: of each colour, for values in [0, 1]; the network's inputs are normalised by them.
     """
 
     def __init__(self, name: str, network: nn.Layer, width: int, mean: Colour, std: Colour):
@@ -41,14 +41,14 @@ class VisionEncoder(nn.Layer):
         self.network = network
 
     def normalise(self, pixels: Union[Tensor, np.ndarray]) -> Tensor:
-        """Return pixels `[n, 3, s, s] uint8` as the network takes them, float32."""
+        """Normalise uint8 pixels `[n, 3, s, s]` to float32, as the network takes them."""
         if isinstance(pixels, np.ndarray):
             pixels = paddle.to_tensor(pixels)
         # (pixels / 255 - mean) / std, in two passes over the pixels
         scale = np.array([1.0 / (255.0 * std) for std in self.std], np.float32)[:, None, None]
         shift = np.array([-mean / std for mean, std in zip(self.mean, self.std)], np.float32)[:, None, None]
-        # Nothing is called on what to_tensor returns: making the graph, Paddle 3 would evaluate that while it holds the
-        # lock that evaluating it waits for.
+        # Call nothing on the results of to_tensor: when Paddle 3 makes the graph, it would evaluate the call while it
+        # holds a lock that the evaluation waits for.
         by = paddle.to_tensor(scale)
         plus = paddle.to_tensor(shift)
         return pixels.astype("float32") * by + plus
@@ -68,7 +68,7 @@ class VisionEncoder(nn.Layer):
         return int(count)
 
     def digest(self) -> str:
-        """Return 16 hexadecimal digits that differ where the name or any parameter does."""
+        """Return 16 hexadecimal digits that change with the name, the normalisation or any parameter."""
         digest = hashlib.sha256(f"{self.name} {self.mean} {self.std}".encode())
         for name, value in sorted(self.state_dict().items()):
             digest.update(f"{name} {value.shape}".encode())
@@ -79,15 +79,15 @@ class VisionEncoder(nn.Layer):
 def make_vision_encoder(name: str, weights: Optional[Union[str, Path]] = None) -> VisionEncoder:
     """Return a vision encoder by its name, one of `VISION_ENCODERS`.
 
-    Batch normalisation always uses the statistics that came with the parameters, also in training: an image's features
-    depend on that image alone, and small batches do not spoil what was learnt from large ones.
+    Batch normalisation always uses the statistics of the pretrained parameters, also in training: an image's features
+    depend on that image alone, and small batches do not change statistics that were learnt from large batches.
 
     Args:
-        weights: a `.pdparams` file of its parameters (`convert_image_weights` makes them of PyTorch's); `DOWNLOAD`:
-            those that Paddle publishes of a ResNet, fetched once; None: random ones.
+        weights: a `.pdparams` file of its parameters (`convert_image_weights` makes one from PyTorch's file);
+            `DOWNLOAD`: the parameters that Paddle publishes for a ResNet, fetched once; None: random parameters.
 
-    Raises `UsageError` for an unknown name, `CheckpointError` for a file whose parameters are not this encoder's, and
-    for parameters that cannot be fetched.
+    Raises `UsageError` for an unknown name, `CheckpointError` if the file's parameters are not this encoder's or cannot
+    be fetched.
     """
     if name not in _KINDS:
         raise UsageError(
@@ -102,9 +102,9 @@ def make_vision_encoder(name: str, weights: Optional[Union[str, Path]] = None) -
 
 
 def set_parameters(encoder: VisionEncoder, arrays: dict[str, np.ndarray], source: str) -> None:
-    """Set the network's parameters, by their names in it; those of a classifier (`fc.`) are left out.
+    """Set the network's parameters from a dict keyed by their names; a classifier's (`fc.`) are ignored.
 
-    Raises `CheckpointError`, naming the `source`, where one is missing, of another shape, or unknown.
+    Raises `CheckpointError`, naming the `source`, if a parameter is missing, has another shape, or is unknown.
     """
     arrays = {name: array for name, array in arrays.items() if not name.startswith("fc.")}
     wanted = encoder.network.state_dict()
@@ -121,7 +121,7 @@ def set_parameters(encoder: VisionEncoder, arrays: dict[str, np.ndarray], source
 
 
 def _fetch(name: str) -> Path:
-    """Return the file of the parameters that Paddle publishes for a network, fetched where it is not there yet."""
+    """Return the file of the parameters that Paddle publishes for a network; it is fetched once."""
     from paddle.vision.models import resnet
 
     from paddle_ranker.storage.atomic import cache_folder, made_once
@@ -154,8 +154,8 @@ def _fetch(name: str) -> Path:
 class SmallNetwork(nn.Sequential):
     """Five convolutions of 3 x 3, each halving the map: 128 x 128 pixels give 4 x 4 regions.
 
-    Normalised by groups, not by batches: an image's features, also in training, depend on that image alone, so that
-    several processes or accumulated batches compute what one large batch would.
+    It has group instead of batch normalisation: an image's features depend on that image alone, also in training, so
+    that several processes or accumulated batches compute what one large batch would.
     """
 
     channels: Sequence[int] = (16, 32, 64, 96, 128)
@@ -181,7 +181,7 @@ def _resnet(name: str) -> nn.Layer:
 
 @dataclass(frozen=True)
 class _Kind:
-    """How an encoder is made, the features of a region, and the colours that it was trained on."""
+    """How an encoder is made: its network, the width of a region's features, and the normalisation of colours."""
 
     network: Callable[[], nn.Layer]
     width: int

@@ -1,9 +1,8 @@
-"""The documents of text files, streamed, whatever their size.
+"""Stream the documents of text files of any size.
 
-A `.txt` file (or `.txt.gz`) is lines. A document is one of them (`lines`), or those between blank ones
-(`blank_lines`), or all from one title to the next (`titles`), a title being a line as ` = Title = ` in WikiText's
-files. Of anything else, JSON lines, Parquet and tab-separated text as the rest of the toolkit reads them, a document
-is what a row's column `text` holds.
+In a `.txt` file (or `.txt.gz`), a document is one line (`lines`), the lines between blank lines (`blank_lines`), or the
+lines from one title to the next (`titles`); a title is a line such as ` = Title = ` in WikiText's files. In all other
+formats that the toolkit reads (JSON lines, Parquet, tab-separated text), a document is a row's column `text`.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ _TITLE = re.compile(r"= [^=].* =")  # of a page; those of its sections have more
 
 
 class Corpus:
-    """The texts of several files, streamed anew by every `for` loop over it: (whether a document begins, a text).
+    """The texts of several files. Every `for` loop streams them anew as (whether a document begins, text).
 
-    A text is a line or a record, so that a file of one document costs no more memory than another.
+    A text is a line or a record, not a document, so that a file with a single document needs no more memory.
 
     Args:
-        files: their paths.
-        documents: what parts the documents of a `.txt` file, of `DOCUMENTS`.
-        skip_bad_rows: leave out what cannot be read, and count it.
+        files: the files' paths.
+        documents: what separates the documents of a `.txt` file; one of `DOCUMENTS`.
+        skip_bad_rows: skip lines that cannot be read, and count them.
 
-    Raises `DataError`, naming the file and the line, where a file is missing, empty, damaged or not UTF-8.
+    Raises `DataError`, naming the file and the line, if a file is missing, empty, damaged or not UTF-8.
     """
 
     def __init__(self, files: Sequence[str], documents: str = "lines", skip_bad_rows: bool = False):
@@ -53,7 +52,7 @@ class Corpus:
 
     @property
     def rules(self) -> dict[str, object]:
-        """The settings that decide its texts, beside the files' content."""
+        """The settings that, with the files' content, determine the texts."""
         return {"documents": self._documents, "skip_bad_rows": self._skip}
 
     def report(self) -> str:

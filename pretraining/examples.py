@@ -1,8 +1,8 @@
-"""Sequences with some of their tokens masked, as the trainer takes them, and the loss of held-out ones.
+"""Sequences with some tokens masked, for the trainer, and the loss of held-out sequences.
 
-Masking is dynamic (Devlin et al., 2019; whole words: Cui et al., 2019): other tokens in every epoch. Which, and by
-what, follows from the seed, the epoch and the sequence's number alone: a resumed run masks as an unbroken one, and
-several processes as one.
+Masking is dynamic (Devlin et al., 2019; whole words: Cui et al., 2019): other tokens are masked in every epoch. The
+choice depends on the seed, the epoch and the sequence's number alone, so that a resumed run masks as an uninterrupted
+run does, and several processes as one process does.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _LARGEST_EXPONENT = 700.0
 class MaskedBatch:
     """A batch with some tokens masked.
 
-    `ids` [batch, length] int64; `places` [m] int64, where in the flattened batch the chosen tokens are, ascending;
-    `labels` [m] int64, what stood there.
+    `ids` `[batch, length]` int64; `places` `[m]` int64, ascending indices of the chosen tokens in the flattened batch;
+    `labels` `[m]` int64, the original ids at these places.
     """
 
     ids: np.ndarray
@@ -43,13 +43,13 @@ class MaskedBatch:
 
 
 class Masking:
-    """Choose tokens with `probability`, whole words of them with `whole_words`, and mask them.
+    """Choose tokens with `probability`, or whole words if `whole_words`, and mask them.
 
-    Never a special token, [UNK] among them. A sequence of which nothing is chosen gets one word chosen at random.
+    Special tokens and [UNK] are never chosen. If nothing in a sequence is chosen, one random word is.
 
     Args:
-        special_ids: ids that are neither masked nor put in a token's place.
-        vocab_size: ids there are.
+        special_ids: ids that are neither masked nor used as random replacements.
+        vocab_size: the number of ids.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class Masking:
         """Mask tokens of a batch.
 
         Args:
-            ids, starts: `[batch, length]`, the ids and whether a word begins there.
+            ids, starts: `[batch, length]`, the ids, and whether a word begins there.
             numbers: `[batch]`, the sequences' numbers.
-            epoch: 0 for an evaluation, the same every time.
+            epoch: 0 for evaluations, which then all mask the same tokens.
         """
         special = self._is_special[ids]
         units = starts | special  # [UNK] inside a word parts it
@@ -85,7 +85,7 @@ class Masking:
         lengths = [int(np.flatnonzero(~row)[-1]) + 1 if not row.all() else 0 for row in special]
         draws = np.ones((3, *ids.shape))
         for row, number in enumerate(numbers.tolist()):
-            # Past the last ordinary token nothing is drawn: the width of the batch changes nothing.
+            # Nothing is drawn after the last ordinary token, so that the draws do not depend on the batch's width.
             generator = np.random.default_rng([_STREAM, self.seed, epoch, number])
             draws[:, row, : lengths[row]] = generator.random((3, lengths[row]))
         of_unit = draws[0].reshape(-1)[np.flatnonzero(units.reshape(-1))][unit]  # the draw of its first token
@@ -121,21 +121,21 @@ class MaskedExamples:
         return len(self._sequences)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Mask other tokens from now on."""
+        """Mask the tokens of this epoch from now on."""
         self._epoch = epoch
         self._masked.clear()
 
     def lengths(self, indices: np.ndarray) -> np.ndarray:
-        """Return the tokens of the sequences `indices` [m], `[m]`."""
+        """Return the token count of each sequence in `indices`, `[m]`."""
         chosen: np.ndarray = self._sequences.all_lengths[indices]
         return chosen
 
     def weight(self, indices: np.ndarray) -> float:
-        """Return what the loss of `indices` is a mean over: their masked tokens."""
+        """Return the number of masked tokens in the sequences `indices`, over which their loss is a mean."""
         return float(max(1, len(self.masked(indices).labels)))
 
     def masked(self, indices: np.ndarray) -> MaskedBatch:
-        """Return the batch of the sequences `indices` as this epoch masks its tokens."""
+        """Return the batch of the sequences `indices`, masked for the current epoch."""
         key = indices.tobytes()
         if key not in self._masked:
             ids, starts = self._sequences.batch(indices)
@@ -145,7 +145,7 @@ class MaskedExamples:
         return self._masked[key]
 
     def loss(self, network: MaskedLanguageModel, indices: np.ndarray) -> tuple[Tensor, dict[str, float]]:
-        """Return the mean loss of the masked tokens of the sequences `indices`."""
+        """Return the mean loss of the masked tokens of the sequences `indices`, and an empty dict of further means."""
         batch = self.masked(indices)
         if not len(batch.labels):  # nothing but special tokens and [UNK]
             return network.cls.predictions.decoder_bias.sum() * 0.0, {}
@@ -157,7 +157,7 @@ _MOST_BY_PADDLE = 64.0  # its cross-entropy gives this for whatever is more; its
 
 
 def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return -log softmax(logits)[label] of each token, `[n]`, of logits `[n, vocabulary]` and labels `[n]`."""
+    """Return -log softmax(logits)[label] of each token, `[n]`, from logits `[n, vocabulary]` and labels `[n]`."""
     losses = F.cross_entropy(logits, labels, reduction="none")
     if float(losses.max()) < _MOST_BY_PADDLE:  # nearly always: the fused kernel takes a quarter of the time
         return losses
@@ -171,7 +171,7 @@ class HeldOut:
     """Sequences to evaluate on; the same tokens are masked every time.
 
     Args:
-        batch_size: sequences of the longest kind that go through the network at once.
+        batch_size: how many of the longest sequences are computed at once.
     """
 
     def __init__(self, sequences: Sequences, masking: Masking, batch_size: int):
@@ -183,7 +183,7 @@ class HeldOut:
     def measure(self, network: MaskedLanguageModel, processes: ProcessGroup) -> dict[str, float]:
         """Return `loss` (nats a masked token), `perplexity`, and `accuracy`, the share of tokens guessed right.
 
-        Each process does its share of the batches; all get the same metrics.
+        Each process computes its share of the batches; all get the same metrics.
         """
         was_training = network.training
         network.eval()

@@ -42,9 +42,9 @@ class FillMaskOptions(DeviceOptions):
 
 
 def fill_mask(options: FillMaskOptions) -> None:
-    """Print what fills the masks.
+    """Print or write the candidates for the masks.
 
-    Raises `DataError` for a sentence without a mask, or one longer than the model has positions, with its line.
+    Raises `DataError`, naming the line, if a sentence has no mask or more tokens than the model has positions.
     """
     runtime.prepare(options.cpu_threads)
     from paddle_ranker.storage.atomic import check_writable, new_file

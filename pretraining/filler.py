@@ -30,7 +30,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Filled:
-    """A sentence, the same with its masks filled by the best candidates, and each mask's candidates, best first."""
+    """A sentence, the sentence with its masks filled by the best candidates, and each mask's candidates, best first."""
 
     sentence: str
     filled: str
@@ -44,9 +44,9 @@ class Filled:
 class MaskFiller:
     """Fill masks with the model of a folder.
 
-    Several masks of a sentence are each predicted with the others still masked.
+    Each of several masks in a sentence is predicted while the others are still masked.
 
-    Raises `CheckpointError` for a folder without a masked language model, or with another model's tokenizer.
+    Raises `CheckpointError` if the folder has no masked language model, or another model's tokenizer.
     """
 
     def __init__(self, folder: Path):
@@ -72,7 +72,7 @@ class MaskFiller:
     def fill(self, sentences: Sequence[str], top_k: int) -> list[Filled]:
         """Return the `top_k` likeliest word pieces for each mask of each sentence.
 
-        Raises `DataError` for a sentence without a mask, or with more tokens than the model has positions.
+        Raises `DataError` if a sentence has no mask, or more tokens than the model has positions.
         """
         rows = [self._ids(sentence) for sentence in sentences]
         ids = np.full((len(rows), max(map(len, rows), default=0)), self._pad_id, np.int64)

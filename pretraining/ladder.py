@@ -1,7 +1,7 @@
-"""A ladder of trainings for a compute budget: its options, which sizes read how many tokens, and their results.
+"""A ladder of trainings (runs of several sizes and lengths) for a compute budget: its options, plan and results.
 
-The runs differ in size, steps and seed alone. What is planned and what is done is kept in the output folder, and a
-second call goes on there.
+The runs differ only in size, steps and seed. The plan and the results are kept in the output folder, and a second call
+continues from there.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _SIZE = re.compile(r"([1-9]\d{0,2})x([1-9]\d{0,4})")
 _PLAN, _RESULT = "plan.json", "result.json"
 _MEASURED_STEPS = 30
 _FEWEST_STEPS_TO_SAVE = 200
-# What a ladder that is gone on with may be called with otherwise: it changes none of its losses.
+# Options that may change when a ladder is continued, since they change none of its losses.
 MAY_CHANGE = frozenset({"debug", "output_dir", "train_files", "eval_files", "tokenizer", "resamples", "device",
                         "cpu_threads"})  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Size:
-    """Layers and width of an encoder; its feed-forward part is four times as wide."""
+    """The layers and the width of an encoder; its feed-forward part is four times as wide."""
 
     layers: int
     width: int
@@ -59,16 +59,16 @@ class Size:
 
     @property
     def parameters(self) -> int:
-        """N: the parameters of its layers. Embeddings and the head are not counted (Kaplan et al. 2020)."""
+        """N: the number of parameters of the layers, without embeddings and head (Kaplan et al. 2020)."""
         width = self.width
         attention, feed_forward, norms = 4 * (width * width + width), 8 * width * width + 5 * width, 4 * width
         return self.layers * (attention + feed_forward + norms)
 
     def flops_per_token(self, length: int, vocab_size: int, masked_share: float) -> float:
-        """Return the floating-point operations that training takes for each token read.
+        """Return the floating-point operations of training for each token read.
 
-        Three times the forward pass: 2 for each parameter of the layers, 4 `length` `width` a layer for attention, and
-        for the share of tokens that are masked the head's 2 (`width`^2 + `vocab_size` `width`).
+        They are three times the forward pass: 2 for each parameter of the layers, 4 `length` `width` a layer for
+        attention, and the head's 2 (`width`^2 + `vocab_size` `width`) times `masked_share`.
         """
         attention = 4 * self.layers * length * self.width
         head = 2 * masked_share * (self.width**2 + vocab_size * self.width)
@@ -77,8 +77,8 @@ class Size:
     def shape(self, positions: int) -> dict[str, Any]:
         """Return the fields of `config.json` for this size.
 
-        First weights have BERT's deviation, 0.02 at 768 wide, times sqrt(768 / width): a product's result then has the
-        same deviation at every width.
+        Initial weights have BERT's standard deviation, 0.02 at width 768, times sqrt(768 / width): the result of a
+        product then has the same deviation at every width.
         """
         heads = max(count for count in range(1, max(1, self.width // _HEAD_WIDTH) + 1) if self.width % count == 0)
         return {
@@ -148,7 +148,7 @@ class ScalingLawOptions(DeviceOptions):
 
 @dataclass(frozen=True)
 class Rung:
-    """One training: a size, the steps that it goes, its seed."""
+    """One training of the ladder: a size, a number of steps and a seed."""
 
     size: Size
     steps: int
@@ -162,7 +162,7 @@ class Rung:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a training costs, in seconds or floating-point operations: a step, and what it takes beside its steps."""
+    """The cost of a training, in seconds or floating-point operations: of each step, and a fixed cost beside them."""
 
     step: float
     fixed: float = 0.0
@@ -170,10 +170,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Budget:
-    """What all trainings may cost together.
+    """The cost that all trainings together may have.
 
-    amount, spent: as costs are counted; `spent` is used up already
-    unit, scale: of messages; an amount times `scale` is in that unit
+    amount, spent: in the same unit as `Cost`; `spent` is already used up
+    unit, scale: for messages: an amount times `scale` is in `unit`
     """
 
     amount: float
@@ -184,7 +184,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Ladder:
-    """The trainings that a law is fitted to, and the larger one that checks it."""
+    """The trainings to which a law is fitted, and the larger training that checks it."""
 
     rungs: tuple[Rung, ...]
     held_out: Rung
@@ -199,14 +199,14 @@ def plan_ladder(
     token_counts: int,
     seeds: Sequence[int],
 ) -> Ladder:
-    """Return the longest ladder within a budget; all sizes go the same steps, each count twice the one before.
+    """Return the longest ladder within a budget; all sizes have the same counts of steps, each twice the one before.
 
-    The held-out size goes twice the most steps of the others, with the first seed.
+    The held-out size is trained with the first seed, for `HELD_OUT_TOKENS` times the others' largest count.
 
     Args:
-        costs: of each size, the held-out one's too, as the budget counts.
+        costs: a dict from each size, including the held-out size, to its cost in the budget's unit.
 
-    Raises `UsageError` where the budget is too small for runs of 20 steps; it says how much is enough.
+    Raises `UsageError` if the budget is too small for runs of `FEWEST_STEPS` steps; it says how much is enough.
     """
     shares = [2**place for place in range(token_counts)]
     fixed = budget.spent + sum(costs[size].fixed for size in sizes) * token_counts * len(seeds) + costs[held_out].fixed
@@ -225,10 +225,10 @@ def plan_ladder(
 
 
 def refuse_repeats(ladder: Ladder, sequences: int, batch_size: int, tokens: int) -> None:
-    """Raise `DataError` where a run of a ladder would read sequences of a corpus a second time.
+    """Raise `DataError` if a run of a ladder would read sequences of the corpus a second time.
 
     Args:
-        sequences, tokens: of the corpus.
+        sequences, tokens: how many the corpus has.
     """
     needed = max(rung.steps for rung in (*ladder.rungs, ladder.held_out)) * batch_size
     if needed > sequences:
@@ -241,7 +241,7 @@ def refuse_repeats(ladder: Ladder, sequences: int, batch_size: int, tokens: int)
 
 @dataclass(frozen=True)
 class Runs:
-    """Trainings that differ in size, steps and seed alone, on the same tokens; made by `open_runs`."""
+    """Trainings on the same tokens that differ only in size, steps and seed; made by `open_runs`."""
 
     folder: Path
     options: ScalingLawOptions
@@ -252,10 +252,10 @@ class Runs:
     identity: dict[str, Any]  # what the losses follow from, as JSON holds it
 
     def plan(self, started: float) -> Ladder:
-        """Return the ladder that the budget allows, the one of an earlier call where there was one.
+        """Return the ladder that the budget allows, or the ladder of an earlier call if there is one.
 
         Args:
-            started: when the command began, by `time.monotonic`: the budget's minutes count from there.
+            started: when the command began, by `time.monotonic`; the budget's minutes count from then.
         """
         options, path = self.options, self.folder / _PLAN
         if path.exists():
@@ -280,7 +280,7 @@ class Runs:
         return ladder
 
     def result(self, rung: Rung) -> dict[str, Any]:
-        """Train a run, resume it, or read its kept result; return its metrics."""
+        """Return a run's metrics: train or resume it, or read its result if it is complete."""
         folder = self.folder / "runs" / rung.name
         if (folder / _RESULT).exists():
             kept: dict[str, Any] = _read(folder / _RESULT)
@@ -298,7 +298,7 @@ class Runs:
         return metrics
 
     def facts(self, rung: Rung) -> dict[str, Any]:
-        """Return what is known of a run before it is trained."""
+        """Return what is known of a run before its training: name, size, parameters, tokens and operations."""
         return {
             "name": rung.name,
             "size": str(rung.size),
@@ -308,7 +308,7 @@ class Runs:
         }
 
     def tokens_read(self, rung: Rung) -> float:
-        """Return D: the tokens that a run reads, special ones not counted."""
+        """Return D: the number of tokens that a run reads, without special tokens."""
         return rung.steps * self.options.batch_size * self.tokens / self.sequences
 
     def flops(self, rung: Rung) -> float:
@@ -318,7 +318,7 @@ class Runs:
         return self.tokens_read(rung) * each
 
     def _measure(self, size: Size) -> Cost:
-        """Return the seconds that a size takes, by a short training."""
+        """Return the cost of a size in seconds, measured by a short training."""
         print(f"how fast is {size}?", flush=True)
         with tempfile.TemporaryDirectory(prefix="speed_", dir=self.folder) as folder:
             start = time.monotonic()
@@ -339,7 +339,7 @@ class Runs:
             config=str(shape),
             save_dir=str(folder),
             max_steps=rung.steps,
-            # One more epoch than is needed: which documents meet in a sequence is the seed's, and with it their number.
+            # One more epoch than is needed: the seed decides which documents share a sequence, and so their number.
             epochs=1 + -(-rung.steps * self.options.batch_size // self.sequences),
             eval_step=rung.steps,
             save_step=max(_FEWEST_STEPS_TO_SAVE, rung.steps // 4),
@@ -351,9 +351,9 @@ class Runs:
 
 
 def open_runs(options: ScalingLawOptions, folder: Path) -> Runs:
-    """Hold out text, make a tokenizer and the tokens, or find those of an earlier call.
+    """Hold out text, make a tokenizer and tokenize the corpus, or find the results of an earlier call.
 
-    Raises `RankerError` where the folder holds a ladder of other options or other text, `DataError` for bad files.
+    Raises `RankerError` if the folder holds a ladder of other options or other text, `DataError` for bad files.
     """
     from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
     from paddle_ranker.encoding.vocabulary import train_wordpiece_vocabulary, write_new_tokenizer
@@ -434,9 +434,9 @@ def _digest(*values: Any) -> str:
 
 
 def _hold_out(corpus: Corpus, share: float, target: Path) -> None:
-    """Copy documents into `train.txt` and `eval.txt` of a new folder, one a line, evenly spread over the corpus.
+    """Write the documents, one a line, into a new folder's `train.txt` and, every n-th, `eval.txt`.
 
-    The runs differ in their seeds, by which `train_mlm.py` holds out: their losses must be of the same text.
+    All runs need losses of the same text, but `train_mlm.py` would hold out by the seed, in which they differ.
     """
     every = max(2, round(1 / share))
     number = held = 0

@@ -1,4 +1,4 @@
-"""What a training of a masked language model begins with: a tokenizer, a network, and sequences to learn from."""
+"""Prepare the training of a masked language model: make or load the tokenizer, the network and the sequences."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from pretraining.packing import Sequences, pack
 from pretraining.token_store import TokenStore, digests_of, tokenised
 
 INFO_FILE = "pretraining.json"
-# Layers and width; twelve heads, and a feed-forward of four times the width.
+# Layers and width; all have twelve heads, and a feed-forward of four times the width.
 SHAPES = {"nano": (4, 312), "micro": (4, 384), "mini": (6, 384), "medium": (6, 768), "base": (12, 768)}
 POSITIONS = 512
 _MOST_UNKNOWN = 0.05  # share of the tokens
 
 
 def save_mlm(folder: Path, model: MaskedLm, description: Description) -> None:
-    """Write a checkpoint into an existing folder: an encoder folder as `--model_name_or_path` takes it.
+    """Write a checkpoint into an existing folder, which `--model_name_or_path` takes as an encoder.
 
     Args:
         description: how it was trained, as `Run.describe` returns it.
@@ -51,8 +51,8 @@ def save_mlm(folder: Path, model: MaskedLm, description: Description) -> None:
 def start_mlm(options: TrainMlmOptions) -> Start[MaskedLm]:
     """Select the device, seed everything, and make or load the network.
 
-    Raises `CheckpointError` for a tokenizer that is not the checkpoint's, `UsageError` for sequences longer than the
-    network has positions.
+    Raises `CheckpointError` if the tokenizer is not the checkpoint's, `UsageError` if sequences are longer than the
+    network's positions.
     """
     run = start_run(options)
     source = run.resumed.model if run.resumed else resolve_model(options.init_from) if options.init_from else None
@@ -92,11 +92,11 @@ def _from_nothing(options: TrainMlmOptions) -> MaskedLm:
 
 
 def config_named(name: str, vocab_size: int, pad_id: int, model_type: str) -> EncoderConfig:
-    """Return the configuration of a shape of `SHAPES`, or of a file `*.json` with fields of `config.json`.
+    """Return the configuration of a shape in `SHAPES`, or of a JSON file with fields of `config.json`.
 
-    The vocabulary's size and the padding's id are the tokenizer's; `model_type` is the file's, where it says one.
+    The vocabulary's size and the padding's id are the tokenizer's; the file's `model_type`, if any, takes precedence.
 
-    Raises `UsageError` for an unknown name, `CheckpointError` for a file that is no configuration.
+    Raises `UsageError` for an unknown name, `CheckpointError` if the file is not a configuration.
     """
     if name in SHAPES:
         layers, size = SHAPES[name]
@@ -152,7 +152,7 @@ def _require_same(given: TokenizerFiles, own: TokenizerFiles, name: str, folder:
 
 
 def require_fit(tokenizer: TokenizerFiles, config: EncoderConfig, folder: Path) -> None:
-    """Raise `CheckpointError` where the tokenizer of a folder is not its model's."""
+    """Raise `CheckpointError` if the tokenizer of a folder is not its model's."""
     pad_id = tokenizer.token_to_id[tokenizer.special_tokens["pad_token"]]
     try:
         require_tokenizer_fits(tokenizer.vocab_size, pad_id, config)
@@ -162,7 +162,7 @@ def require_fit(tokenizer: TokenizerFiles, config: EncoderConfig, folder: Path) 
 
 @dataclass(frozen=True)
 class MlmData:
-    """What a training learns from and is measured on; `content` are digests of the files, `facts` for people."""
+    """The sequences to train and to evaluate on; `content` holds digests of the files, `facts` counts for reports."""
 
     train: Sequences
     held_out: Sequences
@@ -171,9 +171,9 @@ class MlmData:
 
 
 def open_data(options: TrainMlmOptions, tokenizer: TokenizerFiles) -> MlmData:
-    """Turn the files into tokens, or find those of an earlier run, and make the sequences.
+    """Tokenize the files, or find the tokens of an earlier run, and make the sequences.
 
-    Raises `DataError` for files that are missing, empty or not UTF-8, or too small to hold anything out.
+    Raises `DataError` if files are missing, empty or not UTF-8, or too small to hold anything out.
     """
     cache = Path(options.cache_dir or Path(options.save_dir) / "corpus")
 
@@ -219,7 +219,7 @@ def open_data(options: TrainMlmOptions, tokenizer: TokenizerFiles) -> MlmData:
 
 
 def describe_data(data: MlmData, options: TrainMlmOptions, network: MaskedLanguageModel) -> str:
-    """Return lines that say what is trained on what, with warnings."""
+    """Return lines that describe the data and the network, with warnings."""
     facts = data.facts
     layers = sum(p.size for p in network.encoder.encoder.parameters())
     parameters = sum(int(np.prod(t.shape)) for t in network.state_dict().values())
@@ -237,7 +237,7 @@ def describe_data(data: MlmData, options: TrainMlmOptions, network: MaskedLangua
 
 
 def make_masking(options: TrainMlmOptions, tokenizer: TokenizerFiles) -> Masking:
-    """Return how tokens are masked; raises `CheckpointError` for a tokenizer without a mask token."""
+    """Return the `Masking` that the options ask for; raises `CheckpointError` if the tokenizer has no mask token."""
     token = tokenizer.special_tokens["mask_token"]
     if token not in tokenizer.token_to_id:
         raise CheckpointError(f"the vocabulary has no {token} (the mask_token): add it, or use another tokenizer")
@@ -252,7 +252,7 @@ def make_masking(options: TrainMlmOptions, tokenizer: TokenizerFiles) -> Masking
 
 
 def special_ids(tokenizer: TokenizerFiles) -> list[int]:
-    """Return the ids that no text gives: special tokens, ones kept free for later; and that of [UNK]."""
+    """Return the ids that no text is tokenized to (special and reserved tokens), and the id of [UNK]."""
     splitter = WordSplitter(tokenizer.rules)
     ordinary = set()
     for token, token_id in tokenizer.token_to_id.items():

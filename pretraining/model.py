@@ -1,4 +1,4 @@
-"""The masked language model: an encoder, and BERT's head over it under PaddleNLP's parameter names."""
+"""The masked language model: an encoder with BERT's head, under PaddleNLP's parameter names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _POOLER = "pooler."
 
 
 class _Predictions(nn.Layer):
-    """Hidden states to logits of word pieces: dense, activation, LayerNorm, product with the word embeddings."""
+    """Compute word pieces' logits from hidden states: dense, activation, LayerNorm, product with word embeddings."""
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
@@ -49,11 +49,11 @@ class _Head(nn.Layer):
 
 
 class MaskedLanguageModel(nn.Layer):
-    """Predict masked tokens.
+    """The network that predicts masked tokens.
 
     Its parameters have the names of PaddleNLP's ErnieForMaskedLM and BertForMaskedLM: `ernie.*` or `bert.*`, and
-    `cls.predictions.*`. The pooler, which predicts nothing here, is not trained; without `has_pooler` it is random and
-    goes into no checkpoint: a ranker adds one of its own.
+    `cls.predictions.*`. The pooler is not used here, so it is not trained; without `has_pooler`, it is random and not
+    saved: a ranker adds its own.
     """
 
     def __init__(self, config: EncoderConfig, has_pooler: bool = False, encoder: Optional[Encoder] = None):
@@ -72,7 +72,7 @@ class MaskedLanguageModel(nn.Layer):
 
     @property
     def encoder(self) -> Encoder:
-        """The encoder, whatever its name."""
+        """The encoder, whose attribute is named by the model type."""
         encoder: Encoder = getattr(self, self.config.model_type)
         return encoder
 
@@ -81,8 +81,8 @@ class MaskedLanguageModel(nn.Layer):
 
         Args:
             input_ids: `[batch, length]` int64; padding is masked, and all tokens are of type 0.
-            places: `[m]` int64, ascending, in the flattened `input_ids`. Only these go through the largest part of the
-                last layer, and through the head's product with all word embeddings.
+            places: `[m]` int64, ascending indices of the flattened `input_ids`. Only these tokens go through most of
+                the last layer, and through the head's product with all word embeddings.
         """
         grid, slots = _by_row(input_ids.shape, places)
         ids = paddle.to_tensor(input_ids)
@@ -95,14 +95,14 @@ class MaskedLanguageModel(nn.Layer):
         return self.cls.predictions(chosen, self.encoder.embeddings.word_embeddings.weight).astype("float32")
 
     def state_dict(self, *arguments: Any, **keywords: Any) -> dict[str, Tensor]:
-        """Return what a checkpoint holds: all parameters, without a pooler that was never trained."""
+        """Return the parameters for a checkpoint: all but a pooler that was never trained."""
         state = super().state_dict(*arguments, **keywords)
         pooler = f"{self.config.model_type}.{_POOLER}"
         return type(state)((n, t) for n, t in state.items() if self.has_pooler or not n.startswith(pooler))
 
 
 def _by_row(shape: tuple[int, ...], places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Arrange places in rows: `[batch, most a row]`, filled up with each row's first token, and where each went."""
+    """Arrange places in rows, `[batch, most a row]`, padded with each row's first token; also return their indices."""
     batch, length = shape
     rows = places // length
     counts = np.bincount(rows, minlength=batch)
@@ -116,7 +116,7 @@ def _by_row(shape: tuple[int, ...], places: np.ndarray) -> tuple[np.ndarray, np.
 class MaskedLm:
     """A masked language model in memory.
 
-    new_parts: those that were not in the checkpoint (`cls`, or none)
+    new_parts: the parts that the checkpoint lacks (the head, or none)
     """
 
     network: MaskedLanguageModel
@@ -125,7 +125,7 @@ class MaskedLm:
 
 
 def load_masked_lm(folder: Path, *, model_config: Optional[EncoderConfig] = None, need_head: bool) -> MaskedLm:
-    """Load an encoder's folder, and the head of a masked language model where it has one; see `masked_lm_of`."""
+    """Load an encoder's folder, with its masked language model's head if it has one; see `masked_lm_of`."""
     checkpoint = read_checkpoint(folder, wanted="a masked language model" if need_head else "an encoder")
     return masked_lm_of(checkpoint, folder, model_config=model_config, need_head=need_head)
 
@@ -136,10 +136,10 @@ def masked_lm_of(
     """Return the masked language model of a checkpoint that was read from a folder.
 
     Args:
-        model_config: takes the place of the folder's; its shape is the folder's, its dropout may be another.
-        need_head: refuse a folder without that head.
+        model_config: replaces the folder's configuration: the same shape, perhaps with another dropout.
+        need_head: refuse a folder without the head of a masked language model.
 
-    Raises `CheckpointError` where a file is missing or damaged, or the parameters do not fit the configuration.
+    Raises `CheckpointError` if a file is missing or damaged, or the parameters do not fit the configuration.
     """
     try:
         head = masked_lm_head(checkpoint.unnamed)

@@ -1,12 +1,12 @@
-"""Sequences to train on, made of documents: packed until they are full, or one document each, cut at the end.
+"""Make training sequences from documents: packed until they are full, or one truncated document each.
 
     [CLS] document [SEP] the next document [SEP] the beginning of a third [SEP]
     [CLS] where the third goes on [SEP] a fourth [SEP]
 
-Documents come in an order of their own, so that neighbours in a sorted file do not share a sequence. A document that
-does not end where its sequence does goes on in the next one; it is cut between words, and no piece is shorter than
-`SHORTEST_PIECE` tokens unless the document is. Whether tokens attend to other documents of their sequence
-is the network's matter (`MaskedLanguageModel.separator`); all have token type 0.
+The caller shuffles the documents, so that neighbours in a sorted file do not share a sequence. A document that does not
+fit into its sequence continues in the next one; it is split between words, and no piece is shorter than
+`SHORTEST_PIECE` tokens unless the document is. The network decides whether tokens attend to other documents of their
+sequence (`MaskedLanguageModel.separator`); all have token type 0.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _SLACK = 64  # tokens before a sequence's end among which a word's beginning is 
 
 @dataclass(frozen=True)
 class Sequences:
-    """n sequences, as ranges of the token store: some 30 bytes a document in memory.
+    """n sequences as ranges of the token store, which take some 30 bytes of memory a document.
 
-    Sequence i is the pieces `offsets[i]` to `offsets[i + 1]` ([n + 1] int64), each followed by [SEP]. Piece j is
-    `piece_lengths[j]` tokens ([pieces] int32) of the store from `piece_starts[j]` on ([pieces] int64).
+    Sequence i consists of the pieces `offsets[i]` to `offsets[i + 1]` (`[n + 1]` int64), each followed by [SEP]. Piece
+    j is `piece_lengths[j]` tokens (`[pieces]` int32) of the store, from `piece_starts[j]` on (`[pieces]` int64).
     """
 
     store: TokenStore
@@ -44,9 +44,9 @@ class Sequences:
         return len(self.all_lengths)
 
     def batch(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ids, `[batch, length]` int64, padded, and where words begin, bool of that shape.
+        """Return the padded ids, `[batch, length]` int64, and whether a word begins at each, bool of that shape.
 
-        Special tokens and padding begin words of their own.
+        Each special token and each padding token counts as a word.
         """
         cls_id, sep_id, pad_id = self.special_ids
         counts = self.offsets[indices + 1] - self.offsets[indices]
@@ -71,11 +71,11 @@ class Sequences:
 def pack(
     store: TokenStore, documents: np.ndarray, max_length: int, special_ids: tuple[int, int, int], *, packing: str
 ) -> Sequences:
-    """Make sequences of at most `max_length` tokens of the documents whose numbers are `documents` `[m]`, in order.
+    """Make sequences of at most `max_length` tokens from the documents with the numbers `documents` `[m]`, in order.
 
     Args:
-        special_ids: of [CLS], [SEP] and [PAD].
-        packing: `pack`, or `truncate`: each document by itself, without what is too long.
+        special_ids: the ids of [CLS], [SEP] and [PAD].
+        packing: `pack`, or `truncate`: one document a sequence, truncated.
     """
     starts, lengths, counts = array("q"), array("i"), array("i")
     bounds = store.offsets
@@ -108,7 +108,7 @@ def pack(
 
 
 def _between_words(store: TokenStore, start: int, taken: int) -> int:
-    """Return how many of `taken` tokens from `start` on end where a word ends; all where no end is near."""
+    """Return how many tokens from `start` on, at most `taken`, end at a word's end; `taken` if no end is near."""
     first = max(1, taken - _SLACK)
     begins = np.flatnonzero(gather(store.starts, np.arange(start + first, start + taken + 1)))
     return int(first + begins[-1]) if len(begins) and first + begins[-1] >= min(SHORTEST_PIECE, taken) else taken

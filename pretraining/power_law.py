@@ -2,9 +2,9 @@
 
     L(N, D) = E + A / N^alpha + B / D^beta
 
-is the law of Hoffmann et al. (2022, arXiv:2203.15556, approach 3), fitted as there: Huber's loss of the differences of
-logarithms, from several starting points. L(C) = K / C^gamma is a line through the logarithms of the runs that no
-cheaper run beats, as in Kaplan et al. (2020, arXiv:2001.08361).
+is the law of Hoffmann et al. (2022, arXiv:2203.15556, approach 3), fitted as in that paper: Huber's loss of the
+differences of logarithms, from several starting points. L(C) = K / C^gamma is a line through the logarithms of the runs
+that no cheaper run beats, as in Kaplan et al. (2020, arXiv:2001.08361).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _MOST_DRAWS = 20  # for each draw that can be fitted
 class LossLaw:
     """L(N, D) = floor + a / N^alpha + b / D^beta.
 
-    `undetermined` names the constants (E, alpha, beta) that a fit left at the edge of what it searches: any value
-    beyond fits as well, or better.
+    `undetermined` names the constants (E, alpha, beta) that the fit left at a bound of its search: values beyond the
+    bound fit as well, or better.
     """
 
     floor: float
@@ -44,35 +44,35 @@ class LossLaw:
     undetermined: tuple[str, ...] = ()
 
     def loss(self, parameters: ArrayLike, tokens: ArrayLike) -> Floats:
-        """Return the loss of `parameters` and `tokens`, of shapes that broadcast."""
+        """Return the loss for `parameters` and `tokens`, whose shapes must broadcast."""
         n, d = np.asarray(parameters, np.float64), np.asarray(tokens, np.float64)
         losses: Floats = self.floor + self.a * n**-self.alpha + self.b * d**-self.beta
         return losses
 
     @property
     def best_parameters_exponent(self) -> float:
-        """x of N ~ C^x, the size that makes most of a compute C ~ N D (Hoffmann et al., equation 4)."""
+        """The exponent x of N ~ C^x, the best size for a compute C ~ N D (Hoffmann et al., equation 4)."""
         both = self.alpha + self.beta
         return self.beta / both if both else float("nan")
 
 
 @dataclass(frozen=True)
 class ComputeLaw:
-    """L(C) = scale / C^gamma; `frontier` `[runs] bool` are the runs it goes through."""
+    """L(C) = scale / C^gamma; `frontier`, `[runs]` bool, marks the runs to which it is fitted."""
 
     scale: float
     gamma: float
     frontier: np.ndarray
 
     def loss(self, compute: ArrayLike) -> Floats:
-        """Return the loss of `compute`, of any shape."""
+        """Return the loss for `compute`, of any shape."""
         losses: Floats = self.scale * np.asarray(compute, np.float64) ** -self.gamma
         return losses
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Intervals of a law's constants, by name, and of the loss that it predicts for another run."""
+    """A dict from a law's constants to their intervals, and the interval of the loss that it predicts for a run."""
 
     constants: dict[str, Interval]
     loss: Interval
@@ -81,8 +81,8 @@ class Forecast:
 def fit_loss_law(parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike, *, delta: float = DELTA) -> LossLaw:
     """Fit L(N, D) to runs, each argument `[runs]`.
 
-    Raises `DataError` for fewer than 6 runs, or fewer than 3 sizes or token counts: those leave constants open; and
-    for values that are not positive numbers.
+    Raises `DataError` for fewer than 6 runs, or fewer than 3 sizes or token counts, which do not determine the
+    constants, and for values that are not positive numbers.
     """
     n, d, loss = _checked(parameters, tokens, losses)
     _require_spread(n, d)
@@ -90,7 +90,7 @@ def fit_loss_law(parameters: ArrayLike, tokens: ArrayLike, losses: ArrayLike, *,
 
 
 def fit_compute_law(compute: ArrayLike, losses: ArrayLike, *, delta: float = DELTA) -> Optional[ComputeLaw]:
-    """Fit L(C) to the lower envelope of runs, both `[runs]`; None where fewer than 3 runs are on it."""
+    """Fit L(C) to the lower envelope of runs (arguments `[runs]` each); None if fewer than 3 runs are on it."""
     from scipy.optimize import least_squares
 
     c, loss = _checked(compute, losses)
@@ -117,7 +117,7 @@ def gamma_interval(
     seed: int = 1000,
     delta: float = DELTA,
 ) -> Optional[Interval]:
-    """Return the bootstrap percentile interval of gamma; None where too few draws of the runs can be fitted."""
+    """Return the bootstrap percentile interval of gamma; None if too few draws of the runs can be fitted."""
     c, loss = _checked(compute, losses)
     generator = np.random.default_rng(seed)
     draws = [generator.integers(len(c), size=len(c)) for _ in range(resamples)]
@@ -127,7 +127,7 @@ def gamma_interval(
 
 
 def envelope(compute: ArrayLike, losses: ArrayLike) -> np.ndarray:
-    """Return the lower envelope, `[runs]` bool: runs with a lower loss than all that cost no more."""
+    """Return the lower envelope, `[runs]` bool: the runs with a lower loss than every run that costs no more."""
     c, loss = np.asarray(compute, np.float64), np.asarray(losses, np.float64)
     order = np.lexsort((loss, c))
     lowest_before = np.minimum.accumulate(np.concatenate([[np.inf], loss[order]]))[:-1]
@@ -147,15 +147,15 @@ def forecast(
     resamples: int = 200,
     seed: int = 1000,
 ) -> Forecast:
-    """Return percentile intervals (Efron 1979) of a law fitted to runs, by drawing runs with replacement.
+    """Return bootstrap percentile intervals (Efron 1979) of a law fitted to runs, drawing runs with replacement.
 
-    The interval of the loss is one for a single further run: to each draw's law comes a residual of the fit, enlarged
-    for the five constants that were fitted.
+    The interval of the loss is for a single further run: a residual of the fit, enlarged for the five fitted constants,
+    is added to each draw's prediction.
 
     Args:
         law: the fit to all runs.
         parameters, tokens, losses: the runs, `[runs]` each.
-        at: parameters and tokens of the run whose loss is predicted.
+        at: the parameters and tokens of the run whose loss is predicted.
     """
     n, d, loss = _checked(parameters, tokens, losses)
     _require_spread(n, d)
@@ -185,7 +185,7 @@ def _interval(estimate: float, draws: np.ndarray, confidence: float) -> Interval
 
 
 def _draws(n: Floats, d: Floats, resamples: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yield indices of runs drawn with replacement; skip draws with too few levels to fit."""
+    """Yield indices of runs drawn with replacement; skip draws with too few sizes or token counts to fit."""
     yielded = 0
     for _ in range(_MOST_DRAWS * resamples):
         drawn = generator.integers(len(n), size=len(n))
@@ -221,10 +221,10 @@ def _require_spread(n: Floats, d: Floats) -> None:
 
 
 def _fit(n: Floats, d: Floats, loss: Floats, delta: float, near: Optional[LossLaw]) -> LossLaw:
-    """Return the best fit over starting points: a grid, or only what lies at `near`."""
+    """Return the best fit over the starting points: a grid, or only the law `near`."""
     from scipy.optimize import least_squares
 
-    # Logarithms from their middles: else scale and exponent of a term are nearly one direction, and no fit ends.
+    # Centre the logarithms: otherwise the scale and exponent of a term are nearly collinear, and no fit converges.
     n_middle, d_middle = np.log(n).mean(), np.log(d).mean()
     x, y, target = np.log(n) - n_middle, np.log(d) - d_middle, np.log(loss)
 
@@ -255,7 +255,7 @@ def _fit(n: Floats, d: Floats, loss: Floats, delta: float, near: Optional[LossLa
     fits = []
     for start in starts:
         inside = np.clip(start, low + 1e-6, high - 1e-6)
-        # Least squares first: from afar Huber's loss is nearly flat in all but a few runs.
+        # Least squares first: far from the optimum, Huber's loss is nearly flat in all but a few runs.
         rough = least_squares(residuals, inside, slopes, bounds=(low, high), max_nfev=60)
         fits.append((rough.cost, rough.x))
     fits.sort(key=lambda fit: fit[0])

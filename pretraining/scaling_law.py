@@ -33,9 +33,9 @@ _GREY, _BLACK = "#6b7280", "#1f2937"
 
 
 def scaling_law(options: ScalingLawOptions) -> dict[str, Any]:
-    """Train, fit, predict and check; return what `scaling_law.json` holds.
+    """Train, fit, predict and check; return the contents of `scaling_law.json`.
 
-    Raises `UsageError` for a budget that is too small, `DataError` for files of fewer tokens than it asks for.
+    Raises `UsageError` if the budget is too small, `DataError` if the files have fewer tokens than it needs.
     """
     started = time.monotonic()
     if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1:
@@ -90,7 +90,7 @@ def scaling_law(options: ScalingLawOptions) -> dict[str, Any]:
 
 
 def print_laws(report: dict[str, Any]) -> None:
-    """Print the laws that were fitted, with their intervals."""
+    """Print the fitted laws with their intervals."""
     print(f"L(N, D) = E + A / N^alpha + B / D^beta, fitted to {len(report['runs'])} runs, with 95% intervals")
     print(
         "L: nats a masked token of held-out text; N: parameters of the layers, no embeddings, no head; D: tokens read"
@@ -113,7 +113,7 @@ def print_laws(report: dict[str, Any]) -> None:
 
 
 def print_check(report: dict[str, Any]) -> None:
-    """Print the loss that was measured beside the one that was predicted."""
+    """Print the measured and the predicted loss of the held-out run."""
     run = report["held_out"]
     predicted, measured, error = run["predicted"], run["loss"], run["error"]
     inside = "inside" if predicted["low"] <= measured <= predicted["high"] else "outside"
@@ -132,14 +132,14 @@ def _write(path: Path, report: dict[str, Any]) -> None:
 def draw_scaling(
     runs: list[dict[str, Any]], law: LossLaw, compute_law: Optional[ComputeLaw], held_out: dict[str, Any], path: Path
 ) -> None:
-    """Draw runs and laws into the PNG file `path`, replaced atomically.
+    """Plot runs and laws into the PNG file `path`, replaced atomically.
 
     Args:
-        runs: metrics of each: `size`, `parameters`, `tokens`, `flops`, `loss`.
-        held_out: the same of the run that was predicted, with `predicted` (`estimate`, `low`, `high`) and, once it has
-            ended, `loss`.
+        runs: each run's metrics: `size`, `parameters`, `tokens`, `flops`, `loss`.
+        held_out: the held-out run's metrics, with `predicted` (`estimate`, `low`, `high`); `loss` only once the run is
+            complete.
 
-    Raises `DependencyError` where matplotlib is not installed.
+    Raises `DependencyError` if matplotlib is not installed.
     """
     with new_picture(path, 13.0, 4.6, dots_per_inch=110, what="the picture") as figure:
         _draw_panels(figure, runs, law, compute_law, held_out)
@@ -179,7 +179,7 @@ def _draw_panels(
 def _draw_runs(
     panel: Axes, runs: list[dict[str, Any]], law: LossLaw, held_out: dict[str, Any], name: str, other: str
 ) -> None:
-    """Draw the losses against one of N and D, and the law's curve for each value of the other."""
+    """Plot the losses over `name` (N or D), and the law's curve for each value of `other` (D or N)."""
     xs = np.geomspace(min(run[name] for run in runs), held_out[name], 100)
     levels = sorted({run[other] for run in runs} | {held_out[other]})
     for place, level in enumerate(levels):

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from paddle_ranker.model.config import EncoderConfig
 
 _LENGTH = 64  # tokens of a sequence
-# Narrow encoders leave the plateau of word frequencies sooner from larger first weights than BERT's 0.02.
+# With larger initial weights than BERT's 0.02, narrow encoders leave the plateau of word frequencies sooner.
 _NARROW, _SPREAD = 256, 0.06
 
 
 def pretrain(texts: Iterable[str], config: EncoderConfig, tokenizer: Path, steps: int, seed: int) -> dict[str, Any]:
-    """Return the parameters of an encoder of that shape that has read the texts as a masked language model."""
+    """Train an encoder of that shape on the texts as a masked language model; return its parameters."""
     from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
     from pretraining.mlm_options import TrainMlmOptions
     from pretraining.train_mlm import train

@@ -1,4 +1,4 @@
-"""The tokens of a corpus in files, and where words begin among them: made once, read in place by every later run."""
+"""Store a corpus's tokens and word starts in files, which are made once and memory-mapped by every later run."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _IDS, _STARTS, _OFFSETS, _FACTS = "ids.bin", "starts.bin", "offsets.bin", "facts
 
 @dataclass(frozen=True)
 class TokenStore:
-    """The documents of a corpus as tokens, without special ones.
+    """The documents of a corpus as tokens, without special tokens.
 
-    `ids` [total] uint16 or int32; `starts` [total] bool, where words begin; `offsets` [n + 1] int64: document i is
-    `ids[offsets[i]:offsets[i + 1]]`, and is not empty. The arrays are memory-mapped files.
+    `ids` `[total]` uint16 or int32; `starts` `[total]` bool, where words begin; `offsets` `[n + 1]` int64: document i
+    is `ids[offsets[i]:offsets[i + 1]]`, and is not empty. The arrays are memory-mapped files.
     """
 
     ids: np.ndarray
@@ -46,13 +46,13 @@ class TokenStore:
 
 
 def tokenised(corpus: Corpus, digests: list[str], files: TokenizerFiles, folder: Path, whole_words: bool) -> TokenStore:
-    """Return the tokens of a corpus: those cached in `folder`, else make them there.
+    """Return the tokens of a corpus, cached in `folder`; make them if they are not there.
 
     Args:
-        digests: of the content of the corpus's files.
+        digests: the digests of the content of the corpus's files.
         whole_words: let jieba find Chinese words.
 
-    Raises `DataError` as the corpus does, `RankerError` where the disk is full.
+    Raises `DataError` as the corpus does, `RankerError` if the tokens cannot be written.
     """
     starts = WordStarts(files, segment=whole_words)
     config = {name: value for name, value in files.config.items() if name != "tokenizer_class"}
@@ -140,7 +140,7 @@ def _open(folder: Path) -> TokenStore:
 
 
 def digests_of(files: list[str]) -> list[str]:
-    """Return digests of the files' content; raises `DataError` for one that cannot be read."""
+    """Return digests of the files' content; raises `DataError` if a file cannot be read."""
     digests = []
     for path in files:
         try:
@@ -153,7 +153,7 @@ def digests_of(files: list[str]) -> list[str]:
 class WordStarts:
     """Tell which tokens begin a word: all but `##` pieces and, with `segment`, the later ideographs of jieba's words.
 
-    Without jieba installed each ideograph is a word of its own; `segments` says whether it is.
+    If jieba is not installed, each ideograph is a word; `segments` tells whether jieba is used.
     """
 
     def __init__(self, files: TokenizerFiles, segment: bool):
@@ -174,11 +174,11 @@ class WordStarts:
 
     @property
     def segments(self) -> bool:
-        """Whether ideographs are joined to words."""
+        """Whether jieba joins ideographs to words."""
         return self._segmenter is not None
 
     def of(self, texts: Sequence[str], ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Return where words begin, `[total]` bool, among the `ids` `[total]` of `texts`, `lengths` `[n]` of each."""
+        """Return where words begin, `[total]` bool, in the `ids` `[total]` of `texts`, which have `lengths` `[n]`."""
         starts = ~self._continues[ids]
         if self.segments:
             # Each word of the splitter has exactly one token that does not continue another: they are one to one.
@@ -187,7 +187,7 @@ class WordStarts:
         return starts
 
     def _begins(self, words: list[str]) -> list[bool]:
-        """Return which of the splitter's words begin one of jieba's."""
+        """Return which of the splitter's words are the beginning of a word of jieba's."""
         begins: list[bool] = []
         for ideographs, run in groupby(words, lambda word: len(word) == 1 and is_chinese(ord(word))):
             run_words = list(run)

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def train(options: TrainMlmOptions, on_evaluation: Optional[OnEvaluation] = None) -> FitResult:
-    """Train as the options say; checkpoints go to `options.save_dir`, each an encoder folder. Return where it ended.
+    """Train as the options say, with checkpoints (encoder folders) in `options.save_dir`; return the result.
 
-    `max_steps` and `max_minutes` are its budget. The metrics are `loss` (nats a masked token), `perplexity` and
-    `accuracy` of the held-out text; the lowest loss makes the best checkpoint.
+    `max_steps` and `max_minutes` limit the training. The metrics are `loss` (nats a masked token), `perplexity` and
+    `accuracy` on the held-out text; the checkpoint with the lowest loss is the best.
     """
     runtime.prepare(options.cpu_threads)
     from paddle_ranker.training.task import Task
@@ -52,7 +52,7 @@ def train(options: TrainMlmOptions, on_evaluation: Optional[OnEvaluation] = None
 
 
 def run(options: TrainMlmOptions) -> None:
-    """Train, and print where it ended."""
+    """Train, and print the result."""
     runtime.prepare_command(options.cpu_threads)
     train(options)
 

@@ -42,8 +42,8 @@ class TrainTokenizerOptions(Options):
 def train_tokenizer(options: TrainTokenizerOptions) -> None:
     """Train the vocabulary and write the tokenizer's files; the same texts give the same bytes.
 
-    Raises `DataError` for files without text, `UsageError` for a size below the alphabet, `RankerError` where the
-    folder holds a vocabulary already.
+    Raises `DataError` if the files have no text, `UsageError` if the size is smaller than the alphabet, `RankerError`
+    if the folder already holds a vocabulary.
     """
     folder = make_folder(options.output_dir)
     if (folder / VOCABULARY_FILE).exists():

@@ -1,6 +1,6 @@
-"""What decides whether a model in 8-bit integers is good enough: a gate for each kind of model, and the options.
+"""Gates, one for each kind of model, which measure whether a model in 8-bit integers is good enough; and the options.
 
-Read before Paddle is imported.
+Importing this module does not import Paddle.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class QuantizeOptions(BatchOptions, TokenizerOptions, LabelOptions, ThreadOption
 
 @dataclass(frozen=True)
 class Quality:
-    """One measure in fp32 and in int8 by one engine, and the difference with its interval.
+    """One measure before (fp32) and after (int8 on one engine), and the difference with its interval.
 
-    moved: root mean square of the outputs' changes, over the outputs' standard deviation
+    moved: the root mean square of the outputs' changes, divided by the outputs' standard deviation
     """
 
     engine: str
@@ -68,13 +68,13 @@ class Quality:
 
 
 class Gate(Protocol):
-    """What decides whether a model in integers is good enough: how much worse each measure may be is the user's word.
+    """Measures whether a model in integers is good enough; the user's option `max_loss` says how much may be lost.
 
     Attributes:
-        calibration: batches that the ranges are found on.
-        rows: what one row is called in messages, "pair".
-        outputs: what `Quality.moved` is about, "logits".
-        draws: what the intervals are over, "queries".
+        calibration: batches on which the activations' ranges are found.
+        rows: what messages call one row, "pair".
+        outputs: what messages call the outputs that `Quality.moved` is about, "logits".
+        draws: what messages call the units that the intervals resample, "queries".
         facts: what the folder keeps beside the measures: the files, the longest row.
     """
 
@@ -94,14 +94,14 @@ class Gate(Protocol):
     def facts(self) -> dict[str, object]: ...
 
     def judge(self, fp32: Engine, int8: Engine) -> list[Quality]:
-        """Return the measures of an engine in integers beside those of one that computes the model as it is."""
+        """Return the measures of an engine in integers beside those of an engine in fp32."""
         ...
 
 
-# How a gate is made of a folder and the command's options, by the kind of the model.
+# From a kind of model to what makes its gate from a folder and the command's options.
 GATES: Registry[Callable[[ExportedFolder, QuantizeOptions], Gate]] = Registry("gate of a kind of model", recipes="kind")
 
 
 def file_facts(path: str, pairs: int) -> dict[str, object]:
-    """Return what a folder keeps of a file that it was quantized by."""
+    """Return the facts that a folder keeps of a file that was used to quantize it."""
     return {"file": base_names(path), "sha256": content_digest(path), "pairs": pairs}

@@ -1,7 +1,7 @@
-"""Write the static model as an ONNX file, which ONNX Runtime and OpenVINO read, and see that it scores as the ranker.
+"""Write a static model as an ONNX file, for ONNX Runtime and OpenVINO, and check that it returns the same scores.
 
-paddle2onnx translates the graph that Paddle wrote, so the match levels, the lexical features and the last layer for the
-first token alone are in it as they are. It reads Paddle 3's graphs only.
+paddle2onnx translates the graph that Paddle wrote, so the ONNX file contains the match levels, the lexical features and
+the shortcut in the last layer. It reads Paddle 3's graphs only.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from paddle_ranker.export.parity import Parity, compare
 from paddle_ranker.model.opened import RANKER, Signature
 
 OPSET = 17  # the first with LayerNormalization as one node
-# In a process of its own: where it meets an operator that it does not know, it aborts the process.
+# It runs in a process of its own, since paddle2onnx aborts the process at an operator that it does not know.
 _TRANSLATE = f"import sys, paddle2onnx; paddle2onnx.export(*sys.argv[1:4], opset_version={OPSET}, optimize_tool='None')"
 _INSTALL = "python -m pip install 'paddle2onnx>=2.0' onnx onnxruntime"
 
 
 def require_onnx() -> None:
-    """Raise `DependencyError` where an ONNX file cannot be written here, before any work is done for it."""
+    """Raise `DependencyError` if an ONNX file cannot be written here: call it before any other work."""
     if paddle.__version__.startswith("2."):
         raise DependencyError(
             f"--onnx: needs Paddle 3, this is Paddle {paddle.__version__}: export the ranker's folder with the modern "
@@ -50,14 +50,14 @@ def write_onnx(
     batches: Sequence[Arrays] = (),
     expected: Sequence[Arrays] = (),
 ) -> Parity:
-    """Translate the static model `program` into `target`, which appears whole or not at all.
+    """Translate the static model `program` into the ONNX file `target`, which is written atomically.
 
     Args:
         program: the graph's file; the parameters lie beside it.
-        signature: what it takes and returns.
-        batches, expected: rows, and the network's outputs for them: the file must give the same.
+        signature: the inputs and outputs of the model.
+        batches, expected: input batches, and the network's outputs for them, which the file must reproduce.
 
-    Raises `DependencyError` where a package is missing, `RankerError` where the file is not valid or scores otherwise.
+    Raises `DependencyError` if a package is missing, `RankerError` if the file is not valid or its outputs differ.
     """
     require_onnx()
     import onnx
@@ -86,7 +86,7 @@ def write_onnx(
 
 
 class OnnxModel:
-    """Run an ONNX file by ONNX Runtime on one CPU thread, to compare it with; what scores for users is in `engines`."""
+    """Run an ONNX file with ONNX Runtime on one CPU thread, for comparisons; users score with `scoring.engines`."""
 
     def __init__(self, path: Path):
         import onnxruntime
@@ -97,13 +97,13 @@ class OnnxModel:
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def run(self, arrays: Arrays) -> Arrays:
-        """Return the outputs, by name, of one padded batch."""
+        """Return a dict from name to output of one padded batch."""
         names = [output.name for output in self._session.get_outputs()]
         return dict(zip(names, self._session.run(names, arrays)))
 
 
 def _name_arrays(model: Any, signature: Signature) -> None:
-    """Give the graph's outputs our names, and names to the dimensions of its inputs and outputs that are free."""
+    """Give the graph's outputs our names, and name the variable dimensions of its inputs and outputs."""
     graph = model.graph
     names = {output.name: name for output, name in zip(graph.output, signature.output_names)}
     for node in graph.node:
@@ -122,7 +122,7 @@ def _name_arrays(model: Any, signature: Signature) -> None:
 
 
 def _mend_group_norms(model: Any, program: Path) -> None:
-    """Set the epsilon of each group normalisation, which paddle2onnx 2 reads from memory that nobody wrote."""
+    """Set the epsilon of each group normalisation, which paddle2onnx 2 reads from uninitialised memory."""
     nodes = [node for node in model.graph.node if node.op_type == "InstanceNormalization"]
     if nodes and program.suffix == ".json":
         epsilons = _epsilons(json.loads(program.read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""Where exports lie unless an option says otherwise."""
+"""The default folder of exports."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ OUTPUT = "./output"
 
 
 def output_folder(named: str, project: Path) -> str:
-    """Return the folder of an export as it was named; in the place of `OUTPUT` that is not here the project's own.
+    """Return the folder `named`; if it is `OUTPUT` and does not exist here but in the project's folder, return that.
 
-    The scripts of `scripts/` write into the project's folder, wherever they are called from. A note says what is taken.
+    The scripts in `scripts/` write into the project's folder, wherever they are called from. A printed note says so.
 
     Args:
-        named: what a command's option has: `OUTPUT` where nobody gave it.
-        project: the checkout that the command is of.
+        named: the value of a command's option; its default is `OUTPUT`.
+        project: the checkout that the command belongs to.
     """
     own = project / OUTPUT
     if named != OUTPUT or Path(named).exists() or not own.exists():

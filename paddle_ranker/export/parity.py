@@ -1,4 +1,4 @@
-"""Whether something that was exported computes what the network does."""
+"""Check that an exported model computes what the network does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHECKS = 4  # pairs that an exported folder names the probabilities of
 
 @dataclass(frozen=True)
 class Parity:
-    """The largest absolute differences from the network, by output, over `pairs` rows in `batches` batches."""
+    """The largest absolute difference from the network of each output, over `pairs` rows in `batches` batches."""
 
     pairs: int
     batches: int
@@ -31,7 +31,7 @@ class Parity:
 
 
 def network_outputs(network: nn.Layer, batches: Sequence[Arrays], signature: Signature) -> list[Arrays]:
-    """Return the dygraph network's outputs, by name, for every batch."""
+    """Return for every batch a dict from name to output of the dygraph network."""
     network.eval()
     with paddle.no_grad():
         found = [network(*(paddle.to_tensor(batch[name]) for name in signature.input_names)) for batch in batches]
@@ -40,7 +40,7 @@ def network_outputs(network: nn.Layer, batches: Sequence[Arrays], signature: Sig
 
 
 def checks_of(batches: Sequence[Arrays], expected: Sequence[Arrays], pad_id: int) -> list[Check]:
-    """Return the shortest pairs and their probabilities, JSON-ready, to see by that a loaded model is the one exported.
+    """Return the shortest pairs and their probabilities, JSON-ready, to check later that a loaded model is the same.
 
     Each is `{"input_ids": [...], "token_type_ids": [...], "probability": p}`, without padding.
     """
@@ -65,9 +65,9 @@ def compare(
     signature: Signature,
     name: str,
 ) -> Parity:
-    """Run the batches by `run`, and the first row of each alone; return how far that is from `expected`.
+    """Call `run` on each batch, and on its first row alone; return how far the outputs are from `expected`.
 
-    Raises `RankerError` where an output differs by more than its tolerance, or is no number.
+    Raises `RankerError` if an output differs by more than its tolerance, has another shape or is not a number.
     """
     tolerances = {spec.name: spec.tolerance for spec in signature.outputs}
     differences = dict.fromkeys(expected[0], 0.0) if expected else {}

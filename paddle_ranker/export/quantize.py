@@ -1,14 +1,14 @@
-"""Quantize an exported model: its matrix products in 8-bit integers, where a gate finds that this costs little.
+"""Quantize an exported model: compute its matrix products in 8-bit integers, if a gate finds that this costs little.
 
-Weights become int8, symmetric, with a scale for each column; what is multiplied by them becomes uint8, with a scale and
-a zero point found beforehand on calibration rows (Jacob et al., CVPR 2018), so that a row's output does not depend on
-the rows beside it, as it does where ranges are those of each batch. Everything else stays as it is: embeddings,
-LayerNorm, softmax, the residual sums, the products of the last layer that are of one token a row, and the head.
+Weights become int8, symmetric, with a scale for each column; the activations that they multiply become uint8, with a
+scale and a zero point found beforehand on calibration rows (Jacob et al., CVPR 2018). A row's output therefore does not
+depend on the rows beside it, as it would if ranges were taken from each batch. Everything else stays fp32: embeddings,
+LayerNorm, softmax, the residual sums, the last layer's products of one token a row, and the head.
 
-`onnxruntime.quantization` writes the result, as QuantizeLinear and DequantizeLinear around the products, which ONNX
-Runtime and OpenVINO fuse into integer products, and others may compute as it stands. Which products, and over which
-ranges, is decided in `paddle_ranker.export.quantizer`; whether the result is good enough, by a `Gate` of the model's
-kind. It is measured and stored in the model's folder here.
+`onnxruntime.quantization` writes the result, with QuantizeLinear and DequantizeLinear around the products. ONNX Runtime
+and OpenVINO fuse them into integer products; other engines may compute them one by one.
+`paddle_ranker.export.quantizer` decides which products to quantize and over which ranges; a `Gate` for the model's kind
+measures whether the result is good enough. This module runs both and stores the result in the model's folder.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ _SHARES_LEFT_OUT = (0, 1 / 8, 1 / 4, 1 / 2)  # of the products: the ones with th
 
 
 class RankingGate:
-    """AUC and nDCG@10 on labelled pairs.
+    """The gate for rankers: AUC and nDCG@10 on labelled pairs.
 
-    Raises `DataError` for files that cannot be calibrated or measured on.
+    Raises `DataError` if a file cannot be used to calibrate or to measure.
     """
 
     rows, outputs, draws = "pair", "logits", "queries"
@@ -76,7 +76,7 @@ class RankingGate:
         self._before: Optional[Floats] = None
 
     def judge(self, fp32: Engine, int8: Engine) -> list[Quality]:
-        """Return AUC and, where the file has several titles a query, nDCG@10, before and after."""
+        """Return AUC and, if the file has several titles a query, nDCG@10, in fp32 and in int8."""
         if self._before is None:
             self._before = self._dev.logits(fp32)
         return measure(self._dev, int8, self._before)
@@ -88,7 +88,7 @@ for _kind in ("pairwise", "cross_encoder", BLEND):
 
 @dataclass(frozen=True)
 class Speed:
-    """What one engine computes in one precision, in rows a second."""
+    """The speed of one engine in one precision, in rows a second."""
 
     engine: str
     precision: str
@@ -97,7 +97,10 @@ class Speed:
 
 @dataclass(frozen=True)
 class Quantized:
-    """What was written: the file, which products are in integers, what that costs and how fast it is."""
+    """The result of quantizing: the file, how many products it has in integers, its quality and its speed.
+
+    `products` counts all products of weights; `left_out` are those that stay in fp32.
+    """
 
     path: Path
     gate: Gate
@@ -108,15 +111,15 @@ class Quantized:
 
     @property
     def share(self) -> str:
-        """How many products are in integers, in words."""
+        """A phrase that says how many products are in integers."""
         return f"{self.products - len(self.left_out)} of {self.products} products of weights in integers"
 
 
 def quantize_folder(options: QuantizeOptions) -> Quantized:
-    """Do what the options say; the folder gets its file, and says what was measured, at the end or not at all.
+    """Quantize a folder as the options say; the file and its measures are stored at the end, or not at all.
 
-    Raises `DependencyError` where a package is missing, `CheckpointError` for a folder without a sound static model or
-    of a kind without a gate, `RankerError` where the loss passes the limit, and what the gate raises for its files.
+    Raises `DependencyError` if a package is missing, `CheckpointError` if the folder has no sound static model or its
+    kind has no gate, `RankerError` if the loss exceeds the limit, and what the gate raises for its files.
     """
     folder = ExportedFolder.open(Path(options.model_dir))
     if folder.info.kind not in GATES:
@@ -165,11 +168,13 @@ def _quantize(
     full_range: bool,
     limit: float,
 ) -> tuple[list[Product], list[Quality]]:
-    """Write the file with as many products in integers as the limit allows; return the others, and the loss.
+    """Write the file with as many products in integers as the limit allows; return the other products, and the quality.
 
     Args:
         batches: the calibration rows.
-        judge: measures what was written.
+        judge: measures the quality of the written file.
+
+    Raises `RankerError` if the loss exceeds the limit even with the fewest products in integers.
     """
     calibrated = quantizer.calibrate(batches)
     by_error = quantizer.by_error(calibrated, full_range)
@@ -188,7 +193,7 @@ def _quantize(
 
 
 def read_calibration(options: QuantizeOptions, pair_encoder: PairRowEncoder) -> Columns:
-    """Return `calibration_pairs` pairs of the file, drawn at random, or all where there are fewer."""
+    """Return `calibration_pairs` encoded pairs, drawn at random from the file, or all if it has fewer."""
     source = RecordFile(options.calibration_file, Pair, options)
     random = np.random.default_rng(options.seed)
     drawn: list[Pair] = []
@@ -205,9 +210,9 @@ def read_calibration(options: QuantizeOptions, pair_encoder: PairRowEncoder) -> 
 
 
 def with_onnx(folder: ExportedFolder) -> ExportedFolder:
-    """Return the folder with its ONNX file, which is made of the static model where it is missing.
+    """Return the folder with an ONNX file, which is made from the static model if it is missing.
 
-    Raises `DependencyError`, with the line to type, where it cannot be made here.
+    Raises `DependencyError`, with the command to run, if it cannot be made here.
     """
     if folder.onnx is not None:
         return folder
@@ -237,7 +242,7 @@ def with_onnx(folder: ExportedFolder) -> ExportedFolder:
 
 @contextmanager
 def _beside(folder: ExportedFolder) -> Iterator[ExportedFolder]:
-    """Yield a temporary folder inside `folder`, to be opened as it is: with its descriptions, but files of its own."""
+    """Yield a temporary folder inside `folder` that opens as the same model, but holds its own files."""
     remove_unfinished(folder.folder)
     with tempfile.TemporaryDirectory(prefix=f"{UNFINISHED}{os.getpid()}-", dir=folder.folder) as temporary:
         if isinstance(folder.info, RankerInfo) and folder.info.blend:
@@ -249,7 +254,7 @@ def _beside(folder: ExportedFolder) -> Iterator[ExportedFolder]:
 
 
 def measure(dev: EvaluationSet, engine: Engine, fp32: Floats) -> list[Quality]:
-    """Return AUC and, where the file has several titles a query, nDCG@10, before (`fp32`, `[n]` logits) and after."""
+    """Return AUC and, if the file has several titles a query, nDCG@10, of `fp32` (`[n]` logits) and of the engine."""
     int8 = dev.logits(engine)
     if not np.isfinite(int8).all():
         raise RankerError(f"{engine.name}: its int8 scores are not numbers; report it with the output of doctor")
@@ -273,7 +278,7 @@ def _too_much(quality: list[Quality], limit: float, left_out: int) -> RankerErro
 def measure_speed(
     folder: ExportedFolder, trial: ExportedFolder, batches: Sequence[Arrays], options: QuantizeOptions
 ) -> list[Speed]:
-    """Time all engines and precisions that work here on the calibration rows, in turns."""
+    """Return the speed of every engine and precision that works here, timed in turns on the calibration rows."""
     opened: list[Engine] = []
     for name in filter(is_installed, exported_engines()):
         for precision in _PRECISIONS:
@@ -290,7 +295,7 @@ def measure_speed(
 
 
 def store(folder: ExportedFolder, written: Path, int8: dict[str, object]) -> Path:
-    """Move the file into the folder and say so there; killed between the two, the folder still opens."""
+    """Move the file into the folder and record it in the info file; if killed in between, the folder still opens."""
     target = folder.folder / f"{folder.prefix}.int8.onnx"
     _with_facts(folder, forget=target)
     os.replace(written, target)
@@ -310,7 +315,7 @@ def _with_facts(
     forget: Optional[Path] = None,
     int8: Optional[dict[str, object]] = None,
 ) -> ExportedFolder:
-    """Let the folder say that it has a file more, or one less, and what quantizing has measured."""
+    """Record in the folder's info file that `file` was added or `forget` removed, and what quantizing measured."""
     facts = _facts_of(folder)
     facts["files"] = {name: size for name, size in facts["files"].items() if forget is None or name != forget.name}
     if file is not None:

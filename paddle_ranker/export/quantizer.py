@@ -1,4 +1,4 @@
-"""Find the ranges of an ONNX file's matrix products, and write the file with these in 8-bit integers."""
+"""Find the ranges of the activations in an ONNX file's matrix products, and write these products in 8-bit integers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SAMPLE = 2048  # rows of an activation on which a product's error is estimated
 
 @dataclass(frozen=True)
 class Product:
-    """A product of activations and a weight matrix: its node, what it multiplies, and the weights' name and shape."""
+    """A product of activations and a weight matrix: the names of its node and operands, and the weight's shape."""
 
     node: str
     activation: str
@@ -34,10 +34,10 @@ class Product:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What calibration found of the activations that products multiply, by name.
+    """What calibration found of the activations, in dicts keyed by the activation's name.
 
-    lowest, highest: their least and greatest values
-    samples: some of their rows, `[rows, width] float32`, to estimate errors on
+    lowest, highest: the least and greatest value, with 0 always inside
+    samples: some rows, `[rows, width] float32`, to estimate errors on
     """
 
     lowest: dict[str, float]
@@ -46,7 +46,7 @@ class Calibrated:
 
 
 def require_packages() -> None:
-    """Raise `DependencyError` where a package is missing that quantizing needs."""
+    """Raise `DependencyError` if a package that quantizing needs is missing."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -61,10 +61,10 @@ class Quantizer:
         source: the file that `export --onnx` wrote.
         work: folder for a temporary file.
 
-    Attributes: `products`, those that are worth it: `calibrate` takes those out that it finds to be of one token a
-    pair, which cost next to nothing and whose errors nothing averages out.
+    Attributes: `products`, those to quantize. `calibrate` removes products of one token a pair: they cost next to
+    nothing, and nothing averages out their errors.
 
-    Raises `CheckpointError` where the file has no product to quantize.
+    Raises `CheckpointError` if the file has no product to quantize.
     """
 
     def __init__(self, source: Path, work: Path):
@@ -73,7 +73,7 @@ class Quantizer:
 
         self.source = source
         folded = work / "folded.onnx"
-        # Constants become initializers, and transposed weights weights: what follows finds them all in one form.
+        # Constants become initializers and transposed weights plain weights, so that all have one form below.
         options = _session_options()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(folded)
@@ -94,9 +94,9 @@ class Quantizer:
         return len(shape) == 2 and min(shape) > 1
 
     def calibrate(self, batches: Iterable[Arrays]) -> Calibrated:
-        """Run the graph on calibration pairs and note what its products multiply.
+        """Run the graph on calibration rows; return the ranges and samples of the activations that products multiply.
 
-        Raises `CheckpointError` where every product is of one token a pair.
+        Raises `CheckpointError` if every product is of one token a pair.
         """
         import onnx
         import onnxruntime
@@ -131,7 +131,7 @@ class Quantizer:
         return found
 
     def by_error(self, calibrated: Calibrated, full_range: bool) -> list[Product]:
-        """Return the products, first the one whose result suffers most: by its mean squared error over its own size."""
+        """Return the products by decreasing error: the result's mean squared error over its mean square."""
         errors = {}
         for product in self.products:
             rows, weight = calibrated.samples[product.activation], self._array(product.weight)
@@ -144,7 +144,7 @@ class Quantizer:
         return sorted(self.products, key=lambda product: -errors[product.node])
 
     def quantize(self, calibrated: Calibrated, *, left_out: Sequence[Product] = (), full_range: bool = True) -> Any:
-        """Return the ONNX model with all products but `left_out` in integers; `full_range`: weights of 8 bits."""
+        """Return the ONNX model with all products but `left_out` in integers; weights of 8 bits (`full_range`) or 7."""
         import onnx
         from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
         from onnxruntime.quantization.calibrate import TensorsData
@@ -185,14 +185,14 @@ class Quantizer:
 
 
 def activation_scale(lowest: float, highest: float) -> tuple[np.floating, np.integer]:
-    """Return the scale and the zero point that spread [lowest, highest], widened to hold 0, over 0 to 255."""
+    """Return the scale and the zero point that map [lowest, highest], widened to include 0, to 0 to 255."""
     lowest, highest = min(lowest, 0.0), max(highest, 0.0)
     scale = np.float32((highest - lowest) / _LEVELS or 1.0)
     return scale, np.uint8(np.clip(np.rint(-lowest / scale), 0, _LEVELS))
 
 
 def quantize_weight(weight: np.ndarray, full_range: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """Return int8 `[in, out]` and float32 scales `[out]` of a weight `[in, out]`: symmetric, a scale a column."""
+    """Quantize a weight `[in, out]` symmetrically; return int8 `[in, out]` and each column's float32 scale, `[out]`."""
     most = _FULL if full_range else _REDUCED
     largest = np.abs(weight).max(axis=0)
     scales = np.where(largest > 0, largest / most, 1.0).astype(np.float32)

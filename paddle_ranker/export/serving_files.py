@@ -1,7 +1,7 @@
-"""The files that tell Paddle Serving's servers and clients a model's inputs and outputs.
+"""Write the files that tell Paddle Serving's servers and clients a model's inputs and outputs.
 
-Each is a `GeneralModelConfig` (`protos/general_model_config.proto`), once as text (`serving_server_conf.prototxt`) and
-once in binary (`serving_server_conf.stream.prototxt`), alike for server and client.
+A `GeneralModelConfig` (`protos/general_model_config.proto`) is written as text (`serving_server_conf.prototxt`) and in
+binary (`serving_server_conf.stream.prototxt`); the client's files (`serving_client_conf`) have the same contents.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Variable:
     name: in the graph
     alias: what clients call it
     type: `INT64` or `FLOAT32`
-    shape: its dimensions of fixed size, in their order; the batch and the length are not among them
+    shape: the fixed dimensions, in order, without batch and length
 
-    Raises `UsageError` for an alias that is no plain name.
+    Raises `UsageError` if the alias has characters other than letters, digits and _ @ . / -.
     """
 
     name: str
@@ -43,13 +43,13 @@ class Variable:
 
 
 def variables_of(feeds: Sequence[str], fetches: Sequence[str]) -> tuple[list[Variable], list[Variable]]:
-    """Return the inputs and outputs of a ranker's serving model, by the aliases of `INPUTS` and of the probability."""
+    """Return the inputs and outputs of a ranker's serving model; `feeds` and `fetches` are the aliases."""
     inputs = [Variable(name, alias, INT64) for name, alias in zip(INPUTS, feeds)]
     return inputs, [Variable(SERVING_VARIABLE, fetches[0], FLOAT32, (1,))]
 
 
 def conf_names(side: str) -> tuple[str, str]:
-    """Return the names of the text file and of the binary one of a side, server or client."""
+    """Return the names of the text file and of the binary file of a side, "server" or "client"."""
     return f"serving_{side}_conf.prototxt", f"serving_{side}_conf.stream.prototxt"
 
 
@@ -68,7 +68,7 @@ def _model_config(feeds: Sequence[Variable], fetches: Sequence[Variable]) -> Mes
     for kind, added, variables in (("feed", config.feed_var, feeds), ("fetch", config.fetch_var, fetches)):
         for variable in variables:
             type_of = {f"{kind}_type": variable.type}
-            # What is false or 0 is written too: set, not left out.
+            # Fields that are false or 0 are set explicitly, so that they are written too.
             added.add(
                 name=variable.name, alias_name=variable.alias, is_lod_tensor=False, shape=variable.shape, **type_of
             )

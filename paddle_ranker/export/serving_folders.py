@@ -1,4 +1,4 @@
-"""Write Paddle Serving's two folders: the model, with the probability alone, for servers; its names for clients."""
+"""Write Paddle Serving's two folders: for servers the model with only the probability, for clients the names."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _TOUCHED = "fluid_time_file"  # Paddle Serving's launcher makes it in the folder
 def write_serving(
     exported: ExportedRanker, server: Path, client: Path, feeds: Sequence[str], fetches: Sequence[str]
 ) -> tuple[ExportedRanker, Path, float]:
-    """Write the folders `server` and `client`, each whole or not at all.
+    """Write the folders `server` and `client`, each atomically.
 
     Args:
         exported: the static model with both outputs.
         feeds, fetches: the aliases of `INPUTS` and of the probability.
 
     Returns:
-        The folder for servers, the one for clients, and the largest difference of a probability from the exported
-        model's.
+        The server's folder, the client's folder, and the largest difference of a probability from the exported model's.
 
-    Raises `RankerError` where the probabilities differ, or a folder holds what would be lost.
+    Raises `UsageError` if one folder is the other or inside it, `RankerError` if the probabilities differ, or a folder
+    holds anything that would be lost.
     """
     server, client = server.resolve(), client.resolve()
     if server == client or server in client.parents or client in server.parents:
@@ -72,7 +72,7 @@ def _largest_difference(exported: ExportedRanker, reference: Any, alone: Any) ->
 def _facts(
     exported: ExportedRanker, ending: str, variables: tuple[list[Variable], list[Variable]], difference: float
 ) -> ExportFacts:
-    """Return what `ranker.json` says of the export: as of the one that it was made from, but for the outputs."""
+    """Return the facts for `ranker.json`: those of `exported`, with this model's outputs, aliases and parity."""
     assert exported.info.export is not None
     facts = exported.info.export.copy()
     facts["prefix"], facts["format"], facts["paddle"] = exported.prefix, ending, paddle.__version__
@@ -83,7 +83,7 @@ def _facts(
 
 
 def _copy_descriptions(source: Path, target: Path, members: Sequence[str]) -> None:
-    """Copy the tokenizer's files and the encoder's shape; of a blend, the members' folders of them."""
+    """Copy the tokenizer's files and the encoder's shape, for a blend in each member's folder."""
     for name in _DESCRIPTIONS:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
@@ -94,7 +94,7 @@ def _copy_descriptions(source: Path, target: Path, members: Sequence[str]) -> No
 
 
 def _require_replaceable(folder: Path, side: str, members: Sequence[str]) -> None:
-    """Raise `RankerError` where `folder` holds anything but what this command writes."""
+    """Raise `RankerError` if `folder` holds anything but what this command writes."""
     remedy = f"choose another --{side}_path, or move it away"
     if not folder.exists():
         return

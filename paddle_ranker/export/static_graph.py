@@ -1,9 +1,9 @@
-"""Write a ranker as a static model, and see that it is the ranker: `python -m paddle_ranker export`.
+"""Write a model as a static model, and check that it computes the same: `python -m paddle_ranker export`.
 
-The graph takes `input_ids` and `token_type_ids`, int64 `[batch, length]`, both dimensions free, and makes the mask,
-the match levels and the lexical features itself. It returns `predict`, the probability `[batch, 1]`, calibrated where
-the ranker is, and `logit` `[batch, 1]`, not calibrated. An export ends with scoring pairs by the network and by Paddle
-Inference from the written files, and leaves nothing behind where they differ.
+A ranker's graph takes `input_ids` and `token_type_ids`, int64 `[batch, length]`, both dimensions variable, and computes
+the mask, the match levels and the lexical features itself. It returns `predict`, the probability `[batch, 1]`,
+calibrated if the ranker is, and `logit` `[batch, 1]`, not calibrated. An export ends by scoring pairs with the network
+and with Paddle Inference from the written files; if the scores differ, it leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ def export_model(
     onnx: bool = False,
     option: str = "--output_path",
 ) -> tuple[ExportedFolder, dict[str, Parity]]:
-    """Write a model's static model into the folder `output`, which appears whole or not at all.
+    """Write a model's static model into the folder `output` atomically.
 
     Args:
         model: of any kind; its `info.max_seq_length` becomes the exported folder's.
         output: the folder; an older export there is replaced once the new one is complete.
-        prefix: what the files' names begin with; default: the contract's for the kind.
+        prefix: the prefix of the files' names; default: the kind's.
         onnx: write `<prefix>.onnx` as well.
-        option: how the command calls `output`, for messages.
+        option: the name of the command's option for `output`, for messages.
 
     Returns:
-        The folder, and by engine how far the exported model was from the network.
+        The folder, and a dict from engine to how far the exported model was from the network.
 
-    Raises `RankerError` where the static model's outputs are not the network's, or `output` holds anything else.
+    Raises `RankerError` if the static model's outputs differ from the network's, or `output` holds other files.
     """
     if onnx:
         from paddle_ranker.export.onnx import require_onnx, write_onnx
@@ -64,7 +64,7 @@ def export_model(
             samples = kind.sample_inputs(model.row_encoder, model.info)
             batches = [{name: batch[name] for name in names} for batch in samples]
             expected = network_outputs(kind.static_network(model), batches, signature)
-            # Another one: what Paddle has made static once computes by its graph ever after.
+            # A second network: one that Paddle has made static computes with its graph from then on.
             write_static_model(kind.static_network(model), temporary / prefix, signature)
             kind.write_descriptions(temporary, model)
             static = StaticModel(program_file(temporary, prefix), temporary / f"{prefix}.pdiparams", signature)
@@ -99,7 +99,7 @@ def write_static_model(network: nn.Layer, target: Path, signature: Signature = R
 
 
 def program_file(folder: Path, prefix: str) -> Path:
-    """Return the file of a static model's graph, whichever Paddle wrote it."""
+    """Return the file of a static model's graph, whichever Paddle version wrote it."""
     return next(path for path in (folder / f"{prefix}.{format}" for format in GRAPH_FORMATS) if path.is_file())
 
 
@@ -121,7 +121,7 @@ _OWN_FILES = {"README.md", "config.json", "vocab.txt", "tokenizer_config.json", 
 
 
 def _require_replaceable(output: Path, kind: str, info_file: str, option: str) -> None:
-    """Raise `RankerError` where `output` holds another kind of model, or what an export does not write."""
+    """Raise `RankerError` if `output` holds another kind of model, or a file that an export does not write."""
     if not output.exists():
         return
     if not output.is_dir():

@@ -1,4 +1,4 @@
-"""A static model's files: what they compute, to compare it with, their outputs' names, and a model with one output."""
+"""Work with a static model's files: run them for comparisons, rename outputs, write a model with one output."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _FETCHED = re.compile(r'"fetch_name_(\d+)"')
 
 
 class StaticModel:
-    """Run a static model by Paddle Inference on the CPU; not to be called from several threads at once.
+    """Run a static model with Paddle Inference on the CPU; not to be called from several threads at once.
 
-    To compare it with: what scores for users is in `paddle_ranker.scoring.engines`.
+    It is for comparisons; the engines that score for users are in `paddle_ranker.scoring.engines`.
 
     Args:
-        signature: what it takes and returns.
-        threads: of a matrix product.
+        signature: the inputs and outputs of the model.
+        threads: number of threads of a matrix product.
 
-    Raises `CheckpointError` where Paddle cannot read the files, or the graph has other inputs.
+    Raises `CheckpointError` if Paddle cannot read the files, or the graph has other inputs.
     """
 
     def __init__(self, program: Path, parameters: Path, signature: Signature = RANKER, threads: int = 1):
@@ -53,7 +53,7 @@ class StaticModel:
         self._outputs = dict(zip(signature.output_names, handles))  # the first ones, where it has no more
 
     def run(self, arrays: Arrays) -> Arrays:
-        """Return the outputs, by name, of one padded batch."""
+        """Return a dict from name to output of one padded batch."""
         for name, handle in self._inputs.items():
             handle.copy_from_cpu(np.ascontiguousarray(arrays[name]))
         self._predictor.run()
@@ -61,9 +61,9 @@ class StaticModel:
 
 
 def name_outputs(program: Path, names: Sequence[str]) -> None:
-    """Give the outputs in a graph's file these names; Paddle names them `fetch_name_0` and the like.
+    """Rename the outputs in a graph's file to `names`; Paddle 3 names them `fetch_name_0`, `fetch_name_1`, ...
 
-    Raises `CheckpointError` where there are not so many.
+    Raises `CheckpointError` if the graph has another number of outputs.
     """
     if program.suffix == ".json":
         text = program.read_text(encoding="utf-8")
@@ -84,17 +84,17 @@ def name_outputs(program: Path, names: Sequence[str]) -> None:
 
 
 def write_probability_model(exported: ExportedFolder, target: Path, variable: Optional[str] = None) -> Path:
-    """Write a static model with `predict` alone, in the format that `exported` has.
+    """Write a static model with only the output `predict`, in the format that `exported` has.
 
     Args:
         exported: the folder of the static model with two outputs.
-        target: the new files' path without their endings (`.json` or `.pdmodel`, and `.pdiparams`).
-        variable: a name for the output's variable; default: as Paddle names it.
+        target: the new files' path without suffix (`.json` or `.pdmodel`, and `.pdiparams`).
+        variable: the name of the output's variable; default: Paddle's name.
 
     Returns:
         The file of the graph.
 
-    Raises `CheckpointError` for a model of the other stack's Paddle.
+    Raises `CheckpointError` if the other major version of Paddle exported the model, or its inputs are not a ranker's.
     """
     exported.require_readable(paddle.__version__)
     program = exported.program
@@ -128,7 +128,7 @@ def _is_input(operator: object) -> bool:
 
 @contextmanager
 def _static_mode() -> Iterator[None]:
-    """Let Paddle build graphs; afterwards it computes at once again, where it did."""
+    """Switch Paddle to static graphs; afterwards return to dynamic mode if it was on."""
     was_dynamic = paddle.in_dynamic_mode()
     paddle.enable_static()
     try:

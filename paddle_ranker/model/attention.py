@@ -10,7 +10,7 @@ from paddle_ranker.model.dropout import Dropout, Masks
 
 
 class Attention(nn.Layer):
-    """Attend from some places of a sequence to all of them (Vaswani et al., 2017).
+    """Attend from some positions of a sequence to all its positions (Vaswani et al., 2017).
 
     Args:
         size: width of the hidden states, a multiple of `heads`.
@@ -31,8 +31,8 @@ class Attention(nn.Layer):
 
         Args:
             query: `[batch, queries, size]`.
-            hidden: `[batch, length, size]`, what keys and values are made of.
-            mask: added to the products of queries and keys, `[batch, 1, 1, length]`.
+            hidden: `[batch, length, size]`, from which keys and values are computed.
+            mask: added to the products of queries and keys, `[batch, 1, 1 or queries, length]`.
         """
         q = self._split(self.q_proj(query) * (self.head_size**-0.5))
         k, v = self._split(self.k_proj(hidden)), self._split(self.v_proj(hidden))
@@ -42,11 +42,11 @@ class Attention(nn.Layer):
         return self.out_proj(attended.reshape([0, 0, self.heads * self.head_size]))
 
     def for_one(self, query: Tensor, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Return what `forward` does for a single query a sequence, `[batch, 1, size]`, at a fraction of the work.
+        """Return what `forward` returns for a single query a sequence, `[batch, 1, size]`, at a fraction of the work.
 
-        No token's key or value is computed. q . (K h + b) = (q K) . h + q . b, where the last term is the same for
-        every token, so softmax takes no notice of it; and the sum of a_i (V h_i + c) is V (sum of a_i h_i) + c, as the
-        weights sum to 1. It is the absorption of DeepSeek-V2 (2024, section 2.1.2). Without dropout on the weights.
+        No token's key or value is computed. q . (K h + b) = (q K) . h + q . b, and softmax cancels the last term, which
+        is the same for every token. The sum of a_i (V h_i + c) is V (sum of a_i h_i) + c, as the weights sum to 1.
+        This is the absorption of DeepSeek-V2 (2024, section 2.1.2). There is no dropout on the weights.
         """
         heads, size = [self.heads, self.head_size], self.heads * self.head_size
         q = (self.q_proj(query) * (self.head_size**-0.5)).reshape([-1, *heads]).transpose([1, 0, 2])
@@ -60,5 +60,5 @@ class Attention(nn.Layer):
         return self.out_proj(attended.reshape([-1, 1, size]))
 
     def _split(self, states: Tensor) -> Tensor:
-        """Return `[batch, heads, length, head_size]` of `[batch, length, size]`."""
+        """Reshape `[batch, length, size]` into `[batch, heads, length, head_size]`."""
         return states.reshape([0, 0, self.heads, self.head_size]).transpose([0, 2, 1, 3])

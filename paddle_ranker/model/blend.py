@@ -1,8 +1,8 @@
-"""Several rankers as one: logit = weights[0] * logit[0] + weights[1] * logit[1] + ... + bias.
+"""Several rankers combined into one: logit = weights[0] * logit[0] + weights[1] * logit[1] + ... + bias.
 
-The folder holds each member's own folder (`member_1`, `member_2`, ...), and a `ranker.json` of the kind `blend` with
-the weights. Each member tokenizes by itself. To everything that scores, a blend looks like a ranker: its batches hold
-the members' ids side by side, and the token types say whose they are, 0 and 1 of the first, 2 and 3 of the second.
+A blend's folder holds each member's own folder (`member_1`, `member_2`, ...), and a `ranker.json` of the kind `blend`
+with the weights. Each member has its own tokenizer. To code that scores, a blend looks like a ranker: its batches hold
+the members' ids side by side; token types 0 and 1 mark the first member's ids, 2 and 3 the second's, and so on.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from paddle_ranker.model.opened import RANKER, TrainedModel
 
 
 class BlendedNetwork(RankerNetwork):
-    """Average the members' logits; takes what `BlendedPairs.pad` returns."""
+    """Return the members' logits combined with the weights and the bias; its inputs are `BlendedPairEncoder`'s."""
 
     def __init__(self, members: Sequence[RankerNetwork], weights: Sequence[float], bias: float):
         nn.Layer.__init__(self)  # it has no encoder of its own
@@ -40,11 +40,11 @@ class BlendedNetwork(RankerNetwork):
         return tuple(member.config for member in self.members)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return the logits, `[batch]` float32, of the members' ids side by side, `[batch, all lengths]` int64."""
+        """Return the logits, `[batch]` float32; the inputs, `[batch, sum of lengths]` int64, hold the members' ids."""
         owner = token_type_ids[0] // TYPES  # of a column; the same in all rows
         logits, start = self.bias, paddle.zeros([1], dtype="int64")
         for number, (member, weight) in enumerate(zip(self.members, self.weights)):
-            # Tensors rather than integers, so that an exported graph cuts where each batch says.
+            # Tensors rather than integers, so that an exported graph slices each batch at its own lengths.
             end = start + (owner == number).astype("int64").sum(keepdim=True)
             own_ids, own_types = (paddle.slice(array, [1], [start], [end]) for array in (input_ids, token_type_ids))
             logits = logits + weight * member(own_ids, own_types - TYPES * number)
@@ -67,7 +67,7 @@ def save_blend(
     facts: dict[str, object],
     results: dict[str, object],
 ) -> None:
-    """Write a blend and its members into an existing folder; wrap it in `atomic.new_folder`."""
+    """Write a blend and its members into an existing folder; call it inside `atomic.new_folder`."""
     names = [f"member_{number}" for number in range(1, len(members) + 1)]
     for name, member in zip(names, members):
         (folder / name).mkdir()
@@ -85,7 +85,7 @@ def save_blend(
 
 
 def load_blend(folder: Path, options: LoadOptions) -> BlendModel:
-    """Load a blend and its members for scoring; raises `CheckpointError` where it is damaged or a member is missing."""
+    """Load a blend and its members for scoring; raises `CheckpointError` if it is damaged or a member is missing."""
     info = RankerInfo.read(folder)
     assert info is not None
     names, weights, bias = blend_of(folder, info)
@@ -97,7 +97,7 @@ def load_blend(folder: Path, options: LoadOptions) -> BlendModel:
 
 
 def write_members(folder: Path, blend: BlendModel) -> None:
-    """Write what an exported blend needs of its members into folders of their own: tokenizers and shapes."""
+    """Write each member's tokenizer, encoder shape and info, as an exported blend needs, into the member's folder."""
     for name, member in zip(blend_of(folder, blend.info).members, blend.members):
         (folder / name).mkdir()
         write_encoder(folder / name, member.network, member.row_encoder)

@@ -1,4 +1,4 @@
-"""The shape of an encoder: read from `config.json`, the older `model_config.json` or a known name."""
+"""An encoder's shape, read from `config.json`, the older `model_config.json` or a known name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ALLOWANCE, _SMALL = 2, 1 << 20
 class EncoderConfig:
     """Hyper-parameters of a BERT-style encoder, under the names PaddleNLP and Hugging Face give them in `config.json`.
 
-    `normalize_before` (pre-LayerNorm) is this toolkit's own; without it, it is plain ERNIE/BERT.
+    `normalize_before` (pre-LayerNorm) is this toolkit's own; without it, the encoder is plain ERNIE/BERT.
     """
 
     vocab_size: int
@@ -58,21 +58,21 @@ class EncoderConfig:
 
     @property
     def least_parameters(self) -> int:
-        """How many numbers such an encoder has at least."""
+        """A lower bound on the encoder's number of parameters."""
         kinds = self.type_vocab_size + (self.task_type_vocab_size if self.use_task_id else 0)
         layer = 4 * self.hidden_size + 2 * self.intermediate_size
         rows = self.vocab_size + self.max_position_embeddings + kinds + self.num_hidden_layers * layer
         return self.hidden_size * rows
 
     def require_fits(self, numbers: int, tensors: Optional[int] = None) -> None:
-        """Raise `CheckpointError` where a parameter file cannot hold such an encoder: nothing is to be made of it.
+        """Raise `CheckpointError` if a parameter file is far too small for this encoder.
 
-        A network is made before parameters are copied into it, and one of a thousand million layers never would be. By
-        how little a file does not fit, is found when they are copied.
+        A network is made before parameters are copied into it, and making one of a thousand million layers would never
+        end. Smaller differences are found when the parameters are copied.
 
         Args:
-            numbers: in the file, at the most.
-            tensors: in the file; None: not known.
+            numbers: how many numbers the file holds at most.
+            tensors: how many tensors the file holds; None: not known.
         """
         few_layers = tensors is None or self.num_hidden_layers <= tensors
         if self.least_parameters > _ALLOWANCE * numbers + _SMALL or not few_layers:
@@ -84,7 +84,7 @@ class EncoderConfig:
 
     @property
     def longest_pair(self) -> int:
-        """Tokens that have a position."""
+        """The maximum length of a pair in tokens: the number of positions."""
         # RoBERTa's positions start after the padding index.
         return self.max_position_embeddings - (self.pad_token_id + 1 if self.model_type == "roberta" else 0)
 
@@ -100,7 +100,7 @@ class EncoderConfig:
         positions: int,
         normalize_before: bool,
     ) -> EncoderConfig:
-        """Return the shape of an encoder to train from nothing: feed-forward four times the width, one dropout."""
+        """Return the shape of an encoder to train from scratch: feed-forward of four times the width, one dropout."""
         return cls(
             vocab_size=vocab_size,
             hidden_size=hidden_size,
@@ -115,7 +115,10 @@ class EncoderConfig:
 
     @classmethod
     def from_dict(cls, values: UncheckedObject) -> EncoderConfig:
-        """Take the fields that are known from a parsed `config.json`; the defaults are PaddleNLP's for that type."""
+        """Take the known fields of a parsed `config.json`; missing ones get PaddleNLP's defaults for the model type.
+
+        Raises `CheckpointError` if `vocab_size` is missing or a value is unusable.
+        """
         known = {field.name for field in dataclasses.fields(cls)}
         chosen = {name: value for name, value in values.items() if name in known and value is not None}
         if "vocab_size" not in chosen:
@@ -131,9 +134,9 @@ class EncoderConfig:
 
 
 def read_config(folder: Path) -> Optional[EncoderConfig]:
-    """Return the configuration in a model folder (`config.json`, else `model_config.json`), None where it has none.
+    """Return the configuration in a model folder (`config.json`, else `model_config.json`); None if it has neither.
 
-    Raises `CheckpointError` where the file is there but cannot be understood.
+    Raises `CheckpointError` if the file exists but cannot be understood.
     """
     for name in ("config.json", "model_config.json"):
         path = folder / name
@@ -147,7 +150,7 @@ def read_config(folder: Path) -> Optional[EncoderConfig]:
 
 
 def write_config(folder: Path, config: EncoderConfig) -> None:
-    """Write `config.json` into an existing folder; wrap it in `atomic.new_folder`."""
+    """Write `config.json` into an existing folder; call it inside `atomic.new_folder`."""
     (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
@@ -172,7 +175,7 @@ def _flatten(values: UncheckedObject) -> UncheckedObject:
 
 @dataclass(frozen=True)
 class Published:
-    """A model that PaddleNLP publishes under a name: its shape, where its files are, its tokenizer's settings."""
+    """A model that PaddleNLP publishes under a name: its shape, its files' URLs, and its tokenizer's settings."""
 
     config: EncoderConfig
     parameters: Optional[str]  # the address; None where PaddleNLP holds none
@@ -181,9 +184,9 @@ class Published:
 
 
 def published_model(name: str) -> Published:
-    """Return what PaddleNLP holds built in of a model; needs PaddleNLP, not the network.
+    """Return what PaddleNLP has built in about a model; needs PaddleNLP, but no network.
 
-    Raises `CheckpointError` for a name that is of none of the families that are read here.
+    Raises `CheckpointError` if the name is not of an ERNIE, ERNIE-Gram or BERT model that PaddleNLP knows.
     """
     from paddlenlp.transformers import BertTokenizer, ErnieGramTokenizer, ErnieTokenizer
     from paddlenlp.transformers.bert import configuration as bert
@@ -215,12 +218,12 @@ def published_model(name: str) -> Published:
 
 
 def config_by_name(name: str) -> EncoderConfig:
-    """Return the configuration that PaddleNLP holds built in for a model name; raises as `published_model` does."""
+    """Return the configuration that PaddleNLP has built in for a model name; raises as `published_model` does."""
     return published_model(name).config
 
 
 def require_tokenizer_fits(vocab_size: int, pad_id: int, config: EncoderConfig) -> None:
-    """Raise `CheckpointError` where a tokenizer of so many word pieces and that padding is another model's."""
+    """Raise `CheckpointError` if a tokenizer's vocabulary size or padding id does not fit the model of `config`."""
     if vocab_size > config.vocab_size:
         raise CheckpointError(
             f"the vocabulary has ids up to {vocab_size - 1} but the model has {config.vocab_size} "

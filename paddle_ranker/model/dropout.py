@@ -1,7 +1,7 @@
 """Dropout whose masks NumPy draws on a CPU, where that is several times as fast as Paddle's own dropout.
 
-A training step of a small encoder spends a tenth of its time on Paddle's (a Mersenne twister and a division for each
-value). Here a value costs 16 bits of a fast generator and a comparison.
+A training step of a small encoder spends a tenth of its time on Paddle's dropout (a Mersenne Twister and a division
+for each value). Here a value costs 16 bits of a fast generator and a comparison.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Masks:
         self._bits = np.random.SFC64(0)
 
     def restart(self) -> None:
-        """Begin a sequence of masks that follows from Paddle's random state (`paddle.seed`) alone."""
+        """Start a sequence of masks that depends on Paddle's random state (`paddle.seed`) alone."""
         if _on_cpu():
             self._bits = np.random.SFC64(int(paddle.randint(0, 2**31 - 1, [1])))
 
     def apply(self, hidden: Tensor, probability: float) -> Tensor:
-        """Set values to 0 with `probability`, and divide the others by what is kept on average."""
+        """Set values to 0 with `probability`, and divide the others by the share that is kept on average."""
         if not _on_cpu():
             return F.dropout(hidden, probability, mode="upscale_in_train")
         dropped = round(probability * _STEPS)
@@ -44,7 +44,7 @@ class Masks:
 
 
 class _Masked(PyLayer):
-    """Multiply by a mask that is kept for the way back in one byte a value; a product would keep both its factors."""
+    """Multiply by a mask, stored for the backward pass in one byte a value; a product would store both its factors."""
 
     @staticmethod
     def forward(ctx: PyLayerContext, hidden: Tensor, kept: Array, scale: float) -> Tensor:
@@ -61,7 +61,7 @@ def _mask(kept: Array, scale: float, like: Tensor) -> Tensor:
 
 
 class Dropout(nn.Layer):
-    """Dropout in training, with masks from `masks`; nothing otherwise."""
+    """Dropout with masks from `masks` in training; the identity otherwise."""
 
     def __init__(self, probability: float, masks: Masks):
         super().__init__()

@@ -1,7 +1,7 @@
-"""A BERT-style encoder whose parameter names are PaddleNLP's, so that its checkpoints load as they are.
+"""A BERT-style encoder with PaddleNLP's parameter names, so that PaddleNLP's checkpoints load as they are.
 
 It is PaddleNLP's ErnieModel, ErnieGramModel and BertModel in one, with three additions: an extra input embedding
-(match levels), pre-LayerNorm, and an exact short cut. A ranker reads only the first token's output, so the last layer
+(match levels), pre-LayerNorm, and an exact shortcut. A ranker reads only the first token's output, so the last layer
 computes the query, the projections and the feed-forward for the first token alone; outside training it computes no keys
 and values either (`Attention.for_one`).
 """
@@ -54,9 +54,9 @@ class Embeddings(nn.Layer):
 
 
 class EncoderLayer(nn.Layer):
-    """One transformer layer, LayerNorm after each part (BERT) or before it (`normalize_before`).
+    """One transformer layer, with LayerNorm after each part (BERT) or before it (`normalize_before`).
 
-    Not Paddle's own, whose methods PaddleNLP replaces when it is imported.
+    Paddle's own layer is not used, since PaddleNLP replaces its methods on import.
     """
 
     def __init__(self, config: EncoderConfig, masks: Masks):
@@ -76,8 +76,8 @@ class EncoderLayer(nn.Layer):
     ) -> Tensor:
         """Return the layer's output, `[batch, length, size]`.
 
-        With `first_token_only` it is that of the first token, `[batch, 1, size]`, and with `places` that of the tokens
-        there, as in `Encoder.at`, at a fraction of the work.
+        With `first_token_only`, only the first token's output is computed, `[batch, 1, size]`; with `places`, only the
+        output of the tokens at those places, `[batch, chosen, size]` (see `Encoder.at`).
         """
         inner = self.norm1(hidden) if self.normalize_before else hidden
         query, residual = (inner[:, :1], hidden[:, :1]) if first_token_only else (inner, hidden)
@@ -94,13 +94,16 @@ class EncoderLayer(nn.Layer):
 
 
 def _at(hidden: Tensor, places: Tensor) -> Tensor:
-    """Return the rows of `[batch, length, size]` at `places` `[batch, chosen]` of its flattened tokens."""
+    """Return `[batch, chosen, size]`: the states at `places`, `[batch, chosen]` indices of the flattened tokens."""
     size = hidden.shape[-1]
     return paddle.gather(hidden.reshape([-1, size]), places.reshape([-1])).reshape([*places.shape, size])
 
 
 def _apart(queries: Tensor, keys: Tensor) -> Tensor:
-    """Return what keeps `[batch, m]` queries from `[batch, n]` keys of other documents, `[batch, 1, m, n]`."""
+    """Return the additive mask, `[batch, 1, m, n]`, between queries and keys of different documents.
+
+    `queries` `[batch, m]` and `keys` `[batch, n]` hold document numbers.
+    """
     return (queries.unsqueeze(2) != keys.unsqueeze(1)).astype("float32").unsqueeze(1) * MASKED
 
 
@@ -149,7 +152,7 @@ class Encoder(nn.Layer):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Draw every matrix from N(0, initializer_range) truncated at two deviations, as BERT does."""
+        """Draw every matrix from N(0, initializer_range) truncated at two standard deviations, as BERT does."""
         draw = nn.initializer.TruncatedNormal(mean=0.0, std=self.config.initializer_range)
         for name, parameter in self.named_parameters():
             if parameter.ndim > 1:
@@ -170,8 +173,8 @@ class Encoder(nn.Layer):
             return hidden
         from paddle.distributed.fleet.utils import recompute
 
-        # Paddle brings the random state of a dropout back on some devices only: seeded in itself, a layer draws the
-        # same twice anywhere.
+        # Paddle restores dropout's random state on some devices only; a layer that seeds itself draws the same masks
+        # in both passes on every device.
         seed = int(paddle.randint(0, 2**30, [1]))
         for number, layer in enumerate(layers):
             hidden = recompute(_Seeded(layer, seed + number, self.masks), hidden, mask, preserve_rng_state=False)
@@ -195,12 +198,14 @@ class Encoder(nn.Layer):
     ) -> Tensor:
         """Return the hidden states of some tokens of each sequence, `[batch, chosen, hidden]`.
 
-        Exactly those of `forward`; the last layer computes keys and values for all tokens, the rest for these alone.
+        They equal those of `forward`. The last layer computes keys and values for all tokens, and everything else for
+        the chosen tokens alone.
 
         Args:
             input_ids, token_type_ids: as in `forward`.
-            places: `[batch, chosen]` int64, where in the flattened `input_ids` they are, in a row those of its own.
-            documents: `[batch, length]` int64; tokens attend to those of the same number alone. None: to all.
+            places: `[batch, chosen]` int64 indices of the flattened `input_ids`; each row's tokens are of its sequence.
+            documents: `[batch, length]` int64, each token's document number; a token attends only to tokens of its own
+                document. None: to all tokens.
         """
         hidden, mask = self._embed(input_ids, token_type_ids, None)
         last_mask = mask

@@ -1,9 +1,9 @@
-"""Pretrained encoders to start from: `load_encoder` gives the network, the tokenizer and the configuration of any.
+"""Load pretrained encoders to start from: `load_encoder` returns the network, the tokenizer and the configuration.
 
     loaded = load_encoder("ernie-3.0-nano-zh")          # or a folder: ours, PaddleNLP's, Hugging Face's
     network, tokenizer = loaded.network, loaded.tokenizer
 
-Rankers, recipes and plugins begin there. What differs between architectures is an `EncoderFamily`.
+Rankers, recipes and plugins start from this module. An `EncoderFamily` holds what differs between architectures.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _POOLER = "pooler."
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What lies in a model's files.
+    """The contents of a model's files.
 
-    file: the parameters are from it, for messages
-    arrays: named as by `EncoderFamily.name_parameters`: the encoder's after `encoder.`, and heads
-    unnamed: the arrays that are in the file, under the names they have there
-    tokenizer: makes the tokenizer's files; raises `CheckpointError` where they are missing or unusable
+    file: the file of the parameters, for messages
+    arrays: named as by `EncoderFamily.name_parameters`: the encoder's begin with `encoder.`; heads are included
+    unnamed: all arrays of the file, under the names they have there
+    tokenizer: reads the tokenizer's files; raises `CheckpointError` if they are missing or unusable
     """
 
     file: Path
@@ -52,18 +52,21 @@ class Checkpoint:
         return family_of(self.config.model_type)
 
     def pair_encoder(self, max_seq_length: int, backend: str = "auto") -> PairEncoder:
-        """Return what encodes pairs and texts; raises `CheckpointError` where the tokenizer is another model's."""
+        """Return the encoder of pairs and texts.
+
+        Raises `CheckpointError` if the tokenizer is another model's, or the model has too few positions.
+        """
         return pair_encoder_of(self.tokenizer(), self.config, max_seq_length, backend)
 
 
 def read_checkpoint(source: Union[str, Path], model_name: Optional[str] = None, wanted: str = TO_TRAIN) -> Checkpoint:
-    """Read the files of a folder of ours, PaddleNLP's or Hugging Face's, or of a parameter file.
+    """Read a model's files: from a folder of ours, PaddleNLP's or Hugging Face's, or from a parameter file.
 
     Args:
-        model_name: the model whose configuration a bare parameter file takes; a folder's own comes first.
+        model_name: the model whose configuration is used for a bare parameter file without a `config.json` beside it.
         wanted: what the folder should hold, for messages.
 
-    Raises `CheckpointError` for what is not there, is damaged, or does not fit its configuration.
+    Raises `CheckpointError` if `source` does not exist, is damaged, or does not fit its configuration.
     """
     source = Path(source)
     inner = None if source.is_file() or (source / PARAMETERS_FILE).is_file() else find_encoder(source)
@@ -107,10 +110,10 @@ def _of_hugging_face(folder: Path) -> Checkpoint:
 class LoadedEncoder:
     """A pretrained encoder.
 
-    network: with its parameters
+    network: with its parameters loaded
     tokenizer: its files, to encode with and to save
-    new_parts: parts that were not in the checkpoint and are random: the pooler, or none
-    checkpoint: what else was in the files: heads
+    new_parts: the parts that the checkpoint lacks and that are random: the pooler, or none
+    checkpoint: everything that the files hold, with heads
     """
 
     network: Encoder
@@ -120,7 +123,7 @@ class LoadedEncoder:
     checkpoint: Checkpoint
 
     def pair_encoder(self, max_seq_length: int, backend: str = "auto") -> PairEncoder:
-        """Return what encodes pairs and texts of up to so many tokens."""
+        """Return the encoder of pairs and texts of up to `max_seq_length` tokens; raises as `Checkpoint`'s does."""
         return self.checkpoint.pair_encoder(max_seq_length, backend)
 
 
@@ -128,12 +131,12 @@ def load_encoder(source: Union[str, Path], *, config: Optional[EncoderConfig] = 
     """Load a pretrained encoder: its network, its tokenizer and its configuration.
 
     Args:
-        source: a starter's folder, a PaddleNLP name (fetched once) or folder, a Hugging Face folder, or a model of
-            ours, of any kind, whose text encoder it is.
-        config: takes the place of the folder's: of the same shape, with another dropout.
+        source: a starter's folder, a PaddleNLP name (fetched once) or folder, a Hugging Face folder, or one of our
+            models of any kind, whose text encoder is loaded.
+        config: replaces the folder's configuration: the same shape, with another dropout.
 
-    Raises `CheckpointError` for what is none of these, is damaged, or whose parameters and tokenizer do not belong to
-    its configuration.
+    Raises `CheckpointError` if `source` is none of these, is damaged, or its parameters do not fit its configuration;
+    `LoadedEncoder.pair_encoder` checks that the tokenizer does.
     """
     checkpoint = read_checkpoint(resolve_model(str(source)))
     tokenizer = checkpoint.tokenizer()
@@ -144,10 +147,10 @@ def load_encoder(source: Union[str, Path], *, config: Optional[EncoderConfig] = 
 def encoder_of(
     checkpoint: Checkpoint, config: Optional[EncoderConfig] = None, *, need_pooler: bool = False
 ) -> tuple[Encoder, list[str]]:
-    """Return a checkpoint's encoder, and those of its parts that are random because the checkpoint lacks them.
+    """Return a checkpoint's encoder, and the names of its parts that the checkpoint lacks and that are random.
 
-    Raises `CheckpointError` where a parameter is missing (without `need_pooler`, other than the pooler's) or does not
-    fit the configuration.
+    Raises `CheckpointError` if a parameter is missing or does not fit the configuration; the pooler may be missing
+    unless `need_pooler`.
     """
     network = checkpoint.family.network(config or checkpoint.config)
     own = {name[len(ENCODER) :]: array for name, array in checkpoint.arrays.items() if name.startswith(ENCODER)}
@@ -159,7 +162,7 @@ def encoder_of(
 
 
 def _locate(source: Path, wanted: str) -> tuple[Path, Path]:
-    """Return the folder and the parameter file of a folder or file that a user gave; `wanted` is for messages."""
+    """Return the folder and the parameter file of a path that a user gave, either of them; `wanted` is for messages."""
     if source.is_file():
         if source.suffix != ".pdparams" and not _begins_as_parameters(source):
             raise CheckpointError(f"{source}: is not a parameter file; give a model folder, or its {PARAMETERS_FILE}")

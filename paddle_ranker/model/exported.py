@@ -1,15 +1,15 @@
-"""A folder with a static model: what an engine needs of it. Reading it needs neither Paddle nor PaddleNLP.
+"""Open a folder with a static model, for an engine to run. Reading the folder needs neither Paddle nor PaddleNLP.
 
 | file | holds |
 | --- | --- |
 | `<prefix>.json` or `<prefix>.pdmodel` | the graph, as Paddle 3 or Paddle 2.6 writes it |
 | `<prefix>.pdiparams` | its parameters |
-| `<prefix>.onnx`, `<prefix>.int8.onnx` | the same for other engines, where they were asked for |
-| `config.json`, the tokenizer's files | as in a ranker's folder; of a blend they lie in the members' folders |
-| `ranker.json` | as in a ranker's folder, and in `export` what the static model is |
+| `<prefix>.onnx`, `<prefix>.int8.onnx` | the same model for other engines, if the user asked for these files |
+| `config.json`, the tokenizer's files | as in a ranker's folder; a blend has them in the members' folders |
+| `ranker.json` | as in a ranker's folder; `export` holds the facts of the static model |
 
-A folder for Paddle Serving (`export.serving_folders`) is one too, whose graph has the first output alone.
-The prefix is `inference.predict` of a pairwise ranker or a blend, `inference` of a cross-encoder.
+A folder for Paddle Serving (`export.serving_folders`) is such a folder too; its graph has only the first output.
+The prefix is `inference.predict` for a pairwise ranker or a blend, and `inference` for a cross-encoder.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _EXPORTABLE = ("ranker", "blend", "export")
 
 
 def prefix_of(kind: str) -> str:
-    """Return what the names of a static model's files begin with."""
+    """Return the file name prefix of static models of a kind."""
     return KINDS[kind].prefix
 
 
@@ -45,9 +45,9 @@ def prefix_of(kind: str) -> str:
 class Exported(Generic[InfoT, EncoderT]):
     """A static model on disk.
 
-    prefix: what its files' names begin with
-    info: what the folder says of itself; its `export` says what was written and how well it agreed with the network
-    configs: the shapes of its text encoders, of a blend those of its members
+    prefix: the prefix of its files' names
+    info: the contents of its info file; `export` says what was written and how well it agreed with the network
+    configs: the shapes of its text encoders; for a blend, those of its members
     """
 
     folder: Path
@@ -59,9 +59,9 @@ class Exported(Generic[InfoT, EncoderT]):
 
     @staticmethod
     def open(folder: Path, prefix: Optional[str] = None) -> ExportedFolder:
-        """Find the static model in `folder`, and see that its files are the ones that were written.
+        """Open the static model in `folder`, and check that its files are those that were written.
 
-        Raises `CheckpointError` where there is none, or a file of it is missing or not as long as it was.
+        Raises `CheckpointError` if there is no static model, or a file is missing or has another size than was written.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -104,23 +104,23 @@ class Exported(Generic[InfoT, EncoderT]):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What the static model returns: what its kind does; the first alone in a folder for Paddle Serving."""
+        """The names of the static model's outputs: those of its kind, or only the first in a Paddle Serving folder."""
         export = self.info.export
         return tuple(export["outputs"]) if export else self.signature.output_names
 
     @property
     def read(self) -> dict[str, int]:
-        """The outputs that are asked of an engine, names and places; the first one where they are not there."""
+        """A dict from name to index of the outputs that engines are asked for; if these are missing, of the first."""
         there = {name: self.outputs.index(name) for name in self.signature.read if name in self.outputs}
         return there or {self.outputs[0]: 0}
 
     @property
     def config(self) -> EncoderConfig:
-        """The text encoder's shape; of a blend, the first member's."""
+        """The text encoder's shape; for a blend, the first member's."""
         return self.configs[0]
 
     def require_readable(self, paddle_version: str) -> None:
-        """Raise `CheckpointError` where a Paddle of that version cannot read the static model."""
+        """Raise `CheckpointError` if Paddle of that version cannot read the static model."""
         require_readable(self.program, paddle_version)
 
     @property
@@ -136,12 +136,12 @@ class Exported(Generic[InfoT, EncoderT]):
 
     @property
     def onnx(self) -> Optional[Path]:
-        """The ONNX file, None where there is none."""
+        """The ONNX file; None if there is none."""
         return self._optional("onnx")
 
     @property
     def int8(self) -> Optional[Path]:
-        """The quantized ONNX file, None where there is none."""
+        """The quantized ONNX file; None if there is none."""
         return self._optional("int8.onnx")
 
     def _optional(self, ending: str) -> Optional[Path]:
@@ -149,7 +149,7 @@ class Exported(Generic[InfoT, EncoderT]):
         return path if path.is_file() else None
 
     def row_encoder(self, options: LoadOptions = DEFAULTS) -> EncoderT:
-        """Return the model's own encoder; raises `CheckpointError` where its files are missing or another model's."""
+        """Return the model's row encoder; raises `CheckpointError` if its files are missing or another model's."""
         return self.kind.row_encoder(self.folder, self.info, options)
 
 
@@ -158,7 +158,7 @@ ExportedRanker = Exported[RankerInfo, PairRowEncoder]
 
 
 def open_exported_ranker(folder: Path, prefix: Optional[str] = None) -> ExportedRanker:
-    """Open a ranker's static model; raises `CheckpointError` for any other, and what `ExportedFolder.open` does."""
+    """Open a ranker's static model; raises `CheckpointError` for any other model, or as `Exported.open` does."""
     found = ExportedFolder.open(folder, prefix)
     if found.signature != RANKER:
         raise refusal(found.folder, "an exported ranker")
@@ -167,9 +167,9 @@ def open_exported_ranker(folder: Path, prefix: Optional[str] = None) -> Exported
 
 
 def require_readable(program: Path, paddle_version: str) -> None:
-    """Raise `CheckpointError` where a Paddle of that version cannot read a graph's file.
+    """Raise `CheckpointError` if Paddle of that version cannot read a graph's file.
 
-    Paddle 2 crashes on Paddle 3's; Paddle 3 reads both.
+    Paddle 2 crashes on files of Paddle 3; Paddle 3 reads both.
     """
     if program.suffix == ".json" and paddle_version.startswith("2."):
         raise CheckpointError(
@@ -179,7 +179,10 @@ def require_readable(program: Path, paddle_version: str) -> None:
 
 
 def exporting_again(folder: Path, paddle_version: str) -> str:
-    """Return the advice to export what is in `folder` with this Paddle, beside the other stack's, which needs that."""
+    """Return the advice to export the model in `folder` again with this Paddle, into another folder.
+
+    The export in `folder` stays, since the other Paddle version needs it.
+    """
     beside = f"output_paddle{paddle_version.partition('.')[0]}"
     info = kind_of(folder).read_info(folder)
     serves = info is not None and info.export is not None and len(info.export["outputs"]) == 1

@@ -1,4 +1,4 @@
-"""A ranker's folder: everything that scoring, exporting and further training need, and nothing else.
+"""Save and load a ranker's folder, which holds what scoring, exporting and further training need, and nothing else.
 
 | file | holds |
 | --- | --- |
@@ -6,7 +6,7 @@
 | `config.json` | the encoder's shape |
 | `vocab.txt`, `tokenizer_config.json`, `special_tokens_map.json` | the tokenizer |
 | `ranker.json` | what kind of ranker it is, its length, how it was trained and with what result |
-| `README.md` | the same for people |
+| `README.md` | the model card: the same facts, to be read by people |
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _MATCH = "match_embeddings.weight"
 class RankerModel(TrainedModel[RankerInfo, PairEncoder]):
     """A ranker of one network in memory.
 
-    `new_parts` are the parts that were not in the checkpoint and start from nothing; `folded_head` says that the head
-    was one of two classes there; `dropped_calibration`, that training starts from a calibrated ranker, whose
-    calibration is not `info`'s any more.
+    `new_parts` are the parts that the checkpoint lacks and that are new; `folded_head` tells whether the checkpoint's
+    head had two classes; `dropped_calibration` tells whether training starts from a calibrated ranker, whose
+    calibration `info` no longer has.
     """
 
     network: RankerNetwork
@@ -50,7 +50,7 @@ class RankerModel(TrainedModel[RankerInfo, PairEncoder]):
 
 
 def save_ranker(folder: Path, network: RankerNetwork, encoder: PairEncoder, info: RankerInfo) -> None:
-    """Write a ranker into an existing folder; wrap it in `atomic.new_folder`."""
+    """Write a ranker into an existing folder; call it inside `atomic.new_folder`."""
     save_arrays(network.state_dict(), folder / PARAMETERS_FILE)
     write_encoder(folder, network, encoder)
     info.write(folder, network.config)
@@ -63,20 +63,20 @@ def write_encoder(folder: Path, network: RankerNetwork, encoder: PairEncoder) ->
 
 
 def load_single(source: Union[str, Path], options: LoadOptions = DEFAULTS) -> RankerModel:
-    """Load a trained ranker of one network for scoring: a model folder, or the `model_state.pdparams` in it.
+    """Load a trained ranker of one network for scoring, from a model folder or the `model_state.pdparams` in it.
 
-    Raises `CheckpointError` where anything the score depends on is missing; there is no random head here.
+    Raises `CheckpointError` if anything that the score depends on is missing; no head is initialised at random.
     """
     return _load(source, options)
 
 
 @dataclass(frozen=True)
 class Fresh:
-    """What a training starts from nothing where the checkpoint has none.
+    """What a training adds to a checkpoint that lacks it.
 
-    kind: what is trained
-    match_embeddings: False: they are left out, and must not be in the checkpoint
-    lexical_features: they are added where the checkpoint has none; those that it has stay
+    kind: the kind of ranker to train
+    match_embeddings: False: none are added, and the checkpoint must not have any
+    lexical_features: True: they are added if the checkpoint has none; a checkpoint's own always stay
     """
 
     kind: str
@@ -85,12 +85,12 @@ class Fresh:
 
 
 def start_ranker(source: Union[str, Path], fresh: Fresh, options: LoadOptions = DEFAULTS) -> RankerModel:
-    """Load a ranker or a bare encoder to train it; missing heads and match embeddings start from nothing.
+    """Load a ranker or a bare encoder to train it; missing heads and match embeddings are made anew.
 
-    With `options.expected_kind` a ranker of another kind is refused; without, its encoder and head are where to start.
-    A calibration is dropped: training moves the logits that it was fitted to.
+    With `options.expected_kind`, a ranker of another kind is refused; without, training starts from its encoder and
+    head. A calibration is dropped, since training moves the logits that it was fitted to.
 
-    Raises `CheckpointError` where the encoder is incomplete or does not fit its configuration, or it is a blend.
+    Raises `CheckpointError` if the encoder is incomplete or does not fit its configuration, or `source` is a blend.
     """
     return _load(source, options, fresh)
 
@@ -145,9 +145,9 @@ def _load(source: Union[str, Path], options: LoadOptions, fresh: Optional[Fresh]
 
 
 def has_match_embeddings(checkpoint: Checkpoint, wanted: bool) -> bool:
-    """Return whether a network that is trained from a checkpoint has match embeddings: where it has them, or is to.
+    """Return `wanted`: whether the network trained from a checkpoint is to have match embeddings.
 
-    Raises `CheckpointError` for a checkpoint that has them where they are not wanted.
+    Raises `CheckpointError` if they are not wanted and the checkpoint has them.
     """
     if _MATCH in checkpoint.arrays and not wanted:
         raise CheckpointError(
@@ -158,7 +158,7 @@ def has_match_embeddings(checkpoint: Checkpoint, wanted: bool) -> bool:
 
 
 def with_lexical_features(model: RankerModel) -> RankerNetwork:
-    """Return the network of a ranker with lexical features at its head; new ones have no tables, and add nothing."""
+    """Return a ranker's network with a lexical head; a new lexical head has no tables and adds nothing to the logit."""
     old = model.network
     if old.lexical is not None:
         return old

@@ -1,4 +1,4 @@
-"""What `ranker.json` and the model card hold: which ranker a folder is, how it came about; read without Paddle."""
+"""The contents of `ranker.json` and of the model card: which ranker it is and how it was made. Needs no Paddle."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BLEND = "blend"  # the kind of a folder that holds several rankers: `paddle_rank
 
 
 class BlendFacts(TypedDict):
-    """What `ranker.json` says of a blend: the folders of the rankers in it, their weights, and the bias."""
+    """What `ranker.json` says of a blend: the names of its members' folders, their weights, and the bias."""
 
     members: list[str]
     weights: list[float]
@@ -31,7 +31,7 @@ class BlendFacts(TypedDict):
 
 @dataclass(frozen=True)
 class RankerInfo:
-    """What `ranker.json` holds."""
+    """The contents of `ranker.json`."""
 
     kind: str  # pairwise | cross_encoder | blend
     max_seq_length: int
@@ -47,9 +47,9 @@ class RankerInfo:
 
     @classmethod
     def read(cls, folder: Path) -> Optional[RankerInfo]:
-        """Return the folder's `ranker.json`, or None where it has none (a checkpoint of the published scripts).
+        """Return the contents of the folder's `ranker.json`; None if there is none, as in published checkpoints.
 
-        Raises `CheckpointError` for a damaged one, or one that a newer version of the toolkit wrote.
+        Raises `CheckpointError` if the file is damaged, or a newer version of the toolkit wrote it.
         """
         path = folder / INFO_FILE
         if not path.is_file():
@@ -78,12 +78,12 @@ class RankerInfo:
         return info
 
     def to_json(self) -> str:
-        """Return the text of `ranker.json`; whatever format it was read from, it has the fields of today's."""
+        """Return the text of `ranker.json`, in the current format whichever format it was read from."""
         values = dataclasses.asdict(dataclasses.replace(self, format_version=FORMAT_VERSION))
         return json.dumps(values, ensure_ascii=False, indent=2) + "\n"
 
     def write(self, folder: Path, config: EncoderConfig) -> None:
-        """Write `ranker.json`, and the model card made from it, into `folder`: each whole or not at all."""
+        """Write `ranker.json` and the model card made from it into `folder`, each atomically."""
         with new_file(folder / INFO_FILE) as stream:
             stream.write(self.to_json())
         with new_file(folder / "README.md") as stream:
@@ -95,7 +95,7 @@ PUBLISHED_HEADS = {"similarity.weight": "pairwise", "classifier.weight": "cross_
 
 
 def require_kind(source: Path, kind: str, expected: Optional[str]) -> None:
-    """Raise `CheckpointError` where a ranker of `kind` is not of the `expected` one; None: any will do."""
+    """Raise `CheckpointError` if a ranker's `kind` is not the `expected` kind; None accepts any kind."""
     if expected and kind != expected:
         commands = {"pairwise": "ernie_matching/", "cross_encoder": "cross_encoder/"}.get(kind, "other commands")
         raise CheckpointError(
@@ -105,7 +105,7 @@ def require_kind(source: Path, kind: str, expected: Optional[str]) -> None:
 
 
 class Blend(NamedTuple):
-    """The folders of a blend's members, by name, their weights, and the bias."""
+    """The names of a blend's member folders, their weights, and the bias."""
 
     members: tuple[str, ...]
     weights: tuple[float, ...]
@@ -113,7 +113,7 @@ class Blend(NamedTuple):
 
 
 def blend_of(folder: Path, info: RankerInfo) -> Blend:
-    """Return what a blend is made of; raises `CheckpointError` where its `ranker.json` is damaged."""
+    """Return a blend's members, weights and bias; raises `CheckpointError` if its `ranker.json` is damaged."""
     try:
         assert info.blend is not None
         names, weights, bias = info.blend["members"], info.blend["weights"], info.blend["bias"]
@@ -153,7 +153,7 @@ def model_card(info: RankerInfo, config: EncoderConfig) -> str:
 
 
 def _probability(calibration: Optional[Calibration]) -> str:
-    """Say what a score of this ranker is."""
+    """Return the model card's text on what a score of this ranker means."""
     if calibration is None:
         return (
             "Not calibrated: a score orders titles, and need not be the share of relevant ones among titles that score "

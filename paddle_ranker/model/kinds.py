@@ -1,7 +1,7 @@
-"""Kinds of models by name: how a folder of each is recognised, read, loaded, exported and fed.
+"""The registry of model kinds. A kind says how its models are recognised, read, loaded, exported and given inputs.
 
-The rankers are registered here; recipes and plugins register theirs by `add_kind`. Everything that opens, exports,
-runs or serves a model asks its kind, and knows no other difference.
+The rankers' kinds are registered here; recipes and plugins register theirs with `add_kind`. Code that opens, exports,
+runs or serves a model calls the model's kind for everything that differs between kinds.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ EncoderT = TypeVar("EncoderT", bound=RowEncoder)
 
 
 class ModelKind(ABC, Generic[InfoT, EncoderT]):
-    """A kind of model: of what its folder says (`InfoT`) and of what encodes its rows (`EncoderT`).
+    """A kind of model, generic in the types of its info (`InfoT`) and of its row encoder (`EncoderT`).
 
     Attributes:
-        name: in `KINDS`, and in what its folders say of themselves.
-        prefix: what the names of its static model's files begin with.
-        info_file: says in a folder what it is.
-        what, use: what a folder of it is called in messages, and what to do with it (see `FolderKind`).
+        name: its key in `KINDS`, and the `kind` in its folders' info files.
+        prefix: the file name prefix of its static models.
+        info_file: the name of the JSON file that describes the model in a folder.
+        what, use: what messages call a folder of this kind, and what to do with it (see `FolderKind`).
     """
 
     name: str
@@ -52,13 +52,13 @@ class ModelKind(ABC, Generic[InfoT, EncoderT]):
 
     @abstractmethod
     def read_info(self, folder: Path) -> Optional[InfoT]:
-        """Return what the folder says of itself; None where it says nothing.
+        """Return the contents of the folder's info file; None if there is none.
 
-        Raises `CheckpointError` for a damaged one.
+        Raises `CheckpointError` if the file is damaged.
         """
 
     def is_in(self, folder: Path) -> bool:
-        """Return whether a folder says that it holds a model of this kind."""
+        """Return whether a folder's info file states this kind."""
         if not (folder / self.info_file).is_file():
             return False
         info = self.read_info(folder)
@@ -66,53 +66,53 @@ class ModelKind(ABC, Generic[InfoT, EncoderT]):
 
     @abstractmethod
     def signature(self, info: InfoT) -> Signature:
-        """Return what a model takes and returns."""
+        """Return the inputs and outputs of a model."""
 
     def configs(self, folder: Path, info: InfoT) -> tuple[EncoderConfig, ...]:
-        """Return the shapes of the text encoders in it; raises `CheckpointError` where one is missing."""
+        """Return the configurations of the model's text encoders; raises `CheckpointError` if one is missing."""
         return (_read_config(folder),)
 
     @abstractmethod
     def row_encoder(self, folder: Path, info: InfoT, options: LoadOptions) -> EncoderT:
-        """Return what turns rows into columns, without Paddle; raises `CheckpointError` where it does not fit."""
+        """Return the encoder of rows, made without Paddle; raises `CheckpointError` if it does not fit the model."""
 
     @abstractmethod
     def load(self, source: Path, options: LoadOptions) -> TrainedModel[InfoT, EncoderT]:
-        """Load a trained model: a folder, or the parameter file in it."""
+        """Load a trained model from a folder or the parameter file in it."""
 
     def scoring_network(self, model: TrainedModel[InfoT, EncoderT]) -> tuple[nn.Layer, tuple[str, ...]]:
-        """Return what runs a trained model as it is, and the names of what it returns, in order."""
+        """Return the layer that computes a trained model's outputs, and the names of the outputs, in order."""
         return model.network, model.signature.read
 
     def static_network(self, model: TrainedModel[InfoT, EncoderT]) -> nn.Layer:
-        """Return what is exported: a layer that takes and returns what the signature says, in that order."""
+        """Return the layer to export; it takes and returns the arrays of the signature, in their order."""
         return model.network
 
     @abstractmethod
     def sample_inputs(self, encoder: EncoderT, info: InfoT) -> Iterator[Arrays]:
-        """Yield batches of many lengths, to see by that an exported model computes what the network does."""
+        """Yield batches of many lengths, on which an exported model is compared with the network."""
 
     def timing_inputs(self, encoder: EncoderT, info: InfoT, shapes: Sequence[tuple[int, int]]) -> Iterator[Arrays]:
-        """Yield batches to time engines on, where it can be one for each (rows, tokens) of `shapes`."""
+        """Yield batches to time engines on; if the kind can, one for each (rows, tokens a row) of `shapes`."""
         return self.sample_inputs(encoder, info)
 
     @abstractmethod
     def write_descriptions(self, folder: Path, model: TrainedModel[InfoT, EncoderT]) -> None:
-        """Write the files that an exported model needs beside its graph: the tokenizer's, the encoder's shape."""
+        """Write the files that an exported model needs beside its graph: the tokenizer and the encoder's shape."""
 
     @abstractmethod
     def write_info(self, folder: Path, info: InfoT) -> None:
-        """Write `info_file`, and the card made from it, into a folder that has its descriptions."""
+        """Write `info_file` and the model card made from it; `write_descriptions` comes first."""
 
 
-# Of a kind that is found by name nothing more is known than this; `add_kind` says why that is safe.
+# The static type of a kind that is looked up by name; `add_kind` says why that is safe.
 AnyKind = ModelKind[ModelInfo, RowEncoder]
 
 KINDS: Registry[AnyKind] = Registry("kind of model", recipes="kind")
 
 
 def add_kind(kind: ModelKind[InfoT, EncoderT]) -> None:
-    """Register a kind, so that every command and the server open its folders."""
+    """Register a kind, so that all commands and the server can open its folders."""
     # A model's info and encoder come from its own kind and go back to that alone, whatever their types.
     KINDS.add(kind.name, cast(AnyKind, kind))
     if kind.what:
@@ -120,7 +120,7 @@ def add_kind(kind: ModelKind[InfoT, EncoderT]) -> None:
 
 
 def kind_of(folder: Path) -> AnyKind:
-    """Return the kind of the model in a folder; a folder that says nothing is a checkpoint of the published rankers."""
+    """Return the kind of the model in a folder; `pairwise` if the folder states none, as published checkpoints do."""
     found = _kind_in(folder)
     if found is None and any(folder.glob("*.json")):
         KINDS.load_plugins()
@@ -129,17 +129,17 @@ def kind_of(folder: Path) -> AnyKind:
 
 
 def is_ranker(folder: Path) -> bool:
-    """Return whether a folder is of a kind that ranks, or says nothing, as published rankers and encoders do."""
+    """Return whether a folder states the kind of a ranker, or states none, as published rankers and encoders do."""
     kind = kind_of(folder)
     info = kind.read_info(folder)
     return info is None or kind.signature(info) == RANKER
 
 
 def stated_kind(source: Path) -> Optional[str]:
-    """Return the name of the kind of a model, a folder or a file in it, without loading it; None where nothing says.
+    """Return the kind's name of the model in a folder or parameter file without loading it; None if it is unknown.
 
-    A folder says it in its `ModelKind.info_file`; a published checkpoint has the head of its kind. Raises
-    `CheckpointError` for a damaged one.
+    The `ModelKind.info_file` in the folder states it; a published checkpoint is known by its head's name. Raises
+    `CheckpointError` if a file is damaged.
     """
     folder = source.parent if source.is_file() else source
     found = _kind_in(folder)
@@ -163,7 +163,7 @@ PairEncoderT = TypeVar("PairEncoderT", bound=PairRowEncoder)
 
 
 class _ScoresPairs(ModelKind[RankerInfo, PairEncoderT]):
-    """What all rankers have in common: pairs of texts in, one logit out."""
+    """What all rankers have in common: they take pairs of texts and return one logit a pair."""
 
     def __init__(self, name: str, prefix: str):
         self.name, self.prefix = name, prefix
@@ -177,13 +177,13 @@ class _ScoresPairs(ModelKind[RankerInfo, PairEncoderT]):
         return RANKER
 
     def static_network(self, model: TrainedModel[RankerInfo, PairEncoderT]) -> nn.Layer:
-        """Return the network with the probability, calibrated where the ranker is, beside the logit."""
+        """Return a network that returns the probability, calibrated if the ranker is, and the logit."""
         from paddle_ranker.model.network import ScoringNetwork
 
         return ScoringNetwork(model.network, model.info.calibration)
 
     def sample_inputs(self, encoder: PairEncoderT, info: RankerInfo) -> Iterator[Arrays]:
-        """Yield pairs of made-up texts, short and cut ones."""
+        """Yield batches of made-up pairs, both short and truncated ones."""
         return sample_batches(encoder)
 
     def timing_inputs(
@@ -201,7 +201,7 @@ class RankerKind(_ScoresPairs[PairEncoder]):
     """A ranker of one network."""
 
     def row_encoder(self, folder: Path, info: RankerInfo, options: LoadOptions) -> PairEncoder:
-        """Return the ranker's tokenizer, at its length or the options'."""
+        """Return the ranker's pair encoder, with the `max_seq_length` of the options or else of the ranker."""
         return _pair_encoder(folder, options.max_seq_length or info.max_seq_length, options.tokenizer)
 
     def load(self, source: Path, options: LoadOptions) -> TrainedModel[RankerInfo, PairEncoder]:
@@ -218,14 +218,14 @@ class RankerKind(_ScoresPairs[PairEncoder]):
 
 
 class BlendKind(_ScoresPairs[BlendedPairEncoder]):
-    """Several rankers as one; each lies in a folder of its own in the blend's."""
+    """Several rankers combined into one; each member lies in a folder of its own inside the blend's folder."""
 
     def configs(self, folder: Path, info: RankerInfo) -> tuple[EncoderConfig, ...]:
-        """Return the shapes of the members' encoders."""
+        """Return the configurations of the members' encoders."""
         return tuple(_read_config(folder / name) for name in blend_of(folder, info).members)
 
     def row_encoder(self, folder: Path, info: RankerInfo, options: LoadOptions) -> BlendedPairEncoder:
-        """Return the encoders of all members as one."""
+        """Return one row encoder that combines those of all members."""
         members = []
         for name in blend_of(folder, info).members:
             member = RankerInfo.read(folder / name)
@@ -242,7 +242,7 @@ class BlendKind(_ScoresPairs[BlendedPairEncoder]):
         return load_blend(source, options)
 
     def write_descriptions(self, folder: Path, model: TrainedModel[RankerInfo, BlendedPairEncoder]) -> None:
-        """Write those of every member into a folder of its own."""
+        """Write each member's description files into a folder of its own."""
         from paddle_ranker.model.blend import BlendModel, write_members
 
         assert isinstance(model, BlendModel)
@@ -250,9 +250,9 @@ class BlendKind(_ScoresPairs[BlendedPairEncoder]):
 
 
 def load_trained(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> TrainedModel[ModelInfo, RowEncoder]:
-    """Load a trained model of whatever kind its folder says, with its network.
+    """Load a trained model, with its network, of the kind that its folder states.
 
-    Raises what the kind's `load` raises: `CheckpointError` for a folder that it cannot be loaded from.
+    Raises what the kind's `load` raises: `CheckpointError` if the model cannot be loaded.
     """
     source = Path(source)
     return kind_of(source.parent if source.is_file() else source).load(source, options)

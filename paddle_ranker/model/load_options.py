@@ -1,4 +1,4 @@
-"""How a model is opened: one object, made once from the command line and handed down."""
+"""The options for opening a model: one object, made once from the command line and passed on."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ from paddle_ranker.options import AUTO_DEVICE
 class LoadOptions:
     """How a model is opened.
 
-    engine: what computes, a name in `scoring.engines.ENGINES`; None: dygraph for a trained model, inference for an
-        exported one
-    device: auto, a GPU where the engine finds one, else the CPU; or cpu, gpu, xpu or npu, with or without a number
-    precision: of the matrix products: fp32; of an exported model also bf16, int8 or fp16, where the engine and the
-        device have it
-    threads: of a matrix product on a CPU in an exported model's engine; 0: one a core. Those of dygraph are set by
-        `runtime.prepare`
+    engine: a name in `scoring.engines.ENGINES`; None: dygraph for a trained model, inference for an exported one
+    device: cpu, gpu, xpu or npu, with or without a number; auto: a GPU if the engine finds one, else the CPU
+    precision: of the matrix products: fp32; for an exported model also bf16, int8 or fp16, if the engine and the
+        device support it
+    threads: number of threads of an exported model's engine on a CPU; 0: one a core. `runtime.prepare` sets dygraph's
     tensorrt: let Paddle Inference compile the graph with TensorRT, on a GPU
-    model_name: the model whose configuration a bare parameter file takes; a folder has its own
-    max_seq_length: tokens; None: what the model was trained with
+    model_name: the model whose configuration is used for a bare parameter file; a folder has its own
+    max_seq_length: tokens; None: the length that the model was trained with
     tokenizer: a `PairEncoder` backend
-    expected_kind: refuse a model that says it is of another kind; None: any will do
+    expected_kind: refuse a model that states another kind; None: accept any kind
     """
 
     engine: Optional[str] = None

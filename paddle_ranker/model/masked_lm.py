@@ -15,17 +15,17 @@ _PARTS = ("transform.weight", "transform.bias", "layer_norm.weight", "layer_norm
 
 
 def is_whole_head(arrays: dict[str, Array]) -> bool:
-    """Return whether a checkpoint's arrays hold all of the head, under our names."""
+    """Return whether a checkpoint's arrays hold the complete head, under our names."""
     has_bias = f"{HEAD}.decoder_bias" in arrays or f"{HEAD}.decoder.bias" in arrays
     return has_bias and all(f"{HEAD}.{part}" in arrays for part in _PARTS)
 
 
 def masked_lm_head(arrays: dict[str, Array]) -> dict[str, Array]:
-    """Return the head's arrays, each once, empty where there is no head.
+    """Return the head's arrays without duplicates; empty if there is no head.
 
-    PaddleNLP's checkpoints hold two under a second name: the word embeddings as `decoder.weight`, and the bias.
+    PaddleNLP's checkpoints hold two arrays under a second name: the word embeddings as `decoder.weight`, and the bias.
 
-    Raises `CheckpointError` for a head with a matrix of its own in the place of the word embeddings.
+    Raises `CheckpointError` if the head has a matrix of its own instead of the word embeddings.
     """
     head = {name: array for name, array in arrays.items() if name.startswith(f"{HEAD}.")}
     bias, decoder = head.pop(f"{HEAD}.decoder.bias", None), head.pop(f"{HEAD}.decoder.weight", None)

@@ -1,4 +1,4 @@
-"""Match levels: for every token of a pair, how much of its surroundings stands in the other text too.
+"""Match levels: for every token of a pair, how long an n-gram with this token is also in the other text.
 
 | level | the token ... |
 | --- | --- |
@@ -7,9 +7,9 @@
 | 2 | is part of a bigram that is in the other text |
 | 3 | is part of a trigram that is in the other text |
 
-A cross-encoder that has read little has no way to see such equality: comparing two positions' ids through learned
-embeddings takes many examples. Given as an embedding it is there from the first step. The levels are a function of
-the ids alone, so they are computed inside the model, and an exported graph keeps its two inputs.
+A cross-encoder trained on little data cannot see that two tokens are equal: comparing two positions' ids through
+learned embeddings takes many examples. As an input embedding, the match is visible from the first step. The levels
+depend on the ids alone, so they are computed inside the model, and an exported graph keeps its two inputs.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def match_levels(input_ids: Tensor, token_type_ids: Tensor, never_match: Sequenc
     """
     ids = input_ids
     for special in never_match:
-        # Every special becomes -1 in the first text and -2 in the second, so that it equals nothing over there.
+        # Every special becomes -1 in the first text and -2 in the second, so that it equals nothing in the other text.
         ids = paddle.where(input_ids == special, -1 - token_type_ids, ids)
-    # Two places on either side that equal nothing: an n-gram may then start or end beyond the pair, and what starts at
-    # the neighbours is a slice. (Padding the matrices instead would crash Paddle Inference, whose oneDNN kernel for it
-    # writes beyond its memory.)
+    # Add two columns on either side that match nothing: an n-gram may then start or end beyond the pair, and the
+    # n-grams that start at a token's neighbours are a slice. (Padding the matrices instead would crash Paddle
+    # Inference, whose oneDNN kernel for padding writes beyond its memory.)
     ids, types = _widened(ids, -1), _widened(token_type_ids, 0)
     across = types.unsqueeze(2) != types.unsqueeze(1)
     unigram = paddle.logical_and(ids.unsqueeze(2) == ids.unsqueeze(1), across).astype("float32")

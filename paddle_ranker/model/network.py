@@ -26,10 +26,10 @@ class RankerNetwork(nn.Layer):
 
     Args:
         config: the encoder's shape.
-        never_match: ids of special tokens, padding and [UNK], which have no match level; None leaves out the
+        never_match: ids of special tokens, padding and [UNK], whose match level is always 0; None: the network has no
             match-level embeddings.
-        lexical: what adds lexical features to the logit; None for none.
-        encoder: one of that shape, pretrained; None: it starts from random parameters.
+        lexical: the head that adds lexical features to the logit; None: no such features.
+        encoder: a pretrained encoder of that shape; None: a new one with random parameters.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class RankerNetwork(nn.Layer):
 
     @property
     def configs(self) -> tuple[EncoderConfig, ...]:
-        """The encoder's shape; of a blend, those of its members."""
+        """The encoder's shape, as a tuple of one; for a blend, the shapes of its members' encoders."""
         return (self.config,)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return the logits, `[batch]` float32, of `[batch, length]` int64 ids and token types."""
+        """Return the logits, `[batch]` float32; ids and token types are `[batch, length]` int64."""
         extra = None
         if self.never_match is not None:
             extra = self.match_embeddings(match_levels(input_ids, token_type_ids, self.never_match))
@@ -74,7 +74,7 @@ class RankerNetwork(nn.Layer):
 
 
 class ScoringNetwork(nn.Layer):
-    """What is exported: a network whose logit becomes a probability, calibrated where the ranker is."""
+    """The network to export: it returns a ranker's probability, calibrated if the ranker is, and its logit."""
 
     def __init__(self, network: RankerNetwork, calibration: Optional[Calibration]):
         super().__init__()
@@ -97,9 +97,9 @@ def name_parameters(arrays: dict[str, Array]) -> dict[str, Array]:
 
     The encoder's arrays are found by their word embeddings, under whatever prefix they have (`ptm.`, `ernie.`,
     `bert.`, none). A two-class head becomes w = w1 - w0, b = b1 - b0, exactly: softmax(l)[1] = sigmoid(l1 - l0).
-    Arrays that are neither the encoder's nor a head's (a language model's, say) are left out.
+    Arrays that are neither the encoder's nor a ranking head's (a language model's, say) are ignored.
 
-    Raises `CheckpointError` where there is no encoder, or a head has neither one nor two classes.
+    Raises `CheckpointError` if there is no encoder, or a head has neither one nor two classes.
     """
     prefixes = sorted((name[: -len(_WORDS)] for name in arrays if name.endswith(_WORDS)), key=len)
     if not prefixes:
@@ -125,7 +125,7 @@ def name_parameters(arrays: dict[str, Array]) -> dict[str, Array]:
 
 
 def has_two_class_head(arrays: dict[str, Array]) -> bool:
-    """Return whether the head of a checkpoint's arrays is one that `name_parameters` folds."""
+    """Return whether a checkpoint's head has two classes, which `name_parameters` folds into one logit."""
     return any(f"{head}.weight" in arrays and arrays[f"{head}.weight"].shape[1:] == (2,) for head in _HEADS)
 
 
@@ -133,24 +133,24 @@ _MAY_BE_NEW = ("head.", "match_embeddings.", "lexical.", "encoder.pooler.")
 
 
 def load_parameters(network: RankerNetwork, named: dict[str, Array], *, allow_new: bool) -> list[str]:
-    """Copy arrays named as by `name_parameters` into `network`; return the parts that were not among them.
+    """Copy arrays, named as by `name_parameters`, into `network`; return the network's parts that the arrays lack.
 
     With `allow_new` (training), the head, the match embeddings, the lexical features and the pooler may be missing and
-    keep their fresh values; otherwise nothing may, since a random head scores at random.
+    keep their initial values; otherwise no parameter may be missing, since a random head gives random scores.
 
-    Raises `CheckpointError`, naming the tensors, where one is missing, left over, or of another shape.
+    Raises `CheckpointError`, naming the tensors, if one is missing, is not in the network, or has another shape.
     """
     missing = set_parameters(network, named, may_lack=_MAY_BE_NEW if allow_new else ())
     return parts_of(missing)
 
 
 def load_heads(network: RankerNetwork, named: dict[str, Array], *, allow_new: bool) -> list[str]:
-    """Do what `load_parameters` does with all but the encoder's parameters, which stay as they are."""
+    """Do what `load_parameters` does, but leave the encoder's parameters as they are."""
     heads = {name: array for name, array in named.items() if not name.startswith(ENCODER)}
     missing = set_parameters(network, heads, may_lack=(ENCODER, *(_MAY_BE_NEW if allow_new else ())))
     return parts_of(name for name in missing if not name.startswith(ENCODER))
 
 
 def parts_of(parameters: Iterable[str]) -> list[str]:
-    """Return the parts of a network, sorted, that parameters are of: `head` of `head.weight`."""
+    """Return the sorted names of the parts that the parameters belong to: `head` for `head.weight`."""
     return sorted({name.rpartition(".")[0] for name in parameters})

@@ -1,6 +1,6 @@
-"""What a model is when it is open: what its folder says of it, what encodes its rows, what it takes and returns.
+"""An opened model: the contents of its info file, its row encoder, and the signature of its inputs and outputs.
 
-`TrainedModel` has a network beside that, to train or to export; `paddle_ranker.scoring.loading.ScoringModel` an engine.
+`TrainedModel` adds a network, to train or to export; `paddle_ranker.scoring.loading.ScoringModel` adds an engine.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """One input or output; None in `shape` is a dimension that differs from batch to batch, the first always is.
+    """One input or output. None in `shape` is a dimension that differs between batches; the first is always None.
 
-    tolerance: of an output: by how much an exported model may be off the network, of a value beyond 1 as a share of it
-        (float32 has no more digits). A logit that is 4e-5 off moves its probability by 1e-5 at the most.
+    tolerance: how far an exported model's output may differ from the network's: absolute for values up to 1, relative
+        above (float32 has no more digits). A logit that is 4e-5 off moves its probability by at most 1e-5.
     """
 
     name: str
@@ -34,7 +34,7 @@ class ArraySpec:
 class Signature:
     """The inputs and the outputs of a model, in the order in which its network takes and returns them.
 
-    `read` are the outputs that are asked of an engine; the others are for users of the static model.
+    `read` names the outputs that engines are asked for; the others are for users of the static model.
     """
 
     inputs: tuple[ArraySpec, ...]
@@ -56,7 +56,7 @@ TOKENS = (ArraySpec("input_ids", "int64", (None, None)), ArraySpec("token_type_i
 
 LOGIT = "logit"
 
-# A ranker returns the probability, calibrated where it is, and the logit as the network has it.
+# A ranker returns the probability, calibrated if the ranker is, and the logit, which is never calibrated.
 RANKER = Signature(
     TOKENS,
     (ArraySpec("predict", "float32", (None, 1), tolerance=1e-5), ArraySpec(LOGIT, "float32", (None, 1))),
@@ -65,7 +65,7 @@ RANKER = Signature(
 
 
 class Check(TypedDict):
-    """A pair and the probability that it had at the export, to see by that files belong together."""
+    """A tokenized pair and its probability at the export, to check later that a folder's files belong together."""
 
     input_ids: list[int]
     token_type_ids: list[int]
@@ -73,16 +73,17 @@ class Check(TypedDict):
 
 
 class ExportFacts(TypedDict, total=False):
-    """What a folder says of its static model.
+    """What a folder's info file says of its static model.
 
-    prefix: what the names of its files begin with
-    format: of the graph's file: json of Paddle 3, pdmodel of Paddle 2.6
-    paddle: the version that wrote it
+    prefix: the prefix of its files' names
+    format: of the graph's file: json (Paddle 3) or pdmodel (Paddle 2.6)
+    paddle: the Paddle version that wrote it
     inputs, outputs: their names, in order
-    parity: by engine, the largest differences from the network by output, over so many rows in so many batches
-    files: their sizes in bytes
+    parity: a dict from engine to what `export.parity.Parity.to_dict` returns
+    files: a dict from file name to size in bytes
+    checks: some pairs and their probabilities
     int8: what quantizing has measured; None: there is no int8 file
-    aliases: what clients of Paddle Serving may call inputs and outputs, by their names
+    aliases: a dict from the name of an input or output to what clients of Paddle Serving call it
     """
 
     prefix: str
@@ -98,10 +99,10 @@ class ExportFacts(TypedDict, total=False):
 
 
 class ModelInfo(Protocol):
-    """What a folder says of its model: a frozen dataclass.
+    """The contents of a model's info file: a frozen dataclass.
 
-    Attributes: `kind`, a name in `KINDS`; `max_seq_length`, None for models that do not look at texts; `calibration`,
-    of a ranker's logits; `export`, what its static model is, None where there is none.
+    Attributes: `kind`, a name in `KINDS`; `max_seq_length`, None for models without text input; `calibration` of a
+    ranker's logits, None if it has none; `export`, the facts of its static model, None if there is none.
     """
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[object]]]
@@ -120,9 +121,9 @@ class ModelInfo(Protocol):
 
 
 class RowEncoder(Protocol):
-    """What turns a model's rows into columns, and is saved with it.
+    """What encodes a model's rows as columns, and is saved with the model.
 
-    How it is called is the kind's business: rankers have a `PairRowEncoder`; other kinds have their own.
+    Its encoding method depends on the kind of model: rankers have a `PairRowEncoder`; other kinds have their own.
     """
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
@@ -138,16 +139,16 @@ AnyInfo = TypeVar("AnyInfo", bound=ModelInfo)
 
 
 def with_export(info: AnyInfo, facts: Optional[ExportFacts]) -> AnyInfo:
-    """Return what a folder says of itself with other facts of its static model."""
+    """Return a copy of `info` whose `export` is `facts`."""
     return dataclasses.replace(info, export=facts)
 
 
 @dataclass(frozen=True)
 class Model(Generic[InfoT, EncoderT]):
-    """A model, opened.
+    """An opened model.
 
-    info: what its folder says of it
-    row_encoder: turns its rows into columns
+    info: the contents of its folder's info file
+    row_encoder: encodes its rows as columns
     signature: the arrays that it takes and returns
     """
 

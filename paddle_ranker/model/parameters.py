@@ -1,4 +1,4 @@
-"""Read and write parameter files without executing anything they hold, and copy what they hold into networks.
+"""Read parameter files without executing anything they hold, write them, and copy their arrays into networks.
 
 A `.pdparams` file is a pickle, and `paddle.load` runs whatever a pickle asks for. Here only NumPy arrays and plain
 containers are built; anything else in the stream is refused.
@@ -30,7 +30,7 @@ _RECONSTRUCT, _SCALAR = np.empty(0).__reduce__()[0], np.float32(0).__reduce__()[
 
 
 class _Latin1Bytes(Sealed):
-    """Stand in for `_codecs.encode`, which protocol 2 uses for bytes, and which could load any codec by name."""
+    """Stand in for `_codecs.encode`, which pickle protocol 2 uses for bytes, and which could load any codec."""
 
     __slots__ = ()
 
@@ -54,9 +54,9 @@ def _allowed() -> dict[tuple[str, str], Unchecked]:
 
 
 def load_arrays(path: Union[str, Path]) -> dict[str, Array]:
-    """Return the arrays of a `.pdparams` file by parameter name.
+    """Return a dict from parameter name to array of a `.pdparams` file; bfloat16 becomes float32.
 
-    Raises `CheckpointError` where the file is missing, damaged, or holds anything but named arrays.
+    Raises `CheckpointError` if the file is missing, damaged, or holds anything but named arrays.
     """
     path = Path(path)
     if not path.is_file():
@@ -93,17 +93,17 @@ def load_arrays(path: Union[str, Path]) -> dict[str, Array]:
 
 
 def count(arrays: dict[str, Array]) -> tuple[int, int]:
-    """Return how many numbers and how many arrays there are, as `EncoderConfig.require_fits` asks."""
+    """Return the total count of numbers and the count of arrays, the arguments of `EncoderConfig.require_fits`."""
     return sum(array.size for array in arrays.values()), len(arrays)
 
 
 def float32_of_bfloat16(bits: Array) -> Array:
-    """Return float32 of bfloat16, which NumPy lacks and Paddle stores as uint16: the upper half of a float32."""
+    """Convert bfloat16 to float32. Paddle stores bfloat16, which NumPy lacks, as uint16: the upper half of float32."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def save_arrays(state: Mapping[str, object], path: Union[str, Path]) -> None:
-    """Write tensors or arrays by name as a `.pdparams` file that `paddle.load` and `load_arrays` read."""
+    """Write a dict from name to tensor or array as a `.pdparams` file that `paddle.load` and `load_arrays` read."""
     import paddle
 
     paddle.save(state, str(path))
@@ -112,13 +112,13 @@ def save_arrays(state: Mapping[str, object], path: Union[str, Path]) -> None:
 def set_parameters(
     network: nn.Layer, arrays: dict[str, Array], *, may_lack: tuple[str, ...] = (), prefix: str = ""
 ) -> list[str]:
-    """Copy arrays into the network's parameters of the same names; return the names that were not among the arrays.
+    """Copy arrays into the network's parameters of the same names; return the names of parameters without an array.
 
     Args:
-        may_lack: how the names begin of parameters that may be missing, and keep the values they have.
-        prefix: stands before the names in messages and in what is returned.
+        may_lack: name prefixes of the parameters that may be missing, and then keep their values.
+        prefix: added before the names in messages and in the result.
 
-    Raises `CheckpointError`, naming the parameters, where one is missing, left over, or of another shape.
+    Raises `CheckpointError`, naming the parameters, if one is missing, is not in the network, or has another shape.
     """
     state = network.state_dict()
     missing = [name for name in state if name not in arrays]

@@ -15,9 +15,9 @@ from paddle_ranker.storage.atomic import cache_folder, made_once, make_folder, n
 
 
 def resolve_model(name_or_path: str) -> Path:
-    """Return the local folder (or parameter file) of `name_or_path`; fetch a PaddleNLP model by name where needed.
+    """Return the local path of `name_or_path`: a folder, a parameter file, or a PaddleNLP name, which is fetched once.
 
-    Raises `CheckpointError` for what is neither, and within seconds where there is no network.
+    Raises `CheckpointError` if it is none of these, or cannot be fetched (within seconds without a network).
     """
     path = Path(name_or_path)
     if path.exists():
@@ -44,7 +44,7 @@ def _is_name(name: str) -> bool:
 
 
 def _addresses(name: str) -> dict[str, str]:
-    """Return where PaddleNLP publishes the parameters and the vocabulary of a model it knows."""
+    """Return a dict from file name to the URL where PaddleNLP publishes the model's parameters and vocabulary."""
     published = published_model(name)
     if published.parameters is None or published.vocabulary is None:
         raise CheckpointError(
@@ -90,7 +90,7 @@ def _fetch_model(name: str, folder: Path) -> None:
 
 
 def _paddlenlp_copy(name: str, file: str, address: str) -> Optional[Path]:
-    """Return the file in PaddleNLP's own cache, where an earlier program left it."""
+    """Return the file's path in PaddleNLP's own cache; None if it is not there."""
     folder = Path(os.environ.get("PPNLP_HOME") or Path.home() / ".paddlenlp") / "models" / name
     for candidate in (folder / file, folder / address.rsplit("/", 1)[-1]):
         if candidate.is_file():

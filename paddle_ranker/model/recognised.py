@@ -1,7 +1,7 @@
-"""Recognise a folder: what kind of model is in it, and which commands take that; read without Paddle.
+"""Recognise a folder: what kind of model it holds, and which commands take it. Needs no Paddle.
 
-Kinds of folders are in the registry `FOLDERS`; recipes add theirs. The errors about a folder that is not of the kind
-that a command takes are made here.
+Kinds of folders are in the registry `FOLDERS`; recipes add theirs. This module also makes the errors that commands
+raise about a folder of the wrong kind.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _BEST_FIRST = ("best", "last")
 class FolderKind:
     """A kind of folder.
 
-    is_in: says of a folder that is there whether it is of this kind
-    what: what it is, after "is": "a trained ranker"
-    use: what to do with it, or which commands take it; FOLDER stands for its path
+    is_in: tells whether an existing folder is of this kind
+    what: what messages call the folder, after "is": "a trained ranker"
+    use: what to do with the folder, or which commands take it; FOLDER stands for its path
     """
 
     is_in: Callable[[Path], bool]
@@ -40,13 +40,13 @@ class FolderKind:
     use: str
 
 
-# From the general to the particular: the last one is asked first, so that what plugins add comes before all of these.
+# From general to special kinds: the last is tried first, so that kinds added by plugins come before all of these.
 FOLDERS: Registry[FolderKind] = Registry("kind of folder", recipes="kind")
 
 
 @dataclass(frozen=True)
 class Recognised:
-    """What a folder is: its kind's name in `FOLDERS`, "" where it is none of them, and what there is to say of it."""
+    """What a folder is: its kind's name in `FOLDERS` ("" if none matches), and `what` and `use` as in `FolderKind`."""
 
     name: str
     what: str
@@ -54,7 +54,7 @@ class Recognised:
 
 
 def recognise(folder: Path) -> Recognised:
-    """Return what a folder is, also where it is empty, holds no model or is not there."""
+    """Return what a folder is, also for one that is empty, holds no model or does not exist."""
     if not folder.is_dir():
         found = "a file" if folder.exists() else "not there"
         return Recognised("", found, "give the path of a folder" if folder.exists() else "check the path")
@@ -69,9 +69,9 @@ def recognise(folder: Path) -> Recognised:
 
 
 def refusal(folder: Path, wanted: str, why: str = "") -> CheckpointError:
-    """Return the error about a folder that is not `wanted` ("a trained ranker"): what it is, and what takes that.
+    """Return the error about a folder that is not `wanted` ("a trained ranker"): what it is instead, and what to do.
 
-    `why` says what it lacks.
+    `why` says what the folder lacks.
     """
     found = recognise(folder)
     if not folder.exists():
@@ -80,7 +80,7 @@ def refusal(folder: Path, wanted: str, why: str = "") -> CheckpointError:
 
 
 def headless_refusal(folder: Path) -> CheckpointError:
-    """Return the error about a folder whose parameters have no ranking head, which only reading them shows."""
+    """Return the error about a folder whose parameters, once read, turned out to have no ranking head."""
     found = recognise(folder)
     if found.name == "parameters":
         found = Recognised(found.name, _ENCODER, _TRAIN.replace("FOLDER", str(folder)))
@@ -88,7 +88,7 @@ def headless_refusal(folder: Path) -> CheckpointError:
 
 
 def require_parameters(folder: Path, wanted: str) -> None:
-    """Raise `CheckpointError` where a folder has no `model_state.pdparams`; `wanted` says what it should be."""
+    """Raise `CheckpointError` if a folder has no `model_state.pdparams`; `wanted` says what the folder should be."""
     if not (folder / PARAMETERS_FILE).is_file():
         raise refusal(folder, wanted, f"there is no {PARAMETERS_FILE} in it")
 
@@ -99,7 +99,7 @@ def is_exported(folder: Path) -> bool:
 
 
 def _inner_model(folder: Path) -> Optional[Path]:
-    """Return the one to take of several models in a folder, as trainings leave them: the best, else the last one."""
+    """Return the subfolder to suggest of the models that trainings left in a folder: the best, else the last one."""
     inside = {path.parent.name for name in (PARAMETERS_FILE, INFO_FILE) for path in folder.glob(f"*/{name}")}
     if not inside:
         return None

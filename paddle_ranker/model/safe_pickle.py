@@ -1,4 +1,4 @@
-"""Read pickles that may be hostile: nothing is executed, only what a caller lists by name is built."""
+"""Read pickles that may be hostile: only the objects that the caller allows by name are built, nothing is executed."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Mapping
 
 from paddle_ranker.storage.untrusted import Unchecked
 
-# The slot of the unpickler's memory that an opcode fills; it makes room for all the slots below, too.
+# These opcodes store an object at an index of the unpickler's memo, which takes memory for all lower indices, too.
 _MEMO_OPCODES = ("PUT", "BINPUT", "LONG_BINPUT")
 
 
 class RefusedError(Exception):
-    """The stream asks for more than it may; the message says what, as in "it asks for os.system"."""
+    """The pickle asks for something that is not allowed; the message names it, as in "it asks for os.system"."""
 
 
 class Sealed:
-    """What a pickle may hold and call but not change: by default, it can set attributes of whatever it is given."""
+    """An object that a pickle may hold and call but not change; of other objects a pickle can set the attributes."""
 
     __slots__ = ()
 
@@ -29,7 +29,7 @@ class Sealed:
 class SafeUnpickler(pickle.Unpickler):
     """An unpickler that knows the names in `allowed` and no others.
 
-    `allowed` maps (module, name) to what stands for it; a stand-in written in Python is a `Sealed` instance.
+    `allowed` maps (module, name) to the object to use for it; a stand-in written in Python is a `Sealed` instance.
     """
 
     def __init__(self, data: bytes, allowed: Mapping[tuple[str, str], Unchecked], encoding: str = "ASCII"):
@@ -46,10 +46,10 @@ class SafeUnpickler(pickle.Unpickler):
 
 
 def end_of_pickle(data: bytes, start: int = 0) -> int:
-    """Return where the pickle that begins at `start` ends, having read its opcodes without following them.
+    """Return where the pickle that begins at `start` ends; its opcodes are read but not executed.
 
-    Raises `RefusedError` where it would make the unpickler take memory out of proportion to its size, and `ValueError`
-    where it is no whole pickle.
+    Raises `RefusedError` if it would make the unpickler take memory out of proportion to its size, and `ValueError` if
+    it is not a complete pickle.
     """
     stream = io.BytesIO(data)
     stream.seek(start)

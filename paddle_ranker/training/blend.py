@@ -1,4 +1,4 @@
-"""Learn a blend: the average of a ranker's logits with those of a linear lexical model, or of another ranker."""
+"""Learn a blend: a weighted average of a ranker's logits with those of a linear lexical model or another ranker."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from paddle_ranker.scoring.scorer import Scorer
 
 @dataclass(frozen=True)
 class Average:
-    """The weights of two members, and measures.
+    """The weights of two members, and ranking measures.
 
-    pull: what draws the weights towards equal ones; EQUAL: they are
-    alone: of either member
-    blend, equal: on queries that the weights never saw, with learned and with equal weights
-    better: how much better learned weights are than equal ones there, over draws of queries
+    pull: the strength of the regularisation towards equal weights; EQUAL: the weights are equal
+    alone: the measures of each member
+    blend, equal: the measures on queries that the weights never saw, with learned and with equal weights
+    better: by how much learned weights beat equal ones on these queries, with intervals over draws of queries
     """
 
     weights: LinearModel
@@ -46,7 +46,7 @@ class Average:
     better: dict[str, Interval]
 
     def says(self, queries: int) -> str:
-        """Say in a line whether learned weights are better than equal ones."""
+        """Return one line that says whether learned weights are better than equal ones."""
         name, found = next(iter(self.better.items()))
         difference = f"{name} {found:+.4f} against equal weights, over draws of {queries:,} queries"
         if self.pull == EQUAL:
@@ -57,9 +57,9 @@ class Average:
 
 
 def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> Average:
-    """Learn how to average the members' logits, `[n, 2]`, from labels `[n]`; raises `DataError` as `out_of_fold`.
+    """Learn the weights that average the members' logits, `[n, 2]`, from labels `[n]`.
 
-    The weights are drawn towards equal ones: see `paddle_ranker.metrics.logistic`.
+    The weights are regularised towards equal ones; raises `DataError` as `paddle_ranker.metrics.logistic` does.
     """
 
     def measure(logits: Floats) -> dict[str, float]:
@@ -80,7 +80,7 @@ def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds
 
 
 def add_linear(parts: RankerModel, weights: LinearModel, linear: LinearModel) -> None:
-    """Make the network compute weights[0] * logit + weights[1] * linear logit + bias, exactly, in place."""
+    """Change the network in place so that it returns exactly weights[0] * logit + weights[1] * linear logit + bias."""
     network, (own, added) = parts.network, weights.weights
     assert network.lexical is not None
     bias = own * network.head.bias.numpy().astype("float64") + added * linear.bias + weights.bias
@@ -92,7 +92,7 @@ def add_linear(parts: RankerModel, weights: LinearModel, linear: LinearModel) ->
 
 @dataclass(frozen=True)
 class Learned:
-    """A ranker with lexical features at its head, and a linear model on them."""
+    """A ranker with lexical features at its head, and a linear model of these features."""
 
     parts: RankerModel
     linear: LinearModel
@@ -103,7 +103,7 @@ class Learned:
 
 
 def learn_linear(parts: RankerModel, train: Sequence[LabeledPair]) -> Learned:
-    """Give a ranker lexical features (its own ones stay), and learn a linear model on them."""
+    """Add lexical features to a ranker that has none, and learn a linear model of the features."""
     network = with_lexical_features(parts)
     assert network.lexical is not None
     if not network.lexical.has_learned:
@@ -123,7 +123,7 @@ def _features(parts: RankerModel, pairs: Sequence[LabeledPair]) -> Floats:
 
 
 def training_pairs(path: str, rules: RowOptions) -> list[LabeledPair]:
-    """Return labelled pairs, or those of triples: titles with the label 1, neg_titles with 0, each pair once."""
+    """Return a file's labelled pairs, or make them from its triples: title has label 1, neg_title 0, each pair once."""
     try:
         return read_records(path, LabeledPair, rules)
     except DataError as not_labelled:

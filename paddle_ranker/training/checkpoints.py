@@ -1,7 +1,7 @@
-"""What a training leaves in its `save_dir`: `model_<step>`, `state_<step>` to resume from, pointers, and the log.
+"""Write a training's `save_dir`: `model_<step>`, `state_<step>` to resume from, the links `best` and `last`, the log.
 
-A checkpoint gets its name only when it is complete and on the disk, its state after it, and the pointers move after
-that. A kill at any moment leaves checkpoints that load, pointers that point to one, and a state to go on from.
+A checkpoint gets its name only when it is complete and on the disk; its state follows, and the links move last. A kill
+at any moment leaves checkpoints that load, links to a checkpoint that exists, and a state to resume from.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _RUN_FILES = (METRICS_FILE, PICTURE_FILE)
 
 
 def require_free(save_dir: Union[str, Path]) -> None:
-    """Raise `RankerError` where another training writes into the folder: it may move what is read there.
+    """Raise `RankerError` if another training writes into the folder, since it may move files that are read there.
 
-    The folder is made where it is not there; the process that ends before anything was written into it removes it.
+    A missing folder is made; if nothing is written into it, it is removed when the process ends.
     """
     folder = Path(save_dir)
     if not folder.exists():
@@ -46,7 +46,7 @@ def _locked(folder: Path) -> IO[str]:
 
 
 def _unlock(folder: Path, lock: IO[str]) -> None:
-    """Release the folder's lock; remove it where nothing else is in the folder."""
+    """Release the folder's lock; remove the lock file if nothing else is in the folder."""
     with lock, suppress(OSError):
         if os.listdir(folder) == [_LOCK]:
             (folder / _LOCK).unlink()
@@ -60,10 +60,10 @@ def _remove_empty(folder: Path) -> None:
 class CheckpointKeeper:
     """Write a run's checkpoints into `save_dir`, keeping the best, the last and at most `keep` (0: all) scheduled ones.
 
-    A new run moves what an earlier one left there to `<save_dir>/previous_<n>`: nothing is overwritten, and nothing
-    else in the folder is touched. `resume` takes up an earlier run instead.
+    `start` begins a new run and moves an earlier run's files to `<save_dir>/previous_<n>`: nothing is overwritten, and
+    nothing else in the folder is touched. `resume` continues the earlier run instead.
 
-    Raises `RankerError` where the folder cannot be written to, or another training is writing there.
+    Raises `RankerError` if the folder cannot be written to, or another training is writing there.
     """
 
     def __init__(self, save_dir: Union[str, Path], keep: int = 0):
@@ -77,15 +77,15 @@ class CheckpointKeeper:
         remove_unfinished(self.folder)
 
     def close(self) -> None:
-        """Release the folder's lock: another training may write there now."""
+        """Release the folder's lock, so that another training may write there."""
         _unlock(self.folder, self._lock)
 
     def scheduled_with(self, step: int) -> list[int]:
-        """Return the steps of the scheduled checkpoints to keep once `step` is one of them."""
+        """Return the steps of the scheduled checkpoints to keep after `step` is added to them."""
         return [*self.scheduled, step][-self.keep if self.keep else 0 :]
 
     def start(self) -> None:
-        """Begin a new run: move an earlier one aside."""
+        """Begin a new run: move an earlier run to `previous_<n>`; remove the log of a run without checkpoints."""
         pointers = [path for path in map(self.folder.joinpath, _POINTERS) if path.is_symlink()]
         files = [path for path in map(self.folder.joinpath, _RUN_FILES) if path.exists()]
         folders = self._folders()
@@ -104,7 +104,7 @@ class CheckpointKeeper:
         self.set_aside = aside
 
     def resume(self, step: int, best_step: Optional[int], scheduled: list[int]) -> None:
-        """Resume the run from its state of `step`: remove later checkpoints, and those that need not be kept."""
+        """Resume the run from its state of `step`: remove all checkpoints but the best, this one and `scheduled`."""
         self.scheduled = list(scheduled)
         self._move_pointers(step, best_step)
         self._drop_superseded()
@@ -118,12 +118,12 @@ class CheckpointKeeper:
         scheduled: list[int],
         best_step: Optional[int] = None,
     ) -> Path:
-        """Write checkpoint `model_<step>` and its state, move the pointers, and remove what need not be kept.
+        """Write checkpoint `model_<step>` and its state, move the links, and remove the other checkpoints.
 
         Args:
-            write, write_state: write the files of the model and of the state into the folder they are given.
-            scheduled: the steps whose checkpoints stay though they may be neither the best nor the last.
-            best_step: the step of the best checkpoint so far, this one maybe.
+            write, write_state: write the files of the model and of the state into a given folder.
+            scheduled: the steps whose checkpoints are kept even if they are neither the best nor the last.
+            best_step: the step of the best checkpoint so far, which may be `step`.
         """
         self.scheduled = list(scheduled)
         target = self.folder / f"model_{step}"
@@ -158,7 +158,7 @@ class CheckpointKeeper:
 
 
 class RunFolder:
-    """What a run leaves in `save_dir`: checkpoints, states to resume from, and the log."""
+    """A run's `save_dir`: checkpoints, the state to resume from, and the log."""
 
     def __init__(self, options: TrainingOptions, resumed: Optional[SavedState]):
         self.keeper = CheckpointKeeper(options.save_dir, options.keep)
@@ -186,7 +186,7 @@ class RunFolder:
         *,
         scheduled: bool,
     ) -> None:
-        """Save the step that is done; raises `RankerError` where that cannot be written."""
+        """Save the checkpoint of the step that is done; raises `RankerError` if it cannot be written."""
         best = int(done.best["step"]) if done.best else None
         done.scheduled = self.keeper.scheduled_with(done.step) if scheduled else self.keeper.scheduled
         try:
@@ -199,7 +199,7 @@ class RunFolder:
 
     @property
     def last_good(self) -> str:
-        """Where a run that fails can go on from, in words."""
+        """A phrase for errors that says which checkpoint a failed run can be resumed from."""
         last = self.keeper.last
         return f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
 

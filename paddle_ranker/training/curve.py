@@ -1,4 +1,4 @@
-"""Read a training's `metrics.jsonl`, and draw it: loss, evaluation metrics and learning rate over the steps.
+"""Read a training's `metrics.jsonl`, and plot loss, evaluation metrics and learning rate over the steps.
 
 python -m paddle_ranker curve first/checkpoint:second/checkpoint --output both.png
 """
@@ -32,7 +32,7 @@ _MOST_EPOCHS = 20  # above that, their marks would hide the curves
 
 
 class MetricsLine(TypedDict, total=False):
-    """A line of `metrics.jsonl`. Evaluations have the last three fields, progress lines their task's means."""
+    """A line of `metrics.jsonl`. Evaluations have the last three fields; progress lines also hold the task's means."""
 
     step: int
     time: float
@@ -51,13 +51,13 @@ class MetricsLine(TypedDict, total=False):
 
 
 def read_metrics(path: Path) -> Iterator[MetricsLine]:
-    """Yield the records of a `metrics.jsonl`; skip lines that are none, such as one that a kill has cut."""
+    """Yield the records of a `metrics.jsonl`; skip invalid lines, such as one that a kill left incomplete."""
     for _, record in metric_lines(path):
         yield record
 
 
 def metric_lines(path: Path) -> Iterator[tuple[bytes, MetricsLine]]:
-    """Yield each record of a `metrics.jsonl`, as bytes and parsed; skip lines that are none."""
+    """Yield each record of a `metrics.jsonl` as the line's bytes and parsed; skip invalid lines."""
     with path.open("rb") as stream:
         for line in stream:
             try:
@@ -73,11 +73,11 @@ class Curve:
     """The metrics of one training.
 
     Attributes:
-        steps, loss, learning_rate, epochs: `[n]` float64, one value a progress line; NaN where there is none.
+        steps, loss, learning_rate, epochs: `[n]` float64, one value a progress line; NaN if the line has none.
         evaluated: `[m]` float64, the steps of the evaluations.
-        metrics: by name, `[m]` float64, NaN where an evaluation had none of that name.
-        metric: the one that makes the best checkpoint; None without an evaluation.
-        lower_is_better: whether its lowest value is the best, and not its highest.
+        metrics: a dict from name to `[m]` float64; NaN if an evaluation lacks the metric.
+        metric: the name of the metric that decides which checkpoint is best; None without an evaluation.
+        lower_is_better: whether the lowest value of `metric` is the best, instead of the highest.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Curve:
 
     @property
     def best(self) -> Optional[int]:
-        """The index of the best evaluation, the first of equal ones; None where there is none."""
+        """The index of the best evaluation, the first of equal ones; None if there is no finite value."""
         values = self.metrics[self.metric] if self.metric else np.array([])
         if not np.isfinite(values).any():
             return None
@@ -100,7 +100,7 @@ class Curve:
 
 
 def read_curve(path: Path, name: str) -> Curve:
-    """Read a `metrics.jsonl`. Raises `DataError` where it is not there."""
+    """Read a `metrics.jsonl`; `name` is the curve's. Raises `DataError` if the file cannot be read."""
     lines = {column: array("d") for column in _LINE_COLUMNS}
     evaluations = []
     try:
@@ -132,7 +132,7 @@ def _number(value: object) -> float:
 
 
 def smooth(values: Floats, width: int) -> Floats:
-    """Return the means over `width` (odd) neighbours of each value, fewer at the ends; NaN counts as no value.
+    """Return a moving average over windows of `width` (odd) values, fewer at the ends; NaN values are ignored.
 
     Args:
         values: `[n]` float64.
@@ -148,19 +148,19 @@ def smooth(values: Floats, width: int) -> Floats:
 
 
 def draw_learning_curve(metrics: Path, picture: Path) -> None:
-    """Draw one training's `metrics.jsonl` into the PNG file `picture`, 1000 x 800 pixels, replaced atomically.
+    """Plot one training's `metrics.jsonl` into the PNG file `picture`, 1000 x 800 pixels, replaced atomically.
 
     Raises:
-        DataError: `metrics` is not there.
+        DataError: `metrics` cannot be read.
         DependencyError: matplotlib is not installed.
     """
     draw_learning_curves([read_curve(metrics, metrics.resolve().parent.name)], picture)
 
 
 def draw_learning_curves(curves: Sequence[Curve], picture: Path) -> None:
-    """Draw several trainings in one picture, a colour each; for a single one, draw all its development metrics.
+    """Plot several trainings in one picture, a colour each; a single one also with its other metrics between 0 and 1.
 
-    Raises `DependencyError` where matplotlib is not installed.
+    Raises `DependencyError` if matplotlib is not installed.
     """
     with new_picture(picture, 10.0, 8.0, dots_per_inch=100, what="a learning curve") as figure:
         axes = figure.subplots(3, 1, sharex=True, gridspec_kw={"height_ratios": (4, 4, 1.6)})
@@ -274,7 +274,7 @@ def _draw_learning_rates(panel: Axes, curves: Sequence[Curve]) -> None:
 
 
 def _thinned(steps: Floats, values: Floats) -> tuple[Floats, Floats]:
-    """Return every n-th point, as many as the picture can show: matplotlib fails on a path of a million."""
+    """Return every n-th point, few enough to plot: matplotlib fails on a path of a million points."""
     every = len(steps) // _MOST_POINTS + 1
     return steps[::every], values[::every]
 
@@ -298,10 +298,10 @@ def _title(curves: Sequence[Curve]) -> str:
 
 
 def _printable(name: str) -> str:
-    """Return the name in ASCII: matplotlib's own font lacks other characters."""
+    """Return the name in ASCII, since matplotlib's own font lacks other characters."""
     return name.encode("ascii", "replace").decode()
 
 
 def _shown(name: str) -> str:
-    """Return the name as a legend shows it: no formula between dollar signs, none hidden by its underscore."""
+    """Escape a name for a legend: dollar signs must not begin a formula, a leading underscore would hide it."""
     return _printable(name).replace("$", r"\$").lstrip("_")

@@ -1,4 +1,4 @@
-"""Pairs of texts that a ranker learns from: encoded once, with what losses look at, as the trainer takes them."""
+"""A ranker's training examples: pairs of texts, encoded once, with the labels, queries and scores that losses need."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncodedExamples:
-    """n encoded pairs. Every `rows_each` adjacent ones are an example.
+    """n encoded pairs; every `rows_each` adjacent pairs are an example.
 
-    labels: `[n]` float32, 1 and above is relevant; None: of each example's pairs the first one alone is
+    labels: `[n]` float32, 1 and above is relevant; None: only the first pair of each example is relevant
     queries: `[n]` int64, the same number for all pairs of a query, wherever they stand; None: not distinguished
-    teacher: `[n]` float32, a teacher's logits; None: no loss asks for them
-    highest_label: of all pairs
+    teacher: `[n]` float32, a teacher's logits; None: no loss needs them
+    highest_label: the highest label of all pairs
     """
 
     pairs: EncodedPairs
@@ -42,20 +42,20 @@ class EncodedExamples:
         return len(self.pairs) // self.rows_each
 
     def lengths(self, indices: Integers) -> Integers:
-        """Return the tokens of the longest pair of each of the examples `indices`, both `[m]`: its cost in a batch."""
+        """Return the token count of the longest pair of each example in `indices`, `[m]`: its cost in a batch."""
         rows = self.rows_each * indices[:, None] + np.arange(self.rows_each)
         longest: Integers = self.pairs.lengths_of(rows).max(axis=1)
         return longest
 
 
 class RankingExamples(ABC):
-    """Encoded examples as the trainer takes them; a recipe adds `loss`. Attribute: `pairs`, all of them, encoded.
+    """Encoded examples for the trainer; subclasses define `loss`. Attribute: `pairs`, all encoded pairs.
 
     Args:
-        data: where it tells queries apart, the pairs of a query share a batch.
-        loss: by default the binary cross-entropy of one logit, which is the published two-class head's cross-entropy.
+        data: if it has `queries`, the pairs of a query share a batch.
+        loss: by default the binary cross-entropy of one logit, which equals the published two-class head's loss.
 
-    Raises `ValueError` for a loss that looks at what the data do not hold.
+    Raises `ValueError` if the loss needs queries or teacher's scores that the data lack.
     """
 
     def __init__(self, data: EncodedExamples, loss: Optional[RankingLoss] = None):
@@ -72,15 +72,15 @@ class RankingExamples(ABC):
         return len(self._data)
 
     def lengths(self, indices: Integers) -> Integers:
-        """Return the tokens of the longest pair of each of the examples `indices`, both `[m]`."""
+        """Return the token count of the longest pair of each example in `indices`, `[m]`."""
         return self._data.lengths(indices)
 
     def weight(self, indices: Integers) -> float:
-        """Return what the loss of `indices` is a mean over: their number."""
+        """Return the number of examples, over which the loss of `indices` is a mean."""
         return float(len(indices))
 
     def pair_labels(self, rows: Integers) -> Numbers:
-        """Return the labels of the pairs `rows`, both `[m]`; without labels an example's first has 1, the others 0."""
+        """Return the labels of the pairs `rows`, both `[m]`; without labels, 1 for an example's first pair, else 0."""
         if self._data.labels is None:
             is_first: Numbers = rows % self.rows_each == 0
             return is_first.astype(np.float64)
@@ -89,16 +89,16 @@ class RankingExamples(ABC):
 
     @abstractmethod
     def loss(self, network: nn.Layer, indices: Integers) -> tuple[Tensor, dict[str, float]]:
-        """Return the mean loss of the examples `indices`, and further means for the progress line."""
+        """Return the mean loss of the examples `indices`, and a dict of further means for the progress line."""
 
     def logits(self, network: nn.Layer, rows: Integers) -> Tensor:
-        """Return the network's logits of the pairs `rows` [m], `[m]` float32."""
+        """Return the network's logits for the pairs `rows`, `[m]` float32."""
         import paddle
 
         return network(*map(paddle.to_tensor, self.pairs.pad(rows).values())).astype("float32")
 
     def loss_of(self, logits: Tensor, rows: Integers, queries: Optional[Integers] = None) -> Tensor:
-        """Return the mean loss of `logits` of the pairs `rows`, `[m]` each; `queries`: where the data have none."""
+        """Return the mean loss of the pairs `rows` with `logits`, `[m]` each; `queries` serve if the data have none."""
         data = self._data
         queries = gather(data.queries, rows) if data.queries is not None else queries
         teacher = None if data.teacher is None else gather(data.teacher, rows)
@@ -108,10 +108,10 @@ class RankingExamples(ABC):
 def teacher_column(
     name: str, losses: Sequence[str], scores: Sequence[Optional[float]], first: int = 0, column: str = "teacher_score"
 ) -> NDArray[np.float32]:
-    """Return a teacher's logits [m], from a column of training data, as float32.
+    """Return a teacher's logits, from a column of training data, as `[m]` float32.
 
-    Raises `DataError` where one is missing, naming the file, the record (the first of these is `first`, from 0) and
-    the losses that need it.
+    Raises `DataError` if a score is missing, naming the file, the record (`scores[0]` is of record `first`, counted
+    from 0) and the losses that need it.
     """
     for number, score in enumerate(scores, first + 1):
         if score is None:

@@ -1,13 +1,12 @@
-"""What a training logs while it runs: progress lines, `metrics.jsonl`, VisualDL scalars, and at its end a picture.
+"""Log a training: progress lines, `metrics.jsonl`, VisualDL scalars, and at the end a picture of the curves.
 
-One line of `metrics.jsonl` is one progress line or one evaluation:
+Each line of `metrics.jsonl` is a progress line or an evaluation:
 
     {"step": 10, "epoch": 1, "batch": 10, "loss": 0.0727, "learning_rate": 2e-05, "steps_per_second": 15.4, "time": ...}
     {"step": 200, "metric": "auc", "evaluation": {"auc": 0.791, "ndcg@10": 0.84}, "time": ...}
 
-`time` is in seconds since 1970, NaN and infinities are null. VisualDL's file and the picture are
-made from these lines alone. None of them is worth a training of days: what cannot be written is reported once, and the
-training goes on.
+`time` is in seconds since 1970; NaN and infinities are null. VisualDL's file and the picture are made from these lines
+alone. A log that cannot be written does not stop a training of days: the failure is reported once.
 """
 
 from __future__ import annotations
@@ -34,20 +33,20 @@ from paddle_ranker.training.curve import METRICS_FILE, PICTURE_FILE, MetricsLine
 class TrainingLog:
     """The log of one training, written by its first process.
 
-    A new run begins `<save_dir>/metrics.jsonl` anew. A resumed one keeps the lines up to the step that it goes on
-    from, drops later ones (those steps come again) and a last line that a kill has cut, and appends.
+    A new run empties `<save_dir>/metrics.jsonl`. A resumed run keeps the lines up to the step that it resumes from,
+    drops later lines (these steps are repeated) and an incomplete last line, and appends.
 
-    VisualDL shows the newest file of a folder alone, so a resumed run first copies the kept lines into its new file:
-    the curves are whole, and no step is there twice.
+    VisualDL shows only the newest file of a folder, so a resumed run first copies the kept lines into its new file: the
+    curves are complete, and no step occurs twice.
 
     Args:
-        save_dir: a folder that exists.
-        log_dir: where VisualDL's file goes; None: no such file.
-        resumed_step: the step of the checkpoint that the training goes on from; None: a new run.
+        save_dir: an existing folder.
+        log_dir: the folder for VisualDL's file; None: no such file.
+        resumed_step: the step of the checkpoint that the training resumes from; None: a new run.
 
     Raises:
         DependencyError: `log_dir` is given, and VisualDL is not installed.
-        RankerError: one of the files cannot be begun.
+        RankerError: a file cannot be opened for writing.
     """
 
     def __init__(self, save_dir: Path, *, log_dir: Optional[str], resumed_step: Optional[int]):
@@ -69,7 +68,7 @@ class TrainingLog:
                 self._add_scalars(record)
 
     def report(self, line: str) -> None:
-        """Print a line above the progress bar, at once even into a pipe or a file."""
+        """Print a line above the progress bar, and flush it, so that it shows at once in a pipe or a file."""
         tqdm.write(line)
         sys.stdout.flush()
 
@@ -79,10 +78,10 @@ class TrainingLog:
         """Print one progress line and record it.
 
         Args:
-            step, epoch, batch: counted from 1, the batch within its epoch.
-            shown: means of the printed line, the loss first.
-            more: further metrics, for the files alone (`learning_rate`, `gradient_norm`, ...).
-            speed: steps a second since the line before.
+            step, epoch, batch: counted from 1; the batch is counted within its epoch.
+            shown: a dict of the means to print, the loss first.
+            more: further metrics that are recorded but not printed (`learning_rate`, `gradient_norm`, ...).
+            speed: steps a second since the previous line.
         """
         means = "".join(f", {name}: {value:.5f}" for name, value in shown.items())
         self.report(f"global step {step}, epoch: {epoch}, batch: {batch}{means}, speed: {speed:.2f} step/s")
@@ -90,12 +89,11 @@ class TrainingLog:
         self._record({**place, **_plain({**shown, **more, "steps_per_second": speed})})
 
     def evaluation(self, step: int, metric: str, metrics: dict[str, float], *, lower_is_better: bool = False) -> None:
-        """Print the evaluation's deciding metric and record all of them.
+        """Print the metric that decides which checkpoint is best, and record all metrics.
 
         Args:
-            metric: the name of the one whose highest value, or with `lower_is_better` lowest, makes the best
-                checkpoint.
-            metrics: all of them by name; a `step` among them is left out.
+            metric: the name of that metric; its highest value is the best, or its lowest if `lower_is_better`.
+            metrics: a dict from name to value of all metrics; the key `step` is ignored.
         """
         self.report(f"eval_dev {metric}:{metrics[metric]:.3f}")
         others = {name: value for name, value in metrics.items() if name != "step"}
@@ -103,7 +101,7 @@ class TrainingLog:
         self._record({"step": step, "metric": metric, **direction, "evaluation": _plain(others)})
 
     def close(self) -> None:
-        """Finish the files and draw `<save_dir>/learning_curve.png`. Raises nothing; a second call does nothing."""
+        """Close the files and draw `<save_dir>/learning_curve.png`. Raises nothing; a second call does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -141,7 +139,7 @@ class TrainingLog:
 
 
 def _keep_lines(path: Path, resumed_step: Optional[int]) -> None:
-    """Make `path` a file with the lines up to `resumed_step`, none for a new run; whole or not at all."""
+    """Replace the file `path` atomically by its lines up to `resumed_step`, or by an empty file for a new run."""
     with new_file(path, "wb") as stream:
         if resumed_step is not None and path.exists():
             stream.writelines(line for line, record in metric_lines(path) if record["step"] <= resumed_step)
@@ -154,15 +152,15 @@ def _plain(metrics: dict[str, float]) -> dict[str, Optional[float]]:
 
 
 class _LineFile:
-    """A file that grows by whole lines, each at once there for a reader such as `tail -f`."""
+    """A file that grows by complete lines, each visible at once to a reader such as `tail -f`."""
 
     def __init__(self, path: Path):
-        # Unbuffered: after a failure nothing is left in a buffer to come out later, in the middle of another line.
+        # Unbuffered: after a failure, no buffer holds text that would appear later in the middle of another line.
         self._stream = path.open("ab", buffering=0)
         self._size = self._stream.tell()
 
     def append(self, line: str) -> None:
-        """Add a line; raises `OSError` where it does not fit, and leaves the file as it was."""
+        """Append a line; if it cannot be written completely, restore the file and raise `OSError`."""
         data = (line + "\n").encode()
         try:
             if self._stream.write(data) != len(data):  # the disk was full in the middle
@@ -178,7 +176,7 @@ class _LineFile:
 
 
 class _VisualDL:
-    """Scalars for VisualDL, `train/loss` and `dev/auc` and so on, written by a thread of its own."""
+    """Write scalars for VisualDL (`train/loss`, `dev/auc`, ...) in VisualDL's own thread."""
 
     def __init__(self, folder: str):
         self.folder = folder
@@ -188,7 +186,7 @@ class _VisualDL:
             raise DependencyError("--log_dir needs VisualDL: pip install visualdl") from error
         except OSError as error:  # it makes a folder in the user's home when it is imported
             raise RankerError(f"--log_dir: VisualDL cannot make {error.filename} ({error.strerror})") from error
-        # Its own name counts whole seconds, and it appends to what is there: two runs of a second would be mixed up.
+        # VisualDL's default name has whole seconds, and it appends: two runs started in one second would be mixed up.
         name = f"vdlrecords.{time.time():017.6f}.log"
         try:
             self._writer = LogWriter(logdir=folder, file_name=name)
@@ -196,7 +194,7 @@ class _VisualDL:
             raise RankerError(f"--log_dir {folder}: cannot write there ({error.strerror})") from error
 
     def add(self, record: MetricsLine) -> None:
-        """Add the numbers of one line of `metrics.jsonl`, with its own time."""
+        """Add the numbers of one line of `metrics.jsonl`, with the line's time."""
         step, milliseconds = record["step"], round(1000 * record.get("time", 0))
         for tag, value in _tagged(record):
             self._writer.add_scalar(tag=tag, value=value, step=step, walltime=milliseconds)
@@ -216,7 +214,7 @@ def _tagged(record: MetricsLine) -> Iterator[tuple[str, float]]:
 
 
 class Clock:
-    """Seconds of a run, and steps a second between two progress lines, evaluation and saving left out."""
+    """Measure the seconds of a run, and the steps a second between progress lines without evaluation and saving."""
 
     def __init__(self, step: int, seconds_before: float) -> None:
         self._start = self._mark = time.perf_counter()
@@ -235,16 +233,16 @@ class Clock:
         return time.perf_counter() - self._start
 
     def seconds(self) -> float:
-        """Return the seconds of the run, those before it was resumed included."""
+        """Return the seconds of the run, including those before it was resumed."""
         return self._before + self.seconds_here()
 
     def training_seconds(self) -> float:
-        """Return the seconds that this process spent on steps."""
+        """Return the seconds that this process has trained, without pauses."""
         return self.seconds_here() - self._paused_in_all
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Stop the clock within the block."""
+        """Do not count the time of the block in `rate` and `training_seconds`."""
         start = time.perf_counter()
         yield
         pause = time.perf_counter() - start

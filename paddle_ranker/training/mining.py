@@ -1,7 +1,7 @@
-"""What a data file says of its queries, and which candidates become the negatives of a positive.
+"""Mine hard negatives: read judged queries from a data file, and choose candidates as negatives of each positive.
 
-Files of several roles are read for the titles that answer a query, and for those that certainly do not. Negatives come
-from a window of ranks, with guards against those that answer the query after all.
+Labelled pairs, triples or pairs say which titles answer a query and which do not. Negatives come from a window of ranks
+among the retrieved candidates, without those that probably answer the query after all.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ TITLE_KINDS: tuple[type[Record], ...] = (Triple, LabeledPair, TitleRow, Text)
 
 
 def text_key(text: str) -> str:
-    """Return a key that texts share which a reader takes for the same: letters and digits, width and case folded."""
+    """Return a key that is equal for texts that read the same: letters and digits, with width and case folded."""
     return letters(text) or normalise(text).strip()
 
 
 @dataclass
 class JudgedQuery:
-    """A query, its judged titles as they stand in the file, and the keys of those that are not certainly negative."""
+    """A query, its judged titles as in the file, and the `text_key`s of all titles and of those that answer it."""
 
     query: str
     pairs: list[LabeledPair] = field(default_factory=list)
@@ -52,7 +52,7 @@ class JudgedQuery:
             self.answers.add(text_key(pair.title))
 
     def positives(self, least: float) -> list[LabeledPair]:
-        """Return the distinct pairs graded `least` or above, in order; of one text the first."""
+        """Return the pairs graded `least` or above, in order; of titles with the same `text_key`, only the first."""
         found: dict[str, LabeledPair] = {}
         for pair in self.pairs:
             if pair.label >= least:
@@ -61,7 +61,7 @@ class JudgedQuery:
 
 
 def open_as_one_of(path: str, kinds: Sequence[type[Record]], rules: Optional[RowOptions] = None) -> RecordFile[Record]:
-    """Return the file as the first of `kinds` that its first row can be; raises `DataError` where there is none."""
+    """Open a file as the first of `kinds` of record that its first row fits; raises `DataError` if it fits none."""
     problem: Optional[DataError] = None
     for kind in kinds:
         source: RecordFile[Record] = RecordFile(path, kind, rules)
@@ -70,7 +70,7 @@ def open_as_one_of(path: str, kinds: Sequence[type[Record]], rules: Optional[Row
         except DataError as error:
             problem = error
         else:
-            # Numbers in the place of labels that are none (fractions, nan) are no titles: what is wrong was said.
+            # A number that is not a valid label (a fraction, nan) is not a title either: raise the first kind's error.
             if problem is None or source.has_header or not _ends_in_number(first):
                 return source
             raise problem
@@ -84,7 +84,7 @@ def _ends_in_number(record: Record) -> bool:
 
 
 def judged_pairs(records: Iterable[Record]) -> Iterator[LabeledPair]:
-    """Convert records to labelled pairs: triples to a 1 and a 0, pairs to a 1."""
+    """Convert records to labelled pairs: a triple to a pair labelled 1 and one labelled 0, a pair to one labelled 1."""
     for record in records:
         if isinstance(record, LabeledPair):
             yield LabeledPair(record.query, record.title, record.label)
@@ -96,7 +96,7 @@ def judged_pairs(records: Iterable[Record]) -> Iterator[LabeledPair]:
 
 
 def group_judgments(pairs: Iterable[LabeledPair]) -> list[JudgedQuery]:
-    """Group judged pairs by query, in order of first occurrence; queries with the same `text_key` are one."""
+    """Group judged pairs by query, in order of first occurrence; queries with the same `text_key` are one query."""
     groups: dict[str, JudgedQuery] = {}
     for pair in pairs:
         groups.setdefault(text_key(pair.query), JudgedQuery(pair.query)).add(pair)
@@ -114,7 +114,7 @@ def titles_of(records: Iterable[Record]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A title that may become a negative; its probability where a ranker has scored it."""
+    """A title that may become a negative, and its probability if a ranker has scored it."""
 
     title: str
     probability: Optional[float] = None
@@ -122,16 +122,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """How negatives are chosen of a query's ranked candidates.
+    """How negatives are chosen from a query's ranked candidates.
 
-    negatives: most of one positive
-    rank_from, rank_to: only candidates of these ranks, 1 is the best
-    sample: `top`, the best of them, or `random`
-    max_score_ratio, margin: leave out candidates whose probability is above that share of the positive's, or not that
-        far below it: NV-Retriever's TopK-PercPos and TopK-MarginPos (de Souza P. Moreira et al., 2024)
-    candidates: how many of a query are looked at
+    negatives: the maximum number for one positive
+    rank_from, rank_to: only candidates of these ranks are used; 1 is the best
+    sample: `top` takes the best candidates in the window, `random` draws from the window
+    max_score_ratio, margin: drop candidates whose probability is above this ratio of the positive's, or less than this
+        margin below it: NV-Retriever's TopK-PercPos and TopK-MarginPos (de Souza P. Moreira et al., 2024)
+    candidates: how many candidates of a query are ranked
     positive_label: titles with this label or a higher one get negatives
-    as_pairs: make judged pairs and the negatives with label 0, not triples
+    as_pairs: yield the judged pairs and the negatives with label 0, instead of triples
     """
 
     negatives: int
@@ -146,7 +146,7 @@ class Choice:
     as_pairs: bool = False
 
     def unknown(self, judged: JudgedQuery, titles: Sequence[str], counts: Counter[str]) -> list[str]:
-        """Return the titles, in order, that nobody has called an answer to the query, and that are not the query."""
+        """Return the titles, in order, that are neither known answers nor the query itself; count the others."""
         kept, query = [], text_key(judged.query)
         for title in titles:
             key = text_key(title)
@@ -169,7 +169,7 @@ class Choice:
         window: Sequence[Candidate],
         counts: Counter[str],
     ) -> list[Candidate]:
-        """Return the negatives of one positive; the draw depends on the seed, the query and the positive alone."""
+        """Return the negatives of one positive; a random draw depends only on seed, query, positive and window."""
         allowed = [candidate for candidate in window if self._far_below(positive, candidate)]
         counts[NEAR] += len(window) - len(allowed)
         if self.sample == "top" or len(allowed) <= self.negatives:
@@ -188,7 +188,7 @@ class Choice:
 
 
 class Judge(Protocol):
-    """What scores candidates and positives."""
+    """A ranker, or several, that scores candidates and positives."""
 
     def score(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
         """Return the probability of every (queries[i], titles[i]), `[n] float64`."""
@@ -196,7 +196,7 @@ class Judge(Protocol):
 
 
 class Miner:
-    """Mine the negatives of judged queries of a file `source`; `counts` says what became of candidates and queries."""
+    """Mine negatives for the judged queries of the file `source`; `counts` holds statistics for `report`."""
 
     def __init__(self, index: Index, choice: Choice, ranker: Optional[Judge] = None, source: str = "") -> None:
         self._index, self._ranker = index, ranker
@@ -204,13 +204,13 @@ class Miner:
         self.counts: Counter[str] = Counter()
 
     def mine(self, queries: Sequence[JudgedQuery], progress: Optional[tqdm[None]] = None) -> Iterator[Record]:
-        """Yield triples, or the judged pairs and the negatives, of all queries, in their order.
+        """Yield triples, or the judged pairs and the negatives (`as_pairs`), of all queries in order.
 
-        Raises `DataError` at the end where not one negative was found.
+        Raises `DataError` at the end if not a single negative was found.
         """
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             part = queries[start : start + QUERIES_AT_ONCE]
-            # Answers that are found cost a place each, the query itself one, whatever the window asks for.
+            # Retrieve enough that `candidates` remain after the known answers and the query itself are removed.
             top = self._choice.candidates + max(len(judged.answers) for judged in part) + 1
             candidates = [
                 self._choice.unknown(judged, [self._index.document(id).text for id in found.ids], self.counts)
@@ -228,9 +228,9 @@ class Miner:
     def _ranked(
         self, part: Sequence[JudgedQuery], positives: list[list[LabeledPair]], candidates: list[list[str]]
     ) -> Iterator[tuple[list[Candidate], list[Candidate]]]:
-        """Yield the positives and the candidates, best first, of each query; with the ranker's scores if there is one.
+        """Yield each query's positives and its candidates, best first, with probabilities if there is a ranker.
 
-        Candidates of equal probability keep BM25's order.
+        Candidates of equal probability keep the index's order.
         """
         texts = [[pair.title for pair in own] + found for own, found in zip(positives, candidates)]
         if self._ranker is None:
@@ -272,7 +272,7 @@ class Miner:
                 self.counts["negatives"] += 1
 
     def report(self) -> str:
-        """Return how many candidates were left out, and why, and what was not found."""
+        """Return how many candidates were dropped for which reason, and how many queries lack something."""
         shown = [f"{name}: {count:,}" for name, count in self.counts.items() if count and name not in _REPORTED_APART]
         return "; ".join(shown) or "nothing left out"
 
@@ -281,7 +281,7 @@ _REPORTED_APART = {"queries", "negatives"}
 
 
 def distinct_titles(source: Iterable[Record]) -> tuple[list[str], int]:
-    """Return the distinct titles of records, the first spelling of each, and how many repeat one of them."""
+    """Return the titles of records, distinct by `text_key` in their first spelling, and the number of repeats."""
     distinct: dict[str, str] = {}
     count = 0
     for title in titles_of(source):

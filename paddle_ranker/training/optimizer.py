@@ -1,4 +1,4 @@
-"""The optimizer of a training run: AdamW, its learning rates by part, its schedule, and the gradient's norm."""
+"""The optimizer of a training run: AdamW, the learning rate of each part, its schedule, and the gradient's norm."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {"linear": linear, "cosine": co
 
 
 def rate_factor(step: int, total_steps: int, warmup_proportion: float, decay: Callable[[float], float]) -> float:
-    """Return the factor on the learning rate: 0 to 1 over the warm-up, then `decay` until `total_steps`."""
+    """Return the factor of the learning rate: it rises from 0 to 1 over the warm-up, then follows `decay`."""
     warmup = int(warmup_proportion * total_steps)
     if step < warmup:
         return step / warmup
@@ -43,7 +43,7 @@ _LAYER = re.compile(r"encoder\.layers\.(\d+)\.")
 def layer_factor(name: str, layers: int, layer_decay: float) -> float:
     """Return `layer_decay` to the power of a parameter's distance from the head (Clark et al., 2020, ELECTRA).
 
-    The top layer is at distance 1, the embeddings at `layers` + 1; what is no part of the encoder's stack at 0.
+    The top layer is at distance 1, the embeddings at `layers` + 1, parameters outside the encoder's stack at 0.
     """
     match = _LAYER.search(name)
     if match:
@@ -62,14 +62,14 @@ def make_optimizer(
     schedule: str,
     total_steps: int,
 ) -> tuple[paddle.optimizer.AdamW, paddle.optimizer.lr.LambdaDecay]:
-    """Return AdamW over the network's trained parameters and the schedule that drives it.
+    """Return AdamW over the network's trainable parameters, and its learning rate schedule.
 
     Args:
         learning_rate: the maximum.
-        part_factors: by prefix of the parameters' names, what their rate is times the maximum.
-        layer_decay: see `layer_factor`; 1 is no decay. A parameter of `part_factors` has no other factor.
+        part_factors: a dict from a prefix of parameter names to the factor of their learning rate.
+        layer_decay: see `layer_factor`; 1 is no decay. It does not apply to parameters of `part_factors`.
         weight_decay: applied to matrices only, not to biases and LayerNorm.
-        schedule: a name of `SCHEDULES`.
+        schedule: a name in `SCHEDULES`.
     """
     decay = SCHEDULES[schedule]
     rates = paddle.optimizer.lr.LambdaDecay(
@@ -93,7 +93,7 @@ def make_optimizer(
 
 
 def gradients_of(network: nn.Layer) -> list[Tensor]:
-    """Return the gradients that a backward pass left."""
+    """Return the gradients of the trainable parameters after a backward pass."""
     return [p.grad for p in network.parameters() if not p.stop_gradient and p.grad is not None]
 
 
@@ -101,8 +101,8 @@ def gradients_of(network: nn.Layer) -> list[Tensor]:
 def gradient_norm(gradients: Sequence[Tensor]) -> float:
     """Return the Euclidean norm of all gradients as one vector.
 
-    Over all of them, not over one parameter group after another as Paddle's optimizer clips. A product of a row by a
-    column is some forty times as fast as `paddle.linalg.norm` on a CPU.
+    Paddle's optimizer would clip each parameter group by its own norm. The product of a row and a column is some forty
+    times as fast as `paddle.linalg.norm` on a CPU.
     """
     squares = [paddle.matmul(g.reshape([1, -1]), g.reshape([-1, 1])).reshape([1]) for g in gradients]
     return math.sqrt(float(paddle.add_n(squares))) if squares else 0.0

@@ -1,4 +1,4 @@
-"""The options of training commands; read before Paddle is imported, so that a typing error shows at once."""
+"""The options of training commands. They need no Paddle, so that a typing error shows at once."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from paddle_ranker.training.losses.registry import loss_help, margin_help
 
 @dataclass(frozen=True)
 class TrainingOptions(DeviceOptions):
-    """What every training command accepts."""
+    """The options of every training command."""
 
-    # What a run may be resumed with otherwise than it was started: it leaves the parameters as they come, or moves
-    # only where a run stops and what it keeps; and files, of which the content is compared.
+    # Options that may change when a run is resumed: they do not affect the parameters, or only when the run stops and
+    # what it keeps; and files, whose content is compared instead.
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
         {
             "debug", "save_dir", "init_from_ckpt", "logging_steps", "eval_step", "save_step", "keep", "early_stopping",
@@ -94,7 +94,7 @@ class TrainingOptions(DeviceOptions):
             raise UsageError("--force_resume true says how to resume: add --resume, or leave it out to begin a new run")
 
     def recorded(self) -> dict[str, object]:
-        """Return the options to save with the model: all but those of the machine or the moment."""
+        """Return the options to save with the model: all but those that concern only the process and its folders."""
         return {name: value for name, value in asdict(self).items() if name not in self._NOT_RECORDED}
 
     def identity(self) -> dict[str, object]:
@@ -104,11 +104,11 @@ class TrainingOptions(DeviceOptions):
 
 @dataclass(frozen=True)
 class RankerTrainingOptions(TokenizerOptions, LabelOptions, TrainingOptions):
-    """What the training commands of both rankers accept; `LISTWISE` says whether losses of whole lists can be used."""
+    """The options of both rankers' training commands; `LISTWISE` says whether listwise losses can be used."""
 
     LISTWISE: ClassVar[bool] = True
 
-    # Of runs that were begun before there were these options: not part of what they are resumed with.
+    # Options newer than some runs that may be resumed; they are not compared while they have these values.
     _OF_OLDER_RUNS: ClassVar[dict[str, object]] = {"separator": TAB, "fractional_labels": False}
 
     loss: str = option("bce", help=loss_help)
@@ -154,5 +154,5 @@ class RankerTrainingOptions(TokenizerOptions, LabelOptions, TrainingOptions):
 
     @property
     def expression(self) -> LossExpression:
-        """The loss, understood."""
+        """The parsed loss."""
         return parse_loss(self.loss, listwise=self.LISTWISE)

@@ -1,7 +1,7 @@
-"""Mixed precision: matrix products in half precision, parameters and the rest in single, and a dynamic loss scale.
+"""Mixed precision: matrix products in half precision, everything else in single, and a dynamic loss scale.
 
-Paddle has no half-precision kernels on a CPU. There the products' inputs and outputs, and so their gradients, are
-rounded to half precision and computed in single: the arithmetic of a GPU's mixed precision, not its speed.
+Paddle has no half-precision kernels on a CPU. There, mixed precision is emulated: the products' inputs and outputs, and
+so their gradients, are rounded to half precision but computed in single. That has a GPU's arithmetic, not its speed.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ LARGEST_SCALE = 2.0**40  # some 30 halvings above what half precision bears: bey
 
 
 class Precision:
-    """How a training computes: in single precision, or in half precision with a loss scale.
+    """Run a training in single precision, or in mixed precision with a loss scale.
 
     Args:
-        network: what is trained.
-        use_amp: mixed precision.
+        network: the network to train.
+        use_amp: use mixed precision.
         dtype: `float16`, `bfloat16`, or `auto`: float16 on a device that has it, bfloat16 on a CPU.
         scale_loss: the first loss scale; halved at every overflow, doubled after `GOOD_STEPS` steps without one.
 
-    Attributes: `scale`, the loss scale; `skipped`, the steps that were left out because their gradients overflowed.
+    Attributes: `scale`, the loss scale; `skipped`, the number of steps skipped because their gradients overflowed.
     """
 
     def __init__(self, network: nn.Layer, *, use_amp: bool, dtype: str = "auto", scale_loss: float = 32768.0):
@@ -52,7 +52,7 @@ class Precision:
 
     @property
     def report(self) -> str:
-        """What the user should know of it, one line; empty in single precision."""
+        """One line for the user about mixed precision; empty in single precision."""
         if not self.use_amp:
             return ""
         emulated = f": a CPU has no {self.dtype} kernels, so values are rounded to it and computed in float32"
@@ -66,7 +66,7 @@ class Precision:
         return context
 
     def update(self, norm: float) -> bool:
-        """Adapt the scale to the norm of the scaled gradients; return whether they are fit for a step."""
+        """Adapt the loss scale to the gradients' norm; return whether the gradients are finite, to make a step."""
         if math.isfinite(norm):
             self._good_steps += 1
             if self.use_amp and self._good_steps % GOOD_STEPS == 0:
@@ -80,11 +80,11 @@ class Precision:
 
     @property
     def diverged(self) -> bool:
-        """Whether gradients that are not finite cannot be the scale's fault."""
+        """Whether the training has diverged: gradients that are not finite cannot come from the loss scale."""
         return not self.use_amp or self.scale < SMALLEST_SCALE
 
     def state(self) -> dict[str, float]:
-        """Return what `restore` takes."""
+        """Return the state to save, for `restore`."""
         return {"scale": self.scale, "good_steps": self._good_steps, "skipped": self.skipped}
 
     def restore(self, state: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""Training a ranker of either kind: where it starts, how it is evaluated, what it saves."""
+"""Train a ranker, pairwise or cross-encoder: load what it starts from, evaluate it and save it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _part_factors(model: RankerModel, options: RankerTrainingOptions) -> dict[st
 
 
 def open_evaluation(start: Start[RankerModel], test_file: str, options: RankerTrainingOptions) -> EvaluationSet:
-    """Return the file to evaluate on during training, encoded; pairs with several labels are left out of it."""
+    """Return the encoded file to evaluate on during training; pairs with contradicting labels are ignored."""
     return EvaluationSet(test_file, start.model.row_encoder, options.batch_size, rules=options, one_label=True)
 
 
@@ -77,11 +77,11 @@ def train_ranker(
     facts: Mapping[str, object],
     on_evaluation: Optional[OnEvaluation] = None,
 ) -> FitResult:
-    """Train, evaluate as it goes, keep the best checkpoint by `options.metric`, and print where it ended.
+    """Train, evaluate regularly, keep the best checkpoint by `options.metric`, and print the result.
 
     Args:
-        files: the training and the evaluation file, by the names of their options: a resumed run needs the same.
-        facts: what belongs into `ranker.json` beside the options (the loss's margin, the number of examples).
+        files: a dict from option name to the training or evaluation file; a resumed run needs the same contents.
+        facts: what `ranker.json` records beside the options (the loss's margin, the number of examples).
         on_evaluation: see `Task`.
     """
     run, model = start.run, start.model

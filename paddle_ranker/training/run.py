@@ -1,4 +1,4 @@
-"""One way to start a training, to resume it, and to say what came of it, whatever is trained.
+"""Start a training of any model, resume it, and report its result.
 
 run = start_run(options)                       # device, processes, seed, the interrupted run to resume
 model = ...                                    # from run.resumed.model where there is one, else from `load_encoder`
@@ -27,7 +27,7 @@ from paddle_ranker.training.trainer import fit
 
 
 class Description(TypedDict):
-    """What a checkpoint says of how it was trained: the options and facts, the measures, versions of packages."""
+    """How a checkpoint was trained, as its info file says: options and facts, measures, versions of packages."""
 
     training: dict[str, object]
     results: dict[str, object]
@@ -36,7 +36,7 @@ class Description(TypedDict):
 
 @dataclass(frozen=True)
 class Run:
-    """A training that has begun; `resumed` is the state of an interrupted one that it goes on with, if any."""
+    """A training that has begun; `resumed` is the state of the interrupted training that it continues, if any."""
 
     options: TrainingOptions
     processes: ProcessGroup
@@ -44,22 +44,22 @@ class Run:
     device: str
 
     def report(self, line: str) -> None:
-        """Print a line, in the first process alone."""
+        """Print a line, only in the first process."""
         if self.processes.is_first:
             print(line, flush=True)
 
     def describe(self, facts: Mapping[str, object], results: Mapping[str, object]) -> Description:
-        """Return what a checkpoint says of how it was trained: `training`, `results` and `versions`.
+        """Return the `training`, `results` and `versions` that a checkpoint's info file records.
 
         Args:
-            facts: what belongs there beside the options (the loss's margin, the number of examples).
-            results: of the evaluation.
+            facts: what `training` holds beside the options (the loss's margin, the number of examples).
+            results: the evaluation's measures.
         """
         recorded = {**self.options.recorded(), "device": self.device}
         return {"training": {**recorded, **facts}, "results": dict(results), "versions": versions()}
 
     def train(self, task: Task) -> FitResult:
-        """Train, and print where it ended. Raises what `fit` raises."""
+        """Train, and print the result. Raises `UsageError` for fewer examples than processes, and what `fit` raises."""
         if len(task.examples) < self.processes.size:
             raise UsageError(f"{len(task.examples)} training examples are too few for {self.processes.size} processes")
         result = fit(task, self.options, self.processes, self.resumed)
@@ -80,9 +80,9 @@ ModelT = TypeVar("ModelT")
 
 @dataclass(frozen=True)
 class Start(Generic[ModelT]):
-    """What a training begins with: the run, the model, and how fast its parts learn.
+    """What a training starts with: the run, the model, and the factors of its parts' learning rates.
 
-    part_factors: learning rates of parts, times the maximum, as `Task` takes them
+    part_factors: as `Task` takes them
     """
 
     run: Run
@@ -91,9 +91,9 @@ class Start(Generic[ModelT]):
 
 
 def start_run(options: TrainingOptions) -> Run:
-    """Select the device, meet the other processes, seed everything, and find the run to resume, where one is asked for.
+    """Select the device, join the other processes, seed everything, and with `options.resume` find the run to resume.
 
-    Raises `RankerError` for a folder that cannot be written to, or that another training writes into.
+    Raises `RankerError` if `save_dir` cannot be written to, or another training writes into it.
     """
     device = runtime.select_device(options.device)
     processes = ProcessGroup()
@@ -107,7 +107,7 @@ def start_run(options: TrainingOptions) -> Run:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions a model depends on."""
+    """Return a dict from package to version, for those that a model depends on."""
     return {
         "paddle_ranker": __version__,
         "paddlepaddle": paddle.__version__,

@@ -1,12 +1,12 @@
-"""What a training needs beside its parameters to go on after a kill as if nothing had happened.
+"""Save and restore a training's state: what it needs, beside the parameters, to continue after a kill unchanged.
 
-`<save_dir>/state_<step>/` belongs to the checkpoint `<save_dir>/model_<step>/`. It is written after it and appears
-whole or not at all; a step whose two folders are both there can be resumed.
+`<save_dir>/state_<step>/` belongs to the checkpoint `<save_dir>/model_<step>/`. It is written after the checkpoint,
+atomically; a run can be resumed from a step that has both folders.
 
 | file | holds |
 | --- | --- |
-| `state.json` | where the run stood, and what it was started with: options, data, processes |
-| `optimizer.npz` | the optimizer's moments, by parameter; gone when the run is finished |
+| `state.json` | the progress of the run, and what it was started with: options, data, processes |
+| `optimizer.npz` | the optimizer's moments of each parameter; missing once the run is finished |
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _DIFFERENCES_SHOWN = 4
 
 @dataclass
 class Progress:
-    """Where a run stands after a step."""
+    """The progress of a run after a step."""
 
     step: int = 0
     epoch: int = 1
@@ -52,7 +52,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class SavedState:
-    """A state on the disk that a run can go on from."""
+    """A state on the disk from which a run can be resumed."""
 
     folder: Path  # state_<step>
     model: Path  # model_<step>
@@ -62,7 +62,7 @@ class SavedState:
 
     @property
     def packing(self) -> int:
-        """How groups were packed into batches: runs of before groups were packed as now do not say."""
+        """The version of the rule that packs groups into batches; old runs do not record it and have version 1."""
         packing = self.identity.get("packing", 1)
         return packing if isinstance(packing, int) else 1
 
@@ -72,9 +72,9 @@ class SavedState:
         optimizer: paddle.optimizer.AdamW,
         schedule: paddle.optimizer.lr.LRScheduler,
     ) -> None:
-        """Put back the parameters, the optimizer's moments and the schedule's place.
+        """Restore the parameters, the optimizer's moments and the schedule's step.
 
-        Raises `CheckpointError` where a file is damaged or does not fit.
+        Raises `CheckpointError` if a file is damaged or does not fit the network.
         """
         try:
             set_parameters(network, load_arrays(self.model / PARAMETERS_FILE))
@@ -109,10 +109,10 @@ def write_state(
     identity: Mapping[str, object],
     part_factors: dict[str, float],
 ) -> None:
-    """Write a state into an existing folder; wrap it in `atomic.new_folder`."""
+    """Write a state into an existing folder; call it inside `atomic.new_folder`."""
     if not progress.finished:
         accumulators = {key: value for key, value in optimizer.state_dict().items() if key != "LR_Scheduler"}
-        # Paddle numbers parameters in the order in which a process makes them: their place in the network lasts.
+        # Paddle names parameters in the order in which a process makes them, so use their names in the network.
         arrays = {}
         for structured, parameter in network.named_parameters():
             prefix = f"{parameter.name}_"
@@ -132,9 +132,9 @@ def write_state(
 
 
 def find_state(save_dir: Union[str, Path]) -> Optional[SavedState]:
-    """Return the latest state in a folder that a run can go on from, None where there is none.
+    """Return the latest state in a folder from which a run can be resumed; None if there is none.
 
-    Raises `CheckpointError` for a damaged one, or one that a newer version wrote.
+    Raises `CheckpointError` if the state is damaged, or a newer version of the toolkit wrote it.
     """
     save_dir = Path(save_dir)
     steps = [
@@ -158,7 +158,7 @@ def find_state(save_dir: Union[str, Path]) -> Optional[SavedState]:
 
 
 def check_identity(state: SavedState, identity: Mapping[str, object]) -> list[str]:
-    """Return the differences between what the saved run was started with and this one, in words."""
+    """Return phrases that describe how the saved run's identity (options, data, ...) differs from `identity`."""
     flat, saved = _flatten(identity), _flatten(state.identity)
     return [
         f"{name} was {_short(saved.get(name))}, is {_short(flat.get(name))}"
@@ -168,7 +168,7 @@ def check_identity(state: SavedState, identity: Mapping[str, object]) -> list[st
 
 
 def refuse_differences(state: SavedState, differences: Sequence[str]) -> None:
-    """Raise `RankerError` where there are differences."""
+    """Raise `RankerError` if there are differences."""
     if differences:
         more = f"; and {len(differences) - _DIFFERENCES_SHOWN} more" if len(differences) > _DIFFERENCES_SHOWN else ""
         raise RankerError(

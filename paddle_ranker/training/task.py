@@ -1,4 +1,4 @@
-"""Interfaces between a training and what is trained: `Examples`, `Task`; and its result, `FitResult`."""
+"""The interfaces between the training loop and a model, `Examples` and `Task`, and the result, `FitResult`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from paddle_ranker.metrics.ranking import Integers
 if TYPE_CHECKING:
     from paddle import Tensor, nn
 
-# Called in the first process with the step and the measures of each evaluation; a true answer ends the training there.
+# Called in the first process after each evaluation with the step and the measures; returning True ends the training.
 OnEvaluation = Callable[[int, dict[str, float]], Optional[bool]]
 
 
 class Examples(Protocol):
-    """The training examples, encoded.
+    """The encoded training examples.
 
-    Attributes: `rows_each`, the pairs that one example puts into a batch; `groups`, the examples that must stay
-    together in a batch, if any must.
+    Attributes: `rows_each`, how many pairs one example adds to a batch; `groups`, which examples must share a batch;
+    None: no examples must.
     """
 
     rows_each: int
@@ -30,30 +30,30 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def lengths(self, indices: Integers) -> Integers:
-        """Return the tokens of the longest pair of each of the examples `indices`, both `[m]`."""
+        """Return the token count of the longest pair of each example in `indices`, `[m]`."""
         ...
 
     def weight(self, indices: Integers) -> float:
-        """Return how much the mean loss of the examples `indices` weighs in a batch: their number, mostly."""
+        """Return the weight of the mean loss of the examples `indices` in a batch: usually their number."""
         ...
 
     def loss(self, network: nn.Layer, indices: Integers) -> tuple[Tensor, dict[str, float]]:
-        """Return the mean loss over the examples `indices`, and further means for the progress line."""
+        """Return the mean loss of the examples `indices`, and a dict of further means for the progress line."""
         ...
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained: a network, its examples, and how it is measured and saved.
+    """What to train: a network, its examples, and how the network is evaluated and saved.
 
     network: trained in place
     evaluate: returns the metrics of the evaluation file, the same in every process
-    save: writes a checkpoint's files into a folder, given the results so far
-    metric: the one whose highest value, or with `lower_is_better` lowest, makes the best checkpoint
-    part_factors: learning rates of parts, times the maximum, by prefix of their parameters' names; of a resumed run
-        those that it began with
-    identity: what a resumed run must have in common with this one, as JSON holds it
-    begin_epoch: called with each epoch, from 1, before its first batch, and with the one a resumed run goes on in
+    save: writes a checkpoint's files into a folder; its second argument is the last evaluation's results
+    metric: the metric that decides which checkpoint is best, by its highest value, or its lowest if `lower_is_better`
+    part_factors: a dict from a prefix of parameter names to the factor of their learning rate; a resumed run keeps the
+        factors that it began with
+    identity: what must be equal in a run and the run that resumes it, JSON-ready
+    begin_epoch: called with an epoch's number, from 1, before its first batch, and when a run is resumed in it
     describe: returns what a progress line shows of a batch's means, the loss first
     on_evaluation: called after each evaluation, and may end the training
     """
@@ -73,10 +73,10 @@ class Task:
 
 @dataclass(frozen=True)
 class FitResult:
-    """Where a training ended: its steps, the best and the last evaluation (`step` and measures), and its checkpoints.
+    """The result of a training: its steps, the best and the last evaluation (`step` and measures), and its checkpoints.
 
-    `finished`: it is done; False: it ran out of `max_minutes`, and `resume` goes on.
-    `skipped`: those of its steps that changed nothing, because their gradients overflowed in mixed precision.
+    `finished`: the training is complete; False: it stopped after `max_minutes`, and `resume` continues it.
+    `skipped`: the number of steps that changed nothing because their gradients overflowed in mixed precision.
     """
 
     steps: int

@@ -1,4 +1,4 @@
-"""Trained rankers as teachers: the mean of their logits, and training data with these."""
+"""Trained rankers as teachers: compute the mean of their logits, and add it to training data."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from paddle_ranker.scoring.options import ScoringOptions
 class Teachers:
     """Score pairs with every ranker that `sources` names, each with its own tokenizer, length and calibration.
 
-    Rankers that differ in scale weigh differently in the mean of logits: calibrate them first.
+    Rankers whose logits differ in scale have different weights in the mean: calibrate the rankers first.
 
-    sources: model folders (or parameter files), `os.pathsep` between them
-    options: device, batch size and the like; prepares the process for Paddle
+    sources: model folders (or parameter files), separated by `os.pathsep`
+    options: device, batch size and the like; the constructor prepares the process for Paddle
 
-    Raises `CheckpointError` where one cannot be loaded.
+    Raises `CheckpointError` if a ranker cannot be loaded.
     """
 
     def __init__(self, sources: str, options: ScoringOptions) -> None:
@@ -50,7 +50,7 @@ class Teachers:
         return np.asarray(sigmoid(self.logits(queries, titles)), np.float64)
 
     def report_truncated(self) -> None:
-        """Say of each ranker how many pairs were too long for it, if any were."""
+        """Print for each ranker how many pairs were truncated, if any."""
         from paddle_ranker.scoring.files import report_truncated
 
         for scorer in self._rankers:
@@ -58,14 +58,14 @@ class Teachers:
 
 
 class Scoring:
-    """Add the teacher's logits to records, and count what was seen on the way."""
+    """Add the teacher's logits to records, and count how the teacher agrees with them."""
 
     def __init__(self, teachers: Teachers, relevant_from: float) -> None:
         self._teachers, self._relevant_from = teachers, relevant_from
         self.triples = self.ordered = self.unlabelled = self.relevant = 0
 
     def add(self, records: Sequence[Record]) -> Iterator[Record]:
-        """Yield the records with the teacher's logits: labelled pairs, or triples; those they had are replaced."""
+        """Yield the records as labelled pairs or triples with the teacher's logits, which replace earlier ones."""
         queries, titles = [], []
         for record in records:
             for title in _titles(record):
@@ -88,7 +88,7 @@ class Scoring:
                 yield LabeledPair(record.query, record.title, float(is_relevant), logit)
 
     def report(self) -> str:
-        """Return lines on how the teacher agrees with the triples, and how many labels are its own."""
+        """Return lines that say how the teacher agrees with the triples, and how many labels it made."""
         lines = []
         if self.triples:
             lines.append(f"the teacher orders {self.ordered / self.triples:.1%} of the triples as they are")
@@ -107,10 +107,10 @@ def _titles(record: Record) -> tuple[str, ...]:
 
 
 def _single(logits: Iterable[float]) -> list[float]:
-    """Return the logits with the digits that single precision has: what a ranker computes, and shorter files."""
+    """Round the logits to the digits of single precision, in which a ranker computes: files become shorter."""
     return [float(str(np.float32(logit))) for logit in logits]
 
 
 def split_paths(paths: str) -> list[str]:
-    """Return the paths between which `os.pathsep` stands; a path that is there is one, whatever is in its name."""
+    """Split paths at `os.pathsep`; a path that exists is not split, whatever its name contains."""
     return [paths] if Path(paths).exists() else paths.split(os.pathsep)

@@ -34,14 +34,14 @@ def fit(
     """Train as the options say.
 
     Args:
-        processes: those that train together; alone, a group of one.
-        resumed: the state to go on from; None begins anew.
+        processes: the processes that train together; a single process is a group of one.
+        resumed: the state to resume from; None: begin a new run.
 
     Raises:
-        RankerError: the loss is NaN or infinite (with the step, the rows and the last good checkpoint); every step was
-            skipped; what is to be resumed was started otherwise.
+        RankerError: the loss or gradient is NaN or infinite (the message has the step, the rows and the last good
+            checkpoint); every step was skipped; or the run to resume was started with other options or data.
         KeyboardInterrupt: at the first Ctrl-C or SIGTERM, as `Interrupted`, after the step has ended and is saved; at
-            the second at once. With the last checkpoint in its message.
+            the second, at once. The message has the last checkpoint.
     """
     with StopRequest().awaited() as stop:
         trainer = _Trainer(task, options, processes, resumed, stop)
@@ -56,9 +56,9 @@ def fit(
 
 
 class _Stop(Enum):
-    """Why a training stops after a step. The first three finish it; `--resume` goes on after the other two.
+    """Why a training stops after a step. The first three reasons finish it; after the others, `--resume` continues it.
 
-    A training that has diverged stops with an error.
+    A training that has diverged raises an error instead.
     """
 
     STEPS_DONE = auto()  # all of them, of the epochs or of --max_steps
@@ -69,7 +69,7 @@ class _Stop(Enum):
 
     @property
     def finishes(self) -> bool:
-        """Whether there is nothing left to go on with."""
+        """Whether the training is complete, so that nothing is left to resume."""
         return self in (_Stop.STEPS_DONE, _Stop.NO_IMPROVEMENT, _Stop.OBSERVER)
 
 
@@ -82,7 +82,7 @@ class _AfterStep(NamedTuple):
 
 
 class _Trainer:
-    """A training in its process; the arguments are those of `fit`, and `stop`. Attribute: `done`, where it stands."""
+    """The training in one process; the arguments are those of `fit`, and `stop`. Attribute: `done`, its progress."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class _Trainer:
         self.bar = tqdm(total=self.total_steps, initial=self.done.step, desc="train", unit="step", disable=hidden)
 
     def train(self) -> FitResult:
-        """Train until the steps are done, the options say stop, or something goes wrong; return where it ended."""
+        """Train until there is a reason to stop (see `_Stop`); return the result."""
         done = self.done
         examples_before = done.examples
         self.task.network.train()
@@ -178,7 +178,7 @@ class _Trainer:
         )
 
     def _batches(self) -> Iterator[tuple[int, int, list[Integers]]]:
-        """Yield (epoch, batch in the epoch, the batch's parts), counted from 1, after those that are done."""
+        """Yield (epoch, number of the batch in the epoch, the batch's parts) of the remaining batches, both from 1."""
         if self.done.finished or self.done.step >= self.total_steps:
             return
         skip = self.done.batches
@@ -189,10 +189,10 @@ class _Trainer:
             skip = 0
 
     def _backward(self, batch: list[Integers]) -> dict[str, float]:
-        """Compute the gradients of the batch's mean loss, times the loss scale; return that loss and further means.
+        """Compute the gradients of the batch's mean loss, times the loss scale; return the loss and further means.
 
-        Each process computes its parts of the batch one after another; the gradients of all parts are summed, and so
-        are the means, and with them whether a signal came: all processes stop after the same step, at no cost.
+        Each process computes its parts of the batch one after another. The gradients of all parts are summed, and so
+        are the means; the same sum tells whether any process got a signal, so that all stop after the same step.
         """
         examples, network, step = self.task.examples, self.task.network, self.done.step + 1
         whole = sum(examples.weight(part) for part in batch if len(part))
@@ -202,8 +202,8 @@ class _Trainer:
             part = batch[place]
             if not len(part):
                 continue
-            # Dropout follows from the seed, the step and the part alone: not from what was drawn before, and not from
-            # which process computes the part.
+            # Dropout depends only on the seed, the step and the part, not on earlier draws or on which process
+            # computes the part.
             paddle.seed(int(np.random.SeedSequence([self.options.seed, step, place]).generate_state(1)[0]))
             with self.precision.forward():
                 loss, means = examples.loss(network, part)
@@ -222,7 +222,8 @@ class _Trainer:
     def _update(self, batch: list[Integers], loss: float) -> dict[str, float]:
         """Make the optimizer's step with the gradients; return its learning rate, gradient norm and loss scale.
 
-        Raises `RankerError` where the loss or the gradient is NaN or infinite.
+        The step is skipped if gradients overflow in mixed precision. Raises `RankerError` if the loss is not finite, or
+        the gradient is not finite at any loss scale.
         """
         if not math.isfinite(loss):
             raise RankerError(self._not_finite("loss", loss, batch))
@@ -240,7 +241,7 @@ class _Trainer:
         return {"learning_rate": learning_rate, "gradient_norm": norm, "loss_scale": scale}
 
     def _after_step(self) -> _AfterStep:
-        """Evaluate where it is time; return what to do next, the same in every process."""
+        """Evaluate if it is due; return what to do next, which is the same in every process."""
         step = self.done.step
         evaluate = step >= self.total_steps or step % self.options.eval_step == 0
         is_best = evaluate and self._evaluate()
@@ -248,7 +249,7 @@ class _Trainer:
         self.done.finished = stop is not None and stop.finishes
         if self.done.finished and self.precision.skipped == step:
             raise RankerError(self._nothing_learned())
-        # No stop is an evaluation of its own: a run in several pieces ends as one in a single piece.
+        # Stopping causes no extra evaluation, so that an interrupted and resumed run equals an uninterrupted one.
         scheduled = step % self.options.save_step == 0
         return _AfterStep(save=scheduled or is_best or stop is not None, scheduled=scheduled, stop=stop)
 
@@ -299,12 +300,12 @@ class _Trainer:
             )
 
     def _await_the_save(self) -> None:
-        """Wait for the first process to have saved: the launcher ends all of them when one has ended."""
+        """Wait until the first process has saved, since the launcher ends all processes when one has ended."""
         with nullcontext() if self.processes.is_first else suppress(RankerError):  # the first may be gone already
             self.processes.wait()
 
     def interrupted(self, step: int) -> KeyboardInterrupt:
-        """Return what says that the training was interrupted at a step, and where it can go on from."""
+        """Return the exception for an interruption at a step; its message has the last good checkpoint."""
         place = f"at step {step} of {self.total_steps}"
         last_good = f"; {self.folder.last_good}" if self.folder else ""
         can_go_on = self.folder is None or self.folder.keeper.last is not None

@@ -1,4 +1,4 @@
-"""The names and layouts of an encoder's parameters in transformers, and here (which are PaddleNLP's).
+"""Convert an encoder's parameter names and layouts between transformers and this toolkit, which uses PaddleNLP's.
 
 PyTorch keeps a linear layer's weight as [out, in], Paddle as [in, out].
 """
@@ -13,7 +13,7 @@ from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.masked_lm import HEAD
 
-# theirs, ours, in which {} is a layer's number; weights of linear layers are transposed.
+# transformers' name, our name; {} is a layer's number. Weights of linear layers are transposed.
 _EMBEDDINGS = (
     ("embeddings.word_embeddings", "embeddings.word_embeddings"),
     ("embeddings.position_embeddings", "embeddings.position_embeddings"),
@@ -36,8 +36,8 @@ _LINEAR = (
 )
 _OURS = dict((*_EMBEDDINGS, *_NORMS, *_LINEAR))
 _THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
-# The head of a masked language model: whole names, since they have no prefix. The last two are the word embeddings and
-# the bias once more.
+# The head of a masked language model: complete names, since they have no prefix. The last two are the word embeddings
+# and the bias under a second name.
 _MASKED_LM = {
     f"{HEAD}.transform.dense.weight": f"{HEAD}.transform.weight",
     f"{HEAD}.transform.dense.bias": f"{HEAD}.transform.bias",
@@ -54,17 +54,17 @@ _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")  # constants
 _LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 _WORDS = "embeddings.word_embeddings.weight"
 
-# RoBERTa's classifier has a dense layer and tanh of its own before the projection: what BERT calls pooler.
+# RoBERTa's classifier has its own dense layer and tanh before the projection; BERT calls them the pooler.
 _ROBERTA_HEAD = {"classifier.dense": "pooler.dense", "classifier.out_proj": "classifier"}
 
 
 def to_ours(arrays: dict[str, Array]) -> tuple[dict[str, Array], list[str]]:
-    """Rename and transpose a transformers checkpoint; also return the names that a ranker has no use for.
+    """Rename and transpose a transformers checkpoint; also return the names of the parameters that are ignored.
 
-    The encoder's names keep whatever prefix they have (`bert.`, none); `model.name_parameters` takes it off. A ranker's
-    head is named `classifier`, a masked language model's as `masked_lm.masked_lm_head` takes it.
+    The encoder's names keep whatever prefix they have (`bert.`, none); `network.name_parameters` removes it. A ranker's
+    head is named `classifier`; a masked language model's head is named as `masked_lm.masked_lm_head` takes it.
 
-    Raises `CheckpointError` where there is no encoder, or one in PaddleNLP's names already.
+    Raises `CheckpointError` if there is no encoder, or its names are PaddleNLP's already.
     """
     prefixes = sorted((name[: -len(_WORDS)] for name in arrays if name.endswith(_WORDS)), key=len)
     if not prefixes:
@@ -102,10 +102,10 @@ def to_ours(arrays: dict[str, Array]) -> tuple[dict[str, Array], list[str]]:
 
 
 def to_theirs(named: dict[str, Array], model_type: str) -> dict[str, Array]:
-    """Rename and transpose `RankerNetwork`'s parameters (`encoder.*`, and `head.*` where there is a head) back.
+    """Rename and transpose `RankerNetwork`'s parameters (`encoder.*`, and `head.*` if there is a head) back.
 
-    With a head, names are those of `BertForSequenceClassification` (or its ERNIE or RoBERTa fellow), with that of a
-    masked language model (`cls.predictions.*`) of `BertForMaskedLM`, without those of `BertModel`.
+    With a ranking head, the names are those of `BertForSequenceClassification` (or its ERNIE or RoBERTa equivalent);
+    with the head of a masked language model (`cls.predictions.*`), of `BertForMaskedLM`; with neither, of `BertModel`.
     """
     has_head = "head.weight" in named
     prefix = f"{model_type}." if has_head or any(name.startswith(f"{HEAD}.") for name in named) else ""

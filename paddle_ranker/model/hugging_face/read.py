@@ -1,4 +1,4 @@
-"""Read the encoder, and the ranking head where there is one, of a transformers folder."""
+"""Read the encoder and the heads, if there are any, of a transformers folder."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _ROBERTA_PAD = 1  # of configurations that do not say
 
 @dataclass(frozen=True)
 class HuggingFaceModel:
-    """What a transformers folder holds.
+    """The contents of a transformers folder.
 
-    arrays: by the names that `model.name_parameters` takes, in Paddle's layout
-    left_over: names of parameters that a ranker has no use for, as they are in the file
-    file: which file they are from
+    arrays: named as `network.name_parameters` takes them, in Paddle's layout
+    left_over: the names of the parameters that were ignored
+    file: the name of the file that was read
     """
 
     config: EncoderConfig
@@ -42,7 +42,7 @@ class HuggingFaceModel:
 
 
 def find_encoder(folder: Path) -> Optional[Path]:
-    """Return where in `folder` a transformers model is: it itself, a sentence-transformers module, or None: nowhere."""
+    """Return the folder of a transformers model: `folder` or its sentence-transformers module; None if neither is."""
     candidates = [folder]
     if (folder / "modules.json").is_file():
         try:
@@ -55,9 +55,9 @@ def find_encoder(folder: Path) -> Optional[Path]:
 
 
 def read_model(folder: Path) -> HuggingFaceModel:
-    """Read `config.json` and the weights.
+    """Read `config.json` and the weights of a transformers folder.
 
-    Raises `CheckpointError` for an architecture that is not BERT's, and for weights that are damaged or hostile.
+    Raises `CheckpointError` if the architecture is not BERT's, or the weights are damaged or hostile.
     """
     values = read_configuration(folder / "config.json")
     config = _encoder_config(values, folder / "config.json")
@@ -83,7 +83,10 @@ def read_model(folder: Path) -> HuggingFaceModel:
 
 
 def _check_size(config: EncoderConfig, arrays: dict[str, Array], folder: Path) -> None:
-    """Refuse a configuration far beyond its weights before memory is taken for it; what nearly fits is named later."""
+    """Raise `CheckpointError` if a configuration is far too large for the weights, before memory is taken for it.
+
+    Smaller differences are found when the parameters are copied.
+    """
     there = sum(array.size for array in arrays.values())
     rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size + config.intermediate_size
     asked = config.hidden_size * (rows + config.hidden_size * config.num_hidden_layers)
@@ -95,12 +98,12 @@ def _check_size(config: EncoderConfig, arrays: dict[str, Array], folder: Path) -
 
 
 def _two_types(name: str, array: Array) -> Array:
-    """Give both texts of a pair RoBERTa's one token type, which leaves every score as it is."""
+    """Repeat RoBERTa's only token type embedding for both texts of a pair, which changes no score."""
     return np.repeat(array, 2, axis=0) if name.endswith("token_type_embeddings.weight") else array
 
 
 def read_configuration(path: Path) -> UncheckedObject:
-    """Return what a `config.json` holds; raises `CheckpointError` where it is missing or no JSON object."""
+    """Return the contents of a `config.json`; raises `CheckpointError` if it is missing or not a JSON object."""
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file; a transformers folder holds its shape in it")
     try:

@@ -1,7 +1,7 @@
-"""A transformers folder's WordPiece tokenizer: bring it here, and write one that gives transformers our ids.
+"""Convert a transformers folder's WordPiece tokenizer into our files, and write ours so that transformers gets our ids.
 
-Here the vocabulary is `vocab.txt` and the rules of splitting are in `tokenizer_config.json`. transformers has those
-too, or all of it in `tokenizer.json` (the format of the tokenizers library), or both.
+Our vocabulary is `vocab.txt`, and the rules of splitting are in `tokenizer_config.json`. A transformers folder has
+these files, or all of it in `tokenizer.json` (the format of the tokenizers library), or both.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _Range = tuple[int, int]  # of code points, with the last
 def bring_tokenizer(source: Path, target: Path) -> UncheckedObject:
     """Write `source`'s tokenizer into the folder `target` as PaddleNLP's and our files; return its settings.
 
-    Raises `CheckpointError` for a tokenizer that is not WordPiece, or splits otherwise than BERT's.
+    Raises `CheckpointError` if the tokenizer is not WordPiece, or splits text in another way than BERT's.
     """
     settings, described = (read_settings(source / name, "copy it again") for name in (CONFIG_FILE, TOKENIZER_FILE))
     if (source / VOCABULARY_FILE).is_file():
@@ -79,7 +79,7 @@ def bring_tokenizer(source: Path, target: Path) -> UncheckedObject:
 
 
 def write_tokenizer(files: TokenizerFiles, target: Path, max_length: int) -> None:
-    """Write a tokenizer that gives transformers our ids: `tokenizer.json`, and the files that it reads beside it."""
+    """Write a tokenizer that gives transformers our ids: `tokenizer.json` and the files that belong to it."""
     # transformers would add a special token that the vocabulary lacks, under an id without an embedding.
     special = {role: token for role, token in files.special_tokens.items() if token in files.token_to_id}
     files = replace(files, special_tokens=special)
@@ -172,7 +172,7 @@ def _vocabulary(described: UncheckedObject, path: Path) -> list[str]:
 
 
 def _filler(token_id: int) -> str:
-    """Return a token for an id that has none, which no text can hold: brackets are words of their own."""
+    """Return a token for an id without one. No text matches it, since the tokenizer splits at brackets."""
     return f"[id {token_id} has no token]"
 
 
@@ -187,7 +187,7 @@ def _normalizer_settings(described: UncheckedObject, path: Path) -> UncheckedObj
 
 
 def _settings_of_ours(sequence: UncheckedObject, path: Path) -> UncheckedObject:
-    """Return the settings of a normalizer that `write_tokenizer` wrote; raises `CheckpointError` for another one."""
+    """Return the settings of a normalizer that `write_tokenizer` wrote; raises `CheckpointError` for any other."""
     steps: list[UncheckedObject] = sequence.get("normalizers") or []
     kinds = [step.get("type") for step in steps]
     strips = "NFD" in kinds
@@ -208,9 +208,9 @@ def _settings_of_ours(sequence: UncheckedObject, path: Path) -> UncheckedObject:
 
 @dataclass(frozen=True)
 class _Patterns:
-    """Our rules of splitting as patterns of the tokenizers library, for every code point there is.
+    """Our rules of splitting as character classes of the tokenizers library, over all code points.
 
-    Classes of characters: `dropped`, `accents`, which are dropped where accents are, and `isolated` ones.
+    `dropped` are always removed, `accents` only if the rules strip accents; `isolated` become tokens by themselves.
     """
 
     dropped: str
@@ -219,7 +219,7 @@ class _Patterns:
 
     @classmethod
     def of(cls, rules: TextRules) -> _Patterns:
-        """Return the classes that `rules` make of every character."""
+        """Return the character classes for `rules`."""
         ranges: dict[str, list[_Range]] = {}
         for kind, first, last in unicode_table().runs():
             ranges.setdefault(kind, []).append((first, last))

@@ -1,9 +1,9 @@
 """Read PyTorch's parameter files (`pytorch_model.bin`) without PyTorch, and without executing what they hold.
 
 Both formats of `torch.save` are read: the zip archive (since PyTorch 1.6: `data.pkl` and one entry a storage) and the
-stream before it (four pickles, the list of storages, then their bytes). In either, a pickle describes each tensor as
-a view (offset, size, stride) of a storage. Here that pickle may name the function that makes such a view, the types
-of storages and OrderedDict; whatever else it names is refused. Every view is checked against its storage.
+older stream (four pickles, the list of storages, then their bytes). In both, a pickle describes each tensor as a view
+(offset, size, stride) of a storage. The pickle may name the function that makes such a view, the types of storages and
+OrderedDict; any other name is refused. Every view is checked against its storage.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _MOST_PICKLED_BYTES = 64 << 20  # the names and shapes of a model's tensors take
 
 
 def load_torch_arrays(path: Union[str, Path]) -> dict[str, Array]:
-    """Return the tensors of a file that `torch.save(state_dict)` wrote, by name; bfloat16 becomes float32.
+    """Return a dict from name to tensor of a file that `torch.save(state_dict)` wrote; bfloat16 becomes float32.
 
-    Raises `CheckpointError` where the file is missing, damaged, holds anything but named tensors, asks for anything
-    else to be built, or describes a tensor that is not within its storage.
+    Raises `CheckpointError` if the file is missing or damaged, holds or asks for anything but named tensors, or
+    describes a tensor that is not within its storage.
     """
     path = Path(path)
     if not path.is_file():
@@ -76,7 +76,7 @@ def _named_arrays(content: Unchecked) -> dict[str, Array]:
 
 
 class _Storage(Sealed):
-    """A run of numbers, or a promise of one: the older format's bytes come after the pickle that speaks of them."""
+    """An array of numbers; `fill` sets its values later, as the older format's bytes follow the pickle naming them."""
 
     __slots__ = ("count", "kind", "values")
 
@@ -86,7 +86,7 @@ class _Storage(Sealed):
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The size in bytes."""
         return self.count * np.dtype(_STORAGE_TYPES[self.kind]).itemsize
 
     def fill(self, data: Union[bytes, memoryview]) -> None:
@@ -97,7 +97,7 @@ class _Storage(Sealed):
 
 
 class _Tensor(Sealed):
-    """A view of a storage, as the file describes it; nothing of it is believed before `array` looks at the storage."""
+    """A view of a storage, as the file describes it; `array` checks the description against the storage."""
 
     __slots__ = ("_offset", "_shape", "_storage", "_strides")
 
@@ -105,7 +105,7 @@ class _Tensor(Sealed):
         self._storage, self._offset, self._shape, self._strides = storage, offset, shape, strides
 
     def array(self, name: str) -> Array:
-        """Return the view; raises `RefusedError` where it is not within its storage."""
+        """Return the view as an array; raises `RefusedError` if it is not within its storage."""
         if not isinstance(self._storage, _Storage):
             raise RefusedError(f"its tensor {_short(name)} is made of {_short(self._storage)}, not of a storage")
         offset, shape, strides, values = self._offset, self._shape, self._strides, self._storage.values
@@ -149,7 +149,7 @@ class _StorageType(Sealed):
 
 
 class _TensorUnpickler(SafeUnpickler):
-    """Build the tensors of a state dict; `find` returns the storage of a reference's (kind, key, count)."""
+    """Build the tensors of a state dict; `find` returns the storage for a kind, a key and a count of numbers."""
 
     def __init__(self, data: bytes, find: Callable[[str, str, int], _Storage]):
         allowed: dict[tuple[str, str], Unchecked] = {
@@ -173,7 +173,7 @@ class _TensorUnpickler(SafeUnpickler):
 
 
 def _short(value: Unchecked) -> str:
-    """Say what a value is; never all of it, since a small file can describe a value whose text has no end."""
+    """Describe a value in at most about 100 characters, since a small file can hold a value of endless text."""
     simple = isinstance(value, (str, int)) or (isinstance(value, list) and all(type(item) is int for item in value))
     if not simple or (isinstance(value, int) and value.bit_length() > 100) or (isinstance(value, str) and not value):
         return f"a {type(value).__name__.strip('_')}"
@@ -182,7 +182,7 @@ def _short(value: Unchecked) -> str:
 
 
 def _one_of(storages: dict[str, _Storage], kind: str, key: str, count: int) -> _Storage:
-    """Return the storage `key`, made where it is met first."""
+    """Return the storage `key`, which is made at its first mention."""
     storage = storages.setdefault(key, _Storage(kind, count))
     if (storage.kind, storage.count) != (kind, count):
         raise RefusedError(f"it describes the storage {key!r} in two ways")
@@ -226,7 +226,7 @@ def _read_archive(path: Path) -> Unchecked:
 
 
 def _read_stream(path: Path) -> Unchecked:
-    """Read the format of before PyTorch 1.6."""
+    """Read the stream format, older than PyTorch 1.6."""
     data = read_file(path, memory_bytes())
     pickles = _consecutive_pickles(data)
     storages: dict[str, _Storage] = {}
@@ -260,7 +260,7 @@ def _read_stream(path: Path) -> Unchecked:
 
 
 def _consecutive_pickles(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """Yield each pickle of a stream and where it ends."""
+    """Yield each pickle of a stream, and the offset where it ends."""
     start = 0
     while True:
         end = end_of_pickle(data, start)

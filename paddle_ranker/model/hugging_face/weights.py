@@ -1,4 +1,4 @@
-"""Find and read the weights of a transformers folder, whichever of its formats they are in."""
+"""Read the weights of a transformers folder in any of its formats, and write them as safetensors."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _TYPES = {
 
 
 def read_weights(folder: Path) -> tuple[str, dict[str, Array]]:
-    """Return the name of the file that was read, and its arrays under their own names and in their own layout.
+    """Return the name of the file that was read, and a dict of its arrays in transformers' names and layout.
 
-    Raises `CheckpointError` where there is none that can be read, or one is damaged or hostile.
+    Raises `CheckpointError` if there is no file that can be read, or a file is damaged or hostile.
     """
     for name in WEIGHT_FILES:
         path = folder / name
@@ -47,7 +47,7 @@ def read_weights(folder: Path) -> tuple[str, dict[str, Array]]:
 
 
 def write_weights(folder: Path, arrays: dict[str, Array]) -> None:
-    """Write `model.safetensors`; arrays are contiguous."""
+    """Write `model.safetensors`; the arrays must be contiguous."""
     from_numpy = _safetensors("numpy")
     # transformers refuses a file that does not say whose layout its arrays have.
     (folder / SAFETENSORS_FILE).write_bytes(from_numpy.save(arrays, metadata={"format": "pt"}))
@@ -88,7 +88,7 @@ def _read_safetensors(path: Path) -> dict[str, Array]:
 
 
 def _read_shards(index: Path) -> dict[str, Array]:
-    """Read the files that an index distributes a model over: `{"weight_map": {parameter: file}}`."""
+    """Read a model that is split over several files by its index, `{"weight_map": {parameter: file}}`."""
     try:
         places = dict(read_json(index)["weight_map"])
     except (ValueError, KeyError, TypeError) as error:

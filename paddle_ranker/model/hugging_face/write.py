@@ -26,8 +26,8 @@ def parameters_to_write(
 ) -> dict[str, Array]:
     """Return the parameters, named as in `RankerNetwork`, that a transformers folder of this model holds.
 
-    Raises `CheckpointError` for what transformers has no place for, lexical features among it. Match embeddings that
-    are all zero change no score and are left out; others only with `drop_match_embeddings`.
+    Match embeddings that are all zero change no score and are dropped; others only with `drop_match_embeddings`.
+    Raises `CheckpointError` for anything else that transformers does not support, such as lexical features.
     """
     for problem, is_so in (
         ("LayerNorm before each part of a layer (normalize_before)", config.normalize_before),
@@ -56,7 +56,7 @@ def parameters_to_write(
 
 
 def write_model(folder: Path, named: Mapping[str, Array], config: EncoderConfig) -> str:
-    """Write `config.json` and `model.safetensors` into an existing folder; return the name of transformers' class."""
+    """Write `config.json` and `model.safetensors` into an existing folder; return transformers' class name."""
     model_type = _MODEL_TYPES[config.model_type]
     is_ranker = "head.weight" in named
     is_masked_lm = any(name.startswith(f"{HEAD}.") for name in named)

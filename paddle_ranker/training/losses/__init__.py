@@ -1,3 +1,3 @@
-"""Ranking losses by name; to add one is to add it to `registry.LOSSES`, as the module imported here does."""
+"""Ranking losses; the module imported here adds them to `registry.LOSSES`, the place to add a new loss."""
 
 from paddle_ranker.training.losses import ranking as ranking

@@ -1,4 +1,4 @@
-"""What `--loss` says: a sum of losses by name. Read before Paddle is imported, so that a typing error shows at once.
+"""Parse `--loss`, a sum of named losses. This needs no Paddle, so that a typing error shows at once.
 
     parse_loss("0.5*bce+listnet").terms    # (Term(0.5, "bce"), Term(1.0, "listnet"))
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Term:
-    """One loss of a sum, and what it is multiplied by."""
+    """One loss of a sum, and its factor."""
 
     factor: float
     name: str
@@ -36,7 +36,7 @@ class Term:
 
 @dataclass(frozen=True)
 class LossExpression:
-    """A sum of losses; `text` is how it was typed."""
+    """A sum of losses; `text` is what the user typed."""
 
     text: str
     terms: tuple[Term, ...]
@@ -48,14 +48,14 @@ class LossExpression:
 
     @property
     def comparisons(self) -> dict[Comparison, list[str]]:
-        """What its losses need of a query's titles, each with the names of those that need it."""
+        """A dict from what losses need of a query's titles to the names of the losses that need it."""
         needed = dict.fromkeys(own.compares for own in LOSSES.values() if own.compares)
         names = {need: [term.name for term in self.terms if term.loss.compares == need] for need in needed}
         return {need: found for need, found in names.items() if found}
 
     @property
     def compares_titles(self) -> bool:
-        """Whether some loss needs a query's titles in one batch."""
+        """Whether some loss needs all titles of a query in one batch."""
         return any(term.loss.compares for term in self.terms)
 
     @property
@@ -70,13 +70,16 @@ class LossExpression:
 
     @property
     def shift_invariant(self) -> bool:
-        """Whether the gradient to the head's bias is zero but for rounding, which AdamW turns into full steps."""
+        """Whether adding a number to all logits leaves the loss unchanged.
+
+        The gradient of the head's bias is then only rounding noise, which AdamW would turn into full steps.
+        """
         return all(term.loss.shift_invariant for term in self.terms)
 
     def margins(self, given: Optional[float]) -> dict[str, float]:
-        """Return the margin of each loss that has one: `given`, or (None) its own default.
+        """Return a dict from each loss with a margin to its margin: `given`, or the loss's default if that is None.
 
-        Raises `UsageError` where a margin is given that no loss has, or that would mean two quantities.
+        Raises `UsageError` if a margin is given but no loss has one, or the losses' margins are of two quantities.
         """
         with_margin = [term for term in self.terms if term.loss.margin is not None]
         if given is not None and not with_margin:
@@ -93,10 +96,10 @@ class LossExpression:
 
 
 def parse_loss(text: str, *, listwise: bool = True) -> LossExpression:
-    """Return the sum that `text` names: losses joined by `+`, each with a factor (`0.5*bce`) or without.
+    """Parse the sum in `text`: names of losses joined by `+`, each with a factor (`0.5*bce`) or without.
 
-    Raises `UsageError` for an unknown name, one that comes twice, one of whole lists unless `listwise`, and for a
-    factor that is not a positive number.
+    Raises `UsageError` if a name is unknown or occurs twice, a loss is listwise though `listwise` is False, or a factor
+    is not a positive number.
     """
     terms: list[Term] = []
     for part in text.split("+"):
@@ -133,9 +136,9 @@ def _factor(text: str, factor: str) -> float:
 
 
 def margin_of(loss: str, given: Optional[float] = None) -> tuple[float, bool]:
-    """Return the margin by which a ranker of this loss is judged, and whether it is one on probabilities.
+    """Return the margin by which a ranker of this loss is judged, and whether it is a margin on probabilities.
 
-    `given`, else that of the loss: of a sum, of its margin loss; 0 on logits where there is none.
+    The margin is `given`, else the largest default of the losses in the sum, else 0 on logits.
     """
     losses = [term.loss for term in parse_loss(loss).terms]
     margins = [(own.margin, own.on_probabilities) for own in losses if own.margin is not None]
@@ -147,9 +150,9 @@ class RankingLoss:
     """A sum of losses as a function of a batch's logits.
 
     Args:
-        expression: which losses, and their factors; or how they are typed.
-        margin: of those that have one; None: the default of each. Raises `UsageError` where none has.
-        highest_label: of the training data, which `mse` takes for a probability of 1.
+        expression: the losses and their factors, parsed or as text.
+        margin: for the losses that have a margin; None: each loss's default. Raises `UsageError` if none has one.
+        highest_label: the highest label of the training data, which `mse` takes for a probability of 1.
     """
 
     def __init__(
@@ -161,7 +164,7 @@ class RankingLoss:
 
     @property
     def margin(self) -> Optional[float]:
-        """The largest margin of its losses; None where none has one."""
+        """The largest margin of its losses; None if no loss has a margin."""
         return max(self._margins.values(), default=None)
 
     def __call__(
@@ -171,11 +174,11 @@ class RankingLoss:
         queries: Optional[Numbers] = None,
         teacher: Optional[Numbers] = None,
     ) -> Tensor:
-        """Return the weighted sum of the losses of n titles in whole queries, a scalar.
+        """Return the weighted sum of the losses, a scalar; the n titles are all those of some queries.
 
         Args:
-            logits: [n], float32
-            labels, queries, teacher: `[n]` each; raises `ValueError` where a loss needs what is not given.
+            logits: `[n]` float32.
+            labels, queries, teacher: `[n]` each. Raises `ValueError` if a loss needs queries or teacher and it is None.
         """
         if queries is None and self.expression.compares_titles:
             raise ValueError(f"--loss {self.expression.text} compares the titles of one query: give the queries")

@@ -1,7 +1,7 @@
-"""The titles of a batch by query, as losses look at them: in pairs, in a grid, as a ranking.
+"""Group the titles of a batch by query, in the forms that losses need: pairs, a grid, a ranking.
 
-Every loss over groups ends in `Queries.mean_over_titles`, which is what makes parts of a batch that are whole queries
-add up to the batch.
+Every loss over groups ends in `Queries.mean_over_titles`, so that the losses of a batch's parts add up to the loss of
+the batch if no query is split.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 
 def constant(values: Numbers, like: Tensor) -> Tensor:
-    """Return values as a tensor of the type of `like`."""
+    """Return values as a tensor of the dtype of `like`."""
     import paddle
 
     return paddle.to_tensor(np.asarray(values), dtype=like.dtype)
 
 
 def differences(values: Tensor, first: Integers, second: Integers) -> Tensor:
-    """Return values[first] - values[second], `[pairs]`; there must be a pair."""
+    """Return values[first] - values[second], `[pairs]`; there must be at least one pair."""
     import paddle
 
     return paddle.gather(values, paddle.to_tensor(first)) - paddle.gather(values, paddle.to_tensor(second))
 
 
 def zero(logits: Tensor) -> Tensor:
-    """Return 0 as a part of the graph, for backward; NaN where some logit is NaN."""
+    """Return a 0 that is connected to `logits`, so that backward works; NaN if some logit is NaN."""
     return logits.sum() * 0.0
 
 
@@ -47,7 +47,7 @@ class Queries:
         self.titles = np.bincount(self.codes)
 
     def pairs(self, labels: Numbers) -> tuple[Integers, Integers]:
-        """Return the pairs of titles of one query with different labels, the higher one first: `[pairs]` each."""
+        """Return all pairs of titles of one query with different labels: the higher and the lower, `[pairs]` each."""
         higher, lower = np.nonzero(self._together() & (labels[:, None] > labels[None, :]))
         return higher, lower
 
@@ -61,35 +61,35 @@ class Queries:
         return same
 
     def share_of_pairs(self, first: Integers) -> Floats:
-        """Return 1 / (pairs of the same query) for each pair, given the pairs' `first` titles."""
+        """Return 1 / (number of pairs of the same query) for each pair; `first` are the pairs' first titles."""
         of_query = self.codes[first]
         share: Floats = 1.0 / np.bincount(of_query)[of_query]
         return share
 
     def mean_over_titles(self, logits: Tensor, values: Tensor, codes: Integers, share: Floats) -> Tensor:
-        """Return the mean over all titles of their query's loss, which is the sum of share * value over its values.
+        """Return the mean over all titles of their query's loss, the sum of share * value over the query's values.
 
         Args:
-            logits: of all titles, also of queries without a value: NaN is to show.
-            values: [m]
-            codes, share: the query of each value and what it is multiplied by, `[m]` each.
+            logits: of all titles, including queries without a value, so that a NaN makes the result NaN.
+            values: `[m]`.
+            codes, share: the query of each value, and its factor, `[m]` each.
         """
         weights = share * self.titles[codes] / len(self.codes)
         return (values * constant(weights, logits)).sum() + zero(logits)
 
     def ranks(self, order: Integers) -> Integers:
-        """Return each title's rank within its query, [n] from 0; `order` sorts all titles by query, then by rank."""
+        """Return each title's rank within its query, `[n]`, from 0; `order` sorts all titles by query, then by rank."""
         starts = np.cumsum(self.titles) - self.titles
         places = np.empty(len(order), np.int64)
         places[order] = np.arange(len(order)) - starts[self.codes[order]]
         return places
 
     def gains(self, labels: Numbers) -> Floats:
-        """Return each title's gain 2^label - 1 over its query's best possible discounted sum of them, [n]."""
+        """Return each title's gain, 2^label - 1, divided by its query's ideal DCG, `[n]`."""
         grades = np.maximum(labels, 0.0).astype(np.float64)
         highest = np.zeros(len(self.titles))
         np.maximum.at(highest, self.codes, grades)
-        # Over 2^highest, which the quotient does not see: the power of a label of thousands is infinite.
+        # Both are divided by 2^highest, which cancels: 2 to the power of a label of thousands would be infinite.
         gains = np.exp2(grades - highest[self.codes]) - np.exp2(-highest[self.codes])
         ideal = gains / np.log2(2.0 + self.ranks(np.lexsort((-gains, self.codes))))
         best = np.bincount(self.codes, weights=ideal)[self.codes]
@@ -98,9 +98,9 @@ class Queries:
 
 @dataclass(frozen=True)
 class Grid:
-    """The titles of queries in rows: `places` [queries, longest] of titles in the batch; `there`, which are no padding.
+    """The titles of queries in rows: `places` `[queries, longest]` are the titles' indices in the batch.
 
-    `codes` [queries] are the queries of the rows.
+    `there` `[queries, longest]` is False for padding; `codes` `[queries]` are the queries of the rows.
     """
 
     places: Integers
@@ -109,7 +109,7 @@ class Grid:
 
     @classmethod
     def of(cls, queries: Queries) -> Grid:
-        """Arrange all titles in rows, in their order."""
+        """Arrange all titles in rows, one for each query, in the order of the batch."""
         order = np.argsort(queries.codes, kind="stable")
         there = np.arange(queries.titles.max(initial=0)) < queries.titles[:, None]
         places = np.zeros(there.shape, np.int64)
@@ -124,12 +124,12 @@ class Grid:
         return replace(self, places=self.places[chosen], there=self.there[chosen], codes=self.codes[chosen])
 
     def values(self, values: Numbers, padding: float) -> Floats:
-        """Return values [n] in rows: `[queries, longest]`."""
+        """Arrange values `[n]` in rows, `[queries, longest]`, with `padding` in the empty places."""
         laid_out: Floats = np.where(self.there, values[self.places], padding)
         return laid_out
 
     def logits(self, logits: Tensor, kept: Booleans) -> Tensor:
-        """Return logits [n] in rows: `[queries, longest]`, with exp(logit) = 0 where `kept` of that shape is false."""
+        """Arrange logits `[n]` in rows, `[queries, longest]`; where `kept` of that shape is False, exp(logit) is 0."""
         import paddle
 
         laid_out = paddle.gather(logits, paddle.to_tensor(self.places.ravel())).reshape(self.places.shape)

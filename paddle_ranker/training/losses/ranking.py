@@ -1,15 +1,15 @@
 """Ranking losses: plain functions of logits (`[n]`, one a title) that return a scalar, a mean over the titles.
 
-Losses that judge each title alone are means over titles. Those that compare the titles of one query have one value a
-query, and each title counts with its query's: 0 where the query has nothing to compare. So the loss of several whole
-queries is the mean of theirs, weighted by their titles, however they are split into batches. A triple is a query of
-two titles, labelled 1 and 0.
+Losses that judge each title alone are means over titles. Losses that compare the titles of one query have one value a
+query, 0 if it has nothing to compare, and the mean counts this value once for each of the query's titles. So the loss
+of several complete queries is the mean of theirs, weighted by their numbers of titles, however they are split into
+batches. A triple is a query of two titles, labelled 1 and 0.
 
 Arguments that several functions have, `[n]` each: `labels`, graded, 0 is not relevant; `relevant`, 0 or 1; `queries`,
-a number that the titles of one query share; `teacher`, a teacher's logits. A logit that is NaN makes every loss NaN: a
-training gone wrong must not look like one that has nothing left to learn.
+a number that the titles of one query share; `teacher`, a teacher's logits. A logit that is NaN makes every loss NaN,
+so that a failed training does not look like one that has nothing left to learn.
 
-The formulas of the documentation say l for a logit, p = sigmoid(l), y for a label, t for a teacher's logit.
+In the formulas, l is a logit, p = sigmoid(l), y a label, t a teacher's logit; of a pair, + has the higher label.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def binary_cross_entropy(logits: Tensor, relevant: Numbers) -> Tensor:
     """Return mean(log(1 + exp(l)) - y l) of logits l and `relevant` y.
 
-    The cross-entropy of two classes whose logits differ by l: the published cross-encoder's loss, its head folded.
+    It is the cross-entropy of two classes whose logits differ by l, the published cross-encoder's loss.
     """
     import paddle.nn.functional as F
 
@@ -39,9 +39,9 @@ def binary_cross_entropy(logits: Tensor, relevant: Numbers) -> Tensor:
 
 
 def mean_squared_error(logits: Tensor, labels: Numbers, highest: float) -> Tensor:
-    """Return mean((sigmoid(l) - y / highest)^2) of logits l and labels y, cut to between 0 and `highest`.
+    """Return mean((sigmoid(l) - y / highest)^2) of logits l and labels y, which are clipped to 0 to `highest`.
 
-    With labels 0 and 1 the Brier score (Brier, 1950).
+    With labels 0 and 1, it is the Brier score (Brier, 1950).
     """
     import paddle.nn.functional as F
 
@@ -51,7 +51,7 @@ def mean_squared_error(logits: Tensor, labels: Numbers, highest: float) -> Tenso
 def margin_on_logits(logits: Tensor, labels: Numbers, queries: Numbers, margin: float) -> Tensor:
     """Return the mean of max(0, margin - (l+ - l-)) over a query's pairs of titles with different labels.
 
-    Unlike on probabilities, the gradient of a violated pair does not vanish where the scores are far from 0.
+    Unlike with `margin_on_probabilities`, the gradient of a violated pair does not vanish for logits far from 0.
     """
     return _over_pairs(logits, labels, queries, lambda ahead: _hinge(margin - ahead))
 
@@ -59,7 +59,7 @@ def margin_on_logits(logits: Tensor, labels: Numbers, queries: Numbers, margin: 
 def margin_on_probabilities(logits: Tensor, labels: Numbers, queries: Numbers, margin: float) -> Tensor:
     """Return the mean of max(0, margin - (p+ - p-)), p = sigmoid(l), over a query's pairs with different labels.
 
-    On triples the published pairwise ranker's loss.
+    On triples, it is the published pairwise ranker's loss.
     """
     import paddle.nn.functional as F
 
@@ -69,7 +69,7 @@ def margin_on_probabilities(logits: Tensor, labels: Numbers, queries: Numbers, m
 def rank_net(logits: Tensor, labels: Numbers, queries: Numbers, margin: float = 0.0) -> Tensor:
     """Return the mean of log(1 + exp(margin - (l+ - l-))) over a query's pairs of titles with different labels.
 
-    RankNet for margin 0 (Burges et al., "Learning to Rank using Gradient Descent", ICML 2005).
+    With margin 0, it is RankNet (Burges et al., "Learning to Rank using Gradient Descent", ICML 2005).
     """
     import paddle.nn.functional as F
 
@@ -77,7 +77,7 @@ def rank_net(logits: Tensor, labels: Numbers, queries: Numbers, margin: float = 
 
 
 def _over_pairs(scores: Tensor, labels: Numbers, queries: Numbers, loss_of_lead: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return the mean over a query's pairs with different labels of a loss of how far the higher one is ahead."""
+    """Return the mean over a query's pairs with different labels of `loss_of_lead`(score+ - score-)."""
     found = Queries(queries)
     higher, lower = found.pairs(labels)
     if not len(higher):
@@ -96,7 +96,7 @@ def list_net(logits: Tensor, labels: Numbers, queries: Numbers) -> Tensor:
     """Return a query's cross-entropy -sum(softmax(y) log softmax(l)) of its titles' logits l and labels y.
 
     ListNet with top-one probabilities (Cao et al., "Learning to Rank: From Pairwise Approach to Listwise Approach",
-    ICML 2007). Its least value is the entropy of softmax(y), not 0. Queries whose titles have one label are left out.
+    ICML 2007). Its least value is the entropy of softmax(y), not 0. Queries whose titles all have one label count 0.
     """
     import paddle
 
@@ -117,10 +117,10 @@ def list_net(logits: Tensor, labels: Numbers, queries: Numbers) -> Tensor:
 
 
 def softmax_cross_entropy(logits: Tensor, relevant: Numbers, queries: Numbers) -> Tensor:
-    """Return the mean over a query's relevant titles of -log(exp(l) / (exp(l) + sum of its irrelevant ones' exp)).
+    """Return the mean over a query's relevant titles of -log(exp(l) / (exp(l) + sum of exp of the irrelevant logits)).
 
     Localized contrastive estimation (Gao, Dai and Callan, "Rethink Training of BERT Rerankers in Multi-Stage
-    Retrieval Pipeline", ECIR 2021). Queries without a relevant title, or without another one, are left out.
+    Retrieval Pipeline", ECIR 2021). Queries without a relevant title, or without an irrelevant one, count 0.
     """
     import paddle
     import paddle.nn.functional as F
@@ -142,10 +142,10 @@ def softmax_cross_entropy(logits: Tensor, relevant: Numbers, queries: Numbers) -
 def lambda_rank(logits: Tensor, labels: Numbers, queries: Numbers) -> Tensor:
     """Return a query's sum of |G+ - G-| |1/D+ - 1/D-| log2(1 + exp(-(l+ - l-))) over pairs with different labels.
 
-    LambdaRank's weights, which are what nDCG changes by when the two titles change places, as a loss: LambdaLoss with
-    the weights of LambdaRank (Wang et al., "The LambdaLoss Framework for Ranking Metric Optimization", CIKM 2018,
-    section 4.1). The gain G is 2^label - 1 over the query's best possible sum, D = log2(1 + rank) at the rank that the
-    logits give; equal logits are ranked the less relevant title first. The weights are constants of the gradient.
+    LambdaLoss with LambdaRank's weights, by which nDCG changes when the two titles change places (Wang et al., "The
+    LambdaLoss Framework for Ranking Metric Optimization", CIKM 2018, section 4.1). The gain G is 2^label - 1 over the
+    query's ideal DCG, and D = log2(1 + rank) with the rank by logit; of equal logits, the less relevant title ranks
+    first. No gradient flows through the weights.
     """
     import paddle.nn.functional as F
 
@@ -170,8 +170,8 @@ def margin_mse(logits: Tensor, queries: Numbers, teacher: Numbers) -> Tensor:
     """Return the mean of ((l1 - l2) - (t1 - t2))^2 over all pairs of a query's titles, t a teacher's logits.
 
     MarginMSE (Hofstätter et al., "Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge
-    Distillation", 2020), there of a relevant title and another; here labels play no part. Queries of one title are
-    left out.
+    Distillation", 2020). The paper pairs a relevant title with another one; here labels are not used. Queries of one
+    title count 0.
     """
     found = Queries(queries)
     first, second = found.all_pairs()

@@ -1,8 +1,8 @@
-"""The registry of ranking losses: one object a loss, from which help texts, checks and documentation are made.
+"""The registry of ranking losses. Help texts, checks and documentation are made from its `Loss` objects.
 
     LOSSES.add("listnet", Loss(list_net, "-Σ softmax(y) log softmax(l)", "order of a whole list", LABELS))
 
-Read before Paddle is imported, so that a typing error shows at once: a loss imports Paddle when it is computed.
+The registry needs no Paddle, so that a typing error shows at once: a loss imports Paddle when it is computed.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a loss that compares the titles of one query needs of them; a query without it is left out.
+    """What a loss that compares the titles of one query needs of them; a query without it teaches nothing.
 
-    lacking: what such a query has, in words.
-    lacks: returns which queries those are, `[queries] bool`, by their lowest label, their highest and how many titles
-        they have, `[queries]` each.
+    lacking: a phrase that says what such a query has.
+    lacks: returns which queries those are, `[queries] bool`, from their lowest labels, highest labels and numbers of
+        titles, `[queries]` each.
     """
 
     lacking: str
@@ -44,14 +44,14 @@ TITLES = Comparison("one title only", lambda lowest, highest, titles: titles == 
 class Loss:  # type: ignore[explicit-any]  # a function whose own parameters say what it is given
     """A ranking loss.
 
-    function: returns the mean over n titles, a scalar. It is given what its parameters name: `logits`, `labels`,
-        `relevant`, `queries`, `teacher` (`[n]` each; see `paddle_ranker.training.losses.ranking`), `highest`, the
-        highest label of the training data, and `margin`.
-    formula, suits: what it computes, and what for, in a line each.
-    compares: what it needs of a query's titles; None: it judges each alone.
-    listwise: it is about all titles of a query at once.
-    margin: by how much it asks the better title to be ahead, by default; None: it has no margin.
-    on_probabilities: it compares probabilities, not logits.
+    function: returns the mean over n titles, a scalar. Its parameters name the arguments that it gets: `logits`,
+        `labels`, `relevant`, `queries`, `teacher` (`[n]` each; see `paddle_ranker.training.losses.ranking`), `highest`,
+        the highest label of the training data, and `margin`.
+    formula, suits: one line that says what the loss computes, and one that says what it is for.
+    compares: what it needs of a query's titles; None: it judges each title alone.
+    listwise: whether it uses all titles of a query at once.
+    margin: the default of how far the better title must be ahead; None: the loss has no margin.
+    on_probabilities: whether it compares probabilities instead of logits.
     """
 
     function: Callable[..., Tensor]  # type: ignore[explicit-any]
@@ -83,7 +83,7 @@ OTHER_NAMES = {"cross_entropy": "bce", "ranknet_bce": "bce+ranknet"}
 
 
 def loss_help(listwise: bool = True) -> str:
-    """Return the help text of `--loss`: every loss with what it suits, those of whole lists where `listwise`."""
+    """Return the help text of `--loss`: every loss with what it suits; listwise losses only if `listwise`."""
     names = [f"{name} ({loss.suits})" for name, loss in LOSSES.items() if listwise or not loss.listwise]
     teachers = " and ".join(name for name, loss in LOSSES.items() if loss.teacher)
     return (

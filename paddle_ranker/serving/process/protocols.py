@@ -126,7 +126,8 @@ class ProtocolHandler:
     """A protocol in one worker.
 
     Args:
-        make: returns an `asyncio.Protocol` that is a `Connection` for each connection; it gets the first bytes again.
+        make: returns an `asyncio.Protocol` that is a `paddle_ranker.serving.core.connections.Connection` for each
+            connection; it gets the first bytes again.
     """
 
     def __init__(self, make: Callable[[], Any]):

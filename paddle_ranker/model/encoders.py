@@ -3,7 +3,8 @@
     loaded = load_encoder("ernie-3.0-nano-zh")          # or a folder: ours, PaddleNLP's, Hugging Face's
     network, tokenizer = loaded.network, loaded.tokenizer
 
-Rankers, recipes and plugins begin there. What differs between architectures is an `EncoderFamily`.
+Recipes and plugins begin there. Rankers (`paddle_ranker.model.folder.start_ranker`) and masked language models, which
+take heads from the files too, begin with `read_checkpoint`. What differs between architectures is an `EncoderFamily`.
 """
 
 from __future__ import annotations

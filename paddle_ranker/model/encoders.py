@@ -3,7 +3,9 @@
     loaded = load_encoder("ernie-3.0-nano-zh")          # or a folder: ours, PaddleNLP's, Hugging Face's
     network, tokenizer = loaded.network, loaded.tokenizer
 
-Rankers, recipes and plugins start from this module. An `EncoderFamily` holds what differs between architectures.
+Recipes and plugins start from `load_encoder`. Rankers (`paddle_ranker.model.folder.start_ranker`) and masked language
+models, which take heads from the files too, start from `read_checkpoint`. An `EncoderFamily` holds what differs between
+architectures.
 """
 
 from __future__ import annotations

@@ -125,7 +125,8 @@ for _name, _kind in {
     "transformers": FolderKind(
         lambda folder: find_encoder(folder) is not None,
         "a model folder of Hugging Face's transformers",
-        "bring it here: python -m paddle_ranker convert FOLDER TARGET",
+        "training takes it as --model_name_or_path FOLDER; for all else, bring it here: python -m paddle_ranker "
+        "convert FOLDER TARGET",
     ),
     "parameters": FolderKind(
         _has(PARAMETERS_FILE),

@@ -112,8 +112,9 @@ async def _embeddings(slot: VectorSlot, request: Request) -> Response:
 
     from paddle_ranker.serving.http.exchange import deadline_of
 
+    stated = deadline_of(request)  # before the body is read: the caller waits already
     _, texts = await _texts_of(request, slot, "input")
-    vectors = await slot.vectors(texts, slot.deadline(deadline_of(request)))
+    vectors = await slot.vectors(texts, slot.deadline(stated))
     return JSONResponse({"model": slot.name, "data": [{"embedding": row.tolist()} for row in vectors]})
 
 
@@ -124,8 +125,9 @@ async def _nearest(slots: Slots, request: Request) -> Response:
     from paddle_ranker.serving.http.exchange import deadline_of
 
     tower, ranker = slots.of(NAME, VectorSlot), slots.of(RANKER, RankerSlot)
+    stated = deadline_of(request)  # before the body is read: the caller waits already
     body, documents = await _texts_of(request, tower, "documents")
-    end = tower.deadline(deadline_of(request))
+    end = tower.deadline(stated)
     vectors = await tower.vectors([str(body.get("query", "")), *documents], end)
     near = np.argsort(-(vectors[1:] @ vectors[0]), kind="stable")[:2]
     titles = [documents[place] for place in near.tolist()]

@@ -1,12 +1,18 @@
-"""A protocol of one's own on the server's port: `RANK query<TAB>title` asks, a line with the probability answers."""
+"""A protocol of one's own on the server's port: `RANK query<TAB>title` asks, a line with the probability answers.
+
+Where the server has a key, `RANK query<TAB>title<TAB>key` asks.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from functools import partial
 from typing import Any, Optional
 
-from paddle_ranker.serving.core.faults import Fault
+from paddle_ranker.serving.core.faults import INVALID, Fault
+from paddle_ranker.serving.core.limits import require_key
+from paddle_ranker.serving.core.scores import ScoringService
 from paddle_ranker.serving.process.protocols import PROTOCOLS, PortProtocol, ProtocolHandler, ServerContext
 
 BEGINS, LONGEST = b"RANK ", 1 << 16
@@ -16,8 +22,9 @@ class LineProtocol(asyncio.Protocol):
     """A connection; one request at a time."""
 
     def __init__(self, context: ServerContext):
-        self._context, self._buffer = context, b""
+        self._context, self._counting, self._buffer = context, context.counting("line"), b""
         self._answering: Optional[asyncio.Task[None]] = None
+        self._ending = False  # no further request is read
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -26,19 +33,25 @@ class LineProtocol(asyncio.Protocol):
         self._buffer += data
         if len(self._buffer) > LONGEST:
             self.abort()
-        elif b"\n" in self._buffer and self._answering is None:
+        elif b"\n" in self._buffer and self._answering is None and not self._ending:
             line, _, self._buffer = self._buffer.partition(b"\n")
             self._answering = asyncio.ensure_future(self._answer(line.removeprefix(BEGINS)))
 
     async def _answer(self, line: bytes) -> None:
         try:
-            query, title = line.decode("utf-8").split("\t")
-            scores = await self._context.ranker.score_pairs([query], [title])
-            self._transport.write(f"{scores.probabilities[0]:.6f}\n".encode())
-        except (Fault, ValueError) as error:
-            self._transport.write(f"error: {error}\n".encode())
+            with self._counting(self._context.ranker) as ranker:  # which logs the request, too
+                answer = await _probability(ranker, line, self._context.config.api_key)
+        except Fault as fault:
+            answer = f"error: {fault}"
+        except Exception:
+            logging.getLogger(__name__).exception("a line failed")
+            answer = "error: internal error; see the server's log"
+        self._transport.write(f"{answer}\n".encode())
         self._answering = None
-        self.data_received(b"")
+        if self._ending:
+            self._transport.close()
+        else:
+            self.data_received(b"")
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
         self._context.connections.discard(self)
@@ -49,10 +62,23 @@ class LineProtocol(asyncio.Protocol):
         """Close where nothing is asked for too long; here connections may stay."""
 
     def shutdown(self) -> None:
-        self._transport.close()
+        """See `Connection`: what is in flight is answered first."""
+        self._ending = True
+        if self._answering is None:
+            self._transport.close()
 
     def abort(self) -> None:
         self._transport.abort()
+
+
+async def _probability(ranker: ScoringService, line: bytes, api_key: Optional[str]) -> str:
+    try:
+        query, title, *key = line.decode("utf-8").split("\t")
+    except ValueError as error:
+        raise Fault(INVALID, "expected query<TAB>title") from error
+    require_key(api_key, "\t".join(key))
+    scores = await ranker.score_pairs([query], [title])
+    return f"{scores.probabilities[0]:.6f}"
 
 
 async def _start(context: ServerContext) -> ProtocolHandler:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import json
 import os
+import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,16 +27,19 @@ from paddle_ranker.model.families import FAMILIES
 from paddle_ranker.model.kinds import KINDS
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.recognised import FOLDERS
+from paddle_ranker.retrieval.indexes import INDEXES, Document, IndexOptions
 from paddle_ranker.scoring.engines.registry import ENGINES, exported_engines, is_installed
 from paddle_ranker.serving.core.slot_kinds import SLOTS
 from paddle_ranker.serving.http.endpoints import ENDPOINTS
 from paddle_ranker.training.losses.registry import LOSSES
 from tests.conftest import REPOSITORY
-from tests.started import free_ports, get, post, started
+from tests.started import SECONDS, free_ports, get, post, started, started_server
 from tests.tiny import CONFIG, PAIRS, draw_words, write_encoder, write_ranker
 
-MODULES = ("own_loss", "own_measure", "own_engine", "own_format", "own_kind", "own_family", "own_endpoints",
-           "own_commands")  # fmt: skip
+MODULES = (
+    "own_loss", "own_measure", "own_engine", "own_format", "own_index", "own_kind", "own_family", "own_endpoints",
+    "own_commands",
+)  # fmt: skip
 PLUGINS = "own_kind own_endpoints own_commands"
 AS_MODULES = ",".join(f"tests.extensions.{name}" for name in PLUGINS.split())
 IS_MODERN = sys.version_info >= (3, 10)
@@ -50,8 +56,7 @@ def extensions() -> Iterator[None]:
     for registry, name in (
         (LOSSES, "squared_hinge"), (MEASURES, "success@1"), (ENGINES, "jit"), (FORMATS, "psv"), (KINDS, "vectors"),
         (FOLDERS, "vectors"), (FAMILIES, "mean"), (GATES, "vectors"), (SLOTS, "vectors"), (ENDPOINTS, "embeddings"),
-        (ENDPOINTS, "nearest"),
-        (COMMANDS, "train-vectors"), (OF_KIND, "evaluate vectors"),
+        (ENDPOINTS, "nearest"), (COMMANDS, "train-vectors"), (OF_KIND, "evaluate vectors"), (INDEXES, "ngrams"),
     ):  # fmt: skip
         registry.remove(name)
     for name in (*MODULES, "own_training", "own_evaluation"):
@@ -114,6 +119,29 @@ def test_a_format_is_read_written_and_named_in_errors(tmp_path: Path, monkeypatc
     monkeypatch.setitem(FORMATS._items, "psv", dataclasses.replace(FORMATS["psv"], is_text=False))
     with pytest.raises(DataError, match=r"bad\.psv: Psv data, expected text; name the file \.psv"):
         list(read_lines(str(tmp_path / "bad.psv")))
+
+
+@pytest.mark.unit
+def test_an_index_answers_with_cosines_by_id() -> None:
+    index = INDEXES["ngrams"].build([Document("x", "xyz"), Document("c", "abc")], IndexOptions())
+    (found,) = index.search(["ab"], 2)  # of its 3 n-grams all are in abc, which has 6
+    assert found.ids == ["c", "x"] and len(index) == 2 and index.document("c").text == "abc"
+    np.testing.assert_allclose(found.scores, [3 / np.sqrt(3 * 6), 0])
+    with pytest.raises(DataError, match="document c: there are two of this id"):
+        INDEXES["ngrams"].build([Document("c", "abc")] * 2, IndexOptions())
+
+
+@pytest.mark.server
+def test_mine_finds_candidates_by_a_plugin_s_index(tmp_path: Path) -> None:
+    (tmp_path / "queries.tsv").write_text("colour\tpaint\n")
+    (tmp_path / "titles.tsv").write_text("text\nquartz\ncolor\n")
+    line = ["-m", "paddle_ranker", "mine", "--queries", "queries.tsv", "--corpus", "titles.tsv", "--output", "out.tsv"]
+    choice = ["--sample", "top", "--negatives", "1"]
+    done = run(*line, *choice, "--method", "ngrams", plugins="own_index", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.tsv").read_text().splitlines()[-1] == "colour\tpaint\tcolor"
+    by_words = run(*line, *choice, "--method", "bm25", plugins="own_index", cwd=tmp_path)
+    assert by_words.returncode == 1 and "not one negative was found" in by_words.stderr
 
 
 @pytest.mark.parity
@@ -419,7 +447,48 @@ def test_a_kind_of_model_and_a_protocol_are_asked_on_the_server_s_port(exported:
         assert [row["document"] for row in answer["results"]] == sorted(near, key=lambda text: -scores[text])
         for row in answer["results"]:
             assert row["score"] == pytest.approx(scores[row["document"]], abs=2e-6)
+        # Its caller's time runs while the body is on its way.
+        body = json.dumps({"query": texts[2], "documents": documents, "input": documents}).encode()
+        for path in ("/v1/embeddings", "/v1/nearest"):
+            fields = f"Host: a\r\nX-Request-Timeout-Ms: 200\r\nContent-Length: {len(body)}\r\n\r\n"
+            with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as connection:
+                connection.sendall(f"POST {path} HTTP/1.1\r\n{fields}".encode())
+                time.sleep(1.0)
+                connection.sendall(body)
+                assert connection.makefile().readline().split()[1] == "504", path
         assert get(port, "/ready")[0] == 200
+
+
+@pytest.mark.server
+def test_a_protocol_asks_for_the_key_is_counted_and_answers_before_the_server_stops(tmp_path: Path) -> None:
+    from paddle_ranker import Ranker
+
+    ranker = write_ranker(tmp_path / "ranker")
+    # A request waits two seconds for others: long enough to be in flight when the signal comes.
+    options = ("--cpu_threads", "1", "--max_wait_us", "2000000")
+    environment = {"PADDLE_RANKER_PLUGINS": "tests.extensions.own_protocol", "PADDLE_RANKER_API_KEY": "a-key"}
+    with started_server(ranker, tmp_path / "server", *options, **environment) as (server, [port]):
+        server.until(lambda: get(port, "/ready")[0] == 200)
+        probability = f"{Ranker.load(ranker).score(['深度'], ['深度学习'])[0]:.4f}"
+        for cells, wanted in (
+            ("深度\t深度学习\ta-key", probability),
+            ("深度\t深度学习", "error: the API key is missing"),
+            ("深度\t深度学习\tanother", "error: the API key is wrong"),
+            ("one text", "error: expected query<TAB>title"),
+        ):
+            assert ask_line(port, f"RANK {cells}\n").startswith(wanted), cells
+        figures = get(port, "/metrics")[1]
+        for outcome, count in (("ok", 1), ("unauthorized", 2), ("invalid_request", 1)):
+            assert f'ranker_requests_total{{outcome="{outcome}",protocol="line"}} {count}.0' in figures
+        server.until(lambda: len(re.findall(r'"protocol": ?"line"', server.output)) == 4)
+        asked = "RANK 深度\t深度学习\ta-key\n".encode()
+        with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as connection:
+            connection.sendall(2 * asked)
+            server.until(lambda: re.search(r"^ranker_queue_pairs\S* 1", get(port, "/metrics")[1], re.M) is not None)
+            server.process.terminate()
+            answers = connection.makefile().readlines()
+        assert len(answers) == 1 and answers[0].startswith(probability)  # the second request was not begun
+        assert server.process.wait(SECONDS) == 0
 
 
 @pytest.mark.server

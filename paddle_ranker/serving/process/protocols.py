@@ -126,8 +126,8 @@ class ProtocolHandler:
     """A protocol in one worker.
 
     Args:
-        make: returns for each connection an `asyncio.Protocol` that is also a `Connection`; it gets the bytes from the
-            first one on.
+        make: returns for each connection an `asyncio.Protocol` that is also a
+            `paddle_ranker.serving.core.connections.Connection`; it gets the bytes from the first one on.
     """
 
     def __init__(self, make: Callable[[], Any]):

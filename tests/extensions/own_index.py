@@ -1,0 +1,52 @@
+"""An index of one's own: `mine --method ngrams` finds titles that are spelled like the query."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from paddle_ranker.errors import DataError
+from paddle_ranker.metrics.ranking import Floats
+from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits, IndexKind, IndexOptions
+
+SIZE = 1024
+
+
+def _vector(text: str) -> Floats:
+    """Return how often each n-gram of 1 to 3 characters is in a text, at the place of its hash: `[SIZE]`, one long."""
+    ngrams = (text[start : start + n] for n in (1, 2, 3) for start in range(len(text) - n + 1))
+    places = np.array([zlib.crc32(ngram.encode("utf-8")) % SIZE for ngram in ngrams], np.int64)
+    counts = np.bincount(places, minlength=SIZE).astype(np.float64)
+    return counts / max(1.0, float(np.linalg.norm(counts)))
+
+
+class NgramIndex:
+    """Find documents by the cosine of their n-grams."""
+
+    def __init__(self, documents: Iterable[Document], options: IndexOptions):
+        self._by_id: dict[str, Document] = {}
+        for document in documents:
+            if document.id in self._by_id:
+                raise DataError(f"document {document.id}: there are two of this id; give each its own")
+            self._by_id[document.id] = document
+        self._ids = list(self._by_id)
+        self._vectors = np.array([_vector(self._by_id[id].text) for id in self._ids]).reshape(-1, SIZE)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
+        found = []
+        for query in queries:
+            scores = self._vectors @ _vector(query)
+            best = np.argsort(-scores, kind="stable")[:top_k]
+            found.append(Hits([self._ids[place] for place in best.tolist()], scores[best]))
+        return found
+
+    def document(self, id: str) -> Document:
+        return self._by_id[id]
+
+
+INDEXES.add("ngrams", IndexKind(NgramIndex, "by the spelling that they share with the query"))

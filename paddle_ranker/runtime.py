@@ -162,8 +162,8 @@ def prepare_command(threads: int) -> None:
     """Prepare a process that runs one command and ends: call `prepare`, and keep freed memory for reuse.
 
     By default glibc maps new memory for each large activation and returns it to the system afterwards, so that every
-    batch causes page faults again: a fifth of a training step of a small model. A process that keeps freed memory
-    stays at its maximum size. That costs a command nothing, but would cost a program that only imports the toolkit.
+    batch causes page faults again. They take a fifth of the time of a training step of a small model. A process that
+    keeps freed memory stays at its maximum size: a command soon ends, but a program that imports the toolkit may not.
     """
     prepare(threads)
     keep_freed_memory()

@@ -65,10 +65,10 @@ for _name, _help in {
 
 
 def run_for_kind(command: str, argv: Optional[Sequence[str]]) -> Optional[int]:
-    """Run the command for the kind of the model that `argv` names, and return its exit status.
+    """Run the version of `command` for the kind of the model whose folder `argv` names, and return its exit status.
 
-    Returns None if that kind has no such command of its own; neither Paddle nor the model is loaded to find that out.
-    `argv` defaults to the process's arguments.
+    Returns None, having run nothing, if that kind has no version of its own. The kind is found without importing Paddle
+    or loading the model. `argv` defaults to the process's arguments.
     """
     from paddle_ranker.model.kinds import stated_kind
 

@@ -33,19 +33,19 @@ def export_model(
     onnx: bool = False,
     option: str = "--output_path",
 ) -> tuple[ExportedFolder, dict[str, Parity]]:
-    """Write a model's static model into the folder `output` atomically.
+    """Export a model as a static graph into the folder `output`, atomically.
 
     Args:
-        model: of any kind; its `info.max_seq_length` becomes the exported folder's.
+        model: a model of any kind.
         output: the folder; an older export there is replaced once the new one is complete.
-        prefix: the prefix of the files' names; default: the kind's.
+        prefix: the prefix of the files' names; default: the prefix of the model's kind.
         onnx: write `<prefix>.onnx` as well.
-        option: the name of the command's option for `output`, for messages.
+        option: the command-line option that sets `output`; error messages mention it.
 
     Returns:
-        The folder, and a dict from engine to how far the exported model was from the network.
+        The folder, and a dict from engine to the difference between the exported model's outputs and the network's.
 
-    Raises `RankerError` if the static model's outputs differ from the network's, or `output` holds other files.
+    Raises `RankerError` if that difference is too large, or `output` holds files that are not an earlier export.
     """
     if onnx:
         from paddle_ranker.export.onnx import require_onnx, write_onnx

@@ -26,10 +26,10 @@ class RankerNetwork(nn.Layer):
 
     Args:
         config: the encoder's shape.
-        never_match: ids of special tokens, padding and [UNK], whose match level is always 0; None: the network has no
-            match-level embeddings.
-        lexical: the head that adds lexical features to the logit; None: no such features.
-        encoder: a pretrained encoder of that shape; None: a new one with random parameters.
+        never_match: ids of tokens whose match level is always 0: special tokens, padding, [UNK]. If None, the network
+            has no match-level embeddings.
+        lexical: the head that adds lexical features to the logit. If None, there are none.
+        encoder: a pretrained encoder of that shape. If None, a new one has random parameters.
     """
 
     def __init__(

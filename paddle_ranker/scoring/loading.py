@@ -35,7 +35,8 @@ ScoringRanker = ScoringModel[RankerInfo, PairRowEncoder]
 def open_ranker(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> ScoringRanker:
     """Open a trained or exported ranker, as `open_model` does.
 
-    Raises `CheckpointError` for any other folder, too; the message says what the folder is and which command takes it.
+    Raises `CheckpointError` where `open_model` does, and for the folder of anything but a ranker; the message then says
+    what the folder holds and which command takes it.
     """
     require_ranker(Path(source))
     # All kinds with a ranker's signature have its info, and encode pairs.

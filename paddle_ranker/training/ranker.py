@@ -80,8 +80,9 @@ def train_ranker(
     """Train, evaluate regularly, keep the best checkpoint by `options.metric`, and print the result.
 
     Args:
-        files: a dict from option name to the training or evaluation file; a resumed run needs the same contents.
-        facts: what `ranker.json` records beside the options (the loss's margin, the number of examples).
+        files: a dict from option name to the path of that training or evaluation file. A run can be resumed only if
+            the files' contents have not changed.
+        facts: further values to record in `ranker.json`, such as the loss's margin and the number of examples.
         on_evaluation: see `Task`.
     """
     run, model = start.run, start.model

@@ -102,10 +102,11 @@ def to_ours(arrays: dict[str, Array]) -> tuple[dict[str, Array], list[str]]:
 
 
 def to_theirs(named: dict[str, Array], model_type: str) -> dict[str, Array]:
-    """Rename and transpose `RankerNetwork`'s parameters (`encoder.*`, and `head.*` if there is a head) back.
+    """Convert `RankerNetwork`'s parameters to Hugging Face's names and layout: rename them, and transpose where needed.
 
-    With a ranking head, the names are those of `BertForSequenceClassification` (or its ERNIE or RoBERTa equivalent);
-    with the head of a masked language model (`cls.predictions.*`), of `BertForMaskedLM`; with neither, of `BertModel`.
+    The names are those of `BertForSequenceClassification` if there is a ranking head (`head.*`), of `BertForMaskedLM`
+    if there is a masked language model's (`cls.predictions.*`), else of `BertModel`; for ERNIE and RoBERTa, those of
+    their equivalents.
     """
     has_head = "head.weight" in named
     prefix = f"{model_type}." if has_head or any(name.startswith(f"{HEAD}.") for name in named) else ""

@@ -49,7 +49,10 @@ def read_message(data: bytes, message_class: Message, bounds: Optional[JsonBound
 
 
 def write_message(message: Message, *, defaults: bool = False) -> bytes:
-    """Return the message as JSON in UTF-8; `defaults` adds unset fields, which the pipeline's gateway prints."""
+    """Return the message as JSON in UTF-8.
+
+    With `defaults`, unset fields are written too, with their default values, as the pipeline's gateway does.
+    """
     return json.dumps(_plain(message, defaults), ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
 

@@ -52,7 +52,7 @@ class PipelineConfig:
 
     @property
     def ports(self) -> dict[str, int]:
-        """The ports to listen on, a dict keyed by protocol: grpc, http, or one of them."""
+        """The ports to listen on: a dict from protocol to port number, with the key `grpc`, `http` or both."""
         return {name: int(self.values[port]) for name, port in zip(("grpc", "http"), _PORTS) if self.values.get(port)}
 
     def serve_config(self, host: str, api_key: Optional[str]) -> ServeConfig:

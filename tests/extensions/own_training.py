@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 def vector_network(encoder: Encoder) -> nn.Layer:
     """Return the first token's output of an encoder, made one long."""
     import paddle
-    import paddle.nn.functional as F
     from paddle import nn
 
     class VectorNetwork(nn.Layer):
@@ -43,7 +42,9 @@ def vector_network(encoder: Encoder) -> nn.Layer:
 
         def forward(self, input_ids: Tensor) -> Tensor:
             """Return the vectors, `[batch, size]` float32, of `[batch, length]` int64 ids."""
-            return F.normalize(self.encoder.pooled(input_ids, paddle.zeros_like(input_ids)), axis=-1)
+            # Paddle 2 exports code that finds `paddle`, and none of the other names around this class.
+            pooled = self.encoder.pooled(input_ids, paddle.zeros_like(input_ids))
+            return paddle.nn.functional.normalize(pooled, axis=-1)
 
     return VectorNetwork()
 

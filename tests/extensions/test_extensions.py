@@ -469,7 +469,7 @@ def test_a_protocol_asks_for_the_key_is_counted_and_answers_before_the_server_st
     environment = {"PADDLE_RANKER_PLUGINS": "tests.extensions.own_protocol", "PADDLE_RANKER_API_KEY": "a-key"}
     with started_server(ranker, tmp_path / "server", *options, **environment) as (server, [port]):
         server.until(lambda: get(port, "/ready")[0] == 200)
-        probability = f"{Ranker.load(ranker).score(['深度'], ['深度学习'])[0]:.4f}"
+        probability = f"{Ranker.load(ranker).score(['深度'], ['深度学习'])[0]:.6f}"[:6]
         for cells, wanted in (
             ("深度\t深度学习\ta-key", probability),
             ("深度\t深度学习", "error: the API key is missing"),

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Callable, Optional
 
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.hugging_face.read import find_encoder
 from paddle_ranker.model.info import BLEND, INFO_FILE, RankerInfo
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.registry import Registry
@@ -111,6 +110,12 @@ def _has(*names: str) -> Callable[[Path], bool]:
     return lambda folder: all((folder / name).is_file() for name in names)
 
 
+def _is_transformers(folder: Path) -> bool:
+    from paddle_ranker.model.hugging_face.read import find_encoder  # every command imports this module
+
+    return find_encoder(folder) is not None
+
+
 def _is_blend(folder: Path) -> bool:
     info = RankerInfo.read(folder)
     return info is not None and info.kind == BLEND
@@ -123,7 +128,7 @@ for _name, _kind in {
         "pretraining/train_mlm.py --tokenizer FOLDER trains an encoder with it",
     ),
     "transformers": FolderKind(
-        lambda folder: find_encoder(folder) is not None,
+        _is_transformers,
         "a model folder of Hugging Face's transformers",
         "training takes it as --model_name_or_path FOLDER; for all else, bring it here: python -m paddle_ranker "
         "convert FOLDER TARGET",

@@ -80,8 +80,7 @@ def train_ranker(
     """Train, evaluate regularly, keep the best checkpoint by `options.metric`, and print the result.
 
     Args:
-        files: a dict from option name to the path of that training or evaluation file. A run can be resumed only if
-            the files' contents have not changed.
+        files: a dict from option name to the path of that file; a run is resumed only if their contents are the same.
         facts: further values to record in `ranker.json`, such as the loss's margin and the number of examples.
         on_evaluation: see `Task`.
     """

@@ -286,8 +286,9 @@ class Batcher:
         batch.rows, batch.owners, batch.places = wanted.rows, wanted.owners, wanted.places
         if not len(batch.rows):
             return False
-        for job, places in batch.by_job():
-            job.queued -= len(places)
+        counts = np.bincount(batch.owners, minlength=len(batch.pieces))
+        for piece, count in zip(batch.pieces, counts.tolist()):
+            piece.job.queued -= count
         self._queued -= len(batch.rows)
         self._computing += 1
         if self._waiting and self._computing == self._streams:
@@ -335,9 +336,10 @@ class Batcher:
         sound = np.ones(len(batch.rows), bool)
         for array in outputs.values():
             sound &= np.isfinite(array).reshape(len(array), -1).all(axis=1)
+        all_sound = bool(sound.all())
         with self._lock:  # two streams may hold rows of one job
             for job, rows in batch.by_job():
-                if not sound[rows].all():
+                if not (all_sound or sound[rows].all()):
                     self._fail(job, Fault(INTERNAL, f"the {self._what} gave a score that is not a number"))
                 job.take(outputs, rows, batch.places[rows])
                 if not job.left and not job.dropped:

@@ -124,9 +124,11 @@ class Batch:
     def by_job(self) -> Iterator[tuple[Job, NDArray[np.int64]]]:
         """Yield each job that has rows in the batch, and the indices of these rows in the batch."""
         order = np.argsort(self.owners, kind="stable")
-        owners, starts = np.unique(self.owners[order], return_index=True)
-        for owner, places in zip(owners.tolist(), np.split(order, starts[1:])):
-            yield self.pieces[owner].job, places
+        counts, start = np.bincount(self.owners, minlength=len(self.pieces)), 0
+        for piece, count in zip(self.pieces, counts.tolist()):
+            if count:
+                yield piece.job, order[start : start + count]
+            start += count
 
     def _some(self, chosen: NDArray[np.int64]) -> Batch:
         return Batch(self.columns, self.rows[chosen], self.pieces, self.owners[chosen], self.places[chosen])

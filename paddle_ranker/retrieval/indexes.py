@@ -83,39 +83,42 @@ class IndexKind:
 INDEXES: Registry[IndexKind] = Registry("index", "--method")
 
 
-class _Documents:
-    """Documents by id, in the order given; raises `DataError` if two have the same id."""
+class Documents:
+    """What indexes have in common: documents by id, in the order given; raises `DataError` if two have the same id.
+
+    Attributes: `by_id`, a dict; `ids`, a list in that order.
+    """
 
     def __init__(self, documents: Iterable[Document]):
-        self._by_id: dict[str, Document] = {}
+        self.by_id: dict[str, Document] = {}
         for document in documents:
-            if document.id in self._by_id:
+            if document.id in self.by_id:
                 raise DataError(f"document {document.id}: there are two of this id; give each its own")
-            self._by_id[document.id] = document
-        self._ids = list(self._by_id)
+            self.by_id[document.id] = document
+        self.ids = list(self.by_id)
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self.ids)
 
     def document(self, id: str) -> Document:
         """Return the document with this id; raises `KeyError` if there is none."""
-        return self._by_id[id]
+        return self.by_id[id]
 
 
-class WordIndex(_Documents):
+class WordIndex(Documents):
     """Find documents by BM25; documents that share no token with a query are not found."""
 
     def __init__(self, documents: Iterable[Document], options: IndexOptions):
         super().__init__(documents)
-        self._index = BM25Index((document.text for document in self._by_id.values()), options.words)
+        self._index = BM25Index((document.text for document in self.by_id.values()), options.words)
 
     def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
         """Return, for each query, up to `top_k` documents, best first; equal scores keep the documents' order."""
         found = self._index.search(queries, top_k)
-        return [Hits([self._ids[number] for number in numbers.tolist()], scores) for numbers, scores in found]
+        return [Hits([self.ids[number] for number in numbers.tolist()], scores) for numbers, scores in found]
 
 
-class RandomIndex(_Documents):
+class RandomIndex(Documents):
     """Draw documents at random, with the query only as a seed; a baseline for other indexes."""
 
     def __init__(self, documents: Iterable[Document], options: IndexOptions):
@@ -126,7 +129,7 @@ class RandomIndex(_Documents):
         """Return `top_k` different documents for each query, or all if there are fewer, each with score 0."""
         count = min(top_k, len(self))
         draws = (random.Random(f"{self._seed}\t{query}").sample(range(len(self)), count) for query in queries)
-        return [Hits([self._ids[number] for number in drawn], np.zeros(count)) for drawn in draws]
+        return [Hits([self.ids[number] for number in drawn], np.zeros(count)) for drawn in draws]
 
 
 INDEXES.add("bm25", IndexKind(WordIndex, "by the words that they share with the query"))

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from paddle_ranker.errors import DataError
 from paddle_ranker.metrics.ranking import Floats
-from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits, IndexKind, IndexOptions
+from paddle_ranker.retrieval.indexes import INDEXES, Document, Documents, Hits, IndexKind, IndexOptions
 
 SIZE = 1024
 
@@ -22,31 +21,20 @@ def _vector(text: str) -> Floats:
     return counts / max(1.0, float(np.linalg.norm(counts)))
 
 
-class NgramIndex:
+class NgramIndex(Documents):
     """Find documents by the cosine of their n-grams."""
 
     def __init__(self, documents: Iterable[Document], options: IndexOptions):
-        self._by_id: dict[str, Document] = {}
-        for document in documents:
-            if document.id in self._by_id:
-                raise DataError(f"document {document.id}: there are two of this id; give each its own")
-            self._by_id[document.id] = document
-        self._ids = list(self._by_id)
-        self._vectors = np.array([_vector(self._by_id[id].text) for id in self._ids]).reshape(-1, SIZE)
-
-    def __len__(self) -> int:
-        return len(self._ids)
+        super().__init__(documents)
+        self._vectors = np.array([_vector(self.by_id[id].text) for id in self.ids]).reshape(-1, SIZE)
 
     def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
         found = []
         for query in queries:
             scores = self._vectors @ _vector(query)
             best = np.argsort(-scores, kind="stable")[:top_k]
-            found.append(Hits([self._ids[place] for place in best.tolist()], scores[best]))
+            found.append(Hits([self.ids[place] for place in best.tolist()], scores[best]))
         return found
-
-    def document(self, id: str) -> Document:
-        return self._by_id[id]
 
 
 INDEXES.add("ngrams", IndexKind(NgramIndex, "by the spelling that they share with the query"))

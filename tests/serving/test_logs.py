@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from paddle_ranker.serving.core import logs
-from paddle_ranker.serving.core.logs import JsonLog, route_logging
+from paddle_ranker.serving.core.logs import JsonLog, routed_logging
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit
@@ -26,20 +26,15 @@ def test_what_libraries_log_is_a_line_without_the_texts_of_users(tmp_path: Path)
     ):
         with (tmp_path / "log").open("wb") as stream:
             log = JsonLog(stream.fileno(), with_texts=with_texts)
-            loggers = [logging.getLogger(name) for name in logs.LOGGERS]
-            before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
-            try:
-                route_logging(log)
+            with routed_logging(log):
                 try:
                     raise ValueError("secret")
                 except ValueError:
                     logging.getLogger("asyncio").exception("request %s failed", 7)
                 logging.getLogger("asyncio").info("not worth a line")
                 logging.getLogger("grpc").warning("%d calls", 3)
-            finally:
-                for logger, (handlers, propagate, level) in zip(loggers, before):
-                    logger.handlers[:], logger.propagate = handlers, propagate
-                    logger.setLevel(level)
+            loggers = [logging.getLogger(name) for name in logs.LOGGERS]  # a server in a larger program takes nothing
+            assert all(logger.propagate and log not in logger.handlers for logger in loggers)
             log.close(60)
         failed, calls = map(json.loads, (tmp_path / "log").read_text(encoding="utf-8").splitlines())
         assert (failed["event"], failed["level"], failed["logger"]) == ("log", "error", "asyncio")

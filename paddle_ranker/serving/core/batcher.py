@@ -266,9 +266,9 @@ class Batcher:
             if self._is_wanted(piece.job, now):
                 if taken and not taken[0].columns.can_join(piece.columns):
                     break
-                count, tokens = piece.rows_within(left)
-                left -= tokens
-                taken.append(piece.split(count))
+                taken.append(piece.split(left))
+                left -= taken[-1].tokens
+                count = taken[-1].count
             else:
                 count, piece.count = piece.count, 0
             self._encoded_rows -= count
@@ -286,9 +286,8 @@ class Batcher:
         batch.rows, batch.owners, batch.places = wanted.rows, wanted.owners, wanted.places
         if not len(batch.rows):
             return False
-        counts = np.bincount(batch.owners, minlength=len(batch.pieces))
-        for piece, count in zip(batch.pieces, counts.tolist()):
-            piece.job.queued -= count
+        for job, count in batch.jobs():
+            job.queued -= count
         self._queued -= len(batch.rows)
         self._computing += 1
         if self._waiting and self._computing == self._streams:
@@ -317,7 +316,7 @@ class Batcher:
 
     def _fail_all(self, batch: Batch, error: Exception) -> None:
         LOG.error("the engine failed on a batch of %d rows", len(batch.rows), exc_info=error)
-        for job, _ in batch.by_job():
+        for job, _ in batch.jobs():
             self._fail(job, Fault(INTERNAL, f"the engine failed ({type(error).__name__})"))
 
     def _observe(self, batch: Batch, seconds: float) -> None:
@@ -333,16 +332,18 @@ class Batcher:
     def _deliver(self, batch: Batch, outputs: Arrays) -> None:
         """Copy a batch's outputs to its jobs; finish the jobs that have all their outputs."""
         finished: list[Job] = []
-        sound = np.ones(len(batch.rows), bool)
-        for array in outputs.values():
-            sound &= np.isfinite(array).reshape(len(array), -1).all(axis=1)
-        all_sound = bool(sound.all())
+        order, start = batch.order(), 0
+        outputs = {name: array[order] for name, array in outputs.items()}
+        places, are_sound = batch.places[order], all(np.isfinite(array).all() for array in outputs.values())
         with self._lock:  # two streams may hold rows of one job
-            for job, rows in batch.by_job():
-                if not (all_sound or sound[rows].all()):
+            for job, count in batch.jobs():
+                end = start + count
+                own = {name: array[start:end] for name, array in outputs.items()}
+                if not (are_sound or all(np.isfinite(array).all() for array in own.values())):
                     self._fail(job, Fault(INTERNAL, f"the {self._what} gave a score that is not a number"))
-                job.take(outputs, rows, batch.places[rows])
+                job.take(own, places[start:end])
                 if not job.left and not job.dropped:
                     finished.append(job)
+                start = end
         for job in finished:
             job.done(job)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.encoding.batching import scoring_batches
-from paddle_ranker.encoding.columns import Arrays, Columns
+from paddle_ranker.encoding.columns import Arrays, Columns, offsets_of
 from paddle_ranker.serving.core.faults import INTERNAL, Fault
 
 Texts = tuple[Sequence[str], ...]  # of rows, one sequence for each field: (queries, titles), or (texts,)
@@ -59,13 +59,19 @@ class Job:
         self.fault: Optional[Fault] = None
         self.dropped = False  # nobody waits for it any more
 
-    def take(self, outputs: Arrays, rows: NDArray[np.int64], places: NDArray[np.int64]) -> None:
-        """Copy the outputs of a batch's `rows` to the job's rows at `places`, `[m]` each."""
-        for name, array in outputs.items():
-            if name not in self.outputs:
-                self.outputs[name] = np.empty((self.size, *array.shape[1:]), array.dtype)
-            self.outputs[name][places] = array[rows]
-        self.left -= len(rows)
+    def take(self, outputs: Arrays, places: NDArray[np.int64]) -> None:
+        """Store the outputs of some of the job's rows, `[m, ...]` each; `places`, `[m]`, are their indices, rising.
+
+        The outputs of all rows at once are not copied.
+        """
+        if len(places) == self.size:
+            self.outputs = outputs
+        else:
+            for name, array in outputs.items():
+                if name not in self.outputs:
+                    self.outputs[name] = np.empty((self.size, *array.shape[1:]), array.dtype)
+                self.outputs[name][places] = array
+        self.left -= len(places)
 
 
 @dataclass
@@ -74,6 +80,7 @@ class Piece:
 
     columns: their rows `first` to `first + count` are the job's rows `at` to `at + count`
     lengths: token counts of all rows of `columns`, `[n]`
+    tokens: token count of the piece's rows together
     """
 
     job: Job
@@ -82,18 +89,19 @@ class Piece:
     first: int
     at: int
     count: int
+    tokens: int
 
-    def rows_within(self, tokens: int) -> tuple[int, int]:
-        """Return how many leading rows it takes to reach `tokens` tokens (all if too few), and their token count."""
-        most = min(self.count, max(1, tokens))  # a row has a token at the least
-        totals = np.cumsum(self.lengths[self.first : self.first + most])
-        count = min(int(np.searchsorted(totals, tokens)) + 1, most)
-        return count, int(totals[count - 1])
-
-    def split(self, count: int) -> Piece:
-        """Remove the first `count` rows from the piece and return them as a piece."""
-        taken = Piece(self.job, self.columns, self.lengths, self.first, self.at, count)
-        self.first, self.at, self.count = self.first + count, self.at + count, self.count - count
+    def split(self, tokens: int) -> Piece:
+        """Remove as many leading rows as it takes to reach `tokens` tokens (all if too few); return them as a piece."""
+        count, total = self.count, self.tokens
+        if total > tokens:
+            most = min(count, max(1, tokens))  # a row has a token at the least
+            totals = np.cumsum(self.lengths[self.first : self.first + most])
+            count = min(int(np.searchsorted(totals, tokens)) + 1, most)
+            total = int(totals[count - 1])
+        taken = Piece(self.job, self.columns, self.lengths, self.first, self.at, count, total)
+        self.first, self.at = self.first + count, self.at + count
+        self.count, self.tokens = self.count - count, self.tokens - total
         return taken
 
 
@@ -121,14 +129,14 @@ class Batch:
         """Return a batch of the rows whose piece is wanted; `is_wanted` has one value for each of `pieces`."""
         return self if all(is_wanted) else self._some(np.flatnonzero(np.asarray(is_wanted)[self.owners]))
 
-    def by_job(self) -> Iterator[tuple[Job, NDArray[np.int64]]]:
-        """Yield each job that has rows in the batch, and the indices of these rows in the batch."""
-        order = np.argsort(self.owners, kind="stable")
-        counts, start = np.bincount(self.owners, minlength=len(self.pieces)), 0
-        for piece, count in zip(self.pieces, counts.tolist()):
-            if count:
-                yield piece.job, order[start : start + count]
-            start += count
+    def jobs(self) -> Iterator[tuple[Job, int]]:
+        """Yield each job that has rows in the batch, and their number."""
+        counts = np.bincount(self.owners, minlength=len(self.pieces))
+        return ((piece.job, count) for piece, count in zip(self.pieces, counts.tolist()) if count)
+
+    def order(self) -> NDArray[np.int64]:
+        """Return the batch's rows ordered by job (as in `jobs`) and by index in the job, `[batch]` int64."""
+        return np.argsort(self.rows)  # `columns` has the rows of the pieces one after another
 
     def _some(self, chosen: NDArray[np.int64]) -> Batch:
         return Batch(self.columns, self.rows[chosen], self.pieces, self.owners[chosen], self.places[chosen])
@@ -151,16 +159,17 @@ def encoded_pieces(encode: Encode, jobs: Sequence[Job], fail: Callable[[Job, Fau
         fail(jobs[0], Fault(INTERNAL, f"the texts could not be encoded ({type(error).__name__})"))
         return []
     lengths = encoded.lengths if encoded is not None else np.empty(0, np.int64)
+    ends = offsets_of(lengths)
     pieces, first = [], 0
     for job in jobs:
         if job.columns is not None:
             given = job.columns.lengths
             job.tokens = int(given.sum())
-            pieces.append(Piece(job, job.columns, given, 0, 0, job.size))
+            pieces.append(Piece(job, job.columns, given, 0, 0, job.size, job.tokens))
             continue
         assert encoded is not None
-        job.tokens = int(lengths[first : first + job.size].sum())
-        pieces.append(Piece(job, encoded, lengths, first, 0, job.size))
+        job.tokens = int(ends[first + job.size] - ends[first])
+        pieces.append(Piece(job, encoded, lengths, first, 0, job.size, job.tokens))
         first += job.size
         job.texts = None
     return pieces

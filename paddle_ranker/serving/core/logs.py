@@ -13,6 +13,8 @@ import queue
 import threading
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from logging.handlers import QueueHandler, QueueListener
 from typing import Optional
 
@@ -128,10 +130,18 @@ class _Writer(logging.Handler):
             self._log.lost += 1
 
 
-def route_logging(log: JsonLog) -> None:
-    """Send what the server and its libraries log through `logging` to `log`."""
-    for name in LOGGERS:
-        logger = logging.getLogger(name)
+@contextmanager
+def routed_logging(log: JsonLog) -> Iterator[None]:
+    """Send what the server and its libraries log through `logging` to `log`, until the `with` block ends."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
+    for logger in loggers:
         logger.handlers[:] = [log]
         logger.propagate = False
         logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, (handlers, propagate, level) in zip(loggers, before):
+            logger.handlers[:], logger.propagate = handlers, propagate
+            logger.setLevel(level)

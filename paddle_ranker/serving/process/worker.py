@@ -22,7 +22,7 @@ from paddle_ranker.serving.core.budget import ByteBudget
 from paddle_ranker.serving.core.config import RANKER, ServeConfig
 from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.faults import NOT_FOUND, Fault
-from paddle_ranker.serving.core.logs import JsonLog, route_logging
+from paddle_ranker.serving.core.logs import JsonLog, routed_logging
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.reload import Reloadable, Reloader
@@ -114,7 +114,6 @@ class Worker:
         self._early, self._on_ready = early, on_ready
         self._pass_on_reload, self._parent = pass_on_reload, parent
         self._log = JsonLog(with_texts=config.log_texts)
-        route_logging(self._log)
         self._metrics = Metrics()
         self._kinds = served_by(config)
         self._slots = Slots({name: kind.make(config) for name, kind in self._kinds.items()})
@@ -127,12 +126,13 @@ class Worker:
 
     def run(self) -> int:
         """Serve until a signal; return the exit status. Raises what loading the models raises."""
-        if any(kind.needs_paddle(self._config) for kind in self._kinds.values()):
-            # Here, because it takes the signals' handlers, which only this thread gets back.
-            with suppress(ImportError):
-                importlib.import_module("paddle")
         try:
-            asyncio.run(self._serve())
+            with routed_logging(self._log):
+                if any(kind.needs_paddle(self._config) for kind in self._kinds.values()):
+                    # Here, because it takes the signals' handlers, which only this thread gets back.
+                    with suppress(ImportError):
+                        importlib.import_module("paddle")
+                asyncio.run(self._serve())
         finally:
             self._log.close()
         return 0

@@ -3,11 +3,13 @@
 `sgd` trains with plain gradient descent, whose steps are as large as the gradients: AdamW makes whole steps out of the
 rounding of a gradient that is zero. `unreadable` is a second process that cannot read the training file; `raising` is
 one that fails in the middle of its third step. `slow_disk` takes 35 s over its first checkpoint, longer than gloo
-waits.
+waits. `held:STEP:FILE:MODULE` is the command of that module, which waits after the line of a step until the file is
+there, so that a test can act at that moment.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import time
@@ -26,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     from ernie_matching import model, train_pairwise
     from paddle_ranker.data import records
     from paddle_ranker.model import folder
-    from paddle_ranker.training import trainer
+    from paddle_ranker.training import log, trainer
 
     alteration, *options = arguments
     second = os.environ.get("PADDLE_TRAINER_ID") == "1"
@@ -62,6 +64,17 @@ def main(arguments: Sequence[str]) -> int:
             save(*arguments)
 
         patch("paddle_ranker.training.ranker.save_ranker", save_slowly).start()
+    elif alteration.startswith("held:"):
+        _, step, file, module = alteration.split(":")
+        report = log.TrainingLog.report
+
+        def report_and_wait(self: Any, line: str) -> None:
+            report(self, line)
+            while line.startswith(f"global step {step},") and not os.path.exists(file):
+                time.sleep(0.01)
+
+        patch.object(log.TrainingLog, "report", report_and_wait).start()
+        return importlib.import_module(module).main(options)  # type: ignore[no-any-return]
     return train_pairwise.main(options)
 
 

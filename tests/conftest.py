@@ -139,16 +139,18 @@ def pytest_make_parametrize_id(val: object) -> Optional[str]:
 
 
 MARKERS = ("unit", "parity", "server", "real_data", "slow")
+LONGEST = "test_every_command_of_the_pages_works_as_printed"  # at the end, it would run beside nothing
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuse tests that no run would choose; put unit tests first, then parity, then server, then the rest.
 
-    What fails soonest and says most comes first. Comes before `-m` takes tests away.
+    What fails soonest and says most comes first, but for the longest test. Comes before `-m` takes tests away.
     """
     unmarked = [item.nodeid for item in items if not any(map(item.get_closest_marker, MARKERS))]
     if unmarked:
         raise pytest.UsageError(f"mark these tests with one of {', '.join(MARKERS)}: {', '.join(unmarked)}")
     order = MARKERS[:3]
     items.sort(key=lambda item: next((place for place, name in enumerate(order) if item.get_closest_marker(name)), 3))
+    items.sort(key=lambda item: item.name != LONGEST)

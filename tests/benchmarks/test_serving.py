@@ -145,11 +145,12 @@ def test_an_open_loop_counts_from_when_a_request_was_due() -> None:
 
     assert 20 < sum(with_server(answering(ANSWER), use).codes.values()) < 90  # 50 are expected
     # A server that answers nobody for half a second: what was due at its beginning has waited as long.
-    stopped = time.monotonic() + 0.5
+    began: list[float] = []
 
     async def stuck(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.read(1 << 16):
-            await asyncio.sleep(max(0.0, stopped - time.monotonic()))
+            began.append(time.monotonic())
+            await asyncio.sleep(max(0.0, began[0] + 0.5 - time.monotonic()))
             writer.write(ANSWER)
         writer.close()
 

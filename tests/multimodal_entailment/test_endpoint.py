@@ -49,7 +49,7 @@ from tests.conftest import REPOSITORY
 from tests.entailment_cases import make_parts, write_data, write_model
 from tests.export_cases import write_case
 from tests.serving_cases import SECONDS
-from tests.started import get, post, started
+from tests.started import get, post, started, until
 
 LIMITS = PostLimits(
     request_bytes=200_000, posts=4, queue_posts=6, characters=60, image_bytes=20_000, image_pixels=90_000
@@ -363,7 +363,8 @@ def test_requests_share_batches_and_get_what_they_would_get_alone(
 
     def slow(pairs: Any, rows: np.ndarray) -> Arrays:
         sizes.append(len(rows))
-        time.sleep(0.05)  # others come meanwhile
+        if len(sizes) == 1:  # the others come meanwhile
+            until(lambda: model.batcher.queued_rows == len(posts) - len(rows))
         return honest(pairs, rows)
 
     monkeypatch.setattr(model.model, "compute", slow)
@@ -381,14 +382,22 @@ def test_requests_share_batches_and_get_what_they_would_get_alone(
 
 
 @pytest.mark.parity
-def test_too_much_at_once_and_too_late_are_said(model: ServedEntailment) -> None:
+def test_too_much_at_once_and_too_late_are_said(model: ServedEntailment, monkeypatch: pytest.MonkeyPatch) -> None:
     service = EntailmentSlot(ServeConfig(), LIMITS)
     service.switch(model)
-    one = Post(TEXTS, (None, None), "")
+    one, goes_on, encode = Post(TEXTS, (None, None), ""), threading.Event(), served._encoded
+
+    def held(*given: Any) -> Any:
+        goes_on.wait(SECONDS)
+        return encode(*given)
 
     async def outcomes(*work: Any) -> list[Any]:
-        return await asyncio.gather(*work, return_exceptions=True)
+        asked = [asyncio.ensure_future(one) for one in work]
+        await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)  # one is refused while two are held
+        goes_on.set()
+        return await asyncio.gather(*asked, return_exceptions=True)
 
+    monkeypatch.setattr(served, "_encoded", held)
     found = asyncio.run(outcomes(*(service.probabilities([one] * 3) for _ in range(3))))
     faults = [error for error in found if isinstance(error, Fault)]
     assert [fault.kind for fault in faults] == [OVERLOADED] and faults[0].retry_after

@@ -38,7 +38,8 @@ def run(arguments: list[str], cwd: Path) -> str:
 
 def kill_at(step: int, arguments: list[str], cwd: Path) -> None:
     """Start the command and kill it with SIGKILL when it has printed the line of `step`."""
-    line = [sys.executable, "-u", str(SCRIPT), *arguments]
+    held = f"held:{step}:{cwd / 'never'}:pretraining.train_mlm"  # it waits to be killed
+    line = [sys.executable, "-u", str(REPOSITORY / "tests" / "altered_training.py"), held, *arguments]
     process = subprocess.Popen(line, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     for printed in process.stdout:

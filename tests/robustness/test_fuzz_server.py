@@ -56,7 +56,9 @@ def answering(data: bytes) -> Answer:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(10)
         writer.write(data)
-        await writer.drain()
+        writer.write_eof()
+        while await reader.read(1 << 16):  # closed with bytes unread, the connection is reset and the answer lost
+            pass
         writer.close()
 
     return answer

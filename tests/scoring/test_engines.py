@@ -31,6 +31,7 @@ from paddle_ranker.scoring.engines.registry import exported_engines
 from tests.conftest import run_python
 from tests.engine_calls import logits_of
 from tests.export_cases import Exports
+from tests.started import SECONDS
 from tests.tiny import CONFIG, PAIRS
 
 parity, unit = pytest.mark.parity, pytest.mark.unit
@@ -302,7 +303,7 @@ def test_a_pool_makes_no_more_than_are_in_use() -> None:
 
     def use() -> None:
         with pool.lend():
-            together.wait(10)
+            together.wait(SECONDS)
 
     with ThreadPoolExecutor(4) as threads:
         for end in [threads.submit(use) for _ in range(4)]:

@@ -6,10 +6,11 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.started import SECONDS, until
 
 pytestmark = pytest.mark.unit
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -210,18 +211,13 @@ def test_an_interrupted_run_is_made_good(checkout: Checkout) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 20
-    while "venv" not in (checkout.calls.read_text(encoding="utf-8") if checkout.calls.exists() else ""):
-        assert time.monotonic() < deadline, "setup.sh never came to uv"
-        time.sleep(0.05)
+    until(lambda: checkout.calls.exists() and "venv" in checkout.calls.read_text(encoding="utf-8"))
     process.send_signal(signal.SIGTERM)
-    assert "interrupted; run it again to finish" in process.communicate(timeout=20)[1]
+    assert "interrupted; run it again to finish" in process.communicate(timeout=SECONDS)[1]
     assert process.returncode == 130
     assert not checkout.stamp.exists()
     started = int((checkout.root.parent / "calls.process").read_text(encoding="utf-8"))
-    while is_running(started):
-        assert time.monotonic() < deadline, "what setup.sh had started goes on"
-        time.sleep(0.05)
+    until(lambda: not is_running(started))
     assert checkout.setup().returncode == 0
 
 

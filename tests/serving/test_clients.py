@@ -164,7 +164,7 @@ def test_no_answer_in_time_is_said_and_not_asked_again(live: LiveService, name: 
         live.service.calls.clear()
         with late, pytest.raises(LateError):
             late.score(["a"], ["b"])
-        assert len(live.service.calls) == 1
+        assert len(live.service.calls) <= 1  # none if the request was late before it was read
     finally:
         live.release()
 

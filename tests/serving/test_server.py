@@ -434,10 +434,8 @@ def test_a_signal_ends_all_workers(two_workers: Server) -> None:
     workers = children(two_workers.pid)
     with two_workers.connect(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0") as ignores_goaway:
         assert ignores_goaway.recv(65536)
-        began = time.monotonic()
         two_workers.command.process.terminate()
         assert two_workers.command.process.wait(SECONDS) == 0
-        assert time.monotonic() - began < 15  # grpc would wait 20 seconds for it
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
 

@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -196,10 +195,8 @@ def test_what_is_not_found_and_where_nobody_listens_is_named(
 ) -> None:
     assert run(server, tmp_path, dataset="literature_search_data") == 1
     assert "literature_search_data.zip: HTTP 404" in one_error(capsys)
-    began = time.monotonic()
     address = f"http://127.0.0.1:{free_ports(1)[0]}"
     assert script.main(["--dataset", SET, "--output_dir", str(tmp_path), "--base_url", address]) == 1
-    assert time.monotonic() - began < 10
     message = one_error(capsys)
     assert "cannot be reached" in message and "make_demo.py" in message
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from paddle_ranker.storage.prefetch import prefetch
+from tests.started import until
 
 pytestmark = pytest.mark.unit
 
@@ -39,7 +40,8 @@ def test_no_more_is_done_ahead_than_asked_for() -> None:
 
     with prefetch(items(), depth=2) as taken:
         assert next(taken) == 0
-        time.sleep(0.3)
+        until(lambda: len(made) == 4)
+        time.sleep(0.1)
         assert len(made) == 4  # one taken, two waiting, one to be put
 
 

@@ -18,6 +18,7 @@ from ernie_matching import train_pairwise
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from tests.conftest import REPOSITORY, Call
 from tests.robustness.kill_resume import KillResumeOptions, differences, kill_and_resume
+from tests.started import SECONDS
 from tests.tiny import HAN, draw_words, write_encoder
 from tests.training_runs import typed_training
 
@@ -72,6 +73,7 @@ def unbroken(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 SCRIPT = str(REPOSITORY / "ernie_matching" / "train_pairwise.py")
+ALTERED, MODULE = str(REPOSITORY / "tests" / "altered_training.py"), "ernie_matching.train_pairwise"
 
 
 def run(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -80,10 +82,10 @@ def run(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=180)
 
 
-def start_until(step: int, arguments: list[str], cwd: Path) -> subprocess.Popen[str]:
-    """Start the command, and return when it has printed the line of `step`."""
+def start_until(step: int, go: Path, arguments: list[str], cwd: Path) -> subprocess.Popen[str]:
+    """Start the command; return when it has printed the line of `step`, where it waits until `go` is there."""
     process = subprocess.Popen(
-        [sys.executable, "-u", SCRIPT, *arguments],
+        [sys.executable, "-u", ALTERED, f"held:{step}:{go}:{MODULE}", *arguments],
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -157,9 +159,10 @@ def test_what_only_moves_the_stops_may_change(tmp_path: Path, call: Call) -> Non
 def test_sigterm_then_resume_without_the_encoder_it_began_with(data: Path, tmp_path: Path, unbroken: Path) -> None:
     own, save_dir = tmp_path / "data", tmp_path / "checkpoint"
     shutil.copytree(data, own)
-    process = start_until(4, training(save_dir), own)
+    process = start_until(4, tmp_path / "go", training(save_dir), own)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    (tmp_path / "go").touch()
+    _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 130 and "interrupted (at step" in errors, errors
     shutil.rmtree(own / "encoder")
     line = next(line for line in errors.splitlines() if line.startswith("to go on: ")).removeprefix("to go on: ")
@@ -184,10 +187,11 @@ def test_a_finished_run_says_its_result_again(tmp_path: Path, unbroken: Path, ca
 
 def test_a_disk_that_fills_up_in_the_middle_and_is_emptied(data: Path, tmp_path: Path, unbroken: Path) -> None:
     save_dir = tmp_path / "checkpoint"
-    process = start_until(5, training(save_dir), data)
+    process = start_until(5, tmp_path / "go", training(save_dir), data)
     # A limit on file sizes stands in for a full disk: the next checkpoint fails part of the way.
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (3000, 3000))
-    _, errors = process.communicate(timeout=60)
+    (tmp_path / "go").touch()
+    _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 1 and "Traceback" not in errors, errors
     found = re.search(rf"checkpoint of step (\d+) could not be written .* is {save_dir}/model_(\d+); make room", errors)
     assert found and int(found.group(2)) < int(found.group(1)), errors
@@ -218,7 +222,7 @@ def test_differences_are_found(unbroken: Path, tmp_path: Path) -> None:
 
 def test_two_trainings_do_not_share_a_folder(data: Path, tmp_path: Path, call: Call) -> None:
     save_dir = tmp_path / "checkpoint"
-    process = start_until(2, training(save_dir, "--epochs", 4000), data)
+    process = start_until(2, tmp_path / "go", training(save_dir, "--epochs", 4000), data)
     try:
         for more in ([], ["--resume"]):
             status, _, errors = call(*training(save_dir, "--epochs", 4000, *more))

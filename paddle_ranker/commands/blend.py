@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union
 
@@ -25,7 +26,7 @@ from paddle_ranker.storage.digest import content_digest
 if TYPE_CHECKING:
     from paddle_ranker.metrics.logistic import LinearModel
     from paddle_ranker.model.folder import RankerModel
-    from paddle_ranker.training.blend import Average, Learned
+    from paddle_ranker.training.blend import Average, Learned, Measured
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class BlendOptions(BatchOptions, TokenizerOptions, LabelOptions, DeviceOptions):
 
 
 def blend(options: BlendOptions) -> list[str]:
-    """Learn the weights, write the folder, and return lines that report the measures and the weights.
+    """Learn the weights, write the folder, and return lines: the measures, the weights, and whether to use the blend.
 
     Raises `CheckpointError` for a ranker that cannot be read, `DataError` for files that nothing can be learned from,
     and `RankerError` if the target exists already.
@@ -91,16 +92,19 @@ def blend(options: BlendOptions) -> list[str]:
     else:
         assert options.other is not None
         added = other = _member(options.other, options)
-        names, second = ["ranker", "other"], logits_of(other, dev, options.batch_size)
+        names, second = ["ranker", "other ranker"], logits_of(other, dev, options.batch_size)
     members = np.stack([logits_of(parts, dev, options.batch_size), second], axis=1)
     average = learn_average(members, labels, queries, options.folds)
-    _write(options, parts, added, average, dict(zip(names, average.alone)))
+    _write(options, parts, added, average, names)
+    count = len(set(queries))
     return [
-        f"{options.dev_file}: {source.report()} pairs of {len(set(queries)):,} queries",
-        *_table([*names, "blend", "equal weights"], [*average.alone, average.blend, average.equal]),
-        f"(the blend's measures are cross-validated: weights of the other queries, in {options.folds} parts)",
+        f"{options.dev_file}: {source.report()} pairs of {count:,} queries",
+        *_table(names, average),
+        f"(95% over draws of {count:,} queries. The blend is cross-validated: each query is scored with weights of the "
+        f"other queries, in {options.folds} parts)",
         *_weights_in_words(target, names, average.weights),
-        average.says(len(set(queries))),
+        average.says(count),
+        _advice(options, names, average),
     ]
 
 
@@ -120,7 +124,7 @@ def _write(
     parts: RankerModel,
     added: Union[Learned, RankerModel],
     average: Average,
-    alone: dict[str, dict[str, float]],
+    names: Sequence[str],
 ) -> None:
     """Write the folder: one network with the linear model in it, or both rankers."""
     from paddle_ranker.model.blend import save_blend
@@ -136,10 +140,11 @@ def _write(
         "weights": weights.weights.tolist(),
         "bias": weights.bias,
         "pull_to_equal": average.pull if math.isfinite(average.pull) else "equal",
-        "equal_weights": average.equal,
-        "alone": alone,
+        "equal_weights": _values(average.equal),
+        "alone": {name: _values(measured) for name, measured in zip(names, average.alone)},
     }
-    results = {**average.blend, "measured": f"cross-validated over the queries of {base_names(options.dev_file)}"}
+    measured = f"cross-validated over the queries of {base_names(options.dev_file)}"
+    results = {**_values(average.blend), "measured": measured}
     remove_unfinished(make_folder(target.parent))
     with new_folder(target) as temporary:
         if isinstance(added, RankerModel):
@@ -156,13 +161,33 @@ def _write(
         save_ranker(temporary, parts.network, parts.row_encoder, info)
 
 
-def _table(names: Sequence[str], measures: Sequence[dict[str, float]]) -> list[str]:
-    width = max(map(len, names))
-    columns = list(measures[0])
-    lines = [f"{'':{width}}  " + "  ".join(f"{column:>8}" for column in columns)]
-    for name, values in zip(names, measures):
-        lines.append(f"{name:{width}}  " + "  ".join(f"{values[column]:8.4f}" for column in columns))
-    return lines
+def _values(measured: Measured) -> dict[str, float]:
+    return {name: found.estimate for name, found in measured.items()}
+
+
+def _table(names: Sequence[str], average: Average) -> list[str]:
+    """Return a line for each member, for equal weights and for the blend: measures, and by how much the blend leads."""
+    measured = dict(zip([*names, "equal weights", "blend"], [*average.alone, average.equal, average.blend]))
+    ahead = dict(zip([*names, "equal weights"], [*average.ahead, average.better]))
+    rows = [["", *average.blend, *(f"blend ahead, {measure}" for measure in average.blend)]]
+    for name, found in measured.items():
+        differences = [f"{gap:+.4f}" for gap in ahead.get(name, {}).values()]
+        rows.append([name, *(f"{value:.4f}" for value in found.values()), *differences])
+    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+
+
+def _advice(options: BlendOptions, names: Sequence[str], average: Average) -> str:
+    """Return a line that names the member to prefer, if the blend is not ahead of it; no folder is a linear model."""
+    rivals, folders = average.rivals(), (options.ranker, options.other)
+    if not rivals:
+        return "advice: the blend, which is ahead of either alone on these queries"
+    number = next((number for number in rivals if folders[number]), rivals[0])
+    gaps = ", ".join(f"{measure} {gap:+.4f}" for measure, gap in average.ahead[number].items())
+    unsure = f"that the blend is better than the {names[number]} alone is not established ({gaps})"
+    if folders[number]:
+        return f"advice: {folders[number]} alone: {unsure}"
+    return f"advice: the blend, as no folder holds the {names[number]} alone: {unsure}"
 
 
 def _weights_in_words(target: Path, names: Sequence[str], weights: LinearModel) -> list[str]:

@@ -144,19 +144,24 @@ def choose_pull(members: Floats, labels: Floats, queries: Sequence[str], folds: 
     return max(pull for pull, row, error in zip(PULLS, differences, errors) if row.mean() <= error)
 
 
-def averages_out_of_fold(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> tuple[Floats, Floats]:
-    """Return each pair's logit by an average fitted to other folds: with learned weights `[n]`, with equal ones `[n]`.
+def average_out_of_fold(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> Floats:
+    """Return each pair's score by an average with learned weights that were fitted to other folds, `[n]` float64.
 
-    For each fold the pull is chosen anew, on the queries outside the fold. Raises `DataError` as `out_of_fold` does.
+    For each fold the pull is chosen anew, on the queries outside the fold. The fits differ in scale and bias, and AUC
+    compares pairs of different folds. So each fit's logits are standardised to mean 0 and deviation 1 over all pairs,
+    which changes no order of that fit and uses no label: fits that order all pairs alike give all pairs the same
+    scores. Raises `DataError` as `out_of_fold` does.
     """
 
     def learn(rows: Rows) -> LinearModel:
         own = [query for query, is_own in zip(queries, rows) if is_own]
         pull = choose_pull(members[rows], labels[rows], own, folds)
-        return fit_average(members[rows], labels[rows], pull)
+        found = fit_average(members[rows], labels[rows], pull)
+        logits = found.logits(members)
+        deviation = max(float(logits.std()), 1e-12)
+        return LinearModel(found.weights / deviation, (found.bias - float(logits.mean())) / deviation)
 
-    learned = out_of_fold(members, labels, queries, folds, learn)
-    return learned, _out_of_fold(members, labels, queries, folds, EQUAL)
+    return out_of_fold(members, labels, queries, folds, learn)
 
 
 def _out_of_fold(members: Floats, labels: Floats, queries: Sequence[str], folds: int, pull: float) -> Floats:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -15,35 +16,40 @@ from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.logistic import (
     EQUAL,
     LinearModel,
-    averages_out_of_fold,
+    average_out_of_fold,
     choose_pull,
     fit_average,
     fit_logistic,
 )
-from paddle_ranker.metrics.measures import HEADLINES, evaluate_ranking, ranking_intervals
-from paddle_ranker.metrics.ranking import Floats
+from paddle_ranker.metrics.measures import HEADLINES, MEASURES, ranking_intervals
+from paddle_ranker.metrics.ranking import Floats, Scored
 from paddle_ranker.model.folder import RankerModel, with_lexical_features
 from paddle_ranker.options import RowOptions
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.scoring.scorer import Scorer
 
+Measured = dict[str, Interval]  # measures by name, with intervals over draws of queries
+
 
 @dataclass(frozen=True)
 class Average:
-    """The weights of two members, and ranking measures.
+    """The weights of two members, and what the members, equal weights and learned weights are worth.
 
     pull: the strength of the regularisation towards equal weights; EQUAL: the weights are equal
     alone: the measures of each member
-    blend, equal: the measures on queries that the weights never saw, with learned and with equal weights
-    better: by how much learned weights beat equal ones on these queries, with intervals over draws of queries
+    equal: the measures of the members' mean logit
+    blend: the measures of learned weights, each query scored with weights that never saw it
+    ahead: for each member, by how much `blend` is ahead of it
+    better: by how much `blend` is ahead of `equal`
     """
 
     weights: LinearModel
     pull: float
-    alone: list[dict[str, float]]
-    blend: dict[str, float]
-    equal: dict[str, float]
-    better: dict[str, Interval]
+    alone: list[Measured]
+    equal: Measured
+    blend: Measured
+    ahead: list[Measured]
+    better: Measured
 
     def says(self, queries: int) -> str:
         """Return one line that says whether learned weights are better than equal ones."""
@@ -55,27 +61,39 @@ class Average:
             return f"learned weights are better than equal ones: {difference}"
         return f"note: that learned weights are better than equal ones is not established: {difference}"
 
+    def rivals(self) -> list[int]:
+        """Return the numbers of the members that the blend is not ahead of, the better one by the first measure first.
+
+        The blend is ahead of a member if one of the differences is established to be above 0, and none to be below.
+        """
+        first = next(iter(self.blend))
+        found = [number for number, differences in enumerate(self.ahead) if not _is_ahead(differences)]
+        return sorted(found, key=lambda number: -self.alone[number][first].estimate)
+
+
+def _is_ahead(differences: Measured) -> bool:
+    found = differences.values()
+    return any(difference.low > 0 for difference in found) and not any(difference.high < 0 for difference in found)
+
 
 def learn_average(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> Average:
     """Learn the weights that average the members' logits, `[n, 2]`, from labels `[n]`.
 
     The weights are regularised towards equal ones; raises `DataError` as `paddle_ranker.metrics.logistic` does.
     """
-
-    def measure(logits: Floats) -> dict[str, float]:
-        measured = evaluate_ranking(queries, labels, logits)
-        return {name: measured[name] for name in HEADLINES if name in measured}
-
-    learned, equal = averages_out_of_fold(members, labels, queries, folds)
+    equal = members.mean(axis=1)
+    blend = average_out_of_fold(members, labels, queries, folds)
+    measures = [name for name in HEADLINES if MEASURES[name].applies(Scored(queries, labels, equal))]
+    measure = partial(ranking_intervals, queries, labels, measures=measures)
     pull = choose_pull(members, labels, queries, folds)
-    blend = measure(learned)
     return Average(
         fit_average(members, labels, pull),
         pull,
-        [measure(column) for column in members.T],
-        blend,
-        measure(equal),
-        ranking_intervals(queries, labels, learned, equal, measures=list(blend)),
+        alone=[measure(member) for member in members.T],
+        equal=measure(equal),
+        blend=measure(blend),
+        ahead=[measure(blend, member) for member in members.T],
+        better=measure(blend, equal),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from paddle_ranker.metrics.intervals import Interval
 from paddle_ranker.metrics.logistic import (
     EQUAL,
     PENALTY,
-    averages_out_of_fold,
+    average_out_of_fold,
     choose_pull,
     fit_average,
     fit_logistic,
@@ -131,13 +132,13 @@ def test_drawn_weights_are_better_on_other_queries_than_a_plain_regressions() ->
     assert np.mean(pulled) > np.mean(plain) and min(np.subtract(pulled, plain)) > -0.005
 
 
-@pytest.mark.parametrize("score", [out_of_fold, averages_out_of_fold])
+@pytest.mark.parametrize("score", [out_of_fold, average_out_of_fold])
 def test_a_query_has_no_part_in_the_weights_it_is_measured_with(score: Callable[..., Any]) -> None:
     members, labels, queries = drawn(30, 2, (1.0, 0.0))
     turned = np.where(np.arange(len(labels)) < 6, 1 - labels, labels)  # of the first query
-    before, after = (np.atleast_2d(score(members, own, queries, 5)) for own in (labels, turned))
-    np.testing.assert_array_equal(after[:, :6], before[:, :6])
-    assert (after != before).any(axis=1).all()  # it has one in others'
+    before, after = (score(members, own, queries, 5) for own in (labels, turned))
+    np.testing.assert_array_equal(after[:6], before[:6])
+    assert (after != before).any()  # it has one in others'
     with pytest.raises(DataError, match="one query only"):
         score(members, labels, ["q"] * len(labels), 4)
 
@@ -150,11 +151,10 @@ def of_two(files: Path) -> tuple[Path, list[str]]:
 
 def test_it_is_said_whether_learned_weights_are_better(of_two: tuple[Path, list[str]]) -> None:
     folder, lines = of_two
-    assert any(line.startswith("equal weights  ") for line in lines)
-    assert "against equal weights, over draws of 20 queries" in lines[-1]
+    assert "against equal weights, over draws of 20 queries" in lines[-2]
     facts = json.loads((folder / "ranker.json").read_text(encoding="utf-8"))["training"]
     same = facts["weights"][0] == pytest.approx(facts["weights"][1], rel=1e-9)
-    assert same == (facts["pull_to_equal"] == "equal") == lines[-1].startswith("equal weights: ")
+    assert same == (facts["pull_to_equal"] == "equal") == lines[-2].startswith("equal weights: ")
 
     alike = learn_average(*drawn(40, 0, (1.0, 1.0)), 5)
     assert alike.says(40).startswith("equal weights: 40 queries do not tell better ones (auc ")
@@ -165,6 +165,45 @@ def test_it_is_said_whether_learned_weights_are_better(of_two: tuple[Path, list[
     assert unsure.says(80).startswith(
         "note: that learned weights are better than equal ones is not established: auc +0.01"
     )
+
+
+def test_measures_over_folds_are_those_of_one_model() -> None:
+    """The fits of the folds differ in scale and bias; that must not order pairs of different folds."""
+    members, labels, queries = drawn(30, 3, (1.0, 1.0))
+    labels = np.where(np.arange(len(labels)) < 60, 0.0, labels)  # a third of the queries has nothing relevant
+    found = learn_average(members, labels, queries, 5)
+    assert found.equal["auc"].estimate == roc_auc(labels, members.sum(axis=1))
+    members[:, 1] = 0.0  # all weights are of the first member then
+    found = learn_average(members, labels, queries, 5)
+    scores = average_out_of_fold(members, labels, queries, 5)
+    np.testing.assert_allclose(scores, (members[:, 0] - members[:, 0].mean()) / members[:, 0].std(), atol=1e-9)
+    assert found.blend == found.equal == found.alone[0]
+    assert found.ahead[0]["auc"] == Interval(0.0, 0.0, 0.0)
+
+
+def test_a_member_that_the_blend_is_not_ahead_of_is_advised() -> None:
+    assert learn_average(*drawn(80, 1, (1.5, 0.0)), 5).rivals() == [0]
+    both = learn_average(*drawn(200, 1, (1.0, 1.0)), 5)
+    assert both.rivals() == [] and min(gaps["auc"].low for gaps in both.ahead) > 0
+    level, ahead, behind = Interval(0.0, -0.1, 0.1), Interval(0.2, 0.1, 0.3), Interval(-0.2, -0.3, -0.1)
+    for differences, is_ahead in (((ahead, level), True), ((ahead, behind), False), ((level, level), False)):
+        found = dataclasses.replace(both, ahead=[dict(zip(("auc", "ndcg@10"), differences))] * 2)
+        assert sorted(found.rivals()) == ([] if is_ahead else [0, 1])
+
+
+def test_the_table_is_what_the_folders_score(files: Path, of_two: tuple[Path, list[str]]) -> None:
+    _, lines = of_two
+    rows = [line.split("\t") for line in (files / "dev.tsv").read_text(encoding="utf-8").splitlines()]
+    queries, titles, labels = [list(column) for column in zip(*rows)]
+    one, two = (logits(load_ranker(files / name), queries, titles) for name in ("one", "two"))
+    relevant = np.array([float(label) for label in labels])
+    for name, expected in (("ranker", one), ("other ranker", two), ("equal weights", (one + two) / 2)):
+        line = next(line for line in lines if line.startswith(f"{name}  "))
+        shown, *differences = re.findall(r"([+-]?\d\.\d{4}) \[[+-]?\d\.\d{4}, [+-]?\d\.\d{4}\]", line)[::2]
+        assert float(shown) == pytest.approx(roc_auc(relevant, expected), abs=6e-5) and len(differences) == 1
+    assert lines[-1].startswith("advice: ")
+    if not lines[-1].startswith("advice: the blend"):
+        assert f"advice: {files / 'one'} alone" in lines[-1] or f"advice: {files / 'two'} alone" in lines[-1]
 
 
 def test_with_the_linear_model_it_is_one_network(files: Path, tmp_path: Path, capsys: Any) -> None:

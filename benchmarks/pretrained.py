@@ -38,6 +38,7 @@ from benchmarks.harness.runs import (
     converted_encoder,
     file_digest,
     score_file,
+    standardised,
     texts_of,
     train_cross_encoder,
 )
@@ -156,14 +157,13 @@ class Systems:
         return self.harness.run(name, seeds, self._facts(name), train)
 
     def _blended(self, name: str, members: Sequence[System]) -> System:
-        """Average the members' scores after scaling each split's to mean 0 and deviation 1, which needs no labels."""
+        """Average the members' scores, which are standardised on each split, and standardise the average likewise."""
         runs = []
         for number in range(max(len(member.runs) for member in members)):
-            scores = np.zeros(len(self.harness.measured))
+            scores = np.empty(len(self.harness.measured))
             for split in self.harness.splits:
-                for member in members:
-                    own = member.runs[min(number, len(member.runs) - 1)][split.rows]
-                    scores[split.rows] += (own - own.mean()) / own.std()
+                own = [member.runs[min(number, len(member.runs) - 1)][split.rows] for member in members]
+                scores[split.rows] = standardised(np.sum(own, axis=0))
             runs.append(scores)
         return System(name, tuple(runs), tuple(map(sum, zip(*(_repeated(m.seconds, len(runs)) for m in members)))))
 

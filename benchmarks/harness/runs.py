@@ -127,6 +127,15 @@ def texts_of(pairs: Sequence[LabeledPair]) -> tuple[list[str], list[str]]:
     return [pair.query for pair in pairs], [pair.title for pair in pairs]
 
 
+def standardised(scores: Floats) -> Floats:
+    """Return scores of mean 0 and deviation 1, `[n] float64`, in the same order.
+
+    Trainings on different folds differ in scale and bias, and AUC compares pairs of different folds: so standardise
+    each fold's scores before they are joined.
+    """
+    return (scores - scores.mean()) / (scores.std() or 1.0)
+
+
 class RunStore:
     """Keep finished runs in a folder, under names made from the facts that determine them; None keeps nothing.
 
@@ -182,6 +191,8 @@ class Harness:
     ) -> System:
         """Run a system on all splits for each seed; return its scores of all measured pairs, and seconds per split.
 
+        Each split's scores are `standardised`.
+
         Args:
             facts: what determines a run besides split, seed and data.
             train: computes the run of a split and a seed if none is kept.
@@ -191,7 +202,8 @@ class Harness:
             scores, spent = np.empty(len(self.measured)), 0.0
             for split in self.splits:
                 own = {**facts, "split": split.name, "seed": seed, "data": self.digests}
-                scores[split.rows], took = self.store.get(own, partial(train, split, seed))
+                found, took = self.store.get(own, partial(train, split, seed))
+                scores[split.rows] = standardised(found)
                 print(f"{name}, {split.name}, seed {seed}: {took:.0f} s of training", flush=True)
                 spent += took
             runs.append(scores)

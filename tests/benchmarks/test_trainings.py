@@ -25,20 +25,35 @@ TINY += ["--mine_options=--method=random"]  # so few titles share no words
 
 
 @unit
+def test_folds_are_joined_on_one_scale(tiny_data: Path) -> None:
+    harness = Harness(FoldsOptions(data_dir=str(tiny_data)), "qbqtc", "cv", 2)
+    score = np.random.default_rng(1).normal(size=48)
+    fits = {"fold 1 of 2": (30.0, -5.0), "fold 2 of 2": (0.1, 7.0)}
+
+    def train(split: Split, seed: int) -> tuple[np.ndarray, float]:
+        scale, bias = fits[split.name]
+        return scale * score[split.rows] + bias, 1.0
+
+    (joined,) = harness.run("fit", [1], {}, train).runs
+    for split in harness.splits:
+        own = score[split.rows]
+        np.testing.assert_allclose(joined[split.rows], (own - own.mean()) / own.std(), atol=1e-9)
+    (alike,) = harness.run("alike", [1], {}, lambda split, seed: (np.full(len(split.rows), 3.0), 1.0)).runs
+    assert not alike.any()
+
+
+@unit
 def test_the_average_counts_each_member_alike_and_looks_at_no_other_fold(tiny_data: Path, tmp_path: Path) -> None:
     options = pretrained.PretrainedOptions(model=NOTHING, data_dir=str(tiny_data), folds=2)
     rows = Systems(options, tmp_path)
     first, second = rows.harness.splits[0].rows, rows.harness.splits[1].rows
-    one, two = np.zeros(48), np.zeros(48)
-    one[first[0]], one[second[:2]] = 100.0, 3.0
-    two[first[-1]], two[second[-2:]] = -0.01, 5.0
-    blended = rows._blended("average", [System("one", (one,), (1.0,)), System("two", (two, two), (2.0, 3.0))])
+    one, two, other = (np.random.default_rng(seed).normal(size=48) for seed in (1, 2, 3))
+    blended = rows._blended("average", [System("one", (one,), (1.0,)), System("two", (two, other), (2.0, 3.0))])
     assert blended.seconds == (3.0, 4.0) and len(blended.runs) == 2
-    # One of 24 is away from the rest: mean x/24, deviation x sqrt(23)/24.
-    away, rest = 23 / 23**0.5, -1 / 23**0.5
-    assert blended.runs[0][first[0]] == pytest.approx(away - rest)
-    assert blended.runs[0][first[-1]] == pytest.approx(rest - away)
-    assert blended.runs[1][first[1]] == pytest.approx(0)
+    for run, member in zip(blended.runs, (two, other)):
+        for part in (first, second):
+            total = one[part] + member[part]
+            np.testing.assert_allclose(run[part], (total - total.mean()) / total.std(), atol=1e-9)
 
 
 @unit

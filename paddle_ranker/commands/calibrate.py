@@ -24,10 +24,10 @@ from paddle_ranker.storage.digest import content_digest
 
 if TYPE_CHECKING:
     from paddle_ranker.metrics.calibration import Calibration, Judged
+    from paddle_ranker.metrics.ranking import Floats
     from paddle_ranker.model.kinds import TrainedRanker
 
 LEAST_QUERIES, LEAST_PAIRS = 10, 10  # pairs of either class
-FEW_QUERIES = 100
 DEFAULT_METHOD = "platt"
 
 
@@ -91,7 +91,7 @@ def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
     """
     from paddle_ranker.encoding.windows import make_windows
     from paddle_ranker.evaluation.evaluate import EvaluationSet
-    from paddle_ranker.metrics.calibration import fit_and_judge
+    from paddle_ranker.metrics.calibration import FEW_QUERIES, errors_on_halves, fit_and_judge
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
     from paddle_ranker.scoring.files import report_truncated, scored_with
 
@@ -109,7 +109,11 @@ def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
         judged = fit_and_judge(method, dev.queries, dev.labels, logits, options.folds)
     except DataError as error:
         raise DataError(f"{options.dev_file}: {error}") from error
-    _print_judged(judged, method, options.folds, queries)
+    _print_judged(judged, method, options.folds)
+    if queries < FEW_QUERIES:
+        _advise_against(options, queries, errors_on_halves(method, dev.queries, dev.labels, logits))
+    elif judged.change.high >= 0:
+        print("warning: an improvement is not established: more labelled queries would tell", file=sys.stderr)
     kept = {name: judged.measures[name] for name in ("as_trained", "fitted", "out_of_fold")}
     fitted_on = {
         "file": base_names(options.dev_file),
@@ -130,7 +134,7 @@ def _require_enough(path: str, queries: int, relevant: int, others: int) -> None
         )
 
 
-def _print_judged(judged: Judged, method: str, folds: int, queries: int) -> None:
+def _print_judged(judged: Judged, method: str, folds: int) -> None:
     shown = {
         "as_trained": "as trained",
         "fitted": f"{method}, on the pairs it was fitted to",
@@ -143,15 +147,32 @@ def _print_judged(judged: Judged, method: str, folds: int, queries: int) -> None
         error, brier, entropy = row["calibration_error"], row["brier"], row["cross_entropy"]
         print(f"{names[name]:{width}}  {error:17.4f}   {brier:11.4f}   {entropy:13.4f}")
     print("(expected calibration error: 15 bins of equal width over the probability of relevance)")
-    change = judged.change
-    print(f"cross-entropy out of fold, less that as trained: {change:+.4f} (95% over queries)")
-    if change.high >= 0:
-        print("warning: an improvement is not established: more labelled queries would tell", file=sys.stderr)
-    elif queries < FEW_QUERIES:
-        print(f"warning: {queries:,} queries are few: the measures would move with others", file=sys.stderr)
+    print(f"cross-entropy out of fold, less that as trained: {judged.change:+.4f} (95% over queries)")
     if judged.better:
         print(f"--method {judged.better} does better on these pairs, and the difference is established")
     print(f"{method}: probability = {judged.calibration}")
+
+
+def _advise_against(options: CalibrateOptions, queries: int, errors: Floats) -> None:
+    """Print what another draw of queries alone does to the calibration error, and advise against so few queries."""
+    import numpy as np
+
+    from paddle_ranker.metrics.calibration import FEW_QUERIES
+
+    if len(errors):
+        low, high = np.percentile(errors, [2.5, 97.5], axis=0)
+        worse = int((errors[:, 1] >= errors[:, 0]).sum())
+        print(
+            f"a change of queries alone, over {len(errors)} random halves of the {queries:,}: calibration error as "
+            f"trained {low[0]:.4f} to {high[0]:.4f}, by a fit to the other half {low[1]:.4f} to {high[1]:.4f}; the fit "
+            f"made {worse} of {len(errors)} halves worse"
+        )
+    back = "" if options.output else f" (paddle-ranker calibrate {options.ranker} --remove)"
+    print(
+        f"advice: leave the ranker as trained{back}: {queries:,} queries are too few to tell whether this calibration "
+        f"helps on others; calibrate on {FEW_QUERIES} or more",
+        file=sys.stderr,
+    )
 
 
 def store(options: CalibrateOptions, parts: TrainedRanker, calibration: Optional[Calibration]) -> Path:

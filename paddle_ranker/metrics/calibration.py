@@ -22,6 +22,8 @@ from paddle_ranker.metrics.ranking import RELEVANT, Floats, add_by_query, number
 
 METHODS = ("platt", "temperature")
 BINS = 15  # of Guo et al. 2017
+FEW_QUERIES = 100  # with fewer, a fit may well make other queries' probabilities worse
+HALVES = 200
 
 
 @dataclass(frozen=True)
@@ -211,6 +213,26 @@ def fit_and_judge(method: str, queries: Sequence[str], labels: Floats, logits: F
     better = other if other in rows and change("out_of_fold", other).high < 0 else None
     measures = {name: calibration_measures(labels, row) for name, row in rows.items()}
     return Judged(fitted, measures, change("as_trained", "out_of_fold"), better)
+
+
+def errors_on_halves(
+    method: str, queries: Sequence[str], labels: Floats, logits: Floats, seed: int = 1000
+) -> NDArray[np.float64]:
+    """Return what a change of queries alone does to the calibration error: `[halves, 2] float64`.
+
+    A row is a random half of the queries: its calibration error as trained, and calibrated by a fit to the other half.
+    Halves without a fit are left out.
+    """
+    from sklearn.model_selection import GroupShuffleSplit
+
+    relevant, errors = labels >= RELEVANT, []
+    halves = GroupShuffleSplit(HALVES, test_size=0.5, random_state=seed)
+    for learn, judge in halves.split(logits, groups=list(queries)):
+        with suppress(DataError):
+            fitted = fit(method, labels[learn], logits[learn]).apply(logits[judge])
+            both = (logits[judge], fitted)
+            errors.append([expected_calibration_error(relevant[judge], sigmoid(row)) for row in both])
+    return np.array(errors, np.float64).reshape(-1, 2)
 
 
 def calibration_measures(labels: Floats, logits: Floats) -> dict[str, float]:

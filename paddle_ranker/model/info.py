@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional, TypedDict
 
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.metrics.calibration import Calibration
+from paddle_ranker.metrics.calibration import FEW_QUERIES, Calibration
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.opened import ExportFacts
 from paddle_ranker.storage.atomic import new_file
@@ -169,6 +169,8 @@ def _probability(calibration: Optional[Calibration]) -> str:
             f". Expected calibration error {before['calibration_error']:.4f} as trained, "
             f"{after['calibration_error']:.4f} on queries that the fit has not seen"
         )
+    if data.get("queries", FEW_QUERIES) < FEW_QUERIES:
+        text += f". So few queries do not tell whether that helps on others: calibrate on {FEW_QUERIES} or more"
     return text + "."
 
 

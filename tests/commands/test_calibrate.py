@@ -18,7 +18,7 @@ from ernie_matching import evaluate, predict_pairwise, train_pairwise
 from paddle_ranker import Ranker
 from paddle_ranker.__main__ import main
 from paddle_ranker.errors import UsageError
-from paddle_ranker.metrics.calibration import calibration_measures, fit, fit_out_of_fold
+from paddle_ranker.metrics.calibration import FEW_QUERIES, calibration_measures, fit, fit_out_of_fold
 from paddle_ranker.metrics.logistic import LinearModel
 from paddle_ranker.model.blend import save_blend
 from paddle_ranker.model.folder import load_single
@@ -183,14 +183,24 @@ def test_a_ranker_that_orders_the_wrong_way_round(
     assert "orders these pairs the wrong way round" in capsys.readouterr().err
 
 
-def test_few_queries_are_warned_about(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_few_queries_are_advised_against(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dev = write_dev(tmp_path / "dev.tsv", folder, queries=16)
     assert main(["calibrate", str(folder), str(dev), "--output", str(tmp_path / "new"), *CPU]) == 0
     printed = capsys.readouterr()
-    assert re.search(r"warning: (16 queries are few|an improvement is not established)", printed.err)
     assert re.search(r"less that as trained: [+-]\d\.\d{4} \[[+-]\d\.\d{4}, [+-]\d\.\d{4}\] \(95% over", printed.out)
+    assert re.search(r"over (\d+) random halves of the 16: .* the fit made \d+ of \1 halves worse", printed.out)
+    assert "advice: leave the ranker as trained: 16 queries are too few" in printed.err
+    assert "So few queries do not tell" in (tmp_path / "new" / "README.md").read_text(encoding="utf-8")
     assert main(["calibrate", str(folder), str(dev), "--output", str(tmp_path / "new"), *CPU]) == 1
     assert "is there already" in capsys.readouterr().err
+
+
+def test_many_queries_are_not(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dev = write_dev(tmp_path / "dev.tsv", folder, queries=FEW_QUERIES)
+    assert main(["calibrate", str(folder), str(dev), "--output", str(tmp_path / "new"), *CPU]) == 0
+    printed = capsys.readouterr()
+    assert "halves" not in printed.out and not printed.err
+    assert "So few queries" not in (tmp_path / "new" / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

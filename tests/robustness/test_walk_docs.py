@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from tests.checkout import IS_MODERN
 from tests.conftest import REPOSITORY
 from tests.robustness.doc_blocks import blocks, commands, is_like, missing
 from tests.robustness.walk_docs import LONG, NO_SAMPLE, NOT_RUN, all_pages, walk
+from tests.robustness.walk_files import PUBLISHED
 
+OUTPUT = "--output"
 unit, server, slow = pytest.mark.unit, pytest.mark.server, pytest.mark.slow
 PAGE = """# A page
 
@@ -69,6 +72,24 @@ def test_every_exception_of_the_walk_is_one() -> None:
         assert any(part in page for page in text.values()), f"{part}: no page has such a command"
     for page, begins in NO_SAMPLE:
         assert begins in text[page], f"{page} has no sample {begins}"
+
+
+@unit
+def test_the_commands_of_the_readme_start_from_what_they_made() -> None:
+    """The README promises to be offline; a training whose encoder is not named starts from one that is fetched."""
+    made: set[str] = set()
+    trainings = 0
+    for block in blocks(REPOSITORY / "README.md", "README.md"):
+        for line, command, _ in commands(block) if block.kind == "shell" else ():
+            words = shlex.split(command, comments=True)
+            given = {name: Path(value).parts[0] for name, value in zip(words, words[1:]) if name in ("--model", OUTPUT)}
+            model = given.get("--model")
+            assert model is None or model in made, f"README.md:{line}: {model} is not made by a command above"
+            if "paddle-ranker train-" in command:
+                trainings += 1
+                assert model, f"README.md:{line}: without --model its encoder is fetched"
+            made |= {given[OUTPUT]} if OUTPUT in given else set()
+    assert trainings and not made & set(PUBLISHED)
 
 
 @slow

@@ -77,13 +77,16 @@ def write_posts(folder: Path) -> None:
     (folder / "new.csv").write_text("\n".join([header, *rows[:12]]) + "\n", encoding="utf-8")
 
 
+# Encoders that a page may name and that are fetched; the README, which promises to be offline, names none.
+PUBLISHED = ("ernie-3.0-medium-zh", "rocketqa-base-cross-encoder")
+
+
 def make_encoders(folder: Path, python: str, environment: dict[str, str]) -> None:
-    """Make a starter under the names of the published encoders, which need a network, and under the pages' words."""
+    """Make a starter, and other encoders, under the pages' words for an encoder that the reader has."""
     command = [python, "-m", "paddle_ranker", "starter", "--corpus", "mine.tsv", "--output_dir", "STARTER"]
     command += ["--num_hidden_layers", "2", "--hidden_size", "32", "--num_attention_heads", "2"]
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True)
-    for name in ("ernie-3.0-medium-zh", "rocketqa-base-cross-encoder", "YOUR_ENCODER"):
-        shutil.copytree(folder / "STARTER", folder / name)
+    shutil.copytree(folder / "STARTER", folder / "YOUR_ENCODER")
     # A starter normalises before each part of a layer, which transformers' encoders do not.
     write_encoder(folder / "bert")
     command = [python, "-m", "paddle_ranker", "convert", "bert", "M3E", "--to", "hf"]
@@ -92,7 +95,12 @@ def make_encoders(folder: Path, python: str, environment: dict[str, str]) -> Non
 
 
 def name_rankers(folder: Path, python: str, environment: dict[str, str]) -> None:
-    """Put the ranker that the README trained where other pages have rankers, its scores where they have runs."""
+    """Put the ranker that the README trained where other pages have rankers, its scores where they have runs.
+
+    A starter stands where other pages name encoders that are fetched.
+    """
+    for name in PUBLISHED:
+        shutil.copytree(folder / "STARTER", folder / name)
     best = (folder / "checkpoint" / "best").resolve()
     for name in ("RANKER", "OTHER_RANKER", "TEACHER", "FOLDER", "other/best", "checkpoint/large/best"):
         shutil.copytree(best, folder / name)

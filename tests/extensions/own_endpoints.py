@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Optional, cast
 import numpy as np
 
 from paddle_ranker.options import Options, option
+from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.config import RANKER, ServeConfig
 from paddle_ranker.serving.core.faults import INVALID, Fault
+from paddle_ranker.serving.core.json_text import parse_json
 from paddle_ranker.serving.core.slot_kinds import SLOTS, SlotKind
 from paddle_ranker.serving.core.slots import ServedModel, Slot, Slots, computed
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, Endpoint
+from paddle_ranker.storage.untrusted import Unchecked
 from tests.extensions.own_kind import _TEXTS, VectorInfo
 
 if TYPE_CHECKING:
@@ -94,17 +96,22 @@ class Nearest(Endpoint):
         return {"/v1/nearest": {"post": {"summary": "Documents near to a query, ranked"}}}, {}
 
 
-async def _texts_of(request: Request, slot: Slot[ServedModel], name: str) -> tuple[dict[str, Any], list[str]]:
+async def _body_of(request: Request, slot: Slot[ServedModel]) -> dict[str, Unchecked]:
+    """Return a request's JSON object; raises `Fault` if it is not an object, or beyond the server's limits."""
     from paddle_ranker.serving.http.exchange import read_body
 
-    try:
-        body = json.loads(await read_body(request, slot.limits.request_bytes))
-        texts = body[name]
-    except (ValueError, KeyError, TypeError) as error:
-        raise Fault(INVALID, f"expected {name}: a list of texts", field="body") from error
+    data = await read_body(request, slot.limits.request_bytes)
+    body = await apart(len(data), parse_json, data, slot.limits.json_bounds)  # a large one not in the event loop
+    if not isinstance(body, dict):
+        raise Fault(INVALID, "expected an object", field="body")
+    return body
+
+
+def _texts_in(body: dict[str, Unchecked], name: str) -> list[str]:
+    texts = body.get(name)
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise Fault(INVALID, "expected a list of texts", field=name)
-    return body, texts
+    return texts
 
 
 async def _embeddings(slot: VectorSlot, request: Request) -> Response:
@@ -113,7 +120,7 @@ async def _embeddings(slot: VectorSlot, request: Request) -> Response:
     from paddle_ranker.serving.http.exchange import deadline_of
 
     stated = deadline_of(request)  # before the body is read: the caller waits already
-    _, texts = await _texts_of(request, slot, "input")
+    texts = _texts_in(await _body_of(request, slot), "input")
     vectors = await slot.vectors(texts, slot.deadline(stated))
     return JSONResponse({"model": slot.name, "data": [{"embedding": row.tolist()} for row in vectors]})
 
@@ -126,12 +133,15 @@ async def _nearest(slots: Slots, request: Request) -> Response:
 
     tower, ranker = slots.of(NAME, VectorSlot), slots.of(RANKER, RankerSlot)
     stated = deadline_of(request)  # before the body is read: the caller waits already
-    body, documents = await _texts_of(request, tower, "documents")
+    body = await _body_of(request, tower)
+    query, documents = body.get("query"), _texts_in(body, "documents")
+    if not isinstance(query, str):
+        raise Fault(INVALID, "expected a text", field="query")
     end = tower.deadline(stated)
-    vectors = await tower.vectors([str(body.get("query", "")), *documents], end)
+    vectors = await tower.vectors([query, *documents], end)
     near = np.argsort(-(vectors[1:] @ vectors[0]), kind="stable")[:2]
     titles = [documents[place] for place in near.tolist()]
-    scores = await ranker.score_pairs([str(body.get("query", ""))] * len(titles), titles, deadline=end)
+    scores = await ranker.score_pairs([query] * len(titles), titles, deadline=end)
     order = np.argsort(-scores.probabilities, kind="stable").tolist()
     ranked = [{"document": titles[place], "score": float(scores.probabilities[place])} for place in order]
     return JSONResponse({"models": [tower.name, ranker.name], "results": ranked})

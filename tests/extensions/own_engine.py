@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from paddle_ranker.encoding.columns import Arrays
-from paddle_ranker.errors import UsageError
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.scoring.engines.inputs import InputLimits
@@ -20,8 +19,6 @@ class JitEngine:
     def __init__(self, folder: ExportedFolder, options: LoadOptions):
         import paddle
 
-        if options.device != "cpu":
-            raise UsageError(f"--device {options.device}: the engine jit runs on cpu; type --device cpu")
         self._paddle, self._outputs = paddle, folder.outputs
         self._layer = paddle.jit.load(str(folder.program.with_suffix("")))
         self.limits = InputLimits(folder.signature, folder.configs)

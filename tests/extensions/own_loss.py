@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 def squared_hinge(logits: Tensor, relevant: Any, margin: float) -> Tensor:
     """Return the mean of max(0, margin - s l)^2 with s = 1 for a relevant title and -1 for another."""
     import paddle
-    import paddle.nn.functional as F
 
     signs = paddle.to_tensor(2.0 * relevant - 1.0, dtype="float32")
-    return paddle.square(F.relu(margin - signs * logits)).mean()
+    violations = paddle.clip(margin - signs * logits, min=0.0)  # not relu, which turns NaN into 0
+    return paddle.square(violations).mean()
 
 
 LOSSES.add("squared_hinge", Loss(squared_hinge, "max(0, margin - s l)^2", "pairs with noisy labels", margin=1.0))

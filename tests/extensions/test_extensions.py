@@ -20,7 +20,7 @@ import pytest
 
 from paddle_ranker.commands.registry import COMMANDS, OF_KIND
 from paddle_ranker.data.formats import FORMATS
-from paddle_ranker.errors import DataError
+from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.export.gates import GATES
 from paddle_ranker.metrics.measures import MEASURES, Scored
 from paddle_ranker.model.families import FAMILIES
@@ -90,6 +90,9 @@ def test_a_loss_is_computed_by_its_name_with_its_margin_and_in_sums() -> None:
     assert float(wider) == pytest.approx(np.mean([0.0, 2.5**2, 0.0]), rel=1e-6)
     doubled = RankingLoss("2*squared_hinge")(paddle.to_tensor(logits, "float32"), labels, np.zeros(3, int))
     assert float(doubled) == pytest.approx(2 * by_hand, rel=1e-6)
+    from tests.extensions.own_loss import squared_hinge
+
+    assert np.isnan(float(squared_hinge(paddle.to_tensor([1.0, np.nan]), labels[:2], 1.0)))
 
 
 @pytest.mark.unit
@@ -197,6 +200,11 @@ def test_an_engine_scores_as_the_others_do(tmp_path: Path) -> None:
     wanted = paddle_ranker.Ranker.load(tmp_path / "ranker").score(queries, titles)
     np.testing.assert_allclose(ours.score(queries, titles), wanted, atol=1e-5)
     assert ours.scorer.engine.name == "jit" and "jit" in exported_engines()
+    for precision in ("bf16", "fp16", "int8"):
+        with pytest.raises(UsageError, match=f"--precision {precision}: the engine jit does not compute in it on cpu"):
+            paddle_ranker.Ranker.load(tmp_path / "output", engine="jit", precision=precision)
+    with pytest.raises(UsageError, match="--device gpu: the engine jit runs on cpu"):
+        paddle_ranker.Ranker.load(tmp_path / "output", engine="jit", device="gpu")
 
 
 @pytest.mark.server
@@ -430,6 +438,7 @@ def test_a_kind_of_model_and_a_protocol_are_asked_on_the_server_s_port(exported:
         damaged: list[Any] = [{"texts": texts}, {"input": 5}, {"input": "abc"}, {"input": [1]}, [], 7]
         for malformed in damaged:
             assert post(port, "/v1/embeddings", malformed)[0] == 400
+        assert post(port, "/v1/nearest", {"query": 5, "documents": texts})[0] == 400
         assert get(port, "/info")[1]["vectors"] == {"name": "output"}
         assert "vectors_batch_pairs" in get(port, "/metrics")[1]
         score = Ranker.load(ranker).score

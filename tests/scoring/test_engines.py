@@ -26,8 +26,8 @@ from paddle_ranker.scoring.engines import registry
 from paddle_ranker.scoring.engines.base import Pool
 from paddle_ranker.scoring.engines.inputs import InputLimits
 from paddle_ranker.scoring.engines.opening import open_engine, time_engines
-from paddle_ranker.scoring.engines.precisions import has_bf16, require_precision
-from paddle_ranker.scoring.engines.registry import exported_engines
+from paddle_ranker.scoring.engines.precisions import has_bf16, require_offered
+from paddle_ranker.scoring.engines.registry import EngineKind, exported_engines
 from tests.conftest import run_python
 from tests.engine_calls import logits_of
 from tests.export_cases import Exports
@@ -177,8 +177,9 @@ def test_a_folder_and_an_engine_that_do_not_fit(folders: tuple[Path, Path]) -> N
         (UsageError, r"--engine onxx: choose from .* \(did you mean onnx\?\)", exported, {"engine": "onxx"}),
         (CheckpointError, "which the engine dygraph does not run: choose from", exported, {"engine": "dygraph"}),
         (UsageError, "fp16 needs --device gpu", exported, {"precision": "fp16"}),
-        (UsageError, "int8 is for the engines onnx and openvino", exported, {"precision": "int8"}),
+        (UsageError, "int8 needs --engine onnx or openvino", exported, {"precision": "int8"}),
         (RankerError, "--device xpu: no xpu here", exported, {"device": "xpu"}),
+        (UsageError, "fp16 needs --device gpu", exported, {"precision": "fp16", "device": "xpu:0"}),
         (UsageError, "--device npu: the engine inference runs on cpu, gpu, xpu", exported, {"device": "npu"}),
     ]
     if IS_MODERN:
@@ -265,21 +266,27 @@ def test_each_engine_finds_a_device_of_its_own(
 
 @unit
 @pytest.mark.parametrize(
-    ("precision", "offered", "cpuinfo", "message"),
+    ("engine", "device", "precision", "cpuinfo", "message"),
     [
-        ("bf16", ("fp32", "bf16"), OLD, "neither avx512_bf16 nor amx_bf16; supported here: fp32"),
-        ("bf16", ("fp32", "int8"), ZEN, "does not compute in it on cpu; supported here: fp32, int8"),
-        ("fp64", ("fp32",), ZEN, "choose from fp32, bf16, fp16, int8"),
-        ("int8", ("fp32", "bf16"), ZEN, r"supported here: fp32, bf16 \(int8 is for"),
+        ("openvino", "cpu", "bf16", OLD, "neither avx512_bf16 nor amx_bf16; supported here: fp32, int8$"),
+        ("onnx", "cpu", "bf16", ZEN, r"supported here: fp32, int8 \(bf16 needs --engine inference or openvino\)"),
+        ("inference", "cpu", "fp64", ZEN, "choose from fp32, bf16, fp16, int8"),
+        ("inference", "cpu", "int8", ZEN, r"supported here: fp32, bf16 \(int8 needs --engine onnx or openvino\)"),
+        ("inference", "xpu:1", "fp16", ZEN, r"on xpu; supported here: fp32 \(fp16 needs --device gpu\)"),
+        ("onnx", "xpu", "fp32", ZEN, "--device xpu: the engine onnx runs on cpu, gpu; type --device cpu"),
+        # Of an engine that says nothing of devices and precisions.
+        ("plain", "cpu", "bf16", ZEN, "the engine plain does not compute in it on cpu; supported here: fp32 "),
+        ("plain", "gpu:0", "fp32", ZEN, "--device gpu:0: the engine plain runs on cpu; type --device cpu"),
     ],
 )
-def test_a_precision_that_is_not_there_is_refused(
-    precision: str, offered: tuple[str, ...], cpuinfo: str, message: str
+def test_a_device_and_a_precision_that_are_not_there_are_refused(
+    engine: str, device: str, precision: str, cpuinfo: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(registry.ENGINES._items, "plain", EngineKind(registry.ENGINES["onnx"].open, ""))
     with pytest.raises(UsageError, match=message):
-        require_precision("e", precision, offered, cpuinfo=cpuinfo)
-    require_precision("e", "bf16", ("fp32", "bf16"), cpuinfo=ZEN)
-    require_precision("e", "bf16", ("fp32", "bf16"), device="gpu", cpuinfo=OLD)  # a GPU has its own
+        require_offered(engine, device, precision, cpuinfo=cpuinfo)
+    require_offered("openvino", "cpu", "bf16", cpuinfo=ZEN)
+    require_offered("inference", "gpu", "bf16", cpuinfo=OLD)  # a GPU has its own
 
 
 @unit

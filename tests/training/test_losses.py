@@ -24,7 +24,7 @@ from paddle_ranker.training.losses.ranking import (
     softmax_cross_entropy,
     teacher_mse,
 )
-from paddle_ranker.training.losses.registry import LOSSES
+from paddle_ranker.training.losses.registry import LOSSES, Loss
 
 pytestmark = pytest.mark.unit
 
@@ -251,6 +251,13 @@ def test_a_logit_that_is_not_a_number_shows_in_the_loss(name: str, place: int) -
     logits = list(LOGITS)
     logits[place] = float("nan")
     assert math.isnan(float(RankingLoss(name)(tensor(logits), LABELS, QUERIES, TEACHER)))
+
+
+def test_a_logit_that_is_not_a_number_shows_in_a_loss_that_hides_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LOSSES._items, "hides", Loss(lambda logits: F.relu(-logits).mean(), "", ""))
+    assert float(F.relu(tensor([math.nan]))) == 0.0
+    assert math.isnan(float(RankingLoss("hides+bce")(tensor([1.0, math.nan]), LABELS[:2])))
+    assert float(RankingLoss("hides")(tensor([1.0, -3.0]), LABELS[:2])) == 1.5
 
 
 @pytest.mark.parametrize("name", COMPARING)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Union
 
 from paddle_ranker.encoding.columns import Arrays
-from paddle_ranker.errors import CheckpointError, DependencyError, RankerError, UsageError
+from paddle_ranker.errors import CheckpointError, DependencyError, RankerError
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.runtime import thread_count
 from paddle_ranker.scoring.engines.base import CPU_BATCH_TOKENS
 from paddle_ranker.scoring.engines.inputs import InputLimits, check_names
 from paddle_ranker.scoring.engines.onnx_files import onnx_file
-from paddle_ranker.scoring.engines.precisions import require_precision
 
 _ERRORS_ONLY = 3
 
@@ -22,10 +21,11 @@ class OnnxRuntimeEngine:
 
     Args:
         folder: the folder of the file; `export --onnx` writes the fp32 file, `quantize` the int8 file.
-        options: the device is cpu, or gpu with the package onnxruntime-gpu; the precision is fp32 or int8.
+        options: device and precision are among those that `ENGINES` lists for this engine; gpu needs the package
+            onnxruntime-gpu.
 
-    Raises `DependencyError` without ONNX Runtime, `CheckpointError` if the file is missing or damaged, `UsageError` for
-    another precision or device, `RankerError` for a gpu that this ONNX Runtime does not support.
+    Raises `DependencyError` without ONNX Runtime, `CheckpointError` if the file is missing or damaged, `RankerError`
+    for a gpu that this ONNX Runtime does not support.
     """
 
     name = "onnx"
@@ -33,9 +33,6 @@ class OnnxRuntimeEngine:
     def __init__(self, folder: ExportedFolder, options: LoadOptions):
         device, precision, threads = options.device, options.precision, options.threads
         kind, _, number = device.partition(":")
-        if kind not in ("cpu", "gpu"):
-            raise UsageError(f"--device {device}: the engine onnx runs on cpu and gpu; type --device cpu")
-        require_precision(self.name, precision, ("fp32", "int8"), device=kind)
         path = onnx_file(folder, precision)
         try:
             import onnxruntime

@@ -17,15 +17,18 @@ from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import AUTO_DEVICE, note
 from paddle_ranker.scoring.engines.base import Engine
-from paddle_ranker.scoring.engines.precisions import require_precision
-from paddle_ranker.scoring.engines.registry import AUTO, DEFAULT, DYGRAPH, ENGINES, exported_engines, is_installed
+from paddle_ranker.scoring.engines.precisions import require_offered
+from paddle_ranker.scoring.engines.registry import AUTO, DEFAULT, ENGINES, exported_engines, is_installed
 
 _SECONDS = 1.0  # of timing, shared among the engines
 _SHAPES = ((32, 24), (32, 40), (4, 64))  # pairs, and about how many tokens each
 
 
 def open_engine(folder: ExportedFolder, options: LoadOptions) -> Engine:
-    """Open the engine that the options name, or the default, for a static model; raises as `EngineKind.open` does."""
+    """Open the engine that the options name, or the default, for a static model.
+
+    Raises `UsageError` for a device or precision that the engine does not offer, and what `EngineKind.open` raises.
+    """
     name = options.engine or DEFAULT
     if options.tensorrt and name != "inference":
         raise UsageError(f"--tensorrt belongs to --engine inference, not {name}")
@@ -34,20 +37,11 @@ def open_engine(folder: ExportedFolder, options: LoadOptions) -> Engine:
         found = find_device()
         found.report()
         options = replace(options, device=found.name)
-    _require_offered(name, options)
+    require_offered(name, options.device, options.precision)
     engine = ENGINES[name].open(folder, options)
     # The graph in a folder for Paddle Serving returns the probability only.
     is_there = set(folder.signature.read) <= set(folder.outputs) or name == AUTO
     return engine if is_there else LogitOfProbability(engine, folder.info.calibration)
-
-
-def _require_offered(name: str, options: LoadOptions) -> None:
-    """Raise `UsageError` for a precision that is not among the engine's registered precisions."""
-    if name in (AUTO, DYGRAPH) or options.precision in ENGINES[name].precisions:
-        return
-    device = options.device.partition(":")[0]
-    offered = [one for one in ENGINES[name].precisions if one != "fp16" or device != "cpu"]
-    require_precision(name, options.precision, tuple(offered), device=device)
 
 
 def refuse_dygraph(folder: ExportedFolder, options: LoadOptions) -> Engine:

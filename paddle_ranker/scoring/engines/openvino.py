@@ -15,7 +15,6 @@ from paddle_ranker.runtime import thread_count
 from paddle_ranker.scoring.engines.base import CPU_BATCH_TOKENS, Pool
 from paddle_ranker.scoring.engines.inputs import InputLimits, check_names
 from paddle_ranker.scoring.engines.onnx_files import onnx_file
-from paddle_ranker.scoring.engines.precisions import require_precision
 
 if TYPE_CHECKING:
     from openvino import InferRequest
@@ -28,23 +27,20 @@ class OpenVinoEngine:
 
     Args:
         folder: the folder of the file; `export --onnx` writes the fp32 file, `quantize` the int8 file.
-        options: the device is cpu. The precision is int8, bf16 if the processor has it, or true fp32 (OpenVINO itself
-            would use bf16 where it can). All inferences together use `threads` threads.
+        options: device and precision are among those that `ENGINES` lists for this engine. fp32 is true fp32 (OpenVINO
+            itself would use bf16 where it can). All inferences together use `threads` threads.
         hint: latency: all threads compute one batch; throughput: several batches at once, for several calling threads.
 
     Raises `DependencyError` without OpenVINO, `CheckpointError` if the file is missing or damaged, `UsageError` for
-    another precision, device or hint.
+    another hint.
     """
 
     name = "openvino"
 
     def __init__(self, folder: ExportedFolder, options: LoadOptions, hint: str = "latency"):
-        device, precision, threads = options.device, options.precision, options.threads
-        if device != "cpu":
-            raise UsageError(f"--device {device}: the engine openvino runs on cpu; type --device cpu")
+        precision, threads = options.precision, options.threads
         if hint not in HINTS:
             raise UsageError(f"hint {hint}: choose from {', '.join(HINTS)}")
-        require_precision(self.name, precision, ("fp32", "bf16", "int8"))
         path = onnx_file(folder, precision)
         try:
             import openvino

@@ -16,7 +16,6 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.runtime import select_device, thread_count
 from paddle_ranker.scoring.engines.base import CPU_BATCH_TOKENS, Pool
 from paddle_ranker.scoring.engines.inputs import InputLimits, check_names
-from paddle_ranker.scoring.engines.precisions import require_precision
 
 if TYPE_CHECKING:
     from paddle.inference import Config, PrecisionType, Predictor
@@ -27,7 +26,6 @@ _GPU_MEMORY_MB = 256  # that the process takes at first; it grows as needed
 _BF16_OPERATIONS = frozenset(
     {"fc", "matmul_v2", "fused_matmul", "gelu", "softmax", "elementwise_add", "layer_norm", "reshape2", "transpose2"}
 )
-_OFFERED = {"cpu": ("fp32", "bf16"), "gpu": ("fp32", "bf16", "fp16"), "xpu": ("fp32", "fp16")}
 
 
 class PaddleInferenceEngine:
@@ -35,11 +33,10 @@ class PaddleInferenceEngine:
 
     Args:
         folder: the static model's folder.
-        options: the device is cpu, gpu or xpu, with or without a number. The precision is fp32, bf16 on a GPU or on a
-            CPU that has it, or fp16 on a GPU or an XPU. TensorRT needs a GPU.
+        options: device and precision are among those that `ENGINES` lists for this engine; TensorRT needs a GPU.
 
     Raises `DependencyError` without Paddle, `CheckpointError` for a graph that this Paddle cannot load, `UsageError`
-    for a precision that this device lacks, `RankerError` for a device that this machine lacks.
+    for TensorRT without a GPU, `RankerError` for a device that this machine lacks.
     """
 
     name = "inference"
@@ -47,9 +44,6 @@ class PaddleInferenceEngine:
     def __init__(self, folder: ExportedFolder, options: LoadOptions):
         device, precision, tensorrt = options.device, options.precision, options.tensorrt
         kind = device.partition(":")[0]
-        if kind not in _OFFERED:
-            raise UsageError(f"--device {device}: the engine inference runs on {', '.join(_OFFERED)}")
-        require_precision(self.name, precision, _OFFERED[kind], device=kind)
         if tensorrt and kind != "gpu":
             raise UsageError(f"--tensorrt needs --device gpu, not {device}")
         self._paddle = _import_paddle(folder)

@@ -6,37 +6,41 @@ from typing import Optional
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.runtime import processor_fields, read_cpuinfo
-from paddle_ranker.scoring.engines.registry import int8_engines
+from paddle_ranker.scoring.engines.registry import ENGINES, engines_with
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 _BF16 = ("avx512_bf16", "amx_bf16")
 _INT8 = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 
-def require_precision(
-    engine: str, precision: str, offered: tuple[str, ...], *, device: str = "cpu", cpuinfo: Optional[str] = None
-) -> None:
-    """Raise `UsageError` for a precision that the engine does not offer, or this processor lacks.
+def require_offered(engine: str, device: str, precision: str, *, cpuinfo: Optional[str] = None) -> None:
+    """Raise `UsageError` for a device or a precision that the engine does not offer, or that this processor lacks.
 
     Args:
-        offered: the precisions that the engine offers on this device.
+        engine: a name in `ENGINES`. Nothing is refused if its `precisions` are empty: it opens another engine, or none.
+        device: cpu, gpu and so on, with or without a number.
         cpuinfo: text in the form of `/proc/cpuinfo`; read from the system by default.
     """
     if precision not in PRECISIONS:
         raise UsageError(f"--precision {precision}: choose from {', '.join(PRECISIONS)}")
-    on_cpu = device == "cpu"
-    lacks_bf16 = on_cpu and not has_bf16(cpuinfo)
-    usable = [name for name in offered if not (name == "bf16" and lacks_bf16)]
+    by_device, kind = ENGINES[engine].precisions, device.partition(":")[0]
+    if not by_device:
+        return
+    if kind not in by_device:
+        known = list(by_device)
+        raise UsageError(f"--device {device}: the engine {engine} runs on {', '.join(known)}; type --device {known[0]}")
+    lacks_bf16 = kind == "cpu" and not has_bf16(cpuinfo)
+    usable = [name for name in by_device[kind] if not (name == "bf16" and lacks_bf16)]
     if precision in usable:
         return
-    reason = f"the engine {engine} does not compute in it on {device}"
-    if precision in offered:
+    reason, hint = f"the engine {engine} does not compute in it on {kind}", ""
+    others = [name for name, offered in by_device.items() if precision in offered]
+    if precision in by_device[kind]:
         reason = f"this processor has neither {' nor '.join(_BF16)}"
-    hint = ""
-    if precision == "int8":
-        hint = f" (int8 is for the engines {' and '.join(int8_engines())})"
-    elif precision == "fp16" and on_cpu:
-        hint = " (fp16 needs --device gpu)"
+    elif others:
+        hint = f" ({precision} needs --device {' or '.join(others)})"
+    elif engines_with(precision):
+        hint = f" ({precision} needs --engine {' or '.join(engines_with(precision))})"
     raise UsageError(f"--precision {precision}: {reason}; supported here: {', '.join(usable)}{hint}")
 
 

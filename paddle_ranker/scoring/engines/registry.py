@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -25,12 +25,13 @@ Open = Callable[["ExportedFolder", "LoadOptions"], "Engine"]
 class EngineKind:
     """What is known of an engine before it is opened.
 
-    open: opens the engine for an exported model; raises `UsageError` for a device or precision that it lacks,
+    open: opens the engine for an exported model, on a device and in a precision that `precisions` lists; raises
         `CheckpointError` if the folder lacks its file, `DependencyError` if its package is missing
     runs: what it is, for help texts
     package: import name of the package that it needs; None: none
     needs_paddle: whether it imports Paddle
-    precisions: precisions of matrix products that it offers on at least one device
+    precisions: a dict from each kind of device that it runs on to the precisions of matrix products that it offers
+        there. `open_engine` refuses everything else. Empty: the engine opens another engine, or none.
     find_device: finds the device for `--device auto`; None: `auto` is passed on
     """
 
@@ -38,7 +39,7 @@ class EngineKind:
     runs: str
     package: Optional[str] = None
     needs_paddle: bool = False
-    precisions: tuple[str, ...] = ("fp32",)
+    precisions: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"cpu": ("fp32",)})
     find_device: Optional[Callable[[], FoundDevice]] = lambda: FoundDevice("cpu", "the engine runs there")
 
 
@@ -54,7 +55,12 @@ def exported_engines() -> list[str]:
 
 def int8_engines() -> list[str]:
     """Return the names of the engines that compute in 8-bit integers."""
-    return [name for name, kind in ENGINES.items() if "int8" in kind.precisions]
+    return engines_with("int8")
+
+
+def engines_with(precision: str) -> list[str]:
+    """Return the names of the engines that offer a precision on some device."""
+    return [name for name, kind in ENGINES.items() if any(precision in found for found in kind.precisions.values())]
 
 
 def is_installed(engine: str) -> bool:
@@ -109,6 +115,7 @@ ENGINES.add(
         "a trained ranker as it is",
         package="paddle",
         needs_paddle=True,
+        precisions={},
         find_device=None,
     ),
 )
@@ -119,7 +126,8 @@ ENGINES.add(
         "Paddle Inference",
         package="paddle",
         needs_paddle=True,
-        precisions=("fp32", "bf16", "fp16"),
+        # An XPU computes in fp16 if the model is converted to it beforehand, which this engine does not do.
+        precisions={"cpu": ("fp32", "bf16"), "gpu": ("fp32", "bf16", "fp16"), "xpu": ("fp32",)},
         find_device=_paddle_device,
     ),
 )
@@ -129,17 +137,26 @@ ENGINES.add(
         _class("onnx_runtime", "OnnxRuntimeEngine"),
         "ONNX Runtime",
         package="onnxruntime",
-        precisions=("fp32", "int8"),
+        precisions={"cpu": ("fp32", "int8"), "gpu": ("fp32", "int8")},
         find_device=_onnx_device,
     ),
 )
 ENGINES.add(
     "openvino",
     EngineKind(
-        _class("openvino", "OpenVinoEngine"), "OpenVINO", package="openvino", precisions=("fp32", "bf16", "int8")
+        _class("openvino", "OpenVinoEngine"),
+        "OpenVINO",
+        package="openvino",
+        precisions={"cpu": ("fp32", "bf16", "int8")},
     ),
 )
 ENGINES.add(
     AUTO,
-    EngineKind(_class("opening", "open_fastest"), "the fastest of these here", needs_paddle=True, find_device=None),
+    EngineKind(
+        _class("opening", "open_fastest"),
+        "the fastest of these here",
+        needs_paddle=True,
+        precisions={},
+        find_device=None,
+    ),
 )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Optional, Union
 
 from paddle_ranker.errors import UsageError, did_you_mean
 from paddle_ranker.metrics.ranking import RELEVANT, Numbers
+from paddle_ranker.training.losses.groups import zero
 from paddle_ranker.training.losses.registry import LOSSES, OTHER_NAMES, Comparison, Loss
 
 if TYPE_CHECKING:
@@ -176,6 +177,9 @@ class RankingLoss:
     ) -> Tensor:
         """Return the weighted sum of the losses, a scalar; the n titles are all those of some queries.
 
+        A logit that is NaN or infinite makes it NaN, whatever the losses are: relu, say, turns NaN into 0, and a failed
+        training would look like one that has nothing left to learn.
+
         Args:
             logits: `[n]` float32.
             labels, queries, teacher: `[n]` each. Raises `ValueError` if a loss needs queries or teacher and it is None.
@@ -186,7 +190,7 @@ class RankingLoss:
             raise ValueError(f"--loss {self.expression.text} learns from a teacher: give its logits")
         known: dict[str, object] = {"labels": labels, "relevant": labels >= RELEVANT, "queries": queries}
         known.update(logits=logits, teacher=teacher, highest=self._highest)
-        losses = []
+        losses = [zero(logits)]
         for term in self.expression.terms:
             arguments = {**known, "margin": self._margins.get(term.name)}
             values = {name: arguments[name] for name in term.loss.arguments}

@@ -32,7 +32,7 @@ def differences(values: Tensor, first: Integers, second: Integers) -> Tensor:
 
 
 def zero(logits: Tensor) -> Tensor:
-    """Return a 0 that is connected to `logits`, so that backward works; NaN if some logit is NaN."""
+    """Return a 0 that is connected to `logits`, so that backward works; NaN if some logit is NaN or infinite."""
     return logits.sum() * 0.0
 
 
@@ -66,16 +66,15 @@ class Queries:
         share: Floats = 1.0 / np.bincount(of_query)[of_query]
         return share
 
-    def mean_over_titles(self, logits: Tensor, values: Tensor, codes: Integers, share: Floats) -> Tensor:
+    def mean_over_titles(self, values: Tensor, codes: Integers, share: Floats) -> Tensor:
         """Return the mean over all titles of their query's loss, the sum of share * value over the query's values.
 
         Args:
-            logits: of all titles, including queries without a value, so that a NaN makes the result NaN.
             values: `[m]`.
             codes, share: the query of each value, and its factor, `[m]` each.
         """
         weights = share * self.titles[codes] / len(self.codes)
-        return (values * constant(weights, logits)).sum() + zero(logits)
+        return (values * constant(weights, values)).sum()
 
     def ranks(self, order: Integers) -> Integers:
         """Return each title's rank within its query, `[n]`, from 0; `order` sorts all titles by query, then by rank."""

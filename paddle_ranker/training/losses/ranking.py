@@ -6,8 +6,7 @@ of several complete queries is the mean of theirs, weighted by their numbers of 
 batches. A triple is a query of two titles, labelled 1 and 0.
 
 Arguments that several functions have, `[n]` each: `labels`, graded, 0 is not relevant; `relevant`, 0 or 1; `queries`,
-a number that the titles of one query share; `teacher`, a teacher's logits. A logit that is NaN makes every loss NaN,
-so that a failed training does not look like one that has nothing left to learn.
+a number that the titles of one query share; `teacher`, a teacher's logits.
 
 In the formulas, l is a logit, p = sigmoid(l), y a label, t a teacher's logit; of a pair, + has the higher label.
 """
@@ -83,7 +82,7 @@ def _over_pairs(scores: Tensor, labels: Numbers, queries: Numbers, loss_of_lead:
     if not len(higher):
         return zero(scores)
     values = loss_of_lead(differences(scores, higher, lower))
-    return found.mean_over_titles(scores, values, found.codes[higher], found.share_of_pairs(higher))
+    return found.mean_over_titles(values, found.codes[higher], found.share_of_pairs(higher))
 
 
 def _hinge(x: Tensor) -> Tensor:
@@ -113,7 +112,7 @@ def list_net(logits: Tensor, labels: Numbers, queries: Numbers) -> Tensor:
     # Not Paddle's log_softmax, which gives -64 for whatever is less.
     surprise = paddle.logsumexp(rows, axis=1, keepdim=True) - rows
     values = (constant(target, logits) * surprise).sum(axis=1)
-    return found.mean_over_titles(logits, values, grid.codes, np.ones(len(grid)))
+    return found.mean_over_titles(values, grid.codes, np.ones(len(grid)))
 
 
 def softmax_cross_entropy(logits: Tensor, relevant: Numbers, queries: Numbers) -> Tensor:
@@ -136,7 +135,7 @@ def softmax_cross_entropy(logits: Tensor, relevant: Numbers, queries: Numbers) -
     row, column = np.nonzero(chosen)
     own = paddle.gather(logits, paddle.to_tensor(grid.places[row, column]))
     surprise = F.softplus(paddle.gather(others, paddle.to_tensor(row)) - own)
-    return found.mean_over_titles(logits, surprise, grid.codes[row], 1.0 / chosen.sum(axis=1)[row])
+    return found.mean_over_titles(surprise, grid.codes[row], 1.0 / chosen.sum(axis=1)[row])
 
 
 def lambda_rank(logits: Tensor, labels: Numbers, queries: Numbers) -> Tensor:
@@ -158,7 +157,7 @@ def lambda_rank(logits: Tensor, labels: Numbers, queries: Numbers) -> Tensor:
     discounts = 1.0 / np.log2(2.0 + found.ranks(np.lexsort((labels, -values, found.codes))))
     weights = np.abs(gains[higher] - gains[lower]) * np.abs(discounts[higher] - discounts[lower])
     ahead = differences(logits, higher, lower)
-    return found.mean_over_titles(logits, F.softplus(-ahead), found.codes[higher], weights / math.log(2.0))
+    return found.mean_over_titles(F.softplus(-ahead), found.codes[higher], weights / math.log(2.0))
 
 
 def teacher_mse(logits: Tensor, teacher: Numbers) -> Tensor:
@@ -178,7 +177,7 @@ def margin_mse(logits: Tensor, queries: Numbers, teacher: Numbers) -> Tensor:
     if not len(first):
         return zero(logits)
     apart = differences(logits - constant(teacher, logits), first, second)
-    return found.mean_over_titles(logits, apart**2, found.codes[first], found.share_of_pairs(first))
+    return found.mean_over_titles(apart**2, found.codes[first], found.share_of_pairs(first))
 
 
 for _name, _loss in {

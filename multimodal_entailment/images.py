@@ -7,7 +7,11 @@ another can depend on something at a picture's edge.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional, Union
 
@@ -19,9 +23,14 @@ from paddle_ranker.errors import RankerError, UsageError
 # Neither formats that start other programs (EPS) nor ones that hardly occur: each is code that foreign bytes reach.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _MOST_PIXELS = 178_956_970  # beyond which Pillow itself refuses
+_BAND_BYTES = 1024 * 1024  # of the rows that are converted and reduced at a time
+# Bytes that Pillow and the library behind it hold for each pixel while they decode. WEBP: two canvases of an animation,
+# the frame's bytes and the image. TIFF: a strip and the image, in up to 16 bits a sample. JPEG: see `_held_bytes`.
+_BYTES_A_PIXEL = {"PNG": 4, "GIF": 4, "BMP": 8, "TIFF": 12, "WEBP": 16}
 _WHITE = (255, 255, 255)
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk, with its length and its checksum
 _ORIENTATION = 0x0112  # EXIF's tag
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323  # TIFF's tags
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -52,12 +61,45 @@ class ImageTooLargeError(ImageError):
     """An image is larger than the limits."""
 
 
+class DecodedBytes:
+    """A limit on the bytes that images hold while they are decoded, over all threads.
+
+    Args:
+        most: the limit.
+    """
+
+    def __init__(self, most: int = 512 * 1024 * 1024):
+        self.most = most
+        self._held = 0
+        self._turn, self._freed = threading.Lock(), threading.Condition()
+
+    @contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Hold `size` bytes, at most `most`, during the block; first wait for them, in the order of calls."""
+        with self._turn, self._freed:  # one waits for bytes, the others for their turn: small images pass no large one
+            self._freed.wait_for(lambda: self._held + size <= self.most)
+            self._held += size
+        try:
+            yield
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)  # they hold the image, and the error holds them
+            raise
+        finally:
+            with self._freed:
+                self._held -= size
+                self._freed.notify()
+
+
 @dataclass(frozen=True)
 class ImageLimits:
-    """The largest image that is decoded: bytes of the file, and pixels as its header states them."""
+    """The largest image that is decoded: bytes of the file, and pixels as its header states them.
+
+    decoded: limits the memory of all images that are decoded at a time with these limits.
+    """
 
     max_bytes: int = 20_000_000
     max_pixels: int = 40_000_000
+    decoded: DecodedBytes = field(default_factory=DecodedBytes)
 
     def __post_init__(self) -> None:
         if self.max_bytes < 1 or not 1 <= self.max_pixels <= _MOST_PIXELS:
@@ -76,6 +118,8 @@ def load_image(source: Union[str, Path, bytes], size: int, limits: ImageLimits =
     EXIF's orientation is applied, and transparency becomes white. Only an animation's first frame is read, and only the
     upper 8 of 16 bits a pixel.
 
+    Waits while other images that are decoded within these limits hold the memory that they may have together.
+
     Raises `ImageError` for anything that is not such an image, before decoding it where it is beyond the limits. A file
     that is cut short lacks pixels, or its end; other damage shows where the format has checksums, which is PNG.
     """
@@ -84,17 +128,9 @@ def load_image(source: Union[str, Path, bytes], size: int, limits: ImageLimits =
     if len(data) > limits.max_bytes:
         raise _too_many_bytes(name, len(data), limits)
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            _check_pixels(name, image, limits)
-            image.verify()  # checksums: of PNG alone, whose pixels are decoded without a look at them
-            if image.format == "PNG" and _PNG_END not in data:
-                raise ImageError(f"{name}: damaged or cut short (it has no end); get it again")
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            # JPEG decodes straight to a half, a quarter or an eighth; twice the wanted size loses nothing to the eye.
-            longest = max(image.size)
-            image.draft(None, (2 * size * image.width // longest, 2 * size * image.height // longest))
-            image.load()
-            return _squared(_upright(_scaled(_rgb(image, name), size), _orientation(image)), size)
+        held = _checked(name, data, size, limits)
+        with limits.decoded.hold(held):
+            return _decoded(name, data, size)
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
@@ -132,12 +168,49 @@ def _too_many_bytes(name: str, size: int, limits: ImageLimits) -> ImageError:
     return ImageTooLargeError(f"{name}: {size:,} bytes, more than the limit of {limits.max_bytes:,}; make it smaller")
 
 
-def _check_pixels(name: str, image: Image.Image, limits: ImageLimits) -> None:
-    width, height = image.size
-    if width * height > limits.max_pixels:
-        raise ImageTooLargeError(
-            f"{name}: {width:,} x {height:,} pixels, more than the limit of {limits.max_pixels:,}; make it smaller"
-        )
+def _checked(name: str, data: bytes, size: int, limits: ImageLimits) -> int:
+    """Return the bytes that decoding an image takes, by its header; raises as `load_image` does."""
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        (width, height), most = image.size, limits.decoded.most
+        if width * height > limits.max_pixels:
+            raise ImageTooLargeError(
+                f"{name}: {width:,} x {height:,} pixels, more than the limit of {limits.max_pixels:,}; make it smaller"
+            )
+        held = _held_bytes(image, size)
+        if held > most:
+            raise ImageTooLargeError(
+                f"{name}: {width:,} x {height:,} pixels of {image.format} take {held:,} bytes to decode, more than the "
+                f"{most:,} of all images at a time; make it smaller"
+            )
+        image.verify()  # checksums: of PNG alone, whose pixels are decoded without a look at them
+        if image.format == "PNG" and _PNG_END not in data:
+            raise ImageError(f"{name}: damaged or cut short (it has no end); get it again")
+    return held
+
+
+def _held_bytes(image: Image.Image, size: int) -> int:
+    (width, height), each = image.size, _BYTES_A_PIXEL.get(str(image.format))
+    if each is not None:
+        # A TIFF is decoded by whole tiles, of which one may be larger than the image.
+        tags = getattr(image, "tag_v2", {})
+        return each * max(width, tags.get(_TILE_WIDTH, 0)) * max(height, tags.get(_TILE_HEIGHT, 0))
+    # JPEG, or several of them in one file.
+    coefficients = 2 * len(image.getbands()) * width * height  # if they come in several scans, they are kept
+    _draft(image, size)
+    return coefficients + 4 * image.width * image.height
+
+
+def _draft(image: Image.Image, size: int) -> None:
+    """Let JPEG decode straight to a half, a quarter or an eighth; twice the wanted size loses nothing to the eye."""
+    longest = max(image.size)
+    image.draft(None, (2 * size * image.width // longest, 2 * size * image.height // longest))
+
+
+def _decoded(name: str, data: bytes, size: int) -> np.ndarray:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        _draft(image, size)
+        image.load()
+        return _squared(_upright(_scaled(image, name, size), _orientation(image)), size)
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
@@ -163,10 +236,21 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _scaled(image: Image.Image, size: int) -> Image.Image:
-    longest = max(image.size)
-    width, height = (max(1, round(side * size / longest)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+def _scaled(image: Image.Image, name: str, size: int) -> Image.Image:
+    """Return an image in RGB whose longer side is `size`.
+
+    It equals Pillow's `resize(..., reducing_gap=2.0)` of the image in RGB, but the image in RGB never exists as a
+    whole: bands of rows are converted and reduced.
+    """
+    (width, height), longest = image.size, max(image.size)
+    small = max(1, round(width * size / longest)), max(1, round(height * size / longest))
+    by_x, by_y = max(1, int(width / small[0] / 2.0)), max(1, int(height / small[1] / 2.0))
+    reduced = Image.new("RGB", (-(-width // by_x), -(-height // by_y)))
+    rows = by_y * max(1, _BAND_BYTES // (4 * width * by_y))
+    for top in range(0, height, rows):
+        band = _rgb(image.crop((0, top, width, min(top + rows, height))), name)
+        reduced.paste(band.reduce((by_x, by_y)), (0, top // by_y))
+    return reduced.resize(small, Image.Resampling.BICUBIC, box=(0, 0, width / by_x, height / by_y))
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:

@@ -10,7 +10,7 @@ from paddle_ranker.scoring.engines.precisions import PRECISIONS
 from paddle_ranker.scoring.engines.registry import ENGINES
 from paddle_ranker.serving.core.limits import Limits, check_count, check_queue
 
-LIMITS = ("posts", "queue_posts", "image_bytes", "image_pixels")
+LIMITS = ("posts", "queue_posts", "image_bytes", "image_pixels", "image_memory_mb")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class PostLimits(Limits):
     queue_posts: int = option(512, help="pairs of posts that wait in each worker", minimum=1)
     image_bytes: int = option(8 * 1024 * 1024, help="of an image, as it comes", minimum=1)
     image_pixels: int = option(40_000_000, help="of an image, as its header says", minimum=1)
+    image_memory_mb: int = option(512, help="of all images that are decoded at a time, in each worker", minimum=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.special import softmax
 
 from multimodal_entailment.entailment_scorer import Entailment, GivenPosts
-from multimodal_entailment.images import ImageError, ImageLimits, ImageTooLargeError
+from multimodal_entailment.images import DecodedBytes, ImageError, ImageLimits, ImageTooLargeError
 from multimodal_entailment.posts import Posts
 from multimodal_entailment.serve_options import PostLimits
 from paddle_ranker import runtime
@@ -86,6 +86,9 @@ class EntailmentSlot(Slot[ServedEntailment]):
         folder = None if limits.entailment_model is None else Path(limits.entailment_model)
         super().__init__(limits, "model", folder)
         self._config = config
+        # One for all models: while they are reloaded, there are two.
+        decoded = DecodedBytes(limits.image_memory_mb * 1024 * 1024)
+        self._images = ImageLimits(limits.image_bytes, limits.image_pixels, decoded)
         # Not the threads of rankings: images take long, and many of them would keep rankings waiting.
         self._decoding = StoppableWork(
             max(_LEAST_THREADS, runtime.usable_cores()), name="posts", what="the images were decoded"
@@ -108,7 +111,7 @@ class EntailmentSlot(Slot[ServedEntailment]):
                 threads=self._config.cpu_threads,
             ),
             batch_size=self._config.batch_size,
-            limits=ImageLimits(limits.image_bytes, limits.image_pixels),
+            limits=self._images,
         )
         _check(model, folder)
         batcher = Batcher(

@@ -311,10 +311,15 @@ def memory_given_back() -> Iterator[None]:
         yield
     finally:
         gc.collect()
-        if libc is not None:
-            libc.malloc_trim(0)
-            if keeps:
-                libc.mallopt(_M_TRIM_THRESHOLD, _NEVER)
+        trim_memory()
+        if libc is not None and keeps:
+            libc.mallopt(_M_TRIM_THRESHOLD, _NEVER)
+
+
+def trim_memory() -> None:
+    """Return freed memory to the system, as far as `keep_freed_memory` lets it go; glibc only."""
+    if _is_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _is_glibc() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import threading
 import zlib
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multimodal_entailment.images import ImageError, ImageLimits, load_image
+from multimodal_entailment import images
+from multimodal_entailment.images import DecodedBytes, ImageError, ImageLimits, ImageTooLargeError, load_image
 from paddle_ranker.errors import UsageError
+from paddle_ranker.runtime import trim_memory
+from tests.started import SECONDS, until
 
 pytestmark = pytest.mark.unit
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -234,3 +238,79 @@ def test_damage_anywhere_in_a_png_is_found() -> None:
         data[place] ^= 4
         with pytest.raises(ImageError):
             load_image(bytes(data), 32)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "L", "1", "CMYK", "I;16"])
+@pytest.mark.parametrize("sides", [(301, 97), (64, 200), (1000, 3), (30, 20)])
+def test_bands_of_rows_are_reduced_as_the_whole_image_is(
+    mode: str, sides: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.RandomState(0).randint(0, 256, (sides[1], sides[0], 4)).astype(np.uint8)
+    image = Image.fromarray(noise, "RGBA")
+    if mode == "I;16":
+        image = Image.fromarray(noise[:, :, 0].astype(np.uint16) * 257)
+    elif mode == "P":
+        image = image.convert("RGB").quantize(64)
+        image.info["transparency"] = 3
+    else:
+        image = image.convert(mode)
+    monkeypatch.setattr(images, "_BAND_BYTES", 4 * sides[0] * 7)
+    found = images._scaled(image, "a", 16)
+    small = [max(1, round(16 * side / max(sides))) for side in sides]
+    whole = images._rgb(image, "a").resize((small[0], small[1]), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(whole))
+
+
+def test_images_that_are_decoded_at_a_time_share_their_memory() -> None:
+    limits = ImageLimits(decoded=DecodedBytes(4 * 64 * 64))
+    data, found = encoded(two_halves()), []
+    waiting = threading.Thread(target=lambda: found.append(load_image(data, 8, limits)), daemon=True)
+    with limits.decoded.hold(1):
+        waiting.start()
+        until(limits.decoded._turn.locked)
+        assert not found
+    waiting.join(SECONDS)
+    assert len(found) == 1 and not limits.decoded._held
+
+
+@pytest.mark.parametrize("kind, each", [("PNG", 4), ("WEBP", 16), ("TIFF", 12), ("GIF", 4), ("BMP", 8)])
+def test_what_takes_more_memory_than_all_may_have_is_refused(kind: str, each: int) -> None:
+    data = encoded(two_halves(), kind)
+    load_image(data, 8, ImageLimits(decoded=DecodedBytes(64 * 64 * each)))
+    with pytest.raises(ImageTooLargeError, match=f"64 x 64 pixels of {kind} take {64 * 64 * each:,} bytes to decode"):
+        load_image(data, 8, ImageLimits(decoded=DecodedBytes(64 * 64 * each - 1)))
+    few = DecodedBytes(64 * 64 * each)
+    with pytest.raises(ImageError, match="cut short"):
+        load_image(data[:-60], 8, ImageLimits(decoded=few))
+    assert not few._held
+
+
+def test_a_tile_larger_than_its_image_counts() -> None:
+    tags = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 277: 1, 322: 4096, 323: 4096, 324: 8, 325: 64}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    data = struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<H", len(tags)) + entries + b"\0" * 4
+    with pytest.raises(ImageTooLargeError, match="201,326,592 bytes"):  # 12 a pixel of the tile
+        load_image(data, 8, ImageLimits(decoded=DecodedBytes(100_000_000)))
+
+
+def memory(name: str) -> int:
+    """Return a line of this process's status, in bytes."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)]
+    return 1024 * int(line.split()[1])
+
+
+@pytest.mark.parametrize(
+    "kind, mode",
+    [(kind, "RGB") for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")]
+    + [(kind, "RGBA") for kind in ("PNG", "WEBP", "BMP", "TIFF")],
+)
+def test_an_image_takes_no_more_memory_than_is_counted(kind: str, mode: str) -> None:
+    exactly = {"WEBP": {"lossless": True}, "JPEG": {"progressive": True}, "TIFF": {"compression": "tiff_deflate"}}
+    data = encoded(Image.new(mode, (2000, 2000), (9, 99, 199, 50)[: len(mode)]), kind, **exactly.get(kind, {}))
+    limits = ImageLimits()
+    held = images._checked("a", data, 32, limits)
+    trim_memory()
+    Path("/proc/self/clear_refs").write_text("5")  # the most from now on
+    before = memory("VmRSS")
+    load_image(data, 32, limits)
+    assert memory("VmHWM") - before < held + 8 * 2**20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import json
@@ -25,9 +26,10 @@ import pytest
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient, RerankClient
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
+from paddle_ranker.serving.process import worker
 from tests.conftest import REPOSITORY
 from tests.export_cases import write_case
-from tests.started import Started, get, post, started
+from tests.started import Started, get, post, started, until_in_loop
 from tests.tiny import PAIRS
 
 pytestmark = pytest.mark.server
@@ -478,3 +480,18 @@ def test_a_worker_that_does_not_end_is_killed(model: Path, tmp_path: Path) -> No
         server.command.process.terminate()
         assert server.command.process.wait(SECONDS) == 0
         assert not any(_runs(pid) for pid in workers)
+
+
+@pytest.mark.unit
+def test_freed_memory_goes_back_to_the_system_again_and_again_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+    monkeypatch.setattr(worker, "_TRIM_SECONDS", 0.0)
+    monkeypatch.setattr(worker, "trim_memory", lambda: threads.append(threading.current_thread()))
+
+    async def returned() -> None:
+        returning = asyncio.ensure_future(worker._return_freed_memory())
+        await until_in_loop(lambda: len(threads) > 1)
+        returning.cancel()
+
+    asyncio.run(returned())
+    assert threading.main_thread() not in threads

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from paddle_ranker.runtime import trim_memory
 from paddle_ranker.serving.core.budget import ByteBudget
 from paddle_ranker.serving.core.config import RANKER, ServeConfig
 from paddle_ranker.serving.core.connections import Connections
@@ -41,6 +42,8 @@ from paddle_ranker.serving.process.protocols import (
     ServerContext,
     SniffingProtocol,
 )
+
+_TRIM_SECONDS = 30.0  # between two times that freed memory is returned to the system
 
 
 def make_app(
@@ -88,6 +91,17 @@ def _without_slot(endpoint: Endpoint, name: str) -> list[BaseRoute]:
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
     raise Fault(NOT_FOUND, f"{scope['method']} {scope['path'][:120]!r} is nothing here; see /docs")
+
+
+async def _return_freed_memory() -> None:
+    """Return freed memory to the system every now and then.
+
+    Large requests and images leave free gaps in the heap of each thread that worked on them. These would stay in the
+    process, in each thread as much as it ever needed at a time.
+    """
+    while True:
+        await asyncio.sleep(_TRIM_SECONDS)
+        await asyncio.get_running_loop().run_in_executor(None, trim_memory)
 
 
 class Worker:
@@ -152,7 +166,7 @@ class Worker:
         ranker = ranker_of(self._slots, config)
         context = ServerContext(config, self._connections, ranker, self._slots, self._metrics, app, log)
         self._handle_signals()
-        watching = asyncio.ensure_future(self._connections.watch())
+        watching = [asyncio.ensure_future(self._connections.watch()), asyncio.ensure_future(_return_freed_memory())]
         try:
             for protocol in PROTOCOLS.values():
                 self._handlers.append((protocol.begins, await protocol.start(context)))
@@ -166,7 +180,8 @@ class Worker:
                 await self._stop.wait()
         finally:
             await self._end()
-            watching.cancel()
+            for task in watching:
+                task.cancel()
 
     async def _load(self) -> bool:
         """Load the models; return False if the server is stopped meanwhile."""

@@ -42,6 +42,18 @@ def test_what_libraries_log_is_a_line_without_the_texts_of_users(tmp_path: Path)
         assert calls["message"] == "3 calls" and "where" not in calls
 
 
+def test_what_cannot_be_seen_is_escaped_and_what_can_is_not(tmp_path: Path) -> None:
+    seen = "深度\u3000学习 😀 é ²"
+    hidden = "\x1b[2J \x7f \x85 \x9b31m \u202e \u2066 \u2028 \u200b \ufeff \U000e0041 \ud800"
+    with (tmp_path / "log").open("wb") as stream:
+        log = JsonLog(stream.fileno(), with_texts=True)
+        log.write("request", texts={"query": seen, "documents": [hidden]})
+        log.close(60)
+    line = (tmp_path / "log").read_text(encoding="utf-8").rstrip("\n")
+    assert json.loads(line)["texts"] == {"query": seen, "documents": [hidden]}
+    assert seen in line and line.replace("\u3000", "").isprintable()
+
+
 def test_a_line_holds_the_time_and_no_field_that_is_none(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as stream:
         log = JsonLog(stream.fileno())

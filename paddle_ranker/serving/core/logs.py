@@ -20,6 +20,7 @@ from typing import Optional
 
 _MOST_WAITING = 10_000  # lines
 _WRITE_EVERY = 0.1  # seconds
+_WIDE_SPACE = "\u3000"  # of Chinese texts; Python calls no space printable but the narrow one
 LOGGERS = ("paddle_ranker", "asyncio", "grpc")
 
 
@@ -35,7 +36,7 @@ class JsonFormatter(logging.Formatter):
     """Formats a record as a line of JSON: an event with its fields, or what a library logged.
 
     For an exception, the line has its type and place. It has the message, which may quote a user's text, only
-    `with_texts`.
+    `with_texts`. Characters that cannot be seen are escaped, so that a user's text changes no terminal that shows them.
     """
 
     def __init__(self, with_texts: bool = False):
@@ -47,7 +48,8 @@ class JsonFormatter(logging.Formatter):
         fields = record.fields if isinstance(record, _Event) else self._logged(record)
         line = {"time": f"{stamp}.{int(record.created % 1 * 1000):03d}Z", **fields}
         kept = {name: value for name, value in line.items() if value is not None}
-        return json.dumps(kept, ensure_ascii=False, default=str)
+        text = json.dumps(kept, ensure_ascii=False, default=str)
+        return text if text.isprintable() else "".join(map(_visible, text))
 
     def _logged(self, record: logging.LogRecord) -> dict[str, object]:
         where = None
@@ -59,6 +61,11 @@ class JsonFormatter(logging.Formatter):
             message += f" ({type(error).__name__}{f': {error}' if self._with_texts else ''})"
         level = record.levelname.lower()
         return {"event": "log", "level": level, "logger": record.name, "message": message, "where": where}
+
+
+def _visible(character: str) -> str:
+    """Return a character of JSON, escaped if it is a control, a mark of direction or width, or half a character."""
+    return character if character.isprintable() or character == _WIDE_SPACE else json.dumps(character)[1:-1]
 
 
 class JsonLog(QueueHandler):

@@ -6,7 +6,9 @@ step of a single process on the whole batch: each share's gradient is weighted b
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +19,9 @@ from paddle import Tensor, nn
 from paddle.base import core
 
 from paddle_ranker.errors import RankerError
+from paddle_ranker.options import note
 
+_PORT_SECONDS = 120.0  # twice as long as the system keeps the port of a connection that has ended
 BUCKET = 1 << 24  # most values of several parameters summed at once: 64 MB of float32 beside the gradients
 
 
@@ -29,6 +33,8 @@ class ProcessGroup:
         self.rank = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
         self._waits = 0
         if self.size > 1:
+            if self.is_first:
+                _wait_for_port(os.environ.get("PADDLE_MASTER", ""))
             with _naming_the_cause():
                 paddle.distributed.init_parallel_env()
 
@@ -85,6 +91,36 @@ class ProcessGroup:
     def any(self, flag: bool) -> bool:
         """Return whether `flag` holds in any process."""
         return bool(self.sum(np.array([float(flag)]))[0])
+
+
+def _wait_for_port(place: str) -> None:
+    """Wait until nobody else uses the port of `place`, host:port, where Paddle lets the processes meet.
+
+    The launcher found it free, but that was seconds ago, and it chooses among the ports that the system gives to any
+    program's connections. Raises `RankerError` if the port does not become free.
+    """
+    port, end = place.rpartition(":")[2], time.monotonic() + _PORT_SECONDS
+    is_said = False
+    while port.isdecimal() and not _is_free(int(port)):
+        if time.monotonic() >= end:
+            raise RankerError(
+                f"port {port}, where the processes of this training meet, was free when the launcher chose it, and now "
+                "another program uses it: start the training once more, with PORT_RANGE=20000:32000 before the line"
+            )
+        if not is_said:
+            note(f"port {port}, where the processes of this training meet, is in use: waiting until it is free")
+            is_said = True
+        time.sleep(0.05)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Paddle does
+        try:
+            tried.bind(("", port))
+        except OSError as error:
+            return error.errno != errno.EADDRINUSE  # of all else Paddle says what is wrong
+    return True
 
 
 def _buckets(parameters: list[Tensor]) -> Iterator[list[Tensor]]:

@@ -160,8 +160,10 @@ run_python() {
             esac
             arguments+=("$argument")
         done
-        # Paddle's import, in the launcher as in ours, would advise to install a compiler's cache.
-        PYTHONWARNINGS="ignore:No ccache found,${PYTHONWARNINGS:-}" "$PYTHON" -u -m paddle.distributed.launch --nproc_per_node "$processes" "${arguments[@]}"
+        # Paddle's import, in the launcher as in ours, would advise to install a compiler's cache. And the launcher looks
+        # for a free port seconds before the training listens there: by itself where the system gives ports away.
+        PORT_RANGE="${PORT_RANGE:-20000:32000}" \
+            PYTHONWARNINGS="ignore:No ccache found,${PYTHONWARNINGS:-}" "$PYTHON" -u -m paddle.distributed.launch --nproc_per_node "$processes" "${arguments[@]}"
     else
         run_single "$@"
     fi

@@ -21,6 +21,9 @@ from paddle_ranker.training import curve
 
 # Before any test file imports Paddle: the tests then run on the code path that the commands run on.
 runtime.prepare()
+# Where `paddle.distributed.launch` looks for a port, some seconds before it is listened on: where no connection of
+# another test gets one, as in `tests.started.free_ports`.
+os.environ.setdefault("PORT_RANGE", "20000:32000")
 
 _draw_learning_curve = curve.draw_learning_curve
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -305,7 +305,11 @@ def memory(name: str) -> int:
     + [(kind, "RGBA") for kind in ("PNG", "WEBP", "BMP", "TIFF")],
 )
 def test_an_image_takes_no_more_memory_than_is_counted(kind: str, mode: str) -> None:
-    exactly = {"WEBP": {"lossless": True}, "JPEG": {"progressive": True}, "TIFF": {"compression": "tiff_deflate"}}
+    exactly: dict[str, dict[str, Any]] = {
+        "WEBP": {"lossless": True},
+        "JPEG": {"progressive": True},
+        "TIFF": {"compression": "tiff_deflate"},
+    }
     data = encoded(Image.new(mode, (2000, 2000), (9, 99, 199, 50)[: len(mode)]), kind, **exactly.get(kind, {}))
     limits = ImageLimits()
     held = images._checked("a", data, 32, limits)

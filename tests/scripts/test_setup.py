@@ -230,8 +230,9 @@ def is_running(process: int) -> bool:
 
 
 def run_python(checkout: Checkout, arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `run_python` of common.sh with a Python that prints its arguments and ends with status 7."""
-    python = script(checkout.root.parent / "own python", '#!/bin/sh\n[ "$1" = -c ] && exit 0\necho "$@"\nexit 7\n')
+    """Run `run_python` of common.sh with a Python that prints its arguments, and the ports of the launcher."""
+    own = '#!/bin/sh\n[ "$1" = -c ] && exit 0\necho "$@"\necho "$PORT_RANGE" >&2\nexit 7\n'
+    python = script(checkout.root.parent / "own python", own)
     common = checkout.root / "scripts" / "common.sh"
     return subprocess.run(
         ["bash", "-c", f". '{common}'; ensure_environment || exit; run_python train.py {arguments}"],
@@ -265,6 +266,7 @@ LAUNCH = "-u -m paddle.distributed.launch --nproc_per_node"
 def test_launch_line(checkout: Checkout, arguments: str, environment: dict[str, str], expected: str) -> None:
     done = run_python(checkout, arguments, **environment)
     assert (done.stdout.strip(), done.returncode) == (expected, 7), done.stderr
+    assert done.stderr.strip() == ("20000:32000" if expected.startswith(LAUNCH) else "")
 
 
 @pytest.mark.parametrize(

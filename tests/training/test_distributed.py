@@ -6,8 +6,10 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -17,8 +19,9 @@ import numpy as np
 import pytest
 
 from ernie_matching import train_pairwise
-from paddle_ranker import Ranker
+from paddle_ranker import Ranker, distributed
 from paddle_ranker.distributed import ProcessGroup
+from paddle_ranker.errors import RankerError
 from paddle_ranker.evaluation.evaluate import EvaluationSet
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
@@ -333,6 +336,32 @@ def ends_with(launched: Launched, message: str) -> None:
     assert len(processes) == 2 and not any(Path(f"/proc/{process}").exists() for process in processes.values())
     assert launched.log(1).splitlines()[-1] == message
     assert message in launched.output.splitlines() or re.search(BROKEN, launched.output), launched.output
+
+
+@pytest.mark.unit
+def test_a_port_that_a_connection_has_been_given_meanwhile_is_waited_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        port = ours.getsockname()[1]
+        monkeypatch.setenv("PADDLE_MASTER", f"127.0.0.1:{port}")
+        monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+        monkeypatch.setenv("PADDLE_TRAINER_ID", "0")
+        begun: list[bool] = []
+        monkeypatch.setattr("paddle.distributed.init_parallel_env", lambda: begun.append(True))
+        starting = threading.Thread(target=ProcessGroup, daemon=True)
+        starting.start()
+        until(lambda: f"port {port}, where" in capsys.readouterr().err)
+        assert not begun
+        monkeypatch.setattr(distributed, "_PORT_SECONDS", 0.0)
+        with pytest.raises(RankerError, match=f"port {port}, .* another program uses it: .*PORT_RANGE=20000:32000"):
+            ProcessGroup()
+        listener.accept()[0].close()  # the end that closes first keeps the port for a minute
+        ours.recv(1)
+        ours.close()
+        starting.join(SECONDS)
+        assert begun == [True]
 
 
 class _Share(ProcessGroup):

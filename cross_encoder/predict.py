@@ -36,7 +36,7 @@ def predict(options: PredictCeOptions) -> None:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; return its exit status."""
-    return run_command(predict, PredictCeOptions, argv, description=__doc__ or "")
+    return run_command(predict, PredictCeOptions, argv, description=__doc__ or "", ends_with_reader=True)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def predict(options: PredictOptions) -> None:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; return its exit status."""
-    return run_command(predict, PredictOptions, argv, description=__doc__ or "")
+    return run_command(predict, PredictOptions, argv, description=__doc__ or "", ends_with_reader=True)
 
 
 if __name__ == "__main__":

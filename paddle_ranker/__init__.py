@@ -79,6 +79,6 @@ def _is_command() -> bool:
 
 
 if _is_command():  # before all that it imports: there Ctrl-C would end in a traceback, and with another status
-    from paddle_ranker.interrupts import wait_for_imports
+    from paddle_ranker.interrupts import report_early_interrupts
 
-    wait_for_imports()
+    report_early_interrupts()

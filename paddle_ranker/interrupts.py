@@ -5,17 +5,22 @@ from __future__ import annotations
 import _thread
 import os
 import shlex
+import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Optional
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_LATER_SECONDS = 0.05
+SCRIPT = "paddle-ranker"
+_SAVING = b"\ninterrupted: this step is finished and saved for --resume; once more ends at once\n"
+STATUS = 130  # of a command that was interrupted
+_AGAIN_SECONDS = 0.01
 
 
 class Interrupted(KeyboardInterrupt):
@@ -25,12 +30,22 @@ class Interrupted(KeyboardInterrupt):
 class Interrupts:
     """A handler for the signals that end a command: within `taken`, SIGINT and SIGTERM raise `KeyboardInterrupt`.
 
-    Attribute: `received`, whether a signal has raised it. A signal during an import waits until the import has ended:
-    inside a compiled module the exception would become an ImportError, and Paddle would report damaged files.
+    A signal during an import is reported at once, but raises the exception when the import has ended: inside a compiled
+    module the exception would become an ImportError, and Paddle would report damaged files. A second Ctrl-C before that
+    ends the process at once.
+
+    Args:
+        prog: the command's name in the report; None: no command has begun, and after an import the process ends
+            without an exception that nothing would catch.
+
+    Attributes:
+        received: whether a signal has raised `KeyboardInterrupt`.
+        reported: whether a signal has been reported.
     """
 
-    def __init__(self) -> None:
-        self.received = False
+    def __init__(self, prog: Optional[str] = None) -> None:
+        self.received = self.reported = False
+        self._prog = prog
         self._is_postponed = False
 
     @contextmanager
@@ -40,21 +55,28 @@ class Interrupts:
             yield self
 
     def __call__(self, signum: int, frame: Optional[FrameType]) -> None:
-        """Raise `KeyboardInterrupt`, or during an import send the signal again in a moment."""
-        if _is_importing(frame):
-            if not self._is_postponed:
-                self._is_postponed = True
-                later = threading.Timer(_LATER_SECONDS, self._again, (signum,))
-                later.daemon = True
-                later.start()
-            return
-        self.received = True
-        if signum == signal.SIGTERM:
-            signal.signal(signum, signal.SIG_IGN)  # a launcher sends SIGTERM three times: others would stop a clean-up
-            raise KeyboardInterrupt("SIGTERM")
-        raise KeyboardInterrupt
+        """Raise `KeyboardInterrupt`, or during an import report the signal, and see to it that it comes again."""
+        where = "SIGTERM" if signum == signal.SIGTERM else ""
+        if self._is_postponed:
+            if signum == signal.SIGINT:  # else a launcher may have sent it, which sends SIGTERM three times
+                os._exit(STATUS)
+        elif _is_importing(frame):
+            self._is_postponed = self.reported = True
+            with suppress(OSError):  # `print` would raise if the signal came in the middle of another `print`
+                os.write(2, f"{interrupt_line(self._prog or _process_name(), where)}\n".encode())
+            threading.Thread(target=self._send_after_import, args=(signum,), daemon=True).start()
+        else:
+            self.received = True
+            if signum == signal.SIGTERM:
+                signal.signal(signum, signal.SIG_IGN)  # a launcher's second one would stop a clean-up
+            if self.reported and self._prog is None:
+                sys.exit(STATUS)
+            raise KeyboardInterrupt(where)
 
-    def _again(self, signum: int) -> None:
+    def _send_after_import(self, signum: int) -> None:
+        main = threading.main_thread().ident or 0
+        while _is_importing(sys._current_frames().get(main)):
+            time.sleep(_AGAIN_SECONDS)
         self._is_postponed = False
         # Not by a signal of the operating system: Paddle, once imported, has its own C++ handler for SIGTERM.
         if sys.version_info >= (3, 10):
@@ -63,11 +85,21 @@ class Interrupts:
             _thread.interrupt_main()
 
 
-def wait_for_imports() -> None:
-    """From now on delay Ctrl-C until an import in progress has ended; for a process that is about to run a command."""
+def interrupt_line(prog: str, where: str = "") -> str:
+    """Return the line that a command prints when it is interrupted."""
+    return f"{prog}: interrupted{f' ({where})' if where else ''}"
+
+
+def report_early_interrupts() -> None:
+    """From now on report Ctrl-C in a line, and end with 130, for a process that imports what its command needs."""
     is_main = threading.current_thread() is threading.main_thread()
     if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, Interrupts())
+
+
+def _process_name() -> str:
+    name = os.path.basename(sys.argv[0])
+    return SCRIPT if name in ("-m", "__main__.py") else name
 
 
 class StopRequest:
@@ -95,8 +127,8 @@ class StopRequest:
         if not self.asked:
             self.asked = True
             if is_first_process():
-                # `print` would raise if the signal came in the middle of another `print`.
-                os.write(2, b"\ninterrupted: this step is finished and saved for --resume; once more ends at once\n")
+                with suppress(BrokenPipeError):
+                    os.write(2, _SAVING)  # `print` would raise if the signal came in the middle of another `print`
         elif signum == signal.SIGINT or not _is_launched():
             before = self._before.get(signum)
             if not callable(before):
@@ -112,22 +144,32 @@ def is_first_process() -> bool:
 
 def resume_line(prog: str, arguments: Sequence[str]) -> str:
     """Return the command line that resumes an interrupted training, which was started with these arguments."""
-    words = [prog, *arguments]
-    if sys.argv[len(sys.argv) - len(arguments) :] == list(arguments):  # they are this process's own
-        typed = sys.argv if sys.argv[0].endswith(".py") else [*sys.argv[0].split(), *sys.argv[1:]]
-        words = list(getattr(sys, "orig_argv", [sys.executable, *typed] if typed is sys.argv else typed))
-    return shlex.join([*(_launcher() or words), *(() if "--resume" in arguments else ("--resume",))])
+    words = _launcher() or _typed()
+    if words[len(words) - len(arguments) :] != list(arguments):  # the training was called from Python
+        words = [prog, *arguments]
+    return shlex.join([*words, *(() if "--resume" in arguments else ("--resume",))])
+
+
+def _typed() -> list[str]:
+    """Return the command line of this process; `paddle-ranker` stands for the script of that name and its Python."""
+    words = _command_line("self")
+    if len(words) > 1 and os.path.basename(words[1]) == SCRIPT:
+        words[:2] = [SCRIPT if shutil.which(SCRIPT) == words[1] else words[1]]
+    return words
 
 
 def _launcher() -> list[str]:
     """Return the command line of `paddle.distributed.launch` if it started this process, else an empty list."""
-    if not _is_launched():
-        return []
+    words = _command_line(str(os.getppid())) if _is_launched() else []
+    return words if "paddle.distributed.launch" in words else []
+
+
+def _command_line(process: str) -> list[str]:
+    """Return the words of a process's command line, which Python 3.9 does not keep; [] if they cannot be read."""
     try:
-        words = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+        return Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="surrogateescape").split("\0")[:-1]
     except OSError:
         return []
-    return words if "paddle.distributed.launch" in words else []
 
 
 def _is_launched() -> bool:

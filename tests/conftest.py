@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Optional
+from typing import Any, Optional, TextIO
 
 import pytest
 
@@ -104,6 +104,15 @@ def call(capfd: pytest.CaptureFixture[str], same_process: None) -> Call:
         return (command([*map(str, arguments)]), *capfd.readouterr())
 
     return main
+
+
+@pytest.fixture
+def unread() -> Iterator[TextIO]:
+    """A pipe whose reader has left, as that of `| head` does, open for writing."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", encoding="utf-8") as stream:
+        yield stream
 
 
 @pytest.fixture(scope="session", autouse=True)

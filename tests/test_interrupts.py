@@ -34,21 +34,46 @@ def heeded() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+IMPORTED = """
+import os, signal
+for number in {signals}:
+    os.kill(os.getpid(), number)
+    for _ in range(1000): pass
+REPORTED = signal.getsignal(signal.SIGINT).reported
+"""
+
+
 @pytest.mark.unit
-def test_what_is_imported_is_imported_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "interrupted_module.py").write_text(
-        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nfor _ in range(1000): pass\nWHOLE = True\n",
-        encoding="utf-8",
-    )
+@pytest.mark.parametrize(
+    ("signals", "where", "ended"),
+    [
+        ([signal.SIGINT], "", []),
+        ([signal.SIGINT, signal.SIGINT], "", [130]),
+        ([signal.SIGTERM] * 3, " (SIGTERM)", []),  # of a launcher
+    ],
+)
+def test_an_import_is_imported_to_its_end_unless_a_second_interrupt_ends_all(
+    signals: list[int],
+    where: str,
+    ended: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "interrupted_module.py").write_text(IMPORTED.format(signals=[*map(int, signals)]), encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with Interrupts().taken() as interrupts:
+    monkeypatch.delitem(sys.modules, "interrupted_module", raising=False)
+    exits: list[int] = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+    with Interrupts("sample").taken() as interrupts:
         with pytest.raises(KeyboardInterrupt):
             import interrupted_module
 
             for _ in range(600):  # it comes in a moment, between two of these: it ends no sleep
                 time.sleep(0.1)
-        assert interrupts.received
-    assert sys.modules["interrupted_module"] is interrupted_module and interrupted_module.WHOLE
+        assert interrupts.received and exits == ended
+    assert sys.modules["interrupted_module"] is interrupted_module and interrupted_module.REPORTED
+    assert capfd.readouterr().err == f"sample: interrupted{where}\n"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -95,6 +120,42 @@ def test_what_is_ignored_stays_ignored() -> None:
     with Interrupts().taken(), StopRequest().awaited() as stop:
         send(signal.SIGINT)
         assert not stop.asked
+
+
+OWN_TRAINING = """
+from paddle_ranker.commands.registry import COMMANDS, Command
+from paddle_ranker.interrupts import Interrupted
+from paddle_ranker.options import Options, run_command
+
+def interrupted(options):
+    raise Interrupted("at step 1 of 2")
+
+def main(argv=None):
+    return run_command(interrupted, Options, argv, "")
+
+COMMANDS.add("train-own", Command(__name__, "be interrupted"))
+"""
+SCRIPT = "#!{}\nimport sys\nfrom paddle_ranker.__main__ import main\nsys.exit(main())\n"
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("typed", ["paddle-ranker", "bin/paddle-ranker", f"{sys.executable} -m paddle_ranker"])
+def test_the_line_that_goes_on_is_the_one_that_was_typed(typed: str, tmp_path: Path) -> None:
+    (tmp_path / "own_training.py").write_text(OWN_TRAINING, encoding="utf-8")
+    script = tmp_path / "bin" / "paddle-ranker"
+    script.parent.mkdir()
+    script.write_text(SCRIPT.format(sys.executable), encoding="utf-8")
+    script.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{script.parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}{REPOSITORY}",
+        "PADDLE_RANKER_PLUGINS": "own_training",
+    }
+    line = f"{typed} train-own --debug false"
+    done = subprocess.run(line, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr == f"paddle-ranker train-own: interrupted (at step 1 of 2)\nto go on: {line} --resume\n"
 
 
 PAIRWISE = "ernie_matching/train_pairwise.py --train_file t.tsv --test_file d.tsv --model_name_or_path encoder"
@@ -164,3 +225,38 @@ def test_an_interrupt_before_the_command_has_begun(command: str, at: str, name: 
     assert "Traceback" not in done.stderr and done.returncode in (130, 0)
     if done.returncode:  # else the help was printed and the process gone before the signal came again
         assert done.stderr.splitlines()[-1].endswith(": interrupted") and name in done.stderr
+
+
+STUCK = """
+import threading
+from paddle_ranker.serving.core.ranker_slot import RankerSlot
+
+def load(self, observer=None):
+    print("loading", flush=True)
+    threading.Event().wait()
+
+RankerSlot.load = load
+"""
+
+
+@pytest.mark.server
+def test_a_server_that_loads_ends_at_a_signal(tmp_path: Path) -> None:
+    (tmp_path / "stuck.py").write_text(STUCK, encoding="utf-8")
+    line = [sys.executable, "-m", "paddle_ranker", "serve", ".", "--port", "0", "--engine", "onnx"]
+    paths = f"{tmp_path}{os.pathsep}{REPOSITORY}"
+    server = subprocess.Popen(
+        line,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths, "PADDLE_RANKER_PLUGINS": "stuck"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        assert server.stdout is not None and server.stdout.readline() == "loading\n"
+        server.send_signal(signal.SIGINT)
+        _, errors = server.communicate(timeout=120)
+    finally:
+        server.kill()
+    assert server.returncode == 0 and errors.count("\n") == 1 and '"event": "stop"' in errors, errors

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, TextIO
 
 import numpy as np
 import pytest
@@ -267,6 +267,25 @@ def test_output_that_cannot_be_written(where: str, status: int, errors: str) -> 
     )
     assert done.returncode == status
     assert errors in done.stderr and done.stderr.count("\n") == (1 if errors else 0)
+
+
+@pytest.mark.parametrize(("ends", "done"), [(False, ["one", "two"]), (True, [])])
+def test_work_goes_on_when_its_reader_leaves(
+    ends: bool, done: list[str], unread: TextIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worked: list[str] = []
+
+    def work(options: Sample) -> None:
+        for word in ("one", "two"):
+            print(word, file=sys.stderr, flush=True)
+            print(word, flush=True)
+            worked.append(word)
+
+    with open(os.dup(unread.fileno()), "w", encoding="utf-8") as errors:
+        monkeypatch.setattr(sys, "stdout", unread)
+        monkeypatch.setattr(sys, "stderr", errors)
+        assert run_command(work, Sample, ["--train_file", "f"], "", prog="sample", ends_with_reader=ends) == 0
+    assert worked == done
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -137,7 +137,7 @@ def _texts(pair: Pair) -> dict[str, object]:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; return its exit status."""
-    return run_command(predict, DeployPredictOptions, argv, description=__doc__ or "")
+    return run_command(predict, DeployPredictOptions, argv, description=__doc__ or "", ends_with_reader=True)
 
 
 if __name__ == "__main__":

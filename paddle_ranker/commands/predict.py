@@ -29,4 +29,4 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     status = run_for_kind("predict", argv)
     if status is not None:
         return status
-    return run_command(predict, PredictOptions, argv, description=__doc__ or "")
+    return run_command(predict, PredictOptions, argv, description=__doc__ or "", ends_with_reader=True)

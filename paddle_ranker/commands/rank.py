@@ -42,4 +42,4 @@ def rank(options: RankOptions) -> None:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; return its exit status."""
-    return run_command(rank, RankOptions, argv, description=__doc__ or "")
+    return run_command(rank, RankOptions, argv, description=__doc__ or "", ends_with_reader=True)

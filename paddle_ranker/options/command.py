@@ -6,11 +6,12 @@ import os
 import stat
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import Any, Callable, Optional, Union
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from typing import Any, Callable, Optional, TextIO, Union, cast
 
 from paddle_ranker.errors import RankerError, error_on_its_way, is_full, one_line
-from paddle_ranker.interrupts import Interrupted, Interrupts, is_first_process, resume_line
+from paddle_ranker.interrupts import STATUS, Interrupted, Interrupts, interrupt_line, is_first_process, resume_line
 from paddle_ranker.options.declare import require_inputs
 from paddle_ranker.options.parser import OptionsT, parse_options
 from paddle_ranker.registry import load_named_plugins
@@ -22,15 +23,22 @@ def run_command(
     argv: Optional[Sequence[str]],
     description: str,
     prog: Optional[str] = None,
+    *,
+    ends_with_reader: bool = False,
 ) -> int:
     """Parse the options, call `run` with them, and turn every error into one line and an exit status.
 
     The exit status is 0 if done, 1 if failed, 2 for wrong usage and 130 if interrupted. `--debug` shows the traceback
-    as well. `options_class` may be a function that returns the class, if plugins add options.
+    as well.
+
+    Args:
+        options_class: the class, or a function that returns it, if plugins add options.
+        ends_with_reader: end, with 0, when the reader of standard output leaves (`| head`), for a command that prints
+            a line for each row. Other commands finish their work, and what they print from then on is lost.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     prog = prog or os.path.basename(sys.argv[0])
-    with Interrupts().taken() as interrupts:
+    with Interrupts(prog).taken() as interrupts, reader_may_leave(out=not ends_with_reader):
         debug = "--debug" in arguments
         try:
             load_named_plugins()
@@ -42,22 +50,27 @@ def run_command(
             sys.stdout.flush()  # what goes wrong with the last of the output is an error like any other
             return status
         except BrokenPipeError:  # the reader (`head`) has enough
-            _forget_unwritten_output()
+            _forget_unwritten(sys.stdout)
             return 0
+        except SystemExit:  # of --help
+            _forget_unwritten(sys.stdout)
+            raise
         except KeyboardInterrupt as interrupt:
             if debug:
                 traceback.print_exc()
             error = error_on_its_way(interrupt)
-            return _report(prog, error) if error else _report_interrupt(prog, arguments, interrupt)
+            return _report(prog, error) if error else _report_interrupt(interrupts, prog, arguments, interrupt)
         except Exception as error:
             if isinstance(error, OSError):
-                _forget_unwritten_output()
+                _forget_unwritten(sys.stdout)
                 if is_full(error) and error.filename is None and _output_can_be_full():
                     error.filename = "standard output"
             if debug:
                 traceback.print_exc()
             # After an interruption, an exception that it caused in other code is not an error.
-            return _report_interrupt(prog, arguments, error) if interrupts.received else _report(prog, error)
+            if interrupts.received:
+                return _report_interrupt(interrupts, prog, arguments, error)
+            return _report(prog, error)
 
 
 def _report(prog: str, error: Exception) -> int:
@@ -65,20 +78,55 @@ def _report(prog: str, error: Exception) -> int:
     return error.exit_status if isinstance(error, RankerError) else 1
 
 
-def _report_interrupt(prog: str, arguments: Sequence[str], interrupt: BaseException) -> int:
-    where = str(interrupt) if isinstance(interrupt, KeyboardInterrupt) else ""
-    print(f"{prog}: interrupted{f' ({where})' if where else ''}", file=sys.stderr)
+def _report_interrupt(interrupts: Interrupts, prog: str, arguments: Sequence[str], interrupt: BaseException) -> int:
+    if not interrupts.reported:
+        where = str(interrupt) if isinstance(interrupt, KeyboardInterrupt) else ""
+        print(interrupt_line(prog, where), file=sys.stderr)
     if isinstance(interrupt, Interrupted) and is_first_process():
         print(f"to go on: {resume_line(prog, arguments)}", file=sys.stderr)
-    return 130
+    return STATUS
 
 
-def _forget_unwritten_output() -> None:
-    """Keep Python from trying again, at its exit, to write the output that could not be written."""
+@contextmanager
+def reader_may_leave(*, out: bool = True) -> Iterator[None]:
+    """Let standard error, and with `out` standard output too, be left by its reader in the block (see `_Output`)."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed from the beginning (`>&-`)
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    output = redirect_stdout(cast(TextIO, _Output(sys.stdout))) if out else nullcontext()
+    with redirect_stderr(cast(TextIO, _Output(sys.stderr))), output:
+        yield
+
+
+class _Output:
+    """A stream for work that goes on when the reader of its output has left (`| head`): what it writes then is lost."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            _forget_unwritten(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            _forget_unwritten(self._stream)
+
+
+def _forget_unwritten(output: TextIO) -> None:
+    """Flush a stream; if that fails, keep Python from trying again at its exit: later output is lost."""
     try:
-        sys.stdout.flush()
+        output.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
 
 
 def _output_can_be_full() -> bool:

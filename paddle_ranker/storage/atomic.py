@@ -171,16 +171,23 @@ def check_writable(path: Union[str, Path]) -> None:
 
 
 def point(link: Path, target: Path) -> None:
-    """Make `link` a symbolic link to `target` in the same folder, atomically replacing an older link."""
+    """Make `link` a symbolic link to `target` in the same folder, atomically replacing an older link.
+
+    A folder in the link's place, which a copy that follows links puts there (`cp -rL`), is replaced and deleted.
+    """
     temporary = link.with_name(f"{UNFINISHED}{os.getpid()}-{link.name}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target.name)
-    os.replace(temporary, link)
+    if link.is_dir() and not link.is_symlink():
+        _exchange(temporary, link)
+        shutil.rmtree(temporary)
+    else:
+        os.replace(temporary, link)
     _sync(link.parent)
 
 
 def _exchange(one: Path, other: Path) -> None:
-    """Exchange the names of two folders, atomically if the system supports it, else in three renames."""
+    """Exchange the names of two folders or links, atomically if the system supports it, else in three renames."""
     here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
     if rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0:

@@ -86,7 +86,8 @@ class CheckpointKeeper:
 
     def start(self) -> None:
         """Begin a new run: move an earlier run to `previous_<n>`; remove the log of a run without checkpoints."""
-        pointers = [path for path in map(self.folder.joinpath, _POINTERS) if path.is_symlink()]
+        # Folders, where a copy has followed the links.
+        pointers = [path for path in map(self.folder.joinpath, _POINTERS) if os.path.lexists(path)]
         files = [path for path in map(self.folder.joinpath, _RUN_FILES) if path.exists()]
         folders = self._folders()
         if not pointers and not folders:
@@ -123,7 +124,8 @@ class CheckpointKeeper:
         Args:
             write, write_state: write the files of the model and of the state into a given folder.
             scheduled: the steps whose checkpoints are kept even if they are neither the best nor the last.
-            best_step: the step of the best checkpoint so far, which may be `step`.
+            best_step: the step of the best checkpoint so far, which may be `step`; None: none was evaluated, and `best`
+                is the last one.
         """
         self.scheduled = list(scheduled)
         target = self.folder / f"model_{step}"
@@ -136,11 +138,11 @@ class CheckpointKeeper:
         return target
 
     def _move_pointers(self, step: int, best_step: Optional[int]) -> None:
+        """Point `last` to the checkpoint of `step`, and `best` to that of `best_step`, or to the same if it is None."""
         self.last = self.folder / f"model_{step}"
+        self.best = self.last if best_step is None else self.folder / f"model_{best_step}"
         point(self.folder / "last", self.last)
-        if best_step is not None:
-            self.best = self.folder / f"model_{best_step}"
-            point(self.folder / "best", self.best)
+        point(self.folder / "best", self.best)
 
     def _drop_superseded(self) -> None:
         assert self.last

@@ -71,8 +71,10 @@ class Run:
         if result.skipped:
             self.report(f"{result.skipped} of the {result.steps} steps were skipped: their gradients overflowed")
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in result.best.items() if isinstance(value, float))
-        best = f"best: step {result.best['step']} ({metrics}) -> {result.best_checkpoint}; " if result.best else ""
-        self.report(f"{best}last: {result.last_checkpoint}")
+        best = "the last one, as none was evaluated yet"
+        if result.best:
+            best = f"step {result.best['step']} ({metrics}) -> {result.best_checkpoint}"
+        self.report(f"best: {best}; last: {result.last_checkpoint}")
         return result
 
 

@@ -75,6 +75,7 @@ class Task:
 class FitResult:
     """The result of a training: its steps, the best and the last evaluation (`step` and measures), and its checkpoints.
 
+    `best_checkpoint`: the last one, if the training stopped before its first evaluation.
     `finished`: the training is complete; False: it stopped after `max_minutes`, and `resume` continues it.
     `skipped`: the number of steps that changed nothing because their gradients overflowed in mixed precision.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +106,47 @@ def test_what_is_not_a_checkpoint_is_left_alone(tmp_path: Path) -> None:
         save(keeper, 2, run, best=2)
         keeper.close()
     assert names(tmp_path) == ["best", "last", "mine", "model_2", "model_card.txt", "model_x", "previous_1", "state_2"]
+
+
+def copied(tmp_path: Path) -> Path:
+    """Return a copy of a run's folder that has followed its links, as `cp -rL` and zip do."""
+    keeper = start(tmp_path / "original")
+    save(keeper, 2, "2", scheduled=True, best=2)
+    save(keeper, 4, "4")
+    keeper.close()
+    shutil.copytree(tmp_path / "original", tmp_path / "copy")
+    assert not (tmp_path / "copy" / "best").is_symlink()
+    return tmp_path / "copy"
+
+
+def test_a_copy_whose_links_were_followed_is_resumed(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    resumed = CheckpointKeeper(folder)
+    resumed.resume(4, 2, [2])
+    save(resumed, 6, "6", best=2)
+    assert names(folder) == ["best", "last", "model_2", "model_6", "state_6"]
+    assert (os.readlink(folder / "best"), os.readlink(folder / "last")) == ("model_2", "model_6")
+
+
+def test_a_copy_whose_links_were_followed_is_set_aside_whole(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    keeper = start(folder)
+    assert names(folder) == ["previous_1"]
+    assert names(folder / "previous_1") == ["best", "last", "model_2", "model_4", "state_4"]
+    save(keeper, 1, "new", best=1)
+    assert names(folder) == ["best", "last", "model_1", "previous_1", "state_1"]
+
+
+def test_best_is_the_last_one_until_one_is_evaluated(tmp_path: Path) -> None:
+    keeper = start(tmp_path)
+    save(keeper, 1, "1")
+    assert names(tmp_path) == ["best", "last", "model_1", "state_1"] and (tmp_path / "best" / "file").read_text() == "1"
+    save(keeper, 2, "2")
+    assert names(tmp_path) == ["best", "last", "model_2", "state_2"] and keeper.best == tmp_path / "model_2"
+    save(keeper, 3, "3", best=3)
+    save(keeper, 4, "4", best=3)
+    assert names(tmp_path) == ["best", "last", "model_3", "model_4", "state_4"]
+    assert (tmp_path / "best" / "file").read_text() == "3"
 
 
 def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:

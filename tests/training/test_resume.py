@@ -128,7 +128,8 @@ def test_a_time_limit_stops_with_a_checkpoint_to_go_on_from(
 ) -> None:
     result, _ = run(tmp_path, examples, aucs=AUCS, max_minutes=1e-9, **SETTINGS)
     assert result.steps == 1 and not result.finished and result.last == {}
-    assert names(tmp_path / "checkpoint") == ["last", "model_1"]
+    assert names(tmp_path / "checkpoint") == ["best", "last", "model_1"]
+    assert result.best_checkpoint == result.last_checkpoint  # none was evaluated
     result, network = run(tmp_path, examples, make_network(seed=9), AUCS, resume=True, **SETTINGS)
     assert result.finished and result.steps == 20 and result.best == {"step": 20, "auc": 0.9}
     np.testing.assert_array_equal(parameters(network), unbroken[0])

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pytest
@@ -103,10 +104,21 @@ def stopped(save_dir: Path, call: Call) -> None:
     status, printed, errors = call(*training(save_dir, "--max_minutes", 1e-9))
     assert status == 0, errors
     assert "stopped for now (--resume goes on) after 1 steps" in printed
+    assert f"best: the last one, as none was evaluated yet; last: {save_dir}/model_1\n" in printed
+    assert (save_dir / "best").resolve().name == "model_1"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+def test_a_training_goes_on_when_its_reader_leaves(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unread: TextIO, same_process: None
+) -> None:
+    monkeypatch.chdir(data)
+    monkeypatch.setattr(sys, "stdout", unread)
+    assert train_pairwise.main(training(tmp_path / "new", "--max_steps", 2, "--resume")) == 0
+    assert (tmp_path / "new" / "last").resolve().name == "model_2"
 
 
 def test_resume_begins_a_run_where_there_is_none(tmp_path: Path, call: Call) -> None:

@@ -154,6 +154,7 @@ class Worker:
     async def _serve(self) -> None:
         config = self._config
         self._stop = asyncio.Event()
+        self._handle_signals()
         self._connections = Connections(config.limits.connections, ByteBudget(config.limits.buffered))
         log = self._log if config.log_requests else None
         controls = Controls(
@@ -165,7 +166,6 @@ class Worker:
         app = make_app(self._slots, config, self._metrics, log=log, controls=controls, budget=self._connections.budget)
         ranker = ranker_of(self._slots, config)
         context = ServerContext(config, self._connections, ranker, self._slots, self._metrics, app, log)
-        self._handle_signals()
         watching = [asyncio.ensure_future(self._connections.watch()), asyncio.ensure_future(_return_freed_memory())]
         try:
             for protocol in PROTOCOLS.values():
@@ -173,7 +173,8 @@ class Worker:
             self._handlers.sort(key=lambda item: -len(item[0]))
             if self._early:
                 self._listen()
-            if await self._load():
+            is_loaded = await self._load()
+            if is_loaded:
                 if not self._early:
                     self._listen()
                 self._on_ready()
@@ -182,6 +183,9 @@ class Worker:
             await self._end()
             for task in watching:
                 task.cancel()
+        if not is_loaded:
+            self._log.close()
+            os._exit(0)  # Python would wait at its exit for the thread that loads, which nothing can stop
 
     async def _load(self) -> bool:
         """Load the models; return False if the server is stopped meanwhile."""

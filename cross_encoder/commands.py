@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from paddle_ranker.commands.registry import COMMANDS, OF_KIND, Command
+from paddle_ranker.commands.registry import COMMANDS, OF_KIND, TRAIN, Command
 
 COMMANDS.add(
-    "train-ce", Command(f"{__package__}.train_ce", "train the cross-encoder on labelled pairs", "TrainCeOptions")
+    "train-ce",
+    Command(f"{__package__}.train_ce", "train the cross-encoder on labelled pairs", "TrainCeOptions", TRAIN),
 )
 OF_KIND.add("evaluate cross_encoder", f"{__package__}.evaluate")
 OF_KIND.add("predict cross_encoder", f"{__package__}.predict")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from paddle_ranker.commands.registry import COMMANDS, OF_KIND, Command
+from paddle_ranker.commands.registry import COMMANDS, OF_KIND, SCORE, TRAIN, Command
 
 COMMANDS.add(
     "train-pairwise",
-    Command(f"{__package__}.train_pairwise", "train the pairwise ranker on triples", "TrainPairwiseOptions"),
+    Command(f"{__package__}.train_pairwise", "train the pairwise ranker on triples", "TrainPairwiseOptions", TRAIN),
 )
 COMMANDS.add(
     "predict-fast",
-    Command(f"{__package__}.predict_pairwise_fast", "what predict does, by the fast tokenizer: the same one"),
+    Command(
+        f"{__package__}.predict_pairwise_fast", "what predict does, by the fast tokenizer: the same one", group=SCORE
+    ),
 )
 OF_KIND.add("evaluate pairwise", f"{__package__}.evaluate")
 OF_KIND.add("predict pairwise", f"{__package__}.predict_pairwise")

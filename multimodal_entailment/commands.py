@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from multimodal_entailment.info import KIND
-from paddle_ranker.commands.registry import COMMANDS, OF_KIND, Command
+from paddle_ranker.commands.registry import COMMANDS, DATA, ENCODERS, OF_KIND, TRAIN, Command
 
 COMMANDS.add(
     "train-entailment",
-    Command(f"{__package__}.train", "train a model that compares posts with images", "TrainEntailmentOptions"),
+    Command(f"{__package__}.train", "train a model that compares posts with images", "TrainEntailmentOptions", TRAIN),
 )
-COMMANDS.add("make-demo-posts", Command(f"{__package__}.make_demo_posts", "make demo posts, texts with pictures"))
+COMMANDS.add(
+    "make-demo-posts",
+    Command(f"{__package__}.make_demo_posts", "make demo posts, texts with pictures", group=DATA),
+)
 COMMANDS.add(
     "convert-image-weights",
-    Command(f"{__package__}.convert_image_weights", "bring an image network's parameters from PyTorch"),
+    Command(f"{__package__}.convert_image_weights", "bring an image network's parameters from PyTorch", group=ENCODERS),
 )
 OF_KIND.add(f"evaluate {KIND}", f"{__package__}.evaluate")
 OF_KIND.add(f"predict {KIND}", f"{__package__}.predict")

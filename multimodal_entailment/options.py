@@ -152,10 +152,10 @@ class EvaluateEntailmentOptions(ModelOptions):
 @dataclass(frozen=True)
 class PredictEntailmentOptions(ModelOptions):
     input_file: Optional[str] = option(
-        None, help="pairs of posts: CSV as for training, without labels too", name="input", files=True
+        None, help="pairs of posts: CSV as for training, without labels too", name="input", files=True, either=True
     )
     output_file: Optional[str] = option(None, help="CSV to write (default: print it)", name="output")
-    text_1: Optional[str] = option(None, help="one pair instead of a file: the first post's text")
+    text_1: Optional[str] = option(None, help="one pair instead of a file: the first post's text", either=True)
     image_1: Optional[str] = option(None, help="and its image")
     text_2: Optional[str] = option(None, help="the second post's text")
     image_2: Optional[str] = option(None, help="and its image")

@@ -18,7 +18,7 @@ class PostLimits(Limits):
     """The options of the served model, and the limits of its requests beside those of all requests."""
 
     entailment_model: Optional[str] = option(
-        None, help="a model of pairs of posts, trained or exported: it answers POST /v1/entailment"
+        None, either=True, help="a model of pairs of posts, trained or exported: it answers POST /v1/entailment"
     )
     entailment_engine: Optional[str] = option(
         None, help="what computes it, as --engine has it for the ranker", choices=ENGINES

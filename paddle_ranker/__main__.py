@@ -6,8 +6,17 @@ import sys
 from collections.abc import Sequence
 from typing import Optional
 
-from paddle_ranker.commands.registry import COMMANDS, OTHER_NAMES
+from paddle_ranker import __version__
+from paddle_ranker.commands.registry import COMMANDS, OTHER_NAMES, list_commands
 from paddle_ranker.errors import DependencyError, did_you_mean
+from paddle_ranker.interrupts import STATUS, interrupt_line
+from paddle_ranker.options.command import reader_may_leave
+
+USAGE = """\
+usage: paddle-ranker COMMAND [options]
+       paddle-ranker help COMMAND   show the options of a command, as COMMAND --help does
+       paddle-ranker --version"""
+VERSION = f"paddle-ranker {__version__}"
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -17,15 +26,17 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return _run(arguments)
     except KeyboardInterrupt:
         name = sys.argv[0] if sys.argv[0].startswith("paddle-ranker ") else "paddle-ranker"
-        print(f"{name}: interrupted", file=sys.stderr)
-        return 130
+        print(interrupt_line(name), file=sys.stderr)
+        return STATUS
 
 
 def _run(arguments: list[str]) -> int:
     try:
-        if not arguments or arguments[0] in ("-h", "--help"):
-            COMMANDS.load_plugins()  # those of recipes and of other packages
-            print(_help())
+        if arguments[:1] == ["help"]:
+            arguments = [*arguments[1:2], "--help"]
+        if not arguments or arguments[0] in ("-h", "--help", "help", "--version"):
+            with reader_may_leave():
+                print(VERSION if arguments[:1] == ["--version"] else f"{USAGE}\n\n{list_commands()}", flush=True)
             return 0
         name = OTHER_NAMES.get(arguments[0], arguments[0])
         is_known = name in COMMANDS
@@ -39,12 +50,6 @@ def _run(arguments: list[str]) -> int:
     sys.argv[0] = f"paddle-ranker {arguments[0]}"  # the name that the command's own help and errors show
     status: int = COMMANDS[name].load().main(arguments[1:])
     return status
-
-
-def _help() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}} {command.help}" for name, command in COMMANDS.items()]
-    return "\n".join(["usage: paddle-ranker COMMAND [options]   (COMMAND --help shows its options)", "", *lines])
 
 
 if __name__ == "__main__":

@@ -25,10 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FillMaskOptions(DeviceOptions):
-    sentence: Optional[str] = option(None, help="a sentence with one [MASK] or several", positional=True)
+    sentence: Optional[str] = option(None, help="a sentence with one [MASK] or several", positional=True, either=True)
     model: str = option(help="folder of a masked language model: ours, or one with PaddleNLP's names")
     input_file: Optional[str] = option(
-        None, help="sentences instead: .txt, one a line, or a file with a column text", name="input", files=True
+        None,
+        help="sentences instead: .txt, one a line, or a file with a column text",
+        name="input",
+        files=True,
+        either=True,
     )
     output_file: Optional[str] = option(None, help="write JSON lines there (default: print them)", name="output")
     json: bool = option(False, help="print JSON lines for a sentence too")
@@ -92,7 +96,7 @@ def _print(result: Filled) -> None:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; return its exit status."""
-    return run_command(fill_mask, FillMaskOptions, argv, description=__doc__ or "")
+    return run_command(fill_mask, FillMaskOptions, argv, description=__doc__ or "", ends_with_reader=True)
 
 
 if __name__ == "__main__":

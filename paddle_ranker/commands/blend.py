@@ -42,11 +42,13 @@ class BlendOptions(BatchOptions, TokenizerOptions, LabelOptions, DeviceOptions):
         "--other)",
         name="train",
         files=True,
+        either=True,
     )
     other: Optional[str] = option(
         None,
         help="another ranker to average with, in place of the linear lexical model: a model folder",
         aliases=("--with",),
+        either=True,
     )
     folds: int = option(5, help="parts of the queries; each is measured with weights learned from the rest", minimum=2)
 

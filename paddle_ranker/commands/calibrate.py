@@ -40,6 +40,7 @@ class CalibrateOptions(LabelOptions, RankerOptions):
         None,
         positional=True,
         files=True,
+        either=True,
         help="labelled pairs that it was not trained on: query, title, label (not with --remove)",
     )
     method: Optional[str] = option(
@@ -49,7 +50,7 @@ class CalibrateOptions(LabelOptions, RankerOptions):
         choices=("platt", "temperature"),
     )
     output: Optional[str] = option(None, help="new folder for the calibrated ranker (default: RANKER's own is changed)")
-    remove: bool = option(False, help="take a calibration away instead")
+    remove: bool = option(False, help="take a calibration away instead", either=True)
     folds: int = option(5, help="folds of queries for the measures out of fold", minimum=2)
 
     def __post_init__(self) -> None:

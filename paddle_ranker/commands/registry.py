@@ -13,6 +13,10 @@ from typing import Any, Optional
 from paddle_ranker.errors import RankerError
 from paddle_ranker.registry import Registry, load_named_plugins
 
+START, DATA, TRAIN, SCORE = "start", "training data", "train", "score and measure"
+IMPROVE, SERVE, ENCODERS = "improve a ranker", "export and serve", "encoders"
+GROUPS = (START, DATA, TRAIN, SCORE, IMPROVE, SERVE, ENCODERS)  # in the order in which people come to need them
+
 
 @dataclass(frozen=True)
 class Command:
@@ -22,11 +26,13 @@ class Command:
     help: what it does, in a line
     options: for a training command, the name of its options class in that module, which also has
         `train(options, on_evaluation)`
+    group: title under which `paddle-ranker help` lists it: one of `GROUPS`, or a plugin's own, which comes after them
     """
 
     module: str
     help: str
     options: Optional[str] = None
+    group: str = "more"
 
     def load(self) -> Any:
         """Return the module."""
@@ -40,28 +46,51 @@ OF_KIND: Registry[str] = Registry("command of a kind of model", recipes="command
 OTHER_NAMES = {"export-to-serving": "export-serving"}
 _MODEL_OPTIONS = ("--model", "--init_from_ckpt", "--params_path", "--model_dir")
 
-for _name, _help in {
-    "doctor": "say what is installed, which fast paths are on, and what to install",
-    "starter": "make the starter encoder, which needs no download",
-    "evaluate": "measure a model on labelled pairs, whatever kind it is of",
-    "compare": "compare rankers, score files and baselines: intervals, significance tests, a report",
-    "predict": "score the pairs of a file with a model, whatever kind it is of",
-    "rank": "rank the titles of each query of a file, best first",
-    "calibrate": "make a ranker's scores probabilities that can be believed",
-    "blend": "average a ranker with the linear lexical model, or with another ranker",
-    "make-triples": "make training triples from a file of labelled pairs",
-    "mine": "mine hard negatives with BM25, and with a trained ranker",
-    "distill": "write a large ranker's scores into training data for a small one",
-    "convert": "bring a checkpoint from Hugging Face's transformers, or take one there",
-    "info": "say what a folder is: its kind, what it takes and returns, how it was trained and exported",
-    "export": "write a model as a static model, and as ONNX, for engines and servers",
-    "export-serving": "write an exported ranker as the two folders of Paddle Serving",
-    "quantize": "compute an exported ranker's matrix products in 8-bit integers, where that costs little",
-    "cascade": "measure a small ranker before a large one: what it costs and how much faster it is",
-    "serve": "serve a ranker: baidu_std, HTTP and gRPC of Paddle Serving, /rerank of today's clients, on one port",
-    "curve": "draw the learning curves of one training or several into one picture",
+for _group, _commands in {
+    START: {
+        "doctor": "say what is installed, which fast paths are on, and what to install",
+        "starter": "make the starter encoder, which needs no download",
+        "info": "say what a folder is: its kind, what it takes and returns, how it was trained and exported",
+    },
+    DATA: {
+        "make-triples": "make training triples from a file of labelled pairs",
+        "mine": "mine hard negatives with BM25, and with a trained ranker",
+        "distill": "write a large ranker's scores into training data for a small one",
+    },
+    SCORE: {
+        "evaluate": "measure a model on labelled pairs, whatever kind it is of",
+        "compare": "compare rankers, score files and baselines: intervals, significance tests, a report",
+        "curve": "draw the learning curves of one training or several into one picture",
+        "predict": "score the pairs of a file with a model, whatever kind it is of",
+        "rank": "rank the titles of each query of a file, best first",
+    },
+    IMPROVE: {
+        "calibrate": "make a ranker's scores probabilities that can be believed",
+        "blend": "average a ranker with the linear lexical model, or with another ranker",
+        "cascade": "measure a small ranker before a large one: what it costs and how much faster it is",
+    },
+    SERVE: {
+        "export": "write a model as a static model, and as ONNX, for engines and servers",
+        "quantize": "compute an exported ranker's matrix products in 8-bit integers, where that costs little",
+        "serve": "serve a ranker: baidu_std, HTTP and gRPC of Paddle Serving, /rerank of today's clients, on one port",
+        "export-serving": "write an exported ranker as the two folders of Paddle Serving",
+    },
+    ENCODERS: {
+        "convert": "bring a checkpoint from Hugging Face's transformers, or take one there",
+    },
 }.items():
-    COMMANDS.add(_name, Command(f"paddle_ranker.commands.{_name.replace('-', '_')}", _help))
+    for _name, _help in _commands.items():
+        COMMANDS.add(_name, Command(f"paddle_ranker.commands.{_name.replace('-', '_')}", _help, group=_group))
+
+
+def list_commands() -> str:
+    """Return the lines that list all commands, those of recipes and plugins too, by their groups."""
+    COMMANDS.load_plugins()
+    width = max(map(len, COMMANDS))
+    groups: dict[str, list[str]] = {group: [] for group in GROUPS}
+    for name, command in COMMANDS.items():
+        groups.setdefault(command.group, []).append(f"  {name:<{width}} {command.help}")
+    return "\n\n".join("\n".join([f"{group}:", *lines]) for group, lines in groups.items() if lines)
 
 
 def run_for_kind(command: str, argv: Optional[Sequence[str]]) -> Optional[int]:

@@ -17,9 +17,11 @@ class MeasuringOptions(LabelOptions, ScoringOptions):
     """Options of evaluation and comparison: the pairs to measure on, and how."""
 
     test_file: Optional[str] = option(
-        None, help="labelled pairs: query, title, label; or give --qrels", name="test", files=True
+        None, help="labelled pairs: query, title, label; or give --qrels", name="test", files=True, either=True
     )
-    qrels: Optional[str] = option(None, help="TREC qrels, in place of a test file: query 0 document label", files=True)
+    qrels: Optional[str] = option(
+        None, help="TREC qrels, in place of a test file: query 0 document label", files=True, either=True
+    )
     queries: Optional[str] = option(
         None, help="texts of the qrels' queries: id, text, tab-separated or JSON lines", files=True
     )

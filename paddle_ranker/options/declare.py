@@ -27,7 +27,7 @@ _BOUNDS: dict[str, tuple[Callable[[float, float], bool], str]] = {
     "above": (operator.gt, "above"),
     "below": (operator.lt, "below"),
 }
-_FLAGS = ("positional", "leads", "several", "files", "shared")
+_FLAGS = ("positional", "leads", "several", "files", "shared", "either")
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -55,6 +55,8 @@ def option(
     claims: for positional arguments, a function that returns whether a value after an option's files is such an
         argument rather than another file
     shared: many commands have it; the help shows it below a command's own options
+    either: the command requires one of the options with this flag; the help shows them among the required ones, and the
+        options class checks that one is given
     """
     flags = {flag: bool(more.pop(flag, False)) for flag in _FLAGS}
     claims = more.pop("claims", None)
@@ -111,6 +113,11 @@ def names_of(field: dataclasses.Field[Any]) -> list[str]:
     own = f"--{field.name}"
     given = [f"--{field.metadata['name']}"] if field.metadata["name"] else []
     return list(dict.fromkeys([*given, own, *field.metadata["aliases"]]))
+
+
+def is_asked_for(field: dataclasses.Field[Any]) -> bool:
+    """Return whether a command requires an option, or this or another one."""
+    return field.default is REQUIRED or bool(field.metadata["either"])
 
 
 def shown_name(field: dataclasses.Field[Any]) -> str:

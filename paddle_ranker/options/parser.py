@@ -19,6 +19,7 @@ from paddle_ranker.options.declare import (
     annotations_of,
     fields_of,
     help_of,
+    is_asked_for,
     names_of,
     shown_name,
     value_type,
@@ -129,7 +130,7 @@ def build_parser(options_class: type[Options], prog: str, description: str) -> a
     groups = {title: parser.add_argument_group(title) for title in ("required", "options")}
     for field in _in_order(options_class):
         names, declared = _argument_of(field, value_type(annotations[field.name]))
-        groups["required" if field.default is REQUIRED else "options"].add_argument(*names, **declared)
+        groups["required" if is_asked_for(field) else "options"].add_argument(*names, **declared)
     groups["options"].add_argument("-h", "--help", action="help", help="show this help")
     return parser
 
@@ -171,21 +172,29 @@ def _in_order(options_class: type[Options]) -> list[dataclasses.Field[Any]]:
     """Return the fields in the order of the help: required, the command's own, shared ones, `--debug`."""
     return sorted(
         fields_of(options_class),
-        key=lambda field: (field.default is not REQUIRED, field.name == "debug", field.metadata["shared"]),
+        key=lambda field: (
+            field.default is not REQUIRED,
+            not field.metadata["either"],
+            field.name == "debug",
+            field.metadata["shared"],
+        ),
     )
 
 
 def _usage(options_class: type[Options], prog: str) -> str:
-    """Return the usage line: positional arguments and required options, and `[options]` for the rest."""
-    parts = []
+    """Return the usage line: positional arguments, required options, `(A | B)` for either, `[options]` for the rest."""
+    parts, either = [], []
     for field in _in_order(options_class):
-        required, many = field.default is REQUIRED, field.metadata["several"] or field.metadata["files"]
+        required, shown = field.default is REQUIRED, shown_name(field)
         if field.metadata["positional"]:
-            shown = shown_name(field) + (" ..." if many else "")
+            shown += " ..." if field.metadata["several"] or field.metadata["files"] else ""
+        elif field.default is not False:
+            shown += " FILE" if field.metadata["files"] else f" {shown[2:].upper()}"
+        if field.metadata["either"]:
+            either.append(shown)
+        elif required or field.metadata["positional"]:
             parts.append(shown if required else f"[{shown}]")
-        elif required:
-            parts.append(f"{shown_name(field)} {'FILE' if field.metadata['files'] else shown_name(field)[2:].upper()}")
-    return " ".join([prog, *parts, "[options]"])
+    return " ".join([prog, *parts, *([f"({' | '.join(either)})"] if either else []), "[options]"])
 
 
 def _argument_of(field: dataclasses.Field[Any], kind: Any) -> tuple[list[str], dict[str, Any]]:

@@ -8,16 +8,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, TextIO
 
 import numpy as np
 import pytest
 
+from paddle_ranker import __version__
 from paddle_ranker.__main__ import main
 from paddle_ranker.commands.blend import BlendOptions
 from paddle_ranker.commands.calibrate import CalibrateOptions
 from paddle_ranker.commands.distill import DistillOptions
-from paddle_ranker.commands.registry import COMMANDS, OF_KIND
+from paddle_ranker.commands.registry import COMMANDS, GROUPS, OF_KIND, Command
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.kinds import stated_kind
 from paddle_ranker.model.parameters import save_arrays
@@ -194,6 +195,63 @@ def test_commands_are_listed_and_suggested(capsys: pytest.CaptureFixture[str]) -
     assert all(re.search(rf"^  {name} ", listed, re.M) for name in COMMANDS)
     assert main(["train-pairwize"]) == 2
     assert "unknown command 'train-pairwize' (did you mean train-pairwise?)" in capsys.readouterr().err
+
+
+def test_commands_are_grouped_in_the_order_in_which_one_needs_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(COMMANDS, "_items", dict(COMMANDS.items()))
+    COMMANDS.add("own", Command("own", "a plugin's"))
+    COMMANDS.add("other", Command("other", "another's", group="others"))
+    assert main(["help"]) == 0
+    _, *blocks = capsys.readouterr().out.strip().split("\n\n")
+    assert [block.partition(":\n")[0] for block in blocks] == [*GROUPS, "more", "others"]
+    names = [re.findall(r"^  (\S+)", block, re.M) for block in blocks]
+    assert (
+        names[0][0] == "doctor"
+        and {"train-pairwise", "train-ce"} <= set(names[2])
+        and names[-2:] == [["own"], ["other"]]
+    )
+    assert sorted(name for group in names for name in group) == sorted(COMMANDS)
+    with pytest.raises(SystemExit):
+        main(["help", "rank"])
+    assert capsys.readouterr().out.startswith("usage: paddle-ranker rank --input FILE --model MODEL [options]\n")
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"paddle-ranker {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["serve", "--help"], ["predict", "--help"]])
+def test_help_whose_reader_leaves_is_no_error(
+    words: list[str], unread: TextIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", unread)
+    monkeypatch.setattr(sys, "argv", ["paddle-ranker", *words])
+    try:
+        status: Any = main()
+    except SystemExit as ended:
+        status = ended.code
+    assert status == 0
+    unread.flush()  # as Python does at its exit
+
+
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        ("evaluate", "--model MODEL (--test FILE | --qrels FILE)"),
+        ("compare", "SYSTEMS ... (--test FILE | --qrels FILE)"),
+        ("serve", "(FOLDER | --model MODEL | --entailment_model ENTAILMENT_MODEL)"),
+        ("calibrate", "RANKER (DEV_FILE ... | --remove)"),
+        ("blend", "RANKER DEV_FILE ... TARGET (--train FILE | --other OTHER)"),
+        ("fill-mask", "--model MODEL (SENTENCE | --input FILE)"),
+    ],
+)
+def test_help_shows_what_is_required_one_way_or_another(
+    command: str, usage: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = help_of(COMMANDS[command].load().main, capsys)
+    assert f" {usage} [options]\n\n" in shown
+    required = shown.partition("\nrequired:\n")[2].partition("\noptions:\n")[0]
+    assert all(re.search(rf"^  {name}\b", required, re.M) for name in re.findall(r"--\w+", usage))
 
 
 def test_help_of_all_imports_no_paddle() -> None:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Coroutine
 from functools import partial
 from types import TracebackType
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from starlette.routing import Router
 
@@ -30,9 +30,10 @@ SECONDS = 30  # for what takes milliseconds, on a machine that has much else to 
 
 
 class LiveService:
-    """Ports of 127.0.0.1: `baidu_std`, `http`, `grpc`; `service` answers, `metrics` counts. Use it in a `with`.
+    """Ports of 127.0.0.1: `baidu_std`, `http`, `grpc`, and `shared`, of baidu_std and HTTP. Use it in a `with`.
 
-    Attributes: `budget`, of what waits in HTTP's connections; without an end until its `most` is set.
+    Attributes: `service`, which answers; `metrics`, which count; `budget`, of all but gRPC's requests and answers,
+    without an end until its `most` is set.
     """
 
     def __init__(self, limits: Optional[Limits] = None, api_key: Optional[str] = None) -> None:
@@ -41,7 +42,7 @@ class LiveService:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self.metrics = Metrics()
-        self.budget = ByteBudget()  # of HTTP's connections
+        self.budget = ByteBudget()
 
     def __enter__(self) -> LiveService:
         self._thread.start()
@@ -91,26 +92,33 @@ class LiveService:
             self.service, "127.0.0.1:0", api_key=self._api_key, counting=self._counting("grpc")
         )
         self.grpc = self._grpc.port
-        self._baidu = await self._loop.create_server(
-            lambda: BaiduStdProtocol(self.service, api_key=self._api_key, counting=self._counting("baidu_std")),
-            "127.0.0.1",
-            0,
-        )
-        self.baidu_std = self._baidu.sockets[0].getsockname()[1]
-        app = Middleware(Router(routes(self.service)), self.metrics)
+        app = Middleware(Router(routes(self.service)), self.metrics, api_key=self._api_key, budget=self.budget)
         config, self._connections = ServeConfig(), Connections(100, self.budget)
-        handler = ProtocolHandler(partial(HttpConnection, app, config, self._connections))
-        self._http = await self._loop.create_server(
-            lambda: SniffingProtocol(config, self._connections, [(b"", handler)]), "127.0.0.1", 0
+        baidu_std = partial(
+            BaiduStdProtocol,
+            self.service,
+            api_key=self._api_key,
+            connections=self._connections,
+            counting=self._counting("baidu_std"),
         )
-        self.http = self._http.sockets[0].getsockname()[1]
+        http = (b"", ProtocolHandler(partial(HttpConnection, app, config, self._connections)))
+        both = [(b"PRPC", ProtocolHandler(baidu_std)), http]
+        self._servers: list[asyncio.AbstractServer] = []
+        self.baidu_std = await self._listen(baidu_std)
+        self.http = await self._listen(partial(SniffingProtocol, config, self._connections, [http]))
+        self.shared = await self._listen(partial(SniffingProtocol, config, self._connections, both))
         self._watching = self._loop.create_task(self._connections.watch())
+
+    async def _listen(self, make: Callable[[], asyncio.Protocol]) -> int:
+        server = await self._loop.create_server(make, "127.0.0.1", 0)
+        self._servers.append(server)
+        return int(server.sockets[0].getsockname()[1])
 
     async def _stop(self) -> None:
         if self.service.gate is not None:
             self.service.gate.set()
-        self._http.close()
+        for server in self._servers:
+            server.close()
         await self._connections.drain(SECONDS)
         self._watching.cancel()
-        self._baidu.close()
         await self._grpc.stop(1.0)

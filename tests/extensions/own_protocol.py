@@ -10,6 +10,7 @@ import logging
 from functools import partial
 from typing import Any, Optional
 
+from paddle_ranker.serving.core.connections import Unsent
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.limits import require_key
 from paddle_ranker.serving.core.scores import ScoringService
@@ -28,6 +29,7 @@ class LineProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
+        self._unsent = Unsent(transport, self._context.connections.budget, self._context.config.answer_seconds)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -46,7 +48,7 @@ class LineProtocol(asyncio.Protocol):
         except Exception:
             logging.getLogger(__name__).exception("a line failed")
             answer = "error: internal error; see the server's log"
-        self._transport.write(f"{answer}\n".encode())
+        self._unsent.write(f"{answer}\n".encode())
         self._answering = None
         if self._ending:
             self._transport.close()
@@ -55,11 +57,13 @@ class LineProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
         self._context.connections.discard(self)
+        self._unsent.end()
         if self._answering is not None:
             self._answering.cancel()  # takes the pair off the queue
 
     def check(self, now: float) -> None:
-        """Close where nothing is asked for too long; here connections may stay."""
+        """Close where answers are not taken; where nothing is asked for, connections may stay here."""
+        self._unsent.check(now)
 
     def shutdown(self) -> None:
         """See `Connection`: what is in flight is answered first."""

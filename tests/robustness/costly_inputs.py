@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from benchmarks.serving_client import http
+from paddle_ranker.serving.process.relay import PREFACE
 from tests.robustness.fuzz_inputs import frame
 
 UNPACKED = 15 * 1024 * 1024  # bytes, below --request_bytes
@@ -70,6 +71,30 @@ def attacks(size: int = UNPACKED) -> Iterator[Attack]:
         yield Attack(name, packed_post(path, body, content_type), len(body))
     tensors = b"\x0a\x00" * (size // 2)
     yield Attack("empty tensors, baidu_std", frame(tensors, compress_type=2), len(tensors))
+
+
+def returned_texts(size: int, wide: bool = False) -> bytes:
+    """Return a packed request whose answer holds its texts, of `size` bytes; `wide`: each with an escaped emoji."""
+    text = "a" * 90_000 + ("\U0001f600" if wide else "")
+    documents = [text] * max(1, size // len(text))
+    return packed_post(
+        "/v1/rerank", json.dumps({"query": "a", "documents": documents, "return_documents": True}).encode()
+    )
+
+
+_HEAD = b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\n"
+_CHUNKED = _HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+# By name: what a connection begins with, what it sends again and again, and whether the port of HTTP alone takes it.
+ENDLESS: dict[str, tuple[bytes, bytes, bool]] = {
+    "a trailer without an end": (_CHUNKED + b"0\r\nX: ", b"a" * 60_000, True),
+    "trailers": (_CHUNKED + b"0\r\n", b"X: a\r\n" * 10_000, True),
+    "fields of a head": (_HEAD, b"X:\r\n" * 10_800, True),
+    "tiny chunks": (_CHUNKED, b"1\r\n \r\n" * 10_000, True),
+    "blank lines": (b"", b"\r\n" * 30_000, True),
+    "nothing": (b"", b"", True),
+    "unknown frames of HTTP/2": (PREFACE, b"\0\0\0\x7f\0\0\0\0\0" * 7000, False),
+    "empty frames of HTTP/2": (PREFACE + b"\0\0\0\4\0\0\0\0\0", b"\0\0\0\4\0\0\0\0\0" * 7000, False),
+}
 
 
 def half_sent(protocol: str, size: int) -> bytes:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.serving.core.budget import ByteBudget
+from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.faults import NO_METHOD, NOT_FOUND, OVERLOADED, UNAUTHORIZED, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.paddle import baidu_std
@@ -268,6 +269,17 @@ async def test_an_idle_connection_stays_open(server: Server) -> None:
     assert (await connection.ask(frame()))[1].outputs
 
 
+class Watching(Connections):
+    """Counts the connections that have ended."""
+
+    def __init__(self) -> None:
+        super().__init__(10)
+        self.discarded = 0
+
+    def discard(self, connection: Any) -> None:
+        self.discarded += 1
+
+
 @pytest.mark.parametrize("in_flight", [64, 2])  # at 2 no more is read
 def test_a_client_that_goes_away_frees_its_work(in_flight: int) -> None:
     async def check(server: Server) -> None:
@@ -284,9 +296,9 @@ def test_a_client_that_goes_away_frees_its_work(in_flight: int) -> None:
         await until_in_loop(is_noticed)
         await until_in_loop(lambda: server.protocols[0].in_flight == 0)
 
-    closed: list[Any] = []
-    serve(check, on_close=closed.append, in_flight=in_flight)
-    assert len(closed) == 1
+    connections = Watching()
+    serve(check, connections=connections, in_flight=in_flight)
+    assert connections.discarded == 1
 
 
 @served(in_flight=3)
@@ -302,18 +314,28 @@ async def test_no_more_is_read_than_is_worked_on(server: Server) -> None:
     assert {(await connection.reply())[0].correlation_id for _ in range(10)} == set(range(10))
 
 
-@served(body_seconds=0.2)
-async def test_a_client_that_never_reads_its_replies_is_cut_off(server: Server) -> None:
-    connection = await server.connect()
-    connection.transport.pause_reading()
-    payload = request_bytes("q", tuple("t" * 1000))
-    sent = 0
-    while server.protocols == [] or not server.protocols[0]._transport.is_closing():
-        connection.writer.write(frame(payload))
-        sent += 1
-        await asyncio.sleep(0.001)
-        assert sent < 20_000
-        assert not server.protocols or server.protocols[0]._transport.get_write_buffer_size() < 2**20
+def test_a_client_that_never_reads_its_replies_is_cut_off() -> None:
+    budget = ByteBudget()
+
+    async def check(server: Server) -> None:
+        connection = await server.connect()
+        connection.transport.pause_reading()
+        payload = request_bytes("q", tuple("t" * 1000))
+        await until_in_loop(lambda: bool(server.protocols))
+        protocol = server.protocols[0]
+        while not protocol._write_paused:
+            connection.writer.write(frame(payload))
+            await asyncio.sleep(0.001)
+        await until_in_loop(lambda: not protocol.in_flight)
+        left, now = protocol._transport.get_write_buffer_size(), time.monotonic()
+        assert 2**16 < left < 2**20 and left <= budget.held
+        protocol.check(now)
+        protocol.check(now + 59)
+        assert not protocol._transport.is_closing()
+        protocol.check(now + 61)
+        await until_in_loop(lambda: budget.held == 0)
+
+    serve(check, connections=Connections(10, budget))
 
 
 @served()
@@ -323,14 +345,14 @@ async def test_a_client_that_never_reads_its_last_replies_is_cut_off(server: Ser
     await until_in_loop(lambda: bool(server.protocols) and hasattr(server.protocols[0], "_transport"))
     transport = server.protocols[0]._transport
     while not transport.get_write_buffer_size():
-        transport.write(bytes(10_000))  # too little to be told that the client does not keep up
+        server.protocols[0]._unsent.write(bytes(10_000))  # too little to be told that the client does not keep up
     now = time.monotonic()
     server.protocols[0].check(now + 601)  # idle
     assert transport.is_closing()
     server.protocols[0].check(now + 602)
     server.protocols[0].check(now + 603)
     assert transport.get_write_buffer_size()
-    server.protocols[0].check(now + 633)
+    server.protocols[0].check(now + 663)
     assert not transport.get_write_buffer_size()
 
 
@@ -464,4 +486,4 @@ def test_frames_above_the_budget_are_refused_and_the_others_answered() -> None:
             connection.writer.close()
         await until_in_loop(lambda: budget.held == 0)
 
-    serve(check, budget=budget)
+    serve(check, connections=Connections(10, budget))

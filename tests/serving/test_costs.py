@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import gzip
 import http.client
+import json
 import random
 import re
+import sys
 import threading
 import time
 import tracemalloc
@@ -24,7 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from paddle_ranker.errors import UsageError
 from paddle_ranker.serving.core import apart
-from paddle_ranker.serving.core.budget import ByteBudget
+from paddle_ranker.serving.core.budget import ByteBudget, texts_size
 from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.json_text import check_json, json_bounds, parse_json
 from paddle_ranker.serving.core.limits import Limits, unpack
@@ -264,6 +266,51 @@ def test_a_budget_is_shared_and_small_requests_have_the_last_of_it() -> None:
         Limits(request_bytes=10, buffered_bytes=29)
 
 
+TEXTS = {
+    "ascii": "a" * 1000,
+    "latin": "é" * 1000,
+    "chinese": "深度" * 500,
+    "one emoji": "a" * 999 + "😀",
+    "emojis": "😀" * 1000,
+    "mixed": "a深" * 499 + "\\\n",
+}
+
+
+@unit
+@pytest.mark.parametrize("name", TEXTS)
+def test_texts_are_counted_as_python_holds_them(name: str) -> None:
+    """One wide character makes all of its text wide: 16 MB of ASCII become 64 MB."""
+    texts = [TEXTS[name]] * 50
+    held = sum(sys.getsizeof(text) - 80 for text in texts)
+    value = json.dumps({"query": "a", "title": TEXTS[name]})
+    bodies = {
+        "utf-8": json.dumps({"documents": texts}, ensure_ascii=False).encode(),
+        "ascii": json.dumps({"documents": texts}).encode(),
+        "pipeline": json.dumps({"value": [value] * 50}).encode(),
+        "printed": json.dumps({"value": [str({"title": TEXTS[name]})] * 50}).encode(),
+        "code": json.dumps({"value": [ascii({"title": TEXTS[name]})] * 50}).encode(),
+        "message": messages().Request(tensor=[messages().Tensor(data=texts)]).SerializeToString(),
+    }
+    for way, body in bodies.items():
+        assert held <= texts_size(body) <= 4 * len(body), way
+        if way in ("utf-8", "ascii", "message") and name != "mixed":
+            assert texts_size(body) <= 2.1 * held, way
+
+
+@unit
+def test_a_request_that_can_never_be_held_is_not_told_to_try_again() -> None:
+    budget = ByteBudget(1_000_000)
+    with budget.share() as share:
+        share.hold_read(b"a" * 300_000)
+        assert budget.held == 600_000
+        with pytest.raises(Fault, match=r"takes 1,000,0\d\d bytes of memory") as caught:
+            share.hold_read(b"a" * 200_000 + b"\\ud83d\\ude00"[1:])
+        assert caught.value.kind is TOO_LARGE
+        with pytest.raises(Fault) as caught, budget.share() as other:
+            other.hold_read(b"a" * 300_000)
+        assert caught.value.kind is UNAVAILABLE
+
+
 @unit
 def test_streams_hold_what_is_sent_until_they_are_answered() -> None:
     def head(kind: int, flags: int, stream: int, size: int = 0) -> bytes:
@@ -277,9 +324,11 @@ def test_streams_hold_what_is_sent_until_they_are_answered() -> None:
             streams.sent(sent[place : place + step], now=place)
         assert streams.held == 50 + 1000 + 20 + 500 + 4 * 9
         assert streams.half_sent_since() is not None  # stream 1
-        streams.answered(head(4, 0, 0) + head(1, 4, 3, 30) + head(0, 0, 3, 40))
+        streams.answered(head(4, 0, 0) + head(1, 4, 3, 30) + head(0, 0, 3, 40), 5.0)
         assert streams.held == 50 + 1000 + 20 + 500 + 4 * 9
-        streams.answered(head(1, 5, 3, 30))  # its end
+        assert streams.half_answered_since() == 5.0
+        streams.answered(head(1, 5, 3, 30), 6.0)  # its end
+        assert streams.half_answered_since() is None
         assert streams.held == 50 + 1000 + 2 * 9
         streams.sent(head(3, 0, 1, 4), 0)  # the client takes it back
         assert streams.held == 0 and streams.half_sent_since() is None

@@ -122,7 +122,8 @@ def test_grpc_and_the_pipeline_s_answers_that_are_errors(live: LiveService) -> N
 def test_the_gateway_s_errors_of_status_200(live: LiveService) -> None:
     def ask(value: str, path: str = "/ernie/prediction") -> tuple[int, int]:
         body = json.dumps({"key": ["0"], "value": [value]})
-        answered = requests.post(f"http://127.0.0.1:{live.http}{path}", data=body, timeout=SECONDS)
+        headers = {"X-API-Key": KEY}
+        answered = requests.post(f"http://127.0.0.1:{live.http}{path}", data=body, headers=headers, timeout=SECONDS)
         return answered.status_code, answered.json()["err_no"]
 
     assert ask(json.dumps({"query": "a", "title": "b"})) == (200, 0)

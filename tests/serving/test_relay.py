@@ -12,7 +12,7 @@ from typing import Any, Callable
 import pytest
 
 from paddle_ranker.serving.core.budget import ByteBudget
-from paddle_ranker.serving.core.connections import Connections
+from paddle_ranker.serving.core.connections import PIECES, PIECES_A_SECOND, Connections, Pace
 from paddle_ranker.serving.process.relay import PREFACE, Relay
 from tests.started import until_in_loop
 
@@ -39,7 +39,7 @@ def relayed(folder: Path, budget: ByteBudget, test: Callable[..., Awaitable[None
             writer.close()
 
         def make() -> Relay:
-            relays.append(Relay(path, Connections(100, budget), 600.0, 10.0))
+            relays.append(Relay(path, Connections(100, budget), body_seconds=10.0, answer_seconds=20.0))
             return relays[-1]
 
         behind = await asyncio.start_unix_server(other, path)
@@ -101,19 +101,72 @@ def test_a_request_that_does_not_come_whole_is_not_waited_for(tmp_path: Path) ->
 
 
 def test_a_client_that_is_sent_away_and_reads_nothing_holds_nothing(tmp_path: Path) -> None:
-    budget = ByteBudget(400_000)
+    budget = ByteBudget(40_000_000)
 
     async def check(connect: Any, received: bytearray, relays: list[Relay]) -> None:
         _, writer = await connect()
         writer.write(PREFACE + frame(HEADERS, 1, 50, 4) + frame(DATA, 1, 16_000) * 10)
         await until_in_loop(lambda: budget.held > 160_000)
-        relays[0].returned(frame(DATA, 1, 16_000_000) * 2)  # more than the system takes for who does not read
+        relays[0].returned(frame(DATA, 1, 12_000_000) * 2)  # more than the system takes for who does not read
+        relays[0].check(time.monotonic())
         relays[0].check(time.monotonic() + 11)
-        assert relays[0].transport.is_closing() and budget.held == 0
-        relays[0].check(time.monotonic() + 12)
-        assert relays[0].transport.get_write_buffer_size()  # it may be reading
-        relays[0].check(time.monotonic() + 23)
+        left = relays[0].transport.get_write_buffer_size()
+        assert relays[0].transport.is_closing() and budget.held == left > 0  # it may be reading
+        relays[0].check(time.monotonic() + 21)
         assert not relays[0].transport.get_write_buffer_size()
+        await until_in_loop(lambda: budget.held == 0)
         writer.close()
 
     relayed(tmp_path, budget, check)
+
+
+def test_an_answer_that_the_client_does_not_take_is_not_kept(tmp_path: Path) -> None:
+    """The window of HTTP/2 lets a client hold up an answer although it reads all that is sent."""
+
+    async def check(connect: Any, received: bytearray, relays: list[Relay]) -> None:
+        reader, writer = await connect()
+        writer.write(PREFACE + frame(HEADERS, 1, 50, END_STREAM) + frame(HEADERS, 3, 50, END_STREAM))
+        await until_in_loop(lambda: len(received) > len(PREFACE) + 100)
+        begun = frame(HEADERS, 1, 20) + frame(HEADERS, 3, 20) + frame(DATA, 3, 0, END_STREAM)
+        relays[0].returned(begun)
+        relays[0].check(time.monotonic() + 19)
+        assert not relays[0].transport.is_closing()
+        relays[0].check(time.monotonic() + 21)
+        answer = await reader.read()
+        assert b"an answer was not taken within 20 seconds" in answer[len(begun) :]
+        writer.close()
+
+    relayed(tmp_path, ByteBudget(), check)
+
+
+def test_frames_that_carry_nothing_are_read_slowly(tmp_path: Path) -> None:
+    unknown, streams = frame(0x7F, 0, 0), range(1, 8001, 2)
+    requests = b"".join(frame(HEADERS, one, 300, 4) + frame(DATA, one, 300, END_STREAM) for one in streams)
+
+    async def check(connect: Any, received: bytearray, relays: list[Relay]) -> None:
+        _, writer = await connect()
+        writer.write(PREFACE + requests)
+        await until_in_loop(lambda: len(received) == len(PREFACE) + len(requests))
+        assert relays[0]._resting is None  # 8,000 frames are paid for by their bytes
+        writer.write(unknown * 400_000)
+        await until_in_loop(lambda: relays[0]._resting is not None)
+        assert not relays[0].transport.is_reading()
+        relays[0].fill(False)
+        assert not relays[0].transport.is_reading()
+        assert 8000 + PIECES <= relays[0]._streams.frames < 8000 + 2 * PIECES
+        writer.close()
+
+    relayed(tmp_path, ByteBudget(), check)
+
+
+def test_small_pieces_are_paid_for_by_bytes_answers_and_time() -> None:
+    pace = Pace()
+    now = pace._since
+    assert pace.take(PIECES, 0, now) == 0
+    assert pace.take(PIECES_A_SECOND, 0, now) == 1.0
+    assert pace.take(0, 0, now + 1) == 0
+    assert pace.take(100, 256 * 100, now + 1) == 0
+    assert pace.take(160, 0, now + 1, answers=10) == 0
+    assert pace.take(PIECES_A_SECOND // 2, 0, now + 1) == 0.5
+    assert pace.take(PIECES, 0, now + 1000) == 0  # not more than at first, however long it was silent
+    assert pace.take(1, 0, now + 1000) > 0

@@ -1,17 +1,24 @@
-"""A budget for the bytes of requests that a worker holds at a time, over all its connections and protocols."""
+"""A budget for the bytes that a worker holds at a time for its callers, over all its connections and protocols.
+
+Requests count in it from their first byte to their answer, with what their texts take once they are read; answers
+until their clients have taken them.
+"""
 
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from types import TracebackType
 from typing import Optional
 
-from paddle_ranker.serving.core.faults import UNAVAILABLE, Fault
+from paddle_ranker.serving.core.faults import TOO_LARGE, UNAVAILABLE, Fault
 
 _RETRY_SECONDS = 1.0
 _SMALL = 64 * 1024  # bytes of a request that may use all of the budget
 _LARGE_SHARE = 0.75  # of the budget, which larger requests may use: small ones then find room
+_SLICE = 1024 * 1024  # bytes that are looked at in one go: no other thread runs meanwhile
+_WIDE_ESCAPES = (b"\\ud", b"\\uD", b"\\U")  # which may become characters beyond U+FFFF
 
 
 class ByteBudget:
@@ -78,7 +85,39 @@ class Share:
         if not self.set(size):
             raise self.refusal()
 
+    def hold_read(self, body: bytes) -> None:
+        """Hold a request's whole body, and what its texts take as Python's strings, from now on.
+
+        Raises `Fault`: `TOO_LARGE` if the budget would have no room for it even if it held nothing else; else what
+        `hold` raises.
+        """
+        size = len(body) + texts_size(body)
+        room = self._budget.room(size)
+        if size > room:
+            problem = f"takes {size:,} bytes of memory once its texts are read, above the {int(room):,} of a request"
+            raise Fault(TOO_LARGE, problem, field="body")
+        self.hold(size)
+
     def refusal(self) -> Fault:
         """Return the fault of a request for which the budget has no room."""
-        problem = f"the requests that are being read have the {self._budget.most:,} bytes that they may have together"
+        problem = f"requests and answers have the {self._budget.most:,} bytes that they may have together"
         return Fault(UNAVAILABLE, f"{problem}; try again", retry_after=_RETRY_SECONDS)
+
+
+def texts_size(body: bytes) -> int:
+    """Return the most bytes that the texts of a request's body take as Python's strings, escaped or not.
+
+    A string has 1, 2 or 4 bytes for each of its characters: as many as its widest character needs. Take time in
+    proportion to the body's size.
+    """
+    characters, width = 0, 1
+    for start in range(0, len(body), _SLICE):
+        text = body[start : start + _SLICE].decode("utf-8", "replace")
+        characters += len(text)
+        if not text.isascii():
+            width = max(width, 4 if sys.getsizeof(text) >= 4 * len(text) else 2)
+    if b"\\u" in body or b"\\U" in body:
+        width = 4 if any(escape in body for escape in _WIDE_ESCAPES) else max(width, 2)
+        if b"\\\\" not in body:  # else some may be escapes of a backslash
+            characters -= 5 * body.count(b"\\u")
+    return width * characters

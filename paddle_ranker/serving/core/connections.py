@@ -1,4 +1,4 @@
-"""The server's open connections, of all protocols: limits on their number and on how long they may be slow."""
+"""The server's open connections, of all protocols: limits on their number, on what they hold and how slow they are."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from paddle_ranker.serving.core.budget import ByteBudget
 _LOOK_SECONDS = 0.5  # between checks of all connections: a timer for each would be more expensive
 _LINGER_SECONDS = 1.0
 _REFUSED_AT_ONCE = 64  # connections above the limit that are open to hear so; as many as the limit, where that is more
+PIECES = 4096  # small pieces (frames, chunks) that a connection may send at once
+PIECES_A_SECOND = 1024  # that it may send then
+_PIECE_BYTES = 256  # of which a piece is not small
+_PIECES_AN_ANSWER = 16  # that a request takes at most
 
 
 class Connection(Protocol):
@@ -38,47 +42,64 @@ def close_lingering(transport: asyncio.Transport) -> None:
     asyncio.get_running_loop().call_later(_LINGER_SECONDS, transport.close)
 
 
-class Closing:
-    """Aborts a connection that was closed if the other side does not take its last bytes.
+class Unsent:
+    """Sends a connection's answers. What its client has not taken of them counts in the budget, and is taken in time.
 
     Args:
-        seconds: seconds that the other side has to take them.
+        budget: budget of the bytes that all connections hold; the connection is aborted if it has no room.
+        seconds: seconds in which the client must take whatever was sent, however steadily it takes some of it.
     """
 
-    def __init__(self, seconds: float):
-        self._seconds = seconds
-        self._since: Optional[float] = None
+    def __init__(self, transport: asyncio.Transport, budget: ByteBudget, seconds: float):
+        self._transport, self._seconds = transport, seconds
+        self._share = budget.share()
+        self._sent = 0  # bytes, taken or not
+        self._due, self._since = 0, 0.0  # how many bytes had been sent by when; the client must take these
 
-    def check(self, transport: asyncio.Transport, now: float) -> bool:
-        """Return whether the connection was closed; abort it if that was first seen more than `seconds` ago."""
-        if not transport.is_closing():
-            return False
-        if self._since is None:
-            self._since = now
+    def write(self, data: bytes) -> None:
+        """Send some bytes."""
+        self._transport.write(data)
+        self._sent += len(data)
+        self._hold()
+
+    def check(self, now: float) -> None:
+        """Count what the client has taken; abort the connection if it was too slow. See `Connection.check`."""
+        if self._sent - self._hold() >= self._due:
+            self._due, self._since = self._sent, now
         elif now - self._since > self._seconds:
-            transport.abort()
-        return True
+            self._transport.abort()
+
+    def end(self) -> None:
+        """Release the bytes: the connection is gone."""
+        self._share.end()
+
+    def _hold(self) -> int:
+        """Hold the bytes that the client has not taken; return their number."""
+        size = self._transport.get_write_buffer_size()
+        if (size or self._share.held) and not self._share.set(size):
+            self._transport.abort()
+        return size
 
 
-class Unread:
-    """Aborts a connection whose client takes none of the bytes that are sent to it.
+class Pace:
+    """Bounds how many small pieces (HTTP/2 frames, chunks of a body) a connection may send: each costs some work.
 
-    Args:
-        seconds: seconds that the client may leave the bytes untouched.
+    Pieces are paid for by their bytes, by answered requests and by time, so that only tiny ones are slowed down.
     """
 
-    def __init__(self, seconds: float):
-        self._seconds = seconds
-        self._size, self._since = 0, 0.0
+    def __init__(self) -> None:
+        self._left, self._since = float(PIECES), time.monotonic()
 
-    def check(self, transport: asyncio.Transport, now: float) -> None:
-        """Compare the bytes left with those of the last check; abort after `seconds` without progress."""
-        size = transport.get_write_buffer_size()
-        if not size or not self._size or size < self._size:
-            self._since = now
-        elif now - self._since > self._seconds:
-            transport.abort()
-        self._size = size
+    def take(self, pieces: int, size: int, now: float, answers: int = 0) -> float:
+        """Note what was read; return the seconds for which nothing more is to be read.
+
+        Args:
+            size: bytes of all the pieces.
+            answers: requests that were answered since the last call.
+        """
+        earned = size // _PIECE_BYTES + _PIECES_AN_ANSWER * answers + PIECES_A_SECOND * (now - self._since)
+        self._left, self._since = min(self._left + earned, PIECES) - pieces, now
+        return max(0.0, -self._left / PIECES_A_SECOND)
 
 
 class Connections:

@@ -30,8 +30,8 @@ class Limits(Options):
     request_bytes: int = option(16 * 1024 * 1024, help="of a request's body, unpacked", minimum=1)
     buffered_bytes: Optional[int] = option(
         None,
-        help="of all requests that each worker holds, of every protocol, from their first byte to their answer; "
-        "default: 256 MiB, or four times --request_bytes where that is more",
+        help="of all requests and answers that each worker holds, of every protocol, from a request's first byte until "
+        "its answer is sent; default: 256 MiB, or four times --request_bytes where that is more",
         minimum=1,
     )
     pairs: int = option(1000, help="pairs of a request", minimum=1)
@@ -58,7 +58,7 @@ class Limits(Options):
 
     @property
     def buffered(self) -> int:
-        """Most bytes of requests that a worker holds at a time."""
+        """Most bytes of requests and answers that a worker holds at a time."""
         if self.buffered_bytes is None:
             return max(_LEAST_BUFFERED, 4 * self.request_bytes)
         return self.buffered_bytes

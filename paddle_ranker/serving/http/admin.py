@@ -136,7 +136,7 @@ def describe(slots: Slots, config: ServeConfig, protocols: Sequence[str]) -> dic
             found = slots[name].describe()
             shown.update(found if name == RANKER else {name: found})
     settings = ("device", "workers", "streams", "cpu_threads", "max_wait_us")
-    timeouts = ("header_seconds", "body_seconds", "idle_seconds", "drain_seconds")
+    timeouts = ("header_seconds", "body_seconds", "answer_seconds", "idle_seconds", "drain_seconds")
     return {
         **shown,
         **{name: getattr(config, name) for name in settings},

@@ -12,6 +12,9 @@ from typing import Optional, Protocol
 
 from starlette.types import ASGIApp, Message, Scope
 
+from paddle_ranker.serving.core.apart import MUCH_BYTES
+from paddle_ranker.serving.core.connections import Unsent
+from paddle_ranker.serving.http.exchange import SHARE
 from paddle_ranker.serving.http.middleware import cancel_work
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -22,10 +25,10 @@ _LOG = logging.getLogger(__name__)
 class Connection(Protocol):
     """What an exchange needs from its connection.
 
-    Attributes: `writable`, set while the client keeps up with what is sent.
+    Attributes: `unsent` sends answers; `writable` is set while the client keeps up with what is sent.
     """
 
-    transport: asyncio.Transport
+    unsent: Unsent
     writable: asyncio.Event
 
     def read_or_pause(self) -> None:
@@ -40,7 +43,7 @@ class Exchange:
 
     Attributes:
         body: bytes of the request's body that have arrived and the application has not taken.
-        head_bytes: size of the request's head.
+        head_bytes: bytes of memory that the request's head takes.
         keep_alive: whether another request may follow.
         has_written: whether a part of the answer was sent.
     """
@@ -86,7 +89,7 @@ class Exchange:
     def tell_to_wait(self) -> None:
         """Send an interim response, 100 Continue, if one can be sent."""
         if not self.has_written and self._scope["http_version"] == "1.1":
-            self._connection.transport.write(_CONTINUE)
+            self._connection.unsent.write(_CONTINUE)
 
     async def receive(self) -> Message:
         """ASGI's `receive`: return what has arrived of the body; once all was returned, wait until the request ends."""
@@ -118,8 +121,10 @@ class Exchange:
             self._send_body(message.get("body", b""), message.get("more_body", False))
 
     def _start(self, message: Message) -> None:
-        """Make the answer's head."""
-        status, says_close = message["status"], False
+        """Make the answer's head. Raises `Fault(UNAVAILABLE)` if the byte budget has no room for a large answer."""
+        status, says_close, self._owed = message["status"], False, None
+        if not self._has_all:  # of the request: nobody will read the rest, which may never end
+            self.keep_alive = False
         lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status, _date_line(int(time.time()))]
         for name, value in message.get("headers", ()):
             if name == b"content-length":
@@ -127,6 +132,8 @@ class Exchange:
             elif name == b"connection" and b"close" in value.lower():
                 self.keep_alive, says_close = False, True
             lines.append(name + b": " + value)
+        if self._owed is not None and self._owed > MUCH_BYTES and SHARE in self._scope["state"]:
+            self._scope["state"][SHARE].hold(self._owed)  # in place of the request, which its handler has forgotten
         if not (self.keep_alive or says_close):
             lines.append(b"connection: close")
         if self._scope["method"] == "HEAD" or status in (204, 304):
@@ -147,6 +154,8 @@ class Exchange:
             self._owed -= len(body)
             if self._owed < 0 or (self._owed and not goes_on):
                 raise RuntimeError("the answer is not as long as its head says")
+        if not goes_on and SHARE in (state := self._scope["state"]):
+            state[SHARE].end()  # from here on `unsent` counts what the client does not take
         self._write(self._head + body)
         self._head = b""
         if not goes_on:
@@ -154,7 +163,7 @@ class Exchange:
 
     def _write(self, data: bytes) -> None:
         self.has_written = True
-        self._connection.transport.write(data)
+        self._connection.unsent.write(data)
 
     def _complete(self, keep_alive: bool) -> None:
         self._is_complete, self.keep_alive = True, keep_alive

@@ -1,10 +1,9 @@
 """HTTP/1.1 on a connection: httptools reads requests, an ASGI application answers them in order, all within limits.
 
-Every byte of a request is read by `HttpConnection.feed`; every byte of the application's answers is sent by an
-`Exchange`.
+Every byte of a request is read by `HttpConnection.feed`; every byte of an answer is sent by `HttpConnection.unsent`.
 
 - A head is limited in bytes, trailers included, and in fields. Head and body must arrive in time, and the client must
-  take its answer in time. An idle connection is closed.
+  take its answers in time. An idle connection is closed.
 - Requests are answered in order. Only a few waiting requests are read, and their bytes count in the worker's budget.
 - The end of a body is never guessed: a request has one length, or one transfer coding, which must be `chunked`.
 - An offered upgrade (h2c, websocket) is ignored (RFC 9110, 7.8): the parser would skip such a request's body, and read
@@ -27,7 +26,7 @@ import httptools
 from starlette.types import ASGIApp, Scope
 
 from paddle_ranker.serving.core.config import ServeConfig
-from paddle_ranker.serving.core.connections import Connections, Unread, close_lingering
+from paddle_ranker.serving.core.connections import Connections, Pace, Unsent, close_lingering
 from paddle_ranker.serving.core.peers import look_at
 from paddle_ranker.serving.http.asgi import Exchange, full, refusal
 
@@ -35,6 +34,7 @@ WAITING, HEAD, BODY = range(3)  # what has come of the request that is being rea
 _MOST_FIELDS = 100  # of a head
 _MOST_WAITING = 32  # requests that are read before those before them are answered
 _MOST_UNREAD = 64 * 1024  # bytes of a body that the application has not taken, above which no more is read
+_REQUEST_MEMORY, _FIELD_MEMORY = 2000, 200  # bytes that a request and a field take beside their own
 _HEAD_SLICE, _BODY_SLICE = 4 * 1024, 16 * 1024  # bytes that are read at a time: they may be many requests
 _BAD, _LATE, _LARGE = b"400 Bad Request", b"408 Request Timeout", b"431 Request Header Fields Too Large"
 _ONCE = frozenset((b"host", b"transfer-encoding"))  # fields that may be there once
@@ -70,7 +70,11 @@ class HttpConnection(asyncio.Protocol):
         self._is_last = False  # the request that was read last ends the connection
         self._head_bytes = 0  # of the request's head and trailers, those fields that came whole
         self._unfinished = 0  # bytes since the parser has called last: of a field that does not end
+        self._fields: list[tuple[bytes, bytes]] = []
         self._refusal = b""  # why the parser was stopped
+        self._chunks = 0  # that have begun since they were last counted
+        self._pace = Pace()
+        self._resting: Optional[asyncio.TimerHandle] = None  # until more chunks are read
         # What is answered
         self._read: Optional[Exchange] = None  # the request that is being read, or was read last
         self._running: Optional[Exchange] = None  # the request that is worked on; others wait for it
@@ -78,12 +82,12 @@ class HttpConnection(asyncio.Protocol):
         self.ending = False  # further input is discarded; closed when the requests that came whole are answered
         self._last_answer = b""  # sent then
         self._has_ended = False  # nothing more is written; closed soon
-        self._unread = Unread(config.body_seconds)
 
     # What the transport calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self.unsent = Unsent(self.transport, self._connections.budget, self._config.answer_seconds)
         self._loop = asyncio.get_running_loop()
         self._server, self._client = (
             address and address[:2] for address in map(transport.get_extra_info, ("sockname", "peername"))
@@ -95,9 +99,12 @@ class HttpConnection(asyncio.Protocol):
         """End the work on a request: nobody waits for it."""
         self._connections.discard(self)
         self._held.end()
+        self.unsent.end()
         self.ending = self._has_ended = True
         self._queue.clear()
         self._to_read.clear()
+        if self._resting is not None:
+            self._resting.cancel()
         if self._running is not None:
             self._running.abandon()
         self.writable.set()
@@ -126,7 +133,7 @@ class HttpConnection(asyncio.Protocol):
     def check(self, now: float) -> None:
         """See `Connection`."""
         self._check_reading(now)
-        self._unread.check(self.transport, now)
+        self.unsent.check(now)
         self._look_after_client()
 
     def shutdown(self) -> None:
@@ -144,17 +151,29 @@ class HttpConnection(asyncio.Protocol):
     # Reading
 
     def _read_on(self) -> None:
-        while self._to_read and len(self._queue) < _MOST_WAITING and not self._is_over():
+        while self._to_read and len(self._queue) < _MOST_WAITING and not (self._resting or self._is_over()):
             size = _BODY_SLICE if self._phase == BODY else _HEAD_SLICE
             data = bytes(self._to_read[:size])
             del self._to_read[:size]
             self.feed(data)
+            if self._chunks:
+                self._keep_pace(len(data))
         if self._is_over():
             self._to_read.clear()
         elif self._sent_all and not self._to_read:
             self.end_with(b"")
         self._hold_what_waits()
         self.read_or_pause()
+
+    def _keep_pace(self, size: int) -> None:
+        """Stop reading for a while from a client that has sent `size` bytes in too many small chunks."""
+        seconds, self._chunks = self._pace.take(self._chunks, size, time.monotonic()), 0
+        if seconds:
+            self._resting = self._loop.call_later(seconds, self._read_again)
+
+    def _read_again(self) -> None:
+        self._resting = None
+        self._read_on()
 
     def feed(self, data: bytes) -> None:
         """Read some bytes of requests. Bytes of an unfinished field count in the head's limit before `on_header`."""
@@ -201,7 +220,7 @@ class HttpConnection(asyncio.Protocol):
     def read_or_pause(self) -> None:
         """Stop reading from a client whose requests wait; where input is discarded, read on to see it leave."""
         is_behind = self._phase == BODY and self._read is not None and len(self._read.body) > _MOST_UNREAD
-        wanted = self._is_over() or not (self._to_read or self._queue or is_behind)
+        wanted = self._is_over() or not (self._to_read or self._queue or self._resting or is_behind)
         if wanted == self._is_reading or self.transport.is_closing():
             return
         self._is_reading = wanted
@@ -216,12 +235,16 @@ class HttpConnection(asyncio.Protocol):
             return
         size = len(self._to_read) + sum(one.head_bytes + len(one.body) for one in self._queue)
         if self._phase == HEAD:
-            size += self._head_bytes + self._unfinished
+            size += self._head_memory()
         if not self._held.set(size) and not self.ending:
             self._to_read.clear()
             self._queue.clear()
             self._held.set(0)
             self.end_with(full(str(self._held.refusal())))
+
+    def _head_memory(self) -> int:
+        """Return how many bytes the head takes that is being read."""
+        return _REQUEST_MEMORY + _FIELD_MEMORY * len(self._fields) + self._head_bytes + self._unfinished
 
     def _is_over(self) -> bool:
         """Return whether further input is discarded."""
@@ -234,8 +257,7 @@ class HttpConnection(asyncio.Protocol):
             raise _NoRequest
         self._phase, self._since = HEAD, time.monotonic()
         self._head_bytes = self._unfinished = 0
-        self._url = b""
-        self._fields: list[tuple[bytes, bytes]] = []
+        self._url, self._fields = b"", []
         self._once: set[bytes] = set()
         self._expects_continue = self._offers_upgrade = False
 
@@ -294,7 +316,7 @@ class HttpConnection(asyncio.Protocol):
             "state": {},
         }
         keep_alive = version != "1.0" and parser.should_keep_alive()
-        self._read = Exchange(self, scope, keep_alive, self._expects_continue, self._head_bytes)
+        self._read = Exchange(self, scope, keep_alive, self._expects_continue, self._head_memory())
         self._phase, self._is_last = BODY, not keep_alive
         if self._running is None:
             self._begin(self._read)
@@ -303,6 +325,7 @@ class HttpConnection(asyncio.Protocol):
 
     def on_chunk_header(self) -> None:
         self._unfinished = 0  # what may stand in it has come whole
+        self._chunks += 1
 
     def on_body(self, body: bytes) -> None:
         self._unfinished = 0
@@ -373,7 +396,7 @@ class HttpConnection(asyncio.Protocol):
         self._queue.clear()
         self._to_read.clear()
         if self._last_answer:
-            self.transport.write(self._last_answer)
+            self.unsent.write(self._last_answer)
         if (self.ending or self._phase == BODY) and not self._sent_all:
             close_lingering(self.transport)
         else:
@@ -385,7 +408,7 @@ class HttpConnection(asyncio.Protocol):
         """Refuse a head or body that does not arrive in time, and close an idle connection."""
         if self.ending:
             return
-        if not self._is_reading:  # it is not the client who is slow
+        if not (self._is_reading or self._resting):  # it is not the client who is slow
             self._since = now
         config, waited = self._config, now - self._since
         if self._phase == HEAD and waited > config.header_seconds:

@@ -23,10 +23,10 @@ SHARE = "share"  # in a request's state: what it has of the worker's budget of b
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Return a request's body, decompressed, of at most `limit` bytes.
+    """Return a request's body, decompressed, of at most `limit` bytes; its texts are counted before they are read.
 
-    Raises `Fault` as soon as the body exceeds the limit or the worker's byte budget, and for an encoding other than
-    gzip or damaged gzip; raises `ClientDisconnect` if the client left.
+    Raises `Fault` as soon as the body or its texts exceed the limit or the worker's byte budget, and for an encoding
+    other than gzip or damaged gzip; raises `ClientDisconnect` if the client left.
     """
     share: Optional[Share] = request.scope.get("state", {}).get(SHARE)
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
@@ -44,9 +44,12 @@ async def read_body(request: Request, limit: int) -> bytes:
             share.hold(size)
         parts.append(part)
     body = b"".join(parts)
-    if encoding in ("", "identity"):
-        return body
-    return await apart(MUCH_BYTES + 1, unpack, body, "gzip", limit, share)  # how much it becomes is not known
+    parts.clear()
+    if encoding not in ("", "identity"):
+        body = await apart(MUCH_BYTES + 1, unpack, body, "gzip", limit, share)  # how much it becomes is not known
+    if share is not None:
+        await apart(len(body), share.hold_read, body)
+    return body
 
 
 def deadline_of(request: Request) -> Optional[float]:

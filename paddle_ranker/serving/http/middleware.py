@@ -57,7 +57,7 @@ class Middleware:
         api_key: key that callers must send, except to `OPEN_PATHS`; None: no key.
         log: log of requests; None: requests are not logged.
         log_texts: log the texts that a handler set.
-        budget: budget of the bytes of all requests; default: no limit.
+        budget: budget of the bytes of all requests and answers; default: no limit.
     """
 
     def __init__(
@@ -96,9 +96,9 @@ class Middleware:
         async def send_marked(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode("latin-1"))]
-            await send(message)
+            await send(message)  # which may find no room for the answer
+            status = message.get("status", status)
 
         fault: Optional[Fault] = None
         try:

@@ -92,31 +92,36 @@ class Reranker:
         """Answer in Cohere's and Jina's format."""
         deadline = deadline_of(request)
         body = await read_body(request, self._service.limits.request_bytes)
-        return await self._rank_documents(request, await self._parse(self._documents, body), deadline)
+        asked = await self._parse(self._documents, body)
+        del body  # its texts are held once
+        return await self._rank_documents(request, asked, deadline)
 
     async def any_shape(self, request: Request) -> Response:
         """Answer in the format of the request: Text Embeddings Inference's if it has `texts`, else Cohere's."""
         deadline = deadline_of(request)
         body = await read_body(request, self._service.limits.request_bytes)
-        if b'"texts"' not in body:  # most often that settles it; a document may hold the word, too
-            return await self._rank_documents(request, await self._parse(self._documents, body), deadline)
-        try:
-            asked = await self._parse(self._texts, body)
-        except Fault as fault:
-            if fault.field != "texts" or "required" not in str(fault):  # it has texts, and something else is wrong
-                raise
-            return await self._rank_documents(request, await self._parse(self._documents, body), deadline)
-        return await self._rank_texts(request, asked, deadline)
+        asked = None
+        if b'"texts"' in body:  # a document may hold the word, too
+            try:
+                asked = await self._parse(self._texts, body)
+            except Fault as fault:
+                if fault.field != "texts" or "required" not in str(fault):  # it has texts, and something else is wrong
+                    raise
+        if asked is None:
+            asked = await self._parse(self._documents, body)
+        del body  # its texts are held once
+        rank = self._rank_texts if isinstance(asked, TextsRequest) else self._rank_documents
+        return await rank(request, asked, deadline)
 
     async def _rank_documents(self, request: Request, asked: RerankRequest, deadline: Optional[float]) -> Response:
         titles = [document if isinstance(document, str) else document.text for document in asked.documents]
         scores = await self._score(request, asked.query, titles, "documents", deadline)
         probabilities = scores.probabilities.tolist()
         best = np.argsort(-scores.probabilities, kind="stable")[: asked.top_n or asked.top_k].tolist()
-        results: list[dict[str, Any]] = [{"index": i, "relevance_score": probabilities[i]} for i in best]
+        scored: list[dict[str, Any]] = [{"index": i, "relevance_score": probabilities[i]} for i in best]
+        results = scored
         if asked.return_documents:
-            for result in results:
-                result["document"] = {"text": titles[result["index"]]}
+            results = [{**one, "document": {"text": titles[one["index"]]}} for one in scored]
         content = {
             "id": request.scope["state"]["request_id"],
             "model": self._service.name,
@@ -127,7 +132,7 @@ class Reranker:
         if request.url.path != _OF_COHERE_ALONE:  # Voyage's clients read their own names, and do not say who they are
             content.update({"object": "list", "data": None})
         returned = sum(map(len, titles)) if asked.return_documents else 0
-        encoded = await apart(returned, _with_results, content, results)
+        encoded = await apart(returned, _with_results, content, results, scored)
         return answer(request, encoded, "application/json")
 
     async def _rank_texts(self, request: Request, asked: TextsRequest, deadline: Optional[float]) -> Response:
@@ -192,19 +197,18 @@ def _validated(adapter: TypeAdapter[Any], body: bytes, limits: Limits) -> Any:
 
 
 def _encoded(content: object) -> bytes:
-    return _written(content).encode("utf-8", "replace")
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-def _with_results(content: dict[str, Any], results: list[dict[str, Any]]) -> bytes:
-    """Return `content` as JSON with the results in place of None; they are nearly all of it, and are encoded once."""
-    written, frame = _written(results), _written(content)
-    for name in ("results", "data"):  # a name and its colon stand in no string: the quotes in one are escaped
-        frame = frame.replace(f'"{name}":null', f'"{name}":{written}')
-    return frame.encode("utf-8", "replace")
+def _with_results(content: dict[str, Any], results: list[dict[str, Any]], data: list[dict[str, Any]]) -> bytes:
+    """Return `content` as JSON with `results` and `data`, without the texts, in place of None.
 
-
-def _written(content: object) -> str:
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    They are nearly all of it: they are encoded once, and texts are written once.
+    """
+    frame, written = _encoded(content), _encoded(results)
+    # A name and its colon stand in no string: the quotes in one are escaped.
+    frame = frame.replace(b'"data":null', b'"data":' + (written if data is results else _encoded(data)))
+    return frame.replace(b'"results":null', b'"results":' + written)
 
 
 def routes(service: RerankService, *, keep_texts: bool = False) -> list[BaseRoute]:
@@ -226,7 +230,7 @@ _RANKED = results_schema(
 _COUNT = {"type": "integer", "description": "tokens that were scored, of the query beside each document"}
 _RANKED["properties"].update(
     usage={"type": "object", "properties": {"prompt_tokens": _COUNT, "total_tokens": _COUNT}},
-    data={"description": f"as results, for Voyage's clients; not at {_OF_COHERE_ALONE}"},
+    data={"description": f"results without their documents, for Voyage's clients; not at {_OF_COHERE_ALONE}"},
 )
 _SCORED = {
     "type": "array",

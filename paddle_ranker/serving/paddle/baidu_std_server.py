@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import Any, Callable, Optional, Union, cast
+from typing import Optional, Union, cast
 
 from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
-from paddle_ranker.serving.core.budget import ByteBudget, Share
-from paddle_ranker.serving.core.connections import Closing, close_lingering
+from paddle_ranker.serving.core.budget import Share
+from paddle_ranker.serving.core.connections import Connections, Unsent, close_lingering
 from paddle_ranker.serving.core.faults import INTERNAL, INVALID, NO_METHOD, NOT_FOUND, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import require_key
 from paddle_ranker.serving.core.peers import look_at
@@ -33,12 +33,12 @@ class BaiduStdProtocol(asyncio.Protocol):
 
     Args:
         api_key: key that a request must carry in its `authentication_data`; None: no key.
-        on_close: called once, with this protocol, when the connection is gone.
+        connections: watches this one, and has the budget of all their bytes; default: nobody does, no limit.
         counting: counts requests, including frames that cannot be read.
         in_flight: most requests of this connection that are worked on at a time.
-        body_seconds: seconds in which a begun frame must arrive, and in which replies must be read.
+        body_seconds: seconds in which a begun frame must arrive.
+        answer_seconds: seconds in which replies must be read.
         idle_seconds: seconds after which `check` closes a connection without requests.
-        budget: budget of the bytes of all requests; default: no limit.
     """
 
     def __init__(
@@ -46,23 +46,23 @@ class BaiduStdProtocol(asyncio.Protocol):
         service: ScoringService,
         *,
         api_key: Optional[str] = None,
-        on_close: Optional[Callable[[Any], None]] = None,
+        connections: Optional[Connections] = None,
         counting: Counting = contextlib.nullcontext,
         in_flight: int = 64,
         body_seconds: float = 30.0,
+        answer_seconds: float = 60.0,
         idle_seconds: float = 600.0,
-        budget: Optional[ByteBudget] = None,
     ) -> None:
         self._service = service
         self._api_key = api_key
-        self._on_close = on_close
+        self._connections = Connections(1) if connections is None else connections
         self._counting = counting
         self._most_in_flight = in_flight
-        self._body_seconds, self._idle_seconds = body_seconds, idle_seconds
-        self._asked, self._closing = time.monotonic(), Closing(body_seconds)
+        self._body_seconds, self._answer_seconds, self._idle_seconds = body_seconds, answer_seconds, idle_seconds
+        self._asked = time.monotonic()
         self._limit = service.limits.request_bytes
         self._tasks: set[asyncio.Task[None]] = set()
-        self._budget = budget or ByteBudget()
+        self._budget = self._connections.budget
         self._buffer = bytearray()
         self._buffered = self._budget.share()
         self._skip = 0  # bytes that are still to come of a body that nobody wants
@@ -73,7 +73,6 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._reading = True
         self._lingers = False  # the client may still be sending when the connection is closed
         self._frame_timer: Optional[asyncio.TimerHandle] = None
-        self._write_timer: Optional[asyncio.TimerHandle] = None
 
     @property
     def in_flight(self) -> int:
@@ -82,6 +81,7 @@ class BaiduStdProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._unsent = Unsent(self._transport, self._budget, self._answer_seconds)
         self._loop = asyncio.get_running_loop()
 
     def data_received(self, data: bytes) -> None:
@@ -96,26 +96,24 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._ending = True
         self._buffer.clear()
         self._buffered.end()
-        self._stop_timer("_frame_timer")
-        self._stop_timer("_write_timer")
+        self._unsent.end()
+        self._stop_frame_timer()
         for task in self._tasks:  # nobody waits for them any more
             task.cancel()
-        if self._on_close is not None:
-            self._on_close(self)
+        self._connections.discard(self)
 
     def pause_writing(self) -> None:
         self._write_paused = True
-        self._write_timer = self._loop.call_later(self._body_seconds, self._transport.abort)
         self._read_or_pause()
 
     def resume_writing(self) -> None:
         self._write_paused = False
-        self._stop_timer("_write_timer")
         self._read_frames()
 
     def check(self, now: float) -> None:
         """See `Connection`."""
-        if self._closing.check(self._transport, now):
+        self._unsent.check(now)
+        if self._transport.is_closing():
             return
         if now - self._asked > self._idle_seconds and not self.in_flight:
             self.shutdown()
@@ -133,7 +131,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._ending = True
         self._buffer.clear()
         self._buffered.end()
-        self._stop_timer("_frame_timer")
+        self._stop_frame_timer()
         self._read_or_pause()
         self._close_if_done()
 
@@ -209,7 +207,7 @@ class BaiduStdProtocol(asyncio.Protocol):
     def _end_the_frame(self, size: int) -> None:
         del self._buffer[:size]
         self._head = self._meta = None
-        self._stop_timer("_frame_timer")
+        self._stop_frame_timer()
 
     def _work_on(self, meta: Message, body: Union[bytes, Fault]) -> None:
         task = self._loop.create_task(self._answer(meta, body))
@@ -223,8 +221,10 @@ class BaiduStdProtocol(asyncio.Protocol):
                 if isinstance(body, Fault):
                     raise body
                 share.hold(len(body))
-                response = await self._response_to(meta, body, service, share)
-            written = baidu_std.reply(meta.correlation_id, response)
+                request, deadline = await self._request(meta, body, service, share)
+                body = b""  # its texts are held once
+                response = await infer(request, service, deadline=deadline)
+            written = baidu_std.reply(meta.correlation_id, bytes(response.SerializeToString()))
         except Fault as fault:
             written = baidu_std.reply(meta.correlation_id, error=(fault.kind.brpc, str(fault)))
         except Exception:
@@ -233,7 +233,7 @@ class BaiduStdProtocol(asyncio.Protocol):
                 meta.correlation_id, error=(INTERNAL.brpc, "internal error; see the server's log")
             )
         if not self._transport.is_closing():
-            self._transport.write(written)
+            self._unsent.write(written)
 
     def _check(self, meta: Message) -> None:
         """Raise `Fault` for a request that is refused whatever its body holds."""
@@ -246,18 +246,21 @@ class BaiduStdProtocol(asyncio.Protocol):
         if asked.method_name not in GENERAL_METHODS:
             raise Fault(NO_METHOD, f"{asked.method_name[:80]!r} is no method; {', '.join(GENERAL_METHODS)} are")
 
-    async def _response_to(self, meta: Message, body: bytes, service: ScoringService, share: Share) -> bytes:
+    async def _request(
+        self, meta: Message, body: bytes, service: ScoringService, share: Share
+    ) -> tuple[Message, float]:
+        """Return the request in a frame's body, and its deadline."""
         arrived = time.monotonic()
         self._check(meta)
         asked = meta.request
         much = MUCH_BYTES + 1 if meta.compress_type else 0  # how much it becomes is not known
         payload = (await apart(much, baidu_std.read_body, meta, body, self._limit, share)).payload
+        await apart(len(payload), share.hold_read, payload)
         request = await apart(len(payload), parse, messages().Request, payload, MOST_FIELDS)
         seconds = asked.timeout_ms / 1000 if asked.timeout_ms > 0 else service.limits.deadline_seconds
         if asked.method_name == "debug":
             request.profile_server = True
-        response = await infer(request, service, deadline=arrived + seconds)
-        return bytes(response.SerializeToString())
+        return request, arrived + seconds
 
     def _answered(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -271,7 +274,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         """Answer with an error, then close, because nobody knows where the next frame begins."""
         with contextlib.suppress(Fault), self._counting(self._service):
             raise fault
-        self._transport.write(baidu_std.reply(correlation_id, error=(fault.kind.brpc, str(fault))))
+        self._unsent.write(baidu_std.reply(correlation_id, error=(fault.kind.brpc, str(fault))))
         self._lingers = True
         self.shutdown()
 
@@ -301,15 +304,14 @@ class BaiduStdProtocol(asyncio.Protocol):
         if has_begun and self._frame_timer is None and self._reading and not self._ending:
             self._frame_timer = self._loop.call_later(self._body_seconds, self._frame_is_late)
         elif not has_begun or not self._reading:
-            self._stop_timer("_frame_timer")
+            self._stop_frame_timer()
 
     def _frame_is_late(self) -> None:
         self._frame_timer = None
         problem = f"the frame did not arrive within {self._body_seconds:g} seconds"
         self._end_with(Fault(INVALID, problem), 0)
 
-    def _stop_timer(self, name: str) -> None:
-        timer: Optional[asyncio.TimerHandle] = getattr(self, name)
-        if timer is not None:
-            timer.cancel()
-            setattr(self, name, None)
+    def _stop_frame_timer(self) -> None:
+        if self._frame_timer is not None:
+            self._frame_timer.cancel()
+            self._frame_timer = None

@@ -55,7 +55,7 @@ async def start_grpc(
         limits: limits of requests; default: the service's own.
         api_key: key that callers must send in the metadata `authorization: Bearer KEY` or `x-api-key: KEY`.
         counting: counts requests, including those that are refused before they are read.
-        budget: budget of the bytes of all requests; default: no limit.
+        budget: budget of the bytes that all requests hold; default: no limit.
 
     Raises `RankerError` if it cannot listen at the address.
     """
@@ -186,7 +186,7 @@ class _Calls:
         try:
             with self._counting(self._service) as service, self._budget.share() as share:
                 self._check(data)
-                share.hold(len(data))
+                await apart(len(data), share.hold_read, data)
                 response = await method(data, service, time.monotonic() + self._seconds(context))
                 return bytes(response.SerializeToString())
         except _PipelineFault as fault:

@@ -231,10 +231,10 @@ async def _start_baidu_std(context: ServerContext) -> ProtocolHandler:
         BaiduStdProtocol,
         context.ranker,
         api_key=config.api_key,
-        on_close=context.connections.discard,
-        budget=context.connections.budget,
+        connections=context.connections,
         counting=context.counting("baidu_std"),
         body_seconds=config.body_seconds,
+        answer_seconds=config.answer_seconds,
         idle_seconds=config.rpc_idle_seconds,
     )
     return ProtocolHandler(make)
@@ -281,7 +281,14 @@ async def _start_grpc(context: ServerContext) -> ProtocolHandler:
         counting=context.counting("grpc"),
         budget=context.connections.budget,
     )
-    make = partial(Relay, path, context.connections, config.rpc_idle_seconds, config.body_seconds)
+    make = partial(
+        Relay,
+        path,
+        context.connections,
+        idle_seconds=config.rpc_idle_seconds,
+        body_seconds=config.body_seconds,
+        answer_seconds=config.answer_seconds,
+    )
     return _GrpcHandler(make, server, folder)
 
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple, Optional, cast
 
-from paddle_ranker.serving.core.connections import Closing, Connections
+from paddle_ranker.serving.core.connections import Connections, Pace, Unsent
 from paddle_ranker.serving.core.peers import look_at
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -28,6 +28,7 @@ _HEAD_BYTES = 9
 _DATA, _HEADERS, _RST_STREAM, _GOAWAY, _CONTINUATION = 0, 1, 3, 7, 9
 _END_STREAM = 0x1
 _NUMBERS = struct.Struct(">II")
+_SLICE = 16 * 1024  # bytes that are passed on in one go: they may be many frames
 _GOODBYE_SECONDS = 1.0  # that a client has to go by itself when the server stops
 
 
@@ -71,19 +72,22 @@ class FrameHeads:
 class OpenStreams:
     """The unanswered HTTP/2 streams of one connection.
 
-    Attributes: `held`, bytes that the client has sent on these streams.
+    Attributes: `held`, bytes that the client has sent on these streams; `frames`, which it has sent in all;
+    `ended`, streams that the server has answered.
     """
 
     def __init__(self) -> None:
-        self.held = 0
+        self.held = self.frames = self.ended = 0
         self._sent: dict[int, int] = {}
         self._half_sent: dict[int, float] = {}  # since when, the oldest first
+        self._half_answered: dict[int, float] = {}  # likewise
         self._newest = 0  # a stream has a higher number than those before it; heads of an older one begin none
         self._from_client, self._from_server = FrameHeads(len(PREFACE)), FrameHeads()
 
     def sent(self, data: bytes, now: float) -> None:
         """Note what the client sends."""
         for frame in self._from_client.feed(data):
+            self.frames += 1
             if frame.kind == _RST_STREAM:
                 self._end(frame.stream)
                 continue
@@ -99,12 +103,15 @@ class OpenStreams:
             if frame.flags & _END_STREAM and frame.kind != _CONTINUATION:
                 self._half_sent.pop(frame.stream, None)
 
-    def answered(self, data: bytes) -> None:
+    def answered(self, data: bytes, now: float) -> None:
         """Note what the server sends."""
         for frame in self._from_server.feed(data):
             ends = frame.kind in (_DATA, _HEADERS) and frame.flags & _END_STREAM
             if ends or frame.kind == _RST_STREAM:
+                self.ended += frame.stream in self._sent
                 self._end(frame.stream)
+            elif frame.kind == _HEADERS and frame.stream in self._sent:
+                self._half_answered[frame.stream] = now
 
     def unanswered(self) -> set[int]:
         """Return the numbers of the streams that are not answered, complete or not."""
@@ -114,9 +121,17 @@ class OpenStreams:
         """Return when the oldest incomplete request began; None if there is none."""
         return next(iter(self._half_sent.values()), None)
 
+    def half_answered_since(self) -> Optional[float]:
+        """Return when the oldest incomplete answer began; None if there is none.
+
+        The client decides how much of an answer it is sent at a time (the window of HTTP/2's flow control).
+        """
+        return next(iter(self._half_answered.values()), None)
+
     def _end(self, stream: int) -> None:
         self.held -= self._sent.pop(stream, 0)
         self._half_sent.pop(stream, None)
+        self._half_answered.pop(stream, None)
 
 
 def goaway(code: int, reason: str) -> bytes:
@@ -132,50 +147,60 @@ class Relay(asyncio.Protocol):
         path: path of the Unix socket.
         idle_seconds: seconds without any bytes after which the connection is closed.
         body_seconds: seconds in which a request must arrive.
+        answer_seconds: seconds in which the client must take an answer.
     """
 
-    def __init__(self, path: str, connections: Connections, idle_seconds: float, body_seconds: float):
+    def __init__(
+        self,
+        path: str,
+        connections: Connections,
+        *,
+        idle_seconds: float = 600.0,
+        body_seconds: float = 30.0,
+        answer_seconds: float = 60.0,
+    ):
         self._path = path
         self._connections = connections
-        self._idle_seconds, self._body_seconds = idle_seconds, body_seconds
+        self._idle_seconds, self._body_seconds, self._answer_seconds = idle_seconds, body_seconds, answer_seconds
         self._streams, self._buffered = OpenStreams(), connections.budget.share()
+        self._pace, self._counted = Pace(), (0, 0)  # frames and answers that the pace has been told of
+        self._resting: Optional[asyncio.TimerHandle] = None
+        self._is_full = False  # the other side takes no more for now
         self._moved = time.monotonic()
-        self._closing = Closing(body_seconds)
         self._stopping: Optional[float] = None  # since when
         self._owed: set[int] = set()  # streams that had begun then
-        self._waiting = bytearray()  # until the other side is connected
+        self._waiting = bytearray()  # what the client has sent and was not passed on
         self._other: Optional[asyncio.Transport] = None
         self._task: Optional[asyncio.Task[None]] = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connect with the other server."""
         self.transport = cast(asyncio.Transport, transport)
+        self._unsent = Unsent(self.transport, self._connections.budget, self._answer_seconds)
         self.transport.pause_reading()  # until it is
         self._task = asyncio.get_running_loop().create_task(self._connect())
 
     def data_received(self, data: bytes) -> None:
         """Pass on what the client sends."""
         self._moved = time.monotonic()
-        self._streams.sent(data, self._moved)
-        if not self._buffered.set(self._streams.held):
-            self._end(str(self._buffered.refusal()))
-        elif self._other is None:
-            self._waiting += data
-        else:
-            self._other.write(data)
+        self._waiting += data
+        self._pass_on()
 
     def returned(self, data: bytes) -> None:
         """Pass on what the server answers."""
         self._moved = time.monotonic()
-        self._streams.answered(data)
-        self._buffered.set(self._streams.held)
+        self._streams.answered(data, self._moved)
+        self._buffered.set(self._streams.held + len(self._waiting))
         if not self.transport.is_closing():
-            self.transport.write(data)
+            self._unsent.write(data)
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
         """Close the connection to the other server, too."""
         self._connections.discard(self)
         self._buffered.end()
+        self._unsent.end()
+        if self._resting is not None:
+            self._resting.cancel()
         if self._task is not None:
             self._task.cancel()
         if self._other is not None:
@@ -195,13 +220,16 @@ class Relay(asyncio.Protocol):
         """See `Connection`."""
         if now - self._moved > self._idle_seconds:
             self.transport.abort()
-        if self._closing.check(self.transport, now):
+        self._unsent.check(now)
+        if self.transport.is_closing():
             return
         if not self.transport.is_reading() and look_at(self.transport).sent_all:
             self.transport.abort()  # as where it is read from: who closes his side has left
-        since = self._streams.half_sent_since()
-        if since is not None and now - since > self._body_seconds:
+        sent, answered = self._streams.half_sent_since(), self._streams.half_answered_since()
+        if sent is not None and now - sent > self._body_seconds:
             self._end(f"a request did not arrive within {self._body_seconds:g} seconds")
+        elif answered is not None and now - answered > self._answer_seconds:
+            self._end(f"an answer was not taken within {self._answer_seconds:g} seconds")
         elif self._stopping is not None and now - self._stopping > _GOODBYE_SECONDS and not self._is_owed():
             self.transport.close()
 
@@ -214,6 +242,43 @@ class Relay(asyncio.Protocol):
         """See `Connection`."""
         self.transport.abort()
 
+    def fill(self, is_full: bool) -> None:
+        """Stop reading from the client while the other side takes no more; then read on."""
+        self._is_full = is_full
+        self._read_or_pause()
+
+    def _pass_on(self) -> None:
+        """Pass on what the client has sent, in slices, as long as the pace allows."""
+        while self._waiting and self._other is not None and self._resting is None and not self.transport.is_closing():
+            data = bytes(self._waiting[:_SLICE])
+            del self._waiting[:_SLICE]
+            self._streams.sent(data, self._moved)
+            self._keep_pace(len(data))
+            self._other.write(data)
+        if not (self._buffered.set(self._streams.held + len(self._waiting)) or self.transport.is_closing()):
+            self._end(str(self._buffered.refusal()))
+        self._read_or_pause()
+
+    def _keep_pace(self, size: int) -> None:
+        """Rest for a while if the client has sent `size` bytes in too many small frames."""
+        frames, answers = self._streams.frames, self._streams.ended
+        seconds = self._pace.take(frames - self._counted[0], size, time.monotonic(), answers - self._counted[1])
+        self._counted = frames, answers
+        if seconds:
+            self._resting = asyncio.get_running_loop().call_later(seconds, self._go_on)
+
+    def _go_on(self) -> None:
+        self._resting = None
+        self._pass_on()
+
+    def _read_or_pause(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self._is_full or self._other is None or self._resting is not None:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+
     def _is_owed(self) -> bool:
         """Return whether a request that had begun when the server was stopped is still unanswered."""
         return bool(self._owed & self._streams.unanswered())
@@ -225,14 +290,12 @@ class Relay(asyncio.Protocol):
             self.transport.abort()
             return
         self._other = other
-        other.write(bytes(self._waiting))
-        self._waiting.clear()
-        self.transport.resume_reading()
+        self._pass_on()
 
     def _end(self, reason: str) -> None:
         """Tell the client why, and close the connection."""
         if not self.transport.is_closing():
-            self.transport.write(goaway(ENHANCE_YOUR_CALM, reason))
+            self._unsent.write(goaway(ENHANCE_YOUR_CALM, reason))
             self.transport.close()
         self._buffered.end()
         if self._other is not None:
@@ -249,10 +312,10 @@ class _Server(asyncio.Protocol):
         self._relay.returned(data)
 
     def pause_writing(self) -> None:
-        self._relay.transport.pause_reading()
+        self._relay.fill(True)
 
     def resume_writing(self) -> None:
-        self._relay.transport.resume_reading()
+        self._relay.fill(False)
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
         self._relay.transport.close()

@@ -82,3 +82,7 @@ if _is_command():  # before all that it imports: there Ctrl-C would end in a tra
     from paddle_ranker.interrupts import report_early_interrupts
 
     report_early_interrupts()
+
+from paddle_ranker.libraries import switch_off_telemetry  # noqa: E402  # an import, too
+
+switch_off_telemetry()  # here, for whoever imports any part of this package, and then whatever library

@@ -97,7 +97,8 @@ def probe_package(package: Package) -> tuple[Finding, str]:
     version = _version(package.name)
     essential, status, said = package in ESSENTIAL, "broken", ""
     path = os.pathsep.join(filter(None, [str(ROOT), os.getenv("PYTHONPATH")]))
-    line = [sys.executable, "-W", "ignore", "-c", package.code]
+    # This package first: it switches off what others report over the network when they are imported.
+    line = [sys.executable, "-W", "ignore", "-c", f"import paddle_ranker\n{package.code}"]
     try:
         done = subprocess.run(line, capture_output=True, timeout=IMPORT_SECONDS, env={**os.environ, "PYTHONPATH": path})
         printed = (done.stderr if done.returncode else done.stdout).decode(errors="replace").strip()

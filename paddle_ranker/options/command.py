@@ -12,6 +12,7 @@ from typing import Any, Callable, Optional, TextIO, Union, cast
 
 from paddle_ranker.errors import RankerError, error_on_its_way, is_full, one_line
 from paddle_ranker.interrupts import STATUS, Interrupted, Interrupts, interrupt_line, is_first_process, resume_line
+from paddle_ranker.libraries import ensure_home
 from paddle_ranker.options.declare import require_inputs
 from paddle_ranker.options.parser import OptionsT, parse_options
 from paddle_ranker.registry import load_named_plugins
@@ -38,6 +39,7 @@ def run_command(
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     prog = prog or os.path.basename(sys.argv[0])
+    ensure_home()
     with Interrupts(prog).taken() as interrupts, reader_may_leave(out=not ends_with_reader):
         debug = "--debug" in arguments
         try:

@@ -1,0 +1,112 @@
+"""Other people's libraries: none reports anything to anybody, and all have a HOME where they can write."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY, run_python
+from tests.export_cases import WRITES_ONNX, write_case
+from tests.lookups import Lookups
+from tests.lookups import lookups as lookups
+from tests.started import post, started_server
+from tests.tiny import PAIRS
+
+COMMANDS = """
+import json, sys
+from paddle_ranker.__main__ import main
+for line in json.loads(sys.argv[1]):
+    assert main(line) == 0, line
+"""
+# A user whom the system does not know, as after `docker run --user`, who may read all files and write few.
+STRANGER = ["setpriv", "--reuid", "65432", "--regid", "65432", "--clear-groups"]
+STRANGER += ["--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"]
+ENSURED = """
+import json, os
+from paddle_ranker.libraries import ensure_home
+ensure_home()
+print(json.dumps({**os.environ}))
+"""
+
+
+@pytest.mark.unit
+def test_importing_any_part_of_the_package_switches_telemetry_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    monkeypatch.setenv("DO_NOT_TRACK", "0")  # what a user has set stays
+    code = (
+        "import os, sys, paddle_ranker.errors; print(os.environ['ORT_DISABLE_TELEMETRY'], os.environ['DO_NOT_TRACK'])"
+    )
+    assert run_python(f"{code}; print(sys.modules['openvino_telemetry'])") == "1 0\nNone\n"
+
+
+@pytest.mark.slow
+def test_commands_and_a_server_on_every_engine_ask_nobody_and_need_no_home(lookups: Lookups) -> None:
+    """`doctor`, which imports all that is installed, has a test of its own."""
+    folder = lookups.home.parent
+    ranker, exported, pairs = write_case(folder / "ranker"), folder / "exported", folder / "pairs.tsv"
+    pairs.write_text("".join(f"{query}\t{title}\n" for query, title in PAIRS if query and title), encoding="utf-8")
+    engine = "auto" if WRITES_ONNX else "inference"  # auto opens all, to time them
+    lines = [["export", "--model", ranker, "--output", exported, *(["--onnx"] if WRITES_ONNX else [])]]
+    lines += [["predict", "--model", exported, "--input", pairs, "--engine", engine]]
+    run_python(COMMANDS, json.dumps([[*map(str, line)] for line in lines]))
+    with started_server(exported, folder / "run", "--engine", engine) as (server, [port]):
+        query, title = PAIRS[0]
+        assert post(port, "/v1/rerank", {"query": query, "documents": [title]})[0] == 200
+        server.process.send_signal(signal.SIGTERM)  # what is reported at the end, is by then
+        server.until(lambda: server.process.poll() is not None, running=False)
+    lookups.require_none()
+
+
+def ensured(folder: Path, **home: str) -> dict[str, str]:
+    """Return the environment of a command that the stranger starts with this HOME, or with none."""
+    variables = {"PATH": os.environ["PATH"], "TMPDIR": str(folder), "PYTHONPATH": str(REPOSITORY), **home}
+    line = [*STRANGER, sys.executable, "-c", ENSURED]
+    done = subprocess.run(line, cwd=folder, env=variables, capture_output=True, text=True)
+    if done.stderr.startswith("setpriv: "):
+        pytest.skip(f"needs to be root with its capabilities, to become another user: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture
+def everybodys() -> Iterator[Path]:
+    """A folder like /tmp: pytest's own are readable by their owner alone."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o1777)
+        yield Path(name)
+
+
+@pytest.mark.unit
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="needs setpriv of util-linux, to become another user")
+def test_without_a_home_that_can_be_written_there_is_a_temporary_one(everybodys: Path) -> None:
+    temporary = str(everybodys / "paddle-ranker-home-65432")
+    own, read_only = everybodys / "own", everybodys / "read_only"
+    read_only.mkdir(0o755)  # of root
+    homes: tuple[dict[str, str], ...] = ({}, {"HOME": "/"}, {"HOME": str(read_only)}, {"HOME": "/nonexistent"})
+    # One for all: the next command finds what this one has fetched.
+    assert [ensured(everybodys, **home)["HOME"] for home in homes] == [temporary] * 4
+    own.mkdir()
+    own.chmod(0o777)
+    assert ensured(everybodys, HOME=str(own))["HOME"] == str(own)
+    for folder in (".cache/paddle_ranker", ".paddlenlp/packages"):
+        (own / folder).mkdir(parents=True)
+    found = ensured(everybodys, HOME=str(own))
+    assert found["HOME"] == temporary
+    assert (found["PADDLE_RANKER_CACHE"], found["PPNLP_HOME"]) == (f"{own}/.cache/paddle_ranker", f"{own}/.paddlenlp")
+
+
+@pytest.mark.unit
+def test_a_temporary_home_that_is_somebody_elses_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / f"paddle-ranker-home-{os.geteuid()}").symlink_to(tmp_path / "elsewhere")
+    home = Path(json.loads(run_python(ENSURED, HOME=os.devnull, TMPDIR=str(tmp_path)))["HOME"])
+    assert home.parent == tmp_path and home.is_dir() and not home.is_symlink() and home.stat().st_mode & 0o077 == 0

@@ -215,7 +215,8 @@ def test_an_interrupt_in_the_first_seconds(command: str, at: str, inside: str, d
     ("command", "at", "name"),
     [
         ("ernie_matching/train_pairwise.py --help", "numpy", "train_pairwise.py"),
-        ("-m paddle_ranker train-pairwise --help", "numpy", "paddle-ranker train-pairwise"),
+        # Between two imports it may end before the command's name is known to be one.
+        ("-m paddle_ranker train-pairwise --help", "numpy", "paddle-ranker"),
         ("-m paddle_ranker rank --help", "paddle_ranker.registry", "paddle-ranker"),
     ],
 )

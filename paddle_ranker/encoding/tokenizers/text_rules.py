@@ -8,8 +8,13 @@ character comes from the toolkit's own table, not from Python's, so a text has t
 
 from __future__ import annotations
 
+import re
+import sys
 from dataclasses import dataclass
+from functools import cache
 from typing import Optional
+
+import numpy as np
 
 from paddle_ranker.encoding.unicode.table import INVISIBLE, MARK, SPACE, SYMBOL, UNASSIGNED, unicode_table
 
@@ -26,8 +31,11 @@ CJK_RANGES = (
 )
 # Isolated by PaddleNLP although Unicode calls them letters, numbers or format characters.
 SYMBOLS_BY_NAME = frozenset("\u00ad\u00b2\u00ba\u3007\u00b5\u00d8\u014b\u01b1")
-# A character that no split text can hold: the rules remove every non-character.
-_DEPENDS_ON_CONTEXT = "\uffff"
+# Non-characters, which the rules remove from every text: they mark what one character alone does not settle.
+_OPEN = "\uffff"
+_UNSEEN = _OPEN + "\ufdd0"  # stands in the table for a character that was not asked for yet
+_BREAK = _OPEN + "\ufdd1"  # where an accent was stripped across which no mark is moved
+_MARKS = re.compile(f"{_OPEN}[^{_BREAK[1]}]{_OPEN}[^{_BREAK[1]}]")  # two marks that are kept, beside each other
 
 
 @dataclass(frozen=True)
@@ -44,12 +52,15 @@ class TextRules:
 
 
 class WordSplitter:
-    """Split texts into words by `rules`; safe to share between threads."""
+    """Split texts into words by `rules`; safe to share between threads.
+
+    Every character costs the same, those that are dropped too: one look-up in a list that holds every code point.
+    """
 
     def __init__(self, rules: TextRules = TextRules()) -> None:
         self.rules = rules
         self._unicode = unicode_table()
-        self._table = _CharacterTable(self)
+        self._table = _characters(rules)
 
     def split(self, text: str) -> list[str]:
         """Return the words of `text`, in order; none is empty and none holds whitespace.
@@ -61,10 +72,30 @@ class WordSplitter:
     def normalize(self, text: str) -> str:
         """Return `text` as its words with whitespace (one or more characters) between them."""
         # Every rule but one looks at one character, so a table of characters does the work inside the interpreter.
-        normalized = text.translate(self._table)
-        if _DEPENDS_ON_CONTEXT in normalized:
-            return " ".join(self.split_by_rules(text))
-        return normalized
+        normalized = text.translate(self._table.replacements)
+        return self._settled(text, normalized) if _OPEN in normalized else normalized
+
+    def _settled(self, text: str, normalized: str) -> str:
+        """Return `normalized` without what its characters left open: unseen ones, and the order of marks."""
+        table = self._table
+        if _UNSEEN in normalized:
+            for char in set(text):
+                if table.replacements[ord(char)] is _UNSEEN:
+                    table.replacements[ord(char)] = self.replacement(char)
+            normalized = text.translate(table.replacements)
+        settled = normalized.replace(_OPEN, "")
+        if _MARKS.search(normalized):
+            settled = self._in_order(settled)
+        return settled.replace(_BREAK[1], "")
+
+    def _in_order(self, text: str) -> str:
+        """Return `text` with marks that follow each other in the order of their combining classes."""
+        chars = np.frombuffer(text.encode("utf-32-le"), np.dtype("<u4"))
+        classes = np.zeros(len(chars), np.int64)
+        for mark, combining in list(self._table.classes.items()):  # some dozens
+            classes[chars == ord(mark)] = combining
+        order = np.lexsort((classes, np.cumsum(classes == 0)))
+        return chars[order].tobytes().decode("utf-32-le")
 
     def split_by_rules(self, text: str) -> list[str]:
         """Return what `split` returns, by applying each rule to the whole text: slow, but it defines the result."""
@@ -100,29 +131,48 @@ class WordSplitter:
         return self._unicode.kind(char) == SYMBOL or char in SYMBOLS_BY_NAME
 
     def replacement(self, char: str) -> str:
-        """Return the replacement of `char` in every normalized text, or `_DEPENDS_ON_CONTEXT`."""
-        cleaned = self._clean(char)
-        # Decomposing puts combining marks in canonical order, which matters only for marks that are not stripped.
-        if self.rules.strips_accents and any(
-            self._unicode.combining(mark) and self._unicode.kind(mark) != MARK
-            for mark in self._unicode.decompose(cleaned)
-        ):
-            return _DEPENDS_ON_CONTEXT
-        return "".join(" " if char == " " else self._fold(char) for char in cleaned)
+        """Return the replacement of `char` in every normalized text; `_OPEN` is before what other characters settle."""
+        return "".join(" " if cleaned == " " else self._alone(cleaned) for cleaned in self._clean(char))
+
+    def _alone(self, char: str) -> str:
+        """Return what `_fold` makes of a character; marks that are kept are marked, and where they must stay apart."""
+        if not self.rules.strips_accents:
+            return self._fold(char)
+        parts: list[str] = []
+        for part in self._unicode.decompose(char):
+            # Decomposing puts combining marks in canonical order, which matters only for marks that are not stripped.
+            combining = self._unicode.combining(part)
+            if self._unicode.kind(part) == MARK:
+                parts.append("" if combining else _BREAK)
+            elif combining:
+                self._table.classes[part] = combining
+                parts.append(_OPEN + part)
+            else:
+                parts.append(self._fold(part))
+        return "".join(parts)
 
 
-class _CharacterTable(dict[int, str]):
-    """Code point -> its replacement, filled when a character is first seen."""
+class _Characters:
+    """What every character becomes.
 
-    def __init__(self, splitter: WordSplitter) -> None:
-        super().__init__()
-        self._splitter = splitter
+    Attributes: `replacements`, of each code point, `_UNSEEN` until it is first asked for; `classes`, the combining
+    classes of marks that are kept.
+    """
 
-    def __missing__(self, code_point: int) -> str:
-        replacement = self._splitter.replacement(chr(code_point))
-        if replacement:  # the million code points that are dropped need no entry
-            self[code_point] = replacement
-        return replacement
+    def __init__(self) -> None:
+        self.replacements = [_UNSEEN] * (sys.maxunicode + 1)
+        self.classes: dict[str, int] = {}
+        for kind, first, last in unicode_table().runs():
+            if kind in (INVISIBLE, UNASSIGNED):  # nearly a million code points
+                self.replacements[first : last + 1] = [""] * (last + 1 - first)
+        for char in _SPACES:
+            self.replacements[ord(char)] = " "
+
+
+@cache
+def _characters(rules: TextRules) -> _Characters:
+    """Return the table of these rules, 9 MB, which all their tokenizers share."""
+    return _Characters()
 
 
 def is_chinese(code_point: int) -> bool:

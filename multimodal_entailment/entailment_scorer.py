@@ -25,13 +25,15 @@ from multimodal_entailment.info import LABELS, EntailmentInfo
 from multimodal_entailment.posts import PostEncoder, Posts
 from paddle_ranker import runtime
 from paddle_ranker.encoding.batching import scoring_batches
-from paddle_ranker.encoding.columns import Arrays, Columns
+from paddle_ranker.encoding.columns import Arrays, Columns, EncodedPairs
+from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.scoring.loading import ScoringModel, open_model
 from paddle_ranker.scoring.scorer import BatchRunner
 
 _DEFAULTS = LoadOptions()
+_TEXTS_AT_ONCE = 8  # of posts of a request, which may be long
 ScoringPosts = ScoringModel[EntailmentInfo, PostEncoder]
 
 
@@ -146,13 +148,13 @@ class Entailment:
                 both, self.info.image_size, self._pool, self._limits, places=given.places, skip_bad=skip_bad,
                 before_each=before_each,
             )  # fmt: skip
-        texts = None if encoder is None else encoder.encode(*given.texts)
+        texts = None if encoder is None else _encoded(encoder, given.texts, before_each)
         return Posts(len(given), texts, images)
 
     def encode_posts(self, given: GivenPosts, before_each: Optional[Callable[[], None]] = None) -> Posts:
         """Encode texts and decode images for `compute`; raises as `predict` does.
 
-        `before_each` is called before each image; if it raises, the work ends.
+        `before_each` is called before each image and before some texts; if it raises, the work ends.
         """
         return self._posts(given, before_each=before_each).held()
 
@@ -167,3 +169,15 @@ class Entailment:
             logits[rows] = self.compute(posts, rows)["logits"]
         probabilities: np.ndarray = softmax(logits, axis=1)
         return probabilities
+
+
+def _encoded(
+    encoder: PairEncoder, texts: tuple[Sequence[str], Sequence[str]], before_each: Optional[Callable[[], None]]
+) -> EncodedPairs:
+    if before_each is None or len(texts[0]) <= _TEXTS_AT_ONCE:
+        return encoder.encode(*texts)
+    parts: list[EncodedPairs] = []
+    for first in range(0, len(texts[0]), _TEXTS_AT_ONCE):
+        before_each()
+        parts.append(encoder.encode(*(side[first : first + _TEXTS_AT_ONCE] for side in texts)))
+    return EncodedPairs.concat(parts)

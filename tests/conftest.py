@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Optional, TextIO
@@ -17,6 +18,7 @@ from typing import Any, Optional, TextIO
 import pytest
 
 from paddle_ranker import runtime
+from paddle_ranker.encoding.tokenizers.builtin import Tokenizer
 from paddle_ranker.training import curve
 
 # Before any test file imports Paddle: the tests then run on the code path that the commands run on.
@@ -120,6 +122,21 @@ def no_pictures() -> Iterator[None]:
     """Draw nothing where a training ends, which takes longer than a tiny training; the fixture `pictures` draws."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(curve, "draw_learning_curve", lambda metrics, picture: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_tokens_on_an_event_loop() -> Iterator[None]:
+    """Fail what tokenizes a text in a thread that runs an event loop: all other callers of a server would wait."""
+    encode = Tokenizer.encode
+
+    def guarded(self: Tokenizer, texts: Sequence[str]) -> Any:
+        with suppress(RuntimeError):  # no loop runs here
+            raise AssertionError(f"a text was tokenized on the event loop {asyncio.get_running_loop()}")
+        return encode(self, texts)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tokenizer, "encode", guarded)
         yield
 
 

@@ -6,8 +6,9 @@ import gc
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -302,6 +303,80 @@ def test_texts_that_cannot_be_encoded_fail_alone(queue: Queue, monkeypatch: pyte
     assert good.result() == expected(Scorer(queue.engine, queue.encoder), ["a"], ["b"])
     with pytest.raises(Fault, match="could not be encoded"):
         bad.result()
+
+
+class Encodings:
+    """What the queue encodes. Attributes: `texts`, those of each call; `during`, called with the number of each."""
+
+    def __init__(self, queue: Queue, monkeypatch: pytest.MonkeyPatch):
+        self.texts: list[list[str]] = []
+        self.during: Callable[[int], None] = lambda number: None
+        real = queue.scorer.encode
+
+        def encode(queries: Sequence[str], titles: Sequence[str]) -> Columns:
+            self.texts.append([*dict.fromkeys([*queries, *titles])])
+            self.during(len(self.texts))
+            return real(queries, titles)
+
+        monkeypatch.setattr(queue.scorer, "encode", encode)
+
+    @property
+    def characters(self) -> list[int]:
+        """Characters that were tokenized in each call."""
+        return [sum(map(len, texts)) for texts in self.texts]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("query", ["q", "q" * 2000])
+def test_long_texts_are_encoded_in_parts_and_scored_as_at_once(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    monkeypatch.setattr("paddle_ranker.serving.core.batcher._PART_CHARACTERS", 1000)
+    opened = queue.open()
+    queries, titles = [query] * 60, [f"{'abcdefghij'[row % 10]} " * (row * 7 % 90) for row in range(60)]
+    wanted = expected(queue.scorer, queries, titles)
+    seen = Encodings(queue, monkeypatch)
+    before, job = Submitted(opened, ["a"], ["b"]), Submitted(opened, queries, titles)
+    after = Submitted(opened, ["c"], ["d"])
+    assert job.result() == wanted and job.job.tokens == int(queue.encoder.encode(queries, titles).lengths.sum())
+    assert len(before.result()) == len(after.result()) == 1
+    own = [characters for texts, characters in zip(seen.texts, seen.characters) if query in texts]
+    first = len(query) + max(map(len, titles))  # of a part, whatever it has
+    assert len(own) > 1 and max(own) <= first + max(1000, first)
+    assert sum(own) <= 2 * (len(query) + sum(map(len, set(titles))))  # the query, which all parts need, included
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("how", ["leaves", "is too late"])
+def test_encoding_ends_with_the_caller_and_at_the_deadline(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr("paddle_ranker.serving.core.batcher._PART_CHARACTERS", 1000)
+    opened, clock = queue.open(), [time.monotonic() + 1]
+    faked = SimpleNamespace(monotonic=lambda: clock[0], perf_counter=time.perf_counter)
+    monkeypatch.setattr("paddle_ranker.serving.core.batcher.time", faked)
+    seen = Encodings(queue, monkeypatch)
+    job: list[Submitted] = []
+    submitted = threading.Event()
+
+    def during(number: int) -> None:
+        assert submitted.wait(SECONDS)
+        if number == 2:
+            clock[0] += 10.0
+            if how == "leaves":
+                opened.drop(job[0].job)
+
+    seen.during = during
+    titles = ["ab " * 300 + letter for letter in "abcdefghijklmnopqrstuvwxyz"]
+    job.append(Submitted(opened, ["q"] * 26, titles, deadline=clock[0] + 5 if how == "is too late" else None))
+    submitted.set()
+    if how == "is too late":
+        with pytest.raises(Fault) as raised:
+            job[0].result()
+        assert raised.value.kind is TIMED_OUT
+    assert len(Submitted(opened, ["a"], ["b"]).result()) == 1
+    assert len(seen.texts) == 3 and seen.texts[2] == ["a", "b"]  # two parts of the first job, and the second job
+    assert opened.queued_rows == 0
 
 
 @pytest.mark.unit

@@ -18,7 +18,7 @@ from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, TOO_LARGE, UNAVAILABLE, Fault, FaultKind
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.ranker_slot import RankerSlot, check
+from paddle_ranker.serving.core.ranker_slot import RankerSlot, check, pair_lengths
 from tests.engine_calls import logits_of
 from tests.export_cases import Exports, write_case, write_two_members
 from tests.serving_cases import SECONDS, until
@@ -193,7 +193,7 @@ def test_without_a_model_callers_are_told_to_come_again() -> None:
 
 
 def test_lengths_are_those_before_cutting(service: RankerSlot) -> None:
-    lengths, most = service.pair_lengths(["学", "学"], ["习", "深度学习" * 10])
+    lengths, most = pair_lengths(service.ready().model.row_encoder, ["学", "学"], ["习", "深度学习" * 10])
     assert lengths.tolist() == [5, 44]
     assert most == 32
 

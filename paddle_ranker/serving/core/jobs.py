@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import NamedTuple, Optional
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from paddle_ranker.serving.core.faults import INTERNAL, Fault
 
 Texts = tuple[Sequence[str], ...]  # of rows, one sequence for each field: (queries, titles), or (texts,)
 Encode = Callable[..., Columns]  # type: ignore[explicit-any]  # called with as many fields as the rows have
+Check = Callable[..., None]  # type: ignore[explicit-any]  # called with a row's number, and as many fields
 
 LOG = logging.getLogger("paddle_ranker.serving")
 
@@ -35,9 +36,12 @@ class Job:
         texts: the rows' texts, one sequence for each field; or
         columns: the rows, already encoded.
         deadline: time on `time.monotonic()`'s clock; None: no deadline.
+        check: called where rows are encoded, with the number of the first of them and their texts, one sequence for
+            each field; raises a `Fault` to refuse the job. Whatever looks at a text's tokens belongs here.
 
     Attributes: `outputs`, a dict of the model's outputs keyed by name, `[size, ...]` each, complete when `left` is 0;
-    `tokens`, the token count of all rows together, set when they are encoded.
+    `tokens`, the token count of all encoded rows together; `taken`, the number of rows that `next_part` returned;
+    `characters`, of all texts, a text that repeats counted each time.
     """
 
     def __init__(
@@ -48,16 +52,48 @@ class Job:
         texts: Optional[Texts] = None,
         columns: Optional[Columns] = None,
         deadline: Optional[float] = None,
+        check: Optional[Check] = None,
     ):
         self.size, self.left, self.queued = size, size, size
         self.done = done
         self.texts, self.columns = texts, columns
+        self.check = check
+        self.taken = 0
+        self.characters = 0 if texts is None else sum([sum(map(len, field)) for field in texts])
         self.deadline = deadline
         self.arrived = time.monotonic()
         self.outputs: Arrays = {}
         self.tokens = 0
         self.fault: Optional[Fault] = None
         self.dropped = False  # nobody waits for it any more
+
+    def next_part(self, characters: int) -> Part:
+        """Return the next rows to encode: all that are left, or as many as have about that many characters."""
+        count = self.size - self.taken
+        if self.characters > characters:
+            count = self._fitting(characters)
+        self.taken += count
+        return Part(self, self.taken - count, count)
+
+    def _fitting(self, most: int) -> int:
+        """Return how many of the next rows have at most `most` characters beside the first of them.
+
+        A text that repeats counts once, because the encoder tokenizes it once. `most` is at least the first row's
+        characters: it may hold a query that each part tokenizes anew, which then at most doubles the work.
+        """
+        assert self.texts is not None
+        seen: set[str] = set()
+        characters = 0
+        for row in range(self.taken, self.size):
+            for field in self.texts:
+                if field[row] not in seen:
+                    seen.add(field[row])
+                    characters += len(field[row])
+            if row == self.taken:
+                most = characters + max(most, characters)
+            elif characters > most:
+                return row - self.taken
+        return self.size - self.taken
 
     def take(self, outputs: Arrays, places: NDArray[np.int64]) -> None:
         """Store the outputs of some of the job's rows, `[m, ...]` each; `places`, `[m]`, are their indices, rising.
@@ -72,6 +108,32 @@ class Job:
                     self.outputs[name] = np.empty((self.size, *array.shape[1:]), array.dtype)
                 self.outputs[name][places] = array
         self.left -= len(places)
+
+
+class Part(NamedTuple):
+    """The rows `first` to `first + size` of a job, which are encoded at once."""
+
+    job: Job
+    first: int
+    size: int
+
+    def texts(self) -> Texts:
+        """Return the rows' texts, one sequence for each field; none of a job that came encoded."""
+        texts = self.job.texts or ()
+        if self.size == self.job.size:
+            return texts
+        return tuple(field[self.first : self.first + self.size] for field in texts)
+
+    def is_accepted(self, fail: Callable[[Job, Fault], None]) -> bool:
+        """Return whether the job's check accepts the rows; else call `fail` with the job and the fault."""
+        if self.job.check is None:
+            return True
+        try:
+            self.job.check(self.first, *self.texts())
+        except Fault as fault:
+            fail(self.job, fault)
+            return False
+        return True
 
 
 @dataclass
@@ -142,36 +204,39 @@ class Batch:
         return Batch(self.columns, self.rows[chosen], self.pieces, self.owners[chosen], self.places[chosen])
 
 
-def encoded_pieces(encode: Encode, jobs: Sequence[Job], fail: Callable[[Job, Fault], None]) -> list[Piece]:
-    """Encode the texts of all jobs in one call; return a piece for each job. A job that cannot be encoded fails alone.
+def encoded_pieces(encode: Encode, parts: Sequence[Part], fail: Callable[[Job, Fault], None]) -> list[Piece]:
+    """Encode the texts of all parts in one call; return a piece for each. A job that cannot be encoded fails alone.
 
     Args:
         fail: called with a failed job and its fault.
     """
-    fields = zip(*(job.texts for job in jobs if job.texts))
-    texts = [[text for part in field for text in part] for field in fields]
     try:
+        parts = [part for part in parts if part.is_accepted(fail)]
+        fields = zip(*(part.texts() for part in parts if part.job.texts))
+        texts = [[text for some in field for text in some] for field in fields]
         encoded = encode(*texts) if texts else None
     except Exception as error:
-        if len(jobs) > 1:
-            return [piece for job in jobs for piece in encoded_pieces(encode, [job], fail)]
+        if len(parts) > 1:
+            return [piece for part in parts for piece in encoded_pieces(encode, [part], fail)]
         LOG.exception("the texts of a request could not be encoded")
-        fail(jobs[0], Fault(INTERNAL, f"the texts could not be encoded ({type(error).__name__})"))
+        fail(parts[0].job, Fault(INTERNAL, f"the texts could not be encoded ({type(error).__name__})"))
         return []
     lengths = encoded.lengths if encoded is not None else np.empty(0, np.int64)
     ends = offsets_of(lengths)
     pieces, first = [], 0
-    for job in jobs:
+    for job, at, count in parts:
         if job.columns is not None:
             given = job.columns.lengths
             job.tokens = int(given.sum())
             pieces.append(Piece(job, job.columns, given, 0, 0, job.size, job.tokens))
             continue
         assert encoded is not None
-        job.tokens = int(ends[first + job.size] - ends[first])
-        pieces.append(Piece(job, encoded, lengths, first, 0, job.size, job.tokens))
-        first += job.size
-        job.texts = None
+        tokens = int(ends[first + count] - ends[first])
+        job.tokens += tokens
+        pieces.append(Piece(job, encoded, lengths, first, at, count, tokens))
+        first += count
+        if at + count == job.size:
+            job.texts = None
     return pieces
 
 

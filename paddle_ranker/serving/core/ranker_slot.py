@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 import numpy as np
 
 from paddle_ranker import __version__
 from paddle_ranker.encoding.columns import Array, Columns
+from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError, DataError, InputError
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
@@ -20,11 +22,12 @@ from paddle_ranker.scoring.scorer import Scorer
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, Fault
-from paddle_ranker.serving.core.jobs import Texts
+from paddle_ranker.serving.core.jobs import Check, Texts
 from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.slots import TOLERANCES, ServedModel, Slot, computed
 
 _QUERIES = ("a", "search engine", "深度学习", "文化差异研究")
+LengthCheck = Callable[[int, Array, int], None]
 _TITLES = ("b", "how search engines rank documents", "深度学习在水稻病害诊断中的研究", "语言与文化差异的比较研究" * 8)
 
 
@@ -106,25 +109,27 @@ class RankerSlot(Slot[ServedRanker]):
             "batch_pairs": scorer.max_rows,
         }
 
-    def pair_lengths(self, queries: Sequence[str], titles: Sequence[str]) -> tuple[Array, int]:
-        """Return each pair's token count before truncation, `[n]` int64, and the length to which pairs are truncated.
-
-        For a blend, both are those of the member that truncates most.
-        """
-        encoder = self.ready().model.row_encoder
-        lengths = [(member.whole_lengths(queries, titles), member.max_seq_length) for member in encoder.members]
-        return max(lengths, key=lambda pair: int((pair[0] - pair[1]).max()))
-
     async def score_pairs(
-        self, queries: Sequence[str], titles: Sequence[str], *, deadline: Optional[float] = None
+        self,
+        queries: Sequence[str],
+        titles: Sequence[str],
+        *,
+        deadline: Optional[float] = None,
+        check_lengths: Optional[LengthCheck] = None,
     ) -> Scores:
-        """Score (queries[i], titles[i]); see `ScoringService`."""
+        """Score (queries[i], titles[i]); see `ScoringService`.
+
+        Args:
+            check_lengths: called in the queue with the number of a pair, the token counts `[n]` of that pair and of
+                those after it, and the length to which pairs are truncated; may raise a `Fault`.
+        """
         served = self.ready()
         if len(queries) != len(titles):
             raise Fault(INVALID, f"{len(queries)} queries and {len(titles)} titles: there must be one for each")
         self.limits.check_pairs(len(titles), "title")
         texts = self.limits.scored_texts(queries, "query"), self.limits.scored_texts(titles, "title")
-        return await self._score(served, len(titles), deadline, texts=texts)
+        check = None if check_lengths is None else partial(_checked, served.model.row_encoder, check_lengths)
+        return await self._score(served, len(titles), deadline, texts=texts, check=check)
 
     async def score_tokens(
         self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
@@ -147,10 +152,26 @@ class RankerSlot(Slot[ServedRanker]):
         *,
         texts: Optional[Texts] = None,
         columns: Optional[Columns] = None,
+        check: Optional[Check] = None,
     ) -> Scores:
-        job = await computed(served.batcher, size, self.deadline(deadline), texts=texts, columns=columns)
+        job = await computed(served.batcher, size, self.deadline(deadline), texts=texts, columns=columns, check=check)
         logits = served.scorer.logits_in(job.outputs)
         return Scores(sigmoid(logits), logits, job.tokens)
+
+
+def pair_lengths(encoder: PairRowEncoder, queries: Sequence[str], titles: Sequence[str]) -> tuple[Array, int]:
+    """Return each pair's token count before truncation, `[n]` int64, and the length to which pairs are truncated.
+
+    For a blend, both are those of the member that truncates most.
+    """
+    lengths = [(member.whole_lengths(queries, titles), member.max_seq_length) for member in encoder.members]
+    return max(lengths, key=lambda pair: int((pair[0] - pair[1]).max()))
+
+
+def _checked(
+    encoder: PairRowEncoder, check: LengthCheck, first: int, queries: Sequence[str], titles: Sequence[str]
+) -> None:
+    check(first, *pair_lengths(encoder, queries, titles))
 
 
 def check(scorer: Scorer, model: ScoringRanker, folder: Path) -> None:

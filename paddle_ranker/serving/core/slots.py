@@ -16,7 +16,7 @@ from typing import Generic, Optional, Protocol, TypeVar, cast
 from paddle_ranker.encoding.columns import Columns
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.faults import TIMED_OUT, UNAVAILABLE, Fault
-from paddle_ranker.serving.core.jobs import Job, Texts
+from paddle_ranker.serving.core.jobs import Check, Job, Texts
 from paddle_ranker.serving.core.limits import Limits
 
 # Allowed differences in probability: between a pair alone and in a batch and, in fp32, from the value noted at export.
@@ -136,6 +136,7 @@ async def computed(
     *,
     texts: Optional[Texts] = None,
     columns: Optional[Columns] = None,
+    check: Optional[Check] = None,
 ) -> Job:
     """Queue a request's `size` rows and return their job when the engine has computed them.
 
@@ -143,6 +144,7 @@ async def computed(
         deadline: time on `time.monotonic()`'s clock after which nobody waits for the rows.
         texts: the rows' texts, one sequence for each field; or
         columns: the rows, already encoded.
+        check: see `Job`.
 
     Raises `Fault`. If cancelled, removes the rows from the queue.
     """
@@ -160,7 +162,7 @@ async def computed(
         with suppress(RuntimeError):  # the loop is closed, and nobody waits
             loop.call_soon_threadsafe(finish)
 
-    job = Job(size, done, texts=texts, columns=columns, deadline=deadline)
+    job = Job(size, done, texts=texts, columns=columns, deadline=deadline, check=check)
     batcher.submit(job)
     timer = loop.call_later(deadline - now, finish)
     try:

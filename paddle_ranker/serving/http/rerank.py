@@ -12,27 +12,35 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from paddle_ranker.encoding.columns import Array
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import TOO_LARGE, Fault
 from paddle_ranker.serving.core.json_text import check_json
 from paddle_ranker.serving.core.limits import Limits
+from paddle_ranker.serving.core.ranker_slot import LengthCheck
 from paddle_ranker.serving.core.scores import Scores, ScoringService
 from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refusal
 from paddle_ranker.serving.http.openapi import NUMBER, operation, results_schema, schemas_of
 
-_DEAR_TEXT = 4  # a character is as dear to tokenize as so many bytes are to read
 _UNION_TAGS = ("str", "Document")
 _OF_COHERE_ALONE = "/v2/rerank"
 
 
 class RerankService(ScoringService, Protocol):
-    """What these routes need from the server: scores, the model's name and the pairs' lengths."""
+    """What these routes need from the server: scores and the model's name."""
 
     @property
     def name(self) -> str: ...
 
-    def pair_lengths(self, queries: Sequence[str], titles: Sequence[str]) -> tuple[np.ndarray, int]:
-        """Return each pair's token count before truncation, `[n]`, and the length to which pairs are truncated."""
+    async def score_pairs(
+        self,
+        queries: Sequence[str],
+        titles: Sequence[str],
+        *,
+        deadline: Optional[float] = None,
+        check_lengths: Optional[LengthCheck] = None,
+    ) -> Scores:
+        """Return the scores of the pairs, see `ScoringService`; `check_lengths` may refuse them by their tokens."""
         ...
 
 
@@ -92,7 +100,7 @@ class Reranker:
         """Answer in Cohere's and Jina's format."""
         deadline = deadline_of(request)
         body = await read_body(request, self._service.limits.request_bytes)
-        asked = await self._parse(self._documents, body)
+        asked = await self._parse(self._documents, body, deadline)
         del body  # its texts are held once
         return await self._rank_documents(request, asked, deadline)
 
@@ -103,12 +111,12 @@ class Reranker:
         asked = None
         if b'"texts"' in body:  # a document may hold the word, too
             try:
-                asked = await self._parse(self._texts, body)
+                asked = await self._parse(self._texts, body, deadline)
             except Fault as fault:
                 if fault.field != "texts" or "required" not in str(fault):  # it has texts, and something else is wrong
                     raise
         if asked is None:
-            asked = await self._parse(self._documents, body)
+            asked = await self._parse(self._documents, body, deadline)
         del body  # its texts are held once
         rank = self._rank_texts if isinstance(asked, TextsRequest) else self._rank_documents
         return await rank(request, asked, deadline)
@@ -137,9 +145,9 @@ class Reranker:
 
     async def _rank_texts(self, request: Request, asked: TextsRequest, deadline: Optional[float]) -> Response:
         request.scope["state"]["protocol"] = "tei"
-        if not (asked.truncate or self._service.limits.auto_truncate):
-            await self._refuse_long(asked)
-        scores = await self._score(request, asked.query, asked.texts, "texts", deadline)
+        cuts = asked.truncate or self._service.limits.auto_truncate
+        check = None if cuts else _refuse_long
+        scores = await self._score(request, asked.query, asked.texts, "texts", deadline, check)
         shown = (scores.logits if asked.raw_scores else scores.probabilities).tolist()
         ranked: list[dict[str, Any]] = []
         for i in np.argsort(-scores.logits, kind="stable").tolist():
@@ -150,37 +158,25 @@ class Reranker:
         return answer(request, await apart(returned, _encoded, ranked), "application/json")
 
     async def _score(
-        self, request: Request, query: str, titles: list[str], field: str, deadline: Optional[float]
+        self,
+        request: Request,
+        query: str,
+        titles: list[str],
+        field: str,
+        deadline: Optional[float],
+        check_lengths: Optional[LengthCheck] = None,
     ) -> Scores:
-        state = request.scope["state"]
+        state, limits = request.scope["state"], self._service.limits
         state["pairs"] = len(titles)
         if self._keep_texts:
             state["texts"] = {"query": query, field: titles}
-        query, taken = self._checked(query, titles, field)
-        return await self._service.score_pairs([query] * len(taken), taken, deadline=deadline)
-
-    def _checked(self, query: str, titles: Sequence[str], field: str) -> tuple[str, Sequence[str]]:
-        """Return the query and the titles to score, truncated with `auto_truncate`; raises `Fault` above a limit."""
-        limits = self._service.limits
         limits.check_pairs(len(titles), field)
-        return limits.scored_text(query, "query"), limits.scored_texts(titles, field)
+        query, taken = limits.scored_text(query, "query"), limits.scored_texts(titles, field)
+        queries = [query] * len(taken)
+        return await self._service.score_pairs(queries, taken, deadline=deadline, check_lengths=check_lengths)
 
-    async def _refuse_long(self, asked: TextsRequest) -> None:
-        """Raise `Fault` if a pair would be truncated, as Text Embeddings Inference does without `truncate`."""
-        self._checked(asked.query, asked.texts, "texts")
-        queries = [asked.query] * len(asked.texts)
-        much = _DEAR_TEXT * (len(asked.query) * len(queries) + sum(map(len, asked.texts)))
-        lengths, most = await apart(much, self._service.pair_lengths, queries, asked.texts)
-        if lengths.max() > most:
-            place = int(np.argmax(lengths > most))
-            problem = (
-                f"has {lengths[place]} tokens with its query, at most {most} are scored; send truncate: true, or start "
-                "the server with --auto_truncate true"
-            )
-            raise Fault(TOO_LARGE, problem, field=f"texts[{place}]")
-
-    async def _parse(self, adapter: TypeAdapter[Any], body: bytes) -> Any:
-        return await apart(len(body), _validated, adapter, body, self._service.limits)
+    async def _parse(self, adapter: TypeAdapter[Any], body: bytes, deadline: Optional[float]) -> Any:
+        return await apart(len(body), _validated, adapter, body, self._service.limits, deadline=deadline)
 
 
 def _validated(adapter: TypeAdapter[Any], body: bytes, limits: Limits) -> Any:
@@ -194,6 +190,17 @@ def _validated(adapter: TypeAdapter[Any], body: bytes, limits: Limits) -> Any:
     else:
         limits.check_most(len(asked.documents), "documents")
     return asked
+
+
+def _refuse_long(first: int, lengths: Array, most: int) -> None:
+    """Raise `Fault` if a pair would be truncated, as Text Embeddings Inference does without `truncate`."""
+    if lengths.max() > most:
+        place = int(np.argmax(lengths > most))
+        problem = (
+            f"has {lengths[place]} tokens with its query, at most {most} are scored; send truncate: true, or start "
+            "the server with --auto_truncate true"
+        )
+        raise Fault(TOO_LARGE, problem, field=f"texts[{first + place}]")
 
 
 def _encoded(content: object) -> bytes:

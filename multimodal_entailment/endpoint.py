@@ -66,9 +66,9 @@ class EntailmentRoute:
             if len(body) <= MUCH_BYTES:
                 posts = [await _posted_form(request.headers, body)]
             else:
-                posts = [await apart(len(body), _posted_form_apart, request.headers, body)]
+                posts = [await apart(len(body), _posted_form_apart, request.headers, body, deadline=deadline)]
         else:
-            posts = await apart(len(body), self._posted_json, body)
+            posts = await apart(len(body), self._posted_json, body, deadline=deadline)
         state = request.scope["state"]
         state["pairs"] = len(posts)
         if self._keep_texts:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
+import string
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -34,6 +36,19 @@ def pipeline_value(begin: str, part: str, end: str, size: int = UNPACKED) -> byt
     return json.dumps({"key": ["0"], "value": [value]}).encode()
 
 
+def documents_of(part: str, size: int) -> bytes:
+    """Return a request with long documents that consist of `part`; "": of words that are all different."""
+    longest = 99_000
+    if part:
+        document = part * (longest // len(part))
+        documents = [document + str(number) for number in range(size // len(document.encode()))]
+    else:
+        generator = random.Random(0)
+        words = ["".join(generator.choices(string.ascii_lowercase, k=98)) for _ in range(size // 99)]
+        documents = [" ".join(words[first : first + 1000]) for first in range(0, len(words), 1000)]
+    return json.dumps({"query": "a", "documents": documents}, ensure_ascii=False).encode()
+
+
 def http_bodies(size: int = UNPACKED) -> dict[str, tuple[str, str, bytes]]:
     """Return path, content type and body by name."""
     pipeline, general, rerank = "/ernie/prediction", "/GeneralModelService/inference", "/v1/rerank"
@@ -47,6 +62,9 @@ def http_bodies(size: int = UNPACKED) -> dict[str, tuple[str, str, bytes]]:
         "wrong documents": (rerank, JSON, filled('{"query":"a","documents":[', "1,", "1]}", size)),
         "empty documents": (rerank, JSON, filled('{"query":"a","documents":[', "{},", "{}]}", size)),
         "wrong texts": ("/rerank", JSON, filled('{"query":"a","texts":[', "1,", "1]}", size)),
+        "characters that are dropped": (rerank, JSON, documents_of("\u0300", size)),
+        "characters whose order matters": (rerank, JSON, documents_of("\u302f\u0901\u302e", size)),
+        "words that nobody has said": (rerank, JSON, documents_of("", size)),
         "a long query of many texts": (
             "/rerank",
             JSON,

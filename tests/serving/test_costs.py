@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import http.client
 import json
@@ -18,6 +19,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, Callable
 
 import numpy as np
@@ -27,7 +29,7 @@ from pydantic import TypeAdapter, ValidationError
 from paddle_ranker.errors import UsageError
 from paddle_ranker.serving.core import apart
 from paddle_ranker.serving.core.budget import ByteBudget, texts_size
-from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, UNAVAILABLE, Fault
+from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, TOO_LARGE, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.json_text import check_json, json_bounds, parse_json
 from paddle_ranker.serving.core.limits import Limits, unpack
 from paddle_ranker.serving.http.rerank import RerankRequest, _validated
@@ -37,6 +39,7 @@ from paddle_ranker.serving.paddle.pipeline import read_pairs, read_printed_dict
 from paddle_ranker.serving.process.relay import OpenStreams
 from tests.live_service import SECONDS, LiveService
 from tests.robustness.costly_inputs import http_bodies, packed_post
+from tests.serving_cases import calls_of
 
 unit, server = pytest.mark.unit, pytest.mark.server
 SIZE = 600_000
@@ -224,6 +227,91 @@ def test_numbers_are_converted_as_one_by_one() -> None:
     for wrong in (b"1e39", b"true", b'"x"', b"1" + b"0" * 39):
         with pytest.raises(Fault, match=r"float_data\[1\]: is .*, expected a number up to"):
             read_message(b'{"tensor":[{"float_data":[1,%b]}]}' % wrong, messages().Request)
+
+
+ARRAYS: dict[str, tuple[str, str, str]] = {  # a field, elements that it may hold, one that it may not hold
+    "integers": ("int64_data", "12", "1.5"),
+    "integers as strings": ("int64_data", '"12",-3', '"1,2"'),
+    "numbers": ("float_data", "1,2.5", '"one"'),
+    "numbers that have names": ("float64_data", '1,"NaN","-infinity"', "1e999"),
+    "booleans": ("bool_data", "true,false", "1"),
+    "texts": ("data", '"深","b"', '"\\ud800"'),
+    "shapes": ("shape", "1", '"1"'),
+}
+
+
+@unit
+@pytest.mark.parametrize("name", ARRAYS)
+def test_no_element_of_an_array_takes_a_call_of_its_own(name: str) -> None:
+    """Arrays that are right, and arrays whose last element is wrong: all are found right or wrong many at a time."""
+    field, elements, wrong = ARRAYS[name]
+
+    def body(count: int, *last: str) -> bytes:
+        array = ",".join([*[elements] * count, *last])
+        return f'{{"tensor":[{{"{field}":[{array}]}}]}}'.encode()
+
+    def calls(count: int, *last: str) -> int:
+        return calls_of(lambda: quietly(lambda: read_message(body(count, *last), messages().Request)))
+
+    few, many = calls(10), calls(200_000)
+    assert many < few + 200_000 / 20
+    assert calls(200_000, wrong) < many + 10 * 4096  # one part of the array is looked through
+    with pytest.raises(Fault) as fault:
+        read_message(body(9000, wrong), messages().Request)
+    place = 9000 * len(json.loads(f"[{elements}]"))
+    assert str(fault.value.field) == f"tensor[0].{field}[{place}]"
+
+
+@unit
+def test_the_smallest_work_is_done_first_and_large_work_leaves_half_of_the_time_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, rests, order = [0.0], list[float](), list[int]()
+    faked = SimpleNamespace(monotonic=time.monotonic, thread_time=lambda: clock[0], sleep=rests.append)
+    monkeypatch.setattr(apart, "time", faked)
+    queue, begun, gate = apart.WorkQueue(1, "test", rests=True), threading.Event(), threading.Event()
+
+    def work(number: int) -> None:
+        begun.set()
+        assert gate.wait(SECONDS)
+        clock[0] += number
+        order.append(number)
+
+    asked = [queue.submit(9, partial(work, 9))]
+    assert begun.wait(SECONDS)
+    asked += [queue.submit(size, partial(work, size)) for size in (7, 3, 8, 1)]
+    asked[3].cancel()  # the one of 8
+    gate.set()
+    for running in (asked[0], *asked[1:3], asked[4]):
+        running.result(SECONDS)
+    queue.submit(0, lambda: None).result(SECONDS)  # the last one has rested
+    assert order == [9, 1, 3, 7] and rests[:4] == order
+
+
+@unit
+def test_small_requests_have_readers_of_their_own_and_nobody_waits_beyond_his_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gate, begun = threading.Event(), threading.Event()
+    monkeypatch.setattr(apart, "_LARGE_READERS", apart.WorkQueue(1, "test"))
+
+    def wait() -> str:
+        begun.set()
+        assert gate.wait(SECONDS)
+        return threading.current_thread().name
+
+    async def ask() -> None:
+        large = asyncio.ensure_future(apart.apart(15_000_000, wait))
+        await asyncio.get_running_loop().run_in_executor(None, begun.wait, SECONDS)
+        name = await apart.apart(apart.MUCH_BYTES + 1, lambda: threading.current_thread().name)
+        assert name.startswith("reader_")
+        with pytest.raises(Fault) as fault:
+            await apart.apart(15_000_000, wait, deadline=time.monotonic() + 0.01)
+        assert fault.value.kind is TIMED_OUT
+        gate.set()
+        assert (await large).startswith("test")
+
+    asyncio.run(ask())
 
 
 @unit

@@ -8,15 +8,20 @@ import html
 import json
 import os
 import re
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
+from unittest.mock import Mock
 
 import httpx
 import numpy as np
 import pytest
+from starlette.routing import Router
 
+from paddle_ranker.encoding.tokenizers.builtin import Tokenizer
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import OVERLOADED, Fault
@@ -25,6 +30,8 @@ from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.ranker_slot import RankerSlot, ServedRanker
 from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.slots import Slots
+from paddle_ranker.serving.http import admin
+from paddle_ranker.serving.http.endpoints import ENDPOINTS
 from paddle_ranker.serving.process.worker import make_app
 from tests.conftest import REPOSITORY
 from tests.export_cases import write_case
@@ -173,6 +180,39 @@ def test_a_pair_that_would_be_cut_is_refused_unless_told_to_cut(site: Site, mode
     assert cut[0]["score"] == pytest.approx(wanted, abs=1e-6)
 
 
+PAIR = json.dumps({"query": QUERY, "title": TITLES[0]})
+TENSORS = [{"name": name, "elem_type": 20, "data": [text]} for name, text in (("query", QUERY), ("title", TITLES[0]))]
+ASKED: dict[str, list[dict[str, Any]]] = {  # of each path, all shapes of requests
+    "/v1/rerank": [{"query": QUERY, "documents": TITLES}],
+    "/v2/rerank": [{"query": QUERY, "documents": TITLES}],
+    "/rerank": [
+        {"query": QUERY, "documents": TITLES},
+        {"query": QUERY, "texts": TITLES},
+        {"query": QUERY, "texts": TITLES, "truncate": True},
+    ],
+    "/GeneralModelService/inference": [{"tensor": TENSORS}],
+    "/ernie/prediction": [{"key": ["0"], "value": [PAIR]}],
+}
+
+
+def test_no_endpoint_tokenizes_on_the_event_loop(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = [path for endpoint in ENDPOINTS.values() if endpoint.slots == ("ranker",) for path in endpoint.paths]
+    assert ASKED.keys() >= set(own), "say in ASKED what is sent to the new endpoint"
+    threads: list[str] = []
+    encode = Tokenizer.encode
+
+    def seen(self: Tokenizer, texts: Sequence[str]) -> Any:
+        threads.append(threading.current_thread().name)
+        return encode(self, texts)
+
+    monkeypatch.setattr(Tokenizer, "encode", seen)
+    for path, bodies in ASKED.items():
+        for body in bodies:
+            threads.clear()
+            assert site.post(path, body).status_code == 200
+            assert threads and {name.rstrip("0123456789") for name in threads} <= {"engine-", "encode-ahead"}, path
+
+
 @pytest.mark.parametrize("truncate", [None, False, True])
 def test_a_server_that_truncates_refuses_no_text_for_its_length(model: ServedRanker, truncate: Optional[bool]) -> None:
     site = Site(model, auto_truncate=True)
@@ -290,7 +330,7 @@ def test_a_request_id_comes_back_and_is_made_where_there_is_none(site: Site) -> 
 def test_a_deadline_is_taken_from_its_header(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Optional[float]] = []
 
-    async def score_pairs(queries: Any, titles: Any, *, deadline: Optional[float] = None) -> Scores:
+    async def score_pairs(queries: Any, titles: Any, *, deadline: Optional[float], **others: Any) -> Scores:
         seen.append(deadline)
         return Scores(np.full(len(titles), 0.5), np.zeros(len(titles)))
 
@@ -311,7 +351,7 @@ def test_a_deadline_is_taken_from_its_header(site: Site, monkeypatch: pytest.Mon
 def test_faults_have_their_status(
     site: Site, monkeypatch: pytest.MonkeyPatch, failure: str, status: int, retry: Optional[str]
 ) -> None:
-    async def score_pairs(queries: Any, titles: Any, *, deadline: Optional[float] = None) -> Scores:
+    async def score_pairs(queries: Any, titles: Any, *, deadline: Optional[float], **others: Any) -> Scores:
         if failure == "overloaded":
             raise Fault(OVERLOADED, "too much", retry_after=2.1)
         raise ValueError("a text of a user")
@@ -359,6 +399,26 @@ def test_operators_see_limits_and_figures(site: Site) -> None:
         "ranker_queue_pairs 0.0",
     ):
         assert line in figures, line
+
+
+def test_what_needs_no_key_is_made_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Mock(wraps=admin.openapi), Mock(wraps=admin.docs_page)
+    monkeypatch.setattr(admin, "openapi", made[0])
+    monkeypatch.setattr(admin, "docs_page", made[1])
+    routes = admin.AdminRoutes(Slots({"ranker": site.service}), site.metrics, site.config, admin.Controls())
+    app = Router(routes.routes())
+
+    async def ask(path: str) -> str:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here", timeout=SECONDS) as client:
+            return (await client.get(path)).text
+
+    for path in ("/openapi.json", "/docs"):
+        assert len({asyncio.run(ask(path)) for _ in range(3)}) == 1
+    assert [one.call_count for one in made] == [1, 1]
+    renders: list[int] = []
+    texts = [site.metrics.shown(partial(renders.append, second), second) for second in (7,) * 50 + (8,) * 50]
+    assert renders == [7] * 10 + [8] * 10 and all(texts)
 
 
 def test_the_description_names_every_route_and_the_page_needs_nothing_from_elsewhere(site: Site) -> None:

@@ -1,34 +1,93 @@
-"""Work on what a caller sent: in a thread if that is large, so that the event loop does not wait for it."""
+"""Reading what callers sent: what is large is read beside the event loop, the shortest first.
+
+All that a server does with a request's bytes, unpacking and parsing, goes through `apart`, so that no request, however
+it is made, keeps others waiting for long:
+
+- The event loop reads only what takes it a moment.
+- Two threads read up to `_LARGE_BYTES` each, and another one what is larger, one request at a time: who sends large
+  requests waits behind those of others who do.
+- After a large request its thread rests for as long as it worked. C code that parses holds the interpreter, and nobody
+  else gets on; so at least half of the time is everybody else's.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
+import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Callable, TypeVar
+from typing import Callable, Optional, TypeVar
+
+from paddle_ranker.serving.core.faults import TIMED_OUT, Fault
 
 R = TypeVar("R")
-MUCH_BYTES = 64 * 1024  # above which reading a request takes longer than handing it to a thread
-_READERS = ThreadPoolExecutor(2, thread_name_prefix="reader")  # what is read at once is bounded, too
+MUCH_BYTES = 16 * 1024  # above which reading a request takes longer than handing it to a thread
+_LARGE_BYTES = 1024 * 1024
 
 
-async def apart(size: int, work: Callable[..., R], *arguments: object) -> R:  # type: ignore[explicit-any]  # of any
+class WorkQueue:
+    """Threads that do the smallest work first, and work of one size in the order in which it came.
+
+    Args:
+        threads: number of threads.
+        name: name of the threads.
+        rests: whether a thread rests after each piece of work for as long as that took.
+    """
+
+    def __init__(self, threads: int, name: str, *, rests: bool = False):
+        self._threads, self._rests = ThreadPoolExecutor(threads, thread_name_prefix=name), rests
+        self._lock, self._numbers = threading.Lock(), itertools.count()
+        self._waiting: list[tuple[int, int, Callable[[], None]]] = []  # a heap
+
+    def submit(self, size: int, work: Callable[[], R]) -> Future[R]:
+        """Call `work()` in a thread. If it is cancelled before it begins, what it holds is freed at once."""
+        running, held = Future[R](), [work]
+        running.add_done_callback(lambda _: held.clear())
+
+        def do() -> None:
+            if running.set_running_or_notify_cancel():
+                try:
+                    running.set_result(held.pop()())
+                except BaseException as error:
+                    running.set_exception(error)
+
+        with self._lock:
+            heapq.heappush(self._waiting, (size, next(self._numbers), do))
+        self._threads.submit(self._do_next)
+        return running
+
+    def _do_next(self) -> None:
+        with self._lock:
+            *_, do = heapq.heappop(self._waiting)
+        began = time.thread_time()
+        do()
+        del do  # and what it brings, which may be large
+        if self._rests:
+            time.sleep(time.thread_time() - began)
+
+
+_READERS, _LARGE_READERS = WorkQueue(2, "reader"), WorkQueue(1, "reader-large", rests=True)
+
+
+async def apart(  # type: ignore[explicit-any]  # of any
+    size: int, work: Callable[..., R], *arguments: object, deadline: Optional[float] = None
+) -> R:
     """Return `work(*arguments)`, called in a thread if `size` is above `MUCH_BYTES`.
 
     Args:
         size: bytes or characters that `work` goes through; its time must be proportional to them.
+        deadline: time on `time.monotonic()`'s clock until which the caller waits for a thread; None: no deadline.
+
+    Raises what `work` raises, and `Fault(TIMED_OUT)` at the deadline.
     """
     if size <= MUCH_BYTES:
         return work(*arguments)
-    return await asyncio.wrap_future(submit(_READERS, partial(work, *arguments)))
-
-
-def submit(threads: ThreadPoolExecutor, work: Callable[[], R]) -> Future[R]:
-    """Call `work()` in a thread. If it is cancelled before it begins, what it holds is freed at once.
-
-    The executor's own queue would keep cancelled work until its turn, with request bodies that no budget counts.
-    """
-    held = [work]
-    running = threads.submit(lambda: held.pop()())
-    running.add_done_callback(lambda _: held.clear())
-    return running
+    readers = _READERS if size <= _LARGE_BYTES else _LARGE_READERS
+    reading = asyncio.wrap_future(readers.submit(size, partial(work, *arguments)))
+    try:
+        return await asyncio.wait_for(reading, None if deadline is None else max(0.0, deadline - time.monotonic()))
+    except asyncio.TimeoutError as error:
+        raise Fault(TIMED_OUT, "the deadline passed before the request was read") from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Optional
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # names the folder of several workers' metrics; set before this
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _PAIRS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_RENDERS_A_SECOND = 10
 _TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
@@ -76,6 +79,8 @@ class Metrics:
         self._reloads = Counter("ranker_reloads", "Times the model was loaded anew", ["outcome"], registry=registry)
         self._children: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         self._batches: dict[str, BatchMetrics] = {}
+        self._second = self._renders = 0  # how often the metrics were rendered in this second
+        self._rendered = b"", ""
 
     def request(self, protocol: str, outcome: str, seconds: float) -> None:
         """Count a request: `outcome` is ok, or the name of a fault's kind."""
@@ -99,6 +104,24 @@ class Metrics:
     def connections(self, count: int) -> None:
         """Note how many connections this process has now."""
         self._connections.set(count)
+
+    def shown(self, before: Callable[[], None], second: Optional[int] = None) -> tuple[bytes, str]:
+        """Return what `render` returns; above ten calls in a second, what the tenth returned.
+
+        Anyone may ask for the metrics, without a key, and rendering takes milliseconds.
+
+        Args:
+            before: called before the metrics are rendered.
+            second: the second in which this is; default: that of the clock.
+        """
+        second = int(time.monotonic()) if second is None else second
+        if second != self._second:
+            self._second, self._renders = second, 0
+        if self._renders < _RENDERS_A_SECOND:
+            self._renders += 1
+            before()
+            self._rendered = self.render()
+        return self._rendered
 
     def render(self) -> tuple[bytes, str]:
         """Return all metrics as text, and its content type."""

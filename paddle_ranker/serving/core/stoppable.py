@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Callable, TypeVar
 
-from paddle_ranker.serving.core.apart import submit
+from paddle_ranker.serving.core.apart import WorkQueue
 from paddle_ranker.serving.core.faults import TIMED_OUT, Fault
 
 R = TypeVar("R")
@@ -53,7 +52,7 @@ class StoppableWork:
     """
 
     def __init__(self, threads: int, *, name: str, what: str):
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._threads = WorkQueue(threads, name)
         self._what = what
         self._lock = threading.Lock()
         self._under_way = 0
@@ -72,7 +71,7 @@ class StoppableWork:
         caller, too_late = Caller(deadline), f"the deadline passed before {self._what}"
         with self._lock:
             self._under_way += size
-        running = submit(self._threads, partial(self._checked, work, caller))
+        running = self._threads.submit(0, partial(self._checked, work, caller))
         running.add_done_callback(lambda _: self._ended(size))  # before the caller hears of it
         try:
             return await asyncio.wait_for(asyncio.wrap_future(running), max(0.0, deadline - time.monotonic()))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Callable, Optional
 
 from starlette.requests import Request
@@ -19,10 +21,11 @@ from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.slot_kinds import SLOTS
 from paddle_ranker.serving.core.slots import Slots
-from paddle_ranker.serving.http.endpoints import ENDPOINTS, Endpoint
+from paddle_ranker.serving.http.endpoints import ENDPOINTS
 from paddle_ranker.serving.http.openapi import docs_page, openapi
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_SERVER = "\0"  # in the page, in place of the server's address
 Reload = Callable[[], Awaitable[dict[str, Any]]]
 
 
@@ -81,33 +84,35 @@ class AdminRoutes:
         return _json({"status": "ready", "model": " and ".join(slot.name for slot in self._slots.values())})
 
     async def metrics(self, request: Request) -> Response:
+        content, content_type = self._metrics.shown(self._note_gauges)
+        return Response(content, headers={"content-type": content_type})
+
+    def _note_gauges(self) -> None:
         for name, slot in self._slots.items():
             self._metrics.batches(name).queue(slot.queued_rows)
         self._metrics.connections(self._controls.connections())
-        content, content_type = self._metrics.render()
-        return Response(content, headers={"content-type": content_type})
 
     async def info(self, request: Request) -> Response:
         return _json(describe(self._slots, self._config, self._controls.protocols))
 
     async def openapi(self, request: Request) -> Response:
-        return _json(self._openapi())
+        return Response(self._written[0], headers={"content-type": "application/json"})
 
     async def docs(self, request: Request) -> Response:
+        return HTMLResponse(self._written[1].replace(_SERVER, html.escape(address_of(request))))
+
+    @cached_property
+    def _written(self) -> tuple[bytes, str]:
+        """The OpenAPI description and the page; written once, because anyone may ask for them, without a key."""
+        endpoints = [endpoint for endpoint in ENDPOINTS.values() if self._slots.keys() >= set(endpoint.slots)]
+        description = openapi(endpoint.describe() for endpoint in endpoints)
         key = f'curl -H "X-API-Key: ${API_KEY_VARIABLE}" ' if self._config.api_key else "curl "
         examples = [
-            endpoint.example.replace("SERVER", address_of(request)).replace("curl ", key, 1)
-            for endpoint in self._endpoints()
+            endpoint.example.replace("SERVER", _SERVER).replace("curl ", key, 1)
+            for endpoint in endpoints
             if endpoint.example
         ]
-        return HTMLResponse(docs_page(self._openapi(), examples))
-
-    def _openapi(self) -> dict[str, Any]:
-        return openapi(endpoint.describe() for endpoint in self._endpoints())
-
-    def _endpoints(self) -> list[Endpoint]:
-        """Return the endpoints whose slots this server has."""
-        return [endpoint for endpoint in ENDPOINTS.values() if self._slots.keys() >= set(endpoint.slots)]
+        return _encoded(description), docs_page(description, examples)
 
     async def reload(self, request: Request) -> Response:
         """Reload the models; refused on a server without an API key."""
@@ -146,6 +151,9 @@ def describe(slots: Slots, config: ServeConfig, protocols: Sequence[str]) -> dic
     }
 
 
+def _encoded(content: object) -> bytes:
+    return json.dumps(content, ensure_ascii=False).encode("utf-8")
+
+
 def _json(content: object, status: int = 200) -> Response:
-    encoded = json.dumps(content, ensure_ascii=False).encode("utf-8")
-    return Response(encoded, status_code=status, headers={"content-type": "application/json"})
+    return Response(_encoded(content), status_code=status, headers={"content-type": "application/json"})

@@ -19,6 +19,7 @@ from paddle_ranker.serving.core.limits import TIMEOUT_HEADER, pack, unpack
 
 _LONGEST_TIMEOUT = 3_600_000  # milliseconds
 _WORTH_PACKING = 512  # bytes; below that gzip makes an answer hardly smaller
+_DEADLINE = "deadline"  # in a request's state
 SHARE = "share"  # in a request's state: what it has of the worker's budget of bytes, until it is answered
 
 
@@ -45,18 +46,29 @@ async def read_body(request: Request, limit: int) -> bytes:
         parts.append(part)
     body = b"".join(parts)
     parts.clear()
+    deadline = deadline_of(request)
     if encoding not in ("", "identity"):
-        body = await apart(MUCH_BYTES + 1, unpack, body, "gzip", limit, share)  # how much it becomes is not known
+        much = MUCH_BYTES + 1  # how much it becomes is not known
+        body = await apart(much, unpack, body, "gzip", limit, share, deadline=deadline)
     if share is not None:
-        await apart(len(body), share.hold_read, body)
+        await apart(len(body), share.hold_read, body, deadline=deadline)
     return body
 
 
 def deadline_of(request: Request) -> Optional[float]:
     """Return the deadline on `time.monotonic()`'s clock that the header `X-Request-Timeout-Ms` sets, None without it.
 
-    Raises `Fault` if the header is not a number of milliseconds, is 0 or is above an hour.
+    It counts from the first call for a request. Raises `Fault` if the header is not a number of milliseconds, is 0 or
+    is above an hour.
     """
+    state = request.scope.setdefault("state", {})
+    if _DEADLINE not in state:
+        state[_DEADLINE] = _stated_deadline(request)
+    found: Optional[float] = state[_DEADLINE]
+    return found
+
+
+def _stated_deadline(request: Request) -> Optional[float]:
     stated = request.headers.get(TIMEOUT_HEADER)
     if stated is None:
         return None

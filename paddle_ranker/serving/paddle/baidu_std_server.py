@@ -83,6 +83,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._unsent = Unsent(self._transport, self._budget, self._answer_seconds)
         self._loop = asyncio.get_running_loop()
+        self._reading_turn = asyncio.Lock()  # who sends many requests at once waits behind his own
 
     def data_received(self, data: bytes) -> None:
         self._asked = time.monotonic()
@@ -254,13 +255,16 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._check(meta)
         asked = meta.request
         much = MUCH_BYTES + 1 if meta.compress_type else 0  # how much it becomes is not known
-        payload = (await apart(much, baidu_std.read_body, meta, body, self._limit, share)).payload
-        await apart(len(payload), share.hold_read, payload)
-        request = await apart(len(payload), parse, messages().Request, payload, MOST_FIELDS)
         seconds = asked.timeout_ms / 1000 if asked.timeout_ms > 0 else service.limits.deadline_seconds
+        deadline = arrived + seconds
+        async with self._reading_turn:
+            frame = await apart(much, baidu_std.read_body, meta, body, self._limit, share, deadline=deadline)
+            payload = frame.payload
+            await apart(len(payload), share.hold_read, payload, deadline=deadline)
+            request = await apart(len(payload), parse, messages().Request, payload, MOST_FIELDS, deadline=deadline)
         if asked.method_name == "debug":
             request.profile_server = True
-        return request, arrived + seconds
+        return request, deadline
 
     def _answered(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -75,10 +75,10 @@ async def _scores(
         size: size of the request in bytes.
     """
     if "query" in feeds:
-        queries, titles = await apart(size, _texts, feeds, service.limits)
+        queries, titles = await apart(size, _texts, feeds, service.limits, deadline=deadline)
         read = _microseconds()
         return await service.score_pairs(queries, titles, deadline=deadline), read
-    input_ids, token_type_ids = await apart(size, _tokens, feeds, service.limits)
+    input_ids, token_type_ids = await apart(size, _tokens, feeds, service.limits, deadline=deadline)
     read = _microseconds()
     return await service.score_tokens(input_ids, token_type_ids, deadline=deadline), read
 

@@ -142,17 +142,17 @@ class _Calls:
         self._active = 0
 
     async def general(self, data: bytes, service: ScoringService, deadline: float) -> Message:
-        request = await apart(len(data), parse, messages().Request, data, general_model.MOST_FIELDS)
+        request = await apart(len(data), parse, messages().Request, data, general_model.MOST_FIELDS, deadline=deadline)
         return await general_model.infer(request, service, deadline=deadline)
 
     async def profiled(self, data: bytes, service: ScoringService, deadline: float) -> Message:
-        request = await apart(len(data), parse, messages().Request, data, general_model.MOST_FIELDS)
+        request = await apart(len(data), parse, messages().Request, data, general_model.MOST_FIELDS, deadline=deadline)
         request.profile_server = True
         return await general_model.infer(request, service, deadline=deadline)
 
     async def pipeline(self, data: bytes, service: ScoringService, deadline: float) -> Message:
         most = pipeline.most_fields(service.limits)
-        request = await apart(len(data), parse, messages().PipelineRequest, data, most)
+        request = await apart(len(data), parse, messages().PipelineRequest, data, most, deadline=deadline)
         try:
             return await pipeline.infer(request, service, self._names, deadline=deadline)
         except Fault as fault:
@@ -186,8 +186,9 @@ class _Calls:
         try:
             with self._counting(self._service) as service, self._budget.share() as share:
                 self._check(data)
-                await apart(len(data), share.hold_read, data)
-                response = await method(data, service, time.monotonic() + self._seconds(context))
+                deadline = time.monotonic() + self._seconds(context)
+                await apart(len(data), share.hold_read, data, deadline=deadline)
+                response = await method(data, service, deadline)
                 return bytes(response.SerializeToString())
         except _PipelineFault as fault:
             return bytes(pipeline.refusal(fault).SerializeToString())

@@ -60,9 +60,10 @@ def _general(service: ScoringService, method: str) -> Endpoint:
             body = await read_body(request, service.limits.request_bytes)
             content_type = _content_type(request)
             if content_type in PROTO:
-                asked = await apart(len(body), parse, messages().Request, body, general_model.MOST_FIELDS)
+                how: tuple[Any, ...] = parse, messages().Request, body, general_model.MOST_FIELDS
             else:
-                asked = await apart(len(body), read_message, body, messages().Request, service.limits.json_bounds)
+                how = read_message, body, messages().Request, service.limits.json_bounds
+            asked = await apart(len(body), *how, deadline=deadline)
             if method == "debug":
                 asked.profile_server = True
             response = await general_model.infer(asked, service, deadline=deadline)
@@ -83,7 +84,8 @@ def _gateway(service: ScoringService, names: PipelineNames) -> Endpoint:
         async def work() -> Response:
             deadline = deadline_of(request)
             body = await read_body(request, service.limits.request_bytes)
-            asked = await apart(len(body), read_message, body, messages().PipelineRequest, service.limits.json_bounds)
+            how = read_message, body, messages().PipelineRequest, service.limits.json_bounds
+            asked = await apart(len(body), *how, deadline=deadline)
             asked.name, asked.method = request.path_params["name"], request.path_params["method"]
             try:
                 if asked.name == names.service and asked.method != names.method:

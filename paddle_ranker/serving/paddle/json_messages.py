@@ -14,6 +14,7 @@ import math
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Optional
 
@@ -24,6 +25,8 @@ from paddle_ranker.serving.core.json_text import JsonBounds, parse_json
 from paddle_ranker.serving.paddle.messages import Message
 
 _DIGITS = re.compile("-?[0-9]{1,20}")  # of an integer that is written as a string
+_MANY_DIGITS = re.compile("-?[0-9]{1,20}(?:,-?[0-9]{1,20})*")
+_AT_ONCE = 4096  # elements of an array; one that does not fit is looked for among so many
 _SPECIAL = {"nan": math.nan, "infinity": math.inf, "-infinity": -math.inf}
 _INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: "a 32-bit integer",
@@ -85,19 +88,64 @@ def _fill_array(target: Any, field: FieldDescriptor, items: list[Any], path: str
 
 def _checked(items: list[Any], field: FieldDescriptor, path: str, numbered: bool = False) -> list[Any]:
     """Return `items` converted for the field; raises `Fault`, which names the first item that does not fit."""
-    kind = field.cpp_type
-    if kind in _INTEGERS:
-        low, high = _bounds(kind)
-        # All at once where they are what they should be, which is nearly always: arrays of ids are long.
-        if set(map(type, items)) <= {int} and (not items or (min(items) >= low and max(items) <= high)):
+    converted: list[Any] = []
+    for first in range(0, len(items), _AT_ONCE):
+        part = items[first : first + _AT_ONCE]
+        converted += _all_at_once(part, field) or _one_by_one(part, first, field, path, numbered)
+    return converted
+
+
+def _all_at_once(items: list[Any], field: FieldDescriptor) -> Optional[list[Any]]:
+    """Return `items` converted for the field, in a few calls for all of them; None if that cannot be done.
+
+    It can be done for all valid elements of an array but bytes. A Python function for each element would take many
+    times as long as parsing the element.
+    """
+    types = set(map(type, items))
+    if field.cpp_type in _INTEGERS:
+        return _integers_at_once(items, types, field.cpp_type)
+    if field.cpp_type in _FLOATS:
+        return _floats_at_once(items, types, field.cpp_type)
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return items if types == {bool} else None
+    if field.type == FieldDescriptor.TYPE_STRING and types == {str}:
+        with suppress(UnicodeEncodeError):
+            "".join(items).encode("utf-8")
             return items
-    if kind in _FLOATS and items and set(map(type, items)) <= {int, float}:
-        largest = _LARGEST_FLOAT32 if kind == FieldDescriptor.CPPTYPE_FLOAT else _LARGEST_DOUBLE
-        if -largest <= min(items) and max(items) <= largest:
-            return list(map(float, items))
+    return None
+
+
+def _integers_at_once(items: list[Any], types: set[type], kind: int) -> Optional[list[Any]]:
+    low, high = _bounds(kind)
+    if str in types and kind in _WIDE and types <= {int, str}:
+        if not _MANY_DIGITS.fullmatch(",".join([item for item in items if type(item) is str])):
+            return None
+        try:
+            items, types = list(map(int, items)), {int}
+        except ValueError:  # a comma within a string
+            return None
+    return items if types == {int} and low <= min(items) and max(items) <= high else None
+
+
+def _floats_at_once(items: list[Any], types: set[type], kind: int) -> Optional[list[Any]]:
+    largest = _LARGEST_FLOAT32 if kind == FieldDescriptor.CPPTYPE_FLOAT else _LARGEST_DOUBLE
+    numbers, named = items, dict[str, float]()
+    if str in types:
+        numbers = [item for item in items if type(item) is not str]
+        texts = {item for item in items if type(item) is str}
+        named = {text: _SPECIAL[text.lower()] for text in texts if text.lower() in _SPECIAL}
+        if named.keys() < texts:
+            return None
+    if not types <= {int, float, str} or (numbers and not -largest <= min(numbers) <= max(numbers) <= largest):
+        return None
+    return list(map(float, [named[item] if type(item) is str else item for item in items] if named else items))
+
+
+def _one_by_one(items: list[Any], first: int, field: FieldDescriptor, path: str, numbered: bool) -> list[Any]:
+    """Return `items`, the array's elements from `first` on, as `_checked` does."""
     converted = []
     convert = _converter(field)
-    for place, item in enumerate(items):
+    for place, item in enumerate(items, first):
         try:
             converted.append(convert(item))
         except ValueError as error:

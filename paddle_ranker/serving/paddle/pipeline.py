@@ -67,7 +67,7 @@ async def infer(
     if request.name and request.name != names.service:
         problem = f"Failed to inference: Service name error. {request.name[:80]!r} is not {names.service!r}"
         raise Fault(NOT_FOUND, problem)
-    pairs = await apart(request.ByteSize(), read_pairs, request, service.limits)
+    pairs = await apart(request.ByteSize(), read_pairs, request, service.limits, deadline=deadline)
     scores = await service.score_pairs([query for query, _ in pairs], [title for _, title in pairs], deadline=deadline)
     printed = str(np.asarray(scores.probabilities, np.float32).reshape(-1, 1).tolist())
     return messages().PipelineResponse(key=["predict"], value=[printed])

@@ -112,7 +112,7 @@ def fit_to_file(options: CalibrateOptions, parts: TrainedRanker) -> Calibration:
         raise DataError(f"{options.dev_file}: {error}") from error
     _print_judged(judged, method, options.folds)
     if queries < FEW_QUERIES:
-        _advise_against(options, queries, errors_on_halves(method, dev.queries, dev.labels, logits))
+        _advise(options, queries, errors_on_halves(method, dev.queries, dev.labels, logits))
     elif judged.change.high >= 0:
         print("warning: an improvement is not established: more labelled queries would tell", file=sys.stderr)
     kept = {name: judged.measures[name] for name in ("as_trained", "fitted", "out_of_fold")}
@@ -154,12 +154,21 @@ def _print_judged(judged: Judged, method: str, folds: int) -> None:
     print(f"{method}: probability = {judged.calibration}")
 
 
-def _advise_against(options: CalibrateOptions, queries: int, errors: Floats) -> None:
-    """Print what another draw of queries alone does to the calibration error, and advise against so few queries."""
+def _advise(options: CalibrateOptions, queries: int, errors: Floats) -> None:
+    """Print what another draw of queries alone does to the calibration error, `errors_on_halves`, and an advice.
+
+    A fit to few queries is advised against, unless it made no half worse, as it does where scores are far from being
+    probabilities.
+    """
     import numpy as np
 
     from paddle_ranker.metrics.calibration import FEW_QUERIES
 
+    back = "" if options.output else f" (paddle-ranker calibrate {options.ranker} --remove)"
+    advice = (
+        f"leave the ranker as trained{back}: {queries:,} queries are too few to tell whether this calibration helps on "
+        f"others; calibrate on {FEW_QUERIES} or more"
+    )
     if len(errors):
         low, high = np.percentile(errors, [2.5, 97.5], axis=0)
         worse = int((errors[:, 1] >= errors[:, 0]).sum())
@@ -168,12 +177,12 @@ def _advise_against(options: CalibrateOptions, queries: int, errors: Floats) -> 
             f"trained {low[0]:.4f} to {high[0]:.4f}, by a fit to the other half {low[1]:.4f} to {high[1]:.4f}; the fit "
             f"made {worse} of {len(errors)} halves worse"
         )
-    back = "" if options.output else f" (paddle-ranker calibrate {options.ranker} --remove)"
-    print(
-        f"advice: leave the ranker as trained{back}: {queries:,} queries are too few to tell whether this calibration "
-        f"helps on others; calibrate on {FEW_QUERIES} or more",
-        file=sys.stderr,
-    )
+        if not worse:
+            advice = (
+                f"calibrate again on {FEW_QUERIES} queries or more: {queries:,} are few, and on others the calibration "
+                f"error may be {high[1]:.2g}, though less than as trained"
+            )
+    print(f"advice: {advice}", file=sys.stderr)
 
 
 def store(options: CalibrateOptions, parts: TrainedRanker, calibration: Optional[Calibration]) -> Path:

@@ -75,6 +75,7 @@ def write_onnx(
         model = onnx.load(str(written))
         _name_arrays(model, signature)
         _mend_group_norms(model, program)
+        squeeze_scalars(model)
         onnx.save(model, str(written))
         try:
             onnx.checker.check_model(str(written), full_check=True)
@@ -128,6 +129,22 @@ def _mend_group_norms(model: Any, program: Path) -> None:
         epsilons = _epsilons(json.loads(program.read_text(encoding="utf-8")))
         for node, epsilon in zip(nodes, epsilons):
             next(attribute for attribute in node.attribute if attribute.name == "epsilon").f = epsilon
+
+
+def squeeze_scalars(model: Any) -> None:
+    """Let Squeeze make a scalar where Reshape does, as in a blend: OpenVINO before 2026 does not read the latter."""
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Reshape":
+            shape = node.input[1]
+            while shape in made_by and made_by[shape].op_type in ("Cast", "Identity"):
+                shape = made_by[shape].input[0]
+            if shape in made_by and made_by[shape].op_type == "Constant":
+                constants[shape] = made_by[shape].attribute[0].t
+            if shape in constants and list(constants[shape].dims) == [0]:
+                node.op_type = "Squeeze"
+                del node.input[1], node.attribute[:]
 
 
 def _epsilons(part: Any) -> Iterator[float]:

@@ -138,6 +138,13 @@ def test_the_onnx_file_scores_as_the_network(name: str, exports: Exports) -> Non
     session = onnxruntime.InferenceSession(str(exported.onnx))
     assert [value.name for value in session.get_inputs()] == list(INPUTS)
     assert [value.name for value in session.get_outputs()] == list(OUTPUTS)
+    import onnx
+
+    graph = onnx.shape_inference.infer_shapes(onnx.load(str(exported.onnx)), data_prop=True).graph
+    shapes = {value.name: value.type.tensor_type for value in graph.value_info}
+    reshaped = [shapes[node.output[0]] for node in graph.node if node.op_type == "Reshape" and node.output[0] in shapes]
+    # OpenVINO 2025 reads no other.
+    assert reshaped and all(value.shape.dim for value in reshaped if value.HasField("shape"))
     pairs = parts.row_encoder.encode(QUERIES, TITLES)
     for rows in (np.arange(len(pairs)), np.array([2]), np.array([4, 1, 1])):
         inputs = [*pairs.pad(rows).values()]

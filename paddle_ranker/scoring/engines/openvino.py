@@ -55,7 +55,8 @@ class OpenVinoEngine:
             self._model = openvino.Core().compile_model(str(path), "CPU", settings)
         except RuntimeError as error:
             raise CheckpointError(
-                f"{path}: OpenVINO cannot load it ({' '.join(str(error).split())[:200]}); export the ranker again"
+                f"{path}: OpenVINO {openvino.__version__} cannot load it ({' '.join(str(error).split())[:200]}); type "
+                "--engine onnx, or export the ranker again with --onnx on the modern stack"
             ) from error
         # An input also has the names of its casts and of operations that were optimized away.
         known = [_name(given.names, folder.signature.input_names) for given in self._model.inputs]

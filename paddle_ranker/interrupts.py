@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.machinery import ExtensionFileLoader
 from pathlib import Path
 from types import FrameType
 from typing import Any, Optional
@@ -20,7 +21,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SCRIPT = "paddle-ranker"
 _SAVING = b"\ninterrupted: this step is finished and saved for --resume; once more ends at once\n"
 STATUS = 130  # of a command that was interrupted
-_AGAIN_SECONDS = 0.01
+_AGAIN_SECONDS = 0.05
+_COMPILED = (ExtensionFileLoader.create_module.__code__, ExtensionFileLoader.exec_module.__code__)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -30,59 +32,67 @@ class Interrupted(KeyboardInterrupt):
 class Interrupts:
     """A handler for the signals that end a command: within `taken`, SIGINT and SIGTERM raise `KeyboardInterrupt`.
 
-    A signal during an import is reported at once, but raises the exception when the import has ended: inside a compiled
-    module the exception would become an ImportError, and Paddle would report damaged files. A second Ctrl-C before that
-    ends the process at once.
+    A signal during an import is reported at once. The exception then waits until no compiled module is being
+    initialised: there it would become an ImportError, and Paddle would report damaged files. It is raised again while
+    that import goes on, since some modules catch all exceptions. A second Ctrl-C ends the process at once.
 
     Args:
-        prog: the command's name in the report; None: no command has begun, and after an import the process ends
-            without an exception that nothing would catch.
+        prog: the command's name in the report; None: no command has begun, and an import ends with `SystemExit`, since
+            nothing would catch a `KeyboardInterrupt`.
 
     Attributes:
-        received: whether a signal has raised `KeyboardInterrupt`.
+        received: whether a signal has raised an exception.
         reported: whether a signal has been reported.
     """
 
     def __init__(self, prog: Optional[str] = None) -> None:
         self.received = self.reported = False
         self._prog = prog
-        self._is_postponed = False
+        self._import: Optional[FrameType] = None  # in which the signal came
+        self._is_again = False  # the next call is `_send_until_left`'s
 
     @contextmanager
     def taken(self) -> Iterator[Interrupts]:
         """Handle the signals until the block ends, in the main thread only; ignored signals stay ignored."""
-        with _handled_by(self):
+        with _handled_by(self) as before:
+            self.reported = any(isinstance(old, Interrupts) and old.reported for old in before.values())
             yield self
 
     def __call__(self, signum: int, frame: Optional[FrameType]) -> None:
-        """Raise `KeyboardInterrupt`, or during an import report the signal, and see to it that it comes again."""
+        """Raise the exception, or during an import report the signal and see to it that the exception is raised."""
         where = "SIGTERM" if signum == signal.SIGTERM else ""
-        if self._is_postponed:
+        importing, is_compiled = _import_around(frame)
+        if self._is_again:
+            self._is_again = False
+            if is_compiled or (self.received and importing is not self._import):
+                return
+        elif self.reported:
             if signum == signal.SIGINT:  # else a launcher may have sent it, which sends SIGTERM three times
                 os._exit(STATUS)
-        elif _is_importing(frame):
-            self._is_postponed = self.reported = True
+            return
+        elif importing is not None:
+            self.reported, self._import = True, importing
             with suppress(OSError):  # `print` would raise if the signal came in the middle of another `print`
                 os.write(2, f"{interrupt_line(self._prog or _process_name(), where)}\n".encode())
-            threading.Thread(target=self._send_after_import, args=(signum,), daemon=True).start()
-        else:
-            self.received = True
-            if signum == signal.SIGTERM:
-                signal.signal(signum, signal.SIG_IGN)  # a launcher's second one would stop a clean-up
-            if self.reported and self._prog is None:
-                sys.exit(STATUS)
-            raise KeyboardInterrupt(where)
+            threading.Thread(target=self._send_until_left, args=(signum,), daemon=True).start()
+            return
+        self.received = True
+        if self.reported and self._prog is None:
+            sys.exit(STATUS)
+        if signum == signal.SIGTERM and not self.reported:
+            signal.signal(signum, signal.SIG_IGN)  # a launcher's second one would stop a clean-up
+        raise KeyboardInterrupt(where)
 
-    def _send_after_import(self, signum: int) -> None:
+    def _send_until_left(self, signum: int) -> None:
         main = threading.main_thread().ident or 0
-        while _is_importing(sys._current_frames().get(main)):
+        while _import_around(sys._current_frames().get(main))[0] is self._import or not self.received:
+            self._is_again = True
+            # Not by a signal of the operating system: Paddle, once imported, has its own C++ handler for SIGTERM.
+            if sys.version_info >= (3, 10):
+                _thread.interrupt_main(signum)
+            else:
+                _thread.interrupt_main()
             time.sleep(_AGAIN_SECONDS)
-        self._is_postponed = False
-        # Not by a signal of the operating system: Paddle, once imported, has its own C++ handler for SIGTERM.
-        if sys.version_info >= (3, 10):
-            _thread.interrupt_main(signum)
-        else:
-            _thread.interrupt_main()
 
 
 def interrupt_line(prog: str, where: str = "") -> str:
@@ -201,9 +211,12 @@ def _handled_by(handler: Any) -> Iterator[dict[int, Any]]:
                 signal.signal(number, old)
 
 
-def _is_importing(frame: Optional[FrameType]) -> bool:
+def _import_around(frame: Optional[FrameType]) -> tuple[Optional[FrameType], bool]:
+    """Return the outermost import that a frame is part of, if any, and whether it initialises a compiled module."""
+    outermost, is_compiled = None, False
     while frame is not None:
         if frame.f_code.co_name == "_find_and_load" and frame.f_globals.get("__name__") == "importlib._bootstrap":
-            return True
+            outermost = frame
+        is_compiled = is_compiled or frame.f_code in _COMPILED
         frame = frame.f_back
-    return False
+    return outermost, is_compiled

@@ -21,7 +21,7 @@ from typing import Optional, Union
 from multimodal_entailment.info import LABELS
 from paddle_ranker.data.formats import BadRow, read_lines
 from paddle_ranker.data.records import Skips
-from paddle_ranker.errors import DataError
+from paddle_ranker.errors import DataError, listed, quoted
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.storage.atomic import new_file
 
@@ -152,7 +152,7 @@ def _columns(path: Path, reader: Iterator[list[str]], need_labels: bool, images:
     if missing:
         hint = "; for texts alone leave the images out with --modalities text" if missing[0].startswith("image") else ""
         raise DataError(
-            f"{path}: the header has {', '.join(names)[:200]}, but pairs of posts need {', '.join(missing)} too{hint}"
+            f"{path}: the header has {listed(names)}, but pairs of posts need {', '.join(missing)} too{hint}"
         )
     return _Columns(len(names), found)
 
@@ -174,7 +174,7 @@ def _image(cell: str, name: str, folder: Path) -> Optional[str]:
     if not cell:
         return None
     if "://" in cell:
-        raise _BadRowError(f"{name} is the address {cell[:60]!r}, expected the path of a file; download it first")
+        raise _BadRowError(f"{name} is the address {quoted(cell)}, expected the path of a file; download it first")
     if "\0" in cell:
         raise _BadRowError(f"{name} holds a NUL, expected the path of a file")
     return os.fspath(folder / cell)  # an absolute path stays as it is
@@ -190,10 +190,10 @@ def _label(values: dict[str, str], need_labels: bool) -> Optional[int]:
     for name, label in labels.items():
         if label is None:
             raise _BadRowError(
-                f"the {name} {given[name][:40]!r} is unknown; choose from {', '.join(LABELS)}, or 0 to 2"
+                f"the {name} {quoted(given[name])} is unknown; choose from {', '.join(LABELS)}, or 0 to 2"
             )
     if len(set(labels.values())) > 1:
-        raise _BadRowError(f"the label {given['label']!r} and the label_idx {given['label_idx']!r} differ")
+        raise _BadRowError(f"the label {quoted(given['label'])} and the label_idx {quoted(given['label_idx'])} differ")
     return next(iter(labels.values()))
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from paddle_ranker.errors import CheckpointError
+from paddle_ranker.errors import CheckpointError, brief, listed
 from paddle_ranker.model.opened import TOKENS, ArraySpec, ExportFacts, Signature
 from paddle_ranker.model.recognised import recognise
 from paddle_ranker.storage.atomic import new_file
@@ -83,7 +83,7 @@ class EntailmentInfo:
             if values["format_version"] > FORMAT_VERSION:
                 raise CheckpointError(f"{path}: a newer version of the toolkit wrote this: update the toolkit")
             if tuple(values["labels"]) != LABELS:
-                raise CheckpointError(f"{path}: has the labels {', '.join(values['labels'])}, not {', '.join(LABELS)}")
+                raise CheckpointError(f"{path}: has the labels {listed(values['labels'])}, not {', '.join(LABELS)}")
             if values.get("export"):
                 values["export"].setdefault("files", {})  # which older versions did not note
             values.update(shape=Shape(**values["shape"]), labels=LABELS)
@@ -96,7 +96,7 @@ class EntailmentInfo:
             raise CheckpointError(f"{path}: damaged (a model of neither texts nor images)")
         size = info.image_size
         if info.vision is not None and not (isinstance(size, int) and 1 <= size <= _MOST_PIXELS):
-            raise CheckpointError(f"{path}: damaged (image_size is {str(size)[:40]}, expected 1 to {_MOST_PIXELS})")
+            raise CheckpointError(f"{path}: damaged (image_size is {brief(str(size))}, expected 1 to {_MOST_PIXELS})")
         return info
 
     def write(self, folder: Path) -> None:

@@ -17,7 +17,7 @@ from paddle import Tensor, nn
 
 from multimodal_entailment import efficientnet_lite
 from multimodal_entailment.fixed_batch_norm import fix_batch_norms
-from paddle_ranker.errors import CheckpointError, RankerError, UsageError, did_you_mean
+from paddle_ranker.errors import CheckpointError, RankerError, UsageError, did_you_mean, quoted
 from paddle_ranker.model.parameters import load_arrays
 
 DOWNLOAD = "download"  # in the place of a file of parameters: fetch Paddle's own
@@ -91,7 +91,8 @@ def make_vision_encoder(name: str, weights: Optional[Union[str, Path]] = None) -
     """
     if name not in _KINDS:
         raise UsageError(
-            f"vision encoder {name!r}: choose from {', '.join(VISION_ENCODERS)}{did_you_mean(name, VISION_ENCODERS)}"
+            f"vision encoder {quoted(name)}: choose from {', '.join(VISION_ENCODERS)}"
+            f"{did_you_mean(name, VISION_ENCODERS)}"
         )
     kind = _KINDS[name]
     encoder = VisionEncoder(name, kind.network(), kind.width, kind.mean, kind.std)

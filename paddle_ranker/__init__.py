@@ -48,7 +48,7 @@ def train(what: str, *, on_evaluation: Optional[OnEvaluation] = None, **options:
     Raises the errors of the command: `UsageError` or another `RankerError`, whose message says what to do.
     """
     from paddle_ranker.commands.registry import COMMANDS
-    from paddle_ranker.errors import UsageError, did_you_mean
+    from paddle_ranker.errors import UsageError, did_you_mean, quoted
     from paddle_ranker.options import options_from
 
     COMMANDS.load_plugins()
@@ -56,10 +56,10 @@ def train(what: str, *, on_evaluation: Optional[OnEvaluation] = None, **options:
     name = what.replace("train-", "", 1) if isinstance(what, str) else what
     if name not in trainings:
         raise UsageError(
-            f"train {what!r}: choose from {', '.join(trainings)}{did_you_mean(str(what), list(trainings))}"
+            f"train {quoted(what)}: choose from {', '.join(trainings)}{did_you_mean(str(what), list(trainings))}"
         )
     if on_evaluation is not None and not callable(on_evaluation):
-        raise UsageError(f"on_evaluation {on_evaluation!r}: expected a function of a step and its measures")
+        raise UsageError(f"on_evaluation {quoted(on_evaluation)}: expected a function of a step and its measures")
     module = trainings[name].load()
     result: FitResult = module.train(
         options_from(getattr(module, str(trainings[name].options)), **options), on_evaluation=on_evaluation

@@ -8,7 +8,7 @@ from typing import Optional
 
 from paddle_ranker import __version__
 from paddle_ranker.commands.registry import COMMANDS, OTHER_NAMES, list_commands
-from paddle_ranker.errors import DependencyError, did_you_mean
+from paddle_ranker.errors import DependencyError, did_you_mean, quoted
 from paddle_ranker.interrupts import STATUS, interrupt_line
 from paddle_ranker.options.command import reader_may_leave
 
@@ -45,7 +45,7 @@ def _run(arguments: list[str]) -> int:
         return error.exit_status
     if not is_known:
         hint = did_you_mean(name, list(COMMANDS)) or f" (choose from {', '.join(COMMANDS)})"
-        print(f"paddle-ranker: error: unknown command {name!r}{hint}; see paddle-ranker --help", file=sys.stderr)
+        print(f"paddle-ranker: error: unknown command {quoted(name)}{hint}; see paddle-ranker --help", file=sys.stderr)
         return 2
     sys.argv[0] = f"paddle-ranker {arguments[0]}"  # the name that the command's own help and errors show
     status: int = COMMANDS[name].load().main(arguments[1:])

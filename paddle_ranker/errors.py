@@ -4,8 +4,47 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Optional
+
+_QUOTED = 80  # characters of an input that a message quotes
+_LISTED = 200  # characters of the names that a message lists
+_LONGEST = 800  # characters of a whole message
+
+
+def quoted(given: object) -> str:
+    """Return an input for a message: its `repr`; of a long text the beginning, and how long it is."""
+    if isinstance(given, (str, bytes)) and len(given) > _QUOTED:
+        return f"{given[:_QUOTED]!r}… ({len(given):,} {'characters' if isinstance(given, str) else 'bytes'})"
+    return brief(repr(given))
+
+
+def brief(text: str, most: int = _QUOTED) -> str:
+    """Return a name of the user's for a message, without quotes; of a long one the beginning, and how long it is."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+
+
+def listed(names: Iterable[object]) -> str:
+    """Return names of the user's for a message, with commas between them; of many the first ones and their number."""
+    shown, room, left = [], _LISTED, 0
+    for name in map(brief, map(str, names)):
+        room -= len(name) + 2
+        if room >= 0 or not shown:
+            shown.append(name)
+        else:
+            room, left = 0, left + 1
+    return ", ".join(shown) + (f" and {left:,} more" if left else "")
+
+
+def shortened(message: str) -> str:
+    """Return a message of at most some 800 characters: what is longer loses its middle.
+
+    Every error and every note passes here, so that input which was put into one of them at full length stays bounded.
+    """
+    if len(message) <= _LONGEST:
+        return message
+    kept = _LONGEST // 2 - 20
+    return f"{message[:kept]} […{len(message) - 2 * kept:,} characters…] {message[-kept:]}"
 
 
 def is_interrupt(error: BaseException) -> bool:
@@ -22,9 +61,15 @@ def is_full(error: BaseException) -> bool:
 
 
 class RankerError(Exception):
-    """A failure whose message says what was found, where it was found, and what to do next."""
+    """A failure whose message says what was found, where it was found, and what to do next.
+
+    Messages show input by `quoted`, `brief` and `listed`; `shortened` bounds what does not.
+    """
 
     exit_status = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(message))
 
 
 class UsageError(RankerError):
@@ -71,7 +116,11 @@ def error_on_its_way(interrupt: BaseException) -> Optional[RankerError]:
 
 
 def one_line(error: Exception) -> str:
-    """Return the line that a command prints for an error."""
+    """Return the line that a command prints for an error; the names of files that it holds are bounded, too."""
+    return shortened(_words(error))
+
+
+def _words(error: Exception) -> str:
     if isinstance(error, RankerError):
         return " ".join(str(error).split("\n"))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -80,5 +129,5 @@ def one_line(error: Exception) -> str:
         return f"{error.filename or 'a file'}: larger than files may be here (ulimit -f); raise that limit"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
-    summary = " ".join(str(error).split())[:300]
+    summary = brief(" ".join(str(error).split()), 300)
     return f"unexpected {type(error).__name__}: {summary}; run again with --debug for the traceback"

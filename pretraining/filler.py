@@ -13,7 +13,7 @@ import paddle.nn.functional as F
 
 from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, Tokenizer
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
-from paddle_ranker.errors import CheckpointError, DataError
+from paddle_ranker.errors import CheckpointError, DataError, quoted
 from paddle_ranker.model.config import read_config
 from paddle_ranker.model.recognised import require_parameters
 from pretraining.mlm_start import require_fit
@@ -92,7 +92,7 @@ class MaskFiller:
     def _ids(self, sentence: str) -> list[int]:
         parts = sentence.split(self.mask)
         if len(parts) == 1:
-            raise DataError(f"{_short(sentence)}: has no {self.mask}; write {self.mask} where a word piece is missing")
+            raise DataError(f"{quoted(sentence)}: has no {self.mask}; write {self.mask} where a word piece is missing")
         ids, lengths = self._tokenizer.encode(parts)
         row, start = [self._cls_id], 0
         for number, length in enumerate(lengths.tolist()):
@@ -101,7 +101,7 @@ class MaskFiller:
         row.append(self._sep_id)
         if len(row) > self._longest:
             raise DataError(
-                f"{_short(sentence)}: has {len(row)} tokens, the model has {self._longest} positions; shorten it"
+                f"{quoted(sentence)}: has {len(row)} tokens, the model has {self._longest} positions; shorten it"
             )
         return row
 
@@ -113,7 +113,3 @@ class MaskFiller:
                 text, token = text.rstrip(), token[len(CONTINUATION) :]
             text += token + part
         return text
-
-
-def _short(sentence: str) -> str:
-    return repr(sentence if len(sentence) <= 60 else f"{sentence[:57]}...")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from paddle_ranker.errors import UsageError
+from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.options import Options, option, run_command
 from paddle_ranker.storage.atomic import make_folder
 from paddle_ranker.storage.streams import is_stream, output_free_for
@@ -35,7 +35,7 @@ def run(options: CurveOptions) -> None:
 def _run(options: CurveOptions) -> None:
     folders = list(dict.fromkeys(Path(name) for name in options.runs.split(os.pathsep) if name))
     if not folders:
-        raise UsageError(f"RUNS {options.runs!r}: name a folder with a {METRICS_FILE}")
+        raise UsageError(f"RUNS {quoted(options.runs)}: name a folder with a {METRICS_FILE}")
     curves = [read_curve(folder / METRICS_FILE, name) for folder, name in zip(folders, names_of(folders))]
     if not is_stream(options.output):
         make_folder(Path(options.output).parent)

@@ -18,7 +18,7 @@ from typing import IO, Any, Union, cast
 
 from paddle_ranker.data.text import BOM, EMPTY_LINE, lines_of, refuse_binary, separated_rows
 from paddle_ranker.data.text import BadRow as BadRow
-from paddle_ranker.errors import DataError, DependencyError
+from paddle_ranker.errors import DataError, DependencyError, quoted
 from paddle_ranker.options import TAB
 from paddle_ranker.options.files import require_file
 from paddle_ranker.registry import Registry
@@ -211,7 +211,7 @@ def _write_tabs(stream: IO[bytes], columns: tuple[str, ...], rows: Iterable[tupl
         cells = [_cell(value) for value in row]
         line = "\t".join(cells)
         if line.count("\t") != len(cells) - 1 or "\n" in line or "\r" in line:
-            raise DataError(f"{line[:80]!r}: a tab or a line end inside a field; write .jsonl or .parquet instead")
+            raise DataError(f"{quoted(line)}: a tab or a line end inside a field; write .jsonl or .parquet instead")
         stream.write(line.encode("utf-8") + b"\n")
 
 

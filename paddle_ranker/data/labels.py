@@ -61,11 +61,11 @@ def fraction_refusal(path: str, line: int, label: str, following: Sequence[Any],
     fractions = 1 + sum(not number.is_integer() for number in numbers)
     if 2 * fractions >= 1 + len(numbers) and not named:
         looks = (
-            f": {fractions} of {1 + len(numbers)} rows hold one, so this looks like a file of pairs to score with "
-            "their recall scores (query, title, recall_score), which prediction and rank take"
+            f": {fractions} of the {1 + len(numbers)} rows looked at from there on hold one: this looks like a file of "
+            "pairs to score with their recall scores (query, title, recall_score), which prediction and rank take"
         )
     else:
-        looks = f" ({fractions} of {1 + len(numbers)} rows hold one)"
+        looks = f" ({fractions} of the {1 + len(numbers)} rows looked at from there on hold one)"
     return DataError(
         f"{path}, line {line}: the label {label} is a fraction, and labels are whole numbers from 0 up{looks}. Give a "
         "file of query, title, label; if the fractions are graded labels, type --fractional_labels true"

@@ -30,14 +30,16 @@ from paddle_ranker.data.labels import (
     number_of,
 )
 from paddle_ranker.data.text import other_columns
-from paddle_ranker.errors import DataError
+from paddle_ranker.errors import DataError, listed, quoted
 from paddle_ranker.options import TAB, LabelOptions, RowOptions
 from paddle_ranker.options.files import paths_of
 
 COLUMNS = (
     "id", "query", "title", "neg_title", "label", "recall_score", "teacher_score", "neg_teacher_score", "text"
 )  # fmt: skip
-OTHER_NAMES = {"text_a": "query", "text_b": "title"}
+OTHER_NAMES = {
+    "text_a": "query", "text_b": "title", "查询": "query", "标题": "title", "标签": "label", "文本": "text"
+}  # fmt: skip
 NUMBERS = ("label", "recall_score", "teacher_score", "neg_teacher_score")
 
 
@@ -248,7 +250,7 @@ class RecordFile(Generic[T]):
             return _Layout(len(names), {column: names.index(column) for column in wanted})
         missing = [column for column in self.kind.layouts[0] if column not in names]
         raise DataError(
-            f"{self.path}: the header has {', '.join(names)}, but {self.kind.role} need {', '.join(missing)} too"
+            f"{self.path}: the header has {listed(names)}, but {self.kind.role} need {', '.join(missing)} too"
             f"{looks_like(names, self.kind)}"
         )
 
@@ -283,7 +285,7 @@ class RecordFile(Generic[T]):
         named = {OTHER_NAMES.get(name, name): value for name, value in cells.items()}
         missing = [column for column in self.kind.layouts[0] if named.get(column) is None]
         if missing:
-            there = ", ".join(cells) or "nothing"
+            there = listed(cells) or "nothing"
             raise _BadRowError(f"no {', '.join(missing)}, only {there}{looks_like(list(named), self.kind)}")
         wanted = {field.name: named.get(field.name) for field in fields(self.kind)}
         if "id" in wanted and isinstance(wanted["id"], int):
@@ -305,7 +307,7 @@ class RecordFile(Generic[T]):
                 if number is None:
                     is_text = not self.kept and not looks_numeric(value)  # nan and inf are no titles
                     hint = looks_like(("query", "title", "neg_title"), self.kind) if is_text else ""
-                    raise _BadRowError(f"{column} {str(value)[:40]!r} is not a finite number{hint}")
+                    raise _BadRowError(f"{column} {quoted(value)} is not a finite number{hint}")
                 cells[column] = number
             elif not isinstance(value, str):
                 raise _BadRowError(f"{column} is a {type(value).__name__}, expected text")
@@ -381,7 +383,7 @@ def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record],
             extra = any(getattr(record, column, None) is not None for column in optional)
             if type(record) is not type(first) or None in row or extra:
                 raise DataError(
-                    f"{os.fspath(path)}: record {count + 1} has other columns than the first: {record!r:.80}"
+                    f"{os.fspath(path)}: record {count + 1} has other columns than the first: {quoted(record)}"
                 )
             count += 1
             yield row

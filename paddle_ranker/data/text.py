@@ -58,12 +58,18 @@ def lines_of(path: str, stream: IO[bytes]) -> Iterator[tuple[int, Union[str, Bad
 
     Bytes are split at `\\n` alone: `str.splitlines` would also split at U+2028, U+0085 and vertical tabs, which occur
     inside titles. Empty lines count as bad rows, except at the end of the file.
+    Raises `DataError` for a file whose lines end in `\\r` alone: all of it would be one line.
     """
     number, empty = 0, []
     try:
         for number, raw in enumerate(stream, start=1):
             if number == 1 and raw.startswith(BOM):
                 raw = raw[len(BOM) :]
+            if number == 1 and not raw.endswith(b"\n") and b"\r" in raw.rstrip(b"\r"):
+                raise DataError(
+                    f"{path}: its lines end in carriage returns alone, as on old Macs; turn them into line feeds with "
+                    "tr '\\r' '\\n'"
+                )
             raw = raw[:-1] if raw.endswith(b"\n") else raw
             raw = raw[:-1] if raw.endswith(b"\r") else raw
             if not raw:

@@ -22,7 +22,7 @@ from typing import Optional, TypeVar, Union
 from paddle_ranker.data.formats import BadRow, Row, read_rows
 from paddle_ranker.data.labels import LARGEST
 from paddle_ranker.data.records import Skips
-from paddle_ranker.errors import DataError
+from paddle_ranker.errors import DataError, brief, listed, quoted
 from paddle_ranker.options.files import paths_of
 from paddle_ranker.storage.atomic import check_writable, new_file
 
@@ -85,10 +85,10 @@ def read_run(path: str, *, skip_bad_rows: bool = False) -> Run:
         query, _, document, _, score, tag = fields
         value = _number(score)
         if value is None:
-            skips.add(file, number, f"the score {score[:40]!r} is not a finite number")
+            skips.add(file, number, f"the score {quoted(score)} is not a finite number")
         elif (query, document) in lines:
             before = lines[query, document]
-            skips.add(file, number, f"query {query} lists document {document} again, as {before} does")
+            skips.add(file, number, f"query {brief(query)} lists document {brief(document)} again, as {before} does")
         else:
             lines[query, document] = _line(path, file, number)
             run.setdefault(query, {})[document] = value
@@ -122,13 +122,13 @@ def read_qrels(path: str, *, skip_bad_rows: bool = False) -> Qrels:
         label = _number(text)
         if label is None or label != int(label) or abs(label) > LARGEST:
             limit = "" if label is None or label != int(label) else f" from -{LARGEST:,} to {LARGEST:,}"
-            skips.add(file, number, f"the label {text[:40]!r} is not a whole number{limit}")
+            skips.add(file, number, f"the label {quoted(text)} is not a whole number{limit}")
             continue
         seen = qrels.setdefault(query, {}).setdefault(document, int(label))
         first = lines.setdefault((query, document), _line(path, file, number))
         if seen != int(label):
-            others = f"but {seen} in {first}"
-            skips.add(file, number, f"label {int(label)} for query {query} and document {document}, {others}")
+            both = f"query {brief(query)} and document {brief(document)}"
+            skips.add(file, number, f"label {int(label)} for {both}, but {seen} in {first}")
             contradicted.add((query, document))
     for query, document in contradicted:
         del qrels[query][document]
@@ -188,11 +188,11 @@ def read_texts(path: str, wanted: Collection[str], *, skip_bad_rows: bool = Fals
         if isinstance(found, str):
             skips.add(file, number, found)
         elif found[0] in wanted and texts.setdefault(*found) != found[1]:
-            skips.add(file, number, f"another text for the id {found[0]}")
+            skips.add(file, number, f"another text for the id {brief(found[0])}")
     missing = sorted(wanted - texts.keys())
     if missing:
         raise DataError(
-            f"{path}: no text for {len(missing):,} of {len(wanted):,} ids, such as {', '.join(missing[:3])}: "
+            f"{path}: no text for {len(missing):,} of {len(wanted):,} ids, such as {listed(missing[:3])}: "
             "is it the file that belongs to the run and the qrels?"
         )
     return texts
@@ -206,7 +206,7 @@ def _text(row: Row) -> Union[tuple[str, str], str]:
         name = next((str(row[key]) for key in _IDS if row.get(key) is not None), None)
         parts = [row[key] for key in _TEXTS if isinstance(row.get(key), str) and row[key].strip()]
         if name is None or not parts:
-            return f"no id and text, only {', '.join(row) or 'nothing'}"
+            return f"no id and text, only {listed(row) or 'nothing'}"
         return name, " ".join(parts)
     if len(row) not in (2, 3):
         return f"{len(row)} columns, expected id, text (or id, title, text), separated by tabs"
@@ -244,7 +244,7 @@ def _not_empty(path: str, found: dict[str, dict[str, Value]], skips: Skips) -> d
 
 def _checked_id(path: str, name: str) -> str:
     if not name or len(name.split()) != 1:
-        raise DataError(f"{path}: the id {name!r} is empty or holds a space: TREC's formats cannot hold it")
+        raise DataError(f"{path}: the id {quoted(name)} is empty or holds a space: TREC's formats cannot hold it")
     return name
 
 

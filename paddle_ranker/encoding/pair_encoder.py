@@ -26,7 +26,7 @@ from paddle_ranker.encoding.columns import (
 )
 from paddle_ranker.encoding.tokenizers.builtin import Tokenizer
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
-from paddle_ranker.errors import CheckpointError, InputError, UsageError
+from paddle_ranker.errors import CheckpointError, InputError, UsageError, quoted
 
 SPECIAL_TOKENS_A_PAIR = 3
 SPECIAL_TOKENS_A_TEXT = 2
@@ -75,7 +75,7 @@ class PairEncoder:
 
     def __init__(self, files: TokenizerFiles, max_seq_length: int, backend: str = "auto") -> None:
         if backend not in TOKENIZER_NAMES:
-            raise UsageError(f"unknown tokenizer backend {backend!r}: choose from {', '.join(TOKENIZER_NAMES)}")
+            raise UsageError(f"unknown tokenizer backend {quoted(backend)}: choose from {', '.join(TOKENIZER_NAMES)}")
         if max_seq_length < _SHORTEST_PAIR:
             raise UsageError(
                 f"max_seq_length {max_seq_length}: must be at least {_SHORTEST_PAIR}, "

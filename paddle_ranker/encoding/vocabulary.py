@@ -13,7 +13,7 @@ from typing import Any, Union
 from paddle_ranker.encoding.tokenizers.builtin import CONTINUATION, MAX_WORD_CHARACTERS
 from paddle_ranker.encoding.tokenizers.folder import CONFIG_FILE, VOCABULARY_FILE, TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules, WordSplitter
-from paddle_ranker.errors import DataError, DependencyError, UsageError
+from paddle_ranker.errors import DataError, DependencyError, UsageError, quoted
 
 # The first four are the first in ERNIE's vocabularies too; there, [UNK] is the last token.
 SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")
@@ -73,7 +73,7 @@ def write_vocabulary(folder: Union[str, os.PathLike[str]], tokens: Sequence[str]
     unreadable = [token for token in tokens if not token or "\n" in token or "\r" in token]
     if repeated or unreadable:
         token = (repeated + unreadable)[0]
-        raise DataError(f"the vocabulary holds {token!r} {'twice' if repeated else 'as a token'}: remove it")
+        raise DataError(f"the vocabulary holds {quoted(token)} {'twice' if repeated else 'as a token'}: remove it")
     path = Path(folder) / VOCABULARY_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes("".join(f"{token}\n" for token in tokens).encode("utf-8"))

@@ -14,7 +14,7 @@ import numpy as np
 from paddle_ranker.data.formats import BadRow, Row, read_rows, write_rows
 from paddle_ranker.data.records import OTHER_NAMES
 from paddle_ranker.data.trec import is_run, read_run, write_run
-from paddle_ranker.errors import DataError
+from paddle_ranker.errors import DataError, listed, quoted
 from paddle_ranker.evaluation.pairs import MeasuredPairs
 from paddle_ranker.metrics.ranking import NOT_RETURNED, Floats
 
@@ -86,8 +86,8 @@ def _by_row(path: str, pairs: MeasuredPairs) -> Floats:
             for column, texts in (("query", pairs.queries), ("title", pairs.titles)):
                 if column in cells and cells[column] != texts[at]:
                     raise DataError(
-                        f"{path}, line {number}: the {column} {str(cells[column])[:40]!r}, but row {at + 1:,} of "
-                        f"{pairs.source} has {texts[at][:40]!r}: scores must be in the order of that file"
+                        f"{path}, line {number}: the {column} {quoted(cells[column])}, but row {at + 1:,} of "
+                        f"{pairs.source} has {quoted(texts[at])}: scores must be in the order of that file"
                     )
         scores.append(_score(path, number, cells))
     if len(scores) != len(pairs):
@@ -118,11 +118,11 @@ def _score_of_names(names: Any) -> Optional[str]:
 def _score(path: str, number: int, cells: dict[str, Any]) -> float:
     name = _score_of_names(cells)
     if name is None:
-        raise DataError(f"{path}, line {number}: no score (one of {', '.join(SCORE_NAMES)}), only {', '.join(cells)}")
+        raise DataError(f"{path}, line {number}: no score (one of {', '.join(SCORE_NAMES)}), only {listed(cells)}")
     try:
         value = float(cells[name])
     except (TypeError, ValueError):
         value = math.nan
     if not math.isfinite(value) or isinstance(cells[name], bool):
-        raise DataError(f"{path}, line {number}: the score {str(cells[name])[:40]!r} is not a finite number")
+        raise DataError(f"{path}, line {number}: the score {quoted(cells[name])} is not a finite number")
     return value

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from paddle_ranker.errors import UsageError
+from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.model.exported import INPUTS
 from paddle_ranker.protos import Message, message_class
 
@@ -39,7 +39,7 @@ class Variable:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.alias):
-            raise UsageError(f"alias {self.alias!r}: give letters, digits and _ @ . / - only")
+            raise UsageError(f"alias {quoted(self.alias)}: give letters, digits and _ @ . / - only")
 
 
 def variables_of(feeds: Sequence[str], fetches: Sequence[str]) -> tuple[list[Variable], list[Variable]]:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from paddle_ranker.encoding.unicode.table import LETTER, unicode_table
-from paddle_ranker.errors import DependencyError, UsageError
+from paddle_ranker.errors import DependencyError, UsageError, quoted
 
 Tokenizer = Callable[[str], list[str]]
 
@@ -74,7 +74,7 @@ TOKENIZERS: dict[str, Tokenizer] = {"jieba": words, "bigram": bigrams}
 def tokenizer_named(name: str) -> Tokenizer:
     """Return the tokenizer `jieba` or `bigram`; raises `UsageError` for another name."""
     if name not in TOKENIZERS:
-        raise UsageError(f"tokenizer {name!r}: choose from {', '.join(TOKENIZERS)}")
+        raise UsageError(f"tokenizer {quoted(name)}: choose from {', '.join(TOKENIZERS)}")
     return TOKENIZERS[name]
 
 

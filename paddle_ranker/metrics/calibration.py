@@ -16,7 +16,7 @@ from typing import Any, Optional
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from paddle_ranker.errors import CheckpointError, DataError
+from paddle_ranker.errors import CheckpointError, DataError, quoted
 from paddle_ranker.metrics.intervals import Interval, bootstrap_interval, ratio_of
 from paddle_ranker.metrics.ranking import RELEVANT, Floats, add_by_query, number_queries
 
@@ -48,7 +48,7 @@ class Calibration:
         for name in ("scale", "shift"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise CheckpointError(f"calibration: {name} is {value!r}, expected a finite number")
+                raise CheckpointError(f"calibration: {name} is {quoted(value)}, expected a finite number")
         if self.scale <= 0:
             raise CheckpointError(
                 f"calibration: scale is {self.scale}, which does not keep the order; it must be above 0"
@@ -58,7 +58,7 @@ class Calibration:
     def from_dict(cls, values: Any) -> Calibration:
         """Make a calibration from its JSON object in `ranker.json`; raises `CheckpointError` if it is malformed."""
         if not isinstance(values, Mapping) or not {"method", "scale", "shift"} <= set(values):
-            raise CheckpointError(f"calibration: {str(values)[:80]!r} has not method, scale and shift")
+            raise CheckpointError(f"calibration: {quoted(values)} has not method, scale and shift")
         kept = {name: values[name] for name in ("fitted_on", "figures") if isinstance(values.get(name), dict)}
         return cls(str(values["method"]), values["scale"], values["shift"], **kept)
 

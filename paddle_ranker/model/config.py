@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from paddle_ranker.errors import CheckpointError
+from paddle_ranker.errors import CheckpointError, brief, quoted
 from paddle_ranker.storage.untrusted import UncheckedObject, read_json
 
 _MAY_BE_0 = frozenset({"type_vocab_size", "task_type_vocab_size", "task_id", "pad_token_id"})
@@ -48,9 +48,11 @@ class EncoderConfig:
             least = 0 if field.name in _MAY_BE_0 else 1
             if field.name == "vocab_size" or kind is int:
                 if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                    raise CheckpointError(f"{field.name} is {str(value)[:40]}, expected a whole number from {least} up")
+                    raise CheckpointError(
+                        f"{field.name} is {brief(str(value))}, expected a whole number from {least} up"
+                    )
             elif kind is float and not (isinstance(value, (int, float)) and math.isfinite(value)):
-                raise CheckpointError(f"{field.name} is {str(value)[:40]}, expected a number")
+                raise CheckpointError(f"{field.name} is {brief(str(value))}, expected a number")
         if self.hidden_size % self.num_attention_heads:
             raise CheckpointError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
@@ -211,7 +213,7 @@ def published_model(name: str) -> Published:
                 dict(tokenizer.pretrained_init_configuration.get(name) or {}),
             )
     raise CheckpointError(
-        f"{name!r} is neither a local folder nor a model name that is read here: those of PaddleNLP's ERNIE, "
+        f"{quoted(name)} is neither a local folder nor a model name that is read here: those of PaddleNLP's ERNIE, "
         "ERNIE-Gram and BERT models are (for example ernie-3.0-medium-zh or bert-base-chinese). Check the spelling, or "
         "give the path of a model folder, or of one of Hugging Face's BERT, ERNIE or RoBERTa"
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Generic, Optional, cast
 
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
-from paddle_ranker.errors import CheckpointError
+from paddle_ranker.errors import CheckpointError, brief
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.kinds import EXPORT, KINDS, AnyKind, ModelKind, kind_of
@@ -207,7 +207,7 @@ def _checked_export(folder: Path, kind: AnyKind, info: Optional[ModelInfo]) -> O
             raise ValueError("names do not fit")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
-            f"{folder / kind.info_file}: damaged (export is {str(export)[:80]}); export it again: {EXPORT} FOLDER"
+            f"{folder / kind.info_file}: damaged (export is {brief(str(export))}); export it again: {EXPORT} FOLDER"
         ) from error
     checked = export.copy()
     checked["files"] = sizes

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Optional, TypedDict
 
-from paddle_ranker.errors import CheckpointError
+from paddle_ranker.errors import CheckpointError, brief, quoted
 from paddle_ranker.metrics.calibration import FEW_QUERIES, Calibration
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.opened import ExportFacts
@@ -74,7 +74,7 @@ class RankerInfo:
             raise CheckpointError(f"{path}: damaged ({error})") from error
         for name, kind in (("kind", str), ("max_seq_length", int), ("training", dict), ("results", dict)):
             if not isinstance(getattr(info, name), kind):
-                raise CheckpointError(f"{path}: damaged ({name} is {getattr(info, name)!r})")
+                raise CheckpointError(f"{path}: damaged ({name} is {quoted(getattr(info, name))})")
         return info
 
     def to_json(self) -> str:
@@ -123,7 +123,7 @@ def blend_of(folder: Path, info: RankerInfo) -> Blend:
         if not (sound and all(map(math.isfinite, (*found.weights, found.bias)))):
             raise ValueError("names and weights do not fit")
     except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder / INFO_FILE}: damaged (blend is {str(info.blend)[:80]})") from error
+        raise CheckpointError(f"{folder / INFO_FILE}: damaged (blend is {brief(str(info.blend))})") from error
     return found
 
 

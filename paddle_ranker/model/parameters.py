@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Union
 import numpy as np
 
 from paddle_ranker.encoding.columns import Array
-from paddle_ranker.errors import CheckpointError
+from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.safe_pickle import RefusedError, SafeUnpickler, Sealed, end_of_pickle
 from paddle_ranker.storage.untrusted import Unchecked, memory_bytes, read_file
 
@@ -36,7 +36,7 @@ class _Latin1Bytes(Sealed):
 
     def __call__(self, text: str, encoding: str) -> bytes:
         if encoding != "latin1":
-            raise RefusedError(f"it asks for the encoding {encoding!r}")
+            raise RefusedError(f"it asks for the encoding {quoted(encoding)}")
         return text.encode("latin1")
 
 
@@ -85,7 +85,7 @@ def load_arrays(path: Union[str, Path]) -> dict[str, Array]:
         if name == _NAME_TABLE:
             continue
         if not isinstance(name, str) or not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
-            raise CheckpointError(f"{path}: {name!r} is a {type(value).__name__}, not an array of numbers")
+            raise CheckpointError(f"{path}: {quoted(name)} is a {type(value).__name__}, not an array of numbers")
         arrays[name] = float32_of_bfloat16(value) if value.dtype == np.uint16 else value
     if not arrays:
         raise CheckpointError(f"{path}: holds no parameters")

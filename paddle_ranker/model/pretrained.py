@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Optional
 
 from paddle_ranker.encoding.tokenizers.folder import CONFIG_FILE
-from paddle_ranker.errors import CheckpointError, RankerError
+from paddle_ranker.errors import CheckpointError, RankerError, quoted
 from paddle_ranker.model.config import published_model, write_config
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
 from paddle_ranker.storage.atomic import cache_folder, made_once, make_folder, new_file
@@ -48,7 +48,7 @@ def _addresses(name: str) -> dict[str, str]:
     published = published_model(name)
     if published.parameters is None or published.vocabulary is None:
         raise CheckpointError(
-            f"{name!r}: PaddleNLP knows the model but not where its parameters are; give a local folder"
+            f"{quoted(name)}: PaddleNLP knows the model but not where its parameters are; give a local folder"
         )
     return {PARAMETERS_FILE: published.parameters, "vocab.txt": published.vocabulary}
 

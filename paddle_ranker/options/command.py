@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from typing import Any, Callable, Optional, TextIO, Union, cast
 
-from paddle_ranker.errors import RankerError, error_on_its_way, is_full, one_line
+from paddle_ranker.errors import RankerError, error_on_its_way, is_full, one_line, shortened
 from paddle_ranker.interrupts import STATUS, Interrupted, Interrupts, interrupt_line, is_first_process, resume_line
 from paddle_ranker.libraries import ensure_home
 from paddle_ranker.options.declare import require_inputs
@@ -148,7 +148,7 @@ def note(text: str) -> None:
     """
     if is_first_process():
         try:
-            print(text, file=sys.stderr, flush=True)
+            print(shortened(text), file=sys.stderr, flush=True)
         except OSError:
             # Python would try to write the rest again at its exit, and make the exit status 120.
             sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115

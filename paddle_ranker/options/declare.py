@@ -13,7 +13,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Callable, Optional, Union, cast
 
-from paddle_ranker.errors import UsageError, did_you_mean
+from paddle_ranker.errors import UsageError, brief, did_you_mean, quoted
 from paddle_ranker.options.files import find_files, join_files, paths_of, require_file
 
 REQUIRED: Any = object()
@@ -136,12 +136,12 @@ def _typed(field: dataclasses.Field[Any], annotation: Any, value: Any) -> Any:
         if not given and field.default == ():
             return ()
         if not given or not all(isinstance(one, (str, os.PathLike)) for one in given):
-            raise UsageError(f"{name} {value!r}: expected the name of a file, or several")
+            raise UsageError(f"{name} {quoted(value)}: expected the name of a file, or several")
         found = find_files(given, name)
         return tuple(found) if is_tuple else join_files(found)
     if is_tuple:
         if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
-            raise UsageError(f"{name} {value!r}: expected several values, as in [{value!r}]")
+            raise UsageError(f"{name} {quoted(value)}: expected several values, as in [{quoted(value)}]")
         return tuple(value)
     is_bool = isinstance(value, bool)
     if kind is str and isinstance(value, os.PathLike):
@@ -153,7 +153,7 @@ def _typed(field: dataclasses.Field[Any], annotation: Any, value: Any) -> Any:
     if kind is int and not is_bool and isinstance(value, Integral):
         return int(value)
     if kind in _KINDS and (not isinstance(value, kind) or is_bool != (kind is bool)):
-        raise UsageError(f"{name} {value!r}: expected {_KINDS[kind]}")
+        raise UsageError(f"{name} {quoted(value)}: expected {_KINDS[kind]}")
     return value
 
 
@@ -178,7 +178,7 @@ def _check(field: dataclasses.Field[Any], value: Any) -> None:
     choices = field.metadata["choices"]
     if len(choices) and value not in choices:
         hint = did_you_mean(str(value), [str(choice) for choice in choices])
-        raise UsageError(f"{shown_name(field)} {value}: choose from {', '.join(map(str, choices))}{hint}")
+        raise UsageError(f"{shown_name(field)} {brief(str(value))}: choose from {', '.join(map(str, choices))}{hint}")
     for name, bound in field.metadata["bounds"].items():
         holds, words = _BOUNDS[name]
         if not holds(value, bound):
@@ -222,7 +222,7 @@ class RowOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.separator != TAB and (len(self.separator) != 1 or self.separator in '"\r\n\0'):
-            raise UsageError(f"--separator {self.separator!r}: give tab, or one character, as in --separator ,")
+            raise UsageError(f"--separator {quoted(self.separator)}: give tab, or one character, as in --separator ,")
 
 
 @dataclass(frozen=True)

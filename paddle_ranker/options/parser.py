@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any, NoReturn, Optional, TypeVar
 
-from paddle_ranker.errors import UsageError, did_you_mean
+from paddle_ranker.errors import UsageError, brief, did_you_mean, quoted
 from paddle_ranker.options.declare import (
     REQUIRED,
     Options,
@@ -46,7 +46,7 @@ def parse_options(
         named = [field for field in fields_of(options_class) if not field.metadata["positional"]]
         known = ["--help", *(name for field in named for name in names_of(field))]
         raise UsageError(
-            f"unknown option {unknown[0]}{did_you_mean(unknown[0].split('=')[0], known)}; see {prog} --help"
+            f"unknown option {brief(unknown[0])}{did_you_mean(unknown[0].split('=')[0], known)}; see {prog} --help"
         )
     values = vars(namespace)
     for name, value in values.items():
@@ -65,7 +65,7 @@ def options_from(options_class: type[OptionsT], **values: Any) -> OptionsT:
     named: dict[str, str] = {}
     for name, value in values.items():
         if name not in fields:
-            raise UsageError(f"unknown option {name}{did_you_mean(name, list(fields))}")
+            raise UsageError(f"unknown option {brief(name)}{did_you_mean(name, list(fields))}")
         field = fields[name].name
         if field in given and given[field] != value:
             raise UsageError(f"{named[field]} {given[field]} and {name} {value} are one option: give one value")
@@ -84,7 +84,7 @@ def _parse_bool(text: str) -> bool:
     lowered = text.lower()
     if lowered in _TRUE | _FALSE:
         return lowered in _TRUE
-    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    raise argparse.ArgumentTypeError(f"{quoted(text)} is neither true nor false")
 
 
 class _OneValue(argparse.Action):

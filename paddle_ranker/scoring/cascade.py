@@ -13,7 +13,7 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from paddle_ranker.encoding.columns import Array
-from paddle_ranker.errors import UsageError
+from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.scoring.ranker import RankedTitle, Ranker, best_titles, require_cut
 from paddle_ranker.scoring.texts import list_texts, require_text
 
@@ -30,7 +30,9 @@ def parse_cascade(text: str) -> tuple[str, int]:
     found = re.fullmatch(r"([^:].*?)(?::(-?\d+))?", text)
     depth = DEPTH if found is None or found[2] is None else int(found[2])
     if found is None or depth < 1:
-        raise UsageError(f"{text!r} is no cascade: give SMALL_RANKER:TITLES, as in small:20, with at least 1 title")
+        raise UsageError(
+            f"{quoted(text)} is no cascade: give SMALL_RANKER:TITLES, as in small:20, with at least 1 title"
+        )
     return found[1], depth
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from paddle_ranker.errors import UsageError
+from paddle_ranker.errors import UsageError, quoted
 
 
 def require_text(given: object, name: str) -> str:
@@ -21,7 +21,7 @@ def list_texts(given: object, name: str) -> list[str]:
     iterable, or holds anything but texts.
     """
     if isinstance(given, str):
-        raise UsageError(f"{name} is {_shown(given)}: expected several texts, as in [{given[:40]!r}]")
+        raise UsageError(f"{name} is {_shown(given)}: expected several texts, as in [{quoted(given)}]")
     if not isinstance(given, Iterable) or isinstance(given, (bytes, bytearray)):
         raise UsageError(f"{name} is {_shown(given)}: expected an iterable of texts")
     texts = list(given)
@@ -55,5 +55,5 @@ def _shown(given: object) -> str:
     if given is None:
         return "None"
     if isinstance(given, str):
-        return f"the text {given[:40]!r}"
-    return f"{repr(given)[:40]} ({type(given).__name__})"
+        return f"the text {quoted(given)}"
+    return f"{quoted(given)} ({type(given).__name__})"

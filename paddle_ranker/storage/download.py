@@ -17,7 +17,7 @@ from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 from urllib3.util.retry import Retry
 
-from paddle_ranker.errors import DataError, RankerError
+from paddle_ranker.errors import DataError, RankerError, quoted
 from paddle_ranker.storage.atomic import new_file
 
 _CONNECT_SECONDS, _READ_SECONDS = 5, 20
@@ -157,6 +157,6 @@ def _check_entry(archive: Path, entry: zipfile.ZipInfo) -> None:
     kind = stat.S_IFMT(entry.external_attr >> 16)
     parts = PurePosixPath(name).parts
     if not name or name.startswith("/") or ".." in parts or "\\" in name or ":" in name or "\0" in name:
-        raise DataError(f"{archive}: the entry {name!r} would be written outside the folder: refused")
+        raise DataError(f"{archive}: the entry {quoted(name)} would be written outside the folder: refused")
     if kind not in (0, stat.S_IFREG):
-        raise DataError(f"{archive}: the entry {name!r} is a link or a device: refused")
+        raise DataError(f"{archive}: the entry {quoted(name)} is a link or a device: refused")

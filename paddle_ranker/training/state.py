@@ -24,7 +24,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from paddle_ranker.errors import CheckpointError, RankerError
+from paddle_ranker.errors import CheckpointError, RankerError, brief
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, set_parameters
 
 FORMAT_VERSION = 1
@@ -161,7 +161,7 @@ def check_identity(state: SavedState, identity: Mapping[str, object]) -> list[st
     """Return phrases that describe how the saved run's identity (options, data, ...) differs from `identity`."""
     flat, saved = _flatten(identity), _flatten(state.identity)
     return [
-        f"{name} was {_short(saved.get(name))}, is {_short(flat.get(name))}"
+        f"{name} was {brief(str(saved.get(name)))}, is {brief(str(flat.get(name)))}"
         for name in sorted(set(flat) | set(saved))
         if flat.get(name) != saved.get(name)
     ]
@@ -186,8 +186,3 @@ def _flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object
         else:
             flat[f"{prefix}{name}"] = value
     return flat
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -62,7 +62,8 @@ def test_recall_scores_do_not_pass_for_labels(
     assert command.main(f"{line} {device} --skip_bad_rows".split()) == 1
     printed = capsys.readouterr()
     assert (
-        "recall.csv, line 1: the label 0.93 is a fraction, and labels are whole numbers from 0 up: 3 of 4 rows hold one"
+        "recall.csv, line 1: the label 0.93 is a fraction, and labels are whole numbers from 0 up: 3 of the 4 rows "
+        "looked at from there on hold one"
     ) in printed.err and "type --fractional_labels true" in printed.err
     assert "auc" not in printed.out.lower() and not (folder / "made.tsv").exists()
 

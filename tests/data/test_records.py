@@ -50,6 +50,9 @@ def file(folder: Path, content: Any, name: str = "rows.tsv") -> Path:
         ("text_a\ttext_b\tlabel\na\tb\t1\n", LabeledPair, [LabeledPair("a", "b", 1.0)]),
         ("a\tb\t2.0\r\nc\td\t0\r\n", LabeledPair, [LabeledPair("a", "b", 2.0), LabeledPair("c", "d", 0.0)]),
         ("\ufeffQuery\tTitle\tLabel\na\tb\t1\n", LabeledPair, [LabeledPair("a", "b", 1.0)]),
+        ("\ufeff查询\t标题\t标签\na\tb\t1\n", LabeledPair, [LabeledPair("a", "b", 1.0)]),
+        ('{"查询": "a", "标题": "b", "标签": 1}\n', LabeledPair, [LabeledPair("a", "b", 1.0)]),
+        ("文本\nx\n", Text, [Text("x")]),
         ("\ufeffa\tb\n", Pair, [Pair("a", "b")]),
         ("a\tb\t0.5\n", Pair, [Pair("a", "b", 0.5)]),
         ("query\ttitle\tsource\tlabel\na\tb\tweb\t1\n", Pair, [Pair("a", "b")]),
@@ -297,10 +300,10 @@ def test_recall_scores_are_no_labels(tmp_path: Path, skip: bool) -> None:
     with pytest.raises(DataError) as refused:
         read_records(path, LabeledPair, LabelOptions(skip_bad_rows=skip))
     assert str(refused.value) == (
-        f"{path}, line 1: the label 0.93 is a fraction, and labels are whole numbers from 0 up: 3 of 4 rows hold one, "
-        "so this looks like a file of pairs to score with their recall scores (query, title, recall_score), which "
-        "prediction and rank take. Give a file of query, title, label; if the fractions are graded labels, type "
-        "--fractional_labels true"
+        f"{path}, line 1: the label 0.93 is a fraction, and labels are whole numbers from 0 up: 3 of the 4 rows "
+        "looked at from there on hold one: this looks like a file of pairs to score with their recall scores "
+        "(query, title, recall_score), which prediction and rank take. Give a file of query, title, label; if the "
+        "fractions are graded labels, type --fractional_labels true"
     )
     assert [pair.label for pair in read_records(path, LabeledPair, GRADED)] == [0.93, 1.0, 0.41, 0.87]
     assert [pair.recall_score for pair in read_records(path, Pair)] == [0.93, 1.0, 0.41, 0.87]
@@ -310,7 +313,8 @@ def test_recall_scores_are_no_labels(tmp_path: Path, skip: bool) -> None:
 def test_a_fraction_among_labels_is_named_in_every_format(tmp_path: Path, name: str) -> None:
     labels = (1.0, 0.0, 2.0, 0.5, 1000.0)
     write_records(tmp_path / name, [LabeledPair("q", f"t{row}", label) for row, label in enumerate(labels)])
-    with pytest.raises(DataError, match=r"the label 0\.5 is a fraction, .* \(1 of 2 rows hold one\)\. Give a file"):
+    refusal = r"the label 0\.5 is a fraction, .* \(1 of the 2 rows looked at from there on hold one\)\. Give a file"
+    with pytest.raises(DataError, match=refusal):
         read_records(tmp_path / name, LabeledPair)
     assert [pair.label for pair in read_records(tmp_path / name, LabeledPair, GRADED)] == list(labels)
     for cell in ("-0.5", "1000.5"):  # these are no labels, fractions or not

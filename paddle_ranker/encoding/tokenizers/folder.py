@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paddle_ranker.encoding.tokenizers.text_rules import TextRules
-from paddle_ranker.errors import CheckpointError
+from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.storage.untrusted import read_file, read_json
 
 VOCABULARY_FILE = "vocab.txt"
@@ -122,14 +122,14 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 def _token_text(value: Any, role: str, folder: Path) -> str:
     text = value.get("content") if isinstance(value, dict) else value  # an AddedToken is saved as an object
     if not isinstance(text, str):
-        raise CheckpointError(f"{folder}: {role} is {value!r}, expected a token such as [UNK]")
+        raise CheckpointError(f"{folder}: {role} is {quoted(value)}, expected a token such as [UNK]")
     return text
 
 
 def _boolean(config: dict[str, Any], name: str, default: bool, folder: Path) -> bool:
     value = config.get(name, default)
     if not isinstance(value, bool):
-        raise CheckpointError(f"{folder / CONFIG_FILE}: {name} is {value!r}, expected true or false")
+        raise CheckpointError(f"{folder / CONFIG_FILE}: {name} is {quoted(value)}, expected true or false")
     return value
 
 
@@ -143,8 +143,8 @@ def _refuse_what_is_not_done(config: dict[str, Any], vocab_size: int, folder: Pa
     beyond = [token for token, token_id in added.items() if not isinstance(token_id, int) or token_id >= vocab_size]
     if beyond:
         raise CheckpointError(
-            f"{folder} adds the token {beyond[0]!r} to its vocabulary of {vocab_size}, which is not supported: append "
-            f"added tokens to {VOCABULARY_FILE}, or train without them"
+            f"{folder} adds the token {quoted(beyond[0])} to its vocabulary of {vocab_size}, which is not supported: "
+            f"append added tokens to {VOCABULARY_FILE}, or train without them"
         )
 
 

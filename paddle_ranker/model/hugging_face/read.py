@@ -9,7 +9,7 @@ from typing import Optional
 import numpy as np
 
 from paddle_ranker.encoding.columns import Array
-from paddle_ranker.errors import CheckpointError
+from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.hugging_face.names import to_ours
 from paddle_ranker.model.hugging_face.weights import WEIGHT_FILES, read_weights
@@ -120,8 +120,8 @@ def _encoder_config(values: UncheckedObject, path: Path) -> EncoderConfig:
     model_type = values.get("model_type")
     if model_type not in MODEL_TYPES:
         raise CheckpointError(
-            f"{path}: model_type is {model_type!r}; {', '.join(MODEL_TYPES)} can be converted (another one has an "
-            "encoder of another architecture, or a tokenizer that is not WordPiece)"
+            f"{path}: model_type is {quoted(model_type)}; {', '.join(MODEL_TYPES)} can be converted (another one has "
+            "an encoder of another architecture, or a tokenizer that is not WordPiece)"
         )
     for name, expected in (
         ("position_embedding_type", "absolute"),
@@ -130,11 +130,11 @@ def _encoder_config(values: UncheckedObject, path: Path) -> EncoderConfig:
         ("embedding_size", values.get("hidden_size")),
     ):
         if values.get(name) not in (None, expected):
-            raise CheckpointError(f"{path}: {name} is {values[name]!r}; only {expected!r} is done here")
+            raise CheckpointError(f"{path}: {name} is {quoted(values[name])}; only {quoted(expected)} is done here")
     activation = values.get("hidden_act", "gelu")
     if activation not in ACTIVATIONS:
         raise CheckpointError(
-            f"{path}: hidden_act is {activation!r}, which is not done here; known: {', '.join(ACTIVATIONS)}"
+            f"{path}: hidden_act is {quoted(activation)}, which is not done here; known: {', '.join(ACTIVATIONS)}"
         )
     defaults = {"pad_token_id": _ROBERTA_PAD} if model_type == "roberta" else {}
     try:

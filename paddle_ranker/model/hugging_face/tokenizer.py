@@ -24,7 +24,7 @@ from paddle_ranker.encoding.tokenizers.folder import (
 from paddle_ranker.encoding.tokenizers.text_rules import CJK_RANGES, SYMBOLS_BY_NAME, TextRules
 from paddle_ranker.encoding.unicode.table import INVISIBLE, MARK, SYMBOL, UNASSIGNED, unicode_table
 from paddle_ranker.encoding.vocabulary import write_vocabulary
-from paddle_ranker.errors import CheckpointError, DependencyError
+from paddle_ranker.errors import CheckpointError, DependencyError, quoted
 from paddle_ranker.storage.untrusted import Unchecked, UncheckedObject, read_file
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -155,17 +155,19 @@ def _vocabulary(described: UncheckedObject, path: Path) -> list[str]:
     prefix, longest = model.get("continuing_subword_prefix", CONTINUATION), model.get("max_input_chars_per_word", 100)
     if prefix != CONTINUATION or longest != MAX_WORD_CHARACTERS:
         raise CheckpointError(
-            f"{path}: its WordPiece marks pieces by {prefix!r} and gives up on words over {longest} characters; only "
-            f"{CONTINUATION!r} and {MAX_WORD_CHARACTERS} are done here"
+            f"{path}: its WordPiece marks pieces by {quoted(prefix)} and gives up on words over {longest} characters; "
+            f"only {quoted(CONTINUATION)} and {MAX_WORD_CHARACTERS} are done here"
         )
     by_id: dict[int, str] = {}
     ids = model.get("vocab")
     added = {token.get("content"): token.get("id") for token in described.get("added_tokens") or []}
     for token, token_id in {**(ids if isinstance(ids, dict) else {}), **added}.items():
         if not isinstance(token, str) or type(token_id) is not int or token_id < 0:
-            raise CheckpointError(f"{path}: the token {token!r} has the id {token_id!r}: copy it again")
+            raise CheckpointError(f"{path}: the token {quoted(token)} has the id {quoted(token_id)}: copy it again")
         if by_id.setdefault(token_id, token) != token:
-            raise CheckpointError(f"{path}: {by_id[token_id]!r} and {token!r} have the id {token_id}: copy it again")
+            raise CheckpointError(
+                f"{path}: {quoted(by_id[token_id])} and {quoted(token)} have the id {token_id}: copy it again"
+            )
     if not by_id or max(by_id) > 4 * len(by_id):
         raise CheckpointError(f"{path}: holds no usable vocabulary ({len(by_id):,} tokens): copy it again")
     return [by_id.get(token_id, _filler(token_id)) for token_id in range(max(by_id) + 1)]

@@ -17,7 +17,7 @@ from typing import Callable, Union
 import numpy as np
 
 from paddle_ranker.encoding.columns import Array
-from paddle_ranker.errors import CheckpointError
+from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.parameters import float32_of_bfloat16
 from paddle_ranker.model.safe_pickle import RefusedError, SafeUnpickler, Sealed, end_of_pickle
 from paddle_ranker.storage.untrusted import Unchecked, memory_bytes, read_file
@@ -173,19 +173,18 @@ class _TensorUnpickler(SafeUnpickler):
 
 
 def _short(value: Unchecked) -> str:
-    """Describe a value in at most about 100 characters, since a small file can hold a value of endless text."""
+    """Describe a value in a line, since a small file can hold a value of endless text."""
     simple = isinstance(value, (str, int)) or (isinstance(value, list) and all(type(item) is int for item in value))
     if not simple or (isinstance(value, int) and value.bit_length() > 100) or (isinstance(value, str) and not value):
         return f"a {type(value).__name__.strip('_')}"
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}…"
+    return quoted(value)
 
 
 def _one_of(storages: dict[str, _Storage], kind: str, key: str, count: int) -> _Storage:
     """Return the storage `key`, which is made at its first mention."""
     storage = storages.setdefault(key, _Storage(kind, count))
     if (storage.kind, storage.count) != (kind, count):
-        raise RefusedError(f"it describes the storage {key!r} in two ways")
+        raise RefusedError(f"it describes the storage {quoted(key)} in two ways")
     return storage
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from paddle_ranker.encoding.columns import Array
-from paddle_ranker.errors import CheckpointError, DependencyError
+from paddle_ranker.errors import CheckpointError, DependencyError, quoted
 from paddle_ranker.model.hugging_face.torch_files import load_torch_arrays
 from paddle_ranker.model.parameters import float32_of_bfloat16
 from paddle_ranker.storage.untrusted import Unchecked, memory_bytes, read_file, read_json
@@ -97,7 +97,7 @@ def _read_shards(index: Path) -> dict[str, Array]:
     suffix = Path(index.name[: -len(_INDEX)]).suffix
     for file in sorted(set(map(str, places.values()))):
         if Path(file).name != file or Path(file).suffix != suffix:
-            raise CheckpointError(f"{index}: refused, it names {file!r}, not a {suffix} file beside it")
+            raise CheckpointError(f"{index}: refused, it names {quoted(file)}, not a {suffix} file beside it")
         if not (index.parent / file).is_file():
             raise CheckpointError(f"{index.parent / file}: there is no such file, though {index.name} names it")
         found = _read(index.parent / file)

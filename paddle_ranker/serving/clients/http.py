@@ -9,6 +9,7 @@ from typing import Any, Optional
 import numpy as np
 import requests
 
+from paddle_ranker.errors import quoted
 from paddle_ranker.scoring.ranker import RankedTitle
 from paddle_ranker.serving.clients.base import LARGEST_ANSWER, Client, GeneralModelClient
 from paddle_ranker.serving.clients.errors import (
@@ -152,7 +153,7 @@ class RerankClient(Client):
                 for result in results
             ]
         except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise ServerError(f"{self.address}: is no rerank server ({error!r:.200})") from error
+            raise ServerError(f"{self.address}: is no rerank server ({quoted(error)})") from error
         wanted = len(titles) if top_k is None else min(top_k, len(titles))
         if len({title.index for title in ranked}) != wanted:
             raise ServerError(f"{self.address}: {len(ranked)} results came, expected {wanted}")

@@ -8,6 +8,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from paddle_ranker.errors import quoted
 from paddle_ranker.serving.clients.base import ScoringClient
 from paddle_ranker.serving.clients.errors import LateError, OverloadedError, RefusedError, ServerError
 from paddle_ranker.serving.clients.grpc import GrpcCalls
@@ -67,7 +68,7 @@ class PipelineClient(ScoringClient):
             # A printed list of numbers, or of lists of one number: JSON reads it, and evaluates nothing.
             printed = np.asarray(parse_json(values["predict"].encode("utf-8")), np.float64)
         except (Fault, ValueError, TypeError) as error:
-            raise ServerError(f"{self.address}: predict is {values['predict'][:80]!r}, no list of numbers") from error
+            raise ServerError(f"{self.address}: predict is {quoted(values['predict'])}, no list of numbers") from error
         return self._checked(printed.reshape(-1).tolist(), count)
 
     def _error(self, number: int, text: str) -> ServerError:

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.budget import Share
 from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, TOO_LARGE, UNPROCESSABLE, Fault
@@ -32,7 +33,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     share: Optional[Share] = request.scope.get("state", {}).get(SHARE)
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip"):
-        raise Fault(INVALID, f"{encoding[:40]!r} is not understood, only gzip", field="Content-Encoding")
+        raise Fault(INVALID, f"{quoted(encoding)} is not understood, only gzip", field="Content-Encoding")
     stated = request.headers.get("content-length", "")
     if stated.isdecimal() and int(stated[:18]) > limit:
         raise Fault(TOO_LARGE, f"has {stated[:18]} bytes, above the {limit:,} of a request", field="body")
@@ -73,7 +74,7 @@ def _stated_deadline(request: Request) -> Optional[float]:
     if stated is None:
         return None
     if not re.fullmatch("[0-9]{1,9}", stated) or int(stated) > _LONGEST_TIMEOUT:
-        raise Fault(INVALID, f"is {stated[:40]!r}, expected 1 to {_LONGEST_TIMEOUT}", field=TIMEOUT_HEADER)
+        raise Fault(INVALID, f"is {quoted(stated)}, expected 1 to {_LONGEST_TIMEOUT}", field=TIMEOUT_HEADER)
     if not int(stated):
         raise Fault(TIMED_OUT, "is 0: nobody waits for an answer", field=TIMEOUT_HEADER)
     return time.monotonic() + int(stated) / 1000

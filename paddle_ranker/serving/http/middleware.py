@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core.budget import ByteBudget
 from paddle_ranker.serving.core.faults import INTERNAL, INVALID, NOT_ALLOWED, Fault
 from paddle_ranker.serving.core.limits import require_key
@@ -163,7 +164,7 @@ def _fault_of(error: HTTPException, scope: Scope) -> Fault:
         return Fault(INVALID, error.detail)
     allowed = ", ".join(sorted((error.headers or {})["Allow"].split(", ")))
     return Fault(
-        NOT_ALLOWED, f"{scope['path'][:120]!r} is not asked by {scope['method'][:20]}, but by {allowed}; see /docs"
+        NOT_ALLOWED, f"{quoted(scope['path'])} is not asked by {scope['method'][:20]}, but by {allowed}; see /docs"
     )
 
 

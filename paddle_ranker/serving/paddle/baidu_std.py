@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple, Optional
 
+from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core.budget import Share
 from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import pack, unpack
@@ -49,7 +50,7 @@ def read_head(data: bytes) -> Head:
     """
     magic, body_size, meta_size = _HEAD.unpack_from(data)
     if magic != MAGIC:
-        raise Fault(INVALID, f"a frame begins with {MAGIC!r}, not {magic!r}")
+        raise Fault(INVALID, f"a frame begins with {quoted(MAGIC)}, not {quoted(magic)}")
     if meta_size > body_size:
         raise Fault(INVALID, f"a frame of {body_size:,} bytes cannot have {meta_size:,} bytes of RpcMeta in it")
     if meta_size > META_BYTES:

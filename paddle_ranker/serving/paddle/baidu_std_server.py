@@ -8,6 +8,7 @@ import logging
 import time
 from typing import Optional, Union, cast
 
+from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.budget import Share
 from paddle_ranker.serving.core.connections import Connections, Unsent, close_lingering
@@ -243,9 +244,9 @@ class BaiduStdProtocol(asyncio.Protocol):
             raise Fault(INVALID, "is missing", field="request")
         asked = meta.request
         if asked.service_name not in _SERVICES:
-            raise Fault(NOT_FOUND, f"{asked.service_name[:120]!r} is not served here; {GENERAL_SERVICE} is")
+            raise Fault(NOT_FOUND, f"{quoted(asked.service_name)} is not served here; {GENERAL_SERVICE} is")
         if asked.method_name not in GENERAL_METHODS:
-            raise Fault(NO_METHOD, f"{asked.method_name[:80]!r} is no method; {', '.join(GENERAL_METHODS)} are")
+            raise Fault(NO_METHOD, f"{quoted(asked.method_name)} is no method; {', '.join(GENERAL_METHODS)} are")
 
     async def _request(
         self, meta: Message, body: bytes, service: ScoringService, share: Share

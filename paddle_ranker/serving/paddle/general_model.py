@@ -9,6 +9,7 @@ from typing import Optional
 
 import numpy as np
 
+from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.limits import Limits
@@ -104,10 +105,10 @@ def _fetched(request: Message, alias: Optional[str]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for place, name in enumerate(request.fetch_var_names):
         if name not in outputs:
-            problem = f"{name[:80]!r} is not an output of this model: choose from {', '.join(outputs)}"
+            problem = f"{quoted(name)} is not an output of this model: choose from {', '.join(outputs)}"
             raise Fault(INVALID, problem, field=f"fetch_var_names[{place}]")
         if outputs[name] in found:
-            raise Fault(INVALID, f"{name!r} is asked for twice", field=f"fetch_var_names[{place}]")
+            raise Fault(INVALID, f"{quoted(name)} is asked for twice", field=f"fetch_var_names[{place}]")
         found.append(outputs[name])
     return found or [outputs[PROBABILITY]]
 
@@ -123,7 +124,7 @@ def _feeds(request: Message, names: Mapping[str, str]) -> dict[str, tuple[str, M
         given = [names.get(name, name) for name in (tensor.name, tensor.alias_name)]
         known = [name for name in given if name in (*TOKENS, *TEXTS)]
         if not known:
-            shown = " or ".join(repr(name[:80]) for name in dict.fromkeys((tensor.name, tensor.alias_name)))
+            shown = " or ".join(map(quoted, dict.fromkeys((tensor.name, tensor.alias_name))))
             problem = f"{shown} is not an input of this model: {' and '.join(TOKENS)}, or {' and '.join(TEXTS)}, are"
             raise Fault(INVALID, problem, field=f"tensor[{place}].name")
         if known[0] in feeds:

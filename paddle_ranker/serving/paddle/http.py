@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
+from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import ERROR_HEADER, INTERNAL, NO_METHOD, NOT_FOUND, Fault
 from paddle_ranker.serving.core.scores import ScoringService
@@ -79,7 +80,7 @@ def _general(service: ScoringService, method: str) -> Endpoint:
 def _gateway(service: ScoringService, names: PipelineNames) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         if _VERSION.fullmatch(request.path_params["name"]):
-            return _gateway_error(request, Fault(NOT_FOUND, f"{request.url.path[:120]!r} is nothing here; see /docs"))
+            return _gateway_error(request, Fault(NOT_FOUND, f"{quoted(request.url.path)} is nothing here; see /docs"))
 
         async def work() -> Response:
             deadline = deadline_of(request)
@@ -89,7 +90,9 @@ def _gateway(service: ScoringService, names: PipelineNames) -> Endpoint:
             asked.name, asked.method = request.path_params["name"], request.path_params["method"]
             try:
                 if asked.name == names.service and asked.method != names.method:
-                    problem = f"{asked.method[:80]!r} is no method of {names.service!r}; {names.method!r} is"
+                    problem = (
+                        f"{quoted(asked.method)} is no method of {quoted(names.service)}; {quoted(names.method)} is"
+                    )
                     raise Fault(NO_METHOD, problem)
                 found = await pipeline.infer(asked, service, names, deadline=deadline)
             except Fault as fault:
@@ -104,7 +107,7 @@ def _gateway(service: ScoringService, names: PipelineNames) -> Endpoint:
 
 async def _no_method(request: Request) -> Response:
     method = request.path_params["method"]
-    fault = Fault(NO_METHOD, f"{method[:80]!r} is no method; {', '.join(GENERAL_METHODS)} are")
+    fault = Fault(NO_METHOD, f"{quoted(method)} is no method; {', '.join(GENERAL_METHODS)} are")
     return _general_error(request, fault)
 
 

@@ -20,6 +20,7 @@ from typing import Any, Optional
 
 from google.protobuf.descriptor import FieldDescriptor
 
+from paddle_ranker.errors import brief, quoted
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.json_text import JsonBounds, parse_json
 from paddle_ranker.serving.paddle.messages import Message
@@ -220,8 +221,8 @@ def _kind(value: Any) -> str:
     if isinstance(value, list):
         return "an array"
     if isinstance(value, str):
-        return f"the string {value[:40]!r}"
-    return str(json.dumps(value))[:40]
+        return f"the string {quoted(value)}"
+    return brief(json.dumps(value))
 
 
 def _is_repeated(field: FieldDescriptor) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
+from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core import faults
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, TOO_LARGE, Fault, FaultKind
@@ -65,7 +66,7 @@ async def infer(
     """
     names = names or PipelineNames()
     if request.name and request.name != names.service:
-        problem = f"Failed to inference: Service name error. {request.name[:80]!r} is not {names.service!r}"
+        problem = f"Failed to inference: Service name error. {quoted(request.name)} is not {quoted(names.service)}"
         raise Fault(NOT_FOUND, problem)
     pairs = await apart(request.ByteSize(), read_pairs, request, service.limits, deadline=deadline)
     scores = await service.score_pairs([query for query, _ in pairs], [title for _, title in pairs], deadline=deadline)
@@ -99,7 +100,7 @@ def read_pairs(request: Message, limits: Limits) -> list[tuple[str, str]]:
         if key == _PROFILE_KEY:
             continue
         if key in values:
-            raise Fault(INVALID, f"{key[:80]!r} is there twice", field=f"key[{place}]")
+            raise Fault(INVALID, f"{quoted(key)} is there twice", field=f"key[{place}]")
         values[key] = _pairs_of(value, f"value[{place}]", limits)
         count += len(values[key])
         limits.check_most(count, "value")
@@ -125,7 +126,7 @@ def _pairs_of(text: str, field: str, limits: Limits) -> list[tuple[str, str]]:
         except ValueError:
             found = {}
         if not found:
-            problem = f'{text[:80]!r} is not JSON: send {{"query": ..., "title": ...}}, made with json.dumps'
+            problem = f'{quoted(text)} is not JSON: send {{"query": ..., "title": ...}}, made with json.dumps'
             raise Fault(INVALID, problem, field=field) from None
     if not isinstance(found, list):
         return [_pair(found, field)]
@@ -135,11 +136,11 @@ def _pairs_of(text: str, field: str, limits: Limits) -> list[tuple[str, str]]:
 
 def _pair(item: Any, field: str) -> tuple[str, str]:
     if not isinstance(item, dict):
-        raise Fault(INVALID, f'{str(item)[:40]!r} is not an object with "query" and "title"', field=field)
+        raise Fault(INVALID, f'{quoted(item)} is not an object with "query" and "title"', field=field)
     for name in ("query", "title"):
         text = item.get(name)
         if not isinstance(text, str):
-            there = "is missing" if name not in item else f"is {str(text)[:40]!r}, expected text"
+            there = "is missing" if name not in item else f"is {quoted(text)}, expected text"
             raise Fault(INVALID, there, field=f"{field}.{name}")
         try:
             text.encode("utf-8")

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from paddle_ranker.errors import quoted
 from paddle_ranker.runtime import trim_memory
 from paddle_ranker.serving.core.budget import ByteBudget
 from paddle_ranker.serving.core.config import RANKER, ServeConfig
@@ -90,7 +91,7 @@ def _without_slot(endpoint: Endpoint, name: str) -> list[BaseRoute]:
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    raise Fault(NOT_FOUND, f"{scope['method']} {scope['path'][:120]!r} is nothing here; see /docs")
+    raise Fault(NOT_FOUND, f"{scope['method']} {quoted(scope['path'])} is nothing here; see /docs")
 
 
 async def _return_freed_memory() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from paddle_ranker.errors import CheckpointError, UsageError
+from paddle_ranker.errors import CheckpointError, UsageError, quoted
 from paddle_ranker.serving.core.config import MOST_STREAMS, ServeConfig
 
 CPU, GPU, TENSORRT, XPU = 0, 1, 2, 4  # device_type; -1: as `devices` says
@@ -124,7 +124,8 @@ def read_pipeline_config(
         raise CheckpointError(f"{path}: op.{service} has no local_service_conf: the model runs in this server itself")
     if local.get("client_type", "local_predictor") != "local_predictor":
         raise CheckpointError(
-            f"{path}: op.{service}.local_service_conf.client_type is {local['client_type']!r}, expected local_predictor"
+            f"{path}: op.{service}.local_service_conf.client_type is {quoted(local['client_type'])}, "
+            "expected local_predictor"
         )
     local["client_type"] = "local_predictor"
     _check(local, path, "thread_num", int, 2)
@@ -166,7 +167,9 @@ def _check(values: dict[str, Any], path: Path, name: str, kind: Any, default: An
         return
     is_number = kind is not bool and not isinstance(value, bool)
     if not isinstance(value, kind) or (kind is int and not is_number):
-        raise CheckpointError(f"{path}: {name} is {value!r}, which it cannot be: see deploy/python/config_nlp.yml")
+        raise CheckpointError(
+            f"{path}: {name} is {quoted(value)}, which it cannot be: see deploy/python/config_nlp.yml"
+        )
     if name in _PORTS and not 1024 <= value <= 65535:
         raise CheckpointError(f"{path}: {name} is {value}: give a port from 1024 to 65535")
     if name in ("worker_num", "concurrency", "batch_size", "thread_num") and value < 1:

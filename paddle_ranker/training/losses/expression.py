@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional, Union
 
-from paddle_ranker.errors import UsageError, did_you_mean
+from paddle_ranker.errors import UsageError, brief, did_you_mean, quoted
 from paddle_ranker.metrics.ranking import RELEVANT, Numbers
 from paddle_ranker.training.losses.groups import zero
 from paddle_ranker.training.losses.registry import LOSSES, OTHER_NAMES, Comparison, Loss
@@ -103,26 +103,27 @@ def parse_loss(text: str, *, listwise: bool = True) -> LossExpression:
     is not a positive number.
     """
     terms: list[Term] = []
+    shown = brief(text)
     for part in text.split("+"):
         factor, star, name = part.rpartition("*")
         name = name.strip()
         scale = _factor(text, factor) if star else 1.0
         if name not in LOSSES and name not in OTHER_NAMES:
             known = [*LOSSES, *OTHER_NAMES]
-            what = f"{name!r} is no loss" if name else "the name of a loss is missing"
+            what = f"{quoted(name)} is no loss" if name else "the name of a loss is missing"
             raise UsageError(
-                f"--loss {text}: {what}; choose from {', '.join(known)}, or a sum of them as in 0.5*bce+ranknet"
+                f"--loss {shown}: {what}; choose from {', '.join(known)}, or a sum of them as in 0.5*bce+ranknet"
                 f"{did_you_mean(name, known)}"
             )
         terms += [Term(scale, own) for own in OTHER_NAMES.get(name, name).split("+")]
     names = [term.name for term in terms]
     twice = [name for name in LOSSES if names.count(name) > 1]
     if twice:
-        raise UsageError(f"--loss {text}: {twice[0]} comes more than once; name each loss once, with its factor")
+        raise UsageError(f"--loss {shown}: {twice[0]} comes more than once; name each loss once, with its factor")
     allowed = [name for name, loss in LOSSES.items() if listwise or not loss.listwise]
     unfit = [name for name in names if name not in allowed]
     if unfit:
-        raise UsageError(f"--loss {text}: {unfit[0]} cannot be used here; choose from {', '.join(allowed)}")
+        raise UsageError(f"--loss {shown}: {unfit[0]} cannot be used here; choose from {', '.join(allowed)}")
     return LossExpression(text, tuple(terms))
 
 
@@ -132,7 +133,9 @@ def _factor(text: str, factor: str) -> float:
     except ValueError:
         number = math.nan
     if not 0 < number < math.inf:
-        raise UsageError(f"--loss {text}: the factor {factor.strip()!r} is not a positive number, as in 0.5*bce")
+        raise UsageError(
+            f"--loss {brief(text)}: the factor {quoted(factor.strip())} is not a positive number, as in 0.5*bce"
+        )
     return number
 
 

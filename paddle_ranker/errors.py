@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Optional
 
 _QUOTED = 80  # characters of an input that a message quotes
@@ -26,7 +27,8 @@ def brief(text: str, most: int = _QUOTED) -> str:
 
 def listed(names: Iterable[object]) -> str:
     """Return names of the user's for a message, with commas between them; of many the first ones and their number."""
-    shown, room, left = [], _LISTED, 0
+    shown: list[str] = []
+    room, left = _LISTED, 0
     for name in map(brief, map(str, names)):
         room -= len(name) + 2
         if room >= 0 or not shown:
@@ -96,6 +98,12 @@ class CheckpointError(RankerError):
 
 class DependencyError(RankerError):
     """An optional package is missing; the message holds the line that installs it."""
+
+
+def in_checkout(line: str) -> str:
+    """Return advice that names a file of a checkout; in an installed wheel, which lacks that file, it says so."""
+    is_checkout = (Path(__file__).resolve().parents[1] / "scripts" / "setup.sh").is_file()
+    return line if is_checkout else f"{line} (in a checkout of the project)"
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
 
-from paddle_ranker import runtime
-from paddle_ranker.options import option, run_command
-from paddle_ranker.scoring.options import RankingOptions
+from paddle_ranker.commands.predict import predict as predict_pairs
+from paddle_ranker.options import option, redeclare, run_command
+from paddle_ranker.scoring.options import PrintingOptions
 
 
 @dataclass(frozen=True)
-class PredictCeOptions(RankingOptions):
+class PredictCeOptions(PrintingOptions):
     batch_size: int = option(128, help="pairs of full length that are scored at once", minimum=1)
-    topk: int = option(10, help="titles that are printed of each query", minimum=1)
+    topk: Optional[int] = redeclare(PrintingOptions, "topk", 10, help="titles that are printed of each query")
 
 
 def predict(options: PredictCeOptions) -> None:
@@ -25,13 +25,7 @@ def predict(options: PredictCeOptions) -> None:
 
     Queries are in the order of their first occurrence in the file.
     """
-    runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.scoring.by_query import rank_by_query
-    from paddle_ranker.scoring.files import shown_pair
-
-    for query, titles in rank_by_query(options, options.topk, "cross_encoder"):
-        for found in titles:
-            print(shown_pair(query, found.title, found.probability, found.recall_score, names=("text_a", "text_b")))
+    predict_pairs(options, "cross_encoder", names=("text_a", "text_b"))
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

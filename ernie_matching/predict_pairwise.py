@@ -10,17 +10,17 @@ from typing import Optional
 
 from paddle_ranker.commands.predict import predict as predict_pairs
 from paddle_ranker.options import run_command
-from paddle_ranker.scoring.options import PredictOptions
+from paddle_ranker.scoring.options import PrintingOptions
 
 
-def predict(options: PredictOptions) -> None:
+def predict(options: PrintingOptions) -> None:
     """Print `{'query': ..., 'title': ..., 'pred_prob': ...}` for every pair of the input file, in order."""
     predict_pairs(options, "pairwise")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; return its exit status."""
-    return run_command(predict, PredictOptions, argv, description=__doc__ or "", ends_with_reader=True)
+    return run_command(predict, PrintingOptions, argv, description=__doc__ or "", ends_with_reader=True)
 
 
 if __name__ == "__main__":

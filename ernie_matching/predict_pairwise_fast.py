@@ -12,11 +12,11 @@ from typing import Optional
 
 from ernie_matching.predict_pairwise import predict
 from paddle_ranker.options import option, run_command
-from paddle_ranker.scoring.options import PredictOptions
+from paddle_ranker.scoring.options import PrintingOptions
 
 
 @dataclass(frozen=True)
-class PredictFastOptions(PredictOptions):
+class PredictFastOptions(PrintingOptions):
     tokenizer: str = option(
         "installed",
         help="accepted as before: each name stands for the built-in tokenizer, which gives the ids of all of them",

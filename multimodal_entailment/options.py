@@ -154,7 +154,8 @@ class PredictEntailmentOptions(ModelOptions):
     input_file: Optional[str] = option(
         None, help="pairs of posts: CSV as for training, without labels too", name="input", files=True, either=True
     )
-    output_file: Optional[str] = option(None, help="CSV to write (default: print it)", name="output")
+    output_file: Optional[str] = option(None, help="file to write (default: print it)", name="output")
+    format: str = option("csv", help="of the rows: csv, or json, an object a line", choices=("csv", "json"))
     text_1: Optional[str] = option(None, help="one pair instead of a file: the first post's text", either=True)
     image_1: Optional[str] = option(None, help="and its image")
     text_2: Optional[str] = option(None, help="the second post's text")

@@ -9,13 +9,13 @@ import csv
 import io
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from multimodal_entailment.data import PostPair, read_posts
 from multimodal_entailment.info import LABELS
 from multimodal_entailment.options import PredictEntailmentOptions
 from paddle_ranker import runtime
-from paddle_ranker.options import run_command
+from paddle_ranker.options import json_text, run_command
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
 
@@ -40,19 +40,33 @@ def predict(options: PredictEntailmentOptions) -> None:
     probabilities = model.predict_posts(pairs, options.skip_bad_rows)
     falls = explain(model, pairs, probabilities, options.skip_bad_rows) if options.explain else {}
 
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id_1", "id_2", "label", *LABELS, *(f"without_{part}" for part in falls)])
-    for number, (pair, row) in enumerate(zip(pairs, probabilities)):
-        cells = [*row, *(values[number] for values in falls.values())]
-        writer.writerow([pair.id_1, pair.id_2, LABELS[row.argmax()], *(f"{value:.6f}" for value in cells)])
+    names = ["id_1", "id_2", "label", *LABELS, *(f"without_{part}" for part in falls)]
+    without = ([float(values[number]) for values in falls.values()] for number in range(len(pairs)))
+    rows = [
+        [pair.id_1, pair.id_2, LABELS[row.argmax()], *row.tolist(), *fallen]
+        for pair, row, fallen in zip(pairs, probabilities, without)
+    ]
+    text = _as_json(names, rows) if options.format == "json" else _as_csv(names, rows)
     if options.output_file is None:
-        sys.stdout.write(text.getvalue())
+        sys.stdout.write(text)
         return
     with new_file(options.output_file, newline="") as stream:
-        stream.write(text.getvalue())
+        stream.write(text)
     with output_free_for(options.output_file):
         print(f"{len(pairs):,} pairs: {options.output_file}")
+
+
+def _as_csv(names: list[str], rows: list[list[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row] for row in rows)
+    return text.getvalue()
+
+
+def _as_json(names: list[str], rows: list[list[Any]]) -> str:
+    rounded = ([round(cell, 6) if isinstance(cell, float) else cell for cell in row] for row in rows)
+    return "".join(f"{json_text(dict(zip(names, row)))}\n" for row in rounded)
 
 
 def given_pairs(options: PredictEntailmentOptions, info: EntailmentInfo) -> list[PostPair]:

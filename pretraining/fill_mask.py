@@ -5,7 +5,6 @@ paddle-ranker fill-mask --model checkpoint/best '联邦[MASK]习'
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import DataError, UsageError
-from paddle_ranker.options import DeviceOptions, option, run_command
+from paddle_ranker.options import DeviceOptions, json_text, option, run_command
 from paddle_ranker.options.files import paths_of
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def fill_mask(options: FillMaskOptions) -> None:
         return
     with new_file(options.output_file) if options.output_file else nullcontext(sys.stdout) as stream:
         for result in filled:
-            stream.write(json.dumps(result.to_dict(), ensure_ascii=False) + "\n")
+            stream.write(json_text(result.to_dict()) + "\n")
 
 
 def _fill_all(filler: MaskFiller, sentences: Iterator[str], options: FillMaskOptions) -> Iterator[Filled]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import errno
+import io
 import json
 import os
 import pickle
@@ -17,7 +19,7 @@ import numpy as np
 import pytest
 
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
-from paddle_ranker.options import Options, option, options_from, parse_options, run_command
+from paddle_ranker.options import Options, json_text, option, options_from, parse_options, run_command
 from paddle_ranker.options.files import SeveralFiles, paths_of
 from tests.conftest import REPOSITORY
 
@@ -111,6 +113,15 @@ def test_one_idea_has_one_name_and_the_others_stay() -> None:
         parse_files("--train", "a", "--save_dir", "x", "--output", "y")
     with pytest.raises(UsageError, match="--train/--train_file/--train_set"):
         parse_files()
+
+
+def test_a_misspelled_option_is_named_before_what_it_left_missing() -> None:
+    with pytest.raises(UsageError, match=r"^unknown option --tain \(did you mean --train\?\); see sample --help$"):
+        parse_files("--tain", "a")
+    with pytest.raises(UsageError, match=r"^unknown option --tain=a \(did you mean --train\?\)"):
+        parse_files("--tain=a", "--output", "x")
+    with pytest.raises(SystemExit):  # help is help
+        parse_files("--tain", "--help")
 
 
 def test_files_side_by_side_and_by_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,3 +386,22 @@ def test_every_file_is_looked_for_before_the_command_works(
     assert (status, len(worked)) == ((0, 1) if missing is None else (1, 0))
     if missing is not None:
         assert capsys.readouterr().err.startswith(f"sample: error: {missing}: no such file")
+
+
+def test_an_output_that_knows_ascii_alone_gets_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))  # as PYTHONIOENCODING=ascii does
+    shown = {"query": "查询 é 🙂"}
+
+    def show(options: Sample) -> None:
+        print(shown)
+        print(json_text(shown))
+        print("±0.5")
+
+    assert run_command(show, Sample, ["--train_file", "f"], "", prog="sample") == 0
+    printed, as_json, last = written.getvalue().decode("ascii").splitlines()
+    assert ast.literal_eval(printed) == json.loads(as_json) == shown and last == r"\xb10.5"
+
+
+def test_json_is_printed_as_it_is_where_it_can_be(capsys: pytest.CaptureFixture[str]) -> None:
+    assert json_text({"查询": 1}) == '{"查询": 1}'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, Optional
 from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
 from paddle_ranker.export.output_folder import OUTPUT, output_folder
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import json_text, option, run_command
 from paddle_ranker.scoring.options import CASCADE_HELP, FileOptions, RankingOptions
 from paddle_ranker.storage.atomic import check_writable, new_file
 
@@ -87,7 +86,7 @@ def json_line(scored: tuple[Pair, float]) -> str:
     from paddle_ranker.scoring.files import shown_probability
 
     pair, probability = scored
-    return json.dumps({**_texts(pair), "probability": shown_probability(probability)}, ensure_ascii=False) + "\n"
+    return json_text({**_texts(pair), "probability": shown_probability(probability)}) + "\n"
 
 
 def run_of(scored: Iterable[tuple[Pair, float]], tag: str) -> Iterator[str]:

@@ -5,7 +5,6 @@ paddle-ranker cascade LARGE SMALL:20 --test dev.tsv
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
@@ -13,7 +12,7 @@ from typing import Optional
 from paddle_ranker import runtime
 from paddle_ranker.evaluation.options import MeasuringOptions
 from paddle_ranker.evaluation.report.text import comparison_json, systems_table
-from paddle_ranker.options import note, option, run_command
+from paddle_ranker.options import json_text, note, option, run_command
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def cascade(options: CascadeOptions) -> None:
         shown = comparison_json(comparison)
         shown["titles_seen_by_large"] = measured.seen
         shown["milliseconds"] = {one.name: {"mean": one.mean, "median": one.median} for one in timings}
-        print(json.dumps(shown, ensure_ascii=False, indent=2))
+        print(json_text(shown, indent=2))
         return
     for line in comparison.pairs.notes:
         note(line)

@@ -5,7 +5,6 @@ paddle-ranker compare checkpoint/best other/best bm25.trec --test dev.tsv --repo
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import UsageError
 from paddle_ranker.evaluation.options import MeasuringOptions
 from paddle_ranker.metrics.measures import MEASURES
-from paddle_ranker.options import note, option, run_command
+from paddle_ranker.options import json_text, note, option, run_command
 from paddle_ranker.options.files import require_file
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from paddle_ranker.evaluation.pairs import MeasuredPairs
 
 PICTURES = (".png", ".svg", ".pdf")
+_ONE = "one system only: name another to compare it with, or leave --baselines on"
 
 
 def _is_system(argument: str) -> bool:
@@ -58,6 +58,8 @@ class CompareOptions(MeasuringOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if len(self.systems) == 1 and not self.baselines:
+            raise UsageError(_ONE)
         if self.plot is not None and not self.plot.lower().endswith(PICTURES):
             raise UsageError(f"--plot {self.plot}: a picture's name ends in {', '.join(PICTURES)}")
 
@@ -91,7 +93,7 @@ def run(options: CompareOptions) -> None:
         baselines, said = baseline_systems(pairs, options)
         systems, notes = systems + baselines, notes + said
     if len(systems) < 2:
-        raise UsageError("one system only: name another to compare it with, or leave --baselines on")
+        raise UsageError(_ONE)
     comparison = compare_systems(
         pairs,
         systems,
@@ -116,7 +118,7 @@ def _print(options: CompareOptions, pairs: MeasuredPairs, comparison: Comparison
     for line in pairs.notes:
         note(line)
     if options.format == "json":
-        print(json.dumps(comparison_json(comparison), ensure_ascii=False, indent=2))
+        print(json_text(comparison_json(comparison), indent=2))
     else:
         counts = comparison.counts
         print(f"{pairs.source}: {counts['pairs']:,} judged pairs of {counts['queries']:,} queries")

@@ -24,8 +24,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from paddle_ranker.errors import UsageError
-from paddle_ranker.options import Options, option, run_command
+from paddle_ranker.errors import UsageError, in_checkout
+from paddle_ranker.options import Options, json_text, option, run_command
 from paddle_ranker.runtime import choose_math_path, processor_fields, read_cpuinfo, usable_cores
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,7 +123,7 @@ def probe_package(package: Package) -> tuple[Finding, str]:
 def install_line(package: Package) -> str:
     """Return the line that installs `package` for this Python."""
     if package.purpose == "Paddle Serving" or package.newest_python < PYTHON:
-        return "bash scripts/setup.sh complete" + ("" if (ROOT / "scripts").is_dir() else "   (in a checkout)")
+        return in_checkout("bash scripts/setup.sh complete")
     # Without --no-deps it would install dependencies pinned to versions that clash with other packages.
     without = "--no-deps " if package.name == "fast-tokenizer-python" else ""
     needed = shlex.join([package.name + package.pin, *(PADDLENLP_NEEDS if package.name == "paddlenlp" else ())])
@@ -170,7 +170,7 @@ def examine() -> list[Finding]:
     names = {versions: name for name, versions in STACKS.items()}
     stack = names.get((_version("paddlepaddle"), _version("paddlenlp")), f"other (tried together: {known})")
     suits = (3, 9) <= PYTHON <= (3, 12)
-    remedy = "" if suits else "bash scripts/setup.sh   (Python 3.9 to 3.12)"
+    remedy = "" if suits else f"Python 3.9 to 3.12: {in_checkout('bash scripts/setup.sh')}"
     own = f"{platform.python_version()} ({sys.executable})"
     onednn = ("on", "in Paddle Inference") if facts.get("onednn") else ("off", "not found")
     return [
@@ -197,7 +197,7 @@ def doctor(options: DoctorOptions) -> int:
     if options.json:
         stack = next(finding.detail.split()[0] for finding in findings if finding.name == "stack")
         report = {"ok": not bad, "stack": stack, "findings": [finding._asdict() for finding in findings]}
-        print(json.dumps(report, ensure_ascii=False, indent=2))
+        print(json_text(report, indent=2))
         return 1 if bad else 0
     for group, members in groupby(findings, key=lambda finding: finding.group):
         print(f"\n{group}")
@@ -207,7 +207,7 @@ def doctor(options: DoctorOptions) -> int:
                 print(f"  {'':<22} -> {finding.remedy}")
     if bad:
         print(f"\nnot ready: {', '.join(bad)}; the lines marked -> install what is missing,")
-        print("and `bash scripts/setup.sh` makes an environment with all of it")
+        print(f"and an environment with all of it is made by: {in_checkout('bash scripts/setup.sh')}")
         return 1
     print("\nready")
     return 0

@@ -1,6 +1,7 @@
 """Score the pairs of a file (query, title) with a model; the model's folder says which kind it is of.
 
 paddle-ranker predict --model checkpoint/best --input pairs.tsv
+paddle-ranker predict --model checkpoint/best --input pairs.tsv --topk 10 --format json
 paddle-ranker predict --model checkpoint/best --help
 """
 
@@ -11,17 +12,31 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.commands.registry import run_for_kind
-from paddle_ranker.options import run_command
-from paddle_ranker.scoring.options import PredictOptions
+from paddle_ranker.options import json_text, run_command
+from paddle_ranker.scoring.options import PrintingOptions
 
 
-def predict(options: PredictOptions, expected_kind: Optional[str] = None) -> None:
-    """Print `{'query': ..., 'title': ..., 'pred_prob': ...}` for every pair of the input file, in order."""
+def predict(
+    options: PrintingOptions, expected_kind: Optional[str] = None, names: tuple[str, str] = ("query", "title")
+) -> None:
+    """Print `{'query': ..., 'title': ..., 'pred_prob': ...}` for every pair of the input file, in order.
+
+    With `options.topk`, print the best titles of each query instead, queries in the order of their first occurrence.
+    `names` are those of the query and the title in each line.
+    """
     runtime.prepare_command(options.cpu_threads)
+    from paddle_ranker.scoring.by_query import rank_by_query
     from paddle_ranker.scoring.files import predict_pairs, shown_pair
 
-    for pair, probability in predict_pairs(options, expected_kind):
-        print(shown_pair(pair.query, pair.title, probability, pair.recall_score))
+    if options.topk is None:
+        pairs = predict_pairs(options, expected_kind)
+        scored = ((pair.query, pair.title, probability, pair.recall_score) for pair, probability in pairs)
+    else:
+        ranked = rank_by_query(options, options.topk, expected_kind)
+        scored = ((query, t.title, t.probability, t.recall_score) for query, titles in ranked for t in titles)
+    for query, title, probability, recall_score in scored:
+        shown = shown_pair(query, title, probability, recall_score, names)
+        print(json_text(shown) if options.format == "json" else shown)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -29,4 +44,4 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     status = run_for_kind("predict", argv)
     if status is not None:
         return status
-    return run_command(predict, PredictOptions, argv, description=__doc__ or "", ends_with_reader=True)
+    return run_command(predict, PrintingOptions, argv, description=__doc__ or "", ends_with_reader=True)

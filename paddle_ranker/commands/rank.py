@@ -5,20 +5,19 @@ paddle-ranker rank --model checkpoint/best --input pairs.tsv --top_k 5
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Optional
 
 from paddle_ranker import runtime
-from paddle_ranker.options import option, run_command
+from paddle_ranker.options import json_text, option, run_command
 from paddle_ranker.scoring.options import RankingOptions
 
 
 @dataclass(frozen=True)
 class RankOptions(RankingOptions):
-    top_k: int = option(10, help="titles that are shown of each query", minimum=1)
+    top_k: int = option(10, help="titles that are shown of each query", minimum=1, aliases=("--topk",))
     max_queries: int = option(0, help="stop after so many queries; 0: all", minimum=0)
     format: str = option("text", help="text for people, jsonl for programs", choices=("text", "jsonl"))
 
@@ -33,7 +32,7 @@ def rank(options: RankOptions) -> None:
     for query, titles in islice(ranked, options.max_queries or None):
         if options.format == "jsonl":
             shown = [{"title": t.title, "probability": shown_probability(t.probability)} for t in titles]
-            print(json.dumps({"query": query, "titles": shown}, ensure_ascii=False))
+            print(json_text({"query": query, "titles": shown}))
         else:
             print(f"\n{query}")
             for place, t in enumerate(titles, 1):

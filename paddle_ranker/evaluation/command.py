@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from paddle_ranker.evaluation.report.text import measured_json, systems_table
 from paddle_ranker.evaluation.score_files import write_scores
 from paddle_ranker.evaluation.systems import baseline_systems, read_measured_pairs, score_with_model
 from paddle_ranker.metrics.ranking import Floats
-from paddle_ranker.options import note
+from paddle_ranker.options import json_text, note
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
 
@@ -66,7 +65,7 @@ def print_evaluation(
         )
     with output_free_for(options.scores_file, options.qrels_file):
         if options.format == "json":
-            print(json.dumps(_as_json(comparison, name, more), ensure_ascii=False, indent=2))
+            print(json_text(_as_json(comparison, name, more), indent=2))
         else:
             _print_text(comparison, name, more)
     return comparison

@@ -15,6 +15,7 @@ One idea has one name in all commands: `--train`, `--test`, `--input`, `--model`
 published tutorial's name declares the common name as its `name`; the field's own name stays as an alias.
 """
 
+from paddle_ranker.options.command import json_text as json_text
 from paddle_ranker.options.command import note as note
 from paddle_ranker.options.command import run_command as run_command
 from paddle_ranker.options.declare import AUTO_DEVICE as AUTO_DEVICE

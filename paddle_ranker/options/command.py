@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import stat
 import sys
@@ -38,6 +40,7 @@ def run_command(
             a line for each row. Other commands finish their work, and what they print from then on is lost.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _escape_what_cannot_be_printed()
     prog = prog or os.path.basename(sys.argv[0])
     ensure_home()
     with Interrupts(prog).taken() as interrupts, reader_may_leave(out=not ends_with_reader):
@@ -138,6 +141,21 @@ def _output_can_be_full() -> bool:
         return stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and not sys.stdout.isatty())
     except (OSError, ValueError):
         return False
+
+
+def _escape_what_cannot_be_printed() -> None:
+    """Let `print` escape the characters that the encoding of standard output lacks, as Python does on standard error.
+
+    A terminal or a PYTHONIOENCODING that knows ASCII alone must not end a command at the first Chinese title.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def json_text(value: object, indent: Optional[int] = None) -> str:
+    """Return JSON to print: other scripts as they are if standard output takes them, else in JSON's own escapes."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return json.dumps(value, ensure_ascii=not encoding.lower().startswith("utf"), indent=indent)
 
 
 def note(text: str) -> None:

@@ -117,11 +117,15 @@ class CutOff:
 
 
 def report_truncated(pair_encoder: PairRowEncoder, windows: Optional[Windows] = None) -> None:
-    """Note how many pairs were longer than the ranker's maximum length, and whether they were truncated or windowed."""
+    """Note how many pairs were longer than the ranker's maximum length, and whether they were truncated or windowed.
+
+    The members of a blend have lengths of their own.
+    """
+    cut: dict[int, int] = {}
+    for member in pair_encoder.members:
+        cut[member.max_seq_length] = max(member.truncated, cut.get(member.max_seq_length, 0))
+    lines = [f"{count:,} pairs were cut to {length} tokens" for length, count in cut.items() if count]
     length = pair_encoder.max_seq_length
-    lines = []
-    if pair_encoder.truncated:
-        lines.append(f"{pair_encoder.truncated:,} pairs were cut to {length} tokens")
     if windows is not None and windows.windowed:
         lines.append(
             f"{windows.windowed:,} pairs were scored in windows of {length} tokens that share {windows.overlap}"

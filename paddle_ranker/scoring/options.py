@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from paddle_ranker.encoding.options import TokenizerOptions, WindowOptions
+from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import DeviceOptions, Options, RowOptions, option
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
@@ -105,3 +106,21 @@ class RankingOptions(PredictOptions):
     """Options of commands that rank the titles of each query."""
 
     cascade: Optional[str] = option(None, help=CASCADE_HELP)
+
+
+@dataclass(frozen=True)
+class PrintingOptions(RankingOptions):
+    """Options of commands that print a line for each scored pair."""
+
+    topk: Optional[int] = option(
+        None,
+        help="print so many titles of each query, best first (default: every pair, in the order of the file)",
+        minimum=1,
+        aliases=("--top_k",),
+    )
+    format: str = option("dict", help="of a line: dict, as in the tutorial, or json", choices=("dict", "json"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cascade is not None and self.topk is None:
+            raise UsageError("--cascade ranks the titles of each query: add --topk 10")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import shlex
 import subprocess
@@ -13,7 +15,7 @@ from typing import Any, Optional, TextIO
 import numpy as np
 import pytest
 
-from paddle_ranker import __version__
+from paddle_ranker import Ranker, __version__
 from paddle_ranker.__main__ import main
 from paddle_ranker.commands.blend import BlendOptions
 from paddle_ranker.commands.calibrate import CalibrateOptions
@@ -28,7 +30,8 @@ from paddle_ranker.options.declare import help_of as help_of_field
 from paddle_ranker.options.files import paths_of
 from tests.conftest import REPOSITORY, load_script
 from tests.entailment_cases import write_data, write_model
-from tests.tiny import PAIRS, write_ranker
+from tests.export_cases import write_two_members
+from tests.tiny import PAIRS, QUERIES, TITLES, write_ranker
 
 pytestmark = pytest.mark.unit
 COMMANDS.load_plugins()
@@ -132,6 +135,47 @@ def test_predict_and_evaluate_go_by_the_kind_of_the_folder(
     assert "eval_dev auc:" in measured and ("margin_loss" in measured) is (kind == "pairwise")
     assert main(["predict", "--model", str(ranker), "--input", str(tmp_path / "none-*.tsv")]) == 2
     assert "none-*.tsv: no file matches" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["pairwise", "cross_encoder", "blend"])
+def test_predict_takes_the_same_options_for_every_kind(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ranker = tmp_path / "ranker"
+    if kind == "blend":
+        write_two_members(ranker)
+    else:
+        write_ranker(ranker, kind=kind)
+    rows = [(query, title) for query in QUERIES[:2] for title in TITLES]
+    (tmp_path / "pairs.tsv").write_text("".join(f"{q}\t{t}\n" for q, t in rows), encoding="utf-8")
+    asked = ["predict", "--model", ranker, "--input", tmp_path / "pairs.tsv"]
+    printed = score(capsys, *asked, "--topk", 2).splitlines()
+    found = [json.loads(line) for line in score(capsys, *asked, "--topk", 2, "--format", "json").splitlines()]
+    assert found == [ast.literal_eval(line) for line in printed] and len(found) == 4
+    names = ["text_a", "text_b"] if kind == "cross_encoder" else ["query", "title"]
+    loaded = Ranker.load(ranker, device="cpu")
+    best = [(query, hit.title) for query in QUERIES[:2] for hit in loaded.rank(query, TITLES, top_k=2)]
+    assert [tuple(line[name] for name in names) for line in found] == best
+    every = score(capsys, *asked, "--format", "json").splitlines()
+    assert len(every) == len(rows)
+    cascade = ["--cascade", f"{ranker}:2"]
+    assert len(score(capsys, *asked, *cascade, "--topk", 1).splitlines()) == 2
+    if kind != "cross_encoder":  # which ranks in any case
+        assert main([*map(str, asked), *cascade]) == 2
+        assert "--cascade ranks the titles of each query: add --topk" in capsys.readouterr().err
+
+
+def test_pairs_are_cut_to_the_lengths_of_a_blends_members(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_two_members(tmp_path / "blend")
+    lengths = [json.loads(path.read_text("utf-8"))["max_seq_length"] for path in tmp_path.glob("blend/*/ranker.json")]
+    assert len(set(lengths)) == 2
+    (tmp_path / "pairs.tsv").write_text(f"a\t{'b ' * 99}\na\t{'b ' * (min(lengths) - 3)}\nc\td\n", encoding="utf-8")
+    asked = ["predict", "--model", str(tmp_path / "blend"), "--input", str(tmp_path / "pairs.tsv"), "--device", "cpu"]
+    assert main(asked) == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if "cut" in line]
+    assert sorted(notes) == sorted(
+        [f"2 pairs were cut to {min(lengths)} tokens", f"1 pairs were cut to {max(lengths)} tokens"]
+    )
 
 
 @pytest.mark.parametrize(

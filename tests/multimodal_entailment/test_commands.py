@@ -88,6 +88,13 @@ def test_predict_a_file(call: Call, data: Path) -> None:
     _, printed, _ = call(predict.main, "--model static --input_file posts.csv")
     for ours, theirs in zip(rows(printed), found):
         assert [float(ours[label]) for label in LABELS] == pytest.approx([float(theirs[x]) for x in LABELS], abs=2e-5)
+    _, printed, _ = call(predict.main, "--model run/best --input_file posts.csv --format json")
+    objects = [json.loads(line) for line in printed.splitlines()]
+    assert [{name: str(value) for name, value in one.items() if name not in LABELS} for one in objects] == [
+        {name: value for name, value in row.items() if name not in LABELS} for row in found
+    ]
+    for one, row in zip(objects, found):
+        assert [one[label] for label in LABELS] == [float(row[label]) for label in LABELS]
 
 
 def test_predict_one_pair_and_what_it_hangs_on(call: Call) -> None:

@@ -38,10 +38,7 @@ class EntailmentKind(ModelKind[EntailmentInfo, PostEncoder]):
     name = KIND
     info_file = INFO_FILE
     what = "a model of pairs of posts (entailment)"
-    use = (
-        "multimodal_entailment/predict.py, evaluate.py and export_model.py take it as --model, and serve as "
-        "--entailment_model"
-    )
+    use = "predict, evaluate and export take it as --model, and serve as --entailment_model"
 
     def read_info(self, folder: Path) -> EntailmentInfo:
         """Read `entailment.json`."""

@@ -157,7 +157,18 @@ def resume_line(prog: str, arguments: Sequence[str]) -> str:
     words = _launcher() or _typed()
     if words[len(words) - len(arguments) :] != list(arguments):  # the training was called from Python
         words = [prog, *arguments]
-    return shlex.join([*words, *(() if "--resume" in arguments else ("--resume",))])
+    return shlex.join(_resuming(words))
+
+
+def _resuming(words: Sequence[str]) -> list[str]:
+    """Return the words of a command with `--resume`, and without what was said of it before, as `--resume false`."""
+    kept, value_may_follow = [], False
+    for word in words:
+        is_value = value_may_follow and not word.startswith("-")
+        value_may_follow = word == "--resume"
+        if not is_value and word.partition("=")[0] != "--resume":
+            kept.append(word)
+    return [*kept, "--resume"]
 
 
 def _typed() -> list[str]:

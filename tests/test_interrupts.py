@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from paddle_ranker.interrupts import Interrupts, StopRequest
+from paddle_ranker.interrupts import Interrupts, StopRequest, resume_line
 from tests.conftest import REPOSITORY
 from tests.entailment_cases import write_data
 from tests.tiny import write_encoder
@@ -175,6 +175,14 @@ def test_the_line_that_goes_on_is_the_one_that_was_typed(typed: str, tmp_path: P
     done = subprocess.run(line, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 130
     assert done.stderr == f"paddle-ranker train-own: interrupted (at step 1 of 2)\nto go on: {line} --resume\n"
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    "said", [[], ["--resume"], ["--resume", "false"], ["--resume=false"], ["--resume", "true", "--resume", "false"]]
+)
+def test_the_line_to_go_on_resumes_whatever_was_said(said: list[str]) -> None:
+    assert resume_line("train", ["--train", "t.tsv", *said, "--seed", "1"]) == "train --train t.tsv --seed 1 --resume"
 
 
 PAIRWISE = "ernie_matching/train_pairwise.py --train_file t.tsv --test_file d.tsv --model_name_or_path encoder"

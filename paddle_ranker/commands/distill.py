@@ -85,10 +85,11 @@ def _run(options: DistillOptions) -> None:
     if scoring.report():
         print(scoring.report())
     what, loss = ("triples", "margin_mse") if scoring.triples else ("labelled pairs", "teacher_mse")
-    command = "ernie_matching/train_pairwise.py" if scoring.triples else "cross_encoder/train_ce.py"
+    command = "train-pairwise" if scoring.triples else "train-ce"
     by = "1 teacher" if len(teachers) == 1 else f"{len(teachers)} teachers, the mean of their logits"
     print(
-        f"wrote {count:,} {what} with the scores of {by} to {options.output_file}; {command} --loss {loss} learns them"
+        f"wrote {count:,} {what} with the scores of {by} to {options.output_file}; "
+        f"paddle-ranker {command} --loss {loss} learns them"
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import paddle
 
 from paddle_ranker.encoding.columns import Arrays
-from paddle_ranker.errors import DependencyError, RankerError
+from paddle_ranker.errors import DependencyError, RankerError, in_checkout
 from paddle_ranker.export.parity import Parity, compare
 from paddle_ranker.model.opened import RANKER, Signature
 
@@ -33,7 +33,7 @@ def require_onnx() -> None:
     if paddle.__version__.startswith("2."):
         raise DependencyError(
             f"--onnx: needs Paddle 3, this is Paddle {paddle.__version__}: export the ranker's folder with the modern "
-            "stack (bash scripts/setup.sh modern), or leave out --onnx"
+            f"stack, {in_checkout('bash scripts/setup.sh modern')}, or leave out --onnx"
         )
     try:
         import onnx  # noqa: F401

@@ -14,6 +14,8 @@ from paddle_ranker.storage.untrusted import UncheckedObject, read_json
 
 _MAY_BE_0 = frozenset({"type_vocab_size", "task_type_vocab_size", "task_id", "pad_token_id"})
 _ALLOWANCE, _SMALL = 2, 1 << 20
+# Embeddings without a token: published models have up to 54 of 18,000, and others fill up to a multiple of 128.
+_MOST_PADDING = 127
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,12 @@ def require_tokenizer_fits(vocab_size: int, pad_id: int, config: EncoderConfig) 
         raise CheckpointError(
             f"the vocabulary has ids up to {vocab_size - 1} but the model has {config.vocab_size} "
             "word embeddings: vocab.txt is another model's"
+        )
+    lacking = config.vocab_size - vocab_size
+    if lacking > min(_MOST_PADDING, config.vocab_size // 100):
+        raise CheckpointError(
+            f"the vocabulary has {vocab_size:,} tokens, but the model has {config.vocab_size:,} word embeddings: "
+            "vocab.txt was cut short, or is another model's; copy it again"
         )
     if pad_id != config.pad_token_id:
         raise CheckpointError(f"the vocabulary's [PAD] is id {pad_id}, the model's {config.pad_token_id}")

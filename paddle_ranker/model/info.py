@@ -97,10 +97,9 @@ PUBLISHED_HEADS = {"similarity.weight": "pairwise", "classifier.weight": "cross_
 def require_kind(source: Path, kind: str, expected: Optional[str]) -> None:
     """Raise `CheckpointError` if a ranker's `kind` is not the `expected` kind; None accepts any kind."""
     if expected and kind != expected:
-        commands = {"pairwise": "ernie_matching/", "cross_encoder": "cross_encoder/"}.get(kind, "other commands")
         raise CheckpointError(
-            f"{source}: is a {kind} ranker, not a {expected} one: {commands} is for it (training takes it as "
-            "--model_name_or_path)"
+            f"{source}: is a {kind} ranker, not a {expected} one: paddle-ranker evaluate, predict and export take "
+            "either (training takes it as --model_name_or_path)"
         )
 
 

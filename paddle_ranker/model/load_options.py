@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Optional
 
+from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.options import AUTO_DEVICE
+
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "str": ((str, os.PathLike), "text"), "int": ((Integral,), "a whole number"), "bool": ((bool,), "true or false")
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,3 +41,13 @@ class LoadOptions:
     max_seq_length: Optional[int] = None
     tokenizer: str = "auto"
     expected_kind: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` for a value of the wrong type, such as `threads="2"`, and name the field."""
+        for field in dataclasses.fields(self):
+            value, stated = getattr(self, field.name), str(field.type)
+            kind = stated.removeprefix("Optional[").removesuffix("]")
+            known, words = _TYPES[kind]
+            fits = isinstance(value, known) and isinstance(value, bool) == (kind == "bool")
+            if not fits and (value is not None or kind == stated):
+                raise UsageError(f"{field.name} {quoted(value)}: expected {words}")

@@ -18,9 +18,7 @@ from paddle_ranker.registry import Registry
 STATIC_PARAMETERS = ".pdiparams"
 RANKER_WANTED = "a trained ranker"
 _ENCODER = "an encoder without a ranking head (a starter, or a pretrained model)"
-_TRAIN = (
-    "train a ranker from it: ernie_matching/train_pairwise.py or cross_encoder/train_ce.py --model_name_or_path FOLDER"
-)
+_TRAIN = "train a ranker from it: paddle-ranker train-pairwise or train-ce --model_name_or_path FOLDER"
 _SCORE = "prediction, evaluation, rank, compare and serve take it"
 _BEST_FIRST = ("best", "last")
 
@@ -125,7 +123,7 @@ for _name, _kind in {
     "tokenizer": FolderKind(
         _has("vocab.txt"),
         "a tokenizer without a model",
-        "pretraining/train_mlm.py --tokenizer FOLDER trains an encoder with it",
+        "paddle-ranker pretrain --tokenizer FOLDER trains an encoder with it",
     ),
     "transformers": FolderKind(
         _is_transformers,
@@ -141,7 +139,7 @@ for _name, _kind in {
     "pretraining": FolderKind(
         _has(PARAMETERS_FILE, "pretraining.json"),
         "a pretrained encoder with the head of a masked language model",
-        f"pretraining/fill_mask.py takes it; {_TRAIN}",
+        f"fill-mask takes it; {_TRAIN}",
     ),
     "ranker": FolderKind(_has(PARAMETERS_FILE, INFO_FILE), RANKER_WANTED, f"{_SCORE}, and export and quantize"),
     "blend": FolderKind(_is_blend, "a blend of rankers", f"{_SCORE}, and export"),
@@ -156,7 +154,7 @@ for _name, _kind in {
         "serve, prediction and evaluation take it; else give the folder that it was made from",
     ),
     "client": FolderKind(
-        _has("serving_client_conf.prototxt"), "a client's folder of Paddle Serving", "the clients in deploy/ take it"
+        _has("serving_client_conf.prototxt"), "a client's folder of Paddle Serving", "the tutorial's clients take it"
     ),
 }.items():
     FOLDERS.add(_name, _kind)

@@ -40,19 +40,24 @@ def parse_options(
     """
     parser = build_parser(options_class, prog, description)
     arguments = _end_files(options_class, _name_first(options_class, sys.argv[1:] if argv is None else argv))
+    options = [field for field in fields_of(options_class) if not field.metadata["positional"]]
+    known = ["--help", "-h", *(name for field in options for name in names_of(field))]
+    if not {"--help", "-h"} & set(arguments):  # else the parser would name what a misspelled option left missing
+        named = [text for text in takewhile(lambda text: text != "--", arguments) if text.startswith("--")]
+        _refuse_unknown([text for text in named if text.partition("=")[0] not in known], known, prog)
     # Intermixed, since plain parsing takes an optional positional argument after an option for absent.
     namespace, unknown = parser.parse_known_intermixed_args(arguments)
-    if unknown:
-        named = [field for field in fields_of(options_class) if not field.metadata["positional"]]
-        known = ["--help", *(name for field in named for name in names_of(field))]
-        raise UsageError(
-            f"unknown option {brief(unknown[0])}{did_you_mean(unknown[0].split('=')[0], known)}; see {prog} --help"
-        )
+    _refuse_unknown(unknown, known, prog)
     values = vars(namespace)
     for name, value in values.items():
         if isinstance(value, list):
             values[name] = tuple(value) or None
     return options_class(**values)
+
+
+def _refuse_unknown(unknown: Sequence[str], known: Sequence[str], prog: str) -> None:
+    for text in unknown[:1]:
+        raise UsageError(f"unknown option {brief(text)}{did_you_mean(text.split('=')[0], known)}; see {prog} --help")
 
 
 def options_from(options_class: type[OptionsT], **values: Any) -> OptionsT:

@@ -15,7 +15,7 @@ import numpy as np
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.scoring.ranker import RankedTitle, Ranker, best_titles, require_cut
-from paddle_ranker.scoring.texts import list_texts, require_text
+from paddle_ranker.scoring.texts import list_texts, require_count, require_text
 
 DEPTH = 20  # titles of a query that the large ranker scores, where nothing else is said
 
@@ -90,8 +90,7 @@ class Cascade:
     """
 
     def __init__(self, large: Ranker, small: Ranker, depth: int = DEPTH):
-        if depth < 1:
-            raise UsageError(f"depth {depth}: must be at least 1")
+        require_count(depth, "depth")
         self.large, self.small, self.depth = large, small, depth
 
     @classmethod

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Union, cast
 
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
-from paddle_ranker.errors import CheckpointError, UsageError
+from paddle_ranker.errors import CheckpointError, UsageError, quoted
 from paddle_ranker.model.exported import ExportedFolder, is_exported
 from paddle_ranker.model.info import BLEND, RankerInfo, require_kind
 from paddle_ranker.model.kinds import is_ranker, kind_of
@@ -38,9 +39,15 @@ def open_ranker(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> S
     Raises `CheckpointError` where `open_model` does, and for the folder of anything but a ranker; the message then says
     what the folder holds and which command takes it.
     """
-    require_ranker(Path(source))
+    require_ranker(_path(source))
     # All kinds with a ranker's signature have its info, and encode pairs.
     return cast(ScoringRanker, open_model(source, options))
+
+
+def _path(source: object) -> Path:
+    if not isinstance(source, (str, os.PathLike)):
+        raise UsageError(f"the model is {quoted(source)}: expected the path of its folder")
+    return Path(source)
 
 
 def require_ranker(folder: Path) -> None:
@@ -62,7 +69,7 @@ def open_model(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> Sc
     """
     if options.engine is not None:
         ENGINES[options.engine]  # an unknown one ends here
-    folder = Path(source)
+    folder = _path(source)
     if folder.suffix in (".pdmodel", ".pdiparams", ".json", ".onnx") and folder.is_file():
         folder = folder.parent  # a file of an exported folder stands for it
     exported = is_exported(folder)

@@ -11,13 +11,13 @@ import numpy as np
 
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.encoding.windows import make_windows
-from paddle_ranker.errors import UsageError, did_you_mean
+from paddle_ranker.errors import UsageError, did_you_mean, quoted
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.scoring.loading import ScoringRanker, open_ranker
 from paddle_ranker.scoring.scorer import Scorer
-from paddle_ranker.scoring.texts import list_searches, list_texts, require_text
+from paddle_ranker.scoring.texts import is_number, list_searches, list_texts, require_count, require_text
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,10 @@ class Ranker:
         window_overlap: Optional[int] = None,
         window_top_k: Optional[int] = None,
     ):
+        require_count(batch_size, "batch_size")
+        for name, value, least in (("window_overlap", window_overlap, 0), ("window_top_k", window_top_k, 1)):
+            if value is not None:
+                require_count(value, name, least)
         self.info: RankerInfo = loaded.info
         self.row_encoder = loaded.row_encoder
         self.windows = make_windows(loaded.row_encoder.max_seq_length, windows, window_overlap, window_top_k)
@@ -194,7 +198,7 @@ def best_titles(
 
 def require_cut(top_k: Optional[int], min_probability: Optional[float]) -> None:
     """Raise `UsageError` unless `top_k` is a whole number >= 1 and `min_probability` is in [0, 1]; None: no limit."""
-    if top_k is not None and (top_k < 1 or int(top_k) != top_k):
-        raise UsageError(f"top_k {top_k}: must be a whole number from 1 on")
-    if min_probability is not None and not 0 <= min_probability <= 1:
-        raise UsageError(f"min_probability {min_probability}: must be from 0 to 1")
+    if top_k is not None:
+        require_count(top_k, "top_k")
+    if min_probability is not None and not (is_number(min_probability) and 0 <= min_probability <= 1):
+        raise UsageError(f"min_probability {quoted(min_probability)}: must be from 0 to 1")

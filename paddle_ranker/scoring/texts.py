@@ -1,8 +1,9 @@
-"""Check the texts that a Python caller gives: accept any iterable of texts, and name anything else in an error."""
+"""Check the texts and counts that a Python caller gives: accept any iterable of texts, and name what is wrong."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
 
 from paddle_ranker.errors import UsageError, quoted
 
@@ -12,6 +13,17 @@ def require_text(given: object, name: str) -> str:
     if not isinstance(given, str):
         raise UsageError(f"{name} is {_shown(given)}: expected text")
     return given
+
+
+def is_number(given: object) -> bool:
+    """Return whether `given` is a number, and neither true nor false."""
+    return not isinstance(given, bool) and isinstance(given, Real)
+
+
+def require_count(given: object, name: str, least: int = 1) -> None:
+    """Raise `UsageError`, naming the argument, unless `given` is a whole number of at least `least`."""
+    if isinstance(given, bool) or not isinstance(given, Integral) or int(given) < least:
+        raise UsageError(f"{name} {quoted(given)}: must be a whole number from {least} on")
 
 
 def list_texts(given: object, name: str) -> list[str]:

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from paddle_ranker.commands import compare
 from paddle_ranker.commands.compare import CompareOptions
@@ -21,6 +22,7 @@ from paddle_ranker.data.trec import write_run
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.evaluation.comparison import Comparison, System, compare_systems, measurable
 from paddle_ranker.evaluation.pairs import MeasuredPairs, read_labelled
+from paddle_ranker.evaluation.report import plots
 from paddle_ranker.evaluation.report.per_query import best_titles, query_differences, query_text
 from paddle_ranker.evaluation.report.text import comparison_json, verdict
 from paddle_ranker.metrics.intervals import Interval
@@ -289,6 +291,7 @@ def test_the_report_opens_offline_and_shows_texts_as_text(
         (["a.tsv", "a.tsv", "--test_file", "dev.tsv"], 2, "a.tsv is named twice"),
         (["x=a.tsv", "x=b.tsv", "--test_file", "dev.tsv"], 2, "two systems are named x"),
         (["a.tsv", "--test_file", "dev.tsv", "--baselines", "false"], 2, "one system only"),
+        (["nothing.tsv", "--test_file", "none.tsv", "--baselines", "false"], 2, "one system only"),  # before all else
         (["a.tsv", "--test_file", "dev.tsv", "--plot", "p.gif"], 2, "a picture's name ends in .png"),
         (["a.tsv", "--test_file", "dev.tsv", "--report", "no/r.html"], 1, "no/r.html: cannot be written there"),
         (["a.tsv", "--test_file", "dve.tsv"], 1, "dve.tsv: no such file; did you mean dev.tsv?"),
@@ -330,3 +333,20 @@ def test_names_of_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert compare.name_systems(["mine=a/x/best", "b.trec"]) == {"mine": "a/x/best", "b.trec": "b.trec"}
     assert compare.name_systems(["e=f.tsv"]) == {"e=f.tsv": "e=f.tsv"}
     assert compare.name_systems(["runs/a=b/c.tsv"]) == {"c.tsv": "runs/a=b/c.tsv"}
+
+
+def test_the_titles_of_panels_keep_clear_of_the_axes_above(tmp_path: Path) -> None:
+    (tmp_path / "dev").write_text("a\tx\t1\na\ty\t0\nb\tx\t0\nb\ty\t1\n", encoding="utf-8")
+    pairs = read_labelled(str(tmp_path / "dev"))
+    systems = [System("first", np.array([2.0, 1, 2, 1])), System("second", np.array([2.0, 1, 1, 2]))]
+    found = compare_systems(pairs, systems, resamples=200)
+    picture = plots._draw_intervals(found, found.measures)  # p@5 is the same for both
+    renderer = FigureCanvasAgg(picture).get_renderer()
+    picture.draw(renderer)
+    assert len(picture.axes) == 2 * len(found.measures) > 8
+    for above, panel in zip(picture.axes, picture.axes[2:]):
+        title = panel._left_title.get_window_extent(renderer)  # type: ignore[attr-defined]
+        labels = [*above.get_xticklabels(), above.xaxis.get_offset_text()]
+        lowest = min(label.get_window_extent(renderer).y0 for label in labels if label.get_text())
+        assert lowest - title.y1 > title.height
+        assert above.xaxis.get_offset_text().get_text() == ""

@@ -207,7 +207,7 @@ def test_bad_input_ends_in_one_line(data: Path, tmp_path: Path, call: Call) -> N
         ("train_ce", training(data, "--train_set", tmp_path / "words.csv"), "words.csv, line 2: label 'yes' is not a"),
         ("train_ce", training(data, "--train_set", tmp_path / "ones.csv"), "ones.csv: one class only, 2 of its 2"),
         ("train_ce", training(data, "--init_from_ckpt", pairwise), "is a pairwise ranker, not a cross_encoder one"),
-        ("predict", params, "is a pairwise ranker, not a cross_encoder one: ernie_matching/ is for it"),
+        ("predict", params, "is a pairwise ranker, not a cross_encoder one: paddle-ranker evaluate, predict and"),
         ("evaluate", ["--init_from_ckpt", pairwise, "--test_file", data / "dev.csv", "--device", "cpu"], "pairwise"),
         ("predict", [*params, "--topk", 0], "--topk 0: must be at least 1"),
         ("train_ce", training(data, "--loss", "ranknet_bce", "--group_by_query", "false"), "needs --group_by_query"),

@@ -56,10 +56,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("starter", "an encoder", "--model_name_or_path"),
         ("ranker", "a trained ranker", "export"),
-        ("tokenizer", "a tokenizer without a model", "train_mlm.py --tokenizer"),
+        ("tokenizer", "a tokenizer without a model", "pretrain --tokenizer"),
         ("run", "a folder of several models", "did you mean FOLDER/best?"),
         ("empty", "an empty folder", "check the path"),
-        ("entailment", "a model of pairs of posts", "multimodal_entailment/predict.py"),
+        ("entailment", "a model of pairs of posts", "predict, evaluate and export"),
         ("entailment_export", "a model of pairs of posts", "--entailment_model"),
         ("export", "an exported ranker", "serve"),
         ("transformers", "Hugging Face's transformers", "python -m paddle_ranker convert FOLDER TARGET"),
@@ -74,8 +74,8 @@ def test_kinds_of_folders(folders: Path, name: str, what: str, use: str) -> None
 
 TO_SCORE = {
     "starter": "an encoder without a ranking head (a starter, or a pretrained model), not a trained ranker; train",
-    "entailment": "a model of pairs of posts (entailment), not a ranker; multimodal_entailment/predict.py",
-    "entailment_export": "a model of pairs of posts (entailment), not a ranker; multimodal_entailment/predict.py",
+    "entailment": "a model of pairs of posts (entailment), not a ranker; predict, evaluate and export",
+    "entailment_export": "a model of pairs of posts (entailment), not a ranker; predict, evaluate and export",
     "transformers": "a model folder of Hugging Face's transformers, not a ranker (there is no model_state.pdparams",
     "run": "a folder of several models, not a ranker (there is no model_state.pdparams in it); did you mean",
     "empty": "an empty folder, not a ranker",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from paddle_ranker import Ranker
 from paddle_ranker.errors import UsageError
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.opened import RANKER
 from paddle_ranker.options import AUTO_DEVICE, DeviceOptions
 from paddle_ranker.scoring.cascade import Cascade
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
+from paddle_ranker.scoring.loading import ScoringModel
 from paddle_ranker.scoring.scorer import Scorer, chunks
 from tests.engine_calls import logits_of
 from tests.tiny import PAIRS, QUERIES, TITLES, make_network, write_ranker
@@ -66,9 +69,48 @@ def test_queries_and_titles_go_in_pairs(ranker: Ranker) -> None:
         ranker.score("ab", ["c", "d"])
     with pytest.raises(UsageError, match="1 queries and 2 titles: give one title for each query"):
         ranker.score(["a"], ["b", "c"])
-    for top_k in (0, -1, 2.5):
-        with pytest.raises(UsageError, match=f"top_k {top_k}: must be a whole number from 1 on"):
-            ranker.rank("q", ["t"], top_k=top_k)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 2.5, "3", True, [3]])
+def test_a_count_is_a_whole_number(ranker: Ranker, wrong: Any) -> None:
+    refused = rf"{re.escape(repr(wrong))}: must be a whole number from"
+    with pytest.raises(UsageError, match=f"top_k {refused} 1 on"):
+        ranker.rank("q", ["t"], top_k=wrong)
+    with pytest.raises(UsageError, match=f"top_k {refused} 1 on"):
+        Cascade(ranker, ranker).rank("q", ["t"], top_k=wrong)
+    with pytest.raises(UsageError, match=f"depth {refused} 1 on"):
+        Cascade(ranker, ranker, depth=wrong)
+    loaded = ScoringModel(ranker.info, ranker.row_encoder, RANKER, ranker.scorer.engine)
+    with pytest.raises(UsageError, match=f"batch_size {refused} 1 on"):
+        Ranker(loaded, wrong)
+    if wrong != 0:
+        with pytest.raises(UsageError, match=f"window_overlap {refused} 0 on"):
+            Ranker(loaded, windows="max", window_overlap=wrong)
+
+
+@pytest.mark.parametrize("wrong", [-0.5, 2, "0.5", float("nan")])
+def test_a_minimum_is_a_probability(ranker: Ranker, wrong: Any) -> None:
+    with pytest.raises(UsageError, match=rf"min_probability {wrong!r}: must be from 0 to 1"):
+        ranker.rank("q", ["t"], min_probability=wrong)
+
+
+@pytest.mark.parametrize(
+    ("source", "how", "message"),
+    [
+        (None, {}, "the model is None: expected the path of its folder"),
+        (5, {}, "the model is 5: expected the path of its folder"),
+        ("x", {"max_seq_length": "64"}, "max_seq_length '64': expected a whole number"),
+        ("x", {"threads": None}, "threads None: expected a whole number"),
+        ("x", {"threads": True}, "threads True: expected a whole number"),
+        ("x", {"engine": 3}, "engine 3: expected text"),
+        ("x", {"tensorrt": 1}, "tensorrt 1: expected true or false"),
+    ],
+)
+def test_loading_names_what_is_of_another_type(source: Any, how: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Ranker.load(source, **how)
+    with pytest.raises(UsageError, match=message):
+        Cascade.load(source, "x", **how)
 
 
 def test_many_queries_are_one_call_of_the_scorer(ranker: Ranker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ VOCABULARY_FILE = "vocab.txt"
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 ADDED_TOKENS_FILE = "added_tokens.json"
+_LINES = "vocab_lines"  # a setting of ours in CONFIG_FILE, which shows a vocabulary that was cut short
 _MOST_TOKENS = 4_000_000  # several times the largest vocabulary there is
 ROLES = {  # of special tokens, and the token of each where nothing else is said
     "unk_token": "[UNK]",
@@ -44,6 +45,12 @@ class TokenizerFiles:
         """
         vocabulary, token_to_id, vocab_size = _read_vocabulary(folder)
         config = read_settings(folder / CONFIG_FILE)
+        stated = config.get(_LINES)
+        if isinstance(stated, int) and vocab_size < stated:
+            raise CheckpointError(
+                f"{folder / VOCABULARY_FILE} has {vocab_size:,} tokens, {CONFIG_FILE} says {stated:,}: it was cut "
+                "short; copy it again"
+            )
         special_tokens = dict(ROLES)
         for source in (read_settings(folder / SPECIAL_TOKENS_FILE), config):
             for role in ROLES:
@@ -69,7 +76,7 @@ class TokenizerFiles:
             vocab_size=vocab_size,
             rules=rules,
             special_tokens=special_tokens,
-            config=_complete_config(config, rules, special_tokens),
+            config=_complete_config({**config, _LINES: vocab_size}, rules, special_tokens),
         )
 
     def write(self, folder: Path) -> None:

@@ -27,6 +27,7 @@ BETTER, WORSE, UNKNOWN, PLAIN = BLUE, ORANGE, "#6b7280", "#1f2937"
 _BAND, _GRID = "#f3f4f6", "#d1d5db"
 _CHINESE_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC", "Microsoft YaHei")
 _MOST_BARS = 1000
+_LEAST_WIDTH = 0.01
 _SETTINGS = {
     "svg.fonttype": "none",  # text stays text: the reader's fonts show any script
     "svg.hashsalt": "paddle_ranker",
@@ -85,8 +86,9 @@ def _draw_intervals(comparison: Comparison, measures: Sequence[str]) -> Figure:
     from matplotlib.figure import Figure
 
     systems = [system.name for system in comparison.systems]
-    height = len(measures) * (0.9 + 0.36 * len(systems))
-    picture = Figure(figsize=(10.0, height), layout="constrained")
+    height = len(measures) * (1.1 + 0.36 * len(systems))
+    picture = Figure(figsize=(10.0, height))
+    picture.set_layout_engine("constrained", h_pad=0.15)  # inches: a reader's fonts may be larger than these
     rows = picture.subplots(len(measures), 2, squeeze=False)
     for (values, gaps), measure in zip(rows, measures):
         for panel in (values, gaps):
@@ -102,7 +104,16 @@ def _draw_intervals(comparison: Comparison, measures: Sequence[str]) -> Figure:
                 _write_beside(gaps, place, "reference", UNKNOWN)
                 continue
             _draw_interval(gaps, place, measured.difference, color_of(measured), p_text(measured.corrected))
+        for panel in (values, gaps):
+            _widen(panel)
     return picture
+
+
+def _widen(panel: Axes) -> None:
+    """Show at least a hundredth: rounding must not fill a panel, with its power of ten below the axis."""
+    low, high = panel.get_xlim()
+    if high - low < _LEAST_WIDTH:
+        panel.set_xlim((low + high - _LEAST_WIDTH) / 2, (low + high + _LEAST_WIDTH) / 2)
 
 
 def color_of(measured: Measured) -> str:

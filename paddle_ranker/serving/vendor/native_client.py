@@ -19,11 +19,10 @@ import sys
 from pathlib import Path
 from typing import Any, Optional
 
-from paddle_ranker.errors import DependencyError
+from paddle_ranker.errors import DependencyError, in_checkout
 from paddle_ranker.storage.atomic import cache_folder, made_once, new_folder
 
 OPENSSL_FOLDER = "openssl10"  # in the environment's own folder
-_SETUP = "bash scripts/setup.sh complete"
 _EXTENSION = "paddle_serving_client.serving_client"
 # The library names that the extension is linked with. OpenSSL's unpacked libraries have other names.
 _NAMES = ("libcrypto.so.10", "libssl.so.10")
@@ -42,14 +41,18 @@ def native_client() -> Any:
     try:
         client: Any = importlib.import_module("paddle_serving_client").Client
     except ImportError as error:
-        raise DependencyError(f"the native client needs paddle-serving-client ({error}): {_SETUP}") from error
+        raise DependencyError(f"the native client needs paddle-serving-client ({error}): {_setup()}") from error
     if _load_error() is None:
         return client
     _load_libraries()
     left = _load_error()
     if left is not None:
-        raise DependencyError(f"Paddle Serving's native client does not load here ({left}); set it up again: {_SETUP}")
+        raise DependencyError(f"Paddle Serving's native client does not load here ({left}); set it up: {_setup()}")
     return client
+
+
+def _setup() -> str:
+    return in_checkout("bash scripts/setup.sh complete")
 
 
 def _load_error() -> Optional[ImportError]:
@@ -63,7 +66,7 @@ def _load_error() -> Optional[ImportError]:
 def _load_libraries() -> None:
     folder = Path(sys.prefix) / OPENSSL_FOLDER / "pymssql.libs"
     if not folder.is_dir():
-        raise DependencyError(f"the native client needs OpenSSL 1.0, and there is no {folder}: {_SETUP}")
+        raise DependencyError(f"the native client needs OpenSSL 1.0, and there is no {folder}: {_setup()}")
     _load_all(sorted(folder.iterdir()))
     for library in _stand_ins():
         ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
@@ -81,7 +84,7 @@ def _load_all(libraries: list[Path]) -> None:
                 left.append(library)
                 reason = error
         if len(left) == len(libraries):
-            raise DependencyError(f"{left[0]}: does not load ({reason}); set it up again: {_SETUP}") from reason
+            raise DependencyError(f"{left[0]}: does not load ({reason}); set it up again: {_setup()}") from reason
         libraries = left
 
 

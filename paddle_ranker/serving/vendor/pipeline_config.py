@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from paddle_ranker.errors import CheckpointError, UsageError, quoted
+from paddle_ranker.errors import CheckpointError, UsageError, in_checkout, quoted
 from paddle_ranker.serving.core.config import MOST_STREAMS, ServeConfig
 
 CPU, GPU, TENSORRT, XPU = 0, 1, 2, 4  # device_type; -1: as `devices` says
@@ -146,8 +146,12 @@ def _load(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: is not YAML ({' '.join(str(error).split())[:200]})") from error
     if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: holds no names with values: see deploy/python/config_nlp.yml")
+        raise CheckpointError(f"{path}: holds no names with values: see {_example()}")
     return copy.deepcopy(values)
+
+
+def _example() -> str:
+    return in_checkout("deploy/python/config_nlp.yml")
 
 
 def _only_op(values: dict[str, Any], path: Path) -> tuple[str, dict[str, Any]]:
@@ -167,9 +171,7 @@ def _check(values: dict[str, Any], path: Path, name: str, kind: Any, default: An
         return
     is_number = kind is not bool and not isinstance(value, bool)
     if not isinstance(value, kind) or (kind is int and not is_number):
-        raise CheckpointError(
-            f"{path}: {name} is {quoted(value)}, which it cannot be: see deploy/python/config_nlp.yml"
-        )
+        raise CheckpointError(f"{path}: {name} is {quoted(value)}, which it cannot be: see {_example()}")
     if name in _PORTS and not 1024 <= value <= 65535:
         raise CheckpointError(f"{path}: {name} is {value}: give a port from 1024 to 65535")
     if name in ("worker_num", "concurrency", "batch_size", "thread_num") and value < 1:

@@ -88,7 +88,7 @@ def loss_help(listwise: bool = True) -> str:
     teachers = " and ".join(name for name, loss in LOSSES.items() if loss.teacher)
     return (
         f"what is minimised: {', '.join(names)}; {teachers} learn from columns of a teacher's scores; sums and "
-        "factors: 0.5*bce+ranknet (docs/losses.md)"
+        "factors: 0.5*bce+ranknet"
     )
 
 

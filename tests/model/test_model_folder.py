@@ -71,7 +71,7 @@ def test_the_folders_own_configuration_wins(tmp_path: Path) -> None:
 
 def test_an_encoder_alone_trains_but_does_not_score(tmp_path: Path) -> None:
     folder, short = write_encoder(tmp_path / "encoder"), LoadOptions(max_seq_length=32)
-    refusal = r"is an encoder without a ranking head .*train_pairwise\.py .*--model_name_or_path"
+    refusal = r"is an encoder without a ranking head .*train-pairwise .*--model_name_or_path"
     with pytest.raises(CheckpointError, match=refusal):
         load_ranker(folder)
     assert start_ranker(folder, Fresh("pairwise"), short).new_parts == ["head", "match_embeddings"]
@@ -104,7 +104,7 @@ def test_parameters_that_do_not_fit_are_named(tmp_path: Path, change: Change, me
 def test_a_ranker_of_another_kind_is_named(tmp_path: Path) -> None:
     folder = write_ranker(tmp_path / "ranker")
     load_ranker(folder, LoadOptions(expected_kind="pairwise"))
-    with pytest.raises(CheckpointError, match="is a pairwise ranker, not a cross_encoder one: ernie_matching/"):
+    with pytest.raises(CheckpointError, match="is a pairwise ranker, not a cross_encoder one: paddle-ranker evaluate"):
         load_ranker(folder, LoadOptions(expected_kind="cross_encoder"))
     with pytest.raises(CheckpointError, match="is a pairwise ranker"):
         start_ranker(folder, Fresh("cross_encoder"), LoadOptions(expected_kind="cross_encoder"))

@@ -19,13 +19,16 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Optional
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 
+from paddle_ranker.errors import CheckpointError
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient, RerankClient
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE
+from paddle_ranker.serving.core.reload import Reloadable, Reloader
 from paddle_ranker.serving.process import worker
 from tests.conftest import REPOSITORY
 from tests.export_cases import write_case
@@ -495,3 +498,34 @@ def test_freed_memory_goes_back_to_the_system_again_and_again_in_a_thread(monkey
 
     asyncio.run(returned())
     assert threading.main_thread() not in threads
+
+
+class _Stuck:
+    """A slot whose model is loaded once the test lets it."""
+
+    folder = Path("a folder")
+
+    def __init__(self) -> None:
+        self.begun, self.gate = threading.Event(), threading.Event()
+
+    def load(self, observer: object) -> object:
+        self.begun.set()
+        assert self.gate.wait(SECONDS)
+        raise CheckpointError("damaged")
+
+
+@pytest.mark.unit
+def test_a_load_that_does_not_end_is_known_though_nobody_waits_for_it() -> None:
+    slot: Any = _Stuck()
+    anything: Any = MagicMock()
+
+    async def stopped(reloader: Reloader) -> None:
+        asking = asyncio.ensure_future(reloader.reload())
+        await until_in_loop(slot.begun.is_set)
+        asking.cancel()  # its caller leaves, and then the server stops
+
+    reloader = Reloader([Reloadable(slot, None)], anything, anything)
+    asyncio.run(stopped(reloader))
+    assert reloader.is_busy  # so the process ends without a wait for the thread
+    slot.gate.set()
+    eventually(lambda: not reloader.is_busy)

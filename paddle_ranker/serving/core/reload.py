@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Callable, Optional, TypeVar
 
 from paddle_ranker.errors import RankerError
@@ -44,8 +45,14 @@ class Reloader:
     ):
         self._slots, self._metrics, self._log, self._on_loaded = slots, metrics, log, on_loaded
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._is_idle: Callable[[], bool] = lambda: True
         self._loading = False
         self._reloads: set[asyncio.Task[dict[str, object]]] = set()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the thread loads or unloads models; nothing can stop it, and Python waits for it at its exit."""
+        return not self._is_idle()
 
     async def load(self) -> None:
         """Load the models for the first time. Raises what `Slot.load` raises."""
@@ -92,7 +99,7 @@ class Reloader:
         self._metrics.reload(True)
         seconds = round(time.monotonic() - began, 3)
         self._log.write("reload", status="switched", model=folders, seconds=seconds)
-        await asyncio.get_running_loop().run_in_executor(self._thread, _unload, previous)
+        await self._in_thread(partial(_unload, previous))
         return {"status": "switched", "model": " and ".join(model.name for model in models), "seconds": seconds}
 
     def _switch(self, models: Sequence[Optional[Served]]) -> list[Served]:
@@ -102,10 +109,15 @@ class Reloader:
     async def _load(self, load: Callable[[], T]) -> T:
         self._loading = True
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, load)
+            return await self._in_thread(load)
         finally:
             self._loading = False
             self._on_loaded()
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        running = self._thread.submit(work)
+        self._is_idle = running.done
+        return await asyncio.wrap_future(running)
 
     def _try_to_load(self) -> tuple[list[Served], Optional[str]]:
         """Return the models and None, or an empty list and the error; a failed load's memory is freed."""

@@ -174,8 +174,7 @@ class Worker:
             self._handlers.sort(key=lambda item: -len(item[0]))
             if self._early:
                 self._listen()
-            is_loaded = await self._load()
-            if is_loaded:
+            if await self._load():
                 if not self._early:
                     self._listen()
                 self._on_ready()
@@ -184,7 +183,7 @@ class Worker:
             await self._end()
             for task in watching:
                 task.cancel()
-        if not is_loaded:
+        if self._reloader.is_busy:
             self._log.close()
             os._exit(0)  # Python would wait at its exit for the thread that loads, which nothing can stop
 

@@ -71,6 +71,7 @@ CLIENTS = (
     Client("LangChain, CohereRerank", "/v2/rerank", "rerank", "langchain", PEER),
     Client("Voyage, Client", "/v1/rerank", "rerank", "voyage", PEER),
     Client("LiteLLM, cohere/", "/v1/rerank", "rerank", "litellm_cohere", PEER),
+    Client("LiteLLM, infinity/, without documents", "/rerank", "rerank", "litellm_infinity", PEER),
     Client("LiteLLM, jina_ai/", "/v1/rerank", "rerank", "litellm_jina", PEER),
     Client("LiteLLM, voyage/", "/v1/rerank", "rerank", "litellm_voyage", PEER),
     Client("LiteLLM, hosted_vllm/", "/rerank", "rerank", "litellm_vllm", PEER),

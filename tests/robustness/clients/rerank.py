@@ -79,14 +79,14 @@ def voyage(given: dict[str, Any]) -> tuple[str, Scores]:
     return metadata.version("voyageai"), found
 
 
-def litellm(service: str, path: str, given: dict[str, Any]) -> tuple[str, Scores]:
-    """Ask as a service's own API is asked, `path` being where LiteLLM is told to find it."""
+def litellm(service: str, path: str, given: dict[str, Any], **more: Any) -> tuple[str, Scores]:
+    """Ask as a service's own API is asked, `path` being where LiteLLM is told to find it, with these options too."""
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # prices, which it would fetch when it is imported
     import litellm
 
     found = []
     for group in given["groups"]:
-        asked = {"query": group["query"], "documents": group["titles"]}
+        asked = {"query": group["query"], "documents": group["titles"], **more}
         answer = litellm.rerank(model=f"{service}/any", api_key=_KEY, api_base=url(given, path), **asked)
         found.append(by_index([(result["index"], result["relevance_score"]) for result in answer.results]))
     return metadata.version("litellm"), found
@@ -94,6 +94,8 @@ def litellm(service: str, path: str, given: dict[str, Any]) -> tuple[str, Scores
 
 LITELLM = {
     "litellm_cohere": partial(litellm, "cohere", ""),
+    # It reads documents as Infinity writes them, as texts, where all others read objects.
+    "litellm_infinity": partial(litellm, "infinity", "", return_documents=False),
     "litellm_jina": partial(litellm, "jina_ai", "/v1/rerank"),
     "litellm_tei": partial(litellm, "huggingface", ""),
     "litellm_vllm": partial(litellm, "hosted_vllm", ""),

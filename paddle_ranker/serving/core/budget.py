@@ -17,6 +17,8 @@ from paddle_ranker.serving.core.faults import TOO_LARGE, UNAVAILABLE, Fault
 _RETRY_SECONDS = 1.0
 _SMALL = 64 * 1024  # bytes of a request that may use all of the budget
 _LARGE_SHARE = 0.75  # of the budget, which larger requests may use: small ones then find room
+_SHORT = 4 * 1024  # bytes of a body whose characters are not looked at
+_WIDEST = 4  # bytes of a character in a Python string
 _SLICE = 1024 * 1024  # bytes that are looked at in one go: no other thread runs meanwhile
 _WIDE_ESCAPES = (b"\\ud", b"\\uD", b"\\U")  # which may become characters beyond U+FFFF
 
@@ -67,9 +69,10 @@ class Share:
 
     def end(self) -> None:
         """Release all bytes for good, even if a thread still reads the request and tries to hold more."""
-        with self._lock:
-            self._budget.held -= self.held
-            self.held, self._is_over = 0, True
+        if not self._is_over:
+            with self._lock:
+                self._budget.held -= self.held
+                self.held, self._is_over = 0, True
 
     def set(self, size: int) -> bool:
         """Hold `size` bytes from now on; if the budget has no room or the share has ended, only return False."""
@@ -91,6 +94,9 @@ class Share:
         Raises `Fault`: `TOO_LARGE` if the budget would have no room for it even if it held nothing else; else what
         `hold` raises.
         """
+        if len(body) <= _SHORT:
+            self.hold(len(body) * (1 + _WIDEST))
+            return
         size = len(body) + texts_size(body)
         room = self._budget.room(size)
         if size > room:
@@ -115,9 +121,9 @@ def texts_size(body: bytes) -> int:
         text = body[start : start + _SLICE].decode("utf-8", "replace")
         characters += len(text)
         if not text.isascii():
-            width = max(width, 4 if sys.getsizeof(text) >= 4 * len(text) else 2)
+            width = max(width, _WIDEST if sys.getsizeof(text) >= _WIDEST * len(text) else 2)
     if b"\\u" in body or b"\\U" in body:
-        width = 4 if any(escape in body for escape in _WIDE_ESCAPES) else max(width, 2)
+        width = _WIDEST if any(escape in body for escape in _WIDE_ESCAPES) else max(width, 2)
         if b"\\\\" not in body:  # else some may be escapes of a backslash
             characters -= 5 * body.count(b"\\u")
     return width * characters

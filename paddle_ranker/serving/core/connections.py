@@ -60,7 +60,8 @@ class Unsent:
         """Send some bytes."""
         self._transport.write(data)
         self._sent += len(data)
-        self._hold()
+        if self._transport.get_write_buffer_size() or self._share.held:
+            self._hold()
 
     def check(self, now: float) -> None:
         """Count what the client has taken; abort the connection if it was too slow. See `Connection.check`."""
@@ -76,7 +77,7 @@ class Unsent:
     def _hold(self) -> int:
         """Hold the bytes that the client has not taken; return their number."""
         size = self._transport.get_write_buffer_size()
-        if (size or self._share.held) and not self._share.set(size):
+        if not self._share.set(size):
             self._transport.abort()
         return size
 

@@ -154,7 +154,7 @@ class Exchange:
             self._owed -= len(body)
             if self._owed < 0 or (self._owed and not goes_on):
                 raise RuntimeError("the answer is not as long as its head says")
-        if not goes_on and SHARE in (state := self._scope["state"]):
+        if len(body) > MUCH_BYTES and not goes_on and SHARE in (state := self._scope["state"]):
             state[SHARE].end()  # from here on `unsent` counts what the client does not take
         self._write(self._head + body)
         self._head = b""

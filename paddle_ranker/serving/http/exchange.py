@@ -39,6 +39,8 @@ async def read_body(request: Request, limit: int) -> bytes:
         raise Fault(TOO_LARGE, f"has {stated[:18]} bytes, above the {limit:,} of a request", field="body")
     parts, size = [], 0
     async for part in request.stream():
+        if not part:
+            continue
         size += len(part)
         if size > limit:
             raise Fault(TOO_LARGE, f"has more than the {limit:,} bytes of a request", field="body")
@@ -46,13 +48,15 @@ async def read_body(request: Request, limit: int) -> bytes:
             share.hold(size)
         parts.append(part)
     body = b"".join(parts)
-    parts.clear()
+    del parts
     deadline = deadline_of(request)
     if encoding not in ("", "identity"):
         much = MUCH_BYTES + 1  # how much it becomes is not known
         body = await apart(much, unpack, body, "gzip", limit, share, deadline=deadline)
-    if share is not None:
+    if share is not None and len(body) > MUCH_BYTES:
         await apart(len(body), share.hold_read, body, deadline=deadline)
+    elif share is not None:
+        share.hold_read(body)
     return body
 
 

@@ -336,10 +336,15 @@ def test_long_texts_are_encoded_in_parts_and_scored_as_at_once(
     queries, titles = [query] * 60, [f"{'abcdefghij'[row % 10]} " * (row * 7 % 90) for row in range(60)]
     wanted = expected(queue.scorer, queries, titles)
     seen = Encodings(queue, monkeypatch)
+    busy = queue.hold(opened)
+    Submitted.order.clear()
     before, job = Submitted(opened, ["a"], ["b"]), Submitted(opened, queries, titles)
     after = Submitted(opened, ["c"], ["d"])
+    queue.engine.gate.set()
     assert job.result() == wanted and job.job.tokens == int(queue.encoder.encode(queries, titles).lengths.sum())
-    assert len(before.result()) == len(after.result()) == 1
+    for small in (busy, before, after):
+        assert len(small.result()) == 1
+    assert Submitted.order[-1] is job.job  # a small job does not wait for all parts of a large one
     own = [characters for texts, characters in zip(seen.texts, seen.characters) if query in texts]
     first = len(query) + max(map(len, titles))  # of a part, whatever it has
     assert len(own) > 1 and max(own) <= first + max(1000, first)
@@ -374,6 +379,7 @@ def test_encoding_ends_with_the_caller_and_at_the_deadline(
         with pytest.raises(Fault) as raised:
             job[0].result()
         assert raised.value.kind is TIMED_OUT
+    until(lambda: opened.queued_rows == 0)
     assert len(Submitted(opened, ["a"], ["b"]).result()) == 1
     assert len(seen.texts) == 3 and seen.texts[2] == ["a", "b"]  # two parts of the first job, and the second job
     assert opened.queued_rows == 0

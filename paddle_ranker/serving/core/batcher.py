@@ -4,8 +4,9 @@
 
 Batches are formed as late as possible, when the engine is free, so that they hold all rows that have arrived by then.
 While the engine computes, a separate thread encodes new rows. While the engine is idle, its own thread encodes them, so
-that a lone request does not wait. Texts are encoded in parts of some characters, and before each part a job whose
-caller has left or whose deadline has passed is forgotten. The queue does not need to know what rows and outputs mean.
+that a lone request does not wait. Texts are encoded in parts of some characters, one part of each job in turn. Before
+each part, a job whose caller has left or whose deadline has passed is forgotten. The queue does not need to know what
+rows and outputs mean.
 """
 
 from __future__ import annotations
@@ -204,9 +205,10 @@ class Batcher:
                 break
             taken.append(job.next_part(_PART_CHARACTERS))
             count += taken[-1].size
-            if job.taken < job.size:
-                break
             self._waiting.popleft()
+            if job.taken < job.size:
+                self._waiting.append(job)  # others come before its next part
+                break
         self._waiting_rows -= count
         if self._stopping and not self._waiting:
             self._ahead.notify()  # it may sleep although the batcher stops: jobs waited still, and were not its work

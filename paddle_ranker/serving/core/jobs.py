@@ -59,7 +59,9 @@ class Job:
         self.texts, self.columns = texts, columns
         self.check = check
         self.taken = 0
-        self.characters = 0 if texts is None else sum([sum(map(len, field)) for field in texts])
+        self.characters = 0
+        for field in texts or ():
+            self.characters += sum(map(len, field))
         self.deadline = deadline
         self.arrived = time.monotonic()
         self.outputs: Arrays = {}
@@ -69,11 +71,9 @@ class Job:
 
     def next_part(self, characters: int) -> Part:
         """Return the next rows to encode: all that are left, or as many as have about that many characters."""
-        count = self.size - self.taken
-        if self.characters > characters:
-            count = self._fitting(characters)
-        self.taken += count
-        return Part(self, self.taken - count, count)
+        first = self.taken
+        self.taken = self.size if self.characters <= characters else first + self._fitting(characters)
+        return Part(self, first, self.taken - first)
 
     def _fitting(self, most: int) -> int:
         """Return how many of the next rows have at most `most` characters beside the first of them.
@@ -126,8 +126,7 @@ class Part(NamedTuple):
 
     def is_accepted(self, fail: Callable[[Job, Fault], None]) -> bool:
         """Return whether the job's check accepts the rows; else call `fail` with the job and the fault."""
-        if self.job.check is None:
-            return True
+        assert self.job.check is not None
         try:
             self.job.check(self.first, *self.texts())
         except Fault as fault:
@@ -211,7 +210,7 @@ def encoded_pieces(encode: Encode, parts: Sequence[Part], fail: Callable[[Job, F
         fail: called with a failed job and its fault.
     """
     try:
-        parts = [part for part in parts if part.is_accepted(fail)]
+        parts = [part for part in parts if part.job.check is None or part.is_accepted(fail)]
         fields = zip(*(part.texts() for part in parts if part.job.texts))
         texts = [[text for some in field for text in some] for field in fields]
         encoded = encode(*texts) if texts else None

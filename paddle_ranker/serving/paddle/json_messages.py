@@ -119,7 +119,8 @@ def _all_at_once(items: list[Any], field: FieldDescriptor) -> Optional[list[Any]
 def _integers_at_once(items: list[Any], types: set[type], kind: int) -> Optional[list[Any]]:
     low, high = _bounds(kind)
     if str in types and kind in _WIDE and types <= {int, str}:
-        if not _MANY_DIGITS.fullmatch(",".join([item for item in items if type(item) is str])):
+        texts = items if types == {str} else [item for item in items if type(item) is str]
+        if not _MANY_DIGITS.fullmatch(",".join(texts)):
             return None
         try:
             items, types = list(map(int, items)), {int}

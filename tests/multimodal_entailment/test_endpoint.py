@@ -35,7 +35,7 @@ from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.scoring.ranker import Ranker
-from paddle_ranker.serving.core.apart import apart
+from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.batcher import Batcher
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, Fault
@@ -167,14 +167,15 @@ def test_of_a_large_form_whose_sender_leaves_before_it_is_read_nothing_is_left(
     site: Site, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
     gate, waits = threading.Event(), threading.Event()
+    readers: list[asyncio.Future[bool]] = []
 
-    async def seen(size: int, work: Callable[..., Any], *arguments: Any) -> Any:
+    async def seen(size: int, work: Callable[..., Any], *arguments: Any, deadline: Optional[float] = None) -> Any:
+        readers.extend(asyncio.ensure_future(apart(MUCH_BYTES + 1, gate.wait, SECONDS)) for _ in range(2))
+        await asyncio.sleep(0)
         waits.set()
-        return await apart(size, work, *arguments)
+        return await apart(size, work, *arguments, deadline=deadline)
 
     async def leave() -> None:
-        readers = [asyncio.ensure_future(apart(10**6, gate.wait, SECONDS)) for _ in range(2)]
-        await asyncio.sleep(0)
         transport = httpx.ASGITransport(app=site.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
             asked = asyncio.ensure_future(client.post(PATH, files={"image_1": bytes(100_000)}))

@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
                 time.sleep(0.01)
 
         patch.object(log.TrainingLog, "report", report_and_wait).start()
-        return importlib.import_module(module).main(options)  # type: ignore[no-any-return]
+        return int(importlib.import_module(module).main(options))
     return train_pairwise.main(options)
 
 

@@ -44,12 +44,12 @@ tests() {
 }
 
 # Print the options that run test files side by side, one process a core, at most four; `-n 0` after them runs one.
-# `side_by_side OPTION` adds an option for that case.
+# The files come in the order of tests/conftest.py, not by their number of tests.
 side_by_side() {
     local cores
     cores="$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)"
     if [ "$cores" -gt 1 ] && "$PYTHON" -c 'import xdist' 2>/dev/null; then
-        echo "-n $((cores < 4 ? cores : 4)) --dist loadfile ${1:-}"
+        echo "-n $((cores < 4 ? cores : 4)) --dist loadfile --no-loadscope-reorder"
     fi
 }
 
@@ -75,10 +75,9 @@ test_stack() {
     check "$stack: unit, parity and server tests" tests "$stack" 'unit, parity and server' $(side_by_side) \
         -m '(unit or parity or server) and not slow and not real_data' "$@"
     if [ "$ALL" = yes ]; then
-        # Files in the order of tests/conftest.py, not by their number of tests: the longest test is alone in its file.
         # shellcheck disable=SC2046
-        check "$stack: slow and real data tests" tests "$stack" 'slow and real data' \
-            $(side_by_side --no-loadscope-reorder) -m 'slow or real_data' "$@"
+        check "$stack: slow and real data tests" tests "$stack" 'slow and real data' $(side_by_side) \
+            -m 'slow or real_data' "$@"
     fi
 }
 

@@ -168,18 +168,26 @@ def pytest_make_parametrize_id(val: object) -> Optional[str]:
 
 
 MARKERS = ("unit", "parity", "server", "real_data", "slow")
-LONGEST = "test_every_command_of_the_pages_works_as_printed"  # at the end, it would run beside nothing
+# Side by side, the files that take longest come first: at the end, one would run beside nothing.
+LONGEST = (
+    "robustness/test_walk_docs.py", "extensions/test_extensions.py", "scoring/test_engines.py",
+    "multimodal_entailment/test_export.py", "serving/test_server.py", "commands/test_export_serving.py",
+    "export/test_export.py", "training/test_resume_commands.py", "export/test_quantize.py",
+    "training/test_distributed.py", "test_kept_folders.py", "scripts/test_scripts.py", "scripts/test_wheel.py",
+)  # fmt: skip
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuse tests that no run would choose; put unit tests first, then parity, then server, then the rest.
 
-    What fails soonest and says most comes first, but for the longest test. Comes before `-m` takes tests away.
+    What fails soonest and says most comes first. Comes before `-m` takes tests away.
     """
     unmarked = [item.nodeid for item in items if not any(map(item.get_closest_marker, MARKERS))]
     if unmarked:
         raise pytest.UsageError(f"mark these tests with one of {', '.join(MARKERS)}: {', '.join(unmarked)}")
     order = MARKERS[:3]
     items.sort(key=lambda item: next((place for place, name in enumerate(order) if item.get_closest_marker(name)), 3))
-    items.sort(key=lambda item: item.name != LONGEST)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        places = {REPOSITORY / "tests" / name: place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: places.get(item.path, len(places)))

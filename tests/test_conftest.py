@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import LONGEST, REPOSITORY
 
 TESTS = """
 import pytest
@@ -30,3 +30,8 @@ def test_a_test_without_a_marker_fails_the_collection_before_a_choice_of_markers
     said, _, tests = message.rpartition(": ")
     assert said == "ERROR: mark these tests with one of unit, parity, server, real_data, slow"
     assert [test.rpartition("::")[2] for test in tests.split(", ")] == ["test_b", "test_c[1]", "test_c[2]"]
+
+
+@pytest.mark.unit
+def test_the_files_that_come_first_are_there() -> None:
+    assert [name for name in LONGEST if not (REPOSITORY / "tests" / name).is_file()] == []

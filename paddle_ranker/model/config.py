@@ -14,8 +14,8 @@ from paddle_ranker.storage.untrusted import UncheckedObject, read_json
 
 _MAY_BE_0 = frozenset({"type_vocab_size", "task_type_vocab_size", "task_id", "pad_token_id"})
 _ALLOWANCE, _SMALL = 2, 1 << 20
-# Embeddings without a token: published models have up to 54 of 18,000, and others fill up to a multiple of 128.
-_MOST_PADDING = 127
+# Embeddings without a token: ERNIE's have some of 18,000 or 40,000, other models fill up to a multiple of 8 to 128.
+_LEAST_PADDING, _MOST_PADDING = 7, 127
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def require_tokenizer_fits(vocab_size: int, pad_id: int, config: EncoderConfig) 
             "word embeddings: vocab.txt is another model's"
         )
     lacking = config.vocab_size - vocab_size
-    if lacking > min(_MOST_PADDING, config.vocab_size // 100):
+    if lacking > max(_LEAST_PADDING, min(_MOST_PADDING, config.vocab_size // 100)):
         raise CheckpointError(
             f"the vocabulary has {vocab_size:,} tokens, but the model has {config.vocab_size:,} word embeddings: "
             "vocab.txt was cut short, or is another model's; copy it again"

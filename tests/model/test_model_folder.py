@@ -12,7 +12,7 @@ import paddle
 import pytest
 
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.model.config import write_config
+from paddle_ranker.model.config import require_tokenizer_fits, write_config
 from paddle_ranker.model.encoder import Encoder
 from paddle_ranker.model.folder import Fresh, start_ranker
 from paddle_ranker.model.info import FORMAT_VERSION, RankerInfo
@@ -142,6 +142,7 @@ def test_a_published_checkpoint_needs_its_models_name_and_is_of_the_kind_of_its_
         ("config.json", "[]", r"config\.json"),
         ("config.json", "{}", r"config\.json"),
         ("vocab.txt", "\n".join([*VOCABULARY, "one", "more"]), "another model's"),
+        ("vocab.txt", "\n".join(VOCABULARY[:-1]), r"has 96 tokens, tokenizer_config\.json says 97: it was cut short"),
     ],
 )
 def test_a_damaged_folder_is_named(tmp_path: Path, name: str, content: Any, message: str) -> None:
@@ -186,3 +187,16 @@ def test_paddlenlp_2_configuration_files_are_read(tmp_path: Path) -> None:
     legacy = {"init_args": [inner], "init_class": "ErnieForSequenceClassification"}
     (folder / "model_config.json").write_text(json.dumps(legacy))
     assert load_ranker(folder).network.config == CONFIG
+
+
+def test_a_vocabulary_that_is_much_shorter_than_the_embeddings_is_refused(tmp_path: Path) -> None:
+    # Published models have a few embeddings more than tokens.
+    for size, least in ((18_000, 17_873), (40_000, 39_873), (8_000, 7_920), (97, 90)):
+        config = dataclasses.replace(CONFIG, vocab_size=size)
+        require_tokenizer_fits(least, 0, config)
+        with pytest.raises(CheckpointError, match=f"has {least - 1:,} tokens, but the model has {size:,} word embedd"):
+            require_tokenizer_fits(least - 1, 0, config)
+    folder = write_encoder(tmp_path / "encoder")  # a folder of PaddleNLP's says nothing of its vocabulary
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY[:-8]) + "\n", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"vocab\.txt was cut short, or is another model's"):
+        start_ranker(folder, Fresh("pairwise"), LoadOptions(max_seq_length=32))

@@ -166,7 +166,7 @@ def run(options: DownloadOptions) -> int:
         for name in PUBLISHED if options.dataset == "all" else (options.dataset,):
             download(name, options)
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
-        raise RankerError(f"{error.filename}: {error.strerror}; choose another folder with --output_dir") from error
+        raise RankerError(f"{error.filename}: {error.strerror}; choose another folder with --output") from error
     return 0
 
 

@@ -45,7 +45,7 @@ def make_demo(options: MakeDemoOptions) -> int:
     elif foreign:
         raise DataError(
             f"{folder / foreign[0]} was not made by this command or was changed since ({len(foreign)} such files): "
-            f"move it away, give another --output_dir, or replace it with --force"
+            f"move it away, give another --output, or replace it with --force"
         )
     began = time.monotonic()
     manifest = write_demo(folder, options.seed, options.size, options.queries, names)

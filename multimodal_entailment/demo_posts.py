@@ -138,7 +138,7 @@ def make_demo_posts(folder: Path, size: int, seed: int) -> dict[str, Any]:
     The folder is written atomically. Raises `RankerError` if it exists or cannot be written.
     """
     if folder.exists():
-        raise RankerError(f"{folder}: is there already; choose another --output_dir, or remove it")
+        raise RankerError(f"{folder}: is there already; choose another --output, or remove it")
     make_folder(folder.parent)
     counts = dict(zip(PARTS, (size, max(1, size // 5), max(1, size // 2))))
     with new_folder(folder) as temporary:

@@ -22,7 +22,7 @@ def export(options: ExportEntailmentOptions) -> None:
 
     runtime.select_device("cpu")  # a static model is of no device
     exported, parities = export_model(
-        load_entailment(Path(options.model)), Path(options.output_dir), onnx=options.onnx, option="--output_dir"
+        load_entailment(Path(options.model)), Path(options.output_dir), onnx=options.onnx, option="--output"
     )
     for engine, parity in parities.items():
         print(

@@ -50,7 +50,7 @@ def load_entailment(folder: Path, *, tokenizer: str = "auto") -> EntailmentModel
     folder = Path(folder)
     info = EntailmentInfo.read(folder)
     if not (folder / PARAMETERS_FILE).is_file():
-        remedy = "predict.py runs it" if info.export else "copy it again"
+        remedy = "paddle-ranker predict runs it" if info.export else "copy it again"
         raise CheckpointError(f"{folder}: there is no {PARAMETERS_FILE} in it; {remedy}")
     path = folder / PARAMETERS_FILE
     arrays = load_arrays(path)

@@ -34,11 +34,11 @@ class TrainEntailmentOptions(TokenizerOptions, TrainingOptions):
         files=True,
     )
     test_share: float = option(
-        0.1, help="share of the training file kept for evaluate.py, where there is no --validation_file", minimum=0,
+        0.1, help="share of the training file kept for evaluate, where there is no --test", minimum=0,
         below=1,
     )  # fmt: skip
     validation_share: float = option(
-        0.05, help="share of the rest to evaluate on during training, where there is no --validation_file", above=0,
+        0.05, help="share of the rest to evaluate on during training, where there is no --test", above=0,
         below=1,
     )  # fmt: skip
     split_seed: int = option(42, help="random seed of the split", minimum=0)
@@ -58,7 +58,7 @@ class TrainEntailmentOptions(TokenizerOptions, TrainingOptions):
     )
     vision_weights: Optional[str] = option(
         None,
-        help="its pretrained parameters: a .pdparams file, as convert_image_weights.py makes one; or download, for "
+        help="its pretrained parameters: a .pdparams file, as convert-image-weights makes one; or download, for "
         "Paddle's own of a ResNet",
     )
     freeze_vision: bool = option(
@@ -99,7 +99,7 @@ class TrainEntailmentOptions(TokenizerOptions, TrainingOptions):
         super().__post_init__()
         if self.modalities != "image" and self.model_name_or_path is None and not self.resume:
             raise UsageError(
-                "--model_name_or_path is needed for texts: a model's name or folder; python -m paddle_ranker starter "
+                "--model is needed for texts: a model's name or folder; paddle-ranker starter "
                 "makes a small one, --modalities image does without"
             )
         if self.modalities != "both":
@@ -117,7 +117,7 @@ class TrainEntailmentOptions(TokenizerOptions, TrainingOptions):
 class ModelOptions(ThreadOptions):
     """The options of the commands that run a trained model."""
 
-    model: str = option(help="a model's folder: a checkpoint, or what export_model.py wrote", leads=True)
+    model: str = option(help="a model's folder: a checkpoint, or what export wrote", leads=True)
     image_folder: Optional[str] = option(None, help="what image paths start from (default: the file's folder)")
     skip_bad_rows: bool = option(False, help="leave out malformed rows, take broken images for missing, count both")
     batch_size: int = option(32, help="pairs a batch", minimum=1)
@@ -168,12 +168,12 @@ class PredictEntailmentOptions(ModelOptions):
         super().__post_init__()
         one = (self.text_1, self.image_1, self.text_2, self.image_2)
         if (self.input_file is None) == (one == (None,) * 4):
-            raise UsageError("give --input_file, or --text_1 and --text_2 (and images) of one pair")
+            raise UsageError("give --input, or --text_1 and --text_2 (and images) of one pair")
 
 
 @dataclass(frozen=True)
 class ExportEntailmentOptions(ThreadOptions):
-    model: str = option(help="a model's folder: a checkpoint of train.py", leads=True)
+    model: str = option(help="a model's folder: a checkpoint of train-entailment", leads=True)
     output_dir: str = option(
         "./output_entailment", help="folder to write; an older export there is replaced", name="output"
     )

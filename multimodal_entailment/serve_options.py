@@ -1,4 +1,4 @@
-"""Options of `python -m paddle_ranker serve` for a model of pairs of posts."""
+"""Options of `paddle-ranker serve` for a model of pairs of posts."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def _check(model: Entailment, folder: Path) -> None:
     if gap > tolerance:
         raise CheckpointError(
             f"{folder}: a pair's probabilities differ by {gap:.2g} between the pair alone and in a batch (allowed: "
-            f"{tolerance:g}); run python -m paddle_ranker doctor"
+            f"{tolerance:g}); run paddle-ranker doctor"
         )
 
 

@@ -109,7 +109,7 @@ def open_data(options: TrainEntailmentOptions) -> EntailmentData:
     if options.validation_file is None:
         split = split_posts(train, options.test_share, options.validation_share, options.split_seed)
     else:
-        warn_of_same_data({"train_file": options.train_file, "validation_file": options.validation_file})
+        warn_of_same_data(options, "train_file", "validation_file")
         split = Split(train, read(options.validation_file), [])
         content["validation_file"] = content_digest(options.validation_file)
     return EntailmentData(split, content)

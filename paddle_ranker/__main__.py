@@ -1,4 +1,4 @@
-"""Run a command of the toolkit: `python -m paddle_ranker doctor`, or `paddle-ranker doctor` where it is installed."""
+"""Run a command of the toolkit: `paddle-ranker doctor`, or `python -m paddle_ranker doctor`."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class FillMaskOptions(DeviceOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.sentence is None) == (self.input_file is None):
-            raise UsageError("give a sentence, or --input_file with sentences: one of the two")
+            raise UsageError("give a sentence, or --input with sentences: one of the two")
 
 
 def fill_mask(options: FillMaskOptions) -> None:

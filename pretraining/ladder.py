@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError
 from paddle_ranker.options import DeviceOptions, option
+from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.storage.atomic import new_file, new_folder, remove_unfinished
 from pretraining.corpus import DOCUMENTS, DOCUMENTS_HELP, Corpus
 from pretraining.power_law import FEWEST_LEVELS
@@ -98,7 +99,7 @@ class ScalingLawOptions(DeviceOptions):
         (), help="files to measure the loss on (default: documents held out, --eval_share)", name="test", files=True
     )
     eval_share: float = option(
-        0.05, help="share of the documents held out where there are no --eval_files", above=0, maximum=0.5
+        0.05, help="share of the documents held out where there are no --test", above=0, maximum=0.5
     )
     tokenizer: Optional[str] = option(None, help="folder of a tokenizer (default: one is made, --vocab_size)")
     vocab_size: int = option(8000, help="word pieces of a tokenizer that is made here", minimum=10)
@@ -422,9 +423,10 @@ def _require_same(identity: dict[str, Any], folder: Path) -> None:
     begun = _read(folder / _PLAN)["options"]
     different = sorted(name for name in identity if identity[name] != begun.get(name))
     if different:
-        names = ", ".join("the files' content" if name == "content" else f"--{name}" for name in different)
+        shown = {field.name: shown_name(field) for field in fields_of(ScalingLawOptions)}
+        names = ", ".join(shown.get(name, "the files' content") for name in different)
         raise RankerError(
-            f"{folder}: holds a ladder that was begun with another {names}; choose another --output_dir, or type what "
+            f"{folder}: holds a ladder that was begun with another {names}; choose another --output, or type what "
             "it was begun with"
         )
 
@@ -450,7 +452,7 @@ def _hold_out(corpus: Corpus, share: float, target: Path) -> None:
         if not held:
             raise DataError(
                 f"{', '.join(corpus.files)}: {number} documents, of which --eval_share {share} holds out none; give "
-                "--eval_files, a larger share, or say what parts the documents with --documents"
+                "--test, a larger share, or say what parts the documents with --documents"
             )
 
 

@@ -25,10 +25,10 @@ class TrainMlmOptions(TrainingOptions):
         files=True,
     )
     eval_share: float = option(
-        0.01, help="share of the training documents held out where there are no --eval_files", above=0, below=1
+        0.01, help="share of the training documents held out where there are no --test", above=0, below=1
     )
     tokenizer: Optional[str] = option(
-        None, help="folder of a tokenizer, as train_tokenizer.py writes it (default: that of --init_from)"
+        None, help="folder of a tokenizer, as train-tokenizer writes it (default: that of --model)"
     )
     config: str = option(
         "nano", help="shape of an encoder from nothing: nano, micro, mini, medium, base, or a config.json"
@@ -84,4 +84,6 @@ class TrainMlmOptions(TrainingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.init_from is None and self.tokenizer is None and not self.resume:
-            raise UsageError("--tokenizer is needed for an encoder from nothing: make one with train_tokenizer.py")
+            raise UsageError(
+                "--tokenizer is needed for an encoder from nothing: make one with paddle-ranker train-tokenizer"
+            )

@@ -19,7 +19,6 @@ from paddle_ranker.model.config import EncoderConfig, require_tokenizer_fits, wr
 from paddle_ranker.model.encoders import read_checkpoint
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.options.files import join_files
 from paddle_ranker.storage.digest import warn_of_same_data
 from paddle_ranker.training.run import Description, Start, start_run
 from pretraining.corpus import Corpus
@@ -186,15 +185,13 @@ def open_data(options: TrainMlmOptions, tokenizer: TokenizerFiles) -> MlmData:
     content["train_files"], store = tokens(options.train_files)
     order = permuted(np.arange(len(store)), len(store), (options.seed, 0))
     if options.eval_files:
-        warn_of_same_data(
-            {"train_files": join_files(options.train_files), "eval_files": join_files(options.eval_files)}
-        )
+        warn_of_same_data(options, "train_files", "eval_files")
         content["eval_files"], eval_store = tokens(options.eval_files)
         held = permuted(np.arange(len(eval_store)), len(eval_store), (options.seed, 0))
     else:
         if len(store) < 2:
             raise DataError(
-                f"{options.train_files[0]}: one document, of which none can be held out; give --eval_files, or say "
+                f"{options.train_files[0]}: one document, of which none can be held out; give --test, or say "
                 "what parts the documents with --documents"
             )
         count = min(len(store) - 1, max(1, round(options.eval_share * len(store))))

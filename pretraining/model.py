@@ -148,7 +148,7 @@ def masked_lm_of(
     if need_head and not head:
         raise CheckpointError(
             f"{folder}: has no head of a masked language model ({HEAD}.*), only an encoder: train one from it with "
-            "paddle-ranker pretrain --init_from"
+            "paddle-ranker pretrain --model"
         )
     encoder, new_parts = encoder_of(checkpoint, model_config)
     network = MaskedLanguageModel(encoder.config, not new_parts, encoder)

@@ -47,7 +47,7 @@ def train_tokenizer(options: TrainTokenizerOptions) -> None:
     """
     folder = make_folder(options.output_dir)
     if (folder / VOCABULARY_FILE).exists():
-        raise RankerError(f"{folder / VOCABULARY_FILE}: is there already; choose another --output_dir, or remove it")
+        raise RankerError(f"{folder / VOCABULARY_FILE}: is there already; choose another --output, or remove it")
     corpus = Corpus(options.files, skip_bad_rows=options.skip_bad_rows)
     tokens = train_wordpiece_vocabulary(
         (text for _, text in corpus), options.vocab_size, options.lowercase, options.special_tokens

@@ -49,8 +49,8 @@ def serve(options: WebServiceOptions) -> int:
         say(note)
     if not config.model.is_dir():
         raise UsageError(
-            f"{config.model}: there is no such folder; bash scripts/export_to_serving.sh makes the demo's, python -m "
-            "paddle_ranker export-serving yours; --model_dir, or model_config in --config, names it"
+            f"{config.model}: there is no such folder; bash scripts/export_to_serving.sh makes the demo's, "
+            "paddle-ranker export-serving yours; --model_dir, or model_config in --config, names it"
         )
     require_free_ports(config)
     if importlib.util.find_spec("paddle_serving_server") is None:

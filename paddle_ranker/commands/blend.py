@@ -39,7 +39,7 @@ class BlendOptions(BatchOptions, TokenizerOptions, LabelOptions, DeviceOptions):
     train_file: Optional[str] = option(
         None,
         help="what the linear lexical model learns from: labelled pairs, or triples; not DEV_FILE (needed without "
-        "--other)",
+        "--with)",
         name="train",
         files=True,
         either=True,
@@ -47,7 +47,7 @@ class BlendOptions(BatchOptions, TokenizerOptions, LabelOptions, DeviceOptions):
     other: Optional[str] = option(
         None,
         help="another ranker to average with, in place of the linear lexical model: a model folder",
-        aliases=("--with",),
+        name="with",
         either=True,
     )
     folds: int = option(5, help="parts of the queries; each is measured with weights learned from the rest", minimum=2)
@@ -56,7 +56,7 @@ class BlendOptions(BatchOptions, TokenizerOptions, LabelOptions, DeviceOptions):
         super().__post_init__()
         if (self.train_file is None) == (self.other is None):
             raise UsageError(
-                "say what to average with: --train_file FILE for the linear lexical model learned from it, or "
+                "say what to average with: --train FILE for the linear lexical model learned from it, or "
                 "--with RANKER for another ranker"
             )
 
@@ -86,7 +86,7 @@ def blend(options: BlendOptions) -> list[str]:
         if content_digest(options.train_file) == content_digest(options.dev_file):
             raise DataError(
                 f"{options.train_file}: is {options.dev_file} again, and a linear model looks better than it is on "
-                "what it learned from: give another --train_file"
+                "what it learned from: give another --train"
             )
         learned = learn_linear(parts, training_pairs(options.train_file, options))
         added: Union[Learned, RankerModel] = learned

@@ -121,7 +121,9 @@ def _to_paddle(source: Path, temporary: Path) -> list[str]:
         )
         lines = [f"TARGET: an encoder without a ranking head, {facts}: start a training from it{pooler}"]
         if head:
-            lines.append("with the head of a masked language model: fill_mask.py and train_mlm.py --init_from use it")
+            lines.append(
+                "with the head of a masked language model: paddle-ranker fill-mask and pretrain use it as --model"
+            )
     if model.left_over:
         more = f" and {len(model.left_over) - 3} more" if len(model.left_over) > 3 else ""
         lines.append(f"left out, since a ranker has no use for them: {', '.join(model.left_over[:3])}{more}")

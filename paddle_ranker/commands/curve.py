@@ -21,7 +21,7 @@ from paddle_ranker.training.curve import METRICS_FILE, PICTURE_FILE, draw_learni
 @dataclass(frozen=True)
 class CurveOptions(Options):
     runs: str = option(
-        help=f"folder of a training (its --save_dir), or of several with {os.pathsep} between them", positional=True
+        help=f"folder of a training (its --output), or of several with {os.pathsep} between them", positional=True
     )
     output: str = option(PICTURE_FILE, help="picture to write, a PNG file")
 

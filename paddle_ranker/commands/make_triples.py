@@ -42,7 +42,7 @@ class MakeTriplesOptions(LabelOptions):
         given = (*paths_of(self.input_file), self.output_file, self.dev_file)
         paths = [os.path.realpath(path) for path in given if path]
         if len(set(paths)) < len(paths):
-            raise UsageError("--input_file, --output_file and --dev_file must be different files")
+            raise UsageError("--input, --output and --dev_file must be different files")
 
 
 def group_by_query(pairs: Iterable[LabeledPair]) -> Groups:

@@ -95,7 +95,7 @@ class MineOptions(LabelOptions, ScoringOptions):
             raise UsageError(f"--rerank {self.rerank} is below --rank_to {self.rank_to}: there are no such ranks")
         sources = (*paths_of(self.queries), *paths_of(self.corpus or ""))
         if os.path.realpath(self.output_file) in map(os.path.realpath, sources):
-            raise UsageError("--output_file must be another file than --queries and --corpus")
+            raise UsageError("--output must be another file than --queries and --corpus")
 
     @property
     def choice(self) -> Choice:

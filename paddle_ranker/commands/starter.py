@@ -77,7 +77,7 @@ def make_starter(options: StarterOptions) -> Path:
         return folder
     folder = Path(options.output_dir)
     if folder.exists():
-        raise RankerError(f"{folder}: is there already; choose another --output_dir, or remove it")
+        raise RankerError(f"{folder}: is there already; choose another --output, or remove it")
     make_folder(folder.parent)
     _build(files, options, folder)
     return folder

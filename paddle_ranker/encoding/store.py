@@ -86,7 +86,7 @@ class PairCollector:
         except OSError as error:  # a full disk, most of all
             raise RankerError(
                 f"{self._folder}: {self._nbytes() / 2**20:.0f} MB of encoded training data could not be kept there "
-                f"({error.strerror or error}); make room, choose another --save_dir, or keep more in memory with "
+                f"({error.strerror or error}); make room, choose another --output, or keep more in memory with "
                 "--data_memory_mb"
             ) from error
 

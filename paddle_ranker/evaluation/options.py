@@ -52,11 +52,11 @@ class MeasuringOptions(LabelOptions, ScoringOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.test_file is None and self.qrels is None:
-            raise UsageError("--test_file (query, title, label) is required, or --qrels in its place")
+            raise UsageError("--test (query, title, label) is required, or --qrels in its place")
         if self.test_file is not None and self.qrels is not None:
-            raise UsageError("--test_file and --qrels both say what is relevant: give one")
+            raise UsageError("--test and --qrels both say what is relevant: give one")
         if self.qrels is not None and self.fractional_labels:
-            raise UsageError("--fractional_labels goes with --test_file: labels of --qrels are whole numbers")
+            raise UsageError("--fractional_labels goes with --test: labels of --qrels are whole numbers")
         for name in ("queries", "documents", "candidates"):
             if getattr(self, name) is not None and self.qrels is None:
                 raise UsageError(f"--{name} goes with --qrels")

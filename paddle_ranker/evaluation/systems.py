@@ -117,7 +117,7 @@ def baseline_systems(pairs: MeasuredPairs, options: MeasuringOptions) -> tuple[l
     train: Optional[Sequence[LabeledPair]] = None
     learned = "the measured titles"
     if options.train_file is not None:
-        warn_of_same_data({"train_file": options.train_file, "test_file": options.test_file})
+        warn_of_same_data(options, "train_file", "test_file")
         train = read_records(options.train_file, LabeledPair, options)
         learned = f"{options.train_file} (sha256 {content_digest(options.train_file)})"
     collection = titles if train is None else [pair.title for pair in train]
@@ -156,11 +156,11 @@ def linear(
     numbers = number_queries(queries)
     count = int(numbers.max()) + 1
     if count < 2:
-        raise DataError("one query only: the linear model needs others to learn from (--train_file)")
+        raise DataError("one query only: the linear model needs others to learn from (--train)")
     folds = np.random.default_rng(SEED).permutation(count)[numbers] % min(FOLDS, count)
     for fold in np.unique(folds):
         if len(set(labels[folds != fold] >= RELEVANT)) < 2:
-            raise DataError("too few queries with titles of both kinds: the linear model needs --train_file")
+            raise DataError("too few queries with titles of both kinds: the linear model needs --train")
     return LexicalLogistic().cross_fit(queries, titles, labels, folds)
 
 

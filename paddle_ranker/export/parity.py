@@ -85,7 +85,7 @@ def compare(
                     raise RankerError(
                         f"{name} does not score as the ranker does: {output} differs by {gap.max():.2g} in a batch of "
                         f"{count} pairs of {length} tokens (allowed: {tolerance:g}); nothing "
-                        "was written. Run python -m paddle_ranker doctor, and report it with its output"
+                        "was written. Run paddle-ranker doctor, and report it with its output"
                     )
     return Parity(sum(map(_rows, batches)), len(batches), differences)
 

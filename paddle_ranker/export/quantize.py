@@ -216,7 +216,7 @@ def with_onnx(folder: ExportedFolder) -> ExportedFolder:
     """
     if folder.onnx is not None:
         return folder
-    export = f"python -m paddle_ranker export --onnx --params_path RANKER --output_path {folder.folder}"
+    export = f"paddle-ranker export --onnx --model RANKER --output {folder.folder}"
     try:
         from paddle_ranker.export.onnx import require_onnx, write_onnx
         from paddle_ranker.export.static_model import StaticModel

@@ -1,4 +1,4 @@
-"""Write a model as a static model, and check that it computes the same: `python -m paddle_ranker export`.
+"""Write a model as a static model, and check that it computes the same: `paddle-ranker export`.
 
 A ranker's graph takes `input_ids` and `token_type_ids`, int64 `[batch, length]`, both dimensions variable, and computes
 the mask, the match levels and the lexical features itself. It returns `predict`, the probability `[batch, 1]`,
@@ -31,7 +31,7 @@ def export_model(
     prefix: Optional[str] = None,
     *,
     onnx: bool = False,
-    option: str = "--output_path",
+    option: str = "--output",
 ) -> tuple[ExportedFolder, dict[str, Parity]]:
     """Export a model as a static graph into the folder `output`, atomically.
 

@@ -31,7 +31,7 @@ from paddle_ranker.storage.untrusted import check_file, memory_bytes
 
 INPUTS, OUTPUTS = RANKER.input_names, RANKER.output_names
 GRAPH_FORMATS = ("json", "pdmodel")
-EXPORT_SERVING = "python -m paddle_ranker export-serving --dirname"
+EXPORT_SERVING = "paddle-ranker export-serving --model"
 DEFAULTS = LoadOptions()
 _EXPORTABLE = ("ranker", "blend", "export")
 

@@ -99,7 +99,7 @@ def require_kind(source: Path, kind: str, expected: Optional[str]) -> None:
     if expected and kind != expected:
         raise CheckpointError(
             f"{source}: is a {kind} ranker, not a {expected} one: paddle-ranker evaluate, predict and export take "
-            "either (training takes it as --model_name_or_path)"
+            "either (training takes it as --model)"
         )
 
 
@@ -156,7 +156,7 @@ def _probability(calibration: Optional[Calibration]) -> str:
     if calibration is None:
         return (
             "Not calibrated: a score orders titles, and need not be the share of relevant ones among titles that score "
-            "like it. `python -m paddle_ranker calibrate` makes it so."
+            "like it. `paddle-ranker calibrate` makes it so."
         )
     data, figures = calibration.fitted_on, calibration.figures
     text = f"Calibrated ({calibration.method}): probability = {calibration}"

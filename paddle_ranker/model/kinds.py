@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from paddle import nn
 
 _DEFAULTS = LoadOptions()
-EXPORT = "python -m paddle_ranker export --params_path RANKER --output_path"
+EXPORT = "paddle-ranker export --model RANKER --output"
 
 InfoT = TypeVar("InfoT", bound=ModelInfo)
 EncoderT = TypeVar("EncoderT", bound=RowEncoder)

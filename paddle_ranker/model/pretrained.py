@@ -71,9 +71,9 @@ def _fetch_model(name: str, folder: Path) -> None:
             fetch(address, parts / f"{file}.part")
         except RankerError as error:
             raise CheckpointError(
-                f"{name} is not on this machine and could not be fetched ({error}): give --model_name_or_path a "
+                f"{name} is not on this machine and could not be fetched ({error}): give --model a "
                 "local folder that holds model_state.pdparams, config.json and vocab.txt, or make a small "
-                "encoder offline with: python -m paddle_ranker starter --corpus YOUR_FILE"
+                "encoder offline with: paddle-ranker starter --corpus YOUR_FILE"
             ) from error
         (parts / f"{file}.part").rename(parts / file)
         forget(parts / f"{file}.part")

@@ -18,7 +18,7 @@ from paddle_ranker.registry import Registry
 STATIC_PARAMETERS = ".pdiparams"
 RANKER_WANTED = "a trained ranker"
 _ENCODER = "an encoder without a ranking head (a starter, or a pretrained model)"
-_TRAIN = "train a ranker from it: paddle-ranker train-pairwise or train-ce --model_name_or_path FOLDER"
+_TRAIN = "train a ranker from it: paddle-ranker train-pairwise or train-ce --model FOLDER"
 _SCORE = "prediction, evaluation, rank, compare and serve take it"
 _BEST_FIRST = ("best", "last")
 
@@ -128,13 +128,12 @@ for _name, _kind in {
     "transformers": FolderKind(
         _is_transformers,
         "a model folder of Hugging Face's transformers",
-        "training takes it as --model_name_or_path FOLDER; for all else, bring it here: python -m paddle_ranker "
-        "convert FOLDER TARGET",
+        "training takes it as --model FOLDER; for all else, bring it here: paddle-ranker convert FOLDER TARGET",
     ),
     "parameters": FolderKind(
         _has(PARAMETERS_FILE),
         "an encoder, or a checkpoint of the published scripts",
-        "training takes it as --model_name_or_path FOLDER",
+        "training takes it as --model FOLDER",
     ),
     "pretraining": FolderKind(
         _has(PARAMETERS_FILE, "pretraining.json"),

@@ -6,7 +6,7 @@ import dataclasses
 import operator
 import os
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from numbers import Integral, Real
@@ -157,13 +157,19 @@ def _typed(field: dataclasses.Field[Any], annotation: Any, value: Any) -> Any:
     return value
 
 
-def require_inputs(options: Options) -> None:
-    """Raise `DataError` for a missing input file, before any model is loaded or file is read."""
+def input_files(options: Options) -> Iterator[tuple[dataclasses.Field[Any], str]]:
+    """Yield (field, path) of the files that the options name for reading, without standard input."""
     for field in fields_of(type(options)):
         value = getattr(options, field.name) if field.metadata["files"] else None
         for name in value if isinstance(value, tuple) else (value,):
             for path in () if name in (None, "-") else paths_of(name):
-                require_file(path)
+                yield field, path
+
+
+def require_inputs(options: Options) -> None:
+    """Raise `DataError` for a missing input file, before any model is loaded or file is read."""
+    for _, path in input_files(options):
+        require_file(path)
 
 
 def help_of(field: dataclasses.Field[Any]) -> str:

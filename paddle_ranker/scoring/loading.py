@@ -75,8 +75,8 @@ def open_model(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> Sc
     exported = is_exported(folder)
     if not exported and options.engine not in (None, DYGRAPH):
         raise CheckpointError(
-            f"{source}: has not been exported, which --engine {options.engine} needs; export it first: python -m "
-            f"paddle_ranker export --params_path {source} --output_path OUTPUT, and give that folder"
+            f"{source}: has not been exported, which --engine {options.engine} needs; export it first: "
+            f"paddle-ranker export --model {source} --output OUTPUT, and give that folder"
         )
     if not exported or (options.engine in (None, DYGRAPH) and (folder / PARAMETERS_FILE).is_file()):
         return _load_trained(Path(source), options)
@@ -89,9 +89,7 @@ def open_model(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> Sc
 def _load_trained(source: Path, options: LoadOptions) -> ScoringModel[ModelInfo, RowEncoder]:
     if options.precision != "fp32" or options.tensorrt:
         asked = "--tensorrt" if options.tensorrt else f"--precision {options.precision}"
-        raise UsageError(
-            f"{asked} needs an exported ranker (python -m paddle_ranker export); a trained one runs in fp32"
-        )
+        raise UsageError(f"{asked} needs an exported ranker (paddle-ranker export); a trained one runs in fp32")
     from paddle_ranker.runtime import select_device
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 

@@ -1,1 +1,1 @@
-"""The server, `python -m paddle_ranker serve`, and its clients."""
+"""The server, `paddle-ranker serve`, and its clients."""

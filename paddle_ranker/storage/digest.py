@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Optional, Union
 
 from paddle_ranker.errors import RankerError
+from paddle_ranker.options.declare import Options, input_files, shown_name
 from paddle_ranker.options.files import paths_of
 
 _DIGITS = 16
@@ -41,17 +41,18 @@ def content_digest(path: Union[str, Path]) -> str:
     return found.hexdigest()[:_DIGITS]
 
 
-def warn_of_same_data(files: Mapping[str, Optional[str]]) -> None:
+def warn_of_same_data(options: Options, *names: str) -> None:
     """Print a warning to standard error for every two options that name the same file, or files of the same content.
 
-    files: dict from an option's name, without dashes, to its file or files
+    names: names of the fields whose files are compared
     """
-    given = [(option, path) for option, paths in files.items() if paths is not None for path in paths_of(paths)]
+    compared = [(field, path) for field, path in input_files(options) if field.name in names]
+    given = [(shown_name(field), path) for field, path in sorted(compared, key=lambda one: names.index(one[0].name))]
     for (one, first), (other, second) in combinations(given, 2):
         how = _shared(first, second) if one != other else None
         if how is not None:
             print(
-                f"warning: --{other} {second} is --{one} {first} ({how}): what is measured on what was learned from "
+                f"warning: {other} {second} is {one} {first} ({how}): what is measured on what was learned from "
                 "says nothing about new queries",
                 file=sys.stderr,
             )

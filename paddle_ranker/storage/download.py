@@ -139,7 +139,7 @@ def unpack(archive: Path, target: Path) -> None:
                     f"zip bomb; check where it comes from"
                 )
             if size > shutil.disk_usage(target).free:
-                raise RankerError(f"{target}: no space for {size:,} bytes; free some or give another --output_dir")
+                raise RankerError(f"{target}: no space for {size:,} bytes; free some or give another --output")
             for entry in entries:
                 path = target / entry.filename
                 path.parent.mkdir(parents=True, exist_ok=True)

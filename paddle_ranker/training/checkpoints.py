@@ -42,7 +42,7 @@ def _locked(folder: Path) -> IO[str]:
     try:
         return locked(folder / _LOCK, wait=False)
     except BlockingIOError as error:
-        raise RankerError(f"{folder}: another training writes there; choose another --save_dir") from error
+        raise RankerError(f"{folder}: another training writes there; choose another --output") from error
 
 
 def _unlock(folder: Path, lock: IO[str]) -> None:
@@ -196,7 +196,7 @@ class RunFolder:
         except OSError as error:  # a full disk, most of all
             raise RankerError(
                 f"{self.keeper.folder}: the checkpoint of step {done.step} could not be written "
-                f"({error.strerror or error}); {self.last_good}; make room, or choose another --save_dir"
+                f"({error.strerror or error}); {self.last_good}; make room, or choose another --output"
             ) from error
 
     @property

@@ -1,6 +1,6 @@
 """Read a training's `metrics.jsonl`, and plot loss, evaluation metrics and learning rate over the steps.
 
-python -m paddle_ranker curve first/checkpoint:second/checkpoint --output both.png
+paddle-ranker curve first/checkpoint:second/checkpoint --output both.png
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def read_curve(path: Path, name: str) -> Curve:
             for column, values in lines.items():
                 values.append(_number(record.get(_LINE_COLUMNS[column])))
     except OSError as error:
-        raise DataError(f"{path}: cannot read it ({error.strerror}); name the --save_dir of a training") from error
+        raise DataError(f"{path}: cannot read it ({error.strerror}); name the --output of a training") from error
     names = dict.fromkeys(name for record in evaluations for name in record["evaluation"])
     metric = evaluations[-1].get("metric") if evaluations else None
     return Curve(

@@ -61,7 +61,7 @@ class TrainingLog:
             self._lines = _LineFile(self.metrics)
         except OSError as error:
             raise RankerError(
-                f"{self.metrics}: cannot write there ({error.strerror}); make room, or choose another --save_dir"
+                f"{self.metrics}: cannot write there ({error.strerror}); make room, or choose another --output"
             ) from error
         if self._scalars:
             for record in read_metrics(self.metrics):

@@ -86,7 +86,7 @@ def train_ranker(
     """
     run, model = start.run, start.model
     if run.processes.is_first:
-        warn_of_same_data(files)
+        warn_of_same_data(options, *files)
         report_truncated(model.row_encoder)
     lexical = model.network.lexical
     if lexical is not None and not lexical.has_learned:

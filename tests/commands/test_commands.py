@@ -25,7 +25,7 @@ from paddle_ranker.errors import UsageError
 from paddle_ranker.model.kinds import stated_kind
 from paddle_ranker.model.parameters import save_arrays
 from paddle_ranker.options import parse_options
-from paddle_ranker.options.declare import Options, fields_of
+from paddle_ranker.options.declare import Options, fields_of, names_of
 from paddle_ranker.options.declare import help_of as help_of_field
 from paddle_ranker.options.files import paths_of
 from tests.conftest import REPOSITORY, load_script
@@ -211,6 +211,27 @@ def test_every_option_that_takes_a_file_takes_several() -> None:
     assert single == []
 
 
+def test_messages_spell_options_and_commands_as_they_are_typed() -> None:
+    for name in FILES:
+        load_script(name)
+    for command in COMMANDS.values():
+        command.load()
+    classes = [options_class for options_class in every(Options) if not options_class.__module__.startswith("tests")]
+    fields = [field for options_class in classes for field in fields_of(options_class)]
+    names = [names_of(field) for field in fields if not field.metadata["positional"]]
+    others = {other for _, *more in names for other in more} - {first for first, *_ in names}
+    assert {"--train_file", "--save_dir", "--params_path"} <= others
+    old = re.compile(rf"(?:{'|'.join(others)})\b|python -m paddle_ranker [a-z]|\b(?:{'|'.join(RECIPES)})/\w*\.py")
+    found = []
+    for path in (path for folder in PACKAGES for path in (REPOSITORY / folder).rglob("*.py")):
+        nodes = [*ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+        docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        texts = [node for node in nodes if isinstance(node, ast.Constant) and id(node) not in docstrings]
+        lines = [(text.lineno, str(text.value)) for text in texts if " " in str(text.value)]  # else a declared name
+        found += [f"{path}:{number}: {line}" for number, line in lines if old.search(line)]
+    assert found == []
+
+
 def every(options_class: type[Options]) -> Iterator[type[Options]]:
     for found in options_class.__subclasses__():
         yield found
@@ -285,7 +306,7 @@ def test_help_whose_reader_leaves_is_no_error(
         ("compare", "SYSTEMS ... (--test FILE | --qrels FILE)"),
         ("serve", "(FOLDER | --model MODEL | --entailment_model ENTAILMENT_MODEL)"),
         ("calibrate", "RANKER (DEV_FILE ... | --remove)"),
-        ("blend", "RANKER DEV_FILE ... TARGET (--train FILE | --other OTHER)"),
+        ("blend", "RANKER DEV_FILE ... TARGET (--train FILE | --with WITH)"),
         ("fill-mask", "--model MODEL (SENTENCE | --input FILE)"),
     ],
 )

@@ -284,7 +284,7 @@ def test_the_report_opens_offline_and_shows_texts_as_text(
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["a.tsv"], 2, "--test_file (query, title, label) is required, or --qrels in its place"),
+        (["a.tsv"], 2, "--test (query, title, label) is required, or --qrels in its place"),
         (["a.tsv", "--test_file", "x", "--qrels", "y"], 2, "give one"),
         (["a.tsv", "--test_file", "x", "--queries", "y"], 2, "--queries goes with --qrels"),
         (["a.tsv", "--qrels", "x", "--queries", "y"], 2, "--queries and --documents go together"),

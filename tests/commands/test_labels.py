@@ -78,7 +78,7 @@ def test_fractions_that_are_labels_are_taken_where_they_are_asked_for(
     assert "农业\t农业教育\t语言" in (folder / "made.tsv").read_text(encoding="utf-8")
     qrels = ["--init_from_ckpt", "pairwise", "--qrels", "dev.csv", "--queries", "dev.csv", "--documents", "dev.csv"]
     assert evaluate.main(qrels + asked) == 2
-    assert "--fractional_labels goes with --test_file" in capsys.readouterr().err
+    assert "--fractional_labels goes with --test:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -115,4 +115,4 @@ def test_the_same_file_for_training_and_testing_is_named(folder: Path, capsys: p
         "--max_steps 1 --device cpu --eval_step 1"
     )
     assert train_ce.main(line.split()) == 0
-    assert "warning: --test_file copy.csv is --train_set dev.csv (the same content)" in capsys.readouterr().err
+    assert "warning: --test copy.csv is --train dev.csv (the same content)" in capsys.readouterr().err

@@ -362,7 +362,7 @@ def test_options_out_of_range(
 def test_a_file_for_a_folder_and_a_damaged_manifest_are_named(tmp_path: Path, call: Call) -> None:
     (tmp_path / "file").write_text("")
     status, _, message = call(script.main, "--output_dir", tmp_path / "file")
-    assert status == 1 and "--output_dir" in message and message.count("\n") == 1
+    assert status == 1 and "--output" in message and message.count("\n") == 1
     (tmp_path / MANIFEST).write_text("{")
     status, _, message = call(script.main, "--output_dir", tmp_path)
     assert status == 1 and MANIFEST in message

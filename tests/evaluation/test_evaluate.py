@@ -182,7 +182,7 @@ def test_bad_input(data: Path, collection: Path, call: Call) -> None:
         (["--test_file", two], several),
         ([*texts(collection), "--candidates", collection / "other.run"], "share no query"),
         (["--qrels", collection / "qrels"], "--qrels needs --queries and --documents"),
-        ([], "--test_file (query, title, label) is required"),
+        ([], "--test (query, title, label) is required"),
         ([*texts(collection)[:-1], collection / "queries.tsv"], "no text for"),
     ):
         status, _, err = run(call, evaluate_pairwise.main, *ranker, *arguments)

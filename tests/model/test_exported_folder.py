@@ -103,8 +103,8 @@ def test_damaged_folders_say_what_is_wrong(copy: Path, output: Path, tmp_path: P
     refused(copy, rf"has {len(content) - 10:,} bytes, {len(content):,} were written")
     parameters.write_bytes(content)
     assert open_exported_ranker(copy).parameters == parameters
-    refused(copy, r"no inference.pdiparams.*paddle_ranker export", "inference")
-    refused(output.parent / "ranker", r"no static model in it; make it with: python -m paddle_ranker export")
+    refused(copy, r"no inference.pdiparams.*paddle-ranker export", "inference")
+    refused(output.parent / "ranker", r"no static model in it; make it with: paddle-ranker export")
     refused(tmp_path / "nowhere", r"no such folder; make it with")
     program.rename(copy / "away")
     refused(copy, r"no inference.predict.json and no inference.predict.pdmodel")
@@ -135,7 +135,7 @@ def test_a_graph_of_the_other_stack(copy: Path, monkeypatch: pytest.MonkeyPatch)
     for version in ("2.6.2", "3.3.1"):
         require_readable(copy / "inference.predict.pdmodel", version)
     monkeypatch.setattr(paddle, "__version__", "2.6.2" if FORMAT == "json" else "3.3.1")
-    with pytest.raises(CheckpointError, match="python -m paddle_ranker export --params_path RANKER"):
+    with pytest.raises(CheckpointError, match="paddle-ranker export --model RANKER"):
         write_probability_model(open_exported_ranker(copy), copy.parent / "alone")
 
 

@@ -71,7 +71,7 @@ def test_the_folders_own_configuration_wins(tmp_path: Path) -> None:
 
 def test_an_encoder_alone_trains_but_does_not_score(tmp_path: Path) -> None:
     folder, short = write_encoder(tmp_path / "encoder"), LoadOptions(max_seq_length=32)
-    refusal = r"is an encoder without a ranking head .*train-pairwise .*--model_name_or_path"
+    refusal = r"is an encoder without a ranking head .*paddle-ranker train-pairwise or train-ce --model "
     with pytest.raises(CheckpointError, match=refusal):
         load_ranker(folder)
     assert start_ranker(folder, Fresh("pairwise"), short).new_parts == ["head", "match_embeddings"]

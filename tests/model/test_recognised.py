@@ -54,7 +54,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("name", "what", "use"),
     [
-        ("starter", "an encoder", "--model_name_or_path"),
+        ("starter", "an encoder", "--model FOLDER"),
         ("ranker", "a trained ranker", "export"),
         ("tokenizer", "a tokenizer without a model", "pretrain --tokenizer"),
         ("run", "a folder of several models", "did you mean FOLDER/best?"),
@@ -62,7 +62,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("entailment", "a model of pairs of posts", "predict, evaluate and export"),
         ("entailment_export", "a model of pairs of posts", "--entailment_model"),
         ("export", "an exported ranker", "serve"),
-        ("transformers", "Hugging Face's transformers", "python -m paddle_ranker convert FOLDER TARGET"),
+        ("transformers", "Hugging Face's transformers", "paddle-ranker convert FOLDER TARGET"),
         ("pairs.tsv", "a file", "the path of a folder"),
         ("nowhere", "not there", "check the path"),
     ],
@@ -117,7 +117,7 @@ TRAINED = "not a trained ranker (there is no model_state.pdparams in it); predic
 EXPORT = "--params_path FOLDER --output_path out"
 TRAIN = f"--train_file triples.tsv --test_file dev.tsv --save_dir out {CPU}"
 QUANTIZE = "--model_dir FOLDER --calibration_file pairs.tsv --eval_file dev.tsv"
-CONVERT = "python -m paddle_ranker convert FOLDER TARGET"
+CONVERT = "paddle-ranker convert FOLDER TARGET"
 OTHERS: tuple[tuple[Main, str, str, str], ...] = (
     (export_model.main, EXPORT, "export", f"is an exported ranker, {TRAINED}"),
     (export_model.main, EXPORT, "starter", "is an encoder without a ranking head"),
@@ -129,7 +129,7 @@ OTHERS: tuple[tuple[Main, str, str, str], ...] = (
         quantize.main,
         QUANTIZE,
         "ranker",
-        "there is no static model in it; make it with: python -m paddle_ranker export --params_path FOLDER",
+        "there is no static model in it; make it with: paddle-ranker export --model FOLDER",
     ),
     (quantize.main, QUANTIZE, "entailment_export", "is a model of pairs of posts (entailment), not an exported ranker"),
     (export_serving.main, "--dirname FOLDER", "starter", "it is an encoder"),

@@ -267,7 +267,7 @@ def test_fill_mask_prints_what_the_model_thinks(trained: Path, call: Call, tmp_p
         (["[MASK]", "--input_file", "corpus.txt"], "one of the two"),
         (["--input_file", "corpus.txt"], r"corpus\.txt, sentences 1 to 32: .* has no \[MASK\]"),
         (["[MASK]", "--model", "encoder"], "has no head of a masked language model"),
-        (["[MASK]", "--model", "hf"], "bring it here: python -m paddle_ranker convert"),
+        (["[MASK]", "--model", "hf"], "bring it here: paddle-ranker convert"),
     ],
 )
 def test_fill_mask_refuses_by_name(data: Path, trained: Path, call: Call, arguments: list[str], message: str) -> None:

@@ -119,7 +119,7 @@ def test_an_encoder_without_a_head_gets_a_new_one_or_is_refused(tmp_path: Path) 
     np.testing.assert_array_equal(
         loaded.network.state_dict()[f"ernie.{name}"].numpy(), load_arrays(folder / PARAMETERS_FILE)[name]
     )
-    with pytest.raises(CheckpointError, match=r"has no head of a masked language model .*--init_from"):
+    with pytest.raises(CheckpointError, match=r"has no head of a masked language model .*--model"):
         load_masked_lm(folder, need_head=True)
 
 

@@ -88,8 +88,8 @@ def test_a_folder_for_paddle_serving_is_made_in_two_steps(checkout: Path) -> Non
     path.write_text(json.dumps(facts), encoding="utf-8")
     shutil.move(str(folder), str(checkout / "serving_server"))
     advice = exporting_again(checkout / "serving_server", "2.6.2")
-    assert "export --params_path RANKER --output_path output_paddle2 && " in advice
-    assert advice.endswith(f"export-serving --dirname output_paddle2 --server_path {checkout / 'serving_server'}")
-    with pytest.raises(CheckpointError, match="export-serving --dirname output_paddle2"):
+    assert "export --model RANKER --output output_paddle2 && " in advice
+    assert advice.endswith(f"export-serving --model output_paddle2 --server_path {checkout / 'serving_server'}")
+    with pytest.raises(CheckpointError, match="export-serving --model output_paddle2"):
         (checkout / "serving_server/inference.predict.json").touch()
         ExportedFolder.open(checkout / "serving_server").require_readable("2.6.2")

@@ -248,7 +248,7 @@ def test_no_space_on_the_disk_and_a_file_for_a_folder(
 ) -> None:
     (tmp_path / "file").write_text("")
     assert run(server, tmp_path / "file") == 1
-    assert "--output_dir" in one_error(capsys)
+    assert "--output" in one_error(capsys)
     usage = script.shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(script.shutil, "disk_usage", lambda path: usage)
     assert run(server, tmp_path) == 1

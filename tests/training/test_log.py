@@ -367,7 +367,7 @@ def test_curve_command_lays_runs_over_each_other(tmp_path: Path, capsys: pytest.
     assert share_of(ORANGE, both) > 100
 
     assert curve_main([str(tmp_path / "none"), "--output", str(picture)]) == 1
-    assert "none/metrics.jsonl: cannot read it (No such file or directory); name the --save_dir" in (
+    assert "none/metrics.jsonl: cannot read it (No such file or directory); name the --output" in (
         capsys.readouterr().err
     )
     assert curve_main(["", "--output", str(picture)]) == 2

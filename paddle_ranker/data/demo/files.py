@@ -175,7 +175,7 @@ def write_demo(folder: Path, seed: int, size: int, queries: int, names: Sequence
         folder.mkdir(parents=True, exist_ok=True)
         needed, free = size * _BYTES_A_TRIPLE + queries * _BYTES_A_QUERY, shutil.disk_usage(folder).free
     except OSError as error:
-        raise RankerError(f"{folder}: {error.strerror}; give a folder that can be written with --output_dir") from error
+        raise RankerError(f"{folder}: {error.strerror}; give a folder that can be written with --output") from error
     if needed > free:
         raise RankerError(
             f"{folder}: about {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; lower --size"
@@ -195,7 +195,7 @@ def write_demo(folder: Path, seed: int, size: int, queries: int, names: Sequence
         _write_manifest(folder, manifest)
         return manifest
     except PermissionError as error:
-        raise RankerError(f"{error.filename}: {error.strerror}; choose another folder with --output_dir") from error
+        raise RankerError(f"{error.filename}: {error.strerror}; choose another folder with --output") from error
     finally:
         if files is not None:
             files.discard()

@@ -8,7 +8,7 @@ from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.scoring.engines.precisions import has_int8
 
-QUANTIZE = "python -m paddle_ranker quantize --model_dir"
+QUANTIZE = "paddle-ranker quantize --model"
 
 
 def onnx_file(folder: ExportedFolder, precision: str) -> Path:
@@ -24,15 +24,15 @@ def onnx_file(folder: ExportedFolder, precision: str) -> Path:
         if precision == "int8" and facts.get("weight_bits") == 8 and not has_int8():
             raise CheckpointError(
                 f"{path}: its weights have 8 bits, which sums on this processor (no VNNI) do not hold: quantize it "
-                f"again: {QUANTIZE} {folder.folder} --weight_bits 7 --calibration_file PAIRS --eval_file LABELLED"
+                f"again: {QUANTIZE} {folder.folder} --weight_bits 7 --calibration_file PAIRS --test LABELLED"
             )
         return path
     if precision == "int8":
         raise CheckpointError(
             f"{folder.folder}: there is no {folder.prefix}.int8.onnx in it; make it with: {QUANTIZE} {folder.folder} "
-            "--calibration_file PAIRS --eval_file LABELLED"
+            "--calibration_file PAIRS --test LABELLED"
         )
     raise CheckpointError(
-        f"{folder.folder}: there is no {folder.prefix}.onnx in it; make it with: python -m paddle_ranker export "
-        f"--onnx --params_path RANKER --output_path {folder.folder}"
+        f"{folder.folder}: there is no {folder.prefix}.onnx in it; make it with: paddle-ranker export "
+        f"--onnx --model RANKER --output {folder.folder}"
     )

@@ -46,7 +46,7 @@ class ClientOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.input_file is not None and (self.query is not None or self.title is not None):
-            raise UsageError("--input_file has its own queries and titles: leave out --query and --title")
+            raise UsageError("--input has its own queries and titles: leave out --query and --title")
         if (self.query is None) != (self.title is None):
             raise UsageError("--query and --title belong together: give both, or neither")
 
@@ -86,7 +86,7 @@ def saying_what_next(options: ClientOptions, port: int) -> Iterator[None]:
         yield
     except UnreachableError as error:
         raise UnreachableError(
-            f"{error}. Does a server run there? {options.server} starts one, or python -m paddle_ranker serve --model "
+            f"{error}. Does a server run there? {options.server} starts one, or paddle-ranker serve --model "
             f"FOLDER --port {port}; --host and --port say where another one is",
             error.code,
         ) from error

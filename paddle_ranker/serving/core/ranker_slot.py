@@ -189,7 +189,7 @@ def check(scorer: Scorer, model: ScoringRanker, folder: Path) -> None:
     if gap > tolerance:
         raise CheckpointError(
             f"{folder}: a pair's probability differs by {gap:.2g} between the pair alone and in a batch (allowed: "
-            f"{tolerance:g}); run python -m paddle_ranker doctor"
+            f"{tolerance:g}); run paddle-ranker doctor"
         )
     noted_in_fp32 = (model.info.export or {}).get("checks", [])
     checks = noted_in_fp32 if model.engine.precision == "fp32" else []

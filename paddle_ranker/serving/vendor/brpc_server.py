@@ -45,7 +45,7 @@ Serve a ranker in the place of Paddle Serving's C++ server, with its launcher's 
   --enable_prometheus, --prometheus_port INT   metrics on a port of their own, too
   {HOST_VARIABLE}=127.0.0.1 in the environment narrows who can connect; {API_KEY_VARIABLE} asks callers for a key
 
-What else the launcher has is taken, and noted where it has no meaning here. python -m paddle_ranker serve has more."""
+What else the launcher has is taken, and noted where it has no meaning here. paddle-ranker serve has more."""
 _LOOK_SECONDS = 0.2  # between two looks at who started this process
 
 PORT, THREADS, PROMETHEUS_PORT, RELOAD_SECONDS, BATCH_SIZE = 9393, 4, 19393, 10, 32  # the launcher's own defaults

@@ -122,6 +122,58 @@ def test_wordpiece_by_hand() -> None:
     assert wordpiece.ids("a" * 101) == [0]
 
 
+class Looked(dict[str, int]):
+    """A dict that counts its look-ups."""
+
+    count = 0
+
+    def get(self, key: str, default: Any = None) -> Any:
+        Looked.count += 1
+        return super().get(key, default)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("end", ["", "\u6df1"])  # of a word that has pieces, and of one that ends in none
+def test_a_word_takes_few_look_ups_though_tokens_are_long(end: str) -> None:
+    generator, tokens = random.Random(5), ["[UNK]", *"abcd", *(f"##{letter}" for letter in "abcd")]
+    tokens += [
+        "internationalization",
+        "##institutionalization",
+        *{"".join(generator.choices("abcd", k=3)) for _ in range(30)},
+    ]
+    wordpiece = WordPiece({token: i for i, token in enumerate(tokens)}, unk_id=0)
+    wordpiece._initial, wordpiece._continued = Looked(wordpiece._initial), Looked(wordpiece._continued)
+    Looked.count = 0
+    words = ["".join(generator.choices("abcd", k=99)) + end for _ in range(20)]
+    assert all(wordpiece.ids(word) == [0] or not end for word in words)
+    assert Looked.count <= 3 * 20 * 100
+
+
+@pytest.mark.unit
+def test_word_pieces_are_the_longest_ones() -> None:
+    """Equal to pieces found by trying every length, longest first, with tokens that are beginnings of others or not."""
+    generator = random.Random(6)
+    for _ in range(200):
+        tokens = {"".join(generator.choices("ab", k=generator.randint(1, 6))) for _ in range(8)}
+        tokens |= {f"##{token}" for token in generator.sample(sorted(tokens), min(6, len(tokens)))}
+        ids = {token: i for i, token in enumerate(sorted(tokens), 1)}
+        wordpiece = WordPiece(ids, unk_id=0)
+        for word in ("".join(generator.choices("ab", k=generator.randint(1, 9))) for _ in range(10)):
+            assert wordpiece.ids(word) == longest_first(ids, word), (ids, word)
+
+
+def longest_first(token_to_id: dict[str, int], word: str) -> list[int]:
+    found: list[int] = []
+    while word:
+        prefix = "##" if found else ""
+        lengths = [length for length in range(len(word), 0, -1) if prefix + word[:length] in token_to_id]
+        if not lengths:
+            return [0]
+        found.append(token_to_id[prefix + word[: lengths[0]]])
+        word = word[lengths[0] :]
+    return found
+
+
 @pytest.mark.unit
 def test_word_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_WordCache, "_MOST_WORDS", 3)

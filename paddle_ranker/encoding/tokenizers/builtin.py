@@ -49,17 +49,16 @@ class Tokenizer:
 
 MAX_WORD_CHARACTERS = 100
 CONTINUATION = "##"
+_NO_TOKEN = -1
 
 
 class WordPiece:
     """Greedy longest-match-first WordPiece over `token_to_id` (https://arxiv.org/abs/1609.08144, BERT's inference)."""
 
     def __init__(self, token_to_id: Mapping[str, int], unk_id: int) -> None:
-        self._initial = {token: i for token, i in token_to_id.items() if not token.startswith(CONTINUATION)}
-        self._continued = {
-            token[len(CONTINUATION) :]: i for token, i in token_to_id.items() if token.startswith(CONTINUATION)
-        }
-        self._longest = max(map(len, [*self._initial, *self._continued]), default=1)
+        self._initial = _with_beginnings({token: i for token, i in token_to_id.items() if not _continues(token)})
+        continued = {token[len(CONTINUATION) :]: i for token, i in token_to_id.items() if _continues(token)}
+        self._continued = _with_beginnings(continued)
         self._unk_id = unk_id
 
     def ids(self, word: str) -> list[int]:
@@ -69,15 +68,28 @@ class WordPiece:
         ids: list[int] = []
         start, pieces = 0, self._initial
         while start < len(word):
-            for end in range(min(len(word), start + self._longest), start, -1):
+            found, stop = _NO_TOKEN, start
+            for end in range(start + 1, len(word) + 1):  # as far as a token goes on: mostly a few characters
                 piece_id = pieces.get(word[start:end])
-                if piece_id is not None:
+                if piece_id is None:
                     break
-            else:
+                if piece_id != _NO_TOKEN:
+                    found, stop = piece_id, end
+            if found == _NO_TOKEN:
                 return [self._unk_id]
-            ids.append(piece_id)
-            start, pieces = end, self._continued
+            ids.append(found)
+            start, pieces = stop, self._continued
         return ids
+
+
+def _continues(token: str) -> bool:
+    return token.startswith(CONTINUATION)
+
+
+def _with_beginnings(token_to_id: Mapping[str, int]) -> dict[str, int]:
+    """Return a dict of the tokens' ids that has `_NO_TOKEN` for each beginning of a token that is no token itself."""
+    beginnings = (token[:end] for token in token_to_id for end in range(1, len(token)))
+    return {**dict.fromkeys(beginnings, _NO_TOKEN), **token_to_id}
 
 
 # Ids of all texts, one after another, [total] int32; tokens of each text, [n] int64.

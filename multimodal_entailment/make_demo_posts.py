@@ -21,7 +21,7 @@ class MakeDemoPostsOptions(Options):
         help="folder to make: train.csv, validation.csv, test.csv, images/, truth.json", name="output"
     )
     size: int = option(3000, help="training pairs; a fifth as many for validation, half for test", minimum=10)
-    seed: int = option(7, help="the same seed gives the same posts", minimum=0)
+    seed: int = option(7, help="seed of all that is drawn: the same gives the same posts", minimum=0)
     if_missing: bool = option(False, help="do nothing where the folder is there")
 
 

@@ -82,7 +82,7 @@ class TrainEntailmentOptions(TokenizerOptions, TrainingOptions):
         0.0, help="share of the training examples that lose their texts or both images, by a coin", minimum=0, below=1
     )
     loss: str = option("cross_entropy", help="what is minimised", choices=("cross_entropy", "focal"))
-    focal_gamma: float = option(2.0, help="of --loss focal: how little easy examples count", minimum=0)
+    focal_gamma: float = option(2.0, help="how little easy examples count with --loss focal", minimum=0)
     class_weights: str = option(
         "none", help="none, balanced (each class counts the same in sum), or a number for each class: 2,2,0.5"
     )
@@ -125,7 +125,7 @@ class ModelOptions(ThreadOptions):
     device: str = option(AUTO_DEVICE, help=f"{DEVICE_HELP}; what was exported runs on the CPU")
     engine: Optional[str] = redeclare(ScoringOptions, "engine")
     precision: str = redeclare(
-        ScoringOptions, "precision", help="of the matrix products; other than fp32 needs an exported model"
+        ScoringOptions, "precision", help="precision of the matrix products; other than fp32 needs an exported model"
     )
 
     def load_options(self) -> LoadOptions:
@@ -155,11 +155,11 @@ class PredictEntailmentOptions(ModelOptions):
         None, help="pairs of posts: CSV as for training, without labels too", name="input", files=True, either=True
     )
     output_file: Optional[str] = option(None, help="file to write (default: print it)", name="output")
-    format: str = option("csv", help="of the rows: csv, or json, an object a line", choices=("csv", "json"))
+    format: str = option("csv", help="form of the rows: csv, or json, an object a line", choices=("csv", "json"))
     text_1: Optional[str] = option(None, help="one pair instead of a file: the first post's text", either=True)
-    image_1: Optional[str] = option(None, help="and its image")
+    image_1: Optional[str] = option(None, help="the first post's image")
     text_2: Optional[str] = option(None, help="the second post's text")
-    image_2: Optional[str] = option(None, help="and its image")
+    image_2: Optional[str] = option(None, help="the second post's image")
     explain: bool = option(
         False, help="also say by how much the prediction's probability falls without the texts, and without each image"
     )

@@ -24,13 +24,15 @@ class PostLimits(Limits):
         None, help="what computes it, as --engine has it for the ranker", choices=ENGINES
     )
     entailment_precision: str = option(
-        "fp32", help="of its matrix products; other than fp32 needs an exported model", choices=PRECISIONS
+        "fp32", help="precision of its matrix products; other than fp32 needs an exported model", choices=PRECISIONS
     )
-    posts: int = option(64, help="pairs of posts of a request", minimum=1)
-    queue_posts: int = option(512, help="pairs of posts that wait in each worker", minimum=1)
-    image_bytes: int = option(8 * 1024 * 1024, help="of an image, as it comes", minimum=1)
-    image_pixels: int = option(40_000_000, help="of an image, as its header says", minimum=1)
-    image_memory_mb: int = option(512, help="of all images that are decoded at a time, in each worker", minimum=1)
+    posts: int = option(64, help="pairs of posts of a request", minimum=1, shared=True)
+    queue_posts: int = option(512, help="pairs of posts that wait in each worker", minimum=1, shared=True)
+    image_bytes: int = option(8 * 1024 * 1024, help="bytes of an image, as it comes", minimum=1, shared=True)
+    image_pixels: int = option(40_000_000, help="pixels of an image, as its header says", minimum=1, shared=True)
+    image_memory_mb: int = option(
+        512, help="megabytes of all images that are decoded at a time, in each worker", minimum=1, shared=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -105,9 +105,11 @@ class ScalingLawOptions(DeviceOptions):
     vocab_size: int = option(8000, help="word pieces of a tokenizer that is made here", minimum=10)
     output_dir: str = option("./checkpoint/scaling_law", help="where runs, results and the picture go", name="output")
     budget_minutes: Optional[float] = option(
-        None, help="what all runs may take on this machine, the held-out one included", above=0
+        None, help="what all runs may take on this machine, the held-out one included", above=0, either=True
     )
-    budget_flops: Optional[float] = option(None, help="the same in floating-point operations", above=0)
+    budget_flops: Optional[float] = option(
+        None, help="budget in floating-point operations instead", above=0, either=True
+    )
     sizes: tuple[str, ...] = option(
         ("2x64", "2x96", "2x128", "4x128"), help="encoders of the ladder, LAYERSxWIDTH", several=True
     )

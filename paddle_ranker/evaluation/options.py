@@ -47,7 +47,7 @@ class MeasuringOptions(LabelOptions, ScoringOptions):
     )
     resamples: int = option(2000, help="draws of queries for the intervals", minimum=100)
     seed: int = option(1000, help="seed of the draws", minimum=0)
-    format: str = option("text", help="of what is printed", choices=("text", "json"))
+    format: str = option("text", help="form of what is printed", choices=("text", "json"))
 
     def __post_init__(self) -> None:
         super().__post_init__()

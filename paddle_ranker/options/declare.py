@@ -221,7 +221,7 @@ class RowOptions(Options):
     )
     separator: str = option(
         TAB,
-        help="between the columns of text files: tab, or one character, such as a comma, which turns quoting on",
+        help="what parts the columns of text files: tab, or one character, such as a comma, which turns quoting on",
         shared=True,
     )
 

@@ -50,7 +50,7 @@ class ScoringOptions(RankerOptions):
 
     engine: Optional[str] = option(None, help=engine_help, choices=ENGINES)
     precision: str = option(
-        "fp32", help="of the matrix products; other than fp32 needs an exported ranker", choices=PRECISIONS
+        "fp32", help="precision of the matrix products; other than fp32 needs an exported ranker", choices=PRECISIONS
     )
     tensorrt: bool = option(False, help="let Paddle Inference compile an exported ranker with TensorRT, on a GPU")
 
@@ -118,7 +118,7 @@ class PrintingOptions(RankingOptions):
         minimum=1,
         aliases=("--top_k",),
     )
-    format: str = option("dict", help="of a line: dict, as in the tutorial, or json", choices=("dict", "json"))
+    format: str = option("dict", help="form of a line: dict, as in the tutorial, or json", choices=("dict", "json"))
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -319,6 +319,17 @@ def test_help_shows_what_is_required_one_way_or_another(
     assert all(re.search(rf"^  {name}\b", required, re.M) for name in re.findall(r"--\w+", usage))
 
 
+def test_help_begins_with_the_models_of_a_server_and_with_no_half_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = help_of(COMMANDS["serve"].load().main, capsys)
+    assert shown.partition("\noptions:\n")[2].startswith("  --host ")
+    assert shown.index("  --workers ") < shown.index("  --request_bytes ") < shown.index("  --debug ")
+    for command in COMMANDS.values():
+        command.load()
+    fields = [(options_class, field) for options_class in every(Options) for field in fields_of(options_class)]
+    half = re.compile(r"(of|that|for|after|and|the same)\b")
+    assert [(found.__name__, field.name) for found, field in fields if half.match(help_of_field(field))] == []
+
+
 def test_help_of_all_imports_no_paddle() -> None:
     code = "import sys; from paddle_ranker.__main__ import main; main(['--help']); assert 'paddle' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)

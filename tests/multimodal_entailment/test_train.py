@@ -153,7 +153,7 @@ def test_given_files_are_not_split(data: Path, tmp_path: Path, capsys: pytest.Ca
 
 def test_what_cannot_be_trained_is_refused(data: Path, tmp_path: Path) -> None:
     for changes, message in (
-        ({"model_name_or_path": None}, "--model_name_or_path is needed for texts"),
+        ({"model_name_or_path": None}, "--model is needed for texts"),
         ({"modalities": "text", "fusion": "multihead"}, "--fusion needs texts and images"),
         ({"modalities": "image", "modality_dropout": 0.5}, "--modality_dropout needs texts and images"),
         ({"class_weights": "1,2"}, "--class_weights 1,2"),

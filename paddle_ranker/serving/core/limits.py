@@ -27,24 +27,26 @@ API_KEY_VARIABLE = "PADDLE_RANKER_API_KEY"
 class Limits(Options):
     """Limits of the server, which `/info` shows."""
 
-    request_bytes: int = option(16 * 1024 * 1024, help="of a request's body, unpacked", minimum=1)
+    request_bytes: int = option(16 * 1024 * 1024, help="bytes of a request's body, unpacked", minimum=1, shared=True)
     buffered_bytes: Optional[int] = option(
         None,
-        help="of all requests and answers that each worker holds, of every protocol, from a request's first byte until "
-        "its answer is sent; default: 256 MiB, or four times --request_bytes where that is more",
+        help="bytes of all requests and answers that each worker holds, of every protocol, from a request's first byte "
+        "until its answer is sent; default: 256 MiB, or four times --request_bytes where that is more",
         minimum=1,
+        shared=True,
     )
-    pairs: int = option(1000, help="pairs of a request", minimum=1)
-    characters: int = option(100_000, help="characters of a text", minimum=1)
-    queue_pairs: int = option(8192, help="pairs that wait for each worker's engine", minimum=1)
-    connections: int = option(2048, help="connections that each worker has open", minimum=1)
-    header_bytes: int = option(64 * 1024, help="bytes of an HTTP request's head", minimum=256)
-    deadline_seconds: float = option(30.0, help="for requests that name no deadline", above=0)
+    pairs: int = option(1000, help="pairs of a request", minimum=1, shared=True)
+    characters: int = option(100_000, help="characters of a text", minimum=1, shared=True)
+    queue_pairs: int = option(8192, help="pairs that wait for each worker's engine", minimum=1, shared=True)
+    connections: int = option(2048, help="connections that each worker has open", minimum=1, shared=True)
+    header_bytes: int = option(64 * 1024, help="bytes of an HTTP request's head", minimum=256, shared=True)
+    deadline_seconds: float = option(30.0, help="deadline of requests that name none", above=0, shared=True)
     auto_truncate: bool = option(
         False,
         help="cut texts that are too long to be scored whole, or above --characters, whatever a request says of it, "
         "instead of refusing the request; Text Embeddings Inference has it under this name",
         aliases=("--auto-truncate",),
+        shared=True,
     )
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ import pytest
 from PIL import Image
 
 from multimodal_entailment import endpoint, served
-from multimodal_entailment.entailment_scorer import Entailment
+from multimodal_entailment.entailment_scorer import Entailment, _encoded
 from multimodal_entailment.folder import load_entailment
 from multimodal_entailment.plugin import PATH
 from multimodal_entailment.serve_options import PostLimits
@@ -44,6 +44,7 @@ from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.slot_kinds import served_by
 from paddle_ranker.serving.core.slots import Slots
+from paddle_ranker.serving.core.stoppable import Abandoned
 from paddle_ranker.serving.process.worker import make_app
 from tests.conftest import REPOSITORY
 from tests.entailment_cases import make_parts, write_data, write_model
@@ -192,6 +193,22 @@ def test_of_a_large_form_whose_sender_leaves_before_it_is_read_nothing_is_left(
     asyncio.run(leave())
     gc.collect()
     assert not [str(one.message) for one in recwarn if "never awaited" in str(one.message)]
+
+
+@pytest.mark.parity
+def test_texts_of_posts_are_encoded_some_at_a_time(model: ServedEntailment) -> None:
+    texts = [f"{number} 深度学习" for number in range(20)], ["ab" * number for number in range(20)]
+    encoder, steps = model.model._texts, list[int]()
+    assert encoder is not None
+    encoded, at_once = _encoded(encoder, texts, lambda: steps.append(1)), encoder.encode(*texts)
+    assert len(steps) == 3
+    assert [encoded[row].tolist() for row in range(20)] == [at_once[row].tolist() for row in range(20)]
+
+    def leaves() -> None:
+        raise Abandoned
+
+    with pytest.raises(Abandoned):
+        _encoded(encoder, texts, leaves)
 
 
 @pytest.mark.parity

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
+import threading
 import time
 import zlib
 from collections.abc import Awaitable
@@ -20,7 +21,7 @@ from paddle_ranker.serving.core.budget import ByteBudget
 from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.core.faults import NO_METHOD, NOT_FOUND, OVERLOADED, UNAUTHORIZED, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.paddle import baidu_std
+from paddle_ranker.serving.paddle import baidu_std, baidu_std_server
 from paddle_ranker.serving.paddle.baidu_std_server import BaiduStdProtocol
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, messages
 from tests.fake_service import FakeService, logit_of
@@ -487,3 +488,31 @@ def test_frames_above_the_budget_are_refused_and_the_others_answered() -> None:
         await until_in_loop(lambda: budget.held == 0)
 
     serve(check, connections=Connections(10, budget))
+
+
+def test_a_connection_reads_one_request_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sends many large requests at once waits behind his own, and others read theirs beside them."""
+    gate, begun = threading.Event(), list[str]()
+    real = baidu_std_server.parse
+
+    def slow(expected: Any, data: bytes, *bounds: int) -> Any:
+        message = real(expected, data, *bounds)
+        begun.append(message.tensor[0].data[0][:1])
+        assert gate.wait(SECONDS)
+        return message
+
+    monkeypatch.setattr(baidu_std_server, "parse", slow)
+
+    async def check(server: Server) -> None:
+        many, other = await server.connect(), await server.connect()
+        for number in range(3):
+            many.writer.write(frame(request_bytes("m" * 100_000), correlation_id=number))
+        await until_in_loop(lambda: begun == ["m"])
+        await until_in_loop(lambda: server.protocols[0].in_flight == 3)
+        other.writer.write(frame(request_bytes("o" * 100_000)))
+        await until_in_loop(lambda: begun == ["m", "o"])
+        gate.set()
+        assert [(await many.reply())[0].correlation_id for _ in range(3)] == [0, 1, 2]
+        assert (await other.reply())[1] is not None and begun == ["m", "o", "m", "m"]
+
+    serve(check)

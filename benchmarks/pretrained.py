@@ -38,7 +38,6 @@ from benchmarks.harness.runs import (
     converted_encoder,
     file_digest,
     score_file,
-    standardised,
     texts_of,
     train_cross_encoder,
 )
@@ -46,6 +45,7 @@ from benchmarks.inputs import ROOT, real_data_file
 from paddle_ranker import runtime
 from paddle_ranker.data.records import LabeledPair, read_records, write_records
 from paddle_ranker.errors import RankerError, UsageError
+from paddle_ranker.metrics.ranking import standardised
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.options import option, run_command
 

@@ -19,7 +19,7 @@ from paddle_ranker.commands.make_triples import group_by_query, make_triples
 from paddle_ranker.data.records import LabeledPair, Triple, read_records
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.lexical import BM25, LexicalLogistic
-from paddle_ranker.metrics.ranking import Floats, Integers
+from paddle_ranker.metrics.ranking import Floats, Integers, standardised
 from paddle_ranker.model.parameters import PARAMETERS_FILE
 from paddle_ranker.options import Options, option, parse_options
 from paddle_ranker.storage.atomic import check_writable, make_folder, new_file
@@ -125,15 +125,6 @@ def make_splits(
 def texts_of(pairs: Sequence[LabeledPair]) -> tuple[list[str], list[str]]:
     """Return the pairs' queries and titles."""
     return [pair.query for pair in pairs], [pair.title for pair in pairs]
-
-
-def standardised(scores: Floats) -> Floats:
-    """Return scores of mean 0 and deviation 1, `[n] float64`, in the same order.
-
-    Trainings on different folds differ in scale and bias, and AUC compares pairs of different folds: so standardise
-    each fold's scores before they are joined.
-    """
-    return (scores - scores.mean()) / (scores.std() or 1.0)
 
 
 class RunStore:

@@ -126,11 +126,11 @@ def baseline_systems(pairs: MeasuredPairs, options: MeasuringOptions) -> tuple[l
         for name, tokenizer in ((BM25_WORDS, "jieba"), (BM25_BIGRAMS, "bigram"))
     ]
     try:
-        logits = linear(queries, titles, labels, train)
+        scores = linear(queries, titles, labels, train)
     except DataError as error:
         return systems, [f"no {LINEAR} baseline: {error}"]
     taught = "the labels of the other four fifths of the queries" if train is None else learned
-    return [*systems, System(LINEAR, pairs.spread(logits), "baseline", {"learned from": taught})], []
+    return [*systems, System(LINEAR, pairs.spread(scores), "baseline", {"learned from": taught})], []
 
 
 def bm25(tokenizer: str, queries: Sequence[str], titles: Sequence[str], collection: Sequence[str]) -> Floats:
@@ -143,7 +143,7 @@ def bm25(tokenizer: str, queries: Sequence[str], titles: Sequence[str], collecti
 def linear(
     queries: Sequence[str], titles: Sequence[str], labels: Floats, train: Optional[Sequence[LabeledPair]] = None
 ) -> Floats:
-    """Return the logits of a logistic regression on lexical features, `[n] float64`.
+    """Return scores by a logistic regression on lexical features, `[n] float64`.
 
     The model learns from `train`. Without `train`, each fifth of the queries is scored by a model fitted to the labels
     of the other four fifths, so no query's own labels affect its scores. Raises `DataError` if there is too little to

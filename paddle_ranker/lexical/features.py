@@ -18,6 +18,7 @@ from paddle_ranker.errors import DependencyError
 from paddle_ranker.lexical.bm25 import BM25
 from paddle_ranker.lexical.tokens import Collection, letters, normalise
 from paddle_ranker.metrics.logistic import relevant_of
+from paddle_ranker.metrics.ranking import standardised
 
 FEATURES = (
     "bm25_words",
@@ -170,19 +171,20 @@ class LexicalLogistic:
     def cross_fit(
         self, queries: Sequence[str], titles: Sequence[str], labels: ArrayLike, folds: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """Return each pair's logit with weights learned from the labels of the other folds, `[pairs] float64`.
+        """Return each pair's score with weights learned from the labels of the other folds, `[pairs] float64`.
 
-        Token rarity is learned from all titles, because it needs no labels. `folds` is each pair's fold, `[pairs]`.
+        Token rarity is learned from all titles, because it needs no labels. `folds` is each pair's fold, `[pairs]`. The
+        weights of each fold are `standardised` by their logits of all pairs.
         """
         labels = np.asarray(labels, np.float64)
         self.features.fit(titles)
         features = self.features.transform(queries, titles)
-        logits = np.zeros(len(labels))
+        scores = np.zeros(len(labels))
         for fold in np.unique(folds):
             held_out = folds == fold
             self._model.fit(features[~held_out], relevant_of(labels[~held_out]))
-            logits[held_out] = self._model.decision_function(features[held_out])
-        return logits
+            scores[held_out] = standardised(self._model.decision_function(features))[held_out]
+        return scores
 
 
 def _standardised_logistic(strength: float) -> Any:

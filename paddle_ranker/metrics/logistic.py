@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from paddle_ranker.errors import DataError, DependencyError
-from paddle_ranker.metrics.ranking import RELEVANT, Floats, add_by_query, number_queries
+from paddle_ranker.metrics.ranking import RELEVANT, Floats, add_by_query, number_queries, standardised
 
 SEED = 1000
 Rows = NDArray[np.bool_]  # a mask of rows, [n]
@@ -82,8 +82,12 @@ def out_of_fold(
     queries: Sequence[str],
     folds: int,
     fit: Optional[Callable[[Rows], LinearModel]] = None,
+    *,
+    standardise: bool = False,
 ) -> Floats:
     """Return each pair's blended logit, `[n]` float64, from a model fitted to the other folds of queries.
+
+    These logits are for losses. Measures that compare pairs of different folds, as AUC does, need `standardise`.
 
     Args:
         members: `[n, k]`, the logits of the k rankers that are blended.
@@ -91,6 +95,7 @@ def out_of_fold(
         queries: `[n]` texts; all rows of a query are in one fold.
         folds: number of folds; if there are fewer queries, one fold per query.
         fit: a function from the mask of rows to learn from, `[n] bool`, to a model; None: `fit_logistic`.
+        standardise: whether each model's logits are `standardised` over all pairs.
 
     Raises `DataError` for a single query, and if the queries outside a fold have titles of one class only.
     """
@@ -103,7 +108,8 @@ def out_of_fold(
     for fold in np.unique(fold_of):
         held_out = fold_of == fold
         model = fit(~held_out) if fit else fit_logistic(members[~held_out], labels[~held_out])
-        logits[held_out] = model.logits(members[held_out])
+        found = model.logits(members)
+        logits[held_out] = (standardised(found) if standardise else found)[held_out]
     return logits
 
 
@@ -147,21 +153,16 @@ def choose_pull(members: Floats, labels: Floats, queries: Sequence[str], folds: 
 def average_out_of_fold(members: Floats, labels: Floats, queries: Sequence[str], folds: int) -> Floats:
     """Return each pair's score by an average with learned weights that were fitted to other folds, `[n]` float64.
 
-    For each fold the pull is chosen anew, on the queries outside the fold. The fits differ in scale and bias, and AUC
-    compares pairs of different folds. So each fit's logits are standardised to mean 0 and deviation 1 over all pairs,
-    which changes no order of that fit and uses no label: fits that order all pairs alike give all pairs the same
-    scores. Raises `DataError` as `out_of_fold` does.
+    For each fold the pull is chosen anew, on the queries outside the fold. Each fold's model is `standardised` over all
+    pairs: models that order all pairs alike give all pairs the same scores. Raises `DataError` as `out_of_fold` does.
     """
 
     def learn(rows: Rows) -> LinearModel:
         own = [query for query, is_own in zip(queries, rows) if is_own]
         pull = choose_pull(members[rows], labels[rows], own, folds)
-        found = fit_average(members[rows], labels[rows], pull)
-        logits = found.logits(members)
-        deviation = max(float(logits.std()), 1e-12)
-        return LinearModel(found.weights / deviation, (found.bias - float(logits.mean())) / deviation)
+        return fit_average(members[rows], labels[rows], pull)
 
-    return out_of_fold(members, labels, queries, folds, learn)
+    return out_of_fold(members, labels, queries, folds, learn, standardise=True)
 
 
 def _out_of_fold(members: Floats, labels: Floats, queries: Sequence[str], folds: int, pull: float) -> Floats:

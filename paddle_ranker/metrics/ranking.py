@@ -136,6 +136,17 @@ def ranking_order(numbers: Integers, labels: Floats, scores: Floats, ids: Option
     return np.lexsort((ties, -scores, ~returned, numbers))
 
 
+def standardised(scores: Floats) -> Floats:
+    """Return scores of mean 0 and deviation 1, `[n] float64`, in the same order.
+
+    Models fitted to different folds of queries differ in scale and bias, and AUC compares pairs of different folds. So
+    scores are standardised, by each fold's model, before those of all folds are joined. It needs no labels.
+    """
+    deviation = float(scores.std())
+    is_alike = deviation <= 1e-12 * float(np.abs(scores).max())  # but for rounding
+    return (scores - scores.mean()) / (1.0 if is_alike else deviation)
+
+
 class Scored:
     """One system's scores of labelled pairs.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from benchmarks.harness.runs import Baseline
 from paddle_ranker.data.records import LabeledPair, read_records
@@ -149,6 +150,26 @@ def test_a_score_depends_on_its_pair_alone(make: type[Baseline]) -> None:
     assert baseline.score(queries[:1], titles[:1]) == pytest.approx(together[:1], rel=1e-12)
     assert baseline.score(queries[::-1], titles[::-1]) == pytest.approx(together[::-1], rel=1e-12)
     assert min(together[[0, 2]]) > max(together[[1, 3]])
+
+
+def test_scores_of_different_folds_are_on_one_scale() -> None:
+    queries = [f"{first}{second}" for first in "北上广深" for second in "京海州圳天地" for _ in range(2)]
+    titles = [query if row % 2 else f"论{query[0]}" for row, query in enumerate(queries)]
+    random = np.random.default_rng(1)
+    labels = (random.random(48) < np.repeat([0.1, 0.9], 24) * (0.5 + np.arange(48) % 2)).astype(float)
+    folds = np.arange(48) // 24  # of one fold few titles are relevant, of the other many
+    scores = LexicalLogistic().cross_fit(queries, titles, labels, folds)
+    features = LexicalFeatures()
+    features.fit(titles)
+    inputs = features.transform(queries, titles)
+    inputs = inputs[:, inputs.std(axis=0) > 0]
+    for fold in (0, 1):
+        others = folds != fold
+        mean, deviation = inputs[others].mean(axis=0), inputs[others].std(axis=0)
+        spread = (inputs - mean) / np.where(deviation > 0, deviation, 1.0)
+        logits = LogisticRegression(max_iter=1000).fit(spread[others], labels[others]).decision_function(spread)
+        expected = (logits - logits.mean()) / logits.std()
+        np.testing.assert_allclose(scores[folds == fold], expected[folds == fold], atol=1e-3)
 
 
 @pytest.mark.parametrize("label, which", [(0.0, "0"), (1.0, "2")])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import gzip
 import json
 import re
 import socket
+import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -15,6 +18,7 @@ import pytest
 from paddle_ranker.serving.core.budget import ByteBudget
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.connections import PIECES, Connections, Unsent
+from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.http.connection import HttpConnection
 from paddle_ranker.serving.http.middleware import Middleware
@@ -22,6 +26,7 @@ from tests.live_service import SECONDS, LiveService
 from tests.serving.test_http_connection import (
     BODY,
     CHUNKED,
+    PATH,
     PORTS,
     answering,
     chunked,
@@ -40,7 +45,7 @@ pytestmark = pytest.mark.server
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[LiveService]:
-    with LiveService() as server:
+    with LiveService(Limits(request_bytes=2_000_000)) as server:
         yield server
 
 
@@ -163,6 +168,35 @@ def test_texts_count_in_the_budget_as_wide_as_they_are(live: LiveService) -> Non
         live.release()
         assert statuses(connection.recv(65536)) == [200]
         until(lambda: live.budget.held == 0)
+
+
+REFUSED = {
+    "too large, unpacked": (PATH, b"\0" * 3_000_000, 413),
+    "no JSON": (PATH, b"[" + b" " * 1_900_000, 400),
+    "a value of the wrong type": (PATH, b'{"tensor": [{"name": 7}], "x": "' + b"a" * 1_900_000 + b'"}', 400),
+    "wide, and no room": (PATH, b'{"x": "\\ud83d\\ude00' + b"a" * 1_900_000 + b'"}', 413),
+    "no pair": (b"/ernie/prediction", b'{"key": [], "x": "' + b"a" * 1_900_000 + b'"}', 200),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_is_forgotten_at_once(live: LiveService, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors refer to the frames that they passed, and these to what was read: no garbage collection is waited for."""
+    path, body, status = REFUSED[name]
+    monkeypatch.setattr(live.budget, "most", 9_000_000)
+    sent = request(gzip.compress(body), b"Content-Encoding: gzip").replace(PATH, path)
+    assert statuses_of(live, sent)[-1] == status
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for _ in range(3):
+            assert statuses_of(live, sent)[-1] == status
+        until(lambda: live.budget.held == 0)
+        until(lambda: tracemalloc.get_traced_memory()[0] < 1_000_000)
+    finally:
+        tracemalloc.stop()
+        gc.enable()
 
 
 @pytest.mark.parametrize("port", PORTS)

@@ -46,13 +46,16 @@ class WorkQueue:
         """Call `work()` in a thread. If it is cancelled before it begins, what it holds is freed at once."""
         running, held = Future[R](), [work]
         running.add_done_callback(lambda _: held.clear())
+        begins = [running]
 
         def do() -> None:
-            if running.set_running_or_notify_cancel():
+            future = begins.pop()
+            if future.set_running_or_notify_cancel():
                 try:
-                    running.set_result(held.pop()())
+                    future.set_result(held.pop()())
                 except BaseException as error:
-                    running.set_exception(error)
+                    future.set_exception(error)
+            del future  # an error refers to this frame: it would be kept until the next garbage collection
 
         with self._lock:
             heapq.heappush(self._waiting, (size, next(self._numbers), do))

@@ -108,7 +108,7 @@ class Middleware:
             with self._budget.share() as state[SHARE]:
                 await self._app(scope, receive, send_marked)
         except Fault as error:
-            fault = error
+            fault = error.settled()
         except HTTPException as error:
             fault, headers = _fault_of(error, scope), dict(error.headers or {})
         except ClientDisconnect:

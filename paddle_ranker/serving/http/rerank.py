@@ -115,6 +115,7 @@ class Reranker:
             except Fault as fault:
                 if fault.field != "texts" or "required" not in str(fault):  # it has texts, and something else is wrong
                     raise
+                fault.settled()
         if asked is None:
             asked = await self._parse(self._documents, body, deadline)
         del body  # its texts are held once

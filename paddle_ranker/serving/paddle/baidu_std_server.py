@@ -228,7 +228,7 @@ class BaiduStdProtocol(asyncio.Protocol):
                 response = await infer(request, service, deadline=deadline)
             written = baidu_std.reply(meta.correlation_id, bytes(response.SerializeToString()))
         except Fault as fault:
-            written = baidu_std.reply(meta.correlation_id, error=(fault.kind.brpc, str(fault)))
+            written = baidu_std.reply(meta.correlation_id, error=(fault.kind.brpc, str(fault.settled())))
         except Exception:
             _LOG.exception("a baidu_std request failed")
             written = baidu_std.reply(

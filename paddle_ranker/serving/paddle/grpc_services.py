@@ -156,7 +156,7 @@ class _Calls:
         try:
             return await pipeline.infer(request, service, self._names, deadline=deadline)
         except Fault as fault:
-            raise _PipelineFault(fault.kind, str(fault)) from fault
+            raise _PipelineFault(fault.kind, str(fault)) from fault.settled()
 
     def handler(self, method: Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
         """Return a coroutine function that answers the calls of a method; grpcio 1.33 accepts no `partial` instead."""
@@ -191,9 +191,9 @@ class _Calls:
                 response = await method(data, service, deadline)
                 return bytes(response.SerializeToString())
         except _PipelineFault as fault:
-            return bytes(pipeline.refusal(fault).SerializeToString())
+            return bytes(pipeline.refusal(fault.settled()).SerializeToString())
         except Fault as fault:
-            refused = fault
+            refused = fault.settled()
         except Exception:
             _LOG.exception("a gRPC request failed")
             refused = Fault(INTERNAL, "internal error; see the server's log")

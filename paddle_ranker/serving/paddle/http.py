@@ -97,7 +97,7 @@ def _gateway(service: ScoringService, names: PipelineNames) -> Endpoint:
                 found = await pipeline.infer(asked, service, names, deadline=deadline)
             except Fault as fault:
                 request.scope["state"]["outcome"] = fault.kind.name
-                found = pipeline.refusal(fault)
+                found = pipeline.refusal(fault.settled())
             return answer(request, write_message(found, defaults=True), JSON)
 
         return await _answered(work(), request, _gateway_error)
@@ -117,7 +117,7 @@ async def _answered(
     try:
         return await work
     except Fault as fault:
-        return on_error(request, fault)
+        return on_error(request, fault.settled())
     except ClientDisconnect:
         return Response(status_code=CLIENT_LEFT)
     except Exception:

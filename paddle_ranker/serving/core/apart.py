@@ -1,13 +1,13 @@
-"""Reading what callers sent: what is large is read beside the event loop, the shortest first.
+"""Reading what callers sent: what is large is read beside the event loop, the smallest first.
 
 All that a server does with a request's bytes, unpacking and parsing, goes through `apart`, so that no request, however
 it is made, keeps others waiting for long:
 
 - The event loop reads only what takes it a moment.
-- Two threads read up to `_LARGE_BYTES` each, and another one what is larger, one request at a time: who sends large
-  requests waits behind those of others who do.
-- After a large request its thread rests for as long as it worked. C code that parses holds the interpreter, and nobody
-  else gets on; so at least half of the time is everybody else's.
+- Two threads read requests of up to `_LARGE_BYTES`. A third one reads larger requests, one at a time, so a smaller
+  request never waits for a larger one.
+- After a large request the third thread rests for as long as it worked. Parsers written in C hold the interpreter, and
+  everybody else waits; so at least half of the time is left to everybody else.
 """
 
 from __future__ import annotations

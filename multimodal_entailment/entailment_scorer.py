@@ -29,7 +29,7 @@ from paddle_ranker.encoding.columns import Arrays, Columns, EncodedPairs
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.scoring.loading import ScoringModel, open_model
+from paddle_ranker.scoring.loading import ScoringModel, model_path, open_model
 from paddle_ranker.scoring.scorer import BatchRunner
 
 _DEFAULTS = LoadOptions()
@@ -101,7 +101,7 @@ class Entailment:
 
         Raises `CheckpointError` if the folder is neither or is damaged, and what `open_model` raises.
         """
-        EntailmentInfo.read(Path(folder))  # another kind of model ends here
+        EntailmentInfo.read(model_path(folder))  # another kind of model ends here
         runtime.prepare()
         model = cast(ScoringPosts, open_model(folder, options))
         return cls(

@@ -39,12 +39,13 @@ def open_ranker(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> S
     Raises `CheckpointError` where `open_model` does, and for the folder of anything but a ranker; the message then says
     what the folder holds and which command takes it.
     """
-    require_ranker(_path(source))
+    require_ranker(model_path(source))
     # All kinds with a ranker's signature have its info, and encode pairs.
     return cast(ScoringRanker, open_model(source, options))
 
 
-def _path(source: object) -> Path:
+def model_path(source: object) -> Path:
+    """Return the path of a model; raises `UsageError` if `source`, from a Python caller, is no path."""
     if not isinstance(source, (str, os.PathLike)):
         raise UsageError(f"the model is {quoted(source)}: expected the path of its folder")
     return Path(source)
@@ -69,7 +70,7 @@ def open_model(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> Sc
     """
     if options.engine is not None:
         ENGINES[options.engine]  # an unknown one ends here
-    folder = _path(source)
+    folder = model_path(source)
     if folder.suffix in (".pdmodel", ".pdiparams", ".json", ".onnx") and folder.is_file():
         folder = folder.parent  # a file of an exported folder stands for it
     exported = is_exported(folder)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import paddle_ranker
+from multimodal_entailment.entailment_scorer import Entailment
 from paddle_ranker import Ranker
 from paddle_ranker.errors import UsageError
 from paddle_ranker.metrics.calibration import sigmoid
@@ -111,6 +112,9 @@ def test_loading_names_what_is_of_another_type(source: Any, how: Any, message: s
         Ranker.load(source, **how)
     with pytest.raises(UsageError, match=message):
         Cascade.load(source, "x", **how)
+    if not how:
+        with pytest.raises(UsageError, match=message):
+            Entailment.load(source)
 
 
 def test_many_queries_are_one_call_of_the_scorer(ranker: Ranker, monkeypatch: pytest.MonkeyPatch) -> None:

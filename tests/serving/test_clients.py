@@ -18,7 +18,7 @@ import pytest
 
 from paddle_ranker.__main__ import main
 from paddle_ranker.encoding.pair_encoder import PairEncoder
-from paddle_ranker.errors import CheckpointError
+from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.kinds import load_ranker
@@ -294,6 +294,8 @@ def test_reranking() -> None:
         assert path == "/v1/rerank" and headers["Authorization"] == "Bearer k"
         assert client.score("ab", ["a", "abcd", "深度学"]).tolist() == [-0.125, 0.25, 0.125]
         assert client.rank("ab", []) == []
+        with pytest.raises(UsageError, match="top_k '3': must be a whole number from 1 on"):
+            client.rank("ab", ["a"], top_k="3")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import requests
 
 from paddle_ranker.errors import quoted
-from paddle_ranker.scoring.ranker import RankedTitle
+from paddle_ranker.scoring.ranker import RankedTitle, require_cut
 from paddle_ranker.serving.clients.base import LARGEST_ANSWER, Client, GeneralModelClient
 from paddle_ranker.serving.clients.errors import (
     LateError,
@@ -136,6 +136,7 @@ class RerankClient(Client):
 
     def rank(self, query: str, titles: Sequence[str], top_k: Optional[int] = None) -> list[RankedTitle]:
         """Return the titles, best first; only the best `top_k` if given."""
+        require_cut(top_k, None)
         if not titles:
             return []
         asked: dict[str, Any] = {"query": query, "documents": list(titles)}

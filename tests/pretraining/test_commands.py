@@ -263,7 +263,7 @@ def test_fill_mask_prints_what_the_model_thinks(trained: Path, call: Call, tmp_p
     [
         (["深度"], r"'深度': has no \[MASK\]; write \[MASK\] where"),
         (["[MASK]" + "度" * 62], r"has 65 tokens, the model has 64 positions; shorten it"),
-        ([], "give a sentence, or --input_file"),
+        ([], "give a sentence, or --input "),
         (["[MASK]", "--input_file", "corpus.txt"], "one of the two"),
         (["--input_file", "corpus.txt"], r"corpus\.txt, sentences 1 to 32: .* has no \[MASK\]"),
         (["[MASK]", "--model", "encoder"], "has no head of a masked language model"),

@@ -23,7 +23,7 @@ class MakeDemoOptions(Options):
     )
     size: int = option(6000, help="training triples", minimum=100, maximum=100_000_000)
     queries: int = option(300, help="queries each in dev and test, ten titles a query", minimum=20, maximum=100_000)
-    seed: int = option(7, help="the same seed gives the same bytes", minimum=0)
+    seed: int = option(7, help="seed of all that is drawn: the same gives the same bytes", minimum=0)
     if_missing: bool = option(False, help="do nothing where the demo data, or data of your own, is there")
     force: bool = option(False, help="replace files that this command did not make")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import re
 import shlex
@@ -212,12 +213,7 @@ def test_every_option_that_takes_a_file_takes_several() -> None:
 
 
 def test_messages_spell_options_and_commands_as_they_are_typed() -> None:
-    for name in FILES:
-        load_script(name)
-    for command in COMMANDS.values():
-        command.load()
-    classes = [options_class for options_class in every(Options) if not options_class.__module__.startswith("tests")]
-    fields = [field for options_class in classes for field in fields_of(options_class)]
+    fields = [field for _, field in all_fields()]
     names = [names_of(field) for field in fields if not field.metadata["positional"]]
     others = {other for _, *more in names for other in more} - {first for first, *_ in names}
     assert {"--train_file", "--save_dir", "--params_path"} <= others
@@ -230,6 +226,16 @@ def test_messages_spell_options_and_commands_as_they_are_typed() -> None:
         lines = [(text.lineno, str(text.value)) for text in texts if " " in str(text.value)]  # else a declared name
         found += [f"{path}:{number}: {line}" for number, line in lines if old.search(line)]
     assert found == []
+
+
+def all_fields() -> list[tuple[str, dataclasses.Field[Any]]]:
+    """Return (name of the class, field) of every option of this project's commands and scripts."""
+    for name in FILES:
+        load_script(name)
+    for command in COMMANDS.values():
+        command.load()
+    classes = [found for found in every(Options) if not found.__module__.startswith(("tests", "benchmarks"))]
+    return [(found.__name__, field) for found in classes for field in fields_of(found)]
 
 
 def every(options_class: type[Options]) -> Iterator[type[Options]]:
@@ -323,11 +329,8 @@ def test_help_begins_with_the_models_of_a_server_and_with_no_half_sentence(capsy
     shown = help_of(COMMANDS["serve"].load().main, capsys)
     assert shown.partition("\noptions:\n")[2].startswith("  --host ")
     assert shown.index("  --workers ") < shown.index("  --request_bytes ") < shown.index("  --debug ")
-    for command in COMMANDS.values():
-        command.load()
-    fields = [(options_class, field) for options_class in every(Options) for field in fields_of(options_class)]
     half = re.compile(r"(of|that|for|after|and|the same)\b")
-    assert [(found.__name__, field.name) for found, field in fields if half.match(help_of_field(field))] == []
+    assert [(name, field.name) for name, field in all_fields() if half.match(help_of_field(field))] == []
 
 
 def test_help_of_all_imports_no_paddle() -> None:

@@ -149,8 +149,8 @@ _ON_THE_SERVER: dict[str, Callable[[ServerProcess, Sequence[Question]], Any]] = 
 def _command(options: SoakOptions, model: Path, posts: Path) -> list[str]:
     limits = {"connections": CONNECTIONS, "queue_pairs": QUEUE_PAIRS, "pairs": PAIRS,
               "deadline_seconds": DEADLINE_SECONDS, "entailment_model": posts,
-              "header_seconds": HEADER_SECONDS, "body_seconds": BODY_SECONDS, "workers": options.workers,
-              "cpu_threads": options.threads, "http_port": 0}  # fmt: skip
+              "header_seconds": HEADER_SECONDS, "body_seconds": BODY_SECONDS, "answer_seconds": BODY_SECONDS,
+              "workers": options.workers, "cpu_threads": options.threads, "http_port": 0}  # fmt: skip
     return serve_command(model, *(part for name, value in limits.items() for part in (f"--{name}", str(value))))
 
 

@@ -90,8 +90,10 @@ class Interrupts:
             # Not by a signal of the operating system: Paddle, once imported, has its own C++ handler for SIGTERM.
             if sys.version_info >= (3, 10):
                 _thread.interrupt_main(signum)
-            else:
+            elif signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
                 _thread.interrupt_main()
+            else:  # Python 3.9 can send itself nothing but SIGINT, which jobs in the background ignore
+                os.kill(os.getpid(), signum)
             time.sleep(_AGAIN_SECONDS)
 
 

@@ -72,6 +72,18 @@ def test_an_import_is_left_though_it_catches_all(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.unit
+def test_sigterm_ends_an_import_where_sigint_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a job in the background
+    write_interrupted_module(tmp_path, [signal.SIGTERM], waits=600)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with Interrupts("sample").taken(), pytest.raises(KeyboardInterrupt):
+        importlib.import_module("interrupted_module")
+    assert capfd.readouterr().err == "sample: interrupted (SIGTERM)\n"
+
+
 class _Later:
     """A thread that has not begun yet."""
 

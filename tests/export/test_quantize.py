@@ -266,7 +266,7 @@ def test_what_int8_cannot_do_is_said(folder: Path, dev: Path, monkeypatch: pytes
         assert result[0] == status and message in result[2]
 
     rank = ["rank", "--params_path", folder, "--input_file", dev, "--device", "cpu", "--precision", "int8"]
-    failed(call(main, *rank, "--engine", "onnx"), 1, "quantize --model_dir")
+    failed(call(main, *rank, "--engine", "onnx"), 1, "paddle-ranker quantize --model ")
     failed(call(main, *rank, "--engine", "inference"), 2, "int8 needs --engine onnx or openvino")
     assert command(call, folder, dev, "--max_loss", 1, "--weight_bits", 8)[0] == 0
     assert call(main, *rank, "--engine", "onnx")[0] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import hashlib
 import re
@@ -33,14 +34,26 @@ def figures() -> list[Figure]:
         return [Figure(**row) for row in csv.DictReader(stream, delimiter="\t")]
 
 
+def code_of(path: Path) -> bytes:
+    """Return what of a file's contents a figure may depend on: of Python no text, comment or layout."""
+    if path.suffix != ".py":
+        return path.read_bytes()
+    parts = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        values = [value for _, value in ast.iter_fields(node) if isinstance(value, (str, int, float))]
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        parts += [type(node).__name__, *([] if is_text else map(str, values))]
+    return " ".join(parts).encode()
+
+
 def digest_of(patterns: str, root: Path = REPOSITORY) -> str:
-    """Return the SHA-256 of the names and contents of all files that glob patterns name, its first 12 digits."""
+    """Return the SHA-256 of the names and `code_of` all files that glob patterns name, its first 12 digits."""
     digest = hashlib.sha256()
     for pattern in patterns.split():
         found = sorted(path for path in root.glob(pattern) if path.is_file())
         assert found, f"{MEASURED.name}: no file is {pattern}"
         for path in found:
-            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + code_of(path) + b"\0")
     return digest.hexdigest()[:12]
 
 
@@ -99,10 +112,11 @@ def test_what_changed_since_a_figure_was_measured_is_measured_again() -> None:
 def test_a_change_of_one_file_changes_the_digest(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     for name in ("a/one.py", "a/two.py", "b.py"):
-        (tmp_path / name).write_text(name, encoding="utf-8")
+        (tmp_path / name).write_text("f(0, help='one')", encoding="utf-8")
     before = digest_of("a/*.py b.py", tmp_path)
-    assert digest_of("a/*.py b.py", tmp_path) == before
-    (tmp_path / "a/two.py").write_text("other", encoding="utf-8")
+    (tmp_path / "b.py").write_text("f(0,  # why\n  help='two')", encoding="utf-8")
+    assert digest_of("a/*.py b.py", tmp_path) == before  # a text moves no figure
+    (tmp_path / "a/two.py").write_text("other(1)", encoding="utf-8")
     assert digest_of("a/*.py b.py", tmp_path) != before
     with pytest.raises(AssertionError, match="no file is c"):
         digest_of("c.py", tmp_path)

@@ -71,9 +71,9 @@ def write_case(
     **changes: Any,
 ) -> Path:
     """Write a ranker's folder with drawn parameters."""
-    write_tokenizer(folder)
-    pair_encoder = PairEncoder.from_folder(folder, max_seq_length)
     config = dataclasses.replace(CONFIG, **changes)
+    write_tokenizer(folder, config.vocab_size)
+    pair_encoder = PairEncoder.from_folder(folder, max_seq_length)
     never = never_match_ids(pair_encoder)
     head = LexicalHead(config.vocab_size, never) if lexical else None
     network = RankerNetwork(config, never if match else None, head)

@@ -36,9 +36,11 @@ CONFIG = EncoderConfig(
 )
 
 
-def write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path, size: int = 0) -> None:
+    """Write a vocabulary; tokens that no text has fill it up to `size`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+    unused = [f"[unused{number}]" for number in range(len(VOCABULARY), size)]
+    (folder / "vocab.txt").write_text("\n".join([*VOCABULARY, *unused]) + "\n", encoding="utf-8")
 
 
 def change_json(path: Path, **changes: object) -> None:

@@ -41,7 +41,7 @@ def published_folder(folder: Path, model: Any) -> tuple[Any, list[list[paddle.Te
     """Save a model as the published scripts do, parameters and tokenizer; return the latter, and PAIRS as inputs."""
     from paddlenlp.transformers import ErnieTokenizer
 
-    write_tokenizer(folder / "source")
+    write_tokenizer(folder / "source", 40_000)
     tokenizer = ErnieTokenizer(str(folder / "source" / "vocab.txt"))
     model.eval()
     paddle.save(model.state_dict(), str(folder / "model_state.pdparams"))

@@ -74,7 +74,7 @@ def test_an_export_of_the_user_s_own_is_left_alone_and_the_advice_fits(checkout:
     path.write_text(json.dumps({**facts, "results": {"auc": 0.9}}), encoding="utf-8")  # what is exported is another one
     before = {file.name: file.stat().st_mtime_ns for file in (checkout / "output").iterdir()}
     done = script(checkout, "scripts/export_to_serving.sh")
-    beside = f"--output_path output_paddle{2 if PADDLE_2 else 3}"
+    beside = f"--output output_paddle{2 if PADDLE_2 else 3}"
     assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].endswith(beside), done.stderr
     assert {file.name: file.stat().st_mtime_ns for file in (checkout / "output").iterdir()} == before
     assert not (checkout / "serving_server").exists()

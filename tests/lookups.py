@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -131,6 +133,7 @@ class Lookups:
 
 
 @pytest.fixture
-def lookups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lookups:
+def lookups(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lookups]:
     """What the processes that the test starts look up."""
-    return Lookups(tmp_path, monkeypatch)
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is too deep for a server's socket
+        yield Lookups(Path(folder), monkeypatch)

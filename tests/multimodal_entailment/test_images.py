@@ -317,4 +317,4 @@ def test_an_image_takes_no_more_memory_than_is_counted(kind: str, mode: str) -> 
     Path("/proc/self/clear_refs").write_text("5")  # the most from now on
     before = memory("VmRSS")
     load_image(data, 32, limits)
-    assert memory("VmHWM") - before < held + 8 * 2**20
+    assert memory("VmHWM") - before < held + 16 * 2**20  # of the process, which other threads use, too

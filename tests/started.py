@@ -80,6 +80,12 @@ async def until_in_loop(condition: Callable[[], Any]) -> None:
         await asyncio.sleep(0.001)
 
 
+def held_training(module: str, step: int, file: Path) -> list[str]:
+    """Return how a training's command line begins, of which the options follow: see `held` in altered_training.py."""
+    script = REPOSITORY / "tests" / "altered_training.py"
+    return [sys.executable, "-u", str(script), f"held:{step}:{file}:{module}"]
+
+
 @contextlib.contextmanager
 def started(command: Sequence[str], folder: Path, **environment: str) -> Iterator[Started]:
     """Start a command in `folder`, which is made, with variables beside those of the test's own."""

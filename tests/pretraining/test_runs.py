@@ -15,6 +15,7 @@ from paddle_ranker.training.curve import METRICS_FILE, read_metrics
 from tests.conftest import REPOSITORY
 from tests.pretraining_runs import typed, write_corpus
 from tests.robustness.kill_resume import differences
+from tests.started import held_training
 from tests.training.test_distributed import Launched
 
 pytestmark = pytest.mark.server  # real processes: some seconds each
@@ -38,8 +39,7 @@ def run(arguments: list[str], cwd: Path) -> str:
 
 def kill_at(step: int, arguments: list[str], cwd: Path) -> None:
     """Start the command and kill it with SIGKILL when it has printed the line of `step`."""
-    held = f"held:{step}:{cwd / 'never'}:pretraining.train_mlm"  # it waits to be killed
-    line = [sys.executable, "-u", str(REPOSITORY / "tests" / "altered_training.py"), held, *arguments]
+    line = [*held_training("pretraining.train_mlm", step, cwd / "never"), *arguments]  # it waits to be killed
     process = subprocess.Popen(line, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     for printed in process.stdout:

@@ -31,6 +31,7 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, RankerError
 from paddle_ranker.options import Options, option, run_command
 from paddle_ranker.training.curve import METRICS_FILE, MetricsLine, read_metrics
+from tests.started import held_training
 
 SAVE_STEP, EVAL_STEP, BATCH_SIZE, EPOCHS = 3, 7, 8, 3
 OF_THE_CLOCK = {"time", "seconds", "steps_per_second"}  # numbers in metrics.jsonl that differ from run to run
@@ -175,8 +176,7 @@ def start(module: str, options: Sequence[str], save_dir: Path, moment: Optional[
     """Run the training command to its end, or kill it at `moment`; its output goes to `<save_dir>.txt`."""
     output = _output(save_dir)
     # After its latest step it waits, however late the kill comes on a busy machine.
-    held = f"held:{moment.latest if moment else 0}:{save_dir / 'never'}:{module}"
-    command = [sys.executable, "-u", str(ROOT / "tests" / "altered_training.py"), held, *options]
+    command = [*held_training(module, moment.latest if moment else 0, save_dir / "never"), *options]
     began, first_step, due = time.monotonic(), 0.0, None
     writes: set[str] = set()
     with output.open("wb") as stream:

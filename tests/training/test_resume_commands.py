@@ -19,7 +19,7 @@ from ernie_matching import train_pairwise
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, save_arrays
 from tests.conftest import REPOSITORY, Call
 from tests.robustness.kill_resume import KillResumeOptions, differences, kill_and_resume
-from tests.started import SECONDS
+from tests.started import SECONDS, held_training
 from tests.tiny import HAN, draw_words, write_encoder
 from tests.training_runs import typed_training
 
@@ -74,7 +74,6 @@ def unbroken(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 SCRIPT = str(REPOSITORY / "ernie_matching" / "train_pairwise.py")
-ALTERED, MODULE = str(REPOSITORY / "tests" / "altered_training.py"), "ernie_matching.train_pairwise"
 
 
 def run(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -86,7 +85,7 @@ def run(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
 def start_until(step: int, go: Path, arguments: list[str], cwd: Path) -> subprocess.Popen[str]:
     """Start the command; return when it has printed the line of `step`, where it waits until `go` is there."""
     process = subprocess.Popen(
-        [sys.executable, "-u", ALTERED, f"held:{step}:{go}:{MODULE}", *arguments],
+        [*held_training("ernie_matching.train_pairwise", step, go), *arguments],
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -1,6 +1,6 @@
 """One queue before the engine: the rows of all requests, of every protocol, share its batches.
 
-    waiting jobs -> encoded pieces -> batches -> outputs, copied back to their jobs
+    waiting jobs -> encoded pieces -> batches -> outputs, back to their jobs
 
 Batches are formed as late as possible, when the engine is free, so that they hold all rows that have arrived by then.
 While the engine computes, a separate thread encodes new rows. While the engine is idle, its own thread encodes them, so
@@ -341,7 +341,7 @@ class Batcher:
             LOG.exception("a batch was computed, but not counted")
 
     def _deliver(self, batch: Batch, outputs: Arrays) -> None:
-        """Copy a batch's outputs to its jobs; finish the jobs that have all their outputs."""
+        """Give a batch's outputs to its jobs; finish the jobs that have all their outputs."""
         finished: list[Job] = []
         order, start = batch.order(), 0
         outputs = {name: array[order] for name, array in outputs.items()}

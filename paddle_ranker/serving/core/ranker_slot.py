@@ -26,8 +26,8 @@ from paddle_ranker.serving.core.jobs import Check, Texts
 from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.slots import TOLERANCES, ServedModel, Slot, computed
 
+LengthCheck = Callable[[int, Array, int], None]  # see `RankerSlot.score_pairs`
 _QUERIES = ("a", "search engine", "深度学习", "文化差异研究")
-LengthCheck = Callable[[int, Array, int], None]
 _TITLES = ("b", "how search engines rank documents", "深度学习在水稻病害诊断中的研究", "语言与文化差异的比较研究" * 8)
 
 

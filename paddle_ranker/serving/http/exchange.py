@@ -53,10 +53,8 @@ async def read_body(request: Request, limit: int) -> bytes:
     if encoding not in ("", "identity"):
         much = MUCH_BYTES + 1  # how much it becomes is not known
         body = await apart(much, unpack, body, "gzip", limit, share, deadline=deadline)
-    if share is not None and len(body) > MUCH_BYTES:
+    if share is not None:
         await apart(len(body), share.hold_read, body, deadline=deadline)
-    elif share is not None:
-        share.hold_read(body)
     return body
 
 

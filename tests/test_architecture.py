@@ -14,7 +14,7 @@ from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit
 PAGE = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
-RECIPES = ("ernie_matching", "cross_encoder", "pretraining", "multimodal_entailment")
+RECIPES = ("ernie_matching", "cross_encoder", "recall", "pretraining", "multimodal_entailment")
 CODE = ("paddle_ranker", *RECIPES, "benchmarks", "deploy", "datasets")
 Function = Union[ast.FunctionDef, ast.AsyncFunctionDef]
 

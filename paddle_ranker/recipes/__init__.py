@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-RECIPES = ("ernie_matching", "cross_encoder", "pretraining", "multimodal_entailment")
+RECIPES = ("ernie_matching", "cross_encoder", "recall", "pretraining", "multimodal_entailment")
 
 
 def package_of(recipe: str) -> str:

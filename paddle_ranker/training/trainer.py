@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, suppress
 from enum import Enum, auto
 from typing import NamedTuple, Optional
@@ -24,6 +24,7 @@ from paddle_ranker.training.options import TrainingOptions
 from paddle_ranker.training.precision import Precision
 from paddle_ranker.training.state import Progress, SavedState, check_identity, refuse_differences, write_state
 from paddle_ranker.training.task import FitResult, Task
+from paddle_ranker.training.whole_batch import WholeBatchExamples, backward
 
 MOST_MEANS = 8  # beside the loss: processes whose part of a batch is empty do not know how many there are
 
@@ -194,30 +195,41 @@ class _Trainer:
         Each process computes its parts of the batch one after another. The gradients of all parts are summed, and so
         are the means; the same sum tells whether any process got a signal, so that all stop after the same step.
         """
-        examples, network, step = self.task.examples, self.task.network, self.done.step + 1
-        whole = sum(examples.weight(part) for part in batch if len(part))
+        examples, network = self.task.examples, self.task.network
         names = ["loss"]
         sums = np.zeros(2 + MOST_MEANS)  # how many processes had a signal; the loss; further means
-        for place in range(self.processes.rank, len(batch), self.processes.size):
-            part = batch[place]
-            if not len(part):
-                continue
-            # Dropout depends only on the seed, the step and the part, not on earlier draws or on which process
-            # computes the part.
-            paddle.seed(int(np.random.SeedSequence([self.options.seed, step, place]).generate_state(1)[0]))
-            with self.precision.forward():
-                loss, means = examples.loss(network, part)
+
+        def add(share: float, loss: float, means: Mapping[str, float]) -> None:
             if len(means) > MOST_MEANS:
                 raise ValueError(f"{len(means)} means beside the loss ({', '.join(means)}): at most {MOST_MEANS} fit")
-            share = examples.weight(part) / whole
-            (loss * (share * self.precision.scale)).backward()
-            names = ["loss", *means]
-            sums[1 : 1 + len(names)] += share * np.array([float(loss), *means.values()])
+            names[1:] = means
+            sums[1 : 1 + len(names)] += share * np.array([loss, *means.values()])
+
+        if isinstance(examples, WholeBatchExamples):
+            found = backward(examples, network, batch, self.processes, self.precision, self._seed)
+            add(1.0 / self.processes.size, *found)
+        else:
+            whole = sum(examples.weight(part) for part in batch if len(part))
+            for place in range(self.processes.rank, len(batch), self.processes.size):
+                part = batch[place]
+                if not len(part):
+                    continue
+                self._seed(place)
+                with self.precision.forward():
+                    loss, means = examples.loss(network, part)
+                share = examples.weight(part) / whole
+                (loss * (share * self.precision.scale)).backward()
+                add(share, float(loss), means)
         self.processes.sum_gradients(network)
         sums[0] = self._stop_request.asked
         sums = self.processes.sum(sums)
         self._signal_in_any_process = bool(sums[0])
         return dict(zip(names, sums[1:].tolist()))
+
+    def _seed(self, place: int) -> None:
+        """Seed dropout for a part of the next step, whatever was drawn before and whichever process computes it."""
+        sequence = np.random.SeedSequence([self.options.seed, self.done.step + 1, place])
+        paddle.seed(int(sequence.generate_state(1)[0]))
 
     def _update(self, batch: list[Integers], loss: float) -> dict[str, float]:
         """Make the optimizer's step with the gradients; return its learning rate, gradient norm and loss scale.

@@ -1,0 +1,116 @@
+"""Towers: models that turn a text into a vector, so that similar texts have similar vectors. Needs no Paddle.
+
+A tower's folder holds `tower.json` beside the files of its encoder. Queries and texts go through the same network; a
+prompt may precede either.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional, Union
+
+from paddle_ranker.encoding.columns import EncodedTexts
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.opened import TOKENS, ArraySpec, ExportFacts, Signature
+from paddle_ranker.storage.atomic import new_file
+from paddle_ranker.storage.untrusted import read_json
+
+INFO_FILE = "tower.json"
+KIND = "tower"
+FORMAT_VERSION = 1
+VECTOR = "vector"
+POOLINGS = ("pooler", "first", "mean")  # the pooler's output, the first token's state, the mean of the tokens' states
+
+
+@dataclass(frozen=True)
+class TowerInfo:
+    """The contents of `tower.json`.
+
+    size: length of a vector
+    pooling: how a vector comes from the encoder's states, one of `POOLINGS`
+    output_layer: whether a linear layer makes `size` of the pooled width
+    normalize: whether vectors have length 1, so that their product is their cosine
+    query_prompt, text_prompt: text that precedes every query, and every other text
+    """
+
+    max_seq_length: int
+    size: int
+    pooling: str = "pooler"
+    output_layer: bool = False
+    normalize: bool = True
+    query_prompt: str = ""
+    text_prompt: str = ""
+    training: dict[str, object] = field(default_factory=dict)
+    results: dict[str, object] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    export: Optional[ExportFacts] = None
+    kind: str = KIND
+    calibration: None = None
+    format_version: int = FORMAT_VERSION
+
+    @classmethod
+    def read(cls, folder: Path) -> Optional[TowerInfo]:
+        """Return the contents of the folder's `tower.json`; None if there is none.
+
+        Raises `CheckpointError` if the file is damaged, or a newer version of the toolkit wrote it.
+        """
+        path = folder / INFO_FILE
+        if not path.is_file():
+            return None
+        try:
+            values = read_json(path)
+            version = int(values["format_version"])
+            known = {f.name for f in dataclasses.fields(cls)}
+            info = cls(**{name: value for name, value in values.items() if name in known})
+            sound = info.pooling in POOLINGS and min(info.size, info.max_seq_length) > 0
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+        if version > FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path}: format version {version} is newer than this toolkit's {FORMAT_VERSION}: update the toolkit"
+            )
+        if not sound:
+            raise CheckpointError(f"{path}: damaged (pooling is {info.pooling!r}, size {info.size!r})")
+        return info
+
+    def write(self, folder: Path) -> None:
+        """Write `tower.json` into `folder`."""
+        with new_file(folder / INFO_FILE) as stream:
+            stream.write(json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """Turns queries and texts into columns for a tower: `[CLS] prompt text [SEP]`.
+
+    tokens: the tokenizer, and the length to which texts are truncated
+    """
+
+    tokens: PairEncoder
+    query_prompt: str = ""
+    text_prompt: str = ""
+
+    def encode(self, texts: Sequence[str]) -> EncodedTexts:
+        """Encode texts of the collection."""
+        return self.tokens.encode_single([self.text_prompt + text for text in texts] if self.text_prompt else texts)
+
+    def encode_queries(self, queries: Sequence[str]) -> EncodedTexts:
+        """Encode queries."""
+        if self.query_prompt:
+            queries = [self.query_prompt + query for query in queries]
+        return self.tokens.encode_single(queries)
+
+    def save(self, folder: Union[str, os.PathLike[str]]) -> None:
+        """Write the tokenizer's files into `folder`."""
+        self.tokens.save(folder)
+
+
+def signature_of(info: TowerInfo) -> Signature:
+    """Return the arrays that a tower takes and returns."""
+    return Signature(TOKENS, (ArraySpec(VECTOR, "float32", (None, info.size)),), read=(VECTOR,))

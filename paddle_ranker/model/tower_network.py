@@ -1,0 +1,123 @@
+"""The network of a tower, and how its folder is read and written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.dropout import Dropout
+from paddle_ranker.model.encoder import Encoder
+from paddle_ranker.model.encoders import Checkpoint, encoder_of, read_checkpoint
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.opened import TrainedModel
+from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
+from paddle_ranker.model.tower import KIND, TextEncoder, TowerInfo, signature_of
+
+_OUTPUT = ("output_layer", "emb_reduce_linear")  # ours, the published scripts'
+
+
+class TowerNetwork(nn.Layer):
+    """Turn a text into a vector: pool the encoder's states, make them `size` wide, and normalise them.
+
+    Args:
+        encoder: a pretrained encoder.
+        info: says how states are pooled, whether there is an output layer, and whether vectors have length 1.
+    """
+
+    def __init__(self, encoder: Encoder, info: TowerInfo):
+        super().__init__()
+        self.config, self.configs = encoder.config, (encoder.config,)
+        self.encoder = encoder
+        self.pooling, self.normalize = info.pooling, info.normalize
+        self.dropout = Dropout(encoder.config.hidden_dropout_prob, encoder.masks)
+        self.output_layer: Optional[nn.Linear] = None
+        if info.output_layer:
+            initializer = nn.initializer.TruncatedNormal(0.0, encoder.config.initializer_range)
+            weight = paddle.ParamAttr(initializer=initializer)
+            self.output_layer = nn.Linear(encoder.config.hidden_size, info.size, weight_attr=weight)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Return the vectors, `[batch, size]` float32; ids and token types are `[batch, length]` int64."""
+        if self.pooling == "pooler":
+            pooled = self.encoder.pooled(input_ids, token_type_ids)
+        else:
+            states = self.encoder(input_ids, token_type_ids)
+            if self.pooling == "first":
+                pooled = states[:, 0]
+            else:
+                is_token = (input_ids != self.config.pad_token_id).astype(states.dtype).unsqueeze(-1)
+                pooled = (states * is_token).sum(axis=1) / is_token.sum(axis=1)
+        if self.output_layer is not None:
+            pooled = self.output_layer(pooled)
+        vectors = self.dropout(pooled).astype("float32")
+        return F.normalize(vectors, axis=-1) if self.normalize else vectors
+
+
+@dataclass(frozen=True)
+class TowerModel(TrainedModel[TowerInfo, TextEncoder]):
+    """A tower in memory."""
+
+    network: TowerNetwork
+
+
+def start_tower(checkpoint: Checkpoint, info: TowerInfo, tokenizer: str = "auto") -> tuple[TowerModel, list[str]]:
+    """Return a tower to train with a checkpoint's encoder, and the names of the parts that are new.
+
+    Raises `CheckpointError` if the checkpoint's parameters or tokenizer do not fit its configuration.
+    """
+    encoder, new_parts = encoder_of(checkpoint)
+    if info.pooling != "pooler":
+        new_parts = [part for part in new_parts if part != "encoder.pooler"]
+    network = TowerNetwork(encoder, info)
+    if network.output_layer is not None and not _set_output_layer(network.output_layer, checkpoint):
+        new_parts = [*new_parts, "output_layer"]
+    tokens = checkpoint.pair_encoder(info.max_seq_length, tokenizer)
+    encode = TextEncoder(tokens, info.query_prompt, info.text_prompt)
+    return TowerModel(info, encode, signature_of(info), network), new_parts
+
+
+def save_tower(folder: Path, model: TowerModel, info: TowerInfo) -> None:
+    """Write a tower, which `info` describes, into an existing folder; call it inside `atomic.new_folder`."""
+    from paddle_ranker.model.config import write_config
+
+    save_arrays(model.network.state_dict(), folder / PARAMETERS_FILE)
+    write_config(folder, model.network.config)
+    model.row_encoder.save(folder)
+    info.write(folder)
+
+
+def load_tower(source: Path, options: LoadOptions) -> TowerModel:
+    """Load a trained tower; raises `CheckpointError` if anything that its vectors depend on is missing."""
+    folder = source.parent if source.is_file() else source
+    info = TowerInfo.read(folder)
+    if info is None:
+        raise CheckpointError(f"{folder}: has no tower.json: it holds no tower")
+    checkpoint = read_checkpoint(source, wanted=f"a {KIND}")
+    encoder, _ = encoder_of(checkpoint, need_pooler=info.pooling == "pooler")
+    network = TowerNetwork(encoder, info)
+    if network.output_layer is not None and not _set_output_layer(network.output_layer, checkpoint):
+        raise CheckpointError(f"{checkpoint.file}: has no parameters of the output layer; copy the folder again")
+    network.eval()
+    tokens = checkpoint.pair_encoder(options.max_seq_length or info.max_seq_length, options.tokenizer)
+    encode = TextEncoder(tokens, info.query_prompt, info.text_prompt)
+    return TowerModel(info, encode, signature_of(info), network)
+
+
+def _set_output_layer(layer: nn.Linear, checkpoint: Checkpoint) -> bool:
+    """Set the layer's parameters from a checkpoint; return whether it has them."""
+    name = next((name for name in _OUTPUT if f"{name}.weight" in checkpoint.unnamed), None)
+    if name is None:
+        return False
+    for part in ("weight", "bias"):
+        array, parameter = checkpoint.unnamed.get(f"{name}.{part}"), getattr(layer, part)
+        if array is None or list(array.shape) != list(parameter.shape):
+            found = "is missing" if array is None else f"has shape {list(array.shape)}"
+            raise CheckpointError(f"{checkpoint.file}: {name}.{part} {found}, expected {list(parameter.shape)}")
+        parameter.set_value(array)
+    return True

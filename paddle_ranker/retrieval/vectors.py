@@ -1,0 +1,93 @@
+"""Vectors of texts, and the exact search among them.
+
+tower = Tower.open("checkpoint/best")
+vectors = tower.vectors(titles)
+numbers, cosines = nearest(vectors, tower.query_vectors(["query"]), 10)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Union, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.encoding.columns import EncodedTexts
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.metrics.ranking import Integers
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.tower import KIND, VECTOR, TextEncoder, TowerInfo
+from paddle_ranker.scoring.engines.base import Engine
+from paddle_ranker.scoring.loading import ScoringModel, open_model
+from paddle_ranker.scoring.scorer import BatchRunner, chunks
+
+Vectors = NDArray[np.float32]
+_DEFAULTS = LoadOptions()
+_CELLS = 1 << 24  # products held at once in an exact search: 64 MB
+
+
+class Tower:
+    """Makes vectors of queries and texts.
+
+    Args:
+        engine: computes the tower.
+        encoder: encodes its texts.
+        batch_size: as for `BatchRunner`.
+    """
+
+    def __init__(self, engine: Engine, encoder: TextEncoder, batch_size: int = 32):
+        self.encoder = encoder
+        self._runner = BatchRunner(engine, encoder.tokens.max_seq_length, batch_size)
+
+    @classmethod
+    def open(cls, source: Union[str, Path], options: LoadOptions = _DEFAULTS, batch_size: int = 32) -> Tower:
+        """Open a trained or exported tower; raises `CheckpointError` for a folder of anything else."""
+        model = open_model(source, options)
+        if model.info.kind != KIND:
+            raise CheckpointError(f"{source}: is a {model.info.kind} model, not a tower, which makes vectors of texts")
+        opened = cast(ScoringModel[TowerInfo, TextEncoder], model)
+        return cls(opened.engine, opened.row_encoder, batch_size)
+
+    def vectors(self, texts: Sequence[str]) -> Vectors:
+        """Return the vectors of texts of the collection, `[n, size]`."""
+        return self.compute(self.encoder.encode(texts))
+
+    def query_vectors(self, queries: Sequence[str]) -> Vectors:
+        """Return the vectors of queries, `[n, size]`."""
+        return self.compute(self.encoder.encode_queries(queries))
+
+    def compute(self, columns: EncodedTexts) -> Vectors:
+        """Return the vectors of encoded texts, `[n, size]`, in their order."""
+        found: Vectors = self._runner.run(columns)[VECTOR]
+        return found
+
+    def stream(self, texts: Iterator[str]) -> Iterator[Vectors]:
+        """Yield the vectors of texts, some thousand at a time, so that a file of any size can be encoded."""
+        for part in chunks(texts):
+            yield self.vectors(part)
+
+
+def nearest(vectors: Vectors, queries: Vectors, k: int) -> tuple[Integers, Vectors]:
+    """Return the `k` vectors (all if there are fewer) of the largest product with each query, best first.
+
+    Args:
+        vectors: `[n, size]`, may be a memory-mapped file.
+        queries: `[q, size]`.
+
+    Returns their indices, `[q, k]` int64, and the products, `[q, k]`; equal products keep the order of the vectors.
+    """
+    k = min(k, len(vectors))
+    block = max(k, _CELLS // max(1, len(queries)))
+    numbers, products = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
+    for start in range(0, len(vectors), block):
+        found = queries @ vectors[start : start + block].T
+        products = np.concatenate([products, found], axis=1)
+        numbers = np.concatenate([numbers, np.broadcast_to(start + np.arange(found.shape[1]), found.shape)], axis=1)
+        if products.shape[1] > k:
+            # Among equal products at the border, the earliest are kept: a stable sort of those that reach it.
+            order = np.argsort(-products, axis=1, kind="stable")[:, :k]
+            products, numbers = np.take_along_axis(products, order, 1), np.take_along_axis(numbers, order, 1)
+    order = np.argsort(-products, axis=1, kind="stable")
+    return np.take_along_axis(numbers, order, 1), np.take_along_axis(products, order, 1)

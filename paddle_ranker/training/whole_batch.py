@@ -1,0 +1,98 @@
+"""Losses that compare all rows of a batch: across its parts (accumulation) and across processes.
+
+With in-batch negatives every text of a batch takes part in every other text's loss, so the loss of a part is not a
+function of that part. The gradient is computed in three passes (Gao et al., 2021, "Scaling Deep Contrastive Learning
+Batch Size under Memory Limited Setup", https://arxiv.org/abs/2101.06983):
+
+1. each process computes the outputs of its parts, one after another, without keeping activations;
+2. all outputs are gathered, and the loss and its gradient with respect to every output are computed;
+3. each process computes its parts again, with the same dropout, and passes the gradients back.
+
+So a batch of any size takes the memory of one part, and N processes compute what one process computes on the union.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from paddle_ranker.distributed import ProcessGroup
+from paddle_ranker.metrics.ranking import Integers
+from paddle_ranker.training.precision import Precision
+from paddle_ranker.training.task import Examples
+
+
+@runtime_checkable
+class WholeBatchExamples(Examples, Protocol):
+    """Training examples whose loss needs the outputs of all examples of a batch."""
+
+    def outputs(self, network: nn.Layer, indices: Integers) -> Tensor:
+        """Return the network's outputs for the rows of the examples `indices`, `[m * rows_each, size]` float32."""
+        ...
+
+    def whole_loss(
+        self, network: nn.Layer, outputs: Tensor, parts: Sequence[Integers]
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Return the mean loss of a batch, and a dict of further means for the progress line.
+
+        Args:
+            outputs: the outputs of all parts' examples, one part after another, `[rows, size]` float32.
+            parts: the indices of each part's examples; none is empty.
+        """
+        ...
+
+
+def backward(
+    examples: WholeBatchExamples,
+    network: nn.Layer,
+    batch: Sequence[Integers],
+    processes: ProcessGroup,
+    precision: Precision,
+    seed: Callable[[int], None],
+) -> tuple[float, dict[str, float]]:
+    """Compute a batch's loss, and add its gradients, times the loss scale, to this process's parameters.
+
+    The sum of the gradients over the processes is the gradient of the batch.
+
+    Args:
+        batch: the examples' indices of each part; this process computes the parts `rank`, `rank + size`, ...
+        seed: seeds dropout for the part at a place in the batch.
+
+    Returns the loss and a dict of further means, the same in every process.
+    """
+    own = [place for place in range(processes.rank, len(batch), processes.size) if len(batch[place])]
+    parts = [part for part in batch if len(part)]
+    is_alone = len(parts) == 1 and processes.size == 1
+
+    def outputs(place: int) -> Tensor:
+        seed(place)
+        with precision.forward():
+            return examples.outputs(network, batch[place])
+
+    if is_alone:
+        loss, means = examples.whole_loss(network, outputs(own[0]), parts)
+        (loss * precision.scale).backward()
+        return float(loss), means
+
+    ends = np.cumsum([examples.rows_each * len(part) for part in batch])
+    with paddle.no_grad():
+        found = {place: outputs(place).numpy() for place in own}
+    # The first process always has a part.
+    width = int(processes.sum(np.array([float(found[0].shape[1]) if processes.is_first else 0.0]))[0])
+    gathered = np.zeros((int(ends[-1]), width), np.float32)
+    for place, array in found.items():
+        gathered[ends[place] - len(array) : ends[place]] = array
+    leaf = paddle.to_tensor(processes.sum(gathered), stop_gradient=False)
+    loss, means = examples.whole_loss(network, leaf, parts)
+    (loss * precision.scale).backward()
+    for parameter in network.parameters():  # of the loss itself; each process has its whole gradient
+        if parameter.grad is not None and processes.size > 1:
+            parameter.grad = parameter.grad / processes.size
+    for place in own:
+        start = int(ends[place]) - len(found[place])
+        paddle.autograd.backward([outputs(place)], [leaf.grad[start : int(ends[place])]])
+    return float(loss), means

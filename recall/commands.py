@@ -1,0 +1,15 @@
+"""The recall stage's commands; importing this module registers them, and is fast."""
+
+from __future__ import annotations
+
+from paddle_ranker.commands.registry import COMMANDS, TRAIN, Command
+
+COMMANDS.add(
+    "train-batch-neg",
+    Command(
+        f"{__package__}.train_batch_neg",
+        "train a tower on pairs, with in-batch negatives",
+        "TrainBatchNegOptions",
+        TRAIN,
+    ),
+)

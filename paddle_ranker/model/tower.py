@@ -1,7 +1,7 @@
 """Towers: models that turn a text into a vector, so that similar texts have similar vectors. Needs no Paddle.
 
-A tower's folder holds `tower.json` beside the files of its encoder. Queries and texts go through the same network; a
-prompt may precede either.
+A tower's folder holds `tower.json` beside the files of its encoder. Queries and texts go through the same network, or,
+with two towers, the folder `query` in it holds a tower for queries alone. A prompt may precede queries and other texts.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ INFO_FILE = "tower.json"
 KIND = "tower"
 FORMAT_VERSION = 1
 VECTOR = "vector"
+QUERY_FOLDER = "query"  # in a tower's folder: the tower of its queries, where these have their own
 POOLINGS = ("pooler", "first", "mean")  # the pooler's output, the first token's state, the mean of the tokens' states
 
 
@@ -37,6 +38,9 @@ class TowerInfo:
     output_layer: whether a linear layer makes `size` of the pooled width
     normalize: whether vectors have length 1, so that their product is their cosine
     query_prompt, text_prompt: text that precedes every query, and every other text
+    nested_sizes: shorter lengths at which the vectors' first numbers are good vectors, too, ascending (Kusupati et al.,
+        2022, "Matryoshka Representation Learning"); normalise what is cut off there
+    towers: 2 if queries have a tower of their own, in the folder `QUERY_FOLDER`
     """
 
     max_seq_length: int
@@ -46,6 +50,8 @@ class TowerInfo:
     normalize: bool = True
     query_prompt: str = ""
     text_prompt: str = ""
+    nested_sizes: tuple[int, ...] = ()
+    towers: int = 1
     training: dict[str, object] = field(default_factory=dict)
     results: dict[str, object] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -68,7 +74,8 @@ class TowerInfo:
             version = int(values["format_version"])
             known = {f.name for f in dataclasses.fields(cls)}
             info = cls(**{name: value for name, value in values.items() if name in known})
-            sound = info.pooling in POOLINGS and min(info.size, info.max_seq_length) > 0
+            info = dataclasses.replace(info, nested_sizes=tuple(info.nested_sizes))
+            sound = info.pooling in POOLINGS and min(info.size, info.max_seq_length) > 0 and info.towers in (1, 2)
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from error
         if version > FORMAT_VERSION:
@@ -76,7 +83,9 @@ class TowerInfo:
                 f"{path}: format version {version} is newer than this toolkit's {FORMAT_VERSION}: update the toolkit"
             )
         if not sound:
-            raise CheckpointError(f"{path}: damaged (pooling is {info.pooling!r}, size {info.size!r})")
+            raise CheckpointError(
+                f"{path}: damaged (pooling is {info.pooling!r}, size {info.size!r}, {info.towers!r} towers)"
+            )
         return info
 
     def write(self, folder: Path) -> None:

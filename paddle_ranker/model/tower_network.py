@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -17,8 +18,9 @@ from paddle_ranker.model.encoders import Checkpoint, encoder_of, read_checkpoint
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.opened import TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
-from paddle_ranker.model.tower import KIND, TextEncoder, TowerInfo, signature_of
+from paddle_ranker.model.tower import KIND, QUERY_FOLDER, TextEncoder, TowerInfo, signature_of
 
+APART = ("query_tower", "log_scale")  # what begins so belongs to a training and is not in a tower's own file
 _OUTPUT = ("output_layer", "emb_reduce_linear")  # ours, the published scripts'
 
 
@@ -28,6 +30,9 @@ class TowerNetwork(nn.Layer):
     Args:
         encoder: a pretrained encoder.
         info: says how states are pooled, whether there is an output layer, and whether vectors have length 1.
+
+    In training, `query_tower` may be the network of the queries (None: this one), and `log_scale` the logarithm of what
+    the loss multiplies cosines by, if that is learned.
     """
 
     def __init__(self, encoder: Encoder, info: TowerInfo):
@@ -37,13 +42,24 @@ class TowerNetwork(nn.Layer):
         self.pooling, self.normalize = info.pooling, info.normalize
         self.dropout = Dropout(encoder.config.hidden_dropout_prob, encoder.masks)
         self.output_layer: Optional[nn.Linear] = None
+        self.query_tower: Optional[TowerNetwork] = None
+        self.log_scale: Optional[Tensor] = None
         if info.output_layer:
             initializer = nn.initializer.TruncatedNormal(0.0, encoder.config.initializer_range)
             weight = paddle.ParamAttr(initializer=initializer)
             self.output_layer = nn.Linear(encoder.config.hidden_size, info.size, weight_attr=weight)
 
+    def queries(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Return the vectors of queries; arguments and result as those of `forward`."""
+        vectors: Tensor = (self.query_tower or self)(input_ids, token_type_ids)
+        return vectors
+
+    def own_state(self) -> dict[str, Tensor]:
+        """Return the parameters of this tower alone, by name."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith(APART)}
+
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return the vectors, `[batch, size]` float32; ids and token types are `[batch, length]` int64."""
+        """Return the vectors of texts, `[batch, size]` float32; ids and token types are `[batch, length]` int64."""
         if self.pooling == "pooler":
             pooled = self.encoder.pooled(input_ids, token_type_ids)
         else:
@@ -83,13 +99,26 @@ def start_tower(checkpoint: Checkpoint, info: TowerInfo, tokenizer: str = "auto"
 
 
 def save_tower(folder: Path, model: TowerModel, info: TowerInfo) -> None:
-    """Write a tower, which `info` describes, into an existing folder; call it inside `atomic.new_folder`."""
+    """Write a tower, which `info` describes, into an existing folder; call it inside `atomic.new_folder`.
+
+    If the queries have their own network, their tower goes into `QUERY_FOLDER`.
+    """
     from paddle_ranker.model.config import write_config
 
-    save_arrays(model.network.state_dict(), folder / PARAMETERS_FILE)
-    write_config(folder, model.network.config)
+    network, queries = model.network, model.network.query_tower
+    save_arrays(network.own_state(), folder / PARAMETERS_FILE)
+    write_config(folder, network.config)
     model.row_encoder.save(folder)
-    info.write(folder)
+    dataclasses.replace(info, towers=1 if queries is None else 2).write(folder)
+    if queries is not None:
+        (folder / QUERY_FOLDER).mkdir()
+        save_tower(folder / QUERY_FOLDER, dataclasses.replace(model, network=queries), info)
+
+
+def query_tower_of(folder: Path, options: LoadOptions) -> Optional[TowerModel]:
+    """Load the tower that a tower's folder has for queries; None if queries have no tower of their own."""
+    info = TowerInfo.read(folder)
+    return load_tower(folder / QUERY_FOLDER, options) if info is not None and info.towers == 2 else None
 
 
 def load_tower(source: Path, options: LoadOptions) -> TowerModel:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Union, cast
+from typing import Optional, Union, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.ranking import Integers
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.tower import KIND, VECTOR, TextEncoder, TowerInfo
+from paddle_ranker.model.tower import KIND, QUERY_FOLDER, VECTOR, TextEncoder, TowerInfo
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.loading import ScoringModel, open_model
 from paddle_ranker.scoring.scorer import BatchRunner, chunks
@@ -35,10 +35,12 @@ class Tower:
         engine: computes the tower.
         encoder: encodes its texts.
         batch_size: as for `BatchRunner`.
+        queries: the tower of queries, if they have their own.
     """
 
-    def __init__(self, engine: Engine, encoder: TextEncoder, batch_size: int = 32):
+    def __init__(self, engine: Engine, encoder: TextEncoder, batch_size: int = 32, queries: Optional[Tower] = None):
         self.encoder = encoder
+        self._queries = queries or self
         self._runner = BatchRunner(engine, encoder.tokens.max_seq_length, batch_size)
 
     @classmethod
@@ -48,7 +50,11 @@ class Tower:
         if model.info.kind != KIND:
             raise CheckpointError(f"{source}: is a {model.info.kind} model, not a tower, which makes vectors of texts")
         opened = cast(ScoringModel[TowerInfo, TextEncoder], model)
-        return cls(opened.engine, opened.row_encoder, batch_size)
+        queries = None
+        if opened.info.towers == 2:
+            folder = Path(source).parent if Path(source).is_file() else Path(source)
+            queries = cls.open(folder / QUERY_FOLDER, options, batch_size)
+        return cls(opened.engine, opened.row_encoder, batch_size, queries)
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """Return the vectors of texts of the collection, `[n, size]`."""
@@ -56,12 +62,16 @@ class Tower:
 
     def query_vectors(self, queries: Sequence[str]) -> Vectors:
         """Return the vectors of queries, `[n, size]`."""
-        return self.compute(self.encoder.encode_queries(queries))
+        return self.compute_queries(self._queries.encoder.encode_queries(queries))
 
     def compute(self, columns: EncodedTexts) -> Vectors:
         """Return the vectors of encoded texts, `[n, size]`, in their order."""
         found: Vectors = self._runner.run(columns)[VECTOR]
         return found
+
+    def compute_queries(self, columns: EncodedTexts) -> Vectors:
+        """Return the vectors of encoded queries, `[n, size]`, in their order."""
+        return self._queries.compute(columns)
 
     def stream(self, texts: Iterator[str]) -> Iterator[Vectors]:
         """Yield the vectors of texts, some thousand at a time, so that a file of any size can be encoded."""

@@ -56,7 +56,7 @@ class MineOptions(LabelOptions, ScoringOptions):
     negatives: int = option(4, help="most negatives of one positive", minimum=1)
     positive_label: float = option(1.0, help="titles with this label or a higher one get negatives", above=0)
     method: str = option("bm25", help=f"how candidates are found: {_METHODS}", choices=INDEXES)
-    words: str = option("jieba", help="what BM25 compares: words, or character bigrams", choices=tuple(TOKENIZERS))
+    words: str = option("jieba", help="what BM25 compares: words, bigrams, or stems", choices=tuple(TOKENIZERS))
     rank_from: int = option(1, help="best rank of a negative; above 1 skips the likeliest false negatives", minimum=1)
     rank_to: int = option(50, help="worst rank of a negative", minimum=1)
     sample: str = option("random", help="which of these ranks: the top ones, or drawn", choices=("top", "random"))

@@ -23,7 +23,7 @@ QUERIES_AT_ONCE = 32  # queries searched together: with 100,000 titles their sco
 class BM25:
     """Score pairs by Okapi BM25 (Robertson and Zaragoza 2009), a baseline that needs no labels.
 
-    tokenizer: "jieba" for words, or "bigram" for pairs of neighbouring characters
+    tokenizer: "jieba" for words, "bigram" for pairs of neighbouring characters, "stem" for stems of English words
     normalised: divide by the score of a title equal to the query, so that scores of different queries are comparable
     k1, b: saturation of repeated tokens, and weight of the title's length; the defaults are Lucene's
     """
@@ -72,7 +72,7 @@ class BM25Index:
     has it. A search is a sparse product, whose cost is proportional to the number of titles with the query's tokens.
 
     titles: the collection, without duplicates (a duplicate would count twice in the tokens' rarity)
-    tokenizer: "jieba" for words, or "bigram" for pairs of neighbouring characters
+    tokenizer: "jieba" for words, "bigram" for pairs of neighbouring characters, "stem" for stems of English words
     """
 
     def __init__(self, titles: Iterable[str], tokenizer: str = "jieba", *, k1: float = 1.2, b: float = 0.75) -> None:

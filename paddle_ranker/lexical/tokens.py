@@ -1,4 +1,4 @@
-"""Words and character bigrams of a text, and how rare they are in a collection of titles."""
+"""Words, stems and character bigrams of a text, and how rare they are in a collection of titles."""
 
 from __future__ import annotations
 
@@ -36,7 +36,29 @@ class _Letters(dict[int, str]):
         return self.setdefault(code_point, char if unicode_table().kind(char) == LETTER else "")
 
 
-_SETTLED, _LETTERS = _Settled(), _Letters()
+class _Spaced(dict[int, str]):
+    """A dict from a code point to its character if it can be part of a word, else a space; filled on first use."""
+
+    def __missing__(self, code_point: int) -> str:
+        return self.setdefault(code_point, _LETTERS[code_point] or ("'" if chr(code_point) in "'\u2019" else " "))
+
+
+_SETTLED, _LETTERS, _SPACED = _Settled(), _Letters(), _Spaced()
+# Scripts without spaces between words: ideographs, kana and hangul. Lucene's CJK analyzer makes bigrams of the same.
+_UNSPACED = (
+    "\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_RUNS = re.compile(f"[{_UNSPACED}]+|[^\\s{_UNSPACED}]+")
+_IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
+# Lucene's stop words (EnglishAnalyzer.ENGLISH_STOP_WORDS_SET).
+STOP_WORDS = frozenset(
+    (
+        *("a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in", "into", "is", "it", "no", "not"),
+        *("of", "on", "or", "such", "that", "the", "their", "then", "there", "these", "they", "this", "to", "was"),
+        *("will", "with"),
+    )
+)
+_ENGLISH_SHARE = 0.05  # a collection with so many English texts is stemmed
 
 
 def normalise(text: str) -> str:
@@ -68,11 +90,53 @@ def words(text: str) -> list[str]:
     return [word for word in jieba_segmenter().lcut(normalise(text)) if _only_letters(word)]
 
 
-TOKENIZERS: dict[str, Tokenizer] = {"jieba": words, "bigram": bigrams}
+def stems(text: str) -> list[str]:
+    """Return the stems of a text's words without English stop words, and bigrams of its Chinese.
+
+    The stemmer is Snowball's for English. A text of stop words alone keeps them.
+    """
+    found = []
+    for run in _RUNS.findall(normalise(text).translate(_SPACED)):
+        if _IS_UNSPACED.match(run):
+            found += [run[i : i + 2] for i in range(len(run) - 1)] or [run]
+        elif word := run.strip("'"):
+            found.append(word)
+    return [_stem(word) for word in ([word for word in found if word not in STOP_WORDS] or found)]
+
+
+@lru_cache(maxsize=1 << 16)
+def _stem(word: str) -> str:
+    try:
+        from snowballstemmer.english_stemmer import EnglishStemmer
+    except ImportError as error:
+        raise DependencyError(
+            "English words need snowballstemmer: pip install snowballstemmer (or take the tokenizer bigram)"
+        ) from error
+    # A stemmer holds the word that it works on, so threads cannot share one.
+    return str(EnglishStemmer().stemWord(word))
+
+
+TOKENIZERS: dict[str, Tokenizer] = {"jieba": words, "bigram": bigrams, "stem": stems}
+LANGUAGES = {"zh": "bigram", "en": "stem"}  # the tokenizer for texts of a language; `stem` is for mixed texts, too
+
+
+def detect_language(texts: Iterable[str]) -> tuple[str, float]:
+    """Return the language of `LANGUAGES` that suits texts, and the share of texts that are English.
+
+    A text is English if it has more words in spaced scripts than characters in others, which have no spaces.
+    """
+    english = total = 0
+    for text in texts:
+        runs = [run for run in _RUNS.findall(text.translate(_SPACED)) if not run.isdigit()]
+        unspaced = sum(len(run) for run in runs if _IS_UNSPACED.match(run))
+        total += bool(runs)
+        english += sum(not _IS_UNSPACED.match(run) for run in runs) > unspaced
+    share = english / total if total else 0.0
+    return ("en" if share >= _ENGLISH_SHARE else "zh"), share
 
 
 def tokenizer_named(name: str) -> Tokenizer:
-    """Return the tokenizer `jieba` or `bigram`; raises `UsageError` for another name."""
+    """Return the tokenizer `jieba`, `bigram` or `stem`; raises `UsageError` for another name."""
     if name not in TOKENIZERS:
         raise UsageError(f"tokenizer {quoted(name)}: choose from {', '.join(TOKENIZERS)}")
     return TOKENIZERS[name]

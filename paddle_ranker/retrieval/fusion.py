@@ -1,0 +1,195 @@
+"""Fusion: one list of candidates from the lists of several searchers.
+
+candidates = Candidates.of({"words": hits, "vectors": others})
+order, scores = Fusion("rrf").best(candidates, 100)
+[candidates.ids[number] for number in order]
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+
+from paddle_ranker.errors import DataError, UsageError, brief, listed, quoted
+from paddle_ranker.metrics.ranking import Floats, Integers
+from paddle_ranker.registry import Registry
+from paddle_ranker.retrieval.indexes import Hits
+from paddle_ranker.storage.atomic import new_file
+
+RRF_K = 60  # the constant of Cormack et al. (2009)
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The documents that searchers found for one query.
+
+    searchers: their names
+    ids: those that the first searcher found, best first, then those that only the next one found, and so on
+    scores: `[candidates, searchers] float64`, NaN where a searcher did not find the document
+    ranks: `[candidates, searchers] int64`, from 1; 0 where a searcher did not find the document
+    """
+
+    searchers: tuple[str, ...]
+    ids: list[str]
+    scores: Floats
+    ranks: Integers
+
+    @classmethod
+    def of(cls, found: Mapping[str, Hits]) -> Candidates:
+        """Join the hits of each searcher, by the documents' ids."""
+        numbers: dict[str, int] = {}
+        rows = [[numbers.setdefault(id, len(numbers)) for id in hits.ids] for hits in found.values()]
+        scores = np.full((len(numbers), len(found)), np.nan)
+        ranks = np.zeros((len(numbers), len(found)), np.int64)
+        for column, (places, hits) in enumerate(zip(rows, found.values())):
+            scores[places, column] = hits.scores
+            ranks[places, column] = np.arange(1, len(places) + 1)
+        return cls(tuple(found), list(numbers), scores, ranks)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def normalised(self) -> Floats:
+        """Each searcher's scores from 0, its lowest, to 1, its highest; 0 where not found: `[candidates, searchers]`.
+
+        Min-max normalisation, as in Bruch et al. (2023), "An analysis of fusion functions for hybrid retrieval". A
+        searcher whose scores are all alike gives 1 to each document that it found.
+        """
+        is_found = self.ranks > 0
+        low = np.where(is_found, self.scores, np.inf).min(axis=0, initial=np.inf)
+        high = np.where(is_found, self.scores, -np.inf).max(axis=0, initial=-np.inf)
+        is_wide = high > low
+        shares = np.divide(self.scores - low, high - low, out=np.ones_like(self.scores), where=is_wide)
+        return np.where(is_found, shares, 0.0)
+
+
+def reciprocal_ranks(candidates: Candidates, weights: Floats) -> Floats:
+    """Return the weighted sum of 1 / (60 + rank), `[candidates]`; not found adds 0 (Cormack et al. 2009)."""
+    ranks = candidates.ranks
+    shares = np.divide(1.0, RRF_K + ranks, out=np.zeros(ranks.shape), where=ranks > 0)
+    found: Floats = shares @ weights
+    return found
+
+
+def weighted_scores(candidates: Candidates, weights: Floats) -> Floats:
+    """Return the weighted sum of `Candidates.normalised`, `[candidates]` (Bruch et al. 2023, convex combination)."""
+    found: Floats = candidates.normalised @ weights
+    return found
+
+
+@dataclass(frozen=True)
+class FusionKind:
+    """A way to fuse that users can choose.
+
+    scores: returns the candidates' fused scores, `[candidates]`, from the searchers' weights, `[searchers]`
+    first: the score, with weight 1, that a searcher gives its first document
+    what: what it computes, for help texts
+    """
+
+    scores: Callable[[Candidates, Floats], Floats]
+    first: float
+    what: str
+
+
+FUSIONS: Registry[FusionKind] = Registry("fusion", "--fusion")
+FUSIONS.add("rrf", FusionKind(reciprocal_ranks, 1.0 / (RRF_K + 1), f"sum of 1 / ({RRF_K} + rank)"))
+FUSIONS.add("weighted", FusionKind(weighted_scores, 1.0, "sum of the scores, each searcher's from 0 to 1"))
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How lists are fused, and what the fused score counts beside a ranker's logit.
+
+    method: a name of `FUSIONS`
+    weights: by searcher; 1 for one that is not named
+    recall_weight: the last stage orders by `logit + recall_weight * share`, where the share is 1 for a document that
+        all searchers have first; 0: by the logit alone
+    """
+
+    method: str = "rrf"
+    weights: Mapping[str, float] = field(default_factory=dict)
+    recall_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        FUSIONS[self.method]
+        values = [*self.weights.values(), self.recall_weight]
+        if not all(math.isfinite(value) for value in values) or (self.weights and not any(self.weights.values())):
+            raise UsageError(f"weights {quoted(dict(self.weights))}: give finite numbers, and not 0 for all of them")
+
+    def scores(self, candidates: Candidates) -> Floats:
+        """Return the candidates' scores, `[candidates] float64`; those of a single searcher stay as they are."""
+        if len(candidates.searchers) == 1:
+            return candidates.scores[:, 0]
+        return FUSIONS[self.method].scores(candidates, self._weights(candidates.searchers))
+
+    def best(self, candidates: Candidates, top_k: int) -> tuple[Integers, Floats]:
+        """Return the numbers and scores of the best `top_k` candidates, `[found]` each, best first.
+
+        Of equal scores, what an earlier searcher found comes first.
+        """
+        scores = self.scores(candidates)
+        order = np.argsort(-scores, kind="stable")[:top_k]
+        return order, scores[order]
+
+    def shares(self, candidates: Candidates) -> Floats:
+        """Return the candidates' scores as shares of the highest that there can be, `[candidates]`."""
+        if len(candidates.searchers) == 1:
+            return candidates.normalised[:, 0]
+        weights = self._weights(candidates.searchers)
+        highest = FUSIONS[self.method].first * float(np.abs(weights).sum())
+        return self.scores(candidates) / highest
+
+    def _weights(self, searchers: Sequence[str]) -> Floats:
+        unknown = sorted(self.weights.keys() - set(searchers))
+        if unknown:
+            raise UsageError(f"weights of {listed(unknown)}: this index has {', '.join(searchers)}")
+        return np.array([self.weights.get(name, 1.0) for name in searchers])
+
+    def write(self, path: Union[str, Path], learned: Mapping[str, object]) -> None:
+        """Write the fusion as JSON; `learned` says how its weights were found."""
+        facts = {"format": FORMAT, "method": self.method, "weights": dict(self.weights)}
+        with new_file(path) as stream:
+            json.dump({**facts, "recall_weight": self.recall_weight, "learned": learned}, stream, indent=2)
+            stream.write("\n")
+
+    @classmethod
+    def read(cls, path: Union[str, Path]) -> Fusion:
+        """Read a file that `write` wrote; raises `DataError` for any other."""
+        try:
+            facts = json.loads(Path(path).read_text(encoding="utf-8"))
+            if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+                raise ValueError(f"no fusion of format {FORMAT}")
+            weights = {str(name): float(value) for name, value in facts["weights"].items()}
+            return cls(str(facts["method"]), weights, float(facts["recall_weight"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as error:
+            raise DataError(
+                f"{path}: not a file of learned weights ({brief(str(error))}): make one with evaluate-recall "
+                "--learn_weights"
+            ) from error
+
+
+def parse_fusion(name: str, weights: str = "") -> Fusion:
+    """Return the fusion of `--fusion`, a name of `FUSIONS` or a file, and of `--weights words=1,vectors=2`."""
+    if name not in FUSIONS and Path(name).is_file():
+        if weights:
+            raise UsageError(f"--weights {brief(weights)}: {name} has weights of its own; give one of both")
+        return Fusion.read(name)
+    found = {}
+    for part in filter(None, weights.split(",")):
+        searcher, _, value = part.partition("=")
+        try:
+            found[searcher.strip()] = float(value)
+        except ValueError:
+            raise UsageError(
+                f"--weights {quoted(weights)}: expected searchers and numbers, words=1,vectors=2"
+            ) from None
+    FUSIONS[name]  # raises with the choices
+    return Fusion(name, found)

@@ -91,6 +91,13 @@ class QueryMean(Measure):
         return randomisation_test(self.by_query(ours) - self.by_query(theirs), permutations=permutations, seed=seed)
 
 
+class RetrievalMean(QueryMean):
+    """A `QueryMean` that applies where systems have searched a collection: there are documents that nobody judged."""
+
+    def applies(self, scored: Scored) -> bool:
+        return super().applies(scored) and len(scored.labels) < len(scored.ranking.query)
+
+
 class AreaUnderCurve(Measure):
     """The area under the ROC curve over all judged pairs of all queries."""
 
@@ -177,6 +184,15 @@ def recall_at(ranking: Ranking, k: int) -> Floats:
     return _divide(hits, ranking.sum_by_query(ranking.relevant))
 
 
+def recall_curve(ranking: Ranking, most: int) -> Floats:
+    """Return the mean over queries of `recall_at` for each k from 1 to `most`: `[most] float64`."""
+    hits = ranking.relevant & (ranking.position < most)
+    total = ranking.sum_by_query(ranking.relevant)[ranking.query[hits]]
+    gains = np.bincount(ranking.position[hits], 1.0 / total, minlength=most)
+    found: Floats = np.cumsum(gains) / ranking.queries
+    return found
+
+
 def _divide(numerator: Floats, denominator: Floats) -> Floats:
     """Divide; the result is 0 where the denominator is 0, for a query without a relevant title."""
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
@@ -185,6 +201,7 @@ def _divide(numerator: Floats, denominator: Floats) -> Floats:
 MEASURES: Registry[Measure] = Registry("measure", "--measure")
 HEADLINES = ("auc", "ndcg@10")  # the measures shown where there is space for two only
 
+_SHARE = "share of the query's relevant titles among the first {0}"
 _FIRST = "relevant ones among the first {0}, over {0} even where there are fewer"
 for _name, _measure in {
     "auc": AreaUnderCurve(
@@ -206,10 +223,14 @@ for _name, _measure in {
     "p@1": QueryMean("P@1", "whether the first title is relevant", precision_at, 1),
     "p@5": QueryMean("P@5", _FIRST.format(5), precision_at, 5),
     "p@10": QueryMean("P@10", _FIRST.format(10), precision_at, 10),
-    "r@10": QueryMean("R@10", "share of the query's relevant titles among the first 10", recall_at, 10),
+    "r@10": QueryMean("R@10", _SHARE.format(10), recall_at, 10),
     "pairs_ordered": OrderedPairs(
         "pairs ordered", "share of a query's pairs of titles with different labels that are in order", in_training=True
     ),
+    **{
+        f"r@{cut}": RetrievalMean(f"R@{cut}", f"{_SHARE.format(cut)}, of searches of a collection", recall_at, cut)
+        for cut in (1, 5, 20, 50, 100)
+    },
 }.items():
     MEASURES.add(_name, _measure)
 

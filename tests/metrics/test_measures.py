@@ -169,7 +169,8 @@ def test_a_run_and_qrels_are_measured_as_trec_eval_does_ties_included(
     data: tuple[list[str], np.ndarray, np.ndarray, list[str]],
 ) -> None:
     queries, labels, scores, ids = data
-    names = {"RR": None, "nDCG@10": "ndcg@10", "AP": "map", "P@1": "p@1", "P@5": "p@5", "P@10": "p@10", "R@10": "r@10"}
+    names = {"RR": None, "nDCG@10": "ndcg@10", "AP": "map", "P@1": "p@1", "P@5": "p@5", "P@10": "p@10"}
+    names.update({f"R@{cut}": f"r@{cut}" for cut in (1, 5, 10, 20, 50, 100)})
     theirs = trec_eval(queries, labels, scores, list(names), ids)
     ours = means_by_query(Scored(queries, np.nan_to_num(labels), scores, ids=ids))
     judged_first = dict.fromkeys(query for query, label in zip(queries, labels) if np.isfinite(label))
@@ -185,11 +186,22 @@ def test_a_judged_document_that_was_not_returned_is_missed() -> None:
     labels, scores = [0, 1, 2, 1], [0.9, 0.8, -math.inf, -math.inf]
     found = {name: values[0] for name, values in means_by_query(Scored(["q"] * 4, labels, scores)).items()}
     ndcg = (1 / math.log2(3)) / (2 + 1 / math.log2(3) + 1 / 2)
-    first = {"p@1": 0, "p@5": 1 / 5, "p@10": 1 / 10, "r@10": 1 / 3}
+    first = {"p@1": 0, "p@5": 1 / 5, "p@10": 1 / 10, "r@1": 0}
+    first.update({f"r@{cut}": 1 / 3 for cut in (5, 10, 20, 50, 100)})
     assert found == pytest.approx({"mrr@10": 1 / 2, "ndcg@10": ndcg, "map": (1 / 2) / 3, **first})
     # below all that was returned, and level with each other: of three pairs with the label 0, none is in order
     assert roc_auc(labels, scores) == 0.0
     assert roc_auc([0, 1, 0], [0.5, -math.inf, -math.inf]) == (0 + 0.5) / 2
+
+
+def test_the_curve_of_recall_is_recall_at_each_cut() -> None:
+    random = np.random.default_rng(3)
+    queries = [str(number) for number in random.integers(0, 7, 120)]
+    labels, scores = random.integers(0, 2, 120) * random.integers(0, 2, 120), random.random(120)
+    scores[random.random(120) < 0.2] = -math.inf
+    ranking = rank(queries, labels, scores)
+    wanted = [metrics.recall_at(ranking, k).mean() for k in range(1, 31)]
+    np.testing.assert_allclose(metrics.recall_curve(ranking, 30), wanted)
 
 
 def test_equal_scores_as_trec_eval_orders_them() -> None:

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import Callable, Optional
 import requests
 
 from paddle_ranker.options import Options, option, run_command
-from tests.robustness.costly_inputs import ENDLESS, attacks, half_sent, returned_texts
+from tests.robustness.costly_inputs import ENDLESS, attacks, endless, half_sent, returned_texts
 from tests.robustness.fuzz_server import serve_tiny
 
 _MEGABYTE = 1024 * 1024
@@ -171,24 +171,25 @@ def hold_answers(port: int, data: bytes, connections: int) -> str:
 
 
 def send_on(port: int, name: str, connections: int, seconds: float) -> str:
-    """Send the same again and again on each of many connections; return how many are closed, and the bytes sent."""
-    begin, part, _ = ENDLESS[name]
+    """Send what does not end on each of many connections; return how many are closed, and the bytes sent."""
     sent, closed = 0, set[socket.socket]()
     with contextlib.ExitStack() as stack:
-        opened = []
+        parts, waiting = dict[socket.socket, Iterator[bytes]](), dict[socket.socket, bytes]()
         for _ in range(connections):
-            opened.append(stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=_SECONDS)))
-            opened[-1].sendall(begin)
-            opened[-1].setblocking(False)
+            opened = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=_SECONDS))
+            opened.setblocking(False)
+            parts[opened], waiting[opened] = endless(name), b""
         end = time.monotonic() + seconds
         while time.monotonic() < end and len(closed) < connections:
-            for connection in opened:
+            for connection in parts.keys() - closed:
                 try:
-                    sent += connection.send(part) if part else 0
-                    if connection.recv(65536) == b"":
-                        closed.add(connection)
-                except BlockingIOError:
-                    continue
+                    waiting[connection] = waiting[connection] or next(parts[connection], b"")
+                    with contextlib.suppress(BlockingIOError):
+                        done = connection.send(waiting[connection]) if waiting[connection] else 0
+                        sent, waiting[connection] = sent + done, waiting[connection][done:]
+                    with contextlib.suppress(BlockingIOError):
+                        if connection.recv(65536) == b"":
+                            closed.add(connection)
                 except OSError:
                     closed.add(connection)
             time.sleep(0.001)
@@ -215,7 +216,7 @@ def measure(options: CostOptions) -> int:
             size = int(options.answer_mb * _MEGABYTE) * options.connections
             name = "answers that are not taken" + (", with emojis" if wide else "")
             costs.append(server.measure(name, len(data) * options.connections, size, run))
-        for name, (_, _, on_both) in ENDLESS.items():
+        for name, on_both in ENDLESS.items():
             for one in (port, http_port)[: 1 + on_both]:
                 run = partial(send_on, one, name, options.connections, options.seconds)
                 costs.append(server.measure(name + (" (--http_port)" if one == http_port else ""), 0, 0, run))

@@ -17,9 +17,10 @@ import pytest
 
 from paddle_ranker.serving.core.budget import ByteBudget
 from paddle_ranker.serving.core.config import ServeConfig
-from paddle_ranker.serving.core.connections import PIECES, Connections, Unsent
+from paddle_ranker.serving.core.connections import Connections, Unsent
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.metrics import Metrics
+from paddle_ranker.serving.core.turns import Pace, Turns
 from paddle_ranker.serving.http.connection import HttpConnection
 from paddle_ranker.serving.http.middleware import Middleware
 from tests.live_service import SECONDS, LiveService
@@ -229,15 +230,22 @@ def test_of_a_request_that_is_refused_no_more_is_read(
 @pytest.mark.parametrize("port", PORTS)
 def test_a_body_in_tiny_chunks_is_read_slowly(live: LiveService, port: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[HttpConnection] = []
-    monkeypatch.setattr(HttpConnection, "_keep_pace", recorded(HttpConnection._keep_pace, made))
+    waits: list[Pace] = []
+    monkeypatch.setattr(HttpConnection, "connection_made", recorded(HttpConnection.connection_made, made))
+    wait = Turns.wait_for_pieces
+
+    def waiting(turns: Turns, pace: Pace) -> None:
+        waits.append(pace)
+        wait(turns, pace)
+
+    monkeypatch.setattr(Turns, "wait_for_pieces", waiting)
     chunks = [b"%x\r\n" % 1000 + b" " * 1000 + b"\r\n"] * 900
     whole = CHUNKED + b"".join(chunks) + chunked(BODY)
     assert statuses_of(live, whole, port=port) == [200]
-    assert made and made[-1]._resting is None
+    assert made and made[-1]._pace not in waits
     with connect(live, CHUNKED, b"1\r\n \r\n" * 100_000, port=port):
-        until(lambda: made[-1]._resting is not None)
-        most = PIECES + 16 * 1024 // 6 + 1
-        assert made[-1]._read is not None and PIECES < -made[-1]._pace._left + PIECES <= most
+        until(lambda: made[-1]._pace in waits)
+        assert made[-1]._pace.owes <= 1024 // 6 + 1  # a slice's
 
 
 def recorded(method: Callable[..., None], made: list[Any]) -> Callable[..., None]:

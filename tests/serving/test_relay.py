@@ -12,7 +12,7 @@ from typing import Any, Callable
 import pytest
 
 from paddle_ranker.serving.core.budget import ByteBudget
-from paddle_ranker.serving.core.connections import PIECES, PIECES_A_SECOND, Connections, Pace
+from paddle_ranker.serving.core.connections import Connections
 from paddle_ranker.serving.process.relay import PREFACE, Relay
 from tests.started import until_in_loop
 
@@ -147,26 +147,13 @@ def test_frames_that_carry_nothing_are_read_slowly(tmp_path: Path) -> None:
         _, writer = await connect()
         writer.write(PREFACE + requests)
         await until_in_loop(lambda: len(received) == len(PREFACE) + len(requests))
-        assert relays[0]._resting is None  # 8,000 frames are paid for by their bytes
+        assert not relays[0]._pace.waits  # 8,000 frames are paid for by their bytes
         writer.write(unknown * 400_000)
-        await until_in_loop(lambda: relays[0]._resting is not None)
+        await until_in_loop(lambda: relays[0]._pace.owes)
         assert not relays[0].transport.is_reading()
         relays[0].fill(False)
         assert not relays[0].transport.is_reading()
-        assert 8000 + PIECES <= relays[0]._streams.frames < 8000 + 2 * PIECES
+        assert relays[0]._pace.owes <= 1024 // 9 + 1  # a slice's
         writer.close()
 
     relayed(tmp_path, ByteBudget(), check)
-
-
-def test_small_pieces_are_paid_for_by_bytes_answers_and_time() -> None:
-    pace = Pace()
-    now = pace._since
-    assert pace.take(PIECES, 0, now) == 0
-    assert pace.take(PIECES_A_SECOND, 0, now) == 1.0
-    assert pace.take(0, 0, now + 1) == 0
-    assert pace.take(100, 256 * 100, now + 1) == 0
-    assert pace.take(160, 0, now + 1, answers=10) == 0
-    assert pace.take(PIECES_A_SECOND // 2, 0, now + 1) == 0.5
-    assert pace.take(PIECES, 0, now + 1000) == 0  # not more than at first, however long it was silent
-    assert pace.take(1, 0, now + 1000) > 0

@@ -8,14 +8,11 @@ from contextlib import suppress
 from typing import Optional, Protocol
 
 from paddle_ranker.serving.core.budget import ByteBudget
+from paddle_ranker.serving.core.turns import Turns
 
 _LOOK_SECONDS = 0.5  # between checks of all connections: a timer for each would be more expensive
 _LINGER_SECONDS = 1.0
 _REFUSED_AT_ONCE = 64  # connections above the limit that are open to hear so; as many as the limit, where that is more
-PIECES = 4096  # small pieces (frames, chunks) that a connection may send at once
-PIECES_A_SECOND = 1024  # that it may send then
-_PIECE_BYTES = 256  # of which a piece is not small
-_PIECES_AN_ANSWER = 16  # that a request takes at most
 
 
 class Connection(Protocol):
@@ -82,29 +79,10 @@ class Unsent:
         return size
 
 
-class Pace:
-    """Bounds how many small pieces (HTTP/2 frames, chunks of a body) a connection may send: each costs some work.
-
-    Pieces are paid for by their bytes, by answered requests and by time, so that only tiny ones are slowed down.
-    """
-
-    def __init__(self) -> None:
-        self._left, self._since = float(PIECES), time.monotonic()
-
-    def take(self, pieces: int, size: int, now: float, answers: int = 0) -> float:
-        """Note what was read; return the seconds for which nothing more is to be read.
-
-        Args:
-            size: bytes of all the pieces.
-            answers: requests that were answered since the last call.
-        """
-        earned = size // _PIECE_BYTES + _PIECES_AN_ANSWER * answers + PIECES_A_SECOND * (now - self._since)
-        self._left, self._since = min(self._left + earned, PIECES) - pieces, now
-        return max(0.0, -self._left / PIECES_A_SECOND)
-
-
 class Connections:
     """Count and watch connections.
+
+    Attributes: `turns`, in which all connections are read from.
 
     Args:
         most: connections that may be open.
@@ -114,6 +92,7 @@ class Connections:
     def __init__(self, most: int, budget: Optional[ByteBudget] = None):
         self.most = most
         self.budget = budget or ByteBudget()
+        self.turns = Turns()
         self.stopping = False
         self._open: set[Connection] = set()
         self._refused: set[Connection] = set()  # of these, those above the limit

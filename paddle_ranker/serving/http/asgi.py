@@ -46,6 +46,7 @@ class Exchange:
         head_bytes: bytes of memory that the request's head takes.
         keep_alive: whether another request may follow.
         has_written: whether a part of the answer was sent.
+        is_abandoned: whether nothing more is written.
     """
 
     def __init__(self, connection: Connection, scope: Scope, keep_alive: bool, expects: bool, head_bytes: int):
@@ -55,7 +56,7 @@ class Exchange:
         self._has_all = self._gave_all = False  # of the body
         self._expects_continue = expects
         self._has_news = asyncio.Event()
-        self._is_abandoned = False
+        self.is_abandoned = False
         self._head = b""  # of the answer, until it is written with the first part of the body
         self._is_complete = self.has_written = False
         self._is_chunked = self._is_empty = False
@@ -68,7 +69,7 @@ class Exchange:
         except Exception:
             _LOG.exception("an HTTP request failed")
         finally:
-            if not (self._is_complete or self._is_abandoned):
+            if not (self._is_complete or self.is_abandoned):
                 if not self.has_written:
                     self._write(refusal(b"500 Internal Server Error", "internal error; see the server's log"))
                 self._complete(keep_alive=False)
@@ -82,7 +83,7 @@ class Exchange:
 
     def abandon(self) -> None:
         """End the work on the request, and write nothing more."""
-        self._is_abandoned = True
+        self.is_abandoned = True
         self._has_news.set()
         cancel_work(self._scope)
 
@@ -96,10 +97,10 @@ class Exchange:
         if self._expects_continue:
             self._expects_continue = False
             self.tell_to_wait()
-        while not (self.body or (self._has_all and not self._gave_all) or self._is_complete or self._is_abandoned):
+        while not (self.body or (self._has_all and not self._gave_all) or self._is_complete or self.is_abandoned):
             self._has_news.clear()
             await self._has_news.wait()
-        if self._is_complete or self._is_abandoned:
+        if self._is_complete or self.is_abandoned:
             return {"type": "http.disconnect"}
         body, self._gave_all = bytes(self.body), self._has_all
         self.body.clear()
@@ -109,7 +110,7 @@ class Exchange:
     async def send(self, message: Message) -> None:
         """ASGI's `send`: write a part of the answer when the client has taken enough of the earlier parts."""
         await self._connection.writable.wait()
-        if self._is_abandoned:
+        if self.is_abandoned:
             return
         has_started = bool(self._head) or self.has_written
         wanted = "http.response.body" if has_started else "http.response.start"

@@ -20,14 +20,16 @@ import logging
 import time
 import urllib.parse
 from collections import deque
+from functools import partial
 from typing import Any, Optional, cast
 
 import httptools
 from starlette.types import ASGIApp, Scope
 
 from paddle_ranker.serving.core.config import ServeConfig
-from paddle_ranker.serving.core.connections import Connections, Pace, Unsent, close_lingering
+from paddle_ranker.serving.core.connections import Connections, Unsent, close_lingering
 from paddle_ranker.serving.core.peers import look_at
+from paddle_ranker.serving.core.turns import REQUEST, Pace
 from paddle_ranker.serving.http.asgi import Exchange, full, refusal
 
 WAITING, HEAD, BODY = range(3)  # what has come of the request that is being read: nothing, or up to somewhere in it
@@ -35,6 +37,7 @@ _MOST_FIELDS = 100  # of a head
 _MOST_WAITING = 32  # requests that are read before those before them are answered
 _MOST_UNREAD = 64 * 1024  # bytes of a body that the application has not taken, above which no more is read
 _REQUEST_MEMORY, _FIELD_MEMORY = 2000, 200  # bytes that a request and a field take beside their own
+_HEAD_UNITS = 8  # of a turn's work, for reading a head
 _HEAD_SLICE, _BODY_SLICE = 4 * 1024, 16 * 1024  # bytes that are read at a time: they may be many requests
 _BAD, _LATE, _LARGE = b"400 Bad Request", b"408 Request Timeout", b"431 Request Header Fields Too Large"
 _ONCE = frozenset((b"host", b"transfer-encoding"))  # fields that may be there once
@@ -72,9 +75,9 @@ class HttpConnection(asyncio.Protocol):
         self._unfinished = 0  # bytes since the parser has called last: of a field that does not end
         self._fields: list[tuple[bytes, bytes]] = []
         self._refusal = b""  # why the parser was stopped
-        self._chunks = 0  # that have begun since they were last counted
-        self._pace = Pace()
-        self._resting: Optional[asyncio.TimerHandle] = None  # until more chunks are read
+        self._is_chunked = False  # the body that is being read, or was read last
+        self._chunks = self._heads = 0  # that have begun since they were last counted
+        self._turns, self._pace = connections.turns, Pace(connections.turns, self._read_on)
         # What is answered
         self._read: Optional[Exchange] = None  # the request that is being read, or was read last
         self._running: Optional[Exchange] = None  # the request that is worked on; others wait for it
@@ -103,8 +106,7 @@ class HttpConnection(asyncio.Protocol):
         self.ending = self._has_ended = True
         self._queue.clear()
         self._to_read.clear()
-        if self._resting is not None:
-            self._resting.cancel()
+        self._pace.end()
         if self._running is not None:
             self._running.abandon()
         self.writable.set()
@@ -151,13 +153,16 @@ class HttpConnection(asyncio.Protocol):
     # Reading
 
     def _read_on(self) -> None:
-        while self._to_read and len(self._queue) < _MOST_WAITING and not (self._resting or self._is_over()):
+        while self._to_read and len(self._queue) < _MOST_WAITING and not self._is_over() and self._may_read():
             size = _BODY_SLICE if self._phase == BODY else _HEAD_SLICE
+            if is_small := self._may_be_small():
+                size = self._pace.slice(size)
             data = bytes(self._to_read[:size])
             del self._to_read[:size]
             self.feed(data)
-            if self._chunks:
-                self._keep_pace(len(data))
+            if is_small or self._chunks:
+                self._pace.took(self._chunks, len(data), units=_HEAD_UNITS * self._heads)
+            self._chunks = self._heads = 0
         if self._is_over():
             self._to_read.clear()
         elif self._sent_all and not self._to_read:
@@ -165,15 +170,14 @@ class HttpConnection(asyncio.Protocol):
         self._hold_what_waits()
         self.read_or_pause()
 
-    def _keep_pace(self, size: int) -> None:
-        """Stop reading for a while from a client that has sent `size` bytes in too many small chunks."""
-        seconds, self._chunks = self._pace.take(self._chunks, size, time.monotonic()), 0
-        if seconds:
-            self._resting = self._loop.call_later(seconds, self._read_again)
+    def _may_read(self) -> bool:
+        return self._pace.may_read() if self._may_be_small() else not self._pace.waits
 
-    def _read_again(self) -> None:
-        self._resting = None
-        self._read_on()
+    def _may_be_small(self) -> bool:
+        """Return whether what has come may be many small chunks or many requests."""
+        if self._phase == BODY:
+            return self._is_chunked
+        return bool(self._queue) or len(self._to_read) > _HEAD_SLICE
 
     def feed(self, data: bytes) -> None:
         """Read some bytes of requests. Bytes of an unfinished field count in the head's limit before `on_header`."""
@@ -220,7 +224,7 @@ class HttpConnection(asyncio.Protocol):
     def read_or_pause(self) -> None:
         """Stop reading from a client whose requests wait; where input is discarded, read on to see it leave."""
         is_behind = self._phase == BODY and self._read is not None and len(self._read.body) > _MOST_UNREAD
-        wanted = self._is_over() or not (self._to_read or self._queue or self._resting or is_behind)
+        wanted = self._is_over() or not (self._to_read or self._queue or self._pace.waits or is_behind)
         if wanted == self._is_reading or self.transport.is_closing():
             return
         self._is_reading = wanted
@@ -256,6 +260,7 @@ class HttpConnection(asyncio.Protocol):
         if self._is_last:
             raise _NoRequest
         self._phase, self._since = HEAD, time.monotonic()
+        self._heads += 1
         self._head_bytes = self._unfinished = 0
         self._url, self._fields = b"", []
         self._once: set[bytes] = set()
@@ -318,6 +323,7 @@ class HttpConnection(asyncio.Protocol):
         keep_alive = version != "1.0" and parser.should_keep_alive()
         self._read = Exchange(self, scope, keep_alive, self._expects_continue, self._head_memory())
         self._phase, self._is_last = BODY, not keep_alive
+        self._is_chunked = b"transfer-encoding" in self._once
         if self._running is None:
             self._begin(self._read)
         else:
@@ -364,7 +370,17 @@ class HttpConnection(asyncio.Protocol):
     # Answering
 
     def _begin(self, exchange: Exchange) -> None:
+        """Run the application, or wait for this connection's turn: as many requests wait as there are connections."""
         self._running = exchange
+        if self._turns.is_free():
+            self._run(exchange)
+        else:
+            self._turns.line_up(partial(self._run, exchange))
+
+    def _run(self, exchange: Exchange) -> None:
+        if exchange.is_abandoned:
+            return
+        self._turns.spend(REQUEST)
         task = self._loop.create_task(exchange.run(self._app))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -408,7 +424,7 @@ class HttpConnection(asyncio.Protocol):
         """Refuse a head or body that does not arrive in time, and close an idle connection."""
         if self.ending:
             return
-        if not (self._is_reading or self._resting):  # it is not the client who is slow
+        if not (self._is_reading or self._pace.waits):  # it is not the client who is slow
             self._since = now
         config, waited = self._config, now - self._since
         if self._phase == HEAD and waited > config.header_seconds:

@@ -16,6 +16,7 @@ from paddle_ranker.serving.core.faults import INTERNAL, INVALID, NO_METHOD, NOT_
 from paddle_ranker.serving.core.limits import require_key
 from paddle_ranker.serving.core.peers import look_at
 from paddle_ranker.serving.core.scores import Counting, ScoringService
+from paddle_ranker.serving.core.turns import REQUEST, Pace
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.general_model import MOST_FIELDS, infer
 from paddle_ranker.serving.paddle.messages import GENERAL_METHODS, GENERAL_SERVICE, Message, messages, parse
@@ -64,6 +65,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         self._limit = service.limits.request_bytes
         self._tasks: set[asyncio.Task[None]] = set()
         self._budget = self._connections.budget
+        self._pace = Pace(self._connections.turns, self._read_frames)
         self._buffer = bytearray()
         self._buffered = self._budget.share()
         self._skip = 0  # bytes that are still to come of a body that nobody wants
@@ -96,6 +98,7 @@ class BaiduStdProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
         self._ending = True
+        self._pace.end()
         self._buffer.clear()
         self._buffered.end()
         self._unsent.end()
@@ -139,15 +142,19 @@ class BaiduStdProtocol(asyncio.Protocol):
 
     def _read_frames(self) -> None:
         """Start work on every complete frame, as long as more requests may be in flight."""
-        while not self._ending and self._may_read() and self._read_frame():
-            pass
+        while self._buffer and not self._ending and self._may_read() and self._pace.may_read():
+            size = len(self._buffer)
+            is_whole = self._read_frame()
+            self._pace.took(is_whole, size - len(self._buffer), answers=is_whole, units=REQUEST * is_whole)
+            if not is_whole:
+                break
         if not self._ending and not self._buffered.set(len(self._buffer)):
             self._refuse_the_frame()
         self._read_or_pause()
         self._time_the_frame()
 
     def _may_read(self) -> bool:
-        return len(self._tasks) < self._most_in_flight and not self._write_paused
+        return len(self._tasks) < self._most_in_flight and not (self._write_paused or self._pace.waits)
 
     def _read_frame(self) -> bool:
         """Take one frame off the buffer and start work on it; return whether there was one."""

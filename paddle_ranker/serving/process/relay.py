@@ -19,8 +19,9 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple, Optional, cast
 
-from paddle_ranker.serving.core.connections import Connections, Pace, Unsent
+from paddle_ranker.serving.core.connections import Connections, Unsent
 from paddle_ranker.serving.core.peers import look_at
+from paddle_ranker.serving.core.turns import REQUEST, Pace
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 ENHANCE_YOUR_CALM = 0xB
@@ -28,7 +29,7 @@ _HEAD_BYTES = 9
 _DATA, _HEADERS, _RST_STREAM, _GOAWAY, _CONTINUATION = 0, 1, 3, 7, 9
 _END_STREAM = 0x1
 _NUMBERS = struct.Struct(">II")
-_SLICE = 16 * 1024  # bytes that are passed on in one go: they may be many frames
+_SLICE = 16 * 1024  # bytes that are passed on in one go
 _GOODBYE_SECONDS = 1.0  # that a client has to go by itself when the server stops
 
 
@@ -72,12 +73,12 @@ class FrameHeads:
 class OpenStreams:
     """The unanswered HTTP/2 streams of one connection.
 
-    Attributes: `held`, bytes that the client has sent on these streams; `frames`, which it has sent in all;
-    `ended`, streams that the server has answered.
+    Attributes: `held`, bytes that the client has sent on these streams. `frames`, `begun` and `ended` count since they
+    were last set to 0: frames and new streams of the client, streams that the server has answered.
     """
 
     def __init__(self) -> None:
-        self.held = self.frames = self.ended = 0
+        self.held = self.frames = self.begun = self.ended = 0
         self._sent: dict[int, int] = {}
         self._half_sent: dict[int, float] = {}  # since when, the oldest first
         self._half_answered: dict[int, float] = {}  # likewise
@@ -95,6 +96,7 @@ class OpenStreams:
                 continue
             if frame.kind == _HEADERS and frame.stream > self._newest:
                 self._newest = frame.stream
+                self.begun += 1
                 self._sent[frame.stream] = 0
                 self._half_sent[frame.stream] = now
             if frame.stream in self._sent:
@@ -163,8 +165,8 @@ class Relay(asyncio.Protocol):
         self._connections = connections
         self._idle_seconds, self._body_seconds, self._answer_seconds = idle_seconds, body_seconds, answer_seconds
         self._streams, self._buffered = OpenStreams(), connections.budget.share()
-        self._pace, self._counted = Pace(), (0, 0)  # frames and answers that the pace has been told of
-        self._resting: Optional[asyncio.TimerHandle] = None
+        self._pace = Pace(connections.turns, self._pass_on)
+        self._returned = 0  # bytes of answers since the pace was last told
         self._is_full = False  # the other side takes no more for now
         self._moved = time.monotonic()
         self._stopping: Optional[float] = None  # since when
@@ -189,6 +191,7 @@ class Relay(asyncio.Protocol):
     def returned(self, data: bytes) -> None:
         """Pass on what the server answers."""
         self._moved = time.monotonic()
+        self._returned += len(data)
         self._streams.answered(data, self._moved)
         self._buffered.set(self._streams.held + len(self._waiting))
         if not self.transport.is_closing():
@@ -199,8 +202,7 @@ class Relay(asyncio.Protocol):
         self._connections.discard(self)
         self._buffered.end()
         self._unsent.end()
-        if self._resting is not None:
-            self._resting.cancel()
+        self._pace.end()
         if self._task is not None:
             self._task.cancel()
         if self._other is not None:
@@ -249,32 +251,27 @@ class Relay(asyncio.Protocol):
 
     def _pass_on(self) -> None:
         """Pass on what the client has sent, in slices, as long as the pace allows."""
-        while self._waiting and self._other is not None and self._resting is None and not self.transport.is_closing():
-            data = bytes(self._waiting[:_SLICE])
-            del self._waiting[:_SLICE]
+        while self._waiting and self._other is not None and not self.transport.is_closing() and self._pace.may_read():
+            size = self._pace.slice(_SLICE)
+            data = bytes(self._waiting[:size])
+            del self._waiting[:size]
             self._streams.sent(data, self._moved)
-            self._keep_pace(len(data))
+            self._tell_pace(len(data))
             self._other.write(data)
         if not (self._buffered.set(self._streams.held + len(self._waiting)) or self.transport.is_closing()):
             self._end(str(self._buffered.refusal()))
         self._read_or_pause()
 
-    def _keep_pace(self, size: int) -> None:
-        """Rest for a while if the client has sent `size` bytes in too many small frames."""
-        frames, answers = self._streams.frames, self._streams.ended
-        seconds = self._pace.take(frames - self._counted[0], size, time.monotonic(), answers - self._counted[1])
-        self._counted = frames, answers
-        if seconds:
-            self._resting = asyncio.get_running_loop().call_later(seconds, self._go_on)
-
-    def _go_on(self) -> None:
-        self._resting = None
-        self._pass_on()
+    def _tell_pace(self, size: int) -> None:
+        """Tell the pace what has come with the last `size` bytes; the frames that an answer needs are paid for, too."""
+        streams = self._streams
+        self._pace.took(streams.frames, size + self._returned, answers=streams.ended, units=REQUEST * streams.begun)
+        streams.frames = streams.ended = streams.begun = self._returned = 0
 
     def _read_or_pause(self) -> None:
         if self.transport.is_closing():
             return
-        if self._is_full or self._other is None or self._resting is not None:
+        if self._is_full or self._other is None or self._pace.waits:
             self.transport.pause_reading()
         else:
             self.transport.resume_reading()

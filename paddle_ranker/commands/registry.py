@@ -13,9 +13,9 @@ from typing import Any, Optional
 from paddle_ranker.errors import RankerError
 from paddle_ranker.registry import Registry, load_named_plugins
 
-START, DATA, TRAIN, SCORE = "start", "training data", "train", "score and measure"
+START, DATA, TRAIN, SCORE, FIND = "start", "training data", "train", "score and measure", "search"
 IMPROVE, SERVE, ENCODERS = "improve a ranker", "export and serve", "encoders"
-GROUPS = (START, DATA, TRAIN, SCORE, IMPROVE, SERVE, ENCODERS)  # in the order in which people come to need them
+GROUPS = (START, DATA, TRAIN, SCORE, FIND, IMPROVE, SERVE, ENCODERS)  # in the order in which people come to need them
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,9 @@ for _group, _commands in {
         "curve": "draw the learning curves of one training or several into one picture",
         "predict": "score the pairs of a file with a model, whatever kind it is of",
         "rank": "rank the titles of each query of a file, best first",
+    },
+    FIND: {
+        "index": "build, extend and check an index: documents, their words and their vectors",
     },
     IMPROVE: {
         "calibrate": "make a ranker's scores probabilities that can be believed",

@@ -15,8 +15,8 @@ from __future__ import annotations
 import copy
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from itertools import chain, islice
 from typing import Any, ClassVar, Generic, Optional, TypeVar, Union
 
@@ -109,6 +109,20 @@ class TitleRow(Record):
     id: Optional[str] = None
 
 
+@dataclass(frozen=True)
+class DocumentRow(Record):
+    """A document of a collection, with its id if the file has ids; whatever else the file has of it are its fields.
+
+    Where there is no text, the title is the text.
+    """
+
+    role = "documents"
+    layouts = (("text",), ("id", "text"))
+    text: str
+    id: Optional[str] = None
+    fields: Mapping[str, object] = field(default_factory=dict)
+
+
 KINDS: tuple[type[Record], ...] = (Triple, LabeledPair, Pair, TitleRow, Text)
 
 
@@ -147,6 +161,7 @@ class _Layout:
 
     width: int
     positions: dict[str, int]
+    others: dict[str, int]  # of documents: the columns that become fields
 
 
 class RecordFile(Generic[T]):
@@ -241,13 +256,17 @@ class RecordFile(Generic[T]):
             raise DataError(f"{self.path}: {what}; expected {expected_columns(self.kind)}")
 
     def _from_header(self, names: list[str]) -> _Layout:
-        """Return each wanted column's position; columns of other names are ignored."""
+        """Return each wanted column's position; columns of other names are a document's fields, or ignored."""
+        if self.kind is DocumentRow and "text" not in names:
+            names = ["text" if name == "title" else name for name in names]
         if set(names) >= set(self.kind.layouts[0]):
-            wanted = [field.name for field in fields(self.kind) if field.name in names]
-            for column in wanted:
+            wanted = [one.name for one in fields(self.kind) if one.name in names]
+            others = [name for name in names if name not in wanted] if self.kind is DocumentRow else []
+            for column in (*wanted, *others):
                 if names.count(column) > 1:
                     raise DataError(f"{self.path}, line 1: the header names the column {column} more than once")
-            return _Layout(len(names), {column: names.index(column) for column in wanted})
+            positions, of_fields = ({name: names.index(name) for name in some} for some in (wanted, others))
+            return _Layout(len(names), positions, of_fields)
         missing = [column for column in self.kind.layouts[0] if column not in names]
         raise DataError(
             f"{self.path}: the header has {listed(names)}, but {self.kind.role} need {', '.join(missing)} too"
@@ -257,7 +276,7 @@ class RecordFile(Generic[T]):
     def _from_width(self, cells: list[str]) -> _Layout:
         for layout in self.kind.layouts:
             if len(layout) == len(cells):
-                return _Layout(len(layout), {column: position for position, column in enumerate(layout)})
+                return _Layout(len(layout), {column: position for position, column in enumerate(layout)}, {})
         raise _BadRowError(self._wrong_width(cells, [len(layout) for layout in self.kind.layouts]))
 
     def _wrong_width(self, cells: list[str], expected: Sequence[int]) -> str:
@@ -279,23 +298,31 @@ class RecordFile(Generic[T]):
         assert layout is not None
         if len(row) != layout.width:
             raise _BadRowError(self._wrong_width(row, [layout.width]))
-        return self._checked({column: row[position] for column, position in layout.positions.items()})
+        others = {column: row[position] for column, position in layout.others.items() if row[position]}
+        return self._checked({column: row[position] for column, position in layout.positions.items()}, others)
 
     def _from_object(self, cells: dict[str, Any]) -> T:
         named = {OTHER_NAMES.get(name, name): value for name, value in cells.items()}
+        if self.kind is DocumentRow and named.get("text") is None and "title" in named:
+            named["text"] = named.pop("title")
         missing = [column for column in self.kind.layouts[0] if named.get(column) is None]
         if missing:
             there = listed(cells) or "nothing"
             raise _BadRowError(f"no {', '.join(missing)}, only {there}{looks_like(list(named), self.kind)}")
-        wanted = {field.name: named.get(field.name) for field in fields(self.kind)}
+        wanted = {one.name: named.get(one.name) for one in fields(self.kind)}
+        others = {}
+        if self.kind is DocumentRow:
+            given = wanted.pop("fields")
+            inner = given if isinstance(given, dict) else {} if given is None else {"fields": given}
+            others = {**{name: value for name, value in named.items() if name not in (*wanted, "fields")}, **inner}
         if "id" in wanted and isinstance(wanted["id"], int):
             wanted["id"] = str(wanted["id"])
         for column, value in wanted.items():
             if isinstance(value, str) and not _storable(value):  # JSON can escape what UTF-8 text cannot hold
                 raise _BadRowError(f"the {column} holds a NUL or half of a surrogate pair, expected text")
-        return self._checked({column: value for column, value in wanted.items() if value is not None})
+        return self._checked({column: value for column, value in wanted.items() if value is not None}, others)
 
-    def _checked(self, cells: dict[str, Any]) -> T:
+    def _checked(self, cells: dict[str, Any], others: Mapping[str, Any]) -> T:
         for column, value in cells.items():
             if column in NUMBERS:
                 number = number_of(value)
@@ -313,6 +340,8 @@ class RecordFile(Generic[T]):
                 raise _BadRowError(f"{column} is a {type(value).__name__}, expected text")
             elif not value or value.isspace():
                 raise _BadRowError(f"the {column} is empty")
+        if others:
+            cells["fields"] = others
         return self.kind(**cells)
 
     def _label_cell(self, row: Row, layout: Optional[_Layout]) -> Any:

@@ -90,10 +90,10 @@ def words(text: str) -> list[str]:
     return [word for word in jieba_segmenter().lcut(normalise(text)) if _only_letters(word)]
 
 
-def stems(text: str) -> list[str]:
-    """Return the stems of a text's words without English stop words, and bigrams of its Chinese.
+def words_and_bigrams(text: str) -> list[str]:
+    """Return bigrams of a text's Chinese, and words and numbers of other scripts whole.
 
-    The stemmer is Snowball's for English. A text of stop words alone keeps them.
+    A character without another one beside it is returned as it is.
     """
     found = []
     for run in _RUNS.findall(normalise(text).translate(_SPACED)):
@@ -101,6 +101,15 @@ def stems(text: str) -> list[str]:
             found += [run[i : i + 2] for i in range(len(run) - 1)] or [run]
         elif word := run.strip("'"):
             found.append(word)
+    return found
+
+
+def stems(text: str) -> list[str]:
+    """Return the stems of a text's words without English stop words, and bigrams of its Chinese.
+
+    The stemmer is Snowball's for English. A text of stop words alone keeps them.
+    """
+    found = words_and_bigrams(text)
     return [_stem(word) for word in ([word for word in found if word not in STOP_WORDS] or found)]
 
 
@@ -116,7 +125,7 @@ def _stem(word: str) -> str:
     return str(EnglishStemmer().stemWord(word))
 
 
-TOKENIZERS: dict[str, Tokenizer] = {"jieba": words, "bigram": bigrams, "stem": stems}
+TOKENIZERS: dict[str, Tokenizer] = {"jieba": words, "bigram": bigrams, "mixed": words_and_bigrams, "stem": stems}
 LANGUAGES = {"zh": "bigram", "en": "stem"}  # the tokenizer for texts of a language; `stem` is for mixed texts, too
 
 

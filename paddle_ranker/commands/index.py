@@ -1,0 +1,219 @@
+"""Build, extend and check an index folder: documents, their words, and their vectors by a tower.
+
+paddle-ranker index build --corpus texts.tsv --output index
+paddle-ranker index build --corpus texts.tsv --output index --tower checkpoint/tower
+paddle-ranker index add index --corpus more.jsonl
+paddle-ranker index remove index 17 18
+paddle-ranker index info index
+paddle-ranker index check index
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+from tqdm import tqdm
+
+from paddle_ranker import runtime
+from paddle_ranker.data.records import DocumentRow, RecordFile
+from paddle_ranker.errors import RankerError, UsageError, did_you_mean, listed, quoted
+from paddle_ranker.lexical.tokens import TOKENIZERS
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.options import DeviceOptions, Options, RowOptions, option, run_command
+from paddle_ranker.options.command import reader_may_leave
+from paddle_ranker.options.parser import build_parser
+from paddle_ranker.retrieval.collection import Added, Collection, VectorsOf
+from paddle_ranker.retrieval.exact import TYPES
+from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.scoring.engines.registry import ENGINES
+from paddle_ranker.scoring.options import BatchOptions, engine_help
+
+METHODS = ("exact",)
+_NO_WORDS = "none"
+
+
+@dataclass(frozen=True)
+class CorpusOptions(BatchOptions, RowOptions, DeviceOptions):
+    """Options of the actions that read documents and make vectors of them."""
+
+    corpus: str = option(
+        help="the documents: a text a line, or columns or JSON with id, text (else title), and fields", files=True
+    )
+    engine: Optional[str] = option(None, help=engine_help, choices=ENGINES)
+
+    def load_options(self) -> LoadOptions:
+        """Return how the tower is opened."""
+        return LoadOptions(engine=self.engine, device=self.device, threads=self.cpu_threads)
+
+
+@dataclass(frozen=True)
+class BuildOptions(CorpusOptions):
+    """Options of `index build`."""
+
+    index: str = option(help="folder to make; one that is there gets what it lacks", name="output")
+    tower: Optional[str] = option(
+        None, help="makes the vectors: a tower's folder, which is copied into the index (default: words alone)"
+    )
+    method: str = option("exact", help="how vectors are searched", choices=METHODS)
+    dtype: str = option("float32", help="what the components of vectors are stored as", choices=TYPES)
+    words: str = option(
+        "mixed",
+        help="what words are: mixed, pairs of Chinese characters and other scripts' words; stem, the same with stemmed "
+        "English; bigram, pairs of any characters; jieba's words; or none, for vectors alone",
+        choices=(*TOKENIZERS, _NO_WORDS),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.words == _NO_WORDS and self.tower is None:
+            raise UsageError("--words none and no --tower: there would be nothing to search by; add --tower")
+
+
+@dataclass(frozen=True)
+class AddOptions(CorpusOptions):
+    """Options of `index add`."""
+
+    index: str = option(help="the index folder", leads=True)
+    tower: Optional[str] = option(None, help="refuse to add unless the index has this tower (default: its own copy)")
+
+
+@dataclass(frozen=True)
+class RemoveOptions(Options):
+    """Options of `index remove`."""
+
+    index: str = option(positional=True, help="the index folder")
+    ids: tuple[str, ...] = option(positional=True, several=True, help="ids of the documents to remove")
+
+
+@dataclass(frozen=True)
+class FolderOptions(Options):
+    """Options of `index info` and `index check`."""
+
+    index: Path = option(help="the index folder", leads=True)  # noqa: RUF009
+
+
+def build(options: BuildOptions) -> None:
+    """Make an index folder of a corpus, or add to it what it lacks; print what it holds."""
+    from paddle_ranker.retrieval.towers import copy_tower, open_tower, require_tower
+
+    with ExitStack() as stack:
+        if (Path(options.index) / "index.json").exists():
+            collection = stack.enter_context(Collection.open(options.index, write=True))
+            wanted = WordsInfo(options.words) if options.words != _NO_WORDS else None
+            if wanted != collection.info.words or (options.tower is None) != (collection.info.vectors is None):
+                raise RankerError(f"{options.index}: is there and was built otherwise; add to it with index add, or "
+                                  "name another folder")  # fmt: skip
+            require_tower(collection, options.tower)
+        else:
+            words = None if options.words == _NO_WORDS else WordsInfo(options.words)
+            tower, vectors = None, None
+            if options.tower is not None:
+                runtime.prepare_command(options.cpu_threads)
+                copied = copy_tower(options.tower, Path(options.index))
+                tower, vectors = copied.copy, VectorsInfo(options.method, copied.size, options.dtype)
+            collection = stack.enter_context(Collection.create(options.index, IndexInfo(words, vectors, tower)))
+        _add(collection, options, open_tower(collection, options.load_options(), options.batch_size))
+
+
+def add(options: AddOptions) -> None:
+    """Add the documents of a corpus that an index lacks; print what it holds."""
+    from paddle_ranker.retrieval.towers import open_tower, require_tower
+
+    with Collection.open(options.index, write=True) as collection:
+        require_tower(collection, options.tower)
+        if collection.info.vectors is not None:
+            runtime.prepare_command(options.cpu_threads)
+        _add(collection, options, open_tower(collection, options.load_options(), options.batch_size))
+
+
+def _add(collection: Collection, options: CorpusOptions, vectors_of: Optional[VectorsOf]) -> None:
+    rows = RecordFile(options.corpus, DocumentRow, options)
+    with tqdm(desc="index", unit="document", disable=None) as progress:
+        added = collection.add_rows(_counted(rows, progress), vectors_of)
+    print(f"{options.corpus}: {rows.report()}; {_counts(added)}")
+    print(f"{collection.folder}: {len(collection):,} documents, searched by {listed(collection.searchers)}")
+
+
+def _counts(added: Added) -> str:
+    repeated = f", {added.repeated:,} repeat a text" if added.repeated else ""
+    return f"{added.new:,} new, {added.replaced:,} replaced, {added.unchanged:,} as they were{repeated}"
+
+
+def _counted(rows: Iterable[DocumentRow], progress: Any) -> Iterator[DocumentRow]:
+    for row in rows:
+        progress.update()
+        yield row
+
+
+def remove(options: RemoveOptions) -> None:
+    """Remove documents from an index."""
+    with Collection.open(options.index, write=True) as collection:
+        missing = [id for id in options.ids if not collection.has(id)]
+        if missing:
+            raise RankerError(f"{options.index}: has no documents {listed(missing)}; nothing was removed")
+        removed = collection.remove(options.ids)
+        print(f"removed {removed:,} of {len(collection) + removed:,} documents")
+
+
+def info(options: FolderOptions) -> None:
+    """Print what an index folder holds."""
+    found = Collection.open(options.index).info
+    print(f"{options.index}: {found.count:,} documents in {len(found.segments):,} segments, generation "
+          f"{found.generation:,}")  # fmt: skip
+    if found.words is not None:
+        print(f"words: {found.words.tokenizer}, BM25 with k1 {found.words.k1:g} and b {found.words.b:g}")
+    if found.vectors is not None:
+        print(f"vectors: {found.vectors.method}, {found.vectors.size:,} components, {found.vectors.dtype}")
+    if found.tower is not None:
+        print(f"tower: {options.index / found.tower.folder}, digest {found.tower.digest}")
+
+
+def check(options: FolderOptions) -> None:
+    """Verify that everything an index folder names is there and as it was written."""
+    with Collection.open(options.index) as collection:
+        files, size = collection.verify()
+        print(f"{options.index}: whole; {len(collection):,} documents, {files:,} files, {size / 1e6:,.1f} MB")
+
+
+class _Action(NamedTuple):
+    run: Callable[..., None]
+    options: type[Options]
+
+
+ACTIONS = {
+    "build": _Action(build, BuildOptions),
+    "add": _Action(add, AddOptions),
+    "remove": _Action(remove, RemoveOptions),
+    "info": _Action(info, FolderOptions),
+    "check": _Action(check, FolderOptions),
+}
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run an action of the command; return its exit status."""
+    name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    prog = os.path.basename(sys.argv[0])
+    if name in ("-h", "--help"):
+        with reader_may_leave():
+            _print_help(prog)
+        raise SystemExit(0)
+    if name not in ACTIONS:
+        hint = did_you_mean(name, list(ACTIONS))
+        print(f"{prog}: error: {quoted(name)}: choose from {', '.join(ACTIONS)}{hint}", file=sys.stderr)
+        return 2
+    action = ACTIONS[name]
+    return run_command(action.run, action.options, rest, action.run.__doc__ or "", f"{prog} {name}")
+
+
+def _print_help(prog: str) -> None:
+    summary, _, examples = (__doc__ or "").partition("\n\n")
+    print(f"usage: {prog} ({' | '.join(ACTIONS)}) ...\n\n{summary}")
+    for name, action in ACTIONS.items():
+        print(f"\n{build_parser(action.options, f'{prog} {name}', action.run.__doc__ or '').format_help()}", end="")
+    print("\nexamples:\n" + "\n".join(f"  {line}" for line in examples.strip().splitlines()))

@@ -1,0 +1,96 @@
+"""Exact search of vectors: the product of every query with every vector, of which the best are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.errors import UsageError
+from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
+from paddle_ranker.retrieval.best import Best
+
+Vectors = NDArray[np.float32]
+TYPES = ("float32", "float16", "int8")
+_CELLS = 1 << 24  # products, and numbers of vectors that are not float32, held at once: 64 MB
+
+
+@dataclass(frozen=True)
+class StoredVectors:
+    """Vectors as they are kept, memory-mapped.
+
+    values: `[n, size]` float32, float16 or int8
+    scales: `[n] float32`, by which values of int8 are multiplied; None for the other types
+    """
+
+    values: NDArray[np.generic]
+    scales: Optional[NDArray[np.float32]] = None
+
+    @classmethod
+    def of(cls, vectors: Vectors, dtype: str) -> StoredVectors:
+        """Store vectors as float32, float16 or int8, whose largest component is 127; raises `UsageError` for others."""
+        if dtype == "int8":
+            scales = (np.abs(vectors).max(axis=1, initial=0.0) / 127.0).astype(np.float32)
+            divisors = np.where(scales > 0, scales, 1.0)[:, None]
+            return cls(np.rint(vectors / divisors).astype(np.int8), scales)
+        if dtype not in TYPES:
+            raise UsageError(f"--dtype {dtype}: choose from {', '.join(TYPES)}")
+        return cls(vectors.astype(dtype))
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def rows(self, rows: Integers) -> Vectors:
+        """Return some of the vectors, `[rows, size]`."""
+        return _as_floats(self.values[rows], None if self.scales is None else self.scales[rows])
+
+    def block(self, start: int, stop: int) -> Vectors:
+        """Return the vectors from `start` up to `stop`; those of float32 are not copied."""
+        return _as_floats(self.values[start:stop], None if self.scales is None else self.scales[start:stop])
+
+
+def _as_floats(values: NDArray[np.generic], scales: Optional[NDArray[np.float32]]) -> Vectors:
+    found: Vectors = values.astype(np.float32, copy=False)
+    return found if scales is None else found * scales[:, None]
+
+
+@dataclass(frozen=True)
+class VectorPart:
+    """The vectors of a part of a collection; `live` and `first` as in `WordPart`."""
+
+    vectors: StoredVectors
+    live: Optional[Booleans]
+    first: int
+
+
+def exact_search(
+    parts: Sequence[VectorPart], queries: Vectors, k: int, allowed: Optional[Sequence[Booleans]] = None
+) -> list[tuple[Integers, Floats]]:
+    """Return, for each query, the numbers and products of the `k` vectors of the largest product, best first.
+
+    allowed: for each part, `[vectors] bool`, which may be found
+    """
+    best = [Best(k) for _ in range(len(queries))]
+    for number, part in enumerate(parts):
+        mask = part.live if allowed is None else allowed[number]
+        for numbers, vectors in _blocks(part.vectors, mask, len(queries)):
+            for one, products in zip(best, queries @ vectors.T):
+                one.add(numbers + part.first, products)
+    return [one.found() for one in best]
+
+
+def _blocks(stored: StoredVectors, mask: Optional[Booleans], queries: int) -> Iterator[tuple[Integers, Vectors]]:
+    """Yield the rows, `[n]`, and vectors, `[n, size]`, that a mask allows, as many as take little memory."""
+    wanted = None if mask is None or bool(mask.all()) else np.flatnonzero(mask)
+    copies = wanted is not None or stored.values.dtype != np.float32
+    at_once = _CELLS // max(1, queries, stored.values.shape[1] if copies else 1)
+    count = len(stored) if wanted is None else len(wanted)
+    for start in range(0, count, max(1, at_once)):
+        stop = min(start + max(1, at_once), count)
+        if wanted is None:
+            yield np.arange(start, stop), stored.block(start, stop)
+        else:
+            yield wanted[start:stop], stored.rows(wanted[start:stop])

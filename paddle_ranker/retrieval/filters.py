@@ -1,0 +1,87 @@
+"""Filters on the fields of documents: `lang=zh`, `year>=2020`, `lang in zh,en`; several conditions hold together.
+
+allowed = Filter.parse(["lang=zh", "year>=2020"])
+allowed.matches({"lang": "zh", "year": 2021})
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from paddle_ranker.data.labels import number_of
+from paddle_ranker.errors import UsageError, quoted
+
+_CONDITION = re.compile(r"\s*([^\s=!<>]+)(?:\s*(!=|<=|>=|=|<|>)|\s+(in)\s)(.*)", re.S)
+_ORDER: dict[str, Callable[[float, float], bool]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A field, an operator (=, !=, <, <=, >, >=, in) and what it compares with.
+
+    Equal are texts, numbers and truth values that are written alike, and numbers of the same value, `7` and `7.0`.
+    Order is that of numbers where both sides are numbers, and of characters where neither is. Documents without the
+    field meet `!=` alone.
+    """
+
+    field: str
+    operator: str
+    values: tuple[str, ...]
+
+    def holds(self, value: object) -> bool:
+        """Return whether a document with this value of the field, None for none, meets the condition."""
+        if self.operator == "!=":
+            return not _equal(value, self.values[0])
+        if self.operator in ("=", "in"):
+            return any(_equal(value, one) for one in self.values)
+        if value is None or isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            return False
+        given, wanted = number_of(value), number_of(self.values[0])
+        if given is not None and wanted is not None:
+            return _ORDER[self.operator](given, wanted)
+        if given is not None or wanted is not None:
+            return False
+        order: int = (str(value) > self.values[0]) - (str(value) < self.values[0])
+        return _ORDER[self.operator](order, 0)
+
+
+def _equal(value: object, wanted: str) -> bool:
+    if isinstance(value, bool):
+        return wanted.lower() == str(value).lower()
+    if not isinstance(value, (str, int, float)):
+        return False
+    if str(value) == wanted:
+        return True
+    given = number_of(value)
+    return given is not None and given == number_of(wanted)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Conditions on the fields of a document, all of which must hold."""
+
+    conditions: tuple[Condition, ...]
+
+    @classmethod
+    def parse(cls, conditions: Iterable[str]) -> Filter:
+        """Parse conditions such as `lang=zh`; raises `UsageError` for what is none."""
+        found = []
+        for text in conditions:
+            match = _CONDITION.fullmatch(text)
+            if match is None:
+                raise UsageError(
+                    f"condition {quoted(text)}: expected FIELD=VALUE, with =, !=, <, <=, > or >=, or FIELD in A,B,C"
+                )
+            field, compared, is_list, values = match.groups()
+            one = tuple(part.strip() for part in values.split(",")) if is_list else (values.strip(),)
+            found.append(Condition(field, compared or "in", one))
+        return cls(tuple(found))
+
+    def matches(self, fields: Mapping[str, object]) -> bool:
+        """Return whether a document with these fields meets all conditions."""
+        return all(one.holds(fields.get(one.field)) for one in self.conditions)

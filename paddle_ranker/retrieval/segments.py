@@ -1,0 +1,241 @@
+"""A segment: some documents of a collection, their words and vectors, in files that never change.
+
+A segment's folder holds
+
+    documents.jsonl, offsets.npy    a document a line, and where each line begins, `[n + 1] int64`
+    ids.bin, id_offsets.npy         the ids one after the other, and where each begins, `[n + 1] int64`
+    id_hashes.npy, text_hashes.npy  `[2, n] uint64`, ascending: 64 bits of an id or a text, and the row
+    fields.npy, fields.jsonl        `[fields, n] int32`, which of a field's values a document has (-1: none); the values
+    vectors.npy, scales.npy         `[n, size]` float32, float16 or int8, and what int8 is multiplied by
+    words_*.npy                     the inverted index: `Postings`
+    segment.json                    how many documents there are, and the sum of each file
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
+from paddle_ranker.lexical.postings import Postings, text_hashes
+from paddle_ranker.metrics.ranking import Booleans
+from paddle_ranker.retrieval.exact import StoredVectors
+from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.storage.atomic import new_folder
+
+INFO = "segment.json"
+_MAPPED = 1 << 20  # smaller files are read: each mapped one holds a descriptor
+_WORDS = "words_"
+
+
+class Contents(NamedTuple):
+    """What a segment is made of: documents, and beside them their vectors and words, where it has these."""
+
+    documents: Sequence[Document]
+    vectors: Optional[StoredVectors]
+    postings: Optional[Postings]
+
+
+class Segment:
+    """A segment that is open for reading; safe for threads."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.name = folder, folder.name
+        self._arrays: dict[str, NDArray[np.generic]] = {}
+        try:
+            info = json.loads((folder / INFO).read_bytes())
+            self.count, self._fields = int(info["count"]), [str(name) for name in info["fields"]]
+            self._sums = {str(name): int(sum) for name, sum in info["crc32"].items()}
+            for path in folder.glob("*.npy"):
+                mapped = path.stat().st_size > _MAPPED
+                self._arrays[path.stem] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+            self._documents = _blob(folder / "documents.jsonl")
+            self._ids = _blob(folder / "ids.bin")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"{folder}: damaged ({brief(str(error))}); copy the index again, or build it anew"
+            ) from error
+        values = self._arrays.get("vectors")
+        self.vectors = None if values is None else StoredVectors(values, self._arrays.get("scales"))  # type: ignore[arg-type]
+        words = {n[len(_WORDS) :]: array for n, array in self._arrays.items() if n.startswith(_WORDS)}
+        self.postings = Postings.read(words) if words else None
+        self.matching = lru_cache(maxsize=16)(self._matching)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def id(self, row: int) -> str:
+        """Return the id of a document by its row."""
+        start, end = self._arrays["id_offsets"][row : row + 2].tolist()
+        return bytes(self._ids[start:end]).decode("utf-8")
+
+    def document(self, row: int) -> Document:
+        """Return a document by its row."""
+        found = json.loads(self.line(row))
+        return Document(found["id"], found["text"], found["fields"], found["version"])
+
+    def line(self, row: int) -> bytes:
+        """Return the line of `documents.jsonl` that holds a document."""
+        start, end = self._arrays["offsets"][row : row + 2].tolist()
+        return bytes(self._documents[start:end])
+
+    def rows_of_ids(self, ids: Sequence[str], hashes: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
+        """Yield (place in `ids`, row) of the ids that are here; `hashes` are those of the ids."""
+        return ((place, row) for place, row in self._hashed("id_hashes", hashes) if self.id(row) == ids[place])
+
+    def rows_of_texts(self, texts: Sequence[str], hashes: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
+        """Yield (place in `texts`, row) of the texts that are here, of one text all rows; `hashes` are the texts'."""
+        for place, row in self._hashed("text_hashes", hashes):
+            if self.document(row).text == texts[place]:
+                yield place, row
+
+    def _hashed(self, name: str, wanted: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
+        hashes, rows = self._arrays[name]
+        starts, ends = np.searchsorted(hashes, wanted), np.searchsorted(hashes, wanted, "right")
+        for place in np.flatnonzero(ends > starts).tolist():
+            yield from ((place, int(row)) for row in rows[starts[place] : ends[place]])
+
+    def verify(self) -> tuple[int, int]:
+        """Read all files; return their number and bytes. Raises `CheckpointError` for one that is not as written."""
+        size = 0
+        for name, sum in self._sums.items():
+            path = self.folder / name
+            if not path.is_file() or checksum(path) != sum:
+                problem = "not as it was written" if path.exists() else "missing"
+                raise CheckpointError(f"{path}: {problem}; copy the index again, or build it anew")
+            size += path.stat().st_size
+        for name, rows in (
+            ("vectors", len(self.vectors or ())),
+            ("words", len(self.postings.lengths) if self.postings else 0),
+        ):
+            if rows not in (0, self.count):
+                raise CheckpointError(f"{self.folder}: {rows:,} {name} of {self.count:,} documents; build it anew")
+        return len(self._sums), size
+
+    def _matching(self, where: Filter) -> Booleans:
+        """Return which documents meet a filter, `[n] bool`; the last ones asked for are kept."""
+        meet = np.ones(self.count, bool)
+        for condition in where.conditions:
+            if condition.field not in self._fields:
+                meet &= condition.holds(None)
+                continue
+            number = self._fields.index(condition.field)
+            with open(self.folder / "fields.jsonl", "rb") as lines:
+                values = json.loads(next(islice(lines, number, None)))
+            # The code of a document without the field, -1, is the last place.
+            holds = np.array([*map(condition.holds, values), condition.holds(None)], bool)
+            meet &= holds[self._arrays["fields"][number]]
+        return meet
+
+
+def _blob(path: Path) -> NDArray[np.uint8]:
+    size = path.stat().st_size
+    if size > _MAPPED:
+        return np.memmap(path, np.uint8, "r")
+    return np.frombuffer(path.read_bytes(), np.uint8)
+
+
+def write_segment(folder: Path, contents: Contents) -> None:
+    """Write a segment into a new folder, whole or not at all."""
+    documents = contents.documents
+    with new_folder(folder) as target:
+        lines = [_line(document) for document in documents]
+        ids = [document.id.encode("utf-8") for document in documents]
+        _write_blob(target, "documents.jsonl", "offsets", lines)
+        _write_blob(target, "ids.bin", "id_offsets", ids)
+        arrays: dict[str, NDArray[np.generic]] = {
+            "id_hashes": _sorted_hashes(text_hashes(document.id for document in documents)),
+            "text_hashes": _sorted_hashes(text_hashes(document.text for document in documents)),
+        }
+        names, arrays["fields"], values = _field_values(documents)
+        (target / "fields.jsonl").write_bytes(b"".join(_json(one) + b"\n" for one in values))
+        if contents.vectors is not None:
+            arrays["vectors"] = contents.vectors.values
+            if contents.vectors.scales is not None:
+                arrays["scales"] = contents.vectors.scales
+        if contents.postings is not None:
+            arrays.update({_WORDS + name: array for name, array in contents.postings.arrays().items()})
+        for name, array in arrays.items():
+            np.save(target / f"{name}.npy", array)
+        seal(target, len(documents), names)
+
+
+def seal(target: Path, count: int, fields: Sequence[str]) -> None:
+    """Write `segment.json`, with the sums of all files that are there."""
+    sums = {path.name: checksum(path) for path in sorted(target.iterdir())}
+    (target / INFO).write_bytes(_json({"count": count, "fields": list(fields), "crc32": sums}))
+
+
+def checksum(path: Path) -> int:
+    """Return the CRC-32 of a file."""
+    found = 0
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            found = zlib.crc32(block, found)
+    return found
+
+
+def check_document(id: Optional[str], text: str) -> None:
+    """Raise `DataError` for a document whose text, or whose id if it has one, cannot be stored."""
+    for name, value in (("id", id), ("text", text)):
+        if value is None and name == "id":
+            continue
+        if not isinstance(value, str) or not value:
+            problem = f"its {name} is {'empty' if value == '' else 'no text'}"
+        else:
+            try:
+                value.encode("utf-8")
+                continue
+            except UnicodeEncodeError:
+                problem = f"its {name} holds half of a surrogate pair"
+        raise DataError(f"document {quoted(text if id is None else id)}: {problem}; correct it")
+
+
+def _line(document: Document) -> bytes:
+    """Return a document as a line of JSON; raises `DataError` for one that cannot be stored."""
+    try:
+        row = {"id": document.id, "text": document.text, "fields": dict(document.fields), "version": document.version}
+        return _json(row) + b"\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        problem = "half of a surrogate pair" if isinstance(error, UnicodeEncodeError) else brief(str(error))
+        raise DataError(
+            f"document {quoted(document.id)}: its fields cannot be stored ({problem}); correct them"
+        ) from None
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+
+
+def _write_blob(target: Path, name: str, offsets: str, parts: Sequence[bytes]) -> None:
+    (target / name).write_bytes(b"".join(parts))
+    np.save(target / f"{offsets}.npy", np.cumsum([0, *map(len, parts)], dtype=np.int64))
+
+
+def _sorted_hashes(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    order = np.argsort(hashes, kind="stable")
+    return np.stack([hashes[order], order.astype(np.uint64)])
+
+
+def _field_values(documents: Sequence[Document]) -> tuple[list[str], NDArray[np.int32], list[list[object]]]:
+    """Return the names of the fields, `[fields, n]` which of its values each document has, and these values."""
+    names = sorted({name for document in documents for name in document.fields})
+    codes = np.full((len(names), len(documents)), -1, np.int32)
+    values: list[list[object]] = []
+    for number, name in enumerate(names):
+        known: dict[bytes, int] = {}
+        for row, document in enumerate(documents):
+            value = document.fields.get(name)
+            if value is not None:
+                codes[number, row] = known.setdefault(_json(value), len(known))
+        values.append([json.loads(one) for one in known])
+    return names, codes, values

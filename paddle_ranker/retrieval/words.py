@@ -1,0 +1,141 @@
+"""Search by words: BM25 over the inverted indexes of several parts of a collection, as if they were one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.lexical.postings import Postings, TermPostings, text_hash
+from paddle_ranker.lexical.tokens import Tokenizer, rarity_of
+from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
+from paddle_ranker.retrieval.best import Best
+
+K1, B = 1.2, 0.75  # Lucene's
+_SLACK = 1e-9  # of a bound, for the rounding of sums
+
+
+@dataclass(frozen=True)
+class WordPart:
+    """The words of a part of a collection.
+
+    postings: its inverted index
+    live: `[documents] bool`, which of them are not removed; None if all are there
+    first: number of its first document in the collection
+    """
+
+    postings: Postings
+    live: Optional[Booleans]
+    first: int
+
+
+class _Term(NamedTuple):
+    """A token of a query: how much it counts (its rarity times how often the query has it), and where it occurs."""
+
+    weight: float
+    postings: list[TermPostings]
+
+
+class WordSearcher:
+    """Score documents by Okapi BM25 (Robertson and Zaragoza 2009) with Lucene's rarity.
+
+    Rarity and mean length are those of all live documents of all parts. A score is the sum over a query's tokens, the
+    rarest first, in 64 bits: the same however the collection is divided.
+    """
+
+    def __init__(self, parts: Sequence[WordPart], tokenize: Tokenizer, k1: float = K1, b: float = B):
+        self._parts, self._tokenize = parts, tokenize
+        self._size, length = 0, 0
+        for part in parts:
+            lengths = part.postings.lengths if part.live is None else part.postings.lengths[part.live]
+            self._size += len(lengths)
+            length += int(lengths.sum(dtype=np.int64))
+        average = length / self._size if length else 1.0
+        self._tables = [self._table(part.postings, average, k1, b) for part in parts]
+        self._spare: list[Floats] = []  # zeros, one for each document of the largest part; of threads that search
+
+    @staticmethod
+    def _table(postings: Postings, average: float, k1: float, b: float) -> Floats:
+        """Return the saturated count of each pair (count, length): what a token of rarity 1 adds to a score."""
+        count, length = postings.pairs.astype(np.float64).T
+        table: Floats = count * (k1 + 1.0) / (count + k1 * (1.0 - b + b * length / average))
+        return table
+
+    def search(self, query: str, k: int, allowed: Optional[Sequence[Booleans]] = None) -> tuple[Integers, Floats]:
+        """Return the numbers and scores of the best `k` documents that share a token with a query, best first.
+
+        allowed: for each part, `[documents] bool`, which documents may be found
+        """
+        terms = self._terms(query)
+        best = Best(k)
+        try:
+            scores = self._spare.pop()
+        except IndexError:
+            scores = np.zeros(max((len(part.postings.lengths) for part in self._parts), default=0))
+        for number, part in enumerate(self._parts):
+            mask = part.live if allowed is None else allowed[number]
+            self._search_part(number, terms, mask, scores, best)
+        self._spare.append(scores)
+        return best.found()
+
+    def _terms(self, query: str) -> list[_Term]:
+        found = []
+        for token, times in Counter(self._tokenize(query)).items():
+            hashed = text_hash(token)
+            postings = [part.postings.of_term(hashed) for part in self._parts]
+            count = sum(
+                len(one.documents) if part.live is None else int(np.count_nonzero(part.live[one.documents]))
+                for part, one in zip(self._parts, postings)
+            )
+            if count:
+                found.append((count, _Term(times * rarity_of(count, self._size), postings)))
+        return [term for _, term in sorted(found, key=lambda one: one[0])]
+
+    def _search_part(
+        self, number: int, terms: Sequence[_Term], mask: Optional[Booleans], scores: Floats, best: Best
+    ) -> None:
+        """Add a part's documents to `best`; `scores` is a buffer of zeros, and is one again afterwards.
+
+        Once the tokens that are left, the most frequent ones, cannot lift a document among the best by themselves, only
+        documents that have one of the others are completed (Turtle and Flood 1995).
+        """
+        part, table = self._parts[number], self._tables[number]
+        most = float(table.max(initial=0.0)) * (1.0 + _SLACK)
+        left = most * sum(term.weight for term in terms)
+        least = best.least
+        touched: list[NDArray[np.int32]] = []
+        candidates: Optional[Integers] = None
+        for term in terms:
+            documents, codes = term.postings[number]
+            if candidates is None and touched and left < least:
+                candidates = self._candidates(touched, scores, least - left)
+            if candidates is not None:
+                at = np.minimum(np.searchsorted(documents, candidates), max(0, len(documents) - 1))
+                has = documents[at] == candidates if len(documents) else np.zeros(len(candidates), bool)
+                scores[candidates[has]] += term.weight * table[codes[at[has]]]
+            else:
+                if mask is not None:
+                    kept = mask[documents]
+                    documents, codes = documents[kept], codes[kept]
+                found = scores[documents] + term.weight * table[codes]
+                scores[documents] = found
+                touched.append(documents)
+                if len(found) >= best.k:
+                    least = max(least, float(np.partition(found, -best.k)[-best.k]))
+            left -= most * term.weight
+        if candidates is None:
+            candidates = self._candidates(touched, scores, least)
+        best.add(candidates + part.first, scores[candidates])
+        for documents in touched:
+            scores[documents] = 0.0
+
+    @staticmethod
+    def _candidates(touched: Sequence[NDArray[np.int32]], scores: Floats, least: float) -> Integers:
+        """Return the documents with at least such a score, ascending."""
+        found = [documents[scores[documents] >= least] for documents in touched]
+        candidates: Integers = np.unique(np.concatenate([*found, np.empty(0, np.int32)])).astype(np.int64)
+        return candidates

@@ -1,0 +1,83 @@
+"""Index folders: what is found against BM25 and products worked out apart, whatever the order of adds and removals."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+import pytest
+
+from paddle_ranker.lexical import BM25
+from paddle_ranker.lexical.tokens import words_and_bigrams
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.exact import Vectors
+from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
+
+pytestmark = pytest.mark.unit
+SIZE = 8
+
+
+def text_of(number: int) -> str:
+    draw = random.Random(number)
+    return "".join(draw.choice("水稻病害诊断老人护理") for _ in range(draw.randint(1, 12))) + f" {number % 7}"
+
+
+def documents_of(numbers: Sequence[int]) -> list[Document]:
+    return [Document(f"d{n}", text_of(n), {"lang": "zh" if n % 3 else "en", "year": 2000 + n % 25}) for n in numbers]
+
+
+def vectors_of(texts: Sequence[str]) -> Vectors:
+    rows = [np.random.default_rng(sum(map(ord, text))).normal(size=SIZE) for text in texts]
+    return np.array([row / np.linalg.norm(row) for row in rows], np.float32).reshape(-1, SIZE)
+
+
+def new_index(folder: Path) -> Collection:
+    return Collection.create(folder, IndexInfo(WordsInfo("mixed"), VectorsInfo("exact", SIZE)))
+
+
+def expected(documents: Sequence[Document], query: str, k: int, by: str) -> tuple[list[str], list[float]]:
+    """Work the answer out from all documents, in their order."""
+    if by == "words":
+        formula = BM25("mixed", normalised=False)
+        formula.collection = type(formula.collection)(words_and_bigrams(one.text) for one in documents)
+        scores = formula.score([query] * len(documents), [one.text for one in documents])
+    else:
+        scores = (vectors_of([one.text for one in documents]) @ vectors_of([query])[0]).astype(float)
+    order = [n for n in np.argsort(-np.round(scores, 5), kind="stable") if by == "vectors" or scores[n] > 0][:k]
+    return [documents[n].id for n in order], [float(scores[n]) for n in order]
+
+
+@pytest.mark.parametrize("where", [None, "lang=zh"])
+def test_adds_replacements_and_removals_leave_what_one_build_would(tmp_path: Path, where: Optional[str]) -> None:
+    collection, draw = new_index(tmp_path / "index"), random.Random(3)
+    kept: dict[str, Document] = {}
+    for step in range(12):
+        some = documents_of(draw.sample(range(200), 25))
+        if step % 3 == 2:
+            gone = [one.id for one in some]
+            assert collection.remove(gone) == sum(kept.pop(id, None) is not None for id in gone)
+            continue
+        changed = [Document(one.id, one.text + "改" * step, one.fields) for one in some]
+        added = collection.add(changed, vectors_of)
+        assert (added.new, added.replaced) == (25 - sum(one.id in kept for one in some), 25 - added.new)
+        for one in changed:
+            kept.pop(one.id, None)
+            kept[one.id] = one
+    collection.close()
+    again = Collection.open(tmp_path / "index")
+    documents = list(kept.values())
+    assert len(again) == len(documents) and [one.id for one in again.documents()] == list(kept)
+    filters = Filter.parse([where]) if where else None
+    for query in map(text_of, range(500, 520)):
+        for by in ("words", "vectors"):
+            given = [query] if by == "words" else vectors_of([query])
+            (hits,) = again.search(by, given, 7, filters)
+            ids, scores = expected(documents, query, len(documents), by)
+            pairs = [(i, s) for i, s in zip(ids, scores) if filters is None or filters.matches(kept[i].fields)][:7]
+            assert hits.ids == [i for i, _ in pairs]
+            np.testing.assert_allclose(hits.scores, [s for _, s in pairs], rtol=1e-5)

@@ -28,7 +28,8 @@ from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import DeviceOptions, Options, RowOptions, option, run_command
 from paddle_ranker.options.command import reader_may_leave
 from paddle_ranker.options.parser import build_parser
-from paddle_ranker.retrieval.collection import Added, Collection, VectorsOf
+from paddle_ranker.retrieval.adding import Added, VectorsOf
+from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import TYPES
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.scoring.engines.registry import ENGINES

@@ -10,138 +10,26 @@ are removed. Whoever has the folder open keeps what it named then, until `refres
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, NamedTuple, Optional, Union
+from typing import IO, Optional, Union
 
 import numpy as np
 
 from paddle_ranker.data.records import DocumentRow
-from paddle_ranker.errors import CheckpointError, DataError, RankerError, UsageError, listed, quoted
-from paddle_ranker.lexical.postings import Postings, text_hashes
-from paddle_ranker.lexical.tokens import tokenizer_named
-from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
-from paddle_ranker.retrieval.exact import StoredVectors, VectorPart, Vectors, exact_search
+from paddle_ranker.errors import CheckpointError, RankerError, UsageError, listed, quoted
+from paddle_ranker.retrieval.adding import Added, Addition, VectorsOf, checked_vectors
+from paddle_ranker.retrieval.exact import Vectors, exact_search
 from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.generation import Generation, Place, open_generation
 from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, SegmentInfo, read_manifest, write_manifest
-from paddle_ranker.retrieval.segments import Contents, Segment, check_document, write_segment
-from paddle_ranker.retrieval.words import WordPart, WordSearcher
 from paddle_ranker.storage.atomic import locked, new_file, remove_unfinished
 
-VectorsOf = Callable[[Sequence[str]], Vectors]
-AT_ONCE, CHARACTERS_AT_ONCE = 1 << 14, 1 << 25  # most documents and characters that a new segment gets
 WORDS, VECTORS = "words", "vectors"
 _LOCK = "writer.lock"
-
-
-@dataclass(frozen=True)
-class Part:
-    """A segment of a generation.
-
-    live: `[documents] bool`, which of them are not removed; None if all are there
-    first: number of its first document
-    """
-
-    segment: Segment
-    live: Optional[Booleans]
-    first: int
-
-    def has(self, row: int) -> bool:
-        """Return whether the document in this row is live."""
-        return self.live is None or bool(self.live[row])
-
-
-class Place(NamedTuple):
-    """Where a document is: the number of its part, and its row there."""
-
-    part: int
-    row: int
-
-
-class Generation:
-    """What `index.json` named at one time, open for reading; never changes."""
-
-    def __init__(self, folder: Path, info: IndexInfo, opened: dict[str, Segment]):
-        self.info, self.parts = info, []
-        first = 0
-        for one in info.segments:
-            segment = opened.get(one.name) or Segment(folder / one.name)
-            live = None
-            if one.deleted is not None:
-                live = np.ones(len(segment), bool)
-                live[np.load(folder / one.deleted, allow_pickle=False)] = False
-            self.parts.append(Part(segment, live, first))
-            first += len(segment)
-        self._firsts = np.array([part.first for part in self.parts], np.int64)
-        self.words = self._word_searcher()
-
-    def _word_searcher(self) -> Optional[WordSearcher]:
-        words = self.info.words
-        if words is None:
-            return None
-        parts = [WordPart(p.segment.postings, p.live, p.first) for p in self.parts if p.segment.postings is not None]
-        return WordSearcher(parts, tokenizer_named(words.tokenizer), words.k1, words.b)
-
-    def vector_parts(self) -> list[VectorPart]:
-        """Return the vectors of all parts."""
-        return [VectorPart(p.segment.vectors, p.live, p.first) for p in self.parts if p.segment.vectors is not None]
-
-    def segments(self) -> dict[str, Segment]:
-        """Return the open segments by name."""
-        return {part.segment.name: part.segment for part in self.parts}
-
-    def allowed(self, where: Optional[Filter]) -> Optional[list[Booleans]]:
-        """Return, for each part, which documents are live and meet a filter; None without a filter."""
-        if where is None:
-            return None
-        return [
-            meet if part.live is None else meet & part.live
-            for part in self.parts
-            for meet in [part.segment.matching(where)]
-        ]
-
-    def hits(self, numbers: Integers, scores: Floats) -> Hits:
-        """Return the documents of some numbers as hits."""
-        places = np.searchsorted(self._firsts, numbers, "right") - 1
-        rows = (numbers - self._firsts[places]).tolist() if len(numbers) else []
-        return Hits([self.parts[place].segment.id(row) for place, row in zip(places.tolist(), rows)], scores)
-
-    def find(self, ids: Sequence[str]) -> dict[str, Place]:
-        """Return the places of the documents with these ids; those that are not here are left out."""
-        hashes, found = text_hashes(ids), {}
-        for number, part in enumerate(self.parts):
-            for place, row in part.segment.rows_of_ids(ids, hashes):
-                if part.has(row):
-                    found[ids[place]] = Place(number, row)
-        return found
-
-    def find_texts(self, texts: Sequence[str]) -> dict[str, Place]:
-        """Return, for each of these texts that a document has, the place of the first such document."""
-        hashes = text_hashes(texts)
-        found: dict[str, Place] = {}
-        for number, part in enumerate(self.parts):
-            for place, row in part.segment.rows_of_texts(texts, hashes):
-                if part.has(row):
-                    found.setdefault(texts[place], Place(number, row))
-        return found
-
-    def at(self, place: Place) -> Document:
-        """Return the document in a place."""
-        return self.parts[place.part].segment.document(place.row)
-
-
-class Added(NamedTuple):
-    """What `Collection.add` did: how many documents are new, replaced, and as they were."""
-
-    new: int
-    replaced: int
-    unchanged: int
-    repeated: int = 0  # rows without an id whose text came before
 
 
 class Collection:
@@ -178,7 +66,7 @@ class Collection:
         read_manifest(folder)  # before a lock is put into a folder that is none
         lock = _take_lock(folder) if write else None
         try:
-            collection = cls(folder, _open_generation(folder, {}), lock)
+            collection = cls(folder, open_generation(folder, {}), lock)
             if write:
                 collection._clean()
             return collection
@@ -222,7 +110,7 @@ class Collection:
         """Take up what others have added and removed; return whether there was anything."""
         if read_manifest(self.folder).generation == self.info.generation:
             return False
-        self._now = _open_generation(self.folder, self._now.segments())
+        self._now = open_generation(self.folder, self._now.segments())
         return True
 
     def search(
@@ -286,7 +174,7 @@ class Collection:
 
         vectors_of: returns the vectors of texts, `[n, size]`, where the index has vectors (default: its own tower)
         """
-        return Addition(self, vectors_of or self._own_vectors).run(documents)
+        return self._add(documents, vectors_of)
 
     def add_rows(self, rows: Iterable[DocumentRow], vectors_of: Optional[VectorsOf] = None) -> Added:
         """Add the rows of a file as `add` does.
@@ -294,7 +182,15 @@ class Collection:
         A row without an id is the document that has its text already, also in this file; if there is none, it gets the
         next free number as its id.
         """
-        return Addition(self, vectors_of or self._own_vectors).run(rows)
+        return self._add(rows, vectors_of)
+
+    def _add(self, rows: Iterable[Union[Document, DocumentRow]], vectors_of: Optional[VectorsOf]) -> Added:
+        self._require_lock()
+        addition = Addition(self.folder, self._now, vectors_of or self._own_vectors)
+        added = addition.run(rows)
+        if addition.segments:
+            self._commit(addition.segments, addition.replaced, addition.next_id)
+        return added
 
     def remove(self, ids: Iterable[str]) -> int:
         """Remove the documents of these ids and return how many there were; durable when it returns."""
@@ -336,7 +232,7 @@ class Collection:
             segments[number] = SegmentInfo(part.segment.name, len(part.segment), name, len(dead))
         kept = [one for one in [*segments, *added] if one.live]
         write_manifest(self.folder, self.info.next(kept, next_id))
-        self._now = _open_generation(self.folder, now.segments())
+        self._now = open_generation(self.folder, now.segments())
         self._clean()
 
     def _clean(self) -> None:
@@ -348,158 +244,6 @@ class Collection:
                 _delete(path)
 
 
-class Addition:
-    """One call of `Collection.add`: documents to segments."""
-
-    def __init__(self, collection: Collection, vectors_of: VectorsOf):
-        self._collection, self._vectors_of = collection, vectors_of
-        self._now, self._info = collection._now, collection.info
-        self._segments: list[SegmentInfo] = []
-        self._written: list[Segment] = []
-        self._replaced: list[Place] = []
-        self._unchanged = self._repeated = 0
-        self._next_id = self._info.next_id
-
-    def run(self, rows: Iterable[Union[Document, DocumentRow]]) -> Added:
-        """Write segments of the documents, then commit them all."""
-        self._collection._require_lock()
-        for chunk in _chunks(rows):
-            changed = self._changed(self._with_ids(chunk))
-            if changed:
-                self._write(changed)
-        if self._segments:
-            self._collection._commit(self._segments, self._replaced, self._next_id)
-        added = sum(one.count for one in self._segments)
-        return Added(added - len(self._replaced), len(self._replaced), self._unchanged, self._repeated)
-
-    def _with_ids(self, chunk: Sequence[Union[Document, DocumentRow]]) -> list[Document]:
-        """Return rows as documents; of rows without an id, those alone whose text did not come before."""
-        texts = list(dict.fromkeys(row.text for row in chunk if row.id is None))
-        hashes, documents = text_hashes(texts), []
-        given: set[str] = set()
-        known = {text: self._now.at(place).id for text, place in self._now.find_texts(texts).items()}
-        given.update(texts[place] for one in self._written for place, _ in one.rows_of_texts(texts, hashes))
-        numbers = iter(self._free_numbers(len(texts)))
-        for row in chunk:
-            if row.id is None:
-                if row.text in given:
-                    self._repeated += 1
-                    continue
-                given.add(row.text)
-            id = row.id or known.get(row.text) or next(numbers)
-            documents.append(Document(id, row.text, row.fields))
-        return documents
-
-    def _free_numbers(self, count: int) -> list[str]:
-        """Return the next numbers that are no document's id."""
-        found: list[str] = []
-        while len(found) < count:
-            tried = [str(number) for number in range(self._next_id, self._next_id + count)]
-            taken = self._now.find(tried)
-            found += [number for number in tried if number not in taken][: count - len(found)]
-            self._next_id = int(found[-1]) + 1 if len(found) == count else self._next_id + count
-        return found
-
-    def _changed(self, chunk: Sequence[Document]) -> list[Document]:
-        """Return the documents as they are to be stored, without those that are there already."""
-        ids = [document.id for document in chunk]
-        hashes, times = text_hashes(ids), Counter(ids)
-        again = [id for id in ids if times[id] > 1]
-        again += [ids[place] for segment in self._written for place, _ in segment.rows_of_ids(ids, hashes)]
-        if again:
-            raise DataError(f"document {quoted(again[0])}: there are two of this id; give each its own")
-        there, changed = self._now.find(ids), []
-        for document in chunk:
-            place = there.get(document.id)
-            old = None if place is None else self._now.at(place)
-            if place is None or old is None:
-                changed.append(Document(document.id, document.text, document.fields))
-            elif (old.text, old.fields) == (document.text, document.fields):
-                self._unchanged += 1
-            else:
-                self._replaced.append(place)
-                changed.append(Document(document.id, document.text, document.fields, old.version + 1))
-        return changed
-
-    def _write(self, chunk: Sequence[Document]) -> None:
-        words, vectors = self._info.words, self._info.vectors
-        texts = [document.text for document in chunk]
-        contents = Contents(
-            chunk,
-            None if vectors is None else StoredVectors.of(self._vectors(chunk, texts), vectors.dtype),
-            None if words is None else Postings.of(texts, tokenizer_named(words.tokenizer)),
-        )
-        name = f"segment-{self._info.generation + 1:08d}-{len(self._segments):05d}"
-        folder = self._collection.folder / name
-        if folder.exists():
-            _delete(folder)
-        write_segment(folder, contents)
-        self._segments.append(SegmentInfo(name, len(chunk)))
-        self._written.append(Segment(folder))
-
-    def _vectors(self, chunk: Sequence[Document], texts: Sequence[str]) -> Vectors:
-        """Return the vectors of texts; those of texts that are in the collection are taken from there."""
-        assert self._info.vectors is not None
-        found = np.empty((len(texts), self._info.vectors.size), np.float32)
-        there, missing = self._now.find_texts(texts), []
-        for number, text in enumerate(texts):
-            place = there.get(text)
-            stored = None if place is None else self._now.parts[place.part].segment.vectors
-            if place is None or stored is None:
-                missing.append(number)
-            else:
-                found[number] = stored.rows(np.array([place.row]))[0]
-        if missing:
-            made = self._vectors_of([texts[number] for number in missing])
-            found[missing] = checked_vectors(made, [chunk[number].id for number in missing], self._info)
-        return found
-
-
-def _chunks(documents: Iterable[Union[Document, DocumentRow]]) -> Iterator[list[Union[Document, DocumentRow]]]:
-    """Yield documents that can be stored, as many at a time as a new segment gets."""
-    chunk: list[Union[Document, DocumentRow]] = []
-    characters = 0
-    for document in documents:
-        check_document(document.id, document.text)
-        chunk.append(document)
-        characters += len(document.text)
-        if len(chunk) == AT_ONCE or characters >= CHARACTERS_AT_ONCE:
-            yield chunk
-            chunk, characters = [], 0
-    if chunk:
-        yield chunk
-
-
-def checked_vectors(vectors: Vectors, ids: Optional[Sequence[str]], info: IndexInfo) -> Vectors:
-    """Return vectors as float32, `[n, size]`; raises `DataError`, naming the first bad one, for others.
-
-    ids: of the documents that they are of; None for queries
-    """
-    assert info.vectors is not None
-    wanted = (len(vectors) if ids is None else len(ids), info.vectors.size)
-    if vectors.shape != wanted:
-        raise DataError(f"vectors of the shape {list(vectors.shape)}, expected {list(wanted)}: the index has that size")
-    found = np.ascontiguousarray(vectors, np.float32)
-    bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
-    if len(bad):
-        whose = f"query {bad[0] + 1}" if ids is None else f"document {quoted(ids[bad[0]])}"
-        raise DataError(f"{whose}: its vector holds numbers that are not finite (NaN or infinity); make it again")
-    return found
-
-
-def _open_generation(folder: Path, opened: dict[str, Segment]) -> Generation:
-    """Open what index.json names; it may be replaced, and files deleted, while they are opened."""
-    while True:
-        info = read_manifest(folder)
-        try:
-            return Generation(folder, info, opened)
-        except FileNotFoundError as error:
-            if read_manifest(folder).generation == info.generation:
-                raise CheckpointError(
-                    f"{folder}: {os.path.basename(str(error.filename))} is missing; copy the index again"
-                ) from error
-
-
 def _take_lock(folder: Path) -> IO[str]:
     try:
         return locked(folder / _LOCK, wait=False)
@@ -508,8 +252,6 @@ def _take_lock(folder: Path) -> IO[str]:
 
 
 def _delete(path: Path) -> None:
-    import shutil
-
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -8,7 +8,8 @@ from typing import NamedTuple, Optional, Union
 
 from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.retrieval.collection import Collection, VectorsOf
+from paddle_ranker.retrieval.adding import VectorsOf
+from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.manifest import TowerCopy
 from paddle_ranker.storage.atomic import make_folder, new_folder
 from paddle_ranker.storage.digest import content_digest

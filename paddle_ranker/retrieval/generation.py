@@ -1,0 +1,131 @@
+"""What an index folder held at one time: its segments, without what is removed, open for searches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.lexical.postings import text_hashes
+from paddle_ranker.lexical.tokens import tokenizer_named
+from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
+from paddle_ranker.retrieval.exact import VectorPart
+from paddle_ranker.retrieval.filters import Filter
+from paddle_ranker.retrieval.indexes import Document, Hits
+from paddle_ranker.retrieval.manifest import IndexInfo, read_manifest
+from paddle_ranker.retrieval.segments import Segment
+from paddle_ranker.retrieval.words import WordPart, WordSearcher
+
+
+@dataclass(frozen=True)
+class Part:
+    """A segment of a generation.
+
+    live: `[documents] bool`, which of them are not removed; None if all are there
+    first: number of its first document
+    """
+
+    segment: Segment
+    live: Optional[Booleans]
+    first: int
+
+    def has(self, row: int) -> bool:
+        """Return whether the document in this row is live."""
+        return self.live is None or bool(self.live[row])
+
+
+class Place(NamedTuple):
+    """Where a document is: the number of its part, and its row there."""
+
+    part: int
+    row: int
+
+
+class Generation:
+    """What `index.json` named at one time, open for reading; never changes."""
+
+    def __init__(self, folder: Path, info: IndexInfo, opened: dict[str, Segment]):
+        self.info, self.parts = info, []
+        first = 0
+        for one in info.segments:
+            segment = opened.get(one.name) or Segment(folder / one.name)
+            live = None
+            if one.deleted is not None:
+                live = np.ones(len(segment), bool)
+                live[np.load(folder / one.deleted, allow_pickle=False)] = False
+            self.parts.append(Part(segment, live, first))
+            first += len(segment)
+        self._firsts = np.array([part.first for part in self.parts], np.int64)
+        self.words = self._word_searcher()
+
+    def _word_searcher(self) -> Optional[WordSearcher]:
+        words = self.info.words
+        if words is None:
+            return None
+        parts = [WordPart(p.segment.postings, p.live, p.first) for p in self.parts if p.segment.postings is not None]
+        return WordSearcher(parts, tokenizer_named(words.tokenizer), words.k1, words.b)
+
+    def vector_parts(self) -> list[VectorPart]:
+        """Return the vectors of all parts."""
+        return [VectorPart(p.segment.vectors, p.live, p.first) for p in self.parts if p.segment.vectors is not None]
+
+    def segments(self) -> dict[str, Segment]:
+        """Return the open segments by name."""
+        return {part.segment.name: part.segment for part in self.parts}
+
+    def allowed(self, where: Optional[Filter]) -> Optional[list[Booleans]]:
+        """Return, for each part, which documents are live and meet a filter; None without a filter."""
+        if where is None:
+            return None
+        return [
+            meet if part.live is None else meet & part.live
+            for part in self.parts
+            for meet in [part.segment.matching(where)]
+        ]
+
+    def hits(self, numbers: Integers, scores: Floats) -> Hits:
+        """Return the documents of some numbers as hits."""
+        places = np.searchsorted(self._firsts, numbers, "right") - 1
+        rows = (numbers - self._firsts[places]).tolist() if len(numbers) else []
+        return Hits([self.parts[place].segment.id(row) for place, row in zip(places.tolist(), rows)], scores)
+
+    def find(self, ids: Sequence[str]) -> dict[str, Place]:
+        """Return the places of the documents with these ids; those that are not here are left out."""
+        hashes, found = text_hashes(ids), {}
+        for number, part in enumerate(self.parts):
+            for place, row in part.segment.rows_of_ids(ids, hashes):
+                if part.has(row):
+                    found[ids[place]] = Place(number, row)
+        return found
+
+    def find_texts(self, texts: Sequence[str]) -> dict[str, Place]:
+        """Return, for each of these texts that a document has, the place of the first such document."""
+        hashes = text_hashes(texts)
+        found: dict[str, Place] = {}
+        for number, part in enumerate(self.parts):
+            for place, row in part.segment.rows_of_texts(texts, hashes):
+                if part.has(row):
+                    found.setdefault(texts[place], Place(number, row))
+        return found
+
+    def at(self, place: Place) -> Document:
+        """Return the document in a place."""
+        return self.parts[place.part].segment.document(place.row)
+
+
+def open_generation(folder: Path, opened: dict[str, Segment]) -> Generation:
+    """Open what index.json names; it may be replaced, and files deleted, while they are opened."""
+    while True:
+        info = read_manifest(folder)
+        try:
+            return Generation(folder, info, opened)
+        except FileNotFoundError as error:
+            if read_manifest(folder).generation == info.generation:
+                raise CheckpointError(
+                    f"{folder}: {os.path.basename(str(error.filename))} is missing; copy the index again"
+                ) from error

@@ -11,12 +11,18 @@ from tests.conftest import REPOSITORY
 IS_MODERN = not version("paddlepaddle").startswith("2.")
 MADE_HERE = (
     ".git", ".venv*", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", "*.egg-info", "build", "checkpoint",
-    "output", "output_ce", "serving_server*", "serving_client*", "sort", "recall", "milvus", "literature_search_rank",
-    ".demo.json",
+    "output", "output_ce", "serving_server*", "serving_client*", ".demo.json",
 )  # fmt: skip
+MADE_IN_DATASETS = ("sort", "recall", "milvus", "literature_search_rank")
 
 
 def copy_checkout(folder: Path) -> Path:
     """Copy the checkout into a folder and return it."""
-    shutil.copytree(REPOSITORY, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*MADE_HERE))
+    made = shutil.ignore_patterns(*MADE_HERE)
+
+    def ignored(inside: str, names: list[str]) -> set[str]:
+        is_datasets = Path(inside) == REPOSITORY / "datasets"
+        return made(inside, names) | (set(names) & {*MADE_IN_DATASETS} if is_datasets else set())
+
+    shutil.copytree(REPOSITORY, folder, dirs_exist_ok=True, ignore=ignored)
     return folder

@@ -1,0 +1,158 @@
+"""Measure searches of a collection: the runs of several systems on the same queries, baselines, and a picture.
+
+judged = read_pairs("dev.tsv", ids_of_texts)
+runs = {"hybrid": found, **lexical_runs(texts, judged.queries, 100)}
+comparison = compare_runs(judged, runs)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Optional
+
+from paddle_ranker.data.records import Pair, RecordFile
+from paddle_ranker.data.trec import Labels, Scores, read_qrels, read_texts
+from paddle_ranker.errors import DataError, brief, quoted
+from paddle_ranker.evaluation.comparison import Comparison, System, compare_systems
+from paddle_ranker.evaluation.pairs import judged_runs
+from paddle_ranker.evaluation.report.text import systems_table
+from paddle_ranker.evaluation.systems import BM25_BIGRAMS, BM25_WORDS
+from paddle_ranker.lexical.bm25 import BM25Index
+from paddle_ranker.lexical.tokens import detect_language
+from paddle_ranker.metrics.measures import recall_curve
+from paddle_ranker.metrics.ranking import RELEVANT, Floats, Scored
+from paddle_ranker.options import RowOptions
+from paddle_ranker.storage.picture import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, YELLOW, new_picture
+
+BM25_STEMS = "BM25 (stems)"
+CUTS = (1, 5, 10, 20, 50, 100)
+SHOWN = (*(f"r@{cut}" for cut in CUTS), "mrr@10", "ndcg@10", "map")
+_COLORS = (BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, BLACK)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Queries of which it is known which documents answer them.
+
+    source: the file of the judgements, for messages
+    queries: texts by id
+    qrels: labels as `qrels[query][document]`
+    notes: what was left out, one line each
+    """
+
+    source: str
+    queries: Mapping[str, str]
+    qrels: Labels
+    notes: list[str] = field(default_factory=list)
+
+
+def read_judged(qrels: str, queries: str, *, skip_bad_rows: bool = False) -> Judged:
+    """Read qrels and their queries' texts; raises `DataError` for malformed files and a query without a text."""
+    judged = read_qrels(qrels, skip_bad_rows=skip_bad_rows)
+    return Judged(qrels, read_texts(queries, judged.qrels, skip_bad_rows=skip_bad_rows), judged.qrels, judged.notes)
+
+
+def read_pairs(path: str, documents: Iterable[tuple[str, str]], rules: Optional[RowOptions] = None) -> Judged:
+    """Read pairs (query, title): a query is answered by the documents, (id, text) each, whose text is the title.
+
+    Raises `DataError`, naming the row, for a title that no document has.
+    """
+    ids: dict[str, list[str]] = {}
+    for id, text in documents:
+        ids.setdefault(text, []).append(id)
+    source = RecordFile(path, Pair, rules)
+    answers: dict[str, dict[str, int]] = {}
+    for pair in source:
+        if pair.title not in ids:
+            raise DataError(
+                f"{path}, line {source.line}: the collection has no document {quoted(pair.title)}: add it, or give "
+                "--qrels with the documents' ids"
+            )
+        answers.setdefault(pair.query, {}).update(dict.fromkeys(ids[pair.title], 1))
+    width = len(str(len(answers)))
+    names = {f"q{number:0{width}}": query for number, query in enumerate(answers, start=1)}
+    notes = [f"{path}: {source.report()}"] if source.skipped else []
+    return Judged(path, names, {name: answers[query] for name, query in names.items()}, notes)
+
+
+def lexical_runs(documents: Mapping[str, str], queries: Mapping[str, str], top_k: int) -> dict[str, Scores]:
+    """Return the runs of BM25 on words and on bigrams, and on stems where texts are English, by system name.
+
+    Args:
+        documents, queries: texts by id.
+        top_k: documents of each query.
+    """
+    tokenizers = {BM25_WORDS: "jieba", BM25_BIGRAMS: "bigram"}
+    if detect_language(documents.values())[0] == "en":
+        tokenizers[BM25_STEMS] = "stem"
+    ids, runs = list(documents), {}
+    for name, tokenizer in tokenizers.items():
+        found = BM25Index(documents.values(), tokenizer).search(list(queries.values()), top_k)
+        runs[name] = {
+            query: {ids[number]: score for number, score in zip(numbers.tolist(), scores.tolist())}
+            for query, (numbers, scores) in zip(queries, found)
+        }
+    return runs
+
+
+def in_order(ids: Sequence[str]) -> dict[str, float]:
+    """Return scores that keep an order, best first, also in single precision: -1 for the first, -2, and so on."""
+    return {id: -float(place) for place, id in enumerate(ids, start=1)}
+
+
+def compare_runs(
+    judged: Judged, runs: Mapping[str, Scores], *, resamples: int = 2000, seed: int = 1000, ties: str = "trec_eval"
+) -> Comparison:
+    """Measure runs, by system name, over all judged queries, and compare each with the first.
+
+    A query that a run has not counts 0; documents that nobody judged count as not relevant. Raises `DataError` as
+    `compare_systems` does.
+    """
+    pairs = judged_runs(judged.source, judged.qrels, runs)
+    # Titles that somebody judged not relevant count like others: only then are all measures those of a search.
+    pairs = replace(pairs, judged=pairs.labels >= RELEVANT, notes=list(judged.notes))
+    systems = []
+    for name, run in runs.items():
+        scores, notes = pairs.of_run(run, name)
+        pairs.notes.extend(notes)
+        systems.append(System(name, scores, "run"))
+    found = compare_systems(pairs, systems, ties=ties, resamples=resamples, seed=seed)
+    return replace(found, measures=[name for name in SHOWN if name in found.measures])
+
+
+def comparison_lines(comparison: Comparison) -> list[str]:
+    """Return what is printed of a comparison: of one system its measures, of several a table."""
+    if not comparison.others:
+        measured = comparison.measured[comparison.reference]
+        return [f"{name}: {measured[name].interval:.4f}" for name in comparison.measures]
+    return systems_table(comparison)
+
+
+def recall_curves(comparison: Comparison, most: int = 100) -> dict[str, Floats]:
+    """Return each system's mean recall at 1, 2, ... `most`, `[most]`, by system name."""
+    pairs = comparison.pairs
+    ids = pairs.document_ids if comparison.ties == "trec_eval" else None
+    return {
+        system.name: recall_curve(Scored(pairs.query_ids, pairs.labels, system.scores, ids=ids).ranking, most)
+        for system in comparison.systems
+    }
+
+
+def draw_curves(path: str, comparison: Comparison, most: int = 100) -> None:
+    """Draw every system's recall against the number of documents, as PNG, or SVG or PDF if the extension says so."""
+    with new_picture(path, 7.0, 4.5, 150, "--plot") as figure:
+        panel = figure.subplots()
+        places = range(1, most + 1)
+        for number, (name, curve) in enumerate(recall_curves(comparison, most).items()):
+            style = ("-", "--", ":")[number // len(_COLORS) % 3]
+            panel.plot(places, curve, label=brief(name, 40), color=_COLORS[number % len(_COLORS)], linestyle=style)
+        panel.set_xscale("log")
+        panel.set_xticks([cut for cut in CUTS if cut <= most], [str(cut) for cut in CUTS if cut <= most])
+        panel.set_xlim(1, most)
+        panel.set_ylim(0, 1)
+        panel.set_xlabel("documents of each query")
+        panel.set_ylabel("recall")
+        panel.set_title(f"{comparison.counts['queries']:,} queries", loc="left", fontsize=10)
+        panel.grid(alpha=0.3)
+        panel.legend(loc="lower right", fontsize=9)

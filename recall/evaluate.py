@@ -1,0 +1,84 @@
+"""Measure what a search found: the published lines `recall@1=...`, then all measures with intervals.
+
+python recall/evaluate.py --similar_text_pair dev.csv --recall_result_file recall_result_dir/recall_result.txt
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+from paddle_ranker.errors import DataError
+from paddle_ranker.options import RowOptions, json_text, note, option, run_command
+
+PUBLISHED = (1, 5, 10, 20, 50)
+
+
+@dataclass(frozen=True)
+class EvaluateRecallOptions(RowOptions):
+    similar_text_pair: str = option(
+        help="pairs of a query and a text that answers it", name="test", files=True,
+        aliases=("--similar_text_pair_file",),
+    )  # fmt: skip
+    recall_result_file: str = option(
+        help="what was found: query, text, cosine, best first, as recall.py writes it", name="input", files=True
+    )
+    recall_num: int = option(50, help="results of each query that count", minimum=1)
+    corpus_file: Optional[str] = option(
+        None, help="the texts that were searched: measures BM25 on words and on bigrams beside", name="corpus",
+        files=True,
+    )  # fmt: skip
+    resamples: int = option(2000, help="draws of queries for the intervals", minimum=100)
+    seed: int = option(1000, help="seed of the draws", minimum=0)
+    format: str = option("text", help="form of what is printed", choices=("text", "json"))
+
+
+def run(options: EvaluateRecallOptions) -> None:
+    """Print recall as the published script does, in percent, then the measures with 95% intervals over queries.
+
+    A query with several answers counts the share of them that is found; the published script counts its last one.
+    """
+    from paddle_ranker.data.records import Pair, RecordFile
+    from paddle_ranker.evaluation.report.text import comparison_json
+    from paddle_ranker.evaluation.retrieval import Judged, compare_runs, comparison_lines, in_order, lexical_runs
+    from recall.results import corpus_texts, one_line, read_results
+
+    pairs = RecordFile(options.similar_text_pair, Pair, options)
+    answers: dict[str, dict[str, int]] = {}
+    for pair in pairs:
+        answers.setdefault(one_line(pair.query), {})[one_line(pair.title)] = 1
+    found = read_results(options.recall_result_file, answers)
+    best = {query: found.get(query, [])[: options.recall_num] for query in answers}
+    if options.format == "text":
+        for cut in PUBLISHED:
+            shares = [len(titles.keys() & best[query][:cut]) / len(titles) for query, titles in answers.items()]
+            print(f"recall@{cut}={round(100 * sum(shares) / len(shares), 3)}")
+
+    if not any(best.values()):
+        raise DataError(
+            f"{options.recall_result_file} and {options.similar_text_pair} share no query: do they belong together?"
+        )
+    runs = {"found": {query: in_order(texts) for query, texts in best.items() if texts}}
+    queries = {query: query for query in answers}
+    if options.corpus_file is not None:
+        texts = map(one_line, corpus_texts(options.corpus_file, options.skip_bad_rows))
+        runs.update(lexical_runs({text: text for text in texts}, queries, options.recall_num))
+    notes = [f"{options.similar_text_pair}: {pairs.report()}"] if pairs.skipped else []
+    judged = Judged(options.similar_text_pair, queries, answers, notes)
+    comparison = compare_runs(judged, runs, resamples=options.resamples, seed=options.seed)
+    for line in comparison.pairs.notes:
+        note(line)
+    if options.format == "json":
+        print(json_text(comparison_json(comparison), indent=2))
+    else:
+        print("\n".join(comparison_lines(comparison)))
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, EvaluateRecallOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

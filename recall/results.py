@@ -1,0 +1,83 @@
+"""What `recall.py` reads and writes: a corpus, a text a line; and query, text, cosine of what is found, best first."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+from paddle_ranker.data.formats import JSON_EXTENSIONS, BadRow, Row, read_rows, write_rows
+from paddle_ranker.data.records import Skips
+from paddle_ranker.errors import DataError, listed
+
+COLUMNS = ("query", "text", "cosine")
+_BREAKS = str.maketrans("\t\r\n", "   ")
+
+
+def one_line(text: str) -> str:
+    """Return a text as tab-separated files hold it: with spaces in place of tabs and line ends."""
+    return text.translate(_BREAKS)
+
+
+def corpus_texts(path: str, skip_bad_rows: bool = False) -> list[str]:
+    """Return the distinct texts of a corpus: whole lines, tabs included, or `text` of JSON lines and Parquet.
+
+    Raises `DataError`, naming the line, for one without a text, and for a file without any.
+    """
+    skips = Skips(skip_bad_rows)
+    texts: dict[str, None] = {}
+    for number, row in read_rows(path):
+        text = row.get("text") if isinstance(row, dict) else "\t".join(row) if isinstance(row, list) else None
+        if isinstance(text, str) and text.strip():
+            if number > 1 or row != ["text"]:
+                texts[text] = None
+        else:
+            skips.add(path, number, row.reason if isinstance(row, BadRow) else "no text")
+    if not texts:
+        raise DataError(f"{path}: no texts; expected a text a line")
+    return list(texts)
+
+
+def write_results(path: str, rows: Iterable[tuple[str, str, float]]) -> None:
+    """Write (query, text, cosine) rows: JSON lines or Parquet if the extension says so, else without tabs in texts."""
+    is_text = not path.lower().removesuffix(".gz").endswith((*JSON_EXTENSIONS, ".parquet"))
+    lines = ((one_line(query), one_line(text), cosine) for query, text, cosine in rows) if is_text else rows
+    write_rows(path, COLUMNS, lines, header=False)
+
+
+def read_results(path: str, queries: Collection[str]) -> dict[str, list[str]]:
+    """Return the texts that were found for each query, best first, each text once.
+
+    Tabs in texts, which the published script writes as they are, are told from columns by the known `queries`. Raises
+    `DataError`, naming the line, for a row of anything else.
+    """
+    found: dict[str, dict[str, None]] = {}
+    known = {one_line(query) for query in queries}
+    for number, row in read_rows(path):
+        query, text = _texts(path, number, row, known)
+        found.setdefault(one_line(query), {})[one_line(text)] = None
+    return {query: list(texts) for query, texts in found.items()}
+
+
+def _texts(path: str, number: int, row: Row, queries: Collection[str]) -> tuple[str, str]:
+    if isinstance(row, dict):
+        values = [row.get(name) for name in COLUMNS[:2]]
+        if all(isinstance(value, str) for value in values):
+            return str(values[0]), str(values[1])
+        raise DataError(f"{path}, line {number}: no query and text, only {listed(row) or 'nothing'}")
+    if isinstance(row, BadRow) or len(row) < len(COLUMNS) or not _is_number(row[-1]):
+        what = row.reason if isinstance(row, BadRow) else f"{len(row)} columns"
+        raise DataError(f"{path}, line {number}: {what}; expected query, text, cosine, as recall.py writes them")
+    return next(_ways(row, queries), (row[0], " ".join(row[1:-1])))
+
+
+def _ways(row: list[str], queries: Collection[str]) -> Iterator[tuple[str, str]]:
+    for end in range(len(row) - 2, 0, -1):
+        if " ".join(row[:end]) in queries:
+            yield " ".join(row[:end]), " ".join(row[end:-1])
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,116 @@
+"""The published commands of recall: what they write and print, against products and counts by hand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paddle_ranker.model.encoders import read_checkpoint
+from paddle_ranker.model.tower import TowerInfo
+from paddle_ranker.model.tower_network import save_tower, start_tower
+from paddle_ranker.retrieval.vectors import Tower
+from recall import evaluate, recall
+from tests.conftest import REPOSITORY as ROOT
+from tests.tiny import HAN, write_encoder
+
+pytestmark = pytest.mark.unit
+QUERIES = ["甲 乙", "丙", "丁"]
+
+
+def call(main: object, capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    status = main([*map(str, arguments)])  # type: ignore[operator]
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def written(path: Path, *lines: str) -> Path:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def test_what_is_found_is_every_text_in_the_order_of_its_cosine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = read_checkpoint(write_encoder(tmp_path / "encoder"))
+    model, _ = start_tower(source, TowerInfo(16, 8, pooling="mean", output_layer=True))
+    save_tower(tmp_path / "tower", model, model.info)
+    texts = [*HAN[:6], "水稻\t病害", HAN[3]]
+    corpus = written(tmp_path / "corpus.csv", *texts)
+    pairs = written(tmp_path / "dev.csv", f"{HAN[0]}\t{HAN[1]}", f"{HAN[7]}\t{HAN[3]}", f"{HAN[0]}\t{HAN[2]}")
+    files = ["--params_path", tmp_path / "tower", "--corpus_file", corpus, "--similar_text_pair", pairs]
+    found: dict[str, list[tuple[str, str, float]]] = {}
+    for name in ("result.txt", "result.jsonl"):
+        target = ["--recall_result_dir", tmp_path / "results", "--recall_result_file", name, "--recall_num", 5]
+        status, out, err = call(recall.main, capsys, *files, *target, "--device", "cpu")
+        assert (status, out) == (0, f"{tmp_path / 'results' / name}\n"), err
+        lines = (tmp_path / "results" / name).read_text(encoding="utf-8").splitlines()
+        rows = [list(json.loads(line).values()) if name.endswith("l") else line.split("\t") for line in lines]
+        found[name] = [(query, text, float(cosine)) for query, text, cosine in rows]
+
+    tower, distinct = Tower.open(tmp_path / "tower"), list(dict.fromkeys(texts))
+    cosines = tower.query_vectors([HAN[0], HAN[7]]) @ tower.vectors(distinct).T
+    best = np.argsort(-cosines, axis=1, kind="stable")[:, :5]
+    wanted = [(query, distinct[n]) for query, row in zip((HAN[0], HAN[7]), best) for n in row]
+    assert [row[:2] for row in found["result.jsonl"]] == wanted
+    assert [row[:2] for row in found["result.txt"]] == [(query, text.replace("\t", " ")) for query, text in wanted]
+    np.testing.assert_allclose(
+        [row[2] for row in found["result.txt"]], np.take_along_axis(cosines, best, 1).ravel(), atol=1e-6
+    )
+
+    result = tmp_path / "results" / "result.txt"
+    status, out, err = call(evaluate.main, capsys, "--similar_text_pair", pairs, "--recall_result_file", result)
+    assert status == 0 and len([line for line in out.splitlines() if line.startswith("recall@")]) == 5, err
+
+
+def test_the_published_lines_are_the_share_of_answers_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = written(tmp_path / "dev.csv", "甲 乙\t子", "丙\t丑", "丁\t寅", "丙\t卯")
+    rows = [
+        "甲\t乙\t辰\t0.9",
+        "甲 乙\t子\t0.8",
+        "丙\t丙\t0.9",
+        "丙\t丑\t0.7",
+        "丙\t卯\t0.6",
+        "丙\t丑\t0.5",
+        "丁\t寅\t1.0",
+    ]
+    result = written(tmp_path / "result.txt", *rows)
+    corpus = written(tmp_path / "corpus.csv", "子甲乙", "子", "丑", "寅丁", "寅", "卯")
+    files = ["--similar_text_pair", pairs, "--recall_result_file", result]
+    status, out, err = call(evaluate.main, capsys, *files, "--corpus_file", corpus)
+    assert status == 0, err
+    # answers at 2 of 1; at 2 and 3 of 2; at 1 of 1. The last query counts, and so do texts that equal the query.
+    wanted = [(1, 1 / 3), (5, 1.0), (10, 1.0), (20, 1.0), (50, 1.0)]
+    assert out.splitlines()[:5] == [f"recall@{cut}={round(100 * share, 3)}" for cut, share in wanted]
+    assert [line for line in out.splitlines() if "BM25" in line and line.startswith("  ")]
+    status, out, _ = call(evaluate.main, capsys, *files, "--corpus_file", corpus, "--format", "json", "--recall_num", 2)
+    systems = json.loads(out)["systems"]
+    assert list(systems) == ["found", "BM25 (words)", "BM25 (bigrams)"]
+    measures = {name: one["value"] for name, one in systems["found"]["measures"].items()}
+    assert measures["r@5"] == pytest.approx((1 + 1 / 2 + 1) / 3)
+    assert measures["mrr@10"] == pytest.approx((1 / 2 + 1 / 2 + 1) / 3)
+
+
+def test_a_query_without_results_counts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = written(tmp_path / "dev.csv", "甲\t子", "丙\t丑")
+    result = written(tmp_path / "result.txt", "甲\t子\t0.9", "甲\t丑\t0.8")
+    status, out, err = call(evaluate.main, capsys, "--similar_text_pair", pairs, "--recall_result_file", result)
+    assert status == 0 and out.startswith("recall@1=50.0\nrecall@5=50.0\n") and "1 of the 2 judged queries" in err
+
+
+@pytest.mark.parametrize("line", ["甲\t子", "甲\t子\tx", "", "甲"])
+def test_a_line_of_anything_else_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str) -> None:
+    pairs = written(tmp_path / "dev.csv", "甲\t子")
+    result = written(tmp_path / "result.txt", "甲\t子\t0.9", line, "甲\t丑\t0.8")
+    status, _, err = call(evaluate.main, capsys, "--similar_text_pair", pairs, "--recall_result_file", result)
+    assert status == 1 and "result.txt, line 2: " in err and "expected query, text, cosine" in err
+
+
+def test_the_folder_s_commands_find_its_modules_beside_recall_py() -> None:
+    """`python recall/recall.py` has the folder first on the path, where `recall` is that file."""
+    program = f"import sys; sys.path.insert(0, {str(ROOT / 'recall')!r}); import recall.results, recall.commands"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)

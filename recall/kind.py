@@ -11,6 +11,7 @@ from paddle_ranker.encoding.samples import sample_batches
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.config import EncoderConfig, read_config, write_config
 from paddle_ranker.model.families import make_pair_encoder
+from paddle_ranker.model.hugging_face.sentences import is_sentences, read_sentences
 from paddle_ranker.model.kinds import ModelKind, add_kind
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.opened import Signature, TrainedModel
@@ -23,9 +24,13 @@ class TowerKind(ModelKind[TowerInfo, TextEncoder]):
     name, info_file, prefix = KIND, INFO_FILE, "inference.get_pooled_embedding"
     what, use = "a tower, which makes vectors of texts", "recall/ and the commands of indexes take it"
 
+    def is_in(self, folder: Path) -> bool:
+        """Return whether a folder has `tower.json`, or is a sentence-transformers model of texts."""
+        return super().is_in(folder) or is_sentences(folder)
+
     def read_info(self, folder: Path) -> Optional[TowerInfo]:
-        """Read `tower.json`."""
-        return TowerInfo.read(folder)
+        """Read `tower.json`, or what sentence-transformers writes in its place."""
+        return TowerInfo.read(folder) or (read_sentences(folder).info if is_sentences(folder) else None)
 
     def signature(self, info: TowerInfo) -> Signature:
         """Return tokens as inputs, and one vector."""

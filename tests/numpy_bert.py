@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -108,3 +110,48 @@ class NumpyBert:
         x = _gelu(x @ head["transform.dense.weight"].T + head["transform.dense.bias"])
         x = self._normal(x, head["transform.LayerNorm.weight"], head["transform.LayerNorm.bias"])
         return np.asarray(x @ self.inner["embeddings.word_embeddings.weight"].T + head["bias"])
+
+
+def sentence_vectors(
+    folder: Path, ids: Sequence[np.ndarray], read: Callable[[Path], Mapping[str, np.ndarray]]
+) -> Array:
+    """Return the vectors of texts, `[n, size]`, by the steps of a sentence-transformers folder, one text at a time.
+
+    Args:
+        ids: each text's ids, special tokens included.
+        read: returns the weights in a folder, by name.
+
+    A folder without steps is pooled by the mean, as the library does.
+    """
+
+    def values(name: str) -> Any:
+        return json.loads((folder / name / "config.json").read_text(encoding="utf-8"))
+
+    steps = folder / "modules.json"
+    modules = [{"type": "m.Transformer", "path": ""}]
+    if steps.is_file():
+        modules = json.loads(steps.read_text(encoding="utf-8"))
+    inside = folder / modules[0]["path"]
+    bert = NumpyBert(read(inside), json.loads((inside / "config.json").read_text(encoding="utf-8")))
+    vectors = []
+    for row in ids:
+        states = bert.hidden(row[None], np.zeros_like(row)[None], np.ones_like(row)[None])[0]
+        x = states.mean(axis=0)
+        for module in modules[1:]:
+            kind, name = module["type"].rpartition(".")[2], module["path"]
+            if kind == "Pooling":
+                modes = values(name)
+                mode = modes.get("pooling_mode") or next(key for key, is_on in modes.items() if is_on is True)
+                mode = mode if isinstance(mode, str) else mode[0]
+                x = {"cls": states[0], "mean": states.mean(axis=0), "max": states.max(axis=0)}[
+                    mode.replace("pooling_mode_", "").replace("_tokens", "").replace("_token", "")
+                ]
+            elif kind == "Dense":
+                weights = read(folder / name)
+                x = weights["linear.weight"].astype(np.float64) @ x + weights.get("linear.bias", 0.0)
+                x = np.tanh(x) if values(name)["activation_function"].endswith("Tanh") else x
+            else:
+                assert kind == "Normalize"
+                x = x / np.linalg.norm(x)
+        vectors.append(x)
+    return np.array(vectors)

@@ -1,33 +1,57 @@
-"""Bring a checkpoint from transformers, or take one there.
+"""Bring a checkpoint from transformers or sentence-transformers, or take one there.
 
 paddle-ranker convert HF_FOLDER encoder
 paddle-ranker convert checkpoint/best HF_FOLDER --to hf
+paddle-ranker convert ANY_ENCODER tower --to tower --pooling mean
+paddle-ranker convert tower ST_FOLDER --to sentence-transformers
 """
 
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
+from paddle_ranker.model.tower import POOLINGS, QUERY_FOLDER, TowerInfo
 from paddle_ranker.options import Options, option, run_command
 
 if TYPE_CHECKING:
-    from paddle_ranker.model.config import EncoderConfig
+    from paddle import Tensor
 
-_FALLBACK_LENGTH = 512  # tokenizers write an astronomical number where they know no length
+    from paddle_ranker.model.config import EncoderConfig
+    from paddle_ranker.model.tower_network import TowerModel
+
+_TOWERS = ("tower", "sentence-transformers")
+ENCODER = "encoder."  # before the names of the encoder's parameters
 
 
 @dataclass(frozen=True)
 class ConvertOptions(Options):
-    source: str = option(positional=True, help="folder to convert: a Hugging Face one, or with --to hf one of ours")
+    source: str = option(
+        positional=True,
+        help="folder to convert: a Hugging Face one, with --to hf one of ours, with the others any encoder or a name",
+    )
     target: str = option(positional=True, help="folder to make; it must not exist")
-    to: str = option("paddle", help="paddle: a model folder here; hf: one for transformers", choices=("paddle", "hf"))
+    to: str = option(
+        "paddle",
+        help="paddle: a model folder here; hf: one for transformers; tower: a tower, which makes vectors, here; "
+        "sentence-transformers: one for that library",
+        choices=("paddle", "hf", *_TOWERS),
+    )
+    pooling: Optional[str] = option(
+        None,
+        help="with --to tower or sentence-transformers: how a vector comes from the states, if the folder does not say",
+        choices=POOLINGS,
+    )
+    normalize: Optional[bool] = option(
+        None, help="likewise: whether vectors get length 1 (default: as the folder says)"
+    )
     drop_match_embeddings: bool = option(
         False, help="with --to hf: leave out match embeddings, which transformers lacks; this changes the scores"
     )
@@ -36,6 +60,9 @@ class ConvertOptions(Options):
         super().__post_init__()
         if self.drop_match_embeddings and self.to != "hf":
             raise UsageError("--drop_match_embeddings belongs to --to hf: drop it, or add that")
+        for name in ("pooling", "normalize"):
+            if getattr(self, name) is not None and self.to not in _TOWERS:
+                raise UsageError(f"--{name} belongs to --to {' or '.join(_TOWERS)}: drop it, or add that")
 
 
 def convert(options: ConvertOptions) -> list[str]:
@@ -49,15 +76,28 @@ def convert(options: ConvertOptions) -> list[str]:
     from paddle_ranker.storage.atomic import make_folder, new_folder, remove_unfinished
 
     source, target = Path(options.source), Path(options.target)
-    if not source.is_dir():
+    if options.to in _TOWERS:
+        from paddle_ranker.model.pretrained import resolve_model
+
+        source = resolve_model(options.source)
+    elif not source.is_dir():
         raise CheckpointError(f"{source}: there is no such folder")
     if target.exists() or target.is_symlink():
         raise RankerError(f"{target}: is there already; choose another TARGET, or remove it")
     runtime.prepare()
     runtime.select_device("cpu")
+    from paddle_ranker.model.tower import INFO_FILE
+
     remove_unfinished(make_folder(target.parent))
     with new_folder(target) as temporary, _source_named(temporary, source):
-        lines = _to_hf(source, temporary, options) if options.to == "hf" else _to_paddle(source, temporary)
+        if options.to == "paddle":
+            lines = _to_paddle(source, temporary)
+        elif options.to == "tower":
+            lines = _to_tower(source, temporary, options)
+        elif options.to in _TOWERS or (source / INFO_FILE).is_file():
+            lines = _to_sentences(source, temporary, options)
+        else:
+            lines = _to_hf(source, temporary, options)
     return [line.replace("TARGET", str(target)) for line in lines]
 
 
@@ -75,6 +115,7 @@ def _to_paddle(source: Path, temporary: Path) -> list[str]:
     from paddle_ranker.model.families import make_pair_encoder
     from paddle_ranker.model.folder import save_ranker
     from paddle_ranker.model.hugging_face.read import find_encoder, read_model
+    from paddle_ranker.model.hugging_face.sentences import stated_length
     from paddle_ranker.model.hugging_face.tokenizer import bring_tokenizer
     from paddle_ranker.model.info import RankerInfo
     from paddle_ranker.model.masked_lm import masked_lm_head
@@ -91,8 +132,8 @@ def _to_paddle(source: Path, temporary: Path) -> list[str]:
             f"{source}: holds no model.safetensors and no pytorch_model.bin to convert: it is {there.what}; {there.use}"
         )
     model = read_model(folder)
-    settings = bring_tokenizer(folder, temporary)
-    length = min(_length(settings), model.config.longest_pair)
+    bring_tokenizer(folder, temporary)
+    length = min(stated_length(folder), model.config.longest_pair)
     pair_encoder = make_pair_encoder(temporary, model.config, length)
     network = RankerNetwork(model.config, None)
     try:
@@ -190,10 +231,73 @@ def _to_hf(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
     return lines
 
 
-def _length(settings: dict[str, Any]) -> int:
-    """Return the maximum length of a pair in a tokenizer's settings, in tokens."""
-    stated = settings.get("model_max_length")
-    return int(stated) if isinstance(stated, (int, float)) and 5 <= stated < 1e6 else _FALLBACK_LENGTH
+def _tower(source: Path, options: ConvertOptions) -> tuple[TowerModel, dict[str, Tensor]]:
+    """Return any encoder as a tower, and the parameters that its vectors depend on, by name."""
+    from paddle_ranker.model.load_options import LoadOptions
+    from paddle_ranker.model.tower_network import load_tower
+
+    model = load_tower(source, LoadOptions(pooling=options.pooling, normalize=options.normalize))
+    state = model.network.own_state()
+    if model.info.pooling != "pooler":  # it may be random, and must not look trained
+        state = {name: value for name, value in state.items() if not name.startswith(f"{ENCODER}pooler.")}
+    return model, state
+
+
+def _to_tower(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
+    from paddle_ranker.model.config import write_config
+    from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
+
+    model, state = _tower(source, options)
+    training = model.info.training or {"converted from": source.resolve().name}
+    save_arrays(state, temporary / PARAMETERS_FILE)
+    write_config(temporary, model.network.config)
+    model.row_encoder.save(temporary)
+    dataclasses.replace(model.info, training=training, export=None).write(temporary)
+    if model.info.towers == 2:
+        (temporary / QUERY_FOLDER).mkdir()
+        _to_tower(source / QUERY_FOLDER, temporary / QUERY_FOLDER, options)
+    return [f"TARGET: a tower, {_facts(model.network.config)}: {_vectors(model.info)}"]
+
+
+def _to_sentences(source: Path, temporary: Path, options: ConvertOptions) -> list[str]:
+    from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
+    from paddle_ranker.model.hugging_face.sentences import write_sentences
+    from paddle_ranker.model.hugging_face.tokenizer import write_tokenizer
+    from paddle_ranker.model.hugging_face.write import parameters_to_write, write_model
+
+    model, state = _tower(source, options)
+    info, config = model.info, model.network.config
+    if info.towers == 2:
+        raise CheckpointError(
+            f"{source}: holds two towers, and a folder of sentence-transformers one: convert {source / QUERY_FOLDER}, "
+            'which makes the queries\' vectors, and a copy of the folder whose tower.json says "towers": 1'
+        )
+    arrays = {name: tensor.numpy() for name, tensor in state.items()}
+    named = {name: array for name, array in arrays.items() if name.startswith(ENCODER)}
+    write_model(temporary, parameters_to_write(named, config, drop_match_embeddings=False), config)
+    with tempfile.TemporaryDirectory() as folder:
+        model.row_encoder.save(folder)
+        write_tokenizer(TokenizerFiles.read(Path(folder)), temporary, info.max_seq_length)
+    # The library has no pooler: it is a dense layer over the first token's state.
+    layers = [(f"{ENCODER}pooler.dense", True)] if info.pooling == "pooler" else []
+    layers += [("output_layer", info.output_tanh)] if info.output_layer else []
+    dense = {
+        f"{place}_Dense": (arrays[f"{name}.weight"], arrays[f"{name}.bias"], tanh)
+        for place, (name, tanh) in enumerate(layers, 2)
+    }
+    write_sentences(temporary, info, config, dense)
+    return [f"TARGET: for sentence-transformers, {_facts(config)}: {_vectors(info)}"]
+
+
+def _vectors(info: TowerInfo) -> str:
+    """Say what a tower's vectors are."""
+    parts = [
+        f"vectors of {info.size} numbers",
+        f"pooling {info.pooling}",
+        f"texts of up to {info.max_seq_length} tokens",
+    ]
+    parts += ["length 1"] if info.normalize else [f"of any length, compared by {info.similarity}"]
+    return ", ".join(parts)
 
 
 def _facts(config: EncoderConfig) -> str:

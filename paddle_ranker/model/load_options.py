@@ -30,6 +30,9 @@ class LoadOptions:
     max_seq_length: tokens; None: the length that the model was trained with
     tokenizer: a `PairEncoder` backend
     expected_kind: refuse a model that states another kind; None: accept any kind
+    pooling: of an encoder that is opened as a tower, if its folder does not say how its vectors are made; a name in
+        `model.tower.POOLINGS`, None: the default that is noted
+    normalize: whether a tower's vectors get length 1; None: as its folder says
     """
 
     engine: Optional[str] = None
@@ -41,6 +44,8 @@ class LoadOptions:
     max_seq_length: Optional[int] = None
     tokenizer: str = "auto"
     expected_kind: Optional[str] = None
+    pooling: Optional[str] = None
+    normalize: Optional[bool] = None
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for a value of the wrong type, such as `threads="2"`, and name the field."""

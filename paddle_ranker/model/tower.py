@@ -26,7 +26,9 @@ KIND = "tower"
 FORMAT_VERSION = 1
 VECTOR = "vector"
 QUERY_FOLDER = "query"  # in a tower's folder: the tower of its queries, where these have their own
-POOLINGS = ("pooler", "first", "mean")  # the pooler's output, the first token's state, the mean of the tokens' states
+# The pooler's output, the first token's state, the mean of the tokens' states, their largest numbers.
+POOLINGS = ("pooler", "first", "mean", "max")
+SIMILARITIES = ("cosine", "dot")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,9 @@ class TowerInfo:
     size: length of a vector
     pooling: how a vector comes from the encoder's states, one of `POOLINGS`
     output_layer: whether a linear layer makes `size` of the pooled width
+    output_tanh: whether that layer's tanh is taken
     normalize: whether vectors have length 1, so that their product is their cosine
+    similarity: what compares vectors: cosine, or dot for those whose length matters
     query_prompt, text_prompt: text that precedes every query, and every other text
     nested_sizes: shorter lengths at which the vectors' first numbers are good vectors, too, ascending (Kusupati et al.,
         2022, "Matryoshka Representation Learning"); normalise what is cut off there
@@ -47,7 +51,9 @@ class TowerInfo:
     size: int
     pooling: str = "pooler"
     output_layer: bool = False
+    output_tanh: bool = False
     normalize: bool = True
+    similarity: str = "cosine"
     query_prompt: str = ""
     text_prompt: str = ""
     nested_sizes: tuple[int, ...] = ()
@@ -76,6 +82,7 @@ class TowerInfo:
             info = cls(**{name: value for name, value in values.items() if name in known})
             info = dataclasses.replace(info, nested_sizes=tuple(info.nested_sizes))
             sound = info.pooling in POOLINGS and min(info.size, info.max_seq_length) > 0 and info.towers in (1, 2)
+            sound = sound and info.similarity in SIMILARITIES
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from error
         if version > FORMAT_VERSION:
@@ -122,4 +129,4 @@ class TextEncoder:
 
 def signature_of(info: TowerInfo) -> Signature:
     """Return the arrays that a tower takes and returns."""
-    return Signature(TOKENS, (ArraySpec(VECTOR, "float32", (None, info.size)),), read=(VECTOR,))
+    return Signature(TOKENS, (ArraySpec(VECTOR, "float32", (None, info.size), tolerance=1e-5),), read=(VECTOR,))

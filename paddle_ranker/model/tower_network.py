@@ -14,14 +14,15 @@ from paddle import Tensor, nn
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.dropout import Dropout
 from paddle_ranker.model.encoder import Encoder
-from paddle_ranker.model.encoders import Checkpoint, encoder_of, read_checkpoint
+from paddle_ranker.model.encoders import Checkpoint, encoder_of
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.opened import TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
-from paddle_ranker.model.tower import KIND, QUERY_FOLDER, TextEncoder, TowerInfo, signature_of
+from paddle_ranker.model.tower import QUERY_FOLDER, TextEncoder, TowerInfo, signature_of
+from paddle_ranker.model.tower_sources import OUTPUT_LAYERS, read_tower
 
 APART = ("query_tower", "log_scale")  # what begins so belongs to a training and is not in a tower's own file
-_OUTPUT = ("output_layer", "emb_reduce_linear")  # ours, the published scripts'
+_NEVER_LARGEST = 1e4  # taken off the states of padding
 
 
 class TowerNetwork(nn.Layer):
@@ -39,7 +40,7 @@ class TowerNetwork(nn.Layer):
         super().__init__()
         self.config, self.configs = encoder.config, (encoder.config,)
         self.encoder = encoder
-        self.pooling, self.normalize = info.pooling, info.normalize
+        self.pooling, self.output_tanh, self.normalize = info.pooling, info.output_tanh, info.normalize
         self.dropout = Dropout(encoder.config.hidden_dropout_prob, encoder.masks)
         self.output_layer: Optional[nn.Linear] = None
         self.query_tower: Optional[TowerNetwork] = None
@@ -64,13 +65,16 @@ class TowerNetwork(nn.Layer):
             pooled = self.encoder.pooled(input_ids, token_type_ids)
         else:
             states = self.encoder(input_ids, token_type_ids)
+            is_token = (input_ids != self.config.pad_token_id).astype(states.dtype).unsqueeze(-1)
             if self.pooling == "first":
                 pooled = states[:, 0]
+            elif self.pooling == "max":
+                pooled = (states + (is_token - 1.0) * _NEVER_LARGEST).max(axis=1)
             else:
-                is_token = (input_ids != self.config.pad_token_id).astype(states.dtype).unsqueeze(-1)
                 pooled = (states * is_token).sum(axis=1) / is_token.sum(axis=1)
         if self.output_layer is not None:
             pooled = self.output_layer(pooled)
+            pooled = paddle.tanh(pooled) if self.output_tanh else pooled
         vectors = self.dropout(pooled).astype("float32")
         return F.normalize(vectors, axis=-1) if self.normalize else vectors
 
@@ -122,25 +126,24 @@ def query_tower_of(folder: Path, options: LoadOptions) -> Optional[TowerModel]:
 
 
 def load_tower(source: Path, options: LoadOptions) -> TowerModel:
-    """Load a trained tower; raises `CheckpointError` if anything that its vectors depend on is missing."""
-    folder = source.parent if source.is_file() else source
-    info = TowerInfo.read(folder)
-    if info is None:
-        raise CheckpointError(f"{folder}: has no tower.json: it holds no tower")
-    checkpoint = read_checkpoint(source, wanted=f"a {KIND}")
+    """Load a trained tower, or an encoder as one (`read_tower` says how).
+
+    Raises `CheckpointError` if anything that its vectors depend on is missing.
+    """
+    checkpoint, info = read_tower(source, options)
     encoder, _ = encoder_of(checkpoint, need_pooler=info.pooling == "pooler")
     network = TowerNetwork(encoder, info)
     if network.output_layer is not None and not _set_output_layer(network.output_layer, checkpoint):
         raise CheckpointError(f"{checkpoint.file}: has no parameters of the output layer; copy the folder again")
     network.eval()
-    tokens = checkpoint.pair_encoder(options.max_seq_length or info.max_seq_length, options.tokenizer)
+    tokens = checkpoint.pair_encoder(info.max_seq_length, options.tokenizer)
     encode = TextEncoder(tokens, info.query_prompt, info.text_prompt)
     return TowerModel(info, encode, signature_of(info), network)
 
 
 def _set_output_layer(layer: nn.Linear, checkpoint: Checkpoint) -> bool:
     """Set the layer's parameters from a checkpoint; return whether it has them."""
-    name = next((name for name in _OUTPUT if f"{name}.weight" in checkpoint.unnamed), None)
+    name = next((name for name in OUTPUT_LAYERS if f"{name}.weight" in checkpoint.unnamed), None)
     if name is None:
         return False
     for part in ("weight", "bias"):

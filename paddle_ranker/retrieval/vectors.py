@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.ranking import Integers
+from paddle_ranker.model.kinds import KINDS
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import KIND, QUERY_FOLDER, VECTOR, TextEncoder, TowerInfo
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.loading import ScoringModel, open_model
@@ -45,14 +47,19 @@ class Tower:
 
     @classmethod
     def open(cls, source: Union[str, Path], options: LoadOptions = _DEFAULTS, batch_size: int = 32) -> Tower:
-        """Open a trained or exported tower; raises `CheckpointError` for a folder of anything else."""
-        model = open_model(source, options)
+        """Open a trained or exported tower, or an encoder as one: see `model.tower_sources`.
+
+        `source` may be a PaddleNLP name. Raises `CheckpointError` for the folder of anything else.
+        """
+        path = resolve_model(str(source))
+        KINDS.load_plugins()
+        model = open_model(path, options, KINDS[KIND])
         if model.info.kind != KIND:
             raise CheckpointError(f"{source}: is a {model.info.kind} model, not a tower, which makes vectors of texts")
         opened = cast(ScoringModel[TowerInfo, TextEncoder], model)
         queries = None
         if opened.info.towers == 2:
-            folder = Path(source).parent if Path(source).is_file() else Path(source)
+            folder = path.parent if path.is_file() else path
             queries = cls.open(folder / QUERY_FOLDER, options, batch_size)
         return cls(opened.engine, opened.row_encoder, batch_size, queries)
 

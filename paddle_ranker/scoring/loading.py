@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Union, cast
+from typing import Optional, Union, cast
 
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError, UsageError, quoted
 from paddle_ranker.model.exported import ExportedFolder, is_exported
 from paddle_ranker.model.info import BLEND, RankerInfo, require_kind
-from paddle_ranker.model.kinds import is_ranker, kind_of
+from paddle_ranker.model.kinds import AnyKind, is_ranker, kind_of
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.opened import EncoderT, InfoT, Model, ModelInfo, RowEncoder
 from paddle_ranker.model.parameters import PARAMETERS_FILE
@@ -59,10 +59,14 @@ def require_ranker(folder: Path) -> None:
             raise refusal(folder, "a ranker", "" if has_model else f"there is no {PARAMETERS_FILE} in it")
 
 
-def open_model(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> ScoringModel[ModelInfo, RowEncoder]:
+def open_model(
+    source: Union[str, Path], options: LoadOptions = _DEFAULTS, kind: Optional[AnyKind] = None
+) -> ScoringModel[ModelInfo, RowEncoder]:
     """Open a model: a trained model runs in dygraph, an exported model in the engine that `options` name.
 
-    `source` is a model folder, its `model_state.pdparams`, the folder of an exported model, or a file in that folder.
+    Args:
+        source: a model folder, its `model_state.pdparams`, the folder of an exported model, or a file in that folder.
+        kind: the kind that a model that is not exported is loaded as; None: the one that its folder states.
 
     Paddle and PaddleNLP are imported only if the engine needs them. Raises what `ModelKind.load` and `open_engine`
     raise, `CheckpointError` if the engine needs an exported model and `source` is a trained one, and `UsageError` for
@@ -80,14 +84,14 @@ def open_model(source: Union[str, Path], options: LoadOptions = _DEFAULTS) -> Sc
             f"paddle-ranker export --model {source} --output OUTPUT, and give that folder"
         )
     if not exported or (options.engine in (None, DYGRAPH) and (folder / PARAMETERS_FILE).is_file()):
-        return _load_trained(Path(source), options)
+        return _load_trained(Path(source), options, kind)
     opened = ExportedFolder.open(folder)
     require_kind(folder, opened.info.kind, options.expected_kind)
     encoder = opened.row_encoder(options)
     return ScoringModel(opened.info, encoder, opened.signature, open_engine(opened, options))
 
 
-def _load_trained(source: Path, options: LoadOptions) -> ScoringModel[ModelInfo, RowEncoder]:
+def _load_trained(source: Path, options: LoadOptions, kind: Optional[AnyKind]) -> ScoringModel[ModelInfo, RowEncoder]:
     if options.precision != "fp32" or options.tensorrt:
         asked = "--tensorrt" if options.tensorrt else f"--precision {options.precision}"
         raise UsageError(f"{asked} needs an exported ranker (paddle-ranker export); a trained one runs in fp32")
@@ -95,7 +99,7 @@ def _load_trained(source: Path, options: LoadOptions) -> ScoringModel[ModelInfo,
     from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 
     select_device(options.device)
-    kind = kind_of(source.parent if source.is_file() else source)
+    kind = kind or kind_of(source.parent if source.is_file() else source)
     model = kind.load(source, options)
     network, outputs = kind.scoring_network(model)
     engine = DygraphEngine(network, model.signature, outputs)

@@ -14,7 +14,7 @@ import pytest
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model import pretrained
-from paddle_ranker.model.config import config_by_name, read_config
+from paddle_ranker.model.config import config_by_name, published_model, read_config
 from tests.tiny import write_encoder
 
 pytestmark = pytest.mark.server
@@ -107,3 +107,10 @@ def test_bert_cannot_be_fetched_without_a_network(
     monkeypatch.undo()
     monkeypatch.setenv("PADDLE_RANKER_CACHE", str(tmp_path / "cache"))
     assert set(pretrained._addresses("bert-base-chinese")) == {"model_state.pdparams", "vocab.txt"}
+
+
+@pytest.mark.parametrize("shape", ["base", "medium", "mini", "micro", "nano"])
+def test_rocketqa_s_encoders_are_known_by_name(shape: str) -> None:
+    for side in ("query", "para"):
+        found = published_model(f"rocketqa-zh-{shape}-{side}-encoder")
+        assert found.parameters and found.vocabulary and found.config.model_type == "ernie"

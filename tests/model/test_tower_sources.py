@@ -1,0 +1,210 @@
+"""Any encoder as a tower: folders of sentence-transformers in and out, old checkpoints, names, bare encoders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import pytest
+
+from paddle_ranker.commands.convert import main as convert
+from paddle_ranker.commands.info import main as info
+from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.errors import CheckpointError, UsageError
+from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.parameters import load_arrays, save_arrays
+from paddle_ranker.model.tower import TowerInfo
+from paddle_ranker.retrieval.vectors import Tower
+from tests.numpy_bert import Array, sentence_vectors
+from tests.tiny import write_encoder, write_ranker
+
+pytestmark = pytest.mark.parity
+# Ragged, an empty one, a special token typed, and one that 512 tokens do not hold.
+TEXTS = ["深度学习", "", "a [SEP] b", "语言文化差异研究", "x", "农业水稻" * 200, "老年人护理教育" * 9]
+WIDE = {"max_position_embeddings": 512}
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_encoder(tmp_path_factory.mktemp("encoder") / "e", model_type="bert", **WIDE)
+
+
+@pytest.fixture(scope="module")
+def hugging_face(encoder: Path) -> Path:
+    target = encoder.parent / "hf"
+    assert convert([str(encoder), str(target), "--to", "hf"]) == 0
+    return target
+
+
+def read(folder: Path) -> Any:
+    return read_weights(folder)[1]
+
+
+def expected(folder: Path, length: int = 512, prompt: str = "") -> Array:
+    """Return the vectors of `TEXTS` by the folder's own steps, of the ids that texts have here."""
+    tokens = PairEncoder.from_folder(folder, length).encode_single([prompt + text for text in TEXTS])
+    return sentence_vectors(folder, [tokens[row].astype(np.int64) for row in range(len(TEXTS))], read)
+
+
+def write_steps(
+    folder: Path, pooling: dict[str, object], dense: list[tuple[int, int, str, bool]], **settings: Any
+) -> None:
+    """Make a transformers folder one of sentence-transformers, in its words of different years."""
+    steps = [("", "sentence_transformers.models.Transformer"), ("1_Pooling", "sentence_transformers.models.Pooling")]
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    random = np.random.default_rng(0)
+    for number, (inputs, outputs, activation, bias) in enumerate(dense, 2):
+        inside = folder / f"{number}_Dense"
+        inside.mkdir()
+        described = {"in_features": inputs, "out_features": outputs, "bias": bias, "activation_function": activation}
+        (inside / "config.json").write_text(json.dumps(described))
+        arrays = {"linear.weight": random.normal(size=(outputs, inputs)).astype(np.float32)}
+        if bias:
+            arrays["linear.bias"] = random.normal(size=outputs).astype(np.float32)
+        write_weights(inside, arrays)
+        steps.append((inside.name, "sentence_transformers.base.modules.dense.Dense"))
+    if settings.pop("normalize", True):
+        steps.append((f"{len(steps)}_Normalize", "sentence_transformers.base.modules.normalize.Normalize"))
+    modules = [{"idx": idx, "name": str(idx), "path": path, "type": kind} for idx, (path, kind) in enumerate(steps)]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    length = settings.pop("max_seq_length", None)
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": length} if length else {}))
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+
+
+def copied(source: Path, target: Path) -> Path:
+    target.mkdir()
+    for path in source.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+CASES: list[tuple[dict[str, object], list[tuple[int, int, str, bool]], dict[str, Any], str]] = [
+    ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, [], {}, "mean"),
+    ({"pooling_mode": "cls"}, [], {"normalize": False, "max_seq_length": 128}, "first"),
+    ({"pooling_mode": ["max"]}, [(16, 5, "torch.nn.modules.linear.Identity", False)], {}, "max"),
+    ({"pooling_mode": "mean"}, [(16, 5, "torch.nn.modules.activation.Tanh", True)], {"normalize": False}, "mean"),
+    (
+        {"pooling_mode": "cls"},
+        [(16, 16, "torch.nn.modules.activation.Tanh", True), (16, 7, "torch.nn.modules.linear.Identity", True)],
+        {"prompts": {"query": "语言:", "passage": "深"}, "similarity_fn_name": "dot"},
+        "pooler",
+    ),
+]
+
+
+@pytest.mark.parametrize(("pooling", "dense", "settings", "name"), CASES)
+def test_a_folder_of_sentence_transformers_has_equal_vectors_in_and_out(
+    hugging_face: Path, tmp_path: Path, pooling: dict, dense: list, settings: dict, name: str
+) -> None:
+    source = copied(hugging_face, tmp_path / "st")
+    write_steps(source, pooling, dense, **settings)
+    prompts = settings.get("prompts", {})
+    wanted = expected(source, settings.get("max_seq_length", 512), prompts.get("passage", ""))
+    tower = Tower.open(source)
+    np.testing.assert_allclose(tower.vectors(TEXTS), wanted, atol=1e-5)
+    queries = expected(source, settings.get("max_seq_length", 512), prompts.get("query", ""))
+    np.testing.assert_allclose(tower.query_vectors(TEXTS), queries, atol=1e-5)
+
+    # As a tower of ours, and from there as a folder of the library's again.
+    ours, again = tmp_path / "ours", tmp_path / "again"
+    assert convert([str(source), str(ours), "--to", "tower"]) == 0
+    stated = TowerInfo.read(ours)
+    assert (
+        stated is not None
+        and stated.pooling == name
+        and stated.similarity == settings.get("similarity_fn_name", "cosine")
+    )
+    np.testing.assert_allclose(Tower.open(ours).vectors(TEXTS), wanted, atol=1e-5)
+    assert convert([str(ours), str(again), "--to", "sentence-transformers"]) == 0
+    np.testing.assert_allclose(
+        expected(again, settings.get("max_seq_length", 512), prompts.get("passage", "")), wanted, atol=1e-5
+    )
+    np.testing.assert_allclose(Tower.open(again).query_vectors(TEXTS), queries, atol=1e-5)
+
+
+def test_a_folder_that_says_nothing_is_pooled_as_asked_and_else_by_the_mean(
+    hugging_face: Path, encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = expected(hugging_face)
+    np.testing.assert_allclose(Tower.open(hugging_face).vectors(TEXTS), wanted, atol=1e-5)
+    assert "does not say how its vectors are made: the mean of the tokens' states" in capsys.readouterr().err
+    normal = Tower.open(encoder, LoadOptions(normalize=True)).vectors(TEXTS)
+    np.testing.assert_allclose(normal, wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-5)
+    for pooling in ("first", "max", "pooler"):
+        capsys.readouterr()
+        found = Tower.open(encoder, LoadOptions(pooling=pooling)).vectors(TEXTS)
+        assert np.abs(found - wanted).max() > 0.01 and "does not say" not in capsys.readouterr().err
+    ranker = write_ranker(tmp_path / "ranker")
+    assert Tower.open(ranker).vectors(TEXTS).shape == (len(TEXTS), 16)
+    assert convert([str(encoder), str(tmp_path / "t"), "--to", "tower", "--pooling", "first"]) == 0
+    with pytest.raises(UsageError, match="says first"):
+        Tower.open(tmp_path / "t", LoadOptions(pooling="mean"))
+
+
+@pytest.mark.parametrize("size", [None, 6])
+def test_checkpoints_of_the_published_recall_scripts(encoder: Path, tmp_path: Path, size: Optional[int]) -> None:
+    arrays = load_arrays(encoder / "model_state.pdparams")
+    old = {f"ptm.{name}": array for name, array in arrays.items()}
+    if size:
+        old["emb_reduce_linear.weight"] = np.random.RandomState(1).randn(16, size).astype("float32")
+        old["emb_reduce_linear.bias"] = np.arange(size, dtype="float32")
+    folder = copied(encoder, tmp_path / "model_40")
+    save_arrays(old, folder / "model_state.pdparams")
+    (folder / "config.json").rename(tmp_path / "config.json")  # the scripts write none
+    (tmp_path / "shape").mkdir()
+    (tmp_path / "config.json").rename(tmp_path / "shape" / "config.json")
+    options = LoadOptions(model_name=str(tmp_path / "shape"))
+    found = Tower.open(folder / "model_state.pdparams", options).vectors(TEXTS)
+
+    plain = Tower.open(encoder, LoadOptions(pooling="pooler")).vectors(TEXTS).astype(np.float64)
+    wanted = plain @ old["emb_reduce_linear.weight"] + old["emb_reduce_linear.bias"] if size else plain
+    np.testing.assert_allclose(found, wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-5)
+
+
+def test_rocketqa_s_names_load_as_rocketqa_computes(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "rocketqa-zh-nano-query-encoder"
+    monkeypatch.setenv("PADDLE_RANKER_CACHE", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    copied(encoder, tmp_path / "models" / name)
+    found = Tower.open(name).vectors(TEXTS)
+    assert "as RocketQA takes it" in capsys.readouterr().err
+    np.testing.assert_array_equal(found, Tower.open(encoder, LoadOptions(pooling="first")).vectors(TEXTS))
+
+
+@pytest.mark.parametrize(
+    ("pooling", "dense", "settings", "why"),
+    [
+        ({"pooling_mode": "weightedmean"}, [], {}, "weightedmean"),
+        ({"pooling_mode": ["mean", "max"]}, [], {}, "mean, max|mean.*max"),
+        ({"pooling_mode": "mean"}, [(16, 5, "torch.nn.modules.activation.ReLU", True)], {}, "ReLU"),
+        ({"pooling_mode": "mean"}, [(16, 9, "a.Tanh", True), (9, 5, "a.Tanh", True)], {}, "2 dense layers"),
+        ({"pooling_mode": "mean"}, [], {"similarity_fn_name": "euclidean"}, "euclidean"),
+        ({"pooling_mode": "mean", "include_prompt": False}, [], {"prompts": {"query": "q: "}}, "include_prompt"),
+    ],
+)
+def test_steps_that_are_not_done_here_are_refused(
+    hugging_face: Path, tmp_path: Path, pooling: dict, dense: list, settings: dict, why: str
+) -> None:
+    source = copied(hugging_face, tmp_path / "st")
+    write_steps(source, pooling, dense, **settings)
+    with pytest.raises(CheckpointError, match=why):
+        Tower.open(source)
+
+
+def test_a_sentence_transformers_folder_is_called_a_tower(
+    hugging_face: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = copied(hugging_face, tmp_path / "st")
+    write_steps(source, {"pooling_mode": "mean"}, [])
+    assert info([str(source)]) == 0
+    assert "tower" in capsys.readouterr().out
+    (source / "modules.json").write_text('[{"path": "../..", "type": "a.Transformer"}]')
+    with pytest.raises(CheckpointError):
+        Tower.open(source)

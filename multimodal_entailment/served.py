@@ -25,7 +25,8 @@ from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import OVERLOADED, TOO_LARGE, UNAVAILABLE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.jobs import no_texts
-from paddle_ranker.serving.core.slots import TOLERANCES, ServedModel, Slot, computed
+from paddle_ranker.serving.core.self_check import TOLERANCES
+from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
 from paddle_ranker.serving.core.stoppable import Caller, StoppableWork
 
 _LEAST_THREADS = 4  # requests whose images are decoded at a time: small ones need not wait for a large one

@@ -1,4 +1,4 @@
-"""A slot of one's own in the server and two endpoints: `/v1/embeddings` asks the slot, `/v1/nearest` the ranker too."""
+"""A slot of one's own in the server and two endpoints: `/v1/vectors` asks the slot, `/v1/nearest` the ranker too."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NAME = "vectors"
 
 @dataclass(frozen=True)
 class VectorOptions(Options):
-    vector_model: Optional[str] = option(None, help="a model of vectors: it answers POST /v1/embeddings")
+    vector_model: Optional[str] = option(None, help="a model of vectors: it answers POST /v1/vectors")
 
 
 class VectorSlot(Slot[ServedModel]):
@@ -65,20 +65,20 @@ class VectorSlot(Slot[ServedModel]):
         return (await computed(self.ready().batcher, len(texts), deadline, texts=(texts,))).outputs["vector"]
 
 
-class Embeddings(Endpoint):
+class VectorsOfTexts(Endpoint):
     """Vectors of texts over HTTP."""
 
     slots = (NAME,)
-    paths: ClassVar[Mapping[str, str]] = {"/v1/embeddings": "embeddings"}
+    paths: ClassVar[Mapping[str, str]] = {"/v1/vectors": "vectors"}
 
     def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:
         from starlette.routing import Route
 
-        answer = partial(_embeddings, slots.of(NAME, VectorSlot))
+        answer = partial(_vectors, slots.of(NAME, VectorSlot))
         return [Route(path, answer, methods=["POST"]) for path in self.paths]
 
     def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {"/v1/embeddings": {"post": {"summary": "Vectors of texts"}}}, {}
+        return {"/v1/vectors": {"post": {"summary": "Vectors of texts"}}}, {}
 
 
 class Nearest(Endpoint):
@@ -114,7 +114,7 @@ def _texts_in(body: dict[str, Unchecked], name: str) -> list[str]:
     return texts
 
 
-async def _embeddings(slot: VectorSlot, request: Request) -> Response:
+async def _vectors(slot: VectorSlot, request: Request) -> Response:
     from starlette.responses import JSONResponse
 
     from paddle_ranker.serving.http.exchange import deadline_of
@@ -148,5 +148,5 @@ async def _nearest(slots: Slots, request: Request) -> Response:
 
 
 SLOTS.add(NAME, SlotKind("model of vectors", "vector_model", VectorOptions, VectorSlot, kinds=("vectors",)))
-ENDPOINTS.add("embeddings", Embeddings())
+ENDPOINTS.add("vectors", VectorsOfTexts())
 ENDPOINTS.add("nearest", Nearest())

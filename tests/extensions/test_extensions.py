@@ -55,7 +55,7 @@ def extensions() -> Iterator[None]:
     yield
     for registry, name in (
         (LOSSES, "squared_hinge"), (MEASURES, "success@1"), (ENGINES, "jit"), (FORMATS, "psv"), (KINDS, "vectors"),
-        (FOLDERS, "vectors"), (FAMILIES, "mean"), (GATES, "vectors"), (SLOTS, "vectors"), (ENDPOINTS, "embeddings"),
+        (FOLDERS, "vectors"), (FAMILIES, "mean"), (GATES, "vectors"), (SLOTS, "vectors"), (ENDPOINTS, "vectors"),
         (ENDPOINTS, "nearest"), (COMMANDS, "train-vectors"), (OF_KIND, "evaluate vectors"), (INDEXES, "ngrams"),
     ):  # fmt: skip
         registry.remove(name)
@@ -430,14 +430,14 @@ def test_a_kind_of_model_and_a_protocol_are_asked_on_the_server_s_port(exported:
         server.until(lambda: get(port, "/ready")[0] == 200)
         assert "(baidu_std, HTTP, gRPC, lines)" in server.output
         texts = ["深度学习", "a b c", "深度"]
-        status, answer = post(port, "/v1/embeddings", {"input": texts})
+        status, answer = post(port, "/v1/vectors", {"input": texts})
         assert (status, answer["model"]) == (200, "output")
         found = np.array([row["embedding"] for row in answer["data"]])
         wanted = vectors_of(open_model(exported), texts)
         np.testing.assert_allclose(found, wanted, atol=1e-5)
         damaged: list[Any] = [{"texts": texts}, {"input": 5}, {"input": "abc"}, {"input": [1]}, [], 7]
         for malformed in damaged:
-            assert post(port, "/v1/embeddings", malformed)[0] == 400
+            assert post(port, "/v1/vectors", malformed)[0] == 400
         assert post(port, "/v1/nearest", {"query": 5, "documents": texts})[0] == 400
         assert get(port, "/info")[1]["vectors"] == {"name": "output"}
         assert "vectors_batch_pairs" in get(port, "/metrics")[1]
@@ -458,7 +458,7 @@ def test_a_kind_of_model_and_a_protocol_are_asked_on_the_server_s_port(exported:
             assert row["score"] == pytest.approx(scores[row["document"]], abs=2e-6)
         # Its caller's time runs while the body is on its way.
         body = json.dumps({"query": texts[2], "documents": documents, "input": documents}).encode()
-        for path in ("/v1/embeddings", "/v1/nearest"):
+        for path in ("/v1/vectors", "/v1/nearest"):
             fields = f"Host: a\r\nX-Request-Timeout-Ms: 200\r\nContent-Length: {len(body)}\r\n\r\n"
             with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as connection:
                 connection.sendall(f"POST {path} HTTP/1.1\r\n{fields}".encode())

@@ -104,8 +104,8 @@ def test_pairs_are_refused(
         ([[5] * 65], None, "64 positions"),
         (np.zeros((1, 0)), None, "both must be"),
         (np.zeros((0, 4)), None, "nothing to score"),
-        ([1, 5, 2], None, "pairs, tokens"),
-        ([[[1, 5, 2]]], None, "pairs, tokens"),
+        ([1, 5, 2], None, "rows, tokens"),
+        ([[[1, 5, 2]]], None, "rows, tokens"),
     ],
 )
 def test_token_arrays_are_refused(service: RankerSlot, ids: Any, types: Any, words: str) -> None:

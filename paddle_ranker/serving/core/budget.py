@@ -88,6 +88,20 @@ class Share:
         if not self.set(size):
             raise self.refusal()
 
+    def hold_answer(self, size: int) -> None:
+        """Hold `size` bytes more, of an answer that is much larger than its request, before it is worked out.
+
+        Raises `Fault`: `TOO_LARGE` if the budget would have no room for it even if it held nothing else; else what
+        `hold` raises.
+        """
+        room = self._budget.room(size)
+        if size > room:
+            problem = (
+                f"asks for an answer that takes {size:,} bytes, above the {int(room):,} of one; ask for fewer rows"
+            )
+            raise Fault(TOO_LARGE, problem, field="body")
+        self.hold(self.held + size)
+
     def hold_read(self, body: bytes) -> None:
         """Hold a request's whole body, and what its texts take as Python's strings, from now on.
 

@@ -40,6 +40,7 @@ class Fault(RankerError):
 
     Attributes:
         kind: kind of the fault, which has its codes.
+        problem: what is wrong, without the place.
         field: place of the fault in the request, `documents[3]`, or None.
         retry_after: seconds after which the request may be tried again, or None.
     """
@@ -48,7 +49,7 @@ class Fault(RankerError):
         self, kind: FaultKind, message: str, *, field: Optional[str] = None, retry_after: Optional[float] = None
     ):
         super().__init__(message if field is None else f"{field}: {message}")
-        self.kind = kind
+        self.kind, self.problem = kind, message
         self.field = field
         self.retry_after = retry_after
 

@@ -12,9 +12,9 @@ from typing import Callable, Optional
 import numpy as np
 
 from paddle_ranker import __version__
-from paddle_ranker.encoding.columns import Array, Columns
+from paddle_ranker.encoding.columns import Array, Arrays, Columns
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
-from paddle_ranker.errors import CheckpointError, DataError, InputError
+from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.scoring.loading import ScoringRanker, open_ranker
@@ -24,7 +24,8 @@ from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, Fault
 from paddle_ranker.serving.core.jobs import Check, Texts
 from paddle_ranker.serving.core.scores import Scores
-from paddle_ranker.serving.core.slots import TOLERANCES, ServedModel, Slot, computed
+from paddle_ranker.serving.core.self_check import TOLERANCES, TokenInputs, check_matrices, check_rows, warm_up
+from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
 
 LengthCheck = Callable[[int, Array, int], None]  # see `RankerSlot.score_pairs`
 _QUERIES = ("a", "search engine", "深度学习", "文化差异研究")
@@ -73,7 +74,7 @@ class RankerSlot(Slot[ServedRanker]):
             max_wait_us=config.max_wait_us,
             observer=observer,
         )
-        name, tokens = config.model.resolve().name, TokenInputs(model)
+        name, tokens = config.model.resolve().name, TokenInputs(model.engine.limits, model.row_encoder.given)
         return ServedRanker(name, config.model, batcher, time.time(), model, scorer, tokens)
 
     def ready(self) -> ServedRanker:
@@ -136,12 +137,9 @@ class RankerSlot(Slot[ServedRanker]):
     ) -> Scores:
         """Score `[n, length]` arrays; see `ScoringService`."""
         served = self.ready()
-        for name, values in (("input_ids", input_ids), ("token_type_ids", token_type_ids)):
-            if values.ndim != 2 or values.dtype.kind not in "iu":
-                problem = f"is {values.dtype} {list(values.shape)}, expected integers of [pairs, tokens]"
-                raise Fault(INVALID, problem, field=name)
+        check_matrices(input_ids, token_type_ids)
         self.limits.check_pairs(len(input_ids), "input_ids")
-        pairs = served.tokens.pairs(input_ids, token_type_ids)
+        pairs = served.tokens.rows(input_ids, token_type_ids)
         return await self._score(served, len(pairs), deadline, columns=pairs)
 
     async def _score(
@@ -176,21 +174,16 @@ def _checked(
 
 def check(scorer: Scorer, model: ScoringRanker, folder: Path) -> None:
     """Score pairs of several lengths, each alone and all in a batch; raises `CheckpointError` if a score is wrong."""
+
+    def probabilities(outputs: Arrays) -> Array:
+        return sigmoid(scorer.logits_in(outputs))
+
     truncated = scorer.row_encoder.truncated
-    pairs = scorer.encode(_QUERIES, _TITLES)
-    together = scorer.logits(pairs)
-    alone = np.concatenate([scorer.logits(pairs.take([row])) for row in range(len(pairs))])
-    _warm_up(scorer)
+    check_rows(scorer, scorer.encode(_QUERIES, _TITLES), probabilities, folder, "pair's probability")
+    longest = scorer.encode([_TITLES[-1] * 40], [_TITLES[-1] * 40])
+    warm_up(scorer, longest, scorer.encode(_QUERIES[:1], _TITLES[:1]))
     scorer.row_encoder.truncated = truncated  # no pair of a user's was cut
-    if not (np.isfinite(together).all() and np.isfinite(alone).all()):
-        raise CheckpointError(f"{folder}: the ranker gives scores that are not numbers; export it again")
     tolerance = TOLERANCES[model.engine.precision]
-    gap = float(np.abs(sigmoid(together) - sigmoid(alone)).max())
-    if gap > tolerance:
-        raise CheckpointError(
-            f"{folder}: a pair's probability differs by {gap:.2g} between the pair alone and in a batch (allowed: "
-            f"{tolerance:g}); run paddle-ranker doctor"
-        )
     noted_in_fp32 = (model.info.export or {}).get("checks", [])
     checks = noted_in_fp32 if model.engine.precision == "fp32" else []
     for number, noted in enumerate(checks):
@@ -206,29 +199,3 @@ def check(scorer: Scorer, model: ScoringRanker, folder: Path) -> None:
                 f"{folder}: a pair's probability is {gap:.2g} from the {expected:.6f} that was noted at its export "
                 f"(allowed: {tolerance:g}): the files are not of one export; copy the folder again"
             )
-
-
-def _warm_up(scorer: Scorer) -> None:
-    """Score a full batch of the longest pairs and one of short pairs, to allocate memory and build kernels now."""
-    longest = scorer.encode([_TITLES[-1] * 40], [_TITLES[-1] * 40])
-    rows = max(1, min(scorer.max_rows, scorer.max_tokens // int(longest.lengths[0])))
-    scorer.logits(longest.take([0] * rows))
-    short = scorer.encode(_QUERIES[:1], _TITLES[:1])
-    scorer.logits(short.take([0] * min(scorer.max_rows, scorer.max_tokens // int(short.lengths[0]))))
-
-
-class TokenInputs:
-    """Checks token arrays and turns them into encoded pairs."""
-
-    def __init__(self, model: ScoringRanker):
-        self._limits, self._encoder = model.engine.limits, model.row_encoder
-
-    def pairs(self, input_ids: Array, token_type_ids: Array) -> Columns:
-        """Return `[n, length]` arrays as encoded pairs; raises `Fault(INVALID)` if they are not valid pairs."""
-        try:
-            arrays = self._limits.check({"input_ids": input_ids, "token_type_ids": token_type_ids})
-            return self._encoder.given(**arrays)
-        except InputError as error:
-            raise Fault(INVALID, error.problem, field=error.field) from error
-        except DataError as error:
-            raise Fault(INVALID, str(error)) from error

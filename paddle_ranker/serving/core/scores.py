@@ -1,4 +1,4 @@
-"""The scoring service that every protocol calls, and a wrapper that counts and logs requests outside of HTTP."""
+"""What protocols ask for scores and vectors, and a wrapper that counts and logs requests outside of HTTP."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Callable, NamedTuple, Optional, Protocol
 
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.model.info import RankerInfo
+from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.serving.core.faults import INTERNAL, Fault
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.logs import JsonLog
@@ -62,6 +63,52 @@ class ScoringService(Protocol):
         or for pairs longer than its positions.
         """
         ...
+
+
+class Vectors(NamedTuple):
+    """Each text's vector, `[n, size]` float32, and the token count of all texts together, including special tokens."""
+
+    vectors: Array
+    tokens: int = 0
+
+
+class VectorService(Protocol):
+    """Makes vectors of texts; used like a `ScoringService`. Attributes: `info`, the tower's description; `limits`."""
+
+    @property
+    def info(self) -> TowerInfo: ...
+
+    @property
+    def limits(self) -> Limits: ...
+
+    async def vectors(
+        self, texts: Sequence[str], *, is_query: bool = False, deadline: Optional[float] = None, field: str = "text"
+    ) -> Vectors:
+        """Return the vectors of texts of a collection, or of queries; raises what `score_pairs` raises.
+
+        Args:
+            field: name of the texts in errors.
+        """
+        ...
+
+    async def token_vectors(
+        self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
+    ) -> Vectors:
+        """Return the vectors of encoded texts, int64 `[n, length]` each; raises what `score_tokens` raises."""
+        ...
+
+
+class ModelService(ScoringService, Protocol):
+    """What Paddle Serving's protocols ask: scores of a ranker and, if the server has a tower, vectors.
+
+    Attributes: `tower`, None without a tower; `has_ranker`: whether what names no model is for the ranker.
+    """
+
+    @property
+    def tower(self) -> Optional[VectorService]: ...
+
+    @property
+    def has_ranker(self) -> bool: ...
 
 
 # Wraps a service in a context manager for one request: entered when the request arrives, left when it is answered, with

@@ -19,9 +19,6 @@ from paddle_ranker.serving.core.faults import TIMED_OUT, UNAVAILABLE, Fault
 from paddle_ranker.serving.core.jobs import Check, Job, Texts
 from paddle_ranker.serving.core.limits import Limits
 
-# Allowed differences in probability: between a pair alone and in a batch and, in fp32, from the value noted at export.
-# The other precisions round in sums whose order depends on a batch's shape.
-TOLERANCES = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-3, "int8": 5e-2}
 _LOAD_SECONDS = 5.0  # after which a caller may ask again while the model is loaded
 
 

@@ -132,14 +132,20 @@ def address_of(request: Request) -> str:
 
 
 def describe(slots: Slots, config: ServeConfig, protocols: Sequence[str]) -> dict[str, Any]:
-    """Return what `/info` shows; a ranker's values are at the top level, as in Text Embeddings Inference."""
+    """Return what `/info` shows; the values of the only model, or of the ranker, stand at the top level, too.
+
+    Text Embeddings Inference has them there. The ranker's stand there alone.
+    """
     shown: dict[str, Any] = {"version": __version__}
     limits = config.limits.values()
     for name, kind in SLOTS.items():
         limits.update((limit, getattr(kind.given(config), limit)) for limit in kind.limits)
         if name in slots:
             found = slots[name].describe()
-            shown.update(found if name == RANKER else {name: found})
+            if name == RANKER or len(slots) == 1:
+                shown.update(found)
+            if name != RANKER:
+                shown[name] = found
     settings = ("device", "workers", "streams", "cpu_threads", "max_wait_us")
     timeouts = ("header_seconds", "body_seconds", "answer_seconds", "idle_seconds", "drain_seconds")
     return {

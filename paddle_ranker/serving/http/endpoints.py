@@ -4,10 +4,10 @@ A module that `PADDLE_RANKER_PLUGINS` names can add one:
 
     class Vectors(Endpoint):
         slots = ("vectors",)
-        paths: ClassVar[Mapping[str, str]] = {"/v1/embeddings": "embeddings"}
+        paths: ClassVar[Mapping[str, str]] = {"/v1/vectors": "vectors"}
         ...
 
-    ENDPOINTS.add("embeddings", Vectors())
+    ENDPOINTS.add("vectors", Vectors())
 
 A server with the slot `vectors` then answers at this path; any other server says that it has no such model.
 """
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from paddle_ranker.registry import Registry
 from paddle_ranker.serving.core.config import RANKER, ServeConfig
+from paddle_ranker.serving.core.faults import Fault
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
@@ -47,9 +48,26 @@ class Endpoint(ABC):
     def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:
         """Return the routes, one for each of `paths`; `slots` holds all slots of the server."""
 
+    def refusal(self, fault: Fault, request_id: str) -> dict[str, object]:
+        """Return the JSON that answers a fault at these paths, whoever found it."""
+        return refusal(fault, request_id)
+
     @abstractmethod
     def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return two dicts: the routes' OpenAPI descriptions keyed by path, and their schemas keyed by name."""
+
+
+def refusal(fault: Fault, request_id: str) -> dict[str, object]:
+    """Return a fault's JSON: `error` and `error_type` as in Text Embeddings Inference, `message` as in Cohere's API."""
+    content: dict[str, object] = {
+        "error": str(fault),
+        "error_type": fault.kind.name,
+        "message": str(fault),
+        "request_id": request_id,
+    }
+    if fault.field is not None:
+        content["field"] = fault.field
+    return content
 
 
 class _Rerank(Endpoint):

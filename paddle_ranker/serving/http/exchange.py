@@ -114,16 +114,17 @@ def _takes_gzip(accepted: str) -> bool:
     return False
 
 
-def refusal(error: ValidationError, union_tags: Collection[str] = ()) -> Fault:
-    """Return the fault of the first validation error; its field is a path, `documents[3].text`, or `body`.
+def refusal(error: ValidationError, union_tags: Collection[str] = (), number: int = 0) -> Fault:
+    """Return the fault of a validation error; its field is a path, `documents[3].text`, or `body`.
 
     Args:
+        number: of the errors that it consists of.
         union_tags: names of a union's types, which pydantic adds to locations and the field omits.
     """
-    first = error.errors(include_url=False, include_input=False)[0]
-    if first["type"] == "json_invalid":
-        return Fault(INVALID, f"is not JSON ({first['ctx']['error']})", field="body")
-    return Fault(UNPROCESSABLE, first["msg"], field=_path(first["loc"], union_tags) or "body")
+    found = error.errors(include_url=False, include_input=False)[number]
+    if found["type"] == "json_invalid":
+        return Fault(INVALID, f"is not JSON ({found['ctx']['error']})", field="body")
+    return Fault(UNPROCESSABLE, found["msg"], field=_path(found["loc"], union_tags) or "body")
 
 
 def _path(location: tuple[Union[int, str], ...], union_tags: Collection[str]) -> str:

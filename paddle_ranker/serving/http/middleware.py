@@ -11,7 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping, MutableMapping
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -23,7 +23,7 @@ from paddle_ranker.serving.core.faults import INTERNAL, INVALID, NOT_ALLOWED, Fa
 from paddle_ranker.serving.core.limits import require_key
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
-from paddle_ranker.serving.http.endpoints import ENDPOINTS
+from paddle_ranker.serving.http.endpoints import ENDPOINTS, refusal
 from paddle_ranker.serving.http.exchange import SHARE
 
 REQUEST_ID = "x-request-id"
@@ -76,8 +76,10 @@ class Middleware:
         self._api_key, self._log, self._log_texts = api_key, log, log_texts
         begin = secrets.token_hex(8)
         self._protocols = dict.fromkeys(ADMIN_PATHS, "operators")
+        self._refusals: dict[str, Callable[[Fault, str], dict[str, object]]] = {}
         for endpoint in ENDPOINTS.values():
             self._protocols.update(endpoint.paths)
+            self._refusals.update(dict.fromkeys(endpoint.paths, endpoint.refusal))
         self._own_ids = (f"{begin}-{number}" for number in itertools.count(1))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -121,7 +123,8 @@ class Middleware:
             _LOG.exception("an HTTP request failed")
             fault = Fault(INTERNAL, "internal error; see the server's log")
         if fault is not None and not status:
-            await send_fault(fault, request_id, send_marked, headers)
+            content = self._refusals.get(scope["path"], refusal)(fault, request_id)
+            await _send_fault(fault, content, send_marked, headers)
         seconds = time.perf_counter() - began
         protocol = state.get("protocol") or self._protocol(scope["path"])
         outcome = state.get("outcome") or OUTCOMES.get(status, "ok" if status < 400 else "other")
@@ -131,9 +134,8 @@ class Middleware:
                 "request",
                 request_id=request_id,
                 protocol=protocol,
-                path=scope["path"]
-                if scope["path"] in self._protocols
-                else None,  # what else a path may hold is the user's
+                # What else a path may hold is the user's.
+                path=scope["path"] if scope["path"] in self._protocols else None,
                 status=status,
                 milliseconds=round(1000 * seconds, 3),
                 pairs=state.get("pairs"),
@@ -168,23 +170,11 @@ def _fault_of(error: HTTPException, scope: Scope) -> Fault:
     )
 
 
-async def send_fault(
-    fault: Fault, request_id: str, send: Send, more_headers: Optional[Mapping[str, str]] = None
-) -> None:
-    """Answer with a fault: `error` and `error_type` as in Text Embeddings Inference, `message` as in Cohere's API."""
-    content: dict[str, Any] = {
-        "error": str(fault),
-        "error_type": fault.kind.name,
-        "message": str(fault),
-        "request_id": request_id,
-    }
-    if fault.field is not None:
-        content["field"] = fault.field
+async def _send_fault(fault: Fault, content: dict[str, object], send: Send, more_headers: Mapping[str, str]) -> None:
+    """Answer with a fault, whose JSON is `content`."""
     body = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    headers += [
-        (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in (more_headers or {}).items()
-    ]
+    headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in more_headers.items()]
     if fault.retry_after is not None:
         headers.append((b"retry-after", str(max(1, math.ceil(fault.retry_after))).encode()))
     if fault.kind.http == 401:

@@ -95,8 +95,11 @@ def schemas_of(*models: Any) -> dict[str, Any]:
     return schemas
 
 
-def operation(summary: str, takes: list[str], gives: list[str]) -> dict[str, Any]:
-    """Return the description of a `POST` of JSON; `takes` and `gives` name the schemas of bodies and answers."""
+def operation(summary: str, takes: list[str], gives: list[str], what: str = "Scores") -> dict[str, Any]:
+    """Return the description of a `POST` of JSON, which answers with `what`.
+
+    `takes` and `gives` name the schemas of bodies and answers.
+    """
     headers = {
         "X-Request-Id": "comes back with the answer, and stands in the log",
         "X-Request-Timeout-Ms": "milliseconds after which nobody waits for the answer",
@@ -109,7 +112,7 @@ def operation(summary: str, takes: list[str], gives: list[str]) -> dict[str, Any
         ],
         "requestBody": {"required": True, "content": {"application/json": {"schema": _one_of(takes)}}},
         "responses": {
-            "200": {"description": "Scores", "content": {"application/json": {"schema": _one_of(gives)}}},
+            "200": {"description": what, "content": {"application/json": {"schema": _one_of(gives)}}},
             **{str(kind.http): _refusal(text) for kind, text in _WHEN.items()},
         },
     }

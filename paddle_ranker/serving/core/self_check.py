@@ -1,0 +1,79 @@
+"""What a slot does with a model that it has loaded: check its outputs, warm it up, take rows that come as tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+
+from paddle_ranker.encoding.columns import Array, Arrays, Columns
+from paddle_ranker.errors import CheckpointError, DataError, InputError
+from paddle_ranker.scoring.engines.inputs import InputLimits
+from paddle_ranker.scoring.scorer import BatchRunner
+from paddle_ranker.serving.core.faults import INVALID, Fault
+
+# Allowed differences in a probability or in a number of a vector: between a row alone and in a batch and, in fp32, from
+# the value noted at export. The other precisions round in sums whose order depends on a batch's shape.
+TOLERANCES = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-3, "int8": 5e-2}
+
+
+def check_rows(runner: BatchRunner, rows: Columns, read: Callable[[Arrays], Array], folder: Path, value: str) -> None:
+    """Raise `CheckpointError` if outputs are not numbers, or a row's differ between the row alone and in a batch.
+
+    Args:
+        read: returns the values to compare, `[n, ...]`, from the engine's outputs.
+        value: name of a row's values in messages: "pair's probability".
+    """
+    found = [runner.run(rows), *(runner.run(rows.take([row])) for row in range(len(rows)))]
+    if not all(np.isfinite(array).all() for outputs in found for array in outputs.values()):
+        raise CheckpointError(f"{folder}: the model gives values that are not numbers; export it again")
+    together, alone = read(found[0]), np.concatenate([read(outputs) for outputs in found[1:]])
+    gap = float((np.abs(together - alone) / np.maximum(1.0, np.abs(alone))).max())
+    tolerance = TOLERANCES[runner.engine.precision]
+    if gap > tolerance:
+        raise CheckpointError(
+            f"{folder}: a {value} differs by {gap:.2g} between it alone and in a batch (allowed: {tolerance:g}); run "
+            "paddle-ranker doctor"
+        )
+
+
+def warm_up(runner: BatchRunner, longest: Columns, short: Columns) -> None:
+    """Compute full batches of the longest rows and of short ones, to allocate memory and build kernels now.
+
+    Args:
+        longest, short: a row each.
+    """
+    for row in (longest, short):
+        rows = max(1, min(runner.max_rows, runner.max_tokens // int(row.lengths[0])))
+        runner.run(row.take([0] * rows))
+
+
+def check_matrices(input_ids: Array, token_type_ids: Array) -> None:
+    """Raise `Fault(INVALID)` if one of the arrays is not a matrix of integers."""
+    for name, values in (("input_ids", input_ids), ("token_type_ids", token_type_ids)):
+        if values.ndim != 2 or values.dtype.kind not in "iu":
+            problem = f"is {values.dtype} {list(values.shape)}, expected integers of [rows, tokens]"
+            raise Fault(INVALID, problem, field=name)
+
+
+class TokenInputs:
+    """Checks token arrays and turns them into encoded rows.
+
+    Args:
+        limits: what the engine can be fed.
+        given: makes columns of the checked arrays; raises `InputError` for rows that no text has.
+    """
+
+    def __init__(self, limits: InputLimits, given: Callable[[Array, Array], Columns]):
+        self._limits, self._given = limits, given
+
+    def rows(self, input_ids: Array, token_type_ids: Array) -> Columns:
+        """Return `[n, length]` arrays as encoded rows; raises `Fault(INVALID)` if they are not valid rows."""
+        try:
+            arrays = self._limits.check({"input_ids": input_ids, "token_type_ids": token_type_ids})
+            return self._given(arrays["input_ids"], arrays["token_type_ids"])
+        except InputError as error:
+            raise Fault(INVALID, error.problem, field=error.field) from error
+        except DataError as error:
+            raise Fault(INVALID, str(error)) from error

@@ -1,0 +1,34 @@
+"""Options of `paddle-ranker serve` for a tower; kept apart from its slot, which takes long to import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from paddle_ranker.options import option
+from paddle_ranker.scoring.engines.precisions import PRECISIONS
+from paddle_ranker.scoring.engines.registry import ENGINES
+from paddle_ranker.serving.core.limits import Limits, check_queue
+
+TOWER = "tower"  # the name of its slot
+LIMITS = ("texts", "queue_texts")
+
+
+@dataclass(frozen=True)
+class TowerOptions(Limits):
+    """Options of `paddle-ranker serve` for a tower, and the limits of its requests beside those of all requests."""
+
+    tower: Optional[Path] = option(  # noqa: RUF009
+        None, either=True, help="a tower, trained or exported: it answers POST /v1/embeddings and /embed with vectors"
+    )
+    tower_engine: Optional[str] = option(None, help="what computes it (default: --engine's)", choices=ENGINES)
+    tower_precision: Optional[str] = option(
+        None, help="precision of its matrix products (default: --precision's)", choices=PRECISIONS
+    )
+    texts: int = option(2048, help="texts of a request for vectors", minimum=1, shared=True)
+    queue_texts: int = option(8192, help="texts that wait for each worker's tower", minimum=1, shared=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_queue("queue_texts", self.queue_texts, self.texts)

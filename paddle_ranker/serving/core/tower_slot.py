@@ -1,0 +1,212 @@
+"""The slot of a server's tower: loads it, warms it up and checks its vectors; texts go through a queue of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Callable, Optional, cast
+
+import numpy as np
+
+from paddle_ranker import __version__
+from paddle_ranker.encoding.columns import Array, Arrays, Columns
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.tower import KIND, VECTOR, TextEncoder, TowerInfo
+from paddle_ranker.scoring.loading import ScoringModel, open_model
+from paddle_ranker.scoring.scorer import BatchRunner
+from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
+from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.jobs import Check, Texts
+from paddle_ranker.serving.core.limits import Limits
+from paddle_ranker.serving.core.scores import Vectors
+from paddle_ranker.serving.core.self_check import TokenInputs, check_matrices, check_rows, warm_up
+from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
+from paddle_ranker.serving.core.tower_options import TowerOptions
+
+LengthCheck = Callable[[int, Array, int], None]  # see `TowerSlot.vectors`
+_TEXTS = ("a", "search engine", "深度学习在水稻病害诊断中的研究", "语言与文化差异的比较研究" * 8)
+_IS_QUERY = ("", "q")  # the second field of a text in the queue: whether it is a query
+
+
+@dataclass(frozen=True)
+class ServedTower(ServedModel):
+    """A loaded tower.
+
+    tokens: checks requests that consist of token arrays
+    """
+
+    model: ScoringModel[TowerInfo, TextEncoder]
+    runner: BatchRunner
+    tokens: TokenInputs
+
+
+class TowerSlot(Slot[ServedTower]):
+    """The `VectorService` of a tower: checks limits and texts, then puts the texts into the queue.
+
+    Its `limits` are the server's, with `pairs` and `queue_pairs` counting texts.
+    """
+
+    def __init__(self, config: ServeConfig, options: TowerOptions):
+        names = [field.name for field in dataclasses.fields(Limits)]
+        limits = Limits(
+            **{
+                **{name: getattr(options, name) for name in names},
+                "pairs": options.texts,
+                "queue_pairs": options.queue_texts,
+            }
+        )
+        super().__init__(limits, "tower", options.tower)
+        self._config, self._options = config, options
+
+    def load(self, observer: Optional[BatchObserver] = None) -> ServedTower:
+        """Load the tower, warm it up and check its vectors.
+
+        Raises `CheckpointError` if the folder holds something else, or vectors are not numbers or depend on a text's
+        neighbours in the batch; and what `open_model` raises.
+        """
+        config, folder = self._config, self.folder
+        assert folder is not None
+        opened = open_model(folder, self._load_options())
+        if opened.info.kind != KIND:
+            raise CheckpointError(f"{folder}: is a {opened.info.kind} model, not a tower; give it as --model")
+        model = cast(ScoringModel[TowerInfo, TextEncoder], opened)
+        encoder = model.row_encoder.tokens
+        runner = BatchRunner(model.engine, encoder.max_seq_length, config.batch_size)
+        check(runner, model, folder)
+        batcher = Batcher(
+            runner,
+            partial(_encoded, model.row_encoder),
+            queue_rows=self.limits.queue_pairs,
+            streams=config.streams,
+            max_wait_us=config.max_wait_us,
+            observer=observer,
+            what=self.what,
+        )
+        tokens = TokenInputs(model.engine.limits, encoder.given)
+        return ServedTower(folder.resolve().name, folder, batcher, time.time(), model, runner, tokens)
+
+    def _load_options(self) -> LoadOptions:
+        """Return the options to open the tower with: a ranker beside it has `max_seq_length` for itself."""
+        config, options = self._config, self._options
+        shared = config.load_options()
+        return dataclasses.replace(
+            shared,
+            engine=options.tower_engine or shared.engine,
+            precision=options.tower_precision or shared.precision,
+            max_seq_length=shared.max_seq_length if config.model is None else None,
+        )
+
+    @property
+    def info(self) -> TowerInfo:
+        """The tower's description. Raises `Fault(UNAVAILABLE)` until it is loaded."""
+        return self.ready().model.info
+
+    def describe(self) -> dict[str, object]:
+        """Return what `/info` shows of a tower; the first keys are those of Text Embeddings Inference."""
+        served = self.ready()
+        info, encoder = served.model.info, served.model.row_encoder
+        return {
+            "model_id": served.name,
+            "model_type": {"embedding": {"pooling": info.pooling}},
+            "max_input_length": encoder.tokens.max_seq_length,
+            "max_client_batch_size": self.limits.pairs,
+            "auto_truncate": self.limits.auto_truncate,
+            "version": __version__,
+            "kind": info.kind,
+            "size": info.size,
+            "normalize": info.normalize,
+            "prompts": {"query": encoder.query_prompt, "document": encoder.text_prompt},
+            "loaded_at": served.loaded_at,
+            "engine": served.model.engine.name,
+            "precision": served.model.engine.precision,
+            "tokenizer": encoder.tokens.backend,
+            "batch_tokens": served.runner.max_tokens,
+            "batch_texts": served.runner.max_rows,
+        }
+
+    async def vectors(
+        self,
+        texts: Sequence[str],
+        *,
+        is_query: bool = False,
+        deadline: Optional[float] = None,
+        field: str = "text",
+        check_lengths: Optional[LengthCheck] = None,
+    ) -> Vectors:
+        """Return the vectors of texts; see `VectorService`.
+
+        Args:
+            check_lengths: called in the queue with the number of a text, the token counts `[n]` of that text and of
+                those after it, prompts included, and the length to which texts are truncated; may raise a `Fault`.
+        """
+        served = self.ready()
+        self.limits.check_pairs(len(texts), field)
+        texts = self.limits.scored_texts(texts, field)
+        check = None if check_lengths is None else partial(_checked, served.model.row_encoder, check_lengths)
+        fields = texts, [_IS_QUERY[is_query]] * len(texts)
+        return await self._compute(served, len(texts), deadline, texts=fields, check=check)
+
+    async def token_vectors(
+        self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
+    ) -> Vectors:
+        """Return the vectors of `[n, length]` arrays; see `VectorService`."""
+        served = self.ready()
+        check_matrices(input_ids, token_type_ids)
+        self.limits.check_pairs(len(input_ids), "input_ids")
+        rows = served.tokens.rows(input_ids, token_type_ids)
+        return await self._compute(served, len(rows), deadline, columns=rows)
+
+    async def _compute(
+        self,
+        served: ServedTower,
+        size: int,
+        deadline: Optional[float],
+        *,
+        texts: Optional[Texts] = None,
+        columns: Optional[Columns] = None,
+        check: Optional[Check] = None,
+    ) -> Vectors:
+        job = await computed(served.batcher, size, self.deadline(deadline), texts=texts, columns=columns, check=check)
+        return Vectors(job.outputs[VECTOR], job.tokens)
+
+
+def _encoded(encoder: TextEncoder, texts: Sequence[str], are_queries: Sequence[str]) -> Columns:
+    """Encode texts of the queue, each as a query or as a text of a collection; columns in their order."""
+    is_query = np.array(are_queries) == _IS_QUERY[True]
+    if is_query.all():
+        return encoder.encode_queries(texts)
+    if not is_query.any():
+        return encoder.encode(texts)
+    queries, others = np.flatnonzero(is_query), np.flatnonzero(~is_query)
+    parts = [encoder.encode_queries([texts[i] for i in queries]), encoder.encode([texts[i] for i in others])]
+    return type(parts[0]).concat(parts).take(np.argsort(np.concatenate([queries, others])))
+
+
+def _checked(
+    encoder: TextEncoder, check: LengthCheck, first: int, texts: Sequence[str], are_queries: Sequence[str]
+) -> None:
+    prompt = encoder.query_prompt if are_queries[0] == _IS_QUERY[True] else encoder.text_prompt  # of a request's, alike
+    check(first, text_lengths(encoder, [prompt + text for text in texts]), encoder.tokens.max_seq_length)
+
+
+def text_lengths(encoder: TextEncoder, texts: Sequence[str]) -> Array:
+    """Return each text's token count before truncation, special tokens included, `[n]` int64."""
+    return np.array([len(ids) + 2 for ids in encoder.tokens.encode_texts(texts)], np.int64)
+
+
+def check(runner: BatchRunner, model: ScoringModel[TowerInfo, TextEncoder], folder: Path) -> None:
+    """Compute texts, each alone and all in a batch; raises `CheckpointError` if a vector is wrong."""
+
+    def vectors(outputs: Arrays) -> Array:
+        return outputs[VECTOR]
+
+    encoder = model.row_encoder
+    truncated = encoder.tokens.truncated
+    check_rows(runner, encoder.encode(_TEXTS), vectors, folder, "text's vector")
+    warm_up(runner, encoder.encode([_TEXTS[-1] * 40]), encoder.encode(_TEXTS[:1]))
+    encoder.tokens.truncated = truncated  # no text of a user's was cut

@@ -1,0 +1,271 @@
+"""Vectors over HTTP: OpenAI's and Text Embeddings Inference's shapes, their errors, and what an answer may cost."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Optional
+
+import httpx
+import numpy as np
+import pytest
+
+from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.encoders import read_checkpoint
+from paddle_ranker.model.tower import TowerInfo
+from paddle_ranker.model.tower_network import save_tower, start_tower
+from paddle_ranker.retrieval.vectors import Tower
+from paddle_ranker.serving.core.budget import ByteBudget
+from paddle_ranker.serving.core.metrics import Metrics
+from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_folder_in_slot
+from paddle_ranker.serving.core.slots import Slots
+from paddle_ranker.serving.core.tower_slot import ServedTower, TowerSlot, check
+from paddle_ranker.serving.http.embeddings import number_lists
+from paddle_ranker.serving.process.worker import make_app
+from tests.serving_cases import SECONDS
+from tests.tiny import write_encoder, write_ranker
+
+pytestmark = pytest.mark.parity
+TEXTS = ["老年人护理教育研究", "深度学习", "", 'a\tb\\n "😀"', "语言文化差异" * 9]
+LIMITS: dict[str, Any] = {"request_bytes": 4096, "texts": 8, "characters": 60, "queue_texts": 16, "pairs": 4}
+
+
+def write_tower(folder: Path, **changes: Any) -> Path:
+    """Write a tower with random parameters, whose queries and texts have prompts."""
+    prompts = {"query_prompt": "深度", "text_prompt": "a "}
+    info = TowerInfo(32, 8, **{"pooling": "mean", "output_layer": True, **prompts, **changes})
+    model, _ = start_tower(read_checkpoint(write_encoder(folder.with_name("encoder"))), info)
+    folder.mkdir()
+    save_tower(folder, model, info)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tower(tmp_path_factory.mktemp("towers") / "tower")
+
+
+def options(folder: Optional[Path], **changes: Any) -> Any:
+    SLOTS.load_plugins()
+    return with_folder_in_slot(serve_options()(folder=folder, **{**LIMITS, **changes}))
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Iterator[ServedTower]:
+    loaded = SLOTS["tower"].make(options(folder)).load()
+    assert isinstance(loaded, ServedTower)
+    yield loaded
+    assert loaded.batcher.close(SECONDS)
+
+
+@pytest.fixture(scope="module")
+def tower(folder: Path) -> Tower:
+    return Tower.open(folder)
+
+
+class Site:
+    """The application without a network; a request is answered when the call returns."""
+
+    def __init__(self, model: Optional[ServedTower], folder: Path, **changes: Any):
+        self.config = options(folder, **changes)
+        slot = SLOTS["tower"].make(self.config)
+        slot.switch(model)
+        self.budget = ByteBudget()
+        self.app = make_app(Slots({"tower": slot}), self.config, Metrics(), budget=self.budget)
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(app=self.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://here", timeout=SECONDS) as client:
+                return await client.request(method, path, content=json.dumps(body).encode(), headers=headers)
+
+        return asyncio.run(ask())
+
+    def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
+        return self.ask("POST", path, body, **headers)
+
+
+@pytest.fixture
+def site(model: ServedTower, folder: Path) -> Site:
+    return Site(model, folder)
+
+
+def embeddings(answer: httpx.Response) -> np.ndarray:
+    data = answer.json()["data"]
+    assert [(one["object"], one["index"]) for one in data] == [("embedding", i) for i in range(len(data))]
+    return np.array([one["embedding"] for one in data])
+
+
+def test_openai_s_shape_has_the_tower_s_vectors(site: Site, tower: Tower) -> None:
+    answer = site.post("/v1/embeddings", {"input": TEXTS, "model": "any", "user": "me"})
+    np.testing.assert_allclose(embeddings(answer), tower.vectors(TEXTS), atol=1e-6)
+    found = answer.json()
+    tokens = int(tower.encoder.encode(TEXTS).lengths.sum())
+    assert (found["object"], found["model"]) == ("list", "tower")
+    assert found["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
+    alone = site.post("/embeddings", {"input": TEXTS[1], "input_type": "document", "dimensions": 8})
+    np.testing.assert_allclose(embeddings(alone), tower.vectors(TEXTS[1:2]), atol=1e-6)
+
+
+def test_queries_have_their_prompt(site: Site, tower: Tower) -> None:
+    wanted = tower.query_vectors(TEXTS)
+    assert np.abs(wanted - tower.vectors(TEXTS)).max() > 1e-3
+    for answer in (
+        site.post("/v1/embeddings", {"input": TEXTS, "input_type": "query"}),
+        site.post("/v1/embeddings", {"input": TEXTS, "input_type": "search_query", "truncation": True}),
+    ):
+        np.testing.assert_allclose(embeddings(answer), wanted, atol=1e-6)
+    answer = site.post("/embed", {"inputs": TEXTS, "prompt_name": "query", "truncate": True})
+    np.testing.assert_allclose(answer.json(), wanted, atol=1e-6)
+
+
+def test_base64_is_float32(site: Site, tower: Tower) -> None:
+    asked = {"input": TEXTS, "encoding_format": "base64"}
+    data = site.post("/v1/embeddings", asked).json()["data"]
+    found = np.array([np.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in data])
+    np.testing.assert_allclose(found, tower.vectors(TEXTS), atol=1e-6)
+
+
+@pytest.mark.parametrize("path", ["/embed", "/"])
+def test_text_embeddings_inference_s_shape(site: Site, tower: Tower, path: str) -> None:
+    short = TEXTS[:4]
+    found = site.post(path, {"inputs": short, "normalize": True, "truncation_direction": "Right"}).json()
+    np.testing.assert_allclose(found, tower.vectors(short), atol=1e-6)
+    np.testing.assert_allclose(site.post(path, {"inputs": short[0]}).json(), tower.vectors(short[:1]), atol=1e-6)
+
+
+def test_a_query_and_a_text_share_a_batch(model: ServedTower, folder: Path, tower: Tower) -> None:
+    slot = TowerSlot(options(folder), options(folder))
+    slot.switch(model)
+
+    async def ask() -> Any:
+        return await asyncio.gather(*(slot.vectors([text], is_query=i % 2 == 1) for i, text in enumerate(TEXTS)))
+
+    found = np.concatenate([vectors.vectors for vectors in asyncio.run(ask())])
+    np.testing.assert_allclose(found[::2], tower.vectors(TEXTS[::2]), atol=1e-6)
+    np.testing.assert_allclose(found[1::2], tower.query_vectors(TEXTS[1::2]), atol=1e-6)
+
+
+OPENAI_ERRORS: list[tuple[Any, int, Optional[str], str]] = [
+    ({"input": [1, 2, 3]}, 400, "input", "tokens"),
+    ({"input": [[1, 2], [3]]}, 400, "input", "tokens"),
+    ({"input": ["a", None]}, 400, "input[1]", "string"),
+    ({"input": {"a": 1}}, 400, "input", "string"),
+    ({"input": []}, 400, "input", "nothing"),
+    ({}, 400, "input", "required"),
+    ([], 400, "body", "object"),
+    ({"input": ["a"] * 9}, 413, "input", "at most 8"),
+    ({"input": ["a", "b" * 61]}, 413, "input[1]", "61 characters"),
+    ({"input": "a", "encoding_format": "int8"}, 400, "encoding_format", "base64"),
+    ({"input": "a", "input_type": "other"}, 400, "input_type", "query"),
+    ({"input": "a", "dimensions": 4}, 400, "dimensions", "8 numbers"),
+    ({"input": "a", "dimensions": 0}, 400, "dimensions", "greater"),
+    ({"input": TEXTS, "truncation": False}, 413, "input[4]", "at most 32"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "place", "words"), OPENAI_ERRORS)
+def test_errors_in_openai_s_shape(site: Site, body: Any, status: int, place: str, words: str) -> None:
+    answer = site.post("/v1/embeddings", body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"], error["type"]) == (status, place, "invalid_request_error")
+    assert words in error["message"] and answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+TEI_ERRORS: list[tuple[str, Any, int, str]] = [
+    ("/embed", {"inputs": TEXTS}, 413, "inputs[4]"),
+    ("/embed", {"inputs": [1]}, 422, "inputs: holds tokens"),
+    ("/embed", {"inputs": ["a", None]}, 422, "inputs[1]"),
+    ("/embed", {"inputs": []}, 400, "nothing"),
+    ("/embed", {"inputs": "a", "prompt_name": "answer"}, 422, "prompt_name: is 'answer'"),
+    ("/embed", {"inputs": "a", "normalize": False}, 422, "length 1"),
+    ("/embed", {"inputs": "a", "truncation_direction": "left"}, 422, "truncation_direction"),
+    ("/embed_sparse", {"inputs": "a"}, 404, "POST /embed"),
+    ("/v1/rerank", {"query": "a", "documents": ["b"]}, 404, "no ranker"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "status", "words"), TEI_ERRORS)
+def test_errors_in_text_embeddings_inference_s_shape(site: Site, path: str, body: Any, status: int, words: str) -> None:
+    answer = site.post(path, body)
+    assert answer.status_code == status and words in answer.json()["error"], answer.text
+    assert isinstance(answer.json()["error_type"], str)
+
+
+def test_auto_truncate_cuts_for_every_client(model: ServedTower, folder: Path, tower: Tower) -> None:
+    cutting = Site(model, folder, auto_truncate=True)
+    text = "深" * 100
+    wanted = tower.vectors([text[:60]])
+    np.testing.assert_allclose(cutting.post("/embed", {"inputs": text}).json(), wanted, atol=1e-6)
+    np.testing.assert_allclose(embeddings(cutting.post("/v1/embeddings", {"input": text})), wanted, atol=1e-6)
+
+
+def test_a_key_is_asked_for_and_a_server_without_a_tower_says_so(model: ServedTower, folder: Path) -> None:
+    keyed = Site(model, folder, api_key="secret")
+    refused = keyed.post("/v1/embeddings", {"input": "a"})
+    assert refused.status_code == 401 and "key" in refused.json()["error"]["message"]
+    assert keyed.post("/v1/embeddings", {"input": "a"}, authorization="Bearer secret").status_code == 200
+    unloaded = Site(None, folder).post("/embed", {"inputs": "a"})
+    assert (unloaded.status_code, unloaded.headers["retry-after"]) == (503, "5")
+
+
+def test_an_answer_is_in_the_budget_before_it_is_worked_out(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"input": ["a"] * 8}
+    site.budget.most = 1500  # the request and its texts fit, 8 vectors of 8 numbers do not
+    asked: list[Any] = []
+    monkeypatch.setattr(TowerSlot, "vectors", lambda *given, **named: asked.append(given))
+    refused = site.post("/v1/embeddings", small)
+    assert refused.status_code == 413 and "fewer rows" in refused.json()["error"]["message"] and not asked
+    site.budget.most = 4000
+    with site.budget.share() as other:
+        other.hold(2000)
+        assert site.post("/v1/embeddings", small).status_code == 503 and not asked
+    assert site.budget.held == 0
+
+
+def test_info_and_the_description_know_the_tower(site: Site) -> None:
+    info = site.ask("GET", "/info").json()
+    assert info["tower"]["model_type"] == {"embedding": {"pooling": "mean"}} and info["tower"]["size"] == 8
+    assert info["model_id"] == "tower" and info["limits"]["texts"] == 8
+    paths = site.ask("GET", "/openapi.json").json()["paths"]
+    assert {"/v1/embeddings", "/embed"} <= set(paths) and "/v1/rerank" not in paths
+
+
+def test_numbers_are_short_and_make_the_same_float32() -> None:
+    random = np.random.default_rng(0)
+    scales = 10.0 ** random.uniform(-40, 30, (50, 1))
+    vectors = np.concatenate([random.standard_normal((200, 64)), random.standard_normal((50, 64)) * scales])
+    vectors[0, :4] = 0, -0.0, 1, -1
+    vectors = vectors.astype(np.float32)
+    rows = number_lists(vectors)
+    np.testing.assert_array_equal(np.array([json.loads(row) for row in rows], np.float32), vectors)
+    assert max(len(number) for row in rows[:200] for number in row[1:-1].split(b",")) <= 16
+
+
+def test_what_is_no_tower_is_not_served(tmp_path: Path) -> None:
+    ranker = write_ranker(tmp_path / "ranker")
+    with pytest.raises(CheckpointError, match="not a tower"):
+        SLOTS["tower"].make(options(None, tower=ranker)).load()
+
+
+@pytest.mark.parametrize(("factor", "words"), [(np.nan, "not numbers"), (0.5, "alone and in a batch")])
+def test_a_tower_with_vectors_that_cannot_be_believed_is_not_served(
+    model: ServedTower, monkeypatch: pytest.MonkeyPatch, factor: float, words: str
+) -> None:
+    honest = model.runner.compute
+
+    def spoilt(columns: Any, rows: Any) -> Any:
+        return {name: array * (factor if len(rows) > 1 else 1) for name, array in honest(columns, rows).items()}
+
+    monkeypatch.setattr(model.runner, "compute", spoilt)
+    with pytest.raises(CheckpointError, match=words):
+        check(model.runner, model.model, model.folder)
+
+
+def test_the_folder_s_kind_finds_the_slot(folder: Path) -> None:
+    config = options(folder)
+    assert Path(config.tower) == folder
+    assert list(served_by(config)) == ["tower"]

@@ -1,8 +1,9 @@
-"""The tower in training: every other title of the batch is a negative of a query, unless it is known to answer it."""
+"""Towers in training: every other title of the batch is a negative of a query, unless it is known to answer it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Optional
 
 import numpy as np
@@ -12,9 +13,43 @@ from paddle import Tensor, nn
 
 from paddle_ranker.encoding.batching import Groups
 from paddle_ranker.metrics.ranking import Integers
+from paddle_ranker.model.tower_network import TowerNetwork
+from paddle_ranker.training.losses.expression import RankingLoss
 from recall.data import TextPairs
+from recall.loss import IN_BATCH_ALONE, TowerLoss
 
 _NEVER = -1e9  # the logit of a title that is no negative
+_MOST_SCALE = 100.0  # of a learned scale (Radford et al., 2021, "CLIP")
+
+
+class LearnedScale(nn.Layer):
+    """What cosines are multiplied by, as a parameter: its logarithm."""
+
+    def __init__(self, scale: float):
+        super().__init__()
+        self.log = self.create_parameter([1], default_initializer=nn.initializer.Constant(float(np.log(scale))))
+
+    def forward(self) -> Tensor:
+        """Return the scale, `[1]`."""
+        return paddle.clip(paddle.exp(self.log), max=_MOST_SCALE)
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """What the loss of a batch is.
+
+    scale: cosines are multiplied by it, unless the network has a learned one
+    margin: taken off the cosine of a query and its own title
+    terms: the losses, and their factors
+    nested: lengths at which the vectors' first numbers have a loss, too, and its factor
+    negatives: the most negatives of an example in a batch
+    """
+
+    scale: float
+    margin: float
+    terms: TowerLoss = IN_BATCH_ALONE
+    nested: Mapping[int, float] = field(default_factory=dict)
+    negatives: int = 4
 
 
 class InBatchExamples:
@@ -22,27 +57,52 @@ class InBatchExamples:
 
     Args:
         pairs: the encoded pairs.
-        scale: cosines are multiplied by it.
-        margin: taken off the cosine of a query and its own title.
+        settings: says what the loss is.
+        seed: with an epoch's number, decides which negatives an example has in it, if it has more than it may.
+
+    Raises `DataError` if a loss learns from a teacher and a pair has no score of one.
     """
 
     groups: Optional[Groups] = None
 
-    def __init__(self, pairs: TextPairs, scale: float, margin: float):
-        self.pairs, self.scale, self.margin = pairs, scale, margin
-        self.rows_each = 2 if pairs.negative_of is None else 3
+    def __init__(self, pairs: TextPairs, settings: LossSettings, seed: int = 0):
+        self.pairs, self.settings, self._seed = pairs, settings, seed
+        self._drawn = min(settings.negatives, pairs.negatives.most) if pairs.negatives is not None else 0
+        self.rows_each = 2 + self._drawn
+        terms = settings.terms
+        self._of_lists = RankingLoss(terms.of_lists) if terms.of_lists else None
+        if terms.of_teacher:
+            pairs.teacher_of(*pairs.listed())  # so that a missing score shows before the training
+        self._longest = self._longest_texts()
+        self.begin_epoch(1)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Draw the negatives of each example for an epoch."""
+        own = self.pairs.title_of[:, None]
+        if self.pairs.negatives is None:
+            self._titles, self._is_there = own, np.ones((len(self), 1), bool)
+            return
+        drawn = self.pairs.negatives.draw(self._drawn, [self._seed, epoch])
+        # An example with fewer negatives has its own title in their place, which is no negative.
+        others = np.where(drawn < 0, own, self.pairs.negatives.titles[drawn]) if drawn.size else drawn
+        self._titles = np.concatenate([own, others], axis=1)
+        self._is_there = np.concatenate([np.ones_like(own, bool), drawn >= 0], axis=1)
 
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def _longest_texts(self) -> Integers:
+        pairs = self.pairs
+        longest = np.maximum(pairs.queries.lengths_of(pairs.query_of), pairs.titles.lengths_of(pairs.title_of))
+        if pairs.negatives is not None:
+            owner = np.repeat(np.arange(len(pairs)), np.diff(pairs.negatives.offsets))
+            np.maximum.at(longest, owner, pairs.titles.lengths_of(pairs.negatives.titles))
+        return longest
+
     def lengths(self, indices: Integers) -> Integers:
         """Return the token count of the longest text of each example in `indices`, `[m]`."""
-        pairs = self.pairs
-        columns = [pairs.queries.lengths_of(pairs.query_of[indices]), pairs.titles.lengths_of(pairs.title_of[indices])]
-        if pairs.negative_of is not None:
-            columns.append(pairs.titles.lengths_of(pairs.negative_of[indices]))
-        longest: Integers = np.max(columns, axis=0)
-        return longest
+        found: Integers = self._longest[indices]
+        return found
 
     def weight(self, indices: Integers) -> float:
         """Return the number of examples."""
@@ -50,46 +110,100 @@ class InBatchExamples:
 
     def outputs(self, network: nn.Layer, indices: Integers) -> Tensor:
         """Return the vectors of the examples' queries, then of their titles, then of their negatives."""
-        pairs = self.pairs
-        batches = [pairs.queries.pad(pairs.query_of[indices]), pairs.titles.pad(self._titles(indices))]
-        return paddle.concat([network(*map(paddle.to_tensor, batch.values())) for batch in batches])
+        assert isinstance(network, TowerNetwork)
+        queries = self.pairs.queries.pad(self.pairs.query_of[indices])
+        titles = self.pairs.titles.pad(self._titles[indices].T.ravel())
+        return paddle.concat(
+            [
+                network.queries(*map(paddle.to_tensor, queries.values())),
+                network(*map(paddle.to_tensor, titles.values())),
+            ]
+        )
 
     def whole_loss(
         self, network: nn.Layer, outputs: Tensor, parts: Sequence[Integers]
     ) -> tuple[Tensor, dict[str, float]]:
-        """Return the mean cross-entropy of each query's own title among all titles of the batch.
+        """Return the loss of a batch: the sum of its terms, at the whole length of the vectors and at nested ones.
 
+        Also returns how often a query's own title is ahead of all its negatives, and a learned scale.
+        """
+        assert isinstance(network, TowerNetwork)
+        batch = _Batch(self, parts)
+        scale = self.settings.scale if network.learned_scale is None else network.learned_scale()
+        loss, accuracy = self._loss_of(batch, outputs, scale)
+        for size, factor in self.settings.nested.items():
+            cut = outputs[:, :size]
+            loss = (
+                loss + factor * self._loss_of(batch, F.normalize(cut, axis=-1) if network.normalize else cut, scale)[0]
+            )
+        means = {"accuracy": accuracy}
+        return loss, means if network.learned_scale is None else {**means, "scale": float(scale)}
+
+    def _loss_of(self, batch: _Batch, outputs: Tensor, scale: Tensor) -> tuple[Tensor, float]:
+        """Return the loss of vectors of one length, and the accuracy.
+
+        in_batch is the mean cross-entropy of each query's own title among all titles of the batch, of
         logit = scale * (cosine - margin), the margin for the own title only (Wang et al., 2018, "CosFace"). A title
         that is known to answer a query is no negative of it, nor is a repeated title.
         """
-        counts = [len(part) for part in parts]
-        blocks = paddle.split(outputs, [rows for count in counts for rows in (count, (self.rows_each - 1) * count)])
-        queries, titles = paddle.concat(blocks[::2]), paddle.concat(blocks[1::2])
-        numbers = np.concatenate([self._titles(part) for part in parts])
-        own = np.concatenate([np.arange(count) + start for count, start in zip(counts, self._starts(counts))])
-        asked = self.pairs.query_of[np.concatenate(parts)]
-
-        is_own = np.zeros((len(asked), len(numbers)), bool)
-        is_own[np.arange(len(asked)), own] = True
-        repeated = np.ones(len(numbers), bool)
-        repeated[np.unique(numbers, return_index=True)[1]] = False
-        is_out = (self.pairs.is_answer(asked, numbers) | repeated) & ~is_own
-        shift = np.where(is_out, _NEVER, -self.scale * self.margin * is_own).astype(np.float32)
-        logits = self.scale * paddle.matmul(queries, titles, transpose_y=True) + paddle.to_tensor(shift)
-        loss = F.cross_entropy(logits, paddle.to_tensor(own))
-        best = logits.detach().numpy().argmax(axis=1)
-        return loss, {"accuracy": float((best == own).mean())}
-
-    def _titles(self, indices: Integers) -> Integers:
-        """Return the indices of the examples' titles and then of their negatives."""
-        pairs = self.pairs
-        columns = [pairs.title_of] if pairs.negative_of is None else [pairs.title_of, pairs.negative_of]
-        return np.concatenate([column[indices] for column in columns])
-
-    def _starts(self, counts: Sequence[int]) -> list[int]:
-        """Return where each part's titles start among those of all parts."""
-        return [0, *np.cumsum([(self.rows_each - 1) * count for count in counts])[:-1].tolist()]
+        queries, titles = batch.split(outputs)
+        logits = scale * paddle.matmul(queries, titles, transpose_y=True)
+        is_own = np.zeros(logits.shape, bool)
+        is_own[np.arange(len(batch.own)), batch.own] = True
+        shift = np.where(batch.is_out, _NEVER, 0.0).astype(np.float32)
+        margin = paddle.to_tensor(is_own.astype(np.float32)) * (scale * self.settings.margin)
+        shifted = logits + paddle.to_tensor(shift) - margin
+        accuracy = float((shifted.detach().numpy().argmax(axis=1) == batch.own).mean())
+        terms = self.settings.terms
+        losses = []
+        if terms.in_batch:
+            losses.append(terms.in_batch * F.cross_entropy(shifted, paddle.to_tensor(batch.own)))
+        if self._of_lists is not None:
+            row, column, numbers = batch.lists()
+            places = paddle.to_tensor(row * logits.shape[1] + column)
+            teacher = self.pairs.teacher_of(batch.asked[row], numbers) if terms.of_teacher else None
+            labels = (column == batch.own[row]).astype(np.float64)
+            losses.append(self._of_lists(paddle.gather(logits.reshape([-1]), places), labels, row, teacher))
+        return paddle.add_n(losses), accuracy
 
     def loss(self, network: nn.Layer, indices: Integers) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of a batch of one part."""
         return self.whole_loss(network, self.outputs(network, indices), [indices])
+
+
+class _Batch:
+    """The texts of a batch, b examples with q titles in all.
+
+    Attributes: `asked`, the index of each example's query, `[b]`; `own`, the column of its title, `[b]`; `is_out`,
+    which titles are no negatives of which query, `[b, q]`.
+    """
+
+    def __init__(self, examples: InBatchExamples, parts: Sequence[Integers]):
+        self._counts, self._each = [len(part) for part in parts], examples.rows_each - 1
+        starts = np.cumsum([0, *(self._each * count for count in self._counts)])
+        # Column of each example's titles, its own first: [b, each]; a part's own titles come before its negatives.
+        self._columns = np.concatenate(
+            [start + np.arange(self._each * count).reshape(self._each, count).T
+             for start, count in zip(starts, self._counts)]
+        )  # fmt: skip
+        whole = np.concatenate(parts)
+        self.asked, self.own = examples.pairs.query_of[whole], self._columns[:, 0]
+        self._is_there = examples._is_there[whole]
+        self._titles = np.empty(self._columns.size, np.int64)
+        self._titles[self._columns] = examples._titles[whole]
+        repeated = np.ones(len(self._titles), bool)
+        repeated[np.unique(self._titles, return_index=True)[1]] = False
+        self.is_out = examples.pairs.is_answer(self.asked, self._titles) | repeated
+        self.is_out[np.arange(len(self.own)), self.own] = False
+
+    def split(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the vectors of the queries, `[b, size]`, and of the titles, `[q, size]`."""
+        rows = [rows for count in self._counts for rows in (count, self._each * count)]
+        blocks = paddle.split(outputs, rows)
+        return paddle.concat(blocks[::2]), paddle.concat(blocks[1::2])
+
+    def lists(self) -> tuple[Integers, Integers, Integers]:
+        """Return the titles that the data have of each example's query: its row, the column, the title's index."""
+        row, place = np.nonzero(self._is_there)
+        column = self._columns[row, place]
+        return row, column, self._titles[column]

@@ -2,52 +2,96 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Optional
 
-from paddle_ranker.data.records import Pair, RecordFile
-from paddle_ranker.errors import DataError
-from paddle_ranker.model.encoders import read_checkpoint
+from paddle_ranker.errors import UsageError
+from paddle_ranker.model.encoders import Checkpoint, read_checkpoint
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import resolve_model
-from paddle_ranker.model.tower import TowerInfo
-from paddle_ranker.model.tower_network import TowerModel, load_tower, start_tower
+from paddle_ranker.model.tower import QUERY_FOLDER, TowerInfo
+from paddle_ranker.model.tower_network import TowerModel, load_tower, query_tower_of, start_tower
 from paddle_ranker.training.run import Start, start_run
-
-if TYPE_CHECKING:
-    from recall.train_batch_neg import TrainBatchNegOptions
+from recall.model import LearnedScale
+from recall.options import TowerTrainingOptions
 
 _MAX_SEQ_LENGTH = 128
 
 
-def start_tower_training(options: TrainBatchNegOptions) -> Start[TowerModel]:
-    """Select the device, seed everything, and load the encoder, the tower or the interrupted run to start from."""
+@dataclass(frozen=True)
+class TowerStart(Start[TowerModel]):
+    """What the training of a tower starts with; `queries` is the tower of queries, if they have their own."""
+
+    queries: Optional[TowerModel] = None
+
+
+def start_tower_training(
+    options: TowerTrainingOptions, *, dropout: Optional[float] = None, without_pooler: bool = False
+) -> TowerStart:
+    """Select the device, seed everything, and load the encoder, the tower or the interrupted run to start from.
+
+    Args:
+        dropout: replaces the dropout of the encoder's configuration.
+        without_pooler: a tower whose pooling is `pooler` has it in training alone, and then the first token's state.
+    """
     run = start_run(options)
     if run.resumed:
-        return Start(run, load_tower(run.resumed.model, LoadOptions(tokenizer=options.tokenizer)), {})
-    source = Path(options.init_from_ckpt) if options.init_from_ckpt else resolve_model(options.model_name_or_path)
+        load = LoadOptions(tokenizer=options.tokenizer)
+        model, queries = load_tower(run.resumed.model, load), query_tower_of(run.resumed.model, load)
+        factors: dict[str, float] = {}
+    else:
+        source = Path(options.init_from_ckpt) if options.init_from_ckpt else resolve_model(options.model_name_or_path)
+        checkpoint = _read(source, options, dropout)
+        info = tower_info(options, checkpoint)
+        model, new_parts = start_tower(checkpoint, info, options.tokenizer)
+        queries = None
+        if info.towers == 2:
+            inner = checkpoint.file.parent / QUERY_FOLDER
+            start = resolve_model(options.query_model) if options.query_model else inner if inner.is_dir() else source
+            queries, of_queries = start_tower(_read(start, options, dropout), info, options.tokenizer)
+            new_parts += [f"query_tower.{part}" for part in of_queries]
+        if new_parts:
+            run.report(f"start from {source}; new: {', '.join(new_parts)}")
+        factors = dict.fromkeys([*new_parts, "learned_scale"], options.new_parts_factor)
+    if without_pooler and model.info.pooling == "pooler":
+        model, queries = _without_pooler(model), None if queries is None else _without_pooler(queries)
+    for tower in (model, queries):
+        if tower is not None:
+            tower.network.encoder.gradient_checkpointing = options.gradient_checkpointing
+            tower.network.training_pooling = "pooler" if without_pooler and tower.info.pooling == "first" else None
+            tower.network.train()
+    model.network.query_tower = None if queries is None else queries.network
+    model.network.learned_scale = LearnedScale(options.scale) if options.learned_scale else None
+    return TowerStart(run, model, factors, queries)
+
+
+def tower_info(options: TowerTrainingOptions, checkpoint: Checkpoint) -> TowerInfo:
+    """Return what the tower will be: as the options say, else as the checkpoint's own tower is."""
+    longest = min(_MAX_SEQ_LENGTH, checkpoint.config.longest_pair)
+    width = checkpoint.config.hidden_size
+    stated = TowerInfo.read(checkpoint.file.parent) or TowerInfo(longest, width)
+    given: dict[str, Any] = {
+        "max_seq_length": options.max_seq_length, "pooling": options.pooling, "normalize": options.normalize,
+        "query_prompt": options.query_prompt, "text_prompt": options.text_prompt, "towers": options.towers,
+        "nested_sizes": options.nested and tuple(options.nested),
+    }  # fmt: skip
+    if options.output_emb_size is not None:
+        given.update(size=options.output_emb_size or width, output_layer=options.output_emb_size > 0)
+    info = replace(stated, **{name: value for name, value in given.items() if value is not None})
+    if max(info.nested_sizes, default=0) >= info.size:
+        raise UsageError(f"--nested_sizes: give lengths below that of the vectors, {info.size}")
+    return replace(info, training={}, results={}, versions={}, export=None)
+
+
+def _read(source: Path, options: TowerTrainingOptions, dropout: Optional[float]) -> Checkpoint:
     checkpoint = read_checkpoint(source, options.model_name_or_path if options.init_from_ckpt else None)
-    stated = TowerInfo.read(checkpoint.file.parent)
-    length = options.max_seq_length or (stated.max_seq_length if stated else 0)
-    info = TowerInfo(
-        max_seq_length=length or min(_MAX_SEQ_LENGTH, checkpoint.config.longest_pair),
-        size=options.output_emb_size or checkpoint.config.hidden_size,
-        pooling=options.pooling,
-        output_layer=options.output_emb_size is not None,
-    )
-    model, new_parts = start_tower(checkpoint, info, options.tokenizer)
-    model.network.encoder.gradient_checkpointing = options.gradient_checkpointing
-    if new_parts:
-        run.report(f"start from {source}; new: {', '.join(new_parts)}")
-    return Start(run, model, dict.fromkeys(new_parts, options.new_parts_factor))
+    if dropout is None:
+        return checkpoint
+    config = replace(checkpoint.config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+    return replace(checkpoint, config=config)
 
 
-def has_negatives(options: TrainBatchNegOptions) -> bool:
-    """Return whether the rows of the training file have a column `neg_title`."""
-    try:
-        next(iter(RecordFile(options.train_set_file, Pair, options)))
-    except DataError:
-        return True
-    except StopIteration:
-        pass
-    return False
+def _without_pooler(model: TowerModel) -> TowerModel:
+    model.network.pooling = "first"
+    return replace(model, info=replace(model.info, pooling="first"))

@@ -2,11 +2,13 @@
 # What the scripts need to run without arguments: demo data, a starter encoder, a trained demo ranker. Sourced, never
 # run; brings common.sh with it.
 #
-# A ranker's kind is pairwise or cross_encoder; its demo ranker lies in checkpoint/KIND.
+# A ranker's kind is pairwise or cross_encoder; its demo ranker lies in checkpoint/KIND. The demo's tower, which
+# finds what a ranker ranks, lies in checkpoint/tower.
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 DEMO_DATA="$ROOT/datasets"
+DEMO_TOWER="$ROOT/checkpoint/tower"
 
 # Set the names of what belongs to a kind of ranker.
 describe() {
@@ -18,7 +20,8 @@ describe() {
 }
 
 # The names of what one idea is called: the one that every command shows, and the tutorial's.
-TRAIN_NAMES="--train --train_file --train_set --train_files"
+TRAIN_NAMES="--train --train_file --train_set --train_files --train_set_file"
+TOWER_TEST_NAMES="--test --similar_text_pair --similar_text_pair_file --test_set_file --dev_set_file"
 TEST_NAMES="--test --test_file"
 INPUT_NAMES="--input --input_file --test_set --test --test_file"
 MODEL_NAMES="--model --params_path --init_from_ckpt"
@@ -63,6 +66,12 @@ ensure_demo_ranker() {
     [ -e "$DEMO_RANKER/best" ] && return
     say "there is no demo ranker yet: training one"
     bash "$ROOT/scripts/$TRAIN.sh"
+}
+
+ensure_demo_tower() {
+    [ -e "$DEMO_TOWER/best" ] && return
+    say "there is no demo tower yet: training one"
+    bash "$ROOT/scripts/train_batch_neg.sh"
 }
 
 # Have an export in output SUFFIX that this stack can use: the user's own, of whichever kind, if there is one; else the
@@ -137,6 +146,47 @@ train_demo() {
     say "  bash scripts/$EVALUATE.sh --init_from_ckpt '$trained'     # all measures on the dev file"
     say "  bash scripts/$PREDICT.sh --params_path '$trained'     # probabilities for the pairs of the test file"
     say "  bash scripts/$TRAIN.sh $option YOUR_FILE --test_file YOUR_PAIRS --model_name_or_path YOUR_MODEL"
+}
+
+# Train a tower as the arguments say; without a training file among them on the demo's, and show what the result finds.
+# `train_tower_demo TRAIN FILE FOLDER "RECIPE" "$@"`
+train_tower_demo() {
+    local command="$1" train="$DEMO_DATA/recall/$2" folder="$3" output results recipe=()
+    read -ra recipe <<<"$4"
+    shift 4
+    ensure_environment
+    if has_any "$TRAIN_NAMES" "$@" || wants_help "$@"; then
+        run_python "$ROOT/recall/$command.py" "$@"
+        return
+    fi
+
+    ensure_demo_data
+    output="$(value_of "$OUTPUT_NAMES" "$folder" "$@")"
+    results="$output/dev_results.tsv"
+    has_option --max_seq_length "$@" || recipe+=(--max_seq_length 64)
+    if ! has_any "$TOWER_TEST_NAMES" "$@"; then
+        recipe+=(--similar_text_pair "$DEMO_DATA/recall/dev.csv")
+        has_any "--corpus --corpus_file" "$@" || recipe+=(--corpus_file "$DEMO_DATA/recall/corpus.csv")
+    fi
+    if ! has_any "--recall_result_dir --recall_result_file" "$@"; then
+        recipe+=(--recall_result_dir "$output" --recall_result_file "${results##*/}")
+    fi
+    has_any "$OUTPUT_NAMES" "$@" || recipe+=(--save_dir "$folder")
+    if ! has_any "$START_NAMES" "$@"; then
+        ensure_starter
+        recipe+=(--model_name_or_path "$STARTER" --pooling mean --learning_rate 5e-4 --new_parts_factor 1)
+    fi
+    run_python "$ROOT/recall/$command.py" --train_set_file "$train" "${recipe[@]}" "$@"
+
+    if [ -e "$results" ]; then
+        say ""
+        say "The first five of what this tower finds for three queries of the dev file, with their cosines:"
+        awk -F'\t' '$1 != query { query = $1; if (++queries > 3) exit; rank = 0; print query }
+            ++rank <= 5 { print "  " $3 "  " $2 }' "$results"
+    fi
+    say ""
+    say "Next:"
+    say "  bash scripts/$command.sh --train_set_file YOUR_PAIRS --similar_text_pair YOUR_DEV --model_name_or_path YOUR_MODEL"
 }
 
 # Run a command that scores with a ranker; what the arguments leave open is the demo's. INPUT_OPTION may have several

@@ -21,7 +21,7 @@ from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.tower import QUERY_FOLDER, TextEncoder, TowerInfo, signature_of
 from paddle_ranker.model.tower_sources import OUTPUT_LAYERS, read_tower
 
-APART = ("query_tower", "log_scale")  # what begins so belongs to a training and is not in a tower's own file
+APART = ("query_tower.", "learned_scale.")  # what begins so belongs to a training and is not in a tower's own file
 _NEVER_LARGEST = 1e4  # taken off the states of padding
 
 
@@ -32,8 +32,8 @@ class TowerNetwork(nn.Layer):
         encoder: a pretrained encoder.
         info: says how states are pooled, whether there is an output layer, and whether vectors have length 1.
 
-    In training, `query_tower` may be the network of the queries (None: this one), and `log_scale` the logarithm of what
-    the loss multiplies cosines by, if that is learned.
+    A training may set `query_tower`, the network of the queries (None: this one); `learned_scale`, what the loss
+    multiplies cosines by; and `training_pooling`, which replaces the pooling in training.
     """
 
     def __init__(self, encoder: Encoder, info: TowerInfo):
@@ -44,7 +44,8 @@ class TowerNetwork(nn.Layer):
         self.dropout = Dropout(encoder.config.hidden_dropout_prob, encoder.masks)
         self.output_layer: Optional[nn.Linear] = None
         self.query_tower: Optional[TowerNetwork] = None
-        self.log_scale: Optional[Tensor] = None
+        self.learned_scale: Optional[nn.Layer] = None
+        self.training_pooling: Optional[str] = None
         if info.output_layer:
             initializer = nn.initializer.TruncatedNormal(0.0, encoder.config.initializer_range)
             weight = paddle.ParamAttr(initializer=initializer)
@@ -61,14 +62,15 @@ class TowerNetwork(nn.Layer):
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Tensor:
         """Return the vectors of texts, `[batch, size]` float32; ids and token types are `[batch, length]` int64."""
-        if self.pooling == "pooler":
+        pooling = self.training_pooling if self.training_pooling and self.training else self.pooling
+        if pooling == "pooler":
             pooled = self.encoder.pooled(input_ids, token_type_ids)
         else:
             states = self.encoder(input_ids, token_type_ids)
             is_token = (input_ids != self.config.pad_token_id).astype(states.dtype).unsqueeze(-1)
-            if self.pooling == "first":
+            if pooling == "first":
                 pooled = states[:, 0]
-            elif self.pooling == "max":
+            elif pooling == "max":
                 pooled = (states + (is_token - 1.0) * _NEVER_LARGEST).max(axis=1)
             else:
                 pooled = (states * is_token).sum(axis=1) / is_token.sum(axis=1)
@@ -103,20 +105,20 @@ def start_tower(checkpoint: Checkpoint, info: TowerInfo, tokenizer: str = "auto"
 
 
 def save_tower(folder: Path, model: TowerModel, info: TowerInfo) -> None:
-    """Write a tower, which `info` describes, into an existing folder; call it inside `atomic.new_folder`.
-
-    If the queries have their own network, their tower goes into `QUERY_FOLDER`.
-    """
+    """Write a tower, which `info` describes, into an existing folder; call it inside `atomic.new_folder`."""
     from paddle_ranker.model.config import write_config
 
-    network, queries = model.network, model.network.query_tower
+    network = model.network
     save_arrays(network.own_state(), folder / PARAMETERS_FILE)
     write_config(folder, network.config)
     model.row_encoder.save(folder)
-    dataclasses.replace(info, towers=1 if queries is None else 2).write(folder)
-    if queries is not None:
-        (folder / QUERY_FOLDER).mkdir()
-        save_tower(folder / QUERY_FOLDER, dataclasses.replace(model, network=queries), info)
+    info.write(folder)
+
+
+def save_query_tower(folder: Path, queries: TowerModel, info: TowerInfo) -> None:
+    """Write the tower of queries into the folder of a tower, as `save_tower` does."""
+    (folder / QUERY_FOLDER).mkdir()
+    save_tower(folder / QUERY_FOLDER, queries, dataclasses.replace(info, towers=1))
 
 
 def query_tower_of(folder: Path, options: LoadOptions) -> Optional[TowerModel]:

@@ -93,6 +93,16 @@ class TrainingOptions(DeviceOptions):
         if self.force_resume and not self.resume:
             raise UsageError("--force_resume true says how to resume: add --resume, or leave it out to begin a new run")
 
+    @property
+    def parts(self) -> int:
+        """How many parts of a batch each device computes one after another; their gradients make one step."""
+        return self.gradient_accumulation_steps
+
+    @property
+    def part_size(self) -> int:
+        """Most examples in such a part."""
+        return self.batch_size
+
     def recorded(self) -> dict[str, object]:
         """Return the options to save with the model: all but those that concern only the process and its folders."""
         return {name: value for name, value in asdict(self).items() if name not in self._NOT_RECORDED}

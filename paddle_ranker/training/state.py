@@ -7,6 +7,7 @@ atomically; a run can be resumed from a step that has both folders.
 | --- | --- |
 | `state.json` | the progress of the run, and what it was started with: options, data, processes |
 | `optimizer.npz` | the optimizer's moments of each parameter; missing once the run is finished |
+| `parameters.npz` | parameters that the checkpoint's own file lacks, if there are any |
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import CheckpointError, RankerError, brief
 from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays, set_parameters
 
 FORMAT_VERSION = 1
 STATE_FILE = "state.json"
 OPTIMIZER_FILE = "optimizer.npz"
+APART_FILE = "parameters.npz"
 _DIFFERENCES_SHOWN = 4
 
 
@@ -76,8 +79,10 @@ class SavedState:
 
         Raises `CheckpointError` if a file is damaged or does not fit the network.
         """
+        apart = self.folder / APART_FILE
         try:
-            set_parameters(network, load_arrays(self.model / PARAMETERS_FILE))
+            arrays = load_arrays(self.model / PARAMETERS_FILE)
+            set_parameters(network, {**arrays, **_read_arrays(apart)} if apart.exists() else arrays)
         except CheckpointError as error:
             raise CheckpointError(
                 f"{self.model}: is of another network ({error}); start anew without --resume"
@@ -86,11 +91,7 @@ class SavedState:
         if self.progress.finished:  # there is no step left to make
             return
         path = self.folder / OPTIMIZER_FILE
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                moments = dict(arrays)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise CheckpointError(f"{path}: missing or damaged ({error}); start anew without --resume") from error
+        moments = _read_arrays(path)
         names = {structured: p.name for structured, p in network.named_parameters()}
         state = {}
         for key, array in moments.items():
@@ -101,6 +102,14 @@ class SavedState:
         optimizer.set_state_dict({**state, "LR_Scheduler": schedule.state_dict()})
 
 
+def _read_arrays(path: Path) -> dict[str, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise CheckpointError(f"{path}: missing or damaged ({error}); start anew without --resume") from error
+
+
 def write_state(
     folder: Path,
     network: nn.Layer,
@@ -108,8 +117,16 @@ def write_state(
     progress: Progress,
     identity: Mapping[str, object],
     part_factors: dict[str, float],
+    apart: Sequence[str] = (),
 ) -> None:
-    """Write a state into an existing folder; call it inside `atomic.new_folder`."""
+    """Write a state into an existing folder; call it inside `atomic.new_folder`.
+
+    apart: how the names of parameters begin that the checkpoint's own file lacks
+    """
+    kept = {name: value.numpy() for name, value in network.state_dict().items() if name.startswith(tuple(apart))}
+    if kept:
+        with (folder / APART_FILE).open("wb") as stream:
+            np.savez(stream, **kept)
     if not progress.finished:
         accumulators = {key: value for key, value in optimizer.state_dict().items() if key != "LR_Scheduler"}
         # Paddle names parameters in the order in which a process makes them, so use their names in the network.

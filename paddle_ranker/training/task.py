@@ -47,7 +47,7 @@ class Task:
     """What to train: a network, its examples, and how the network is evaluated and saved.
 
     network: trained in place
-    evaluate: returns the metrics of the evaluation file, the same in every process
+    evaluate: returns the metrics of the evaluation file, the same in every process; None: there is no evaluation
     save: writes a checkpoint's files into a folder; its second argument is the last evaluation's results
     metric: the metric that decides which checkpoint is best, by its highest value, or its lowest if `lower_is_better`
     part_factors: a dict from a prefix of parameter names to the factor of their learning rate; a resumed run keeps the
@@ -56,11 +56,13 @@ class Task:
     begin_epoch: called with an epoch's number, from 1, before its first batch, and when a run is resumed in it
     describe: returns what a progress line shows of a batch's means, the loss first
     on_evaluation: called after each evaluation, and may end the training
+    apart: how the names of parameters begin that `save` does not write into the checkpoint's own file of parameters;
+        the state keeps them
     """
 
     network: nn.Layer
     examples: Examples
-    evaluate: Callable[[], dict[str, float]]
+    evaluate: Optional[Callable[[], dict[str, float]]]
     save: Callable[[Path, dict[str, float]], None]
     metric: str
     lower_is_better: bool = False
@@ -69,6 +71,7 @@ class Task:
     begin_epoch: Callable[[int], None] = lambda epoch: None
     describe: Callable[[dict[str, float]], dict[str, float]] = dict
     on_evaluation: Optional[OnEvaluation] = None
+    apart: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

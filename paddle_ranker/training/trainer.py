@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, suppress
 from enum import Enum, auto
-from typing import NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 import numpy as np
 import paddle
@@ -97,10 +97,10 @@ class _Trainer:
         self._stop_request = stop
         self._signal_in_any_process = False
         self._observer_says_stop = False
-        parts = processes.size * options.gradient_accumulation_steps
+        parts = processes.size * options.parts
         grouped = task.examples.groups is not None
         packing = resumed.packing if resumed else PACKING
-        self.plan = BatchPlan(options.batch_size, parts, options.max_tokens, options.seed, packing)
+        self.plan = BatchPlan(options.part_size, parts, options.max_tokens, options.seed, packing)
         self.total_steps = self._count_steps()
         self.part_factors = dict(resumed.part_factors if resumed else task.part_factors)
         self.optimizer, self.schedule = make_optimizer(
@@ -255,8 +255,9 @@ class _Trainer:
     def _after_step(self) -> _AfterStep:
         """Evaluate if it is due; return what to do next, which is the same in every process."""
         step = self.done.step
-        evaluate = step >= self.total_steps or step % self.options.eval_step == 0
-        is_best = evaluate and self._evaluate()
+        is_due = step >= self.total_steps or step % self.options.eval_step == 0
+        evaluate = self.task.evaluate
+        is_best = is_due and evaluate is not None and self._evaluate(evaluate)
         stop = self._why_stop()
         self.done.finished = stop is not None and stop.finishes
         if self.done.finished and self.precision.skipped == step:
@@ -280,11 +281,11 @@ class _Trainer:
             return _Stop.OUT_OF_TIME
         return None
 
-    def _evaluate(self) -> bool:
+    def _evaluate(self, evaluate: Callable[[], dict[str, float]]) -> bool:
         """Evaluate; return whether it is the best evaluation so far."""
         done, metric, sign = self.done, self.task.metric, -1.0 if self.task.lower_is_better else 1.0
         with self.clock.paused():
-            done.last = {"step": done.step, **self.task.evaluate()}
+            done.last = {"step": done.step, **evaluate()}
         improved = sign * done.last[metric] > (sign * done.best[metric] if done.best else -math.inf)
         done.best = done.last if improved else done.best
         done.without_improvement = 0 if improved else done.without_improvement + 1
@@ -307,7 +308,9 @@ class _Trainer:
             self.folder.checkpoint(
                 done,
                 lambda path: task.save(path, done.last),
-                lambda path: write_state(path, task.network, self.optimizer, done, self.identity, self.part_factors),
+                lambda path: write_state(
+                    path, task.network, self.optimizer, done, self.identity, self.part_factors, task.apart
+                ),
                 scheduled=scheduled,
             )
 

@@ -17,7 +17,7 @@ from paddle_ranker.retrieval.vectors import Vectors, nearest
 from paddle_ranker.training.precision import Precision
 from paddle_ranker.training.whole_batch import backward
 from recall.data import encode_pairs
-from recall.model import InBatchExamples
+from recall.model import InBatchExamples, LossSettings
 from tests.tiny import HAN, write_encoder
 
 pytestmark = pytest.mark.unit
@@ -54,7 +54,7 @@ def by_hand(
 
 def test_the_loss_is_the_formula_s_without_known_answers_and_repeated_titles(tmp_path: Path) -> None:
     model = tower(tmp_path / "e")
-    examples = InBatchExamples(encode_pairs(PAIRS, model.row_encoder, "pairs"), scale=5.0, margin=0.25)
+    examples = InBatchExamples(encode_pairs(PAIRS, model.row_encoder, "pairs"), LossSettings(5.0, 0.25))
     batch = np.array([0, 1, 2, 3, 5, 8])
     rows = [PAIRS[number] for number in batch]
     vectors = examples.outputs(model.network, batch).numpy()
@@ -71,7 +71,7 @@ def test_the_loss_is_the_formula_s_without_known_answers_and_repeated_titles(tmp
 def test_a_negative_of_a_row_is_one_of_all_rows(tmp_path: Path) -> None:
     model = tower(tmp_path / "e")
     triples = [Triple(pair.query, pair.title, other.title) for pair, other in zip(PAIRS, PAIRS[5:])]
-    examples = InBatchExamples(encode_pairs(triples, model.row_encoder, "triples"), scale=5.0, margin=0.0)
+    examples = InBatchExamples(encode_pairs(triples, model.row_encoder, "triples"), LossSettings(5.0, 0.0))
     batch = np.array([0, 3, 5])
     vectors = examples.outputs(model.network, batch).numpy()
     rows = [triples[number] for number in batch]
@@ -87,7 +87,7 @@ def test_a_negative_of_a_row_is_one_of_all_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pooling", ["mean", "first", "pooler"])
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(tmp_path: Path, pooling: str) -> None:
     model = tower(tmp_path / "e", pooling=pooling)
-    examples = InBatchExamples(encode_pairs(PAIRS, model.row_encoder, "pairs"), scale=5.0, margin=0.1)
+    examples = InBatchExamples(encode_pairs(PAIRS, model.row_encoder, "pairs"), LossSettings(5.0, 0.1))
     found = [gradients(model, examples, parts) for parts in ([range(13)], [range(5), range(5, 9), range(9, 13)])]
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
     assert found[0][1].keys() == found[1][1].keys()
@@ -98,7 +98,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(tmp_path: Path, pooling:
 def test_dropout_is_the_same_on_the_way_back(tmp_path: Path) -> None:
     """The gradient of the parts is that of a loss over outputs that are kept, with the same masks."""
     model = tower(tmp_path / "e", dropout=0.3)
-    examples = InBatchExamples(encode_pairs(PAIRS, model.row_encoder, "pairs"), scale=5.0, margin=0.1)
+    examples = InBatchExamples(encode_pairs(PAIRS, model.row_encoder, "pairs"), LossSettings(5.0, 0.1))
     parts = [np.arange(5), np.arange(5, 13)]
     _, wanted = gradients(model, examples, parts)
     model.network.clear_gradients()

@@ -14,6 +14,7 @@ from paddle_ranker.evaluation.evaluate import mean_margin_loss
 from paddle_ranker.training.losses.expression import RankingLoss
 from paddle_ranker.training.losses.ranking import (
     binary_cross_entropy,
+    kl_divergence,
     lambda_rank,
     list_net,
     margin_mse,
@@ -97,6 +98,9 @@ SIX, TITLES = (LOGITS, LABELS, QUERIES), (POSITIVE + NEGATIVE, [1.0, 1.0, 1.0, 0
         (teacher_mse, (LOGITS, TEACHER), (1 + 4 + 1 + 2.25 + 1 + 1) / 6),
         # Query 7, logits 1, 0, -1, the teacher's 2, -1, 0: (1 - 3)^2, (2 - 2)^2, (1 + 1)^2; query 8: (3 - 5) - (1 - 4).
         (margin_mse, (LOGITS, QUERIES, TEACHER), by_query((4 + 0 + 4) / 3, 1.0)),
+        # The first two titles alone are compared: log of softmax([2, -1]) and of softmax([1, 0]).
+        (kl_divergence, ([1.0, 0.0, 5.0], [0, 0, 1], [2.0, -1.0, 0.0]),
+         2 / 3 * (sigmoid(3) * (softplus(-1) - softplus(-3)) + sigmoid(-3) * (softplus(1) - softplus(3)))),
         # A triple is a query of two titles.
         (RankingLoss("ranknet"), TITLES, ORDER),
         (RankingLoss("ranknet_bce"), TITLES, ORDER + JUDGED),
@@ -263,7 +267,7 @@ def test_a_logit_that_is_not_a_number_shows_in_a_loss_that_hides_it(monkeypatch:
 @pytest.mark.parametrize("name", COMPARING)
 def test_where_nothing_can_be_compared_the_loss_and_its_gradient_are_nothing(name: str) -> None:
     logits = tensor([1.0, 3.0, 2.0])
-    queries = np.arange(3) if name == "margin_mse" else np.zeros(3)
+    queries = np.arange(3) if name in ("margin_mse", "kl") else np.zeros(3)
     loss = RankingLoss(name)(logits, np.ones(3), queries, np.arange(3.0))
     loss.backward()
     assert float(loss) == 0.0 and logits.grad.numpy().tolist() == [0.0, 0.0, 0.0]

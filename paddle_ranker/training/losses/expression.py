@@ -107,7 +107,7 @@ def parse_loss(text: str, *, listwise: bool = True) -> LossExpression:
     for part in text.split("+"):
         factor, star, name = part.rpartition("*")
         name = name.strip()
-        scale = _factor(text, factor) if star else 1.0
+        scale = factor_of(text, factor) if star else 1.0
         if name not in LOSSES and name not in OTHER_NAMES:
             known = [*LOSSES, *OTHER_NAMES]
             what = f"{quoted(name)} is no loss" if name else "the name of a loss is missing"
@@ -127,7 +127,8 @@ def parse_loss(text: str, *, listwise: bool = True) -> LossExpression:
     return LossExpression(text, tuple(terms))
 
 
-def _factor(text: str, factor: str) -> float:
+def factor_of(text: str, factor: str) -> float:
+    """Return a factor in the expression `text` as a number; raises `UsageError` unless it is finite and above 0."""
     try:
         number = float(factor)
     except ValueError:

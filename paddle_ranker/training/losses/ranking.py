@@ -180,6 +180,30 @@ def margin_mse(logits: Tensor, queries: Numbers, teacher: Numbers) -> Tensor:
     return found.mean_over_titles(apart**2, found.codes[first], found.share_of_pairs(first))
 
 
+def kl_divergence(logits: Tensor, queries: Numbers, teacher: Numbers) -> Tensor:
+    """Return a query's sum of softmax(t) (log softmax(t) - log softmax(l)) over its titles, t a teacher's logits.
+
+    Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015. Queries of one title count 0.
+    """
+    import paddle
+
+    found = Queries(queries)
+    grid = Grid.of(found)
+    grid = grid.rows(grid.there.sum(axis=1) > 1)
+    if not len(grid):
+        return zero(logits)
+    wanted = grid.values(teacher, -np.inf)
+    wanted = wanted - wanted.max(axis=1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        wanted = wanted - np.log(np.exp(wanted).sum(axis=1, keepdims=True))
+    target = np.exp(wanted)
+    entropy = (target * np.where(target > 0, wanted, 0.0)).sum(axis=1)
+    rows = grid.logits(logits, grid.there)
+    surprise = paddle.logsumexp(rows, axis=1, keepdim=True) - rows
+    values = (constant(target, logits) * surprise).sum(axis=1) + constant(entropy, logits)
+    return found.mean_over_titles(values, grid.codes, np.ones(len(grid)))
+
+
 for _name, _loss in {
     "bce": Loss(
         binary_cross_entropy,
@@ -209,6 +233,10 @@ for _name, _loss in {
     "margin_mse": Loss(
         margin_mse, "((l1 - l2) - (t1 - t2))², all pairs of titles",
         "a student that ranks like the teacher, on a scale of its own", TITLES,
+    ),
+    "kl": Loss(
+        kl_divergence, "Σ softmax(t) (log softmax(t) - log softmax(l))", "a student of the teacher's lists", TITLES,
+        listwise=True,
     ),
 }.items():  # fmt: skip
     LOSSES.add(_name, _loss)

@@ -1,0 +1,58 @@
+"""`--loss` of a tower: in-batch negatives, and losses of a ranker over each query's own list. Needs no Paddle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from paddle_ranker.errors import UsageError, brief
+from paddle_ranker.training.losses.expression import LossExpression, factor_of, parse_loss
+from paddle_ranker.training.losses.registry import LOSSES
+
+IN_BATCH = "in_batch"
+
+
+@dataclass(frozen=True)
+class TowerLoss:
+    """A sum of losses.
+
+    in_batch: the factor of the cross-entropy of each query's own title among all titles of the batch; 0: it is not used
+    of_lists: losses of the logits of a query's own title and negatives, as a ranker has them; None: there are none
+    """
+
+    in_batch: float
+    of_lists: Optional[LossExpression]
+
+    @property
+    def of_teacher(self) -> tuple[str, ...]:
+        """The names of the losses that need a teacher's scores."""
+        return self.of_lists.of_teacher if self.of_lists else ()
+
+
+IN_BATCH_ALONE = TowerLoss(1.0, None)
+
+
+def parse_tower_loss(text: str) -> TowerLoss:
+    """Parse a sum such as `in_batch+0.5*margin_mse`; raises `UsageError` as `parse_loss` does."""
+    in_batch, others = 0.0, []
+    for part in text.split("+"):
+        factor, star, name = part.rpartition("*")
+        if name.strip() != IN_BATCH:
+            others.append(part)
+        elif in_batch:
+            raise UsageError(f"--loss {brief(text)}: {IN_BATCH} comes more than once; name each loss once")
+        else:
+            in_batch = factor_of(text, factor) if star else 1.0
+    try:
+        return TowerLoss(in_batch, parse_loss("+".join(others)) if others else None)
+    except UsageError as error:
+        raise UsageError(str(error).replace("choose from ", f"choose from {IN_BATCH}, ")) from None
+
+
+def tower_loss_help() -> str:
+    """Return the help text of `--loss`."""
+    teachers = ", ".join(name for name, loss in LOSSES.items() if loss.teacher)
+    return (
+        f"what is minimised: {IN_BATCH}, and losses over the titles that the file has of a query: {', '.join(LOSSES)} "
+        f"({teachers} learn a teacher's scores); sums and factors: {IN_BATCH}+0.5*margin_mse"
+    )

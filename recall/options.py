@@ -1,0 +1,155 @@
+"""The options of both tower trainings. They need no Paddle, so that a typing error shows at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Optional
+
+from paddle_ranker.encoding.options import TokenizerOptions
+from paddle_ranker.errors import UsageError, quoted
+from paddle_ranker.model.tower import POOLINGS
+from paddle_ranker.options import RowOptions, note, option, redeclare
+from paddle_ranker.training.options import TrainingOptions
+
+METRICS = ("recall@1", "recall@5", "recall@10", "recall@20", "recall@50", "mrr@10")
+RESULT_DIR, RESULT_FILE = "recall_result_dir", "recall_result_init.txt"
+_HNSW = ("hnsw_m", "hnsw_ef", "hnsw_max_elements")
+
+
+@dataclass(frozen=True)
+class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
+    """The options that both tower trainings have."""
+
+    MAY_CHANGE: ClassVar[frozenset[str]] = TrainingOptions.MAY_CHANGE | {
+        "train_set_file", "similar_text_pair", "corpus_file", "recall_result_dir", "recall_result_file", *_HNSW,
+    }  # fmt: skip
+
+    train_set_file: str = option(help="the training file", name="train", aliases=("--train_file",), files=True)
+    similar_text_pair: Optional[str] = option(
+        None,
+        help="pairs to evaluate on during training: query, title (default: no evaluation)",
+        name="test",
+        aliases=("--similar_text_pair_file", "--test_set_file", "--dev_set_file"),
+        files=True,
+    )
+    evaluate: Optional[bool] = option(None, help="evaluate during training (default: true where there is a test file)")
+    corpus_file: Optional[str] = option(
+        None, help="texts to search in evaluations, beside the titles of the test file", name="corpus", files=True
+    )
+    recall_num: int = option(50, help="results of each query in evaluations", minimum=1)
+    recall_result_dir: Optional[str] = option(
+        None, help=f"write each evaluation's results into this folder (published: {RESULT_DIR})"
+    )
+    recall_result_file: Optional[str] = option(
+        None, help=f"name of the file with these results (published: {RESULT_FILE})"
+    )
+    hnsw_m: Optional[int] = option(None, help="accepted as before: evaluations search exactly", minimum=1)
+    hnsw_ef: Optional[int] = option(None, help="accepted as before, likewise", minimum=1)
+    hnsw_max_elements: Optional[int] = option(None, help="accepted as before, likewise", minimum=1)
+    metric: str = option("recall@10", help="the measure whose best value makes the best checkpoint", choices=METRICS)
+    model_name_or_path: str = option(
+        "ernie-3.0-medium-zh", help="where to start: a PaddleNLP model name, or a local model folder", name="model"
+    )
+    init_from_ckpt: Optional[str] = option(None, help="go on from a checkpoint: a folder, or its model_state.pdparams")
+    max_seq_length: Optional[int] = option(
+        None, help="longest text in tokens (default: the checkpoint's, else 128)", minimum=5
+    )
+    output_emb_size: Optional[int] = option(
+        None, help="length of the vectors, by a linear layer; 0: the encoder's width (default: the checkpoint's)",
+        minimum=0,
+    )  # fmt: skip
+    pooling: Optional[str] = option(
+        None, help="how a vector comes from the states (default: the checkpoint's, else pooler)", choices=POOLINGS
+    )
+    normalize: Optional[bool] = option(None, help="make vectors 1 long (default: the checkpoint's, else true)")
+    query_prompt: Optional[str] = option(None, help="text that precedes every query (default: the checkpoint's)")
+    text_prompt: Optional[str] = option(None, help="text that precedes every title (default: the checkpoint's)")
+    towers: Optional[int] = option(
+        None, help="2: queries get a network of their own (default: as many as the checkpoint has, else 1)",
+        choices=(1, 2),
+    )  # fmt: skip
+    query_model: Optional[str] = option(None, help="where the network of queries starts (default: as the other)")
+    nested_sizes: Optional[str] = option(
+        None,
+        help="shorter lengths at which the vectors are to be good as well, 64,128, each with a factor of its loss if "
+        "it is not 1: 0.5*64,128",
+    )
+    scale: float = option(30.0, help="cosines are multiplied by it", above=0)
+    learned_scale: bool = option(False, help="learn what cosines are multiplied by, beginning with --scale")
+    micro_batch: int = option(
+        0, help="examples that go through the network at once: a batch of any size takes their memory; 0: the whole "
+        "batch", minimum=0,
+    )  # fmt: skip
+    use_gradient_cache: bool = option(False, help="cut the batch into --chunk_numbers parts, as --micro_batch does")
+    chunk_numbers: int = option(50, help="parts of a batch under --use_gradient_cache, at least", minimum=1)
+    learning_rate: float = redeclare(TrainingOptions, "learning_rate", 1e-5)
+    epochs: int = redeclare(TrainingOptions, "epochs", 10)
+    save_step: int = redeclare(TrainingOptions, "save_step", aliases=("--save_steps",))
+    eval_step: int = redeclare(TrainingOptions, "eval_step", aliases=("--eval_steps",))
+    logging_steps: int = redeclare(TrainingOptions, "logging_steps", aliases=("--log_steps",))
+    scale_loss: float = redeclare(TrainingOptions, "scale_loss", aliases=("--amp_loss_scale",))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.evaluate and self.similar_text_pair is None:
+            raise UsageError("--evaluate needs pairs to evaluate on: add --test (--similar_text_pair) FILE")
+        least = 10 if self.metric == "mrr@10" else int(self.metric.partition("@")[2])
+        if self.recall_num < least:
+            raise UsageError(f"--recall_num {self.recall_num}: --metric {self.metric} needs {least} results or more")
+        if self.use_gradient_cache and self.micro_batch:
+            raise UsageError("--use_gradient_cache and --micro_batch both say how a batch is cut: give one of them")
+        if self.query_model is not None and self.towers == 1:
+            raise UsageError("--query_model is the start of a second network: leave out --towers 1")
+        if self.towers is None and self.query_model is not None:
+            object.__setattr__(self, "towers", 2)
+        _ = self.nested
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the training evaluates."""
+        return self.similar_text_pair is not None if self.evaluate is None else self.evaluate
+
+    @property
+    def results_path(self) -> Optional[tuple[str, str]]:
+        """The folder and the file's name of the results that evaluations write; None: they write none."""
+        if self.recall_result_dir is None and self.recall_result_file is None:
+            return None
+        return self.recall_result_dir or RESULT_DIR, self.recall_result_file or RESULT_FILE
+
+    @property
+    def nested(self) -> Optional[dict[int, float]]:
+        """The nested sizes, ascending, and the factors of their losses; None: as the checkpoint has them."""
+        if self.nested_sizes is None:
+            return None
+        found: dict[int, float] = {}
+        for part in filter(None, self.nested_sizes.split(",")):
+            factor, star, size = part.rpartition("*")
+            try:
+                found[int(size)] = float(factor) if star else 1.0
+                is_sound = int(size) > 0 and 0 < found[int(size)] < math.inf
+            except ValueError:
+                is_sound = False
+            if not is_sound:
+                raise UsageError(f"--nested_sizes {quoted(self.nested_sizes)}: expected lengths, as in 64,128")
+        return dict(sorted(found.items()))
+
+    @property
+    def parts(self) -> int:
+        """How many parts of a batch each device computes one after another: a divisor of its examples."""
+        least = math.ceil(self.batch_size / self.micro_batch) if self.micro_batch else 1
+        if self.use_gradient_cache:
+            least = min(self.chunk_numbers, self.batch_size)
+        parts = next(parts for parts in range(least, self.batch_size + 1) if self.batch_size % parts == 0)
+        return self.gradient_accumulation_steps * parts
+
+    @property
+    def part_size(self) -> int:
+        """Examples in each of these parts."""
+        return self.batch_size * self.gradient_accumulation_steps // self.parts
+
+    def note_unused(self) -> None:
+        """Say which of the published options change nothing here."""
+        given = [f"--{name}" for name in _HNSW if getattr(self, name) is not None]
+        if given:
+            note(f"{', '.join(given)}: evaluations search exactly, without a graph; paddle-ranker index takes them")

@@ -1,0 +1,150 @@
+"""What both tower trainings do with encoded pairs: measure Recall@k against a corpus, save, and train."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+from tqdm import tqdm
+
+from paddle_ranker.data.formats import write_rows
+from paddle_ranker.data.records import Pair, Text, read_records
+from paddle_ranker.distributed import ProcessGroup
+from paddle_ranker.encoding.columns import EncodedTexts
+from paddle_ranker.evaluation.recall import CUTS, RecallSet
+from paddle_ranker.model.tower_network import APART, save_query_tower, save_tower
+from paddle_ranker.retrieval.vectors import Tower, Vectors, nearest
+from paddle_ranker.scoring.engines.dygraph import DygraphEngine
+from paddle_ranker.storage.digest import content_digest
+from paddle_ranker.training.task import FitResult, OnEvaluation, Task
+from recall.model import InBatchExamples
+from recall.options import TowerTrainingOptions
+from recall.start import TowerStart
+
+
+class RecallEvaluation:
+    """Queries with their answers, and a corpus that is searched; all texts are encoded once.
+
+    Raises `DataError` for a bad row of a file.
+    """
+
+    def __init__(self, start: TowerStart, options: TowerTrainingOptions):
+        assert options.similar_text_pair is not None
+        corpus = [row.text for row in read_records(options.corpus_file, Text, options)] if options.corpus_file else []
+        pairs = read_records(options.similar_text_pair, Pair, options)
+        self._set = RecallSet(((row.query, row.title) for row in pairs), corpus)
+        self._options, self._nested = options, start.model.info.nested_sizes
+        model, queries = start.model, start.queries
+        self._texts = model.row_encoder.encode(self._set.corpus)
+        self._queries = (queries or model).row_encoder.encode_queries(self._set.queries)
+        self.report = f"{len(self._set.queries):,} queries, {len(self._set.corpus):,} texts to search"
+        towers = [
+            Tower(DygraphEngine(one.network, one.signature), one.row_encoder, options.batch_size)
+            for one in (model, queries or model)
+        ]
+        self._tower, self._query_tower = towers
+
+    def measure(self, processes: ProcessGroup) -> dict[str, float]:
+        """Return Recall@k and MRR@10, of nested sizes (`recall@10/64`) too; the processes share the encoding."""
+        began = time.monotonic()
+        texts = _shared(self._tower, self._texts, processes)
+        queries = _shared(self._query_tower, self._queries, processes)
+        found, cosines = nearest(texts, queries, self._options.recall_num)
+        cuts = [cut for cut in CUTS if cut <= self._options.recall_num]
+        measures = {name: float(values.mean()) for name, values in self._set.recall(found, cuts).items()}
+        measures["mrr@10"] = float(self._set.reciprocal_rank(found).mean())
+        for size in self._nested:
+            numbers, _ = nearest(_cut(texts, size), _cut(queries, size), 10)
+            measures[f"recall@10/{size}"] = float(self._set.recall(numbers, [10])["recall@10"].mean())
+        if processes.is_first:
+            self._write(found, cosines)
+            line = " ".join(f"recall@{cut}={100 * measures[f'recall@{cut}']:.3f}" for cut in cuts)
+            tqdm.write(f"{line} ({self.report}, {time.monotonic() - began:.1f} s)")
+        return measures
+
+    def _write(self, found: np.ndarray, cosines: Vectors) -> None:
+        if self._options.results_path is None:
+            return
+        folder, name = self._options.results_path
+        os.makedirs(folder, exist_ok=True)
+        corpus = self._set.corpus
+        rows = (
+            (query, corpus[number], f"{cosine:.6f}")
+            for query, numbers, row in zip(self._set.queries, found.tolist(), cosines.tolist())
+            for number, cosine in zip(numbers, row)
+        )
+        write_rows(os.path.join(folder, name), ("query", "text", "cosine"), rows, header=False)
+
+
+def _shared(tower: Tower, columns: EncodedTexts, processes: ProcessGroup) -> Vectors:
+    """Return the vectors of all rows; each process computes some of them."""
+    if processes.size == 1:
+        return tower.compute(columns)
+    own = np.arange(processes.rank, len(columns), processes.size)
+    computed = tower.compute(columns.take(own))
+    size = int(processes.sum(np.array([float(computed.shape[1]) if processes.is_first else 0.0]))[0])
+    vectors = np.zeros((len(columns), size), np.float32)
+    if len(own):
+        vectors[own] = computed
+    return processes.sum(vectors)
+
+
+def _cut(vectors: Vectors, size: int) -> Vectors:
+    cut = vectors[:, :size]
+    normalised: Vectors = cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)
+    return normalised
+
+
+def open_evaluation(start: TowerStart, options: TowerTrainingOptions) -> Optional[RecallEvaluation]:
+    """Return what the training evaluates on, if it evaluates."""
+    return RecallEvaluation(start, options) if options.evaluates else None
+
+
+def train_tower(
+    start: TowerStart,
+    examples: InBatchExamples,
+    evaluation: Optional[RecallEvaluation],
+    options: TowerTrainingOptions,
+    facts: Mapping[str, object],
+    on_evaluation: Optional[OnEvaluation] = None,
+) -> FitResult:
+    """Train, evaluate regularly, keep the best checkpoint by `options.metric`, and print the result.
+
+    Args:
+        facts: what `tower.json` records beside the options.
+        on_evaluation: see `Task`.
+    """
+    run, model, processes = start.run, start.model, start.run.processes
+    options.note_unused()
+    if options.parts * processes.size > 1:
+        run.report(f"each device computes a batch in {options.parts} parts of {options.part_size} examples")
+
+    def save(folder: Path, results: dict[str, float]) -> None:
+        info = replace(model.info, **run.describe({"examples": len(examples), **facts}, results))
+        save_tower(folder, model, info)
+        if start.queries is not None:
+            save_query_tower(folder, start.queries, info)
+
+    files = {name: getattr(options, name) for name in ("train_set_file", "similar_text_pair", "corpus_file")}
+    stated = {name: getattr(model.info, name) for name in ("max_seq_length", "size", "pooling", "normalize", "towers")}
+    task = Task(
+        model.network,
+        examples,
+        None if evaluation is None else lambda: evaluation.measure(processes),
+        save,
+        metric=options.metric,
+        part_factors=start.part_factors,
+        identity={
+            "options": {**options.identity(), **stated},
+            "content": {name: content_digest(path) for name, path in files.items() if path},
+        },
+        begin_epoch=examples.begin_epoch,
+        on_evaluation=on_evaluation,
+        apart=APART,
+    )
+    return run.train(task)

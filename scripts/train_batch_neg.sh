@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Train a tower with in-batch negatives. Without --train_set_file: on the demo data, from the starter encoder, and show
+# what it finds.
+#
+#   bash scripts/train_batch_neg.sh [options of recall/train_batch_neg.py]
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
+set -euo pipefail
+# shellcheck source=scripts/demo.sh
+. "$(dirname "${BASH_SOURCE[0]}")/demo.sh"
+
+train_tower_demo train_batch_neg train.csv "$DEMO_TOWER" \
+    "--batch_size 64 --epochs 2 --eval_step 100 --margin 0 --scale 20" "$@"

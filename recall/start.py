@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Optional
 
 from paddle_ranker.errors import UsageError
-from paddle_ranker.model.encoders import Checkpoint, read_checkpoint
+from paddle_ranker.model.encoders import Checkpoint
+from paddle_ranker.model.hugging_face.sentences import is_sentences
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import QUERY_FOLDER, TowerInfo
 from paddle_ranker.model.tower_network import TowerModel, load_tower, query_tower_of, start_tower
+from paddle_ranker.model.tower_sources import read_tower
 from paddle_ranker.training.run import Start, start_run
 from recall.model import LearnedScale
 from recall.options import TowerTrainingOptions
@@ -41,15 +42,15 @@ def start_tower_training(
         model, queries = load_tower(run.resumed.model, load), query_tower_of(run.resumed.model, load)
         factors: dict[str, float] = {}
     else:
-        source = Path(options.init_from_ckpt) if options.init_from_ckpt else resolve_model(options.model_name_or_path)
-        checkpoint = _read(source, options, dropout)
-        info = tower_info(options, checkpoint)
+        source = options.init_from_ckpt or options.model_name_or_path
+        checkpoint, stated = _read(source, options, dropout)
+        info = tower_info(options, checkpoint, stated)
         model, new_parts = start_tower(checkpoint, info, options.tokenizer)
         queries = None
         if info.towers == 2:
             inner = checkpoint.file.parent / QUERY_FOLDER
-            start = resolve_model(options.query_model) if options.query_model else inner if inner.is_dir() else source
-            queries, of_queries = start_tower(_read(start, options, dropout), info, options.tokenizer)
+            start = options.query_model or (str(inner) if inner.is_dir() else source)
+            queries, of_queries = start_tower(_read(start, options, dropout)[0], info, options.tokenizer)
             new_parts += [f"query_tower.{part}" for part in of_queries]
         if new_parts:
             run.report(f"start from {source}; new: {', '.join(new_parts)}")
@@ -66,30 +67,45 @@ def start_tower_training(
     return TowerStart(run, model, factors, queries)
 
 
-def tower_info(options: TowerTrainingOptions, checkpoint: Checkpoint) -> TowerInfo:
-    """Return what the tower will be: as the options say, else as the checkpoint's own tower is."""
-    longest = min(_MAX_SEQ_LENGTH, checkpoint.config.longest_pair)
-    width = checkpoint.config.hidden_size
-    stated = TowerInfo.read(checkpoint.file.parent) or TowerInfo(longest, width)
+def tower_info(options: TowerTrainingOptions, checkpoint: Checkpoint, stated: TowerInfo) -> TowerInfo:
+    """Return what the tower will be: as the options say, else as `stated`."""
     given: dict[str, Any] = {
         "max_seq_length": options.max_seq_length, "pooling": options.pooling, "normalize": options.normalize,
         "query_prompt": options.query_prompt, "text_prompt": options.text_prompt, "towers": options.towers,
         "nested_sizes": options.nested and tuple(options.nested),
     }  # fmt: skip
+    if options.normalize is not None:
+        given["similarity"] = "cosine" if options.normalize else "dot"
     if options.output_emb_size is not None:
-        given.update(size=options.output_emb_size or width, output_layer=options.output_emb_size > 0)
+        size = options.output_emb_size
+        given.update(size=size or checkpoint.config.hidden_size, output_layer=size > 0, output_tanh=False)
     info = replace(stated, **{name: value for name, value in given.items() if value is not None})
     if max(info.nested_sizes, default=0) >= info.size:
         raise UsageError(f"--nested_sizes: give lengths below that of the vectors, {info.size}")
     return replace(info, training={}, results={}, versions={}, export=None)
 
 
-def _read(source: Path, options: TowerTrainingOptions, dropout: Optional[float]) -> Checkpoint:
-    checkpoint = read_checkpoint(source, options.model_name_or_path if options.init_from_ckpt else None)
-    if dropout is None:
-        return checkpoint
-    config = replace(checkpoint.config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
-    return replace(checkpoint, config=config)
+def _read(source: str, options: TowerTrainingOptions, dropout: Optional[float]) -> tuple[Checkpoint, TowerInfo]:
+    """Return the contents of a model's files, and the tower in them.
+
+    An encoder whose folder states no pooling becomes a tower as the published scripts make it: of the pooler's output,
+    1 long, of at most 128 tokens.
+    """
+    folder = resolve_model(source)
+    model_name = options.model_name_or_path if options.init_from_ckpt else None
+    load = LoadOptions(model_name=model_name, tokenizer=options.tokenizer)
+    place = folder.parent if folder.is_file() else folder
+    states = TowerInfo.read(place) is not None or is_sentences(place)
+    if not states:
+        load = replace(load, pooling=options.pooling or "pooler")
+    checkpoint, stated = read_tower(folder, load)
+    if not states:
+        length = min(_MAX_SEQ_LENGTH, stated.max_seq_length)
+        stated = replace(stated, max_seq_length=length, normalize=True, similarity="cosine")
+    if dropout is not None:
+        config = replace(checkpoint.config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+        checkpoint = replace(checkpoint, config=config)
+    return checkpoint, stated
 
 
 def _without_pooler(model: TowerModel) -> TowerModel:

@@ -12,8 +12,7 @@ from typing import Optional
 import numpy as np
 from tqdm import tqdm
 
-from paddle_ranker.data.formats import write_rows
-from paddle_ranker.data.records import Pair, Text, read_records
+from paddle_ranker.data.records import Pair, read_records
 from paddle_ranker.distributed import ProcessGroup
 from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.evaluation.recall import CUTS, RecallSet
@@ -24,6 +23,7 @@ from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.training.task import FitResult, OnEvaluation, Task
 from recall.model import InBatchExamples
 from recall.options import TowerTrainingOptions
+from recall.results import corpus_texts, write_results
 from recall.start import TowerStart
 
 
@@ -35,10 +35,10 @@ class RecallEvaluation:
 
     def __init__(self, start: TowerStart, options: TowerTrainingOptions):
         assert options.similar_text_pair is not None
-        corpus = [row.text for row in read_records(options.corpus_file, Text, options)] if options.corpus_file else []
+        corpus = corpus_texts(options.corpus_file, options.skip_bad_rows) if options.corpus_file else []
         pairs = read_records(options.similar_text_pair, Pair, options)
         self._set = RecallSet(((row.query, row.title) for row in pairs), corpus)
-        self._options, self._nested = options, start.model.info.nested_sizes
+        self._options, self._info = options, start.model.info
         model, queries = start.model, start.queries
         self._texts = model.row_encoder.encode(self._set.corpus)
         self._queries = (queries or model).row_encoder.encode_queries(self._set.queries)
@@ -54,11 +54,13 @@ class RecallEvaluation:
         began = time.monotonic()
         texts = _shared(self._tower, self._texts, processes)
         queries = _shared(self._query_tower, self._queries, processes)
+        if self._info.similarity == "cosine" and not self._info.normalize:
+            texts, queries = _cut(texts, self._info.size), _cut(queries, self._info.size)
         found, cosines = nearest(texts, queries, self._options.recall_num)
         cuts = [cut for cut in CUTS if cut <= self._options.recall_num]
         measures = {name: float(values.mean()) for name, values in self._set.recall(found, cuts).items()}
         measures["mrr@10"] = float(self._set.reciprocal_rank(found).mean())
-        for size in self._nested:
+        for size in self._info.nested_sizes:
             numbers, _ = nearest(_cut(texts, size), _cut(queries, size), 10)
             measures[f"recall@10/{size}"] = float(self._set.recall(numbers, [10])["recall@10"].mean())
         if processes.is_first:
@@ -74,11 +76,11 @@ class RecallEvaluation:
         os.makedirs(folder, exist_ok=True)
         corpus = self._set.corpus
         rows = (
-            (query, corpus[number], f"{cosine:.6f}")
+            (query, corpus[number], round(cosine, 6))
             for query, numbers, row in zip(self._set.queries, found.tolist(), cosines.tolist())
             for number, cosine in zip(numbers, row)
         )
-        write_rows(os.path.join(folder, name), ("query", "text", "cosine"), rows, header=False)
+        write_results(os.path.join(folder, name), rows)
 
 
 def _shared(tower: Tower, columns: EncodedTexts, processes: ProcessGroup) -> Vectors:
@@ -95,6 +97,7 @@ def _shared(tower: Tower, columns: EncodedTexts, processes: ProcessGroup) -> Vec
 
 
 def _cut(vectors: Vectors, size: int) -> Vectors:
+    """Return the first `size` numbers of each vector, made 1 long."""
     cut = vectors[:, :size]
     normalised: Vectors = cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)
     return normalised

@@ -13,7 +13,7 @@ from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, Fault
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.scores import Scores
+from paddle_ranker.serving.core.scores import Scores, VectorService
 
 VOCABULARY = 100
 
@@ -43,6 +43,8 @@ class FakeService:
         self.deadlines: list[Optional[float]] = []
         self.gate: Optional[asyncio.Event] = None
         self.failure: Optional[Exception] = None
+        self.tower: Optional[VectorService] = None
+        self.has_ranker = True
 
     async def score_pairs(
         self, queries: Sequence[str], titles: Sequence[str], *, deadline: Optional[float] = None

@@ -1,11 +1,12 @@
-"""Vectors over HTTP: OpenAI's and Text Embeddings Inference's shapes, their errors, and what an answer may cost."""
+"""Vectors from a server: in the shapes of OpenAI, Text Embeddings Inference and Paddle Serving; errors and costs."""
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -19,12 +20,20 @@ from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.model.tower_network import save_tower, start_tower
 from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.serving.core.budget import ByteBudget
+from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.faults import TOO_LARGE, Fault
+from paddle_ranker.serving.core.json_text import number_lists
+from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
+from paddle_ranker.serving.core.ranker_slot import RankerSlot
+from paddle_ranker.serving.core.scores import CountedRequest, Models
 from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_folder_in_slot
 from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.tower_slot import ServedTower, TowerSlot, check
-from paddle_ranker.serving.http.embeddings import number_lists
+from paddle_ranker.serving.paddle import general_model, pipeline
+from paddle_ranker.serving.paddle.messages import messages
 from paddle_ranker.serving.process.worker import make_app
+from tests.fake_service import FakeService
 from tests.serving_cases import SECONDS
 from tests.tiny import write_encoder, write_ranker
 
@@ -64,6 +73,14 @@ def model(folder: Path) -> Iterator[ServedTower]:
 @pytest.fixture(scope="module")
 def tower(folder: Path) -> Tower:
     return Tower.open(folder)
+
+
+@pytest.fixture(scope="module")
+def slot(folder: Path, model: ServedTower) -> TowerSlot:
+    made = SLOTS["tower"].make(options(folder))
+    made.switch(model)
+    assert isinstance(made, TowerSlot)
+    return made
 
 
 class Site:
@@ -137,10 +154,7 @@ def test_text_embeddings_inference_s_shape(site: Site, tower: Tower, path: str) 
     np.testing.assert_allclose(site.post(path, {"inputs": short[0]}).json(), tower.vectors(short[:1]), atol=1e-6)
 
 
-def test_a_query_and_a_text_share_a_batch(model: ServedTower, folder: Path, tower: Tower) -> None:
-    slot = TowerSlot(options(folder), options(folder))
-    slot.switch(model)
-
+def test_a_query_and_a_text_share_a_batch(slot: TowerSlot, tower: Tower) -> None:
     async def ask() -> Any:
         return await asyncio.gather(*(slot.vectors([text], is_query=i % 2 == 1) for i, text in enumerate(TEXTS)))
 
@@ -269,3 +283,131 @@ def test_the_folder_s_kind_finds_the_slot(folder: Path) -> None:
     config = options(folder)
     assert Path(config.tower) == folder
     assert list(served_by(config)) == ["tower"]
+
+
+# Paddle Serving's protocols.
+
+
+def tensors(fetch: Sequence[str] = (), **columns: Any) -> Any:
+    """Return a Request that feeds texts, or arrays of tokens, by their names."""
+    request = messages().Request(fetch_var_names=fetch)
+    for name, values in columns.items():
+        if isinstance(values, list):
+            request.tensor.add(alias_name=name, elem_type=20, data=values)
+        else:
+            request.tensor.add(name=name, shape=values.shape, int64_data=values.ravel().tolist())
+    return request
+
+
+def fetched(response: Any) -> np.ndarray:
+    ((tensor,),) = (output.tensor for output in response.outputs)
+    assert (tensor.name, tensor.alias_name, tensor.elem_type) == ("vector", "output_embedding", 1)
+    return np.array(tensor.float_data, np.float32).reshape(tensor.shape)
+
+
+@pytest.fixture
+def alone(slot: TowerSlot) -> Models:
+    """A server with a tower and without a ranker."""
+    return Models(RankerSlot(ServeConfig()), slot, has_ranker=False)
+
+
+@pytest.fixture
+def both(slot: TowerSlot) -> FakeService:
+    """A server with both."""
+    service = FakeService()
+    service.tower = slot
+    return service
+
+
+@pytest.mark.parametrize("fetch", [[], ["output_embedding"], ["vector"]])
+def test_paddle_serving_s_tensors(alone: Models, tower: Tower, fetch: list[str]) -> None:
+    found = asyncio.run(general_model.infer(tensors(fetch, text=TEXTS), alone))
+    np.testing.assert_allclose(fetched(found), tower.vectors(TEXTS), atol=1e-6)
+    found = asyncio.run(general_model.infer(tensors(fetch, query=TEXTS), alone))
+    np.testing.assert_allclose(fetched(found), tower.query_vectors(TEXTS), atol=1e-6)
+    tokens = tower.encoder.encode(TEXTS).pad(range(len(TEXTS)))
+    found = asyncio.run(general_model.infer(tensors(fetch, **tokens), alone))
+    np.testing.assert_allclose(fetched(found), tower.vectors(TEXTS), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (tensors(["predict"], text=["a"]), "choose from output_embedding, vector"),
+        (tensors(text=["a"], query=["a"]), "send one of text or query"),
+        (tensors(title=["a"]), "or text or query, are"),
+        (tensors(), "lacks input_ids and token_type_ids"),
+        (tensors(text=["a"] * 9), "at most 8"),
+        (tensors(input_ids=np.array([[5, 999]]), token_type_ids=np.zeros((1, 2), int)), "input_ids"),
+        (tensors(input_ids=np.array([[0, 0]]), token_type_ids=np.zeros((1, 2), int)), "padding"),
+    ],
+)
+def test_tensors_that_a_tower_does_not_take(alone: Models, request_: Any, words: str) -> None:
+    with pytest.raises(Fault, match=words):
+        asyncio.run(general_model.infer(request_, alone))
+
+
+def test_what_is_fetched_says_which_model_is_asked(both: FakeService, tower: Tower) -> None:
+    tokens = tower.encoder.encode(TEXTS[:1]).pad([0])
+    wanted = tower.vectors(TEXTS[:1])
+    for asked in (["output_embedding"], tokens), ([], {"text": TEXTS[:1]}), (["vector"], {"text": TEXTS[:1]}):
+        found = asyncio.run(general_model.infer(tensors(asked[0], **asked[1]), both))
+        np.testing.assert_allclose(fetched(found), wanted, atol=1e-6)
+    assert not both.calls
+    for request in (tensors(query=["a"], title=["b"]), tensors(["predict"], query=["a"], title=["b"])):
+        (output,) = asyncio.run(general_model.infer(request, both)).outputs
+        assert output.tensor[0].alias_name == "predict"
+    assert both.calls == [1, 1]
+
+
+def test_the_pipeline_answers_with_vectors(alone: Models, both: FakeService, tower: Tower) -> None:
+    wanted = tower.vectors(TEXTS[:3])
+    keys = ["1", "0", "2"]
+    for service, name in ((alone, ""), (alone, "ernie"), (alone, "tower"), (both, "tower")):
+        request = messages().PipelineRequest(name=name, key=keys, value=[TEXTS[int(key)] for key in keys])
+        found = asyncio.run(pipeline.infer(request, service))
+        assert list(found.key) == ["output_embedding"]
+        np.testing.assert_allclose(np.array(ast.literal_eval(found.value[0])), wanted, atol=1e-6)
+    request.name = "ernie"
+    with pytest.raises(Fault, match="is not JSON"):
+        asyncio.run(pipeline.infer(request, both))  # which is the ranker's
+    request.name = "other"
+    with pytest.raises(Fault, match="Service name error"):
+        asyncio.run(pipeline.infer(request, alone))
+
+
+def test_paddle_serving_s_routes(site: Site, tower: Tower) -> None:
+    body = {"tensor": [{"alias_name": "text", "elem_type": 20, "data": TEXTS}], "fetch_var_names": ["output_embedding"]}
+    answer = site.post("/GeneralModelService/inference", body)
+    ((tensor,),) = (output["tensor"] for output in answer.json()["outputs"])
+    found = np.array(tensor["float_data"]).reshape(tensor["shape"])
+    np.testing.assert_array_equal(found.astype(np.float32), found)
+    np.testing.assert_allclose(found, tower.vectors(TEXTS), atol=1e-6)
+    for path in ("/ernie/prediction", "/tower/prediction"):
+        answer = site.post(path, {"key": ["0"], "value": [TEXTS[0]]})
+        assert answer.json()["err_no"] == 0 and answer.json()["key"] == ["output_embedding"]
+        np.testing.assert_allclose(json.loads(answer.json()["value"][0]), tower.vectors(TEXTS[:1]), atol=1e-6)
+    assert site.post("/tower/other", {"key": ["0"], "value": ["a"]}).json()["err_no"] == 3002
+
+
+def test_requests_for_vectors_are_counted(alone: Models, tmp_path: Path) -> None:
+    metrics = Metrics()
+    with (tmp_path / "log").open("w+") as stream:
+        log = JsonLog(stream.fileno(), with_texts=True)
+        with CountedRequest(alone, protocol="grpc", metrics=metrics, log=log, log_texts=True) as service:
+            asyncio.run(general_model.infer(tensors(text=TEXTS[:2]), service))
+        log.close()
+        stream.seek(0)
+        line = json.loads(stream.read())
+    assert (line["pairs"], line["texts"], line["outcome"]) == (2, {"texts": TEXTS[:2]}, "ok")
+    assert b'ranker_requests_total{outcome="ok",protocol="grpc"} 1.0' in metrics.render()[0]
+
+
+def test_vectors_for_paddle_serving_are_in_the_budget(alone: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = ByteBudget(2000)
+    with budget.share() as share, pytest.raises(Fault, match="fewer rows") as raised:
+        asyncio.run(general_model.infer(tensors(text=["a"] * 8), alone, share=share))
+    assert raised.value.kind is TOO_LARGE
+    with budget.share() as share:
+        asyncio.run(general_model.infer(tensors(text=["a"] * 2), alone, share=share))
+        assert share.held >= 2 * 8 * 4

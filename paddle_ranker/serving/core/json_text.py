@@ -1,4 +1,4 @@
-"""Reading JSON that callers send; the values in it are counted before it is parsed."""
+"""JSON that callers send, in which values are counted before it is parsed; and vectors as JSON."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ _CHUNK = 1024 * 1024  # bytes that are counted at a time
 _LEAST_PAIRS = 64  # small limits leave room for what stands around the pairs
 _DEEPEST = 10_000  # more than can be read
 _QUOTE = ord('"')
+_NUMBER_DIGITS = 9  # of a float32 that make it the same again
+_POWERS = np.array([float(10**power) for power in range(23)])  # larger ones are no doubles
 
 
 class JsonBounds(NamedTuple):
@@ -134,3 +136,19 @@ def _outside_strings(data: bytes) -> Iterator[NDArray[np.uint8]]:
         inside = np.logical_xor.accumulate(chunk == _QUOTE) ^ in_string
         in_string = bool(inside[-1])
         yield chunk[~inside]
+
+
+def number_lists(vectors: NDArray[np.float32]) -> list[bytes]:
+    """Return each row of `vectors`, `[n, size]` float32, as a JSON array.
+
+    A number has up to 9 digits, which make the same float32 again; as the double that it equals it would have 17.
+    """
+    from pydantic_core import to_json  # fifteen times as fast as the standard library
+
+    doubles = vectors.astype(np.float64)
+    with np.errstate(divide="ignore"):
+        shift = _NUMBER_DIGITS - 1 - np.floor(np.log10(np.abs(doubles)))
+    # These powers of ten are exact, so the quotient is the double that is nearest to the decimal number.
+    powers = _POWERS[np.clip(shift, 0, len(_POWERS) - 1).astype(np.int64)]
+    shown = np.where(shift < len(_POWERS), np.rint(doubles * powers) / powers, doubles)
+    return [to_json(row.tolist()) for row in shown]

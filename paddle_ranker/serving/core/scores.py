@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Callable, NamedTuple, Optional, Protocol
 
@@ -101,7 +102,7 @@ class VectorService(Protocol):
 class ModelService(ScoringService, Protocol):
     """What Paddle Serving's protocols ask: scores of a ranker and, if the server has a tower, vectors.
 
-    Attributes: `tower`, None without a tower; `has_ranker`: whether what names no model is for the ranker.
+    Attributes: `tower`, None without one; `has_ranker`: False if there is only a tower.
     """
 
     @property
@@ -111,13 +112,47 @@ class ModelService(ScoringService, Protocol):
     def has_ranker(self) -> bool: ...
 
 
+@dataclass(frozen=True)
+class Models:
+    """A `ModelService` of a server's slots.
+
+    ranker: refuses requests if the server has none, for which `has_ranker` is False
+    """
+
+    ranker: ScoringService
+    tower: Optional[VectorService] = None
+    has_ranker: bool = True
+
+    @property
+    def info(self) -> RankerInfo:
+        """See `ScoringService`."""
+        return self.ranker.info
+
+    @property
+    def limits(self) -> Limits:
+        """See `ScoringService`."""
+        return self.ranker.limits
+
+    async def score_pairs(
+        self, queries: Sequence[str], titles: Sequence[str], *, deadline: Optional[float] = None
+    ) -> Scores:
+        """See `ScoringService`."""
+        return await self.ranker.score_pairs(queries, titles, deadline=deadline)
+
+    async def score_tokens(
+        self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
+    ) -> Scores:
+        """See `ScoringService`."""
+        return await self.ranker.score_tokens(input_ids, token_type_ids, deadline=deadline)
+
+
 # Wraps a service in a context manager for one request: entered when the request arrives, left when it is answered, with
 # the fault as exception if it is refused. `contextlib.nullcontext` counts nothing.
-Counting = Callable[[ScoringService], AbstractContextManager[ScoringService]]
+Counting = Callable[[ModelService], AbstractContextManager[ModelService]]
 
 
 class CountedRequest:
-    """A `ScoringService` for one request. On exit it counts the request under `protocol` and writes its log line.
+    """A `ModelService` for one request. On exit it counts the request under `protocol` and writes its log line.
 
     Args:
         log: log for the line; None: no line is written.
@@ -126,7 +161,7 @@ class CountedRequest:
 
     def __init__(
         self,
-        service: ScoringService,
+        service: ModelService,
         *,
         protocol: str,
         metrics: Metrics,
@@ -139,7 +174,7 @@ class CountedRequest:
         self._texts: Optional[dict[str, list[str]]] = None
         self._began = 0.0
 
-    def __enter__(self) -> ScoringService:
+    def __enter__(self) -> ModelService:
         self._began = time.perf_counter()
         return self
 
@@ -168,21 +203,63 @@ class CountedRequest:
         """See `ScoringService`."""
         return self._service.limits
 
+    @property
+    def has_ranker(self) -> bool:
+        """See `ModelService`."""
+        return self._service.has_ranker
+
+    @property
+    def tower(self) -> Optional[VectorService]:
+        """See `ModelService`."""
+        return None if self._service.tower is None else _CountedTower(self, self._service.tower)
+
+    def note(self, rows: int, **texts: Sequence[str]) -> None:
+        """Note what the request asks for: its number of rows, and their texts."""
+        self._pairs = rows
+        if self._log_texts and texts:
+            self._texts = {name: list(column) for name, column in texts.items()}
+
     async def score_pairs(
         self, queries: Sequence[str], titles: Sequence[str], *, deadline: Optional[float] = None
     ) -> Scores:
         """See `ScoringService`."""
-        self._pairs = len(titles)
-        if self._log_texts:
-            self._texts = {"queries": list(queries), "titles": list(titles)}
+        self.note(len(titles), queries=queries, titles=titles)
         return await self._service.score_pairs(queries, titles, deadline=deadline)
 
     async def score_tokens(
         self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
     ) -> Scores:
         """See `ScoringService`."""
-        self._pairs = len(input_ids)
+        self.note(len(input_ids))
         return await self._service.score_tokens(input_ids, token_type_ids, deadline=deadline)
+
+
+@dataclass(frozen=True)
+class _CountedTower:
+    """The tower of a `CountedRequest`."""
+
+    request: CountedRequest
+    service: VectorService
+
+    @property
+    def info(self) -> TowerInfo:
+        return self.service.info
+
+    @property
+    def limits(self) -> Limits:
+        return self.service.limits
+
+    async def vectors(
+        self, texts: Sequence[str], *, is_query: bool = False, deadline: Optional[float] = None, field: str = "text"
+    ) -> Vectors:
+        self.request.note(len(texts), texts=texts)
+        return await self.service.vectors(texts, is_query=is_query, deadline=deadline, field=field)
+
+    async def token_vectors(
+        self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
+    ) -> Vectors:
+        self.request.note(len(input_ids))
+        return await self.service.token_vectors(input_ids, token_type_ids, deadline=deadline)
 
 
 def _outcome(error: Optional[BaseException]) -> str:

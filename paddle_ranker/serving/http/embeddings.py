@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, Optional, Union
 
 import numpy as np
 from pydantic import AliasChoices, BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
-from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -19,7 +18,7 @@ from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, TOO_LARGE, UNPROCESSABLE, Fault
-from paddle_ranker.serving.core.json_text import check_json
+from paddle_ranker.serving.core.json_text import check_json, number_lists
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import Vectors
 from paddle_ranker.serving.core.tower_slot import TowerSlot
@@ -30,8 +29,6 @@ OPENAI, TEI, OTHER_TEI = ("/v1/embeddings", "/embeddings"), ("/embed", "/"), ("/
 _IS_QUERY = {"query": True, "search_query": True, "document": False, "search_document": False, "passage": False}
 _UNION_TAGS = ("str", "list[str]")
 _TEXT_BYTES, _BASE64_BYTES = 32, 16  # of memory that a number takes, from the engine's array to the answer
-_DIGITS = 9  # of a float32 that make it the same again
-_POWERS = np.array([float(10**power) for power in range(23)])  # larger ones are no doubles
 Texts = TypeAliasType("Texts", Annotated[list[str], FailFast()])
 
 
@@ -203,20 +200,6 @@ def _are_tokens(given: object) -> bool:
 def _normalized(vectors: Array) -> Array:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.where(lengths == 0, 1, lengths), np.float32)
-
-
-def number_lists(vectors: Array) -> list[bytes]:
-    """Return each row of `vectors`, `[n, size]` float32, as a JSON array.
-
-    A number has up to 9 digits, which make the same float32 again; as the double that it equals it would have 17.
-    """
-    doubles = vectors.astype(np.float64)
-    with np.errstate(divide="ignore"):
-        shift = _DIGITS - 1 - np.floor(np.log10(np.abs(doubles)))
-    # These powers of ten are exact, so the quotient is the double that is nearest to the decimal number.
-    powers = _POWERS[np.clip(shift, 0, len(_POWERS) - 1).astype(np.int64)]
-    shown = np.where(shift < len(_POWERS), np.rint(doubles * powers) / powers, doubles)
-    return [to_json(row.tolist()) for row in shown]
 
 
 def _openai_answer(frame: dict[str, Any], vectors: Array, is_base64: bool) -> bytes:

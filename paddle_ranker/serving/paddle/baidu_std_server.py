@@ -15,7 +15,7 @@ from paddle_ranker.serving.core.connections import Connections, Unsent, close_li
 from paddle_ranker.serving.core.faults import INTERNAL, INVALID, NO_METHOD, NOT_FOUND, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import require_key
 from paddle_ranker.serving.core.peers import look_at
-from paddle_ranker.serving.core.scores import Counting, ScoringService
+from paddle_ranker.serving.core.scores import Counting, ModelService
 from paddle_ranker.serving.core.turns import REQUEST, Pace
 from paddle_ranker.serving.paddle import baidu_std
 from paddle_ranker.serving.paddle.general_model import MOST_FIELDS, infer
@@ -45,7 +45,7 @@ class BaiduStdProtocol(asyncio.Protocol):
 
     def __init__(
         self,
-        service: ScoringService,
+        service: ModelService,
         *,
         api_key: Optional[str] = None,
         connections: Optional[Connections] = None,
@@ -232,7 +232,7 @@ class BaiduStdProtocol(asyncio.Protocol):
                 share.hold(len(body))
                 request, deadline = await self._request(meta, body, service, share)
                 body = b""  # its texts are held once
-                response = await infer(request, service, deadline=deadline)
+                response = await infer(request, service, deadline=deadline, share=share)
             written = baidu_std.reply(meta.correlation_id, bytes(response.SerializeToString()))
         except Fault as fault:
             written = baidu_std.reply(meta.correlation_id, error=(fault.kind.brpc, str(fault.settled())))
@@ -255,9 +255,7 @@ class BaiduStdProtocol(asyncio.Protocol):
         if asked.method_name not in GENERAL_METHODS:
             raise Fault(NO_METHOD, f"{quoted(asked.method_name)} is no method; {', '.join(GENERAL_METHODS)} are")
 
-    async def _request(
-        self, meta: Message, body: bytes, service: ScoringService, share: Share
-    ) -> tuple[Message, float]:
+    async def _request(self, meta: Message, body: bytes, service: ModelService, share: Share) -> tuple[Message, float]:
         """Return the request in a frame's body, and its deadline."""
         arrived = time.monotonic()
         self._check(meta)

@@ -1,28 +1,36 @@
-"""GeneralModelService, for any protocol: takes a Request of tensors or texts, returns a Response of scores."""
+"""GeneralModelService, for any protocol: a Request of tensors or texts to a Response of scores or vectors."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Optional
 
 import numpy as np
 
+from paddle_ranker.encoding.columns import Array, Arrays
 from paddle_ranker.errors import quoted
+from paddle_ranker.model.opened import ExportFacts
+from paddle_ranker.model.tower import VECTOR
 from paddle_ranker.serving.core.apart import apart
+from paddle_ranker.serving.core.budget import Share
 from paddle_ranker.serving.core.faults import INVALID, Fault
+from paddle_ranker.serving.core.jobs import Texts
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.scores import Scores, ScoringService
+from paddle_ranker.serving.core.scores import ModelService, Scores, ScoringService, VectorService
 from paddle_ranker.serving.paddle.messages import Message, messages
 
 MOST_FIELDS = 1000  # of a Request: two tensors, the names of what is fetched, and what a later client may add
 ENGINE_NAME = "GeneralInferOp_0"
 PROBABILITY = "sigmoid_2.tmp_0"  # the variable of the exported model; its alias is "predict"
 TOKENS = ("input_ids", "token_type_ids")
-TEXTS = ("query", "title")
+EMBEDDING = "output_embedding"  # what the published clients of a tower ask for
 _FETCHED = {"predict": (PROBABILITY, "predict"), PROBABILITY: (PROBABILITY, "predict"), "logit": ("logit", "logit")}
 INT64, FLOAT32, INT32, STRING = 0, 1, 2, 20  # elem_type
+_FLOAT_DATA = b"\x12"  # the tag of the field, whose elements are packed
+_NUMBER_BYTES = 40  # of memory that a number of an answer takes, as JSON at the most
 # By elem_type: the field that may hold the elements, and their NumPy type (little-endian) in tensor_content.
 _INTEGERS = {INT64: ("int64_data", "<i8"), INT32: ("int_data", "<i4")}
 _DATA_FIELDS = (
@@ -39,27 +47,144 @@ _DATA_FIELDS = (
 )
 
 
-async def infer(request: Message, service: ScoringService, *, deadline: Optional[float] = None) -> Message:
+Feeds = dict[str, tuple[str, Message]]  # by a tensor's name: its name in errors, and the tensor
+
+
+class ServedTensors(ABC):
+    """What a model of the server takes and returns: tokens or texts by name, float32 columns by name.
+
+    Attributes:
+        limits: limits of its requests.
+        texts: the sets of string tensors that it takes, each instead of tokens.
+        outputs: a dict from what clients fetch to (name, alias) of an output; the first is fetched by who names none.
+        inputs: a dict from the aliases that an export gave the token inputs to the inputs' names.
+    """
+
+    limits: Limits
+    texts: tuple[tuple[str, ...], ...]
+    outputs: dict[str, tuple[str, str]]
+    inputs: dict[str, str]
+
+    def rows(self, feeds: Feeds) -> tuple[list[str], ...]:
+        """Return the fed texts, as many of each; raises `Fault` if they do not fit together, or are too many."""
+        for _, tensor in feeds.values():
+            self.limits.check_most(len(tensor.data), next(reversed(feeds)))
+        return tuple(text_column(tensor, field) for field, tensor in feeds.values())
+
+    @abstractmethod
+    def answer_bytes(self, rows: int) -> int:
+        """Return the bytes of memory that an answer for so many rows takes beyond what its request takes."""
+
+    @abstractmethod
+    async def of_texts(self, names: tuple[str, ...], texts: Texts, deadline: Optional[float]) -> Arrays:
+        """Return the outputs by name, `[n, ...]`, of the texts of the tensors `names`; raises `Fault`."""
+
+    @abstractmethod
+    async def of_tokens(self, input_ids: Array, token_type_ids: Array, deadline: Optional[float]) -> Arrays:
+        """Return the outputs by name of `[n, length]` int64 arrays; raises `Fault`."""
+
+
+class RankerTensors(ServedTensors):
+    """Tokens, or a query and a title, to a probability and a logit; one query may stand for all titles."""
+
+    texts = (("query", "title"),)
+
+    def __init__(self, service: ScoringService):
+        self._service, self.limits = service, service.limits
+        aliases = _aliases(service.info.export)
+        self.inputs = {aliases[name]: name for name in TOKENS if name in aliases}
+        alias = aliases.get(PROBABILITY)
+        if alias:
+            named = dict.fromkeys((alias, "predict", PROBABILITY), (PROBABILITY, alias))
+            self.outputs = {**named, "logit": ("logit", "logit")}
+        else:
+            self.outputs = _FETCHED
+
+    def rows(self, feeds: Feeds) -> tuple[list[str], ...]:
+        queries, titles = super().rows(feeds)
+        if len(queries) == 1:
+            queries = queries * len(titles)
+        if len(queries) != len(titles):
+            problem = f"holds {len(queries):,} texts and title {len(titles):,}: send one query, or one for each title"
+            raise Fault(INVALID, problem, field=f"{feeds['query'][0]}.data")
+        return queries, titles
+
+    def answer_bytes(self, rows: int) -> int:
+        return 0
+
+    async def of_texts(self, names: tuple[str, ...], texts: Texts, deadline: Optional[float]) -> Arrays:
+        return self._named(await self._service.score_pairs(*texts, deadline=deadline))
+
+    async def of_tokens(self, input_ids: Array, token_type_ids: Array, deadline: Optional[float]) -> Arrays:
+        return self._named(await self._service.score_tokens(input_ids, token_type_ids, deadline=deadline))
+
+    def _named(self, scores: Scores) -> Arrays:
+        return {PROBABILITY: scores.probabilities, "logit": scores.logits}
+
+
+class TowerTensors(ServedTensors):
+    """Tokens, a text or a query to a vector."""
+
+    texts = (("text",), ("query",))
+
+    def __init__(self, service: VectorService):
+        self._service, self.limits = service, service.limits
+        aliases = _aliases(service.info.export)
+        self.inputs = {aliases[name]: name for name in TOKENS if name in aliases}
+        alias = aliases.get(VECTOR, EMBEDDING)
+        self.outputs = dict.fromkeys((alias, EMBEDDING, VECTOR), (VECTOR, alias))
+
+    def answer_bytes(self, rows: int) -> int:
+        return rows * self._service.info.size * _NUMBER_BYTES
+
+    async def of_texts(self, names: tuple[str, ...], texts: Texts, deadline: Optional[float]) -> Arrays:
+        is_query = names == ("query",)
+        found = await self._service.vectors(texts[0], is_query=is_query, deadline=deadline, field=names[0])
+        return {VECTOR: found.vectors}
+
+    async def of_tokens(self, input_ids: Array, token_type_ids: Array, deadline: Optional[float]) -> Arrays:
+        return {VECTOR: (await self._service.token_vectors(input_ids, token_type_ids, deadline=deadline)).vectors}
+
+
+def _aliases(export: Optional[ExportFacts]) -> dict[str, str]:
+    return export.get("aliases", {}) if export else {}
+
+
+async def infer(
+    request: Message, service: ModelService, *, deadline: Optional[float] = None, share: Optional[Share] = None
+) -> Message:
     """Return the Response to a Request.
 
-    It feeds, by name or alias, either `input_ids` and `token_type_ids`, int64 or int32 `[n, length]`, or `query` and
-    `title`, n strings each, or one query for all titles. It fetches `predict` or `sigmoid_2.tmp_0`, both the
-    probability, or `logit`; if it fetches nothing, it gets the probability. Each output is float32 `[n, 1]`. An export
-    for Paddle Serving may have given the token inputs and the probability further aliases.
+    It feeds, by name or alias, either `input_ids` and `token_type_ids`, int64 or int32 `[n, length]`, or strings. A
+    ranker takes `query` and `title`, n strings each, or one query for all titles. It is asked for `predict` or
+    `sigmoid_2.tmp_0`, both the probability, or `logit`, float32 `[n, 1]` each. A tower takes `text`, or `query`, n
+    strings, and is asked for `output_embedding` or `vector`, float32 `[n, size]`. Who fetches nothing gets the
+    probability, or the vector from a server without a ranker or of the tensor `text`. An export for Paddle Serving may
+    have given the token inputs and the first output further aliases.
 
     Args:
         deadline: see `ScoringService`.
+        share: holds what the answer takes, if it is large.
 
     Raises `Fault`, which names the field, if the Request is malformed, and what the service raises.
     """
     began = _microseconds()
-    export = service.info.export
-    aliases = export.get("aliases", {}) if export else {}
-    fetched = _fetched(request, aliases.get(PROBABILITY))
-    feeds = _feeds(request, {aliases[name]: name for name in TOKENS if name in aliases})
-    scores, read = await _scores(feeds, service, request.ByteSize(), deadline)
+    model = _asked_model(request, service)
+    fetched = _fetched(request, model)
+    feeds = _feeds(request, model)
+    names = tuple(feeds)
+    if TOKENS[0] in feeds:
+        input_ids, token_type_ids = await apart(request.ByteSize(), _tokens, feeds, model.limits, deadline=deadline)
+        _hold(share, model.answer_bytes(len(input_ids)))
+        read = _microseconds()
+        outputs = await model.of_tokens(input_ids, token_type_ids, deadline)
+    else:
+        texts = await apart(request.ByteSize(), model.rows, feeds, deadline=deadline)
+        _hold(share, model.answer_bytes(len(texts[0])))
+        read = _microseconds()
+        outputs = await model.of_texts(names, texts, deadline)
     inferred = _microseconds()
-    response = _response(request, fetched, scores)
+    response = _response(request, fetched, outputs)
     if request.profile_server:
         response.profile_server = True
         # The begin and the end of the vendor's three steps: reader, inference, response.
@@ -67,41 +192,33 @@ async def infer(request: Message, service: ScoringService, *, deadline: Optional
     return response
 
 
-async def _scores(
-    feeds: dict[str, tuple[str, Message]], service: ScoringService, size: int, deadline: Optional[float]
-) -> tuple[Scores, int]:
-    """Return the scores of the fed pairs, and the time at which they had been read, in microseconds since 1970.
-
-    Args:
-        size: size of the request in bytes.
-    """
-    if "query" in feeds:
-        queries, titles = await apart(size, _texts, feeds, service.limits, deadline=deadline)
-        read = _microseconds()
-        return await service.score_pairs(queries, titles, deadline=deadline), read
-    input_ids, token_type_ids = await apart(size, _tokens, feeds, service.limits, deadline=deadline)
-    read = _microseconds()
-    return await service.score_tokens(input_ids, token_type_ids, deadline=deadline), read
+def _hold(share: Optional[Share], size: int) -> None:
+    if share is not None and size:
+        share.hold_answer(size)
 
 
-def _response(request: Message, fetched: list[tuple[str, str]], scores: Scores) -> Message:
+def _asked_model(request: Message, service: ModelService) -> ServedTensors:
+    """Return the model whose outputs a Request fetches; see `infer`."""
+    if service.tower is not None:
+        tower = TowerTensors(service.tower)
+        fetches = list(request.fetch_var_names)
+        feeds_text = any("text" in (tensor.name, tensor.alias_name) for tensor in request.tensor[:MOST_FIELDS])
+        if not service.has_ranker or (fetches[0] in tower.outputs if fetches else feeds_text):
+            return tower
+    return RankerTensors(service)
+
+
+def _response(request: Message, fetched: list[tuple[str, str]], outputs: Arrays) -> Message:
     response = messages().Response(log_id=request.log_id)
     output = response.outputs.add(engine_name=ENGINE_NAME)
     for name, alias_name in fetched:
-        values = scores.logits if name == "logit" else scores.probabilities
-        fill_column(output.tensor.add(), name, alias_name, values)
+        fill_matrix(output.tensor.add(), name, alias_name, outputs[name])
     return response
 
 
-def _fetched(request: Message, alias: Optional[str]) -> list[tuple[str, str]]:
-    """Return (name, alias) of every output that the Request fetches, in its order.
-
-    Args:
-        alias: alias of the probability, if the export gave it one.
-    """
-    outputs = _FETCHED
-    if alias:
-        outputs = {**dict.fromkeys((alias, *_FETCHED), (PROBABILITY, alias)), "logit": _FETCHED["logit"]}
+def _fetched(request: Message, model: ServedTensors) -> list[tuple[str, str]]:
+    """Return (name, alias) of every output that the Request fetches, in its order."""
+    outputs = model.outputs
     found: list[tuple[str, str]] = []
     for place, name in enumerate(request.fetch_var_names):
         if name not in outputs:
@@ -110,56 +227,45 @@ def _fetched(request: Message, alias: Optional[str]) -> list[tuple[str, str]]:
         if outputs[name] in found:
             raise Fault(INVALID, f"{quoted(name)} is asked for twice", field=f"fetch_var_names[{place}]")
         found.append(outputs[name])
-    return found or [outputs[PROBABILITY]]
+    return found or [next(iter(outputs.values()))]
 
 
-def _feeds(request: Message, names: Mapping[str, str]) -> dict[str, tuple[str, Message]]:
-    """Return a dict from each feed's name to (its name in errors, its tensor); the feeds are all tokens or all texts.
-
-    Args:
-        names: dict from the aliases that the export gave the token inputs to the inputs' names.
-    """
-    feeds: dict[str, tuple[str, Message]] = {}
+def _feeds(request: Message, model: ServedTensors) -> Feeds:
+    """Return the fed tensors by name: all of tokens, or all of texts."""
+    feeds: Feeds = {}
+    text_names = tuple(dict.fromkeys(name for names in model.texts for name in names))
     for place, tensor in enumerate(request.tensor):
-        given = [names.get(name, name) for name in (tensor.name, tensor.alias_name)]
-        known = [name for name in given if name in (*TOKENS, *TEXTS)]
+        given = [model.inputs.get(name, name) for name in (tensor.name, tensor.alias_name)]
+        known = [name for name in given if name in (*TOKENS, *text_names)]
         if not known:
             shown = " or ".join(map(quoted, dict.fromkeys((tensor.name, tensor.alias_name))))
-            problem = f"{shown} is not an input of this model: {' and '.join(TOKENS)}, or {' and '.join(TEXTS)}, are"
+            wanted = " or ".join(" and ".join(names) for names in model.texts)
+            problem = f"{shown} is not an input of this model: {' and '.join(TOKENS)}, or {wanted}, are"
             raise Fault(INVALID, problem, field=f"tensor[{place}].name")
         if known[0] in feeds:
             raise Fault(INVALID, f"{known[0]} is there twice", field=f"tensor[{place}].name")
         feeds[known[0]] = (f"tensor[{place}] ({known[0]})", tensor)
-    wanted = TEXTS if any(name in feeds for name in TEXTS) and not any(name in feeds for name in TOKENS) else TOKENS
-    missing = [name for name in wanted if name not in feeds]
+    has_tokens = any(name in feeds for name in TOKENS)
+    wanted_names: tuple[str, ...] = TOKENS
+    if not has_tokens:
+        wanted_names = next((names for names in model.texts if not feeds.keys().isdisjoint(names)), TOKENS)
+    missing = [name for name in wanted_names if name not in feeds]
     if missing:
         there = ", ".join(feeds) or "nothing"
         raise Fault(INVALID, f"lacks {' and '.join(missing)}; there is {there}", field="tensor")
-    if len(feeds) > len(wanted):
-        raise Fault(INVALID, f"holds {', '.join(feeds)}: send tokens or texts, not both", field="tensor")
-    return feeds
+    if len(feeds) > len(wanted_names):
+        choice = "tokens or texts, not both" if has_tokens else f"one of {' or '.join(text_names)}"
+        raise Fault(INVALID, f"holds {', '.join(feeds)}: send {choice}", field="tensor")
+    return {name: feeds[name] for name in wanted_names}
 
 
-def _tokens(feeds: dict[str, tuple[str, Message]], limits: Limits) -> tuple[np.ndarray, np.ndarray]:
+def _tokens(feeds: Feeds, limits: Limits) -> tuple[Array, Array]:
     (ids_field, ids), (types_field, types) = feeds["input_ids"], feeds["token_type_ids"]
     input_ids, token_type_ids = integer_matrix(ids, ids_field, limits), integer_matrix(types, types_field, limits)
     if input_ids.shape != token_type_ids.shape:
         problem = f"is {list(token_type_ids.shape)}, that of input_ids is {list(input_ids.shape)}"
         raise Fault(INVALID, problem, field=f"{types_field}.shape")
     return input_ids, token_type_ids
-
-
-def _texts(feeds: dict[str, tuple[str, Message]], limits: Limits) -> tuple[list[str], list[str]]:
-    (query_field, query), (title_field, title) = feeds["query"], feeds["title"]
-    for tensor in (title, query):
-        limits.check_most(len(tensor.data), "title")
-    queries, titles = text_column(query, query_field), text_column(title, title_field)
-    if len(queries) == 1:
-        queries = queries * len(titles)
-    if len(queries) != len(titles):
-        problem = f"holds {len(queries):,} texts and title {len(titles):,}: send one query, or one for each title"
-        raise Fault(INVALID, problem, field=f"{query_field}.data")
-    return queries, titles
 
 
 def _microseconds() -> int:
@@ -216,11 +322,22 @@ def text_column(tensor: Message, field: str) -> list[str]:
     return texts
 
 
-def fill_column(tensor: Message, name: str, alias_name: str, values: np.ndarray) -> None:
-    """Make `tensor` a column of the response: float32 `[n, 1]`."""
+def fill_matrix(tensor: Message, name: str, alias_name: str, values: Array) -> None:
+    """Make `tensor` an output of the response: float32 `[n, size]`, `[n, 1]` for `values` of `[n]`."""
+    rows = np.asarray(values, "<f4").reshape(len(values), -1)
     tensor.name, tensor.alias_name, tensor.elem_type = name, alias_name, FLOAT32
-    tensor.shape.extend([len(values), 1])
-    tensor.float_data.extend(np.asarray(values, np.float32).tolist())
+    tensor.shape.extend(rows.shape)
+    if rows.size:
+        # The elements as they are on the wire: as Python numbers a vector would take ten times the memory and time.
+        tensor.MergeFromString(_FLOAT_DATA + _varint(rows.nbytes) + rows.tobytes())
+
+
+def _varint(number: int) -> bytes:
+    written = bytearray()
+    while number > 0x7F:
+        written.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes((*written, number))
 
 
 def _one_field(tensor: Message, field: str, allowed: Sequence[str]) -> str:

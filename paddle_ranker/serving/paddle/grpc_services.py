@@ -13,10 +13,10 @@ import grpc.aio
 
 from paddle_ranker.errors import RankerError
 from paddle_ranker.serving.core.apart import apart
-from paddle_ranker.serving.core.budget import ByteBudget
+from paddle_ranker.serving.core.budget import ByteBudget, Share
 from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TOO_LARGE, Fault
 from paddle_ranker.serving.core.limits import Limits, require_key
-from paddle_ranker.serving.core.scores import Counting, ScoringService
+from paddle_ranker.serving.core.scores import Counting, ModelService
 from paddle_ranker.serving.paddle import general_model, pipeline
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, Message, messages, parse
 from paddle_ranker.serving.paddle.pipeline import PipelineNames
@@ -24,7 +24,7 @@ from paddle_ranker.serving.paddle.pipeline import PipelineNames
 _LOG = logging.getLogger(__name__)
 _LONGEST_PATH = 107  # of a Unix socket
 _FRAMING_BYTES = 64 * 1024  # so that the services, not grpc, refuse what is a little too large, and say so
-Method = Callable[[bytes, ScoringService, float], Awaitable[Message]]  # (request, service, deadline) -> answer
+Method = Callable[[bytes, ModelService, float, Share], Awaitable[Message]]  # (request, service, deadline, share)
 
 
 class GrpcServer:
@@ -40,7 +40,7 @@ class GrpcServer:
 
 
 async def start_grpc(
-    service: ScoringService,
+    service: ModelService,
     address: str,
     *,
     limits: Optional[Limits] = None,
@@ -127,7 +127,7 @@ class _Calls:
 
     def __init__(
         self,
-        service: ScoringService,
+        service: ModelService,
         limits: Limits,
         api_key: Optional[str],
         names: PipelineNames,
@@ -141,20 +141,20 @@ class _Calls:
         self._names = names
         self._active = 0
 
-    async def general(self, data: bytes, service: ScoringService, deadline: float) -> Message:
+    async def general(self, data: bytes, service: ModelService, deadline: float, share: Share) -> Message:
         request = await apart(len(data), parse, messages().Request, data, general_model.MOST_FIELDS, deadline=deadline)
-        return await general_model.infer(request, service, deadline=deadline)
+        return await general_model.infer(request, service, deadline=deadline, share=share)
 
-    async def profiled(self, data: bytes, service: ScoringService, deadline: float) -> Message:
+    async def profiled(self, data: bytes, service: ModelService, deadline: float, share: Share) -> Message:
         request = await apart(len(data), parse, messages().Request, data, general_model.MOST_FIELDS, deadline=deadline)
         request.profile_server = True
-        return await general_model.infer(request, service, deadline=deadline)
+        return await general_model.infer(request, service, deadline=deadline, share=share)
 
-    async def pipeline(self, data: bytes, service: ScoringService, deadline: float) -> Message:
-        most = pipeline.most_fields(service.limits)
+    async def pipeline(self, data: bytes, service: ModelService, deadline: float, share: Share) -> Message:
+        most = pipeline.most_fields(service)
         request = await apart(len(data), parse, messages().PipelineRequest, data, most, deadline=deadline)
         try:
-            return await pipeline.infer(request, service, self._names, deadline=deadline)
+            return await pipeline.infer(request, service, self._names, deadline=deadline, share=share)
         except Fault as fault:
             raise _PipelineFault(fault.kind, str(fault)) from fault.settled()
 
@@ -188,7 +188,7 @@ class _Calls:
                 self._check(data)
                 deadline = time.monotonic() + self._seconds(context)
                 await apart(len(data), share.hold_read, data, deadline=deadline)
-                response = await method(data, service, deadline)
+                response = await method(data, service, deadline, share)
                 return bytes(response.SerializeToString())
         except _PipelineFault as fault:
             return bytes(pipeline.refusal(fault.settled()).SerializeToString())

@@ -17,8 +17,9 @@ from starlette.types import Scope
 from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import ERROR_HEADER, INTERNAL, NO_METHOD, NOT_FOUND, Fault
-from paddle_ranker.serving.core.scores import ScoringService
-from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body
+from paddle_ranker.serving.core.scores import ModelService
+from paddle_ranker.serving.core.tower_options import TOWER
+from paddle_ranker.serving.http.exchange import SHARE, answer, deadline_of, read_body
 from paddle_ranker.serving.http.middleware import CLIENT_LEFT
 from paddle_ranker.serving.paddle import general_model, pipeline
 from paddle_ranker.serving.paddle.json_messages import read_message, write_message
@@ -32,7 +33,7 @@ _VERSION = re.compile("v[0-9]+")  # /v1/embeddings is nobody's pipeline
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def routes(service: ScoringService, names: Optional[PipelineNames] = None) -> list[BaseRoute]:
+def routes(service: ModelService, names: Optional[PipelineNames] = None) -> list[BaseRoute]:
     """Return the routes; the last one takes `POST` at any path of two parts, so place them after all other routes."""
     names = names or PipelineNames()
     made: list[BaseRoute] = []
@@ -54,7 +55,7 @@ class _AnyPipeline(Route):
         return match, found
 
 
-def _general(service: ScoringService, method: str) -> Endpoint:
+def _general(service: ModelService, method: str) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         async def work() -> Response:
             deadline = deadline_of(request)
@@ -67,17 +68,19 @@ def _general(service: ScoringService, method: str) -> Endpoint:
             asked = await apart(len(body), *how, deadline=deadline)
             if method == "debug":
                 asked.profile_server = True
-            response = await general_model.infer(asked, service, deadline=deadline)
+            response = await general_model.infer(
+                asked, service, deadline=deadline, share=request.scope["state"].get(SHARE)
+            )
             if content_type in PROTO:
                 return answer(request, response.SerializeToString(), content_type)
-            return answer(request, write_message(response), JSON)
+            return answer(request, await apart(response.ByteSize(), write_message, response), JSON)
 
         return await _answered(work(), request, _general_error)
 
     return endpoint
 
 
-def _gateway(service: ScoringService, names: PipelineNames) -> Endpoint:
+def _gateway(service: ModelService, names: PipelineNames) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         if _VERSION.fullmatch(request.path_params["name"]):
             return _gateway_error(request, Fault(NOT_FOUND, f"{quoted(request.url.path)} is nothing here; see /docs"))
@@ -89,16 +92,15 @@ def _gateway(service: ScoringService, names: PipelineNames) -> Endpoint:
             asked = await apart(len(body), *how, deadline=deadline)
             asked.name, asked.method = request.path_params["name"], request.path_params["method"]
             try:
-                if asked.name == names.service and asked.method != names.method:
-                    problem = (
-                        f"{quoted(asked.method)} is no method of {quoted(names.service)}; {quoted(names.method)} is"
-                    )
+                if asked.name in (names.service, TOWER) and asked.method != names.method:
+                    problem = f"{quoted(asked.method)} is no method of {quoted(asked.name)}; {quoted(names.method)} is"
                     raise Fault(NO_METHOD, problem)
-                found = await pipeline.infer(asked, service, names, deadline=deadline)
+                share = request.scope["state"].get(SHARE)
+                found = await pipeline.infer(asked, service, names, deadline=deadline, share=share)
             except Fault as fault:
                 request.scope["state"]["outcome"] = fault.kind.name
                 found = pipeline.refusal(fault.settled())
-            return answer(request, write_message(found, defaults=True), JSON)
+            return answer(request, await apart(found.ByteSize(), write_message, found, True), JSON)
 
         return await _answered(work(), request, _gateway_error)
 

@@ -1,22 +1,27 @@
-"""The pipeline's service, for gRPC and its HTTP gateway: takes texts under keys, returns a printed list of scores."""
+"""The pipeline's service, for gRPC and its HTTP gateway: texts under keys to a printed list of scores or vectors."""
 
 from __future__ import annotations
 
 import re
 import sys
-from typing import Any, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional, TypeVar
 
 import numpy as np
 
+from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import quoted
 from paddle_ranker.serving.core import faults
 from paddle_ranker.serving.core.apart import apart
+from paddle_ranker.serving.core.budget import Share
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, TOO_LARGE, Fault, FaultKind
-from paddle_ranker.serving.core.json_text import parse_json
+from paddle_ranker.serving.core.json_text import number_lists, parse_json
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.scores import ScoringService
+from paddle_ranker.serving.core.scores import ModelService
+from paddle_ranker.serving.core.tower_options import TOWER
+from paddle_ranker.serving.paddle.general_model import TowerTensors
 from paddle_ranker.serving.paddle.messages import Message, messages
 
+T = TypeVar("T")
 _SPACE = re.compile(r"\s*")
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|.)", re.DOTALL)
 _LONGEST_ESCAPE = 10  # characters that one is printed with, \\U0001f600
@@ -51,27 +56,50 @@ def error_number(kind: FaultKind) -> int:
 
 async def infer(
     request: Message,
-    service: ScoringService,
+    service: ModelService,
     names: Optional[PipelineNames] = None,
     *,
     deadline: Optional[float] = None,
+    share: Optional[Share] = None,
 ) -> Message:
     """Return the answer to a pipeline Request.
 
-    Each value is a JSON object `{"query": ..., "title": ...}`, a list of such objects, or such a dict as Python prints
-    it. If the keys are the numbers "0", "1", ..., they give the order of the pairs. The answer's key is `predict`; its
-    value is the probabilities as the tutorial's server prints them: `[[0.85], [0.79]]`.
+    For a ranker, each value is a JSON object `{"query": ..., "title": ...}`, a list of such objects, or such a dict as
+    Python prints it; the answer's key is `predict`, its value the probabilities as the tutorial's server prints them:
+    `[[0.85], [0.79]]`. For a tower, each value is a text; the key is `output_embedding` or the export's alias of it,
+    the value the vectors. If the keys are the numbers "0", "1", ..., they give the order of the pairs or texts.
+
+    The service's name `names.service` is the ranker's, or the tower's on a server without a ranker; `tower` is always
+    the tower's.
+
+    Args:
+        share: holds what the answer takes, if it is large.
 
     Raises `Fault`, which `refusal` turns into an answer.
     """
     names = names or PipelineNames()
-    if request.name and request.name != names.service:
+    tower = service.tower if request.name == TOWER or not service.has_ranker else None
+    if request.name not in ("", names.service) and not (tower is not None and request.name == TOWER):
         problem = f"Failed to inference: Service name error. {quoted(request.name)} is not {quoted(names.service)}"
         raise Fault(NOT_FOUND, problem)
-    pairs = await apart(request.ByteSize(), read_pairs, request, service.limits, deadline=deadline)
+    size = request.ByteSize()
+    if tower is not None:
+        texts = await apart(size, read_texts, request, tower.limits, deadline=deadline)
+        tensors = TowerTensors(tower)
+        if share is not None:
+            share.hold_answer(tensors.answer_bytes(len(texts)))
+        found = await tower.vectors(texts, deadline=deadline, field="value")
+        _, key = next(iter(tensors.outputs.values()))
+        value = await apart(found.vectors.nbytes, _printed, found.vectors)
+        return messages().PipelineResponse(key=[key], value=[value])
+    pairs = await apart(size, read_pairs, request, service.limits, deadline=deadline)
     scores = await service.score_pairs([query for query, _ in pairs], [title for _, title in pairs], deadline=deadline)
     printed = str(np.asarray(scores.probabilities, np.float32).reshape(-1, 1).tolist())
     return messages().PipelineResponse(key=["predict"], value=[printed])
+
+
+def _printed(vectors: Array) -> str:
+    return f"[{', '.join(row.decode() for row in number_lists(vectors))}]"
 
 
 def refusal(fault: Fault) -> Message:
@@ -79,9 +107,10 @@ def refusal(fault: Fault) -> Message:
     return messages().PipelineResponse(err_no=error_number(fault.kind), err_msg=str(fault))
 
 
-def most_fields(limits: Limits) -> int:
-    """Return how many fields a Request may have: a key and a value for each pair, and what a client may add."""
-    return 2 * limits.pairs + 1000
+def most_fields(service: ModelService) -> int:
+    """Return how many fields a Request may have: a key and a value for each row, and what a client may add."""
+    rows = service.limits.pairs if service.tower is None else max(service.limits.pairs, service.tower.limits.pairs)
+    return 2 * rows + 1000
 
 
 def read_pairs(request: Message, limits: Limits) -> list[tuple[str, str]]:
@@ -89,29 +118,49 @@ def read_pairs(request: Message, limits: Limits) -> list[tuple[str, str]]:
 
     Raises `Fault(INVALID)`, which names the value, and `Fault(TOO_LARGE)` as soon as there are too many pairs.
     """
+    count = 0
+
+    def pairs_of(value: str, field: str) -> list[tuple[str, str]]:
+        nonlocal count
+        pairs = _pairs_of(value, field, limits)
+        count += len(pairs)
+        limits.check_most(count, "value")
+        return pairs
+
+    pairs = [pair for pairs in _values(request, limits, pairs_of, "pair") for pair in pairs]
+    if not pairs:
+        raise Fault(INVALID, "holds no pair", field="value")
+    return pairs
+
+
+def read_texts(request: Message, limits: Limits) -> list[str]:
+    """Return the texts of a pipeline Request to a tower; raises what `read_pairs` raises."""
+    return _values(request, limits, lambda value, field: value, "text")
+
+
+def _values(request: Message, limits: Limits, read: Callable[[str, str], T], what: str) -> list[T]:
+    """Return what `read` makes of each value and its place, in the order that the keys give.
+
+    Args:
+        what: what a value is, in messages.
+    """
     if len(request.tensors):
-        raise Fault(INVALID, 'is not taken: send {"query": ..., "title": ...} as a value', field="tensors")
+        expected = '{"query": ..., "title": ...}' if what == "pair" else "a text"
+        raise Fault(INVALID, f"is not taken: send {expected} as a value", field="tensors")
     if len(request.key) != len(request.value):
         raise Fault(INVALID, f"holds {len(request.value)} values for {len(request.key)} keys", field="value")
     limits.check_most(len(request.key) - list(request.key[: limits.pairs + 1]).count(_PROFILE_KEY), "value")
-    values: dict[str, list[tuple[str, str]]] = {}
-    count = 0
+    values: dict[str, T] = {}
     for place, (key, value) in enumerate(zip(request.key, request.value)):
         if key == _PROFILE_KEY:
             continue
         if key in values:
             raise Fault(INVALID, f"{quoted(key)} is there twice", field=f"key[{place}]")
-        values[key] = _pairs_of(value, f"value[{place}]", limits)
-        count += len(values[key])
-        limits.check_most(count, "value")
+        values[key] = read(value, f"value[{place}]")
     if not values:
-        raise Fault(INVALID, "is empty: send a key and a value for each pair", field="key")
+        raise Fault(INVALID, f"is empty: send a key and a value for each {what}", field="key")
     ordered = [str(number) for number in range(len(values))]
-    keys = ordered if set(ordered) == set(values) else list(values)
-    pairs = [pair for key in keys for pair in values[key]]
-    if not pairs:
-        raise Fault(INVALID, "holds no pair", field="value")
-    return pairs
+    return [values[key] for key in (ordered if set(ordered) == set(values) else values)]
 
 
 def _pairs_of(text: str, field: str, limits: Limits) -> list[tuple[str, str]]:

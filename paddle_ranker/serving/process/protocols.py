@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from paddle_ranker.serving.core.logs import JsonLog
     from paddle_ranker.serving.core.metrics import Metrics
-    from paddle_ranker.serving.core.scores import Counting, ScoringService
+    from paddle_ranker.serving.core.scores import Counting, ModelService
     from paddle_ranker.serving.core.slots import Slots
     from paddle_ranker.serving.paddle.grpc_services import GrpcServer
 
@@ -100,7 +100,7 @@ class Acceptor:
 class ServerContext:
     """What a worker's protocols are made with.
 
-    ranker: answers Paddle Serving's protocols
+    ranker: the ranker, with the tower beside it: answers Paddle Serving's protocols
     slots: slots of the server
     app: the HTTP application
     log: log of requests; None: requests are not logged
@@ -108,7 +108,7 @@ class ServerContext:
 
     config: ServeConfig
     connections: Connections
-    ranker: ScoringService
+    ranker: ModelService
     slots: Slots
     metrics: Metrics
     app: ASGIApp

@@ -28,8 +28,11 @@ from paddle_ranker.serving.core.logs import JsonLog, routed_logging
 from paddle_ranker.serving.core.metrics import Metrics
 from paddle_ranker.serving.core.ranker_slot import RankerSlot
 from paddle_ranker.serving.core.reload import Reloadable, Reloader
+from paddle_ranker.serving.core.scores import Models
 from paddle_ranker.serving.core.slot_kinds import SLOTS, served_by
 from paddle_ranker.serving.core.slots import Slots
+from paddle_ranker.serving.core.tower_options import TOWER
+from paddle_ranker.serving.core.tower_slot import TowerSlot
 from paddle_ranker.serving.http.admin import AdminRoutes, Controls
 from paddle_ranker.serving.http.endpoints import ENDPOINTS, Endpoint
 from paddle_ranker.serving.http.middleware import Middleware
@@ -67,7 +70,7 @@ def make_app(
         missing = [name for name in endpoint.slots if name not in slots]
         routes += _without_slot(endpoint, missing[0]) if missing else endpoint.routes(slots, config)
     routes += AdminRoutes(slots, metrics, config, controls or Controls()).routes()
-    routes += paddle_routes(ranker_of(slots, config), PipelineNames(config.pipeline_service, config.pipeline_method))
+    routes += paddle_routes(models_of(slots, config), PipelineNames(config.pipeline_service, config.pipeline_method))
     return Middleware(
         Router(routes, redirect_slashes=False, default=_not_found),
         metrics,
@@ -78,9 +81,11 @@ def make_app(
     )
 
 
-def ranker_of(slots: Slots, config: ServeConfig) -> RankerSlot:
-    """Return the ranker's slot; for a server without a ranker, a slot that refuses all requests."""
-    return slots.of(RANKER, RankerSlot) if RANKER in slots else RankerSlot(dataclasses.replace(config, model=None))
+def models_of(slots: Slots, config: ServeConfig) -> Models:
+    """Return what Paddle Serving's protocols ask; for a server without a ranker, with a slot that refuses requests."""
+    has_ranker = RANKER in slots
+    ranker = slots.of(RANKER, RankerSlot) if has_ranker else RankerSlot(dataclasses.replace(config, model=None))
+    return Models(ranker, slots.of(TOWER, TowerSlot) if TOWER in slots else None, has_ranker)
 
 
 def _without_slot(endpoint: Endpoint, name: str) -> list[BaseRoute]:
@@ -165,8 +170,8 @@ class Worker:
             protocols=list(PROTOCOLS),
         )
         app = make_app(self._slots, config, self._metrics, log=log, controls=controls, budget=self._connections.budget)
-        ranker = ranker_of(self._slots, config)
-        context = ServerContext(config, self._connections, ranker, self._slots, self._metrics, app, log)
+        models = models_of(self._slots, config)
+        context = ServerContext(config, self._connections, models, self._slots, self._metrics, app, log)
         watching = [asyncio.ensure_future(self._connections.watch()), asyncio.ensure_future(_return_freed_memory())]
         try:
             for protocol in PROTOCOLS.values():

@@ -40,8 +40,9 @@ def run(options: EvaluateRecallOptions) -> None:
     A query with several answers counts the share of them that is found; the published script counts its last one.
     """
     from paddle_ranker.data.records import Pair, RecordFile
+    from paddle_ranker.data.trec import in_order
     from paddle_ranker.evaluation.report.text import comparison_json
-    from paddle_ranker.evaluation.retrieval import Judged, compare_runs, comparison_lines, in_order, lexical_runs
+    from paddle_ranker.evaluation.retrieval import Judged, compare_runs, comparison_lines, lexical_runs
     from recall.results import corpus_texts, one_line, read_results
 
     pairs = RecordFile(options.similar_text_pair, Pair, options)

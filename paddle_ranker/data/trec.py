@@ -31,6 +31,7 @@ _BEIR_HEADER = ["query-id", "corpus-id", "score"]
 _IDS = ("_id", "id", "qid", "query_id", "query-id", "pid", "docid", "doc_id", "document_id", "corpus-id")
 _TEXTS = ("title", "text", "query", "document", "passage", "contents")
 Value = TypeVar("Value", int, float)
+Item = TypeVar("Item")
 Scores = dict[str, dict[str, float]]
 Labels = dict[str, dict[str, int]]
 
@@ -143,7 +144,7 @@ def write_run(path: str, rows: Iterable[tuple[str, str, float]], tag: str) -> No
     """
     by_query: Scores = {}
     for query, document, score in rows:
-        by_query.setdefault(_checked_id(path, query), {})[_checked_id(path, document)] = score
+        by_query.setdefault(checked_id(path, query), {})[checked_id(path, document)] = score
     check_writable(path)
     name = "_".join(tag.split()) or "run"
     with new_file(path) as stream:
@@ -158,6 +159,11 @@ def run_lines(by_query: Scores, tag: str) -> Iterator[str]:
             yield f"{query} Q0 {document} {place} {scores[document]!r} {tag}\n"
 
 
+def in_order(documents: Iterable[str]) -> dict[str, float]:
+    """Return scores that keep an order, best first, also in single precision: -1 for the first, -2, and so on."""
+    return {document: -float(place) for place, document in enumerate(documents, start=1)}
+
+
 def write_qrels(path: str, rows: Iterable[tuple[str, str, float]]) -> None:
     """Write (query, document, label) rows as qrels, atomically; raises `DataError` for an invalid label or id."""
     check_writable(path)
@@ -165,7 +171,7 @@ def write_qrels(path: str, rows: Iterable[tuple[str, str, float]]) -> None:
         for query, document, label in rows:
             if label != int(label):
                 raise DataError(f"{path}: label {label} is not a whole number: TREC's qrels cannot hold it")
-            stream.write(f"{_checked_id(path, query)} 0 {_checked_id(path, document)} {int(label)}\n")
+            stream.write(f"{checked_id(path, query)} 0 {checked_id(path, document)} {int(label)}\n")
 
 
 def read_texts(path: str, wanted: Collection[str], *, skip_bad_rows: bool = False) -> dict[str, str]:
@@ -173,28 +179,44 @@ def read_texts(path: str, wanted: Collection[str], *, skip_bad_rows: bool = Fals
 
     Raises `DataError` for a line without an id and a text, and for a wanted id with two texts or none.
     """
-    skips = Skips(skip_bad_rows, name_files=len(paths_of(path)) > 1)
     wanted = set(wanted)
-    texts: dict[str, str] = {}
-    for file, number, row in _rows(path):
-        if (
-            number == 1
-            and isinstance(row, list)
-            and row[0].lower() in _IDS
-            and set(map(str.lower, row[1:])) <= {*_TEXTS}
-        ):
-            continue
-        found = _text(row)
-        if isinstance(found, str):
-            skips.add(file, number, found)
-        elif found[0] in wanted and texts.setdefault(*found) != found[1]:
-            skips.add(file, number, f"another text for the id {brief(found[0])}")
+    texts = _texts(path, wanted, Skips(skip_bad_rows, name_files=len(paths_of(path)) > 1))
     missing = sorted(wanted - texts.keys())
     if missing:
         raise DataError(
             f"{path}: no text for {len(missing):,} of {len(wanted):,} ids, such as {listed(missing[:3])}: "
             "is it the file that belongs to the run and the qrels?"
         )
+    return texts
+
+
+def read_queries(path: str, *, skip_bad_rows: bool = False) -> dict[str, str]:
+    """Return all queries of a file as a dict from id to text; where lines hold texts alone, ids are their numbers.
+
+    Raises `DataError` for a line without a text, and for an id with two texts.
+    """
+    skips = Skips(skip_bad_rows, name_files=len(paths_of(path)) > 1)
+    return _not_empty(path, _texts(path, None, skips), skips)
+
+
+def _texts(path: str, wanted: Optional[Collection[str]], skips: Skips) -> dict[str, str]:
+    """Return the texts of the `wanted` ids; of all ids, and of lines without ids, if it is None."""
+    texts: dict[str, str] = {}
+    for file, number, row in _rows(path):
+        if (
+            number == 1
+            and isinstance(row, list)
+            and row[0].lower() in (_IDS if wanted is not None else (*_IDS, *_TEXTS))
+            and set(map(str.lower, row[1:])) <= {*_TEXTS}
+        ):
+            continue
+        if wanted is None and isinstance(row, list) and len(row) == 1:
+            row = [str(number), *row]
+        found = _text(row)
+        if isinstance(found, str):
+            skips.add(file, number, found)
+        elif (wanted is None or found[0] in wanted) and texts.setdefault(*found) != found[1]:
+            skips.add(file, number, f"another text for the id {brief(found[0])}")
     return texts
 
 
@@ -236,13 +258,14 @@ def _notes(path: str, skips: Skips) -> list[str]:
     return [f"{path}: {skips.report()}"] if skips.count else []
 
 
-def _not_empty(path: str, found: dict[str, dict[str, Value]], skips: Skips) -> dict[str, dict[str, Value]]:
+def _not_empty(path: str, found: dict[str, Item], skips: Skips) -> dict[str, Item]:
     if not found:
         raise DataError(f"{path}: no line that can be used{f' ({skips.reasons[0]})' if skips.reasons else ''}")
     return found
 
 
-def _checked_id(path: str, name: str) -> str:
+def checked_id(path: str, name: str) -> str:
+    """Return an id if TREC's formats can hold it; otherwise raise `DataError`, naming the path."""
     if not name or len(name.split()) != 1:
         raise DataError(f"{path}: the id {quoted(name)} is empty or holds a space: TREC's formats cannot hold it")
     return name

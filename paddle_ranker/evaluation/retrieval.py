@@ -7,7 +7,7 @@ comparison = compare_runs(judged, runs)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Optional
 
@@ -94,11 +94,6 @@ def lexical_runs(documents: Mapping[str, str], queries: Mapping[str, str], top_k
             for query, (numbers, scores) in zip(queries, found)
         }
     return runs
-
-
-def in_order(ids: Sequence[str]) -> dict[str, float]:
-    """Return scores that keep an order, best first, also in single precision: -1 for the first, -2, and so on."""
-    return {id: -float(place) for place, id in enumerate(ids, start=1)}
 
 
 def compare_runs(

@@ -21,6 +21,7 @@ from paddle_ranker.metrics.ranking import Floats, Integers
 from paddle_ranker.registry import Registry
 from paddle_ranker.retrieval.indexes import Hits
 from paddle_ranker.storage.atomic import new_file
+from paddle_ranker.storage.untrusted import read_json
 
 RRF_K = 60  # the constant of Cormack et al. (2009)
 FORMAT = 1
@@ -126,9 +127,10 @@ class Fusion:
 
     def scores(self, candidates: Candidates) -> Floats:
         """Return the candidates' scores, `[candidates] float64`; those of a single searcher stay as they are."""
-        if len(candidates.searchers) == 1:
+        weights = self._weights(candidates.searchers)
+        if len(weights) == 1:
             return candidates.scores[:, 0]
-        return FUSIONS[self.method].scores(candidates, self._weights(candidates.searchers))
+        return FUSIONS[self.method].scores(candidates, weights)
 
     def best(self, candidates: Candidates, top_k: int) -> tuple[Integers, Floats]:
         """Return the numbers and scores of the best `top_k` candidates, `[found]` each, best first.
@@ -150,7 +152,7 @@ class Fusion:
     def _weights(self, searchers: Sequence[str]) -> Floats:
         unknown = sorted(self.weights.keys() - set(searchers))
         if unknown:
-            raise UsageError(f"weights of {listed(unknown)}: this index has {', '.join(searchers)}")
+            raise UsageError(f"weights of {listed(unknown)}: the search is by {', '.join(searchers)}")
         return np.array([self.weights.get(name, 1.0) for name in searchers])
 
     def write(self, path: Union[str, Path], learned: Mapping[str, object]) -> None:
@@ -164,12 +166,12 @@ class Fusion:
     def read(cls, path: Union[str, Path]) -> Fusion:
         """Read a file that `write` wrote; raises `DataError` for any other."""
         try:
-            facts = json.loads(Path(path).read_text(encoding="utf-8"))
+            facts = read_json(Path(path))
             if not isinstance(facts, dict) or facts.get("format") != FORMAT:
                 raise ValueError(f"no fusion of format {FORMAT}")
             weights = {str(name): float(value) for name, value in facts["weights"].items()}
             return cls(str(facts["method"]), weights, float(facts["recall_weight"]))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
             raise DataError(
                 f"{path}: not a file of learned weights ({brief(str(error))}): make one with evaluate-recall "
                 "--learn_weights"

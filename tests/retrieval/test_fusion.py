@@ -117,5 +117,5 @@ def test_wrong_weights_are_named(name: str, weights: str, said: str) -> None:
 
 
 def test_a_weight_of_no_searcher_is_named() -> None:
-    with pytest.raises(UsageError, match="weights of titles: this index has words, vectors"):
+    with pytest.raises(UsageError, match="weights of titles: the search is by words, vectors"):
         Fusion("rrf", {"titles": 1.0}).scores(Candidates.of(FOUND))

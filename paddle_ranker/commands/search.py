@@ -1,0 +1,220 @@
+"""Search an index for a query, or for a file of queries: by words and vectors, and then by a ranker.
+
+paddle-ranker search --index index "query"
+paddle-ranker search --index index "query" --ranker checkpoint/best --explain --where "year>=2020"
+paddle-ranker search --index index --input queries.tsv --output run.trec --top_k 100
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Optional
+
+from tqdm import tqdm
+
+from paddle_ranker import runtime
+from paddle_ranker.errors import UsageError
+from paddle_ranker.options import json_text, note, option, run_command
+from paddle_ranker.retrieval.fusion import FUSIONS, RRF_K, parse_fusion
+from paddle_ranker.scoring.options import ScoringOptions
+
+if TYPE_CHECKING:
+    from paddle_ranker.retrieval.retriever import Result, Retriever, SearchSettings
+    from paddle_ranker.scoring.ranker import Ranker
+
+FORMATS = ("text", "json", "trec")
+_SHOWN, _LISTED = 10, 100
+_QUERIES = 64  # searched together
+
+
+def fusion_help() -> str:
+    """Return the help text of `--fusion`."""
+    kinds = "; ".join(f"{name}, {kind.what}" for name, kind in FUSIONS.items())
+    return f"how the lists of several searchers become one: {kinds}; or a file of evaluate-recall --learn_weights"
+
+
+@dataclass(frozen=True)
+class SearchingOptions(ScoringOptions):
+    """Options of commands that search an index."""
+
+    index: str = option(help="the index folder, as index build makes it")
+    by: str = option("", help="search by this alone: words, or vectors (default: by all that the index has)")
+    fusion: str = option("rrf", help=fusion_help)
+    weights: str = option("", help="weights of the searchers, words=1,vectors=2 (default: 1 each)")
+    depth: int = option(1000, help="documents that each searcher finds before fusion", minimum=1)
+    ef: Optional[int] = option(None, help="how many vectors a graph index (HNSW) looks at", minimum=1)
+    nprobe: Optional[int] = option(None, help="how many lists of an inverted index (IVF) are looked at", minimum=1)
+    ranker: Optional[str] = option(None, help="order the first results with this ranker, a model folder")
+    rank_top: int = option(50, help="results that --ranker orders", minimum=1)
+    recall_weight: Optional[float] = option(
+        None,
+        help="how much the fused score, as a share of the highest, adds to the ranker's logit (default: 0, or that of "
+        "the file of --fusion)",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.recall_weight is not None and self.ranker is None:
+            raise UsageError("--recall_weight is about the order of a ranker: add --ranker, or leave it out")
+
+    def settings(self) -> SearchSettings:
+        """Return how the index is searched."""
+        from dataclasses import replace
+
+        from paddle_ranker.retrieval.retriever import SearchSettings
+
+        fusion = parse_fusion(self.fusion, self.weights)
+        if self.recall_weight is not None:
+            fusion = replace(fusion, recall_weight=self.recall_weight)
+        by = tuple(name for name in self.by.split(",") if name)
+        return SearchSettings(by, fusion, self.depth, self.rank_top, self.ef, self.nprobe)
+
+
+@dataclass(frozen=True)
+class SearchOptions(SearchingOptions):
+    query: Optional[str] = option(None, help="what to search for; or give --input", positional=True)
+    input_file: Optional[str] = option(
+        None, help="queries: a text a line, or id and text, tab-separated or JSON lines", name="input", files=True
+    )
+    output_file: Optional[str] = option(None, help="file to write (default: standard output)", name="output")
+    top_k: Optional[int] = option(
+        None, help=f"results of each query (default: {_SHOWN} as text, else {_LISTED})", minimum=1, aliases=("--topk",)
+    )
+    where: Optional[str] = option(
+        None, help="only documents whose fields meet this: lang=zh, 'year>=2020 and lang in zh,en'"
+    )
+    format: Optional[str] = option(
+        None, help="text, a line of JSON a query, or a TREC run (default: text; with --output by its name)",
+        choices=FORMATS,
+    )  # fmt: skip
+    explain: bool = option(False, help="show each searcher's score and rank of a result, in text")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.query is None) == (self.input_file is None):
+            raise UsageError("say what to search for: a query, or --input FILE; one of both")
+
+    @property
+    def form(self) -> str:
+        """The format to write."""
+        if self.format is not None or self.output_file is None:
+            return self.format or "text"
+        return "json" if self.output_file.endswith((".json", ".jsonl", ".ndjson")) else "trec"
+
+
+def open_retriever(options: SearchingOptions) -> Retriever:
+    """Open the index and the ranker that the options name, and note how it is searched."""
+    from paddle_ranker.model.load_options import LoadOptions
+    from paddle_ranker.retrieval.retriever import Retriever
+
+    tower = LoadOptions(device=options.device, threads=options.cpu_threads, tokenizer=options.tokenizer)
+    ranker = open_ranker(options) if options.ranker is not None else None
+    retriever = Retriever.open(
+        options.index, options.settings(), ranker=ranker, options=tower, batch_size=options.batch_size
+    )
+    note(how_searched(retriever))
+    return retriever
+
+
+def open_ranker(options: SearchingOptions) -> Ranker:
+    """Open the ranker of the options."""
+    from paddle_ranker.scoring.loading import open_ranker as open_model
+    from paddle_ranker.scoring.ranker import Ranker
+
+    assert options.ranker is not None
+    return Ranker(
+        open_model(options.ranker, options.load_options()),
+        options.batch_size,
+        windows=options.windows,
+        window_overlap=options.window_overlap,
+        window_top_k=options.window_top_k,
+    )
+
+
+def how_searched(retriever: Retriever) -> str:
+    """Return a line that says what is searched and how exactly."""
+    collection, settings = retriever.collection, retriever.settings
+    info, parts = collection.info, []
+    for name in retriever.searchers:
+        if name == "words" and info.words is not None:
+            parts.append(f"words (BM25, {info.words.tokenizer})")
+        elif name == "vectors" and info.vectors is not None:
+            widths = "".join(f", {key} {value}" for key in ("ef", "nprobe") if (value := getattr(settings, key)))
+            parts.append(f"vectors ({info.vectors.method}{widths})")
+    lists = f", {settings.depth:,} of each by {settings.fusion.method}" if len(parts) > 1 else ""
+    method = f"{lists} with k = {RRF_K}" if lists and settings.fusion.method == "rrf" else lists
+    ranked = f"; the ranker orders the first {settings.rank_top:,}" if retriever.ranker else ""
+    return f"{collection.folder}: {len(collection):,} documents by {' and '.join(parts)}{method}{ranked}"
+
+
+def search(options: SearchOptions) -> None:
+    """Search, and print or write the results."""
+    from paddle_ranker.data.trec import read_queries
+    from paddle_ranker.scoring.scorer import chunks
+    from paddle_ranker.storage.atomic import check_writable, new_file
+    from paddle_ranker.storage.streams import output_free_for
+
+    if options.output_file is not None:
+        check_writable(options.output_file)
+    queries = {"1": options.query or ""}
+    if options.input_file is not None:
+        queries = read_queries(options.input_file, skip_bad_rows=options.skip_bad_rows)
+    runtime.prepare_command(options.cpu_threads)
+    retriever = open_retriever(options)
+    top_k = options.top_k or (_SHOWN if options.form == "text" else _LISTED)
+
+    def lines() -> Iterator[str]:
+        for part in chunks(tqdm(queries.items(), desc="search", unit="query", disable=None), _QUERIES):
+            found = retriever.search_many([text for _, text in part], top_k, options.where)
+            for (id, query), results in zip(part, found):
+                yield from _lines(options, id, query, results)
+
+    if options.output_file is None:
+        for line in lines():
+            print(line)
+        return
+    with output_free_for(options.output_file), new_file(options.output_file) as stream:
+        stream.writelines(f"{line}\n" for line in lines())
+
+
+def _lines(options: SearchOptions, id: str, query: str, results: Sequence[Result]) -> Iterator[str]:
+    from paddle_ranker.data.trec import checked_id, in_order, run_lines
+
+    if options.form == "trec":
+        ids = [result.id for result in results]
+        scores = in_order(ids) if options.ranker else {result.id: result.score for result in results}
+        run = {checked_id(options.index, one): score for one, score in scores.items()}
+        yield from (line.rstrip("\n") for line in run_lines({checked_id("the queries", id): run}, "paddle_ranker"))
+    elif options.form == "json":
+        yield json_text({"id": id, "query": query, "results": [_as_json(result) for result in results]})
+    else:
+        if options.input_file is not None:
+            yield f"\n{query}"
+        for place, result in enumerate(results, start=1):
+            shown = result.score if result.probability is None else result.probability
+            yield f"{place:4}. {shown:.4f}  {' '.join(result.text.split())}"
+            if options.explain:
+                yield f"      {_explained(result)}"
+
+
+def _explained(result: Result) -> str:
+    parts = [f"{name} {one.score:.4f}, rank {one.rank}" for name, one in result.searchers.items()]
+    if len(parts) > 1 or result.probability is not None:
+        parts.append(f"fused {result.score:.4f}")
+    if result.probability is not None:
+        parts.append(f"ranker {result.probability:.4f}, logit {result.logit:+.3f}")
+    fields = "".join(f"; {name}={value}" for name, value in result.fields.items())
+    return f"{result.id}: {'; '.join(parts)}{fields}"
+
+
+def _as_json(result: Result) -> Mapping[str, Any]:
+    found = {name: {"score": one.score, "rank": one.rank} for name, one in result.searchers.items()}
+    ranked = {"logit": result.logit, "probability": result.probability} if result.logit is not None else {}
+    fields = {"fields": dict(result.fields)} if result.fields else {}
+    return {"id": result.id, "text": result.text, **fields, "score": result.score, "searchers": found, **ranked}
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(search, SearchOptions, argv, description=__doc__ or "", ends_with_reader=True)

@@ -1,0 +1,82 @@
+"""The command `search`: text, JSON and runs of the same results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from paddle_ranker.commands import index, search
+from paddle_ranker.data.trec import read_run
+from paddle_ranker.retrieval.retriever import Retriever
+from tests.conftest import Call
+from tests.tiny import write_ranker
+
+pytestmark = pytest.mark.unit
+ROWS = "id\ttext\tyear\na\t水稻病害诊断\t2020\nb\t水稻种植\t2021\nc\t深度学习\t2022\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("search")
+    (folder / "corpus.tsv").write_text(ROWS, encoding="utf-8")
+    (folder / "queries.tsv").write_text("q7\t水稻\nq9\t学习水稻\n", encoding="utf-8")
+    assert index.main(["build", "--corpus", str(folder / "corpus.tsv"), "--output", str(folder / "index")]) == 0
+    return folder
+
+
+def test_text_json_and_a_run_hold_the_same(folder: Path, tmp_path: Path, call: Call) -> None:
+    wanted = {
+        "q7": Retriever.open(folder / "index").search("水稻"),
+        "q9": Retriever.open(folder / "index").search("学习水稻"),
+    }
+    files = ["--index", folder / "index", "--input", folder / "queries.tsv"]
+    status, out, err = call(search.main, *files, "--output", tmp_path / "found.trec")
+    assert status == 0 and "3 documents by words (BM25, " in err, err
+    assert read_run(str(tmp_path / "found.trec")).run == {
+        query: {one.id: one.score for one in results} for query, results in wanted.items()
+    }
+    call(search.main, *files, "--output", tmp_path / "found.jsonl", "--top_k", 1)
+    rows = [json.loads(line) for line in (tmp_path / "found.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(row["id"], row["query"], [one["id"] for one in row["results"]]) for row in rows] == [
+        ("q7", "水稻", [wanted["q7"][0].id]), ("q9", "学习水稻", [wanted["q9"][0].id])
+    ]  # fmt: skip
+    assert rows[0]["results"][0]["searchers"]["words"] == {"score": wanted["q7"][0].score, "rank": 1}
+    status, out, _ = call(search.main, "学习水稻", "--index", folder / "index", "--explain", "--where", "year!=2021")
+    first = wanted["q9"][0]
+    assert status == 0 and out.splitlines()[:2] == [
+        f"   1. {first.score:.4f}  {first.text}", f"      c: words {first.score:.4f}, rank 1; year=2022"
+    ]  # fmt: skip
+    assert "水稻种植" not in out
+
+
+def test_a_ranker_orders_and_its_run_keeps_that_order(folder: Path, tmp_path: Path, call: Call) -> None:
+    write_ranker(tmp_path / "ranker", seed=3)
+    ask = ["水稻种植学习", "--index", folder / "index", "--ranker", tmp_path / "ranker", "--device", "cpu"]
+    status, out, err = call(search.main, *ask, "--format", "json", "--rank_top", 2)
+    assert status == 0 and "the ranker orders the first 2" in err, err
+    results = json.loads(out)["results"]
+    probabilities = [one.get("probability") for one in results]
+    assert probabilities[0] >= probabilities[1] and probabilities[2] is None
+    _, out, _ = call(search.main, *ask, "--format", "trec", "--rank_top", 2)
+    assert [line.split()[2:5] for line in out.splitlines()] == [
+        [one["id"], str(rank), str(-float(rank))] for rank, one in enumerate(results, start=1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "a query, or --input FILE"),
+        (["x", "--by", "vectors"], "has no vectors, only words"),
+        (["x", "--fusion", "sum"], "--fusion sum: choose from rrf, weighted"),
+        (["x", "--weights", "vectors=2"], "weights of vectors: the search is by words"),
+        (["x", "--recall_weight", "1"], "add --ranker"),
+        (["x", "--where", "year"], "condition 'year'"),
+        (["x", "--ef", "9"], "--ef 9"),
+    ],
+)
+def test_what_cannot_be_is_said(folder: Path, call: Call, arguments: list[str], said: str) -> None:
+    status, out, err = call(search.main, "--index", folder / "index", *arguments)
+    assert status == 2 and said in err and not out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paddle_ranker.commands.registry import COMMANDS, TRAIN, Command
+from paddle_ranker.commands.registry import COMMANDS, OF_KIND, TRAIN, Command
 
 COMMANDS.add(
     "train-batch-neg",
@@ -13,3 +13,4 @@ COMMANDS.add(
         TRAIN,
     ),
 )
+OF_KIND.add("export tower", f"{__package__}.export_model")

@@ -9,7 +9,9 @@ from typing import Optional
 from paddle_ranker.encoding.columns import Arrays
 from paddle_ranker.encoding.samples import sample_batches
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.export.gates import GATES, Gate, QuantizeOptions
 from paddle_ranker.model.config import EncoderConfig, read_config, write_config
+from paddle_ranker.model.exported import ExportedFolder
 from paddle_ranker.model.families import make_pair_encoder
 from paddle_ranker.model.hugging_face.sentences import is_sentences, read_sentences
 from paddle_ranker.model.kinds import ModelKind, add_kind
@@ -76,4 +78,11 @@ def _config(folder: Path) -> EncoderConfig:
     return config
 
 
+def _gate(folder: ExportedFolder, options: QuantizeOptions) -> Gate:
+    from recall.gate import TowerGate
+
+    return TowerGate(folder, options)
+
+
 add_kind(TowerKind())
+GATES.add(KIND, _gate)

@@ -14,6 +14,7 @@ from paddle_ranker import runtime
 from paddle_ranker.commands.registry import run_for_kind
 from paddle_ranker.encoding.options import TokenizerOptions
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.opened import RANKER, ModelInfo, RowEncoder, TrainedModel
 from paddle_ranker.options import ThreadOptions, option, run_command
 
 
@@ -39,9 +40,7 @@ class ExportOptions(TokenizerOptions, ThreadOptions):
 def export(options: ExportOptions, expected_kind: Optional[str] = None) -> None:
     """Load the model, write its static model, and print what was written and how much its outputs differ."""
     runtime.prepare_command(options.cpu_threads)
-    from paddle_ranker.export.static_graph import export_model
     from paddle_ranker.model.kinds import load_ranker, load_trained
-    from paddle_ranker.model.opened import RANKER
 
     runtime.select_device("cpu")  # a static model is of no device; each engine chooses its own
     load = load_trained if expected_kind is None else load_ranker  # the rankers' tutorials refuse other kinds
@@ -54,7 +53,14 @@ def export(options: ExportOptions, expected_kind: Optional[str] = None) -> None:
             expected_kind=expected_kind,
         ),
     )
-    exported, parities = export_model(model, Path(options.output_path), onnx=options.onnx)
+    write_export(model, Path(options.output_path), onnx=options.onnx)
+
+
+def write_export(model: TrainedModel[ModelInfo, RowEncoder], output: Path, *, onnx: bool) -> None:
+    """Write a model's static model; print what was written and how much its outputs differ."""
+    from paddle_ranker.export.static_graph import export_model
+
+    exported, parities = export_model(model, output, onnx=onnx)
     for engine, parity in parities.items():
         if model.signature == RANKER:
             what, rows = "the ranker", "pairs"

@@ -34,10 +34,15 @@ class QuantizeOptions(BatchOptions, TokenizerOptions, LabelOptions, ThreadOption
         help="pairs that the ranges are found on, like those to be scored: query, title", files=True
     )
     eval_file: str = option(
-        help="labelled pairs that the loss is measured on: query, title, label", name="test", files=True
+        help="labelled pairs that the loss is measured on: query, title, label; a tower takes query, title, too",
+        name="test",
+        files=True,
     )
     max_loss: float = option(
-        0.005, help="write nothing where AUC or nDCG@10 falls by more than this", minimum=0.0, maximum=1.0
+        0.005,
+        help="write nothing where AUC, nDCG@10 or a tower's Recall@10 falls by more than this",
+        minimum=0.0,
+        maximum=1.0,
     )
     calibration_pairs: int = option(512, help="so many pairs of the calibration file are drawn", minimum=1)
     weight_bits: Optional[int] = option(

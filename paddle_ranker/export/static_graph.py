@@ -22,6 +22,7 @@ from paddle_ranker.export.static_model import StaticModel, name_outputs
 from paddle_ranker.model.exported import GRAPH_FORMATS, ExportedFolder
 from paddle_ranker.model.kinds import KINDS, EncoderT, InfoT, ModelKind, kind_of
 from paddle_ranker.model.opened import RANKER, ExportFacts, Signature, TrainedModel, with_export
+from paddle_ranker.model.tower import QUERY_FOLDER
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, new_folder, remove_unfinished
 
 
@@ -135,6 +136,7 @@ def _require_replaceable(output: Path, kind: str, info_file: str, option: str) -
         prefix = info.export["prefix"]
         own |= {*info.export["files"], *(f"{prefix}.{ending}" for ending in _ENDINGS)}
         own |= set((getattr(info, "blend", None) or {}).get("members", ()))
+        own |= {QUERY_FOLDER} if getattr(info, "towers", 1) == 2 else set()
     foreign = sorted(path.name for path in output.iterdir() if path.name not in own and UNFINISHED not in path.name)
     if foreign:
         raise RankerError(

@@ -7,6 +7,7 @@ numbers, cosines = nearest(vectors, tower.query_vectors(["query"]), 10)
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Optional, Union, cast
@@ -49,7 +50,8 @@ class Tower:
     def open(cls, source: Union[str, Path], options: LoadOptions = _DEFAULTS, batch_size: int = 32) -> Tower:
         """Open a trained or exported tower, or an encoder as one: see `model.tower_sources`.
 
-        `source` may be a PaddleNLP name. Raises `CheckpointError` for the folder of anything else.
+        `source` may be a PaddleNLP name. Where queries have a tower of their own and texts are computed in int8, the
+        queries' computes in fp32. Raises `CheckpointError` for the folder of anything else.
         """
         path = resolve_model(str(source))
         KINDS.load_plugins()
@@ -60,7 +62,8 @@ class Tower:
         queries = None
         if opened.info.towers == 2:
             folder = path.parent if path.is_file() else path
-            queries = cls.open(folder / QUERY_FOLDER, options, batch_size)
+            precision = "fp32" if options.precision == "int8" else options.precision
+            queries = cls.open(folder / QUERY_FOLDER, dataclasses.replace(options, precision=precision), batch_size)
         return cls(opened.engine, opened.row_encoder, batch_size, queries)
 
     def vectors(self, texts: Sequence[str]) -> Vectors:

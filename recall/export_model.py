@@ -1,0 +1,54 @@
+"""Write a tower as a static model, `inference.get_pooled_embedding.*`, for engines and servers.
+
+python recall/export_model.py --params_path checkpoint/tower/best --output_path output --onnx
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from paddle_ranker import runtime
+from paddle_ranker.commands.export import ExportOptions, write_export
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.tower import POOLINGS, QUERY_FOLDER
+from paddle_ranker.options import option, run_command
+
+
+@dataclass(frozen=True)
+class ExportTowerOptions(ExportOptions):
+    pooling: Optional[str] = option(
+        None, help="how a vector comes from the states, if the folder does not say", choices=POOLINGS
+    )
+    normalize: Optional[bool] = option(None, help="whether vectors get length 1 (default: as the folder says)")
+
+
+def export_model(options: ExportTowerOptions) -> None:
+    """Write the static model and the tokenizer; where queries have their own tower, it goes into the folder `query`."""
+    runtime.prepare_command(options.cpu_threads)
+    from paddle_ranker.model.tower_network import load_tower, query_tower_of
+
+    runtime.select_device("cpu")  # a static model is of no device; each engine chooses its own
+    how = LoadOptions(
+        model_name=options.model_name_or_path,
+        max_seq_length=options.max_seq_length,
+        tokenizer=options.tokenizer,
+        pooling=options.pooling,
+        normalize=options.normalize,
+    )
+    source, output = Path(options.params_path), Path(options.output_path)
+    model, queries = load_tower(source, how), query_tower_of(source, how)
+    write_export(model, output, onnx=options.onnx)
+    if queries is not None:
+        write_export(queries, output / QUERY_FOLDER, onnx=options.onnx)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(export_model, ExportTowerOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

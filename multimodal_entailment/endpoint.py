@@ -18,7 +18,7 @@ from starlette.responses import Response
 from multimodal_entailment.served import EntailmentSlot, Post
 from paddle_ranker.serving.core.apart import MUCH_BYTES, apart
 from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, UNPROCESSABLE, Fault
-from paddle_ranker.serving.core.json_text import check_json, json_bounds
+from paddle_ranker.serving.core.json_text import json_bounds, parse_json
 from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refusal
 from paddle_ranker.serving.http.openapi import NUMBER, operation, results_schema, schemas_of
 
@@ -84,11 +84,7 @@ class EntailmentRoute:
         return answer(request, json.dumps(content).encode(), "application/json")
 
     def _posted_json(self, body: bytes) -> list[Post]:
-        check_json(body, json_bounds(self._service.limits.posts))
-        try:
-            values = json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise Fault(INVALID, f"is not JSON ({error})", field="body") from error
+        values = parse_json(body, json_bounds(self._service.limits.posts))
         if not isinstance(values, dict):
             raise Fault(UNPROCESSABLE, f"is {type(values).__name__}, expected an object", field="body")
         is_one = "pairs" not in values

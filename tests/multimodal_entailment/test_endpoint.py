@@ -248,6 +248,9 @@ def damaged_png() -> bytes:
 
 BAD_JSON: dict[str, tuple[Any, int, str]] = {
     "no JSON": (b"{", 400, "body: is not JSON"),
+    "a constant of Python's": (b'{"text_1": NaN}', 400, r"body: is not JSON \(NaN is not JSON"),
+    "a byte order mark": (b"\xef\xbb\xbf{}", 400, "body: is not JSON"),
+    "UTF-16": ("{}".encode("utf-16"), 400, "body: is not UTF-8 at byte 0"),
     "deep": (b"[" * 100_000, 400, "body: is nested too deeply"),
     "a list": ([1], 422, "body: is list"),
     "no pairs": ({"pairs": []}, 400, "pairs: holds nothing"),

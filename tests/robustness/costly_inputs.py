@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from benchmarks.serving_client import http
-from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE
+from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, messages
 from paddle_ranker.serving.process.relay import PREFACE
 from tests.robustness.fuzz_inputs import frame
 
@@ -76,6 +76,7 @@ def http_bodies(size: int = UNPACKED) -> dict[str, tuple[str, str, bytes]]:
         "numbers as floats": (general, JSON, filled('{"tensor":[{"float_data":[', "1,", "1]}]}", size)),
         "numbers as strings": (general, JSON, filled('{"tensor":[{"int64_data":[', '"1",', "1]}]}", size)),
         "empty tensors, protobuf": (general, PROTO, b"\x0a\x00" * (size // 2)),
+        "packed numbers": (general, PROTO, messages().Request(tensor=[{"int64_data": [1] * size}]).SerializeToString()),
         "wrong pairs of posts": ("/v1/entailment", JSON, filled('{"pairs":[', "1,", "1]}", size)),
     }
 

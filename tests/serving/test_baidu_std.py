@@ -495,7 +495,7 @@ def test_a_connection_reads_one_request_at_a_time(monkeypatch: pytest.MonkeyPatc
     gate, begun = threading.Event(), list[str]()
     real = baidu_std_server.parse
 
-    def slow(expected: Any, data: bytes, *bounds: int) -> Any:
+    def slow(expected: Any, data: bytes, *bounds: Any) -> Any:
         message = real(expected, data, *bounds)
         begun.append(message.tensor[0].data[0][:1])
         assert gate.wait(SECONDS)

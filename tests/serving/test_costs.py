@@ -34,7 +34,7 @@ from paddle_ranker.serving.core.json_text import check_json, json_bounds, parse_
 from paddle_ranker.serving.core.limits import Limits, unpack
 from paddle_ranker.serving.http.rerank import RerankRequest, _validated
 from paddle_ranker.serving.paddle.json_messages import read_message
-from paddle_ranker.serving.paddle.messages import messages, parse
+from paddle_ranker.serving.paddle.messages import Bounds, bounds_of, messages, parse
 from paddle_ranker.serving.paddle.pipeline import read_pairs, read_printed_dict
 from paddle_ranker.serving.process.relay import OpenStreams
 from tests.live_service import SECONDS, LiveService
@@ -43,6 +43,7 @@ from tests.serving_cases import calls_of
 
 unit, server = pytest.mark.unit, pytest.mark.server
 SIZE = 600_000
+LARGE = Bounds(10**9, 10**9, 10**9)
 BOUNDS = json_bounds(1000)
 LIMITS = Limits()
 
@@ -80,7 +81,23 @@ def chance(size: int) -> bytes:
 
 
 MANY = Limits(pairs=10**6, queue_pairs=10**6)
+
+
 # What is read, made for a size in bytes, and what reads it.
+def read_request(data: bytes) -> Any:
+    return parse(messages().Request, data, LARGE)
+
+
+def packed(payload: bytes, field: int = 0) -> bytes:
+    """Return a Request with one tensor; `field`: 0, or the number of the tensor's field that has the payload."""
+    for number in filter(None, (field, 1)):
+        size, written = len(payload), b""
+        while size > 127:
+            size, written = size >> 7, written + bytes((size & 127 | 128,))
+        payload = bytes((number << 3 | 2,)) + written + bytes((size,)) + payload
+    return payload
+
+
 WORKS: dict[str, tuple[Callable[[int], Any], Callable[[Any], Any]]] = {
     "printed escapes": (lambda size: printed("\\\\", size), read_printed_dict),
     "printed quotes": (lambda size: printed("\\'", size), read_printed_dict),
@@ -95,7 +112,12 @@ WORKS: dict[str, tuple[Callable[[int], Any], Callable[[Any], Any]]] = {
     "gzip of nothing": (lambda size: gzip.compress(bytes(8 * size)), lambda data: unpack(data, "gzip", 10**8)),
     "gzip of chance": (lambda size: chance(2 * size), lambda data: unpack(data, "gzip", 10**8)),
     "keys": (lambda size: pipeline_request(size // 40), lambda request: read_pairs(request, MANY)),
-    "fields": (lambda size: b"\x0a\x00" * (size // 2), lambda data: parse(messages().Request, data, 10**9)),
+    "fields": (lambda size: b"\x0a\x00" * (size // 2), read_request),
+    "nested fields": (
+        lambda size: packed(b"\x08\x01" * (size // 2)),
+        lambda data: parse(messages().Request, data, LARGE),
+    ),
+    "packed numbers": (lambda size: packed(b"\1" * size, 1), read_request),
     "streams": (streams, lambda data: OpenStreams().sent(data, 0.0)),
 }
 
@@ -210,12 +232,34 @@ def test_the_pipeline_counts_before_it_reads(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_message_has_only_so_many_fields() -> None:
     request = messages().Request(fetch_var_names=["x" * 30] * 5000)
     data = request.SerializeToString()
-    assert len(data) > 64 * 1024 and parse(messages().Request, data, 5000) == request
+    assert len(data) > 64 * 1024 and parse(messages().Request, data, bounds_of(5000, 1)) == request
     with pytest.raises(Fault, match="holds more than the 4,999 fields"):
-        parse(messages().Request, data, 4999)
+        parse(messages().Request, data, bounds_of(4999, 1))
     for broken in (b"\xff" * 100_000, b"\x0a\xff\xff\xff\xff\x0f" * 20_000, b"\x0b" * 100_000, data[:-1]):
         with pytest.raises(Fault):
-            parse(messages().Request, broken, 10**6)
+            parse(messages().Request, broken, LARGE)
+
+
+@unit
+def test_numbers_in_a_message_are_counted_before_it_is_read() -> None:
+    """A number of one byte takes eight when it is read: their memory is of the budget, and there is a most of them."""
+    count = 200_000
+    tensor = messages().Tensor(int64_data=[1] * (count - 2) + [300, -1], shape=[count], data=["ab"], float_data=[0.5])
+    data = messages().Request(tensor=[tensor]).SerializeToString()
+    numbers, budget = count + 2, ByteBudget(4_000_000)  # the shape and the float are numbers, too
+    with budget.share() as share:
+        share.hold(1000)
+        assert parse(messages().Request, data, Bounds(1, 4, numbers), share).tensor[0] == tensor
+        assert budget.held == 1000 + 8 * numbers
+    with pytest.raises(Fault, match="bytes that they may have together"):
+        parse(messages().Request, data, LARGE, ByteBudget(8 * count).share())
+    with pytest.raises(Fault, match="holds more than the 200,001 numbers of a request"):
+        parse(messages().Request, data, Bounds(1, 4, numbers - 1))
+    with pytest.raises(Fault, match="holds more than the 3 fields of tensors of a request"):
+        parse(messages().Request, data, Bounds(1, 3, numbers))
+    one_by_one = packed(b"\x08\x01" * count)  # the same field again and again
+    with pytest.raises(Fault, match="fields of tensors"):
+        parse(messages().Request, one_by_one, bounds_of(1, 100))
 
 
 @unit

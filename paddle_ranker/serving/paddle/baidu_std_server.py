@@ -18,7 +18,7 @@ from paddle_ranker.serving.core.peers import look_at
 from paddle_ranker.serving.core.scores import Counting, ModelService
 from paddle_ranker.serving.core.turns import REQUEST, Pace
 from paddle_ranker.serving.paddle import baidu_std
-from paddle_ranker.serving.paddle.general_model import MOST_FIELDS, infer
+from paddle_ranker.serving.paddle.general_model import bounds, infer
 from paddle_ranker.serving.paddle.messages import GENERAL_METHODS, GENERAL_SERVICE, Message, messages, parse
 
 _SERVICES = (GENERAL_SERVICE, GENERAL_SERVICE.rpartition(".")[2])
@@ -262,12 +262,12 @@ class BaiduStdProtocol(asyncio.Protocol):
         asked = meta.request
         much = MUCH_BYTES + 1 if meta.compress_type else 0  # how much it becomes is not known
         seconds = asked.timeout_ms / 1000 if asked.timeout_ms > 0 else service.limits.deadline_seconds
-        deadline = arrived + seconds
+        deadline, allowed = arrived + seconds, bounds(service)
         async with self._reading_turn:
             frame = await apart(much, baidu_std.read_body, meta, body, self._limit, share, deadline=deadline)
             payload = frame.payload
             await apart(len(payload), share.hold_read, payload, deadline=deadline)
-            request = await apart(len(payload), parse, messages().Request, payload, MOST_FIELDS, deadline=deadline)
+            request = await apart(len(payload), parse, messages().Request, payload, allowed, share, deadline=deadline)
         if asked.method_name == "debug":
             request.profile_server = True
         return request, deadline

@@ -20,9 +20,9 @@ from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.jobs import Texts
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import ModelService, Scores, ScoringService, VectorService
-from paddle_ranker.serving.paddle.messages import Message, messages
+from paddle_ranker.serving.paddle.messages import Bounds, Message, bounds_of, messages
 
-MOST_FIELDS = 1000  # of a Request: two tensors, the names of what is fetched, and what a later client may add
+_MOST_FIELDS = 1000  # of a Request: two tensors, the names of what is fetched, and what a later client may add
 ENGINE_NAME = "GeneralInferOp_0"
 PROBABILITY = "sigmoid_2.tmp_0"  # the variable of the exported model; its alias is "predict"
 TOKENS = ("input_ids", "token_type_ids")
@@ -150,6 +150,16 @@ def _aliases(export: Optional[ExportFacts]) -> dict[str, str]:
     return export.get("aliases", {}) if export else {}
 
 
+def most_rows(service: ModelService) -> int:
+    """Return how many pairs or texts a request of the model that takes more of them may have."""
+    return service.limits.pairs if service.tower is None else max(service.limits.pairs, service.tower.limits.pairs)
+
+
+def bounds(service: ModelService) -> Bounds:
+    """Return the bounds of a Request."""
+    return bounds_of(_MOST_FIELDS, most_rows(service))
+
+
 async def infer(
     request: Message, service: ModelService, *, deadline: Optional[float] = None, share: Optional[Share] = None
 ) -> Message:
@@ -202,7 +212,7 @@ def _asked_model(request: Message, service: ModelService) -> ServedTensors:
     if service.tower is not None:
         tower = TowerTensors(service.tower)
         fetches = list(request.fetch_var_names)
-        feeds_text = any("text" in (tensor.name, tensor.alias_name) for tensor in request.tensor[:MOST_FIELDS])
+        feeds_text = any("text" in (tensor.name, tensor.alias_name) for tensor in request.tensor[:_MOST_FIELDS])
         if not service.has_ranker or (fetches[0] in tower.outputs if fetches else feeds_text):
             return tower
     return RankerTensors(service)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Mapping
 from contextlib import nullcontext, suppress
-from typing import Any, Callable, Optional
+from typing import Any, Callable, NamedTuple, Optional
+from weakref import WeakValueDictionary
 
 import grpc
 import grpc.aio
@@ -18,13 +20,20 @@ from paddle_ranker.serving.core.faults import INTERNAL, OVERLOADED, TOO_LARGE, F
 from paddle_ranker.serving.core.limits import Limits, require_key
 from paddle_ranker.serving.core.scores import Counting, ModelService
 from paddle_ranker.serving.paddle import general_model, pipeline
-from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, Message, messages, parse
+from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, Bounds, Message, messages, parse
 from paddle_ranker.serving.paddle.pipeline import PipelineNames
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_PATH = 107  # of a Unix socket
 _FRAMING_BYTES = 64 * 1024  # so that the services, not grpc, refuse what is a little too large, and say so
-Method = Callable[[bytes, ModelService, float, Share], Awaitable[Message]]  # (request, service, deadline, share)
+
+
+class Method(NamedTuple):
+    """A method: the class of its requests, what one may hold, and what answers it by its deadline within its share."""
+
+    expected: Message
+    bounds: Callable[[ModelService], Bounds]
+    answer: Callable[[Message, ModelService, float, Share], Awaitable[Message]]
 
 
 class GrpcServer:
@@ -71,10 +80,15 @@ async def start_grpc(
     if not _unpacks_within_limits(grpc.__version__):
         options.append(("grpc.compression_enabled_algorithms_bitset", 1))  # none: 16 MiB of gzip become 16 GiB
     server = grpc.aio.server(options=options)
-    calls = _Calls(service, limits, api_key, names or PipelineNames(), counting, budget or ByteBudget())
+    calls = _Calls(service, limits, api_key, names or PipelineNames(), counting, budget or ByteBudget(), address)
+    request, pairs = messages().Request, messages().PipelineRequest
+    general = {"inference": calls.general, "debug": calls.profiled}
     for name, methods in (
-        (GENERAL_SERVICE, {"inference": calls.general, "debug": calls.profiled}),
-        (PIPELINE_SERVICE, {"inference": calls.pipeline}),
+        (
+            GENERAL_SERVICE,
+            {name: Method(request, general_model.bounds, answer) for name, answer in general.items()},
+        ),
+        (PIPELINE_SERVICE, {"inference": Method(pairs, pipeline.bounds, calls.pipeline)}),
     ):
         server.add_generic_rpc_handlers((_Service(name, methods, calls),))
     try:
@@ -133,26 +147,25 @@ class _Calls:
         names: PipelineNames,
         counting: Counting,
         budget: ByteBudget,
+        address: str,
     ) -> None:
         self._service = service
+        self._address = address
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by the connections' names
         self._counting, self._budget = counting, budget
         self._limits = limits
         self._api_key = api_key
         self._names = names
         self._active = 0
 
-    async def general(self, data: bytes, service: ModelService, deadline: float, share: Share) -> Message:
-        request = await apart(len(data), parse, messages().Request, data, general_model.MOST_FIELDS, deadline=deadline)
+    async def general(self, request: Message, service: ModelService, deadline: float, share: Share) -> Message:
         return await general_model.infer(request, service, deadline=deadline, share=share)
 
-    async def profiled(self, data: bytes, service: ModelService, deadline: float, share: Share) -> Message:
-        request = await apart(len(data), parse, messages().Request, data, general_model.MOST_FIELDS, deadline=deadline)
+    async def profiled(self, request: Message, service: ModelService, deadline: float, share: Share) -> Message:
         request.profile_server = True
         return await general_model.infer(request, service, deadline=deadline, share=share)
 
-    async def pipeline(self, data: bytes, service: ModelService, deadline: float, share: Share) -> Message:
-        most = pipeline.most_fields(service)
-        request = await apart(len(data), parse, messages().PipelineRequest, data, most, deadline=deadline)
+    async def pipeline(self, request: Message, service: ModelService, deadline: float, share: Share) -> Message:
         try:
             return await pipeline.infer(request, service, self._names, deadline=deadline, share=share)
         except Fault as fault:
@@ -187,8 +200,13 @@ class _Calls:
             with self._counting(self._service) as service, self._budget.share() as share:
                 self._check(data)
                 deadline = time.monotonic() + self._seconds(context)
-                await apart(len(data), share.hold_read, data, deadline=deadline)
-                response = await method(data, service, deadline, share)
+                async with self._reading_turn(context):
+                    size = len(data)
+                    await apart(size, share.hold_read, data, deadline=deadline)
+                    how = parse, method.expected, data, method.bounds(service), share
+                    request = await apart(size, *how, deadline=deadline)
+                data = b""  # its texts are held once
+                response = await method.answer(request, service, deadline, share)
                 return bytes(response.SerializeToString())
         except _PipelineFault as fault:
             return bytes(pipeline.refusal(fault.settled()).SerializeToString())
@@ -201,6 +219,16 @@ class _Calls:
             self._active -= 1
         await _abort(context, refused)
         raise refused  # not reached: abort raises
+
+    def _reading_turn(self, context: Any) -> asyncio.Lock:
+        """Return the lock of a call's connection: who sends many requests at once waits behind his own.
+
+        grpcio 1.33 does not tell connections of a Unix socket apart: there each call has a lock of its own.
+        """
+        name = context.peer()
+        if name == self._address:
+            return asyncio.Lock()
+        return self._turns.setdefault(name, asyncio.Lock())
 
     def _check(self, data: bytes) -> None:
         """Raise `Fault` if too many calls are in flight or the message is too large."""

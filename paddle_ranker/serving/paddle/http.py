@@ -60,17 +60,15 @@ def _general(service: ModelService, method: str) -> Endpoint:
         async def work() -> Response:
             deadline = deadline_of(request)
             body = await read_body(request, service.limits.request_bytes)
-            content_type = _content_type(request)
+            content_type, share = _content_type(request), request.scope["state"].get(SHARE)
             if content_type in PROTO:
-                how: tuple[Any, ...] = parse, messages().Request, body, general_model.MOST_FIELDS
+                how: tuple[Any, ...] = parse, messages().Request, body, general_model.bounds(service), share
             else:
                 how = read_message, body, messages().Request, service.limits.json_bounds
             asked = await apart(len(body), *how, deadline=deadline)
             if method == "debug":
                 asked.profile_server = True
-            response = await general_model.infer(
-                asked, service, deadline=deadline, share=request.scope["state"].get(SHARE)
-            )
+            response = await general_model.infer(asked, service, deadline=deadline, share=share)
             if content_type in PROTO:
                 return answer(request, response.SerializeToString(), content_type)
             return answer(request, await apart(response.ByteSize(), write_message, response), JSON)

@@ -9,7 +9,9 @@ from typing import NamedTuple, Optional
 from google.protobuf.message import DecodeError
 
 from paddle_ranker.protos import Message, message_class
+from paddle_ranker.serving.core.budget import Share
 from paddle_ranker.serving.core.faults import INVALID, TOO_LARGE, Fault
+from paddle_ranker.serving.core.json_text import json_bounds
 
 GENERAL_MODEL = "baidu.paddle_serving.predictor.general_model"
 GENERAL_SERVICE = f"{GENERAL_MODEL}.GeneralModelService"
@@ -17,7 +19,7 @@ GENERAL_METHODS = ("inference", "debug")
 PIPELINE = "baidu.paddle_serving.pipeline_serving"
 PIPELINE_SERVICE = f"{PIPELINE}.PipelineService"
 CONFIGURE = "baidu.paddle_serving.configure"
-_FEW_BYTES = 64 * 1024  # data of at most this size is parsed without counting its fields
+_FEW_BYTES = 64 * 1024  # data of at most this size is parsed without counting
 
 
 class Messages(NamedTuple):
@@ -44,15 +46,35 @@ def messages() -> Messages:
     return Messages(*map(message_class, names))
 
 
-def parse(expected: Message, data: bytes, most_fields: Optional[int] = None) -> Message:
+class Bounds(NamedTuple):
+    """The most that a message may hold: fields of its own, fields of the messages in it, and packed numbers.
+
+    An empty tensor of two bytes becomes a hundred when parsed, a packed number of one byte eight.
+    """
+
+    fields: int
+    nested: int
+    numbers: int
+
+
+def bounds_of(fields: int, pairs: int) -> Bounds:
+    """Return the bounds of a message about `pairs` pairs: those of JSON."""
+    json = json_bounds(pairs)
+    return Bounds(fields, json.names, json.values)
+
+
+def parse(expected: Message, data: bytes, bounds: Optional[Bounds] = None, share: Optional[Share] = None) -> Message:
     """Return the message of class `expected` that `data` holds; raises `Fault(INVALID)` if it holds none.
 
     Args:
-        most_fields: with more fields in over 64 KiB, `Fault(TOO_LARGE)` is raised: an empty tensor of two bytes becomes
-            a hundred when parsed. Each element of a repeated field counts; fields of nested messages do not.
+        bounds: beyond these bounds, data of over 64 KiB is not parsed: `Fault(TOO_LARGE)` is raised.
+        share: holds what numbers take when they are parsed, beside what it holds already; raises what `hold` raises.
     """
-    if most_fields is not None and len(data) > _FEW_BYTES:
-        _check_fields(data, most_fields)
+    if bounds is not None and len(data) > _FEW_BYTES:
+        counts = _Counts(bounds)
+        counts.add(expected.DESCRIPTOR, data, 0, len(data), is_outer=True)
+        if share is not None and counts.numbers:
+            share.hold(share.held + _NUMBER_BYTES * counts.numbers)
     try:
         # protobuf 3.20 only warns of the end of a group that has not begun, and ignores what follows it.
         with warnings.catch_warnings(record=True) as warned:
@@ -66,27 +88,66 @@ def parse(expected: Message, data: bytes, most_fields: Optional[int] = None) -> 
 
 
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # how the wire says where a field ends
+_NUMBER_BYTES = 8
+_GOES_ON = bytes(range(128, 256))  # bytes of a number that do not end it
 
 
-def _check_fields(data: bytes, most: int) -> None:
-    """Raise `Fault(TOO_LARGE)` if a message has more than `most` fields; bytes that are no message may pass."""
-    place = count = 0
-    while place < len(data):
-        count += 1
-        if count > most:
-            raise Fault(TOO_LARGE, f"holds more than the {most:,} fields of a request", field="message")
-        tag, place = _varint(data, place)
-        if tag < 8:  # there is no field 0
+class _Counts:
+    """Counts what a message's bytes hold, in linear time; bytes that are no message may pass."""
+
+    def __init__(self, bounds: Bounds):
+        self._bounds = bounds
+        self._fields = self._nested = self.numbers = 0
+
+    def add(self, kind: Message, data: bytes, place: int, end: int, *, is_outer: bool = False) -> None:
+        """Count the fields of a message of the type `kind` in `data[place:end]`.
+
+        Raises `Fault(TOO_LARGE)` if there are too many.
+        """
+        while place < end:
+            if is_outer:
+                self._fields += 1
+            else:
+                self._nested += 1
+            self._check()
+            tag, place = _varint(data, place)
+            if tag < 8:  # there is no field 0
+                return
+            wire = tag & 7
+            if wire == _LENGTH:
+                size, place = _varint(data, place)
+                self._add_long(kind.fields_by_number.get(tag >> 3), data, place, min(place + size, end))
+                place += size
+            elif wire == _VARINT:
+                _, place = _varint(data, place)
+            elif wire in (_EIGHT_BYTES, _FOUR_BYTES):
+                place += 8 if wire == _EIGHT_BYTES else 4
+            # The others begin and end groups, and hold nothing themselves.
+
+    def _add_long(self, field: Message, data: bytes, place: int, end: int) -> None:
+        """Count a message in a message, or packed numbers; `field` is None if it is unknown: its bytes stay bytes."""
+        if field is None or field.type in (field.TYPE_STRING, field.TYPE_BYTES):
             return
-        kind = tag & 7
-        if kind == _LENGTH:
-            size, place = _varint(data, place)
-            place += size
-        elif kind == _VARINT:
-            _, place = _varint(data, place)
-        elif kind in (_EIGHT_BYTES, _FOUR_BYTES):
-            place += 8 if kind == _EIGHT_BYTES else 4
-        # The others begin and end groups, and hold nothing themselves.
+        if field.message_type is not None:
+            self.add(field.message_type, data, place, end)
+            return
+        if field.cpp_type in (field.CPPTYPE_FLOAT, field.CPPTYPE_DOUBLE):
+            self.numbers += (end - place) // 4
+            self._check()
+            return
+        for start in range(place, end, _FEW_BYTES):
+            self.numbers += len(data[start : min(start + _FEW_BYTES, end)].translate(None, _GOES_ON))
+            self._check()
+
+    def _check(self) -> None:
+        bounds = self._bounds
+        for count, most, what in (
+            (self._fields, bounds.fields, "fields"),
+            (self._nested, bounds.nested, "fields of tensors"),
+            (self.numbers, bounds.numbers, "numbers"),
+        ):
+            if count > most:
+                raise Fault(TOO_LARGE, f"holds more than the {most:,} {what} of a request", field="message")
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:

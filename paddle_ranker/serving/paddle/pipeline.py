@@ -18,8 +18,8 @@ from paddle_ranker.serving.core.json_text import number_lists, parse_json
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.core.scores import ModelService
 from paddle_ranker.serving.core.tower_options import TOWER
-from paddle_ranker.serving.paddle.general_model import TowerTensors
-from paddle_ranker.serving.paddle.messages import Message, messages
+from paddle_ranker.serving.paddle.general_model import TowerTensors, most_rows
+from paddle_ranker.serving.paddle.messages import Bounds, Message, bounds_of, messages
 
 T = TypeVar("T")
 _SPACE = re.compile(r"\s*")
@@ -107,10 +107,10 @@ def refusal(fault: Fault) -> Message:
     return messages().PipelineResponse(err_no=error_number(fault.kind), err_msg=str(fault))
 
 
-def most_fields(service: ModelService) -> int:
-    """Return how many fields a Request may have: a key and a value for each row, and what a client may add."""
-    rows = service.limits.pairs if service.tower is None else max(service.limits.pairs, service.tower.limits.pairs)
-    return 2 * rows + 1000
+def bounds(service: ModelService) -> Bounds:
+    """Return the bounds of a Request: a key and a value for each row, and what a client may add."""
+    rows = most_rows(service)
+    return bounds_of(2 * rows + 1000, rows)
 
 
 def read_pairs(request: Message, limits: Limits) -> list[tuple[str, str]]:

@@ -14,6 +14,10 @@ The relay counts the bytes of HTTP/2 streams that are not answered yet. For that
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
+import os
+import socket
 import struct
 import time
 from collections.abc import Iterator
@@ -281,9 +285,16 @@ class Relay(asyncio.Protocol):
         return bool(self._owed & self._streams.unanswered())
 
     async def _connect(self) -> None:
+        loop, connection = asyncio.get_running_loop(), socket.socket(socket.AF_UNIX)
         try:
-            other, _ = await asyncio.get_running_loop().create_unix_connection(lambda: _Server(self), self._path)
-        except OSError:
+            connection.setblocking(False)
+            with _named(connection, self._path):
+                await loop.sock_connect(connection, self._path)
+            other, _ = await loop.create_unix_connection(lambda: _Server(self), sock=connection)
+        except BaseException as error:
+            connection.close()
+            if not isinstance(error, OSError):
+                raise
             self.transport.abort()
             return
         self._other = other
@@ -297,6 +308,25 @@ class Relay(asyncio.Protocol):
         self._buffered.end()
         if self._other is not None:
             self._other.abort()  # what it has read of the requests is forgotten
+
+
+_NUMBERS_OF_NAMES = itertools.count(1)
+
+
+@contextlib.contextmanager
+def _named(connection: socket.socket, path: str) -> Iterator[None]:
+    """Give a Unix socket a name of its own beside `path`, by which the other server tells connections apart."""
+    name = f"{path}{next(_NUMBERS_OF_NAMES)}"
+    try:
+        connection.bind(name)
+    except OSError:  # the path is too long: a socket without a name serves, too
+        yield
+        return
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(name)  # the socket keeps it
 
 
 class _Server(asyncio.Protocol):

@@ -13,4 +13,8 @@ COMMANDS.add(
         TRAIN,
     ),
 )
+COMMANDS.add(
+    "train-simcse",
+    Command(f"{__package__}.train_simcse", "train a tower on texts alone (SimCSE)", "TrainSimcseOptions", TRAIN),
+)
 OF_KIND.add("export tower", f"{__package__}.export_model")

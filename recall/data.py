@@ -160,9 +160,11 @@ def encode_pairs(
         found = [list(dict.fromkeys(others.get(pair, judged.get(pair[0], ())))) for pair in examples]
         offsets = np.cumsum([0, *map(len, found)])
         negatives = Negatives(offsets, np.array([title for row in found for title in row], np.int64))
+    encoded = encoder.encode(list(titles))
+    is_same = query_encoder is None and encoder.query_prompt == encoder.text_prompt and list(queries) == list(titles)
     return TextPairs(
-        (query_encoder or encoder).encode_queries(list(queries)),
-        encoder.encode(list(titles)),
+        encoded if is_same else (query_encoder or encoder).encode_queries(list(queries)),
+        encoded,
         of_query,
         of_title,
         negatives,

@@ -8,8 +8,9 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_ranker.data.records import Pair, Triple
+from paddle_ranker.data.records import LabeledPair, Pair, Triple
 from paddle_ranker.distributed import ProcessGroup
+from paddle_ranker.errors import DataError
 from paddle_ranker.model.encoders import read_checkpoint
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.model.tower_network import TowerModel, start_tower
@@ -17,6 +18,7 @@ from paddle_ranker.retrieval.vectors import Vectors, nearest
 from paddle_ranker.training.precision import Precision
 from paddle_ranker.training.whole_batch import backward
 from recall.data import encode_pairs
+from recall.loss import parse_tower_loss
 from recall.model import InBatchExamples, LossSettings
 from tests.tiny import HAN, write_encoder
 
@@ -66,6 +68,90 @@ def test_the_loss_is_the_formula_s_without_known_answers_and_repeated_titles(tmp
     wanted = by_hand(vectors[:6], vectors[6:], known, [row.title for row in rows], 5.0, 0.25)
     loss, means = examples.loss(model.network, batch)
     assert float(loss) == pytest.approx(wanted, abs=1e-5) and 0 <= means["accuracy"] <= 1
+
+
+def test_without_a_margin_it_is_the_loss_of_sentence_transformers(tmp_path: Path) -> None:
+    """MultipleNegativesRankingLoss: the cross-entropy of the matrix scale * cosine with its diagonal."""
+    model = tower(tmp_path / "e")
+    pairs = PAIRS[3:]
+    examples = InBatchExamples(encode_pairs(pairs, model.row_encoder, "pairs"), LossSettings(20.0, 0.0))
+    vectors = examples.outputs(model.network, np.arange(len(pairs))).numpy().astype(np.float64)
+    scores = 20.0 * vectors[: len(pairs)] @ vectors[len(pairs) :].T
+    wanted = np.mean(np.log(np.exp(scores).sum(axis=1)) - np.diag(scores))
+    assert float(examples.loss(model.network, np.arange(len(pairs)))[0]) == pytest.approx(wanted, abs=1e-5)
+
+
+LISTS = [
+    Triple("深", "深度学习", "水稻", 3.0, -1.0), Triple("深", "深度学习", "语言", 3.0, 0.5),
+    Triple("深", "深度", "老人", 2.0, 0.0), Triple("农业", "农业水稻", "语言", 1.0, -2.0),
+    Triple("深", "深度学习", "老人", 3.0, 0.0),
+]  # fmt: skip
+
+
+def test_triples_of_a_pair_are_one_example_whose_negatives_are_drawn_in_each_epoch(tmp_path: Path) -> None:
+    model = tower(tmp_path / "e")
+    pairs = encode_pairs(LISTS, model.row_encoder, "triples")
+    assert len(pairs) == 3 and pairs.negatives is not None and pairs.negatives.offsets.tolist() == [0, 3, 4, 5]
+    drawn: set[tuple[str, ...]] = set()
+    examples = InBatchExamples(pairs, LossSettings(5.0, 0.0, negatives=2), seed=3)
+    for epoch in range(1, 9):
+        examples.begin_epoch(epoch)
+        titles = [[pairs.texts[1][number] for number in row] for row in examples._titles.tolist()]
+        assert titles[1:] == [
+            ["深度", "老人", "深度"],
+            ["农业水稻", "语言", "农业水稻"],
+        ]  # its own where there is no other
+        assert titles[0][0] == "深度学习" and len(set(titles[0])) == 3
+        drawn.add(tuple(titles[0][1:]))
+    assert {title for pair in drawn for title in pair} == {"水稻", "语言", "老人"} and len(drawn) > 2
+    again = InBatchExamples(pairs, LossSettings(5.0, 0.0, negatives=2), seed=3)
+    again.begin_epoch(8)
+    np.testing.assert_array_equal(again._titles, examples._titles)
+
+
+def test_labelled_pairs_have_the_other_titles_of_their_query_as_negatives(tmp_path: Path) -> None:
+    rows = [
+        LabeledPair("深", "深度", 1.0, 2.0),
+        LabeledPair("深", "水稻", 0.0, -1.0),
+        LabeledPair("农业", "水稻", 2.0, 1.5),
+    ]
+    pairs = encode_pairs(rows, tower(tmp_path / "e").row_encoder, "pairs")
+    assert pairs.negatives is not None and len(pairs) == 2
+    assert (pairs.negatives.offsets.tolist(), pairs.negatives.titles.tolist()) == ([0, 1, 1], [1])
+    assert pairs.teacher == {(0, 0): 2.0, (0, 1): -1.0, (1, 1): 1.5}
+    with pytest.raises(DataError, match="no title that answers a query"):
+        encode_pairs(rows[1:2], tower(tmp_path / "e").row_encoder, "pairs")
+
+
+def test_nested_lengths_and_lists_of_a_teacher_are_terms_of_the_loss(tmp_path: Path) -> None:
+    model = tower(tmp_path / "e")
+    pairs = encode_pairs(LISTS, model.row_encoder, "triples")
+    terms = parse_tower_loss("0.5*in_batch+0.1*margin_mse")
+    examples = InBatchExamples(pairs, LossSettings(5.0, 0.25, terms, {4: 0.5}))
+    batch = np.arange(3)
+    vectors = examples.outputs(model.network, batch).numpy()
+    texts = [pairs.texts[1][number] for number in examples._titles.T.ravel()]
+    known = {(row, place) for row in range(3) for place, text in enumerate(texts)
+             if text in (["深度学习", "深度"] if row < 2 else ["农业水稻"])}  # fmt: skip
+    lists = [
+        [(0, 3.0), ("水稻", -1.0), ("语言", 0.5), ("老人", 0.0)],
+        [(1, 2.0), ("老人", 0.0)],
+        [(2, 1.0), ("语言", -2.0)],
+    ]
+    wanted = 0.0
+    for size, factor in ((8, 1.0), (4, 0.5)):
+        cut = vectors[:, :size] / np.linalg.norm(vectors[:, :size], axis=1, keepdims=True)
+        queries, titles = cut[:3], cut[3:]
+        distilled = 0.0
+        for query, titled in zip(queries, lists):
+            places = [(texts.index(title) if isinstance(title, str) else title, teacher) for title, teacher in titled]
+            gaps = [
+                (5.0 * float(query @ (titles[a] - titles[b])) - (x - y)) ** 2
+                for n, (a, x) in enumerate(places) for b, y in places[n + 1 :]
+            ]  # fmt: skip
+            distilled += len(places) * float(np.mean(gaps)) / 8  # a mean over the titles
+        wanted += factor * (0.5 * by_hand(queries, titles, known, texts, 5.0, 0.25) + 0.1 * distilled)
+    assert float(examples.loss(model.network, batch)[0]) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_a_negative_of_a_row_is_one_of_all_rows(tmp_path: Path) -> None:

@@ -1,0 +1,79 @@
+"""Train a tower on texts alone (SimCSE): a text, twice through the network with other dropout, answers itself.
+
+paddle-ranker train-simcse --train texts.txt --model starter --output checkpoint
+paddle-ranker train-simcse --train texts.txt --test dev.tsv --corpus texts.txt --dropout 0.2 --batch_size 64
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Optional
+
+from paddle_ranker import runtime
+from paddle_ranker.options import option, redeclare, run_command
+from recall.options import TowerTrainingOptions
+
+if TYPE_CHECKING:
+    from paddle_ranker.training.task import FitResult, OnEvaluation
+
+
+@dataclass(frozen=True)
+class TrainSimcseOptions(TowerTrainingOptions):
+    train_set_file: str = redeclare(TowerTrainingOptions, "train_set_file", help="training texts, one a line")
+    margin: float = option(0.0, help="taken off the cosine of a text and itself", minimum=0, maximum=2)
+    scale: float = redeclare(TowerTrainingOptions, "scale", 20.0)
+    dropout: float = option(0.1, help="dropout of the encoder, by which the two vectors of a text differ",
+                            above=0, below=1)  # fmt: skip
+    infer_with_fc_pooler: bool = option(
+        False, help="keep the pooler's layer after the training; else it is for training alone, and the first token's "
+        "state makes the vector",
+    )  # fmt: skip
+    epochs: int = redeclare(TowerTrainingOptions, "epochs", 1)
+    eval_step: int = redeclare(TowerTrainingOptions, "eval_step", 100)
+
+    @property
+    def without_pooler(self) -> bool:
+        """Whether the pooler is for training alone."""
+        return not self.infer_with_fc_pooler and self.pooling in (None, "pooler")
+
+
+def train(options: TrainSimcseOptions, on_evaluation: Optional[OnEvaluation] = None) -> FitResult:
+    """Train as the options say, with checkpoints in `options.save_dir`; return the result."""
+    runtime.prepare(options.cpu_threads)
+    from paddle_ranker.data.records import Text
+    from recall.data import encode_pairs
+    from recall.model import InBatchExamples, LossSettings
+    from recall.results import corpus_texts
+    from recall.start import start_tower_training
+    from recall.training import open_evaluation, train_tower
+
+    start = start_tower_training(options, dropout=options.dropout, without_pooler=options.without_pooler)
+    run, model, queries = start.run, start.model, start.queries
+
+    evaluation = open_evaluation(start, options)
+    texts = map(Text, corpus_texts(options.train_set_file, options.skip_bad_rows))
+    query_encoder = queries.row_encoder if queries else None
+    pairs = encode_pairs(texts, model.row_encoder, options.train_set_file, query_encoder)
+    test = f"; {options.similar_text_pair}: {evaluation.report}" if evaluation else "; no evaluation"
+    run.report(f"{options.train_set_file}: {len(pairs):,} different texts{test}")
+
+    nested = options.nested or dict.fromkeys(model.info.nested_sizes, 1.0)
+    settings = LossSettings(options.scale, options.margin, nested=nested, cosine=model.info.similarity == "cosine")
+    examples = InBatchExamples(pairs, settings, options.seed)
+    return train_tower(start, examples, evaluation, options, {}, on_evaluation)
+
+
+def run(options: TrainSimcseOptions) -> None:
+    """Run the training command."""
+    runtime.prepare_command(options.cpu_threads)
+    train(options)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, TrainSimcseOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,229 @@
+"""The trainings of towers as users type them: what they take, write and print, resumed, and in two processes."""
+
+from __future__ import annotations
+
+import json
+import re
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from paddle import nn
+
+from paddle_ranker.errors import UsageError
+from paddle_ranker.model.parameters import PARAMETERS_FILE, load_arrays
+from paddle_ranker.model.tower import TowerInfo
+from paddle_ranker.retrieval.vectors import Tower
+from paddle_ranker.training.state import APART_FILE
+from recall import train_batch_neg, train_simcse
+from recall.loss import parse_tower_loss
+from recall.model import InBatchExamples
+from recall.train_batch_neg import TrainBatchNegOptions
+from tests.conftest import REPOSITORY, commands_here
+from tests.tiny import HAN, write_encoder, write_ranker
+from tests.training.test_distributed import Launched
+
+unit, server = pytest.mark.unit, pytest.mark.server
+SCRIPT = REPOSITORY / "recall" / "train_batch_neg.py"
+
+
+class Killed(Exception):
+    """In place of a kill: whatever the process was doing, it does no more."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny encoder, pairs, triples of which some are of one pair, texts and a file to evaluate on."""
+    folder = tmp_path_factory.mktemp("data")
+    write_encoder(folder / "encoder")
+    random = np.random.RandomState(0)
+    words = ["".join(random.choice(HAN, random.randint(2, 6))) for _ in range(30)]
+    pairs = [f"{word}\t{word}的研究{'论' * (i % 5)}" for i, word in enumerate(words)]
+    triples = [f"{pair}\t{other}的研究" for i, pair in enumerate(pairs) for other in words[i + 1 : i + 2 + i % 3]]
+    for name, lines in {"train": pairs, "triples": triples, "dev": pairs[:9], "texts": words}.items():
+        (folder / f"{name}.csv").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return folder
+
+
+def run(data: Path, command: Any, *arguments: object) -> int:
+    with commands_here(data):
+        return int(command.main([*map(str, arguments), "--device", "cpu"]))
+
+
+@unit
+def test_the_published_line_trains_and_evaluates(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = f"""--save_dir {tmp_path}/checkpoint --batch_size 10 --learning_rate 5E-5 --epochs 2 --output_emb_size 8
+        --model_name_or_path encoder --save_steps 10 --max_seq_length 16 --margin 0.2 --train_set_file train.csv
+        --recall_result_dir {tmp_path}/results --recall_result_file result.txt --hnsw_m 100 --hnsw_ef 100
+        --hnsw_max_elements 1000 --recall_num 50 --similar_text_pair_file dev.csv --corpus_file texts.csv --evaluate
+        --use_gradient_cache --chunk_numbers 5 --log_steps 2 --scale 30 --weight_decay 0.0 --warmup_proportion 0.0
+        --seed 1000 --amp_loss_scale 32768 --max_grad_norm 5.0"""
+    assert run(data, train_batch_neg, *line.split()) == 0
+    printed = capsys.readouterr()
+    assert "in 5 parts of 2 examples" in printed.out and "--hnsw_m, --hnsw_ef, --hnsw_max_elements: " in printed.err
+    assert len(re.findall(r"^global step \d+, epoch", printed.out, re.M)) == 3
+    assert re.search(r"^recall@1=\d+\.\d+ recall@5=.* \(9 queries, 39 texts to search, .* s\)$", printed.out, re.M)
+    rows = [line.split("\t") for line in (tmp_path / "results/result.txt").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 9 * 39
+    tower = Tower.open(tmp_path / "checkpoint/last")
+    query, title, cosine = rows[0]
+    assert float(cosine) == pytest.approx(float(tower.query_vectors([query])[0] @ tower.vectors([title])[0]), abs=1e-5)
+    info = TowerInfo.read(tmp_path / "checkpoint/last")
+    assert info is not None and (info.size, info.output_layer, info.pooling, info.max_seq_length) == (
+        8,
+        True,
+        "pooler",
+        16,
+    )
+    assert set(info.results) == {"step", "recall@1", "recall@5", "recall@10", "recall@20", "recall@50", "mrr@10"}
+
+
+OPTIONS: dict[str, Any] = {
+    "model_name_or_path": "encoder", "train_set_file": "triples.csv", "similar_text_pair": "dev.csv", "pooling": "mean",
+    "batch_size": 8, "micro_batch": 4, "epochs": 3, "learning_rate": 1e-3, "eval_step": 3, "save_step": 2, "towers": 2,
+    "learned_scale": True, "nested_sizes": "0.5*4,8", "negatives": 2, "device": "cpu", "logging_steps": 1,
+    "query_prompt": "问", "text_prompt": "论",
+}  # fmt: skip
+
+
+@unit
+def test_a_killed_training_goes_on_to_the_same_bits(data: Path, tmp_path: Path) -> None:
+    def kill(step: int, measures: dict[str, float]) -> None:
+        if step == 6:
+            raise Killed
+
+    with commands_here(data):
+        whole = train_batch_neg.train(TrainBatchNegOptions(**OPTIONS, save_dir=str(tmp_path / "whole")))
+        with pytest.raises(Killed):
+            train_batch_neg.train(TrainBatchNegOptions(**OPTIONS, save_dir=str(tmp_path / "killed")), kill)
+        train_batch_neg.train(TrainBatchNegOptions(**OPTIONS, save_dir=str(tmp_path / "killed"), resume=True))
+    assert whole.steps == 12 and "recall@10/4" in whole.last
+    towers = []
+    for part in (Path(), Path("query")):
+        arrays = [load_arrays(tmp_path / run / "last" / part / PARAMETERS_FILE) for run in ("whole", "killed")]
+        assert not [name for name, array in arrays[0].items() if array.tobytes() != arrays[1][name].tobytes()]
+        assert not [name for name in arrays[0] if name.startswith(("query_tower", "learned_scale"))]
+        towers.append(arrays[0])
+    apart = [dict(np.load(tmp_path / run / "state_12" / APART_FILE)) for run in ("whole", "killed")]
+    assert apart[0]["learned_scale.log"] == apart[1]["learned_scale.log"] != np.float32(np.log(30))
+    assert any(array.tobytes() != towers[1][name].tobytes() for name, array in towers[0].items())
+    opened = Tower.open(tmp_path / "whole/best")  # whose queries go through the tower in query/, with their prompt
+    queries = Tower.open(tmp_path / "whole/best/query")
+    np.testing.assert_array_equal(opened.query_vectors([HAN[0]]), queries.query_vectors([HAN[0]]))
+    assert np.abs(opened.query_vectors([HAN[0]]) - opened.vectors([HAN[0]])).max() > 1e-3
+
+
+@server
+def test_two_processes_are_one_with_their_batches_together(data: Path, tmp_path: Path) -> None:
+    options = {**OPTIONS, "micro_batch": 8}  # a part each: sums of more are rounded in another order
+    typed = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    launched = Launched(data, tmp_path / "log", SCRIPT, *typed, "--save_dir", tmp_path / "two")
+    assert launched.wait() == 0, launched.output + launched.log(1)
+    assert run(data, train_batch_neg, *typed, "--save_dir", tmp_path / "one", "--batch_size", 16) == 0
+    for file in (PARAMETERS_FILE, f"query/{PARAMETERS_FILE}"):
+        one, two = (load_arrays(tmp_path / name / "last" / file) for name in ("one", "two"))
+        for name, array in one.items():
+            np.testing.assert_allclose(two[name], array, atol=1e-6, rtol=0, err_msg=name)
+    results = [json.loads((tmp_path / name / "last/tower.json").read_text())["results"] for name in ("one", "two")]
+    assert results[0] == pytest.approx(results[1], abs=1e-6)
+    assert launched.log(0).count("recall@1=") == 2 and "recall@1=" not in launched.log(1)
+
+
+@unit
+def test_a_large_batch_takes_the_memory_of_a_part(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each pass holds the graph of one part, whatever the batch: the outputs of the others are gone by then."""
+    rows: list[int] = []
+    alive: list[weakref.ref[Any]] = []
+    most = [0]
+    outputs = InBatchExamples.outputs
+
+    def watched(self: InBatchExamples, network: nn.Layer, indices: Any) -> Any:
+        most[0] = max(most[0], sum(one() is not None for one in alive))
+        found = outputs(self, network, indices)
+        rows.append(len(found))
+        alive.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(InBatchExamples, "outputs", watched)
+    options = {**OPTIONS, "batch_size": 30, "micro_batch": 2, "epochs": 1, "similar_text_pair": None}
+    with commands_here(data):
+        result = train_batch_neg.train(TrainBatchNegOptions(**options, save_dir=str(tmp_path / "checkpoint")))
+    assert result.steps == 1 and result.best == {} and result.last_checkpoint is not None
+    assert len(rows) == 2 * 15 and max(rows) == 2 * 4 and most[0] <= 1  # two passes over parts of 2 examples of 4 texts
+    assert (tmp_path / "checkpoint/best/tower.json").is_file()
+
+
+@unit
+def test_a_teacher_is_asked_for_what_the_file_lacks(data: Path, tmp_path: Path) -> None:
+    ranker = write_ranker(tmp_path / "ranker")
+    options = {**OPTIONS, "epochs": 1, "similar_text_pair": None, "loss": "in_batch+0.1*margin_mse+kl"}
+    with commands_here(data):
+        with pytest.raises(Exception, match=r"has no teacher's score, which --loss learns from"):
+            train_batch_neg.train(TrainBatchNegOptions(**options, save_dir=str(tmp_path / "a")))
+        save_dir = str(tmp_path / "b")
+        result = train_batch_neg.train(TrainBatchNegOptions(**options, teacher=str(ranker), save_dir=save_dir))
+    assert result.steps == 4
+    with pytest.raises(UsageError, match="learns from no teacher"):
+        TrainBatchNegOptions(train_set_file=str(data / "train.csv"), teacher=str(ranker))
+
+
+@unit
+def test_simcse_sees_a_text_by_two_masks_and_drops_the_pooler(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = f"""--train_set_file texts.csv --test_set_file dev.csv --save_dir {tmp_path}/checkpoint --batch_size 10
+        --model_name_or_path encoder --eval_steps 2 --save_steps 100 --max_seq_length 16 --dropout 0.2 --scale 20
+        --output_emb_size 8 --logging_steps 1 --learning_rate 5e-4 --epochs 1"""
+    for name, more in {"first": [], "pooler": ["--infer_with_fc_pooler"]}.items():
+        assert run(data, train_simcse, *line.split(), *more) == 0
+        losses = [float(loss) for loss in re.findall(r"loss: ([\d.]+)", capsys.readouterr().out)]
+        assert len(losses) == 3 and min(losses) > 0.01  # with equal masks a text would be all but its own vector
+        info = TowerInfo.read(tmp_path / "checkpoint/last")
+        assert info is not None and (info.pooling, info.size) == (name, 8)
+        config = json.loads((tmp_path / "checkpoint/last/config.json").read_text())
+        assert config["hidden_dropout_prob"] == config["attention_probs_dropout_prob"] == 0.2
+        arrays = load_arrays(tmp_path / "checkpoint/last" / PARAMETERS_FILE)
+        start = load_arrays(data / "encoder" / PARAMETERS_FILE)
+        moved = np.abs(arrays["encoder.pooler.dense.weight"] - start["pooler.dense.weight"]).max()
+        assert moved > 1e-4  # the pooler is trained, whether it is used later or not
+
+
+@unit
+@pytest.mark.parametrize(
+    ("given", "parts", "size"),
+    [({}, 1, 32), ({"micro_batch": 8}, 4, 8), ({"micro_batch": 5}, 8, 4),
+     ({"batch_size": 4096, "micro_batch": 32}, 128, 32), ({"use_gradient_cache": True}, 32, 1),
+     ({"use_gradient_cache": True, "batch_size": 200}, 50, 4),
+     ({"micro_batch": 16, "gradient_accumulation_steps": 3}, 6, 16)],
+)  # fmt: skip
+def test_a_batch_is_cut_into_equal_parts(data: Path, given: dict[str, Any], parts: int, size: int) -> None:
+    options = TrainBatchNegOptions(train_set_file=str(data / "train.csv"), **given)
+    assert (options.parts, options.part_size) == (parts, size)
+
+
+@unit
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"nested_sizes": "64,x"}, "--nested_sizes '64,x': expected lengths"), ({"evaluate": True}, "--evaluate needs"),
+     ({"recall_num": 5}, "--recall_num 5: --metric recall@10 needs 10"),
+     ({"loss": "in_batch+"}, "name of a loss is missing"), ({"loss": "in_bach"}, "choose from in_batch, "),
+     ({"loss": "in_batch+2*in_batch"}, "in_batch comes more than once"),
+     ({"micro_batch": 4, "use_gradient_cache": True}, "give one of them"),
+     ({"towers": 1, "query_model": "x"}, "--towers 1")],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_refused(data: Path, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        _ = TrainBatchNegOptions(train_set_file=str(data / "train.csv"), **given).terms
+
+
+@unit
+def test_the_terms_of_a_loss() -> None:
+    assert parse_tower_loss("in_batch").of_lists is None
+    mixed = parse_tower_loss("0.5*in_batch + 2*margin_mse+kl")
+    assert mixed.in_batch == 0.5 and mixed.of_lists is not None and mixed.of_teacher == ("margin_mse", "kl")
+    assert [(term.factor, term.name) for term in mixed.of_lists.terms] == [(2.0, "margin_mse"), (1.0, "kl")]
+    assert parse_tower_loss("margin_mse").in_batch == 0.0

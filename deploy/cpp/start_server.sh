@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Serve a ranker as Paddle Serving's C++ server does, with the tutorial's options: the demo's pairwise ranker on port
-# 8600, or as the arguments say.
+# Serve a ranker or a tower as Paddle Serving's C++ server does, with the tutorial's options: the demo's pairwise ranker
+# on port 8600, or as the arguments say.
 #
 #   bash deploy/cpp/start_server.sh [--model FOLDER] [--port 8600] [--thread 5] [...]
 #

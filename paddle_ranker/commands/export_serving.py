@@ -1,4 +1,4 @@
-"""Write an exported ranker as the two folders of Paddle Serving: one for its servers, one for its clients.
+"""Write an exported ranker or tower as the two folders of Paddle Serving: one for its servers, one for its clients.
 
 paddle-ranker export-serving --model output --server_path serving_server --client_path serving_client
 """
@@ -13,9 +13,12 @@ from typing import Optional
 
 from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, UsageError
-from paddle_ranker.export.serving_files import variables_of
-from paddle_ranker.model.exported import GRAPH_FORMATS, INPUTS, OUTPUTS, ExportedRanker, open_exported_ranker, prefix_of
-from paddle_ranker.model.info import RankerInfo, require_kind
+from paddle_ranker.export.serving_files import EMBEDDING, fetched_alias, variables_of
+from paddle_ranker.model.exported import GRAPH_FORMATS, INPUTS, OUTPUTS, ExportedFolder, prefix_of
+from paddle_ranker.model.info import require_kind
+from paddle_ranker.model.kinds import kind_of
+from paddle_ranker.model.opened import RANKER
+from paddle_ranker.model.recognised import refusal
 from paddle_ranker.options import Options, option, run_command
 
 _PARAMETERS = "pdiparams"
@@ -25,11 +28,12 @@ _PARAMETERS = "pdiparams"
 class ExportServingOptions(Options):
     """Options of the commands that export for Paddle Serving."""
 
-    dirname: str = option("output", help="the folder of an exported ranker", name="model")
+    dirname: str = option("output", help="the folder of an exported ranker or tower", name="model")
     model_filename: Optional[str] = option(
         None,
         help="the static model's graph in that folder (default: inference.predict.pdmodel or .json of a pairwise "
-        "ranker, inference.pdmodel or .json of a cross-encoder); where only the other format of it is there, that",
+        "ranker, inference.pdmodel or .json of a cross-encoder, inference.get_pooled_embedding.pdmodel or .json of a "
+        "tower); where only the other format of it is there, that",
     )
     params_filename: Optional[str] = option(
         None, help="its parameters (default: inference.predict.pdiparams or inference.pdiparams)"
@@ -42,25 +46,27 @@ class ExportServingOptions(Options):
         help=f"what clients call the inputs, separated by commas or spaces (without: {', '.join(INPUTS)})",
     )
     fetch_alias_names: tuple[str, ...] = option(
-        (), several=True, help=f"what clients call the output (without: {OUTPUTS[0]})"
+        (), several=True, help=f"what clients call the output (without: {OUTPUTS[0]}, or {EMBEDDING} of a tower)"
     )
 
 
 def export_serving(options: ExportServingOptions, expected_kind: Optional[str] = None) -> None:
-    """Write both folders; print what was written and how much its probabilities differ from the exported ranker's."""
+    """Write both folders; print what was written and how much its output differs from the exported model's."""
     feeds = aliases("--feed_alias_names", options.feed_alias_names, INPUTS)
-    fetches = aliases("--fetch_alias_names", options.fetch_alias_names, OUTPUTS[:1])
     exported = find_exported(
         Path(options.dirname), options.model_filename, options.params_filename, expected_kind=expected_kind
     )
+    fetches = aliases("--fetch_alias_names", options.fetch_alias_names, (fetched_alias(exported.signature),))
+    variables = variables_of(exported.signature, feeds, fetches)
     runtime.prepare_command(1)
     from paddle_ranker.export.serving_folders import write_serving
 
     server, client, difference = write_serving(
         exported, Path(options.server_path), Path(options.client_path), feeds, fetches
     )
-    print(f"parity with {exported.folder}: largest difference {difference:.1e} of a probability")
-    named = ", ".join(f"{variable.alias} ({variable.name})" for variable in variables_of(feeds, fetches)[1])
+    value = "a probability" if exported.signature == RANKER else "a number of a vector"
+    print(f"parity with {exported.folder}: largest difference {difference:.1e} of {value}")
+    named = ", ".join(f"{variable.alias} ({variable.name})" for variable in variables[1])
     print(f"exported for servers: {server.folder}: takes {', '.join(feeds)}, returns {named}")
     print(f"exported for clients: {client}")
 
@@ -85,14 +91,14 @@ def aliases(name: str, given: Sequence[str], names: Sequence[str]) -> tuple[str,
 
 def find_exported(
     folder: Path, model: Optional[str], parameters: Optional[str], *, expected_kind: Optional[str] = None
-) -> ExportedRanker:
-    """Open the static model with the given file names; None means the default name for the ranker's kind.
+) -> ExportedFolder:
+    """Open the static model with the given file names; None means the default name for the model's kind.
 
     If the file `model` is missing but the graph is there in the other format (`.pdmodel` or `.json`), that is opened
-    instead, and a line says so. Raises `CheckpointError` for a missing file, another kind of ranker or a folder made
-    for Paddle Serving, `UsageError` for file names that do not belong together.
+    instead, and a line says so. Raises `CheckpointError` for a missing file, another kind of model, one that is not fed
+    tokens alone or a folder made for Paddle Serving, `UsageError` for file names that do not belong together.
     """
-    info = RankerInfo.read(folder)
+    info = kind_of(folder).read_info(folder)
     if info and expected_kind:
         require_kind(folder, info.kind, expected_kind)
     kind = info.kind if info else expected_kind or "pairwise"
@@ -101,8 +107,10 @@ def find_exported(
         raise UsageError(f"--model_filename {model}: must end in .pdmodel or .json")
     if parameters is not None and parameters != f"{prefix}.{_PARAMETERS}":
         raise UsageError(f"--params_filename {parameters}: the parameters of {model} are in {prefix}.{_PARAMETERS}")
-    exported = open_exported_ranker(folder, prefix)
-    if exported.outputs != OUTPUTS:
+    exported = ExportedFolder.open(folder, prefix)
+    if exported.signature.input_names != INPUTS:
+        raise refusal(folder, "an exported ranker or tower")
+    if exported.is_for_serving:
         raise CheckpointError(f"{folder}: is made for Paddle Serving already; give the folder that it was made from")
     if model is not None and exported.program.name != model:
         print(f"there is no {folder / model}; taking {exported.program.name}, the same in this Paddle's format")
@@ -110,5 +118,5 @@ def find_exported(
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command for a ranker of any kind; return its exit status."""
+    """Run the command for a model of any kind; return its exit status."""
     return run_command(export_serving, ExportServingOptions, argv, description=__doc__ or "")

@@ -12,10 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_ranker.errors import UsageError, quoted
-from paddle_ranker.model.exported import INPUTS
+from paddle_ranker.model.exported import INPUTS, OUTPUTS
+from paddle_ranker.model.opened import Signature
+from paddle_ranker.model.tower import VECTOR
 from paddle_ranker.protos import Message, message_class
 
 SERVING_VARIABLE = "sigmoid_2.tmp_0"  # what clients of the published pairwise ranker ask for
+EMBEDDING = "output_embedding"  # what those of a tower ask for
+# By the first output of a model: the variable's name in the graph for Paddle Serving, and what clients call it.
+_SERVED = {OUTPUTS[0]: (SERVING_VARIABLE, OUTPUTS[0]), VECTOR: (VECTOR, EMBEDDING)}
 INT64, FLOAT32 = 0, 1  # of feed_type and fetch_type
 _NAME = re.compile(r"[A-Za-z0-9_@./-]+")  # what stands in a prototxt without escapes
 
@@ -42,10 +47,25 @@ class Variable:
             raise UsageError(f"alias {quoted(self.alias)}: give letters, digits and _ @ . / - only")
 
 
-def variables_of(feeds: Sequence[str], fetches: Sequence[str]) -> tuple[list[Variable], list[Variable]]:
-    """Return the inputs and outputs of a ranker's serving model; `feeds` and `fetches` are the aliases."""
+def fetched_alias(signature: Signature) -> str:
+    """Return what clients call the output of a serving model if nothing else is said."""
+    name = signature.output_names[0]
+    return _SERVED.get(name, (name, name))[1]
+
+
+def variables_of(
+    signature: Signature, feeds: Sequence[str], fetches: Sequence[str]
+) -> tuple[list[Variable], list[Variable]]:
+    """Return the inputs and the output of a serving model, which has only the first of the signature's outputs.
+
+    Args:
+        feeds, fetches: the aliases.
+    """
     inputs = [Variable(name, alias, INT64) for name, alias in zip(INPUTS, feeds)]
-    return inputs, [Variable(SERVING_VARIABLE, fetches[0], FLOAT32, (1,))]
+    output = signature.outputs[0]
+    name, _ = _SERVED.get(output.name, (output.name, output.name))
+    shape = tuple(size for size in output.shape if size is not None)
+    return inputs, [Variable(name, fetches[0], FLOAT32, shape)]
 
 
 def conf_names(side: str) -> tuple[str, str]:

@@ -1,22 +1,22 @@
-"""Write Paddle Serving's two folders: for servers the model with only the probability, for clients the names."""
+"""Write Paddle Serving's two folders: for servers the model with its first output alone, for clients the names."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Optional
 
 import paddle
 
-from paddle_ranker.encoding.samples import sample_batches
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.export.parity import compare
 from paddle_ranker.export.serving_files import Variable, conf_names, variables_of, write_configs
-from paddle_ranker.export.static_model import StaticModel, write_probability_model
-from paddle_ranker.model.exported import OUTPUTS, ExportedRanker, open_exported_ranker
+from paddle_ranker.export.static_model import StaticModel, write_serving_model
+from paddle_ranker.model.exported import ExportedFolder, is_for_serving
 from paddle_ranker.model.info import INFO_FILE, RankerInfo
-from paddle_ranker.model.opened import ExportFacts, with_export
+from paddle_ranker.model.kinds import kind_of
+from paddle_ranker.model.opened import ExportFacts, ModelInfo, with_export
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, new_folder, remove_unfinished
 
 _DESCRIPTIONS = ("config.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
@@ -24,33 +24,33 @@ _TOUCHED = "fluid_time_file"  # Paddle Serving's launcher makes it in the folder
 
 
 def write_serving(
-    exported: ExportedRanker, server: Path, client: Path, feeds: Sequence[str], fetches: Sequence[str]
-) -> tuple[ExportedRanker, Path, float]:
+    exported: ExportedFolder, server: Path, client: Path, feeds: Sequence[str], fetches: Sequence[str]
+) -> tuple[ExportedFolder, Path, float]:
     """Write the folders `server` and `client`, each atomically.
 
     Args:
-        exported: the static model with both outputs.
-        feeds, fetches: the aliases of `INPUTS` and of the probability.
+        exported: the static model with all outputs.
+        feeds, fetches: the aliases of `INPUTS` and of the first output, a ranker's probability.
 
     Returns:
-        The server's folder, the client's folder, and the largest difference of a probability from the exported model's.
+        The server's folder, the client's folder, and the largest difference of an output from the exported model's.
 
-    Raises `UsageError` if one folder is the other or inside it, `RankerError` if the probabilities differ, or a folder
-    holds anything that would be lost.
+    Raises `UsageError` if one folder is the other or inside it, `RankerError` if the outputs differ, or a folder holds
+    anything that would be lost.
     """
     server, client = server.resolve(), client.resolve()
     if server == client or server in client.parents or client in server.parents:
         raise UsageError(f"--server_path {server} and --client_path {client}: give two folders, side by side")
-    members = tuple(exported.info.blend["members"]) if exported.info.blend else ()
+    members = _members(exported.info)
     for folder, side in ((server, "server"), (client, "client")):
         _require_replaceable(folder, side, members)
         remove_unfinished(make_folder(folder.parent))
-    variables = variables_of(feeds, fetches)
+    variables = variables_of(exported.signature, feeds, fetches)
     with new_folder(server, replace=True) as for_server, new_folder(client, replace=True) as for_client:
-        program = write_probability_model(exported, for_server / exported.prefix, variables[1][0].name)
+        program = write_serving_model(exported, for_server / exported.prefix, variables[1][0].name)
         parameters = program.with_suffix(".pdiparams")
-        reference, alone = StaticModel(exported.program, exported.parameters), StaticModel(program, parameters)
-        difference = _largest_difference(exported, reference, alone)
+        reference = StaticModel(exported.program, exported.parameters, exported.signature)
+        difference = _largest_difference(exported, reference, StaticModel(program, parameters, exported.signature))
         facts = _facts(exported, program.suffix[1:], variables, difference)
         sizes = {path.name: path.stat().st_size for path in (program, parameters)}
         for folder, side, files in ((for_server, "server", sizes), (for_client, "client", {})):
@@ -59,26 +59,33 @@ def write_serving(
             described = facts.copy()
             described["files"] = files
             exported.kind.write_info(folder, with_export(exported.info, described))
-    return open_exported_ranker(server), client, difference
+    return ExportedFolder.open(server), client, difference
 
 
-def _largest_difference(exported: ExportedRanker, reference: Any, alone: Any) -> float:
-    batches = list(sample_batches(exported.row_encoder()))
-    expected = [{OUTPUTS[0]: reference.run(batch)[OUTPUTS[0]]} for batch in batches]
+def _members(info: Optional[ModelInfo]) -> tuple[str, ...]:
+    """Return the names of the folders of a blend's members; none for another model."""
+    return tuple(info.blend["members"]) if isinstance(info, RankerInfo) and info.blend else ()
+
+
+def _largest_difference(exported: ExportedFolder, reference: StaticModel, alone: StaticModel) -> float:
+    batches = list(exported.kind.sample_inputs(exported.row_encoder(), exported.info))
+    name = exported.signature.output_names[0]
+    expected = [{name: reference.run(batch)[name]} for batch in batches]
     parity = compare(expected, batches, alone.run, exported.signature, "the model for Paddle Serving")
-    return parity.differences[OUTPUTS[0]]
+    return parity.differences[name]
 
 
 def _facts(
-    exported: ExportedRanker, ending: str, variables: tuple[list[Variable], list[Variable]], difference: float
+    exported: ExportedFolder, ending: str, variables: tuple[list[Variable], list[Variable]], difference: float
 ) -> ExportFacts:
-    """Return the facts for `ranker.json`: those of `exported`, with this model's outputs, aliases and parity."""
+    """Return the facts for the info file: those of `exported`, with this model's output, aliases and parity."""
     assert exported.info.export is not None
+    name = exported.signature.output_names[0]
     facts = exported.info.export.copy()
     facts["prefix"], facts["format"], facts["paddle"] = exported.prefix, ending, paddle.__version__
-    facts["outputs"] = list(OUTPUTS[:1])
+    facts["outputs"] = [name]
     facts["aliases"] = {variable.name: variable.alias for part in variables for variable in part}
-    facts["parity"] = {"exported": {"predict": difference}}
+    facts["parity"] = {"exported": {name: difference}}
     return facts
 
 
@@ -100,13 +107,13 @@ def _require_replaceable(folder: Path, side: str, members: Sequence[str]) -> Non
         return
     if not folder.is_dir():
         raise RankerError(f"{folder}: is a file; {remedy}")
-    info = RankerInfo.read(folder)
+    kind = kind_of(folder)
+    info = kind.read_info(folder)
     export = info.export if info else None
     files = export["files"] if export else {}
-    if export and files and tuple(export["outputs"]) != OUTPUTS[:1]:
-        raise RankerError(f"{folder}: holds an exported ranker, which would be lost; {remedy}")
-    own = {"README.md", INFO_FILE, _TOUCHED, *_DESCRIPTIONS, *conf_names(side), *members, *files}
-    own |= set(info.blend["members"] if info and info.blend else ())
+    if info and files and not is_for_serving(export, kind.signature(info)):
+        raise RankerError(f"{folder}: holds an exported model, which would be lost; {remedy}")
+    own = {"README.md", kind.info_file, _TOUCHED, *_DESCRIPTIONS, *conf_names(side), *members, *files, *_members(info)}
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in own and UNFINISHED not in path.name)
     if foreign:
         raise RankerError(f"{folder}: holds {foreign[0]}, which is not of this command and would be lost; {remedy}")

@@ -83,18 +83,18 @@ def name_outputs(program: Path, names: Sequence[str]) -> None:
         program.write_bytes(graph.desc.serialize_to_string())
 
 
-def write_probability_model(exported: ExportedFolder, target: Path, variable: Optional[str] = None) -> Path:
-    """Write a static model with only the output `predict`, in the format that `exported` has.
+def write_serving_model(exported: ExportedFolder, target: Path, variable: Optional[str] = None) -> Path:
+    """Write a static model with only the first output, a ranker's `predict`, in the format that `exported` has.
 
     Args:
-        exported: the folder of the static model with two outputs.
+        exported: the folder of the static model with all outputs.
         target: the new files' path without suffix (`.json` or `.pdmodel`, and `.pdiparams`).
         variable: the name of the output's variable; default: Paddle's name.
 
     Returns:
         The file of the graph.
 
-    Raises `CheckpointError` if the other major version of Paddle exported the model, or its inputs are not a ranker's.
+    Raises `CheckpointError` if the other major version of Paddle exported the model, or its inputs are not tokens.
     """
     exported.require_readable(paddle.__version__)
     program = exported.program
@@ -108,7 +108,7 @@ def write_probability_model(exported: ExportedFolder, target: Path, variable: Op
         source = str(program.with_suffix(""))
         graph, feeds, fetches = paddle.static.load_inference_model(source, executor)
         if tuple(feeds) != INPUTS:
-            raise CheckpointError(f"{program}: takes {', '.join(feeds)}, a ranker takes {', '.join(INPUTS)}")
+            raise CheckpointError(f"{program}: takes {', '.join(feeds)}, Paddle Serving is fed {', '.join(INPUTS)}")
         block = graph.global_block()
         if program.suffix == ".json":
             inputs = {operator.attrs()["name"]: operator.result(0) for operator in block.ops if _is_input(operator)}

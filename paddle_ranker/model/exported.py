@@ -109,6 +109,11 @@ class Exported(Generic[InfoT, EncoderT]):
         return tuple(export["outputs"]) if export else self.signature.output_names
 
     @property
+    def is_for_serving(self) -> bool:
+        """Whether the folder is one for Paddle Serving, made of an exported model."""
+        return is_for_serving(self.info.export, self.signature)
+
+    @property
     def read(self) -> dict[str, int]:
         """A dict from name to index of the outputs that engines are asked for; if these are missing, of the first."""
         there = {name: self.outputs.index(name) for name in self.signature.read if name in self.outputs}
@@ -184,10 +189,16 @@ def exporting_again(folder: Path, paddle_version: str) -> str:
     The export in `folder` stays, since the other Paddle version needs it.
     """
     beside = f"output_paddle{paddle_version.partition('.')[0]}"
-    info = kind_of(folder).read_info(folder)
-    serves = info is not None and info.export is not None and len(info.export["outputs"]) == 1
+    kind = kind_of(folder)
+    info = kind.read_info(folder)
+    serves = info is not None and is_for_serving(info.export, kind.signature(info))
     then = f" && {EXPORT_SERVING} {beside} --server_path {folder}" if serves else ""
     return f"export the ranker again with this Paddle, beside this one, and give that: {EXPORT} {beside}{then}"
+
+
+def is_for_serving(export: Optional[ExportFacts], signature: Signature) -> bool:
+    """Return whether the facts are those of a folder for Paddle Serving."""
+    return export is not None and ("aliases" in export or len(export["outputs"]) < len(signature.outputs))
 
 
 def _checked_export(folder: Path, kind: AnyKind, info: Optional[ModelInfo]) -> Optional[ExportFacts]:

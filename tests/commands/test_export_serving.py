@@ -170,7 +170,7 @@ def test_what_is_the_user_s_is_not_overwritten(exported: dict[str, Path], tmp_pa
     (tmp_path / "file").touch()
     copy = tmp_path / "copy"
     shutil.copytree(exported["pairwise"], copy)
-    for path, said in ((tmp_path / "file", "is a file"), (copy, "holds an exported ranker")):
+    for path, said in ((tmp_path / "file", "is a file"), (copy, "holds an exported model")):
         assert export_to_serving.main([*given, "--server_path", str(path)]) == 1
         assert said in capsys.readouterr().err
     assert export_to_serving.main([*given, "--client_path", str(tmp_path / "server/client")]) == 2

@@ -17,7 +17,7 @@ from paddle_ranker.errors import DependencyError, RankerError
 from paddle_ranker.export.parity import compare
 from paddle_ranker.export.serving_files import SERVING_VARIABLE
 from paddle_ranker.export.static_graph import export_model
-from paddle_ranker.export.static_model import StaticModel, write_probability_model
+from paddle_ranker.export.static_model import StaticModel, write_serving_model
 from paddle_ranker.model.exported import INPUTS, OUTPUTS, ExportedRanker
 from paddle_ranker.model.kinds import TrainedRanker
 from paddle_ranker.model.opened import RANKER
@@ -117,7 +117,7 @@ def test_one_output_alone_under_the_name_that_clients_ask_for(ranker: Made, tmp_
     parts, exported, model = ranker
     inputs = parts.row_encoder.encode(QUERIES, TITLES).pad(np.arange(len(PAIRS))).values()
     for name, variable in (("named", SERVING_VARIABLE), ("plain", None)):
-        program = write_probability_model(exported, tmp_path / name, variable)
+        program = write_serving_model(exported, tmp_path / name, variable)
         assert program == tmp_path / f"{name}.{'json' if IS_MODERN else 'pdmodel'}" and paddle.in_dynamic_mode()
         alone = StaticModel(program, tmp_path / f"{name}.pdiparams")
         [predict] = outputs(alone, *inputs)

@@ -13,7 +13,7 @@ from cross_encoder import export_model as export_ce
 from ernie_matching import export_model
 from paddle_ranker.__main__ import main
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.export.static_model import StaticModel, write_probability_model
+from paddle_ranker.export.static_model import StaticModel, write_serving_model
 from paddle_ranker.model.exported import is_exported, open_exported_ranker, require_readable
 from paddle_ranker.model.load_options import LoadOptions
 from tests.conftest import Call, commands_here, largest_file, run_python
@@ -136,7 +136,7 @@ def test_a_graph_of_the_other_stack(copy: Path, monkeypatch: pytest.MonkeyPatch)
         require_readable(copy / "inference.predict.pdmodel", version)
     monkeypatch.setattr(paddle, "__version__", "2.6.2" if FORMAT == "json" else "3.3.1")
     with pytest.raises(CheckpointError, match="paddle-ranker export --model RANKER"):
-        write_probability_model(open_exported_ranker(copy), copy.parent / "alone")
+        write_serving_model(open_exported_ranker(copy), copy.parent / "alone")
 
 
 def test_opening_a_folder_and_its_tokenizer_needs_no_paddle(output: Path) -> None:

@@ -6,6 +6,8 @@ import ast
 import asyncio
 import base64
 import json
+import re
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
@@ -14,11 +16,13 @@ import httpx
 import numpy as np
 import pytest
 
-from paddle_ranker.errors import CheckpointError
+from paddle_ranker.__main__ import main
+from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.encoders import read_checkpoint
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.model.tower_network import save_tower, start_tower
 from paddle_ranker.retrieval.vectors import Tower
+from paddle_ranker.serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient
 from paddle_ranker.serving.core.budget import ByteBudget
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import TOO_LARGE, Fault
@@ -32,8 +36,12 @@ from paddle_ranker.serving.core.slots import Slots
 from paddle_ranker.serving.core.tower_slot import ServedTower, TowerSlot, check
 from paddle_ranker.serving.paddle import general_model, pipeline
 from paddle_ranker.serving.paddle.messages import messages
+from paddle_ranker.serving.paddle.pipeline import PipelineNames
 from paddle_ranker.serving.process.worker import make_app
+from paddle_ranker.serving.vendor import brpc_server
+from recall.export_to_serving import main as export_to_serving
 from tests.fake_service import FakeService
+from tests.live_service import LiveService
 from tests.serving_cases import SECONDS
 from tests.tiny import write_encoder, write_ranker
 
@@ -42,11 +50,11 @@ TEXTS = ["老年人护理教育研究", "深度学习", "", 'a\tb\\n "😀"', "�
 LIMITS: dict[str, Any] = {"request_bytes": 4096, "texts": 8, "characters": 60, "queue_texts": 16, "pairs": 4}
 
 
-def write_tower(folder: Path, **changes: Any) -> Path:
+def write_tower(folder: Path, seed: int = 1, **changes: Any) -> Path:
     """Write a tower with random parameters, whose queries and texts have prompts."""
     prompts = {"query_prompt": "深度", "text_prompt": "a "}
     info = TowerInfo(32, 8, **{"pooling": "mean", "output_layer": True, **prompts, **changes})
-    model, _ = start_tower(read_checkpoint(write_encoder(folder.with_name("encoder"))), info)
+    model, _ = start_tower(read_checkpoint(write_encoder(folder.with_name("encoder"), seed)), info)
     folder.mkdir()
     save_tower(folder, model, info)
     return folder
@@ -88,10 +96,10 @@ class Site:
 
     def __init__(self, model: Optional[ServedTower], folder: Path, **changes: Any):
         self.config = options(folder, **changes)
-        slot = SLOTS["tower"].make(self.config)
-        slot.switch(model)
+        self.slot = SLOTS["tower"].make(self.config)
+        self.slot.switch(model)
         self.budget = ByteBudget()
-        self.app = make_app(Slots({"tower": slot}), self.config, Metrics(), budget=self.budget)
+        self.app = make_app(Slots({"tower": self.slot}), self.config, Metrics(), budget=self.budget)
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
         async def ask() -> httpx.Response:
@@ -137,6 +145,37 @@ def test_queries_have_their_prompt(site: Site, tower: Tower) -> None:
         np.testing.assert_allclose(embeddings(answer), wanted, atol=1e-6)
     answer = site.post("/embed", {"inputs": TEXTS, "prompt_name": "query", "truncate": True})
     np.testing.assert_allclose(answer.json(), wanted, atol=1e-6)
+
+
+def test_nested_sizes_are_cut_off_and_normalised(tmp_path: Path) -> None:
+    folder = write_tower(tmp_path / "tower", nested_sizes=(2, 4))
+    site = Site(None, folder)
+    site.slot.switch(site.slot.load())
+    whole = Tower.open(folder).vectors(TEXTS)[:, :4]
+    wanted = whole / np.linalg.norm(whole, axis=1, keepdims=True)
+    for asked in ({"dimensions": 4}, {"output_dimension": 4}):
+        np.testing.assert_allclose(
+            embeddings(site.post("/v1/embeddings", {"input": TEXTS, **asked})), wanted, atol=1e-6
+        )
+    answer = site.post("/embed", {"inputs": TEXTS, "dimensions": 4, "truncate": True})
+    np.testing.assert_allclose(answer.json(), wanted, atol=1e-6)
+    assert "2 or 4 or 8" in site.post("/embed", {"inputs": "a", "dimensions": 3}).json()["error"]
+    model = site.slot.switch(None)
+    assert model is not None and model.close(SECONDS)
+
+
+def test_queries_may_have_a_tower_of_their_own(tmp_path: Path) -> None:
+    folder = write_tower(tmp_path / "tower", towers=2)
+    shutil.move(write_tower(tmp_path / "other", seed=2), folder / "query")
+    site, tower = Site(None, folder), Tower.open(folder)
+    site.slot.switch(site.slot.load())
+    wanted = tower.query_vectors(TEXTS)
+    assert np.abs(wanted - tower.vectors(TEXTS)).max() > 1e-2
+    for is_query, vectors in ((True, wanted), (False, tower.vectors(TEXTS))):
+        asked = {"input": TEXTS, "input_type": "query" if is_query else "document"}
+        np.testing.assert_allclose(embeddings(site.post("/v1/embeddings", asked)), vectors, atol=1e-6)
+    model = site.slot.switch(None)
+    assert model is not None and model.close(SECONDS)
 
 
 def test_base64_is_float32(site: Site, tower: Tower) -> None:
@@ -411,3 +450,63 @@ def test_vectors_for_paddle_serving_are_in_the_budget(alone: Models, monkeypatch
     with budget.share() as share:
         asyncio.run(general_model.infer(tensors(text=["a"] * 2), alone, share=share))
         assert share.held >= 2 * 8 * 4
+
+
+@pytest.fixture(scope="module")
+def serving(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `serving_server` and `serving_client`, as export_to_serving.py writes them of a tower."""
+    made = tmp_path_factory.mktemp("serving")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("paddle_ranker.runtime.prepare_command", lambda threads: None)
+        assert main(["export", "--model", str(folder), "--output", str(made / "output")]) == 0
+        prefix = "inference.get_pooled_embedding"
+        names = ["--model_filename", f"{prefix}.pdmodel", "--params_filename", f"{prefix}.pdiparams"]
+        paths = [f"--{side}_path={made / f'serving_{side}'}" for side in ("server", "client")]
+        assert export_to_serving(["--dirname", str(made / "output"), *names, *paths, "--fetch_alias_names", "vec"]) == 0
+    return made
+
+
+def test_folders_for_paddle_serving(serving: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    conf = (serving / "serving_client" / "serving_client_conf.prototxt").read_text(encoding="ascii")
+    assert re.findall(r'alias_name: "(.*)"', conf) == ["input_ids", "token_type_ids", "vec"]
+    assert re.findall(r"fetch_type: (.)\n +shape: (.)", conf) == [("1", "8")]
+    for source, target, words in (("output", "output", "would be lost"), ("serving_server", "x", "already")):
+        paths = [f"--server_path={serving / target}", f"--client_path={serving / 'serving_client'}"]
+        assert export_to_serving(["--dirname", str(serving / source), *paths]) == 1
+        assert words in capsys.readouterr().err
+
+
+def test_an_exported_tower_answers_in_place_of_the_vendor_s_server(serving: Path, tower: Tower) -> None:
+    config = brpc_server.serve_config(brpc_server.read_launch(["--model", str(serving / "serving_server")]))
+    slot = SLOTS["tower"].make(config)
+    model = slot.load()
+    slot.switch(model)
+    assert isinstance(slot, TowerSlot) and list(served_by(config)) == ["tower"]
+    service = Models(RankerSlot(ServeConfig()), slot, has_ranker=False)
+    client = BaiduStdClient(model_dir=serving / "serving_client", batch_size=2)
+    client._ask = lambda request: asyncio.run(general_model.infer(request, service))  # type: ignore[method-assign]
+    np.testing.assert_allclose(client.vectors(TEXTS), tower.vectors(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(client.vectors(TEXTS, is_query=True), tower.query_vectors(TEXTS), atol=1e-5)
+    with pytest.raises(UsageError, match="is a tower's"):
+        client.score(["a"], ["b"])
+    found = asyncio.run(general_model.infer(tensors(["vec"], text=TEXTS), service))
+    assert found.outputs[0].tensor[0].alias_name == "vec"
+    assert model.close(SECONDS)
+
+
+def test_clients_ask_for_vectors(slot: TowerSlot, tower: Tower) -> None:
+    with LiveService() as live:
+        live.service.tower = slot
+        for client in (
+            BaiduStdClient(port=live.baidu_std),
+            HttpClient(port=live.http),
+            GrpcClient(port=live.grpc),
+            PipelineClient(port=live.grpc, names=PipelineNames("tower")),
+            PipelineClient(port=live.http, names=PipelineNames("tower"), protocol="http"),
+        ):
+            with client:
+                client.batch_size = 2
+                np.testing.assert_allclose(client.vectors(TEXTS), tower.vectors(TEXTS), atol=1e-6)
+                assert client.vectors([]).shape == (0, 0)
+        with pytest.raises(UsageError, match="another client"):
+            client.vectors(["a"], is_query=True)

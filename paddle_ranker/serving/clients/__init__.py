@@ -13,7 +13,8 @@
 | `PipelineClient` | the pipeline's server, gRPC or its HTTP gateway | texts |
 | `RerankClient` | this project's server and others that have `/v1/rerank` | texts |
 
-Without `model_dir` the first three send texts instead, which only this project's server accepts.
+Without `model_dir` the first three send texts instead, which only this project's server accepts. All but `RerankClient`
+ask a tower for vectors, too: `client.vectors(texts)`.
 """
 
 from __future__ import annotations

@@ -1,24 +1,30 @@
-"""Base classes of the clients: they turn pairs into requests, send these, and turn answers into probabilities."""
+"""Base classes of the clients: pairs or texts to requests, which they send; answers to probabilities or vectors."""
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional, TypeVar, Union
+from typing import Any, Optional, TypeVar, Union, cast
 
 import numpy as np
 
 from paddle_ranker.encoding.pair_encoder import PairRowEncoder
-from paddle_ranker.errors import CheckpointError
+from paddle_ranker.errors import CheckpointError, UsageError
+from paddle_ranker.export.serving_files import EMBEDDING
 from paddle_ranker.model.config import read_config
 from paddle_ranker.model.exported import is_exported, open_exported_ranker
 from paddle_ranker.model.families import make_pair_encoder
 from paddle_ranker.model.info import BLEND, INFO_FILE, RankerInfo
+from paddle_ranker.model.kinds import kind_of
+from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.tower import KIND as TOWER
+from paddle_ranker.model.tower import TextEncoder
 from paddle_ranker.serving.clients.errors import ServerError, asking_again
 from paddle_ranker.serving.core.faults import Fault
-from paddle_ranker.serving.paddle.general_model import FLOAT32, STRING
+from paddle_ranker.serving.paddle.general_model import FLOAT32, INT64, STRING
 from paddle_ranker.serving.paddle.messages import Message, messages
 
 Folder = Union[str, "os.PathLike[str]"]
@@ -45,6 +51,16 @@ def load_pair_encoder(folder: Folder) -> PairRowEncoder:
     if config is None:
         raise CheckpointError(f"{path}: is a blend that has not been exported; give the folder of its export")
     return make_pair_encoder(path, config, info.max_seq_length)
+
+
+def load_text_encoder(folder: Folder) -> Optional[TextEncoder]:
+    """Return the encoder of the tower in a folder, trained, exported or for clients; None of any other model."""
+    path = Path(folder)
+    kind = kind_of(path)
+    info = kind.read_info(path)
+    if info is None or info.kind != TOWER:
+        return None
+    return cast(TextEncoder, kind.row_encoder(path, info, LoadOptions()))
 
 
 class Client:
@@ -89,10 +105,10 @@ class Client:
 
 
 class ScoringClient(Client, ABC):
-    """A client that asks for the probabilities of pairs.
+    """A client that asks a ranker for the probabilities of pairs, or a tower for the vectors of texts.
 
     Args:
-        batch_size: pairs per request.
+        batch_size: pairs or texts per request.
         options: see `Client`.
     """
 
@@ -121,6 +137,22 @@ class ScoringClient(Client, ABC):
             found.append(self._probabilities(asking_again(lambda: self._answer(request), self.retries), count))  # noqa: B023
         return np.concatenate(found)
 
+    def vectors(self, texts: Sequence[str], *, is_query: bool = False) -> np.ndarray:
+        """Return the vector of each text by the server's tower, `[n, size]` float32; may send several requests.
+
+        Args:
+            is_query: whether the texts are queries, which may have another prompt.
+        """
+        found = []
+        for start in range(0, len(texts), self.batch_size):
+            part = texts[start : start + self.batch_size]
+            request = self._vector_request(part, is_query)
+            vectors = self._vectors(asking_again(lambda: self._answer(request), self.retries))  # noqa: B023
+            if vectors.ndim != 2 or len(vectors) != len(part):
+                raise ServerError(f"{self.address}: {list(vectors.shape)} numbers came for {len(part)} texts")
+            found.append(vectors)
+        return np.concatenate(found) if found else np.empty((0, 0), np.float32)
+
     def _answer(self, request: Message) -> Message:
         try:
             return self._ask(request)
@@ -137,6 +169,12 @@ class ScoringClient(Client, ABC):
     @abstractmethod
     def _probabilities(self, response: Message, count: int) -> np.ndarray: ...
 
+    @abstractmethod
+    def _vector_request(self, texts: Sequence[str], is_query: bool) -> Message: ...
+
+    @abstractmethod
+    def _vectors(self, response: Message) -> np.ndarray: ...
+
     def _checked(self, values: Sequence[float], count: int) -> np.ndarray:
         probabilities = np.asarray(values, np.float32)
         if probabilities.shape != (count,):
@@ -148,7 +186,7 @@ class GeneralModelClient(ScoringClient):
     """A client of GeneralModelService, the service of Paddle Serving's C++ server.
 
     Args:
-        model_dir: folder whose tokenizer encodes the pairs; None: the texts themselves are sent, which only this
+        model_dir: folder whose tokenizer encodes pairs or texts; None: the texts themselves are sent, which only this
             project's server accepts.
     """
 
@@ -156,36 +194,57 @@ class GeneralModelClient(ScoringClient):
         self, host: str = "127.0.0.1", port: int = 8600, *, model_dir: Optional[Folder] = None, **options: Any
     ) -> None:
         super().__init__(host, port, **options)
-        self._pair_encoder = None if model_dir is None else load_pair_encoder(model_dir)
+        self._text_encoder = None if model_dir is None else load_text_encoder(model_dir)
+        is_ranker = model_dir is not None and self._text_encoder is None
+        self._pair_encoder = load_pair_encoder(model_dir) if model_dir is not None and is_ranker else None
 
     def _request(self, queries: Sequence[str], titles: Sequence[str]) -> Message:
-        request = messages().Request(fetch_var_names=["predict"])
-        for name, values, elem_type in self._columns(queries, titles):
-            tensor = request.tensor.add(name=name, alias_name=name, elem_type=elem_type)
-            if isinstance(values, np.ndarray):
-                tensor.shape.extend(values.shape)
-                tensor.int64_data.extend(values.ravel().tolist())
-            else:
-                tensor.shape.append(len(values))
-                tensor.data.extend(values)
-        return request
-
-    def _columns(
-        self, queries: Sequence[str], titles: Sequence[str]
-    ) -> Iterator[tuple[str, Union[np.ndarray, Sequence[str]], int]]:
+        if self._text_encoder is not None:
+            raise UsageError("the client's model_dir is a tower's, which makes vectors and scores no pairs")
         if self._pair_encoder is None:
-            yield "query", queries, STRING
-            yield "title", titles, STRING
-            return
+            return _general_request("predict", {"query": queries, "title": titles})
         pairs = self._pair_encoder.encode(queries, titles)
-        input_ids, token_type_ids = pairs.pad(np.arange(len(pairs))).values()
-        yield "input_ids", input_ids, 0
-        yield "token_type_ids", token_type_ids, 0
+        return _general_request("predict", pairs.pad(np.arange(len(pairs))))
+
+    def _vector_request(self, texts: Sequence[str], is_query: bool) -> Message:
+        if self._pair_encoder is not None:
+            raise UsageError("the client's model_dir is a ranker's, which scores pairs and makes no vectors")
+        encoder = self._text_encoder
+        if encoder is None:
+            return _general_request(EMBEDDING, {"query" if is_query else "text": texts})
+        columns = encoder.encode_queries(texts) if is_query else encoder.encode(texts)
+        return _general_request(EMBEDDING, columns.pad(np.arange(len(columns))))
 
     def _probabilities(self, response: Message, count: int) -> np.ndarray:
+        return self._checked(self._tensor(response).float_data, count)
+
+    def _vectors(self, response: Message) -> np.ndarray:
+        tensor = self._tensor(response)
+        numbers = np.array(tensor.float_data, np.float32)
+        if len(tensor.shape) != 2 or math.prod(tensor.shape) != len(numbers):
+            raise ServerError(f"{self.address}: {len(numbers)} numbers came as {list(tensor.shape)[:8]}")
+        return numbers.reshape(tuple(tensor.shape))
+
+    def _tensor(self, response: Message) -> Message:
         if response.err_no:
             raise ServerError(f"{self.address}: error {response.err_no}: {response.err_msg}", response.err_no)
         tensors = [tensor for output in response.outputs for tensor in output.tensor]
         if len(tensors) != 1 or tensors[0].elem_type != FLOAT32:
             raise ServerError(f"{self.address}: {len(tensors)} tensors came, expected one of float32")
-        return self._checked(tensors[0].float_data, count)
+        return tensors[0]
+
+
+def _general_request(fetched: str, feeds: Mapping[str, Union[np.ndarray, Sequence[str]]]) -> Message:
+    """Return a Request that feeds arrays of tokens or columns of texts, and fetches one output."""
+    request = messages().Request(fetch_var_names=[fetched])
+    for name, values in feeds.items():
+        tensor = request.tensor.add(name=name, alias_name=name)
+        if isinstance(values, np.ndarray):
+            tensor.elem_type = INT64
+            tensor.shape.extend(values.shape)
+            tensor.int64_data.extend(values.ravel().tolist())
+        else:
+            tensor.elem_type = STRING
+            tensor.shape.append(len(values))
+            tensor.data.extend(values)
+    return request

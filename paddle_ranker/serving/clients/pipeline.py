@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from paddle_ranker.errors import quoted
+from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.serving.clients.base import ScoringClient
 from paddle_ranker.serving.clients.errors import LateError, OverloadedError, RefusedError, ServerError
 from paddle_ranker.serving.clients.grpc import GrpcCalls
@@ -64,12 +64,26 @@ class PipelineClient(ScoringClient):
         values = dict(zip(response.key, response.value))
         if "predict" not in values:
             raise ServerError(f"{self.address}: no predict came, only {', '.join(values) or 'nothing'}")
+        # A printed list of numbers, or of lists of one number.
+        return self._checked(self._printed("predict", values["predict"]).reshape(-1).tolist(), count)
+
+    def _vector_request(self, texts: Sequence[str], is_query: bool) -> Message:
+        if is_query:
+            raise UsageError("the pipeline has no queries apart from texts: ask by another client")
+        keys = [str(place) for place in range(len(texts))]
+        return messages().PipelineRequest(name=self._names.service, key=keys, value=texts)
+
+    def _vectors(self, response: Message) -> np.ndarray:
+        if len(response.value) != 1 or list(response.key) == ["predict"]:
+            raise ServerError(f"{self.address}: no vectors came, only {', '.join(response.key) or 'nothing'}")
+        return self._printed(response.key[0], response.value[0]).astype(np.float32)
+
+    def _printed(self, name: str, value: str) -> np.ndarray:
+        """Return the array that a printed list makes: JSON reads it, and evaluates nothing."""
         try:
-            # A printed list of numbers, or of lists of one number: JSON reads it, and evaluates nothing.
-            printed = np.asarray(parse_json(values["predict"].encode("utf-8")), np.float64)
+            return np.asarray(parse_json(value.encode("utf-8")), np.float64)
         except (Fault, ValueError, TypeError) as error:
-            raise ServerError(f"{self.address}: predict is {quoted(values['predict'])}, no list of numbers") from error
-        return self._checked(printed.reshape(-1).tolist(), count)
+            raise ServerError(f"{self.address}: {name} is {quoted(value)}, no list of numbers") from error
 
     def _error(self, number: int, text: str) -> ServerError:
         message = f"{self.address}: err_no {number}: {text}"

@@ -89,6 +89,12 @@ def with_folder_in_slot(config: ServeConfig) -> ServeConfig:
     return dataclasses.replace(config, folder=None, **{slot.option: str(config.folder)})  # type: ignore[arg-type]
 
 
+def config_for(folder: Path, **options: object) -> ServeConfig:
+    """Return the configuration of a server of the model in a folder, in the slot that accepts it."""
+    SLOTS.load_plugins()
+    return with_folder_in_slot(serve_options()(folder=folder, **options))  # type: ignore[arg-type]
+
+
 def served_by(config: ServeConfig) -> dict[str, SlotKind]:
     """Return the slots that this server has, a dict keyed by name; raises `UsageError` if it has none."""
     found = {name: kind for name, kind in SLOTS.items() if kind.folder(config) is not None}

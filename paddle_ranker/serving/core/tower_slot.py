@@ -15,8 +15,9 @@ import numpy as np
 from paddle_ranker import __version__
 from paddle_ranker.encoding.columns import Array, Arrays, Columns
 from paddle_ranker.errors import CheckpointError
+from paddle_ranker.model.kinds import KINDS, stated_kind
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.model.tower import KIND, VECTOR, TextEncoder, TowerInfo
+from paddle_ranker.model.tower import KIND, QUERY_FOLDER, VECTOR, TextEncoder, TowerInfo
 from paddle_ranker.scoring.loading import ScoringModel, open_model
 from paddle_ranker.scoring.scorer import BatchRunner
 from paddle_ranker.serving.core.batcher import Batcher, BatchObserver
@@ -38,11 +39,29 @@ class ServedTower(ServedModel):
     """A loaded tower.
 
     tokens: checks requests that consist of token arrays
+    queries: the tower of queries, if they have their own
     """
 
     model: ScoringModel[TowerInfo, TextEncoder]
     runner: BatchRunner
     tokens: TokenInputs
+    queries: Optional[ServedTower] = None
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows that wait for the engines."""
+        return self.batcher.queued_rows + (0 if self.queries is None else self.queries.queued_rows)
+
+    def close(self, seconds: Optional[float] = None) -> bool:
+        """Close the queues; see `Batcher.close`."""
+        began = time.monotonic()
+        closed = True if self.queries is None else self.queries.close(seconds)
+        left = None if seconds is None else max(0.0, seconds - (time.monotonic() - began))
+        return self.batcher.close(left) and closed
+
+    def of(self, is_query: bool) -> ServedTower:
+        """Return the tower of queries, or of the texts of a collection."""
+        return self.queries if is_query and self.queries is not None else self
 
 
 class TowerSlot(Slot[ServedTower]):
@@ -69,12 +88,19 @@ class TowerSlot(Slot[ServedTower]):
         Raises `CheckpointError` if the folder holds something else, or vectors are not numbers or depend on a text's
         neighbours in the batch; and what `open_model` raises.
         """
-        config, folder = self._config, self.folder
-        assert folder is not None
-        opened = open_model(folder, self._load_options())
-        if opened.info.kind != KIND:
-            raise CheckpointError(f"{folder}: is a {opened.info.kind} model, not a tower; give it as --model")
-        model = cast(ScoringModel[TowerInfo, TextEncoder], opened)
+        assert self.folder is not None
+        KINDS.load_plugins()
+        tower = self._load(self.folder, observer)
+        if tower.model.info.towers == 2:
+            tower = dataclasses.replace(tower, queries=self._load(self.folder / QUERY_FOLDER, observer))
+        return tower
+
+    def _load(self, folder: Path, observer: Optional[BatchObserver]) -> ServedTower:
+        config = self._config
+        stated = stated_kind(folder)
+        if stated not in (None, KIND):
+            raise CheckpointError(f"{folder}: is a {stated} model, not a tower; give it as --model")
+        model = cast(ScoringModel[TowerInfo, TextEncoder], open_model(folder, self._load_options(), KINDS[KIND]))
         encoder = model.row_encoder.tokens
         runner = BatchRunner(model.engine, encoder.max_seq_length, config.batch_size)
         check(runner, model, folder)
@@ -119,6 +145,8 @@ class TowerSlot(Slot[ServedTower]):
             "version": __version__,
             "kind": info.kind,
             "size": info.size,
+            "nested_sizes": list(info.nested_sizes),
+            "towers": info.towers,
             "normalize": info.normalize,
             "prompts": {"query": encoder.query_prompt, "document": encoder.text_prompt},
             "loaded_at": served.loaded_at,
@@ -144,7 +172,7 @@ class TowerSlot(Slot[ServedTower]):
             check_lengths: called in the queue with the number of a text, the token counts `[n]` of that text and of
                 those after it, prompts included, and the length to which texts are truncated; may raise a `Fault`.
         """
-        served = self.ready()
+        served = self.ready().of(is_query)
         self.limits.check_pairs(len(texts), field)
         texts = self.limits.scored_texts(texts, field)
         check = None if check_lengths is None else partial(_checked, served.model.row_encoder, check_lengths)

@@ -146,16 +146,20 @@ class Embedder:
         state["pairs"] = len(texts)
         if self._keep_texts:
             state["texts"] = {field: texts}
-        size = info.size if dimensions is None else dimensions
-        if size != info.size:
-            raise Fault(INVALID, f"is {size}, this tower's vectors have {info.size} numbers", field="dimensions")
+        if dimensions not in (None, info.size, *info.nested_sizes):
+            sizes = " or ".join(map(str, (*info.nested_sizes, info.size)))
+            raise Fault(INVALID, f"is {dimensions}, this tower's vectors have {sizes} numbers", field="dimensions")
         self._tower.limits.check_pairs(len(texts), field)
         if SHARE in state:
             state[SHARE].hold_answer(len(texts) * info.size * number_bytes)
         check = None if cuts else _LengthCheck(field)
-        return await self._tower.vectors(
+        found = await self._tower.vectors(
             texts, is_query=is_query, deadline=deadline_of(request), field=field, check_lengths=check
         )
+        if dimensions in (None, info.size):
+            return found
+        nested = found.vectors[:, :dimensions]
+        return Vectors(_normalized(nested) if info.normalize else nested, found.tokens)
 
 
 class _LengthCheck:

@@ -12,6 +12,7 @@ import numpy as np
 
 from paddle_ranker.encoding.columns import Array, Arrays
 from paddle_ranker.errors import quoted
+from paddle_ranker.export.serving_files import EMBEDDING
 from paddle_ranker.model.opened import ExportFacts
 from paddle_ranker.model.tower import VECTOR
 from paddle_ranker.serving.core.apart import apart
@@ -26,7 +27,6 @@ _MOST_FIELDS = 1000  # of a Request: two tensors, the names of what is fetched, 
 ENGINE_NAME = "GeneralInferOp_0"
 PROBABILITY = "sigmoid_2.tmp_0"  # the variable of the exported model; its alias is "predict"
 TOKENS = ("input_ids", "token_type_ids")
-EMBEDDING = "output_embedding"  # what the published clients of a tower ask for
 _FETCHED = {"predict": (PROBABILITY, "predict"), PROBABILITY: (PROBABILITY, "predict"), "logit": ("logit", "logit")}
 INT64, FLOAT32, INT32, STRING = 0, 1, 2, 20  # elem_type
 _FLOAT_DATA = b"\x12"  # the tag of the field, whose elements are packed

@@ -28,15 +28,17 @@ from paddle_ranker import runtime
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError
 from paddle_ranker.serving.core.config import MOST_STREAMS, ServeConfig
 from paddle_ranker.serving.core.limits import API_KEY_VARIABLE, Limits
+from paddle_ranker.serving.core.slot_kinds import config_for
 from paddle_ranker.serving.paddle.messages import messages
 
 HOST_VARIABLE = "PADDLE_RANKER_SERVING_HOST"
 EVERY_ADDRESS = "0.0.0.0"
 HELP = f"""usage: deploy/cpp/start_server.sh --model FOLDER [--port 8600] [--thread 5] [...]
 
-Serve a ranker in the place of Paddle Serving's C++ server, with its launcher's options.
+Serve a ranker or a tower in the place of Paddle Serving's C++ server, with its launcher's options.
 
-  --model FOLDER           what export_to_serving.sh wrote for servers; an exported or a trained ranker, too
+  --model FOLDER           what export_to_serving.sh or export_recall.sh wrote for servers; an exported or a
+                           trained model, too
   --port INT               port of every protocol
   --thread INT             batches that are computed at once
   --gpu_ids INT            the GPU to use; the CPU where Paddle finds none
@@ -225,8 +227,8 @@ def serve_config(launch: Launch) -> ServeConfig:
             _note(f"GPU {launch.gpu} is asked for, and Paddle finds none here: using the CPU")
     cores = runtime.usable_cores()
     streams = min(launch.threads, cores) if device == "cpu" else min(launch.threads, MOST_STREAMS)
-    return ServeConfig(
-        model=launch.model,
+    return config_for(
+        launch.model,
         host=os.environ.get(HOST_VARIABLE) or EVERY_ADDRESS,
         port=launch.port,
         more_ports=() if launch.prometheus_port is None else (launch.prometheus_port,),

@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 from paddle_ranker.errors import CheckpointError, UsageError, in_checkout, quoted
 from paddle_ranker.serving.core.config import MOST_STREAMS, ServeConfig
+from paddle_ranker.serving.core.slot_kinds import config_for
 
 CPU, GPU, TENSORRT, XPU = 0, 1, 2, 4  # device_type; -1: as `devices` says
 _PORTS = ("rpc_port", "http_port")
@@ -61,8 +62,8 @@ class PipelineConfig:
         ports = list(self.ports.values())
         timeout = self.op.get("timeout", -1)
         wait = self.op.get("auto_batching_timeout", -1)
-        return ServeConfig(
-            model=self.model,
+        return config_for(
+            self.model,
             host=host,
             port=ports[0],
             more_ports=tuple(ports[1:]),

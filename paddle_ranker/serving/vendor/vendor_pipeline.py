@@ -1,4 +1,4 @@
-"""Paddle Serving's own pipeline server with a ranker in it: takes pairs of texts, returns probabilities.
+"""Paddle Serving's own pipeline server with a model in it: takes pairs or texts, returns probabilities or vectors.
 
 This module imports paddle_serving_server, which only the complete stack has. That package makes a folder
 `PipelineServingLogs` in the current folder, or where SERVING_LOG_PATH says.
@@ -11,20 +11,24 @@ import multiprocessing
 import os
 import signal
 import time
-from typing import Any
+from typing import Any, Callable, cast
 
 import numpy as np
 from paddle_serving_server import pipeline as vendor
 from paddle_serving_server.web_service import Op, WebService
 
 from paddle_ranker import runtime
+from paddle_ranker.encoding.columns import Columns
+from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.export.serving_files import SERVING_VARIABLE
-from paddle_ranker.model.exported import EXPORT_SERVING, INPUTS, exporting_again, open_exported_ranker
+from paddle_ranker.export.serving_files import fetched_alias
+from paddle_ranker.model.exported import EXPORT_SERVING, INPUTS, ExportedFolder, exporting_again
+from paddle_ranker.model.tower import KIND as TOWER
+from paddle_ranker.model.tower import TextEncoder
 from paddle_ranker.serving.core.faults import INVALID, Fault
 from paddle_ranker.serving.core.limits import Limits
 from paddle_ranker.serving.paddle.messages import messages
-from paddle_ranker.serving.paddle.pipeline import PipelineNames, error_number, read_pairs
+from paddle_ranker.serving.paddle.pipeline import PipelineNames, error_number, read_pairs, read_texts
 from paddle_ranker.serving.vendor.brpc_server import EVERY_ADDRESS
 from paddle_ranker.serving.vendor.pipeline_config import PipelineConfig
 
@@ -34,23 +38,31 @@ _PATIENCE, _PAUSE = 600.0, 0.2  # seconds: that a request waits while the model 
 
 
 class TextRequestOp(vendor.RequestOp):
-    """Unpacks requests. The vendor's own op unpickles the contents of tensors of type 13; this op refuses tensors."""
+    """Unpacks requests. The vendor's own op unpickles the contents of tensors of type 13; this op refuses tensors.
+
+    Args:
+        is_tower: whether values are texts for a tower, or pairs for a ranker.
+    """
+
+    def __init__(self, is_tower: bool):
+        super().__init__()
+        self._read = read_texts if is_tower else read_pairs
 
     def unpack_request_package(self, request: Any) -> tuple[dict[str, Any], int, Any, str]:
-        """Return a dict with the pairs of a request, the request's id in logs, and an error's number and text."""
+        """Return a dict with the rows of a request, the request's id in logs, and an error's number and text."""
         own = messages().PipelineRequest(key=request.key, value=request.value)
         try:
             if len(request.tensors):
-                raise Fault(INVALID, 'is not taken: send {"query": ..., "title": ...} as a value', field="tensors")
-            pairs = read_pairs(own, Limits())
+                raise Fault(INVALID, "is not taken: send texts as values", field="tensors")
+            rows = self._read(own, Limits())
         except Fault as fault:
             return {}, request.logid, error_number(fault.kind), str(fault)
         profile = {key: value for key, value in zip(request.key, request.value) if key == "pipeline.profile"}
-        return {_REQUEST: pairs, **profile}, request.logid, None, ""
+        return {_REQUEST: rows, **profile}, request.logid, None, ""
 
 
-class RankerOp(Op):
-    """Encodes pairs, lets the vendor's local predictor score them, and prints the probabilities as text.
+class ModelOp(Op):
+    """Encodes pairs or texts, lets the vendor's local predictor compute them, and prints what it returns as text.
 
     Args:
         config: names the model's folder and the service.
@@ -63,24 +75,25 @@ class RankerOp(Op):
 
     def init_op(self) -> None:
         """Load the tokenizer; called in the process that computes."""
-        self._encoder = open_exported_ranker(self._config.model).row_encoder()
+        self._encode = _encoder(ExportedFolder.open(self._config.model))
 
     def preprocess(self, input_dicts: dict[str, Any], data_id: int, log_id: int) -> tuple[Any, bool, Any, str]:
         """Return the model's inputs, whether to skip the model, and an error's number and text."""
         ((_, given),) = input_dicts.items()
-        queries, titles = (list(column) for column in zip(*given[_REQUEST]))
+        rows = given[_REQUEST]
+        fields = {"text": rows} if isinstance(rows[0], str) else dict(zip(("query", "title"), map(list, zip(*rows))))
         try:
-            self._limits.check_pairs(len(titles), "value")
-            self._limits.check_texts(queries, "query")
-            self._limits.check_texts(titles, "title")
+            self._limits.check_pairs(len(rows), "value")
+            for name, texts in fields.items():
+                self._limits.check_texts(texts, name)
         except Fault as fault:
             return None, False, error_number(fault.kind), str(fault)
-        encoded = self._encoder.encode(queries, titles)
-        arrays = tuple(encoded.pad(np.arange(len(titles))).values())
+        columns, longest, pad_id = self._encode(*fields.values())
+        arrays = tuple(columns.pad(np.arange(len(rows))).values())
         if self._batch_size > 1:  # requests are joined, for which they must be of one length
-            missing = self._encoder.max_seq_length - arrays[0].shape[1]
+            missing = longest - arrays[0].shape[1]
             ids, types = (np.pad(array, ((0, 0), (0, missing))) for array in arrays)
-            ids[:, ids.shape[1] - missing :] = self._encoder.members[0].pad_id
+            ids[:, ids.shape[1] - missing :] = pad_id
             arrays = ids, types
         return dict(zip(INPUTS, arrays)), False, None, ""
 
@@ -91,32 +104,44 @@ class RankerOp(Op):
         return {name: str(values.tolist()) for name, values in fetch_dict.items()}, None, ""
 
 
-class RankerService(WebService):
-    """The pipeline's server: a request, the ranker, a response."""
+def _encoder(folder: ExportedFolder) -> Callable[..., tuple[Columns, int, int]]:
+    """Return what encodes the texts of rows: columns, the length to which they are cut, and the id of padding."""
+    encoder = folder.row_encoder()
+    if isinstance(encoder, TextEncoder):
+        tokens = encoder.tokens
+        return lambda texts: (encoder.encode(texts), tokens.max_seq_length, tokens.pad_id)
+    ranker = cast(PairRowEncoder, encoder)
+    most, pad_id = ranker.max_seq_length, ranker.members[0].pad_id
+    return lambda queries, titles: (ranker.encode(queries, titles), most, pad_id)
+
+
+class ModelService(WebService):
+    """The pipeline's server: a request, the model, a response."""
 
     def __init__(self, config: PipelineConfig):
         super().__init__(name=config.service)
         self._config = config
 
-    def get_pipeline_response(self, read_op: Any) -> RankerOp:
+    def get_pipeline_response(self, read_op: Any) -> ModelOp:
         """Return the last op before the response."""
-        return RankerOp(self._config, input_ops=[read_op])
+        return ModelOp(self._config, input_ops=[read_op])
 
     def prepare(self) -> None:
         """Check the model and build the pipeline: `prepare_pipeline_config` with `TextRequestOp` as the first op.
 
         Raises `CheckpointError` for a model that the vendor's local predictor does not run.
         """
-        check_model(self._config)
-        response = vendor.ResponseOp(input_ops=[self.get_pipeline_response(TextRequestOp())])
+        self.is_tower = check_model(self._config).info.kind == TOWER
+        request_op = TextRequestOp(self.is_tower)
+        response = vendor.ResponseOp(input_ops=[self.get_pipeline_response(request_op)])
         self._server.set_response_op(response)
         self._server.prepare_server(yml_dict=self._config.values)
 
 
-def check_model(config: PipelineConfig) -> None:
-    """Raise `CheckpointError` if the local predictor would fail on the model later and kill its processes."""
-    folder = open_exported_ranker(config.model)
-    if folder.program.suffix != ".pdmodel" or folder.outputs != ("predict",):
+def check_model(config: PipelineConfig) -> ExportedFolder:
+    """Return the model; raises `CheckpointError` if the local predictor would later fail on it, and be killed."""
+    folder = ExportedFolder.open(config.model)
+    if folder.program.suffix != ".pdmodel" or not folder.is_for_serving:
         import paddle
 
         is_others = folder.program.suffix != ".pdmodel"
@@ -134,22 +159,24 @@ def check_model(config: PipelineConfig) -> None:
             f"{folder.folder}: its inputs have the aliases {', '.join(renamed)}, with which Paddle Serving's pipeline "
             "cannot feed them: export it again without --feed_alias_names"
         )
+    own = next((alias for name, alias in aliases.items() if name not in INPUTS), fetched_alias(folder.signature))
     fetched = config.op["local_service_conf"].get("fetch_list") or []
-    unknown = [name for name in fetched if name != aliases.get(SERVING_VARIABLE, "predict")]
+    unknown = [name for name in fetched if name != own]
     if unknown:
         raise CheckpointError(
-            f"fetch_list: the model returns {aliases.get(SERVING_VARIABLE, 'predict')}, not {', '.join(unknown)}"
+            f"fetch_list: the model returns {own}, not {', '.join(unknown)}; change that in the configuration"
         )
+    return folder
 
 
 def run(config: PipelineConfig) -> None:
     """Serve until SIGINT or SIGTERM comes; the processes that the vendor starts end with this one."""
     runtime.select_device("cpu")  # of this process alone, which computes nothing: it takes SIGTERM back from Paddle
     os.register_at_fork(after_in_child=_end_with_the_parent)
-    service = RankerService(config)
+    service = ModelService(config)
     service.prepare()
     # A separate process, started before gRPC: a process with gRPC's threads must not fork, as the vendor's server does.
-    multiprocessing.get_context("fork").Process(target=_announce, args=(config,), daemon=True).start()
+    multiprocessing.get_context("fork").Process(target=_announce, args=(config, service.is_tower), daemon=True).start()
     try:
         service.run_service()
     except KeyboardInterrupt:
@@ -157,8 +184,8 @@ def run(config: PipelineConfig) -> None:
             process.kill()
 
 
-def _announce(config: PipelineConfig) -> None:
-    """Ask every port until it answers with a score, then print what is served, and where."""
+def _announce(config: PipelineConfig, is_tower: bool) -> None:
+    """Ask every port until it answers, then print what is served, and where."""
     from paddle_ranker.serving.clients import PipelineClient
     from paddle_ranker.serving.clients.errors import ServerError
 
@@ -167,7 +194,7 @@ def _announce(config: PipelineConfig) -> None:
         with PipelineClient(port=port, protocol=protocol, names=names, timeout=_PATIENCE, retries=0) as client:
             while True:
                 try:
-                    client.score(["a"], ["b"])
+                    client.vectors(["a"]) if is_tower else client.score(["a"], ["b"])
                     break
                 except ServerError:  # it does not listen yet, or its gateway finds nobody behind it
                     time.sleep(_PAUSE)

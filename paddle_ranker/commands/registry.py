@@ -67,6 +67,7 @@ for _group, _commands in {
     FIND: {
         "index": "build, extend and check an index: documents, their words and their vectors",
         "search": "search an index by words and vectors, and order what is found by a ranker",
+        "evaluate-recall": "measure the searches of an index, with baselines, intervals and a picture",
     },
     IMPROVE: {
         "calibrate": "make a ranker's scores probabilities that can be believed",

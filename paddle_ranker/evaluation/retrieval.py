@@ -11,8 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Optional
 
+import numpy as np
+from tqdm import tqdm
+
 from paddle_ranker.data.records import Pair, RecordFile
-from paddle_ranker.data.trec import Labels, Scores, read_qrels, read_texts
+from paddle_ranker.data.trec import Labels, Scores, in_order, read_qrels, read_texts
 from paddle_ranker.errors import DataError, brief, quoted
 from paddle_ranker.evaluation.comparison import Comparison, System, compare_systems
 from paddle_ranker.evaluation.pairs import judged_runs
@@ -23,9 +26,15 @@ from paddle_ranker.lexical.tokens import detect_language
 from paddle_ranker.metrics.measures import recall_curve
 from paddle_ranker.metrics.ranking import RELEVANT, Floats, Scored
 from paddle_ranker.options import RowOptions
+from paddle_ranker.retrieval.learning import JudgedList
+from paddle_ranker.retrieval.retriever import Retriever
+from paddle_ranker.retrieval.vectors import Tower, nearest
+from paddle_ranker.scoring.scorer import chunks
 from paddle_ranker.storage.picture import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, YELLOW, new_picture
 
 BM25_STEMS = "BM25 (stems)"
+HYBRID, RANKED = "hybrid", " + ranker"
+_QUERIES = 64  # searched together
 CUTS = (1, 5, 10, 20, 50, 100)
 SHOWN = (*(f"r@{cut}" for cut in CUTS), "mrr@10", "ndcg@10", "map")
 _COLORS = (BLUE, ORANGE, GREEN, PURPLE, YELLOW, SKY, BLACK)
@@ -94,6 +103,71 @@ def lexical_runs(documents: Mapping[str, str], queries: Mapping[str, str], top_k
             for query, (numbers, scores) in zip(queries, found)
         }
     return runs
+
+
+def vector_run(tower: Tower, documents: Mapping[str, str], queries: Mapping[str, str], top_k: int) -> Scores:
+    """Return the run of an exact search by a tower's vectors; arguments as for `lexical_runs`."""
+    vectors = np.concatenate(list(tower.stream(iter(tqdm(documents.values(), desc="encode", disable=None)))))
+    ids = list(documents)
+    found, products = nearest(vectors, tower.query_vectors(list(queries.values())), top_k)
+    return {
+        query: {ids[number]: product for number, product in zip(numbers, scores)}
+        for query, numbers, scores in zip(queries, found.tolist(), products.tolist())
+    }
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a retriever found for judged queries.
+
+    runs: by system name: the fusion, each searcher alone, and what the ranker makes of the fusion
+    lists: each query's fused candidates and the searchers' normalised scores of them
+    ranked: each query's candidates that the ranker scored: its logit, and the share of the fused score
+    """
+
+    runs: dict[str, Scores]
+    lists: list[JudgedList]
+    ranked: list[JudgedList]
+
+
+def search_judged(retriever: Retriever, judged: Judged, top_k: int) -> Searched:
+    """Search for all judged queries; each run has up to `top_k` documents of a query."""
+    fusion, names = retriever.settings.fusion, retriever.searchers
+    first = names[0] if len(names) == 1 else HYBRID
+    found = Searched({name: {} for name in dict.fromkeys((first, *names))}, [], [])
+    if retriever.ranker is not None:
+        found.runs[f"{first}{RANKED}"] = {}
+    for part in chunks(tqdm(judged.queries.items(), desc="search", unit="query", disable=None), _QUERIES):
+        texts = [text for _, text in part]
+        candidates = retriever.candidates(texts, top_k)
+        for (query, _), one in zip(part, candidates):
+            order, scores = fusion.best(one, top_k)
+            ids = [one.ids[number] for number in order]
+            labels = np.array([judged.qrels[query].get(id, 0) for id in ids], np.float64)
+            found.lists.append(JudgedList(query, ids, one.normalised[order], labels))
+            for name, of_searcher, ranks in zip(names, one.scores.T, one.ranks.T):
+                rows = np.flatnonzero((ranks > 0) & (ranks <= top_k))
+                found.runs[name][query] = {one.ids[row]: float(of_searcher[row]) for row in rows}
+            found.runs[first][query] = dict(zip(ids, scores.tolist()))
+        if retriever.ranker is None:
+            continue
+        for (query, _), one, results in zip(part, candidates, retriever.ranked(texts, candidates, top_k, fusion)):
+            found.runs[f"{first}{RANKED}"][query] = in_order(result.id for result in results)
+            shares = dict(zip(one.ids, fusion.shares(one).tolist()))
+            scored = [(result.id, result.logit) for result in results if result.logit is not None]
+            inputs = np.array([[logit, shares[id]] for id, logit in scored]).reshape(-1, 2)
+            labels = np.array([judged.qrels[query].get(id, 0) for id, _ in scored], np.float64)
+            found.ranked.append(JudgedList(query, [id for id, _ in scored], inputs, labels))
+    return found
+
+
+def held_out_runs(held_out: Mapping[str, Mapping[str, float]], fused: Scores) -> Scores:
+    """Return the run that orders each query's documents by their `held_out` scores, and then the others as `fused`."""
+    run = {}
+    for query, scores in held_out.items():
+        others = sorted(fused[query].keys() - scores.keys(), key=lambda id: -fused[query][id])
+        run[query] = in_order([*sorted(scores, key=lambda id: -scores[id]), *others])
+    return run
 
 
 def compare_runs(

@@ -154,8 +154,8 @@ class Retriever:
         fused = parse_fusion(fusion) if isinstance(fusion, str) else fusion or self.settings.fusion
         candidates = self.candidates(queries, top_k, where)
         if self.ranker is None:
-            return [self._results(one, *fused.best(one, top_k)) for one in candidates]
-        return self._ranked(queries, candidates, fused, top_k)
+            return [self.results(one, *fused.best(one, top_k)) for one in candidates]
+        return self.ranked(queries, candidates, top_k, fused)
 
     def candidates(self, queries: Sequence[str], top_k: int = TOP_K, where: Where = None) -> list[Candidates]:
         """Return what the searchers find for each query, before fusion: `depth` documents each, or `top_k` if more."""
@@ -173,13 +173,13 @@ class Retriever:
             raise UsageError(f"{self.collection.folder}: has no tower that makes vectors of queries: search by words")
         return self._query_vectors(queries)
 
-    def _ranked(
-        self, queries: Sequence[str], candidates: Sequence[Candidates], fusion: Fusion, top_k: int
+    def ranked(
+        self, queries: Sequence[str], candidates: Sequence[Candidates], top_k: int, fusion: Fusion
     ) -> list[list[Result]]:
         """Return the results of each query, the first `rank_top` in the order of `logit + recall_weight * share`."""
         assert self.ranker is not None
         top = self.settings.rank_top
-        found = [self._results(one, *fusion.best(one, max(top_k, top))) for one in candidates]
+        found = [self.results(one, *fusion.best(one, max(top_k, top))) for one in candidates]
         asked = [query for query, results in zip(queries, found) for _ in results[:top]]
         logits = self.ranker.score(asked, [one.text for results in found for one in results[:top]], logits=True)
         probabilities, start, ranked = sigmoid(logits), 0, []
@@ -196,7 +196,7 @@ class Retriever:
             ranked.append([*(first[number] for number in order), *results[top:]][:top_k])
         return ranked
 
-    def _results(self, candidates: Candidates, order: Integers, scores: Floats) -> list[Result]:
+    def results(self, candidates: Candidates, order: Integers, scores: Floats) -> list[Result]:
         """Return results for the candidates at `order`; one that was removed since it was found is left out."""
         results = []
         for number, score in zip(order.tolist(), scores.tolist()):

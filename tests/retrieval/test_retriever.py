@@ -138,4 +138,4 @@ def test_a_document_that_is_removed_meanwhile_is_left_out(tmp_path: Path) -> Non
         retriever = Retriever(collection, SearchSettings())
         (candidates,) = retriever.candidates(["水稻"])
         collection.remove(["a"])
-        assert [one.id for one in retriever._results(candidates, *Fusion().best(candidates, 5))] == ["b"]
+        assert [one.id for one in retriever.results(candidates, *Fusion().best(candidates, 5))] == ["b"]

@@ -1,0 +1,182 @@
+"""Measure the searches of an index: recall, MRR, nDCG and MAP of words, of vectors, of both and of baselines.
+
+paddle-ranker evaluate-recall --index index --test dev.tsv --plot recall.png
+paddle-ranker evaluate-recall --index index --queries queries.jsonl --qrels qrels/test.tsv --ranker checkpoint/best
+paddle-ranker evaluate-recall --index index --test dev.tsv --learn_weights weights.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+from paddle_ranker import runtime
+from paddle_ranker.commands.compare import PICTURES, name_systems
+from paddle_ranker.commands.search import SearchingOptions, open_retriever
+from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.options import json_text, note, option, run_command
+
+if TYPE_CHECKING:
+    from paddle_ranker.data.trec import Scores
+    from paddle_ranker.evaluation.comparison import Comparison
+    from paddle_ranker.evaluation.retrieval import Judged, Searched
+    from paddle_ranker.retrieval.retriever import Retriever
+
+LEARNED, LEARNED_RANKED = "learned weights", "ranker + learned recall weight"
+
+
+@dataclass(frozen=True)
+class EvaluateRecallOptions(SearchingOptions):
+    test_file: Optional[str] = option(
+        None, help="pairs of a query and the text of a document that answers it", name="test", files=True, either=True
+    )
+    qrels: Optional[str] = option(
+        None, help="TREC qrels, or BEIR's, with the documents' ids, in place of --test", files=True, either=True
+    )
+    queries: Optional[str] = option(
+        None, help="texts of the qrels' queries: id, text, tab-separated or JSON lines", files=True
+    )
+    top_k: int = option(100, help="documents of each query that are measured", minimum=1, aliases=("--recall_num",))
+    baselines: bool = option(True, help="measure BM25 on words and on bigrams beside (and on stems of English)")
+    untuned: Optional[str] = option(
+        None, help="measure the vectors of another tower or encoder beside, such as the one that training started from"
+    )
+    runs: tuple[str, ...] = option((), help="TREC runs of other systems to measure beside; name=PATH", several=True)
+    learn_weights: Optional[str] = option(
+        None, help="learn the searchers' weights from these judgements, and write them to this file, for --fusion"
+    )
+    folds: int = option(5, help="parts of the queries; each is measured with weights of the others", minimum=2)
+    plot: Optional[str] = option(None, help="write a picture of recall against k: .png, .svg or .pdf")
+    runs_folder: Optional[str] = option(None, help="write each system's run to this folder, as TREC writes them")
+    resamples: int = option(2000, help="draws of queries for the intervals", minimum=100)
+    seed: int = option(1000, help="seed of the draws", minimum=0)
+    format: str = option("text", help="form of what is printed", choices=("text", "json"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.test_file is None) == (self.qrels is None):
+            raise UsageError("say what answers the queries: --test (query, title), or --qrels in its place")
+        if (self.qrels is None) != (self.queries is None):
+            raise UsageError("--qrels and --queries go together")
+        if self.plot is not None and not self.plot.lower().endswith(PICTURES):
+            raise UsageError(f"--plot {self.plot}: a picture's name ends in {', '.join(PICTURES)}")
+
+
+def evaluate(options: EvaluateRecallOptions) -> Comparison:
+    """Search for all queries by each system, print what was measured, and write the requested files."""
+    from paddle_ranker.evaluation.report.text import comparison_json, verdict
+    from paddle_ranker.evaluation.retrieval import compare_runs, comparison_lines, draw_curves, search_judged
+    from paddle_ranker.storage.atomic import check_writable, make_folder
+
+    for path in (options.plot, options.learn_weights):
+        if path is not None:
+            check_writable(path)
+    runtime.prepare_command(options.cpu_threads)
+    retriever = open_retriever(options)
+    judged = _judged(options, retriever)
+    searched = search_judged(retriever, judged, options.top_k)
+    runs, said = dict(searched.runs), []
+    if options.learn_weights is not None:
+        said = _learn(options, retriever, searched, runs)
+    _add_others(options, retriever, judged, runs)
+    comparison = compare_runs(judged, runs, resamples=options.resamples, seed=options.seed)
+    for line in comparison.pairs.notes:
+        note(line)
+    if options.plot is not None:
+        draw_curves(options.plot, comparison, options.top_k)
+    if options.runs_folder is not None:
+        _write_runs(make_folder(options.runs_folder), runs)
+    if options.format == "json":
+        print(json_text(comparison_json(comparison), indent=2))
+    else:
+        print("\n".join(comparison_lines(comparison)))
+        measure = "ndcg@10" if "ndcg@10" in comparison.measures else comparison.measures[0]
+        print("\n".join([*(verdict(comparison, system.name, measure) for system in comparison.others), *said]))
+    return comparison
+
+
+def _judged(options: EvaluateRecallOptions, retriever: Retriever) -> Judged:
+    from paddle_ranker.evaluation.retrieval import read_judged, read_pairs
+
+    if options.test_file is not None:
+        documents = ((document.id, document.text) for document in retriever.collection.documents())
+        return read_pairs(options.test_file, documents, options)
+    assert options.qrels is not None and options.queries is not None
+    return read_judged(options.qrels, options.queries, skip_bad_rows=options.skip_bad_rows)
+
+
+def _add_others(options: EvaluateRecallOptions, retriever: Retriever, judged: Judged, runs: dict[str, Scores]) -> None:
+    """Add the runs of the baselines, of the untuned encoder, and those in files."""
+    from paddle_ranker.data.trec import read_run
+    from paddle_ranker.evaluation.retrieval import lexical_runs, vector_run
+
+    documents = {}
+    if options.baselines or options.untuned is not None:
+        documents = {document.id: document.text for document in retriever.collection.documents()}
+    others: dict[str, Scores] = {}
+    if options.untuned is not None:
+        from paddle_ranker.model.load_options import LoadOptions
+        from paddle_ranker.retrieval.vectors import Tower
+
+        load = LoadOptions(device=options.device, threads=options.cpu_threads, tokenizer=options.tokenizer)
+        tower = Tower.open(options.untuned, load, options.batch_size)
+        others["untuned"] = vector_run(tower, documents, judged.queries, options.top_k)
+    if options.baselines:
+        others.update(lexical_runs(documents, judged.queries, options.top_k))
+    for name, path in name_systems(options.runs).items() if options.runs else ():
+        others[name] = read_run(path, skip_bad_rows=options.skip_bad_rows).run
+    for name, run in others.items():
+        if name in runs:
+            raise UsageError(f"two systems are named {name}: give the run a name of its own, as in mine={name}")
+        runs[name] = run
+
+
+def _learn(
+    options: EvaluateRecallOptions, retriever: Retriever, searched: Searched, runs: dict[str, Scores]
+) -> list[str]:
+    """Learn the weights, add the runs by weights of other queries, write the file; return lines that say so."""
+    from paddle_ranker.evaluation.retrieval import held_out_runs
+    from paddle_ranker.retrieval.fusion import Fusion
+    from paddle_ranker.retrieval.learning import learn_recall_weight, learn_weights
+
+    assert options.learn_weights is not None
+    names, fused = retriever.searchers, next(iter(runs.values()))
+    method, weights, recall_weight, facts = retriever.settings.fusion.method, {}, 0.0, {"queries": len(fused)}
+    lines = []
+    if len(names) > 1:
+        learned = learn_weights(searched.lists, names, options.folds)
+        runs[LEARNED] = held_out_runs(learned.held_out, fused)
+        method, weights = "weighted", dict(learned.weights)
+        shown = ", ".join(f"{name} {weight:.3f}" for name, weight in weights.items())
+        lines.append(
+            f"learned weights: {shown}{' (equal: the queries do not tell better ones)' if learned.is_equal else ''}"
+        )
+    if searched.ranked:
+        of_recall = learn_recall_weight(searched.ranked, options.folds)
+        runs[LEARNED_RANKED] = held_out_runs(of_recall.held_out, fused)
+        recall_weight = of_recall.weights["recall"]
+        lines.append(f"learned recall weight: {recall_weight:.3f} beside the ranker's logit")
+    if not lines:
+        raise DataError(f"--learn_weights: {options.index} has one searcher; add a tower to it, or --ranker")
+    Fusion(method, weights, recall_weight).write(options.learn_weights, facts)
+    return [*lines, f"{options.learn_weights}: for --fusion; measured above with weights of other queries"]
+
+
+def _write_runs(folder: Path, runs: dict[str, Scores]) -> None:
+    from paddle_ranker.data.trec import rows_of, write_run
+
+    for name, run in runs.items():
+        tag = "_".join("".join(char if char.isalnum() else " " for char in name).split()) or "run"
+        write_run(str(folder / f"{tag}.trec"), rows_of(run), tag)
+
+
+def run(options: EvaluateRecallOptions) -> None:
+    """Run the command."""
+    evaluate(options)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, EvaluateRecallOptions, argv, description=__doc__ or "")

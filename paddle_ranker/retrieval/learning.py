@@ -1,0 +1,104 @@
+"""Learn from judgements how much each searcher counts in a fusion, and how much recall counts beside a ranker.
+
+learned = learn_weights(lists, ("words", "vectors"), folds=5)
+Fusion("weighted", learned.weights)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from paddle_ranker.errors import DataError
+from paddle_ranker.metrics.logistic import (
+    EQUAL,
+    average_out_of_fold,
+    choose_pull,
+    fit_average,
+    fit_logistic,
+    out_of_fold,
+)
+from paddle_ranker.metrics.ranking import Floats
+
+
+@dataclass(frozen=True)
+class JudgedList:
+    """The candidates of a query with their labels.
+
+    query: the query's id
+    ids: the documents' ids
+    inputs: what is weighed, `[candidates, inputs] float64`
+    labels: `[candidates] float64`, 0 where nobody judged
+    """
+
+    query: str
+    ids: Sequence[str]
+    inputs: Floats
+    labels: Floats
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Weights, and scores by weights that never saw the query.
+
+    weights: by input; those of a logistic regression, divided so that their absolute values add up to 1
+    held_out: for each query the documents' scores by weights of other queries
+    pull: how strongly the weights are drawn to equal ones; infinite: they are equal
+    """
+
+    weights: Mapping[str, float]
+    held_out: Mapping[str, Mapping[str, float]]
+    pull: float = 0.0
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether the weights are equal ones, because the queries do not tell better ones."""
+        return self.pull == EQUAL
+
+
+def learn_weights(lists: Sequence[JudgedList], searchers: Sequence[str], folds: int = 5) -> Learned:
+    """Learn the weights of searchers' normalised scores, drawn to equal ones as those of a blend are.
+
+    How strongly they are drawn is chosen by cross-validation (see `paddle_ranker.metrics.logistic`). Raises `DataError`
+    for a single query, and if all candidates are relevant or none is.
+    """
+    inputs, labels, queries = _joined(lists)
+    held_out = average_out_of_fold(inputs, labels, queries, folds)
+    pull = choose_pull(inputs, labels, queries, folds)
+    found = fit_average(inputs, labels, pull).weights
+    total = float(np.abs(found).sum())
+    if not total:
+        raise DataError("the candidates' scores say nothing about which of them are relevant")
+    weights = {name: float(weight) / total for name, weight in zip(searchers, found)}
+    return Learned(weights, _by_query(lists, held_out), pull)
+
+
+def learn_recall_weight(lists: Sequence[JudgedList], folds: int = 5) -> Learned:
+    """Learn how much the fused score's share counts beside the ranker's logit; `inputs` are logit and share.
+
+    The weights are those of `logit + recall_weight * share`: the logit's is 1. Raises `DataError` as `learn_weights`
+    does, and if the logit counts against relevance.
+    """
+    inputs, labels, queries = _joined(lists)
+    held_out = out_of_fold(inputs, labels, queries, folds)
+    of_logit, of_share = fit_logistic(inputs, labels).weights.tolist()
+    if of_logit <= 0:
+        raise DataError("the ranker's logits do not tell relevant candidates from others")
+    return Learned({"logit": 1.0, "recall": of_share / of_logit}, _by_query(lists, held_out))
+
+
+def _joined(lists: Sequence[JudgedList]) -> tuple[Floats, Floats, list[str]]:
+    if not lists:
+        raise DataError("no candidates to learn weights from")
+    queries = [one.query for one in lists for _ in one.ids]
+    return np.concatenate([one.inputs for one in lists]), np.concatenate([one.labels for one in lists]), queries
+
+
+def _by_query(lists: Sequence[JudgedList], scores: Floats) -> dict[str, dict[str, float]]:
+    found, start = {}, 0
+    for one in lists:
+        found[one.query] = dict(zip(one.ids, scores[start : start + len(one.ids)].tolist()))
+        start += len(one.ids)
+    return found

@@ -1,0 +1,136 @@
+"""The command `evaluate-recall` against ir-measures' values of the files that it writes, and counts by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paddle_ranker.commands import evaluate_recall
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.exact import Vectors
+from paddle_ranker.retrieval.fusion import Fusion
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.retriever import Retriever, SearchSettings
+from tests.conftest import Call
+from tests.tiny import write_ranker
+
+pytestmark = pytest.mark.unit
+SIZE, COUNT = 8, 60
+MEASURES = {"R@1": "r@1", "R@5": "r@5", "R@10": "r@10", "R@20": "r@20", "nDCG@10": "ndcg@10", "AP": "map"}
+
+
+def text_of(number: int) -> str:
+    random = np.random.default_rng(number)
+    return "".join(random.choice(list("水稻病害诊断老人护理深度学习"), random.integers(4, 12)))
+
+
+def vectors_of(texts: Sequence[str]) -> Vectors:
+    rows = [np.random.default_rng(sum(map(ord, text))).normal(size=SIZE) for text in texts]
+    return np.array([row / np.linalg.norm(row) for row in rows], np.float32)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of words and vectors, BEIR's queries and qrels with labels 0 to 2, and pairs with the first answers."""
+    folder = tmp_path_factory.mktemp("recall")
+    with Collection.create(folder / "index", IndexInfo(WordsInfo("bigram"), VectorsInfo("exact", SIZE))) as collection:
+        collection.add([Document(f"d{n}", text_of(n)) for n in range(COUNT)], vectors_of)
+    random = np.random.default_rng(5)
+    queries, qrels, pairs = [], ["query-id\tcorpus-id\tscore"], []
+    for number in range(12):
+        judged = random.choice(COUNT, 6, replace=False).tolist()
+        text = text_of(judged[0])[:5] + text_of(judged[1])[-3:]
+        queries.append(json.dumps({"_id": f"q{number}", "text": text, "metadata": {}}, ensure_ascii=False))
+        labels = [2, 1, *random.integers(0, 2, 4).tolist()]
+        qrels += [f"q{number}\td{document}\t{label}" for document, label in zip(judged, labels)]
+        pairs.append(f"{text}\t{text_of(judged[0])}")
+    for name, lines in (("queries.jsonl", queries), ("qrels.tsv", qrels), ("pairs.tsv", pairs)):
+        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors of queries without a tower, which these tests need not train."""
+    whole = Retriever.__init__
+
+    def made(self: Retriever, collection: Collection, settings: SearchSettings, _: object, ranker: object) -> None:
+        whole(self, collection, settings, vectors_of, ranker)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Retriever, "__init__", made)
+
+
+def test_all_systems_measures_are_ir_measures(folder: Path, tmp_path: Path, call: Call) -> None:
+    ir_measures = pytest.importorskip("ir_measures", reason="needs ir-measures (pip install ir-measures)")
+    judgements = ["--queries", folder / "queries.jsonl", "--qrels", folder / "qrels.tsv", "--resamples", 100]
+    ask = ["--index", folder / "index", *judgements, "--top_k", 25, "--runs_folder", tmp_path / "runs"]
+    picture = ["--plot", tmp_path / "recall.svg"]
+    status, out, err = call(evaluate_recall.main, *ask, *picture, "--format", "json", "--learn_weights", tmp_path / "w")
+    assert status == 0 and "by words (BM25, bigram) and vectors (exact), 1,000 of each by rrf" in err, err
+    found = json.loads(out)["systems"]
+    names = ["hybrid", "words", "vectors", "learned weights", "BM25 (words)", "BM25 (bigrams)"]
+    assert list(found) == names
+    qrels = {}
+    for line in (folder / "qrels.tsv").read_text(encoding="utf-8").splitlines()[1:]:
+        query, document, label = line.split("\t")
+        qrels.setdefault(query, {})[document] = int(label)
+    for name in names:
+        file = tmp_path / "runs" / f"{'_'.join(name.replace('(', '').replace(')', '').split())}.trec"
+        run = list(ir_measures.read_trec_run(str(file)))
+        wanted = ir_measures.pytrec_eval.calc_aggregate(
+            [ir_measures.parse_measure(one) for one in MEASURES], qrels, run
+        )
+        for measure, value in wanted.items():
+            assert found[name]["measures"][MEASURES[str(measure)]]["value"] == pytest.approx(value, abs=1e-9), measure
+    assert found["words"]["measures"]["r@10"]["difference"] is not None
+    assert "<svg" in (tmp_path / "recall.svg").read_text(encoding="utf-8")
+    learned = Fusion.read(tmp_path / "w")
+    assert learned.method == "weighted" and set(learned.weights) == {"words", "vectors"}
+    # what was written is a peer's run, and the learned weights a fusion
+    peers = ["--runs", f"peer={tmp_path / 'runs' / 'words.trec'}", "--fusion", tmp_path / "w", "--baselines", "false"]
+    status, out, err = call(evaluate_recall.main, *ask, *peers, "--format", "json")
+    again = json.loads(out)["systems"]
+    assert list(again) == ["hybrid", "words", "vectors", "peer"]
+    values = [{measure: one["value"] for measure, one in again[name]["measures"].items()} for name in ("words", "peer")]
+    assert values[0] == values[1]
+
+
+def test_pairs_and_a_ranker(folder: Path, tmp_path: Path, call: Call) -> None:
+    write_ranker(tmp_path / "ranker", seed=3)
+    ask = ["--index", folder / "index", "--test", folder / "pairs.tsv", "--resamples", 100, "--baselines", "false"]
+    ranked = ["--ranker", tmp_path / "ranker", "--device", "cpu", "--rank_top", 10]
+    status, out, err = call(evaluate_recall.main, *ask, *ranked)
+    assert status == 0, err
+    answers = [line.split("\t") for line in (folder / "pairs.tsv").read_text(encoding="utf-8").splitlines()]
+    retriever = Retriever(Collection.open(folder / "index"), SearchSettings(), vectors_of, None)
+    hits = [title in {one.text for one in retriever.search(query, 10)} for query, title in answers]
+    lines = out.splitlines()
+    shown = {line.split("  ")[1].strip(): line for line in lines[lines.index("R@10") + 1 :][:4]}
+    assert set(shown) == {"hybrid", "words", "vectors", "hybrid + ranker"}
+    for name in ("hybrid", "hybrid + ranker"):  # the ranker orders the first ten, and finds no others
+        assert f"{np.mean(hits):.3f} [" in shown[name]
+    assert any("hybrid + ranker" in line and "nDCG@10" in line for line in lines[-5:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "say what answers the queries"),
+        (["--qrels", "qrels.tsv"], "--qrels and --queries go together"),
+        (["--test", "other.tsv"], "line 1: the collection has no document '没有'"),
+        (["--test", "pairs.tsv", "--plot", "x.txt"], "a picture's name ends in"),
+        (["--test", "pairs.tsv", "--by", "words", "--learn_weights", "w.json"], "has one searcher"),
+    ],
+)
+def test_what_cannot_be_is_said(
+    folder: Path, call: Call, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "other.tsv").write_text("水稻\t没有\n", encoding="utf-8")
+    status, out, err = call(evaluate_recall.main, "--index", "index", *arguments)
+    assert status in (1, 2) and said in err and not out

@@ -1,0 +1,60 @@
+"""Weights that are learned: found where they are planted, and never measured on their own queries."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from paddle_ranker.errors import DataError
+from paddle_ranker.metrics.logistic import EQUAL
+from paddle_ranker.metrics.ranking import Floats
+from paddle_ranker.retrieval.learning import JudgedList, learn_recall_weight, learn_weights
+
+pytestmark = pytest.mark.unit
+
+
+def lists_of(queries: int, weights: tuple[float, float], seed: int = 0, noise: float = 0.1) -> list[JudgedList]:
+    """Return lists whose relevant documents are those of the largest weighted sums, almost."""
+    random = np.random.default_rng(seed)
+    found = []
+    for query in range(queries):
+        inputs: Floats = random.random((20, 2))
+        sums = inputs @ np.array(weights) + noise * random.normal(size=20)
+        labels = (sums > np.sort(sums)[-5]).astype(float)
+        found.append(JudgedList(f"q{query}", [f"d{number}" for number in range(20)], inputs, labels))
+    return found
+
+
+def test_weights_are_those_that_the_labels_follow() -> None:
+    learned = learn_weights(lists_of(40, (1.0, 3.0)), ("words", "vectors"), 2)
+    assert sum(learned.weights.values()) == pytest.approx(1.0) and not learned.is_equal
+    assert learned.weights["vectors"] / learned.weights["words"] == pytest.approx(3.0, rel=0.3)
+
+
+def test_few_queries_keep_equal_weights() -> None:
+    learned = learn_weights(lists_of(4, (1.0, 1.1), noise=0.5), ("words", "vectors"))
+    assert learned.pull == EQUAL and learned.is_equal
+    assert learned.weights == {"words": pytest.approx(0.5), "vectors": pytest.approx(0.5)}
+
+
+def test_scores_are_by_weights_of_other_queries() -> None:
+    lists = lists_of(20, (1.0, 3.0))
+    turned = [*lists]
+    turned[7] = JudgedList("q7", lists[7].ids, lists[7].inputs, 1 - lists[7].labels)
+    before, after = (learn_weights(some, ("words", "vectors"), 2).held_out["q7"] for some in (lists, turned))
+    assert sorted(before, key=lambda id: before[id]) == sorted(after, key=lambda id: after[id])
+    assert set(before) == set(lists[7].ids)
+
+
+def test_recall_counts_as_much_as_the_labels_say() -> None:
+    learned = learn_recall_weight(lists_of(80, (2.0, 1.0)))
+    assert learned.weights["logit"] == 1.0 and learned.weights["recall"] == pytest.approx(0.5, rel=0.35)
+    with pytest.raises(DataError, match="do not tell relevant candidates"):
+        learn_recall_weight(lists_of(80, (-2.0, 1.0)))
+
+
+def test_what_cannot_be_learned_is_said() -> None:
+    with pytest.raises(DataError, match="one query only"):
+        learn_weights(lists_of(1, (1.0, 1.0)), ("words", "vectors"))
+    with pytest.raises(DataError, match="no candidates"):
+        learn_weights([], ("words", "vectors"))

@@ -7,18 +7,20 @@ query comes, with the statistics of all parts. So they do not depend on how a co
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.lexical.tokens import Tokenizer
 
-Codes = NDArray[np.uint32]
 Hashes = NDArray[np.uint64]
+Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
+_AT_ONCE = 1 << 22  # postings that are merged at a time
 
 
 def text_hash(text: str) -> int:
@@ -108,3 +110,76 @@ def small(codes: NDArray[np.int64], size: int) -> NDArray[np.unsignedinteger]:
 def unpacked(pairs: NDArray[np.int64]) -> NDArray[np.int32]:
     """Return (count, length) of the upper and the lower 32 bits, `[n, 2]`."""
     return np.stack([pairs >> 32, pairs & 0xFFFFFFFF], axis=1).astype(np.int32)
+
+
+class Merging:
+    """Several inverted indexes as one, written part by part.
+
+    Args:
+        parts: the indexes, each with which of its documents are kept, `[documents] bool`, or None for all.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Postings, Optional[Booleans]]]):
+        self._parts = parts
+        self._rows = _new_rows(parts)  # the new number of each document, or -1
+        terms = np.unique(np.concatenate([postings.terms for postings, _ in parts]))
+        counts = np.zeros(len(terms), np.int64)
+        used = [np.zeros(len(postings.pairs), bool) for postings, _ in parts]
+        for number, places, _, codes in self._blocks(terms):
+            counts += np.bincount(places, minlength=len(terms))
+            used[number][codes] = True
+        self._terms = terms
+        self.terms, kept = terms[counts > 0], counts[counts > 0]
+        self.starts = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
+        self.lengths = np.concatenate(
+            [postings.lengths if mask is None else postings.lengths[mask] for postings, mask in parts]
+        )
+        keys = [_packed(postings.pairs) for postings, _ in parts]
+        known = np.unique(np.concatenate([one[some] for one, some in zip(keys, used)]))
+        self.pairs = unpacked(known)
+        self._codes = [np.searchsorted(known, one) for one in keys]  # the new code of each code that is used
+        self.code_type = small(np.zeros(1, np.int64), len(known)).dtype
+
+    def fill(self, documents: NDArray[np.int32], codes: NDArray[np.unsignedinteger]) -> None:
+        """Write the postings into arrays of `starts[-1]` values; codes are of `code_type`."""
+        next_place = np.zeros(len(self._terms), np.int64)
+        next_place[np.searchsorted(self._terms, self.terms)] = self.starts[:-1]
+        for number, places, found, old in self._blocks(self._terms):
+            first = np.flatnonzero(np.diff(places, prepend=-1))
+            count = np.diff(np.append(first, len(places)))
+            into = next_place[places] + np.arange(len(places)) - np.repeat(first, count)
+            documents[into] = found
+            codes[into] = self._codes[number][old]
+            next_place[places[first]] += count
+
+    def _blocks(self, terms: Hashes) -> Iterator[tuple[int, Integers, Integers, NDArray[np.unsignedinteger]]]:
+        """Yield, of some postings at a time, the part, the places of their terms, the new documents and the codes."""
+        for number, (postings, mask) in enumerate(self._parts):
+            place = np.searchsorted(terms, postings.terms)
+            first = 0
+            while first < len(place):
+                begin = int(postings.starts[first])
+                after = int(np.searchsorted(postings.starts, begin + _AT_ONCE, "right")) - 1
+                stop = min(len(place), max(first + 1, after))
+                part = slice(begin, int(postings.starts[stop]))
+                places = np.repeat(place[first:stop], np.diff(postings.starts[first : stop + 1]))
+                documents, codes = self._rows[number][postings.documents[part]], np.asarray(postings.codes[part])
+                if mask is not None:
+                    kept = documents >= 0
+                    places, documents, codes = places[kept], documents[kept], codes[kept]
+                yield number, places, documents, codes
+                first = stop
+
+
+def _packed(pairs: NDArray[np.int32]) -> Integers:
+    found: Integers = pairs[:, 0].astype(np.int64) << 32 | pairs[:, 1]
+    return found
+
+
+def _new_rows(parts: Sequence[tuple[Postings, Optional[Booleans]]]) -> list[Integers]:
+    rows, first = [], 0
+    for postings, mask in parts:
+        kept = np.ones(len(postings.lengths), bool) if mask is None else mask
+        rows.append(np.where(kept, np.cumsum(kept) - 1 + first, -1))
+        first += int(np.count_nonzero(kept))
+    return rows

@@ -18,6 +18,7 @@ from paddle_ranker.retrieval.exact import StoredVectors, Vectors
 from paddle_ranker.retrieval.generation import Generation, Place
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, SegmentInfo
+from paddle_ranker.retrieval.merging import merge_segments
 from paddle_ranker.retrieval.segments import Contents, Segment, check_document, write_segment
 
 VectorsOf = Callable[[Sequence[str]], Vectors]
@@ -36,13 +37,14 @@ class Added(NamedTuple):
 class Addition:
     """Writes new segments of documents into an index folder; they count once a new manifest names them.
 
+    new_segment: returns the folder of a new segment
     vectors_of: returns the vectors of texts, `[n, size]`
 
     Attributes, of what was written: `segments`; `replaced`, the places of documents that are to be removed; `next_id`.
     """
 
-    def __init__(self, folder: Path, now: Generation, vectors_of: VectorsOf):
-        self._folder, self._now, self._info, self._vectors_of = folder, now, now.info, vectors_of
+    def __init__(self, new_segment: Callable[[], Path], now: Generation, vectors_of: VectorsOf):
+        self._new_segment, self._now, self._info, self._vectors_of = new_segment, now, now.info, vectors_of
         self.segments: list[SegmentInfo] = []
         self.replaced: list[Place] = []
         self.next_id = self._info.next_id
@@ -55,7 +57,14 @@ class Addition:
             changed = self._changed(self._with_ids(chunk))
             if changed:
                 self._write(changed)
-        added = sum(one.count for one in self.segments)
+        added = sum(map(len, self._written))
+        if len(self._written) > 1:
+            folder = self._new_segment()
+            merge_segments(folder, [(segment, None) for segment in self._written])
+            for segment in self._written:
+                shutil.rmtree(segment.folder)
+            self._written = [Segment(folder)]
+        self.segments = [SegmentInfo(one.name, len(one)) for one in self._written]
         return Added(added - len(self.replaced), len(self.replaced), self._unchanged, self._repeated)
 
     def _with_ids(self, chunk: Sequence[Union[Document, DocumentRow]]) -> list[Document]:
@@ -115,12 +124,8 @@ class Addition:
             None if vectors is None else StoredVectors.of(self._vectors(chunk, texts), vectors.dtype),
             None if words is None else Postings.of(texts, tokenizer_named(words.tokenizer)),
         )
-        name = f"segment-{self._info.generation + 1:08d}-{len(self.segments):05d}"
-        folder = self._folder / name
-        if folder.exists():
-            shutil.rmtree(folder)
+        folder = self._new_segment()
         write_segment(folder, contents)
-        self.segments.append(SegmentInfo(name, len(chunk)))
         self._written.append(Segment(folder))
 
     def _vectors(self, chunk: Sequence[Document], texts: Sequence[str]) -> Vectors:

@@ -10,25 +10,32 @@ are removed. Whoever has the folder open keeps what it named then, until `refres
 
 from __future__ import annotations
 
+import itertools
 import shutil
+import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Optional, Union
+from typing import IO, NamedTuple, Optional, Union
 
 import numpy as np
 
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError, listed, quoted
+from paddle_ranker.metrics.ranking import Booleans
 from paddle_ranker.retrieval.adding import Added, Addition, VectorsOf, checked_vectors
 from paddle_ranker.retrieval.exact import Vectors, exact_search
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.generation import Generation, Place, open_generation
 from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, SegmentInfo, read_manifest, write_manifest
+from paddle_ranker.retrieval.merging import merge_segments
 from paddle_ranker.storage.atomic import locked, new_file, remove_unfinished
 
 WORDS, VECTORS = "words", "vectors"
+MOST_SEGMENTS, MERGE_RATIO = 8, 2  # more segments are merged; a larger one than so many times those after it stays
+MERGED_AT_ONCE = 1 << 16  # most documents that an addition merges
 _LOCK = "writer.lock"
 
 
@@ -44,6 +51,8 @@ class Collection:
     def __init__(self, folder: Path, generation: Generation, lock: Optional[IO[str]]):
         self.folder, self._now, self._lock = folder, generation, lock
         self._tower_vectors: Optional[VectorsOf] = None
+        self._one_writer = threading.RLock()
+        self._numbers = itertools.count(1 + max(map(_number_of, folder.glob("segment-*")), default=0))
 
     @classmethod
     def create(cls, folder: Union[str, Path], info: IndexInfo) -> Collection:
@@ -185,20 +194,42 @@ class Collection:
         return self._add(rows, vectors_of)
 
     def _add(self, rows: Iterable[Union[Document, DocumentRow]], vectors_of: Optional[VectorsOf]) -> Added:
-        self._require_lock()
-        addition = Addition(self.folder, self._now, vectors_of or self._own_vectors)
-        added = addition.run(rows)
-        if addition.segments:
-            self._commit(addition.segments, addition.replaced, addition.next_id)
+        with self._writing():
+            addition = Addition(self._new_segment, self._now, vectors_of or self._own_vectors)
+            added = addition.run(rows)
+            if addition.segments:
+                self._commit(_Change(addition.segments, addition.replaced, addition.next_id))
+        self.merge(MERGED_AT_ONCE)
         return added
+
+    def merge(self, most: Optional[int] = None) -> None:
+        """Merge segments where there are many: each then holds more documents than those after it together.
+
+        most: leave it if more documents than these would be merged: that takes long, and may run in a thread of its own
+        """
+        now = self._now
+        sizes = [one.live for one in now.info.segments]
+        first = _first_to_merge(sizes)
+        if first is None or (most is not None and sum(sizes[first:]) > most):
+            return
+        old = now.parts[first:]
+        merged = self._new_segment()
+        count = merge_segments(merged, [(part.segment, part.live) for part in old])
+        with self._writing():
+            # What was removed meanwhile is removed from the merged one.
+            live = {part.segment.name: part for part in self._now.parts}
+            gone = [~live[part.segment.name].mask[part.mask] for part in old if part.segment.name in live]
+            if len(gone) < len(old):
+                raise RankerError(f"{self.folder}: a segment went while it was merged; merge again")
+            self._commit(_Change([SegmentInfo(merged.name, count)], [], merged=_Merged(first, len(old), gone)))
 
     def remove(self, ids: Iterable[str]) -> int:
         """Remove the documents of these ids and return how many there were; durable when it returns."""
-        self._require_lock()
-        found = self._now.find(list(ids))
-        if found:
-            self._commit([], found.values())
-        return len(found)
+        with self._writing():
+            found = self._now.find(list(ids))
+            if found:
+                self._commit(_Change([], list(found.values())))
+            return len(found)
 
     def _own_vectors(self, texts: Sequence[str]) -> Vectors:
         if self._tower_vectors is None:
@@ -209,39 +240,84 @@ class Collection:
             self._tower_vectors = Tower.open(self.tower_folder).vectors
         return self._tower_vectors(texts)
 
-    def _require_lock(self) -> None:
+    def _new_segment(self) -> Path:
+        """Return the folder of a new segment."""
+        return self.folder / f"segment-{next(self._numbers):08d}"
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Keep other threads from writing; raises `UsageError` if the folder is open for reading."""
         if self._lock is None:
             raise UsageError(f"{self.folder}: is open for reading; open it with write=True")
+        with self._one_writer:
+            yield
 
-    def _commit(self, added: Sequence[SegmentInfo], removed: Iterable[Place], next_id: int = 0) -> None:
-        """Make a new generation: with further segments, and without some (part, row) of this one."""
-        self._require_lock()
-        now, generation = self._now, self.info.generation + 1
-        gone: dict[int, list[int]] = {}
-        for number, row in removed:
-            gone.setdefault(number, []).append(row)
-        segments = list(now.info.segments)
-        for number, rows in gone.items():
+    def _commit(self, change: _Change) -> None:
+        """Make a new generation: durable when this returns, and what it no longer names is deleted."""
+        now, segments = self._now, list(self.info.segments)
+        for number in sorted({place.part for place in change.removed}):
+            rows = [place.row for place in change.removed if place.part == number]
             part = now.parts[number]
-            live = np.ones(len(part.segment), bool) if part.live is None else part.live.copy()
-            live[rows] = False
-            dead = np.flatnonzero(~live)
-            name = f"{part.segment.name}.deleted-{generation}.npy"
-            with new_file(self.folder / name, "wb") as stream:
-                np.save(stream, dead)
-            segments[number] = SegmentInfo(part.segment.name, len(part.segment), name, len(dead))
+            mask = part.mask.copy()
+            mask[rows] = False
+            segments[number] = self._without(part.segment.name, mask)
+        added = list(change.added)
+        if change.merged is not None:
+            first, count, gone = change.merged
+            mask = ~np.concatenate(gone)
+            one = added[0] if mask.all() else self._without(added[0].name, mask)
+            segments[first : first + count], added = [one], []
         kept = [one for one in [*segments, *added] if one.live]
-        write_manifest(self.folder, self.info.next(kept, next_id))
+        write_manifest(self.folder, self.info.next(kept, change.next_id))
         self._now = open_generation(self.folder, now.segments())
-        self._clean()
+        for name in now.info.files() - self.info.files():
+            _delete(self.folder / name)
+
+    def _without(self, name: str, mask: Booleans) -> SegmentInfo:
+        """Write which rows of a segment are removed."""
+        rows = np.flatnonzero(~mask)
+        file = f"{name}.deleted-{self.info.generation + 1}.npy"
+        with new_file(self.folder / file, "wb") as stream:
+            np.save(stream, rows)
+        return SegmentInfo(name, len(mask), file, len(rows))
 
     def _clean(self) -> None:
-        """Delete what a killed writer has left, and what no generation from now on names."""
+        """Delete what a killed writer has left."""
         remove_unfinished(self.folder)
-        named = {one.name for one in self.info.segments} | {one.deleted for one in self.info.segments}
+        named = self.info.files()
         for path in self.folder.glob("segment-*"):
             if path.name not in named:
                 _delete(path)
+
+
+def _number_of(path: Path) -> int:
+    number = path.name.split("-")[1].split(".")[0]
+    return int(number) if number.isdigit() else 0
+
+
+class _Merged(NamedTuple):
+    """Parts that a merged segment stands for, and which of its rows were removed meanwhile."""
+
+    first: int
+    count: int
+    gone: list[Booleans]
+
+
+class _Change(NamedTuple):
+    added: Sequence[SegmentInfo]
+    removed: Sequence[Place]
+    next_id: int = 0
+    merged: Optional[_Merged] = None
+
+
+def _first_to_merge(sizes: Sequence[int]) -> Optional[int]:
+    """Return the first of the last segments that are to become one, None if there are few segments."""
+    if len(sizes) <= MOST_SEGMENTS:
+        return None
+    first = len(sizes) - 2
+    while first > 0 and sizes[first - 1] <= MERGE_RATIO * sum(sizes[first:]):
+        first -= 1
+    return first
 
 
 def _take_lock(folder: Path) -> IO[str]:

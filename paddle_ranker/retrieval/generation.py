@@ -34,6 +34,11 @@ class Part:
     live: Optional[Booleans]
     first: int
 
+    @property
+    def mask(self) -> Booleans:
+        """Which documents are live, `[documents] bool`."""
+        return np.ones(len(self.segment), bool) if self.live is None else self.live
+
     def has(self, row: int) -> bool:
         """Return whether the document in this row is live."""
         return self.live is None or bool(self.live[row])

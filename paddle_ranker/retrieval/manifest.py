@@ -83,6 +83,10 @@ class IndexInfo:
     def count(self) -> int:
         return sum(one.live for one in self.segments)
 
+    def files(self) -> set[str]:
+        """Return the names of the folders and files of the segments."""
+        return {name for one in self.segments for name in (one.name, one.deleted) if name is not None}
+
     def next(self, segments: Sequence[SegmentInfo], next_id: int) -> IndexInfo:
         """Return what the next generation says."""
         next_id = max(self.next_id, next_id)

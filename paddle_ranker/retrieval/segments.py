@@ -34,7 +34,7 @@ from paddle_ranker.storage.atomic import new_folder
 
 INFO = "segment.json"
 _MAPPED = 1 << 20  # smaller files are read: each mapped one holds a descriptor
-_WORDS = "words_"
+WORDS = "words_"
 
 
 class Contents(NamedTuple):
@@ -46,27 +46,30 @@ class Contents(NamedTuple):
 
 
 class Segment:
-    """A segment that is open for reading; safe for threads."""
+    """A segment that is open for reading; safe for threads.
+
+    Attributes: `count`, of documents; `fields`, their names; `arrays`, those of its files, by name; `vectors`;
+    `postings`; `matching(where)`, which documents meet a filter, `[n] bool`.
+    """
 
     def __init__(self, folder: Path):
         self.folder, self.name = folder, folder.name
-        self._arrays: dict[str, NDArray[np.generic]] = {}
+        self.arrays: dict[str, NDArray[np.generic]] = {}
         try:
             info = json.loads((folder / INFO).read_bytes())
-            self.count, self._fields = int(info["count"]), [str(name) for name in info["fields"]]
+            self.count, self.fields = int(info["count"]), [str(name) for name in info["fields"]]
             self._sums = {str(name): int(sum) for name, sum in info["crc32"].items()}
             for path in folder.glob("*.npy"):
                 mapped = path.stat().st_size > _MAPPED
-                self._arrays[path.stem] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-            self._documents = _blob(folder / "documents.jsonl")
-            self._ids = _blob(folder / "ids.bin")
+                self.arrays[path.stem] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+            self._blobs = {name: _blob(folder / name) for name in ("documents.jsonl", "ids.bin")}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(
                 f"{folder}: damaged ({brief(str(error))}); copy the index again, or build it anew"
             ) from error
-        values = self._arrays.get("vectors")
-        self.vectors = None if values is None else StoredVectors(values, self._arrays.get("scales"))  # type: ignore[arg-type]
-        words = {n[len(_WORDS) :]: array for n, array in self._arrays.items() if n.startswith(_WORDS)}
+        values = self.arrays.get("vectors")
+        self.vectors = None if values is None else StoredVectors(values, self.arrays.get("scales"))  # type: ignore[arg-type]
+        words = {n[len(WORDS) :]: array for n, array in self.arrays.items() if n.startswith(WORDS)}
         self.postings = Postings.read(words) if words else None
         self.matching = lru_cache(maxsize=16)(self._matching)
 
@@ -75,8 +78,8 @@ class Segment:
 
     def id(self, row: int) -> str:
         """Return the id of a document by its row."""
-        start, end = self._arrays["id_offsets"][row : row + 2].tolist()
-        return bytes(self._ids[start:end]).decode("utf-8")
+        start, end = self.arrays["id_offsets"][row : row + 2].tolist()
+        return bytes(self._blobs["ids.bin"][start:end]).decode("utf-8")
 
     def document(self, row: int) -> Document:
         """Return a document by its row."""
@@ -85,8 +88,8 @@ class Segment:
 
     def line(self, row: int) -> bytes:
         """Return the line of `documents.jsonl` that holds a document."""
-        start, end = self._arrays["offsets"][row : row + 2].tolist()
-        return bytes(self._documents[start:end])
+        start, end = self.arrays["offsets"][row : row + 2].tolist()
+        return bytes(self._blobs["documents.jsonl"][start:end])
 
     def rows_of_ids(self, ids: Sequence[str], hashes: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
         """Yield (place in `ids`, row) of the ids that are here; `hashes` are those of the ids."""
@@ -99,7 +102,7 @@ class Segment:
                 yield place, row
 
     def _hashed(self, name: str, wanted: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
-        hashes, rows = self._arrays[name]
+        hashes, rows = self.arrays[name]
         starts, ends = np.searchsorted(hashes, wanted), np.searchsorted(hashes, wanted, "right")
         for place in np.flatnonzero(ends > starts).tolist():
             yield from ((place, int(row)) for row in rows[starts[place] : ends[place]])
@@ -121,19 +124,32 @@ class Segment:
                 raise CheckpointError(f"{self.folder}: {rows:,} {name} of {self.count:,} documents; build it anew")
         return len(self._sums), size
 
+    def blob(self, name: str) -> NDArray[np.uint8]:
+        """Return the bytes of `documents.jsonl` or `ids.bin`."""
+        return self._blobs[name]
+
+    def codes_of(self, field: str) -> NDArray[np.int32]:
+        """Return which of a field's values each document has, `[n]`; -1 for none."""
+        if field not in self.fields:
+            return np.full(self.count, -1, np.int32)
+        codes: NDArray[np.int32] = self.arrays["fields"][self.fields.index(field)]
+        return codes
+
+    def values_of(self, field: str) -> list[object]:
+        """Return the values of a field."""
+        if field not in self.fields:
+            return []
+        with open(self.folder / "fields.jsonl", "rb") as lines:
+            values: list[object] = json.loads(next(islice(lines, self.fields.index(field), None)))
+        return values
+
     def _matching(self, where: Filter) -> Booleans:
         """Return which documents meet a filter, `[n] bool`; the last ones asked for are kept."""
         meet = np.ones(self.count, bool)
         for condition in where.conditions:
-            if condition.field not in self._fields:
-                meet &= condition.holds(None)
-                continue
-            number = self._fields.index(condition.field)
-            with open(self.folder / "fields.jsonl", "rb") as lines:
-                values = json.loads(next(islice(lines, number, None)))
             # The code of a document without the field, -1, is the last place.
-            holds = np.array([*map(condition.holds, values), condition.holds(None)], bool)
-            meet &= holds[self._arrays["fields"][number]]
+            holds = np.array([*map(condition.holds, self.values_of(condition.field)), condition.holds(None)], bool)
+            meet &= holds[self.codes_of(condition.field)]
         return meet
 
 
@@ -163,7 +179,7 @@ def write_segment(folder: Path, contents: Contents) -> None:
             if contents.vectors.scales is not None:
                 arrays["scales"] = contents.vectors.scales
         if contents.postings is not None:
-            arrays.update({_WORDS + name: array for name, array in contents.postings.arrays().items()})
+            arrays.update({WORDS + name: array for name, array in contents.postings.arrays().items()})
         for name, array in arrays.items():
             np.save(target / f"{name}.npy", array)
         seal(target, len(documents), names)

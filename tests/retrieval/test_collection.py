@@ -53,7 +53,12 @@ def expected(documents: Sequence[Document], query: str, k: int, by: str) -> tupl
 
 
 @pytest.mark.parametrize("where", [None, "lang=zh"])
-def test_adds_replacements_and_removals_leave_what_one_build_would(tmp_path: Path, where: Optional[str]) -> None:
+@pytest.mark.parametrize("most", [2, 100])
+def test_adds_replacements_and_removals_leave_what_one_build_would(
+    tmp_path: Path, where: Optional[str], most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paddle_ranker.retrieval.collection.MOST_SEGMENTS", most)  # merged often, and never
+    monkeypatch.setattr("paddle_ranker.retrieval.adding.AT_ONCE", 10)
     collection, draw = new_index(tmp_path / "index"), random.Random(3)
     kept: dict[str, Document] = {}
     for step in range(12):
@@ -71,6 +76,7 @@ def test_adds_replacements_and_removals_leave_what_one_build_would(tmp_path: Pat
     collection.close()
     again = Collection.open(tmp_path / "index")
     documents = list(kept.values())
+    assert len(again.info.segments) <= most and again.verify()[0] > 10
     assert len(again) == len(documents) and [one.id for one in again.documents()] == list(kept)
     filters = Filter.parse([where]) if where else None
     for query in map(text_of, range(500, 520)):

@@ -1,0 +1,135 @@
+"""Several segments as one, without the documents that are removed; memory stays flat, whatever their size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from paddle_ranker.lexical.postings import Merging
+from paddle_ranker.metrics.ranking import Booleans, Integers
+from paddle_ranker.retrieval.segments import WORDS, Segment, seal
+from paddle_ranker.storage.atomic import new_folder
+
+_AT_ONCE = 1 << 14  # documents that are copied at a time
+Source = tuple[Segment, Optional[Booleans]]  # which of a segment's documents are kept, None for all
+
+
+def merge_segments(folder: Path, sources: Sequence[Source]) -> int:
+    """Write a new segment of the documents of several, in their order, and return how many it has."""
+    with new_folder(folder) as target:
+        count = sum(_kept(*source) for source in sources)
+        _merge_blob(target, "documents.jsonl", "offsets", sources, count)
+        _merge_blob(target, "ids.bin", "id_offsets", sources, count)
+        for name in ("id_hashes", "text_hashes"):
+            np.save(target / f"{name}.npy", _merged_hashes(name, sources))
+        fields = _merge_fields(target, sources, count)
+        for name in ("vectors", "scales"):
+            if name in sources[0][0].arrays:
+                _merge_rows(target, name, sources, count)
+        _merge_words(target, sources)
+        seal(target, count, fields)
+    return count
+
+
+def _kept(segment: Segment, mask: Optional[Booleans]) -> int:
+    return len(segment) if mask is None else int(np.count_nonzero(mask))
+
+
+def _blocks(source: Source) -> Iterator[Integers]:
+    """Yield the rows that are kept, some at a time."""
+    segment, mask = source
+    for start in range(0, len(segment), _AT_ONCE):
+        stop = min(start + _AT_ONCE, len(segment))
+        yield np.arange(start, stop) if mask is None else start + np.flatnonzero(mask[start:stop])
+
+
+def _merge_rows(target: Path, name: str, sources: Sequence[Source], count: int) -> None:
+    """Write an array with a row for each document."""
+    first = sources[0][0].arrays[name]
+    merged = open_memmap(target / f"{name}.npy", "w+", first.dtype, (count, *first.shape[1:]))
+    place = 0
+    for source in sources:
+        for rows in _blocks(source):
+            merged[place : place + len(rows)] = source[0].arrays[name][rows]
+            place += len(rows)
+
+
+def _merge_blob(target: Path, name: str, offsets: str, sources: Sequence[Source], count: int) -> None:
+    """Write the bytes of each document one after the other, and where each begins."""
+    starts = open_memmap(target / f"{offsets}.npy", "w+", np.dtype(np.int64), (count + 1,))
+    place = 0
+    with open(target / name, "wb") as stream:
+        for source in sources:
+            blob, old = source[0].blob(name), source[0].arrays[offsets]
+            for rows in _blocks(source):
+                begins, ends = old[rows], old[rows + 1]
+                # Neighbours are copied together.
+                breaks = np.flatnonzero(np.diff(rows, prepend=-2, append=-2) != 1)
+                for first, last in zip(breaks[:-1].tolist(), (breaks[1:] - 1).tolist()):
+                    stream.write(blob[begins[first] : ends[last]].data)
+                starts[place + 1 : place + 1 + len(rows)] = int(starts[place]) + np.cumsum(ends - begins)
+                place += len(rows)
+
+
+def _merged_hashes(name: str, sources: Sequence[Source]) -> NDArray[np.uint64]:
+    hashes, rows, first = [], [], 0
+    for segment, mask in sources:
+        hashed, row = segment.arrays[name]
+        kept = np.ones(len(segment), bool) if mask is None else mask
+        new = np.cumsum(kept) - 1 + first
+        is_kept = kept[row.astype(np.int64)]
+        hashes.append(hashed[is_kept])
+        rows.append(new[row[is_kept].astype(np.int64)].astype(np.uint64))
+        first += int(np.count_nonzero(kept))
+    all_hashes, all_rows = np.concatenate(hashes), np.concatenate(rows)
+    order = np.lexsort((all_rows, all_hashes))
+    return np.stack([all_hashes[order], all_rows[order]])
+
+
+def _merge_fields(target: Path, sources: Sequence[Source], count: int) -> list[str]:
+    """Write the values of each field, and which of them each document has; return the fields' names."""
+    names = sorted({name for segment, _ in sources for name in segment.fields})
+    merged = open_memmap(target / "fields.npy", "w+", np.dtype(np.int32), (len(names), count)) if names else None
+    if merged is None:
+        np.save(target / "fields.npy", np.empty((0, count), np.int32))
+    with open(target / "fields.jsonl", "wb") as stream:
+        for number, name in enumerate(names):
+            known: dict[str, int] = {}
+            place = 0
+            for segment, mask in sources:
+                codes = segment.codes_of(name)
+                codes = codes if mask is None else codes[mask]
+                values = segment.values_of(name)
+                used = np.zeros(len(values) + 1, bool)
+                used[codes] = True  # -1, no value, is the last place
+                new = np.full(len(values) + 1, -1, np.int32)
+                for code in np.flatnonzero(used[:-1]).tolist():
+                    new[code] = known.setdefault(json.dumps(values[code], ensure_ascii=False), len(known))
+                assert merged is not None
+                merged[number, place : place + len(codes)] = new[codes]
+                place += len(codes)
+            stream.write(f"[{', '.join(known)}]\n".encode())
+    return names
+
+
+def _merge_words(target: Path, sources: Sequence[Source]) -> None:
+    parts = [(segment.postings, mask) for segment, mask in sources if segment.postings is not None]
+    if not parts:
+        return
+    merging = Merging(parts)
+    for name in ("terms", "starts", "pairs", "lengths"):
+        np.save(target / f"{WORDS}{name}.npy", getattr(merging, name))
+    total = int(merging.starts[-1])
+    if total:
+        documents = open_memmap(target / f"{WORDS}documents.npy", "w+", np.dtype(np.int32), (total,))
+        codes = open_memmap(target / f"{WORDS}codes.npy", "w+", merging.code_type, (total,))
+        merging.fill(documents, codes)
+    else:
+        np.save(target / f"{WORDS}documents.npy", np.empty(0, np.int32))
+        np.save(target / f"{WORDS}codes.npy", np.empty(0, merging.code_type))

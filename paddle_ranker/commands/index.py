@@ -31,11 +31,12 @@ from paddle_ranker.options.parser import build_parser
 from paddle_ranker.retrieval.adding import Added, VectorsOf
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import TYPES
+from paddle_ranker.retrieval.faiss_index import STRUCTURES
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.vector_search import EXACT, FAISS, how_found
 from paddle_ranker.scoring.engines.registry import ENGINES
 from paddle_ranker.scoring.options import BatchOptions, engine_help
 
-METHODS = ("exact",)
 _NO_WORDS = "none"
 
 
@@ -61,7 +62,15 @@ class BuildOptions(CorpusOptions):
     tower: Optional[str] = option(
         None, help="makes the vectors: a tower's folder, which is copied into the index (default: words alone)"
     )
-    method: str = option("exact", help="how vectors are searched", choices=METHODS)
+    method: str = option(EXACT, help="how vectors are searched", choices=(EXACT, FAISS))
+    structure: str = option(
+        STRUCTURES[0],
+        help="of an index of faiss: a graph (hnsw), lists around centres (ivf), or all vectors; sq8 and pq: over "
+        "codes, and what is found so is scored with the vectors themselves",
+        choices=STRUCTURES,
+    )
+    hnsw_m: int = option(32, help="neighbours of each entry of a graph", minimum=2, maximum=512)
+    hnsw_ef: int = option(100, help="entries that are looked at to find these, and by default in a search", minimum=1)
     dtype: str = option("float32", help="what the components of vectors are stored as", choices=TYPES)
     words: str = option(
         "mixed",
@@ -117,7 +126,10 @@ def build(options: BuildOptions) -> None:
             if options.tower is not None:
                 runtime.prepare_command(options.cpu_threads)
                 copied = copy_tower(options.tower, Path(options.index))
-                tower, vectors = copied.copy, VectorsInfo(options.method, copied.size, options.dtype)
+                tower = copied.copy
+                vectors = VectorsInfo(
+                    options.method, copied.size, options.dtype, options.structure, options.hnsw_m, options.hnsw_ef
+                )
             collection = stack.enter_context(Collection.create(options.index, IndexInfo(words, vectors, tower)))
         _add(collection, options, open_tower(collection, options.load_options(), options.batch_size))
 
@@ -170,7 +182,7 @@ def info(options: FolderOptions) -> None:
     if found.words is not None:
         print(f"words: {found.words.tokenizer}, BM25 with k1 {found.words.k1:g} and b {found.words.b:g}")
     if found.vectors is not None:
-        print(f"vectors: {found.vectors.method}, {found.vectors.size:,} components, {found.vectors.dtype}")
+        print(f"vectors: {how_found(found.vectors)}; {found.vectors.size:,} components, {found.vectors.dtype}")
     if found.tower is not None:
         print(f"tower: {options.index / found.tower.folder}, digest {found.tower.digest}")
 

@@ -147,7 +147,7 @@ class Merging:
         for number, places, found, old in self._blocks(self._terms):
             first = np.flatnonzero(np.diff(places, prepend=-1))
             count = np.diff(np.append(first, len(places)))
-            into = next_place[places] + np.arange(len(places)) - np.repeat(first, count)
+            into: Integers = next_place[places] + np.arange(len(places)) - np.repeat(first, count)
             documents[into] = found
             codes[into] = self._codes[number][old]
             next_place[places[first]] += count

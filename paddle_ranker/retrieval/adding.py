@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
@@ -18,8 +19,9 @@ from paddle_ranker.retrieval.exact import StoredVectors, Vectors
 from paddle_ranker.retrieval.generation import Generation, Place
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, SegmentInfo
-from paddle_ranker.retrieval.merging import merge_segments
-from paddle_ranker.retrieval.segments import Contents, Segment, check_document, write_segment
+from paddle_ranker.retrieval.merging import Source, merge_segments
+from paddle_ranker.retrieval.segments import Contents, Segment, WriteIndex, check_document, write_segment
+from paddle_ranker.retrieval.vector_search import writer_of
 
 VectorsOf = Callable[[Sequence[str]], Vectors]
 AT_ONCE, CHARACTERS_AT_ONCE = 1 << 14, 1 << 25  # most documents and characters that a new segment gets
@@ -53,14 +55,17 @@ class Addition:
 
     def run(self, rows: Iterable[Union[Document, DocumentRow]]) -> Added:
         """Write segments of documents."""
-        for chunk in _chunks(rows):
+        chunks = _chunks(rows)
+        first, second = next(chunks, []), next(chunks, [])
+        for chunk in chain([first, second] if second else [first], chunks):
             changed = self._changed(self._with_ids(chunk))
             if changed:
-                self._write(changed)
+                self._write(changed, writer_of(self._info.vectors) if not second else None)
         added = sum(map(len, self._written))
-        if len(self._written) > 1:
+        if second and self._written:
             folder = self._new_segment()
-            merge_segments(folder, [(segment, None) for segment in self._written])
+            sources: list[Source] = [(segment, None) for segment in self._written]
+            merge_segments(folder, sources, writer_of(self._info.vectors))
             for segment in self._written:
                 shutil.rmtree(segment.folder)
             self._written = [Segment(folder)]
@@ -116,7 +121,7 @@ class Addition:
                 changed.append(Document(document.id, document.text, document.fields, old.version + 1))
         return changed
 
-    def _write(self, chunk: Sequence[Document]) -> None:
+    def _write(self, chunk: Sequence[Document], write_index: Optional[WriteIndex]) -> None:
         words, vectors = self._info.words, self._info.vectors
         texts = [document.text for document in chunk]
         contents = Contents(
@@ -125,7 +130,7 @@ class Addition:
             None if words is None else Postings.of(texts, tokenizer_named(words.tokenizer)),
         )
         folder = self._new_segment()
-        write_segment(folder, contents)
+        write_segment(folder, contents, write_index)
         self._written.append(Segment(folder))
 
     def _vectors(self, chunk: Sequence[Document], texts: Sequence[str]) -> Vectors:

@@ -25,12 +25,13 @@ from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError, listed, quoted
 from paddle_ranker.metrics.ranking import Booleans
 from paddle_ranker.retrieval.adding import Added, Addition, VectorsOf, checked_vectors
-from paddle_ranker.retrieval.exact import Vectors, exact_search
+from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.generation import Generation, Place, open_generation
 from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, SegmentInfo, read_manifest, write_manifest
 from paddle_ranker.retrieval.merging import merge_segments
+from paddle_ranker.retrieval.vector_search import check_breadth, how_found, search_vectors, writer_of
 from paddle_ranker.storage.atomic import locked, new_file, remove_unfinished
 
 WORDS, VECTORS = "words", "vectors"
@@ -138,17 +139,23 @@ class Collection:
         ef, nprobe: how widely an approximate index looks; raises `UsageError` for one that has no such thing
         """
         now = self._now
-        for name, value in (("ef", ef), ("nprobe", nprobe)):
-            if value is not None:
-                raise UsageError(f"--{name} {value}: {self.folder} is searched exactly; leave --{name} out")
         if by not in self.searchers:
             raise UsageError(f"{self.folder}: cannot be searched by {quoted(by)}, only by {listed(self.searchers)}")
         allowed = now.allowed(where)
         if by == WORDS:
             assert now.words is not None
+            if ef is not None or nprobe is not None:
+                raise UsageError("--ef and --nprobe are about vectors: leave them out where words are searched")
             return [now.hits(*now.words.search(str(query), top_k, allowed)) for query in queries]
-        vectors = checked_vectors(np.asarray(queries), None, self.info)
-        return [now.hits(*found) for found in exact_search(now.vector_parts(), vectors, top_k, allowed)]
+        assert now.info.vectors is not None
+        breadth = check_breadth(now.info.vectors, ef, nprobe)
+        vectors = checked_vectors(np.asarray(queries), None, now.info)
+        return [now.hits(*found) for found in search_vectors(now.vectors, vectors, top_k, allowed, breadth)]
+
+    def how(self, by: str, ef: Optional[int] = None, nprobe: Optional[int] = None) -> str:
+        """Return how a searcher finds documents, for people: `BM25`, `exact`, `faiss hnsw_sq8, ef 100`."""
+        info = self.info.vectors
+        return "BM25" if by == WORDS or info is None else how_found(info, check_breadth(info, ef, nprobe))
 
     def document(self, id: str) -> Document:
         """Return the document with this id; raises `KeyError` if there is none."""
@@ -214,7 +221,7 @@ class Collection:
             return
         old = now.parts[first:]
         merged = self._new_segment()
-        count = merge_segments(merged, [(part.segment, part.live) for part in old])
+        count = merge_segments(merged, [(part.segment, part.live) for part in old], writer_of(now.info.vectors))
         with self._writing():
             # What was removed meanwhile is removed from the merged one.
             live = {part.segment.name: part for part in self._now.parts}
@@ -263,10 +270,10 @@ class Collection:
             segments[number] = self._without(part.segment.name, mask)
         added = list(change.added)
         if change.merged is not None:
-            first, count, gone = change.merged
+            first, parts, gone = change.merged
             mask = ~np.concatenate(gone)
             one = added[0] if mask.all() else self._without(added[0].name, mask)
-            segments[first : first + count], added = [one], []
+            segments[first : first + parts], added = [one], []
         kept = [one for one in [*segments, *added] if one.live]
         write_manifest(self.folder, self.info.next(kept, change.next_id))
         self._now = open_generation(self.folder, now.segments())
@@ -299,7 +306,7 @@ class _Merged(NamedTuple):
     """Parts that a merged segment stands for, and which of its rows were removed meanwhile."""
 
     first: int
-    count: int
+    parts: int
     gone: list[Booleans]
 
 

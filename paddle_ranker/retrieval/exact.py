@@ -75,11 +75,15 @@ def exact_search(
     """
     best = [Best(k) for _ in range(len(queries))]
     for number, part in enumerate(parts):
-        mask = part.live if allowed is None else allowed[number]
-        for numbers, vectors in _blocks(part.vectors, mask, len(queries)):
-            for one, products in zip(best, queries @ vectors.T):
-                one.add(numbers + part.first, products)
+        add_exact(best, part, part.live if allowed is None else allowed[number], queries)
     return [one.found() for one in best]
+
+
+def add_exact(best: Sequence[Best], part: VectorPart, mask: Optional[Booleans], queries: Vectors) -> None:
+    """Add the products of each query with the vectors of a part that a mask allows to the best of that query."""
+    for numbers, vectors in _blocks(part.vectors, mask, len(queries)):
+        for one, products in zip(best, queries @ vectors.T):
+            one.add(numbers + part.first, products)
 
 
 def _blocks(stored: StoredVectors, mask: Optional[Booleans], queries: int) -> Iterator[tuple[Integers, Vectors]]:

@@ -15,10 +15,12 @@ from paddle_ranker.lexical.postings import text_hashes
 from paddle_ranker.lexical.tokens import tokenizer_named
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.exact import VectorPart
+from paddle_ranker.retrieval.faiss_index import FILE, FaissSegment
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import IndexInfo, read_manifest
 from paddle_ranker.retrieval.segments import Segment
+from paddle_ranker.retrieval.vector_search import IndexedPart
 from paddle_ranker.retrieval.words import WordPart, WordSearcher
 
 
@@ -67,6 +69,7 @@ class Generation:
             first += len(segment)
         self._firsts = np.array([part.first for part in self.parts], np.int64)
         self.words = self._word_searcher()
+        self.vectors = self._vector_parts()
 
     def _word_searcher(self) -> Optional[WordSearcher]:
         words = self.info.words
@@ -75,9 +78,17 @@ class Generation:
         parts = [WordPart(p.segment.postings, p.live, p.first) for p in self.parts if p.segment.postings is not None]
         return WordSearcher(parts, tokenizer_named(words.tokenizer), words.k1, words.b)
 
-    def vector_parts(self) -> list[VectorPart]:
-        """Return the vectors of all parts."""
-        return [VectorPart(p.segment.vectors, p.live, p.first) for p in self.parts if p.segment.vectors is not None]
+    def _vector_parts(self) -> list[IndexedPart]:
+        info, found = self.info.vectors, []
+        for part in self.parts if info is not None else ():
+            stored, folder = part.segment.vectors, part.segment.folder
+            if stored is None or info is None:
+                raise CheckpointError(f"{folder}: has no vectors, as index.json says; copy the index again")
+            index = part.segment.index
+            if index is None and (folder / FILE).exists():
+                index = part.segment.index = FaissSegment(folder, info)
+            found.append(IndexedPart(VectorPart(stored, part.live, part.first), index))
+        return found
 
     def segments(self) -> dict[str, Segment]:
         """Return the open segments by name."""

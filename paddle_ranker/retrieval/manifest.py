@@ -30,11 +30,20 @@ class WordsInfo:
 
 @dataclass(frozen=True)
 class VectorsInfo:
-    """How vectors are searched (`exact`), how many components each has, and what type they are stored as."""
+    """How vectors are searched.
+
+    method: exact, faiss or milvus
+    size, dtype: how many components each has, and what type they are stored as
+    structure: of an index of faiss
+    hnsw_m, hnsw_ef: neighbours of each entry of a graph; how many entries are looked at when it is built and searched
+    """
 
     method: str
     size: int
     dtype: str = "float32"
+    structure: str = "hnsw_sq8"
+    hnsw_m: int = 32
+    hnsw_ef: int = 100
 
 
 @dataclass(frozen=True)

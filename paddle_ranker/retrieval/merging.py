@@ -8,20 +8,23 @@ from pathlib import Path
 from typing import Optional
 
 import numpy as np
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from paddle_ranker.lexical.postings import Merging
 from paddle_ranker.metrics.ranking import Booleans, Integers
-from paddle_ranker.retrieval.segments import WORDS, Segment, seal
+from paddle_ranker.retrieval.exact import StoredVectors
+from paddle_ranker.retrieval.segments import WORDS, Segment, WriteIndex, seal
 from paddle_ranker.storage.atomic import new_folder
 
 _AT_ONCE = 1 << 14  # documents that are copied at a time
 Source = tuple[Segment, Optional[Booleans]]  # which of a segment's documents are kept, None for all
 
 
-def merge_segments(folder: Path, sources: Sequence[Source]) -> int:
-    """Write a new segment of the documents of several, in their order, and return how many it has."""
+def merge_segments(folder: Path, sources: Sequence[Source], write_index: Optional[WriteIndex] = None) -> int:
+    """Write a new segment of the documents of several, in their order, and return how many it has.
+
+    write_index: as for `write_segment`
+    """
     with new_folder(folder) as target:
         count = sum(_kept(*source) for source in sources)
         _merge_blob(target, "documents.jsonl", "offsets", sources, count)
@@ -29,12 +32,23 @@ def merge_segments(folder: Path, sources: Sequence[Source]) -> int:
         for name in ("id_hashes", "text_hashes"):
             np.save(target / f"{name}.npy", _merged_hashes(name, sources))
         fields = _merge_fields(target, sources, count)
-        for name in ("vectors", "scales"):
-            if name in sources[0][0].arrays:
-                _merge_rows(target, name, sources, count)
+        arrays = {
+            name: _merge_rows(target, name, sources, count)
+            for name in ("vectors", "scales")
+            if name in sources[0][0].arrays
+        }
+        if arrays and write_index is not None:
+            first, mask = sources[0]
+            stored = StoredVectors(arrays["vectors"], arrays.get("scales"))  # type: ignore[arg-type]
+            write_index(target, stored, first.folder if mask is None else None)
         _merge_words(target, sources)
         seal(target, count, fields)
     return count
+
+
+def _new_array(path: Path, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> NDArray[np.generic]:
+    array: NDArray[np.generic] = np.lib.format.open_memmap(path, "w+", dtype, shape)  # type: ignore[no-untyped-call]
+    return array
 
 
 def _kept(segment: Segment, mask: Optional[Booleans]) -> int:
@@ -49,20 +63,21 @@ def _blocks(source: Source) -> Iterator[Integers]:
         yield np.arange(start, stop) if mask is None else start + np.flatnonzero(mask[start:stop])
 
 
-def _merge_rows(target: Path, name: str, sources: Sequence[Source], count: int) -> None:
-    """Write an array with a row for each document."""
+def _merge_rows(target: Path, name: str, sources: Sequence[Source], count: int) -> NDArray[np.generic]:
+    """Write an array with a row for each document, and return it."""
     first = sources[0][0].arrays[name]
-    merged = open_memmap(target / f"{name}.npy", "w+", first.dtype, (count, *first.shape[1:]))
+    merged = _new_array(target / f"{name}.npy", first.dtype, (count, *first.shape[1:]))
     place = 0
     for source in sources:
         for rows in _blocks(source):
             merged[place : place + len(rows)] = source[0].arrays[name][rows]
             place += len(rows)
+    return merged
 
 
 def _merge_blob(target: Path, name: str, offsets: str, sources: Sequence[Source], count: int) -> None:
     """Write the bytes of each document one after the other, and where each begins."""
-    starts = open_memmap(target / f"{offsets}.npy", "w+", np.dtype(np.int64), (count + 1,))
+    starts = _new_array(target / f"{offsets}.npy", np.dtype(np.int64), (count + 1,))
     place = 0
     with open(target / name, "wb") as stream:
         for source in sources:
@@ -95,7 +110,7 @@ def _merged_hashes(name: str, sources: Sequence[Source]) -> NDArray[np.uint64]:
 def _merge_fields(target: Path, sources: Sequence[Source], count: int) -> list[str]:
     """Write the values of each field, and which of them each document has; return the fields' names."""
     names = sorted({name for segment, _ in sources for name in segment.fields})
-    merged = open_memmap(target / "fields.npy", "w+", np.dtype(np.int32), (len(names), count)) if names else None
+    merged = _new_array(target / "fields.npy", np.dtype(np.int32), (len(names), count)) if names else None
     if merged is None:
         np.save(target / "fields.npy", np.empty((0, count), np.int32))
     with open(target / "fields.jsonl", "wb") as stream:
@@ -127,9 +142,9 @@ def _merge_words(target: Path, sources: Sequence[Source]) -> None:
         np.save(target / f"{WORDS}{name}.npy", getattr(merging, name))
     total = int(merging.starts[-1])
     if total:
-        documents = open_memmap(target / f"{WORDS}documents.npy", "w+", np.dtype(np.int32), (total,))
-        codes = open_memmap(target / f"{WORDS}codes.npy", "w+", merging.code_type, (total,))
-        merging.fill(documents, codes)
+        documents = _new_array(target / f"{WORDS}documents.npy", np.dtype(np.int32), (total,))
+        codes = _new_array(target / f"{WORDS}codes.npy", merging.code_type, (total,))
+        merging.fill(documents, codes)  # type: ignore[arg-type]
     else:
         np.save(target / f"{WORDS}documents.npy", np.empty(0, np.int32))
         np.save(target / f"{WORDS}codes.npy", np.empty(0, merging.code_type))

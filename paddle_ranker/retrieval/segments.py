@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -28,11 +28,13 @@ from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
 from paddle_ranker.lexical.postings import Postings, text_hashes
 from paddle_ranker.metrics.ranking import Booleans
 from paddle_ranker.retrieval.exact import StoredVectors
+from paddle_ranker.retrieval.faiss_index import FaissSegment
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.storage.atomic import new_folder
 
 INFO = "segment.json"
+WriteIndex = Callable[[Path, StoredVectors, Optional[Path]], None]
 _MAPPED = 1 << 20  # smaller files are read: each mapped one holds a descriptor
 WORDS = "words_"
 
@@ -54,6 +56,7 @@ class Segment:
 
     def __init__(self, folder: Path):
         self.folder, self.name = folder, folder.name
+        self.index: Optional[FaissSegment] = None  # of its vectors, once a generation has opened it
         self.arrays: dict[str, NDArray[np.generic]] = {}
         try:
             info = json.loads((folder / INFO).read_bytes())
@@ -160,8 +163,11 @@ def _blob(path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(path.read_bytes(), np.uint8)
 
 
-def write_segment(folder: Path, contents: Contents) -> None:
-    """Write a segment into a new folder, whole or not at all."""
+def write_segment(folder: Path, contents: Contents, write_index: Optional[WriteIndex] = None) -> None:
+    """Write a segment into a new folder, whole or not at all.
+
+    write_index: writes the index of its vectors into the folder, given them and a folder to begin from
+    """
     documents = contents.documents
     with new_folder(folder) as target:
         lines = [_line(document) for document in documents]
@@ -178,6 +184,8 @@ def write_segment(folder: Path, contents: Contents) -> None:
             arrays["vectors"] = contents.vectors.values
             if contents.vectors.scales is not None:
                 arrays["scales"] = contents.vectors.scales
+            if write_index is not None:
+                write_index(target, contents.vectors, None)
         if contents.postings is not None:
             arrays.update({WORDS + name: array for name, array in contents.postings.arrays().items()})
         for name, array in arrays.items():

@@ -58,10 +58,10 @@ def test_adds_replacements_and_removals_leave_what_one_build_would(
     tmp_path: Path, where: Optional[str], most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("paddle_ranker.retrieval.collection.MOST_SEGMENTS", most)  # merged often, and never
-    monkeypatch.setattr("paddle_ranker.retrieval.adding.AT_ONCE", 10)
+    monkeypatch.setattr("paddle_ranker.retrieval.adding.AT_ONCE", 15 if most == 2 else 100)
     collection, draw = new_index(tmp_path / "index"), random.Random(3)
     kept: dict[str, Document] = {}
-    for step in range(12):
+    for step in range(6):
         some = documents_of(draw.sample(range(200), 25))
         if step % 3 == 2:
             gone = [one.id for one in some]

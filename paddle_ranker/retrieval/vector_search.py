@@ -1,0 +1,81 @@
+"""Search the vectors of a collection: exactly, or among the candidates that the indexes of its segments find."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+from paddle_ranker.errors import UsageError
+from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
+from paddle_ranker.retrieval import faiss_index
+from paddle_ranker.retrieval.best import Best
+from paddle_ranker.retrieval.exact import VectorPart, Vectors, add_exact
+from paddle_ranker.retrieval.faiss_index import FaissSegment
+from paddle_ranker.retrieval.manifest import VectorsInfo
+from paddle_ranker.retrieval.segments import WriteIndex
+
+EXACT, FAISS = "exact", "faiss"
+
+
+class IndexedPart(NamedTuple):
+    """Vectors of a part, and the index that finds candidates among them; None where they are searched exactly."""
+
+    part: VectorPart
+    candidates: Optional[FaissSegment]
+
+
+def writer_of(info: Optional[VectorsInfo]) -> Optional[WriteIndex]:
+    """Return what writes the index of a new segment's vectors, None if there is none to write."""
+    if info is None or info.method != FAISS:
+        return None
+    return partial(faiss_index.write_index, info)
+
+
+def check_breadth(info: VectorsInfo, ef: Optional[int], nprobe: Optional[int]) -> Optional[int]:
+    """Return how widely an index looks; raises `UsageError` for a number that its kind does not take."""
+    if info.method == FAISS:
+        return faiss_index.breadth_of(info, ef, nprobe)
+    for name, value in (("ef", ef), ("nprobe", nprobe)):
+        if value is not None:
+            raise UsageError(f"--{name} {value}: vectors are searched exactly here; leave --{name} out")
+    return None
+
+
+def how_found(info: VectorsInfo, breadth: Optional[int] = None) -> str:
+    """Return how vectors are searched, for people: `exact` or `faiss hnsw_sq8, ef 100`."""
+    if info.method != FAISS:
+        return info.method
+    return f"{info.method} {faiss_index.described(info, breadth)}"
+
+
+def search_vectors(
+    parts: Sequence[IndexedPart],
+    queries: Vectors,
+    k: int,
+    allowed: Optional[Sequence[Booleans]] = None,
+    breadth: Optional[int] = None,
+) -> list[tuple[Integers, Floats]]:
+    """Return, for each query, the numbers and products of its best `k` vectors, best first, equal ones by number.
+
+    The products are those of the stored vectors, whatever finds the candidates.
+
+    allowed: for each part, `[vectors] bool`, which may be found
+    """
+    best = [Best(k) for _ in range(len(queries))]
+    for number, (part, indexed) in enumerate(parts):
+        mask = part.live if allowed is None else allowed[number]
+        found = None if indexed is None else indexed.candidates(queries, k, mask, breadth)
+        if found is None:
+            add_exact(best, part, mask, queries)
+            continue
+        most = min(k, len(part.vectors) if mask is None else int(np.count_nonzero(mask)))
+        for row, rows in enumerate(found):
+            rows = np.sort(rows[rows >= 0])
+            if len(rows) < most:  # a filter can cut a graph to pieces
+                add_exact(best[row : row + 1], part, mask, queries[row : row + 1])
+            else:
+                best[row].add(rows + part.first, part.vectors.rows(rows) @ queries[row])
+    return [one.found() for one in best]

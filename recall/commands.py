@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paddle_ranker.commands.registry import COMMANDS, OF_KIND, TRAIN, Command
+from paddle_ranker.commands.registry import COMMANDS, OF_KIND, SCORE, TRAIN, Command
 
 COMMANDS.add(
     "train-batch-neg",
@@ -17,4 +17,8 @@ COMMANDS.add(
     "train-simcse",
     Command(f"{__package__}.train_simcse", "train a tower on texts alone (SimCSE)", "TrainSimcseOptions", TRAIN),
 )
+COMMANDS.add(
+    "encode", Command(f"{__package__}.inference", "make vectors of the texts of a file, of any size", group=SCORE)
+)
+OF_KIND.add("predict tower", f"{__package__}.predict")
 OF_KIND.add("export tower", f"{__package__}.export_model")

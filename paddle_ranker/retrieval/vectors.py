@@ -8,7 +8,7 @@ numbers, cosines = nearest(vectors, tower.query_vectors(["query"]), 10)
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Optional, Union, cast
 
@@ -24,10 +24,12 @@ from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import KIND, QUERY_FOLDER, VECTOR, TextEncoder, TowerInfo
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.loading import ScoringModel, open_model
-from paddle_ranker.scoring.scorer import BatchRunner, chunks
+from paddle_ranker.scoring.scorer import CHUNK, BatchRunner
+from paddle_ranker.storage.prefetch import prefetch
 
 Vectors = NDArray[np.float32]
 _DEFAULTS = LoadOptions()
+_CHARACTERS = 1 << 22  # of the texts that are encoded at once
 _CELLS = 1 << 24  # products held at once in an exact search: 64 MB
 
 
@@ -83,10 +85,42 @@ class Tower:
         """Return the vectors of encoded queries, `[n, size]`, in their order."""
         return self._queries.compute(columns)
 
-    def stream(self, texts: Iterator[str]) -> Iterator[Vectors]:
-        """Yield the vectors of texts, some thousand at a time, so that a file of any size can be encoded."""
-        for part in chunks(texts):
-            yield self.vectors(part)
+    @property
+    def cut(self) -> int:
+        """How many texts and queries were longer than the tower takes, and lost their ends."""
+        return sum(tower.encoder.tokens.truncated for tower in {self, self._queries})
+
+    def stream(self, texts: Iterable[str], queries: bool = False) -> Iterator[Vectors]:
+        """Yield the vectors of texts, some thousand at a time, so that a file of any size can be encoded.
+
+        The next texts are tokenized while vectors are computed. Of no texts it yields no vectors, once.
+
+        Args:
+            queries: whether the texts are queries.
+        """
+        tower = self._queries if queries else self
+        encode = tower.encoder.encode_queries if queries else tower.encoder.encode
+        is_empty = True
+        with prefetch(map(encode, text_parts(texts))) as waiting:
+            for columns in waiting:
+                is_empty = False
+                yield tower.compute(columns)
+        if is_empty:
+            yield tower.compute(encode([]))
+
+
+def text_parts(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Yield lists of texts, as many as sort well by length, or fewer if they are long."""
+    part: list[str] = []
+    characters = 0
+    for text in texts:
+        part.append(text)
+        characters += len(text)
+        if len(part) == CHUNK or characters > _CHARACTERS:
+            yield part
+            part, characters = [], 0
+    if part:
+        yield part
 
 
 def nearest(vectors: Vectors, queries: Vectors, k: int) -> tuple[Integers, Vectors]:

@@ -20,7 +20,7 @@ from paddle_ranker.scoring.options import FileOptions, PredictOptions, ScoringOp
 from paddle_ranker.scoring.scorer import Scorer, chunks
 from paddle_ranker.storage.prefetch import prefetch
 
-_STANDARD_INPUT = "/dev/stdin"  # not sys.stdin: a thread that reads it when the process ends would be in its way
+STANDARD_INPUT = "/dev/stdin"  # not sys.stdin: a thread that reads it when the process ends would be in its way
 
 
 def scorer_for(parts: ScoringRanker, options: ScoringOptions) -> Scorer:
@@ -80,7 +80,7 @@ def predict_with(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[P
 def score_pairs(parts: ScoringRanker, options: FileOptions) -> Iterator[tuple[Pair, float]]:
     """Yield each pair of the input file with its probability; note skipped rows and truncated pairs at the end."""
     scorer = scorer_for(parts, options)
-    path = _STANDARD_INPUT if options.input_file == "-" else options.input_file
+    path = STANDARD_INPUT if options.input_file == "-" else options.input_file
     source = RecordFile(path, Pair, options)
 
     def encoded() -> Iterator[tuple[list[Pair], Columns]]:

@@ -8,7 +8,8 @@ from typing import Optional
 from paddle_ranker.encoding.options import TokenizerOptions, WindowOptions
 from paddle_ranker.errors import UsageError
 from paddle_ranker.model.load_options import LoadOptions
-from paddle_ranker.options import DeviceOptions, Options, RowOptions, option
+from paddle_ranker.model.tower import POOLINGS as TOWER_POOLINGS
+from paddle_ranker.options import DeviceOptions, Options, RowOptions, option, redeclare
 from paddle_ranker.scoring.engines.precisions import PRECISIONS
 from paddle_ranker.scoring.engines.registry import ENGINES, exported_engines
 
@@ -66,6 +67,40 @@ class ScoringOptions(RankerOptions):
             max_seq_length=self.max_seq_length,
             tokenizer=self.tokenizer,
             expected_kind=expected_kind,
+        )
+
+
+@dataclass(frozen=True)
+class TowerOptions(BatchOptions, TokenizerOptions, RowOptions, DeviceOptions):
+    """Options of every command that makes vectors of texts."""
+
+    model_name_or_path: Optional[str] = option(
+        None, help="the model whose configuration a bare parameter file takes; a folder's own configuration wins"
+    )
+    max_seq_length: Optional[int] = option(
+        None, help="longest text in tokens (default: the tower's)", minimum=5, aliases=("--max_seq_len",)
+    )
+    pooling: Optional[str] = option(
+        None,
+        help="how a vector comes from the states, for an encoder whose folder does not say (default: noted)",
+        choices=TOWER_POOLINGS,
+    )
+    normalize: Optional[bool] = option(None, help="whether vectors get length 1 (default: as the folder says)")
+    engine: Optional[str] = option(None, help=engine_help, choices=ENGINES)
+    precision: str = redeclare(ScoringOptions, "precision", "fp32")
+
+    def load_options(self) -> LoadOptions:
+        """Return the options to open the tower with."""
+        return LoadOptions(
+            engine=self.engine,
+            device=self.device,
+            precision=self.precision,
+            threads=self.cpu_threads,
+            model_name=self.model_name_or_path,
+            max_seq_length=self.max_seq_length,
+            tokenizer=self.tokenizer,
+            pooling=self.pooling,
+            normalize=self.normalize,
         )
 
 

@@ -1,0 +1,43 @@
+"""Make vectors of a corpus, a text a line, for Milvus: `corpus_embedding.npy`.
+
+python recall/feature_extract.py --model_dir output --corpus_file corpus.csv
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+from paddle_ranker.data.formats import read_rows
+from paddle_ranker.options import redeclare, run_command
+from recall.inference import EncodeOptions, encode
+
+
+@dataclass(frozen=True)
+class FeatureOptions(EncodeOptions):
+    params_path: str = redeclare(EncodeOptions, "params_path", aliases=("--model_dir",))
+    output_file: str = redeclare(EncodeOptions, "output_file", "corpus_embedding.npy")
+
+
+def lines(path: str) -> Iterator[str]:
+    """Yield the texts of a corpus: whole lines, tabs included, or `text` of JSON lines and Parquet."""
+    for _, row in read_rows(path):
+        if isinstance(row, dict):
+            yield str(row.get("text", ""))
+        elif isinstance(row, list):
+            yield "\t".join(row)
+
+
+def run(options: FeatureOptions) -> None:
+    """Write the file, and print its name."""
+    print(encode(options, lines(options.input_file)))
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, FeatureOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

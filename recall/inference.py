@@ -1,0 +1,97 @@
+"""Make vectors of the texts of a file: a `.npy` file of any size, in the order of the rows.
+
+paddle-ranker encode --model tower --input texts.tsv --output vectors.npy
+paddle-ranker encode --model tower --input texts.tsv --output vectors.npy --dtype int8 --processes 2 --resume
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Optional
+
+from tqdm import tqdm
+
+from paddle_ranker import runtime
+from paddle_ranker.options import option, run_command
+from paddle_ranker.scoring.options import TowerOptions
+
+
+@dataclass(frozen=True)
+class EncodeOptions(TowerOptions):
+    params_path: str = option(
+        help="the tower: a folder of a tower, exported or not, of any encoder, or a name", name="model", leads=True
+    )
+    input_file: str = option(
+        help="the texts: one a line, or columns or JSON with id, text (else title)", name="input", files=True,
+        aliases=("--corpus", "--corpus_file"),
+    )  # fmt: skip
+    output_file: str = option(help="the .npy file to write; scales of int8 go to NAME.scales.npy", name="output")
+    dtype: str = option("float32", help="what numbers are stored as", choices=("float32", "float16", "int8"))
+    queries: bool = option(False, help="the texts are queries: their prompt, and their tower if they have their own")
+    processes: int = option(1, help="so many processes share the work, and the threads", minimum=1)
+    resume: bool = option(False, help="go on with what an interrupted run has written")
+
+
+def encode(options: EncodeOptions, texts: Optional[Iterable[str]] = None) -> Path:
+    """Write the vectors, and return the file's path; `texts` are those to encode in place of the file's rows."""
+    if options.processes == 1:
+        runtime.prepare_command(options.cpu_threads)
+    from paddle_ranker.data.records import DocumentRow, RecordFile
+    from paddle_ranker.model.pretrained import resolve_model
+    from paddle_ranker.options import note
+    from paddle_ranker.retrieval.encoding import EncodePlan, Encoding
+    from paddle_ranker.retrieval.vector_files import VectorFile
+    from paddle_ranker.storage.digest import content_digest
+
+    source = str(resolve_model(options.params_path))
+    how = options.load_options()
+    rows = RecordFile(options.input_file, DocumentRow, options)
+    identity = {
+        "the tower": content_digest(source),
+        "the texts": content_digest(options.input_file),
+        "options": {
+            name: getattr(options, name)
+            for name in ("dtype", "queries", "batch_size", "max_seq_length", "pooling", "normalize", "engine",
+                         "precision", "skip_bad_rows", "separator")
+        },
+    }  # fmt: skip
+    plan = EncodePlan(source, how, options.batch_size, options.queries, options.processes)
+    with closing(VectorFile(options.output_file, options.dtype, identity, options.resume)) as file:
+        if file.is_done:
+            return file.path
+        if file.rows:
+            note(f"{file.path}: going on after {file.rows:,} vectors")
+        encoding = Encoding(plan)
+        rest: Iterator[str] = islice(texts or (row.text for row in rows), file.rows, None)
+        with tqdm(desc="encode", unit="text", disable=None, initial=file.rows) as progress:
+            for vectors in encoding.run(rest):
+                file.append(vectors)
+                progress.update(len(vectors))
+        file.finish()
+    if rows.skipped:
+        note(f"{options.input_file}: {rows.report()}")
+    if encoding.cut:
+        note(f"{encoding.cut:,} texts were cut to {encoding.length} tokens")
+    return file.path
+
+
+def run(options: EncodeOptions) -> None:
+    """Write the file, and print what it holds."""
+    from paddle_ranker.retrieval.vector_files import open_vectors
+
+    path = encode(options)
+    values = open_vectors(path).values
+    print(f"{path}: {values.shape[0]:,} vectors of {values.shape[1]} numbers, {values.dtype}")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, EncodeOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

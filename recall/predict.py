@@ -1,0 +1,69 @@
+"""Print the cosine of the two texts of each pair, one a line.
+
+python recall/predict.py --params_path checkpoint/tower/best --text_pair_file pairs.tsv
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+import numpy as np
+
+from paddle_ranker import runtime
+from paddle_ranker.options import option, run_command
+from paddle_ranker.scoring.options import TowerOptions
+
+
+@dataclass(frozen=True)
+class PredictOptions(TowerOptions):
+    params_path: str = option(
+        help="the tower: a folder of a tower, exported or not, of any encoder, or a name", name="model", leads=True
+    )
+    text_pair_file: str = option(
+        help="pairs of texts: query, title; - for standard input", name="input", files=True, aliases=("--test",)
+    )
+    output_emb_size: Optional[int] = option(
+        None, help="how many numbers a vector has; checked, since the checkpoint says it", minimum=1
+    )
+
+
+def predict(options: PredictOptions) -> Iterator[float]:
+    """Yield the cosine of each pair of the file, in order; memory does not grow with the file."""
+    runtime.prepare_command(options.cpu_threads)
+    from paddle_ranker.data.records import Pair, RecordFile
+    from paddle_ranker.errors import UsageError
+    from paddle_ranker.options import note
+    from paddle_ranker.retrieval.vectors import Tower
+    from paddle_ranker.scoring.files import STANDARD_INPUT
+    from paddle_ranker.scoring.scorer import chunks
+
+    tower = Tower.open(options.params_path, options.load_options(), options.batch_size)
+    size = tower.vectors([]).shape[1]
+    if options.output_emb_size not in (None, size):
+        raise UsageError(f"--output_emb_size {options.output_emb_size}: the tower's vectors have {size} numbers")
+    pairs = RecordFile(STANDARD_INPUT if options.text_pair_file == "-" else options.text_pair_file, Pair, options)
+    for part in chunks(pairs):
+        left, right = tower.query_vectors([pair.query for pair in part]), tower.vectors([pair.title for pair in part])
+        lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+        yield from ((left * right).sum(axis=1) / np.maximum(lengths, 1e-12)).tolist()
+    if pairs.skipped:
+        note(f"{options.text_pair_file}: {pairs.report()}")
+    if tower.cut:
+        note(f"{tower.cut:,} texts were cut to {tower.encoder.tokens.max_seq_length} tokens")
+
+
+def run(options: PredictOptions) -> None:
+    """Print the cosines."""
+    for cosine in predict(options):
+        print(f"{cosine:.6f}")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, PredictOptions, argv, description=__doc__ or "", ends_with_reader=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

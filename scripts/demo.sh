@@ -218,6 +218,27 @@ export_demo() {
     run_single "$ROOT/$COMMANDS/export_model.py" ${demo[@]+"${demo[@]}"} "$@"
 }
 
+# Export a tower as the arguments say, and write that export as the folders of Paddle Serving; without --params_path the
+# demo's, without --output_path into output_recall. `export_tower_demo "$@"`
+export_tower_demo() {
+    local output demo=()
+    ensure_environment
+    if wants_help "$@"; then
+        run_single "$ROOT/recall/export_model.py" "$@"
+        return
+    fi
+    has_any "$MODEL_NAMES" "$@" || { ensure_demo_tower; demo+=(--params_path "$DEMO_TOWER/best"); }
+    has_any "$OUTPUT_NAMES" "$@" || demo+=(--output_path "$ROOT/output_recall")
+    output="$(value_of "$OUTPUT_NAMES" "$ROOT/output_recall" "$@")"
+    run_single "$ROOT/recall/export_model.py" ${demo[@]+"${demo[@]}"} "$@"
+    run_single "$ROOT/recall/export_to_serving.py" --dirname "$output" \
+        --server_path "$ROOT/serving_server_recall" --client_path "$ROOT/serving_client_recall"
+    say ""
+    say "Next:"
+    say "  paddle-ranker serve '$output'     # POST /v1/embeddings, /embed and Paddle Serving's protocols"
+    say "  bash deploy/cpp/start_server.sh --model '$ROOT/serving_server_recall'"
+}
+
 # Write an export as the folders of Paddle Serving as the arguments say; without --dirname the demo's export, and
 # without paths into serving_server and serving_client with SUFFIX.
 # `export_serving_demo KIND SUFFIX "$@"`

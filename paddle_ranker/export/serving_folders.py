@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from paddle_ranker.model.exported import ExportedFolder, is_for_serving
 from paddle_ranker.model.info import INFO_FILE, RankerInfo
 from paddle_ranker.model.kinds import kind_of
 from paddle_ranker.model.opened import ExportFacts, ModelInfo, with_export
+from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.storage.atomic import UNFINISHED, make_folder, new_folder, remove_unfinished
 
 _DESCRIPTIONS = ("config.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
@@ -58,13 +60,18 @@ def write_serving(
             _copy_descriptions(exported.folder, folder, members)
             described = facts.copy()
             described["files"] = files
-            exported.kind.write_info(folder, with_export(exported.info, described))
+            exported.kind.write_info(folder, with_export(_alone(exported.info), described))
     return ExportedFolder.open(server), client, difference
 
 
 def _members(info: Optional[ModelInfo]) -> tuple[str, ...]:
     """Return the names of the folders of a blend's members; none for another model."""
     return tuple(info.blend["members"]) if isinstance(info, RankerInfo) and info.blend else ()
+
+
+def _alone(info: ModelInfo) -> ModelInfo:
+    """Return what the folders say of a model: that of one graph. Queries with a tower of their own are served apart."""
+    return dataclasses.replace(info, towers=1) if isinstance(info, TowerInfo) else info
 
 
 def _largest_difference(exported: ExportedFolder, reference: StaticModel, alone: StaticModel) -> float:

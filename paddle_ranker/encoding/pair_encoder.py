@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol, Union
+from typing import Callable, Optional, Protocol, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ from paddle_ranker.errors import CheckpointError, InputError, UsageError, quoted
 
 SPECIAL_TOKENS_A_PAIR = 3
 SPECIAL_TOKENS_A_TEXT = 2
+# Called with each row's token count before truncation, [n], special tokens included, and the length to which rows are
+# truncated; may raise an error to refuse them.
+LengthCheck = Callable[[NDArray[np.int64], int], None]
 _SHORTEST_PAIR = SPECIAL_TOKENS_A_PAIR + 2  # room for one token of either side
 
 
@@ -48,8 +51,19 @@ class PairRowEncoder(Protocol):
     @property
     def members(self) -> tuple[PairEncoder, ...]: ...
 
-    def encode(self, queries: Sequence[str], titles: Sequence[str], *, truncate: bool = True) -> Columns:
-        """Encode the pairs (queries[i], titles[i]); without `truncate` they keep their full length."""
+    def encode(
+        self,
+        queries: Sequence[str],
+        titles: Sequence[str],
+        *,
+        truncate: bool = True,
+        check: Optional[LengthCheck] = None,
+    ) -> Columns:
+        """Encode the pairs (queries[i], titles[i]); without `truncate` they keep their full length.
+
+        Args:
+            check: called before any pair is built: a long query with many titles takes memory for each of them.
+        """
         ...
 
     def given(self, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> Columns:
@@ -118,14 +132,24 @@ class PairEncoder:
         """Id of the mask token; raises `CheckpointError` if the vocabulary has none."""
         return self._special_id("mask_token")
 
-    def encode(self, queries: Sequence[str], titles: Sequence[str], *, truncate: bool = True) -> EncodedPairs:
+    def encode(
+        self,
+        queries: Sequence[str],
+        titles: Sequence[str],
+        *,
+        truncate: bool = True,
+        check: Optional[LengthCheck] = None,
+    ) -> EncodedPairs:
         """Encode the pairs (queries[i], titles[i]); a text that repeats within the call is tokenized once.
 
         Without `truncate` they keep their full length, for `paddle_ranker.encoding.windows`; engines may refuse that.
+        `check` may refuse them, see `PairRowEncoder`.
         """
         flat, text_lengths, first, second = self._tokenized(queries, titles)
         text_starts = offsets_of(text_lengths)[:-1]
         first_lengths, second_lengths = text_lengths[first], text_lengths[second]
+        if check is not None:
+            check(first_lengths + second_lengths + SPECIAL_TOKENS_A_PAIR, self.max_seq_length)
         if truncate:
             budget = self.max_seq_length - SPECIAL_TOKENS_A_PAIR
             first_lengths, second_lengths = truncated_lengths(first_lengths, second_lengths, budget)
@@ -142,15 +166,6 @@ class PairEncoder:
             ids[ragged_positions(starts + place, count)] = flat[ragged_positions(text_starts[text], count)]
         return EncodedPairs(ids, offsets, second_starts.astype(np.int32), self.pad_id)
 
-    def whole_lengths(self, queries: Sequence[str], titles: Sequence[str]) -> NDArray[np.int64]:
-        """Return each pair's token count before truncation, including special tokens, `[n]`.
-
-        No pair is built: a long query with many titles would take memory for its length times their number.
-        """
-        _, text_lengths, first, second = self._tokenized(queries, titles)
-        lengths: NDArray[np.int64] = text_lengths[first] + text_lengths[second] + SPECIAL_TOKENS_A_PAIR
-        return lengths
-
     def _tokenized(
         self, queries: Sequence[str], titles: Sequence[str]
     ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -166,9 +181,11 @@ class PairEncoder:
         flat, text_lengths = self._tokenizer.encode(list(index_of))
         return flat, text_lengths, places[: len(queries)], places[len(queries) :]
 
-    def encode_single(self, texts: Sequence[str]) -> EncodedTexts:
+    def encode_single(self, texts: Sequence[str], check: Optional[LengthCheck] = None) -> EncodedTexts:
         """Encode texts as `[CLS] text [SEP]`, truncated to `max_seq_length`; `truncated` counts those that were."""
         flat, text_lengths = self._tokenizer.encode(texts)
+        if check is not None:
+            check(text_lengths + SPECIAL_TOKENS_A_TEXT, self.max_seq_length)
         kept = np.minimum(text_lengths, self.max_seq_length - SPECIAL_TOKENS_A_TEXT)
         self._count_truncated(kept < text_lengths)
         offsets = offsets_of(kept + SPECIAL_TOKENS_A_TEXT)
@@ -232,11 +249,18 @@ class BlendedPairEncoder:
         for member in self.members:
             member.truncated = count
 
-    def encode(self, queries: Sequence[str], titles: Sequence[str], *, truncate: bool = True) -> BlendedPairs:
+    def encode(
+        self,
+        queries: Sequence[str],
+        titles: Sequence[str],
+        *,
+        truncate: bool = True,
+        check: Optional[LengthCheck] = None,
+    ) -> BlendedPairs:
         """Encode the pairs for every member; raises `UsageError` without `truncate`, which windows ask for."""
         if not truncate:
             raise UsageError("a blend of two rankers cannot score windows: use --windows none, or one of its members")
-        return BlendedPairs(tuple(member.encode(queries, titles) for member in self.members))
+        return BlendedPairs(tuple(member.encode(queries, titles, check=check) for member in self.members))
 
     def given(self, input_ids: NDArray[np.int64], token_type_ids: NDArray[np.int64]) -> Columns:
         """Return columns of arrays with the members' tokens side by side, as in `BlendedPairs.pad`, `[n, length]` each.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Optional, Union
 
 from paddle_ranker.encoding.columns import EncodedTexts
-from paddle_ranker.encoding.pair_encoder import PairEncoder
+from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.opened import TOKENS, ArraySpec, ExportFacts, Signature
 from paddle_ranker.storage.atomic import new_file
@@ -112,15 +112,17 @@ class TextEncoder:
     query_prompt: str = ""
     text_prompt: str = ""
 
-    def encode(self, texts: Sequence[str]) -> EncodedTexts:
-        """Encode texts of the collection."""
-        return self.tokens.encode_single([self.text_prompt + text for text in texts] if self.text_prompt else texts)
+    def encode(self, texts: Sequence[str], check: Optional[LengthCheck] = None) -> EncodedTexts:
+        """Encode texts of the collection; `check` may refuse them by their lengths, prompts included."""
+        if self.text_prompt:
+            texts = [self.text_prompt + text for text in texts]
+        return self.tokens.encode_single(texts, check)
 
-    def encode_queries(self, queries: Sequence[str]) -> EncodedTexts:
-        """Encode queries."""
+    def encode_queries(self, queries: Sequence[str], check: Optional[LengthCheck] = None) -> EncodedTexts:
+        """Encode queries; `check` as in `encode`."""
         if self.query_prompt:
             queries = [self.query_prompt + query for query in queries]
-        return self.tokens.encode_single(queries)
+        return self.tokens.encode_single(queries, check)
 
     def save(self, folder: Union[str, os.PathLike[str]]) -> None:
         """Write the tokenizer's files into `folder`."""

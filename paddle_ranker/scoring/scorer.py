@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from paddle_ranker.encoding.batching import scoring_batches
 from paddle_ranker.encoding.columns import Arrays, Columns, EncodedPairs
-from paddle_ranker.encoding.pair_encoder import PairRowEncoder
+from paddle_ranker.encoding.pair_encoder import LengthCheck, PairRowEncoder
 from paddle_ranker.encoding.windows import Windows
 from paddle_ranker.metrics.calibration import Calibration, sigmoid
 from paddle_ranker.metrics.ranking import Floats
@@ -89,9 +89,13 @@ class Scorer(BatchRunner):
         self.calibration = calibration
         self.windows = windows
 
-    def encode(self, queries: Sequence[str], titles: Sequence[str]) -> Columns:
-        """Encode pairs for `logits`: truncated, or at full length if windows split them later."""
-        return self.row_encoder.encode(queries, titles, truncate=self.windows is None)
+    def encode(self, queries: Sequence[str], titles: Sequence[str], check: Optional[LengthCheck] = None) -> Columns:
+        """Encode pairs for `logits`: truncated, or at full length if windows split them later.
+
+        Args:
+            check: may refuse them, see `PairRowEncoder`.
+        """
+        return self.row_encoder.encode(queries, titles, truncate=self.windows is None, check=check)
 
     def logits(self, pairs: Columns, share: int = 0, shares: int = 1) -> Floats:
         """Return the logits of encoded pairs, `[n]` float64, in their order.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from paddle_ranker.encoding.columns import EncodedPairs
 from paddle_ranker.encoding.pair_encoder import PairEncoder
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class TitleFirst(PairEncoder):
-    def encode(self, queries: Sequence[str], titles: Sequence[str], *, truncate: bool = True) -> EncodedPairs:
+    def encode(self, queries: Sequence[str], titles: Sequence[str], **options: Any) -> EncodedPairs:
         """Encode each pair as `[CLS] title [SEP] query [SEP]`."""
-        return super().encode(titles, queries, truncate=truncate)
+        return super().encode(titles, queries, **options)
 
 
 def mean_encoder(config: EncoderConfig) -> Encoder:

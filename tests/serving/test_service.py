@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from paddle_ranker.encoding.columns import Arrays
+from paddle_ranker.encoding.tokenizers.builtin import Tokenizer
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.scoring.ranker import Ranker
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.faults import INVALID, TIMED_OUT, TOO_LARGE, UNAVAILABLE, Fault, FaultKind
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.ranker_slot import RankerSlot, check, pair_lengths
+from paddle_ranker.serving.core.ranker_slot import RankerSlot, check
 from tests.engine_calls import logits_of
 from tests.export_cases import Exports, write_case, write_two_members
 from tests.serving_cases import SECONDS, until
@@ -192,10 +193,28 @@ def test_without_a_model_callers_are_told_to_come_again() -> None:
     assert fault.retry_after is not None
 
 
-def test_lengths_are_those_before_cutting(service: RankerSlot) -> None:
-    lengths, most = pair_lengths(service.ready().model.row_encoder, ["学", "学"], ["习", "深度学习" * 10])
-    assert lengths.tolist() == [5, 44]
-    assert most == 32
+def test_lengths_are_those_before_cutting_and_nothing_is_tokenized_for_them_alone(
+    service: RankerSlot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenized, seen = [], []
+    real = Tokenizer.encode
+
+    def encode(self: Tokenizer, texts: Sequence[str]) -> Any:
+        tokenized.append(list(texts))
+        return real(self, texts)
+
+    monkeypatch.setattr(Tokenizer, "encode", encode)
+
+    def refuse(first: int, lengths: Any, most: int) -> None:
+        seen.append((first, lengths.tolist(), most))
+        if lengths.max() > most:
+            raise Fault(INVALID, "is long")
+
+    titles = ["习", "深度学习" * 10]
+    assert fault_of(service.score_pairs(["学"] * 2, titles, check_lengths=refuse)).kind is INVALID
+    asyncio.run(service.score_pairs(["学"], titles[:1], check_lengths=refuse))
+    assert seen == [(0, [5, 44], 32), (0, [5], 32)]
+    assert tokenized == [["学", *titles], ["学", "习"]]
 
 
 def test_a_blend_takes_the_arrays_that_its_graph_takes(tmp_path: Path) -> None:

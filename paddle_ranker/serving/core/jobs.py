@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Optional
 
 import numpy as np
@@ -17,7 +18,7 @@ from paddle_ranker.serving.core.faults import INTERNAL, Fault
 
 Texts = tuple[Sequence[str], ...]  # of rows, one sequence for each field: (queries, titles), or (texts,)
 Encode = Callable[..., Columns]  # type: ignore[explicit-any]  # called with as many fields as the rows have
-Check = Callable[..., None]  # type: ignore[explicit-any]  # called with a row's number, and as many fields
+Check = Callable[[int, NDArray[np.int64], int], None]  # a row's number, token counts, the length of truncated rows
 
 LOG = logging.getLogger("paddle_ranker.serving")
 
@@ -36,8 +37,8 @@ class Job:
         texts: the rows' texts, one sequence for each field; or
         columns: the rows, already encoded.
         deadline: time on `time.monotonic()`'s clock; None: no deadline.
-        check: called where rows are encoded, with the number of the first of them and their texts, one sequence for
-            each field; raises a `Fault` to refuse the job. Whatever looks at a text's tokens belongs here.
+        check: called where rows are encoded, with the number of the first of them, their token counts before
+            truncation `[n]` and the length to which they are truncated; raises a `Fault` to refuse the job.
 
     Attributes: `outputs`, a dict of the model's outputs keyed by name, `[size, ...]` each, complete when `left` is 0;
     `tokens`, the token count of all encoded rows together; `taken`, the number of rows that `next_part` returned;
@@ -124,16 +125,6 @@ class Part(NamedTuple):
             return texts
         return tuple(field[self.first : self.first + self.size] for field in texts)
 
-    def is_accepted(self, fail: Callable[[Job, Fault], None]) -> bool:
-        """Return whether the job's check accepts the rows; else call `fail` with the job and the fault."""
-        assert self.job.check is not None
-        try:
-            self.job.check(self.first, *self.texts())
-        except Fault as fault:
-            fail(self.job, fault)
-            return False
-        return True
-
 
 @dataclass
 class Piece:
@@ -204,21 +195,31 @@ class Batch:
 
 
 def encoded_pieces(encode: Encode, parts: Sequence[Part], fail: Callable[[Job, Fault], None]) -> list[Piece]:
-    """Encode the texts of all parts in one call; return a piece for each. A job that cannot be encoded fails alone.
+    """Encode the texts of all parts; return a piece for each. A job that is refused or cannot be encoded fails alone.
 
     Args:
+        encode: called once for all parts, and for each part of a job with a check, which is handed on as `check`.
         fail: called with a failed job and its fault.
     """
+    pieces = _pieces_of(encode, [part for part in parts if part.job.check is None], fail)
+    for part in parts:
+        if part.job.check is not None:
+            pieces += _pieces_of(partial(encode, check=partial(part.job.check, part.first)), [part], fail)
+    return pieces
+
+
+def _pieces_of(encode: Encode, parts: Sequence[Part], fail: Callable[[Job, Fault], None]) -> list[Piece]:
     try:
-        parts = [part for part in parts if part.job.check is None or part.is_accepted(fail)]
         fields = zip(*(part.texts() for part in parts if part.job.texts))
         texts = [[text for some in field for text in some] for field in fields]
         encoded = encode(*texts) if texts else None
     except Exception as error:
         if len(parts) > 1:
-            return [piece for part in parts for piece in encoded_pieces(encode, [part], fail)]
-        LOG.exception("the texts of a request could not be encoded")
-        fail(parts[0].job, Fault(INTERNAL, f"the texts could not be encoded ({type(error).__name__})"))
+            return [piece for part in parts for piece in _pieces_of(encode, [part], fail)]
+        if not isinstance(error, Fault):
+            LOG.exception("the texts of a request could not be encoded")
+            error = Fault(INTERNAL, f"the texts could not be encoded ({type(error).__name__})")
+        fail(parts[0].job, error)
         return []
     lengths = encoded.lengths if encoded is not None else np.empty(0, np.int64)
     ends = offsets_of(lengths)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Optional
 
 import numpy as np
 
 from paddle_ranker import __version__
 from paddle_ranker.encoding.columns import Array, Arrays, Columns
-from paddle_ranker.encoding.pair_encoder import PairRowEncoder
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.metrics.calibration import sigmoid
 from paddle_ranker.model.info import RankerInfo
@@ -27,7 +25,6 @@ from paddle_ranker.serving.core.scores import Scores
 from paddle_ranker.serving.core.self_check import TOLERANCES, TokenInputs, check_matrices, check_rows, warm_up
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
 
-LengthCheck = Callable[[int, Array, int], None]  # see `RankerSlot.score_pairs`
 _QUERIES = ("a", "search engine", "深度学习", "文化差异研究")
 _TITLES = ("b", "how search engines rank documents", "深度学习在水稻病害诊断中的研究", "语言与文化差异的比较研究" * 8)
 
@@ -116,7 +113,7 @@ class RankerSlot(Slot[ServedRanker]):
         titles: Sequence[str],
         *,
         deadline: Optional[float] = None,
-        check_lengths: Optional[LengthCheck] = None,
+        check_lengths: Optional[Check] = None,
     ) -> Scores:
         """Score (queries[i], titles[i]); see `ScoringService`.
 
@@ -129,8 +126,7 @@ class RankerSlot(Slot[ServedRanker]):
             raise Fault(INVALID, f"{len(queries)} queries and {len(titles)} titles: there must be one for each")
         self.limits.check_pairs(len(titles), "title")
         texts = self.limits.scored_texts(queries, "query"), self.limits.scored_texts(titles, "title")
-        check = None if check_lengths is None else partial(_checked, served.model.row_encoder, check_lengths)
-        return await self._score(served, len(titles), deadline, texts=texts, check=check)
+        return await self._score(served, len(titles), deadline, texts=texts, check=check_lengths)
 
     async def score_tokens(
         self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
@@ -155,21 +151,6 @@ class RankerSlot(Slot[ServedRanker]):
         job = await computed(served.batcher, size, self.deadline(deadline), texts=texts, columns=columns, check=check)
         logits = served.scorer.logits_in(job.outputs)
         return Scores(sigmoid(logits), logits, job.tokens)
-
-
-def pair_lengths(encoder: PairRowEncoder, queries: Sequence[str], titles: Sequence[str]) -> tuple[Array, int]:
-    """Return each pair's token count before truncation, `[n]` int64, and the length to which pairs are truncated.
-
-    For a blend, both are those of the member that truncates most.
-    """
-    lengths = [(member.whole_lengths(queries, titles), member.max_seq_length) for member in encoder.members]
-    return max(lengths, key=lambda pair: int((pair[0] - pair[1]).max()))
-
-
-def _checked(
-    encoder: PairRowEncoder, check: LengthCheck, first: int, queries: Sequence[str], titles: Sequence[str]
-) -> None:
-    check(first, *pair_lengths(encoder, queries, titles))
 
 
 def check(scorer: Scorer, model: ScoringRanker, folder: Path) -> None:

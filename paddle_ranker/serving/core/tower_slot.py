@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Callable, Optional, cast
+from typing import Optional, cast
 
 import numpy as np
 
 from paddle_ranker import __version__
 from paddle_ranker.encoding.columns import Array, Arrays, Columns
+from paddle_ranker.encoding.pair_encoder import LengthCheck
 from paddle_ranker.errors import CheckpointError
 from paddle_ranker.model.kinds import KINDS, stated_kind
 from paddle_ranker.model.load_options import LoadOptions
@@ -29,7 +30,6 @@ from paddle_ranker.serving.core.self_check import TokenInputs, check_matrices, c
 from paddle_ranker.serving.core.slots import ServedModel, Slot, computed
 from paddle_ranker.serving.core.tower_options import TowerOptions
 
-LengthCheck = Callable[[int, Array, int], None]  # see `TowerSlot.vectors`
 _TEXTS = ("a", "search engine", "深度学习在水稻病害诊断中的研究", "语言与文化差异的比较研究" * 8)
 _IS_QUERY = ("", "q")  # the second field of a text in the queue: whether it is a query
 
@@ -164,7 +164,7 @@ class TowerSlot(Slot[ServedTower]):
         is_query: bool = False,
         deadline: Optional[float] = None,
         field: str = "text",
-        check_lengths: Optional[LengthCheck] = None,
+        check_lengths: Optional[Check] = None,
     ) -> Vectors:
         """Return the vectors of texts; see `VectorService`.
 
@@ -175,9 +175,8 @@ class TowerSlot(Slot[ServedTower]):
         served = self.ready().of(is_query)
         self.limits.check_pairs(len(texts), field)
         texts = self.limits.scored_texts(texts, field)
-        check = None if check_lengths is None else partial(_checked, served.model.row_encoder, check_lengths)
         fields = texts, [_IS_QUERY[is_query]] * len(texts)
-        return await self._compute(served, len(texts), deadline, texts=fields, check=check)
+        return await self._compute(served, len(texts), deadline, texts=fields, check=check_lengths)
 
     async def token_vectors(
         self, input_ids: Array, token_type_ids: Array, *, deadline: Optional[float] = None
@@ -203,28 +202,22 @@ class TowerSlot(Slot[ServedTower]):
         return Vectors(job.outputs[VECTOR], job.tokens)
 
 
-def _encoded(encoder: TextEncoder, texts: Sequence[str], are_queries: Sequence[str]) -> Columns:
-    """Encode texts of the queue, each as a query or as a text of a collection; columns in their order."""
+def _encoded(
+    encoder: TextEncoder, texts: Sequence[str], are_queries: Sequence[str], check: Optional[LengthCheck] = None
+) -> Columns:
+    """Encode texts of the queue, each as a query or as a text of a collection; columns in their order.
+
+    Args:
+        check: may refuse the texts of one request, which are alike.
+    """
     is_query = np.array(are_queries) == _IS_QUERY[True]
     if is_query.all():
-        return encoder.encode_queries(texts)
+        return encoder.encode_queries(texts, check)
     if not is_query.any():
-        return encoder.encode(texts)
+        return encoder.encode(texts, check)
     queries, others = np.flatnonzero(is_query), np.flatnonzero(~is_query)
     parts = [encoder.encode_queries([texts[i] for i in queries]), encoder.encode([texts[i] for i in others])]
     return type(parts[0]).concat(parts).take(np.argsort(np.concatenate([queries, others])))
-
-
-def _checked(
-    encoder: TextEncoder, check: LengthCheck, first: int, texts: Sequence[str], are_queries: Sequence[str]
-) -> None:
-    prompt = encoder.query_prompt if are_queries[0] == _IS_QUERY[True] else encoder.text_prompt  # of a request's, alike
-    check(first, text_lengths(encoder, [prompt + text for text in texts]), encoder.tokens.max_seq_length)
-
-
-def text_lengths(encoder: TextEncoder, texts: Sequence[str]) -> Array:
-    """Return each text's token count before truncation, special tokens included, `[n]` int64."""
-    return np.array([len(ids) + 2 for ids in encoder.tokens.encode_texts(texts)], np.int64)
 
 
 def check(runner: BatchRunner, model: ScoringModel[TowerInfo, TextEncoder], folder: Path) -> None:

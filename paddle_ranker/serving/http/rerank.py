@@ -15,9 +15,9 @@ from starlette.routing import BaseRoute, Route
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import TOO_LARGE, Fault
+from paddle_ranker.serving.core.jobs import Check
 from paddle_ranker.serving.core.json_text import check_json
 from paddle_ranker.serving.core.limits import Limits
-from paddle_ranker.serving.core.ranker_slot import LengthCheck
 from paddle_ranker.serving.core.scores import Scores, ScoringService
 from paddle_ranker.serving.http.exchange import answer, deadline_of, read_body, refusal
 from paddle_ranker.serving.http.openapi import NUMBER, operation, results_schema, schemas_of
@@ -38,7 +38,7 @@ class RerankService(ScoringService, Protocol):
         titles: Sequence[str],
         *,
         deadline: Optional[float] = None,
-        check_lengths: Optional[LengthCheck] = None,
+        check_lengths: Optional[Check] = None,
     ) -> Scores:
         """Return the scores of the pairs, see `ScoringService`; `check_lengths` may refuse them by their tokens."""
         ...
@@ -165,7 +165,7 @@ class Reranker:
         titles: list[str],
         field: str,
         deadline: Optional[float],
-        check_lengths: Optional[LengthCheck] = None,
+        check_lengths: Optional[Check] = None,
     ) -> Scores:
         state, limits = request.scope["state"], self._service.limits
         state["pairs"] = len(titles)

@@ -43,7 +43,6 @@ class LossSettings:
     terms: the losses, and their factors
     nested: lengths at which the vectors' first numbers have a loss, too, and its factor
     negatives: the most negatives of an example in a batch
-    cosine: False: vectors are compared by their products, whatever their lengths
     """
 
     scale: float
@@ -51,7 +50,6 @@ class LossSettings:
     terms: TowerLoss = IN_BATCH_ALONE
     nested: Mapping[int, float] = field(default_factory=dict)
     negatives: int = 4
-    cosine: bool = True
 
 
 class InBatchExamples:

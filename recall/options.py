@@ -62,7 +62,10 @@ class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
     pooling: Optional[str] = option(
         None, help="how a vector comes from the states (default: the checkpoint's, else pooler)", choices=POOLINGS
     )
-    normalize: Optional[bool] = option(None, help="make vectors 1 long (default: the checkpoint's, else true)")
+    normalize: Optional[bool] = option(
+        None,
+        help="make vectors 1 long, so that products are cosines (default: false of a tower that compares by products)",
+    )
     query_prompt: Optional[str] = option(None, help="text that precedes every query (default: the checkpoint's)")
     text_prompt: Optional[str] = option(None, help="text that precedes every title (default: the checkpoint's)")
     towers: Optional[int] = option(

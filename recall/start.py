@@ -70,12 +70,13 @@ def start_tower_training(
 def tower_info(options: TowerTrainingOptions, checkpoint: Checkpoint, stated: TowerInfo) -> TowerInfo:
     """Return what the tower will be: as the options say, else as `stated`."""
     given: dict[str, Any] = {
-        "max_seq_length": options.max_seq_length, "pooling": options.pooling, "normalize": options.normalize,
+        "max_seq_length": options.max_seq_length, "pooling": options.pooling,
         "query_prompt": options.query_prompt, "text_prompt": options.text_prompt, "towers": options.towers,
         "nested_sizes": options.nested and tuple(options.nested),
     }  # fmt: skip
-    if options.normalize is not None:
-        given["similarity"] = "cosine" if options.normalize else "dot"
+    # Vectors that are compared by their cosine are 1 long: whatever compares them need not know how.
+    given["normalize"] = stated.similarity == "cosine" if options.normalize is None else options.normalize
+    given["similarity"] = "cosine" if given["normalize"] else "dot"
     if options.output_emb_size is not None:
         size = options.output_emb_size
         given.update(size=size or checkpoint.config.hidden_size, output_layer=size > 0, output_tanh=False)
@@ -101,7 +102,7 @@ def _read(source: str, options: TowerTrainingOptions, dropout: Optional[float]) 
     checkpoint, stated = read_tower(folder, load)
     if not states:
         length = min(_MAX_SEQ_LENGTH, stated.max_seq_length)
-        stated = replace(stated, max_seq_length=length, normalize=True, similarity="cosine")
+        stated = replace(stated, max_seq_length=length, similarity="cosine")
     if dropout is not None:
         config = replace(checkpoint.config, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
         checkpoint = replace(checkpoint, config=config)

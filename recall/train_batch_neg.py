@@ -71,8 +71,7 @@ def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] =
     run.report(f"{options.train_set_file}: {source.report()} {source.kind.role}: {len(pairs):,} pairs to learn{test}")
 
     nested = options.nested or dict.fromkeys(model.info.nested_sizes, 1.0)
-    is_cosine = model.info.similarity == "cosine"
-    settings = LossSettings(options.scale, options.margin, options.terms, nested, options.negatives, is_cosine)
+    settings = LossSettings(options.scale, options.margin, options.terms, nested, options.negatives)
     examples = InBatchExamples(pairs, settings, options.seed)
     return train_tower(start, examples, evaluation, options, {"negatives": examples.rows_each - 2}, on_evaluation)
 

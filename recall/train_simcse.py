@@ -59,7 +59,7 @@ def train(options: TrainSimcseOptions, on_evaluation: Optional[OnEvaluation] = N
     run.report(f"{options.train_set_file}: {len(pairs):,} different texts{test}")
 
     nested = options.nested or dict.fromkeys(model.info.nested_sizes, 1.0)
-    settings = LossSettings(options.scale, options.margin, nested=nested, cosine=model.info.similarity == "cosine")
+    settings = LossSettings(options.scale, options.margin, nested=nested)
     examples = InBatchExamples(pairs, settings, options.seed)
     return train_tower(start, examples, evaluation, options, {}, on_evaluation)
 

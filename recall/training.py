@@ -54,14 +54,15 @@ class RecallEvaluation:
         began = time.monotonic()
         texts = _shared(self._tower, self._texts, processes)
         queries = _shared(self._query_tower, self._queries, processes)
-        if self._info.similarity == "cosine" and not self._info.normalize:
-            texts, queries = _cut(texts, self._info.size), _cut(queries, self._info.size)
         found, cosines = nearest(texts, queries, self._options.recall_num)
         cuts = [cut for cut in CUTS if cut <= self._options.recall_num]
         measures = {name: float(values.mean()) for name, values in self._set.recall(found, cuts).items()}
         measures["mrr@10"] = float(self._set.reciprocal_rank(found).mean())
         for size in self._info.nested_sizes:
-            numbers, _ = nearest(_cut(texts, size), _cut(queries, size), 10)
+            cut = [
+                _normalised(array[:, :size]) if self._info.normalize else array[:, :size] for array in (texts, queries)
+            ]
+            numbers, _ = nearest(cut[0], cut[1], 10)
             measures[f"recall@10/{size}"] = float(self._set.recall(numbers, [10])["recall@10"].mean())
         if processes.is_first:
             self._write(found, cosines)
@@ -96,11 +97,9 @@ def _shared(tower: Tower, columns: EncodedTexts, processes: ProcessGroup) -> Vec
     return processes.sum(vectors)
 
 
-def _cut(vectors: Vectors, size: int) -> Vectors:
-    """Return the first `size` numbers of each vector, made 1 long."""
-    cut = vectors[:, :size]
-    normalised: Vectors = cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)
-    return normalised
+def _normalised(vectors: Vectors) -> Vectors:
+    found: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return found
 
 
 def open_evaluation(start: TowerStart, options: TowerTrainingOptions) -> Optional[RecallEvaluation]:

@@ -1,6 +1,7 @@
 """Mine hard negatives: titles of a corpus that look like answers to a query and, as far as is known, are none.
 
 paddle-ranker mine --queries mine.tsv --corpus titles.tsv --output triples.tsv
+paddle-ranker mine --queries mine.tsv --corpus titles.tsv --tower checkpoint/best --ranker ranker --output triples.tsv
 """
 
 from __future__ import annotations
@@ -8,16 +9,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
+import numpy as np
 from tqdm import tqdm
 
-from paddle_ranker.data.records import write_records
+from paddle_ranker import runtime
+from paddle_ranker.data.records import Record, RecordFile, write_records
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.tokens import TOKENIZERS
 from paddle_ranker.options import LabelOptions, option, run_command
 from paddle_ranker.options.files import paths_of
-from paddle_ranker.retrieval.indexes import INDEXES, Document, IndexOptions
+from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits, Index, IndexOptions, TowerIndex
 from paddle_ranker.scoring.options import ScoringOptions
 from paddle_ranker.storage.atomic import check_writable
 from paddle_ranker.storage.streams import output_free_for
@@ -25,6 +28,7 @@ from paddle_ranker.training.mining import (
     JUDGED_KINDS,
     TITLE_KINDS,
     Choice,
+    Judge,
     Miner,
     distinct_titles,
     group_judgments,
@@ -32,6 +36,9 @@ from paddle_ranker.training.mining import (
     open_as_one_of,
 )
 from paddle_ranker.training.teachers import Teachers
+
+if TYPE_CHECKING:
+    from paddle_ranker.retrieval.retriever import Retriever
 
 RERANKED = 100
 SCORE_RATIO = 0.95  # the best of those that NV-Retriever (2024) compares
@@ -55,7 +62,14 @@ class MineOptions(LabelOptions, ScoringOptions):
     )
     negatives: int = option(4, help="most negatives of one positive", minimum=1)
     positive_label: float = option(1.0, help="titles with this label or a higher one get negatives", above=0)
-    method: str = option("bm25", help=f"how candidates are found: {_METHODS}", choices=INDEXES)
+    method: Optional[str] = option(
+        None, help=f"how candidates are found: {_METHODS} (default: tower if --tower is given, else bm25)",
+        choices=INDEXES,
+    )  # fmt: skip
+    tower: Optional[str] = option(None, help="the tower whose vectors --method tower compares: a model folder")
+    index: Optional[str] = option(
+        None, help="an index folder, whose texts are mined from, found as paddle-ranker search finds them"
+    )
     words: str = option("jieba", help="what BM25 compares: words, bigrams, or stems", choices=tuple(TOKENIZERS))
     rank_from: int = option(1, help="best rank of a negative; above 1 skips the likeliest false negatives", minimum=1)
     rank_to: int = option(50, help="worst rank of a negative", minimum=1)
@@ -69,14 +83,15 @@ class MineOptions(LabelOptions, ScoringOptions):
     )
     max_score_ratio: Optional[float] = option(
         None,
-        help="leave out candidates whose probability by --ranker is above this share of the positive's (default: "
-        f"{SCORE_RATIO} where there is no --margin)",
+        help="leave out candidates whose probability by --ranker, or else whose cosine by --tower, is above this share "
+        f"of the positive's (default: {SCORE_RATIO} where there is no --margin)",
         above=0,
         maximum=1,
     )
     margin: Optional[float] = option(
         None,
-        help="leave out candidates whose probability by --ranker is not so far below the positive's",
+        help="leave out candidates whose probability by --ranker, or else whose cosine by --tower, is not so far below "
+        "the positive's",
         minimum=0,
         maximum=1,
     )
@@ -88,8 +103,15 @@ class MineOptions(LabelOptions, ScoringOptions):
             raise UsageError(
                 f"--rank_from {self.rank_from} is above --rank_to {self.rank_to}: there is no rank between"
             )
+        if self.method is None and self.index is None:
+            object.__setattr__(self, "method", "tower" if self.tower else "bm25")
+        if (self.method == "tower") != (self.tower is not None):
+            raise UsageError("--method tower and --tower FOLDER belong together: give both, or neither")
+        if self.index is not None and (self.method or self.corpus) is not None:
+            raise UsageError("--index has its own texts and way to find them: leave out --corpus, --method and --tower")
         for name in ("rerank", "max_score_ratio", "margin"):
-            if getattr(self, name) is not None and self.ranker is None:
+            has_scores = self.ranker or (self.tower and name != "rerank")
+            if getattr(self, name) is not None and not has_scores:
                 raise UsageError(f"--{name} is about a ranker's scores: add --ranker, or leave it out")
         if self.rerank is not None and self.rerank < self.rank_to:
             raise UsageError(f"--rerank {self.rerank} is below --rank_to {self.rank_to}: there are no such ranks")
@@ -101,7 +123,7 @@ class MineOptions(LabelOptions, ScoringOptions):
     def choice(self) -> Choice:
         """How negatives are chosen."""
         ratio = self.max_score_ratio
-        if self.ranker and ratio is None and self.margin is None:
+        if (self.ranker or self.tower) and ratio is None and self.margin is None:
             ratio = SCORE_RATIO
         return Choice(
             self.negatives,
@@ -115,6 +137,25 @@ class MineOptions(LabelOptions, ScoringOptions):
             positive_label=self.positive_label,
             as_pairs=self.format == "pairs",
         )
+
+
+class SearchedIndex:
+    """The texts of an index folder, found as its `Retriever` finds them."""
+
+    def __init__(self, retriever: Retriever):
+        self._retriever = retriever
+
+    def __len__(self) -> int:
+        return len(self._retriever.collection)
+
+    def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
+        """Return, for each query, up to `top_k` documents, best first."""
+        found = self._retriever.search_many(queries, top_k)
+        return [Hits([one.id for one in row], np.array([one.score for one in row])) for row in found]
+
+    def document(self, id: str) -> Document:
+        """Return the document with this id; raises `KeyError` if there is none."""
+        return self._retriever.collection.document(id)
 
 
 def run(options: MineOptions) -> None:
@@ -134,6 +175,31 @@ def _run(options: MineOptions) -> None:
             f"{options.queries}: not one title has a label of {options.positive_label:g} or more: there is nothing to "
             "mine negatives of"
         )
+    judge: Optional[Judge] = Teachers(options.ranker, options) if options.ranker else None
+    index: Index
+    if options.index is not None:
+        runtime.prepare_command(options.cpu_threads)
+        from paddle_ranker.retrieval.retriever import Retriever
+
+        index = SearchedIndex(Retriever.open(options.index, options=options.load_options()))
+        print(f"{options.index}: {len(index):,} texts", flush=True)
+    else:
+        index = _indexed(options, source)
+        if judge is None and isinstance(index, TowerIndex):
+            judge = index
+    miner = Miner(index, options.choice, judge, options.queries)
+    with tqdm(desc="mine", unit="query", total=len(queries), disable=None) as progress:
+        rows = write_records(options.output_file, miner.mine(queries, progress))
+    what = "triples" if options.format == "triples" else "pairs"
+    print(f"wrote {rows:,} {what} to {options.output_file}: {miner.counts['negatives']:,} negatives of "
+          f"{miner.counts['queries']:,} queries")  # fmt: skip
+    print(f"left out or not found: {miner.report()}")
+    if isinstance(judge, Teachers):
+        judge.report_truncated()
+
+
+def _indexed(options: MineOptions, source: RecordFile[Record]) -> Index:
+    """Return an index of the corpus, or of the titles of `source`."""
     texts = source
     if options.corpus is not None:
         texts = open_as_one_of(options.corpus, TITLE_KINDS, options)
@@ -141,20 +207,16 @@ def _run(options: MineOptions) -> None:
     print(
         f"{texts.path}: {texts.report()}; {len(titles):,} different titles, {repeated:,} repeat one of them", flush=True
     )
+    tower = None
+    if options.tower is not None:
+        runtime.prepare_command(options.cpu_threads)
+        from paddle_ranker.retrieval.vectors import open_to_compare
 
-    ranker = Teachers(options.ranker, options) if options.ranker else None
+        tower = open_to_compare(options.tower, options.load_options(), options.batch_size)
     shown = tqdm(titles, desc="index", unit="title", disable=None)
     documents = (Document(str(number), title) for number, title in enumerate(shown))
-    index = INDEXES[options.method].build(documents, IndexOptions(options.words, options.seed))
-    miner = Miner(index, options.choice, ranker, options.queries)
-    with tqdm(desc="mine", unit="query", total=len(queries), disable=None) as progress:
-        rows = write_records(options.output_file, miner.mine(queries, progress))
-    what = "triples" if options.format == "triples" else "pairs"
-    print(f"wrote {rows:,} {what} to {options.output_file}: {miner.counts['negatives']:,} negatives of "
-          f"{miner.counts['queries']:,} queries")  # fmt: skip
-    print(f"left out or not found: {miner.report()}")
-    if ranker:
-        ranker.report_truncated()
+    assert options.method is not None
+    return INDEXES[options.method].build(documents, IndexOptions(options.words, options.seed, tower))
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

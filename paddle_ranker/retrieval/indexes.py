@@ -10,14 +10,17 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Optional, Protocol
 
 import numpy as np
 
-from paddle_ranker.errors import DataError
+from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical.bm25 import BM25Index
 from paddle_ranker.metrics.ranking import Floats
 from paddle_ranker.registry import Registry
+
+if TYPE_CHECKING:
+    from paddle_ranker.retrieval.vectors import Tower
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,12 @@ class IndexOptions:
 
     words: tokenizer of indexes that compare words: "jieba" for words, or "bigram" for pairs of characters
     seed: random seed of indexes that draw at random
+    tower: makes the vectors of indexes that compare vectors
     """
 
     words: str = "jieba"
     seed: int = 1000
+    tower: Optional[Tower] = None
 
 
 @dataclass(frozen=True)
@@ -132,5 +137,37 @@ class RandomIndex(Documents):
         return [Hits([self.ids[number] for number in drawn], np.zeros(count)) for drawn in draws]
 
 
+class TowerIndex(Documents):
+    """Find documents by the products of their vectors with the query's, which a tower makes."""
+
+    def __init__(self, documents: Iterable[Document], options: IndexOptions):
+        from paddle_ranker.retrieval.vectors import nearest
+
+        super().__init__(documents)
+        if options.tower is None:
+            raise UsageError("vectors need what makes them: name the folder of a tower with --tower")
+        self._tower, self._nearest = options.tower, nearest
+        parts = list(self._tower.stream(document.text for document in self.by_id.values()))
+        self._vectors = np.concatenate(parts) if parts else np.empty((0, 1), np.float32)
+        self._places = {document.text: place for place, document in enumerate(self.by_id.values())}
+
+    def search(self, queries: Sequence[str], top_k: int) -> list[Hits]:
+        """Return, for each query, `top_k` documents, or all if there are fewer, best first."""
+        places, products = self._nearest(self._vectors, self._tower.query_vectors(queries), top_k)
+        rows = zip(places.tolist(), products.astype(np.float64))
+        return [Hits([self.ids[place] for place in row], scores) for row, scores in rows]
+
+    def score(self, queries: Sequence[str], titles: Sequence[str]) -> Floats:
+        """Return the product of the vectors of every (queries[i], titles[i]), `[n] float64`."""
+        asked = {query: number for number, query in enumerate(dict.fromkeys(queries))}
+        others = list(dict.fromkeys(title for title in titles if title not in self._places))
+        of_queries = self._tower.query_vectors(list(asked))
+        of_others = dict(zip(others, self._tower.vectors(others))) if others else {}
+        of_titles = [of_others[t] if t in of_others else self._vectors[self._places[t]] for t in titles]
+        products: Floats = np.einsum("ij,ij->i", of_queries[[asked[query] for query in queries]], of_titles)
+        return products.astype(np.float64)
+
+
 INDEXES.add("bm25", IndexKind(WordIndex, "by the words that they share with the query"))
 INDEXES.add("random", IndexKind(RandomIndex, "at random"))
+INDEXES.add("tower", IndexKind(TowerIndex, "by the vectors of --tower"))

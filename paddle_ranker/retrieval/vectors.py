@@ -22,6 +22,7 @@ from paddle_ranker.model.kinds import KINDS
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import KIND, QUERY_FOLDER, VECTOR, TextEncoder, TowerInfo
+from paddle_ranker.model.tower_sources import read_tower
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.loading import ScoringModel, open_model
 from paddle_ranker.scoring.scorer import CHUNK, BatchRunner
@@ -121,6 +122,18 @@ def text_parts(texts: Iterable[str]) -> Iterator[list[str]]:
             part, characters = [], 0
     if part:
         yield part
+
+
+def open_to_compare(source: Union[str, Path], options: LoadOptions = _DEFAULTS, batch_size: int = 32) -> Tower:
+    """Open a tower whose vectors are compared by products: 1 long, unless it is one whose vectors' lengths matter."""
+    path = resolve_model(str(source))
+    KINDS.load_plugins()
+    info = KINDS[KIND].read_info(path.parent if path.is_file() else path)
+    if not isinstance(info, TowerInfo):
+        _, info = read_tower(path, options)
+    if info.similarity == "cosine" and not info.normalize:
+        options = dataclasses.replace(options, normalize=True)
+    return Tower.open(path, options, batch_size)
 
 
 def nearest(vectors: Vectors, queries: Vectors, k: int) -> tuple[Integers, Vectors]:

@@ -13,8 +13,15 @@ import pytest
 
 from paddle_ranker.commands.mine import MineOptions, main
 from paddle_ranker.data.records import LabeledPair, Pair, Record, Triple, read_records, write_records
-from paddle_ranker.errors import DataError
+from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.model.encoders import read_checkpoint
+from paddle_ranker.model.tower import TowerInfo
+from paddle_ranker.model.tower_network import save_tower, start_tower
+from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.indexes import INDEXES, Document, IndexOptions
+from paddle_ranker.retrieval.manifest import IndexInfo, WordsInfo
+from paddle_ranker.retrieval.vectors import Tower
+from paddle_ranker.storage.atomic import make_folder
 from paddle_ranker.training.mining import (
     ITSELF,
     KNOWN,
@@ -27,6 +34,8 @@ from paddle_ranker.training.mining import (
     open_as_one_of,
     text_key,
 )
+from tests.conftest import commands_here
+from tests.tiny import HAN, write_encoder
 
 unit = pytest.mark.unit
 # By bigrams, 水稻病害 finds those with the most of 水稻, 稻病, 病害 first.
@@ -318,3 +327,46 @@ def test_with_a_trained_ranker_through_the_door(tmp_path: Path) -> None:
     limit = 0.999 * scores[below[0]] / positive
     assert main([*ranked, "--max_score_ratio", str(limit)]) == 0
     assert [triple.neg_title for triple in read_records(out, Triple)] == below[1:]
+
+
+@unit
+def test_a_tower_finds_what_its_vectors_are_near_to_and_no_title_as_near_as_the_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, _ = start_tower(read_checkpoint(write_encoder(tmp_path / "encoder")), TowerInfo(16, 16, pooling="mean"))
+    make_folder(tmp_path / "tower")
+    save_tower(tmp_path / "tower", model, model.info)
+    (tmp_path / "queries.tsv").write_text("水稻病害\t水稻研究\n老年人\t老年人护理\n", encoding="utf-8")
+    (tmp_path / "corpus.tsv").write_text("\n".join([*CORPUS, *HAN]) + "\n", encoding="utf-8")
+    files = ["--queries", tmp_path / "queries.tsv", "--corpus", tmp_path / "corpus.tsv"]
+    more = ["--output", tmp_path / "out.tsv", "--negatives", 3, "--sample", "top", "--device", "cpu"]
+    assert main([*map(str, [*files, "--tower", tmp_path / "tower", "--max_score_ratio", 0.99, *more])]) == 0
+    found: dict[str, list[str]] = {}
+    for row in read_records(tmp_path / "out.tsv", Triple):
+        found.setdefault(row.query, []).append(row.neg_title)
+
+    texts = [*CORPUS, *dict.fromkeys(HAN)]
+    tower = Tower.open(tmp_path / "tower")
+    for query, title in (("水稻病害", "水稻研究"), ("老年人", "老年人护理")):
+        cosines = tower.vectors(texts) @ tower.query_vectors([query])[0]
+        own = float(tower.vectors([title])[0] @ tower.query_vectors([query])[0])
+        ranked = [texts[place] for place in np.argsort(-cosines, kind="stable") if texts[place] != title][:50]
+        assert found.get(query, []) == [text for text in ranked if cosines[texts.index(text)] <= 0.99 * own][:3]
+    assert "scores too near the positive's: " in capsys.readouterr().out
+
+    with Collection.create(tmp_path / "index", IndexInfo(WordsInfo("bigram"), None)) as collection:
+        collection.add(Document(str(number), text) for number, text in enumerate(CORPUS))
+    assert main([*map(str, [*files[:2], "--index", tmp_path / "index", *more])]) == 0
+    assert {row.neg_title for row in read_records(tmp_path / "out.tsv", Triple)} == set(RANKED[:3])
+
+
+@unit
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"method": "tower"}, "--tower FOLDER belong"), ({"method": "bm25", "tower": "x"}, "--tower FOLDER belong"),
+     ({"index": "x", "corpus": "in"}, "--index has its own texts"), ({"margin": 0.1}, "add --ranker")],
+)  # fmt: skip
+def test_what_finds_candidates_is_given_once(given: dict[str, str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("", encoding="utf-8")
+    with commands_here(tmp_path), pytest.raises(UsageError, match=message):
+        options(**given)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from paddle_ranker.errors import DataError, UsageError
 from paddle_ranker.lexical import BM25
+from paddle_ranker.model.encoders import read_checkpoint
+from paddle_ranker.model.tower import TowerInfo
+from paddle_ranker.model.tower_network import start_tower
 from paddle_ranker.retrieval.indexes import INDEXES, Document, IndexOptions
+from paddle_ranker.retrieval.vectors import Tower
+from paddle_ranker.scoring.engines.dygraph import DygraphEngine
+from tests.tiny import write_encoder
 
 pytestmark = pytest.mark.unit
 TEXTS = ["水稻病害诊断", "水稻病虫", "病害统计", "水稻种植", "老年人护理"]
@@ -31,17 +39,19 @@ def test_words_find_documents_by_id_with_the_scores_of_bm25(words: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(INDEXES))
-def test_every_index_answers_with_ids_and_refuses_two_of_one(name: str) -> None:
-    index = INDEXES[name].build(iter(DOCUMENTS), IndexOptions())
+def test_every_index_answers_with_ids_and_refuses_two_of_one(name: str, tmp_path: Path) -> None:
+    model, _ = start_tower(read_checkpoint(write_encoder(tmp_path)), TowerInfo(16, 16, pooling="mean"))
+    tower = Tower(DygraphEngine(model.network, model.signature), model.row_encoder)
+    index = INDEXES[name].build(iter(DOCUMENTS), IndexOptions(tower=tower))
     for hits in index.search(["水稻", "护理"], 2):
         assert len(hits.ids) == len(set(hits.ids)) == len(hits.scores) <= 2
         assert all(index.document(id).id == id for id in hits.ids)
     with pytest.raises(KeyError):
         index.document("none")
     with pytest.raises(DataError, match="document d-1: there are two of this id"):
-        INDEXES[name].build([*DOCUMENTS, DOCUMENTS[1]], IndexOptions())
+        INDEXES[name].build([*DOCUMENTS, DOCUMENTS[1]], IndexOptions(tower=tower))
 
 
 def test_an_unknown_index_is_answered_with_those_there_are() -> None:
-    with pytest.raises(UsageError, match=r"--method bm26: choose from bm25, random.*did you mean bm25"):
+    with pytest.raises(UsageError, match=r"--method bm26: choose from bm25, random, tower.*did you mean bm25"):
         INDEXES["bm26"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Optional, Union
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from paddle_ranker.data.records import LabeledPair, Pair, RecordFile, Text, Triple
 from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.errors import DataError
-from paddle_ranker.metrics.ranking import RELEVANT, Booleans, Integers
+from paddle_ranker.metrics.ranking import RELEVANT, Floats, Integers
 from paddle_ranker.model.tower import TextEncoder
 from paddle_ranker.options import RowOptions
 from paddle_ranker.training.mining import open_as_one_of
@@ -30,6 +30,13 @@ class Negatives:
 
     offsets: Integers
     titles: Integers
+
+    @classmethod
+    def of(cls, found: Iterable[Iterable[int]]) -> Negatives:
+        """Join the indices of each example's negatives."""
+        rows = [list(row) for row in found]
+        offsets = np.cumsum([0, *map(len, rows)])
+        return cls(offsets, np.array([title for row in rows for title in row], np.int64))
 
     @property
     def most(self) -> int:
@@ -55,6 +62,7 @@ class TextPairs:
     query_of, title_of: index of each example's query and title, `[n]` int64
     negatives: the titles that do not answer the examples' queries; None: the data have none
     answers: every (query, title) that is an answer, as `query * len(titles) + title`, sorted
+    grades: the labels of these, `[answers]` float64, or 1
     texts: the distinct queries and titles themselves
     teacher: a teacher's logits by (query, title), both indices
     """
@@ -65,17 +73,18 @@ class TextPairs:
     title_of: Integers
     negatives: Optional[Negatives]
     answers: Integers
+    grades: Floats
     texts: tuple[list[str], list[str]]
     teacher: dict[tuple[int, int], float]
 
     def __len__(self) -> int:
         return len(self.query_of)
 
-    def is_answer(self, queries: Integers, titles: Integers) -> Booleans:
-        """Return whether each title is known to answer each query, `[queries, titles]`; both are indices."""
+    def grades_of(self, queries: Integers, titles: Integers) -> Floats:
+        """Return each title's grade for each query, `[queries, titles]`, 0 if it is no known answer; all by index."""
         codes = queries[:, None] * len(self.titles) + titles
         place = np.searchsorted(self.answers, codes).clip(max=len(self.answers) - 1)
-        found: Booleans = self.answers[place] == codes
+        found: Floats = np.where(self.answers[place] == codes, self.grades[place], 0.0)
         return found
 
     def listed(self) -> tuple[Integers, Integers]:
@@ -119,8 +128,8 @@ def encode_pairs(
     """Encode rows, all of one kind.
 
     A pair is an example. Triples of the same query and title are one example with several negatives. Of labelled pairs,
-    each title graded `RELEVANT` or above is an example, whose negatives are its query's other titles. A text alone is
-    its own answer.
+    each title graded `RELEVANT` or above is an example, whose negatives are its query's titles of lower grades. A text
+    alone is its own answer.
 
     Args:
         name: names the rows in messages.
@@ -131,19 +140,20 @@ def encode_pairs(
     queries, titles = _Numbers(), _Numbers()
     examples: list[tuple[int, int]] = []
     others: dict[tuple[int, int], list[int]] = {}  # negatives, by example
-    judged: dict[int, list[int]] = {}  # of labelled pairs: the titles that do not answer a query
+    judged: dict[int, dict[int, float]] = {}  # of labelled pairs: each query's titles and their grades
     teacher: dict[tuple[int, int], float] = {}
-    has_negatives = False
     for row in rows:
         title = titles[row.text if isinstance(row, Text) else row.title]
         pair = queries[row.text if isinstance(row, Text) else row.query], title
         score = getattr(row, "teacher_score", None)
         if score is not None:
             teacher[pair] = score
-        if isinstance(row, LabeledPair) and row.label < RELEVANT:
-            judged.setdefault(pair[0], []).append(title)
+        if isinstance(row, LabeledPair):
+            grades = judged.setdefault(pair[0], {})
+            if row.label >= RELEVANT and grades.get(title, 0.0) < RELEVANT:
+                examples.append(pair)
+            grades[title] = max(row.label, grades.get(title, row.label))
         elif isinstance(row, Triple):
-            has_negatives = True
             negative = titles[row.neg_title]
             if row.neg_teacher_score is not None:
                 teacher[pair[0], negative] = row.neg_teacher_score
@@ -155,20 +165,29 @@ def encode_pairs(
     if not examples:
         raise DataError(f"{name}: holds no title that answers a query, so there is nothing to train on")
     of_query, of_title = np.array(examples, np.int64).T
-    negatives = None
-    if has_negatives or judged:
-        found = [list(dict.fromkeys(others.get(pair, judged.get(pair[0], ())))) for pair in examples]
-        offsets = np.cumsum([0, *map(len, found)])
-        negatives = Negatives(offsets, np.array([title for row in found for title in row], np.int64))
     encoded = encoder.encode(list(titles))
     is_same = query_encoder is None and encoder.query_prompt == encoder.text_prompt and list(queries) == list(titles)
+    answers, first = np.unique(of_query * len(titles) + of_title, return_index=True)
     return TextPairs(
         encoded if is_same else (query_encoder or encoder).encode_queries(list(queries)),
         encoded,
         of_query,
         of_title,
-        negatives,
-        np.unique(of_query * len(titles) + of_title),
+        _negatives(examples, others, judged),
+        answers,
+        np.array([judged[examples[place][0]][examples[place][1]] if judged else 1.0 for place in first.tolist()]),
         (list(queries), list(titles)),
         teacher,
     )
+
+
+def _negatives(
+    examples: Sequence[tuple[int, int]],
+    others: Mapping[tuple[int, int], Sequence[int]],
+    judged: Mapping[int, Mapping[int, float]],
+) -> Optional[Negatives]:
+    if judged:
+        return Negatives.of(
+            [title for title, grade in judged[query].items() if grade < judged[query][own]] for query, own in examples
+        )
+    return Negatives.of(dict.fromkeys(others[pair]) for pair in examples) if others else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -12,6 +12,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from paddle_ranker.encoding.batching import Groups
+from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.metrics.ranking import Integers
 from paddle_ranker.model.tower_network import TowerNetwork
 from paddle_ranker.training.losses.expression import RankingLoss
@@ -59,13 +60,14 @@ class InBatchExamples:
         pairs: the encoded pairs.
         settings: says what the loss is.
         seed: with an epoch's number, decides which negatives an example has in it, if it has more than it may.
+        group_by_query: whether the examples of a query share a part of a batch, so that their texts, which are often
+            the same, are computed once.
 
     Raises `DataError` if a loss learns from a teacher and a pair has no score of one.
     """
 
-    groups: Optional[Groups] = None
-
-    def __init__(self, pairs: TextPairs, settings: LossSettings, seed: int = 0):
+    def __init__(self, pairs: TextPairs, settings: LossSettings, seed: int = 0, group_by_query: bool = False):
+        self.groups: Optional[Groups] = Groups.of(pairs.query_of) if group_by_query else None
         self.pairs, self.settings, self._seed = pairs, settings, seed
         self._drawn = min(settings.negatives, pairs.negatives.most) if pairs.negatives is not None else 0
         self.rows_each = 2 + self._drawn
@@ -111,12 +113,11 @@ class InBatchExamples:
     def outputs(self, network: nn.Layer, indices: Integers) -> Tensor:
         """Return the vectors of the examples' queries, then of their titles, then of their negatives."""
         assert isinstance(network, TowerNetwork)
-        queries = self.pairs.queries.pad(self.pairs.query_of[indices])
-        titles = self.pairs.titles.pad(self._titles[indices].T.ravel())
+        titles = self._titles[indices].T.ravel()
         return paddle.concat(
             [
-                network.queries(*map(paddle.to_tensor, queries.values())),
-                network(*map(paddle.to_tensor, titles.values())),
+                _vectors(network.queries, self.pairs.queries, self.pairs.query_of[indices]),
+                _vectors(network, self.pairs.titles, titles),
             ]
         )
 
@@ -144,7 +145,7 @@ class InBatchExamples:
 
         in_batch is the mean cross-entropy of each query's own title among all titles of the batch, of
         logit = scale * (cosine - margin), the margin for the own title only (Wang et al., 2018, "CosFace"). A title
-        that is known to answer a query is no negative of it, nor is a repeated title.
+        that is known to answer the query as well as its own title, or better, is no negative, nor is a repeated title.
         """
         queries, titles = batch.split(outputs)
         logits = scale * paddle.matmul(queries, titles, transpose_y=True)
@@ -171,6 +172,13 @@ class InBatchExamples:
         return self.whole_loss(network, self.outputs(network, indices), [indices])
 
 
+def _vectors(network: Callable[[Tensor, Tensor], Tensor], texts: EncodedTexts, indices: Integers) -> Tensor:
+    """Return the vectors of the texts `indices`, `[m, size]`; a text that comes more than once is computed once."""
+    distinct, places = np.unique(indices, return_inverse=True)
+    vectors = network(*map(paddle.to_tensor, texts.pad(distinct).values()))
+    return paddle.gather(vectors, paddle.to_tensor(places))
+
+
 class _Batch:
     """The texts of a batch, b examples with q titles in all.
 
@@ -193,7 +201,8 @@ class _Batch:
         self._titles[self._columns] = examples._titles[whole]
         repeated = np.ones(len(self._titles), bool)
         repeated[np.unique(self._titles, return_index=True)[1]] = False
-        self.is_out = examples.pairs.is_answer(self.asked, self._titles) | repeated
+        grades = examples.pairs.grades_of(self.asked, self._titles)
+        self.is_out = (grades >= grades[np.arange(len(self.own)), self.own][:, None]) | repeated
         self.is_out[np.arange(len(self.own)), self.own] = False
 
     def split(self, outputs: Tensor) -> tuple[Tensor, Tensor]:

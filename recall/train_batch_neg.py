@@ -34,6 +34,11 @@ class TrainBatchNegOptions(TowerTrainingOptions):
     negatives: int = option(
         4, help="most negatives of a pair in a batch; of more, others are drawn in each epoch", minimum=1
     )
+    group_by_query: Optional[bool] = option(
+        None,
+        help="put all examples of a query into one part of a batch, where each text is computed once (default: true "
+        "for labelled pairs, else false)",
+    )
     teacher: Optional[str] = option(
         None, help="a trained ranker, a model folder, which scores the pairs that the file has no teacher's scores of"
     )
@@ -52,6 +57,7 @@ class TrainBatchNegOptions(TowerTrainingOptions):
 def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] = None) -> FitResult:
     """Train as the options say, with checkpoints in `options.save_dir`; return the result."""
     runtime.prepare(options.cpu_threads)
+    from paddle_ranker.data.records import LabeledPair
     from recall.data import encode_pairs, open_rows
     from recall.model import InBatchExamples, LossSettings
     from recall.start import start_tower_training
@@ -72,8 +78,10 @@ def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] =
 
     nested = options.nested or dict.fromkeys(model.info.nested_sizes, 1.0)
     settings = LossSettings(options.scale, options.margin, options.terms, nested, options.negatives)
-    examples = InBatchExamples(pairs, settings, options.seed)
-    return train_tower(start, examples, evaluation, options, {"negatives": examples.rows_each - 2}, on_evaluation)
+    by_query = source.kind is LabeledPair if options.group_by_query is None else options.group_by_query
+    examples = InBatchExamples(pairs, settings, options.seed, by_query)
+    facts = {"negatives": examples.rows_each - 2, "group_by_query": by_query}
+    return train_tower(start, examples, evaluation, options, facts, on_evaluation)
 
 
 def run(options: TrainBatchNegOptions) -> None:

@@ -219,3 +219,27 @@ def test_the_nearest_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch) -
             numbers, products = nearest(vectors, queries, k)
             np.testing.assert_array_equal(numbers, wanted[:, :k])
             np.testing.assert_array_equal(products, np.take_along_axis(queries @ vectors.T, numbers, 1))
+
+
+def test_graded_titles_are_negatives_of_better_ones_and_each_text_is_computed_once(tmp_path: Path) -> None:
+    model = tower(tmp_path / "e")
+    labels = {("深", "深度学习"): 2, ("深", "深度"): 1, ("深", "语言"): 0, ("农业", "水稻"): 1, ("农业", "深度"): 0}
+    rows = [LabeledPair(query, title, label) for (query, title), label in labels.items()]
+    pairs = encode_pairs(rows, model.row_encoder, "pairs")
+    examples = InBatchExamples(pairs, LossSettings(5.0, 0.0), group_by_query=True)
+    assert examples.groups is not None and len(examples.groups) == 2 and examples.rows_each == 4
+    computed: list[int] = []
+    model.network.register_forward_post_hook(lambda layer, inputs, output: computed.append(len(output)))
+    loss, _ = examples.loss(model.network, np.arange(3))
+    assert computed[-1] == 4  # titles: 深度学习, 深度, 语言, 水稻
+
+    titles = ["深度学习", "深度", "语言", "水稻"]
+    texts = {text: model.network(*map(paddle.to_tensor, model.row_encoder.encode([text]).pad(np.array([0])).values()))
+             for text in ["深", "农业", *titles]}  # fmt: skip
+    losses = []
+    for query, title in [("深", "深度学习"), ("深", "深度"), ("农业", "水稻")]:
+        logit = {other: 5.0 * float((texts[query] * texts[other]).sum()) for other in titles}
+        own = labels[query, title]
+        against = [logit[other] for other in titles if other == title or labels.get((query, other), 0) < own]
+        losses.append(np.log(np.exp(against).sum()) - logit[title])
+    assert float(loss) == pytest.approx(np.mean(losses), abs=1e-5)

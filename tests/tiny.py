@@ -14,11 +14,14 @@ from paddle_ranker.encoding.pair_encoder import PairEncoder, never_match_ids
 from paddle_ranker.export.static_graph import export_model
 from paddle_ranker.model.config import EncoderConfig, write_config
 from paddle_ranker.model.encoder import Encoder
+from paddle_ranker.model.encoders import read_checkpoint
 from paddle_ranker.model.folder import save_ranker
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.kinds import load_ranker
 from paddle_ranker.model.network import RankerNetwork
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
+from paddle_ranker.model.tower import TowerInfo
+from paddle_ranker.model.tower_network import save_tower, start_tower
 
 SPECIALS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
 LETTERS = list("abcdefghijklmnopqrstuvwxyz") + [f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"]
@@ -86,6 +89,16 @@ def write_exported(folder: Path, **changes: Any) -> Path:
     """Write a ranker with random parameters into `folder`, and export it there; return the export's folder."""
     exported, _ = export_model(load_ranker(write_ranker(folder / "ranker", **changes)), folder / "exported")
     return exported.folder
+
+
+def write_tower(folder: Path, seed: int = 1, **changes: Any) -> Path:
+    """Write a tower with random parameters, whose queries and texts have prompts."""
+    prompts = {"query_prompt": "深度", "text_prompt": "a "}
+    info = TowerInfo(32, 8, **{"pooling": "mean", "output_layer": True, **prompts, **changes})
+    model, _ = start_tower(read_checkpoint(write_encoder(folder.with_name("encoder"), seed)), info)
+    folder.mkdir()
+    save_tower(folder, model, info)
+    return folder
 
 
 PAIRS = [

@@ -18,9 +18,6 @@ import pytest
 
 from paddle_ranker.__main__ import main
 from paddle_ranker.errors import CheckpointError, UsageError
-from paddle_ranker.model.encoders import read_checkpoint
-from paddle_ranker.model.tower import TowerInfo
-from paddle_ranker.model.tower_network import save_tower, start_tower
 from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient
 from paddle_ranker.serving.core.budget import ByteBudget
@@ -43,21 +40,11 @@ from recall.export_to_serving import main as export_to_serving
 from tests.fake_service import FakeService
 from tests.live_service import LiveService
 from tests.serving_cases import SECONDS
-from tests.tiny import write_encoder, write_ranker
+from tests.tiny import write_ranker, write_tower
 
 pytestmark = pytest.mark.parity
 TEXTS = ["老年人护理教育研究", "深度学习", "", 'a\tb\\n "😀"', "语言文化差异" * 9]
 LIMITS: dict[str, Any] = {"request_bytes": 4096, "texts": 8, "characters": 60, "queue_texts": 16, "pairs": 4}
-
-
-def write_tower(folder: Path, seed: int = 1, **changes: Any) -> Path:
-    """Write a tower with random parameters, whose queries and texts have prompts."""
-    prompts = {"query_prompt": "深度", "text_prompt": "a "}
-    info = TowerInfo(32, 8, **{"pooling": "mean", "output_layer": True, **prompts, **changes})
-    model, _ = start_tower(read_checkpoint(write_encoder(folder.with_name("encoder"), seed)), info)
-    folder.mkdir()
-    save_tower(folder, model, info)
-    return folder
 
 
 @pytest.fixture(scope="module")

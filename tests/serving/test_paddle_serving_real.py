@@ -23,12 +23,13 @@ import pytest
 
 from paddle_ranker.__main__ import main
 from paddle_ranker.model.exported import open_exported_ranker
+from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.serving.paddle.baidu_std import read_meta, write_frame
 from paddle_ranker.serving.paddle.messages import GENERAL_SERVICE, PIPELINE_SERVICE, messages
 from tests.conftest import REPOSITORY, load_script
 from tests.export_cases import Exports
 from tests.started import SECONDS, Started, free_ports, get, is_open, post, started
-from tests.tiny import PAIRS
+from tests.tiny import PAIRS, write_tower
 
 pytestmark = pytest.mark.server
 HAS_PADDLE_SERVING = importlib.util.find_spec("paddle_serving_server") is not None
@@ -79,10 +80,17 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-def start_server(made: Made, folder: Path, port: int, *more: str) -> Any:
+def start_server(model: Path, folder: Path, port: int, *more: str) -> Any:
     """Start deploy/cpp/start_server.sh with what the contract's line has beside its own."""
-    command = ["bash", str(REPOSITORY / "deploy/cpp/start_server.sh"), "--model", str(made.server), "--port", str(port)]
+    command = ["bash", str(REPOSITORY / "deploy/cpp/start_server.sh"), "--model", str(model), "--port", str(port)]
     return started([*command, "--gpu_id", "0", *more], folder, **environment(folder))
+
+
+def start_pipeline(model: Path, folder: Path, rpc: int, http: int, *more: str) -> Any:
+    """Start deploy/python/web_service.py."""
+    command = [sys.executable, str(REPOSITORY / "deploy/python/web_service.py"), "--model_dir", str(model)]
+    ports = ["--rpc_port", str(rpc), "--http_port", str(http)]
+    return started([*command, *ports, *more], folder, **environment(folder))
 
 
 class Server(NamedTuple):
@@ -97,7 +105,7 @@ def cpp(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
     port, prometheus = free_ports(2)
     folder = tmp_path_factory.mktemp("cpp") / "run"
     metrics = ("--enable_prometheus", "--prometheus_port", str(prometheus))
-    with start_server(made, folder, port, *metrics) as server:
+    with start_server(made.server, folder, port, *metrics) as server:
         server.until(lambda: get(port, "/ready")[0] == 200)
         yield Server(server, port, prometheus)
 
@@ -107,9 +115,7 @@ def pipeline(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     """The ports of gRPC and HTTP of deploy/python/web_service.py."""
     rpc, http = free_ports(2)
     folder = tmp_path_factory.mktemp("pipeline") / "run"
-    command = [sys.executable, str(REPOSITORY / "deploy/python/web_service.py"), "--model_dir", str(made.server)]
-    ports = ["--rpc_port", str(rpc), "--http_port", str(http)]
-    with started([*command, *ports], folder, **environment(folder)) as server:
+    with start_pipeline(made.server, folder, rpc, http) as server:
         server.until(lambda: "\nserving " in server.output)  # says that it is ready, and is
         assert ask_pipeline(http, [PAIRS[0]]).get("err_no") == 0
         [line] = [line for line in server.output.splitlines() if line.startswith("serving ")]
@@ -292,7 +298,38 @@ def test_the_pipeline_answers_errors_and_evaluates_nothing(pipeline: tuple[int, 
 
 def test_the_server_ends_with_its_launcher(made: Made, tmp_path: Path) -> None:
     [port] = free_ports(1)
-    with start_server(made, tmp_path / "run", port) as server:
+    with start_server(made.server, tmp_path / "run", port) as server:
         server.until(lambda: is_open(port))
         server.process.send_signal(signal.SIGKILL)
         server.until(lambda: not is_open(port), running=False)
+
+
+@needs_paddle_serving
+def test_paddle_serving_s_own_clients_and_pipeline_get_a_tower_s_vectors(tmp_path: Path) -> None:
+    folder, texts = write_tower(tmp_path / "tower"), [title for _, title in PAIRS]
+    server, client = tmp_path / "serving_server", tmp_path / "serving_client"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("paddle_ranker.runtime.prepare_command", lambda threads: None)
+        assert main(["export", "--model", str(folder), "--output", str(tmp_path / "output")]) == 0
+        paths = ["--server_path", str(server), "--client_path", str(client)]
+        assert main(["export-serving", "--model", str(tmp_path / "output"), *paths]) == 0
+    tower = Tower.open(folder)
+    wanted, arrays = tower.vectors(texts), tower.encoder.encode(texts).pad(range(len(texts)))
+    port, rpc, http = free_ports(3)
+    with start_server(server, tmp_path / "cpp", port) as cpp:
+        cpp.until(lambda: get(port, "/ready")[0] == 200)
+        given = {"config": str(client), "endpoint": f"127.0.0.1:{port}"}
+        inputs = {name: array.tolist() for name, array in arrays.items()}
+        found = json.loads(in_a_child(_NATIVE, {**given, **inputs}, cpp.folder))
+    assert list(found) == ["output_embedding"]
+    np.testing.assert_allclose(found["output_embedding"], wanted, atol=1e-5)
+    config = tmp_path / "config.yml"
+    published = (REPOSITORY / "deploy/python/config_nlp.yml").read_text(encoding="utf-8")
+    config.write_text(published.replace("['predict']", "['output_embedding']"), encoding="utf-8")
+    with start_pipeline(server, tmp_path / "pipeline", rpc, http, "--config", str(config)) as pipeline:
+        pipeline.until(lambda: "\nserving " in pipeline.output)
+        asked = {"endpoint": f"127.0.0.1:{rpc}", "items": texts}
+        np.testing.assert_allclose(json.loads(in_a_child(_PIPELINE_CLIENT, asked, tmp_path)), wanted, atol=1e-5)
+        status, answer = post(http, "/ernie/prediction", {"key": ["0"], "value": texts[:1]})
+        assert (status, answer["err_no"], answer["key"]) == (200, 0, ["output_embedding"])
+        np.testing.assert_allclose(json.loads(answer["value"][0]), wanted[:1], atol=1e-5)

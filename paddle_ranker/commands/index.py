@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import TYPES
 from paddle_ranker.retrieval.faiss_index import STRUCTURES
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
-from paddle_ranker.retrieval.vector_search import EXACT, FAISS, how_found
+from paddle_ranker.retrieval.vector_search import EXACT, FAISS, MILVUS, how_found
 from paddle_ranker.scoring.engines.registry import ENGINES
 from paddle_ranker.scoring.options import BatchOptions, engine_help
 
@@ -62,7 +63,7 @@ class BuildOptions(CorpusOptions):
     tower: Optional[str] = option(
         None, help="makes the vectors: a tower's folder, which is copied into the index (default: words alone)"
     )
-    method: str = option(EXACT, help="how vectors are searched", choices=(EXACT, FAISS))
+    method: str = option(EXACT, help="how vectors are searched", choices=(EXACT, FAISS, MILVUS))
     structure: str = option(
         STRUCTURES[0],
         help="of an index of faiss: a graph (hnsw), lists around centres (ivf), or all vectors; sq8 and pq: over "
@@ -78,6 +79,26 @@ class BuildOptions(CorpusOptions):
         "English; bigram, pairs of any characters; jieba's words; or none, for vectors alone",
         choices=(*TOKENIZERS, _NO_WORDS),
     )
+
+    milvus_uri: str = option(
+        "milvus.db",
+        help="with --method milvus: the address of a server, http://127.0.0.1:19530, or a file of Milvus Lite in the "
+        "index folder",
+    )
+
+    def vectors(self, size: int) -> VectorsInfo:
+        """Return how vectors of so many components are searched."""
+        is_milvus = self.method == MILVUS
+        return VectorsInfo(
+            self.method,
+            size,
+            self.dtype,
+            self.structure,
+            self.hnsw_m,
+            self.hnsw_ef,
+            self.milvus_uri if is_milvus else None,
+            f"ranker_{uuid.uuid4().hex}" if is_milvus else None,
+        )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -127,9 +148,7 @@ def build(options: BuildOptions) -> None:
                 runtime.prepare_command(options.cpu_threads)
                 copied = copy_tower(options.tower, Path(options.index))
                 tower = copied.copy
-                vectors = VectorsInfo(
-                    options.method, copied.size, options.dtype, options.structure, options.hnsw_m, options.hnsw_ef
-                )
+                vectors = options.vectors(copied.size)
             collection = stack.enter_context(Collection.create(options.index, IndexInfo(words, vectors, tower)))
         _add(collection, options, open_tower(collection, options.load_options(), options.batch_size))
 

@@ -15,6 +15,7 @@ import shutil
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, NamedTuple, Optional, Union
@@ -31,7 +32,9 @@ from paddle_ranker.retrieval.generation import Generation, Place, open_generatio
 from paddle_ranker.retrieval.indexes import Document, Hits
 from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, SegmentInfo, read_manifest, write_manifest
 from paddle_ranker.retrieval.merging import merge_segments
-from paddle_ranker.retrieval.vector_search import check_breadth, how_found, search_vectors, writer_of
+from paddle_ranker.retrieval.milvus import MilvusSearch
+from paddle_ranker.retrieval.segments import Segment
+from paddle_ranker.retrieval.vector_search import MILVUS, check_breadth, how_found, search_vectors, writer_of
 from paddle_ranker.storage.atomic import locked, new_file, remove_unfinished
 
 WORDS, VECTORS = "words", "vectors"
@@ -52,7 +55,8 @@ class Collection:
     def __init__(self, folder: Path, generation: Generation, lock: Optional[IO[str]]):
         self.folder, self._now, self._lock = folder, generation, lock
         self._tower_vectors: Optional[VectorsOf] = None
-        self._one_writer = threading.RLock()
+        self._one_writer, self._connecting = threading.RLock(), threading.Lock()
+        self._connected: Optional[MilvusSearch] = None
         self._numbers = itertools.count(1 + max(map(_number_of, folder.glob("segment-*")), default=0))
 
     @classmethod
@@ -79,6 +83,8 @@ class Collection:
             collection = cls(folder, open_generation(folder, {}), lock)
             if write:
                 collection._clean()
+                if collection.has_milvus:
+                    collection._milvus().repair(collection._now)
             return collection
         except BaseException:
             if lock is not None:
@@ -110,8 +116,24 @@ class Collection:
     ) -> None:
         self.close()
 
+    @property
+    def has_milvus(self) -> bool:
+        """Whether the vectors are searched by Milvus."""
+        return self.info.vectors is not None and self.info.vectors.method == MILVUS
+
+    def _milvus(self) -> MilvusSearch:
+        """Return the connection to Milvus, which is made when it is first needed."""
+        with self._connecting:
+            if self._connected is None:
+                assert self.info.vectors is not None
+                self._connected = MilvusSearch(self.folder, self.info.vectors)
+            return self._connected
+
     def close(self) -> None:
         """Let others write; what is open for searches stays so until it is forgotten."""
+        if self._connected is not None:
+            self._connected.close()
+            self._connected = None
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -150,7 +172,11 @@ class Collection:
         assert now.info.vectors is not None
         breadth = check_breadth(now.info.vectors, ef, nprobe)
         vectors = checked_vectors(np.asarray(queries), None, now.info)
-        return [now.hits(*found) for found in search_vectors(now.vectors, vectors, top_k, allowed, breadth)]
+        if now.info.vectors.method == MILVUS:
+            found = self._milvus().search(now, vectors, top_k, allowed)
+        else:
+            found = search_vectors(now.vectors, vectors, top_k, allowed, breadth)
+        return [now.hits(*one) for one in found]
 
     def how(self, by: str, ef: Optional[int] = None, nprobe: Optional[int] = None) -> str:
         """Return how a searcher finds documents, for people: `BM25`, `exact`, `faiss hnsw_sq8, ef 100`."""
@@ -275,7 +301,12 @@ class Collection:
             one = added[0] if mask.all() else self._without(added[0].name, mask)
             segments[first : first + parts], added = [one], []
         kept = [one for one in [*segments, *added] if one.live]
-        write_manifest(self.folder, self.info.next(kept, change.next_id))
+        info = self.info.next(kept, change.next_id)
+        if self.has_milvus and change.merged is None:
+            opened = [Segment(self.folder / one.name) for one in change.added]
+            self._milvus().change(opened, now.keys_of(change.removed), partial(write_manifest, self.folder, info))
+        else:
+            write_manifest(self.folder, info)
         self._now = open_generation(self.folder, now.segments())
         for name in now.info.files() - self.info.files():
             _delete(self.folder / name)

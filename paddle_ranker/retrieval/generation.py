@@ -129,6 +129,11 @@ class Generation:
                     found.setdefault(texts[place], Place(number, row))
         return found
 
+    def keys_of(self, places: Sequence[Place]) -> Integers:
+        """Return the hashes of the ids of documents, `[n] int64`."""
+        ids = [self.parts[place.part].segment.id(place.row) for place in places]
+        return text_hashes(ids).view(np.int64)
+
     def at(self, place: Place) -> Document:
         """Return the document in a place."""
         return self.parts[place.part].segment.document(place.row)

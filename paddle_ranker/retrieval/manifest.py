@@ -35,6 +35,7 @@ class VectorsInfo:
     method: exact, faiss or milvus
     size, dtype: how many components each has, and what type they are stored as
     structure: of an index of faiss
+    uri, collection: of Milvus: its address, or a file in the index folder; the name of the vectors there
     hnsw_m, hnsw_ef: neighbours of each entry of a graph; how many entries are looked at when it is built and searched
     """
 
@@ -44,6 +45,8 @@ class VectorsInfo:
     structure: str = "hnsw_sq8"
     hnsw_m: int = 32
     hnsw_ef: int = 100
+    uri: Optional[str] = None
+    collection: Optional[str] = None
 
 
 @dataclass(frozen=True)

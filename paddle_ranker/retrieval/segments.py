@@ -98,6 +98,17 @@ class Segment:
         """Yield (place in `ids`, row) of the ids that are here; `hashes` are those of the ids."""
         return ((place, row) for place, row in self._hashed("id_hashes", hashes) if self.id(row) == ids[place])
 
+    def rows_of_hashes(self, hashes: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
+        """Yield (place in `hashes`, row) of the documents whose ids have these hashes."""
+        return self._hashed("id_hashes", hashes)
+
+    def hashes_of_rows(self) -> NDArray[np.uint64]:
+        """Return the hash of each document's id, `[n]`."""
+        hashes, rows = self.arrays["id_hashes"].astype(np.uint64)
+        found = np.empty(len(rows), np.uint64)
+        found[rows.astype(np.int64)] = hashes
+        return found
+
     def rows_of_texts(self, texts: Sequence[str], hashes: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
         """Yield (place in `texts`, row) of the texts that are here, of one text all rows; `hashes` are the texts'."""
         for place, row in self._hashed("text_hashes", hashes):

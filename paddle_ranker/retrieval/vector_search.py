@@ -17,7 +17,7 @@ from paddle_ranker.retrieval.faiss_index import FaissSegment
 from paddle_ranker.retrieval.manifest import VectorsInfo
 from paddle_ranker.retrieval.segments import WriteIndex
 
-EXACT, FAISS = "exact", "faiss"
+EXACT, FAISS, MILVUS = "exact", "faiss", "milvus"
 
 
 class IndexedPart(NamedTuple):
@@ -40,7 +40,7 @@ def check_breadth(info: VectorsInfo, ef: Optional[int], nprobe: Optional[int]) -
         return faiss_index.breadth_of(info, ef, nprobe)
     for name, value in (("ef", ef), ("nprobe", nprobe)):
         if value is not None:
-            raise UsageError(f"--{name} {value}: vectors are searched exactly here; leave --{name} out")
+            raise UsageError(f"--{name} {value}: vectors are searched by {info.method} here; leave --{name} out")
     return None
 
 

@@ -1,0 +1,257 @@
+"""Milvus: a file or folder of Milvus Lite, `milvus-lite server`, or a real server, behind one address.
+
+rows = MilvusRows("http://127.0.0.1:19530", "titles", 256)
+rows.put(np.arange(len(vectors)), vectors)
+keys = rows.nearest(queries, 10)
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple, Optional, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_ranker.errors import DataError, DependencyError, RankerError, brief
+from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
+from paddle_ranker.retrieval.best import Best
+from paddle_ranker.retrieval.exact import Vectors, add_exact
+from paddle_ranker.retrieval.generation import Generation, Place
+from paddle_ranker.retrieval.manifest import VectorsInfo
+from paddle_ranker.retrieval.segments import Segment
+from paddle_ranker.storage.atomic import new_file
+
+T = TypeVar("T")
+TEXT_BYTES = 65_535  # the most that a field of text holds, in Milvus
+MOST_FOUND = 16_384  # the most that a search of Milvus returns
+_AT_ONCE = 1 << 13  # rows that are sent at a time
+_PENDING = "milvus.pending.npy"
+_SECONDS = 60.0  # for one call of a server
+_SHARE = 4  # a filter that leaves fewer than one of so many is searched exactly
+
+
+def _pymilvus() -> ModuleType:
+    try:
+        module = importlib.import_module("pymilvus")
+    except Exception as error:  # an older protobuf makes its import fail in several ways
+        raise DependencyError(
+            "Milvus needs pymilvus, and protobuf 5.27 or later: pip install 'pymilvus>=3' 'milvus-lite>=3.2', on "
+            "Python 3.10 or later"
+        ) from error
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # its errors are raised, too
+    return module
+
+
+class Found(NamedTuple):
+    """The keys and products, `[found]` each, of what Milvus found for a query, best first, and the texts."""
+
+    keys: list[int]
+    scores: list[float]
+    texts: list[str]
+
+
+class MilvusRows:
+    """A collection of Milvus: vectors by whole numbers, with texts if wanted; made if it is not there.
+
+    Raises `RankerError` that names the address if it cannot be reached, refuses, or has other vectors of that name.
+    """
+
+    def __init__(self, uri: str, name: str, size: int, *, texts: bool = False, index: str = "AUTOINDEX"):
+        self._uri, self._name, self._texts = uri, name, texts
+        pymilvus = _pymilvus()
+        self._client = self._call(lambda: pymilvus.MilvusClient(uri, timeout=_SECONDS))
+        if not self._call(lambda: self._client.has_collection(name)):
+            self._call(lambda: self._create(pymilvus, size, index))
+        fields = self._call(lambda: self._client.describe_collection(name))["fields"]
+        sizes = [field["params"].get("dim") for field in fields if field["name"] == "vector"]
+        if sizes != [size]:
+            self.close()
+            raise DataError(f"{uri}: the collection {name} holds vectors of {sizes or 'no'} components, not {size:,}")
+
+    def _create(self, pymilvus: ModuleType, size: int, index: str) -> None:
+        kinds = pymilvus.DataType
+        schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("key", kinds.INT64, is_primary=True)
+        schema.add_field("vector", kinds.FLOAT_VECTOR, dim=size)
+        if self._texts:
+            schema.add_field("text", kinds.VARCHAR, max_length=TEXT_BYTES)
+        indexes = self._client.prepare_index_params()
+        indexes.add_index("vector", index_type=index, metric_type="IP")
+        self._client.create_collection(self._name, schema=schema, index_params=indexes)
+
+    def put(self, keys: Integers, vectors: Vectors, texts: Sequence[str] = ()) -> None:
+        """Insert rows, or replace those of the same keys; `finish` makes them durable and quick to search."""
+        for start in range(0, len(keys), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            rows = [{"key": key, "vector": vector} for key, vector in zip(keys[part].tolist(), vectors[part])]
+            for row, text in zip(rows, texts[part]):
+                row["text"] = text
+            done = self._call(partial(self._client.upsert, self._name, rows))
+            if done["upsert_count"] != len(rows):
+                raise RankerError(f"{self._uri}: stored {done['upsert_count']:,} of {len(rows):,} rows; try again")
+
+    def drop(self, keys: Integers) -> None:
+        """Delete rows; those that are not there are no error."""
+        for start in range(0, len(keys), _AT_ONCE):
+            some = keys[start : start + _AT_ONCE].tolist()
+            self._call(partial(self._client.delete, self._name, ids=some))
+
+    def finish(self) -> None:
+        """Make what was put and dropped durable; Milvus Lite searches unflushed rows one by one."""
+        self._call(lambda: self._client.flush(self._name))
+        self._call(lambda: self._client.load_collection(self._name))
+
+    def nearest(self, queries: Vectors, k: int) -> list[Found]:
+        """Return what is found for each query."""
+        fields = ["text"] if self._texts else ["key"]
+        found = self._call(
+            lambda: self._client.search(
+                self._name, queries, limit=k, output_fields=fields, consistency_level="Strong", timeout=_SECONDS
+            )
+        )
+        return [
+            Found(
+                [int(hit["key"]) for hit in hits],
+                [float(hit["distance"]) for hit in hits],
+                [hit["entity"].get("text", "") for hit in hits] if self._texts else [],
+            )
+            for hits in found
+        ]
+
+    def count(self) -> int:
+        """Return how many rows there are."""
+        found = self._call(
+            lambda: self._client.query(self._name, output_fields=["count(*)"], consistency_level="Strong")
+        )
+        return int(found[0]["count(*)"])
+
+    def forget(self) -> None:
+        """Delete the collection of Milvus."""
+        self._call(lambda: self._client.drop_collection(self._name))
+
+    def close(self) -> None:
+        """Close the connection; Milvus Lite then lets other processes open its file."""
+        self._client.close()
+
+    def _call(self, ask: Callable[[], T]) -> T:
+        try:
+            return ask()
+        except (_pymilvus().MilvusException, ValueError, OSError) as error:
+            raise RankerError(
+                f"{self._uri}: Milvus failed ({brief(' '.join(str(error).split()), 200)}); see that it runs, that no "
+                "other process has this file of Milvus Lite open, and that there is room"
+            ) from error
+
+
+def key_of(hashes: NDArray[np.uint64]) -> Integers:
+    """Return the keys of documents, `[n] int64`, by the hashes of their ids."""
+    keys: Integers = np.ascontiguousarray(hashes).view(np.int64)
+    return keys
+
+
+class MilvusSearch:
+    """The vectors of an index folder in Milvus; what it finds is scored with the folder's own vectors.
+
+    A row's key is the hash of the document's id. Before Milvus is changed, the keys are written down, and forgotten
+    once the change is done: what a killed process left half-done is put right by the next one that writes.
+    """
+
+    def __init__(self, folder: Path, info: VectorsInfo):
+        assert info.uri is not None and info.collection is not None
+        self._pending = folder / _PENDING
+        uri = info.uri if "://" in info.uri else os.path.abspath(folder / info.uri)
+        self._rows = MilvusRows(uri, info.collection, info.size)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._rows.close()
+
+    def change(self, added: Sequence[Segment], gone: Integers, commit: Callable[[], None]) -> None:
+        """Put the vectors of new segments, call `commit`, then drop the rows of the keys that are gone."""
+        keys = [key_of(segment.hashes_of_rows()) for segment in added]
+        self._write_pending(np.concatenate([gone, *keys]))
+        for segment, some in zip(added, keys):
+            assert segment.vectors is not None
+            for start in range(0, len(some), _AT_ONCE):
+                stop = min(start + _AT_ONCE, len(some))
+                self._rows.put(some[start:stop], segment.vectors.block(start, stop))
+        commit()
+        self._rows.drop(np.setdiff1d(gone, np.concatenate([np.empty(0, np.int64), *keys])))
+        self._rows.finish()
+        self._pending.unlink()
+
+    def repair(self, now: Generation) -> None:
+        """Finish what a killed process has begun."""
+        if not self._pending.exists():
+            return
+        keys = np.unique(np.load(self._pending, allow_pickle=False))
+        places = _places_of(now, keys)
+        for key, place in zip(keys.tolist(), places):
+            if place is not None:
+                stored = now.parts[place.part].segment.vectors
+                assert stored is not None
+                self._rows.put(np.array([key]), stored.rows(np.array([place.row])))
+        self._rows.drop(keys[[place is None for place in places]])
+        self._rows.finish()
+        self._pending.unlink()
+
+    def _write_pending(self, keys: Integers) -> None:
+        with new_file(self._pending, "wb") as stream:
+            np.save(stream, keys)
+
+    def search(
+        self, now: Generation, queries: Vectors, k: int, allowed: Optional[Sequence[Booleans]]
+    ) -> list[tuple[Integers, Floats]]:
+        """Return what `search_vectors` does."""
+        count = now.info.count
+        left = count if allowed is None else sum(int(np.count_nonzero(mask)) for mask in allowed)
+        wanted = min(2 * k * max(1, count) // max(1, left), max(1, count))
+        if left * _SHARE < count or wanted > MOST_FOUND or not count or not len(queries):
+            return self._exactly(now, queries, k, allowed)
+        found = self._rows.nearest(queries, wanted)
+        return [self._scored(now, query, k, allowed, one.keys, left) for query, one in zip(queries, found)]
+
+    def _scored(
+        self,
+        now: Generation,
+        query: Vectors,
+        k: int,
+        allowed: Optional[Sequence[Booleans]],
+        keys: Sequence[int],
+        left: int,
+    ) -> tuple[Integers, Floats]:
+        best, total = Best(k), 0
+        places = [place for place in _places_of(now, np.array(keys, np.int64)) if place is not None]
+        for number, part in enumerate(now.parts):
+            rows = np.array(sorted(place.row for place in places if place.part == number), np.int64)
+            rows = rows if allowed is None else rows[allowed[number][rows]]
+            if len(rows) and part.segment.vectors is not None:
+                best.add(rows + part.first, part.segment.vectors.rows(rows) @ query)
+                total += len(rows)
+        return best.found() if total >= min(k, left) else self._exactly(now, query[None], k, allowed)[0]
+
+    @staticmethod
+    def _exactly(
+        now: Generation, queries: Vectors, k: int, allowed: Optional[Sequence[Booleans]]
+    ) -> list[tuple[Integers, Floats]]:
+        best = [Best(k) for _ in range(len(queries))]
+        for number, indexed in enumerate(now.vectors):
+            add_exact(best, indexed.part, indexed.part.live if allowed is None else allowed[number], queries)
+        return [one.found() for one in best]
+
+
+def _places_of(now: Generation, keys: Integers) -> list[Optional[Place]]:
+    """Return where the live documents of some keys are, None for keys of none."""
+    found: list[Optional[Place]] = [None] * len(keys)
+    for number, part in enumerate(now.parts):
+        for place, row in part.segment.rows_of_hashes(keys.view(np.uint64)):
+            if part.has(row):
+                found[place] = Place(number, row)
+    return found

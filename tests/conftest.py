@@ -130,10 +130,10 @@ def no_tokens_on_an_event_loop() -> Iterator[None]:
     """Fail what tokenizes a text in a thread that runs an event loop: all other callers of a server would wait."""
     encode = Tokenizer.encode
 
-    def guarded(self: Tokenizer, texts: Sequence[str]) -> Any:
+    def guarded(self: Tokenizer, texts: Sequence[str], most: Optional[int] = None) -> Any:
         with suppress(RuntimeError):  # no loop runs here
             raise AssertionError(f"a text was tokenized on the event loop {asyncio.get_running_loop()}")
-        return encode(self, texts)
+        return encode(self, texts, most)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Tokenizer, "encode", guarded)

@@ -7,7 +7,7 @@ handed words that are split already. Each raises `ImportError` where its package
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
@@ -33,7 +33,7 @@ class HuggingFace:
         )
         self._tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
 
-    def encode(self, texts: Sequence[str]) -> FlatIds:
+    def encode(self, texts: Sequence[str], most: Optional[int] = None) -> FlatIds:
         encodings = self._tokenizer.encode_batch_fast(list(map(self._normalize, texts)), add_special_tokens=False)
         return _flatten([encoding.ids for encoding in encodings])
 
@@ -58,7 +58,7 @@ class PaddleFast:
         self._tokenizer.disable_padding()
         self._tokenizer.pretokenizer = pretokenizers.WhitespacePreTokenizer()
 
-    def encode(self, texts: Sequence[str]) -> FlatIds:
+    def encode(self, texts: Sequence[str], most: Optional[int] = None) -> FlatIds:
         encodings = self._tokenizer.encode_batch(list(map(self._normalize, texts)), add_special_tokens=False)
         return _flatten([encoding.ids for encoding in encodings])
 
@@ -81,7 +81,7 @@ class PaddlePython:
         self._wordpiece = WordpieceTokenizer(files.token_to_id, files.special_tokens["unk_token"])
         self._token_to_id = files.token_to_id
 
-    def encode(self, texts: Sequence[str]) -> FlatIds:
+    def encode(self, texts: Sequence[str], most: Optional[int] = None) -> FlatIds:
         return _flatten([self._ids(text) for text in texts])
 
     def _ids(self, text: str) -> list[int]:

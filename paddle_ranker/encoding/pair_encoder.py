@@ -31,7 +31,7 @@ from paddle_ranker.errors import CheckpointError, InputError, UsageError, quoted
 SPECIAL_TOKENS_A_PAIR = 3
 SPECIAL_TOKENS_A_TEXT = 2
 # Called with each row's token count before truncation, [n], special tokens included, and the length to which rows are
-# truncated; may raise an error to refuse them.
+# truncated; may raise an error to refuse them. A row that is to be truncated may have still more tokens.
 LengthCheck = Callable[[NDArray[np.int64], int], None]
 _SHORTEST_PAIR = SPECIAL_TOKENS_A_PAIR + 2  # room for one token of either side
 
@@ -145,13 +145,13 @@ class PairEncoder:
         Without `truncate` they keep their full length, for `paddle_ranker.encoding.windows`; engines may refuse that.
         `check` may refuse them, see `PairRowEncoder`.
         """
-        flat, text_lengths, first, second = self._tokenized(queries, titles)
+        budget = self.max_seq_length - SPECIAL_TOKENS_A_PAIR
+        flat, text_lengths, first, second = self._tokenized(queries, titles, budget + 1 if truncate else None)
         text_starts = offsets_of(text_lengths)[:-1]
         first_lengths, second_lengths = text_lengths[first], text_lengths[second]
         if check is not None:
             check(first_lengths + second_lengths + SPECIAL_TOKENS_A_PAIR, self.max_seq_length)
         if truncate:
-            budget = self.max_seq_length - SPECIAL_TOKENS_A_PAIR
             first_lengths, second_lengths = truncated_lengths(first_lengths, second_lengths, budget)
             self._count_truncated((first_lengths < text_lengths[first]) | (second_lengths < text_lengths[second]))
 
@@ -167,9 +167,13 @@ class PairEncoder:
         return EncodedPairs(ids, offsets, second_starts.astype(np.int32), self.pad_id)
 
     def _tokenized(
-        self, queries: Sequence[str], titles: Sequence[str]
+        self, queries: Sequence[str], titles: Sequence[str], most: Optional[int]
     ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return the ids of all distinct texts, their lengths, and the index of each pair's query and title in them."""
+        """Return the ids of all distinct texts, their lengths, and the index of each pair's query and title in them.
+
+        Args:
+            most: ids of a text that are needed, see `Tokenizer.encode`.
+        """
         if len(queries) != len(titles):
             raise ValueError(f"{len(queries)} queries and {len(titles)} titles: give one title for each query")
         index_of: dict[str, int] = {}
@@ -178,12 +182,12 @@ class PairEncoder:
             dtype=np.int64,
             count=2 * len(queries),
         )
-        flat, text_lengths = self._tokenizer.encode(list(index_of))
+        flat, text_lengths = self._tokenizer.encode(list(index_of), most)
         return flat, text_lengths, places[: len(queries)], places[len(queries) :]
 
     def encode_single(self, texts: Sequence[str], check: Optional[LengthCheck] = None) -> EncodedTexts:
         """Encode texts as `[CLS] text [SEP]`, truncated to `max_seq_length`; `truncated` counts those that were."""
-        flat, text_lengths = self._tokenizer.encode(texts)
+        flat, text_lengths = self._tokenizer.encode(texts, self.max_seq_length - SPECIAL_TOKENS_A_TEXT + 1)
         if check is not None:
             check(text_lengths + SPECIAL_TOKENS_A_TEXT, self.max_seq_length)
         kept = np.minimum(text_lengths, self.max_seq_length - SPECIAL_TOKENS_A_TEXT)

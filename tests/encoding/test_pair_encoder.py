@@ -80,6 +80,40 @@ def test_truncation_by_hand(folder: Path) -> None:
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize("length", [8, 100])
+def test_of_a_long_text_no_more_words_are_looked_up_than_its_row_needs(
+    folder: Path, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ids are those of the whole text, which is looked up where it is not truncated."""
+    draw = random.Random(length)
+    texts = [" ".join(draw.choices(LETTERS, k=count)) for count in (5000, 64, 65, 0, 200, length - 3, length - 2)]
+    queries, titles = (list(side) for side in zip(*((one, other) for one in texts for other in texts)))
+    encoder = PairEncoder.from_folder(folder, length)
+    whole = encoder.encode(queries, titles, truncate=False)
+    looked_up: list[str] = []
+    find = encoder._tokenizer._ids_of_word
+
+    def look_up(word: str) -> bytes:
+        looked_up.append(word)
+        return find(word)
+
+    monkeypatch.setattr(encoder._tokenizer, "_ids_of_word", look_up)
+    pairs, counts = encoder.encode(queries, titles), whole.second_starts - 2
+    assert len(looked_up) <= len(texts) * (length + 64)
+    for number, second in enumerate(whole.lengths - counts - 3):
+        ids, kept = whole[number].tolist(), one_by_one(int(counts[number]), int(second), length - 3)
+        titles_ids = ids[counts[number] + 2 :]
+        assert pairs[number].tolist() == [1, *ids[1 : 1 + kept[0]], 2, *titles_ids[: kept[1]], 2]
+    assert encoder.truncated == int((whole.lengths > length).sum())
+    singles, lengths = encoder.encode_single(texts), []
+    assert [singles[i].tolist() for i in range(len(texts))] == [
+        [1, *ids[: length - 2].tolist(), 2] for ids in encoder.encode_texts(texts)
+    ]
+    encoder.encode(queries, titles, check=lambda counted, most: lengths.extend((counted > most).tolist()))
+    assert lengths == (whole.lengths > length).tolist()
+
+
+@pytest.mark.unit
 def test_truncation_equals_removing_one_token_at_a_time() -> None:
     for budget in range(2, 12):
         first, second = (axis.ravel() for axis in np.meshgrid(np.arange(25), np.arange(25)))

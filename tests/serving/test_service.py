@@ -199,9 +199,9 @@ def test_lengths_are_those_before_cutting_and_nothing_is_tokenized_for_them_alon
     tokenized, seen = [], []
     real = Tokenizer.encode
 
-    def encode(self: Tokenizer, texts: Sequence[str]) -> Any:
+    def encode(self: Tokenizer, texts: Sequence[str], most: int) -> Any:
         tokenized.append(list(texts))
-        return real(self, texts)
+        return real(self, texts, most)
 
     monkeypatch.setattr(Tokenizer, "encode", encode)
 

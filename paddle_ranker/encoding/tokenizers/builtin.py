@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Optional
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.encoding.tokenizers.folder import TokenizerFiles
 from paddle_ranker.encoding.tokenizers.text_rules import WordSplitter
+
+_ID_BYTES = np.dtype(np.int32).itemsize
+_SOME_WORDS = 64  # that are looked up at once where not all are needed
 
 
 class _WordCache(dict[str, bytes]):
@@ -39,12 +43,30 @@ class Tokenizer:
             WordPiece(files.token_to_id, files.token_to_id[files.special_tokens["unk_token"]])
         ).__getitem__
 
-    def encode(self, texts: Sequence[str]) -> FlatIds:
-        """Return the ids of `texts`."""
+    def encode(self, texts: Sequence[str], most: Optional[int] = None) -> FlatIds:
+        """Return the ids of `texts`.
+
+        Args:
+            most: of a text with more ids, only the first ones are found: at least so many; None: all.
+        """
         normalize, ids_of_word = self._normalize, self._ids_of_word
-        rows = [b"".join(map(ids_of_word, normalize(text).split())) for text in texts]
-        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)) // np.dtype(np.int32).itemsize
+        rows = [
+            b"".join(map(ids_of_word, words))
+            if most is None or len(words) <= _SOME_WORDS
+            else self._first_ids(words, most * _ID_BYTES)
+            for words in (normalize(text).split() for text in texts)
+        ]
+        lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)) // _ID_BYTES
         return np.frombuffer(b"".join(rows), dtype=np.int32), lengths
+
+    def _first_ids(self, words: Sequence[str], size: int) -> bytes:
+        """Return the ids of the first words, as bytes: at least `size` of them, or all."""
+        ids = b""
+        for start in range(0, len(words), _SOME_WORDS):
+            ids += b"".join(map(self._ids_of_word, words[start : start + _SOME_WORDS]))
+            if len(ids) >= size:
+                break
+        return ids
 
 
 MAX_WORD_CHARACTERS = 100

@@ -38,7 +38,8 @@ class Job:
         columns: the rows, already encoded.
         deadline: time on `time.monotonic()`'s clock; None: no deadline.
         check: called where rows are encoded, with the number of the first of them, their token counts before
-            truncation `[n]` and the length to which they are truncated; raises a `Fault` to refuse the job.
+            truncation `[n]`, see `LengthCheck`, and the length to which they are truncated; raises a `Fault` to refuse
+            the job.
 
     Attributes: `outputs`, a dict of the model's outputs keyed by name, `[size, ...]` each, complete when `left` is 0;
     `tokens`, the token count of all encoded rows together; `taken`, the number of rows that `next_part` returned;

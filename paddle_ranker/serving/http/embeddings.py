@@ -172,7 +172,7 @@ class _LengthCheck:
         if lengths.max() > most:
             place = int(np.argmax(lengths > most))
             problem = (
-                f"has {lengths[place]} tokens, at most {most} are looked at; let it be cut (truncate: true), or start "
+                f"has more than the {most} tokens that are looked at; let it be cut (truncate: true), or start "
                 "the server with --auto_truncate true"
             )
             raise Fault(TOO_LARGE, problem, field=f"{self._field}[{first + place}]")

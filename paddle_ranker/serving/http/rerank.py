@@ -198,7 +198,7 @@ def _refuse_long(first: int, lengths: Array, most: int) -> None:
     if lengths.max() > most:
         place = int(np.argmax(lengths > most))
         problem = (
-            f"has {lengths[place]} tokens with its query, at most {most} are scored; send truncate: true, or start "
+            f"has with its query more than the {most} tokens that are scored; send truncate: true, or start "
             "the server with --auto_truncate true"
         )
         raise Fault(TOO_LARGE, problem, field=f"texts[{first + place}]")

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Optional, Union
+from typing import NamedTuple, Optional, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.data.records import LabeledPair, Pair, RecordFile, Text, Triple
 from paddle_ranker.encoding.columns import EncodedTexts
-from paddle_ranker.errors import DataError
-from paddle_ranker.metrics.ranking import RELEVANT, Floats, Integers
+from paddle_ranker.errors import DataError, quoted
+from paddle_ranker.metrics.ranking import RELEVANT, Booleans, Floats, Integers
 from paddle_ranker.model.tower import TextEncoder
 from paddle_ranker.options import RowOptions
-from paddle_ranker.training.mining import open_as_one_of
+from paddle_ranker.training.mining import open_as_one_of, text_key
 
 Row = Union[LabeledPair, Triple, Pair, Text]
 _KINDS = (LabeledPair, Triple, Pair)
+_KEY_BITS = 31
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,10 @@ class TextPairs:
     queries, titles: the distinct texts
     query_of, title_of: index of each example's query and title, `[n]` int64
     negatives: the titles that do not answer the examples' queries; None: the data have none
-    answers: every (query, title) that is an answer, as `query * len(titles) + title`, sorted
-    grades: the labels of these, `[answers]` float64, or 1
     texts: the distinct queries and titles themselves
+    query_keys, title_keys: a number of each query and title, equal for texts that read the same (`text_key`)
+    answers: every (query, title) that is an answer, both by their keys, in one: `query << 31 | title`, sorted
+    grades: the highest labels of these, `[answers]` float64, or 1
     teacher: a teacher's logits by (query, title), both indices
     """
 
@@ -72,9 +74,11 @@ class TextPairs:
     query_of: Integers
     title_of: Integers
     negatives: Optional[Negatives]
+    texts: tuple[list[str], list[str]]
+    query_keys: Integers
+    title_keys: Integers
     answers: Integers
     grades: Floats
-    texts: tuple[list[str], list[str]]
     teacher: dict[tuple[int, int], float]
 
     def __len__(self) -> int:
@@ -82,9 +86,14 @@ class TextPairs:
 
     def grades_of(self, queries: Integers, titles: Integers) -> Floats:
         """Return each title's grade for each query, `[queries, titles]`, 0 if it is no known answer; all by index."""
-        codes = queries[:, None] * len(self.titles) + titles
+        codes = self.query_keys[queries][:, None] << _KEY_BITS | self.title_keys[titles]
         place = np.searchsorted(self.answers, codes).clip(max=len(self.answers) - 1)
         found: Floats = np.where(self.answers[place] == codes, self.grades[place], 0.0)
+        return found
+
+    def read_alike(self, queries: Integers, titles: Integers) -> Booleans:
+        """Return whether each title reads like each query, `[queries, titles]`; both are indices."""
+        found: Booleans = self.query_keys[queries][:, None] == self.title_keys[titles]
         return found
 
     def listed(self) -> tuple[Integers, Integers]:
@@ -101,7 +110,7 @@ class TextPairs:
         found = [self.teacher.get(pair) for pair in zip(queries.tolist(), titles.tolist())]
         for pair, logit in zip(zip(queries, titles), found):
             if logit is None:
-                query, title = self.texts[0][pair[0]], self.texts[1][pair[1]]
+                query, title = quoted(self.texts[0][pair[0]]), quoted(self.texts[1][pair[1]])
                 raise DataError(
                     f"the pair ({query}, {title}) has no teacher's score, which --loss learns from: let paddle-ranker "
                     "distill add the scores, or give --teacher FOLDER"
@@ -122,26 +131,25 @@ def open_rows(path: str, rules: Optional[RowOptions] = None) -> RecordFile[Row]:
     return open_as_one_of(path, _KINDS, rules)  # type: ignore[return-value]
 
 
-def encode_pairs(
-    rows: Iterable[Row], encoder: TextEncoder, name: str, query_encoder: Optional[TextEncoder] = None
-) -> TextPairs:
-    """Encode rows, all of one kind.
+class _Read(NamedTuple):
+    """What rows say, of texts by their numbers.
 
-    A pair is an example. Triples of the same query and title are one example with several negatives. Of labelled pairs,
-    each title graded `RELEVANT` or above is an example, whose negatives are its query's titles of lower grades. A text
-    alone is its own answer.
-
-    Args:
-        name: names the rows in messages.
-        query_encoder: encodes the queries, if another encoder than the titles' does.
-
-    Raises `DataError` if there is no example.
+    examples: (query, title)
+    others: the titles that triples say not to answer an example
+    judged: of labelled pairs, each query's titles and their grades
+    teacher: a teacher's logits
     """
-    queries, titles = _Numbers(), _Numbers()
-    examples: list[tuple[int, int]] = []
-    others: dict[tuple[int, int], list[int]] = {}  # negatives, by example
-    judged: dict[int, dict[int, float]] = {}  # of labelled pairs: each query's titles and their grades
-    teacher: dict[tuple[int, int], float] = {}
+
+    queries: _Numbers
+    titles: _Numbers
+    examples: list[tuple[int, int]]
+    others: dict[tuple[int, int], list[int]]
+    judged: dict[int, dict[int, float]]
+    teacher: dict[tuple[int, int], float]
+
+
+def _read(rows: Iterable[Row]) -> _Read:
+    queries, titles, examples, others, judged, teacher = found = _Read(_Numbers(), _Numbers(), [], {}, {}, {})
     for row in rows:
         title = titles[row.text if isinstance(row, Text) else row.title]
         pair = queries[row.text if isinstance(row, Text) else row.query], title
@@ -162,21 +170,48 @@ def encode_pairs(
             others.setdefault(pair, []).append(negative)
         else:
             examples.append(pair)
+    return found
+
+
+def encode_pairs(
+    rows: Iterable[Row], encoder: TextEncoder, name: str, query_encoder: Optional[TextEncoder] = None
+) -> TextPairs:
+    """Encode rows, all of one kind.
+
+    A pair is an example. Triples of the same query and title are one example with several negatives. Of labelled pairs,
+    each title graded `RELEVANT` or above is an example, whose negatives are its query's titles of lower grades. A text
+    alone is its own answer.
+
+    Args:
+        name: names the rows in messages.
+        query_encoder: encodes the queries, if another encoder than the titles' does.
+
+    Raises `DataError` if there is no example.
+    """
+    queries, titles, examples, others, judged, teacher = _read(rows)
     if not examples:
         raise DataError(f"{name}: holds no title that answers a query, so there is nothing to train on")
     of_query, of_title = np.array(examples, np.int64).T
+    keys = _Numbers()
+    query_keys, title_keys = (
+        np.array([keys[text_key(text)] for text in texts], np.int64) for texts in (queries, titles)
+    )
     encoded = encoder.encode(list(titles))
     is_same = query_encoder is None and encoder.query_prompt == encoder.text_prompt and list(queries) == list(titles)
-    answers, first = np.unique(of_query * len(titles) + of_title, return_index=True)
+    answers, place = np.unique(query_keys[of_query] << _KEY_BITS | title_keys[of_title], return_inverse=True)
+    grades_of = np.zeros(len(answers))
+    np.maximum.at(grades_of, place, [judged[query][title] if judged else 1.0 for query, title in examples])
     return TextPairs(
         encoded if is_same else (query_encoder or encoder).encode_queries(list(queries)),
         encoded,
         of_query,
         of_title,
         _negatives(examples, others, judged),
-        answers,
-        np.array([judged[examples[place][0]][examples[place][1]] if judged else 1.0 for place in first.tolist()]),
         (list(queries), list(titles)),
+        query_keys,
+        title_keys,
+        answers,
+        grades_of,
         teacher,
     )
 

@@ -145,7 +145,8 @@ class InBatchExamples:
 
         in_batch is the mean cross-entropy of each query's own title among all titles of the batch, of
         logit = scale * (cosine - margin), the margin for the own title only (Wang et al., 2018, "CosFace"). A title
-        that is known to answer the query as well as its own title, or better, is no negative, nor is a repeated title.
+        that is known to answer the query as well as its own title, or better, is no negative, nor is one that reads
+        like the query, or that comes again.
         """
         queries, titles = batch.split(outputs)
         logits = scale * paddle.matmul(queries, titles, transpose_y=True)
@@ -200,9 +201,10 @@ class _Batch:
         self._titles = np.empty(self._columns.size, np.int64)
         self._titles[self._columns] = examples._titles[whole]
         repeated = np.ones(len(self._titles), bool)
-        repeated[np.unique(self._titles, return_index=True)[1]] = False
+        repeated[np.unique(examples.pairs.title_keys[self._titles], return_index=True)[1]] = False
         grades = examples.pairs.grades_of(self.asked, self._titles)
-        self.is_out = (grades >= grades[np.arange(len(self.own)), self.own][:, None]) | repeated
+        is_known = grades >= grades[np.arange(len(self.own)), self.own][:, None]
+        self.is_out = is_known | examples.pairs.read_alike(self.asked, self._titles) | repeated
         self.is_out[np.arange(len(self.own)), self.own] = False
 
     def split(self, outputs: Tensor) -> tuple[Tensor, Tensor]:

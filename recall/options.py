@@ -97,6 +97,11 @@ class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
         super().__post_init__()
         if self.evaluate and self.similar_text_pair is None:
             raise UsageError("--evaluate needs pairs to evaluate on: add --test (--similar_text_pair) FILE")
+        for name in ("early_stopping", "corpus_file", "recall_result_dir", "recall_result_file"):
+            if self.similar_text_pair is None and getattr(self, name):
+                raise UsageError(
+                    f"--{name} is about evaluations: add --test (--similar_text_pair) FILE, or leave it out"
+                )
         least = 10 if self.metric == "mrr@10" else int(self.metric.partition("@")[2])
         if self.recall_num < least:
             raise UsageError(f"--recall_num {self.recall_num}: --metric {self.metric} needs {least} results or more")

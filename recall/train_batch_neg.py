@@ -74,7 +74,7 @@ def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] =
     if options.teacher is not None:
         pairs = with_teacher(pairs, options.teacher, options)
     test = f"; {options.similar_text_pair}: {evaluation.report}" if evaluation else "; no evaluation"
-    run.report(f"{options.train_set_file}: {source.report()} {source.kind.role}: {len(pairs):,} pairs to learn{test}")
+    run.report(f"{options.train_set_file}: {source.report()}: {len(pairs):,} pairs to learn{test}")
 
     nested = options.nested or dict.fromkeys(model.info.nested_sizes, 1.0)
     settings = LossSettings(options.scale, options.margin, options.terms, nested, options.negatives)

@@ -109,6 +109,21 @@ def test_triples_of_a_pair_are_one_example_whose_negatives_are_drawn_in_each_epo
     np.testing.assert_array_equal(again._titles, examples._titles)
 
 
+def test_texts_that_read_the_same_are_one(tmp_path: Path) -> None:
+    rows = [
+        Pair("abc", "深度"),
+        Pair("ＡＢＣ", "语言 文化"),
+        Pair("农业", "语言文化"),
+        Pair("水稻", "abc!"),
+        Pair("abc", "水稻"),
+    ]
+    pairs = encode_pairs(rows, tower(tmp_path / "e").row_encoder, "pairs")
+    assert pairs.texts == (["abc", "ＡＢＣ", "农业", "水稻"], ["深度", "语言 文化", "语言文化", "abc!", "水稻"])
+    known, alike = (of(np.arange(4), np.arange(5)).astype(int).tolist() for of in (pairs.grades_of, pairs.read_alike))
+    assert known == [[1, 1, 1, 0, 1], [1, 1, 1, 0, 1], [0, 1, 1, 0, 0], [0, 0, 0, 1, 0]]
+    assert alike == [[0, 0, 0, 1, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 1]]
+
+
 def test_labelled_pairs_have_the_other_titles_of_their_query_as_negatives(tmp_path: Path) -> None:
     rows = [
         LabeledPair("深", "深度", 1.0, 2.0),

@@ -122,6 +122,20 @@ def test_the_device_that_is_typed_is_used_to_the_end(checkout: Path) -> None:
     assert done.stdout.count("   1. 0.") == 3
 
 
+def test_a_tower_shows_what_it_finds(checkout: Path) -> None:
+    few = checkout / "pairs.csv"
+    few.write_text("转基因甜瓜论文\t转基因甜瓜\n水稻\t水稻的病害\n", encoding="utf-8")
+    more = ("--max_steps", "2", "--test", str(few), "--output", str(checkout / "t"), "--hnsw_m", "100")
+    done = script(checkout, "train_batch_neg.sh", *more)
+    assert done.returncode == 0, done.stderr
+    assert "2 queries, 2 texts to search" in done.stdout and "--hnsw_m: evaluations search exactly" in done.stderr
+    shown = done.stdout.partition("what this tower finds")[2]
+    assert shown.count("转基因甜瓜论文") == 1 and shown.count("  水稻的病害\n") == 2 and "Next:" in shown
+    assert (checkout / "t/best/tower.json").is_file()
+    for name in ("train_batch_neg.sh", "train_simcse.sh"):
+        assert script(checkout, name, "--epoch", "3").returncode == 2
+
+
 def test_arguments_and_the_exit_status_are_passed_on(checkout: Path) -> None:
     assert script(checkout, "train_pairwise.sh", "--epoch", "3").returncode == 2
     assert script(checkout, "evaluate.sh", "--init_from_ckpt", "nowhere").returncode == 1

@@ -1,9 +1,9 @@
-"""Ask one server with every client there is, and see that all get the scorer's probabilities.
+"""Ask one server with every client there is, and see that all get the scorer's probabilities, and the tower's vectors.
 
 python -m tests.robustness.conformance [--model FOLDER] [--peer_python PYTHON] [--complete_python PYTHON]
 
-The server is this project's, on one port, with an exported ranker (without --model a tiny one with random weights) and
---auto_truncate: some clients of Text Embeddings Inference cannot ask for long texts to be cut.
+The server is this project's, on one port, with an exported ranker (without --model a tiny one with random weights), a
+tiny tower and --auto_truncate: some clients of Text Embeddings Inference cannot ask for long texts to be cut.
 Clients of one module share a process; one that is not installed is a row that says so. The exit status is 1 where a
 client fails, or is off by more than 1e-5.
 """
@@ -31,9 +31,10 @@ from paddle_ranker.errors import RankerError
 from paddle_ranker.model.exported import is_exported
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import Options, option, run_command
-from tests.tiny import write_exported
+from tests.tiny import write_exported, write_tower
 
 TOLERANCE = 1e-5
+PAIRS, TEXTS, BOTH = "pairs", "texts", "texts and queries"  # what a client asks for
 OWN, PEER, COMPLETE = "own", "peer", "complete"  # whose Python runs a client
 INSTALL = {
     OWN: "pip install 'paddle-ranker[serving]'",
@@ -45,13 +46,14 @@ _SECONDS = 300  # that the clients of a module may take; some import much
 
 @dataclass(frozen=True)
 class Client:
-    """A row: `module` of `clients` and the client's name in it, and whose Python runs it."""
+    """A row: `module` of `clients` and the client's name in it, whose Python runs it, and what it asks for."""
 
     title: str
     protocol: str
     module: str
     name: str
     python: str = OWN
+    asks: str = PAIRS
 
 
 CLIENTS = (
@@ -61,9 +63,14 @@ CLIENTS = (
     Client("this project's", "pipeline, gRPC", "ours", "pipeline_grpc"),
     Client("this project's", "pipeline, HTTP", "ours", "pipeline_http"),
     Client("this project's", "/v1/rerank", "ours", "rerank"),
+    Client("this project's", "baidu_std, tokens, vectors", "ours", "vectors_baidu_std", asks=BOTH),
+    Client("this project's", "HTTP, JSON, texts, vectors", "ours", "vectors_http", asks=BOTH),
+    Client("this project's", "gRPC, texts, vectors", "ours", "vectors_grpc", asks=BOTH),
+    Client("this project's", "pipeline, gRPC, vectors", "ours", "vectors_pipeline", asks=TEXTS),
     Client("curl", "HTTP, JSON, tokens", "plain", "curl"),
     Client("requests", "HTTP, protobuf, gzip", "plain", "requests_proto"),
     Client("requests", "pipeline, HTTP", "plain", "requests_pipeline"),
+    Client("requests", "/embed of TEI", "plain", "requests_embed", asks=BOTH),
     Client("grpcio, messages by hand", "gRPC, tokens", "plain", "grpcio"),
     Client("grpcio, messages by hand", "pipeline, gRPC", "plain", "grpcio_pipeline"),
     Client("cohere, Client", "/v1/rerank", "rerank", "cohere_v1", PEER),
@@ -77,7 +84,19 @@ CLIENTS = (
     Client("LiteLLM, hosted_vllm/", "/rerank", "rerank", "litellm_vllm", PEER),
     Client("LiteLLM, huggingface/", "/rerank of TEI", "rerank", "litellm_tei", PEER),
     Client("LlamaIndex, TextEmbeddingInference", "/rerank of TEI", "rerank", "tei", PEER),
+    Client("openai", "/v1/embeddings, base64", "embeddings", "openai", PEER, BOTH),
+    Client("openai, errors and single texts", "/v1/embeddings", "embeddings", "openai_errors", PEER, BOTH),
+    Client("LangChain, OpenAIEmbeddings", "/v1/embeddings", "embeddings", "langchain", PEER, BOTH),
+    Client("huggingface_hub, InferenceClient", "/ of TEI", "embeddings", "hugging_face", PEER, BOTH),
+    Client("Voyage, Client", "/v1/embeddings", "embeddings", "voyage", PEER, BOTH),
+    Client("LiteLLM, openai/", "/v1/embeddings", "embeddings", "litellm_openai", PEER, TEXTS),
+    Client("LiteLLM, hosted_vllm/", "/v1/embeddings", "embeddings", "litellm_vllm", PEER, TEXTS),
+    Client("LiteLLM, voyage/", "/v1/embeddings", "embeddings", "litellm_voyage", PEER, TEXTS),
+    Client("LiteLLM, jina_ai/", "/v1/embeddings", "embeddings", "litellm_jina", PEER, TEXTS),
+    Client("LiteLLM, infinity/", "/embeddings", "embeddings", "litellm_infinity", PEER, TEXTS),
+    Client("LiteLLM, huggingface/", "/embed of TEI", "embeddings", "litellm_tei", PEER, TEXTS),
     Client("paddle_serving_client, native", "baidu_std, tokens", "vendor", "native", COMPLETE),
+    Client("paddle_serving_client, native", "baidu_std, tokens, vectors", "vendor", "native_vectors", COMPLETE, TEXTS),
     Client("paddle_serving_server's PipelineClient", "pipeline, gRPC", "vendor", "pipeline", COMPLETE),
 )
 
@@ -125,10 +144,13 @@ def run(options: ConformanceOptions) -> int:
         folder = Path(name)
         model = Path(options.model) if options.model else write_exported(folder, max_seq_length=48)
         expected, given = _given(model, folder)
-        command = serve_command(model, "--cpu_threads", "1", "--log_requests", "false", "--auto_truncate", "true")
+        vectors, more = _given_texts(folder, given["groups"])
+        given.update(more)
+        options_of_server = ["--cpu_threads", "1", "--log_requests", "false", "--auto_truncate", "true"]
+        command = serve_command(model, *options_of_server, "--tower", more["tower"])
         with started("server", command, folder, 1) as server:
             given.update(host="127.0.0.1", port=server.port)
-            rows = _rows(options, given, expected)
+            rows = _rows(options, given, {PAIRS: expected, **vectors})
     print(shown(rows))
     write_report(options.json, {"rows": [{**asdict(row), "ok": row.ok} for row in rows]})
     return 1 if any(not row.ok and not row.missing for row in rows) else 0
@@ -156,8 +178,33 @@ def _given(model: Path, folder: Path) -> tuple[list[np.ndarray], dict[str, Any]]
     return expected, {"groups": groups, "serving_client": str(client)}
 
 
-def _rows(options: ConformanceOptions, given: dict[str, Any], expected: Sequence[np.ndarray]) -> list[Row]:
-    """Let the clients score, those of a module in one process."""
+def _given_texts(folder: Path, groups: list[dict[str, Any]]) -> tuple[dict[str, list[np.ndarray]], dict[str, Any]]:
+    """Return the vectors of each group's titles, alone and with its query, and what the clients of a tower are given.
+
+    Each group gets the tokens of its titles, too.
+    """
+    from paddle_ranker.export.serving_files import EMBEDDING
+    from paddle_ranker.export.serving_folders import write_serving
+    from paddle_ranker.export.static_graph import export_model
+    from paddle_ranker.model.exported import INPUTS
+    from paddle_ranker.model.tower_network import load_tower
+    from paddle_ranker.retrieval.vectors import Tower
+
+    exported, _ = export_model(load_tower(write_tower(folder / "tower"), LoadOptions()), folder / "output_recall")
+    client = folder / "tower_client"
+    write_serving(exported, folder / "tower_server", client, INPUTS, (EMBEDDING,))
+    tower = Tower.open(exported.folder, LoadOptions(threads=1))
+    alone, both = [], []
+    for group in groups:
+        alone.append(tower.vectors(group["titles"]))
+        both.append(np.concatenate([alone[-1], tower.query_vectors([group["query"]])]))
+        columns = tower.encoder.encode(group["titles"])
+        group["text"] = {name: array.tolist() for name, array in columns.pad(np.arange(len(columns))).items()}
+    return {TEXTS: alone, BOTH: both}, {"tower": str(exported.folder), "tower_client": str(client)}
+
+
+def _rows(options: ConformanceOptions, given: dict[str, Any], expected: dict[str, Sequence[np.ndarray]]) -> list[Row]:
+    """Let the clients ask, those of a module in one process; `expected` is by what they ask for."""
     pythons = {OWN: sys.executable, PEER: options.peer_python, COMPLETE: options.complete_python}
     rows = []
     for (module, whose), group in itertools.groupby(CLIENTS, lambda client: (client.module, client.python)):
@@ -173,7 +220,7 @@ def _rows(options: ConformanceOptions, given: dict[str, Any], expected: Sequence
             elif "problem" in answer:
                 row.problem = answer["problem"]
             else:
-                judge(row, answer, expected)
+                judge(row, answer, expected[client.asks])
             rows.append(row)
     return rows
 
@@ -199,10 +246,10 @@ def _answers(python: str, module: str, names: list[str], given: dict[str, Any]) 
 
 
 def judge(row: Row, found: dict[str, Any], expected: Sequence[np.ndarray]) -> None:
-    """Fill in how far a client's probabilities, a list for each group, are from those that are expected."""
+    """Fill in how far a client's answers, a list for each group, are from those that are expected."""
     row.version = found["version"]
     if [len(group) for group in found["probabilities"]] != [len(group) for group in expected]:
-        row.problem = f"{[len(group) for group in found['probabilities']]} probabilities came"
+        row.problem = f"{[len(group) for group in found['probabilities']]} answers came"
         return
     row.pairs = sum(map(len, expected))
     row.difference = max(float(np.abs(np.array(own) - group).max()) for own, group in
@@ -221,7 +268,7 @@ def shown(rows: Sequence[Row]) -> str:
         note = row.missing or row.problem
         if note:
             notes.append(f"{row.client}, {row.protocol}: {note}")
-    header = ["client", "version", "protocol", "pairs", "off the scorer by", ""]
+    header = ["client", "version", "protocol", "rows", "off the scorer by", ""]
     return "\n".join([format_table(header, cells), *notes])
 
 

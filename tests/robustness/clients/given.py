@@ -1,8 +1,9 @@
 """What a client of the conformance table is given and gives back; nothing here needs more than Python.
 
 Its process reads one JSON object: `host`, `port`, `groups` (each a `query`, its `titles`, and `input_ids` and
-`token_type_ids` of the pairs) and `serving_client`, a folder. It writes one line, an object a client: `version` and
-`probabilities`, a list for each group; or `missing`, what is not installed; or `problem`.
+`token_type_ids` of the pairs, and in `text` those of the titles), and `serving_client` and `tower_client`, folders. It
+writes one line, an object a client: `version` and `probabilities`, a list for each group, of vectors if it asks for
+these; or `missing`, what is not installed; or `problem`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 import traceback
 from typing import Any, Callable
 
-Scores = list[list[float]]
+Scores = list[list[Any]]  # of a group's pairs, a number each; of its texts, a vector each
 Client = Callable[[dict[str, Any]], tuple[str, Scores]]
 
 

@@ -73,6 +73,24 @@ def requests_pipeline(given: dict[str, Any]) -> tuple[str, Scores]:
     return requests.__version__, found
 
 
+def requests_embed(given: dict[str, Any]) -> tuple[str, Scores]:
+    """Ask as Text Embeddings Inference is asked, the query by the name of its prompt."""
+    import requests
+
+    found = []
+    with requests.Session() as session:
+        session.trust_env = False
+        for group in given["groups"]:
+            vectors = []
+            for texts, prompt in ((group["titles"], None), (group["query"], "query")):
+                body = {"inputs": texts, "prompt_name": prompt, "truncate": True, "normalize": True}
+                answer = session.post(url(given, "/embed"), json=body, timeout=_SECONDS)
+                answer.raise_for_status()
+                vectors += answer.json()
+            found.append(vectors)
+    return requests.__version__, found
+
+
 def grpcio(given: dict[str, Any]) -> tuple[str, Scores]:
     """Call the C++ server's service with messages that were written by hand."""
     return _call(given, _GENERAL, lambda group: general_request(tensors(group)), general_scores)
@@ -94,4 +112,4 @@ def _call(given: dict[str, Any], method: str, write: Any, read: Any) -> tuple[st
 
 
 if __name__ == "__main__":
-    sys.exit(run(curl, requests_proto, requests_pipeline, grpcio, grpcio_pipeline))
+    sys.exit(run(curl, requests_proto, requests_pipeline, requests_embed, grpcio, grpcio_pipeline))

@@ -12,6 +12,15 @@ from tests.robustness.clients.given import Scores, run
 
 def native(given: dict[str, Any]) -> tuple[str, Scores]:
     """Ask with the compiled client, over baidu_std."""
+    return _native(given, given["serving_client"], lambda group: group, lambda values: values.reshape(-1))
+
+
+def native_vectors(given: dict[str, Any]) -> tuple[str, Scores]:
+    """Ask for the vectors of titles."""
+    return _native(given, given["tower_client"], lambda group: group["text"], lambda values: values)
+
+
+def _native(given: dict[str, Any], config: str, tokens: Any, shaped: Any) -> tuple[str, Scores]:
     import numpy as np
 
     from paddle_ranker.errors import DependencyError
@@ -21,13 +30,13 @@ def native(given: dict[str, Any]) -> tuple[str, Scores]:
         client = native_client()()
     except DependencyError as error:
         raise ImportError(str(error)) from error
-    client.load_client_config(given["serving_client"])
+    client.load_client_config(config)
     client.connect([f"{given['host']}:{given['port']}"])
     found = []
     for group in given["groups"]:
-        feed = {name: np.array(group[name]) for name in client.feed_names_}
+        feed = {name: np.array(tokens(group)[name]) for name in client.feed_names_}
         [values] = client.predict(feed=feed, fetch=client.fetch_names_, batch=True).values()
-        found.append(values.reshape(-1).tolist())
+        found.append(shaped(values).tolist())
     return metadata.version("paddle-serving-client"), found
 
 
@@ -48,4 +57,4 @@ def pipeline(given: dict[str, Any]) -> tuple[str, Scores]:
 
 
 if __name__ == "__main__":
-    sys.exit(run(native, pipeline))
+    sys.exit(run(native, native_vectors, pipeline))

@@ -1,7 +1,8 @@
 """Measure the searches of an index: recall, MRR, nDCG and MAP of words, of vectors, of both and of baselines.
 
 paddle-ranker evaluate-recall --index index --test dev.tsv --plot recall.png
-paddle-ranker evaluate-recall --index index --queries queries.jsonl --qrels qrels/test.tsv --ranker checkpoint/best
+paddle-ranker evaluate-recall --index index --queries queries.tsv --qrels qrels.txt --ranker checkpoint/best
+paddle-ranker evaluate-recall --index index --beir scifact
 paddle-ranker evaluate-recall --index index --test dev.tsv --learn_weights weights.json
 """
 
@@ -38,6 +39,10 @@ class EvaluateRecallOptions(SearchingOptions):
     queries: Optional[str] = option(
         None, help="texts of the qrels' queries: id, text, tab-separated or JSON lines", files=True
     )
+    beir: Optional[str] = option(
+        None, help="a BEIR folder with queries.jsonl and qrels/, in place of --qrels and --queries", either=True
+    )
+    split: str = option("test", help="which of a BEIR folder's qrels")
     top_k: int = option(100, help="documents of each query that are measured", minimum=1, aliases=("--recall_num",))
     baselines: bool = option(True, help="measure BM25 on words and on bigrams beside (and on stems of English)")
     untuned: Optional[str] = option(
@@ -50,14 +55,17 @@ class EvaluateRecallOptions(SearchingOptions):
     folds: int = option(5, help="parts of the queries; each is measured with weights of the others", minimum=2)
     plot: Optional[str] = option(None, help="write a picture of recall against k: .png, .svg or .pdf")
     runs_folder: Optional[str] = option(None, help="write each system's run to this folder, as TREC writes them")
+    write_beir: Optional[str] = option(
+        None, help="write documents, queries and judgements as a new BEIR folder, for other people's systems"
+    )
     resamples: int = option(2000, help="draws of queries for the intervals", minimum=100)
     seed: int = option(1000, help="seed of the draws", minimum=0)
     format: str = option("text", help="form of what is printed", choices=("text", "json"))
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.test_file is None) == (self.qrels is None):
-            raise UsageError("say what answers the queries: --test (query, title), or --qrels in its place")
+        if sum(one is not None for one in (self.test_file, self.qrels, self.beir)) != 1:
+            raise UsageError("say what answers the queries: --test (query, title), --qrels or --beir; one of them")
         if (self.qrels is None) != (self.queries is None):
             raise UsageError("--qrels and --queries go together")
         if self.plot is not None and not self.plot.lower().endswith(PICTURES):
@@ -66,6 +74,7 @@ class EvaluateRecallOptions(SearchingOptions):
 
 def evaluate(options: EvaluateRecallOptions) -> Comparison:
     """Search for all queries by each system, print what was measured, and write the requested files."""
+    from paddle_ranker.data.beir import write_beir
     from paddle_ranker.evaluation.report.text import comparison_json, verdict
     from paddle_ranker.evaluation.retrieval import compare_runs, comparison_lines, draw_curves, search_judged
     from paddle_ranker.storage.atomic import check_writable, make_folder
@@ -76,6 +85,9 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
     runtime.prepare_command(options.cpu_threads)
     retriever = open_retriever(options)
     judged = _judged(options, retriever)
+    if options.write_beir is not None:
+        documents = ((one.id, one.text, one.fields) for one in retriever.collection.documents())
+        write_beir(Path(options.write_beir), documents, judged.queries, judged.qrels)
     searched = search_judged(retriever, judged, options.top_k)
     runs, said = dict(searched.runs), []
     if options.learn_weights is not None:
@@ -98,13 +110,18 @@ def evaluate(options: EvaluateRecallOptions) -> Comparison:
 
 
 def _judged(options: EvaluateRecallOptions, retriever: Retriever) -> Judged:
+    from paddle_ranker.data.beir import beir_judgements
     from paddle_ranker.evaluation.retrieval import read_judged, read_pairs
 
     if options.test_file is not None:
         documents = ((document.id, document.text) for document in retriever.collection.documents())
         return read_pairs(options.test_file, documents, options)
-    assert options.qrels is not None and options.queries is not None
-    return read_judged(options.qrels, options.queries, skip_bad_rows=options.skip_bad_rows)
+    if options.beir is not None:
+        queries, qrels = beir_judgements(options.beir, options.split)
+    else:
+        assert options.qrels is not None and options.queries is not None
+        queries, qrels = options.queries, options.qrels
+    return read_judged(qrels, queries, skip_bad_rows=options.skip_bad_rows)
 
 
 def _add_others(options: EvaluateRecallOptions, retriever: Retriever, judged: Judged, runs: dict[str, Scores]) -> None:

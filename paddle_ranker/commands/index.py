@@ -16,15 +16,17 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from tqdm import tqdm
 
 from paddle_ranker import runtime
+from paddle_ranker.data.beir import beir_corpus
 from paddle_ranker.data.records import DocumentRow, RecordFile
 from paddle_ranker.errors import RankerError, UsageError, did_you_mean, listed, quoted
-from paddle_ranker.lexical.tokens import TOKENIZERS
+from paddle_ranker.lexical.tokens import LANGUAGES, TOKENIZERS, detect_language
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.options import DeviceOptions, Options, RowOptions, option, run_command
 from paddle_ranker.options.command import reader_may_leave
@@ -38,7 +40,8 @@ from paddle_ranker.retrieval.vector_search import EXACT, FAISS, MILVUS, how_foun
 from paddle_ranker.scoring.engines.registry import ENGINES
 from paddle_ranker.scoring.options import BatchOptions, engine_help
 
-_NO_WORDS = "none"
+_NO_WORDS, AUTO = "none", "auto"
+_LOOKED_AT = 10_000  # texts that decide on the language
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,15 @@ class CorpusOptions(BatchOptions, RowOptions, DeviceOptions):
     """Options of the actions that read documents and make vectors of them."""
 
     corpus: str = option(
-        help="the documents: a text a line, or columns or JSON with id, text (else title), and fields", files=True
+        help="the documents: a text a line; columns or JSON with id, text (else title), and fields; or BEIR's folder",
+        files=True,
     )
     engine: Optional[str] = option(None, help=engine_help, choices=ENGINES)
+
+    @property
+    def documents_file(self) -> str:
+        """The file or files of the documents; of BEIR's folder its corpus.jsonl."""
+        return beir_corpus(self.corpus)
 
     def load_options(self) -> LoadOptions:
         """Return how the tower is opened."""
@@ -73,11 +82,16 @@ class BuildOptions(CorpusOptions):
     hnsw_m: int = option(32, help="neighbours of each entry of a graph", minimum=2, maximum=512)
     hnsw_ef: int = option(100, help="entries that are looked at to find these, and by default in a search", minimum=1)
     dtype: str = option("float32", help="what the components of vectors are stored as", choices=TYPES)
-    words: str = option(
-        "mixed",
+    words: Optional[str] = option(
+        None,
         help="what words are: mixed, pairs of Chinese characters and other scripts' words; stem, the same with stemmed "
-        "English; bigram, pairs of any characters; jieba's words; or none, for vectors alone",
+        "English; bigram, pairs of any characters; jieba's words; or none, for vectors alone (default: by --language)",
         choices=(*TOKENIZERS, _NO_WORDS),
+    )
+    language: str = option(
+        AUTO,
+        help="of the texts, which chooses the words: zh, bigram; en, stem, with Chinese beside; auto: what they are",
+        choices=(AUTO, *LANGUAGES),
     )
 
     milvus_uri: str = option(
@@ -104,6 +118,8 @@ class BuildOptions(CorpusOptions):
         super().__post_init__()
         if self.words == _NO_WORDS and self.tower is None:
             raise UsageError("--words none and no --tower: there would be nothing to search by; add --tower")
+        if self.words is not None and self.language != AUTO:
+            raise UsageError(f"--words {self.words} and --language {self.language} both choose the words: give one")
 
 
 @dataclass(frozen=True)
@@ -136,13 +152,15 @@ def build(options: BuildOptions) -> None:
     with ExitStack() as stack:
         if (Path(options.index) / "index.json").exists():
             collection = stack.enter_context(Collection.open(options.index, write=True))
-            wanted = WordsInfo(options.words) if options.words != _NO_WORDS else None
-            if wanted != collection.info.words or (options.tower is None) != (collection.info.vectors is None):
+            words = collection.info.words
+            tokenizer = LANGUAGES.get(options.language) or options.words or (words.tokenizer if words else _NO_WORDS)
+            is_other = tokenizer != (words.tokenizer if words else _NO_WORDS)
+            if is_other or (options.tower is None) != (collection.info.vectors is None):
                 raise RankerError(f"{options.index}: is there and was built otherwise; add to it with index add, or "
                                   "name another folder")  # fmt: skip
             require_tower(collection, options.tower)
         else:
-            words = None if options.words == _NO_WORDS else WordsInfo(options.words)
+            words = _words(options)
             tower, vectors = None, None
             if options.tower is not None:
                 runtime.prepare_command(options.cpu_threads)
@@ -151,6 +169,19 @@ def build(options: BuildOptions) -> None:
                 vectors = options.vectors(copied.size)
             collection = stack.enter_context(Collection.create(options.index, IndexInfo(words, vectors, tower)))
         _add(collection, options, open_tower(collection, options.load_options(), options.batch_size))
+
+
+def _words(options: BuildOptions) -> Optional[WordsInfo]:
+    """Return how words are searched: as the options say, or by the language of the corpus's first texts."""
+    if options.words is not None:
+        return None if options.words == _NO_WORDS else WordsInfo(options.words)
+    language, why = options.language, ""
+    if language == AUTO:
+        rows = RecordFile(options.documents_file, DocumentRow, options)
+        language, share = detect_language(row.text for row in islice(rows, _LOOKED_AT))
+        why = f", {share:.0%} of the first {min(rows.kept, _LOOKED_AT):,} texts are English"
+    print(f"language: {language}{why}; words: {LANGUAGES[language]}")
+    return WordsInfo(LANGUAGES[language], language=language)
 
 
 def add(options: AddOptions) -> None:
@@ -165,7 +196,7 @@ def add(options: AddOptions) -> None:
 
 
 def _add(collection: Collection, options: CorpusOptions, vectors_of: Optional[VectorsOf]) -> None:
-    rows = RecordFile(options.corpus, DocumentRow, options)
+    rows = RecordFile(options.documents_file, DocumentRow, options)
     with tqdm(desc="index", unit="document", disable=None) as progress:
         added = collection.add_rows(_counted(rows, progress), vectors_of)
     print(f"{options.corpus}: {rows.report()}; {_counts(added)}")
@@ -199,7 +230,8 @@ def info(options: FolderOptions) -> None:
     print(f"{options.index}: {found.count:,} documents in {len(found.segments):,} segments, generation "
           f"{found.generation:,}")  # fmt: skip
     if found.words is not None:
-        print(f"words: {found.words.tokenizer}, BM25 with k1 {found.words.k1:g} and b {found.words.b:g}")
+        language = f" ({found.words.language})" if found.words.language else ""
+        print(f"words: {found.words.tokenizer}{language}, BM25 with k1 {found.words.k1:g} and b {found.words.b:g}")
     if found.vectors is not None:
         print(f"vectors: {how_found(found.vectors)}; {found.vectors.size:,} components, {found.vectors.dtype}")
     if found.tower is not None:

@@ -138,10 +138,10 @@ def how_searched(retriever: Retriever) -> str:
     info, parts = collection.info, []
     for name in retriever.searchers:
         if name == "words" and info.words is not None:
-            parts.append(f"words (BM25, {info.words.tokenizer})")
-        elif name == "vectors" and info.vectors is not None:
-            widths = "".join(f", {key} {value}" for key in ("ef", "nprobe") if (value := getattr(settings, key)))
-            parts.append(f"vectors ({info.vectors.method}{widths})")
+            language = f" for {info.words.language}" if info.words.language else ""
+            parts.append(f"words ({collection.how(name)}, {info.words.tokenizer}{language})")
+        else:
+            parts.append(f"{name} ({collection.how(name, settings.ef, settings.nprobe)})")
     lists = f", {settings.depth:,} of each by {settings.fusion.method}" if len(parts) > 1 else ""
     method = f"{lists} with k = {RRF_K}" if lists and settings.fusion.method == "rrf" else lists
     ranked = f"; the ranker orders the first {settings.rank_top:,}" if retriever.ranker else ""

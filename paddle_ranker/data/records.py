@@ -113,7 +113,7 @@ class TitleRow(Record):
 class DocumentRow(Record):
     """A document of a collection, with its id if the file has ids; whatever else the file has of it are its fields.
 
-    Where there is no text, the title is the text.
+    Where there is no text, the title is the text. Rows of BEIR's corpus.jsonl have title and text as one text.
     """
 
     role = "documents"
@@ -303,8 +303,10 @@ class RecordFile(Generic[T]):
 
     def _from_object(self, cells: dict[str, Any]) -> T:
         named = {OTHER_NAMES.get(name, name): value for name, value in cells.items()}
-        if self.kind is DocumentRow and named.get("text") is None and "title" in named:
-            named["text"] = named.pop("title")
+        if self.kind is DocumentRow:
+            named = _beir_document(named) if "_id" in named else named
+            if named.get("text") is None and "title" in named:
+                named["text"] = named.pop("title")
         missing = [column for column in self.kind.layouts[0] if named.get(column) is None]
         if missing:
             there = listed(cells) or "nothing"
@@ -419,6 +421,16 @@ def write_records(path: Union[str, os.PathLike[str]], records: Iterable[Record],
 
     write_rows(os.fspath(path), columns, rows(), header)
     return count
+
+
+def _beir_document(cells: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of BEIR's corpus.jsonl as a document: title and text as one text, metadata as fields."""
+    found = {name: value for name, value in cells.items() if name not in ("_id", "title", "metadata")}
+    parts = [cells.get("title"), cells.get("text")]
+    if all(part is None or isinstance(part, str) for part in parts):
+        found["text"] = " ".join(part for part in parts if part and part.strip()) or None
+    metadata = cells.get("metadata")
+    return {**found, "id": cells["_id"], **({"fields": metadata} if metadata else {})}
 
 
 def _storable(text: str) -> bool:

@@ -21,11 +21,15 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class WordsInfo:
-    """How words are searched: the tokenizer, and BM25's saturation and weight of length."""
+    """How words are searched: the tokenizer, BM25's saturation and weight of length, and the language of the texts.
+
+    The language is "" where the tokenizer was chosen by its name.
+    """
 
     tokenizer: str
     k1: float = K1
     b: float = B
+    language: str = ""
 
 
 @dataclass(frozen=True)

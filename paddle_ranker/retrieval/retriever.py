@@ -105,6 +105,9 @@ class Retriever:
         unknown = [name for name in self.searchers if name not in collection.searchers]
         if unknown:
             raise UsageError(f"{collection.folder}: has no {listed(unknown)}, only {listed(collection.searchers)}")
+        for name in ("ef", "nprobe"):
+            if getattr(settings, name) is not None and VECTORS not in self.searchers:
+                raise UsageError(f"--{name} {getattr(settings, name)}: is about vectors, and none are searched")
 
     @classmethod
     def open(
@@ -164,8 +167,11 @@ class Retriever:
         depth = max(settings.depth, top_k, settings.rank_top if self.ranker else 0)
         found = []
         for name in self.searchers:
-            asked = self._vectors(queries) if name == VECTORS else queries
-            found.append(self.collection.search(name, asked, depth, allowed, settings.ef, settings.nprobe))
+            if name == VECTORS:
+                asked, widths = self._vectors(queries), (settings.ef, settings.nprobe)
+                found.append(self.collection.search(name, asked, depth, allowed, *widths))
+            else:
+                found.append(self.collection.search(name, queries, depth, allowed))
         return [Candidates.of(dict(zip(self.searchers, hits))) for hits in zip(*found)]
 
     def _vectors(self, queries: Sequence[str]) -> Vectors:

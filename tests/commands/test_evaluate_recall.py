@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paddle_ranker.commands import evaluate_recall
+from paddle_ranker.commands import evaluate_recall, index
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.fusion import Fusion
@@ -75,7 +75,7 @@ def test_all_systems_measures_are_ir_measures(folder: Path, tmp_path: Path, call
     found = json.loads(out)["systems"]
     names = ["hybrid", "words", "vectors", "learned weights", "BM25 (words)", "BM25 (bigrams)"]
     assert list(found) == names
-    qrels = {}
+    qrels: dict[str, dict[str, int]] = {}
     for line in (folder / "qrels.tsv").read_text(encoding="utf-8").splitlines()[1:]:
         query, document, label = line.split("\t")
         qrels.setdefault(query, {})[document] = int(label)
@@ -134,3 +134,37 @@ def test_what_cannot_be_is_said(
     (folder / "other.tsv").write_text("水稻\t没有\n", encoding="utf-8")
     status, out, err = call(evaluate_recall.main, "--index", "index", *arguments)
     assert status in (1, 2) and said in err and not out
+
+
+def test_a_beir_folder_in_and_out(folder: Path, tmp_path: Path, call: Call) -> None:
+    ask = ["--index", folder / "index", "--resamples", 100, "--baselines", "false", "--format", "json"]
+    judgements = ["--queries", folder / "queries.jsonl", "--qrels", folder / "qrels.tsv"]
+    status, out, err = call(evaluate_recall.main, *ask, *judgements, "--write_beir", tmp_path / "beir")
+    assert status == 0, err
+    status, again, err = call(evaluate_recall.main, *ask, "--beir", tmp_path / "beir")
+    assert status == 0 and json.loads(again)["systems"] == json.loads(out)["systems"], err
+    status, _, err = call(evaluate_recall.main, *ask, "--beir", tmp_path / "beir", "--split", "dev")
+    assert status == 1 and "has no split dev, only test" in err
+    # the folder is a corpus, too: the same documents by the same ids
+    status, out, err = call(index.main, "build", "--corpus", tmp_path / "beir", "--output", tmp_path / "index")
+    assert status == 0 and "language: zh, 0% of the first 60 texts are English; words: bigram" in out, err
+    documents = [(one.id, one.text) for one in Collection.open(tmp_path / "index").documents()]
+    assert documents == [(one.id, one.text) for one in Collection.open(folder / "index").documents()]
+
+
+def test_an_english_collection_has_stems_and_titles_before_texts(tmp_path: Path, call: Call) -> None:
+    (tmp_path / "beir" / "qrels").mkdir(parents=True)
+    rows = [{"_id": "a", "title": "Rankers", "text": "trained on pairs", "metadata": {"year": 2020}},
+            {"_id": "b", "title": "", "text": "Rice diseases 水稻"}]  # fmt: skip
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / "beir" / "corpus.jsonl").write_text(lines, encoding="utf-8")
+    status, out, err = call(index.main, "build", "--corpus", tmp_path / "beir", "--output", tmp_path / "index")
+    assert status == 0 and "language: en, 50% of the first 2 texts are English; words: stem" in out, err
+    status, out, _ = call(index.main, "info", tmp_path / "index")
+    assert "words: stem (en), BM25" in out
+    (found,) = Retriever.open(tmp_path / "index").search("the training of a ranker")
+    assert (found.id, found.text, dict(found.fields)) == ("a", "Rankers trained on pairs", {"year": 2020})
+    assert [one.id for one in Retriever.open(tmp_path / "index").search("水稻")] == ["b"]
+    status, _, err = call(index.main, "build", "--corpus", tmp_path / "beir", "--output", tmp_path / "x", "--words",
+                          "jieba", "--language", "zh")  # fmt: skip
+    assert status == 2 and "both choose the words" in err

@@ -1,0 +1,75 @@
+"""BEIR's folders: a collection with queries and judgements, in files that other people's systems read.
+
+| file | holds |
+| --- | --- |
+| `corpus.jsonl` | documents: `_id`, `title`, `text`, perhaps `metadata` |
+| `queries.jsonl` | queries: `_id`, `text` |
+| `qrels/test.tsv` | a header, then query, document, label |
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple, Union
+
+from paddle_ranker.data.trec import Labels, checked_id, rows_of
+from paddle_ranker.errors import DataError, listed
+from paddle_ranker.options.files import join_files, paths_of
+from paddle_ranker.storage.atomic import make_folder, new_folder
+
+CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels"
+
+
+class BeirJudgements(NamedTuple):
+    """The paths of a folder's queries and of the qrels of one split."""
+
+    queries: str
+    qrels: str
+
+
+def beir_corpus(path: str) -> str:
+    """Return the corpus of a BEIR folder; any other path, and names of several files, as they are."""
+    inside = [os.path.join(one, CORPUS) if os.path.isdir(one) else one for one in paths_of(path)]
+    return join_files(inside)
+
+
+def beir_judgements(folder: Union[str, Path], split: str) -> BeirJudgements:
+    """Return the files of a BEIR folder's queries and judgements; raises `DataError` if they are not there."""
+    folder = Path(folder)
+    qrels = folder / QRELS / f"{split}.tsv"
+    splits = sorted(path.stem for path in (folder / QRELS).glob("*.tsv"))
+    if not (folder / QUERIES).is_file() or not splits:
+        raise DataError(f"{folder}: no BEIR folder, which has {CORPUS}, {QUERIES} and {QRELS}/{split}.tsv")
+    if split not in splits:
+        raise DataError(f"{folder}: has no split {split}, only {listed(splits)}")
+    return BeirJudgements(str(folder / QUERIES), str(qrels))
+
+
+def write_beir(
+    folder: Path, documents: Iterable[tuple[str, str, Mapping[str, object]]], queries: Mapping[str, str], qrels: Labels
+) -> None:
+    """Write a BEIR folder with the split `test`; it appears whole, or not at all.
+
+    Args:
+        documents: (id, text, fields) of each.
+        queries: texts by id.
+        qrels: labels as `qrels[query][document]`.
+
+    Raises `DataError` for an id that TREC's formats cannot hold, `RankerError` if the folder is there.
+    """
+    make_folder(folder.parent)
+    with new_folder(folder) as made:
+        with open(made / CORPUS, "w", encoding="utf-8") as stream:
+            for id, text, fields in documents:
+                row = {"_id": checked_id(str(folder), id), "title": "", "text": text, "metadata": dict(fields)}
+                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        with open(made / QUERIES, "w", encoding="utf-8") as stream:
+            for id, text in queries.items():
+                stream.write(json.dumps({"_id": checked_id(str(folder), id), "text": text}, ensure_ascii=False) + "\n")
+        (made / QRELS).mkdir()
+        with open(made / QRELS / "test.tsv", "w", encoding="utf-8") as stream:
+            stream.write("query-id\tcorpus-id\tscore\n")
+            stream.writelines(f"{query}\t{document}\t{label}\n" for query, document, label in rows_of(qrels))

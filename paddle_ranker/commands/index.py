@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -20,11 +21,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
+import numpy as np
 from tqdm import tqdm
 
 from paddle_ranker import runtime
 from paddle_ranker.data.beir import beir_corpus
-from paddle_ranker.data.records import DocumentRow, RecordFile
+from paddle_ranker.data.records import DocumentRow, RecordFile, Text
 from paddle_ranker.errors import RankerError, UsageError, did_you_mean, listed, quoted
 from paddle_ranker.lexical.tokens import LANGUAGES, TOKENIZERS, detect_language
 from paddle_ranker.model.load_options import LoadOptions
@@ -32,9 +34,10 @@ from paddle_ranker.options import DeviceOptions, Options, RowOptions, option, ru
 from paddle_ranker.options.command import reader_may_leave
 from paddle_ranker.options.parser import build_parser
 from paddle_ranker.retrieval.adding import Added, VectorsOf
-from paddle_ranker.retrieval.collection import Collection
-from paddle_ranker.retrieval.exact import TYPES
+from paddle_ranker.retrieval.collection import VECTORS, WORDS, Collection
+from paddle_ranker.retrieval.exact import TYPES, Vectors
 from paddle_ranker.retrieval.faiss_index import STRUCTURES
+from paddle_ranker.retrieval.indexes import Hits
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.vector_search import EXACT, FAISS, MILVUS, how_found
 from paddle_ranker.scoring.engines.registry import ENGINES
@@ -140,9 +143,23 @@ class RemoveOptions(Options):
 
 @dataclass(frozen=True)
 class FolderOptions(Options):
-    """Options of `index info` and `index check`."""
+    """Options of `index info`."""
 
     index: Path = option(help="the index folder", leads=True)  # noqa: RUF009
+
+
+@dataclass(frozen=True)
+class CheckOptions(FolderOptions, DeviceOptions):
+    """Options of `index check`."""
+
+    queries: Optional[str] = option(
+        None, help="queries to search for, a text a line (default: texts of the index itself)", files=True
+    )
+    sample: int = option(200, help="how many queries", minimum=1)
+    top_k: int = option(10, help="documents of each that are compared with those of an exact search", minimum=1)
+    ef: Optional[int] = option(None, help="entries of a graph that are looked at (default: its hnsw_ef)", minimum=1)
+    nprobe: Optional[int] = option(None, help="lists that are looked at (default: a sixteenth)", minimum=1)
+    seed: int = option(1000, help="draws the texts", minimum=0)
 
 
 def build(options: BuildOptions) -> None:
@@ -238,11 +255,51 @@ def info(options: FolderOptions) -> None:
         print(f"tower: {options.index / found.tower.folder}, digest {found.tower.digest}")
 
 
-def check(options: FolderOptions) -> None:
-    """Verify that everything an index folder names is there and as it was written."""
+def check(options: CheckOptions) -> None:
+    """Verify that an index is whole, and measure how many of the best documents its searches find, and how fast."""
     with Collection.open(options.index) as collection:
         files, size = collection.verify()
         print(f"{options.index}: whole; {len(collection):,} documents, {files:,} files, {size / 1e6:,.1f} MB")
+        texts, vectors = _queries(collection, options)
+        for by in collection.searchers if texts else ():
+            queries = texts if by == WORDS else [vector[None] for vector in vectors]
+            times, found = [], []
+            for query in queries:
+                began = time.perf_counter()
+                one = [query] if by == WORDS else query
+                found += collection.search(by, one, options.top_k, ef=options.ef, nprobe=options.nprobe)
+                times.append((time.perf_counter() - began) * 1e3)
+            how = collection.how(by, options.ef, options.nprobe)
+            p50, p99 = np.percentile(times, [50, 99])
+            recall = _recall(collection, by, vectors, found, options.top_k)
+            print(f"{by}, {how}: {len(found):,} queries, one at a time: p50 {p50:.2f} ms, p99 {p99:.2f} ms{recall}")
+
+
+def _queries(collection: Collection, options: CheckOptions) -> tuple[list[str], Vectors]:
+    """Return the texts and vectors to search for; without `--queries` those of documents."""
+    if options.queries is None:
+        drawn = collection.sample(options.sample, options.seed)
+        return [document.text for document, _ in drawn], np.array([vector for _, vector in drawn], np.float32)
+    texts = [row.text for row in islice(RecordFile(options.queries, Text), options.sample)]
+    if collection.tower_folder is None:
+        if collection.info.vectors is not None:
+            raise UsageError(f"--queries: {options.index} has no tower for their vectors; leave it out")
+        return texts, np.empty((0, 0), np.float32)
+    runtime.prepare_command(options.cpu_threads)
+    from paddle_ranker.retrieval.vectors import Tower
+
+    return texts, Tower.open(collection.tower_folder, LoadOptions(device=options.device)).query_vectors(texts)
+
+
+def _recall(collection: Collection, by: str, vectors: Vectors, found: Sequence[Hits], k: int) -> str:
+    """Return what share of an exact search's documents was found, for the line of a searcher by vectors."""
+    if by != VECTORS:
+        return ""
+    shares = [
+        len(set(hits.ids) & set(wanted.ids)) / max(1, len(wanted.ids))
+        for hits, wanted in zip(found, collection.search_exactly(vectors, k))
+    ]
+    return f"; recall@{k} against exact search {np.mean(shares):.4f}"
 
 
 class _Action(NamedTuple):
@@ -255,7 +312,7 @@ ACTIONS = {
     "add": _Action(add, AddOptions),
     "remove": _Action(remove, RemoveOptions),
     "info": _Action(info, FolderOptions),
-    "check": _Action(check, FolderOptions),
+    "check": _Action(check, CheckOptions),
 }
 
 

@@ -34,7 +34,14 @@ from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, SegmentInfo, r
 from paddle_ranker.retrieval.merging import merge_segments
 from paddle_ranker.retrieval.milvus import MilvusSearch
 from paddle_ranker.retrieval.segments import Segment
-from paddle_ranker.retrieval.vector_search import MILVUS, check_breadth, how_found, search_vectors, writer_of
+from paddle_ranker.retrieval.vector_search import (
+    MILVUS,
+    IndexedPart,
+    check_breadth,
+    how_found,
+    search_vectors,
+    writer_of,
+)
 from paddle_ranker.storage.atomic import locked, new_file, remove_unfinished
 
 WORDS, VECTORS = "words", "vectors"
@@ -158,7 +165,7 @@ class Collection:
 
         by: one of `searchers`: "words", which takes texts; "vectors", which takes vectors, `[n, size]` float32
         where: only documents whose fields meet it
-        ef, nprobe: how widely an approximate index looks; raises `UsageError` for one that has no such thing
+        ef, nprobe: how widely an approximate index of vectors looks; raises `UsageError` for one that has no such thing
         """
         now = self._now
         if by not in self.searchers:
@@ -166,8 +173,6 @@ class Collection:
         allowed = now.allowed(where)
         if by == WORDS:
             assert now.words is not None
-            if ef is not None or nprobe is not None:
-                raise UsageError("--ef and --nprobe are about vectors: leave them out where words are searched")
             return [now.hits(*now.words.search(str(query), top_k, allowed)) for query in queries]
         assert now.info.vectors is not None
         breadth = check_breadth(now.info.vectors, ef, nprobe)
@@ -191,6 +196,24 @@ class Collection:
     def has(self, id: str) -> bool:
         """Return whether there is a document with this id."""
         return id in self._now.find([id])
+
+    def sample(self, count: int, seed: int) -> list[tuple[Document, Vectors]]:
+        """Return some documents, drawn without repetition, and the vector of each, `[size]`."""
+        now, drawn = self._now, []
+        live = np.concatenate([part.first + np.flatnonzero(part.mask) for part in now.parts] or [np.empty(0, int)])
+        numbers = np.random.default_rng(seed).choice(live, min(count, len(live)), replace=False)
+        for place in now.places(numbers):
+            stored = now.parts[place.part].segment.vectors
+            drawn.append(
+                (now.at(place), np.empty(0, np.float32) if stored is None else stored.rows(np.array([place.row]))[0])
+            )
+        return drawn
+
+    def search_exactly(self, vectors: Vectors, top_k: int) -> list[Hits]:
+        """Return what `search` by vectors would find if it compared every vector, whatever index there is."""
+        now = self._now
+        parts = [IndexedPart(indexed.part, None) for indexed in now.vectors]
+        return [now.hits(*found) for found in search_vectors(parts, vectors, top_k)]
 
     def verify(self) -> tuple[int, int]:
         """Read all that index.json names; return the number of files and their bytes.

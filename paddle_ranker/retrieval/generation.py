@@ -106,9 +106,13 @@ class Generation:
 
     def hits(self, numbers: Integers, scores: Floats) -> Hits:
         """Return the documents of some numbers as hits."""
-        places = np.searchsorted(self._firsts, numbers, "right") - 1
-        rows = (numbers - self._firsts[places]).tolist() if len(numbers) else []
-        return Hits([self.parts[place].segment.id(row) for place, row in zip(places.tolist(), rows)], scores)
+        return Hits([self.parts[place.part].segment.id(place.row) for place in self.places(numbers)], scores)
+
+    def places(self, numbers: Integers) -> list[Place]:
+        """Return where the documents of some numbers are."""
+        parts = np.searchsorted(self._firsts, numbers, "right") - 1
+        rows = (numbers - self._firsts[parts]).tolist() if len(numbers) else []
+        return [Place(part, row) for part, row in zip(parts.tolist(), rows)]
 
     def find(self, ids: Sequence[str]) -> dict[str, Place]:
         """Return the places of the documents with these ids; those that are not here are left out."""

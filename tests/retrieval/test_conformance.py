@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Optional
+from typing import Any, NoReturn, Optional, cast
 
 import numpy as np
 import pytest
@@ -178,7 +178,7 @@ def bad_documents(draw: random.Random) -> Iterator[tuple[list[Any], VectorsOf]]:
         bad: list[Any] = [
             Document("bad", ""), Document("", "x"), Document("bad", "a\ud800b"), Document("bad\udfff", "x"),
             Document("bad", "x", {"price": float("nan")}), Document("bad", "x", {"tags": {1, 2}}),
-            Document("bad", 7), Document("bad", "x", {"\ud800": 1}), good,
+            Document("bad", cast(str, 7)), Document("bad", "x", {"\ud800": 1}), good,
         ]  # fmt: skip
         which = draw.randrange(len(bad) + 3)
         if which < len(bad):
@@ -298,7 +298,7 @@ def test_a_kill_at_any_step_loses_nothing_that_was_confirmed(
         with Collection.open(folder) as found:
             found.verify()
             ids = {one.id for one in found.documents()}
-        states = [set()]  # after each step of the work, old and new
+        states: list[set[str]] = [set()]  # after each step of the work, old and new
         for number in range(6):
             states.append(states[-1] | {f"d{n}" for n in range(number * 4, number * 4 + 6)})
             if number % 2:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
 import numpy as np
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 
 from paddle_ranker.data.records import LabeledPair, Pair, RecordFile, Text, Triple
 from paddle_ranker.encoding.columns import EncodedTexts
+from paddle_ranker.encoding.store import within
 from paddle_ranker.errors import DataError, quoted
 from paddle_ranker.metrics.ranking import RELEVANT, Booleans, Floats, Integers
 from paddle_ranker.model.tower import TextEncoder
 from paddle_ranker.options import RowOptions
 from paddle_ranker.training.mining import open_as_one_of, text_key
+from paddle_ranker.training.options import TrainingOptions
 
 Row = Union[LabeledPair, Triple, Pair, Text]
 _KINDS = (LabeledPair, Triple, Pair)
@@ -83,6 +86,13 @@ class TextPairs:
 
     def __len__(self) -> int:
         return len(self.query_of)
+
+    def within(self, options: TrainingOptions) -> TextPairs:
+        """Return these pairs with the encoded texts beyond the memory of the options in files of its folder."""
+        folder, memory = Path(options.save_dir), options.data_memory_mb << 20
+        titles = within(self.titles, folder, memory)
+        queries = titles if self.queries is self.titles else within(self.queries, folder, memory)
+        return replace(self, queries=queries, titles=titles)
 
     def grades_of(self, queries: Integers, titles: Integers) -> Floats:
         """Return each title's grade for each query, `[queries, titles]`, 0 if it is no known answer; all by index."""

@@ -28,7 +28,7 @@ class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
     train_set_file: str = option(help="the training file", name="train", aliases=("--train_file",), files=True)
     similar_text_pair: Optional[str] = option(
         None,
-        help="pairs to evaluate on during training: query, title (default: no evaluation)",
+        help="pairs to evaluate on during training: query, title, possibly a label (default: no evaluation)",
         name="test",
         aliases=("--similar_text_pair_file", "--test_set_file", "--dev_set_file"),
         files=True,

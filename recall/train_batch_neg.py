@@ -79,7 +79,7 @@ def train(options: TrainBatchNegOptions, on_evaluation: Optional[OnEvaluation] =
     nested = options.nested or dict.fromkeys(model.info.nested_sizes, 1.0)
     settings = LossSettings(options.scale, options.margin, options.terms, nested, options.negatives)
     by_query = source.kind is LabeledPair if options.group_by_query is None else options.group_by_query
-    examples = InBatchExamples(pairs, settings, options.seed, by_query)
+    examples = InBatchExamples(pairs.within(options), settings, options.seed, by_query)
     facts = {"negatives": examples.rows_each - 2, "group_by_query": by_query}
     return train_tower(start, examples, evaluation, options, facts, on_evaluation)
 

@@ -60,7 +60,7 @@ def train(options: TrainSimcseOptions, on_evaluation: Optional[OnEvaluation] = N
 
     nested = options.nested or dict.fromkeys(model.info.nested_sizes, 1.0)
     settings = LossSettings(options.scale, options.margin, nested=nested)
-    examples = InBatchExamples(pairs, settings, options.seed)
+    examples = InBatchExamples(pairs.within(options), settings, options.seed)
     return train_tower(start, examples, evaluation, options, {}, on_evaluation)
 
 

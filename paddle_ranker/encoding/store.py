@@ -11,14 +11,15 @@ Batches are the same either way.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Optional
 
 import numpy as np
 
-from paddle_ranker.encoding.columns import EncodedPairs
+from paddle_ranker.encoding.columns import EncodedPairs, EncodedTexts
 from paddle_ranker.errors import RankerError
 from paddle_ranker.storage.arrays import map_file
 
@@ -60,7 +61,7 @@ class PairCollector:
             raise ValueError(f"columns {', '.join(columns) or '(none)'}: other names or types than with earlier pairs")
         self._tokens += len(pairs.ids)
         self._pad_id = pairs.pad_id
-        with self._disk_errors():
+        with _disk_errors(self._folder, self._nbytes):
             for name, values in new.items():
                 self._columns[name].append(values)
             if not self._on_disk and self._nbytes() > self._max_bytes:
@@ -72,23 +73,39 @@ class PairCollector:
         """Return all pairs and columns, and forget them here; read large columns with `storage.arrays.gather`."""
         if not self._columns:
             return EncodedPairs.concat([]), {}
-        with self._disk_errors():
+        with _disk_errors(self._folder, self._nbytes):
             arrays = {name: self._columns.pop(name).finish() for name in list(self._columns)}
         return EncodedPairs(arrays.pop(_IDS), arrays.pop(_OFFSETS), arrays.pop(_SECOND_STARTS), self._pad_id), arrays
 
     def _nbytes(self) -> int:
         return sum(column.nbytes for column in self._columns.values())
 
-    @contextmanager
-    def _disk_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:  # a full disk, most of all
-            raise RankerError(
-                f"{self._folder}: {self._nbytes() / 2**20:.0f} MB of encoded training data could not be kept there "
-                f"({error.strerror or error}); make room, choose another --output, or keep more in memory with "
-                "--data_memory_mb"
-            ) from error
+
+def within(texts: EncodedTexts, folder: Path, max_bytes: int) -> EncodedTexts:
+    """Return encoded texts as they are if they take no more than `max_bytes`, else with their ids in a file.
+
+    The file has no name, as those of `PairCollector`. Raises `RankerError` if the folder cannot hold it.
+    """
+    nbytes = texts.ids.nbytes
+    if nbytes <= max_bytes:
+        return texts
+    column = _Column(texts.ids.dtype)
+    with _disk_errors(folder, lambda: nbytes):
+        column.append(texts.ids)
+        column.move_to(folder)
+        return replace(texts, ids=column.finish())
+
+
+@contextmanager
+def _disk_errors(folder: Path, nbytes: Callable[[], int]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # a full disk, most of all
+        raise RankerError(
+            f"{folder}: {nbytes() / 2**20:.0f} MB of encoded training data could not be kept there "
+            f"({error.strerror or error}); make room, choose another --output, or keep more in memory with "
+            "--data_memory_mb"
+        ) from error
 
 
 class _Column:

@@ -100,7 +100,8 @@ def test_a_killed_training_goes_on_to_the_same_bits(data: Path, tmp_path: Path) 
         whole = train_batch_neg.train(TrainBatchNegOptions(**OPTIONS, save_dir=str(tmp_path / "whole")))
         with pytest.raises(Killed):
             train_batch_neg.train(TrainBatchNegOptions(**OPTIONS, save_dir=str(tmp_path / "killed")), kill)
-        train_batch_neg.train(TrainBatchNegOptions(**OPTIONS, save_dir=str(tmp_path / "killed"), resume=True))
+        again = {**OPTIONS, "data_memory_mb": 0, "resume": True}  # encoded texts are read from files now
+        train_batch_neg.train(TrainBatchNegOptions(**again, save_dir=str(tmp_path / "killed")))
     assert whole.steps == 12 and "recall@10/4" in whole.last
     towers = []
     for part in (Path(), Path("query")):
@@ -155,6 +156,22 @@ def test_a_large_batch_takes_the_memory_of_a_part(data: Path, tmp_path: Path, mo
     assert result.steps == 1 and result.best == {} and result.last_checkpoint is not None
     assert len(rows) == 2 * 15 and max(rows) == 2 * 4 and most[0] <= 1  # two passes over parts of 2 examples of 4 texts
     assert (tmp_path / "checkpoint/best/tower.json").is_file()
+
+
+@unit
+def test_labels_say_which_titles_answer_in_an_evaluation(data: Path, tmp_path: Path) -> None:
+    rows = [f"{query}\t{query}的研究\t1\n{query}\t{query}\t0\n" for query in HAN[:3]]
+    (tmp_path / "labelled.csv").write_text("".join(rows), encoding="utf-8")
+    options = {**OPTIONS, "similar_text_pair": str(tmp_path / "labelled.csv"), "epochs": 1, "save_dir": str(tmp_path)}
+    with commands_here(data):
+        train_batch_neg.train(TrainBatchNegOptions(**options))
+    tower = Tower.open(tmp_path / "last")
+    texts = [text for query in HAN[:3] for text in (f"{query}的研究", query)]
+    found = np.argsort(-(tower.query_vectors(HAN[:3]) @ tower.vectors(texts).T), axis=1, kind="stable")
+    info = TowerInfo.read(tmp_path / "last")
+    assert info is not None and info.results["recall@1"] == np.mean(found[:, 0] == [0, 2, 4])
+    ranks = np.argmax(found == np.array([[0], [2], [4]]), axis=1)
+    assert info.results["mrr@10"] == pytest.approx(np.mean(1 / (ranks + 1)))
 
 
 @unit

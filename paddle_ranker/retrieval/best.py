@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Union
+from typing import NamedTuple, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,13 @@ from numpy.typing import NDArray
 from paddle_ranker.metrics.ranking import Floats, Integers
 
 _SAMPLE = 1 << 14
+_MOST_WAITING = 4  # times what is kept
+
+
+class _Candidates(NamedTuple):
+    rows: Integers
+    numbers: Integers
+    products: NDArray[np.float32]
 
 
 class Best:
@@ -43,3 +50,69 @@ class Best:
     def _first(self, numbers: Integers, scores: Floats) -> tuple[Integers, Floats]:
         order = np.lexsort((numbers, -scores))[: self.k]
         return numbers[order], scores[order]
+
+
+class BestRows:
+    """Keep the `k` largest products of each of several queries, and the numbers that they belong to; equal by number.
+
+    It costs a fraction of the product itself: of what is added, a row's largest product is compared with the row's
+    least kept one, and what passes is sorted in when as much again has been seen.
+    """
+
+    def __init__(self, rows: int, k: int):
+        self.rows, self.k = rows, k
+        self._least = np.full(rows, -np.inf, np.float32)  # of a row; what is added later and not above it is not kept
+        self._kept: list[_Candidates] = []
+        self._waiting, self._seen, self._sort_at = 0, 0, 0
+
+    def add(self, numbers: Integers, products: NDArray[np.float32]) -> None:
+        """Add products, `[rows, n]`, of numbers, `[n]`, which are above all that were added before and ascend."""
+        if self._seen < self.k:
+            products = np.where(np.isnan(products), -np.inf, products).astype(np.float32)
+            self._keep(np.arange(self.rows), numbers, products, products >= self._kth(products)[:, None])
+        else:
+            rows = np.flatnonzero(np.fmax.reduce(products, axis=1) > self._least)
+            if len(rows):
+                products = products[rows]
+                is_above = products > self._least[rows, None]
+                if np.count_nonzero(is_above) > _MOST_WAITING * self.k * len(rows):  # they ascend
+                    is_above &= products >= self._kth(products)[:, None]
+                self._keep(rows, numbers, products, is_above)
+        self._seen += len(numbers)
+        if self._seen >= self._sort_at or self._waiting > _MOST_WAITING * self.rows * self.k:
+            self._sort()
+
+    def found(self) -> tuple[Integers, NDArray[np.float32]]:
+        """Return the numbers and the products, best first, `[rows, k]` each, or fewer if fewer were added."""
+        if not self._kept:
+            return np.empty((self.rows, 0), np.int64), np.empty((self.rows, 0), np.float32)
+        self._sort()
+        (kept,) = self._kept
+        return kept.numbers.reshape(self.rows, -1), kept.products.reshape(self.rows, -1)
+
+    def _kth(self, products: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the k-th largest of each row, `[rows]`; -infinity if there are no more."""
+        if products.shape[1] <= self.k:
+            return np.full(len(products), -np.inf, np.float32)
+        found: NDArray[np.float32] = np.partition(products, -self.k, axis=1)[:, -self.k]
+        return found
+
+    def _keep(
+        self, rows: Integers, numbers: Integers, products: NDArray[np.float32], wanted: NDArray[np.bool_]
+    ) -> None:
+        places = np.flatnonzero(wanted)
+        row, column = np.divmod(places, products.shape[1])
+        self._kept.append(_Candidates(rows[row], numbers[column], products.ravel()[places]))
+        self._waiting += len(places)
+
+    def _sort(self) -> None:
+        rows, numbers, products = (np.concatenate(arrays) for arrays in zip(*self._kept))
+        order = np.lexsort((numbers, -products, rows))
+        rows, numbers, products = rows[order], numbers[order], products[order]
+        counts = np.bincount(rows, minlength=self.rows)
+        first = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts) < self.k
+        self._kept = [_Candidates(rows[first], numbers[first], products[first])]
+        counts = np.minimum(counts, self.k)
+        is_full = counts == self.k
+        self._least[is_full] = products[first][np.cumsum(counts)[is_full] - 1]
+        self._waiting, self._sort_at = 0, 2 * self._seen

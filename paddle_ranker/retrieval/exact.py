@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import Optional, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import UsageError
 from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
-from paddle_ranker.retrieval.best import Best
+from paddle_ranker.retrieval.best import Best, BestRows
 
 Vectors = NDArray[np.float32]
 TYPES = ("float32", "float16", "int8")
-_CELLS = 1 << 24  # products, and numbers of vectors that are not float32, held at once: 64 MB
+_CELLS = 1 << 18  # products, and numbers of vectors that are not float32, held at once: what the caches hold
+_QUERIES = 512  # searched for at once
 
 
 @dataclass(frozen=True)
@@ -81,19 +83,47 @@ def exact_search(
 
 def add_exact(best: Sequence[Best], part: VectorPart, mask: Optional[Booleans], queries: Vectors) -> None:
     """Add the products of each query with the vectors of a part that a mask allows to the best of that query."""
-    for numbers, vectors in _blocks(part.vectors, mask, len(queries)):
-        for one, products in zip(best, queries @ vectors.T):
-            one.add(numbers + part.first, products)
+    if not best:
+        return
+    numbers, products = nearest(part.vectors, queries, best[0].k, mask)
+    for one, row, scores in zip(best, numbers, products):
+        one.add(row + part.first, scores)
+
+
+def nearest(
+    vectors: Union[Array, StoredVectors], queries: Vectors, k: int, mask: Optional[Booleans] = None
+) -> tuple[Integers, Vectors]:
+    """Return the `k` vectors (all if there are fewer) of the largest product with each query, best first.
+
+    It takes little longer than the product itself, and little memory.
+
+    Args:
+        vectors: `[n, size]`, may be a memory-mapped file, of float32, float16 or, as `StoredVectors`, int8.
+        queries: `[q, size]`.
+        mask: `[n] bool`, which vectors may be found; None: all.
+
+    Returns their indices, `[q, k]` int64, and the products, `[q, k]`; equal products keep the order of the vectors.
+    """
+    stored = vectors if isinstance(vectors, StoredVectors) else StoredVectors(vectors)
+    k = min(k, len(stored) if mask is None else int(np.count_nonzero(mask)))
+    numbers, products = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+    for start in range(0, len(queries) if k else 0, _QUERIES):
+        part = np.ascontiguousarray(queries[start : start + _QUERIES], np.float32)
+        best = BestRows(len(part), k)
+        for rows, block in _blocks(stored, mask, len(part)):
+            best.add(rows, part @ block.T)
+        numbers[start : start + len(part)], products[start : start + len(part)] = best.found()
+    return numbers, products
 
 
 def _blocks(stored: StoredVectors, mask: Optional[Booleans], queries: int) -> Iterator[tuple[Integers, Vectors]]:
     """Yield the rows, `[n]`, and vectors, `[n, size]`, that a mask allows, as many as take little memory."""
     wanted = None if mask is None or bool(mask.all()) else np.flatnonzero(mask)
     copies = wanted is not None or stored.values.dtype != np.float32
-    at_once = _CELLS // max(1, queries, stored.values.shape[1] if copies else 1)
+    at_once = max(1, _CELLS // max(1, queries, stored.values.shape[1] if copies else 1))
     count = len(stored) if wanted is None else len(wanted)
-    for start in range(0, count, max(1, at_once)):
-        stop = min(start + max(1, at_once), count)
+    for start in range(0, count, at_once):
+        stop = min(start + at_once, count)
         if wanted is None:
             yield np.arange(start, stop), stored.block(start, stop)
         else:

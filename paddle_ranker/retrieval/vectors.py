@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.errors import CheckpointError
-from paddle_ranker.metrics.ranking import Integers
 from paddle_ranker.model.kinds import KINDS
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.model.tower import KIND, QUERY_FOLDER, VECTOR, TextEncoder, TowerInfo
 from paddle_ranker.model.tower_sources import read_tower
+from paddle_ranker.retrieval.exact import nearest as nearest
 from paddle_ranker.scoring.engines.base import Engine
 from paddle_ranker.scoring.loading import ScoringModel, open_model
 from paddle_ranker.scoring.scorer import CHUNK, BatchRunner
@@ -31,7 +31,6 @@ from paddle_ranker.storage.prefetch import prefetch
 Vectors = NDArray[np.float32]
 _DEFAULTS = LoadOptions()
 _CHARACTERS = 1 << 22  # of the texts that are encoded at once
-_CELLS = 1 << 24  # products held at once in an exact search: 64 MB
 
 
 class Tower:
@@ -134,27 +133,3 @@ def open_to_compare(source: Union[str, Path], options: LoadOptions = _DEFAULTS, 
     if info.similarity == "cosine" and not info.normalize:
         options = dataclasses.replace(options, normalize=True)
     return Tower.open(path, options, batch_size)
-
-
-def nearest(vectors: Vectors, queries: Vectors, k: int) -> tuple[Integers, Vectors]:
-    """Return the `k` vectors (all if there are fewer) of the largest product with each query, best first.
-
-    Args:
-        vectors: `[n, size]`, may be a memory-mapped file.
-        queries: `[q, size]`.
-
-    Returns their indices, `[q, k]` int64, and the products, `[q, k]`; equal products keep the order of the vectors.
-    """
-    k = min(k, len(vectors))
-    block = max(k, _CELLS // max(1, len(queries)))
-    numbers, products = np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
-    for start in range(0, len(vectors), block):
-        found = queries @ vectors[start : start + block].T
-        products = np.concatenate([products, found], axis=1)
-        numbers = np.concatenate([numbers, np.broadcast_to(start + np.arange(found.shape[1]), found.shape)], axis=1)
-        if products.shape[1] > k:
-            # Among equal products at the border, the earliest are kept: a stable sort of those that reach it.
-            order = np.argsort(-products, axis=1, kind="stable")[:, :k]
-            products, numbers = np.take_along_axis(products, order, 1), np.take_along_axis(numbers, order, 1)
-    order = np.argsort(-products, axis=1, kind="stable")
-    return np.take_along_axis(numbers, order, 1), np.take_along_axis(products, order, 1)

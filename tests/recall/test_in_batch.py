@@ -14,7 +14,7 @@ from paddle_ranker.errors import DataError
 from paddle_ranker.model.encoders import read_checkpoint
 from paddle_ranker.model.tower import TowerInfo
 from paddle_ranker.model.tower_network import TowerModel, start_tower
-from paddle_ranker.retrieval.vectors import Vectors, nearest
+from paddle_ranker.retrieval.vectors import Vectors
 from paddle_ranker.training.precision import Precision
 from paddle_ranker.training.whole_batch import backward
 from recall.data import encode_pairs
@@ -221,19 +221,6 @@ def gradients(model: TowerModel, examples: InBatchExamples, parts: list) -> tupl
     loss, _ = backward(examples, network, batch, ProcessGroup(), precision, lambda place: paddle.seed(100 + place))
     found = {name: p.grad.numpy().copy() for name, p in network.named_parameters() if p.grad is not None}
     return loss, found
-
-
-def test_the_nearest_are_those_of_a_full_sort(monkeypatch: pytest.MonkeyPatch) -> None:
-    random = np.random.RandomState(0)
-    vectors = random.randint(-2, 3, (57, 4)).astype(np.float32)  # many products are equal
-    queries = random.randint(-2, 3, (6, 4)).astype(np.float32)
-    wanted = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")
-    for cells in (1, 60, 1 << 20):
-        monkeypatch.setattr("paddle_ranker.retrieval.vectors._CELLS", cells)
-        for k in (1, 7, 100):
-            numbers, products = nearest(vectors, queries, k)
-            np.testing.assert_array_equal(numbers, wanted[:, :k])
-            np.testing.assert_array_equal(products, np.take_along_axis(queries @ vectors.T, numbers, 1))
 
 
 def test_graded_titles_are_negatives_of_better_ones_and_each_text_is_computed_once(tmp_path: Path) -> None:

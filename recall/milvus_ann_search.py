@@ -1,0 +1,120 @@
+"""Put vectors of texts into Milvus, and search it with the vector of one of them.
+
+python recall/milvus_ann_search.py --data_path milvus_data.csv --embedding_path corpus_embedding.npy --insert
+python recall/milvus_ann_search.py --data_path milvus_data.csv --embedding_path corpus_embedding.npy --index 18 --search
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Optional
+
+import numpy as np
+from tqdm import tqdm
+
+from paddle_ranker.errors import DataError, UsageError
+from paddle_ranker.options import Options, json_text, option, run_command
+from recall.feature_extract import lines
+
+if TYPE_CHECKING:
+    from paddle_ranker.retrieval.exact import Vectors
+    from paddle_ranker.retrieval.milvus import MilvusRows
+
+
+@dataclass(frozen=True)
+class MilvusOptions(Options):
+    """Options of the command."""
+
+    data_path: str = option(help="the texts, one a line", files=True, name="corpus")
+    embedding_path: str = option(help="their vectors, in the same order: a .npy of feature_extract.py", name="vectors")
+    batch_size: int = option(100_000, help="rows that are put at a time", minimum=1)
+    index: int = option(0, help="number of the row, from 0, that is searched with", minimum=0)
+    insert: bool = option(False, help="put texts and vectors into Milvus, or replace them there", either=True)
+    search: bool = option(False, help="search, and print the nearest texts", either=True)
+    top_k: int = option(10, help="texts to find", minimum=1, maximum=16_384)
+    uri: Optional[str] = option(
+        None,
+        help="address of Milvus, or a file of Milvus Lite (default: http://MILVUS_HOST:MILVUS_PORT of the environment, "
+        "127.0.0.1 and 19530 without)",
+    )
+    collection: str = option("literature_search", help="name of the rows in Milvus")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.insert and not self.search:
+            raise UsageError("--insert or --search: say what is to be done, or both")
+
+    @property
+    def address(self) -> str:
+        """Where Milvus is."""
+        host, port = os.environ.get("MILVUS_HOST", "127.0.0.1"), os.environ.get("MILVUS_PORT", "19530")
+        return self.uri or f"http://{host}:{port}"
+
+
+def run(options: MilvusOptions) -> None:
+    """Insert, then search, as the options say."""
+    from paddle_ranker.retrieval.milvus import MilvusRows
+    from paddle_ranker.retrieval.vector_files import open_vectors
+
+    stored = open_vectors(options.embedding_path)
+    if options.search and options.index >= len(stored):
+        raise UsageError(f"--index {options.index}: {options.embedding_path} has {len(stored):,} rows, from 0")
+    rows = MilvusRows(options.address, options.collection, stored.values.shape[1], texts=True)
+    try:
+        if options.insert:
+            _insert(rows, options)
+        if options.search:
+            query = _checked(stored.block(options.index, options.index + 1), options.index)
+            (found,) = rows.nearest(query, options.top_k)
+            for key, score, text in zip(found.keys, found.scores, found.texts):
+                print(json_text({"index": key, "text": text, "score": score}))
+    finally:
+        rows.close()
+
+
+def _insert(rows: MilvusRows, options: MilvusOptions) -> None:
+    from paddle_ranker.retrieval.vector_files import open_vectors
+
+    stored, texts, count = open_vectors(options.embedding_path), _texts(options.data_path), 0
+    with tqdm(desc="insert", unit="row", total=len(stored), disable=None) as progress:
+        while batch := list(islice(texts, options.batch_size)):
+            if count + len(batch) > len(stored):
+                raise DataError(f"{options.data_path}: more rows than the {len(stored):,} of {options.embedding_path}")
+            vectors = _checked(stored.block(count, count + len(batch)), count)
+            rows.put(np.arange(count, count + len(batch)), vectors, batch)
+            count += len(batch)
+            progress.update(len(batch))
+    if count < len(stored):
+        raise DataError(f"{options.data_path}: {count:,} rows, {options.embedding_path} has {len(stored):,}")
+    rows.finish()
+    print(f"{options.address}: {rows.count():,} rows in {options.collection}")
+
+
+def _texts(path: str) -> Iterator[str]:
+    """Yield the texts; raises `DataError` for one that Milvus cannot hold whole."""
+    from paddle_ranker.retrieval.milvus import TEXT_BYTES
+
+    for number, text in enumerate(lines(path), start=1):
+        size = len(text.encode("utf-8"))
+        if size > TEXT_BYTES:
+            raise DataError(f"{path}, text {number}: {size:,} bytes, and Milvus holds {TEXT_BYTES:,}; shorten it")
+        yield text
+
+
+def _checked(vectors: Vectors, first: int) -> Vectors:
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        raise DataError(f"row {first + bad[0]}: its vector holds numbers that are not finite; make it again")
+    return vectors
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(run, MilvusOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

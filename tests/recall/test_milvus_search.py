@@ -1,0 +1,50 @@
+"""`recall/milvus_ann_search.py`: what the published lines put into Milvus, whole, and find there."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recall.milvus_ann_search import main
+
+pytestmark = [
+    pytest.mark.unit,
+    pytest.mark.skipif(importlib.util.find_spec("pymilvus") is None, reason="Milvus's client is on the modern stack"),
+]
+
+
+def test_rows_are_put_whole_found_again_and_refused_by_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    texts = [f"标题{number}\tb" for number in range(30)] + ["水" * 20_000]
+    vectors = np.random.default_rng(3).normal(size=(31, 8)).astype(np.float32)
+    Path("texts.csv").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    np.save("vectors.npy", vectors)
+    given = ["--data_path", "texts.csv", "--embedding_path", "vectors.npy", "--uri", "rows.db"]
+    for _ in range(2):  # a second insertion replaces
+        assert main([*given, "--insert", "--batch_size", "12"]) == 0
+        assert "31 rows in literature_search" in capsys.readouterr().out
+    assert main([*given, "--search", "--index", "30", "--top_k", "31"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    products = vectors @ vectors[30]
+    assert [one["index"] for one in found] == np.argsort(-products, kind="stable").tolist()
+    assert {one["index"]: one["text"] for one in found} == dict(enumerate(texts))
+    np.testing.assert_allclose([one["score"] for one in found], np.sort(products)[::-1], rtol=1e-5, atol=1e-6)
+
+    np.save("bad.npy", np.where(np.arange(31)[:, None] == 7, np.nan, vectors).astype(np.float32))
+    Path("long.csv").write_text("\n".join([*texts[:3], "水" * 22_000, *texts[4:]]) + "\n", encoding="utf-8")
+    texts_file, vectors_file, uri = given[1::2]
+    for data, embedding, address, more, says in (
+        (texts_file, "bad.npy", uri, ["--insert"], "row 7: its vector"),
+        ("long.csv", vectors_file, uri, ["--insert"], "text 4: 66,000 bytes"),
+        (texts_file, vectors_file, uri, ["--search", "--index", "31"], "--index 31"),
+        (texts_file, vectors_file, "http://127.0.0.1:1", ["--search"], "Milvus failed"),
+        (texts_file, vectors_file, uri, [], "--insert or --search"),
+    ):
+        assert main(["--data_path", data, "--embedding_path", embedding, "--uri", address, *more]) != 0
+        assert says in capsys.readouterr().err

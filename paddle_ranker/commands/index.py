@@ -87,13 +87,14 @@ class BuildOptions(CorpusOptions):
     dtype: str = option("float32", help="what the components of vectors are stored as", choices=TYPES)
     words: Optional[str] = option(
         None,
-        help="what words are: mixed, pairs of Chinese characters and other scripts' words; stem, the same with stemmed "
-        "English; bigram, pairs of any characters; jieba's words; or none, for vectors alone (default: by --language)",
+        help="what words are: gram, characters and pairs of them; bigram, pairs alone; mixed, pairs of Chinese "
+        "characters and other scripts' words; stem, the same with stemmed English; jieba's words; or none, for vectors "
+        "alone (default: by --language)",
         choices=(*TOKENIZERS, _NO_WORDS),
     )
     language: str = option(
         AUTO,
-        help="of the texts, which chooses the words: zh, bigram; en, stem, with Chinese beside; auto: what they are",
+        help="of the texts, which chooses the words: zh, gram; en, stem, with Chinese beside; auto: what they are",
         choices=(AUTO, *LANGUAGES),
     )
 

@@ -85,6 +85,12 @@ def bigrams(text: str) -> list[str]:
     return [run[i : i + 2] for i in range(len(run) - 1)] or [run] * bool(run)
 
 
+def grams(text: str) -> list[str]:
+    """Return all characters of `letters(text)` and all pairs of neighbouring ones, which finds abbreviations, too."""
+    run = letters(text)
+    return [*run, *(run[i : i + 2] for i in range(len(run) - 1))]
+
+
 def words(text: str) -> list[str]:
     """Return jieba's words of a text, without those that hold no letter, digit or ideograph."""
     return [word for word in jieba_segmenter().lcut(normalise(text)) if _only_letters(word)]
@@ -125,8 +131,14 @@ def _stem(word: str) -> str:
     return str(EnglishStemmer().stemWord(word))
 
 
-TOKENIZERS: dict[str, Tokenizer] = {"jieba": words, "bigram": bigrams, "mixed": words_and_bigrams, "stem": stems}
-LANGUAGES = {"zh": "bigram", "en": "stem"}  # the tokenizer for texts of a language; `stem` is for mixed texts, too
+TOKENIZERS: dict[str, Tokenizer] = {
+    "jieba": words,
+    "bigram": bigrams,
+    "gram": grams,
+    "mixed": words_and_bigrams,
+    "stem": stems,
+}
+LANGUAGES = {"zh": "gram", "en": "stem"}  # the tokenizer for texts of a language; `stem` is for mixed texts, too
 
 
 def detect_language(texts: Iterable[str]) -> tuple[str, float]:

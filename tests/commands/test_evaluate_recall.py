@@ -147,7 +147,7 @@ def test_a_beir_folder_in_and_out(folder: Path, tmp_path: Path, call: Call) -> N
     assert status == 1 and "has no split dev, only test" in err
     # the folder is a corpus, too: the same documents by the same ids
     status, out, err = call(index.main, "build", "--corpus", tmp_path / "beir", "--output", tmp_path / "index")
-    assert status == 0 and "language: zh, 0% of the first 60 texts are English; words: bigram" in out, err
+    assert status == 0 and "language: zh, 0% of the first 60 texts are English; words: gram" in out, err
     documents = [(one.id, one.text) for one in Collection.open(tmp_path / "index").documents()]
     assert documents == [(one.id, one.text) for one in Collection.open(folder / "index").documents()]
 

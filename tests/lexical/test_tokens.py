@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from paddle_ranker.lexical.bm25 import BM25Index
-from paddle_ranker.lexical.tokens import detect_language, stems
+from paddle_ranker.lexical.tokens import detect_language, grams, stems
 
 pytestmark = pytest.mark.unit
 
@@ -26,6 +26,10 @@ pytestmark = pytest.mark.unit
 )
 def test_stems_are_snowball_s_without_stop_words_and_chinese_is_in_bigrams(text: str, wanted: list[str]) -> None:
     assert stems(text) == wanted
+
+
+def test_characters_and_their_pairs() -> None:
+    assert grams("微 挡, A1") == ["微", "挡", "a", "1", "微挡", "挡a", "a1"] and grams("…") == []
 
 
 def test_words_of_another_form_are_found_in_a_mixed_collection() -> None:

@@ -51,9 +51,16 @@ def documents_of(part: str, size: int) -> bytes:
     return json.dumps({"query": "a", "documents": documents}, ensure_ascii=False).encode()
 
 
+def texts_of(size: int) -> bytes:
+    """Return a request for the vectors of long texts whose words nobody has said."""
+    asked = json.loads(documents_of("", size))
+    return json.dumps({"input": asked["documents"]}).encode()
+
+
 def http_bodies(size: int = UNPACKED) -> dict[str, tuple[str, str, bytes]]:
     """Return path, content type and body by name."""
     pipeline, general, rerank = "/ernie/prediction", "/GeneralModelService/inference", "/v1/rerank"
+    vectors = "/v1/embeddings"
     keys = json.dumps({"key": [str(n) for n in range(size // 40)], "value": ["{}"] * (size // 40)}).encode()
     return {
         "a printed dictionary": (pipeline, JSON, pipeline_value("{'query': '", "\\\\", "'}", size)),
@@ -72,6 +79,10 @@ def http_bodies(size: int = UNPACKED) -> dict[str, tuple[str, str, bytes]]:
             JSON,
             json.dumps({"query": "深 " * 40_000, "texts": ["a"] * 1000}).encode(),
         ),
+        "wrong texts for vectors": (vectors, JSON, filled('{"input":[', "[],", "[]]}", size)),
+        "tokens for vectors": (vectors, JSON, filled('{"input":[', "1,", "1]}", size)),
+        "empty texts for vectors": (vectors, JSON, filled('{"input":[', '"",', '""]}', size)),
+        "long texts for vectors": (vectors, JSON, texts_of(size)),
         "empty tensors": (general, JSON, filled('{"tensor":[', "{},", "{}]}", size)),
         "numbers as floats": (general, JSON, filled('{"tensor":[{"float_data":[', "1,", "1]}]}", size)),
         "numbers as strings": (general, JSON, filled('{"tensor":[{"int64_data":[', '"1",', "1]}]}", size)),

@@ -86,6 +86,14 @@ def form(fields: Mapping[str, bytes]) -> bytes:
 INFERENCE, GATEWAY = "/GeneralModelService/inference", "/ernie/prediction"
 RERANK = {"query": "深度", "documents": ["深度学习", {"text": "b"}], "top_n": 2, "return_documents": True, "model": "m"}
 TEI = {"query": "深度", "texts": ["深度学习", "b"], "raw_scores": False, "return_text": True, "truncate": True}
+EMBEDDINGS = {
+    "input": ["深度学习", ""],
+    "input_type": "query",
+    "encoding_format": "base64",
+    "dimensions": 8,
+    "model": "m",
+}
+EMBED = {"inputs": ["深度学习", "b"], "truncate": True, "prompt_name": "query", "normalize": True, "dimensions": 8}
 PIPELINE = {"key": ["0", "1"], "value": ['{"query": "深度", "title": "学"}', "{'query': 'a', 'title': \"b\"}"]}
 
 
@@ -219,6 +227,13 @@ def smuggling(dice: random.Random) -> bytes:
     return head + b"\r\n\r\n" + chunk + b"\r\n" + _INNER + b"\r\n0\r\n\r\n"
 
 
+def text_request() -> Message:
+    """Return a request for the vectors of texts."""
+    request = messages().Request(fetch_var_names=["output_embedding"])
+    request.tensor.add(name="text", elem_type=20, shape=[len(TITLES)], data=list(TITLES))
+    return request
+
+
 def makers() -> dict[str, Callable[[random.Random], bytes]]:
     """Return, by name, what makes a request that is nearly right from a generator of chances."""
     texts, tokens, image = good_request(), token_request(), picture()
@@ -267,6 +282,10 @@ def makers() -> dict[str, Callable[[random.Random], bytes]]:
         "JSON, pipeline": bodies(GATEWAY, [PIPELINE]),
         "JSON, rerank": bodies("/v1/rerank", [RERANK]),
         "JSON, rerank (TEI)": bodies("/rerank", [TEI, RERANK]),
+        "JSON, embeddings": bodies("/v1/embeddings", [EMBEDDINGS, {**EMBEDDINGS, "input": "深度"}]),
+        "JSON, embed (TEI)": bodies("/embed", [EMBED]),
+        "JSON, pipeline of a tower": bodies("/tower/prediction", [{"key": ["0", "1"], "value": list(TITLES[:2])}]),
+        "tensors for vectors": bodies(INFERENCE, [json.loads(write_message(text_request()))]),
         "JSON, entailment": bodies(ENTAILMENT_PATH, [posts, {"pairs": [posts, {"text_1": "a", "text_2": ""}]}]),
         "forms, entailment": one_of([form({"text_1": b"a", "text_2": b"b", "image_2": image})]),
         "images, entailment": images,

@@ -34,7 +34,7 @@ from multimodal_entailment.plugin import PATH as ENTAILMENT_PATH
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import Options, option, run_command
 from paddle_ranker.serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient, RerankClient
-from paddle_ranker.serving.clients.base import ScoringClient
+from paddle_ranker.serving.clients.base import GeneralModelClient, ScoringClient
 from paddle_ranker.serving.clients.errors import ServerError
 from paddle_ranker.serving.core.faults import INTERNAL
 from paddle_ranker.serving.paddle.messages import messages
@@ -102,11 +102,12 @@ def fuzz(options: FuzzOptions) -> int:
 
 @contextlib.contextmanager
 def serve_tiny(folder: Path, *options: str) -> Iterator[tuple[Started, list[int]]]:
-    """Start a server on two tiny models; yield it, its port and that of HTTP alone."""
+    """Start a server on three tiny models; yield it, its port and that of HTTP alone."""
     from tests.entailment_cases import write_model
-    from tests.tiny import write_ranker
+    from tests.tiny import write_ranker, write_tower
 
-    posts = ["--entailment_model", write_model(folder), "--http_port", "0"]
+    others = ["--entailment_model", write_model(folder), "--tower", str(write_tower(folder / "tower"))]
+    posts = [*others, "--http_port", "0"]
     patience = ["--header_seconds", "3", "--body_seconds", "3", "--log_requests", "false"]
     with started_server(write_ranker(folder / "ranker"), folder / "run", *posts, *patience, *options) as found:
         yield found
@@ -125,6 +126,7 @@ def _fuzz_at(host: str, ports: Sequence[int], options: FuzzOptions, is_alive: Ca
         queries = ["深度"] * len(TITLES)
         expected = clients[0].score(queries, TITLES)
         judged = _judgment(host, port, options.patience)
+        vectors = _vectors(clients, reranker.port, options.patience)
 
         def good_ones() -> None:
             """Ask what can be answered, over every protocol; raises `ServerError`, `AssertionError`."""
@@ -133,6 +135,8 @@ def _fuzz_at(host: str, ports: Sequence[int], options: FuzzOptions, is_alive: Ca
             for answer in answers:
                 if not np.allclose(answer, expected[: len(answer)], atol=1e-5):
                     raise ServerError(f"a good request got {answer.tolist()}, expected {expected.tolist()}")
+            if not np.allclose(_vectors(clients, reranker.port, options.patience), vectors, atol=1e-5):
+                raise ServerError("a good request for vectors got others")
             judgment = _judgment(host, port, options.patience)
             if not np.allclose(judgment, judged, atol=1e-5):
                 raise ServerError(f"a good pair of posts got {judgment}, expected {judged}")
@@ -141,6 +145,21 @@ def _fuzz_at(host: str, ports: Sequence[int], options: FuzzOptions, is_alive: Ca
             return await _Fuzzer(host, ports, options, is_alive, good_ones).run()
 
         return asyncio.run(run())
+
+
+def _vectors(clients: Sequence[ScoringClient], http_port: int, patience: float) -> np.ndarray:
+    """Return the vectors that a good request gets over each protocol; none of a server without a tower."""
+    try:
+        answer = requests.post(
+            f"http://{clients[0].host}:{http_port}/v1/embeddings", json={"input": TITLES}, timeout=patience
+        )
+        if answer.status_code == 404:
+            return np.empty(0)
+        answer.raise_for_status()
+        found = [one["embedding"] for one in answer.json()["data"]]
+    except (requests.RequestException, ValueError, KeyError) as error:
+        raise ServerError(f"a good request for vectors got none: {error}") from error
+    return np.stack([found, *(client.vectors(TITLES) for client in clients if isinstance(client, GeneralModelClient))])
 
 
 def _judgment(host: str, port: int, patience: float) -> list[float]:

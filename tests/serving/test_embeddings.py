@@ -44,7 +44,7 @@ from tests.tiny import write_ranker, write_tower
 
 pytestmark = pytest.mark.parity
 TEXTS = ["老年人护理教育研究", "深度学习", "", 'a\tb\\n "😀"', "语言文化差异" * 9]
-LIMITS: dict[str, Any] = {"request_bytes": 4096, "texts": 8, "characters": 60, "queue_texts": 16, "pairs": 4}
+LIMITS: dict[str, Any] = {"request_bytes": 16384, "texts": 8, "characters": 60, "queue_texts": 16, "pairs": 4}
 
 
 @pytest.fixture(scope="module")
@@ -199,11 +199,12 @@ OPENAI_ERRORS: list[tuple[Any, int, Optional[str], str]] = [
     ([], 400, "body", "object"),
     ({"input": ["a"] * 9}, 413, "input", "at most 8"),
     ({"input": ["a", "b" * 61]}, 413, "input[1]", "61 characters"),
+    ({"input": [1] * 5000}, 413, "body", "not tokens"),
     ({"input": "a", "encoding_format": "int8"}, 400, "encoding_format", "base64"),
     ({"input": "a", "input_type": "other"}, 400, "input_type", "query"),
     ({"input": "a", "dimensions": 4}, 400, "dimensions", "8 numbers"),
     ({"input": "a", "dimensions": 0}, 400, "dimensions", "greater"),
-    ({"input": TEXTS, "truncation": False}, 413, "input[4]", "at most 32"),
+    ({"input": TEXTS, "truncation": False}, 413, "input[4]", "more than the 32"),
 ]
 
 

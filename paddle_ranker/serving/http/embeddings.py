@@ -28,6 +28,7 @@ from paddle_ranker.serving.http.openapi import NUMBER, operation, schemas_of
 OPENAI, TEI, OTHER_TEI = ("/v1/embeddings", "/embeddings"), ("/embed", "/"), ("/embed_all", "/embed_sparse")
 _IS_QUERY = {"query": True, "search_query": True, "document": False, "search_document": False, "passage": False}
 _UNION_TAGS = ("str", "list[str]")
+_VALUES = 64  # in JSON, for each text
 _TEXT_BYTES, _BASE64_BYTES = 32, 16  # of memory that a number takes, from the engine's array to the answer
 Texts = TypeAliasType("Texts", Annotated[list[str], FailFast()])
 
@@ -179,7 +180,13 @@ class _LengthCheck:
 
 
 def _validated(adapter: TypeAdapter[Any], body: bytes, limits: Limits) -> Any:
-    check_json(body, limits.json_bounds)
+    try:
+        # Not the tokens of texts, for which other requests have room, but what a client may add to each.
+        check_json(body, limits.json_bounds._replace(values=_VALUES * max(limits.pairs, _VALUES)))
+    except Fault as fault:
+        if fault.kind is TOO_LARGE:
+            raise Fault(TOO_LARGE, f"{fault.problem}; send texts, not tokens", field=fault.field) from fault.settled()
+        raise
     try:
         asked = adapter.validate_json(body)
     except ValidationError as error:

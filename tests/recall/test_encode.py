@@ -124,7 +124,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(
     assert not broken.exists()
     capsys.readouterr()
     file = VectorFile(broken, dtype, identity(tower, source, dtype), resume=True)
-    assert file.rows == {0: 0, 2: 32, 6: 96, "named": 100}[after]  # type: ignore[index]
+    assert file.rows == {0: 0, 2: 32, 6: 96, "named": 100}[after]
     if not file.is_done:
         for part in list(parts(unbroken))[file.rows // 16 :]:
             file.append(part)

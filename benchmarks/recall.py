@@ -1,0 +1,146 @@
+"""Measure the recall stage on real data: words, vectors, both, and a ranker behind them, with paired differences.
+
+    python -m benchmarks.recall --set qbqtc --work_dir WORK --tower TOWER --untuned M3E
+    python -m benchmarks.recall --set csl_unseen --work_dir WORK --tower TOWER --ranker RANKER
+
+Each set becomes a BEIR folder in WORK, which other people's systems read as well, and an index; then
+`paddle-ranker evaluate-recall` measures.
+
+| set | documents | queries | right |
+| --- | --- | --- | --- |
+| qbqtc | the 16,020 titles of train and dev | dev's 69 | label 1 or more; judged titles alone |
+| csl | 1,000 papers, title and abstract | the first keyword of each | the paper, and all that name this keyword |
+| csl_two | the same | the first two keywords | the paper |
+| csl_unseen | the abstracts | of a paper's title the words that its abstract lacks, two at least | the paper |
+
+`csl_unseen` is a set of paraphrases that authors wrote: a title says in other words what its abstract says, and the
+query is what they do not share, by jieba's words; 376 papers have two such words.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from benchmarks.inputs import real_data_file
+from paddle_ranker.commands import evaluate_recall, index
+from paddle_ranker.data.beir import CORPUS, write_beir
+from paddle_ranker.data.records import LabeledPair, read_records
+from paddle_ranker.lexical.tokens import words
+from paddle_ranker.options import Options, option, run_command
+
+Qrels = dict[str, dict[str, int]]
+LEAST_WORDS = 2  # of a query of csl_unseen
+
+
+@dataclass(frozen=True)
+class RealSet:
+    """Documents and queries, texts by id, and the labels of documents by query."""
+
+    documents: dict[str, str]
+    queries: dict[str, str]
+    qrels: Qrels
+
+
+def qbqtc(folder: Optional[str]) -> RealSet:
+    """Return dev's queries over the titles of train and dev; of a title that is judged twice, the higher label."""
+    rows = {name: read_records(real_data_file(folder, f"qbqtc/{name}.tsv"), LabeledPair) for name in ("train", "dev")}
+    ids = {title: f"t{n}" for n, title in enumerate(dict.fromkeys(row.title for part in rows.values() for row in part))}
+    names = {query: f"q{n}" for n, query in enumerate(dict.fromkeys(row.query for row in rows["dev"]))}
+    qrels: Qrels = {}
+    for row in rows["dev"]:
+        labels = qrels.setdefault(names[row.query], {})
+        labels[ids[row.title]] = max(int(row.label), labels.get(ids[row.title], 0))
+    return RealSet(_swapped(ids), _swapped(names), qrels)
+
+
+def csl(folder: Optional[str], keywords: int) -> RealSet:
+    """Return papers, and as queries the first keywords of each."""
+    papers = _papers(folder)
+    asked = [" ".join(paper["keywords"][:keywords]) for paper in papers]
+    queries = {query: f"q{number}" for number, query in enumerate(dict.fromkeys(asked))}
+    qrels: Qrels = {}
+    for number, (paper, query) in enumerate(zip(papers, asked)):
+        qrels.setdefault(queries[query], {})[f"p{number}"] = 1
+        for other in paper["keywords"] if keywords == 1 else ():
+            if other in queries:
+                qrels.setdefault(queries[other], {})[f"p{number}"] = 1
+    documents = {f"p{number}": f"{paper['title']}\n{paper['abstract']}" for number, paper in enumerate(papers)}
+    return RealSet(documents, _swapped(queries), qrels)
+
+
+def csl_unseen(folder: Optional[str]) -> RealSet:
+    """Return abstracts, and as queries the words of titles that their own abstracts lack."""
+    documents, queries, qrels = {}, {}, {}
+    for number, paper in enumerate(_papers(folder)):
+        documents[f"p{number}"] = paper["abstract"]
+        known = set(words(paper["abstract"]))
+        unseen = [word for word in dict.fromkeys(words(paper["title"])) if word not in known and len(word) > 1]
+        if len(unseen) >= LEAST_WORDS:
+            queries[f"q{number}"] = " ".join(unseen)
+            qrels[f"q{number}"] = {f"p{number}": 1}
+    return RealSet(documents, queries, qrels)
+
+
+SETS: dict[str, Callable[[Optional[str]], RealSet]] = {
+    "qbqtc": qbqtc,
+    "csl": lambda folder: csl(folder, 1),
+    "csl_two": lambda folder: csl(folder, 2),
+    "csl_unseen": csl_unseen,
+}
+
+
+@dataclass(frozen=True)
+class RecallBenchmarkOptions(Options):
+    """Options of `python -m benchmarks.recall`."""
+
+    set: str = option(help="what to search", choices=tuple(SETS))
+    work_dir: str = option(help="folder for the set and its index, which are kept for the next run")
+    tower: str = option(help="makes the vectors: a tower's folder, or any encoder's")
+    untuned: Optional[str] = option(None, help="another tower or encoder to measure beside, without fusion")
+    ranker: Optional[str] = option(None, help="order the first results with this ranker")
+    runs_folder: Optional[str] = option(None, help="write each system's TREC run there")
+    data_dir: Optional[str] = option(None, help="folder of the real data (default: PADDLE_RANKER_REAL_DATA)")
+    cpu_threads: int = option(0, help="threads; 0: one a core", minimum=0)
+
+
+def _papers(folder: Optional[str]) -> list[dict[str, Any]]:
+    with open(real_data_file(folder, "csl/papers.jsonl"), encoding="utf-8") as stream:
+        return [json.loads(line) for line in stream]
+
+
+def _swapped(numbers: dict[str, str]) -> dict[str, str]:
+    return {id: text for text, id in numbers.items()}
+
+
+def _given(options: RecallBenchmarkOptions, names: Iterable[str]) -> list[str]:
+    return [part for name in names if (value := getattr(options, name)) for part in (f"--{name}", str(value))]
+
+
+def run(options: RecallBenchmarkOptions) -> int:
+    """Write the set and its index, and measure."""
+    work = Path(options.work_dir)
+    folder, built = work / options.set, work / f"{options.set}-{Path(options.tower).resolve().name}"
+    if not folder.exists():
+        made = SETS[options.set](options.data_dir)
+        write_beir(folder, ((id, text, {}) for id, text in made.documents.items()), made.queries, made.qrels)
+    threads = ["--cpu_threads", str(options.cpu_threads)]
+    arguments = ["build", "--corpus", str(folder / CORPUS), "--output", str(built), "--tower", options.tower]
+    status = index.main([*arguments, *threads])
+    if status:
+        return status
+    others = _given(options, ("untuned", "ranker", "runs_folder"))
+    return evaluate_recall.main(["--index", str(built), "--beir", str(folder), *others, *threads])
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the benchmark; return its exit status."""
+    return run_command(run, RecallBenchmarkOptions, argv, description=__doc__ or "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

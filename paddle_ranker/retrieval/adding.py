@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from paddle_ranker.retrieval.manifest import IndexInfo, SegmentInfo
 from paddle_ranker.retrieval.merging import Source, merge_segments
 from paddle_ranker.retrieval.segments import Contents, Segment, WriteIndex, check_document, write_segment
 from paddle_ranker.retrieval.vector_search import writer_of
+from paddle_ranker.storage.atomic import new_file
 
 VectorsOf = Callable[[Sequence[str]], Vectors]
 AT_ONCE, CHARACTERS_AT_ONCE = 1 << 14, 1 << 25  # most documents and characters that a new segment gets
@@ -41,12 +43,14 @@ class Addition:
 
     new_segment: returns the folder of a new segment
     vectors_of: returns the vectors of texts, `[n, size]`
+    unfinished: what an addition before this one has written and not finished; vectors are taken from there
 
     Attributes, of what was written: `segments`; `replaced`, the places of documents that are to be removed; `next_id`.
     """
 
-    def __init__(self, new_segment: Callable[[], Path], now: Generation, vectors_of: VectorsOf):
+    def __init__(self, new_segment: Callable[[], Path], now: Generation, vectors_of: VectorsOf, unfinished: Unfinished):
         self._new_segment, self._now, self._info, self._vectors_of = new_segment, now, now.info, vectors_of
+        self._unfinished = unfinished
         self.segments: list[SegmentInfo] = []
         self.replaced: list[Place] = []
         self.next_id = self._info.next_id
@@ -61,13 +65,16 @@ class Addition:
             changed = self._changed(self._with_ids(chunk))
             if changed:
                 self._write(changed, writer_of(self._info.vectors) if not second else None)
+                if second and self._info.vectors is not None:
+                    self._unfinished.keep(self._written[-1])
         added = sum(map(len, self._written))
         if second and self._written:
             folder = self._new_segment()
             sources: list[Source] = [(segment, None) for segment in self._written]
             merge_segments(folder, sources, writer_of(self._info.vectors))
-            for segment in self._written:
-                shutil.rmtree(segment.folder)
+            if self._info.vectors is None:  # else they are kept until this addition counts
+                for segment in self._written:
+                    shutil.rmtree(segment.folder)
             self._written = [Segment(folder)]
         self.segments = [SegmentInfo(one.name, len(one)) for one in self._written]
         return Added(added - len(self.replaced), len(self.replaced), self._unchanged, self._repeated)
@@ -145,10 +152,49 @@ class Addition:
                 missing.append(number)
             else:
                 found[number] = stored.rows(np.array([place.row]))[0]
+        missing = self._unfinished.fill(found, texts, missing)
         if missing:
             made = self._vectors_of([texts[number] for number in missing])
             found[missing] = checked_vectors(made, [chunk[number].id for number in missing], self._info)
         return found
+
+
+class Unfinished:
+    """The segments of additions that were not finished: a killed one's vectors need not be computed again.
+
+    Their names are in `unfinished.json` of the index folder.
+    """
+
+    def __init__(self, index: Path):
+        self._file = index / "unfinished.json"
+        self.segments: list[Segment] = []
+        if self._file.exists():
+            named = [index / str(name) for name in json.loads(self._file.read_bytes())]
+            self.segments = [Segment(folder) for folder in named if folder.is_dir()]
+
+    def keep(self, segment: Segment) -> None:
+        """Keep a segment until `forget`, though no manifest names it."""
+        self.segments.append(segment)
+        with new_file(self._file) as stream:
+            json.dump([one.name for one in self.segments], stream)
+
+    def fill(self, vectors: Vectors, texts: Sequence[str], missing: Sequence[int]) -> list[int]:
+        """Set the vectors of those texts that are here, `vectors[missing]`, and return which are still missing."""
+        hashes = text_hashes([texts[number] for number in missing])
+        done = set()
+        for segment in self.segments:
+            for place, row in segment.rows_of_texts([texts[number] for number in missing], hashes):
+                assert segment.vectors is not None
+                vectors[missing[place]] = segment.vectors.rows(np.array([row]))[0]
+                done.add(missing[place])
+        return [number for number in missing if number not in done]
+
+    def forget(self) -> None:
+        """Delete them: all that they held counts, or is not wanted."""
+        self._file.unlink(missing_ok=True)
+        for segment in self.segments:
+            shutil.rmtree(segment.folder, ignore_errors=True)
+        self.segments = []
 
 
 def _chunks(documents: Iterable[Union[Document, DocumentRow]]) -> Iterator[list[Union[Document, DocumentRow]]]:

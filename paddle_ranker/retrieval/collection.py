@@ -25,7 +25,7 @@ import numpy as np
 from paddle_ranker.data.records import DocumentRow
 from paddle_ranker.errors import CheckpointError, RankerError, UsageError, listed, quoted
 from paddle_ranker.metrics.ranking import Booleans
-from paddle_ranker.retrieval.adding import Added, Addition, VectorsOf, checked_vectors
+from paddle_ranker.retrieval.adding import Added, Addition, Unfinished, VectorsOf, checked_vectors
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.generation import Generation, Place, open_generation
@@ -251,10 +251,12 @@ class Collection:
 
     def _add(self, rows: Iterable[Union[Document, DocumentRow]], vectors_of: Optional[VectorsOf]) -> Added:
         with self._writing():
-            addition = Addition(self._new_segment, self._now, vectors_of or self._own_vectors)
+            unfinished = Unfinished(self.folder)
+            addition = Addition(self._new_segment, self._now, vectors_of or self._own_vectors, unfinished)
             added = addition.run(rows)
             if addition.segments:
                 self._commit(_Change(addition.segments, addition.replaced, addition.next_id))
+            unfinished.forget()
         self.merge(MERGED_AT_ONCE)
         return added
 
@@ -345,7 +347,7 @@ class Collection:
     def _clean(self) -> None:
         """Delete what a killed writer has left."""
         remove_unfinished(self.folder)
-        named = self.info.files()
+        named = self.info.files() | {segment.name for segment in Unfinished(self.folder).segments}
         for path in self.folder.glob("segment-*"):
             if path.name not in named:
                 _delete(path)

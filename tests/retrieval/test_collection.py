@@ -87,3 +87,26 @@ def test_adds_replacements_and_removals_leave_what_one_build_would(
             pairs = [(i, s) for i, s in zip(ids, scores) if filters is None or filters.matches(kept[i].fields)][:7]
             assert hits.ids == [i for i, _ in pairs]
             np.testing.assert_allclose(hits.scores, [s for _, s in pairs], rtol=1e-5)
+
+
+def test_what_an_unfinished_addition_has_encoded_is_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paddle_ranker.retrieval.adding.AT_ONCE", 10)
+    folder, documents, encoded = tmp_path / "index", documents_of(range(45)), 0
+
+    def counting(texts: Sequence[str]) -> Vectors:
+        nonlocal encoded
+        encoded += len(texts)
+        if encoded == 30:
+            raise KeyboardInterrupt
+        return vectors_of(texts)
+
+    with new_index(folder) as collection, pytest.raises(KeyboardInterrupt):
+        collection.add(documents, counting)
+    with Collection.open(folder, write=True) as collection:
+        assert len(collection) == 0 and encoded == 30
+        encoded = 100
+        collection.add(documents, counting)
+        assert encoded == 100 + 45 - 20  # two parts of ten were done
+        assert [one.id for one in collection.documents()] == [one.id for one in documents]
+        assert collection.search("vectors", vectors_of([documents[3].text]), 1)[0].scores[0] == pytest.approx(1.0)
+        assert {path.name for path in folder.iterdir()} - collection.info.files() == {"index.json", "writer.lock"}

@@ -5,22 +5,21 @@ python recall/recall.py --params_path checkpoint/tower/best --corpus_file corpus
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Optional
 
 import numpy as np
 from tqdm import tqdm
 
 from paddle_ranker import runtime
-from paddle_ranker.encoding.options import TokenizerOptions
-from paddle_ranker.options import DeviceOptions, RowOptions, option, redeclare, run_command
-from paddle_ranker.scoring.engines.registry import ENGINES
-from paddle_ranker.scoring.options import BatchOptions, engine_help
+from paddle_ranker.options import option, redeclare, run_command
+from paddle_ranker.scoring.options import BatchOptions, TowerOptions
 
 if TYPE_CHECKING:
-    from paddle_ranker.retrieval.vectors import Vectors
+    from paddle_ranker.retrieval.exact import Vectors
 
 # `python recall/recall.py` puts this folder first on the path, where this file takes the name of the package that it
 # is in: so it is that package, too, and finds the modules beside it.
@@ -28,8 +27,8 @@ __path__ = [str(Path(__file__).resolve().parent)]
 
 
 @dataclass(frozen=True)
-class RecallOptions(BatchOptions, TokenizerOptions, RowOptions, DeviceOptions):
-    params_path: str = option(help="the tower: a trained or exported one's folder", name="model", leads=True)
+class RecallOptions(TowerOptions):
+    params_path: str = option(help="the tower: a folder of a tower or of any encoder", name="model", leads=True)
     corpus_file: str = option(help="the texts to search, one a line", name="corpus", files=True)
     similar_text_pair: str = option(
         help="the queries: pairs of a query and a text that answers it", name="input", files=True,
@@ -40,11 +39,12 @@ class RecallOptions(BatchOptions, TokenizerOptions, RowOptions, DeviceOptions):
         "recall_result_file", help="file to write there: query, text, cosine; .jsonl keeps tabs in texts"
     )
     recall_num: int = option(50, help="texts of each query", minimum=1)
-    max_seq_length: Optional[int] = option(None, help="longest text in tokens (default: the tower's)", minimum=5)
-    model_name_or_path: Optional[str] = option(
-        None, help="the model whose configuration a bare parameter file takes; a folder's own configuration wins"
+    hnsw_m: Optional[int] = option(
+        None, help="search a graph (HNSW) with so many neighbours (default: every text, exactly)", minimum=2
     )
-    engine: Optional[str] = option(None, help=engine_help, choices=ENGINES)
+    hnsw_ef: Optional[int] = option(None, help="how many texts of the graph are looked at (100)", minimum=1)
+    hnsw_max_elements: Optional[int] = option(None, help="refuse a corpus of more texts", minimum=1)
+    output_emb_size: Optional[int] = option(None, help="refuse a tower whose vectors are not so long", minimum=1)
     batch_size: int = redeclare(BatchOptions, "batch_size", 64)
 
 
@@ -52,9 +52,9 @@ def recall(options: RecallOptions) -> Path:
     """Write what is found for each distinct query, and return the file's path."""
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.data.records import Pair, RecordFile
-    from paddle_ranker.model.load_options import LoadOptions
+    from paddle_ranker.errors import UsageError
     from paddle_ranker.options import note
-    from paddle_ranker.retrieval.vectors import Tower, nearest
+    from paddle_ranker.retrieval.vectors import open_to_compare
     from paddle_ranker.storage.atomic import make_folder
     from recall.results import corpus_texts, write_results
 
@@ -63,34 +63,49 @@ def recall(options: RecallOptions) -> Path:
     queries = list(dict.fromkeys(pair.query for pair in pairs))
     corpus = corpus_texts(options.corpus_file, options.skip_bad_rows)
     note(f"{options.similar_text_pair}: {pairs.report()} pairs, {len(queries):,} queries; {len(corpus):,} texts")
-    tower = Tower.open(
-        options.params_path,
-        LoadOptions(
-            engine=options.engine,
-            device=options.device,
-            threads=options.cpu_threads,
-            model_name=options.model_name_or_path,
-            max_seq_length=options.max_seq_length,
-            tokenizer=options.tokenizer,
-        ),
-        options.batch_size,
-    )
-    vectors = np.concatenate(list(tower.stream(iter(tqdm(corpus, desc="encode", unit="text", disable=None)))))
-    found, cosines = nearest(_unit(vectors), _unit(tower.query_vectors(queries)), options.recall_num)
-
-    def rows() -> Iterator[tuple[str, str, float]]:
-        for query, numbers, values in zip(queries, found.tolist(), cosines.tolist()):
-            for number, cosine in zip(numbers, values):
-                yield query, corpus[number], cosine
-
-    write_results(str(path), rows())
+    if options.hnsw_max_elements is not None and len(corpus) > options.hnsw_max_elements:
+        raise UsageError(f"--hnsw_max_elements {options.hnsw_max_elements}: {options.corpus_file} has {len(corpus):,}")
+    tower = open_to_compare(options.params_path, options.load_options(), options.batch_size)
+    wanted = tower.query_vectors(queries)
+    if options.output_emb_size not in (None, wanted.shape[1]):
+        raise UsageError(f"--output_emb_size {options.output_emb_size}: the tower's have {wanted.shape[1]} numbers")
+    vectors = np.concatenate(list(tower.stream(tqdm(corpus, desc="encode", unit="text", disable=None))))
+    write_results(str(path), _rows(queries, corpus, _search(vectors, wanted, options)))
     return path
 
 
-def _unit(vectors: Vectors) -> Vectors:
-    """Return vectors, `[n, size]`, scaled to length 1."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(lengths, 1e-12)
+def _search(vectors: Vectors, queries: Vectors, options: RecallOptions) -> Iterator[tuple[list[int], list[float]]]:
+    """Yield the numbers and cosines of each query's texts, best first."""
+    from paddle_ranker.retrieval.exact import nearest
+
+    if options.hnsw_m is None and options.hnsw_ef is None:
+        found, cosines = nearest(vectors, queries, options.recall_num)
+        yield from zip(found.tolist(), cosines.tolist())
+        return
+    from paddle_ranker.retrieval.collection import VECTORS, Collection
+    from paddle_ranker.retrieval.indexes import Document
+    from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo
+
+    defaults = VectorsInfo("faiss", vectors.shape[1])
+    info = replace(
+        defaults,
+        structure="hnsw",
+        hnsw_m=options.hnsw_m or defaults.hnsw_m,
+        hnsw_ef=options.hnsw_ef or defaults.hnsw_ef,
+    )
+    with TemporaryDirectory() as folder, Collection.create(Path(folder) / "index", IndexInfo(None, info)) as collection:
+        numbers = map(str, range(len(vectors)))  # the index knows texts by their numbers here
+        collection.add((Document(number, number) for number in numbers), lambda texts: vectors[[*map(int, texts)]])
+        for hits in collection.search(VECTORS, queries, options.recall_num):
+            yield [*map(int, hits.ids)], hits.scores.tolist()
+
+
+def _rows(
+    queries: Sequence[str], corpus: Sequence[str], found: Iterable[tuple[list[int], list[float]]]
+) -> Iterator[tuple[str, str, float]]:
+    for query, (numbers, cosines) in zip(queries, found):
+        for number, cosine in zip(numbers, cosines):
+            yield query, corpus[number], cosine
 
 
 def run(options: RecallOptions) -> None:

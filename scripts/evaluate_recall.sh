@@ -27,9 +27,7 @@ run_single "$ROOT/recall/evaluate.py" --similar_text_pair "$DATA/dev.csv" --reca
 
 say ""
 say "By words and vectors:"
-# The index is the demo's own, of the tower that is there now.
-rm -rf "$INDEX"
-run_single -m paddle_ranker index build --corpus "$DATA/corpus.csv" --tower "$DEMO_TOWER/best" --output "$INDEX"
+bash "$ROOT/scripts/run_build_index.sh"
 run_single -m paddle_ranker evaluate-recall --index "$INDEX" --test "$DATA/dev.csv" --plot "$RESULTS/recall.png"
 say "the picture of recall against k: $RESULTS/recall.png"
 say ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,24 @@ def test_what_is_found_is_every_text_in_the_order_of_its_cosine(
     result = tmp_path / "results" / "result.txt"
     status, out, err = call(evaluate.main, capsys, "--similar_text_pair", pairs, "--recall_result_file", result)
     assert status == 0 and len([line for line in out.splitlines() if line.startswith("recall@")]) == 5, err
+
+
+def test_the_options_of_a_graph_find_what_an_exact_search_finds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("faiss", reason="needs faiss (pip install faiss-cpu)")
+    random = np.random.default_rng(1)
+    vectors = random.normal(size=(1500, 16)).astype(np.float32)
+    queries = vectors[:40] + 0.1 * random.normal(size=(40, 16)).astype(np.float32)
+    options = recall.RecallOptions(
+        params_path="tower", corpus_file="c", similar_text_pair="p", recall_num=5, hnsw_m=32, hnsw_ef=400
+    )
+    exact = [*recall._search(vectors, queries, replace(options, hnsw_m=None, hnsw_ef=None))]
+    found = [*recall._search(vectors, queries, options)]
+    shared = [len(set(some[0]) & set(all_[0])) for some, all_ in zip(found, exact)]
+    assert np.mean(shared) >= 4.9
+    for (numbers, cosines), query in zip(found, queries):
+        np.testing.assert_allclose(cosines, vectors[numbers] @ query, rtol=1e-4)
 
 
 def test_the_published_lines_are_the_share_of_answers_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

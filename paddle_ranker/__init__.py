@@ -45,12 +45,15 @@ def train(what: str, *, on_evaluation: Optional[OnEvaluation] = None, **options:
             True, training stops there, as with --early_stopping. Only the first of several processes calls it.
         options: the command's options, under any name that the command accepts for them.
 
-    Raises the errors of the command: `UsageError` or another `RankerError`, whose message says what to do.
+    Without a HOME that can be written the process gets a temporary one, as a command does. Raises the errors of the
+    command: `UsageError` or another `RankerError`, whose message says what to do.
     """
     from paddle_ranker.commands.registry import COMMANDS
     from paddle_ranker.errors import UsageError, did_you_mean, quoted
+    from paddle_ranker.libraries import ensure_home
     from paddle_ranker.options import options_from
 
+    ensure_home()
     COMMANDS.load_plugins()
     trainings = {name.replace("train-", "", 1): one for name, one in COMMANDS.items() if one.options is not None}
     name = what.replace("train-", "", 1) if isinstance(what, str) else what

@@ -30,7 +30,7 @@ def switch_off_telemetry() -> None:
 
 
 def ensure_home() -> None:
-    """Set HOME to a temporary folder if there is none or it cannot be written; each command calls this first.
+    """Set HOME to a temporary folder if there is none or it cannot be written; commands and `train` call this first.
 
     Containers with `--user` often have no HOME, or "/", or a read-only one. But some libraries make folders there and
     know no other place: Paddle when it exports a model, PaddleNLP and VisualDL when they are imported. The folder is

@@ -110,3 +110,10 @@ def test_a_temporary_home_that_is_somebody_elses_is_not_used(tmp_path: Path) -> 
     (tmp_path / f"paddle-ranker-home-{os.geteuid()}").symlink_to(tmp_path / "elsewhere")
     home = Path(json.loads(run_python(ENSURED, HOME=os.devnull, TMPDIR=str(tmp_path)))["HOME"])
     assert home.parent == tmp_path and home.is_dir() and not home.is_symlink() and home.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.unit
+def test_a_training_from_python_has_a_home_as_its_command_has(tmp_path: Path) -> None:
+    code = "import os, paddle_ranker\ntry: paddle_ranker.train('x')\nexcept Exception as error: print(error)\n"
+    said, home = run_python(f"{code}print(os.environ['HOME'])", HOME=os.devnull, TMPDIR=str(tmp_path)).splitlines()
+    assert said.startswith("train 'x': choose from") and Path(home).parent == tmp_path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import inspect
 import os
 import resource
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Optional, TextIO
@@ -23,6 +25,8 @@ from paddle_ranker.training import curve
 
 # Before any test file imports Paddle: the tests then run on the code path that the commands run on.
 runtime.prepare()
+# Paddle 2 asks for the whole stack with its lines of source for a warning that exports suppress: half of their time.
+inspect.stack = partial(inspect.stack, 0)
 # Where `paddle.distributed.launch` looks for a port, some seconds before it is listened on: where no connection of
 # another test gets one, as in `tests.started.free_ports`.
 os.environ.setdefault("PORT_RANGE", "20000:32000")
@@ -151,7 +155,10 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Exported rankers by the name of their case, `tests.export_cases.Exports`."""
     from tests.export_cases import Exports  # imports Paddle, which not every test needs
 
-    return Exports(tmp_path_factory.mktemp("exports"))
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # which the other processes have, too
+    return Exports(folder / "exports")
 
 
 @pytest.fixture(scope="session")

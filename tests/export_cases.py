@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -19,12 +20,13 @@ from paddle_ranker.metrics.calibration import Calibration
 from paddle_ranker.metrics.logistic import LinearModel
 from paddle_ranker.model.blend import save_blend
 from paddle_ranker.model.config import write_config
-from paddle_ranker.model.exported import ExportedRanker
+from paddle_ranker.model.exported import ExportedFolder, ExportedRanker
 from paddle_ranker.model.folder import load_single, save_ranker
 from paddle_ranker.model.info import RankerInfo
 from paddle_ranker.model.kinds import TrainedRanker, load_ranker
 from paddle_ranker.model.network import RankerNetwork
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
+from paddle_ranker.storage.atomic import made_once, new_folder
 from tests.tiny import CONFIG, write_tokenizer
 
 IS_MODERN = not paddle.__version__.startswith("2.")
@@ -124,7 +126,10 @@ class CaseExport(NamedTuple):
 
 
 class Exports:
-    """Cases by name, each exported once for all tests: these read the folders, and change copies of them."""
+    """Cases by name, each exported once for all tests and processes that share `folder`.
+
+    Tests read the folders, and change copies of them.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -132,12 +137,24 @@ class Exports:
 
     def __getitem__(self, name: str) -> CaseExport:
         if name not in self._made:
-            folder = self._folder / f"{len(self._made)}"
-            parts = load_case(folder, name)
-            onnx = WRITES_ONNX and name in WITH_ONNX
-            exported, parities = export_model(parts, folder / "output", onnx=onnx)
-            self._made[name] = CaseExport(parts, cast(ExportedRanker, exported), parities)
+            folder = self._folder / name
+            with made_once(folder) as is_missing:
+                if is_missing:
+                    self._make(name, folder)
+            parities = {
+                engine: Parity(found.pop("pairs"), found.pop("batches"), found)
+                for engine, found in json.loads((folder / "parities.json").read_text(encoding="utf-8")).items()
+            }
+            exported = cast(ExportedRanker, ExportedFolder.open(folder / "output"))
+            self._made[name] = CaseExport(load_ranker(folder / "ranker"), exported, parities)
         return self._made[name]
+
+    def _make(self, name: str, target: Path) -> None:
+        with new_folder(target) as folder:
+            onnx = WRITES_ONNX and name in WITH_ONNX
+            _, parities = export_model(load_case(folder, name), folder / "output", onnx=onnx)
+            noted = {engine: parity.to_dict() for engine, parity in parities.items()}
+            (folder / "parities.json").write_text(json.dumps(noted), encoding="utf-8")
 
     def copy(self, name: str, target: Path) -> Path:
         """Copy the exported folder of a case; return where it is."""

@@ -95,6 +95,9 @@ def write_static_model(network: nn.Layer, target: Path, signature: Signature = R
             paddle.jit.save(static, str(target))
     except (OSError, RuntimeError) as error:
         raise RankerError(f"{target}: could not be written ({str(error).strip().splitlines()[-1][:200]})") from error
+    finally:
+        for layer in network.sublayers():  # Paddle 2 leaves in them what it traced, which takes seconds a call
+            vars(layer).pop("forward", None)
     target.with_name(f"{target.name}.pdiparams.info").unlink(missing_ok=True)  # for further training, which we do not
     name_outputs(program_file(target.parent, target.name), signature.output_names)
 

@@ -6,8 +6,9 @@ import json
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 import paddle
@@ -48,18 +49,32 @@ def saved(folder: Path, **changes: Any) -> Path:
 WITH_ONNX = sys.version_info >= (3, 10)  # the modern stack
 
 
-@pytest.fixture(scope="module", params=CASES)
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, dict[str, Any]]:
+Case = tuple[str, Path, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
+    """What returns a case by its name; each is exported once."""
+
+    @cache
+    def make(name: str) -> Case:
+        folder = tmp_path_factory.mktemp("case")
+        parts = load_entailment(saved(folder, **CASES[name]))
+        exported, parities = export_model(parts, folder / "written", onnx=WITH_ONNX)
+        assert exported.program.is_file() and exported.parameters.is_file()
+        shutil.move(str(folder / "written"), folder / "output")  # nothing else is needed
+        return name, folder, parities
+
+    return make
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest, made: Callable[[str], Case]) -> Case:
     """The name of a case, a folder with its `model` and what was exported of it as `output`, and the parities."""
-    folder = tmp_path_factory.mktemp("case")
-    parts = load_entailment(saved(folder, **CASES[request.param]))
-    exported, parities = export_model(parts, folder / "written", onnx=WITH_ONNX)
-    assert exported.program.is_file() and exported.parameters.is_file()
-    shutil.move(str(folder / "written"), folder / "output")  # nothing else is needed
-    return request.param, folder, parities
+    return made(request.param)
 
 
-def test_a_model_saved_and_exported_predicts_the_same(case: tuple[str, Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_a_model_saved_and_exported_predicts_the_same(case: Case, tmp_path: Path) -> None:
     name, folder, parities = case[0], case[1] / "model", case[2]
     parts, parity = load_entailment(folder), parities["paddle_inference"]
     assert parity.pairs >= 48 and parity.differences["probabilities"] < 1e-5
@@ -82,12 +97,11 @@ def test_a_model_saved_and_exported_predicts_the_same(case: tuple[str, Path, dic
     )
 
 
-def test_each_tensor_reaches_its_own_branch_of_the_static_model(tmp_path: Path) -> None:
-    parts = make_parts(tmp_path / "tokenizer")
-    export_model(parts, tmp_path / "output")
-    exported = ExportedFolder.open(tmp_path / "output")
+def test_each_tensor_reaches_its_own_branch_of_the_static_model(made: Callable[[str], Case]) -> None:
+    _, folder, _ = made("both")
+    exported = ExportedFolder.open(folder / "output")
     model = StaticModel(exported.program, exported.parameters, exported.signature)
-    encoder = parts.row_encoder.texts
+    encoder = load_entailment(folder / "model").row_encoder.texts
     assert encoder is not None
     texts = encoder.encode(["a b"], ["c d"]).pad(np.arange(1))
     one, two = draw_images(2)[:, None]
@@ -152,10 +166,12 @@ def test_an_older_folder_that_is_written_again_has_todays_format(tmp_path: Path)
     assert json.loads((folder / INFO_FILE).read_text()) == {**values, "format_version": FORMAT_VERSION}
 
 
-def test_an_export_replaces_an_export_and_nothing_else(tmp_path: Path) -> None:
+def test_an_export_replaces_an_export_and_nothing_else(made: Callable[[str], Case], tmp_path: Path) -> None:
     parts = make_parts(tmp_path / "tokenizer", images=False)
+    shutil.copytree(made("texts")[1] / "output", tmp_path / "output")
+    before = (tmp_path / "output").stat().st_ino
     export_model(parts, tmp_path / "output")
-    export_model(parts, tmp_path / "output")
+    assert (tmp_path / "output").stat().st_ino != before
     (tmp_path / "output" / "notes.txt").write_text("mine")
     with pytest.raises(RankerError, match=r"holds notes\.txt"):
         export_model(parts, tmp_path / "output")
@@ -174,9 +190,7 @@ def test_a_difference_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.skipif(not WITH_ONNX, reason="needs the modern stack, which writes ONNX files")
-def test_every_engine_predicts_the_same_from_several_threads(
-    case: tuple[str, Path, dict[str, Any]], tmp_path: Path
-) -> None:
+def test_every_engine_predicts_the_same_from_several_threads(case: Case, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install onnxruntime")
     pytest.importorskip("openvino", reason="needs openvino: pip install openvino")
     pairs = read_posts(write_data(tmp_path / "data", 12))

@@ -37,7 +37,7 @@ from paddle_ranker.retrieval.adding import Added, VectorsOf
 from paddle_ranker.retrieval.collection import VECTORS, WORDS, Collection
 from paddle_ranker.retrieval.exact import TYPES, Vectors
 from paddle_ranker.retrieval.faiss_index import STRUCTURES
-from paddle_ranker.retrieval.indexes import Hits
+from paddle_ranker.retrieval.indexes import INDEXES, Hits, TowerIndex
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.vector_search import EXACT, FAISS, MILVUS, how_found
 from paddle_ranker.scoring.engines.registry import ENGINES
@@ -98,6 +98,11 @@ class BuildOptions(CorpusOptions):
         choices=(AUTO, *LANGUAGES),
     )
 
+    searchers: tuple[str, ...] = option(
+        (),
+        help=lambda: f"search by these too, built in memory of all texts, for small collections: {', '.join(INDEXES)}",
+        several=True,
+    )
     milvus_uri: str = option(
         "milvus.db",
         help="with --method milvus: the address of a server, http://127.0.0.1:19530, or a file of Milvus Lite in the "
@@ -122,6 +127,9 @@ class BuildOptions(CorpusOptions):
         super().__post_init__()
         if self.words == _NO_WORDS and self.tower is None:
             raise UsageError("--words none and no --tower: there would be nothing to search by; add --tower")
+        for name in self.searchers:
+            if name in (WORDS, VECTORS) or INDEXES[name].build is TowerIndex:
+                raise UsageError(f"--searchers {name}: --words, --tower and --method choose that one")
         if self.words is not None and self.language != AUTO:
             raise UsageError(f"--words {self.words} and --language {self.language} both choose the words: give one")
 
@@ -185,7 +193,8 @@ def build(options: BuildOptions) -> None:
                 copied = copy_tower(options.tower, Path(options.index))
                 tower = copied.copy
                 vectors = options.vectors(copied.size)
-            collection = stack.enter_context(Collection.create(options.index, IndexInfo(words, vectors, tower)))
+            made = IndexInfo(words, vectors, tower, options.searchers)
+            collection = stack.enter_context(Collection.create(options.index, made))
         _add(collection, options, open_tower(collection, options.load_options(), options.batch_size))
 
 
@@ -263,11 +272,11 @@ def check(options: CheckOptions) -> None:
         print(f"{options.index}: whole; {len(collection):,} documents, {files:,} files, {size / 1e6:,.1f} MB")
         texts, vectors = _queries(collection, options)
         for by in collection.searchers if texts else ():
-            queries = texts if by == WORDS else [vector[None] for vector in vectors]
+            queries = texts if by != VECTORS else [vector[None] for vector in vectors]
             times, found = [], []
             for query in queries:
                 began = time.perf_counter()
-                one = [query] if by == WORDS else query
+                one = [query] if by != VECTORS else query
                 found += collection.search(by, one, options.top_k, ef=options.ef, nprobe=options.nprobe)
                 times.append((time.perf_counter() - began) * 1e3)
             how = collection.how(by, options.ef, options.nprobe)

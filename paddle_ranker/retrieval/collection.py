@@ -29,7 +29,7 @@ from paddle_ranker.retrieval.adding import Added, Addition, Unfinished, VectorsO
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.generation import Generation, Place, open_generation
-from paddle_ranker.retrieval.indexes import Document, Hits
+from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits
 from paddle_ranker.retrieval.manifest import MANIFEST, IndexInfo, SegmentInfo, read_manifest, write_manifest
 from paddle_ranker.retrieval.merging import merge_segments
 from paddle_ranker.retrieval.milvus import MilvusSearch
@@ -105,7 +105,8 @@ class Collection:
     @property
     def searchers(self) -> tuple[str, ...]:
         """The names that `search` takes."""
-        return (WORDS,) * (self.info.words is not None) + (VECTORS,) * (self.info.vectors is not None)
+        own = (WORDS,) * (self.info.words is not None) + (VECTORS,) * (self.info.vectors is not None)
+        return own + self.info.others
 
     @property
     def tower_folder(self) -> Optional[Path]:
@@ -163,7 +164,7 @@ class Collection:
     ) -> list[Hits]:
         """Return, for each query, up to `top_k` documents, best first, equal scores in the documents' order.
 
-        by: one of `searchers`: "words", which takes texts; "vectors", which takes vectors, `[n, size]` float32
+        by: one of `searchers`: "vectors" takes vectors, `[n, size]` float32, all others take texts
         where: only documents whose fields meet it
         ef, nprobe: how widely an approximate index of vectors looks; raises `UsageError` for one that has no such thing
         """
@@ -174,6 +175,8 @@ class Collection:
         if by == WORDS:
             assert now.words is not None
             return [now.hits(*now.words.search(str(query), top_k, allowed)) for query in queries]
+        if by != VECTORS:
+            return now.search_other(by, [str(query) for query in queries], top_k, where)
         assert now.info.vectors is not None
         breadth = check_breadth(now.info.vectors, ef, nprobe)
         vectors = checked_vectors(np.asarray(queries), None, now.info)
@@ -186,7 +189,9 @@ class Collection:
     def how(self, by: str, ef: Optional[int] = None, nprobe: Optional[int] = None) -> str:
         """Return how a searcher finds documents, for people: `BM25`, `exact`, `faiss hnsw_sq8, ef 100`."""
         info = self.info.vectors
-        return "BM25" if by == WORDS or info is None else how_found(info, check_breadth(info, ef, nprobe))
+        if by != VECTORS or info is None:
+            return "BM25" if by == WORDS else INDEXES[by].what
+        return how_found(info, check_breadth(info, ef, nprobe))
 
     def document(self, id: str) -> Document:
         """Return the document with this id; raises `KeyError` if there is none."""
@@ -227,9 +232,8 @@ class Collection:
         return sum(files for files, _ in found), sum(size for _, size in found)
 
     def documents(self) -> Iterator[Document]:
-        """Yield all documents in their order."""
-        for part in self._now.parts:
-            yield from (part.segment.document(row) for row in range(len(part.segment)) if part.has(row))
+        """Return an iterator over all documents, in their order."""
+        return self._now.documents()
 
     def add(self, documents: Iterable[Document], vectors_of: Optional[VectorsOf] = None) -> Added:
         """Add documents, or replace those of the same id; durable when it returns, and nothing is added if it raises.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -17,7 +18,7 @@ from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.exact import VectorPart
 from paddle_ranker.retrieval.faiss_index import FILE, FaissSegment
 from paddle_ranker.retrieval.filters import Filter
-from paddle_ranker.retrieval.indexes import Document, Hits
+from paddle_ranker.retrieval.indexes import INDEXES, Document, Hits, Index, IndexOptions
 from paddle_ranker.retrieval.manifest import IndexInfo, read_manifest
 from paddle_ranker.retrieval.segments import Segment
 from paddle_ranker.retrieval.vector_search import IndexedPart
@@ -68,6 +69,8 @@ class Generation:
             self.parts.append(Part(segment, live, first))
             first += len(segment)
         self._firsts = np.array([part.first for part in self.parts], np.int64)
+        self._others: dict[str, Index] = {}
+        self._building = threading.Lock()
         self.words = self._word_searcher()
         self.vectors = self._vector_parts()
 
@@ -88,6 +91,23 @@ class Generation:
             if index is None and (folder / FILE).exists():
                 index = part.segment.index = FaissSegment(folder, info)
             found.append(IndexedPart(VectorPart(stored, part.live, part.first), index))
+        return found
+
+    def documents(self) -> Iterator[Document]:
+        """Yield all documents in their order."""
+        for part in self.parts:
+            yield from (part.segment.document(row) for row in range(len(part.segment)) if part.has(row))
+
+    def search_other(self, name: str, queries: Sequence[str], top_k: int, where: Optional[Filter]) -> list[Hits]:
+        """Search by an index of `INDEXES`, which is built of all documents when it is first asked."""
+        with self._building:
+            if name not in self._others:
+                tokenizer = self.info.words.tokenizer if self.info.words else IndexOptions().words
+                self._others[name] = INDEXES[name].build(self.documents(), IndexOptions(tokenizer))
+        index, found = self._others[name], []
+        for hits in index.search(queries, top_k if where is None else max(1, len(index))):
+            kept = [n for n, id in enumerate(hits.ids) if where is None or where.matches(index.document(id).fields)]
+            found.append(Hits([hits.ids[n] for n in kept[:top_k]], hits.scores[kept[:top_k]]))
         return found
 
     def segments(self) -> dict[str, Segment]:

@@ -84,12 +84,14 @@ class IndexInfo:
     count: live documents
     words, vectors: how both are searched; None where the index has none
     tower: what makes its vectors; None where it has none
+    others: names in `INDEXES` of further indexes that it is searched by, which are built in memory when needed
     next_id: the next document without an id gets this number as its id
     """
 
     words: Optional[WordsInfo]
     vectors: Optional[VectorsInfo]
     tower: Optional[TowerCopy] = None
+    others: tuple[str, ...] = ()
     segments: tuple[SegmentInfo, ...] = ()
     generation: int = 0
     next_id: int = 1
@@ -145,6 +147,8 @@ def _parsed(found: Mapping[str, object]) -> IndexInfo:
     for name, kind in (("words", WordsInfo), ("vectors", VectorsInfo), ("tower", TowerCopy)):
         part = values[name]
         values[name] = kind(**part) if isinstance(part, dict) else None
+    others = values.get("others", [])
+    values["others"] = tuple(others)  # type: ignore[arg-type]
     segments = values["segments"]
     values["segments"] = tuple(SegmentInfo(**one) for one in segments)  # type: ignore[attr-defined]
     return IndexInfo(**values)  # type: ignore[arg-type]

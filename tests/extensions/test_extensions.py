@@ -27,7 +27,10 @@ from paddle_ranker.model.families import FAMILIES
 from paddle_ranker.model.kinds import KINDS
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.recognised import FOLDERS
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.filters import Filter
 from paddle_ranker.retrieval.indexes import INDEXES, Document, IndexOptions
+from paddle_ranker.retrieval.manifest import IndexInfo
 from paddle_ranker.scoring.engines.registry import ENGINES, exported_engines, is_installed
 from paddle_ranker.serving.core.slot_kinds import SLOTS
 from paddle_ranker.serving.http.endpoints import ENDPOINTS
@@ -132,6 +135,18 @@ def test_an_index_answers_with_cosines_by_id() -> None:
     np.testing.assert_allclose(found.scores, [3 / np.sqrt(3 * 6), 0])
     with pytest.raises(DataError, match="document c: there are two of this id"):
         INDEXES["ngrams"].build([Document("c", "abc")] * 2, IndexOptions())
+
+
+@pytest.mark.unit
+def test_an_index_folder_is_searched_by_a_plugin_s_index_too(tmp_path: Path) -> None:
+    documents = [Document("x", "xyz"), Document("c", "abc", {"n": 1}), Document("d", "abd")]
+    with Collection.create(tmp_path / "index", IndexInfo(None, None, None, ("ngrams",))) as collection:
+        collection.add(documents)
+        collection.remove(["d"])
+        assert collection.searchers == ("ngrams",) and collection.search("ngrams", ["ab"], 2)[0].ids == ["c", "x"]
+    again = Collection.open(tmp_path / "index")
+    assert again.search("ngrams", ["xy"], 5, Filter.parse(["n=1"]))[0].ids == ["c"]
+    assert "spelling" in again.how("ngrams")
 
 
 @pytest.mark.server

@@ -24,7 +24,7 @@ class TowerKind(ModelKind[TowerInfo, TextEncoder]):
     """Models that turn a text into a vector."""
 
     name, info_file, prefix = KIND, INFO_FILE, "inference.get_pooled_embedding"
-    what, use = "a tower, which makes vectors of texts", "recall/ and the commands of indexes take it"
+    what, use = "a tower, which makes vectors of texts", "recall/, the commands of indexes and serve --tower take it"
 
     def is_in(self, folder: Path) -> bool:
         """Return whether a folder has `tower.json`, or is a sentence-transformers model of texts."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from paddle_ranker.model.tower import KIND
+from paddle_ranker.scoring.engines.registry import ENGINES
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.slot_kinds import SLOTS, SlotKind
 from paddle_ranker.serving.core.tower_options import LIMITS, TOWER, TowerOptions
@@ -22,6 +23,11 @@ def _slot(config: ServeConfig) -> Slot[Served]:
     from paddle_ranker.serving.core.tower_slot import TowerSlot
 
     return TowerSlot(config, config if isinstance(config, TowerOptions) else TowerOptions())
+
+
+def _needs_paddle(config: ServeConfig) -> bool:
+    engine = (config.tower_engine if isinstance(config, TowerOptions) else None) or config.engine
+    return engine is None or ENGINES[engine].needs_paddle
 
 
 class _Vectors(Endpoint):
@@ -58,6 +64,6 @@ class _OpenAI(_Vectors):
         return openai_refusal(fault, request_id)
 
 
-SLOTS.add(TOWER, SlotKind(TOWER, "tower", TowerOptions, _slot, (KIND,), LIMITS))
+SLOTS.add(TOWER, SlotKind(TOWER, "tower", TowerOptions, _slot, (KIND,), LIMITS, _needs_paddle))
 ENDPOINTS.add("embeddings", _OpenAI())
 ENDPOINTS.add("embed", _Vectors())

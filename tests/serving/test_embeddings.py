@@ -8,7 +8,10 @@ import base64
 import json
 import re
 import shutil
+import threading
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Optional
 
@@ -22,7 +25,7 @@ from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.serving.clients import BaiduStdClient, GrpcClient, HttpClient, PipelineClient
 from paddle_ranker.serving.core.budget import ByteBudget
 from paddle_ranker.serving.core.config import ServeConfig
-from paddle_ranker.serving.core.faults import TOO_LARGE, Fault
+from paddle_ranker.serving.core.faults import TIMED_OUT, TOO_LARGE, Fault
 from paddle_ranker.serving.core.json_text import number_lists
 from paddle_ranker.serving.core.logs import JsonLog
 from paddle_ranker.serving.core.metrics import Metrics
@@ -251,6 +254,44 @@ def test_a_key_is_asked_for_and_a_server_without_a_tower_says_so(model: ServedTo
     assert keyed.post("/v1/embeddings", {"input": "a"}, authorization="Bearer secret").status_code == 200
     unloaded = Site(None, folder).post("/embed", {"inputs": "a"})
     assert (unloaded.status_code, unloaded.headers["retry-after"]) == (503, "5")
+
+
+def test_a_deadline_and_a_caller_who_leaves_take_texts_off_the_queue(site: Site, slot: TowerSlot) -> None:
+    late = site.post("/v1/embeddings", {"input": "a"}, **{"X-Request-Timeout-Ms": "0"})
+    assert late.status_code == 504 and late.json()["error"]["type"] == "server_error"
+    served = slot.ready()
+    gate, honest = threading.Event(), served.runner.compute
+
+    def held(columns: Any, rows: Any) -> Any:
+        assert gate.wait(SECONDS)
+        return honest(columns, rows)
+
+    async def leave() -> None:
+        first = asyncio.ensure_future(slot.vectors(["a"]))  # held by the engine
+        while served.batcher.queued_rows or not served.batcher._computing:
+            await asyncio.sleep(0.001)
+        with pytest.raises(Fault) as raised:
+            await slot.vectors(["b"] * 3, deadline=time.monotonic() + 0.05)
+        assert raised.value.kind is TIMED_OUT and slot.queued_rows == 0
+        left = asyncio.ensure_future(slot.vectors(["c"] * 4))
+        while slot.queued_rows != 4:
+            await asyncio.sleep(0.001)
+        with pytest.raises(Fault) as raised:
+            await slot.vectors(["d"] * 8 + ["e"] * 5)
+        assert raised.value.kind is TOO_LARGE
+        left.cancel()
+        with suppress(asyncio.CancelledError):
+            await left
+        assert slot.queued_rows == 0
+        gate.set()
+        assert len((await first).vectors) == 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(served.runner, "compute", held)
+        try:
+            asyncio.run(asyncio.wait_for(leave(), SECONDS))
+        finally:
+            gate.set()
 
 
 def test_an_answer_is_in_the_budget_before_it_is_worked_out(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

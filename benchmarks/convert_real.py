@@ -117,6 +117,44 @@ def compare_model(source: Path, work: Path, pairs: Sequence[tuple[str, str]], re
     ]
 
 
+def compare_vectors(source: Path, work: Path, texts: Sequence[str], reference: str) -> list[Difference]:
+    """Return the differences of vectors: `source` opened here as a tower, and written for sentence-transformers.
+
+    `reference` is the path of a Python with sentence-transformers, or "" for BERT in NumPy.
+    """
+    from paddle_ranker.retrieval.vectors import Tower
+
+    tower, theirs = work / "tower", work / "sentence_transformers"
+    convert(ConvertOptions(source=str(source), target=str(tower), to="tower"))
+    convert(ConvertOptions(source=str(tower), target=str(theirs), to="sentence-transformers"))
+    opened = Tower.open(source)
+    ours = opened.vectors(texts)
+    columns = opened.encoder.encode(texts)
+    ids = [columns[row].astype(np.int64) for row in range(len(texts))]
+    return [
+        Difference.of("vectors: source in the reference, opened here", ours, _vectors(source, texts, ids, reference)),
+        Difference.of("vectors: here, written for the reference", ours, _vectors(theirs, texts, ids, reference)),
+    ]
+
+
+def _vectors(folder: Path, texts: Sequence[str], ids: Sequence[np.ndarray], python: str) -> np.ndarray:
+    if not python:
+        from paddle_ranker.model.hugging_face.weights import read_weights
+        from tests.numpy_bert import sentence_vectors
+
+        return sentence_vectors(folder, ids, lambda path: read_weights(path)[1])
+    with tempfile.TemporaryDirectory() as exchange:
+        files = [str(Path(exchange) / name) for name in ("texts.json", "vectors.npy")]
+        Path(files[0]).write_text(json.dumps(list(texts)), encoding="utf-8")
+        worker = _WORKER.with_name("sentence_vectors_worker.py")
+        done = subprocess.run([python, str(worker), str(folder), *files], capture_output=True, text=True)
+        if done.returncode:
+            reason = " ".join(done.stderr.splitlines()[-1:])
+            raise RankerError(f"sentence-transformers could not run {folder}: {reason}")
+        found: np.ndarray = np.load(files[1])
+        return found
+
+
 def _unequal(ours: list[list[np.ndarray]], theirs: list[list[list[int]]]) -> str:
     rows = len(ours[0])
     equal = sum(all(list(a[i]) == b[i] for a, b in zip(ours, theirs)) for i in range(rows))
@@ -177,7 +215,11 @@ def reference_outputs(folder: Path, inputs: Inputs, python: str) -> tuple[np.nda
 
 def has_transformers(python: str) -> bool:
     """Return whether the environment of this Python has torch and transformers."""
-    return subprocess.run([python, "-c", "import torch, transformers"], capture_output=True).returncode == 0
+    return _imports(python, "torch, transformers")
+
+
+def _imports(python: str, names: str) -> bool:
+    return subprocess.run([python, "-c", f"import {names}"], capture_output=True).returncode == 0
 
 
 def comparison_pairs(count: int) -> list[tuple[str, str]]:
@@ -199,10 +241,15 @@ def run(options: ConvertBenchmarkOptions) -> int:
     print(f"reference: {'transformers' if reference else 'BERT in NumPy (no transformers here)'}")
     folder = Path(options.cache_dir) if options.cache_dir else cache_folder("real_models")
     pairs, missed = comparison_pairs(options.pairs), 0
+    sentences = reference if reference and _imports(reference, "sentence_transformers") else ""
+    # A special token that is typed in a text is text here, and a token there.
+    texts = ["", "长文本" * 300, *(text for pair in pairs for text in pair if "[" not in text)]
     for name, source in fetch_models(folder).items():
         print(f"{name}: {source.name}, {len(pairs)} pairs")
         with tempfile.TemporaryDirectory() as work:
-            for found in compare_model(source, Path(work), pairs, reference):
+            differences = compare_model(source, Path(work), pairs, reference)
+            differences += compare_vectors(source, Path(work), texts, sentences)
+            for found in differences:
                 print(f"  {found.what}: mean {found.mean:.1e}, largest {found.largest:.1e}")
                 missed += not found.largest <= TOLERANCE
     print(f"goal: largest at most {TOLERANCE:g}: {'MISSED' if missed else 'reached'}")

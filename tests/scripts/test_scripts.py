@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from paddle_ranker.model.encoders import read_checkpoint
+from paddle_ranker.model.tower import TowerInfo
+from paddle_ranker.model.tower_network import save_tower, start_tower
 from tests.checkout import IS_MODERN, copy_checkout
 from tests.conftest import REPOSITORY
 from tests.robustness.doc_blocks import blocks, missing
+from tests.tiny import write_encoder
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]  # trains for a minute or two
 
@@ -145,3 +149,24 @@ def test_arguments_and_the_exit_status_are_passed_on(checkout: Path) -> None:
     for asked in ("--help", "-h"):
         helped = script(checkout, "train_pairwise.sh", asked)
         assert helped.returncode == 0 and "--train_file" in helped.stdout and "Next:" not in helped.stdout
+
+
+def test_a_tower_s_search_is_built_measured_and_shown(tmp_path: Path) -> None:
+    """With the demo's data in small, and a tower of random parameters in the place of the trained one."""
+    place = copy_checkout(tmp_path / "a place")
+    demo = [sys.executable, "datasets/make_demo.py", "--output_dir", "datasets", "--size", "100", "--queries", "20"]
+    subprocess.run(demo, cwd=place, check=True, capture_output=True)
+    model, _ = start_tower(read_checkpoint(write_encoder(tmp_path / "encoder")), TowerInfo(16, 8, pooling="mean"))
+    save_tower(place / "checkpoint/tower/best", model, model.info)
+    done = script(place, "evaluate_recall.sh")
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^recall@(\d+)=\d+\.\d+$", done.stdout, re.M) == ["1", "5", "10", "20", "50"]
+    for name in ("hybrid", "words", "vectors", "BM25 (words)", "BM25 (bigrams)"):
+        assert done.stdout.count(f"\n  {name}  ") == 9, name  # measures
+    assert "   1. " in done.stdout and "vectors" in done.stdout.rpartition("   1. ")[2] and "Next:" in done.stdout
+    assert (place / "checkpoint/recall_result/recall.png").read_bytes().startswith(b"\x89PNG")
+    result = place / "checkpoint/recall_result/dev.tsv"
+    again = script(
+        place, "evaluate_recall.sh", "--test", "datasets/recall/dev.csv", "--recall_result_file", str(result)
+    )
+    assert again.returncode == 1 and "no such file" in again.stderr  # the arguments alone, from where it is typed

@@ -23,6 +23,9 @@ from paddle_ranker import runtime
 from paddle_ranker.encoding.tokenizers.builtin import Tokenizer
 from paddle_ranker.training import curve
 
+# Hundreds of processes are started: without bytecode each compiles what it imports of Paddle anew, 3 to 10 s.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Before any test file imports Paddle: the tests then run on the code path that the commands run on.
 runtime.prepare()
 # Paddle 2 asks for the whole stack with its lines of source for a warning that exports suppress: half of their time.

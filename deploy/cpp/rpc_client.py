@@ -15,7 +15,7 @@ from typing import Optional
 
 import numpy as np
 
-from paddle_ranker.encoding.columns import Arrays
+from paddle_ranker.encoding.columns import Arrays, Columns
 from paddle_ranker.errors import DependencyError, UsageError
 from paddle_ranker.export.output_folder import OUTPUT, output_folder
 from paddle_ranker.options import option, run_command
@@ -68,23 +68,30 @@ def _native_can_be(options: RpcClientOptions) -> bool:
 
 
 def ask_natively(options: RpcClientOptions) -> None:
-    """Print the probabilities of the pairs, requested through Paddle Serving's own client."""
-    from paddle_ranker.serving.clients.base import load_pair_encoder
+    """Print the probabilities of the pairs, or the texts' vectors, requested through Paddle Serving's own client."""
+    from paddle_ranker.serving.clients.base import load_pair_encoder, load_text_encoder
     from paddle_ranker.serving.clients.errors import UnreachableError, asking_again
     from paddle_ranker.serving.vendor.native_client import native_client
 
     config = Path(options.model_dir) / CLIENT_CONFIG
     if not config.is_file():
         raise UsageError(f"--client native reads {config}, which is not there: give --model_dir serving_client")
-    pair_encoder = load_pair_encoder(options.model_dir)
+    text_encoder = load_text_encoder(options.model_dir)
+    if (text_encoder is None) == bool(options.text):
+        what = "none; give --query and --title" if options.text else "one; give --text"
+        raise UsageError(f"--text is for a tower's folder, and --model_dir {options.model_dir} is {what}")
+    rows: Columns
+    if text_encoder is not None:
+        rows = text_encoder.encode(options.text)
+    else:
+        rows = load_pair_encoder(options.model_dir).encode(*options.pairs())
     client = native_client()()
     client.load_client_config(options.model_dir)
     client.set_rpc_timeout_ms(max(1, int(options.timeout * 1000)))
     client.connect([f"{options.host}:{options.port}"])
-    pairs = pair_encoder.encode(*options.pairs())
     batches = [
-        pairs.pad(np.arange(start, min(len(pairs), start + options.batch_size)))
-        for start in range(0, len(pairs), options.batch_size)
+        rows.pad(np.arange(start, min(len(rows), start + options.batch_size)))
+        for start in range(0, len(rows), options.batch_size)
     ]
 
     def ask_one(batch: Arrays) -> np.ndarray:
@@ -93,8 +100,8 @@ def ask_natively(options: RpcClientOptions) -> None:
         if not fetched:  # the client does not say whether a retry makes sense, but a retry is safe
             address = f"{options.host}:{options.port}"
             raise UnreachableError(f"{address}: no scores; what the native client says of it stands above")
-        probabilities: np.ndarray = next(iter(fetched.values())).reshape(-1)
-        return probabilities
+        found: np.ndarray = next(iter(fetched.values()))
+        return found if options.text else found.reshape(-1)
 
     def ask_all() -> np.ndarray:
         return np.concatenate([asking_again(partial(ask_one, batch), options.retries) for batch in batches])

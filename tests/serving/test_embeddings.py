@@ -40,6 +40,7 @@ from paddle_ranker.serving.paddle.pipeline import PipelineNames
 from paddle_ranker.serving.process.worker import make_app
 from paddle_ranker.serving.vendor import brpc_server
 from recall.export_to_serving import main as export_to_serving
+from tests.conftest import load_script
 from tests.fake_service import FakeService
 from tests.live_service import LiveService
 from tests.serving_cases import SECONDS
@@ -539,3 +540,22 @@ def test_clients_ask_for_vectors(slot: TowerSlot, tower: Tower) -> None:
                 assert client.vectors([]).shape == (0, 0)
         with pytest.raises(UsageError, match="another client"):
             client.vectors(["a"], is_query=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["deploy/cpp/rpc_client.py", "deploy/cpp/http_client.py", "deploy/python/rpc_client.py"]
+)
+def test_the_client_scripts_print_vectors(
+    name: str, slot: TowerSlot, tower: Tower, serving: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = TEXTS[:2]
+    with LiveService() as live:
+        live.service.tower, live.service.has_ranker = slot, False
+        port = {"cpp/rpc": live.baidu_std, "cpp/http": live.http, "python/rpc": live.grpc}[name[7:].partition("_")[0]]
+        more = [] if "python" in name else ["--model_dir", str(serving / "serving_client")]
+        asked = ["--port", str(port), *more, *(["--client", "own"] if "cpp/rpc" in name else []), "--text", *texts]
+        assert load_script(name).main(asked) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.startswith("time to cost :")
+    np.testing.assert_allclose([json.loads(line) for line in lines], tower.vectors(texts), atol=1e-6)
+    assert load_script(name).main(["--text", "a", "--query", "b", "--title", "c"]) == 2

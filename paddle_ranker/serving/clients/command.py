@@ -38,6 +38,9 @@ class ClientOptions(Options):
     input_file: Optional[str] = option(
         None, help="a file of pairs to score instead: query, title", name="input", files=True
     )
+    text: tuple[str, ...] = option(
+        (), several=True, help="texts, to ask a tower for their vectors instead of a ranker for probabilities"
+    )
     host: str = option("127.0.0.1", help="where the server is")
     timeout: float = option(10.0, help="seconds that one attempt may take", above=0)
     retries: int = option(2, help="attempts after one that found no server, or one with too much to do", minimum=0)
@@ -47,6 +50,8 @@ class ClientOptions(Options):
         super().__post_init__()
         if self.input_file is not None and (self.query is not None or self.title is not None):
             raise UsageError("--input has its own queries and titles: leave out --query and --title")
+        if self.text and (self.input_file, self.query, self.title) != (None, None, None):
+            raise UsageError("--text asks for vectors: leave out --input, --query and --title, which are of pairs")
         if (self.query is None) != (self.title is None):
             raise UsageError("--query and --title belong together: give both, or neither")
 
@@ -72,9 +77,12 @@ class ClientOptions(Options):
 def print_scores(client: ScoringClient, options: ClientOptions) -> None:
     """Score the pairs; print how long the requests took, then a line for each pair, `[0.96249247]`.
 
-    The time does not include tokenization.
+    The time does not include tokenization. With `--text`, print each text's vector instead, a JSON list.
     """
     with client, saying_what_next(options, client.port):
+        if options.text:
+            print_timed(lambda: client.vectors(options.text))
+            return
         requests = client.requests(*options.pairs())
         print_timed(lambda: client.ask_all(requests))
 
@@ -95,13 +103,13 @@ def saying_what_next(options: ClientOptions, port: int) -> Iterator[None]:
 
 
 def print_timed(ask: Callable[[], np.ndarray]) -> None:
-    """Print how long `ask` takes, then the probabilities that it returns, one per line."""
+    """Print how long `ask` takes, then the probabilities `[n]` or vectors `[n, size]` that it returns, one per line."""
     began = time.perf_counter()
-    probabilities = ask()
+    found = ask()
     print(f"time to cost :{time.perf_counter() - began:.4f} seconds")
-    print("\n".join(lines_of(probabilities)))
+    print("\n".join(lines_of(found)))
 
 
-def lines_of(probabilities: np.ndarray) -> list[str]:
-    """Return each probability as a line, `[0.96249247]`, with the digits of float32."""
-    return [f"[{np.float32(probability)!s}]" for probability in probabilities]
+def lines_of(found: np.ndarray) -> list[str]:
+    """Return each probability as a line, `[0.96249247]`, each vector as `[0.1, -0.2]`, with the digits of float32."""
+    return [f"[{', '.join(str(np.float32(number)) for number in np.atleast_1d(row))}]" for row in found]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -13,13 +13,14 @@ from paddle import Tensor, nn
 
 from paddle_ranker.encoding.batching import Groups
 from paddle_ranker.encoding.columns import EncodedTexts
-from paddle_ranker.metrics.ranking import Integers
+from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.model.tower_network import TowerNetwork
 from paddle_ranker.training.losses.expression import RankingLoss
 from recall.data import TextPairs
 from recall.loss import IN_BATCH_ALONE, TowerLoss
 
 _NEVER = -1e9  # the logit of a title that is no negative
+_CELLS = 1 << 22  # logits of a block of queries, of whose loss the gradient is computed at once: 16 MB
 _MOST_SCALE = 100.0  # of a learned scale (Radford et al., 2021, "CLIP")
 
 
@@ -121,27 +122,27 @@ class InBatchExamples:
             ]
         )
 
-    def whole_loss(
+    def whole_losses(
         self, network: nn.Layer, outputs: Tensor, parts: Sequence[Integers]
-    ) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss of a batch: the sum of its terms, at the whole length of the vectors and at nested ones.
+    ) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        """Yield the loss of a batch, some queries' share of it at a time: of all terms, at all lengths of the vectors.
 
-        Also returns how often a query's own title is ahead of all its negatives, and a learned scale.
+        Also yields these queries' share of how often the own title is ahead of all negatives, and of a learned scale.
         """
         assert isinstance(network, TowerNetwork)
         batch = _Batch(self, parts)
-        scale = self.settings.scale if network.learned_scale is None else network.learned_scale()
-        loss, accuracy = self._loss_of(batch, outputs, scale)
-        for size, factor in self.settings.nested.items():
-            cut = outputs[:, :size]
-            loss = (
-                loss + factor * self._loss_of(batch, F.normalize(cut, axis=-1) if network.normalize else cut, scale)[0]
-            )
-        means = {"accuracy": accuracy}
-        return loss, means if network.learned_scale is None else {**means, "scale": float(scale)}
+        for rows in batch.blocks():
+            scale = self.settings.scale if network.learned_scale is None else network.learned_scale()
+            loss, accuracy = self._loss_of(batch, rows, outputs, scale)
+            for size, factor in self.settings.nested.items():
+                cut = F.normalize(outputs[:, :size], axis=-1) if network.normalize else outputs[:, :size]
+                loss = loss + factor * self._loss_of(batch, rows, cut, scale)[0]
+            share = len(batch.own[rows]) / len(batch.own)
+            learned = {} if network.learned_scale is None else {"scale": share * float(scale)}
+            yield loss, {"accuracy": accuracy, **learned}
 
-    def _loss_of(self, batch: _Batch, outputs: Tensor, scale: Tensor) -> tuple[Tensor, float]:
-        """Return the loss of vectors of one length, and the accuracy.
+    def _loss_of(self, batch: _Batch, rows: slice, outputs: Tensor, scale: Tensor) -> tuple[Tensor, float]:
+        """Return the share of some queries in the loss of vectors of one length, and in the accuracy.
 
         in_batch is the mean cross-entropy of each query's own title among all titles of the batch, of
         logit = scale * (cosine - margin), the margin for the own title only (Wang et al., 2018, "CosFace"). A title
@@ -149,28 +150,30 @@ class InBatchExamples:
         like the query, or that comes again.
         """
         queries, titles = batch.split(outputs)
-        logits = scale * paddle.matmul(queries, titles, transpose_y=True)
-        is_own = np.zeros(logits.shape, bool)
-        is_own[np.arange(len(batch.own)), batch.own] = True
-        shift = np.where(batch.is_out, _NEVER, 0.0).astype(np.float32)
-        margin = paddle.to_tensor(is_own.astype(np.float32)) * (scale * self.settings.margin)
-        shifted = logits + paddle.to_tensor(shift) - margin
-        accuracy = float((shifted.detach().numpy().argmax(axis=1) == batch.own).mean())
+        logits = scale * paddle.matmul(queries[rows], titles, transpose_y=True)
+        flat, (count, width) = logits.reshape([-1]), logits.shape
+        own = paddle.gather(flat, paddle.to_tensor(np.arange(count) * width + batch.own[rows]))
+        own = own - scale * self.settings.margin
+        others = logits + paddle.to_tensor(np.where(batch.is_negative(rows), 0.0, _NEVER).astype(np.float32))
+        accuracy = float((own > others.max(axis=1)).astype("float32").sum()) / len(batch.own)
         terms = self.settings.terms
         losses = []
         if terms.in_batch:
-            losses.append(terms.in_batch * F.cross_entropy(shifted, paddle.to_tensor(batch.own)))
+            surprise = F.softplus(paddle.logsumexp(others, axis=1) - own)
+            losses.append(terms.in_batch / len(batch.own) * surprise.sum())
         if self._of_lists is not None:
-            row, column, numbers = batch.lists()
-            places = paddle.to_tensor(row * logits.shape[1] + column)
-            teacher = self.pairs.teacher_of(batch.asked[row], numbers) if terms.of_teacher else None
-            labels = (column == batch.own[row]).astype(np.float64)
-            losses.append(self._of_lists(paddle.gather(logits.reshape([-1]), places), labels, row, teacher))
+            row, column, numbers = batch.lists(rows)
+            teacher = self.pairs.teacher_of(batch.asked[rows][row], numbers) if terms.of_teacher else None
+            labels = (column == batch.own[rows][row]).astype(np.float64)
+            logits_of_lists = paddle.gather(flat, paddle.to_tensor(row * width + column))
+            losses.append(len(row) / batch.listed * self._of_lists(logits_of_lists, labels, row, teacher))
         return paddle.add_n(losses), accuracy
 
     def loss(self, network: nn.Layer, indices: Integers) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of a batch of one part."""
-        return self.whole_loss(network, self.outputs(network, indices), [indices])
+        shares = list(self.whole_losses(network, self.outputs(network, indices), [indices]))
+        means = {name: sum(means[name] for _, means in shares) for name in shares[0][1]}
+        return paddle.add_n([loss for loss, _ in shares]), means
 
 
 def _vectors(network: Callable[[Tensor, Tensor], Tensor], texts: EncodedTexts, indices: Integers) -> Tensor:
@@ -183,8 +186,8 @@ def _vectors(network: Callable[[Tensor, Tensor], Tensor], texts: EncodedTexts, i
 class _Batch:
     """The texts of a batch, b examples with q titles in all.
 
-    Attributes: `asked`, the index of each example's query, `[b]`; `own`, the column of its title, `[b]`; `is_out`,
-    which titles are no negatives of which query, `[b, q]`.
+    Attributes: `asked`, the index of each example's query, `[b]`; `own`, the column of its title, `[b]`; `listed`, how
+    many titles the data have of the queries.
     """
 
     def __init__(self, examples: InBatchExamples, parts: Sequence[Integers]):
@@ -200,12 +203,24 @@ class _Batch:
         self._is_there = examples._is_there[whole]
         self._titles = np.empty(self._columns.size, np.int64)
         self._titles[self._columns] = examples._titles[whole]
-        repeated = np.ones(len(self._titles), bool)
-        repeated[np.unique(examples.pairs.title_keys[self._titles], return_index=True)[1]] = False
-        grades = examples.pairs.grades_of(self.asked, self._titles)
-        is_known = grades >= grades[np.arange(len(self.own)), self.own][:, None]
-        self.is_out = is_known | examples.pairs.read_alike(self.asked, self._titles) | repeated
-        self.is_out[np.arange(len(self.own)), self.own] = False
+        self.listed = int(self._is_there.sum())
+        self._pairs = examples.pairs
+        self._is_first = np.zeros(len(self._titles), bool)
+        self._is_first[np.unique(self._pairs.title_keys[self._titles], return_index=True)[1]] = True
+
+    def blocks(self) -> Iterator[slice]:
+        """Yield the examples, so many at a time that their logits take little memory."""
+        size = max(1, _CELLS // len(self._titles))
+        return (slice(start, start + size) for start in range(0, len(self.own), size))
+
+    def is_negative(self, rows: slice) -> Booleans:
+        """Return which titles are negatives of the queries of some examples, `[examples, q]`."""
+        asked, own = self.asked[rows], self.own[rows]
+        grades = self._pairs.grades_of(asked, self._titles)
+        is_worse = grades < grades[np.arange(len(own)), own][:, None]
+        found: Booleans = is_worse & self._is_first & ~self._pairs.read_alike(asked, self._titles)
+        found[np.arange(len(own)), own] = False
+        return found
 
     def split(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the vectors of the queries, `[b, size]`, and of the titles, `[q, size]`."""
@@ -213,8 +228,11 @@ class _Batch:
         blocks = paddle.split(outputs, rows)
         return paddle.concat(blocks[::2]), paddle.concat(blocks[1::2])
 
-    def lists(self) -> tuple[Integers, Integers, Integers]:
-        """Return the titles that the data have of each example's query: its row, the column, the title's index."""
-        row, place = np.nonzero(self._is_there)
-        column = self._columns[row, place]
+    def lists(self, rows: slice) -> tuple[Integers, Integers, Integers]:
+        """Return the titles that the data have of some examples' queries.
+
+        Returns the number of each one's example among these, its column, and the title's index, `[listed]` each.
+        """
+        row, place = np.nonzero(self._is_there[rows])
+        column = self._columns[rows][row, place]
         return row, column, self._titles[column]

@@ -13,7 +13,7 @@ So a batch of any size takes the memory of one part, and N processes compute wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -34,10 +34,12 @@ class WholeBatchExamples(Examples, Protocol):
         """Return the network's outputs for the rows of the examples `indices`, `[m * rows_each, size]` float32."""
         ...
 
-    def whole_loss(
+    def whole_losses(
         self, network: nn.Layer, outputs: Tensor, parts: Sequence[Integers]
-    ) -> tuple[Tensor, dict[str, float]]:
-        """Return the mean loss of a batch, and a dict of further means for the progress line.
+    ) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        """Yield summands of the mean loss of a batch, and of a dict of further means for the progress line.
+
+        Each summand's gradient is taken before the next one is computed, so that the memory of one suffices.
 
         Args:
             outputs: the outputs of all parts' examples, one part after another, `[rows, size]` float32.
@@ -74,9 +76,12 @@ def backward(
             return examples.outputs(network, batch[place])
 
     if is_alone:
-        loss, means = examples.whole_loss(network, outputs(own[0]), parts)
-        (loss * precision.scale).backward()
-        return float(loss), means
+        whole = outputs(own[0])
+        leaf = whole.detach()
+        leaf.stop_gradient = False
+        found_loss = _loss_on(examples, network, leaf, parts, precision)
+        paddle.autograd.backward([whole], [leaf.grad])
+        return found_loss
 
     ends = np.cumsum([examples.rows_each * len(part) for part in batch])
     with paddle.no_grad():
@@ -87,12 +92,30 @@ def backward(
     for place, array in found.items():
         gathered[ends[place] - len(array) : ends[place]] = array
     leaf = paddle.to_tensor(processes.sum(gathered), stop_gradient=False)
-    loss, means = examples.whole_loss(network, leaf, parts)
-    (loss * precision.scale).backward()
+    found_loss = _loss_on(examples, network, leaf, parts, precision)
     for parameter in network.parameters():  # of the loss itself; each process has its whole gradient
         if parameter.grad is not None and processes.size > 1:
             parameter.grad = parameter.grad / processes.size
     for place in own:
         start = int(ends[place]) - len(found[place])
         paddle.autograd.backward([outputs(place)], [leaf.grad[start : int(ends[place])]])
-    return float(loss), means
+    return found_loss
+
+
+def _loss_on(
+    examples: WholeBatchExamples,
+    network: nn.Layer,
+    leaf: Tensor,
+    parts: Sequence[Integers],
+    precision: Precision,
+) -> tuple[float, dict[str, float]]:
+    """Compute a batch's loss of the outputs in `leaf`, and add its gradients to them and to the loss's own parameters.
+
+    Returns the loss and a dict of further means.
+    """
+    total, means = 0.0, dict[str, float]()
+    for loss, shares in examples.whole_losses(network, leaf, parts):
+        (loss * precision.scale).backward()
+        total += float(loss)
+        means.update({name: means.get(name, 0.0) + value for name, value in shares.items()})
+    return total, means

@@ -19,7 +19,7 @@ from paddle_ranker.training.precision import Precision
 from paddle_ranker.training.whole_batch import backward
 from recall.data import encode_pairs
 from recall.loss import parse_tower_loss
-from recall.model import InBatchExamples, LossSettings
+from recall.model import InBatchExamples, LearnedScale, LossSettings, _Batch
 from tests.tiny import HAN, write_encoder
 
 pytestmark = pytest.mark.unit
@@ -196,6 +196,27 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(tmp_path: Path, pooling:
         np.testing.assert_allclose(found[1][1][name], gradient, atol=2e-6, err_msg=name)
 
 
+def test_the_gradient_of_a_block_of_queries_at_a_time_is_that_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tower(tmp_path / "e")
+    model.network.learned_scale = LearnedScale(5.0)
+    pairs = encode_pairs(LISTS, model.row_encoder, "triples")
+    settings = LossSettings(5.0, 0.25, parse_tower_loss("in_batch+0.1*margin_mse+kl"), {4: 0.5})
+    examples = InBatchExamples(pairs, settings)
+    found, blocks = [], []
+    split = _Batch.split
+    monkeypatch.setattr(_Batch, "split", lambda *arguments: (blocks.append(1), split(*arguments))[1])
+    for cells in (1 << 22, 1):
+        monkeypatch.setattr("recall.model._CELLS", cells)
+        found += [gradients(model, examples, parts) for parts in ([range(3)], [range(2), range(2, 3)])]
+    assert len(blocks) == 2 * (1 + 1 + 3 + 3)  # each at two lengths
+    for loss, gradient in found[1:]:
+        assert loss == pytest.approx(found[0][0], abs=1e-5) and "learned_scale.log" in gradient
+        for name, wanted in found[0][1].items():
+            np.testing.assert_allclose(gradient[name], wanted, atol=5e-6, err_msg=name)
+
+
 def test_dropout_is_the_same_on_the_way_back(tmp_path: Path) -> None:
     """The gradient of the parts is that of a loss over outputs that are kept, with the same masks."""
     model = tower(tmp_path / "e", dropout=0.3)
@@ -207,7 +228,8 @@ def test_dropout_is_the_same_on_the_way_back(tmp_path: Path) -> None:
     for place, part in enumerate(parts):
         paddle.seed(100 + place)
         outputs.append(examples.outputs(model.network, part))
-    examples.whole_loss(model.network, paddle.concat(outputs), parts)[0].backward()
+    for loss, _ in examples.whole_losses(model.network, paddle.concat(outputs), parts):  # one block
+        loss.backward()
     for name, parameter in model.network.named_parameters():
         if name in wanted:
             np.testing.assert_allclose(parameter.grad.numpy(), wanted[name], atol=2e-6, err_msg=name)

@@ -138,7 +138,7 @@ def _add_others(options: EvaluateRecallOptions, retriever: Retriever, judged: Ju
         from paddle_ranker.retrieval.vectors import Tower
 
         load = LoadOptions(device=options.device, threads=options.cpu_threads, tokenizer=options.tokenizer)
-        tower = Tower.open(options.untuned, load, options.batch_size)
+        tower = Tower.open(options.untuned, load, options.batch_size, for_search=True)
         others["untuned"] = vector_run(tower, documents, judged.queries, options.top_k)
     if options.baselines:
         others.update(lexical_runs(documents, judged.queries, options.top_k))

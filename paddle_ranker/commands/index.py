@@ -298,7 +298,8 @@ def _queries(collection: Collection, options: CheckOptions) -> tuple[list[str], 
     runtime.prepare_command(options.cpu_threads)
     from paddle_ranker.retrieval.vectors import Tower
 
-    return texts, Tower.open(collection.tower_folder, LoadOptions(device=options.device)).query_vectors(texts)
+    tower = Tower.open(collection.tower_folder, LoadOptions(device=options.device), for_search=True)
+    return texts, tower.query_vectors(texts)
 
 
 def _recall(collection: Collection, by: str, vectors: Vectors, found: Sequence[Hits], k: int) -> str:

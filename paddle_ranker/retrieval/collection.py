@@ -299,7 +299,7 @@ class Collection:
                 raise UsageError(f"{self.folder}: has no tower that makes vectors; give the documents' vectors")
             from paddle_ranker.retrieval.vectors import Tower
 
-            self._tower_vectors = Tower.open(self.tower_folder).vectors
+            self._tower_vectors = Tower.open(self.tower_folder, for_search=True).vectors
         return self._tower_vectors(texts)
 
     def _new_segment(self) -> Path:

@@ -132,7 +132,7 @@ class Retriever:
         settings = settings or SearchSettings()
         query_vectors: Optional[QueryVectors] = None
         if collection.tower_folder is not None and VECTORS in (settings.by or (VECTORS,)):
-            query_vectors = Tower.open(collection.tower_folder, options, batch_size).query_vectors
+            query_vectors = Tower.open(collection.tower_folder, options, batch_size, for_search=True).query_vectors
         if ranker is not None and not isinstance(ranker, Ranker):
             ranker = Ranker.load(ranker, batch_size=batch_size, device=options.device, threads=options.threads)
         return cls(collection, settings, query_vectors, ranker)

@@ -57,4 +57,4 @@ def open_tower(collection: Collection, options: LoadOptions, batch_size: int) ->
         return None
     from paddle_ranker.retrieval.vectors import Tower
 
-    return Tower.open(collection.tower_folder, options, batch_size).vectors
+    return Tower.open(collection.tower_folder, options, batch_size, for_search=True).vectors

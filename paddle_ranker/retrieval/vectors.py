@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle_ranker.encoding.columns import EncodedTexts
-from paddle_ranker.errors import CheckpointError
+from paddle_ranker.errors import CheckpointError, UsageError
 from paddle_ranker.model.kinds import KINDS
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.pretrained import resolve_model
@@ -30,6 +30,7 @@ from paddle_ranker.storage.prefetch import prefetch
 
 Vectors = NDArray[np.float32]
 _DEFAULTS = LoadOptions()
+_SHORTEST = 1e-12  # as Paddle's and PyTorch's normalize
 _CHARACTERS = 1 << 22  # of the texts that are encoded at once
 
 
@@ -41,19 +42,39 @@ class Tower:
         encoder: encodes its texts.
         batch_size: as for `BatchRunner`.
         queries: the tower of queries, if they have their own.
+        scaled: whether vectors are made 1 long after the engine.
     """
 
-    def __init__(self, engine: Engine, encoder: TextEncoder, batch_size: int = 32, queries: Optional[Tower] = None):
-        self.encoder = encoder
+    def __init__(
+        self,
+        engine: Engine,
+        encoder: TextEncoder,
+        batch_size: int = 32,
+        queries: Optional[Tower] = None,
+        scaled: bool = False,
+    ):
+        self.encoder, self.scaled = encoder, scaled
         self._queries = queries or self
         self._runner = BatchRunner(engine, encoder.tokens.max_seq_length, batch_size)
 
     @classmethod
-    def open(cls, source: Union[str, Path], options: LoadOptions = _DEFAULTS, batch_size: int = 32) -> Tower:
+    def open(
+        cls,
+        source: Union[str, Path],
+        options: LoadOptions = _DEFAULTS,
+        batch_size: int = 32,
+        *,
+        for_search: bool = False,
+    ) -> Tower:
         """Open a trained or exported tower, or an encoder as one: see `model.tower_sources`.
 
-        `source` may be a PaddleNLP name. Where queries have a tower of their own and texts are computed in int8, the
-        queries' computes in fp32. Raises `CheckpointError` for the folder of anything else.
+        Args:
+            source: a folder, its parameter file, or a PaddleNLP name. Where queries have a tower of their own and texts
+                are computed in int8, the queries' computes in fp32.
+            for_search: make vectors 1 long if they are compared by their cosine, so that their product is that.
+
+        Raises `CheckpointError` for the folder of anything else, `UsageError` for a pooling, or vectors of other
+        lengths, that an exported tower does not have.
         """
         path = resolve_model(str(source))
         KINDS.load_plugins()
@@ -61,12 +82,17 @@ class Tower:
         if model.info.kind != KIND:
             raise CheckpointError(f"{source}: is a {model.info.kind} model, not a tower, which makes vectors of texts")
         opened = cast(ScoringModel[TowerInfo, TextEncoder], model)
+        info, is_scaled = opened.info, bool(options.normalize) or (for_search and opened.info.similarity == "cosine")
+        if options.pooling not in (None, info.pooling) or (options.normalize is False and info.normalize):
+            made = f"pooling {info.pooling}{', length 1' if info.normalize else ''}"
+            raise UsageError(f"{source}: was exported with {made}; leave out --pooling and --normalize")
         queries = None
-        if opened.info.towers == 2:
+        if info.towers == 2:
             folder = path.parent if path.is_file() else path
             precision = "fp32" if options.precision == "int8" else options.precision
-            queries = cls.open(folder / QUERY_FOLDER, dataclasses.replace(options, precision=precision), batch_size)
-        return cls(opened.engine, opened.row_encoder, batch_size, queries)
+            options = dataclasses.replace(options, precision=precision)
+            queries = cls.open(folder / QUERY_FOLDER, options, batch_size, for_search=for_search)
+        return cls(opened.engine, opened.row_encoder, batch_size, queries, is_scaled and not info.normalize)
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """Return the vectors of texts of the collection, `[n, size]`."""
@@ -79,6 +105,8 @@ class Tower:
     def compute(self, columns: EncodedTexts) -> Vectors:
         """Return the vectors of encoded texts, `[n, size]`, in their order."""
         found: Vectors = self._runner.run(columns)[VECTOR]
+        if self.scaled:
+            found = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), _SHORTEST)
         return found
 
     def compute_queries(self, columns: EncodedTexts) -> Vectors:

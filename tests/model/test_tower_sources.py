@@ -135,6 +135,8 @@ def test_a_folder_that_says_nothing_is_pooled_as_asked_and_else_by_the_mean(
     assert "does not say how its vectors are made: the mean of the tokens' states" in capsys.readouterr().err
     normal = Tower.open(encoder, LoadOptions(normalize=True)).vectors(TEXTS)
     np.testing.assert_allclose(normal, wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-5)
+    searched = Tower.open(encoder, for_search=True)
+    np.testing.assert_allclose(searched.query_vectors(TEXTS), normal, atol=1e-6)
     for pooling in ("first", "max", "pooler"):
         capsys.readouterr()
         found = Tower.open(encoder, LoadOptions(pooling=pooling)).vectors(TEXTS)
@@ -176,6 +178,7 @@ def test_rocketqa_s_names_load_as_rocketqa_computes(
     found = Tower.open(name).vectors(TEXTS)
     assert "as RocketQA takes it" in capsys.readouterr().err
     np.testing.assert_array_equal(found, Tower.open(encoder, LoadOptions(pooling="first")).vectors(TEXTS))
+    np.testing.assert_array_equal(found, Tower.open(name, for_search=True).vectors(TEXTS))  # by products, not cosines
 
 
 @pytest.mark.parametrize(

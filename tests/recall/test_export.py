@@ -48,6 +48,8 @@ def test_vectors_of_every_engine_are_the_network_s(towers: Path, engine: str) ->
     np.testing.assert_allclose(exported.vectors(TEXTS), network.vectors(TEXTS), atol=1e-5)
     np.testing.assert_allclose(exported.query_vectors(TEXTS), network.query_vectors(TEXTS), atol=1e-5)
     assert np.abs(network.query_vectors(TEXTS) - network.vectors(TEXTS)).max() > 0.01
+    with pytest.raises(UsageError, match="pooling mean, length 1"):
+        Tower.open(towers / "exported", LoadOptions(engine=engine, normalize=False))
     if engine != "onnx":
         try:
             half = Tower.open(towers / "exported", LoadOptions(engine=engine, precision="bf16"))

@@ -204,11 +204,11 @@ class Retriever:
 
     def results(self, candidates: Candidates, order: Integers, scores: Floats) -> list[Result]:
         """Return results for the candidates at `order`; one that was removed since it was found is left out."""
+        documents = self.collection.documents_of([candidates.ids[number] for number in order.tolist()])
         results = []
         for number, score in zip(order.tolist(), scores.tolist()):
-            try:
-                document = self.collection.document(candidates.ids[number])
-            except KeyError:
+            document = documents.get(candidates.ids[number])
+            if document is None:
                 continue
             said = zip(candidates.searchers, candidates.scores[number].tolist(), candidates.ranks[number].tolist())
             by = {name: Found(own, rank) for name, own, rank in said if rank}

@@ -126,7 +126,13 @@ class Generation:
 
     def hits(self, numbers: Integers, scores: Floats) -> Hits:
         """Return the documents of some numbers as hits."""
-        return Hits([self.parts[place.part].segment.id(place.row) for place in self.places(numbers)], scores)
+        parts = np.searchsorted(self._firsts, numbers, "right") - 1
+        ids = [""] * len(numbers)
+        for number in np.unique(parts).tolist():
+            part, here = self.parts[number], np.flatnonzero(parts == number)
+            for place, id in zip(here.tolist(), part.segment.ids(numbers[here] - part.first)):
+                ids[place] = id
+        return Hits(ids, scores)
 
     def places(self, numbers: Integers) -> list[Place]:
         """Return where the documents of some numbers are."""

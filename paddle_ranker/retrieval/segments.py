@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from paddle_ranker.errors import CheckpointError, DataError, brief, quoted
 from paddle_ranker.lexical.postings import Postings, text_hashes
-from paddle_ranker.metrics.ranking import Booleans
+from paddle_ranker.metrics.ranking import Booleans, Integers
 from paddle_ranker.retrieval.exact import StoredVectors
 from paddle_ranker.retrieval.faiss_index import FaissSegment
 from paddle_ranker.retrieval.filters import Filter
@@ -64,7 +64,8 @@ class Segment:
             self._sums = {str(name): int(sum) for name, sum in info["crc32"].items()}
             for path in folder.glob("*.npy"):
                 mapped = path.stat().st_size > _MAPPED
-                self.arrays[path.stem] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+                array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+                self.arrays[path.stem] = np.asarray(array)  # a plain one: parts of a memmap cost some microseconds each
             self._blobs = {name: _blob(folder / name) for name in ("documents.jsonl", "ids.bin")}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(
@@ -81,8 +82,12 @@ class Segment:
 
     def id(self, row: int) -> str:
         """Return the id of a document by its row."""
-        start, end = self.arrays["id_offsets"][row : row + 2].tolist()
-        return bytes(self._blobs["ids.bin"][start:end]).decode("utf-8")
+        return self.ids(np.array([row]))[0]
+
+    def ids(self, rows: Integers) -> list[str]:
+        """Return the ids of documents by their rows."""
+        offsets, blob = self.arrays["id_offsets"], self._blobs["ids.bin"].data
+        return [str(blob[start:end], "utf-8") for start, end in zip(offsets[rows].tolist(), offsets[rows + 1].tolist())]
 
     def document(self, row: int) -> Document:
         """Return a document by its row."""
@@ -170,7 +175,7 @@ class Segment:
 def _blob(path: Path) -> NDArray[np.uint8]:
     size = path.stat().st_size
     if size > _MAPPED:
-        return np.memmap(path, np.uint8, "r")
+        return np.asarray(np.memmap(path, np.uint8, "r"))
     return np.frombuffer(path.read_bytes(), np.uint8)
 
 

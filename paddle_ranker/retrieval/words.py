@@ -16,6 +16,7 @@ from paddle_ranker.metrics.ranking import Booleans, Floats, Integers
 from paddle_ranker.retrieval.best import Best
 
 K1, B = 1.2, 0.75  # Lucene's
+_FREQUENT, _LONG = 1 << 12, 1 << 16  # documents of a token
 _SLACK = 1e-9  # of a bound, for the rounding of sums
 
 
@@ -34,10 +35,16 @@ class WordPart:
 
 
 class _Term(NamedTuple):
-    """A token of a query: how much it counts (its rarity times how often the query has it), and where it occurs."""
+    """A token of a query.
+
+    weight: how much it counts: its rarity times how often the query has it
+    postings: for each part, where it occurs
+    most: for each part, the most that it adds to a score
+    """
 
     weight: float
     postings: list[TermPostings]
+    most: list[float]
 
 
 class WordSearcher:
@@ -56,6 +63,8 @@ class WordSearcher:
             length += int(lengths.sum(dtype=np.int64))
         average = length / self._size if length else 1.0
         self._tables = [self._table(part.postings, average, k1, b) for part in parts]
+        self._highest = [float(table.max(initial=0.0)) for table in self._tables]
+        self._highest_of: dict[tuple[int, int], float] = {}  # of frequent tokens, by part and hash
         self._spare: list[Floats] = []  # zeros, one for each document of the largest part; of threads that search
 
     @staticmethod
@@ -92,8 +101,19 @@ class WordSearcher:
                 for part, one in zip(self._parts, postings)
             )
             if count:
-                found.append((count, _Term(times * rarity_of(count, self._size), postings)))
+                weight = times * rarity_of(count, self._size)
+                highest = [self._highest_in(number, hashed, one) for number, one in enumerate(postings)]
+                found.append((count, _Term(weight, postings, [one * weight * (1.0 + _SLACK) for one in highest])))
         return [term for _, term in sorted(found, key=lambda one: one[0])]
+
+    def _highest_in(self, number: int, hashed: int, postings: TermPostings) -> float:
+        """Return the highest of the table's values that a token has in a part, or a bound of it if it is rare."""
+        if len(postings.codes) < _FREQUENT:
+            return self._highest[number]
+        key = (number, hashed)
+        if key not in self._highest_of:
+            self._highest_of[key] = float(self._tables[number][postings.codes].max())
+        return self._highest_of[key]
 
     def _search_part(
         self, number: int, terms: Sequence[_Term], mask: Optional[Booleans], scores: Floats, best: Best
@@ -104,16 +124,19 @@ class WordSearcher:
         documents that have one of the others are completed (Turtle and Flood 1995).
         """
         part, table = self._parts[number], self._tables[number]
-        most = float(table.max(initial=0.0)) * (1.0 + _SLACK)
-        left = most * sum(term.weight for term in terms)
+        left = sum(term.most[number] for term in terms)
         least = best.least
         touched: list[NDArray[np.int32]] = []
-        candidates: Optional[Integers] = None
+        candidates: Optional[NDArray[np.int32]] = None
         for term in terms:
             documents, codes = term.postings[number]
             if candidates is None and touched and left < least:
                 candidates = self._candidates(touched, scores, least - left)
             if candidates is not None:
+                reached = scores[candidates]
+                if len(reached) > best.k:
+                    least = max(least, float(np.partition(reached, -best.k)[-best.k]))
+                    candidates = candidates[reached >= least - left]
                 at = np.minimum(np.searchsorted(documents, candidates), max(0, len(documents) - 1))
                 has = documents[at] == candidates if len(documents) else np.zeros(len(candidates), bool)
                 scores[candidates[has]] += term.weight * table[codes[at[has]]]
@@ -124,18 +147,18 @@ class WordSearcher:
                 found = scores[documents] + term.weight * table[codes]
                 scores[documents] = found
                 touched.append(documents)
-                if len(found) >= best.k:
+                if best.k <= len(found) <= _LONG:
                     least = max(least, float(np.partition(found, -best.k)[-best.k]))
-            left -= most * term.weight
+            left -= term.most[number]
         if candidates is None:
             candidates = self._candidates(touched, scores, least)
-        best.add(candidates + part.first, scores[candidates])
+        best.add(candidates.astype(np.int64) + part.first, scores[candidates])
         for documents in touched:
             scores[documents] = 0.0
 
     @staticmethod
-    def _candidates(touched: Sequence[NDArray[np.int32]], scores: Floats, least: float) -> Integers:
+    def _candidates(touched: Sequence[NDArray[np.int32]], scores: Floats, least: float) -> NDArray[np.int32]:
         """Return the documents with at least such a score, ascending."""
         found = [documents[scores[documents] >= least] for documents in touched]
-        candidates: Integers = np.unique(np.concatenate([*found, np.empty(0, np.int32)])).astype(np.int64)
+        candidates: NDArray[np.int32] = np.unique(np.concatenate([*found, np.empty(0, np.int32)]))
         return candidates

@@ -204,9 +204,15 @@ def test_the_gradient_of_a_block_of_queries_at_a_time_is_that_of_all(
     pairs = encode_pairs(LISTS, model.row_encoder, "triples")
     settings = LossSettings(5.0, 0.25, parse_tower_loss("in_batch+0.1*margin_mse+kl"), {4: 0.5})
     examples = InBatchExamples(pairs, settings)
-    found, blocks = [], []
+    found: list[tuple[float, dict[str, np.ndarray]]] = []
+    blocks: list[int] = []
     split = _Batch.split
-    monkeypatch.setattr(_Batch, "split", lambda *arguments: (blocks.append(1), split(*arguments))[1])
+
+    def counted(batch: _Batch, outputs: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        blocks.append(1)
+        return split(batch, outputs)
+
+    monkeypatch.setattr(_Batch, "split", counted)
     for cells in (1 << 22, 1):
         monkeypatch.setattr("recall.model._CELLS", cells)
         found += [gradients(model, examples, parts) for parts in ([range(3)], [range(2), range(2, 3)])]

@@ -8,6 +8,7 @@ sq8                all vectors in 8 bits a component
 from __future__ import annotations
 
 import importlib
+import logging
 from pathlib import Path
 from types import ModuleType
 from typing import Optional
@@ -32,6 +33,7 @@ _FEW = 16  # a filter that leaves fewer than one of so many is searched exactly
 
 
 def _faiss() -> ModuleType:
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it says which of its builds it tries
     try:
         return importlib.import_module("faiss")
     except ImportError as error:

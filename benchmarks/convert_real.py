@@ -131,28 +131,34 @@ def compare_vectors(source: Path, work: Path, texts: Sequence[str], reference: s
     ours = opened.vectors(texts)
     columns = opened.encoder.encode(texts)
     ids = [columns[row].astype(np.int64) for row in range(len(texts))]
-    return [
-        Difference.of("vectors: source in the reference, opened here", ours, _vectors(source, texts, ids, reference)),
-        Difference.of("vectors: here, written for the reference", ours, _vectors(theirs, texts, ids, reference)),
-    ]
+    found = []
+    for what, folder in (("source in the reference, opened here", source), ("here, written for the reference", theirs)):
+        vectors, is_equal = _vectors(folder, texts, ids, reference)
+        print(f"  {what}: texts with other ids {np.count_nonzero(~is_equal)} of {len(texts)}")
+        found.append(Difference.of(f"vectors of texts with equal ids: {what}", ours[is_equal], vectors[is_equal]))
+    return found
 
 
-def _vectors(folder: Path, texts: Sequence[str], ids: Sequence[np.ndarray], python: str) -> np.ndarray:
+def _vectors(
+    folder: Path, texts: Sequence[str], ids: Sequence[np.ndarray], python: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the reference's vectors, `[n, size]`, and whether its tokenizer gives a text the same ids, `[n]`."""
     if not python:
         from paddle_ranker.model.hugging_face.weights import read_weights
         from tests.numpy_bert import sentence_vectors
 
-        return sentence_vectors(folder, ids, lambda path: read_weights(path)[1])
+        return sentence_vectors(folder, ids, lambda path: read_weights(path)[1]), np.ones(len(texts), bool)
     with tempfile.TemporaryDirectory() as exchange:
-        files = [str(Path(exchange) / name) for name in ("texts.json", "vectors.npy")]
+        files = [str(Path(exchange) / name) for name in ("texts.json", "outputs.npz")]
         Path(files[0]).write_text(json.dumps(list(texts)), encoding="utf-8")
         worker = _WORKER.with_name("sentence_vectors_worker.py")
         done = subprocess.run([python, str(worker), str(folder), *files], capture_output=True, text=True)
         if done.returncode:
             reason = " ".join(done.stderr.splitlines()[-1:])
             raise RankerError(f"sentence-transformers could not run {folder}: {reason}")
-        found: np.ndarray = np.load(files[1])
-        return found
+        outputs = np.load(files[1])
+        is_equal = [row.tolist() == their for row, their in zip(ids, json.loads(str(outputs["ids"])))]
+        return outputs["vectors"], np.array(is_equal)
 
 
 def _unequal(ours: list[list[np.ndarray]], theirs: list[list[list[int]]]) -> str:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
 from paddle_ranker.commands import evaluate_recall, index
+from paddle_ranker.evaluation.retrieval import lexical_runs, vector_run
 from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.exact import Vectors
 from paddle_ranker.retrieval.fusion import Fusion
 from paddle_ranker.retrieval.indexes import Document
 from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
 from paddle_ranker.retrieval.retriever import Retriever, SearchSettings
+from paddle_ranker.retrieval.vectors import Tower
 from tests.conftest import Call
 from tests.tiny import write_ranker
 
@@ -168,3 +171,24 @@ def test_an_english_collection_has_stems_and_titles_before_texts(tmp_path: Path,
     status, _, err = call(index.main, "build", "--corpus", tmp_path / "beir", "--output", tmp_path / "x", "--words",
                           "jieba", "--language", "zh")  # fmt: skip
     assert status == 2 and "both choose the words" in err
+
+
+def test_an_untuned_encoder_and_stems_are_baselines() -> None:
+    class StubTower:
+        def stream(self, texts: Iterable[str]) -> Iterator[Vectors]:
+            yield vectors_of([*texts])
+
+        query_vectors = staticmethod(vectors_of)
+
+    documents = {f"d{n}": text_of(n) for n in range(COUNT)}
+    queries = {"q0": text_of(3)[:4], "q1": text_of(9)[:4]}
+    run = vector_run(cast(Tower, StubTower()), documents, queries, 7)
+    for query, text in queries.items():
+        products = vectors_of([*documents.values()]) @ vectors_of([text])[0]
+        best = np.argsort(-products, kind="stable")[:7].tolist()
+        assert list(run[query]) == [f"d{n}" for n in best]
+        assert list(run[query].values()) == pytest.approx(products[best].tolist(), abs=1e-6)
+    english = {"a": "Rankers are trained on pairs", "b": "rice diseases"}
+    runs = lexical_runs(english, {"q": "the training of a ranker"}, 5)
+    assert {name: list(found["q"]) for name, found in runs.items()}["BM25 (stems)"] == ["a"]
+    assert list(lexical_runs(documents, queries, 5)) == ["BM25 (words)", "BM25 (bigrams)"]

@@ -274,7 +274,8 @@ class Collection:
 
         most: leave it if more documents than these would be merged: that takes long, and may run in a thread of its own
         """
-        now = self._now
+        with self._writing():
+            now = self._now
         sizes = [one.live for one in now.info.segments]
         first = _first_to_merge(sizes)
         if first is None or (most is not None and sum(sizes[first:]) > most):

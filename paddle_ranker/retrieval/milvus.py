@@ -69,6 +69,8 @@ class MilvusRows:
         self._client = self._call(lambda: pymilvus.MilvusClient(uri, timeout=_SECONDS))
         if not self._call(lambda: self._client.has_collection(name)):
             self._call(lambda: self._create(pymilvus, size, index))
+        else:  # Milvus Lite forgets with its process which collections are loaded
+            self._call(lambda: self._client.load_collection(name))
         fields = self._call(lambda: self._client.describe_collection(name))["fields"]
         sizes = [field["params"].get("dim") for field in fields if field["name"] == "vector"]
         if sizes != [size]:

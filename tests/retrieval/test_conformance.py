@@ -310,3 +310,21 @@ def test_a_kill_at_any_step_loses_nothing_that_was_confirmed(
             assert {one.id for one in again.documents()} == ids | {"d99"}
             left = {path.name for path in folder.iterdir()} - again.info.files() - {"index.json", "writer.lock"}
             assert left == set()
+
+
+@needs_milvus
+def test_a_file_of_milvus_is_searched_by_the_next_process(tmp_path: Path) -> None:
+    """Milvus Lite forgets with its process which collections are loaded."""
+    code = (
+        "import sys, numpy as np\n"
+        "from paddle_ranker.retrieval.milvus import MilvusRows\n"
+        "rows, vectors = MilvusRows(sys.argv[1], 'texts', 4, texts=True), np.eye(4, dtype=np.float32)\n"
+        "if sys.argv[2] == 'put':\n"
+        "    rows.put(np.arange(4), vectors, list('abcd'))\n"
+        "    rows.finish()\n"
+        "print(rows.nearest(vectors[2:3], 1)[0].texts)\n"
+        "rows.close()\n"
+    )
+    for step in ("put", "search"):
+        command = [sys.executable, "-c", code, str(tmp_path / "milvus.db"), step]
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "['c']\n"

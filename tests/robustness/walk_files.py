@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
 
+from paddle_ranker.data.beir import write_beir
 from tests.export_cases import write_case
 from tests.tiny import write_encoder
 
@@ -41,7 +42,7 @@ def write_texts(folder: Path) -> None:
     for name in ("pairs.tsv", "pairs.csv", "few.tsv"):
         _write(folder / name, (row[:2] for row in labelled))
     _write(folder / "papers.tsv", ((query, title * 12) for query, title, _ in labelled))
-    _write(folder / "titles.tsv", ((title,) for _, *titles in known for title in titles))
+    _write(folder / "titles.tsv", ((title,) for title in sorted({row[1] for row in labelled})))
 
     documents = {title: f"d{number}" for number, title in enumerate(sorted({row[1] for row in labelled}))}
     queries = {query: f"q{number}" for number, query in enumerate(sorted({row[0] for row in labelled}))}
@@ -53,6 +54,8 @@ def write_texts(folder: Path) -> None:
     run = "".join(f"{query} Q0 {document} 1 {len(document) + label} bm25\n" for query, document, label in judged)
     (folder / "bm25.run").write_text(run, encoding="utf-8")
 
+    write_collection(folder, documents, queries, judged)
+
     (folder / "texts").mkdir()
     sentences = [f"The {colour} {thing} was cloudy yesterday." for colour in ("red", "dark", "warm", "pale")
                  for thing in ("day", "sky", "morning", "evening", "sea")]  # fmt: skip
@@ -60,6 +63,30 @@ def write_texts(folder: Path) -> None:
         (folder / name).write_text("\n".join(sentences) + "\n", encoding="utf-8")
     masked = [sentence.replace("cloudy", "[MASK]") for sentence in sentences]
     (folder / "sentences.txt").write_text("\n".join(masked) + "\n", encoding="utf-8")
+
+
+def write_collection(
+    folder: Path, documents: Mapping[str, str], queries: Mapping[str, str], judged: Sequence[tuple[str, str, int]]
+) -> None:
+    """Write the files of the page on recall: documents with fields, their texts, and a BEIR folder.
+
+    Args:
+        documents, queries: ids by text.
+        judged: the ids of a query and a document, and their label.
+    """
+    rows = [(id, text, "en" if place % 9 == 0 else "zh", 2015 + place % 10)
+            for place, (text, id) in enumerate(documents.items())]  # fmt: skip
+    _write(folder / "texts.tsv", [("id", "text", "lang", "year"), *rows])
+    more = [{"id": f"m{number}", "text": f"{subject}问答", "year": 2024} for number, subject in enumerate(SUBJECTS)]
+    (folder / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in more), encoding="utf-8")
+    for name in ("texts.txt", "corpus.csv", "milvus_data.csv"):
+        _write(folder / name, ((text,) for text in documents))
+    _write(folder / "dev.csv", ((query, titles_of(query)[0]) for query in QUERIES))
+    labels: dict[str, dict[str, int]] = {}
+    for query, document, label in judged:
+        labels.setdefault(query, {})[document] = label
+    texts = {id: text for text, id in queries.items()}
+    write_beir(folder / "BEIR_FOLDER", ((id, text, {}) for text, id in documents.items()), texts, labels)
 
 
 def write_posts(folder: Path) -> None:
@@ -86,12 +113,14 @@ def make_encoders(folder: Path, python: str, environment: dict[str, str]) -> Non
     command = [python, "-m", "paddle_ranker", "starter", "--corpus", "mine.tsv", "--output_dir", "STARTER"]
     command += ["--num_hidden_layers", "2", "--hidden_size", "32", "--num_attention_heads", "2"]
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True)
-    shutil.copytree(folder / "STARTER", folder / "YOUR_ENCODER")
+    for name in ("YOUR_ENCODER", "MODEL", "ENCODER"):
+        shutil.copytree(folder / "STARTER", folder / name)
     # A starter normalises before each part of a layer, which transformers' encoders do not.
     write_encoder(folder / "bert")
     command = [python, "-m", "paddle_ranker", "convert", "bert", "M3E", "--to", "hf"]
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True)
-    shutil.copytree(folder / "M3E", folder / "SOURCE")
+    for name in ("SOURCE", "ANY_ENCODER"):
+        shutil.copytree(folder / "M3E", folder / name)
 
 
 def name_rankers(folder: Path, python: str, environment: dict[str, str]) -> None:

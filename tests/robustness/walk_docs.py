@@ -48,7 +48,12 @@ NOT_RUN = {
 LONG = {"bash scripts/": "trains for minutes: tests/scripts runs the scripts"}
 # What only the modern stack has: it writes ONNX files.
 MODERN = dict.fromkeys(("openvino", "quantize", '"onnx"'), "needs an ONNX file, which the modern stack writes")
-SHORTER = {"max_steps=1000": "max_steps=2"}
+# What is typed otherwise: for seconds instead of minutes, and since models of a few steps are hardly good.
+SHORTER = {
+    "max_steps=1000": "max_steps=2",
+    "--ranker RANKER --output mined": "--ranker RANKER --max_score_ratio 1 --output mined",
+    "--model static_tower --calibration_file": "--model static_tower --max_loss 1 --calibration_file",
+}
 # What `…` stands for at the end of a command.
 AND_SO_ON = {
     "cross_encoder/train_ce.py": "--train_set train.tsv --test_file dev.tsv --model_name_or_path STARTER --epochs 1",

@@ -20,7 +20,7 @@ from benchmarks.harness.report import Goal, Speeds, format_table, ratio
 from benchmarks.inputs import parse_numbers
 from benchmarks.peers.answers import Stopwatch
 from paddle_ranker.options import Options, option, run_command
-from paddle_ranker.retrieval.exact import nearest
+from paddle_ranker.retrieval.exact import Vectors, nearest
 from paddle_ranker.retrieval.vector_files import VectorFile, open_vectors
 
 _AT_ONCE = 50_000
@@ -48,13 +48,14 @@ def run(options: ExactSearchOptions) -> None:
             part = random.standard_normal((min(_AT_ONCE, options.vectors - start), options.size), dtype=np.float32)
             file.append(part / np.linalg.norm(part, axis=1, keepdims=True))
         file.finish()
-        queries = random.standard_normal((max(parse_numbers(options.queries, "queries")), options.size))
-        queries = queries.astype(np.float32)
+        count = max(parse_numbers(options.queries, "queries"))
+        queries: Vectors = random.standard_normal((count, options.size)).astype(np.float32)
         began = time.perf_counter()
         stored = open_vectors(file.path)
         nearest(stored, queries[:1], options.top_k)
         goals.append(Goal("seconds from opening to the first answer", time.perf_counter() - began, 2.0, at_most=True))
-        whole = stored.values if options.dtype == "float32" else stored.block(0, len(stored))
+        is_plain = options.dtype == "float32"  # whose product reads the file, as the search does
+        whole = np.asarray(stored.values, np.float32) if is_plain else stored.block(0, len(stored))
         for count in parse_numbers(options.queries, "queries"):
             product, search = Speeds(), Speeds()
             for _ in range(options.rounds):

@@ -78,8 +78,8 @@ class BuildOptions(CorpusOptions):
     method: str = option(EXACT, help="how vectors are searched", choices=(EXACT, FAISS, MILVUS))
     structure: str = option(
         STRUCTURES[0],
-        help="of an index of faiss: a graph (hnsw), lists around centres (ivf), or all vectors; sq8 and pq: over "
-        "codes, and what is found so is scored with the vectors themselves",
+        help="structure of an index of faiss: a graph (hnsw), lists around centres (ivf), or all vectors; sq8 and pq: "
+        "over codes, and what is found so is scored with the vectors themselves",
         choices=STRUCTURES,
     )
     hnsw_m: int = option(32, help="neighbours of each entry of a graph", minimum=2, maximum=512)
@@ -94,7 +94,7 @@ class BuildOptions(CorpusOptions):
     )
     language: str = option(
         AUTO,
-        help="of the texts, which chooses the words: zh, gram; en, stem, with Chinese beside; auto: what they are",
+        help="the texts' language, which chooses the words: zh, gram; en, stem with Chinese beside; auto: what it is",
         choices=(AUTO, *LANGUAGES),
     )
 

@@ -16,7 +16,7 @@ from typing import Optional, Union
 
 from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
-from paddle_ranker.errors import CheckpointError
+from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.opened import TOKENS, ArraySpec, ExportFacts, Signature
 from paddle_ranker.storage.atomic import new_file
 from paddle_ranker.storage.untrusted import read_json
@@ -90,9 +90,8 @@ class TowerInfo:
                 f"{path}: format version {version} is newer than this toolkit's {FORMAT_VERSION}: update the toolkit"
             )
         if not sound:
-            raise CheckpointError(
-                f"{path}: damaged (pooling is {info.pooling!r}, size {info.size!r}, {info.towers!r} towers)"
-            )
+            found = f"pooling {quoted(info.pooling)}, size {quoted(info.size)}, {quoted(info.towers)} towers"
+            raise CheckpointError(f"{path}: damaged ({found})")
         return info
 
     def write(self, folder: Path) -> None:

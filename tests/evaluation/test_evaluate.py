@@ -167,7 +167,9 @@ def test_the_compare_command_with_models_and_a_run(data: Path, collection: Path,
     report = (collection / "report.html").read_text(encoding="utf-8")
     assert "the dog barks" in report and "document id, descending" in report
     differences = [line for line in lines if line.startswith("  ") and "  p " in line]
-    assert (collection / "wins.tsv").read_text().count("\n") == 1 + 3 * len(differences) / 9  # of nine measures one
+    assert (collection / "wins.tsv").read_text().count("\n") == 1 + 3 * len(
+        differences
+    ) / 14  # of fourteen measures one
 
 
 def test_bad_input(data: Path, collection: Path, call: Call) -> None:

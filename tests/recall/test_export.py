@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from paddle_ranker.errors import UsageError
 from paddle_ranker.model.encoders import read_checkpoint
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.tower import TowerInfo
-from paddle_ranker.model.tower_network import save_tower, start_tower
+from paddle_ranker.model.tower_network import save_query_tower, save_tower, start_tower
 from paddle_ranker.retrieval.vectors import Tower
 from paddle_ranker.scoring.engines.registry import is_installed
 from tests.tiny import draw_words, write_encoder
@@ -32,9 +33,10 @@ def towers(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source = write_encoder(folder / f"encoder{seed}", seed)
         info = TowerInfo(32, 8, pooling="mean", output_layer=True, query_prompt="深")
         models.append(start_tower(read_checkpoint(source), info)[0])
-    models[0].network.query_tower = models[1].network
+    both = dataclasses.replace(models[0].info, towers=2)
     (folder / "tower").mkdir()
-    save_tower(folder / "tower", models[0], models[0].info)
+    save_tower(folder / "tower", models[0], both)
+    save_query_tower(folder / "tower", models[1], both)
     onnx = ["--onnx"] if HAS_ONNX else []
     assert main(["export", "--model", str(folder / "tower"), "--output", str(folder / "exported"), *onnx]) == 0
     return folder

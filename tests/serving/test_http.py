@@ -468,7 +468,7 @@ def test_reloading_needs_a_key(site: Site, model: ServedRanker) -> None:
 
 
 def test_nothing_is_at_other_paths(site: Site) -> None:
-    assert site.get("/").status_code == 404
+    assert site.get("/nothing").status_code == 404
     assert site.get("/v1/rerank").status_code == 405
     assert site.post("/rerank/", {}).status_code == 404
 

@@ -310,7 +310,7 @@ def test_help_whose_reader_leaves_is_no_error(
     [
         ("evaluate", "--model MODEL (--test FILE | --qrels FILE)"),
         ("compare", "SYSTEMS ... (--test FILE | --qrels FILE)"),
-        ("serve", "(FOLDER | --model MODEL | --entailment_model ENTAILMENT_MODEL | --tower TOWER)"),
+        ("serve", "(FOLDER | --model MODEL | --tower TOWER | --entailment_model ENTAILMENT_MODEL)"),
         ("calibrate", "RANKER (DEV_FILE ... | --remove)"),
         ("blend", "RANKER DEV_FILE ... TARGET (--train FILE | --with WITH)"),
         ("fill-mask", "--model MODEL (SENTENCE | --input FILE)"),

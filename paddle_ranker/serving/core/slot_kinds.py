@@ -67,7 +67,10 @@ SLOTS: Registry[SlotKind] = Registry("served model", recipes="plugin")
 
 def serve_options() -> type[ServeConfig]:
     """Return the class of `serve`'s options: `ServeConfig` plus the options of every registered slot."""
-    others = dict.fromkeys(kind.options for kind in SLOTS.values() if not issubclass(ServeConfig, kind.options))
+    # By name, so that the help does not depend on which recipe was imported first.
+    others = sorted(
+        {kind.options for kind in SLOTS.values() if not issubclass(ServeConfig, kind.options)}, key=lambda c: c.__name__
+    )
     return dataclasses.make_dataclass("ServeOptions", [], bases=(*others, ServeConfig), frozen=True)
 
 

@@ -18,7 +18,7 @@ from paddle_ranker.encoding.columns import EncodedTexts
 from paddle_ranker.evaluation.recall import CUTS, RecallSet
 from paddle_ranker.metrics.ranking import RELEVANT
 from paddle_ranker.model.tower_network import APART, save_query_tower, save_tower
-from paddle_ranker.retrieval.vectors import Tower, Vectors, nearest
+from paddle_ranker.retrieval.vectors import Tower, Vectors, nearest, normalised
 from paddle_ranker.scoring.engines.dygraph import DygraphEngine
 from paddle_ranker.storage.digest import content_digest
 from paddle_ranker.training.mining import open_as_one_of
@@ -66,7 +66,7 @@ class RecallEvaluation:
         measures["mrr@10"] = float(self._set.reciprocal_rank(found).mean())
         for size in self._info.nested_sizes:
             cut = [
-                _normalised(array[:, :size]) if self._info.normalize else array[:, :size] for array in (texts, queries)
+                normalised(array[:, :size]) if self._info.normalize else array[:, :size] for array in (texts, queries)
             ]
             numbers, _ = nearest(cut[0], cut[1], 10)
             measures[f"recall@10/{size}"] = float(self._set.recall(numbers, [10])["recall@10"].mean())
@@ -101,11 +101,6 @@ def _shared(tower: Tower, columns: EncodedTexts, processes: ProcessGroup) -> Vec
     if len(own):
         vectors[own] = computed
     return processes.sum(vectors)
-
-
-def _normalised(vectors: Vectors) -> Vectors:
-    found: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return found
 
 
 def open_evaluation(start: TowerStart, options: TowerTrainingOptions) -> Optional[RecallEvaluation]:

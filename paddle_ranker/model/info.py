@@ -14,7 +14,7 @@ from paddle_ranker.metrics.calibration import FEW_QUERIES, Calibration
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.model.opened import ExportFacts
 from paddle_ranker.storage.atomic import new_file
-from paddle_ranker.storage.untrusted import read_json
+from paddle_ranker.storage.untrusted import read_versioned
 
 FORMAT_VERSION = 1
 INFO_FILE = "ranker.json"
@@ -54,15 +54,7 @@ class RankerInfo:
         path = folder / INFO_FILE
         if not path.is_file():
             return None
-        try:
-            values = read_json(path)
-            version = int(values["format_version"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from error
-        if version > FORMAT_VERSION:
-            raise CheckpointError(
-                f"{path}: format version {version} is newer than this toolkit's {FORMAT_VERSION}: update the toolkit"
-            )
+        values = read_versioned(path, FORMAT_VERSION)
         known = {f.name for f in dataclasses.fields(cls)}
         try:
             if values.get("calibration") is not None:

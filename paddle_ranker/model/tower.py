@@ -19,7 +19,7 @@ from paddle_ranker.encoding.pair_encoder import LengthCheck, PairEncoder
 from paddle_ranker.errors import CheckpointError, quoted
 from paddle_ranker.model.opened import TOKENS, ArraySpec, ExportFacts, Signature
 from paddle_ranker.storage.atomic import new_file
-from paddle_ranker.storage.untrusted import read_json
+from paddle_ranker.storage.untrusted import read_versioned
 
 INFO_FILE = "tower.json"
 KIND = "tower"
@@ -75,9 +75,8 @@ class TowerInfo:
         path = folder / INFO_FILE
         if not path.is_file():
             return None
+        values = read_versioned(path, FORMAT_VERSION)
         try:
-            values = read_json(path)
-            version = int(values["format_version"])
             known = {f.name for f in dataclasses.fields(cls)}
             info = cls(**{name: value for name, value in values.items() if name in known})
             info = dataclasses.replace(info, nested_sizes=tuple(info.nested_sizes))
@@ -85,10 +84,6 @@ class TowerInfo:
             sound = sound and info.similarity in SIMILARITIES
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from error
-        if version > FORMAT_VERSION:
-            raise CheckpointError(
-                f"{path}: format version {version} is newer than this toolkit's {FORMAT_VERSION}: update the toolkit"
-            )
         if not sound:
             found = f"pooling {quoted(info.pooling)}, size {quoted(info.size)}, {quoted(info.towers)} towers"
             raise CheckpointError(f"{path}: damaged ({found})")

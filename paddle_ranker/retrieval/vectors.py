@@ -106,7 +106,7 @@ class Tower:
         """Return the vectors of encoded texts, `[n, size]`, in their order."""
         found: Vectors = self._runner.run(columns)[VECTOR]
         if self.scaled:
-            found = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), _SHORTEST)
+            found = normalised(found)
         return found
 
     def compute_queries(self, columns: EncodedTexts) -> Vectors:
@@ -161,3 +161,9 @@ def open_to_compare(source: Union[str, Path], options: LoadOptions = _DEFAULTS, 
     if info.similarity == "cosine" and not info.normalize:
         options = dataclasses.replace(options, normalize=True)
     return Tower.open(path, options, batch_size)
+
+
+def normalised(vectors: Vectors) -> Vectors:
+    """Return the vectors, `[n, size]`, made 1 long; a vector of zeros stays as it is."""
+    found: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _SHORTEST)
+    return found

@@ -49,6 +49,23 @@ def read_json(path: Path) -> Unchecked:
         raise ValueError("nested too deeply") from None
 
 
+def read_versioned(path: Path, newest: int) -> UncheckedObject:
+    """Return the JSON object of a file that says its `format_version`.
+
+    Raises `CheckpointError` if the file is damaged, or of a later version than `newest`.
+    """
+    try:
+        values: UncheckedObject = read_json(path)
+        version = int(values["format_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+    if version > newest:
+        raise CheckpointError(
+            f"{path}: format version {version} is newer than this toolkit's {newest}: update the toolkit"
+        )
+    return values
+
+
 def _check(path: Path, found: os.stat_result, most: int) -> int:
     if not stat.S_ISREG(found.st_mode):
         raise CheckpointError(f"{path}: is no regular file but a folder, pipe or device; copy the model's folder again")

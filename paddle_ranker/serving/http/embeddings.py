@@ -16,6 +16,7 @@ from typing_extensions import TypeAliasType
 
 from paddle_ranker.encoding.columns import Array
 from paddle_ranker.errors import quoted
+from paddle_ranker.retrieval.vectors import normalised
 from paddle_ranker.serving.core.apart import apart
 from paddle_ranker.serving.core.faults import INVALID, NOT_FOUND, TOO_LARGE, UNPROCESSABLE, Fault
 from paddle_ranker.serving.core.json_text import check_json, number_lists
@@ -124,7 +125,7 @@ class Embedder:
             cuts=bool(asked.truncate or self._tower.limits.auto_truncate),
             number_bytes=_TEXT_BYTES,
         )
-        vectors = _normalized(found.vectors) if asked.normalize and not self._tower.info.normalize else found.vectors
+        vectors = normalised(found.vectors) if asked.normalize and not self._tower.info.normalize else found.vectors
         return _answer(await apart(vectors.nbytes, _tei_answer, vectors))
 
     async def not_made(self, request: Request) -> Response:
@@ -160,7 +161,7 @@ class Embedder:
         if dimensions in (None, info.size):
             return found
         nested = found.vectors[:, :dimensions]
-        return Vectors(_normalized(nested) if info.normalize else nested, found.tokens)
+        return Vectors(normalised(nested) if info.normalize else nested, found.tokens)
 
 
 class _LengthCheck:
@@ -206,11 +207,6 @@ def _are_tokens(given: object) -> bool:
     while isinstance(given, list) and given:
         given = given[0]
     return type(given) is int
-
-
-def _normalized(vectors: Array) -> Array:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.where(lengths == 0, 1, lengths), np.float32)
 
 
 def _openai_answer(frame: dict[str, Any], vectors: Array, is_base64: bool) -> bytes:

@@ -10,11 +10,11 @@ from typing import Union
 
 import pytest
 
+from paddle_ranker.recipes import RECIPES
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit
 PAGE = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
-RECIPES = ("ernie_matching", "cross_encoder", "recall", "pretraining", "multimodal_entailment")
 CODE = ("paddle_ranker", *RECIPES, "benchmarks", "deploy", "datasets")
 Function = Union[ast.FunctionDef, ast.AsyncFunctionDef]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from paddle_ranker.commands.registry import COMMANDS, OF_KIND
+from paddle_ranker.recipes import RECIPES
 from tests.conftest import REPOSITORY, load_script
 
 pytestmark = pytest.mark.unit
-RECIPES = ("ernie_matching", "cross_encoder", "pretraining", "multimodal_entailment")
 PAGES = sorted(
     path
     for pattern in ("*.md", "docs/*.md", "benchmarks/*.md", "datasets/*.md", "tests/**/*.md")

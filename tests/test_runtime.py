@@ -11,6 +11,7 @@ import pytest
 from paddle_ranker import runtime
 from paddle_ranker.errors import RankerError, UsageError
 from paddle_ranker.options import Options
+from paddle_ranker.recipes import RECIPES
 from paddle_ranker.runtime import choose_math_path, decide_math_path, processor_fields
 from tests.conftest import REPOSITORY, run_python
 
@@ -148,8 +149,7 @@ def paddle_knows_gpus() -> bool:
 
 
 def test_every_command_takes_the_device_that_is_there() -> None:
-    folders = ("paddle_ranker/commands", "ernie_matching", "cross_encoder", "pretraining", "multimodal_entailment")
-    for folder in folders:
+    for folder in ("paddle_ranker/commands", *RECIPES):
         for path in sorted((REPOSITORY / folder).glob("*.py")):
             if "Options" in path.read_text(encoding="utf-8"):
                 importlib.import_module(f"{folder.replace('/', '.')}.{path.stem}")
@@ -158,7 +158,7 @@ def test_every_command_takes_the_device_that_is_there() -> None:
     while classes:
         found = classes.pop()
         classes += found.__subclasses__()
-        if found.__module__.split(".")[0] in {name.split("/")[0] for name in folders}:
+        if found.__module__.split(".")[0] in {"paddle_ranker", *RECIPES}:
             fields = {field.name: field for field in dataclasses.fields(found)}
             if "device" in fields:
                 defaults[found.__name__] = fields["device"].default

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from paddle_ranker.recipes import RECIPES
 from tests.conftest import REPOSITORY, load_script
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
-PACKAGES = ("paddle_ranker", "ernie_matching", "cross_encoder", "pretraining", "multimodal_entailment")
-FOLDERS = (*PACKAGES, "benchmarks", "deploy", "datasets", "tests")  # none of the others may come along
+FOLDERS = ("paddle_ranker", *RECIPES, "benchmarks", "deploy", "datasets", "tests")  # none of the others may come along
 FILES = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
 
 
@@ -85,7 +85,7 @@ def test_only_the_package_and_its_facts(installed: Environment) -> None:
 
 def test_holds_every_recipe_and_imports_none_from_a_checkout(installed: Environment) -> None:
     package = installed.packages / "paddle_ranker"
-    for name in PACKAGES[1:]:
+    for name in RECIPES:
         here = {path.relative_to(REPOSITORY) for path in (REPOSITORY / name).rglob("*.py")}
         assert here == {path.relative_to(package / "recipes") for path in (package / "recipes" / name).rglob("*.py")}
     imported: set[str] = set()
@@ -145,7 +145,6 @@ def test_an_editable_installation_has_the_folders_of_the_checkout(checkout: Path
     environment = Environment(tmp_path / "environment")
     environment.install("--editable", checkout)
     code = "import importlib, sys; print(*(importlib.import_module(name).__file__ for name in sys.argv[1:]), sep='\\n')"
-    names = ("ernie_matching.data", "cross_encoder.data", "pretraining.corpus", "multimodal_entailment.data",
-             "paddle_ranker.recipes", "benchmarks.inputs")  # fmt: skip
+    names = (*(f"{recipe}.commands" for recipe in RECIPES), "paddle_ranker.recipes", "benchmarks.inputs")
     found = [Path(line) for line in run(environment.python, "-c", code, *names, folder=tmp_path).splitlines()]
     assert all(checkout in path.parents for path in found) and len(found) == len(names)

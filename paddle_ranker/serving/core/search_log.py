@@ -1,0 +1,337 @@
+"""The log of searches and of what people said about their results: lines of JSON in a folder, written by a thread.
+
+    log = SearchLog(Path("log"))
+    log.search(SearchLine("s1", "苹果手机", {"index": 7}, [Shown("doc-12", {"words": 3, "ranked": 1}, 0.957)], {}))
+    log.feedback(FeedbackLine("s1", "苹果手机", "doc-12", "click", position=1)).result()  # now it is on the disk
+
+    lines = LogReader(Path("log"))
+    for line in lines:  # SearchLine or FeedbackLine
+        ...
+    print(lines.damaged)
+
+A line has what the classes here have, and nothing else: no address, no user agent, no cookie. Each process writes files
+of its own, so a line that a kill has cut off is always the last one of its file.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional, Union
+
+from paddle_ranker.errors import RankerError
+from paddle_ranker.storage.atomic import make_folder
+from paddle_ranker.storage.untrusted import Unchecked
+
+EVENTS = ("click", "relevant", "irrelevant", "judged", "unjudged")
+_SUFFIX = ".jsonl"
+_SYNC_EVERY = 0.1  # seconds that a search may wait for others; feedback waits for nobody
+_MOST_WAITING = 32 << 20  # characters, which a disk that hangs keeps in memory
+_FRAME, _PER_SHOWN = 500, 100  # characters of a line beside its query and its ids, about
+
+
+def _now() -> str:
+    now = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
+
+
+class LogError(RankerError):
+    """A line could not be written to the log."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A document of an answer: its rank, from 1, in each stage that had it ("words", "vectors", "fused", "ranked")."""
+
+    id: str
+    ranks: Mapping[str, int]
+    probability: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class SearchLine:
+    """A search that was answered.
+
+    search_id: names the search in what is said about it
+    versions: of the index and the models that answered, JSON-ready
+    shown: the documents of the answer, in its order
+    parameters: of the request, JSON-ready; its `offset` counts the results before the first shown one
+    time: in UTC, 2026-11-22T09:03:13.123Z
+    """
+
+    search_id: str
+    query: str
+    versions: Mapping[str, object]
+    shown: Sequence[Shown]
+    parameters: Mapping[str, object]
+    time: str = field(default_factory=_now)
+
+    @property
+    def first_position(self) -> int:
+        """The position of the first shown document, from 1."""
+        offset = self.parameters.get("offset", 0)
+        return 1 + (offset if isinstance(offset, int) else 0)
+
+
+@dataclass(frozen=True)
+class FeedbackLine:
+    """What somebody said about a result of a search, by a click or a judgment.
+
+    event: one of `EVENTS`; "judged" has a `label`, "unjudged" takes it back
+    position: of the result when it was shown, from 1
+    dwell_ms: milliseconds that the reader stayed with it
+    time: as in `SearchLine`
+    """
+
+    search_id: str
+    query: str
+    id: str
+    event: str
+    position: Optional[int] = None
+    label: Optional[int] = None
+    dwell_ms: Optional[int] = None
+    time: str = field(default_factory=_now)
+
+
+LogLine = Union[SearchLine, FeedbackLine]
+
+
+def _without_none(item: object) -> dict[str, object]:
+    return {name: value for name, value in vars(item).items() if value is not None}
+
+
+def _as_json(line: LogLine) -> bytes:
+    if isinstance(line, SearchLine):
+        content = {**vars(line), "shown": [_without_none(one) for one in line.shown]}
+    else:
+        content = _without_none(line)
+    content = {"time": content.pop("time"), **content}
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
+
+
+def parse_line(data: bytes) -> LogLine:
+    """Return the line of a log; raises `ValueError`, `KeyError` or `TypeError` for what is none."""
+    found: Unchecked = json.loads(data)
+    if "shown" in found:
+        found["shown"] = [Shown(one["id"], one["ranks"], one.get("probability")) for one in found["shown"]]
+        return SearchLine(**found)
+    line = FeedbackLine(**found)
+    if line.event not in EVENTS:
+        raise ValueError(line.event)
+    return line
+
+
+class SearchLog:
+    """Appends lines to a log; safe to use from any thread.
+
+    Searches are written and synced together, a moment later; they never wait for the disk, and where it takes no more
+    they are lost and counted. Feedback is synced before it is confirmed.
+
+    Args:
+        folder: is made if missing; several processes may log into one.
+        rotate_mb: MiB after which a new file is begun. Closed files may be moved away at any time.
+
+    Attributes: `folder`; `lost`, the number of lines that could not be written.
+
+    Raises `RankerError` if the folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path, *, rotate_mb: int = 64):
+        self.folder, self.lost = make_folder(folder), 0
+        self._rotate_bytes = rotate_mb << 20
+        self._file: Optional[_LogFile] = None
+        self._waiting: queue.SimpleQueue[tuple[LogLine, int, Optional[Future[None]]]] = queue.SimpleQueue()
+        self._size, self._counting = 0, threading.Lock()  # characters that wait
+        self._some, self._urgent = threading.Event(), threading.Event()
+        self._closing = self._failing = False
+        self._thread = threading.Thread(target=self._write_all, name="search-log", daemon=True)
+        self._thread.start()
+
+    def search(self, line: SearchLine) -> None:
+        """Log a search. Returns at once, and raises nothing: a line that cannot be written is counted in `lost`."""
+        ids = sum(len(one.id) for one in line.shown)
+        size = _FRAME + len(line.query) + ids + _PER_SHOWN * len(line.shown)
+        if not self._put(line, size, None):
+            self._lose(1, "the disk is too slow")
+        self._some.set()
+
+    def feedback(self, line: FeedbackLine) -> Future[None]:
+        """Log feedback; the future resolves when the line is on the disk, and has a `LogError` if it cannot be."""
+        future = Future[None]()
+        future.set_running_or_notify_cancel()  # a caller that leaves does not take its line back
+        if not self._put(line, _FRAME + len(line.query) + len(line.id), future):
+            future.set_exception(LogError(f"{self.folder}: too many lines wait for the disk; try again later"))
+        self._urgent.set()
+        self._some.set()
+        return future
+
+    def close(self, seconds: float = 5.0) -> None:
+        """Write what waits, for at most `seconds`; what is logged later is lost."""
+        self._closing = True
+        self._urgent.set()
+        self._some.set()
+        self._thread.join(seconds)
+
+    def _put(self, line: LogLine, size: int, future: Optional[Future[None]]) -> bool:
+        with self._counting:
+            if self._closing or self._size + size > _MOST_WAITING:
+                return False
+            self._size += size
+        self._waiting.put((line, size, future))
+        return True
+
+    def _write_all(self) -> None:
+        while not self._closing:
+            self._some.wait()
+            self._urgent.wait(_SYNC_EVERY)
+            self._some.clear()
+            self._urgent.clear()
+            self._write_waiting()
+        self._write_waiting()
+        if self._file is not None:
+            self._file.close()
+
+    def _write_waiting(self) -> None:
+        waiting = []
+        while not self._waiting.empty():
+            waiting.append(self._waiting.get())
+        if not waiting:
+            return
+        futures = [future for _, _, future in waiting if future is not None]
+        try:
+            self._append(b"".join(_as_json(line) for line, _, _ in waiting))
+        except Exception as error:  # of the disk, or of a line that is no JSON
+            problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            self._lose(len(waiting), problem)
+            for future in futures:
+                future.set_exception(LogError(f"the log cannot be written ({problem})"))
+        else:
+            if self._failing:
+                self._failing = False
+                logging.getLogger(__name__).warning("%s: is written again; %d lines are lost", self.folder, self.lost)
+            for future in futures:
+                future.set_result(None)
+        finally:
+            with self._counting:
+                self._size -= sum(size for _, size, _ in waiting)
+
+    def _append(self, data: bytes) -> None:
+        if self._file is not None and self._file.size >= self._rotate_bytes:
+            self._file.close()
+            self._file = None
+        if self._file is None:
+            self._file = _LogFile(self.folder)
+        try:
+            self._file.append(data)
+        except OSError:
+            if not self._file.cut():
+                self._file = None
+            raise
+
+    def _lose(self, lines: int, problem: str) -> None:
+        with self._counting:
+            self.lost += lines
+            said, self._failing = self._failing, True
+        if not said:
+            message = "%s: the log of searches cannot be written (%s); searches go on without it"
+            logging.getLogger(__name__).warning(message, self.folder, problem)
+
+
+class _LogFile:
+    """A new file of a log, open for appending; `size` counts the bytes that are on the disk."""
+
+    def __init__(self, folder: Path):
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        path = folder / f"{stamp}-{secrets.token_hex(4)}{_SUFFIX}"
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o640)
+        self.size = 0
+        directory = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(directory)  # its name is on the disk, too
+        finally:
+            os.close(directory)
+
+    def append(self, data: bytes) -> None:
+        """Write and sync lines; after an `OSError`, call `cut`."""
+        left = memoryview(data)
+        while left:
+            left = left[os.write(self._descriptor, left) :]
+        os.fdatasync(self._descriptor)
+        self.size += len(data)
+
+    def cut(self) -> bool:
+        """Remove what the last `append` wrote in part; return whether that worked, so that more can be appended."""
+        try:
+            os.ftruncate(self._descriptor, self.size)
+        except OSError:
+            self.close()
+            return False
+        return True
+
+    def close(self) -> None:
+        with suppress(OSError):
+            os.close(self._descriptor)
+
+
+class LogReader:
+    """Iterates over the lines of a log, file by file in the order in which the files were begun.
+
+    A loop reads what was added since the last loop ended, so a log that is being written can be followed. Lines that
+    are no lines of a log are skipped and counted.
+
+    Args:
+        folder: folder of the log; the files may also be moved to another one.
+
+    Attributes: `damaged`, the number of lines that were skipped, among them the last one of a file if it is not whole.
+
+    Raises `RankerError` if the folder is missing.
+    """
+
+    def __init__(self, folder: Path):
+        if not folder.is_dir():
+            raise RankerError(f"{folder}: no such folder; name the one that the server was given as --search_log")
+        self._folder = folder
+        self._read: dict[str, int] = {}  # bytes of each file that were read
+        self._unfinished: set[str] = set()
+        self._skipped = 0
+
+    @property
+    def damaged(self) -> int:
+        return self._skipped + len(self._unfinished)
+
+    def __iter__(self) -> Iterator[LogLine]:
+        for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
+            yield from self._new_lines(path)
+
+    def _new_lines(self, path: Path) -> Iterator[LogLine]:
+        self._unfinished.discard(path.name)
+        done = self._read.get(path.name, 0)
+        with path.open("rb") as stream:
+            stream.seek(done)
+            for data in stream:
+                if not data.endswith(b"\n"):
+                    self._unfinished.add(path.name)
+                    return
+                done += len(data)
+                self._read[path.name] = done
+                try:
+                    line = parse_line(data)
+                except (ValueError, KeyError, TypeError):
+                    self._skipped += 1
+                    continue
+                yield line
+
+
+def read_log(folder: Path) -> Iterator[LogLine]:
+    """Return an iterator over the lines of a log; see `LogReader`, which also counts what it skips."""
+    return iter(LogReader(folder))

@@ -1,6 +1,8 @@
-"""Measure what a search found: the published lines `recall@1=...`, then all measures with intervals.
+"""Measure what `recall.py` found: the published lines `recall@1=...`, then all measures with intervals.
 
-python recall/evaluate.py --similar_text_pair dev.csv --recall_result_file recall_result_dir/recall_result.txt
+What measures an index, and baselines beside it:
+
+paddle-ranker evaluate-recall --index index --test dev.csv
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Write a tower as a static model, `inference.get_pooled_embedding.*`, for engines and servers.
 
-python recall/export_model.py --params_path checkpoint/tower/best --output_path output --onnx
+paddle-ranker export --model checkpoint/tower/best --output output --onnx
 """
 
 from __future__ import annotations

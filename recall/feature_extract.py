@@ -1,6 +1,8 @@
 """Make vectors of a corpus, a text a line, for Milvus: `corpus_embedding.npy`.
 
-python recall/feature_extract.py --model_dir output --corpus_file corpus.csv
+The installed command, which reads columns and JSON as well:
+
+paddle-ranker encode --model output --input corpus.csv --output corpus_embedding.npy
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ class TowerKind(ModelKind[TowerInfo, TextEncoder]):
     """Models that turn a text into a vector."""
 
     name, info_file, prefix = KIND, INFO_FILE, "inference.get_pooled_embedding"
-    what, use = "a tower, which makes vectors of texts", "recall/, the commands of indexes and serve --tower take it"
+    what = "a tower, which makes vectors of texts"
+    use = "encode, predict and export take it as --model, index build and serve as --tower"
 
     def is_in(self, folder: Path) -> bool:
         """Return whether a folder has `tower.json`, or is a sentence-transformers model of texts."""

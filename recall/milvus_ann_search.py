@@ -1,7 +1,9 @@
 """Put vectors of texts into Milvus, and search it with the vector of one of them.
 
-python recall/milvus_ann_search.py --data_path milvus_data.csv --embedding_path corpus_embedding.npy --insert
-python recall/milvus_ann_search.py --data_path milvus_data.csv --embedding_path corpus_embedding.npy --index 18 --search
+The commands of indexes make the vectors, too, and search with any text:
+
+paddle-ranker index build --corpus milvus_data.csv --output index --tower checkpoint/tower/best --method milvus
+paddle-ranker search --index index "query"
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ class MilvusOptions(Options):
     """Options of the command."""
 
     data_path: str = option(help="the texts, one a line", files=True, name="corpus")
-    embedding_path: str = option(help="their vectors, in the same order: a .npy of feature_extract.py", name="vectors")
+    embedding_path: str = option(help="their vectors, in the same order: a .npy file", name="vectors")
     batch_size: int = option(100_000, help="rows that are put at a time", minimum=1)
     index: int = option(0, help="number of the row, from 0, that is searched with", minimum=0)
     insert: bool = option(False, help="put texts and vectors into Milvus, or replace them there", either=True)

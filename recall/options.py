@@ -10,11 +10,13 @@ from paddle_ranker.encoding.options import TokenizerOptions
 from paddle_ranker.errors import UsageError, quoted
 from paddle_ranker.model.tower import POOLINGS
 from paddle_ranker.options import RowOptions, note, option, redeclare
+from paddle_ranker.options.declare import fields_of, shown_name
 from paddle_ranker.training.options import TrainingOptions
 
 METRICS = ("recall@1", "recall@5", "recall@10", "recall@20", "recall@50", "mrr@10")
 RESULT_DIR, RESULT_FILE = "recall_result_dir", "recall_result_init.txt"
 _HNSW = ("hnsw_m", "hnsw_ef", "hnsw_max_elements")
+_OF_EVALUATIONS = ("early_stopping", "corpus_file", "recall_result_dir", "recall_result_file")
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
         None, help=f"write each evaluation's results into this folder (published: {RESULT_DIR})"
     )
     recall_result_file: Optional[str] = option(
-        None, help=f"name of the file with these results (published: {RESULT_FILE})"
+        None, help=f"write these results to a file of this name (published: {RESULT_FILE})"
     )
     hnsw_m: Optional[int] = option(None, help="accepted as before: evaluations search exactly", minimum=1)
     hnsw_ef: Optional[int] = option(None, help="accepted as before, likewise", minimum=1)
@@ -96,12 +98,10 @@ class TowerTrainingOptions(TokenizerOptions, RowOptions, TrainingOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.evaluate and self.similar_text_pair is None:
-            raise UsageError("--evaluate needs pairs to evaluate on: add --test (--similar_text_pair) FILE")
-        for name in ("early_stopping", "corpus_file", "recall_result_dir", "recall_result_file"):
-            if self.similar_text_pair is None and getattr(self, name):
-                raise UsageError(
-                    f"--{name} is about evaluations: add --test (--similar_text_pair) FILE, or leave it out"
-                )
+            raise UsageError("--evaluate needs pairs to evaluate on: add --test FILE")
+        for field in fields_of(type(self)):
+            if field.name in _OF_EVALUATIONS and self.similar_text_pair is None and getattr(self, field.name):
+                raise UsageError(f"{shown_name(field)} is about evaluations: add --test FILE, or leave it out")
         least = 10 if self.metric == "mrr@10" else int(self.metric.partition("@")[2])
         if self.recall_num < least:
             raise UsageError(f"--recall_num {self.recall_num}: --metric {self.metric} needs {least} results or more")

@@ -1,6 +1,6 @@
 """Print the cosine of the two texts of each pair, one a line.
 
-python recall/predict.py --params_path checkpoint/tower/best --text_pair_file pairs.tsv
+paddle-ranker predict --model checkpoint/tower/best --input pairs.tsv
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
 """Search a corpus by a tower's vectors: for each query the texts of the largest cosine, best first.
 
-python recall/recall.py --params_path checkpoint/tower/best --corpus_file corpus.csv --similar_text_pair dev.csv
+The commands of indexes keep the vectors, and search by words, too:
+
+paddle-ranker index build --corpus corpus.csv --output index --tower checkpoint/tower/best
+paddle-ranker search --index index --input queries.tsv --output run.trec
 """
 
 from __future__ import annotations

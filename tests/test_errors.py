@@ -22,13 +22,13 @@ from paddle_ranker.evaluation.options import EvaluateOptions
 from paddle_ranker.metrics.measures import MEASURES
 from paddle_ranker.model.config import EncoderConfig
 from paddle_ranker.options import note, parse_options
+from paddle_ranker.recipes import RECIPES
 from paddle_ranker.scoring.texts import list_texts
 from paddle_ranker.training.losses.expression import parse_loss
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.unit
 LONG = "字" * 100_000
-RECIPES = ("ernie_matching", "cross_encoder", "pretraining", "multimodal_entailment")
 FOLDERS = ("paddle_ranker", *RECIPES)
 
 

@@ -229,7 +229,7 @@ def _write_group(files: _Files, split: str, group: Group) -> None:
             files.row("sort/test_pairwise.csv", group.query, title, f"{_recall_score(group.query, title):.6f}")
             files.row("literature_search_rank/test.csv", group.query, title)
         if label:
-            files.row(f"recall/{split}.csv", group.query, title)
+            files.row("recall/dev.csv" if split == "dev" else "recall/test.csv", group.query, title)
 
 
 def _recall_score(query: str, title: str) -> float:

@@ -1,0 +1,204 @@
+"""What people say of results, to the log and back: `POST /v1/feedback`, `GET /v1/judge`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+import httpx
+import pytest
+from starlette.routing import Router
+
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.serving.core.limits import Limits
+from paddle_ranker.serving.core.metrics import Metrics
+from paddle_ranker.serving.core.search_log import FeedbackLine, LogReader, SearchLine, SearchLog, Shown
+from paddle_ranker.serving.http import feedback
+from paddle_ranker.serving.http.feedback import JudgeTable, describe, routes
+from paddle_ranker.serving.http.middleware import Middleware
+from paddle_ranker.serving.http.openapi import openapi
+from tests.conftest import largest_file
+
+pytestmark = pytest.mark.unit
+
+CLICK = {"search_id": "search-1", "query": "苹果", "id": "a", "position": 1, "event": "click"}
+
+
+class Index:
+    """An index of documents a to z."""
+
+    limits = Limits()
+    ids = "abcdefghijklmnopqrstuvwxyz"
+
+    def deadline(self, stated: Optional[float]) -> float:
+        return float("1e18") if stated is None else stated
+
+    def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
+        return {id: Document(id, f"文 {id}", {"year": 2020}) for id in ids if id in self.ids}
+
+
+class Site:
+    """The routes without a network."""
+
+    def __init__(self, log: Optional[SearchLog], **options: Any):
+        self.index = Index()
+        self.app = Middleware(Router(routes(log, self.index, **options)), Metrics())
+
+    def ask(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(app=self.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://here", timeout=60) as client:
+                content = body if isinstance(body, bytes) else json.dumps(body).encode()
+                return await client.request(method, path, content=content)
+
+        return asyncio.run(ask())
+
+    def say(self, **changes: Any) -> httpx.Response:
+        return self.ask("POST", "/v1/feedback", {**CLICK, **changes})
+
+    def judge(self, offset: Any = 0) -> Any:
+        answer = self.ask("GET", f"/v1/judge?offset={offset}")
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Any:
+    log = SearchLog(tmp_path / "log")
+    yield log
+    log.close()
+
+
+def search(ids: str, query: str = "苹果", search_id: str = "search-1", **parameters: Any) -> SearchLine:
+    """A search whose ranker turned recall's order around."""
+    shown = [Shown(id, {"fused": len(ids) - place, "ranked": place + 1}) for place, id in enumerate(ids)]
+    return SearchLine(search_id, query, {}, shown, parameters)
+
+
+def test_a_confirmed_line_is_in_the_log_as_it_was_sent(log: SearchLog) -> None:
+    site = Site(log)
+    answer = site.say(dwell_ms=1200, user="nobody asked for this")
+    assert (answer.status_code, answer.json()) == (200, {"logged": True})
+    assert site.say(event="judged", label=3, position=None).status_code == 200
+    click, judged = LogReader(log.folder)
+    assert click == FeedbackLine("search-1", "苹果", "a", "click", 1, None, 1200, click.time)
+    assert judged == FeedbackLine("search-1", "苹果", "a", "judged", None, 3, None, judged.time)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"search_id": "short"}, "search_id"),
+        ({"search_id": "spaces are not in it"}, "search_id"),
+        ({"event": "buy"}, "event"),
+        ({"position": 0}, "position"),
+        ({"position": "1"}, "position"),
+        ({"query": None}, "query"),
+        ({"id": ""}, "id"),
+        ({"dwell_ms": -1}, "dwell_ms"),
+        ({"label": 1}, "label"),
+        ({"event": "judged"}, "label"),
+        ({"event": "judged", "label": 5000}, "label"),
+    ],
+)
+def test_what_is_no_feedback_is_refused_and_not_logged(log: SearchLog, changes: dict[str, Any], field: str) -> None:
+    answer = Site(log).say(**changes)
+    assert (answer.status_code, answer.json()["field"]) == (422, field)
+    assert list(LogReader(log.folder)) == []
+
+
+def test_bodies_that_are_no_json_or_too_long_are_refused(log: SearchLog) -> None:
+    site = Site(log)
+    assert site.ask("POST", "/v1/feedback", b"{").status_code == 400
+    assert site.ask("POST", "/v1/feedback", b"[1]" * 100_000).status_code == 413
+    assert site.say(query="x" * (Limits().characters + 1)).status_code == 413
+
+
+def test_without_a_log_there_is_nothing_here() -> None:
+    site = Site(None)
+    assert site.say().status_code == site.ask("GET", "/v1/judge").status_code == 404
+    assert "--search_log" in site.say().json()["error"]
+
+
+def test_a_full_disk_is_said_and_feedback_may_be_sent_again(log: SearchLog) -> None:
+    site = Site(log)
+    assert site.say().status_code == 200
+    (path,) = log.folder.iterdir()
+    with largest_file(path.stat().st_size + 9):
+        answer = site.say()
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert site.say().status_code == 200
+
+
+def test_pairs_come_by_disagreement_until_they_are_judged(log: SearchLog) -> None:
+    log.search(search("abcde"))
+    site = Site(log)
+    site.say(id="c")  # written after the search
+    found = site.judge()
+    assert [pair["id"] for pair in found["pairs"]] == ["a", "e", "b", "d", "c"]  # 4, 4, 2, 2, 0 ranks apart
+    assert (found["labels"], found["judged"], found["left"]) == ([0, 1], 0, 5)
+    assert found["pairs"][1] == {
+        "search_id": "search-1",
+        "query": "苹果",
+        "id": "e",
+        "position": 5,
+        "text": "文 e",
+        "fields": {"year": 2020},
+        "stages": {"fused": {"rank": 1}, "ranked": {"rank": 5}},
+    }
+    site.say(id="a", event="irrelevant")
+    site.say(id="e", event="relevant")
+    found = site.judge(offset=1)
+    assert [pair["id"] for pair in found["pairs"]] == ["d", "c"]
+    assert (found["judged"], found["left"]) == (2, 3)
+    site.say(id="a", event="unjudged")
+    assert [pair["id"] for pair in site.judge()["pairs"]] == ["a", "b", "d", "c"]
+
+
+def test_lines_of_another_process_are_seen_whatever_their_order(log: SearchLog, tmp_path: Path) -> None:
+    site = Site(log, labels=(0, 1, 2, 3))
+    site.say(id="b", event="judged", label=2)  # before any search is known
+    assert site.judge() == {"labels": [0, 1, 2, 3], "pairs": [], "judged": 1, "left": 0}
+    other = SearchLog(log.folder)
+    other.search(search("ab", offset=20))
+    other.close()
+    found = site.judge()
+    assert [(pair["id"], pair["position"]) for pair in found["pairs"]] == [("a", 21)]
+    assert (found["judged"], found["left"]) == (1, 1)
+
+
+def test_documents_that_were_removed_are_not_asked_about(log: SearchLog) -> None:
+    site = Site(log)
+    site.index.ids = "z"
+    log.search(search("abcdefghijklmnopqrstuvwxy"))
+    log.search(search("z", "桃子", "search-2"))
+    site.say()
+    found = site.judge()
+    assert [pair["id"] for pair in found["pairs"]] == ["z"]
+    assert found["left"] == 1
+
+
+def test_the_table_keeps_what_was_seen_last(log: SearchLog) -> None:
+    table = JudgeTable(most=3 * (feedback._PER_PAIR + 3))
+    table.add(search("abc"))
+    table.add(search("ad"))
+    assert [id for _, id, _ in table.unjudged(9)] == ["c", "a", "d"]
+    assert len(table) == 3
+
+
+def test_an_offset_that_is_none_is_refused(log: SearchLog) -> None:
+    site = Site(log)
+    for offset in ("-1", "x", "1e9", "9999999", "%D9%A3"):
+        assert site.ask("GET", f"/v1/judge?offset={offset}").status_code == 422
+
+
+def test_openapi_describes_both() -> None:
+    described = openapi([describe()])
+    assert set(described["paths"]) >= set(feedback.PATHS)
+    text = json.dumps(described)
+    for name in ("FeedbackRequest", "Logged", "ToJudge"):
+        assert f'"#/components/schemas/{name}"' in text
+        assert name in described["components"]["schemas"]

@@ -78,6 +78,7 @@ for _group, _commands in {
         "export": "write a model as a static model, and as ONNX, for engines and servers",
         "quantize": "compute an exported ranker's matrix products in 8-bit integers, where that costs little",
         "serve": "serve a ranker: baidu_std, HTTP and gRPC of Paddle Serving, /rerank of today's clients, on one port",
+        "search-serve": "serve searches of an index: words and vectors, a ranker, a page",
         "export-serving": "write an exported ranker as the two folders of Paddle Serving",
     },
     ENCODERS: {

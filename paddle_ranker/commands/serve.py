@@ -12,14 +12,20 @@ from typing import Optional
 from paddle_ranker.errors import UsageError
 from paddle_ranker.options import run_command
 from paddle_ranker.serving.core.config import ServeConfig
-from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_folder_in_slot
+from paddle_ranker.serving.core.slot_kinds import (
+    SLOTS,
+    serve_options,
+    served_by,
+    with_folder_in_slot,
+    with_tower_of_index,
+)
 
 
 def serve(config: ServeConfig) -> int:
     """Serve until a signal ends the server; return the exit status."""
     from paddle_ranker.serving.process.server import run
 
-    config = with_folder_in_slot(config)
+    config = with_tower_of_index(with_folder_in_slot(config))
     for kind in served_by(config).values():
         folder = kind.folder(config)
         if folder is not None and not folder.exists():

@@ -10,9 +10,12 @@ are removed. Whoever has the folder open keeps what it named then, until `refres
 
 from __future__ import annotations
 
+import copy
 import itertools
+import os
 import shutil
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -47,7 +50,7 @@ from paddle_ranker.storage.atomic import locked, new_file, remove_unfinished
 WORDS, VECTORS = "words", "vectors"
 MOST_SEGMENTS, MERGE_RATIO = 8, 2  # more segments are merged; a larger one than so many times those after it stays
 MERGED_AT_ONCE = 1 << 16  # most documents that an addition merges
-_LOCK = "writer.lock"
+_LOCK, _WAIT_SECONDS = "writer.lock", 0.01
 
 
 class Collection:
@@ -64,7 +67,10 @@ class Collection:
         self._tower_vectors: Optional[VectorsOf] = None
         self._one_writer, self._connecting = threading.RLock(), threading.Lock()
         self._connected: Optional[MilvusSearch] = None
-        self._numbers = itertools.count(1 + max(map(_number_of, folder.glob("segment-*")), default=0))
+        self._stamp: tuple[int, ...] = ()  # of the index.json that was read; the first `refresh` finds it
+        self._numbers = itertools.count(1)
+        if lock is not None:
+            self._begin_writing()
 
     @classmethod
     def create(cls, folder: Union[str, Path], info: IndexInfo) -> Collection:
@@ -87,12 +93,7 @@ class Collection:
         read_manifest(folder)  # before a lock is put into a folder that is none
         lock = _take_lock(folder) if write else None
         try:
-            collection = cls(folder, open_generation(folder, {}), lock)
-            if write:
-                collection._clean()
-                if collection.has_milvus:
-                    collection._milvus().repair(collection._now)
-            return collection
+            return cls(folder, open_generation(folder, {}), lock)
         except BaseException:
             if lock is not None:
                 lock.close()
@@ -107,6 +108,11 @@ class Collection:
         """The names that `search` takes."""
         own = (WORDS,) * (self.info.words is not None) + (VECTORS,) * (self.info.vectors is not None)
         return own + self.info.others
+
+    @property
+    def fields(self) -> list[str]:
+        """The names of the documents' fields."""
+        return sorted({name for part in self._now.parts for name in part.segment.fields})
 
     @property
     def tower_folder(self) -> Optional[Path]:
@@ -146,12 +152,53 @@ class Collection:
             self._lock.close()
             self._lock = None
 
+    @property
+    def is_current(self) -> bool:
+        """Whether this is what index.json says now; costs a look at the file's dates."""
+        return _stamp(self.folder) == self._stamp
+
     def refresh(self) -> bool:
         """Take up what others have added and removed; return whether there was anything."""
-        if read_manifest(self.folder).generation == self.info.generation:
-            return False
-        self._now = open_generation(self.folder, self._now.segments())
-        return True
+        with self._one_writer:
+            stamp = _stamp(self.folder)  # before it is read: what is written later is a change
+            is_new = read_manifest(self.folder).generation != self.info.generation
+            if is_new:
+                self._now = open_generation(self.folder, self._now.segments())
+            self._stamp = stamp
+            return is_new
+
+    def snapshot(self) -> Collection:
+        """Return the collection as it is now, for reading: several searches of it see the same documents."""
+        if self.has_milvus:
+            self._milvus()  # the connection is shared
+        found = copy.copy(self)
+        found._lock = None
+        return found
+
+    @contextmanager
+    def writing(self, until: float) -> Iterator[None]:
+        """Open for writing for a while, and let other processes write again afterwards.
+
+        until: time on `time.monotonic()`'s clock up to which another process's end is waited for; raises `RankerError`
+        """
+        while True:
+            try:
+                lock = _take_lock(self.folder)
+                break
+            except RankerError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(_WAIT_SECONDS)
+        with self._one_writer:
+            self._lock = lock
+        try:
+            self.refresh()
+            self._begin_writing()
+            yield
+        finally:
+            with self._one_writer:
+                lock.close()
+                self._lock = None
 
     def search(
         self,
@@ -342,7 +389,7 @@ class Collection:
             self._milvus().change(opened, now.keys_of(change.removed), partial(write_manifest, self.folder, info))
         else:
             write_manifest(self.folder, info)
-        self._now = open_generation(self.folder, now.segments())
+        self._now, self._stamp = open_generation(self.folder, now.segments()), _stamp(self.folder)
         for name in now.info.files() - self.info.files():
             _delete(self.folder / name)
 
@@ -354,13 +401,16 @@ class Collection:
             np.save(stream, rows)
         return SegmentInfo(name, len(mask), file, len(rows))
 
-    def _clean(self) -> None:
-        """Delete what a killed writer has left."""
+    def _begin_writing(self) -> None:
+        """Delete what a killed writer has left, and bring Milvus to what index.json says."""
+        self._numbers = itertools.count(1 + max(map(_number_of, self.folder.glob("segment-*")), default=0))
         remove_unfinished(self.folder)
         named = self.info.files() | {segment.name for segment in Unfinished(self.folder).segments}
         for path in self.folder.glob("segment-*"):
             if path.name not in named:
                 _delete(path)
+        if self.has_milvus:
+            self._milvus().repair(self._now)
 
 
 def _number_of(path: Path) -> int:
@@ -391,6 +441,12 @@ def _first_to_merge(sizes: Sequence[int]) -> Optional[int]:
     while first > 0 and sizes[first - 1] <= MERGE_RATIO * sum(sizes[first:]):
         first -= 1
     return first
+
+
+def _stamp(folder: Path) -> tuple[int, ...]:
+    """Return what differs once index.json is replaced."""
+    found = os.stat(folder / MANIFEST)
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _take_lock(folder: Path) -> IO[str]:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from paddle_ranker.data.labels import number_of
-from paddle_ranker.errors import UsageError, quoted
+from paddle_ranker.errors import UsageError, listed, quoted
 
 _CONDITION = re.compile(r"\s*([^\s=!<>]+)(?:\s*(!=|<=|>=|=|<|>)|\s+(in)\s)(.*)", re.S)
+_NAMED = {"eq": "=", "ne": "!=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "in": "in"}
 _ORDER: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge
 }  # fmt: skip
@@ -61,6 +62,10 @@ def _equal(value: object, wanted: str) -> bool:
     return given is not None and given == number_of(wanted)
 
 
+def _written(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 @dataclass(frozen=True)
 class Filter:
     """Conditions on the fields of a document, all of which must hold."""
@@ -80,6 +85,26 @@ class Filter:
             field, compared, is_list, values = match.groups()
             one = tuple(part.strip() for part in values.split(",")) if is_list else (values.strip(),)
             found.append(Condition(field, compared or "in", one))
+        return cls(tuple(found))
+
+    @classmethod
+    def of(cls, conditions: Mapping[str, object]) -> Filter:
+        """Make a filter of an object: `{"lang": "zh", "kind": ["a", "b"], "year": {"gte": 2020, "lt": 2024}}`.
+
+        Operators are eq, ne, gt, gte, lt, lte and in. Raises `UsageError` for what is none.
+        """
+        found = []
+        for field, wanted in conditions.items():
+            compared = wanted if isinstance(wanted, Mapping) else {"in" if isinstance(wanted, list) else "eq": wanted}
+            for name, value in compared.items():
+                if name not in _NAMED:
+                    raise UsageError(f"{field}: {quoted(name)} is no operator, only {listed(_NAMED)}")
+                values = value if name == "in" and isinstance(value, list) else [value]
+                if not all(isinstance(one, (str, int, float)) for one in values):
+                    raise UsageError(
+                        f"{field}: compares with {quoted(value)}, expected a text, a number or a truth value"
+                    )
+                found.append(Condition(field, _NAMED[name], tuple(map(_written, values))))
         return cls(tuple(found))
 
     def matches(self, fields: Mapping[str, object]) -> bool:

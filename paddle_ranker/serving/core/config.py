@@ -38,7 +38,10 @@ class ServeConfig(Limits):
         help="a model of any kind that is served: the same as the option that is named for it",
     )
     model: Optional[Path] = option(  # noqa: RUF009
-        None, either=True, help="the ranker: a trained one's folder, an exported one's, or one for Paddle Serving"
+        None,
+        either=True,
+        aliases=("--ranker",),
+        help="the ranker: a trained one's folder, an exported one's, or one for Paddle Serving",
     )
     host: str = option("127.0.0.1", help="address to listen on; 0.0.0.0: every one of this machine's")
     port: int = option(8600, help="port to listen on; 0: a free one, which is printed", minimum=0, maximum=65535)

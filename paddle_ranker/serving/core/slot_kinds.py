@@ -23,6 +23,8 @@ from paddle_ranker.options import Options
 from paddle_ranker.registry import Registry
 from paddle_ranker.scoring.engines.registry import ENGINES
 from paddle_ranker.serving.core.config import RANKER, ServeConfig
+from paddle_ranker.serving.core.index_options import INDEX, LIMITS, IndexOptions
+from paddle_ranker.serving.core.tower_options import TOWER
 
 if TYPE_CHECKING:
     from paddle_ranker.serving.core.slots import Served, Slot
@@ -92,6 +94,25 @@ def with_folder_in_slot(config: ServeConfig) -> ServeConfig:
     return dataclasses.replace(config, folder=None, **{slot.option: str(config.folder)})  # type: ignore[arg-type]
 
 
+def with_tower_of_index(config: ServeConfig) -> ServeConfig:
+    """Return the configuration with the tower in the index's folder, if it has one: it makes the queries' vectors.
+
+    Raises `UsageError` if another tower is given, `CheckpointError` for a folder that is no index.
+    """
+    from paddle_ranker.retrieval.manifest import read_manifest
+
+    index = SLOTS[INDEX].folder(config)
+    if index is None or TOWER not in SLOTS:
+        return config
+    own = read_manifest(index).tower
+    given = SLOTS[TOWER].folder(config)
+    if own is None:
+        return config
+    if given is not None:
+        raise UsageError(f"--{SLOTS[TOWER].option} {given}: {index} has its own; leave it out")
+    return dataclasses.replace(config, **{SLOTS[TOWER].option: index / own.folder})  # type: ignore[arg-type]
+
+
 def config_for(folder: Path, **options: object) -> ServeConfig:
     """Return the configuration of a server of the model in a folder, in the slot that accepts it."""
     SLOTS.load_plugins()
@@ -113,6 +134,12 @@ def _ranker_slot(config: ServeConfig) -> Slot[Served]:
     return RankerSlot(config)
 
 
+def _index_slot(config: ServeConfig) -> Slot[Served]:
+    from paddle_ranker.serving.core.index_slot import IndexSlot
+
+    return IndexSlot(config, config if isinstance(config, IndexOptions) else IndexOptions())
+
+
 def _needs_paddle(config: ServeConfig) -> bool:
     return config.engine is None or ENGINES[config.engine].needs_paddle
 
@@ -123,3 +150,4 @@ SLOTS.add(
         RANKER, "model", ServeConfig, _ranker_slot, ("pairwise", "cross_encoder", BLEND), needs_paddle=_needs_paddle
     ),
 )
+SLOTS.add(INDEX, SlotKind(INDEX, "index", IndexOptions, _index_slot, limits=LIMITS, needs_paddle=lambda config: False))

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from paddle_ranker.registry import Registry
 from paddle_ranker.serving.core.config import RANKER, ServeConfig
 from paddle_ranker.serving.core.faults import Fault
+from paddle_ranker.serving.core.index_options import INDEX
+from paddle_ranker.serving.core.tower_options import TOWER
 
 if TYPE_CHECKING:
     from starlette.routing import BaseRoute
@@ -37,11 +39,13 @@ class Endpoint(ABC):
     Attributes:
         slots: names in `SLOTS` of the slots that it uses; a server that lacks one of them refuses the requests.
         paths: dict from each route's path to the name of its requests in the log and the metrics.
+        methods: those of its routes, all together.
         example: a command line for `/docs`, with `SERVER` in place of the server's address, http://127.0.0.1:8600.
     """
 
     slots: tuple[str, ...]
     paths: ClassVar[Mapping[str, str]]
+    methods: tuple[str, ...] = ("POST",)
     example: str = ""
 
     @abstractmethod
@@ -92,5 +96,32 @@ class _Rerank(Endpoint):
         return describe()
 
 
+class _Search(Endpoint):
+    """`/v1/search` and what belongs to the index that it searches."""
+
+    slots = (INDEX,)
+    paths: ClassVar[Mapping[str, str]] = {"/v1/search": "search", "/v1/index": "index"}
+    methods = ("GET", "POST")
+    example = (
+        'curl SERVER/v1/search -H \'Content-Type: application/json\' -d \'{"query": "苹果手机价格", "top_k": 3, '
+        '"rank_top": 50}\''
+    )
+
+    def routes(self, slots: Slots, config: ServeConfig) -> list[BaseRoute]:
+        from paddle_ranker.serving.core.index_slot import IndexSlot
+        from paddle_ranker.serving.core.ranker_slot import RankerSlot
+        from paddle_ranker.serving.core.searching import Searcher
+        from paddle_ranker.serving.core.tower_slot import TowerSlot
+        from paddle_ranker.serving.http.search import routes
+
+        tower = slots.of(TOWER, TowerSlot) if TOWER in slots else None
+        ranker = slots.of(RANKER, RankerSlot) if RANKER in slots else None
+        return routes(Searcher(slots.of(INDEX, IndexSlot), tower, ranker), keep_texts=config.log_texts)
+
+    def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {}, {}
+
+
 ENDPOINTS: Registry[Endpoint] = Registry("endpoint", recipes="plugin")
 ENDPOINTS.add("rerank", _Rerank())
+ENDPOINTS.add("search", _Search())

@@ -92,7 +92,7 @@ def _without_slot(endpoint: Endpoint, name: str) -> list[BaseRoute]:
     async def missing(request: Request) -> Response:
         raise Fault(NOT_FOUND, f"this server has no {SLOTS[name].what}: start it with --{SLOTS[name].option}")
 
-    return [Route(path, missing, methods=["POST"]) for path in endpoint.paths]
+    return [Route(path, missing, methods=endpoint.methods) for path in endpoint.paths]
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,0 +1,29 @@
+"""Serve searches of an index on one port: words and vectors, fused, then ordered by a ranker.
+
+paddle-ranker search-serve --index index --ranker checkpoint/best --port 8600
+paddle-ranker search-serve --index index --writable true
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Optional
+
+from paddle_ranker.commands.serve import options_class, serve
+from paddle_ranker.errors import UsageError
+from paddle_ranker.options import run_command
+from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.index_options import INDEX
+from paddle_ranker.serving.core.slot_kinds import SLOTS
+
+
+def search_serve(config: ServeConfig) -> int:
+    """Serve until a signal ends the server; return the exit status."""
+    if SLOTS[INDEX].folder(config) is None:
+        raise UsageError("--index is required: the folder that is searched; make one with paddle-ranker index build")
+    return serve(config)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the command; return its exit status."""
+    return run_command(search_serve, options_class, argv, description=__doc__ or "")

@@ -1,0 +1,42 @@
+"""Options of `paddle-ranker search-serve` for an index; kept apart from its slot, which takes long to import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from paddle_ranker.errors import UsageError
+from paddle_ranker.options import option
+from paddle_ranker.serving.core.limits import Limits
+
+INDEX = "index"  # the name of its slot
+LIMITS = ("hits", "depth", "queue_searches", "documents")
+
+
+@dataclass(frozen=True)
+class IndexOptions(Limits):
+    """Options of a server that searches an index, and the limits of its requests beside those of all requests."""
+
+    index: Optional[Path] = option(  # noqa: RUF009
+        None, either=True, help="an index folder, as index build makes it: POST /v1/search finds its documents"
+    )
+    fusion: str = option("rrf", help="how lists become one unless a request says it, as in search: a name, or a file")
+    weights: str = option("", help="weights of the searchers, words=1,vectors=2 (default: 1 each)")
+    ef: Optional[int] = option(None, help="how many vectors a graph index (HNSW) looks at", minimum=1)
+    nprobe: Optional[int] = option(None, help="how many lists of an inverted index (IVF) are looked at", minimum=1)
+    writable: bool = option(False, help="add, replace and remove documents: POST and DELETE /v1/documents")
+    degrade: bool = option(
+        True, help="answer in the order before ranking, and say so, where ranking would be late; false: refuse"
+    )
+    hits: int = option(100, help="documents of an answer", minimum=1, shared=True)
+    depth: int = option(
+        1000, help="documents that each searcher may be asked for, before fusion", minimum=1, shared=True
+    )
+    queue_searches: int = option(256, help="searches that each worker has under way", minimum=1, shared=True)
+    documents: int = option(1000, help="documents of a request that adds or removes some", minimum=1, shared=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.index is None and self.writable:
+            raise UsageError("--writable is about an index: name one with --index")

@@ -1,0 +1,131 @@
+"""The slot of a server's index: opens it, searches it in threads, and takes up what others add to it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Optional, TypeVar
+
+from paddle_ranker.retrieval.collection import WORDS, Collection
+from paddle_ranker.retrieval.fusion import Fusion, parse_fusion
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.manifest import IndexInfo
+from paddle_ranker.runtime import usable_cores
+from paddle_ranker.serving.core.apart import WorkQueue
+from paddle_ranker.serving.core.batcher import BatchObserver
+from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.faults import OVERLOADED, TIMED_OUT, Fault
+from paddle_ranker.serving.core.index_options import IndexOptions
+from paddle_ranker.serving.core.slots import Slot
+
+R = TypeVar("R")
+_PROBE = "深度学习 search"  # what the index is asked when it is opened
+
+
+@dataclass(frozen=True)
+class ServedIndex:
+    """An open index.
+
+    fusion: makes one list of several searchers' unless a request says how
+    """
+
+    name: str
+    folder: Path
+    collection: Collection
+    fusion: Fusion
+    loaded_at: float  # seconds since 1970
+
+    @property
+    def queued_rows(self) -> int:
+        """Nothing waits for an engine here."""
+        return 0
+
+    def close(self, seconds: Optional[float] = None) -> bool:
+        """Close the connection to Milvus, if there is one; searches under way keep what they see."""
+        self.collection.close()
+        return True
+
+
+class IndexSlot(Slot[ServedIndex]):
+    """A place for an index that is searched, and that others may add to.
+
+    Args:
+        config: the server's options.
+        options: those of the index.
+    """
+
+    def __init__(self, config: ServeConfig, options: IndexOptions):
+        super().__init__(config.limits, "index", options.index)
+        self.options = options
+        self._threads = WorkQueue(max(2, usable_cores()), "index")
+        self._under_way = 0
+
+    def load(self, observer: Optional[BatchObserver] = None) -> ServedIndex:
+        """Open the index and search it once.
+
+        Raises `CheckpointError` for another or a damaged folder, `UsageError` for options that it does not take.
+        """
+        assert self.folder is not None
+        options, collection = self.options, Collection.open(self.folder)
+        fusion = parse_fusion(options.fusion, options.weights)
+        for name in collection.searchers:
+            collection.how(name, options.ef, options.nprobe)
+        if WORDS in collection.searchers:
+            collection.search(WORDS, [_PROBE], 1)  # its tokenizer is loaded now
+        return ServedIndex(self.folder.resolve().name, self.folder, collection, fusion, time.time())
+
+    @property
+    def info(self) -> IndexInfo:
+        """What index.json says. Raises `Fault(UNAVAILABLE)` until the index is open."""
+        return self.ready().collection.info
+
+    def describe(self) -> dict[str, object]:
+        """Return what `/info` shows of an index."""
+        served = self.ready()
+        collection, options = served.collection, self.options
+        return {
+            "name": served.name,
+            "version": collection.info.generation,
+            "documents": len(collection),
+            "searchers": {name: collection.how(name, options.ef, options.nprobe) for name in collection.searchers},
+            "fusion": served.fusion.method,
+            "writable": options.writable,
+            "loaded_at": served.loaded_at,
+        }
+
+    def documents_of(self, ids: Sequence[str]) -> dict[str, Document]:
+        """Return the documents with these ids, by id; ids of no document are left out."""
+        return self.ready().collection.documents_of(ids)
+
+    async def current(self, deadline: float) -> ServedIndex:
+        """Return the index with all that was confirmed before this call, as a snapshot."""
+        served = self.ready()
+        if not served.collection.is_current:
+            await self.run(served.collection.refresh, deadline=deadline)
+        return ServedIndex(served.name, served.folder, served.collection.snapshot(), served.fusion, served.loaded_at)
+
+    def begin(self) -> None:
+        """Count a search; `end` must follow. Raises `Fault(OVERLOADED)` where too many are under way."""
+        if self._under_way >= self.options.queue_searches:
+            most = self.options.queue_searches
+            raise Fault(OVERLOADED, f"{most} searches are under way, no more are begun", retry_after=1.0)
+        self._under_way += 1
+
+    def end(self) -> None:
+        """Count the end of a search."""
+        self._under_way -= 1
+
+    async def run(self, work: Callable[..., R], *arguments: object, deadline: float) -> R:  # type: ignore[explicit-any]
+        """Return `work(*arguments)`, called in a thread; if cancelled before it begins, it is not called.
+
+        Raises what `work` raises, and `Fault(TIMED_OUT)` at the deadline, a time on `time.monotonic()`'s clock.
+        """
+        doing = asyncio.wrap_future(self._threads.submit(0, partial(work, *arguments)))
+        try:
+            return await asyncio.wait_for(doing, max(0.0, deadline - time.monotonic()))
+        except asyncio.TimeoutError as error:
+            raise Fault(TIMED_OUT, "the deadline passed before the index was searched") from error

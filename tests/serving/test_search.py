@@ -1,0 +1,167 @@
+"""Searches on the server: the answer's shape and order, against the retriever of `paddle-ranker search`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Optional
+
+import httpx
+import pytest
+
+from paddle_ranker.retrieval.collection import Collection
+from paddle_ranker.retrieval.indexes import Document
+from paddle_ranker.retrieval.manifest import IndexInfo, VectorsInfo, WordsInfo
+from paddle_ranker.retrieval.retriever import Retriever, SearchSettings
+from paddle_ranker.retrieval.towers import copy_tower
+from paddle_ranker.serving.core.metrics import Metrics
+from paddle_ranker.serving.core.slot_kinds import SLOTS, serve_options, served_by, with_tower_of_index
+from paddle_ranker.serving.core.slots import Slots
+from paddle_ranker.serving.process.worker import make_app
+from tests.serving_cases import SECONDS
+from tests.tiny import write_ranker, write_tower
+
+pytestmark = pytest.mark.parity
+WORDS = ["深度学习", "水稻病害", "老年人护理", "语言文化", "经济增长", "教育法律"]
+TEXTS = [f"{one}在{other}中的研究" for one in WORDS for other in WORDS]
+DOCUMENTS = [
+    Document(f"d{n}", text, {"year": 2000 + n % 10, "lang": "en" if n % 3 else "zh"}) for n, text in enumerate(TEXTS)
+]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    base = tmp_path_factory.mktemp("search")
+    tower, index = write_tower(base / "tower"), base / "index"
+    index.mkdir()
+    copied = copy_tower(tower, index)
+    info = IndexInfo(WordsInfo("bigram"), VectorsInfo("exact", copied.size), copied.copy)
+    with Collection.create(index, info) as collection:
+        collection.add(DOCUMENTS)
+    return {"index": index, "model": write_ranker(base / "ranker")}
+
+
+class Site:
+    """The application without a network, with its models; a request is answered when the call returns."""
+
+    def __init__(self, **options: Any):
+        SLOTS.load_plugins()
+        self.config = with_tower_of_index(serve_options()(**options))
+        self.slots = Slots({name: kind.make(self.config) for name, kind in served_by(self.config).items()})
+        self.loop = asyncio.new_event_loop()
+        for slot in self.slots.values():
+            slot.switch(slot.load())
+        self.metrics = Metrics()
+        self.app = make_app(self.slots, self.config, self.metrics)
+
+    def close(self) -> None:
+        for slot in self.slots.values():
+            model = slot.switch(None)
+            assert model is not None and model.close(SECONDS)
+        self.loop.close()
+
+    def ask(self, method: str, path: str, body: Optional[object] = None, **headers: str) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(app=self.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://here", timeout=SECONDS) as client:
+                content = None if body is None else json.dumps(body).encode()
+                return await client.request(method, path, content=content, headers=headers)
+
+        return self.loop.run_until_complete(ask())
+
+    def search(self, query: str, **asked: Any) -> dict[str, Any]:
+        found = self.ask("POST", "/v1/search", {"query": query, **asked})
+        assert found.status_code == 200, found.text
+        return dict(found.json())
+
+
+@pytest.fixture(scope="module")
+def site(folders: dict[str, Path]) -> Iterator[Site]:
+    made = Site(**folders)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def retriever(folders: dict[str, Path]) -> Retriever:
+    return Retriever.open(folders["index"], SearchSettings(depth=100, rank_top=5), ranker=folders["model"])
+
+
+def test_the_stages_are_those_of_the_retriever(site: Site, retriever: Retriever) -> None:
+    query = "水稻病害研究"
+    wanted = {one.id: one for one in retriever.search(query, 50)}
+    answer = site.search(query, top_k=50, rank_top=5)
+    assert answer["ranked"] is True and answer["model"] == "ranker" and answer["exact"] is True
+    assert answer["index"] == {"name": "index", "version": 1, "documents": len(TEXTS)}
+    assert set(answer["took_ms"]) == {"words", "encode", "vectors", "fuse", "rank", "total"}
+    assert [hit["id"] for hit in answer["hits"][:5]] == list(wanted)[:5]
+    assert {hit["id"] for hit in answer["hits"]} == set(wanted)
+    for rank, hit in enumerate(answer["hits"], start=1):
+        one = wanted[hit["id"]]
+        assert (hit["rank"], hit["text"], hit["fields"]) == (rank, one.text, one.fields)
+        stages = hit["stages"]
+        assert stages["fused"]["score"] == pytest.approx(one.score)
+        found = {name: (stages[name]["rank"], pytest.approx(stages[name]["score"], abs=1e-5)) for name in one.searchers}
+        assert found == {name: (said.rank, said.score) for name, said in one.searchers.items()}
+        if rank <= 5:
+            assert hit["logit"] == pytest.approx(one.logit, abs=1e-5)
+            assert hit["probability"] == pytest.approx(one.probability, abs=1e-5)
+            assert stages["ranked"] == {"rank": rank}
+        else:
+            assert "logit" not in hit and "ranked" not in stages and stages["fused"]["rank"] == rank
+
+
+def test_pages_are_parts_of_one_list(site: Site) -> None:
+    # Many documents have the same score: the order of these is that of their ids.
+    for asked in ({}, {"use": ["words"]}, {"rank_top": 12, "fusion": "weighted"}):
+        whole = site.search("研究", top_k=100, **asked)
+        ids = [hit["id"] for hit in whole["hits"]]
+        pages = [site.search("研究", top_k=7, offset=start, **asked)["hits"] for start in range(0, len(ids) + 7, 7)]
+        assert [hit["id"] for page in pages for hit in page] == ids and len(set(ids)) == len(ids)
+        assert [hit["rank"] for page in pages for hit in page] == list(range(1, len(ids) + 1))
+    scores = [(-hit["stages"]["words"]["score"], hit["id"]) for hit in site.search("研究", use=["words"])["hits"]]
+    assert scores == sorted(scores)
+
+
+def test_filters_and_fields(site: Site) -> None:
+    years = {document.id: document.fields["year"] for document in DOCUMENTS}
+    for wanted, meets in (
+        ({"lang": "zh"}, lambda one: one.fields["lang"] == "zh"),
+        ({"year": {"gte": 2004, "lt": 2007}, "lang": ["en", "fr"]}, lambda one: 2004 <= one.fields["year"] < 2007
+            and one.fields["lang"] == "en"),
+        ({"year": {"in": [2001, 2003]}}, lambda one: one.fields["year"] in (2001, 2003)),
+        ({"year": {"ne": 2001, "lte": 2002, "gt": 1999}, "lang": {"eq": "zh"}}, lambda one: one.fields["year"]
+            in (2000, 2002) and one.fields["lang"] == "zh"),
+    ):  # fmt: skip
+        hits = site.search("研究", top_k=100, filter=wanted, fields=["year"])["hits"]
+        assert {hit["id"] for hit in hits} == {one.id for one in DOCUMENTS if meets(one)}
+        assert all(hit["fields"] == {"year": years[hit["id"]]} and "text" not in hit for hit in hits)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field", "says"),
+    [
+        ({"query": ""}, 422, "query", "is empty"),
+        ({"query": " \n"}, 422, "query", "is empty"),
+        ({"query": "a", "use": ["fields"]}, 422, "use", "words, vectors"),
+        ({"query": "a", "fusion": "/etc/passwd"}, 422, "fusion", "rrf"),
+        ({"query": "a", "fields": ["url"]}, 422, "fields", "text, lang, year"),
+        ({"query": "a", "filter": {"url": 1}}, 422, "filter", "lang, year"),
+        ({"query": "a", "filter": {"year": {"near": 1}}}, 422, "filter", "gte"),
+        ({"query": "a", "filter": {"year": {"gte": None}}}, 422, "filter", "a number"),
+        ({"query": "a", "top_k": 101}, 413, "top_k", "100"),
+        ({"query": "a", "recall": 100_000}, 413, "recall", "1,000"),
+        ({"query": "a", "rank_top": 100_000}, 413, "rank_top", "1,000"),
+        ({"query": "a", "offset": -1}, 422, "offset", "greater"),
+        ({"query": "a", "min_probability": 2}, 422, "min_probability", "less"),
+        ({"query": "a", "limit": 3}, 422, "limit", "not permitted"),
+        ({"query": "\ud800"}, 400, None, ""),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(site: Site, body: Any, status: int, field: Any, says: str) -> None:
+    found = site.ask("POST", "/v1/search", body)
+    assert (
+        found.status_code == status and says in found.json()["error"] and found.json().get("field") in (field, "body")
+    )

@@ -64,6 +64,6 @@ class _OpenAI(_Vectors):
         return openai_refusal(fault, request_id)
 
 
-SLOTS.add(TOWER, SlotKind(TOWER, "tower", TowerOptions, _slot, (KIND,), LIMITS, _needs_paddle))
+SLOTS.add(TOWER, SlotKind(TOWER, "tower", TowerOptions, _slot, (KIND,), LIMITS, _needs_paddle, takes_encoders=True))
 ENDPOINTS.add("embeddings", _OpenAI())
 ENDPOINTS.add("embed", _Vectors())

@@ -75,11 +75,14 @@ def tower_info(options: TowerTrainingOptions, checkpoint: Checkpoint, stated: To
         "nested_sizes": options.nested and tuple(options.nested),
     }  # fmt: skip
     # Vectors that are compared by their cosine are 1 long: whatever compares them need not know how.
-    given["normalize"] = stated.similarity == "cosine" if options.normalize is None else options.normalize
+    is_scaled = stated.normalize or stated.similarity == "cosine"
+    given["normalize"] = is_scaled if options.normalize is None else options.normalize
     given["similarity"] = "cosine" if given["normalize"] else "dot"
     if options.output_emb_size is not None:
         size = options.output_emb_size
-        given.update(size=size or checkpoint.config.hidden_size, output_layer=size > 0, output_tanh=False)
+        is_stated = stated.output_layer and size == stated.size
+        given.update(size=size or checkpoint.config.hidden_size, output_layer=size > 0)
+        given["output_tanh"] = is_stated and stated.output_tanh
     info = replace(stated, **{name: value for name, value in given.items() if value is not None})
     if max(info.nested_sizes, default=0) >= info.size:
         raise UsageError(f"--nested_sizes: give lengths below that of the vectors, {info.size}")

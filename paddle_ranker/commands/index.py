@@ -73,7 +73,9 @@ class BuildOptions(CorpusOptions):
 
     index: str = option(help="folder to make; one that is there gets what it lacks", name="output")
     tower: Optional[str] = option(
-        None, help="makes the vectors: a tower's folder, which is copied into the index (default: words alone)"
+        None,
+        help="makes the vectors, and is copied into the index: a folder of a tower or of any encoder, or a name "
+        "(default: words alone)",
     )
     method: str = option(EXACT, help="how vectors are searched", choices=(EXACT, FAISS, MILVUS))
     structure: str = option(

@@ -6,10 +6,12 @@ paddle-ranker serve output_entailment
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Optional
 
 from paddle_ranker.errors import UsageError
+from paddle_ranker.model.pretrained import resolve_model
 from paddle_ranker.options import run_command
 from paddle_ranker.serving.core.config import ServeConfig
 from paddle_ranker.serving.core.slot_kinds import (
@@ -28,8 +30,11 @@ def serve(config: ServeConfig) -> int:
     config = with_tower_of_index(with_folder_in_slot(config))
     for kind in served_by(config).values():
         folder = kind.folder(config)
-        if folder is not None and not folder.exists():
+        if folder is None or folder.exists():
+            continue
+        if not kind.takes_encoders:
             raise UsageError(f"--{kind.option} {folder}: there is no such folder; train or export a model first")
+        config = dataclasses.replace(config, **{kind.option: resolve_model(str(folder))})  # type: ignore[arg-type]
     return run(config)
 
 

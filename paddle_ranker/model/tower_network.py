@@ -16,6 +16,7 @@ from paddle_ranker.model.dropout import Dropout
 from paddle_ranker.model.encoder import Encoder
 from paddle_ranker.model.encoders import Checkpoint, encoder_of
 from paddle_ranker.model.load_options import LoadOptions
+from paddle_ranker.model.network import ENCODER
 from paddle_ranker.model.opened import TrainedModel
 from paddle_ranker.model.parameters import PARAMETERS_FILE, save_arrays
 from paddle_ranker.model.tower import QUERY_FOLDER, TextEncoder, TowerInfo, signature_of
@@ -95,7 +96,7 @@ def start_tower(checkpoint: Checkpoint, info: TowerInfo, tokenizer: str = "auto"
     """
     encoder, new_parts = encoder_of(checkpoint)
     if info.pooling != "pooler":
-        new_parts = [part for part in new_parts if part != "encoder.pooler"]
+        new_parts = [part for part in new_parts if part != f"{ENCODER}pooler.dense"]
     network = TowerNetwork(encoder, info)
     if network.output_layer is not None and not _set_output_layer(network.output_layer, checkpoint):
         new_parts = [*new_parts, "output_layer"]

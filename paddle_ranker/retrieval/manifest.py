@@ -55,7 +55,7 @@ class VectorsInfo:
 
 @dataclass(frozen=True)
 class TowerCopy:
-    """The folder in the index with the copy of the tower, and the digest of the tower's files."""
+    """The folder in the index with the copy of the tower, and the digest of the files that were copied."""
 
     folder: str
     digest: str

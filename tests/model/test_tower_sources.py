@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any, Optional
@@ -10,14 +11,22 @@ import numpy as np
 import pytest
 
 from paddle_ranker.commands.convert import main as convert
+from paddle_ranker.commands.index import main as index
 from paddle_ranker.commands.info import main as info
+from paddle_ranker.commands.serve import main as serve
 from paddle_ranker.encoding.pair_encoder import PairEncoder
 from paddle_ranker.errors import CheckpointError, UsageError
+from paddle_ranker.model.encoders import read_checkpoint
 from paddle_ranker.model.hugging_face.weights import read_weights, write_weights
 from paddle_ranker.model.load_options import LoadOptions
 from paddle_ranker.model.parameters import load_arrays, save_arrays
 from paddle_ranker.model.tower import TowerInfo
+from paddle_ranker.model.tower_network import TowerModel, start_tower
+from paddle_ranker.retrieval.collection import Collection
 from paddle_ranker.retrieval.vectors import Tower
+from paddle_ranker.scoring.engines.dygraph import DygraphEngine
+from recall.start import start_tower_training
+from recall.train_batch_neg import TrainBatchNegOptions
 from tests.numpy_bert import Array, sentence_vectors
 from tests.tiny import write_encoder, write_ranker
 
@@ -179,6 +188,83 @@ def test_rocketqa_s_names_load_as_rocketqa_computes(
     assert "as RocketQA takes it" in capsys.readouterr().err
     np.testing.assert_array_equal(found, Tower.open(encoder, LoadOptions(pooling="first")).vectors(TEXTS))
     np.testing.assert_array_equal(found, Tower.open(name, for_search=True).vectors(TEXTS))  # by products, not cosines
+
+
+@pytest.mark.usefixtures("same_process")
+def test_an_index_and_a_server_take_a_name_and_keep_how_its_vectors_are_made(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "rocketqa-zh-nano-query-encoder"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PADDLE_RANKER_CACHE", "cache")
+    (tmp_path / "cache" / "models").mkdir(parents=True)
+    copied(encoder, tmp_path / "cache" / "models" / name)
+    texts = ["深度学习", "语言文化差异研究", "老年人护理"]
+    (tmp_path / "texts.txt").write_text("\n".join(texts), encoding="utf-8")
+    line = ["--corpus", "texts.txt", "--tower", name, "--device", "cpu"]
+    assert index(["build", *line, "--output", "index"]) == 0
+    assert capsys.readouterr().err.count("as RocketQA takes it") == 1
+    wanted = Tower.open(name).vectors(texts)
+    with Collection.open("index") as collection:
+        hits = collection.search("vectors", wanted[:1], 3)[0]  # by products with the first token's states
+        by_id = {document.id: document.text for document in collection.documents()}
+        assert {by_id[id]: score for id, score in zip(hits.ids, hits.scores)} == pytest.approx(
+            {text: float(vector @ wanted[0]) for text, vector in zip(texts, wanted)}, rel=1e-5
+        )
+    assert index(["add", "index", *line]) == 0 and index(["build", *line, "--output", "index"]) == 0
+    line[3] = str(write_ranker(tmp_path / "other"))
+    assert index(["add", "index", *line]) == 2
+    assert "was built with another tower" in capsys.readouterr().err
+    line[3] = "no-such-encoder"
+    assert index(["build", *line, "--output", "another"]) == 1
+    assert "no-such-encoder" in capsys.readouterr().err and not Path("another").exists()
+
+    served: list[Path] = []
+    monkeypatch.setattr("paddle_ranker.serving.process.server.run", lambda config: served.append(config.tower))
+    assert serve(["--tower", name]) == 0 and served == [Path("cache/models") / name]
+    assert serve(["--model", name]) == 2 and "there is no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.usefixtures("same_process")
+def test_a_training_from_a_sentence_transformers_folder_starts_with_its_vectors(
+    hugging_face: Path, tmp_path: Path, normalize: bool
+) -> None:
+    source = copied(hugging_face, tmp_path / "st")
+    dense = [(16, 5, "torch.nn.modules.activation.Tanh", True)]
+    settings = {"prompts": {"query": "语言:", "passage": "深"}, "similarity_fn_name": "dot", "max_seq_length": 20}
+    write_steps(source, {"pooling_mode": "max"}, dense, normalize=normalize, **settings)
+
+    def started(**given: Any) -> TowerModel:
+        options = TrainBatchNegOptions(
+            train_set_file="none.tsv",
+            model_name_or_path=str(source),
+            save_dir=str(tmp_path / "out"),
+            device="cpu",
+            **given,
+        )
+        return start_tower_training(options).model
+
+    opened = Tower.open(source)
+    for given in ({}, {"output_emb_size": 5}):
+        model = started(**given)
+        model.network.eval()
+        trained = Tower(DygraphEngine(model.network, model.signature), model.row_encoder)
+        np.testing.assert_array_equal(trained.vectors(TEXTS), opened.vectors(TEXTS))
+        np.testing.assert_array_equal(trained.query_vectors(TEXTS), opened.query_vectors(TEXTS))
+        assert (model.info.max_seq_length, model.info.normalize) == (20, normalize)
+    told = started(pooling="mean", normalize=not normalize, query_prompt="", output_emb_size=0).info
+    assert (told.pooling, told.normalize, told.query_prompt, told.text_prompt) == ("mean", not normalize, "", "深")
+    assert not told.output_layer and told.size == 16
+
+
+@pytest.mark.parametrize("pooling", ["mean", "pooler"])
+def test_a_tower_without_use_for_a_pooler_says_nothing_of_a_new_one(encoder: Path, pooling: str) -> None:
+    checkpoint = read_checkpoint(encoder)
+    arrays = {name: array for name, array in checkpoint.arrays.items() if ".pooler." not in name}
+    checkpoint = dataclasses.replace(checkpoint, arrays=arrays)
+    _, new = start_tower(checkpoint, TowerInfo(32, 16, pooling=pooling))
+    assert new == (["encoder.pooler.dense"] if pooling == "pooler" else [])
 
 
 @pytest.mark.parametrize(

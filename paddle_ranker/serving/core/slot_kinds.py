@@ -44,6 +44,7 @@ class SlotKind:
     kinds: kinds of models that the slot accepts; `serve FOLDER` finds the slot by the kind of the folder's model
     limits: names of the options that `/info` shows as limits
     needs_paddle: whether loading the model imports Paddle
+    takes_encoders: whether it takes any encoder, and so PaddleNLP's name of one in place of a folder
     """
 
     what: str
@@ -53,6 +54,7 @@ class SlotKind:
     kinds: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
     needs_paddle: Callable[[ServeConfig], bool] = lambda config: True
+    takes_encoders: bool = False
 
     def given(self, config: ServeConfig) -> Union[ServeConfig, Options]:
         """Return the slot's own options: `config` if it is an instance of their class, else their defaults."""

@@ -20,7 +20,10 @@ class TowerOptions(Limits):
     """Options of `paddle-ranker serve` for a tower, and the limits of its requests beside those of all requests."""
 
     tower: Optional[Path] = option(  # noqa: RUF009
-        None, either=True, help="a tower, trained or exported: it answers POST /v1/embeddings and /embed with vectors"
+        None,
+        either=True,
+        help="a tower, trained or exported, or any encoder by its folder or name: it answers POST /v1/embeddings and "
+        "/embed with vectors",
     )
     tower_engine: Optional[str] = option(None, help="what computes it (default: --engine's)", choices=ENGINES)
     tower_precision: Optional[str] = option(

@@ -1,0 +1,54 @@
+"""Routes of the search page and of `/judge`: files of the package, with a content policy, and an ETag for caches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Mapping
+from importlib.resources import files
+from typing import Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+_FILES = {
+    "/": "search.html",
+    "/judge": "judge.html",
+    "/page/page.css": "page.css",
+    "/page/search.js": "search.js",
+    "/page/judge.js": "judge.js",
+    "/page/icon.svg": "icon.svg",
+}
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_HEADERS = {
+    # Scripts and styles come from this server alone, never from the HTML file itself; no other site may frame the page.
+    "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",  # addresses hold queries
+    "cache-control": "no-cache",  # ask each time whether it is still so: an update of the package shows at once
+}
+# The paths with the name of their requests in the log and the metrics. They hold no data, so they need no key: the page
+# asks for the key, and sends it with its own requests.
+PAGE_PATHS: Mapping[str, str] = dict.fromkeys(_FILES, "page")
+
+
+def routes() -> list[BaseRoute]:
+    """Return the routes; the files are read now, once."""
+    folder = files("paddle_ranker.serving").joinpath("page")
+    return [Route(path, _file_handler(name, folder.joinpath(name).read_bytes())) for path, name in _FILES.items()]
+
+
+def _file_handler(name: str, content: bytes) -> Callable[[Request], Awaitable[Response]]:
+    """Return what answers `GET` and `HEAD` with this file, or 304 where the caller has it."""
+    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    suffix = name[name.rindex(".") :]
+    headers = {**_HEADERS, "etag": etag}
+    with_type = {**headers, "content-type": f"{_TYPES[suffix]}; charset=utf-8"}
+
+    async def answer(request: Request) -> Response:
+        known = [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]
+        if etag in known or known == ["*"]:
+            return Response(status_code=304, headers=headers)
+        return Response(content, headers=with_type)
+
+    return answer

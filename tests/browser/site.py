@@ -1,0 +1,156 @@
+"""The page on the project's own HTTP server, with a made-up search behind it, in a thread of the test's process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Callable, Optional
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+
+from paddle_ranker.serving.core.config import ServeConfig
+from paddle_ranker.serving.core.connections import Connections
+from paddle_ranker.serving.core.faults import NOT_FOUND, UNPROCESSABLE, Fault
+from paddle_ranker.serving.core.metrics import Metrics
+from paddle_ranker.serving.http import page
+from paddle_ranker.serving.http.connection import HttpConnection
+from paddle_ranker.serving.http.middleware import Middleware
+from tests.browser.made_up import INDEX, LONG, TEXTS, answer, highlights_of
+
+SECONDS = 60
+
+Changed = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class Site:
+    """A server of the page. Use it in a `with`.
+
+    Attributes:
+        address: where it is.
+        asked: bodies of the searches that came, in order.
+        feedback: bodies of the feedback that came, in order.
+        index: what `GET /v1/index` answers; a test may change it.
+        change: called with every answer, for answers of another kind.
+        fault: raised instead of an answer.
+        held: queries whose answers wait until `release`.
+    """
+
+    def __init__(self, api_key: Optional[str] = None) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._api_key = api_key
+        self._connections = Connections(100)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what came, and answer as at the start."""
+        self.asked: list[dict[str, Any]] = []
+        self.feedback: list[dict[str, Any]] = []
+        self.index: dict[str, Any] = dict(INDEX)
+        self.labels: list[Any] = [0, 1, 2, 3]
+        self.change: Changed = lambda content: content
+        self.fault: Optional[Fault] = None
+        self.held: dict[str, asyncio.Event] = {}
+
+    def __enter__(self) -> Site:
+        self._thread.start()
+        self.port = self._run(self._start(0))
+        self.address = f"http://127.0.0.1:{self.port}"
+        return self
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self.stop()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(SECONDS)
+        self._loop.close()
+
+    def start_again(self) -> None:
+        """Listen at the same port as before `stop`."""
+        self._run(self._start(self.port))
+
+    def stop(self) -> None:
+        """Stop listening, and close all connections."""
+        self._run(self._stop())
+
+    def hold(self, query: str) -> None:
+        """Let answers to this query wait until `release`."""
+        self.held[query] = asyncio.Event()
+
+    def release(self, query: str) -> None:
+        self._loop.call_soon_threadsafe(self.held.pop(query).set)
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(SECONDS)
+
+    async def _start(self, port: int) -> int:
+        routes = [
+            *page.routes(),
+            Route("/v1/search", self._search, methods=["POST"]),
+            Route("/v1/index", self._show_index),
+            Route("/v1/feedback", self._take_feedback, methods=["POST"]),
+            Route("/v1/judge", self._pairs),
+        ]
+        app = Middleware(Router(routes), Metrics(), api_key=self._api_key)
+        config = ServeConfig()
+        self._server = await self._loop.create_server(
+            lambda: HttpConnection(app, config, self._connections), "127.0.0.1", port
+        )
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def _stop(self) -> None:
+        self._server.close()
+        for gate in self.held.values():
+            gate.set()
+        await self._connections.drain(SECONDS)
+
+    async def _search(self, request: Request) -> Response:
+        asked = json.loads(await request.body())
+        self.asked.append(asked)
+        if self.fault is not None:
+            raise self.fault
+        unknown = (asked.get("filter") or {}).keys() - self.index["fields"].keys()
+        if unknown:
+            raise Fault(UNPROCESSABLE, f"no field {min(unknown)}; there are kind, year", field="filter")
+        if asked["query"] in self.held:
+            await self.held[asked["query"]].wait()
+        return _json(self.change(answer(asked, f"search-{len(self.asked)}")))
+
+    async def _show_index(self, request: Request) -> Response:
+        return _json(self.index)
+
+    async def _take_feedback(self, request: Request) -> Response:
+        if not self.index["logging"]:
+            raise Fault(NOT_FOUND, "nothing is logged")
+        if self.fault is not None:
+            raise self.fault
+        self.feedback.append(json.loads(await request.body()))
+        return _json({"logged": True})
+
+    async def _pairs(self, request: Request) -> Response:
+        if not self.index["logging"]:
+            raise Fault(NOT_FOUND, "nothing is logged")
+        query = "苹果手机价格"
+        done = {one["id"] for one in self.feedback if one["event"] != "unjudged"}
+        done -= {one["id"] for one in self.feedback if one["event"] == "unjudged"}
+        texts = [(f"doc-{number}", text) for number, text in enumerate(TEXTS[:6]) if f"doc-{number}" not in done]
+        pairs = [
+            {
+                "search_id": "search-1", "query": query, "id": id, "position": place, "text": text.text,
+                "fields": {"kind": text.kind, "year": text.year}, "highlights": highlights_of(query, text.text),
+                "stages": {"fused": {"rank": 9 - place}, "ranked": {"rank": place}}, "disagreement": 9 - 2 * place,
+            }
+            for place, (id, text) in enumerate(texts, 1)
+        ]  # fmt: skip
+        offset = int(request.query_params["offset"])
+        return _json({"labels": self.labels, "pairs": pairs[offset : offset + 3], "judged": len(done), "left": len(pairs)})
+
+
+def _json(content: object) -> Response:
+    return Response(json.dumps(content, ensure_ascii=False).encode(), headers={"content-type": "application/json"})
